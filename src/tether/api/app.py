@@ -1,0 +1,108 @@
+"""The HTTP application: every route on this page."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import falcon
+import falcon.asgi
+from falcon.asgi import Request, Response
+from falcon.constants import HTTP_METHODS
+
+from tether.api import errors
+from tether.api.entities import EntityListResource, EntityResource
+from tether.api.events import EventListResource, EventResource
+from tether.api.middleware import Gate, Observer, open_paths
+from tether.api.pages import (
+    AssetResource,
+    HealthResource,
+    MetricsResource,
+    OpenApiResource,
+    PageResource,
+    ReadyResource,
+)
+from tether.keyring import KeyRing
+from tether.limits import TokenBuckets
+from tether.metrics import Metrics
+from tether.model import Charger, Vehicle
+from tether.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the application is made of; wiring.py puts it together."""
+
+    store: Store
+    keys: KeyRing
+    buckets: TokenBuckets
+    metrics: Metrics
+    now_ms: Callable[[], int]
+    cors_origins: Sequence[str] = ()
+    serve_metrics: bool = True
+
+
+def routes(parts: Parts) -> dict[str, object]:
+    """What needs a key. The first six are the reference's, with the lists as C15 reads them."""
+    return {
+        "/chargers": EntityListResource(Charger, parts.store),
+        "/chargers/{id}": EntityResource(Charger, parts.store),
+        "/vehicles": EntityListResource(Vehicle, parts.store),
+        "/vehicles/{id}": EntityResource(Vehicle, parts.store),
+        "/events": EventListResource(parts.store, parts.now_ms),
+        "/events/{id}": EventResource(parts.store),
+    }
+
+
+def open_routes(parts: Parts) -> dict[str, object]:
+    """What needs no key."""
+    pages: dict[str, object] = {
+        "/": PageResource("index.html"),
+        "/docs": PageResource("docs.html"),
+        "/openapi.json": OpenApiResource(),
+        "/health": HealthResource(),
+        "/ready": ReadyResource(parts.store),
+    }
+    return {**pages, "/metrics": MetricsResource(parts.metrics)} if parts.serve_metrics else pages
+
+
+STATIC = "/static/"
+
+
+def create_app(parts: Parts) -> "Application":
+    """The ASGI application of these parts."""
+    guarded, unguarded = routes(parts), open_routes(parts)
+    gate = Gate(
+        parts.keys,
+        parts.buckets,
+        open_paths(unguarded, STATIC),
+        preflight=bool(parts.cors_origins),
+    )
+    middleware: list[Any] = [Observer(parts.metrics), gate]
+    if parts.cors_origins:
+        middleware.insert(0, _cors(parts.cors_origins))
+    app = Application(middleware=middleware)
+    methods = {}
+    for template, resource in {**guarded, **unguarded, STATIC + "{name}": AssetResource()}.items():
+        app.add_route(template, resource)
+        methods[template] = [m for m in HTTP_METHODS if hasattr(resource, f"on_{m.lower()}")]
+    errors.install(app, methods)
+    return app
+
+
+def _cors(origins: Sequence[str]) -> "falcon.CORSMiddleware[Request, Response]":
+    return falcon.CORSMiddleware(
+        allow_origins="*" if "*" in origins else list(origins),
+        expose_headers=["ETag", "Link", "RateLimit", "RateLimit-Policy", "Retry-After",
+                        "X-Request-Id"],
+    )  # fmt: skip
+
+
+class Application(falcon.asgi.App[Request, Response]):
+    """Falcon, but routing on the path as it was sent: `a%2Fb` is one segment, not two."""
+
+    async def __call__(  # type: ignore[override]  # Falcon's own is an override of its WSGI app
+        self, scope: Any, receive: Any, send: Any
+    ) -> None:
+        if scope["type"] == "http":
+            scope["path"] = scope["raw_path"].decode("latin-1")
+        await super().__call__(scope, receive, send)

@@ -1,0 +1,104 @@
+"""Chargers and vehicles over HTTP: the same handlers serve both."""
+
+from typing import Generic, TypeVar
+
+from falcon.asgi import Request, Response
+
+from tether.api import requests
+from tether.errors import NotFound, PreconditionFailed
+from tether.ids import is_entity_id
+from tether.model import Charger, Vehicle, from_json, to_json
+from tether.rules import changes_of, new_entity, patched_entity
+from tether.store.store import Store
+
+E = TypeVar("E", Charger, Vehicle)
+
+
+class EntityResource(Generic[E]):
+    """One charger or vehicle: `/chargers/{id}`, `/vehicles/{id}`."""
+
+    def __init__(self, kind: type[E], store: Store) -> None:
+        self._kind: type[E] = kind
+        self._store = store
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+        entity_id = requests.id_to_read(id)
+        stored = await self._store.get(self._kind, requests.partner_of(req), entity_id)
+        resp.set_header("ETag", requests.etag(stored.version))
+        if requests.is_known_to_client(req, stored.version):
+            resp.status = 304
+        else:
+            resp.data = stored.body
+
+    on_head = on_get
+
+    async def on_put(self, req: Request, resp: Response, id: str) -> None:
+        entity_id = requests.id_to_write(id)
+        entity = new_entity(self._kind, entity_id, await requests.read_document(req))
+        version = await self._put(req, entity)
+        resp.set_header("ETag", requests.etag(version))
+        if version == 1:
+            resp.status = 201
+            resp.data = to_json({"id": entity_id})
+        else:
+            _empty(resp)
+
+    async def _put(self, req: Request, entity: E) -> int:
+        partner = requests.partner_of(req)
+        if requests.must_be_new(req):
+            return await self._store.create(partner, entity)
+        if not requests.is_conditional(req):
+            return await self._store.put(partner, entity)
+        try:
+            current = await self._store.get(self._kind, partner, entity.id)
+        except NotFound:
+            raise PreconditionFailed from None
+        requests.check_version(req, current.version)
+        return await self._store.replace(partner, entity, current.version)
+
+    async def on_patch(self, req: Request, resp: Response, id: str) -> None:
+        entity_id = requests.id_to_write(id)
+        partner = requests.partner_of(req)
+        changes = changes_of(self._kind, entity_id, await requests.read_document(req))
+        while True:
+            current = await self._store.get(self._kind, partner, entity_id)
+            requests.check_version(req, current.version)
+            entity = patched_entity(from_json(self._kind, current.body), changes)
+            try:
+                version = await self._store.replace(partner, entity, current.version)
+                break
+            except PreconditionFailed:
+                # Somebody else changed it meanwhile: merge again, into what they made of it,
+                # unless this client insists on the version it knew.
+                if requests.is_conditional(req):
+                    raise
+        resp.set_header("ETag", requests.etag(version))
+        _empty(resp)
+
+
+class EntityListResource(Generic[E]):
+    """All chargers or vehicles of a partner, in pages in order of id: `/chargers`, `/vehicles`."""
+
+    def __init__(self, kind: type[E], store: Store) -> None:
+        self._kind: type[E] = kind
+        self._store = store
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        query = requests.query_of(req, ("limit", "cursor"))
+        limit, after = requests.limit_of(query), requests.cursor_of(query) or ""
+        if after and not is_entity_id(after):
+            raise requests.bad_cursor()
+        # One more than asked for, to know whether another page follows.
+        found = await self._store.page(self._kind, requests.partner_of(req), after, limit + 1)
+        page = found[:limit]
+        resp.data = f"[{','.join(body for _, body in page)}]".encode()
+        if len(found) > limit:
+            resp.set_header("Link", requests.next_link(req, query, page[-1][0]))
+
+    on_head = on_get
+
+
+def _empty(resp: Response) -> None:
+    """200 without a body has no content type either."""
+    resp.data = b""
+    resp.content_type = ""

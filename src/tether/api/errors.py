@@ -1,0 +1,79 @@
+"""The one place where errors become HTTP answers: a status, headers and {"message": …}."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import falcon
+import structlog
+from falcon.asgi import Request, Response
+
+from tether import errors
+from tether.model import to_json
+
+log = structlog.get_logger()
+
+_STATUS: dict[type[Exception], int] = {
+    errors.Malformed: 400,
+    errors.Invalid: 400,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.PreconditionFailed: 412,
+    errors.TooLarge: 413,
+    errors.UnsupportedEncoding: 415,
+    errors.RateLimited: 429,
+    errors.Unavailable: 503,
+}
+
+
+def install(app: "falcon.asgi.App[Request, Response]", methods: Mapping[str, list[str]]) -> None:
+    """Makes the app answer every error by the table above; what is not in it is a logged 500.
+
+    `methods` has those of each route.
+    """
+
+    async def answer_unknown_method(
+        req: Request, resp: Response, error: falcon.HTTPBadRequest, params: dict[str, Any]
+    ) -> None:
+        # Falcon's word for a method that it has never heard of.
+        refusal = falcon.HTTPMethodNotAllowed(methods.get(req.uri_template or "", []))
+        await _answer_http(req, resp, refusal, params)
+
+    app.add_error_handler(Exception, _answer_unexpected)
+    app.add_error_handler(falcon.HTTPError, _answer_http)
+    app.add_error_handler(falcon.HTTPBadRequest, answer_unknown_method)
+    app.add_error_handler(errors.TetherError, _answer_ours)
+
+
+async def _answer_ours(
+    req: Request, resp: Response, error: errors.TetherError, params: dict[str, Any]
+) -> None:
+    _fill(resp, _STATUS[type(error)], error.message)
+    req.context.rejection = type(error).__name__
+    if isinstance(error, errors.Unavailable | errors.RateLimited):
+        resp.set_header("Retry-After", str(error.retry_after_s))
+    if isinstance(error, errors.Unavailable):
+        log.warning("unavailable", request_id=req.context.request_id, cause=repr(error.__cause__))
+
+
+async def _answer_http(
+    req: Request, resp: Response, error: falcon.HTTPError, params: dict[str, Any]
+) -> None:
+    _fill(resp, error.status_code, error.title or "")
+    resp.set_headers(error.headers or {})
+
+
+async def _answer_unexpected(
+    req: Request, resp: Response, error: Exception, params: dict[str, Any]
+) -> None:
+    log.error("failed", request_id=req.context.request_id, exc_info=error)
+    _fill(resp, 500, "Internal Server Error")
+
+
+_MESSAGES: dict[int, str] = {404: "Not Found", 405: "Method Not Allowed"}
+
+
+def _fill(resp: Response, status: int, message: str) -> None:
+    resp.status = status
+    resp.content_type = "application/json"
+    resp.data = to_json({"message": _MESSAGES.get(status, message)})

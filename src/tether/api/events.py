@@ -1,0 +1,92 @@
+"""Events over HTTP."""
+
+from collections.abc import Callable
+
+from falcon.asgi import Request, Response
+
+from tether.api import requests
+from tether.errors import Invalid, NotFound
+from tether.ids import ENTITY_ID_RULE, event_id_from_path, is_entity_id
+from tether.model import EventType, to_json
+from tether.rules import check_instant, new_event
+from tether.store.queries import EventFilter
+from tether.store.store import Store
+
+LIST_PARAMETERS = ("limit", "cursor", "order", "type", "chargerId", "vehicleId", "from", "to")
+
+
+class EventListResource:
+    """`/events`: reports an event; shows what was reported, in the order of the commits."""
+
+    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._now_ms = now_ms
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        event = new_event(await requests.read_document(req), self._now_ms())
+        event_id = await self._store.intake.add(requests.partner_of(req), event)
+        resp.status = 201
+        resp.data = to_json({"id": event_id})
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        query = requests.query_of(req, LIST_PARAMETERS)
+        limit, descending = requests.limit_of(query), _is_descending(query)
+        found = await self._store.events(
+            requests.partner_of(req),
+            _filter(query),
+            after=_position(query),
+            limit=limit + 1,
+            descending=descending,
+        )
+        page = found[:limit]
+        resp.data = f"[{','.join(body for _, body in page)}]".encode()
+        # Going forward the end is only the end for now: whoever got something gets a place from
+        # which to ask for what comes, and an empty page says that there is nothing yet.
+        if len(found) > limit or (page and not descending):
+            resp.set_header("Link", requests.next_link(req, query, str(page[-1][0])))
+
+    on_head = on_get
+
+
+class EventResource:
+    """`/events/{id}`: one event."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+        event_id = event_id_from_path(id)
+        if event_id is None:
+            raise NotFound
+        resp.data = await self._store.event(requests.partner_of(req), event_id)
+
+    on_head = on_get
+
+
+def _filter(query: dict[str, str]) -> EventFilter:
+    kind = query.get("type")
+    if kind is not None and kind not in tuple(EventType):
+        raise Invalid("type", f"It must be one of {', '.join(EventType)}.")
+    for name in ("chargerId", "vehicleId"):
+        if name in query and not is_entity_id(query[name]):
+            raise Invalid(name, ENTITY_ID_RULE)
+    from_ms, to_ms = (
+        check_instant(name, query[name]) if name in query else None for name in ("from", "to")
+    )
+    return EventFilter(kind, query.get("chargerId"), query.get("vehicleId"), from_ms, to_ms)
+
+
+def _is_descending(query: dict[str, str]) -> bool:
+    order = query.get("order", "asc")
+    if order not in ("asc", "desc"):
+        raise Invalid("order", "It must be asc (oldest first) or desc (newest first).")
+    return order == "desc"
+
+
+def _position(query: dict[str, str]) -> int | None:
+    cursor = requests.cursor_of(query)
+    if cursor is None:
+        return None
+    if not (cursor.isdigit() and len(cursor) <= 18):
+        raise requests.bad_cursor()
+    return int(cursor)

@@ -1,0 +1,98 @@
+"""What surrounds every request: its id, its log line, its metrics, its key and its rate limit."""
+
+import re
+from collections.abc import Callable, Collection
+from secrets import token_hex
+from time import perf_counter
+
+import structlog
+from falcon.asgi import Request, Response
+
+from tether.errors import Forbidden, RateLimited
+from tether.keyring import KeyRing
+from tether.limits import TokenBuckets
+from tether.metrics import Metrics
+
+log = structlog.get_logger()
+
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"})
+
+
+class Observer:
+    """Gives each request an id (or keeps the client's), counts it and writes one line about it."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def process_request(self, req: Request, resp: Response) -> None:
+        context = req.context
+        context.started = perf_counter()
+        context.key = None
+        context.rejection = None
+        given = req.get_header("X-Request-Id")
+        context.request_id = given if given and _REQUEST_ID.fullmatch(given) else token_hex(8)
+        resp.set_header("X-Request-Id", context.request_id)
+
+    async def process_response(
+        self, req: Request, resp: Response, resource: object, succeeded: bool
+    ) -> None:
+        context = req.context
+        seconds = perf_counter() - context.started
+        route, status = req.uri_template or "other", resp.status_code
+        method = req.method if req.method in _METHODS else "other"
+        self._metrics.request(method, route, status, seconds)
+        if context.rejection is not None and method == "POST" and route == "/events":
+            self._metrics.rejected_event(context.rejection)
+        log.info(
+            "request",
+            request_id=context.request_id,
+            partner=context.key.partner_name if context.key else None,
+            key=context.key.prefix if context.key else None,
+            method=method,
+            route=route,
+            status=status,
+            ms=round(seconds * 1000, 3),
+        )
+
+
+class Gate:
+    """Lets a request in whose key works, may do this, and has not used up its rate."""
+
+    def __init__(
+        self,
+        keys: KeyRing,
+        buckets: TokenBuckets,
+        is_open: Callable[[str], bool],
+        *,
+        preflight: bool,
+    ) -> None:
+        self._keys = keys
+        self._buckets = buckets
+        self._is_open = is_open
+        self._preflight = preflight
+
+    async def process_request(self, req: Request, resp: Response) -> None:
+        if self._is_open(req.path) or (self._preflight and _is_preflight(req)):
+            return
+        key = req.context.key = await self._keys.recognise(req.get_header("X-API-Key"))
+        verdict = self._buckets.take(key)
+        resp.set_header(
+            "RateLimit-Policy", f'"default";q={key.rate.requests};w={key.rate.window_s}'
+        )
+        resp.set_header("RateLimit", f'"default";r={verdict.remaining};t={verdict.reset_s}')
+        if key.read_only and req.method not in _READS:
+            raise Forbidden
+        if not verdict.allowed:
+            raise RateLimited(verdict.retry_after_s)
+
+
+def _is_preflight(req: Request) -> bool:
+    """A browser's question, which by its nature carries no key (CORS)."""
+    return req.method == "OPTIONS" and bool(req.get_header("Access-Control-Request-Method"))
+
+
+def open_paths(paths: Collection[str], folder: str) -> Callable[[str], bool]:
+    """Tells whether a path needs no key: it is one of `paths` or lies below `folder`."""
+    return lambda path: path in paths or path.startswith(folder)

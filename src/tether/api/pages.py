@@ -1,0 +1,126 @@
+"""What is served without a key: the landing page, the reference, and the service's own state."""
+
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+import falcon
+import yaml
+from falcon.asgi import Request, Response
+
+from tether.metrics import Metrics
+from tether.model import to_json
+from tether.store.store import Store
+
+_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+    "png": "image/png",
+}
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# The reference's renderer sets styles from its script; nothing else is allowed to come in.
+_CONTENT_SECURITY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class PageResource:
+    """A page of ours: `/`, `/docs`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        resp.data = _static(self._name)
+        resp.content_type = _TYPES["html"]
+        resp.set_header("Content-Security-Policy", _CONTENT_SECURITY)
+        resp.set_header("X-Content-Type-Options", "nosniff")
+        resp.set_header("Referrer-Policy", "no-referrer")
+
+    on_head = on_get
+
+
+class AssetResource:
+    """What the pages are made of: `/static/{name}`."""
+
+    async def on_get(self, req: Request, resp: Response, name: str) -> None:
+        resp.data = _static(name)
+        resp.content_type = _TYPES.get(name.rpartition(".")[2], "application/octet-stream")
+        resp.set_header("Cache-Control", "public, max-age=3600")
+        resp.set_header("X-Content-Type-Options", "nosniff")
+
+    on_head = on_get
+
+
+class OpenApiResource:
+    """`/openapi.json`: the design of this API, for machines."""
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        resp.data = openapi_json()
+
+    on_head = on_get
+
+
+class HealthResource:
+    """`/health`: the process lives."""
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        resp.data = to_json({"status": "ok"})
+
+    on_head = on_get
+
+
+class ReadyResource:
+    """`/ready`: the database is reachable (its schema was checked at the start)."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        await self._store.ping()
+        resp.data = to_json({"status": "ok"})
+
+    on_head = on_get
+
+
+class MetricsResource:
+    """`/metrics`: for Prometheus."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        resp.data = self._metrics.page()
+        resp.content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    on_head = on_get
+
+
+def _folder() -> Traversable:
+    return files("tether.api")
+
+
+@cache
+def _assets() -> frozenset[str]:
+    return frozenset(file.name for file in _folder().joinpath("static").iterdir())
+
+
+def _static(name: str) -> bytes:
+    if name not in _assets():
+        raise falcon.HTTPNotFound
+    return _folder().joinpath("static", name).read_bytes()
+
+
+def openapi_text() -> str:
+    """The OpenAPI document as we write it, in YAML."""
+    return _folder().joinpath("openapi.yaml").read_text(encoding="utf-8")
+
+
+@cache
+def openapi_json() -> bytes:
+    """The OpenAPI document as JSON."""
+    return to_json(yaml.load(openapi_text(), Loader=_YAML))  # noqa: S506 - a safe loader

@@ -1,0 +1,187 @@
+"""What handlers read of a request: ids in the path, the body, conditions, the page of a list."""
+
+import re
+import zlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Collection
+from typing import Any
+from urllib.parse import unquote, urlencode
+
+from falcon.asgi import Request
+
+from tether.documents import decode_document
+from tether.errors import (
+    Invalid,
+    Malformed,
+    NotFound,
+    PreconditionFailed,
+    TooLarge,
+    UnsupportedEncoding,
+)
+from tether.ids import ENTITY_ID_RULE, entity_id_from_path
+from tether.keys import Key
+
+MAX_BODY_BYTES = 1024 * 1024
+DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+_HOST = re.compile(r"[A-Za-z0-9.\-_]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
+
+
+def key_of(req: Request) -> Key:
+    """The key that the gate admitted the request by."""
+    key: Key = req.context.key
+    return key
+
+
+def partner_of(req: Request) -> int:
+    """The partner whose key the request carries."""
+    return key_of(req).partner
+
+
+def id_to_read(segment: str) -> str:
+    """The entity id in the path of a read. Raises NotFound if nothing can have that id."""
+    entity_id = entity_id_from_path(segment)
+    if entity_id is None:
+        raise NotFound
+    return entity_id
+
+
+def id_to_write(segment: str) -> str:
+    """The entity id in the path of a write. Raises Invalid."""
+    entity_id = entity_id_from_path(segment)
+    if entity_id is None:
+        raise Invalid("id", ENTITY_ID_RULE)
+    return entity_id
+
+
+# The body ----------------------------------------------------------------------------------------
+
+
+async def read_document(req: Request) -> dict[str, Any]:
+    """The JSON object in the body, whatever the content type says; gzip is undone.
+
+    Raises TooLarge, UnsupportedEncoding, Malformed. Reads no further than the limit.
+    """
+    encoding = (req.get_header("Content-Encoding") or "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        raise UnsupportedEncoding(re.sub(r"[^a-z0-9.,+ -]", "?", encoding)[:40])
+    body = await read_body(req, MAX_BODY_BYTES)
+    return decode_document(_gunzip(body, MAX_BODY_BYTES) if encoding == "gzip" else body)
+
+
+async def read_body(req: Request, limit: int) -> bytes:
+    """The bytes of the body. Raises TooLarge as soon as it is known to be too large."""
+    if (req.content_length or 0) > limit:
+        raise TooLarge(limit)
+    body = await req.stream.read(limit + 1)
+    if len(body) > limit:
+        raise TooLarge(limit)
+    return body
+
+
+def _gunzip(body: bytes, limit: int) -> bytes:
+    unzip = zlib.decompressobj(wbits=31)
+    try:
+        plain = unzip.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise Malformed("The body is not valid gzip.") from error
+    if len(plain) > limit:
+        raise TooLarge(limit)
+    if not unzip.eof:
+        raise Malformed("The body is not valid gzip: it ends too early.")
+    if unzip.unused_data:
+        raise Malformed("The body is not valid gzip: something follows its end.")
+    return plain
+
+
+# Conditions (an addition to the reference: RFC 9110, 13.1) ----------------------------------------
+
+
+def etag(version: int) -> str:
+    """The entity tag of a version of a charger or vehicle."""
+    return f'"{version}"'
+
+
+def is_known_to_client(req: Request, version: int) -> bool:
+    """Whether If-None-Match says that the client has this version: then 304 is the answer."""
+    wanted = req.get_header("If-None-Match")
+    return wanted is not None and (wanted == "*" or etag(version) in _etags(wanted, weak=True))
+
+
+def must_be_new(req: Request) -> bool:
+    """Whether `If-None-Match: *` says that a write must create, not replace."""
+    return req.get_header("If-None-Match") == "*"
+
+
+def is_conditional(req: Request) -> bool:
+    """Whether the client says by If-Match which version it wants to change."""
+    return req.get_header("If-Match") is not None
+
+
+def check_version(req: Request, version: int) -> None:
+    """Raises PreconditionFailed if If-Match names versions and this is none of them."""
+    wanted = req.get_header("If-Match")
+    if wanted is not None and wanted != "*" and etag(version) not in _etags(wanted, weak=False):
+        raise PreconditionFailed
+
+
+def _etags(header: str, *, weak: bool) -> set[str]:
+    tags = (tag.strip() for tag in header.split(","))
+    return {tag.removeprefix("W/") if weak else tag for tag in tags}
+
+
+# Lists -------------------------------------------------------------------------------------------
+
+
+def query_of(req: Request, allowed: Collection[str]) -> dict[str, str]:
+    """The query parameters. Raises Invalid for one that is unknown or given twice.
+
+    A plus sign is a plus sign here, as in a path: ids and time zones have them, nothing has blanks.
+    """
+    query: dict[str, str] = {}
+    for pair in filter(None, req.query_string.split("&")):
+        name, _, value = pair.partition("=")
+        name = unquote(name)
+        if name not in allowed:
+            shown = re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:40]
+            raise Invalid(shown, f"This list has the parameters {', '.join(allowed)}.")
+        if name in query:
+            raise Invalid(name, "It is given twice.")
+        query[name] = unquote(value)
+    return query
+
+
+def limit_of(query: dict[str, str]) -> int:
+    """How many entries a page may have. Raises Invalid."""
+    text = query.get("limit", str(DEFAULT_LIMIT))
+    if re.fullmatch(r"[0-9]{1,4}", text) and 1 <= int(text) <= MAX_LIMIT:
+        return int(text)
+    raise Invalid("limit", f"It must be a whole number from 1 to {MAX_LIMIT}.")
+
+
+def cursor_of(query: dict[str, str]) -> str | None:
+    """What `next_link` put into the cursor; None at the start of the list. Raises Invalid."""
+    text = query.get("cursor")
+    if not text:
+        return None
+    try:
+        return urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)).decode("ascii")
+    except (UnicodeError, ValueError):
+        raise bad_cursor() from None
+
+
+def bad_cursor() -> Invalid:
+    """What a cursor that we did not make is answered with."""
+    return Invalid("cursor", "It must be one that a Link header of this list gave.")
+
+
+def next_link(req: Request, query: dict[str, str], position: str) -> str:
+    """The Link header to the page that follows `position` of the same list."""
+    cursor = urlsafe_b64encode(position.encode()).decode().rstrip("=")
+    parameters = urlencode({**query, "cursor": cursor})
+    return f'<{_base_url(req)}{req.path}?{parameters}>; rel="next"'
+
+
+def _base_url(req: Request) -> str:
+    """Scheme and authority as the client addressed us; nothing if its Host header is odd."""
+    host = req.get_header("Host") or ""
+    return f"{req.forwarded_scheme}://{host}" if _HOST.fullmatch(host) else ""

@@ -1,0 +1,56 @@
+"""The settings of a server, each with its environment variable."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+from tether.errors import SetupError
+
+
+def default_database() -> str:
+    """The file in the user's data folder that is used when none is named."""
+    return str(user_data_path("tether", appauthor=False) / "tether.db")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a server runs. `docs/configuration.md` says more about each."""
+
+    database: str = field(default_factory=default_database)
+    host: str = "127.0.0.1"
+    port: int = 8000
+    metrics: str = "on"
+    """`on` (at /metrics), `off`, or HOST:PORT of an address of its own."""
+    cors_origins: tuple[str, ...] = ()
+    log_level: str = "info"
+    log_format: str = "json"
+
+
+def is_postgres(database: str) -> bool:
+    """Whether this names a PostgreSQL database, not a file."""
+    return database.startswith(("postgresql://", "postgres://"))
+
+
+def sqlite_path(database: str) -> Path:
+    """The file that this names: a path, or `sqlite:///` before one. Raises SetupError."""
+    if database.startswith("sqlite://"):
+        rest = database.removeprefix("sqlite://")
+        if not rest.startswith("/") or rest == "/":
+            raise SetupError(f"{database} names no file: write sqlite:///path or a plain path.")
+        return Path(rest[1:])
+    if "://" in database:
+        scheme = database.partition("://")[0]
+        raise SetupError(
+            f"{scheme}:// is not a database that Tether knows: give a file's path, sqlite:///path "
+            "or postgresql://…"
+        )
+    return Path(database)
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`. Raises SetupError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise SetupError(f"{text!r} is not an address: write HOST:PORT.")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,87 @@
+"""Everything that can go wrong in Tether's own terms. No HTTP here: the edge has a table for that.
+
+The message of an error is written for the partner's developer who reads it in an answer.
+"""
+
+
+class TetherError(Exception):
+    """Base of all errors which Tether raises on purpose."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Malformed(TetherError):
+    """The body is not the JSON object that it has to be."""
+
+
+class Invalid(TetherError):
+    """A parameter (a body member, a path or a query parameter) has a value that it must not have.
+
+    `hint` is one sentence that says what would be valid.
+    """
+
+    def __init__(self, parameter: str, hint: str) -> None:
+        super().__init__(f"Parameter {{{parameter}}} is invalid. {hint}")
+        self.parameter = parameter
+        self.hint = hint
+
+
+class Forbidden(TetherError):
+    """The key is missing, unknown, expired or revoked, or does not allow this."""
+
+    def __init__(self) -> None:
+        super().__init__("Forbidden")
+
+
+class RateLimited(TetherError):
+    """The key has used up its requests for the moment."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("Too Many Requests")
+        self.retry_after_s = retry_after_s
+
+
+class NotFound(TetherError):
+    """There is no such thing, or it belongs to somebody else."""
+
+    def __init__(self) -> None:
+        super().__init__("Not Found")
+
+
+class Conflict(TetherError):
+    """The request is valid but contradicts what is stored."""
+
+
+class PreconditionFailed(TetherError):
+    """The caller asked for a version of the entity that is not the current one."""
+
+    def __init__(self) -> None:
+        super().__init__("Precondition Failed")
+
+
+class TooLarge(TetherError):
+    """The body is larger than what is accepted."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"Payload Too Large: a body has at most {limit_bytes:,} bytes.")
+
+
+class UnsupportedEncoding(TetherError):
+    """The body is compressed in a way that is not understood."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(f"Unsupported Media Type: Content-Encoding must be gzip, not {encoding}.")
+
+
+class Unavailable(TetherError):
+    """The database cannot do this at the moment; the same request may succeed soon."""
+
+    def __init__(self, retry_after_s: int = 1) -> None:
+        super().__init__("Service Unavailable")
+        self.retry_after_s = retry_after_s
+
+
+class SetupError(TetherError):
+    """The server cannot work with what it was given: settings, database, file or port."""

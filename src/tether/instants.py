@@ -1,0 +1,38 @@
+"""Points in time: RFC 3339 on the way in, `yyyy-mm-ddThh:mm:ss.sssZ` on the way out.
+
+Inside Tether an instant is a whole number of milliseconds since 1970-01-01T00:00:00Z.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+# datetime.fromisoformat alone admits week dates, missing colons, spaces and missing zones.
+_RFC_3339 = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]"
+    r"((?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])"
+    r"(?:\.([0-9]+))?"
+    r"([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+
+
+def parse_instant(text: str) -> int:
+    """Milliseconds since 1970 of an RFC 3339 date-time; digits beyond the millisecond are cut off.
+
+    Raises ValueError for everything else: no zone, `24:00`, a leap second, 30 February.
+    """
+    match = _RFC_3339.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    day, time, fraction, zone = match.groups()
+    moment = datetime.fromisoformat(f"{day}T{time}{'+00:00' if zone in 'Zz' else zone}")
+    milliseconds = int(fraction[:3].ljust(3, "0")) if fraction else 0
+    return (moment - _EPOCH) // _MILLISECOND + milliseconds
+
+
+def format_instant(at_ms: int) -> str:
+    """The instant as every answer of the API shows it, such as `2023-05-11T22:06:40.738Z`."""
+    moment = _EPOCH + timedelta(milliseconds=at_ms)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"

@@ -1,0 +1,121 @@
+"""API keys: their form, how they are made and recognised, and what a key may do.
+
+A key is `ttr_live_` or `ttr_test_`, 30 random base62 characters and 6 of a checksum over what
+precedes, so that a mistyped key is refused without a look into the database and a scanner can find
+leaked ones. Tether stores the SHA-256 of a key and its first characters, never the key.
+"""
+
+import re
+import secrets
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from hashlib import sha256
+from zlib import crc32
+
+LIVE, TEST = "ttr_live_", "ttr_test_"
+PREFIX_LENGTH = len(LIVE) + 8
+
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_FORM = re.compile(r"(ttr_(?:live|test)_[0-9A-Za-z]{30})([0-9A-Za-z]{6})")
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How many requests a key may make: `requests` in every `window_s` seconds, on average."""
+
+    requests: int
+    window_s: int
+
+    @property
+    def per_second(self) -> float:
+        return self.requests / self.window_s
+
+    def __str__(self) -> str:
+        return f"{self.requests}/s" if self.window_s == 1 else f"{self.requests}/{self.window_s}s"
+
+
+DEFAULT_RATE = Rate(1000, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is known of a key: everything but the key itself. Instants in ms since 1970."""
+
+    digest: str
+    prefix: str
+    partner: int
+    partner_name: str
+    name: str
+    rate: Rate
+    burst: int
+    read_only: bool
+    created_ms: int
+    expires_ms: int | None = None
+    revoked_ms: int | None = None
+
+    def works_at(self, now_ms: int) -> bool:
+        """Whether the key opens anything at this instant."""
+        ends = [end for end in (self.expires_ms, self.revoked_ms) if end is not None]
+        return all(now_ms < end for end in ends)
+
+
+def new_key(*, test: bool = False) -> str:
+    """A new key, in full: the only moment at which it exists outside its owner's hands."""
+    start = (TEST if test else LIVE) + "".join(secrets.choice(_BASE62) for _ in range(30))
+    return start + _checksum(start)
+
+
+def is_well_formed(key: str) -> bool:
+    """Whether this can be a key at all: form and checksum are right."""
+    match = _FORM.fullmatch(key)
+    return match is not None and _checksum(match[1]) == match[2]
+
+
+def digest_of(key: str) -> str:
+    """The SHA-256 of the key, in hexadecimal: what is stored in its place."""
+    return sha256(key.encode()).hexdigest()
+
+
+def prefix_of(key: str) -> str:
+    """The first characters of the key, by which people tell keys apart."""
+    return key[:PREFIX_LENGTH]
+
+
+def _checksum(text: str) -> str:
+    number, digits = crc32(text.encode()), ""
+    for _ in range(6):
+        number, digit = divmod(number, 62)
+        digits = _BASE62[digit] + digits
+    return digits
+
+
+_UNITS_S = {
+    "s": 1,
+    "sec": 1,
+    "second": 1,
+    "m": 60,
+    "min": 60,
+    "minute": 60,
+    "h": 3600,
+    "hour": 3600,
+}
+
+
+def parse_rate(text: str) -> Rate:
+    """A rate as people write it: `100` and `100/s` a second, `90/min`, `5000/h`, `0.5`, `100/30s`.
+
+    Raises ValueError with a sentence for anything else.
+    """
+    amount, _, unit = text.strip().lower().partition("/")
+    window = re.fullmatch(r"([0-9]*)([a-z]*)", unit.strip())
+    try:
+        requests = Fraction(Decimal(amount))
+        seconds = int(window[1] or 1) * _UNITS_S[window[2] or "s"] if window else 0
+    except (InvalidOperation, KeyError, OverflowError, ValueError):
+        requests, seconds = Fraction(0), 0
+    if not (0 < requests <= 10**9 and 0 < seconds <= 86_400):
+        raise ValueError(f"{text!r} is not a rate: write 100 (a second), 90/min or 5000/h.")
+    if requests.denominator > 1:
+        requests, seconds = Fraction(requests.numerator), seconds * requests.denominator
+    return Rate(int(requests), seconds)

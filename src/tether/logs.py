@@ -1,0 +1,48 @@
+"""Logs: one JSON object a line on standard error, or coloured text when a person is watching."""
+
+import logging
+import sys
+
+import msgspec
+import structlog
+
+
+def configure(*, level: str, as_json: bool) -> None:
+    """Sets up logging for this process; `level` is a name such as `info`."""
+    common: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        processors=[*common, *(_json() if as_json else _text())],
+        logger_factory=(
+            structlog.BytesLoggerFactory(sys.stderr.buffer)
+            if as_json
+            else structlog.PrintLoggerFactory(sys.stderr)
+        ),
+        cache_logger_on_first_use=True,
+    )
+    # The HTTP server and other libraries log the standard way: what matters is passed on.
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[_Forward()], force=True)
+
+
+def _json() -> list[structlog.typing.Processor]:
+    return [
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(
+            serializer=lambda event, **_: msgspec.json.encode(event, enc_hook=repr)
+        ),
+    ]
+
+
+def _text() -> list[structlog.typing.Processor]:
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+
+
+class _Forward(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger(record.name).log(
+            record.levelno, record.getMessage(), exc_info=record.exc_info
+        )

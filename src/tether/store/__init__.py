@@ -1,0 +1,1 @@
+"""Where Tether keeps what it is told: one set of SQL statements over two small engines."""

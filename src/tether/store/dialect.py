@@ -1,0 +1,42 @@
+"""The words in which the engines' SQL differs. Everything else is written once, in queries.py."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One engine's words; each is put where the shared SQL names it in braces."""
+
+    name: str
+
+    text: str
+    """The type of text that is ordered byte by byte on every machine, as our cursors need it."""
+
+    clustered: str
+    """Ends a CREATE TABLE whose rows live inside the primary key, where the engine can do that."""
+
+    event_numbers: str
+    """Yields `base`: the events of a batch of $3 take the sequence numbers base + 1 to base + $3.
+
+    SQLite has one writer, so the largest number in the table is the last one given. On PostgreSQL
+    many write: the counter's row stays locked until the commit, so no smaller number can become
+    visible after a larger one, and the statement that waits for it sees the newest value.
+    """
+
+
+SQLITE = Dialect(
+    name="sqlite",
+    text="TEXT",
+    clustered="WITHOUT ROWID",
+    event_numbers="SELECT coalesce(max(seq), 0) FROM events WHERE partner = $1 AND $3 > 0",
+)
+
+POSTGRES = Dialect(
+    name="postgres",
+    text='TEXT COLLATE "C"',
+    clustered="",
+    event_numbers=(
+        "INSERT INTO event_heads (partner, seq) VALUES ($1, $3) ON CONFLICT (partner) "
+        "DO UPDATE SET seq = event_heads.seq + excluded.seq RETURNING seq - $3"
+    ),
+)

@@ -1,0 +1,33 @@
+"""What the store asks of a database: three ways to run one statement."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from tether.store.dialect import Dialect
+
+Row = Sequence[Any]
+
+
+class Engine(Protocol):
+    """A database that runs one statement at a time, each atomic by itself.
+
+    All methods raise Unavailable when the database cannot do it now, and nothing was done then,
+    or, when the connection broke during a write, all of it may have been done.
+    """
+
+    dialect: Dialect
+
+    async def read(self, sql: str, *parameters: object) -> list[Row]:
+        """The rows of a short query."""
+
+    async def scan(self, sql: str, *parameters: object) -> list[Row]:
+        """The rows of a query that may read much before it finds enough."""
+
+    async def write(self, sql: str, *parameters: object) -> int:
+        """Runs a change; returns, once it is on disk, how many rows it touched."""
+
+    async def write_returning(self, sql: str, *parameters: object) -> list[Row]:
+        """Runs a change that ends in RETURNING; returns its rows once they are on disk."""
+
+    async def close(self) -> None:
+        """Finishes the writes under way and lets go of the database."""

@@ -1,0 +1,177 @@
+"""Every SQL statement that Tether runs, once for both engines. Parameters are $1, $2, …
+
+Statements on partner data name the partner as $1. Words in {braces} come from dialect.py.
+"""
+
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+Table = Literal["chargers", "vehicles"]
+
+# Chargers and vehicles ---------------------------------------------------------------------------
+
+GET = "SELECT version, body FROM {table} WHERE partner = $1 AND id = $2"
+
+PAGE = "SELECT id, body FROM {table} WHERE partner = $1 AND id > $2 ORDER BY id LIMIT $3"
+
+PUT = """
+INSERT INTO {table} (partner, id, version, body) VALUES ($1, $2, 1, $3)
+ON CONFLICT (partner, id) DO UPDATE SET version = {table}.version + 1, body = excluded.body
+RETURNING version
+"""
+
+CREATE = """
+INSERT INTO {table} (partner, id, version, body) VALUES ($1, $2, 1, $3)
+ON CONFLICT (partner, id) DO NOTHING
+RETURNING version
+"""
+
+REPLACE = """
+UPDATE {table} SET version = version + 1, body = $4
+WHERE partner = $1 AND id = $2 AND version = $3
+RETURNING version
+"""
+
+# Events ------------------------------------------------------------------------------------------
+
+# $2 is a JSON object of arrays: each has the event's place in the batch, id, type, charger,
+# vehicle, instant, 1 if the server gave the instant, body. json_each means the same to both.
+_BATCH = """
+batch AS MATERIALIZED (
+    SELECT CAST(value ->> 0 AS BIGINT) AS place, value ->> 1 AS id, value ->> 2 AS type,
+           value ->> 3 AS charger_id, value ->> 4 AS vehicle_id,
+           CAST(value ->> 5 AS BIGINT) AS at_ms, CAST(value ->> 6 AS BIGINT) AS stamped,
+           value ->> 7 AS body
+    FROM json_each($2)
+)
+"""
+
+_SAME_EVENT = """
+e.partner = $1 AND e.vehicle_id = b.vehicle_id AND e.at_ms = b.at_ms
+AND e.type = b.type AND e.charger_id = b.charger_id
+"""
+
+ADD_EVENTS = f"""
+WITH numbers (base) AS ({{event_numbers}}), {_BATCH}
+INSERT INTO events (partner, seq, id, type, charger_id, vehicle_id, at_ms, stamp, body)
+SELECT $1, n.base + b.place, b.id, b.type, b.charger_id, b.vehicle_id, b.at_ms,
+       b.stamped * (n.base + b.place), b.body
+FROM numbers n CROSS JOIN batch b
+WHERE EXISTS (SELECT 1 FROM chargers c WHERE c.partner = $1 AND c.id = b.charger_id)
+  AND EXISTS (SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = b.vehicle_id)
+  AND (b.stamped = 1 OR NOT EXISTS (SELECT 1 FROM events e WHERE {_SAME_EVENT}))
+ON CONFLICT DO NOTHING
+"""
+
+# What became of the events of a batch of which not all were inserted.
+EXPLAIN_EVENTS = f"""
+WITH {_BATCH}
+SELECT b.place, c.id IS NOT NULL, v.id IS NOT NULL, e.id, e.body
+FROM batch b
+LEFT JOIN chargers c ON c.partner = $1 AND c.id = b.charger_id
+LEFT JOIN vehicles v ON v.partner = $1 AND v.id = b.vehicle_id
+LEFT JOIN events e ON {_SAME_EVENT} AND (b.stamped = 0 OR e.id = b.id)
+ORDER BY b.place, e.seq
+"""
+
+GET_EVENT = "SELECT body FROM events WHERE partner = $1 AND id = $2"
+
+
+class EventFilter(NamedTuple):
+    """Which events of a partner a list shows; None means all. Instants in ms since 1970."""
+
+    type: str | None = None
+    charger_id: str | None = None
+    vehicle_id: str | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+
+_CONDITIONS = ("type = ", "charger_id = ", "vehicle_id = ", "at_ms >= ", "at_ms < ")
+
+
+def events_page(
+    wanted: EventFilter, after: int | None, descending: bool
+) -> tuple[str, list[object]]:
+    """The statement for a page of events and its parameters from $3 on; $1 partner, $2 limit.
+
+    Events are nearly in order of time but not quite, so a window of time is found by jumping to
+    the first (or last) event that lies in it and reading in the order of commits from there.
+    """
+    given = tuple(value is not None for value in wanted)
+    sql = _events_page(given, after is not None, descending)
+    parameters: list[object] = [value for value in wanted if value is not None]
+    return sql, parameters if after is None else [*parameters, after]
+
+
+@lru_cache
+def _events_page(given: tuple[bool, ...], resumed: bool, descending: bool) -> str:
+    names = [start for start, used in zip(_CONDITIONS, given, strict=True) if used]
+    numbered = [f"{start}${place}" for place, start in enumerate(names, start=3)]
+    conditions = ["partner = $1", *numbered]
+    by_entity = given[1] or given[2]
+    window = [text for text in numbered if text.startswith("at_ms")]
+    if resumed:
+        conditions.append(f"seq {'<' if descending else '>'} ${3 + len(names)}")
+    elif window and not by_entity:
+        end, comparison = ("max", "<=") if descending else ("min", ">=")
+        inside = " AND ".join(["partner = $1", *window])
+        conditions.append(f"seq {comparison} (SELECT {end}(seq) FROM events WHERE {inside})")
+    direction = "DESC" if descending else "ASC"
+    return (
+        f"SELECT seq, body FROM events WHERE {' AND '.join(conditions)} "
+        f"ORDER BY seq {direction} LIMIT $2"
+    )
+
+
+# Partners and keys -------------------------------------------------------------------------------
+
+_KEY = """
+SELECT k.digest, k.prefix, k.partner, p.name, k.name, k.rate_requests, k.rate_window_s, k.burst,
+       k.read_only, k.created_ms, k.expires_ms, k.revoked_ms
+FROM keys k JOIN partners p ON p.id = k.partner
+"""
+
+FIND_KEY = _KEY + "WHERE k.digest = $1"
+
+LIST_KEYS = _KEY + "ORDER BY p.name, k.created_ms, k.prefix"
+
+ADD_KEY = """
+INSERT INTO keys (digest, prefix, partner, name, rate_requests, rate_window_s, burst, read_only,
+                  created_ms, expires_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+"""
+
+REVOKE_KEY = "UPDATE keys SET revoked_ms = $2 WHERE digest = $1 AND revoked_ms IS NULL"
+
+EXPIRE_KEY = """
+UPDATE keys SET expires_ms = $2 WHERE digest = $1 AND (expires_ms IS NULL OR expires_ms > $2)
+"""
+
+ADD_PARTNER = """
+INSERT INTO partners (id, name, created_ms) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING
+"""
+
+FIND_PARTNER = "SELECT id, name, created_ms FROM partners WHERE name = $1"
+
+LIST_PARTNERS = "SELECT id, name, created_ms FROM partners ORDER BY name"
+
+RENAME_PARTNER = "UPDATE partners SET name = $2 WHERE id = $1"
+
+COUNT_OF_PARTNER = """
+SELECT (SELECT count(*) FROM chargers WHERE partner = $1),
+       (SELECT count(*) FROM vehicles WHERE partner = $1),
+       (SELECT count(*) FROM events WHERE partner = $1),
+       (SELECT count(*) FROM keys WHERE partner = $1)
+"""
+
+# Deleting a partner: events in portions, so that nobody waits long behind them.
+ERASE_EVENTS = """
+DELETE FROM events WHERE partner = $1
+AND seq IN (SELECT seq FROM events WHERE partner = $1 ORDER BY seq LIMIT $2)
+"""
+ERASE_ENTITIES = "DELETE FROM {table} WHERE partner = $1"
+ERASE_KEYS = "DELETE FROM keys WHERE partner = $1"
+ERASE_PARTNER = "DELETE FROM partners WHERE id = $1"
+
+PING = "SELECT 1 FROM partners LIMIT 1"

@@ -1,0 +1,178 @@
+"""SQLite: one file, one writer thread with group commit, reads in the event loop.
+
+Writes wait in a queue; the writer takes all that wait, runs them in one transaction and commits
+once, so that many writes share one fsync. A read by key takes some ten microseconds, less than a
+thread hop, so it runs in the event loop; only scans go to a thread of their own.
+"""
+
+import asyncio
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+import apsw
+
+from tether.errors import SetupError, Unavailable
+from tether.store.dialect import SQLITE
+from tether.store.engine import Row
+
+# Before 3.51.3 a WAL database which two connections write at once can be corrupted.
+OLDEST_SAFE = (3, 51, 3)
+MOST_IN_ONE_COMMIT = 512
+BUSY_TIMEOUT_MS = 5_000
+
+_PRAGMAS = """
+PRAGMA synchronous = FULL;
+PRAGMA cache_size = -8000;
+PRAGMA temp_store = MEMORY;
+PRAGMA journal_size_limit = 67108864;
+PRAGMA wal_autocheckpoint = 4000;
+"""
+_PASSING = (
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.FullError,
+    apsw.IOError,
+    apsw.CantOpenError,
+    apsw.ReadOnlyError,
+    apsw.NoMemError,
+)
+
+
+class _Write(NamedTuple):
+    sql: str
+    parameters: tuple[object, ...]
+    returning: bool
+    answer: "asyncio.Future[Any]"
+
+
+def connect(path: Path, *, create: bool = False) -> apsw.Connection:
+    """A connection with the settings that all of ours have. Raises SetupError."""
+    if tuple(map(int, apsw.sqlite_lib_version().split("."))) < OLDEST_SAFE:
+        raise SetupError(f"SQLite {apsw.sqlite_lib_version()} is too old; install a newer apsw.")
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    try:
+        connection = apsw.Connection(str(path), flags=flags)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        connection.execute(_PRAGMAS)
+    except (apsw.CantOpenError, apsw.NotADBError, apsw.IOError, apsw.ReadOnlyError) as error:
+        raise SetupError(f"{path} cannot be opened as a SQLite database: {error}") from None
+    return connection
+
+
+@lru_cache(maxsize=256)
+def native(sql: str) -> str:
+    """The statement with SQLite's numbered parameters: `$2` is a name there, `?2` is a place."""
+    return re.sub(r"\$([0-9]+)", r"?\1", sql)
+
+
+class SqliteEngine:
+    """The embedded engine. One server process for a file; the command line may open it beside."""
+
+    dialect = SQLITE
+
+    def __init__(self, path: Path) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = connect(path)
+        self._writer = connect(path)
+        self._waiting: SimpleQueue[_Write | None] = SimpleQueue()
+        self._scanners = ThreadPoolExecutor(2, "tether-scan")
+        self._scan = threading.local()
+        self._path = path
+        self._thread = threading.Thread(target=self._run, name="tether-writer", daemon=True)
+        self._thread.start()
+
+    async def read(self, sql: str, *parameters: object) -> list[Row]:
+        return _fetch(self._reader, sql, parameters)
+
+    async def scan(self, sql: str, *parameters: object) -> list[Row]:
+        return await self._loop.run_in_executor(self._scanners, self._scan_now, sql, parameters)
+
+    async def write(self, sql: str, *parameters: object) -> int:
+        changed: int = await self._enqueue(sql, parameters, returning=False)
+        return changed
+
+    async def write_returning(self, sql: str, *parameters: object) -> list[Row]:
+        rows: list[Row] = await self._enqueue(sql, parameters, returning=True)
+        return rows
+
+    async def close(self) -> None:
+        self._waiting.put(None)
+        await self._loop.run_in_executor(None, self._thread.join)
+        self._scanners.shutdown()
+        self._reader.close()
+        self._writer.close()
+
+    def _scan_now(self, sql: str, parameters: tuple[object, ...]) -> list[Row]:
+        if not hasattr(self._scan, "connection"):
+            self._scan.connection = connect(self._path)
+        return _fetch(self._scan.connection, sql, parameters)
+
+    def _enqueue(
+        self, sql: str, parameters: tuple[object, ...], *, returning: bool
+    ) -> "asyncio.Future[Any]":
+        answer = self._loop.create_future()
+        self._waiting.put(_Write(native(sql), parameters, returning, answer))
+        return answer
+
+    # In the writer thread -------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            batch = [self._waiting.get()]
+            try:
+                while len(batch) < MOST_IN_ONE_COMMIT:
+                    batch.append(self._waiting.get_nowait())
+            except Empty:
+                pass
+            stopping = None in batch
+            if writes := [write for write in batch if write is not None]:
+                self._loop.call_soon_threadsafe(_answer, writes, self._commit(writes))
+
+    def _commit(self, writes: list[_Write]) -> list[Any]:
+        """Runs the writes in one transaction; what each returned, or the error that it met."""
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            results = [self._execute(write) for write in writes]
+            self._writer.execute("COMMIT")
+            return results
+        except Exception as error:
+            self._roll_back()
+            if len(writes) == 1 or isinstance(error, _PASSING):
+                return [error] * len(writes)
+        # One of them is at fault: the others must not suffer for it.
+        return [result for write in writes for result in self._commit([write])]
+
+    def _execute(self, write: _Write) -> Any:
+        cursor = self._writer.execute(write.sql, write.parameters)
+        return cursor.fetchall() if write.returning else self._writer.changes()
+
+    def _roll_back(self) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+
+
+def _fetch(connection: apsw.Connection, sql: str, parameters: tuple[object, ...]) -> list[Row]:
+    try:
+        return list(connection.execute(native(sql), parameters))
+    except _PASSING as error:
+        raise Unavailable from error
+
+
+def _answer(writes: list[_Write], results: list[Any]) -> None:
+    for write, result in zip(writes, results, strict=True):
+        if write.answer.done():  # the client is gone; what it asked for is done all the same
+            continue
+        if isinstance(result, _PASSING):
+            unavailable = Unavailable()
+            unavailable.__cause__ = result
+            write.answer.set_exception(unavailable)
+        elif isinstance(result, Exception):
+            write.answer.set_exception(result)
+        else:
+            write.answer.set_result(result)

@@ -1,0 +1,210 @@
+"""The store: what the use cases need from a database, each one SQL statement."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+from tether.errors import NotFound, PreconditionFailed, SetupError
+from tether.keys import Key, Rate
+from tether.model import Charger, Entity, Vehicle, to_json
+from tether.store import queries
+from tether.store.engine import Engine, Row
+from tether.store.intake import Intake
+from tether.store.queries import EventFilter, Table
+
+ERASE_AT_ONCE = 10_000
+
+_TABLE: dict[type[Entity], Table] = {Charger: "chargers", Vehicle: "vehicles"}
+
+
+class Stored(NamedTuple):
+    """An entity as it is stored: `body` is its JSON, `version` counts its changes from 1."""
+
+    version: int
+    body: bytes
+
+
+class Partner(NamedTuple):
+    """An organisation whose chargers, vehicles and events are kept apart from all others'."""
+
+    id: int
+    name: str
+    created_ms: int
+
+
+class Holdings(NamedTuple):
+    """How much of what a partner has."""
+
+    chargers: int
+    vehicles: int
+    events: int
+    keys: int
+
+
+class Store:
+    """Chargers, vehicles, events, partners and keys in one database.
+
+    Every method raises Unavailable while the database cannot be used. Those on partner data see
+    the given partner's only.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        now_ms: Callable[[], int],
+        new_event_id: Callable[[], str],
+        on_commit: Callable[[int], None] = lambda events: None,
+    ) -> None:
+        self._engine = engine
+        self.intake = Intake(engine, now_ms, new_event_id, on_commit)
+
+    async def close(self) -> None:
+        """Finishes the writes under way and lets go of the database."""
+        await self.intake.drain()
+        await self._engine.close()
+
+    async def ping(self) -> None:
+        """Returns if the database answers."""
+        await self._engine.read(queries.PING)
+
+    # Chargers and vehicles ------------------------------------------------------------------------
+
+    async def get(self, kind: type[Entity], partner: int, entity_id: str) -> Stored:
+        """The entity. Raises NotFound."""
+        rows = await self._engine.read(_sql(queries.GET, kind), partner, entity_id)
+        if not rows:
+            raise NotFound
+        version, body = rows[0]
+        return Stored(version, body.encode())
+
+    async def page(
+        self, kind: type[Entity], partner: int, after: str, limit: int
+    ) -> list[tuple[str, str]]:
+        """Id and JSON of the `limit` entities that follow the id `after`, in order of id."""
+        rows = await self._engine.read(_sql(queries.PAGE, kind), partner, after, limit)
+        return [(entity_id, body) for entity_id, body in rows]
+
+    async def put(self, partner: int, entity: Entity) -> int:
+        """Creates or replaces the entity; returns its version, 1 if it is new."""
+        return await self._change(queries.PUT, partner, entity)
+
+    async def create(self, partner: int, entity: Entity) -> int:
+        """Creates the entity. Raises PreconditionFailed if it exists."""
+        return await self._change(queries.CREATE, partner, entity)
+
+    async def replace(self, partner: int, entity: Entity, version: int) -> int:
+        """Replaces this version of the entity; returns the next version.
+
+        Raises PreconditionFailed if there is no such version any more.
+        """
+        return await self._change(queries.REPLACE, partner, entity, version)
+
+    async def _change(self, sql: str, partner: int, entity: Entity, *version: int) -> int:
+        rows = await self._engine.write_returning(
+            _sql(sql, type(entity)), partner, entity.id, *version, to_json(entity).decode()
+        )
+        if not rows:
+            raise PreconditionFailed
+        return int(rows[0][0])
+
+    # Events ---------------------------------------------------------------------------------------
+
+    async def event(self, partner: int, event_id: str) -> bytes:
+        """The JSON of the event. Raises NotFound."""
+        rows = await self._engine.read(queries.GET_EVENT, partner, event_id)
+        if not rows:
+            raise NotFound
+        body: str = rows[0][0]
+        return body.encode()
+
+    async def events(
+        self,
+        partner: int,
+        wanted: EventFilter,
+        *,
+        after: int | None,
+        limit: int,
+        descending: bool = False,
+    ) -> list[tuple[int, str]]:
+        """Sequence number and JSON of events in the order of their commits, from `after` on."""
+        sql, parameters = queries.events_page(wanted, after, descending)
+        read = self._engine.read if wanted == EventFilter() else self._engine.scan
+        rows = await read(sql, partner, limit, *parameters)
+        return [(seq, body) for seq, body in rows]
+
+    # Partners and keys ----------------------------------------------------------------------------
+
+    async def find_key(self, digest: str) -> Key | None:
+        """The key with this SHA-256, also if it is revoked or expired."""
+        rows = await self._engine.read(queries.FIND_KEY, digest)
+        return _key(rows[0]) if rows else None
+
+    async def keys(self) -> list[Key]:
+        """All keys, by partner and age."""
+        return [_key(row) for row in await self._engine.read(queries.LIST_KEYS)]
+
+    async def add_key(self, key: Key) -> None:
+        """Stores a new key."""
+        await self._engine.write(
+            queries.ADD_KEY, key.digest, key.prefix, key.partner, key.name, key.rate.requests,
+            key.rate.window_s, key.burst, int(key.read_only), key.created_ms, key.expires_ms,
+        )  # fmt: skip
+
+    async def revoke_key(self, key: Key, at_ms: int) -> None:
+        """The key stops working at this instant, unless it did before."""
+        await self._engine.write(queries.REVOKE_KEY, key.digest, at_ms)
+
+    async def expire_key(self, key: Key, at_ms: int) -> None:
+        """The key stops working at this instant at the latest."""
+        await self._engine.write(queries.EXPIRE_KEY, key.digest, at_ms)
+
+    async def add_partner(self, partner: Partner) -> Partner:
+        """Stores a new partner; returns the partner of this name, new or not."""
+        await self._engine.write(queries.ADD_PARTNER, *partner)
+        found = await self.partner(partner.name)
+        assert found is not None
+        return found
+
+    async def partner(self, name: str) -> Partner | None:
+        """The partner of this name."""
+        rows = await self._engine.read(queries.FIND_PARTNER, name)
+        return Partner(*rows[0]) if rows else None
+
+    async def partners(self) -> list[Partner]:
+        """All partners, by name."""
+        return [Partner(*row) for row in await self._engine.read(queries.LIST_PARTNERS)]
+
+    async def rename_partner(self, partner: Partner, name: str) -> None:
+        """Gives the partner another name. Raises SetupError if it is taken."""
+        if await self.partner(name) is not None:
+            raise SetupError(f"There is a partner {name!r} already.")
+        await self._engine.write(queries.RENAME_PARTNER, partner.id, name)
+
+    async def holdings(self, partner: Partner) -> Holdings:
+        """How much of what the partner has."""
+        return Holdings(*(await self._engine.scan(queries.COUNT_OF_PARTNER, partner.id))[0])
+
+    async def erase_partner(self, partner: Partner, progress: Callable[[int], None]) -> None:
+        """Deletes the partner and everything it has; tells `progress` of events as they go.
+
+        The keys go first, so that nothing new arrives while the rest goes.
+        """
+        await self._engine.write(queries.ERASE_KEYS, partner.id)
+        while erased := await self._engine.write(queries.ERASE_EVENTS, partner.id, ERASE_AT_ONCE):
+            progress(erased)
+        for table in _TABLE.values():
+            await self._engine.write(queries.ERASE_ENTITIES.format(table=table), partner.id)
+        await self._engine.write(queries.ERASE_PARTNER, partner.id)
+
+
+@lru_cache
+def _sql(text: str, kind: type[Entity]) -> str:
+    return text.format(table=_TABLE[kind])
+
+
+def _key(row: Row) -> Key:
+    digest, prefix, partner, partner_name, name, requests, window_s, burst, read_only, *times = row
+    return Key(
+        digest, prefix, partner, partner_name, name, Rate(requests, window_s), burst,
+        bool(read_only), *times,
+    )  # fmt: skip

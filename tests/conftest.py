@@ -1,0 +1,124 @@
+"""Real parts for the tests: a server process on a real database, reached over HTTP."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tether import admin, wiring
+from tether.keys import Rate
+
+TETHER = Path(sys.executable).with_name("tether")
+FAST = Rate(1_000_000, 1)
+
+
+@dataclass
+class Server:
+    """A `tether serve` process, and the means to make keys for it."""
+
+    database: str
+    options: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    url: str = ""
+    log: list[str] = field(default_factory=list)
+    process: "subprocess.Popen[str] | None" = None
+
+    def start(self, port: int = 0) -> "Server":
+        """Starts the process and waits until it listens."""
+        command = [TETHER, "serve", "--database", self.database, "--port", str(port), *self.options]
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **self.environment},
+        )
+        assert self.process.stdout is not None
+        threading.Thread(target=self._collect_log, args=(self.process,), daemon=True).start()
+        first = self.process.stdout.readline()
+        if not first:
+            self.process.wait()
+            raise AssertionError("".join(self.log) or "the server said nothing")
+        self.url = next(word for word in first.split() if word.startswith("http://"))
+        return self
+
+    def _collect_log(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            self.log.append(line)
+
+    def stop(self) -> int:
+        """Stops it as an init system would; returns its exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(timeout=60)
+
+    def kill(self) -> None:
+        """Kills it where it stands."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def key(self, partner: str | None = None, *, rate: Rate = FAST, **options: Any) -> str:
+        """A new key, of a new partner unless one is named."""
+
+        async def make() -> str:
+            async with wiring.open_store(self.database) as store:
+                name = partner or f"partner {uuid4().hex[:12]}"
+                secret, _ = await admin.create_key(
+                    store, wiring.now_ms(), name, rate=rate, **options
+                )
+                return secret
+
+        return asyncio.run(make())
+
+    def client(self, key: str | None = None, **options: Any) -> httpx.Client:
+        """An HTTP client that carries a key: this one, or that of a new partner."""
+        headers = {"x-api-key": self.key() if key is None else key}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, **options)
+
+
+@pytest.fixture(scope="session", params=["sqlite"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An empty database for the shared server of the session, on each engine."""
+    return str(tmp_path_factory.mktemp("database") / "tether.db")
+
+
+@pytest.fixture(scope="session")
+def server(database: str) -> Iterator[Server]:
+    """A server that all tests share; each test has a partner of its own."""
+    server = Server(database).start()
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    """A client with the key of a partner that has nothing yet."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def new_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Makes servers of the test's own, on a new database unless one is named."""
+    servers: list[Server] = []
+
+    def make(*options: str, database: str | None = None, **environment: str) -> Server:
+        path = database or str(tmp_path / f"tether-{len(servers)}.db")
+        servers.append(Server(path, list(options), environment))
+        return servers[-1].start()
+
+    yield make
+    for server in servers:
+        if server.process is not None and server.process.poll() is None:
+            server.kill()
