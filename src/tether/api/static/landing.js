@@ -1,0 +1,27 @@
+// Puts this server's address into the commands and gives each a copy button.
+// Without JavaScript the page works as it is, with the default address.
+for (const base of document.querySelectorAll(".command b")) base.textContent = location.origin;
+
+for (const command of document.querySelectorAll(".command")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Copy";
+  button.setAttribute("aria-live", "polite");
+  button.addEventListener("click", async () => {
+    button.textContent = (await copy(command.querySelector("code"))) ? "Copied" : "Press Ctrl+C";
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  });
+  command.append(button);
+}
+
+// The clipboard is there on https and on localhost only; elsewhere the text is
+// selected, which the older way of copying needs and the visitor can use too.
+async function copy(element) {
+  try {
+    await navigator.clipboard.writeText(element.textContent);
+    return true;
+  } catch {
+    getSelection().selectAllChildren(element);
+    return document.execCommand("copy");
+  }
+}
