@@ -38,9 +38,11 @@ install: .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-lock: ## pins everything that we install, with hashes
-	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url \
-		--no-emit-find-links --extra server --extra dev --output-file requirements.txt pyproject.toml
+lock: ## pins everything that we install, with hashes, for all platforms and Pythons
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv; }
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --system-certs \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+		--extra server --extra dev --output-file requirements.txt pyproject.toml
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info

@@ -16,6 +16,7 @@ import pytest
 
 from tether import admin, wiring
 from tether.keys import Rate
+from tests.parts import create_database, running_postgres
 
 TETHER = Path(sys.executable).with_name("tether")
 FAST = Rate(1_000_000, 1)
@@ -31,12 +32,13 @@ class Server:
     url: str = ""
     log: list[str] = field(default_factory=list)
     process: "subprocess.Popen[str] | None" = None
+    program: list[str] = field(default_factory=lambda: [str(TETHER)])
 
     def start(self, port: int = 0) -> "Server":
         """Starts the process and waits until it listens."""
-        command = [TETHER, "serve", "--database", self.database, "--port", str(port), *self.options]
+        command = [*self.program, "serve", "--database", self.database, "--port", str(port)]
         self.process = subprocess.Popen(
-            command,
+            [*command, *self.options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -68,6 +70,10 @@ class Server:
         self.process.kill()
         self.process.wait()
 
+    def failures(self) -> list[str]:
+        """Log lines that no test may cause: a request which the server could not handle."""
+        return [line for line in self.log if '"event":"failed"' in line or "Traceback" in line]
+
     def key(self, partner: str | None = None, *, rate: Rate = FAST, **options: Any) -> str:
         """A new key, of a new partner unless one is named."""
 
@@ -84,12 +90,32 @@ class Server:
     def client(self, key: str | None = None, **options: Any) -> httpx.Client:
         """An HTTP client that carries a key: this one, or that of a new partner."""
         headers = {"x-api-key": self.key() if key is None else key}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, **options)
+        options = {"timeout": 30, "verify": False, **options}  # reading certificates takes 70 ms
+        return httpx.Client(base_url=self.url, headers=headers, **options)
 
 
-@pytest.fixture(scope="session", params=["sqlite"])
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL server in which databases may be created."""
+    if named := os.environ.get("TETHER_TEST_POSTGRES"):
+        yield named
+    else:
+        with running_postgres(max_connections="200") as server:
+            yield server.url()
+
+
+@pytest.fixture(scope="session")
+def new_postgres_database(postgres: str) -> Callable[[], str]:
+    """Makes an empty database in that server and returns its URL."""
+    return lambda: create_database(postgres)
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An empty database for the shared server of the session, on each engine."""
+    """An empty database for the shared server of the session, on each engine in turn."""
+    if request.param == "postgres":
+        make: Callable[[], str] = request.getfixturevalue("new_postgres_database")
+        return make()
     return str(tmp_path_factory.mktemp("database") / "tether.db")
 
 
@@ -99,6 +125,7 @@ def server(database: str) -> Iterator[Server]:
     server = Server(database).start()
     yield server
     assert server.stop() == 0
+    assert server.failures() == []
 
 
 @pytest.fixture

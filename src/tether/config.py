@@ -25,6 +25,12 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     log_level: str = "info"
     log_format: str = "json"
+    workers: int = 1
+    """Processes that share the port; more than one only on PostgreSQL."""
+    pool_size: int = 8
+    """Connections to PostgreSQL of each worker."""
+    redis: str = ""
+    """The Redis (or Valkey) that shares the rate limits among all workers and nodes."""
 
 
 def is_postgres(database: str) -> bool:
@@ -46,6 +52,11 @@ def sqlite_path(database: str) -> Path:
             "or postgresql://…"
         )
     return Path(database)
+
+
+def metrics_address(metrics: str) -> tuple[str, int] | None:
+    """Where the setting `metrics` wants them served apart from the API. Raises SetupError."""
+    return None if metrics in ("on", "off") else parse_address(metrics)
 
 
 def parse_address(text: str) -> tuple[str, int]:

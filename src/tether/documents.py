@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 from tether.errors import Malformed
 
 # Strings are matched first so that a comma inside one is left alone; a comma that follows an
-# opening bracket or another comma is matched so that it stays and is refused.
+# opening bracket or another comma is matched so that it stays and is refused. A string without an
+# end is matched too: else each quote in it would be tried as a beginning, in quadratic time.
 _TRAILING_COMMA = re.compile(
-    r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{,][ \t\n\r]*+,|,(?=[ \t\n\r]*+[}\]])', re.DOTALL
+    r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{,][ \t\n\r]*+,|,(?=[ \t\n\r]*+[}\]])', re.DOTALL
 )
 
 
@@ -41,10 +42,10 @@ def decode_value(body: bytes | bytearray) -> Any:
         raise Malformed("The body is empty: a JSON object is expected.")
     try:
         value = _decode(text)
+        if "\\u" in text:
+            _refuse_lone_surrogates(value)
     except RecursionError:
         raise Malformed("The body is nested too deeply.") from None
-    if "\\u" in text:
-        _refuse_lone_surrogates(value)
     return value
 
 
@@ -80,7 +81,7 @@ def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in members:
             if name in seen:
-                shown = name.encode("ascii", "backslashreplace").decode()[:100]
+                shown = name.encode("unicode_escape").decode()[:100]
                 raise Malformed(f"The body names {{{shown}}} twice.")
             seen.add(name)
     return document

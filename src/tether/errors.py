@@ -64,8 +64,8 @@ class PreconditionFailed(TetherError):
 class TooLarge(TetherError):
     """The body is larger than what is accepted."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"Payload Too Large: a body has at most {limit_bytes:,} bytes.")
+    def __init__(self, limit: int, unit: str = "bytes") -> None:
+        super().__init__(f"Payload Too Large: a body has at most {limit:,} {unit}.")
 
 
 class UnsupportedEncoding(TetherError):

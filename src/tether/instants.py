@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - isoformat would add +00:00, not Z
 _MILLISECOND = timedelta(milliseconds=1)
 
 # datetime.fromisoformat alone admits week dates, missing colons, spaces and missing zones.
@@ -34,5 +35,4 @@ def parse_instant(text: str) -> int:
 
 def format_instant(at_ms: int) -> str:
     """The instant as every answer of the API shows it, such as `2023-05-11T22:06:40.738Z`."""
-    moment = _EPOCH + timedelta(milliseconds=at_ms)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"
+    return (_NAIVE_EPOCH + at_ms * _MILLISECOND).isoformat(timespec="milliseconds") + "Z"

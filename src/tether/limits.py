@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tether.keys import Key
 
 
 class Verdict(NamedTuple):
-    """What the limiter says of one request."""
+    """What a limiter says of one request."""
 
     allowed: bool
     remaining: int
@@ -19,6 +19,13 @@ class Verdict(NamedTuple):
     """Whole seconds until a request would be allowed; 0 if this one was."""
 
 
+class Limiter(Protocol):
+    """Counts what the keys do. It never fails: when in doubt it counts by itself."""
+
+    async def take(self, key: Key, cost: int = 1) -> Verdict:
+        """Takes `cost` tokens of the key's bucket, if it has them."""
+
+
 @dataclass(slots=True)
 class _Bucket:
     tokens: float
@@ -26,33 +33,35 @@ class _Bucket:
 
 
 class TokenBuckets:
-    """One bucket for each key, in the memory of this process."""
+    """The buckets in the memory of this process: of `workers` processes each holds its share."""
 
-    def __init__(self, clock: Callable[[], float], most_keys: int = 100_000) -> None:
+    def __init__(
+        self, clock: Callable[[], float], workers: int = 1, most_keys: int = 100_000
+    ) -> None:
         self._clock = clock
+        self._workers = workers
         self._most_keys = most_keys
         self._buckets: dict[str, _Bucket] = {}
 
-    def take(self, key: Key, cost: int = 1) -> Verdict:
-        """Takes `cost` tokens of the key's bucket, if it has them."""
-        now, rate = self._clock(), key.rate.per_second
+    async def take(self, key: Key, cost: int = 1) -> Verdict:
+        now, rate = self._clock(), key.rate.per_second / self._workers
+        size = max(key.burst / self._workers, 1.0)  # else nothing would ever be let in
         bucket = self._buckets.get(key.digest)
         if bucket is None:
-            bucket = self._add(key, now)
-        tokens = min(float(key.burst), bucket.tokens + (now - bucket.filled_at) * rate)
+            bucket = self._add(key.digest, _Bucket(size, now))
+        tokens = min(size, bucket.tokens + (now - bucket.filled_at) * rate)
         allowed = tokens >= cost
         bucket.tokens = tokens - cost if allowed else tokens
         bucket.filled_at = now
-        missing = 0.0 if allowed else cost - bucket.tokens
         return Verdict(
             allowed,
             remaining=int(bucket.tokens),
-            reset_s=math.ceil((key.burst - bucket.tokens) / rate),
-            retry_after_s=math.ceil(missing / rate),
+            reset_s=math.ceil((size - bucket.tokens) / rate),
+            retry_after_s=0 if allowed else math.ceil((cost - bucket.tokens) / rate),
         )
 
-    def _add(self, key: Key, now: float) -> _Bucket:
+    def _add(self, digest: str, bucket: _Bucket) -> _Bucket:
         if len(self._buckets) >= self._most_keys:  # the oldest goes: its key had its rest
             del self._buckets[next(iter(self._buckets))]
-        bucket = self._buckets[key.digest] = _Bucket(float(key.burst), now)
+        self._buckets[digest] = bucket
         return bucket

@@ -1,7 +1,10 @@
 """Logs: one JSON object a line on standard error, or coloured text when a person is watching."""
 
 import logging
+import os
 import sys
+from contextlib import suppress
+from typing import BinaryIO, TextIO, cast
 
 import msgspec
 import structlog
@@ -18,9 +21,9 @@ def configure(*, level: str, as_json: bool) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(number),
         processors=[*common, *(_json() if as_json else _text())],
         logger_factory=(
-            structlog.BytesLoggerFactory(sys.stderr.buffer)
+            structlog.BytesLoggerFactory(cast(BinaryIO, _StandardError()))
             if as_json
-            else structlog.PrintLoggerFactory(sys.stderr)
+            else structlog.PrintLoggerFactory(cast(TextIO, _StandardError()))
         ),
         cache_logger_on_first_use=True,
     )
@@ -38,7 +41,25 @@ def _json() -> list[structlog.typing.Processor]:
 
 
 def _text() -> list[structlog.typing.Processor]:
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    # Not the renderer's own traces: they show the variables of every frame, and keys among them.
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    ]
+
+
+class _StandardError:
+    """Standard error, where what cannot be written (full disk, reader gone) fails no request."""
+
+    def write(self, text: str | bytes) -> int:
+        line = text.encode(errors="backslashreplace") if isinstance(text, str) else text
+        with suppress(OSError):
+            os.write(sys.stderr.fileno(), line)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing waits here."""
 
 
 class _Forward(logging.Handler):

@@ -1,8 +1,23 @@
 """What the operator's monitoring sees. Labels never hold an id, a partner or a key."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    start_http_server,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from tether.errors import SetupError
+
+# Set for worker processes: the library then keeps each one's numbers in files of this folder.
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -35,14 +50,17 @@ class Metrics:
         self._queue = Gauge(
             "tether_queue_depth",
             "Events that wait for a commit.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+        self._redis = Gauge(
+            "tether_redis_in_use",
+            "Workers that share their rate limits through Redis.",
+            multiprocess_mode="livesum",
             registry=self.registry,
         )
         # Finding a labelled child costs more than using it.
         self._children: dict[tuple[str, str, int], Histogram] = {}
-
-    def watch_queue(self, depth: Callable[[], int]) -> None:
-        """From now on the queue's depth is what `depth` returns."""
-        self._queue.set_function(depth)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """A request was answered."""
@@ -56,10 +74,54 @@ class Metrics:
         """An event was refused."""
         self._rejected.labels(reason).inc()
 
-    def commit(self, events: int) -> None:
-        """Events were committed together."""
+    def commit(self, events: int, waiting: int) -> None:
+        """Events were committed together while others waited."""
         self._batches.observe(events)
+        self._queue.set(waiting)
+
+    def redis_in_use(self, yes: bool) -> None:
+        """Whether this process shares its rate limits through Redis, or has lost it."""
+        self._redis.set(yes)
 
     def page(self) -> bytes:
-        """All of it in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """All of it in Prometheus' text format; of all workers, if there are several."""
+        folder = os.environ.get(FOLDER_VARIABLE)
+        return generate_latest(all_workers(folder) if folder else self.registry)
+
+
+def all_workers(folder: str) -> CollectorRegistry:
+    """The metrics of all workers added up; they keep them in files in this folder."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    return registry
+
+
+def forget_worker(pid: int, folder: str) -> None:
+    """A worker is gone: what it counted stays, what it was busy with does not."""
+    mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def serving(registry: CollectorRegistry, address: tuple[str, int] | None) -> Iterator[None]:
+    """Serves the metrics at an address of their own meanwhile, if there is one.
+
+    Raises SetupError if nothing can listen there.
+    """
+    if address is None:
+        yield
+        return
+    host, port = address
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SetupError(
+            f"Metrics cannot be served on {host} port {port}: {reason}. Choose another address "
+            "with --metrics (TETHER_METRICS)."
+        ) from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

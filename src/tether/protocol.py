@@ -1,19 +1,32 @@
 """HTTP/1.1 on the wire: Uvicorn's protocol with the limits that it lacks.
 
-Uvicorn waits for ever for a head or a body that does not come, and lets a head grow without end. A
-request has 30 s to arrive whole; what is not HTTP is answered in the form of all our errors.
+Uvicorn waits for ever for a head or a body that does not come and for a client that does not take
+its answer, and lets a head grow without end. Here a request has 30 s to arrive whole; what is not
+HTTP is answered in the form of all our errors; a wish to speak another protocol is passed over, as
+RFC 9110 allows, while Uvicorn's parser would lose the body of such a request.
 """
 
 from asyncio import TimerHandle
 from secrets import token_hex
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from tether.model import to_json
 
-REQUEST_TIMEOUT_S = 30.0
+REQUEST_TIMEOUT_S = 30.0  # for a request to arrive whole
+READER_TIMEOUT_S = 60.0  # for a client to take at least something of what it was sent
+STOP_TIMEOUT_S = 5.0  # for the rest of a request when the server is told to stop
+LINGER_S = 0.5  # for a request that was on its way when the server was told to stop
 MAX_HEAD_BYTES = 64 * 1024
+MAX_FRAMING_BYTES = 8 * 1024 * 1024  # of a body's chunk sizes and trailers; not the body itself
+
+_UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
@@ -22,9 +35,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._timer: TimerHandle | None = None
-        self._arriving = False
-        self._in_body = False
-        self._head_bytes = 0
+        self._reader_timer: TimerHandle | None = None
+        self._arriving = False  # a request has begun and is not whole
+        self._in_body = False  # … and its head is whole
+        self._began_now = False  # … and began in the bytes at hand
+        self._bytes_of_body = 0  # among the bytes at hand
+        self._bytes_beside = 0  # of the request that arrives: in its head or around its body
+        self._stopping = False
+        self._answering: RequestResponseCycle | None = None  # of several in a pipeline, the first
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -32,38 +50,116 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+        if self._answering is not None:  # Uvicorn tells only the last of a pipeline
+            self._answering.disconnected = True
         super().connection_lost(exc)
 
+    # What arrives ---------------------------------------------------------------------------------
+
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._arriving and not self._in_body:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(431, "Request Header Fields Too Large")
+        self._unset_keepalive_if_required()
+        self._bytes_of_body = 0
+        self._feed(data)
+        if self._arriving:
+            self._count(len(data) - self._bytes_of_body)
         if self._timer is None and (self._arriving or self._is_idle()):
             self._start_timer()
 
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay_with_http(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(400, "Invalid HTTP request received.")
+
+    def _stay_with_http(self, rest: bytes) -> None:
+        """Reads the same request again without its wish to upgrade; `rest` follows its head."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(400, "Invalid HTTP request received.")
+            return
+        lines = [b"%s %s HTTP/1.1" % (method, self.url)]
+        lines += [b"%s: %s" % line for line in self.headers if line[0] not in _UPGRADE_HEADERS]
+        self.parser = httptools.HttpRequestParser(self)
+        self._feed(b"\r\n".join([*lines, b"", rest]))
+
+    def _count(self, beside: int) -> None:
+        if self._began_now:  # how much of these bytes is its own is not known; they are not many
+            self._began_now = False
+            return
+        self._bytes_beside += beside
+        if not self._in_body and self._bytes_beside > MAX_HEAD_BYTES:
+            self._refuse(431, "Request Header Fields Too Large")
+        elif self._bytes_beside > MAX_FRAMING_BYTES:
+            self._close()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._arriving, self._in_body, self._head_bytes = True, False, 0
+        self._arriving, self._in_body, self._began_now = True, False, True
+        self._bytes_beside = 0
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._in_body = True
+        self._bytes_beside = 0
         super().on_headers_complete()
+        if not self.pipeline:
+            self._answering = self.cycle
+        if self._stopping:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        self._bytes_of_body += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._arriving = False
         self._stop_timer()
         super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, msg)
+    # The end of a connection ----------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """The server stops: what arrives is still answered, also what was on its way."""
+        self._stopping = True
+        if self._timer is not None:
+            self._stop_timer()
+            self._start_timer()
+        if self._is_idle():
+            self.loop.call_later(LINGER_S, self._close_if_idle)
+        else:
+            self.cycle.keep_alive = False
+
+    def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._answering = self.pipeline[-1][0]
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_reader()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def _close_if_idle(self) -> None:
+        if self._is_idle():
+            self._close()
 
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
     def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(REQUEST_TIMEOUT_S, self._give_up)
+        seconds = STOP_TIMEOUT_S if self._stopping else REQUEST_TIMEOUT_S
+        self._timer = self.loop.call_later(seconds, self._give_up)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -73,7 +169,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _give_up(self) -> None:
         self._timer = None
         if self._in_body and self.cycle.response_started:  # refused before its body came
-            self.transport.close()
+            self._close()
         else:
             self._refuse(408, "Request Timeout")
 
@@ -81,10 +177,34 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Answers outside the application, which has not seen a whole request, and hangs up."""
         if self.transport.is_closing():
             return
-        body = to_json({"message": message})
-        head = (
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            f"x-request-id: {token_hex(8)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(STATUS_LINE[status] + head.encode() + body)
+        if not self._is_idle() and not (self._arriving and self._in_body):
+            # An earlier request is being answered, and its answer must not be taken for this one.
+            self.flow.pause_reading()
+            self.cycle.keep_alive = False
+            return
+        if not self.pipeline:
+            body = to_json({"message": message})
+            head = (
+                f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+                f"x-request-id: {token_hex(8)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(STATUS_LINE[status] + head.encode() + body)
+        self._close()
+
+    def _close(self) -> None:
         self.transport.close()
+        self._watch_reader()
+
+    def _watch_reader(self) -> None:
+        """Else whoever never reads keeps the connection, and what it was sent, for ever."""
+        if self._reader_timer is None:
+            unread = self.transport.get_write_buffer_size()
+            self._reader_timer = self.loop.call_later(READER_TIMEOUT_S, self._check_reader, unread)
+
+    def _check_reader(self, unread: int) -> None:
+        self._reader_timer = None
+        left = self.transport.get_write_buffer_size()
+        if left and left >= unread:
+            self.transport.abort()
+        elif left:
+            self._watch_reader()

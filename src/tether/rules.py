@@ -16,7 +16,8 @@ from tether.instants import format_instant, parse_instant
 from tether.model import Charger, Entity, Event, EventType, Vehicle
 
 MAX_DIGITS = 15
-MAX_MAGNITUDE = Decimal(10) ** 9
+MAX_EXPONENT = 9  # every number is below 10 to this power …
+MIN_EXPONENT = -324  # … and is written no finer than the finest that a double has
 MAX_POWERS = 100
 EARLIEST_MS = parse_instant("2000-01-01T00:00:00Z")
 MAX_AHEAD_MS = 24 * 60 * 60 * 1000
@@ -47,8 +48,11 @@ def _number(
 ) -> Decimal:
     if not isinstance(value, Decimal):
         raise Invalid(name, f"It must be a number{unit}.")
-    if abs(value) >= MAX_MAGNITUDE or (value and not float(value)):
-        raise Invalid(name, "It must be a number whose absolute value is below 1e9.")
+    # The exponent is asked, not abs() or a comparison: those compute, and overflow at 1e1000000.
+    if value.adjusted() >= MAX_EXPONENT:
+        raise Invalid(name, f"It must be a number whose absolute value is below 1e{MAX_EXPONENT}.")
+    if value.adjusted() < MIN_EXPONENT:
+        raise Invalid(name, f"It must be 0 or at least 1e{MIN_EXPONENT} away from it.")
     if len(value.as_tuple().digits) > MAX_DIGITS:
         raise Invalid(name, f"It must be a number of at most {MAX_DIGITS} significant digits.")
     if above is not None and value <= above:
@@ -176,7 +180,7 @@ def _members(
 
 def _shown(name: str) -> str:
     """A member name that somebody made up, safe and short enough for a message."""
-    return name.encode("ascii", "backslashreplace").decode()[:100]
+    return name.encode("unicode_escape").decode()[:100]
 
 
 def _required(

@@ -22,7 +22,7 @@ from tether.api.pages import (
     ReadyResource,
 )
 from tether.keyring import KeyRing
-from tether.limits import TokenBuckets
+from tether.limits import Limiter
 from tether.metrics import Metrics
 from tether.model import Charger, Vehicle
 from tether.store.store import Store
@@ -34,7 +34,7 @@ class Parts:
 
     store: Store
     keys: KeyRing
-    buckets: TokenBuckets
+    limiter: Limiter
     metrics: Metrics
     now_ms: Callable[[], int]
     cors_origins: Sequence[str] = ()
@@ -73,7 +73,7 @@ def create_app(parts: Parts) -> "Application":
     guarded, unguarded = routes(parts), open_routes(parts)
     gate = Gate(
         parts.keys,
-        parts.buckets,
+        parts.limiter,
         open_paths(unguarded, STATIC),
         preflight=bool(parts.cors_origins),
     )
@@ -81,6 +81,8 @@ def create_app(parts: Parts) -> "Application":
     if parts.cors_origins:
         middleware.insert(0, _cors(parts.cors_origins))
     app = Application(middleware=middleware)
+    # What has no body has no type either; the Observer gives JSON its own.
+    app.resp_options.default_media_type = None  # type: ignore[assignment]
     methods = {}
     for template, resource in {**guarded, **unguarded, STATIC + "{name}": AssetResource()}.items():
         app.add_route(template, resource)
@@ -98,11 +100,16 @@ def _cors(origins: Sequence[str]) -> "falcon.CORSMiddleware[Request, Response]":
 
 
 class Application(falcon.asgi.App[Request, Response]):
-    """Falcon, but routing on the path as it was sent: `a%2Fb` is one segment, not two."""
+    """Falcon, but routing on the path as it was sent: `a%2Fb` is one segment, not two.
+
+    Whatever version of HTTP a request claims (0.9 and 2.0 get through the parser), it came as 1.1:
+    Falcon would fail on a version that it does not know.
+    """
 
     async def __call__(  # type: ignore[override]  # Falcon's own is an override of its WSGI app
         self, scope: Any, receive: Any, send: Any
     ) -> None:
         if scope["type"] == "http":
             scope["path"] = scope["raw_path"].decode("latin-1")
+            scope["http_version"] = "1.1"
         await super().__call__(scope, receive, send)

@@ -41,11 +41,13 @@ class EntityResource(Generic[E]):
             resp.status = 201
             resp.data = to_json({"id": entity_id})
         else:
-            _empty(resp)
+            resp.data = b""
 
     async def _put(self, req: Request, entity: E) -> int:
         partner = requests.partner_of(req)
         if requests.must_be_new(req):
+            if requests.is_conditional(req):  # there is no way to be both new and known
+                raise PreconditionFailed
             return await self._store.create(partner, entity)
         if not requests.is_conditional(req):
             return await self._store.put(partner, entity)
@@ -73,7 +75,7 @@ class EntityResource(Generic[E]):
                 if requests.is_conditional(req):
                     raise
         resp.set_header("ETag", requests.etag(version))
-        _empty(resp)
+        resp.data = b""
 
 
 class EntityListResource(Generic[E]):
@@ -96,9 +98,3 @@ class EntityListResource(Generic[E]):
             resp.set_header("Link", requests.next_link(req, query, page[-1][0]))
 
     on_head = on_get
-
-
-def _empty(resp: Response) -> None:
-    """200 without a body has no content type either."""
-    resp.data = b""
-    resp.content_type = ""

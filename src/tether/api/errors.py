@@ -1,6 +1,7 @@
 """The one place where errors become HTTP answers: a status, headers and {"message": …}."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import falcon
@@ -32,16 +33,18 @@ def install(app: "falcon.asgi.App[Request, Response]", methods: Mapping[str, lis
     `methods` has those of each route.
     """
 
-    async def answer_unknown_method(
-        req: Request, resp: Response, error: falcon.HTTPBadRequest, params: dict[str, Any]
+    async def answer_wrong_method(
+        req: Request, resp: Response, error: falcon.HTTPError, params: dict[str, Any]
     ) -> None:
-        # Falcon's word for a method that it has never heard of.
-        refusal = falcon.HTTPMethodNotAllowed(methods.get(req.uri_template or "", []))
-        await _answer_http(req, resp, refusal, params)
+        _fill(resp, 405, "Method Not Allowed")
+        allowed = {*methods[req.uri_template or ""], "OPTIONS"}
+        resp.set_header("Allow", ", ".join(sorted(allowed)))
 
     app.add_error_handler(Exception, _answer_unexpected)
     app.add_error_handler(falcon.HTTPError, _answer_http)
-    app.add_error_handler(falcon.HTTPBadRequest, answer_unknown_method)
+    app.add_error_handler(falcon.HTTPMethodNotAllowed, answer_wrong_method)
+    # Falcon's word for a method that it has never heard of.
+    app.add_error_handler(falcon.HTTPBadRequest, answer_wrong_method)
     app.add_error_handler(errors.TetherError, _answer_ours)
 
 
@@ -59,7 +62,7 @@ async def _answer_ours(
 async def _answer_http(
     req: Request, resp: Response, error: falcon.HTTPError, params: dict[str, Any]
 ) -> None:
-    _fill(resp, error.status_code, error.title or "")
+    _fill(resp, error.status_code, HTTPStatus(error.status_code).phrase)
     resp.set_headers(error.headers or {})
 
 
@@ -70,10 +73,7 @@ async def _answer_unexpected(
     _fill(resp, 500, "Internal Server Error")
 
 
-_MESSAGES: dict[int, str] = {404: "Not Found", 405: "Method Not Allowed"}
-
-
 def _fill(resp: Response, status: int, message: str) -> None:
     resp.status = status
     resp.content_type = "application/json"
-    resp.data = to_json({"message": _MESSAGES.get(status, message)})
+    resp.data = to_json({"message": message})

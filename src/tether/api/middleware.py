@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection
-from secrets import token_hex
+from random import getrandbits
 from time import perf_counter
 
 import structlog
@@ -10,7 +10,7 @@ from falcon.asgi import Request, Response
 
 from tether.errors import Forbidden, RateLimited
 from tether.keyring import KeyRing
-from tether.limits import TokenBuckets
+from tether.limits import Limiter
 from tether.metrics import Metrics
 
 log = structlog.get_logger()
@@ -32,13 +32,15 @@ class Observer:
         context.key = None
         context.rejection = None
         given = req.get_header("X-Request-Id")
-        context.request_id = given if given and _REQUEST_ID.fullmatch(given) else token_hex(8)
+        context.request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(64):016x}"
         resp.set_header("X-Request-Id", context.request_id)
 
     async def process_response(
         self, req: Request, resp: Response, resource: object, succeeded: bool
     ) -> None:
         context = req.context
+        if resp.data and resp.content_type is None:
+            resp.content_type = "application/json"
         seconds = perf_counter() - context.started
         route, status = req.uri_template or "other", resp.status_code
         method = req.method if req.method in _METHODS else "other"
@@ -63,13 +65,13 @@ class Gate:
     def __init__(
         self,
         keys: KeyRing,
-        buckets: TokenBuckets,
+        limiter: Limiter,
         is_open: Callable[[str], bool],
         *,
         preflight: bool,
     ) -> None:
         self._keys = keys
-        self._buckets = buckets
+        self._limiter = limiter
         self._is_open = is_open
         self._preflight = preflight
 
@@ -77,7 +79,7 @@ class Gate:
         if self._is_open(req.path) or (self._preflight and _is_preflight(req)):
             return
         key = req.context.key = await self._keys.recognise(req.get_header("X-API-Key"))
-        verdict = self._buckets.take(key)
+        verdict = await self._limiter.take(key)
         resp.set_header(
             "RateLimit-Policy", f'"default";q={key.rate.requests};w={key.rate.window_s}'
         )

@@ -161,12 +161,15 @@ def limit_of(query: dict[str, str]) -> int:
 def cursor_of(query: dict[str, str]) -> str | None:
     """What `next_link` put into the cursor; None at the start of the list. Raises Invalid."""
     text = query.get("cursor")
-    if not text:
+    if text is None:
         return None
     try:
-        return urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)).decode("ascii")
+        position = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)).decode("ascii")
     except (UnicodeError, ValueError):
         raise bad_cursor() from None
+    if not position or _cursor(position) != text:  # the decoder skips what it does not know
+        raise bad_cursor()
+    return position
 
 
 def bad_cursor() -> Invalid:
@@ -176,12 +179,16 @@ def bad_cursor() -> Invalid:
 
 def next_link(req: Request, query: dict[str, str], position: str) -> str:
     """The Link header to the page that follows `position` of the same list."""
-    cursor = urlsafe_b64encode(position.encode()).decode().rstrip("=")
-    parameters = urlencode({**query, "cursor": cursor})
+    parameters = urlencode({**query, "cursor": _cursor(position)})
     return f'<{_base_url(req)}{req.path}?{parameters}>; rel="next"'
 
 
+def _cursor(position: str) -> str:
+    return urlsafe_b64encode(position.encode()).decode().rstrip("=")
+
+
 def _base_url(req: Request) -> str:
-    """Scheme and authority as the client addressed us; nothing if its Host header is odd."""
-    host = req.get_header("Host") or ""
-    return f"{req.forwarded_scheme}://{host}" if _HOST.fullmatch(host) else ""
+    """Scheme and authority as the client addressed us; nothing if its headers are odd."""
+    scheme, host = req.forwarded_scheme, req.get_header("Host") or ""
+    odd = scheme not in ("http", "https") or not _HOST.fullmatch(host)
+    return "" if odd else f"{scheme}://{host}"

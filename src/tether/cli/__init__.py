@@ -1,27 +1,73 @@
 """The command line: `tether --help`."""
 
+import os
 import sys
 
 import click
 
 from tether import __version__
-from tether.cli.serve import serve
-from tether.errors import TetherError
+from tether.cli.group import SectionedGroup
+from tether.cli.output import without_keys
+from tether.errors import TetherError, Unavailable
+
+INTERRUPTED = 130
+
+_EPILOG = """\b
+Examples:
+  tether demo                         try it: a server, a key, commands to paste
+  KEY=$(tether keys create acme)      a partner and its key
+  tether serve --port 8000            serve the API
+  tether check                        is everything as it should be?
+
+\b
+All commands follow TETHER_DATABASE; every option of serve has a variable
+such as TETHER_PORT. More: docs/operations.md and docs/configuration.md.
+"""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=SectionedGroup,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+)
 @click.version_option(__version__, prog_name="tether")
 def cli() -> None:
-    """Tether: chargers, vehicles and charging events of your partners."""
-
-
-cli.add_command(serve)
+    """Tether: the chargers, vehicles and charging events of your partners."""
 
 
 def main() -> None:
     """Runs the command line; what goes wrong on purpose ends it with one sentence."""
     try:
-        cli()
+        status = cli.main(prog_name="tether", standalone_mode=False)
+        sys.stdout.flush()
+    except (click.Abort, KeyboardInterrupt):
+        status = INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        status = error.exit_code
+    except click.ClickException as error:
+        _show_usage(error)
+        status = _fail(error.format_message(), error.exit_code)
+    except Unavailable as error:
+        status = _fail(f"The database cannot do this now: {error.__cause__ or error}.")
     except TetherError as error:
-        click.echo(f"tether: {error.message}", err=True)
-        sys.exit(1)
+        status = _fail(error.message)
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing must be written when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except OSError as error:
+        what = error.filename or "The output"
+        status = _fail(f"{what} cannot be used: {error.strerror or error}.")
+    sys.exit(status)
+
+
+def _show_usage(error: click.ClickException) -> None:
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        path = error.ctx.command_path
+        click.echo(f"{error.ctx.get_usage()}\nMore: {path} --help\n", err=True)
+
+
+def _fail(sentence: str, status: int = 1) -> int:
+    click.echo(f"tether: {without_keys(sentence)}", err=True)
+    return status

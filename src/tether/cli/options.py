@@ -1,15 +1,119 @@
-"""Options that several commands share."""
+"""Options and kinds of values that several commands share."""
+
+import re
+import time
+from typing import Any
 
 import click
 
-from tether.config import default_database
+from tether.cli.times import parse_duration, parse_when
+from tether.config import default_database, is_postgres, parse_address, sqlite_path
+from tether.errors import SetupError
+from tether.keys import Rate, parse_rate
+
+
+class DatabaseType(click.ParamType[str]):
+    """A file's path, sqlite:///path or a PostgreSQL URL."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        text = str(value).strip()
+        if not text:
+            self.fail("it names no database.", param, ctx)
+        try:
+            return text if is_postgres(text) else str(text if sqlite_path(text) else "")
+        except SetupError as error:
+            self.fail(error.message, param, ctx)
+
+
+class WholeNumber(click.IntRange):
+    """A whole number within limits; click's own calls itself an integer range."""
+
+    name = "whole number"
+
+
+class RateType(click.ParamType[Rate]):
+    """How many requests in how much time."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Rate:
+        try:
+            return value if isinstance(value, Rate) else parse_rate(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class WhenType(click.ParamType[int]):
+    """A point in time, in ms since 1970."""
+
+    name = "when"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        try:
+            return parse_when(value, time.time_ns() // 1_000_000)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class DurationType(click.ParamType[int]):
+    """A length of time, in ms."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class MetricsType(click.ParamType[str]):
+    """Where the metrics are: on, off or HOST:PORT."""
+
+    name = "on|off|HOST:PORT"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        text = str(value).strip()
+        if text in ("on", "off"):
+            return text
+        try:
+            parse_address(text)
+        except SetupError:
+            self.fail(f"{text!r} is none of on, off and HOST:PORT.", param, ctx)
+        return text
+
+
+class OriginsType(click.ParamType[tuple[str, ...]]):
+    """Web origins, between commas."""
+
+    name = "ORIGIN,…"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        origins = tuple(filter(None, map(str.strip, value.split(","))))
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s?#@]+", origin):
+                self.fail(
+                    f"{origin!r} is not an origin: write https://app.example.com, without a path, "
+                    "or * for all.",
+                    param,
+                    ctx,
+                )
+        return origins
+
 
 database_option = click.option(
     "--database",
+    type=DatabaseType(),
     default=default_database,
     envvar="TETHER_DATABASE",
     show_envvar=True,
     metavar="URL",
-    help="A file's path, sqlite:///path or postgresql://user:password@host/name. "
-    "Default: a file in your data folder.",
+    help="A file's path, sqlite:///path or postgresql://user:password@host/name.  "
+    "[default: a file in your data folder]",
 )
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")

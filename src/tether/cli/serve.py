@@ -1,40 +1,52 @@
 """`tether serve`."""
 
-import sys
-
 import click
 
-from tether.cli.options import database_option
+from tether.cli.options import MetricsType, OriginsType, WholeNumber, database_option
 from tether.config import Settings
 
 
 @click.command()
 @database_option
 @click.option("--host", default="127.0.0.1", envvar="TETHER_HOST", show_default=True,
-              show_envvar=True, help="Address to listen on.")  # fmt: skip
-@click.option("--port", default=8000, type=click.IntRange(0, 65535), envvar="TETHER_PORT",
-              show_default=True, show_envvar=True, help="Port; 0 takes a free one.")  # fmt: skip
-@click.option("--metrics", default="on", envvar="TETHER_METRICS", show_default=True,
-              show_envvar=True, metavar="on|off|HOST:PORT",
-              help="Prometheus metrics: at /metrics, not at all, or at an address of their own.",
+              show_envvar=True, metavar="HOST", help="Address to listen on.")  # fmt: skip
+@click.option("--port", default=8000, type=WholeNumber(0, 65535), envvar="TETHER_PORT",
+              show_default=True, show_envvar=True, metavar="PORT",
+              help="Port; 0 takes a free one.")  # fmt: skip
+@click.option("--metrics", default="on", type=MetricsType(), envvar="TETHER_METRICS",
+              show_default=True, show_envvar=True, metavar="WHERE",
+              help="Prometheus metrics: on (at /metrics), off, or HOST:PORT of an address of their "
+              "own.")  # fmt: skip
+@click.option("--cors-origins", default="", type=OriginsType(), envvar="TETHER_CORS_ORIGINS",
+              show_envvar=True, metavar="ORIGIN,…",
+              help="Web origins that browsers may call from; * for all.  [default: none]",
               )  # fmt: skip
-@click.option("--cors-origins", default="", envvar="TETHER_CORS_ORIGINS", show_envvar=True,
-              metavar="ORIGIN,…", help="Web origins that browsers may call from; * for all. "
-              "Default: none.")  # fmt: skip
 @click.option("--log-level", default="info", envvar="TETHER_LOG_LEVEL", show_default=True,
               show_envvar=True, type=click.Choice(["debug", "info", "warning", "error"]),
-              help="How much to log; requests are logged at info.")  # fmt: skip
+              metavar="LEVEL", help="debug, info (each request), warning or error.")  # fmt: skip
 @click.option("--log-format", default="auto", envvar="TETHER_LOG_FORMAT", show_default=True,
-              show_envvar=True, type=click.Choice(["auto", "json", "text"]),
-              help="auto: text in a terminal, else JSON.")  # fmt: skip
+              show_envvar=True, type=click.Choice(["auto", "json", "text"]), metavar="FORMAT",
+              help="json, text, or auto: text in a terminal, else json.")  # fmt: skip
+@click.option("--workers", default=1, envvar="TETHER_WORKERS", show_default=True,
+              show_envvar=True, type=WholeNumber(1, 256), metavar="N",
+              help="Processes that share the port; more than 1 only on PostgreSQL.")  # fmt: skip
+@click.option("--pool-size", default=8, envvar="TETHER_POOL_SIZE", show_default=True,
+              show_envvar=True, type=WholeNumber(1, 1000), metavar="N",
+              help="Connections to PostgreSQL of each worker.")  # fmt: skip
+@click.option("--redis", default="", envvar="TETHER_REDIS", show_envvar=True, metavar="URL",
+              help="Redis or Valkey that shares the rate limits of all workers and nodes, such as "
+              "redis://host:6379/0.  [default: each worker limits its share]")  # fmt: skip
 def serve(
     database: str,
     host: str,
     port: int,
     metrics: str,
-    cors_origins: str,
+    cors_origins: tuple[str, ...],
     log_level: str,
     log_format: str,
+    workers: int,
+    pool_size: int,
+    redis: str,
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C.
 
@@ -46,26 +58,24 @@ def serve(
             host=host,
             port=port,
             metrics=metrics,
-            cors_origins=tuple(filter(None, map(str.strip, cors_origins.split(",")))),
+            cors_origins=cors_origins,
             log_level=log_level,
             log_format=log_format,
+            workers=workers,
+            pool_size=pool_size,
+            redis=redis,
         )
     )
 
 
 def start(settings: Settings) -> None:
     """Migrates and serves with these settings, in this process."""
-    import uvloop
+    from tether.launch import launch
 
-    from tether import logs, wiring
-
-    as_json = settings.log_format == "json" or (
-        settings.log_format == "auto" and not sys.stderr.isatty()
-    )
-    logs.configure(level=settings.log_level, as_json=as_json)
-    wiring.migrate(settings.database)
-    uvloop.run(wiring.serve(settings, lambda url: _say_listening(url, settings)))
+    launch(settings, lambda url: _say_listening(url, settings))
 
 
 def _say_listening(url: str, settings: Settings) -> None:
-    click.echo(f"Tether listens on {url} (database: {settings.database})")
+    from tether.wiring import describe
+
+    click.echo(f"Tether listens on {url} (database: {describe(settings.database)})")

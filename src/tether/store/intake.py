@@ -38,7 +38,7 @@ class Intake:
         engine: Engine,
         now_ms: Callable[[], int],
         new_event_id: Callable[[], str],
-        on_commit: Callable[[int], None],
+        on_commit: Callable[[int, int], None],
     ) -> None:
         self._engine = engine
         self._on_commit = on_commit
@@ -98,7 +98,7 @@ class Intake:
     async def _write(self, partner: int, batch: list[_Arrival]) -> None:
         rows = _rows(batch)
         added = await self._engine.write(self._add_sql, partner, rows, len(batch))
-        self._on_commit(len(batch))
+        self._on_commit(len(batch), self.waiting)
         if added == len(batch):
             for arrival in batch:
                 _settle(arrival, arrival.event_id)

@@ -9,6 +9,7 @@ import asyncio
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -24,6 +25,8 @@ from tether.store.engine import Row
 OLDEST_SAFE = (3, 51, 3)
 MOST_IN_ONE_COMMIT = 512
 BUSY_TIMEOUT_MS = 5_000
+# While another process keeps the file locked only the first to meet it waits that long.
+STILL_BUSY_TIMEOUT_MS = 250
 
 _PRAGMAS = """
 PRAGMA synchronous = FULL;
@@ -31,10 +34,12 @@ PRAGMA cache_size = -8000;
 PRAGMA temp_store = MEMORY;
 PRAGMA journal_size_limit = 67108864;
 PRAGMA wal_autocheckpoint = 4000;
+PRAGMA schema_version;  -- reads the file: from now on nobody can lock it against readers
 """
 _PASSING = (
     apsw.BusyError,
     apsw.LockedError,
+    apsw.ProtocolError,
     apsw.FullError,
     apsw.IOError,
     apsw.CantOpenError,
@@ -50,16 +55,24 @@ class _Write(NamedTuple):
     answer: "asyncio.Future[Any]"
 
 
-def connect(path: Path, *, create: bool = False) -> apsw.Connection:
-    """A connection with the settings that all of ours have. Raises SetupError."""
+def check_version() -> None:
+    """Refuses, with SetupError, a SQLite that can damage our files."""
     if tuple(map(int, apsw.sqlite_lib_version().split("."))) < OLDEST_SAFE:
         raise SetupError(f"SQLite {apsw.sqlite_lib_version()} is too old; install a newer apsw.")
+
+
+def connect(path: Path, *, create: bool = False) -> apsw.Connection:
+    """A connection with the settings that all of ours have. Raises SetupError."""
+    check_version()
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     try:
         connection = apsw.Connection(str(path), flags=flags)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        # Else SQLite plans a statement anew whenever its parameters change: that costs ten times
+        # what running it does.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         connection.execute(_PRAGMAS)
-    except (apsw.CantOpenError, apsw.NotADBError, apsw.IOError, apsw.ReadOnlyError) as error:
+    except apsw.Error as error:
         raise SetupError(f"{path} cannot be opened as a SQLite database: {error}") from None
     return connection
 
@@ -78,7 +91,9 @@ class SqliteEngine:
     def __init__(self, path: Path) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = connect(path)
+        self._reader.set_busy_timeout(0)  # the event loop must not wait; in WAL it never has to
         self._writer = connect(path)
+        self._patient = True  # the file was not locked by another process last time
         self._waiting: SimpleQueue[_Write | None] = SimpleQueue()
         self._scanners = ThreadPoolExecutor(2, "tether-scan")
         self._scan = threading.local()
@@ -109,7 +124,10 @@ class SqliteEngine:
 
     def _scan_now(self, sql: str, parameters: tuple[object, ...]) -> list[Row]:
         if not hasattr(self._scan, "connection"):
-            self._scan.connection = connect(self._path)
+            try:
+                self._scan.connection = connect(self._path)
+            except SetupError as error:
+                raise Unavailable from error
         return _fetch(self._scan.connection, sql, parameters)
 
     def _enqueue(
@@ -137,7 +155,7 @@ class SqliteEngine:
     def _commit(self, writes: list[_Write]) -> list[Any]:
         """Runs the writes in one transaction; what each returned, or the error that it met."""
         try:
-            self._writer.execute("BEGIN IMMEDIATE")
+            self._begin()
             results = [self._execute(write) for write in writes]
             self._writer.execute("COMMIT")
             return results
@@ -148,13 +166,25 @@ class SqliteEngine:
         # One of them is at fault: the others must not suffer for it.
         return [result for write in writes for result in self._commit([write])]
 
+    def _begin(self) -> None:
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            self._writer.set_busy_timeout(STILL_BUSY_TIMEOUT_MS)
+            self._patient = False
+            raise
+        if not self._patient:
+            self._writer.set_busy_timeout(BUSY_TIMEOUT_MS)
+            self._patient = True
+
     def _execute(self, write: _Write) -> Any:
         cursor = self._writer.execute(write.sql, write.parameters)
         return cursor.fetchall() if write.returning else self._writer.changes()
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:
-            self._writer.execute("ROLLBACK")
+            with suppress(apsw.Error):  # it is rolled back even then; this thread must go on
+                self._writer.execute("ROLLBACK")
 
 
 def _fetch(connection: apsw.Connection, sql: str, parameters: tuple[object, ...]) -> list[Row]:

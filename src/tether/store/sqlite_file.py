@@ -1,6 +1,9 @@
-"""The SQLite file itself: made, brought up to date, recognised as ours, copied."""
+"""The SQLite file itself: made, brought up to date, recognised as ours."""
 
-from collections.abc import Callable
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
@@ -18,10 +21,10 @@ def migrate_sqlite(path: Path) -> int:
 
     Raises SetupError if the file is not ours or was made by a newer version.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = connect(path, create=True)
+    _make(path)
+    connection = connect(path)
     try:
-        _check_ours(connection, path)
+        check_ours(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")
         if migrate.VERSION_TABLE not in _tables(connection):
@@ -39,17 +42,61 @@ def migrate_sqlite(path: Path) -> int:
         connection.close()
 
 
+def _make(path: Path) -> None:
+    """Makes the file, if there is none, for its owner's eyes only; SQLite's other files follow."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise SetupError(f"{path} cannot be made or opened: {error.strerror}.") from error
+
+
+@contextmanager
+def only_server(path: Path) -> Iterator[None]:
+    """Meanwhile no other process serves the file. Raises SetupError if one does already.
+
+    The lock is on a file beside it, since to open and close the database itself would undo the
+    locks that SQLite has on it. The kernel lets go of it however this process ends.
+    """
+    beside = path.with_name(path.name + "-server")
+    try:
+        lock = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise SetupError(f"{beside} cannot be made or opened: {error.strerror}.") from error
+    try:
+        _lock(lock, path)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(lock: int, path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(lock, 20).decode() or "?"
+        raise SetupError(
+            f"{path} is served by process {holder} already, and a SQLite file has one server: "
+            "stop that one, or use PostgreSQL."
+        ) from None
+    os.truncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+
+
 def pending_sqlite(path: Path) -> int:
     """How many steps the schema of the file still needs. Raises SetupError as above."""
     connection = connect(path)
     try:
-        _check_ours(connection, path)
+        check_ours(connection, path)
         return len(migrate.steps_after(SQLITE, _version(connection), str(path)))
+    except apsw.Error as error:
+        raise SetupError(f"{path} cannot be used: {error}") from error
     finally:
         connection.close()
 
 
-def _check_ours(connection: apsw.Connection, path: Path) -> None:
+def check_ours(connection: apsw.Connection, path: Path) -> None:
+    """Refuses, with SetupError, a file that is not Tether's."""
     try:
         tables = _tables(connection)
         (application,) = connection.execute("PRAGMA application_id").fetchall()[0]
@@ -73,26 +120,3 @@ def _version(connection: apsw.Connection) -> int:
     (version,) = next(iter(connection.execute(migrate.READ_VERSION)))
     assert isinstance(version, int)
     return version
-
-
-def back_up_sqlite(path: Path, target: Path, progress: Callable[[float], None]) -> None:
-    """A consistent copy of the file, made while others read and write it.
-
-    `progress` is told the share that is done, from 0 to 1. Raises SetupError; `target` appears
-    only when the copy is whole.
-    """
-    partial = target.with_name(target.name + ".partial")
-    source, copy = connect(path), connect(partial, create=True)
-    try:
-        # One read transaction throughout: else the copy starts again whenever somebody writes.
-        with source, copy.backup("main", source, "main") as backup:
-            while not backup.done:
-                backup.step(500)
-                progress(1 - backup.remaining / max(backup.page_count, 1))
-        copy.execute("PRAGMA journal_mode = DELETE")
-    except apsw.Error as error:
-        raise SetupError(f"The backup to {target} failed: {error}") from error
-    finally:
-        copy.close()
-        source.close()
-    partial.replace(target)

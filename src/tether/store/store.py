@@ -1,5 +1,7 @@
 """The store: what the use cases need from a database, each one SQL statement."""
 
+import asyncio
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
@@ -12,7 +14,7 @@ from tether.store.engine import Engine, Row
 from tether.store.intake import Intake
 from tether.store.queries import EventFilter, Table
 
-ERASE_AT_ONCE = 10_000
+ERASE_AT_ONCE = 5_000
 
 _TABLE: dict[type[Entity], Table] = {Charger: "chargers", Vehicle: "vehicles"}
 
@@ -53,7 +55,7 @@ class Store:
         engine: Engine,
         now_ms: Callable[[], int],
         new_event_id: Callable[[], str],
-        on_commit: Callable[[int], None] = lambda events: None,
+        on_commit: Callable[[int, int], None] = lambda events, waiting: None,
     ) -> None:
         self._engine = engine
         self.intake = Intake(engine, now_ms, new_event_id, on_commit)
@@ -187,14 +189,23 @@ class Store:
     async def erase_partner(self, partner: Partner, progress: Callable[[int], None]) -> None:
         """Deletes the partner and everything it has; tells `progress` of events as they go.
 
-        The keys go first, so that nothing new arrives while the rest goes.
+        The keys go first, then what events refer to, so that nothing new arrives. Between the
+        portions of events the others have their turn.
         """
         await self._engine.write(queries.ERASE_KEYS, partner.id)
-        while erased := await self._engine.write(queries.ERASE_EVENTS, partner.id, ERASE_AT_ONCE):
+        await self._erase_entities(partner)
+        erased = ERASE_AT_ONCE
+        while erased == ERASE_AT_ONCE:
+            began = time.monotonic()
+            erased = await self._engine.write(queries.ERASE_EVENTS, partner.id, ERASE_AT_ONCE)
             progress(erased)
+            await asyncio.sleep(time.monotonic() - began)
+        await self._erase_entities(partner)
+        await self._engine.write(queries.ERASE_PARTNER, partner.id)
+
+    async def _erase_entities(self, partner: Partner) -> None:
         for table in _TABLE.values():
             await self._engine.write(queries.ERASE_ENTITIES.format(table=table), partner.id)
-        await self._engine.write(queries.ERASE_PARTNER, partner.id)
 
 
 @lru_cache

@@ -1,0 +1,1 @@
+"""The HTTP edge: routes, what surrounds every request, and the reference pages."""

@@ -1,0 +1,117 @@
+"""What the commands print: tables in a terminal, aligned text in a pipe, JSON for scripts.
+
+rich takes a while to import and is needed by few commands, so it is imported where it is used.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import click
+
+_LONG_KEY = re.compile(r"(ttr_(?:live|test)_[0-9A-Za-z]{8})[0-9A-Za-z]+")
+
+
+class Cell(NamedTuple):
+    """A text and how a terminal shows it, in rich's words such as `bold red`."""
+
+    text: str
+    style: str = ""
+
+
+def say(text: str) -> None:
+    """Tells what was done, where that is all that a command has to say."""
+    click.echo(text)
+
+
+def note(text: str) -> None:
+    """Says something beside the result: on standard error."""
+    click.echo(text, err=True)
+
+
+def show_json(value: object) -> None:
+    """Prints the value for a script."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def without_keys(text: str) -> str:
+    """The text with every key that stands in it cut down to its first characters."""
+    return _LONG_KEY.sub(r"\1…", text)
+
+
+def show_table(
+    titles: Sequence[str], rows: Sequence[Sequence[Cell | str]], wrapped: Collection[str] = ()
+) -> None:
+    """Prints a table. A terminal breaks the lines of the `wrapped` columns, never of the others.
+
+    It also shows no column in which nothing stands.
+    """
+    cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        used = [place for place in range(len(titles)) if any(row[place].text for row in cells)]
+        shown = [[row[place] for place in used] for row in cells]
+        _show_rich([titles[place] for place in used], shown, wrapped)
+    else:
+        _show_plain(titles, cells)
+
+
+def _show_rich(
+    titles: Sequence[str], rows: Sequence[Sequence[Cell]], wrapped: Collection[str]
+) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        header_style="bold",
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for title in titles:
+        table.add_column(title, overflow="fold", no_wrap=title not in wrapped)
+    for row in rows:
+        table.add_row(*(Text(cell.text, style=cell.style) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def _show_plain(titles: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    lines = [list(titles), *([cell.text for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Prints names and what belongs to them, one a line."""
+    width = max(len(name) for name, _ in pairs)
+    for name, text in pairs:
+        click.echo(f"{click.style(name.ljust(width), dim=True)}  {text}")
+
+
+@contextmanager
+def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
+    """A progress bar on standard error, if that is a terminal; yields what sets how far it is."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), Remaining())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=total or None)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def counted(number: int, one: str) -> str:
+    """`1 key`, `2 keys`, `1,234 events`."""
+    return f"{number:,} {one}" if number == 1 else f"{number:,} {one}s"

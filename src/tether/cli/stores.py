@@ -1,0 +1,57 @@
+"""How a command reaches the store: in an event loop of its own, once the database is fit."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from tether.cli.output import note
+from tether.config import is_postgres, sqlite_path
+from tether.errors import SetupError
+from tether.store.store import Store
+
+T = TypeVar("T")
+
+
+def exists(database: str) -> bool:
+    """Whether there is a database; PostgreSQL's own answer comes with the first connection.
+
+    Raises SetupError if it cannot be one.
+    """
+    if is_postgres(database):
+        return True
+    path = sqlite_path(database)
+    if path.is_dir():
+        raise SetupError(f"{path} is a folder: name a file in it, such as {path / 'tether.db'}.")
+    return path.exists()
+
+
+def require(database: str) -> None:
+    """Raises SetupError if there is no database."""
+    if not exists(database):
+        raise SetupError(
+            f"There is no database {sqlite_path(database)}: `tether serve` makes it, --database "
+            "(TETHER_DATABASE) names another."
+        )
+
+
+def in_store(database: str, use: Callable[[Store, int], Awaitable[T]], *, make: bool = False) -> T:
+    """What `use` returns of the open store and the time in ms.
+
+    `make` makes a database where there is none. Raises SetupError if it is missing or outdated.
+    """
+    from tether import wiring
+
+    if make and not exists(database):
+        wiring.migrate(database)
+        note(f"New database {wiring.describe(database)}.")
+    require(database)
+    if steps := wiring.pending_steps(database):
+        raise SetupError(
+            f"{wiring.describe(database)} is not up to date ({steps} missing): run tether migrate."
+        )
+
+    async def run() -> T:
+        async with wiring.open_store(database) as store:
+            return await use(store, wiring.now_ms())
+
+    return asyncio.run(run())

@@ -1,0 +1,61 @@
+"""Durations and instants as an operator writes and reads them."""
+
+import re
+from datetime import UTC, datetime
+
+from tether.instants import parse_instant
+
+_UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_DURATION = re.compile(r"(?:[0-9]{1,9}[smhdw])+")
+LONGEST_MS = 36_525 * _UNITS_MS["d"]
+
+
+def parse_duration(text: str) -> int:
+    """Milliseconds of `90d`, `12h`, `30m`, `1d12h` or `0`; at most 100 years.
+
+    Raises ValueError with a sentence.
+    """
+    plain = text.strip().lower()
+    parts = re.findall(r"([0-9]+)([smhdw])", plain) if _DURATION.fullmatch(plain) else []
+    total = sum(int(number) * _UNITS_MS[unit] for number, unit in parts)
+    if (not parts and plain != "0") or total > LONGEST_MS:
+        raise ValueError(f"{text!r} is not a duration: write 90d, 12h or 30m.")
+    return total
+
+
+def parse_when(text: str, now_ms: int) -> int:
+    """The instant that a date (its first moment, UTC), a date-time or a duration from now means.
+
+    Raises ValueError with a sentence.
+    """
+    plain = text.strip()
+    try:
+        return now_ms + parse_duration(plain)
+    except ValueError:
+        pass
+    day = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", plain)
+    try:
+        return parse_instant(f"{plain}T00:00:00Z" if day else plain)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no point in time: write a date such as 2030-01-31, a date-time such as "
+            "2030-01-31T18:00:00Z, or a duration such as 90d, 12h or 30m."
+        ) from None
+
+
+def day(at_ms: int) -> str:
+    """The date of the instant in UTC."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d")
+
+
+def minute(at_ms: int) -> str:
+    """Date and time of the instant in UTC, to the minute."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def duration(length_ms: int) -> str:
+    """The duration in a unit that suits it, rounded down: `24h`, `90min`, `30s`."""
+    for unit, length, name in (("h", 2, "h"), ("m", 2, "min"), ("s", 0, "s")):
+        if length_ms >= length * _UNITS_MS[unit]:
+            return f"{length_ms // _UNITS_MS[unit]} {name}"
+    return "0 s"

@@ -1,0 +1,41 @@
+"""Starts a server: in this process, or several workers of it."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+
+from tether import logs, wiring
+from tether.config import Settings, is_postgres
+from tether.errors import SetupError
+
+
+def launch(settings: Settings, listening: Callable[[str], None]) -> None:
+    """Migrates the database and serves until SIGTERM or Ctrl-C; tells `listening` the address.
+
+    Raises SetupError when something does not fit: settings, database or port.
+    """
+    if settings.workers > 1 and not is_postgres(settings.database):
+        raise SetupError(
+            "A SQLite file has one server process: use --workers 1, or a PostgreSQL database."
+        )
+    as_json = settings.log_format == "json" or (
+        settings.log_format == "auto" and not sys.stderr.isatty()
+    )
+    logs.configure(level=settings.log_level, as_json=as_json)
+    wiring.migrate(settings.database)
+    with wiring.only_server(settings.database):
+        if settings.workers > 1:
+            from tether.supervisor import supervise
+
+            asyncio.run(supervise(settings, listening))
+        else:
+            import uvloop
+
+            uvloop.run(_serve_alone(settings, listening))
+
+
+async def _serve_alone(settings: Settings, listening: Callable[[str], None]) -> None:
+    from tether.server import listen, serve, url_of
+
+    with listen(settings.host, settings.port) as listener:
+        await serve(settings, listener, lambda: listening(url_of(listener)))

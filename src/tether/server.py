@@ -1,0 +1,107 @@
+"""The server process: one event loop, one listening socket, until it is told to stop."""
+
+import asyncio
+import resource
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from tether import wiring
+from tether.config import Settings, metrics_address
+from tether.errors import SetupError
+from tether.metrics import Metrics, serving
+from tether.protocol import LimitedHttpProtocol
+
+GRACE_S = 30  # how long requests under way may take once the server was told to stop
+KEEP_ALIVE_S = 75  # longer than the usual 60 s of load balancers, so that they hang up first
+BACKLOG = 4096
+
+
+async def serve(settings: Settings, listener: socket.socket, listening: Callable[[], None]) -> None:
+    """Serves on the socket until SIGTERM or SIGINT; calls `listening` once it does.
+
+    Then it finishes the requests under way and everything that it acknowledged is on disk.
+    """
+    _raise_file_limit()
+    metrics = Metrics()
+    async with wiring.open_store(settings.database, metrics.commit, settings.pool_size) as store:
+        app = wiring.build_app(store, metrics, settings)
+        server = _Server(
+            uvicorn.Config(
+                app,
+                http=LimitedHttpProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=GRACE_S,
+            ),
+            listening,
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, server.stop)
+        # Of several workers the supervisor serves the metrics.
+        alone = settings.workers == 1
+        with serving(metrics.registry, metrics_address(settings.metrics) if alone else None):
+            await server.serve([listener])
+
+
+@contextmanager
+def listen(host: str, port: int, *, shared: bool = False) -> Iterator[socket.socket]:
+    """A socket that listens there; `shared` if other processes of ours do too.
+
+    Raises SetupError if nothing can listen there.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shared)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SetupError(
+            f"Tether cannot listen on {host} port {port}: {reason}. Choose another with --host "
+            "(TETHER_HOST) or --port (TETHER_PORT)."
+        ) from error
+    with listener:
+        yield listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """The address at which a listening socket is reached."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _raise_file_limit() -> None:
+    """Every connection needs a file descriptor; the usual soft limit of 1024 is soon used up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, which leaves the signals to us: it would end the process too early."""
+
+    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    def stop(self) -> None:
+        """Stops after the requests under way; told twice, at once."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._listening()

@@ -1,0 +1,48 @@
+"""What the operator does with a database as a whole, while servers use it or not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tether.config import is_postgres, sqlite_path
+from tether.errors import SetupError
+
+
+def version(database: str) -> str:
+    """What the database runs on, such as `SQLite 3.54.0`. Raises SetupError."""
+    if is_postgres(database):
+        from tether.store.postgres import version_of_postgres
+
+        return f"PostgreSQL {version_of_postgres(database)}"
+    import apsw
+
+    from tether.store.sqlite import check_version
+
+    check_version()
+    return f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})"
+
+
+def damages(database: str, *, full: bool = False) -> list[str]:
+    """What the database finds wrong with itself; `full` looks longer. Raises SetupError."""
+    if is_postgres(database):
+        return []  # it checks its pages itself when they are read
+    from tether.store.sqlite_backup import damages_in_sqlite
+
+    return damages_in_sqlite(sqlite_path(database), full=full)
+
+
+def back_up(
+    database: str, target: Path, progress: Callable[[float], None], *, replace: bool = False
+) -> None:
+    """A consistent copy of the database, made while it is used.
+
+    Tells `progress` the share that is done. An existing `target` stays unless `replace`.
+    Raises SetupError.
+    """
+    if is_postgres(database):
+        raise SetupError(
+            "tether backup copies a SQLite file: back up PostgreSQL with its own pg_dump or "
+            "continuous archiving (docs/operations.md)."
+        )
+    from tether.store.sqlite_backup import back_up_sqlite
+
+    back_up_sqlite(sqlite_path(database), target, progress, replace=replace)
