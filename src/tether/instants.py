@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - isoformat would add +00:00, not Z
+_NAIVE_EPOCH = datetime(1970, 1, 1)  # without zone: isoformat would add +00:00, not Z
 _MILLISECOND = timedelta(milliseconds=1)
 
 # datetime.fromisoformat alone admits week dates, missing colons, spaces and missing zones.

@@ -10,6 +10,7 @@ from falcon.asgi import Request, Response
 from falcon.constants import HTTP_METHODS
 
 from tether.api import errors
+from tether.api.bulk import BulkResource
 from tether.api.entities import EntityListResource, EntityResource
 from tether.api.events import EventListResource, EventResource
 from tether.api.middleware import Gate, Observer, open_paths
@@ -50,6 +51,7 @@ def routes(parts: Parts) -> dict[str, object]:
         "/vehicles/{id}": EntityResource(Vehicle, parts.store),
         "/events": EventListResource(parts.store, parts.now_ms),
         "/events/{id}": EventResource(parts.store),
+        "/events/bulk": BulkResource(parts.store, parts.limiter, parts.now_ms),
     }
 
 
@@ -91,8 +93,17 @@ def create_app(parts: Parts) -> "Application":
     return app
 
 
-def _cors(origins: Sequence[str]) -> "falcon.CORSMiddleware[Request, Response]":
-    return falcon.CORSMiddleware(
+class _Cors(falcon.CORSMiddleware[Request, Response]):
+    """Falcon's, which does not tell caches that another origin gets another answer."""
+
+    def process_response(self, req: Any, resp: Any, resource: object, req_succeeded: bool) -> None:
+        super().process_response(req, resp, resource, req_succeeded)
+        if self.allow_origins != "*":
+            resp.append_header("Vary", "Origin")
+
+
+def _cors(origins: Sequence[str]) -> _Cors:
+    return _Cors(
         allow_origins="*" if "*" in origins else list(origins),
         expose_headers=["ETag", "Link", "RateLimit", "RateLimit-Policy", "Retry-After",
                         "X-Request-Id"],

@@ -48,11 +48,16 @@ def install(app: "falcon.asgi.App[Request, Response]", methods: Mapping[str, lis
     app.add_error_handler(errors.TetherError, _answer_ours)
 
 
+def status_of(error: errors.TetherError) -> int:
+    """The HTTP status that says what this error says."""
+    return _STATUS[type(error)]
+
+
 async def _answer_ours(
     req: Request, resp: Response, error: errors.TetherError, params: dict[str, Any]
 ) -> None:
-    _fill(resp, _STATUS[type(error)], error.message)
-    req.context.rejection = type(error).__name__
+    _fill(resp, status_of(error), error.message)
+    req.context.rejections = [error]
     if isinstance(error, errors.Unavailable | errors.RateLimited):
         resp.set_header("Retry-After", str(error.retry_after_s))
     if isinstance(error, errors.Unavailable):

@@ -30,9 +30,11 @@ class Observer:
         context = req.context
         context.started = perf_counter()
         context.key = None
-        context.rejection = None
+        context.rejections = ()
         given = req.get_header("X-Request-Id")
-        context.request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(64):016x}"
+        context.request_id = (
+            given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(64):016x}"
+        )
         resp.set_header("X-Request-Id", context.request_id)
 
     async def process_response(
@@ -45,8 +47,9 @@ class Observer:
         route, status = req.uri_template or "other", resp.status_code
         method = req.method if req.method in _METHODS else "other"
         self._metrics.request(method, route, status, seconds)
-        if context.rejection is not None and method == "POST" and route == "/events":
-            self._metrics.rejected_event(context.rejection)
+        if method == "POST":  # only events are posted
+            for error in context.rejections:
+                self._metrics.rejected_event(type(error).__name__)
         log.info(
             "request",
             request_id=context.request_id,

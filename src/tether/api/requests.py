@@ -3,7 +3,7 @@
 import re
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 from urllib.parse import unquote, urlencode
 
@@ -22,6 +22,7 @@ from tether.ids import ENTITY_ID_RULE, entity_id_from_path
 from tether.keys import Key
 
 MAX_BODY_BYTES = 1024 * 1024
+CHUNK_BYTES = 64 * 1024
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 _HOST = re.compile(r"[A-Za-z0-9.\-_]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
@@ -61,24 +62,33 @@ async def read_document(req: Request) -> dict[str, Any]:
 
     Raises TooLarge, UnsupportedEncoding, Malformed. Reads no further than the limit.
     """
+    is_gzip = is_gzipped(req)
+    body = b"".join([chunk async for chunk in body_of(req, MAX_BODY_BYTES)])
+    return decode_document(gunzip(body, MAX_BODY_BYTES) if is_gzip else body)
+
+
+def is_gzipped(req: Request) -> bool:
+    """Whether the body is compressed. Raises UnsupportedEncoding if it is, but not by gzip."""
     encoding = (req.get_header("Content-Encoding") or "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
         raise UnsupportedEncoding(re.sub(r"[^a-z0-9.,+ -]", "?", encoding)[:40])
-    body = await read_body(req, MAX_BODY_BYTES)
-    return decode_document(_gunzip(body, MAX_BODY_BYTES) if encoding == "gzip" else body)
+    return encoding == "gzip"
 
 
-async def read_body(req: Request, limit: int) -> bytes:
-    """The bytes of the body. Raises TooLarge as soon as it is known to be too large."""
+async def body_of(req: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body as it comes in. Raises TooLarge as soon as it is known to be larger than that."""
     if (req.content_length or 0) > limit:
         raise TooLarge(limit)
-    body = await req.stream.read(limit + 1)
-    if len(body) > limit:
-        raise TooLarge(limit)
-    return body
+    received = 0
+    while chunk := await req.stream.read(CHUNK_BYTES):
+        received += len(chunk)
+        if received > limit:
+            raise TooLarge(limit)
+        yield chunk
 
 
-def _gunzip(body: bytes, limit: int) -> bytes:
+def gunzip(body: bytes, limit: int) -> bytes:
+    """The body uncompressed. Raises TooLarge, and Malformed if it is not one whole gzip stream."""
     unzip = zlib.decompressobj(wbits=31)
     try:
         plain = unzip.decompress(body, limit + 1)

@@ -1,0 +1,91 @@
+"""Many events in one request (an addition to the reference)."""
+
+import asyncio
+from collections.abc import Callable
+from tempfile import SpooledTemporaryFile
+from typing import Any
+
+from falcon.asgi import Request, Response
+
+from tether.api import requests
+from tether.api.errors import status_of
+from tether.bulk import MAX_BYTES, Item, read_events
+from tether.errors import RateLimited, TetherError
+from tether.keys import Key
+from tether.limits import Limiter
+from tether.model import Event, to_json
+from tether.store.store import Store
+
+AT_ONCE = 2  # bodies in memory; the others wait on disk
+PORTION = 250  # events that are admitted and passed on together
+
+Result = str | TetherError
+
+
+class BulkResource:
+    """`/events/bulk`: stores the good events of a body, and says of each what became of it."""
+
+    def __init__(self, store: Store, limiter: Limiter, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._limiter = limiter
+        self._now_ms = now_ms
+        self._turn = asyncio.Semaphore(AT_ONCE)
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        is_gzip = requests.is_gzipped(req)
+        with SpooledTemporaryFile(requests.CHUNK_BYTES) as spool:
+            async for chunk in requests.body_of(req, MAX_BYTES):
+                spool.write(chunk)
+            async with self._turn:
+                spool.seek(0)
+                body = requests.gunzip(spool.read(), MAX_BYTES) if is_gzip else spool.read()
+                # Reading ten thousand events takes a while: others are served meanwhile.
+                items = await asyncio.to_thread(read_events, body, self._now_ms())
+                results = await self._store_all(requests.key_of(req), items)
+        req.context.rejections = [result for result in results if not isinstance(result, str)]
+        resp.data = to_json([_shown(result) for result in results])
+        if waits := [r.retry_after_s for r in results if isinstance(r, RateLimited)]:
+            resp.set_header("Retry-After", str(max(waits)))
+
+    async def _store_all(self, key: Key, items: list[Item]) -> list[Result]:
+        """For each item the id of its event, or why it was not stored."""
+        outcomes: list[asyncio.Future[str] | TetherError] = []
+        for start in range(0, len(items), PORTION):
+            portion = items[start : start + PORTION]
+            # The gate has let the request in, and counted it as its first event.
+            admitted, refusal = await self._admit(key, len(portion), paid=int(start == 0))
+            outcomes += [self._add(key.partner, item) for item in portion[:admitted]]
+            if refusal:
+                outcomes += [refusal] * (len(items) - len(outcomes))
+                break
+            await asyncio.sleep(0)  # others are served between two portions
+        return [await _settled(outcome) for outcome in outcomes]
+
+    def _add(self, partner: int, item: Item) -> "asyncio.Future[str] | TetherError":
+        return self._store.intake.add(partner, item) if isinstance(item, Event) else item
+
+    async def _admit(self, key: Key, count: int, paid: int) -> tuple[int, RateLimited | None]:
+        """How many of so many events the key may report now, and what the others are told."""
+        verdict = await self._limiter.take(key, count - paid)
+        if verdict.allowed:
+            return count, None
+        wait = RateLimited(verdict.retry_after_s)
+        rest = min(verdict.remaining, count - paid - 1)
+        if rest > 0 and (await self._limiter.take(key, rest)).allowed:
+            return paid + rest, wait
+        return paid, wait
+
+
+async def _settled(outcome: "asyncio.Future[str] | TetherError") -> Result:
+    if isinstance(outcome, TetherError):
+        return outcome
+    try:
+        return await outcome
+    except TetherError as error:
+        return error
+
+
+def _shown(result: Result) -> dict[str, Any]:
+    if isinstance(result, str):
+        return {"status": 201, "id": result}
+    return {"status": status_of(result), "message": str(result)}
