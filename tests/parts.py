@@ -6,6 +6,7 @@ TETHER_TEST_POSTGRES may name the URL of a PostgreSQL server in which databases 
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -17,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import psutil
 import psycopg
 
 UNPRIVILEGED = "nobody"  # PostgreSQL refuses to run as root
@@ -90,6 +92,28 @@ class Postgres:
         """Stops it; `immediate` is as sudden as a crash."""
         self.run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
 
+    def restart(self, mode: str = "immediate") -> None:
+        """Stops and starts it."""
+        self.stop(mode)
+        self.start()
+
+    def processes(self) -> list[psutil.Process]:
+        """All its processes."""
+        first = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
+        return [first, *first.children(recursive=True)]
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It does nothing at all meanwhile, but its connections stay."""
+        stopped = self.processes()
+        for process in stopped:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in stopped:
+                process.resume()
+
     def new_database(self) -> str:
         """The URL of a new, empty database."""
         return create_database(self.url())
@@ -161,6 +185,16 @@ class Redis:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It does nothing at all meanwhile, but its connections stay."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
 
 @contextmanager

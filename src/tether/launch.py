@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 from tether import logs, wiring
 from tether.config import Settings, is_postgres
@@ -21,7 +22,9 @@ def launch(settings: Settings, listening: Callable[[str], None]) -> None:
     as_json = settings.log_format == "json" or (
         settings.log_format == "auto" and not sys.stderr.isatty()
     )
+    settings = replace(settings, log_format="json" if as_json else "text")
     logs.configure(level=settings.log_level, as_json=as_json)
+    wiring.check(settings)
     wiring.migrate(settings.database)
     with wiring.only_server(settings.database):
         if settings.workers > 1:

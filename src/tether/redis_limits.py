@@ -1,94 +1,172 @@
-"""Rate limits that all workers and nodes share, in Redis or Valkey, by the library throttled-py.
+"""Rate limits that all workers and nodes share, in Redis or Valkey, by the script of throttled-py.
 
-A request never fails or waits long for Redis: whoever gets no answer in time counts in its own
-memory, takes the share of one worker, and leaves Redis alone until it is known to answer again.
+A request never fails or waits long for Redis: whoever gets no answer in time counts in this
+process, which has the share of one worker, and a Redis that is lost is left alone until it is known
+to answer again.
+Requests that wait are asked about together: under load one round trip serves many.
 """
 
 import asyncio
 import math
-from collections.abc import Callable
-from datetime import timedelta
-from functools import lru_cache
-from typing import Any
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from throttled.asyncio import RateLimiterRegistry, per_duration, store
-from throttled.exceptions import BaseThrottledError
+from redis.exceptions import NoScriptError
+from throttled.rate_limiter.gcra import RedisLimitAtomicActionSpec
 
-from tether.keys import Key, Rate
+from tether.errors import SetupError
+from tether.keys import Key
 from tether.limits import Limiter, Verdict
 
 log = structlog.get_logger()
 
-TIMEOUT_S = 0.025  # a healthy Redis answers in a millisecond
+TIMEOUT_S = 0.04  # a healthy Redis answers in a millisecond
+LATE_IN_A_ROW = 4  # answers that are too late mean that it is lost; one can happen
+CONNECT_TIMEOUT_S = 1.0
 PROBE_EVERY_S = 0.5
-_FAILURES = (RedisError, BaseThrottledError, OSError, TimeoutError)
+MOST_AT_ONCE = 100  # the script takes Redis some ten microseconds, and others wait meanwhile
+# The generic cell rate algorithm: a bucket of `burst` tokens that refills at the key's rate.
+_SCRIPT = RedisLimitAtomicActionSpec.SCRIPTS
+_PASSES = 3  # of the event loop: to see that an answer came, to read it, to hand it on
+
+T = TypeVar("T")
+
+
+def open_redis(url: str) -> "Redis":
+    """A client for this URL, not yet connected. Raises SetupError."""
+    try:
+        return Redis.from_url(
+            url,
+            socket_timeout=CONNECT_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError:
+        raise SetupError(
+            "The URL of Redis cannot be read: write redis://host:6379/0, or rediss:// for TLS."
+        ) from None
+
+
+@dataclass(slots=True, eq=False)
+class _Take:
+    key: Key
+    cost: int
+    verdict: "asyncio.Future[Verdict | None]"
 
 
 class SharedBuckets:
     """The buckets in Redis; `own` counts while Redis cannot be reached."""
 
-    def __init__(self, url: str, own: Limiter, tell: Callable[[bool], None]) -> None:
+    def __init__(self, redis: "Redis", own: Limiter, tell: Callable[[bool], None]) -> None:
         """`tell` is told whether Redis is in use whenever that changes."""
+        self._redis = redis
         self._own = own
         self._tell = tell
-        self._probing: asyncio.Task[None] | None = None
-        self._store = store.RedisStore(
-            url,
-            {
-                "SOCKET_TIMEOUT": 1.0,
-                "SOCKET_CONNECT_TIMEOUT": 1.0,
-                "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 0)},
-            },
-        )
-        self._limiter = lru_cache(maxsize=1000)(self._new_limiter)
-        tell(True)
+        self._in_use = False
+        self._waiting: list[_Take] = []
+        self._asking: asyncio.Task[None] | None = None
+        self._sha = ""
+        self._late = 0
+        tell(False)
+        self._probing = asyncio.create_task(self._probe())
 
     async def take(self, key: Key, cost: int = 1) -> Verdict:
-        if self._probing is None:
-            limiter = self._limiter(key.rate, key.burst)
-            try:
-                async with asyncio.timeout(TIMEOUT_S):
-                    result = await limiter.limit(key.digest, cost)
-            except _FAILURES as error:
-                self._fall_back(error)
-            else:
-                state = result.state
-                return Verdict(
-                    allowed=not result.limited,
-                    remaining=state.remaining,
-                    reset_s=math.ceil(state.reset_after),
-                    retry_after_s=max(1, math.ceil(state.retry_after)) if result.limited else 0,
-                )
+        if self._in_use:
+            answer: asyncio.Future[Verdict | None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(_Take(key, cost, answer))
+            if self._asking is None:
+                self._asking = asyncio.create_task(self._ask_for_all())
+            verdict = await answer
+            if verdict is not None:
+                return verdict
         return await self._own.take(key, cost)
 
-    async def close(self) -> None:
-        """Lets go of Redis."""
-        if self._probing is not None:
-            self._probing.cancel()
+    async def _ask_for_all(self) -> None:
+        while self._waiting:
+            takes, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
+            verdicts: list[Verdict] | list[None]
+            try:
+                verdicts = await _soon(self._ask(takes))
+                self._late = 0
+            except Exception as error:  # whatever it is, no request may fail for it
+                self._doubt(error)
+                takes, self._waiting = [*takes, *self._waiting], []
+                verdicts = [None] * len(takes)
+            for take, verdict in zip(takes, verdicts, strict=True):
+                if not take.verdict.done():
+                    take.verdict.set_result(verdict)
+        self._asking = None
 
-    def _new_limiter(self, rate: Rate, burst: int) -> Any:
-        quota = per_duration(timedelta(seconds=rate.window_s), rate.requests, burst)
-        return RateLimiterRegistry.get("gcra")(quota, self._store)
+    async def _ask(self, takes: list[_Take]) -> list[Verdict]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for take in takes:
+            rate, name = take.key.rate, f"tether:rate:{take.key.digest}"
+            interval_s = rate.window_s / rate.requests
+            pipeline.evalsha(self._sha, 1, name, str(interval_s), take.key.burst, take.cost)
+        try:
+            return [_verdict(*reply) for reply in await pipeline.execute()]
+        except NoScriptError:  # Redis was restarted, and none of them has run
+            self._sha = await self._redis.script_load(_SCRIPT)
+            return await self._ask(takes)
 
-    def _fall_back(self, error: Exception) -> None:
-        if self._probing is None:
-            log.warning("redis lost: each worker limits by itself", cause=repr(error))
-            self._tell(False)
-            self._probing = asyncio.create_task(self._probe())
+    def _doubt(self, error: Exception) -> None:
+        self._late += 1
+        if isinstance(error, TimeoutError) and self._late < LATE_IN_A_ROW:
+            return
+        self._late = 0
+        log.warning("redis lost: each worker limits by itself", cause=repr(error))
+        self._in_use = False
+        self._tell(False)
+        self._probing = asyncio.create_task(self._probe())
 
     async def _probe(self) -> None:
+        """Goes back to Redis when it answers, and soon."""
+        complained = bool(self._sha)
         while True:
-            await asyncio.sleep(PROBE_EVERY_S)
             try:
-                async with asyncio.timeout(TIMEOUT_S):
-                    await self._store.exists("tether")
+                self._sha = await self._redis.script_load(_SCRIPT)
+                await _soon(self._redis.exists("tether"))
                 break
-            except _FAILURES:
-                continue
-        log.info("redis is back: the limits are shared again")
+            except Exception as error:
+                if not complained:
+                    log.warning(
+                        "redis not reached: each worker limits by itself", cause=repr(error)
+                    )
+                    complained = True
+            await asyncio.sleep(PROBE_EVERY_S)
+        log.info("redis is in use: the limits are shared")
+        self._in_use = True
         self._tell(True)
-        self._probing = None
+
+
+async def _soon(answer: Awaitable[T]) -> T:
+    """The answer, if it is here in time. Raises TimeoutError.
+
+    When this process is busy, time runs out while the answer waits to be read: that is no reason
+    to give up.
+    """
+    asked = asyncio.ensure_future(answer)
+    try:
+        await asyncio.wait({asked}, timeout=TIMEOUT_S)
+        for _ in range(_PASSES):
+            if not asked.done():
+                await asyncio.sleep(0)
+        if not asked.done():
+            raise TimeoutError
+        return asked.result()
+    finally:
+        asked.cancel()
+
+
+def _verdict(limited: int, remaining: int, reset_s: bytes, retry_s: bytes) -> Verdict:
+    return Verdict(
+        allowed=not limited,
+        remaining=max(0, remaining),
+        reset_s=math.ceil(float(reset_s)),
+        retry_after_s=max(1, math.ceil(float(retry_s))) if limited else 0,
+    )

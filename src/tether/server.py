@@ -64,7 +64,7 @@ def listen(host: str, port: int, *, shared: bool = False) -> Iterator[socket.soc
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shared)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
         raise SetupError(
             f"Tether cannot listen on {host} port {port}: {reason}. Choose another with --host "
             "(TETHER_HOST) or --port (TETHER_PORT)."

@@ -14,7 +14,7 @@ import tempfile
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import msgspec
@@ -54,6 +54,8 @@ def _reserved(host: str, port: int) -> Iterator[socket.socket]:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(address)
+        # Workers may join, but no second server may take the port before they listen.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         yield reserved
 
 
@@ -68,7 +70,7 @@ class _Supervisor:
         """Tells all workers to stop; told twice, they stop at once."""
         self._stopping.set()
         for worker in self._workers:
-            worker.terminate()
+            _terminate(worker)
 
     async def run(self, listening: Callable[[], None]) -> None:
         """Returns when all workers have stopped after `stop`."""
@@ -102,7 +104,7 @@ class _Supervisor:
         )
         self._workers.add(worker)
         if self._stopping.is_set():
-            worker.terminate()
+            _terminate(worker)
         assert worker.stdin is not None
         assert worker.stdout is not None
         worker.stdin.write(msgspec.json.encode(self._settings) + b"\n")
@@ -116,6 +118,11 @@ class _Supervisor:
                 await self._stopping.wait()
         except TimeoutError:
             pass
+
+
+def _terminate(worker: Process) -> None:
+    with suppress(ProcessLookupError):  # it has just ended by itself
+        worker.terminate()
 
 
 async def _when_all(ready: list[asyncio.Event], listening: Callable[[], None]) -> None:

@@ -3,18 +3,21 @@
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from uuid_utils import uuid7
 
-from tether.api.app import Application, Parts, create_app
 from tether.config import Settings, is_postgres, sqlite_path
 from tether.keyring import KeyRing
 from tether.limits import Limiter, TokenBuckets
-from tether.metrics import Metrics
 from tether.store.engine import Engine
 from tether.store.store import Store
 
-# The adapter of a database is imported when it is needed: nobody pays for the other one.
+if TYPE_CHECKING:
+    from tether.api.app import Application
+    from tether.metrics import Metrics
+
+# Adapters are imported when they are needed: nobody waits for those which are not.
 
 
 def now_ms() -> int:
@@ -97,8 +100,10 @@ def _engine(database: str, pool_size: int) -> Engine:
     return SqliteEngine(sqlite_path(database))
 
 
-def build_app(store: Store, metrics: Metrics, settings: Settings) -> Application:
+def build_app(store: Store, metrics: "Metrics", settings: Settings) -> "Application":
     """The HTTP application on this store."""
+    from tether.api.app import Parts, create_app
+
     return create_app(
         Parts(
             store=store,
@@ -112,10 +117,18 @@ def build_app(store: Store, metrics: Metrics, settings: Settings) -> Application
     )
 
 
-def _limiter(settings: Settings, metrics: Metrics) -> Limiter:
+def check(settings: Settings) -> None:
+    """Raises SetupError for what a worker process could only fail at again and again."""
+    if settings.redis:
+        from tether.redis_limits import open_redis
+
+        open_redis(settings.redis)
+
+
+def _limiter(settings: Settings, metrics: "Metrics") -> Limiter:
     own = TokenBuckets(time.monotonic, settings.workers)
     if not settings.redis:
         return own
-    from tether.redis_limits import SharedBuckets
+    from tether.redis_limits import SharedBuckets, open_redis
 
-    return SharedBuckets(settings.redis, own, metrics.redis_in_use)
+    return SharedBuckets(open_redis(settings.redis), own, metrics.redis_in_use)

@@ -20,8 +20,15 @@ class Dialect:
 
     SQLite has one writer, so the largest number in the table is the last one given. On PostgreSQL
     many write: the counter's row stays locked until the commit, so no smaller number can become
-    visible after a larger one, and the statement that waits for it sees the newest value.
+    visible after a larger one, and the statement that waits for it sees the newest value. Where
+    there is no counter (no event yet, or events that were copied in) it starts from the table.
     """
+
+    number_tables: tuple[str, ...]
+    """Where `event_numbers` keeps the counters of the partners."""
+
+    forget_numbers: str
+    """Deletes what is kept of a partner for `event_numbers`; empty where that is nothing."""
 
 
 SQLITE = Dialect(
@@ -29,6 +36,8 @@ SQLITE = Dialect(
     text="TEXT",
     clustered="WITHOUT ROWID",
     event_numbers="SELECT coalesce(max(seq), 0) FROM events WHERE partner = $1 AND $3 > 0",
+    number_tables=(),
+    forget_numbers="",
 )
 
 POSTGRES = Dialect(
@@ -36,7 +45,10 @@ POSTGRES = Dialect(
     text='TEXT COLLATE "C"',
     clustered="",
     event_numbers=(
-        "INSERT INTO event_heads (partner, seq) VALUES ($1, $3) ON CONFLICT (partner) "
-        "DO UPDATE SET seq = event_heads.seq + excluded.seq RETURNING seq - $3"
+        "INSERT INTO event_heads (partner, seq) VALUES ($1, $3 + (SELECT coalesce(max(seq), 0) "
+        "FROM events WHERE partner = $1)) ON CONFLICT (partner) "
+        "DO UPDATE SET seq = event_heads.seq + $3 RETURNING seq - $3"
     ),
+    number_tables=("event_heads",),
+    forget_numbers="DELETE FROM event_heads WHERE partner = $1",
 )

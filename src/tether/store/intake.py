@@ -8,12 +8,10 @@ carries many, on either engine.
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 
 import msgspec
 
-from tether.errors import Conflict
+from tether.errors import Conflict, Unavailable
 from tether.model import Event, from_json, to_json
 from tether.store import queries
 from tether.store.engine import Engine, Row
@@ -89,10 +87,12 @@ class Intake:
             )
             try:
                 await self._write(partner, batch)
+            except Unavailable as error:
+                # What gathered behind it meanwhile would only wait as long again.
+                _fail([*batch, *self._waiting[partner]], error)
+                self._waiting[partner] = []
             except Exception as error:
-                for arrival in batch:
-                    if not arrival.stored.done():
-                        arrival.stored.set_exception(error)
+                _fail(batch, error)
         del self._waiting[partner]
 
     async def _write(self, partner: int, batch: list[_Arrival]) -> None:
@@ -104,26 +104,23 @@ class Intake:
                 _settle(arrival, arrival.event_id)
             return
         explained = await self._engine.read(queries.EXPLAIN_EVENTS, partner, rows)
-        fates = groupby(explained, key=itemgetter(0))
-        for arrival, (_, found) in zip(batch, fates, strict=True):
-            fate = _fate(arrival, list(found))
+        for arrival, found in zip(batch, explained, strict=True):
+            fate = _fate(arrival, found)
             if fate is None:
                 self._waiting[partner].append(arrival)
             else:
                 _settle(arrival, fate)
 
 
-def _fate(arrival: _Arrival, found: list[Row]) -> str | Conflict | None:
-    """The id under which the event is recorded, or why it is not; None if it can be by now.
-
-    `found` has a row for each recorded event of the same identity, and one if there is none.
-    """
-    _, has_charger, has_vehicle, recorded_id, recorded_body = found[0]
-    if any(row[3] == arrival.event_id for row in found):
+def _fate(arrival: _Arrival, found: Row) -> str | Conflict | None:
+    """The id under which the event is recorded, or why it is not; None if it can be by now."""
+    has_charger, has_vehicle, itself, recorded_body = found
+    if itself is not None:
         return arrival.event_id
-    if recorded_id is not None:
-        if from_json(Event, recorded_body) == arrival.event.identified(recorded_id):
-            return str(recorded_id)
+    if recorded_body is not None:
+        recorded = from_json(Event, recorded_body)
+        if recorded.id is not None and recorded == arrival.event.identified(recorded.id):
+            return recorded.id
         return Conflict(
             "An event of this type, charger, vehicle and timestamp is recorded with other values."
         )
@@ -132,6 +129,12 @@ def _fate(arrival: _Arrival, found: list[Row]) -> str | Conflict | None:
     if not has_vehicle:
         return Conflict("Parameter {vehicleId} is invalid. It must refer to an existing vehicle.")
     return None  # charger or vehicle were created while the batch was under way
+
+
+def _fail(batch: Iterable[_Arrival], error: Exception) -> None:
+    for arrival in batch:
+        if not arrival.stored.done():
+            arrival.stored.set_exception(error)
 
 
 def _settle(arrival: _Arrival, fate: str | Conflict) -> None:

@@ -7,6 +7,9 @@ first request after the database's return: pools that reconnect in the backgroun
 """
 
 import asyncio
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import psycopg
@@ -34,6 +37,15 @@ _DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "15000",
 }
+# All that we do finds its rows in an index. A statement that was prepared while a table was nearly
+# empty would go on to read the whole table while it fills, until PostgreSQL analyses it again.
+_INDEXES_ONLY = """
+SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false)
+"""
+_FORM = (
+    "write postgresql://user:password@host:5432/name, and in user and password %40 for @, "
+    "%2F for /, %25 for %."
+)
 # What passes: the connection broke; the server starts, stops, is full, overloaded or a replica.
 _PASSING = (
     psycopg.OperationalError,
@@ -81,40 +93,61 @@ class PostgresEngine:
         """Runs a statement on a free connection.
 
         A pooled connection may have broken while it was idle: where `again` says that it does no
-        harm, the statement is then run once more, on a new one.
+        harm, the statement is then run again, in the end on a new one.
         """
         try:
             async with asyncio.timeout(timeout_s), self._free:
-                pooled = bool(self._idle)
-                try:
-                    return await self._run_once(sql, parameters)
-                except _PASSING:
-                    if not (again and pooled and not self._idle):
-                        raise
-                return await self._run_once(sql, parameters)
+                while connection := self._take_idle():
+                    try:
+                        return await self._run_on(connection, sql, parameters)
+                    except _PASSING:
+                        if not (again and connection.closed):
+                            raise
+                return await self._run_on(await _connect(self._conninfo), sql, parameters)
         except _PASSING as error:
             raise Unavailable from error
 
-    async def _run_once(self, sql: str, parameters: tuple[object, ...]) -> _Outcome:
-        connection = self._idle.pop() if self._idle else await _connect(self._conninfo)
+    async def _run_on(
+        self, connection: Connection, sql: str, parameters: tuple[object, ...]
+    ) -> _Outcome:
         try:
             cursor = await connection.execute(sql, parameters)
             rows: list[Row] = list(await cursor.fetchall()) if cursor.description else []
             return _Outcome(rows, cursor.rowcount)
+        except psycopg.errors.ReadOnlySqlTransaction:
+            await connection.close()  # a new one may find the server that has taken over
+            raise
         finally:
             await self._give_back(connection)
+
+    def _take_idle(self) -> Connection | None:
+        """A connection that the server has not ended while it was idle."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not _has_news(connection):
+                return connection
+            connection.pgconn.finish()
+        return None
 
     async def _give_back(self, connection: Connection) -> None:
         if connection.info.transaction_status == TransactionStatus.IDLE:
             self._idle.append(connection)
             return
+        broken = connection.broken
         await connection.close()
-        # What broke this one has probably broken the others: better a new one than to try them.
-        await self._close_idle()
+        if broken:  # whatever did it has probably broken the others: better new ones
+            await self._close_idle()
 
     async def _close_idle(self) -> None:
         while self._idle:
             await self._idle.pop().close()
+
+
+def _has_news(connection: Connection) -> bool:
+    """Whether the server said something unasked: nearly always that the connection has ended."""
+    waiting = select.poll()
+    waiting.register(connection.pgconn.socket, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 async def _connect(conninfo: str) -> Connection:
@@ -126,8 +159,12 @@ async def _connect(conninfo: str) -> Connection:
     cursor = await connection.execute("SELECT pg_backend_pid()")
     (pid,) = await cursor.fetchone() or (None,)
     # Behind a pooler the next statement may reach another server process than this one: there
-    # what is prepared now is unknown then.
-    connection.prepare_threshold = 0 if pid == connection.info.backend_pid else None
+    # what is prepared or set now is unknown then.
+    if pid == connection.info.backend_pid:
+        connection.prepare_threshold = 0
+        await connection.execute(_INDEXES_ONLY)
+    else:
+        connection.prepare_threshold = None
     return connection
 
 
@@ -141,7 +178,7 @@ def migrate_postgres(url: str) -> int:
     Raises SetupError if the database cannot be reached, is not ours, or is newer.
     """
     name = describe_postgres(url)
-    with _connect_once(url) as connection, connection.transaction():
+    with _session(url) as connection, connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
         tables = _tables(connection)
         migrate.check_not_foreign(tables, name)
@@ -157,7 +194,7 @@ def migrate_postgres(url: str) -> int:
 def pending_postgres(url: str) -> int:
     """How many steps the schema still needs. Raises SetupError as above."""
     name = describe_postgres(url)
-    with _connect_once(url) as connection:
+    with _session(url) as connection:
         tables = _tables(connection)
         migrate.check_not_foreign(tables, name)
         current = _version(connection) if migrate.VERSION_TABLE in tables else 0
@@ -166,33 +203,53 @@ def pending_postgres(url: str) -> int:
 
 def version_of_postgres(url: str) -> str:
     """The server's version, such as `18.1`. Raises SetupError if it cannot be reached."""
-    with _connect_once(url) as connection:
+    with _session(url) as connection:
         number = connection.info.server_version
     return f"{number // 10_000}.{number % 10_000}"
 
 
 def describe_postgres(url: str) -> str:
     """The database's address without anything secret, to show and to log. Raises SetupError."""
+    parts = _parts_of(url)
+    user, name = parts.get("user"), parts.get("dbname") or parts.get("user") or ""
+    hosts = (parts.get("host") or "localhost").split(",")
+    ports = (parts.get("port") or "5432").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    places = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
+    return f"postgresql://{f'{user}@' if user else ''}{places}/{name}"
+
+
+def _parts_of(url: str) -> dict[str, str]:
+    """The options that the URL gives. Raises SetupError, which does not show any of it.
+
+    A password in which @ or / are not encoded ends in what looks like host, port and name.
+    """
     try:
-        parts = conninfo_to_dict(url)
+        parts = {name: str(value) for name, value in conninfo_to_dict(url).items()}
     except psycopg.ProgrammingError as error:
-        raise SetupError(f"The PostgreSQL URL cannot be read: {_one_line(error)}") from None
-    user, host = parts.get("user"), parts.get("host") or "localhost"
-    port, name = parts.get("port") or 5432, parts.get("dbname") or user or ""
-    return f"postgresql://{f'{user}@' if user else ''}{host}:{port}/{name}"
+        harmless = "query parameter" in str(error) and "@" not in url.partition("?")[2]
+        reason = f" ({_one_line(error)})" if harmless else ""
+        raise SetupError(f"The PostgreSQL URL cannot be read{reason}: {_FORM}") from None
+    split = parts.get("host", "") + parts.get("dbname", "")
+    if "@" in split or not parts.get("port", "5432").replace(",", "").isdecimal():
+        raise SetupError(f"The PostgreSQL URL cannot be read: {_FORM}")
+    return parts
 
 
 def _conninfo(url: str) -> str:
-    given: dict[str, Any] = conninfo_to_dict(url)
-    return make_conninfo(**{**_DEFAULTS, **given})
+    options: dict[str, Any] = {**_DEFAULTS, **_parts_of(url)}
+    return make_conninfo(**options)
 
 
-def _connect_once(url: str) -> psycopg.Connection[tuple[Any, ...]]:
+@contextmanager
+def _session(url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A connection for one purpose. Raises SetupError for whatever goes wrong on it."""
     name = describe_postgres(url)
     try:
-        return psycopg.connect(_conninfo(url), autocommit=True, prepare_threshold=None)
+        with psycopg.connect(_conninfo(url), autocommit=True, prepare_threshold=None) as connection:
+            yield connection
     except psycopg.Error as error:
-        raise SetupError(f"{name} cannot be reached: {_one_line(error)}") from None
+        raise SetupError(f"{name} cannot be used: {_one_line(error)}") from None
 
 
 def _one_line(error: Exception) -> str:

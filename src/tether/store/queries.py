@@ -14,14 +14,17 @@ GET = "SELECT version, body FROM {table} WHERE partner = $1 AND id = $2"
 
 PAGE = "SELECT id, body FROM {table} WHERE partner = $1 AND id > $2 ORDER BY id LIMIT $3"
 
+# A partner may be deleted while a body of its is still arriving: nothing must be left of it.
 PUT = """
-INSERT INTO {table} (partner, id, version, body) VALUES ($1, $2, 1, $3)
+INSERT INTO {table} (partner, id, version, body)
+SELECT $1, $2, 1, $3 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
 ON CONFLICT (partner, id) DO UPDATE SET version = {table}.version + 1, body = excluded.body
 RETURNING version
 """
 
 CREATE = """
-INSERT INTO {table} (partner, id, version, body) VALUES ($1, $2, 1, $3)
+INSERT INTO {table} (partner, id, version, body)
+SELECT $1, $2, 1, $3 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
 ON CONFLICT (partner, id) DO NOTHING
 RETURNING version
 """
@@ -46,9 +49,20 @@ batch AS MATERIALIZED (
 )
 """
 
+# Looked up in an index for each event of a batch. Written as scalar subqueries because PostgreSQL
+# makes joins of EXISTS and LEFT JOIN, and with the estimates of a young table such a join reads all
+# events of the partner. ORDER BY stamp singles out the one index that ends in it.
+_HAS_CHARGER = """
+(SELECT 1 FROM chargers c WHERE c.partner = $1 AND c.id = b.charger_id LIMIT 1) IS NOT NULL
+"""
+_HAS_VEHICLE = """
+(SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = b.vehicle_id LIMIT 1) IS NOT NULL
+"""
 _SAME_EVENT = """
-e.partner = $1 AND e.vehicle_id = b.vehicle_id AND e.at_ms = b.at_ms
-AND e.type = b.type AND e.charger_id = b.charger_id
+(SELECT e.body FROM events e
+ WHERE e.partner = $1 AND e.vehicle_id = b.vehicle_id AND e.at_ms = b.at_ms
+   AND e.type = b.type AND e.charger_id = b.charger_id
+ ORDER BY e.stamp LIMIT 1)
 """
 
 ADD_EVENTS = f"""
@@ -57,21 +71,19 @@ INSERT INTO events (partner, seq, id, type, charger_id, vehicle_id, at_ms, stamp
 SELECT $1, n.base + b.place, b.id, b.type, b.charger_id, b.vehicle_id, b.at_ms,
        b.stamped * (n.base + b.place), b.body
 FROM numbers n CROSS JOIN batch b
-WHERE EXISTS (SELECT 1 FROM chargers c WHERE c.partner = $1 AND c.id = b.charger_id)
-  AND EXISTS (SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = b.vehicle_id)
-  AND (b.stamped = 1 OR NOT EXISTS (SELECT 1 FROM events e WHERE {_SAME_EVENT}))
+WHERE {_HAS_CHARGER} AND {_HAS_VEHICLE} AND (b.stamped = 1 OR {_SAME_EVENT} IS NULL)
 ON CONFLICT DO NOTHING
 """
 
-# What became of the events of a batch of which not all were inserted.
+# What became of the events of a batch of which not all were inserted: whether there are charger and
+# vehicle, the event itself, and the recorded one of the same identity.
 EXPLAIN_EVENTS = f"""
 WITH {_BATCH}
-SELECT b.place, c.id IS NOT NULL, v.id IS NOT NULL, e.id, e.body
+SELECT {_HAS_CHARGER}, {_HAS_VEHICLE},
+       (SELECT e.body FROM events e WHERE e.partner = $1 AND e.id = b.id),
+       CASE WHEN b.stamped = 0 THEN {_SAME_EVENT} END
 FROM batch b
-LEFT JOIN chargers c ON c.partner = $1 AND c.id = b.charger_id
-LEFT JOIN vehicles v ON v.partner = $1 AND v.id = b.vehicle_id
-LEFT JOIN events e ON {_SAME_EVENT} AND (b.stamped = 0 OR e.id = b.id)
-ORDER BY b.place, e.seq
+ORDER BY b.place
 """
 
 GET_EVENT = "SELECT body FROM events WHERE partner = $1 AND id = $2"
@@ -170,7 +182,7 @@ ERASE_EVENTS = """
 DELETE FROM events WHERE partner = $1
 AND seq IN (SELECT seq FROM events WHERE partner = $1 ORDER BY seq LIMIT $2)
 """
-ERASE_ENTITIES = "DELETE FROM {table} WHERE partner = $1"
+ERASE_ALL = "DELETE FROM {table} WHERE partner = $1"
 ERASE_KEYS = "DELETE FROM keys WHERE partner = $1"
 ERASE_PARTNER = "DELETE FROM partners WHERE id = $1"
 

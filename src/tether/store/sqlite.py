@@ -45,6 +45,7 @@ _PASSING = (
     apsw.CantOpenError,
     apsw.ReadOnlyError,
     apsw.NoMemError,
+    apsw.CorruptError,
 )
 
 
@@ -72,6 +73,8 @@ def connect(path: Path, *, create: bool = False) -> apsw.Connection:
         # what running it does.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         connection.execute(_PRAGMAS)
+    except apsw.NotADBError:
+        raise SetupError(f"{path} is not a SQLite database; nothing was changed.") from None
     except apsw.Error as error:
         raise SetupError(f"{path} cannot be opened as a SQLite database: {error}") from None
     return connection

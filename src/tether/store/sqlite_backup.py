@@ -38,6 +38,8 @@ def back_up_sqlite(
         _sync(target.parent)
     except OSError as error:
         raise SetupError(f"The backup to {target} failed: {error.strerror or error}.") from error
+    except apsw.FullError as error:  # SQLite's own words for it are "not an error" here
+        raise SetupError(f"The backup to {target} failed: the disk is full.") from error
     except apsw.Error as error:
         raise SetupError(f"The backup to {target} failed: {error}.") from error
     finally:

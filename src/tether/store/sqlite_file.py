@@ -14,6 +14,7 @@ from tether.store.dialect import SQLITE
 from tether.store.sqlite import connect, native
 
 APPLICATION_ID = 0x54455448  # "TETH": tells our files from other people's
+_FILE_BEGINS = b"SQLite format 3\0"
 
 
 def migrate_sqlite(path: Path) -> int:
@@ -46,9 +47,14 @@ def _make(path: Path) -> None:
     """Makes the file, if there is none, for its owner's eyes only; SQLite's other files follow."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        beginning = os.read(file, len(_FILE_BEGINS))
+        os.close(file)
     except OSError as error:
         raise SetupError(f"{path} cannot be made or opened: {error.strerror}.") from error
+    # SQLite takes a file shorter than a page for an empty one, and would write over it.
+    if beginning.strip(b"\0") and beginning != _FILE_BEGINS:
+        raise SetupError(f"{path} is not a SQLite database; nothing was changed.")
 
 
 @contextmanager

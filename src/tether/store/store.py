@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-from tether.errors import NotFound, PreconditionFailed, SetupError
+from tether.errors import Forbidden, NotFound, PreconditionFailed, SetupError
 from tether.keys import Key, Rate
 from tether.model import Charger, Entity, Vehicle, to_json
 from tether.store import queries
@@ -87,27 +87,31 @@ class Store:
         return [(entity_id, body) for entity_id, body in rows]
 
     async def put(self, partner: int, entity: Entity) -> int:
-        """Creates or replaces the entity; returns its version, 1 if it is new."""
-        return await self._change(queries.PUT, partner, entity)
+        """Creates or replaces the entity; returns its version, 1 if it is new.
+
+        Raises Forbidden if the partner is gone.
+        """
+        version = await self._change(queries.PUT, partner, entity)
+        if version is None:
+            raise Forbidden
+        return version
 
     async def create(self, partner: int, entity: Entity) -> int:
         """Creates the entity. Raises PreconditionFailed if it exists."""
-        return await self._change(queries.CREATE, partner, entity)
+        return _expected(await self._change(queries.CREATE, partner, entity))
 
     async def replace(self, partner: int, entity: Entity, version: int) -> int:
         """Replaces this version of the entity; returns the next version.
 
         Raises PreconditionFailed if there is no such version any more.
         """
-        return await self._change(queries.REPLACE, partner, entity, version)
+        return _expected(await self._change(queries.REPLACE, partner, entity, version))
 
-    async def _change(self, sql: str, partner: int, entity: Entity, *version: int) -> int:
+    async def _change(self, sql: str, partner: int, entity: Entity, *version: int) -> int | None:
         rows = await self._engine.write_returning(
             _sql(sql, type(entity)), partner, entity.id, *version, to_json(entity).decode()
         )
-        if not rows:
-            raise PreconditionFailed
-        return int(rows[0][0])
+        return int(rows[0][0]) if rows else None
 
     # Events ---------------------------------------------------------------------------------------
 
@@ -201,11 +205,19 @@ class Store:
             progress(erased)
             await asyncio.sleep(time.monotonic() - began)
         await self._erase_entities(partner)
+        if forget_numbers := self._engine.dialect.forget_numbers:
+            await self._engine.write(forget_numbers, partner.id)
         await self._engine.write(queries.ERASE_PARTNER, partner.id)
 
     async def _erase_entities(self, partner: Partner) -> None:
-        for table in _TABLE.values():
-            await self._engine.write(queries.ERASE_ENTITIES.format(table=table), partner.id)
+        for table in (*_TABLE.values(), *self._engine.dialect.number_tables):
+            await self._engine.write(queries.ERASE_ALL.format(table=table), partner.id)
+
+
+def _expected(version: int | None) -> int:
+    if version is None:
+        raise PreconditionFailed
+    return version
 
 
 @lru_cache

@@ -1,0 +1,34 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tether import wiring
+from tether.store.store import Partner, Store
+
+Scenario = Callable[[Store, int], Awaitable[Any]]
+
+
+@pytest.fixture(scope="session")
+def migrated(database: str) -> str:
+    """The session's database on each engine, with its schema."""
+    wiring.migrate(database)
+    return database
+
+
+@pytest.fixture
+def in_store(migrated: str) -> Callable[[Scenario], Any]:
+    """Runs a scenario on the store and a new partner's number."""
+
+    def run(scenario: Scenario) -> Any:
+        async def main() -> Any:
+            async with asyncio.timeout(60), wiring.open_store(migrated, pool_size=4) as store:
+                name = f"partner {uuid4().hex}"
+                partner = await store.add_partner(Partner(uuid4().int >> 81, name, 0))
+                return await scenario(store, partner.id)
+
+        return asyncio.run(main())
+
+    return run

@@ -1,0 +1,199 @@
+"""Proves on the schema and the statements themselves that partners are kept apart, and that the
+data could be distributed by partner: every key and index begins with it, every statement names it.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+
+import psycopg
+import pytest
+import sqlglot
+from sqlglot import exp
+
+from tether import wiring
+from tether.config import is_postgres, sqlite_path
+from tether.store import queries
+from tether.store.dialect import POSTGRES, SQLITE
+from tether.store.migrate import OUR_TABLES, VERSION_TABLE
+from tether.store.queries import EventFilter
+from tether.store.sqlite import connect
+
+PARTNER_DATA = {"chargers", "vehicles", "events", "event_heads"}
+OPERATORS_OWN = {"partners", "keys", VERSION_TABLE}
+
+Indexes = dict[str, list[tuple[str, ...]]]
+
+
+# The schema ---------------------------------------------------------------------------------------
+
+
+def indexes_of_sqlite(database: str) -> Indexes:
+    connection = connect(sqlite_path(database))
+    found: Indexes = {}
+    tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+    for (table,) in connection.execute(tables).fetchall():
+        columns = connection.execute(
+            "SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk", (table,)
+        ).fetchall()
+        found[str(table)] = [tuple(str(name) for (name,) in columns)]
+        for (index,) in connection.execute("SELECT name FROM pragma_index_list(?)", (table,)):
+            names = connection.execute(
+                "SELECT name FROM pragma_index_info(?) ORDER BY seqno", (index,)
+            ).fetchall()
+            found[str(table)].append(tuple(str(name) for (name,) in names))
+    connection.close()
+    return found
+
+
+def indexes_of_postgres(database: str) -> Indexes:
+    found: Indexes = {}
+    with psycopg.connect(database) as connection:
+        tables = connection.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+        ).fetchall()
+        for (table,) in tables:
+            rows = connection.execute(
+                "SELECT (SELECT array_agg(a.attname ORDER BY k.place) "
+                "        FROM unnest(i.indkey) WITH ORDINALITY k (number, place) "
+                "        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number) "
+                "FROM pg_index i WHERE i.indrelid = %s::regclass ORDER BY i.indisprimary DESC",
+                [table],
+            ).fetchall()
+            found[table] = [tuple(columns) for (columns,) in rows]
+    return found
+
+
+def test_every_key_and_index_of_partner_data_begins_with_the_partner(database: str) -> None:
+    wiring.migrate(database)
+    postgres = is_postgres(database)
+    found = indexes_of_postgres(database) if postgres else indexes_of_sqlite(database)
+    assert set(found) == PARTNER_DATA - (set() if postgres else {"event_heads"}) | OPERATORS_OWN
+    assert OUR_TABLES | {VERSION_TABLE} == PARTNER_DATA | OPERATORS_OWN
+    for table in PARTNER_DATA & set(found):
+        assert found[table], f"{table} has no primary key"
+        for columns in found[table]:
+            assert columns[0] == "partner", f"{table} has an index on {columns}"
+
+
+def test_all_text_is_ordered_byte_by_byte(new_postgres_database: Callable[[], str]) -> None:
+    database = new_postgres_database()  # SQLite compares bytes unless a column says otherwise
+    wiring.migrate(database)
+    with psycopg.connect(database) as connection:
+        others = connection.execute(
+            "SELECT table_name, column_name FROM information_schema.columns "
+            "WHERE table_schema = 'public' AND data_type = 'text' "
+            "AND collation_name IS DISTINCT FROM 'C'"
+        ).fetchall()
+    assert others == []
+
+
+# The statements -----------------------------------------------------------------------------------
+
+
+def statements() -> Iterator[tuple[str, str]]:
+    """Name and text of every statement of queries.py, in every form that it takes."""
+    for name, text in vars(queries).items():
+        if name.isupper() and not name.startswith("_") and isinstance(text, str):
+            for dialect in (SQLITE, POSTGRES):
+                for table in ("chargers", "vehicles", "event_heads"):
+                    yield name, text.format(table=table, event_numbers=dialect.event_numbers)
+    for chosen in range(32):
+        values = [(1 if chosen >> place & 1 else None) for place in range(5)]
+        wanted = EventFilter(*values)  # type: ignore[arg-type]
+        for after in (None, 1):
+            for descending in (False, True):
+                sql, _ = queries.events_page(wanted, after, descending)
+                yield f"events_page({wanted}, {after}, {descending})", sql
+
+
+def names_the_partner(where: exp.Expression | None, alias: str, *, alone: bool) -> bool:
+    """Whether `alias.partner = $1` is one of the conditions that must all hold."""
+    if where is None:
+        return False
+    condition = where.this if isinstance(where, exp.Where) else where
+    for part in condition.flatten() if isinstance(condition, exp.And) else [condition]:
+        if isinstance(part, exp.Paren | exp.And):
+            if names_the_partner(part.this if isinstance(part, exp.Paren) else part, alias,
+                                 alone=alone):  # fmt: skip
+                return True
+        elif isinstance(part, exp.EQ) and isinstance(part.this, exp.Column):
+            column, value = part.this, part.expression
+            named = column.table == alias or (alone and not column.table)
+            if named and column.name == "partner" and value.sql("postgres") == "$1":
+                return True
+    return False
+
+
+def faults(sql: str) -> list[str]:
+    """The uses of partner data in this statement that are not tied to the partner $1."""
+    found = []
+    tree = sqlglot.parse_one(sql, read="postgres")
+    for table in tree.find_all(exp.Table):
+        if table.name not in PARTNER_DATA:
+            continue
+        holder = table.parent
+        if isinstance(holder, exp.Schema):  # INSERT INTO table (columns)
+            insert = holder.parent
+            assert isinstance(insert, exp.Insert)
+            if not inserts_for_the_partner(insert, holder):
+                found.append(f"INSERT INTO {table.name}")
+            continue
+        while not isinstance(holder, exp.Select | exp.Update | exp.Delete):
+            assert holder is not None
+            holder = holder.parent
+        sources = [one for one in holder.find_all(exp.Table) if one.parent_select in (holder, None)]
+        join = table.parent if isinstance(table.parent, exp.Join) else None
+        condition = join.args.get("on") if join else holder.args.get("where")
+        if not names_the_partner(condition, table.alias_or_name, alone=len(sources) == 1):
+            found.append(f"{holder.key.upper()} {table.name}")
+    return found
+
+
+def inserts_for_the_partner(insert: exp.Insert, schema: exp.Schema) -> bool:
+    """Whether the row's `partner` is $1, and a conflict can only be with a row of the same."""
+    place = [column.name for column in schema.expressions].index("partner")
+    source = insert.expression
+    if isinstance(source, exp.Values):
+        rows = [row.expressions for row in source.expressions]
+    else:
+        rows = [source.expressions]
+    if not all(row[place].sql("postgres") == "$1" for row in rows):
+        return False
+    conflict = insert.args.get("conflict")
+    keys = [key.name for key in conflict.args.get("conflict_keys") or []] if conflict else []
+    return not keys or keys[0] == "partner"
+
+
+@pytest.mark.parametrize(("name", "sql"), sorted(set(statements())))
+def test_every_statement_ties_each_use_of_partner_data_to_its_partner(name: str, sql: str) -> None:
+    assert faults(sql) == []
+
+
+def test_statements_that_forget_the_partner_are_found() -> None:
+    for forgetful in (
+        "SELECT body FROM events WHERE id = $2",
+        "SELECT body FROM events WHERE partner = $2",
+        "SELECT body FROM events WHERE partner = $1 OR id = $2",
+        "SELECT body FROM events WHERE partner = $1 AND seq > (SELECT max(seq) FROM events)",
+        "SELECT 1 FROM keys k JOIN events e ON e.id = k.name WHERE k.partner = $1",
+        "SELECT 1 FROM chargers c JOIN vehicles v ON v.id = c.id WHERE c.partner = $1",
+        "DELETE FROM events WHERE seq = $1",
+        "UPDATE chargers SET body = $2 WHERE id = $3",
+        "INSERT INTO chargers (partner, id) VALUES ($2, $1)",
+        "INSERT INTO chargers (partner, id) SELECT c.partner, c.id FROM chargers c "
+        "WHERE c.partner = $1",
+        "WITH x AS (SELECT id FROM vehicles) SELECT 1 FROM x",
+        "DELETE FROM events WHERE partner = $1 AND seq IN (SELECT seq FROM events LIMIT $2)",
+    ):
+        assert faults(forgetful) != [], forgetful
+
+
+def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
+    words = re.compile(r"\b(?:FROM|JOIN|INTO|UPDATE)\s+(?:chargers|vehicles|events|event_heads)\b")
+    elsewhere = [
+        file.name
+        for file in files("tether.store").iterdir()
+        if file.name.endswith(".py") and words.search(file.read_text())
+    ]
+    assert sorted(elsewhere) == ["dialect.py", "queries.py"]
