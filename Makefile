@@ -1,12 +1,18 @@
-# Two commands matter: `make run` and `make test`. Both install what they need into .venv.
+# Two commands matter: `make run` and `make test`. Both install what they need into .venv: the first
+# only what runs, the second also what tests.
 
 PYTHON ?= python3
 PORT ?= 8000
+TETHER_URL ?= http://127.0.0.1:$(PORT)
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+LOCK := $(BIN)/uv pip compile pyproject.toml --extra server --group build --quiet --universal \
+	--python-version 3.11 --generate-hashes --system-certs --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command "make lock"
 
 .PHONY: run test check format install bench replay lock clean
 
-run: install ## serve on 127.0.0.1:$(PORT) with a demo partner and its key
+run: .venv/runs ## serve on 127.0.0.1:$(PORT) with a demo partner and its key
 	@$(BIN)/tether demo --port $(PORT)
 
 test: install ## the whole suite, on a real PostgreSQL and a real Redis
@@ -24,25 +30,27 @@ format: install
 bench: install ## measures against peers and ceilings; see bench/README.md for what it needs
 	$(BIN)/python -m bench.run
 
-replay: install ## a year of real charging sessions through the API of a running server
-	@$(BIN)/tether replay
+replay: .venv/runs ## a year of real charging sessions through the API of a running server
+	@TETHER_URL=$(TETHER_URL) $(BIN)/tether replay
 
-install: .venv/installed
+install: .venv/installed ## everything that the targets above need
 
+.venv/runs: requirements-run.txt pyproject.toml
 .venv/installed: requirements.txt pyproject.toml
+.venv/runs .venv/installed:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Tether needs Python 3.11 or newer; name one with PYTHON=…"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing what Tether needs into .venv …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PIP) install --require-hashes -r $<
+	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 lock: ## pins everything that we install, with hashes, for all platforms and Pythons
-	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv; }
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --system-certs \
-		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-		--extra server --extra dev --output-file requirements.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(PIP) install uv
+	@$(LOCK) --extra dev --output-file requirements.txt
+	@$(LOCK) --constraints requirements.txt --output-file requirements-run.txt
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info

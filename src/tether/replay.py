@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from math import ceil
+from typing import Any
 
 from tether.errors import SetupError
 from tether.instants import format_instant
@@ -152,7 +153,7 @@ def events_of(session: Session) -> list[Event]:
     soc_halfway = ((session.soc_arrival + session.soc_departure) / 2).quantize(_HUNDREDTH)
     mean_kw = (session.energy_kwh * _MINUTES_PER_HOUR / session.stay_min).quantize(_WATT)
 
-    def event(kind: EventType, at_ms: int, soc: Decimal, **values: Decimal) -> Event:
+    def event(kind: EventType, at_ms: int, soc: Decimal, **values: Any) -> Event:
         return Event(
             type=kind,
             charger_id=session.plug,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tether.cli.access import Access, with_access
 from tether.cli.output import counted, note, say
 from tether.errors import SetupError
 from tether.replay import sessions_of
@@ -16,18 +17,14 @@ from tether.replay import sessions_of
 if TYPE_CHECKING:
     from tether.cli.sending import Report
 
-DEMO_KEY = Path(".tether/demo.key")
 MOST_SHOWN = 10
 
 
 @click.command()
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False))
-@click.option("--url", default="http://127.0.0.1:8000", envvar="TETHER_URL", show_default=True,
-              show_envvar=True, help="Where the server is.")  # fmt: skip
-@click.option("--api-key", envvar="TETHER_API_KEY", show_envvar=True, metavar="KEY",
-              help="Default: the demo key that `make run` left here.")  # fmt: skip
+@with_access
 @click.option("--verify", is_flag=True, help="Read everything back and compare.")
-def replay(file: str | None, url: str, api_key: str | None, verify: bool) -> None:
+def replay(file: str | None, verify: bool, access: Access) -> None:
     """Send real charging sessions through the API of a running server.
 
     Without FILE these are the 1,878 sessions which one fast charging station in Switzerland saw in
@@ -38,9 +35,9 @@ def replay(file: str | None, url: str, api_key: str | None, verify: bool) -> Non
     sessions = sessions_of(_rows(file))
     if not sessions:
         raise SetupError("There are no sessions in the file.")
-    key = _checked_key(api_key or _demo_key())
-    report = asyncio.run(send_sessions(sessions, url, key, verify=verify))
-    _print(report, url)
+    access.note_demo()
+    report = asyncio.run(send_sessions(sessions, access.url, access.key, verify=verify))
+    _print(report, access.url)
     if report.refusals:
         sys.exit(1)
 
@@ -52,25 +49,6 @@ def _rows(file: str | None) -> list[dict[str, str]]:
         return list(csv.DictReader(text.splitlines()))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SetupError(f"{source} cannot be read: {error}") from None
-
-
-def _demo_key() -> str:
-    try:
-        key = DEMO_KEY.read_text(encoding="ascii")
-    except OSError:
-        raise SetupError(
-            "An API key is needed: give --api-key or set TETHER_API_KEY. "
-            "(`make run` makes a demo key, which is used when you replay in the same folder.)"
-        ) from None
-    note(f"With the demo key in {DEMO_KEY}.")
-    return key
-
-
-def _checked_key(key: str) -> str:
-    key = key.strip()
-    if not (key.isascii() and key.isprintable() and " " not in key):
-        raise SetupError("The API key has characters that no key has.")
-    return key
 
 
 def _print(report: "Report", url: str) -> None:
