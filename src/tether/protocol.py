@@ -6,9 +6,10 @@ HTTP is answered in the form of all our errors; a wish to speak another protocol
 RFC 9110 allows, while Uvicorn's parser would lose the body of such a request.
 """
 
-from asyncio import TimerHandle
+from asyncio import TimerHandle, Transport
+from collections.abc import Callable
 from secrets import token_hex
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
@@ -23,6 +24,7 @@ REQUEST_TIMEOUT_S = 30.0  # for a request to arrive whole
 READER_TIMEOUT_S = 60.0  # for a client to take at least something of what it was sent
 STOP_TIMEOUT_S = 5.0  # for the rest of a request when the server is told to stop
 LINGER_S = 0.5  # for a request that was on its way when the server was told to stop
+FAREWELL_S = 5.0  # for a client to stop sending and read why it was refused
 MAX_HEAD_BYTES = 64 * 1024
 MAX_FRAMING_BYTES = 8 * 1024 * 1024  # of a body's chunk sizes and trailers; not the body itself
 
@@ -42,10 +44,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._bytes_of_body = 0  # among the bytes at hand
         self._bytes_beside = 0  # of the request that arrives: in its head or around its body
         self._stopping = False
+        self._deaf = False  # the last answer is sent; what still comes is not looked at
         self._answering: RequestResponseCycle | None = None  # of several in a pipeline, the first
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._transport_of_cycles = cast(Transport, _TransportOfCycle(transport, self._hang_up))
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -59,6 +63,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     # What arrives ---------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
         self._unset_keepalive_if_required()
         self._bytes_of_body = 0
         self._feed(data)
@@ -101,6 +107,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._arriving, self._in_body, self._began_now = True, False, True
         self._bytes_beside = 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_body:  # a trailer is of no use to us, and there may be millions
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return
@@ -111,6 +121,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._answering = self.cycle
         if self._stopping:
             self.cycle.keep_alive = False
+        self.cycle.transport = self._transport_of_cycles
 
     def on_body(self, body: bytes) -> None:
         self._bytes_of_body += len(body)
@@ -189,7 +200,20 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 f"x-request-id: {token_hex(8)}\r\nconnection: close\r\n\r\n"
             )
             self.transport.write(STATUS_LINE[status] + head.encode() + body)
-        self._close()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Closes the connection so that the client gets to read its last answer.
+
+        To close it while something of the request is on its way would destroy the answer, too.
+        """
+        if not self._arriving or self.pipeline:
+            self._close()
+        elif not self._deaf:
+            self._deaf = True
+            self._stop_timer()
+            self.transport.write_eof()
+            self.loop.call_later(FAREWELL_S, self._close)
 
     def _close(self) -> None:
         self.transport.close()
@@ -197,8 +221,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _watch_reader(self) -> None:
         """Else whoever never reads keeps the connection, and what it was sent, for ever."""
-        if self._reader_timer is None:
-            unread = self.transport.get_write_buffer_size()
+        unread = self.transport.get_write_buffer_size()
+        if unread and self._reader_timer is None:
             self._reader_timer = self.loop.call_later(READER_TIMEOUT_S, self._check_reader, unread)
 
     def _check_reader(self, unread: int) -> None:
@@ -208,3 +232,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.transport.abort()
         elif left:
             self._watch_reader()
+
+
+class _TransportOfCycle:
+    """What Uvicorn's request uses of the transport; to close it means to hang up decently."""
+
+    __slots__ = ("close", "is_closing", "write")
+
+    def __init__(self, transport: Transport, hang_up: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = hang_up

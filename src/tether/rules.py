@@ -49,9 +49,10 @@ def _number(
     if not isinstance(value, Decimal):
         raise Invalid(name, f"It must be a number{unit}.")
     # The exponent is asked, not abs() or a comparison: those compute, and overflow at 1e1000000.
-    if value.adjusted() >= MAX_EXPONENT:
+    exponent = value.adjusted()
+    if exponent >= MAX_EXPONENT:
         raise Invalid(name, f"It must be a number whose absolute value is below 1e{MAX_EXPONENT}.")
-    if value.adjusted() < MIN_EXPONENT:
+    if exponent < MIN_EXPONENT:
         raise Invalid(name, f"It must be 0 or at least 1e{MIN_EXPONENT} away from it.")
     if len(value.as_tuple().digits) > MAX_DIGITS:
         raise Invalid(name, f"It must be a number of at most {MAX_DIGITS} significant digits.")

@@ -1,0 +1,34 @@
+"""What the tests of the HTTP surface have beyond the shared fixtures."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.api.helpers import Wire
+from tests.conftest import Server
+
+# The same examples in every run: a test that fails does so for everybody.
+settings.register_profile(
+    "tether",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("tether")
+
+
+@pytest.fixture(scope="module")
+def shared(server: Server) -> Iterator[httpx.Client]:
+    """A client whose partner the tests of a module share: for those which leave nothing behind."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def wire(server: Server) -> Iterator[Wire]:
+    """A connection for bytes of the test's own, with the key of a new partner."""
+    with Wire(server.url, server.key()) as wire:
+        yield wire

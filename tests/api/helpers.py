@@ -1,0 +1,152 @@
+"""What the tests of the HTTP surface share."""
+
+import select
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+# For what is decided before the database is asked: to test it on each engine would tell no more.
+ON_ONE_ENGINE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+
+CHARGER = {"chargePowers": [11, 22]}
+VEHICLE = {"chargeCapacity": 74.8, "chargePowers": [11]}
+CONNECTED = {
+    "type": "VEHICLE_CONNECTED",
+    "chargerId": "C1",
+    "vehicleId": "V1",
+    "timestamp": "2023-05-11T22:06:40.738Z",
+}
+ID_RULE = (
+    "It must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ * + @ : - and neither . nor .. alone."
+)
+
+
+def create_charger(client: httpx.Client, charger_id: str = "C1") -> None:
+    """A charger that is new to the client's partner."""
+    assert client.put(f"/chargers/{charger_id}", json=CHARGER).status_code == 201
+
+
+def create_vehicle(client: httpx.Client, vehicle_id: str = "V1") -> None:
+    """A vehicle that is new to the client's partner."""
+    assert client.put(f"/vehicles/{vehicle_id}", json=VEHICLE).status_code == 201
+
+
+def create_both(client: httpx.Client) -> None:
+    """Charger C1 and vehicle V1."""
+    create_charger(client)
+    create_vehicle(client)
+
+
+def create_event(client: httpx.Client, **members: object) -> str:
+    """A VEHICLE_CONNECTED of V1 at C1 with these members besides; returns its id."""
+    answer = client.post("/events", json={**CONNECTED, **members})
+    assert answer.status_code == 201, answer.text
+    event_id: str = answer.json()["id"]
+    return event_id
+
+
+def message(answer: httpx.Response) -> str:
+    """The message of an error, whose body must be nothing else."""
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert list(body) == ["message"]
+    text: str = body["message"]
+    return text
+
+
+def refused_parameter(answer: httpx.Response) -> str:
+    """The name in `Parameter {name} is invalid. …`, which a 400 must say."""
+    assert answer.status_code == 400, answer.text
+    text = message(answer)
+    name, _, hint = text.removeprefix("Parameter {").partition("} is invalid. ")
+    assert text.startswith("Parameter {"), text
+    assert hint.endswith("."), text
+    return name
+
+
+def pages(client: httpx.Client, path: str, **query: Any) -> Iterator[list[Any]]:
+    """All pages of a list, by the Link header, up to the end or an empty page."""
+    answer = client.get(path, params=query)
+    while True:
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        yield page
+        if "next" not in answer.links or not page:
+            return
+        answer = client.get(answer.links["next"]["url"])
+
+
+class Raw(NamedTuple):
+    """An answer as it came over the wire; `head` has the names in lower case."""
+
+    status: int
+    head: dict[str, str]
+    body: bytes
+
+
+class Wire:
+    """A connection on which a test writes its own bytes."""
+
+    def __init__(self, url: str, key: str = "", timeout: float = 20) -> None:
+        address = urlsplit(url)
+        assert address.hostname is not None
+        assert address.port is not None
+        self._socket = socket.create_connection((address.hostname, address.port), timeout=timeout)
+        self._file = self._socket.makefile("rb")
+        self.key = key
+
+    def __enter__(self) -> "Wire":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Writes these bytes."""
+        self._socket.sendall(data)
+
+    def finish(self) -> None:
+        """Says that nothing more will be written."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def request(self, method: str, target: str, body: bytes | None = None, **headers: str) -> bytes:
+        """The bytes of a request with the key; header names have `_` for `-`."""
+        lines = [f"{method} {target} HTTP/1.1", "host: test", f"x-api-key: {self.key}"]
+        if body is not None and "transfer_encoding" not in headers:
+            lines.append(f"content-length: {len(body)}")
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
+
+    def answer(self, method: str = "GET") -> Raw:
+        """Reads the next answer."""
+        line = self._file.readline()
+        assert line.startswith(b"HTTP/1.1 "), line
+        head = {}
+        while (header := self._file.readline()) not in (b"\r\n", b""):
+            name, _, value = header.decode("latin-1").partition(":")
+            head[name.lower()] = value.strip()
+        status = int(line.split()[1])
+        length = 0 if method == "HEAD" or status in (100, 304) else int(head["content-length"])
+        return Raw(status, head, self._file.read(length))
+
+    def has_answer(self, seconds: float) -> bool:
+        """Whether something to read arrives within this time."""
+        return bool(select.select([self._socket], [], [], seconds)[0])
+
+    def is_closed(self) -> bool:
+        """Whether the server hangs up, without another byte."""
+        try:
+            return self._socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+def without_volatile(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers without those which differ from one request to the next."""
+    volatile = ("date", "x-request-id", "ratelimit")
+    return {name: value for name, value in headers.items() if name.lower() not in volatile}

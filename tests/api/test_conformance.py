@@ -1,0 +1,102 @@
+"""The OpenAPI document against the server, by requests that Schemathesis makes up from it.
+
+Good requests and bad ones for every operation, and chains of them along the document's links. Its
+checks hold for all: status, headers, types and bodies are those which the document names for the
+operation, bad requests are refused, keys are needed where it says so. One check is ours: a schema
+cannot express every rule, so a refusal of what the schema allows has to be one of those below.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import Case, GenerationMode
+from schemathesis.core.result import Ok
+from schemathesis.core.transport import Response
+from schemathesis.specs.openapi.checks import (
+    negative_data_rejection,
+    positive_data_acceptance,
+)
+
+from tests.api.helpers import ON_ONE_ENGINE
+from tests.conftest import Server
+from tether.api.pages import openapi_text
+
+pytestmark = ON_ONE_ENGINE
+
+# What the document says in words only: a good request may be refused for these and nothing else.
+BEYOND_THE_SCHEMA = re.compile(
+    r"must be the id in the path|must not be above|more than 24 hours in the future"
+    r"|at most 15 significant digits|one that a Link header of this list gave|RFC 3339 date-time"
+    r"|must be given together with|cannot be given together with|must be given\.$"
+)
+
+SCHEMA = schemathesis.openapi.from_dict(yaml.safe_load(openapi_text()))
+FOUND = [found.ok() for found in SCHEMA.get_all_operations() if isinstance(found, Ok)]
+OPERATIONS = {operation.label: operation for operation in FOUND}
+MODES = {"good": GenerationMode.POSITIVE, "bad": GenerationMode.NEGATIVE}
+
+
+def profile(max_examples: int, steps: int = 1) -> settings:
+    return settings(
+        max_examples=max_examples,
+        stateful_step_count=steps,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def check(response: Response, case: Case[Any]) -> None:
+    if b"Invalid HTTP request received." in response.content:
+        return  # it made up a header which HTTP itself forbids
+    excluded: list[Callable[..., Any]] = [positive_data_acceptance]
+    if case.operation.path == "/events/bulk":  # it refuses each item by itself, inside a 200
+        excluded.append(negative_data_rejection)
+    case.validate_response(response, excluded_checks=excluded)
+    assert case.meta is not None
+    if case.meta.generation.mode.is_positive and response.status_code in (400, 413, 415):
+        text = response.json()["message"]
+        assert BEYOND_THE_SCHEMA.search(text), (text, case.as_curl_command())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_every_operation_answers_good_and_bad_requests_as_the_document_says(
+    shared: httpx.Client, label: str, mode: str
+) -> None:
+    operation = OPERATIONS[label]
+    key = {"x-api-key": shared.headers["x-api-key"]}
+    if mode == "bad" and not (operation.body or operation.query or operation.path_parameters):
+        pytest.skip("There is nothing in this request that could be bad.")
+
+    @profile(30)
+    @given(case=operation.as_strategy(generation_mode=MODES[mode]))
+    def conforms(case: Case[Any]) -> None:
+        check(case.call(base_url=str(shared.base_url), headers=key), case)
+
+    conforms()
+
+
+def test_chains_of_requests_along_the_links_answer_as_the_document_says(server: Server) -> None:
+    fresh = schemathesis.openapi.from_dict(yaml.safe_load(openapi_text()))  # it learns as it goes
+
+    class Chains(fresh.as_state_machine()):  # type: ignore[misc]
+        def setup(self) -> None:
+            """Every chain begins with a partner that has nothing: it can be run again."""
+            self.key = server.key()
+
+        def get_call_kwargs(self, case: Case[Any]) -> dict[str, Any]:
+            return {"base_url": server.url, "headers": {"x-api-key": self.key}}
+
+        def validate_response(self, response: Response, case: Case[Any], **_: Any) -> None:
+            check(response, case)
+
+    Chains.run(settings=profile(20, steps=6))

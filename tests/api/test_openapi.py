@@ -1,0 +1,385 @@
+"""`openapi.yaml` against the code, both ways: routes, members, bounds, examples."""
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import jsonschema_rs
+import msgspec
+import pytest
+import yaml
+from falcon.constants import HTTP_METHODS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import Server
+from tether import rules
+from tether.api import app, requests
+from tether.api.events import LIST_PARAMETERS
+from tether.api.pages import openapi_text
+from tether.errors import Invalid
+from tether.ids import is_entity_id
+from tether.keys import Rate
+from tether.model import Charger, Event, EventType, Vehicle
+
+DOCUMENT: dict[str, Any] = yaml.safe_load(openapi_text())
+SCHEMAS: dict[str, dict[str, Any]] = DOCUMENT["components"]["schemas"]
+JSON = "application/json"
+PAGES = {"/", "/docs", "/openapi.json"}  # for people and their tools; not part of the API
+EVENT_SCHEMAS = {
+    EventType.VEHICLE_CONNECTED: "VehicleConnected",
+    EventType.VEHICLE_DISCONNECTED: "VehicleDisconnected",
+    EventType.VEHICLE_CHARGE_STARTED: "VehicleChargeStarted",
+    EventType.VEHICLE_CHARGE_STOPPED: "VehicleChargeStopped",
+    EventType.VEHICLE_CHARGE_UPDATED: "VehicleChargeUpdated",
+}
+
+
+def resolved(node: Any) -> Any:
+    """The node, or what it refers to; what stands beside a reference counts as well."""
+    while isinstance(node, dict) and "$ref" in node:
+        target: Any = DOCUMENT
+        for word in node["$ref"].removeprefix("#/").split("/"):
+            target = target[word]
+        node = {**target, **{name: value for name, value in node.items() if name != "$ref"}}
+    return node
+
+
+def validator(schema: Any) -> jsonschema_rs.Draft202012Validator:
+    whole = {"$ref": "#/wanted", "wanted": schema, "components": DOCUMENT["components"]}
+    return jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in DOCUMENT["paths"].items():
+        for method, operation in item.items():
+            if method.upper() in HTTP_METHODS:
+                yield path, method, operation
+
+
+ENTITY_ID = validator(SCHEMAS["EntityId"])
+
+
+def aliases_of(names: Any) -> set[str]:
+    return {alias for alias, name in rules._ALIASES.items() if name in names}
+
+
+# The document -----------------------------------------------------------------------------------
+
+
+def test_the_served_document_is_this_file_as_json(server: Server) -> None:
+    answer = httpx.get(f"{server.url}/openapi.json", verify=False)
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == DOCUMENT
+    assert DOCUMENT["openapi"].startswith("3.1.")
+
+
+def test_every_schema_is_a_json_schema_and_every_reference_leads_somewhere() -> None:
+    for name in SCHEMAS:
+        validator({"$ref": f"#/components/schemas/{name}"})
+
+    def walk(node: Any) -> None:
+        if isinstance(node, dict):
+            resolved(node)
+            for value in node.values():
+                walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+
+    walk(DOCUMENT)
+
+
+def test_everything_that_is_defined_is_used() -> None:
+    text = str(DOCUMENT)
+    for kind, components in DOCUMENT["components"].items():
+        for name in components:
+            # No operation can refer to the answer to methods that are not there.
+            if kind != "securitySchemes" and name != "MethodNotAllowed":
+                assert f"#/components/{kind}/{name}'" in text, f"{kind}/{name} is not used"
+
+
+def test_operation_ids_are_unique_and_every_operation_says_what_it_does() -> None:
+    ids = [operation["operationId"] for _, _, operation in operations()]
+    assert len(set(ids)) == len(ids)
+    assert all(operation["summary"] and operation["tags"] for _, _, operation in operations())
+
+
+# Routes -----------------------------------------------------------------------------------------
+
+
+def routed() -> dict[str, set[str]]:
+    """The methods of each route of the application, HEAD and OPTIONS understood."""
+    parts = cast(Any, SimpleNamespace(store=None, limiter=None, metrics=None, now_ms=None,
+                                      keys=None, serve_metrics=True))  # fmt: skip
+    every = {**app.routes(parts), **app.open_routes(parts)}
+    return {
+        template: {m for m in HTTP_METHODS if hasattr(resource, f"on_{m.lower()}")} - {"HEAD"}
+        for template, resource in every.items()
+        if template not in PAGES
+    }
+
+
+def test_the_document_has_every_route_with_every_method_and_nothing_else() -> None:
+    documented: dict[str, set[str]] = {}
+    for path, method, _ in operations():
+        documented.setdefault(path, set()).add(method.upper())
+    assert documented == routed()
+
+
+def test_exactly_the_open_routes_need_no_key() -> None:
+    parts = cast(Any, SimpleNamespace(store=None, metrics=None, serve_metrics=True))
+    for path, _, operation in operations():
+        needs_none = operation.get("security", DOCUMENT["security"]) == []
+        assert needs_none == (path in app.open_routes(parts)), path
+
+
+def test_every_operation_with_a_key_names_the_answers_that_any_of_them_may_have() -> None:
+    for path, method, operation in operations():
+        answers = set(operation["responses"])
+        if operation.get("security") == []:
+            continue
+        assert {"403", "429", "503"} <= answers
+        assert ("404" in answers) == (method in ("get", "patch") and "{id}" in path)
+        if "requestBody" in operation:
+            assert {"400", "413", "415"} <= answers
+        assert ("412" in answers) == (method in ("put", "patch"))
+
+
+def test_query_parameters_are_those_which_the_lists_have() -> None:
+    for path, expected in (
+        ("/chargers", ("limit", "cursor")),
+        ("/vehicles", ("limit", "cursor")),
+        ("/events", LIST_PARAMETERS),
+    ):
+        parameters = [resolved(one) for one in DOCUMENT["paths"][path]["get"]["parameters"]]
+        assert tuple(one["name"] for one in parameters) == expected
+        assert {one["in"] for one in parameters} == {"query"}
+    limit = DOCUMENT["components"]["parameters"]["limit"]["schema"]
+    assert limit == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": requests.MAX_LIMIT,
+        "default": requests.DEFAULT_LIMIT,
+    }
+
+
+# Members and bounds -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Charger, Vehicle])
+def test_an_entity_s_schemas_have_the_members_of_the_model_and_the_rules(
+    kind: type[Charger | Vehicle],
+) -> None:
+    name = kind.__name__
+    members = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    assert list(SCHEMAS[name]["properties"]) == list(members)
+    required = [name for name, field in members.items() if field.required]
+    assert SCHEMAS[name]["required"] == required
+
+    sent = set(rules._ENTITY_MEMBERS[kind])
+    assert sent | {"id"} == set(members)
+    for method in ("Put", "Patch"):
+        schema = SCHEMAS[name + method]
+        assert set(schema["properties"]) == sent | {"id"} | aliases_of(sent)
+        assert schema["additionalProperties"] is False
+    assert set(SCHEMAS[name + "Put"].get("required", [])) == set(required) - {"id"}
+    assert "required" not in SCHEMAS[name + "Patch"]
+
+
+def test_an_event_s_schema_has_the_members_of_the_model() -> None:
+    members = [field.encode_name for field in msgspec.structs.fields(Event)]
+    assert list(SCHEMAS["Event"]["properties"]) == members
+    required = {field.encode_name for field in msgspec.structs.fields(Event) if field.required}
+    assert set(SCHEMAS["Event"]["required"]) == required | {"id", "timestamp"}
+
+
+@pytest.mark.parametrize("kind", EventType)
+def test_the_schema_of_each_event_type_has_the_members_of_its_rules(kind: EventType) -> None:
+    schema = SCHEMAS[EVENT_SCHEMAS[kind]]
+    members = rules._MEMBERS_OF_TYPE[kind]
+    assert schema["properties"]["type"] == {"type": "string", "const": kind}
+    assert set(schema["properties"]) == set(members) | aliases_of(members)
+    assert set(schema["required"]) == {"type", *rules._REQUIRED_OF_TYPE[kind]}
+    assert schema["additionalProperties"] is False
+
+
+def test_post_takes_one_schema_for_each_event_type() -> None:
+    references = [f"#/components/schemas/{EVENT_SCHEMAS[kind]}" for kind in EventType]
+    assert {one["$ref"] for one in SCHEMAS["EventPost"]["oneOf"]} == set(references)
+    mapping = SCHEMAS["EventPost"]["discriminator"]["mapping"]
+    assert mapping == dict(zip(EventType, references, strict=True))
+    assert SCHEMAS["EventType"]["enum"] == list(EventType)
+
+
+def bounds(member: rules.Member) -> dict[str, int]:
+    """The bounds of a number as its rule has them, in the words of JSON Schema."""
+    assert isinstance(member.check, partial)
+    named = {"above": "exclusiveMinimum", "low": "minimum", "high": "maximum"}
+    found = {named[key]: n for key, n in member.check.keywords.items() if key in named}
+    limit = 10**rules.MAX_EXPONENT
+    if "minimum" not in found and "exclusiveMinimum" not in found:
+        found["exclusiveMinimum"] = -limit
+    if "maximum" not in found:
+        found["exclusiveMaximum"] = limit
+    return found
+
+
+def documented_bounds(schema: dict[str, Any]) -> dict[str, int]:
+    return {key: n for key, n in resolved(schema).items() if key.lower().endswith("imum")}
+
+
+def test_the_bounds_of_every_number_are_those_of_its_rule() -> None:
+    checked = 0
+    tables = [
+        *((rules._ENTITY_MEMBERS[Charger], f"Charger{suffix}") for suffix in ("", "Put", "Patch")),
+        *((rules._ENTITY_MEMBERS[Vehicle], f"Vehicle{suffix}") for suffix in ("", "Put", "Patch")),
+        *((rules._MEMBERS_OF_TYPE[kind], name) for kind, name in EVENT_SCHEMAS.items()),
+    ]
+    for members, schema_name in tables:
+        for name, schema in SCHEMAS[schema_name]["properties"].items():
+            member = members.get(rules._ALIASES.get(name, name))
+            if member is None:
+                assert name == "id"
+            elif isinstance(member.check, partial):
+                assert documented_bounds(schema) == bounds(member), (schema_name, name)
+                checked += 1
+            elif name.endswith("Powers"):
+                assert schema["maxItems"] == rules.MAX_POWERS
+                assert documented_bounds(schema["items"]) == bounds(members["chargePowerMin"])
+    assert checked > 60
+
+
+@settings(max_examples=500)
+@given(
+    text=st.text("AZaz09._~*+@:-/ %\n\u00e9", max_size=4)
+    | st.sampled_from(["", ".", "..", "...", "x" * 128, "x" * 129])
+)
+def test_the_pattern_of_an_id_is_the_rule_of_an_id(text: str) -> None:
+    assert ENTITY_ID.is_valid(text) == is_entity_id(text)
+
+
+@settings(max_examples=150)
+@given(
+    text=st.from_regex(SCHEMAS["Timestamp"]["pattern"].strip("^$"), fullmatch=True, alphabet=
+                       st.characters(codec="ascii"))
+    | st.from_regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-6][0-9]:[0-6][0-9]"
+                    r"(\.[0-9]{0,4})?([Zz]|[+-][0-9]{2}:?[0-9]{2})?", fullmatch=True)
+)  # fmt: skip
+def test_the_pattern_of_a_timestamp_allows_what_the_rule_allows(text: str) -> None:
+    allowed = re.fullmatch(SCHEMAS["Timestamp"]["pattern"], text) is not None
+    try:
+        rules.check_instant("timestamp", text)
+    except Invalid:
+        # What a pattern cannot know: the length of months, and a zone that leads to 1999.
+        assert not allowed or text[8:10] > "28" or text.startswith("2000-01-01")
+    else:
+        assert allowed or text.startswith("1999-12-31")
+
+
+# Examples ---------------------------------------------------------------------------------------
+
+
+def examples(media: dict[str, Any]) -> list[Any]:
+    found = [media["example"]] if "example" in media else []
+    return found + [resolved(one)["value"] for one in media.get("examples", {}).values()]
+
+
+def test_every_example_fits_its_schema() -> None:
+    count = 0
+    for path, method, operation in operations():
+        bodies = [operation["requestBody"]] if "requestBody" in operation else []
+        for body in [*bodies, *operation["responses"].values()]:
+            for media in resolved(body).get("content", {}).values():
+                for example in examples(media):
+                    errors = [str(e) for e in validator(media["schema"]).iter_errors(example)]
+                    assert errors == [], (path, method)
+                    count += 1
+    assert count > 80
+
+
+def test_the_request_examples_work(client: httpx.Client) -> None:
+    for path in ("/chargers/{id}", "/vehicles/{id}"):
+        item = DOCUMENT["paths"][path]
+        for number, body in enumerate(examples(item["put"]["requestBody"]["content"][JSON])):
+            target = path.format(id=body.get("id", f"E{number}"))
+            assert client.put(target, json=body).status_code == 201
+    client.put("/chargers/C1408", json={"chargePowers": [11]})
+    for body in examples(DOCUMENT["paths"]["/events"]["post"]["requestBody"]["content"][JSON]):
+        assert client.post("/events", json=body).status_code == 201
+
+
+def test_the_patch_examples_work_on_an_entity_that_they_suit(client: httpx.Client) -> None:
+    place = {"latitude": 1, "longitude": 1}
+    before: dict[str, dict[str, Any]] = {
+        "/chargers/{id}": {"chargePowers": [1], **place},
+        "/vehicles/{id}": {"chargePowerMin": 1, "chargePowerMax": 2, "chargeCapacity": 1},
+    }
+    for path, members in before.items():
+        patch = DOCUMENT["paths"][path]["patch"]["requestBody"]["content"][JSON]
+        for body in examples(patch):
+            target = path.format(id="E1")
+            suited = {name: value for name, value in members.items() if "Power" not in name}
+            other = {"chargePowerMin": 1, "chargePowerMax": 2}
+            powers = other if body.get("chargePowerMin", 1) is None else {"chargePowers": [1]}
+            assert client.put(target, json=suited | powers).status_code in (200, 201)
+            assert client.patch(target, json=body).status_code == 200, body
+
+
+def messages() -> list[str]:
+    found: list[str] = []
+
+    def walk(node: Any) -> None:
+        if isinstance(node, dict):
+            if isinstance(node.get("message"), str):
+                found.append(node["message"])
+            for value in node.values():
+                walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+
+    walk(DOCUMENT)
+    return found
+
+
+def test_every_message_in_an_example_is_one_that_the_server_gives(
+    client: httpx.Client, server: Server
+) -> None:
+    charger, vehicle = {"chargePowers": [1]}, {"chargePowers": [1], "chargeCapacity": 1}
+    event = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1"}
+    at = {"timestamp": "2023-05-11T22:06:40.738Z"}
+    with server.client(server.key(rate=Rate(1, 3600))) as limited:
+        answers = [
+            client.put("/chargers/C1", json=charger | {"latitude": 91, "longitude": 1}),
+            client.put("/chargers/C1", json={}),
+            client.put("/chargers/C1", json={"colour": 1}),
+            client.put("/vehicles/V1", json=vehicle | {"chargeCapacity": 0}),
+            client.put("/vehicles/V1", json={"chargeCapacity": 1, "chargePowerMin": 1}),
+            client.put("/vehicles/V1", json={"colour": 1}),
+            client.post("/events", json=event | {"stateOfCharge": 101}),
+            client.post("/events", json=event | {"chargePower": 1}),
+            client.post("/events", content='{"type": "VEHICLE"  "chargerId"}'),
+            client.post("/events", json=event),
+            client.put("/chargers/C1", json=charger),
+            client.post("/events", json=event),
+            client.put("/vehicles/V1", json=vehicle),
+            client.post("/events", json=event | at),
+            client.post("/events", json=event | at | {"stateOfCharge": 1}),
+            client.get("/chargers?limit=0"),
+            client.get("/chargers/nobody"),
+            client.delete("/chargers/C1"),
+            client.put("/chargers/C1", json=charger, headers={"If-Match": '"9"'}),
+            client.put("/chargers/C1", content=b" " * 1_048_577),
+            client.put("/chargers/C1", content=b"", headers={"Content-Encoding": "br"}),
+            client.get("/chargers", headers={"x-api-key": "nonsense"}),
+            limited.get("/chargers"),
+            limited.get("/chargers"),
+        ]
+    said = {answer.json().get("message") for answer in answers if answer.status_code >= 400}
+    without_place = {re.sub(r"line \d+, column \d+", "line 1, column 19", str(m)) for m in said}
+    elsewhere = {"Service Unavailable"}  # tested where the database is taken away
+    assert set(messages()) - without_place - elsewhere == set()

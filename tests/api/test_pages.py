@@ -1,0 +1,139 @@
+"""The landing page, the reference and the service's own state: no key, no internet needed."""
+
+import html
+import re
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+
+import httpx
+import pytest
+
+from tests.conftest import Server
+
+PAGES = ["/", "/docs"]
+
+
+class Addresses(HTMLParser):
+    """Collects what a page makes a browser load, and where it leads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.linked: list[str] = []
+        self.inline: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "src" or (name == "href" and tag == "link"):
+                self.loaded.append(value or "")
+            elif name == "href":
+                self.linked.append(value or "")
+            elif name.startswith("on") or name == "style":
+                self.inline.append(f"{tag} {name}")
+        if tag == "script" and "src" not in dict(attrs):
+            self.inline.append(tag)
+
+
+def addresses(server: Server, path: str) -> Addresses:
+    found = Addresses()
+    found.feed(httpx.get(server.url + path, verify=False).text)
+    return found
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_html_that_may_load_nothing_from_elsewhere(server: Server, path: str) -> None:
+    answer = httpx.get(server.url + path, verify=False)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self';")
+    assert "http" not in policy
+    assert "unsafe-eval" not in policy
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_loads_assets_of_this_server_only_and_they_are_there(
+    server: Server, path: str
+) -> None:
+    found = addresses(server, path)
+    assert found.loaded
+    assert found.inline == []
+    for address in [*found.loaded, *found.linked]:
+        assert address.startswith("/")
+        assert not address.startswith("//")
+        assert httpx.get(server.url + address, verify=False).status_code == 200
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_an_asset_has_its_type_and_may_be_kept_a_while(server: Server, path: str) -> None:
+    types = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+    for address in addresses(server, path).loaded:
+        answer = httpx.get(server.url + address, verify=False)
+        assert answer.headers["content-type"].startswith(types[address.rpartition(".")[2]])
+        assert "max-age" in answer.headers["cache-control"]
+        head = httpx.head(server.url + address, verify=False)
+        assert head.headers["content-length"] == str(len(answer.content))
+
+
+def test_a_newcomer_finds_three_curl_commands_and_the_way_to_a_key_and_the_reference(
+    server: Server,
+) -> None:
+    text = httpx.get(server.url, verify=False).text
+    assert text.count("curl ") >= 3
+    assert "tether keys create" in text
+    assert "/docs" in addresses(server, "/").linked
+
+
+def test_the_reference_shows_the_document_of_this_server(server: Server) -> None:
+    text = httpx.get(f"{server.url}/static/docs.js", verify=False).text
+    assert '"/openapi.json"' in text
+    assert "://" not in re.sub(r"//.*", "", text)
+
+
+def test_the_commands_of_the_landing_page_work_when_pasted(
+    server: Server, client: httpx.Client
+) -> None:
+    page = httpx.get(server.url, verify=False).text
+    codes = [html.unescape(re.sub(r"<[^>]+>", "", code))
+             for code in re.findall(r"<code>(.*?)</code>", page, re.DOTALL)]  # fmt: skip
+    commands = [code for code in codes if code.startswith("curl ")]
+    statuses = []
+    for command in commands:
+        done = subprocess.run(
+            ["sh", "-c", command.replace("http://127.0.0.1:8000", server.url)
+             + " --silent --write-out '\\n%{http_code}'"],
+            env={"KEY": client.headers["x-api-key"], "PATH": "/usr/bin:/bin:/usr/local/bin"},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        statuses.append(done.stdout.rpartition("\n")[2])
+    assert statuses == ["201", "201", "201", "200"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_the_service_says_that_it_is_well(server: Server, path: str) -> None:
+    answer = httpx.get(server.url + path, verify=False)
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+def test_metrics_count_requests_by_route_and_never_by_id(
+    server: Server, client: httpx.Client
+) -> None:
+    client.get("/chargers/a-charger-that-nobody-has")
+    client.post("/events", json={})
+    client.request("PROPFIND", "/chargers")
+    text = httpx.get(f"{server.url}/metrics", verify=False).text
+    assert 'method="GET",route="/chargers/{id}",status="404"' in text
+    assert 'tether_rejected_events_total{reason="Invalid"}' in text
+    assert "a-charger-that-nobody-has" not in text
+    assert "PROPFIND" not in text
+    for name in ("tether_request_seconds_bucket", "tether_commit_batch_size_bucket",
+                 "tether_queue_depth"):  # fmt: skip
+        assert name in text
+
+
+def test_metrics_can_be_switched_off(new_server: Callable[..., Server]) -> None:
+    server = new_server("--metrics", "off")
+    assert httpx.get(f"{server.url}/metrics", verify=False).status_code == 403
+    with server.client() as client:
+        assert client.get("/metrics").status_code == 404
