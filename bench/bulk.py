@@ -1,0 +1,86 @@
+"""What needs to know Tether's table of events on PostgreSQL: COPY, and the ceiling's insert."""
+
+import subprocess
+from pathlib import Path
+
+from bench.contestants import THINGS
+from bench.databases import PostgresDatabase
+from bench.load import FIRST_SECOND, Run
+from bench.postgres import Cluster
+from bench.processes import StartError
+
+# The columns of one event, as the server stores it, of the n-th that wrk/post.lua makes.
+_TYPES = (
+    "ARRAY['VEHICLE_CONNECTED', 'VEHICLE_CHARGE_STARTED', 'VEHICLE_CHARGE_UPDATED', "
+    "'VEHICLE_CHARGE_STOPPED', 'VEHICLE_DISCONNECTED']"
+)
+_EVENTS = f"""
+SELECT {{partner}}, n, id, type, charger_id, vehicle_id, at_ms, 0,
+       format('{{{{"id":"%s","type":"%s","chargerId":"%s","vehicleId":"%s",'
+              '"stateOfCharge":%s,"timestamp":"%s"}}}}', id, type, charger_id, vehicle_id,
+              round((n % 1001) / 10.0, 1),
+              to_char(to_timestamp(at_ms / 1000.0) AT TIME ZONE 'UTC',
+                      'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+FROM (SELECT n, uuidv7()::text AS id, ({_TYPES})[n / {THINGS} % 5 + 1] AS type,
+             'C' || to_char((7 * n * 617 + n / 5 / {THINGS}) % {THINGS}, 'FM0000') AS charger_id,
+             'V' || to_char(n * 617 % {THINGS}, 'FM0000') AS vehicle_id,
+             {FIRST_SECOND - 86_400 * 300}000 + n AS at_ms
+      FROM generate_series(1::bigint, {{count}}) n) event
+"""
+_COLUMNS = "(partner, seq, id, type, charger_id, vehicle_id, at_ms, stamp, body)"
+
+_CEILING = """
+CREATE TABLE ceiling (LIKE events INCLUDING ALL);
+CREATE SEQUENCE ceiling_seq CACHE 100;
+"""
+_INSERT_ONE = f"""
+\\set thing random(1000, 1999)
+INSERT INTO ceiling {_COLUMNS}
+SELECT 1, n, uuidv7()::text, 'VEHICLE_CHARGE_UPDATED',
+    'C' || :thing, 'V' || :thing, {FIRST_SECOND}000 + n, 0,
+    '{{"id":"01999999-9999-7999-9999-999999999999","type":"VEHICLE_CHARGE_UPDATED",'
+    '"chargerId":"C0000","vehicleId":"V0000","stateOfCharge":49.1,'
+    '"timestamp":"2023-05-11T23:09:11.387Z"}}'
+FROM nextval('ceiling_seq') n;
+"""
+
+
+def copy_events(database: PostgresDatabase, count: int) -> None:
+    """Put this many events into the table by COPY, in place of those that are there."""
+    cluster, url = database.cluster, database.url
+    partner = database.run("SELECT id FROM partners WHERE name = 'bench'")
+    database.run("TRUNCATE events, event_heads")
+    select = _EVENTS.format(partner=partner, count=count)
+    psql = [str(cluster.binaries / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", url, "-c"]
+    with subprocess.Popen([*psql, f"COPY ({select}) TO STDOUT"], stdout=subprocess.PIPE) as source:
+        sink = [*psql, f"COPY events {_COLUMNS} FROM STDIN"]
+        done = subprocess.run(sink, stdin=source.stdout, capture_output=True, check=False)
+    if done.returncode != 0 or source.returncode != 0:
+        raise StartError(f"COPY failed: {done.stderr.decode()}")
+    database.run(f"INSERT INTO event_heads (partner, seq) VALUES ({partner}, {count})")
+    database.run("VACUUM ANALYZE events")
+
+
+def bytes_per_event(database: PostgresDatabase) -> float:
+    """What one event takes on disk, its share of all indexes included."""
+    return float(database.run("SELECT pg_total_relation_size('events') / count(*) FROM events"))
+
+
+class Ceiling:
+    """pgbench: one row a transaction, 64 clients, prepared, into a copy of the table.
+
+    The copy has the table's indexes and checks nothing else: no key, no
+    charger, no vehicle, no HTTP.
+    """
+
+    def __init__(self, database: PostgresDatabase, folder: Path) -> None:
+        self._cluster: Cluster = database.cluster
+        self._name = database.name
+        self._script = folder / "ceiling.sql"
+        self._script.write_text(_INSERT_ONE)
+        database.run(_CEILING)
+
+    def __call__(self, seconds: float) -> Run:
+        self._cluster.settle()
+        rate, average_ms, failed = self._cluster.pgbench(self._name, self._script, seconds)
+        return Run(round(rate * seconds), failed, seconds, average_ms, average_ms)

@@ -1,0 +1,129 @@
+"""Before anything is measured: does everybody do the same work, and is it on disk?"""
+
+import http.client
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.contestants import Server
+from bench.databases import PostgresDatabase
+from bench.processes import descendants
+
+EVENT = {
+    "type": "VEHICLE_CHARGE_UPDATED",
+    "chargerId": "C0001",
+    "vehicleId": "V0001",
+    "stateOfCharge": 49.1,
+    "timestamp": "2000-06-01T12:00:00.000Z",
+}
+
+# What is wrong with an event, and the status of the answer.
+REFUSED: list[tuple[dict[str, object], int]] = [
+    ({"type": "VEHICLE_FLEW"}, 400),
+    ({"chargerId": "C 0001"}, 400),
+    ({"stateOfCharge": 100.1}, 400),
+    ({"stateOfCharge": "49.1"}, 400),
+    ({"stateOfCharge": None}, 400),
+    ({"timestamp": "2000-06-01T12:00:00"}, 400),
+    ({"timestamp": "1999-12-31T23:59:59Z"}, 400),
+    ({"timestamp": "2999-12-31T23:59:59Z"}, 400),
+    ({"colour": "red"}, 400),
+]
+UNKNOWN: list[tuple[dict[str, object], int]] = [
+    ({"chargerId": "nobody"}, 409),
+    ({"vehicleId": "nobody"}, 409),
+]
+COMMITS = 5
+ATTACH_S = 1.0  # what strace needs to attach to all processes
+
+
+class CheckError(Exception):
+    """A contestant does not do what it is measured for."""
+
+
+def check_work(server: Server, *, stores: bool) -> None:
+    """Raises CheckError unless the server checks what the others check too."""
+    _expect(server, "POST /events", 201, EVENT)
+    for change, status in REFUSED + (UNKNOWN if stores else []):
+        _expect(server, "POST /events", status, {**EVENT, **change})
+    _expect(server, "POST /events", 403, EVENT, key="wrong")
+    _expect(server, "GET /chargers/C0001", 200)
+    _expect(server, "GET /chargers/C0001", 403, key="wrong")
+    if stores:
+        _expect(server, "GET /chargers/nobody", 404)
+
+
+def check_durability(server: Server) -> bool:
+    """Whether it could be seen that commits are on disk before the answer.
+
+    Raises CheckError when one is answered before. Needs strace and the permission to use it.
+    """
+    with _trace_syncs(_writers(server)) as trace:
+        if trace is None:
+            return False
+        for number in range(1, COMMITS + 1):
+            event = {**EVENT, "timestamp": f"2000-06-02T12:00:{number:02d}Z"}
+            _expect(server, "POST /events", 201, event)
+            if _syncs(trace) < number:
+                raise CheckError("answered before the event was on disk")
+    return True
+
+
+def _writers(server: Server) -> list[int]:
+    """The processes that may write an event to disk."""
+    if isinstance(server.database, PostgresDatabase):
+        return descendants(server.database.cluster.pid)
+    return descendants(server.pid)
+
+
+@contextmanager
+def _trace_syncs(pids: list[int]) -> Iterator[Path | None]:
+    """Yields the file into which strace writes each sync, None if it cannot be used."""
+    if shutil.which("strace") is None:
+        yield None
+        return
+    with tempfile.NamedTemporaryFile() as trace:
+        command = ["strace", "-f", "-e", "trace=fsync,fdatasync", "-o", trace.name]
+        command += [f"-p{pid}" for pid in pids]
+        strace = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        time.sleep(ATTACH_S)
+        try:
+            yield Path(trace.name) if strace.poll() is None else None
+        finally:
+            strace.terminate()
+            strace.wait()
+
+
+def _syncs(trace: Path) -> int:
+    """Syncs that have returned; strace writes a line before the process goes on."""
+    finished = r"(?:fsync|fdatasync)(?:\(| resumed).*= 0$"
+    return len(re.findall(finished, trace.read_text(), re.MULTILINE))
+
+
+def _expect(
+    server: Server,
+    request: str,
+    status: int,
+    body: dict[str, object] | None = None,
+    key: str | None = None,
+) -> None:
+    method, path = request.split()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    headers = {"x-api-key": key or server.key, "content-type": "application/json"}
+    sent = None
+    if body is not None:
+        sent = json.dumps({name: value for name, value in body.items() if value is not None})
+    connection.request(method, path, sent, headers)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    if answer.status != status:
+        raise CheckError(f"{request} {sent}: {answer.status} {text}, expected {status}")
+    if status == 201 and not json.loads(text)["id"]:
+        raise CheckError(f"{request}: no id in {text}")

@@ -1,0 +1,100 @@
+"""Load from wrk: 64 keep-alive connections, pinned away from the server."""
+
+import itertools
+import json
+import shutil
+import signal
+import statistics
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.processes import LOAD_CORES, pinned
+
+CONNECTIONS = 64
+SCRIPTS = Path(__file__).parent / "wrk"
+FIRST_SECOND = 978_307_200  # 2001-01-01, in seconds since 1970
+DAY_S = 86_400
+
+# Each run of POSTs has a day of its own, so no event is sent twice.
+_days: Iterator[int] = itertools.count()
+
+
+class LoadError(Exception):
+    """wrk is missing or did not finish."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run measured. `failed` counts answers other than 2xx, and none."""
+
+    requests: int
+    failed: int
+    seconds: float
+    median_ms: float
+    p99_ms: float
+
+    @property
+    def rate(self) -> float:
+        """Requests per second."""
+        return self.requests / self.seconds
+
+
+def median_rate(runs: list[Run]) -> float:
+    """Requests per second."""
+    return statistics.median(run.rate for run in runs)
+
+
+def median_latency(runs: list[Run]) -> float:
+    """Milliseconds: the median of the runs' medians."""
+    return statistics.median(run.median_ms for run in runs)
+
+
+def post_events(url: str, key: str, seconds: float) -> Run:
+    """POST new events for some seconds."""
+    return _wrk(f"{url}/events", "post.lua", seconds, key, _next_day(), "0")
+
+
+def post_count(url: str, key: str, count: int, seconds: float = 1800) -> Run:
+    """POST `count` new events, give or take one for each connection."""
+    return _wrk(f"{url}/events", "post.lua", seconds, key, _next_day(), str(count))
+
+
+def get_paths(url: str, key: str, paths: Path, seconds: float) -> Run:
+    """GET the paths listed in a file, one after the other and again."""
+    return _wrk(url, "get.lua", seconds, key, str(paths))
+
+
+def _next_day() -> str:
+    return str(FIRST_SECOND + next(_days) * DAY_S)
+
+
+def _wrk(url: str, script: str, seconds: float, *arguments: str) -> Run:
+    if shutil.which("wrk") is None:
+        raise LoadError("wrk is not installed (Debian: apt-get install wrk)")
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "--timeout", "10s"]
+    command += ["-s", script, url, "--", *arguments]
+    result = None
+    with subprocess.Popen(
+        pinned(command, LOAD_CORES), cwd=SCRIPTS, stdout=subprocess.PIPE, text=True
+    ) as wrk:
+        assert wrk.stdout is not None
+        for line in wrk.stdout:
+            if line == "ENOUGH\n":
+                wrk.send_signal(signal.SIGINT)  # the one way to end it and have its result
+            elif line.startswith("RESULT "):
+                result = _parse(json.loads(line.removeprefix("RESULT ")))
+    if result is None:
+        raise LoadError(f"wrk gave no result for {url}")
+    return result
+
+
+def _parse(result: dict[str, int]) -> Run:
+    return Run(
+        requests=result["requests"],
+        failed=result["not_2xx"] + result["broken"],
+        seconds=result["microseconds"] / 1e6,
+        median_ms=result["p50_us"] / 1e3,
+        p99_ms=result["p99_us"] / 1e3,
+    )

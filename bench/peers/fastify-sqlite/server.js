@@ -1,0 +1,33 @@
+// Fastify and better-sqlite3: node server.js, with DATABASE (a file) and PORT.
+import Database from 'better-sqlite3'
+import Fastify from 'fastify'
+import { uuidv7 } from 'uuidv7'
+import { options, routes } from '../fastify-routes.mjs'
+
+const db = new Database(process.env.DATABASE, { fileMustExist: true })
+db.pragma('journal_mode = WAL')
+db.pragma('synchronous = FULL') // every commit is on disk before it returns
+db.pragma('busy_timeout = 5000')
+
+const allKeys = db.prepare('SELECT hash, partner FROM api_keys')
+const oneCharger = db.prepare('SELECT body FROM chargers WHERE partner = ? AND id = ?').pluck()
+const insertEvent = db.prepare(`
+  INSERT INTO events (partner, id, type, charger_id, vehicle_id, state_of_charge, timestamp)
+  SELECT c.partner, @id, @type, c.id, v.id, @stateOfCharge, @timestamp
+    FROM chargers c JOIN vehicles v ON v.partner = c.partner
+   WHERE c.partner = @partner AND c.id = @chargerId AND v.id = @vehicleId`)
+
+const store = {
+  keys: () => allKeys.all(),
+  charger: (partner, id) => oneCharger.get(partner, id) ?? null,
+  // One statement outside BEGIN is one transaction.
+  addEvent (partner, event) {
+    const id = uuidv7()
+    const { changes } = insertEvent.run({ stateOfCharge: null, ...event, partner, id })
+    return changes === 1 ? id : null
+  }
+}
+
+const app = Fastify(options)
+app.register(routes, { store })
+await app.listen({ host: '127.0.0.1', port: Number(process.env.PORT) })

@@ -1,0 +1,55 @@
+"""Tether with one part replaced, to know what that part costs. Never used in production.
+
+    python -m bench.variants storage serve ...    POST /events is answered, nothing is stored
+    python -m bench.variants constant serve ...   GET /chargers/{id} answers a constant
+
+Everything else is the product: the same wiring, middleware, validation and server.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from falcon.asgi import Request, Response
+
+from tether import cli, wiring
+from tether.api.app import Application
+from tether.api.entities import EntityResource
+from tether.config import Settings
+from tether.metrics import Metrics
+from tether.model import Event
+from tether.store.store import Store
+
+ID = "01999999-9999-7999-9999-999999999999"
+CHARGER = b'{"id":"C0001","chargePowers":[11,22],"latitude":62.268302,"longitude":17.448415}'
+
+
+def replace_storage() -> None:
+    """POST /events: the call into the store answers at once."""
+    build = wiring.build_app
+
+    async def add(partner: int, event: Event) -> str:
+        return ID
+
+    def build_without_storage(store: Store, metrics: Metrics, settings: Settings) -> Application:
+        store.intake.add = add  # type: ignore[method-assign, assignment]
+        return build(store, metrics, settings)
+
+    wiring.build_app = build_without_storage
+
+
+def replace_reads() -> None:
+    """GET /chargers/{id}: the handler does nothing but answer."""
+
+    async def on_get(self: EntityResource[Any], req: Request, resp: Response, id: str) -> None:
+        resp.data = CHARGER
+
+    EntityResource.on_get = on_get  # type: ignore[method-assign]
+
+
+VARIANTS: dict[str, Callable[[], None]] = {"storage": replace_storage, "constant": replace_reads}
+
+
+if __name__ == "__main__":
+    VARIANTS[sys.argv.pop(1)]()
+    cli.main()
