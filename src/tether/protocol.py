@@ -54,8 +54,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        if self._reader_timer is not None:
-            self._reader_timer.cancel()
+        self._stop_reader_timer()
         if self._answering is not None:  # Uvicorn tells only the last of a pipeline
             self._answering.disconnected = True
         super().connection_lost(exc)
@@ -161,6 +160,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().pause_writing()
         self._watch_reader()
 
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():  # it took what there was: the next time counts anew
+            self._stop_reader_timer()
+
     def _close_if_idle(self) -> None:
         if self._is_idle():
             self._close()
@@ -224,6 +228,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         unread = self.transport.get_write_buffer_size()
         if unread and self._reader_timer is None:
             self._reader_timer = self.loop.call_later(READER_TIMEOUT_S, self._check_reader, unread)
+
+    def _stop_reader_timer(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
 
     def _check_reader(self, unread: int) -> None:
         self._reader_timer = None

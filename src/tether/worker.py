@@ -17,7 +17,10 @@ READY = b"ready\n"
 
 def main() -> None:
     """Reads its settings from standard input, and serves until told to stop or that input ends."""
-    settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=Settings)
+    line = sys.stdin.buffer.readline()
+    if not line:  # the supervisor was killed meanwhile
+        return
+    settings = msgspec.json.decode(line, type=Settings)
     logs.configure(level=settings.log_level, as_json=settings.log_format != "text")
     uvloop.run(_work(settings))
 

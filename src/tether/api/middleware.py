@@ -83,6 +83,8 @@ class Gate:
             return
         key = req.context.key = await self._keys.recognise(req.get_header("X-API-Key"))
         verdict = await self._limiter.take(key)
+        # Proxies know that Authorization makes an answer private, but not that x-api-key does.
+        resp.set_header("Cache-Control", "private, no-cache")
         resp.set_header(
             "RateLimit-Policy", f'"default";q={key.rate.requests};w={key.rate.window_s}'
         )

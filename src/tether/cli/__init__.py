@@ -14,14 +14,16 @@ INTERRUPTED = 130
 
 _EPILOG = """\b
 Examples:
-  tether demo                         try it: a server, a key, commands to paste
-  KEY=$(tether keys create acme)      a partner and its key
-  tether serve --port 8000            serve the API
-  tether check                        is everything as it should be?
+  tether demo                      try it: a server, a key, what to paste
+  KEY=$(tether keys create acme)   a partner and its key
+  tether serve --port 8000         serve the API
+  tether check                     is everything as it should be?
+  tether events follow             your events, as they come in
 
 \b
-All commands follow TETHER_DATABASE; every option of serve has a variable
-such as TETHER_PORT. More: docs/operations.md and docs/configuration.md.
+Commands for servers and keys follow TETHER_DATABASE, and every option of serve
+has a variable such as TETHER_PORT: docs/operations.md, docs/configuration.md.
+Those for your data follow TETHER_URL and TETHER_API_KEY: docs/cli.md.
 """
 
 
@@ -52,11 +54,18 @@ def main() -> None:
         status = _fail(f"The database cannot do this now: {error.__cause__ or error}.")
     except TetherError as error:
         status = _fail(error.message)
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing must be written when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("tether"):
+            raise
+        extra = "cli" if error.name in {"rich", "platformdirs"} else "server"
+        status = _fail(
+            f"This command needs {error.name}: pip install 'tether-partner-api[{extra}]'"
+        )
+    except BrokenPipeError:  # whoever read our output has gone
         status = 1
+        _forget_output()
     except OSError as error:
+        _forget_output()
         what = error.filename or "The output"
         status = _fail(f"{what} cannot be used: {error.strerror or error}.")
     sys.exit(status)
@@ -66,6 +75,11 @@ def _show_usage(error: click.ClickException) -> None:
     if isinstance(error, click.UsageError) and error.ctx is not None:
         path = error.ctx.command_path
         click.echo(f"{error.ctx.get_usage()}\nMore: {path} --help\n", err=True)
+
+
+def _forget_output() -> None:
+    """What is left of the output must not be tried again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(sentence: str, status: int = 1) -> int:

@@ -39,7 +39,7 @@ def demo(port: int, folder: Path) -> None:
     try:
         launch(settings, lambda url: _welcome(url, key, folder))
     except SetupError as error:
-        raise _explained(error, port) from error
+        raise _explained(error, port, folder) from error
     note(f"\nStopped. Data and key stay in {folder}.")
 
 
@@ -84,10 +84,15 @@ def _keep(key: str, file: Path) -> None:
     partial.replace(file)
 
 
-def _explained(error: SetupError, port: int) -> SetupError:
-    cause = error.__cause__
+def _explained(error: SetupError, port: int, folder: Path) -> SetupError:
+    other = port + 1 if port < 65535 else port - 1
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, BlockingIOError):  # the lock that a server has on its database
+        return SetupError(
+            f"A server runs on {folder} already: use that one, or stop it, or begin another with "
+            f"tether demo --data DIR --port {other}"
+        )
     if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
-        other = port + 1 if port < 65535 else port - 1
         return SetupError(f"Port {port} is in use; take another one: PORT={other} make run")
     return error
 

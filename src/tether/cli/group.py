@@ -1,17 +1,27 @@
 """Groups of commands whose help keeps our order and, at the top, has sections."""
 
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
 SECTIONS = {
     "Server": ("serve", "demo", "migrate", "check", "backup"),
     "Keys and partners": ("keys", "partners"),
-    "Data": ("replay",),
-}
+    "Your data": (
+        "chargers", "vehicles", "events", "import", "export", "simulate", "replay",
+    ),
+}  # fmt: skip
 """Each command is in the module of its name, or in the one that _MODULES says."""
 
-_MODULES = {"migrate": "database", "backup": "database"}
+_MODULES = {
+    "migrate": "database",
+    "backup": "database",
+    "chargers": "entities",
+    "vehicles": "entities",
+    "import": "importing",
+    "export": "exporting",
+}
 
 
 class OrderedGroup(click.Group):
@@ -31,7 +41,8 @@ class SectionedGroup(click.Group):
         if cmd_name not in self.list_commands(ctx):
             return None
         module = import_module(f"tether.cli.{_MODULES.get(cmd_name, cmd_name)}")
-        command = getattr(module, cmd_name)
+        # A command that Python has a word for is named `import_` there.
+        command = getattr(module, cmd_name + "_" * iskeyword(cmd_name))
         assert isinstance(command, click.Command)
         return command
 

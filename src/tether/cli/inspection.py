@@ -163,7 +163,7 @@ def _folder(folder: Path) -> Iterator[Finding]:
     if free < TOO_LITTLE_SPACE:
         yield problem("disk", text, "Writes will fail soon: make room.")
     elif free < LITTLE_SPACE:
-        yield warning("disk", text, "A million events take about 0.6 GB.")
+        yield warning("disk", text, "A million events take about 0.5 GB.")
     else:
         yield ok("disk", text)
 
@@ -227,10 +227,14 @@ def _port(host: str, port: int) -> Finding:
     except OSError as error:
         answer = _who_answers(host, port)
         if answer is None:
-            return problem("port", f"{host} port {port}: {error.strerror}.",
+            return problem("port", f"{host} port {port}: {_reason(error)}.",
                            "Choose another with --port (TETHER_PORT).")  # fmt: skip
         return answer
     return ok("port", f"{port} on {host} is free." if port else "Any free one.")
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _who_answers(host: str, port: int) -> Finding | None:

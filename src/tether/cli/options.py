@@ -105,6 +105,19 @@ class OriginsType(click.ParamType[tuple[str, ...]]):
         return origins
 
 
+class RedisType(click.ParamType[str]):
+    """A Redis URL, or nothing."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        text = str(value).strip()
+        if text and not text.startswith(("redis://", "rediss://", "unix://")):
+            # What was given may hold a password.
+            self.fail("it must begin with redis://, rediss:// or unix://.", param, ctx)
+        return text
+
+
 database_option = click.option(
     "--database",
     type=DatabaseType(),

@@ -2,7 +2,7 @@
 
 import click
 
-from tether.cli.options import MetricsType, OriginsType, WholeNumber, database_option
+from tether.cli.options import MetricsType, OriginsType, RedisType, WholeNumber, database_option
 from tether.config import Settings
 
 
@@ -33,9 +33,10 @@ from tether.config import Settings
 @click.option("--pool-size", default=8, envvar="TETHER_POOL_SIZE", show_default=True,
               show_envvar=True, type=WholeNumber(1, 1000), metavar="N",
               help="Connections to PostgreSQL of each worker.")  # fmt: skip
-@click.option("--redis", default="", envvar="TETHER_REDIS", show_envvar=True, metavar="URL",
-              help="Redis or Valkey that shares the rate limits of all workers and nodes, such as "
-              "redis://host:6379/0.  [default: each worker limits its share]")  # fmt: skip
+@click.option("--redis", default="", type=RedisType(), envvar="TETHER_REDIS", show_envvar=True,
+              metavar="URL", help="Redis or Valkey that shares the rate limits of all workers and "
+              "nodes, such as redis://host:6379/0.  [default: each worker limits its share]",
+              )  # fmt: skip
 def serve(
     database: str,
     host: str,

@@ -27,17 +27,16 @@ class Dialect:
     number_tables: tuple[str, ...]
     """Where `event_numbers` keeps the counters of the partners."""
 
-    forget_numbers: str
-    """Deletes what is kept of a partner for `event_numbers`; empty where that is nothing."""
-
 
 SQLITE = Dialect(
     name="sqlite",
     text="TEXT",
     clustered="WITHOUT ROWID",
-    event_numbers="SELECT coalesce(max(seq), 0) FROM events WHERE partner = $1 AND $3 > 0",
+    event_numbers=(
+        "SELECT coalesce((SELECT seq FROM events WHERE partner = $1 ORDER BY seq DESC LIMIT 1), 0) "
+        "WHERE $3 > 0"
+    ),
     number_tables=(),
-    forget_numbers="",
 )
 
 POSTGRES = Dialect(
@@ -50,5 +49,4 @@ POSTGRES = Dialect(
         "DO UPDATE SET seq = event_heads.seq + $3 RETURNING seq - $3"
     ),
     number_tables=("event_heads",),
-    forget_numbers="DELETE FROM event_heads WHERE partner = $1",
 )

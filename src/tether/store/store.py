@@ -205,8 +205,6 @@ class Store:
             progress(erased)
             await asyncio.sleep(time.monotonic() - began)
         await self._erase_entities(partner)
-        if forget_numbers := self._engine.dialect.forget_numbers:
-            await self._engine.write(forget_numbers, partner.id)
         await self._engine.write(queries.ERASE_PARTNER, partner.id)
 
     async def _erase_entities(self, partner: Partner) -> None:

@@ -56,8 +56,9 @@ CREATE TABLE events (
 ) {clustered};
 
 CREATE UNIQUE INDEX events_by_id ON events (partner, id);
+-- Time comes first, as that is nearly the order of arrival: new entries go to the end of the index,
+-- not all over it, and windows of time are found in it too.
 CREATE UNIQUE INDEX events_by_identity
-    ON events (partner, vehicle_id, at_ms, type, charger_id, stamp);
+    ON events (partner, at_ms, vehicle_id, type, charger_id, stamp);
 CREATE INDEX events_of_charger ON events (partner, charger_id, seq);
 CREATE INDEX events_of_vehicle ON events (partner, vehicle_id, seq);
-CREATE INDEX events_by_time ON events (partner, at_ms, seq);
