@@ -1,0 +1,110 @@
+"""What can be asked about chargers and vehicles: one set of scripts for both."""
+
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from tether import model
+from tether.client.errors import PreconditionFailed
+from tether.client.exchange import (
+    Answer,
+    Patience,
+    Request,
+    Script,
+    exchange,
+    next_cursor,
+    path,
+    read,
+    with_query,
+)
+from tether.client.models import Charger, Event, Saved, Vehicle
+from tether.client.values import entity_id, exact, patch_of
+from tether.model import to_json
+
+E = TypeVar("E", Charger, Vehicle)
+M = TypeVar("M", Charger, Vehicle, Event)
+
+
+class Pages(Generic[M]):
+    """The pages of a list, one after the other, until there is no more."""
+
+    def __init__(self, kind: type[M], patience: Patience, target: str, **query: Any) -> None:
+        self._kind: type[M] = kind
+        self._patience = patience
+        self._target = target
+        self._query = query
+        self.more = True
+
+    def next(self) -> Script[list[M]]:
+        """The next page."""
+        request = Request("GET", with_query(self._target, **self._query))
+        answer = yield from exchange(request, self._patience, 200)
+        page = read(list[self._kind], answer, request)  # type: ignore[name-defined]
+        self._query["cursor"] = cursor = next_cursor(answer)
+        # A list of events has a link at its end too, for what is to come: a short page is the last,
+        # else a list would never end while others write.
+        self.more = cursor is not None and len(page) >= self._query["limit"]
+        return page
+
+
+class EntityCalls(Generic[E]):
+    """Scripts for chargers, or for vehicles."""
+
+    def __init__(self, kind: type[E], patience: Patience) -> None:
+        self._kind: type[E] = kind
+        self._patience = patience
+        self._list = f"/{kind.__name__.lower()}s"
+
+    def put(self, entity: model.Charger | model.Vehicle, if_match: str | None) -> Script[Saved]:
+        """Creates or replaces."""
+        entity = exact(entity)
+        request = Request("PUT", self._path(entity.id), to_json(entity), _condition(if_match))
+        try:
+            answer = yield from exchange(request, self._patience, 200, 201)
+        except PreconditionFailed as error:
+            # An earlier try, whose answer was lost, may have made the version a new one.
+            if not error.unsure:
+                raise
+            stored, etag = yield from self.get_with_etag(entity.id)
+            if not _same(stored, entity):
+                raise error from None
+            return Saved(created=False, etag=etag)
+        return _saved(answer)
+
+    def patch(self, entity: str, changes: Mapping[str, Any], if_match: str | None) -> Script[Saved]:
+        """Changes some members."""
+        body = patch_of(self._kind, changes)
+        request = Request("PATCH", self._path(entity), body, _condition(if_match))
+        answer = yield from exchange(request, self._patience, 200)
+        return _saved(answer)
+
+    def get(self, entity: str) -> Script[E]:
+        """The charger or vehicle of this id."""
+        found, _ = yield from self.get_with_etag(entity)
+        return found
+
+    def get_with_etag(self, entity: str) -> Script[tuple[E, str]]:
+        """The charger or vehicle of this id, and its version."""
+        request = Request("GET", path(self._list[1:], entity))
+        answer = yield from exchange(request, self._patience, 200)
+        return read(self._kind, answer, request), answer.headers.get("etag", "")
+
+    def pages(self, page_size: int) -> Pages[E]:
+        """All of them, in order of their ids."""
+        return Pages(self._kind, self._patience, self._list, limit=page_size)
+
+    def _path(self, entity: str) -> str:
+        return path(self._list[1:], entity_id("id", entity))
+
+
+def _condition(if_match: str | None) -> dict[str, str]:
+    return {} if if_match is None else {"If-Match": if_match}
+
+
+def _saved(answer: Answer) -> Saved:
+    return Saved(created=answer.status == 201, etag=answer.headers.get("etag", ""))
+
+
+def _same(stored: msgspec.Struct, sent: msgspec.Struct) -> bool:
+    return msgspec.structs.asdict(stored) == msgspec.structs.asdict(sent)

@@ -1,0 +1,125 @@
+"""What can go wrong for a user of the SDK, by its meaning.
+
+These are not the errors of `tether.errors`: those are what the server says to itself, without HTTP;
+these are what came over the wire. They share the root, so that who calls both catches both.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tether import errors
+
+if TYPE_CHECKING:
+    from tether.client.events import BulkResult
+    from tether.client.models import Event
+
+_PARAMETER = re.compile(r"Parameter \{(.+?)\} is invalid\.")
+
+
+class TetherError(errors.TetherError):
+    """Base of all errors of the SDK.
+
+    `status` is that of the HTTP answer, None if there was none; `request_id` finds the request in
+    the server's log. An error of `events.post` has the `event` as it was sent, with its timestamp:
+    to try again later without reporting it twice, post that one. An error of `events.bulk` has in
+    `results` what is known of the events which were taken from the input; those without an id have
+    their `event` too.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, request_id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.request_id = request_id
+        self.event: Event | None = None
+        self.results: Sequence[BulkResult] = ()
+
+    def __str__(self) -> str:
+        known = (("status", self.status), ("request", self.request_id))
+        found = ", ".join(f"{name} {value}" for name, value in known if value is not None)
+        return f"{self.message} ({found})" if found else self.message
+
+
+class Forbidden(TetherError):
+    """The key is missing, unknown, expired or revoked, or may not write (403)."""
+
+
+class NotFound(TetherError):
+    """There is no such charger, vehicle or event (404)."""
+
+
+class Invalid(TetherError):
+    """A value that must not be so (400). The SDK itself raises it for what it cannot send."""
+
+    @property
+    def parameter(self) -> str | None:
+        """The name of the member or parameter as the API spells it, such as `stateOfCharge`."""
+        match = _PARAMETER.match(self.message)
+        return match[1] if match else None
+
+
+class Conflict(TetherError):
+    """The charger or vehicle of an event is unknown, or it contradicts a recorded one (409)."""
+
+
+class PreconditionFailed(TetherError):
+    """The entity has not the version that `if_match` names (412).
+
+    `unsure` is true if the answer to an earlier try was lost: that one may have been carried out,
+    which then is why the version is another now. Get the entity to see.
+    """
+
+    unsure = False
+
+
+class TooLarge(TetherError):
+    """The body is larger than what the server accepts (413)."""
+
+
+class RateLimited(TetherError):
+    """The key has used up its requests for the moment (429), and the retries did not help.
+
+    `retry_after` is how many seconds the server said to wait, None if it did not say.
+    """
+
+    retry_after: float | None = None
+
+
+class Unavailable(TetherError):
+    """No answer, or one that says to come back later (408, 502 to 504), and retries did not help.
+
+    Whether a write was carried out is not known; it can be sent again without harm.
+    `retry_after` is how many seconds the server said to wait, None if it did not say.
+    """
+
+    retry_after: float | None = None
+
+
+class UnexpectedAnswer(TetherError):
+    """Not an answer of this API: a wrong URL, something in between, or a bug in the server."""
+
+
+class OutboxError(TetherError):
+    """The file of the outbox cannot be used: the disk is full, it is read-only, it is no outbox."""
+
+
+OF_STATUS: dict[int, type[TetherError]] = {
+    400: Invalid,
+    403: Forbidden,
+    404: NotFound,
+    408: Unavailable,
+    409: Conflict,
+    412: PreconditionFailed,
+    413: TooLarge,
+    429: RateLimited,
+    502: Unavailable,
+    503: Unavailable,
+    504: Unavailable,
+}
+
+
+def invalid(parameter: str, hint: str) -> Invalid:
+    """What the SDK says of a value that cannot be sent, in the words of the server."""
+    return Invalid(f"Parameter {{{parameter}}} is invalid. {hint}", status=400)

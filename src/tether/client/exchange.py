@@ -1,0 +1,204 @@
+"""The SDK's logic without input and output: scripts that say what to do and are told the outcome.
+
+A script is a generator. It yields a Request and is sent the Answer, or Lost if there was none; it
+yields a Pause when it wants to wait. The two clients (sync.py, aio.py) do what scripts say, one
+blocking and one awaiting, and decide nothing.
+"""
+
+import random
+import re
+import secrets
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from itertools import count
+from logging import getLogger
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
+
+import msgspec
+
+from tether.client.errors import (
+    OF_STATUS,
+    PreconditionFailed,
+    RateLimited,
+    TetherError,
+    Unavailable,
+    UnexpectedAnswer,
+)
+
+log = getLogger("tether.client")
+
+T = TypeVar("T")
+AGAIN_LATER = frozenset({408, 429, 502, 503, 504})
+NOT_DONE = frozenset({408, 429})  # of these: what certainly was not carried out
+_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request; every try of it carries the same id. `target` is percent-encoded."""
+
+    method: str
+    target: str
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server said. `unsure`: an earlier try may have been carried out too."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    unsure: bool = False
+
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds that it says to wait, given as a number or as a date."""
+        text = self.headers.get("retry-after", "").strip()
+        if re.fullmatch(r"[0-9]{1,9}", text):
+            return float(text)
+        try:
+            moment = parsedate_to_datetime(text)
+            return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+        except (TypeError, ValueError):  # no date, or one without a zone
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """There was no answer: no connection, a broken one, or a time-out.
+
+    `sent`: the request may have come to the server. `final`: it makes no sense to try again.
+    """
+
+    reason: str
+    sent: bool = True
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait that long before going on."""
+
+    seconds: float
+
+
+Script: TypeAlias = Generator[Request | Pause, Answer | Lost | None, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often to try again, and how long to wait before: exponentially longer, full jitter."""
+
+    retries: int
+    base_s: float = 0.25
+    cap_s: float = 15.0
+    longest_s: float = 60.0  # whoever is told to wait longer is told so, and not kept waiting
+
+    def pause(self, failures: int, retry_after: float | None) -> float | None:
+        """The seconds to wait after that many failures in a row; None to give up."""
+        if failures > self.retries or (retry_after or 0) > self.longest_s:
+            return None
+        return self.backoff(failures, retry_after)
+
+    def backoff(self, failures: int, retry_after: float | None) -> float:
+        """The seconds to wait after that many failures in a row; the server's wish comes first."""
+        spread = min(self.cap_s, self.base_s * 2 ** min(failures - 1, 30))
+        return (retry_after or 0) + random.uniform(0, spread)  # noqa: S311 - nothing secret
+
+
+NO_PATIENCE = Patience(0)
+
+
+def exchange(request: Request, patience: Patience, *expected: int) -> Script[Answer]:
+    """Sends until there is an answer of an expected status. Raises what another one means."""
+    unsure = False
+    for failures in count(1):
+        outcome = yield request
+        assert isinstance(outcome, Answer | Lost)
+        if isinstance(outcome, Answer) and outcome.status not in AGAIN_LATER:
+            answer = replace(outcome, unsure=unsure)
+            if answer.status not in expected:
+                raise error_of(answer, request)
+            return answer
+        error = error_of(outcome, request)
+        assert isinstance(error, RateLimited | Unavailable)
+        seconds = patience.pause(failures, error.retry_after)
+        if seconds is None or (isinstance(outcome, Lost) and outcome.final):
+            raise error
+        unsure = unsure or _may_be_done(outcome)
+        log.info("%s %s: %s; again in %.2f s", request.method, request.target, error, seconds)
+        yield Pause(seconds)
+    raise AssertionError
+
+
+def _may_be_done(outcome: Answer | Lost) -> bool:
+    return outcome.sent if isinstance(outcome, Lost) else outcome.status not in NOT_DONE
+
+
+def error_of(outcome: Answer | Lost, request: Request) -> TetherError:
+    """What this answer, or that there is none, means."""
+    if isinstance(outcome, Lost):
+        return Unavailable(outcome.reason, request_id=request.id)
+    status, message = outcome.status, _message_of(outcome.body)
+    kind = OF_STATUS.get(status, UnexpectedAnswer)
+    if message is None and status not in AGAIN_LATER:
+        kind = UnexpectedAnswer
+    error = kind(
+        message or f"{request.method} {request.target} was answered with status {status}.",
+        status=status,
+        request_id=outcome.headers.get("x-request-id", request.id),
+    )
+    if isinstance(error, RateLimited | Unavailable):
+        error.retry_after = outcome.retry_after
+    if isinstance(error, PreconditionFailed):
+        error.unsure = outcome.unsure
+    return error
+
+
+def _message_of(body: bytes) -> str | None:
+    """The message, if the body is an error of this API."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    message = found.get("message") if isinstance(found, dict) else None
+    return message if isinstance(message, str) else None
+
+
+def read(kind: type[T], answer: Answer, request: Request) -> T:
+    """The body of an answer. Raises UnexpectedAnswer if it is not what the API promises."""
+    try:
+        return msgspec.json.decode(answer.body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnexpectedAnswer(
+            f"The answer to {request.method} {request.target} is not one of this API: {error}.",
+            status=answer.status,
+            request_id=answer.headers.get("x-request-id", request.id),
+        ) from None
+
+
+def next_cursor(answer: Answer) -> str | None:
+    """The cursor in the link to the next page. Only that: the link's host is not asked."""
+    match = _NEXT.search(answer.headers.get("link", ""))
+    found = parse_qs(urlsplit(match[1]).query).get("cursor") if match else None
+    return found[0] if found else None
+
+
+def path(*segments: str) -> str:
+    """The path of these segments. An id that no entity can have stays one segment."""
+    return "".join(
+        "/" + (quote(segment, safe="") if segment.strip(".") else "%2E" * len(segment))
+        for segment in segments
+    )
+
+
+def with_query(target: str, **parameters: Any) -> str:
+    """The path with those parameters that are not None."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return f"{target}?{urlencode(given, quote_via=quote, safe='')}" if given else target

@@ -1,0 +1,109 @@
+"""Charger, Vehicle and Event: the server's own classes, more easily made.
+
+Whoever makes one may give any kind of number, any iterable of powers, a datetime. A type checker
+sees that here; at run time these are the classes of `tether.model`. A model holds what it was given
+until it is sent; one that came from the server has Decimals and text.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict
+
+from tether import model
+from tether.model import EventType
+
+__all__ = ["Charger", "Event", "EventType", "Saved", "Vehicle"]
+
+Number: TypeAlias = int | float | str | Decimal
+Instant: TypeAlias = datetime | str
+
+if TYPE_CHECKING:
+
+    class Charger(model.Charger, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+        """A charger. Powers in kW, coordinates in degrees."""
+
+        def __init__(
+            self,
+            *,
+            id: str,
+            charge_powers: Iterable[Number] = (),
+            charge_power_min: Number | None = None,
+            charge_power_max: Number | None = None,
+            discharge_powers: Iterable[Number] = (),
+            discharge_power_min: Number | None = None,
+            discharge_power_max: Number | None = None,
+            latitude: Number | None = None,
+            longitude: Number | None = None,
+        ) -> None: ...
+
+    class Vehicle(model.Vehicle, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+        """A vehicle. Capacity in kWh, powers in kW."""
+
+        def __init__(
+            self,
+            *,
+            id: str,
+            charge_capacity: Number,
+            charge_powers: Iterable[Number] = (),
+            charge_power_min: Number | None = None,
+            charge_power_max: Number | None = None,
+            discharge_powers: Iterable[Number] = (),
+            discharge_power_min: Number | None = None,
+            discharge_power_max: Number | None = None,
+        ) -> None: ...
+
+    class Event(model.Event, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+        """An event. State of charge in %, power in kW, energy in kWh, time in seconds."""
+
+        def __init__(
+            self,
+            *,
+            id: str | None = None,
+            type: EventType | str,
+            charger_id: str,
+            vehicle_id: str,
+            state_of_charge: Number | None = None,
+            charge_power: Number | None = None,
+            charged_energy: Number | None = None,
+            charged_time: Number | None = None,
+            timestamp: Instant | None = None,
+        ) -> None: ...
+
+else:
+    Charger, Vehicle, Event = model.Charger, model.Vehicle, model.Event
+
+
+class PowerChanges(TypedDict, total=False):
+    """What PATCH can change of chargers and vehicles alike; None removes."""
+
+    charge_powers: Iterable[Number] | None
+    charge_power_min: Number | None
+    charge_power_max: Number | None
+    discharge_powers: Iterable[Number] | None
+    discharge_power_min: Number | None
+    discharge_power_max: Number | None
+
+
+class ChargerChanges(PowerChanges, total=False):
+    """What PATCH can change of a charger; None removes."""
+
+    latitude: Number | None
+    longitude: Number | None
+
+
+class VehicleChanges(PowerChanges, total=False):
+    """What PATCH can change of a vehicle; None removes."""
+
+    charge_capacity: Number
+
+
+class Saved(NamedTuple):
+    """What became of a PUT or PATCH.
+
+    `created` is of the try that was answered: if the answer to an earlier one was lost, that may
+    have created what this one replaced. `etag` is the version's, for `if_match`.
+    """
+
+    created: bool
+    etag: str

@@ -1,0 +1,183 @@
+"""The outbox: events are on the disk first, and on the server as soon as the network allows."""
+
+import threading
+import time
+from collections.abc import Sequence
+from logging import getLogger
+from os import PathLike
+from types import TracebackType
+
+from tether import model
+from tether.client.errors import Conflict, Invalid, TooLarge
+from tether.client.events import BulkResult, EventCalls, come_back
+from tether.client.exchange import NO_PATIENCE, Patience
+from tether.client.outbox_file import OutboxFile, RefusedEvent, WaitingEvent
+from tether.client.stamps import Stamps
+from tether.client.sync import Client
+from tether.client.values import sendable
+
+log = getLogger("tether.client.outbox")
+
+MOST_AT_ONCE = 1000
+LOOK_S = 1.0  # how often to look for what other processes have put
+_LOOK_CLOSELY_S = 0.02
+_REFUSED_ALONE = (Invalid, Conflict, TooLarge)
+
+
+class Outbox:
+    """Stores events in a file and delivers them in order in the background, each exactly once.
+
+    Any number of threads and processes may put into the same file; one of them delivers at a time.
+    What waits when it is closed, or its process killed, is delivered by the next one that is opened
+    on the file. The client stays open: it is not the outbox's to close.
+    """
+
+    def __init__(self, path: str | PathLike[str], client: Client) -> None:
+        self._file = OutboxFile(path)
+        self._client = client
+        self._calls = EventCalls(NO_PATIENCE, Stamps())
+        self._patience = Patience(0, base_s=0.25, cap_s=30.0)
+        self._failures = 0
+        self._error: Exception | None = None
+        self._put = threading.Event()
+        self._hurry = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="tether-outbox", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Outbox":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def put(self, event: model.Event) -> model.Event:
+        """Stores an event and returns it, with its timestamp, when it is safe on the disk.
+
+        One without a timestamp happens now. Raises Invalid, and OutboxError if it is not stored,
+        for example because the disk is full.
+        """
+        stored = self._file.put(sendable(event))
+        self._put.set()
+        return stored
+
+    @property
+    def depth(self) -> int:
+        """How many events wait for delivery."""
+        return self._file.depth()
+
+    @property
+    def error(self) -> Exception | None:
+        """What keeps the events from being delivered at the moment, such as Forbidden; or None."""
+        return self._error
+
+    @property
+    def refused(self) -> list[RefusedEvent]:
+        """The events that the server refused for good, with the reasons. They are kept."""
+        return self._file.refused()
+
+    def requeue(self, refused: RefusedEvent) -> bool:
+        """Delivers a refused event again, after all that waits. False if it is not there."""
+        found = self._file.requeue(refused.number)
+        self._put.set()
+        return found
+
+    def delete(self, refused: RefusedEvent) -> bool:
+        """Deletes a refused event. False if it is not there."""
+        return self._file.delete(refused.number)
+
+    def flush(self, timeout: float) -> bool:
+        """Waits until all that was put so far is delivered or refused; False if it takes longer.
+
+        Makes a delivery that waits for a better time try at once.
+        """
+        end, last = time.monotonic() + timeout, self._file.last()
+        self._put.set()
+        self._hurry.set()
+        while self._file.waits_until(last):
+            if time.monotonic() >= end or not self._thread.is_alive():
+                return False
+            time.sleep(_LOOK_CLOSELY_S)
+        return True
+
+    def close(self) -> None:
+        """Ends the delivery, after the request under way. What waits stays in the file."""
+        self._closing = True
+        self._put.set()
+        self._hurry.set()
+        self._thread.join()
+        self._file.close()
+
+    # The background ------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while not self._closing:
+            self._put.clear()
+            self._hurry.clear()
+            try:
+                self._deliver_all()
+            except Exception as error:  # whatever it is: the events stay, and are tried again
+                self._report(error)
+                retry_after = getattr(error, "retry_after", None)
+                self._wait(self._hurry, self._patience.backoff(self._failures, retry_after))
+            else:
+                self._wait(self._put, LOOK_S)
+
+    def _wait(self, signal: threading.Event, seconds: float) -> None:
+        if not self._closing:
+            signal.wait(seconds)
+
+    def _deliver_all(self) -> None:
+        """Delivers until nothing waits. Raises whatever keeps it from that."""
+        with self._file.turn() as mine:
+            while mine and not self._closing:
+                batch = self._file.oldest(MOST_AT_ONCE)
+                if batch:
+                    self._deliver(batch)
+                self._failures, self._error = 0, None
+                if not batch:
+                    return
+
+    def _deliver(self, batch: list[WaitingEvent]) -> None:
+        results, retry_after = self._send(batch)
+        delivered, refused, later = [], [], None
+        for waiting, result in zip(batch, results, strict=True):
+            if result.ok:
+                delivered.append(waiting.number)
+            elif _is_final(result):
+                refused.append((waiting, result.status or 0, result.message or ""))
+            else:
+                later = later or result
+        self._file.settle(delivered, refused)
+        if delivered:
+            self._failures = 0
+        for waiting, status, message in refused:
+            log.warning("Event %d was refused with status %d: %s", waiting.number, status, message)
+        if later:
+            raise come_back(later, retry_after)
+
+    def _send(self, batch: list[WaitingEvent]) -> tuple[Sequence[BulkResult], float]:
+        if len(batch) == 1:
+            event = batch[0].event
+            try:
+                return [BulkResult(event, 201, self._client.run(self._calls.post(event)))], 0
+            except _REFUSED_ALONE:
+                pass  # ask once more below: only what says so of this very event is a refusal
+        return self._client.run(self._calls.bulk_once([waiting.event for waiting in batch]))
+
+    def _report(self, error: Exception) -> None:
+        self._failures += 1
+        if self._error is None or type(error) is not type(self._error):
+            log.warning("Delivery is interrupted, the events are kept: %s", error)
+        self._error = error
+
+
+def _is_final(result: BulkResult) -> bool:
+    """Whether the server will never take it: it is wrong, or contradicts what is recorded."""
+    status = result.status or 0
+    return 400 <= status < 500 and status not in (408, 429)

@@ -1,0 +1,229 @@
+"""The file of an outbox: what waits, what was refused, the last stamp of each vehicle.
+
+A rollback journal, not a write-ahead log: the SQLite that comes with Python may be one that damages
+a database with a log and several connections (fixed in 3.51.3). With TRUNCATE and FULL a commit is
+on the disk when it returns.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from os import PathLike, fspath
+
+import msgspec
+
+from tether import model
+from tether.client.errors import OutboxError
+from tether.client.models import Event
+from tether.client.stamps import next_stamp, now_ms
+from tether.model import to_json
+
+VERSION = 1
+BUSY_S = 30.0
+
+_SCHEMA = (
+    # The number is the order of delivery; it is never used again.
+    "CREATE TABLE waiting (number INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL)",
+    """
+    CREATE TABLE refused (
+        number INTEGER PRIMARY KEY,
+        body TEXT NOT NULL,
+        status INTEGER NOT NULL,
+        message TEXT NOT NULL,
+        at_ms INTEGER NOT NULL
+    )
+    """,
+    "CREATE TABLE stamps (vehicle_id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
+    f"PRAGMA user_version = {VERSION}",
+)
+_STAMP = """
+INSERT INTO stamps VALUES (?, ?) ON CONFLICT (vehicle_id) DO UPDATE SET at_ms = excluded.at_ms
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingEvent:
+    """An event that is to be delivered."""
+
+    number: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedEvent:
+    """An event that the server refused for good, and why. `number` names it in the outbox."""
+
+    number: int
+    event: Event
+    status: int
+    message: str
+    refused_at: datetime
+
+
+class OutboxFile:
+    """One connection to the file; may be used by many threads. Raises OutboxError."""
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._path = fspath(path)
+        self._mutex = threading.RLock()
+        with self._errors():
+            self._db = _connect(self._path, BUSY_S)
+        try:
+            self._prepare()
+            with self._errors():
+                self._turn = _connect(f"{self._path}-turn", 0)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._mutex:
+            self._turn.close()
+            self._db.close()
+
+    def put(self, event: model.Event) -> model.Event:
+        """Stores an event, stamped if it was not, and returns it when it is on the disk."""
+        with self._transaction() as db:
+            if event.timestamp is None:
+                vehicle = event.vehicle_id
+                last = db.execute("SELECT at_ms FROM stamps WHERE vehicle_id = ?", (vehicle,))
+                stamp = next_stamp(now_ms(), next(last, (0,))[0])
+                db.execute(_STAMP, (vehicle, stamp))
+                event = event.stamped(stamp)
+            db.execute("INSERT INTO waiting (body) VALUES (?)", (to_json(event).decode(),))
+        return event
+
+    def oldest(self, most: int) -> list[WaitingEvent]:
+        """The events that are to be delivered first."""
+        with self._reading() as db:
+            rows = db.execute("SELECT number, body FROM waiting ORDER BY number LIMIT ?", (most,))
+            return [WaitingEvent(number, _event(body)) for number, body in rows]
+
+    def settle(
+        self, delivered: Sequence[int], refused: Sequence[tuple[WaitingEvent, int, str]]
+    ) -> None:
+        """Forgets what was delivered and sets aside what was refused, at once."""
+        gone = [*delivered, *(waiting.number for waiting, _, _ in refused)]
+        if not gone:
+            return
+        with self._transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?, ?)",
+                [
+                    (waiting.number, to_json(waiting.event).decode(), status, message, now_ms())
+                    for waiting, status, message in refused
+                ],
+            )
+            db.executemany("DELETE FROM waiting WHERE number = ?", [(number,) for number in gone])
+
+    def depth(self) -> int:
+        """How many events wait."""
+        with self._reading() as db:
+            return int(db.execute("SELECT count(*) FROM waiting").fetchone()[0])
+
+    def last(self) -> int:
+        """The number of the event that was put last."""
+        with self._reading() as db:
+            found = db.execute("SELECT max(number) FROM waiting").fetchone()[0]
+            return int(found or 0)
+
+    def waits_until(self, number: int) -> bool:
+        """Whether anything up to this number still waits."""
+        with self._reading() as db:
+            row = db.execute("SELECT 1 FROM waiting WHERE number <= ? LIMIT 1", (number,))
+            return row.fetchone() is not None
+
+    def refused(self) -> list[RefusedEvent]:
+        """What the server refused for good, in order."""
+        with self._reading() as db:
+            rows = db.execute("SELECT * FROM refused ORDER BY number").fetchall()
+        return [
+            RefusedEvent(
+                number, _event(body), status, message, datetime.fromtimestamp(at_ms / 1000, UTC)
+            )
+            for number, body, status, message, at_ms in rows
+        ]
+
+    def requeue(self, number: int) -> bool:
+        """Puts a refused event behind all that waits. Whether there was one."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO waiting (body) SELECT body FROM refused WHERE number = ?", (number,)
+            )
+            return db.execute("DELETE FROM refused WHERE number = ?", (number,)).rowcount > 0
+
+    def delete(self, number: int) -> bool:
+        """Deletes a refused event. Whether there was one."""
+        with self._transaction() as db:
+            return db.execute("DELETE FROM refused WHERE number = ?", (number,)).rowcount > 0
+
+    @contextmanager
+    def turn(self) -> Iterator[bool]:
+        """Whether it is our turn to deliver: nobody else does, in no process, while this lasts.
+
+        It is a lock of SQLite on a file beside this one, so it ends with the process that has it.
+        """
+        with self._errors():
+            try:
+                self._turn.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    raise
+                mine = False
+            else:
+                mine = True
+        try:
+            yield mine
+        finally:
+            if mine:
+                self._turn.execute("ROLLBACK")
+
+    def _prepare(self) -> None:
+        with self._errors():
+            self._db.execute("PRAGMA journal_mode = TRUNCATE")
+            self._db.execute("PRAGMA synchronous = FULL")
+        with self._transaction() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                raise OutboxError(f"The outbox {self._path} was made by a newer version of Tether.")
+            if version == VERSION:
+                return
+            if db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+                raise OutboxError(f"The file {self._path} is a database, but no outbox.")
+            for statement in _SCHEMA:
+                db.execute(statement)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._reading() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._mutex, self._errors():
+            yield self._db
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise OutboxError(f"The outbox {self._path} cannot be used: {error}.") from error
+
+
+def _connect(path: str, busy_s: float) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
+
+
+def _event(body: str) -> Event:
+    return msgspec.json.decode(body, type=Event)

@@ -1,0 +1,47 @@
+"""The timestamps that the SDK gives to events which have none."""
+
+import threading
+import time
+from collections.abc import Callable
+
+STEP_BACK_MS = 60_000
+_MANY = 10_000
+
+
+def now_ms() -> int:
+    """The clock of this machine, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def next_stamp(now: int, last: int) -> int:
+    """An instant for the next event of a vehicle whose last one was stamped `last`.
+
+    It is later than that, so that no two are taken for one event and their order shows; but a clock
+    that was corrected by more than a minute is believed.
+    """
+    return last + 1 if now <= last < now + STEP_BACK_MS else now
+
+
+class Stamps:
+    """Strictly increasing timestamps for each vehicle; may be used by many threads."""
+
+    def __init__(self, clock: Callable[[], int] = now_ms) -> None:
+        self._clock = clock
+        self._last: dict[str, int] = {}
+        self._most = _MANY
+        self._mutex = threading.Lock()
+
+    def next(self, vehicle_id: str) -> int:
+        """The instant (ms since 1970) of an event of this vehicle that happens now."""
+        with self._mutex:
+            now = self._clock()
+            stamp = self._last[vehicle_id] = next_stamp(now, self._last.get(vehicle_id, 0))
+            if len(self._last) > self._most:
+                self._forget(now)
+            return stamp
+
+    def _forget(self, now: int) -> None:
+        """Drops what is so long ago that it cannot matter any more."""
+        recent = now - STEP_BACK_MS
+        self._last = {vehicle: last for vehicle, last in self._last.items() if last > recent}
+        self._most = max(_MANY, 2 * len(self._last))

@@ -1,0 +1,253 @@
+"""The blocking client."""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Generic, Literal, TypeVar, Unpack
+
+import httpx2
+
+from tether import model
+from tether.client import connection
+from tether.client.entities import EntityCalls, Pages
+from tether.client.events import BulkResult, EventCalls
+from tether.client.exchange import Answer, Lost, Patience, Request, Script
+from tether.client.following import Follower
+from tether.client.models import (
+    Charger,
+    ChargerChanges,
+    Event,
+    Instant,
+    Saved,
+    Vehicle,
+    VehicleChanges,
+)
+from tether.client.stamps import Stamps
+
+T = TypeVar("T")
+E = TypeVar("E", Charger, Vehicle)
+M = TypeVar("M", Charger, Vehicle, Event)
+
+
+class Client:
+    """Tether's Partner API. May be used by many threads; keeps its connections until closed.
+
+    `url` and `api_key` come from TETHER_URL and TETHER_API_KEY unless they are given. `timeout` is
+    how many seconds one try may go without hearing anything, `retries` how often a call is tried
+    again after a broken connection, 429, 502, 503 and 504.
+    """
+
+    chargers: "Chargers"
+    vehicles: "Vehicles"
+    events: "Events"
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float = 30.0,
+        retries: int = 8,
+    ) -> None:
+        self._url = connection.base_url(url)
+        self._http = httpx2.Client(**connection.options(api_key, timeout))
+        patience = Patience(retries)
+        self.chargers = Chargers(self, EntityCalls(Charger, patience))
+        self.vehicles = Vehicles(self, EntityCalls(Vehicle, patience))
+        self.events = Events(self, patience)
+
+    def __repr__(self) -> str:
+        return f"Client({connection.shown_url(self._url)!r})"
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def run(self, script: Script[T]) -> T:
+        """Does what a script of the SDK says. Not for users."""
+        outcome: Answer | Lost | None = None
+        while True:
+            try:
+                step = script.send(outcome)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            if isinstance(step, Request):
+                outcome = self._try(step)
+            else:
+                outcome = None
+                time.sleep(step.seconds)
+
+    def iterate(self, pages: Pages[M]) -> Iterator[M]:
+        """The entries of all pages. Not for users."""
+        while pages.more:
+            yield from self.run(pages.next())
+
+    def _try(self, request: Request) -> Answer | Lost:
+        try:
+            return connection.answer_of(
+                self._http.request(**connection.arguments(self._url, request))
+            )
+        except httpx2.RequestError as error:
+            return connection.lost(error)
+
+
+class _Entities(Generic[E]):
+    def __init__(self, client: Client, calls: EntityCalls[E]) -> None:
+        self._client = client
+        self._calls: EntityCalls[E] = calls
+
+    def get(self, id: str) -> E:
+        """The one of this id. Raises NotFound."""
+        return self._client.run(self._calls.get(id))
+
+    def get_with_etag(self, id: str) -> tuple[E, str]:
+        """The one of this id and its version, for `if_match`. Raises NotFound."""
+        return self._client.run(self._calls.get_with_etag(id))
+
+    def list(self, *, page_size: int = 100) -> Iterator[E]:
+        """All of them in order of id; asks for the next page (1 to 1000 entries) when needed."""
+        return self._client.iterate(self._calls.pages(page_size))
+
+
+class Chargers(_Entities[Charger]):
+    """The partner's chargers."""
+
+    def put(self, charger: model.Charger, *, if_match: str | None = None) -> Saved:
+        """Creates or replaces a charger; with `if_match` only if it has that version.
+
+        Raises Invalid, PreconditionFailed.
+        """
+        return self._client.run(self._calls.put(charger, if_match))
+
+    def patch(
+        self, id: str, *, if_match: str | None = None, **changes: Unpack[ChargerChanges]
+    ) -> Saved:
+        """Changes some members of a charger; None removes one.
+
+        Raises NotFound, Invalid, PreconditionFailed.
+        """
+        return self._client.run(self._calls.patch(id, changes, if_match))
+
+
+class Vehicles(_Entities[Vehicle]):
+    """The partner's vehicles."""
+
+    def put(self, vehicle: model.Vehicle, *, if_match: str | None = None) -> Saved:
+        """Creates or replaces a vehicle; with `if_match` only if it has that version.
+
+        Raises Invalid, PreconditionFailed.
+        """
+        return self._client.run(self._calls.put(vehicle, if_match))
+
+    def patch(
+        self, id: str, *, if_match: str | None = None, **changes: Unpack[VehicleChanges]
+    ) -> Saved:
+        """Changes some members of a vehicle; None removes one.
+
+        Raises NotFound, Invalid, PreconditionFailed.
+        """
+        return self._client.run(self._calls.patch(id, changes, if_match))
+
+
+class Events:
+    """The partner's events."""
+
+    def __init__(self, client: Client, patience: Patience) -> None:
+        self._client = client
+        self._patience = patience
+        self._calls = EventCalls(patience, Stamps())
+
+    def post(self, event: model.Event) -> str:
+        """Reports an event and returns its id; one without a timestamp happens now.
+
+        Raises Invalid, Conflict. If it raises Unavailable or RateLimited and you want to try again
+        later, post the `event` of the error, which has its timestamp: that is safe at any time.
+        """
+        return self._client.run(self._calls.post(event))
+
+    def bulk(self, events: Iterable[model.Event]) -> list[BulkResult]:
+        """Reports many events, up to 10,000 in a request; says of each in order what became of it.
+
+        Refused events do not raise. What ends it before its time does, such as Unavailable: then
+        `results` of the error has what is known.
+        """
+        return self._client.run(self._calls.bulk(events))
+
+    def get(self, id: str) -> Event:
+        """The event of this id. Raises NotFound."""
+        return self._client.run(self._calls.get(id))
+
+    def follow(
+        self,
+        cursor: str | None = None,
+        *,
+        poll_s: float = 1.0,
+        stop: threading.Event | None = None,
+    ) -> "Following":
+        """All events after the cursor, from the first one if there is none, as they are committed.
+
+        Never ends by itself, not by an outage either; `stop` ends it when it is set. Store the
+        `cursor` of what this returns when an event is dealt with: given back after a restart, it
+        goes on right behind that event.
+        """
+        follower = Follower(cursor, poll_s, self._patience)
+        return Following(self._client, follower, stop or threading.Event())
+
+    def list(
+        self,
+        *,
+        type: str | None = None,
+        charger_id: str | None = None,
+        vehicle_id: str | None = None,
+        from_: Instant | None = None,
+        to: Instant | None = None,
+        order: Literal["asc", "desc"] = "asc",
+        page_size: int = 100,
+    ) -> Iterator[Event]:
+        """The events in the order in which they were committed; `from_` inclusive, `to` not."""
+        return self._client.iterate(
+            self._calls.pages(
+                type=type,
+                charger_id=charger_id,
+                vehicle_id=vehicle_id,
+                from_=from_,
+                to=to,
+                order=order,
+                page_size=page_size,
+            )
+        )
+
+
+class Following(Iterator[Event]):
+    """An endless iterator of events. Its `cursor` is the place after the last one it gave."""
+
+    def __init__(self, client: Client, follower: Follower, stop: threading.Event) -> None:
+        self._client = client
+        self._follower = follower
+        self._stop = stop
+
+    @property
+    def cursor(self) -> str:
+        """The place after the last event, for `follow`."""
+        return self._follower.cursor
+
+    def __next__(self) -> Event:
+        while not self._stop.is_set():
+            event = self._follower.take()
+            if event is not None:
+                return event
+            self._stop.wait(self._client.run(self._follower.fetch()))
+        raise StopIteration

@@ -1,0 +1,139 @@
+"""From what users give to what is sent: exact Decimals, instants in the API's form, checked ids."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, TypeVar
+
+import msgspec
+
+from tether.client.errors import invalid
+from tether.ids import ENTITY_ID_RULE, is_entity_id
+from tether.instants import format_instant, parse_instant
+from tether.model import Charger, Event, EventType, Vehicle, to_json
+
+M = TypeVar("M", bound=Charger | Vehicle | Event)
+
+_DIGITS = 15  # what the API takes, and what a float holds for certain
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def exact(model: M) -> M:
+    """The same charger, vehicle or event with every value in the type which the model declares.
+
+    Raises Invalid for a value that is none, TypeError for what is no model.
+    """
+    fields = _FIELDS.get(type(model))
+    if fields is None:
+        raise TypeError(f"A Charger, Vehicle or Event is expected, not {type(model).__name__}.")
+    changes = {}
+    for field, name, convert in fields:
+        value = getattr(model, field)
+        if value is not None:
+            converted = convert(name, value)
+            if converted is not value:
+                changes[field] = converted
+    return msgspec.structs.replace(model, **changes) if changes else model
+
+
+def sendable(event: Event) -> Event:
+    """The event without the id of a stored one, with every value exact. Raises Invalid."""
+    event = exact(event)
+    return event if event.id is None else msgspec.structs.replace(event, id=None)
+
+
+def patch_of(kind: type[Charger] | type[Vehicle], changes: Mapping[str, Any]) -> bytes:
+    """The body of a PATCH with these changes by field name. Raises Invalid, TypeError."""
+    known = {field: (name, convert) for field, name, convert in _FIELDS[kind] if field != "id"}
+    if unknown := changes.keys() - known.keys():
+        raise TypeError(f"A {kind.__name__} has no {', '.join(sorted(unknown))}.")
+    body = {}
+    for field, value in changes.items():
+        name, convert = known[field]
+        body[name] = None if value is None else convert(name, value)
+    return to_json(body)
+
+
+def instant_text(name: str, value: object) -> str:
+    """An instant, given as a datetime or as RFC 3339 text, in the API's form. Raises Invalid."""
+    if isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise invalid(name, "A datetime must have a time zone.")
+        return format_instant((value - _EPOCH) // (datetime.resolution * 1000))
+    try:
+        return format_instant(parse_instant(value))
+    except (TypeError, ValueError):
+        raise invalid(
+            name, "It must be a datetime or RFC 3339 text, such as 2023-05-11T22:06:40.738Z."
+        ) from None
+
+
+def entity_id(name: str, value: object) -> str:
+    """An id that partners may give. Raises Invalid."""
+    if isinstance(value, str) and is_entity_id(value):
+        return value
+    raise invalid(name, ENTITY_ID_RULE)
+
+
+def _number(name: str, value: object) -> Decimal:
+    number = _decimal(value)
+    if number is None or not number.is_finite():
+        raise invalid(name, "It must be a number: an int, float, Decimal or the text of one.")
+    return number
+
+
+def _decimal(value: object) -> Decimal | None:
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, float):
+        # 0.1 + 0.2 has 17 digits, of which the last two are noise that the API would refuse.
+        exactly = Decimal(repr(value))
+        return exactly if len(exactly.as_tuple().digits) <= _DIGITS else Decimal(f"{value:.15g}")
+    if isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return Decimal(value)
+        except InvalidOperation:
+            return None
+    return None
+
+
+def _numbers(name: str, value: Any) -> tuple[Decimal, ...]:
+    if isinstance(value, str | bytes | Mapping):
+        raise invalid(name, "It must be a list of numbers.")
+    try:
+        return tuple(_number(name, power) for power in value)
+    except TypeError:
+        raise invalid(name, "It must be a list of numbers.") from None
+
+
+def _event_type(name: str, value: Any) -> EventType:
+    try:
+        return EventType(value)
+    except ValueError:
+        raise invalid(name, f"It must be one of {', '.join(EventType)}.") from None
+
+
+def _as_it_is(name: str, value: object) -> object:
+    return value
+
+
+Convert = Callable[[str, Any], Any]
+_CONVERTERS: dict[str, Convert] = {
+    "id": _as_it_is,  # in the path, where the server checks it; an event's is the server's own
+    "charger_id": entity_id,
+    "vehicle_id": entity_id,
+    "type": _event_type,
+    "timestamp": instant_text,
+    "charge_powers": _numbers,
+    "discharge_powers": _numbers,
+}
+
+
+_FIELDS: dict[type, list[tuple[str, str, Convert]]] = {
+    # Of each field its name, its name on the wire and what makes its value exact.
+    kind: [
+        (field.name, field.encode_name, _CONVERTERS.get(field.name, _number))
+        for field in msgspec.structs.fields(kind)
+    ]
+    for kind in (Charger, Vehicle, Event)
+}

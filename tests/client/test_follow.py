@@ -1,0 +1,111 @@
+"""A consumer that follows the events misses nothing and repeats nothing, wherever it stops."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+import pytest
+
+from tests.client.devices import create_fleet, numbers, update
+from tests.client.proxy import Proxy
+from tests.client.scripted import Said, Scripted
+from tests.conftest import Server
+from tether.client import Client, Event, Forbidden, Invalid
+from tether.client import following as following_module
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of seven events, so that there are many ends of pages."""
+    monkeypatch.setattr(following_module, "PAGE", 7)
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_it_goes_on_after_every_event(sdk: Client) -> None:
+    sdk.events.bulk(update(number) for number in range(30))
+    everything = list(sdk.events.list())
+    feed = sdk.events.follow(poll_s=0.01)
+    cursors = [feed.cursor, *(feed.cursor for _ in islice(feed, 30))]
+    assert len(set(cursors)) == 31
+    sdk.events.post(update(30))
+    everything = list(sdk.events.list())
+    for place, cursor in enumerate(cursors):
+        again = sdk.events.follow(cursor, poll_s=0.01)
+        assert again.cursor == cursor
+        assert list(islice(again, 31 - place)) == everything[place:]
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_many_restarts_at_random_while_others_write(server: Server, key: str) -> None:
+    count, chance = 400, random.Random(4)
+    with Client(server.url, key) as client:
+        fleet = create_fleet(client, 4)
+
+        def write(vehicle: str) -> None:
+            for number in range(count // 4):
+                client.events.post(update(number, vehicle))
+
+        writers = [threading.Thread(target=write, args=(vehicle,)) for vehicle in fleet]
+        for writer in writers:
+            writer.start()
+        found: list[Event] = []
+        cursor = None
+        while len(found) < count:
+            with Client(server.url, key) as consumer:
+                feed = consumer.events.follow(cursor, poll_s=0.01)
+                found += islice(feed, min(chance.randrange(1, 20), count - len(found)))
+                cursor = feed.cursor
+        for writer in writers:
+            writer.join()
+        assert found == list(client.events.list(page_size=1000))
+    assert numbers(found) == {vehicle: list(range(count // 4)) for vehicle in fleet}
+
+
+def test_it_waits_for_what_comes_and_ends_when_it_is_told_to(sdk: Client) -> None:
+    stop = threading.Event()
+    found: list[Event] = []
+
+    def consume() -> None:
+        found.extend(sdk.events.follow(poll_s=30, stop=stop))
+
+    consumer = threading.Thread(target=consume)
+    consumer.start()
+    time.sleep(0.3)
+    stop.set()
+    consumer.join(timeout=5)
+    assert not consumer.is_alive()
+    late = threading.Timer(0.3, lambda: sdk.events.post(update(1)))
+    late.start()
+    assert int(next(sdk.events.follow(poll_s=0.05)).charged_energy or 0) == 1
+    late.join()
+
+
+def test_it_outlasts_an_outage(server: Server, key: str) -> None:
+    with Client(server.url, key) as client, Proxy(server.url, 0.7, seed=11) as proxy:
+        fleet = create_fleet(client, 1)
+        client.events.bulk(update(number) for number in range(50))
+        with Client(proxy.url, key, timeout=5) as consumer:
+            feed: Iterator[Event] = consumer.events.follow(poll_s=0.01)
+            found = list(islice(feed, 50))
+            client.events.post(update(50))
+            found += islice(feed, 1)
+    assert numbers(found) == {fleet[0]: list(range(51))}
+
+
+def test_a_key_that_does_not_work_ends_it() -> None:
+    forbidden = Said(403, b'{"message":"Forbidden"}')
+    with (
+        Scripted(forbidden) as server,
+        Client(server.url, "key") as client,
+        pytest.raises(Forbidden),
+    ):
+        next(client.events.follow())
+
+
+@pytest.mark.parametrize("cursor", ["", "MTIz", "x.MTIz", "-1.MTIz", "99999.MTIz", "²."])
+def test_a_cursor_of_something_else_is_refused(sdk: Client, cursor: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        sdk.events.follow(cursor)
+    assert caught.value.parameter == "cursor"

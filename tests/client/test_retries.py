@@ -1,0 +1,367 @@
+"""When the SDK tries again, how long it waits before, and what it says when it gives up."""
+
+import json
+import logging
+import pickle
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from itertools import pairwise
+
+import pytest
+
+from tests.client.devices import connected, update
+from tests.client.scripted import Said, Scripted
+from tether.client import (
+    Charger,
+    Client,
+    Forbidden,
+    Invalid,
+    NotFound,
+    PreconditionFailed,
+    RateLimited,
+    TetherError,
+    Unavailable,
+    UnexpectedAnswer,
+)
+from tether.client.events import EventCalls
+from tether.client.exchange import (
+    Answer,
+    Lost,
+    Patience,
+    Pause,
+    Request,
+    Script,
+    exchange,
+    next_cursor,
+    path,
+)
+from tether.client.stamps import Stamps
+
+KEY = "ttr_live_0123456789abcdefghijABCDEFGHIJ000000"
+CREATED = Said(201, b'{"id":"an id"}')
+HUNG_UP = Said(None)
+CHARGER = Charger(id="C1", charge_powers=[11])
+
+
+def busy(status: int, **headers: str) -> Said:
+    return Said(status, b"", {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def answer(status: int, body: bytes = b"{}", **headers: str) -> Answer:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status, named, body)
+
+
+def pauses(outcomes: list[Answer | Lost], patience: Patience) -> list[float]:
+    """How long a request with these outcomes waits each time; ends as the script does."""
+    script: Script[Answer] = exchange(Request("GET", "/"), patience, 200)
+    waited = []
+    step = next(script)
+    try:
+        for outcome in outcomes:
+            assert isinstance(step, Request)
+            step = script.send(outcome)
+            assert isinstance(step, Pause)
+            waited.append(step.seconds)
+            step = next(script)
+    except StopIteration:
+        return waited
+    raise AssertionError("it asks for more")
+
+
+@pytest.mark.parametrize("said", [HUNG_UP, *map(busy, (408, 429, 502, 503, 504))])
+def test_what_may_pass_is_tried_again_with_the_same_request(said: Said) -> None:
+    with Scripted(said, said, CREATED) as server, Client(server.url, KEY) as client:
+        assert client.events.post(connected()) == "an id"
+    first, *others = server.asked
+    assert len(others) == 2
+    for other in others:
+        assert (other.target, other.body) == (first.target, first.body)
+        assert other.headers["x-request-id"] == first.headers["x-request-id"]
+    assert "timestamp" in json.loads(first.body)
+
+
+def test_nobody_there() -> None:
+    with Scripted(CREATED) as server:
+        pass
+    with Client(server.url, KEY, retries=1) as client, pytest.raises(Unavailable) as caught:
+        client.events.post(connected())
+    assert caught.value.status is None
+    assert caught.value.request_id
+    assert caught.value.event is not None
+    assert caught.value.event.timestamp
+
+
+def test_a_server_that_says_nothing_is_given_up() -> None:
+    with (
+        Scripted(Said(200, delay_s=1)) as server,
+        Client(server.url, KEY, timeout=0.2, retries=1) as client,
+    ):
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="ReadTimeout"):
+            client.chargers.get("C1")
+        assert time.monotonic() - began < 0.9
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 412, 413])
+def test_what_will_not_pass_is_not_tried_again(status: int) -> None:
+    said = Said(status, b'{"message":"No"}', {"X-Request-Id": "7"})
+    with Scripted(said) as server, Client(server.url, KEY) as client:
+        with pytest.raises(TetherError) as caught:
+            client.chargers.put(CHARGER)
+        assert len(server.asked) == 1
+    assert type(caught.value) is not TetherError
+    assert (caught.value.message, caught.value.status, caught.value.request_id) == (
+        "No", status, "7"
+    )  # fmt: skip
+    assert str(caught.value) == f"No (status {status}, request 7)"
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (type(copy), str(copy)) == (type(caught.value), str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Said(200, b"<html>Log in to the hotel's network</html>"),
+        Said(201, b"[]"),
+        Said(201, b"\xff"),
+        Said(302, b"", {"Location": "http://127.0.0.1:1/"}),
+        Said(404, b"<html>Not Found</html>"),
+        Said(400, b'{"error":"bad"}'),
+        Said(500, b'{"message":"Internal Server Error"}'),
+    ],
+)
+def test_what_is_no_answer_of_this_api_is_no_refusal(said: Said) -> None:
+    with Scripted(said) as server, Client(server.url, KEY) as client:
+        with pytest.raises(UnexpectedAnswer):
+            client.events.post(connected())
+        assert len(server.asked) == 1
+
+
+def test_waits_grow_and_are_spread_and_end() -> None:
+    patience = Patience(retries=8)
+    for _ in range(20):
+        waited = pauses([Lost("")] * 8 + [answer(200)], patience)
+        limits = [0.25, 0.5, 1, 2, 4, 8, 15, 15]
+        assert all(0 <= wait <= limit for wait, limit in zip(waited, limits, strict=True))
+    assert len({round(wait, 6) for wait in waited}) == 8
+    with pytest.raises(Unavailable):
+        pauses([Lost("")] * 9, patience)
+    with pytest.raises(Unavailable):
+        pauses([Lost("")], Patience(retries=0))
+    with pytest.raises(Unavailable):
+        pauses([Lost("", final=True)], patience)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_honoured(status: int) -> None:
+    for _ in range(20):
+        (wait,) = pauses([answer(status, retry_after="7"), answer(200)], Patience(8))
+        assert 7 <= wait <= 7.25
+    moment = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    (wait,) = pauses([answer(status, retry_after=moment), answer(200)], Patience(8))
+    assert 28 <= wait <= 31
+    for odd in ("soon", "-3", "1e9", ""):
+        (wait,) = pauses([answer(status, retry_after=odd), answer(200)], Patience(8))
+        assert 0 <= wait <= 0.25
+
+
+def test_a_long_wait_is_left_to_the_caller() -> None:
+    with pytest.raises(RateLimited) as caught:
+        pauses([answer(429, b'{"message":"Too Many Requests"}', retry_after="61")], Patience(8))
+    assert caught.value.retry_after == 61
+    with pytest.raises(Unavailable) as unavailable:
+        pauses([answer(503, retry_after="3600")], Patience(8))
+    assert unavailable.value.retry_after == 3600
+
+
+def test_retry_after_on_the_wire() -> None:
+    with Scripted(busy(429, Retry_After="1"), CREATED) as server, Client(server.url, KEY) as client:
+        began = time.monotonic()
+        client.events.post(connected())
+        assert 1 <= time.monotonic() - began < 2
+
+
+# Conditions --------------------------------------------------------------------------------------
+
+FAILED = Said(412, b'{"message":"Precondition Failed"}')
+STORED = Said(200, b'{"id":"C1","chargePowers":[11.0]}', {"ETag": '"8"'})
+OTHER = Said(200, b'{"id":"C1","chargePowers":[22]}', {"ETag": '"8"'})
+
+
+def test_a_put_whose_answer_was_lost_is_not_failed_by_its_own_success() -> None:
+    with Scripted(HUNG_UP, FAILED, STORED) as server, Client(server.url, KEY) as client:
+        saved = client.chargers.put(CHARGER, if_match='"7"')
+        assert (saved.created, saved.etag) == (False, '"8"')
+        assert [asked.method for asked in server.asked] == ["PUT", "PUT", "GET"]
+
+
+@pytest.mark.parametrize(
+    ("script", "unsure"),
+    [((HUNG_UP, FAILED, OTHER), True), ((busy(429), FAILED), False), ((FAILED,), False)],
+)
+def test_a_put_that_failed_says_whether_it_is_sure(script: tuple[Said, ...], unsure: bool) -> None:
+    with Scripted(*script) as server, Client(server.url, KEY) as client:
+        with pytest.raises(PreconditionFailed) as caught:
+            client.chargers.put(CHARGER, if_match='"7"')
+        assert caught.value.unsure is unsure
+
+
+def test_a_patch_whose_answer_was_lost_says_that_it_is_unsure() -> None:
+    with Scripted(HUNG_UP, FAILED) as server, Client(server.url, KEY) as client:
+        with pytest.raises(PreconditionFailed) as caught:
+            client.chargers.patch("C1", if_match='"7"', charge_powers=[11])
+        assert caught.value.unsure
+
+
+# Bulk --------------------------------------------------------------------------------------------
+
+
+def items(*statuses: int) -> Said:
+    shown = [
+        {"status": status, "id": f"id {place}"} if status == 201 else
+        {"status": status, "message": f"No {status}"}
+        for place, status in enumerate(statuses)
+    ]  # fmt: skip
+    return Said(200, json.dumps(shown).encode(), {"Retry-After": "0"})
+
+
+def test_events_that_have_to_wait_are_sent_again_in_order() -> None:
+    script = (items(201, 429, 409, 503, 503), busy(503), items(503, 201, 429), items(201, 201))
+    with Scripted(*script) as server, Client(server.url, KEY) as client:
+        results = client.events.bulk(update(number) for number in range(5))
+    assert [result.status for result in results] == [201, 201, 409, 201, 201]
+    assert len({asked.body for asked in server.asked}) == 3
+
+
+def test_an_error_in_the_middle_of_bulk_says_what_is_known() -> None:
+    script = (items(201, 400, 429), Said(403, b'{"message":"Forbidden"}'))
+    with (
+        Scripted(*script) as server,
+        Client(server.url, KEY) as client,
+        pytest.raises(Forbidden) as caught,
+    ):
+        client.events.bulk(update(number) for number in range(3))
+    results = caught.value.results
+    assert [result.status for result in results] == [201, 400, 403]
+    assert all(result.event.timestamp for result in results)
+
+
+def test_bulk_does_not_wait_until_there_is_room_for_all() -> None:
+    calls = EventCalls(Patience(retries=1), Stamps())
+    script = calls.bulk([update(1), update(2)])
+    request = next(script)
+    assert isinstance(request, Request)
+    status, body, _, _ = items(201, 429)
+    pause = script.send(Answer(status or 0, {"retry-after": "9999"}, body))
+    assert isinstance(pause, Pause)
+    assert 30 <= pause.seconds <= 30.25
+
+
+def test_bulk_gives_up_when_nothing_moves() -> None:
+    with Scripted(items(503, 503)) as server, Client(server.url, KEY, retries=2) as client:
+        with pytest.raises(Unavailable, match="No 503") as caught:
+            client.events.bulk([update(1), update(2)])
+        assert len(server.asked) == 3
+    assert [result.status for result in caught.value.results] == [503, 503]
+
+
+def test_bulk_does_not_believe_an_answer_of_another_length() -> None:
+    with (
+        Scripted(items(201)) as server,
+        Client(server.url, KEY) as client,
+        pytest.raises(UnexpectedAnswer),
+    ):
+        client.events.bulk([update(1), update(2)])
+
+
+# The key, links ----------------------------------------------------------------------------------
+
+
+def test_the_key_shows_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    shown = []
+    with Scripted(busy(503), HUNG_UP, Said(403, b'{"message":"Forbidden"}')) as server:
+        client = Client(server.url.replace("//", "//user:secret@"), KEY)
+        with pytest.raises(Forbidden) as caught:
+            client.chargers.get("C1")
+        shown += [repr(client), repr(client.events), repr(caught.value), str(caught.value)]
+        assert server.asked[0].headers["x-api-key"] == KEY
+    client.close()
+    with Client(server.url, KEY, retries=0) as client, pytest.raises(Unavailable) as unavailable:
+        client.chargers.get("C1")
+    assert unavailable.value.__cause__ is unavailable.value.__context__ is None
+    shown.append(repr(unavailable.value))
+    with pytest.raises(TetherError) as bad:
+        Client(server.url, KEY + "\nx")
+    shown += [repr(bad.value), caplog.text]
+    for text in shown:
+        assert KEY not in text
+        assert KEY[-10:] not in text
+        assert "secret" not in text or text is caplog.text
+    assert "again in" in caplog.text
+
+
+def test_only_the_cursor_of_a_link_is_used() -> None:
+    page = Said(
+        200,
+        b'[{"id":"C1","chargePowers":[11]}]',
+        {"Link": '<https://elsewhere.example/x?limit=1&cursor=QzE>; rel="next"'},
+    )
+    with Scripted(page, Said(200, b"[]")) as server, Client(server.url, KEY) as client:
+        assert [charger.id for charger in client.chargers.list(page_size=1)] == ["C1"]
+        assert [asked.target for asked in server.asked] == [
+            "/chargers?limit=1",
+            "/chargers?limit=1&cursor=QzE",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("link", "cursor"),
+    [
+        ('<http://a/b?cursor=A-_>; rel="next"', "A-_"),
+        ('</b?cursor=A>; rel="prev", <?x=1&cursor=B>; title="x"; rel=next', "B"),
+        ('<http://a/b?limit=1>; rel="next"', None),
+        ("", None),
+        ("nonsense", None),
+    ],
+)
+def test_links(link: str, cursor: str | None) -> None:
+    assert next_cursor(answer(200, link=link)) == cursor
+
+
+def test_paths() -> None:
+    assert path("chargers", "a/b?c#d") == "/chargers/a%2Fb%3Fc%23d"
+    assert path("chargers", "..") == "/chargers/%2E%2E"
+
+
+def test_connections_are_used_again() -> None:
+    missing = Said(404, b'{"message":"Not Found"}')
+    with Scripted(missing) as server, Client(server.url, KEY) as client:
+        for _ in range(3):
+            with pytest.raises(NotFound):
+                client.chargers.get("C1")
+        pool = client._http._transport._pool  # type: ignore[attr-defined]
+        assert len(pool.connections) == 1
+
+
+def test_a_server_with_a_path_of_its_own() -> None:
+    with Scripted(STORED) as server, Client(server.url + "/tether/", KEY) as client:
+        client.chargers.get("C1")
+    assert server.asked[0].target == "/tether/chargers/C1"
+
+
+def test_stamps_increase_from_try_to_try() -> None:
+    with Scripted(CREATED) as server, Client(server.url, KEY) as client:
+        for _ in range(50):
+            client.events.post(connected())
+    stamps = [json.loads(asked.body)["timestamp"] for asked in server.asked]
+    assert all(one < two for one, two in pairwise(stamps))
+
+
+def test_a_value_that_cannot_be_sent_is_not_sent() -> None:
+    with Scripted(CREATED) as server, Client(server.url, KEY) as client:
+        with pytest.raises(Invalid):
+            client.chargers.put(Charger(id="C1", charge_powers=["much"]))
+        assert server.asked == []

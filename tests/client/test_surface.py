@@ -1,0 +1,201 @@
+"""Everything that the blocking client can do, on both databases."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+
+from tests.client.devices import connected, update
+from tests.conftest import Server
+from tether import model
+from tether.client import (
+    Charger,
+    Client,
+    Conflict,
+    Event,
+    Forbidden,
+    Invalid,
+    NotFound,
+    PreconditionFailed,
+    Saved,
+    TetherError,
+    Vehicle,
+)
+from tether.keys import Rate
+
+
+def test_chargers(sdk: Client) -> None:
+    charger = Charger(
+        id="a:b*c", charge_power_min="7.40", charge_power_max=22, latitude=52.1, longitude=4
+    )
+    assert sdk.chargers.put(charger) == Saved(created=True, etag='"1"')
+    found = sdk.chargers.get("a:b*c")
+    assert isinstance(found, model.Charger)
+    assert str(found.charge_power_min) == "7.40"
+    assert found.latitude == Decimal("52.1")
+    assert sdk.chargers.put(charger) == Saved(created=False, etag='"2"')
+    assert sdk.chargers.patch("a:b*c", charge_power_max=11.5, latitude=None, longitude=None)
+    found, etag = sdk.chargers.get_with_etag("a:b*c")
+    assert (found.charge_power_max, found.latitude, etag) == (Decimal("11.5"), None, '"3"')
+    with pytest.raises(PreconditionFailed) as caught:
+        sdk.chargers.put(charger, if_match='"2"')
+    assert (caught.value.status, caught.value.unsure) == (412, False)
+    assert sdk.chargers.patch("a:b*c", if_match=etag, charge_power_min=5).etag == '"4"'
+
+
+def test_vehicles(sdk: Client) -> None:
+    vehicle = Vehicle(id="V2", charge_capacity=74.8, charge_powers=[11, "22.0"])
+    assert sdk.vehicles.put(vehicle).created
+    found = sdk.vehicles.get("V2")
+    assert isinstance(found, model.Vehicle)
+    assert [str(power) for power in found.charge_powers] == ["11", "22.0"]
+    sdk.vehicles.patch("V2", charge_powers=(), charge_power_min=1, charge_power_max=2)
+    assert sdk.vehicles.get("V2").charge_powers == ()
+    assert [found.id for found in sdk.vehicles.list()] == ["V1", "V2"]
+
+
+def test_lists_follow_their_pages(sdk: Client) -> None:
+    ids = sorted(f"L{number:03}" for number in range(25))
+    for id in ids:
+        sdk.chargers.put(Charger(id=id, charge_powers=[11]))
+    assert [charger.id for charger in sdk.chargers.list(page_size=4)] == ["C1", *ids]
+    events = [sdk.events.post(connected()) for _ in range(10)]
+    assert [event.id for event in sdk.events.list(page_size=5)] == events
+    newest_first = sdk.events.list(page_size=3, order="desc")
+    assert [event.id for event in newest_first] == events[::-1]
+
+
+def test_events_and_their_filters(sdk: Client) -> None:
+    noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
+    sdk.vehicles.put(Vehicle(id="V+2", charge_capacity=50, charge_powers=[11]))
+    for hour, vehicle in enumerate(["V1", "V+2", "V1"]):
+        moment = noon + timedelta(hours=hour)
+        shown = moment if hour else moment.astimezone(timezone(timedelta(hours=5)))
+        sdk.events.post(
+            Event(
+                type="VEHICLE_CHARGE_STOPPED",
+                charger_id="C1",
+                vehicle_id=vehicle,
+                state_of_charge=58.3,
+                timestamp=shown,
+            )
+        )
+    first, *_ = list(sdk.events.list())
+    assert first.timestamp == "2026-01-02T12:00:00.000Z"
+    assert first.time == noon
+    assert str(first.state_of_charge) == "58.3"
+    assert first.id is not None
+    assert sdk.events.get(first.id) == first
+    assert len(list(sdk.events.list(vehicle_id="V+2", charger_id="C1"))) == 1
+    assert len(list(sdk.events.list(type="VEHICLE_CONNECTED"))) == 0
+    within = sdk.events.list(from_="2026-01-02T14:00:00+02:00", to=noon + timedelta(hours=1))
+    assert [event.timestamp for event in within] == [first.timestamp]
+
+
+def test_an_event_that_was_read_can_be_posted_again(sdk: Client) -> None:
+    event_id = sdk.events.post(update(1))
+    assert sdk.events.post(sdk.events.get(event_id)) == event_id
+
+
+def test_events_without_a_timestamp_are_all_different(sdk: Client) -> None:
+    ids = {sdk.events.post(connected()) for _ in range(20)}
+    results = sdk.events.bulk(connected() for _ in range(500))
+    assert len(ids | {result.id for result in results}) == 520
+
+
+def test_bulk_says_of_each_event_what_became_of_it(sdk: Client) -> None:
+    unknown = connected("nobody")
+    bad = Event(
+        type="VEHICLE_CONNECTED", charger_id="C1", vehicle_id="V1", state_of_charge=float("nan")
+    )
+    full = Event(type="VEHICLE_CONNECTED", charger_id="C1", vehicle_id="V1", state_of_charge=101)
+    results = sdk.events.bulk([update(1), bad, unknown, update(2), full, update(3)])
+    assert [result.status for result in results] == [201, 400, 409, 201, 400, 201]
+    assert [result.ok for result in results] == [True, False, False, True, False, True]
+    assert "{stateOfCharge}" in (results[1].message or "")
+    assert "{vehicleId}" in (results[2].message or "")
+    assert "{stateOfCharge}" in (results[4].message or "")
+    stored = [event.id for event in sdk.events.list()]
+    assert stored == [result.id for result in results if result.ok]
+    again = sdk.events.bulk(result.event for result in results)
+    assert [result.id for result in again] == [result.id for result in results]
+    assert sdk.events.bulk([]) == []
+
+
+def test_bulk_takes_more_than_one_request_can(sdk: Client) -> None:
+    count = 12_345
+    results = sdk.events.bulk(update(number) for number in range(count))
+    assert len(results) == count
+    assert all(result.ok for result in results)
+    stored = sdk.events.list(page_size=1000)
+    assert [int(event.charged_energy or 0) for event in stored] == list(range(count))
+
+
+def test_bulk_waits_for_the_rate_limit_and_keeps_the_order(server: Server) -> None:
+    key = server.key(rate=Rate(200, 1))
+    with Client(server.url, key) as sdk:
+        sdk.chargers.put(Charger(id="C1", charge_powers=[11]))
+        sdk.vehicles.put(Vehicle(id="V1", charge_capacity=50, charge_powers=[11]))
+        results = sdk.events.bulk(update(number) for number in range(500))
+        assert all(result.ok for result in results)
+        stored = sdk.events.list(page_size=1000)
+        assert [int(event.charged_energy or 0) for event in stored] == list(range(500))
+
+
+def test_errors_have_a_meaning(server: Server, sdk: Client) -> None:
+    with pytest.raises(NotFound) as not_found:
+        sdk.chargers.get("C2")
+    assert (not_found.value.message, not_found.value.status) == ("Not Found", 404)
+    assert not_found.value.request_id
+    with pytest.raises(Invalid) as invalid:
+        sdk.chargers.put(Charger(id="C2", charge_power_min=11))
+    assert invalid.value.parameter == "chargePowerMax"
+    with pytest.raises(Conflict, match="existing vehicle"):
+        sdk.events.post(connected("V2"))
+    with pytest.raises(NotFound):
+        sdk.chargers.patch("C2", latitude=1, longitude=2)
+    with Client(server.url, "ttr_live_nobodys") as stranger, pytest.raises(Forbidden):
+        next(stranger.chargers.list())
+
+
+@pytest.mark.parametrize("id", ["", ".", "..", "a/b", "a b", "%41", "é", "a" * 129])
+def test_no_id_leads_anywhere_else(sdk: Client, id: str) -> None:
+    for get in (sdk.chargers.get, sdk.events.get):
+        with pytest.raises(NotFound):
+            get(id)
+    with pytest.raises(Invalid) as caught:
+        sdk.chargers.put(Charger(id=id, charge_powers=[11]))
+    assert caught.value.parameter == "id"
+
+
+@pytest.mark.parametrize("id", ["...", "a%b".replace("%", "+"), "~*@:-._"])
+def test_every_id_can_be_used(sdk: Client, id: str) -> None:
+    sdk.chargers.put(Charger(id=id, charge_powers=[11]))
+    assert sdk.chargers.get(id).id == id
+
+
+def test_patch_knows_the_fields(sdk: Client) -> None:
+    with pytest.raises(TypeError, match="chargePowers"):
+        sdk.chargers.patch("C1", chargePowers=[1])  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="Event is expected"):
+        sdk.events.post({"type": "VEHICLE_CONNECTED"})  # type: ignore[arg-type]
+
+
+def test_the_environment_says_where_and_who(
+    server: Server, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TETHER_URL", server.url + "/")
+    monkeypatch.setenv("TETHER_API_KEY", key + "\n")
+    with Client() as client:
+        assert list(client.chargers.list()) == []
+    monkeypatch.delenv("TETHER_URL")
+    assert repr(Client()) == "Client('http://127.0.0.1:8000')"
+    monkeypatch.delenv("TETHER_API_KEY")
+    with pytest.raises(TetherError, match="TETHER_API_KEY"):
+        Client()
+
+
+@pytest.mark.parametrize("url", ["tether.example.com", "ftp://a", "http://", "http://a:x", "/"])
+def test_a_url_that_is_none_is_refused_at_once(url: str) -> None:
+    with pytest.raises(TetherError, match="https://tether"):
+        Client(url, "key")
