@@ -7,8 +7,8 @@ import click
 
 from tether import __version__
 from tether.cli.group import SectionedGroup
-from tether.cli.output import without_keys
 from tether.errors import TetherError, Unavailable
+from tether.keys import without_keys
 
 INTERRUPTED = 130
 
@@ -21,7 +21,7 @@ Examples:
   tether events follow             your events, as they come in
 
 \b
-Commands for servers and keys follow TETHER_DATABASE, and every option of serve
+Commands for servers and keys follow TETHER_DATABASE; every option of serve
 has a variable such as TETHER_PORT: docs/operations.md, docs/configuration.md.
 Those for your data follow TETHER_URL and TETHER_API_KEY: docs/cli.md.
 """

@@ -29,7 +29,7 @@ TOO_LITTLE_SPACE = 100_000_000
 SOON_MS = 7 * 86_400_000
 PATIENCE_S = 2.0
 _SEE_HELP = "tether serve --help lists the settings."
-OTHER_VARIABLES = {"TETHER_URL", "TETHER_API_KEY"}  # of tether replay
+OTHER_VARIABLES = {"TETHER_URL", "TETHER_API_KEY"}  # of the commands for a partner's data
 
 
 class Status(enum.IntEnum):
@@ -141,7 +141,8 @@ def _database(database: str, *, full: bool) -> Iterator[Finding]:
         yield problem("schema", f"{counted(pending, 'step')} missing.", "Run tether migrate.")
     else:
         yield ok("schema", "Up to date.")
-    yield _integrity(database, full=full)
+    # PostgreSQL checks its pages itself whenever it reads them.
+    yield _durability(database) if is_postgres(database) else _integrity(database, full=full)
     if not pending:
         yield _keys(*stores.in_store(database, _all_keys))
 
@@ -178,6 +179,15 @@ def _permissions(file: Path) -> Iterator[Finding]:
                       f"chmod 600 {file}")  # fmt: skip
     else:
         yield ok("permissions", f"Not open to everybody (mode {mode:o}).")
+
+
+def _durability(database: str) -> Finding:
+    from tether import upkeep
+
+    if risks := upkeep.risks(database):
+        return warning("durability", f"The server runs with {', '.join(risks)}.",
+                       "Switch it on: what was acknowledged may be lost.")  # fmt: skip
+    return ok("durability", "Commits are on disk before they are answered.")
 
 
 def _integrity(database: str, *, full: bool) -> Finding:

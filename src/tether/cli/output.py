@@ -4,15 +4,12 @@ rich takes a while to import and is needed by few commands, so it is imported wh
 """
 
 import json
-import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import click
-
-_LONG_KEY = re.compile(r"(ttr_(?:live|test)_[0-9A-Za-z]{8})[0-9A-Za-z]+")
 
 
 class Cell(NamedTuple):
@@ -35,11 +32,6 @@ def note(text: str) -> None:
 def show_json(value: object) -> None:
     """Prints the value for a script."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def without_keys(text: str) -> str:
-    """The text with every key that stands in it cut down to its first characters."""
-    return _LONG_KEY.sub(r"\1…", text)
 
 
 def show_table(

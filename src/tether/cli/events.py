@@ -1,0 +1,188 @@
+"""`tether events`: report, list and follow them."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, Literal
+
+import click
+
+from tether.cli.access import Access, with_access
+from tether.cli.group import OrderedGroup
+from tether.cli.listing import event_line, lines_option, list_limit_option, show_list
+from tether.cli.members import (
+    OF_EVENTS,
+    EventTypeType,
+    InstantType,
+    document_of,
+    member_options,
+)
+from tether.cli.output import note
+from tether.errors import SetupError
+from tether.interchange import Kind, thing_of, to_ndjson
+from tether.model import Event
+
+_EXAMPLES = """\b
+Examples:
+  tether events post --type connected --charger C1408 --vehicle V0313
+  tether events post event.json
+  tether events list --charger C1408 --from 2023-05-01 --to 2023-06-01
+  tether events follow --cursor-file last | ./my-consumer
+
+Types: connected, started, updated, stopped, disconnected.
+"""
+
+
+@click.group(cls=OrderedGroup, epilog=_EXAMPLES)
+def events() -> None:
+    """Report, list and follow your events."""
+
+
+@events.command()
+@click.argument("file", required=False, type=click.File("rb"))
+@click.option("--type", "type", type=EventTypeType(), help="What happened.")
+@click.option("--charger", "chargerId", metavar="ID", help="At which charger.")
+@click.option("--vehicle", "vehicleId", metavar="ID", help="To which vehicle.")
+@member_options(OF_EVENTS)
+@click.option("--timestamp", type=InstantType(), help="When it happened.  [default: now]")
+@with_access
+def post(file: IO[bytes] | None, access: Access, **options: Any) -> None:
+    """Report an event and print its id.
+
+    From a JSON FILE (- is standard input) or from options. The same event can be posted again
+    without harm if it has a timestamp.
+    """
+    from tether.client import RateLimited, Unavailable
+
+    given = {name: None if value == "" else value for name, value in options.items()}
+    event = thing_of(Kind.EVENTS, document_of(file, given))
+    assert isinstance(event, Event)
+    with access.client() as client:
+        try:
+            click.echo(client.events.post(event))
+        except (RateLimited, Unavailable) as error:
+            if error.event is not None and not event.timestamp:
+                note(f"To try again safely, add --timestamp {error.event.timestamp}")
+            raise
+
+
+@events.command("list")
+@click.option("--type", "type", type=EventTypeType(), help="Of this type only.")
+@click.option("--charger", metavar="ID", help="At this charger only.")
+@click.option("--vehicle", metavar="ID", help="Of this vehicle only.")
+@click.option("--from", "from_", type=InstantType(), help="Not before this time.")
+@click.option("--to", type=InstantType(), help="Before this time.")
+@click.option(
+    "--order",
+    type=click.Choice(["asc", "desc"]),
+    default="asc",
+    show_default=True,
+    help="As they came in, or the newest first.",
+)
+@list_limit_option
+@lines_option
+@with_access
+def list_events(
+    type: str | None,
+    charger: str | None,
+    vehicle: str | None,
+    from_: str | None,
+    to: str | None,
+    order: Literal["asc", "desc"],
+    limit: int | None,
+    as_json: bool,
+    access: Access,
+) -> None:
+    """List your events, as they came in.
+
+    Times are dates (their first moment in UTC) or date-times with a zone.
+    """
+    with access.client() as client:
+        found = client.events.list(
+            type=type,
+            charger_id=charger,
+            vehicle_id=vehicle,
+            from_=from_,
+            to=to,
+            order=order,
+            page_size=min(limit or 1000, 1000),
+        )
+        filtered = any((type, charger, vehicle, from_, to))
+        none_yet = "No such event." if filtered else "There are no events yet."
+        show_list(found, limit=limit, as_json=as_json, none_yet=none_yet)
+
+
+@events.command()
+@click.option(
+    "--cursor-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Go on behind the last event that was printed; this file remembers it.",
+)
+@click.option("--poll", default=1.0, type=click.FloatRange(0.05, 3600), metavar="SECONDS",
+              show_default=True, help="How often to look for new ones.")  # fmt: skip
+@lines_option
+@with_access
+def follow(cursor_file: Path | None, poll: float, as_json: bool, access: Access) -> None:
+    """Print all events, then each new one as it comes in.
+
+    Never ends by itself, not by an outage either; Ctrl-C ends it. With --cursor-file it goes on
+    where it was, however it ended.
+    """
+    people = sys.stdout.isatty() and not as_json
+    cursor = _read_cursor(cursor_file) if cursor_file else None
+    with access.client(patient=True) as client, _stopped_by_signals() as stop:
+        following = client.events.follow(cursor, poll_s=poll, stop=stop)
+        for event in following:
+            # Only what has gone out counts: else an event could be lost between two runs.
+            click.echo(event_line(event) if people else to_ndjson(event), nl=people)
+            if cursor_file:
+                _write_cursor(cursor_file, following.cursor)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that nothing stops between printing and remembering.
+
+    A second signal does what it always does. Ends the command with the status of the signal.
+    """
+    stop = threading.Event()
+    caught: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def note_signal(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        stop.set()
+        restore()
+
+    def restore() -> None:
+        for one in signals:
+            signal.signal(one, before[one])
+
+    before = {one: signal.signal(one, note_signal) for one in signals}
+    try:
+        yield stop
+    finally:
+        restore()
+    if caught:
+        sys.exit(128 + caught[0])
+
+
+def _read_cursor(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="ascii").strip() or None
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        raise SetupError(f"{file} is no file of `tether events follow`.") from None
+
+
+def _write_cursor(file: Path, cursor: str) -> None:
+    """The file is whole at every moment."""
+    partial = file.with_name(file.name + ".new")
+    partial.write_text(cursor + "\n", encoding="ascii")
+    os.replace(partial, file)

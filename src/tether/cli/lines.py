@@ -1,0 +1,74 @@
+"""The lines of a file or of standard input, gzip or not, however long the file or a line is."""
+
+import gzip
+import sys
+import zlib
+from collections.abc import Iterator
+from io import BufferedIOBase, BufferedReader
+from pathlib import Path
+from types import TracebackType
+from typing import cast
+
+from tether.errors import SetupError
+from tether.interchange import LONGEST_LINE
+
+STANDARD_INPUT = "-"
+_GZIP = b"\x1f\x8b"
+_PORTION = 1 << 16
+
+
+class Damaged(SetupError):
+    """A file whose content ends, or makes no sense, where there should be more of it."""
+
+
+class Lines:
+    """Reads bytes line by line; a line that is too long comes cut, the rest of it is passed over.
+
+    `size` is how many bytes the file has, 0 if that is not known; `number` counts the lines.
+    Raises Damaged where a gzip stream is broken.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.name = "Standard input" if path == STANDARD_INPUT else path
+        self.number = 0
+        if path == STANDARD_INPUT:
+            self.size, self._raw = 0, cast(BufferedReader, sys.stdin.buffer)
+        else:
+            self.size = Path(path).stat().st_size
+            self._raw = Path(path).open("rb")  # noqa: SIM115 - closed when this is left
+        is_gzip = self._raw.peek(2)[:2] == _GZIP
+        self._lines: BufferedIOBase = gzip.GzipFile(fileobj=self._raw) if is_gzip else self._raw
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._raw is not sys.stdin.buffer:
+            self._raw.close()
+
+    @property
+    def place(self) -> int:
+        """How many bytes of the file are read."""
+        return self._raw.tell() if self.size else 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        while line := self._read(LONGEST_LINE + 1):
+            self.number += 1
+            yield line
+            if len(line) > LONGEST_LINE:
+                while not line.endswith(b"\n"):
+                    line = self._read(_PORTION) or b"\n"
+
+    def _read(self, most: int) -> bytes:
+        try:
+            return self._lines.readline(most)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise Damaged(
+                f"{self.name} ends in the middle of its gzip stream, or is damaged, "
+                f"after line {self.number:,} ({error})."
+            ) from None

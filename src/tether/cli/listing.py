@@ -1,0 +1,133 @@
+"""How chargers, vehicles and events are shown: tables in a terminal, JSON for programs."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from itertools import islice
+
+import click
+
+from tether.cli.members import short_type
+from tether.cli.options import WholeNumber
+from tether.cli.output import note, show_pairs, show_table
+from tether.interchange import Thing, to_ndjson
+from tether.model import Charger, Event, EventType, Vehicle, to_json
+
+MOST_IN_A_TABLE = 100
+
+list_limit_option = click.option(
+    "--limit",
+    type=WholeNumber(1),
+    help=f"At most so many.  [default: {MOST_IN_A_TABLE} in a terminal, else all]",
+)
+lines_option = click.option(
+    "--json", "as_json", is_flag=True, help="Objects, one a line, as in a pipe."
+)
+object_option = click.option("--json", "as_json", is_flag=True, help="The object, as in a pipe.")
+
+
+def show_list(things: Iterator[Thing], *, limit: int | None, as_json: bool, none_yet: str) -> None:
+    """Shows at most so many of them. `none_yet` is said where a table would have no row."""
+    if as_json or not sys.stdout.isatty():
+        for thing in islice(things, limit):
+            click.echo(to_ndjson(thing), nl=False)
+        return
+    found = list(islice(things, limit or MOST_IN_A_TABLE))
+    if not found:
+        note(none_yet)
+        return
+    titles, row = _TABLES[type(found[0])]
+    show_table(titles, [row(thing) for thing in found], wrapped=("Charger", "Vehicle"))
+    if limit is None and next(things, None) is not None:
+        note(f"\nThere are more: --limit shows more than {MOST_IN_A_TABLE}, a pipe gets all.")
+
+
+def show_one(entity: Charger | Vehicle, *, as_json: bool) -> None:
+    """Shows one: its members for people, the API's object for programs."""
+    if as_json or not sys.stdout.isatty():
+        click.echo(to_json(entity))
+        return
+    show_pairs([pair for pair in _pairs(entity) if pair[1]])
+
+
+def _pairs(entity: Charger | Vehicle) -> list[tuple[str, str]]:
+    if isinstance(entity, Vehicle):
+        particular = ("Capacity", _with("kWh", entity.charge_capacity))
+    else:
+        particular = ("Position", _position(entity))
+    return [
+        ("Id", entity.id),
+        particular,
+        ("Charges with", _charge(entity)),
+        ("Feeds back with", _discharge(entity)),
+    ]
+
+
+# Cells ------------------------------------------------------------------------------------------
+
+
+def _with(unit: str, number: Decimal | None) -> str:
+    return "" if number is None else f"{number} {unit}"
+
+
+def _powers(powers: Sequence[Decimal], low: Decimal | None, high: Decimal | None) -> str:
+    if powers:
+        return f"{', '.join(map(str, powers))} kW"
+    return f"{low} to {high} kW" if low is not None else ""
+
+
+def _charge(entity: Charger | Vehicle) -> str:
+    return _powers(entity.charge_powers, entity.charge_power_min, entity.charge_power_max)
+
+
+def _discharge(entity: Charger | Vehicle) -> str:
+    return _powers(entity.discharge_powers, entity.discharge_power_min, entity.discharge_power_max)
+
+
+def _position(charger: Charger) -> str:
+    return "" if charger.latitude is None else f"{charger.latitude}, {charger.longitude}"
+
+
+def _charger_row(thing: Thing) -> list[str]:
+    assert isinstance(thing, Charger)
+    return [thing.id, _charge(thing), _discharge(thing), _position(thing)]
+
+
+def _vehicle_row(thing: Thing) -> list[str]:
+    assert isinstance(thing, Vehicle)
+    return [thing.id, _with("kWh", thing.charge_capacity), _charge(thing), _discharge(thing)]
+
+
+def _event_row(thing: Thing) -> list[str]:
+    assert isinstance(thing, Event)
+    return [
+        thing.time.strftime("%Y-%m-%d %H:%M:%S"),
+        short_type(thing.type),
+        thing.charger_id,
+        thing.vehicle_id,
+        *("" if n is None else str(n) for n in _measured(thing)),
+    ]
+
+
+def _measured(event: Event) -> tuple[Decimal | None, ...]:
+    return event.state_of_charge, event.charge_power, event.charged_energy
+
+
+_TABLES: dict[type, tuple[Sequence[str], Callable[[Thing], list[str]]]] = {
+    Charger: (("Charger", "Charges with", "Feeds back with", "Position"), _charger_row),
+    Vehicle: (("Vehicle", "Capacity", "Charges with", "Feeds back with"), _vehicle_row),
+    Event: (
+        ("Time (UTC)", "Event", "Charger", "Vehicle", "%", "kW", "kWh"),
+        _event_row,
+    ),
+}
+
+
+def event_line(event: Event) -> str:
+    """One event for people, on a line of its own: how full, and the power or else the energy."""
+    time, kind, charger, vehicle, *_ = _event_row(event)
+    full, power, energy = _measured(event)
+    measured = _with("kW", power) if power is not None else _with("kWh", energy)
+    longest = max(len(short_type(kind)) for kind in EventType)
+    line = f"{time}  {kind:{longest}}  {charger:10}  {vehicle:8}  {_with('%', full):8}  {measured}"
+    return line.rstrip()

@@ -1,0 +1,183 @@
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli_partner.conftest import Site
+from tests.conftest import TETHER, Server
+from tether.cli.listing import event_line
+from tether.model import Event, EventType
+
+Popen = subprocess.Popen[str]
+DAY = "2026-01-05T"
+
+
+def post(site: Site, kind: str, *options: str) -> str:
+    words = ["events", "post", "--type", kind, "--charger", "C1", "--vehicle", "V1"]
+    return site.ok(*words, *options).strip()
+
+
+def listed(site: Site, *options: str) -> list[Any]:
+    lines = site.ok("events", "list", *options).splitlines()
+    return [json.loads(line)["id"] for line in lines]
+
+
+def test_an_event_is_posted_from_options_and_printed_as_its_id(site: Site) -> None:
+    stamp = ("--timestamp", f"{DAY}10:00:00+01:00")
+    first = post(site, "updated", "--state-of-charge", "58.30", "--charge-power", "0", *stamp)
+    again = post(site, "VEHICLE_CHARGE_UPDATED", "--state-of-charge", "58.30",
+                 "--charge-power", "0", *stamp)  # fmt: skip
+    assert again == first
+    assert site.ok("events", "list") == (
+        f'{{"id":"{first}","type":"VEHICLE_CHARGE_UPDATED","chargerId":"C1","vehicleId":"V1",'
+        '"stateOfCharge":58.30,"chargePower":0,"timestamp":"2026-01-05T09:00:00.000Z"}\n'
+    )
+
+
+def test_an_event_is_posted_from_a_file_and_without_a_timestamp_happens_now(site: Site) -> None:
+    event = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1"}
+    done = site("events", "post", "-", stdin=json.dumps(event))
+    assert done.returncode == 0
+    (stored,) = map(json.loads, site.ok("events", "list").splitlines())
+    assert stored["id"] == done.stdout.strip()
+    assert abs(time.time() - datetime.fromisoformat(stored["timestamp"]).timestamp()) < 60
+
+
+def test_lists_follow_the_filters(site: Site) -> None:
+    ids = [
+        site.report(kind, f"1{hour}:00")
+        for hour, kind in enumerate(("CONNECTED", "CHARGE_STARTED", "CHARGE_STOPPED"))
+    ]
+    assert listed(site) == ids
+    assert listed(site, "--order", "desc", "--limit", "2") == [ids[2], ids[1]]
+    assert listed(site, "--type", "charge-started") == [ids[1]]
+    assert listed(site, "--from", f"{DAY}11:00:00Z", "--to", f"{DAY}12:00:00Z") == [ids[1]]
+    assert listed(site, "--from", "2026-01-06") == []
+    assert listed(site, "--charger", "C1", "--vehicle", "V2") == []
+    status, seen = site.in_terminal("events", "list", "--limit", "1")
+    assert (status, seen.splitlines()[2].split()) == (
+        0, ["2026-01-05", "10:00:00", "connected", "C1", "V1"],
+    )  # fmt: skip
+
+
+def test_refusals_of_events_are_explained(site: Site) -> None:
+    said = site.refused("events", "post", "--type", "connected", "--charger", "C9", "--vehicle",
+                        "V1")  # fmt: skip
+    assert said == "Parameter {chargerId} is invalid. It must refer to an existing charger."
+    assert "'parked' is none of connected, disconnected, started" in site.refused(
+        "events", "list", "--type", "parked", status=2
+    )
+    assert "'yesterday' is no point in time" in site.refused(
+        "events", "list", "--from", "yesterday", status=2
+    )
+    said = site.refused("events", "post", "--type", "connected", "--charger", "C1")
+    assert said == "Parameter {vehicleId} is invalid. It is required."
+
+
+Start = Callable[..., Popen]
+
+
+@pytest.fixture
+def follow(site: Site) -> Iterator[Start]:
+    """Starts following the events of the site."""
+    processes: list[Popen] = []
+
+    def start(*options: str) -> Popen:
+        processes.append(following(site, *options))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def following(site: Site, *options: str) -> Popen:
+    return subprocess.Popen(
+        [TETHER, "events", "follow", "--poll", "0.05", *options],
+        env=site.variables(),
+        cwd=site.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def next_id(process: Popen) -> Any:
+    assert process.stdout is not None
+    return json.loads(process.stdout.readline())["id"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_following_goes_on_exactly_where_it_was(site: Site, follow: Start, how: int) -> None:
+    ids = [site.report("CONNECTED", f"0{hour}:00") for hour in range(3)]
+    first = follow("--cursor-file", "cursor")
+    assert [next_id(first) for _ in range(2)] == ids[:2]
+    assert next_id(first) == ids[2]
+    first.send_signal(how)
+    assert first.communicate(timeout=30) == ("", "")
+    assert first.returncode == 128 + how
+    ids.append(site.report("CONNECTED", "03:00"))
+    second = follow("--cursor-file", "cursor")
+    assert next_id(second) == ids[3]
+    ids.append(site.report("CONNECTED", "04:00"))
+    assert next_id(second) == ids[4]
+
+
+def test_without_a_cursor_file_all_events_come(site: Site, follow: Start) -> None:
+    ids = [site.report("CONNECTED", f"0{hour}:00") for hour in range(3)]
+    process = follow()
+    assert [next_id(process) for _ in ids] == ids
+
+
+def test_a_reader_of_followed_events_that_goes_away_is_no_error(site: Site, follow: Start) -> None:
+    site.report("CONNECTED", "00:00")
+    process = follow()
+    next_id(process)
+    assert process.stdout is not None
+    process.stdout.close()
+    site.report("CONNECTED", "01:00")
+    assert process.wait(timeout=30) == 1
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+
+
+def test_a_terminal_shows_followed_events_on_lines() -> None:
+    event = Event(
+        type=EventType.VEHICLE_CHARGE_UPDATED,
+        charger_id="C1",
+        vehicle_id="V1",
+        state_of_charge=Decimal("58.5"),
+        charged_energy=Decimal("7.0"),
+        timestamp="2026-01-05T00:00:01.738Z",
+    )
+    assert event_line(event) == (
+        "2026-01-05 00:00:01  updated       C1          V1        58.5 %    7.0 kWh"
+    )
+
+
+def test_following_outlives_a_restart_of_the_server(
+    new_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = new_server()
+    environment = {"TETHER_URL": server.url, "TETHER_API_KEY": server.key()}
+    site = Site(tmp_path, server.database, environment)
+    site.furnish()
+    process = following(site)
+    try:
+        first = site.report("CONNECTED", "00:00")
+        assert next_id(process) == first
+        server.kill()
+        server.start(int(server.url.rpartition(":")[2]))
+        second = site.report("CONNECTED", "01:00")
+        assert next_id(process) == second
+    finally:
+        process.kill()
+        process.communicate()
