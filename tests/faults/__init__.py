@@ -1,0 +1,1 @@
+"""What must hold when things go wrong: real server processes, killed, starved, stalled, refused."""

@@ -1,0 +1,178 @@
+"""SIGTERM: what is under way is answered, and it ends in time."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import Server
+from tests.faults.rig import (
+    CUT_OFF,
+    Partner,
+    Wire,
+    check_integrity,
+    event,
+    head_of,
+    pid_of,
+    run,
+    until,
+)
+
+CLIENTS = 32
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_every_request_under_way_is_answered_and_nothing_acknowledged_is_lost(
+    number: signal.Signals, impatient_server: Callable[..., Server]
+) -> None:
+    # Clients on a busy machine may take longer than LINGER_S to send their next request.
+    server = impatient_server("tether.protocol.LINGER_S=10")
+    partner = Partner(server)
+    partner.client.close()
+    ids: list[str] = []
+    bodies = iter(range(1_000_000))
+
+    async def work() -> None:
+        wire = await Wire.to(server)
+        while True:
+            answer = await wire.ask(partner.post(next(bodies)))
+            assert answer.status == 201
+            ids.append(answer.json()["id"])
+            if answer.headers.get("connection") == "close":
+                assert await wire.ended() == b""
+                return
+
+    async def scenario() -> None:
+        working = [asyncio.create_task(work()) for _ in range(CLIENTS)]
+        await asyncio.sleep(0.7)
+        assert server.process is not None
+        server.process.send_signal(number)
+        await asyncio.gather(*working)
+
+    run(scenario())
+    assert server.process is not None
+    assert server.process.wait(timeout=60) == 0
+    server.start()
+    partner.again()
+    assert {found["id"] for found in partner.events()} == set(ids)
+    check_integrity(server.database)
+    partner.client.close()
+    assert server.stop() == 0
+
+
+def test_a_request_that_is_slow_to_arrive_is_answered_before_the_end(
+    new_server: Callable[..., Server],
+) -> None:
+    server = new_server()
+    partner = Partner(server)
+    body = event(1)
+
+    async def scenario() -> None:
+        wire = await Wire.to(server)
+        wire.send(head_of("POST", "/events", partner.key, len(body)) + body[:40])
+        await asyncio.sleep(0.3)
+        assert server.process is not None
+        server.process.terminate()
+        await asyncio.sleep(1)
+        answer = await wire.ask(body[40:])
+        assert (answer.status, answer.headers["connection"]) == (201, "close")
+
+    run(scenario())
+    assert server.process is not None
+    assert server.process.wait(timeout=60) == 0
+
+
+def test_stalled_connections_do_not_hold_up_the_end(
+    impatient_server: Callable[..., Server],
+) -> None:
+    server = impatient_server(
+        "tether.protocol.STOP_TIMEOUT_S=1",
+        "tether.protocol.REQUEST_TIMEOUT_S=600",
+        "tether.server.GRACE_S=600",
+    )
+    partner = Partner(server)
+    body = event(1)
+    moments = [
+        b"",
+        b"POST /events HTTP/1.1\r\n",
+        head_of("POST", "/events", partner.key, len(body)),
+        head_of("POST", "/events", partner.key, len(body)) + body[:40],
+        partner.request("GET", "/health") + head_of("POST", "/events", partner.key, 5),
+        partner.request("GET", "/health"),
+    ]
+
+    async def scenario() -> None:
+        wires = []
+        for _ in range(10):
+            for sent in moments:
+                wires.append(await Wire.to(server))
+                wires[-1].send(sent)
+        await asyncio.sleep(0.3)
+        assert server.process is not None
+        server.process.terminate()
+        await until(lambda: server.process is not None and server.process.poll() is not None)
+        for wire in wires:
+            wire.reset()
+
+    run(scenario())
+    assert server.process is not None
+    assert server.process.returncode == 0
+
+
+def test_a_second_signal_ends_it_at_once(impatient_server: Callable[..., Server]) -> None:
+    server = impatient_server(
+        "tether.protocol.STOP_TIMEOUT_S=600",
+        "tether.protocol.REQUEST_TIMEOUT_S=600",
+        "tether.server.GRACE_S=600",
+    )
+    partner = Partner(server)
+    body = event(1)
+
+    async def scenario() -> None:
+        wire = await Wire.to(server)
+        wire.send(head_of("POST", "/events", partner.key, len(body)) + body[:40])
+        await asyncio.sleep(0.3)
+        assert server.process is not None
+        server.process.terminate()
+        await asyncio.sleep(1)
+        assert pid_of(server), "it waits for the request"
+        server.process.terminate()
+        server.process.wait(timeout=60)
+        wire.reset()
+
+    run(scenario())
+    check_integrity(server.database)
+    server.start()
+    partner.again()
+    assert partner.events() == []
+
+
+def test_a_server_that_stops_takes_no_new_connections(
+    impatient_server: Callable[..., Server],
+) -> None:
+    server = impatient_server("tether.protocol.STOP_TIMEOUT_S=600")
+    partner = Partner(server)
+
+    async def scenario() -> None:
+        slow = await Wire.to(server)
+        slow.send(head_of("POST", "/events", partner.key, 10))
+        await asyncio.sleep(0.3)
+        assert server.process is not None
+        server.process.terminate()
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                (await Wire.to(server)).reset()
+                await asyncio.sleep(0.05)
+            except CUT_OFF:
+                break
+        else:
+            raise AssertionError("it goes on taking connections")
+        slow.reset()
+        await until(lambda: server.process is not None and server.process.poll() is not None)
+
+    run(scenario())
+    assert server.process is not None
+    assert server.process.returncode == 0

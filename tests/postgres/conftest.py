@@ -1,0 +1,52 @@
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.conftest import Server
+from tests.faults.conftest import IMPATIENT
+from tests.parts import Postgres, Redis, running_postgres, running_redis
+
+
+@pytest.fixture
+def database(new_postgres_database: Callable[[], str]) -> str:
+    """An empty PostgreSQL database of the test's own, in the server of the session."""
+    return new_postgres_database()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of the test's own, which it may stop and freeze."""
+    with running_postgres(max_connections="60") as server:
+        yield server
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    """A Redis server of the test's own."""
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def node(new_server: Callable[..., Server]) -> Callable[..., Server]:
+    """Starts a quiet server: its options, and the database."""
+    return lambda *options, database, **environment: new_server(
+        "--log-level", "warning", *options, database=database, **environment
+    )
+
+
+@pytest.fixture
+def impatient_server() -> Iterator[Callable[..., Server]]:
+    """Makes servers with other time limits, as the fault tests do."""
+    servers: list[Server] = []
+
+    def make(*constants: str, options: tuple[str, ...] = (), database: str) -> Server:
+        servers.append(Server(database, list(options)))
+        servers[-1].program = [sys.executable, str(IMPATIENT), *constants]
+        return servers[-1].start()
+
+    yield make
+    for server in servers:
+        if server.process is not None and server.process.poll() is None:
+            server.kill()

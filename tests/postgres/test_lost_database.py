@@ -1,0 +1,189 @@
+"""A PostgreSQL that restarts, stands still or goes away, and clients that do."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import psutil
+
+from tests.conftest import Server
+from tests.faults.rig import Partner, Wire, many_files, pid_of, run, until
+from tests.parts import Postgres
+from tests.postgres.rig import Follower, Load, check_exactly_once, endless, query, sessions
+
+POOL = 4
+
+
+def settled(url: str) -> bool:
+    """The pool is not larger than it should be, and nothing is under way on it."""
+    found = sessions(url)
+    return len(found) <= POOL and all(
+        state == "idle" and started is None for _, state, started in found
+    )
+
+
+async def follow(partner: Partner, load: Load) -> Follower:
+    """What a follower sees of a load that is over."""
+    follower = Follower(partner)
+    await follower.run(lambda: True)
+    check_exactly_once(load, follower, len(load.answered))
+    return follower
+
+
+def test_a_restart_under_load_loses_nothing_and_is_over_in_seconds(
+    own_postgres: Postgres, node: Callable[..., Server]
+) -> None:
+    database = own_postgres.new_database()
+    server = node("--pool-size", str(POOL), database=database)
+    load = Load(Partner(server))
+
+    async def main() -> None:
+        working = asyncio.create_task(load.run(endless(), 32))
+        await asyncio.sleep(3)
+        before = time.monotonic()
+        await asyncio.to_thread(own_postgres.restart)
+        back = time.monotonic()
+        await asyncio.sleep(5 + 3)
+        load.stop()
+        await working
+        assert set(load.statuses) == {201, 503}
+        assert load.surprises == []
+        # "Generously": these machines have other things to do as well.
+        speeds = [load.rate(before - 2, before), load.rate(back + 5, back + 8)]
+        assert speeds[1] > 0.5 * speeds[0], speeds
+        assert load.rate(back, back + 5) > 0
+        await follow(load.partner, load)
+        await until(lambda: settled(database))
+
+    run(main())
+    assert server.failures() == []
+    assert server.stop() == 0
+
+
+def test_a_restart_in_a_quiet_moment_is_not_even_noticed(
+    own_postgres: Postgres, node: Callable[..., Server]
+) -> None:
+    server = node("--pool-size", str(POOL), database=own_postgres.new_database())
+    partner = Partner(server)
+
+    async def main() -> None:
+        wires = [await Wire.to(server) for _ in range(8)]
+        for first in (0, 8, 16):
+            answers = await asyncio.gather(
+                *(wire.ask(partner.post(first + n)) for n, wire in enumerate(wires))
+            )
+            assert [answer.status for answer in answers] == [201] * 8
+            await asyncio.to_thread(own_postgres.restart)
+        assert (await wires[0].ask(partner.request("GET", "/events"))).status == 200
+
+    run(main())
+    assert server.stop() == 0
+
+
+def test_a_database_that_is_away_is_answered_at_once_and_used_when_it_is_back(
+    own_postgres: Postgres, node: Callable[..., Server]
+) -> None:
+    server = node("--pool-size", str(POOL), database=own_postgres.new_database())
+    partner = Partner(server)
+    requests = [
+        partner.post(1),
+        partner.request("GET", "/chargers/C1"),
+        partner.request("GET", "/events"),
+        partner.request("PUT", "/vehicles/V2", b'{"chargeCapacity":1,"chargePowers":[1]}'),
+        partner.request("GET", "/ready"),
+    ]
+
+    async def main() -> None:
+        wire = await Wire.to(server)
+        own_postgres.stop()
+        started = time.monotonic()
+        for request in requests * 4:
+            answer = await wire.ask(request)
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            assert answer.json() == {"message": "Service Unavailable"}
+        assert (await wire.ask(partner.request("GET", "/health"))).status == 200
+        assert time.monotonic() - started < 5
+        own_postgres.start()
+        for request in requests:
+            assert (await wire.ask(request)).status in (200, 201)
+
+    run(main())
+    assert server.stop() == 0
+
+
+def test_a_database_that_stands_still_holds_no_request_for_long(
+    own_postgres: Postgres, impatient_server: Callable[..., Server]
+) -> None:
+    database = own_postgres.new_database()
+    server = impatient_server(
+        "tether.store.postgres.READ_TIMEOUT_S=2",
+        "tether.store.postgres.WRITE_TIMEOUT_S=2",
+        options=("--pool-size", str(POOL), "--log-level", "warning"),
+        database=database,
+    )
+    load = Load(Partner(server))
+
+    async def main() -> None:
+        await load.run(range(200), 32)
+        with own_postgres.frozen():
+            working = asyncio.create_task(load.run(endless(200), 32))
+            end = time.monotonic() + 6
+            wire = await Wire.to(server)
+            while time.monotonic() < end:
+                started = time.monotonic()
+                assert (await wire.ask(load.partner.request("GET", "/health"))).status == 200
+                assert time.monotonic() - started < 2
+                await asyncio.sleep(0.5)
+        thawed = time.monotonic()
+        await asyncio.sleep(6)
+        load.stop()
+        await working
+        assert load.statuses[503] > 0
+        assert load.surprises == []
+        assert load.slowest_s < 15  # 2 s and what the driver takes to give a statement up
+        assert load.rate(thawed + 3, thawed + 6) > 0
+        await follow(load.partner, load)
+        await until(lambda: settled(database))
+
+    run(main())
+    assert server.failures() == []
+    assert server.stop() == 0
+
+
+def test_a_thousand_clients_that_hang_up_leave_nothing_open(
+    own_postgres: Postgres, node: Callable[..., Server]
+) -> None:
+    database = own_postgres.new_database()
+    server = node("--pool-size", str(POOL), database=database)
+    partner = Partner(server)
+    process = psutil.Process(pid_of(server))
+
+    async def hang_up(number: int) -> None:
+        wire = await Wire.to(server)
+        if number % 3 == 0:
+            wire.send(partner.post(number))
+        elif number % 3 == 1:
+            wire.send(partner.request("GET", "/events?type=VEHICLE_CONNECTED"))
+        else:
+            wire.send(partner.request("PUT", "/chargers/C1", b'{"chargePowers":[22]}'))
+        await asyncio.sleep(number % 7 * 0.002)
+        wire.reset()
+
+    async def main() -> None:
+        await Load(partner).run(range(5000, 5100), 16)
+        files = process.num_fds()
+        for first in range(0, 1000, 200):
+            await asyncio.gather(*(hang_up(number) for number in range(first, first + 200)))
+        await until(lambda: settled(database))
+        await until(lambda: process.num_fds() <= files + POOL)
+        blocked = query(database, "SELECT 1 FROM pg_stat_activity WHERE state LIKE 'idle in%%'")
+        assert blocked == []
+        load = Load(partner)
+        await load.run(range(6000, 6200), 32)
+        assert load.statuses == {201: 200}
+        await until(lambda: settled(database))
+
+    with many_files():
+        run(main())
+    assert server.failures() == []
+    assert server.stop() == 0
