@@ -14,9 +14,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.parts import create_database, running_postgres
 from tether import admin, wiring
 from tether.keys import Rate
-from tests.parts import create_database, running_postgres
 
 TETHER = Path(sys.executable).with_name("tether")
 FAST = Rate(1_000_000, 1)

@@ -5,6 +5,7 @@ Inside Tether an instant is a whole number of milliseconds since 1970-01-01T00:0
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = datetime(1970, 1, 1)  # without zone: isoformat would add +00:00, not Z
@@ -19,6 +20,7 @@ _RFC_3339 = re.compile(
 )
 
 
+@lru_cache(maxsize=1024)  # that of an event is read twice: when it is checked and when it is stored
 def parse_instant(text: str) -> int:
     """Milliseconds since 1970 of an RFC 3339 date-time; digits beyond the millisecond are cut off.
 

@@ -17,6 +17,7 @@ LIVE, TEST = "ttr_live_", "ttr_test_"
 PREFIX_LENGTH = len(LIVE) + 8
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_IN_TEXT = re.compile(r"(ttr_(?:live|test)_[0-9A-Za-z]{8})[0-9A-Za-z]+")
 _FORM = re.compile(r"(ttr_(?:live|test)_[0-9A-Za-z]{30})([0-9A-Za-z]{6})")
 
 
@@ -80,6 +81,11 @@ def digest_of(key: str) -> str:
 def prefix_of(key: str) -> str:
     """The first characters of the key, by which people tell keys apart."""
     return key[:PREFIX_LENGTH]
+
+
+def without_keys(text: str) -> str:
+    """The text with every key in it cut down to its first characters, fit to be shown."""
+    return _IN_TEXT.sub(r"\1…", text) if "ttr_" in text else text
 
 
 def _checksum(text: str) -> str:

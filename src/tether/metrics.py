@@ -74,9 +74,10 @@ class Metrics:
         """An event was refused."""
         self._rejected.labels(reason).inc()
 
-    def commit(self, events: int, waiting: int) -> None:
-        """Events were committed together while others waited."""
-        self._batches.observe(events)
+    def progress(self, committed: int, waiting: int) -> None:
+        """So many events were committed together, if any, and so many wait now."""
+        if committed:
+            self._batches.observe(committed)
         self._queue.set(waiting)
 
     def redis_in_use(self, yes: bool) -> None:

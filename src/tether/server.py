@@ -27,7 +27,7 @@ async def serve(settings: Settings, listener: socket.socket, listening: Callable
     """
     _raise_file_limit()
     metrics = Metrics()
-    async with wiring.open_store(settings.database, metrics.commit, settings.pool_size) as store:
+    async with wiring.open_store(settings.database, metrics.progress, settings.pool_size) as store:
         app = wiring.build_app(store, metrics, settings)
         server = _Server(
             uvicorn.Config(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tether.config import is_postgres, sqlite_path
 from tether.errors import SetupError
+from tether.wiring import describe
 
 
 def version(database: str) -> str:
@@ -19,6 +20,15 @@ def version(database: str) -> str:
 
     check_version()
     return f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})"
+
+
+def risks(database: str) -> list[str]:
+    """Settings of the database with which an acknowledged write may be lost. Raises SetupError."""
+    if not is_postgres(database):
+        return []  # ours are set on every connection
+    from tether.store.postgres import risks_of_postgres
+
+    return risks_of_postgres(database)
 
 
 def damages(database: str, *, full: bool = False) -> list[str]:
@@ -40,8 +50,8 @@ def back_up(
     """
     if is_postgres(database):
         raise SetupError(
-            "tether backup copies a SQLite file: back up PostgreSQL with its own pg_dump or "
-            "continuous archiving (docs/operations.md)."
+            "tether backup copies a SQLite file. For PostgreSQL: pg_dump --format=custom "
+            f"--file={target} {describe(database)}"
         )
     from tether.store.sqlite_backup import back_up_sqlite
 

@@ -79,11 +79,11 @@ def describe(database: str) -> str:
 @asynccontextmanager
 async def open_store(
     database: str,
-    on_commit: Callable[[int, int], None] = lambda events, waiting: None,
+    on_progress: Callable[[int, int], None] = lambda committed, waiting: None,
     pool_size: int = 2,
 ) -> AsyncIterator[Store]:
     """The store in this database, which must be migrated."""
-    store = Store(_engine(database, pool_size), now_ms, new_event_id, on_commit)
+    store = Store(_engine(database, pool_size), now_ms, new_event_id, on_progress)
     try:
         yield store
     finally:

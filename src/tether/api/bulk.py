@@ -10,7 +10,7 @@ from falcon.asgi import Request, Response
 from tether.api import requests
 from tether.api.errors import status_of
 from tether.bulk import MAX_BYTES, Item, read_events
-from tether.errors import RateLimited, TetherError
+from tether.errors import RateLimited, TetherError, Unavailable
 from tether.keys import Key
 from tether.limits import Limiter
 from tether.model import Event, to_json
@@ -55,10 +55,11 @@ class BulkResource:
             # The gate has let the request in, and counted it as its first event.
             admitted, refusal = await self._admit(key, len(portion), paid=int(start == 0))
             outcomes += [self._add(key.partner, item) for item in portion[:admitted]]
-            if refusal:
-                outcomes += [refusal] * (len(items) - len(outcomes))
-                break
             await asyncio.sleep(0)  # others are served between two portions
+            # What failed must not be overtaken: later events of a vehicle come after earlier ones.
+            if stop := refusal or _failure(outcomes[-1]):
+                outcomes += [stop] * (len(items) - len(outcomes))
+                break
         return [await _settled(outcome) for outcome in outcomes]
 
     def _add(self, partner: int, item: Item) -> "asyncio.Future[str] | TetherError":
@@ -69,11 +70,20 @@ class BulkResource:
         verdict = await self._limiter.take(key, count - paid)
         if verdict.allowed:
             return count, None
-        wait = RateLimited(verdict.retry_after_s)
-        rest = min(verdict.remaining, count - paid - 1)
+        admitted, rest = paid, min(verdict.remaining, count - paid - 1)
         if rest > 0 and (await self._limiter.take(key, rest)).allowed:
-            return paid + rest, wait
-        return paid, wait
+            admitted += rest
+        one_more = await self._limiter.take(key, 1)
+        admitted += one_more.allowed
+        return admitted, RateLimited(max(1, one_more.retry_after_s))
+
+
+def _failure(outcome: "asyncio.Future[str] | TetherError") -> Unavailable | None:
+    """Why the database took neither this event nor those before it, if it is known already."""
+    if isinstance(outcome, TetherError) or not outcome.done():
+        return None
+    error = outcome.exception()
+    return error if isinstance(error, Unavailable) else None
 
 
 async def _settled(outcome: "asyncio.Future[str] | TetherError") -> Result:

@@ -9,6 +9,7 @@ import structlog
 from falcon.asgi import Request, Response
 
 from tether import errors
+from tether.keys import without_keys
 from tether.model import to_json
 
 log = structlog.get_logger()
@@ -81,4 +82,4 @@ async def _answer_unexpected(
 def _fill(resp: Response, status: int, message: str) -> None:
     resp.status = status
     resp.content_type = "application/json"
-    resp.data = to_json({"message": message})
+    resp.data = to_json({"message": without_keys(message)})

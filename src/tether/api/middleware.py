@@ -10,6 +10,7 @@ from falcon.asgi import Request, Response
 
 from tether.errors import Forbidden, RateLimited
 from tether.keyring import KeyRing
+from tether.keys import without_keys
 from tether.limits import Limiter
 from tether.metrics import Metrics
 
@@ -33,7 +34,9 @@ class Observer:
         context.rejections = ()
         given = req.get_header("X-Request-Id")
         context.request_id = (
-            given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(64):016x}"
+            given
+            if given and _REQUEST_ID.fullmatch(given) and without_keys(given) == given
+            else f"{getrandbits(64):016x}"
         )
         resp.set_header("X-Request-Id", context.request_id)
 
@@ -47,7 +50,7 @@ class Observer:
         route, status = req.uri_template or "other", resp.status_code
         method = req.method if req.method in _METHODS else "other"
         self._metrics.request(method, route, status, seconds)
-        if method == "POST":  # only events are posted
+        if method == "POST" and req.path.startswith("/events"):
             for error in context.rejections:
                 self._metrics.rejected_event(type(error).__name__)
         log.info(

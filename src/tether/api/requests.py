@@ -63,7 +63,12 @@ async def read_document(req: Request) -> dict[str, Any]:
     Raises TooLarge, UnsupportedEncoding, Malformed. Reads no further than the limit.
     """
     is_gzip = is_gzipped(req)
-    body = b"".join([chunk async for chunk in body_of(req, MAX_BODY_BYTES)])
+    _check_announced(req, MAX_BODY_BYTES)
+    body = await req.stream.read(MAX_BODY_BYTES + 1)
+    if len(body) > MAX_BODY_BYTES:
+        raise TooLarge(MAX_BODY_BYTES)
+    if len(body) < (req.content_length or 0):  # whoever sent it is gone, and cannot be told
+        raise Malformed("The body is shorter than its Content-Length.")
     return decode_document(gunzip(body, MAX_BODY_BYTES) if is_gzip else body)
 
 
@@ -77,14 +82,18 @@ def is_gzipped(req: Request) -> bool:
 
 async def body_of(req: Request, limit: int) -> AsyncIterator[bytes]:
     """The body as it comes in. Raises TooLarge as soon as it is known to be larger than that."""
-    if (req.content_length or 0) > limit:
-        raise TooLarge(limit)
+    _check_announced(req, limit)
     received = 0
     while chunk := await req.stream.read(CHUNK_BYTES):
         received += len(chunk)
         if received > limit:
             raise TooLarge(limit)
         yield chunk
+
+
+def _check_announced(req: Request, limit: int) -> None:
+    if (req.content_length or 0) > limit:
+        raise TooLarge(limit)
 
 
 def gunzip(body: bytes, limit: int) -> bytes:

@@ -36,10 +36,10 @@ class Intake:
         engine: Engine,
         now_ms: Callable[[], int],
         new_event_id: Callable[[], str],
-        on_commit: Callable[[int, int], None],
+        on_progress: Callable[[int, int], None],
     ) -> None:
         self._engine = engine
-        self._on_commit = on_commit
+        self._on_progress = on_progress
         self._now_ms = now_ms
         self._new_event_id = new_event_id
         self._add_sql = queries.ADD_EVENTS.format(event_numbers=engine.dialect.event_numbers)
@@ -94,11 +94,12 @@ class Intake:
             except Exception as error:
                 _fail(batch, error)
         del self._waiting[partner]
+        self._on_progress(0, self.waiting)
 
     async def _write(self, partner: int, batch: list[_Arrival]) -> None:
         rows = _rows(batch)
         added = await self._engine.write(self._add_sql, partner, rows, len(batch))
-        self._on_commit(len(batch), self.waiting)
+        self._on_progress(len(batch), self.waiting)
         if added == len(batch):
             for arrival in batch:
                 _settle(arrival, arrival.event_id)

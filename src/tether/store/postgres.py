@@ -208,6 +208,17 @@ def version_of_postgres(url: str) -> str:
     return f"{number // 10_000}.{number % 10_000}"
 
 
+def risks_of_postgres(url: str) -> list[str]:
+    """The settings that let a commit be answered before it is on disk, such as `fsync = off`."""
+    query = """
+    SELECT name || ' = ' || setting FROM pg_settings
+    WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'
+    ORDER BY name
+    """
+    with _session(url) as connection:
+        return [str(risk) for (risk,) in connection.execute(query)]
+
+
 def describe_postgres(url: str) -> str:
     """The database's address without anything secret, to show and to log. Raises SetupError."""
     parts = _parts_of(url)

@@ -55,10 +55,10 @@ class Store:
         engine: Engine,
         now_ms: Callable[[], int],
         new_event_id: Callable[[], str],
-        on_commit: Callable[[int, int], None] = lambda events, waiting: None,
+        on_progress: Callable[[int, int], None] = lambda committed, waiting: None,
     ) -> None:
         self._engine = engine
-        self.intake = Intake(engine, now_ms, new_event_id, on_commit)
+        self.intake = Intake(engine, now_ms, new_event_id, on_progress)
 
     async def close(self) -> None:
         """Finishes the writes under way and lets go of the database."""
