@@ -75,7 +75,7 @@ def _requests() -> Iterator[tuple[str, str]]:
             yield label, "bad"
 
 
-@pytest.mark.parametrize(("label", "mode"), _requests())
+@pytest.mark.parametrize(("label", "mode"), list(_requests()))
 def test_every_operation_answers_good_and_bad_requests_as_the_document_says(
     shared: httpx.Client, label: str, mode: str
 ) -> None:
