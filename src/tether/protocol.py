@@ -10,14 +10,13 @@ from asyncio import TimerHandle, Transport
 from collections.abc import Callable
 from secrets import token_hex
 from typing import Any, cast
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from tether.exchange import Exchange
 from tether.model import to_json
 
 REQUEST_TIMEOUT_S = 30.0  # for a request to arrive whole
@@ -32,7 +31,14 @@ _UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """One connection. A timer runs only while a request has begun to arrive and is not whole."""
+    """One connection.
+
+    One timer runs while a request has begun to arrive and is not whole, another from the first
+    answer on: that one is not set anew for each answer, but looks at the time of the last when it
+    is over, since timers cost more than looking at the clock.
+    """
+
+    cycle: Exchange
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -45,16 +51,20 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._bytes_beside = 0  # of the request that arrives: in its head or around its body
         self._stopping = False
         self._deaf = False  # the last answer is sent; what still comes is not looked at
-        self._answering: RequestResponseCycle | None = None  # of several in a pipeline, the first
+        self._answering: Exchange | None = None  # of several in a pipeline, the first
+        self._answered_at = 0.0  # by the loop's clock
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._transport_of_cycles = cast(Transport, _TransportOfCycle(transport, self._hang_up))
+        self.transport_of_exchanges = cast(
+            Transport, _TransportOfExchange(transport, self._hang_up)
+        )
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._stop_reader_timer()
+        self._unset_keepalive_if_required()
         if self._answering is not None:  # Uvicorn tells only the last of a pipeline
             self._answering.disconnected = True
         super().connection_lost(exc)
@@ -64,7 +74,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        self._unset_keepalive_if_required()
         self._bytes_of_body = 0
         self._feed(data)
         if self._arriving:
@@ -102,36 +111,79 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._close()
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._arriving, self._in_body, self._began_now = True, False, True
         self._bytes_beside = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_body:  # a trailer is of no use to us, and there may be millions
-            super().on_header(name, value)
+        if self._in_body:  # a trailer is of no use to us, and there may be millions
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self.parser.should_upgrade():
+        parser = self.parser
+        if parser.should_upgrade():
             return
         self._in_body = True
         self._bytes_beside = 0
-        super().on_headers_complete()
-        if not self.pipeline:
+        version = parser.get_http_version()
+        keep_alive = version != "1.0" and parser.should_keep_alive() and not self._stopping
+        before, self.cycle = self.cycle, Exchange(self, self._scope(version), keep_alive=keep_alive)
+        if before is None or before.response_complete:
             self._answering = self.cycle
-        if self._stopping:
-            self.cycle.keep_alive = False
-        self.cycle.transport = self._transport_of_cycles
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _scope(self, version: str) -> dict[str, Any]:
+        raw_path, _, query = self.url.partition(b"?")
+        if b"#" in self.url or not self.url.startswith(b"/"):
+            parts = httptools.parse_url(self.url)
+            raw_path, query = parts.path, parts.query or b""
+        path = raw_path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "method": self.parser.get_method().decode("ascii"),
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self.headers,
+        }
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        cycle.task = self.loop.create_task(cycle.run_asgi(app))
+        self.tasks.add(cycle.task)  # and the request takes itself out: a callback costs more
 
     def on_body(self, body: bytes) -> None:
         self._bytes_of_body += len(body)
-        super().on_body(body)
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.news.set()
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
         self._arriving = False
         self._stop_timer()
-        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self.cycle.more_body = False
+            self.cycle.news.set()
 
     # The end of a connection ----------------------------------------------------------------------
 
@@ -147,14 +199,33 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
-        if self.pipeline:
-            self._answering = self.pipeline[-1][0]
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._watch_reader()
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._answering, app = cast(tuple[Exchange, Any], self.pipeline.pop())
+            self._start_asgi_task(self._answering, app)
+        else:
+            self._answered_at = self.loop.time()
+            if self.timeout_keep_alive_task is None:
+                self._wait_for_another(self.timeout_keep_alive)
+
+    def _wait_for_another(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
 
     def timeout_keep_alive_handler(self) -> None:
-        self._close()
+        self.timeout_keep_alive_task = None
+        left = self._answered_at + self.timeout_keep_alive - self.loop.time()
+        if self._arriving or not self._is_idle():
+            return  # the next answer starts it again
+        if left > 0:
+            self._wait_for_another(left)
+        else:
+            self._close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -243,7 +314,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._watch_reader()
 
 
-class _TransportOfCycle:
+class _TransportOfExchange:
     """What Uvicorn's request uses of the transport; to close it means to hang up decently."""
 
     __slots__ = ("close", "is_closing", "write")

@@ -1,0 +1,161 @@
+"""One request and its answer: Uvicorn's, for the usual case made cheaper.
+
+Uvicorn writes the head and the body of an answer separately, which the kernel sends separately, and
+tries two regular expressions on each header. Here an answer whose length is known is one write. It
+also makes an `asyncio.Event` for each request, though nearly every body comes with its head.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+if TYPE_CHECKING:
+    from tether.protocol import LimitedHttpProtocol
+
+_log = logging.getLogger("uvicorn.error")
+# With these in a header, somebody could begin another one, or the body.
+_CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})
+
+
+class News:
+    """What `Exchange` needs of an `asyncio.Event`: nobody waits but its one application."""
+
+    __slots__ = ("_waiter", "come")
+
+    def __init__(self) -> None:
+        self.come = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        """Something has come."""
+        self.come = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def clear(self) -> None:
+        """It was looked at."""
+        self.come = False
+
+    async def wait(self) -> None:
+        """Returns when something has come."""
+        while not self.come:
+            if self._waiter is None or self._waiter.done():
+                self._waiter = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._waiter)
+
+
+class Exchange(RequestResponseCycle):
+    """One request and its answer, as the ASGI application sees them."""
+
+    # How all of them begin; Uvicorn's constructor, which sets these one by one, is not called.
+    logger = access_logger = _log
+    access_log = False
+    disconnected = False
+    more_body = True
+    response_started = False
+    response_complete = False
+    chunked_encoding: bool | None = None
+    expected_content_length = 0
+    _head: bytes | None = None  # of an answer, until its body is known
+    task: "asyncio.Task[None] | None" = None
+
+    def __init__(self, connection: "LimitedHttpProtocol", scope: Any, *, keep_alive: bool) -> None:
+        self.scope = scope
+        self.flow = connection.flow
+        self.transport = connection.transport_of_exchanges
+        self.on_response = connection.on_response_complete
+        self.default_headers = connection.server_state.default_headers
+        self.waiting_for_100_continue = connection.expect_100_continue
+        self.keep_alive = keep_alive
+        self.body = bytearray()
+        self.news = News()
+        self.message_event = cast(asyncio.Event, self.news)
+        self._tasks = connection.tasks
+
+    async def run_asgi(self, app: Any) -> None:
+        try:
+            await app(self.scope, self.receive, self.send)
+            if not self.response_complete and not self.disconnected:
+                raise RuntimeError("The application returned without a whole answer.")
+        except BaseException as error:
+            self.logger.error("Exception in ASGI application", exc_info=error)
+            if self.response_started:
+                self.transport.close()
+            else:
+                await self.send_500_response()
+        finally:
+            self.on_response = _nothing  # else connection and request would keep each other
+            self._tasks.discard(self.task)
+
+    async def receive(self) -> Any:
+        if self.waiting_for_100_continue or not self.news.come:
+            return await super().receive()
+        self.news.come = False
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        self.flow.resume_reading()
+        body, self.body = bytes(self.body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def send(self, message: Any) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if not self.response_started and message["type"] == "http.response.start":
+            self._start(message["status"], [*self.default_headers, *message.get("headers", ())])
+        elif self._head is not None and not message.get("more_body", False):
+            self._finish(message.get("body", b""))
+        else:  # a body in parts
+            self._write_head()
+            await super().send(message)
+
+    def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        parts, length = [STATUS_LINE[status]], None
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"connection" and b"close" in value.lower():
+                self.keep_alive = False
+        head = b"".join(parts)
+        if len(head) - len(head.translate(None, _CONTROLS)) != 2 * (len(headers) + 1):
+            raise RuntimeError("A header has a control character.")
+        if not self.keep_alive:
+            head += b"connection: close\r\n"
+        self.chunked_encoding = (
+            length is None and status not in (204, 304) and self.scope["method"] != "HEAD"
+        )
+        self.expected_content_length = length or 0
+        if self.chunked_encoding:  # the body may be long in coming
+            self.transport.write(head + b"transfer-encoding: chunked\r\n\r\n")
+        else:
+            self._head = head + b"\r\n"
+
+    def _write_head(self) -> None:
+        if self._head is not None:
+            self.transport.write(self._head)
+            self._head = None
+
+    def _finish(self, body: bytes) -> None:
+        """Sends an answer whose head waited for this, its whole body."""
+        assert self._head is not None
+        if self.scope["method"] == "HEAD":
+            body = b""
+        elif len(body) != self.expected_content_length:
+            raise RuntimeError("The body is not as long as its Content-Length says.")
+        self.transport.write(self._head + body)
+        self._head = None
+        self.response_complete = True
+        self.news.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+
+def _nothing() -> None:
+    pass
