@@ -5,16 +5,14 @@ from collections.abc import Callable, Collection
 from random import getrandbits
 from time import perf_counter
 
-import structlog
 from falcon.asgi import Request, Response
 
+from tether import logs
 from tether.errors import Forbidden, RateLimited
 from tether.keyring import KeyRing
 from tether.keys import without_keys
 from tether.limits import Limiter
 from tether.metrics import Metrics
-
-log = structlog.get_logger()
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -53,15 +51,17 @@ class Observer:
         if method == "POST" and req.path.startswith("/events"):
             for error in context.rejections:
                 self._metrics.rejected_event(type(error).__name__)
-        log.info(
-            "request",
-            request_id=context.request_id,
-            partner=context.key.partner_name if context.key else None,
-            key=context.key.prefix if context.key else None,
-            method=method,
-            route=route,
-            status=status,
-            ms=round(seconds * 1000, 3),
+        key = context.key
+        logs.answered(
+            logs.Answered(
+                request_id=context.request_id,
+                partner=key.partner_name if key else None,
+                key=key.prefix if key else None,
+                method=method,
+                route=route,
+                status=status,
+                ms=round(seconds * 1000, 3),
+            )
         )
 
 
