@@ -5,9 +5,11 @@ from collections.abc import Callable
 from falcon.asgi import Request, Response
 
 from tether.api import requests
+from tether.documents import decode_document
 from tether.errors import Invalid, NotFound
 from tether.ids import ENTITY_ID_RULE, event_id_from_path, is_entity_id
 from tether.model import EventType, to_json
+from tether.reports import usual_event
 from tether.rules import check_instant, new_event
 from tether.store.queries import EventFilter
 from tether.store.store import Store
@@ -23,7 +25,8 @@ class EventListResource:
         self._now_ms = now_ms
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        event = new_event(await requests.read_document(req), self._now_ms())
+        body, now_ms = await requests.read_body(req), self._now_ms()
+        event = usual_event(body, now_ms) or new_event(decode_document(body), now_ms)
         event_id = await self._store.intake.add(requests.partner_of(req), event)
         resp.status = 201
         resp.data = to_json({"id": event_id})

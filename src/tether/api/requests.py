@@ -62,6 +62,11 @@ async def read_document(req: Request) -> dict[str, Any]:
 
     Raises TooLarge, UnsupportedEncoding, Malformed. Reads no further than the limit.
     """
+    return decode_document(await read_body(req))
+
+
+async def read_body(req: Request) -> bytes:
+    """The whole body, by the same rules as `read_document`."""
     is_gzip = is_gzipped(req)
     _check_announced(req, MAX_BODY_BYTES)
     body = await req.stream.read(MAX_BODY_BYTES + 1)
@@ -69,7 +74,7 @@ async def read_document(req: Request) -> dict[str, Any]:
         raise TooLarge(MAX_BODY_BYTES)
     if len(body) < (req.content_length or 0):  # whoever sent it is gone, and cannot be told
         raise Malformed("The body is shorter than its Content-Length.")
-    return decode_document(gunzip(body, MAX_BODY_BYTES) if is_gzip else body)
+    return gunzip(body, MAX_BODY_BYTES) if is_gzip else body
 
 
 def is_gzipped(req: Request) -> bool:
