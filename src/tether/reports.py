@@ -5,9 +5,9 @@ valid is not decided here: then there is no event, and the long way, that of doc
 rules.py, decides and finds the words. So all that matters is that this way takes nothing which that
 one refuses or takes for something else; a test holds them against each other.
 
-It costs less than half of the long way, as the parser is in C and knows the members. What this parser does
-not tell, duplicate names and numbers sent as strings, shows in the number of quotation marks: where
-nothing is escaped there are two for each name and two for each string.
+It costs less than half of the long way, as the parser is in C and knows the members. What this
+parser does not tell, duplicate names and numbers sent as strings, shows in the number of quotation
+marks: where nothing is escaped there are two for each name and two for each string.
 """
 
 from collections.abc import Iterable

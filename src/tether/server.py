@@ -32,6 +32,7 @@ async def serve(settings: Settings, listener: socket.socket, listening: Callable
         server = _Server(
             uvicorn.Config(
                 app,
+                interface="asgi3",
                 http=LimitedHttpProtocol,
                 ws="none",
                 lifespan="off",

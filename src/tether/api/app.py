@@ -1,6 +1,6 @@
 """The HTTP application: every route on this page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,10 +117,10 @@ class Application(falcon.asgi.App[Request, Response]):
     Falcon would fail on a version that it does not know.
     """
 
-    async def __call__(  # type: ignore[override]  # Falcon's own is an override of its WSGI app
+    def __call__(  # type: ignore[override]  # Falcon's own is an override of its WSGI app
         self, scope: Any, receive: Any, send: Any
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         if scope["type"] == "http":
             scope["path"] = scope["raw_path"].decode("latin-1")
             scope["http_version"] = "1.1"
-        await super().__call__(scope, receive, send)
+        return super().__call__(scope, receive, send)

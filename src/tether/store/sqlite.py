@@ -1,8 +1,9 @@
 """SQLite: one file, one writer thread with group commit, reads in the event loop.
 
 Writes wait in a queue; the writer takes all that wait, runs them in one transaction and commits
-once, so that many writes share one fsync. A read by key takes some ten microseconds, less than a
-thread hop, so it runs in the event loop; only scans go to a thread of their own.
+once, so that many writes share one fsync. A read by key takes a few microseconds, less than a
+thread hop, so it runs in the event loop; only scans go to a thread of their own. The reads of one
+turn of the event loop share a transaction, as to begin one takes longer than to read a row.
 """
 
 import asyncio
@@ -95,6 +96,7 @@ class SqliteEngine:
         self._loop = asyncio.get_running_loop()
         self._reader = connect(path)
         self._reader.set_busy_timeout(0)  # the event loop must not wait; in WAL it never has to
+        self._reading = False  # in a transaction, until the end of this turn of the event loop
         self._writer = connect(path)
         self._patient = True  # the file was not locked by another process last time
         self._waiting: SimpleQueue[_Write | None] = SimpleQueue()
@@ -105,7 +107,19 @@ class SqliteEngine:
         self._thread.start()
 
     async def read(self, sql: str, *parameters: object) -> list[Row]:
+        if not self._reading:
+            self._reading = True
+            self._loop.call_soon(self._end_reading)
+            if not self._reader.in_transaction:
+                self._reader.execute("BEGIN")
         return _fetch(self._reader, sql, parameters)
+
+    def _end_reading(self) -> None:
+        """Whoever is told of a write in the turn to come shall read it, too."""
+        if self._reading:
+            self._reading = False
+            if self._reader.in_transaction:
+                self._reader.execute("COMMIT")
 
     async def scan(self, sql: str, *parameters: object) -> list[Row]:
         return await self._loop.run_in_executor(self._scanners, self._scan_now, sql, parameters)
@@ -122,6 +136,7 @@ class SqliteEngine:
         self._waiting.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
         self._scanners.shutdown()
+        self._end_reading()
         self._reader.close()
         self._writer.close()
 
