@@ -57,8 +57,9 @@ class Key:
 
     def works_at(self, now_ms: int) -> bool:
         """Whether the key opens anything at this instant."""
-        ends = [end for end in (self.expires_ms, self.revoked_ms) if end is not None]
-        return all(now_ms < end for end in ends)
+        expired = self.expires_ms is not None and self.expires_ms <= now_ms
+        revoked = self.revoked_ms is not None and self.revoked_ms <= now_ms
+        return not expired and not revoked
 
 
 def new_key(*, test: bool = False) -> str:

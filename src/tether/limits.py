@@ -53,12 +53,9 @@ class TokenBuckets:
         allowed = tokens >= cost
         bucket.tokens = tokens - cost if allowed else tokens
         bucket.filled_at = now
-        return Verdict(
-            allowed,
-            remaining=int(bucket.tokens),
-            reset_s=math.ceil((size - bucket.tokens) / rate),
-            retry_after_s=0 if allowed else math.ceil((cost - bucket.tokens) / rate),
-        )
+        reset_s = math.ceil((size - bucket.tokens) / rate)
+        retry_after_s = 0 if allowed else math.ceil((cost - bucket.tokens) / rate)
+        return Verdict(allowed, int(bucket.tokens), reset_s, retry_after_s)
 
     def _add(self, digest: str, bucket: _Bucket) -> _Bucket:
         if len(self._buckets) >= self._most_keys:  # the oldest goes: its key had its rest

@@ -1,6 +1,7 @@
 """The server process: one event loop, one listening socket, until it is told to stop."""
 
 import asyncio
+import gc
 import resource
 import signal
 import socket
@@ -51,6 +52,7 @@ async def serve(settings: Settings, listener: socket.socket, listening: Callable
             loop.add_signal_handler(number, server.stop)
         # Of several workers the supervisor serves the metrics.
         alone = settings.workers == 1
+        _spare_the_collector()
         with serving(metrics.registry, metrics_address(settings.metrics) if alone else None):
             await server.serve([listener])
 
@@ -85,6 +87,17 @@ def _raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _spare_the_collector() -> None:
+    """Lets Python look for garbage cycles less often.
+
+    Requests make next to none. At the default of 700 objects it looked several times in each turn
+    of a busy event loop, always at the requests under way, and that was a twentieth of the work.
+    """
+    gc.collect()
+    gc.freeze()  # what is there now stays until the end
+    gc.set_threshold(25_000, 20, 20)
 
 
 class _Server(uvicorn.Server):

@@ -68,18 +68,23 @@ async def read_document(req: Request) -> dict[str, Any]:
 async def read_body(req: Request) -> bytes:
     """The whole body, by the same rules as `read_document`."""
     is_gzip = is_gzipped(req)
-    _check_announced(req, MAX_BODY_BYTES)
+    announced = req.content_length or 0
+    if announced > MAX_BODY_BYTES:
+        raise TooLarge(MAX_BODY_BYTES)
     body = await req.stream.read(MAX_BODY_BYTES + 1)
     if len(body) > MAX_BODY_BYTES:
         raise TooLarge(MAX_BODY_BYTES)
-    if len(body) < (req.content_length or 0):  # whoever sent it is gone, and cannot be told
+    if len(body) < announced:  # whoever sent it is gone, and cannot be told
         raise Malformed("The body is shorter than its Content-Length.")
     return gunzip(body, MAX_BODY_BYTES) if is_gzip else body
 
 
 def is_gzipped(req: Request) -> bool:
     """Whether the body is compressed. Raises UnsupportedEncoding if it is, but not by gzip."""
-    encoding = (req.get_header("Content-Encoding") or "identity").strip().lower()
+    encoding = req.get_header("Content-Encoding")
+    if encoding is None:
+        return False
+    encoding = encoding.strip().lower() or "identity"
     if encoding not in ("identity", "gzip"):
         raise UnsupportedEncoding(re.sub(r"[^a-z0-9.,+ -]", "?", encoding)[:40])
     return encoding == "gzip"
