@@ -1,5 +1,6 @@
 """Recognises keys: which request carries which key, and whether that key still works."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from tether.errors import Forbidden
@@ -19,6 +20,7 @@ class KeyRing:
         self._find = find
         self._now_ms = now_ms
         self._remembered: dict[str, tuple[int, Key]] = {}
+        self._readings: dict[str, asyncio.Future[Key | None]] = {}
 
     async def recognise(self, secret: str | None) -> Key:
         """The key. Raises Forbidden if it is missing, malformed, unknown, expired or revoked."""
@@ -29,10 +31,27 @@ class KeyRing:
         if key is None or not 0 <= now_ms - read_ms < REMEMBERED_MS:
             if not is_well_formed(secret):
                 raise Forbidden
-            key = await self._find(digest)
-            self._remember(digest, now_ms, key)
+            key = await self._read(digest, now_ms)
         if key is None or not key.works_at(now_ms):
             raise Forbidden
+        return key
+
+    async def _read(self, digest: str, now_ms: int) -> Key | None:
+        """The key from the store, which is asked once by all who want to know it at that time.
+
+        Else every request under way would ask when a busy key is to be read again, and the writes
+        would wait behind them for a connection.
+        """
+        reading = self._readings.get(digest)
+        if reading is None:
+            reading = asyncio.ensure_future(self._read_now(digest, now_ms))
+            self._readings[digest] = reading
+            reading.add_done_callback(lambda _: self._readings.pop(digest))
+        return await asyncio.shield(reading)  # whoever gives up takes it from nobody else
+
+    async def _read_now(self, digest: str, now_ms: int) -> Key | None:
+        key = await self._find(digest)
+        self._remember(digest, now_ms, key)
         return key
 
     def _remember(self, digest: str, read_ms: int, key: Key | None) -> None:
