@@ -39,10 +39,15 @@ class _Report(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 _decode = msgspec.json.Decoder(_Report).decode
 _STRINGS = 4  # and they are required, the numbers are not
-_NUMBERS = tuple(
-    zip(_Report.__struct_fields__[_STRINGS:], _Report.__struct_encode_fields__[_STRINGS:],
-        strict=True)
-)  # fmt: skip
+_NUMBERS_OF = {
+    kind: [
+        (field, name, members_of(kind).get(name), name in required_of(kind))
+        for field, name in list(
+            zip(_Report.__struct_fields__, _Report.__struct_encode_fields__, strict=True)
+        )[_STRINGS:]
+    ]
+    for kind in EventType
+}
 
 
 def usual_event(body: bytes, now_ms: int) -> Event | None:
@@ -76,14 +81,14 @@ def usual_event(body: bytes, now_ms: int) -> Event | None:
 
 def _numbers(report: _Report) -> dict[str, Any]:
     """The checked numbers by field. Raises Invalid for what this type of event must (not) have."""
-    members, numbers = members_of(report.type), {}
-    for field, name in _NUMBERS:
+    numbers = {}
+    for field, name, member, is_required in _NUMBERS_OF[report.type]:
         value = getattr(report, field)
         if value is not UNSET:
-            if name not in members:
+            if member is None:
                 raise Invalid(name, "")
-            numbers[field] = members[name].check(name, value)
-        elif name in required_of(report.type):
+            numbers[field] = member.check(name, value)
+        elif is_required:
             raise Invalid(name, "")
     return numbers
 

@@ -22,6 +22,7 @@ from tether.api.pages import (
     PageResource,
     ReadyResource,
 )
+from tether.api.requests import ApiRequest
 from tether.keyring import KeyRing
 from tether.limits import Limiter
 from tether.metrics import Metrics
@@ -82,7 +83,7 @@ def create_app(parts: Parts) -> "Application":
     middleware: list[Any] = [Observer(parts.metrics), gate]
     if parts.cors_origins:
         middleware.insert(0, _cors(parts.cors_origins))
-    app = Application(middleware=middleware)
+    app = Application(middleware=middleware, request_type=ApiRequest)
     # What has no body has no type either; the Observer gives JSON its own.
     app.resp_options.default_media_type = None  # type: ignore[assignment]
     methods = {}
