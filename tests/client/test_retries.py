@@ -342,7 +342,7 @@ def test_connections_are_used_again() -> None:
         for _ in range(3):
             with pytest.raises(NotFound):
                 client.chargers.get("C1")
-        pool = client._http._transport._pool  # type: ignore[attr-defined]
+        pool = client._http._client._transport._pool  # type: ignore[attr-defined]
         assert len(pool.connections) == 1
 
 

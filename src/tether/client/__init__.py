@@ -1,6 +1,6 @@
 """The Python SDK for partners: `Client`, `AsyncClient`, `Outbox`. See docs/sdk.md.
 
-Needs msgspec and httpx2 only, nothing of the server's.
+Needs msgspec, httpx2 and aiohttp only, nothing of the server's.
 """
 
 from tether.client.aio import AsyncClient

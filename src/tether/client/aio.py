@@ -6,10 +6,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Literal, TypeVar, Unpack
 
-import httpx2
-
 from tether import model
-from tether.client import connection
+from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls, Pages
 from tether.client.events import BulkResult, EventCalls
 from tether.client.exchange import Answer, Lost, Patience, Request, Script
@@ -45,15 +43,17 @@ class AsyncClient:
         timeout: float = 30.0,
         retries: int = 8,
     ) -> None:
-        self._url = connection.base_url(url)
-        self._http = httpx2.AsyncClient(**connection.options(api_key, timeout))
+        from tether.client.awaiting_http import AwaitingHttp  # loading aiohttp takes a while
+
+        self._target = target(url, api_key, timeout)
+        self._http = AwaitingHttp(self._target)
         patience = Patience(retries)
         self.chargers = AsyncChargers(self, EntityCalls(Charger, patience))
         self.vehicles = AsyncVehicles(self, EntityCalls(Vehicle, patience))
         self.events = AsyncEvents(self, patience)
 
     def __repr__(self) -> str:
-        return f"AsyncClient({connection.shown_url(self._url)!r})"
+        return f"AsyncClient({shown_url(self._target.url)!r})"
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -68,7 +68,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._http.aclose()
+        await self._http.close()
 
     async def run(self, script: Script[T]) -> T:
         """Does what a script of the SDK says. Not for users."""
@@ -80,7 +80,7 @@ class AsyncClient:
                 result: T = end.value
                 return result
             if isinstance(step, Request):
-                outcome = await self._try(step)
+                outcome = await self._http.send(step)
             else:
                 outcome = None
                 await asyncio.sleep(step.seconds)
@@ -90,14 +90,6 @@ class AsyncClient:
         while pages.more:
             for entry in await self.run(pages.next()):
                 yield entry
-
-    async def _try(self, request: Request) -> Answer | Lost:
-        try:
-            return connection.answer_of(
-                await self._http.request(**connection.arguments(self._url, request))
-            )
-        except httpx2.RequestError as error:
-            return connection.lost(error)
 
 
 class _AsyncEntities(Generic[E]):

@@ -1,14 +1,12 @@
 """Where the server is and how it is reached, which both clients share."""
 
 import os
-from typing import Any
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
-
-import httpx2
 
 from tether import __version__
 from tether.client.errors import TetherError
-from tether.client.exchange import Answer, Lost, Request
+from tether.client.exchange import Lost, Request
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 CONNECT_TIMEOUT_S = 10.0
@@ -16,16 +14,52 @@ IDLE_S = 4.0  # less than servers commonly wait, so that they do not hang up on 
 MOST_CONNECTIONS = 100
 
 
-def base_url(url: str | None) -> str:
-    """The server's address: this one, TETHER_URL, or that of `make run`. Raises TetherError."""
-    found = (url or os.environ.get("TETHER_URL") or DEFAULT_URL).strip().rstrip("/")
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The server, the key, and how many seconds a try may go without hearing anything."""
+
+    url: str
+    headers: dict[str, str] = field(repr=False)
+    timeout_s: float
+
+    @property
+    def connect_timeout_s(self) -> float:
+        """The seconds that a connection may take to be made."""
+        return min(self.timeout_s, CONNECT_TIMEOUT_S)
+
+    def headers_of(self, request: Request) -> dict[str, str]:
+        """What a request carries."""
+        return {**self.headers, **request.headers, "X-Request-Id": request.id}
+
+
+def target(url: str | None, api_key: str | None, timeout_s: float) -> Target:
+    """What was given, or else TETHER_URL and TETHER_API_KEY. Raises TetherError."""
+    found = _checked_url(url or os.environ.get("TETHER_URL"))
+    key = _checked_key(api_key or os.environ.get("TETHER_API_KEY") or "")
+    headers = {"X-API-Key": key, "User-Agent": f"tether-client/{__version__}"}
+    return Target(found, headers, timeout_s)
+
+
+def _checked_url(url: str | None) -> str:
+    found = (url or DEFAULT_URL).strip().rstrip("/")
     try:
-        parts = httpx2.URL(found)
-    except httpx2.InvalidURL:
-        parts = httpx2.URL()
-    if parts.scheme not in ("http", "https") or not parts.host or parts.query or parts.fragment:
+        parts = urlsplit(found)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        usable = usable and parts.port != 0 and not (parts.query or parts.fragment)
+    except ValueError:  # a port that is none, a bracket too many
+        usable = False
+    if not usable or not found.isprintable() or " " in found:
         raise TetherError("The URL of the server must be like https://tether.example.com.")
     return found
+
+
+def _checked_key(key: str) -> str:
+    key = key.strip()
+    if not key:
+        raise TetherError("There is no API key: give api_key, or set TETHER_API_KEY.")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise TetherError("The API key has characters which no key has.")
+    return key
 
 
 def shown_url(url: str) -> str:
@@ -34,46 +68,7 @@ def shown_url(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def options(api_key: str | None, timeout_s: float) -> dict[str, Any]:
-    """What the HTTP library has to know. Raises TetherError, which never shows the key."""
-    key = (api_key or os.environ.get("TETHER_API_KEY") or "").strip()
-    if not key:
-        raise TetherError("There is no API key: give api_key, or set TETHER_API_KEY.")
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise TetherError("The API key has characters which no key has.")
-    return {
-        "headers": {"X-API-Key": key, "User-Agent": f"tether-client/{__version__}"},
-        "timeout": httpx2.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
-        "limits": httpx2.Limits(
-            max_connections=MOST_CONNECTIONS,
-            max_keepalive_connections=MOST_CONNECTIONS,
-            keepalive_expiry=IDLE_S,
-        ),
-    }
-
-
-def arguments(url: str, request: Request) -> dict[str, Any]:
-    """A request in the words of the HTTP library."""
-    return {
-        "method": request.method,
-        "url": url + request.target,
-        "content": request.body,
-        "headers": {**request.headers, "X-Request-Id": request.id},
-    }
-
-
-def answer_of(response: httpx2.Response) -> Answer:
-    """An answer of the HTTP library in our words."""
-    return Answer(response.status_code, response.headers, response.content)
-
-
-def lost(error: httpx2.RequestError) -> Lost:
-    """A failure of the HTTP library in our words. The error itself knows the key: it ends here."""
-    unsent = httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout
-    hopeless = httpx2.UnsupportedProtocol | httpx2.LocalProtocolError
+def lost(error: Exception, *, sent: bool, final: bool) -> Lost:
+    """A failure of an HTTP library in our words. The error itself knows the key: it ends here."""
     reason = f"{type(error).__name__}: {error}".rstrip(": ")
-    return Lost(
-        f"The server gave no answer ({reason}).",
-        sent=not isinstance(error, unsent),
-        final=isinstance(error, hopeless),
-    )
+    return Lost(f"The server gave no answer ({reason}).", sent=sent, final=final)

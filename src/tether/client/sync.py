@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Generic, Literal, TypeVar, Unpack
 
-import httpx2
-
 from tether import model
-from tether.client import connection
+from tether.client.blocking_http import BlockingHttp
+from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls, Pages
 from tether.client.events import BulkResult, EventCalls
 from tether.client.exchange import Answer, Lost, Patience, Request, Script
@@ -50,15 +49,15 @@ class Client:
         timeout: float = 30.0,
         retries: int = 8,
     ) -> None:
-        self._url = connection.base_url(url)
-        self._http = httpx2.Client(**connection.options(api_key, timeout))
+        self._target = target(url, api_key, timeout)
+        self._http = BlockingHttp(self._target)
         patience = Patience(retries)
         self.chargers = Chargers(self, EntityCalls(Charger, patience))
         self.vehicles = Vehicles(self, EntityCalls(Vehicle, patience))
         self.events = Events(self, patience)
 
     def __repr__(self) -> str:
-        return f"Client({connection.shown_url(self._url)!r})"
+        return f"Client({shown_url(self._target.url)!r})"
 
     def __enter__(self) -> "Client":
         return self
@@ -85,7 +84,7 @@ class Client:
                 result: T = end.value
                 return result
             if isinstance(step, Request):
-                outcome = self._try(step)
+                outcome = self._http.send(step)
             else:
                 outcome = None
                 time.sleep(step.seconds)
@@ -94,14 +93,6 @@ class Client:
         """The entries of all pages. Not for users."""
         while pages.more:
             yield from self.run(pages.next())
-
-    def _try(self, request: Request) -> Answer | Lost:
-        try:
-            return connection.answer_of(
-                self._http.request(**connection.arguments(self._url, request))
-            )
-        except httpx2.RequestError as error:
-            return connection.lost(error)
 
 
 class _Entities(Generic[E]):

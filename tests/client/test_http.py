@@ -1,0 +1,215 @@
+"""What both clients do with the network, whichever HTTP library carries them."""
+
+import asyncio
+import ssl
+import subprocess
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from socket import create_server
+from typing import Any, TypeAlias
+
+import pytest
+
+from tests.client.devices import CHARGER, connected
+from tests.client.scripted import Said, Scripted
+from tether.client import (
+    AsyncClient,
+    Charger,
+    Client,
+    NotFound,
+    TetherError,
+    Unavailable,
+    UnexpectedAnswer,
+    awaiting_http,
+)
+from tether.client.exchange import NO_PATIENCE, Request, exchange
+
+KEY = "ttr_live_0123456789abcdefghijABCDEFGHIJ000000"
+MISSING = Said(404, b'{"message":"Not Found"}')
+SAVED = Said(201, b'{"id":"C1"}', {"ETag": '"1"'})
+HUNG_UP = Said(None)
+THING = Charger(id=CHARGER, charge_powers=[11])
+
+Call: TypeAlias = Callable[[Any], Any]
+Ask: TypeAlias = Callable[..., Any]
+
+
+def _blocking(url: str, *calls: Call, **options: Any) -> None:
+    with Client(url, KEY, **options) as client:
+        for call in calls:
+            call(client)
+
+
+def _awaiting(url: str, *calls: Call, **options: Any) -> None:
+    async def do() -> None:
+        async with AsyncClient(url, KEY, **options) as client:
+            for call in calls:
+                await call(client)
+
+    asyncio.run(do())
+
+
+@pytest.fixture(params=[_blocking, _awaiting])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """Makes a client for a URL and does these calls with it, one after the other."""
+    found: Ask = request.param
+    return found
+
+
+def get(client: Any) -> Any:
+    return client.chargers.get(CHARGER)
+
+
+def put(client: Any) -> Any:
+    return client.chargers.put(THING)
+
+
+def post(client: Any) -> Any:
+    return client.events.post(connected())
+
+
+@pytest.mark.parametrize("call", [get, put, post])
+def test_a_library_does_not_send_again_behind_our_back(ask: Ask, call: Call) -> None:
+    """A PUT with if_match that is sent twice without our knowledge would fail by its success."""
+    with Scripted(SAVED, HUNG_UP) as server:
+        with pytest.raises(Unavailable) as caught:
+            ask(server.url, put, call, retries=0)
+        assert len(server.asked) == 2
+    assert caught.value.status is None
+
+
+@pytest.mark.parametrize("call", [get, put, post])
+def test_a_broken_connection_is_replaced(ask: Ask, call: Call) -> None:
+    with Scripted(SAVED, HUNG_UP, HUNG_UP, Said(400, b'{"message":"No"}')) as server:
+        with pytest.raises(TetherError, match="No"):
+            ask(server.url, put, call)
+        assert len(server.asked) == 4
+    assert len({asked.headers["x-request-id"] for asked in server.asked}) == 2
+
+
+def test_a_redirection_is_not_followed(ask: Ask) -> None:
+    with Scripted(MISSING) as elsewhere:
+        moved = Said(307, b"", {"Location": elsewhere.url})
+        with Scripted(moved) as server, pytest.raises(UnexpectedAnswer):
+            ask(server.url, get)
+        assert elsewhere.asked == []
+
+
+def test_what_is_sent_is_what_the_api_asks_for(ask: Ask) -> None:
+    with Scripted(SAVED) as server:
+        ask(server.url.replace("//", "//user:se%40cret@") + "/below", put)
+    asked = server.asked[0]
+    assert asked.target == f"/below/chargers/{CHARGER}"
+    assert asked.body == b'{"id":"C1","chargePowers":[11]}'
+    assert asked.headers["x-api-key"] == KEY
+    assert asked.headers["authorization"] == f"Basic {b64encode(b'user:se@cret').decode()}"
+    assert asked.headers["user-agent"].startswith("tether-client/")
+    assert "content-type" not in asked.headers
+
+
+def test_an_id_is_not_decoded_on_its_way(ask: Ask) -> None:
+    with Scripted(MISSING) as server, pytest.raises(NotFound):
+        ask(server.url, lambda client: client.chargers.get("a/b%41 ü~"))
+    assert server.asked[0].target == "/chargers/a%2Fb%2541%20%C3%BC~"
+
+
+def test_nobody_there_is_said_in_a_sentence(ask: Ask) -> None:
+    with Scripted(SAVED) as server:
+        pass
+    with pytest.raises(Unavailable, match=r"The server gave no answer \(\w+: .+\)"):
+        ask(server.url, get, retries=1)
+
+
+def test_a_server_that_says_nothing_is_given_up(ask: Ask) -> None:
+    with Scripted(Said(200, delay_s=1)) as server:
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match=r"[Tt]ime"):
+            ask(server.url, get, timeout=0.2, retries=1)
+        assert time.monotonic() - began < 0.9
+
+
+def test_a_server_that_stops_reading_is_given_up(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(awaiting_http, "SLOWEST_BYTES_PER_S", 1e9)
+    request = Request("POST", "/events/bulk", b"x" * 64 * 1024 * 1024)
+    with create_server(("127.0.0.1", 0)) as deaf:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        with pytest.raises(Unavailable):
+            ask(url, lambda client: client.run(exchange(request, NO_PATIENCE, 200)), timeout=0.5)
+
+
+def test_an_answer_that_ends_too_early_is_none(ask: Ask) -> None:
+    short = Said(200, b'{"id":"C1"', {"Content-Length": "100"})
+    with Scripted(short) as server, pytest.raises(Unavailable):
+        ask(server.url, get, timeout=0.3, retries=0)
+
+
+@pytest.mark.parametrize("exempt", ["", "other.invalid", "*"])
+def test_the_proxy_of_the_environment_is_used(
+    ask: Ask, exempt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Scripted(MISSING) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removeprefix("http://"))
+        monkeypatch.setenv("no_proxy", exempt)
+        with pytest.raises(Unavailable if exempt == "*" else NotFound):
+            ask("http://tether.invalid", get, retries=0)
+    targets = [asked.target for asked in proxy.asked]
+    assert targets == ([] if exempt == "*" else ["http://tether.invalid/chargers/C1"])
+
+
+# TLS ---------------------------------------------------------------------------------------------
+
+
+class _Secret(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.send_header("content-length", str(len(MISSING.body)))
+        self.end_headers()
+        self.wfile.write(MISSING.body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for 127.0.0.1, signed by itself, and its key."""
+    file = tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-days", "2", "-subj", "/CN=tether", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", file, "-out", tmp_path / "public.pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    file.write_text(file.read_text() + (tmp_path / "public.pem").read_text())
+    return file
+
+
+@pytest.fixture
+def tls_url(certificate: Path) -> Iterator[str]:
+    """A server that speaks TLS with that certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with HTTPServer(("127.0.0.1", 0), _Secret) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"https://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(ask: Ask, tls_url: str) -> None:
+    with pytest.raises(Unavailable, match=r"(?i)certificate"):
+        ask(tls_url, get, retries=0)
+
+
+def test_the_environment_says_which_certificates_to_trust(
+    ask: Ask, tls_url: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with pytest.raises(NotFound):
+        ask(tls_url, get, retries=0)
