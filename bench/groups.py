@@ -19,6 +19,7 @@ from bench.contestants import (
     without_storage,
 )
 from bench.databases import PostgresDatabase
+from bench.ingestion import bulk, clients
 from bench.load import Run, post_events
 from bench.sizes import sizes
 from bench.table import Limit, Row, at_least, at_most, single
@@ -141,6 +142,7 @@ GROUPS: dict[str, Group] = {
     "sqlite-get": get(
         tether("sqlite"), [(with_constant("sqlite"), at_least(0.8)), (fastify_sqlite(), None)]
     ),
+    "sqlite-bulk": bulk(tether("sqlite"), at_least(0.4), singles=at_least(6)),
     "sqlite-start": start(tether("sqlite"), required_s=1.0),
     "sqlite-size": sizes(tether("sqlite"), 1_000_000),
     "postgres-post": post(
@@ -148,11 +150,13 @@ GROUPS: dict[str, Group] = {
         [(fastify_postgres(), at_least(2)), (fastapi(), at_least(15))],
         ceiling=at_least(1.0),
     ),
+    "postgres-bulk": bulk(tether("postgres"), at_least(0.3)),
     "postgres-workers": post(tether("postgres", workers=2), [(tether("postgres"), at_least(1.0))]),
     "postgres-get": get(
         tether("postgres"), [(with_constant("postgres"), at_least(0.3)), (fastify_postgres(), None)]
     ),
     "postgres-size": sizes(tether("postgres"), 10_000_000),
+    "sdk": clients(tether("sqlite"), at_least(0.8), at_least(0.9)),
 }
 
 # Takes minutes and much disk: runs only when it is named.

@@ -1,4 +1,4 @@
-"""Load from wrk: 64 keep-alive connections, pinned away from the server."""
+"""Load, pinned away from the server: 64 keep-alive connections of wrk, or a loop in Python."""
 
 import itertools
 import json
@@ -6,7 +6,8 @@ import shutil
 import signal
 import statistics
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ _days: Iterator[int] = itertools.count()
 
 
 class LoadError(Exception):
-    """wrk is missing or did not finish."""
+    """wrk is missing, or a load did not finish."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,16 @@ def post_count(url: str, key: str, count: int, seconds: float = 1800) -> Run:
 def get_paths(url: str, key: str, paths: Path, seconds: float) -> Run:
     """GET the paths listed in a file, one after the other and again."""
     return _wrk(url, "get.lua", seconds, key, str(paths))
+
+
+def loop(name: str, *arguments: str, cores: Sequence[int] = LOAD_CORES) -> Run:
+    """One of the loops of loops.py on a day of its own; the last argument is how much of it."""
+    *place, amount = arguments
+    command = [sys.executable, "-m", "bench.loops", name, *place, _next_day(), amount]
+    done = subprocess.run(pinned(command, cores), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LoadError(f"{name}: {done.stderr.strip()}")
+    return _parse(json.loads(done.stdout.removeprefix("RESULT ")))
 
 
 def _next_day() -> str:

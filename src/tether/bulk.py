@@ -4,7 +4,7 @@ An addition to the reference. Nothing here stores anything, so that a body which
 whole has done nothing.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from tether.documents import decode_document, decode_value
 from tether.errors import Invalid, Malformed, TooLarge
@@ -14,29 +14,29 @@ from tether.rules import new_event
 MAX_EVENTS = 10_000
 MAX_BYTES = 8 * 1024 * 1024
 
-Item = Event | Malformed | Invalid
+Unread: TypeAlias = Any  # a line of NDJSON, or a value of an array
+Item: TypeAlias = Event | Malformed | Invalid
 
 
-def read_events(body: bytes, now_ms: int) -> list[Item]:
-    """What each item of the body is, in their order: an event, or why it is none.
+def items_of(body: bytes) -> list[Unread]:
+    """The items of the body in their order, for `read_item`.
 
     A body that begins with `[` is a JSON array, any other NDJSON: one event a line, empty lines do
     not count. Raises Malformed if an array is not JSON, TooLarge if there are too many items.
     """
-    items = _array(body) if body.lstrip(b" \t\r\n").startswith(b"[") else _lines(body)
-    return [_event(item, now_ms) for item in items]
+    return _array(body) if body.lstrip(b" \t\r\n").startswith(b"[") else _lines(body)
 
 
-def _array(body: bytes) -> list[Any]:
-    items: list[Any] = decode_value(body)
+def _array(body: bytes) -> list[Unread]:
+    items: list[Unread] = decode_value(body)
     return _limited(items)
 
 
-def _lines(body: bytes) -> list[bytes]:
+def _lines(body: bytes) -> list[Unread]:
     return _limited([line for line in body.split(b"\n") if line.strip(b" \t\r")])
 
 
-def _limited(items: list[Any]) -> list[Any]:
+def _limited(items: list[Unread]) -> list[Unread]:
     if len(items) > MAX_EVENTS:
         raise TooLarge(MAX_EVENTS, "events")
     if not items:
@@ -44,7 +44,8 @@ def _limited(items: list[Any]) -> list[Any]:
     return items
 
 
-def _event(item: Any, now_ms: int) -> Item:
+def read_item(item: Unread, now_ms: int) -> Item:
+    """What an item is: an event, or why it is none."""
     try:
         document = decode_document(item) if isinstance(item, bytes) else item
         if not isinstance(document, dict):

@@ -46,6 +46,8 @@ def decode_value(body: bytes | bytearray) -> Any:
             _refuse_lone_surrogates(value)
     except RecursionError:
         raise Malformed("The body is nested too deeply.") from None
+    except InvalidOperation:  # of Decimal
+        raise Malformed("The body has a number which is out of range.") from None
     return value
 
 
@@ -87,17 +89,10 @@ def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     return document
 
 
-def _number(digits: str) -> Decimal:
-    try:
-        return Decimal(digits)
-    except InvalidOperation:
-        raise Malformed("The body has a number which is out of range.") from None
-
-
 def _constant(name: str) -> NoReturn:
     raise Malformed(f"The body is not valid JSON: {name} is not a number.")
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=_number, parse_int=_number, parse_constant=_constant
+    object_pairs_hook=_object, parse_float=Decimal, parse_int=Decimal, parse_constant=_constant
 )

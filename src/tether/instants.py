@@ -13,10 +13,10 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 # datetime.fromisoformat alone admits week dates, missing colons, spaces and missing zones.
 _RFC_3339 = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]"
-    r"((?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])"
-    r"(?:\.([0-9]+))?"
-    r"([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt]"
+    r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+    r"(?:\.[0-9]+)?"
+    r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
 # As we write it ourselves: most of what comes in has this form already.
 _CANONICAL = re.compile(
@@ -35,17 +35,16 @@ def parse_instant(text: str) -> int:
 
     Raises ValueError for everything else: no zone, `24:00`, a leap second, 30 February.
     """
-    if is_canonical(text):
-        return (datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND
-    match = _RFC_3339.fullmatch(text)
-    if match is None:
+    if _RFC_3339.fullmatch(text) is None:
         raise ValueError(text)
-    day, time, fraction, zone = match.groups()
-    moment = datetime.fromisoformat(f"{day}T{time}{'+00:00' if zone in 'Zz' else zone}")
-    milliseconds = int(fraction[:3].ljust(3, "0")) if fraction else 0
-    return (moment - _EPOCH) // _MILLISECOND + milliseconds
+    return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MILLISECOND
 
 
 def format_instant(at_ms: int) -> str:
     """The instant as every answer of the API shows it, such as `2023-05-11T22:06:40.738Z`."""
     return (_NAIVE_EPOCH + at_ms * _MILLISECOND).isoformat(timespec="milliseconds") + "Z"
+
+
+def shown_instant(text: str, at_ms: int) -> str:
+    """The same as `format_instant`, sooner if `text`, which means that instant, is it already."""
+    return text if is_canonical(text) else format_instant(at_ms)

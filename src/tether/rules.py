@@ -6,13 +6,13 @@ here reads a clock, a database or a request.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from decimal import Decimal
+from decimal import Context, Decimal, Rounded
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from tether.errors import Invalid
 from tether.ids import ENTITY_ID_RULE, is_entity_id
-from tether.instants import format_instant, parse_instant
+from tether.instants import parse_instant, shown_instant
 from tether.model import Charger, Entity, Event, EventType, Vehicle
 
 MAX_DIGITS = 15
@@ -21,6 +21,8 @@ MIN_EXPONENT = -324  # … and is written no finer than the finest that a double
 MAX_POWERS = 100
 EARLIEST_MS = parse_instant("2000-01-01T00:00:00Z")
 MAX_AHEAD_MS = 24 * 60 * 60 * 1000
+
+_FEWER_DIGITS = Context(prec=MAX_DIGITS, traps=[Rounded])
 
 Document = Mapping[str, Any]
 Changes = dict[str, Any]
@@ -54,8 +56,12 @@ def _number(
         raise Invalid(name, f"It must be a number whose absolute value is below 1e{MAX_EXPONENT}.")
     if exponent < MIN_EXPONENT:
         raise Invalid(name, f"It must be 0 or at least 1e{MIN_EXPONENT} away from it.")
-    if len(value.as_tuple().digits) > MAX_DIGITS:
-        raise Invalid(name, f"It must be a number of at most {MAX_DIGITS} significant digits.")
+    try:
+        _FEWER_DIGITS.plus(value)
+    except Rounded:
+        raise Invalid(
+            name, f"It must be a number of at most {MAX_DIGITS} significant digits."
+        ) from None
     if above is not None and value <= above:
         raise Invalid(name, f"It must be a number above {above}{unit}.")
     if (low is not None and value < low) or (high is not None and value > high):
@@ -88,11 +94,14 @@ def _entity_id(name: str, value: Any) -> str:
     return value
 
 
+_EVENT_TYPES = {kind.value: kind for kind in EventType}
+
+
 def _event_type(name: str, value: Any) -> EventType:
-    try:
-        return EventType(value)
-    except ValueError:
-        raise Invalid(name, f"It must be one of {', '.join(EventType)}.") from None
+    kind = _EVENT_TYPES.get(value) if isinstance(value, str) else None
+    if kind is None:
+        raise Invalid(name, f"It must be one of {', '.join(EventType)}.")
+    return kind
 
 
 def check_instant(name: str, value: Any) -> int:
@@ -298,5 +307,5 @@ def new_event(document: Document, now_ms: int) -> Event:
     if at_ms is not None:
         if at_ms > now_ms + MAX_AHEAD_MS:
             raise Invalid("timestamp", "It must not be more than 24 hours in the future.")
-        values["timestamp"] = format_instant(at_ms)
+        values["timestamp"] = shown_instant(document["timestamp"], at_ms)
     return Event(**values)

@@ -9,7 +9,7 @@ from falcon.asgi import Request, Response
 
 from tether.api import requests
 from tether.api.errors import status_of
-from tether.bulk import MAX_BYTES, Item, read_events
+from tether.bulk import MAX_BYTES, Item, Unread, items_of, read_item
 from tether.errors import RateLimited, TetherError, Unavailable
 from tether.keys import Key
 from tether.limits import Limiter
@@ -17,7 +17,8 @@ from tether.model import Event, to_json
 from tether.store.store import Store
 
 AT_ONCE = 2  # bodies in memory; the others wait on disk
-PORTION = 250  # events that are admitted and passed on together
+PORTION = 1000  # events that are admitted and passed on together: as many as one commit takes
+TURN = 200  # events that are read before others are served: a millisecond
 
 Result = str | TetherError
 
@@ -38,29 +39,39 @@ class BulkResource:
                 spool.write(chunk)
             async with self._turn:
                 spool.seek(0)
-                body = requests.gunzip(spool.read(), MAX_BYTES) if is_gzip else spool.read()
-                # Reading ten thousand events takes a while: others are served meanwhile.
-                items = await asyncio.to_thread(read_events, body, self._now_ms())
+                body = spool.read()
+                # Eight MiB take a while: others are served meanwhile.
+                items = await asyncio.to_thread(_items_of, body, is_gzip=is_gzip)
                 results = await self._store_all(requests.key_of(req), items)
         req.context.rejections = [result for result in results if not isinstance(result, str)]
         resp.data = to_json([_shown(result) for result in results])
         if waits := [r.retry_after_s for r in results if isinstance(r, RateLimited)]:
             resp.set_header("Retry-After", str(max(waits)))
 
-    async def _store_all(self, key: Key, items: list[Item]) -> list[Result]:
-        """For each item the id of its event, or why it was not stored."""
+    async def _store_all(self, key: Key, items: list[Unread]) -> list[Result]:
+        """For each item the id of its event, or why it was not stored.
+
+        While a portion is being committed, the next one is read.
+        """
         outcomes: list[asyncio.Future[str] | TetherError] = []
         for start in range(0, len(items), PORTION):
-            portion = items[start : start + PORTION]
+            portion = await self._read(items[start : start + PORTION])
             # The gate has let the request in, and counted it as its first event.
             admitted, refusal = await self._admit(key, len(portion), paid=int(start == 0))
             outcomes += [self._add(key.partner, item) for item in portion[:admitted]]
-            await asyncio.sleep(0)  # others are served between two portions
             # What failed must not be overtaken: later events of a vehicle come after earlier ones.
             if stop := refusal or _failure(outcomes[-1]):
                 outcomes += [stop] * (len(items) - len(outcomes))
                 break
         return [await _settled(outcome) for outcome in outcomes]
+
+    async def _read(self, portion: list[Unread]) -> list[Item]:
+        found: list[Item] = []
+        for start in range(0, len(portion), TURN):
+            now_ms = self._now_ms()
+            found += [read_item(item, now_ms) for item in portion[start : start + TURN]]
+            await asyncio.sleep(0)
+        return found
 
     def _add(self, partner: int, item: Item) -> "asyncio.Future[str] | TetherError":
         return self._store.intake.add(partner, item) if isinstance(item, Event) else item
@@ -76,6 +87,10 @@ class BulkResource:
         one_more = await self._limiter.take(key, 1)
         admitted += one_more.allowed
         return admitted, RateLimited(max(1, one_more.retry_after_s))
+
+
+def _items_of(body: bytes, *, is_gzip: bool) -> list[Unread]:
+    return items_of(requests.gunzip(body, MAX_BYTES) if is_gzip else body)
 
 
 def _failure(outcome: "asyncio.Future[str] | TetherError") -> Unavailable | None:

@@ -16,7 +16,7 @@ from tether.model import Event, from_json, to_json
 from tether.store import queries
 from tether.store.engine import Engine, Row
 
-MOST_IN_ONE_STATEMENT = 1000
+MOST_IN_ONE_STATEMENT = 5000
 
 
 @dataclass(slots=True, eq=False)

@@ -25,6 +25,9 @@ from tether.store.engine import Row
 # Before 3.51.3 a WAL database which two connections write at once can be corrupted.
 OLDEST_SAFE = (3, 51, 3)
 MOST_IN_ONE_COMMIT = 512
+# The events of a thousand vehicles change several thousand pages in a commit: those which are not
+# in the cache then are read again, and written twice.
+WRITER_CACHE_KB = 16_000
 BUSY_TIMEOUT_MS = 5_000
 # While another process keeps the file locked only the first to meet it waits that long.
 STILL_BUSY_TIMEOUT_MS = 250
@@ -34,7 +37,7 @@ PRAGMA synchronous = FULL;
 PRAGMA cache_size = -8000;
 PRAGMA temp_store = MEMORY;
 PRAGMA journal_size_limit = 67108864;
-PRAGMA wal_autocheckpoint = 4000;
+PRAGMA wal_autocheckpoint = 16000;  -- 64 MiB: a page that changes often is copied back less often
 PRAGMA schema_version;  -- reads the file: from now on nobody can lock it against readers
 """
 _PASSING = (
@@ -98,6 +101,7 @@ class SqliteEngine:
         self._reader.set_busy_timeout(0)  # the event loop must not wait; in WAL it never has to
         self._reading = False  # in a transaction, until the end of this turn of the event loop
         self._writer = connect(path)
+        self._writer.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KB}")
         self._patient = True  # the file was not locked by another process last time
         self._waiting: SimpleQueue[_Write | None] = SimpleQueue()
         self._scanners = ThreadPoolExecutor(2, "tether-scan")

@@ -1,0 +1,111 @@
+"""Many events at once, and clients: POST /events/bulk against its ceilings, the SDK against others.
+
+What is sent in bulk is so many events, not so many seconds, so that all tables grow alike.
+"""
+
+from collections.abc import Callable
+
+from bench.compare import compare_rates
+from bench.contest import Bench, Measure, Outcome, compete, prepared
+from bench.contestants import Contestant, Server
+from bench.databases import Database, PostgresDatabase
+from bench.load import Run, loop, post_events
+from bench.processes import LOAD_CORES, SERVER_CORES
+from bench.table import Limit, Row
+
+EVENTS_A_SECOND = 10_000  # in a run of 4 s four requests of 10,000
+SINGLE = "single POSTs"
+APSW, COPY = "apsw loop", "COPY"
+
+
+def bulk(
+    subject: Contestant, ceiling: Limit, singles: Limit | None = None
+) -> Callable[[Bench], list[Row]]:
+    """POST /events/bulk against the database alone and, with `singles`, against POST /events."""
+
+    def run(bench: Bench) -> list[Row]:
+        outcome, alone = Outcome(), APSW if subject.engine == "sqlite" else COPY
+        with prepared(bench, subject) as server:
+            poster = _BulkPoster(server)
+            measures: dict[str, Measure] = {subject.name: poster, alone: _alone(bench, subject)}
+            if singles is not None:
+                measures[SINGLE] = lambda s: post_events(server.url, server.key, s)
+            compete(bench, measures, outcome)
+            poster.check_stored(subject.name, outcome)
+        rivals = [(alone, ceiling), *([(SINGLE, singles)] if singles else [])]
+        what = f"{subject.engine}: POST /events/bulk"
+        return [
+            compare_rates(f"{what} vs {other}", outcome, (subject.name, other), limit)
+            for other, limit in rivals
+        ]
+
+    return run
+
+
+class _BulkPoster:
+    """Measures POST /events/bulk and counts what it answered."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._before = server.database.count_events()
+        self._answered = 0
+
+    def __call__(self, seconds: float) -> Run:
+        self._server.database.settle()
+        run = loop("bulk", self._server.url, self._server.key, _events(seconds))
+        self._answered += run.requests
+        return run
+
+    def check_stored(self, name: str, outcome: Outcome) -> None:
+        """Every event answered for must be a row."""
+        stored = self._server.database.count_events() - self._before
+        if stored < self._answered:
+            outcome.invalid[name] = f"{name}: answered {self._answered:,}, stored only {stored:,}"
+
+
+def _alone(bench: Bench, subject: Contestant) -> Measure:
+    """The same rows into a database of the same schema, with nothing in between."""
+    database: Database = bench.new_database(subject.engine)
+    subject.prepare(database)
+    partner = database.run("SELECT id FROM partners")
+
+    def measure(seconds: float) -> Run:
+        database.settle()
+        if isinstance(database, PostgresDatabase):
+            return loop("copy", database.url, partner, _events(seconds), cores=LOAD_CORES)
+        return loop("apsw", database.url, partner, _events(seconds), cores=SERVER_CORES)
+
+    return measure
+
+
+def _events(seconds: float) -> str:
+    return str(round(seconds * EVENTS_A_SECOND))
+
+
+def clients(subject: Contestant, blocking: Limit, awaiting: Limit) -> Callable[[Bench], list[Row]]:
+    """The SDK: `Client` against its HTTP library alone, `AsyncClient` against wrk."""
+
+    def run(bench: Bench) -> list[Row]:
+        outcome = Outcome()
+        with prepared(bench, subject) as server:
+
+            def by(name: str) -> Measure:
+                return lambda seconds: loop(name, server.url, server.key, str(seconds))
+
+            measures: dict[str, Measure] = {
+                "Client": by("sdk"),
+                "httpx2": by("httpx2"),
+                "AsyncClient, 64 tasks": by("tasks"),
+                "wrk": lambda seconds: post_events(server.url, server.key, seconds),
+            }
+            compete(bench, measures, outcome)
+        pairs = list(measures)
+        return [
+            compare_rates(f"SDK: {one} vs {other}", outcome, (one, other), limit)
+            for one, other, limit in (
+                (pairs[0], pairs[1], blocking),
+                (pairs[2], pairs[3], awaiting),
+            )
+        ]
+
+    return run
