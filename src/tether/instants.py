@@ -29,7 +29,7 @@ def is_canonical(text: str) -> bool:
     return _CANONICAL.fullmatch(text) is not None
 
 
-@lru_cache(maxsize=1024)  # that of an event is read twice: when it is checked and when it is stored
+@lru_cache(maxsize=4096)  # that of an event is read twice: when it is checked and when it is stored
 def parse_instant(text: str) -> int:
     """Milliseconds since 1970 of an RFC 3339 date-time; digits beyond the millisecond are cut off.
 

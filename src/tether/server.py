@@ -52,8 +52,8 @@ async def serve(settings: Settings, listener: socket.socket, listening: Callable
             loop.add_signal_handler(number, server.stop)
         # Of several workers the supervisor serves the metrics.
         alone = settings.workers == 1
-        _spare_the_collector()
         with serving(metrics.registry, metrics_address(settings.metrics) if alone else None):
+            _spare_the_collector()
             await server.serve([listener])
 
 

@@ -63,7 +63,7 @@ class BulkResource:
             if stop := refusal or _failure(outcomes[-1]):
                 outcomes += [stop] * (len(items) - len(outcomes))
                 break
-        return [await _settled(outcome) for outcome in outcomes]
+        return await _settled(outcomes)
 
     async def _read(self, portion: list[Unread]) -> list[Item]:
         found: list[Item] = []
@@ -101,13 +101,14 @@ def _failure(outcome: "asyncio.Future[str] | TetherError") -> Unavailable | None
     return error if isinstance(error, Unavailable) else None
 
 
-async def _settled(outcome: "asyncio.Future[str] | TetherError") -> Result:
-    if isinstance(outcome, TetherError):
-        return outcome
-    try:
-        return await outcome
-    except TetherError as error:
-        return error
+async def _settled(outcomes: "list[asyncio.Future[str] | TetherError]") -> list[Result]:
+    results: list[Result] = []
+    for outcome in outcomes:
+        try:
+            results.append(outcome if isinstance(outcome, TetherError) else await outcome)
+        except TetherError as error:
+            results.append(error)
+    return results
 
 
 def _shown(result: Result) -> dict[str, Any]:

@@ -23,6 +23,7 @@ MOST_IN_ONE_STATEMENT = 5000
 class _Arrival:
     event: Event
     event_id: str
+    at_ms: int
     stamped: bool
     body: str
     stored: "asyncio.Future[str]"
@@ -63,7 +64,7 @@ class Intake:
         event_id = self._new_event_id()
         event = event.identified(event_id)
         stored = asyncio.get_running_loop().create_future()
-        arrival = _Arrival(event, event_id, stamped, to_json(event).decode(), stored)
+        arrival = _Arrival(event, event_id, event.at_ms, stamped, to_json(event).decode(), stored)
         waiting = self._waiting.get(partner)
         if waiting is None:
             self._waiting[partner] = [arrival]
@@ -156,7 +157,7 @@ def _rows(batch: Iterable[_Arrival]) -> str:
                 arrival.event.type,
                 arrival.event.charger_id,
                 arrival.event.vehicle_id,
-                arrival.event.at_ms,
+                arrival.at_ms,
                 int(arrival.stamped),
                 arrival.body,
             )
