@@ -73,10 +73,15 @@ class Access:
     def check(self) -> None:
         """Raises if there is no such server or it does not accept the key."""
         self.note_demo()
-        from tether.client import Client
+        from tether.client import Client, NotFound
 
         with Client(self.url, self.key, retries=0, timeout=10) as client:
-            next(client.chargers.list(page_size=1), None)
+            try:
+                next(client.chargers.list(page_size=1), None)
+            except NotFound:  # a list is there even if nothing is in it
+                raise SetupError(
+                    f"{self.url} does not answer like a Tether server: it has no list of chargers."
+                ) from None
 
     @contextmanager
     def explained(self) -> Iterator[None]:

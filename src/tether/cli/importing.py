@@ -14,6 +14,7 @@ import click
 from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
 from tether.cli.lines import STANDARD_INPUT, Damaged, Lines
 from tether.cli.output import counted, note, say
+from tether.cli.several import each_of
 from tether.errors import SetupError
 from tether.interchange import (
     Kind,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 Refused: TypeAlias = tuple[Row, str]  # with the reason
 
 PORTION = 2_000  # rows that are read, and sent, together
-TASKS = 16  # chargers or vehicles that are sent at the same time
 NO_TIMESTAMP = (
     "It has no timestamp: imported twice it would be reported twice. Give it one, or pass --stamp."
 )
@@ -226,15 +226,13 @@ class _Import:
         return refused + await self._send_together(client, together)
 
     async def _send_together(self, client: "AsyncClient", rows: dict[str, Row]) -> list[Refused]:
-        waiting = iter(rows.values())
         refused: list[Refused] = []
 
-        async def send_waiting() -> None:
-            for row in waiting:
-                if reason := await self._send_entity(client, row):
-                    refused.append((row, reason))
+        async def send(row: Row) -> None:
+            if reason := await self._send_entity(client, row):
+                refused.append((row, reason))
 
-        await asyncio.gather(*(send_waiting() for _ in range(min(TASKS, len(rows)))))
+        await each_of(rows.values(), send)
         return refused
 
     async def _send_entity(self, client: "AsyncClient", row: Row) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -10,40 +10,14 @@ from rich.progress import (
     BarColumn,
     Progress,
     ProgressColumn,
-    Task,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.text import Text
 
 from tether.cli.output import note
 
 _TELL_S = 10.0
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:,.0f}/s")
-
-
-@contextmanager
-def shown_progress(total: int) -> Iterator[tuple[Callable[[], None], Callable[[str], None]]]:
-    """What to call after each request, and with a notice: a bar in a terminal, else some lines."""
-    if not sys.stderr.isatty():
-        yield _Lines(total).advance, note
-        return
-    console = Console(stderr=True)
-    with Progress(
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f} requests"),
-        _Rate(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    ) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda: progress.advance(task), lambda notice: console.print(notice, markup=False)
 
 
 class Rows:
@@ -55,9 +29,10 @@ class Rows:
         self._started = self._told = time.monotonic()
         self._done = 0
 
-    def advance(self, rows: int, place: int = 0) -> None:
-        """So many more rows are done, and of the whole (such as the bytes of a file) so much."""
+    def advance(self, rows: int, place: int | None = None) -> None:
+        """So many more rows are done; and of the whole so much, if that is not told in rows."""
         self._done += rows
+        place = self._done if place is None else place
         if time.monotonic() - self._told >= _TELL_S:
             self._told = time.monotonic()
             rate = self._done / (self._told - self._started)
@@ -78,8 +53,9 @@ class _RowsInTerminal(Rows):
         self._console = console
         self._task = progress.add_task("", total=total or None, rows=0, rate=0.0)
 
-    def advance(self, rows: int, place: int = 0) -> None:
+    def advance(self, rows: int, place: int | None = None) -> None:
         self._done += rows
+        place = self._done if place is None else place
         rate = self._done / (time.monotonic() - self._started)
         self._progress.update(self._task, completed=place, rows=self._done, rate=rate)
 
@@ -91,7 +67,8 @@ class _RowsInTerminal(Rows):
 def shown_rows(unit: str, total: int = 0) -> Iterator[Rows]:
     """Shows how many rows (`unit` names them) are done: a bar in a terminal, else a line at times.
 
-    `total` is the size of the whole, in what `advance` is told as the place; 0 if it is unknown.
+    `total` is the size of the whole, in rows or in what `advance` is told as the place; 0 if it is
+    unknown.
     """
     if not sys.stderr.isatty():
         yield Rows(unit, total)
@@ -104,20 +81,3 @@ def shown_rows(unit: str, total: int = 0) -> Iterator[Rows]:
         columns = [BarColumn(), TaskProgressColumn(), *columns, TimeRemainingColumn(compact=True)]
     with Progress(*columns, console=console, transient=True) as progress:
         yield _RowsInTerminal(unit, total, progress, console)
-
-
-class _Lines:
-    """Progress where there is no terminal: a line for each tenth."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._done = 0
-        self._started = time.monotonic()
-
-    def advance(self) -> None:
-        self._done += 1
-        if self._done * 10 // self._total == (self._done - 1) * 10 // self._total:
-            return
-        rate = self._done / (time.monotonic() - self._started)
-        left_s = (self._total - self._done) / rate
-        note(f"{self._done:,} of {self._total:,} requests, {rate:,.0f}/s, {left_s:.0f} s left")
