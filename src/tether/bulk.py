@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from tether.documents import decode_document, decode_value
 from tether.errors import Invalid, Malformed, TooLarge
 from tether.model import Event
+from tether.reports import usual_event
 from tether.rules import new_event
 
 MAX_EVENTS = 10_000
@@ -46,6 +47,8 @@ def _limited(items: list[Unread]) -> list[Unread]:
 
 def read_item(item: Unread, now_ms: int) -> Item:
     """What an item is: an event, or why it is none."""
+    if isinstance(item, bytes) and (event := usual_event(item, now_ms)) is not None:
+        return event
     try:
         document = decode_document(item) if isinstance(item, bytes) else item
         if not isinstance(document, dict):
