@@ -23,6 +23,8 @@ from tether.api.pages import (
     ReadyResource,
 )
 from tether.api.requests import ApiRequest
+from tether.api.sessions import SessionListResource, SessionResource
+from tether.api.states import ChargerStateResource, States, VehicleStateResource
 from tether.keyring import KeyRing
 from tether.limits import Limiter
 from tether.metrics import Metrics
@@ -45,14 +47,19 @@ class Parts:
 
 def routes(parts: Parts) -> dict[str, object]:
     """What needs a key. The first six are the reference's, with the lists as C15 reads them."""
+    states = States(parts.store, parts.now_ms)
     return {
-        "/chargers": EntityListResource(Charger, parts.store),
+        "/chargers": EntityListResource(Charger, parts.store, states.of_chargers),
         "/chargers/{id}": EntityResource(Charger, parts.store),
-        "/vehicles": EntityListResource(Vehicle, parts.store),
+        "/vehicles": EntityListResource(Vehicle, parts.store, states.of_vehicles),
         "/vehicles/{id}": EntityResource(Vehicle, parts.store),
         "/events": EventListResource(parts.store, parts.now_ms),
         "/events/{id}": EventResource(parts.store),
         "/events/bulk": BulkResource(parts.store, parts.limiter, parts.now_ms),
+        "/chargers/{id}/state": ChargerStateResource(states),
+        "/vehicles/{id}/state": VehicleStateResource(states),
+        "/sessions": SessionListResource(parts.store),
+        "/sessions/{id}": SessionResource(parts.store),
     }
 
 

@@ -1,17 +1,23 @@
 """Chargers and vehicles over HTTP: the same handlers serve both."""
 
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeAlias, TypeVar
 
 from falcon.asgi import Request, Response
 
 from tether.api import requests
-from tether.errors import NotFound, PreconditionFailed
+from tether.derived import ChargerState, VehicleState
+from tether.errors import Invalid, NotFound, PreconditionFailed
 from tether.ids import is_entity_id
 from tether.model import Charger, Vehicle, from_json, to_json
 from tether.rules import changes_of, new_entity, patched_entity
 from tether.store.store import Store
 
 E = TypeVar("E", Charger, Vehicle)
+StatesOf: TypeAlias = Callable[
+    [int, Sequence[str]], Awaitable[Sequence[ChargerState] | Sequence[VehicleState]]
+]
+"""Of a partner and the ids of entities: what is known of each now."""
 
 
 class EntityResource(Generic[E]):
@@ -79,21 +85,33 @@ class EntityResource(Generic[E]):
 
 
 class EntityListResource(Generic[E]):
-    """All chargers or vehicles of a partner, in pages in order of id: `/chargers`, `/vehicles`."""
+    """All chargers or vehicles of a partner, in pages in order of id: `/chargers`, `/vehicles`.
 
-    def __init__(self, kind: type[E], store: Store) -> None:
+    With `include=state` each carries what is known of it now (an addition to the reference).
+    """
+
+    def __init__(self, kind: type[E], store: Store, states: StatesOf) -> None:
         self._kind: type[E] = kind
         self._store = store
+        self._states = states
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        query = requests.query_of(req, ("limit", "cursor"))
+        query = requests.query_of(req, ("limit", "cursor", "include"))
+        if query.get("include", "state") != "state":
+            raise Invalid("include", "It must be state, or left out.")
         limit, after = requests.limit_of(query), requests.cursor_of(query) or ""
         if after and not is_entity_id(after):
             raise requests.bad_cursor()
         # One more than asked for, to know whether another page follows.
-        found = await self._store.page(self._kind, requests.partner_of(req), after, limit + 1)
+        partner = requests.partner_of(req)
+        found = await self._store.page(self._kind, partner, after, limit + 1)
         page = found[:limit]
-        resp.data = f"[{','.join(body for _, body in page)}]".encode()
+        bodies = [body for _, body in page]
+        if "include" in query:
+            states = await self._states(partner, [entity_id for entity_id, _ in page])
+            pairs = zip(bodies, states, strict=True)
+            bodies = [f'{body[:-1]},"state":{to_json(state).decode()}}}' for body, state in pairs]
+        resp.data = f"[{','.join(bodies)}]".encode()
         if len(found) > limit:
             resp.set_header("Link", requests.next_link(req, query, page[-1][0]))
 

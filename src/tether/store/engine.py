@@ -1,15 +1,22 @@
-"""What the store asks of a database: three ways to run one statement."""
+"""What the store asks of a database."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tether.store.dialect import Dialect
 
 Row = Sequence[Any]
 
 
+class Statement(NamedTuple):
+    """A statement with its parameters."""
+
+    sql: str
+    parameters: tuple[object, ...]
+
+
 class Engine(Protocol):
-    """A database that runs one statement at a time, each atomic by itself.
+    """A database that runs statements, each atomic by itself.
 
     All methods raise Unavailable when the database cannot do it now, and nothing was done then,
     or, when the connection broke during a write, all of it may have been done.
@@ -28,6 +35,11 @@ class Engine(Protocol):
 
     async def write_returning(self, sql: str, *parameters: object) -> list[Row]:
         """Runs a change that ends in RETURNING; returns its rows once they are on disk."""
+
+    async def write_all(self, *statements: Statement) -> list[int]:
+        """Runs changes in one transaction, without a pause between them in which it could be left
+        open; returns, once they are on disk, how many rows each touched.
+        """
 
     async def close(self) -> None:
         """Finishes the writes under way and lets go of the database."""

@@ -38,8 +38,10 @@ class Intake:
         now_ms: Callable[[], int],
         new_event_id: Callable[[], str],
         on_progress: Callable[[int, int], None],
+        on_stored: Callable[[int], None],
     ) -> None:
         self._engine = engine
+        self._on_stored = on_stored
         self._on_progress = on_progress
         self._now_ms = now_ms
         self._new_event_id = new_event_id
@@ -101,6 +103,7 @@ class Intake:
         rows = _rows(batch)
         added = await self._engine.write(self._add_sql, partner, rows, len(batch))
         self._on_progress(len(batch), self.waiting)
+        self._on_stored(partner)
         if added == len(batch):
             for arrival in batch:
                 _settle(arrival, arrival.event_id)

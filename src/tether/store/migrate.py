@@ -13,7 +13,10 @@ from tether.errors import SetupError
 from tether.store.dialect import Dialect
 
 VERSION_TABLE = "tether_schema"
-OUR_TABLES = {"partners", "keys", "chargers", "vehicles", "events", "event_heads"}
+OUR_TABLES = {
+    "partners", "keys", "chargers", "vehicles", "events", "event_heads",
+    "sessions", "session_versions", "derivations",
+}  # fmt: skip
 
 CREATE_VERSION_TABLE = f"CREATE TABLE {VERSION_TABLE} (version BIGINT NOT NULL PRIMARY KEY)"
 READ_VERSION = f"SELECT coalesce(max(version), 0) FROM {VERSION_TABLE}"

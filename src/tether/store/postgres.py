@@ -8,9 +8,9 @@ first request after the database's return: pools that reconnect in the backgroun
 
 import asyncio
 import select
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncRawCursor
@@ -21,7 +21,7 @@ from psycopg.types.numeric import Int8Dumper
 from tether.errors import SetupError, Unavailable
 from tether.store import migrate
 from tether.store.dialect import POSTGRES
-from tether.store.engine import Row
+from tether.store.engine import Row, Statement
 
 READ_TIMEOUT_S = 10.0
 SCAN_TIMEOUT_S = 60.0
@@ -37,10 +37,12 @@ _DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "15000",
 }
-# All that we do finds its rows in an index. A statement that was prepared while a table was nearly
-# empty would go on to read the whole table while it fills, until PostgreSQL analyses it again.
+# All that we do finds its rows in an index, one after the other. A statement that was prepared
+# while a table was nearly empty would go on to read the whole table while it fills, until
+# PostgreSQL analyses it again.
 _INDEXES_ONLY = """
-SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false)
+SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
+       set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)
 """
 _FORM = (
     "write postgresql://user:password@host:5432/name, and in user and password %40 for @, "
@@ -55,6 +57,7 @@ _PASSING = (
 )
 
 Connection = AsyncConnection[tuple[Any, ...]]
+T = TypeVar("T")
 
 
 class _Outcome(NamedTuple):
@@ -73,47 +76,52 @@ class PostgresEngine:
         self._idle: list[Connection] = []
 
     async def read(self, sql: str, *parameters: object) -> list[Row]:
-        return (await self._run(sql, parameters, READ_TIMEOUT_S, again=True)).rows
+        return (await self._run(_one(sql, parameters), READ_TIMEOUT_S, again=True)).rows
 
     async def scan(self, sql: str, *parameters: object) -> list[Row]:
-        return (await self._run(sql, parameters, SCAN_TIMEOUT_S, again=True)).rows
+        return (await self._run(_one(sql, parameters), SCAN_TIMEOUT_S, again=True)).rows
 
     async def write(self, sql: str, *parameters: object) -> int:
-        return (await self._run(sql, parameters, WRITE_TIMEOUT_S)).changed
+        return (await self._run(_one(sql, parameters), WRITE_TIMEOUT_S)).changed
 
     async def write_returning(self, sql: str, *parameters: object) -> list[Row]:
-        return (await self._run(sql, parameters, WRITE_TIMEOUT_S)).rows
+        return (await self._run(_one(sql, parameters), WRITE_TIMEOUT_S)).rows
+
+    async def write_all(self, *statements: Statement) -> list[int]:
+        async def run(connection: Connection) -> list[int]:
+            # The pipeline sends all of it at once, so nothing waits within the transaction.
+            async with connection.pipeline(), connection.transaction():
+                cursors = [await connection.execute(*statement) for statement in statements]
+            return [cursor.rowcount for cursor in cursors]
+
+        return await self._run(run, WRITE_TIMEOUT_S)
 
     async def close(self) -> None:
         await self._close_idle()
 
     async def _run(
-        self, sql: str, parameters: tuple[object, ...], timeout_s: float, *, again: bool = False
-    ) -> _Outcome:
-        """Runs a statement on a free connection.
+        self, run: Callable[[Connection], Awaitable[T]], timeout_s: float, *, again: bool = False
+    ) -> T:
+        """Runs something on a free connection.
 
         A pooled connection may have broken while it was idle: where `again` says that it does no
-        harm, the statement is then run again, in the end on a new one.
+        harm, it is then run again, in the end on a new one.
         """
         try:
             async with asyncio.timeout(timeout_s), self._free:
                 while connection := self._take_idle():
                     try:
-                        return await self._run_on(connection, sql, parameters)
+                        return await self._run_on(connection, run)
                     except _PASSING:
                         if not (again and connection.closed):
                             raise
-                return await self._run_on(await _connect(self._conninfo), sql, parameters)
+                return await self._run_on(await _connect(self._conninfo), run)
         except _PASSING as error:
             raise Unavailable from error
 
-    async def _run_on(
-        self, connection: Connection, sql: str, parameters: tuple[object, ...]
-    ) -> _Outcome:
+    async def _run_on(self, connection: Connection, run: Callable[[Connection], Awaitable[T]]) -> T:
         try:
-            cursor = await connection.execute(sql, parameters)
-            rows: list[Row] = list(await cursor.fetchall()) if cursor.description else []
-            return _Outcome(rows, cursor.rowcount)
+            return await run(connection)
         except psycopg.errors.ReadOnlySqlTransaction:
             await connection.close()  # a new one may find the server that has taken over
             raise
@@ -141,6 +149,17 @@ class PostgresEngine:
     async def _close_idle(self) -> None:
         while self._idle:
             await self._idle.pop().close()
+
+
+def _one(sql: str, parameters: tuple[object, ...]) -> Callable[[Connection], Awaitable[_Outcome]]:
+    """What runs this statement by itself."""
+
+    async def run(connection: Connection) -> _Outcome:
+        cursor = await connection.execute(sql, parameters)
+        rows: list[Row] = list(await cursor.fetchall()) if cursor.description else []
+        return _Outcome(rows, cursor.rowcount)
+
+    return run
 
 
 def _has_news(connection: Connection) -> bool:

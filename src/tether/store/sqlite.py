@@ -9,9 +9,10 @@ turn of the event loop share a transaction, as to begin one takes longer than to
 import asyncio
 import re
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ import apsw
 
 from tether.errors import SetupError, Unavailable
 from tether.store.dialect import SQLITE
-from tether.store.engine import Row
+from tether.store.engine import Row, Statement
 
 # Before 3.51.3 a WAL database which two connections write at once can be corrupted.
 OLDEST_SAFE = (3, 51, 3)
@@ -54,9 +55,7 @@ _PASSING = (
 
 
 class _Write(NamedTuple):
-    sql: str
-    parameters: tuple[object, ...]
-    returning: bool
+    run: Callable[[apsw.Connection], Any]
     answer: "asyncio.Future[Any]"
 
 
@@ -129,12 +128,17 @@ class SqliteEngine:
         return await self._loop.run_in_executor(self._scanners, self._scan_now, sql, parameters)
 
     async def write(self, sql: str, *parameters: object) -> int:
-        changed: int = await self._enqueue(sql, parameters, returning=False)
+        changed: int = await self._enqueue(partial(_change, native(sql), parameters))
         return changed
 
     async def write_returning(self, sql: str, *parameters: object) -> list[Row]:
-        rows: list[Row] = await self._enqueue(sql, parameters, returning=True)
+        rows: list[Row] = await self._enqueue(partial(_return, native(sql), parameters))
         return rows
+
+    async def write_all(self, *statements: Statement) -> list[int]:
+        changes = [partial(_change, native(sql), parameters) for sql, parameters in statements]
+        counts: list[int] = await self._enqueue(lambda writer: [run(writer) for run in changes])
+        return counts
 
     async def close(self) -> None:
         self._waiting.put(None)
@@ -152,11 +156,9 @@ class SqliteEngine:
                 raise Unavailable from error
         return _fetch(self._scan.connection, sql, parameters)
 
-    def _enqueue(
-        self, sql: str, parameters: tuple[object, ...], *, returning: bool
-    ) -> "asyncio.Future[Any]":
+    def _enqueue(self, run: Callable[[apsw.Connection], Any]) -> "asyncio.Future[Any]":
         answer = self._loop.create_future()
-        self._waiting.put(_Write(native(sql), parameters, returning, answer))
+        self._waiting.put(_Write(run, answer))
         return answer
 
     # In the writer thread -------------------------------------------------------------------------
@@ -178,7 +180,7 @@ class SqliteEngine:
         """Runs the writes in one transaction; what each returned, or the error that it met."""
         try:
             self._begin()
-            results = [self._execute(write) for write in writes]
+            results = [write.run(self._writer) for write in writes]
             self._writer.execute("COMMIT")
             return results
         except Exception as error:
@@ -199,14 +201,19 @@ class SqliteEngine:
             self._writer.set_busy_timeout(BUSY_TIMEOUT_MS)
             self._patient = True
 
-    def _execute(self, write: _Write) -> Any:
-        cursor = self._writer.execute(write.sql, write.parameters)
-        return cursor.fetchall() if write.returning else self._writer.changes()
-
     def _roll_back(self) -> None:
         if self._writer.in_transaction:
             with suppress(apsw.Error):  # it is rolled back even then; this thread must go on
                 self._writer.execute("ROLLBACK")
+
+
+def _change(sql: str, parameters: tuple[object, ...], writer: apsw.Connection) -> int:
+    writer.execute(sql, parameters)
+    return writer.changes()
+
+
+def _return(sql: str, parameters: tuple[object, ...], writer: apsw.Connection) -> list[Row]:
+    return list(writer.execute(sql, parameters))
 
 
 def _fetch(connection: apsw.Connection, sql: str, parameters: tuple[object, ...]) -> list[Row]:

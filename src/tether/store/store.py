@@ -10,9 +10,11 @@ from tether.errors import Forbidden, NotFound, PreconditionFailed, SetupError
 from tether.keys import Key, Rate
 from tether.model import Charger, Entity, Vehicle, to_json
 from tether.store import queries
+from tether.store.derive import Deriver
 from tether.store.engine import Engine, Row
 from tether.store.intake import Intake
 from tether.store.queries import EventFilter, Table
+from tether.store.sessions import Sessions
 
 ERASE_AT_ONCE = 5_000
 
@@ -58,11 +60,14 @@ class Store:
         on_progress: Callable[[int, int], None] = lambda committed, waiting: None,
     ) -> None:
         self._engine = engine
-        self.intake = Intake(engine, now_ms, new_event_id, on_progress)
+        self.deriver = Deriver(engine, now_ms)
+        self.intake = Intake(engine, now_ms, new_event_id, on_progress, self.deriver.notice)
+        self.sessions = Sessions(engine, self.deriver)
 
     async def close(self) -> None:
         """Finishes the writes under way and lets go of the database."""
         await self.intake.drain()
+        await self.deriver.close()
         await self._engine.close()
 
     async def ping(self) -> None:
@@ -208,7 +213,8 @@ class Store:
         await self._engine.write(queries.ERASE_PARTNER, partner.id)
 
     async def _erase_entities(self, partner: Partner) -> None:
-        for table in (*_TABLE.values(), *self._engine.dialect.number_tables):
+        derived = ("derivations", "session_versions", "sessions")
+        for table in (*_TABLE.values(), *derived, *self._engine.dialect.number_tables):
             await self._engine.write(queries.ERASE_ALL.format(table=table), partner.id)
 
 

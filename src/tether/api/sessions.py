@@ -1,0 +1,89 @@
+"""Charging sessions over HTTP (an addition to the reference)."""
+
+import re
+
+from falcon.asgi import Request, Response
+
+from tether.api import requests
+from tether.errors import Invalid, NotFound
+from tether.ids import ENTITY_ID_RULE, event_id_from_path, is_entity_id
+from tether.model import to_json
+from tether.readout import session_of
+from tether.rules import check_instant
+from tether.store.session_queries import SessionFilter
+from tether.store.store import Store
+
+LIST_PARAMETERS = (
+    "limit", "cursor", "chargerId", "vehicleId", "from", "to", "status", "updatedFrom",
+)  # fmt: skip
+_POSITION = re.compile(r"(-?[0-9]{1,15}) ([0-9a-f-]{36})")
+
+
+class SessionListResource:
+    """`/sessions`: in the order of their start, or with `updatedFrom` of their last change."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        query = requests.query_of(req, LIST_PARAMETERS)
+        limit, wanted, after = requests.limit_of(query), _filter(query), _position(query)
+        partner = requests.partner_of(req)
+        # One more than asked for, to know whether another page follows.
+        found = await self._store.sessions.page(partner, wanted, after, limit + 1)
+        page = found[:limit]
+        resp.data = to_json([session_of(known) for known in page])
+        # The end of the changes is only the end for now: see /events.
+        changes = wanted.updated_from_ms is not None
+        if len(found) > limit or (page and changes):
+            place = page[-1].updated_ms if changes else page[-1].stay.start_ms
+            resp.set_header("Link", requests.next_link(req, query, f"{place} {page[-1].id}"))
+
+    on_head = on_get
+
+
+class SessionResource:
+    """`/sessions/{id}`: one session."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+        session_id = event_id_from_path(id)
+        if session_id is None:
+            raise NotFound
+        known = await self._store.sessions.get(requests.partner_of(req), session_id)
+        resp.data = to_json(session_of(known))
+
+    on_head = on_get
+
+
+def _filter(query: dict[str, str]) -> SessionFilter:
+    for name in ("chargerId", "vehicleId"):
+        if name in query and not is_entity_id(query[name]):
+            raise Invalid(name, ENTITY_ID_RULE)
+    status = query.get("status")
+    if status not in (None, "active", "ended"):
+        raise Invalid("status", "It must be active or ended.")
+    from_ms, to_ms, updated_from_ms = (
+        check_instant(name, query[name]) if name in query else None
+        for name in ("from", "to", "updatedFrom")
+    )
+    return SessionFilter(
+        query.get("chargerId"),
+        query.get("vehicleId"),
+        from_ms,
+        to_ms,
+        None if status is None else status == "active",
+        updated_from_ms,
+    )
+
+
+def _position(query: dict[str, str]) -> tuple[int, str] | None:
+    cursor = requests.cursor_of(query)
+    if cursor is None:
+        return None
+    match = _POSITION.fullmatch(cursor)
+    if match is None:
+        raise requests.bad_cursor()
+    return int(match[1]), match[2]

@@ -1,0 +1,75 @@
+"""Live state over HTTP (an addition to the reference)."""
+
+from collections.abc import Callable, Sequence
+
+from falcon.asgi import Request, Response
+
+from tether.api import requests
+from tether.derived import ChargerState, VehicleState
+from tether.model import Charger, to_json
+from tether.readout import charger_state, vehicle_state
+from tether.store.store import Store
+
+
+class States:
+    """What is known of chargers and vehicles at this moment."""
+
+    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._now_ms = now_ms
+
+    async def of_vehicle(self, partner: int, vehicle_id: str) -> VehicleState:
+        """The state of a vehicle. Raises NotFound."""
+        moment = await self._store.sessions.of_vehicle(partner, vehicle_id)
+        return vehicle_state(vehicle_id, moment, self._now_ms())
+
+    async def of_vehicles(self, partner: int, vehicle_ids: Sequence[str]) -> list[VehicleState]:
+        """The states of these vehicles, in their order."""
+        moments = await self._store.sessions.of_vehicles(partner, vehicle_ids)
+        now_ms = self._now_ms()
+        return [vehicle_state(id, moments[id], now_ms) for id in vehicle_ids]
+
+    async def of_charger(self, partner: int, charger_id: str) -> ChargerState:
+        """The state of a charger. Raises NotFound."""
+        await self._store.get(Charger, partner, charger_id)
+        return (await self.of_chargers(partner, [charger_id]))[0]
+
+    async def of_chargers(self, partner: int, charger_ids: Sequence[str]) -> list[ChargerState]:
+        """The states of these chargers, in their order."""
+        found = await self._store.sessions.at_chargers(partner, charger_ids)
+        now_ms = self._now_ms()
+        return [
+            charger_state(
+                id,
+                [vehicle_state(m.stay.vehicle_id, m, now_ms) for m in found[id].moments],
+                found[id].last_event,
+                now_ms,
+            )
+            for id in charger_ids
+        ]
+
+
+class VehicleStateResource:
+    """`/vehicles/{id}/state`: where the vehicle is, how full, and whether it is charged."""
+
+    def __init__(self, states: States) -> None:
+        self._states = states
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+        vehicle_id = requests.id_to_read(id)
+        resp.data = to_json(await self._states.of_vehicle(requests.partner_of(req), vehicle_id))
+
+    on_head = on_get
+
+
+class ChargerStateResource:
+    """`/chargers/{id}/state`: which vehicles are plugged in, and what each does."""
+
+    def __init__(self, states: States) -> None:
+        self._states = states
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+        charger_id = requests.id_to_read(id)
+        resp.data = to_json(await self._states.of_charger(requests.partner_of(req), charger_id))
+
+    on_head = on_get

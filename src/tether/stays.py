@@ -1,0 +1,337 @@
+"""What the events of one vehicle mean: its stays at chargers and the charge periods within them.
+
+A stay is what partners see as a charging session. It depends only on the set of the vehicle's
+events: they are taken in the order of their timestamps, never of their arrival, and nothing else is
+looked at, neither the clock nor the charger or the vehicle. Streams are dirty: no event is refused
+for what it says here and none is corrected; what does not fit leaves a flag (docs/sessions.md lists
+them). Instants are in ms since 1970, powers in kW, energies in kWh, states of charge in %.
+"""
+
+from collections.abc import Iterable
+from decimal import Context, Decimal
+from typing import NamedTuple
+from uuid import UUID, uuid5
+
+import msgspec
+
+from tether.model import Event, EventType
+
+LATE_MS = 10 * 60 * 1000
+"""What still comes of a stay so long after its end belongs to it: meters report late."""
+
+TOLERANCE_MS = 2 * 60 * 1000
+"""So much longer than its timestamps are apart may a charge say that it took."""
+
+MOST_PERIODS = 1000
+"""A stay with more charge periods has one that takes in all the others that follow."""
+
+EXACT = Context(prec=60)
+"""Sums and products of what events carry are exact in this."""
+
+_IDS = UUID("6b0d2a7e-3c55-4f8e-9d8e-0f6f6c9a7d41")
+
+# Of one vehicle and instant, in the order in which they happen.
+_RANK = {
+    EventType.VEHICLE_CONNECTED: 0,
+    EventType.VEHICLE_CHARGE_STARTED: 1,
+    EventType.VEHICLE_CHARGE_UPDATED: 2,
+    EventType.VEHICLE_CHARGE_STOPPED: 3,
+    EventType.VEHICLE_DISCONNECTED: 4,
+}
+_CONNECTED, _STARTED, _UPDATED, _STOPPED, _DISCONNECTED = range(5)
+
+
+class Place(NamedTuple):
+    """Where an event stands among those of its vehicle. `seq` only parts what the server stamped
+    with one instant: what partners stamp differs before that.
+    """
+
+    at_ms: int
+    rank: int
+    charger_id: str
+    seq: int
+
+
+class Fact(NamedTuple):
+    """An event at its place; facts are ordered by it."""
+
+    place: Place
+    event: Event
+
+
+def fact_of(seq: int, at_ms: int, event: Event) -> Fact:
+    """The event, committed as number `seq`, at its place."""
+    return Fact(Place(at_ms, _RANK[event.type], event.charger_id, seq), event)
+
+
+class Period(msgspec.Struct, omit_defaults=True):
+    """One charge period. `stop_ms` is None while it goes on."""
+
+    start_ms: int
+    stop_ms: int | None = None
+    # Told by the event that ended it, or after that.
+    energy: Decimal | None = None
+    time_s: Decimal | None = None
+    # Told by the newest update that carried it.
+    metered: Decimal | None = None
+    # The readings of the power: first, last, and twice the area between them, in kW·ms.
+    power_first: Decimal | None = None
+    power_first_ms: int = 0
+    power: Decimal | None = None
+    power_ms: int = 0
+    power_area: Decimal = Decimal(0)
+    power_max: Decimal | None = None
+    power_min: Decimal | None = None
+    # The state of charge when it began and when it ended, or the newest of it.
+    soc_start: Decimal | None = None
+    soc_end: Decimal | None = None
+    soc_final: bool = False
+
+    def read_power(self, power: Decimal, at_ms: int) -> None:
+        """Takes in a reading of the power."""
+        if self.power is None or self.power_max is None or self.power_min is None:
+            self.power_first, self.power_first_ms = power, at_ms
+            self.power_max = self.power_min = power
+        else:
+            both = EXACT.add(self.power, power)
+            area = EXACT.multiply(both, Decimal(at_ms - self.power_ms))
+            self.power_area = EXACT.add(self.power_area, area)
+            self.power_max = max(self.power_max, power)
+            self.power_min = min(self.power_min, power)
+        self.power, self.power_ms = power, at_ms
+
+
+class Before(msgspec.Struct, omit_defaults=True):
+    """What a stay has to know of the time before it: where and when the last one ended, and the
+    newest state of charge.
+    """
+
+    charger_id: str | None = None
+    end_ms: int = 0
+    soc: Decimal | None = None
+    soc_ms: int = 0
+
+
+class Stay(msgspec.Struct, omit_defaults=True):
+    """One stay of a vehicle at a charger, from plug-in to unplug; `end_ms` is None until then."""
+
+    vehicle_id: str
+    charger_id: str
+    start_ms: int
+    start_rank: int
+    last: Place
+    """The place of its newest event."""
+    end_ms: int | None = None
+    periods: list[Period] = []
+    flags: list[str] = []
+    soc_start: Decimal | None = None
+    soc: Decimal | None = None
+    soc_ms: int = 0
+
+    @property
+    def id(self) -> str:
+        """The same events give the same stay the same id (RFC 9562, version 5)."""
+        began = f"{self.start_ms}/{self.start_rank}/{self.charger_id}/{self.vehicle_id}"
+        return str(uuid5(_IDS, began))
+
+    @property
+    def charging(self) -> Period | None:
+        """The period that goes on, if one does."""
+        if self.periods and self.periods[-1].stop_ms is None:
+            return self.periods[-1]
+        return None
+
+    def flag(self, name: str) -> None:
+        """Notes that something about the stay is odd."""
+        if name not in self.flags:
+            self.flags = sorted([*self.flags, name])
+
+
+class Timeline:
+    """Takes in the facts of one vehicle in the order of their places.
+
+    `stay` is the last stay so far and `before` what it knows of the time before it; a timeline may
+    begin with any known stay. `begun` has all stays that began since, the last one included.
+    """
+
+    def __init__(self, stay: Stay | None = None, before: Before | None = None) -> None:
+        self.stay = stay
+        self.before = before or Before()
+        self.begun: list[tuple[Stay, Before]] = []
+
+    def take(self, facts: Iterable[Fact]) -> "Timeline":
+        """Takes in these facts; each must stand behind all before it."""
+        for fact in facts:
+            self._take(fact)
+        return self
+
+    def _take(self, fact: Fact) -> None:
+        place, event = fact
+        stay, stray = self.stay, None
+        if stay is None or place.rank == _CONNECTED or self._is_new(stay, place):
+            stay = self._begin(place, event)
+            if place.rank != _CONNECTED:
+                stay.flag("connect-missing")
+        else:
+            stray = _stray(stay, place)
+        stay.last = place
+        period = None if stray else stay.charging
+        if stray is None:
+            _WHAT_IT_DOES[place.rank](stay, place, event)
+        else:
+            stay.flag(stray)
+            if stray == "event-after-disconnect" and place.rank == _STOPPED and stay.periods:
+                _tell(stay.periods[-1], event)  # of the period that the end cut off
+        _read_soc(stay, place, event, period)
+
+    def _begin(self, place: Place, event: Event) -> Stay:
+        """A stay that this event begins; it ends the one that lasts."""
+        if (old := self.stay) is not None:
+            if old.end_ms is None:
+                _end(old, place)
+                old.flag("disconnect-missing")
+            soc, soc_ms = (
+                (old.soc, old.soc_ms)
+                if old.soc is not None
+                else (self.before.soc, self.before.soc_ms)
+            )
+            assert old.end_ms is not None
+            self.before = Before(old.charger_id, old.end_ms, soc, soc_ms)
+        self.stay = Stay(event.vehicle_id, event.charger_id, place.at_ms, place.rank, place)
+        self.begun.append((self.stay, self.before))
+        return self.stay
+
+    def _is_new(self, stay: Stay, place: Place) -> bool:
+        """Whether an event that is no CONNECTED tells of a stay of which nothing was known."""
+        here = stay.charger_id == place.charger_id
+        if stay.end_ms is not None:
+            return place.rank == _STARTED or not (here and place.at_ms - stay.end_ms <= LATE_MS)
+        if here or place.rank == _DISCONNECTED:  # that it left there does not say that it left here
+            return False
+        late = (
+            self.before.charger_id == place.charger_id
+            and place.at_ms - self.before.end_ms <= LATE_MS
+        )
+        return place.rank == _STARTED or not late
+
+
+def _stray(stay: Stay, place: Place) -> str | None:
+    """The flag of an event that does not change where the vehicle is."""
+    if stay.end_ms is not None:
+        return "event-after-disconnect"
+    return None if stay.charger_id == place.charger_id else "event-elsewhere"
+
+
+# What each type of event does to the stay ---------------------------------------------------------
+
+
+def _connect(stay: Stay, place: Place, event: Event) -> None:
+    pass  # it has begun
+
+
+def _start(stay: Stay, place: Place, event: Event) -> None:
+    if stay.charging is not None:
+        stay.charging.stop_ms = place.at_ms
+        stay.flag("start-repeated")
+    period = _new_period(stay, place.at_ms)
+    if event.charge_power is not None:
+        period.read_power(event.charge_power, place.at_ms)
+
+
+def _update(stay: Stay, place: Place, event: Event) -> None:
+    period = stay.charging
+    if period is None:
+        if event.charge_power == 0:  # it says that nothing is charged
+            return
+        period = _new_period(stay, _start_of(stay, place.at_ms, event))
+        stay.flag("start-missing")
+    if event.charge_power is not None:
+        period.read_power(event.charge_power, place.at_ms)
+    if event.charged_energy is not None:
+        period.metered = event.charged_energy
+
+
+def _stop(stay: Stay, place: Place, event: Event) -> None:
+    period = stay.charging
+    if period is None:
+        start_ms = _start_of(stay, place.at_ms, event)
+        if stay.periods and start_ms == stay.periods[-1].stop_ms:
+            # Not known to be another period: its energy must not count twice.
+            stay.flag("stop-repeated")
+            _tell(stay.periods[-1], event)
+            return
+        period = _new_period(stay, start_ms)
+        stay.flag("start-missing")
+    elif (event.charged_time or 0) * 1000 > place.at_ms - period.start_ms + TOLERANCE_MS:
+        stay.flag("charged-time-too-long")
+    period.stop_ms = place.at_ms
+    # Told already only where one period takes in many.
+    if period.energy is not None and event.charged_energy is not None:
+        period.energy = EXACT.add(period.energy, event.charged_energy)
+    if period.time_s is not None and event.charged_time is not None:
+        period.time_s = EXACT.add(period.time_s, event.charged_time)
+    _tell(period, event)
+
+
+def _disconnect(stay: Stay, place: Place, event: Event) -> None:
+    _end(stay, place)
+
+
+_WHAT_IT_DOES = (_connect, _start, _update, _stop, _disconnect)
+
+
+def _end(stay: Stay, place: Place) -> None:
+    if stay.charging is not None:
+        stay.charging.stop_ms = place.at_ms
+        stay.flag("stop-missing")
+    stay.end_ms = place.at_ms
+
+
+def _tell(period: Period, event: Event) -> None:
+    """Takes what the event tells of the whole period, unless it was told before."""
+    if period.energy is None:
+        period.energy = event.charged_energy
+    if period.time_s is None:
+        period.time_s = event.charged_time
+
+
+def _new_period(stay: Stay, start_ms: int) -> Period:
+    if len(stay.periods) == MOST_PERIODS:
+        stay.flag("periods-merged")
+        stay.periods[-1].stop_ms = None
+        return stay.periods[-1]
+    period = Period(start_ms, soc_start=stay.soc)
+    stay.periods.append(period)
+    return period
+
+
+def _start_of(stay: Stay, at_ms: int, event: Event) -> int:
+    """When a period began of which no STARTED told: by its own account, within what is free."""
+    free_ms = stay.periods[-1].stop_ms if stay.periods else stay.start_ms
+    assert free_ms is not None
+    if event.charged_time is None:
+        return free_ms if event.type is EventType.VEHICLE_CHARGE_STOPPED else at_ms
+    return max(free_ms, at_ms - int(event.charged_time * 1000))
+
+
+def _read_soc(stay: Stay, place: Place, event: Event, period: Period | None) -> None:
+    """Takes in the state of charge, which falls only while the vehicle feeds back."""
+    soc = event.state_of_charge
+    if soc is None:
+        return
+    if period is not None and stay.soc is not None and soc < stay.soc:
+        feeds_back = min(period.power or 0, event.charge_power or 0) < 0
+        if not feeds_back:
+            stay.flag("state-of-charge-fell")
+    if stay.soc is None:
+        stay.soc_start = soc
+    stay.soc, stay.soc_ms = soc, place.at_ms
+    if not stay.periods:
+        return
+    newest = stay.periods[-1]
+    begins = newest.soc_start is None and newest.stop_ms is None
+    if place.rank == _STARTED or begins:
+        newest.soc_start = soc
+    elif not newest.soc_final:
+        newest.soc_end = soc
+        newest.soc_final = newest.stop_ms is not None

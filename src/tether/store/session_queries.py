@@ -1,0 +1,210 @@
+"""Every SQL statement on what is derived from events. As in queries.py, $1 is the partner."""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+# Deriving ----------------------------------------------------------------------------------------
+
+BEGIN = """
+INSERT INTO derivations (partner, seq, updated_ms, mark)
+SELECT $1, 0, 0, 0 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
+ON CONFLICT (partner) DO NOTHING
+"""
+
+_HEAD = """
+coalesce((SELECT e.seq FROM events e WHERE e.partner = $1 ORDER BY e.seq DESC LIMIT 1), 0)
+"""
+_DERIVED = "coalesce((SELECT d.seq FROM derivations d WHERE d.partner = $1), 0)"
+
+PROGRESS = f"SELECT {_HEAD}, {_DERIVED}"
+
+POSITION = "SELECT seq, updated_ms, mark FROM derivations WHERE partner = $1"
+
+EVENTS_AFTER = """
+SELECT seq, at_ms, vehicle_id, body FROM events WHERE partner = $1 AND seq > $2
+ORDER BY seq LIMIT $3
+"""
+
+EVENTS_OF_VEHICLE = """
+SELECT seq, at_ms, body FROM events
+WHERE partner = $1 AND vehicle_id = $2 AND at_ms >= $3
+ORDER BY at_ms LIMIT $4
+"""
+
+# A stay and what it knows of the time before it, as one JSON array.
+_STAY = "'[' || s.body || ',' || s.before || ']'"
+
+_NEWEST_FIRST = "ORDER BY s.start_ms DESC, s.start_rank DESC, s.charger_id DESC LIMIT 1"
+
+# Of each vehicle in $2, a JSON object of arrays that hold one id.
+LAST_STAYS = f"""
+WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS vehicle_id FROM json_each($2))
+SELECT w.vehicle_id, (
+    SELECT {_STAY} FROM sessions s
+    WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1 {_NEWEST_FIRST}
+) FROM wanted w
+"""
+
+STAY_AT = f"""
+SELECT {_STAY} FROM sessions s
+WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1
+  AND (s.start_ms, s.start_rank, s.charger_id) <= ($3, $4, $5) {_NEWEST_FIRST}
+"""
+
+STAYS_FROM = f"""
+SELECT {_STAY} FROM sessions s
+WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1
+  AND (s.start_ms, s.start_rank, s.charger_id) >= ($3, $4, $5)
+ORDER BY s.start_ms, s.start_rank, s.charger_id LIMIT $6
+"""
+
+# The three run in one transaction; the others do nothing if the first did not find the mark.
+ADVANCE = """
+UPDATE derivations SET seq = $3, updated_ms = $4, mark = $5 WHERE partner = $1 AND mark = $2
+"""
+
+# $2 is a JSON object of arrays with the columns in this order.
+WRITE_SESSIONS = """
+WITH batch AS MATERIALIZED (
+    SELECT value ->> 0 AS vehicle_id, CAST(value ->> 1 AS BIGINT) AS start_ms,
+           CAST(value ->> 2 AS BIGINT) AS start_rank, value ->> 3 AS charger_id, value ->> 4 AS id,
+           CAST(value ->> 5 AS BIGINT) AS live, CAST(value ->> 6 AS BIGINT) AS end_ms,
+           CAST(value ->> 7 AS BIGINT) AS span, CAST(value ->> 8 AS BIGINT) AS rest_ms,
+           CAST(value ->> 9 AS BIGINT) AS last_seq, value ->> 10 AS body, value ->> 11 AS before
+    FROM json_each($2)
+)
+INSERT INTO sessions (partner, vehicle_id, start_ms, start_rank, charger_id, id, live, end_ms, span,
+                      rest_ms, last_seq, body, before)
+SELECT $1, b.vehicle_id, b.start_ms, b.start_rank, b.charger_id, b.id, b.live, b.end_ms, b.span,
+       b.rest_ms, b.last_seq, b.body, b.before
+FROM batch b
+WHERE (SELECT d.mark FROM derivations d WHERE d.partner = $1) = $3
+ON CONFLICT (partner, vehicle_id, start_ms, start_rank, charger_id) DO UPDATE
+SET live = excluded.live, end_ms = excluded.end_ms, span = excluded.span,
+    rest_ms = excluded.rest_ms, last_seq = excluded.last_seq, body = excluded.body,
+    before = excluded.before
+"""
+
+# $2 is a JSON object of arrays that hold one id.
+WRITE_VERSIONS = """
+WITH batch AS MATERIALIZED (SELECT value ->> 0 AS id FROM json_each($2))
+INSERT INTO session_versions (partner, id, version, updated_ms)
+SELECT $1, b.id, 1, $4 FROM batch b
+WHERE (SELECT d.mark FROM derivations d WHERE d.partner = $1) = $3
+ON CONFLICT (partner, id) DO UPDATE
+SET version = session_versions.version + 1, updated_ms = excluded.updated_ms
+"""
+
+# Reading -----------------------------------------------------------------------------------------
+
+# Whether events of the vehicle wait to be derived, whether there is the vehicle, its newest stay,
+# and the newest event of that.
+VEHICLE_STATE = f"""
+SELECT (SELECT 1 FROM events e WHERE e.partner = $1 AND e.vehicle_id = $2 AND e.seq > {_DERIVED}
+        LIMIT 1),
+       (SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = $2),
+       (SELECT {_STAY} FROM sessions s
+        WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1 {_NEWEST_FIRST}),
+       (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = (
+            SELECT s.last_seq FROM sessions s
+            WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1 {_NEWEST_FIRST}))
+"""
+
+# The same for each vehicle in $2, a JSON object of arrays that hold one id.
+VEHICLE_STATES = f"""
+WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS vehicle_id FROM json_each($2))
+SELECT w.vehicle_id,
+       (SELECT {_STAY} FROM sessions s
+        WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1 {_NEWEST_FIRST}),
+       (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = (
+            SELECT s.last_seq FROM sessions s
+            WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1 {_NEWEST_FIRST}))
+FROM wanted w
+"""
+
+# The stays that last at each charger in $2, which is as above, with their newest events.
+STAYS_AT_CHARGERS = f"""
+WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS charger_id FROM json_each($2))
+SELECT w.charger_id, {_STAY}, (SELECT e.body FROM events e WHERE e.partner = $1
+                               AND e.seq = s.last_seq)
+FROM wanted w CROSS JOIN sessions s
+WHERE s.partner = $1 AND s.charger_id = w.charger_id AND s.end_ms IS NULL AND s.live = 1
+ORDER BY w.charger_id, s.start_ms, s.id
+"""
+
+# The newest event of the stays that have ended at each charger in $2.
+ENDED_AT_CHARGERS = """
+WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS charger_id FROM json_each($2))
+SELECT w.charger_id, (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = (
+    SELECT s.last_seq FROM sessions s
+    WHERE s.partner = $1 AND s.charger_id = w.charger_id AND s.end_ms IS NOT NULL AND s.live = 1
+    ORDER BY s.rest_ms DESC LIMIT 1))
+FROM wanted w
+"""
+
+_SESSION = """
+SELECT s.id, s.body, s.live,
+       (SELECT v.body FROM vehicles v WHERE v.partner = $1 AND v.id = s.vehicle_id),
+       (SELECT c.body FROM chargers c WHERE c.partner = $1 AND c.id = s.charger_id),
+"""
+
+GET_SESSION = f"""
+{_SESSION} u.version, u.updated_ms
+FROM sessions s JOIN session_versions u ON u.partner = $1 AND u.id = s.id
+WHERE s.partner = $1 AND s.id = $2 AND s.live = 1
+"""
+
+
+class SessionFilter(NamedTuple):
+    """Which sessions of a partner a list shows; None means all. Instants in ms since 1970.
+
+    A session is in the window from `from_ms` to before `to_ms` in which it began.
+    """
+
+    charger_id: str | None = None
+    vehicle_id: str | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+    active: bool | None = None
+    updated_from_ms: int | None = None
+
+
+_CONDITIONS = ("s.charger_id = ", "s.vehicle_id = ", "s.start_ms >= ", "s.start_ms < ")
+
+
+def sessions_page(wanted: SessionFilter, after: tuple[int, str] | None) -> tuple[str, list[object]]:
+    """The statement for a page of sessions and its parameters from $3 on; $1 partner, $2 limit.
+
+    They are in the order of their start, or of their last change where changes are asked for, and
+    then those are among them that were removed.
+    """
+    given = tuple(value is not None for value in wanted[:4])
+    changes = wanted.updated_from_ms is not None
+    sql = _sessions_page(given, wanted.active, changes, after is not None)
+    parameters: list[object] = [value for value in wanted[:4] if value is not None]
+    if after is not None:
+        return sql, [*parameters, *after]
+    return sql, [*parameters, wanted.updated_from_ms] if changes else parameters
+
+
+@lru_cache
+def _sessions_page(
+    given: tuple[bool, ...], active: bool | None, changes: bool, resumed: bool
+) -> str:
+    names = [start for start, used in zip(_CONDITIONS, given, strict=True) if used]
+    conditions = [f"{start}${place}" for place, start in enumerate(names, start=3)]
+    if active is not None:
+        conditions.append(f"s.end_ms IS {'' if active else 'NOT '}NULL")
+    if not changes or active is not None:
+        conditions.append("s.live = 1")
+    order = "u.updated_ms, u.id" if changes else "s.start_ms, s.id"
+    next_place = 3 + len(names)
+    if resumed:
+        conditions.append(f"({order}) > (${next_place}, ${next_place + 1})")
+    elif changes:
+        conditions.append(f"u.updated_ms >= ${next_place}")
+    return (
+        f"{_SESSION} u.version, u.updated_ms "
+        "FROM sessions s JOIN session_versions u ON u.partner = $1 AND u.id = s.id "
+        f"WHERE {' AND '.join(['s.partner = $1', *conditions])} ORDER BY {order} LIMIT $2"
+    )

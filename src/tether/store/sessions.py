@@ -1,0 +1,117 @@
+"""What is read of the sessions and states that are derived from events.
+
+Whoever asks gets what all events say that are committed by then: what waits is derived first.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from tether.errors import NotFound
+from tether.model import Charger, Event, Vehicle, from_json
+from tether.readout import Known, Moment
+from tether.stays import Stay
+from tether.store import session_queries as queries
+from tether.store.derive import Deriver, numbered, read_stay
+from tether.store.engine import Engine, Row
+from tether.store.session_queries import SessionFilter
+
+
+class AtCharger(NamedTuple):
+    """The vehicles that are plugged in at a charger, and the newest event there."""
+
+    moments: list[Moment]
+    last_event: Event | None
+
+
+class Sessions:
+    """Sessions and states of partners. Every method raises Unavailable as the store's do."""
+
+    def __init__(self, engine: Engine, deriver: Deriver) -> None:
+        self._engine = engine
+        self._deriver = deriver
+
+    async def get(self, partner: int, session_id: str) -> Known:
+        """The session. Raises NotFound."""
+        await self._deriver.catch_up(partner)
+        rows = await self._engine.read(queries.GET_SESSION, partner, session_id)
+        if not rows:
+            raise NotFound
+        return _known(rows[0])
+
+    async def page(
+        self, partner: int, wanted: SessionFilter, after: tuple[int, str] | None, limit: int
+    ) -> list[Known]:
+        """Sessions in the order of their start, or of their last change; from `after` on."""
+        await self._deriver.catch_up(partner)
+        sql, parameters = queries.sessions_page(wanted, after)
+        return [_known(row) for row in await self._engine.scan(sql, partner, limit, *parameters)]
+
+    async def of_vehicle(self, partner: int, vehicle_id: str) -> Moment | None:
+        """What is newest of a vehicle; None if nothing was reported. Raises NotFound."""
+        while True:
+            rows = await self._engine.read(queries.VEHICLE_STATE, partner, vehicle_id)
+            waits, exists, stay, event = rows[0]
+            if not exists:
+                raise NotFound
+            if not waits:
+                return _moment(stay, event)
+            await self._deriver.catch_up(partner)
+
+    async def of_vehicles(
+        self, partner: int, vehicle_ids: Sequence[str]
+    ) -> dict[str, Moment | None]:
+        """What is newest of each of these vehicles."""
+        await self._deriver.catch_up(partner)
+        wanted = numbered([vehicle_id] for vehicle_id in vehicle_ids)
+        rows = await self._engine.scan(queries.VEHICLE_STATES, partner, wanted)
+        return {vehicle_id: _moment(stay, event) for vehicle_id, stay, event in rows}
+
+    async def at_chargers(self, partner: int, charger_ids: Sequence[str]) -> dict[str, AtCharger]:
+        """What is plugged in at each of these chargers."""
+        await self._deriver.catch_up(partner)
+        wanted = numbered([charger_id] for charger_id in charger_ids)
+        there: dict[str, list[Moment]] = {charger_id: [] for charger_id in charger_ids}
+        for charger_id, stay, event in await self._engine.scan(
+            queries.STAYS_AT_CHARGERS, partner, wanted
+        ):
+            there[charger_id].append(_some_moment(stay, event))
+        ended = await self._engine.scan(queries.ENDED_AT_CHARGERS, partner, wanted)
+        last = {charger_id: body and from_json(Event, body) for charger_id, body in ended}
+        return {
+            charger_id: AtCharger(moments, _newest(charger_id, last[charger_id], moments))
+            for charger_id, moments in there.items()
+        }
+
+
+def _newest(charger_id: str, ended: Event | None, moments: Iterable[Moment]) -> Event | None:
+    events = [moment.last_event for moment in moments]
+    if ended is not None:
+        events.append(ended)
+    there = (event for event in events if event.charger_id == charger_id)
+    return max(there, key=lambda event: event.at_ms, default=None)
+
+
+def _moment(stay: str | None, event: str | None) -> Moment | None:
+    return None if stay is None or event is None else _some_moment(stay, event)
+
+
+def _some_moment(stay: str, event: str) -> Moment:
+    return Moment(*read_stay(stay), from_json(Event, event))
+
+
+_decoder = msgspec.json.Decoder(Stay)
+
+
+def _known(row: Row) -> Known:
+    session_id, body, live, vehicle, charger, version, updated_ms = row
+    return Known(
+        session_id,
+        _decoder.decode(body),
+        from_json(Vehicle, vehicle),
+        from_json(Charger, charger),
+        version,
+        updated_ms,
+        removed=not live,
+    )
