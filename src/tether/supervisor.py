@@ -7,6 +7,7 @@ list, and stops when that pipe ends: none outlives its supervisor.
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -27,13 +29,15 @@ from tether.worker import READY
 
 log = structlog.get_logger()
 
+_FOLDERS = "tether-metrics-"
 SHORTEST_LIFE_S = 1.0  # a worker that dies sooner is replaced only then
 
 
 async def supervise(settings: Settings, listening: Callable[[str], None]) -> None:
     """Runs `settings.workers` workers until SIGTERM or SIGINT; tells `listening` the address."""
+    _clear_up()
     with (
-        tempfile.TemporaryDirectory(prefix="tether-metrics-") as folder,
+        tempfile.TemporaryDirectory(prefix=f"{_FOLDERS}{os.getpid()}-") as folder,
         _reserved(settings.host, settings.port) as reserved,
         serving(all_workers(folder), metrics_address(settings.metrics)),
     ):
@@ -43,6 +47,24 @@ async def supervise(settings: Settings, listening: Callable[[str], None]) -> Non
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, supervisor.stop)
         await supervisor.run(lambda: listening(url_of(reserved)))
+
+
+def _clear_up() -> None:
+    """Removes the metrics of supervisors that were killed and could not do it themselves."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDERS}*-*"):
+        pid = folder.name.removeprefix(_FOLDERS).partition("-")[0]
+        if pid.isdecimal() and not _lives(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, and alive
+        return True
+    return True
 
 
 @contextmanager

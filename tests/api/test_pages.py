@@ -73,7 +73,7 @@ def test_an_asset_has_its_type_and_may_be_kept_a_while(server: Server, path: str
         assert answer.headers["content-type"].startswith(types[address.rpartition(".")[2]])
         assert "max-age" in answer.headers["cache-control"]
         head = httpx.head(server.url + address, verify=False)
-        assert head.headers["content-length"] == str(len(answer.content))
+        assert head.headers["content-length"] == answer.headers["content-length"]
 
 
 def test_a_newcomer_finds_three_curl_commands_and_the_way_to_a_key_and_the_reference(
@@ -89,6 +89,17 @@ def test_the_reference_shows_the_document_of_this_server(server: Server) -> None
     text = httpx.get(f"{server.url}/static/docs.js", verify=False).text
     assert '"/openapi.json"' in text
     assert "://" not in re.sub(r"//.*", "", text)
+
+
+def test_what_pages_are_made_of_is_compressed_for_whoever_can_read_that(server: Server) -> None:
+    address = f"{server.url}/static/scalar-api-reference.js"
+    plain = httpx.get(address, headers={"Accept-Encoding": "identity"}, verify=False)
+    small = httpx.get(address, headers={"Accept-Encoding": "gzip, br"}, verify=False)
+    assert small.headers["content-encoding"] == "gzip"
+    assert int(small.headers["content-length"]) < len(plain.content) / 3
+    assert small.content == plain.content
+    assert "content-encoding" not in plain.headers
+    assert plain.headers["vary"] == small.headers["vary"] == "Accept-Encoding"
 
 
 def test_the_commands_of_the_landing_page_work_when_pasted(

@@ -13,13 +13,17 @@ from sqlglot import exp
 
 from tether import wiring
 from tether.config import is_postgres, sqlite_path
-from tether.store import queries
+from tether.store import queries, session_queries
 from tether.store.dialect import POSTGRES, SQLITE
 from tether.store.migrate import OUR_TABLES, VERSION_TABLE
 from tether.store.queries import EventFilter
+from tether.store.session_queries import SessionFilter
 from tether.store.sqlite import connect
 
-PARTNER_DATA = {"chargers", "vehicles", "events", "event_heads"}
+PARTNER_DATA = {
+    "chargers", "vehicles", "events", "event_heads",
+    "sessions", "session_versions", "derivations",
+}  # fmt: skip
 OPERATORS_OWN = {"partners", "keys", VERSION_TABLE}
 
 Indexes = dict[str, list[tuple[str, ...]]]
@@ -92,11 +96,11 @@ def test_all_text_is_ordered_byte_by_byte(new_postgres_database: Callable[[], st
 
 
 def statements() -> Iterator[tuple[str, str]]:
-    """Name and text of every statement of queries.py, in every form that it takes."""
-    for name, text in vars(queries).items():
+    """Name and text of every statement of these pages, in every form that it takes."""
+    for name, text in (vars(queries) | vars(session_queries)).items():
         if name.isupper() and not name.startswith("_") and isinstance(text, str):
             for dialect in (SQLITE, POSTGRES):
-                for table in ("chargers", "vehicles", "event_heads"):
+                for table in PARTNER_DATA:
                     yield name, text.format(table=table, event_numbers=dialect.event_numbers)
     for chosen in range(32):
         values = [(1 if chosen >> place & 1 else None) for place in range(5)]
@@ -105,6 +109,14 @@ def statements() -> Iterator[tuple[str, str]]:
             for descending in (False, True):
                 sql, _ = queries.events_page(wanted, after, descending)
                 yield f"events_page({wanted}, {after}, {descending})", sql
+    for chosen in range(64):
+        values = [(1 if chosen >> place & 1 else None) for place in range(6)]
+        for position in (None, (1, "id")):
+            sessions = SessionFilter(*values)  # type: ignore[arg-type]
+            yield (
+                f"sessions_page({sessions}, {position})",
+                session_queries.sessions_page(sessions, position)[0],
+            )
 
 
 def names_the_partner(where: exp.Expression | None, alias: str, *, alone: bool) -> bool:
@@ -144,7 +156,8 @@ def faults(sql: str) -> list[str]:
             holder = holder.parent
         sources = [one for one in holder.find_all(exp.Table) if one.parent_select in (holder, None)]
         join = table.parent if isinstance(table.parent, exp.Join) else None
-        condition = join.args.get("on") if join else holder.args.get("where")
+        on = join.args.get("on") if join else None
+        condition = on or holder.args.get("where")  # a CROSS JOIN has its condition there
         if not names_the_partner(condition, table.alias_or_name, alone=len(sources) == 1):
             found.append(f"{holder.key.upper()} {table.name}")
     return found
@@ -190,10 +203,10 @@ def test_statements_that_forget_the_partner_are_found() -> None:
 
 
 def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
-    words = re.compile(r"\b(?:FROM|JOIN|INTO|UPDATE)\s+(?:chargers|vehicles|events|event_heads)\b")
+    words = re.compile(rf"\b(?:FROM|JOIN|INTO|UPDATE)\s+(?:{'|'.join(PARTNER_DATA)})\b")
     elsewhere = [
         file.name
         for file in files("tether.store").iterdir()
         if file.name.endswith(".py") and words.search(file.read_text())
     ]
-    assert sorted(elsewhere) == ["dialect.py", "queries.py"]
+    assert sorted(elsewhere) == ["dialect.py", "queries.py", "session_queries.py"]

@@ -1,5 +1,7 @@
 """What is served without a key: the landing page, the reference, and the service's own state."""
 
+import asyncio
+import gzip
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -48,7 +50,13 @@ class AssetResource:
     """What the pages are made of: `/static/{name}`."""
 
     async def on_get(self, req: Request, resp: Response, name: str) -> None:
-        resp.data = _static(name)
+        resp.set_header("Vary", "Accept-Encoding")
+        if "gzip" in (req.get_header("Accept-Encoding") or ""):
+            # Once for each file: the reference's renderer shrinks from over 4 MB to 1 MB.
+            resp.data = await asyncio.to_thread(_gzipped, name)
+            resp.set_header("Content-Encoding", "gzip")
+        else:
+            resp.data = _static(name)
         resp.content_type = _TYPES.get(name.rpartition(".")[2], "application/octet-stream")
         resp.set_header("Cache-Control", "public, max-age=3600")
         resp.set_header("X-Content-Type-Options", "nosniff")
@@ -113,6 +121,11 @@ def _static(name: str) -> bytes:
     if name not in _assets():
         raise falcon.HTTPNotFound
     return _folder().joinpath("static", name).read_bytes()
+
+
+@cache
+def _gzipped(name: str) -> bytes:
+    return gzip.compress(_static(name), mtime=0)
 
 
 def openapi_text() -> str:
