@@ -113,19 +113,19 @@ class Exchange(RequestResponseCycle):
             await super().send(message)
 
     def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self.response_started = True
-        self.waiting_for_100_continue = False
-        parts, length = [STATUS_LINE[status]], None
+        parts, length, says_close = [STATUS_LINE[status]], None, False
         for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
             if name == b"content-length":
                 length = int(value)
             elif name == b"connection" and b"close" in value.lower():
-                self.keep_alive = False
+                self.keep_alive, says_close = False, True
         head = b"".join(parts)
         if len(head) - len(head.translate(None, _CONTROLS)) != 2 * (len(headers) + 1):
             raise RuntimeError("A header has a control character.")
-        if not self.keep_alive:
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        if not self.keep_alive and not says_close:
             head += b"connection: close\r\n"
         self.chunked_encoding = (
             length is None and status not in (204, 304) and self.scope["method"] != "HEAD"
