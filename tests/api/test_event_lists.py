@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.api.helpers import (
+    CONNECTED,
     ID_RULE,
     create_both,
     create_charger,
@@ -160,6 +161,18 @@ def test_the_link_follows_how_the_client_addressed_us_if_that_makes_sense(
     assert link.startswith(start)
     assert link.endswith('>; rel="next"')
     assert link.count("<") == link.count(">") == 1
+
+
+def test_the_cursor_of_the_newest_event_leads_to_what_follows(client: httpx.Client) -> None:
+    create_both(client)
+    new = {name: value for name, value in CONNECTED.items() if name != "timestamp"}
+    for _ in range(2):
+        client.post("/events", json=new)
+    newest = client.get("/events?order=desc&limit=1")
+    cursor = httpx.URL(newest.links["next"]["url"]).params["cursor"]
+    assert client.get(f"/events?cursor={cursor}").json() == []
+    posted = client.post("/events", json=new).json()["id"]
+    assert [event["id"] for event in client.get(f"/events?cursor={cursor}").json()] == [posted]
 
 
 def test_going_backwards_the_last_page_has_no_link_going_forwards_it_has_one(

@@ -137,6 +137,20 @@ def test_without_a_cursor_file_all_events_come(site: Site, follow: Start) -> Non
     assert [next_id(process) for _ in ids] == ids
 
 
+def test_from_now_on_only_new_events_come(site: Site, follow: Start) -> None:
+    ids = [site.report("CONNECTED", f"0{hour}:00") for hour in range(2)]
+    first = follow("--from-now", "--cursor-file", "cursor")
+    while not (site.folder / "cursor").exists():  # it is there before any event has come
+        assert first.poll() is None
+        time.sleep(0.02)
+    first.kill()
+    ids.append(site.report("CONNECTED", "02:00"))
+    second = follow("--from-now", "--cursor-file", "cursor")
+    assert next_id(second) == ids[2]
+    ids.append(site.report("CONNECTED", "03:00"))
+    assert next_id(second) == ids[3]
+
+
 def test_a_reader_of_followed_events_that_goes_away_is_no_error(site: Site, follow: Start) -> None:
     site.report("CONNECTED", "00:00")
     process = follow()

@@ -45,6 +45,9 @@ def test_everything_on_both_databases(server: Server, key: str) -> None:
             assert [event.id async for event in sdk.events.list(page_size=20)] == ids
             assert [charger.id async for charger in sdk.chargers.list()] == ["C1"]
             assert (await sdk.events.get(first)).id == first
+            place = await sdk.events.now()
+            last = await sdk.events.post(update(50))
+            assert (await anext(sdk.events.follow(place))).id == last
 
     asyncio.run(use())
 

@@ -37,6 +37,20 @@ def test_it_goes_on_after_every_event(sdk: Client) -> None:
         assert list(islice(again, 31 - place)) == everything[place:]
 
 
+def test_from_now_on_only_what_follows_comes(sdk: Client) -> None:
+    places = []
+    for number in range(4):  # also of no event, and of the only one
+        places.append(sdk.events.now())
+        sdk.events.post(update(number))
+    everything = list(sdk.events.list())
+    for number, place in enumerate(places):
+        feed = sdk.events.follow(place, poll_s=0.01)
+        assert list(islice(feed, 4 - number)) == everything[number:]
+    stop = threading.Event()
+    threading.Timer(0.1, stop.set).start()
+    assert list(sdk.events.follow(sdk.events.now(), poll_s=0.01, stop=stop)) == []
+
+
 @pytest.mark.usefixtures("small_pages")
 def test_many_restarts_at_random_while_others_write(server: Server, key: str) -> None:
     count, chance = 400, random.Random(4)

@@ -32,6 +32,7 @@ Examples:
   tether events post --type connected --charger C1408 --vehicle V0313
   tether events post event.json
   tether events list --charger C1408 --from 2023-05-01 --to 2023-06-01
+  tether events follow --from-now
   tether events follow --cursor-file last | ./my-consumer
 
 Types: connected, started, updated, stopped, disconnected.
@@ -123,19 +124,26 @@ def list_events(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Go on behind the last event that was printed; this file remembers it.",
 )
+@click.option("--from-now", is_flag=True, help="Begin with the next event that comes in.")
 @click.option("--poll", default=1.0, type=click.FloatRange(0.05, 3600), metavar="SECONDS",
               show_default=True, help="How often to look for new ones.")  # fmt: skip
 @lines_option
 @with_access
-def follow(cursor_file: Path | None, poll: float, as_json: bool, access: Access) -> None:
+def follow(
+    cursor_file: Path | None, from_now: bool, poll: float, as_json: bool, access: Access
+) -> None:
     """Print all events, then each new one as it comes in.
 
     Never ends by itself, not by an outage either; Ctrl-C ends it. With --cursor-file it goes on
-    where it was, however it ended.
+    where it was, however it ended; --from-now counts for the first time only.
     """
     people = sys.stdout.isatty() and not as_json
     cursor = _read_cursor(cursor_file) if cursor_file else None
     with access.client(patient=True) as client, _stopped_by_signals() as stop:
+        if from_now and cursor is None:
+            cursor = client.events.now()
+            if cursor_file:  # else what comes before the first start has printed anything is lost
+                _write_cursor(cursor_file, cursor)
         following = client.events.follow(cursor, poll_s=poll, stop=stop)
         for event in following:
             # Only what has gone out counts: else an event could be lost between two runs.

@@ -158,6 +158,10 @@ class AsyncEvents:
         """The event of this id. Raises NotFound."""
         return await self._client.run(self._calls.get(id))
 
+    async def now(self) -> str:
+        """See `Events.now`."""
+        return await self._client.run(self._calls.now())
+
     def follow(
         self,
         cursor: str | None = None,

@@ -18,9 +18,12 @@ from tether.client.exchange import (
     Script,
     exchange,
     log,
+    next_cursor,
     path,
     read,
+    with_query,
 )
+from tether.client.following import cursor_behind
 from tether.client.models import Event, Instant
 from tether.client.stamps import Stamps
 from tether.client.values import instant_text, sendable
@@ -118,6 +121,16 @@ class EventCalls:
         request = Request("GET", path("events", event_id))
         answer = yield from exchange(request, self._patience, 200)
         return read(Event, answer, request)
+
+    def now(self) -> Script[str]:
+        """The place behind the last event that there is."""
+        request = Request("GET", with_query("/events", order="desc", limit=1))
+        answer = yield from exchange(request, self._patience, 200)
+        last = read(list[Event], answer, request)
+        # Its cursor leads to what comes before it, and read in the other direction to what follows.
+        # There is none if no event comes before it.
+        cursor = next_cursor(answer)
+        return cursor_behind(0 if cursor else len(last), cursor)
 
     def pages(
         self,

@@ -40,7 +40,7 @@ class Follower:
     @property
     def cursor(self) -> str:
         """The place right after the last event that was taken."""
-        return f"{self._taken}.{self._page or ''}"
+        return cursor_behind(self._taken, self._page)
 
     def take(self) -> Event | None:
         """The next event; None if there has to be a fetch first."""
@@ -76,6 +76,11 @@ class Follower:
         if page and following and self._taken == len(page):
             self._page, self._taken = following, 0
         return self._poll_s
+
+
+def cursor_behind(entries: int, page: str | None) -> str:
+    """The place behind so many entries of the page with the server's cursor `page`."""
+    return f"{entries}.{page or ''}"
 
 
 def _parsed(cursor: str | None) -> tuple[str | None, int]:

@@ -181,6 +181,10 @@ class Events:
         """The event of this id. Raises NotFound."""
         return self._client.run(self._calls.get(id))
 
+    def now(self) -> str:
+        """The cursor behind the last event that there is: `follow` begins there with the next."""
+        return self._client.run(self._calls.now())
+
     def follow(
         self,
         cursor: str | None = None,
