@@ -43,8 +43,3 @@ def parse_instant(text: str) -> int:
 def format_instant(at_ms: int) -> str:
     """The instant as every answer of the API shows it, such as `2023-05-11T22:06:40.738Z`."""
     return (_NAIVE_EPOCH + at_ms * _MILLISECOND).isoformat(timespec="milliseconds") + "Z"
-
-
-def shown_instant(text: str, at_ms: int) -> str:
-    """The same as `format_instant`, sooner if `text`, which means that instant, is it already."""
-    return text if is_canonical(text) else format_instant(at_ms)

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from tempfile import SpooledTemporaryFile
-from typing import Any
+from typing import Any, TypeAlias
 
 from falcon.asgi import Request, Response
 
 from tether.api import requests
 from tether.api.errors import status_of
-from tether.bulk import MAX_BYTES, Item, Unread, items_of, read_item
+from tether.bulk import MAX_BYTES, Unread, items_of, read_item
 from tether.errors import RateLimited, TetherError, Unavailable
 from tether.keys import Key
 from tether.limits import Limiter
@@ -17,10 +17,11 @@ from tether.model import Event, to_json
 from tether.store.store import Store
 
 AT_ONCE = 2  # bodies in memory; the others wait on disk
-PORTION = 1000  # events that are admitted and passed on together: as many as one commit takes
-TURN = 200  # events that are read before others are served: a millisecond
+PORTION = 1000  # events that are admitted together
+TURN = 200  # events that are read before others are served: two milliseconds
 
 Result = str | TetherError
+Outcome: TypeAlias = "asyncio.Future[str] | TetherError"
 
 
 class BulkResource:
@@ -51,30 +52,35 @@ class BulkResource:
     async def _store_all(self, key: Key, items: list[Unread]) -> list[Result]:
         """For each item the id of its event, or why it was not stored.
 
-        While a portion is being committed, the next one is read.
+        While some events are being committed, the next ones are read.
         """
-        outcomes: list[asyncio.Future[str] | TetherError] = []
+        outcomes: list[Outcome] = []
         for start in range(0, len(items), PORTION):
-            portion = await self._read(items[start : start + PORTION])
+            portion = items[start : start + PORTION]
             # The gate has let the request in, and counted it as its first event.
             admitted, refusal = await self._admit(key, len(portion), paid=int(start == 0))
-            outcomes += [self._add(key.partner, item) for item in portion[:admitted]]
-            # What failed must not be overtaken: later events of a vehicle come after earlier ones.
-            if stop := refusal or _failure(outcomes[-1]):
+            failure = await self._add_all(key.partner, portion[:admitted], outcomes)
+            if stop := failure or refusal:
                 outcomes += [stop] * (len(items) - len(outcomes))
                 break
         return await _settled(outcomes)
 
-    async def _read(self, portion: list[Unread]) -> list[Item]:
-        found: list[Item] = []
-        for start in range(0, len(portion), TURN):
+    async def _add_all(
+        self, partner: int, items: list[Unread], outcomes: list[Outcome]
+    ) -> Unavailable | None:
+        """Passes them on, and puts the outcome of each to the others."""
+        for start in range(0, len(items), TURN):
             now_ms = self._now_ms()
-            found += [read_item(item, now_ms) for item in portion[start : start + TURN]]
+            for unread in items[start : start + TURN]:
+                item = read_item(unread, now_ms)
+                outcomes.append(
+                    self._store.intake.add(partner, item) if isinstance(item, Event) else item
+                )
             await asyncio.sleep(0)
-        return found
-
-    def _add(self, partner: int, item: Item) -> "asyncio.Future[str] | TetherError":
-        return self._store.intake.add(partner, item) if isinstance(item, Event) else item
+            # What failed must not be overtaken: later events of a vehicle come after earlier ones.
+            if failure := _failure(outcomes[-1]):
+                return failure
+        return None
 
     async def _admit(self, key: Key, count: int, paid: int) -> tuple[int, RateLimited | None]:
         """How many of so many events the key may report now, and what the others are told."""
@@ -93,7 +99,7 @@ def _items_of(body: bytes, *, is_gzip: bool) -> list[Unread]:
     return items_of(requests.gunzip(body, MAX_BYTES) if is_gzip else body)
 
 
-def _failure(outcome: "asyncio.Future[str] | TetherError") -> Unavailable | None:
+def _failure(outcome: Outcome) -> Unavailable | None:
     """Why the database took neither this event nor those before it, if it is known already."""
     if isinstance(outcome, TetherError) or not outcome.done():
         return None
@@ -101,7 +107,7 @@ def _failure(outcome: "asyncio.Future[str] | TetherError") -> Unavailable | None
     return error if isinstance(error, Unavailable) else None
 
 
-async def _settled(outcomes: "list[asyncio.Future[str] | TetherError]") -> list[Result]:
+async def _settled(outcomes: list[Outcome]) -> list[Result]:
     results: list[Result] = []
     for outcome in outcomes:
         try:
