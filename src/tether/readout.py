@@ -29,8 +29,13 @@ FLAGS = {
     "start-missing": "Nothing told that a charge had started: the period begins where its own "
     "report says, else with the event that shows it.",
     "stop-missing": "Nothing told that a charge had stopped: the period ends with the session.",
-    "start-repeated": "A charge started while one was under way: the earlier period ends there.",
+    "start-repeated": "A charge started while one was under way: the earlier period ends there, "
+    "unless what is reported later shows that both are one.",
     "stop-repeated": "A charge stopped while none was under way: its energy is not counted again.",
+    "update-after-stop": "An update came up to ten minutes after the charge had stopped: it does "
+    "not start it again.",
+    "same-instant": "Something ended and began in the same millisecond: what had lasted before is "
+    "taken to have ended first.",
     "event-after-disconnect": "An event came up to ten minutes after the vehicle was unplugged: it "
     "does not plug it in again.",
     "event-elsewhere": "Meanwhile an event named the vehicle at the charger that it had left: it "

@@ -17,7 +17,7 @@ import msgspec
 from tether.model import Event, EventType
 
 LATE_MS = 10 * 60 * 1000
-"""What still comes of a stay so long after its end belongs to it: meters report late."""
+"""What still comes so long after the end of a stay or a charge belongs to it: meters are late."""
 
 TOLERANCE_MS = 2 * 60 * 1000
 """So much longer than its timestamps are apart may a charge say that it took."""
@@ -86,6 +86,8 @@ class Period(msgspec.Struct, omit_defaults=True):
     soc_start: Decimal | None = None
     soc_end: Decimal | None = None
     soc_final: bool = False
+    # Ended by a second start, which may turn out to have begun nothing new.
+    cut: bool = False
 
     def read_power(self, power: Decimal, at_ms: int) -> None:
         """Takes in a reading of the power."""
@@ -99,6 +101,29 @@ class Period(msgspec.Struct, omit_defaults=True):
             self.power_max = max(self.power_max, power)
             self.power_min = min(self.power_min, power)
         self.power, self.power_ms = power, at_ms
+
+    def join(self, other: "Period") -> None:
+        """Takes in the period that follows: both are one."""
+        if other.power is not None and other.power_first is not None:
+            self.read_power(other.power_first, other.power_first_ms)
+            self.power_area = EXACT.add(self.power_area, other.power_area)
+            self.power, self.power_ms = other.power, other.power_ms
+            for reading in (other.power_max, other.power_min):
+                assert reading is not None
+                assert self.power_max is not None
+                assert self.power_min is not None
+                self.power_max = max(self.power_max, reading)
+                self.power_min = min(self.power_min, reading)
+        if other.metered is not None:
+            self.metered = other.metered
+        if self.soc_start is None:
+            self.soc_start, self.soc_end = other.soc_start, other.soc_end
+        elif other.soc_end is not None:
+            self.soc_end = other.soc_end
+        elif other.soc_start is not None:
+            self.soc_end = other.soc_start
+        self.soc_final = other.soc_final
+        self.stop_ms, self.cut = other.stop_ms, other.cut
 
 
 class Before(msgspec.Struct, omit_defaults=True):
@@ -168,12 +193,12 @@ class Timeline:
     def _take(self, fact: Fact) -> None:
         place, event = fact
         stay, stray = self.stay, None
-        if stay is None or place.rank == _CONNECTED or self._is_new(stay, place):
+        if stay is None or self._is_new(stay, place):
             stay = self._begin(place, event)
             if place.rank != _CONNECTED:
                 stay.flag("connect-missing")
         else:
-            stray = _stray(stay, place)
+            stray = self._stray(stay, place)
         stay.last = place
         period = None if stray else stay.charging
         if stray is None:
@@ -202,7 +227,9 @@ class Timeline:
         return self.stay
 
     def _is_new(self, stay: Stay, place: Place) -> bool:
-        """Whether an event that is no CONNECTED tells of a stay of which nothing was known."""
+        """Whether the event tells of a stay of which nothing was known."""
+        if place.rank == _CONNECTED:  # the server may have stamped two with one instant
+            return place[:3] != (stay.start_ms, stay.start_rank, stay.charger_id)
         here = stay.charger_id == place.charger_id
         if stay.end_ms is not None:
             return place.rank == _STARTED or not (here and place.at_ms - stay.end_ms <= LATE_MS)
@@ -214,12 +241,17 @@ class Timeline:
         )
         return place.rank == _STARTED or not late
 
-
-def _stray(stay: Stay, place: Place) -> str | None:
-    """The flag of an event that does not change where the vehicle is."""
-    if stay.end_ms is not None:
-        return "event-after-disconnect"
-    return None if stay.charger_id == place.charger_id else "event-elsewhere"
+    def _stray(self, stay: Stay, place: Place) -> str | None:
+        """The flag of an event that does not change where the vehicle is."""
+        if stay.end_ms is not None:
+            return "event-after-disconnect"
+        if stay.charger_id != place.charger_id:
+            return "event-elsewhere"
+        # Unplugged and plugged in again at once: CONNECTED has ended the stay before already.
+        again = (self.before.charger_id, self.before.end_ms) == (stay.charger_id, place.at_ms)
+        if place.rank == _DISCONNECTED and stay.start_ms == place.at_ms and again:
+            return "same-instant"
+        return None
 
 
 # What each type of event does to the stay ---------------------------------------------------------
@@ -230,8 +262,8 @@ def _connect(stay: Stay, place: Place, event: Event) -> None:
 
 
 def _start(stay: Stay, place: Place, event: Event) -> None:
-    if stay.charging is not None:
-        stay.charging.stop_ms = place.at_ms
+    if (under_way := stay.charging) is not None:
+        under_way.stop_ms, under_way.cut = place.at_ms, True
         stay.flag("start-repeated")
     period = _new_period(stay, place.at_ms)
     if event.charge_power is not None:
@@ -241,28 +273,54 @@ def _start(stay: Stay, place: Place, event: Event) -> None:
 def _update(stay: Stay, place: Place, event: Event) -> None:
     period = stay.charging
     if period is None:
-        if event.charge_power == 0:  # it says that nothing is charged
+        if _is_late(stay, place, event) or event.charge_power == 0:
             return
         period = _new_period(stay, _start_of(stay, place.at_ms, event))
         stay.flag("start-missing")
+    period = _joined(stay, place, event, period)
     if event.charge_power is not None:
         period.read_power(event.charge_power, place.at_ms)
     if event.charged_energy is not None:
         period.metered = event.charged_energy
 
 
+def _is_late(stay: Stay, place: Place, event: Event) -> bool:
+    """Whether an update still belongs to the charge that has stopped: it would count again what
+    that has reported, and go on for as long as the vehicle stays.
+    """
+    if not stay.periods:
+        return False
+    last = stay.periods[-1]
+    if last.stop_ms is None or place.at_ms - last.stop_ms > LATE_MS:
+        return False
+    if event.charged_energy is not None:
+        last.metered = event.charged_energy
+    if event.charge_power != 0:
+        stay.flag("update-after-stop")
+    return True
+
+
 def _stop(stay: Stay, place: Place, event: Event) -> None:
     period = stay.charging
     if period is None:
         start_ms = _start_of(stay, place.at_ms, event)
-        if stay.periods and start_ms == stay.periods[-1].stop_ms:
+        if stay.periods and (
+            start_ms == stay.periods[-1].stop_ms or _is_told(stay.periods[-1], event)
+        ):
             # Not known to be another period: its energy must not count twice.
             stay.flag("stop-repeated")
             _tell(stay.periods[-1], event)
             return
         period = _new_period(stay, start_ms)
         stay.flag("start-missing")
-    elif (event.charged_time or 0) * 1000 > place.at_ms - period.start_ms + TOLERANCE_MS:
+    elif period.start_ms == place.at_ms and stay.periods[-2:-1] and stay.periods[-2].cut:
+        # One charge stopped and another started at once: STARTED has ended the first already.
+        stay.flag("same-instant")
+        stay.periods[-2].cut = False
+        _tell(stay.periods[-2], event)
+        return
+    period = _joined(stay, place, event, period)
+    if (event.charged_time or 0) * 1000 > place.at_ms - period.start_ms + TOLERANCE_MS:
         stay.flag("charged-time-too-long")
     period.stop_ms = place.at_ms
     # Told already only where one period takes in many.
@@ -271,6 +329,35 @@ def _stop(stay: Stay, place: Place, event: Event) -> None:
     if period.time_s is not None and event.charged_time is not None:
         period.time_s = EXACT.add(period.time_s, event.charged_time)
     _tell(period, event)
+
+
+def _is_told(period: Period, event: Event) -> bool:
+    """Whether the event reports just what is known of the period."""
+    told = (event.charged_energy, event.charged_time)
+    return event.charged_energy is not None and told == (period.energy, period.time_s)
+
+
+def _joined(stay: Stay, place: Place, event: Event, period: Period) -> Period:
+    """The period under way, together with those before it that turn out to be the same charge:
+    the time that the event reports goes back to their start, or their meter went on.
+    """
+    while len(stay.periods) > 1 and stay.periods[-2].cut and "periods-merged" not in stay.flags:
+        first = stay.periods[-2]
+        if event.charged_time is not None:
+            begun = 2 * (place.at_ms - event.charged_time * 1000)
+            same = begun < first.start_ms + period.start_ms  # nearer to the first start
+        else:
+            same = (
+                period.metered is None
+                and first.metered is not None
+                and event.charged_energy is not None
+                and event.charged_energy >= first.metered
+            )
+        if not same:
+            break
+        first.join(stay.periods.pop())
+        period = first
+    return period
 
 
 def _disconnect(stay: Stay, place: Place, event: Event) -> None:
