@@ -100,9 +100,10 @@ def begin_charge(stay: Stay, ms: int, flag: str | None = None) -> Period:
 
 
 def charge(stay: Stay, event: dict[str, Any]) -> None:  # noqa: PLR0912 - all of it at a glance
-    kind, ms, period = event["kind"], event["ms"], under_way(stay)
+    kind, ms = event["kind"], event["ms"]
+    period: Any = under_way(stay)
     energy, time, power = (event.get(n) for n in ("chargedEnergy", "chargedTime", "chargePower"))
-    last = stay["periods"][-1] if stay["periods"] else None
+    last: Any = stay["periods"][-1] if stay["periods"] else None
     free = last["stop"] if last else stay["start"]
     if kind == "CHARGE_STARTED":
         if period:

@@ -9,31 +9,25 @@ others see that it was done. Events wait for none of this.
 import asyncio
 import secrets
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple
 
-import msgspec
 import structlog
 
 from tether.errors import Unavailable
-from tether.model import Event, from_json
-from tether.stays import Before, Fact, Place, Stay, Timeline, fact_of
 from tether.store import session_queries as queries
-from tether.store.engine import Engine, Row, Statement
+from tether.store.changes import ID, Change, Changes, numbered, row_of
+from tether.store.engine import Engine, Statement
 
 log = structlog.get_logger()
 
-AT_ONCE = 500  # events
-PAUSE_S = 0.05  # gathers what arrives meanwhile; nobody waits for it who asks
+AT_ONCE = 2000  # events
+PAUSE_S = 0.2  # gathers what arrives meanwhile: that is cheaper; nobody waits for it who asks
 OTHER_S = 0.4  # so long without progress makes another node take over
 TROUBLE_S = 1.0
 PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
-PAGE = 1000  # events of one vehicle
-STAYS = 100
-
-Start = tuple[int, int, str]
 
 
 class Position(NamedTuple):
@@ -44,20 +38,12 @@ class Position(NamedTuple):
     mark: int
 
 
-class Change(NamedTuple):
-    """A stay that differs from what is stored. Not `visible`: only in what it knows of before."""
-
-    stay: Stay
-    before: Before
-    live: bool = True
-    visible: bool = True
-
-
 class Deriver:
     """Keeps the sessions of all partners up to date."""
 
     def __init__(self, engine: Engine, now_ms: Callable[[], int]) -> None:
         self._engine = engine
+        self._changes = Changes(engine)
         self._now_ms = now_ms
         self._noticed: set[int] = set()
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -133,7 +119,7 @@ class Deriver:
         rows = await self._engine.scan(queries.EVENTS_AFTER, partner, position.seq, AT_ONCE)
         if not rows:
             return None
-        changes = await self._derive(partner, rows)
+        changes = await self._changes.of_events(partner, rows)
         if not await self.write(partner, position, int(rows[-1][0]), changes):
             return OTHER_S
         return 0.0 if len(rows) == AT_ONCE else PAUSE_S
@@ -156,164 +142,11 @@ class Deriver:
         mark = secrets.randbits(62)
         updated_ms = max(self._now_ms(), position.updated_ms + 1)
         statements = [Statement(queries.ADVANCE, (partner, position.mark, seq, updated_ms, mark))]
-        if changes:
-            rows = numbered(_row(change) for change in changes)
-            statements.append(Statement(queries.WRITE_SESSIONS, (partner, rows, mark)))
-        if seen := [change.stay.id for change in changes if change.visible]:
+        rows = [row_of(change) for change in changes]
+        if rows:
+            statements.append(Statement(queries.WRITE_SESSIONS, (partner, numbered(rows), mark)))
+        if seen := [row[ID] for row, change in zip(rows, changes, strict=True) if change.visible]:
             ids = numbered([id] for id in seen)
             statements.append(Statement(queries.WRITE_VERSIONS, (partner, ids, mark, updated_ms)))
         advanced, *_ = await self._engine.write_all(*statements)
         return advanced == 1
-
-    # What changes ---------------------------------------------------------------------------------
-
-    async def _derive(self, partner: int, rows: Iterable[Row]) -> list[Change]:
-        """What these new events change."""
-        facts: defaultdict[str, list[Fact]] = defaultdict(list)
-        for seq, at_ms, vehicle_id, body in rows:
-            facts[vehicle_id].append(fact_of(seq, at_ms, from_json(Event, body)))
-        known = await self._engine.scan(
-            queries.LAST_STAYS, partner, numbered([vehicle] for vehicle in facts)
-        )
-        changes: list[Change] = []
-        for vehicle, last in known:
-            new = sorted(facts[vehicle])
-            stay, before = read_stay(last) if last else (None, Before())
-            if stay is None or new[0].place > stay.last:
-                was = (stay.last, stay.end_ms) if stay is not None else None
-                timeline = Timeline(stay, before).take(new)
-                if stay is not None and (stay.last, stay.end_ms) != was:
-                    changes.append(Change(stay, before))
-                changes += (Change(*begun) for begun in timeline.begun)
-            else:
-                changes += await self.again(partner, vehicle, new[0].place, new[-1].place)
-        return changes
-
-    async def again(
-        self, partner: int, vehicle: str, first: Place | None = None, last: Place | None = None
-    ) -> list[Change]:
-        """What changes in a vehicle's stays when they are derived again from the events.
-
-        With `first` from the stay on which that place lies, and with `last` up to where the stays
-        behind that place are again as they are stored.
-        """
-        begin, before = await self._begin(partner, vehicle, first)
-        timeline, end = Timeline(before=before), None
-        async for fact in self._facts(partner, vehicle, begin):
-            count = len(timeline.begun)
-            timeline.take([fact])
-            if last is not None and len(timeline.begun) > count and fact.place > last:
-                begun = timeline.begun[-1]
-                stored = await self._stored(partner, vehicle, start_of(begun[0]), 1)
-                start = start_of(begun[0])
-                if any(
-                    start_of(stay) == start and _text(known) == _text(begun[1])
-                    for stay, known in stored
-                ):
-                    timeline.begun.pop()
-                    end = start
-                    break
-        return await self._compare(partner, vehicle, begin, end, timeline)
-
-    async def _begin(self, partner: int, vehicle: str, first: Place | None) -> tuple[Start, Before]:
-        """The start of the stay on which the place lies, and what that knows of before."""
-        if first is None:
-            return (-(2**62), 0, ""), Before()
-        rows = await self._engine.scan(queries.STAY_AT, partner, vehicle, *first[:3])
-        if not rows:
-            return first[:3], Before()
-        stay, before = read_stay(rows[0][0])
-        return start_of(stay), before
-
-    async def _facts(self, partner: int, vehicle: str, begin: Start) -> AsyncIterator[Fact]:
-        """The facts of a vehicle from there on, in order, not all at once."""
-        from_ms, waiting, limit = begin[0], [], PAGE
-        while True:
-            rows = await self._engine.scan(
-                queries.EVENTS_OF_VEHICLE, partner, vehicle, from_ms, limit
-            )
-            facts = [fact_of(seq, at_ms, from_json(Event, body)) for seq, at_ms, body in rows]
-            more = len(rows) == limit
-            # Of the last instant there may be more, and they would have to be put in order.
-            until = rows[-1][1] if more else None
-            waiting = sorted(fact for fact in facts if until is None or fact.place.at_ms < until)
-            for fact in waiting:
-                if fact.place[:3] >= begin:
-                    yield fact
-            if until is None:
-                return
-            limit = PAGE if waiting else 2 * limit
-            from_ms = until
-
-    async def _stored(
-        self, partner: int, vehicle: str, begin: Start, limit: int
-    ) -> list[tuple[Stay, Before]]:
-        rows = await self._engine.scan(queries.STAYS_FROM, partner, vehicle, *begin, limit)
-        return [read_stay(text) for (text,) in rows]
-
-    async def _compare(
-        self, partner: int, vehicle: str, begin: Start, end: Start | None, timeline: Timeline
-    ) -> list[Change]:
-        """What of the stays that begin from `begin` to before `end` is not stored as it should."""
-        wanted = {start_of(stay): (stay, before) for stay, before in timeline.begun}
-        changes = []
-        while stored := await self._stored(partner, vehicle, begin, STAYS):
-            for stay, before in stored:
-                start = start_of(stay)
-                if end is not None and start >= end:
-                    break
-                found = wanted.pop(start, None)
-                if found is None:
-                    changes.append(Change(stay, before, live=False))
-                elif _text(found[0]) != _text(stay):
-                    changes.append(Change(*found))
-                elif _text(found[1]) != _text(before):
-                    changes.append(Change(*found, visible=False))
-            else:
-                if len(stored) == STAYS:
-                    begin = (*start[:2], start[2] + "\0")
-                    continue
-            break
-        return changes + [Change(*begun) for begun in wanted.values()]
-
-
-def start_of(stay: Stay) -> Start:
-    """What tells the stay from the vehicle's others, and orders them."""
-    return stay.start_ms, stay.start_rank, stay.charger_id
-
-
-def read_stay(text: str) -> tuple[Stay, Before]:
-    """The stay, and what it knows of before, as they are stored."""
-    return _stays.decode(text)
-
-
-_stays = msgspec.json.Decoder(tuple[Stay, Before])
-_encoder = msgspec.json.Encoder(decimal_format="number")
-
-
-def _text(value: Stay | Before) -> str:
-    return _encoder.encode(value).decode()
-
-
-def _row(change: Change) -> tuple[object, ...]:
-    stay = change.stay
-    ended = stay.end_ms is not None
-    return (
-        stay.vehicle_id,
-        stay.start_ms,
-        stay.start_rank,
-        stay.charger_id,
-        stay.id,
-        int(change.live),
-        stay.end_ms,
-        (stay.end_ms - stay.start_ms).bit_length() if stay.end_ms is not None else None,
-        stay.last.at_ms if ended else None,
-        stay.last.seq,
-        _text(stay),
-        _text(change.before),
-    )
-
-
-def numbered(rows: Iterable[object]) -> str:
-    """The JSON object of these arrays that statements take as a batch."""
-    return msgspec.json.encode({str(place): row for place, row in enumerate(rows, 1)}).decode()

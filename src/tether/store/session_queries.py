@@ -25,9 +25,10 @@ SELECT seq, at_ms, vehicle_id, body FROM events WHERE partner = $1 AND seq > $2
 ORDER BY seq LIMIT $3
 """
 
+# `+ 0` keeps the number out of the choice of an index: the order of time has one.
 EVENTS_OF_VEHICLE = """
 SELECT seq, at_ms, body FROM events
-WHERE partner = $1 AND vehicle_id = $2 AND at_ms >= $3
+WHERE partner = $1 AND vehicle_id = $2 AND at_ms >= $3 AND seq + 0 <= $5
 ORDER BY at_ms LIMIT $4
 """
 
@@ -51,11 +52,67 @@ WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1
   AND (s.start_ms, s.start_rank, s.charger_id) <= ($3, $4, $5) {_NEWEST_FIRST}
 """
 
+# All columns of a stay, and its version.
+_ROW = """
+s.vehicle_id, s.start_ms, s.start_rank, s.charger_id, s.id, s.live, s.end_ms, s.span, s.rest_ms,
+s.last_seq, s.body, s.before,
+(SELECT u.version FROM session_versions u WHERE u.partner = $1 AND u.id = s.id)
+"""
+
 STAYS_FROM = f"""
-SELECT {_STAY} FROM sessions s
+SELECT {_ROW} FROM sessions s
 WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1
   AND (s.start_ms, s.start_rank, s.charger_id) >= ($3, $4, $5)
 ORDER BY s.start_ms, s.start_rank, s.charger_id LIMIT $6
+"""
+
+# The same for many vehicles: the stay that lies at an instant, and the start of the second behind
+# another, as the first knows when the one before it ended. $2 is a JSON object of arrays: vehicle,
+# first instant, rank, charger, last instant.
+LATE_BOUNDS = f"""
+WITH wanted AS MATERIALIZED (
+    SELECT value ->> 0 AS vehicle_id, CAST(value ->> 1 AS BIGINT) AS first_ms,
+           CAST(value ->> 2 AS BIGINT) AS first_rank, value ->> 3 AS charger_id,
+           CAST(value ->> 4 AS BIGINT) AS last_ms
+    FROM json_each($2)
+)
+SELECT w.vehicle_id, (
+    SELECT {_STAY} FROM sessions s
+    WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1
+      AND (s.start_ms, s.start_rank, s.charger_id) <= (w.first_ms, w.first_rank, w.charger_id)
+    {_NEWEST_FIRST}
+), (
+    SELECT s.start_ms FROM sessions s
+    WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1 AND s.start_ms > w.last_ms
+    ORDER BY s.start_ms, s.start_rank, s.charger_id LIMIT 1 OFFSET 1
+) FROM wanted w
+"""
+
+# $2 is a JSON object of arrays: vehicle, start (instant, rank, charger), last instant.
+_BETWEEN = """
+wanted AS MATERIALIZED (
+    SELECT value ->> 0 AS vehicle_id, CAST(value ->> 1 AS BIGINT) AS start_ms,
+           CAST(value ->> 2 AS BIGINT) AS start_rank, value ->> 3 AS charger_id,
+           CAST(value ->> 4 AS BIGINT) AS until_ms
+    FROM json_each($2)
+)
+"""
+
+EVENTS_BETWEEN = f"""
+WITH {_BETWEEN}
+SELECT e.vehicle_id, e.seq, e.at_ms, e.body FROM wanted w CROSS JOIN events e
+WHERE e.partner = $1 AND e.vehicle_id = w.vehicle_id AND e.at_ms >= w.start_ms
+  AND e.at_ms <= w.until_ms AND e.seq + 0 <= $3
+LIMIT $4
+"""
+
+STAYS_BETWEEN = f"""
+WITH {_BETWEEN}
+SELECT {_ROW} FROM wanted w CROSS JOIN sessions s
+WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1
+  AND (s.start_ms, s.start_rank, s.charger_id) >= (w.start_ms, w.start_rank, w.charger_id)
+  AND s.start_ms <= w.until_ms
+LIMIT $3
 """
 
 # The three run in one transaction; the others do nothing if the first did not find the mark.

@@ -13,7 +13,8 @@ from tether.model import Charger, Event, Vehicle, from_json
 from tether.readout import Known, Moment
 from tether.stays import Stay
 from tether.store import session_queries as queries
-from tether.store.derive import Deriver, numbered, read_stay
+from tether.store.changes import numbered, read_stay
+from tether.store.derive import Deriver
 from tether.store.engine import Engine, Row
 from tether.store.session_queries import SessionFilter
 

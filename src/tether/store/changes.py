@@ -1,0 +1,312 @@
+"""What new events change in the sessions that are stored, and whether these are as they should be.
+
+Nothing here writes, and the events beyond a given sequence number are not looked at.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from tether.model import Event, from_json
+from tether.stays import Before, Fact, Place, Stay, Timeline, fact_of
+from tether.store import session_queries as queries
+from tether.store.engine import Engine, Row
+
+PAGE = 1000  # events of one vehicle
+STAYS = 100  # stays of one vehicle
+LATE_EVENTS = 20_000  # events that are read at once for the vehicles of which some came late
+LATE_STAYS = 5_000
+TURN = 100  # events or vehicles after which others have theirs
+END_OF_TIME = 2**62
+
+Start = tuple[int, int, str]
+BEGINNING: Start = (-END_OF_TIME, 0, "")
+
+
+class Change(NamedTuple):
+    """A stay that differs from what is stored. Not `visible`: only in what it knows of before."""
+
+    stay: Stay
+    before: Before
+    live: bool = True
+    visible: bool = True
+
+
+class Portion(NamedTuple):
+    """Some of a vehicle's stays: how many there are, and which of them differ."""
+
+    stays: int
+    changes: list[Change]
+
+
+class Late(NamedTuple):
+    """A vehicle of which events came late, and where the first and the last of them lie."""
+
+    vehicle: str
+    first: Place
+    last: Place
+
+
+class Changes:
+    """Finds out what is to be changed."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def of_events(self, partner: int, rows: Sequence[Row]) -> list[Change]:
+        """What these events change, the next ones behind those that the sessions contain."""
+        facts: defaultdict[str, list[Fact]] = defaultdict(list)
+        for place, (seq, at_ms, vehicle_id, body) in enumerate(rows):
+            facts[vehicle_id].append(fact_of(seq, at_ms, from_json(Event, body)))
+            await _let_others(place)
+        known = await self._engine.scan(
+            queries.LAST_STAYS, partner, numbered([vehicle] for vehicle in facts)
+        )
+        changes: list[Change] = []
+        late: list[Late] = []
+        for place, (vehicle, last) in enumerate(known):
+            await _let_others(place)
+            new = sorted(facts[vehicle])
+            stay, before = read_stay(last) if last else (None, Before())
+            if stay is None:
+                changes += (Change(*begun) for begun in Timeline().take(new).begun)
+            elif new[0].place > stay.last:
+                timeline = Timeline(stay, before).take(new)
+                changes.append(Change(stay, before))
+                changes += (Change(*begun) for begun in timeline.begun)
+            else:
+                late.append(Late(vehicle, new[0].place, new[-1].place))
+        return changes + await self._of_late(partner, int(rows[-1][0]), late)
+
+    async def of_vehicle(
+        self, partner: int, vehicle: str, seq: int, late: Late | None = None
+    ) -> AsyncIterator[Portion]:
+        """What changes in a vehicle's stays when they are derived again from the events to `seq`.
+
+        With `late` only those that these events can have changed: from the stay on which the first
+        lies, up to where the stays behind the last are again as they are stored.
+        """
+        begin, before = BEGINNING, Before()
+        if late is not None:
+            rows = await self._engine.scan(queries.STAY_AT, partner, vehicle, *late.first[:3])
+            begin, before = _begin(late, rows[0][0] if rows else None)
+        timeline = Timeline(before=before)
+        async for fact in self._facts(partner, vehicle, seq, begin):
+            count = len(timeline.begun)
+            timeline.take([fact])
+            if len(timeline.begun) == count:
+                continue
+            start = start_of(timeline.begun[-1][0])
+            if late is not None and fact.place > late.last:
+                rows = await self._stored(partner, vehicle, start, 1)
+                if rows and _is_again(timeline.begun[-1], rows[0]):
+                    timeline.begun.pop()
+                    yield await self._portion(partner, vehicle, begin, start, timeline.begun)
+                    return
+            if count == STAYS:
+                last = timeline.begun.pop()
+                yield await self._portion(partner, vehicle, begin, start, timeline.begun)
+                begin, timeline.begun = start, [last]
+        yield await self._portion(partner, vehicle, begin, None, timeline.begun)
+
+    async def _facts(
+        self, partner: int, vehicle: str, seq: int, begin: Start
+    ) -> AsyncIterator[Fact]:
+        """The facts of a vehicle from there on, in order, not all at once."""
+        from_ms, waiting, limit = begin[0], [], PAGE
+        while True:
+            rows = await self._engine.scan(
+                queries.EVENTS_OF_VEHICLE, partner, vehicle, from_ms, limit, seq
+            )
+            # Of the last instant there may be more, and they would have to be put in order.
+            until = rows[-1][1] if len(rows) == limit else None
+            waiting = [_fact(row) for row in rows if until is None or row[1] < until]
+            for fact in sorted(waiting):
+                if fact.place[:3] >= begin:
+                    yield fact
+            if until is None:
+                return
+            limit = PAGE if waiting else 2 * limit
+            from_ms = until
+
+    async def _portion(
+        self,
+        partner: int,
+        vehicle: str,
+        begin: Start,
+        end: Start | None,
+        wanted: list[tuple[Stay, Before]],
+    ) -> Portion:
+        """What is not stored as it should of the stays that begin from `begin` to before `end`."""
+        known: list[Row] = []
+        while rows := await self._stored(partner, vehicle, begin, STAYS):
+            known += (row for row in rows if end is None or _start(row) < end)
+            if len(rows) < STAYS or (end is not None and _start(rows[-1]) >= end):
+                break
+            last = _start(rows[-1])
+            begin = (*last[:2], last[2] + "\x01")  # no id has a smaller character
+        return Portion(len(wanted), _compared(wanted, known))
+
+    async def _stored(self, partner: int, vehicle: str, begin: Start, limit: int) -> list[Row]:
+        return await self._engine.scan(queries.STAYS_FROM, partner, vehicle, *begin, limit)
+
+    # Many vehicles at once ------------------------------------------------------------------------
+
+    async def _of_late(self, partner: int, seq: int, late: list[Late]) -> list[Change]:
+        """What changes with late events: as a rule three statements do for all vehicles."""
+        if not late:
+            return []
+        found = await self._engine.scan(
+            queries.LATE_BOUNDS,
+            partner,
+            numbered((one.vehicle, *one.first[:3], one.last.at_ms) for one in late),
+        )
+        bounds = {vehicle: (stay, until_ms) for vehicle, stay, until_ms in found}
+        begins = {one.vehicle: _begin(one, bounds[one.vehicle][0]) for one in late}
+        wanted = numbered(
+            (one.vehicle, *begins[one.vehicle][0], _or_end(bounds[one.vehicle][1])) for one in late
+        )
+        events = await self._engine.scan(queries.EVENTS_BETWEEN, partner, wanted, seq, LATE_EVENTS)
+        stored = await self._engine.scan(queries.STAYS_BETWEEN, partner, wanted, LATE_STAYS)
+        whole = len(events) < LATE_EVENTS and len(stored) < LATE_STAYS
+        facts: defaultdict[str, list[Fact]] = defaultdict(list)
+        known: defaultdict[str, list[Row]] = defaultdict(list)
+        for vehicle, *event in events:
+            facts[vehicle].append(_fact(event))
+        for row in stored:
+            known[row[0]].append(row)
+        changes: list[Change] = []
+        for place, one in enumerate(late):
+            await _let_others(place)
+            vehicle = one.vehicle
+            begin, before = begins[vehicle]
+            mine = [fact for fact in sorted(facts[vehicle]) if fact.place[:3] >= begin]
+            bounded = bounds[vehicle][1] is not None
+            differing = _between(one, before, mine, known[vehicle], bounded) if whole else None
+            if differing is None:
+                async for portion in self.of_vehicle(partner, vehicle, seq, one):
+                    changes += portion.changes
+            else:
+                changes += differing
+        return changes
+
+
+def _between(
+    late: Late, before: Before, facts: Iterable[Fact], known: list[Row], bounded: bool
+) -> list[Change] | None:
+    """What changes between two bounds; None if it goes on beyond them."""
+    timeline = Timeline(before=before)
+    stored = {_start(row): row for row in known}
+    for fact in facts:
+        count = len(timeline.begun)
+        timeline.take([fact])
+        if len(timeline.begun) > count and fact.place > late.last:
+            start = start_of(timeline.begun[-1][0])
+            if start in stored and _is_again(timeline.begun[-1], stored[start]):
+                timeline.begun.pop()
+                return _compared(timeline.begun, [row for row in known if _start(row) < start])
+    return None if bounded else _compared(timeline.begun, known)
+
+
+def _compared(wanted: Iterable[tuple[Stay, Before]], known: Iterable[Row]) -> list[Change]:
+    """What of the wanted stays is not stored just so, and what is stored beyond."""
+    missing = {start_of(stay): (stay, before) for stay, before in wanted}
+    changes = []
+    for *row, version in known:
+        found = missing.pop(_start(row), None)
+        if found is None:
+            changes.append(Change(*read_stay(f"[{row[-2]},{row[-1]}]"), live=False))
+            continue
+        should = row_of(Change(*found))
+        if version is None or should[:-1] != tuple(row[:-1]):
+            changes.append(Change(*found))
+        elif should[-1] != row[-1]:
+            changes.append(Change(*found, visible=False))
+    return changes + [Change(*begun) for begun in missing.values()]
+
+
+def _begin(late: Late, stored: str | None) -> tuple[Start, Before]:
+    """The start of the stay on which the first event lies, and what that knows of before."""
+    if stored is None:
+        return late.first[:3], Before()
+    stay, before = read_stay(stored)
+    return start_of(stay), before
+
+
+def _is_again(begun: tuple[Stay, Before], row: Row) -> bool:
+    """Whether the stay begins as it is stored: then all that follows is as it is stored."""
+    stay, before = begun
+    return start_of(stay) == _start(row) and _text(before) == row[-2]
+
+
+async def _let_others(place: int) -> None:
+    """Lets requests have their turn now and then: much is computed here without a pause."""
+    if place % TURN == TURN - 1:
+        await asyncio.sleep(0)
+
+
+def _fact(row: Row) -> Fact:
+    seq, at_ms, body = row
+    return fact_of(seq, at_ms, from_json(Event, body))
+
+
+def _or_end(at_ms: int | None) -> int:
+    return END_OF_TIME if at_ms is None else at_ms
+
+
+# As they are stored -------------------------------------------------------------------------------
+
+
+def start_of(stay: Stay) -> Start:
+    """What tells the stay from the vehicle's others, and orders them."""
+    return stay.start_ms, stay.start_rank, stay.charger_id
+
+
+def _start(row: Row) -> Start:
+    _, start_ms, start_rank, charger_id, *_ = row
+    return start_ms, start_rank, charger_id
+
+
+def read_stay(text: str) -> tuple[Stay, Before]:
+    """The stay, and what it knows of before, as they are stored."""
+    return _stays.decode(text)
+
+
+_stays = msgspec.json.Decoder(tuple[Stay, Before])
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+def _text(value: Stay | Before) -> str:
+    return _encoder.encode(value).decode()
+
+
+ID = 4
+"""Where the id stands among the columns."""
+
+
+def row_of(change: Change) -> tuple[object, ...]:
+    """The columns of a stay, but for the partner."""
+    stay = change.stay
+    ended = stay.end_ms is not None
+    return (
+        stay.vehicle_id,
+        stay.start_ms,
+        stay.start_rank,
+        stay.charger_id,
+        stay.id,
+        int(change.live),
+        stay.end_ms,
+        (stay.end_ms - stay.start_ms).bit_length() if stay.end_ms is not None else None,
+        stay.last.at_ms if ended else None,
+        stay.last.seq,
+        _text(stay),
+        _text(change.before),
+    )
+
+
+def numbered(rows: Iterable[object]) -> str:
+    """The JSON object of these arrays that statements take as a batch."""
+    return msgspec.json.encode({str(place): row for place, row in enumerate(rows, 1)}).decode()
