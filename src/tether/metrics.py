@@ -53,6 +53,17 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=self.registry,
         )
+        self._derivation_waiting = Gauge(
+            "tether_derivation_waiting_events",
+            "Events that sessions and states do not contain yet.",
+            multiprocess_mode="livemax",  # each worker sees those of all
+            registry=self.registry,
+        )
+        self._derivation_failures = Counter(
+            "tether_derivation_failures",
+            "Portions of events that could not be derived.",
+            registry=self.registry,
+        )
         self._redis = Gauge(
             "tether_redis_in_use",
             "Workers that share their rate limits through Redis.",
@@ -79,6 +90,14 @@ class Metrics:
         if committed:
             self._batches.observe(committed)
         self._queue.set(waiting)
+
+    def derivation_waiting(self, events: int) -> None:
+        """So many stored events wait to be derived."""
+        self._derivation_waiting.set(events)
+
+    def derivation_failed(self) -> None:
+        """A portion of events could not be derived."""
+        self._derivation_failures.inc()
 
     def redis_in_use(self, yes: bool) -> None:
         """Whether this process shares its rate limits through Redis, or has lost it."""

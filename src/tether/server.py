@@ -5,9 +5,10 @@ import gc
 import resource
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
+import structlog
 import uvicorn
 
 from tether import wiring
@@ -15,6 +16,8 @@ from tether.config import Settings, metrics_address
 from tether.errors import SetupError
 from tether.metrics import Metrics, serving
 from tether.protocol import LimitedHttpProtocol
+
+log = structlog.get_logger()
 
 GRACE_S = 30  # how long requests under way may take once the server was told to stop
 KEEP_ALIVE_S = 75  # longer than the usual 60 s of load balancers, so that they hang up first
@@ -28,7 +31,21 @@ async def serve(settings: Settings, listener: socket.socket, listening: Callable
     """
     _raise_file_limit()
     metrics = Metrics()
-    async with wiring.open_store(settings.database, metrics.progress, settings.pool_size) as store:
+
+    def derivation_failed(partner: int, error: Exception) -> None:
+        metrics.derivation_failed()
+        log.error("derivation failed", partner=partner, exc_info=error)
+
+    async with (
+        wiring.open_store(
+            settings.database,
+            metrics.progress,
+            settings.pool_size,
+            on_waiting=metrics.derivation_waiting,
+            on_failure=derivation_failed,
+        ) as store,
+        _meanwhile(store.deriver.sweep()),
+    ):
         app = wiring.build_app(store, metrics, settings)
         server = _Server(
             uvicorn.Config(
@@ -55,6 +72,17 @@ async def serve(settings: Settings, listener: socket.socket, listening: Callable
         with serving(metrics.registry, metrics_address(settings.metrics) if alone else None):
             _spare_the_collector()
             await server.serve([listener])
+
+
+@asynccontextmanager
+async def _meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Does this work beside what is done in the context."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @contextmanager

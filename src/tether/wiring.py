@@ -81,9 +81,15 @@ async def open_store(
     database: str,
     on_progress: Callable[[int, int], None] = lambda committed, waiting: None,
     pool_size: int = 2,
+    *,
+    on_waiting: Callable[[int], None] = lambda waiting: None,
+    on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
 ) -> AsyncIterator[Store]:
     """The store in this database, which must be migrated."""
-    store = Store(_engine(database, pool_size), now_ms, new_event_id, on_progress)
+    engine = _engine(database, pool_size)
+    store = Store(
+        engine, now_ms, new_event_id, on_progress, on_waiting=on_waiting, on_failure=on_failure
+    )
     try:
         yield store
     finally:

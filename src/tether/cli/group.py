@@ -6,7 +6,7 @@ from keyword import iskeyword
 import click
 
 SECTIONS = {
-    "Server": ("serve", "demo", "migrate", "check", "backup"),
+    "Server": ("serve", "demo", "migrate", "check", "rebuild", "backup"),
     "Keys and partners": ("keys", "partners"),
     "Your data": (
         "chargers", "vehicles", "events", "import", "export", "simulate", "replay",

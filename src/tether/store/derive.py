@@ -8,26 +8,29 @@ others see that it was done. Events wait for none of this.
 
 import asyncio
 import secrets
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple
 
-import structlog
-
 from tether.errors import Unavailable
 from tether.store import session_queries as queries
 from tether.store.changes import ID, Change, Changes, numbered, row_of
 from tether.store.engine import Engine, Statement
-
-log = structlog.get_logger()
+from tether.store.queries import LIST_PARTNERS
 
 AT_ONCE = 2000  # events
 PAUSE_S = 0.2  # gathers what arrives meanwhile: that is cheaper; nobody waits for it who asks
 OTHER_S = 0.4  # so long without progress makes another node take over
 TROUBLE_S = 1.0
 PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
+SWEEP_S = 3.0
+SWEEP_AT_ONCE = 200  # partners
+MOST_BEHIND = 20_000  # events of a partner that may wait before its next ones are held up
+HOLD_UP_S = 1.0
+LOOK_AFTER = 2_000  # events that are stored before it is looked how many wait
 
 
 class Position(NamedTuple):
@@ -41,11 +44,25 @@ class Position(NamedTuple):
 class Deriver:
     """Keeps the sessions of all partners up to date."""
 
-    def __init__(self, engine: Engine, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        now_ms: Callable[[], int],
+        on_waiting: Callable[[int], None] = lambda waiting: None,
+        on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
+    ) -> None:
+        """`on_waiting` is told now and then how many events wait, of all partners; `on_failure` of
+        each portion of a partner that could not be derived, by a mistake of ours.
+        """
         self._engine = engine
-        self._changes = Changes(engine)
+        self._on_waiting = on_waiting
+        self._on_failure = on_failure
+        self.changes = Changes(engine)
         self._now_ms = now_ms
         self._noticed: set[int] = set()
+        self._waiting: dict[int, int] = {}
+        self._failing: set[int] = set()
+        self._stored: defaultdict[int, int] = defaultdict(int)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._urgent: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._progress: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
@@ -72,6 +89,49 @@ class Deriver:
             with suppress(TimeoutError):
                 async with asyncio.timeout(OTHER_S):  # it may be another node that derives
                     await self._progress[partner].wait()
+
+    async def hold_up(self, partner: int, stored: int) -> None:
+        """Returns at once, or up to HOLD_UP_S later if very many events of the partner wait.
+
+        `stored` is how many more have been stored. So what is derived never falls far behind.
+        Where deriving fails nobody waits for it.
+        """
+        self._stored[partner] += stored
+        if self._stored[partner] < LOOK_AFTER:
+            return
+        deadline = monotonic() + HOLD_UP_S
+        with suppress(Unavailable):
+            while partner not in self._failing and await self.behind(partner) > MOST_BEHIND:
+                if monotonic() > deadline:
+                    return
+                await asyncio.sleep(HOLD_UP_S / 20)
+        del self._stored[partner]
+
+    async def sweep(self) -> None:
+        """Derives, for ever, what nobody has noticed: events which a process left that was killed,
+        which were copied in, or which came before there were sessions.
+        """
+        partners: list[int] = []
+        at_once = sys.maxsize  # all of them when it starts, then some at a time
+        while True:
+            with suppress(Unavailable):
+                partners = partners or [id for id, *_ in await self._engine.scan(LIST_PARTNERS)]
+                for partner in {*partners[:at_once], *self._waiting}:
+                    if await self.behind(partner):
+                        self.notice(partner)
+                partners, at_once = partners[at_once:], SWEEP_AT_ONCE
+            self._on_waiting(sum(self._waiting.values()))
+            await asyncio.sleep(SWEEP_S)
+
+    async def behind(self, partner: int) -> int:
+        """How many events of the partner wait, or a few more, as not every number has an event."""
+        ((head, derived),) = await self._engine.scan(queries.PROGRESS, partner)
+        waiting = max(0, int(head) - int(derived))
+        if waiting:
+            self._waiting[partner] = waiting
+        else:
+            self._waiting.pop(partner, None)
+        return waiting
 
     async def close(self) -> None:
         """Stops where it stands; nothing is lost by that."""
@@ -104,23 +164,26 @@ class Deriver:
 
     async def _try(self, partner: int) -> float | None:
         try:
-            return await self._round(partner)
+            pause_s = await self.portion(partner)
         except Unavailable:
             return TROUBLE_S
         except Exception as error:  # what is wrong with one portion must not end it for good
-            log.error("derivation failed", partner=partner, exc_info=error)
+            self._failing.add(partner)
+            self._on_failure(partner, error)
             return 10 * TROUBLE_S
+        self._failing.discard(partner)
+        return pause_s
 
-    async def _round(self, partner: int) -> float | None:
-        """Derives a portion; the seconds to pause then, None when nothing is left."""
+    async def portion(self, partner: int) -> float | None:
+        """Derives the next events; the seconds to pause then, None when nothing is left."""
         position = await self.position(partner)
         if position is None:
             return None
         rows = await self._engine.scan(queries.EVENTS_AFTER, partner, position.seq, AT_ONCE)
         if not rows:
             return None
-        changes = await self._changes.of_events(partner, rows)
-        if not await self.write(partner, position, int(rows[-1][0]), changes):
+        changes = await self.changes.of_events(partner, rows)
+        if await self.write(partner, position, int(rows[-1][0]), changes) is None:
             return OTHER_S
         return 0.0 if len(rows) == AT_ONCE else PAUSE_S
 
@@ -134,10 +197,11 @@ class Deriver:
 
     async def write(
         self, partner: int, position: Position, seq: int, changes: list[Change]
-    ) -> bool:
+    ) -> Position | None:
         """Stores what changed and that the sessions now contain all events up to `seq`.
 
-        Does nothing, and returns False, if somebody else changed them since `position`.
+        Returns where they are then. Does nothing, and returns None, if somebody else changed them
+        since `position`.
         """
         mark = secrets.randbits(62)
         updated_ms = max(self._now_ms(), position.updated_ms + 1)
@@ -149,4 +213,4 @@ class Deriver:
             ids = numbered([id] for id in seen)
             statements.append(Statement(queries.WRITE_VERSIONS, (partner, ids, mark, updated_ms)))
         advanced, *_ = await self._engine.write_all(*statements)
-        return advanced == 1
+        return Position(seq, updated_ms, mark) if advanced else None

@@ -6,7 +6,7 @@ carries many, on either engine.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -39,8 +39,14 @@ class Intake:
         new_event_id: Callable[[], str],
         on_progress: Callable[[int, int], None],
         on_stored: Callable[[int], None],
+        *,
+        hold_up: Callable[[int, int], Awaitable[None]],
     ) -> None:
+        """`on_stored` is told whose events were stored, `hold_up` also how many: while it does not
+        return, the partner's next ones wait.
+        """
         self._engine = engine
+        self._hold_up = hold_up
         self._on_stored = on_stored
         self._on_progress = on_progress
         self._now_ms = now_ms
@@ -96,6 +102,8 @@ class Intake:
                 self._waiting[partner] = []
             except Exception as error:
                 _fail(batch, error)
+            else:
+                await self._hold_up(partner, len(batch))
         del self._waiting[partner]
         self._on_progress(0, self.waiting)
 

@@ -152,6 +152,8 @@ ON CONFLICT (partner, id) DO UPDATE
 SET version = session_versions.version + 1, updated_ms = excluded.updated_ms
 """
 
+COUNT_VEHICLES = "SELECT count(*) FROM vehicles WHERE partner = $1"
+
 # Reading -----------------------------------------------------------------------------------------
 
 # Whether events of the vehicle wait to be derived, whether there is the vehicle, its newest stay,

@@ -14,6 +14,7 @@ from tether.store.derive import Deriver
 from tether.store.engine import Engine, Row
 from tether.store.intake import Intake
 from tether.store.queries import EventFilter, Table
+from tether.store.rebuild import Rebuilder
 from tether.store.sessions import Sessions
 
 ERASE_AT_ONCE = 5_000
@@ -58,10 +59,17 @@ class Store:
         now_ms: Callable[[], int],
         new_event_id: Callable[[], str],
         on_progress: Callable[[int, int], None] = lambda committed, waiting: None,
+        *,
+        on_waiting: Callable[[int], None] = lambda waiting: None,
+        on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
     ) -> None:
         self._engine = engine
-        self.deriver = Deriver(engine, now_ms)
-        self.intake = Intake(engine, now_ms, new_event_id, on_progress, self.deriver.notice)
+        self.deriver = Deriver(engine, now_ms, on_waiting, on_failure)
+        self.intake = Intake(
+            engine, now_ms, new_event_id, on_progress, self.deriver.notice,
+            hold_up=self.deriver.hold_up,
+        )  # fmt: skip
+        self.rebuilder = Rebuilder(engine, self.deriver)
         self.sessions = Sessions(engine, self.deriver)
 
     async def close(self) -> None:
@@ -211,6 +219,7 @@ class Store:
             await asyncio.sleep(time.monotonic() - began)
         await self._erase_entities(partner)
         await self._engine.write(queries.ERASE_PARTNER, partner.id)
+        await self._erase_entities(partner)  # a server may just have begun to derive once more
 
     async def _erase_entities(self, partner: Partner) -> None:
         derived = ("derivations", "session_versions", "sessions")
