@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 from bench.contestants import THINGS
 from bench.databases import PostgresDatabase
@@ -27,7 +28,10 @@ FROM (SELECT n, uuidv7()::text AS id, ({_TYPES})[n / {THINGS} % 5 + 1] AS type,
              {FIRST_SECOND - 86_400 * 300}000 + n AS at_ms
       FROM generate_series(1::bigint, {{count}}) n) event
 """
-_COLUMNS = "(partner, seq, id, type, charger_id, vehicle_id, at_ms, stamp, body)"
+_COLUMNS = {
+    "events": "(partner, seq, id, type, charger_id, vehicle_id, at_ms, stamp, body)",
+    "vehicles": "(partner, id, version, body)",
+}
 
 _CEILING = """
 CREATE TABLE ceiling (LIKE events INCLUDING ALL);
@@ -35,7 +39,7 @@ CREATE SEQUENCE ceiling_seq CACHE 100;
 """
 _INSERT_ONE = f"""
 \\set thing random(1000, 1999)
-INSERT INTO ceiling {_COLUMNS}
+INSERT INTO ceiling {_COLUMNS["events"]}
 SELECT 1, n, uuidv7()::text, 'VEHICLE_CHARGE_UPDATED',
     'C' || :thing, 'V' || :thing, {FIRST_SECOND}000 + n, 0,
     '{{"id":"01999999-9999-7999-9999-999999999999","type":"VEHICLE_CHARGE_UPDATED",'
@@ -46,19 +50,30 @@ FROM nextval('ceiling_seq') n;
 
 
 def copy_events(database: PostgresDatabase, count: int) -> None:
-    """Put this many events into the table by COPY, in place of those that are there."""
+    """Put this many events into the table by COPY, in place of those that are there.
+
+    They count as derived, or the server would be busy with that for long.
+    """
+    copy_rows(database, "events", _EVENTS.format(partner="{partner}", count=count))
+    database.run(
+        f"INSERT INTO derivations SELECT id, {count}, 0, 1 FROM partners WHERE name = 'bench' "
+        "ON CONFLICT (partner) DO UPDATE SET seq = excluded.seq, mark = excluded.mark"
+    )
+    database.run("VACUUM ANALYZE events")
+
+
+def copy_rows(database: PostgresDatabase, table: Literal["events", "vehicles"], rows: str) -> None:
+    """Put the rows of a query, in which `{partner}` is ours, in place of those of the table."""
     cluster, url = database.cluster, database.url
     partner = database.run("SELECT id FROM partners WHERE name = 'bench'")
-    database.run("TRUNCATE events, event_heads")
-    select = _EVENTS.format(partner=partner, count=count)
+    database.run(f"TRUNCATE {table}" + (", event_heads" if table == "events" else ""))
     psql = [str(cluster.binaries / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", url, "-c"]
+    select = rows.replace("{partner}", partner)
     with subprocess.Popen([*psql, f"COPY ({select}) TO STDOUT"], stdout=subprocess.PIPE) as source:
-        sink = [*psql, f"COPY events {_COLUMNS} FROM STDIN"]
+        sink = [*psql, f"COPY {table} {_COLUMNS[table]} FROM STDIN"]
         done = subprocess.run(sink, stdin=source.stdout, capture_output=True, check=False)
     if done.returncode != 0 or source.returncode != 0:
         raise StartError(f"COPY failed: {done.stderr.decode()}")
-    database.run(f"INSERT INTO event_heads (partner, seq) VALUES ({partner}, {count})")
-    database.run("VACUUM ANALYZE events")
 
 
 def bytes_per_event(database: PostgresDatabase) -> float:

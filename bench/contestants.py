@@ -100,6 +100,19 @@ def with_constant(engine: Engine) -> Contestant:
     return _tether("Tether, constant answer", engine, [*VARIANT, "constant", "serve"], stores=False)
 
 
+def without_derivation(engine: Engine) -> Contestant:
+    """The product which stores events and derives nothing of them."""
+    return _tether("Tether, nothing derived", engine, [*VARIANT, "derivation", "serve"])
+
+
+def run_tether(*arguments: str) -> str:
+    """What the command prints on standard output. Raises StartError."""
+    done = subprocess.run([TETHER, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise StartError(f"tether {arguments[0]} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout.strip()
+
+
 def _tether(
     name: str, engine: Engine, serve: Sequence[str], *, stores: bool = True, workers: int = 1
 ) -> Contestant:
@@ -119,17 +132,9 @@ def _tether(
 
 def _prepare_tether(database: Database) -> str:
     if database.engine == "postgres":  # a file is made by whoever comes first, not this
-        _run_tether("migrate", "--database", database.url)
+        run_tether("migrate", "--database", database.url)
     limits = ("--rate", "1000000", "--burst", "1000000")
-    return _run_tether("keys", "create", "bench", *limits, "--database", database.url)
-
-
-def _run_tether(*arguments: str) -> str:
-    """What the command prints on standard output."""
-    done = subprocess.run([TETHER, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise StartError(f"tether {arguments[0]} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout.strip()
+    return run_tether("keys", "create", "bench", *limits, "--database", database.url)
 
 
 def seed(server: Server) -> None:

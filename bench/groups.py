@@ -16,9 +16,11 @@ from bench.contestants import (
     fastify_sqlite,
     tether,
     with_constant,
+    without_derivation,
     without_storage,
 )
 from bench.databases import PostgresDatabase
+from bench.derived import lag, session_sizes, states
 from bench.ingestion import bulk, clients
 from bench.load import Run, post_events
 from bench.sizes import sizes
@@ -143,6 +145,9 @@ GROUPS: dict[str, Group] = {
         tether("sqlite"), [(with_constant("sqlite"), at_least(0.8)), (fastify_sqlite(), None)]
     ),
     "sqlite-bulk": bulk(tether("sqlite"), at_least(0.4), singles=at_least(6)),
+    "sqlite-derived": post(tether("sqlite"), [(without_derivation("sqlite"), at_least(0.8))]),
+    "sqlite-states": states(tether("sqlite")),
+    "sqlite-lag": lag(tether("sqlite")),
     "sqlite-start": start(tether("sqlite"), required_s=1.0),
     "sqlite-size": sizes(tether("sqlite"), 1_000_000),
     "postgres-post": post(
@@ -155,9 +160,13 @@ GROUPS: dict[str, Group] = {
     "postgres-get": get(
         tether("postgres"), [(with_constant("postgres"), at_least(0.3)), (fastify_postgres(), None)]
     ),
+    "postgres-derived": post(tether("postgres"), [(without_derivation("postgres"), at_least(0.8))]),
+    "postgres-states": states(tether("postgres")),
+    "postgres-lag": lag(tether("postgres")),
+    "postgres-sessions": session_sizes(tether("postgres"), 10_000_000),
     "postgres-size": sizes(tether("postgres"), 10_000_000),
     "sdk": clients(tether("sqlite"), at_least(0.8), at_least(0.9)),
 }
 
 # Takes minutes and much disk: runs only when it is named.
-LONG = ("postgres-size",)
+LONG = ("postgres-size", "postgres-sessions")

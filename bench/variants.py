@@ -2,6 +2,7 @@
 
     python -m bench.variants storage serve ...    POST /events is answered, nothing is stored
     python -m bench.variants constant serve ...   GET /chargers/{id} answers a constant
+    python -m bench.variants derivation serve ... events are stored, and nothing is derived of them
 
 Everything else is the product: the same wiring, middleware, validation and server.
 """
@@ -18,6 +19,7 @@ from tether.api.entities import EntityResource
 from tether.config import Settings
 from tether.metrics import Metrics
 from tether.model import Event
+from tether.store.derive import Deriver
 from tether.store.store import Store
 
 ID = "01999999-9999-7999-9999-999999999999"
@@ -47,7 +49,28 @@ def replace_reads() -> None:
     EntityResource.on_get = on_get  # type: ignore[method-assign]
 
 
-VARIANTS: dict[str, Callable[[], None]] = {"storage": replace_storage, "constant": replace_reads}
+def replace_derivation() -> None:
+    """POST /events: nobody notices that events wait to be derived."""
+
+    def notice(self: Deriver, partner: int) -> None:
+        pass
+
+    async def sweep(self: Deriver) -> None:
+        pass
+
+    async def hold_up(self: Deriver, partner: int, stored: int) -> None:
+        pass
+
+    Deriver.notice = notice  # type: ignore[method-assign]
+    Deriver.sweep = sweep  # type: ignore[method-assign]
+    Deriver.hold_up = hold_up  # type: ignore[method-assign]
+
+
+VARIANTS: dict[str, Callable[[], None]] = {
+    "storage": replace_storage,
+    "constant": replace_reads,
+    "derivation": replace_derivation,
+}
 
 
 if __name__ == "__main__":

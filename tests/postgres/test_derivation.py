@@ -67,7 +67,7 @@ def test_a_follower_of_the_changes_misses_nothing_while_workers_are_killed(
     database: str, node: Callable[..., Server]
 ) -> None:
     server = node("--workers", "3", database=database)
-    load = Load(server, vehicles=500)
+    load = Load(server, vehicles=200)
     supervisor = psutil.Process(pid_of(server))
     done = False
 
@@ -98,7 +98,7 @@ def test_a_restart_of_postgres_under_load_leaves_nothing_behind(
 ) -> None:
     database = create_database(own_postgres.url())
     server = node("--workers", "2", database=database)
-    load = Load(server, vehicles=300)
+    load = Load(server, vehicles=120)
 
     async def main() -> None:
         working = asyncio.create_task(load.run())

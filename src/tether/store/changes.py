@@ -17,8 +17,8 @@ from tether.store.engine import Engine, Row
 
 PAGE = 1000  # events of one vehicle
 STAYS = 100  # stays of one vehicle
-LATE_EVENTS = 20_000  # events that are read at once for the vehicles of which some came late
-LATE_STAYS = 5_000
+LATE_AT_ONCE = 250  # vehicles of which events came late
+LATE_MOST = 200  # events or stays of such a vehicle; with more it is looked at by itself
 TURN = 100  # events or vehicles after which others have theirs
 END_OF_TIME = 2**62
 
@@ -156,51 +156,60 @@ class Changes:
     # Many vehicles at once ------------------------------------------------------------------------
 
     async def _of_late(self, partner: int, seq: int, late: list[Late]) -> list[Change]:
-        """What changes with late events: as a rule three statements do for all vehicles."""
-        if not late:
-            return []
-        found = await self._engine.scan(
-            queries.LATE_BOUNDS,
-            partner,
-            numbered((one.vehicle, *one.first[:3], one.last.at_ms) for one in late),
-        )
-        bounds = {vehicle: (stay, until_ms) for vehicle, stay, until_ms in found}
-        begins = {one.vehicle: _begin(one, bounds[one.vehicle][0]) for one in late}
-        wanted = numbered(
-            (one.vehicle, *begins[one.vehicle][0], _or_end(bounds[one.vehicle][1])) for one in late
-        )
-        events = await self._engine.scan(queries.EVENTS_BETWEEN, partner, wanted, seq, LATE_EVENTS)
-        stored = await self._engine.scan(queries.STAYS_BETWEEN, partner, wanted, LATE_STAYS)
-        whole = len(events) < LATE_EVENTS and len(stored) < LATE_STAYS
-        facts: defaultdict[str, list[Fact]] = defaultdict(list)
-        known: defaultdict[str, list[Row]] = defaultdict(list)
-        for vehicle, *event in events:
-            facts[vehicle].append(_fact(event))
-        for row in stored:
-            known[row[0]].append(row)
+        """What changes with late events: as a rule two statements do for many vehicles."""
         changes: list[Change] = []
-        for place, one in enumerate(late):
-            await _let_others(place)
-            vehicle = one.vehicle
-            begin, before = begins[vehicle]
-            mine = [fact for fact in sorted(facts[vehicle]) if fact.place[:3] >= begin]
-            bounded = bounds[vehicle][1] is not None
-            differing = _between(one, before, mine, known[vehicle], bounded) if whole else None
-            if differing is None:
-                async for portion in self.of_vehicle(partner, vehicle, seq, one):
-                    changes += portion.changes
-            else:
-                changes += differing
+        for start in range(0, len(late), LATE_AT_ONCE):
+            some = late[start : start + LATE_AT_ONCE]
+            bounds = await self._bounds(partner, some)
+            wanted = numbered((one.vehicle, *bounds[one.vehicle][1:]) for one in some)
+            contents = await self._engine.scan(
+                queries.LATE_CONTENTS, partner, wanted, seq, LATE_MOST
+            )
+            late_of = {one.vehicle: one for one in some}
+            for place, (vehicle, events, stays) in enumerate(contents):
+                await _let_others(place)
+                one = late_of[vehicle]
+                differing = _between(one, bounds[vehicle], _facts(events), _rows(stays))
+                if differing is None:
+                    async for portion in self.of_vehicle(partner, vehicle, seq, one):
+                        changes += portion.changes
+                else:
+                    changes += differing
         return changes
+
+    async def _bounds(self, partner: int, late: Iterable[Late]) -> dict[str, "_Bounds"]:
+        """Of each vehicle where it is to be derived again."""
+        late_of = {one.vehicle: one for one in late}
+        places = ((one.vehicle, *one.first[:3], one.last.at_ms) for one in late)
+        found = await self._engine.scan(queries.LATE_BOUNDS, partner, numbered(places))
+        bounds = {}
+        for vehicle, stay, until_ms in found:
+            begin, before = _begin(late_of[vehicle], stay)
+            bounds[vehicle] = _Bounds(before, *begin, END_OF_TIME if until_ms is None else until_ms)
+        return bounds
+
+
+class _Bounds(NamedTuple):
+    """From where on a vehicle is derived again, what is known of before, and to where at least."""
+
+    before: Before
+    start_ms: int
+    start_rank: int
+    charger_id: str
+    until_ms: int
 
 
 def _between(
-    late: Late, before: Before, facts: Iterable[Fact], known: list[Row], bounded: bool
+    late: Late, bounds: _Bounds, facts: list[Fact], known: list[Row]
 ) -> list[Change] | None:
-    """What changes between two bounds; None if it goes on beyond them."""
-    timeline = Timeline(before=before)
+    """What changes between the bounds; None if it goes on beyond them, or there is too much."""
+    if LATE_MOST in (len(facts), len(known)):
+        return None
+    timeline = Timeline(before=bounds.before)
     stored = {_start(row): row for row in known}
     for fact in facts:
+        if fact.place[:3] < bounds[1:4]:
+            continue
         count = len(timeline.begun)
         timeline.take([fact])
         if len(timeline.begun) > count and fact.place > late.last:
@@ -208,7 +217,7 @@ def _between(
             if start in stored and _is_again(timeline.begun[-1], stored[start]):
                 timeline.begun.pop()
                 return _compared(timeline.begun, [row for row in known if _start(row) < start])
-    return None if bounded else _compared(timeline.begun, known)
+    return _compared(timeline.begun, known) if bounds.until_ms == END_OF_TIME else None
 
 
 def _compared(wanted: Iterable[tuple[Stay, Before]], known: Iterable[Row]) -> list[Change]:
@@ -253,8 +262,28 @@ def _fact(row: Row) -> Fact:
     return fact_of(seq, at_ms, from_json(Event, body))
 
 
-def _or_end(at_ms: int | None) -> int:
-    return END_OF_TIME if at_ms is None else at_ms
+def _facts(text: str | None) -> list[Fact]:
+    """The facts of a list of JSON arrays, in order."""
+    return sorted(fact_of(*one) for one in _events.decode(f"[{text or ''}]"))
+
+
+def _rows(text: str | None) -> list[Row]:
+    """The columns of stays of a list of JSON arrays."""
+    return [
+        (*row, bytes(body).decode(), bytes(before).decode(), version)
+        for *row, body, before, version in _stored.decode(f"[{text or ''}]")
+    ]
+
+
+_events = msgspec.json.Decoder(list[tuple[int, int, Event]])
+_stored = msgspec.json.Decoder(
+    list[
+        tuple[
+            str, int, int, str, str, int, int | None, int | None, int | None, int,
+            msgspec.Raw, msgspec.Raw, int | None,
+        ]
+    ]
+)  # fmt: skip
 
 
 # As they are stored -------------------------------------------------------------------------------

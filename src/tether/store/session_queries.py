@@ -25,11 +25,12 @@ SELECT seq, at_ms, vehicle_id, body FROM events WHERE partner = $1 AND seq > $2
 ORDER BY seq LIMIT $3
 """
 
-# `+ 0` keeps the number out of the choice of an index: the order of time has one.
+# `+ 0` keeps the number out of the choice of an index, and the order, which only one index has,
+# makes it that one also while the tables are young.
 EVENTS_OF_VEHICLE = """
 SELECT seq, at_ms, body FROM events
 WHERE partner = $1 AND vehicle_id = $2 AND at_ms >= $3 AND seq + 0 <= $5
-ORDER BY at_ms LIMIT $4
+ORDER BY at_ms, type, charger_id, stamp LIMIT $4
 """
 
 # A stay and what it knows of the time before it, as one JSON array.
@@ -56,7 +57,7 @@ WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1
 _ROW = """
 s.vehicle_id, s.start_ms, s.start_rank, s.charger_id, s.id, s.live, s.end_ms, s.span, s.rest_ms,
 s.last_seq, s.body, s.before,
-(SELECT u.version FROM session_versions u WHERE u.partner = $1 AND u.id = s.id)
+(SELECT u.version FROM session_versions u WHERE u.partner = $1 AND u.id = s.id) AS version
 """
 
 STAYS_FROM = f"""
@@ -88,31 +89,39 @@ SELECT w.vehicle_id, (
 ) FROM wanted w
 """
 
-# $2 is a JSON object of arrays: vehicle, start (instant, rank, charger), last instant.
-_BETWEEN = """
-wanted AS MATERIALIZED (
+# Of each vehicle its events from an instant to another, and its stays from a start to that instant
+# with their columns as above, each as a list of JSON arrays, but not more than $4 of either. $2 is
+# a JSON object of arrays: vehicle, start (instant, rank, charger), last instant. Ids need no
+# escapes in JSON. Not written as joins: see queries.py.
+LATE_CONTENTS = f"""
+WITH wanted AS MATERIALIZED (
     SELECT value ->> 0 AS vehicle_id, CAST(value ->> 1 AS BIGINT) AS start_ms,
            CAST(value ->> 2 AS BIGINT) AS start_rank, value ->> 3 AS charger_id,
            CAST(value ->> 4 AS BIGINT) AS until_ms
     FROM json_each($2)
 )
-"""
-
-EVENTS_BETWEEN = f"""
-WITH {_BETWEEN}
-SELECT e.vehicle_id, e.seq, e.at_ms, e.body FROM wanted w CROSS JOIN events e
-WHERE e.partner = $1 AND e.vehicle_id = w.vehicle_id AND e.at_ms >= w.start_ms
-  AND e.at_ms <= w.until_ms AND e.seq + 0 <= $3
-LIMIT $4
-"""
-
-STAYS_BETWEEN = f"""
-WITH {_BETWEEN}
-SELECT {_ROW} FROM wanted w CROSS JOIN sessions s
-WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1
-  AND (s.start_ms, s.start_rank, s.charger_id) >= (w.start_ms, w.start_rank, w.charger_id)
-  AND s.start_ms <= w.until_ms
-LIMIT $3
+SELECT w.vehicle_id, (
+    SELECT string_agg('[' || x.seq || ',' || x.at_ms || ',' || x.body || ']', ',') FROM (
+        SELECT e.seq, e.at_ms, e.body FROM events e
+        WHERE e.partner = $1 AND e.vehicle_id = w.vehicle_id
+          AND e.at_ms >= w.start_ms AND e.at_ms <= w.until_ms AND e.seq + 0 <= $3
+        ORDER BY e.at_ms, e.type, e.charger_id, e.stamp LIMIT $4
+    ) x
+), (
+    SELECT string_agg(
+        '["' || x.vehicle_id || '",' || x.start_ms || ',' || x.start_rank || ',"' || x.charger_id
+        || '","' || x.id || '",' || x.live || ',' || coalesce(CAST(x.end_ms AS TEXT), 'null')
+        || ',' || coalesce(CAST(x.span AS TEXT), 'null')
+        || ',' || coalesce(CAST(x.rest_ms AS TEXT), 'null') || ',' || x.last_seq || ',' || x.body
+        || ',' || x.before || ',' || coalesce(CAST(x.version AS TEXT), 'null') || ']', ','
+    ) FROM (
+        SELECT {_ROW} FROM sessions s
+        WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1
+          AND (s.start_ms, s.start_rank, s.charger_id) >= (w.start_ms, w.start_rank, w.charger_id)
+          AND s.start_ms <= w.until_ms
+        ORDER BY s.start_ms, s.start_rank, s.charger_id LIMIT $4
+    ) x
+) FROM wanted w
 """
 
 # The three run in one transaction; the others do nothing if the first did not find the mark.
