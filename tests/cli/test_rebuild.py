@@ -110,6 +110,32 @@ def test_what_was_changed_by_hand_is_found_named_and_put_right(
     assert changed == {first, second, third}, "followers see what was put right"
 
 
+def test_a_partner_that_is_deleted_while_it_is_derived_leaves_nothing(
+    partner: tuple[str, httpx.Client], server: Server, command: Command
+) -> None:
+    name, client = partner
+    random = Random(11)
+    more = [body for one in VEHICLES for body in stream(random, one)]
+    for body in more:
+        body["timestamp"] = body["timestamp"].replace("2026", "2024")
+    client.post("/events/bulk", json=more)
+    command.ok("partners", "delete", name, "--yes")
+    partners = "SELECT count(*) FROM {} WHERE partner NOT IN (SELECT id FROM partners)"
+    for table in ("sessions", "session_versions", "derivations", "events"):
+        assert count(server.database, partners.format(table)) == 0, table
+
+
+def count(database: str, query: str) -> int:
+    if is_postgres(database):
+        with psycopg.connect(database) as connection:
+            return int((connection.execute(query.encode()).fetchone() or (0,))[0])
+    file = connect(Path(database))
+    ((number,),) = file.execute(query).fetchall()
+    file.close()
+    assert isinstance(number, int)
+    return number
+
+
 def test_all_partners_or_one_that_exists(command: Command) -> None:
     command.key("rebuilt alone")
     assert "rebuilt alone: 0 sessions, none differs.\n" in command.ok("rebuild")

@@ -12,6 +12,7 @@ import httpx
 
 from tests.conftest import TETHER, Server
 from tests.parts import free_port
+from tests.replay.sessions import check_sessions
 from tests.replay.table import rows, write
 from tether.keys import Rate
 
@@ -67,6 +68,7 @@ def test_a_year_of_sessions_goes_through_and_a_second_time_changes_nothing(
         assert len(held) == 2 + 1878 + 9390
         times = [one["timestamp"] for one in held if "timestamp" in one]
         assert times == sorted(times)
+        check_sessions(client)
         part = write(tmp_path / "part.csv", rows()[::5])  # as good as all of them, and quicker
         second = replay(part, url=server.url, key=key)
         assert second.returncode == 0
