@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
     positive_data_acceptance,
 )
 
-from tests.api.helpers import ON_ONE_ENGINE
+from tests.api.helpers import ON_ONE_ENGINE, create_both, create_event
 from tests.conftest import Server
 from tether.api.pages import openapi_text
 
@@ -86,6 +86,50 @@ def test_every_operation_answers_good_and_bad_requests_as_the_document_says(
     @given(case=operation.as_strategy(generation_mode=MODES[mode]))
     def conforms(case: Case[Any]) -> None:
         check(case.call(base_url=str(shared.base_url), headers=key), case)
+
+    conforms()
+
+
+@pytest.fixture(scope="module")
+def furnished(server: Server) -> Iterator[tuple[httpx.Client, dict[str, str]]]:
+    """A partner of whom there is something to read, and the ids; the session is odd and goes on."""
+    with server.client() as client:
+        create_both(client)
+        for minute, (kind, members) in enumerate((
+            ("CONNECTED", {"stateOfCharge": 22.0}),
+            ("CHARGE_STARTED", {"chargePower": 30}),
+            ("CHARGE_STARTED", {"chargePower": -11.5}),
+            ("CHARGE_UPDATED", {"stateOfCharge": 21.5, "chargedEnergy": 80.1}),
+        )):  # fmt: skip
+            at = f"2023-05-11T22:{minute:02}:00Z"
+            event = create_event(client, type=f"VEHICLE_{kind}", timestamp=at, **members)
+        (session,) = client.get("/sessions").json()
+        assert len(session["flags"]) >= 3
+        yield (
+            client,
+            {"chargers": "C1", "vehicles": "V1", "events": event, "sessions": session["id"]},
+        )
+
+
+@pytest.mark.parametrize("label", [one for one in OPERATIONS if re.match(
+    r"GET /(chargers|vehicles|events|sessions)\b", one)])  # fmt: skip
+def test_every_read_answers_with_what_there_is_as_the_document_says(
+    furnished: tuple[httpx.Client, dict[str, str]], label: str
+) -> None:
+    operation, (client, ids) = OPERATIONS[label], furnished
+    key = {"x-api-key": client.headers["x-api-key"]}
+
+    @profile(10)
+    @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+    def conforms(case: Case[Any]) -> None:
+        if "id" in case.path_parameters:
+            case.path_parameters["id"] = ids[label.split("/")[1]]
+        else:
+            case.query = {name: case.query[name] for name in ("include",) if name in case.query}
+        response = case.call(base_url=str(client.base_url), headers=key)
+        assert response.status_code in (200, 304)
+        assert response.content != b"[]"
+        check(response, case)
 
     conforms()
 

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import Server
 from tether import rules
-from tether.api import app, requests
-from tether.api.events import LIST_PARAMETERS
+from tether.api import app, entities, events, requests, sessions
 from tether.api.pages import openapi_text
 from tether.errors import Invalid
 from tether.ids import is_entity_id
@@ -151,9 +150,10 @@ def test_every_operation_with_a_key_names_the_answers_that_any_of_them_may_have(
 
 def test_query_parameters_are_those_which_the_lists_have() -> None:
     for path, expected in (
-        ("/chargers", ("limit", "cursor")),
-        ("/vehicles", ("limit", "cursor")),
-        ("/events", LIST_PARAMETERS),
+        ("/chargers", entities.LIST_PARAMETERS),
+        ("/vehicles", entities.LIST_PARAMETERS),
+        ("/events", events.LIST_PARAMETERS),
+        ("/sessions", sessions.LIST_PARAMETERS),
     ):
         parameters = [resolved(one) for one in DOCUMENT["paths"][path]["get"]["parameters"]]
         assert tuple(one["name"] for one in parameters) == expected
@@ -370,6 +370,9 @@ def test_every_message_in_an_example_is_one_that_the_server_gives(
             client.post("/events", json=event | at),
             client.post("/events", json=event | at | {"stateOfCharge": 1}),
             client.get("/chargers?limit=0"),
+            client.get("/sessions?status=removed"),
+            client.get("/sessions?status=ended&updatedFrom=2023-05-11T00:00:00Z"),
+            client.get("/sessions?updatedFrom=yesterday"),
             client.get("/chargers/nobody"),
             client.delete("/chargers/C1"),
             client.put("/chargers/C1", json=charger, headers={"If-Match": '"9"'}),

@@ -13,6 +13,7 @@ from tether.model import Charger, Vehicle, from_json, to_json
 from tether.rules import changes_of, new_entity, patched_entity
 from tether.store.store import Store
 
+LIST_PARAMETERS = ("limit", "cursor", "include")
 E = TypeVar("E", Charger, Vehicle)
 StatesOf: TypeAlias = Callable[
     [int, Sequence[str]], Awaitable[Sequence[ChargerState] | Sequence[VehicleState]]
@@ -96,7 +97,7 @@ class EntityListResource(Generic[E]):
         self._states = states
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        query = requests.query_of(req, ("limit", "cursor", "include"))
+        query = requests.query_of(req, LIST_PARAMETERS)
         if query.get("include", "state") != "state":
             raise Invalid("include", "It must be state, or left out.")
         limit, after = requests.limit_of(query), requests.cursor_of(query) or ""

@@ -65,6 +65,12 @@ def _filter(query: dict[str, str]) -> SessionFilter:
     status = query.get("status")
     if status not in (None, "active", "ended"):
         raise Invalid("status", "It must be active or ended.")
+    if status is not None and "updatedFrom" in query:
+        raise Invalid(
+            "status",
+            "It cannot be given together with updatedFrom: who follows changes would miss those of "
+            "the status.",
+        )
     from_ms, to_ms, updated_from_ms = (
         check_instant(name, query[name]) if name in query else None
         for name in ("from", "to", "updatedFrom")

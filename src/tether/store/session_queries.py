@@ -226,7 +226,8 @@ WHERE s.partner = $1 AND s.id = $2 AND s.live = 1
 class SessionFilter(NamedTuple):
     """Which sessions of a partner a list shows; None means all. Instants in ms since 1970.
 
-    A session is in the window from `from_ms` to before `to_ms` in which it began.
+    A session is in the window from `from_ms` to before `to_ms` in which it began. `active` is not
+    for lists of changes.
     """
 
     charger_id: str | None = None
@@ -263,7 +264,7 @@ def _sessions_page(
     conditions = [f"{start}${place}" for place, start in enumerate(names, start=3)]
     if active is not None:
         conditions.append(f"s.end_ms IS {'' if active else 'NOT '}NULL")
-    if not changes or active is not None:
+    if not changes:
         conditions.append("s.live = 1")
     order = "u.updated_ms, u.id" if changes else "s.start_ms, s.id"
     next_place = 3 + len(names)
