@@ -95,20 +95,18 @@ def furnished(server: Server) -> Iterator[tuple[httpx.Client, dict[str, str]]]:
     """A partner of whom there is something to read, and the ids; the session is odd and goes on."""
     with server.client() as client:
         create_both(client)
-        for minute, (kind, members) in enumerate((
-            ("CONNECTED", {"stateOfCharge": 22.0}),
-            ("CHARGE_STARTED", {"chargePower": 30}),
-            ("CHARGE_STARTED", {"chargePower": -11.5}),
-            ("CHARGE_UPDATED", {"stateOfCharge": 21.5, "chargedEnergy": 80.1}),
-        )):  # fmt: skip
-            at = f"2023-05-11T22:{minute:02}:00Z"
-            event = create_event(client, type=f"VEHICLE_{kind}", timestamp=at, **members)
+        told: list[dict[str, object]] = [
+            {"type": "VEHICLE_CONNECTED", "stateOfCharge": 22.0},
+            {"type": "VEHICLE_CHARGE_STARTED", "chargePower": 30},
+            {"type": "VEHICLE_CHARGE_STARTED", "chargePower": -11.5},
+            {"type": "VEHICLE_CHARGE_UPDATED", "stateOfCharge": 21.5, "chargedEnergy": 80.1},
+        ]
+        for minute, members in enumerate(told):
+            event = create_event(client, timestamp=f"2023-05-11T22:{minute:02}:00Z", **members)
         (session,) = client.get("/sessions").json()
         assert len(session["flags"]) >= 3
-        yield (
-            client,
-            {"chargers": "C1", "vehicles": "V1", "events": event, "sessions": session["id"]},
-        )
+        ids = {"chargers": "C1", "vehicles": "V1", "events": event, "sessions": session["id"]}
+        yield client, ids
 
 
 @pytest.mark.parametrize("label", [one for one in OPERATIONS if re.match(
