@@ -93,7 +93,7 @@ def test_follow_goes_on_after_the_stored_cursor_and_stops(server: Server, key: s
     assert asyncio.run(asyncio.wait_for(use(), 20))
 
 
-@pytest.mark.parametrize("resource", ["chargers", "vehicles", "events"])
+@pytest.mark.parametrize("resource", ["chargers", "vehicles", "events", "sessions"])
 def test_both_clients_have_the_same_surface(resource: str) -> None:
     async def make() -> AsyncClient:
         return AsyncClient("http://a", "key")

@@ -22,15 +22,28 @@ from tether.client.models import Charger, Event, EventType, Saved, Vehicle
 from tether.client.outbox import Outbox
 from tether.client.outbox_file import RefusedEvent
 from tether.client.sync import Client
+from tether.derived import (
+    ChargePeriod,
+    ChargerState,
+    EnergySource,
+    Flag,
+    Session,
+    SessionStatus,
+    VehicleState,
+)
 
 __all__ = [
     "AsyncClient",
     "BulkResult",
+    "ChargePeriod",
     "Charger",
+    "ChargerState",
     "Client",
     "Conflict",
+    "EnergySource",
     "Event",
     "EventType",
+    "Flag",
     "Forbidden",
     "Invalid",
     "NotFound",
@@ -40,9 +53,12 @@ __all__ = [
     "RateLimited",
     "RefusedEvent",
     "Saved",
+    "Session",
+    "SessionStatus",
     "TetherError",
     "TooLarge",
     "Unavailable",
     "UnexpectedAnswer",
     "Vehicle",
+    "VehicleState",
 ]

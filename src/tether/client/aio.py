@@ -11,7 +11,7 @@ from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls, Pages
 from tether.client.events import BulkResult, EventCalls
 from tether.client.exchange import Answer, Lost, Patience, Request, Script
-from tether.client.following import Follower
+from tether.client.following import EventFollower, Follower
 from tether.client.models import (
     Charger,
     ChargerChanges,
@@ -21,11 +21,15 @@ from tether.client.models import (
     Vehicle,
     VehicleChanges,
 )
+from tether.client.sessions import SessionCalls
 from tether.client.stamps import Stamps
+from tether.derived import ChargerState, Session, VehicleState
 
 T = TypeVar("T")
 E = TypeVar("E", Charger, Vehicle)
-M = TypeVar("M", Charger, Vehicle, Event)
+S = TypeVar("S", ChargerState, VehicleState)
+M = TypeVar("M")
+F = TypeVar("F", Event, Session)
 
 
 class AsyncClient:
@@ -34,6 +38,7 @@ class AsyncClient:
     chargers: "AsyncChargers"
     vehicles: "AsyncVehicles"
     events: "AsyncEvents"
+    sessions: "AsyncSessions"
 
     def __init__(
         self,
@@ -48,9 +53,10 @@ class AsyncClient:
         self._target = target(url, api_key, timeout)
         self._http = AwaitingHttp(self._target)
         patience = Patience(retries)
-        self.chargers = AsyncChargers(self, EntityCalls(Charger, patience))
-        self.vehicles = AsyncVehicles(self, EntityCalls(Vehicle, patience))
+        self.chargers = AsyncChargers(self, EntityCalls(Charger, ChargerState, patience))
+        self.vehicles = AsyncVehicles(self, EntityCalls(Vehicle, VehicleState, patience))
         self.events = AsyncEvents(self, patience)
+        self.sessions = AsyncSessions(self, patience)
 
     def __repr__(self) -> str:
         return f"AsyncClient({shown_url(self._target.url)!r})"
@@ -92,10 +98,10 @@ class AsyncClient:
                 yield entry
 
 
-class _AsyncEntities(Generic[E]):
-    def __init__(self, client: AsyncClient, calls: EntityCalls[E]) -> None:
+class _AsyncEntities(Generic[E, S]):
+    def __init__(self, client: AsyncClient, calls: EntityCalls[E, S]) -> None:
         self._client = client
-        self._calls: EntityCalls[E] = calls
+        self._calls: EntityCalls[E, S] = calls
 
     async def get(self, id: str) -> E:
         """The one of this id. Raises NotFound."""
@@ -109,8 +115,16 @@ class _AsyncEntities(Generic[E]):
         """All of them in order of id; asks for the next page (1 to 1000 entries) when needed."""
         return self._client.iterate(self._calls.pages(page_size))
 
+    async def state(self, id: str) -> S:
+        """What is known now of the one of this id. Raises NotFound."""
+        return await self._client.run(self._calls.state(id))
 
-class AsyncChargers(_AsyncEntities[Charger]):
+    def list_with_state(self, *, page_size: int = 100) -> AsyncIterator[tuple[E, S]]:
+        """All of them in order of id, each with what is known of it now."""
+        return self._client.iterate(self._calls.state_pages(page_size))
+
+
+class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
     """The partner's chargers."""
 
     async def put(self, charger: model.Charger, *, if_match: str | None = None) -> Saved:
@@ -124,7 +138,7 @@ class AsyncChargers(_AsyncEntities[Charger]):
         return await self._client.run(self._calls.patch(id, changes, if_match))
 
 
-class AsyncVehicles(_AsyncEntities[Vehicle]):
+class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
     """The partner's vehicles."""
 
     async def put(self, vehicle: model.Vehicle, *, if_match: str | None = None) -> Saved:
@@ -168,9 +182,9 @@ class AsyncEvents:
         *,
         poll_s: float = 1.0,
         stop: asyncio.Event | None = None,
-    ) -> "AsyncFollowing":
+    ) -> "AsyncFollowing[Event]":
         """See `Events.follow`."""
-        follower = Follower(cursor, poll_s, self._patience)
+        follower = EventFollower(cursor, poll_s, self._patience)
         return AsyncFollowing(self._client, follower, stop or asyncio.Event())
 
     def list(
@@ -198,24 +212,72 @@ class AsyncEvents:
         )
 
 
-class AsyncFollowing(AsyncIterator[Event]):
-    """An endless iterator of events. Its `cursor` is the place after the last one it gave."""
+class AsyncSessions:
+    """The partner's charging sessions, which the server derives from the events."""
 
-    def __init__(self, client: AsyncClient, follower: Follower, stop: asyncio.Event) -> None:
+    def __init__(self, client: AsyncClient, patience: Patience) -> None:
         self._client = client
-        self._follower = follower
+        self._calls = SessionCalls(patience)
+
+    async def get(self, id: str) -> Session:
+        """See `Sessions.get`."""
+        return await self._client.run(self._calls.get(id))
+
+    def list(
+        self,
+        *,
+        charger_id: str | None = None,
+        vehicle_id: str | None = None,
+        from_: Instant | None = None,
+        to: Instant | None = None,
+        status: Literal["active", "ended"] | None = None,
+        updated_from: Instant | None = None,
+        page_size: int = 100,
+    ) -> AsyncIterator[Session]:
+        """See `Sessions.list`."""
+        return self._client.iterate(
+            self._calls.pages(
+                charger_id=charger_id,
+                vehicle_id=vehicle_id,
+                from_=from_,
+                to=to,
+                status=status,
+                updated_from=updated_from,
+                page_size=page_size,
+            )
+        )
+
+    def changes(
+        self,
+        cursor: str | None = None,
+        *,
+        updated_from: Instant | None = None,
+        poll_s: float = 1.0,
+        stop: asyncio.Event | None = None,
+    ) -> "AsyncFollowing[Session]":
+        """See `Sessions.changes`."""
+        follower = self._calls.changes(cursor, updated_from, poll_s)
+        return AsyncFollowing(self._client, follower, stop or asyncio.Event())
+
+
+class AsyncFollowing(AsyncIterator[F], Generic[F]):
+    """An endless iterator. Its `cursor` is the place after the last entry that it gave."""
+
+    def __init__(self, client: AsyncClient, follower: Follower[F], stop: asyncio.Event) -> None:
+        self._client = client
+        self._follower: Follower[F] = follower
         self._stop = stop
 
     @property
     def cursor(self) -> str:
-        """The place after the last event, for `follow`."""
+        """The place after the last entry, for `follow` or `changes`."""
         return self._follower.cursor
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> F:
         while not self._stop.is_set():
-            event = self._follower.take()
-            if event is not None:
-                return event
+            entry = self._follower.take()
+            if entry is not None:
+                return entry
             if seconds := await self._client.run(self._follower.fetch()):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), seconds)

@@ -1,4 +1,4 @@
-"""What can be asked about chargers and vehicles: one set of scripts for both."""
+"""What can be asked about chargers and vehicles, and their live states: one set of scripts."""
 
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
@@ -18,12 +18,15 @@ from tether.client.exchange import (
     read,
     with_query,
 )
-from tether.client.models import Charger, Event, Saved, Vehicle
+from tether.client.models import Charger, Saved, Vehicle
 from tether.client.values import entity_id, exact, patch_of
+from tether.derived import ChargerState, VehicleState
 from tether.model import to_json
 
 E = TypeVar("E", Charger, Vehicle)
-M = TypeVar("M", Charger, Vehicle, Event)
+S = TypeVar("S", ChargerState, VehicleState)
+M = TypeVar("M")
+N = TypeVar("N")
 
 
 class Pages(Generic[M]):
@@ -40,19 +43,42 @@ class Pages(Generic[M]):
         """The next page."""
         request = Request("GET", with_query(self._target, **self._query))
         answer = yield from exchange(request, self._patience, 200)
-        page = read(list[self._kind], answer, request)  # type: ignore[name-defined]
+        page = self._entries(answer, request)
         self._query["cursor"] = cursor = next_cursor(answer)
-        # A list of events has a link at its end too, for what is to come: a short page is the last,
-        # else a list would never end while others write.
+        # Events and changes have a link at their end too, for what is to come: a short page is the
+        # last, else a list would never end while others write.
         self.more = cursor is not None and len(page) >= self._query["limit"]
         return page
 
+    def _entries(self, answer: Answer, request: Request) -> list[M]:
+        return read(list[self._kind], answer, request)  # type: ignore[name-defined]
 
-class EntityCalls(Generic[E]):
+
+class _Stated(msgspec.Struct, Generic[N]):
+    state: N
+
+
+class StatePages(Pages[tuple[M, N]]):
+    """The pages of a list whose entries have a state: pairs of both."""
+
+    def __init__(
+        self, kind: type[M], state: type[N], patience: Patience, target: str, limit: int
+    ) -> None:
+        super().__init__(tuple[M, N], patience, target, limit=limit, include="state")
+        self._entity, self._state = kind, state
+
+    def _entries(self, answer: Answer, request: Request) -> list[tuple[M, N]]:
+        entities = read(list[self._entity], answer, request)  # type: ignore[name-defined]
+        stated = read(list[_Stated[self._state]], answer, request)  # type: ignore[name-defined]
+        return [(entity, one.state) for entity, one in zip(entities, stated, strict=True)]
+
+
+class EntityCalls(Generic[E, S]):
     """Scripts for chargers, or for vehicles."""
 
-    def __init__(self, kind: type[E], patience: Patience) -> None:
+    def __init__(self, kind: type[E], state: type[S], patience: Patience) -> None:
         self._kind: type[E] = kind
+        self._state: type[S] = state
         self._patience = patience
         self._list = f"/{kind.__name__.lower()}s"
 
@@ -90,9 +116,19 @@ class EntityCalls(Generic[E]):
         answer = yield from exchange(request, self._patience, 200)
         return read(self._kind, answer, request), answer.headers.get("etag", "")
 
+    def state(self, entity: str) -> Script[S]:
+        """What is known now of the charger or vehicle of this id."""
+        request = Request("GET", path(self._list[1:], entity, "state"))
+        answer = yield from exchange(request, self._patience, 200)
+        return read(self._state, answer, request)
+
     def pages(self, page_size: int) -> Pages[E]:
         """All of them, in order of their ids."""
         return Pages(self._kind, self._patience, self._list, limit=page_size)
+
+    def state_pages(self, page_size: int) -> StatePages[E, S]:
+        """All of them, in order of their ids, with their states."""
+        return StatePages(self._kind, self._state, self._patience, self._list, page_size)
 
     def _path(self, entity: str) -> str:
         return path(self._list[1:], entity_id("id", entity))

@@ -12,7 +12,7 @@ from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls, Pages
 from tether.client.events import BulkResult, EventCalls
 from tether.client.exchange import Answer, Lost, Patience, Request, Script
-from tether.client.following import Follower
+from tether.client.following import EventFollower, Follower
 from tether.client.models import (
     Charger,
     ChargerChanges,
@@ -22,11 +22,15 @@ from tether.client.models import (
     Vehicle,
     VehicleChanges,
 )
+from tether.client.sessions import SessionCalls
 from tether.client.stamps import Stamps
+from tether.derived import ChargerState, Session, VehicleState
 
 T = TypeVar("T")
 E = TypeVar("E", Charger, Vehicle)
-M = TypeVar("M", Charger, Vehicle, Event)
+S = TypeVar("S", ChargerState, VehicleState)
+M = TypeVar("M")
+F = TypeVar("F", Event, Session)
 
 
 class Client:
@@ -40,6 +44,7 @@ class Client:
     chargers: "Chargers"
     vehicles: "Vehicles"
     events: "Events"
+    sessions: "Sessions"
 
     def __init__(
         self,
@@ -52,9 +57,10 @@ class Client:
         self._target = target(url, api_key, timeout)
         self._http = BlockingHttp(self._target)
         patience = Patience(retries)
-        self.chargers = Chargers(self, EntityCalls(Charger, patience))
-        self.vehicles = Vehicles(self, EntityCalls(Vehicle, patience))
+        self.chargers = Chargers(self, EntityCalls(Charger, ChargerState, patience))
+        self.vehicles = Vehicles(self, EntityCalls(Vehicle, VehicleState, patience))
         self.events = Events(self, patience)
+        self.sessions = Sessions(self, patience)
 
     def __repr__(self) -> str:
         return f"Client({shown_url(self._target.url)!r})"
@@ -95,10 +101,10 @@ class Client:
             yield from self.run(pages.next())
 
 
-class _Entities(Generic[E]):
-    def __init__(self, client: Client, calls: EntityCalls[E]) -> None:
+class _Entities(Generic[E, S]):
+    def __init__(self, client: Client, calls: EntityCalls[E, S]) -> None:
         self._client = client
-        self._calls: EntityCalls[E] = calls
+        self._calls: EntityCalls[E, S] = calls
 
     def get(self, id: str) -> E:
         """The one of this id. Raises NotFound."""
@@ -112,8 +118,16 @@ class _Entities(Generic[E]):
         """All of them in order of id; asks for the next page (1 to 1000 entries) when needed."""
         return self._client.iterate(self._calls.pages(page_size))
 
+    def state(self, id: str) -> S:
+        """What is known now of the one of this id. Raises NotFound."""
+        return self._client.run(self._calls.state(id))
 
-class Chargers(_Entities[Charger]):
+    def list_with_state(self, *, page_size: int = 100) -> Iterator[tuple[E, S]]:
+        """All of them in order of id, each with what is known of it now."""
+        return self._client.iterate(self._calls.state_pages(page_size))
+
+
+class Chargers(_Entities[Charger, ChargerState]):
     """The partner's chargers."""
 
     def put(self, charger: model.Charger, *, if_match: str | None = None) -> Saved:
@@ -133,7 +147,7 @@ class Chargers(_Entities[Charger]):
         return self._client.run(self._calls.patch(id, changes, if_match))
 
 
-class Vehicles(_Entities[Vehicle]):
+class Vehicles(_Entities[Vehicle, VehicleState]):
     """The partner's vehicles."""
 
     def put(self, vehicle: model.Vehicle, *, if_match: str | None = None) -> Saved:
@@ -191,14 +205,14 @@ class Events:
         *,
         poll_s: float = 1.0,
         stop: threading.Event | None = None,
-    ) -> "Following":
+    ) -> "Following[Event]":
         """All events after the cursor, from the first one if there is none, as they are committed.
 
         Never ends by itself, not by an outage either; `stop` ends it when it is set. Store the
         `cursor` of what this returns when an event is dealt with: given back after a restart, it
         goes on right behind that event.
         """
-        follower = Follower(cursor, poll_s, self._patience)
+        follower = EventFollower(cursor, poll_s, self._patience)
         return Following(self._client, follower, stop or threading.Event())
 
     def list(
@@ -226,23 +240,80 @@ class Events:
         )
 
 
-class Following(Iterator[Event]):
-    """An endless iterator of events. Its `cursor` is the place after the last one it gave."""
+class Sessions:
+    """The partner's charging sessions, which the server derives from the events."""
 
-    def __init__(self, client: Client, follower: Follower, stop: threading.Event) -> None:
+    def __init__(self, client: Client, patience: Patience) -> None:
         self._client = client
-        self._follower = follower
+        self._calls = SessionCalls(patience)
+
+    def get(self, id: str) -> Session:
+        """The session of this id. Raises NotFound, also for one that was removed."""
+        return self._client.run(self._calls.get(id))
+
+    def list(
+        self,
+        *,
+        charger_id: str | None = None,
+        vehicle_id: str | None = None,
+        from_: Instant | None = None,
+        to: Instant | None = None,
+        status: Literal["active", "ended"] | None = None,
+        updated_from: Instant | None = None,
+        page_size: int = 100,
+    ) -> Iterator[Session]:
+        """The sessions in the order of their start, which is at `from_` or later, before `to`.
+
+        With `updated_from` those that changed at that instant or later, in the order of their last
+        change, and the removed ones among them; not together with `status`. Raises Invalid.
+        """
+        return self._client.iterate(
+            self._calls.pages(
+                charger_id=charger_id,
+                vehicle_id=vehicle_id,
+                from_=from_,
+                to=to,
+                status=status,
+                updated_from=updated_from,
+                page_size=page_size,
+            )
+        )
+
+    def changes(
+        self,
+        cursor: str | None = None,
+        *,
+        updated_from: Instant | None = None,
+        poll_s: float = 1.0,
+        stop: threading.Event | None = None,
+    ) -> "Following[Session]":
+        """All sessions, then each one again that changes, as it is then.
+
+        Without a cursor it begins with what changed at `updated_from` or later, or with all. A
+        session that a late event did away with comes with the status `removed`. Ends and goes on
+        as `Events.follow` does: nothing that changed while the consumer was down is missed.
+        """
+        follower = self._calls.changes(cursor, updated_from, poll_s)
+        return Following(self._client, follower, stop or threading.Event())
+
+
+class Following(Iterator[F], Generic[F]):
+    """An endless iterator. Its `cursor` is the place after the last entry that it gave."""
+
+    def __init__(self, client: Client, follower: Follower[F], stop: threading.Event) -> None:
+        self._client = client
+        self._follower: Follower[F] = follower
         self._stop = stop
 
     @property
     def cursor(self) -> str:
-        """The place after the last event, for `follow`."""
+        """The place after the last entry, for `follow` or `changes`."""
         return self._follower.cursor
 
-    def __next__(self) -> Event:
+    def __next__(self) -> F:
         while not self._stop.is_set():
-            event = self._follower.take()
-            if event is not None:
-                return event
+            entry = self._follower.take()
+            if entry is not None:
+                return entry
             self._stop.wait(self._client.run(self._follower.fetch()))
         raise StopIteration

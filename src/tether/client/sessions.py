@@ -1,0 +1,57 @@
+"""What can be asked about sessions: one, lists, changes."""
+
+from tether.client.entities import Pages
+from tether.client.exchange import Patience, Request, Script, exchange, path, read
+from tether.client.following import ChangeFollower
+from tether.client.models import Instant
+from tether.client.values import instant_text
+from tether.derived import Session
+
+FIRST = "2000-01-01T00:00:00.000Z"  # the API takes no earlier instant
+
+
+class SessionCalls:
+    """Scripts for sessions."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+
+    def get(self, session_id: str) -> Script[Session]:
+        """The session of this id."""
+        request = Request("GET", path("sessions", session_id))
+        answer = yield from exchange(request, self._patience, 200)
+        return read(Session, answer, request)
+
+    def pages(
+        self,
+        *,
+        charger_id: str | None,
+        vehicle_id: str | None,
+        from_: Instant | None,
+        to: Instant | None,
+        status: str | None,
+        updated_from: Instant | None,
+        page_size: int,
+    ) -> Pages[Session]:
+        """The sessions that pass the filters, by their start, or by their last change."""
+        return Pages(
+            Session,
+            self._patience,
+            "/sessions",
+            chargerId=charger_id,
+            vehicleId=vehicle_id,
+            status=status,
+            limit=page_size,
+            **{"from": from_ if from_ is None else instant_text("from", from_)},
+            to=to if to is None else instant_text("to", to),
+            updatedFrom=updated_from
+            if updated_from is None
+            else instant_text("updatedFrom", updated_from),
+        )
+
+    def changes(
+        self, cursor: str | None, updated_from: Instant | None, poll_s: float
+    ) -> ChangeFollower:
+        """The place from which on changes are followed."""
+        start = FIRST if updated_from is None else instant_text("updatedFrom", updated_from)
+        return ChangeFollower(cursor, start, poll_s, self._patience)

@@ -1,0 +1,246 @@
+"""Sessions and live states through both clients, on both databases."""
+
+import asyncio
+import random
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import islice
+
+import pytest
+
+from tests.client.devices import CHARGER, create_fleet
+from tests.client.scripted import Said, Scripted
+from tests.conftest import Server
+from tether import derived
+from tether.client import (
+    AsyncClient,
+    Charger,
+    Client,
+    EnergySource,
+    Event,
+    Invalid,
+    NotFound,
+    Session,
+    SessionStatus,
+    UnexpectedAnswer,
+)
+from tether.client import following as following_module
+
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+
+
+def event(kind: str, minute: float, vehicle: str = "V1", **measured: float) -> Event:
+    """What happened so many minutes after noon."""
+    return Event(
+        type=f"VEHICLE_{kind}",
+        charger_id=CHARGER,
+        vehicle_id=vehicle,
+        timestamp=NOON + timedelta(minutes=minute),
+        **measured,  # type: ignore[arg-type]
+    )
+
+
+def stay(minute: float, vehicle: str = "V1") -> list[Event]:
+    """The events of a stay of half an hour that charges 5 kWh in 20 minutes."""
+    return [
+        event("CONNECTED", minute, vehicle, state_of_charge=20),
+        event("CHARGE_STARTED", minute + 1, vehicle, charge_power=11),
+        event("CHARGE_STOPPED", minute + 21, vehicle, charged_energy=5, charged_time=1200),
+        event("DISCONNECTED", minute + 30, vehicle, state_of_charge=30),
+    ]
+
+
+def test_states_are_typed_and_have_what_was_just_reported(sdk: Client) -> None:
+    nothing = sdk.vehicles.state("V1")
+    assert (nothing.vehicle_id, nothing.plugged_in, nothing.last_event) == ("V1", False, None)
+    for reported in stay(0)[:2]:
+        last = sdk.events.post(reported)
+        known = sdk.vehicles.state("V1").last_event
+        assert known is not None
+        assert known.id == last
+    vehicle, charger = sdk.vehicles.state("V1"), sdk.chargers.state(CHARGER)
+    assert isinstance(vehicle, derived.VehicleState)
+    assert isinstance(charger, derived.ChargerState)
+    assert (vehicle.charger_id, vehicle.charging) == (CHARGER, True)
+    assert (vehicle.charge_power, vehicle.state_of_charge) == (Decimal(11), Decimal(20))
+    assert vehicle.plugged_in_since == "2026-01-05T12:00:00.000Z"
+    assert [one.vehicle_id for one in charger.vehicles] == ["V1"]
+    for get in (sdk.vehicles.state, sdk.chargers.state):
+        for id in ("nobody", "", ".."):
+            with pytest.raises(NotFound):
+                get(id)
+
+
+def test_lists_come_with_states(sdk: Client) -> None:
+    fleet = create_fleet(sdk, 5)
+    sdk.events.post(event("CONNECTED", 0, "V3"))
+    pairs = list(sdk.vehicles.list_with_state(page_size=2))
+    assert [vehicle.id for vehicle, _ in pairs] == [state.vehicle_id for _, state in pairs] == fleet
+    assert [vehicle for vehicle, _ in pairs] == list(sdk.vehicles.list())
+    assert [state.vehicle_id for _, state in pairs if state.plugged_in] == ["V3"]
+    ((charger, state),) = sdk.chargers.list_with_state()
+    assert (charger, state.occupied) == (sdk.chargers.get(CHARGER), True)
+
+
+def test_sessions_are_typed_and_found_by_their_filters(sdk: Client) -> None:
+    create_fleet(sdk, 2)
+    sdk.chargers.put(Charger(id="C2", charge_powers=[11]))
+    sdk.events.bulk(stay(0) + stay(60) + stay(30, "V2") + stay(90, "V2")[:1])
+    everything = list(sdk.sessions.list(page_size=1))
+    assert [session.vehicle_id for session in everything] == ["V1", "V2", "V1", "V2"]
+    first = everything[0]
+    assert isinstance(first, derived.Session)
+    assert sdk.sessions.get(first.id) == first
+    (period,) = first.periods
+    assert (first.status, period.energy_source) == (SessionStatus.ENDED, EnergySource.REPORTED)
+    assert (first.charged_energy, first.plugged_time) == (Decimal(5), Decimal(1800))
+    assert list(sdk.sessions.list(vehicle_id="V2")) == everything[1::2]
+    assert list(sdk.sessions.list(charger_id="C2")) == []
+    assert list(sdk.sessions.list(status="active")) == everything[3:]
+    assert list(sdk.sessions.list(status="ended", vehicle_id="V2")) == everything[1:2]
+    within = sdk.sessions.list(from_=NOON + timedelta(minutes=30), to="2026-01-05T13:00:00Z")
+    assert list(within) == everything[1:2]
+    changed = sdk.sessions.list(updated_from="2020-01-01T00:00:00Z", page_size=3)
+    assert sorted(session.id for session in changed) == sorted(one.id for one in everything)
+    with pytest.raises(NotFound):
+        sdk.sessions.get("nothing")
+    with pytest.raises(Invalid) as caught:
+        next(sdk.sessions.list(status="ended", updated_from=NOON))
+    assert caught.value.parameter == "status"
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of five sessions, so that there are many ends of pages."""
+    monkeypatch.setattr(following_module, "PAGE", 5)
+
+
+# Changes ----------------------------------------------------------------------------------------
+
+
+def apply(copy: dict[str, Session], session: Session) -> None:
+    """What a consumer does with a change."""
+    known = copy.get(session.id)
+    assert known is None or known.version < session.version
+    copy[session.id] = session
+
+
+def check(copy: dict[str, Session], client: Client) -> None:
+    """The consumer has exactly what there is."""
+    there = {id: one for id, one in copy.items() if one.status is not SessionStatus.REMOVED}
+    assert there == {session.id: session for session in client.sessions.list(page_size=1000)}
+
+
+def until_quiet(changes: Iterator[Session], client: Client) -> Iterator[Session]:
+    """The changes up to one that the test makes last."""
+    client.events.post(event("CONNECTED", 10_000, "V9"))
+    for session in changes:
+        yield session
+        if session.vehicle_id == "V9":
+            return
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_consumer_that_was_down_misses_nothing_while_late_events_arrive(
+    server: Server, key: str
+) -> None:
+    chance = random.Random(8)
+    with Client(server.url, key) as client:
+        create_fleet(client, 9)
+        reports = [one for number in range(60) for one in stay(number * 40, f"V{number % 6 + 1}")]
+        chance.shuffle(reports)  # so that most of them are late, and sessions come and go
+
+        def report() -> None:
+            for place in range(0, len(reports), 16):
+                client.events.bulk(reports[place : place + 16])
+                next(client.sessions.list(page_size=1))  # waits until it is derived
+
+        writer = threading.Thread(target=report)
+        writer.start()
+        copy: dict[str, Session] = {}
+        cursor: str | None = None
+        while writer.is_alive():
+            with Client(server.url, key) as consumer:
+                changes = consumer.sessions.changes(cursor, poll_s=0.01)
+                assert cursor in (None, changes.cursor)
+                for session in islice(changes, chance.randrange(1, 25)):
+                    apply(copy, session)
+                cursor = changes.cursor  # and it is down
+            client.events.post(event("CONNECTED", chance.randrange(2400) + 0.5, "V8"))
+        writer.join()
+        for session in until_quiet(client.sessions.changes(cursor, poll_s=0.01), client):
+            apply(copy, session)
+        check(copy, client)
+        assert SessionStatus.REMOVED in {session.status for session in copy.values()}
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_it_goes_on_after_every_session_although_all_changed_at_once(sdk: Client) -> None:
+    create_fleet(sdk, 9)
+    sdk.events.bulk(event("CONNECTED", 0, f"V{number}") for number in range(1, 9))
+    changes = sdk.sessions.changes(poll_s=0.01)
+    cursors = [changes.cursor, *(changes.cursor for _ in islice(changes, 8))]
+    assert len(set(cursors)) == 9
+    everything = list(sdk.sessions.list(updated_from="2000-01-01T00:00:00Z"))
+    for place, cursor in enumerate(cursors):
+        rest = islice(sdk.sessions.changes(cursor, poll_s=0.01), 8 - place)
+        assert list(rest) == everything[place:]
+    # What changes again comes again, at the end, and is not what was to come.
+    sdk.events.post(event("DISCONNECTED", 5, everything[6].vehicle_id))
+    rest = islice(sdk.sessions.changes(cursors[3], poll_s=0.01), 5)
+    assert [session.id for session in rest] == [
+        one.id for one in [*everything[3:6], everything[7], everything[6]]
+    ]
+    changed = sdk.sessions.get(everything[6].id)
+    late = sdk.sessions.changes(updated_from=changed.updated_at, poll_s=0.01)
+    assert next(late) == changed
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "2026-01-05T12:00:00.000Z", "0.MTIz", "/"])
+def test_a_cursor_of_something_else_is_refused(sdk: Client, cursor: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        sdk.sessions.changes(cursor)
+    assert caught.value.parameter == "cursor"
+
+
+def test_the_awaiting_client_has_all_of_it(server: Server, key: str) -> None:
+    async def use() -> None:
+        async with AsyncClient(server.url, key) as sdk:
+            await sdk.events.bulk(stay(0) + stay(60)[:2])
+            sessions = [session async for session in sdk.sessions.list(page_size=1)]
+            assert [session.status for session in sessions] == ["ended", "active"]
+            assert await sdk.sessions.get(sessions[0].id) == sessions[0]
+            assert (await sdk.vehicles.state("V1")).session_id == sessions[1].id
+            assert (await sdk.chargers.state(CHARGER)).charging
+            pairs = [pair async for pair in sdk.vehicles.list_with_state()]
+            assert [(vehicle.id, state.plugged_in) for vehicle, state in pairs] == [("V1", True)]
+            stop = asyncio.Event()
+            found: list[str] = []
+            changes = sdk.sessions.changes(updated_from=NOON, poll_s=0.01, stop=stop)
+            async for session in changes:
+                found.append(session.id)
+                if len(found) == 2:
+                    await sdk.events.post(event("CHARGE_STOPPED", 70))
+                if len(found) == 3:
+                    stop.set()
+            assert found[2] == sessions[1].id
+            again = sdk.sessions.changes(changes.cursor, poll_s=0.01)
+            await sdk.events.post(event("DISCONNECTED", 80))
+            async for session in again:
+                assert session.version > sessions[1].version
+                break
+
+    with Client(server.url, key) as client:
+        create_fleet(client, 1)
+    asyncio.run(asyncio.wait_for(use(), 20))
+
+
+@pytest.mark.parametrize("body", [b"[{}]", b'[{"id": 1, "state": {}}]', b"{}"])
+def test_what_is_no_session_and_no_state_is_no_answer_of_this_api(body: bytes) -> None:
+    with Scripted(Said(200, body)) as server, Client(server.url, "key", retries=0) as client:
+        with pytest.raises(UnexpectedAnswer):
+            next(client.sessions.list())
+        with pytest.raises(UnexpectedAnswer):
+            next(client.vehicles.list_with_state())
