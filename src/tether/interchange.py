@@ -1,8 +1,9 @@
-"""Chargers, vehicles and events in files: NDJSON and CSV, one of them a line.
+"""Chargers, vehicles, events and sessions in files: NDJSON and CSV, one of them a line.
 
 NDJSON has the API's objects. CSV has a header with the names of the API's members; an empty cell is
 a member that is not given, and several powers stand in one cell as `11;22`. Numbers keep their
-digits in both, so that what is written is what is read. Nothing here opens a file or a connection.
+digits in both, so that what is written is what is read. Sessions are only written. Nothing here
+opens a file or a connection.
 """
 
 import csv
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
+from tether.derived import ChargePeriod, ChargerState, Flag, Session, VehicleState
 from tether.documents import decode_document
 from tether.errors import Invalid, Malformed, SetupError
 from tether.ids import ENTITY_ID_RULE, is_entity_id
@@ -24,6 +26,7 @@ from tether.model import Charger, Event, Vehicle, to_json
 from tether.rules import new_entity, new_event
 
 Thing: TypeAlias = Charger | Vehicle | Event
+Written: TypeAlias = Thing | Session | VehicleState | ChargerState
 
 
 class Kind(StrEnum):
@@ -44,10 +47,14 @@ MODELS: dict[Kind, type[Thing]] = {
     Kind.VEHICLES: Vehicle,
     Kind.EVENTS: Event,
 }
-COLUMNS = {
-    kind: tuple(field.encode_name for field in msgspec.structs.fields(model))
-    for kind, model in MODELS.items()
-}
+
+
+def columns_of(model: type[Written]) -> tuple[str, ...]:
+    """The columns of a CSV of these."""
+    return tuple(field.encode_name for field in msgspec.structs.fields(model))
+
+
+COLUMNS = {kind: columns_of(model) for kind, model in MODELS.items()}
 REPORT_COLUMNS = ("line", "reason")
 """What a report of refused rows adds. They are passed over, so that it can be imported again."""
 
@@ -257,20 +264,35 @@ def csv_line(cells: Sequence[str]) -> str:
     return line.getvalue()
 
 
-def to_csv(thing: Thing) -> str:
-    """The row of a charger, vehicle or event under the header of all `COLUMNS`."""
+def to_csv(thing: Thing | Session) -> str:
+    """The row of a charger, vehicle, event or session under the header of its `columns_of`.
+
+    A session's flags are their names; a charge period is the words startedAt, stoppedAt,
+    chargedEnergy, chargedTime and energySource, with - for what it does not have.
+    """
     return csv_line([_cell(getattr(thing, field)) for field in thing.__struct_fields__])
 
 
-def to_ndjson(thing: Thing) -> str:
-    """The line of a charger, vehicle or event."""
+def to_ndjson(thing: Written) -> str:
+    """The line of an object of the API."""
     return to_json(thing).decode() + "\n"
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return ";".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ";".join(map(_part, value)) if isinstance(value, tuple) else str(value)
+
+
+def _part(value: Any) -> str:
+    """One of several in a cell."""
+    if isinstance(value, Flag):
+        return value.name
+    if isinstance(value, ChargePeriod):
+        return " ".join(_cell(word) or "-" for word in msgspec.structs.astuple(value))
+    return str(value)
 
 
 def refused_csv(row: Row, header: Sequence[str]) -> str:

@@ -107,7 +107,7 @@ def test_events_are_exported_between_two_times(full: Site) -> None:
     assert [json.loads(line)["timestamp"][11:16] for line in said.splitlines()] == ["11:00"]
     assert full.ok("export", "events", "--to", "2026-01-05") == ""
     assert full.refused("export", "chargers", "--from", "2026-01-05", status=2) == (
-        "--from and --to are for events."
+        "--from and --to are for events and sessions."
     )
     assert "needs a file" in full.refused("export", "events", "--format", "parquet", status=2)
 

@@ -21,7 +21,7 @@ DOCUMENTS = {  # and lines that their examples print
         "True hall-1 58.3",
         "True ['van-1']",
         "2026-03-01T08:00:00.000Z 1.54 kWh True",
-        "[<SessionStatus.ACTIVE: 'active'>, <SessionStatus.ENDED: 'ended'>]",
+        "active ended",
         "chargeCapacity",
         "Parameter {chargeCapacity} is invalid. It must be a number above 0",
         "None",

@@ -1,18 +1,13 @@
 """`tether events`: report, list and follow them."""
 
-import os
-import signal
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 
 from tether.cli.access import Access, with_access
+from tether.cli.following import cursor_file_option, poll_option, print_followed
 from tether.cli.group import OrderedGroup
 from tether.cli.listing import event_line, lines_option, list_limit_option, show_list
 from tether.cli.members import (
@@ -23,9 +18,12 @@ from tether.cli.members import (
     member_options,
 )
 from tether.cli.output import note
-from tether.errors import SetupError
-from tether.interchange import Kind, thing_of, to_ndjson
+from tether.interchange import Kind, thing_of
 from tether.model import Event
+
+if TYPE_CHECKING:
+    from tether.client import Client
+    from tether.client.sync import Following
 
 _EXAMPLES = """\b
 Examples:
@@ -119,14 +117,9 @@ def list_events(
 
 
 @events.command()
-@click.option(
-    "--cursor-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Go on behind the last event that was printed; this file remembers it.",
-)
+@cursor_file_option("event")
+@poll_option
 @click.option("--from-now", is_flag=True, help="Begin with the next event that comes in.")
-@click.option("--poll", default=1.0, type=click.FloatRange(0.05, 3600), metavar="SECONDS",
-              show_default=True, help="How often to look for new ones.")  # fmt: skip
 @lines_option
 @with_access
 def follow(
@@ -137,60 +130,10 @@ def follow(
     Never ends by itself, not by an outage either; Ctrl-C ends it. With --cursor-file it goes on
     where it was, however it ended; --from-now counts for the first time only.
     """
-    people = sys.stdout.isatty() and not as_json
-    cursor = _read_cursor(cursor_file) if cursor_file else None
-    with access.client(patient=True) as client, _stopped_by_signals() as stop:
+
+    def begin(client: "Client", cursor: str | None, stop: threading.Event) -> "Following[Any]":
         if from_now and cursor is None:
             cursor = client.events.now()
-            if cursor_file:  # else what comes before the first start has printed anything is lost
-                _write_cursor(cursor_file, cursor)
-        following = client.events.follow(cursor, poll_s=poll, stop=stop)
-        for event in following:
-            # Only what has gone out counts: else an event could be lost between two runs.
-            click.echo(event_line(event) if people else to_ndjson(event), nl=people)
-            if cursor_file:
-                _write_cursor(cursor_file, following.cursor)
+        return client.events.follow(cursor, poll_s=poll, stop=stop)
 
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that nothing stops between printing and remembering.
-
-    A second signal does what it always does. Ends the command with the status of the signal.
-    """
-    stop = threading.Event()
-    caught: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def note_signal(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        stop.set()
-        restore()
-
-    def restore() -> None:
-        for one in signals:
-            signal.signal(one, before[one])
-
-    before = {one: signal.signal(one, note_signal) for one in signals}
-    try:
-        yield stop
-    finally:
-        restore()
-    if caught:
-        sys.exit(128 + caught[0])
-
-
-def _read_cursor(file: Path) -> str | None:
-    try:
-        return file.read_text(encoding="ascii").strip() or None
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError:
-        raise SetupError(f"{file} is no file of `tether events follow`.") from None
-
-
-def _write_cursor(file: Path, cursor: str) -> None:
-    """The file is whole at every moment."""
-    partial = file.with_name(file.name + ".new")
-    partial.write_text(cursor + "\n", encoding="ascii")
-    os.replace(partial, file)
+    print_followed(access, begin, event_line, cursor_file=cursor_file, as_json=as_json)

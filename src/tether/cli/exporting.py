@@ -1,4 +1,4 @@
-"""`tether export`: all chargers, vehicles or events into a file."""
+"""`tether export`: all chargers, vehicles, events or sessions into a file."""
 
 import gzip
 import os
@@ -8,24 +8,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import IO, Protocol, cast
+from typing import IO, TYPE_CHECKING, Protocol, TypeAlias, cast
 
 import click
 
 from tether.cli.access import Access, told_of_waiting, with_access
 from tether.cli.members import InstantType
 from tether.cli.output import counted, note
-from tether.interchange import COLUMNS, Kind, Thing, csv_line, to_csv, to_ndjson
+from tether.derived import Session
+from tether.interchange import MODELS, Thing, columns_of, csv_line, to_csv, to_ndjson
+
+if TYPE_CHECKING:
+    from tether.client import Client
 
 FORMATS = ("csv", "ndjson", "parquet")
 PAGE = 1000
 PARTIAL = ".partial"
+Exported: TypeAlias = Thing | Session
+KINDS: dict[str, type[Exported]] = {
+    **{kind.value: model for kind, model in MODELS.items()},
+    "sessions": Session,
+}
 
 
 class Writer(Protocol):
     """Writes things into a file; `close` makes it whole."""
 
-    def write(self, things: list[Thing]) -> None:
+    def write(self, things: list[Exported]) -> None:
         """So many more."""
 
     def close(self) -> None:
@@ -37,16 +46,17 @@ class Writer(Protocol):
 Examples:
   tether export chargers > chargers.ndjson
   tether export events --from 2023-05-01 --to 2023-06-01 --output may.csv
-  tether export events --output events.ndjson.gz
+  tether export sessions --from 2023-05-01 --output may.ndjson.gz
   tether export events --output events.parquet
 
 \b
-`tether import` reads CSV and NDJSON as they are written here.""",
+`tether import` reads CSV and NDJSON of chargers, vehicles and events as they
+are written here. Sessions come of the events.""",
 )
-@click.argument("kind", metavar="chargers|vehicles|events",
-                type=click.Choice([kind.value for kind in Kind]))  # fmt: skip
-@click.option("--from", "from_", type=InstantType(), help="Events not before this time.")
-@click.option("--to", type=InstantType(), help="Events before this time.")
+@click.argument("kind", metavar="|".join(KINDS), type=click.Choice(list(KINDS)))
+@click.option("--from", "from_", type=InstantType(),
+              help="Events, or begun sessions, not before this time.")  # fmt: skip
+@click.option("--to", type=InstantType(), help="Events, or begun sessions, before this time.")
 @click.option("--format", "form", type=click.Choice(FORMATS),
               help="[default: as the name of FILE says, else ndjson]")  # fmt: skip
 @click.option("--output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
@@ -60,14 +70,13 @@ def export(
     output: Path | None,
     access: Access,
 ) -> None:
-    """Export all chargers, vehicles or events.
+    """Export all chargers, vehicles, events or sessions.
 
-    Events come in the order in which they came in. Times are dates (their first moment in UTC) or
-    date-times with a zone.
+    Events come in the order in which they came in, sessions in that in which they began. Times
+    are dates (their first moment in UTC) or date-times with a zone.
     """
-    wanted = Kind(kind)
-    if wanted is not Kind.EVENTS and (from_ or to):
-        raise click.UsageError("--from and --to are for events.")
+    if kind not in ("events", "sessions") and (from_ or to):
+        raise click.UsageError("--from and --to are for events and sessions.")
     form = form or _form_of(output)
     if form == "parquet" and output is None:
         raise click.UsageError("Parquet needs a file: give --output FILE.")
@@ -75,20 +84,27 @@ def export(
         raise click.UsageError("Parquet is compressed already: leave .gz off.")
     started = time.monotonic()
     with _target(output) as path, access.client(patient=True) as client:
-        if wanted is Kind.EVENTS:
-            found: Iterator[Thing] = client.events.list(from_=from_, to=to, page_size=PAGE)
-        elif wanted is Kind.CHARGERS:
-            found = client.chargers.list(page_size=PAGE)
-        else:
-            found = client.vehicles.list(page_size=PAGE)
-        writer = _writer(form, wanted, path, gzipped=output is not None and output.suffix == ".gz")
-        done = _write(found, writer, wanted, quiet=path is None and sys.stdout.isatty())
+        found = _found(client, kind, from_, to)
+        gzipped = output is not None and output.suffix == ".gz"
+        writer = _writer(form, KINDS[kind], path, gzipped=gzipped)
+        done = _write(found, writer, kind, quiet=path is None and sys.stdout.isatty())
     if output is not None:
         seconds = time.monotonic() - started
         note(
-            f"Exported {counted(done, wanted.one)} to {output} "
+            f"Exported {counted(done, kind.removesuffix('s'))} to {output} "
             f"({output.stat().st_size:,} bytes, {seconds:.1f} s, {done / seconds:,.0f}/s)."
         )
+
+
+def _found(client: "Client", kind: str, from_: str | None, to: str | None) -> Iterator[Exported]:
+    match kind:
+        case "events":
+            return client.events.list(from_=from_, to=to, page_size=PAGE)
+        case "sessions":
+            return client.sessions.list(from_=from_, to=to, page_size=PAGE)
+        case "chargers":
+            return client.chargers.list(page_size=PAGE)
+    return client.vehicles.list(page_size=PAGE)
 
 
 def _form_of(output: Path | None) -> str:
@@ -111,7 +127,7 @@ def _target(output: Path | None) -> Iterator[Path | None]:
         raise
 
 
-def _write(found: Iterator[Thing], writer: Writer, kind: Kind, *, quiet: bool) -> int:
+def _write(found: Iterator[Exported], writer: Writer, kind: str, *, quiet: bool) -> int:
     """Writes them all, a page at a time; how many they were."""
     from tether.cli.progress import Rows, shown_rows
 
@@ -130,14 +146,14 @@ def _write(found: Iterator[Thing], writer: Writer, kind: Kind, *, quiet: bool) -
 class _Text:
     """Writes CSV or NDJSON."""
 
-    def __init__(self, kind: Kind, form: str, file: IO[str]) -> None:
+    def __init__(self, model: type[Exported], form: str, file: IO[str]) -> None:
         self._file = file
         self._is_ours = file is not sys.stdout
-        self._text: Callable[[Thing], str] = to_csv if form == "csv" else to_ndjson
+        self._text: Callable[[Exported], str] = to_csv if form == "csv" else to_ndjson
         if form == "csv":
-            file.write(csv_line(COLUMNS[kind]))
+            file.write(csv_line(columns_of(model)))
 
-    def write(self, things: list[Thing]) -> None:
+    def write(self, things: list[Exported]) -> None:
         self._file.write("".join(map(self._text, things)))
         if not self._is_ours:
             self._file.flush()  # whoever reads it shall not wait for more
@@ -147,13 +163,12 @@ class _Text:
             self._file.close()
 
 
-def _writer(form: str, kind: Kind, path: Path | None, *, gzipped: bool) -> Writer:
+def _writer(form: str, model: type[Exported], path: Path | None, *, gzipped: bool) -> Writer:
     if path is None:
-        return _Text(kind, form, sys.stdout)
+        return _Text(model, form, sys.stdout)
     if form == "parquet":
         from tether.cli.parquet import ParquetFile
 
-        return ParquetFile(kind, path)
-    if gzipped:
-        return _Text(kind, form, cast(IO[str], gzip.open(path, "wt", encoding="utf-8", newline="")))
-    return _Text(kind, form, path.open("w", encoding="utf-8", newline=""))
+        return ParquetFile(model, path)
+    open_ = gzip.open if gzipped else open
+    return _Text(model, form, cast(IO[str], open_(path, "wt", encoding="utf-8", newline="")))

@@ -1,19 +1,31 @@
-"""How chargers, vehicles and events are shown: tables in a terminal, JSON for programs."""
+"""How lists and entities are shown: tables in a terminal, JSON for programs."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from itertools import islice
+from typing import Any
 
 import click
 
 from tether.cli.members import short_type
 from tether.cli.options import WholeNumber
-from tether.cli.output import note, show_pairs, show_table
-from tether.interchange import Thing, to_ndjson
+from tether.cli.output import Cell, note, show_pairs, show_table
+from tether.cli.rows import (
+    CHARGER_STATE_TITLES,
+    SESSION_TITLES,
+    VEHICLE_STATE_TITLES,
+    charger_state_row,
+    session_row,
+    vehicle_state_row,
+)
+from tether.derived import ChargerState, Session, VehicleState
+from tether.interchange import Written, to_ndjson
 from tether.model import Charger, Event, EventType, Vehicle, to_json
 
 MOST_IN_A_TABLE = 100
+WIDE = 120  # columns of a terminal in which there is room for ids that nobody remembers
 
 list_limit_option = click.option(
     "--limit",
@@ -26,7 +38,9 @@ lines_option = click.option(
 object_option = click.option("--json", "as_json", is_flag=True, help="The object, as in a pipe.")
 
 
-def show_list(things: Iterator[Thing], *, limit: int | None, as_json: bool, none_yet: str) -> None:
+def show_list(
+    things: Iterator[Written], *, limit: int | None, as_json: bool, none_yet: str
+) -> None:
     """Shows at most so many of them. `none_yet` is said where a table would have no row."""
     if as_json or not sys.stdout.isatty():
         for thing in islice(things, limit):
@@ -37,7 +51,11 @@ def show_list(things: Iterator[Thing], *, limit: int | None, as_json: bool, none
         note(none_yet)
         return
     titles, row = _TABLES[type(found[0])]
-    show_table(titles, [row(thing) for thing in found], wrapped=("Charger", "Vehicle"))
+    rows = [row(thing) for thing in found]
+    if isinstance(found[0], Session) and shutil.get_terminal_size().columns >= WIDE:
+        titles = (*titles, "Id")
+        rows = [[*session_row(one), one.id] for one in found if isinstance(one, Session)]
+    show_table(titles, rows, wrapped=("Charger", "Vehicle", "Vehicles"))
     if limit is None and next(things, None) is not None:
         note(f"\nThere are more: --limit shows more than {MOST_IN_A_TABLE}, a pipe gets all.")
 
@@ -88,18 +106,15 @@ def _position(charger: Charger) -> str:
     return "" if charger.latitude is None else f"{charger.latitude}, {charger.longitude}"
 
 
-def _charger_row(thing: Thing) -> list[str]:
-    assert isinstance(thing, Charger)
+def _charger_row(thing: Charger) -> list[str]:
     return [thing.id, _charge(thing), _discharge(thing), _position(thing)]
 
 
-def _vehicle_row(thing: Thing) -> list[str]:
-    assert isinstance(thing, Vehicle)
+def _vehicle_row(thing: Vehicle) -> list[str]:
     return [thing.id, _with("kWh", thing.charge_capacity), _charge(thing), _discharge(thing)]
 
 
-def _event_row(thing: Thing) -> list[str]:
-    assert isinstance(thing, Event)
+def _event_row(thing: Event) -> list[str]:
     return [
         thing.time.strftime("%Y-%m-%d %H:%M:%S"),
         short_type(thing.type),
@@ -113,13 +128,16 @@ def _measured(event: Event) -> tuple[Decimal | None, ...]:
     return event.state_of_charge, event.charge_power, event.charged_energy
 
 
-_TABLES: dict[type, tuple[Sequence[str], Callable[[Thing], list[str]]]] = {
+_TABLES: dict[type, tuple[Sequence[str], Callable[[Any], Sequence[Cell | str]]]] = {
     Charger: (("Charger", "Charges with", "Feeds back with", "Position"), _charger_row),
     Vehicle: (("Vehicle", "Capacity", "Charges with", "Feeds back with"), _vehicle_row),
     Event: (
         ("Time (UTC)", "Event", "Charger", "Vehicle", "%", "kW", "kWh"),
         _event_row,
     ),
+    VehicleState: (VEHICLE_STATE_TITLES, vehicle_state_row),
+    ChargerState: (CHARGER_STATE_TITLES, charger_state_row),
+    Session: (SESSION_TITLES, session_row),
 }
 
 

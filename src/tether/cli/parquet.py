@@ -1,27 +1,31 @@
-"""Chargers, vehicles and events as Parquet, through pyarrow, which is an extra of its own.
+"""Chargers, vehicles, events and sessions as Parquet, through pyarrow, an extra of its own.
 
 Every number is a decimal128(38, 18): exact, and sums of many stay within it. The API takes numbers
 with more than 18 places after the point, which no meter has: they are refused, not rounded.
 """
 
 from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
+from tether.derived import ChargePeriod, Flag, Session
 from tether.errors import SetupError
-from tether.interchange import MODELS, Kind, Thing
-from tether.model import Event
+from tether.instants import parse_instant
+from tether.interchange import Thing
 
 DIGITS, PLACES = 38, 18
 PAGES_TOGETHER = 50  # pages of rows in a row group
+_INSTANTS = ("timestamp", "connectedAt", "disconnectedAt", "startedAt", "stoppedAt", "updatedAt")
+Written: TypeAlias = Thing | Session
 
 
 class ParquetFile:
     """Writes a Parquet file, a page of things at a time."""
 
-    def __init__(self, kind: Kind, path: Path) -> None:
+    def __init__(self, model: type[Written], path: Path) -> None:
         try:
             import pyarrow
             from pyarrow import parquet
@@ -31,13 +35,13 @@ class ParquetFile:
                 "CSV and NDJSON need nothing more."
             ) from None
         self._arrow = pyarrow
-        self._schema = _schema(kind, pyarrow)
+        self._schema = _schema(model, pyarrow)
         self._file = parquet.ParquetWriter(path, self._schema, compression="zstd")
         self._pages: list[Any] = []
 
-    def write(self, things: list[Thing]) -> None:
+    def write(self, things: list[Written]) -> None:
         """So many more."""
-        rows = [_row(thing) for thing in things]
+        rows = [_row(thing, thing) for thing in things]
         self._pages.append(self._arrow.RecordBatch.from_pylist(rows, schema=self._schema))
         if len(self._pages) == PAGES_TOGETHER:
             self._write_pages()
@@ -53,38 +57,55 @@ class ParquetFile:
         self._pages = []
 
 
-def _schema(kind: Kind, pyarrow: Any) -> Any:
-    number = pyarrow.decimal128(DIGITS, PLACES)
+def _schema(model: type[Written], pyarrow: Any) -> Any:
+    number, text = pyarrow.decimal128(DIGITS, PLACES), pyarrow.string()
+    word, instant = pyarrow.dictionary(pyarrow.int8(), text), pyarrow.timestamp("ms", tz="UTC")
     types = {
-        "id": pyarrow.string(),
-        "type": pyarrow.dictionary(pyarrow.int8(), pyarrow.string()),
-        "chargerId": pyarrow.string(),
-        "vehicleId": pyarrow.string(),
-        "timestamp": pyarrow.timestamp("ms", tz="UTC"),
-        "chargePowers": pyarrow.list_(number),
-        "dischargePowers": pyarrow.list_(number),
+        **dict.fromkeys(("id", "chargerId", "vehicleId"), text),
+        **dict.fromkeys(("type", "status", "energySource"), word),
+        **dict.fromkeys(_INSTANTS, instant),
+        **dict.fromkeys(("chargePowers", "dischargePowers"), pyarrow.list_(number)),
+        "estimated": pyarrow.bool_(),
+        **dict.fromkeys(("version", "periodsWithoutEnergy"), pyarrow.int64()),
+        "flags": pyarrow.list_(text),
     }
-    fields = msgspec.structs.fields(MODELS[kind])
-    return pyarrow.schema([(f.encode_name, types.get(f.encode_name, number)) for f in fields])
+
+    def fields(model: type[msgspec.Struct]) -> list[Any]:
+        return [
+            pyarrow.field(field.encode_name, types.get(field.encode_name, number))
+            for field in msgspec.structs.fields(model)
+        ]
+
+    # A dictionary within a list of structs is what some readers cannot read.
+    types["periods"] = pyarrow.list_(
+        pyarrow.struct([
+            field.with_type(text) if field.type == word else field for field in fields(ChargePeriod)
+        ])
+    )  # fmt: skip
+    return pyarrow.schema(fields(model))
 
 
-def _row(thing: Thing) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        field.encode_name: _cell(thing, getattr(thing, field.name))
+def _row(thing: Written | ChargePeriod, whole: Written) -> dict[str, Any]:
+    return {
+        field.encode_name: _cell(whole, field.encode_name, getattr(thing, field.name))
         for field in msgspec.structs.fields(type(thing))
     }
-    if isinstance(thing, Event):
-        row["type"] = thing.type.value
-        row["timestamp"] = thing.time
-    return row
 
 
-def _cell(thing: Thing, value: Any) -> Any:
+def _cell(whole: Written, name: str, value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_cell(thing, power) for power in value]
+        return [_cell(whole, name, part) for part in value]
+    if isinstance(value, ChargePeriod):
+        return _row(value, whole)
+    if isinstance(value, Flag):
+        return value.name
+    if name in _INSTANTS:
+        return value and parse_instant(value)
+    if isinstance(value, StrEnum):
+        return value.value
     if isinstance(value, Decimal) and _places(value) > PLACES:
         raise SetupError(
-            f"{type(thing).__name__} {thing.id} has the number {value}, too fine for Parquet's "
+            f"{type(whole).__name__} {whole.id} has the number {value}, too fine for Parquet's "
             f"{PLACES} places after the point: export CSV or NDJSON."
         )
     return value

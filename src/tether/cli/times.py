@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from tether.instants import parse_instant
 
@@ -51,6 +52,21 @@ def day(at_ms: int) -> str:
 def minute(at_ms: int) -> str:
     """Date and time of the instant in UTC, to the minute."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def age(seconds: Decimal) -> str:
+    """How long that is, in the unit that suits it, rounded down: `59 s`, `90 min`, `2 d`."""
+    whole = int(seconds)
+    for length, from_, unit in ((86_400, 172_800, "d"), (3600, 7200, "h"), (60, 120, "min")):
+        if whole >= from_:
+            return f"{whole // length:,} {unit}"
+    return f"{whole} s"
+
+
+def clock(seconds: Decimal) -> str:
+    """So many hours and minutes, rounded down: `9:38`; less than a minute is `0:00`."""
+    minutes = int(seconds) // 60
+    return f"{minutes // 60}:{minutes % 60:02}"
 
 
 def duration(length_ms: int) -> str:

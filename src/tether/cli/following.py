@@ -1,0 +1,111 @@
+"""What `follow` commands share: signals end them between two entries, a file keeps the place."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tether.cli.access import Access
+from tether.errors import SetupError
+from tether.interchange import to_ndjson
+
+if TYPE_CHECKING:
+    from tether.client import Client
+    from tether.client.sync import Following
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+poll_option = click.option(
+    "--poll",
+    default=1.0,
+    type=click.FloatRange(0.05, 3600),
+    metavar="SECONDS",
+    show_default=True,
+    help="How often to look for new ones.",
+)
+
+
+def cursor_file_option(what: str) -> Callable[[F], F]:
+    """The option of the file that remembers the last one that was printed."""
+    return click.option(
+        "--cursor-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help=f"Go on behind the last {what} that was printed; this file remembers it.",
+    )
+
+
+def print_followed(
+    access: Access,
+    begin: "Callable[[Client, str | None, threading.Event], Following[Any]]",
+    line_of: Callable[[Any], str],
+    *,
+    cursor_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Prints all that `begin` follows from the file's cursor on: as `line_of` says for people.
+
+    Never ends by itself; Ctrl-C and SIGTERM end it.
+    """
+    people = sys.stdout.isatty() and not as_json
+    cursor = _read_cursor(cursor_file) if cursor_file else None
+    with access.client(patient=True) as client, _stopped_by_signals() as stop:
+        following = begin(client, cursor, stop)
+        if cursor_file and cursor is None:  # else what comes before anything is printed may be lost
+            _write_cursor(cursor_file, following.cursor)
+        for entry in following:
+            # Only what has gone out counts: else one could be lost between two runs.
+            click.echo(line_of(entry) if people else to_ndjson(entry), nl=people)
+            if cursor_file:
+                _write_cursor(cursor_file, following.cursor)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that nothing stops between printing and remembering.
+
+    A second signal does what it always does. Ends the command with the status of the signal.
+    """
+    stop = threading.Event()
+    caught: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def note_signal(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        stop.set()
+        restore()
+
+    def restore() -> None:
+        for one in signals:
+            signal.signal(one, before[one])
+
+    before = {one: signal.signal(one, note_signal) for one in signals}
+    try:
+        yield stop
+    finally:
+        restore()
+    if caught:
+        sys.exit(128 + caught[0])
+
+
+def _read_cursor(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="ascii").strip() or None
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        command = click.get_current_context().command_path
+        raise SetupError(f"{file} is no file of `{command}`.") from None
+
+
+def _write_cursor(file: Path, cursor: str) -> None:
+    """The file is whole at every moment."""
+    partial = file.with_name(file.name + ".new")
+    partial.write_text(cursor + "\n", encoding="ascii")
+    os.replace(partial, file)
