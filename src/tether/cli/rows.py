@@ -10,12 +10,10 @@ from tether.cli.times import age, clock, minute
 from tether.derived import ChargePeriod, ChargerState, EnergySource, Session, VehicleState
 from tether.instants import parse_instant
 
-VEHICLE_STATE_TITLES = (
-    "Vehicle", "Charger", "Since (UTC)", "Now", "kW", "%", "Measured", "Heard of",
-)  # fmt: skip
-CHARGER_STATE_TITLES = ("Charger", "Now", "Vehicles", "Since (UTC)", "kW", "Heard of")
+VEHICLE_STATE_TITLES = ("Vehicle", "Now", "Charger", "For", "kW", "%", "Old", "Last event")
+CHARGER_STATE_TITLES = ("Charger", "Now", "Vehicles", "For", "kW", "Last event")
 SESSION_TITLES = (
-    "Begun (UTC)", "Charger", "Vehicle", "Plugged in", "Charged", "kWh", "%", "Flags",
+    "Begun (UTC)", "Charger", "Vehicle", "Stay", "Charged", "kWh", "%", "Flags",
 )  # fmt: skip
 
 
@@ -26,12 +24,12 @@ def vehicle_state_row(state: VehicleState) -> list[Cell | str]:
     """The cells of a vehicle's state."""
     return [
         state.vehicle_id,
-        state.charger_id or "",
-        _minute(state.plugged_in_since),
         _does(state),
+        state.charger_id or "",
+        _since(state, state.as_of),
         _number(state.charge_power),
         _number(state.state_of_charge),
-        _ago(state.state_of_charge_age),
+        "" if state.state_of_charge_age is None else age(state.state_of_charge_age),
         _ago(state.last_event_age),
     ]
 
@@ -42,24 +40,31 @@ def _does(state: VehicleState) -> Cell:
         return Cell("feeding back" if back else "charging", "green")
     if state.plugged_in:
         return Cell("plugged in")
-    return Cell("away" if state.last_event else "never heard of", "dim")
+    return Cell("away" if state.last_event else "no event", "dim")
 
 
 def charger_state_row(state: ChargerState) -> list[Cell | str]:
     """The cells of a charger's state."""
     if not state.occupied:
-        does = Cell("free" if state.last_event else "never heard of", "dim")
+        does = Cell("free" if state.last_event else "no event", "dim")
     else:
         does = Cell("charging", "green") if state.charging else Cell("occupied")
-    first = state.vehicles[0].plugged_in_since if state.vehicles else None
     return [
         state.charger_id,
         does,
         ", ".join(vehicle.vehicle_id for vehicle in state.vehicles),
-        _minute(first),
+        _since(state.vehicles[0], state.as_of) if state.vehicles else "",
         _number(state.charge_power),
         _ago(state.last_event_age),
     ]
+
+
+def _since(state: VehicleState, now: str) -> str:
+    """For how long it has been plugged in."""
+    if state.plugged_in_since is None:
+        return ""
+    length_ms = parse_instant(now) - parse_instant(state.plugged_in_since)
+    return age(Decimal(max(0, length_ms)) / 1000)
 
 
 # Sessions ---------------------------------------------------------------------------------------
@@ -105,7 +110,7 @@ def show_session(session: Session) -> None:
         ("Plugged for", "" if session.plugged_time is None else f"{clock(session.plugged_time)} h"),
         ("Charged for", f"{clock(session.charged_time)} h"),
         ("Energy", ", ".join(filter(None, [energy and f"{energy} kWh", *notes]))),
-        ("Full", gained and f"{gained} %" if (gained := _gained(session)) else ""),
+        ("Full", f"{gained} %" if (gained := _gained(session)) else ""),
         ("Power", _powers(session)),
         ("Changed", f"{_second(session.updated_at)}, version {session.version}"),
     ]
@@ -151,14 +156,17 @@ def _stay(session: Session) -> Cell:
 
 
 def _energy(energy: Decimal | None, *, estimated: bool) -> str:
-    return "" if energy is None else f"{'~' if estimated else ''}{energy}"
+    """As it was reported, or to 10 Wh."""
+    if energy is None:
+        return ""
+    return f"~{energy:.2f}" if estimated else str(energy)
 
 
 def _gained(session: Session) -> str:
     start, end = session.state_of_charge_start, session.state_of_charge_end
     if start is None or start == end:
         return _number(start)
-    return f"{start} → {end}"
+    return f"{start}→{end}"
 
 
 def _number(number: Decimal | None) -> str:
