@@ -1,0 +1,269 @@
+"""`GET /sessions`: filters, pages, changes, and what late events do to both."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.helpers import (
+    ID_RULE,
+    create_both,
+    create_charger,
+    create_event,
+    create_vehicle,
+    message,
+    pages,
+    refused_parameter,
+)
+from tests.api.test_states import report, stamp
+from tests.conftest import Server
+
+ALWAYS = "2000-01-01T00:00:00Z"
+
+
+def listed(client: httpx.Client, **query: Any) -> list[dict[str, Any]]:
+    """All sessions of all pages."""
+    return [session for page in pages(client, "/sessions", **query) for session in page]
+
+
+def only(client: httpx.Client) -> dict[str, Any]:
+    """The only session that there is."""
+    (session,) = listed(client)
+    return session
+
+
+@pytest.fixture(scope="module")
+def history(server: Server) -> Iterator[httpx.Client]:
+    """A partner with 30 sessions of 3 vehicles at 2 chargers; 3 go on. Not to be changed."""
+    with server.client() as client:
+        for number in range(3):
+            create_charger(client, f"C{number}")
+            create_vehicle(client, f"V{number}")
+        for number in reversed(range(30)):  # the newest first
+            where = {"chargerId": f"C{number % 2}", "vehicleId": f"V{number % 3}"}
+            report(client, "CONNECTED", 10 * number, stateOfCharge=number, **where)
+            if number < 27:
+                report(client, "DISCONNECTED", 10 * number + 25, **where)
+        yield client
+
+
+FILTERS: list[dict[str, str]] = [
+    {},
+    {"status": "active"},
+    {"status": "ended"},
+    {"chargerId": "C1"},
+    {"vehicleId": "V2"},
+    {"chargerId": "C2"},
+    {"vehicleId": "nobody"},
+    {"chargerId": "C0", "vehicleId": "V0", "status": "ended"},
+    {"chargerId": "C1", "status": "active"},
+    {"vehicleId": "V1", "status": "active"},
+    {"from": stamp(100)},
+    {"to": stamp(100)},
+    {"from": stamp(50), "to": stamp(200), "chargerId": "C1"},
+    {"from": stamp(50.0001), "to": stamp(200.0001), "vehicleId": "V1", "status": "ended"},
+    {"from": stamp(200), "to": stamp(50)},
+]
+
+
+def matches(session: dict[str, Any], wanted: dict[str, str]) -> bool:
+    """What a filter means, written down once more: from is inclusive, to exclusive."""
+    return all(
+        session["connectedAt"] >= value
+        if name == "from"
+        else session["connectedAt"] < value
+        if name == "to"
+        else session[name] == value
+        for name, value in wanted.items()
+    )
+
+
+@pytest.mark.parametrize("wanted", FILTERS, ids=str)
+def test_every_filter_shows_what_matches_by_start_in_pages_of_any_size(
+    history: httpx.Client, wanted: dict[str, str]
+) -> None:
+    everything = history.get("/sessions").json()
+    assert [session["stateOfChargeStart"] for session in everything] == list(range(30))
+    expected = [session for session in everything if matches(session, wanted)]
+    for limit in (1, 4, 100):
+        found = list(pages(history, "/sessions", limit=limit, **wanted))
+        assert [session for page in found for session in page] == expected
+        assert all(len(page) <= limit for page in found)
+    if "status" in wanted:
+        return
+    changed = listed(history, updatedFrom=ALWAYS, limit=4, **wanted)
+    order = [(session["updatedAt"], session["id"]) for session in changed]
+    assert order == sorted(order)
+    assert sorted(changed, key=lambda one: one["connectedAt"]) == expected
+
+
+def test_each_session_is_found_by_its_id(history: httpx.Client) -> None:
+    for session in listed(history):
+        path = f"/sessions/{session['id']}"
+        assert history.get(path).json() == session
+        assert history.head(path).status_code == 200
+        assert history.get(path.upper().replace("/SESSIONS", "/sessions")).json() == session
+
+
+@pytest.mark.parametrize("id", ["", "x", "0188ac4b-9dfa-7c3e-a51b-2f8e6d0b4c97", "%2E", "V1",
+                                "{00000000-0000-5000-8000-000000000000}"])  # fmt: skip
+def test_what_there_is_not_is_404(history: httpx.Client, id: str) -> None:
+    answer = history.get(f"/sessions/{id}")
+    assert (answer.status_code, message(answer)) == (404, "Not Found")
+
+
+def test_sessions_can_only_be_read(history: httpx.Client) -> None:
+    for path in ("/sessions", f"/sessions/{listed(history)[0]['id']}"):
+        for method in ("PUT", "POST", "PATCH", "DELETE"):
+            answer = history.request(method, path, json={})
+            assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+def test_another_partner_sees_nothing(server: Server, history: httpx.Client) -> None:
+    session = listed(history)[0]
+    with server.client() as other:
+        assert listed(other) == listed(other, updatedFrom=ALWAYS) == []
+        assert other.get(f"/sessions/{session['id']}").status_code == 404
+        # The same events give the same id, and still it is another session.
+        create_charger(other, "C0")
+        create_vehicle(other, "V0")
+        report(other, "CONNECTED", 0, chargerId="C0", vehicleId="V0", stateOfCharge=99)
+        assert only(other)["id"] == session["id"]
+        assert other.get(f"/sessions/{session['id']}").json()["stateOfChargeEnd"] == 99
+    assert history.get(f"/sessions/{session['id']}").json() == session
+
+
+@pytest.mark.parametrize(("query", "name"), [
+    ("status=removed", "status"), ("status=", "status"), ("status=Active", "status"),
+    ("status=active&status=ended", "status"), (f"status=ended&updatedFrom={ALWAYS}", "status"),
+    ("chargerId=a%2Fb", "chargerId"), ("chargerId=", "chargerId"), ("vehicleId=..", "vehicleId"),
+    ("from=yesterday", "from"), ("from=2023-05-11", "from"), ("to=2023-05-11T00:00:00", "to"),
+    ("from=1999-12-31T00:00:00Z", "from"), ("updatedFrom=0", "updatedFrom"),
+    ("limit=0", "limit"), ("limit=1001", "limit"), ("order=desc", "order"), ("x=1", "x"),
+    ("type=VEHICLE_CONNECTED", "type"), ("cursor=", "cursor"), ("cursor=abc", "cursor"),
+    ("cursor=MSAy", "cursor"), (f"updatedFrom={ALWAYS}&cursor=MSAy", "cursor"),
+])  # fmt: skip
+def test_bad_parameters_are_named(history: httpx.Client, query: str, name: str) -> None:
+    assert refused_parameter(history.get(f"/sessions?{query}")) == name
+
+
+def test_bad_parameters_are_told_what_would_be_valid(history: httpx.Client) -> None:
+    assert ID_RULE in message(history.get("/sessions?vehicleId=%20"))
+    assert "active or ended" in message(history.get("/sessions?status=x"))
+    said = message(history.get("/sessions?x=1"))
+    assert said.endswith("limit, cursor, chargerId, vehicleId, from, to, status, updatedFrom.")
+    for other in ("/events", "/chargers"):  # their cursors are not ours
+        link = history.get(f"{other}?limit=1").links["next"]["url"]
+        cursor = httpx.URL(link).params["cursor"]
+        assert refused_parameter(history.get("/sessions", params={"cursor": cursor})) == "cursor"
+
+
+# While others write -----------------------------------------------------------------------------
+
+
+def test_nothing_is_skipped_or_repeated_while_others_write(server: Server) -> None:
+    with server.client() as client, server.client(client.headers["x-api-key"]) as writer:
+        create_both(client)
+        create_vehicle(client, "V2")
+        for number in range(40):
+            report(client, "CONNECTED", 10 * number)
+        before = {session["id"] for session in listed(client)}
+        stop = threading.Event()
+
+        def write() -> None:
+            for number in range(300):
+                if stop.is_set():
+                    return
+                report(writer, "CONNECTED", number * 7 % 400 + 0.5, vehicleId="V2")
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        walks = [[session["id"] for session in listed(client, limit=limit)] for limit in (2, 9)]
+        stop.set()
+        thread.join()
+    for walk in walks:
+        assert len(set(walk)) == len(walk)
+        assert before <= set(walk)
+
+
+# Changes ----------------------------------------------------------------------------------------
+
+
+class Consumer:
+    """Keeps a copy by the addresses in Link headers, as the document tells it to."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+        self._next = f"/sessions?updatedFrom={ALWAYS}&limit=3"
+        self.copy: dict[str, dict[str, Any]] = {}
+
+    def catch_up(self) -> list[str]:
+        """The ids of what changed since the last time."""
+        changed = []
+        while page := (answer := self._client.get(self._next)).json():
+            self._next = answer.links["next"]["url"]
+            for session in page:
+                known = self.copy.get(session["id"])
+                assert known is None or known["version"] < session["version"]
+                self.copy[session["id"]] = session
+                changed.append(session["id"])
+        assert "link" not in answer.headers
+        return changed
+
+    def check(self) -> None:
+        """The copy is what there is."""
+        there = {one["id"]: one for one in self.copy.values() if one["status"] != "removed"}
+        assert there == {session["id"]: session for session in listed(self._client)}
+
+
+def test_a_late_event_changes_the_sessions_that_it_touches_and_no_other(
+    client: httpx.Client,
+) -> None:
+    create_both(client)
+    consumer = Consumer(client)
+    for number in range(10):
+        report(client, "CHARGE_STARTED", 100 * number, chargePower=11)
+        report(client, "DISCONNECTED", 100 * number + 30)
+    consumer.catch_up()
+    consumer.check()
+    before = dict(consumer.copy)
+    assert consumer.catch_up() == []
+
+    report(client, "CHARGE_STOPPED", 420, chargedEnergy=3.5)
+    (changed,) = consumer.catch_up()
+    consumer.check()
+    assert consumer.copy[changed]["chargedEnergy"] == 3.5
+    assert consumer.copy[changed]["version"] == before[changed]["version"] + 1
+    assert consumer.copy[changed]["updatedAt"] > max(one["updatedAt"] for one in before.values())
+    assert all(consumer.copy[id] == before[id] for id in before if id != changed)
+
+    report(client, "CONNECTED", 395, stateOfCharge=20)  # what began there has begun here
+    began, gone = sorted(consumer.catch_up(), key=lambda id: consumer.copy[id]["status"])
+    consumer.check()
+    assert (gone, consumer.copy[gone]["status"]) == (changed, "removed")
+    assert client.get(f"/sessions/{gone}").status_code == 404
+    assert gone not in {session["id"] for session in listed(client)}
+    assert client.get(f"/sessions/{began}").json()["chargedEnergy"] == 3.5
+
+    create_event(client, timestamp=stamp(395), stateOfCharge=20)  # once more changes nothing
+    assert consumer.catch_up() == []
+
+
+def test_changes_begin_where_they_are_asked_to(client: httpx.Client) -> None:
+    create_both(client)
+    create_vehicle(client, "V2")
+    report(client, "CONNECTED", 0)
+    first = only(client)
+    report(client, "CONNECTED", 1, vehicleId="V2")
+    second = next(one for one in listed(client) if one["id"] != first["id"])
+    assert first["updatedAt"] < second["updatedAt"]
+    for start, expected in (
+        (first["updatedAt"], [first, second]),
+        (second["updatedAt"], [second]),
+        ("2200-01-01T00:00:00Z", []),
+    ):
+        answer = client.get("/sessions", params={"updatedFrom": start})
+        assert answer.json() == expected
+        assert ("next" in answer.links) is bool(expected)
