@@ -15,7 +15,9 @@ from tests.conftest import TETHER
 from tether.cli import cli
 
 CLI = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
-PARTNER_COMMANDS = ("chargers", "vehicles", "events", "import", "export", "simulate")
+PARTNER_COMMANDS = (
+    "chargers", "vehicles", "events", "state", "sessions", "import", "export", "simulate",
+)  # fmt: skip
 
 
 class Block(NamedTuple):
@@ -34,7 +36,10 @@ def blocks() -> list[Block]:
 def without_what_varies(text: str) -> str:
     text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)
     text = re.sub(r"[\d,]+ bytes", "BYTES", text)
-    return re.sub(r"[\d.,]+( s\b|/s|(?= rows/s))", "N", text)
+    text = re.sub(r"[\d.,]+( s\b|/s|(?= rows/s))", "N", text)
+    text = re.sub(r"Changed .* version", "Changed", text)
+    # How long ago it was makes columns wider, too.
+    return re.sub(r" +", " ", re.sub(r"[\d,]+ (min|[hd])\b", "AGE", text)).replace("─", "")
 
 
 def test_the_examples_print_what_the_document_says(partner: Site) -> None:

@@ -1,11 +1,12 @@
 """How sessions and live states are shown to people. Times are UTC."""
 
+import shutil
 from collections.abc import Sequence
 from decimal import Decimal
 
 import click
 
-from tether.cli.output import Cell, show_pairs, show_table
+from tether.cli.output import Cell, counted, show_pairs, show_table
 from tether.cli.times import age, clock, minute
 from tether.derived import ChargePeriod, ChargerState, EnergySource, Session, VehicleState
 from tether.instants import parse_instant
@@ -99,7 +100,7 @@ def show_session(session: Session) -> None:
     energy = _energy(session.charged_energy, estimated=False)
     unknown = session.periods_without_energy
     notes = ["estimated"] if energy and session.estimated else []
-    notes += [f"not known of {unknown} charge periods"] if unknown else []
+    notes += [f"not known of {counted(unknown, 'charge period')}"] if unknown else []
     pairs = [
         ("Id", session.id),
         ("Vehicle", session.vehicle_id),
@@ -120,7 +121,9 @@ def show_session(session: Session) -> None:
         titles = ("Charge from (UTC)", "To", "Charged", "kWh", "Energy is")
         show_table(titles, [_period_row(period) for period in session.periods])
     for flag in session.flags:
-        click.echo(f"\n{click.style(flag.name, fg='yellow')}: {flag.message}")
+        click.echo(f"\n{click.style(flag.name, fg='yellow')}")
+        width = shutil.get_terminal_size().columns
+        click.echo(click.wrap_text(flag.message, width, "  ", "  "))
 
 
 _SOURCES = {
