@@ -70,6 +70,12 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=self.registry,
         )
+        self._streams = Gauge(
+            "tether_open_streams",
+            "Consumers of /stream that are connected.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
         # Finding a labelled child costs more than using it.
         self._children: dict[tuple[str, str, int], Histogram] = {}
 
@@ -102,6 +108,10 @@ class Metrics:
     def redis_in_use(self, yes: bool) -> None:
         """Whether this process shares its rate limits through Redis, or has lost it."""
         self._redis.set(yes)
+
+    def open_streams(self, change: int) -> None:
+        """So many more consumers of /stream are connected."""
+        self._streams.inc(change)
 
     def page(self) -> bytes:
         """All of it in Prometheus' text format; of all workers, if there are several."""

@@ -21,7 +21,7 @@ from tether.model import to_json
 
 REQUEST_TIMEOUT_S = 30.0  # for a request to arrive whole
 READER_TIMEOUT_S = 60.0  # for a client to take at least something of what it was sent
-STOP_TIMEOUT_S = 5.0  # for the rest of a request when the server is told to stop
+STOP_TIMEOUT_S = 5.0  # for either of them when the server is told to stop
 LINGER_S = 0.5  # for a request that was on its way when the server was told to stop
 FAREWELL_S = 5.0  # for a client to stop sending and read why it was refused
 MAX_HEAD_BYTES = 64 * 1024
@@ -193,6 +193,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._stop_timer()
             self._start_timer()
+        if self._reader_timer is not None:
+            self._stop_reader_timer()
+            self._watch_reader()
         if self._is_idle():
             self.loop.call_later(LINGER_S, self._close_if_idle)
         else:
@@ -298,7 +301,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Else whoever never reads keeps the connection, and what it was sent, for ever."""
         unread = self.transport.get_write_buffer_size()
         if unread and self._reader_timer is None:
-            self._reader_timer = self.loop.call_later(READER_TIMEOUT_S, self._check_reader, unread)
+            seconds = STOP_TIMEOUT_S if self._stopping else READER_TIMEOUT_S
+            self._reader_timer = self.loop.call_later(seconds, self._check_reader, unread)
 
     def _stop_reader_timer(self) -> None:
         if self._reader_timer is not None:

@@ -64,9 +64,14 @@ async def serve(settings: Settings, listener: socket.socket, listening: Callable
             ),
             listening,
         )
+
+        def stop() -> None:
+            store.feed.close()  # streams never end by themselves
+            server.stop()
+
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, server.stop)
+            loop.add_signal_handler(number, stop)
         # Of several workers the supervisor serves the metrics.
         alone = settings.workers == 1
         with serving(metrics.registry, metrics_address(settings.metrics) if alone else None):

@@ -37,7 +37,12 @@ BEYOND_THE_SCHEMA = re.compile(
 )
 
 SCHEMA = schemathesis.openapi.from_dict(yaml.safe_load(openapi_text()))
-FOUND = [found.ok() for found in SCHEMA.get_all_operations() if isinstance(found, Ok)]
+ENDLESS = "/stream"  # nobody could wait for the end of its answer: test_stream.py
+FOUND = [
+    found.ok()
+    for found in SCHEMA.exclude(path=ENDLESS).get_all_operations()
+    if isinstance(found, Ok)
+]
 OPERATIONS = {operation.label: operation for operation in FOUND}
 MODES = {"good": GenerationMode.POSITIVE, "bad": GenerationMode.NEGATIVE}
 
@@ -133,7 +138,7 @@ def test_every_read_answers_with_what_there_is_as_the_document_says(
 
 
 def test_chains_of_requests_along_the_links_answer_as_the_document_says(server: Server) -> None:
-    fresh = schemathesis.openapi.from_dict(yaml.safe_load(openapi_text()))  # it learns as it goes
+    fresh = schemathesis.openapi.from_dict(yaml.safe_load(openapi_text())).exclude(path=ENDLESS)
 
     class Chains(fresh.as_state_machine()):  # type: ignore[misc]
         def setup(self) -> None:

@@ -19,6 +19,7 @@ from tests.conftest import Server
 from tether import rules
 from tether.api import app, entities, events, requests, sessions
 from tether.api.pages import openapi_text
+from tether.api.stream import PARAMETERS as STREAM_PARAMETERS
 from tether.errors import Invalid
 from tether.ids import is_entity_id
 from tether.keys import Rate
@@ -158,6 +159,9 @@ def test_query_parameters_are_those_which_the_lists_have() -> None:
         parameters = [resolved(one) for one in DOCUMENT["paths"][path]["get"]["parameters"]]
         assert tuple(one["name"] for one in parameters) == expected
         assert {one["in"] for one in parameters} == {"query"}
+    stream = [resolved(one) for one in DOCUMENT["paths"]["/stream"]["get"]["parameters"]]
+    queried = tuple(one["name"] for one in stream if one["in"] == "query")
+    assert queried == STREAM_PARAMETERS
     limit = DOCUMENT["components"]["parameters"]["limit"]["schema"]
     assert limit == {
         "type": "integer",

@@ -27,6 +27,7 @@ DOCUMENTS = {  # and lines that their examples print
         "None",
         "van-1",
     ],
+    "stream.md": ["VEHICLE_CONNECTED van-1", "van-1 True 41.5"],
 }
 
 

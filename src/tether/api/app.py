@@ -25,6 +25,7 @@ from tether.api.pages import (
 from tether.api.requests import ApiRequest
 from tether.api.sessions import SessionListResource, SessionResource
 from tether.api.states import ChargerStateResource, States, VehicleStateResource
+from tether.api.stream import StreamResource
 from tether.keyring import KeyRing
 from tether.limits import Limiter
 from tether.metrics import Metrics
@@ -60,6 +61,7 @@ def routes(parts: Parts) -> dict[str, object]:
         "/vehicles/{id}/state": VehicleStateResource(states),
         "/sessions": SessionListResource(parts.store),
         "/sessions/{id}": SessionResource(parts.store),
+        "/stream": StreamResource(parts.store, parts.keys, parts.metrics, parts.now_ms),
     }
 
 
@@ -131,4 +133,5 @@ class Application(falcon.asgi.App[Request, Response]):
         if scope["type"] == "http":
             scope["path"] = scope["raw_path"].decode("latin-1")
             scope["http_version"] = "1.1"
+            scope["receive"] = receive  # for an answer that goes on until the client has gone
         return super().__call__(scope, receive, send)

@@ -36,7 +36,7 @@ class EventListResource:
         limit, descending = requests.limit_of(query), _is_descending(query)
         found = await self._store.events(
             requests.partner_of(req),
-            _filter(query),
+            filter_of(query),
             after=_position(query),
             limit=limit + 1,
             descending=descending,
@@ -66,7 +66,8 @@ class EventResource:
     on_head = on_get
 
 
-def _filter(query: dict[str, str]) -> EventFilter:
+def filter_of(query: dict[str, str]) -> EventFilter:
+    """Which events are wanted. Raises Invalid."""
     kind = query.get("type")
     if kind is not None and kind not in tuple(EventType):
         raise Invalid("type", f"It must be one of {', '.join(EventType)}.")

@@ -7,9 +7,12 @@ import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class Cell(NamedTuple):
@@ -53,8 +56,16 @@ def show_table(
 def _show_rich(
     titles: Sequence[str], rows: Sequence[Sequence[Cell]], wrapped: Collection[str]
 ) -> None:
-    from rich import box
     from rich.console import Console
+
+    Console(highlight=False).print(table_of(titles, rows, wrapped))
+
+
+def table_of(
+    titles: Sequence[str], rows: Sequence[Sequence[Cell]], wrapped: Collection[str] = ()
+) -> "Table":
+    """The table as a terminal shows it."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
@@ -69,7 +80,7 @@ def _show_rich(
         table.add_column(title, overflow="fold", no_wrap=title not in wrapped)
     for row in rows:
         table.add_row(*(Text(cell.text, style=cell.style) for cell in row))
-    Console(highlight=False).print(table)
+    return table
 
 
 def _show_plain(titles: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Generic, Literal, TypeVar, Unpack
 
 from tether import model
+from tether.client.aio_stream import AsyncStream
 from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls, Pages
 from tether.client.events import BulkResult, EventCalls
@@ -23,6 +24,7 @@ from tether.client.models import (
 )
 from tether.client.sessions import SessionCalls
 from tether.client.stamps import Stamps
+from tether.client.streaming import Subscription
 from tether.derived import ChargerState, Session, VehicleState
 
 T = TypeVar("T")
@@ -52,7 +54,7 @@ class AsyncClient:
 
         self._target = target(url, api_key, timeout)
         self._http = AwaitingHttp(self._target)
-        patience = Patience(retries)
+        self._patience = patience = Patience(retries)
         self.chargers = AsyncChargers(self, EntityCalls(Charger, ChargerState, patience))
         self.vehicles = AsyncVehicles(self, EntityCalls(Vehicle, VehicleState, patience))
         self.events = AsyncEvents(self, patience)
@@ -75,6 +77,20 @@ class AsyncClient:
     async def close(self) -> None:
         """Closes the connections."""
         await self._http.close()
+
+    def stream(
+        self,
+        cursor: str | None = None,
+        *,
+        type: str | None = None,
+        charger_id: str | None = None,
+        vehicle_id: str | None = None,
+    ) -> AsyncStream:
+        """See `Client.stream`."""
+        wanted = Subscription(
+            cursor, self._patience, type=type, chargerId=charger_id, vehicleId=vehicle_id
+        )
+        return AsyncStream(self._http, wanted)
 
     async def run(self, script: Script[T]) -> T:
         """Does what a script of the SDK says. Not for users."""

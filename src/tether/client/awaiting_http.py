@@ -4,6 +4,9 @@ Both clients go through the same proxies and trust the same certificates.
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -13,6 +16,7 @@ from yarl import URL
 
 from tether.client.connection import IDLE_S, MOST_CONNECTIONS, Target, lost
 from tether.client.exchange import Answer, Lost, Request
+from tether.client.streaming import SILENCE_S, Interrupted
 
 # aiohttp bounds the wait for the answer, which begins when the body is sent. A small body goes into
 # buffers at once; a large one must not take for ever.
@@ -29,6 +33,17 @@ class _Broken(Exception):
         self.cause = cause
 
 
+_FAILURES = (aiohttp.ClientError, TimeoutError, _Broken, ValueError)
+
+
+class Opened(NamedTuple):
+    """An answer whose body is still to come."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: AsyncIterator[bytes]
+
+
 class AwaitingHttp:
     """Connections to one server, for any number of tasks of one event loop."""
 
@@ -38,13 +53,10 @@ class AwaitingHttp:
 
     async def send(self, request: Request) -> Answer | Lost:
         """Sends it once; what came of it."""
-        session = self._session
-        if session is None:  # it can only be made where an event loop runs
-            session = self._session = _session_to(self._target)
         try:
             async with (
                 asyncio.timeout(self._sending_s(request)) as sending,
-                session.request(
+                self._connections().request(
                     request.method,
                     URL(self._target.url + request.target, encoded=True),
                     data=request.body,
@@ -54,12 +66,30 @@ class AwaitingHttp:
             ):
                 sending.reschedule(None)
                 return Answer(response.status, response.headers, await response.read())
-        except (aiohttp.ClientError, TimeoutError) as error:
-            return lost(error, sent=not isinstance(error, _UNSENT), final=False)
-        except _Broken as error:
-            return lost(error.cause, sent=True, final=False)
-        except ValueError as error:  # such as a line break in a header
-            return lost(error, sent=False, final=True)
+        except _FAILURES as error:
+            return _lost(error)
+
+    @asynccontextmanager
+    async def open(self, request: Request) -> AsyncIterator[Opened]:
+        """Sends it, for an answer that goes on. Raises Interrupted, also while that is read."""
+        try:
+            async with self._connections().request(
+                request.method,
+                URL(self._target.url + request.target, encoded=True),
+                headers=self._target.headers_of(request),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=self._target.connect_timeout_s, sock_read=SILENCE_S
+                ),
+            ) as response:
+                yield Opened(response.status, response.headers, response.content.iter_any())
+        except _FAILURES as error:
+            raise Interrupted(_lost(error)) from None
+
+    def _connections(self) -> aiohttp.ClientSession:
+        if self._session is None:  # it can only be made where an event loop runs
+            self._session = _session_to(self._target)
+        return self._session
 
     def _sending_s(self, request: Request) -> float | None:
         size = len(request.body or b"")
@@ -71,6 +101,14 @@ class AwaitingHttp:
         """Closes the connections."""
         if self._session is not None:
             await self._session.close()
+
+
+def _lost(error: Exception) -> Lost:
+    if isinstance(error, _Broken):
+        return lost(error.cause, sent=True, final=False)
+    if isinstance(error, aiohttp.ClientError | TimeoutError):
+        return lost(error, sent=not isinstance(error, _UNSENT), final=False)
+    return lost(error, sent=False, final=True)  # such as a line break in a header
 
 
 def _session_to(target: Target) -> aiohttp.ClientSession:

@@ -24,6 +24,8 @@ from tether.client.models import (
 )
 from tether.client.sessions import SessionCalls
 from tether.client.stamps import Stamps
+from tether.client.streaming import Subscription
+from tether.client.sync_stream import Stream
 from tether.derived import ChargerState, Session, VehicleState
 
 T = TypeVar("T")
@@ -56,7 +58,7 @@ class Client:
     ) -> None:
         self._target = target(url, api_key, timeout)
         self._http = BlockingHttp(self._target)
-        patience = Patience(retries)
+        self._patience = patience = Patience(retries)
         self.chargers = Chargers(self, EntityCalls(Charger, ChargerState, patience))
         self.vehicles = Vehicles(self, EntityCalls(Vehicle, VehicleState, patience))
         self.events = Events(self, patience)
@@ -79,6 +81,26 @@ class Client:
     def close(self) -> None:
         """Closes the connections."""
         self._http.close()
+
+    def stream(
+        self,
+        cursor: str | None = None,
+        *,
+        type: str | None = None,
+        charger_id: str | None = None,
+        vehicle_id: str | None = None,
+    ) -> Stream:
+        """Events as they are committed, and the states to which they lead.
+
+        From now on, behind a `cursor` that a stream had, or with "start" from the first event on.
+        Never ends by itself, not by an outage either: it connects again and goes on, without a gap.
+        In a `with` statement it is connected when that begins: what you ask for then, such as the
+        states of all vehicles, lacks nothing that the stream will not bring.
+        """
+        wanted = Subscription(
+            cursor, self._patience, type=type, chargerId=charger_id, vehicleId=vehicle_id
+        )
+        return Stream(self._http, wanted)
 
     def run(self, script: Script[T]) -> T:
         """Does what a script of the SDK says. Not for users."""

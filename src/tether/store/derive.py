@@ -133,6 +133,10 @@ class Deriver:
             self._waiting.pop(partner, None)
         return waiting
 
+    def progress(self, partner: int) -> asyncio.Event:
+        """Is set when more is derived here; another node may derive it without that."""
+        return self._progress[partner]
+
     async def close(self) -> None:
         """Stops where it stands; nothing is lost by that."""
         for task in list(self._tasks.values()):

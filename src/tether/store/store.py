@@ -12,6 +12,7 @@ from tether.model import Charger, Entity, Vehicle, to_json
 from tether.store import queries
 from tether.store.derive import Deriver
 from tether.store.engine import Engine, Row
+from tether.store.feed import Feed
 from tether.store.intake import Intake
 from tether.store.queries import EventFilter, Table
 from tether.store.rebuild import Rebuilder
@@ -71,9 +72,11 @@ class Store:
         )  # fmt: skip
         self.rebuilder = Rebuilder(engine, self.deriver)
         self.sessions = Sessions(engine, self.deriver)
+        self.feed = Feed(engine, self.deriver, self.sessions)
 
     async def close(self) -> None:
         """Finishes the writes under way and lets go of the database."""
+        self.feed.close()
         await self.intake.drain()
         await self.deriver.close()
         await self._engine.close()

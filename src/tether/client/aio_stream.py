@@ -1,0 +1,80 @@
+"""The stream, for asyncio."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from tether.client.exchange import Answer
+from tether.client.streaming import Interrupted, Message, Subscription
+
+if TYPE_CHECKING:
+    from tether.client.awaiting_http import AwaitingHttp
+
+
+class AsyncStream(AsyncIterator[Message]):
+    """An endless iterator of events and states. `cursor` is the place after the last one it gave.
+
+    Waiting for the next one may be cancelled: nothing is lost by that.
+    """
+
+    def __init__(self, http: "AwaitingHttp", wanted: Subscription) -> None:
+        self._http = http
+        self._wanted = wanted
+        self._messages: AsyncGenerator[Message | None] | None = None
+
+    @property
+    def cursor(self) -> str | None:
+        """The place after the last message, for `stream`; None before it is connected."""
+        return self._wanted.cursor
+
+    async def __aenter__(self) -> "AsyncStream":
+        await self._next()  # the first thing that the server sends is the place
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def __anext__(self) -> Message:
+        while True:
+            message = await self._next()
+            if message is not None:
+                return message
+
+    async def close(self) -> None:
+        """Closes the connection; to go on reading makes a new one."""
+        if self._messages is not None:
+            await self._messages.aclose()
+            self._messages = None
+
+    async def _next(self) -> Message | None:
+        if self._messages is None:
+            self._messages = self._run()
+        try:
+            return await anext(self._messages)
+        except BaseException:  # the connection is gone, but not the place
+            self._messages = None
+            raise
+
+    async def _run(self) -> AsyncGenerator[Message | None]:
+        wanted = self._wanted
+        while True:
+            try:
+                async with self._http.open(wanted.request()) as opened:
+                    if opened.status == 200:
+                        wanted.check(opened.status, opened.headers)
+                        async for data in opened.body:
+                            for message in wanted.received(data):
+                                yield message
+                        seconds = wanted.ended()
+                    else:
+                        body = b"".join([data async for data in opened.body])
+                        seconds = wanted.refused(Answer(opened.status, opened.headers, body))
+            except Interrupted as error:
+                seconds = wanted.interrupted(error.lost)
+            await asyncio.sleep(seconds)

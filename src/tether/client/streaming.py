@@ -1,0 +1,161 @@
+"""The stream of events and states: where a consumer is, and what the bytes of the answer mean.
+
+Without input and output, as the scripts are; the two clients read the bytes and wait.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from tether.client.errors import RateLimited, TetherError, Unavailable, UnexpectedAnswer
+from tether.client.exchange import (
+    AGAIN_LATER,
+    Answer,
+    Lost,
+    Patience,
+    Request,
+    error_of,
+    log,
+    with_query,
+)
+from tether.client.models import Event
+from tether.derived import VehicleState
+
+SILENCE_S = 40.0  # more than two heartbeats of the server
+LONGEST_LINE = 1024 * 1024
+_QUIET_FAILURES = 3
+_END_OF_LINE = re.compile(rb"\r\n|\n|\r(?!\Z)")  # the last \r may be half an end
+
+Message = Event | VehicleState
+
+
+class Interrupted(Exception):
+    """The answer broke off, or there was none."""
+
+    def __init__(self, lost: Lost) -> None:
+        self.lost = lost
+
+
+class Subscription:
+    """What is asked for, and the place behind the last message that was given."""
+
+    def __init__(self, cursor: str | None, patience: Patience, **filters: str | None) -> None:
+        self._begin = cursor
+        self._filters = filters
+        self._patience = patience
+        self._failures = 0
+        self._request = Request("GET", "/stream")
+        self._parser = _Parser()
+        self.cursor: str | None = None
+
+    def request(self) -> Request:
+        """What to ask the server now."""
+        begin = self._begin if self.cursor is None else None
+        headers = {"Accept": "text/event-stream"}
+        if self.cursor is not None:
+            headers["Last-Event-ID"] = self.cursor
+        self._request = Request(
+            "GET", with_query("/stream", cursor=begin, **self._filters), headers=headers
+        )
+        self._parser = _Parser()
+        return self._request
+
+    def check(self, status: int, headers: Mapping[str, str]) -> None:
+        """Raises UnexpectedAnswer if this is no stream of ours."""
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "text/event-stream":
+            raise self._unexpected(f"it is of the type {kind or 'none'}", status)
+
+    def received(self, data: bytes) -> Iterator[Message | None]:
+        """The messages in these bytes; None where there is only a new place."""
+        for name, last_id, text in self._parser.feed(data):
+            message = self._message(name, text) if text else None
+            if last_id is not None:
+                self.cursor = last_id
+            self._failures = 0
+            if message is not None or not text:
+                yield message
+        if self._parser.is_too_long():
+            raise self._unexpected("a line has no end", 200)
+
+    def refused(self, answer: Answer) -> float:
+        """The seconds to wait after this answer. Raises what it means if waiting does not help."""
+        error = error_of(answer, self._request)
+        if answer.status not in AGAIN_LATER:
+            raise error
+        return self._pause(error)
+
+    def interrupted(self, lost: Lost) -> float:
+        """The seconds to wait before connecting again. Raises Unavailable if that is no use."""
+        error = error_of(lost, self._request)
+        if lost.final:
+            raise error
+        return self._pause(error)
+
+    def ended(self) -> float:
+        """The seconds to wait after the server ended the stream decently."""
+        return self.interrupted(Lost("The server ended the stream."))
+
+    def _pause(self, error: TetherError) -> float:
+        assert isinstance(error, RateLimited | Unavailable)
+        self._failures += 1
+        seconds = self._patience.backoff(self._failures, error.retry_after)
+        tell = log.warning if self._failures == _QUIET_FAILURES else log.info
+        tell("The stream is interrupted: %s; again in %.2f s", error, seconds)
+        return seconds
+
+    def _message(self, name: str, text: bytes) -> Message | None:
+        try:
+            if name == "event":
+                return msgspec.json.decode(text, type=Event)
+            if name == "state":
+                return msgspec.json.decode(text, type=VehicleState)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._unexpected(str(error), 200) from None
+        return None  # of a later version
+
+    def _unexpected(self, why: str, status: int) -> UnexpectedAnswer:
+        return UnexpectedAnswer(
+            f"The answer to GET /stream is not one of this API: {why}.",
+            status=status,
+            request_id=self._request.id,
+        )
+
+
+class _Parser:
+    """Server-Sent Events, as the HTML standard reads them."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._name = ""
+        self._id: str | None = None
+        self._data: list[bytes] = []
+        self._fields = 0
+
+    def feed(self, data: bytes) -> Iterator[tuple[str, str | None, bytes]]:
+        """Of each block that is whole now: its name, the newest id, its data."""
+        *lines, self._rest = _END_OF_LINE.split(self._rest + data)
+        for line in lines:
+            if line:
+                self._take(line)
+            elif self._fields:
+                yield self._name, self._id, b"\n".join(self._data)
+                self._name, self._data, self._fields = "", [], 0
+
+    def is_too_long(self) -> bool:
+        """Whether a line is longer than any of ours."""
+        return len(self._rest) > LONGEST_LINE
+
+    def _take(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"event":
+            self._name = value.decode(errors="replace")
+        elif name == b"data":
+            self._data.append(value)
+        elif name == b"id" and b"\0" not in value:
+            self._id = value.decode(errors="replace")
+        else:  # a comment, or what concerns browsers
+            return
+        self._fields += 1

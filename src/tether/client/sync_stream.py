@@ -1,0 +1,76 @@
+"""The stream, for the blocking client."""
+
+import time
+from collections.abc import Generator, Iterator
+from types import TracebackType
+
+from tether.client.blocking_http import BlockingHttp
+from tether.client.exchange import Answer
+from tether.client.streaming import Interrupted, Message, Subscription
+
+
+class Stream(Iterator[Message]):
+    """An endless iterator of events and states. `cursor` is the place after the last one it gave.
+
+    Raises what makes waiting useless, such as Forbidden for a key that works no more.
+    """
+
+    def __init__(self, http: BlockingHttp, wanted: Subscription) -> None:
+        self._http = http
+        self._wanted = wanted
+        self._messages: Generator[Message | None] | None = None
+
+    @property
+    def cursor(self) -> str | None:
+        """The place after the last message, for `stream`; None before it is connected."""
+        return self._wanted.cursor
+
+    def __enter__(self) -> "Stream":
+        self._next()  # the first thing that the server sends is the place
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __next__(self) -> Message:
+        while True:
+            message = self._next()
+            if message is not None:
+                return message
+
+    def close(self) -> None:
+        """Closes the connection; to go on reading makes a new one."""
+        if self._messages is not None:
+            self._messages.close()
+            self._messages = None
+
+    def _next(self) -> Message | None:
+        if self._messages is None:
+            self._messages = self._run()
+        try:
+            return next(self._messages)
+        except BaseException:  # the connection is gone, but not the place
+            self._messages = None
+            raise
+
+    def _run(self) -> Generator[Message | None]:
+        wanted = self._wanted
+        while True:
+            try:
+                with self._http.open(wanted.request()) as opened:
+                    if opened.status == 200:
+                        wanted.check(opened.status, opened.headers)
+                        for data in opened.body:
+                            yield from wanted.received(data)
+                        seconds = wanted.ended()
+                    else:
+                        body = b"".join(opened.body)
+                        seconds = wanted.refused(Answer(opened.status, opened.headers, body))
+            except Interrupted as error:
+                seconds = wanted.interrupted(error.lost)
+            time.sleep(seconds)
