@@ -117,3 +117,40 @@ class ChargerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     last_event: Event | None = None
     last_event_age: Decimal | None = None
     as_of: str
+
+
+class UnknownCapacity(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"
+):
+    """How many plugged-in vehicles the figures of a `Capacity` lack something of, by what is not
+    known: how full they are, what they take or give while a charge runs, a charge power that both
+    the vehicle and the charger support, a discharge power.
+    """
+
+    state_of_charge: int
+    charge_power: int
+    common_charge_power: int
+    common_discharge_power: int
+
+
+class Capacity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """What the plugged-in vehicles take, give and store at the moment `as_of`, and how much more
+    they could; of all chargers that were asked for, or of the one that `charger_id` names.
+
+    Powers in kW, energies in kWh. `charge_power` is what vehicles take and `discharge_power` what
+    others give, never set off against each other; `charge_power_available` could be taken and
+    `discharge_power_available` given beside that.
+    """
+
+    as_of: str
+    charger_id: str | None = None
+    chargers_occupied: int
+    vehicles_plugged_in: int
+    vehicles_charging: int
+    charge_power: Decimal
+    charge_power_available: Decimal
+    discharge_power: Decimal
+    discharge_power_available: Decimal
+    energy_stored: Decimal
+    energy_room: Decimal
+    unknown: UnknownCapacity

@@ -16,7 +16,8 @@ from tether.cli import cli
 
 CLI = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 PARTNER_COMMANDS = (
-    "chargers", "vehicles", "events", "state", "sessions", "watch", "import", "export", "simulate",
+    "chargers", "vehicles", "events", "state", "sessions", "capacity", "watch", "import", "export",
+    "simulate",
 )  # fmt: skip
 
 

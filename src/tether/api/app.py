@@ -11,6 +11,7 @@ from falcon.constants import HTTP_METHODS
 
 from tether.api import errors
 from tether.api.bulk import BulkResource
+from tether.api.capacity import CapacityResource
 from tether.api.entities import EntityListResource, EntityResource
 from tether.api.events import EventListResource, EventResource
 from tether.api.middleware import Gate, Observer, open_paths
@@ -62,6 +63,7 @@ def routes(parts: Parts) -> dict[str, object]:
         "/sessions": SessionListResource(parts.store),
         "/sessions/{id}": SessionResource(parts.store),
         "/stream": StreamResource(parts.store, parts.keys, parts.metrics, parts.now_ms),
+        "/capacity": CapacityResource(parts.store, parts.now_ms),
     }
 
 

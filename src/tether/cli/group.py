@@ -9,8 +9,8 @@ SECTIONS = {
     "Server": ("serve", "demo", "migrate", "check", "rebuild", "backup"),
     "Keys and partners": ("keys", "partners"),
     "Your data": (
-        "chargers", "vehicles", "events", "state", "sessions", "watch", "import", "export",
-        "simulate", "replay",
+        "chargers", "vehicles", "events", "state", "sessions", "capacity", "watch", "import",
+        "export", "simulate", "replay",
     ),
 }  # fmt: skip
 """Each command is in the module of its name, or in the one that _MODULES says."""

@@ -23,18 +23,21 @@ from tether.client.outbox import Outbox
 from tether.client.outbox_file import RefusedEvent
 from tether.client.sync import Client
 from tether.derived import (
+    Capacity,
     ChargePeriod,
     ChargerState,
     EnergySource,
     Flag,
     Session,
     SessionStatus,
+    UnknownCapacity,
     VehicleState,
 )
 
 __all__ = [
     "AsyncClient",
     "BulkResult",
+    "Capacity",
     "ChargePeriod",
     "Charger",
     "ChargerState",
@@ -59,6 +62,7 @@ __all__ = [
     "TooLarge",
     "Unavailable",
     "UnexpectedAnswer",
+    "UnknownCapacity",
     "Vehicle",
     "VehicleState",
 ]

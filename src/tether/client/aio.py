@@ -8,6 +8,7 @@ from typing import Generic, Literal, TypeVar, Unpack
 
 from tether import model
 from tether.client.aio_stream import AsyncStream
+from tether.client.capacity import Box, CapacityCalls
 from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls, Pages
 from tether.client.events import BulkResult, EventCalls
@@ -25,7 +26,7 @@ from tether.client.models import (
 from tether.client.sessions import SessionCalls
 from tether.client.stamps import Stamps
 from tether.client.streaming import Subscription
-from tether.derived import ChargerState, Session, VehicleState
+from tether.derived import Capacity, ChargerState, Session, VehicleState
 
 T = TypeVar("T")
 E = TypeVar("E", Charger, Vehicle)
@@ -41,6 +42,7 @@ class AsyncClient:
     vehicles: "AsyncVehicles"
     events: "AsyncEvents"
     sessions: "AsyncSessions"
+    capacity: "AsyncCapacities"
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class AsyncClient:
         self.vehicles = AsyncVehicles(self, EntityCalls(Vehicle, VehicleState, patience))
         self.events = AsyncEvents(self, patience)
         self.sessions = AsyncSessions(self, patience)
+        self.capacity = AsyncCapacities(self, CapacityCalls(patience))
 
     def __repr__(self) -> str:
         return f"AsyncClient({shown_url(self._target.url)!r})"
@@ -274,6 +277,47 @@ class AsyncSessions:
         """See `Sessions.changes`."""
         follower = self._calls.changes(cursor, updated_from, poll_s)
         return AsyncFollowing(self._client, follower, stop or asyncio.Event())
+
+
+class AsyncCapacities:
+    """How much power and energy the partner's plugged-in vehicles could move."""
+
+    def __init__(self, client: AsyncClient, calls: CapacityCalls) -> None:
+        self._client = client
+        self._calls = calls
+
+    async def get(
+        self,
+        *,
+        at: Instant | None = None,
+        charger_id: str | None = None,
+        bbox: Box | None = None,
+    ) -> Capacity:
+        """See `Capacities.get`."""
+        return await self._client.run(self._calls.get(at, charger_id, bbox))
+
+    def by_charger(
+        self,
+        *,
+        at: Instant | None = None,
+        charger_id: str | None = None,
+        bbox: Box | None = None,
+        page_size: int = 100,
+    ) -> AsyncIterator[Capacity]:
+        """See `Capacities.by_charger`."""
+        return self._client.iterate(self._calls.pages(at, charger_id, bbox, page_size))
+
+    async def series(
+        self,
+        *,
+        from_: Instant,
+        to: Instant | None = None,
+        step: int,
+        charger_id: str | None = None,
+        bbox: Box | None = None,
+    ) -> list[Capacity]:
+        """See `Capacities.series`."""
+        return await self._client.run(self._calls.series(from_, to, step, charger_id, bbox))
 
 
 class AsyncFollowing(AsyncIterator[F], Generic[F]):

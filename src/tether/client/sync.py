@@ -8,6 +8,7 @@ from typing import Generic, Literal, TypeVar, Unpack
 
 from tether import model
 from tether.client.blocking_http import BlockingHttp
+from tether.client.capacity import Box, CapacityCalls
 from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls, Pages
 from tether.client.events import BulkResult, EventCalls
@@ -26,7 +27,7 @@ from tether.client.sessions import SessionCalls
 from tether.client.stamps import Stamps
 from tether.client.streaming import Subscription
 from tether.client.sync_stream import Stream
-from tether.derived import ChargerState, Session, VehicleState
+from tether.derived import Capacity, ChargerState, Session, VehicleState
 
 T = TypeVar("T")
 E = TypeVar("E", Charger, Vehicle)
@@ -47,6 +48,7 @@ class Client:
     vehicles: "Vehicles"
     events: "Events"
     sessions: "Sessions"
+    capacity: "Capacities"
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class Client:
         self.vehicles = Vehicles(self, EntityCalls(Vehicle, VehicleState, patience))
         self.events = Events(self, patience)
         self.sessions = Sessions(self, patience)
+        self.capacity = Capacities(self, CapacityCalls(patience))
 
     def __repr__(self) -> str:
         return f"Client({shown_url(self._target.url)!r})"
@@ -317,6 +320,53 @@ class Sessions:
         """
         follower = self._calls.changes(cursor, updated_from, poll_s)
         return Following(self._client, follower, stop or threading.Event())
+
+
+class Capacities:
+    """How much power and energy the partner's plugged-in vehicles could move."""
+
+    def __init__(self, client: Client, calls: CapacityCalls) -> None:
+        self._client = client
+        self._calls = calls
+
+    def get(
+        self,
+        *,
+        at: Instant | None = None,
+        charger_id: str | None = None,
+        bbox: Box | None = None,
+    ) -> Capacity:
+        """What plugged-in vehicles take, give and store, and how much more they could.
+
+        Now, or `at` a past moment. Of all chargers, or of one, or of those in a box: `bbox` is
+        (min longitude, min latitude, max longitude, max latitude) in degrees. Raises Invalid.
+        """
+        return self._client.run(self._calls.get(at, charger_id, bbox))
+
+    def by_charger(
+        self,
+        *,
+        at: Instant | None = None,
+        charger_id: str | None = None,
+        bbox: Box | None = None,
+        page_size: int = 100,
+    ) -> Iterator[Capacity]:
+        """The same of each charger with a vehicle plugged in, in order of their ids."""
+        return self._client.iterate(self._calls.pages(at, charger_id, bbox, page_size))
+
+    def series(
+        self,
+        *,
+        from_: Instant,
+        to: Instant | None = None,
+        step: int,
+        charger_id: str | None = None,
+        bbox: Box | None = None,
+    ) -> list[Capacity]:
+        """The same at `from_`, every `step` seconds after that, and before `to`, which is now if
+        it is not given. At most 1,000 moments, none in the future. Raises Invalid.
+        """
+        return self._client.run(self._calls.series(from_, to, step, charger_id, bbox))
 
 
 class Following(Iterator[F], Generic[F]):

@@ -75,6 +75,11 @@ def entity_id(name: str, value: object) -> str:
     raise invalid(name, ENTITY_ID_RULE)
 
 
+def box_text(name: str, value: Any) -> str:
+    """A box of four numbers in the API's form. Raises Invalid."""
+    return ",".join(f"{number:f}" for number in _numbers(name, value))
+
+
 def _number(name: str, value: object) -> Decimal:
     number = _decimal(value)
     if number is None or not number.is_finite():

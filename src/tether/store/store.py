@@ -10,6 +10,7 @@ from tether.errors import Forbidden, NotFound, PreconditionFailed, SetupError
 from tether.keys import Key, Rate
 from tether.model import Charger, Entity, Vehicle, to_json
 from tether.store import queries
+from tether.store.capacity import Capacities
 from tether.store.derive import Deriver
 from tether.store.engine import Engine, Row
 from tether.store.feed import Feed
@@ -73,6 +74,7 @@ class Store:
         self.rebuilder = Rebuilder(engine, self.deriver)
         self.sessions = Sessions(engine, self.deriver)
         self.feed = Feed(engine, self.deriver, self.sessions)
+        self.capacities = Capacities(engine, self.deriver)
 
     async def close(self) -> None:
         """Finishes the writes under way and lets go of the database."""

@@ -1,0 +1,377 @@
+"""How much power and energy plugged-in vehicles could move: the rules of docs/capacity.md.
+
+Pure: it is given who was plugged in where and what was reported, and adds up. Instants are in ms
+since 1970, powers in kW, energies in kWh, states of charge in %.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from decimal import Decimal, localcontext
+from itertools import accumulate, groupby
+from operator import add, itemgetter, sub
+from typing import NamedTuple
+
+from tether.derived import Capacity, UnknownCapacity
+from tether.instants import format_instant
+from tether.model import Charger, Entity, Vehicle
+from tether.stays import EXACT, Stay
+
+_ZERO = Decimal(0)
+_FULL = Decimal(100)
+_first = itemgetter(0)
+
+
+class Powers(NamedTuple):
+    """What one side supports in one direction: discrete powers, or a range, or nothing."""
+
+    discrete: tuple[Decimal, ...] = ()
+    lowest: Decimal | None = None
+    highest: Decimal | None = None
+
+    @property
+    def most(self) -> Decimal:
+        """The highest of them; 0 if there are none."""
+        return max(self.discrete, default=self.highest) or _ZERO
+
+
+def charge_powers(entity: Entity) -> Powers:
+    """What it supports when the vehicle takes power."""
+    return Powers(entity.charge_powers, entity.charge_power_min, entity.charge_power_max)
+
+
+def discharge_powers(entity: Entity) -> Powers:
+    """What it supports when the vehicle gives power."""
+    return Powers(entity.discharge_powers, entity.discharge_power_min, entity.discharge_power_max)
+
+
+def common_power(one: Powers, other: Powers) -> Decimal | None:
+    """The highest power that both support: 0 if one supports none at all, None if no common one."""
+    if one.discrete:
+        if other.discrete:
+            return max(set(one.discrete).intersection(other.discrete), default=None)
+        one, other = other, one
+    if one.lowest is None or one.highest is None:
+        return _ZERO
+    if other.discrete:
+        inside = (power for power in other.discrete if one.lowest <= power <= one.highest)
+        return max(inside, default=None)
+    if other.lowest is None or other.highest is None:
+        return _ZERO
+    highest = min(one.highest, other.highest)
+    return highest if highest >= max(one.lowest, other.lowest) else None
+
+
+# At one charger -----------------------------------------------------------------------------------
+
+
+class Pair(NamedTuple):
+    """A vehicle and the charger at which it is plugged in: what they can do, whatever they do.
+
+    The highest powers of both are None where they have none in common.
+    """
+
+    capacity: Decimal
+    charge: Decimal | None
+    discharge: Decimal | None
+    charger_charge: Decimal
+    charger_discharge: Decimal
+
+
+def pair_of(charger: Charger, vehicle: Vehicle) -> Pair:
+    """What this vehicle and this charger can do together."""
+    into, out_of = charge_powers(charger), discharge_powers(charger)
+    return Pair(
+        vehicle.charge_capacity,
+        common_power(into, charge_powers(vehicle)),
+        common_power(out_of, discharge_powers(vehicle)),
+        into.most,
+        out_of.most,
+    )
+
+
+class Condition(NamedTuple):
+    """A plugged-in vehicle at a moment: whether a charge runs, its newest power, how full it is."""
+
+    charging: bool = False
+    power: Decimal | None = None
+    soc: Decimal | None = None
+
+
+class Figures(NamedTuple):
+    """What `Capacity` shows, as numbers that can be added up."""
+
+    chargers: int = 0
+    vehicles: int = 0
+    charging: int = 0
+    no_soc: int = 0
+    no_power: int = 0
+    no_common_charge: int = 0
+    no_common_discharge: int = 0
+    taken: Decimal = _ZERO
+    takeable: Decimal = _ZERO
+    given: Decimal = _ZERO
+    giveable: Decimal = _ZERO
+    stored: Decimal = _ZERO
+    room: Decimal = _ZERO
+
+
+_NOTHING = Figures()
+
+
+class _Direction:
+    """What flows in one direction at one charger, and how much more could."""
+
+    __slots__ = ("_more", "_reserved", "flows", "no_common")
+
+    def __init__(self) -> None:
+        self._reserved = self._more = self.flows = _ZERO
+        self.no_common = 0
+
+    def add(
+        self, most: Decimal | None, charger: Decimal, flow: Decimal | None, *, can_more: bool
+    ) -> None:
+        """One vehicle: its flow in this direction, None if that is not known."""
+        if most is None:
+            self.no_common += 1
+        if flow is None:  # it may be as much as it can be: so much must not be promised again
+            self._reserved += charger if most is None else most
+            return
+        self.flows += flow
+        if can_more and most is not None and most > flow:
+            self._more += most - flow
+
+    def more(self, charger: Decimal) -> Decimal:
+        """What could flow beside what does: never more than the charger has left."""
+        if not self._more:
+            return _ZERO
+        return max(_ZERO, min(self._more, charger - self.flows - self._reserved))
+
+
+def _at_charger(there: Collection[tuple[Pair, Condition]]) -> Figures:
+    """The figures of one charger with the vehicles that are plugged in at it."""
+    into, out_of = _Direction(), _Direction()
+    charging = no_soc = no_power = 0
+    stored = room = charger_charge = charger_discharge = _ZERO
+    for pair, (runs, power, soc) in there:
+        capacity, charge, discharge, charger_charge, charger_discharge = pair
+        charging += runs
+        taken: Decimal | None = _ZERO
+        given: Decimal | None = _ZERO
+        if runs and power is None:
+            no_power += 1
+            taken = given = None
+        elif runs and power is not None:
+            taken, given = (power, _ZERO) if power >= _ZERO else (_ZERO, -power)
+        if soc is None:
+            no_soc += 1
+        else:
+            energy = capacity * soc / _FULL
+            stored += energy
+            room += capacity - energy
+        into.add(charge, charger_charge, taken, can_more=soc is not None and soc < _FULL)
+        out_of.add(discharge, charger_discharge, given, can_more=bool(soc))
+    return Figures(
+        1 if there else 0, len(there), charging,
+        no_soc, no_power, into.no_common, out_of.no_common,
+        into.flows, into.more(charger_charge), out_of.flows, out_of.more(charger_discharge),
+        stored, room,
+    )  # fmt: skip
+
+
+# Over time ----------------------------------------------------------------------------------------
+
+
+class Reading(NamedTuple):
+    """What an event of a stay says, if it says it: how full, and the power if of this charger."""
+
+    at_ms: int
+    soc: Decimal | None = None
+    power: Decimal | None = None
+
+
+Course = list[tuple[int, Condition | None]]
+"""From which of some moments on, by place, a vehicle was how; None: it was not plugged in."""
+
+
+def condition_of(stay: Stay) -> Condition:
+    """How the vehicle of a stay that lasts is by the newest that is known."""
+    period = stay.charging
+    return Condition(period is not None, None if period is None else period.power, stay.soc)
+
+
+class Newest(NamedTuple):
+    """What a stay itself tells of the newest readings up to a moment.
+
+    Where it has only newer ones, `soc_since` and `power_since` say from which instant on there are
+    older ones among its events.
+    """
+
+    readings: list[Reading]
+    soc_since: int | None
+    power_since: int | None
+
+
+def newest_at(stay: Stay, at_ms: int) -> Newest:
+    """The newest readings up to this moment, at which the stay lasted."""
+    readings, soc_since, power_since = [], None, None
+    if stay.soc is not None:
+        if stay.soc_ms <= at_ms:
+            readings.append(Reading(stay.soc_ms, soc=stay.soc))
+        else:
+            soc_since = stay.start_ms
+    for period in stay.periods:
+        runs = period.start_ms <= at_ms and (period.stop_ms is None or at_ms < period.stop_ms)
+        if runs and period.power is not None and period.power_first_ms <= at_ms:
+            if period.power_ms <= at_ms:
+                readings.append(Reading(period.power_ms, power=period.power))
+            else:
+                power_since = period.power_first_ms
+    return Newest(readings, soc_since, power_since)
+
+
+def thinned(readings: Iterable[Reading], moments: range) -> list[Reading]:
+    """Of these, which are in order, the last of each kind up to each moment: no other counts."""
+    last: dict[tuple[int, str], Reading] = {}
+    for reading in readings:
+        place = _place(moments, reading.at_ms)
+        if reading.soc is not None:
+            last[place, "soc"] = Reading(reading.at_ms, soc=reading.soc)
+        if reading.power is not None:
+            last[place, "power"] = Reading(reading.at_ms, power=reading.power)
+    return list(last.values())
+
+
+def course_of(stay: Stay, readings: Iterable[Reading], moments: range) -> Course:
+    """How the vehicle of the stay was at these moments.
+
+    Of `readings` those of one kind and instant are in the order of their events. The stay and its
+    periods include the instant of their start and not that of their end.
+    """
+    first = _place(moments, stay.start_ms)
+    end = len(moments) if stay.end_ms is None else _place(moments, stay.end_ms)
+    if first >= end:
+        return []
+    found: dict[int, Condition | None] = {first: Condition()}
+    runs, power, soc = False, None, None
+    for at_ms, starts_or_reads, reading in _steps(stay, readings):
+        if reading is None:
+            runs, power = bool(starts_or_reads), None
+        else:
+            soc = soc if reading.soc is None else reading.soc
+            power = reading.power if runs and reading.power is not None else power
+        place = _place(moments, at_ms)
+        if place >= end:
+            break
+        found[place] = Condition(runs, power, soc)
+    if end < len(moments):
+        found[end] = None
+    return list(found.items())
+
+
+def _steps(stay: Stay, readings: Iterable[Reading]) -> list[tuple[int, int, Reading | None]]:
+    """What happened in the stay, in order: of one instant the end of a period, its start, the
+    readings.
+    """
+    steps: list[tuple[int, int, Reading | None]] = []
+    for period in stay.periods:
+        if period.stop_ms != period.start_ms:  # else it ran at no moment
+            steps.append((period.start_ms, 1, None))
+            if period.stop_ms is not None:
+                steps.append((period.stop_ms, 0, None))
+    steps += ((reading.at_ms, 2, reading) for reading in readings)
+    return sorted(steps, key=itemgetter(0, 1))
+
+
+def _place(moments: range, at_ms: int) -> int:
+    """The place of the first moment that is not before the instant; their number if all are."""
+    return min(max(0, -((moments.start - at_ms) // moments.step)), len(moments))
+
+
+class Totals:
+    """The sums over chargers at each of some moments.
+
+    What is kept is by how much they change from one moment to the next, so that the work grows
+    with what happened and not with the number of moments.
+    """
+
+    def __init__(self, moments: range) -> None:
+        self._changes: list[Figures] = [_NOTHING] * len(moments)
+
+    def add(self, there: Sequence[tuple[Pair, Course]]) -> None:
+        """A charger: every vehicle that was plugged in at it, with its course."""
+        changes = [
+            (place, number, condition)
+            for number, (_, course) in enumerate(there)
+            for place, condition in course
+        ]
+        now: dict[int, Condition] = {}
+        before = _NOTHING
+        with localcontext(EXACT):
+            for place, changed in groupby(sorted(changes, key=_first), key=_first):
+                for _, number, condition in changed:
+                    if condition is None:
+                        del now[number]
+                    else:
+                        now[number] = condition
+                after = _at_charger([(there[n][0], condition) for n, condition in now.items()])
+                change = after if before is _NOTHING else map(sub, after, before)
+                self._changes[place] = Figures._make(map(add, self._changes[place], change))
+                before = after
+
+    def figures(self) -> list[Figures]:
+        """The sums at each moment."""
+        with localcontext(EXACT):
+            sums = accumulate(self._changes, lambda one, two: Figures._make(map(add, one, two)))
+            return list(sums)
+
+
+# What is shown ------------------------------------------------------------------------------------
+
+
+class Box(NamedTuple):
+    """An area in degrees, its edges included; one whose west is beyond its east crosses the
+    antimeridian (RFC 7946, 5.2).
+    """
+
+    west: Decimal
+    south: Decimal
+    east: Decimal
+    north: Decimal
+
+    def has(self, charger: Charger) -> bool:
+        """Whether the charger stands there; one without a position stands nowhere."""
+        if charger.latitude is None or charger.longitude is None:
+            return False
+        if not self.south <= charger.latitude <= self.north:
+            return False
+        if self.west <= self.east:
+            return self.west <= charger.longitude <= self.east
+        return charger.longitude >= self.west or charger.longitude <= self.east
+
+
+def capacity_of(figures: Figures, at_ms: int, charger_id: str | None = None) -> Capacity:
+    """The figures as partners are shown them."""
+    return Capacity(
+        as_of=format_instant(at_ms),
+        charger_id=charger_id,
+        chargers_occupied=figures.chargers,
+        vehicles_plugged_in=figures.vehicles,
+        vehicles_charging=figures.charging,
+        charge_power=_plain(figures.taken),
+        charge_power_available=_plain(figures.takeable),
+        discharge_power=_plain(figures.given),
+        discharge_power_available=_plain(figures.giveable),
+        energy_stored=_plain(figures.stored),
+        energy_room=_plain(figures.room),
+        unknown=UnknownCapacity(
+            state_of_charge=figures.no_soc,
+            charge_power=figures.no_power,
+            common_charge_power=figures.no_common_charge,
+            common_discharge_power=figures.no_common_discharge,
+        ),
+    )
+
+
+def _plain(value: Decimal) -> Decimal:
+    """The same number without zeros at its end: sums have those of whatever was added."""
+    short = value.normalize(EXACT)
+    return short.quantize(Decimal(1), context=EXACT) if short == short.to_integral() else short

@@ -1,0 +1,334 @@
+"""What is read to say how much power and energy plugged-in vehicles could move.
+
+Chargers come in the order of their ids, a page at a time, so that neither memory nor the pauses of
+the event loop grow with the fleet. What is read depends on what was plugged in, not on how much
+there is: see the indexes in migrations/0002.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from functools import lru_cache
+from heapq import merge
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import NamedTuple
+
+import msgspec
+
+from tether.capacity import (
+    Box,
+    Course,
+    Figures,
+    Pair,
+    Reading,
+    Totals,
+    condition_of,
+    course_of,
+    newest_at,
+    pair_of,
+    thinned,
+)
+from tether.model import Charger, Event, Vehicle, from_json
+from tether.stays import Fact, Stay, fact_of
+from tether.store import capacity_queries as queries
+from tether.store.changes import numbered
+from tether.store.derive import Deriver
+from tether.store.engine import Engine, Row
+
+PAGE = 250  # stays that are read at once
+KEYS = 1000  # keys of stays
+STAYS = 100  # whose events are read at once
+CHARGERS = 50  # of which the stays of a window of time are looked up at once
+READINGS = 5000  # events
+LONGEST_SPAN = 48  # bits of ms: some thousand years
+
+_LAST = "\x7f"  # behind every id
+_FIRST_MS = -(2**62)
+
+
+class Chargers(NamedTuple):
+    """Which chargers are asked for: the ids from `first` to `last`, and of these those in a box."""
+
+    first: str = ""
+    last: str = _LAST
+    box: Box | None = None
+
+    def after(self, charger_id: str) -> "Chargers":
+        """Those of them that follow this one; no id has anything smaller than a blank."""
+        return self._replace(first=max(self.first, charger_id + " "))
+
+
+class Key(NamedTuple):
+    """What tells a stay from all others, and orders them by charger."""
+
+    charger_id: str
+    vehicle_id: str
+    start_ms: int
+    start_rank: int
+
+
+class Wanted(NamedTuple):
+    """Which events of the stay at this place of a page are wanted."""
+
+    place: int
+    vehicle_id: str
+    charger_id: str
+    from_ms: int
+    until_ms: int
+
+
+class Found(NamedTuple):
+    """A vehicle that was plugged in at a charger, and how it was at the moments in question."""
+
+    charger_id: str
+    charger: str
+    vehicle: str
+    course: Course
+
+
+Occupied = tuple[str, list[tuple[Pair, Course]]]
+_stays = msgspec.json.Decoder(Stay)
+
+
+class Capacities:
+    """What could be moved. Every method raises Unavailable as the store's do."""
+
+    def __init__(self, engine: Engine, deriver: Deriver) -> None:
+        self._engine = engine
+        self._deriver = deriver
+
+    async def totals(
+        self, partner: int, chargers: Chargers, moments: range | None
+    ) -> list[Figures]:
+        """The sums over these chargers, at each of the moments or by the newest that is known."""
+        await self._deriver.catch_up(partner)
+        totals = Totals(moments or range(1))
+        async for _, there in self._occupied(partner, chargers, moments):
+            totals.add(there)
+        return totals.figures()
+
+    async def by_charger(
+        self, partner: int, chargers: Chargers, moments: range | None, limit: int
+    ) -> list[tuple[str, Figures]]:
+        """The figures of each of the first `limit` of these chargers with a vehicle plugged in.
+
+        At one moment, or by the newest that is known.
+        """
+        await self._deriver.catch_up(partner)
+        found: list[tuple[str, Figures]] = []
+        async for charger_id, there in self._occupied(partner, chargers, moments):
+            totals = Totals(moments or range(1))
+            totals.add(there)
+            found.append((charger_id, totals.figures()[0]))
+            if len(found) == limit:
+                break
+        return found
+
+    async def _occupied(
+        self, partner: int, chargers: Chargers, moments: range | None
+    ) -> AsyncIterator[Occupied]:
+        """The chargers at which vehicles were plugged in, with these."""
+        pages = self._now if moments is None else self._past
+        charger_id, suits, there = None, True, list[tuple[Pair, Course]]()
+        async for page in pages(partner, chargers, moments or range(1)):
+            for found in page:
+                if found.charger_id != charger_id:
+                    if charger_id is not None and there:
+                        yield charger_id, there
+                    charger_id, there = found.charger_id, []
+                    if chargers.box is not None:
+                        suits = chargers.box.has(from_json(Charger, found.charger))
+                if suits:
+                    there.append((_pair(found.charger, found.vehicle), found.course))
+            await asyncio.sleep(0)  # others are served between two pages
+        if charger_id is not None and there:
+            yield charger_id, there
+
+    # Now ------------------------------------------------------------------------------------------
+
+    async def _now(self, partner: int, chargers: Chargers, _: range) -> AsyncIterator[list[Found]]:
+        place: tuple[object, ...] = (chargers.first, _FIRST_MS, "")
+        rows: list[Row] = [()] * PAGE
+        while len(rows) == PAGE:
+            rows = await self._engine.scan(queries.ACTIVE, partner, *place, chargers.last, PAGE)
+            yield [
+                Found(charger_id, charger, vehicle, [(0, condition_of(_stays.decode(body)))])
+                for charger_id, _, _, body, vehicle, charger in rows
+                if vehicle and charger  # else the partner is being deleted
+            ]
+            place = tuple(rows[-1][:3]) if rows else ()
+
+    # At past moments ------------------------------------------------------------------------------
+
+    async def _past(
+        self, partner: int, chargers: Chargers, moments: range
+    ) -> AsyncIterator[list[Found]]:
+        async for keys in self._keys(partner, chargers, moments):
+            wanted = numbered((place, *key) for place, key in enumerate(keys))
+            rows = await self._engine.scan(queries.STAYS, partner, wanted)
+            rows = sorted((row for row in rows if row[2] and row[3]), key=itemgetter(0))
+            stays = [_stays.decode(row[1]) for row in rows]
+            readings = await self._readings(partner, stays, moments)
+            yield [
+                Found(stay.charger_id, charger, vehicle, course)
+                for stay, (*_, vehicle, charger), known in zip(stays, rows, readings, strict=True)
+                if (course := course_of(stay, known, moments))
+            ]
+
+    async def _keys(
+        self, partner: int, chargers: Chargers, moments: range
+    ) -> AsyncIterator[list[Key]]:
+        """Those of all stays that lasted at one of the moments, and a few more, by charger."""
+        runs = [run async for run in self._lasted(partner, chargers, moments[0])]
+        # A stay that ended in between is in two of them.
+        lasted = (key for key, _ in groupby(merge(*runs)))
+        if len(moments) == 1:
+            while keys := list(islice(lasted, PAGE)):
+                yield keys
+            return
+        ids: list[str] = []
+        first, waiting = chargers.first, next(lasted, None)
+        while len(ids) in (0, CHARGERS):
+            rows = await self._engine.scan(
+                queries.CHARGERS, partner, first, chargers.last, CHARGERS
+            )
+            ids = [charger_id for (charger_id,) in rows]
+            if not ids:
+                return
+            keys = await self._started(partner, ids, moments)
+            while waiting is not None and waiting.charger_id <= ids[-1]:
+                keys.append(waiting)
+                waiting = next(lasted, None)
+            keys.sort()
+            for start in range(0, len(keys), PAGE):
+                yield keys[start : start + PAGE]
+            first = ids[-1] + " "
+
+    async def _lasted(
+        self, partner: int, chargers: Chargers, at_ms: int
+    ) -> AsyncIterator[list[Key]]:
+        """The keys of all stays that lasted at the moment, in runs that are each in order."""
+        bounds = (at_ms, chargers.first, chargers.last)
+        async for run in self._run(queries.BEGUN, partner, _FIRST_MS, *bounds):
+            yield run
+        spans = numbered((span, at_ms - (1 << span)) for span in range(1, LONGEST_SPAN))
+        for (span,) in await self._engine.scan(queries.SPANS, partner, spans, at_ms):
+            after_ms = at_ms - (1 << span)
+            async for run in self._run(queries.ENDED, partner, after_ms, *bounds, span):
+                yield run
+
+    async def _run(
+        self, sql: str, partner: int, after_ms: int, *parameters: object
+    ) -> AsyncIterator[list[Key]]:
+        place: tuple[object, ...] = (after_ms, "\x7f")
+        rows: list[Row] = [()] * KEYS
+        while len(rows) == KEYS:
+            rows = await self._engine.scan(sql, partner, *place, *parameters, KEYS)
+            yield sorted(Key(*row[2:]) for row in rows)
+            place = tuple(rows[-1][:2]) if rows else ()
+
+    async def _started(self, partner: int, ids: Sequence[str], moments: range) -> list[Key]:
+        rows = await self._engine.scan(
+            queries.STARTED, partner, numbered([id] for id in ids), moments[0], moments[-1]
+        )
+        return [Key(*row) for row in rows]
+
+    # What was read of them ------------------------------------------------------------------------
+
+    async def _readings(
+        self, partner: int, stays: Sequence[Stay], moments: range
+    ) -> list[list[Reading]]:
+        """Of each stay what tells how it was at the moments."""
+        first_ms, last_ms = moments[0], moments[-1]
+        readings: list[list[Reading]] = [[] for _ in stays]
+        socs, powers, events = [], [], []
+        for place, stay in enumerate(stays):
+            if stay.start_ms <= first_ms:
+                newest = newest_at(stay, first_ms)
+                readings[place] += newest.readings
+                if newest.soc_since is not None:
+                    socs.append(_wanted(stays, place, newest.soc_since, first_ms))
+                if newest.power_since is not None:
+                    powers.append(_wanted(stays, place, newest.power_since, first_ms))
+            from_ms, until_ms = max(stay.start_ms, first_ms + 1), min(last_ms, stay.last.at_ms)
+            if from_ms <= until_ms:
+                events.append(_wanted(stays, place, from_ms, until_ms))
+        for sql, wanted in ((queries.SOC_AT, socs), (queries.POWER_AT, powers)):
+            rows = await self._engine.scan(sql, partner, numbered(wanted)) if wanted else []
+            instants = ((place, at_ms) for place, at_ms in rows if at_ms is not None)
+            events += (_wanted(stays, place, at_ms, at_ms) for place, at_ms in instants)
+        for start in range(0, len(events), STAYS):
+            async for place, facts in self._events(partner, events[start : start + STAYS]):
+                readings[place] += thinned(_readings_of(stays[place], facts), moments)
+        return readings
+
+    async def _events(
+        self, partner: int, wanted: Sequence[Wanted]
+    ) -> AsyncIterator[tuple[int, list[Fact]]]:
+        """The places and facts of these stays; those of one stay in portions if they are many."""
+        rows = await self._engine.scan(queries.READINGS, partner, numbered(wanted), READINGS)
+        if len(rows) < READINGS:
+            for place, some in _by_place(rows):
+                yield place, some
+        else:
+            for one in wanted:
+                async for some in self._events_of(partner, one):
+                    yield one.place, some
+
+    async def _events_of(self, partner: int, wanted: Wanted) -> AsyncIterator[list[Fact]]:
+        from_ms, limit, more = wanted.from_ms, READINGS, True
+        while more:
+            rows = await self._engine.scan(
+                queries.READINGS_OF, partner, wanted.vehicle_id, from_ms, wanted.until_ms, limit
+            )
+            more = len(rows) == limit
+            # Of the last instant there may be more: it is read again, from its beginning.
+            again_ms = rows[-1][1] if more else None
+            yield [_fact(row) for row in rows if row[1] != again_ms]
+            limit = 2 * limit if again_ms == from_ms else READINGS
+            from_ms = again_ms or from_ms
+
+
+def _wanted(stays: Sequence[Stay], place: int, from_ms: int, until_ms: int) -> Wanted:
+    stay = stays[place]
+    return Wanted(place, stay.vehicle_id, stay.charger_id, from_ms, until_ms)
+
+
+def _by_place(rows: Iterable[Row]) -> Iterable[tuple[int, list[Fact]]]:
+    facts: defaultdict[int, list[Fact]] = defaultdict(list)
+    for place, *row in rows:
+        facts[place].append(_fact(row))
+    return facts.items()
+
+
+def _readings_of(stay: Stay, facts: Iterable[Fact]) -> Iterator[Reading]:
+    """What these say of the stay; powers only if they are those at its charger."""
+    begin = (stay.start_ms, stay.start_rank, stay.charger_id)
+    for place, event in sorted(facts):
+        if place[:3] >= begin:
+            power = event.charge_power if place.charger_id == stay.charger_id else None
+            yield Reading(place.at_ms, event.state_of_charge, power)
+
+
+def _fact(row: Row) -> Fact:
+    seq, at_ms, body = row
+    return fact_of(seq, at_ms, from_json(Event, body))
+
+
+def _pair(charger: str, vehicle: str) -> Pair:
+    """What a charger and a vehicle can do together, by their JSON.
+
+    Fleets are many of few kinds, so what was found once is kept for the next of the same kind.
+    """
+    # The id comes first in both, the position last: neither matters.
+    return _pair_of_kinds(
+        charger.partition(",")[2].partition(',"latitude"')[0].rstrip("}"), vehicle.partition(",")[2]
+    )
+
+
+@lru_cache(maxsize=4096)
+def _pair_of_kinds(charger: str, vehicle: str) -> Pair:
+    return pair_of(
+        from_json(Charger, f'{{"id":"",{charger}}}'), from_json(Vehicle, f'{{"id":"",{vehicle}')
+    )

@@ -1,0 +1,72 @@
+"""`tether capacity`: what it asks for, and what people and programs see."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.cli_partner.conftest import Site
+
+DAY = "2026-01-05T"
+
+
+@pytest.fixture
+def charging(site: Site) -> Site:
+    """V1 at C1 from ten on, and from half past it takes 7.4 kW of 11."""
+    site.report("CONNECTED", "10:00", stateOfCharge=50)
+    site.report("CHARGE_STARTED", "10:30", chargePower=7.4)
+    return site
+
+
+def lines(site: Site, *options: str) -> list[Any]:
+    return [json.loads(line) for line in site.ok("capacity", *options).splitlines()]
+
+
+def test_a_program_gets_the_api_s_objects(charging: Site) -> None:
+    (now,) = lines(charging)
+    with charging.client() as client:
+        there = client.get("/capacity").json()
+    assert {**now, "asOf": ""} == {**there, "asOf": ""}
+    assert (now["chargePower"], now["chargePowerAvailable"]) == (7.4, 3.6)
+    (then,) = lines(charging, "--at", f"{DAY}10:15:00Z", "--charger", "C1")
+    assert (then["chargePower"], then["chargePowerAvailable"]) == (0, 11)
+    assert [one["chargerId"] for one in lines(charging, "--by-charger")] == ["C1"]
+    series = ("--from", f"{DAY}09:30:00Z", "--to", f"{DAY}11:00:00Z", "--step", "30m")
+    assert [one["vehiclesPluggedIn"] for one in lines(charging, *series)] == [0, 1, 1]
+
+
+def test_people_get_a_table(charging: Site) -> None:
+    status, shown = charging.in_terminal("capacity", "--at", f"{DAY}11:00:00Z")
+    assert status == 0
+    assert "Plugged in       1 vehicle at 1 charger, 1 charging" in shown
+    assert "Charge power     7.4 kW taken, 3.6 kW more available" in shown
+    assert "Not known" not in shown
+    status, shown = charging.in_terminal("capacity", "--by-charger")
+    assert status == 0
+    assert shown.split("\n")[-2].split() == ["C1", "1", "7.4", "3.6", "0", "0", "37.4", "37.4"]
+    _, shown = charging.in_terminal("capacity", "--by-charger", "--bbox", "0,0,1,1")
+    assert shown == "No vehicle is plugged in.\n"
+
+
+def test_what_is_not_known_is_said(site: Site) -> None:
+    site.report("CONNECTED", "10:00")
+    _, shown = site.in_terminal("capacity")
+    assert "Not known        state of charge of 1 vehicle" in shown
+    _, shown = site.in_terminal("capacity", "--by-charger")
+    assert shown.split("\n")[-2].split()[-1] == "1/0/0/0"
+
+
+def test_options_that_do_not_fit_are_a_mistake(site: Site) -> None:
+    for options, said in (
+        (("--from", "2026-01-05"), "--from and --step"),
+        (("--from", "2026-01-05", "--step", "1h", "--by-charger"), "go without"),
+        (("--bbox", "1,2,3"), "four numbers"),
+        (("--limit", "3"), "--by-charger"),
+    ):
+        assert said in site.refused("capacity", *options, status=2)
+
+
+def test_what_the_server_refuses_is_said_in_its_words(site: Site) -> None:
+    assert "{at}" in site.refused("capacity", "--at", "2999-01-01")
+    window = ("--from", "2026-01-05", "--to", "2026-01-06")
+    assert "at least 87" in site.refused("capacity", *window, "--step", "1s")

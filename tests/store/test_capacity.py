@@ -1,0 +1,203 @@
+"""What was plugged in, read in pages, against folding the events up to each moment one by one."""
+
+import asyncio
+import random
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tether import wiring
+from tether.capacity import Box, Figures, Totals, condition_of, pair_of
+from tether.config import sqlite_path
+from tether.instants import format_instant
+from tether.model import Charger, Event, EventType, Vehicle
+from tether.stays import Fact, Stay, Timeline, fact_of
+from tether.store import capacity, capacity_queries
+from tether.store.capacity import Chargers
+from tether.store.sqlite import connect, native
+from tether.store.store import Store
+
+START_MS = 1_767_571_200_000
+MINUTE_MS = 60_000
+D = Decimal
+
+CHARGERS = {
+    f"C{number}": Charger(
+        id=f"C{number}",
+        charge_powers=(D(11), D(22)) if number % 2 else (),
+        charge_power_min=None if number % 2 else D("1.4"),
+        charge_power_max=None if number % 2 else D(16),
+        discharge_powers=(D(10),) if number % 3 else (),
+        latitude=D(number),
+        longitude=D(-number),
+    )
+    for number in range(7)
+}
+VEHICLES = {
+    f"V{number}": Vehicle(
+        id=f"V{number}",
+        charge_capacity=D(40 + number),
+        charge_powers=(D("7.4"), D(11)) if number % 4 else (D(50),),
+        discharge_powers=(D(10),) if number % 2 else (),
+    )
+    for number in range(12)
+}
+
+
+def dirty_stream(chance: random.Random, count: int) -> Iterator[Event]:
+    """Events in order of time, of which many do not fit together.
+
+    None tells afterwards that a charge had been running: that is known later than it was so.
+    """
+    last: dict[str, tuple[EventType, str]] = {}
+    at_ms = START_MS
+    for _ in range(count):
+        at_ms += chance.choice([0, 1, 900, MINUTE_MS, 7 * MINUTE_MS])
+        vehicle = chance.choice(list(VEHICLES))
+        kind, charger = last.get(vehicle, (EventType.VEHICLE_DISCONNECTED, "C0"))
+        if chance.random() < 0.2 or kind is EventType.VEHICLE_DISCONNECTED:
+            charger = chance.choice(list(CHARGERS))
+        kinds = list(EventType)
+        if last.get(vehicle) == (EventType.VEHICLE_CHARGE_STARTED, charger):
+            kinds += [EventType.VEHICLE_CHARGE_STOPPED, EventType.VEHICLE_CHARGE_UPDATED]
+        else:
+            kinds.remove(EventType.VEHICLE_CHARGE_STOPPED)
+        kind = chance.choice(kinds)
+        last[vehicle] = (kind, charger)
+        powered = kind in (EventType.VEHICLE_CHARGE_STARTED, EventType.VEHICLE_CHARGE_UPDATED)
+        told = kind is EventType.VEHICLE_CHARGE_UPDATED or chance.random() < 0.4
+        yield Event(
+            type=kind,
+            charger_id=charger,
+            vehicle_id=vehicle,
+            state_of_charge=D(chance.choice([0, 20, 55, 100])) if told else None,
+            charge_power=chance.choice([None, D(-5), D(0), D("7.4"), D(13)]) if powered else None,
+            timestamp=format_instant(at_ms),
+        )
+
+
+def facts_of(events: list[Event]) -> dict[str, list[Fact]]:
+    found: dict[str, list[Fact]] = defaultdict(list)
+    for seq, event in enumerate(events):
+        found[event.vehicle_id].append(fact_of(seq, event.at_ms, event))
+    return {vehicle: sorted(facts) for vehicle, facts in found.items()}
+
+
+def folded(facts: dict[str, list[Fact]], at_ms: int, chargers: set[str]) -> Figures:
+    """The sums at the moment, by what was known of each vehicle then."""
+    there: dict[str, list[Stay]] = defaultdict(list)
+    for some in facts.values():
+        stay = Timeline().take(fact for fact in some if fact.place.at_ms <= at_ms).stay
+        if stay is not None and stay.end_ms is None and stay.charger_id in chargers:
+            there[stay.charger_id].append(stay)
+    totals = Totals(range(1))
+    for charger, stays in there.items():
+        totals.add(
+            [
+                (pair_of(CHARGERS[charger], VEHICLES[stay.vehicle_id]), [(0, condition_of(stay))])
+                for stay in stays
+            ]
+        )
+    return totals.figures()[0]
+
+
+def distinct(events: list[Event]) -> list[Event]:
+    seen = {(e.charger_id, e.vehicle_id, e.type, e.timestamp): e for e in reversed(events)}
+    return list(reversed(seen.values()))
+
+
+async def furnish(store: Store, partner: int) -> None:
+    for charger in CHARGERS.values():
+        await store.put(partner, charger)
+    for vehicle in VEHICLES.values():
+        await store.put(partner, vehicle)
+
+
+@pytest.fixture(params=["pages of the usual size", "tiny pages"])
+def page_sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "tiny pages":
+        sizes = {"PAGE": 3, "KEYS": 2, "STAYS": 2, "CHARGERS": 2, "READINGS": 4}
+        for name, size in sizes.items():
+            monkeypatch.setattr(capacity, name, size)
+
+
+@pytest.mark.usefixtures("page_sizes")
+def test_every_past_moment_is_what_was_known_then(in_store: Callable[..., Any]) -> None:
+    events = distinct(list(dirty_stream(random.Random(5), 400)))
+    facts = facts_of(events)
+    last_ms = events[-1].at_ms
+
+    async def scenario(store: Store, partner: int) -> None:
+        await furnish(store, partner)
+        shuffled = random.Random(1).sample(events, len(events))
+        await asyncio.gather(*(store.intake.add(partner, event) for event in shuffled))
+        step_ms = (last_ms - START_MS) // 40
+        everything = range(START_MS - step_ms, last_ms + 2 * step_ms, step_ms)
+        expected = [folded(facts, at_ms, set(CHARGERS)) for at_ms in everything]
+        assert await store.capacities.totals(partner, Chargers(), everything) == expected
+        assert await store.capacities.totals(partner, Chargers(), None) == expected[-1:]
+        assert len({tuple(figures) for figures in expected}) > 30
+        instants = [event.at_ms + more for event in events[::40] for more in (-1, 0)]
+        for at_ms in instants:
+            moment = range(at_ms, at_ms + 1)
+            one = folded(facts, at_ms, set(CHARGERS))
+            assert await store.capacities.totals(partner, Chargers(), moment) == [one]
+        for moment_ms in (everything[20], None):
+            await check_by_charger(store, partner, facts, moment_ms)
+        dense = range(everything[10], everything[20], 1 + (everything[20] - everything[10]) // 900)
+        found = await store.capacities.totals(partner, Chargers("C2", "C5"), dense)
+        some = {"C2", "C3", "C4", "C5"}
+        assert found[::150] == [folded(facts, at_ms, some) for at_ms in dense[::150]]
+
+    in_store(scenario)
+
+
+async def check_by_charger(
+    store: Store, partner: int, facts: dict[str, list[Fact]], at_ms: int | None
+) -> None:
+    """By charger, in pages, and for one charger and for an area."""
+    moment = None if at_ms is None else range(at_ms, at_ms + 1)
+    then_ms = 2**60 if at_ms is None else at_ms
+    expected = [
+        (charger, figures)
+        for charger in sorted(CHARGERS)
+        if (figures := folded(facts, then_ms, {charger})).chargers
+    ]
+    assert len(expected) > 3
+    found: list[tuple[str, Figures]] = []
+    wanted = Chargers()
+    while page := await store.capacities.by_charger(partner, wanted, moment, 2):
+        found += page
+        wanted = wanted.after(page[-1][0])
+    assert found == expected
+    for charger, figures in expected:
+        alone = Chargers(charger, charger)
+        assert await store.capacities.totals(partner, alone, moment) == [figures]
+    box = Chargers(box=Box(D(-4), D(2), D(0), D(90)))
+    inside = folded(facts, then_ms, {"C2", "C3", "C4"})
+    assert await store.capacities.totals(partner, box, moment) == [inside]
+
+
+def test_sqlite_finds_everything_in_an_index_that_says_more_than_the_partner(
+    tmp_path: Path,
+) -> None:
+    database = str(tmp_path / "tether.db")
+    wiring.migrate(database)
+    connection = connect(sqlite_path(database))
+    searches = []
+    for name, sql in vars(capacity_queries).items():
+        if name.isupper() and not name.startswith("_"):
+            values = (1,) * max(map(int, re.findall(r"\$(\d)", sql)))
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {native(sql)}", values)
+            steps = [str(row[3]) for row in plan]
+            assert not [step for step in steps if step.startswith("SCAN") and "json" not in step
+                        and step != "SCAN w"], (name, steps)  # fmt: skip
+            searches += [step for step in steps if step.startswith("SEARCH")]
+    connection.close()
+    assert len(searches) > 12
+    assert not [step for step in searches if "(partner=? AND" not in step]
