@@ -190,14 +190,19 @@ SELECT w.vehicle_id,
 FROM wanted w
 """
 
-# The stays that last at each charger in $2, which is as above, with their newest events.
-STAYS_AT_CHARGERS = f"""
+# The stays that last at each charger in $2, which is as above, with what they know of before and
+# their newest events, as a list of JSON arrays. Not written as a join: see queries.py.
+STAYS_AT_CHARGERS = """
 WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS charger_id FROM json_each($2))
-SELECT w.charger_id, {_STAY}, (SELECT e.body FROM events e WHERE e.partner = $1
-                               AND e.seq = s.last_seq)
-FROM wanted w CROSS JOIN sessions s
-WHERE s.partner = $1 AND s.charger_id = w.charger_id AND s.end_ms IS NULL AND s.live = 1
-ORDER BY w.charger_id, s.start_ms, s.id
+SELECT w.charger_id, (
+    SELECT string_agg('[' || x.body || ',' || x.before || ',' || x.event || ']', ',') FROM (
+        SELECT s.body, s.before,
+               (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = s.last_seq) AS event
+        FROM sessions s
+        WHERE s.partner = $1 AND s.charger_id = w.charger_id AND s.end_ms IS NULL AND s.live = 1
+        ORDER BY s.start_ms, s.id
+    ) x
+) FROM wanted w
 """
 
 # The newest event of the stays that have ended at each charger in $2.

@@ -11,7 +11,7 @@ import msgspec
 from tether.errors import NotFound
 from tether.model import Charger, Event, Vehicle, from_json
 from tether.readout import Known, Moment
-from tether.stays import Stay
+from tether.stays import Before, Stay
 from tether.store import session_queries as queries
 from tether.store.changes import numbered, read_stay
 from tether.store.derive import Deriver
@@ -79,17 +79,11 @@ class Sessions:
         """What is plugged in at each of these chargers."""
         await self._deriver.catch_up(partner)
         wanted = numbered([charger_id] for charger_id in charger_ids)
-        there: dict[str, list[Moment]] = {charger_id: [] for charger_id in charger_ids}
-        for charger_id, stay, event in await self._engine.scan(
-            queries.STAYS_AT_CHARGERS, partner, wanted
-        ):
-            there[charger_id].append(_some_moment(stay, event))
+        lasting = await self._engine.scan(queries.STAYS_AT_CHARGERS, partner, wanted)
+        there = {charger_id: _moments(stays) for charger_id, stays in lasting}
         ended = await self._engine.scan(queries.ENDED_AT_CHARGERS, partner, wanted)
         last = {charger_id: body and from_json(Event, body) for charger_id, body in ended}
-        return {
-            charger_id: AtCharger(moments, _newest(charger_id, last[charger_id], moments))
-            for charger_id, moments in there.items()
-        }
+        return {id: AtCharger(there[id], _newest(id, last[id], there[id])) for id in charger_ids}
 
 
 def _newest(charger_id: str, ended: Event | None, moments: Iterable[Moment]) -> Event | None:
@@ -101,13 +95,17 @@ def _newest(charger_id: str, ended: Event | None, moments: Iterable[Moment]) -> 
 
 
 def _moment(stay: str | None, event: str | None) -> Moment | None:
-    return None if stay is None or event is None else _some_moment(stay, event)
-
-
-def _some_moment(stay: str, event: str) -> Moment:
+    if stay is None or event is None:
+        return None
     return Moment(*read_stay(stay), from_json(Event, event))
 
 
+def _moments(stays: str | None) -> list[Moment]:
+    found = [Moment(*one) for one in _moments_decoder.decode(f"[{stays or ''}]")]
+    return sorted(found, key=lambda moment: (moment.stay.start_ms, moment.stay.id))
+
+
+_moments_decoder = msgspec.json.Decoder(list[tuple[Stay, Before, Event]])
 _decoder = msgspec.json.Decoder(Stay)
 
 
