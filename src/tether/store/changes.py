@@ -27,12 +27,16 @@ BEGINNING: Start = (-END_OF_TIME, 0, "")
 
 
 class Change(NamedTuple):
-    """A stay that differs from what is stored. Not `visible`: only in what it knows of before."""
+    """A stay that differs from what is stored. Not `visible`: only in what it knows of before.
+
+    `grown`: it lasts, and is stored as one that lasts.
+    """
 
     stay: Stay
     before: Before
     live: bool = True
     visible: bool = True
+    grown: bool = False
 
 
 class Portion(NamedTuple):
@@ -74,8 +78,9 @@ class Changes:
             if stay is None:
                 changes += (Change(*begun) for begun in Timeline().take(new).begun)
             elif new[0].place > stay.last:
+                lasted = stay.end_ms is None
                 timeline = Timeline(stay, before).take(new)
-                changes.append(Change(stay, before))
+                changes.append(Change(stay, before, grown=lasted and stay.end_ms is None))
                 changes += (Change(*begun) for begun in timeline.begun)
             else:
                 late.append(Late(vehicle, new[0].place, new[-1].place))

@@ -21,8 +21,8 @@ from tether.store.changes import ID, Change, Changes, numbered, row_of
 from tether.store.engine import Engine, Statement
 from tether.store.queries import LIST_PARTNERS
 
-AT_ONCE = 2000  # events
-PAUSE_S = 0.2  # gathers what arrives meanwhile: that is cheaper; nobody waits for it who asks
+AT_ONCE = 4000  # events
+PAUSE_S = 0.4  # gathers what arrives meanwhile: that is cheaper; nobody waits for it who asks
 OTHER_S = 0.4  # so long without progress makes another node take over
 TROUBLE_S = 1.0
 PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
@@ -211,8 +211,10 @@ class Deriver:
         updated_ms = max(self._now_ms(), position.updated_ms + 1)
         statements = [Statement(queries.ADVANCE, (partner, position.mark, seq, updated_ms, mark))]
         rows = [row_of(change) for change in changes]
-        if rows:
-            statements.append(Statement(queries.WRITE_SESSIONS, (partner, numbered(rows), mark)))
+        for sql, grown in ((queries.WRITE_SESSIONS, False), (queries.WRITE_GROWN_SESSIONS, True)):
+            pairs = zip(rows, changes, strict=True)
+            if some := [row for row, change in pairs if change.grown == grown]:
+                statements.append(Statement(sql, (partner, numbered(some), mark)))
         if seen := [row[ID] for row, change in zip(rows, changes, strict=True) if change.visible]:
             ids = numbered([id] for id in seen)
             statements.append(Statement(queries.WRITE_VERSIONS, (partner, ids, mark, updated_ms)))

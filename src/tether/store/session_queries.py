@@ -130,7 +130,7 @@ UPDATE derivations SET seq = $3, updated_ms = $4, mark = $5 WHERE partner = $1 A
 """
 
 # $2 is a JSON object of arrays with the columns in this order.
-WRITE_SESSIONS = """
+_WRITE = """
 WITH batch AS MATERIALIZED (
     SELECT value ->> 0 AS vehicle_id, CAST(value ->> 1 AS BIGINT) AS start_ms,
            CAST(value ->> 2 AS BIGINT) AS start_rank, value ->> 3 AS charger_id, value ->> 4 AS id,
@@ -146,9 +146,16 @@ SELECT $1, b.vehicle_id, b.start_ms, b.start_rank, b.charger_id, b.id, b.live, b
 FROM batch b
 WHERE (SELECT d.mark FROM derivations d WHERE d.partner = $1) = $3
 ON CONFLICT (partner, vehicle_id, start_ms, start_rank, charger_id) DO UPDATE
-SET live = excluded.live, end_ms = excluded.end_ms, span = excluded.span,
-    rest_ms = excluded.rest_ms, last_seq = excluded.last_seq, body = excluded.body,
-    before = excluded.before
+SET last_seq = excluded.last_seq, body = excluded.body, before = excluded.before
+"""
+
+# Most changes of a stay concern what no index has. SQLite writes anew all indexes of columns that
+# are named here, so these have a statement of their own.
+WRITE_GROWN_SESSIONS = _WRITE
+
+WRITE_SESSIONS = f"""
+{_WRITE.rstrip()}, live = excluded.live, end_ms = excluded.end_ms, span = excluded.span,
+    rest_ms = excluded.rest_ms
 """
 
 # $2 is a JSON object of arrays that hold one id.
