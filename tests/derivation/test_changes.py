@@ -60,6 +60,10 @@ def test_a_late_event_changes_the_session_it_lies_in_and_no_other(fleet: httpx.C
     assert (session["chargedEnergy"], session["version"]) == (7, 4)
 
 
+def test_the_next_session_leaves_the_one_before_it_as_it_was(fleet: httpx.Client) -> None:
+    assert changed_by(fleet, ("CONNECTED", 6, 0)) == ["06:00"]
+
+
 def test_the_same_event_again_changes_nothing(fleet: httpx.Client) -> None:
     assert changed_by(fleet, ("CONNECTED", 3, 0), ("DISCONNECTED", 1, 50)) == []
 

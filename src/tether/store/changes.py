@@ -78,9 +78,11 @@ class Changes:
             if stay is None:
                 changes += (Change(*begun) for begun in Timeline().take(new).begun)
             elif new[0].place > stay.last:
-                lasted = stay.end_ms is None
+                was = stay.last, stay.end_ms
                 timeline = Timeline(stay, before).take(new)
-                changes.append(Change(stay, before, grown=lasted and stay.end_ms is None))
+                if was != (stay.last, stay.end_ms):  # else the next stay has begun after its end
+                    lasts = was[1] is None and stay.end_ms is None
+                    changes.append(Change(stay, before, grown=lasts))
                 changes += (Change(*begun) for begun in timeline.begun)
             else:
                 late.append(Late(vehicle, new[0].place, new[-1].place))
