@@ -147,6 +147,8 @@ class Stay(msgspec.Struct, omit_defaults=True):
     start_rank: int
     last: Place
     """The place of its newest event."""
+    here: Place | None = None
+    """The place of its newest event at this charger, where that is another one."""
     end_ms: int | None = None
     periods: list[Period] = []
     flags: list[str] = []
@@ -171,6 +173,11 @@ class Stay(msgspec.Struct, omit_defaults=True):
         if self.periods and self.periods[-1].stop_ms is None:
             return self.periods[-1]
         return None
+
+    @property
+    def newest_here(self) -> Place:
+        """The place of its newest event at this charger."""
+        return self.here or self.last
 
     def flag(self, name: str) -> None:
         """Notes that something about the stay is odd."""
@@ -205,6 +212,7 @@ class Timeline:
                 stay.flag("connect-missing")
         else:
             stray = self._stray(stay, place)
+        stay.here = stay.newest_here if stray == "event-elsewhere" else None
         stay.last = place
         period = None if stray else stay.charging
         if stray is None:

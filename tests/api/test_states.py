@@ -242,3 +242,20 @@ def test_nothing_else_can_be_included(client: httpx.Client) -> None:
             assert refused_parameter(client.get(f"{path}?{query}")) == "include"
     assert refused_parameter(client.get("/events?include=state")) == "include"
     assert client.get("/chargers?include=state").json() == []
+
+
+def test_what_is_newest_at_a_charger_is_an_event_there_also_when_streams_are_dirty(
+    client: httpx.Client,
+) -> None:
+    create_both(client)
+    create_charger(client, "C2")
+    report(client, "CONNECTED", 0)
+    report(client, "DISCONNECTED", 1)
+    connected = report(client, "CONNECTED", 2, chargerId="C2")
+    late = report(client, "CHARGE_UPDATED", 3, stateOfCharge=40)  # of the charger that it has left
+    state = charger_state(client, "C2")
+    assert state["lastEvent"]["id"] == connected
+    assert [there["lastEvent"]["id"] for there in state["vehicles"]] == [late]
+    report(client, "DISCONNECTED", 4)
+    left = report(client, "DISCONNECTED", 5, chargerId="C2")
+    assert charger_state(client, "C2")["lastEvent"]["id"] == left

@@ -286,7 +286,7 @@ _events = msgspec.json.Decoder(list[tuple[int, int, Event]])
 _stored = msgspec.json.Decoder(
     list[
         tuple[
-            str, int, int, str, str, int, int | None, int | None, int | None, int,
+            str, int, int, str, str, int, int | None, int | None, int | None, int, int,
             msgspec.Raw, msgspec.Raw, int | None,
         ]
     ]
@@ -336,8 +336,9 @@ def row_of(change: Change) -> tuple[object, ...]:
         int(change.live),
         stay.end_ms,
         (stay.end_ms - stay.start_ms).bit_length() if stay.end_ms is not None else None,
-        stay.last.at_ms if ended else None,
+        stay.newest_here.at_ms if ended else None,
         stay.last.seq,
+        stay.newest_here.seq,
         _text(stay),
         _text(change.before),
     )

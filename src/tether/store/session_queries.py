@@ -56,7 +56,7 @@ WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1
 # All columns of a stay, and its version.
 _ROW = """
 s.vehicle_id, s.start_ms, s.start_rank, s.charger_id, s.id, s.live, s.end_ms, s.span, s.rest_ms,
-s.last_seq, s.body, s.before,
+s.last_seq, s.here_seq, s.body, s.before,
 (SELECT u.version FROM session_versions u WHERE u.partner = $1 AND u.id = s.id) AS version
 """
 
@@ -112,8 +112,9 @@ SELECT w.vehicle_id, (
         '["' || x.vehicle_id || '",' || x.start_ms || ',' || x.start_rank || ',"' || x.charger_id
         || '","' || x.id || '",' || x.live || ',' || coalesce(CAST(x.end_ms AS TEXT), 'null')
         || ',' || coalesce(CAST(x.span AS TEXT), 'null')
-        || ',' || coalesce(CAST(x.rest_ms AS TEXT), 'null') || ',' || x.last_seq || ',' || x.body
-        || ',' || x.before || ',' || coalesce(CAST(x.version AS TEXT), 'null') || ']', ','
+        || ',' || coalesce(CAST(x.rest_ms AS TEXT), 'null') || ',' || x.last_seq
+        || ',' || x.here_seq || ',' || x.body || ',' || x.before
+        || ',' || coalesce(CAST(x.version AS TEXT), 'null') || ']', ','
     ) FROM (
         SELECT {_ROW} FROM sessions s
         WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1
@@ -136,17 +137,19 @@ WITH batch AS MATERIALIZED (
            CAST(value ->> 2 AS BIGINT) AS start_rank, value ->> 3 AS charger_id, value ->> 4 AS id,
            CAST(value ->> 5 AS BIGINT) AS live, CAST(value ->> 6 AS BIGINT) AS end_ms,
            CAST(value ->> 7 AS BIGINT) AS span, CAST(value ->> 8 AS BIGINT) AS rest_ms,
-           CAST(value ->> 9 AS BIGINT) AS last_seq, value ->> 10 AS body, value ->> 11 AS before
+           CAST(value ->> 9 AS BIGINT) AS last_seq, CAST(value ->> 10 AS BIGINT) AS here_seq,
+           value ->> 11 AS body, value ->> 12 AS before
     FROM json_each($2)
 )
 INSERT INTO sessions (partner, vehicle_id, start_ms, start_rank, charger_id, id, live, end_ms, span,
-                      rest_ms, last_seq, body, before)
+                      rest_ms, last_seq, here_seq, body, before)
 SELECT $1, b.vehicle_id, b.start_ms, b.start_rank, b.charger_id, b.id, b.live, b.end_ms, b.span,
-       b.rest_ms, b.last_seq, b.body, b.before
+       b.rest_ms, b.last_seq, b.here_seq, b.body, b.before
 FROM batch b
 WHERE (SELECT d.mark FROM derivations d WHERE d.partner = $1) = $3
 ON CONFLICT (partner, vehicle_id, start_ms, start_rank, charger_id) DO UPDATE
-SET last_seq = excluded.last_seq, body = excluded.body, before = excluded.before
+SET last_seq = excluded.last_seq, here_seq = excluded.here_seq, body = excluded.body,
+    before = excluded.before
 """
 
 # Most changes of a stay concern what no index has. SQLite writes anew all indexes of columns that
@@ -197,14 +200,17 @@ SELECT w.vehicle_id,
 FROM wanted w
 """
 
-# The stays that last at each charger in $2, which is as above, with what they know of before and
-# their newest events, as a list of JSON arrays. Not written as a join: see queries.py.
+# The stays that last at each charger in $2, which is as above, with what they know of before, their
+# newest events and those there, as a list of JSON arrays. Not written as a join: see queries.py.
 STAYS_AT_CHARGERS = """
 WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS charger_id FROM json_each($2))
 SELECT w.charger_id, (
-    SELECT string_agg('[' || x.body || ',' || x.before || ',' || x.event || ']', ',') FROM (
+    SELECT string_agg(
+        '[' || x.body || ',' || x.before || ',' || x.last || ',' || x.here || ']', ','
+    ) FROM (
         SELECT s.body, s.before,
-               (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = s.last_seq) AS event
+               (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = s.last_seq) AS last,
+               (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = s.here_seq) AS here
         FROM sessions s
         WHERE s.partner = $1 AND s.charger_id = w.charger_id AND s.end_ms IS NULL AND s.live = 1
         ORDER BY s.start_ms, s.id
@@ -212,11 +218,11 @@ SELECT w.charger_id, (
 ) FROM wanted w
 """
 
-# The newest event of the stays that have ended at each charger in $2.
+# The newest event there of the stays that have ended at each charger in $2.
 ENDED_AT_CHARGERS = """
 WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS charger_id FROM json_each($2))
 SELECT w.charger_id, (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = (
-    SELECT s.last_seq FROM sessions s
+    SELECT s.here_seq FROM sessions s
     WHERE s.partner = $1 AND s.charger_id = w.charger_id AND s.end_ms IS NOT NULL AND s.live = 1
     ORDER BY s.rest_ms DESC LIMIT 1))
 FROM wanted w

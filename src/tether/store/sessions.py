@@ -3,7 +3,7 @@
 Whoever asks gets what all events say that are committed by then: what waits is derived first.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -83,15 +83,13 @@ class Sessions:
         there = {charger_id: _moments(stays) for charger_id, stays in lasting}
         ended = await self._engine.scan(queries.ENDED_AT_CHARGERS, partner, wanted)
         last = {charger_id: body and from_json(Event, body) for charger_id, body in ended}
-        return {id: AtCharger(there[id], _newest(id, last[id], there[id])) for id in charger_ids}
+        return {id: _at_charger(there[id], last[id]) for id in charger_ids}
 
 
-def _newest(charger_id: str, ended: Event | None, moments: Iterable[Moment]) -> Event | None:
-    events = [moment.last_event for moment in moments]
-    if ended is not None:
-        events.append(ended)
-    there = (event for event in events if event.charger_id == charger_id)
-    return max(there, key=lambda event: event.at_ms, default=None)
+def _at_charger(lasting: list[tuple[Moment, Event]], ended: Event | None) -> AtCharger:
+    events = [event for _, event in lasting] + ([ended] if ended else [])
+    newest = max(events, key=lambda event: event.at_ms, default=None)
+    return AtCharger([moment for moment, _ in lasting], newest)
 
 
 def _moment(stay: str | None, event: str | None) -> Moment | None:
@@ -100,12 +98,14 @@ def _moment(stay: str | None, event: str | None) -> Moment | None:
     return Moment(*read_stay(stay), from_json(Event, event))
 
 
-def _moments(stays: str | None) -> list[Moment]:
-    found = [Moment(*one) for one in _moments_decoder.decode(f"[{stays or ''}]")]
-    return sorted(found, key=lambda moment: (moment.stay.start_ms, moment.stay.id))
+def _moments(stays: str | None) -> list[tuple[Moment, Event]]:
+    """What is newest of each, and its newest event there, in the order of their start."""
+    rows = _moments_decoder.decode(f"[{stays or ''}]")
+    rows.sort(key=lambda row: (row[0].start_ms, row[0].id))
+    return [(Moment(stay, before, last), here) for stay, before, last, here in rows]
 
 
-_moments_decoder = msgspec.json.Decoder(list[tuple[Stay, Before, Event]])
+_moments_decoder = msgspec.json.Decoder(list[tuple[Stay, Before, Event, Event]])
 _decoder = msgspec.json.Decoder(Stay)
 
 

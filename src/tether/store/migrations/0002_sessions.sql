@@ -10,8 +10,9 @@ CREATE TABLE sessions (
     live       BIGINT NOT NULL,  -- 0: a late event showed that there was no such session
     end_ms     BIGINT,           -- NULL while the vehicle is plugged in
     span       BIGINT,           -- the bits of its length in ms; NULL while the vehicle is plugged in
-    rest_ms    BIGINT,           -- the instant of its newest event, once it has ended
+    rest_ms    BIGINT,           -- the instant of its newest event there, once it has ended
     last_seq   BIGINT NOT NULL,  -- its newest event
+    here_seq   BIGINT NOT NULL,  -- its newest event that names this charger
     body       {text} NOT NULL,  -- the stay, and …
     before     {text} NOT NULL,  -- … what it knows of the time before it: see stays.py
     PRIMARY KEY (partner, vehicle_id, start_ms, start_rank, charger_id)
