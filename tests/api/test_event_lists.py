@@ -248,8 +248,8 @@ def test_a_follower_that_keeps_its_cursor_misses_and_repeats_nothing_while_eight
 
 
 LISTS = {
-    "/chargers": "limit, cursor",
-    "/vehicles": "limit, cursor",
+    "/chargers": "limit, cursor, include",
+    "/vehicles": "limit, cursor, include",
     "/events": "limit, cursor, order, type, chargerId, vehicleId, from, to",
 }
 LIMIT_RULE = "It must be a whole number from 1 to 1000."

@@ -45,20 +45,30 @@ def line(process: Popen) -> Any:
     return json.loads(process.stdout.readline())
 
 
+def until_event(process: Popen, event_id: str) -> list[Any]:
+    """The lines up to that of this event: states come between, as soon as they are known."""
+    lines = [line(process)]
+    while lines[-1].get("event", {}).get("id") != event_id:
+        lines.append(line(process))
+    return lines
+
+
 def test_a_pipe_gets_events_and_states_one_a_line_and_goes_on_from_a_cursor(
     site: Site, watch: Start
 ) -> None:
     ids = [site.report("CONNECTED", "10:00"), site.report("CHARGE_STARTED", "10:05", chargePower=7)]
     first = watch("--cursor", "start")
-    lines = [line(first) for _ in range(3)]
-    assert [one["event"]["id"] for one in lines[:2]] == ids
-    assert (lines[2]["state"]["charging"], lines[2]["state"]["chargePower"]) == (True, 7)
+    lines = until_event(first, ids[1])
+    assert [one["event"]["id"] for one in lines if "event" in one] == ids
+    state = line(first)["state"]
+    assert (state["charging"], state["chargePower"]) == (True, 7)
     ids.append(site.report("CHARGE_STOPPED", "10:30", chargedEnergy=2.5, chargedTime=1500))
-    assert line(first)["event"]["id"] == ids[2]
+    assert until_event(first, ids[2])[-1]["event"]["id"] == ids[2]
     first.send_signal(signal.SIGINT)
     assert (first.communicate(timeout=30)[1].strip(), first.returncode) == ("", 130)
     second = watch("--json", "--cursor", lines[0]["cursor"], "--vehicle", "V1", "--charger", "C1")
-    assert [line(second)["event"]["id"] for _ in range(2)] == ids[1:]
+    again = until_event(second, ids[2])
+    assert [one["event"]["id"] for one in again if "event" in one] == ids[1:]
     assert line(second)["state"]["charging"] is False
 
 
@@ -90,10 +100,10 @@ def test_a_terminal_shows_a_table_that_changes_and_is_left_as_it_was(
             text = os.read(leader, 65_536).decode()
             seen += re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
 
-    see(r"V1 +C1 +2026-01-05 10:00 +plugged in +41.5 ")
+    see(r"V1 +plugged in +C1 +[0-9]+ d +41.5 ")
     see(r"1 vehicle plugged in, 0 charging, 0 kW")
     site.report("CHARGE_STARTED", "10:05", chargePower=11)
-    see(r"V1 +C1 +2026-01-05 10:00 +charging +11 +41.5 ")
+    see(r"V1 +charging +C1 +[0-9]+ d +11 +41.5 ")
     see(r"1 vehicle plugged in, 1 charging, 11 kW")
     seen = ""
     site.report("DISCONNECTED", "10:30")

@@ -6,13 +6,13 @@ follows. So a slow one costs no memory, and every process and node can answer ev
 """
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import NamedTuple
 
 import msgspec
-import structlog
 
 from tether.errors import Unavailable
 from tether.readout import Moment
@@ -22,7 +22,7 @@ from tether.store.engine import Engine
 from tether.store.queries import EventFilter
 from tether.store.sessions import Sessions
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)  # structlog takes a while to load
 
 PORTION = 100  # events
 POLL_S = 0.2  # how soon what others derive is noticed
@@ -133,7 +133,7 @@ class Feed:
                 await asyncio.sleep(TROUBLE_S)
                 continue
             except Exception as error:  # must not end it for good
-                log.error("watching the events failed", partner=partner_id, exc_info=error)
+                log.error("watching partner %d failed", partner_id, exc_info=error)
                 await asyncio.sleep(10 * TROUBLE_S)
                 continue
             if derived != partner.derived:
