@@ -1,6 +1,7 @@
 """The events that wrk/post.lua makes, made in Python: as documents and as rows of our table."""
 
 import json
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from uuid_utils import uuid7
@@ -42,9 +43,9 @@ def event(first_second: int, n: int) -> Numbered:
     )
 
 
-def ndjson(first_second: int, start: int, stop: int) -> bytes:
+def ndjson(first_second: int, numbers: Iterable[int]) -> bytes:
     """A body of POST /events/bulk."""
-    documents = (event(first_second, n).document for n in range(start, stop))
+    documents = (event(first_second, n).document for n in numbers)
     return "\n".join(json.dumps(document, separators=(",", ":")) for document in documents).encode()
 
 

@@ -324,7 +324,12 @@ ID = 4
 
 
 def row_of(change: Change) -> tuple[object, ...]:
-    """The columns of a stay, but for the partner."""
+    """The columns of a stay as they are stored, but for the partner."""
+    return *columns_of(change), _text(change.stay), _text(change.before)
+
+
+def columns_of(change: Change) -> tuple[object, ...]:
+    """The same without the last two, the stay and what it knows of before."""
     stay = change.stay
     ended = stay.end_ms is not None
     return (
@@ -339,11 +344,9 @@ def row_of(change: Change) -> tuple[object, ...]:
         stay.newest_here.at_ms if ended else None,
         stay.last.seq,
         stay.newest_here.seq,
-        _text(stay),
-        _text(change.before),
     )
 
 
 def numbered(rows: Iterable[object]) -> str:
     """The JSON object of these arrays that statements take as a batch."""
-    return msgspec.json.encode({str(place): row for place, row in enumerate(rows, 1)}).decode()
+    return _encoder.encode({str(place): row for place, row in enumerate(rows, 1)}).decode()

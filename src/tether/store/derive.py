@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tether.errors import Unavailable
 from tether.store import session_queries as queries
-from tether.store.changes import ID, Change, Changes, numbered, row_of
+from tether.store.changes import ID, Change, Changes, columns_of, numbered
 from tether.store.engine import Engine, Statement
 from tether.store.queries import LIST_PARTNERS
 
@@ -210,7 +210,7 @@ class Deriver:
         mark = secrets.randbits(62)
         updated_ms = max(self._now_ms(), position.updated_ms + 1)
         statements = [Statement(queries.ADVANCE, (partner, position.mark, seq, updated_ms, mark))]
-        rows = [row_of(change) for change in changes]
+        rows = [(*columns_of(change), change.stay, change.before) for change in changes]
         for sql, grown in ((queries.WRITE_SESSIONS, False), (queries.WRITE_GROWN_SESSIONS, True)):
             pairs = zip(rows, changes, strict=True)
             if some := [row for row, change in pairs if change.grown == grown]:

@@ -138,7 +138,7 @@ WITH batch AS MATERIALIZED (
            CAST(value ->> 5 AS BIGINT) AS live, CAST(value ->> 6 AS BIGINT) AS end_ms,
            CAST(value ->> 7 AS BIGINT) AS span, CAST(value ->> 8 AS BIGINT) AS rest_ms,
            CAST(value ->> 9 AS BIGINT) AS last_seq, CAST(value ->> 10 AS BIGINT) AS here_seq,
-           value ->> 11 AS body, value ->> 12 AS before
+           CAST(value -> 11 AS TEXT) AS body, CAST(value -> 12 AS TEXT) AS before
     FROM json_each($2)
 )
 INSERT INTO sessions (partner, vehicle_id, start_ms, start_rank, charger_id, id, live, end_ms, span,
