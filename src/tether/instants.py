@@ -35,9 +35,11 @@ def parse_instant(text: str) -> int:
 
     Raises ValueError for everything else: no zone, `24:00`, a leap second, 30 February.
     """
-    if _RFC_3339.fullmatch(text) is None:
-        raise ValueError(text)
-    return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MILLISECOND
+    if not is_canonical(text):
+        if _RFC_3339.fullmatch(text) is None:
+            raise ValueError(text)
+        text = text.upper()
+    return (datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND
 
 
 def format_instant(at_ms: int) -> str:
