@@ -16,7 +16,7 @@ run: .venv/runs ## serve on 127.0.0.1:$(PORT) with a demo partner and its key
 	@$(BIN)/tether demo --port $(PORT)
 
 test: install ## the whole suite, on a real PostgreSQL and a real Redis
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install ## style, types, formatting
 	$(BIN)/ruff check

@@ -19,7 +19,13 @@ from tether import admin, wiring
 from tether.keys import Rate
 
 TETHER = Path(sys.executable).with_name("tether")
+TAKES_LONG = ("postgres", "faults", "replay", "client", "cli_partner")
 FAST = Rate(1_000_000, 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first: else one of two processes has to end it alone."""
+    items.sort(key=lambda item: item.path.parent.name not in TAKES_LONG)
 
 
 @dataclass

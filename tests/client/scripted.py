@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
 from typing import NamedTuple
@@ -64,8 +65,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(said.status)
         for name, value in {**said.headers, "content-length": str(len(said.body))}.items():
             self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(said.body)
+        with suppress(BrokenPipeError):  # who asked has given up waiting
+            self.end_headers()
+            self.wfile.write(said.body)
 
     def __getattr__(self, name: str) -> Callable[[], None]:
         if name.startswith("do_"):
