@@ -1,4 +1,4 @@
-"""HTTP for the awaiting client: one try of a request, with aiohttp (docs/decisions/0014).
+"""HTTP for the awaiting client: one try of a request, with aiohttp (docs/decisions/0013).
 
 Both clients go through the same proxies and trust the same certificates.
 """
