@@ -13,6 +13,7 @@ from typing import NamedTuple
 from tether.derived import Capacity, UnknownCapacity
 from tether.instants import format_instant
 from tether.model import Charger, Entity, Vehicle
+from tether.readout import highest_charge, highest_discharge, plain
 from tether.stays import EXACT, Stay
 
 _ZERO = Decimal(0)
@@ -26,11 +27,6 @@ class Powers(NamedTuple):
     discrete: tuple[Decimal, ...] = ()
     lowest: Decimal | None = None
     highest: Decimal | None = None
-
-    @property
-    def most(self) -> Decimal:
-        """The highest of them; 0 if there are none."""
-        return max(self.discrete, default=self.highest) or _ZERO
 
 
 def charge_powers(entity: Entity) -> Powers:
@@ -83,8 +79,8 @@ def pair_of(charger: Charger, vehicle: Vehicle) -> Pair:
         vehicle.charge_capacity,
         common_power(into, charge_powers(vehicle)),
         common_power(out_of, discharge_powers(vehicle)),
-        into.most,
-        out_of.most,
+        highest_charge(charger),
+        highest_discharge(charger),
     )
 
 
@@ -356,12 +352,12 @@ def capacity_of(figures: Figures, at_ms: int, charger_id: str | None = None) -> 
         chargers_occupied=figures.chargers,
         vehicles_plugged_in=figures.vehicles,
         vehicles_charging=figures.charging,
-        charge_power=_plain(figures.taken),
-        charge_power_available=_plain(figures.takeable),
-        discharge_power=_plain(figures.given),
-        discharge_power_available=_plain(figures.giveable),
-        energy_stored=_plain(figures.stored),
-        energy_room=_plain(figures.room),
+        charge_power=plain(figures.taken),
+        charge_power_available=plain(figures.takeable),
+        discharge_power=plain(figures.given),
+        discharge_power_available=plain(figures.giveable),
+        energy_stored=plain(figures.stored),
+        energy_room=plain(figures.room),
         unknown=UnknownCapacity(
             state_of_charge=figures.no_soc,
             charge_power=figures.no_power,
@@ -369,9 +365,3 @@ def capacity_of(figures: Figures, at_ms: int, charger_id: str | None = None) -> 
             common_discharge_power=figures.no_common_discharge,
         ),
     )
-
-
-def _plain(value: Decimal) -> Decimal:
-    """The same number without zeros at its end: sums have those of whatever was added."""
-    short = value.normalize(EXACT)
-    return short.quantize(Decimal(1), context=EXACT) if short == short.to_integral() else short

@@ -255,5 +255,10 @@ def _average(energy: Decimal | None, time_s: Decimal | None) -> Decimal | None:
 
 def _rounded(value: Decimal, step: str) -> Decimal:
     """The value to that many digits, without zeros at its end."""
-    short = value.quantize(Decimal(step), context=EXACT).normalize(EXACT)
-    return short if short % 1 else short.quantize(Decimal(1))
+    return plain(value.quantize(Decimal(step), context=EXACT))
+
+
+def plain(value: Decimal) -> Decimal:
+    """The same number without zeros at its end: sums have those of whatever was added."""
+    short = value.normalize(EXACT)
+    return short.quantize(Decimal(1), context=EXACT) if short == short.to_integral() else short

@@ -29,10 +29,10 @@ from tether.capacity import (
     pair_of,
     thinned,
 )
-from tether.model import Charger, Event, Vehicle, from_json
-from tether.stays import Fact, Stay, fact_of
+from tether.model import Charger, Vehicle, from_json
+from tether.stays import Fact, Stay
 from tether.store import capacity_queries as queries
-from tether.store.changes import numbered
+from tether.store.changes import fact_in, numbered
 from tether.store.derive import Deriver
 from tether.store.engine import Engine, Row
 
@@ -285,7 +285,7 @@ class Capacities:
             more = len(rows) == limit
             # Of the last instant there may be more: it is read again, from its beginning.
             again_ms = rows[-1][1] if more else None
-            yield [_fact(row) for row in rows if row[1] != again_ms]
+            yield [fact_in(row) for row in rows if row[1] != again_ms]
             limit = 2 * limit if again_ms == from_ms else READINGS
             from_ms = again_ms or from_ms
 
@@ -298,7 +298,7 @@ def _wanted(stays: Sequence[Stay], place: int, from_ms: int, until_ms: int) -> W
 def _by_place(rows: Iterable[Row]) -> Iterable[tuple[int, list[Fact]]]:
     facts: defaultdict[int, list[Fact]] = defaultdict(list)
     for place, *row in rows:
-        facts[place].append(_fact(row))
+        facts[place].append(fact_in(row))
     return facts.items()
 
 
@@ -309,11 +309,6 @@ def _readings_of(stay: Stay, facts: Iterable[Fact]) -> Iterator[Reading]:
         if place[:3] >= begin:
             power = event.charge_power if place.charger_id == stay.charger_id else None
             yield Reading(place.at_ms, event.state_of_charge, power)
-
-
-def _fact(row: Row) -> Fact:
-    seq, at_ms, body = row
-    return fact_of(seq, at_ms, from_json(Event, body))
 
 
 def _pair(charger: str, vehicle: str) -> Pair:

@@ -130,7 +130,7 @@ class Changes:
             )
             # Of the last instant there may be more, and they would have to be put in order.
             until = rows[-1][1] if len(rows) == limit else None
-            waiting = [_fact(row) for row in rows if until is None or row[1] < until]
+            waiting = [fact_in(row) for row in rows if until is None or row[1] < until]
             for fact in sorted(waiting):
                 if fact.place[:3] >= begin:
                     yield fact
@@ -264,7 +264,8 @@ async def _let_others(place: int) -> None:
         await asyncio.sleep(0)
 
 
-def _fact(row: Row) -> Fact:
+def fact_in(row: Row) -> Fact:
+    """The fact of a row with an event's number, its instant and itself."""
     seq, at_ms, body = row
     return fact_of(seq, at_ms, from_json(Event, body))
 
