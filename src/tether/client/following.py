@@ -7,6 +7,7 @@ change again, the last change that it has had.
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from typing import Generic, TypeVar
@@ -33,7 +34,7 @@ _CHANGE = re.compile(r"([0-9T:.-]{23}Z)/((?:[0-9a-f-]{36})?)")
 M = TypeVar("M", Event, Session)
 
 
-class Follower(Generic[M]):
+class Follower(ABC, Generic[M]):
     """A consumer's place in a feed, and what of it is fetched but not yet taken."""
 
     def __init__(self, kind: type[M], what: str, poll_s: float, patience: Patience) -> None:
@@ -47,21 +48,21 @@ class Follower(Generic[M]):
         self._failures = 0
 
     @property
+    @abstractmethod
     def cursor(self) -> str:
         """The place right after the last entry that was taken."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _target(self) -> str:
         """Path and query of the page that we are on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _new(self, page: Sequence[M]) -> Sequence[M]:
         """What of the page was not taken yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _taken(self, entry: M) -> None:
         """This entry was taken."""
-        raise NotImplementedError
 
     def _turn(self, page: str) -> None:
         """All of the page was taken: goes on to this one."""
