@@ -32,6 +32,11 @@ _COLUMNS = {
     "events": "(partner, seq, id, type, charger_id, vehicle_id, at_ms, stamp, body)",
     "vehicles": "(partner, id, version, body)",
 }
+# What follows from the rows of a table, and goes with them.
+_BESIDE = {
+    "events": ("event_heads", "sessions", "session_versions", "derivations"),
+    "vehicles": (),
+}
 
 _CEILING = """
 CREATE TABLE ceiling (LIKE events INCLUDING ALL);
@@ -66,7 +71,7 @@ def copy_rows(database: PostgresDatabase, table: Literal["events", "vehicles"], 
     """Put the rows of a query, in which `{partner}` is ours, in place of those of the table."""
     cluster, url = database.cluster, database.url
     partner = database.run("SELECT id FROM partners WHERE name = 'bench'")
-    database.run(f"TRUNCATE {table}" + (", event_heads" if table == "events" else ""))
+    database.run(f"TRUNCATE {', '.join((table, *_BESIDE[table]))}")
     psql = [str(cluster.binaries / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", url, "-c"]
     select = rows.replace("{partner}", partner)
     with subprocess.Popen([*psql, f"COPY ({select}) TO STDOUT"], stdout=subprocess.PIPE) as source:

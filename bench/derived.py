@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 from bench.bulk import copy_rows
 from bench.compare import compare_latencies, compare_rates
 from bench.contest import Bench, Measure, Outcome, compete, getter, prepared, say
-from bench.contestants import CHARGERS, VEHICLES, Contestant, Server, run_tether
+from bench.contestants import CHARGERS, VEHICLES, Contestant, Server
 from bench.databases import Database, PostgresDatabase
-from bench.load import LoadError, post_count, post_events
+from bench.load import LoadError, Run, post_count, post_events
 from bench.table import Row, at_least, at_most, single
 
 EVENTS = 20_000
@@ -23,8 +24,13 @@ GROWTH = 1.5  # the latency with many events by that with few, at most
 LAG_S = 1.0
 FLEET = 100_000
 # What is asked for of a large fleet, by what it is called in the table.
-OF_A_FLEET = {"page of 100 sessions": "/sessions?limit=100"}
+OF_A_FLEET = {
+    "page of 100 sessions": "/sessions?limit=100",
+    "page of 100 active sessions": "/sessions?status=active&limit=100",
+    "capacity now": "/capacity",
+}
 DERIVED_S = 60.0
+DERIVED_LARGE_S = 7200.0
 
 
 def states(subject: Contestant) -> Callable[[Bench], list[Row]]:
@@ -93,8 +99,7 @@ def session_sizes(subject: Contestant, large: int) -> Callable[[Bench], list[Row
             small, big = servers
             for what, path in OF_A_FLEET.items():
                 outcome = Outcome()
-                paths = _write(bench.folder / "fleet-paths", [path])
-                measures: dict[str, Measure] = {n: getter(s, paths) for n, s in servers.items()}
+                measures = {name: _alone(server, path) for name, server in servers.items()}
                 compete(bench, measures, outcome)
                 name = f"{subject.engine}: {what}, {big} vs {small}"
                 rows.append(compare_latencies(name, outcome, (big, small), at_most(GROWTH)))
@@ -113,7 +118,8 @@ def _fleet(bench: Bench, subject: Contestant, count: int) -> tuple[Database, str
     turns = count // FLEET
     copy_rows(database, "events", EVENTS_OF_FLEET.format(
         partner="{partner}", count=turns * FLEET, fleet=FLEET, last=turns - 1))  # fmt: skip
-    run_tether("rebuild", "bench", "--database", database.url)
+    with subject.running(database, key, bench.new_log()) as server:
+        _wait_until_derived(server, DERIVED_LARGE_S)
     database.run("VACUUM ANALYZE")
     return database, key
 
@@ -182,14 +188,40 @@ def _get(connection: http.client.HTTPConnection, path: str, headers: dict[str, s
     return connection.getresponse().read()
 
 
-def _wait_until_derived(server: Server) -> None:
+def _alone(server: Server, path: str) -> Measure:
+    """Measures GET of a path by a client that waits for each answer."""
+
+    def measure(seconds: float) -> Run:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        lags: list[float] = []
+        began = time.perf_counter()
+        while not lags or time.perf_counter() - began < seconds:
+            asked = time.perf_counter()
+            connection.request("GET", path, headers={"x-api-key": server.key})
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 200:
+                raise LoadError(f"GET {path}: {answer.status}")
+            lags.append(1000 * (time.perf_counter() - asked))
+        connection.close()
+        p99 = sorted(lags)[len(lags) * 99 // 100]
+        return Run(len(lags), 0, time.perf_counter() - began, median(lags), p99)
+
+    return measure
+
+
+def _wait_until_derived(server: Server, patience_s: float = DERIVED_S) -> None:
     """Asks for sessions, which are answered when all events are derived."""
-    end = time.perf_counter() + DERIVED_S
+    end = time.perf_counter() + patience_s
     while time.perf_counter() < end:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
         connection.request("GET", "/sessions?limit=1", headers={"x-api-key": server.key})
-        if connection.getresponse().status == 200:
+        answer = connection.getresponse()
+        connection.close()
+        if answer.status == 200:
             return
+        if answer.status != 503:
+            raise LoadError(f"GET /sessions: {answer.status}")
     raise LoadError("The events were not derived in time")
 
 
