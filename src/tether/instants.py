@@ -24,22 +24,28 @@ _CANONICAL = re.compile(
 )
 
 
-def is_canonical(text: str) -> bool:
-    """Whether it has the form of `format_instant`, though perhaps no such day in the calendar."""
-    return _CANONICAL.fullmatch(text) is not None
-
-
 @lru_cache(maxsize=4096)  # that of an event is read twice: when it is checked and when it is stored
+def canonical_instant(text: str) -> int | None:
+    """Milliseconds since 1970 of an instant that `format_instant` made; None if it did not."""
+    if _CANONICAL.fullmatch(text) is None:
+        return None
+    try:
+        return (datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND
+    except ValueError:  # 30 February
+        return None
+
+
 def parse_instant(text: str) -> int:
     """Milliseconds since 1970 of an RFC 3339 date-time; digits beyond the millisecond are cut off.
 
     Raises ValueError for everything else: no zone, `24:00`, a leap second, 30 February.
     """
-    if not is_canonical(text):
-        if _RFC_3339.fullmatch(text) is None:
-            raise ValueError(text)
-        text = text.upper()
-    return (datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND
+    at_ms = canonical_instant(text)
+    if at_ms is not None:
+        return at_ms
+    if _RFC_3339.fullmatch(text) is None:
+        raise ValueError(text)
+    return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MILLISECOND
 
 
 def format_instant(at_ms: int) -> str:

@@ -10,6 +10,7 @@ import secrets
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from functools import lru_cache
 from hashlib import sha256
 from zlib import crc32
 
@@ -74,6 +75,7 @@ def is_well_formed(key: str) -> bool:
     return match is not None and _checksum(match[1]) == match[2]
 
 
+@lru_cache(maxsize=1024)  # a key comes again and again, and a hash takes long to begin
 def digest_of(key: str) -> str:
     """The SHA-256 of the key, in hexadecimal: what is stored in its place."""
     return sha256(key.encode()).hexdigest()

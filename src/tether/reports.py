@@ -19,7 +19,7 @@ from msgspec import UNSET, UnsetType
 
 from tether.errors import Invalid
 from tether.ids import is_entity_id
-from tether.instants import is_canonical, parse_instant
+from tether.instants import canonical_instant
 from tether.model import Event, EventType
 from tether.rules import EARLIEST_MS, MAX_AHEAD_MS, members_of, required_of
 
@@ -101,9 +101,5 @@ def _has_no_negative_zero(body: bytes, report: _Report, numbers: Iterable[Decima
 
 
 def _is_usual_instant(text: str, now_ms: int) -> bool:
-    if not is_canonical(text):
-        return False
-    try:
-        return EARLIEST_MS <= parse_instant(text) <= now_ms + MAX_AHEAD_MS
-    except ValueError:  # 30 February
-        return False
+    at_ms = canonical_instant(text)
+    return at_ms is not None and EARLIEST_MS <= at_ms <= now_ms + MAX_AHEAD_MS

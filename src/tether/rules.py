@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tether.errors import Invalid
 from tether.ids import ENTITY_ID_RULE, is_entity_id
-from tether.instants import format_instant, is_canonical, parse_instant
+from tether.instants import format_instant, parse_instant
 from tether.model import Charger, Entity, Event, EventType, Vehicle
 
 MAX_DIGITS = 15
@@ -307,6 +307,5 @@ def new_event(document: Document, now_ms: int) -> Event:
     if at_ms is not None:
         if at_ms > now_ms + MAX_AHEAD_MS:
             raise Invalid("timestamp", "It must not be more than 24 hours in the future.")
-        text = document["timestamp"]
-        values["timestamp"] = text if is_canonical(text) else format_instant(at_ms)
+        values["timestamp"] = format_instant(at_ms)
     return Event(**values)

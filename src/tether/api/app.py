@@ -135,5 +135,4 @@ class Application(falcon.asgi.App[Request, Response]):
         if scope["type"] == "http":
             scope["path"] = scope["raw_path"].decode("latin-1")
             scope["http_version"] = "1.1"
-            scope["receive"] = receive  # for an answer that goes on until the client has gone
         return super().__call__(scope, receive, send)

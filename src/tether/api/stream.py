@@ -3,10 +3,10 @@
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 from falcon.asgi import Request, Response
@@ -60,7 +60,7 @@ class StreamResource:
         self._now_ms = now_ms
         self._open: Counter[str] = Counter()
 
-    async def on_get(self, req: Request, resp: Response) -> None:
+    async def on_get(self, req: requests.ApiRequest, resp: Response) -> None:
         wanted, place = await self._asked(req, resp)
         if self._store.feed.closed:
             raise Unavailable
@@ -110,7 +110,7 @@ class _Stream:
         keys: KeyRing,
         now_ms: Callable[[], int],
         *,
-        req: Request,
+        req: requests.ApiRequest,
         wanted: EventFilter,
         place: Place,
     ) -> None:
@@ -119,7 +119,7 @@ class _Stream:
         self._now_ms = now_ms
         self._wanted = wanted
         self._place = place
-        self._receive: Callable[[], Awaitable[Any]] = req.scope["receive"]
+        self._req = req
         self._secret = req.get_header("X-API-Key")
         self.key = requests.key_of(req)
         self._request_id = req.context.request_id
@@ -158,8 +158,7 @@ class _Stream:
         )
 
     async def _until_gone(self, listener: Listener) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await self._req.until_gone()
         listener.news.set()
 
     async def _goes_on(self, leaving: "asyncio.Task[None]") -> bool:

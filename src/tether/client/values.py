@@ -61,7 +61,7 @@ def instant_text(name: str, value: object) -> str:
             raise invalid(name, "A datetime must have a time zone.")
         return format_instant((value - _EPOCH) // (datetime.resolution * 1000))
     try:
-        return format_instant(parse_instant(value))
+        return format_instant(parse_instant(value))  # type: ignore[arg-type]  # else TypeError
     except (TypeError, ValueError):
         raise invalid(
             name, "It must be a datetime or RFC 3339 text, such as 2023-05-11T22:06:40.738Z."
