@@ -75,7 +75,7 @@ def connect(path: Path, *, create: bool = False) -> apsw.Connection:
         # Else SQLite plans a statement anew whenever its parameters change: that costs ten times
         # what running it does.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
-        connection.execute(_PRAGMAS)
+        connection.execute(_PRAGMAS).fetchall()  # else it stops at the first that answers
     except apsw.NotADBError:
         raise SetupError(f"{path} is not a SQLite database; nothing was changed.") from None
     except apsw.Error as error:

@@ -1,0 +1,26 @@
+"""What a connection to the SQLite file is told, it also does."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tether import wiring
+from tether.store.sqlite import connect
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("synchronous", 2),
+        ("cache_size", -8000),
+        ("temp_store", 2),
+        ("journal_size_limit", 64 * 1024 * 1024),
+        ("wal_autocheckpoint", 16_000),
+    ],
+)
+def test_every_setting_is_in_force(tmp_path: Path, setting: str, value: int) -> None:
+    path = tmp_path / "tether.db"
+    wiring.migrate(str(path))
+    with closing(connect(path)) as connection:
+        assert connection.execute(f"PRAGMA {setting}").fetchall() == [(value,)]
