@@ -4,7 +4,7 @@ Pure: it is given who was plugged in where and what was reported, and adds up. I
 since 1970, powers in kW, energies in kWh, states of charge in %.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal, localcontext
 from itertools import accumulate, groupby
 from operator import add, itemgetter, sub
@@ -14,7 +14,7 @@ from tether.derived import Capacity, UnknownCapacity
 from tether.instants import format_instant
 from tether.model import Charger, Entity, Vehicle
 from tether.readout import highest_charge, highest_discharge, plain
-from tether.stays import EXACT, Stay
+from tether.stays import EXACT, Period, Stay
 
 _ZERO = Decimal(0)
 _FULL = Decimal(100)
@@ -113,63 +113,72 @@ class Figures(NamedTuple):
 _NOTHING = Figures()
 
 
-class _Direction:
-    """What flows in one direction at one charger, and how much more could."""
+class _Share(NamedTuple):
+    """What one vehicle adds to the sums over those at its charger.
 
-    __slots__ = ("_more", "_reserved", "flows", "no_common")
+    What it could take or give is by itself. What it may be taking or giving, where that is not
+    known, must not be promised to another one.
+    """
 
-    def __init__(self) -> None:
-        self._reserved = self._more = self.flows = _ZERO
-        self.no_common = 0
-
-    def add(
-        self, most: Decimal | None, charger: Decimal, flow: Decimal | None, *, can_more: bool
-    ) -> None:
-        """One vehicle: its flow in this direction, None if that is not known."""
-        if most is None:
-            self.no_common += 1
-        if flow is None:  # it may be as much as it can be: so much must not be promised again
-            self._reserved += charger if most is None else most
-            return
-        self.flows += flow
-        if can_more and most is not None and most > flow:
-            self._more += most - flow
-
-    def more(self, charger: Decimal) -> Decimal:
-        """What could flow beside what does: never more than the charger has left."""
-        if not self._more:
-            return _ZERO
-        return max(_ZERO, min(self._more, charger - self.flows - self._reserved))
+    vehicles: int = 0
+    charging: int = 0
+    no_soc: int = 0
+    no_power: int = 0
+    no_common_charge: int = 0
+    no_common_discharge: int = 0
+    taken: Decimal = _ZERO
+    could_take: Decimal = _ZERO
+    may_take: Decimal = _ZERO
+    given: Decimal = _ZERO
+    could_give: Decimal = _ZERO
+    may_give: Decimal = _ZERO
+    stored: Decimal = _ZERO
+    room: Decimal = _ZERO
 
 
-def _at_charger(there: Collection[tuple[Pair, Condition]]) -> Figures:
-    """The figures of one charger with the vehicles that are plugged in at it."""
-    into, out_of = _Direction(), _Direction()
-    charging = no_soc = no_power = 0
-    stored = room = charger_charge = charger_discharge = _ZERO
-    for pair, (runs, power, soc) in there:
-        capacity, charge, discharge, charger_charge, charger_discharge = pair
-        charging += runs
-        taken: Decimal | None = _ZERO
-        given: Decimal | None = _ZERO
-        if runs and power is None:
-            no_power += 1
-            taken = given = None
-        elif runs and power is not None:
-            taken, given = (power, _ZERO) if power >= _ZERO else (_ZERO, -power)
-        if soc is None:
-            no_soc += 1
-        else:
-            energy = capacity * soc / _FULL
-            stored += energy
-            room += capacity - energy
-        into.add(charge, charger_charge, taken, can_more=soc is not None and soc < _FULL)
-        out_of.add(discharge, charger_discharge, given, can_more=bool(soc))
-    return Figures(
-        1 if there else 0, len(there), charging,
-        no_soc, no_power, into.no_common, out_of.no_common,
-        into.flows, into.more(charger_charge), out_of.flows, out_of.more(charger_discharge),
+_NOBODY = _Share()
+
+
+def _share(pair: Pair, condition: Condition) -> _Share:
+    """What this vehicle adds."""
+    runs, power, soc = condition
+    stored = room = _ZERO
+    if soc is not None:
+        stored = pair.capacity * soc / _FULL
+        room = pair.capacity - stored
+    taken: Decimal | None = _ZERO
+    given: Decimal | None = _ZERO
+    if runs:
+        taken = None if power is None else max(power, _ZERO)
+        given = None if power is None else max(-power, _ZERO)
+    can_take, can_give = soc is not None and soc < _FULL, bool(soc)
+    return _Share(
+        1, runs, soc is None, runs and power is None, pair.charge is None, pair.discharge is None,
+        *_flow(taken, pair.charge, pair.charger_charge, can_more=can_take),
+        *_flow(given, pair.discharge, pair.charger_discharge, can_more=can_give),
         stored, room,
+    )  # fmt: skip
+
+
+def _flow(
+    flow: Decimal | None, most: Decimal | None, charger: Decimal, *, can_more: bool
+) -> tuple[Decimal, Decimal, Decimal]:
+    """In one direction what flows, what more could, and what may flow if that is not known."""
+    if flow is None:
+        return _ZERO, _ZERO, charger if most is None else most
+    could = most - flow if can_more and most is not None and most > flow else _ZERO
+    return flow, could, _ZERO
+
+
+def _at_charger(there: _Share, charge: Decimal, discharge: Decimal) -> Figures:
+    """The figures of one charger, of its highest powers, from the sum over the vehicles at it."""
+    # Never more than the charger has left.
+    takeable = min(there.could_take, max(_ZERO, charge - there.taken - there.may_take))
+    giveable = min(there.could_give, max(_ZERO, discharge - there.given - there.may_give))
+    return Figures(
+        1 if there.vehicles else 0, there.vehicles, there.charging, there.no_soc, there.no_power,
+        there.no_common_charge, there.no_common_discharge,
+        there.taken, takeable, there.given, giveable, there.stored, there.room,
     )  # fmt: skip
 
 
@@ -247,30 +256,42 @@ def course_of(stay: Stay, readings: Iterable[Reading], moments: range) -> Course
     if first >= end:
         return []
     found: dict[int, Condition | None] = {first: Condition()}
-    runs, power, soc = False, None, None
-    for at_ms, starts_or_reads, reading in _steps(stay, readings):
-        if reading is None:
-            runs, power = bool(starts_or_reads), None
+    charge: Period | None = None
+    power = soc = None
+    for at_ms, _, step in _steps(stay, readings):
+        if isinstance(step, Reading):
+            soc = soc if step.soc is None else step.soc
+            if step.power is not None and charge is not None and _has_read(charge, at_ms):
+                power = step.power
         else:
-            soc = soc if reading.soc is None else reading.soc
-            power = reading.power if runs and reading.power is not None else power
+            charge, power = step, None
         place = _place(moments, at_ms)
         if place >= end:
             break
-        found[place] = Condition(runs, power, soc)
+        found[place] = Condition(charge is not None, power, soc)
     if end < len(moments):
         found[end] = None
     return list(found.items())
 
 
-def _steps(stay: Stay, readings: Iterable[Reading]) -> list[tuple[int, int, Reading | None]]:
+def _has_read(period: Period, at_ms: int) -> bool:
+    """Whether a power that was told then is one of the charge.
+
+    It is not if a charge that had started before was known of only later, by what came after it.
+    """
+    return period.power is not None and period.power_first_ms <= at_ms <= period.power_ms
+
+
+def _steps(
+    stay: Stay, readings: Iterable[Reading]
+) -> list[tuple[int, int, Period | Reading | None]]:
     """What happened in the stay, in order: of one instant the end of a period, its start, the
     readings.
     """
-    steps: list[tuple[int, int, Reading | None]] = []
+    steps: list[tuple[int, int, Period | Reading | None]] = []
     for period in stay.periods:
         if period.stop_ms != period.start_ms:  # else it ran at no moment
-            steps.append((period.start_ms, 1, None))
+            steps.append((period.start_ms, 1, period))
             if period.stop_ms is not None:
                 steps.append((period.stop_ms, 0, None))
     steps += ((reading.at_ms, 2, reading) for reading in readings)
@@ -299,16 +320,16 @@ class Totals:
             for number, (_, course) in enumerate(there)
             for place, condition in course
         ]
-        now: dict[int, Condition] = {}
-        before = _NOTHING
+        shares: dict[int, _Share] = {}
+        now, before = _NOBODY, _NOTHING
         with localcontext(EXACT):
             for place, changed in groupby(sorted(changes, key=_first), key=_first):
                 for _, number, condition in changed:
-                    if condition is None:
-                        del now[number]
-                    else:
-                        now[number] = condition
-                after = _at_charger([(there[n][0], condition) for n, condition in now.items()])
+                    pair, old = there[number][0], shares.get(number, _NOBODY)
+                    new = _NOBODY if condition is None else _share(pair, condition)
+                    now = _Share._make(map(add, map(sub, now, old), new))
+                    shares[number] = new
+                after = _at_charger(now, pair.charger_charge, pair.charger_discharge)
                 change = after if before is _NOTHING else map(sub, after, before)
                 self._changes[place] = Figures._make(map(add, self._changes[place], change))
                 before = after

@@ -164,6 +164,27 @@ def test_a_state_of_charge_from_before_is_not_known_any_more(client: httpx.Clien
     assert read(client, at="2023-05-11T23:00:00Z")["energyStored"] == Decimal("37.4")
 
 
+def test_only_powers_of_a_charge_are_its_power(client: httpx.Client) -> None:
+    """A stop tells late that a charge was under way, and updates before were not taken for it."""
+    create_both(client)
+    for kind, minute, members in (
+        ("CONNECTED", 0, {}),
+        ("CHARGE_STARTED", 5, {"chargePower": 22}),
+        ("CHARGE_STOPPED", 30, {}),
+        ("CHARGE_UPDATED", 31, {"stateOfCharge": 50, "chargePower": 11}),
+        ("CHARGE_UPDATED", 33, {"stateOfCharge": 51}),
+        ("CHARGE_STOPPED", 50, {"chargedTime": 1199}),
+    ):
+        when = f"2026-01-05T08:{minute:02}:00.000Z"
+        create_event(client, type=f"VEHICLE_{kind}", timestamp=when, **members)
+    for minute, power, unknown in ((29, 22, 0), (31, 0, 1), (32, 0, 1), (40, 0, 1), (50, 0, 0)):
+        one = read(client, at=f"2026-01-05T08:{minute}:00Z")
+        assert (one["chargePower"], one["unknown"]["chargePower"]) == (power, unknown), minute
+    window = {"from": "2026-01-05T08:00:00Z", "to": "2026-01-05T09:00:00Z", "step": 60}
+    series = read(client, **window)
+    assert series == [read(client, at=one["asOf"]) for one in series]
+
+
 # Selections -------------------------------------------------------------------------------------
 
 
@@ -208,6 +229,7 @@ def test_a_box_selects_by_position(client: httpx.Client) -> None:
         ("179,-1,-179,1", ["C3", "C4"]),
         ("-179,-1,179,1", []),
         ("0,0,1,1", []),
+        (f"{1.1 - 1},62.27,17.449999999999999289457264239899814128875732421875,63", ["C1"]),
     ):
         for at in ({}, {"at": "2023-05-12T00:00:00Z"}):
             listed = read(client, bbox=box, by="charger", **at)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from time import process_time
 from typing import NamedTuple
 
 import pytest
@@ -192,6 +193,18 @@ def test_a_series_is_what_each_moment_is_by_itself(chargers: Sequence[Sequence[S
         for there in chargers:
             alone.add([(seen.pair, [(0, state)]) for seen, state in at(there, place)])
         assert found == alone.figures()[0]
+
+
+def test_many_vehicles_at_one_charger_take_no_longer_than_at_many() -> None:
+    """Nothing else is served meanwhile, and a depot may well be registered as one charger."""
+    fleet: list[tuple[Pair, Course]] = [(pair(), [(n % 1000, charging(7))]) for n in range(4000)]
+    seconds = []
+    for chargers in ([[one] for one in fleet], [fleet]):
+        series, begun = Totals(range(1000)), process_time()
+        for there in chargers:
+            series.add(there)
+        seconds.append(process_time() - begun)
+    assert seconds[1] < 10 * seconds[0]
 
 
 def at(there: Sequence[Seen], place: int) -> Iterator[tuple[Seen, Condition]]:

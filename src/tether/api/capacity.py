@@ -100,7 +100,7 @@ def _chargers(query: dict[str, str]) -> Chargers:
 def _box(text: str) -> Box:
     numbers = text.split(",")
     if len(numbers) != 4 or not all(
-        re.fullmatch(r"-?[0-9]{1,3}(?:\.[0-9]{1,15})?", number) for number in numbers
+        re.fullmatch(r"-?[0-9]{1,3}(?:\.[0-9]+)?", number) for number in numbers
     ):
         raise Invalid("bbox", _BOX_RULE)
     box = Box(*map(Decimal, numbers))
