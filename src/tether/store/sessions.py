@@ -36,10 +36,10 @@ class Sessions:
     async def get(self, partner: int, session_id: str) -> Known:
         """The session. Raises NotFound."""
         await self._deriver.catch_up(partner)
-        rows = await self._engine.read(queries.GET_SESSION, partner, session_id)
-        if not rows:
+        found = _known(await self._engine.read(queries.GET_SESSION, partner, session_id))
+        if not found:
             raise NotFound
-        return _known(rows[0])
+        return found[0]
 
     async def page(
         self, partner: int, wanted: SessionFilter, after: tuple[int, str] | None, limit: int
@@ -47,7 +47,7 @@ class Sessions:
         """Sessions in the order of their start, or of their last change; from `after` on."""
         await self._deriver.catch_up(partner)
         sql, parameters = queries.sessions_page(wanted, after)
-        return [_known(row) for row in await self._engine.scan(sql, partner, limit, *parameters)]
+        return _known(await self._engine.scan(sql, partner, limit, *parameters))
 
     async def of_vehicle(self, partner: int, vehicle_id: str) -> Moment | None:
         """What is newest of a vehicle; None if nothing was reported. Raises NotFound."""
@@ -109,14 +109,17 @@ _moments_decoder = msgspec.json.Decoder(list[tuple[Stay, Before, Event, Event]])
 _decoder = msgspec.json.Decoder(Stay)
 
 
-def _known(row: Row) -> Known:
-    session_id, body, live, vehicle, charger, version, updated_ms = row
-    return Known(
-        session_id,
-        _decoder.decode(body),
-        from_json(Vehicle, vehicle),
-        from_json(Charger, charger),
-        version,
-        updated_ms,
-        removed=not live,
-    )
+def _known(rows: Sequence[Row]) -> list[Known]:
+    return [
+        Known(
+            session_id,
+            _decoder.decode(body),
+            from_json(Vehicle, vehicle),
+            from_json(Charger, charger),
+            version,
+            updated_ms,
+            removed=not live,
+        )
+        for session_id, body, live, vehicle, charger, version, updated_ms in rows
+        if vehicle and charger  # else the partner is being deleted
+    ]

@@ -1,0 +1,46 @@
+"""What is read of a partner while it is erased: less and less, and no failure."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from tests.store.test_contract import add_site, event, new_partner, report
+from tether.errors import NotFound
+from tether.model import Charger
+from tether.store.capacity import Chargers
+from tether.store.session_queries import SessionFilter
+from tether.store.store import Store
+
+
+def test_reads_go_on_while_a_partner_is_erased(in_store: Callable[..., Any]) -> None:
+    async def scenario(store: Store, _: int) -> None:
+        partner = await new_partner(store)
+        await add_site(store, partner.id)
+        await report(store, partner.id, [event(second) for second in range(30)])
+        found = await store.sessions.page(partner.id, SessionFilter(), None, 100)
+        assert len(found) == 30
+        start_ms = found[3].stay.start_ms
+        reads: list[Callable[[], Awaitable[Any]]] = [
+            lambda: store.sessions.page(partner.id, SessionFilter(), None, 100),
+            lambda: store.sessions.page(partner.id, SessionFilter(updated_from_ms=0), None, 100),
+            lambda: store.sessions.get(partner.id, found[-1].id),
+            lambda: store.sessions.of_vehicle(partner.id, "V1"),
+            lambda: store.sessions.of_vehicles(partner.id, ["V1"]),
+            lambda: store.sessions.at_chargers(partner.id, ["C1"]),
+            lambda: store.get(Charger, partner.id, "C1"),
+            lambda: store.capacities.totals(partner.id, Chargers(), None),
+            lambda: store.capacities.totals(partner.id, Chargers(), range(start_ms, start_ms + 1)),
+        ]
+        erasing = asyncio.create_task(store.erase_partner(partner, lambda erased: None))
+
+        async def read_on(read: Callable[[], Awaitable[Any]]) -> None:
+            while not erasing.done():
+                with suppress(NotFound):
+                    await read()
+                await asyncio.sleep(0)
+
+        await asyncio.gather(erasing, *map(read_on, reads))
+        assert await store.sessions.page(partner.id, SessionFilter(), None, 100) == []
+
+    in_store(scenario)
