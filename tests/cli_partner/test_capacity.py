@@ -56,6 +56,31 @@ def test_what_is_not_known_is_said(site: Site) -> None:
     assert shown.split("\n")[-2].split()[-1] == "1/0/0/0"
 
 
+def test_the_table_of_a_large_fleet_loses_nothing_in_a_narrow_terminal(site: Site) -> None:
+    powers = {"chargePowers": [55555.5], "dischargePowers": [99999.5]}
+    events: list[dict[str, Any]] = [
+        {"type": "VEHICLE_CONNECTED", "vehicleId": "V1"},
+        {"type": "VEHICLE_CONNECTED", "vehicleId": "V2", "stateOfCharge": 30},
+        {"type": "VEHICLE_CONNECTED", "vehicleId": "V3", "stateOfCharge": 30},
+        {"type": "VEHICLE_CHARGE_STARTED", "vehicleId": "V2", "chargePower": -2345.6},
+        {"type": "VEHICLE_CHARGE_STARTED", "vehicleId": "V3", "chargePower": 1234.6},
+    ]
+    with site.client() as client:
+        client.put("/chargers/C1", json=powers).raise_for_status()
+        for id in ("V1", "V2", "V3"):
+            vehicle = {"chargeCapacity": 1234567.8, **powers}
+            client.put(f"/vehicles/{id}", json=vehicle).raise_for_status()
+        for event in events:
+            sent = {**event, "chargerId": "C1", "timestamp": f"{DAY}10:01:00Z"}
+            client.post("/events", json=sent).raise_for_status()
+    window = ("--from", f"{DAY}10:01:00Z", "--to", f"{DAY}10:02:00Z", "--step", "30s")
+    _, shown = site.in_terminal("capacity", *window)
+    figures = ["3", "1,235", "54,321", "2,346", "97,654", "740,741", "1,728,395", "1/0/0/0"]
+    assert [line.split() for line in shown.splitlines()[-4:]] == [
+        ["2026-01-05", *figures], ["10:01:00"], ["2026-01-05", *figures], ["10:01:30"],
+    ]  # fmt: skip
+
+
 def test_options_that_do_not_fit_are_a_mistake(site: Site) -> None:
     for options, said in (
         (("--from", "2026-01-05"), "--from and --step"),

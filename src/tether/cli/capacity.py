@@ -117,17 +117,20 @@ def _show_list(found: Iterable[Capacity], *, as_json: bool) -> None:
         for one in found:
             click.echo(to_json(one))
     else:
-        show_table(_TITLES, [_row(one) for one in found], wrapped=("Charger",))
+        listed = list(found)
+        to_minute = all(_time(one).endswith(":00") for one in listed)
+        rows = [_row(one, 16 if to_minute else 19) for one in listed]
+        show_table(_TITLES, rows, wrapped=("Time (UTC)", "Charger", "Unknown"))
 
 
-def _row(one: Capacity) -> list[str]:
+def _row(one: Capacity, time_digits: int) -> list[str]:
     unknown = one.unknown
     kinds = (
         unknown.state_of_charge, unknown.charge_power,
         unknown.common_charge_power, unknown.common_discharge_power,
     )  # fmt: skip
     return [
-        "" if one.charger_id else _time(one)[:16],
+        "" if one.charger_id else _time(one)[:time_digits],
         one.charger_id or "",
         str(one.vehicles_plugged_in),
         _short(one.charge_power),
@@ -168,6 +171,6 @@ def _time(one: Capacity) -> str:
 
 
 def _short(number: Decimal) -> str:
-    """To a tenth, for people."""
-    rounded = f"{number:,.1f}"
+    """To a tenth, for people; from a thousand on to the unit."""
+    rounded = f"{number:,.1f}" if number < 1000 else f"{number:,.0f}"
     return rounded.removesuffix(".0")

@@ -42,7 +42,8 @@ def show_table(
 ) -> None:
     """Prints a table. A terminal breaks the lines of the `wrapped` columns, never of the others.
 
-    It also shows no column in which nothing stands.
+    Where that is not enough, an ellipsis says what is cut off. It also shows no column in which
+    nothing stands.
     """
     cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
@@ -77,7 +78,8 @@ def table_of(
         collapse_padding=True,
     )
     for title in titles:
-        table.add_column(title, overflow="fold", no_wrap=title not in wrapped)
+        wraps = title in wrapped
+        table.add_column(title, overflow="fold" if wraps else "ellipsis", no_wrap=not wraps)
     for row in rows:
         table.add_row(*(Text(cell.text, style=cell.style) for cell in row))
     return table
