@@ -6,7 +6,6 @@ there is: see the indexes in migrations/0002.
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import lru_cache
 from heapq import merge
@@ -32,15 +31,16 @@ from tether.capacity import (
 from tether.model import Charger, Vehicle, from_json
 from tether.stays import Fact, Stay
 from tether.store import capacity_queries as queries
-from tether.store.changes import fact_in, numbered
+from tether.store.changes import fact_in, facts_in, numbered
 from tether.store.derive import Deriver
 from tether.store.engine import Engine, Row
 
 PAGE = 250  # stays that are read at once
 KEYS = 1000  # keys of stays
 STAYS = 100  # whose events are read at once
+EVENTS = 50  # of each of them: those of a stay with more are read by themselves
 CHARGERS = 50  # of which the stays of a window of time are looked up at once
-READINGS = 5000  # events
+READINGS = 5000  # events of such a stay
 LONGEST_SPAN = 48  # bits of ms: some thousand years
 
 _LAST = "\x7f"  # behind every id
@@ -89,6 +89,7 @@ class Found(NamedTuple):
 
 Occupied = tuple[str, list[tuple[Pair, Course]]]
 _stays = msgspec.json.Decoder(Stay)
+_keys = msgspec.json.Decoder(list[tuple[str, int, int]])
 
 
 class Capacities:
@@ -167,7 +168,7 @@ class Capacities:
         async for keys in self._keys(partner, chargers, moments):
             wanted = numbered((place, *key) for place, key in enumerate(keys))
             rows = await self._engine.scan(queries.STAYS, partner, wanted)
-            rows = sorted((row for row in rows if row[2] and row[3]), key=itemgetter(0))
+            rows = sorted((row for row in rows if all(row[1:])), key=itemgetter(0))
             stays = [_stays.decode(row[1]) for row in rows]
             readings = await self._readings(partner, stays, moments)
             yield [
@@ -232,7 +233,11 @@ class Capacities:
         rows = await self._engine.scan(
             queries.STARTED, partner, numbered([id] for id in ids), moments[0], moments[-1]
         )
-        return [Key(*row) for row in rows]
+        return [
+            Key(charger_id, *key)
+            for charger_id, keys in rows
+            for key in _keys.decode(f"[{keys or ''}]")
+        ]
 
     # What was read of them ------------------------------------------------------------------------
 
@@ -267,12 +272,12 @@ class Capacities:
         self, partner: int, wanted: Sequence[Wanted]
     ) -> AsyncIterator[tuple[int, list[Fact]]]:
         """The places and facts of these stays; those of one stay in portions if they are many."""
-        rows = await self._engine.scan(queries.READINGS, partner, numbered(wanted), READINGS)
-        if len(rows) < READINGS:
-            for place, some in _by_place(rows):
-                yield place, some
-        else:
-            for one in wanted:
+        rows = await self._engine.scan(queries.READINGS, partner, numbered(wanted), EVENTS)
+        for *columns, events in rows:
+            one, facts = Wanted(*columns), facts_in(events)
+            if len(facts) < EVENTS:
+                yield one.place, facts
+            else:
                 async for some in self._events_of(partner, one):
                     yield one.place, some
 
@@ -293,13 +298,6 @@ class Capacities:
 def _wanted(stays: Sequence[Stay], place: int, from_ms: int, until_ms: int) -> Wanted:
     stay = stays[place]
     return Wanted(place, stay.vehicle_id, stay.charger_id, from_ms, until_ms)
-
-
-def _by_place(rows: Iterable[Row]) -> Iterable[tuple[int, list[Fact]]]:
-    facts: defaultdict[int, list[Fact]] = defaultdict(list)
-    for place, *row in rows:
-        facts[place].append(fact_in(row))
-    return facts.items()
 
 
 def _readings_of(stay: Stay, facts: Iterable[Fact]) -> Iterator[Reading]:

@@ -1,15 +1,12 @@
 """Every SQL statement on what was plugged in. As in queries.py, $1 is the partner."""
 
-_ENTITIES = """
-(SELECT v.body FROM vehicles v WHERE v.partner = $1 AND v.id = s.vehicle_id),
-(SELECT c.body FROM chargers c WHERE c.partner = $1 AND c.id = s.charger_id)
-"""
-
 # Now ---------------------------------------------------------------------------------------------
 
 # The stays that last, by charger; $2 to $4 is the place after which the page begins.
-ACTIVE = f"""
-SELECT s.charger_id, s.start_ms, s.id, s.body, {_ENTITIES}
+ACTIVE = """
+SELECT s.charger_id, s.start_ms, s.id, s.body,
+       (SELECT v.body FROM vehicles v WHERE v.partner = $1 AND v.id = s.vehicle_id),
+       (SELECT c.body FROM chargers c WHERE c.partner = $1 AND c.id = s.charger_id)
 FROM sessions s
 WHERE s.partner = $1 AND s.end_ms IS NULL AND s.live = 1
   AND (s.charger_id, s.start_ms, s.id) > ($2, $3, $4) AND s.charger_id <= $5
@@ -58,27 +55,36 @@ ORDER BY c.id LIMIT $4
 """
 
 # The stays at each charger in $2, a JSON object of arrays that hold one id, that began after $3, up
-# to $4.
+# to $4, as a list of JSON arrays. Not written as a join, as those below: see queries.py.
 STARTED = """
 WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS charger_id FROM json_each($2))
-SELECT s.charger_id, s.vehicle_id, s.start_ms, s.start_rank
-FROM wanted w CROSS JOIN sessions s
-WHERE s.partner = $1 AND s.charger_id = w.charger_id AND s.live = 1
-  AND s.start_ms > $3 AND s.start_ms <= $4
+SELECT w.charger_id, (
+    SELECT string_agg('["' || x.vehicle_id || '",' || x.start_ms || ',' || x.start_rank || ']', ',')
+    FROM (
+        SELECT s.vehicle_id, s.start_ms, s.start_rank FROM sessions s
+        WHERE s.partner = $1 AND s.charger_id = w.charger_id AND s.live = 1
+          AND s.start_ms > $3 AND s.start_ms <= $4
+        ORDER BY s.start_ms, s.id
+    ) x
+) FROM wanted w
 """
 
 # $2 is a JSON object of arrays with the columns in this order.
-STAYS = f"""
+STAYS = """
 WITH wanted AS MATERIALIZED (
     SELECT CAST(value ->> 0 AS BIGINT) AS place, value ->> 1 AS charger_id,
            value ->> 2 AS vehicle_id, CAST(value ->> 3 AS BIGINT) AS start_ms,
            CAST(value ->> 4 AS BIGINT) AS start_rank
     FROM json_each($2)
 )
-SELECT w.place, s.body, {_ENTITIES}
-FROM wanted w CROSS JOIN sessions s
-WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.start_ms = w.start_ms
-  AND s.start_rank = w.start_rank AND s.charger_id = w.charger_id AND s.live = 1
+SELECT w.place, (
+    SELECT s.body FROM sessions s
+    WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.start_ms = w.start_ms
+      AND s.start_rank = w.start_rank AND s.charger_id = w.charger_id AND s.live = 1
+),
+(SELECT v.body FROM vehicles v WHERE v.partner = $1 AND v.id = w.vehicle_id),
+(SELECT c.body FROM chargers c WHERE c.partner = $1 AND c.id = w.charger_id)
+FROM wanted w
 """
 
 # Of each stay in $2: its place in the batch, vehicle, charger, what of its events are wanted.
@@ -116,19 +122,25 @@ SELECT w.place, (
 SOC_AT = _newest(_SOC)
 POWER_AT = _newest(_POWER)
 
-# Events of the stays; at most $3, lest they be too many.
+# Only one index has this order, so it is that one which is read.
+_IN_ORDER = "ORDER BY e.at_ms, e.type, e.charger_id, e.stamp"
+
+# Of each stay in $2 the first $3 of its events that are wanted, as a list of JSON arrays.
 READINGS = f"""
 {_WANTED}
-SELECT w.place, e.seq, e.at_ms, e.body
-FROM wanted w CROSS JOIN events e
-WHERE e.partner = $1 AND e.vehicle_id = w.vehicle_id AND e.at_ms >= w.from_ms
-  AND e.at_ms <= w.until_ms
-LIMIT $3
+SELECT w.place, w.vehicle_id, w.charger_id, w.from_ms, w.until_ms, (
+    SELECT string_agg('[' || x.seq || ',' || x.at_ms || ',' || x.body || ']', ',') FROM (
+        SELECT e.seq, e.at_ms, e.body FROM events e
+        WHERE e.partner = $1 AND e.vehicle_id = w.vehicle_id AND e.at_ms >= w.from_ms
+          AND e.at_ms <= w.until_ms
+        {_IN_ORDER} LIMIT $3
+    ) x
+) FROM wanted w
 """
 
 # Those of one stay, in portions.
-READINGS_OF = """
+READINGS_OF = f"""
 SELECT e.seq, e.at_ms, e.body FROM events e
 WHERE e.partner = $1 AND e.vehicle_id = $2 AND e.at_ms >= $3 AND e.at_ms <= $4
-ORDER BY e.at_ms LIMIT $5
+{_IN_ORDER} LIMIT $5
 """

@@ -176,7 +176,7 @@ class Changes:
             for place, (vehicle, events, stays) in enumerate(contents):
                 await _let_others(place)
                 one = late_of[vehicle]
-                differing = _between(one, bounds[vehicle], _facts(events), _rows(stays))
+                differing = _between(one, bounds[vehicle], facts_in(events), _rows(stays))
                 if differing is None:
                     async for portion in self.of_vehicle(partner, vehicle, seq, one):
                         changes += portion.changes
@@ -270,7 +270,7 @@ def fact_in(row: Row) -> Fact:
     return fact_of(seq, at_ms, from_json(Event, body))
 
 
-def _facts(text: str | None) -> list[Fact]:
+def facts_in(text: str | None) -> list[Fact]:
     """The facts of a list of JSON arrays, in order."""
     return sorted(fact_of(*one) for one in _events.decode(f"[{text or ''}]"))
 
