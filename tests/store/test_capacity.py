@@ -9,7 +9,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from tether import wiring
@@ -20,7 +19,6 @@ from tether.model import Charger, Event, EventType, Vehicle
 from tether.stays import Fact, Stay, Timeline, fact_of
 from tether.store import capacity, capacity_queries
 from tether.store.capacity import Chargers
-from tether.store.postgres import _INDEXES_ONLY
 from tether.store.sqlite import connect, native
 from tether.store.store import Store
 
@@ -203,30 +201,3 @@ def test_sqlite_finds_everything_in_an_index_that_says_more_than_the_partner(
     connection.close()
     assert len(searches) > 12
     assert not [step for step in searches if "(partner=? AND" not in step]
-
-
-def test_postgres_does_so_too_while_it_has_not_analysed_what_came_in(
-    new_postgres_database: Callable[[], str],
-) -> None:
-    database = new_postgres_database()
-    wiring.migrate(database)
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(_INDEXES_ONLY)
-        for table, columns in (
-            ("chargers", "'C' || n, 1, '{}'"),
-            ("vehicles", "'V' || n, 1, '{}'"),
-            ("sessions", "'V' || n, n, 0, 'C' || n, n, 1, n + 1, 1, n, n, n, '{}', '{}'"),
-            ("events", "n, n, 'VEHICLE_CONNECTED', 'C' || n, 'V' || n, n, 0, '{}'"),
-        ):
-            connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)".encode())
-            rows = f"SELECT 1, {columns} FROM generate_series(1, 5000) n"
-            connection.execute(f"INSERT INTO {table} {rows}".encode())
-        searches = []
-        for name, sql in vars(capacity_queries).items():
-            if name.isupper() and not name.startswith("_"):
-                plan = connection.execute(f"EXPLAIN (GENERIC_PLAN) {sql}".encode())
-                steps = [step.strip() for (step,) in plan]
-                searches += [(name, step) for step in steps if step.startswith("Index Cond")]
-                assert not [step for step in steps if "Seq Scan" in step], (name, steps)
-    assert len(searches) > 12
-    assert not [step for step in searches if "AND" not in step[1]]

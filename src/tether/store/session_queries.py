@@ -281,7 +281,8 @@ def _sessions_page(
     names = [start for start, used in zip(_CONDITIONS, given, strict=True) if used]
     conditions = [f"{start}${place}" for place, start in enumerate(names, start=3)]
     if active is not None:
-        conditions.append(f"s.end_ms IS {'' if active else 'NOT '}NULL")
+        # `+ 0`: else PostgreSQL may read all that have ended, in an index without this order.
+        conditions.append("s.end_ms IS NULL" if active else "s.end_ms + 0 IS NOT NULL")
     if not changes:
         conditions.append("s.live = 1")
     order = "u.updated_ms, u.id" if changes else "s.start_ms, s.id"

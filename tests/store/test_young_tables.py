@@ -1,0 +1,59 @@
+"""How PostgreSQL finds what it has not analysed since it came in.
+
+It counts on few rows then, and may read all that a partner has where an index would have told.
+"""
+
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+
+from tether import wiring
+from tether.store import capacity_queries
+from tether.store.postgres import _INDEXES_ONLY
+from tether.store.session_queries import SessionFilter, sessions_page
+
+Explain = Callable[[str], list[str]]
+
+ROWS = {
+    "chargers": "'C' || n, 1, '{}'",
+    "vehicles": "'V' || n, 1, '{}'",
+    "sessions": "'V' || n, n, 0, 'C' || n, n, 1, n + 1, 1, n, n, n, '{}', '{}'",
+    "session_versions": "n, 1, n",
+    "events": "n, n, 'VEHICLE_CONNECTED', 'C' || n, 'V' || n, n, 0, '{}'",
+}
+
+
+@pytest.fixture
+def explain(new_postgres_database: Callable[[], str]) -> Iterator[Explain]:
+    """Tells the steps of a statement, with tables that have filled since they were made."""
+    database = new_postgres_database()
+    wiring.migrate(database)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(_INDEXES_ONLY)
+        for table, columns in ROWS.items():
+            connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)".encode())
+            rows = f"SELECT 1, {columns} FROM generate_series(1, 5000) n"
+            connection.execute(f"INSERT INTO {table} {rows}".encode())
+        yield lambda sql: [
+            step.strip() for (step,) in connection.execute(f"EXPLAIN (GENERIC_PLAN) {sql}".encode())
+        ]
+
+
+def test_what_was_plugged_in_is_found_in_indexes_that_say_more_than_the_partner(
+    explain: Explain,
+) -> None:
+    searches = []
+    for name, sql in vars(capacity_queries).items():
+        if name.isupper() and not name.startswith("_"):
+            steps = explain(sql)
+            assert not [step for step in steps if "Seq Scan" in step], (name, steps)
+            searches += [(name, step) for step in steps if step.startswith("Index Cond")]
+    assert len(searches) > 12
+    assert not [step for step in searches if "AND" not in step[1]]
+
+
+@pytest.mark.parametrize("active", [None, True, False])
+def test_a_page_of_sessions_is_read_in_its_order(explain: Explain, active: bool | None) -> None:
+    steps = explain(sessions_page(SessionFilter(active=active), None)[0])
+    assert not [step for step in steps if "Sort" in step or "Seq Scan" in step]
