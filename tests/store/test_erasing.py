@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from tests.store.test_contract import add_site, event, new_partner, report
-from tether.errors import NotFound
+from tether.errors import NotFound, Unavailable
 from tether.model import Charger
 from tether.store.capacity import Chargers
 from tether.store.session_queries import SessionFilter
@@ -36,7 +36,7 @@ def test_reads_go_on_while_a_partner_is_erased(in_store: Callable[..., Any]) -> 
 
         async def read_on(read: Callable[[], Awaitable[Any]]) -> None:
             while not erasing.done():
-                with suppress(NotFound):
+                with suppress(NotFound, Unavailable):
                     await read()
                 await asyncio.sleep(0)
 

@@ -79,7 +79,8 @@ class Deriver:
         wanted = None
         while True:
             ((head, derived),) = await self._engine.read(queries.PROGRESS, partner)
-            wanted = head if wanted is None else wanted
+            # Less than before if the partner is being erased.
+            wanted = head if wanted is None else min(wanted, head)
             if derived >= wanted:
                 return
             if monotonic() > deadline:
