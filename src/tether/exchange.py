@@ -58,10 +58,18 @@ class Exchange(RequestResponseCycle):
     response_complete = False
     chunked_encoding: bool | None = None
     expected_content_length = 0
+    _until_closed = False  # so long the body goes on, as nothing else can say where it ends
     _head: bytes | None = None  # of an answer, until its body is known
     task: "asyncio.Task[None] | None" = None
 
-    def __init__(self, connection: "LimitedHttpProtocol", scope: Any, *, keep_alive: bool) -> None:
+    def __init__(
+        self,
+        connection: "LimitedHttpProtocol",
+        scope: Any,
+        *,
+        keep_alive: bool,
+        knows_chunks: bool,
+    ) -> None:
         self.scope = scope
         self.flow = connection.flow
         self.transport = connection.transport_of_exchanges
@@ -69,6 +77,7 @@ class Exchange(RequestResponseCycle):
         self.default_headers = connection.server_state.default_headers
         self.waiting_for_100_continue = connection.expect_100_continue
         self.keep_alive = keep_alive
+        self._knows_chunks = knows_chunks
         self.body = bytearray()
         self.news = News()
         self.message_event = cast(asyncio.Event, self.news)
@@ -110,6 +119,8 @@ class Exchange(RequestResponseCycle):
             self._finish(message.get("body", b""))
         else:  # a body in parts
             self._write_head()
+            if self._until_closed:
+                self.expected_content_length = len(message.get("body", b""))
             await super().send(message)
 
     def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -127,14 +138,15 @@ class Exchange(RequestResponseCycle):
         self.waiting_for_100_continue = False
         if not self.keep_alive and not says_close:
             head += b"connection: close\r\n"
-        self.chunked_encoding = (
-            length is None and status not in (204, 304) and self.scope["method"] != "HEAD"
-        )
+        endless = length is None and status not in (204, 304) and self.scope["method"] != "HEAD"
+        self.chunked_encoding = endless and self._knows_chunks
+        self._until_closed = endless and not self._knows_chunks
         self.expected_content_length = length or 0
-        if self.chunked_encoding:  # the body may be long in coming
-            self.transport.write(head + b"transfer-encoding: chunked\r\n\r\n")
-        else:
-            self._head = head + b"\r\n"
+        if self.chunked_encoding:
+            head += b"transfer-encoding: chunked\r\n"
+        self._head = head + b"\r\n"
+        if endless:  # the body may be long in coming
+            self._write_head()
 
     def _write_head(self) -> None:
         if self._head is not None:

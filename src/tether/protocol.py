@@ -132,8 +132,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._in_body = True
         self._bytes_beside = 0
         version = parser.get_http_version()
-        keep_alive = version != "1.0" and parser.should_keep_alive() and not self._stopping
-        before, self.cycle = self.cycle, Exchange(self, self._scope(version), keep_alive=keep_alive)
+        current = version >= "1.1"  # an older client knows neither of the two (RFC 9112, 6.1, 9.3)
+        keep_alive = current and parser.should_keep_alive() and not self._stopping
+        before = self.cycle
+        self.cycle = Exchange(
+            self, self._scope(version), keep_alive=keep_alive, knows_chunks=current
+        )
         if before is None or before.response_complete:
             self._answering = self.cycle
             self._start_asgi_task(self.cycle, self.app)

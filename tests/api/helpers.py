@@ -134,6 +134,15 @@ class Wire:
         length = 0 if method == "HEAD" or status in (100, 304) else int(head["content-length"])
         return Raw(status, head, self._file.read(length))
 
+    def until(self, end: bytes) -> bytes:
+        """Reads, of an answer that goes on, up to and with these bytes."""
+        read = b""
+        while not read.endswith(end):
+            one = self._file.read(1)
+            assert one, read
+            read += one
+        return read
+
     def has_answer(self, seconds: float) -> bool:
         """Whether something to read arrives within this time."""
         return bool(select.select([self._socket], [], [], seconds)[0])

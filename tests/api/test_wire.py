@@ -74,6 +74,14 @@ def test_http_1_0_is_answered_and_the_connection_closed(wire: Wire) -> None:
     assert wire.is_closed()
 
 
+def test_http_1_0_gets_a_stream_without_chunks(wire: Wire) -> None:
+    wire.send(wire.request("GET", "/stream").replace(b"HTTP/1.1", b"HTTP/1.0"))
+    head = wire.until(b"\r\n\r\n")
+    assert b"connection: close" in head
+    assert b"transfer-encoding" not in head
+    assert wire.until(b"\n\n") == b": connected\nretry: 1000\nid: MA\n\n"
+
+
 def test_http_1_0_without_a_host_gets_links_that_are_relative(wire: Wire) -> None:
     for name in ("C1", "C2"):
         wire.send(wire.request("PUT", f"/chargers/{name}", CHARGER))

@@ -16,7 +16,9 @@ LENGTH: Headers = [(b"content-length", b"5")]
 class Wire:
     """The connection of one request, which remembers what is written."""
 
-    def __init__(self, method: str = "GET", *, keep_alive: bool = True) -> None:
+    def __init__(
+        self, method: str = "GET", *, keep_alive: bool = True, knows_chunks: bool = True
+    ) -> None:
         self.writes: list[bytes] = []
         self.closed = False
         self.answered = 0
@@ -32,7 +34,9 @@ class Wire:
             expect_100_continue=False,
             tasks=set(),
         )
-        self.exchange = Exchange(connection, {"method": method}, keep_alive=keep_alive)
+        self.exchange = Exchange(
+            connection, {"method": method}, keep_alive=keep_alive, knows_chunks=knows_chunks
+        )
 
     def _close(self) -> None:
         self.closed = True
@@ -77,6 +81,14 @@ def test_a_body_in_parts_does_not_wait_for_its_end() -> None:
     assert wire.writes[0].endswith(b"transfer-encoding: chunked\r\n\r\n")
     assert b"".join(wire.writes[1:]) == b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
     assert wire.answered == 1
+
+
+def test_for_who_knows_no_chunks_the_end_of_the_connection_ends_the_body() -> None:
+    wire = Wire(keep_alive=False, knows_chunks=False)
+    wire.answer(200, [], b"he", b"llo", b"")
+    assert wire.writes[0] == b"HTTP/1.1 200 OK\r\ndate: today\r\nconnection: close\r\n\r\n"
+    assert b"".join(wire.writes[1:]) == b"hello"
+    assert (wire.answered, wire.closed) == (1, True)
 
 
 def test_the_connection_closes_when_it_shall_not_be_kept() -> None:
