@@ -8,12 +8,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.cli_partner.conftest import Site
-from tests.conftest import TETHER
+from tests.conftest import TETHER, Server
 
 Popen = subprocess.Popen[str]
 Start = Callable[..., Popen]
@@ -83,32 +84,78 @@ def test_what_cannot_be_watched_is_explained(site: Site) -> None:
     assert (status, "--cursor is for --json" in seen) == (2, True)
 
 
+class Terminal:
+    """A terminal in which something is shown, and what was seen there."""
+
+    def __init__(self) -> None:
+        self._leader, self.follower = pty.openpty()
+        self.seen = ""
+
+    def started(self, watch: Start, *options: str) -> Popen:
+        """Starts watching in it."""
+        process = watch(*options, stdin=self.follower, stdout=self.follower, stderr=self.follower)
+        os.close(self.follower)
+        return process
+
+    def see(self, pattern: str) -> None:
+        """Returns when this is to be seen, and forgets what was."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not re.search(pattern, self.seen):
+            assert time.monotonic() < deadline, self.seen
+            text = os.read(self._leader, 65_536).decode()
+            self.seen += re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+
+
 def test_a_terminal_shows_a_table_that_changes_and_is_left_as_it_was(
     site: Site, watch: Start
 ) -> None:
     site.report("CONNECTED", "10:00", stateOfCharge=41.5)
-    leader, follower = pty.openpty()
-    process = watch(stdin=follower, stdout=follower, stderr=follower)
-    os.close(follower)
-    seen = ""
-
-    def see(pattern: str) -> None:
-        nonlocal seen
-        deadline = time.monotonic() + PATIENCE_S
-        while not re.search(pattern, seen):
-            assert time.monotonic() < deadline, seen
-            text = os.read(leader, 65_536).decode()
-            seen += re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
-
+    terminal = Terminal()
+    process = terminal.started(watch)
+    see = terminal.see
     see(r"V1 +plugged in +C1 +[0-9]+ d +41.5 ")
     see(r"1 vehicle plugged in, 0 charging, 0 kW")
     site.report("CHARGE_STARTED", "10:05", chargePower=11)
     see(r"V1 +charging +C1 +[0-9]+ d +11 +41.5 ")
     see(r"1 vehicle plugged in, 1 charging, 11 kW")
-    seen = ""
+    terminal.seen = ""
     site.report("DISCONNECTED", "10:30")
     see(r"0 vehicles plugged in, 0 charging, 0 kW")
     process.terminate()
     see(r"\x1b\[\?25h")  # the cursor is back
     assert process.wait(timeout=30) == 128 + signal.SIGTERM
-    os.close(leader)
+    assert "out of reach" not in terminal.seen
+
+
+def test_the_table_begins_with_who_was_heard_of_last_and_its_times_go_on(
+    site: Site, watch: Start
+) -> None:
+    with site.client() as client:
+        for number, hours in ((1, 5), (2, 0), (3, 9)):
+            charger = {"chargePowers": [11]}
+            assert client.put(f"/chargers/H{number}", json=charger).is_success
+            vehicle = charger | {"chargeCapacity": 75}
+            assert client.put(f"/vehicles/H{number}", json=vehicle).is_success
+            at = datetime.now(UTC) - timedelta(hours=hours)
+            event = {"type": "VEHICLE_CONNECTED", "chargerId": f"H{number}"}
+            event |= {"vehicleId": f"H{number}", "timestamp": at.isoformat()}
+            assert client.post("/events", json=event).is_success
+    terminal = Terminal()
+    terminal.started(watch)
+    terminal.see(r"H2 [^\n]+\s+H1 [^\n]+\s+H3 ")
+    terminal.see(r"H2 +plugged in +H2 +([2-9]|[0-9]{2}) s +\1 s ago")
+
+
+def test_an_outage_is_told_as_long_as_it_lasts(
+    site: Site, watch: Start, new_server: Callable[..., Server]
+) -> None:
+    server = new_server()
+    port = int(server.url.rpartition(":")[2])
+    terminal = Terminal()
+    terminal.started(watch, "--url", server.url, "--api-key", server.key())
+    terminal.see("0 vehicles plugged in, 0 charging, 0 kW.")
+    server.stop()
+    terminal.see("The server is out of reach: trying again by itself.")
+    server.start(port)
+    terminal.seen = ""
+    terminal.see(r"0 kW\.\s*Vehicle")  # and not what was below it

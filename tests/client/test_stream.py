@@ -102,6 +102,20 @@ def test_it_outlasts_restarts_while_others_write(new_server: Callable[..., Serve
         assert found == list(client.events.list(page_size=1000))
 
 
+def test_it_tells_of_an_outage_as_long_as_it_lasts() -> None:
+    outage = [Said(503), Said(None)]
+    with Scripted(*outage, Said(200, b"id: a\n\n", STREAM)) as server:
+        stream = Client(server.url, "key").stream()
+        seen = {stream.interrupted}
+        connecting = threading.Thread(target=stream.__enter__)
+        connecting.start()
+        while connecting.is_alive():
+            seen.add(stream.interrupted)
+        stream.close()
+    assert seen == {False, True}
+    assert not stream.interrupted
+
+
 def test_what_makes_waiting_useless_is_raised(sdk: Client) -> None:
     with pytest.raises(Invalid) as caught:
         next(sdk.stream("nonsense"))

@@ -1,32 +1,34 @@
 """`tether watch`: what is plugged in, as it changes."""
 
-import logging
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from tether.cli.access import Access, with_access
+from tether.cli.access import Access, told_of_waiting, with_access
 from tether.cli.listing import lines_option
-from tether.cli.output import Cell, counted, table_of
+from tether.cli.output import Cell, counted, note, table_of
 from tether.cli.rows import VEHICLE_STATE_TITLES, vehicle_state_row
 from tether.derived import VehicleState
 from tether.errors import SetupError
+from tether.instants import format_instant, parse_instant
 from tether.model import Event, to_json
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
     from tether.client import Client
+    from tether.client.sync_stream import Stream
 
 _BESIDE_ROWS = 4  # lines of the screen: titles, the line below them, the sums, the cursor
 _REFRESHES_PER_S = 2
+_TROUBLE = "The server is out of reach: trying again by itself."
 
 _EXAMPLES = """\b
 Examples:
@@ -74,22 +76,22 @@ def _show_board(client: "Client", charger: str | None, vehicle: str | None) -> N
     from rich.console import Console
     from rich.live import Live
 
-    board = Board(charger)
-    # Connected first: so nothing is missed between what is there and what comes. Not only the
-    # charger's events are wanted: a vehicle that is next seen at another one has left it.
-    with client.stream(vehicle_id=vehicle) as stream:
-        for state in _plugged_in(client, charger, vehicle):
+    with ExitStack() as stack:
+        # Connected first: so nothing is missed between what is there and what comes. Not only the
+        # charger's events are wanted: a vehicle that is next seen at another one has left it.
+        with told_of_waiting(note):
+            stream = stack.enter_context(client.stream(vehicle_id=vehicle))
+            states = list(_plugged_in(client, charger, vehicle))
+        board = Board(stream, charger)
+        for state in sorted(states, key=lambda state: -(state.last_event_age or 0)):
             board.take(state)
-        console = Console(highlight=False)
-        with (
-            _ended_by_sigterm(),
-            _told_of_trouble(board),
-            Live(board, console=console, refresh_per_second=_REFRESHES_PER_S),
-        ):
-            for message in stream:
-                board.trouble = ""
-                if isinstance(message, VehicleState):
-                    board.take(message)
+        stack.enter_context(_ended_by_sigterm())
+        stack.enter_context(told_of_waiting(lambda text: None))  # the board says it
+        screen = Console(highlight=False)
+        stack.enter_context(Live(board, console=screen, refresh_per_second=_REFRESHES_PER_S))
+        for message in stream:
+            if isinstance(message, VehicleState):
+                board.take(message)
 
 
 def _plugged_in(
@@ -113,10 +115,10 @@ def _plugged_in(
 class Board:
     """The vehicles that are plugged in; whoever was heard of last is at the top."""
 
-    def __init__(self, charger: str | None = None) -> None:
+    def __init__(self, stream: "Stream", charger: str | None = None) -> None:
+        self._stream = stream
         self._charger = charger
         self._states: dict[str, tuple[float, VehicleState]] = {}  # and when they came
-        self.trouble = ""
 
     def take(self, state: VehicleState) -> None:
         """This is known of a vehicle now."""
@@ -127,42 +129,29 @@ class Board:
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         known = list(self._states.values())  # the other thread goes on
         states = [state for _, state in known]
-        room = max(console.size.height - _BESIDE_ROWS, 1)
+        trouble = [_TROUBLE] if self._stream.interrupted else []
+        room = max(console.size.height - _BESIDE_ROWS - len(trouble), 1)
         rows = [vehicle_state_row(_aged(*one)) for one in known[::-1][:room]]
         cells = [[one if isinstance(one, Cell) else Cell(one) for one in row] for row in rows]
         yield table_of(VEHICLE_STATE_TITLES, cells)
         power = sum((state.charge_power or Decimal(0) for state in states), Decimal(0))
         charging = sum(state.charging for state in states)
         more = f" ({len(states) - room:,} not shown)" if len(states) > room else ""
-        yield (
-            f"{counted(len(states), 'vehicle')} plugged in{more}, {charging:,} charging, "
-            f"{power} kW. {self.trouble}"
-        )
+        plugged_in = f"{counted(len(states), 'vehicle')} plugged in{more}"
+        yield f"{plugged_in}, {charging:,} charging, {power} kW."
+        yield from trouble
 
 
 def _aged(came: float, state: VehicleState) -> VehicleState:
     """The state with its ages as they are now."""
-    more = Decimal(int(time.monotonic() - came))
+    more = int(time.monotonic() - came)
     names = ("state_of_charge_age", "charge_power_age", "last_event_age")
     ages = {name: getattr(state, name) for name in names}
     return msgspec.structs.replace(
-        state, **{name: age + more for name, age in ages.items() if age is not None}
+        state,
+        as_of=format_instant(parse_instant(state.as_of) + 1000 * more),
+        **{name: age + more for name, age in ages.items() if age is not None},
     )
-
-
-@contextmanager
-def _told_of_trouble(board: Board) -> Iterator[None]:
-    class Teller(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            board.trouble = "The server is out of reach: trying again by itself."
-
-    log, teller = logging.getLogger("tether.client"), Teller()
-    log.setLevel(logging.INFO)
-    log.addHandler(teller)
-    try:
-        yield
-    finally:
-        log.removeHandler(teller)
 
 
 @contextmanager

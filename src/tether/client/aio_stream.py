@@ -28,6 +28,11 @@ class AsyncStream(AsyncIterator[Message]):
         """The place after the last message, for `stream`; None before it is connected."""
         return self._wanted.cursor
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether an outage lasts, while it tries again by itself."""
+        return self._wanted.in_outage
+
     async def __aenter__(self) -> "AsyncStream":
         await self._next()  # the first thing that the server sends is the place
         return self

@@ -49,6 +49,11 @@ class Subscription:
         self._parser = _Parser()
         self.cursor: str | None = None
 
+    @property
+    def in_outage(self) -> bool:
+        """Whether it was interrupted and nothing has come since."""
+        return self._failures > 0
+
     def request(self) -> Request:
         """What to ask the server now."""
         begin = self._begin if self.cursor is None else None

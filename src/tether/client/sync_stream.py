@@ -25,6 +25,11 @@ class Stream(Iterator[Message]):
         """The place after the last message, for `stream`; None before it is connected."""
         return self._wanted.cursor
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether an outage lasts, while it tries again by itself."""
+        return self._wanted.in_outage
+
     def __enter__(self) -> "Stream":
         self._next()  # the first thing that the server sends is the place
         return self
