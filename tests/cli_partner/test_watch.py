@@ -127,23 +127,35 @@ def test_a_terminal_shows_a_table_that_changes_and_is_left_as_it_was(
     assert "out of reach" not in terminal.seen
 
 
+def plug_in(site: Site, id: str, at: datetime) -> None:
+    """A vehicle at a charger, both new and with this id."""
+    event = {"type": "VEHICLE_CONNECTED", "chargerId": id, "vehicleId": id}
+    with site.client() as client:
+        for answer in (
+            client.put(f"/chargers/{id}", json={"chargePowers": [11]}),
+            client.put(f"/vehicles/{id}", json={"chargePowers": [11], "chargeCapacity": 75}),
+            client.post("/events", json={**event, "timestamp": at.isoformat()}),
+        ):
+            assert answer.is_success
+
+
 def test_the_table_begins_with_who_was_heard_of_last_and_its_times_go_on(
     site: Site, watch: Start
 ) -> None:
-    with site.client() as client:
-        for number, hours in ((1, 5), (2, 0), (3, 9)):
-            charger = {"chargePowers": [11]}
-            assert client.put(f"/chargers/H{number}", json=charger).is_success
-            vehicle = charger | {"chargeCapacity": 75}
-            assert client.put(f"/vehicles/H{number}", json=vehicle).is_success
-            at = datetime.now(UTC) - timedelta(hours=hours)
-            event = {"type": "VEHICLE_CONNECTED", "chargerId": f"H{number}"}
-            event |= {"vehicleId": f"H{number}", "timestamp": at.isoformat()}
-            assert client.post("/events", json=event).is_success
+    for id, hours in (("H1", 5), ("H2", 0), ("H3", 9)):
+        plug_in(site, id, datetime.now(UTC) - timedelta(hours=hours))
     terminal = Terminal()
     terminal.started(watch)
     terminal.see(r"H2 [^\n]+\s+H1 [^\n]+\s+H3 ")
     terminal.see(r"H2 +plugged in +H2 +([2-9]|[0-9]{2}) s +\1 s ago")
+
+
+def test_long_ids_are_cut_and_leave_room_for_what_the_vehicles_do(site: Site, watch: Start) -> None:
+    id = "0f8fad5b-d9cb-469f-a165-70867728950e"
+    plug_in(site, id, datetime.now(UTC) - timedelta(minutes=90))
+    terminal = Terminal()
+    terminal.started(watch, "--charger", id)
+    terminal.see(r"\s0f8fad5b-[-0-9a-f]+… +plugged in +0f8fad5b-[-0-9a-f]+… +90 min +90 min ago")
 
 
 def test_an_outage_is_told_as_long_as_it_lasts(

@@ -63,9 +63,12 @@ def _show_rich(
 
 
 def table_of(
-    titles: Sequence[str], rows: Sequence[Sequence[Cell]], wrapped: Collection[str] = ()
+    titles: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    wrapped: Collection[str] = (),
+    cut: Collection[str] = (),
 ) -> "Table":
-    """The table as a terminal shows it."""
+    """The table as a terminal shows it. If it is too wide, ids in `cut` columns end in `…`."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -78,8 +81,11 @@ def table_of(
         collapse_padding=True,
     )
     for title in titles:
-        wraps = title in wrapped
-        table.add_column(title, overflow="fold" if wraps else "ellipsis", no_wrap=not wraps)
+        table.add_column(
+            title,
+            overflow="fold" if title in wrapped else "ellipsis",
+            no_wrap=title not in wrapped and title not in cut,
+        )
     for row in rows:
         table.add_row(*(Text(cell.text, style=cell.style) for cell in row))
     return table

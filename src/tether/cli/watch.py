@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _BESIDE_ROWS = 4  # lines of the screen: titles, the line below them, the sums, the cursor
 _REFRESHES_PER_S = 2
+_IDS = ("Vehicle", "Charger")  # may be long
 _TROUBLE = "The server is out of reach: trying again by itself."
 
 _EXAMPLES = """\b
@@ -133,7 +134,7 @@ class Board:
         room = max(console.size.height - _BESIDE_ROWS - len(trouble), 1)
         rows = [vehicle_state_row(_aged(*one)) for one in known[::-1][:room]]
         cells = [[one if isinstance(one, Cell) else Cell(one) for one in row] for row in rows]
-        yield table_of(VEHICLE_STATE_TITLES, cells)
+        yield table_of(VEHICLE_STATE_TITLES, cells, cut=_IDS)
         power = sum((state.charge_power or Decimal(0) for state in states), Decimal(0))
         charging = sum(state.charging for state in states)
         more = f" ({len(states) - room:,} not shown)" if len(states) > room else ""
