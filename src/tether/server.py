@@ -11,11 +11,10 @@ from contextlib import asynccontextmanager, contextmanager
 import structlog
 import uvicorn
 
-from tether import wiring
+from tether import protocol, wiring
 from tether.config import Settings, metrics_address
 from tether.errors import SetupError
 from tether.metrics import Metrics, serving
-from tether.protocol import LimitedHttpProtocol
 
 log = structlog.get_logger()
 
@@ -51,7 +50,7 @@ async def serve(settings: Settings, listener: socket.socket, listening: Callable
             uvicorn.Config(
                 app,
                 interface="asgi3",
-                http=LimitedHttpProtocol,
+                http=protocol.LimitedHttpProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -106,7 +105,19 @@ def listen(host: str, port: int, *, shared: bool = False) -> Iterator[socket.soc
             "(TETHER_HOST) or --port (TETHER_PORT)."
         ) from error
     with listener:
+        _let_go_of_the_lost(listener)
         yield listener
+
+
+def _let_go_of_the_lost(listener: socket.socket) -> None:
+    """Makes the kernel end a connection whose other end takes nothing, or is not there any more.
+
+    The protocol does not see what waits in the kernel, and to a stream that says little all of it
+    does: the kernel would try for a quarter of an hour, or for ever if the other end still answers.
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; what it accepts has the same
+        timeout_ms = int(protocol.READER_TIMEOUT_S * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
 
 
 def url_of(listener: socket.socket) -> str:

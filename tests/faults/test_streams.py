@@ -137,6 +137,26 @@ def test_consumers_that_do_not_read_cost_no_memory_and_are_cut_off(
     assert server.failures() == []
 
 
+def test_a_consumer_that_does_not_read_the_little_that_comes_is_cut_off_too(
+    impatient_server: Callable[..., Server],
+) -> None:
+    limits = ("tether.protocol.READER_TIMEOUT_S=2", "tether.api.stream.HEARTBEAT_S=0.5")
+    server = impatient_server(*limits)
+    partner = Partner(server)
+    store_events(partner, 100)  # little enough for the kernel to take it all at once
+
+    async def scenario() -> None:
+        wire = await connected(partner)
+        with deaf(partner):
+            await until(lambda: open_streams(partner) == 2)
+            await until(lambda: open_streams(partner) == 1)
+        await post_events(partner, 1, first=100)  # who reads stays, however little there is
+        await wire.reader.readuntil(b"event: event")
+
+    run(scenario())
+    assert server.failures() == []
+
+
 class Consumer(threading.Thread):
     """Reads the stream of a partner, connects again when it is cut off, and keeps all that came."""
 
