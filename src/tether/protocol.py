@@ -67,6 +67,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._answering is not None:  # Uvicorn tells only the last of a pipeline
             self._answering.disconnected = True
+            self._answering.news.set()
         super().connection_lost(exc)
 
     # What arrives ---------------------------------------------------------------------------------

@@ -157,6 +157,24 @@ def test_a_consumer_that_does_not_read_the_little_that_comes_is_cut_off_too(
     assert server.failures() == []
 
 
+def test_a_stream_ends_with_its_connection_also_where_more_requests_wait_on_that(
+    impatient_server: Callable[..., Server],
+) -> None:
+    server = impatient_server("tether.api.stream.HEARTBEAT_S=0.5")
+    partner = Partner(server)
+
+    async def scenario() -> None:
+        for more in (partner.request("GET", "/stream"), b"no request\r\n\r\n"):
+            wire = await connected(partner)
+            wire.send(more)
+            await wire.reader.readuntil(b": nothing new")
+            wire.hang_up()
+        await until(lambda: open_streams(partner) == 0)
+
+    run(scenario())
+    assert server.failures() == []
+
+
 class Consumer(threading.Thread):
     """Reads the stream of a partner, connects again when it is cut off, and keeps all that came."""
 
