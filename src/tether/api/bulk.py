@@ -1,9 +1,10 @@
 """Many events in one request (an addition to the reference)."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from tempfile import SpooledTemporaryFile
-from typing import Any, TypeAlias
+from typing import Any
 
 from falcon.asgi import Request, Response
 
@@ -14,14 +15,13 @@ from tether.errors import RateLimited, TetherError, Unavailable
 from tether.keys import Key
 from tether.limits import Limiter
 from tether.model import Event, to_json
+from tether.store.intake import Arrival
 from tether.store.store import Store
 
 AT_ONCE = 2  # bodies in memory; the others wait on disk
-PORTION = 1000  # events that are admitted together
 TURN = 200  # events that are read before others are served: two milliseconds
 
 Result = str | TetherError
-Outcome: TypeAlias = "asyncio.Future[str] | TetherError"
 
 
 class BulkResource:
@@ -50,44 +50,42 @@ class BulkResource:
             resp.set_header("Retry-After", str(max(waits)))
 
     async def _store_all(self, key: Key, items: list[Unread]) -> list[Result]:
-        """For each item the id of its event, or why it was not stored.
-
-        While some events are being committed, the next ones are read.
-        """
-        outcomes: list[Outcome] = []
-        for start in range(0, len(items), PORTION):
-            portion = items[start : start + PORTION]
-            # The gate has let the request in, and counted it as its first event.
-            admitted, refusal = await self._admit(key, len(portion), paid=int(start == 0))
-            failure = await self._add_all(key.partner, portion[:admitted], outcomes)
-            if stop := failure or refusal:
-                outcomes += [stop] * (len(items) - len(outcomes))
-                break
-        return await _settled(outcomes)
-
-    async def _add_all(
-        self, partner: int, items: list[Unread], outcomes: list[Outcome]
-    ) -> Unavailable | None:
-        """Passes them on, and puts the outcome of each to the others."""
-        for start in range(0, len(items), TURN):
+        """For each item the id of its event, or why it was not stored."""
+        admitted, refusal = await self._admit(key, len(items))
+        arrivals: list[Arrival] = []
+        results: list[Result | None] = []  # None for what is to be stored
+        for start in range(0, admitted, TURN):
             now_ms = self._now_ms()
-            for unread in items[start : start + TURN]:
+            for unread in items[start : min(start + TURN, admitted)]:
                 item = read_item(unread, now_ms)
-                outcomes.append(
-                    self._store.intake.add(partner, item) if isinstance(item, Event) else item
-                )
+                if isinstance(item, Event):
+                    arrivals.append(self._store.intake.arrival(item))
+                    results.append(None)
+                else:
+                    results.append(item)
             await asyncio.sleep(0)
-            # What failed must not be overtaken: later events of a vehicle come after earlier ones.
-            if failure := _failure(outcomes[-1]):
-                return failure
-        return None
+        fates = await self._fates(key.partner, arrivals)
+        rest = [refusal] * (len(items) - admitted)
+        return [next(fates) if result is None else result for result in [*results, *rest]]
 
-    async def _admit(self, key: Key, count: int, paid: int) -> tuple[int, RateLimited | None]:
-        """How many of so many events the key may report now, and what the others are told."""
-        verdict = await self._limiter.take(key, count - paid)
+    async def _fates(self, partner: int, arrivals: list[Arrival]) -> Iterator[Result]:
+        """What became of each."""
+        if not arrivals:
+            return iter(())
+        try:
+            return iter(await self._store.intake.add_all(partner, arrivals))
+        except Unavailable as error:
+            return repeat(error)
+
+    async def _admit(self, key: Key, count: int) -> tuple[int, RateLimited | None]:
+        """How many of so many events the key may report now, and what the others are told.
+
+        The gate has let the request in, and counted it as its first event.
+        """
+        verdict = await self._limiter.take(key, count - 1)
         if verdict.allowed:
             return count, None
-        admitted, rest = paid, min(verdict.remaining, count - paid - 1)
+        admitted, rest = 1, min(verdict.remaining, count - 2)
         if rest > 0 and (await self._limiter.take(key, rest)).allowed:
             admitted += rest
         one_more = await self._limiter.take(key, 1)
@@ -97,24 +95,6 @@ class BulkResource:
 
 def _items_of(body: bytes, *, is_gzip: bool) -> list[Unread]:
     return items_of(requests.gunzip(body, MAX_BYTES) if is_gzip else body)
-
-
-def _failure(outcome: Outcome) -> Unavailable | None:
-    """Why the database took neither this event nor those before it, if it is known already."""
-    if isinstance(outcome, TetherError) or not outcome.done():
-        return None
-    error = outcome.exception()
-    return error if isinstance(error, Unavailable) else None
-
-
-async def _settled(outcomes: list[Outcome]) -> list[Result]:
-    results: list[Result] = []
-    for outcome in outcomes:
-        try:
-            results.append(outcome if isinstance(outcome, TetherError) else await outcome)
-        except TetherError as error:
-            results.append(error)
-    return results
 
 
 def _shown(result: Result) -> dict[str, Any]:

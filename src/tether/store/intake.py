@@ -6,27 +6,39 @@ carries many, on either engine.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-
-import msgspec
+from typing import NamedTuple, TypeAlias
 
 from tether.errors import Conflict, Unavailable
 from tether.model import Event, from_json, to_json
 from tether.store import queries
 from tether.store.engine import Engine, Row
 
-MOST_IN_ONE_STATEMENT = 5000
+MOST_IN_ONE_STATEMENT = 10_000
+MOST_EXPLAINED_AT_ONCE = 100  # more are looked up beside the event loop
+
+Fate: TypeAlias = str | Conflict
+
+
+class Arrival(NamedTuple):
+    """An event as the statement wants it."""
+
+    event_id: str
+    type: str
+    charger_id: str
+    vehicle_id: str
+    at_ms: int
+    stamped: int
+    event: Event
 
 
 @dataclass(slots=True, eq=False)
-class _Arrival:
-    event: Event
-    event_id: str
-    at_ms: int
-    stamped: bool
-    body: bytes
-    stored: "asyncio.Future[str]"
+class _Group:
+    """Events that were reported together, and are written together."""
+
+    arrivals: Sequence[Arrival]
+    stored: "asyncio.Future[list[Fate]]"
 
 
 class Intake:
@@ -52,35 +64,48 @@ class Intake:
         self._now_ms = now_ms
         self._new_event_id = new_event_id
         self._add_sql = queries.ADD_EVENTS.format(event_numbers=engine.dialect.event_numbers)
-        self._waiting: dict[int, list[_Arrival]] = {}
+        self._waiting: dict[int, list[_Group]] = {}
         self._writers: set[asyncio.Task[None]] = set()
 
     @property
     def waiting(self) -> int:
         """How many events wait for a commit."""
-        return sum(map(len, self._waiting.values()))
+        return sum(map(_count, self._waiting.values()))
 
-    def add(self, partner: int, event: Event) -> "asyncio.Future[str]":
-        """The id of the event once it is durable: a new one, or that of the same event before.
-
-        An event without a timestamp gets the server's time and is always new. The future raises
-        Conflict if the charger or vehicle is unknown or the event contradicts a recorded one.
-        """
+    def arrival(self, event: Event) -> Arrival:
+        """The event with what the server gives it: an id and, if it has none, a timestamp."""
         stamped = event.timestamp is None
         if stamped:
             event = event.stamped(self._now_ms())
         event_id = self._new_event_id()
-        body = b'{"id":"%b",%b' % (event_id.encode(), to_json(event)[1:])  # the id comes first
+        return Arrival(
+            event_id, event.type, event.charger_id, event.vehicle_id, event.at_ms, int(stamped),
+            event.identified(event_id),
+        )  # fmt: skip
+
+    async def add(self, partner: int, event: Event) -> str:
+        """The id of the event once it is durable: a new one, or that of the same event before.
+
+        An event without a timestamp gets the server's time and is always new. Raises Conflict if
+        the charger or vehicle is unknown or the event contradicts a recorded one.
+        """
+        (fate,) = await self.add_all(partner, [self.arrival(event)])
+        if isinstance(fate, Conflict):
+            raise fate
+        return fate
+
+    def add_all(self, partner: int, arrivals: Sequence[Arrival]) -> "asyncio.Future[list[Fate]]":
+        """The same for many: for each its id, or the conflict."""
         stored = asyncio.get_running_loop().create_future()
-        arrival = _Arrival(event, event_id, event.at_ms, stamped, body, stored)
+        group = _Group(arrivals, stored)
         waiting = self._waiting.get(partner)
         if waiting is None:
-            self._waiting[partner] = [arrival]
+            self._waiting[partner] = [group]
             writer = asyncio.create_task(self._write_all(partner))
             self._writers.add(writer)
             writer.add_done_callback(self._writers.discard)
         else:
-            waiting.append(arrival)
+            waiting.append(group)
         return stored
 
     async def drain(self) -> None:
@@ -90,10 +115,8 @@ class Intake:
 
     async def _write_all(self, partner: int) -> None:
         while waiting := self._waiting[partner]:
-            batch, self._waiting[partner] = (
-                waiting[:MOST_IN_ONE_STATEMENT],
-                waiting[MOST_IN_ONE_STATEMENT:],
-            )
+            batch = _first(waiting)
+            self._waiting[partner] = waiting[len(batch) :]
             try:
                 await self._write(partner, batch)
             except Unavailable as error:
@@ -103,29 +126,47 @@ class Intake:
             except Exception as error:
                 _fail(batch, error)
             else:
-                await self._hold_up(partner, len(batch))
+                await self._hold_up(partner, _count(batch))
         del self._waiting[partner]
         self._on_progress(0, self.waiting)
 
-    async def _write(self, partner: int, batch: list[_Arrival]) -> None:
-        rows = _rows(batch)
-        added = await self._engine.write(self._add_sql, partner, rows, len(batch))
-        self._on_progress(len(batch), self.waiting)
+    async def _write(self, partner: int, batch: list[_Group]) -> None:
+        arrivals = [arrival for group in batch for arrival in group.arrivals]
+        rows = to_json(dict(enumerate(arrivals, start=1))).decode()
+        added = await self._engine.write(self._add_sql, partner, rows, len(arrivals))
+        self._on_progress(len(arrivals), self.waiting)
         self._on_stored(partner)
-        if added == len(batch):
-            for arrival in batch:
-                _settle(arrival, arrival.event_id)
+        if added == len(arrivals):
+            for group in batch:
+                _settle(group, [arrival.event_id for arrival in group.arrivals])
             return
-        explained = await self._engine.read(queries.EXPLAIN_EVENTS, partner, rows)
-        for arrival, found in zip(batch, explained, strict=True):
-            fate = _fate(arrival, found)
-            if fate is None:
-                self._waiting[partner].append(arrival)
+        few = len(arrivals) <= MOST_EXPLAINED_AT_ONCE
+        explain = self._engine.read if few else self._engine.scan
+        explained = iter(await explain(queries.EXPLAIN_EVENTS, partner, rows))
+        for group in batch:
+            fates = [_fate(arrival, next(explained)) for arrival in group.arrivals]
+            known = [fate for fate in fates if fate is not None]
+            if len(known) == len(fates):
+                _settle(group, known)
             else:
-                _settle(arrival, fate)
+                self._waiting[partner].append(group)
 
 
-def _fate(arrival: _Arrival, found: Row) -> str | Conflict | None:
+def _count(groups: Iterable[_Group]) -> int:
+    return sum(len(group.arrivals) for group in groups)
+
+
+def _first(waiting: Sequence[_Group]) -> list[_Group]:
+    """Those that the next statement has."""
+    count = 0
+    for place, group in enumerate(waiting):
+        count += len(group.arrivals)
+        if count > MOST_IN_ONE_STATEMENT and place:
+            return list(waiting[:place])
+    return list(waiting)
+
+
+def _fate(arrival: Arrival, found: Row) -> Fate | None:
     """The id under which the event is recorded, or why it is not; None if it can be by now."""
     has_charger, has_vehicle, itself, recorded_body = found
     if itself is not None:
@@ -144,34 +185,12 @@ def _fate(arrival: _Arrival, found: Row) -> str | Conflict | None:
     return None  # charger or vehicle were created while the batch was under way
 
 
-def _fail(batch: Iterable[_Arrival], error: Exception) -> None:
-    for arrival in batch:
-        if not arrival.stored.done():
-            arrival.stored.set_exception(error)
+def _fail(groups: Iterable[_Group], error: Exception) -> None:
+    for group in groups:
+        if not group.stored.done():
+            group.stored.set_exception(error)
 
 
-def _settle(arrival: _Arrival, fate: str | Conflict) -> None:
-    if arrival.stored.done():  # the client is gone
-        return
-    if isinstance(fate, Conflict):
-        arrival.stored.set_exception(fate)
-    else:
-        arrival.stored.set_result(fate)
-
-
-def _rows(batch: Iterable[_Arrival]) -> str:
-    return msgspec.json.encode(
-        {
-            str(place): (
-                place,
-                arrival.event_id,
-                arrival.event.type,
-                arrival.event.charger_id,
-                arrival.event.vehicle_id,
-                arrival.at_ms,
-                int(arrival.stamped),
-                msgspec.Raw(arrival.body),
-            )
-            for place, arrival in enumerate(batch, start=1)
-        }
-    ).decode()
+def _settle(group: _Group, fates: list[Fate]) -> None:
+    if not group.stored.done():  # else the client is gone
+        group.stored.set_result(fates)

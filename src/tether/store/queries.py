@@ -37,15 +37,15 @@ RETURNING version
 
 # Events ------------------------------------------------------------------------------------------
 
-# $2 is a JSON object of arrays: each has the event's place in the batch, id, type, charger,
+# $2 is a JSON object of arrays by the event's place in the batch: each has id, type, charger,
 # vehicle, instant, 1 if the server gave the instant, body. json_each means the same to both, and
 # `->` gives JSON as it was sent, to the digit.
 _BATCH = """
 batch AS MATERIALIZED (
-    SELECT CAST(value ->> 0 AS BIGINT) AS place, value ->> 1 AS id, value ->> 2 AS type,
-           value ->> 3 AS charger_id, value ->> 4 AS vehicle_id,
-           CAST(value ->> 5 AS BIGINT) AS at_ms, CAST(value ->> 6 AS BIGINT) AS stamped,
-           CAST(value -> 7 AS TEXT) AS body
+    SELECT CAST(key AS BIGINT) AS place, value ->> 0 AS id, value ->> 1 AS type,
+           value ->> 2 AS charger_id, value ->> 3 AS vehicle_id,
+           CAST(value ->> 4 AS BIGINT) AS at_ms, CAST(value ->> 5 AS BIGINT) AS stamped,
+           CAST(value -> 6 AS TEXT) AS body
     FROM json_each($2)
 )
 """
