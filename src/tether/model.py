@@ -25,6 +25,8 @@ class EventType(StrEnum):
     VEHICLE_CHARGE_STOPPED = "VEHICLE_CHARGE_STOPPED"
     VEHICLE_CHARGE_UPDATED = "VEHICLE_CHARGE_UPDATED"
 
+    __hash__ = str.__hash__  # that of enumerations is in Python, and this is looked up per event
+
 
 class Charger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """A charger: the powers it supports, either discrete or as a range, and where it stands.
@@ -59,7 +61,9 @@ class Vehicle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
     discharge_power_max: Decimal | None = None
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class Event(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False
+):
     """Something that happened to a vehicle at a charger.
 
     Reference: Event Schema (GET). `id` is the server's; `timestamp` has the reference's form, and

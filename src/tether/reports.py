@@ -26,7 +26,7 @@ from tether.rules import EARLIEST_MS, MAX_AHEAD_MS, members_of, required_of
 _Number = Decimal | UnsetType
 
 
-class _Report(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+class _Report(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
     type: EventType
     charger_id: str
     vehicle_id: str

@@ -8,7 +8,9 @@ carries many, on either engine.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+import msgspec
 
 from tether.errors import Conflict, Unavailable
 from tether.model import Event, from_json, to_json
@@ -21,7 +23,7 @@ MOST_EXPLAINED_AT_ONCE = 100  # more are looked up beside the event loop
 Fate: TypeAlias = str | Conflict
 
 
-class Arrival(NamedTuple):
+class Arrival(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An event as the statement wants it."""
 
     event_id: str
