@@ -21,7 +21,7 @@ from tether.store.changes import ID, Change, Changes, columns_of, numbered
 from tether.store.engine import Engine, Statement
 from tether.store.queries import LIST_PARTNERS
 
-AT_ONCE = 4000  # events
+AT_ONCE = 10_000  # events
 PAUSE_S = 0.4  # gathers what arrives meanwhile: that is cheaper; nobody waits for it who asks
 OTHER_S = 0.4  # so long without progress makes another node take over
 TROUBLE_S = 1.0
