@@ -34,7 +34,7 @@ def replace_storage() -> None:
         return ID
 
     def build_without_storage(store: Store, metrics: Metrics, settings: Settings) -> Application:
-        store.intake.add = add  # type: ignore[method-assign, assignment]
+        store.intake.add = add  # type: ignore[method-assign]
         return build(store, metrics, settings)
 
     wiring.build_app = build_without_storage

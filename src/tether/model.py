@@ -8,8 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -114,10 +113,10 @@ def to_json(value: object) -> bytes:
 
 def from_json(kind: type[T], body: bytes | str) -> T:
     """The charger, vehicle or event of a JSON that `to_json` made."""
-    decode: Callable[[bytes | str], T] = _decoder(kind).decode
+    decode: Callable[[bytes | str], T] = _DECODE[kind]
     return decode(body)
 
 
-@lru_cache
-def _decoder(kind: type[T]) -> "msgspec.json.Decoder[T]":
-    return msgspec.json.Decoder(kind)
+_DECODE: dict[type, Callable[[bytes | str], Any]] = {
+    kind: msgspec.json.Decoder(kind).decode for kind in (Charger, Vehicle, Event)
+}

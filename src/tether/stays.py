@@ -65,7 +65,7 @@ def fact_of(seq: int, at_ms: int, event: Event) -> Fact:
     return Fact(Place(at_ms, _RANK[event.type], event.charger_id, seq), event)
 
 
-class Period(msgspec.Struct, omit_defaults=True):
+class Period(msgspec.Struct, omit_defaults=True, gc=False):
     """One charge period. `stop_ms` is None while it goes on."""
 
     start_ms: int
@@ -127,7 +127,7 @@ class Period(msgspec.Struct, omit_defaults=True):
         self.stop_ms, self.cut = other.stop_ms, other.cut
 
 
-class Before(msgspec.Struct, omit_defaults=True):
+class Before(msgspec.Struct, omit_defaults=True, gc=False):
     """What a stay has to know of the time before it: where and when the last one ended, and the
     newest state of charge.
     """
@@ -138,7 +138,7 @@ class Before(msgspec.Struct, omit_defaults=True):
     soc_ms: int = 0
 
 
-class Stay(msgspec.Struct, omit_defaults=True):
+class Stay(msgspec.Struct, omit_defaults=True, gc=False):
     """One stay of a vehicle at a charger, from plug-in to unplug; `end_ms` is None until then."""
 
     vehicle_id: str

@@ -65,14 +65,14 @@ class Changes:
         facts: defaultdict[str, list[Fact]] = defaultdict(list)
         for place, (seq, at_ms, vehicle_id, body) in enumerate(rows):
             facts[vehicle_id].append(fact_of(seq, at_ms, from_json(Event, body)))
-            await _let_others(place)
+            await let_others(place)
         known = await self._engine.scan(
             queries.LAST_STAYS, partner, numbered([vehicle] for vehicle in facts)
         )
         changes: list[Change] = []
         late: list[Late] = []
         for place, (vehicle, last) in enumerate(known):
-            await _let_others(place)
+            await let_others(place)
             new = sorted(facts[vehicle])
             stay, before = read_stay(last) if last else (None, Before())
             if stay is None:
@@ -174,7 +174,7 @@ class Changes:
             )
             late_of = {one.vehicle: one for one in some}
             for place, (vehicle, events, stays) in enumerate(contents):
-                await _let_others(place)
+                await let_others(place)
                 one = late_of[vehicle]
                 differing = _between(one, bounds[vehicle], facts_in(events), _rows(stays))
                 if differing is None:
@@ -258,7 +258,7 @@ def _is_again(begun: tuple[Stay, Before], row: Row) -> bool:
     return start_of(stay) == _start(row) and _text(before) == row[-2]
 
 
-async def _let_others(place: int) -> None:
+async def let_others(place: int) -> None:
     """Lets requests have their turn now and then: much is computed here without a pause."""
     if place % TURN == TURN - 1:
         await asyncio.sleep(0)

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from tether.errors import Unavailable
 from tether.store import session_queries as queries
-from tether.store.changes import ID, Change, Changes, columns_of, numbered
-from tether.store.engine import Engine, Statement
+from tether.store.changes import ID, Change, Changes, columns_of, let_others, numbered
+from tether.store.engine import Engine, Row, Statement
 from tether.store.queries import LIST_PARTNERS
 
 AT_ONCE = 10_000  # events
@@ -211,13 +211,20 @@ class Deriver:
         mark = secrets.randbits(62)
         updated_ms = max(self._now_ms(), position.updated_ms + 1)
         statements = [Statement(queries.ADVANCE, (partner, position.mark, seq, updated_ms, mark))]
-        rows = [(*columns_of(change), change.stay, change.before) for change in changes]
-        for sql, grown in ((queries.WRITE_SESSIONS, False), (queries.WRITE_GROWN_SESSIONS, True)):
-            pairs = zip(rows, changes, strict=True)
-            if some := [row for row, change in pairs if change.grown == grown]:
+        others: list[Row] = []
+        grown: list[Row] = []
+        seen: list[Row] = []
+        for place, change in enumerate(changes):
+            await let_others(place)
+            row = (*columns_of(change), change.stay, change.before)
+            (grown if change.grown else others).append(row)
+            if change.visible:
+                seen.append((row[ID],))
+        for sql, some in ((queries.WRITE_SESSIONS, others), (queries.WRITE_GROWN_SESSIONS, grown)):
+            if some:
                 statements.append(Statement(sql, (partner, numbered(some), mark)))
-        if seen := [row[ID] for row, change in zip(rows, changes, strict=True) if change.visible]:
-            ids = numbered([id] for id in seen)
-            statements.append(Statement(queries.WRITE_VERSIONS, (partner, ids, mark, updated_ms)))
+        if seen:
+            parameters = (partner, numbered(seen), mark, updated_ms)
+            statements.append(Statement(queries.WRITE_VERSIONS, parameters))
         advanced, *_ = await self._engine.write_all(*statements)
         return Position(seq, updated_ms, mark) if advanced else None
