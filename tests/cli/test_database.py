@@ -139,6 +139,21 @@ def test_a_damaged_database_is_reported_not_dumped(tether: Command) -> None:
         assert "damaged" in said or "malformed" in said
 
 
+def test_a_damaged_table_is_reported_not_dumped(tether: Command) -> None:
+    tether.key("acme")
+    with closing(sqlite3.connect(tether.database)) as database:
+        ((page_bytes,),) = database.execute("PRAGMA page_size")
+        pages = [row[0] for row in database.execute(
+            "SELECT rootpage FROM sqlite_master WHERE tbl_name = 'keys'"
+        )]  # fmt: skip
+    content = bytearray(Path(tether.database).read_bytes())
+    for page in pages:
+        content[(page - 1) * page_bytes : page * page_bytes] = b"\xaa" * page_bytes
+    Path(tether.database).write_bytes(content)
+    assert "malformed" in tether.refused("keys", "list")
+    assert _checks(tether, status=1)["integrity"][0].startswith("problem: Damaged")
+
+
 # Check --------------------------------------------------------------------------------------------
 
 

@@ -125,7 +125,8 @@ class SqliteEngine:
         if self._reading:
             self._reading = False
             if self._reader.in_transaction:
-                self._reader.execute("COMMIT")
+                with suppress(apsw.Error):  # of a read that failed, once more: it was told already
+                    self._reader.execute("COMMIT")
 
     async def scan(self, sql: str, *parameters: object) -> list[Row]:
         return await self._loop.run_in_executor(self._scanners, self._scan_now, sql, parameters)
