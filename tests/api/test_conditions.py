@@ -117,6 +117,29 @@ def test_a_put_that_wants_to_create_does_not_replace(
     assert client.get(path).json() == {"id": "E1", **body}
 
 
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+@pytest.mark.parametrize(
+    ("unwanted", "status"),
+    [("{tag}", 412), ("W/{tag}", 412), ('"x", {tag}', 412), ("*", 412), ('"x"', 200), ("", 200)],
+)
+def test_a_change_spares_the_version_that_the_client_does_not_want_to_change(
+    client: httpx.Client, method: str, unwanted: str, status: int
+) -> None:
+    tag = client.put("/chargers/E1", json=CHARGER).headers["etag"]
+    headers = {"If-None-Match": unwanted.format(tag=tag)}
+    body = {**CHARGER, "chargePowers": [1]}
+    answer = client.request(method, "/chargers/E1", json=body, headers=headers)
+    assert answer.status_code == status
+    expected = body if status == 200 else CHARGER
+    assert client.get("/chargers/E1").json() == {"id": "E1", **expected}
+
+
+def test_a_put_that_spares_a_version_creates_what_is_not_there(client: httpx.Client) -> None:
+    headers = {"If-None-Match": '"1"'}
+    assert client.put("/chargers/E1", json=CHARGER, headers=headers).status_code == 201
+    assert client.patch("/chargers/E2", json=CHARGER, headers=headers).status_code == 404
+
+
 def test_nothing_is_both_new_and_known(client: httpx.Client) -> None:
     headers = {"If-None-Match": "*", "If-Match": "*"}
     assert client.put("/chargers/E1", json=CHARGER, headers=headers).status_code == 412

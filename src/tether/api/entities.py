@@ -52,16 +52,14 @@ class EntityResource(Generic[E]):
 
     async def _put(self, req: Request, entity: E) -> int:
         partner = requests.partner_of(req)
-        if requests.must_be_new(req):
-            if requests.is_conditional(req):  # there is no way to be both new and known
-                raise PreconditionFailed
-            return await self._store.create(partner, entity)
         if not requests.is_conditional(req):
             return await self._store.put(partner, entity)
         try:
             current = await self._store.get(self._kind, partner, entity.id)
         except NotFound:
-            raise PreconditionFailed from None
+            if requests.must_exist(req):
+                raise PreconditionFailed from None
+            return await self._store.create(partner, entity)
         requests.check_version(req, current.version)
         return await self._store.replace(partner, entity, current.version)
 
@@ -78,9 +76,8 @@ class EntityResource(Generic[E]):
                 break
             except PreconditionFailed:
                 # Somebody else changed it meanwhile: merge again, into what they made of it,
-                # unless this client insists on the version it knew.
-                if requests.is_conditional(req):
-                    raise
+                # unless this client does not want that version.
+                continue
         resp.set_header("ETag", requests.etag(version))
         resp.data = b""
 

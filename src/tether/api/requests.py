@@ -164,25 +164,27 @@ def etag(version: int) -> str:
 
 
 def is_known_to_client(req: Request, version: int) -> bool:
-    """Whether If-None-Match says that the client has this version: then 304 is the answer."""
+    """Whether If-None-Match names this version: 304 is the answer to a read, 412 to a write."""
     wanted = req.get_header("If-None-Match")
     return wanted is not None and (wanted == "*" or etag(version) in _etags(wanted, weak=True))
 
 
-def must_be_new(req: Request) -> bool:
-    """Whether `If-None-Match: *` says that a write must create, not replace."""
-    return req.get_header("If-None-Match") == "*"
-
-
 def is_conditional(req: Request) -> bool:
-    """Whether the client says by If-Match which version it wants to change."""
+    """Whether the client says which version it wants to change, or not to."""
+    return must_exist(req) or req.get_header("If-None-Match") is not None
+
+
+def must_exist(req: Request) -> bool:
+    """Whether If-Match says that a write must replace, not create."""
     return req.get_header("If-Match") is not None
 
 
 def check_version(req: Request, version: int) -> None:
-    """Raises PreconditionFailed if If-Match names versions and this is none of them."""
+    """Raises PreconditionFailed if If-Match names others than this version, or If-None-Match it."""
     wanted = req.get_header("If-Match")
     if wanted is not None and wanted != "*" and etag(version) not in _etags(wanted, weak=False):
+        raise PreconditionFailed
+    if is_known_to_client(req, version):
         raise PreconditionFailed
 
 
