@@ -13,11 +13,14 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
+import structlog
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from tether.exchange import Exchange
 from tether.model import to_json
+
+log = structlog.get_logger()
 
 REQUEST_TIMEOUT_S = 30.0  # for a request to arrive whole
 READER_TIMEOUT_S = 60.0  # for a client to take at least something of what it was sent
@@ -277,11 +280,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
             return
         if not self.pipeline:
-            body = to_json({"message": message})
+            body, request_id = to_json({"message": message}), token_hex(8)
             head = (
                 f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-                f"x-request-id: {token_hex(8)}\r\nconnection: close\r\n\r\n"
+                f"x-request-id: {request_id}\r\nconnection: close\r\n\r\n"
             )
+            log.info("refused", request_id=request_id, status=status, message=message)
             self.transport.write(STATUS_LINE[status] + head.encode() + body)
         self._hang_up()
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -25,6 +26,25 @@ def refused(answer: Raw, status: int = 400) -> bool:
     assert answer.head["content-type"] == "application/json"
     assert list(json.loads(answer.body)) == ["message"]
     return re.fullmatch(r"[0-9a-f]{16}", answer.head["x-request-id"]) is not None
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(b"No HTTP at all\r\n\r\n", 400), (b"GET /" + b"x" * 2_000_000, 431)],
+)
+def test_what_is_refused_before_it_is_a_request_is_found_in_the_log_by_its_id(
+    server: Server, wire: Wire, sent: bytes, status: int
+) -> None:
+    wire.send(sent)
+    answer = wire.answer()
+    assert refused(answer, status)
+    request_id = answer.head["x-request-id"]
+    deadline = monotonic() + 5
+    while not (lines := [line for line in server.log if request_id in line]):
+        assert monotonic() < deadline
+        sleep(0.01)
+    line = json.loads(lines[0])
+    assert (line["event"], line["status"]) == ("refused", status)
 
 
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket", "TLS/1.0", "h2c, websocket"])
