@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -177,6 +178,21 @@ def test_no_body_within_the_limit_takes_long(shared: httpx.Client) -> None:
         assert answer.status_code == 400
         assert len(answer.content) < 400
         assert time.monotonic() - start < 5, body[:40]
+
+
+def test_others_are_served_while_such_a_body_is_read(shared: httpx.Client) -> None:
+    body = b'{"a": [' + b"," * 1_000_000
+    with ThreadPoolExecutor(1) as sender:
+        start = time.monotonic()
+        sent = sender.submit(shared.put, "/chargers/C1", content=body)
+        waits = []
+        while not sent.done():
+            asked = time.monotonic()
+            assert shared.get("/chargers/C1").status_code in (200, 404)
+            waits.append(time.monotonic() - asked)
+        took = time.monotonic() - start
+    assert sent.result().status_code == 400
+    assert max(waits) < took / 2
 
 
 json_values = st.recursive(

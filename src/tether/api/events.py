@@ -5,7 +5,6 @@ from collections.abc import Callable
 from falcon.asgi import Request, Response
 
 from tether.api import requests
-from tether.documents import decode_document
 from tether.errors import Invalid, NotFound
 from tether.ids import ENTITY_ID_RULE, event_id_from_path, is_entity_id
 from tether.model import EventType, to_json
@@ -26,7 +25,9 @@ class EventListResource:
 
     async def on_post(self, req: Request, resp: Response) -> None:
         body, now_ms = await requests.read_body(req), self._now_ms()
-        event = usual_event(body, now_ms) or new_event(decode_document(body), now_ms)
+        event = usual_event(body, now_ms)
+        if event is None:
+            event = new_event(await requests.document_in(body), now_ms)
         event_id = await self._store.intake.add(requests.partner_of(req), event)
         resp.status = 201
         resp.data = to_json({"id": event_id})

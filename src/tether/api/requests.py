@@ -1,9 +1,11 @@
 """What handlers read of a request: ids in the path, the body, conditions, the page of a list."""
 
+import asyncio
 import re
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Collection
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 from urllib.parse import unquote, urlencode
@@ -25,6 +27,7 @@ from tether.keys import Key
 MAX_BODY_BYTES = 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+_aside = ThreadPoolExecutor(1, "tether-decode")
 _HOST = re.compile(r"[A-Za-z0-9.\-_]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
 
@@ -93,7 +96,19 @@ async def read_document(req: Request) -> dict[str, Any]:
 
     Raises TooLarge, UnsupportedEncoding, Malformed. Reads no further than the limit.
     """
-    return decode_document(await read_body(req))
+    return await document_in(await read_body(req))
+
+
+async def document_in(body: bytes) -> dict[str, Any]:
+    """The JSON object in this body. Raises Malformed.
+
+    A body of the usual size is read at once. A mebibyte of commas takes half a second, and as
+    objects it needs a hundred times its size: others are served meanwhile, and such bodies wait for
+    each other.
+    """
+    if len(body) <= CHUNK_BYTES:
+        return decode_document(body)
+    return await asyncio.get_running_loop().run_in_executor(_aside, decode_document, body)
 
 
 async def read_body(req: Request) -> bytes:
