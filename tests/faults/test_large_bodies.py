@@ -151,6 +151,16 @@ def test_a_hundred_bodies_over_the_limit_at_once_do_not_add_up(partner: Partner)
     run(scenario())
 
 
+def test_what_was_read_of_a_refused_body_does_not_stay(partner: Partner) -> None:
+    """The numbers of a mebibyte need 50 MiB, which the next such body must be able to have."""
+    body = b'{"chargePowers":[' + b"1," * (LIMIT // 2 - 20) + b"1]}"
+    used = memory_mb(partner.server)
+    for method, path in (("PUT", "/chargers/L"), ("PATCH", "/chargers/L"), ("POST", "/events")):
+        for _ in range(5):
+            assert partner.client.request(method, path, content=body).status_code == 400
+    assert memory_mb(partner.server) < used + 2 * GROWTH_MB
+
+
 def test_many_requests_in_one_go_are_not_taken_for_a_large_head(partner: Partner) -> None:
     body = b'{"chargePowers":[11]}' + b" " * 100_000
     put = partner.request("PUT", "/chargers/L", body)

@@ -44,7 +44,7 @@ class BulkResource:
                 # Eight MiB take a while: others are served meanwhile.
                 items = await asyncio.to_thread(_items_of, body, is_gzip=is_gzip)
                 results = await self._store_all(requests.key_of(req), items)
-        req.context.rejections = [result for result in results if not isinstance(result, str)]
+        req.context.rejections = [type(r).__name__ for r in results if not isinstance(r, str)]
         resp.data = to_json([_shown(result) for result in results])
         if waits := [r.retry_after_s for r in results if isinstance(r, RateLimited)]:
             resp.set_header("Retry-After", str(max(waits)))

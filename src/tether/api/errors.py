@@ -58,7 +58,9 @@ async def _answer_ours(
     req: Request, resp: Response, error: errors.TetherError, params: dict[str, Any]
 ) -> None:
     _fill(resp, status_of(error), error.message)
-    req.context.rejections = [error]
+    # Not the error itself, which knows the frames that it came through, and they the request: such
+    # a ring, and the body in it, would stay in memory until Python looks for rings.
+    req.context.rejections = [type(error).__name__]
     if isinstance(error, errors.Unavailable | errors.RateLimited):
         resp.set_header("Retry-After", str(error.retry_after_s))
     if isinstance(error, errors.Unavailable):

@@ -49,8 +49,8 @@ class Observer:
         method = req.method if req.method in _METHODS else "other"
         self._metrics.request(method, route, status, seconds)
         if method == "POST" and req.path.startswith("/events"):
-            for error in context.rejections:
-                self._metrics.rejected_event(type(error).__name__)
+            for reason in context.rejections:
+                self._metrics.rejected_event(reason)
         key = context.key
         logs.answered(
             logs.Answered(
