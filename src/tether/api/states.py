@@ -6,8 +6,9 @@ from falcon.asgi import Request, Response
 
 from tether.api import requests
 from tether.derived import ChargerState, VehicleState
-from tether.model import Charger, to_json
+from tether.model import to_json
 from tether.readout import charger_state, vehicle_state
+from tether.store.sessions import AtCharger
 from tether.store.store import Store
 
 
@@ -31,22 +32,19 @@ class States:
 
     async def of_charger(self, partner: int, charger_id: str) -> ChargerState:
         """The state of a charger. Raises NotFound."""
-        await self._store.get(Charger, partner, charger_id)
-        return (await self.of_chargers(partner, [charger_id]))[0]
+        found = await self._store.sessions.at_charger(partner, charger_id)
+        return _charger_state(charger_id, found, self._now_ms())
 
     async def of_chargers(self, partner: int, charger_ids: Sequence[str]) -> list[ChargerState]:
         """The states of these chargers, in their order."""
         found = await self._store.sessions.at_chargers(partner, charger_ids)
         now_ms = self._now_ms()
-        return [
-            charger_state(
-                id,
-                [vehicle_state(m.stay.vehicle_id, m, now_ms) for m in found[id].moments],
-                found[id].last_event,
-                now_ms,
-            )
-            for id in charger_ids
-        ]
+        return [_charger_state(id, found[id], now_ms) for id in charger_ids]
+
+
+def _charger_state(charger_id: str, found: AtCharger, now_ms: int) -> ChargerState:
+    there = [vehicle_state(moment.stay.vehicle_id, moment, now_ms) for moment in found.moments]
+    return charger_state(charger_id, there, found.last_event, now_ms)
 
 
 class VehicleStateResource:

@@ -22,6 +22,7 @@ from tether.errors import SetupError, Unavailable
 from tether.store import migrate
 from tether.store.dialect import POSTGRES
 from tether.store.engine import Row, Statement
+from tether.store.gathering import Gathering
 
 READ_TIMEOUT_S = 10.0
 SCAN_TIMEOUT_S = 60.0
@@ -74,9 +75,13 @@ class PostgresEngine:
         self._conninfo = _conninfo(url)
         self._free = asyncio.Semaphore(pool_size)
         self._idle: list[Connection] = []
+        self._gathering = Gathering(self.read)
 
     async def read(self, sql: str, *parameters: object) -> list[Row]:
         return (await self._run(_one(sql, parameters), READ_TIMEOUT_S, again=True)).rows
+
+    async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
+        return await self._gathering.look_up(sql, partner, key)
 
     async def scan(self, sql: str, *parameters: object) -> list[Row]:
         return (await self._run(_one(sql, parameters), SCAN_TIMEOUT_S, again=True)).rows

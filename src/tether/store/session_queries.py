@@ -175,57 +175,59 @@ COUNT_VEHICLES = "SELECT count(*) FROM vehicles WHERE partner = $1"
 
 # Reading -----------------------------------------------------------------------------------------
 
-# Whether events of the vehicle wait to be derived, whether there is the vehicle, its newest stay,
-# and the newest event of that.
-VEHICLE_STATE = f"""
-SELECT (SELECT 1 FROM events e WHERE e.partner = $1 AND e.vehicle_id = $2 AND e.seq > {_DERIVED}
-        LIMIT 1),
-       (SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = $2),
-       (SELECT {_STAY} FROM sessions s
-        WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1 {_NEWEST_FIRST}),
-       (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = (
-            SELECT s.last_seq FROM sessions s
-            WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1 {_NEWEST_FIRST}))
+# A vehicle's newest stay, what it knows of before, and the newest event of it, as a JSON array.
+_MOMENT = f"""
+(SELECT '[' || s.body || ',' || s.before || ',' || (
+    SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = s.last_seq
+ ) || ']' FROM sessions s
+ WHERE s.partner = $1 AND s.vehicle_id = {{vehicle}} AND s.live = 1 {_NEWEST_FIRST})
 """
 
-# The same for each vehicle in $2, a JSON object of arrays that hold one id.
+# Whether there is the vehicle, whether events of it wait to be derived, and what is newest of it.
+VEHICLE_STATE = f"""
+SELECT (SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = $2),
+       (SELECT 1 FROM events e WHERE e.partner = $1 AND e.vehicle_id = $2 AND e.seq > {_DERIVED}
+        LIMIT 1),
+       {_MOMENT.format(vehicle="$2")}
+"""
+
+# What is newest of each vehicle in $2, a JSON object of arrays that hold one id.
 VEHICLE_STATES = f"""
 WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS vehicle_id FROM json_each($2))
-SELECT w.vehicle_id,
-       (SELECT {_STAY} FROM sessions s
-        WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1 {_NEWEST_FIRST}),
-       (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = (
-            SELECT s.last_seq FROM sessions s
-            WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1 {_NEWEST_FIRST}))
-FROM wanted w
+SELECT w.vehicle_id, {_MOMENT.format(vehicle="w.vehicle_id")} FROM wanted w
 """
 
-# The stays that last at each charger in $2, which is as above, with what they know of before, their
-# newest events and those there, as a list of JSON arrays. Not written as a join: see queries.py.
-STAYS_AT_CHARGERS = """
-WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS charger_id FROM json_each($2))
-SELECT w.charger_id, (
-    SELECT string_agg(
-        '[' || x.body || ',' || x.before || ',' || x.last || ',' || x.here || ']', ','
-    ) FROM (
-        SELECT s.body, s.before,
-               (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = s.last_seq) AS last,
-               (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = s.here_seq) AS here
-        FROM sessions s
-        WHERE s.partner = $1 AND s.charger_id = w.charger_id AND s.end_ms IS NULL AND s.live = 1
-        ORDER BY s.start_ms, s.id
-    ) x
-) FROM wanted w
-"""
-
-# The newest event there of the stays that have ended at each charger in $2.
-ENDED_AT_CHARGERS = """
-WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS charger_id FROM json_each($2))
-SELECT w.charger_id, (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = (
+# The stays that last at a charger, with what they know of before, their newest events and those
+# there, as a list of JSON arrays; the newest event there of the stays that have ended. Not written
+# as joins: see queries.py.
+_AT_CHARGER = """
+(SELECT string_agg(
+    '[' || x.body || ',' || x.before || ',' || x.last || ',' || x.here || ']', ','
+ ) FROM (
+    SELECT s.body, s.before,
+           (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = s.last_seq) AS last,
+           (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = s.here_seq) AS here
+    FROM sessions s
+    WHERE s.partner = $1 AND s.charger_id = {charger} AND s.end_ms IS NULL AND s.live = 1
+    ORDER BY s.start_ms, s.id
+ ) x),
+(SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = (
     SELECT s.here_seq FROM sessions s
-    WHERE s.partner = $1 AND s.charger_id = w.charger_id AND s.end_ms IS NOT NULL AND s.live = 1
+    WHERE s.partner = $1 AND s.charger_id = {charger} AND s.end_ms IS NOT NULL AND s.live = 1
     ORDER BY s.rest_ms DESC LIMIT 1))
-FROM wanted w
+"""
+
+# Whether there is the charger, whether any events wait to be derived (those of other chargers may
+# say that a vehicle has left this one), and what is there.
+CHARGER_STATE = f"""
+SELECT (SELECT 1 FROM chargers c WHERE c.partner = $1 AND c.id = $2), {_HEAD} > {_DERIVED},
+       {_AT_CHARGER.format(charger="$2")}
+"""
+
+# What is at each charger in $2, which is as above.
+CHARGER_STATES = f"""
+WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS charger_id FROM json_each($2))
+SELECT w.charger_id, {_AT_CHARGER.format(charger="w.charger_id")} FROM wanted w
 """
 
 _SESSION = """

@@ -13,7 +13,7 @@ from tether.model import Charger, Event, Vehicle, from_json
 from tether.readout import Known, Moment
 from tether.stays import Before, Stay
 from tether.store import session_queries as queries
-from tether.store.changes import numbered, read_stay
+from tether.store.changes import numbered
 from tether.store.derive import Deriver
 from tether.store.engine import Engine, Row
 from tether.store.session_queries import SessionFilter
@@ -36,7 +36,8 @@ class Sessions:
     async def get(self, partner: int, session_id: str) -> Known:
         """The session. Raises NotFound."""
         await self._deriver.catch_up(partner)
-        found = _known(await self._engine.read(queries.GET_SESSION, partner, session_id))
+        row = await self._engine.look_up(queries.GET_SESSION, partner, session_id)
+        found = _known([] if row is None else [row])
         if not found:
             raise NotFound
         return found[0]
@@ -51,14 +52,8 @@ class Sessions:
 
     async def of_vehicle(self, partner: int, vehicle_id: str) -> Moment | None:
         """What is newest of a vehicle; None if nothing was reported. Raises NotFound."""
-        while True:
-            rows = await self._engine.read(queries.VEHICLE_STATE, partner, vehicle_id)
-            waits, exists, stay, event = rows[0]
-            if not exists:
-                raise NotFound
-            if not waits:
-                return _moment(stay, event)
-            await self._deriver.catch_up(partner)
+        (moment,) = await self._state(queries.VEHICLE_STATE, partner, vehicle_id)
+        return _moment(moment)
 
     async def of_vehicles(
         self, partner: int, vehicle_ids: Sequence[str]
@@ -73,29 +68,45 @@ class Sessions:
         """The same as far as it is derived: waits for nothing."""
         wanted = numbered([vehicle_id] for vehicle_id in vehicle_ids)
         rows = await self._engine.scan(queries.VEHICLE_STATES, partner, wanted)
-        return {vehicle_id: _moment(stay, event) for vehicle_id, stay, event in rows}
+        return {vehicle_id: _moment(moment) for vehicle_id, moment in rows}
+
+    async def at_charger(self, partner: int, charger_id: str) -> AtCharger:
+        """What is plugged in at a charger. Raises NotFound."""
+        return _at_charger(*await self._state(queries.CHARGER_STATE, partner, charger_id))
 
     async def at_chargers(self, partner: int, charger_ids: Sequence[str]) -> dict[str, AtCharger]:
         """What is plugged in at each of these chargers."""
         await self._deriver.catch_up(partner)
         wanted = numbered([charger_id] for charger_id in charger_ids)
-        lasting = await self._engine.scan(queries.STAYS_AT_CHARGERS, partner, wanted)
-        there = {charger_id: _moments(stays) for charger_id, stays in lasting}
-        ended = await self._engine.scan(queries.ENDED_AT_CHARGERS, partner, wanted)
-        last = {charger_id: body and from_json(Event, body) for charger_id, body in ended}
-        return {id: _at_charger(there[id], last[id]) for id in charger_ids}
+        rows = await self._engine.scan(queries.CHARGER_STATES, partner, wanted)
+        return {charger_id: _at_charger(stays, ended) for charger_id, stays, ended in rows}
+
+    async def _state(self, sql: str, partner: int, entity_id: str) -> Row:
+        """What the statement finds of an entity, after what of it waits to be derived."""
+        exists, waits, *state = await self._look_up(sql, partner, entity_id)
+        if not exists:
+            raise NotFound
+        if waits:
+            await self._deriver.catch_up(partner)
+            _, _, *state = await self._look_up(sql, partner, entity_id)
+        return state
+
+    async def _look_up(self, sql: str, partner: int, entity_id: str) -> Row:
+        row = await self._engine.look_up(sql, partner, entity_id)
+        assert row is not None  # it says whether there is the entity
+        return row
 
 
-def _at_charger(lasting: list[tuple[Moment, Event]], ended: Event | None) -> AtCharger:
-    events = [event for _, event in lasting] + ([ended] if ended else [])
+def _at_charger(stays: str | None, ended: str | None) -> AtCharger:
+    """`stays` are those that last, `ended` is the newest event of the others."""
+    lasting = _moments(stays)
+    events = [event for _, event in lasting] + ([from_json(Event, ended)] if ended else [])
     newest = max(events, key=lambda event: event.at_ms, default=None)
     return AtCharger([moment for moment, _ in lasting], newest)
 
 
-def _moment(stay: str | None, event: str | None) -> Moment | None:
-    if stay is None or event is None:
-        return None
-    return Moment(*read_stay(stay), from_json(Event, event))
+def _moment(moment: str | None) -> Moment | None:
+    return None if moment is None else _moment_decoder.decode(moment)
 
 
 def _moments(stays: str | None) -> list[tuple[Moment, Event]]:
@@ -105,6 +116,7 @@ def _moments(stays: str | None) -> list[tuple[Moment, Event]]:
     return [(Moment(stay, before, last), here) for stay, before, last, here in rows]
 
 
+_moment_decoder = msgspec.json.Decoder(Moment)
 _moments_decoder = msgspec.json.Decoder(list[tuple[Stay, Before, Event, Event]])
 _decoder = msgspec.json.Decoder(Stay)
 

@@ -120,6 +120,10 @@ class SqliteEngine:
                 self._reader.execute("BEGIN")
         return _fetch(self._reader, sql, parameters)
 
+    async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
+        rows = await self.read(sql, partner, key)
+        return rows[0] if rows else None
+
     def _end_reading(self) -> None:
         """Whoever is told of a write in the turn to come shall read it, too."""
         if self._reading:

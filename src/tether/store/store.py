@@ -91,10 +91,10 @@ class Store:
 
     async def get(self, kind: type[Entity], partner: int, entity_id: str) -> Stored:
         """The entity. Raises NotFound."""
-        rows = await self._engine.read(_sql(queries.GET, kind), partner, entity_id)
-        if not rows:
+        row = await self._engine.look_up(_sql(queries.GET, kind), partner, entity_id)
+        if row is None:
             raise NotFound
-        version, body = rows[0]
+        version, body = row
         return Stored(version, body.encode())
 
     async def page(
@@ -135,10 +135,10 @@ class Store:
 
     async def event(self, partner: int, event_id: str) -> bytes:
         """The JSON of the event. Raises NotFound."""
-        rows = await self._engine.read(queries.GET_EVENT, partner, event_id)
-        if not rows:
+        row = await self._engine.look_up(queries.GET_EVENT, partner, event_id)
+        if row is None:
             raise NotFound
-        body: str = rows[0][0]
+        body: str = row[0]
         return body.encode()
 
     async def events(
