@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NAIVE_EPOCH = datetime(1970, 1, 1)  # without zone: isoformat would add +00:00, not Z
+_NAIVE_EPOCH = datetime(1970, 1, 1)  # without zone: isoformat would add +00:00
 _MILLISECOND = timedelta(milliseconds=1)
+_MINUTE = timedelta(minutes=1)
+_MINUTE_MS = 60_000
 
 # datetime.fromisoformat alone admits week dates, missing colons, spaces and missing zones.
 _RFC_3339 = re.compile(
@@ -56,4 +58,10 @@ def _since_epoch(text: str) -> int:
 
 def format_instant(at_ms: int) -> str:
     """The instant as every answer of the API shows it, such as `2023-05-11T22:06:40.738Z`."""
-    return (_NAIVE_EPOCH + at_ms * _MILLISECOND).isoformat(timespec="milliseconds") + "Z"
+    minutes, ms = divmod(at_ms, _MINUTE_MS)
+    return f"{_format_minute(minutes)}:{ms / 1000:06.3f}Z"
+
+
+@lru_cache(maxsize=4096)  # an answer has several, and most of them lie in the last few minutes
+def _format_minute(minutes: int) -> str:
+    return (_NAIVE_EPOCH + minutes * _MINUTE).isoformat(timespec="minutes")

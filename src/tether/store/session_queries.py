@@ -184,10 +184,11 @@ _MOMENT = f"""
 """
 
 # Whether there is the vehicle, whether events of it wait to be derived, and what is newest of it.
+# The order makes it that index also while the tables are young which ends in the number.
 VEHICLE_STATE = f"""
 SELECT (SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = $2),
-       (SELECT 1 FROM events e WHERE e.partner = $1 AND e.vehicle_id = $2 AND e.seq > {_DERIVED}
-        LIMIT 1),
+       (SELECT e.seq FROM events e WHERE e.partner = $1 AND e.vehicle_id = $2
+        ORDER BY e.seq DESC LIMIT 1) > {_DERIVED},
        {_MOMENT.format(vehicle="$2")}
 """
 

@@ -113,16 +113,20 @@ class SqliteEngine:
         self._thread.start()
 
     async def read(self, sql: str, *parameters: object) -> list[Row]:
+        return self._read(sql, parameters)
+
+    async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
+        # Nothing gathers here: to wait for others costs more than to read a row.
+        rows = self._read(sql, (partner, key))
+        return rows[0] if rows else None
+
+    def _read(self, sql: str, parameters: tuple[object, ...]) -> list[Row]:
         if not self._reading:
             self._reading = True
             self._loop.call_soon(self._end_reading)
             if not self._reader.in_transaction:
                 self._reader.execute("BEGIN")
         return _fetch(self._reader, sql, parameters)
-
-    async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
-        rows = await self.read(sql, partner, key)
-        return rows[0] if rows else None
 
     def _end_reading(self) -> None:
         """Whoever is told of a write in the turn to come shall read it, too."""
