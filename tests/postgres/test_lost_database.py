@@ -111,6 +111,42 @@ def test_a_database_that_is_away_is_answered_at_once_and_used_when_it_is_back(
     assert server.stop() == 0
 
 
+def test_reads_that_share_a_statement_fail_together_and_recover_together(
+    own_postgres: Postgres, impatient_server: Callable[..., Server]
+) -> None:
+    server = impatient_server(
+        "tether.store.postgres.READ_TIMEOUT_S=2",
+        options=("--pool-size", str(POOL)),
+        database=own_postgres.new_database(),
+    )
+    partner = Partner(server)
+    paths = ("/chargers/C1", "/vehicles/V1", "/vehicles/V1/state", "/chargers/C1/state")
+
+    async def main() -> None:
+        wires = [await Wire.to(server) for _ in range(60)]
+
+        async def statuses() -> set[int]:
+            requests = (partner.request("GET", paths[n % len(paths)]) for n in range(len(wires)))
+            asked = zip(wires, requests, strict=True)
+            answers = await asyncio.gather(*(wire.ask(request) for wire, request in asked))
+            return {answer.status for answer in answers}
+
+        assert await statuses() == {200}
+        own_postgres.stop()
+        assert await statuses() == {503}
+        own_postgres.start()
+        assert await statuses() == {200}
+        with own_postgres.frozen():
+            started = time.monotonic()
+            assert await statuses() == {503}
+            assert time.monotonic() - started < 15  # 2 s and what the driver takes to give it up
+        assert await statuses() == {200}
+
+    run(main())
+    assert server.failures() == []
+    assert server.stop() == 0
+
+
 def test_a_database_that_stands_still_holds_no_request_for_long(
     own_postgres: Postgres, impatient_server: Callable[..., Server]
 ) -> None:

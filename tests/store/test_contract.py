@@ -114,6 +114,23 @@ def test_of_many_who_create_or_replace_at_once_one_wins(in_store: InStore) -> No
     in_store(scenario)
 
 
+def test_reads_at_once_share_no_fate(in_store: InStore) -> None:
+    async def scenario(store: Store, partner: int) -> None:
+        await store.put(partner, charger("C1"))
+        await store.put(partner, charger("C2"))
+        names = ["C1", "C2", "C3", "C1", "C2", "C3"] * 20
+        reads = [asyncio.create_task(store.get(Charger, partner, name)) for name in names]
+        await asyncio.sleep(0)  # all have asked
+        for read in reads[::4]:
+            read.cancel()
+        found = await asyncio.gather(*reads, return_exceptions=True)
+        for place, (name, one) in enumerate(zip(names, found, strict=True)):
+            if place % 4:
+                assert isinstance(one, NotFound) if name == "C3" else name in str(one)
+
+    in_store(scenario)
+
+
 def test_ids_are_ordered_byte_by_byte_on_both_engines(in_store: InStore) -> None:
     ids = ["a", "A", "B", "b", "Z", "_", "~", "*", "+", "@", ":", "-", ".a", "0", "10", "9", "aB",
            "ab", "a-b", "a_b", "a.b", "AA", "zz", "Aa"]  # fmt: skip

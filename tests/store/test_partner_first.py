@@ -15,6 +15,7 @@ from tether import wiring
 from tether.config import is_postgres, sqlite_path
 from tether.store import capacity_queries, queries, session_queries
 from tether.store.dialect import POSTGRES, SQLITE
+from tether.store.gathering import for_each_key
 from tether.store.migrate import OUR_TABLES, VERSION_TABLE
 from tether.store.queries import EventFilter
 from tether.store.session_queries import SessionFilter
@@ -24,6 +25,7 @@ PARTNER_DATA = {
     "chargers", "vehicles", "events", "event_heads",
     "sessions", "session_versions", "derivations",
 }  # fmt: skip
+LOOK_UPS = {"GET", "GET_EVENT", "GET_SESSION", "VEHICLE_STATE", "CHARGER_STATE"}
 OPERATORS_OWN = {"partners", "keys", VERSION_TABLE}
 
 Indexes = dict[str, list[tuple[str, ...]]]
@@ -101,7 +103,10 @@ def statements() -> Iterator[tuple[str, str]]:
         if name.isupper() and not name.startswith("_") and isinstance(text, str):
             for dialect in (SQLITE, POSTGRES):
                 for table in PARTNER_DATA:
-                    yield name, text.format(table=table, event_numbers=dialect.event_numbers)
+                    sql = text.format(table=table, event_numbers=dialect.event_numbers)
+                    yield name, sql
+                    if name in LOOK_UPS:
+                        yield f"{name} for each key", for_each_key(sql)
     for chosen in range(32):
         values = [(1 if chosen >> place & 1 else None) for place in range(5)]
         wanted = EventFilter(*values)  # type: ignore[arg-type]
