@@ -28,10 +28,7 @@ class Engine(Protocol):
         """The rows of a short query."""
 
     async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
-        """The row of a short query that finds at most one for the partner $1 and the key $2.
-
-        Those who ask for other keys at the same time may share what it costs.
-        """
+        """The row, if any, of a query for the partner $1 and the key $2, its only parameters."""
 
     async def scan(self, sql: str, *parameters: object) -> list[Row]:
         """The rows of a query that may read much before it finds enough."""
