@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.client.devices import (
@@ -170,6 +171,26 @@ def test_a_revoked_key_keeps_everything_and_is_reported(
         assert outbox.depth == waiting + 1
         assert outbox.refused == []
     assert fleet
+
+
+def long_number(digits: int) -> Event:
+    """An event that the server refuses, and that takes a lot of room."""
+    return msgspec.structs.replace(update(0), charge_power=Decimal("0." + "1" * digits))
+
+
+def test_events_that_do_not_fit_into_one_request(sdk: Client, path: Path, offline: Client) -> None:
+    with Outbox(path, offline) as outbox:
+        outbox.put(update(0))
+        for _ in range(10):
+            outbox.put(long_number(1_000_000))
+        outbox.put(update(1))
+        outbox.put(long_number(9_000_000))
+        outbox.put(update(2))
+    create_fleet(sdk, 1)
+    with Outbox(path, sdk) as outbox:
+        assert outbox.flush(30)
+        assert [refused.status for refused in outbox.refused] == [400] * 10 + [413]
+    assert numbers(sdk.events.list()) == {"V1": [0, 1, 2]}
 
 
 def test_retry_after_holds_the_outbox_back(path: Path) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
 
+import msgspec
 import pytest
 
 from tests.client.devices import connected, update
@@ -137,6 +138,26 @@ def test_what_is_no_answer_of_this_api_is_no_refusal(said: Said) -> None:
         with pytest.raises(UnexpectedAnswer):
             client.events.post(connected())
         assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "said", [Said(200, b"<html>Log in</html>"), Said(201, b"<html>Log in</html>"), Said(201)]
+)
+def test_a_login_page_has_stored_nothing(said: Said) -> None:
+    with Scripted(said) as server, Client(server.url, KEY) as client:
+        with pytest.raises(UnexpectedAnswer):
+            client.chargers.put(CHARGER)
+        with pytest.raises(UnexpectedAnswer):
+            client.chargers.patch("C1", latitude=None)
+
+
+def test_an_event_that_no_request_can_carry_does_not_hold_up_the_others() -> None:
+    stored = Said(200, b'[{"status":201,"id":"1"},{"status":201,"id":"2"}]')
+    far_too_large = "0." + "1" * 9_000_000
+    with Scripted(stored) as server, Client(server.url, KEY) as client:
+        too_large = msgspec.structs.replace(update(2), charge_power=far_too_large)
+        results = client.events.bulk([update(1), too_large, update(3)])
+    assert [result.status for result in results] == [201, 413, 201]
 
 
 def test_waits_grow_and_are_spread_and_end() -> None:

@@ -9,6 +9,7 @@ from tests.client.devices import connected, update
 from tests.conftest import Server
 from tether import model
 from tether.client import (
+    AsyncClient,
     Charger,
     Client,
     Conflict,
@@ -193,6 +194,15 @@ def test_the_environment_says_where_and_who(
     monkeypatch.delenv("TETHER_API_KEY")
     with pytest.raises(TetherError, match="TETHER_API_KEY"):
         Client()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_there_is_a_time_out_in_any_case(
+    kind: type[Client] | type[AsyncClient], seconds: float
+) -> None:
+    with pytest.raises(TetherError, match="time-out"):
+        kind("http://127.0.0.1:9", "key", timeout=seconds)
 
 
 @pytest.mark.parametrize("url", ["tether.example.com", "ftp://a", "http://", "http://a:x", "/"])

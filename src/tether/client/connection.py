@@ -10,6 +10,7 @@ from tether.client.exchange import Lost, Request
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 CONNECT_TIMEOUT_S = 10.0
+LONGEST_TIMEOUT_S = 24 * 60 * 60.0
 IDLE_S = 4.0  # less than servers commonly wait, so that they do not hang up on a request
 MOST_CONNECTIONS = 100
 
@@ -36,6 +37,8 @@ def target(url: str | None, api_key: str | None, timeout_s: float) -> Target:
     """What was given, or else TETHER_URL and TETHER_API_KEY. Raises TetherError."""
     found = _checked_url(url or os.environ.get("TETHER_URL"))
     key = _checked_key(api_key or os.environ.get("TETHER_API_KEY") or "")
+    if not 0 < timeout_s <= LONGEST_TIMEOUT_S:  # to the libraries, 0 means never, or at once
+        raise TetherError("The time-out must be a number of seconds above 0, at most a day.")
     headers = {"X-API-Key": key, "User-Agent": f"tether-client/{__version__}"}
     return Target(found, headers, timeout_s)
 

@@ -9,11 +9,13 @@ from tether import model
 from tether.client.errors import PreconditionFailed
 from tether.client.exchange import (
     Answer,
+    Created,
     Patience,
     Request,
     Script,
     exchange,
     next_cursor,
+    no_answer_of_ours,
     path,
     read,
     with_query,
@@ -96,14 +98,14 @@ class EntityCalls(Generic[E, S]):
             if not _same(stored, entity):
                 raise error from None
             return Saved(created=False, etag=etag)
-        return _saved(answer)
+        return _saved(answer, request)
 
     def patch(self, entity: str, changes: Mapping[str, Any], if_match: str | None) -> Script[Saved]:
         """Changes some members."""
         body = patch_of(self._kind, changes)
         request = Request("PATCH", self._path(entity), body, _condition(if_match))
         answer = yield from exchange(request, self._patience, 200)
-        return _saved(answer)
+        return _saved(answer, request)
 
     def get(self, entity: str) -> Script[E]:
         """The charger or vehicle of this id."""
@@ -138,8 +140,13 @@ def _condition(if_match: str | None) -> dict[str, str]:
     return {} if if_match is None else {"If-Match": if_match}
 
 
-def _saved(answer: Answer) -> Saved:
-    return Saved(created=answer.status == 201, etag=answer.headers.get("etag", ""))
+def _saved(answer: Answer, request: Request) -> Saved:
+    created = answer.status == 201
+    if created:
+        read(Created, answer, request)
+    elif answer.body:  # such as a hotel's login page: nothing was stored
+        raise no_answer_of_ours(answer, request, "it should be empty")
+    return Saved(created=created, etag=answer.headers.get("etag", ""))
 
 
 def _same(stored: msgspec.Struct, sent: msgspec.Struct) -> bool:

@@ -9,9 +9,17 @@ import msgspec
 from tether import model
 from tether.bulk import MAX_BYTES, MAX_EVENTS
 from tether.client.entities import Pages
-from tether.client.errors import Invalid, RateLimited, TetherError, Unavailable, UnexpectedAnswer
+from tether.client.errors import (
+    Invalid,
+    RateLimited,
+    TetherError,
+    TooLarge,
+    Unavailable,
+    UnexpectedAnswer,
+)
 from tether.client.exchange import (
     Answer,
+    Created,
     Patience,
     Pause,
     Request,
@@ -54,10 +62,6 @@ class BulkResult:
         return self.id is not None
 
 
-class _Created(msgspec.Struct):
-    id: str
-
-
 class _Item(msgspec.Struct):
     status: int
     id: str | None = None
@@ -73,11 +77,11 @@ class _Chunk:
     results: list[BulkResult | None] = field(default_factory=list)
     size: int = 0
 
-    def add(self, event: model.Event, line: bytes, refusal: Invalid | None) -> None:
+    def add(self, event: model.Event, line: bytes, refusal: TetherError | None) -> None:
         """One more event."""
         self.events.append(event)
         self.lines.append(line)
-        refused = BulkResult(event, 400, message=refusal.message) if refusal else None
+        refused = BulkResult(event, refusal.status, message=refusal.message) if refusal else None
         self.results.append(refused)
         self.size += len(line) + 1
 
@@ -111,7 +115,7 @@ class EventCalls:
         request = Request("POST", "/events", to_json(event))
         try:
             answer = yield from exchange(request, self._patience, 201)
-            return read(_Created, answer, request).id
+            return read(Created, answer, request).id
         except TetherError as error:
             error.event = event  # type: ignore[assignment]  # the same class at run time
             raise
@@ -178,11 +182,12 @@ class EventCalls:
     def _chunks(self, events: Iterable[model.Event]) -> Iterator[_Chunk]:
         chunk = _Chunk()
         for given in events:
-            event, line, refusal = given, b"", None
+            event, line = given, b""
+            refusal: TetherError | None = None
             try:
                 event = self.ready(given)
-                line = to_json(event)
-            except Invalid as error:
+                line = _line_of(event)
+            except (Invalid, TooLarge) as error:
                 refusal = error
             full = len(chunk.events) == MAX_EVENTS or chunk.size + len(line) >= MAX_BYTES
             if full and chunk.events:
@@ -230,6 +235,13 @@ class EventCalls:
             for event, item in zip(events, items, strict=True)
         ]
         return results, min(answer.retry_after or 0, LONGEST_S)
+
+
+def _line_of(event: model.Event) -> bytes:
+    line = to_json(event)
+    if len(line) > MAX_BYTES:  # no request could carry it
+        raise TooLarge(f"An event must not be larger than {MAX_BYTES:,} bytes.", status=413)
+    return line
 
 
 def come_back(result: BulkResult, retry_after: float) -> RateLimited | Unavailable:

@@ -69,6 +69,12 @@ class Answer:
             return None
 
 
+class Created(msgspec.Struct):
+    """The body of an answer that says what was made."""
+
+    id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
     """There was no answer: no connection, a broken one, or a time-out.
@@ -176,11 +182,16 @@ def read(kind: type[T], answer: Answer, request: Request) -> T:
     try:
         return msgspec.json.decode(answer.body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UnexpectedAnswer(
-            f"The answer to {request.method} {request.target} is not one of this API: {error}.",
-            status=answer.status,
-            request_id=answer.headers.get("x-request-id", request.id),
-        ) from None
+        raise no_answer_of_ours(answer, request, str(error)) from None
+
+
+def no_answer_of_ours(answer: Answer, request: Request, why: str) -> UnexpectedAnswer:
+    """What it means that the body of an answer is not what the API promises."""
+    return UnexpectedAnswer(
+        f"The answer to {request.method} {request.target} is not one of this API: {why}.",
+        status=answer.status,
+        request_id=answer.headers.get("x-request-id", request.id),
+    )
 
 
 def next_cursor(answer: Answer) -> str | None:

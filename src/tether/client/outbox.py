@@ -8,6 +8,7 @@ from os import PathLike
 from types import TracebackType
 
 from tether import model
+from tether.bulk import MAX_BYTES
 from tether.client.errors import Conflict, Invalid, TooLarge
 from tether.client.events import BulkResult, EventCalls, come_back
 from tether.client.exchange import NO_PATIENCE, Patience
@@ -136,7 +137,7 @@ class Outbox:
         """Delivers until nothing waits. Raises whatever keeps it from that."""
         with self._file.turn() as mine:
             while mine and not self._closing:
-                batch = self._file.oldest(MOST_AT_ONCE)
+                batch = self._file.oldest(MOST_AT_ONCE, MAX_BYTES)
                 if batch:
                     self._deliver(batch)
                 self._failures, self._error = 0, None
@@ -168,7 +169,12 @@ class Outbox:
                 return [BulkResult(event, 201, self._client.run(self._calls.post(event)))], 0
             except _REFUSED_ALONE:
                 pass  # ask once more below: only what says so of this very event is a refusal
-        return self._client.run(self._calls.bulk_once([waiting.event for waiting in batch]))
+        try:
+            return self._client.run(self._calls.bulk_once([waiting.event for waiting in batch]))
+        except TooLarge as error:
+            if len(batch) > 1:
+                raise
+            return [BulkResult(batch[0].event, error.status, message=error.message)], 0
 
     def _report(self, error: Exception) -> None:
         self._failures += 1

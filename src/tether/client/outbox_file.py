@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import accumulate
 from os import PathLike, fspath
 
 import msgspec
@@ -97,11 +98,14 @@ class OutboxFile:
             db.execute("INSERT INTO waiting (body) VALUES (?)", (to_json(event).decode(),))
         return event
 
-    def oldest(self, most: int) -> list[WaitingEvent]:
-        """The events that are to be delivered first."""
+    def oldest(self, most: int, most_bytes: int) -> list[WaitingEvent]:
+        """The events that are to be delivered first: one, and what of the next fits beside it."""
         with self._reading() as db:
-            rows = db.execute("SELECT number, body FROM waiting ORDER BY number LIMIT ?", (most,))
-            return [WaitingEvent(number, _event(body)) for number, body in rows]
+            query = "SELECT number, body FROM waiting ORDER BY number LIMIT ?"
+            rows = db.execute(query, (most,)).fetchall()
+        sizes = accumulate(len(body) + 1 for _, body in rows)  # with its line end; it is ASCII
+        fit = sum(size <= most_bytes for size in sizes)
+        return [WaitingEvent(number, _event(body)) for number, body in rows[: max(1, fit)]]
 
     def settle(
         self, delivered: Sequence[int], refused: Sequence[tuple[WaitingEvent, int, str]]
@@ -218,7 +222,9 @@ class OutboxFile:
         try:
             yield
         except sqlite3.Error as error:
-            raise OutboxError(f"The outbox {self._path} cannot be used: {error}.") from error
+            raise OutboxError(
+                f"The outbox {self._path} cannot be used: {str(error).rstrip('.')}."
+            ) from error
 
 
 def _connect(path: str, busy_s: float) -> sqlite3.Connection:
