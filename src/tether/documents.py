@@ -65,6 +65,8 @@ def _decode(text: str) -> Any:
 
 
 def _malformed(error: json.JSONDecodeError) -> Malformed:
+    if error.doc.startswith("\ufeff"):  # nobody sees it, so say it
+        return Malformed("The body is not valid JSON: it begins with a byte order mark.")
     return Malformed(
         f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
     )

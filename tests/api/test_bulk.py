@@ -140,6 +140,7 @@ def test_events_count_in_the_rate_limit_and_those_beyond_it_say_so(server: Serve
         assert statuses(answer) == [201] * 98 + [429] * 52
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.json()[-1]["message"] == "Too Many Requests"
+        assert answer.headers["ratelimit"].startswith('"default";r=0;t=')
         assert client.post("/events/bulk", json=[event()]).status_code == 429
 
 

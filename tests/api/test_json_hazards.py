@@ -132,6 +132,7 @@ def test_everything_else_beyond_rfc_8259_is_400_with_a_reason(
         (b'{"id":"\xff"}', "The body is not valid UTF-8 (byte 7)."),
         (b'{"id":"\\ud800"}',
          "The body has a lone surrogate (an incomplete \\u escape)."),
+        (b"\xef\xbb\xbf{}", "The body is not valid JSON: it begins with a byte order mark."),
         (b"[" * 100_000, "The body is nested too deeply."),
         (b'{"a":NaN}', "The body is not valid JSON: NaN is not a number."),
         (b'{"a":\n 1 2}',

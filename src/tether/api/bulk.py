@@ -34,7 +34,7 @@ class BulkResource:
         self._turn = asyncio.Semaphore(AT_ONCE)
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        is_gzip = requests.is_gzipped(req)
+        key, is_gzip = requests.key_of(req), requests.is_gzipped(req)
         with SpooledTemporaryFile(requests.CHUNK_BYTES) as spool:
             async for chunk in requests.body_of(req, MAX_BYTES):
                 spool.write(chunk)
@@ -43,7 +43,8 @@ class BulkResource:
                 body = spool.read()
                 # Eight MiB take a while: others are served meanwhile.
                 items = await asyncio.to_thread(_items_of, body, is_gzip=is_gzip)
-                results = await self._store_all(requests.key_of(req), items)
+                results = await self._store_all(key, items)
+        requests.show_standing(resp, await self._limiter.take(key, 0))  # its events counted
         req.context.rejections = [type(r).__name__ for r in results if not isinstance(r, str)]
         resp.data = to_json([_shown(result) for result in results])
         if waits := [r.retry_after_s for r in results if isinstance(r, RateLimited)]:

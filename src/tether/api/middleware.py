@@ -8,6 +8,7 @@ from time import perf_counter
 from falcon.asgi import Request, Response
 
 from tether import logs
+from tether.api import requests
 from tether.errors import Forbidden, RateLimited
 from tether.keyring import KeyRing
 from tether.keys import without_keys
@@ -91,7 +92,7 @@ class Gate:
         resp.set_header(
             "RateLimit-Policy", f'"default";q={key.rate.requests};w={key.rate.window_s}'
         )
-        resp.set_header("RateLimit", f'"default";r={verdict.remaining};t={verdict.reset_s}')
+        requests.show_standing(resp, verdict)
         if key.read_only and req.method not in _READS:
             raise Forbidden
         if not verdict.allowed:

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import unquote, urlencode
 
-from falcon.asgi import Request
+from falcon.asgi import Request, Response
 
 from tether.documents import decode_document
 from tether.errors import (
@@ -23,6 +23,7 @@ from tether.errors import (
 )
 from tether.ids import ENTITY_ID_RULE, entity_id_from_path
 from tether.keys import Key
+from tether.limits import Verdict
 
 MAX_BODY_BYTES = 1024 * 1024
 CHUNK_BYTES = 64 * 1024
@@ -60,6 +61,11 @@ def key_of(req: Request) -> Key:
     """The key that the gate admitted the request by."""
     key: Key = req.context.key
     return key
+
+
+def show_standing(resp: Response, verdict: Verdict) -> None:
+    """Says how much of its rate limit the key has left."""
+    resp.set_header("RateLimit", f'"default";r={verdict.remaining};t={verdict.reset_s}')
 
 
 def partner_of(req: Request) -> int:
