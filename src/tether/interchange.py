@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from io import StringIO
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -154,13 +154,16 @@ def _csv(first: _Line, lines: Iterator[_Line], kind: Kind | None) -> Table:
         header = tuple(name.strip() for name in _cells(first.content.decode()))
     except (UnicodeDecodeError, csv.Error) as error:
         raise SetupError(f"Line {first.number} is no header of a CSV: {error}.") from None
+    if len(header) == 1 and (other := {";", "\t"} & set(header[0])):
+        found = "semicolons" if ";" in other else "tabs"
+        raise SetupError(f"Columns are separated by commas, not by {found}.")
     kind = kind or _guessed(header)
     _check_header(header, kind)
 
     def document(text: str) -> dict[str, Any]:
         cells = _cells(text)
         if len(cells) != len(header):
-            raise Malformed(f"It has {len(cells)} cells, but the header has {len(header)}.")
+            raise Malformed(f"The header has {len(header)} cells, this row {len(cells)}.")
         return {
             name: _value(name, cell)
             for name, cell in zip(header, map(str.strip, cells), strict=True)
@@ -180,8 +183,7 @@ def _check_header(header: Sequence[str], kind: Kind) -> None:
             raise SetupError(f"The column {name!r} stands twice in the header.")
         if name not in {*COLUMNS[kind], *_ALIASES[kind], *REPORT_COLUMNS}:
             known = ", ".join(COLUMNS[kind])
-            hint = " Columns are separated by commas." if ";" in name else ""
-            raise SetupError(f"{name!r} is no column of {kind}: these are {known}.{hint}")
+            raise SetupError(f"{name!r} is no column of {kind}: these are {known}.")
 
 
 def _cells(text: str) -> list[str]:
@@ -296,18 +298,18 @@ def _part(value: Any) -> str:
 
 
 def refused_csv(row: Row, header: Sequence[str]) -> str:
-    """A refused row of a CSV for its report, under the columns of `report_header`."""
+    """A refused row of a CSV for its report, under the columns of `report_header`.
+
+    It keeps its cells, too many or too few: as it is, it would be refused again.
+    """
     try:
         cells = _cells(row.text)
+        named = zip_longest(header[: len(cells)], cells)
+        kept = [cell for name, cell in named if name not in REPORT_COLUMNS]
     except csv.Error:
-        cells = [row.text]
-    kept = [
-        "".join(letter if letter.isprintable() else "\ufffd" for letter in cell)
-        for name, cell in zip(header, cells, strict=False)
-        if name not in REPORT_COLUMNS
-    ]
-    width = len(report_header(header)) - len(REPORT_COLUMNS)
-    return csv_line([str(row.line), row.reason, *kept, *[""] * (width - len(kept))])
+        kept = [row.text]
+    shown = ("".join(c if c.isprintable() else "\ufffd" for c in cell) for cell in kept)
+    return csv_line([str(row.line), row.reason, *shown])
 
 
 def report_header(header: Sequence[str]) -> list[str]:

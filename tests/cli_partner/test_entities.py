@@ -91,6 +91,8 @@ def test_a_server_that_is_not_there_and_a_key_that_does_not_work_are_explained(
     nowhere = f"http://127.0.0.1:{free_port()}"
     said = partner.refused("chargers", "list", TETHER_URL=nowhere)
     assert said.startswith(f"Nothing answers at {nowhere}. Is the server running there?")
+    secret = nowhere.replace("//", "//me:secret@")
+    assert "secret" not in partner.refused("chargers", "list", TETHER_URL=secret)
     wrong = "ttr_live_" + "x" * 36
     done = partner("chargers", "list", "--api-key", wrong)
     assert (done.returncode, done.stdout) == (1, "")

@@ -128,8 +128,8 @@ def test_refused_rows_of_a_csv_are_reported_and_can_be_imported_when_corrected(
         lines[1:],
         (
             "3,Parameter {chargeCapacity} is invalid. It must be a number such as 7.4.,V2,many,11",
-            '4,"It is no row of a CSV: a quote "" is out of place.","V3,""74.8,11",,',
-            '5,"It has 4 cells, but the header has 3.",V4,74.8,11',
+            '4,"It is no row of a CSV: a quote "" is out of place.","V3,""74.8,11"',
+            '5,"The header has 3 cells, this row 4.",V4,74.8,11,22',
             "6,Parameter {chargeCapacity} is invalid. It must be a number above 0 (kWh).,V5,-1,11",
             "7,Parameter {chargePowers} is invalid. Either it or chargePowerMin and",
             "8,Parameter {id} is invalid. It is required.,,74.8,11",
@@ -139,6 +139,7 @@ def test_refused_rows_of_a_csv_are_reported_and_can_be_imported_when_corrected(
         strict=True,
     ):
         assert line.startswith(beginning)
+    assert "0 vehicles: 0 created" in partner("import", report.name).stdout  # as they are
     report.write_text("\n".join([lines[0], lines[1].replace("many", "50")]))
     assert "1 created" in partner.ok("import", report.name)
 
@@ -164,7 +165,8 @@ def test_files_that_cannot_be_read_are_explained(partner: Command) -> None:
         (b"", "f is empty."),
         (b"[{}]", "f: A JSON array is not read"),
         (b'{"id": "C1"}', "f: It cannot be told what these are: say it with --kind."),
-        (b"id;chargePowers\n", "f: It cannot be told what these are"),
+        (b"id;chargePowers\n", "f: Columns are separated by commas, not by semicolons."),
+        (b"id\tchargePowers\n", "f: Columns are separated by commas, not by tabs."),
         (b"id,chargePowers,power\n", "f: 'power' is no column of chargers: these are id, charge"),
         (b"id,chargePowers,id\n", "f: The column 'id' stands twice in the header."),
         (b"\x1f\x8bnonsense", "f ends in the middle of its gzip stream, or is damaged"),

@@ -115,9 +115,12 @@ def test_no_content_is_more_than_refused(content: list[bytes]) -> None:
             if table.header is None:
                 assert msgspec.json.decode(refused_ndjson(row))["reason"] == row.reason
             else:
-                (cells,) = csv.reader([refused_csv(row, table.header)])
-                assert len(cells) == len(report_header(table.header))
+                report = csv_line(report_header(table.header)), refused_csv(row, table.header)
+                (_, cells) = csv.reader(report)
                 assert cells[:2] == [str(row.line), row.reason]
+                again = read_table([line.encode() for line in report], table.kind)
+                assert again is not None
+                assert [row.thing for row in again.rows] == [None]  # unless it is corrected
 
 
 @pytest.mark.parametrize(

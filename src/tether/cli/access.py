@@ -48,7 +48,14 @@ class Access:
         self.key = checked_key(api_key or demo_key())
 
     def __repr__(self) -> str:
-        return f"Access({self.url!r})"
+        return f"Access({self.shown!r})"
+
+    @property
+    def shown(self) -> str:
+        """The address, without a password that may be in it."""
+        from tether.client.connection import shown_url
+
+        return shown_url(self.url)
 
     def note_demo(self) -> None:
         """Says that the key is that of the demo, before much is done with it."""
@@ -80,7 +87,8 @@ class Access:
                 next(client.chargers.list(page_size=1), None)
             except NotFound:  # a list is there even if nothing is in it
                 raise SetupError(
-                    f"{self.url} does not answer like a Tether server: it has no list of chargers."
+                    f"{self.shown} does not answer like a Tether server: "
+                    "it has no list of chargers."
                 ) from None
 
     @contextmanager
@@ -92,21 +100,22 @@ class Access:
             yield
         except Forbidden:
             raise SetupError(
-                f"The server at {self.url} does not accept this API key for that (403). "
+                f"The server at {self.shown} does not accept this API key for that (403). "
                 "Is it revoked, expired, or made with --read-only?"
             ) from None
         except Unavailable as error:
             if error.status is None:
                 raise SetupError(
-                    f"Nothing answers at {self.url}. Is the server running there? ({error.message})"
+                    f"Nothing answers at {self.shown}. "
+                    f"Is the server running there? ({error.message})"
                 ) from None
-            raise SetupError(f"The server at {self.url} cannot do this now: {error}.") from None
+            raise SetupError(f"The server at {self.shown} cannot do this now: {error}.") from None
         except RateLimited as error:
             wait = f" in {error.retry_after:.0f} s" if error.retry_after else " later"
             raise SetupError(f"The key's rate limit is used up (429): try again{wait}.") from None
         except UnexpectedAnswer as error:
             raise SetupError(
-                f"{self.url} does not answer like a Tether server: {error.message}"
+                f"{self.shown} does not answer like a Tether server: {error.message}"
             ) from None
 
 

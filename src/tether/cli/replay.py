@@ -55,7 +55,7 @@ def replay(file: str | None, verify: bool, access: Access) -> None:
         access.check()
         with shown_rows("sent", run.size) as shown, told_of_waiting(shown.notice):
             asyncio.run(run.send(access, shown, verify=verify))
-    run.summarize(access.url)
+    run.summarize(access.shown)
     if run.refusals:
         sys.exit(1)
 
