@@ -93,6 +93,23 @@ def test_output_that_cannot_be_written_is_explained(tether: Command) -> None:
     )
 
 
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&-"])
+def test_standard_files_may_be_closed(tether: Command, closed: str) -> None:
+    tether.key("acme")
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" keys list --json {closed}', TETHER],
+        env=tether.variables(PATH="/usr/bin:/bin"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_letter_that_the_terminal_does_not_know_stops_nothing(tether: Command) -> None:
+    assert "--cors-origins ORIGIN,?" in tether.ok("serve", "--help", PYTHONIOENCODING="latin-1")
+
+
 def test_a_full_disk_is_explained(tether: Command) -> None:
     tether.key("acme")
     done = subprocess.run(

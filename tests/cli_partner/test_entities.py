@@ -1,8 +1,10 @@
 import json
 import re
+import subprocess
 
 from tests.cli.conftest import Command
 from tests.cli_partner.conftest import Site
+from tests.conftest import TETHER
 from tests.parts import free_port
 
 
@@ -102,6 +104,18 @@ def test_a_server_that_is_not_there_and_a_key_that_does_not_work_are_explained(
     assert said.startswith("An API key is needed: give --api-key or set TETHER_API_KEY.")
     key = partner.environment["TETHER_API_KEY"]
     assert key not in partner.ok("chargers", "list", "--help")
+
+
+def test_nobody_has_to_listen(partner: Command) -> None:
+    for words in ("chargers list", "export chargers"):
+        done = subprocess.run(
+            ["sh", "-c", f'"$0" {words} >&-', TETHER],
+            env=partner.variables(PATH="/usr/bin:/bin"),
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_demo_key_is_used_where_there_is_one(partner: Command) -> None:

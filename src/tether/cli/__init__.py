@@ -39,6 +39,7 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line; what goes wrong on purpose ends it with one sentence."""
+    _make_standard_files_usable()
     try:
         status = cli.main(prog_name="tether", standalone_mode=False)
         sys.stdout.flush()
@@ -69,6 +70,14 @@ def main() -> None:
         what = error.filename or "The output"
         status = _fail(f"{what} cannot be used: {error.strerror or error}.")
     sys.exit(status)
+
+
+def _make_standard_files_usable() -> None:
+    """Who has closed one gives or sees nothing; who cannot show a letter sees a question mark."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
 
 
 def _show_usage(error: click.ClickException) -> None:
