@@ -1,6 +1,7 @@
 """The outbox keeps events, delivers them in order, and says what it could not deliver."""
 
 import asyncio
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +22,16 @@ from tests.client.devices import (
 from tests.client.scripted import Said, Scripted
 from tests.conftest import Server
 from tether import wiring
-from tether.client import Client, Event, Forbidden, Invalid, Outbox, OutboxError, Unavailable
+from tether.client import (
+    Client,
+    Event,
+    Forbidden,
+    Invalid,
+    Outbox,
+    OutboxError,
+    Unavailable,
+    outbox_file,
+)
 from tether.client.outbox_file import OutboxFile
 from tether.keys import digest_of
 
@@ -228,6 +238,24 @@ def test_a_full_disk_is_said_and_passes(sdk: Client, path: Path, offline: Client
     with Outbox(path, sdk) as outbox:
         assert outbox.flush(10)
     assert numbers(sdk.events.list(page_size=1000)) == {"V1": list(range(put + 1))}
+
+
+def test_what_is_put_never_fills_the_disk_to_the_last(
+    sdk: Client, path: Path, offline: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Outbox(path, offline) as outbox:
+        for number in range(100):
+            outbox.put(update(number))
+        usage = shutil.disk_usage(path)
+        nearly_full = usage._replace(free=outbox_file.SPARE_BYTES - 1)
+        monkeypatch.setattr(outbox_file, "disk_usage", lambda _: nearly_full)
+        with pytest.raises(OutboxError, match="the disk is full"):
+            outbox.put(update(100))
+    with Outbox(path, sdk) as outbox:
+        assert outbox.flush(10)
+        outbox.put(update(100))  # where the delivered ones were
+        assert outbox.flush(10)
+    assert numbers(sdk.events.list()) == {"V1": [*range(101)]}
 
 
 def test_files_that_are_no_outbox(tmp_path: Path, offline: Client) -> None:

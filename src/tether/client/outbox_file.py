@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
 from os import PathLike, fspath
+from os.path import abspath, dirname
+from shutil import disk_usage
 
 import msgspec
 
@@ -24,6 +26,9 @@ from tether.model import to_json
 
 VERSION = 1
 BUSY_S = 30.0
+SPARE_BYTES = 1024 * 1024
+"""What putting leaves of the disk: a thousand events are that large, and to forget them needs a
+journal of them. Without it, an outbox that has filled its disk could never be emptied again."""
 
 _SCHEMA = (
     # The number is the order of delivery; it is never used again.
@@ -69,6 +74,7 @@ class OutboxFile:
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self._path = fspath(path)
+        self._folder = dirname(abspath(self._path))
         self._mutex = threading.RLock()
         with self._errors():
             self._db = _connect(self._path, BUSY_S)
@@ -89,6 +95,7 @@ class OutboxFile:
     def put(self, event: model.Event) -> model.Event:
         """Stores an event, stamped if it was not, and returns it when it is on the disk."""
         with self._transaction() as db:
+            self._keep_spare(db)
             if event.timestamp is None:
                 vehicle = event.vehicle_id
                 last = db.execute("SELECT at_ms FROM stamps WHERE vehicle_id = ?", (vehicle,))
@@ -97,6 +104,12 @@ class OutboxFile:
                 event = event.stamped(stamp)
             db.execute("INSERT INTO waiting (body) VALUES (?)", (to_json(event).decode(),))
         return event
+
+    def _keep_spare(self, db: sqlite3.Connection) -> None:
+        """Raises OutboxError if the file would have to grow on a disk that is nearly full."""
+        free_pages = db.execute("PRAGMA freelist_count").fetchone()[0]
+        if not free_pages and disk_usage(self._folder).free < SPARE_BYTES:
+            raise OutboxError(f"The outbox {self._path} cannot take more: the disk is full.")
 
     def oldest(self, most: int, most_bytes: int) -> list[WaitingEvent]:
         """The events that are to be delivered first: one, and what of the next fits beside it."""
@@ -221,7 +234,7 @@ class OutboxFile:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise OutboxError(
                 f"The outbox {self._path} cannot be used: {str(error).rstrip('.')}."
             ) from error
