@@ -36,8 +36,10 @@ def test_requests_leave_no_garbage(tmp_path: Path) -> None:
                 client.get("/chargers/C1"),
                 client.get("/vehicles/V1/state"),
                 client.get("/chargers", params={"limit": "1"}),
+                client.post("/events", json={**CONNECTED, "vehicleId": "unknown"}),
+                client.get("/chargers/unknown"),
             ]
-            assert [answer.status_code for answer in answers] == [201, 200, 200, 200]
+            assert [answer.status_code for answer in answers] == [201, 200, 200, 200, 409, 404]
         assert _garbage(server) < REQUESTS
     assert server.stop() == 0
 

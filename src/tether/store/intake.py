@@ -93,7 +93,7 @@ class Intake:
         """
         (fate,) = await self.add_all(partner, [self.arrival(event)])
         if isinstance(fate, Conflict):
-            raise fate
+            raise Conflict(str(fate))  # a new one: `fate`, raised here, would hold itself
         return fate
 
     def add_all(self, partner: int, arrivals: Sequence[Arrival]) -> "asyncio.Future[list[Fate]]":
