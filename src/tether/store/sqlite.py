@@ -35,7 +35,7 @@ STILL_BUSY_TIMEOUT_MS = 250
 
 _PRAGMAS = """
 PRAGMA synchronous = FULL;
-PRAGMA cache_size = -8000;
+PRAGMA cache_size = -4000;  -- that of the system has what this has not; a larger one read no faster
 PRAGMA temp_store = MEMORY;
 PRAGMA journal_size_limit = 67108864;
 PRAGMA wal_autocheckpoint = 16000;  -- 64 MiB: a page that changes often is copied back less often
