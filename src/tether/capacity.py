@@ -93,7 +93,10 @@ class Condition(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What `Capacity` shows, as numbers that can be added up."""
+    """What `Capacity` shows, as numbers that can be added up, of one vehicle or of many.
+
+    What may be flowing, where that is not known, is not shown, but must not be promised either.
+    """
 
     chargers: int = 0
     vehicles: int = 0
@@ -104,8 +107,10 @@ class Figures(NamedTuple):
     no_common_discharge: int = 0
     taken: Decimal = _ZERO
     takeable: Decimal = _ZERO
+    may_take: Decimal = _ZERO
     given: Decimal = _ZERO
     giveable: Decimal = _ZERO
+    may_give: Decimal = _ZERO
     stored: Decimal = _ZERO
     room: Decimal = _ZERO
 
@@ -113,34 +118,8 @@ class Figures(NamedTuple):
 _NOTHING = Figures()
 
 
-class _Share(NamedTuple):
-    """What one vehicle adds to the sums over those at its charger.
-
-    What it could take or give is by itself. What it may be taking or giving, where that is not
-    known, must not be promised to another one.
-    """
-
-    vehicles: int = 0
-    charging: int = 0
-    no_soc: int = 0
-    no_power: int = 0
-    no_common_charge: int = 0
-    no_common_discharge: int = 0
-    taken: Decimal = _ZERO
-    could_take: Decimal = _ZERO
-    may_take: Decimal = _ZERO
-    given: Decimal = _ZERO
-    could_give: Decimal = _ZERO
-    may_give: Decimal = _ZERO
-    stored: Decimal = _ZERO
-    room: Decimal = _ZERO
-
-
-_NOBODY = _Share()
-
-
-def _share(pair: Pair, condition: Condition) -> _Share:
-    """What this vehicle adds."""
+def _share(pair: Pair, condition: Condition) -> Figures:
+    """What this vehicle adds; what it could take or give is by itself."""
     runs, power, soc = condition
     stored = room = _ZERO
     if soc is not None:
@@ -152,8 +131,9 @@ def _share(pair: Pair, condition: Condition) -> _Share:
         taken = None if power is None else max(power, _ZERO)
         given = None if power is None else max(-power, _ZERO)
     can_take, can_give = soc is not None and soc < _FULL, bool(soc)
-    return _Share(
-        1, runs, soc is None, runs and power is None, pair.charge is None, pair.discharge is None,
+    return Figures(
+        0, 1, runs, soc is None, runs and power is None,
+        pair.charge is None, pair.discharge is None,
         *_flow(taken, pair.charge, pair.charger_charge, can_more=can_take),
         *_flow(given, pair.discharge, pair.charger_discharge, can_more=can_give),
         stored, room,
@@ -170,16 +150,13 @@ def _flow(
     return flow, could, _ZERO
 
 
-def _at_charger(there: _Share, charge: Decimal, discharge: Decimal) -> Figures:
+def _at_charger(there: Figures, charge: Decimal, discharge: Decimal) -> Figures:
     """The figures of one charger, of its highest powers, from the sum over the vehicles at it."""
     # Never more than the charger has left.
-    takeable = min(there.could_take, max(_ZERO, charge - there.taken - there.may_take))
-    giveable = min(there.could_give, max(_ZERO, discharge - there.given - there.may_give))
-    return Figures(
-        1 if there.vehicles else 0, there.vehicles, there.charging, there.no_soc, there.no_power,
-        there.no_common_charge, there.no_common_discharge,
-        there.taken, takeable, there.given, giveable, there.stored, there.room,
-    )  # fmt: skip
+    takeable = min(there.takeable, max(_ZERO, charge - there.taken - there.may_take))
+    giveable = min(there.giveable, max(_ZERO, discharge - there.given - there.may_give))
+    chargers = 1 if there.vehicles else 0
+    return there._replace(chargers=chargers, takeable=takeable, giveable=giveable)
 
 
 # Over time ----------------------------------------------------------------------------------------
@@ -320,14 +297,14 @@ class Totals:
             for number, (_, course) in enumerate(there)
             for place, condition in course
         ]
-        shares: dict[int, _Share] = {}
-        now, before = _NOBODY, _NOTHING
+        shares: dict[int, Figures] = {}
+        now = before = _NOTHING
         with localcontext(EXACT):
             for place, changed in groupby(sorted(changes, key=_first), key=_first):
                 for _, number, condition in changed:
-                    pair, old = there[number][0], shares.get(number, _NOBODY)
-                    new = _NOBODY if condition is None else _share(pair, condition)
-                    now = _Share._make(map(add, map(sub, now, old), new))
+                    pair, old = there[number][0], shares.get(number, _NOTHING)
+                    new = _NOTHING if condition is None else _share(pair, condition)
+                    now = Figures._make(map(add, map(sub, now, old), new))
                     shares[number] = new
                 after = _at_charger(now, pair.charger_charge, pair.charger_discharge)
                 change = after if before is _NOTHING else map(sub, after, before)
