@@ -21,6 +21,9 @@ from tether.keys import Rate
 TETHER = Path(sys.executable).with_name("tether")
 TAKES_LONG = ("postgres", "faults", "replay", "client", "cli_partner")
 FAST = Rate(1_000_000, 1)
+# httpx closes a connection of too many, or an expired one, although another thread may have taken
+# it just then: none may be either.
+ALL_KEPT = httpx.Limits(keepalive_expiry=None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -96,7 +99,8 @@ class Server:
     def client(self, key: str | None = None, **options: Any) -> httpx.Client:
         """An HTTP client that carries a key: this one, or that of a new partner."""
         headers = {"x-api-key": self.key() if key is None else key}
-        options = {"timeout": 30, "verify": False, **options}  # reading certificates takes 70 ms
+        # Reading certificates takes 70 ms.
+        options = {"timeout": 30, "verify": False, "limits": ALL_KEPT, **options}
         return httpx.Client(base_url=self.url, headers=headers, **options)
 
 

@@ -15,8 +15,7 @@ BODY: dict[str, dict[str, Any]] = {"chargers": CHARGER, "vehicles": VEHICLE}
 
 @pytest.mark.parametrize("kind", ["chargers", "vehicles"])
 def test_of_a_hundred_puts_of_a_new_id_exactly_one_creates_it(server: Server, kind: str) -> None:
-    limits = httpx.Limits(max_connections=100, max_keepalive_connections=100)
-    with server.client(limits=limits) as client, ThreadPoolExecutor(100) as threads:
+    with server.client() as client, ThreadPoolExecutor(100) as threads:
         for entity_id in ("E1", "E2", "E3"):
             together = Barrier(100)
 
