@@ -30,6 +30,7 @@ EXACT = Context(prec=60)
 """Sums and products of what events carry are exact in this."""
 
 _IDS = UUID("6b0d2a7e-3c55-4f8e-9d8e-0f6f6c9a7d41").bytes
+_MOST_INSTANT = 2**48 - 1
 
 # Of one vehicle and instant, in the order in which they happen.
 _RANK = {
@@ -158,14 +159,16 @@ class Stay(msgspec.Struct, omit_defaults=True, gc=False):
 
     @property
     def id(self) -> str:
-        """The same events give the same stay the same id (RFC 9562, version 5)."""
+        """The same events give the same stay the same id (RFC 9562, version 8).
+
+        It begins with the instant, as the newest stays are those that are written: of an index of
+        ids that lie anywhere each of them would change a page.
+        """
         began = f"{self.start_ms}/{self.start_rank}/{self.charger_id}/{self.vehicle_id}"
-        # As uuid.uuid5 does it, in a tenth of the time.
+        instant = f"{self.start_ms & _MOST_INSTANT:012x}"
         digest = sha1(_IDS + began.encode(), usedforsecurity=False).hexdigest()
-        variant = "89ab"[int(digest[16], 16) & 3]
-        return (
-            f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
-        )
+        variant = "89ab"[int(digest[3], 16) & 3]
+        return f"{instant[:8]}-{instant[8:]}-8{digest[:3]}-{variant}{digest[4:7]}-{digest[7:19]}"
 
     @property
     def charging(self) -> Period | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.helpers import create_both, create_event
 from tests.cli.conftest import Command
 from tests.cli.test_partners import CHARGER, CONNECTED, VEHICLE
 from tests.conftest import TETHER, Server
@@ -184,6 +185,26 @@ def test_check_finds_nothing_wrong_with_a_good_setup(
     status, seen = tether.in_terminal("check", "--port", port)
     assert (status, "Everything is as it should be." in seen) == (0, True)
     assert max(map(len, seen.splitlines())) <= 80
+
+
+def test_check_finds_events_that_a_list_lacks(
+    new_server: Callable[..., Server], tether_on: Callable[[str], Command]
+) -> None:
+    server = new_server()
+    with server.client() as client:
+        create_both(client)
+        create_event(client)
+        client.get("/vehicles/V1/state").raise_for_status()
+    assert server.stop() == 0
+    tether = tether_on(server.database)
+    assert _checks(tether, "--full", status=0)["integrity"] == ["ok: No damage found."]
+    with closing(sqlite3.connect(server.database)) as database:
+        assert database.execute("DELETE FROM list_of_vehicle").rowcount == 1
+        database.commit()
+    (integrity,) = _checks(tether, "--full", status=1)["integrity"]
+    assert integrity == (
+        "problem: Damaged: list_of_vehicle should have 1 events; it has 0, 0 of them rightly"
+    )
 
 
 def test_check_knows_both_engines(server: Server, tether_on: Callable[[str], Command]) -> None:

@@ -21,10 +21,13 @@ from tether.store.queries import EventFilter
 from tether.store.session_queries import SessionFilter
 from tether.store.sqlite import connect
 
-PARTNER_DATA = {
-    "chargers", "vehicles", "events", "event_heads",
-    "sessions", "session_versions", "derivations",
-}  # fmt: skip
+SHARED = {"chargers", "vehicles", "events", "sessions", "session_versions", "derivations"}
+OWN = {
+    "postgres": {"event_heads"},
+    "sqlite": {"listings", "list_of_charger", "list_of_vehicle", "list_by_time"},
+}
+VIEWS = {"charger_events", "vehicle_events", "vehicle_history"}
+PARTNER_DATA = SHARED | OWN["postgres"] | OWN["sqlite"]
 LOOK_UPS = {"GET", "GET_EVENT", "GET_SESSION", "VEHICLE_STATE", "CHARGER_STATE"}
 OPERATORS_OWN = {"partners", "keys", VERSION_TABLE}
 
@@ -56,7 +59,8 @@ def indexes_of_postgres(database: str) -> Indexes:
     found: Indexes = {}
     with psycopg.connect(database) as connection:
         tables = connection.execute(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+            "SELECT table_name FROM information_schema.tables "
+            "WHERE table_schema = 'public' AND table_type = 'BASE TABLE'"
         ).fetchall()
         for (table,) in tables:
             rows = connection.execute(
@@ -74,12 +78,34 @@ def test_every_key_and_index_of_partner_data_begins_with_the_partner(database: s
     wiring.migrate(database)
     postgres = is_postgres(database)
     found = indexes_of_postgres(database) if postgres else indexes_of_sqlite(database)
-    assert set(found) == PARTNER_DATA - (set() if postgres else {"event_heads"}) | OPERATORS_OWN
+    assert set(found) == SHARED | OWN["postgres" if postgres else "sqlite"] | OPERATORS_OWN
     assert OUR_TABLES | {VERSION_TABLE} == PARTNER_DATA | OPERATORS_OWN
     for table in PARTNER_DATA & set(found):
         assert found[table], f"{table} has no primary key"
         for columns in found[table]:
             assert columns[0] == "partner", f"{table} has an index on {columns}"
+
+
+def test_the_views_tie_what_they_join_to_one_partner(database: str) -> None:
+    wiring.migrate(database)
+    if is_postgres(database):
+        with psycopg.connect(database) as connection:
+            rows = connection.execute(
+                "SELECT viewname, definition FROM pg_views WHERE schemaname = 'public'"
+            ).fetchall()
+    else:
+        file = connect(sqlite_path(database))
+        rows = file.execute("SELECT name, sql FROM sqlite_master WHERE type = 'view'").fetchall()
+        file.close()
+    own = set() if is_postgres(database) else {"listing_counts"}  # of all partners, for a check
+    assert {name for name, _ in rows} == VIEWS | own
+    for _, text in rows:
+        for join in sqlglot.parse_one(str(text), read="postgres").find_all(exp.Join):
+            tied = [
+                {part.this.name, part.expression.name} <= {"partner", "id"}
+                for part in join.args["on"].find_all(exp.EQ)
+            ]
+            assert any(tied), join.sql()
 
 
 def test_all_text_is_ordered_byte_by_byte(new_postgres_database: Callable[[], str]) -> None:
@@ -107,6 +133,8 @@ def statements() -> Iterator[tuple[str, str]]:
                     yield name, sql
                     if name in LOOK_UPS:
                         yield f"{name} for each key", for_each_key(sql)
+    for place, listing in enumerate(SQLITE.listing):
+        yield f"listing {place}", listing
     for chosen in range(32):
         values = [(1 if chosen >> place & 1 else None) for place in range(5)]
         wanted = EventFilter(*values)  # type: ignore[arg-type]
@@ -147,7 +175,7 @@ def faults(sql: str) -> list[str]:
     found = []
     tree = sqlglot.parse_one(sql, read="postgres")
     for table in tree.find_all(exp.Table):
-        if table.name not in PARTNER_DATA:
+        if table.name not in PARTNER_DATA | VIEWS:
             continue
         holder = table.parent
         if isinstance(holder, exp.Schema):  # INSERT INTO table (columns)
@@ -208,7 +236,7 @@ def test_statements_that_forget_the_partner_are_found() -> None:
 
 
 def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
-    words = re.compile(rf"\b(?:FROM|JOIN|INTO|UPDATE)\s+(?:{'|'.join(PARTNER_DATA)})\b")
+    words = re.compile(rf"\b(?:FROM|JOIN|INTO|UPDATE)\s+(?:{'|'.join(PARTNER_DATA | VIEWS)})\b")
     elsewhere = [
         file.name
         for file in files("tether.store").iterdir()

@@ -24,7 +24,7 @@ _EXAMPLES = """\b
 Examples:
   tether sessions list --status active
   tether sessions list --vehicle V0313 --from 2023-05-01 --to 2023-06-01
-  tether sessions get ddfe0432-c8c7-59ae-9ea4-05a11285a564
+  tether sessions get 01880cda-1c62-8ddf-a043-2c8c729ae5ea
   tether sessions follow --cursor-file last | ./my-consumer
 """
 _updated_from_option = click.option(

@@ -111,7 +111,7 @@ def _newest(condition: str) -> str:
     return f"""
 {_WANTED}
 SELECT w.place, (
-    SELECT e.at_ms FROM events e
+    SELECT e.at_ms FROM vehicle_history e
     WHERE e.partner = $1 AND e.vehicle_id = w.vehicle_id AND e.at_ms >= w.from_ms
       AND e.at_ms <= w.until_ms AND {condition}
     ORDER BY e.at_ms DESC, e.type DESC, e.charger_id DESC, e.stamp DESC LIMIT 1
@@ -130,7 +130,7 @@ READINGS = f"""
 {_WANTED}
 SELECT w.place, w.vehicle_id, w.charger_id, w.from_ms, w.until_ms, (
     SELECT string_agg('[' || x.seq || ',' || x.at_ms || ',' || x.body || ']', ',') FROM (
-        SELECT e.seq, e.at_ms, e.body FROM events e
+        SELECT e.seq, e.at_ms, e.body FROM vehicle_history e
         WHERE e.partner = $1 AND e.vehicle_id = w.vehicle_id AND e.at_ms >= w.from_ms
           AND e.at_ms <= w.until_ms
         {_IN_ORDER} LIMIT $3
@@ -140,7 +140,7 @@ SELECT w.place, w.vehicle_id, w.charger_id, w.from_ms, w.until_ms, (
 
 # Those of one stay, in portions.
 READINGS_OF = f"""
-SELECT e.seq, e.at_ms, e.body FROM events e
+SELECT e.seq, e.at_ms, e.body FROM vehicle_history e
 WHERE e.partner = $1 AND e.vehicle_id = $2 AND e.at_ms >= $3 AND e.at_ms <= $4
 {_IN_ORDER} LIMIT $5
 """

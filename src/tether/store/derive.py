@@ -22,7 +22,7 @@ from tether.store.engine import Engine, Row, Statement
 from tether.store.queries import LIST_PARTNERS
 
 AT_ONCE = 10_000  # events
-PAUSE_S = 0.4  # gathers what arrives meanwhile: that is cheaper; nobody waits for it who asks
+PAUSE_S = 1.0  # gathers what arrives meanwhile: that is cheaper; nobody waits for it who asks
 OTHER_S = 0.4  # so long without progress makes another node take over
 TROUBLE_S = 1.0
 PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
@@ -73,6 +73,11 @@ class Deriver:
         if partner not in self._tasks:
             self._tasks[partner] = asyncio.create_task(self._follow(partner))
 
+    def hurry(self, partner: int) -> None:
+        """Somebody waits for what is derived here: it is derived without gathering more."""
+        if partner in self._tasks:
+            self._urgent[partner].set()
+
     async def catch_up(self, partner: int) -> None:
         """Returns when all events that are committed now are derived. Raises Unavailable."""
         deadline = monotonic() + PATIENCE_S
@@ -85,8 +90,8 @@ class Deriver:
                 return
             if monotonic() > deadline:
                 raise Unavailable(2)
-            self._urgent[partner].set()
             self.notice(partner)
+            self.hurry(partner)
             with suppress(TimeoutError):
                 async with asyncio.timeout(OTHER_S):  # it may be another node that derives
                     await self._progress[partner].wait()
@@ -187,8 +192,11 @@ class Deriver:
         rows = await self._engine.scan(queries.EVENTS_AFTER, partner, position.seq, AT_ONCE)
         if not rows:
             return None
+        last = int(rows[-1][0])
+        if listing := self._engine.dialect.listing:
+            await self._engine.write_all(*(Statement(sql, (partner, last)) for sql in listing))
         changes = await self.changes.of_events(partner, rows)
-        if await self.write(partner, position, int(rows[-1][0]), changes) is None:
+        if await self.write(partner, position, last, changes) is None:
             return OTHER_S
         return 0.0 if len(rows) == AT_ONCE else PAUSE_S
 

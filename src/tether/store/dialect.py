@@ -24,8 +24,16 @@ class Dialect:
     there is no counter (no event yet, or events that were copied in) it starts from the table.
     """
 
-    number_tables: tuple[str, ...]
-    """Where `event_numbers` keeps the counters of the partners."""
+    own_tables: tuple[str, ...]
+    """Those with a row for a partner that only this engine has."""
+
+    listing: tuple[str, ...] = ()
+    """Enter the partner's events up to $2 in the lists from which the views charger_events,
+    vehicle_events and vehicle_history are made.
+
+    PostgreSQL has none: there an entry in an index costs little wherever it goes, but a list would
+    cost a row. SQLite writes whole pages, so it has lists, which are written behind.
+    """
 
 
 SQLITE = Dialect(
@@ -36,7 +44,24 @@ SQLITE = Dialect(
         "SELECT coalesce((SELECT seq FROM events WHERE partner = $1 ORDER BY seq DESC LIMIT 1), 0) "
         "WHERE $3 > 0"
     ),
-    number_tables=(),
+    own_tables=("listings",),
+    listing=(
+        *(
+            f"INSERT INTO {table} (partner, {', '.join(columns)}) "
+            f"SELECT $1, {', '.join(f'e.{column}' for column in columns)} FROM events e "
+            "WHERE e.partner = $1 AND e.seq <= $2 AND e.seq > "
+            "coalesce((SELECT l.seq FROM listings l WHERE l.partner = $1), 0) "
+            f"ORDER BY {', '.join(f'e.{column}' for column in columns)}"
+            for table, columns in (
+                ("list_of_charger", ("charger_id", "seq")),
+                ("list_of_vehicle", ("vehicle_id", "seq")),
+                ("list_by_time", ("vehicle_id", "at_ms", "seq")),
+            )
+        ),
+        "INSERT INTO listings (partner, seq) "
+        "SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1) "
+        "ON CONFLICT (partner) DO UPDATE SET seq = max(listings.seq, excluded.seq)",
+    ),
 )
 
 POSTGRES = Dialect(
@@ -48,5 +73,5 @@ POSTGRES = Dialect(
         "FROM events WHERE partner = $1)) ON CONFLICT (partner) "
         "DO UPDATE SET seq = event_heads.seq + $3 RETURNING seq - $3"
     ),
-    number_tables=("event_heads",),
+    own_tables=("event_heads",),
 )

@@ -144,8 +144,10 @@ class Feed:
                 behind_since = None
             elif behind_since is None:
                 behind_since = monotonic()
-            elif monotonic() - behind_since > OTHER_S:  # whoever should derive it does not
-                self._deriver.notice(partner_id)
+            else:
+                if monotonic() - behind_since > OTHER_S:  # whoever should derive it does not
+                    self._deriver.notice(partner_id)
+                self._deriver.hurry(partner_id)
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await progress.wait()

@@ -16,6 +16,7 @@ VERSION_TABLE = "tether_schema"
 OUR_TABLES = {
     "partners", "keys", "chargers", "vehicles", "events", "event_heads",
     "sessions", "session_versions", "derivations",
+    "listings", "list_of_charger", "list_of_vehicle", "list_by_time",
 }  # fmt: skip
 
 CREATE_VERSION_TABLE = f"CREATE TABLE {VERSION_TABLE} (version BIGINT NOT NULL PRIMARY KEY)"

@@ -122,17 +122,17 @@ def _events_page(given: tuple[bool, ...], resumed: bool, descending: bool) -> st
     names = [start for start, used in zip(_CONDITIONS, given, strict=True) if used]
     numbered = [f"{start}${place}" for place, start in enumerate(names, start=3)]
     conditions = ["partner = $1", *numbered]
-    by_entity = given[1] or given[2]
+    relation = "vehicle_events" if given[2] else "charger_events" if given[1] else "events"
     window = [text for text in numbered if text.startswith("at_ms")]
     if resumed:
         conditions.append(f"seq {'<' if descending else '>'} ${3 + len(names)}")
-    elif window and not by_entity:
+    elif window and relation == "events":
         end, comparison = ("max", "<=") if descending else ("min", ">=")
         inside = " AND ".join(["partner = $1", *window])
         conditions.append(f"seq {comparison} (SELECT {end}(seq) FROM events WHERE {inside})")
     direction = "DESC" if descending else "ASC"
     return (
-        f"SELECT seq, body FROM events WHERE {' AND '.join(conditions)} "
+        f"SELECT seq, body FROM {relation} WHERE {' AND '.join(conditions)} "
         f"ORDER BY seq {direction} LIMIT $2"
     )
 

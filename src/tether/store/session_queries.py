@@ -28,7 +28,7 @@ ORDER BY seq LIMIT $3
 # `+ 0` keeps the number out of the choice of an index, and the order, which only one index has,
 # makes it that one also while the tables are young.
 EVENTS_OF_VEHICLE = """
-SELECT seq, at_ms, body FROM events
+SELECT seq, at_ms, body FROM vehicle_history
 WHERE partner = $1 AND vehicle_id = $2 AND at_ms >= $3 AND seq + 0 <= $5
 ORDER BY at_ms, type, charger_id, stamp LIMIT $4
 """
@@ -102,7 +102,7 @@ WITH wanted AS MATERIALIZED (
 )
 SELECT w.vehicle_id, (
     SELECT string_agg('[' || x.seq || ',' || x.at_ms || ',' || x.body || ']', ',') FROM (
-        SELECT e.seq, e.at_ms, e.body FROM events e
+        SELECT e.seq, e.at_ms, e.body FROM vehicle_history e
         WHERE e.partner = $1 AND e.vehicle_id = w.vehicle_id
           AND e.at_ms >= w.start_ms AND e.at_ms <= w.until_ms AND e.seq + 0 <= $3
         ORDER BY e.at_ms, e.type, e.charger_id, e.stamp LIMIT $4
@@ -187,7 +187,7 @@ _MOMENT = f"""
 # The order makes it that index also while the tables are young which ends in the number.
 VEHICLE_STATE = f"""
 SELECT (SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = $2),
-       (SELECT e.seq FROM events e WHERE e.partner = $1 AND e.vehicle_id = $2
+       (SELECT e.seq FROM vehicle_events e WHERE e.partner = $1 AND e.vehicle_id = $2
         ORDER BY e.seq DESC LIMIT 1) > {_DERIVED},
        {_MOMENT.format(vehicle="$2")}
 """

@@ -47,17 +47,29 @@ def back_up_sqlite(
 
 
 def damages_in_sqlite(path: Path, *, full: bool = False) -> list[str]:
-    """What SQLite finds wrong with the file; `full` compares every index with its table, too."""
+    """What is wrong with the file; `full` compares every index and list with its table, too."""
     connection = connect(path)
     try:
         pragma = "integrity_check" if full else "quick_check"
         rows = connection.execute(f"PRAGMA {pragma}({MOST_DAMAGES})").fetchall()
         lines = [line for (text,) in rows for line in str(text).splitlines()]
-        return [line for line in lines if line != "ok" and not line.startswith("***")]
+        damages = [line for line in lines if line != "ok" and not line.startswith("***")]
+        return damages or (_wrong_lists(connection) if full else [])
     except apsw.Error as error:
         return [str(error)]
     finally:
         connection.close()
+
+
+def _wrong_lists(connection: apsw.Connection) -> list[str]:
+    counts = "SELECT 1 FROM sqlite_master WHERE name = 'listing_counts'"
+    if not connection.execute(counts).fetchall():  # a file that is still to be migrated
+        return []
+    return [
+        f"{name} should have {due:,} events; it has {listed:,}, {correct:,} of them rightly"
+        for name, due, listed, correct in connection.execute("SELECT * FROM listing_counts")
+        if not due == listed == correct
+    ]
 
 
 def _check_target(path: Path, target: Path, replace: bool) -> None:

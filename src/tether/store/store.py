@@ -228,7 +228,7 @@ class Store:
 
     async def _erase_entities(self, partner: Partner) -> None:
         derived = ("derivations", "session_versions", "sessions")
-        for table in (*_TABLE.values(), *derived, *self._engine.dialect.number_tables):
+        for table in (*_TABLE.values(), *derived, *self._engine.dialect.own_tables):
             await self._engine.write(queries.ERASE_ALL.format(table=table), partner.id)
 
 
