@@ -13,7 +13,7 @@ from tether.store.sqlite import connect
     ("setting", "value"),
     [
         ("synchronous", 2),
-        ("cache_size", -4000),
+        ("cache_size", -2000),
         ("temp_store", 2),
         ("journal_size_limit", 64 * 1024 * 1024),
         ("wal_autocheckpoint", 16_000),

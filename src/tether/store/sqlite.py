@@ -26,16 +26,19 @@ from tether.store.engine import Row, Statement
 # Before 3.51.3 a WAL database which two connections write at once can be corrupted.
 OLDEST_SAFE = (3, 51, 3)
 MOST_IN_ONE_COMMIT = 512
-# The events of a thousand vehicles change several thousand pages in a commit: those which are not
+# The sessions of a thousand vehicles change several thousand pages in a commit: those which are not
 # in the cache then are read again, and written twice.
-WRITER_CACHE_KB = 16_000
+WRITER_CACHE_KB = 8_000
+# With a million events the inner pages that lead to one by its id are some 3 MB. They must not have
+# to give way to the outer ones, of which each is read once.
+READER_CACHE_KB = 8_000
 BUSY_TIMEOUT_MS = 5_000
 # While another process keeps the file locked only the first to meet it waits that long.
 STILL_BUSY_TIMEOUT_MS = 250
 
 _PRAGMAS = """
 PRAGMA synchronous = FULL;
-PRAGMA cache_size = -4000;  -- that of the system has what this has not; a larger one read no faster
+PRAGMA cache_size = -2000;  -- that of the system has what this has not
 PRAGMA temp_store = MEMORY;
 PRAGMA journal_size_limit = 67108864;
 PRAGMA wal_autocheckpoint = 16000;  -- 64 MiB: a page that changes often is copied back less often
@@ -100,6 +103,7 @@ class SqliteEngine:
     def __init__(self, path: Path) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = connect(path)
+        self._reader.execute(f"PRAGMA cache_size = -{READER_CACHE_KB}")
         self._reader.set_busy_timeout(0)  # the event loop must not wait; in WAL it never has to
         self._reading = False  # in a transaction, until the end of this turn of the event loop
         self._writer = connect(path)
