@@ -11,7 +11,7 @@ from tests.conftest import Server
 from tether.client import AsyncClient, Client, Outbox
 
 COUNT = 10_000
-SINGLE = 2_000  # each costs a request
+SINGLE = 2_000  # of a Client each costs a request
 RETRIES = 30  # the proxy is worse than any network
 KINDS = {
     "well",
@@ -36,7 +36,7 @@ def test_single_posts_of_many_tasks(server: Server, key: str) -> None:
 
             await asyncio.gather(*map(post, range(len(fleet))))
 
-    with Client(server.url, key) as direct, Proxy(server.url, 0.1, seed=1) as proxy:
+    with Client(server.url, key) as direct, Proxy(server.url, 0.3, seed=1) as proxy:
         fleet = create_fleet(direct, 50)
         asyncio.run(post_all(proxy.url, fleet))
         proxy.settle()

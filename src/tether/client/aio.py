@@ -14,6 +14,7 @@ from tether.client.entities import EntityCalls, Pages
 from tether.client.events import BulkResult, EventCalls
 from tether.client.exchange import Answer, Lost, Patience, Request, Script
 from tether.client.following import EventFollower, Follower
+from tether.client.gathering import Gathering
 from tether.client.models import (
     Charger,
     ChargerChanges,
@@ -178,10 +179,11 @@ class AsyncEvents:
         self._client = client
         self._patience = patience
         self._calls = EventCalls(patience, Stamps())
+        self._gathering = Gathering(client.run, self._calls)
 
     async def post(self, event: model.Event) -> str:
-        """See `Events.post`."""
-        return await self._client.run(self._calls.post(event))
+        """See `Events.post`. What many tasks report at once shares requests."""
+        return await self._gathering.post(event)
 
     async def bulk(self, events: Iterable[model.Event]) -> list[BulkResult]:
         """See `Events.bulk`."""
