@@ -5,9 +5,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+import pytest
+
 from tests.store.test_contract import add_site, event, new_partner, report
 from tether.errors import NotFound, Unavailable
 from tether.model import Charger
+from tether.store import derive
+from tether.store import store as store_module
 from tether.store.capacity import Chargers
 from tether.store.session_queries import SessionFilter
 from tether.store.store import Store
@@ -42,5 +46,26 @@ def test_reads_go_on_while_a_partner_is_erased(in_store: Callable[..., Any]) -> 
 
         await asyncio.gather(erasing, *map(read_on, reads))
         assert await store.sessions.page(partner.id, SessionFilter(), None, 100) == []
+
+    in_store(scenario)
+
+
+def test_a_server_that_still_derives_meets_no_failure_either(
+    in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "ERASE_AT_ONCE", 5)
+    monkeypatch.setattr(derive, "AT_ONCE", 5)
+
+    async def scenario(store: Store, _: int) -> None:
+        partner = await new_partner(store)
+        await add_site(store, partner.id)
+        await report(store, partner.id, [event(second) for second in range(100)])
+        await store.deriver.catch_up(partner.id)
+        erasing = asyncio.create_task(store.erase_partner(partner, lambda erased: None))
+        while not erasing.done():
+            await store.deriver.portion(partner.id)
+        await erasing
+        assert await store.deriver.behind(partner.id) == 0
+        assert await store.deriver.position(partner.id) is None
 
     in_store(scenario)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from tether.store.sessions import Sessions
 ERASE_AT_ONCE = 5_000
 
 _TABLE: dict[type[Entity], Table] = {Charger: "chargers", Vehicle: "vehicles"}
+_FIRST_ERASED = (*_TABLE.values(), "derivations", "session_versions", "sessions")
 
 
 class Stored(NamedTuple):
@@ -215,20 +216,21 @@ class Store:
         portions of events the others have their turn.
         """
         await self._engine.write(queries.ERASE_KEYS, partner.id)
-        await self._erase_entities(partner)
+        await self._erase_all(partner, _FIRST_ERASED)
         erased = ERASE_AT_ONCE
         while erased == ERASE_AT_ONCE:
             began = time.monotonic()
             erased = await self._engine.write(queries.ERASE_EVENTS, partner.id, ERASE_AT_ONCE)
             progress(erased)
             await asyncio.sleep(time.monotonic() - began)
-        await self._erase_entities(partner)
+        # As long as there are events it must be known how far they are listed, else they are again.
+        tables = (*_FIRST_ERASED, *self._engine.dialect.own_tables)
+        await self._erase_all(partner, tables)
         await self._engine.write(queries.ERASE_PARTNER, partner.id)
-        await self._erase_entities(partner)  # a server may just have begun to derive once more
+        await self._erase_all(partner, tables)  # a server may just have begun to derive once more
 
-    async def _erase_entities(self, partner: Partner) -> None:
-        derived = ("derivations", "session_versions", "sessions")
-        for table in (*_TABLE.values(), *derived, *self._engine.dialect.own_tables):
+    async def _erase_all(self, partner: Partner, tables: Iterable[str]) -> None:
+        for table in tables:
             await self._engine.write(queries.ERASE_ALL.format(table=table), partner.id)
 
 
