@@ -110,6 +110,7 @@ class Deriver:
             while partner not in self._failing and await self.behind(partner) > MOST_BEHIND:
                 if monotonic() > deadline:
                     return
+                self.hurry(partner)
                 await asyncio.sleep(HOLD_UP_S / 20)
         del self._stored[partner]
 

@@ -1,0 +1,32 @@
+"""Whose events are held up, as very many of them wait, waits for no pause of who derives them."""
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from tests.store.test_contract import add_site, event, report
+from tether.store import derive
+from tether.store.store import Store
+
+
+def test_what_holds_up_is_derived_at_once(
+    in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(derive, "PAUSE_S", 60)
+    monkeypatch.setattr(derive, "HOLD_UP_S", 10)
+    monkeypatch.setattr(derive, "MOST_BEHIND", 20)
+    monkeypatch.setattr(derive, "LOOK_AFTER", 1)
+
+    async def scenario(store: Store, partner: int) -> None:
+        await add_site(store, partner)
+        derived = store.deriver.progress(partner)
+        await report(store, partner, [event(0)])
+        await derived.wait()
+        await report(store, partner, [event(second) for second in range(1, 50)])
+        began = monotonic()
+        await report(store, partner, [event(50)])
+        assert monotonic() - began < 5
+
+    in_store(scenario)
