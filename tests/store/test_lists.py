@@ -3,6 +3,8 @@
 import asyncio
 import random
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -143,3 +145,24 @@ def test_the_events_of_an_older_file_are_listed_and_derived(older: str) -> None:
     with closing(sqlite3.connect(older)) as database:
         for table in ("list_of_charger", "list_of_vehicle", "list_by_time"):
             assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (51,)
+
+
+MORE_EVENTS = """
+WITH RECURSIVE numbers (n) AS (SELECT 100 UNION ALL SELECT n + 1 FROM numbers WHERE n < 200000)
+INSERT INTO events SELECT 7, n, n + 1000000, 'VEHICLE_CONNECTED', printf('%060d', n),
+                          printf('%060d', n), n, 0, '{}' FROM numbers
+"""
+MIGRATE = """
+import sys
+from pathlib import Path
+from tether.store.sqlite_file import migrate_sqlite
+migrate_sqlite(Path(sys.argv[1]))
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+"""
+
+
+def test_an_upgrade_takes_no_more_memory_for_more_events(older: str) -> None:
+    with closing(connect(Path(older))) as connection:
+        connection.execute(MORE_EVENTS).fetchall()
+    kib = subprocess.check_output([sys.executable, "-c", MIGRATE, older], text=True)
+    assert int(kib) < 60_000

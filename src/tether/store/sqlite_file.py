@@ -27,6 +27,7 @@ def migrate_sqlite(path: Path) -> int:
     try:
         check_ours(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA temp_store = FILE")  # a step may sort all events there are
         connection.execute("BEGIN IMMEDIATE")
         if migrate.VERSION_TABLE not in _tables(connection):
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
