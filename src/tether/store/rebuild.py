@@ -39,12 +39,16 @@ class Rebuilder:
         return await self._deriver.behind(partner)
 
     async def derive(self, partner: int) -> AsyncIterator[int]:
-        """Derives what waits, unless a server is quicker; tells again and again how much does."""
-        while waiting := await self._deriver.behind(partner):
-            yield waiting
-            if (pause_s := await self._deriver.portion(partner)) is None:
+        """Derives what waits now, unless a server is quicker; tells again and again how much does.
+
+        Not what arrives meanwhile: beside a busy server it would never end.
+        """
+        ((head, derived),) = await self._engine.scan(statements.PROGRESS, partner)
+        while derived < head:
+            yield head - derived
+            if await self._deriver.portion(partner) is None:
                 return
-            await asyncio.sleep(pause_s)
+            ((_, derived),) = await self._engine.scan(statements.PROGRESS, partner)
 
     async def check(self, partner: int, *, repair: bool) -> AsyncIterator[Checked]:
         """Checks vehicle after vehicle; with `repair` what differs is then stored as it should."""
