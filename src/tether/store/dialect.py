@@ -36,6 +36,33 @@ class Dialect:
     """
 
 
+_LISTED = "coalesce((SELECT l.seq FROM listings l WHERE l.partner = $1), 0)"
+_LISTING = (
+    f"""
+INSERT INTO list_of_charger (partner, charger_id, seq)
+SELECT $1, e.charger_id, e.seq FROM events e
+WHERE e.partner = $1 AND e.seq > {_LISTED} AND e.seq <= $2
+ORDER BY e.charger_id, e.seq
+""",
+    f"""
+INSERT INTO list_of_vehicle (partner, vehicle_id, seq)
+SELECT $1, e.vehicle_id, e.seq FROM events e
+WHERE e.partner = $1 AND e.seq > {_LISTED} AND e.seq <= $2
+ORDER BY e.vehicle_id, e.seq
+""",
+    f"""
+INSERT INTO list_by_time (partner, vehicle_id, at_ms, seq)
+SELECT $1, e.vehicle_id, e.at_ms, e.seq FROM events e
+WHERE e.partner = $1 AND e.seq > {_LISTED} AND e.seq <= $2
+ORDER BY e.vehicle_id, e.at_ms, e.seq
+""",
+    """
+INSERT INTO listings (partner, seq)
+SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
+ON CONFLICT (partner) DO UPDATE SET seq = max(listings.seq, excluded.seq)
+""",
+)
+
 SQLITE = Dialect(
     name="sqlite",
     text="TEXT",
@@ -45,23 +72,7 @@ SQLITE = Dialect(
         "WHERE $3 > 0"
     ),
     own_tables=("listings",),
-    listing=(
-        *(
-            f"INSERT INTO {table} (partner, {', '.join(columns)}) "
-            f"SELECT $1, {', '.join(f'e.{column}' for column in columns)} FROM events e "
-            "WHERE e.partner = $1 AND e.seq <= $2 AND e.seq > "
-            "coalesce((SELECT l.seq FROM listings l WHERE l.partner = $1), 0) "
-            f"ORDER BY {', '.join(f'e.{column}' for column in columns)}"
-            for table, columns in (
-                ("list_of_charger", ("charger_id", "seq")),
-                ("list_of_vehicle", ("vehicle_id", "seq")),
-                ("list_by_time", ("vehicle_id", "at_ms", "seq")),
-            )
-        ),
-        "INSERT INTO listings (partner, seq) "
-        "SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1) "
-        "ON CONFLICT (partner) DO UPDATE SET seq = max(listings.seq, excluded.seq)",
-    ),
+    listing=_LISTING,
 )
 
 POSTGRES = Dialect(
