@@ -5,10 +5,11 @@ import json
 import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from tests.client.devices import update
+from tests.client.devices import create_fleet, numbers, update
 from tests.client.scripted import Said, Scripted
 from tests.conftest import Server
 from tether.client import (
@@ -16,12 +17,11 @@ from tether.client import (
     Client,
     Conflict,
     Event,
-    Forbidden,
     Invalid,
     RateLimited,
-    TetherError,
     Unavailable,
 )
+from tether.keys import Rate
 
 ID = "0188ac4b-9dfa-7c3e-a51b-2f8e6d0b4c97"
 CREATED = Said(201, json.dumps({"id": ID}).encode(), delay_s=0.3)
@@ -97,35 +97,134 @@ def test_a_lone_event_goes_by_itself_and_many_go_in_few_requests() -> None:
         assert [json.loads(line)["chargedEnergy"] for line in lines] == [*range(4, 64)]
 
 
-def test_what_waits_for_the_rate_limit_is_sent_again_and_only_that() -> None:
-    later = {"status": 429, "message": "later"}
-    script = [together(6, later, **{"retry-after": "0"}), together(1)]
+LATER = {"status": 429, "message": "Later."}
+DOWN = {"status": 503, "message": "Down."}
+
+
+def test_what_has_to_wait_is_sent_again_and_nothing_waits_with_it() -> None:
+    script = [together(6, LATER, **{"retry-after": "1"}), CREATED]
     with Scripted(*[CREATED] * 4, *script) as scripted:
-        assert against(scripted, lambda sdk: outcomes(sdk, 10)) == [ID] * 10
-        assert len(scripted.asked) == 6
-        assert len(zlib.decompress(scripted.asked[-1].body, 31).splitlines()) == 1
+
+        async def use(sdk: AsyncClient) -> None:
+            posts = [asyncio.create_task(sdk.events.post(update(number))) for number in range(10)]
+            done, (waits,) = await asyncio.wait(posts, timeout=0.9)
+            assert len(done) == 9
+            assert waits is posts[4]
+            assert await waits == ID
+
+        against(scripted, use)
+        assert [asked.target for asked in scripted.asked[4:]] == ["/events/bulk", "/events"]
+        assert json.loads(scripted.asked[-1].body)["chargedEnergy"] == 4
+
+
+def test_events_that_wait_for_a_better_time_hold_up_no_others() -> None:
+    later = Said(429, b'{"message":"Later."}', {"retry-after": "60"})
+    with Scripted(*[later] * 4, CREATED) as scripted:
+
+        async def use(sdk: AsyncClient) -> None:
+            posts = [asyncio.create_task(sdk.events.post(update(number))) for number in range(5)]
+            done, _ = await asyncio.wait(posts, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+            assert done == {posts[4]}
+            for post in posts:
+                post.cancel()
+
+        against(scripted, use)
+
+
+def test_a_key_of_a_low_rate_gets_all_of_it(server: Server) -> None:
+    partner = f"slow {uuid4()}"
+    with Client(server.url, server.key(partner)) as sdk:
+        fleet = create_fleet(sdk, 64)
+        slow = server.key(partner, rate=Rate(100, 1), burst=20)
+
+        async def use() -> None:
+            async with AsyncClient(server.url, slow) as client:
+
+                async def report(vehicle: str) -> None:
+                    for number in range(3):
+                        await client.events.post(update(number, vehicle))
+
+                await asyncio.gather(*map(report, fleet))
+
+        asyncio.run(use())
+        stored = numbers(sdk.events.list(page_size=1000))
+        assert stored == {vehicle: [*range(3)] for vehicle in fleet}
 
 
 @pytest.mark.parametrize(
-    ("answer", "meaning"),
+    ("item", "alone"),
     [
-        (Said(403, b'{"message":"No."}', {"x-request-id": "abc"}), Forbidden),
-        (Said(503, b'{"message":"Later."}', {"x-request-id": "abc"}), Unavailable),
-        (together(6, *[{"status": 429, "message": "Later."}] * 6), RateLimited),
-        (Said(None), Unavailable),
+        ({"status": 400, "message": "Parameter {type} is invalid. It must be one."}, {}),
+        ({"status": 409, "message": "Unknown charger."}, {}),
+        ({"status": 413, "message": "Too large."}, {}),
+        ({"status": 429, "message": "Later."}, {"retry-after": "3600"}),
+        ({"status": 500, "message": "Internal Server Error"}, {}),
+        ({"status": 503, "message": "Later."}, {"retry-after": "2"}),
+        ({"status": 201}, {}),
+        ({"status": 418}, {}),
     ],
 )
-def test_a_request_that_fails_fails_for_each_of_its_events(
-    answer: Said, meaning: type[TetherError]
+def test_a_refusal_is_the_same_as_if_the_event_had_gone_alone(
+    item: dict[str, Any], alone: dict[str, str]
 ) -> None:
-    with Scripted(*[CREATED] * 4, answer) as scripted:
+    headers = {"X-Request-Id": "abc", **alone}
+    retries = 8 if alone.get("retry-after") == "3600" else 0  # that is longer than anybody waits
+    body = {name: value for name, value in item.items() if name != "status"}
+    with Scripted(Said(item["status"], json.dumps(body).encode(), headers)) as scripted:
+        expected = against(scripted, lambda sdk: outcomes(sdk, 1), retries=retries)[0]
+    with Scripted(*[CREATED] * 4, together(6, item, **headers)) as scripted:
+        found = against(scripted, lambda sdk: outcomes(sdk, 10), retries=retries)
+    assert found[:4] + found[5:] == [ID] * 9
+    assert type(found[4]) is type(expected)
+    assert found[4].event.charged_energy == 4
+    for name in ("status", "request_id", "retry_after", "parameter"):
+        assert getattr(found[4], name, None) == getattr(expected, name, None)
+    if "message" in item:
+        assert found[4].message == expected.message
+
+
+def test_each_event_of_a_request_has_an_error_of_its_own() -> None:
+    with Scripted(*[CREATED] * 4, together(6, DOWN, *[LATER] * 5)) as scripted:
         fates = against(scripted, lambda sdk: outcomes(sdk, 10), retries=0)
+    assert [type(fate) for fate in fates[4:]] == [Unavailable, *[RateLimited] * 5]
+
+
+@pytest.mark.parametrize("status", [503, None])
+def test_a_request_that_is_lost_is_so_for_each_of_its_events(status: int | None) -> None:
+    with Scripted(*[CREATED] * 4, Said(status)) as scripted:
+        fates = against(scripted, lambda sdk: outcomes(sdk, 10), retries=0)
+        request_id = scripted.asked[-1].headers["x-request-id"]
     assert fates[:4] == [ID] * 4
-    assert [type(fate) for fate in fates[4:]] == [meaning] * 6
+    assert [type(fate) for fate in fates[4:]] == [Unavailable] * 6
     assert len(set(map(id, fates[4:]))) == 6  # each has one of its own, with its event
     assert [fate.event.charged_energy for fate in fates[4:]] == [*range(4, 10)]
-    if answer.headers.get("x-request-id"):
-        assert {fate.request_id for fate in fates[4:]} == {"abc"}
+    assert {fate.request_id for fate in fates[4:]} == {request_id}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Said(400, b'{"message":"What is this?"}'),
+        Said(403, b"<p>This looks dangerous.</p>"),
+        Said(413, b"<p>Too large.</p>"),
+        Said(415, b'{"message":"No gzip."}'),
+        Said(500, b'{"message":"Internal Server Error"}'),
+        Said(200, b"<p>Log in, please.</p>"),
+        Said(200, b'[{"status":201}, 1, 2, 3, 4, 5]'),
+        together(5),
+        together(7),
+    ],
+)
+def test_what_cannot_go_together_goes_by_itself(answer: Said) -> None:
+    with Scripted(*[CREATED] * 4, answer, *[CREATED] * 10, together(6)) as scripted:
+
+        async def use(sdk: AsyncClient) -> None:
+            assert await outcomes(sdk, 10) == [ID] * 10
+            assert await outcomes(sdk, 10) == [ID] * 10
+
+        against(scripted, use)
+        targets = [asked.target for asked in scripted.asked]
+        assert targets == [*["/events"] * 4, "/events/bulk", *["/events"] * 10, "/events/bulk"]
 
 
 @pytest.mark.parametrize("status", [404, 405])
@@ -133,6 +232,69 @@ def test_where_nobody_takes_bulk_each_goes_by_itself(status: int) -> None:
     with Scripted(*[CREATED] * 4, Said(status, b"<p>what?</p>"), CREATED) as scripted:
         assert against(scripted, lambda sdk: outcomes(sdk, 40)) == [ID] * 40
         assert [asked.target for asked in scripted.asked].count("/events/bulk") == 1
+
+
+def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
+    with Scripted(*[CREATED] * 4, together(3)) as scripted:
+
+        async def use(sdk: AsyncClient) -> None:
+            posts = [asyncio.create_task(sdk.events.post(update(number))) for number in range(10)]
+            await asyncio.sleep(0.1)
+            for post in (posts[0], posts[4], posts[6], posts[8]):
+                post.cancel()
+            fates = await asyncio.gather(*posts, return_exceptions=True)
+            assert [fate for fate in fates if isinstance(fate, str)] == [ID] * 6
+
+        against(scripted, use)
+        lines = zlib.decompress(scripted.asked[-1].body, 31).splitlines()
+        assert [json.loads(line)["chargedEnergy"] for line in lines] == [5, 7, 9]
+
+
+def test_nobody_is_left_waiting_when_all_other_tasks_are_cancelled(
+    server: Server, key: str, sdk: Client
+) -> None:
+    async def use() -> None:
+        async with AsyncClient(server.url, key) as client, asyncio.timeout(20):
+            for round in range(10):
+                posts = {asyncio.create_task(client.events.post(update(n))) for n in range(100)}
+                await asyncio.sleep(0.002 * round)
+                for task in asyncio.all_tasks() - posts - {asyncio.current_task()}:
+                    task.cancel()
+                assert len(set(await asyncio.gather(*posts))) == 100
+
+    asyncio.run(use())
+
+
+def test_an_event_that_cannot_be_sent_disturbs_no_other() -> None:
+    with Scripted(*[CREATED] * 4, together(6)) as scripted:
+
+        async def use(sdk: AsyncClient) -> None:
+            bad = update(1, vehicle="no id")
+            refusal = asyncio.gather(sdk.events.post(bad), return_exceptions=True)
+            first, (refused,), last = await asyncio.gather(
+                outcomes(sdk, 5), refusal, outcomes(sdk, 5)
+            )
+            assert isinstance(refused, Invalid)
+            assert refused.parameter == "vehicleId"
+            assert first + last == [ID] * 10
+
+        against(scripted, use)
+
+
+def test_a_client_that_is_closed_leaves_nobody_waiting(
+    server: Server, key: str, sdk: Client
+) -> None:
+    async def use() -> None:
+        client = AsyncClient(server.url, key)
+        posts = [asyncio.create_task(client.events.post(update(n))) for n in range(100)]
+        await asyncio.sleep(0.003)
+        await client.close()
+        async with asyncio.timeout(20):
+            fates = await asyncio.gather(*posts, return_exceptions=True)
+        errors = [fate for fate in fates if not isinstance(fate, str)]
+        assert len(set(map(id, errors))) == len(errors)
+
+    asyncio.run(use())
 
 
 def test_who_does_not_wait_any_more_is_not_missed(server: Server, key: str, sdk: Client) -> None:

@@ -14,7 +14,7 @@ from tether.client.entities import EntityCalls, Pages
 from tether.client.events import BulkResult, EventCalls
 from tether.client.exchange import Answer, Lost, Patience, Request, Script
 from tether.client.following import EventFollower, Follower
-from tether.client.gathering import Gathering
+from tether.client.gathering import Gathering, Send
 from tether.client.models import (
     Charger,
     ChargerChanges,
@@ -60,7 +60,7 @@ class AsyncClient:
         self._patience = patience = Patience(retries)
         self.chargers = AsyncChargers(self, EntityCalls(Charger, ChargerState, patience))
         self.vehicles = AsyncVehicles(self, EntityCalls(Vehicle, VehicleState, patience))
-        self.events = AsyncEvents(self, patience)
+        self.events = AsyncEvents(self, patience, Gathering(self._http.send))
         self.sessions = AsyncSessions(self, patience)
         self.capacity = AsyncCapacities(self, CapacityCalls(patience))
 
@@ -96,8 +96,9 @@ class AsyncClient:
         )
         return AsyncStream(self._http, wanted)
 
-    async def run(self, script: Script[T]) -> T:
+    async def run(self, script: Script[T], send: Send | None = None) -> T:
         """Does what a script of the SDK says. Not for users."""
+        send = send or self._http.send
         outcome: Answer | Lost | None = None
         while True:
             try:
@@ -106,7 +107,7 @@ class AsyncClient:
                 result: T = end.value
                 return result
             if isinstance(step, Request):
-                outcome = await self._http.send(step)
+                outcome = await send(step)
             else:
                 outcome = None
                 await asyncio.sleep(step.seconds)
@@ -175,15 +176,15 @@ class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
 class AsyncEvents:
     """The partner's events."""
 
-    def __init__(self, client: AsyncClient, patience: Patience) -> None:
+    def __init__(self, client: AsyncClient, patience: Patience, gathering: Gathering) -> None:
         self._client = client
         self._patience = patience
         self._calls = EventCalls(patience, Stamps())
-        self._gathering = Gathering(client.run, self._calls)
+        self._gathering = gathering
 
     async def post(self, event: model.Event) -> str:
         """See `Events.post`. What many tasks report at once shares requests."""
-        return await self._gathering.post(event)
+        return await self._client.run(self._calls.post(event), self._gathering.send)
 
     async def bulk(self, events: Iterable[model.Event]) -> list[BulkResult]:
         """See `Events.bulk`."""

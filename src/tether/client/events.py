@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 
 import msgspec
@@ -11,7 +10,6 @@ from tether import model
 from tether.bulk import MAX_BYTES, MAX_EVENTS
 from tether.client.entities import Pages
 from tether.client.errors import (
-    OF_STATUS,
     Invalid,
     RateLimited,
     TetherError,
@@ -78,7 +76,6 @@ class _Chunk:
     lines: list[bytes] = field(default_factory=list)
     results: list[BulkResult | None] = field(default_factory=list)
     size: int = 0
-    request_id: str | None = None  # of the last request
 
     def add(self, event: model.Event, line: bytes, refusal: TetherError | None) -> None:
         """One more event."""
@@ -178,31 +175,9 @@ class EventCalls:
             results += (result for result in chunk.results if result is not None)
         return results
 
-    def together(
-        self, events: Iterable[tuple[model.Event, bytes]]
-    ) -> Script[list[str | TetherError]]:
-        """Reports ready events, each with its JSON, in one request.
-
-        Of each its id, or what it means that it has none.
-        """
-        chunk = _Chunk()
-        for event, line in events:
-            chunk.add(event, line, None)
-        failure: TetherError | None = None
-        try:
-            yield from self._deliver(chunk)
-        except TetherError as error:
-            failure = error
-        return [
-            result.id if result and result.id else _meaning(event, result or failure, chunk)
-            for event, result in zip(chunk.events, chunk.results, strict=True)
-        ]
-
     def bulk_once(self, events: Sequence[model.Event]) -> Script[tuple[list[BulkResult], float]]:
         """One request with these ready events; what it says of each, and how long to wait."""
-        lines = [to_json(event) for event in events]
-        results, retry_after, _ = yield from self._send(events, lines)
-        return results, retry_after
+        return (yield from self._send(events, [to_json(event) for event in events]))
 
     def _chunks(self, events: Iterable[model.Event]) -> Iterator[_Chunk]:
         chunk = _Chunk()
@@ -229,7 +204,7 @@ class EventCalls:
         """
         failures = 0
         while waiting := chunk.waiting():
-            results, retry_after, chunk.request_id = yield from self._send(
+            results, retry_after = yield from self._send(
                 [chunk.events[place] for place in waiting],
                 [chunk.lines[place] for place in waiting],
             )
@@ -246,12 +221,8 @@ class EventCalls:
 
     def _send(
         self, events: Sequence[model.Event], lines: Iterable[bytes]
-    ) -> Script[tuple[list[BulkResult], float, str]]:
-        """What the server says of each, how long to wait, and the request's id."""
-        zipper = zlib.compressobj(_FAST, wbits=_GZIP)
-        body = zipper.compress(b"\n".join(lines)) + zipper.flush()
-        headers = {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
-        request = Request("POST", "/events/bulk", body, headers)
+    ) -> Script[tuple[list[BulkResult], float]]:
+        request = bulk_request(lines)
         answer: Answer = yield from exchange(request, self._patience, 200)
         items = read(list[_Item], answer, request)
         if len(items) != len(events):
@@ -260,8 +231,15 @@ class EventCalls:
             BulkResult(event, item.status, item.id, item.message)
             for event, item in zip(events, items, strict=True)
         ]
-        request_id = answer.headers.get("x-request-id", request.id)
-        return results, min(answer.retry_after or 0, LONGEST_S), request_id
+        return results, min(answer.retry_after or 0, LONGEST_S)
+
+
+def bulk_request(lines: Iterable[bytes]) -> Request:
+    """The request that reports these events, each given as its JSON."""
+    zipper = zlib.compressobj(_FAST, wbits=_GZIP)
+    body = zipper.compress(b"\n".join(lines)) + zipper.flush()
+    headers = {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
+    return Request("POST", "/events/bulk", body, headers)
 
 
 def _line_of(event: model.Event) -> bytes:
@@ -269,21 +247,6 @@ def _line_of(event: model.Event) -> bytes:
     if len(line) > MAX_BYTES:  # no request could carry it
         raise TooLarge(f"An event must not be larger than {MAX_BYTES:,} bytes.", status=413)
     return line
-
-
-def _meaning(
-    event: model.Event, reason: BulkResult | TetherError | None, chunk: _Chunk
-) -> TetherError:
-    """What it means for one of several events that it is not stored."""
-    if isinstance(reason, BulkResult):
-        kind = OF_STATUS.get(reason.status or 0, UnexpectedAnswer)
-        message = reason.message or f"The event was answered with status {reason.status}."
-        error = kind(message, status=reason.status, request_id=chunk.request_id)
-    else:
-        assert reason is not None
-        error = copy(reason)  # each is raised by itself
-    error.event = event  # type: ignore[assignment]  # the same class at run time
-    return error
 
 
 def come_back(result: BulkResult, retry_after: float) -> RateLimited | Unavailable:

@@ -80,11 +80,13 @@ class Lost:
     """There was no answer: no connection, a broken one, or a time-out.
 
     `sent`: the request may have come to the server. `final`: it makes no sense to try again.
+    `request_id`: of the request that it came with, if that was another.
     """
 
     reason: str
     sent: bool = True
     final: bool = False
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ def _may_be_done(outcome: Answer | Lost) -> bool:
 def error_of(outcome: Answer | Lost, request: Request) -> TetherError:
     """What this answer, or that there is none, means."""
     if isinstance(outcome, Lost):
-        return Unavailable(outcome.reason, request_id=request.id)
+        return Unavailable(outcome.reason, request_id=outcome.request_id or request.id)
     status, message = outcome.status, _message_of(outcome.body)
     kind = OF_STATUS.get(status, UnexpectedAnswer)
     if message is None and status not in AGAIN_LATER:

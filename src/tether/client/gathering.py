@@ -4,91 +4,114 @@ A request costs a Python client, and the server, several times what an event cos
 server does with commits: while some requests are under way the next events gather, and when one has
 ended they go together to `/events/bulk`. A lone event is sent at once, by itself, and nobody waits
 for others to come.
+
+Only single tries are shared. What an answer means, when to try again and when to give up is each
+task's own affair, as if its event had gone alone; and what waits for a better time holds up nobody.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
-from tether import model
-from tether.client.events import EventCalls
-from tether.client.exchange import Script
-from tether.model import to_json
+import msgspec
+
+from tether.client.events import bulk_request
+from tether.client.exchange import AGAIN_LATER, Answer, Lost, Request
 
 UNDER_WAY = 4  # requests: enough that the server has one while others are on their way
 LARGE = 4096  # bytes of an event that goes by itself
 MOST = 1000  # events in a request
 NO_SUCH_PLACE = (404, 405)  # says a server, or what stands before it, that takes no bulk
 
-Run = Callable[[Script[Any]], Awaitable[Any]]
+Send = Callable[[Request], Awaitable[Answer | Lost]]
+Outcomes: TypeAlias = "Sequence[Answer | Lost | None]"  # None for what has to go by itself
+Sender: TypeAlias = "asyncio.Task[Outcomes]"
 
 
 class _Waiting(NamedTuple):
-    event: model.Event
-    line: bytes
-    stored: "asyncio.Future[str]"
+    request: Request
+    outcome: "asyncio.Future[Answer | Lost | None]"
+
+
+class _Item(msgspec.Struct):
+    status: int
 
 
 class Gathering:
-    """The way of single events to the server."""
+    """The way of single events to the server: sends a `POST /events`, or several as one."""
 
-    def __init__(self, run: Run, calls: EventCalls) -> None:
-        self._run = run
-        self._calls = calls
+    def __init__(self, send: Send) -> None:
+        self._send_alone = send
         self._under_way = 0
         self._waiting: list[_Waiting] = []
-        self._senders: set[asyncio.Task[None]] = set()
+        self._senders: set[Sender] = set()
         self._takes_bulk = True
 
-    async def post(self, event: model.Event) -> str:
-        """The id of the event. Raises what it means that it is not stored."""
-        event = self._calls.ready(event)
-        if self._takes_bulk and self._under_way >= UNDER_WAY:
-            line = to_json(event)
-            if len(line) < LARGE:
-                waiting = _Waiting(event, line, asyncio.get_running_loop().create_future())
-                self._waiting.append(waiting)
-                return await waiting.stored
+    async def send(self, request: Request) -> Answer | Lost:
+        """Sends it once; what came of it."""
+        if self._under_way >= UNDER_WAY and self._takes_bulk and len(request.body or b"") < LARGE:
+            waiting = _Waiting(request, asyncio.get_running_loop().create_future())
+            self._waiting.append(waiting)
+            return await waiting.outcome or await self._send_alone(request)
         self._under_way += 1
         try:
-            stored: str = await self._run(self._calls.post(event))
+            return await self._send_alone(request)
         finally:
             self._end_one()
-        return stored
 
     def _end_one(self) -> None:
-        """A request has ended: sends what has gathered."""
+        """A request has ended: sends what has gathered, but for what nobody waits for any more."""
         self._under_way -= 1
-        if self._waiting and self._under_way < UNDER_WAY:
-            together, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+        if self._under_way >= UNDER_WAY:
+            return
+        wanted = [waiting for waiting in self._waiting if not waiting.outcome.done()]
+        together, self._waiting = wanted[:MOST], wanted[MOST:]
+        if together:
+            requests = [waiting.request for waiting in together]
+            sender = asyncio.create_task(self._outcomes(requests))
             self._under_way += 1
-            sender = asyncio.create_task(self._send(together))
             self._senders.add(sender)
-            sender.add_done_callback(self._senders.discard)
+            sender.add_done_callback(partial(self._settle, together))
 
-    async def _send(self, together: list[_Waiting]) -> None:
-        fates: list[Any]
-        try:
-            fates = await self._fates(together)
-        except Exception as error:  # a mistake of ours must not leave anybody waiting
-            fates = [error] * len(together)
-        finally:
-            self._end_one()
-        for waiting, fate in zip(together, fates, strict=True):
-            if waiting.stored.done():  # whoever asked does not wait any more
-                continue
-            if isinstance(fate, str):
-                waiting.stored.set_result(fate)
-            else:
-                waiting.stored.set_exception(fate)
+    def _settle(self, together: list[_Waiting], sender: Sender) -> None:
+        """Tells each what came of it. Not a part of the task, which may be cancelled any time."""
+        self._senders.discard(sender)
+        outcomes: Outcomes = [None] * len(together)
+        if not sender.cancelled() and not sender.exception():  # else, each will see by itself
+            outcomes = sender.result()
+        for waiting, outcome in zip(together, outcomes, strict=True):
+            if not waiting.outcome.done():
+                waiting.outcome.set_result(outcome)
+        self._end_one()
 
-    async def _fates(self, together: list[_Waiting]) -> list[Any]:
-        """Of each event the id, or what it means that it is not stored."""
-        if len(together) > 1 and self._takes_bulk:
-            lines = [(waiting.event, waiting.line) for waiting in together]
-            fates: list[Any] = await self._run(self._calls.together(lines))
-            if getattr(fates[0], "status", None) not in NO_SUCH_PLACE:
-                return fates
+    async def _outcomes(self, requests: list[Request]) -> Outcomes:
+        """What came of each."""
+        if len(requests) == 1:
+            return [await self._send_alone(requests[0])]
+        bulk = bulk_request(request.body or b"" for request in requests)
+        answer = await self._send_alone(bulk)
+        if isinstance(answer, Lost):
+            return [replace(answer, request_id=bulk.id)] * len(requests)
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        headers.setdefault("x-request-id", bulk.id)
+        if answer.status in AGAIN_LATER:
+            return [replace(answer, headers=headers)] * len(requests)
+        if answer.status in NO_SUCH_PLACE:
             self._takes_bulk = False
-        alone = (self._run(self._calls.post(waiting.event)) for waiting in together)
-        return await asyncio.gather(*alone, return_exceptions=True)
+        bodies = _items(answer)
+        if len(bodies) != len(requests):  # it may be no answer to what each of them asked
+            return [None] * len(requests)
+        return [Answer(status, headers, body) for status, body in bodies]
+
+
+def _items(answer: Answer) -> list[tuple[int, bytes]]:
+    """What it says of each event: the status and body of what a `POST /events` would be told."""
+    if answer.status != 200:
+        return []
+    try:
+        items = msgspec.json.decode(answer.body, type=list[msgspec.Raw])
+        return [(msgspec.json.decode(item, type=_Item).status, bytes(item)) for item in items]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
