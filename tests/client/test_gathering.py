@@ -118,7 +118,7 @@ def test_what_has_to_wait_is_sent_again_and_nothing_waits_with_it() -> None:
 
 
 def test_events_that_wait_for_a_better_time_hold_up_no_others() -> None:
-    later = Said(429, b'{"message":"Later."}', {"retry-after": "60"})
+    later = Said(429, b'{"message":"Later."}', {"retry-after": "60"}, delay_s=0.3)
     with Scripted(*[later] * 4, CREATED) as scripted:
 
         async def use(sdk: AsyncClient) -> None:

@@ -130,7 +130,7 @@ def exchange(request: Request, patience: Patience, *expected: int) -> Script[Ans
         outcome = yield request
         assert isinstance(outcome, Answer | Lost)
         if isinstance(outcome, Answer) and outcome.status not in AGAIN_LATER:
-            answer = replace(outcome, unsure=unsure)
+            answer = replace(outcome, unsure=True) if unsure else outcome
             if answer.status not in expected:
                 raise error_of(answer, request)
             return answer
