@@ -1,12 +1,13 @@
 """The server process: one event loop, one listening socket, until it is told to stop."""
 
 import asyncio
+import ctypes
 import gc
 import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import structlog
 import uvicorn
@@ -21,6 +22,8 @@ log = structlog.get_logger()
 GRACE_S = 30  # how long requests under way may take once the server was told to stop
 KEEP_ALIVE_S = 75  # longer than the usual 60 s of load balancers, so that they hang up first
 BACKLOG = 4096
+M_MMAP_THRESHOLD = -3  # glibc's name for it
+LARGE_BLOCK_BYTES = 128 * 1024
 
 
 async def serve(settings: Settings, listener: socket.socket, listening: Callable[[], None]) -> None:
@@ -29,6 +32,7 @@ async def serve(settings: Settings, listener: socket.socket, listening: Callable
     Then it finishes the requests under way and everything that it acknowledged is on disk.
     """
     _raise_file_limit()
+    _give_back_large_blocks()
     metrics = Metrics()
 
     def derivation_failed(partner: int, error: Exception) -> None:
@@ -124,6 +128,14 @@ def url_of(listener: socket.socket) -> str:
     """The address at which a listening socket is reached."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _give_back_large_blocks() -> None:
+    """Portions of events and large bodies take megabytes for a moment. glibc gives such blocks back
+    when they are freed, but then makes the next ones part of heaps that hardly shrink.
+    """
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
 def _raise_file_limit() -> None:

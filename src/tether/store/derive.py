@@ -22,7 +22,7 @@ from tether.store.engine import Engine, Row, Statement
 from tether.store.queries import LIST_PARTNERS
 
 AT_ONCE = 10_000  # events
-PAUSE_S = 1.0  # gathers what arrives meanwhile: that is cheaper; nobody waits for it who asks
+PAUSE_S = 0.5  # gathers what arrives meanwhile: that is cheaper; nobody waits for it who asks
 OTHER_S = 0.4  # so long without progress makes another node take over
 TROUBLE_S = 1.0
 PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
@@ -193,13 +193,14 @@ class Deriver:
         rows = await self._engine.scan(queries.EVENTS_AFTER, partner, position.seq, AT_ONCE)
         if not rows:
             return None
-        last = int(rows[-1][0])
+        last, full = int(rows[-1][0]), len(rows) == AT_ONCE
         if listing := self._engine.dialect.listing:
             await self._engine.write_all(*(Statement(sql, (partner, last)) for sql in listing))
         changes = await self.changes.of_events(partner, rows)
+        del rows  # megabytes
         if await self.write(partner, position, last, changes) is None:
             return OTHER_S
-        return 0.0 if len(rows) == AT_ONCE else PAUSE_S
+        return 0.0 if full else PAUSE_S
 
     async def position(self, partner: int) -> Position | None:
         """How far the partner's sessions are; None if there is no such partner."""

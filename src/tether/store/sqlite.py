@@ -28,7 +28,7 @@ OLDEST_SAFE = (3, 51, 3)
 MOST_IN_ONE_COMMIT = 512
 # The sessions of a thousand vehicles change several thousand pages in a commit: those which are not
 # in the cache then are read again, and written twice.
-WRITER_CACHE_KB = 8_000
+WRITER_CACHE_KB = 6_000
 # With a million events the inner pages that lead to one by its id are some 3 MB. They must not have
 # to give way to the outer ones, of which each is read once.
 READER_CACHE_KB = 8_000
