@@ -57,21 +57,22 @@ CREATE TRIGGER events_deleted AFTER DELETE ON events BEGIN
 END;
 
 -- The last events are not in the lists yet: they follow in the order of commits.
+CREATE VIEW unlisted_events AS
+SELECT e.partner, e.seq, e.type, e.charger_id, e.vehicle_id, e.at_ms, e.body
+FROM partners p CROSS JOIN events e ON e.partner = p.id
+WHERE e.seq > coalesce((SELECT n.seq FROM listings n WHERE n.partner = p.id), 0);
+
 CREATE VIEW charger_events AS
 SELECT l.partner, l.charger_id, l.seq, e.type, e.vehicle_id, e.at_ms, e.body
 FROM list_of_charger l CROSS JOIN events e ON e.partner = l.partner AND e.seq = l.seq
 UNION ALL
-SELECT e.partner, e.charger_id, e.seq, e.type, e.vehicle_id, e.at_ms, e.body
-FROM partners p CROSS JOIN events e ON e.partner = p.id
-WHERE e.seq > coalesce((SELECT n.seq FROM listings n WHERE n.partner = p.id), 0);
+SELECT partner, charger_id, seq, type, vehicle_id, at_ms, body FROM unlisted_events;
 
 CREATE VIEW vehicle_events AS
 SELECT l.partner, l.vehicle_id, l.seq, e.type, e.charger_id, e.at_ms, e.body
 FROM list_of_vehicle l CROSS JOIN events e ON e.partner = l.partner AND e.seq = l.seq
 UNION ALL
-SELECT e.partner, e.vehicle_id, e.seq, e.type, e.charger_id, e.at_ms, e.body
-FROM partners p CROSS JOIN events e ON e.partner = p.id
-WHERE e.seq > coalesce((SELECT n.seq FROM listings n WHERE n.partner = p.id), 0);
+SELECT partner, vehicle_id, seq, type, charger_id, at_ms, body FROM unlisted_events;
 
 -- Only what is in the lists: whoever reads it asks for what the sessions contain.
 CREATE VIEW vehicle_history AS
