@@ -36,24 +36,23 @@ class Dialect:
     """
 
 
-_LISTED = "coalesce((SELECT l.seq FROM listings l WHERE l.partner = $1), 0)"
 _LISTING = (
-    f"""
+    """
 INSERT INTO list_of_charger (partner, charger_id, seq)
-SELECT $1, e.charger_id, e.seq FROM events e
-WHERE e.partner = $1 AND e.seq > {_LISTED} AND e.seq <= $2
+SELECT $1, e.charger_id, e.seq FROM unlisted_events e
+WHERE e.partner = $1 AND e.seq <= $2
 ORDER BY e.charger_id, e.seq
 """,
-    f"""
+    """
 INSERT INTO list_of_vehicle (partner, vehicle_id, seq)
-SELECT $1, e.vehicle_id, e.seq FROM events e
-WHERE e.partner = $1 AND e.seq > {_LISTED} AND e.seq <= $2
+SELECT $1, e.vehicle_id, e.seq FROM unlisted_events e
+WHERE e.partner = $1 AND e.seq <= $2
 ORDER BY e.vehicle_id, e.seq
 """,
-    f"""
+    """
 INSERT INTO list_by_time (partner, vehicle_id, at_ms, seq)
-SELECT $1, e.vehicle_id, e.at_ms, e.seq FROM events e
-WHERE e.partner = $1 AND e.seq > {_LISTED} AND e.seq <= $2
+SELECT $1, e.vehicle_id, e.at_ms, e.seq FROM unlisted_events e
+WHERE e.partner = $1 AND e.seq <= $2
 ORDER BY e.vehicle_id, e.at_ms, e.seq
 """,
     """
