@@ -43,15 +43,15 @@ def test_a_restart_under_load_loses_nothing_and_is_over_in_seconds(
         before = time.monotonic()
         await asyncio.to_thread(own_postgres.restart)
         back = time.monotonic()
-        await asyncio.sleep(5 + 3)
+        await asyncio.sleep(5)
+        assert load.rate(back, back + 5) > 0
+        # Half of the speed will do, and not in each second: machines have other things to do.
+        speed = load.rate(before - 2, before)
+        await until(lambda: load.rate(time.monotonic() - 1, time.monotonic()) > 0.5 * speed)
         load.stop()
         await working
         assert set(load.statuses) == {201, 503}
         assert load.surprises == []
-        # "Generously": these machines have other things to do as well.
-        speeds = [load.rate(before - 2, before), load.rate(back + 5, back + 8)]
-        assert speeds[1] > 0.5 * speeds[0], speeds
-        assert load.rate(back, back + 5) > 0
         await follow(load.partner, load)
         await until(lambda: settled(database))
 
