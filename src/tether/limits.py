@@ -44,18 +44,33 @@ class TokenBuckets:
         self._buckets: dict[str, _Bucket] = {}
 
     async def take(self, key: Key, cost: int = 1) -> Verdict:
-        now, rate = self._clock(), key.rate.per_second / self._workers
-        size = max(key.burst / self._workers, 1.0)  # else nothing would ever be let in
-        bucket = self._buckets.get(key.digest)
-        if bucket is None:
-            bucket = self._add(key.digest, _Bucket(size, now))
-        tokens = min(size, bucket.tokens + (now - bucket.filled_at) * rate)
-        allowed = tokens >= cost
-        bucket.tokens = tokens - cost if allowed else tokens
-        bucket.filled_at = now
+        rate, size = self._share(key)
+        bucket = self._filled(key, rate, size)
+        allowed = bucket.tokens >= cost
+        if allowed:
+            bucket.tokens -= cost
         reset_s = math.ceil((size - bucket.tokens) / rate)
         retry_after_s = 0 if allowed else math.ceil((cost - bucket.tokens) / rate)
         return Verdict(allowed, int(bucket.tokens), reset_s, retry_after_s)
+
+    def cap(self, key: Key, remaining: int) -> None:
+        """All workers together have no more than that left: here is no more than its share."""
+        bucket = self._filled(key, *self._share(key))
+        bucket.tokens = min(bucket.tokens, remaining / self._workers)
+
+    def _share(self, key: Key) -> tuple[float, float]:
+        """Rate a second and size of the bucket here; at least 1, else nothing would be let in."""
+        return key.rate.per_second / self._workers, max(key.burst / self._workers, 1.0)
+
+    def _filled(self, key: Key, rate: float, size: float) -> _Bucket:
+        """The bucket with what it has regained since it was looked at."""
+        now = self._clock()
+        bucket = self._buckets.get(key.digest)
+        if bucket is None:
+            return self._add(key.digest, _Bucket(size, now))
+        bucket.tokens = min(size, bucket.tokens + (now - bucket.filled_at) * rate)
+        bucket.filled_at = now
+        return bucket
 
     def _add(self, digest: str, bucket: _Bucket) -> _Bucket:
         if len(self._buckets) >= self._most_keys:  # the oldest goes: its key had its rest

@@ -1,8 +1,8 @@
 """Rate limits that all workers and nodes share, in Redis or Valkey, by the script of throttled-py.
 
 A request never fails or waits long for Redis: whoever gets no answer in time counts in this
-process, which has the share of one worker, and a Redis that is lost is left alone until it is known
-to answer again.
+process, which has the share of one worker of what Redis said last, and a Redis that is lost is left
+alone until it is known to answer again.
 Requests that wait are asked about together: under load one round trip serves many.
 """
 
@@ -21,7 +21,7 @@ from throttled.rate_limiter.gcra import RedisLimitAtomicActionSpec
 
 from tether.errors import SetupError
 from tether.keys import Key
-from tether.limits import Limiter, Verdict
+from tether.limits import TokenBuckets, Verdict
 
 log = structlog.get_logger()
 
@@ -62,7 +62,7 @@ class _Take:
 class SharedBuckets:
     """The buckets in Redis; `own` counts while Redis cannot be reached."""
 
-    def __init__(self, redis: "Redis", own: Limiter, tell: Callable[[bool], None]) -> None:
+    def __init__(self, redis: "Redis", own: TokenBuckets, tell: Callable[[bool], None]) -> None:
         """`tell` is told whether Redis is in use whenever that changes."""
         self._redis = redis
         self._own = own
@@ -98,6 +98,8 @@ class SharedBuckets:
                 takes, self._waiting = [*takes, *self._waiting], []
                 verdicts = [None] * len(takes)
             for take, verdict in zip(takes, verdicts, strict=True):
+                if verdict is not None:
+                    self._own.cap(take.key, verdict.remaining)
                 if not take.verdict.done():
                     take.verdict.set_result(verdict)
         self._asking = None

@@ -252,8 +252,8 @@ def test_redis_keeps_the_same_buckets_as_a_process_does(redis: Redis) -> None:
     slowly = Rate(1, 1000)  # so that nothing is regained during the test
 
     async def main() -> None:
-        for limiter in await both(redis, lambda: 0.0):
-            key = key_of(slowly, 100, "a")
+        for place, limiter in enumerate(await both(redis, lambda: 0.0)):
+            key = key_of(slowly, 100, f"a{place}")
             verdicts = [await limiter.take(key, cost) for cost in (30, 1, 69, 1, 5)]
             assert [one.allowed for one in verdicts] == [True, True, True, False, False]
             assert [one.remaining for one in verdicts] == [70, 69, 0, 0, 0]
@@ -262,6 +262,22 @@ def test_redis_keeps_the_same_buckets_as_a_process_does(redis: Redis) -> None:
             ):
                 assert abs(one.reset_s - used * 1000) <= 60
                 assert abs(one.retry_after_s - short * 1000) <= 60
+
+    asyncio.run(main())
+
+
+def test_a_process_that_loses_redis_goes_on_with_its_share_of_what_was_left(redis: Redis) -> None:
+    slowly = Rate(1, 1000)
+
+    async def main() -> None:
+        shared, own = await both(redis, lambda: 0.0)
+        known = [key_of(slowly, 100, name) for name in ("used up", "half", "fresh")]
+        assert (await shared.take(known[0], 100)).allowed
+        assert (await shared.take(known[1], 50)).allowed
+        redis.kill()
+        left = [(await shared.take(key)).remaining for key in known]
+        assert left == [0, 49, 99]
+        assert not (await own.take(known[0])).allowed
 
     asyncio.run(main())
 
