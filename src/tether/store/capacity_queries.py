@@ -31,7 +31,7 @@ ORDER BY s.start_ms, s.id LIMIT $7
 SPANS = """
 WITH wanted AS MATERIALIZED (
     SELECT CAST(value ->> 0 AS BIGINT) AS span, CAST(value ->> 1 AS BIGINT) AS after_ms
-    FROM json_each($2)
+    FROM jsonb_each($2)
 )
 SELECT w.span FROM wanted w
 WHERE (SELECT 1 FROM sessions s
@@ -57,7 +57,7 @@ ORDER BY c.id LIMIT $4
 # The stays at each charger in $2, a JSON object of arrays that hold one id, that began after $3, up
 # to $4, as a list of JSON arrays. Not written as a join, as those below: see queries.py.
 STARTED = """
-WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS charger_id FROM json_each($2))
+WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS charger_id FROM jsonb_each($2))
 SELECT w.charger_id, (
     SELECT string_agg('["' || x.vehicle_id || '",' || x.start_ms || ',' || x.start_rank || ']', ',')
     FROM (
@@ -75,7 +75,7 @@ WITH wanted AS MATERIALIZED (
     SELECT CAST(value ->> 0 AS BIGINT) AS place, value ->> 1 AS charger_id,
            value ->> 2 AS vehicle_id, CAST(value ->> 3 AS BIGINT) AS start_ms,
            CAST(value ->> 4 AS BIGINT) AS start_rank
-    FROM json_each($2)
+    FROM jsonb_each($2)
 )
 SELECT w.place, (
     SELECT s.body FROM sessions s
@@ -93,7 +93,7 @@ WITH wanted AS MATERIALIZED (
     SELECT CAST(value ->> 0 AS BIGINT) AS place, value ->> 1 AS vehicle_id,
            value ->> 2 AS charger_id, CAST(value ->> 3 AS BIGINT) AS from_ms,
            CAST(value ->> 4 AS BIGINT) AS until_ms
-    FROM json_each($2)
+    FROM jsonb_each($2)
 )
 """
 

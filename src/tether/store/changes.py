@@ -324,13 +324,8 @@ ID = 4
 """Where the id stands among the columns."""
 
 
-def row_of(change: Change) -> tuple[object, ...]:
+def row_of(change: Change) -> Row:
     """The columns of a stay as they are stored, but for the partner."""
-    return *columns_of(change), _text(change.stay), _text(change.before)
-
-
-def columns_of(change: Change) -> tuple[object, ...]:
-    """The same without the last two, the stay and what it knows of before."""
     stay = change.stay
     ended = stay.end_ms is not None
     return (
@@ -345,6 +340,8 @@ def columns_of(change: Change) -> tuple[object, ...]:
         stay.newest_here.at_ms if ended else None,
         stay.last.seq,
         stay.newest_here.seq,
+        _text(stay),
+        _text(change.before),
     )
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tether.errors import Unavailable
 from tether.store import session_queries as queries
-from tether.store.changes import ID, Change, Changes, columns_of, let_others, numbered
+from tether.store.changes import ID, Change, Changes, let_others, numbered, row_of
 from tether.store.engine import Engine, Row, Statement
 from tether.store.queries import LIST_PARTNERS
 
@@ -226,7 +226,7 @@ class Deriver:
         seen: list[Row] = []
         for place, change in enumerate(changes):
             await let_others(place)
-            row = (*columns_of(change), change.stay, change.before)
+            row = row_of(change)
             (grown if change.grown else others).append(row)
             if change.visible:
                 seen.append((row[ID],))

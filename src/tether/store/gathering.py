@@ -31,7 +31,7 @@ def for_each_key(sql: str) -> str:
     has the plan that it has by itself.
     """
     each = sql.replace("$2", "w.key")
-    return f"SELECT w.key, x.* FROM json_each($2) w CROSS JOIN LATERAL ({each} OFFSET 0) x"
+    return f"SELECT w.key, x.* FROM jsonb_each($2) w CROSS JOIN LATERAL ({each} OFFSET 0) x"
 
 
 class Gathering:

@@ -32,7 +32,7 @@ class Arrival(msgspec.Struct, array_like=True, frozen=True, gc=False):
     vehicle_id: str
     at_ms: int
     stamped: int
-    event: Event
+    body: str
 
 
 @dataclass(slots=True, eq=False)
@@ -82,7 +82,7 @@ class Intake:
         event_id = self._new_event_id()
         return Arrival(
             event_id, event.type, event.charger_id, event.vehicle_id, event.at_ms, int(stamped),
-            event.identified(event_id),
+            to_json(event.identified(event_id)).decode(),
         )  # fmt: skip
 
     async def add(self, partner: int, event: Event) -> str:
@@ -175,7 +175,7 @@ def _fate(arrival: Arrival, found: Row) -> Fate | None:
         return arrival.event_id
     if recorded_body is not None:
         recorded = from_json(Event, recorded_body)
-        if recorded.id is not None and recorded == arrival.event.identified(recorded.id):
+        if recorded.id and recorded == from_json(Event, arrival.body).identified(recorded.id):
             return recorded.id
         return Conflict(
             "An event of this type, charger, vehicle and timestamp is recorded with other values."

@@ -38,15 +38,15 @@ RETURNING version
 # Events ------------------------------------------------------------------------------------------
 
 # $2 is a JSON object of arrays by the event's place in the batch: each has id, type, charger,
-# vehicle, instant, 1 if the server gave the instant, body. json_each means the same to both, and
-# `->` gives JSON as it was sent, to the digit.
+# vehicle, instant, 1 if the server gave the instant, body. jsonb_each means the same to both, and
+# reads an array once and not for each of its values; the body is a text in it, and stays as it is.
 _BATCH = """
 batch AS MATERIALIZED (
     SELECT CAST(key AS BIGINT) AS place, value ->> 0 AS id, value ->> 1 AS type,
            value ->> 2 AS charger_id, value ->> 3 AS vehicle_id,
            CAST(value ->> 4 AS BIGINT) AS at_ms, CAST(value ->> 5 AS BIGINT) AS stamped,
-           CAST(value -> 6 AS TEXT) AS body
-    FROM json_each($2)
+           value ->> 6 AS body
+    FROM jsonb_each($2)
 )
 """
 

@@ -40,7 +40,7 @@ _NEWEST_FIRST = "ORDER BY s.start_ms DESC, s.start_rank DESC, s.charger_id DESC 
 
 # Of each vehicle in $2, a JSON object of arrays that hold one id.
 LAST_STAYS = f"""
-WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS vehicle_id FROM json_each($2))
+WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS vehicle_id FROM jsonb_each($2))
 SELECT w.vehicle_id, (
     SELECT {_STAY} FROM sessions s
     WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1 {_NEWEST_FIRST}
@@ -75,7 +75,7 @@ WITH wanted AS MATERIALIZED (
     SELECT value ->> 0 AS vehicle_id, CAST(value ->> 1 AS BIGINT) AS first_ms,
            CAST(value ->> 2 AS BIGINT) AS first_rank, value ->> 3 AS charger_id,
            CAST(value ->> 4 AS BIGINT) AS last_ms
-    FROM json_each($2)
+    FROM jsonb_each($2)
 )
 SELECT w.vehicle_id, (
     SELECT {_STAY} FROM sessions s
@@ -98,7 +98,7 @@ WITH wanted AS MATERIALIZED (
     SELECT value ->> 0 AS vehicle_id, CAST(value ->> 1 AS BIGINT) AS start_ms,
            CAST(value ->> 2 AS BIGINT) AS start_rank, value ->> 3 AS charger_id,
            CAST(value ->> 4 AS BIGINT) AS until_ms
-    FROM json_each($2)
+    FROM jsonb_each($2)
 )
 SELECT w.vehicle_id, (
     SELECT string_agg('[' || x.seq || ',' || x.at_ms || ',' || x.body || ']', ',') FROM (
@@ -138,8 +138,8 @@ WITH batch AS MATERIALIZED (
            CAST(value ->> 5 AS BIGINT) AS live, CAST(value ->> 6 AS BIGINT) AS end_ms,
            CAST(value ->> 7 AS BIGINT) AS span, CAST(value ->> 8 AS BIGINT) AS rest_ms,
            CAST(value ->> 9 AS BIGINT) AS last_seq, CAST(value ->> 10 AS BIGINT) AS here_seq,
-           CAST(value -> 11 AS TEXT) AS body, CAST(value -> 12 AS TEXT) AS before
-    FROM json_each($2)
+           value ->> 11 AS body, value ->> 12 AS before
+    FROM jsonb_each($2)
 )
 INSERT INTO sessions (partner, vehicle_id, start_ms, start_rank, charger_id, id, live, end_ms, span,
                       rest_ms, last_seq, here_seq, body, before)
@@ -163,7 +163,7 @@ WRITE_SESSIONS = f"""
 
 # $2 is a JSON object of arrays that hold one id.
 WRITE_VERSIONS = """
-WITH batch AS MATERIALIZED (SELECT value ->> 0 AS id FROM json_each($2))
+WITH batch AS MATERIALIZED (SELECT value ->> 0 AS id FROM jsonb_each($2))
 INSERT INTO session_versions (partner, id, version, updated_ms)
 SELECT $1, b.id, 1, $4 FROM batch b
 WHERE (SELECT d.mark FROM derivations d WHERE d.partner = $1) = $3
@@ -194,7 +194,7 @@ SELECT (SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = $2),
 
 # What is newest of each vehicle in $2, a JSON object of arrays that hold one id.
 VEHICLE_STATES = f"""
-WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS vehicle_id FROM json_each($2))
+WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS vehicle_id FROM jsonb_each($2))
 SELECT w.vehicle_id, {_MOMENT.format(vehicle="w.vehicle_id")} FROM wanted w
 """
 
@@ -227,7 +227,7 @@ SELECT (SELECT 1 FROM chargers c WHERE c.partner = $1 AND c.id = $2), {_HEAD} > 
 
 # What is at each charger in $2, which is as above.
 CHARGER_STATES = f"""
-WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS charger_id FROM json_each($2))
+WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS charger_id FROM jsonb_each($2))
 SELECT w.charger_id, {_AT_CHARGER.format(charger="w.charger_id")} FROM wanted w
 """
 

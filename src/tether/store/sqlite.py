@@ -88,11 +88,8 @@ def connect(path: Path, *, create: bool = False) -> apsw.Connection:
 
 @lru_cache(maxsize=256)
 def native(sql: str) -> str:
-    """The statement with SQLite's numbered parameters: `$2` is a name there, `?2` is a place.
-
-    And with `jsonb_each`, whose arrays need not be written and read again for each of their values.
-    """
-    return re.sub(r"\$([0-9]+)", r"?\1", sql).replace("json_each(", "jsonb_each(")
+    """The statement with SQLite's numbered parameters: `$2` is a name there, `?2` is a place."""
+    return re.sub(r"\$([0-9]+)", r"?\1", sql)
 
 
 class SqliteEngine:
