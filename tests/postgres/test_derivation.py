@@ -8,12 +8,14 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from tests.conftest import Server
 from tests.derivation.helpers import read_all
 from tests.derivation.load import Load, derived
-from tests.faults.rig import pid_of, run
+from tests.faults.rig import Partner, pid_of, run, until
 from tests.parts import Postgres, create_database
+from tests.postgres import rig
 
 
 @dataclass
@@ -111,3 +113,29 @@ def test_a_restart_of_postgres_under_load_leaves_nothing_behind(
     assert load.statuses <= {201, 503}
     with server.client(load.key) as client:
         assert len(read_all(client, "/events")) == load.acknowledged
+
+
+LEFT = """
+SELECT (SELECT max(seq) FROM events) - (SELECT max(seq) FROM derivations)
+"""
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_one_of_two_nodes_derives_and_the_other_takes_over_without_being_asked(
+    killed: int, database: str, node: Callable[..., Server]
+) -> None:
+    servers = [node(database=database) for _ in range(2)]
+    load = rig.Load(Partner(servers[1 - killed]), servers)
+
+    async def main() -> None:
+        working = asyncio.create_task(load.run(rig.endless(), 16))
+        await asyncio.sleep(2.5)
+        servers[killed].kill()
+        await asyncio.sleep(0.5)
+        load.stop()
+        await working
+        await until(lambda: rig.query(database, LEFT) == [(0,)], seconds=20)
+
+    run(main())
+    assert load.surprises == []
+    assert servers[1 - killed].stop() == 0

@@ -23,7 +23,8 @@ from tether.store.queries import LIST_PARTNERS
 
 AT_ONCE = 10_000  # events
 PAUSE_S = 0.5  # gathers what arrives meanwhile: that is cheaper; nobody waits for it who asks
-OTHER_S = 0.4  # so long without progress makes another node take over
+OTHER_S = 0.4  # a reader waits so long for the progress of others before it looks again
+YIELD_S = 3 * PAUSE_S  # so long without progress makes another process take over
 TROUBLE_S = 1.0
 PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
 SWEEP_S = 3.0
@@ -62,6 +63,7 @@ class Deriver:
         self._noticed: set[int] = set()
         self._waiting: dict[int, int] = {}
         self._failing: set[int] = set()
+        self._others: dict[int, int] = {}  # the mark at which another process was faster
         self._stored: defaultdict[int, int] = defaultdict(int)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._urgent: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
@@ -157,25 +159,27 @@ class Deriver:
                 self._noticed.discard(partner)
                 pause_s: float | None = 0.0
                 while pause_s is not None:
-                    await self._pause(partner, pause_s)
-                    pause_s = await self._try(partner)
+                    urgent = await self._pause(partner, pause_s)
+                    pause_s = await self._try(partner, urgent)
                     self._progress.pop(partner, asyncio.Event()).set()
         finally:
             self._urgent.pop(partner, None)
             del self._tasks[partner]
 
-    async def _pause(self, partner: int, seconds: float) -> None:
-        """Waits that long, or until somebody asks for what waits."""
+    async def _pause(self, partner: int, seconds: float) -> bool:
+        """Waits that long, or until somebody asks for what waits; returns whether somebody does."""
         urgent = self._urgent[partner]
         if seconds:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await urgent.wait()
+        asked = urgent.is_set()
         urgent.clear()
+        return asked
 
-    async def _try(self, partner: int) -> float | None:
+    async def _try(self, partner: int, urgent: bool) -> float | None:
         try:
-            pause_s = await self.portion(partner)
+            pause_s = await self.portion(partner, urgent=urgent)
         except Unavailable:
             return TROUBLE_S
         except Exception as error:  # what is wrong with one portion must not end it for good
@@ -185,11 +189,16 @@ class Deriver:
         self._failing.discard(partner)
         return pause_s
 
-    async def portion(self, partner: int) -> float | None:
-        """Derives the next events; the seconds to pause then, None when nothing is left."""
+    async def portion(self, partner: int, *, urgent: bool = True) -> float | None:
+        """Derives the next events; the seconds to pause then, None when nothing is left.
+
+        What is not urgent is left to another process that is at it.
+        """
         position = await self.position(partner)
         if position is None:
             return None
+        if not urgent and self._another_does_it(partner, position):
+            return YIELD_S
         rows = await self._engine.scan(queries.EVENTS_AFTER, partner, position.seq, AT_ONCE)
         if not rows:
             return None
@@ -199,8 +208,20 @@ class Deriver:
         changes = await self.changes.of_events(partner, rows)
         del rows  # megabytes
         if await self.write(partner, position, last, changes) is None:
-            return OTHER_S
+            self._others[partner] = position.mark
+            return YIELD_S
         return 0.0 if full else PAUSE_S
+
+    def _another_does_it(self, partner: int, position: Position) -> bool:
+        """Whether another process was faster, and got further since: to race it would be in vain.
+
+        The work of both would be done twice, and half of it thrown away.
+        """
+        last = self._others.pop(partner, None)
+        if last is None or last == position.mark:
+            return False
+        self._others[partner] = position.mark
+        return True
 
     async def position(self, partner: int) -> Position | None:
         """How far the partner's sessions are; None if there is no such partner."""
