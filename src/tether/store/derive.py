@@ -21,7 +21,7 @@ from tether.store.changes import ID, Change, Changes, let_others, numbered, row_
 from tether.store.engine import Engine, Row, Statement
 from tether.store.queries import LIST_PARTNERS
 
-AT_ONCE = 10_000  # events
+AT_ONCE = 20_000  # events
 PAUSE_S = 0.5  # gathers what arrives meanwhile: that is cheaper; nobody waits for it who asks
 OTHER_S = 0.4  # a reader waits so long for the progress of others before it looks again
 YIELD_S = 3 * PAUSE_S  # so long without progress makes another process take over
@@ -29,7 +29,7 @@ TROUBLE_S = 1.0
 PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
 SWEEP_S = 3.0
 SWEEP_AT_ONCE = 200  # partners
-MOST_BEHIND = 20_000  # events of a partner that may wait before its next ones are held up
+MOST_BEHIND = 2 * AT_ONCE  # events of a partner that may wait before its next ones are held up
 HOLD_UP_S = 1.0
 LOOK_AFTER = 2_000  # events that are stored before it is looked how many wait
 
