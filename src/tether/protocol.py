@@ -6,6 +6,7 @@ HTTP is answered in the form of all our errors; a wish to speak another protocol
 RFC 9110 allows, while Uvicorn's parser would lose the body of such a request.
 """
 
+import re
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable
 from secrets import token_hex
@@ -30,6 +31,7 @@ FAREWELL_S = 5.0  # for a client to stop sending and read why it was refused
 MAX_HEAD_BYTES = 64 * 1024
 MAX_FRAMING_BYTES = 8 * 1024 * 1024  # of a body's chunk sizes and trailers; not the body itself
 
+_AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")  # before an absolute path
 _UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 
 
@@ -124,7 +126,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:  # a trailer is of no use to us, and there may be millions
             return
-        name = name.lower()
+        name, value = name.lower(), value.rstrip(b" \t")  # which the parser leaves there
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
@@ -150,10 +152,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((self.cycle, self.app))
 
     def _scope(self, version: str) -> dict[str, Any]:
-        raw_path, _, query = self.url.partition(b"?")
-        if b"#" in self.url or not self.url.startswith(b"/"):
-            parts = httptools.parse_url(self.url)
-            raw_path, query = parts.path, parts.query or b""
+        # A target has no fragment (RFC 9112, 3.2): "#" stays, as ids that differ behind it differ.
+        target = self.url if self.url.startswith(b"/") else _AUTHORITY.sub(b"", self.url)
+        raw_path, _, query = target.partition(b"?")
         path = raw_path.decode("ascii")
         return {
             "type": "http",

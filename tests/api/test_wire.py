@@ -265,7 +265,36 @@ def test_a_client_that_stops_writing_still_gets_its_answer(wire: Wire) -> None:
     assert wire.answer().status == 200
 
 
-def test_a_fragment_and_an_empty_query_do_not_matter(wire: Wire) -> None:
-    for target in ("/chargers?", "/chargers#x", "/chargers?#x", "/chargers?&&"):
+def test_an_empty_query_does_not_matter(wire: Wire) -> None:
+    for target in ("/chargers?", "/chargers?&&"):
         wire.send(wire.request("GET", target))
         assert wire.answer().body == b"[]"
+
+
+def test_a_number_sign_begins_no_fragment(wire: Wire, server: Server) -> None:
+    """It is part of the target, or C1#1 and C1#2 of a client that encodes nothing would be C1."""
+    for base in ("", server.url):
+        wire.send(wire.request("PUT", f"{base}/chargers/C1#1", CHARGER))
+        answer = wire.answer()
+        assert refused(answer)
+        assert b"{id}" in answer.body
+        for target, status in (("/chargers/C1", 404), ("/chargers#x", 404), ("/chargers?#x", 400)):
+            wire.send(wire.request("GET", base + target))
+            assert wire.answer().status == status, target
+
+
+@pytest.mark.parametrize("target", ["http://example.com", "HTTP://example.com?x=/chargers"])
+def test_an_absolute_target_without_a_path_is_the_start_page(wire: Wire, target: str) -> None:
+    wire.send(wire.request("GET", target))
+    answer = wire.answer()
+    assert (answer.status, answer.head["content-type"]) == (200, "text/html; charset=utf-8")
+
+
+def test_blanks_around_a_header_are_not_part_of_it(wire: Wire) -> None:
+    """So it is with HTTP (RFC 9110, 5.5), and so are keys that were pasted."""
+    create = wire.request("PUT", "/chargers/C1", CHARGER, if_none_match="\t* ")
+    wire.send(create.replace(wire.key.encode(), b"  " + wire.key.encode() + b" \t"))
+    assert wire.answer().status == 201
+    wire.send(wire.request("GET", "/chargers/C1", if_none_match="* ", x_request_id="mine "))
+    answer = wire.answer()
+    assert (answer.status, answer.head["x-request-id"]) == (304, "mine")
