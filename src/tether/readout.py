@@ -38,7 +38,7 @@ FLAGS = {
     "taken to have ended first.",
     "event-after-disconnect": "An event came up to ten minutes after the vehicle was unplugged: it "
     "does not plug it in again.",
-    "event-elsewhere": "Meanwhile an event named the vehicle at the charger that it had left: it "
+    "event-elsewhere": "Meanwhile an event named the vehicle at a charger that it had left: it "
     "does not move it back, and energy that it reports is not counted.",
     "state-of-charge-fell": "The state of charge fell while the vehicle was being charged.",
     "charged-time-too-long": "A charge reported over two minutes more than lie between the "

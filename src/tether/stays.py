@@ -23,6 +23,9 @@ LATE_MS = 10 * 60 * 1000
 TOLERANCE_MS = 2 * 60 * 1000
 """So much longer than its timestamps are apart may a charge say that it took."""
 
+MOST_LEFT = 8
+"""Of so many chargers that a vehicle left is known when that was."""
+
 MOST_PERIODS = 1000
 """A stay with more charge periods has one that takes in all the others that follow."""
 
@@ -137,6 +140,23 @@ class Before(msgspec.Struct, omit_defaults=True, gc=False):
     end_ms: int = 0
     soc: Decimal | None = None
     soc_ms: int = 0
+    earlier: dict[str, int] = {}
+    """When other chargers were left before that, where events may still be late."""
+
+    def left_ms(self, charger_id: str) -> int | None:
+        """When the vehicle left this charger, if that is known."""
+        return self.end_ms if charger_id == self.charger_id else self.earlier.get(charger_id)
+
+    def then(self, old: "Stay", begins_ms: int) -> "Before":
+        """What the stay after this old one has to know, which began with this knowledge."""
+        assert old.end_ms is not None
+        left = dict(self.earlier)
+        if self.charger_id is not None:
+            left[self.charger_id] = self.end_ms
+        left.pop(old.charger_id, None)
+        late = [(one, ms) for one, ms in left.items() if begins_ms - ms <= LATE_MS]
+        newest = (old.soc, old.soc_ms) if old.soc is not None else (self.soc, self.soc_ms)
+        return Before(old.charger_id, old.end_ms, *newest, dict(late[1 - MOST_LEFT :]))
 
 
 class Stay(msgspec.Struct, omit_defaults=True, gc=False):
@@ -232,13 +252,7 @@ class Timeline:
             if old.end_ms is None:
                 _end(old, place)
                 old.flag("disconnect-missing")
-            soc, soc_ms = (
-                (old.soc, old.soc_ms)
-                if old.soc is not None
-                else (self.before.soc, self.before.soc_ms)
-            )
-            assert old.end_ms is not None
-            self.before = Before(old.charger_id, old.end_ms, soc, soc_ms)
+            self.before = self.before.then(old, place.at_ms)
         self.stay = Stay(event.vehicle_id, event.charger_id, place.at_ms, place.rank, place)
         self.begun.append((self.stay, self.before))
         return self.stay
@@ -248,24 +262,21 @@ class Timeline:
         if place.rank == _CONNECTED:  # the server may have stamped two with one instant
             return place[:3] != (stay.start_ms, stay.start_rank, stay.charger_id)
         here = stay.charger_id == place.charger_id
-        if stay.end_ms is not None:
-            return place.rank == _STARTED or not (here and place.at_ms - stay.end_ms <= LATE_MS)
-        if here or place.rank == _DISCONNECTED:  # that it left there does not say that it left here
+        # That it left there does not say that it left here.
+        if stay.end_ms is None and (here or place.rank == _DISCONNECTED):
             return False
-        late = (
-            self.before.charger_id == place.charger_id
-            and place.at_ms - self.before.end_ms <= LATE_MS
-        )
+        left_ms = stay.end_ms if here else self.before.left_ms(place.charger_id)
+        late = left_ms is not None and place.at_ms - left_ms <= LATE_MS
         return place.rank == _STARTED or not late
 
     def _stray(self, stay: Stay, place: Place) -> str | None:
         """The flag of an event that does not change where the vehicle is."""
-        if stay.end_ms is not None:
-            return "event-after-disconnect"
         if stay.charger_id != place.charger_id:
             return "event-elsewhere"
+        if stay.end_ms is not None:
+            return "event-after-disconnect"
         # Unplugged and plugged in again at once: CONNECTED has ended the stay before already.
-        again = (self.before.charger_id, self.before.end_ms) == (stay.charger_id, place.at_ms)
+        again = self.before.left_ms(stay.charger_id) == place.at_ms
         if place.rank == _DISCONNECTED and stay.start_ms == place.at_ms and again:
             return "same-instant"
         return None

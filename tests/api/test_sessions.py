@@ -267,3 +267,29 @@ def test_changes_begin_where_they_are_asked_to(client: httpx.Client) -> None:
         answer = client.get("/sessions", params={"updatedFrom": start})
         assert answer.json() == expected
         assert ("next" in answer.links) is bool(expected)
+
+
+@pytest.mark.parametrize("plugged_in", [True, False])
+def test_a_late_report_of_any_charger_that_was_just_left_counts_no_energy_again(
+    client: httpx.Client, plugged_in: bool
+) -> None:
+    create_both(client)
+    for charger in ("C2", "C3"):
+        create_charger(client, charger)
+    report(client, "CONNECTED", 0)
+    report(client, "CHARGE_STARTED", 5)
+    report(client, "CHARGE_STOPPED", 25, chargedEnergy=4.5)
+    report(client, "CONNECTED", 26, chargerId="C2")
+    report(client, "CONNECTED", 27, chargerId="C3")
+    if not plugged_in:
+        report(client, "DISCONNECTED", 28, chargerId="C3")
+    report(client, "CHARGE_STOPPED", 36, chargedEnergy=4.5)  # left ten minutes ago
+
+    sessions = listed(client)
+    assert [one["chargerId"] for one in sessions] == ["C1", "C2", "C3"]
+    assert [one.get("chargedEnergy") for one in sessions] == [4.5, None, None]
+    assert [flag["name"] for flag in sessions[-1]["flags"]] == ["event-elsewhere"]
+    assert sessions[-1]["status"] == ("active" if plugged_in else "ended")
+
+    report(client, "CHARGE_UPDATED", 36.1, stateOfCharge=50)  # and now it is there again
+    assert [one["chargerId"] for one in listed(client)] == ["C1", "C2", "C3", "C1"]

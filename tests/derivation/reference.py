@@ -55,19 +55,15 @@ def place(stays: list[Stay], event: dict[str, Any]) -> tuple[bool, str | None]:
     here = last["charger"] == event["chargerId"]
     if kind == "CONNECTED":
         return True, None
-    if last["end"] is not None:
-        begins = kind == "CHARGE_STARTED" or not here or ms - last["end"] > LATE
-        return begins, "event-after-disconnect"
-    earlier = stays[-2] if len(stays) > 1 else {"charger": None, "end": 0}
-    there = earlier["charger"] == event["chargerId"]
-    if not here:
-        late = kind == "DISCONNECTED" or (
-            kind != "CHARGE_STARTED" and there and ms - earlier["end"] <= LATE
-        )
-        return not late, "event-elsewhere"
-    if kind == "DISCONNECTED" and ms == last["start"] and there and earlier["end"] == ms:
-        return False, "same-instant"
-    return False, None
+    before = stays if last["end"] is not None else stays[:-1]
+    left = {stay["charger"]: stay["end"] for stay in before}.get(event["chargerId"])
+    if last["end"] is None and here:
+        again = kind == "DISCONNECTED" and ms == last["start"] == left
+        return False, "same-instant" if again else None
+    late = (last["end"] is None and kind == "DISCONNECTED") or (
+        kind != "CHARGE_STARTED" and left is not None and ms - left <= LATE
+    )
+    return not late, "event-after-disconnect" if here else "event-elsewhere"
 
 
 def under_way(stay: Stay) -> Period | None:
