@@ -1,11 +1,14 @@
 """The settings of a server, each with its environment variable."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from platformdirs import user_data_path
 
 from tether.errors import SetupError
+
+_SCHEME = re.compile(r"[^/]*?:")
 
 
 def default_database() -> str:
@@ -45,11 +48,10 @@ def sqlite_path(database: str) -> Path:
         if not rest.startswith("/") or rest == "/":
             raise SetupError(f"{database} names no file: write sqlite:///path or a plain path.")
         return Path(rest[1:])
-    if "://" in database:
-        scheme = database.partition("://")[0]
+    if scheme := _SCHEME.match(database):  # also one with a slash too few: it may hold a password
         raise SetupError(
-            f"{scheme}:// is not a database that Tether knows: give a file's path, sqlite:///path "
-            "or postgresql://…"
+            f"{scheme[0]} is not a database that Tether knows: give a file's path, sqlite:///path "
+            "or postgresql://… (./ before the path of a file whose name has a colon)"
         )
     return Path(database)
 

@@ -216,6 +216,18 @@ def test_a_password_that_is_not_encoded_is_not_shown_either(url: str) -> None:
     assert "s3" not in refused("migrate", TETHER_DATABASE=url)
 
 
+@pytest.mark.parametrize(
+    "mistyped",
+    ["postgresql:/user:s3cr3t@host/name", "user:s3cr3t@host/name"],
+)
+def test_a_url_that_is_mistyped_is_no_file_and_its_password_not_shown(mistyped: str) -> None:
+    for command in ("migrate", "check", "serve"):
+        done = tether(command, TETHER_DATABASE=mistyped)
+        assert done.returncode != 0
+        assert "is not a database that Tether knows" in done.stdout + done.stderr
+        assert "s3cr3t" not in done.stdout + done.stderr
+
+
 def test_an_address_is_described_without_its_secrets() -> None:
     described = {
         "postgresql://u:p%40ss@db.example/name?sslmode=require": "u@db.example:5432/name",
