@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import Server
 from tests.debian import program
 from tests.faults.rig import Partner, Wire, run, until
+from tests.parts import Postgres
 from tests.postgres.pooler import running_pgbouncer, through
 from tests.postgres.rig import Follower, Load, check_exactly_once, query
 from tests.postgres.test_migration import refused
@@ -83,6 +84,31 @@ def test_it_goes_on_while_the_pooler_changes_its_server_connections(
     assert len(backends) > 3, "the pooler did not change them: this tested nothing"
     assert server.failures() == []
     assert server.stop() == 0
+
+
+def test_it_is_back_soon_after_the_database_behind_the_pooler_was_away(
+    own_postgres: Postgres, node: Callable[..., Server]
+) -> None:
+    with running_pgbouncer(own_postgres.url(), server_login_retry=1) as port:
+        server = node("--workers", "2", database=through(port, own_postgres.new_database()))
+        partner = Partner(server)
+        load = Load(partner)
+
+        async def main() -> None:
+            await load.run(range(200), 24)
+            await asyncio.to_thread(own_postgres.stop)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(load.run(range(200, 400), 24))
+                await until(lambda: load.statuses[503] >= 24)  # the pooler knows that it is away
+                await asyncio.to_thread(own_postgres.start)
+                async with asyncio.timeout(10):  # 15 s with the pooler's default
+                    while len(load.answered) < 400:  # noqa: ASYNC110
+                        await asyncio.sleep(0.05)
+
+        run(main())
+        assert load.surprises == []
+        assert {one["id"] for one in partner.events()} == set(load.answered.values())
+        assert server.stop() == 0
 
 
 def test_statements_are_prepared_on_a_server_but_not_on_a_pooler(
