@@ -25,8 +25,9 @@ from tether.limits import TokenBuckets, Verdict
 
 log = structlog.get_logger()
 
-TIMEOUT_S = 0.02  # a healthy Redis answers in a millisecond
-# Who comes while others are asked about waits for their answer and then for his own: 40 ms at most.
+TIMEOUT_S = 0.04  # a healthy Redis answers in a millisecond
+# Who comes while others are asked about waits for their answer too: that is taken off his own time.
+LEAST_S = TIMEOUT_S / 4
 BACK_IN_S = TIMEOUT_S / 2  # a Redis that is just too slow is not lost and found all the time
 LATE_IN_A_ROW = 4  # answers that are too late mean that it is lost; one can happen
 CONNECT_TIMEOUT_S = 1.0
@@ -59,6 +60,7 @@ class _Take:
     key: Key
     cost: int
     verdict: "asyncio.Future[Verdict | None]"
+    since: float
 
 
 class SharedBuckets:
@@ -79,8 +81,9 @@ class SharedBuckets:
 
     async def take(self, key: Key, cost: int = 1) -> Verdict:
         if self._in_use:
-            answer: asyncio.Future[Verdict | None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(_Take(key, cost, answer))
+            loop = asyncio.get_running_loop()
+            answer: asyncio.Future[Verdict | None] = loop.create_future()
+            self._waiting.append(_Take(key, cost, answer, loop.time()))
             if self._asking is None:
                 self._asking = asyncio.create_task(self._ask_for_all())
             verdict = await answer
@@ -93,7 +96,8 @@ class SharedBuckets:
             takes, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
             verdicts: list[Verdict] | list[None]
             try:
-                verdicts = await _soon(self._ask(takes), TIMEOUT_S)
+                waited_s = asyncio.get_running_loop().time() - takes[0].since
+                verdicts = await _soon(self._ask(takes), max(TIMEOUT_S - waited_s, LEAST_S))
                 self._late = 0
             except Exception as error:  # whatever it is, no request may fail for it
                 self._doubt(error)
