@@ -218,6 +218,19 @@ def test_retry_after_holds_the_outbox_back(path: Path) -> None:
         assert len(server.asked) == 2
 
 
+@pytest.mark.parametrize("wish", ["3600", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_no_wish_to_wait_ends_the_delivery(path: Path, wish: str) -> None:
+    busy, stored = Said(503, headers={"Retry-After": wish}), Said(201, b'{"id":"an id"}')
+    with (
+        Scripted(busy, stored) as server,
+        Client(server.url, "key") as client,
+        Outbox(path, client) as outbox,
+    ):
+        outbox.put(connected())
+        until(lambda: outbox.error is not None)
+        assert outbox.flush(timeout=10)
+
+
 def test_a_full_disk_is_said_and_passes(sdk: Client, path: Path, offline: Client) -> None:
     with Outbox(path, offline) as outbox:
         database = outbox._file._db

@@ -197,6 +197,11 @@ def test_a_long_wait_is_left_to_the_caller() -> None:
     assert unavailable.value.retry_after == 3600
 
 
+def test_work_without_end_waits_no_age() -> None:
+    for wish in (61.0, 3600.0, 251_606_923_023.0):
+        assert 60 <= Patience(0, cap_s=30).backoff(9, wish) <= 90
+
+
 def test_retry_after_on_the_wire() -> None:
     with Scripted(busy(429, Retry_After="1"), CREATED) as server, Client(server.url, KEY) as client:
         began = time.monotonic()

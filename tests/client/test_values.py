@@ -3,6 +3,7 @@
 import inspect
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from numbers import Integral
 from typing import Any
 
 import msgspec
@@ -15,6 +16,21 @@ from tether.client import Charger, Event, Invalid, Vehicle, models
 from tether.client.stamps import STEP_BACK_MS, Stamps
 from tether.client.values import exact, instant_text, patch_of, sendable
 from tether.documents import decode_document
+
+
+class Double(float):
+    """A float that shows itself as NumPy's does."""
+
+    def __repr__(self) -> str:
+        return f"np.float64({float(self)})"
+
+
+@Integral.register
+class Whole:
+    """A whole number that is no int, as NumPy's."""
+
+    def __int__(self) -> int:
+        return 11
 
 
 def sent(value: Any) -> str:
@@ -35,6 +51,8 @@ def sent(value: Any) -> str:
         (-1e-7, "-1E-7"),
         (123456789.123456, "123456789.123456"),
         (0, "0"),
+        (Double(58.3), "58.3"),
+        (Whole(), "11"),
     ],
 )
 def test_numbers_are_exact(value: Any, text: str) -> None:

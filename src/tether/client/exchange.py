@@ -106,7 +106,7 @@ class Patience:
     retries: int
     base_s: float = 0.25
     cap_s: float = 15.0
-    longest_s: float = 60.0  # whoever is told to wait longer is told so, and not kept waiting
+    longest_s: float = 60.0  # whoever is told to wait longer is told so; work without end asks then
 
     def pause(self, failures: int, retry_after: float | None) -> float | None:
         """The seconds to wait after that many failures in a row; None to give up."""
@@ -115,9 +115,13 @@ class Patience:
         return self.backoff(failures, retry_after)
 
     def backoff(self, failures: int, retry_after: float | None) -> float:
-        """The seconds to wait after that many failures in a row; the server's wish comes first."""
+        """The seconds to wait after that many failures in a row, on top of the server's wish.
+
+        A wish of an hour, or of an age as some proxies have it, counts as the longest wait.
+        """
         spread = min(self.cap_s, self.base_s * 2 ** min(failures - 1, 30))
-        return (retry_after or 0) + random.uniform(0, spread)  # noqa: S311 - nothing secret
+        wish = min(retry_after or 0, self.longest_s)
+        return wish + random.uniform(0, spread)  # noqa: S311 - nothing secret
 
 
 NO_PATIENCE = Patience(0)

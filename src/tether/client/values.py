@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from numbers import Integral
 from typing import Any, TypeVar
 
 import msgspec
@@ -92,9 +93,11 @@ def _decimal(value: object) -> Decimal | None:
         return value
     if isinstance(value, float):
         # 0.1 + 0.2 has 17 digits, of which the last two are noise that the API would refuse.
-        exactly = Decimal(repr(value))
+        exactly = Decimal(float.__repr__(value))  # of its own: NumPy's is "np.float64(0.3)"
         return exactly if len(exactly.as_tuple().digits) <= _DIGITS else Decimal(f"{value:.15g}")
-    if isinstance(value, int | str) and not isinstance(value, bool):
+    if isinstance(value, Integral) and not isinstance(value, bool):  # NumPy's are no ints
+        return Decimal(int(value))
+    if isinstance(value, str):
         try:
             return Decimal(value)
         except InvalidOperation:
