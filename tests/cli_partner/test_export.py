@@ -1,6 +1,7 @@
 import csv
 import gzip
 import json
+import os
 from collections.abc import Callable
 from decimal import Decimal
 from itertools import count
@@ -122,6 +123,19 @@ def test_a_file_is_whole_or_not_there(full: Site) -> None:
     assert sorted(path.name for path in full.folder.glob("events*")) == ["events.csv"]
     said = full.refused("export", "events", "--output", "no/where.csv")
     assert said.startswith("no/where.csv")
+
+
+def test_a_file_takes_the_place_of_no_device_and_of_no_link(full: Site) -> None:
+    pipe, link = full.folder / "pipe", full.folder / "link.csv"
+    os.mkfifo(pipe)
+    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as reader:
+        full.ok("export", "chargers", "--output", "pipe")
+        assert len(reader.readlines()) == 3
+    assert pipe.is_fifo()
+    link.symlink_to("real.csv")
+    full.ok("export", "chargers", "--output", "link.csv")
+    assert link.is_symlink()
+    assert len((full.folder / "real.csv").read_text().splitlines()) == 4
 
 
 def test_an_empty_export_is_a_whole_file(partner: Command) -> None:

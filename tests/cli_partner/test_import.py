@@ -1,11 +1,14 @@
 import gzip
 import json
+import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.cli.conftest import Command
 from tests.cli_partner.conftest import Site
@@ -158,6 +161,39 @@ def test_standard_input_is_imported(site: Site) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Imported Standard input in ")
     assert len(site.stored("events")) == 1
+
+
+def test_refused_rows_of_a_pipe_are_reported_where_the_command_runs(site: Site) -> None:
+    reading, writing = os.pipe()
+    with open(writing, "wb") as pipe:
+        pipe.write(b"{bad\n" + json.dumps(event(0)).encode())
+    name = f"/dev/fd/{reading}"  # as the shell's <(…) gives it
+    done = subprocess.run(
+        [TETHER, "import", name],
+        env=site.variables(), cwd=site.folder, pass_fds=[reading], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    os.close(reading)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "  1 event stored, now or before\n" in done.stdout
+    assert (site.folder / f"{reading}.refused.ndjson").read_text().startswith('{"line":1,')
+
+
+@pytest.mark.parametrize("file", ["-", "fifo"])
+def test_an_import_that_waits_for_more_can_be_interrupted(site: Site, file: str) -> None:
+    os.mkfifo(site.folder / "fifo")
+    with (site.folder / "fifo").open("r+b", buffering=0) as pipe:  # which stays open
+        pipe.write((json.dumps(event(0)) + "\n").encode())
+        process = subprocess.Popen(
+            [TETHER, "import", "--kind", "events", file],
+            env=site.variables(), cwd=site.folder, stdin=pipe if file == "-" else None,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        said, complaints = process.communicate(timeout=20)
+    assert (process.returncode, complaints.strip()) == (130, "")
+    assert said.startswith("Stopped after line 0 of ")
 
 
 def test_files_that_cannot_be_read_are_explained(partner: Command) -> None:

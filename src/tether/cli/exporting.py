@@ -114,14 +114,18 @@ def _form_of(output: Path | None) -> str:
 
 @contextmanager
 def _target(output: Path | None) -> Iterator[Path | None]:
-    """Where to write: None for standard output, or a file that gets its name when it is whole."""
-    if output is None:
-        yield None
+    """Where to write: None for standard output, or a file that gets its name when it is whole.
+
+    A pipe or a device, such as /dev/null, is written to: a file must not take its place.
+    """
+    if output is None or (output.exists() and not output.is_file()):
+        yield output
         return
-    partial = output.with_name(output.name + PARTIAL)
+    whole = output.resolve() if output.is_symlink() else output  # a link goes on to be one
+    partial = whole.with_name(whole.name + PARTIAL)
     try:
         yield partial
-        os.replace(partial, output)
+        os.replace(partial, whole)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
@@ -14,7 +15,7 @@ import click
 from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
 from tether.cli.lines import STANDARD_INPUT, Damaged, Lines
 from tether.cli.output import counted, note, say
-from tether.cli.several import each_of
+from tether.cli.several import aside, each_of
 from tether.errors import SetupError
 from tether.interchange import (
     Kind,
@@ -129,9 +130,15 @@ class _Report:
 
 
 def _report_of(file: str, table: Table) -> _Report:
-    """`events.ndjson.gz` has `events.refused.ndjson` beside it."""
+    """`events.ndjson.gz` has `events.refused.ndjson` beside it.
+
+    What is no file on a disk, such as the shell's `<(zcat old.gz)`, has nothing beside it: then the
+    report is where the command runs.
+    """
     form = "ndjson" if table.header is None else "csv"
-    path = Path("stdin" if file == STANDARD_INPUT else file)
+    path = Path(file)
+    if not path.is_file():
+        path = Path("stdin" if file == STANDARD_INPUT else path.name)
     stem = path.name.removesuffix(".gz").removesuffix(f".{form}")
     report = path.with_name(f"{stem}.refused.{form}")
     report.unlink(missing_ok=True)
@@ -169,9 +176,9 @@ class _Import:
         portions = self._portions()
         async with AsyncClient(access.url, access.key, retries=PATIENT_RETRIES) as client:
             send = self._send_events if events else self._send_entities
-            following = asyncio.create_task(asyncio.to_thread(next, portions))
+            following = asyncio.create_task(aside(partial(next, portions)))
             while portion := await following:
-                following = asyncio.create_task(asyncio.to_thread(next, portions))
+                following = asyncio.create_task(aside(partial(next, portions)))
                 refused = await send(client, portion.rows)
                 for row, reason in sorted(refused, key=lambda one: one[0].line):
                     self.report.add(row, reason)

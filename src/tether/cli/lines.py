@@ -4,10 +4,9 @@ import gzip
 import sys
 import zlib
 from collections.abc import Iterator
-from io import BufferedIOBase, BufferedReader
+from io import BufferedIOBase
 from pathlib import Path
 from types import TracebackType
-from typing import cast
 
 from tether.errors import SetupError
 from tether.interchange import LONGEST_LINE
@@ -32,7 +31,8 @@ class Lines:
         self.name = "Standard input" if path == STANDARD_INPUT else path
         self.number = 0
         if path == STANDARD_INPUT:
-            self.size, self._raw = 0, cast(BufferedReader, sys.stdin.buffer)
+            # Not sys.stdin.buffer: Python cannot end while a thread reads from that.
+            self.size, self._raw = 0, open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115
         else:
             self.size = Path(path).stat().st_size
             self._raw = Path(path).open("rb")  # noqa: SIM115 - closed when this is left
@@ -48,7 +48,7 @@ class Lines:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._raw is not sys.stdin.buffer:
+        if kind is None:  # else a thread may still be reading, and closing would wait for it
             self._raw.close()
 
     @property

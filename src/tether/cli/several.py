@@ -1,7 +1,10 @@
-"""Several requests under way at the same time."""
+"""Several things under way at the same time."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -23,3 +26,27 @@ async def each_of(things: Iterable[T], send: Callable[[T], Awaitable[None]]) -> 
                 tasks.create_task(send_waiting())
     except ExceptionGroup as group:  # one cause stops them all: the first says enough
         raise group.exceptions[0] from None
+
+
+async def aside(call: Callable[[], T]) -> T:
+    """What the call gives, from a thread of its own. Nobody waits for that thread at the end.
+
+    `asyncio.to_thread` would: who reads a pipe in which nothing comes could not be interrupted.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def settle(how: Callable[[], None]) -> None:
+        if not result.done():
+            how()
+
+    def run() -> None:
+        try:
+            how = partial(result.set_result, call())
+        except BaseException as error:
+            how = partial(result.set_exception, error)
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, how)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await result
