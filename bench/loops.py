@@ -66,7 +66,7 @@ def _portions(events: str, size: int) -> Iterator[range]:
 
 
 def bulk(url: str, key: str, day: str, events: str) -> list[float]:
-    """Ends with an error unless every event is stored."""
+    """Ends with an error unless every event is stored; takes until the sessions contain them."""
     address = urlsplit(url)
     # Each sender has vehicles of its own (every other event is of them), and keeps their order.
     spans = list(_portions(events, SENDERS * REQUEST))
@@ -86,8 +86,22 @@ def bulk(url: str, key: str, day: str, events: str) -> list[float]:
             sys.exit(f"POST /events/bulk: {answer.status} {text[:200]!r}")
         return time.perf_counter() - began
 
-    with ThreadPoolExecutor(SENDERS) as pool:
-        return _timed(lambda: list(chain(*pool.map(lambda bodies: [*map(post, bodies)], loads))))
+    def post_all() -> list[float]:
+        with ThreadPoolExecutor(SENDERS) as pool:
+            taken = list(chain(*pool.map(lambda bodies: [*map(post, bodies)], loads)))
+        _wait_until_derived(url, key)
+        return taken
+
+    return _timed(post_all)
+
+
+def _wait_until_derived(url: str, key: str) -> None:
+    """Who asks for sessions is answered when they contain all events, or 503 if that takes long."""
+    while True:
+        answer = httpx2.get(f"{url}/sessions?limit=1", headers={"x-api-key": key}, timeout=60)
+        if answer.status_code != 503:
+            answer.raise_for_status()
+            return
 
 
 def apsw_loop(file: str, partner: str, day: str, events: str) -> list[float]:
