@@ -102,6 +102,7 @@ class SqliteEngine:
         self._reader = connect(path)
         self._reader.execute(f"PRAGMA cache_size = -{READER_CACHE_KB}")
         self._reader.set_busy_timeout(0)  # the event loop must not wait; in WAL it never has to
+        self._at_key = self._reader.cursor()  # one for all: to make one costs as much as the read
         self._reading = False  # in a transaction, until the end of this turn of the event loop
         self._writer = connect(path)
         self._writer.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KB}")
@@ -114,20 +115,24 @@ class SqliteEngine:
         self._thread.start()
 
     async def read(self, sql: str, *parameters: object) -> list[Row]:
-        return self._read(sql, parameters)
+        self._begin_reading()
+        return _fetch(self._reader, sql, parameters)
 
     async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
         # Nothing gathers here: to wait for others costs more than to read a row.
-        rows = self._read(sql, (partner, key))
-        return rows[0] if rows else None
+        self._begin_reading()
+        try:
+            rows = self._at_key.execute(native(sql), (partner, key)).fetchall()
+            return rows[0] if rows else None
+        except _PASSING as error:
+            raise Unavailable from error
 
-    def _read(self, sql: str, parameters: tuple[object, ...]) -> list[Row]:
+    def _begin_reading(self) -> None:
         if not self._reading:
             self._reading = True
             self._loop.call_soon(self._end_reading)
             if not self._reader.in_transaction:
                 self._reader.execute("BEGIN")
-        return _fetch(self._reader, sql, parameters)
 
     def _end_reading(self) -> None:
         """Whoever is told of a write in the turn to come shall read it, too."""
