@@ -1,14 +1,16 @@
 // The routes of both Fastify peers: a plugin that is given a store.
 //
-// A store has keys() -> [{hash, partner}], addEvent(partner, event) -> id or
-// null when the charger or vehicle is unknown, and charger(partner, id).
-// Each of the three may answer at once or with a promise.
-import { createHash } from 'node:crypto'
+// A store has keys() -> [{hash, partner}], charger(partner, id), addEvent(partner, event) -> id or
+// null when nothing was added, sameEvent(partner, event) -> {id, stateOfCharge} of the recorded event
+// of that identity, or null, and close(). Each of them may answer at once or with a promise.
+import { createHash, randomUUID } from 'node:crypto'
 
 const KEYS_RELOAD_MS = 2000 // a revoked key stops working within this time
 const DAY_MS = 86_400_000
 const YEAR_2000_MS = Date.UTC(2000, 0, 1)
 const BAD_TIMESTAMP = 'Parameter {timestamp} is invalid.'
+const UNKNOWN = 'No such charger or vehicle.'
+const OTHER_VALUES = 'This event is recorded with another {stateOfCharge}.'
 
 const ID = { type: 'string', pattern: '^[A-Za-z0-9._~*+@:-]{1,128}$' }
 
@@ -34,16 +36,56 @@ const EVENT = {
 
 const CREATED = { type: 'object', properties: { id: { type: 'string' } } }
 
-/** Values are checked as they were sent: no coercion, nothing dropped. */
-export const options = {
-  logger: false,
-  ajv: { customOptions: { coerceTypes: false, removeAdditional: false } }
+/** One line of JSON for each request, gathered and written behind, as pino advises for speed. */
+function logging ({ LogController, pino }) {
+  class OneLine extends LogController {
+    incomingRequest () {}
+
+    requestCompleted (error, request, reply) {
+      const line = {
+        method: request.method,
+        route: request.routeOptions.url ?? 'other',
+        status: reply.statusCode,
+        ms: reply.elapsedTime
+      }
+      if (error) {
+        reply.log.error({ ...line, err: error }, 'request')
+      } else {
+        reply.log.info(line, 'request')
+      }
+    }
+  }
+  const stream = pino.destination({ dest: 2, sync: false, minLength: 4096, periodicFlush: 1000 })
+  return {
+    logger: { base: undefined, stream },
+    logController: new OneLine({ requestIdLogLabel: 'request_id' }),
+    genReqId: () => randomUUID()
+  }
 }
 
-export async function routes (app, { store }) {
+/** Values are checked as they were sent: no coercion, nothing dropped. */
+const ajv = { customOptions: { coerceTypes: false, removeAdditional: false } }
+
+/** Serve a store on PORT until SIGTERM. The libraries lie beside the servers, not beside this. */
+export async function serve (store, { Fastify, LogController, pino }) {
+  const app = Fastify({ ...logging({ LogController, pino }), ajv })
+  app.register(routes, { store })
+  app.addHook('onClose', () => store.close())
+  process.once('SIGTERM', () => app.close())
+  await app.listen({ host: '127.0.0.1', port: Number(process.env.PORT) })
+}
+
+async function routes (app, { store }) {
+  app.addHook('onRequest', (request, reply, done) => {
+    reply.header('x-request-id', request.id)
+    done()
+  })
   await authenticate(app, store)
   app.setErrorHandler((error, request, reply) => {
     const status = error.statusCode ?? 500
+    if (status >= 500) {
+      request.log.error({ err: error }, 'failed')
+    }
     reply.code(status).send({ message: status < 500 ? error.message : 'Internal Server Error' })
   })
 
@@ -56,9 +98,16 @@ export async function routes (app, { store }) {
       if (!(event.timestamp >= YEAR_2000_MS && event.timestamp <= now + DAY_MS)) {
         return reply.code(400).send({ message: BAD_TIMESTAMP })
       }
-      const id = await store.addEvent(request.partner, event)
+      let id = await store.addEvent(request.partner, event)
       if (id === null) {
-        return reply.code(409).send({ message: 'No such charger or vehicle.' })
+        const recorded = await store.sameEvent(request.partner, event)
+        if (recorded === null) {
+          return reply.code(409).send({ message: UNKNOWN })
+        }
+        if (recorded.stateOfCharge !== (event.stateOfCharge ?? null)) {
+          return reply.code(409).send({ message: OTHER_VALUES })
+        }
+        id = recorded.id
       }
       return reply.code(201).send({ id })
     }

@@ -1,4 +1,4 @@
--- The peers' database on SQLite: what POST /events needs, and no more.
+-- The peers' database on SQLite: what the API has to answer, and no more.
 PRAGMA journal_mode = WAL;
 
 CREATE TABLE api_keys (
@@ -21,6 +21,7 @@ CREATE TABLE vehicles (
 ) WITHOUT ROWID;
 
 CREATE TABLE events (
+    seq             INTEGER PRIMARY KEY, -- the rowid: the order of arrival
     partner         TEXT NOT NULL,
     id              TEXT NOT NULL,
     type            TEXT NOT NULL,
@@ -28,5 +29,11 @@ CREATE TABLE events (
     vehicle_id      TEXT NOT NULL,
     state_of_charge REAL,           -- %
     timestamp       INTEGER NOT NULL, -- ms since 1970
-    PRIMARY KEY (partner, id)
-) WITHOUT ROWID;
+    UNIQUE (partner, id),
+    -- The identity. Time comes first: so it is found by time, too, and grows at its end.
+    UNIQUE (partner, timestamp, vehicle_id, type, charger_id)
+);
+
+CREATE INDEX events_of_partner ON events (partner, seq);
+CREATE INDEX events_of_charger ON events (partner, charger_id, seq);
+CREATE INDEX events_of_vehicle ON events (partner, vehicle_id, seq);

@@ -2,10 +2,14 @@
 
 import asyncio
 import hashlib
+import json
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from random import getrandbits
+from time import perf_counter
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -13,11 +17,12 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, ConfigDict, Strict, StringConstraints, model_validator
-from sqlalchemy import DateTime, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import BigInteger, DateTime, Identity, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlmodel import Field, SQLModel, select
+from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 KEYS_RELOAD_S = 2.0  # a revoked key stops working within this time
 YEAR_2000 = datetime(2000, 1, 1, tzinfo=UTC)
@@ -48,9 +53,10 @@ class Vehicle(SQLModel, table=True):
 class Event(SQLModel, table=True):
     __tablename__ = "events"
     partner: str = Field(primary_key=True)
-    id: UUID | None = Field(
-        default=None, primary_key=True, sa_column_kwargs={"server_default": text("uuidv7()")}
+    seq: int | None = Field(
+        default=None, primary_key=True, sa_type=BigInteger, sa_column_args=[Identity(always=True)]
     )
+    id: UUID | None = Field(default=None, sa_column_kwargs={"server_default": text("uuidv7()")})
     type: str
     charger_id: str
     vehicle_id: str
@@ -86,6 +92,33 @@ class Created(SQLModel):
     id: UUID
 
 
+# Adds the event if there are its charger and vehicle, and nothing of its identity yet.
+ADD_EVENT = (
+    insert(Event)
+    .from_select(
+        ["partner", "type", "charger_id", "vehicle_id", "state_of_charge", "timestamp"],
+        select(
+            col(Charger.partner),
+            bindparam("type", type_=col(Event.type).type),
+            Charger.id,
+            Vehicle.id,
+            bindparam("state_of_charge", type_=col(Event.state_of_charge).type),
+            bindparam("timestamp", type_=col(Event.timestamp).type),
+        )
+        .join(Vehicle, col(Vehicle.partner) == Charger.partner)
+        .where(
+            Charger.partner == bindparam("partner"),
+            Charger.id == bindparam("charger_id"),
+            Vehicle.id == bindparam("vehicle_id"),
+        ),
+    )
+    .on_conflict_do_nothing(
+        index_elements=["partner", "timestamp", "vehicle_id", "type", "charger_id"]
+    )
+    .returning(col(Event.id))
+    .execution_options(dml_strategy="raw")  # the parameters are those of the select, not a row
+)
+
 engine = create_async_engine(
     os.environ["DATABASE"].replace("postgresql://", "postgresql+asyncpg://", 1),
     pool_size=int(os.environ.get("POOL", "20")),
@@ -117,7 +150,70 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     await engine.dispose()
 
 
+class JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(
+            {
+                "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(),
+                "level": record.levelname.lower(),
+                "event": record.getMessage(),
+                **getattr(record, "fields", {}),
+            }
+        )
+
+
+def configure_log() -> logging.Logger:
+    # What no line shows need not be gathered: the HOWTO of logging calls this optimization.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    handler = logging.StreamHandler()  # standard error
+    handler.setFormatter(JsonFormatter())
+    log = logging.getLogger("peer")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    return log
+
+
+log = configure_log()
+
+
+class RequestLog:
+    """Gives each request an id and writes one line about it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = perf_counter()
+        request_id = f"{getrandbits(64):016x}"
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append((b"x-request-id", request_id.encode()))
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            route = scope.get("route")
+            fields = {
+                "request_id": request_id,
+                "method": scope["method"],
+                "route": route.path if route else "other",
+                "status": status,
+                "ms": round((perf_counter() - started) * 1000, 3),
+            }
+            log.info("request", extra={"fields": fields})
+
+
 app = FastAPI(lifespan=lifespan)
+app.add_middleware(RequestLog)
 
 
 @app.exception_handler(RequestValidationError)
@@ -143,21 +239,24 @@ Session = Annotated[AsyncSession, Depends(open_session)]
 
 @app.post("/events", status_code=201)
 async def create_event(body: EventCreate, partner: Partner, session: Session) -> Created:
-    charger = await session.get(Charger, (partner, body.chargerId))
-    vehicle = await session.get(Vehicle, (partner, body.vehicleId))
-    if charger is None or vehicle is None:
-        raise HTTPException(409, "No such charger or vehicle.")
-    event = Event(
-        partner=partner,
-        type=body.type,
-        charger_id=body.chargerId,
-        vehicle_id=body.vehicleId,
-        state_of_charge=body.stateOfCharge,
-        timestamp=body.timestamp or datetime.now(UTC),
-    )
-    session.add(event)
+    identity = {
+        "partner": partner,
+        "timestamp": body.timestamp or datetime.now(UTC),
+        "vehicle_id": body.vehicleId,
+        "type": body.type,
+        "charger_id": body.chargerId,
+    }
+    values = {**identity, "state_of_charge": body.stateOfCharge}
+    added = (await session.exec(ADD_EVENT, params=values)).scalar_one_or_none()
     await session.commit()
-    return Created(id=event.id)
+    if added is not None:
+        return Created(id=added)
+    recorded = (await session.exec(select(Event).filter_by(**identity))).one_or_none()
+    if recorded is None:
+        raise HTTPException(409, "No such charger or vehicle.")
+    if recorded.state_of_charge != body.stateOfCharge:
+        raise HTTPException(409, "This event is recorded with another stateOfCharge.")
+    return Created(id=recorded.id)
 
 
 @app.get("/chargers/{charger_id}")

@@ -1,7 +1,8 @@
 // Fastify and node-postgres: node server.js, with DATABASE (a URL), PORT, POOL.
-import Fastify from 'fastify'
+import Fastify, { LogController } from 'fastify'
 import pg from 'pg'
-import { options, routes } from '../fastify-routes.mjs'
+import pino from 'pino'
+import { serve } from '../fastify-routes.mjs'
 
 const pool = new pg.Pool({
   connectionString: process.env.DATABASE,
@@ -14,7 +15,13 @@ const INSERT_EVENT = `
   SELECT c.partner, $2, c.id, v.id, $5, $6
     FROM chargers c JOIN vehicles v ON v.partner = c.partner
    WHERE c.partner = $1 AND c.id = $3 AND v.id = $4
+  ON CONFLICT (partner, timestamp, vehicle_id, type, charger_id) DO NOTHING
   RETURNING id`
+
+const SAME_EVENT = `
+  SELECT id, state_of_charge AS "stateOfCharge"
+    FROM events
+   WHERE partner = $1 AND type = $2 AND charger_id = $3 AND vehicle_id = $4 AND timestamp = $5`
 
 const store = {
   async keys () {
@@ -38,9 +45,18 @@ const store = {
       ]
     })
     return rows.length === 1 ? rows[0].id : null
-  }
+  },
+  async sameEvent (partner, event) {
+    const { rows } = await pool.query({
+      name: 'same',
+      text: SAME_EVENT,
+      values: [
+        partner, event.type, event.chargerId, event.vehicleId, new Date(event.timestamp)
+      ]
+    })
+    return rows[0] ?? null
+  },
+  close: () => pool.end()
 }
 
-const app = Fastify(options)
-app.register(routes, { store })
-await app.listen({ host: '127.0.0.1', port: Number(process.env.PORT) })
+await serve(store, { Fastify, LogController, pino })

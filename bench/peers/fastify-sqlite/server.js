@@ -1,8 +1,9 @@
 // Fastify and better-sqlite3: node server.js, with DATABASE (a file) and PORT.
 import Database from 'better-sqlite3'
-import Fastify from 'fastify'
+import Fastify, { LogController } from 'fastify'
+import pino from 'pino'
 import { uuidv7 } from 'uuidv7'
-import { options, routes } from '../fastify-routes.mjs'
+import { serve } from '../fastify-routes.mjs'
 
 const db = new Database(process.env.DATABASE, { fileMustExist: true })
 db.pragma('journal_mode = WAL')
@@ -15,7 +16,13 @@ const insertEvent = db.prepare(`
   INSERT INTO events (partner, id, type, charger_id, vehicle_id, state_of_charge, timestamp)
   SELECT c.partner, @id, @type, c.id, v.id, @stateOfCharge, @timestamp
     FROM chargers c JOIN vehicles v ON v.partner = c.partner
-   WHERE c.partner = @partner AND c.id = @chargerId AND v.id = @vehicleId`)
+   WHERE c.partner = @partner AND c.id = @chargerId AND v.id = @vehicleId
+  ON CONFLICT (partner, timestamp, vehicle_id, type, charger_id) DO NOTHING`)
+const sameEvent = db.prepare(`
+  SELECT id, state_of_charge AS stateOfCharge
+    FROM events
+   WHERE partner = @partner AND timestamp = @timestamp AND vehicle_id = @vehicleId
+     AND type = @type AND charger_id = @chargerId`)
 
 const store = {
   keys: () => allKeys.all(),
@@ -25,9 +32,9 @@ const store = {
     const id = uuidv7()
     const { changes } = insertEvent.run({ stateOfCharge: null, ...event, partner, id })
     return changes === 1 ? id : null
-  }
+  },
+  sameEvent: (partner, event) => sameEvent.get({ ...event, partner }) ?? null,
+  close: () => db.close()
 }
 
-const app = Fastify(options)
-app.register(routes, { store })
-await app.listen({ host: '127.0.0.1', port: Number(process.env.PORT) })
+await serve(store, { Fastify, LogController, pino })
