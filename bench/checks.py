@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from bench.contestants import Server
 from bench.databases import PostgresDatabase
@@ -40,6 +41,7 @@ UNKNOWN: list[tuple[dict[str, object], int]] = [
     ({"vehicleId": "nobody"}, 409),
 ]
 COMMITS = 5
+LOGGED_S = 5.0  # by when a request is in the log
 ATTACH_S = 1.0  # what strace needs to attach to all processes
 
 
@@ -47,9 +49,18 @@ class CheckError(Exception):
     """A contestant does not do what it is measured for."""
 
 
+class Answer(NamedTuple):
+    """What an answer said that is checked."""
+
+    request_id: str
+    body: dict[str, Any]
+
+
 def check_work(server: Server, *, stores: bool) -> None:
-    """Raises CheckError unless the server checks what the others check too."""
-    _expect(server, "POST /events", 201, EVENT)
+    """Raises CheckError unless the server does what the others do too."""
+    first = _expect(server, "POST /events", 201, EVENT)
+    _check_log(server, first)
+    _expect(server, "POST /events", 201, {**EVENT, "timestamp": None})
     for change, status in REFUSED + (UNKNOWN if stores else []):
         _expect(server, "POST /events", status, {**EVENT, **change})
     _expect(server, "POST /events", 403, EVENT, key="wrong")
@@ -57,6 +68,31 @@ def check_work(server: Server, *, stores: bool) -> None:
     _expect(server, "GET /chargers/C0001", 403, key="wrong")
     if stores:
         _expect(server, "GET /chargers/nobody", 404)
+        again = _expect(server, "POST /events", 201, EVENT)
+        if again.body["id"] != first.body["id"]:
+            raise CheckError("the same event again was answered with another id")
+        _expect(server, "POST /events", 409, {**EVENT, "stateOfCharge": 12.5})
+
+
+def _check_log(server: Server, answer: Answer) -> None:
+    """Raises CheckError unless there is, soon, a line of JSON about the request."""
+    end = time.monotonic() + LOGGED_S
+    while True:
+        *whole, _ = server.log.read_text().split("\n")
+        lines = [line for line in whole if answer.request_id in line]
+        if lines:
+            break
+        if time.monotonic() > end:
+            raise CheckError(f"no line in the log about the request {answer.request_id!r}")
+        time.sleep(0.05)
+    try:
+        (line,) = map(json.loads, lines)
+        told = line["request_id"], line["method"], line["route"], line["status"]
+        logged = told == (answer.request_id, "POST", "/events", 201) and line["ms"] > 0
+    except (ValueError, LookupError, TypeError):
+        logged = False
+    if not logged:
+        raise CheckError(f"not one line of JSON that tells of the request: {lines}")
 
 
 def check_durability(server: Server) -> bool:
@@ -112,7 +148,7 @@ def _expect(
     status: int,
     body: dict[str, object] | None = None,
     key: str | None = None,
-) -> None:
+) -> Answer:
     method, path = request.split()
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     headers = {"x-api-key": key or server.key, "content-type": "application/json"}
@@ -125,5 +161,10 @@ def _expect(
     connection.close()
     if answer.status != status:
         raise CheckError(f"{request} {sent}: {answer.status} {text}, expected {status}")
-    if status == 201 and not json.loads(text)["id"]:
+    request_id = answer.headers["X-Request-Id"]
+    if not request_id:
+        raise CheckError(f"{request}: no X-Request-Id")
+    read: dict[str, Any] = json.loads(text)
+    if status == 201 and not read["id"]:
         raise CheckError(f"{request}: no id in {text}")
+    return Answer(request_id, read)

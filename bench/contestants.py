@@ -44,6 +44,7 @@ class Server:
     key: str
     pid: int
     database: Database
+    log: Path
     seconds_to_first_answer: float
 
 
@@ -75,7 +76,7 @@ class Contestant:
         seconds = wait_until_answering(process, port, key, log)
         url = f"http://127.0.0.1:{port}"
         try:
-            yield Server(url, port, key, process.pid, database, seconds)
+            yield Server(url, port, key, process.pid, database, log, seconds)
         finally:
             stop(process)
 
