@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.load import CONNECTIONS
 from bench.processes import START_S, StartError, free_port, stop
@@ -30,6 +31,15 @@ SETTINGS = {
     "checkpoint_timeout": "30min",
     "listen_addresses": "127.0.0.1",
 }
+
+
+class Transactions(NamedTuple):
+    """What pgbench measured: how many a second, how long one took, how many there were."""
+
+    rate: float
+    average_ms: float
+    processed: int
+    failed: int
 
 
 @dataclass(frozen=True)
@@ -62,22 +72,20 @@ class Cluster:
             raise StartError(f"{program} failed: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def pgbench(self, database: str, script: Path, seconds: float) -> tuple[float, float, int]:
-        """64 clients, prepared statements.
-
-        Returns transactions a second, their average latency in ms, and how many failed.
-        """
+    def pgbench(self, database: str, script: Path, seconds: float) -> Transactions:
+        """64 clients, prepared statements."""
         printed = self.run(
             "pgbench",
             *("-n", "-M", "prepared", "-j", "1", "-c", str(CONNECTIONS)),
             *("-T", str(max(1, round(seconds))), "-f", str(script), self.url(database)),
         )
         rate = re.search(r"^tps = ([\d.]+)", printed, re.MULTILINE)
-        failed = re.search(r"^number of failed transactions: (\d+)", printed, re.MULTILINE)
         latency = re.search(r"^latency average = ([\d.]+) ms", printed, re.MULTILINE)
-        if rate is None or failed is None or latency is None:
+        processed = re.search(r"^number of transactions .* processed: (\d+)", printed, re.MULTILINE)
+        failed = re.search(r"^number of failed transactions: (\d+)", printed, re.MULTILINE)
+        if rate is None or latency is None or processed is None or failed is None:
             raise StartError(f"pgbench printed no rate: {printed}")
-        return float(rate[1]), float(latency[1]), int(failed[1])
+        return Transactions(float(rate[1]), float(latency[1]), int(processed[1]), int(failed[1]))
 
     def settle(self) -> None:
         """Write out what earlier runs left, so that it does not disturb the next."""
