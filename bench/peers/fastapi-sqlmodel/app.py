@@ -17,7 +17,7 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, ConfigDict, Strict, StringConstraints, model_validator
-from sqlalchemy import BigInteger, DateTime, Identity, bindparam, text
+from sqlalchemy import BigInteger, DateTime, Identity, text
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import Field, SQLModel, col, select
@@ -92,31 +92,13 @@ class Created(SQLModel):
     id: UUID
 
 
-# Adds the event if there are its charger and vehicle, and nothing of its identity yet.
+# Adds the event if there is nothing of its identity yet.
 ADD_EVENT = (
     insert(Event)
-    .from_select(
-        ["partner", "type", "charger_id", "vehicle_id", "state_of_charge", "timestamp"],
-        select(
-            col(Charger.partner),
-            bindparam("type", type_=col(Event.type).type),
-            Charger.id,
-            Vehicle.id,
-            bindparam("state_of_charge", type_=col(Event.state_of_charge).type),
-            bindparam("timestamp", type_=col(Event.timestamp).type),
-        )
-        .join(Vehicle, col(Vehicle.partner) == Charger.partner)
-        .where(
-            Charger.partner == bindparam("partner"),
-            Charger.id == bindparam("charger_id"),
-            Vehicle.id == bindparam("vehicle_id"),
-        ),
-    )
     .on_conflict_do_nothing(
         index_elements=["partner", "timestamp", "vehicle_id", "type", "charger_id"]
     )
     .returning(col(Event.id))
-    .execution_options(dml_strategy="raw")  # the parameters are those of the select, not a row
 )
 
 engine = create_async_engine(
@@ -239,6 +221,10 @@ Session = Annotated[AsyncSession, Depends(open_session)]
 
 @app.post("/events", status_code=201)
 async def create_event(body: EventCreate, partner: Partner, session: Session) -> Created:
+    charger = await session.get(Charger, (partner, body.chargerId))
+    vehicle = await session.get(Vehicle, (partner, body.vehicleId))
+    if charger is None or vehicle is None:
+        raise HTTPException(409, "No such charger or vehicle.")
     identity = {
         "partner": partner,
         "timestamp": body.timestamp or datetime.now(UTC),
@@ -251,9 +237,7 @@ async def create_event(body: EventCreate, partner: Partner, session: Session) ->
     await session.commit()
     if added is not None:
         return Created(id=added)
-    recorded = (await session.exec(select(Event).filter_by(**identity))).one_or_none()
-    if recorded is None:
-        raise HTTPException(409, "No such charger or vehicle.")
+    recorded = (await session.exec(select(Event).filter_by(**identity))).one()
     if recorded.state_of_charge != body.stateOfCharge:
         raise HTTPException(409, "This event is recorded with another stateOfCharge.")
     return Created(id=recorded.id)
