@@ -17,6 +17,7 @@ class Figure(NamedTuple):
 
 
 RATE = Figure(lambda run: run.rate, "{:,.0f} /s")
+CONTAINED = Figure(lambda run: run.contained_rate, "{:,.0f} /s")
 LATENCY = Figure(lambda run: run.median_ms, "{:.2f} ms")
 
 
@@ -25,6 +26,13 @@ def compare_rates(
 ) -> Row:
     """Requests a second of the first of the pair by those of the second."""
     return _compare(name, outcome, pair, required, RATE)
+
+
+def compare_contained(
+    name: str, outcome: Outcome, pair: tuple[str, str], required: Limit | None
+) -> Row:
+    """The same, each until the sessions contain what was sent, if that was waited for."""
+    return _compare(name, outcome, pair, required, CONTAINED)
 
 
 def compare_latencies(

@@ -5,7 +5,7 @@ What is sent in bulk is so many events, not so many seconds, so that all tables 
 
 from collections.abc import Callable
 
-from bench.compare import compare_rates
+from bench.compare import compare_contained, compare_rates
 from bench.contest import Bench, Measure, Outcome, compete, prepared
 from bench.contestants import Contestant, Server
 from bench.databases import Database, PostgresDatabase
@@ -40,12 +40,16 @@ def bulk(
                 measures[SINGLE] = lambda seconds: post_events(other.url, other.key, seconds)
             compete(bench, measures, outcome)
             poster.check_stored(subject.name, outcome)
-        rivals = [(alone, ceiling), *([(SINGLE, singles)] if singles else [])]
         what = f"{subject.engine}: POST /events/bulk"
-        return [
-            compare_rates(f"{what} vs {rival}", outcome, (subject.name, rival), limit)
-            for rival, limit in rivals
-        ]
+        until = f"{what} until in sessions"
+        rows = [compare_contained(f"{until} vs {alone}", outcome, (subject.name, alone), ceiling)]
+        if singles is not None:
+            pair = (subject.name, SINGLE)
+            rows += [
+                compare_rates(f"{what} vs {SINGLE}", outcome, pair, singles),
+                compare_contained(f"{until} vs {SINGLE}", outcome, pair, None),
+            ]
+        return rows
 
     return run
 

@@ -35,11 +35,17 @@ class Run:
     seconds: float
     median_ms: float
     p99_ms: float
+    contained_s: float | None = None  # until the sessions contained it, if that was waited for
 
     @property
     def rate(self) -> float:
         """Requests per second."""
         return self.requests / self.seconds
+
+    @property
+    def contained_rate(self) -> float:
+        """The same until the sessions contained what was sent."""
+        return self.requests / (self.contained_s or self.seconds)
 
 
 def median_rate(runs: list[Run]) -> float:
@@ -102,10 +108,12 @@ def _wrk(url: str, script: str, seconds: float, *arguments: str) -> Run:
 
 
 def _parse(result: dict[str, int]) -> Run:
+    contained = result.get("contained_microseconds")
     return Run(
         requests=result["requests"],
         failed=result["not_2xx"] + result["broken"],
         seconds=result["microseconds"] / 1e6,
         median_ms=result["p50_us"] / 1e3,
         p99_ms=result["p99_us"] / 1e3,
+        contained_s=None if contained is None else contained / 1e6,
     )
