@@ -1,6 +1,7 @@
 """Whose events are held up, as very many of them wait, waits for no pause of who derives them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -8,16 +9,20 @@ import pytest
 
 from tests.store.test_contract import add_site, event, report
 from tether.store import derive
+from tether.store.postgres import PostgresEngine
+from tether.store.sqlite import SqliteEngine
 from tether.store.store import Store
 
 
 def test_what_holds_up_is_derived_at_once(
     in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(derive, "PAUSE_S", 60)
     monkeypatch.setattr(derive, "HOLD_UP_S", 10)
     monkeypatch.setattr(derive, "MOST_BEHIND", 20)
     monkeypatch.setattr(derive, "LOOK_AFTER", 1)
+
+    for engine in (SqliteEngine, PostgresEngine):
+        monkeypatch.setattr(engine, "dialect", replace(engine.dialect, pause_s=60))
 
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)

@@ -22,9 +22,8 @@ from tether.store.engine import Engine, Row, Statement
 from tether.store.queries import LIST_PARTNERS
 
 AT_ONCE = 20_000  # events
-PAUSE_S = 0.5  # gathers what arrives meanwhile: that is cheaper; nobody waits for it who asks
 OTHER_S = 0.4  # a reader waits so long for the progress of others before it looks again
-YIELD_S = 3 * PAUSE_S  # so long without progress makes another process take over
+YIELD = 3  # so many pauses without progress make another process take over
 TROUBLE_S = 1.0
 PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
 SWEEP_S = 3.0
@@ -198,7 +197,7 @@ class Deriver:
         if position is None:
             return None
         if not urgent and self._another_does_it(partner, position):
-            return YIELD_S
+            return YIELD * self._engine.dialect.pause_s
         rows = await self._engine.scan(queries.EVENTS_AFTER, partner, position.seq, AT_ONCE)
         if not rows:
             return None
@@ -209,8 +208,8 @@ class Deriver:
         del rows  # megabytes
         if await self.write(partner, position, last, changes) is None:
             self._others[partner] = position.mark
-            return YIELD_S
-        return 0.0 if full else PAUSE_S
+            return YIELD * self._engine.dialect.pause_s
+        return 0.0 if full else self._engine.dialect.pause_s
 
     def _another_does_it(self, partner: int, position: Position) -> bool:
         """Whether another process was faster, and got further since: to race it would be in vain.

@@ -24,6 +24,12 @@ class Dialect:
     there is no counter (no event yet, or events that were copied in) it starts from the table.
     """
 
+    pause_s: float
+    """How long events gather between two portions of derivation while nobody asks for what follows
+    from them: a session of which several events came is written once. On SQLite a longer pause means
+    more to write at once, for which the one writer's next commits wait.
+    """
+
     own_tables: tuple[str, ...]
     """Those with a row for a partner that only this engine has."""
 
@@ -70,6 +76,7 @@ SQLITE = Dialect(
         "SELECT coalesce((SELECT seq FROM events WHERE partner = $1 ORDER BY seq DESC LIMIT 1), 0) "
         "WHERE $3 > 0"
     ),
+    pause_s=0.5,
     own_tables=("listings",),
     listing=_LISTING,
 )
@@ -83,5 +90,6 @@ POSTGRES = Dialect(
         "FROM events WHERE partner = $1)) ON CONFLICT (partner) "
         "DO UPDATE SET seq = event_heads.seq + $3 RETURNING seq - $3"
     ),
+    pause_s=2.0,
     own_tables=("event_heads",),
 )
