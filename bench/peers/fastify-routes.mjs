@@ -7,6 +7,8 @@ import { createHash, randomUUID } from 'node:crypto'
 
 const KEYS_RELOAD_MS = 2000 // a revoked key stops working within this time
 const DAY_MS = 86_400_000
+const MOST_IN_WINDOW = 1_000_000
+const WINDOW_MS = 1000
 const YEAR_2000_MS = Date.UTC(2000, 0, 1)
 const BAD_TIMESTAMP = 'Parameter {timestamp} is invalid.'
 const UNKNOWN = 'No such charger or vehicle.'
@@ -67,20 +69,22 @@ function logging ({ LogController, pino }) {
 const ajv = { customOptions: { coerceTypes: false, removeAdditional: false } }
 
 /** Serve a store on PORT until SIGTERM. The libraries lie beside the servers, not beside this. */
-export async function serve (store, { Fastify, LogController, pino }) {
-  const app = Fastify({ ...logging({ LogController, pino }), ajv })
-  app.register(routes, { store })
+export async function serve (store, libraries) {
+  const app = libraries.Fastify({ ...logging(libraries), ajv })
+  app.register(routes, { store, ...libraries })
   app.addHook('onClose', () => store.close())
   process.once('SIGTERM', () => app.close())
   await app.listen({ host: '127.0.0.1', port: Number(process.env.PORT) })
 }
 
-async function routes (app, { store }) {
+async function routes (app, { store, rateLimit, prometheus }) {
   app.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id)
     done()
   })
   await authenticate(app, store)
+  await limit(app, rateLimit)
+  measure(app, prometheus)
   app.setErrorHandler((error, request, reply) => {
     const status = error.statusCode ?? 500
     if (status >= 500) {
@@ -139,5 +143,32 @@ async function authenticate (app, store) {
       return reply.code(403).send({ message: 'Forbidden' })
     }
     request.partner = partner
+  })
+}
+
+/** A limit for each key, as high as that of everybody who is measured. */
+async function limit (app, rateLimit) {
+  await app.register(rateLimit, {
+    max: MOST_IN_WINDOW,
+    timeWindow: WINDOW_MS,
+    keyGenerator: request => request.headers['x-api-key']
+  })
+}
+
+/** Counts requests and how long they take, for Prometheus. */
+function measure (app, prometheus) {
+  const seconds = new prometheus.Histogram({
+    name: 'request_seconds',
+    help: 'Time to the answer, by route and status.',
+    labelNames: ['method', 'route', 'status']
+  })
+  app.addHook('onResponse', (request, reply, done) => {
+    const route = request.routeOptions.url ?? 'other'
+    seconds.labels(request.method, route, reply.statusCode).observe(reply.elapsedTime / 1000)
+    done()
+  })
+  app.get('/metrics', async (request, reply) => {
+    reply.type(prometheus.register.contentType)
+    return prometheus.register.metrics()
   })
 }

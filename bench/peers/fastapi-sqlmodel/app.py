@@ -16,6 +16,10 @@ from uuid import UUID
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from limits import RateLimitItemPerSecond
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+from prometheus_client import Histogram, make_asgi_app
 from pydantic import AwareDatetime, ConfigDict, Strict, StringConstraints, model_validator
 from sqlalchemy import BigInteger, DateTime, Identity, text
 from sqlalchemy.dialects.postgresql import JSONB, insert
@@ -192,9 +196,17 @@ class RequestLog:
                 "ms": round((perf_counter() - started) * 1000, 3),
             }
             log.info("request", extra={"fields": fields})
+            labels = fields["method"], fields["route"], status
+            request_seconds.labels(*labels).observe(perf_counter() - started)
 
 
+request_seconds = Histogram(
+    "request_seconds", "Time to the answer, by route and status.", ["method", "route", "status"]
+)
+limiter = FixedWindowRateLimiter(MemoryStorage())
+MOST = RateLimitItemPerSecond(1_000_000)
 app = FastAPI(lifespan=lifespan)
+app.mount("/metrics", make_asgi_app())
 app.add_middleware(RequestLog)
 
 
@@ -207,6 +219,8 @@ async def authenticate(x_api_key: Annotated[str, Header()] = "") -> str:
     partner = partners.get(hashlib.sha256(x_api_key.encode()).hexdigest())
     if partner is None:
         raise HTTPException(403, "Forbidden")
+    if not limiter.hit(MOST, x_api_key):
+        raise HTTPException(429, "Too Many Requests")
     return partner
 
 

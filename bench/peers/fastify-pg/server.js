@@ -1,7 +1,9 @@
 // Fastify and node-postgres: node server.js, with DATABASE (a URL), PORT, POOL.
+import rateLimit from '@fastify/rate-limit'
 import Fastify, { LogController } from 'fastify'
 import pg from 'pg'
 import pino from 'pino'
+import prometheus from 'prom-client'
 import { serve } from '../fastify-routes.mjs'
 
 const pool = new pg.Pool({
@@ -59,4 +61,4 @@ const store = {
   close: () => pool.end()
 }
 
-await serve(store, { Fastify, LogController, pino })
+await serve(store, { Fastify, LogController, pino, prometheus, rateLimit })

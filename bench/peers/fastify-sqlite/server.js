@@ -1,7 +1,9 @@
 // Fastify and better-sqlite3: node server.js, with DATABASE (a file) and PORT.
 import Database from 'better-sqlite3'
+import rateLimit from '@fastify/rate-limit'
 import Fastify, { LogController } from 'fastify'
 import pino from 'pino'
+import prometheus from 'prom-client'
 import { uuidv7 } from 'uuidv7'
 import { serve } from '../fastify-routes.mjs'
 
@@ -37,4 +39,4 @@ const store = {
   close: () => db.close()
 }
 
-await serve(store, { Fastify, LogController, pino })
+await serve(store, { Fastify, LogController, pino, prometheus, rateLimit })
