@@ -26,8 +26,8 @@ class Dialect:
 
     pause_s: float
     """How long events gather between two portions of derivation while nobody asks for what follows
-    from them: a session of which several events came is written once. On SQLite a longer pause means
-    more to write at once, for which the one writer's next commits wait.
+    from them: a session of which several events came is written once. On SQLite a longer pause
+    means more to write at once, for which the one writer's next commits wait.
     """
 
     own_tables: tuple[str, ...]

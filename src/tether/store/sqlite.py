@@ -32,6 +32,7 @@ WRITER_CACHE_KB = 6_000
 # With a million events the inner pages that lead to one by its id are some 3 MB. They must not have
 # to give way to the outer ones, of which each is read once.
 READER_CACHE_KB = 8_000
+MOST_KEPT = 1_000  # rows that were looked up, while the database is as it was
 BUSY_TIMEOUT_MS = 5_000
 # While another process keeps the file locked only the first to meet it waits that long.
 STILL_BUSY_TIMEOUT_MS = 250
@@ -102,7 +103,8 @@ class SqliteEngine:
         self._reader = connect(path)
         self._reader.execute(f"PRAGMA cache_size = -{READER_CACHE_KB}")
         self._reader.set_busy_timeout(0)  # the event loop must not wait; in WAL it never has to
-        self._at_key = self._reader.cursor()  # one for all: to make one costs as much as the read
+        self._kept: dict[tuple[str, int, str], Row | None] = {}  # looked up, as of …
+        self._version = 0  # … this version of the database
         self._reading = False  # in a transaction, until the end of this turn of the event loop
         self._writer = connect(path)
         self._writer.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KB}")
@@ -115,24 +117,32 @@ class SqliteEngine:
         self._thread.start()
 
     async def read(self, sql: str, *parameters: object) -> list[Row]:
-        self._begin_reading()
+        if not self._reading:
+            self._begin_reading()
         return _fetch(self._reader, sql, parameters)
 
     async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
         # Nothing gathers here: to wait for others costs more than to read a row.
-        self._begin_reading()
-        try:
-            rows = self._at_key.execute(native(sql), (partner, key)).fetchall()
-            return rows[0] if rows else None
-        except _PASSING as error:
-            raise Unavailable from error
+        if not self._reading:
+            self._begin_reading()
+        place = (sql, partner, key)
+        if place not in self._kept:
+            rows = _fetch(self._reader, sql, (partner, key))
+            if len(self._kept) >= MOST_KEPT:
+                self._kept.clear()
+            self._kept[place] = rows[0] if rows else None
+        return self._kept[place]
 
     def _begin_reading(self) -> None:
-        if not self._reading:
-            self._reading = True
-            self._loop.call_soon(self._end_reading)
-            if not self._reader.in_transaction:
-                self._reader.execute("BEGIN")
+        self._reading = True
+        self._loop.call_soon(self._end_reading)
+        if not self._reader.in_transaction:
+            self._reader.execute("BEGIN")
+        # The first read, which decides what is seen until the end of this turn.
+        ((version,),) = _fetch(self._reader, "PRAGMA data_version", ())
+        if version != self._version:  # somebody committed something, in this process or another
+            self._version = version
+            self._kept.clear()
 
     def _end_reading(self) -> None:
         """Whoever is told of a write in the turn to come shall read it, too."""

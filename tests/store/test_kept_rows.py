@@ -1,0 +1,60 @@
+"""SQLite keeps rows that were looked up; nobody may see one that has changed since."""
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tether import wiring
+from tether.errors import NotFound
+from tether.model import Vehicle
+from tether.store.sqlite import MOST_KEPT
+from tether.store.store import Partner, Store
+
+
+def vehicle(name: str, capacity: int) -> Vehicle:
+    return Vehicle(id=name, charge_capacity=Decimal(capacity), charge_powers=(Decimal(11),))
+
+
+def test_what_another_process_changes_is_seen(tmp_path: Path) -> None:
+    url = str(tmp_path / "tether.db")
+    wiring.migrate(url)
+
+    async def capacity(store: Store) -> bytes:
+        await asyncio.sleep(0)  # a turn of the event loop sees one state of the database
+        return (await store.get(Vehicle, 1, "V1")).body
+
+    async def scenario() -> None:
+        async with wiring.open_store(url) as store, wiring.open_store(url) as other:
+            await store.add_partner(Partner(1, "p", 0))
+            with pytest.raises(NotFound):
+                await capacity(store)
+            for size in (50, 60, 70):
+                await other.put(1, vehicle("V1", size))
+                for _ in range(2):
+                    assert f'"chargeCapacity":{size}'.encode() in await capacity(store)
+            await store.put(1, vehicle("V1", 80))
+            assert b'"chargeCapacity":80' in await capacity(store)
+            assert b'"chargeCapacity":80' in await capacity(other)
+            (partner,) = await other.partners()
+            await other.erase_partner(partner, lambda _: None)
+            with pytest.raises(NotFound):
+                await capacity(store)
+
+    asyncio.run(scenario())
+
+
+def test_more_rows_than_are_kept_can_be_read(tmp_path: Path) -> None:
+    url = str(tmp_path / "tether.db")
+    wiring.migrate(url)
+    names = [f"V{number}" for number in range(MOST_KEPT + 10)]
+
+    async def scenario() -> None:
+        async with wiring.open_store(url) as store:
+            await store.add_partner(Partner(1, "p", 0))
+            await asyncio.gather(*(store.put(1, vehicle(name, 50)) for name in names))
+            for name in (*names, *names):
+                assert f'"{name}"'.encode() in (await store.get(Vehicle, 1, name)).body
+
+    asyncio.run(scenario())
