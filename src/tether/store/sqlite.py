@@ -32,7 +32,7 @@ WRITER_CACHE_KB = 6_000
 # With a million events the inner pages that lead to one by its id are some 3 MB. They must not have
 # to give way to the outer ones, of which each is read once.
 READER_CACHE_KB = 8_000
-MOST_KEPT = 1_000  # rows that were looked up, while the database is as it was
+MOST_KEPT = 4_000  # rows that were looked up, while the database is as it was
 BUSY_TIMEOUT_MS = 5_000
 # While another process keeps the file locked only the first to meet it waits that long.
 STILL_BUSY_TIMEOUT_MS = 250
