@@ -8,13 +8,20 @@ import pytest
 
 from tether import wiring
 from tether.errors import NotFound
-from tether.model import Vehicle
-from tether.store.sqlite import MOST_KEPT
+from tether.model import Vehicle, to_json
+from tether.store.sqlite import LONGEST_KEPT, MOST_KEPT
 from tether.store.store import Partner, Store
 
 
 def vehicle(name: str, capacity: int) -> Vehicle:
     return Vehicle(id=name, charge_capacity=Decimal(capacity), charge_powers=(Decimal(11),))
+
+
+POWERS = tuple(Decimal(power) / 10_000 for power in range(10_001, 10_101))
+LONG = Vehicle(
+    id="LONG", charge_capacity=Decimal(50), charge_powers=POWERS, discharge_powers=POWERS
+)
+assert len(to_json(LONG)) > LONGEST_KEPT
 
 
 def test_what_another_process_changes_is_seen(tmp_path: Path) -> None:
@@ -45,7 +52,7 @@ def test_what_another_process_changes_is_seen(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_more_rows_than_are_kept_can_be_read(tmp_path: Path) -> None:
+def test_more_and_longer_rows_than_are_kept_can_be_read(tmp_path: Path) -> None:
     url = str(tmp_path / "tether.db")
     wiring.migrate(url)
     names = [f"V{number}" for number in range(MOST_KEPT + 10)]
@@ -53,8 +60,11 @@ def test_more_rows_than_are_kept_can_be_read(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with wiring.open_store(url) as store:
             await store.add_partner(Partner(1, "p", 0))
+            await store.put(1, LONG)
             await asyncio.gather(*(store.put(1, vehicle(name, 50)) for name in names))
             for name in (*names, *names):
                 assert f'"{name}"'.encode() in (await store.get(Vehicle, 1, name)).body
+            for _ in range(2):
+                assert (await store.get(Vehicle, 1, "LONG")).body == to_json(LONG)
 
     asyncio.run(scenario())

@@ -33,6 +33,7 @@ WRITER_CACHE_KB = 6_000
 # to give way to the outer ones, of which each is read once.
 READER_CACHE_KB = 8_000
 MOST_KEPT = 4_000  # rows that were looked up, while the database is as it was
+LONGEST_KEPT = 1_000  # characters of each: the state of a charger names all its vehicles
 BUSY_TIMEOUT_MS = 5_000
 # While another process keeps the file locked only the first to meet it waits that long.
 STILL_BUSY_TIMEOUT_MS = 250
@@ -128,18 +129,27 @@ class SqliteEngine:
         place = (sql, partner, key)
         if place not in self._kept:
             rows = _fetch(self._reader, sql, (partner, key))
+            self._keep(place, rows[0] if rows else None)
+            return rows[0] if rows else None
+        return self._kept[place]
+
+    def _keep(self, place: tuple[str, int, str], row: Row | None) -> None:
+        size = sum(len(value) for value in row or () if isinstance(value, str))
+        if size <= LONGEST_KEPT:
             if len(self._kept) >= MOST_KEPT:
                 self._kept.clear()
-            self._kept[place] = rows[0] if rows else None
-        return self._kept[place]
+            self._kept[place] = row
 
     def _begin_reading(self) -> None:
         self._reading = True
         self._loop.call_soon(self._end_reading)
         if not self._reader.in_transaction:
             self._reader.execute("BEGIN")
-        # The first read, which decides what is seen until the end of this turn.
-        ((version,),) = _fetch(self._reader, "PRAGMA data_version", ())
+        try:  # the first read, which decides what is seen until the end of this turn
+            ((version,),) = _fetch(self._reader, "PRAGMA data_version", ())
+        except Unavailable:
+            self._kept.clear()
+            raise
         if version != self._version:  # somebody committed something, in this process or another
             self._version = version
             self._kept.clear()
