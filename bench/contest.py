@@ -4,12 +4,12 @@ import itertools
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.checks import CheckError, check_durability, check_work
-from bench.contestants import Contestant, Server, seed
+from bench.contestants import Contestant, Server, being_written, seed
 from bench.databases import Database, Engine, PostgresDatabase, SqliteDatabase
 from bench.install import InstallError
 from bench.load import LoadError, Run, get_paths
@@ -133,6 +133,11 @@ def compete(bench: Bench, measures: Mapping[str, Measure], outcome: Outcome) -> 
             outcome.invalid[name] = f"{name}: {failed:,} of {requests:,} requests failed"
 
 
-def getter(server: Server, paths: Path) -> Measure:
+def getter(server: Server, paths: Path, *, while_written: bool = False) -> Measure:
     """Measures GET of the paths in a file."""
-    return lambda seconds: get_paths(server.url, server.key, paths, seconds)
+
+    def measure(seconds: float) -> Run:
+        with being_written(server) if while_written else nullcontext():
+            return get_paths(server.url, server.key, paths, seconds)
+
+    return measure

@@ -9,6 +9,7 @@ import http.client
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ VEHICLES = [f"V{n:04d}" for n in range(THINGS)]
 PEER_KEY = "the-benchmark-key-of-the-peers-32-letters-and"
 TETHER = Path(sys.executable).with_name("tether")
 VARIANT = (sys.executable, "-m", "bench.variants")
+PUT_EVERY_S = 0.01
 POOL = "20"  # connections of each peer that has a pool; 10 and 64 were within the noise
 
 
@@ -146,6 +148,26 @@ def seed(server: Server) -> None:
     for identifier in VEHICLES:
         _put(connection, server.key, f"/vehicles/{identifier}", _vehicle(identifier))
     connection.close()
+
+
+@contextmanager
+def being_written(server: Server) -> Iterator[None]:
+    """Somebody puts a vehicle a hundred times a second meanwhile: no row that was read is kept."""
+    over = threading.Event()
+
+    def put_again() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        while not over.wait(PUT_EVERY_S):
+            _put(connection, server.key, f"/vehicles/{VEHICLES[0]}", _vehicle(VEHICLES[0]))
+        connection.close()
+
+    writer = threading.Thread(target=put_again, daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        writer.join()
 
 
 def _put(

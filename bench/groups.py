@@ -60,13 +60,23 @@ def get(subject: Contestant, rivals: Sequence[Rival]) -> Group:
 
     def run(bench: Bench) -> list[Row]:
         contestants = [subject, *(contestant for contestant, _ in rivals)]
-        outcome = Outcome()
+        outcome, written_outcome = Outcome(), Outcome()
         paths = bench.folder / "chargers"
         paths.write_text("".join(f"/chargers/{identifier}\n" for identifier in CHARGERS))
         with all_prepared(bench, contestants, outcome) as servers:
             compete(bench, {name: getter(one, paths) for name, one in servers.items()}, outcome)
+            written = {
+                contestant.name: getter(servers[contestant.name], paths, while_written=True)
+                for contestant in contestants
+                if contestant.is_tether and contestant.name in servers
+            }
+            compete(bench, written, written_outcome)
         required = [(contestant.name, limit) for contestant, limit in rivals]
-        return _rows("GET /chargers/{id}", subject, required, outcome)
+        own = [(contestant.name, None) for contestant, _ in rivals if contestant.is_tether]
+        return [
+            *_rows("GET /chargers/{id}", subject, required, outcome),
+            *_rows("GET /chargers/{id} while written", subject, own, written_outcome),
+        ]
 
     return run
 

@@ -17,8 +17,8 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from limits import RateLimitItemPerSecond
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import FixedWindowRateLimiter
 from prometheus_client import Histogram, make_asgi_app
 from pydantic import AwareDatetime, ConfigDict, Strict, StringConstraints, model_validator
 from sqlalchemy import BigInteger, DateTime, Identity, text
@@ -206,7 +206,6 @@ request_seconds = Histogram(
 limiter = FixedWindowRateLimiter(MemoryStorage())
 MOST = RateLimitItemPerSecond(1_000_000)
 app = FastAPI(lifespan=lifespan)
-app.mount("/metrics", make_asgi_app())
 app.add_middleware(RequestLog)
 
 
@@ -219,7 +218,7 @@ async def authenticate(x_api_key: Annotated[str, Header()] = "") -> str:
     partner = partners.get(hashlib.sha256(x_api_key.encode()).hexdigest())
     if partner is None:
         raise HTTPException(403, "Forbidden")
-    if not limiter.hit(MOST, x_api_key):
+    if not await limiter.hit(MOST, x_api_key):
         raise HTTPException(429, "Too Many Requests")
     return partner
 
@@ -263,3 +262,6 @@ async def get_charger(charger_id: str, partner: Partner, session: Session) -> di
     if charger is None:
         raise HTTPException(404, "Not Found")
     return charger.body
+
+
+app.mount("/metrics", make_asgi_app())

@@ -28,6 +28,7 @@ TROUBLE_S = 1.0
 PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
 SWEEP_S = 3.0
 SWEEP_AT_ONCE = 200  # partners
+LISTED_AHEAD = 2 * AT_ONCE  # events that are entered in the lists before they are derived
 MOST_BEHIND = 2 * AT_ONCE  # events of a partner that may wait before its next ones are held up
 HOLD_UP_S = 1.0
 LOOK_AFTER = 2_000  # events that are stored before it is looked how many wait
@@ -203,7 +204,8 @@ class Deriver:
             return None
         last, full = int(rows[-1][0]), len(rows) == AT_ONCE
         if listing := self._engine.dialect.listing:
-            await self._engine.write_all(*(Statement(sql, (partner, last)) for sql in listing))
+            parameters = (partner, last + LISTED_AHEAD, last)
+            await self._engine.write_all(*(Statement(sql, parameters) for sql in listing))
         changes = await self.changes.of_events(partner, rows)
         del rows  # megabytes
         if await self.write(partner, position, last, changes) is None:

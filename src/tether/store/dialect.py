@@ -35,7 +35,8 @@ class Dialect:
 
     listing: tuple[str, ...] = ()
     """Enter the partner's events up to $2 in the lists from which the views charger_events,
-    vehicle_events and vehicle_history are made.
+    vehicle_events and vehicle_history are made, unless the lists have those up to $3: the more are
+    entered at once, the fewer pages are written for each.
 
     PostgreSQL has none: there an entry in an index costs little wherever it goes, but a list would
     cost a row. SQLite writes whole pages, so it has lists, which are written behind.
@@ -47,24 +48,29 @@ _LISTING = (
 INSERT INTO list_of_charger (partner, charger_id, seq)
 SELECT $1, e.charger_id, e.seq FROM unlisted_events e
 WHERE e.partner = $1 AND e.seq <= $2
+  AND coalesce((SELECT n.seq FROM listings n WHERE n.partner = $1), 0) < $3
 ORDER BY e.charger_id, e.seq
 """,
     """
 INSERT INTO list_of_vehicle (partner, vehicle_id, seq)
 SELECT $1, e.vehicle_id, e.seq FROM unlisted_events e
 WHERE e.partner = $1 AND e.seq <= $2
+  AND coalesce((SELECT n.seq FROM listings n WHERE n.partner = $1), 0) < $3
 ORDER BY e.vehicle_id, e.seq
 """,
     """
 INSERT INTO list_by_time (partner, vehicle_id, at_ms, seq)
 SELECT $1, e.vehicle_id, e.at_ms, e.seq FROM unlisted_events e
 WHERE e.partner = $1 AND e.seq <= $2
+  AND coalesce((SELECT n.seq FROM listings n WHERE n.partner = $1), 0) < $3
 ORDER BY e.vehicle_id, e.at_ms, e.seq
 """,
     """
 INSERT INTO listings (partner, seq)
-SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
-ON CONFLICT (partner) DO UPDATE SET seq = max(listings.seq, excluded.seq)
+SELECT $1, max(e.seq) FROM events e WHERE e.partner = $1 AND e.seq <= $2
+  AND coalesce((SELECT n.seq FROM listings n WHERE n.partner = $1), 0) < $3
+HAVING max(e.seq) > 0
+ON CONFLICT (partner) DO UPDATE SET seq = excluded.seq
 """,
 )
 

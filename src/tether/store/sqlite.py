@@ -135,9 +135,7 @@ class SqliteEngine:
 
     def _keep(self, place: tuple[str, int, str], row: Row | None) -> None:
         size = sum(len(value) for value in row or () if isinstance(value, str))
-        if size <= LONGEST_KEPT:
-            if len(self._kept) >= MOST_KEPT:
-                self._kept.clear()
+        if size <= LONGEST_KEPT and len(self._kept) < MOST_KEPT:
             self._kept[place] = row
 
     def _begin_reading(self) -> None:
@@ -147,7 +145,7 @@ class SqliteEngine:
             self._reader.execute("BEGIN")
         try:  # the first read, which decides what is seen until the end of this turn
             ((version,),) = _fetch(self._reader, "PRAGMA data_version", ())
-        except Unavailable:
+        except BaseException:
             self._kept.clear()
             raise
         if version != self._version:  # somebody committed something, in this process or another
