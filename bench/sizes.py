@@ -80,7 +80,7 @@ def _gets(
         measures: dict[str, Measure] = {}
         for filled in (small, big):
             server = stack.enter_context(_serving(bench, filled, filled.database))
-            measures[filled.name] = getter(server, paths(filled), while_written=True)
+            measures[filled.name] = getter(server, paths(filled))
         compete(bench, measures, outcome)
     return _row(what, outcome, small, big)
 

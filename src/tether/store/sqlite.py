@@ -122,14 +122,15 @@ class SqliteEngine:
             self._begin_reading()
         return _fetch(self._reader, sql, parameters)
 
-    async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
+    async def look_up(self, sql: str, partner: int, key: str, *, again: bool = True) -> Row | None:
         # Nothing gathers here: to wait for others costs more than to read a row.
         if not self._reading:
             self._begin_reading()
         place = (sql, partner, key)
         if place not in self._kept:
             rows = _fetch(self._reader, sql, (partner, key))
-            self._keep(place, rows[0] if rows else None)
+            if again:
+                self._keep(place, rows[0] if rows else None)
             return rows[0] if rows else None
         return self._kept[place]
 

@@ -136,7 +136,7 @@ class Store:
 
     async def event(self, partner: int, event_id: str) -> bytes:
         """The JSON of the event. Raises NotFound."""
-        row = await self._engine.look_up(queries.GET_EVENT, partner, event_id)
+        row = await self._engine.look_up(queries.GET_EVENT, partner, event_id, again=False)
         if row is None:
             raise NotFound
         body: str = row[0]
