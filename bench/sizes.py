@@ -80,9 +80,17 @@ def _gets(
         measures: dict[str, Measure] = {}
         for filled in (small, big):
             server = stack.enter_context(_serving(bench, filled, filled.database))
-            measures[filled.name] = getter(server, paths(filled))
+            measures[filled.name] = _settled(filled.database, getter(server, paths(filled)))
         compete(bench, measures, outcome)
     return _row(what, outcome, small, big)
+
+
+def _settled(database: Database, measure: Measure) -> Measure:
+    def settle_and_measure(seconds: float) -> Run:
+        database.settle()
+        return measure(seconds)
+
+    return settle_and_measure
 
 
 def _posts(bench: Bench, small: Filled, big: Filled) -> Row:
