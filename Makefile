@@ -7,8 +7,7 @@ TETHER_URL ?= http://127.0.0.1:$(PORT)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile pyproject.toml --extra server --group build --quiet --universal \
-	--python-version 3.11 --generate-hashes --system-certs --no-emit-index-url \
-	--no-emit-find-links --custom-compile-command "make lock"
+	--python-version 3.11 --generate-hashes --system-certs --custom-compile-command "make lock"
 
 .PHONY: run test check format install bench replay lock clean
 

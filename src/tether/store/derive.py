@@ -194,11 +194,11 @@ class Deriver:
 
         What is not urgent is left to another process that is at it.
         """
-        position = await self.position(partner)
+        position, pause_s = await self.position(partner), self._engine.dialect.pause_s
         if position is None:
             return None
         if not urgent and self._another_does_it(partner, position):
-            return YIELD * self._engine.dialect.pause_s
+            return YIELD * pause_s
         rows = await self._engine.scan(queries.EVENTS_AFTER, partner, position.seq, AT_ONCE)
         if not rows:
             return None
@@ -210,8 +210,8 @@ class Deriver:
         del rows  # megabytes
         if await self.write(partner, position, last, changes) is None:
             self._others[partner] = position.mark
-            return YIELD * self._engine.dialect.pause_s
-        return 0.0 if full else self._engine.dialect.pause_s
+            return YIELD * pause_s
+        return 0.0 if full else pause_s
 
     def _another_does_it(self, partner: int, position: Position) -> bool:
         """Whether another process was faster, and got further since: to race it would be in vain.

@@ -43,32 +43,30 @@ class Dialect:
     """
 
 
+_DUE = """e.partner = $1 AND e.seq <= $2
+  AND coalesce((SELECT n.seq FROM listings n WHERE n.partner = $1), 0) < $3"""
 _LISTING = (
-    """
+    f"""
 INSERT INTO list_of_charger (partner, charger_id, seq)
 SELECT $1, e.charger_id, e.seq FROM unlisted_events e
-WHERE e.partner = $1 AND e.seq <= $2
-  AND coalesce((SELECT n.seq FROM listings n WHERE n.partner = $1), 0) < $3
+WHERE {_DUE}
 ORDER BY e.charger_id, e.seq
 """,
-    """
+    f"""
 INSERT INTO list_of_vehicle (partner, vehicle_id, seq)
 SELECT $1, e.vehicle_id, e.seq FROM unlisted_events e
-WHERE e.partner = $1 AND e.seq <= $2
-  AND coalesce((SELECT n.seq FROM listings n WHERE n.partner = $1), 0) < $3
+WHERE {_DUE}
 ORDER BY e.vehicle_id, e.seq
 """,
-    """
+    f"""
 INSERT INTO list_by_time (partner, vehicle_id, at_ms, seq)
 SELECT $1, e.vehicle_id, e.at_ms, e.seq FROM unlisted_events e
-WHERE e.partner = $1 AND e.seq <= $2
-  AND coalesce((SELECT n.seq FROM listings n WHERE n.partner = $1), 0) < $3
+WHERE {_DUE}
 ORDER BY e.vehicle_id, e.at_ms, e.seq
 """,
-    """
+    f"""
 INSERT INTO listings (partner, seq)
-SELECT $1, max(e.seq) FROM events e WHERE e.partner = $1 AND e.seq <= $2
-  AND coalesce((SELECT n.seq FROM listings n WHERE n.partner = $1), 0) < $3
+SELECT $1, max(e.seq) FROM events e WHERE {_DUE}
 HAVING max(e.seq) > 0
 ON CONFLICT (partner) DO UPDATE SET seq = excluded.seq
 """,
