@@ -28,8 +28,8 @@ TROUBLE_S = 1.0
 PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
 SWEEP_S = 3.0
 SWEEP_AT_ONCE = 200  # partners
-LISTED_AHEAD = 2 * AT_ONCE  # events that are entered in the lists before they are derived
-MOST_BEHIND = 2 * AT_ONCE  # events of a partner that may wait before its next ones are held up
+LISTED_AHEAD = 3 * AT_ONCE  # events that are entered in the lists before they are derived
+MOST_BEHIND = 3 * AT_ONCE  # events of a partner that may wait before its next ones are held up
 HOLD_UP_S = 1.0
 LOOK_AFTER = 2_000  # events that are stored before it is looked how many wait
 
