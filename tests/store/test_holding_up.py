@@ -1,5 +1,6 @@
 """Whose events are held up, as very many of them wait, waits for no pause of who derives them."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
@@ -10,6 +11,7 @@ import pytest
 from tests.store.test_contract import add_site, event, report
 from tether.store import derive
 from tether.store.postgres import PostgresEngine
+from tether.store.session_queries import SessionFilter
 from tether.store.sqlite import SqliteEngine
 from tether.store.store import Store
 
@@ -32,6 +34,26 @@ def test_what_holds_up_is_derived_at_once(
         await report(store, partner, [event(second) for second in range(1, 50)])
         began = monotonic()
         await report(store, partner, [event(50)])
+        assert monotonic() - began < 5
+
+    in_store(scenario)
+
+
+def test_who_asks_for_what_came_in_bulk_does_not_wait_for_more(
+    in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(derive, "BULK_PAUSE_S", 60)
+    monkeypatch.setattr(derive, "LOOK_AFTER", 10)
+
+    async def scenario(store: Store, partner: int) -> None:
+        await add_site(store, partner)
+        arrivals = [store.intake.arrival(event(second)) for second in range(50)]
+        await store.intake.add_all(partner, arrivals)
+        with pytest.raises(TimeoutError):  # nobody asks: more may come
+            async with asyncio.timeout(0.3):
+                await store.deriver.progress(partner).wait()
+        began = monotonic()
+        assert len(await store.sessions.page(partner, SessionFilter(), None, 100)) == 50
         assert monotonic() - began < 5
 
     in_store(scenario)

@@ -32,6 +32,7 @@ LISTED_AHEAD = 3 * AT_ONCE  # events that are entered in the lists before they a
 MOST_BEHIND = 3 * AT_ONCE  # events of a partner that may wait before its next ones are held up
 HOLD_UP_S = 1.0
 LOOK_AFTER = 2_000  # events that are stored before it is looked how many wait
+BULK_PAUSE_S = 1.0  # so long events gather at least that come more than LOOK_AFTER at once
 
 
 class Position(NamedTuple):
@@ -65,6 +66,7 @@ class Deriver:
         self._failing: set[int] = set()
         self._others: dict[int, int] = {}  # the mark at which another process was faster
         self._stored: defaultdict[int, int] = defaultdict(int)
+        self._in_bulk: set[int] = set()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._urgent: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._progress: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
@@ -104,6 +106,8 @@ class Deriver:
         `stored` is how many more have been stored. So what is derived never falls far behind.
         Where deriving fails nobody waits for it.
         """
+        if stored > LOOK_AFTER:
+            self._in_bulk.add(partner)
         self._stored[partner] += stored
         if self._stored[partner] < LOOK_AFTER:
             return
@@ -167,8 +171,14 @@ class Deriver:
             del self._tasks[partner]
 
     async def _pause(self, partner: int, seconds: float) -> bool:
-        """Waits that long, or until somebody asks for what waits; returns whether somebody does."""
+        """Waits that long, or until somebody asks for what waits; returns whether somebody does.
+
+        What came in bulk is followed by more, which shall not share the processor with this.
+        """
         urgent = self._urgent[partner]
+        if partner in self._in_bulk:
+            self._in_bulk.discard(partner)
+            seconds = max(seconds, BULK_PAUSE_S)
         if seconds:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):

@@ -66,8 +66,8 @@ ORDER BY e.vehicle_id, e.at_ms, e.seq
 """,
     f"""
 INSERT INTO listings (partner, seq)
-SELECT $1, max(e.seq) FROM events e WHERE {_DUE}
-HAVING max(e.seq) > 0
+SELECT $1, e.seq FROM events e WHERE {_DUE}
+ORDER BY e.seq DESC LIMIT 1
 ON CONFLICT (partner) DO UPDATE SET seq = excluded.seq
 """,
 )
