@@ -21,7 +21,8 @@ class Dialect:
     SQLite has one writer, so the largest number in the table is the last one given. On PostgreSQL
     many write: the counter's row stays locked until the commit, so no smaller number can become
     visible after a larger one, and the statement that waits for it sees the newest value. Where
-    there is no counter (no event yet, or events that were copied in) it starts from the table.
+    there is no counter (no event yet, or events that were copied in) it starts from the table. It
+    reads all of `ready` first: from then on others wait for the counter.
     """
 
     pause_s: float
@@ -90,8 +91,9 @@ POSTGRES = Dialect(
     text='TEXT COLLATE "C"',
     clustered="",
     event_numbers=(
-        "INSERT INTO event_heads (partner, seq) VALUES ($1, $3 + (SELECT coalesce(max(seq), 0) "
-        "FROM events WHERE partner = $1)) ON CONFLICT (partner) "
+        "INSERT INTO event_heads (partner, seq) SELECT $1, $3 + (SELECT coalesce(max(seq), 0) "
+        "FROM events WHERE partner = $1) FROM (SELECT count(*) FROM ready) looked_up "
+        "ON CONFLICT (partner) "
         "DO UPDATE SET seq = event_heads.seq + $3 RETURNING seq - $3"
     ),
     pause_s=2.0,

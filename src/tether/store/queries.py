@@ -66,14 +66,19 @@ _SAME_EVENT = """
  ORDER BY e.stamp LIMIT 1)
 """
 
+# What is ready is found before the numbers are taken, as with these PostgreSQL makes the partner's
+# other writers wait. `true` tells SQLite that ON does not belong to the join.
 ADD_EVENTS = f"""
-WITH numbers (base) AS ({{event_numbers}}), {_BATCH}
+WITH {_BATCH}, ready AS (
+    SELECT * FROM batch b
+    WHERE {_HAS_CHARGER} AND {_HAS_VEHICLE} AND (b.stamped = 1 OR {_SAME_EVENT} IS NULL)
+), numbers (base) AS ({{event_numbers}})
 INSERT INTO events (partner, seq, id, type, charger_id, vehicle_id, at_ms, stamp, body)
-SELECT $1, n.base + b.place, b.id, b.type, b.charger_id, b.vehicle_id, b.at_ms,
-       b.stamped * (n.base + b.place), b.body
-FROM numbers n CROSS JOIN batch b
-WHERE {_HAS_CHARGER} AND {_HAS_VEHICLE} AND (b.stamped = 1 OR {_SAME_EVENT} IS NULL)
-ON CONFLICT DO NOTHING
+SELECT $1, n.base + r.place, r.id, r.type, r.charger_id, r.vehicle_id, r.at_ms,
+       r.stamped * (n.base + r.place), r.body
+FROM numbers n CROSS JOIN ready r
+WHERE true
+ON CONFLICT (partner, vehicle_id, at_ms, type, charger_id, stamp) DO NOTHING
 """
 
 # What became of the events of a batch of which not all were inserted: whether there are charger and
