@@ -13,8 +13,9 @@ from typing import NamedTuple
 from tether.derived import Capacity, UnknownCapacity
 from tether.instants import format_instant
 from tether.model import Charger, Entity, Vehicle
+from tether.periods import EXACT, Period
 from tether.readout import highest_charge, highest_discharge, plain
-from tether.stays import EXACT, Period, Stay
+from tether.stays import Stay
 
 _ZERO = Decimal(0)
 _FULL = Decimal(100)

@@ -19,7 +19,8 @@ from tether.derived import (
 )
 from tether.instants import format_instant
 from tether.model import Charger, Entity, Event, Vehicle
-from tether.stays import EXACT, Before, Period, Stay
+from tether.periods import EXACT, Period
+from tether.stays import Before, Stay
 
 FLAGS = {
     "connect-missing": "Nothing told that the vehicle was plugged in: the session begins with the "

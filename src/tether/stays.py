@@ -8,7 +8,7 @@ them). Instants are in ms since 1970, powers in kW, energies in kWh, states of c
 """
 
 from collections.abc import Iterable
-from decimal import Context, Decimal
+from decimal import Decimal
 from hashlib import sha1
 from typing import NamedTuple
 from uuid import UUID
@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 
 from tether.model import Event, EventType
+from tether.periods import EXACT, Period
 
 LATE_MS = 10 * 60 * 1000
 """What still comes so long after the end of a stay or a charge belongs to it: meters are late."""
@@ -28,9 +29,6 @@ MOST_LEFT = 8
 
 MOST_PERIODS = 1000
 """A stay with more charge periods has one that takes in all the others that follow."""
-
-EXACT = Context(prec=60)
-"""Sums and products of what events carry are exact in this."""
 
 _IDS = UUID("6b0d2a7e-3c55-4f8e-9d8e-0f6f6c9a7d41").bytes
 _MOST_INSTANT = 2**48 - 1
@@ -67,68 +65,6 @@ class Fact(NamedTuple):
 def fact_of(seq: int, at_ms: int, event: Event) -> Fact:
     """The event, committed as number `seq`, at its place."""
     return Fact(Place(at_ms, _RANK[event.type], event.charger_id, seq), event)
-
-
-class Period(msgspec.Struct, omit_defaults=True, gc=False):
-    """One charge period. `stop_ms` is None while it goes on."""
-
-    start_ms: int
-    stop_ms: int | None = None
-    # Told by the event that ended it, or after that.
-    energy: Decimal | None = None
-    time_s: Decimal | None = None
-    # Told by the newest update that carried it.
-    metered: Decimal | None = None
-    # The readings of the power: first, last, and twice the area between them, in kW·ms.
-    power_first: Decimal | None = None
-    power_first_ms: int = 0
-    power: Decimal | None = None
-    power_ms: int = 0
-    power_area: Decimal = Decimal(0)
-    power_max: Decimal | None = None
-    power_min: Decimal | None = None
-    # The state of charge when it began and when it ended, or the newest of it.
-    soc_start: Decimal | None = None
-    soc_end: Decimal | None = None
-    soc_final: bool = False
-    # Ended by a second start, which may turn out to have begun nothing new.
-    cut: bool = False
-
-    def read_power(self, power: Decimal, at_ms: int) -> None:
-        """Takes in a reading of the power."""
-        if self.power is None or self.power_max is None or self.power_min is None:
-            self.power_first, self.power_first_ms = power, at_ms
-            self.power_max = self.power_min = power
-        else:
-            both = EXACT.add(self.power, power)
-            area = EXACT.multiply(both, Decimal(at_ms - self.power_ms))
-            self.power_area = EXACT.add(self.power_area, area)
-            self.power_max = max(self.power_max, power)
-            self.power_min = min(self.power_min, power)
-        self.power, self.power_ms = power, at_ms
-
-    def join(self, other: "Period") -> None:
-        """Takes in the period that follows: both are one."""
-        if other.power is not None and other.power_first is not None:
-            self.read_power(other.power_first, other.power_first_ms)
-            self.power_area = EXACT.add(self.power_area, other.power_area)
-            self.power, self.power_ms = other.power, other.power_ms
-            for reading in (other.power_max, other.power_min):
-                assert reading is not None
-                assert self.power_max is not None
-                assert self.power_min is not None
-                self.power_max = max(self.power_max, reading)
-                self.power_min = min(self.power_min, reading)
-        if other.metered is not None:
-            self.metered = other.metered
-        if self.soc_start is None:
-            self.soc_start, self.soc_end = other.soc_start, other.soc_end
-        elif other.soc_end is not None:
-            self.soc_end = other.soc_end
-        elif other.soc_start is not None:
-            self.soc_end = other.soc_start
-        self.soc_final = other.soc_final
-        self.stop_ms, self.cut = other.stop_ms, other.cut
 
 
 class Before(msgspec.Struct, omit_defaults=True, gc=False):
@@ -243,7 +179,7 @@ class Timeline:
         else:
             stay.flag(stray)
             if stray == "event-after-disconnect" and place.rank == _STOPPED and stay.periods:
-                _tell(stay.periods[-1], event)  # of the period that the end cut off
+                stay.periods[-1].tell(event)  # of the period that the end cut off
         _read_soc(stay, place, event, period)
 
     def _begin(self, place: Place, event: Event) -> Stay:
@@ -333,11 +269,11 @@ def _stop(stay: Stay, place: Place, event: Event) -> None:
     if period is None:
         start_ms = _start_of(stay, place.at_ms, event)
         if stay.periods and (
-            start_ms == stay.periods[-1].stop_ms or _is_told(stay.periods[-1], event)
+            start_ms == stay.periods[-1].stop_ms or stay.periods[-1].is_told(event)
         ):
             # Not known to be another period: its energy must not count twice.
             stay.flag("stop-repeated")
-            _tell(stay.periods[-1], event)
+            stay.periods[-1].tell(event)
             return
         period = _new_period(stay, start_ms)
         stay.flag("start-missing")
@@ -345,7 +281,7 @@ def _stop(stay: Stay, place: Place, event: Event) -> None:
         # One charge stopped and another started at once: STARTED has ended the first already.
         stay.flag("same-instant")
         stay.periods[-2].cut = False
-        _tell(stay.periods[-2], event)
+        stay.periods[-2].tell(event)
         return
     period = _joined(stay, place, event, period)
     if (event.charged_time or 0) * 1000 > place.at_ms - period.start_ms + TOLERANCE_MS:
@@ -356,13 +292,7 @@ def _stop(stay: Stay, place: Place, event: Event) -> None:
         period.energy = EXACT.add(period.energy, event.charged_energy)
     if period.time_s is not None and event.charged_time is not None:
         period.time_s = EXACT.add(period.time_s, event.charged_time)
-    _tell(period, event)
-
-
-def _is_told(period: Period, event: Event) -> bool:
-    """Whether the event reports just what is known of the period."""
-    told = (event.charged_energy, event.charged_time)
-    return event.charged_energy is not None and told == (period.energy, period.time_s)
+    period.tell(event)
 
 
 def _joined(stay: Stay, place: Place, event: Event, period: Period) -> Period:
@@ -400,14 +330,6 @@ def _end(stay: Stay, place: Place) -> None:
         stay.charging.stop_ms = place.at_ms
         stay.flag("stop-missing")
     stay.end_ms = place.at_ms
-
-
-def _tell(period: Period, event: Event) -> None:
-    """Takes what the event tells of the whole period, unless it was told before."""
-    if period.energy is None:
-        period.energy = event.charged_energy
-    if period.time_s is None:
-        period.time_s = event.charged_time
 
 
 def _new_period(stay: Stay, start_ms: int) -> Period:

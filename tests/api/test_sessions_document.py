@@ -12,7 +12,7 @@ import pytest
 
 from tests.api.helpers import ON_ONE_ENGINE
 from tests.replay.table import rows
-from tether import stays
+from tether import periods, stays
 from tether.derived import EnergySource, Session
 from tether.instants import parse_instant
 from tether.readout import FLAGS, Known, session_of
@@ -170,11 +170,11 @@ def test_what_is_said_of_the_real_data_is_so() -> None:
     found = real_sessions()
     flagged = [session for session in found if session.flags]
     assert {flag.name for session in flagged for flag in session.flags} == {"energy-above-capacity"}
-    energy = stays.EXACT.create_decimal(0)
+    energy = periods.EXACT.create_decimal(0)
     for session in found:
         (period,) = session.periods
         assert period.energy_source is EnergySource.REPORTED
-        energy = stays.EXACT.add(energy, period.charged_energy or 0)
+        energy = periods.EXACT.add(energy, period.charged_energy or 0)
     assert f"{len(found):,} sessions, one period each, all `reported`: {energy:,} kWh" in said
     assert f"{len(flagged)} sessions carry `energy-above-capacity`" in said
     for number, session in enumerate(found):
