@@ -4,6 +4,8 @@ It counts on few rows then, and may read all that a partner has where an index w
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -12,6 +14,7 @@ from tether import wiring
 from tether.store import capacity_queries
 from tether.store.postgres import _INDEXES_ONLY
 from tether.store.session_queries import SessionFilter, sessions_page
+from tether.store.sqlite import connect, native
 
 Explain = Callable[[str], list[str]]
 
@@ -57,3 +60,31 @@ def test_what_was_plugged_in_is_found_in_indexes_that_say_more_than_the_partner(
 def test_a_page_of_sessions_is_read_in_its_order(explain: Explain, active: bool | None) -> None:
     steps = explain(sessions_page(SessionFilter(active=active), None)[0])
     assert not [step for step in steps if "Sort" in step or "Seq Scan" in step]
+
+
+@pytest.mark.parametrize("active", [None, False])
+@pytest.mark.parametrize("after", [None, (1, "n")])
+def test_the_sessions_of_a_vehicle_are_not_looked_for_among_those_of_others(
+    explain: Explain, active: bool | None, after: tuple[int, str] | None
+) -> None:
+    sql, _ = sessions_page(SessionFilter(vehicle_id="V1", active=active), after)
+    steps = explain(sql)
+    assert [step for step in steps if "Index Cond" in step and "(vehicle_id = $3" in step], steps
+    assert not [step for step in steps if step.startswith("Sort (")], steps
+
+
+@pytest.mark.parametrize("active", [None, True, False])
+@pytest.mark.parametrize("from_ms", [None, 1])
+@pytest.mark.parametrize("after", [None, (1, "n")])
+def test_nor_are_they_on_sqlite(
+    tmp_path: Path, active: bool | None, from_ms: int | None, after: tuple[int, str] | None
+) -> None:
+    file = tmp_path / "tether.db"
+    wiring.migrate(str(file))
+    wanted = SessionFilter(vehicle_id="V1", from_ms=from_ms, active=active)
+    sql, parameters = sessions_page(wanted, after)
+    with closing(connect(file)) as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {native(sql)}", (1, 100, *parameters))
+        steps = [str(step) for *_, step in plan]
+    assert [step for step in steps if "SEARCH s " in step and "vehicle_id=?" in step], steps
+    assert "USE TEMP B-TREE FOR ORDER BY" not in steps

@@ -289,6 +289,10 @@ def _sessions_page(
     if not changes:
         conditions.append("s.live = 1")
     order = "u.updated_ms, u.id" if changes else "s.start_ms, s.id"
+    if given[1] and not changes:
+        # No index of a vehicle's sessions has the id, which orders those of one instant. `|| ''`:
+        # else SQLite reads all vehicles' sessions in an index that has it.
+        order = "s.start_ms, s.id || ''"
     next_place = 3 + len(names)
     if resumed:
         conditions.append(f"({order}) > (${next_place}, ${next_place + 1})")
