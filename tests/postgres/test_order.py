@@ -2,12 +2,22 @@
 
 from collections.abc import Callable
 
+import psycopg
+
 from tests.conftest import Server
 from tests.faults.rig import Partner, run
 from tests.postgres.rig import Follower, Load, check_exactly_once, load_and_follow
+from tests.store.test_contract import charger, event, vehicle
+from tether.model import to_json
 
 EVENTS = 100_000
 WRITERS = 4
+
+COPY_IN = """
+INSERT INTO events (partner, seq, id, type, charger_id, vehicle_id, at_ms, stamp, body)
+SELECT partner, seq + 3, 'copy of ' || id, type, charger_id, vehicle_id, at_ms + 60000, 0, body
+FROM events
+"""
 
 
 def test_a_follower_of_four_writing_processes_sees_every_event_once(
@@ -21,3 +31,22 @@ def test_a_follower_of_four_writing_processes_sees_every_event_once(
     assert load.statuses == {201: EVENTS}
     assert follower.requests > 200, "it did not follow, it read afterwards"
     assert server.stop() == 0
+
+
+def test_events_follow_those_that_were_copied_in_behind_the_counter(
+    database: str, node: Callable[..., Server]
+) -> None:
+    server = node(database=database)
+    with server.client() as client:
+        client.put("/chargers/C1", content=to_json(charger()))
+        client.put("/vehicles/V1", content=to_json(vehicle()))
+        for second in range(3):
+            client.post("/events", content=to_json(event(second))).raise_for_status()
+        with psycopg.connect(database) as connection:
+            connection.execute(COPY_IN)
+        for second in range(3, 5):
+            assert client.post("/events", content=to_json(event(second))).status_code == 201
+        stamps = [one["timestamp"][17:19] for one in client.get("/events").json()]
+        assert stamps == ["00", "01", "02", "00", "01", "02", "03", "04"]
+    assert server.stop() == 0
+    assert server.failures() == []

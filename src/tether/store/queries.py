@@ -78,7 +78,7 @@ SELECT $1, n.base + r.place, r.id, r.type, r.charger_id, r.vehicle_id, r.at_ms,
        r.stamped * (n.base + r.place), r.body
 FROM numbers n CROSS JOIN ready r
 WHERE true
-ON CONFLICT (partner, vehicle_id, at_ms, type, charger_id, stamp) DO NOTHING
+ON CONFLICT DO NOTHING
 """
 
 # What became of the events of a batch of which not all were inserted: whether there are charger and
