@@ -7,7 +7,7 @@ import psycopg
 from tests.conftest import Server
 from tests.faults.rig import Partner, run
 from tests.postgres.rig import Follower, Load, check_exactly_once, load_and_follow
-from tests.store.test_contract import charger, event, vehicle
+from tests.store.test_contract import event, put_site
 from tether.model import to_json
 
 EVENTS = 100_000
@@ -38,8 +38,7 @@ def test_events_follow_those_that_were_copied_in_behind_the_counter(
 ) -> None:
     server = node(database=database)
     with server.client() as client:
-        client.put("/chargers/C1", content=to_json(charger()))
-        client.put("/vehicles/V1", content=to_json(vehicle()))
+        put_site(client)
         for second in range(3):
             client.post("/events", content=to_json(event(second))).raise_for_status()
         with psycopg.connect(database) as connection:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import msgspec
 import pytest
 
@@ -16,7 +17,7 @@ from tether.errors import Conflict, Forbidden, NotFound, PreconditionFailed, Set
 from tether.ids import is_entity_id
 from tether.instants import parse_instant
 from tether.keys import Key, Rate, digest_of, new_key, prefix_of
-from tether.model import Charger, Event, EventType, Vehicle
+from tether.model import Charger, Event, EventType, Vehicle, to_json
 from tether.store.queries import EventFilter
 from tether.store.store import Partner, Store
 
@@ -46,6 +47,12 @@ def event(second: int | None, type: EventType = CONNECTED, **members: Any) -> Ev
 async def add_site(store: Store, partner: int) -> None:
     await store.put(partner, charger())
     await store.put(partner, vehicle())
+
+
+def put_site(client: httpx.Client) -> None:
+    """The same through HTTP."""
+    client.put("/chargers/C1", content=to_json(charger())).raise_for_status()
+    client.put("/vehicles/V1", content=to_json(vehicle())).raise_for_status()
 
 
 async def report(store: Store, partner: int, events: list[Event]) -> list[str | Conflict]:

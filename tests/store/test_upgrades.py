@@ -4,7 +4,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.conftest import Server
-from tests.store.test_contract import charger, event, vehicle
+from tests.store.test_contract import event, put_site
 from tether.model import EventType, to_json
 from tether.store.dialect import SQLITE
 from tether.store.migrate import ADD_VERSION, CREATE_VERSION_TABLE, steps
@@ -23,8 +23,7 @@ def test_sessions_are_as_they_were_and_go_on(tmp_path: Path) -> None:
     server = Server(str(new)).start()
     key = server.key("acme")
     with server.client(key) as client:
-        client.put("/chargers/C1", content=to_json(charger()))
-        client.put("/vehicles/V1", content=to_json(vehicle()))
+        put_site(client)
         for second in range(41):
             kind = EventType.VEHICLE_DISCONNECTED if second % 2 else EventType.VEHICLE_CONNECTED
             assert client.post("/events", content=to_json(event(second, kind))).status_code == 201
