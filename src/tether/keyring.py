@@ -11,8 +11,29 @@ REMEMBERED_MS = 1_000
 MOST_REMEMBERED = 10_000
 
 
+class ForwardClock:
+    """Milliseconds since 1970, which go on as time does when the machine's clock is set back.
+
+    Else a key that has expired would work again. A clock that is set forward is followed.
+    """
+
+    def __init__(self, now_ms: Callable[[], int], passed_s: Callable[[], float]) -> None:
+        self._now_ms = now_ms
+        self._passed_s = passed_s  # since any moment; it never goes back
+        self._offset_ms = now_ms() - int(passed_s() * 1000)
+
+    def __call__(self) -> int:
+        passed_ms = int(self._passed_s() * 1000)
+        now_ms = max(self._now_ms(), passed_ms + self._offset_ms)
+        self._offset_ms = now_ms - passed_ms
+        return now_ms
+
+
 class KeyRing:
-    """The keys that were used lately, read again from the store every second."""
+    """The keys that were used lately, read again from the store every second.
+
+    `now_ms` is a clock that does not go back.
+    """
 
     def __init__(
         self, find: Callable[[str], Awaitable[Key | None]], now_ms: Callable[[], int]
@@ -28,7 +49,7 @@ class KeyRing:
             raise Forbidden
         now_ms, digest = self._now_ms(), digest_of(secret)
         read_ms, key = self._remembered.get(digest, (0, None))
-        if key is None or not 0 <= now_ms - read_ms < REMEMBERED_MS:
+        if key is None or now_ms - read_ms >= REMEMBERED_MS:
             if not is_well_formed(secret):
                 raise Forbidden
             key = await self._read(digest, now_ms)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from uuid_utils import uuid7
 
 from tether.config import Settings, is_postgres, sqlite_path
-from tether.keyring import KeyRing
+from tether.keyring import ForwardClock, KeyRing
 from tether.limits import Limiter, TokenBuckets
 from tether.store.engine import Engine
 from tether.store.store import Store
@@ -113,7 +113,7 @@ def build_app(store: Store, metrics: "Metrics", settings: Settings) -> "Applicat
     return create_app(
         Parts(
             store=store,
-            keys=KeyRing(store.find_key, now_ms),
+            keys=KeyRing(store.find_key, ForwardClock(now_ms, time.monotonic)),
             limiter=_limiter(settings, metrics),
             metrics=metrics,
             now_ms=now_ms,

@@ -1,5 +1,4 @@
 import threading
-import time
 from collections.abc import Callable
 
 import apsw
@@ -88,12 +87,8 @@ def test_delete_asks_a_person_and_refuses_to_guess_without_one(tether: Command) 
     assert "This erases acme for good: 1 key, 0 chargers" in seen
     assert "Nothing was erased." in seen
     assert [one["name"] for one in tether.json("partners", "list")] == ["acme"]
-    tether.ok("keys", "revoke", "ttr_live_")
-    time.sleep(2)
-    began = time.monotonic()
     status, seen = tether.in_terminal("partners", "delete", "acme", answer="y\n")
     assert (status, "Erased acme: 1 key" in seen) == (0, True)
-    assert time.monotonic() - began < 2  # no key worked lately: there is nothing to wait for
     assert tether.json("partners", "list") == []
 
 

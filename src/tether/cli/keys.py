@@ -148,11 +148,11 @@ def rotate(prefix: str, overlap_ms: int, expires_ms: int | None, database: str) 
         return *made, await admin.find_key(store, old.prefix)
 
     secret, key, old = stores.in_store(database, replace)
-    assert old.expires_ms is not None
     if overlap_ms:
+        assert old.expires_ms is not None
         note(f"The old key, {old.prefix}…, works until {minute(old.expires_ms)} UTC.")
     else:
-        note(f"The old key, {old.prefix}…, is accepted for 2 seconds more at most.")
+        note(f"The old key, {old.prefix}…, is revoked: no server accepts it after 2 seconds.")
     _hand_out(secret, key)
 
 

@@ -176,7 +176,7 @@ class Store:
         )  # fmt: skip
 
     async def revoke_key(self, key: Key, at_ms: int) -> None:
-        """The key stops working at this instant, unless it did before."""
+        """The key stops working for good; the instant is a note, the first one stays."""
         await self._engine.write(queries.REVOKE_KEY, key.digest, at_ms)
 
     async def expire_key(self, key: Key, at_ms: int) -> None:

@@ -1,0 +1,138 @@
+"""Clocks that are wrong: a revoked key stays revoked, an expired one expired."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import TETHER, Server
+
+SHIFTED = Path(__file__).with_name("shifted.py")
+HOUR_S = 3600
+REVOKED_S = 2
+
+
+@dataclass
+class Clock:
+    """What is added to a program's time: `program` runs `tether` by it."""
+
+    file: Path
+
+    def shift(self, seconds: float) -> None:
+        """Sets the clock; programs that run follow at once."""
+        partial = self.file.with_suffix(".new")
+        partial.write_text(str(seconds))
+        partial.replace(self.file)
+
+    @property
+    def program(self) -> list[str]:
+        """`tether` by this clock."""
+        return [sys.executable, str(SHIFTED), str(self.file)]
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Clock:
+    """A clock that is right until it is set."""
+    clock = Clock(tmp_path / "shift")
+    clock.shift(0)
+    return clock
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def by_clock(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Server]:
+    """A server by that clock, on each engine; not started."""
+    if request.param == "postgres":
+        database = request.getfixturevalue("new_postgres_database")()
+    else:
+        database = str(tmp_path / "tether.db")
+    server = Server(database, program=clock.program)
+    yield server
+    if server.process is not None and server.process.poll() is None:
+        server.kill()
+
+
+def keys(server: Server, *words: str, program: list[str] | None = None) -> str:
+    """What `tether keys …` prints."""
+    command = [*(program or [str(TETHER)]), "keys", *words, "--database", server.database]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def status(server: Server, key: str) -> int:
+    """What a request with this key is answered with."""
+    return httpx.get(f"{server.url}/chargers", headers={"x-api-key": key}).status_code
+
+
+def refused_within(server: Server, key: str, seconds: float) -> bool:
+    """Whether the key is refused by then, and stays so a little."""
+    end = time.monotonic() + seconds
+    while status(server, key) != 403:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    time.sleep(0.2)
+    return status(server, key) == 403
+
+
+@pytest.mark.parametrize("how", [("revoke",), ("rotate", "--overlap", "0")])
+def test_a_key_revoked_from_a_machine_that_is_an_hour_ahead_is_refused(
+    by_clock: Server, clock: Clock, how: tuple[str, ...]
+) -> None:
+    clock.shift(HOUR_S)
+    server = by_clock
+    server.program = [str(TETHER)]
+    server.start()
+    key = server.key("acme")
+    assert status(server, key) == 200
+    keys(server, how[0], key[:17], *how[1:], program=clock.program)
+    assert refused_within(server, key, REVOKED_S)
+    listed = keys(server, "list", "--json")
+    assert '"revoked"' in listed
+
+
+def test_a_revoked_key_is_refused_by_a_server_whose_clock_is_set_back(
+    by_clock: Server, clock: Clock
+) -> None:
+    server = by_clock.start()
+    key = server.key("acme")
+    assert status(server, key) == 200
+    clock.shift(-HOUR_S)
+    keys(server, "revoke", key[:17])
+    assert refused_within(server, key, REVOKED_S)
+    clock.shift(-24 * HOUR_S)
+    assert refused_within(server, key, 0)
+    assert server.stop() == 0
+    server.start()
+    assert status(server, key) == 403
+
+
+def test_an_expired_key_does_not_work_again_when_the_clock_is_set_back(
+    by_clock: Server, clock: Clock
+) -> None:
+    server = by_clock.start()
+    key = server.key("acme", expires_ms=time.time_ns() // 1_000_000 + 60_000)
+    other = server.key("acme", expires_ms=time.time_ns() // 1_000_000 + 2 * HOUR_S * 1000)
+    assert status(server, key) == 200
+    clock.shift(HOUR_S)
+    assert status(server, key) == 403
+    clock.shift(-HOUR_S)
+    assert refused_within(server, key, 0)
+    time.sleep(1.1)  # until the key is read again
+    assert (status(server, key), status(server, other)) == (403, 200)
+
+
+def test_the_time_to_an_end_passes_although_the_clock_is_set_back(
+    by_clock: Server, clock: Clock
+) -> None:
+    server = by_clock.start()
+    key = server.key("acme", expires_ms=time.time_ns() // 1_000_000 + 3_000)
+    assert status(server, key) == 200
+    clock.shift(-HOUR_S)
+    assert status(server, key) == 200
+    assert refused_within(server, key, 5)
