@@ -9,7 +9,7 @@ from tether.api import requests
 from tether.derived import ChargerState, VehicleState
 from tether.errors import Invalid, NotFound, PreconditionFailed
 from tether.ids import is_entity_id
-from tether.model import Charger, Vehicle, from_json, to_json
+from tether.model import Charger, Vehicle, to_json
 from tether.rules import changes_of, new_entity, patched_entity
 from tether.store.store import Store
 
@@ -67,17 +67,12 @@ class EntityResource(Generic[E]):
         entity_id = requests.id_to_write(id)
         partner = requests.partner_of(req)
         changes = changes_of(self._kind, entity_id, await requests.read_document(req))
-        while True:
-            current = await self._store.get(self._kind, partner, entity_id)
-            requests.check_version(req, current.version)
-            entity = patched_entity(from_json(self._kind, current.body), changes)
-            try:
-                version = await self._store.replace(partner, entity, current.version)
-                break
-            except PreconditionFailed:
-                # Somebody else changed it meanwhile: merge again, into what they made of it,
-                # unless this client does not want that version.
-                continue
+
+        def patch(version: int, entity: E) -> E:
+            requests.check_version(req, version)
+            return patched_entity(entity, changes)
+
+        version = await self._store.patch(self._kind, partner, entity_id, patch)
         resp.set_header("ETag", requests.etag(version))
         resp.data = b""
 

@@ -30,7 +30,7 @@ RETURNING version
 """
 
 REPLACE = """
-UPDATE {table} SET version = version + 1, body = $4
+UPDATE {table} SET version = version + $4, body = $5
 WHERE partner = $1 AND id = $2 AND version = $3
 RETURNING version
 """

@@ -4,17 +4,18 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from tether.errors import Forbidden, NotFound, PreconditionFailed, SetupError
 from tether.keys import Key, Rate
-from tether.model import Charger, Entity, Vehicle, to_json
+from tether.model import Charger, Entity, Vehicle, from_json, to_json
 from tether.store import queries
 from tether.store.capacity import Capacities
 from tether.store.derive import Deriver
 from tether.store.engine import Engine, Row
 from tether.store.feed import Feed
 from tether.store.intake import Intake
+from tether.store.patches import Patch, Patches, Place
 from tether.store.queries import EventFilter, Table
 from tether.store.rebuild import Rebuilder
 from tether.store.sessions import Sessions
@@ -72,6 +73,7 @@ class Store:
             engine, now_ms, new_event_id, on_progress, self.deriver.notice,
             hold_up=self.deriver.hold_up,
         )  # fmt: skip
+        self._patches = Patches(self._read_entity, self.replace)
         self.rebuilder = Rebuilder(engine, self.deriver)
         self.sessions = Sessions(engine, self.deriver)
         self.feed = Feed(engine, self.deriver, self.sessions)
@@ -81,6 +83,7 @@ class Store:
         """Finishes the writes under way and lets go of the database."""
         self.feed.close()
         await self.intake.drain()
+        await self._patches.drain()
         await self.deriver.close()
         await self._engine.close()
 
@@ -119,12 +122,25 @@ class Store:
         """Creates the entity. Raises PreconditionFailed if it exists."""
         return _expected(await self._change(queries.CREATE, partner, entity))
 
-    async def replace(self, partner: int, entity: Entity, version: int) -> int:
-        """Replaces this version of the entity; returns the next version.
+    async def replace(self, partner: int, entity: Entity, version: int, by: int = 1) -> int:
+        """Replaces this version of the entity; returns the next version, which is `by` higher.
 
         Raises PreconditionFailed if there is no such version any more.
         """
-        return _expected(await self._change(queries.REPLACE, partner, entity, version))
+        return _expected(await self._change(queries.REPLACE, partner, entity, version, by))
+
+    async def patch(self, kind: type[Entity], partner: int, entity_id: str, patch: Patch) -> int:
+        """Makes the next version of the entity as `patch` says; returns which that is.
+
+        However many patches come at once, each finds what those before it made. Raises NotFound,
+        and what `patch` raises.
+        """
+        return await self._patches.apply((kind, partner, entity_id), patch)
+
+    async def _read_entity(self, place: Place) -> tuple[int, Entity]:
+        kind, partner, entity_id = place
+        stored = await self.get(kind, partner, entity_id)
+        return stored.version, from_json(cast(type[Any], kind), stored.body)
 
     async def _change(self, sql: str, partner: int, entity: Entity, *version: int) -> int | None:
         rows = await self._engine.write_returning(
