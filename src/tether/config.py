@@ -32,6 +32,10 @@ class Settings:
     """Processes that share the port; more than one only on PostgreSQL."""
     pool_size: int = 8
     """Connections to PostgreSQL of each worker."""
+    max_connections: int = 5000
+    """Of each worker."""
+    max_unread: int = 64
+    """MB of answers that wait for clients which do not read, of each worker."""
     redis: str = ""
     """The Redis (or Valkey) that shares the rate limits among all workers and nodes."""
 

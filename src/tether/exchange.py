@@ -14,6 +14,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 if TYPE_CHECKING:
     from tether.protocol import LimitedHttpProtocol
 
+PIECE_BYTES = 64 * 1024  # of a body that is longer: the next one goes when the client took it
+
 _log = logging.getLogger("uvicorn.error")
 # With these in a header, somebody could begin another one, or the body.
 _CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})
@@ -82,9 +84,12 @@ class Exchange(RequestResponseCycle):
         self.news = News()
         self.message_event = cast(asyncio.Event, self.news)
         self._tasks = connection.tasks
+        self._bounds = connection.bounds
 
     async def run_asgi(self, app: Any) -> None:
         try:
+            if self.flow.write_paused:  # else whoever does not read could have answers pile up
+                await self.flow.drain()
             await app(self.scope, self.receive, self.send)
             if not self.response_complete and not self.disconnected:
                 raise RuntimeError("The application returned without a whole answer.")
@@ -116,7 +121,11 @@ class Exchange(RequestResponseCycle):
         if not self.response_started and message["type"] == "http.response.start":
             self._start(message["status"], [*self.default_headers, *message.get("headers", ())])
         elif self._head is not None and not message.get("more_body", False):
-            self._finish(message.get("body", b""))
+            body = message.get("body", b"")
+            if len(body) > PIECE_BYTES and self.scope["method"] != "HEAD":
+                await self._send_pieces(body)
+            else:
+                self._finish(body)
         else:  # a body in parts
             self._write_head()
             if self._until_closed:
@@ -158,10 +167,34 @@ class Exchange(RequestResponseCycle):
         assert self._head is not None
         if self.scope["method"] == "HEAD":
             body = b""
-        elif len(body) != self.expected_content_length:
-            raise RuntimeError("The body is not as long as its Content-Length says.")
+        else:
+            self._check_length(body)
         self.transport.write(self._head + body)
         self._head = None
+        self._complete()
+
+    async def _send_pieces(self, body: bytes) -> None:
+        """The same for a long body, which is not copied: it may be sent to many at once."""
+        self._check_length(body)
+        self._write_head()
+        view = memoryview(body)
+        for start in range(0, len(view), PIECE_BYTES):
+            if self.flow.write_paused and not self.disconnected:
+                self._bounds.hold(self, len(body), self.transport.abort, id(body))
+                try:
+                    await self.flow.drain()
+                finally:
+                    self._bounds.release(self)
+            if self.disconnected:
+                return
+            self.transport.write(view[start : start + PIECE_BYTES])
+        self._complete()
+
+    def _check_length(self, body: bytes) -> None:
+        if len(body) != self.expected_content_length:
+            raise RuntimeError("The body is not as long as its Content-Length says.")
+
+    def _complete(self) -> None:
         self.response_complete = True
         self.news.set()
         if not self.keep_alive:

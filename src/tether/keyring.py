@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from tether.errors import Forbidden
-from tether.keys import Key, digest_of, is_well_formed
+from tether.keys import KEY_LENGTH, Key, digest_if_well_formed
 
 # A revoked or changed key is known everywhere after at most 2 s; half of that leaves room.
 REMEMBERED_MS = 1_000
@@ -45,13 +45,16 @@ class KeyRing:
 
     async def recognise(self, secret: str | None) -> Key:
         """The key. Raises Forbidden if it is missing, malformed, unknown, expired or revoked."""
-        if not secret:
+        # Anybody can send this: nothing is made or kept of what is no key.
+        if secret is None or len(secret) != KEY_LENGTH:
             raise Forbidden
-        now_ms, digest = self._now_ms(), digest_of(secret)
+        try:
+            digest = digest_if_well_formed(secret)
+        except ValueError:
+            raise Forbidden from None
+        now_ms = self._now_ms()
         read_ms, key = self._remembered.get(digest, (0, None))
         if key is None or now_ms - read_ms >= REMEMBERED_MS:
-            if not is_well_formed(secret):
-                raise Forbidden
             key = await self._read(digest, now_ms)
         if key is None or not key.works_at(now_ms):
             raise Forbidden

@@ -16,6 +16,7 @@ from zlib import crc32
 
 LIVE, TEST = "ttr_live_", "ttr_test_"
 PREFIX_LENGTH = len(LIVE) + 8
+KEY_LENGTH = len(LIVE) + 36
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _IN_TEXT = re.compile(r"(ttr_(?:live|test)_[0-9A-Za-z]{8})[0-9A-Za-z]+")
@@ -77,10 +78,17 @@ def is_well_formed(key: str) -> bool:
     return match is not None and _checksum(match[1]) == match[2]
 
 
-@lru_cache(maxsize=1024)  # a key comes again and again, and a hash takes long to begin
 def digest_of(key: str) -> str:
     """The SHA-256 of the key, in hexadecimal: what is stored in its place."""
     return sha256(key.encode()).hexdigest()
+
+
+@lru_cache(maxsize=1024)  # a key comes again and again, and a hash takes long to begin
+def digest_if_well_formed(key: str) -> str:
+    """The same of what can be a key. Raises ValueError of anything else, which is not kept."""
+    if not is_well_formed(key):
+        raise ValueError
+    return digest_of(key)
 
 
 def prefix_of(key: str) -> str:

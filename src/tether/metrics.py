@@ -76,6 +76,13 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=self.registry,
         )
+        self._refused = Counter(
+            "tether_refused",
+            "What was refused so that it does not harm others: connections beyond their bound, "
+            "unread answers, reads of a partner that has too many at once.",
+            ["reason"],
+            registry=self.registry,
+        )
         # Finding a labelled child costs more than using it.
         self._children: dict[tuple[str, str, int], Histogram] = {}
 
@@ -112,6 +119,10 @@ class Metrics:
     def open_streams(self, change: int) -> None:
         """So many more consumers of /stream are connected."""
         self._streams.inc(change)
+
+    def refused(self, reason: str) -> None:
+        """Something was refused so that it does not harm others."""
+        self._refused.labels(reason).inc()
 
     def page(self) -> bytes:
         """All of it in Prometheus' text format; of all workers, if there are several."""

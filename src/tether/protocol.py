@@ -18,6 +18,7 @@ import structlog
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from tether.bounds import Bounds
 from tether.exchange import Exchange
 from tether.model import to_json
 
@@ -29,6 +30,11 @@ STOP_TIMEOUT_S = 5.0  # for either of them when the server is told to stop
 LINGER_S = 0.5  # for a request that was on its way when the server was told to stop
 FAREWELL_S = 5.0  # for a client to stop sending and read why it was refused
 MAX_HEAD_BYTES = 64 * 1024
+WRITE_BUFFER_BYTES = 32 * 1024  # of a connection: with more in it the next piece has to wait
+MOST_WAITING = 16  # requests of a connection that wait for the answer to the one before them
+SLICE_BYTES = 1024  # so much is read at once, unless it is of a body: some fifty short requests
+REQUEST_BYTES = 3000  # about what a request that waits takes
+MOST_REFUSED = 64  # connections beyond the bound that are told so: the others are just closed
 MAX_FRAMING_BYTES = 8 * 1024 * 1024  # of a body's chunk sizes and trailers; not the body itself
 
 _AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")  # before an absolute path
@@ -45,14 +51,17 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     cycle: Exchange
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, bounds: Bounds, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.bounds = bounds
         self._timer: TimerHandle | None = None
         self._reader_timer: TimerHandle | None = None
         self._arriving = False  # a request has begun and is not whole
         self._in_body = False  # … and its head is whole
         self._began_now = False  # … and began in the bytes at hand
         self._bytes_of_body = 0  # among the bytes at hand
+        self._body_left = 0  # as the head announced it
+        self._unparsed = b""  # came, while enough requests wait already
         self._bytes_beside = 0  # of the request that arrives: in its head or around its body
         self._stopping = False
         self._deaf = False  # the last answer is sent; what still comes is not looked at
@@ -61,14 +70,31 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self.transport_of_exchanges = cast(
             Transport, _TransportOfExchange(transport, self._hang_up)
         )
-        self._start_timer()
+        beyond = len(self.connections) - self.bounds.connections
+        if beyond > 0:
+            self._turn_away(told=beyond <= MOST_REFUSED)
+        else:
+            self._start_timer()
+
+    def _turn_away(self, *, told: bool) -> None:
+        self.bounds.refused("connections")
+        if told:
+            self._arriving = True  # as far as one can know
+            self._refuse(503, "Service Unavailable")
+        else:
+            self._deaf = True
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._stop_reader_timer()
+        self._unparsed = b""
+        self.bounds.release(self)
+        self.bounds.release(self.transport)
         self._unset_keepalive_if_required()
         if self._answering is not None:  # Uvicorn tells only the last of a pipeline
             self._answering.disconnected = True
@@ -78,8 +104,23 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     # What arrives ---------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
-            return
+        """Reads the bytes, in slices, as long as not too many requests wait."""
+        if self._unparsed:
+            data, self._unparsed = self._unparsed + data, b""
+        start = 0
+        while start < len(data) and not self._deaf and not self.transport.is_closing():
+            if len(self.pipeline) >= MOST_WAITING:
+                self._unparsed = data[start:]
+                break
+            end = start + max(SLICE_BYTES, self._body_left)
+            self._receive(data[start:end])
+            start = end
+        if self.pipeline:
+            self.flow.pause_reading()
+            waiting = sum(REQUEST_BYTES + len(cycle.body) for cycle, _ in self.pipeline)
+            self.bounds.hold(self, waiting + len(self._unparsed), self.transport.abort)
+
+    def _receive(self, data: bytes) -> None:
         self._bytes_of_body = 0
         self._feed(data)
         if self._arriving:
@@ -121,7 +162,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._arriving, self._in_body, self._began_now = True, False, True
-        self._bytes_beside = 0
+        self._bytes_beside = self._body_left = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:  # a trailer is of no use to us, and there may be millions
@@ -129,6 +170,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         name, value = name.lower(), value.rstrip(b" \t")  # which the parser leaves there
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
+        elif name == b"content-length":
+            self._body_left = int(value) if value.isdigit() else 0
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -177,6 +220,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._bytes_of_body += len(body)
+        self._body_left -= len(body)
         cycle = self.cycle
         if cycle.response_complete:
             return
@@ -215,10 +259,15 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self._watch_reader()
             return
-        self.flow.resume_reading()
+        if not self._unparsed:
+            self.flow.resume_reading()
         if self.pipeline:
             self._answering, app = cast(tuple[Exchange, Any], self.pipeline.pop())
             self._start_asgi_task(self._answering, app)
+            if not self.pipeline:
+                self.bounds.release(self)
+            if self._unparsed:
+                self.loop.call_soon(self.data_received, b"")
         else:
             self._answered_at = self.loop.time()
             if self.timeout_keep_alive_task is None:
@@ -241,10 +290,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        unread = self.transport.get_write_buffer_size()
+        self.bounds.hold(self.transport, unread, self.transport.abort)
         self._watch_reader()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.bounds.release(self.transport)
         if not self.transport.is_closing():  # it took what there was: the next time counts anew
             self._stop_reader_timer()
 
@@ -282,9 +334,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         if not self.pipeline:
             body, request_id = to_json({"message": message}), token_hex(8)
+            again = "retry-after: 1\r\n" if status == 503 else ""
             head = (
                 f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-                f"x-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+                f"x-request-id: {request_id}\r\n{again}connection: close\r\n\r\n"
             )
             log.info("refused", request_id=request_id, status=status, message=message)
             self.transport.write(STATUS_LINE[status] + head.encode() + body)
@@ -331,9 +384,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 class _TransportOfExchange:
     """What Uvicorn's request uses of the transport; to close it means to hang up decently."""
 
-    __slots__ = ("close", "is_closing", "write")
+    __slots__ = ("abort", "close", "is_closing", "write")
 
     def __init__(self, transport: Transport, hang_up: Callable[[], None]) -> None:
         self.write = transport.write
+        self.abort = transport.abort
         self.is_closing = transport.is_closing
         self.close = hang_up

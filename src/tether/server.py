@@ -6,13 +6,17 @@ import gc
 import resource
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from typing import Any
 
 import structlog
 import uvicorn
 
 from tether import protocol, wiring
+from tether.bounds import Bounds
 from tether.config import Settings, metrics_address
 from tether.errors import SetupError
 from tether.metrics import Metrics, serving
@@ -22,6 +26,7 @@ log = structlog.get_logger()
 GRACE_S = 30  # how long requests under way may take once the server was told to stop
 KEEP_ALIVE_S = 75  # longer than the usual 60 s of load balancers, so that they hang up first
 BACKLOG = 4096
+OTHER_FILES = 192  # file descriptors that are kept from clients, besides those of the pool
 M_MMAP_THRESHOLD = -3  # glibc's name for it
 LARGE_BLOCK_BYTES = 128 * 1024
 
@@ -31,7 +36,7 @@ async def serve(settings: Settings, listener: socket.socket, listening: Callable
 
     Then it finishes the requests under way and everything that it acknowledged is on disk.
     """
-    _raise_file_limit()
+    most_files = _raise_file_limit()
     _give_back_large_blocks()
     metrics = Metrics()
 
@@ -50,11 +55,16 @@ async def serve(settings: Settings, listener: socket.socket, listening: Callable
         _meanwhile(store.deriver.sweep()),
     ):
         app = wiring.build_app(store, metrics, settings)
+        connections = min(
+            settings.max_connections, max(1, most_files - OTHER_FILES - settings.pool_size)
+        )
+        bounds = Bounds(connections, settings.max_unread * 1_000_000, metrics.refused)
+        connection: Any = partial(protocol.LimitedHttpProtocol, bounds=bounds)
         server = _Server(
             uvicorn.Config(
                 app,
                 interface="asgi3",
-                http=protocol.LimitedHttpProtocol,
+                http=connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -138,11 +148,15 @@ def _give_back_large_blocks() -> None:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
-def _raise_file_limit() -> None:
-    """Every connection needs a file descriptor; the usual soft limit of 1024 is soon used up."""
+def _raise_file_limit() -> int:
+    """Every connection needs a file descriptor; the usual soft limit of 1024 is soon used up.
+
+    Returns how many there may be.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 def _spare_the_collector() -> None:

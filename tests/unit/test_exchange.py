@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tether.bounds import Bounds
 from tether.exchange import Exchange
 
 Headers = list[tuple[bytes, bytes]]
@@ -23,7 +24,7 @@ class Wire:
         self.closed = False
         self.answered = 0
         transport = SimpleNamespace(
-            write=self.writes.append, close=self._close, is_closing=lambda: self.closed
+            write=self.writes.append, close=self._close, is_closing=lambda: self.closed, abort=None
         )
         flow = SimpleNamespace(write_paused=False, resume_reading=lambda: None)
         connection: Any = SimpleNamespace(
@@ -33,6 +34,7 @@ class Wire:
             server_state=SimpleNamespace(default_headers=[(b"date", b"today")]),
             expect_100_continue=False,
             tasks=set(),
+            bounds=Bounds(1, 1),
         )
         self.exchange = Exchange(
             connection, {"method": method}, keep_alive=keep_alive, knows_chunks=knows_chunks

@@ -117,6 +117,7 @@ def _assets() -> frozenset[str]:
     return frozenset(file.name for file in _folder().joinpath("static").iterdir())
 
 
+@cache  # one buffer for all who are sent it
 def _static(name: str) -> bytes:
     if name not in _assets():
         raise falcon.HTTPNotFound

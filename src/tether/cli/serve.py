@@ -33,6 +33,13 @@ from tether.config import Settings
 @click.option("--pool-size", default=8, envvar="TETHER_POOL_SIZE", show_default=True,
               show_envvar=True, type=WholeNumber(1, 1000), metavar="N",
               help="Connections to PostgreSQL of each worker.")  # fmt: skip
+@click.option("--max-connections", default=5000, envvar="TETHER_MAX_CONNECTIONS",
+              show_default=True, show_envvar=True, type=WholeNumber(1, 1_000_000), metavar="N",
+              help="Connections of clients to each worker; more get 503.")  # fmt: skip
+@click.option("--max-unread", default=64, envvar="TETHER_MAX_UNREAD", show_default=True,
+              show_envvar=True, type=WholeNumber(8, 100_000), metavar="MB",
+              help="Answers that each worker holds for clients that do not read; beyond it they "
+              "are cut off.")  # fmt: skip
 @click.option("--redis", default="", type=RedisType(), envvar="TETHER_REDIS", show_envvar=True,
               metavar="URL", help="Redis or Valkey that shares the rate limits of all workers and "
               "nodes, such as redis://host:6379/0.  [default: each worker limits its share]",
@@ -47,6 +54,8 @@ def serve(
     log_format: str,
     workers: int,
     pool_size: int,
+    max_connections: int,
+    max_unread: int,
     redis: str,
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C.
@@ -64,6 +73,8 @@ def serve(
             log_format=log_format,
             workers=workers,
             pool_size=pool_size,
+            max_connections=max_connections,
+            max_unread=max_unread,
             redis=redis,
         )
     )

@@ -1,0 +1,138 @@
+"""Whoever has no key cannot make the server hold more than its bounds, nor keep others out."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import Server
+from tests.faults.rig import (
+    CUT_OFF,
+    Wire,
+    address_of,
+    many_files,
+    memory_mb,
+    metric,
+    run,
+    until,
+)
+from tether.keys import new_key
+
+SCRIPT = b"GET /static/scalar-api-reference.js HTTP/1.1\r\nhost: tether\r\n\r\n"
+HEALTH = b"GET /health HTTP/1.1\r\nhost: tether\r\n\r\n"
+OPENAPI = b"GET /openapi.json HTTP/1.1\r\nhost: tether\r\n\r\n"
+QUIET = ("--log-level", "warning")
+
+
+def refused(server: Server, reason: str) -> int:
+    """How often something was refused for this reason."""
+    with server.client(key="x") as client:
+        return int(metric(client.get("/metrics").text, "tether_refused_total", reason=reason))
+
+
+async def deaf(server: Server, request: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that asks, and takes next to nothing of what it gets."""
+    reader, writer = await asyncio.open_connection(*address_of(server), limit=1024)
+    writer.write(request)
+    return reader, writer
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [SCRIPT, SCRIPT * 50, SCRIPT + HEALTH * 5000, OPENAPI * 40],
+    ids=["script", "pipelined", "then many", "openapi"],
+)
+def test_answers_that_nobody_reads_take_little_memory_and_delay_nobody(
+    new_server: Callable[..., Server], request_bytes: bytes
+) -> None:
+    server = new_server(*QUIET)
+    with server.client(key="x") as client:
+        client.get("/static/scalar-api-reference.js")
+        client.get("/openapi.json")
+    before = memory_mb(server)
+
+    async def scenario() -> None:
+        wires = await asyncio.gather(*(deaf(server, request_bytes) for _ in range(300)))
+        await asyncio.sleep(1)
+        good = await Wire.to(server)
+        for _ in range(50):
+            assert (await good.ask(HEALTH)).status == 200
+        assert memory_mb(server) < before + 110
+        for _, writer in wires:
+            writer.transport.abort()
+
+    with many_files():
+        run(scenario())
+    assert server.failures() == []
+
+
+def test_those_who_read_least_lose_their_connection_when_too_much_waits(
+    new_server: Callable[..., Server],
+) -> None:
+    server = new_server("--max-unread", "8", *QUIET)
+
+    async def scenario() -> None:
+        slow = await Wire.to(server)
+        slow.send(SCRIPT)
+        wires = []
+        for _ in range(250):
+            wires.append(await deaf(server, SCRIPT))
+            if len(wires) % 10 == 0:  # this one reads, though slowly, and gets all of it
+                await slow.reader.read(100_000)
+        await until(lambda: refused(server, "unread") > 0)
+        assert slow.reader.at_eof() is False
+        for _, writer in wires:
+            writer.transport.abort()
+
+    with many_files():
+        run(scenario())
+
+
+def test_connections_beyond_the_bound_are_told_so_and_the_others_go_on(
+    new_server: Callable[..., Server],
+) -> None:
+    server = new_server("--max-connections", "20", *QUIET)
+
+    async def scenario() -> None:
+        wires = [await Wire.to(server) for _ in range(20)]
+        for wire in wires:
+            assert (await wire.ask(HEALTH)).status == 200
+        late = await Wire.to(server)
+        answer = await late.ask(HEALTH)
+        assert (answer.status, answer.json()) == (503, {"message": "Service Unavailable"})
+        assert answer.headers["retry-after"] == "1"
+        crowd = [await Wire.to(server) for _ in range(300)]
+        await asyncio.gather(*(wire.reader.read() for wire in crowd), return_exceptions=True)
+        for wire in wires:
+            assert (await wire.ask(HEALTH)).status == 200
+        for wire in [*crowd, late, *wires[:10]]:
+            wire.writer.close()
+
+        async def works() -> bool:
+            wire = await Wire.to(server)
+            try:
+                return (await wire.ask(HEALTH)).status == 200
+            except CUT_OFF:
+                return False
+            finally:
+                wire.writer.close()
+
+        async with asyncio.timeout(20):
+            while not await works():  # noqa: ASYNC110 - it happens in another process
+                await asyncio.sleep(0.1)
+
+    with many_files():
+        run(scenario())
+    assert refused(server, "connections") >= 301
+
+
+def test_nothing_is_kept_of_what_is_no_key(new_server: Callable[..., Server]) -> None:
+    server = new_server(*QUIET)
+    with server.client(key="x") as client:
+        client.get("/events")
+        before = memory_mb(server)
+        for number in range(600):
+            for key in (f"{number:060000}", f"ttr_live_{number:036}", new_key()):
+                answer = client.get("/events", headers={"x-api-key": key})
+                assert answer.status_code == 403
+    assert memory_mb(server) < before + 15
