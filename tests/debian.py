@@ -1,4 +1,4 @@
-"""Programs of Debian that the tests need: PgBouncer and nginx."""
+"""Programs of Debian that the tests need, such as PgBouncer, nginx and Node.js."""
 
 import os
 import shutil
@@ -9,15 +9,19 @@ _SYSTEM = "/usr/local/sbin:/usr/sbin:/sbin"  # not on everybody's PATH
 
 
 @cache
-def program(name: str) -> str:
-    """The path of a program; root gets the Debian package of this name where it is missing."""
+def program(name: str, package: str | None = None) -> str:
+    """The path of a program; root gets its Debian package where it is missing.
+
+    The package has the name of the program unless another is given.
+    """
+    package = package or name
     found = _find(name)
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        _install(name)
+        _install(package)
         found = _find(name)
     assert found is not None, (
-        f"This test needs {name}. Install it (on Debian and Ubuntu: sudo apt-get install {name}), "
-        "or run the tests as root, then they do it."
+        f"This test needs {name}. Install it (on Debian and Ubuntu: sudo apt-get install "
+        f"{package}), or run the tests as root, then they do it."
     )
     return found
 
@@ -26,9 +30,9 @@ def _find(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=_SYSTEM)
 
 
-def _install(name: str) -> None:
+def _install(package: str) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for words in (["update"], ["install", "-y", "--no-install-recommends", name]):
+    for words in (["update"], ["install", "-y", "--no-install-recommends", package]):
         done = subprocess.run(
             ["apt-get", "-qq", *words],
             env=environment, capture_output=True, text=True, check=False,
