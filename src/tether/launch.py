@@ -1,6 +1,7 @@
 """Starts a server: in this process, or several workers of it."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,8 @@ def launch(settings: Settings, listening: Callable[[str], None]) -> None:
     )
     settings = replace(settings, log_format="json" if as_json else "text")
     logs.configure(level=settings.log_level, as_json=as_json)
+    # Of another program: with it the library would keep our metrics in files of that folder.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     wiring.check(settings)
     wiring.migrate(settings.database)
     with wiring.only_server(settings.database):
@@ -38,7 +41,8 @@ def launch(settings: Settings, listening: Callable[[str], None]) -> None:
 
 
 async def _serve_alone(settings: Settings, listening: Callable[[str], None]) -> None:
+    from tether.metrics import Metrics
     from tether.server import listen, serve, url_of
 
     with listen(settings.host, settings.port) as listener:
-        await serve(settings, listener, lambda: listening(url_of(listener)))
+        await serve(settings, Metrics(), listener, lambda: listening(url_of(listener)))

@@ -1,32 +1,33 @@
 """What the operator's monitoring sees. Labels never hold an id, a partner or a key."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable
+from typing import cast
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
-    start_http_server,
 )
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.utils import floatToGoString
 
-from tether.errors import SetupError
-
-# Set for worker processes: the library then keeps each one's numbers in files of this folder.
-FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+# Each worker sees those of all: the sum of these would be too much.
+_HIGHEST_OF_ALL = {"tether_derivation_waiting_events"}
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # of no use once they are added up
 
 
 class Metrics:
-    """Counters and histograms of one server process."""
+    """Counters and histograms of one server process; of several, `of_all` gives their sum."""
 
-    def __init__(self) -> None:
+    def __init__(self, of_all: Callable[[], Awaitable[str]] | None = None) -> None:
+        self._of_all = of_all
         self.registry = CollectorRegistry()
         self._requests = Histogram(
             "tether_request_seconds",
@@ -50,13 +51,11 @@ class Metrics:
         self._queue = Gauge(
             "tether_queue_depth",
             "Events that wait for a commit.",
-            multiprocess_mode="livesum",
             registry=self.registry,
         )
         self._derivation_waiting = Gauge(
             "tether_derivation_waiting_events",
             "Events that sessions and states do not contain yet.",
-            multiprocess_mode="livemax",  # each worker sees those of all
             registry=self.registry,
         )
         self._derivation_failures = Counter(
@@ -67,19 +66,17 @@ class Metrics:
         self._redis = Gauge(
             "tether_redis_in_use",
             "Workers that share their rate limits through Redis.",
-            multiprocess_mode="livesum",
             registry=self.registry,
         )
         self._streams = Gauge(
             "tether_open_streams",
             "Consumers of /stream that are connected.",
-            multiprocess_mode="livesum",
             registry=self.registry,
         )
         self._refused = Counter(
             "tether_refused",
             "What was refused so that it does not harm others: connections beyond their bound, "
-            "unread answers, reads of a partner that has too many at once.",
+            "unread answers, reads by those who have too many at once.",
             ["reason"],
             registry=self.registry,
         )
@@ -124,45 +121,47 @@ class Metrics:
         """Something was refused so that it does not harm others."""
         self._refused.labels(reason).inc()
 
-    def page(self) -> bytes:
-        """All of it in Prometheus' text format; of all workers, if there are several."""
-        folder = os.environ.get(FOLDER_VARIABLE)
-        return generate_latest(all_workers(folder) if folder else self.registry)
+    def own_page(self) -> str:
+        """What this process counted, in Prometheus' text format."""
+        return generate_latest(self.registry).decode()
+
+    async def page(self) -> str:
+        """All of it, of all workers if there are several."""
+        return self.own_page() if self._of_all is None else await self._of_all()
 
 
-def all_workers(folder: str) -> CollectorRegistry:
-    """The metrics of all workers added up; they keep them in files in this folder."""
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
-    return registry
+def added_up(pages: Iterable[str], *, of_the_gone: bool = False) -> str:
+    """One page of what these processes counted together, each in Prometheus' text format.
 
-
-def forget_worker(pid: int, folder: str) -> None:
-    """A worker is gone: what it counted stays, what it was busy with does not."""
-    mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def serving(registry: CollectorRegistry, address: tuple[str, int] | None) -> Iterator[None]:
-    """Serves the metrics at an address of their own meanwhile, if there is one.
-
-    Raises SetupError if nothing can listen there.
+    Of those that are gone what they counted stays, but not what they were busy with. An empty page
+    would silence every alert: raises ValueError if there is nothing in it.
     """
-    if address is None:
-        yield
-        return
-    host, port = address
-    try:
-        server, thread = start_http_server(port, host, registry)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SetupError(
-            f"Metrics cannot be served on {host} port {port}: {reason}. Choose another address "
-            "with --metrics (TETHER_METRICS)."
-        ) from error
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    families: dict[str, dict[str, float]] = {}  # by the lines that begin one
+    for page in pages:
+        heading = ""
+        series: dict[str, float] = {}
+        for line in page.splitlines():
+            if line.startswith("# HELP "):
+                heading = line
+            elif line.startswith("# TYPE "):
+                series = families.setdefault(f"{heading}\n{line}\n", {})
+            else:
+                name, _, number = line.rpartition(" ")
+                add = max if name in _HIGHEST_OF_ALL else _sum
+                series[name] = add(series.get(name, 0.0), float(number))
+    if of_the_gone:
+        families = {head: of for head, of in families.items() if not head.endswith(" gauge\n")}
+    elif not families:
+        raise ValueError("No worker has said what it counted.")
+    return "".join(
+        heading + "".join(f"{name} {_text(number)}\n" for name, number in series.items())
+        for heading, series in families.items()
+    )
+
+
+def _text(number: float) -> str:
+    return cast(str, floatToGoString(number))  # type: ignore[no-untyped-call]
+
+
+def _sum(one: float, other: float) -> float:
+    return one + other

@@ -19,7 +19,8 @@ from tether import protocol, wiring
 from tether.bounds import Bounds
 from tether.config import Settings, metrics_address
 from tether.errors import SetupError
-from tether.metrics import Metrics, serving
+from tether.metrics import Metrics
+from tether.metrics_port import serving
 
 log = structlog.get_logger()
 
@@ -31,14 +32,18 @@ M_MMAP_THRESHOLD = -3  # glibc's name for it
 LARGE_BLOCK_BYTES = 128 * 1024
 
 
-async def serve(settings: Settings, listener: socket.socket, listening: Callable[[], None]) -> None:
+async def serve(
+    settings: Settings,
+    metrics: Metrics,
+    listener: socket.socket,
+    listening: Callable[[], None],
+) -> None:
     """Serves on the socket until SIGTERM or SIGINT; calls `listening` once it does.
 
     Then it finishes the requests under way and everything that it acknowledged is on disk.
     """
     most_files = _raise_file_limit()
     _give_back_large_blocks()
-    metrics = Metrics()
 
     def derivation_failed(partner: int, error: Exception) -> None:
         metrics.derivation_failed()
@@ -52,7 +57,7 @@ async def serve(settings: Settings, listener: socket.socket, listening: Callable
             on_waiting=metrics.derivation_waiting,
             on_failure=derivation_failed,
         ) as store,
-        _meanwhile(store.deriver.sweep()),
+        meanwhile(store.deriver.sweep()),
     ):
         app = wiring.build_app(store, metrics, settings)
         connections = min(
@@ -87,13 +92,13 @@ async def serve(settings: Settings, listener: socket.socket, listening: Callable
             loop.add_signal_handler(number, stop)
         # Of several workers the supervisor serves the metrics.
         alone = settings.workers == 1
-        with serving(metrics.registry, metrics_address(settings.metrics) if alone else None):
+        with serving(metrics.own_page, metrics_address(settings.metrics) if alone else None):
             _spare_the_collector()
             await server.serve([listener])
 
 
 @asynccontextmanager
-async def _meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+async def meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
     """Does this work beside what is done in the context."""
     task = asyncio.create_task(work)
     try:

@@ -1,44 +1,40 @@
 """One of several server processes; supervisor.py starts it as `python -m tether.worker`."""
 
-import asyncio
 import os
 import signal
+import socket
 import sys
 
-import msgspec
 import uvloop
 
 from tether import logs
-from tether.config import Settings
-from tether.server import listen, serve
-
-READY = b"ready\n"
+from tether.link import SETTINGS, Line, Supervision
+from tether.metrics import Metrics
+from tether.server import listen, meanwhile, serve
 
 
 def main() -> None:
-    """Reads its settings from standard input, and serves until told to stop or that input ends."""
-    line = sys.stdin.buffer.readline()
-    if not line:  # the supervisor was killed meanwhile
+    """Serves by the settings that its supervisor sends until told to stop or that is gone."""
+    uvloop.run(_work())
+
+
+async def _work() -> None:
+    line = await Line.over(socket.fromfd(sys.stdin.fileno(), socket.AF_UNIX, socket.SOCK_STREAM))
+    begin = await line.receive(SETTINGS)
+    if begin is None:  # the supervisor was killed meanwhile
         return
-    settings = msgspec.json.decode(line, type=Settings)
+    settings = begin.settings
     logs.configure(level=settings.log_level, as_json=settings.log_format != "text")
-    uvloop.run(_work(settings))
+    supervision = Supervision(line)
+    metrics = Metrics(supervision.total)
+    async with meanwhile(_follow(supervision, metrics)):
+        with listen(settings.host, settings.port, shared=True) as listener:
+            await serve(settings, metrics, listener, supervision.ready)
 
 
-async def _work(settings: Settings) -> None:
-    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _stop_if_alone)
-    with listen(settings.host, settings.port, shared=True) as listener:
-        await serve(settings, listener, _say_ready)
-
-
-def _say_ready() -> None:
-    os.write(sys.stdout.fileno(), READY)
-
-
-def _stop_if_alone() -> None:
-    if not os.read(sys.stdin.fileno(), 1024):
-        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
-        os.kill(os.getpid(), signal.SIGTERM)
+async def _follow(supervision: Supervision, metrics: Metrics) -> None:
+    await supervision.follow(metrics.own_page)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import falcon
 import yaml
 from falcon.asgi import Request, Response
 
-from tether.metrics import Metrics
+from tether.metrics import CONTENT_TYPE, Metrics
 from tether.model import to_json
 from tether.store.store import Store
 
@@ -102,8 +102,8 @@ class MetricsResource:
         self._metrics = metrics
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        resp.data = self._metrics.page()
-        resp.content_type = "text/plain; version=0.0.4; charset=utf-8"
+        resp.data = (await self._metrics.page()).encode()
+        resp.content_type = CONTENT_TYPE
 
     on_head = on_get
 
