@@ -78,9 +78,20 @@ class UnsupportedEncoding(TetherError):
 class Unavailable(TetherError):
     """The database cannot do this at the moment; the same request may succeed soon."""
 
-    def __init__(self, retry_after_s: int = 1) -> None:
-        super().__init__("Service Unavailable")
+    def __init__(self, retry_after_s: int = 1, why: str | None = None) -> None:
+        super().__init__(f"Service Unavailable: {why}" if why else "Service Unavailable")
         self.retry_after_s = retry_after_s
+
+
+class NotDerived(Unavailable):
+    """What is asked for would lack events that are stored: they wait to be derived."""
+
+    def __init__(self, waiting: int, retry_after_s: int, *, failed: bool = False) -> None:
+        super().__init__(
+            retry_after_s,
+            f"{waiting:,} events wait to be derived{', which failed' if failed else ''}. Try again "
+            f"in {retry_after_s:,} s, or add stale=allowed for what is derived by now.",
+        )
 
 
 class SetupError(TetherError):

@@ -141,6 +141,7 @@ def test_another_partner_sees_nothing(server: Server, history: httpx.Client) -> 
     ("chargerId=a%2Fb", "chargerId"), ("chargerId=", "chargerId"), ("vehicleId=..", "vehicleId"),
     ("from=yesterday", "from"), ("from=2023-05-11", "from"), ("to=2023-05-11T00:00:00", "to"),
     ("from=1999-12-31T00:00:00Z", "from"), ("updatedFrom=0", "updatedFrom"),
+    ("stale=", "stale"), ("stale=no", "stale"), ("stale=allowed&stale=allowed", "stale"),
     ("limit=0", "limit"), ("limit=1001", "limit"), ("order=desc", "order"), ("x=1", "x"),
     ("type=VEHICLE_CONNECTED", "type"), ("cursor=", "cursor"), ("cursor=abc", "cursor"),
     ("cursor=MSAy", "cursor"), (f"updatedFrom={ALWAYS}&cursor=MSAy", "cursor"),
@@ -153,7 +154,9 @@ def test_bad_parameters_are_told_what_would_be_valid(history: httpx.Client) -> N
     assert ID_RULE in message(history.get("/sessions?vehicleId=%20"))
     assert "active or ended" in message(history.get("/sessions?status=x"))
     said = message(history.get("/sessions?x=1"))
-    assert said.endswith("limit, cursor, chargerId, vehicleId, from, to, status, updatedFrom.")
+    assert said.endswith(
+        "limit, cursor, chargerId, vehicleId, from, to, status, updatedFrom, stale."
+    )
     for other in ("/events", "/chargers"):  # their cursors are not ours
         link = history.get(f"{other}?limit=1").links["next"]["url"]
         cursor = httpx.URL(link).params["cursor"]

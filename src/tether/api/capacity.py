@@ -8,6 +8,7 @@ from decimal import Decimal
 from falcon.asgi import Request, Response
 
 from tether.api import requests
+from tether.api.freshness import takes_stale
 from tether.capacity import Box, capacity_of
 from tether.derived import Capacity
 from tether.errors import Invalid
@@ -17,7 +18,18 @@ from tether.rules import check_instant
 from tether.store.capacity import Chargers
 from tether.store.store import Store
 
-LIST_PARAMETERS = ("limit", "cursor", "chargerId", "bbox", "at", "by", "from", "to", "step")
+LIST_PARAMETERS = (
+    "limit",
+    "cursor",
+    "chargerId",
+    "bbox",
+    "at",
+    "by",
+    "from",
+    "to",
+    "step",
+    "stale",
+)
 MOST_MOMENTS = 1000
 SERIES_AT_ONCE = 2  # each may read a lot, so the others wait
 _OF_PAGES, _OF_SERIES = ("limit", "cursor"), ("from", "to", "step")
@@ -42,13 +54,17 @@ class CapacityResource:
         partner = requests.partner_of(req)
         if _is_by_charger(query):
             await self._by_charger(req, resp, query, chargers, moments)
-        elif "from" in query and moments is not None:
+            return
+        stale = await takes_stale(self._store, req, resp, query)
+        if "from" in query and moments is not None:
             async with self._turn:
-                found = await self._store.capacities.totals(partner, chargers, moments)
+                found = await self._store.capacities.totals(partner, chargers, moments, stale=stale)
             pairs = zip(found, moments, strict=True)
             resp.data = to_json([capacity_of(figures, at_ms) for figures, at_ms in pairs])
         else:
-            (figures,) = await self._store.capacities.totals(partner, chargers, moments)
+            (figures,) = await self._store.capacities.totals(
+                partner, chargers, moments, stale=stale
+            )
             resp.data = to_json(capacity_of(figures, moments[0] if moments else self._now_ms()))
 
     on_head = on_get
@@ -66,9 +82,10 @@ class CapacityResource:
             if not is_entity_id(after):
                 raise requests.bad_cursor()
             chargers = chargers.after(after)
+        stale = await takes_stale(self._store, req, resp, query)
         # One more than asked for, to know whether another page follows.
         found = await self._store.capacities.by_charger(
-            requests.partner_of(req), chargers, moments, limit + 1
+            requests.partner_of(req), chargers, moments, limit + 1, stale=stale
         )
         at_ms, page = moments[0] if moments else self._now_ms(), found[:limit]
         shown: list[Capacity] = [capacity_of(figures, at_ms, id) for id, figures in page]

@@ -1,11 +1,12 @@
 """Chargers and vehicles over HTTP: the same handlers serve both."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeAlias, TypeVar
+from collections.abc import Awaitable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 from falcon.asgi import Request, Response
 
 from tether.api import requests
+from tether.api.freshness import takes_stale
 from tether.derived import ChargerState, VehicleState
 from tether.errors import Invalid, NotFound, PreconditionFailed
 from tether.ids import is_entity_id
@@ -13,12 +14,16 @@ from tether.model import Charger, Vehicle, to_json
 from tether.rules import changes_of, new_entity, patched_entity
 from tether.store.store import Store
 
-LIST_PARAMETERS = ("limit", "cursor", "include")
+LIST_PARAMETERS = ("limit", "cursor", "include", "stale")
 E = TypeVar("E", Charger, Vehicle)
-StatesOf: TypeAlias = Callable[
-    [int, Sequence[str]], Awaitable[Sequence[ChargerState] | Sequence[VehicleState]]
-]
-"""Of a partner and the ids of entities: what is known of each now."""
+
+
+class StatesOf(Protocol):
+    """Of a partner and the ids of entities: what is known of each now."""
+
+    def __call__(
+        self, partner: int, ids: Sequence[str], /, *, stale: bool
+    ) -> Awaitable[Sequence[ChargerState] | Sequence[VehicleState]]: ...
 
 
 class EntityResource(Generic[E]):
@@ -92,6 +97,8 @@ class EntityListResource(Generic[E]):
         query = requests.query_of(req, LIST_PARAMETERS)
         if query.get("include", "state") != "state":
             raise Invalid("include", "It must be state, or left out.")
+        if "stale" in query and "include" not in query:
+            raise Invalid("stale", "It can only be given together with include=state.")
         limit, after = requests.limit_of(query), requests.cursor_of(query) or ""
         if after and not is_entity_id(after):
             raise requests.bad_cursor()
@@ -101,7 +108,8 @@ class EntityListResource(Generic[E]):
         page = found[:limit]
         bodies = [body for _, body in page]
         if "include" in query:
-            states = await self._states(partner, [entity_id for entity_id, _ in page])
+            stale = await takes_stale(self._store, req, resp, query)
+            states = await self._states(partner, [entity_id for entity_id, _ in page], stale=stale)
             pairs = zip(bodies, states, strict=True)
             bodies = [f'{body[:-1]},"state":{to_json(state).decode()}}}' for body, state in pairs]
         resp.data = f"[{','.join(bodies)}]".encode()

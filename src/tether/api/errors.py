@@ -25,6 +25,7 @@ _STATUS: dict[type[Exception], int] = {
     errors.UnsupportedEncoding: 415,
     errors.RateLimited: 429,
     errors.Unavailable: 503,
+    errors.NotDerived: 503,
 }
 
 
@@ -64,7 +65,8 @@ async def _answer_ours(
     if isinstance(error, errors.Unavailable | errors.RateLimited):
         resp.set_header("Retry-After", str(error.retry_after_s))
     if isinstance(error, errors.Unavailable):
-        log.warning("unavailable", request_id=req.context.request_id, cause=repr(error.__cause__))
+        cause = error.message if error.__cause__ is None else repr(error.__cause__)
+        log.warning("unavailable", request_id=req.context.request_id, cause=cause)
 
 
 async def _answer_http(

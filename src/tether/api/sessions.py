@@ -5,6 +5,7 @@ import re
 from falcon.asgi import Request, Response
 
 from tether.api import requests
+from tether.api.freshness import takes_stale
 from tether.errors import Invalid, NotFound
 from tether.ids import ENTITY_ID_RULE, event_id_from_path, is_entity_id
 from tether.model import to_json
@@ -14,7 +15,7 @@ from tether.store.session_queries import SessionFilter
 from tether.store.store import Store
 
 LIST_PARAMETERS = (
-    "limit", "cursor", "chargerId", "vehicleId", "from", "to", "status", "updatedFrom",
+    "limit", "cursor", "chargerId", "vehicleId", "from", "to", "status", "updatedFrom", "stale",
 )  # fmt: skip
 _POSITION = re.compile(r"(-?[0-9]{1,15}) ([0-9a-f-]{36})")
 
@@ -29,8 +30,9 @@ class SessionListResource:
         query = requests.query_of(req, LIST_PARAMETERS)
         limit, wanted, after = requests.limit_of(query), _filter(query), _position(query)
         partner = requests.partner_of(req)
+        stale = await takes_stale(self._store, req, resp, query)
         # One more than asked for, to know whether another page follows.
-        found = await self._store.sessions.page(partner, wanted, after, limit + 1)
+        found = await self._store.sessions.page(partner, wanted, after, limit + 1, stale=stale)
         page = found[:limit]
         resp.data = to_json([session_of(known) for known in page])
         # The end of the changes is only the end for now: see /events.
@@ -52,7 +54,9 @@ class SessionResource:
         session_id = event_id_from_path(id)
         if session_id is None:
             raise NotFound
-        known = await self._store.sessions.get(requests.partner_of(req), session_id)
+        stale = await takes_stale(self._store, req, resp)
+        partner = requests.partner_of(req)
+        known = await self._store.sessions.get(partner, session_id, stale=stale)
         resp.data = to_json(session_of(known))
 
     on_head = on_get

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from falcon.asgi import Request, Response
 
 from tether.api import requests
+from tether.api.freshness import takes_stale
 from tether.derived import ChargerState, VehicleState
 from tether.model import to_json
 from tether.readout import charger_state, vehicle_state
@@ -16,28 +17,32 @@ class States:
     """What is known of chargers and vehicles at this moment."""
 
     def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
-        self._store = store
+        self.store = store
         self._now_ms = now_ms
 
-    async def of_vehicle(self, partner: int, vehicle_id: str) -> VehicleState:
+    async def of_vehicle(self, partner: int, vehicle_id: str, *, stale: bool) -> VehicleState:
         """The state of a vehicle. Raises NotFound."""
-        moment = await self._store.sessions.of_vehicle(partner, vehicle_id)
+        moment = await self.store.sessions.of_vehicle(partner, vehicle_id, stale=stale)
         return vehicle_state(vehicle_id, moment, self._now_ms())
 
-    async def of_vehicles(self, partner: int, vehicle_ids: Sequence[str]) -> list[VehicleState]:
+    async def of_vehicles(
+        self, partner: int, vehicle_ids: Sequence[str], *, stale: bool
+    ) -> list[VehicleState]:
         """The states of these vehicles, in their order."""
-        moments = await self._store.sessions.of_vehicles(partner, vehicle_ids)
+        moments = await self.store.sessions.of_vehicles(partner, vehicle_ids, stale=stale)
         now_ms = self._now_ms()
         return [vehicle_state(id, moments[id], now_ms) for id in vehicle_ids]
 
-    async def of_charger(self, partner: int, charger_id: str) -> ChargerState:
+    async def of_charger(self, partner: int, charger_id: str, *, stale: bool) -> ChargerState:
         """The state of a charger. Raises NotFound."""
-        found = await self._store.sessions.at_charger(partner, charger_id)
+        found = await self.store.sessions.at_charger(partner, charger_id, stale=stale)
         return _charger_state(charger_id, found, self._now_ms())
 
-    async def of_chargers(self, partner: int, charger_ids: Sequence[str]) -> list[ChargerState]:
+    async def of_chargers(
+        self, partner: int, charger_ids: Sequence[str], *, stale: bool
+    ) -> list[ChargerState]:
         """The states of these chargers, in their order."""
-        found = await self._store.sessions.at_chargers(partner, charger_ids)
+        found = await self.store.sessions.at_chargers(partner, charger_ids, stale=stale)
         now_ms = self._now_ms()
         return [_charger_state(id, found[id], now_ms) for id in charger_ids]
 
@@ -55,7 +60,9 @@ class VehicleStateResource:
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
         vehicle_id = requests.id_to_read(id)
-        resp.data = to_json(await self._states.of_vehicle(requests.partner_of(req), vehicle_id))
+        stale = await takes_stale(self._states.store, req, resp)
+        partner = requests.partner_of(req)
+        resp.data = to_json(await self._states.of_vehicle(partner, vehicle_id, stale=stale))
 
     on_head = on_get
 
@@ -68,6 +75,8 @@ class ChargerStateResource:
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
         charger_id = requests.id_to_read(id)
-        resp.data = to_json(await self._states.of_charger(requests.partner_of(req), charger_id))
+        stale = await takes_stale(self._states.store, req, resp)
+        partner = requests.partner_of(req)
+        resp.data = to_json(await self._states.of_charger(partner, charger_id, stale=stale))
 
     on_head = on_get

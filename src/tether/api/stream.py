@@ -63,7 +63,7 @@ class StreamResource:
     async def on_get(self, req: requests.ApiRequest, resp: Response) -> None:
         wanted, place = await self._asked(req, resp)
         if self._store.feed.closed:
-            raise Unavailable
+            raise Unavailable(why="The server is about to stop.")
         if self._open[requests.key_of(req).digest] >= MOST_STREAMS:
             raise RateLimited(int(HEARTBEAT_S))
         stream = _Stream(self._store, self._keys, self._now_ms, req=req, wanted=wanted, place=place)

@@ -8,7 +8,7 @@ from itertools import islice
 import click
 
 from tether.cli.access import Access, with_access
-from tether.cli.listing import MOST_IN_A_TABLE, list_limit_option
+from tether.cli.listing import MOST_IN_A_TABLE, list_limit_option, stale_option
 from tether.cli.members import InstantType, NumbersType
 from tether.cli.options import DurationType
 from tether.cli.output import counted, note, show_pairs, show_table
@@ -39,6 +39,7 @@ _TITLES = (
 @click.option("--to", type=InstantType(), help="… to before this one …  [default: now]")
 @click.option("--step", type=DurationType(), help="… at moments so far apart: 15m, 1h.")
 @list_limit_option
+@stale_option
 @click.option("--json", "as_json", is_flag=True, help="Objects, one a line, as in a pipe.")
 @with_access
 def capacity(
@@ -50,6 +51,7 @@ def capacity(
     to: str | None,
     step: int | None,
     limit: int | None,
+    stale_allowed: bool,
     as_json: bool,
     access: Access,
 ) -> None:
@@ -67,17 +69,30 @@ def capacity(
     with access.client() as client:
         if by_charger:
             size = min(limit or 1000, 1000)
-            found = client.capacity.by_charger(at=at, charger_id=charger, bbox=box, page_size=size)
+            found = client.capacity.by_charger(
+                at=at,
+                charger_id=charger,
+                bbox=box,
+                page_size=size,
+                stale_allowed=stale_allowed,
+            )
             _show_chargers(found, limit, as_json=as_json)
         elif series:
             assert from_ is not None
             assert step is not None
             moments = client.capacity.series(
-                from_=from_, to=to, step=step // 1000, charger_id=charger, bbox=box
+                from_=from_,
+                to=to,
+                step=step // 1000,
+                charger_id=charger,
+                bbox=box,
+                stale_allowed=stale_allowed,
             )
             _show_list(moments, as_json=as_json)
         else:
-            one = client.capacity.get(at=at, charger_id=charger, bbox=box)
+            one = client.capacity.get(
+                at=at, charger_id=charger, bbox=box, stale_allowed=stale_allowed
+            )
             _show_list([one], as_json=True) if as_json else show_pairs(_pairs(one))
 
 

@@ -35,6 +35,12 @@ list_limit_option = click.option(
 lines_option = click.option(
     "--json", "as_json", is_flag=True, help="Objects, one a line, as in a pipe."
 )
+stale_option = click.option(
+    "--stale",
+    "stale_allowed",
+    is_flag=True,
+    help="What is derived by now, also if more events wait.",
+)
 object_option = click.option("--json", "as_json", is_flag=True, help="The object, as in a pipe.")
 
 

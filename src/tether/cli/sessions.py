@@ -10,7 +10,13 @@ import click
 from tether.cli.access import Access, with_access
 from tether.cli.following import cursor_file_option, poll_option, print_followed
 from tether.cli.group import OrderedGroup
-from tether.cli.listing import lines_option, list_limit_option, object_option, show_list
+from tether.cli.listing import (
+    lines_option,
+    list_limit_option,
+    object_option,
+    show_list,
+    stale_option,
+)
 from tether.cli.members import InstantType
 from tether.cli.rows import session_line, show_session
 from tether.errors import SetupError
@@ -46,6 +52,7 @@ def sessions() -> None:
               help="Only those that go on, or the others.")  # fmt: skip
 @_updated_from_option
 @list_limit_option
+@stale_option
 @lines_option
 @with_access
 def list_sessions(
@@ -56,6 +63,7 @@ def list_sessions(
     status: Literal["active", "ended"] | None,
     updated_from: str | None,
     limit: int | None,
+    stale_allowed: bool,
     as_json: bool,
     access: Access,
 ) -> None:
@@ -76,6 +84,7 @@ def list_sessions(
             status=status,
             updated_from=updated_from,
             page_size=min(limit or 1000, 1000),
+            stale_allowed=stale_allowed,
         )
         filtered = any((charger, vehicle, from_, to, status, updated_from))
         none_yet = "No such session." if filtered else "There are no sessions yet."
@@ -84,15 +93,16 @@ def list_sessions(
 
 @sessions.command("get")
 @click.argument("id")
+@stale_option
 @object_option
 @with_access
-def get_session(id: str, as_json: bool, access: Access) -> None:
+def get_session(id: str, stale_allowed: bool, as_json: bool, access: Access) -> None:
     """Show the session ID: its charge periods, and what is odd about it."""
     from tether.client import NotFound
 
     with access.client() as client:
         try:
-            session = client.sessions.get(id)
+            session = client.sessions.get(id, stale_allowed=stale_allowed)
         except NotFound:
             raise SetupError(f"There is no session {id}.") from None
     if as_json or not sys.stdout.isatty():

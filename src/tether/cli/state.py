@@ -1,12 +1,13 @@
 """`tether state`: what is known at this moment."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import click
 
 from tether.cli.access import Access, with_access
 from tether.cli.group import OrderedGroup
-from tether.cli.listing import lines_option, list_limit_option, show_list
+from tether.cli.listing import lines_option, list_limit_option, show_list, stale_option
 from tether.derived import ChargerState, VehicleState
 from tether.errors import SetupError
 
@@ -26,15 +27,20 @@ def state() -> None:
 def _command(one: str) -> Callable[..., None]:
     @click.argument("ids", metavar="[ID]...", nargs=-1)
     @list_limit_option
+    @stale_option
     @lines_option
     @with_access
-    def command(ids: Sequence[str], limit: int | None, as_json: bool, access: Access) -> None:
+    def command(
+        ids: Sequence[str], limit: int | None, stale_allowed: bool, as_json: bool, access: Access
+    ) -> None:
         with access.client() as client:
             calls = client.chargers if one == "charger" else client.vehicles
             if ids:
-                found = _each(calls.state, ids, one)
+                get = partial(calls.state, stale_allowed=stale_allowed)
+                found = _each(get, ids, one)
             else:
-                pairs = calls.list_with_state(page_size=min(limit or 1000, 1000))
+                size = min(limit or 1000, 1000)
+                pairs = calls.list_with_state(page_size=size, stale_allowed=stale_allowed)
                 found = (known for _, known in pairs)
             none_yet = f"There are no {one}s yet: tether {one}s put --help"
             show_list(found, limit=limit, as_json=as_json, none_yet=none_yet)

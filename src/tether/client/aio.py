@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar, Unpack
 
 from tether import model
 from tether.client.aio_stream import AsyncStream
-from tether.client.capacity import Box, CapacityCalls
+from tether.client.capacity import CapacityCalls, Selection
 from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls, Pages
 from tether.client.events import BulkResult, EventCalls
@@ -136,13 +136,15 @@ class _AsyncEntities(Generic[E, S]):
         """All of them in order of id; asks for the next page (1 to 1000 entries) when needed."""
         return self._client.iterate(self._calls.pages(page_size))
 
-    async def state(self, id: str) -> S:
+    async def state(self, id: str, *, stale_allowed: bool = False) -> S:
         """What is known now of the one of this id. Raises NotFound."""
-        return await self._client.run(self._calls.state(id))
+        return await self._client.run(self._calls.state(id, stale_allowed))
 
-    def list_with_state(self, *, page_size: int = 100) -> AsyncIterator[tuple[E, S]]:
+    def list_with_state(
+        self, *, page_size: int = 100, stale_allowed: bool = False
+    ) -> AsyncIterator[tuple[E, S]]:
         """All of them in order of id, each with what is known of it now."""
-        return self._client.iterate(self._calls.state_pages(page_size))
+        return self._client.iterate(self._calls.state_pages(page_size, stale_allowed))
 
 
 class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
@@ -241,9 +243,9 @@ class AsyncSessions:
         self._client = client
         self._calls = SessionCalls(patience)
 
-    async def get(self, id: str) -> Session:
+    async def get(self, id: str, *, stale_allowed: bool = False) -> Session:
         """See `Sessions.get`."""
-        return await self._client.run(self._calls.get(id))
+        return await self._client.run(self._calls.get(id, stale_allowed))
 
     def list(
         self,
@@ -255,6 +257,7 @@ class AsyncSessions:
         status: Literal["active", "ended"] | None = None,
         updated_from: Instant | None = None,
         page_size: int = 100,
+        stale_allowed: bool = False,
     ) -> AsyncIterator[Session]:
         """See `Sessions.list`."""
         return self._client.iterate(
@@ -266,6 +269,7 @@ class AsyncSessions:
                 status=status,
                 updated_from=updated_from,
                 page_size=page_size,
+                stale_allowed=stale_allowed,
             )
         )
 
@@ -289,26 +293,19 @@ class AsyncCapacities:
         self._client = client
         self._calls = calls
 
-    async def get(
-        self,
-        *,
-        at: Instant | None = None,
-        charger_id: str | None = None,
-        bbox: Box | None = None,
-    ) -> Capacity:
+    async def get(self, *, at: Instant | None = None, **selection: Unpack[Selection]) -> Capacity:
         """See `Capacities.get`."""
-        return await self._client.run(self._calls.get(at, charger_id, bbox))
+        return await self._client.run(self._calls.get(at, selection))
 
     def by_charger(
         self,
         *,
         at: Instant | None = None,
-        charger_id: str | None = None,
-        bbox: Box | None = None,
         page_size: int = 100,
+        **selection: Unpack[Selection],
     ) -> AsyncIterator[Capacity]:
         """See `Capacities.by_charger`."""
-        return self._client.iterate(self._calls.pages(at, charger_id, bbox, page_size))
+        return self._client.iterate(self._calls.pages(at, page_size, selection))
 
     async def series(
         self,
@@ -316,11 +313,10 @@ class AsyncCapacities:
         from_: Instant,
         to: Instant | None = None,
         step: int,
-        charger_id: str | None = None,
-        bbox: Box | None = None,
+        **selection: Unpack[Selection],
     ) -> list[Capacity]:
         """See `Capacities.series`."""
-        return await self._client.run(self._calls.series(from_, to, step, charger_id, bbox))
+        return await self._client.run(self._calls.series(from_, to, step, selection))
 
 
 class AsyncFollowing(AsyncIterator[F], Generic[F]):

@@ -1,14 +1,22 @@
 """What can be asked about available flexibility: at a moment, over time, by charger."""
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 from tether.client.entities import Pages
-from tether.client.exchange import Patience, Request, Script, exchange, read, with_query
+from tether.client.exchange import Patience, Request, Script, exchange, read, stale, with_query
 from tether.client.models import Instant, Number
 from tether.client.values import box_text, instant_text
 from tether.derived import Capacity
 
 Box: TypeAlias = tuple[Number, Number, Number, Number]
+
+
+class Selection(TypedDict, total=False):
+    """Which chargers are asked about, and whether that may be stale."""
+
+    charger_id: str | None
+    bbox: Box | None
+    stale_allowed: bool
 
 
 class CapacityCalls:
@@ -17,36 +25,29 @@ class CapacityCalls:
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
 
-    def get(self, at: Instant | None, charger_id: str | None, bbox: Box | None) -> Script[Capacity]:
+    def get(self, at: Instant | None, selection: Selection) -> Script[Capacity]:
         """The figures of a moment."""
-        request = _request(**_selection(charger_id, bbox), at=_instant("at", at))
+        request = _request(**_selection(**selection), at=_instant("at", at))
         answer = yield from exchange(request, self._patience, 200)
         return read(Capacity, answer, request)
 
     def series(
-        self,
-        from_: Instant,
-        to: Instant | None,
-        step: int,
-        charger_id: str | None,
-        bbox: Box | None,
+        self, from_: Instant, to: Instant | None, step: int, selection: Selection
     ) -> Script[list[Capacity]]:
         """The figures of some moments."""
         window = {"from": _instant("from", from_), "to": _instant("to", to), "step": step}
-        request = _request(**_selection(charger_id, bbox), **window)
+        request = _request(**_selection(**selection), **window)
         answer = yield from exchange(request, self._patience, 200)
         return read(list[Capacity], answer, request)
 
-    def pages(
-        self, at: Instant | None, charger_id: str | None, bbox: Box | None, page_size: int
-    ) -> Pages[Capacity]:
+    def pages(self, at: Instant | None, page_size: int, selection: Selection) -> Pages[Capacity]:
         """The figures of each charger."""
         return Pages(
             Capacity,
             self._patience,
             "/capacity",
             by="charger",
-            **_selection(charger_id, bbox),
+            **_selection(**selection),
             at=_instant("at", at),
             limit=page_size,
         )
@@ -56,8 +57,14 @@ def _request(**query: Any) -> Request:
     return Request("GET", with_query("/capacity", **query))
 
 
-def _selection(charger_id: str | None, bbox: Box | None) -> dict[str, str | None]:
-    return {"chargerId": charger_id, "bbox": None if bbox is None else box_text("bbox", bbox)}
+def _selection(
+    charger_id: str | None = None, bbox: Box | None = None, *, stale_allowed: bool = False
+) -> dict[str, str | None]:
+    return {
+        "chargerId": charger_id,
+        "bbox": None if bbox is None else box_text("bbox", bbox),
+        "stale": stale(stale_allowed),
+    }
 
 
 def _instant(name: str, value: Instant | None) -> str | None:

@@ -18,6 +18,7 @@ from tether.client.exchange import (
     no_answer_of_ours,
     path,
     read,
+    stale,
     with_query,
 )
 from tether.client.models import Charger, Saved, Vehicle
@@ -64,9 +65,9 @@ class StatePages(Pages[tuple[M, N]]):
     """The pages of a list whose entries have a state: pairs of both."""
 
     def __init__(
-        self, kind: type[M], state: type[N], patience: Patience, target: str, limit: int
+        self, kind: type[M], state: type[N], patience: Patience, target: str, **query: Any
     ) -> None:
-        super().__init__(tuple[M, N], patience, target, limit=limit, include="state")
+        super().__init__(tuple[M, N], patience, target, include="state", **query)
         self._entity, self._state = kind, state
 
     def _entries(self, answer: Answer, request: Request) -> list[tuple[M, N]]:
@@ -118,9 +119,10 @@ class EntityCalls(Generic[E, S]):
         answer = yield from exchange(request, self._patience, 200)
         return read(self._kind, answer, request), answer.headers.get("etag", "")
 
-    def state(self, entity: str) -> Script[S]:
+    def state(self, entity: str, stale_allowed: bool) -> Script[S]:
         """What is known now of the charger or vehicle of this id."""
-        request = Request("GET", path(self._list[1:], entity, "state"))
+        target = path(self._list[1:], entity, "state")
+        request = Request("GET", with_query(target, stale=stale(stale_allowed)))
         answer = yield from exchange(request, self._patience, 200)
         return read(self._state, answer, request)
 
@@ -128,9 +130,16 @@ class EntityCalls(Generic[E, S]):
         """All of them, in order of their ids."""
         return Pages(self._kind, self._patience, self._list, limit=page_size)
 
-    def state_pages(self, page_size: int) -> StatePages[E, S]:
+    def state_pages(self, page_size: int, stale_allowed: bool) -> StatePages[E, S]:
         """All of them, in order of their ids, with their states."""
-        return StatePages(self._kind, self._state, self._patience, self._list, page_size)
+        return StatePages(
+            self._kind,
+            self._state,
+            self._patience,
+            self._list,
+            limit=page_size,
+            stale=stale(stale_allowed),
+        )
 
     def _path(self, entity: str) -> str:
         return path(self._list[1:], entity_id("id", entity))

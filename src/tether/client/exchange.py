@@ -215,6 +215,11 @@ def path(*segments: str) -> str:
     )
 
 
+def stale(allowed: bool) -> str | None:
+    """What the parameter `stale` has to be."""
+    return "allowed" if allowed else None
+
+
 def with_query(target: str, **parameters: Any) -> str:
     """The path with those parameters that are not None."""
     given = {name: value for name, value in parameters.items() if value is not None}

@@ -140,7 +140,14 @@ class ChangeFollower(Follower[Session]):
         return "/".join(self._last)
 
     def _target(self) -> str:
-        return with_query("/sessions", limit=PAGE, updatedFrom=self._last[0], cursor=self._page)
+        # Who follows has what comes later, too: it need not wait until all events are derived.
+        return with_query(
+            "/sessions",
+            limit=PAGE,
+            updatedFrom=self._last[0],
+            stale="allowed",
+            cursor=self._page,
+        )
 
     def _new(self, page: Sequence[Session]) -> Sequence[Session]:
         return [session for session in page if _key(session) > self._last]

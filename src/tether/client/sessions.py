@@ -1,7 +1,16 @@
 """What can be asked about sessions: one, lists, changes."""
 
 from tether.client.entities import Pages
-from tether.client.exchange import Patience, Request, Script, exchange, path, read
+from tether.client.exchange import (
+    Patience,
+    Request,
+    Script,
+    exchange,
+    path,
+    read,
+    stale,
+    with_query,
+)
 from tether.client.following import ChangeFollower
 from tether.client.models import Instant
 from tether.client.values import instant_text
@@ -16,9 +25,10 @@ class SessionCalls:
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
 
-    def get(self, session_id: str) -> Script[Session]:
+    def get(self, session_id: str, stale_allowed: bool) -> Script[Session]:
         """The session of this id."""
-        request = Request("GET", path("sessions", session_id))
+        target = path("sessions", session_id)
+        request = Request("GET", with_query(target, stale=stale(stale_allowed)))
         answer = yield from exchange(request, self._patience, 200)
         return read(Session, answer, request)
 
@@ -32,6 +42,7 @@ class SessionCalls:
         status: str | None,
         updated_from: Instant | None,
         page_size: int,
+        stale_allowed: bool,
     ) -> Pages[Session]:
         """The sessions that pass the filters, by their start, or by their last change."""
         return Pages(
@@ -41,6 +52,7 @@ class SessionCalls:
             chargerId=charger_id,
             vehicleId=vehicle_id,
             status=status,
+            stale=stale(stale_allowed),
             limit=page_size,
             **{"from": from_ if from_ is None else instant_text("from", from_)},
             to=to if to is None else instant_text("to", to),

@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar, Unpack
 
 from tether import model
 from tether.client.blocking_http import BlockingHttp
-from tether.client.capacity import Box, CapacityCalls
+from tether.client.capacity import CapacityCalls, Selection
 from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls, Pages
 from tether.client.events import BulkResult, EventCalls
@@ -41,7 +41,8 @@ class Client:
 
     `url` and `api_key` come from TETHER_URL and TETHER_API_KEY unless they are given. `timeout` is
     how many seconds one try may go without hearing anything, `retries` how often a call is tried
-    again after a broken connection, 429, 502, 503 and 504.
+    again after a broken connection, 429, 502, 503 and 504. Calls on states, sessions and capacity
+    wait until all events are derived, unless they are given `stale_allowed`.
     """
 
     chargers: "Chargers"
@@ -143,13 +144,15 @@ class _Entities(Generic[E, S]):
         """All of them in order of id; asks for the next page (1 to 1000 entries) when needed."""
         return self._client.iterate(self._calls.pages(page_size))
 
-    def state(self, id: str) -> S:
+    def state(self, id: str, *, stale_allowed: bool = False) -> S:
         """What is known now of the one of this id. Raises NotFound."""
-        return self._client.run(self._calls.state(id))
+        return self._client.run(self._calls.state(id, stale_allowed))
 
-    def list_with_state(self, *, page_size: int = 100) -> Iterator[tuple[E, S]]:
+    def list_with_state(
+        self, *, page_size: int = 100, stale_allowed: bool = False
+    ) -> Iterator[tuple[E, S]]:
         """All of them in order of id, each with what is known of it now."""
-        return self._client.iterate(self._calls.state_pages(page_size))
+        return self._client.iterate(self._calls.state_pages(page_size, stale_allowed))
 
 
 class Chargers(_Entities[Charger, ChargerState]):
@@ -272,9 +275,9 @@ class Sessions:
         self._client = client
         self._calls = SessionCalls(patience)
 
-    def get(self, id: str) -> Session:
+    def get(self, id: str, *, stale_allowed: bool = False) -> Session:
         """The session of this id. Raises NotFound, also for one that was removed."""
-        return self._client.run(self._calls.get(id))
+        return self._client.run(self._calls.get(id, stale_allowed))
 
     def list(
         self,
@@ -286,6 +289,7 @@ class Sessions:
         status: Literal["active", "ended"] | None = None,
         updated_from: Instant | None = None,
         page_size: int = 100,
+        stale_allowed: bool = False,
     ) -> Iterator[Session]:
         """The sessions in the order of their start, which is at `from_` or later, before `to`.
 
@@ -301,6 +305,7 @@ class Sessions:
                 status=status,
                 updated_from=updated_from,
                 page_size=page_size,
+                stale_allowed=stale_allowed,
             )
         )
 
@@ -329,30 +334,23 @@ class Capacities:
         self._client = client
         self._calls = calls
 
-    def get(
-        self,
-        *,
-        at: Instant | None = None,
-        charger_id: str | None = None,
-        bbox: Box | None = None,
-    ) -> Capacity:
+    def get(self, *, at: Instant | None = None, **selection: Unpack[Selection]) -> Capacity:
         """What plugged-in vehicles take, give and store, and how much more they could.
 
         Now, or `at` a past moment. Of all chargers, or of one, or of those in a box: `bbox` is
         (min longitude, min latitude, max longitude, max latitude) in degrees. Raises Invalid.
         """
-        return self._client.run(self._calls.get(at, charger_id, bbox))
+        return self._client.run(self._calls.get(at, selection))
 
     def by_charger(
         self,
         *,
         at: Instant | None = None,
-        charger_id: str | None = None,
-        bbox: Box | None = None,
         page_size: int = 100,
+        **selection: Unpack[Selection],
     ) -> Iterator[Capacity]:
         """The same of each charger with a vehicle plugged in, in order of their ids."""
-        return self._client.iterate(self._calls.pages(at, charger_id, bbox, page_size))
+        return self._client.iterate(self._calls.pages(at, page_size, selection))
 
     def series(
         self,
@@ -360,13 +358,12 @@ class Capacities:
         from_: Instant,
         to: Instant | None = None,
         step: int,
-        charger_id: str | None = None,
-        bbox: Box | None = None,
+        **selection: Unpack[Selection],
     ) -> list[Capacity]:
         """The same at `from_`, every `step` seconds after that, and before `to`, which is now if
         it is not given. At most 1,000 moments, none in the future. Raises Invalid.
         """
-        return self._client.run(self._calls.series(from_, to, step, charger_id, bbox))
+        return self._client.run(self._calls.series(from_, to, step, selection))
 
 
 class Following(Iterator[F], Generic[F]):

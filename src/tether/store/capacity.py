@@ -93,30 +93,41 @@ _keys = msgspec.json.Decoder(list[tuple[str, int, int]])
 
 
 class Capacities:
-    """What could be moved. Every method raises Unavailable as the store's do."""
+    """What could be moved. Every method raises Unavailable as the store's do.
+
+    With `stale` none waits for what is not derived yet.
+    """
 
     def __init__(self, engine: Engine, deriver: Deriver) -> None:
         self._engine = engine
         self._deriver = deriver
 
     async def totals(
-        self, partner: int, chargers: Chargers, moments: range | None
+        self, partner: int, chargers: Chargers, moments: range | None, *, stale: bool = False
     ) -> list[Figures]:
         """The sums over these chargers, at each of the moments or by the newest that is known."""
-        await self._deriver.catch_up(partner)
+        if not stale:
+            await self._deriver.catch_up(partner)
         totals = Totals(moments or range(1))
         async for _, there in self._occupied(partner, chargers, moments):
             totals.add(there)
         return totals.figures()
 
     async def by_charger(
-        self, partner: int, chargers: Chargers, moments: range | None, limit: int
+        self,
+        partner: int,
+        chargers: Chargers,
+        moments: range | None,
+        limit: int,
+        *,
+        stale: bool = False,
     ) -> list[tuple[str, Figures]]:
         """The figures of each of the first `limit` of these chargers with a vehicle plugged in.
 
         At one moment, or by the newest that is known.
         """
-        await self._deriver.catch_up(partner)
+        if not stale:
+            await self._deriver.catch_up(partner)
         found: list[tuple[str, Figures]] = []
         async for charger_id, there in self._occupied(partner, chargers, moments):
             totals = Totals(moments or range(1))

@@ -15,7 +15,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple
 
-from tether.errors import Unavailable
+from tether.errors import NotDerived, Unavailable
 from tether.store import session_queries as queries
 from tether.store.changes import ID, Change, Changes, let_others, numbered, row_of
 from tether.store.engine import Engine, Row, Statement
@@ -26,6 +26,8 @@ OTHER_S = 0.4  # a reader waits so long for the progress of others before it loo
 YIELD = 3  # so many pauses without progress make another process take over
 TROUBLE_S = 1.0
 PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
+MOST_WAIT_S = 3600  # what a reader may be told to wait
+USUAL_RATE = 5_000.0  # events a second, until it was measured
 SWEEP_S = 3.0
 SWEEP_AT_ONCE = 200  # partners
 LISTED_AHEAD = 3 * AT_ONCE  # events that are entered in the lists before they are derived
@@ -64,6 +66,7 @@ class Deriver:
         self._noticed: set[int] = set()
         self._waiting: dict[int, int] = {}
         self._failing: set[int] = set()
+        self._rate = USUAL_RATE
         self._others: dict[int, int] = {}  # the mark at which another process was faster
         self._stored: defaultdict[int, int] = defaultdict(int)
         self._in_bulk: set[int] = set()
@@ -82,23 +85,42 @@ class Deriver:
         if partner in self._tasks:
             self._urgent[partner].set()
 
+    async def derived_to(self, partner: int) -> int:
+        """The last of the events that are derived, without waiting; hurries if more are stored."""
+        ((head, derived),) = await self._engine.read(queries.PROGRESS, partner)
+        if derived < head:
+            self.notice(partner)
+            self.hurry(partner)
+        return int(derived)
+
     async def catch_up(self, partner: int) -> None:
-        """Returns when all events that are committed now are derived. Raises Unavailable."""
+        """Returns when all events that are committed now are derived.
+
+        Raises NotDerived if that takes too long, and Unavailable.
+        """
         deadline = monotonic() + PATIENCE_S
-        wanted = None
-        while True:
-            ((head, derived),) = await self._engine.read(queries.PROGRESS, partner)
-            # Less than before if the partner is being erased.
-            wanted = head if wanted is None else min(wanted, head)
-            if derived >= wanted:
-                return
+        ((wanted, derived),) = await self._engine.read(queries.PROGRESS, partner)
+        at_first = derived
+        while derived < wanted:
             if monotonic() > deadline:
-                raise Unavailable(2)
+                raise self._not_derived(partner, wanted - derived, derived - at_first)
             self.notice(partner)
             self.hurry(partner)
             with suppress(TimeoutError):
                 async with asyncio.timeout(OTHER_S):  # it may be another node that derives
                     await self._progress[partner].wait()
+            ((head, derived),) = await self._engine.read(queries.PROGRESS, partner)
+            wanted = min(wanted, head)  # less than before if the partner is being erased
+
+    def _not_derived(self, partner: int, waiting: int, progress: int) -> NotDerived:
+        """What is said after PATIENCE_S in which `progress` events were derived, here or elsewhere.
+
+        Where none were, the time that the last ones took here is what there is to go by.
+        """
+        if partner in self._failing:
+            return NotDerived(waiting, round(10 * TROUBLE_S), failed=True)
+        rate = progress / PATIENCE_S or self._rate
+        return NotDerived(waiting, min(MOST_WAIT_S, 1 + int(waiting / rate)))
 
     async def hold_up(self, partner: int, stored: int) -> None:
         """Returns at once, or up to HOLD_UP_S later if very many events of the partner wait.
@@ -209,10 +231,11 @@ class Deriver:
             return None
         if not urgent and self._another_does_it(partner, position):
             return YIELD * pause_s
+        began = monotonic()
         rows = await self._engine.scan(queries.EVENTS_AFTER, partner, position.seq, AT_ONCE)
         if not rows:
             return None
-        last, full = int(rows[-1][0]), len(rows) == AT_ONCE
+        last, full, count = int(rows[-1][0]), len(rows) == AT_ONCE, len(rows)
         if listing := self._engine.dialect.listing:
             parameters = (partner, last + LISTED_AHEAD, last)
             await self._engine.write_all(*(Statement(sql, parameters) for sql in listing))
@@ -221,6 +244,8 @@ class Deriver:
         if await self.write(partner, position, last, changes) is None:
             self._others[partner] = position.mark
             return YIELD * pause_s
+        if full:  # what is done of a few says nothing of many
+            self._rate = count / (monotonic() - began)
         return 0.0 if full else pause_s
 
     def _another_does_it(self, partner: int, position: Position) -> bool:

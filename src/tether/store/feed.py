@@ -94,7 +94,9 @@ class Feed:
             events = [event for event, yes in zip(events, chosen, strict=True) if yes]
             heads = [head for head, yes in zip(heads, chosen, strict=True) if yes]
         vehicles = list(dict.fromkeys(head.vehicle_id for head in heads))
-        moments = await self._sessions.derived_of(partner, vehicles) if vehicles else {}
+        moments = {}
+        if vehicles:
+            moments = await self._sessions.of_vehicles(partner, vehicles, stale=True)
         return Portion(events, moments, end)
 
     @contextmanager

@@ -1,6 +1,7 @@
 """What is read of the sessions and states that are derived from events.
 
-Whoever asks gets what all events say that are committed by then: what waits is derived first.
+Whoever asks gets what all events say that are committed by then: what waits is derived first. With
+`stale` nothing waits: what is read is what was derived by then.
 """
 
 from collections.abc import Sequence
@@ -33,9 +34,10 @@ class Sessions:
         self._engine = engine
         self._deriver = deriver
 
-    async def get(self, partner: int, session_id: str) -> Known:
+    async def get(self, partner: int, session_id: str, *, stale: bool = False) -> Known:
         """The session. Raises NotFound."""
-        await self._deriver.catch_up(partner)
+        if not stale:
+            await self._deriver.catch_up(partner)
         row = await self._engine.look_up(queries.GET_SESSION, partner, session_id)
         found = _known([] if row is None else [row])
         if not found:
@@ -43,50 +45,58 @@ class Sessions:
         return found[0]
 
     async def page(
-        self, partner: int, wanted: SessionFilter, after: tuple[int, str] | None, limit: int
+        self,
+        partner: int,
+        wanted: SessionFilter,
+        after: tuple[int, str] | None,
+        limit: int,
+        *,
+        stale: bool = False,
     ) -> list[Known]:
         """Sessions in the order of their start, or of their last change; from `after` on."""
-        await self._deriver.catch_up(partner)
+        if not stale:
+            await self._deriver.catch_up(partner)
         sql, parameters = queries.sessions_page(wanted, after)
         return _known(await self._engine.scan(sql, partner, limit, *parameters))
 
-    async def of_vehicle(self, partner: int, vehicle_id: str) -> Moment | None:
+    async def of_vehicle(
+        self, partner: int, vehicle_id: str, *, stale: bool = False
+    ) -> Moment | None:
         """What is newest of a vehicle; None if nothing was reported. Raises NotFound."""
-        (moment,) = await self._state(queries.VEHICLE_STATE, partner, vehicle_id)
+        (moment,) = await self._state(queries.VEHICLE_STATE, partner, vehicle_id, stale=stale)
         return _moment(moment)
 
     async def of_vehicles(
-        self, partner: int, vehicle_ids: Sequence[str]
+        self, partner: int, vehicle_ids: Sequence[str], *, stale: bool = False
     ) -> dict[str, Moment | None]:
         """What is newest of each of these vehicles."""
-        await self._deriver.catch_up(partner)
-        return await self.derived_of(partner, vehicle_ids)
-
-    async def derived_of(
-        self, partner: int, vehicle_ids: Sequence[str]
-    ) -> dict[str, Moment | None]:
-        """The same as far as it is derived: waits for nothing."""
+        if not stale:
+            await self._deriver.catch_up(partner)
         wanted = numbered([vehicle_id] for vehicle_id in vehicle_ids)
         rows = await self._engine.scan(queries.VEHICLE_STATES, partner, wanted)
         return {vehicle_id: _moment(moment) for vehicle_id, moment in rows}
 
-    async def at_charger(self, partner: int, charger_id: str) -> AtCharger:
+    async def at_charger(self, partner: int, charger_id: str, *, stale: bool = False) -> AtCharger:
         """What is plugged in at a charger. Raises NotFound."""
-        return _at_charger(*await self._state(queries.CHARGER_STATE, partner, charger_id))
+        state = await self._state(queries.CHARGER_STATE, partner, charger_id, stale=stale)
+        return _at_charger(*state)
 
-    async def at_chargers(self, partner: int, charger_ids: Sequence[str]) -> dict[str, AtCharger]:
+    async def at_chargers(
+        self, partner: int, charger_ids: Sequence[str], *, stale: bool = False
+    ) -> dict[str, AtCharger]:
         """What is plugged in at each of these chargers."""
-        await self._deriver.catch_up(partner)
+        if not stale:
+            await self._deriver.catch_up(partner)
         wanted = numbered([charger_id] for charger_id in charger_ids)
         rows = await self._engine.scan(queries.CHARGER_STATES, partner, wanted)
         return {charger_id: _at_charger(stays, ended) for charger_id, stays, ended in rows}
 
-    async def _state(self, sql: str, partner: int, entity_id: str) -> Row:
+    async def _state(self, sql: str, partner: int, entity_id: str, *, stale: bool) -> Row:
         """What the statement finds of an entity, after what of it waits to be derived."""
         exists, waits, *state = await self._look_up(sql, partner, entity_id)
         if not exists:
             raise NotFound
-        if waits:
+        if waits and not stale:
             await self._deriver.catch_up(partner)
             _, _, *state = await self._look_up(sql, partner, entity_id)
         return state
