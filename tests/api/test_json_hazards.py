@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.api.helpers import ON_ONE_ENGINE, message
+from tests.api.helpers import ON_ONE_ENGINE, create_both, message
 
 pytestmark = ON_ONE_ENGINE
 
@@ -120,6 +120,64 @@ def test_everything_else_beyond_rfc_8259_is_400_with_a_reason(
         assert answer.status_code == 400
         assert message(answer).endswith(".")
     assert shared.get("/chargers/C1").status_code == 404
+
+
+def test_a_patch_that_is_refused_leaves_the_entity_as_it_was(client: httpx.Client) -> None:
+    charger, vehicle = {"chargePowers": [11]}, {"chargeCapacity": 74.8, "chargePowers": [11]}
+    for path, entity in (("/chargers/C1", charger), ("/vehicles/V1", vehicle)):
+        tag = client.put(path, json=entity).headers["etag"]
+        for what, body in REFUSED.items():
+            assert client.patch(path, content=body).status_code == 400, what
+        found = client.get(path)
+        assert (found.json(), found.headers["etag"]) == (entity | {"id": path[-2:]}, tag)
+
+
+SMALL = {what: body for what, body in REFUSED.items() if len(body) < 60_000 and body.strip()}
+
+
+def test_a_bad_line_of_a_bulk_request_is_400_and_spoils_no_other(client: httpx.Client) -> None:
+    create_both(client)
+    for number, (what, body) in enumerate(SMALL.items()):
+        lines = [good_event(2 * number), body, good_event(2 * number + 1)]
+        if b"\n" in body:
+            continue
+        answer = client.post("/events/bulk", content=b"\n".join(lines))
+        assert [one["status"] for one in answer.json()] == [201, 400, 201], what
+        assert answer.json()[1]["message"].endswith("."), what
+
+
+def test_a_bad_item_of_an_array_is_400_or_the_array_is(client: httpx.Client) -> None:
+    create_both(client)
+    recorded = 0
+    for number, (what, body) in enumerate(SMALL.items()):
+        answer = client.post("/events/bulk", content=b"[%s,%s]" % (good_event(number), body))
+        if answer.status_code == 200:
+            statuses = [one["status"] for one in answer.json()]
+            assert statuses[0] == 201, what
+            assert set(statuses[1:]) == {400}, what
+            recorded += 1
+        else:
+            assert answer.status_code == 400, what
+            assert message(answer).endswith("."), what
+    assert len(client.get("/events?limit=1000").json()) == recorded  # none of a refused array
+
+
+def test_a_huge_item_of_a_bulk_request_is_refused_alone_or_with_all(client: httpx.Client) -> None:
+    create_both(client)
+    for number, body in enumerate(body for body in REFUSED.values() if len(body) >= 60_000):
+        for whole in (good_event(number) + b"\n" + body, b"[%s,%s]" % (good_event(number), body)):
+            answer = client.post("/events/bulk", content=whole)
+            if answer.status_code == 200:
+                assert answer.json()[1]["status"] in (400, 413)
+            else:
+                assert answer.status_code in (400, 413)
+
+
+def good_event(number: int) -> bytes:
+    """An event that no other number has, of what `create_both` makes."""
+    timestamp = f"2023-05-11T{number // 60:02}:{number % 60:02}:00Z"
+    members = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1"}
+    return json.dumps(members | {"timestamp": timestamp}).encode()
 
 
 @pytest.mark.parametrize(
