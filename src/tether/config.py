@@ -30,8 +30,8 @@ class Settings:
     log_format: str = "json"
     workers: int = 1
     """Processes that share the port; more than one only on PostgreSQL."""
-    pool_size: int = 8
-    """Connections to PostgreSQL of each worker."""
+    pool_size: int = 12
+    """Connections to PostgreSQL of each worker; 3 at least."""
     max_connections: int = 5000
     """Of each worker."""
     max_unread: int = 64

@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tether.config import is_postgres, sqlite_path
 from tether.errors import SetupError
 from tether.wiring import describe
+
+if TYPE_CHECKING:
+    from tether.store.postgres_check import Surroundings
 
 
 def version(database: str) -> str:
@@ -22,13 +26,11 @@ def version(database: str) -> str:
     return f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})"
 
 
-def risks(database: str) -> list[str]:
-    """Settings of the database with which an acknowledged write may be lost. Raises SetupError."""
-    if not is_postgres(database):
-        return []  # ours are set on every connection
-    from tether.store.postgres import risks_of_postgres
+def surroundings(url: str) -> "Surroundings":
+    """What Tether finds in a PostgreSQL database. Raises SetupError."""
+    from tether.store.postgres_check import surroundings
 
-    return risks_of_postgres(database)
+    return surroundings(url)
 
 
 def damages(database: str, *, full: bool = False) -> list[str]:

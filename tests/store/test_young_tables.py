@@ -12,7 +12,7 @@ import pytest
 
 from tether import wiring
 from tether.store import capacity_queries
-from tether.store.postgres import _INDEXES_ONLY
+from tether.store.postgres_pool import INDEXES_ONLY, preparing
 from tether.store.session_queries import SessionFilter, sessions_page
 from tether.store.sqlite import connect, native
 
@@ -33,7 +33,7 @@ def explain(new_postgres_database: Callable[[], str]) -> Iterator[Explain]:
     database = new_postgres_database()
     wiring.migrate(database)
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(_INDEXES_ONLY)
+        connection.execute(preparing(INDEXES_ONLY))
         for table, columns in ROWS.items():
             connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)".encode())
             rows = f"SELECT 1, {columns} FROM generate_series(1, 5000) n"

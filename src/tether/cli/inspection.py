@@ -26,6 +26,7 @@ from tether.store.store import Store
 OLDEST_PYTHON = (3, 11)
 LITTLE_SPACE = 1_000_000_000
 TOO_LITTLE_SPACE = 100_000_000
+FEW_CONNECTIONS = 5
 SOON_MS = 7 * 86_400_000
 PATIENCE_S = 2.0
 _SEE_HELP = "tether serve --help lists the settings."
@@ -141,8 +142,10 @@ def _database(database: str, *, full: bool) -> Iterator[Finding]:
         yield problem("schema", f"{counted(pending, 'step')} missing.", "Run tether migrate.")
     else:
         yield ok("schema", "Up to date.")
-    # PostgreSQL checks its pages itself whenever it reads them.
-    yield _durability(database) if is_postgres(database) else _integrity(database, full=full)
+    if is_postgres(database):
+        yield from _surroundings(database, pending)
+    else:
+        yield _integrity(database, full=full)  # PostgreSQL does it whenever it reads a page
     if not pending:
         yield _keys(*stores.in_store(database, _all_keys))
 
@@ -181,13 +184,41 @@ def _permissions(file: Path) -> Iterator[Finding]:
         yield ok("permissions", f"Not open to everybody (mode {mode:o}).")
 
 
-def _durability(database: str) -> Finding:
+def _surroundings(database: str, pending: int) -> Iterator[Finding]:
     from tether import upkeep
 
-    if risks := upkeep.risks(database):
-        return warning("durability", f"The server runs with {', '.join(risks)}.",
-                       "Switch it on: what was acknowledged may be lost.")  # fmt: skip
-    return ok("durability", "Commits are on disk before they are answered.")
+    found = upkeep.surroundings(database)
+    if found.risks:
+        yield warning("durability", f"The server runs with {', '.join(found.risks)}.",
+                      "Switch it on: what was acknowledged may be lost.")  # fmt: skip
+    else:
+        yield ok("durability", "Commits are on disk before they are answered.")
+    if found.missing_rights:
+        yield problem("rights", f"The role lacks {'; '.join(found.missing_rights)}.",
+                      "Requests that need it are answered 503: GRANT it.")  # fmt: skip
+    elif not pending:
+        yield ok("rights", "The role may read and write all that it has to.")
+    if found.is_replica:
+        yield warning("writes", "This server is a replica: reads only.",
+                      "target_session_attrs=read-write in the URL finds the primary.")  # fmt: skip
+    elif found.read_only:
+        yield problem("writes", "default_transaction_read_only = on: writes are answered 503.",
+                      "ALTER ROLE or ALTER DATABASE … RESET it.")  # fmt: skip
+    if found.encoding != "UTF8":
+        yield problem("encoding", f"The database has the encoding {found.encoding}, not UTF8.",
+                      "Make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and "
+                      "move the data there with pg_dump and pg_restore.")  # fmt: skip
+    if found.settings:
+        advice = "Tether sets what it needs on each of its connections."
+        if not found.direct:
+            advice = "Behind a pooler Tether sets nothing: ALTER ROLE or ALTER DATABASE … RESET it."
+        yield warning("settings", f"PostgreSQL has {', '.join(found.settings)}.", advice)
+    text = f"{max(found.free, 0):,} of PostgreSQL's {found.most:,} connections are free."
+    if found.free < FEW_CONNECTIONS:
+        yield warning("connections", text,
+                      "Raise max_connections, lower --pool-size, or use a pooler.")  # fmt: skip
+    else:
+        yield ok("connections", text)
 
 
 def _integrity(database: str, *, full: bool) -> Finding:

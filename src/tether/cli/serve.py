@@ -30,9 +30,9 @@ from tether.config import Settings
 @click.option("--workers", default=1, envvar="TETHER_WORKERS", show_default=True,
               show_envvar=True, type=WholeNumber(1, 256), metavar="N",
               help="Processes that share the port; more than 1 only on PostgreSQL.")  # fmt: skip
-@click.option("--pool-size", default=8, envvar="TETHER_POOL_SIZE", show_default=True,
+@click.option("--pool-size", default=12, envvar="TETHER_POOL_SIZE", show_default=True,
               show_envvar=True, type=WholeNumber(1, 1000), metavar="N",
-              help="Connections to PostgreSQL of each worker.")  # fmt: skip
+              help="Connections to PostgreSQL of each worker, 3 at least.")  # fmt: skip
 @click.option("--max-connections", default=5000, envvar="TETHER_MAX_CONNECTIONS",
               show_default=True, show_envvar=True, type=WholeNumber(1, 1_000_000), metavar="N",
               help="Connections of clients to each worker; more get 503.")  # fmt: skip

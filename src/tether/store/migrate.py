@@ -18,6 +18,7 @@ OUR_TABLES = {
     "sessions", "session_versions", "derivations",
     "listings", "list_of_charger", "list_of_vehicle", "list_by_time",
 }  # fmt: skip
+OUR_VIEWS = {"charger_events", "vehicle_events", "vehicle_history"}
 
 CREATE_VERSION_TABLE = f"CREATE TABLE {VERSION_TABLE} (version BIGINT NOT NULL PRIMARY KEY)"
 READ_VERSION = f"SELECT coalesce(max(version), 0) FROM {VERSION_TABLE}"
