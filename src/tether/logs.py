@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import BinaryIO, TextIO, cast
 
 import msgspec
 import structlog
+
+from tether.beside import Lines
 
 log = structlog.get_logger()
 
@@ -43,7 +44,7 @@ def configure(*, level: str, as_json: bool) -> None:
         logger_factory=(
             structlog.BytesLoggerFactory(cast(BinaryIO, _standard_error))
             if as_json
-            else structlog.PrintLoggerFactory(cast(TextIO, _standard_error))
+            else structlog.WriteLoggerFactory(cast(TextIO, _standard_error))
         ),
         cache_logger_on_first_use=True,
     )
@@ -66,6 +67,17 @@ def answered(line: Answered) -> None:
         log.info(line.event, **fields)
 
 
+def tell(text: str, *, err: bool = False) -> None:
+    """Prints the text on standard output or error, and waits for nobody who does not read it."""
+    lines = _error_lines if err else _output_lines
+    lines.put([text.encode(errors="backslashreplace") + b"\n"])
+
+
+def when_dropped(count: Callable[[int], None]) -> None:
+    """Has lines counted that could not be written; `count` is called in any thread."""
+    _error_lines.on_dropped = count
+
+
 def _json() -> list[structlog.typing.Processor]:
     return [
         structlog.processors.format_exc_info,
@@ -85,9 +97,9 @@ def _text() -> list[structlog.typing.Processor]:
 
 
 class _StandardError:
-    """Standard error, where what cannot be written (full disk, reader gone) fails no request.
+    """Standard error: lines are made here and written beside the event loop.
 
-    The lines of one turn of the event loop are written together: under load that saves most of
+    The lines of one turn of the event loop are handed over together: under load that saves most of
     what logging costs.
     """
 
@@ -116,17 +128,20 @@ class _StandardError:
         self._put(lines)
 
     def _put(self, lines: list[Answered | bytes]) -> None:
-        written = [
-            line if isinstance(line, bytes) else _encoder.encode(line) + b"\n" for line in lines
-        ]
-        with suppress(OSError):
-            os.write(sys.stderr.fileno(), b"".join(written))
+        _error_lines.put(
+            [line if isinstance(line, bytes) else _encoder.encode(line) + b"\n" for line in lines]
+        )
 
     def flush(self) -> None:
         """Nothing waits here."""
 
 
 _encoder = msgspec.json.Encoder()
+_error_lines = Lines(
+    2,
+    on_resumed=lambda lines: log.warning("log lines dropped", lines=lines),
+)
+_output_lines = Lines(1)
 _standard_error = _StandardError()
 
 

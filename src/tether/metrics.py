@@ -80,6 +80,11 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self._dropped_lines = Counter(
+            "tether_dropped_log_lines",
+            "Log lines that nobody read in time, or that could not be written.",
+            registry=self.registry,
+        )
         # Finding a labelled child costs more than using it.
         self._children: dict[tuple[str, str, int], Histogram] = {}
 
@@ -120,6 +125,10 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Something was refused so that it does not harm others."""
         self._refused.labels(reason).inc()
+
+    def dropped_log_lines(self, lines: int) -> None:
+        """So many lines of the log could not be written."""
+        self._dropped_lines.inc(lines)
 
     def own_page(self) -> str:
         """What this process counted, in Prometheus' text format."""

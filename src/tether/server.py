@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 import uvicorn
 
-from tether import protocol, wiring
+from tether import logs, protocol, wiring
 from tether.bounds import Bounds
 from tether.config import Settings, metrics_address
 from tether.errors import SetupError
@@ -44,6 +44,7 @@ async def serve(
     """
     most_files = _raise_file_limit()
     _give_back_large_blocks()
+    logs.when_dropped(metrics.dropped_log_lines)
 
     def derivation_failed(partner: int, error: Exception) -> None:
         metrics.derivation_failed()

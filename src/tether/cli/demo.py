@@ -31,6 +31,7 @@ def demo(port: int, folder: Path) -> None:
 
     Run again, it keeps data and key.
     """
+    from tether import logs
     from tether.launch import launch
 
     database = str(folder / "tether.db")
@@ -40,7 +41,7 @@ def demo(port: int, folder: Path) -> None:
         launch(settings, lambda url: _welcome(url, key, folder))
     except SetupError as error:
         raise _explained(error, port, folder) from error
-    note(f"\nStopped. Data and key stay in {folder}.")
+    logs.tell(f"\nStopped. Data and key stay in {folder}.", err=True)
 
 
 def _key(database: str, file: Path) -> str:
@@ -122,6 +123,8 @@ curl {url}/events \\
 
 
 def _welcome(url: str, key: str, folder: Path) -> None:
+    from tether import logs
+
     facts = [
         ("Key", key),
         ("Reference", f"{url}/docs"),
@@ -130,5 +133,5 @@ def _welcome(url: str, key: str, folder: Path) -> None:
     lines = [f"  {click.style(name.ljust(9), dim=True)}  {text}" for name, text in facts]
     title = f"  Tether listens on {click.style(url, bold=True)}"
     commands = _COMMANDS.format(url=url, key=key)
-    click.echo("\n".join(["", title, "", *lines, "", commands]))
-    sys.stdout.flush()
+    welcome = "\n".join(["", title, "", *lines, "", commands])
+    logs.tell(welcome if sys.stdout.isatty() else click.unstyle(welcome))

@@ -88,6 +88,7 @@ def start(settings: Settings) -> None:
 
 
 def _say_listening(url: str, settings: Settings) -> None:
+    from tether import logs
     from tether.wiring import describe
 
-    click.echo(f"Tether listens on {url} (database: {describe(settings.database)})")
+    logs.tell(f"Tether listens on {url} (database: {describe(settings.database)})")

@@ -1,0 +1,105 @@
+"""Writes lines beside the event loop, so that nobody waits for whoever reads them, or does not."""
+
+import atexit
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+MOST_WAITING_BYTES = 1024 * 1024
+LAST_LINES_S = 1.0  # for what waits at the end of the process
+# So many bytes at once stay together in a pipe into which several processes write.
+_PORTION_BYTES = select.PIPE_BUF
+
+
+class Lines:
+    """Lines for a file that may be full or have a reader that stalls or is gone.
+
+    A thread writes them. At most MOST_WAITING_BYTES wait for it. Lines beyond that, and those that
+    cannot be written, are dropped and counted: `on_dropped` is called with their number at once,
+    `on_resumed` with that of all of them when lines can be written again; both in any thread.
+    """
+
+    def __init__(
+        self, file_number: int, on_resumed: Callable[[int], None] = lambda lines: None
+    ) -> None:
+        self._file_number = file_number
+        self._on_resumed = on_resumed
+        self._waiting: deque[bytes] = deque()
+        self._bytes = 0  # of those that wait, and of the portion that is being written
+        self._dropped = 0  # and not told of
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self.on_dropped: Callable[[int], None] = lambda lines: None
+
+    def put(self, lines: Sequence[bytes]) -> None:
+        """Writes these lines, soon; each ends in a line feed."""
+        dropped = 0
+        with self._changed:
+            for line in lines:
+                if self._bytes + len(line) > MOST_WAITING_BYTES:
+                    dropped += 1
+                else:
+                    self._waiting.append(line)
+                    self._bytes += len(line)
+            self._dropped += dropped
+            if self._thread is None:
+                self._begin()
+            self._changed.notify_all()
+        if dropped:
+            self.on_dropped(dropped)
+
+    def _begin(self) -> None:
+        thread = threading.Thread(target=self._write_all, name="lines", daemon=True)
+        with suppress(RuntimeError):  # no more threads: the next line tries again
+            thread.start()
+            self._thread = thread
+            atexit.register(self._finish)
+
+    def _finish(self) -> None:
+        """Waits a moment until all is written."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._bytes, LAST_LINES_S)
+
+    def _write_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                portion = self._portion()
+            data = b"".join(portion)
+            written = self._write(data)
+            with self._changed:
+                self._bytes -= len(data)
+                if not written:
+                    self._dropped += len(portion)
+                resumed = self._dropped if written and not self._waiting else 0
+                self._dropped -= resumed
+                self._changed.notify_all()
+            if not written:
+                self.on_dropped(len(portion))
+            if resumed:
+                self._on_resumed(resumed)
+
+    def _portion(self) -> list[bytes]:
+        portion = [self._waiting.popleft()]
+        size = len(portion[0])
+        while self._waiting and size + len(self._waiting[0]) <= _PORTION_BYTES:
+            portion.append(self._waiting.popleft())
+            size += len(portion[-1])
+        return portion
+
+    def _write(self, data: bytes) -> bool:
+        """Writes all of it, whenever that may be; returns whether that was possible."""
+        try:
+            while data:
+                try:
+                    data = data[os.write(self._file_number, data) :]
+                except BlockingIOError:  # somebody else has set it so
+                    poll = select.poll()
+                    poll.register(self._file_number, select.POLLOUT)
+                    poll.poll()
+        except OSError:  # a full disk, a reader that is gone
+            return False
+        return True
