@@ -1,15 +1,36 @@
 """Everything that can go wrong in Tether's own terms. No HTTP here: the edge has a table for that.
 
 The message of an error is written for the partner's developer who reads it in an answer.
+
+An exception holds the frames that it came through, and they all that was in them: bodies, batches,
+the exception itself. So none is kept for longer than it takes to handle it: what has to be
+remembered becomes a Refusal, and whoever waits for the same as others gets an exception of its own.
 """
+
+from traceback import format_exception
+from typing import NamedTuple
 
 
 class TetherError(Exception):
     """Base of all errors which Tether raises on purpose."""
 
+    retry_after_s = 0  # from then on the same request may succeed; 0 if it never will by itself
+
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+    def refusal(self) -> "Refusal":
+        """What to remember of it."""
+        return Refusal(type(self), self.message, self.retry_after_s)
+
+
+class Refusal(NamedTuple):
+    """An error as a plain value."""
+
+    kind: type[TetherError]
+    message: str
+    retry_after_s: int = 0
 
 
 class Malformed(TetherError):
@@ -64,8 +85,8 @@ class PreconditionFailed(TetherError):
 class TooLarge(TetherError):
     """The body is larger than what is accepted."""
 
-    def __init__(self, limit: int, unit: str = "bytes") -> None:
-        super().__init__(f"Payload Too Large: a body has at most {limit:,} {unit}.")
+    def __init__(self, limit: int, unit: str = "bytes", *, what: str = "a body") -> None:
+        super().__init__(f"Payload Too Large: {what} has at most {limit:,} {unit}.")
 
 
 class UnsupportedEncoding(TetherError):
@@ -76,11 +97,15 @@ class UnsupportedEncoding(TetherError):
 
 
 class Unavailable(TetherError):
-    """The database cannot do this at the moment; the same request may succeed soon."""
+    """The server or its database cannot do this now; the same request may succeed soon.
 
-    def __init__(self, retry_after_s: int = 1, why: str | None = None) -> None:
+    `cause` is for the log: the exception that was met, if none is chained.
+    """
+
+    def __init__(self, retry_after_s: int = 1, why: str | None = None, *, cause: str = "") -> None:
         super().__init__(f"Service Unavailable: {why}" if why else "Service Unavailable")
         self.retry_after_s = retry_after_s
+        self.cause = cause
 
 
 class NotDerived(Unavailable):
@@ -96,3 +121,10 @@ class NotDerived(Unavailable):
 
 class SetupError(TetherError):
     """The server cannot work with what it was given: settings, database, file or port."""
+
+
+def for_another(error: Exception) -> Exception:
+    """The same error for one more who waits for what failed, without the frames that it knows."""
+    if isinstance(error, Unavailable):
+        return Unavailable(error.retry_after_s, cause=error.cause or repr(error.__cause__))
+    return RuntimeError("".join(format_exception(error)))

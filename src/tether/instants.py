@@ -23,11 +23,17 @@ _RFC_3339 = re.compile(
 _CANONICAL = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z"
 )
+_CANONICAL_LENGTH = len("2023-05-11T22:06:40.738Z")
+
+
+def canonical_instant(text: str) -> int | None:
+    """Milliseconds since 1970 of an instant that `format_instant` made; None if it did not."""
+    # What is remembered is short, though a body may have a mebibyte of text there.
+    return _canonical_instant(text) if len(text) == _CANONICAL_LENGTH else None
 
 
 @lru_cache(maxsize=4096)  # that of an event is read twice: when it is checked and when it is stored
-def canonical_instant(text: str) -> int | None:
-    """Milliseconds since 1970 of an instant that `format_instant` made; None if it did not."""
+def _canonical_instant(text: str) -> int | None:
     if _CANONICAL.fullmatch(text) is None:
         return None
     try:

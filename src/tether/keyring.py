@@ -55,12 +55,13 @@ class KeyRing:
         now_ms = self._now_ms()
         read_ms, key = self._remembered.get(digest, (0, None))
         if key is None or now_ms - read_ms >= REMEMBERED_MS:
-            key = await self._read(digest, now_ms)
+            # Whoever gives up takes it from nobody else.
+            key = await asyncio.shield(self._reading(digest, now_ms))
         if key is None or not key.works_at(now_ms):
             raise Forbidden
         return key
 
-    async def _read(self, digest: str, now_ms: int) -> Key | None:
+    def _reading(self, digest: str, now_ms: int) -> "asyncio.Future[Key | None]":
         """The key from the store, which is asked once by all who want to know it at that time.
 
         Else every request under way would ask when a busy key is to be read again, and the writes
@@ -71,7 +72,7 @@ class KeyRing:
             reading = asyncio.ensure_future(self._read_now(digest, now_ms))
             self._readings[digest] = reading
             reading.add_done_callback(lambda _: self._readings.pop(digest))
-        return await asyncio.shield(reading)  # whoever gives up takes it from nobody else
+        return reading
 
     async def _read_now(self, digest: str, now_ms: int) -> Key | None:
         key = await self._find(digest)

@@ -113,6 +113,91 @@ def test_a_body_that_is_refused_as_a_whole_has_stored_nothing(
     assert recorded(client) == []
 
 
+LONG = 64 * 1024
+
+
+@ON_ONE_ENGINE
+def test_a_line_that_is_too_long_is_refused_and_the_others_are_not(client: httpx.Client) -> None:
+    create_both(client)
+    lines = [json.dumps(event(number)).encode() for number in range(5)]
+    lines[1] = lines[1].ljust(LONG)
+    lines[2] = lines[2].ljust(LONG + 1)
+    lines[3] = lines[3].ljust(8 * LONG + 7)
+    for end in (b"", b"\n", b"\r\n \n" + b" " * (2 * LONG)):
+        answer = client.post("/events/bulk", content=b" \n\n" + b"\n".join(lines) + end)
+        assert statuses(answer) == [201, 201, 413, 413, 201]
+        assert answer.json()[2]["message"] == (
+            "Payload Too Large: an event has at most 65,536 bytes."
+        )
+    assert len(recorded(client)) == 3
+
+
+@ON_ONE_ENGINE
+def test_blanks_between_events_do_not_count(client: httpx.Client) -> None:
+    create_both(client)
+    one, two = (json.dumps(event(number)).encode() for number in range(2))
+    for size in (1, LONG - 1, LONG, LONG + 1, LONG + 2, 3 * LONG):
+        lines = b"\n" * size + one + b"\n" + b" " * size + b"\n" * size + two + b"\n"
+        blank = b" \t\r\n"[size % 4 :][:1] * size
+        array = blank + b"[" + blank + one + blank + b"," + blank + two + blank + b"]" + blank
+        for body in (lines, array):
+            assert statuses(client.post("/events/bulk", content=body)) == [201, 201]
+
+
+@ON_ONE_ENGINE
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"[,]", 400, "an event is expected (byte 1)"),
+        (b"[%s,,]", 400, "an event is expected"),
+        (b"[,%s]", 400, "an event is expected"),
+        (b"[%s %s]", 400, "a comma or the end of the array is expected"),
+        (b"[%s", 400, "a comma or the end"),
+        (b"[%s,", 400, "an event is expected"),
+        (b"[", 400, "an event is expected"),
+        (b"[%s]]", 400, "something follows the array"),
+        (b"[%s]%s", 400, "something follows the array"),
+        (b"[%s}", 400, "a comma or the end"),
+        (b"[}]", 400, "Event 1 of the array: The body is not valid JSON"),
+        (b'[%s,{"a" 1}]', 400, "Event 2 of the array: The body is not valid JSON"),
+        (b'[%s,{"a":[}]', 400, "a comma or the end"),
+        (b'[%s,"]', 400, "an event is expected"),
+        (b"[%s,nul]", 400, "Event 2 of the array: The body is not valid JSON"),
+        (b"[%s,\x0c%s]", 400, "a comma or the end"),
+        (b'[{"a":1,"a":2}]', 400, "names {a} twice"),
+        (b'[{"a":"\xff"}]', 400, "not valid UTF-8"),
+        (b'["' + b"x" * LONG + b'"]', 413, "an event has at most 65,536 bytes"),
+        (b"[" + b"1" * (LONG + 1) + b"]", 413, "an event has at most 65,536 bytes"),
+        (b'[{"a":[[' + b" " * LONG + b"]]}]", 413, "an event has at most 65,536 bytes"),
+        (b"[[" + b"[]," * 101 + b"[]]]", 400, "no more than 200 brackets and strings"),
+        (b"[" + b"1," * 10_000 + b"1]", 413, "10,000 events"),
+    ],
+)
+def test_an_array_that_is_no_json_has_stored_nothing(
+    client: httpx.Client, body: bytes, status: int, words: str
+) -> None:
+    create_both(client)
+    body = body.replace(b"%s", json.dumps(event()).encode())
+    answer = client.post("/events/bulk", content=body)
+    assert answer.status_code == status
+    assert words in message(answer)
+    assert recorded(client) == []
+
+
+@ON_ONE_ENGINE
+def test_values_of_an_array_that_are_no_events_are_refused_by_themselves(
+    client: httpx.Client,
+) -> None:
+    create_both(client)
+    odd = [1, "a]", '"}', None, True, [], [1, ["]"]], {}, {"a": {"b": [1, {"c": "}\\"}]}},
+           {"type": [1] * 200}]  # fmt: skip
+    items = [event(1), *odd, event(2, stateOfCharge=1.50)]
+    for body in (json.dumps(items), json.dumps(items, indent=3)[:-1] + " , ]"):
+        answer = client.post("/events/bulk", content=body)
+        assert statuses(answer) == [201, *[400] * len(odd), 201]
+        assert answer.json()[1]["message"] == "An event must be a JSON object."
+
+
 @ON_ONE_ENGINE
 def test_broken_gzip_is_refused_as_a_whole(client: httpx.Client) -> None:
     create_both(client)

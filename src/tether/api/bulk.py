@@ -1,8 +1,6 @@
 """Many events in one request (an addition to the reference)."""
 
-import asyncio
-from collections.abc import Callable, Iterator
-from itertools import repeat
+from collections.abc import Callable, Sequence
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
@@ -10,18 +8,16 @@ from falcon.asgi import Request, Response
 
 from tether.api import requests
 from tether.api.errors import status_of
-from tether.bulk import MAX_BYTES, Unread, items_of, read_item
-from tether.errors import RateLimited, TetherError, Unavailable
+from tether.bulk import MAX_BYTES, Item, read_items
+from tether.errors import RateLimited, Refusal, Unavailable
 from tether.keys import Key
 from tether.limits import Limiter
 from tether.model import Event, to_json
-from tether.store.intake import Arrival
+from tether.store.intake import Arrival, Fate
 from tether.store.store import Store
+from tether.turns import Places, Steps, in_turns
 
-AT_ONCE = 2  # bodies in memory; the others wait on disk
-TURN = 200  # events that are read before others are served: two milliseconds
-
-Result = str | TetherError
+SHOWN_AT_ONCE = 200
 
 
 class BulkResource:
@@ -31,74 +27,82 @@ class BulkResource:
         self._store = store
         self._limiter = limiter
         self._now_ms = now_ms
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._arriving = Places(of_all=32, of_each=8)  # bodies on disk
+        self._in_memory = Places(of_all=2, of_each=2)
 
     async def on_post(self, req: Request, resp: Response) -> None:
         key, is_gzip = requests.key_of(req), requests.is_gzipped(req)
-        with SpooledTemporaryFile(requests.CHUNK_BYTES) as spool:
-            async for chunk in requests.body_of(req, MAX_BYTES):
-                spool.write(chunk)
-            async with self._turn:
-                spool.seek(0)
-                body = spool.read()
-                # Eight MiB take a while: others are served meanwhile.
-                items = await asyncio.to_thread(_items_of, body, is_gzip=is_gzip)
-                results = await self._store_all(key, items)
+        async with self._arriving.one(key.partner):
+            with SpooledTemporaryFile(requests.CHUNK_BYTES) as spool:
+                async for chunk in requests.body_of(req, MAX_BYTES):
+                    spool.write(chunk)
+                async with self._in_memory.one(key.partner):
+                    spool.seek(0)
+                    items = await self._items(spool.read(), is_gzip=is_gzip)
+                    results = await self._store_all(key, items)
         requests.show_standing(resp, await self._limiter.take(key, 0))  # its events counted
-        req.context.rejections = [type(r).__name__ for r in results if not isinstance(r, str)]
-        resp.data = to_json([_shown(result) for result in results])
-        if waits := [r.retry_after_s for r in results if isinstance(r, RateLimited)]:
-            resp.set_header("Retry-After", str(max(waits)))
+        refusals = [result for result in results if isinstance(result, Refusal)]
+        req.context.rejections = [refusal.kind.__name__ for refusal in refusals]
+        if wait_s := max((refusal.retry_after_s for refusal in refusals), default=0):
+            resp.set_header("Retry-After", str(wait_s))
+        resp.data = await in_turns(_answer(results))
 
-    async def _store_all(self, key: Key, items: list[Unread]) -> list[Result]:
+    async def _items(self, body: bytes, *, is_gzip: bool) -> list[Item]:
+        if is_gzip:
+            body = await in_turns(requests.gunzip(body, MAX_BYTES))
+        return await in_turns(read_items(body, self._now_ms()))
+
+    async def _store_all(self, key: Key, items: Sequence[Item]) -> list[Fate]:
         """For each item the id of its event, or why it was not stored."""
-        admitted, refusal = await self._admit(key, len(items))
-        arrivals: list[Arrival] = []
-        results: list[Result | None] = []  # None for what is to be stored
-        for start in range(0, admitted, TURN):
-            now_ms = self._now_ms()
-            for unread in items[start : min(start + TURN, admitted)]:
-                item = read_item(unread, now_ms)
-                if isinstance(item, Event):
-                    arrivals.append(self._store.intake.arrival(item))
-                    results.append(None)
-                else:
-                    results.append(item)
-            await asyncio.sleep(0)
-        fates = await self._fates(key.partner, arrivals)
-        rest = [refusal] * (len(items) - admitted)
-        return [next(fates) if result is None else result for result in [*results, *rest]]
+        admitted, beyond = await self._admit(key, len(items))
+        arrivals = await in_turns(self._arrivals(items[:admitted]))
+        fates = iter(await self._fates(key.partner, arrivals))
+        results = [next(fates) if isinstance(one, Event) else one for one in items[:admitted]]
+        return [*results, *[beyond] * (len(items) - admitted)]
 
-    async def _fates(self, partner: int, arrivals: list[Arrival]) -> Iterator[Result]:
+    def _arrivals(self, items: Sequence[Item]) -> Steps[list[Arrival]]:
+        arrivals = []
+        for item in items:
+            if isinstance(item, Event):
+                arrivals.append(self._store.intake.arrival(item))
+                yield
+        return arrivals
+
+    async def _fates(self, partner: int, arrivals: Sequence[Arrival]) -> Sequence[Fate]:
         """What became of each."""
         if not arrivals:
-            return iter(())
+            return []
         try:
-            return iter(await self._store.intake.add_all(partner, arrivals))
+            return await self._store.intake.add_all(partner, arrivals)
         except Unavailable as error:
-            return repeat(error)
+            return [error.refusal()] * len(arrivals)
 
-    async def _admit(self, key: Key, count: int) -> tuple[int, RateLimited | None]:
+    async def _admit(self, key: Key, count: int) -> tuple[int, Refusal]:
         """How many of so many events the key may report now, and what the others are told.
 
         The gate has let the request in, and counted it as its first event.
         """
         verdict = await self._limiter.take(key, count - 1)
         if verdict.allowed:
-            return count, None
+            return count, RateLimited(0).refusal()
         admitted, rest = 1, min(verdict.remaining, count - 2)
         if rest > 0 and (await self._limiter.take(key, rest)).allowed:
             admitted += rest
         one_more = await self._limiter.take(key, 1)
         admitted += one_more.allowed
-        return admitted, RateLimited(max(1, one_more.retry_after_s))
+        return admitted, RateLimited(max(1, one_more.retry_after_s)).refusal()
 
 
-def _items_of(body: bytes, *, is_gzip: bool) -> list[Unread]:
-    return items_of(requests.gunzip(body, MAX_BYTES) if is_gzip else body)
+def _answer(results: Sequence[Fate]) -> Steps[bytes]:
+    parts = []
+    for start in range(0, len(results), SHOWN_AT_ONCE):
+        shown = [_shown(result) for result in results[start : start + SHOWN_AT_ONCE]]
+        parts.append(to_json(shown)[1:-1])
+        yield
+    return b"[" + b",".join(parts) + b"]"
 
 
-def _shown(result: Result) -> dict[str, Any]:
+def _shown(result: Fate) -> dict[str, Any]:
     if isinstance(result, str):
         return {"status": 201, "id": result}
-    return {"status": status_of(result), "message": str(result)}
+    return {"status": status_of(result.kind), "message": result.message}

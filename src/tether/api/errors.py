@@ -48,25 +48,35 @@ def install(app: "falcon.asgi.App[Request, Response]", methods: Mapping[str, lis
     # Falcon's word for a method that it has never heard of.
     app.add_error_handler(falcon.HTTPBadRequest, answer_wrong_method)
     app.add_error_handler(errors.TetherError, _answer_ours)
+    for kind in (OSError, MemoryError):
+        app.add_error_handler(kind, _answer_exhausted)
 
 
-def status_of(error: errors.TetherError) -> int:
-    """The HTTP status that says what this error says."""
-    return _STATUS[type(error)]
+def status_of(kind: type[errors.TetherError]) -> int:
+    """The HTTP status that says what errors of this kind say."""
+    return _STATUS[kind]
 
 
 async def _answer_ours(
     req: Request, resp: Response, error: errors.TetherError, params: dict[str, Any]
 ) -> None:
-    _fill(resp, status_of(error), error.message)
+    _fill(resp, status_of(type(error)), error.message)
     # Not the error itself, which knows the frames that it came through, and they the request: such
     # a ring, and the body in it, would stay in memory until Python looks for rings.
     req.context.rejections = [type(error).__name__]
     if isinstance(error, errors.Unavailable | errors.RateLimited):
         resp.set_header("Retry-After", str(error.retry_after_s))
     if isinstance(error, errors.Unavailable):
-        cause = error.message if error.__cause__ is None else repr(error.__cause__)
+        cause = error.cause or (error.message if error.__cause__ is None else repr(error.__cause__))
         log.warning("unavailable", request_id=req.context.request_id, cause=cause)
+
+
+async def _answer_exhausted(
+    req: Request, resp: Response, error: Exception, params: dict[str, Any]
+) -> None:
+    """The machine is at fault: a full disk, no file descriptors or no memory left."""
+    unavailable = errors.Unavailable(cause=repr(error))
+    await _answer_ours(req, resp, unavailable, params)
 
 
 async def _answer_http(

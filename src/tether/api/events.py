@@ -25,9 +25,9 @@ class EventListResource:
 
     async def on_post(self, req: Request, resp: Response) -> None:
         body, now_ms = await requests.read_body(req), self._now_ms()
-        event = usual_event(body, now_ms)
+        event = usual_event(body, now_ms) if isinstance(body, bytes) else None
         if event is None:
-            event = new_event(await requests.document_in(body), now_ms)
+            event = new_event(requests.document_in(body), now_ms)
         event_id = await self._store.intake.add(requests.partner_of(req), event)
         resp.status = 201
         resp.data = to_json({"id": event_id})

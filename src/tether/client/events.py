@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tether import model
-from tether.bulk import MAX_BYTES, MAX_EVENTS
+from tether.bulk import MAX_BYTES, MAX_EVENTS, MAX_ITEM_BYTES
 from tether.client.entities import Pages
 from tether.client.errors import (
     Invalid,
@@ -244,8 +244,8 @@ def bulk_request(lines: Iterable[bytes]) -> Request:
 
 def _line_of(event: model.Event) -> bytes:
     line = to_json(event)
-    if len(line) > MAX_BYTES:  # no request could carry it
-        raise TooLarge(f"An event must not be larger than {MAX_BYTES:,} bytes.", status=413)
+    if len(line) > MAX_ITEM_BYTES:  # the server would take no such line
+        raise TooLarge(f"An event must not be larger than {MAX_ITEM_BYTES:,} bytes.", status=413)
     return line
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from tether.errors import for_another
 from tether.store.engine import Row
 
 Read = Callable[[str, int, str], Awaitable[list[Row]]]
@@ -71,5 +72,5 @@ class Gathering:
             # What gathered behind it meanwhile would only wait as long again.
             for _, answer in [*batch, *self._waiting[sql, partner]]:
                 if not answer.done():
-                    answer.set_exception(error)
+                    answer.set_exception(for_another(error))
         del self._waiting[sql, partner]

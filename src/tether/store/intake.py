@@ -6,21 +6,29 @@ carries many, on either engine.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
 
-from tether.errors import Conflict, Unavailable
+from tether.errors import Conflict, Refusal, Unavailable, for_another
 from tether.model import Event, from_json, to_json
 from tether.store import queries
 from tether.store.engine import Engine, Row
+from tether.turns import Steps, in_turns
 
 MOST_IN_ONE_STATEMENT = 10_000
 MOST_EXPLAINED_AT_ONCE = 100  # more are looked up beside the event loop
 
-Fate: TypeAlias = str | Conflict
+Fate: TypeAlias = str | Refusal  # the event's id, or a conflict
+_OTHER_VALUES = Refusal(
+    Conflict, "An event of this type, charger, vehicle and timestamp is recorded with other values."
+)
+_NO_CHARGER, _NO_VEHICLE = (
+    Refusal(Conflict, f"Parameter {{{kind}Id}} is invalid. It must refer to an existing {kind}.")
+    for kind in ("charger", "vehicle")
+)
 
 
 class Arrival(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -92,8 +100,8 @@ class Intake:
         the charger or vehicle is unknown or the event contradicts a recorded one.
         """
         (fate,) = await self.add_all(partner, [self.arrival(event)])
-        if isinstance(fate, Conflict):
-            raise Conflict(str(fate))  # a new one: `fate`, raised here, would hold itself
+        if isinstance(fate, Refusal):
+            raise Conflict(fate.message)
         return fate
 
     def add_all(self, partner: int, arrivals: Sequence[Arrival]) -> "asyncio.Future[list[Fate]]":
@@ -146,7 +154,7 @@ class Intake:
         explain = self._engine.read if few else self._engine.scan
         explained = iter(await explain(queries.EXPLAIN_EVENTS, partner, rows))
         for group in batch:
-            fates = [_fate(arrival, next(explained)) for arrival in group.arrivals]
+            fates = await in_turns(_fates(group.arrivals, explained))
             known = [fate for fate in fates if fate is not None]
             if len(known) == len(fates):
                 _settle(group, known)
@@ -168,6 +176,14 @@ def _first(waiting: Sequence[_Group]) -> list[_Group]:
     return list(waiting)
 
 
+def _fates(arrivals: Iterable[Arrival], explained: Iterator[Row]) -> Steps[list[Fate | None]]:
+    fates = []
+    for arrival in arrivals:
+        fates.append(_fate(arrival, next(explained)))
+        yield
+    return fates
+
+
 def _fate(arrival: Arrival, found: Row) -> Fate | None:
     """The id under which the event is recorded, or why it is not; None if it can be by now."""
     has_charger, has_vehicle, itself, recorded_body = found
@@ -177,20 +193,18 @@ def _fate(arrival: Arrival, found: Row) -> Fate | None:
         recorded = from_json(Event, recorded_body)
         if recorded.id and recorded == from_json(Event, arrival.body).identified(recorded.id):
             return recorded.id
-        return Conflict(
-            "An event of this type, charger, vehicle and timestamp is recorded with other values."
-        )
+        return _OTHER_VALUES
     if not has_charger:
-        return Conflict("Parameter {chargerId} is invalid. It must refer to an existing charger.")
+        return _NO_CHARGER
     if not has_vehicle:
-        return Conflict("Parameter {vehicleId} is invalid. It must refer to an existing vehicle.")
+        return _NO_VEHICLE
     return None  # charger or vehicle were created while the batch was under way
 
 
 def _fail(groups: Iterable[_Group], error: Exception) -> None:
     for group in groups:
         if not group.stored.done():
-            group.stored.set_exception(error)
+            group.stored.set_exception(for_another(error))
 
 
 def _settle(group: _Group, fates: list[Fate]) -> None:

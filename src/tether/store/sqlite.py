@@ -223,7 +223,8 @@ class SqliteEngine:
         except Exception as error:
             self._roll_back()
             if len(writes) == 1 or isinstance(error, _PASSING):
-                return [error] * len(writes)
+                # Its frames know the writes, which know who waits, who will know the error.
+                return [error.with_traceback(None)] * len(writes)
         # One of them is at fault: the others must not suffer for it.
         return [result for write in writes for result in self._commit([write])]
 
@@ -265,9 +266,7 @@ def _answer(writes: list[_Write], results: list[Any]) -> None:
         if write.answer.done():  # the client is gone; what it asked for is done all the same
             continue
         if isinstance(result, _PASSING):
-            unavailable = Unavailable()
-            unavailable.__cause__ = result
-            write.answer.set_exception(unavailable)
+            write.answer.set_exception(Unavailable(cause=repr(result)))
         elif isinstance(result, Exception):
             write.answer.set_exception(result)
         else:
