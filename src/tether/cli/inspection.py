@@ -138,6 +138,7 @@ def _database(database: str, *, full: bool) -> Iterator[Finding]:
     yield ok("database", name)
     if not is_postgres(database):
         yield from _permissions(sqlite_path(database))
+        yield from _names(sqlite_path(database))
     if pending:
         yield problem("schema", f"{counted(pending, 'step')} missing.", "Run tether migrate.")
     else:
@@ -170,6 +171,12 @@ def _folder(folder: Path) -> Iterator[Finding]:
         yield warning("disk", text, "A million events take about 0.5 GB.")
     else:
         yield ok("disk", text)
+
+
+def _names(file: Path) -> Iterator[Finding]:
+    if file.stat().st_nlink > 1:
+        yield warning("names", f"{file.name} has another name, too (a hard link).",
+                      "Whoever opens it by that one damages it: remove it.")  # fmt: skip
 
 
 def _permissions(file: Path) -> Iterator[Finding]:

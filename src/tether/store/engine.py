@@ -24,6 +24,9 @@ class Engine(Protocol):
 
     dialect: Dialect
 
+    async def ping(self, sql: str) -> None:
+        """Returns if the database is the one that was opened, and answers this query."""
+
     async def read(self, sql: str, *parameters: object) -> list[Row]:
         """The rows of a short query."""
 

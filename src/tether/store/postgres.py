@@ -53,6 +53,9 @@ class PostgresEngine:
         self._pools = {name: Pool(conninfo, size) for name, size in shares(pool_size).items()}
         self._gathering = Gathering(self.read)
 
+    async def ping(self, sql: str) -> None:
+        await self.read(sql)
+
     async def read(self, sql: str, *parameters: object) -> list[Row]:
         return (await self._run(sql, parameters, READ_TIMEOUT_S, again=True)).rows
 

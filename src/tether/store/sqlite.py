@@ -7,6 +7,7 @@ turn of the event loop share a transaction, as to begin one takes longer than to
 """
 
 import asyncio
+import logging
 import re
 import threading
 from collections.abc import Callable
@@ -22,6 +23,9 @@ import apsw
 from tether.errors import SetupError, Unavailable
 from tether.store.dialect import SQLITE
 from tether.store.engine import Row, Statement
+from tether.store.sqlite_guard import FileGuard, FileTrouble
+
+log = logging.getLogger(__name__)  # structlog takes a while to load
 
 # Before 3.51.3 a WAL database which two connections write at once can be corrupted.
 OLDEST_SAFE = (3, 51, 3)
@@ -34,6 +38,7 @@ WRITER_CACHE_KB = 6_000
 READER_CACHE_KB = 8_000
 MOST_KEPT = 4_000  # rows that were looked up, while the database is as it was
 LONGEST_KEPT = 1_000  # characters of each: the state of a charger names all its vehicles
+WATCH_S = 1.0
 BUSY_TIMEOUT_MS = 5_000
 # While another process keeps the file locked only the first to meet it waits that long.
 STILL_BUSY_TIMEOUT_MS = 250
@@ -56,6 +61,8 @@ _PASSING = (
     apsw.ReadOnlyError,
     apsw.NoMemError,
     apsw.CorruptError,
+    apsw.NotADBError,
+    FileTrouble,
 )
 
 
@@ -114,13 +121,20 @@ class SqliteEngine:
         self._scanners = ThreadPoolExecutor(2, "tether-scan")
         self._scan = threading.local()
         self._path = path
+        self._guard = FileGuard(path)
+        self._trouble: str | None = None
+        self._watch = self._loop.create_task(self._watch_file())
         self._thread = threading.Thread(target=self._run, name="tether-writer", daemon=True)
         self._thread.start()
+
+    async def ping(self, sql: str) -> None:
+        self._look_at_file()
+        await self.read(sql)
 
     async def read(self, sql: str, *parameters: object) -> list[Row]:
         if not self._reading:
             self._begin_reading()
-        return _fetch(self._reader, sql, parameters)
+        return self._fetch(self._reader, sql, parameters)
 
     async def look_up(self, sql: str, partner: int, key: str, *, again: bool = True) -> Row | None:
         # Nothing gathers here: to wait for others costs more than to read a row.
@@ -128,7 +142,7 @@ class SqliteEngine:
             self._begin_reading()
         place = (sql, partner, key)
         if place not in self._kept:
-            rows = _fetch(self._reader, sql, (partner, key))
+            rows = self._fetch(self._reader, sql, (partner, key))
             if again:
                 self._keep(place, rows[0] if rows else None)
             return rows[0] if rows else None
@@ -140,12 +154,14 @@ class SqliteEngine:
             self._kept[place] = row
 
     def _begin_reading(self) -> None:
+        if self._trouble is not None:
+            raise Unavailable from FileTrouble(self._trouble)
         self._reading = True
         self._loop.call_soon(self._end_reading)
         if not self._reader.in_transaction:
             self._reader.execute("BEGIN")
         try:  # the first read, which decides what is seen until the end of this turn
-            ((version,),) = _fetch(self._reader, "PRAGMA data_version", ())
+            ((version,),) = self._fetch(self._reader, "PRAGMA data_version", ())
         except BaseException:
             self._kept.clear()
             raise
@@ -178,20 +194,60 @@ class SqliteEngine:
         return counts
 
     async def close(self) -> None:
+        self._watch.cancel()
         self._waiting.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
         self._scanners.shutdown()
         self._end_reading()
+        if not self._guard.has_file:
+            # Nothing of this file may be written to the one that has its name now, nor the log
+            # removed that is beside that.
+            for connection in (self._reader, self._writer):
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._reader.close()
         self._writer.close()
+        self._guard.close()
+
+    async def _watch_file(self) -> None:
+        while True:
+            self._look_at_file()
+            await asyncio.sleep(WATCH_S)
+
+    def _look_at_file(self) -> None:
+        """Looks whether the file is still what was opened; while it is not, all is refused."""
+        trouble = self._guard.trouble()
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if trouble is None:
+            log.warning("the database file is there again")
+            return
+        log.error("%s: nothing is read, written or acknowledged any more. Put it back, or stop the "
+                  "server and restore a backup", trouble)  # fmt: skip
+        self._end_reading()
+        if self._guard.has_file:  # then what only the log has can still be saved
+            with suppress(apsw.Error):
+                self._reader.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+
+    def _fetch(
+        self, connection: apsw.Connection, sql: str, parameters: tuple[object, ...]
+    ) -> list[Row]:
+        try:
+            return list(connection.execute(native(sql), parameters))
+        except apsw.Error as error:
+            if isinstance(error, _PASSING) or self._guard.trouble():
+                raise Unavailable from error
+            raise
 
     def _scan_now(self, sql: str, parameters: tuple[object, ...]) -> list[Row]:
+        if trouble := self._guard.trouble():
+            raise Unavailable from FileTrouble(trouble)
         if not hasattr(self._scan, "connection"):
             try:
                 self._scan.connection = connect(self._path)
             except SetupError as error:
                 raise Unavailable from error
-        return _fetch(self._scan.connection, sql, parameters)
+        return self._fetch(self._scan.connection, sql, parameters)
 
     def _enqueue(self, run: Callable[[apsw.Connection], Any]) -> "asyncio.Future[Any]":
         answer = self._loop.create_future()
@@ -216,9 +272,11 @@ class SqliteEngine:
     def _commit(self, writes: list[_Write]) -> list[Any]:
         """Runs the writes in one transaction; what each returned, or the error that it met."""
         try:
+            self._check_file()
             self._begin()
             results = [write.run(self._writer) for write in writes]
             self._writer.execute("COMMIT")
+            self._check_file()  # else it is on no disk that anybody will look at
             return results
         except Exception as error:
             self._roll_back()
@@ -227,6 +285,10 @@ class SqliteEngine:
                 return [error.with_traceback(None)] * len(writes)
         # One of them is at fault: the others must not suffer for it.
         return [result for write in writes for result in self._commit([write])]
+
+    def _check_file(self) -> None:
+        if trouble := self._guard.trouble():
+            raise FileTrouble(trouble)
 
     def _begin(self) -> None:
         try:
@@ -252,13 +314,6 @@ def _change(sql: str, parameters: tuple[object, ...], writer: apsw.Connection) -
 
 def _return(sql: str, parameters: tuple[object, ...], writer: apsw.Connection) -> list[Row]:
     return list(writer.execute(sql, parameters))
-
-
-def _fetch(connection: apsw.Connection, sql: str, parameters: tuple[object, ...]) -> list[Row]:
-    try:
-        return list(connection.execute(native(sql), parameters))
-    except _PASSING as error:
-        raise Unavailable from error
 
 
 def _answer(writes: list[_Write], results: list[Any]) -> None:

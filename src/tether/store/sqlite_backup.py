@@ -9,7 +9,7 @@ import apsw
 
 from tether.errors import SetupError
 from tether.store.sqlite import connect
-from tether.store.sqlite_file import check_ours
+from tether.store.sqlite_file import check_ours, check_served_by_this_name
 
 PAGES_AT_ONCE = 500
 MOST_DAMAGES = 10
@@ -25,6 +25,7 @@ def back_up_sqlite(
     Raises SetupError.
     """
     _check_target(path, target, replace)
+    check_served_by_this_name(path)
     source = connect(path)
     try:
         check_ours(source, path)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,12 @@ from tether.errors import SetupError
 from tether.store import migrate
 from tether.store.dialect import SQLITE
 from tether.store.sqlite import connect, native
+from tether.store.sqlite_guard import is_shortened
 
 APPLICATION_ID = 0x54455448  # "TETH": tells our files from other people's
 _FILE_BEGINS = b"SQLite format 3\0"
+# The kernel's struct flock: an exclusive lock on one byte far behind those that SQLite locks.
+_BYTE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 1 << 62, 1, 0)
 
 
 def migrate_sqlite(path: Path) -> int:
@@ -23,6 +27,7 @@ def migrate_sqlite(path: Path) -> int:
     Raises SetupError if the file is not ours or was made by a newer version.
     """
     _make(path)
+    check_served_by_this_name(path)
     connection = connect(path)
     try:
         check_ours(connection, path)
@@ -53,6 +58,15 @@ def _make(path: Path) -> None:
         os.close(file)
     except OSError as error:
         raise SetupError(f"{path} cannot be made or opened: {error.strerror}.") from error
+    log = path.with_name(path.name + "-wal")
+    has_log = log.exists() and log.stat().st_size > 0
+    if not beginning and has_log:  # SQLite would remove it
+        raise SetupError(
+            f"{path} is empty or gone, but {log} is there and has what was written last: put both "
+            "back, or move the log away."
+        )
+    if beginning == _FILE_BEGINS and not has_log and is_shortened(path):
+        raise SetupError(f"{path} is damaged: it was truncated. Restore the last backup.")
     # SQLite takes a file shorter than a page for an empty one, and would write over it.
     if beginning.strip(b"\0") and beginning != _FILE_BEGINS:
         raise SetupError(f"{path} is not a SQLite database; nothing was changed.")
@@ -62,19 +76,67 @@ def _make(path: Path) -> None:
 def only_server(path: Path) -> Iterator[None]:
     """Meanwhile no other process serves the file. Raises SetupError if one does already.
 
-    The lock is on a file beside it, since to open and close the database itself would undo the
-    locks that SQLite has on it. The kernel lets go of it however this process ends.
+    There are two locks, of which the kernel lets go however this process ends: on a file beside it,
+    which tells who has it, and on a byte of the file itself, which no other name of the file gets
+    around. That one stays open, since to close it would undo the locks that SQLite has on it.
     """
-    beside = path.with_name(path.name + "-server")
+    beside = _beside(path)
     try:
         lock = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise SetupError(f"{beside} cannot be made or opened: {error.strerror}.") from error
     try:
         _lock(lock, path)
-        yield
+        with path.open("rb+") as file:
+            if not _lock_byte(file.fileno()):
+                raise _served_by_another_name(path)
+            yield
     finally:
         os.close(lock)
+
+
+def check_served_by_this_name(path: Path) -> None:
+    """Refuses, with SetupError, a file that is served by another of its names (a hard link).
+
+    The names of the files beside it follow from its own: through another one, what the server wrote
+    last would not be seen, and what is written now would be written over.
+    """
+    if not path.exists() or path.stat().st_nlink < 2:
+        return
+    with path.open("rb+") as file:
+        if _lock_byte(file.fileno()):
+            return
+    beside = _beside(path)
+    if beside.exists():
+        with beside.open("rb+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return  # by this one
+    raise _served_by_another_name(path)
+
+
+def _served_by_another_name(path: Path) -> SetupError:
+    return SetupError(
+        f"{path} is served by another process already, which knows it by another name (a hard "
+        "link): use that name, and remove this one."
+    )
+
+
+def _beside(path: Path) -> Path:
+    path = path.resolve()  # as SQLite does
+    return path.with_name(path.name + "-server")
+
+
+def _lock_byte(file: int) -> bool:
+    """Locks the byte for as long as this descriptor is open, unless another one has it."""
+    if not hasattr(fcntl, "F_OFD_SETLK"):
+        return True  # not Linux: only the file beside it is locked
+    try:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _BYTE)
+    except OSError:
+        return False
+    return True
 
 
 def _lock(lock: int, path: Path) -> None:
@@ -92,6 +154,7 @@ def _lock(lock: int, path: Path) -> None:
 
 def pending_sqlite(path: Path) -> int:
     """How many steps the schema of the file still needs. Raises SetupError as above."""
+    check_served_by_this_name(path)
     connection = connect(path)
     try:
         check_ours(connection, path)

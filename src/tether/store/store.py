@@ -89,7 +89,7 @@ class Store:
 
     async def ping(self) -> None:
         """Returns if the database answers."""
-        await self._engine.read(queries.PING)
+        await self._engine.ping(queries.PING)
 
     # Chargers and vehicles ------------------------------------------------------------------------
 
