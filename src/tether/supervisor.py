@@ -141,7 +141,7 @@ class _Supervisor:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,
-                    *("-m", "tether.worker"),
+                    *("-X", "utf8", "-m", "tether.worker"),
                     stdin=theirs.fileno(),
                     stdout=DEVNULL,
                     start_new_session=True,  # Ctrl-C is for the supervisor, which passes it on once

@@ -62,6 +62,11 @@ def main() -> None:
         status = _fail(
             f"This command needs {error.name}: pip install 'tether-partner-api[{extra}]'"
         )
+    except UnicodeEncodeError:
+        wrong = next((word for word in sys.argv if not _is_text(word)), None)
+        if wrong is None:
+            raise
+        status = _fail(f"{wrong!a} is not valid UTF-8.")
     except BrokenPipeError:  # whoever read our output has gone
         status = 1
         _forget_output()
@@ -73,7 +78,9 @@ def main() -> None:
 
 
 def _make_standard_files_usable() -> None:
-    """Who has closed one gives or sees nothing; who cannot show a letter sees a question mark."""
+    """Who has closed one gives or sees nothing. All of them are UTF-8, also where Python's variable
+    PYTHONIOENCODING says otherwise; bytes that are no text do not end a command.
+    """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
             # As this number, else that of the next file: what is printed would go there.
@@ -81,7 +88,18 @@ def _make_standard_files_usable() -> None:
             os.dup2(nothing, number)
             os.set_inheritable(number, True)  # for workers
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _is_text(word: str) -> bool:
+    """Whether an argument was UTF-8: for bytes that are none, Python makes up halves of letters."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _show_usage(error: click.ClickException) -> None:

@@ -80,8 +80,8 @@ def _keep(key: str, file: Path) -> None:
     """Writes the key for its owner's eyes only; the file is whole at every moment."""
     partial = file.with_name(file.name + ".new")
     partial.unlink(missing_ok=True)
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-        opened.write(key + "\n")
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+        opened.write(f"{key}\n".encode())
     partial.replace(file)
 
 

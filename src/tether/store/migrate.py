@@ -39,7 +39,7 @@ def steps(dialect: Dialect) -> list[Step]:
     for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
         number, *engine = file.name.removesuffix(".sql").split(".")
         if file.name.endswith(".sql") and engine in ([], [dialect.name]):
-            script = file.read_text().replace("{text}", dialect.text)
+            script = file.read_text(encoding="utf-8").replace("{text}", dialect.text)
             script = script.replace("{clustered}", dialect.clustered)
             version = int(number.partition("_")[0])
             scripts[version] = scripts.get(version, "") + script
