@@ -5,7 +5,7 @@ Nothing here writes, and the events beyond a given sequence number are not looke
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -16,8 +16,10 @@ from tether.store import session_queries as queries
 from tether.store.engine import Engine, Row
 
 PAGE = 1000  # events of one vehicle
+VEHICLES = 10_000  # of which is looked up at once what waits
 STAYS = 100  # stays of one vehicle
-LATE_AT_ONCE = 250  # vehicles of which events came late
+LATE_AT_ONCE = 100  # vehicles of which events came late …
+LATE_EVENTS = 5_000  # … and so many events, as they are in memory together
 LATE_MOST = 200  # events or stays of such a vehicle; with more it is looked at by itself
 TURN = 100  # events or vehicles after which others have theirs
 END_OF_TIME = 2**62
@@ -52,6 +54,7 @@ class Late(NamedTuple):
     vehicle: str
     first: Place
     last: Place
+    events: int
 
 
 class Changes:
@@ -60,12 +63,16 @@ class Changes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def of_events(self, partner: int, rows: Sequence[Row]) -> list[Change]:
-        """What these events change, the next ones behind those that the sessions contain."""
+    async def of_events(self, partner: int, rows: list[Row]) -> tuple[list[Change], list[Late]]:
+        """What these events change, the next ones behind those that the sessions contain.
+
+        What those change that came late is left to `of_late`. Empties `rows`: they are megabytes.
+        """
         facts: defaultdict[str, list[Fact]] = defaultdict(list)
         for place, (seq, at_ms, vehicle_id, body) in enumerate(rows):
             facts[vehicle_id].append(fact_of(seq, at_ms, from_json(Event, body)))
             await let_others(place)
+        rows.clear()
         known = await self._engine.scan(
             queries.LAST_STAYS, partner, numbered([vehicle] for vehicle in facts)
         )
@@ -73,7 +80,7 @@ class Changes:
         late: list[Late] = []
         for place, (vehicle, last) in enumerate(known):
             await let_others(place)
-            new = sorted(facts[vehicle])
+            new = sorted(facts.pop(vehicle))
             stay, before = read_stay(last) if last else (None, Before())
             if stay is None:
                 changes += (Change(*begun) for begun in Timeline().take(new).begun)
@@ -85,8 +92,22 @@ class Changes:
                     changes.append(Change(stay, before, grown=lasts))
                 changes += (Change(*begun) for begun in timeline.begun)
             else:
-                late.append(Late(vehicle, new[0].place, new[-1].place))
-        return changes + await self._of_late(partner, int(rows[-1][0]), late)
+                late.append(Late(vehicle, new[0].place, new[-1].place, len(new)))
+        return changes, late
+
+    async def waiting(self, partner: int, after: int, until: int) -> AsyncIterator[list[Late]]:
+        """Of which vehicles events come behind the number `after`, up to `until`, as if all of
+        them were late; many vehicles at a time, in the order of their ids.
+        """
+        last = ""
+        while rows := await self._engine.scan(
+            queries.VEHICLES_AFTER, partner, after, until, last, VEHICLES
+        ):
+            yield [
+                Late(vehicle, Place(first_ms, -1, "", 0), Place(last_ms, END_OF_TIME, "", 0), count)
+                for vehicle, count, first_ms, last_ms in rows
+            ]
+            last = rows[-1][0]
 
     async def of_vehicle(
         self, partner: int, vehicle: str, seq: int, late: Late | None = None
@@ -162,11 +183,11 @@ class Changes:
 
     # Many vehicles at once ------------------------------------------------------------------------
 
-    async def _of_late(self, partner: int, seq: int, late: list[Late]) -> list[Change]:
+    async def of_late(
+        self, partner: int, seq: int, late: Iterable[Late]
+    ) -> AsyncIterator[list[Change]]:
         """What changes with late events: as a rule two statements do for many vehicles."""
-        changes: list[Change] = []
-        for start in range(0, len(late), LATE_AT_ONCE):
-            some = late[start : start + LATE_AT_ONCE]
+        for some in _grouped(late):
             bounds = await self._bounds(partner, some)
             wanted = numbered((one.vehicle, *bounds[one.vehicle][1:]) for one in some)
             contents = await self._engine.scan(
@@ -179,10 +200,9 @@ class Changes:
                 differing = _between(one, bounds[vehicle], facts_in(events), _rows(stays))
                 if differing is None:
                     async for portion in self.of_vehicle(partner, vehicle, seq, one):
-                        changes += portion.changes
+                        yield portion.changes
                 else:
-                    changes += differing
-        return changes
+                    yield differing
 
     async def _bounds(self, partner: int, late: Iterable[Late]) -> dict[str, "_Bounds"]:
         """Of each vehicle where it is to be derived again."""
@@ -194,6 +214,20 @@ class Changes:
             begin, before = _begin(late_of[vehicle], stay)
             bounds[vehicle] = _Bounds(before, *begin, END_OF_TIME if until_ms is None else until_ms)
         return bounds
+
+
+def _grouped(late: Iterable[Late]) -> Iterator[list[Late]]:
+    """Those which are looked at together."""
+    group: list[Late] = []
+    events = 0
+    for one in late:
+        if group and (len(group) == LATE_AT_ONCE or events + one.events > LATE_EVENTS):
+            yield group
+            group, events = [], 0
+        group.append(one)
+        events += one.events
+    if group:
+        yield group
 
 
 class _Bounds(NamedTuple):

@@ -22,6 +22,9 @@ from tether.store.engine import Engine, Row, Statement
 from tether.store.queries import LIST_PARTNERS
 
 AT_ONCE = 20_000  # events
+WRITTEN_AT_ONCE = 2_000  # sessions that change by that
+MANY_LATE = 2_500  # of AT_ONCE events: so many are late that all that wait are derived together
+ROWS = 1_000  # of a statement, which the database has in memory several times
 OTHER_S = 0.4  # a reader waits so long for the progress of others before it looks again
 YIELD = 3  # so many pauses without progress make another process take over
 TROUBLE_S = 1.0
@@ -30,8 +33,9 @@ MOST_WAIT_S = 3600  # what a reader may be told to wait
 USUAL_RATE = 5_000.0  # events a second, until it was measured
 SWEEP_S = 3.0
 SWEEP_AT_ONCE = 200  # partners
-LISTED_AHEAD = 3 * AT_ONCE  # events that are entered in the lists before they are derived
-MOST_BEHIND = 3 * AT_ONCE  # events of a partner that may wait before its next ones are held up
+LISTED_AHEAD = 60_000  # events that are entered in the lists before they are derived
+MOST_BEHIND = 100_000  # events of a partner that may wait before its next ones are held up
+LONGEST_PAUSE_S = 5.0
 HOLD_UP_S = 1.0
 LOOK_AFTER = 2_000  # events that are stored before it is looked how many wait
 BULK_PAUSE_S = 1.0  # so long events gather at least that come more than LOOK_AFTER at once
@@ -43,6 +47,11 @@ class Position(NamedTuple):
     seq: int
     updated_ms: int
     mark: int
+
+    @property
+    def unfinished(self) -> bool:
+        """Of some vehicles the sessions contain later events, too: see `Deriver._by_vehicle`."""
+        return self.mark < 0
 
 
 class Deriver:
@@ -67,6 +76,7 @@ class Deriver:
         self._waiting: dict[int, int] = {}
         self._failing: set[int] = set()
         self._rate = USUAL_RATE
+        self._began: dict[int, float] = {}  # when it began to derive what it derives now
         self._others: dict[int, int] = {}  # the mark at which another process was faster
         self._stored: defaultdict[int, int] = defaultdict(int)
         self._in_bulk: set[int] = set()
@@ -119,8 +129,10 @@ class Deriver:
         """
         if partner in self._failing:
             return NotDerived(waiting, round(10 * TROUBLE_S), failed=True)
-        rate = progress / PATIENCE_S or self._rate
-        return NotDerived(waiting, min(MOST_WAIT_S, 1 + int(waiting / rate)))
+        now = monotonic()
+        spent_s = now - self._began.get(partner, now)
+        left_s = waiting / (progress / PATIENCE_S) if progress else waiting / self._rate - spent_s
+        return NotDerived(waiting, min(MOST_WAIT_S, 1 + max(0, int(left_s))))
 
     async def hold_up(self, partner: int, stored: int) -> None:
         """Returns at once, or up to HOLD_UP_S later if very many events of the partner wait.
@@ -210,6 +222,7 @@ class Deriver:
         return asked
 
     async def _try(self, partner: int, urgent: bool) -> float | None:
+        self._began[partner] = monotonic()
         try:
             pause_s = await self.portion(partner, urgent=urgent)
         except Unavailable:
@@ -218,6 +231,8 @@ class Deriver:
             self._failing.add(partner)
             self._on_failure(partner, error)
             return 10 * TROUBLE_S
+        finally:
+            del self._began[partner]
         self._failing.discard(partner)
         return pause_s
 
@@ -235,18 +250,60 @@ class Deriver:
         rows = await self._engine.scan(queries.EVENTS_AFTER, partner, position.seq, AT_ONCE)
         if not rows:
             return None
-        last, full, count = int(rows[-1][0]), len(rows) == AT_ONCE, len(rows)
-        if listing := self._engine.dialect.listing:
-            parameters = (partner, last + LISTED_AHEAD, last)
-            await self._engine.write_all(*(Statement(sql, parameters) for sql in listing))
-        changes = await self.changes.of_events(partner, rows)
-        del rows  # megabytes
-        if await self.write(partner, position, last, changes) is None:
+        full = len(rows) == AT_ONCE
+        if position.unfinished:
+            done = await self._by_vehicle(partner, position)
+        else:
+            done = await self._in_order(partner, position, rows)
+        if done is None:
             self._others[partner] = position.mark
             return YIELD * pause_s
+        count, took_s = done.seq - position.seq, monotonic() - began
         if full:  # what is done of a few says nothing of many
-            self._rate = count / (monotonic() - began)
+            self._rate = count / took_s
+        if count > AT_ONCE:  # in no order: the more gather, the fewer sessions change twice
+            return min(took_s, LONGEST_PAUSE_S)
         return 0.0 if full else pause_s
+
+    async def _in_order(self, partner: int, position: Position, rows: list[Row]) -> Position | None:
+        """Derives these events, unless many of them are late and more are to come."""
+        last, full = int(rows[-1][0]), len(rows) == AT_ONCE
+        await self._list(partner, last, last + LISTED_AHEAD)
+        changes, late = await self.changes.of_events(partner, rows)
+        if full and sum(one.events for one in late) > MANY_LATE:
+            return await self._by_vehicle(partner, position)
+        async for more in self.changes.of_late(partner, last, late):
+            changes += more
+        return await self.write(partner, position, last, changes)
+
+    async def _by_vehicle(self, partner: int, position: Position) -> Position | None:
+        """Derives all that waits, vehicle after vehicle.
+
+        In the order in which they came, events in no order would change the same sessions again and
+        again. The number moves on when all vehicles are done; until then the position is not
+        finished: of some vehicles the sessions contain events behind it. Whoever goes on after a
+        crash begins at the same number and goes at least as far, so these only prove to be right.
+        """
+        ((head, _),) = await self._engine.scan(queries.PROGRESS, partner)
+        until = min(int(head), position.seq + MOST_BEHIND)
+        for last in (*range(position.seq + LISTED_AHEAD, until, LISTED_AHEAD), until):
+            await self._list(partner, last, last)
+        seq, changes = position.seq, list[Change]()
+        async for late in self.changes.waiting(partner, seq, until):
+            async for more in self.changes.of_late(partner, until, late):
+                changes += more
+                if len(changes) >= WRITTEN_AT_ONCE:
+                    written = await self.write(partner, position, seq, changes, finished=False)
+                    if written is None:
+                        return None
+                    position, changes = written, []
+        return await self.write(partner, position, until, changes)
+
+    async def _list(self, partner: int, last: int, until: int) -> None:
+        """Enters events up to `until` in the lists, unless those have them up to `last`."""
+        if listing := self._engine.dialect.listing:
+            parameters = (partner, until, last)
+            await self._engine.write_all(*(Statement(sql, parameters) for sql in listing))
 
     def _another_does_it(self, partner: int, position: Position) -> bool:
         """Whether another process was faster, and got further since: to race it would be in vain.
@@ -268,14 +325,20 @@ class Deriver:
         return Position(*rows[0]) if rows else None
 
     async def write(
-        self, partner: int, position: Position, seq: int, changes: list[Change]
+        self,
+        partner: int,
+        position: Position,
+        seq: int,
+        changes: list[Change],
+        *,
+        finished: bool = True,
     ) -> Position | None:
         """Stores what changed and that the sessions now contain all events up to `seq`.
 
         Returns where they are then. Does nothing, and returns None, if somebody else changed them
-        since `position`.
+        since `position`. Not `finished`: of some vehicles they contain later ones, too.
         """
-        mark = secrets.randbits(62)
+        mark = secrets.randbits(62) if finished else -1 - secrets.randbits(62)
         updated_ms = max(self._now_ms(), position.updated_ms + 1)
         statements = [Statement(queries.ADVANCE, (partner, position.mark, seq, updated_ms, mark))]
         others: list[Row] = []
@@ -288,8 +351,9 @@ class Deriver:
             if change.visible:
                 seen.append((row[ID],))
         for sql, some in ((queries.WRITE_SESSIONS, others), (queries.WRITE_GROWN_SESSIONS, grown)):
-            if some:
-                statements.append(Statement(sql, (partner, numbered(some), mark)))
+            for start in range(0, len(some), ROWS):
+                batch = numbered(some[start : start + ROWS])
+                statements.append(Statement(sql, (partner, batch, mark)))
         if seen:
             parameters = (partner, numbered(seen), mark, updated_ms)
             statements.append(Statement(queries.WRITE_VERSIONS, parameters))

@@ -70,6 +70,10 @@ class Rebuilder:
             position = await self._deriver.position(partner)
             if position is None:  # the partner was deleted
                 return Checked(vehicle, 0, repaired)
+            if position.unfinished:  # the sessions are not those of any number of events
+                await self._deriver.portion(partner)
+                await asyncio.sleep(AGAIN_S)
+                continue
             async for portion in self._deriver.changes.of_vehicle(partner, vehicle, position.seq):
                 sessions += portion.stays
                 if not portion.changes:

@@ -25,6 +25,14 @@ SELECT seq, at_ms, vehicle_id, body FROM events WHERE partner = $1 AND seq > $2
 ORDER BY seq LIMIT $3
 """
 
+# Of each vehicle, in the order of their ids, how many events came behind $2 up to $3, and when the
+# first and the last of them were.
+VEHICLES_AFTER = """
+SELECT vehicle_id, count(*), min(at_ms), max(at_ms) FROM events
+WHERE partner = $1 AND seq > $2 AND seq <= $3 AND vehicle_id > $4
+GROUP BY vehicle_id ORDER BY vehicle_id LIMIT $5
+"""
+
 # `+ 0` keeps the number out of the choice of an index, and the order, which only one index has,
 # makes it that one also while the tables are young.
 EVENTS_OF_VEHICLE = """

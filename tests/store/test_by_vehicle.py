@@ -1,0 +1,127 @@
+"""Much that came in no order is derived vehicle after vehicle, and is right at every step of it."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.derivation.streams import CHARGERS, VEHICLE, stream
+from tether.documents import decode_document
+from tether.model import Charger, Vehicle
+from tether.rules import new_entity, new_event
+from tether.store import derive
+from tether.store.derive import Deriver
+from tether.store.session_queries import SessionFilter
+from tether.store.store import Store
+from tether.wiring import now_ms
+
+VEHICLES = 12
+
+
+@pytest.fixture
+def by_vehicle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few events are many here, and nothing is derived before it is asked for."""
+    for name, number in {"AT_ONCE": 10, "MANY_LATE": 2, "WRITTEN_AT_ONCE": 1, "ROWS": 2}.items():
+        monkeypatch.setattr(derive, name, number)
+    monkeypatch.setattr(Deriver, "notice", lambda deriver, partner: None)
+
+
+def document(body: object) -> dict[str, Any]:
+    """The body as it comes in."""
+    return decode_document(json.dumps(body).encode())
+
+
+async def report_shuffled(store: Store, partner: int, random: Random, name: str) -> int:
+    """Dirty streams of vehicles, in no order; how many events that were."""
+    for charger, body in CHARGERS.items():
+        await store.put(partner, new_entity(Charger, charger, document(body)))
+    names = [f"{name}{number}" for number in range(VEHICLES)]
+    for vehicle in names:
+        await store.put(partner, new_entity(Vehicle, vehicle, document(VEHICLE)))
+    bodies = [body for vehicle in names for body in stream(random, vehicle)]
+    random.shuffle(bodies)
+    arrivals = [store.intake.arrival(new_event(document(body), now_ms())) for body in bodies]
+    await store.intake.add_all(partner, arrivals)
+    return len(arrivals)
+
+
+async def check(store: Store, partner: int) -> int:
+    """How many sessions there are, none of which may differ from what the events say."""
+    found = [one async for one in store.rebuilder.check(partner, repair=False)]
+    assert [one.vehicle_id for one in found if one.differing] == []
+    return sum(one.sessions for one in found)
+
+
+async def derive_some(store: Store, partner: int, random: Random) -> bool:
+    """Begins to derive, and is ended in the midst of it, as if the process were killed.
+
+    Whether it was not finished with what it had begun.
+    """
+    task = asyncio.create_task(store.deriver.portion(partner))
+    left = random.randrange(1, 6)  # commits
+    mark = None
+    while left and not task.done():
+        await asyncio.sleep(0.001)
+        position = await store.deriver.position(partner)
+        assert position is not None
+        left -= position.mark != mark
+        mark = position.mark
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    position = await store.deriver.position(partner)
+    return position is not None and position.unfinished
+
+
+@pytest.mark.usefixtures("by_vehicle")
+@pytest.mark.parametrize("seed", range(3))
+def test_it_is_what_the_events_say_wherever_it_was_ended(
+    in_store: Callable[..., Any], seed: int
+) -> None:
+    random = Random(seed)
+
+    async def scenario(store: Store, partner: int) -> None:
+        unfinished = 0
+        for name in ("A", "B", "A", "C"):
+            await report_shuffled(store, partner, random, name)
+            for _ in range(6):
+                unfinished += await derive_some(store, partner, random)
+        assert unfinished, "it was ended in the midst of it"
+        while await store.deriver.behind(partner):
+            await store.deriver.portion(partner)
+        sessions = await check(store, partner)
+        page = await store.sessions.page(partner, SessionFilter(), None, 1000)
+        assert sessions == len(page) > 3 * VEHICLES
+
+    in_store(scenario)
+
+
+@pytest.mark.usefixtures("by_vehicle")
+def test_a_rebuild_of_what_was_ended_in_the_midst_finds_no_difference(
+    in_store: Callable[..., Any],
+) -> None:
+    random = Random(7)
+
+    async def scenario(store: Store, partner: int) -> None:
+        for name in ("A", "B", "C"):
+            await report_shuffled(store, partner, random, name)
+            await derive_some(store, partner, random)
+            await check(store, partner)
+
+    in_store(scenario)
+
+
+@pytest.mark.usefixtures("by_vehicle")
+def test_several_who_derive_it_at_once_do_each_other_no_harm(in_store: Callable[..., Any]) -> None:
+    random = Random(8)
+
+    async def scenario(store: Store, partner: int) -> None:
+        for name in ("A", "A", "B"):
+            await report_shuffled(store, partner, random, name)
+            while await store.deriver.behind(partner):
+                await asyncio.gather(*(store.deriver.portion(partner) for _ in range(3)))
+        assert await check(store, partner) > 2 * VEHICLES
+
+    in_store(scenario)
