@@ -50,5 +50,8 @@ class Engine(Protocol):
         open; returns, once they are on disk, how many rows each touched.
         """
 
+    async def scrub(self) -> None:
+        """Leaves nothing in the database's files of what was deleted, as far as the engine can."""
+
     async def close(self) -> None:
         """Finishes the writes under way and lets go of the database."""

@@ -21,6 +21,7 @@ from tether.store.postgres_pool import NEEDED, Connection, Pool, preparing, purp
 READ_TIMEOUT_S = 10.0
 SCAN_TIMEOUT_S = 60.0
 WRITE_TIMEOUT_S = 10.0
+VACUUM_TIMEOUT_S = 3_600.0
 MIGRATION_LOCK = 0x54455448  # any number, as long as all versions use the same
 
 # Notice within seconds a machine that is gone; what the URL itself says goes before.
@@ -32,6 +33,7 @@ _DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "15000",
 }
+_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
 _FORM = (
     "write postgresql://user:password@host:5432/name, and in user and password %40 for @, "
     "%2F for /, %25 for %."
@@ -79,6 +81,19 @@ class PostgresEngine:
             return [cursor.rowcount for cursor in cursors]
 
         return await self._pool(statements[0].sql).run(run, WRITE_TIMEOUT_S)
+
+    async def scrub(self) -> None:
+        """What was deleted takes no room any more, in the tables that the role owns. Until it is
+        used for something else, it may still be on the disk.
+        """
+
+        async def vacuum(connection: Connection) -> None:
+            cursor = await connection.execute(_TABLES)
+            for (table,) in await cursor.fetchall():
+                if table in migrate.OUR_TABLES:
+                    await connection.execute(f"VACUUM {table}")
+
+        await self._pools["events"].run(vacuum, VACUUM_TIMEOUT_S)
 
     async def close(self) -> None:
         for pool in self._pools.values():
@@ -212,8 +227,7 @@ def _check_encoding(connection: psycopg.Connection[tuple[Any, ...]], name: str) 
 
 
 def _tables(connection: psycopg.Connection[tuple[Any, ...]]) -> set[str]:
-    query = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
-    return {str(name) for (name,) in connection.execute(query)}
+    return {str(name) for (name,) in connection.execute(_TABLES)}
 
 
 def _version(connection: psycopg.Connection[tuple[Any, ...]]) -> int:

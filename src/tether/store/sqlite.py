@@ -42,6 +42,7 @@ WATCH_S = 1.0
 BUSY_TIMEOUT_MS = 5_000
 # While another process keeps the file locked only the first to meet it waits that long.
 STILL_BUSY_TIMEOUT_MS = 250
+SCRUB_TRIES = 12
 
 _PRAGMAS = """
 PRAGMA synchronous = FULL;
@@ -193,6 +194,16 @@ class SqliteEngine:
         counts: list[int] = await self._enqueue(lambda writer: [run(writer) for run in changes])
         return counts
 
+    async def scrub(self) -> None:
+        """Writes the file anew: what was deleted is in free pages, but also in the gaps of those in
+        use, where no other means gets at it. Others can read meanwhile.
+        """
+        await self._enqueue(_overwrite_what_is_deleted)
+        try:
+            await self._loop.run_in_executor(None, _write_anew, self._path)
+        except (SetupError, *_PASSING) as error:
+            raise Unavailable from error
+
     async def close(self) -> None:
         self._watch.cancel()
         self._waiting.put(None)
@@ -305,6 +316,38 @@ class SqliteEngine:
         if self._writer.in_transaction:
             with suppress(apsw.Error):  # it is rolled back even then; this thread must go on
                 self._writer.execute("ROLLBACK")
+
+
+def _overwrite_what_is_deleted(writer: apsw.Connection) -> None:
+    writer.execute("PRAGMA secure_delete = ON").fetchall()
+
+
+def _write_anew(path: Path) -> None:
+    connection = connect(path)
+    try:
+        connection.execute("PRAGMA temp_store = FILE")  # it may be larger than the memory
+        _insist(lambda: connection.execute("VACUUM").fetchall())
+        # What was in the log is in the file then, and nothing in the log.
+        _insist(lambda: _empty_log(connection))
+    finally:
+        connection.close()
+
+
+def _empty_log(connection: apsw.Connection) -> None:
+    ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    if busy:
+        raise apsw.BusyError("somebody reads what is in the log")
+
+
+def _insist(run: Callable[[], Any]) -> None:
+    """Runs it until it meets nobody who reads or writes. Raises BusyError if that takes long."""
+    for left in reversed(range(SCRUB_TRIES)):
+        try:
+            run()
+            return
+        except apsw.BusyError:  # after BUSY_TIMEOUT_MS
+            if not left:
+                raise
 
 
 def _change(sql: str, parameters: tuple[object, ...], writer: apsw.Connection) -> int:

@@ -1,7 +1,6 @@
 """Care for the SQLite file: a copy made while the server runs, and a look for damage."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import apsw
 from tether.errors import SetupError
 from tether.store.sqlite import connect
 from tether.store.sqlite_file import check_ours, check_served_by_this_name
+from tether.store.workplace import workplace
 
 PAGES_AT_ONCE = 500
 MOST_DAMAGES = 10
@@ -29,8 +29,8 @@ def back_up_sqlite(
     source = connect(path)
     try:
         check_ours(source, path)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tether-backup-") as folder:
-            copy = Path(folder, target.name)
+        with workplace(target.parent, ".tether-backup-") as folder:
+            copy = folder / target.name
             _copy(source, copy, progress)
             if damages := damages_in_sqlite(copy):
                 raise SetupError(f"The backup failed: {path} is damaged ({damages[0]}).")

@@ -4,7 +4,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import apsw
@@ -87,8 +87,8 @@ def only_server(path: Path) -> Iterator[None]:
         raise SetupError(f"{beside} cannot be made or opened: {error.strerror}.") from error
     try:
         _lock(lock, path)
-        with path.open("rb+") as file:
-            if not _lock_byte(file.fileno()):
+        with path.open("rb+") if path.exists() else nullcontext() as file:
+            if file is not None and not _lock_byte(file.fileno()):
                 raise _served_by_another_name(path)
             yield
     finally:

@@ -229,7 +229,8 @@ class Store:
         """Deletes the partner and everything it has; tells `progress` of events as they go.
 
         The keys go first, then what events refer to, so that nothing new arrives. Between the
-        portions of events the others have their turn.
+        portions of events the others have their turn. In the end the database's files have nothing
+        of it.
         """
         await self._engine.write(queries.ERASE_KEYS, partner.id)
         await self._erase_all(partner, _FIRST_ERASED)
@@ -242,6 +243,7 @@ class Store:
         # As long as there are events it must be known how far they are listed, else they are again.
         tables = (*_FIRST_ERASED, *self._engine.dialect.own_tables)
         await self._erase_all(partner, tables)
+        await self._engine.scrub()  # before the partner goes: if it fails, it can be done again
         await self._engine.write(queries.ERASE_PARTNER, partner.id)
         await self._erase_all(partner, tables)  # a server may just have begun to derive once more
 
