@@ -1,0 +1,109 @@
+"""Runs a command again and again, each time killed a little later, until it ends before that.
+
+    python -m tests.abuse.killed FOLDER TIMES ARGUMENT…
+
+FOLDER/template.db is the database; each run works on a copy of it, FOLDER/work/tether.db. Processes
+are forked from this one, which has everything loaded: so a kill hits the work, and not the imports.
+Prints a JSON array of what was found after each: see `Outcome`.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tether import admin, cli, upkeep, wiring  # noqa: F401 - loads them before the forks
+from tether.store import rebuild, sqlite_backup, sqlite_file  # noqa: F401
+from tether.store.sqlite import connect
+
+COUNTS = """
+SELECT p.name, (SELECT count(*) FROM events e WHERE e.partner = p.id),
+       (SELECT count(*) FROM sessions s WHERE s.partner = p.id)
+FROM partners p ORDER BY p.name
+"""
+
+
+@dataclass
+class Outcome:
+    """What is found after a run was killed, and after the same command was run again to its end."""
+
+    killed: bool
+    damages: list[str]
+    backups: list[str]
+    again: int
+    damages_again: list[str]
+    counts: list[tuple[str, int, int]]
+    files: list[str]
+
+
+def start(arguments: list[str], errors: Path) -> int:
+    """The id of a process that runs the command."""
+    pid = os.fork()
+    if pid:
+        return pid
+    with errors.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = ["tether", *arguments]
+    try:
+        cli.main()
+    except SystemExit as end:
+        os._exit(int(end.code or 0))
+    os._exit(0)
+
+
+def ended(pid: int) -> int:
+    """Its exit status, negative if a signal ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def fresh(folder: Path) -> Path:
+    """A copy of the template to work on."""
+    work = folder / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    shutil.copy(folder / "template.db", work / "tether.db")
+    return work
+
+
+def damages(path: Path) -> list[str]:
+    return sqlite_backup.damages_in_sqlite(path, full=True)
+
+
+def run(folder: Path, arguments: list[str], seconds: float) -> Outcome:
+    """Kills the command after so many seconds, looks, and runs it once more."""
+    work, errors = fresh(folder), folder / "errors"
+    path = work / "tether.db"
+    os.chdir(work)
+    pid = start(arguments, errors)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    killed = ended(pid) < 0
+    found = damages(path)
+    backups = [f"{file.name}: {line}" for file in work.glob("b*.db") for line in damages(file)]
+    again = ended(start(arguments, errors))
+    with closing(connect(path)) as connection:
+        counts = [(str(name), int(str(events)), int(str(sessions)))
+                  for name, events, sessions in connection.execute(COUNTS)]  # fmt: skip
+    files = sorted(file.name for file in work.iterdir())
+    return Outcome(killed, found, backups, again, damages(path), counts, files)
+
+
+def main() -> None:
+    folder, times, *arguments = sys.argv[1:]
+    place = Path(folder)
+    os.chdir(fresh(place))
+    began = time.monotonic()
+    ended(start(arguments, place / "errors"))
+    whole = time.monotonic() - began
+    moments = [whole * (number + 0.5) / int(times) for number in range(int(times))]
+    print(json.dumps([asdict(run(place, arguments, moment)) for moment in moments]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Commands that are killed at many moments: the database is whole, and they can be repeated."""
+
+import json
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.abuse.test_erased_bytes import GONE, KEPT, report
+from tests.conftest import Server
+from tests.store.test_upgrades import _make_older
+from tether.store.sqlite import connect
+
+MOMENTS = 8
+EVENTS = 1_000
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with two partners without keys: no command waits until servers have forgotten them."""
+    path = tmp_path_factory.mktemp("killed") / "tether.db"
+    server = Server(str(path)).start()
+    for partner, name in (("kept", KEPT), ("gone", GONE)):
+        key = server.key(partner)
+        for first in range(0, EVENTS, 500):
+            report(server, key, name, first)
+    assert server.stop() == 0
+    with closing(connect(path)) as connection:
+        connection.execute("DELETE FROM keys").fetchall()
+    return path
+
+
+def counts_in(path: Path) -> list[list[Any]]:
+    with closing(connect(path)) as connection:
+        return [
+            [name, EVENTS, sessions]
+            for name, sessions in connection.execute(
+                "SELECT p.name, count(*) FROM partners p JOIN sessions s ON s.partner = p.id "
+                "GROUP BY p.name ORDER BY p.name"
+            )
+        ]
+
+
+def killed(folder: Path, *arguments: str) -> list[dict[str, Any]]:
+    """What was found after each kill of the command on FOLDER/template.db."""
+    command = [sys.executable, "-m", "tests.abuse.killed", str(folder), str(MOMENTS), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    outcomes: list[dict[str, Any]] = json.loads(done.stdout)
+    assert any(outcome["killed"] for outcome in outcomes)
+    for outcome in outcomes:
+        assert outcome["damages"] == outcome["damages_again"] == outcome["backups"] == []
+    return outcomes
+
+
+def errors(folder: Path) -> str:
+    return (folder / "errors").read_text()
+
+
+def test_migrate(tmp_path: Path, database: Path) -> None:
+    _make_older(tmp_path / "template.db", database)
+    for outcome in killed(tmp_path, "migrate", "--database", "tether.db"):
+        assert outcome["again"] == 0, errors(tmp_path)
+        assert outcome["counts"] == counts_in(database)
+
+
+def test_rebuild(tmp_path: Path, database: Path) -> None:
+    template = tmp_path / "template.db"
+    template.write_bytes(database.read_bytes())
+    with closing(connect(template)) as connection:
+        connection.execute("DELETE FROM sessions WHERE vehicle_id LIKE '%1%'").fetchall()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    assert counts_in(template) != counts_in(database)
+    for outcome in killed(tmp_path, "rebuild", "--database", "tether.db"):
+        assert outcome["again"] == 0, errors(tmp_path)
+        assert outcome["counts"] == counts_in(database)
+
+
+def test_backup(tmp_path: Path, database: Path) -> None:
+    (tmp_path / "template.db").write_bytes(database.read_bytes())
+    arguments = ("backup", "backup.db", "--force", "--database", "tether.db")
+    for outcome in killed(tmp_path, *arguments):
+        assert outcome["again"] == 0, errors(tmp_path)
+        assert outcome["counts"] == counts_in(database)
+        left = [name for name in outcome["files"] if not name.startswith("tether.db")]
+        assert left == ["backup.db"]
+
+
+def test_delete(tmp_path: Path, database: Path) -> None:
+    (tmp_path / "template.db").write_bytes(database.read_bytes())
+    [_, kept] = counts_in(database)
+    arguments = ("partners", "delete", "gone", "--yes", "--database", "tether.db")
+    for outcome in killed(tmp_path, *arguments):
+        if outcome["again"] != 0:  # it was killed when all was done
+            assert "no partner 'gone'" in errors(tmp_path)
+        assert outcome["counts"] == [kept]
