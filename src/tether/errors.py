@@ -49,6 +49,20 @@ class Invalid(TetherError):
         self.hint = hint
 
 
+class EpochChanged(TetherError):
+    """A parameter is a place in a history of the database that was left, as by restoring a backup.
+
+    `again` says with what to begin again.
+    """
+
+    def __init__(self, parameter: str, began_at: str, again: str) -> None:
+        super().__init__(
+            f"Parameter {{{parameter}}} is invalid. It is of before the database was restored (a "
+            f"new epoch began at {began_at}): what followed it may be lost. Begin again {again}."
+        )
+        self.parameter = parameter
+
+
 class Forbidden(TetherError):
     """The key is missing, unknown, expired or revoked, or does not allow this."""
 

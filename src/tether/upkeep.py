@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tether.config import is_postgres, sqlite_path
 from tether.errors import SetupError
+from tether.store.epochs import Known
 from tether.wiring import describe
 
 if TYPE_CHECKING:
@@ -58,3 +59,42 @@ def back_up(
     from tether.store.sqlite_backup import back_up_sqlite
 
     back_up_sqlite(sqlite_path(database), target, progress, replace=replace)
+
+
+def restore(database: str, source: Path, progress: Callable[[float], None]) -> Path | None:
+    """Puts a copy of the SQLite file `source` in the place of the database; a new epoch begins.
+
+    Returns where the database of before is now, if there was one. Raises SetupError, and then
+    nothing was changed.
+    """
+    if is_postgres(database):
+        raise SetupError(
+            "tether restore is for SQLite files. PostgreSQL has tools of its own, such as "
+            "pg_restore; then: tether epoch new"
+        )
+    from tether.store.sqlite_restore import restore_sqlite
+
+    return restore_sqlite(source, sqlite_path(database), progress)
+
+
+def epoch(database: str) -> Known:
+    """The epoch of the database, which must be migrated. Raises SetupError."""
+    if is_postgres(database):
+        from tether.store.postgres import epoch_of_postgres
+
+        return epoch_of_postgres(database)
+    from tether.store.sqlite_file import epoch_of_sqlite
+
+    return epoch_of_sqlite(sqlite_path(database))
+
+
+def new_epoch(database: str) -> None:
+    """Begins a new epoch: from now on all cursors of before are refused. Raises SetupError."""
+    if is_postgres(database):
+        from tether.store.postgres import new_epoch_of_postgres
+
+        new_epoch_of_postgres(database)
+        return
+    from tether.store.sqlite_file import new_epoch_of_sqlite
+
+    new_epoch_of_sqlite(sqlite_path(database))

@@ -376,6 +376,7 @@ def test_every_message_in_an_example_is_one_that_the_server_gives(
             client.get("/sessions?status=removed"),
             client.get("/sessions?status=ended&updatedFrom=2023-05-11T00:00:00Z"),
             client.get("/sessions?updatedFrom=yesterday"),
+            client.get("/events?cursor=MDAwMDAwMDAwMDAwLzE"),  # of an epoch that never was
             client.get("/chargers/nobody"),
             client.delete("/chargers/C1"),
             client.put("/chargers/C1", json=charger, headers={"If-Match": '"9"'}),
@@ -387,6 +388,8 @@ def test_every_message_in_an_example_is_one_that_the_server_gives(
         ]
     said = {answer.json().get("message") for answer in answers if answer.status_code >= 400}
     without_place = {re.sub(r"line \d+, column \d+", "line 1, column 19", str(m)) for m in said}
+    began = "began at 2026-01-05T22:06:40.738Z"
+    without_place = {re.sub(r"began at [0-9T:.-]+Z", began, text) for text in without_place}
     # Tested where the database is taken away, much waits to be derived, bytes are not HTTP.
     elsewhere = {one for one in messages() if one.startswith("Service Unavailable")}
     elsewhere.add("Invalid HTTP request received.")

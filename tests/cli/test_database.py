@@ -178,8 +178,8 @@ def test_check_finds_nothing_wrong_with_a_good_setup(
     tether.key("acme")
     port = server.url.rpartition(":")[2]
     found = _checks(tether, "--full", "--port", port, status=0)
-    expected = "python settings engine folder disk database permissions schema integrity keys port"
-    assert list(found) == expected.split()
+    expected = "python settings engine folder disk database permissions schema integrity epoch"
+    assert list(found) == [*expected.split(), "keys", "port"]
     assert all(one.startswith("ok: ") for many in found.values() for one in many)
     assert found["port"] == [f"ok: A Tether server answers on {port}, and is ready."]
     status, seen = tether.in_terminal("check", "--port", port)

@@ -29,7 +29,7 @@ OWN = {
 VIEWS = {"charger_events", "vehicle_events", "vehicle_history", "unlisted_events"}
 PARTNER_DATA = SHARED | OWN["postgres"] | OWN["sqlite"]
 LOOK_UPS = {"GET", "GET_EVENT", "GET_SESSION", "VEHICLE_STATE", "CHARGER_STATE"}
-OPERATORS_OWN = {"partners", "keys", VERSION_TABLE}
+OPERATORS_OWN = {"partners", "keys", "epoch", VERSION_TABLE}
 
 Indexes = dict[str, list[tuple[str, ...]]]
 

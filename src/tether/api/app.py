@@ -118,7 +118,7 @@ def _cors(origins: Sequence[str]) -> _Cors:
     return _Cors(
         allow_origins="*" if "*" in origins else list(origins),
         expose_headers=["ETag", "Link", "RateLimit", "RateLimit-Policy", "Retry-After",
-                        "Tether-Derived-To", "X-Request-Id"],
+                        "Tether-Derived-To", "Tether-Epoch", "Tether-Error", "X-Request-Id"],
     )  # fmt: skip
 
 

@@ -77,11 +77,11 @@ class CapacityResource:
         chargers: Chargers,
         moments: range | None,
     ) -> None:
-        limit, after = requests.limit_of(query), requests.cursor_of(query)
+        limit, epoch = requests.limit_of(query), await self._store.epochs.current()
+        after = requests.cursor_of(query, epoch, is_entity_id)
         if after is not None:
-            if not is_entity_id(after):
-                raise requests.bad_cursor()
             chargers = chargers.after(after)
+        requests.show_epoch(resp, epoch)
         stale = await takes_stale(self._store, req, resp, query)
         # One more than asked for, to know whether another page follows.
         found = await self._store.capacities.by_charger(
@@ -91,7 +91,7 @@ class CapacityResource:
         shown: list[Capacity] = [capacity_of(figures, at_ms, id) for id, figures in page]
         resp.data = to_json(shown)
         if len(found) > limit:
-            resp.set_header("Link", requests.next_link(req, query, page[-1][0]))
+            resp.set_header("Link", requests.next_link(req, query, epoch, page[-1][0]))
 
 
 def _is_by_charger(query: dict[str, str]) -> bool:

@@ -99,9 +99,9 @@ class EntityListResource(Generic[E]):
             raise Invalid("include", "It must be state, or left out.")
         if "stale" in query and "include" not in query:
             raise Invalid("stale", "It can only be given together with include=state.")
-        limit, after = requests.limit_of(query), requests.cursor_of(query) or ""
-        if after and not is_entity_id(after):
-            raise requests.bad_cursor()
+        limit, epoch = requests.limit_of(query), await self._store.epochs.current()
+        after = requests.cursor_of(query, epoch, is_entity_id) or ""
+        requests.show_epoch(resp, epoch)
         # One more than asked for, to know whether another page follows.
         partner = requests.partner_of(req)
         found = await self._store.page(self._kind, partner, after, limit + 1)
@@ -114,6 +114,6 @@ class EntityListResource(Generic[E]):
             bodies = [f'{body[:-1]},"state":{to_json(state).decode()}}}' for body, state in pairs]
         resp.data = f"[{','.join(bodies)}]".encode()
         if len(found) > limit:
-            resp.set_header("Link", requests.next_link(req, query, page[-1][0]))
+            resp.set_header("Link", requests.next_link(req, query, epoch, page[-1][0]))
 
     on_head = on_get

@@ -17,6 +17,7 @@ log = structlog.get_logger()
 _STATUS: dict[type[Exception], int] = {
     errors.Malformed: 400,
     errors.Invalid: 400,
+    errors.EpochChanged: 400,
     errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
@@ -64,6 +65,8 @@ async def _answer_ours(
     # Not the error itself, which knows the frames that it came through, and they the request: such
     # a ring, and the body in it, would stay in memory until Python looks for rings.
     req.context.rejections = [type(error).__name__]
+    if isinstance(error, errors.EpochChanged):
+        resp.set_header("Tether-Error", f'epoch-changed; parameter="{error.parameter}"')
     if isinstance(error, errors.Unavailable | errors.RateLimited):
         resp.set_header("Retry-After", str(error.retry_after_s))
     if isinstance(error, errors.Unavailable):

@@ -1,5 +1,6 @@
 """Events over HTTP."""
 
+import re
 from collections.abc import Callable
 
 from falcon.asgi import Request, Response
@@ -14,6 +15,7 @@ from tether.store.queries import EventFilter
 from tether.store.store import Store
 
 LIST_PARAMETERS = ("limit", "cursor", "order", "type", "chargerId", "vehicleId", "from", "to")
+_POSITION = re.compile(r"[0-9]{1,18}")
 
 
 class EventListResource:
@@ -35,10 +37,13 @@ class EventListResource:
     async def on_get(self, req: Request, resp: Response) -> None:
         query = requests.query_of(req, LIST_PARAMETERS)
         limit, descending = requests.limit_of(query), _is_descending(query)
+        epoch = await self._store.epochs.current()
+        after = requests.cursor_of(query, epoch, _POSITION.fullmatch)
+        requests.show_epoch(resp, epoch)
         found = await self._store.events(
             requests.partner_of(req),
             filter_of(query),
-            after=_position(query),
+            after=None if after is None else int(after),
             limit=limit + 1,
             descending=descending,
         )
@@ -47,7 +52,7 @@ class EventListResource:
         # Going forward the end is only the end for now: whoever got something gets a place from
         # which to ask for what comes, and an empty page says that there is nothing yet.
         if len(found) > limit or (page and not descending):
-            resp.set_header("Link", requests.next_link(req, query, str(page[-1][0])))
+            resp.set_header("Link", requests.next_link(req, query, epoch, str(page[-1][0])))
 
     on_head = on_get
 
@@ -86,12 +91,3 @@ def _is_descending(query: dict[str, str]) -> bool:
     if order not in ("asc", "desc"):
         raise Invalid("order", "It must be asc (oldest first) or desc (newest first).")
     return order == "desc"
-
-
-def _position(query: dict[str, str]) -> int | None:
-    cursor = requests.cursor_of(query)
-    if cursor is None:
-        return None
-    if not (cursor.isdigit() and len(cursor) <= 18):
-        raise requests.bad_cursor()
-    return int(cursor)

@@ -4,7 +4,7 @@ import asyncio
 import re
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -14,6 +14,7 @@ from falcon.asgi import Request, Response
 
 from tether.documents import decode_document
 from tether.errors import (
+    EpochChanged,
     Invalid,
     Malformed,
     NotFound,
@@ -22,8 +23,11 @@ from tether.errors import (
     UnsupportedEncoding,
 )
 from tether.ids import ENTITY_ID_RULE, entity_id_from_path
+from tether.instants import format_instant
 from tether.keys import Key
 from tether.limits import Verdict
+from tether.store.epochs import ID as EPOCH_ID
+from tether.store.epochs import Epoch
 from tether.turns import Places, Steps, in_turns
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -273,41 +277,52 @@ def limit_of(query: dict[str, str]) -> int:
     raise Invalid("limit", f"It must be a whole number from 1 to {MAX_LIMIT}.")
 
 
-def cursor_of(query: dict[str, str]) -> str | None:
-    """What `next_link` put into the cursor; None at the start of the list. Raises Invalid."""
+def cursor_of(
+    query: dict[str, str], epoch: Epoch, is_position: Callable[[str], object]
+) -> str | None:
+    """What `next_link` put into the cursor; None at the start of the list.
+
+    Raises Invalid, and EpochChanged if it is of another epoch.
+    """
     text = query.get("cursor")
     if text is None:
         return None
-    position = position_in(text)
-    if position is None:
-        raise bad_cursor()
+    epoch_id, position = place_in(text)
+    if not is_position(position):
+        raise Invalid("cursor", "It must be one that a Link header of this list gave.")
+    if epoch_id != epoch.id:
+        raise EpochChanged("cursor", format_instant(epoch.began_ms), "without it")
     return position
 
 
-def position_in(text: str) -> str | None:
-    """What `opaque` made this text of; None if it did not."""
+def place_in(text: str) -> tuple[str, str]:
+    """The epoch and the position of which `opaque` made this text; nothing if it did not."""
     try:
-        position = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)).decode("ascii")
+        place = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)).decode("ascii")
     except (UnicodeError, ValueError):
-        return None
+        return "", ""
+    epoch_id, _, position = place.rpartition("/")
     # The decoder skips what it does not know.
-    return position if position and opaque(position) == text else None
+    is_ours = EPOCH_ID.fullmatch(epoch_id) and opaque(epoch_id, position) == text
+    return (epoch_id, position) if is_ours else ("", "")
 
 
-def bad_cursor() -> Invalid:
-    """What a cursor that we did not make is answered with."""
-    return Invalid("cursor", "It must be one that a Link header of this list gave.")
+def show_epoch(resp: Response, epoch: Epoch) -> None:
+    """Says of which epoch a list is, for those who keep places of their own."""
+    if epoch.id:
+        resp.set_header("Tether-Epoch", epoch.id)
 
 
-def next_link(req: Request, query: dict[str, str], position: str) -> str:
+def next_link(req: Request, query: dict[str, str], epoch: Epoch, position: str) -> str:
     """The Link header to the page that follows `position` of the same list."""
-    parameters = urlencode({**query, "cursor": opaque(position)})
+    parameters = urlencode({**query, "cursor": opaque(epoch.id, position)})
     return f'<{_base_url(req)}{req.path}?{parameters}>; rel="next"'
 
 
-def opaque(position: str) -> str:
-    """A position as clients see it."""
-    return urlsafe_b64encode(position.encode()).decode().rstrip("=")
+def opaque(epoch_id: str, position: str) -> str:
+    """A place as clients see it."""
+    place = f"{epoch_id}/{position}" if epoch_id else position
+    return urlsafe_b64encode(place.encode()).decode().rstrip("=")
 
 
 def _base_url(req: Request) -> str:

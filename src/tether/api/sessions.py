@@ -17,7 +17,7 @@ from tether.store.store import Store
 LIST_PARAMETERS = (
     "limit", "cursor", "chargerId", "vehicleId", "from", "to", "status", "updatedFrom", "stale",
 )  # fmt: skip
-_POSITION = re.compile(r"(-?[0-9]{1,15}) ([0-9a-f-]{36})")
+_POSITION = re.compile(r"-?[0-9]{1,15} [0-9a-f-]{36}")
 
 
 class SessionListResource:
@@ -28,8 +28,10 @@ class SessionListResource:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         query = requests.query_of(req, LIST_PARAMETERS)
-        limit, wanted, after = requests.limit_of(query), _filter(query), _position(query)
-        partner = requests.partner_of(req)
+        limit, wanted = requests.limit_of(query), _filter(query)
+        partner, epoch = requests.partner_of(req), await self._store.epochs.current()
+        after = _position(requests.cursor_of(query, epoch, _POSITION.fullmatch))
+        requests.show_epoch(resp, epoch)
         stale = await takes_stale(self._store, req, resp, query)
         # One more than asked for, to know whether another page follows.
         found = await self._store.sessions.page(partner, wanted, after, limit + 1, stale=stale)
@@ -39,7 +41,8 @@ class SessionListResource:
         changes = wanted.updated_from_ms is not None
         if len(found) > limit or (page and changes):
             place = page[-1].updated_ms if changes else page[-1].stay.start_ms
-            resp.set_header("Link", requests.next_link(req, query, f"{place} {page[-1].id}"))
+            position = f"{place} {page[-1].id}"
+            resp.set_header("Link", requests.next_link(req, query, epoch, position))
 
     on_head = on_get
 
@@ -89,11 +92,8 @@ def _filter(query: dict[str, str]) -> SessionFilter:
     )
 
 
-def _position(query: dict[str, str]) -> tuple[int, str] | None:
-    cursor = requests.cursor_of(query)
-    if cursor is None:
+def _position(text: str | None) -> tuple[int, str] | None:
+    if text is None:
         return None
-    match = _POSITION.fullmatch(cursor)
-    if match is None:
-        raise requests.bad_cursor()
-    return int(match[1]), match[2]
+    instant, _, session_id = text.partition(" ")
+    return int(instant), session_id

@@ -13,11 +13,13 @@ from falcon.asgi import Request, Response
 
 from tether.api import requests
 from tether.api.events import filter_of
-from tether.errors import Forbidden, Invalid, RateLimited, Unavailable
+from tether.errors import EpochChanged, Forbidden, Invalid, RateLimited, Unavailable
+from tether.instants import format_instant
 from tether.keyring import KeyRing
 from tether.metrics import Metrics
 from tether.model import to_json
 from tether.readout import vehicle_state
+from tether.store.epochs import Epoch
 from tether.store.feed import Listener
 from tether.store.queries import EventFilter
 from tether.store.store import Store
@@ -43,9 +45,10 @@ class Place(NamedTuple):
     shown: int
     whole: int
 
-    def __str__(self) -> str:
+    def id(self, epoch: Epoch) -> str:
+        """The place as clients see it."""
         position = f"{self.shown}" if self.shown == self.whole else f"{self.shown} {self.whole}"
-        return requests.opaque(position)
+        return requests.opaque(epoch.id, position)
 
 
 class StreamResource:
@@ -61,28 +64,31 @@ class StreamResource:
         self._open: Counter[str] = Counter()
 
     async def on_get(self, req: requests.ApiRequest, resp: Response) -> None:
-        wanted, place = await self._asked(req, resp)
+        wanted, epoch, place = await self._asked(req, resp)
         if self._store.feed.closed:
             raise Unavailable(why="The server is about to stop.")
         if self._open[requests.key_of(req).digest] >= MOST_STREAMS:
             raise RateLimited(int(HEARTBEAT_S))
-        stream = _Stream(self._store, self._keys, self._now_ms, req=req, wanted=wanted, place=place)
+        stream = _Stream(
+            self._store, self._keys, self._now_ms, req=req, wanted=wanted, epoch=epoch, place=place
+        )
         resp.stream = _Body(self._counted(stream))
 
     async def on_head(self, req: Request, resp: Response) -> None:
         await self._asked(req, resp)
         resp.stream = _Body(_nothing())  # else Falcon would give it a length
 
-    async def _asked(self, req: Request, resp: Response) -> tuple[EventFilter, Place]:
+    async def _asked(self, req: Request, resp: Response) -> tuple[EventFilter, Epoch, Place]:
         query = requests.query_of(req, PARAMETERS)
-        wanted = filter_of(query)
+        wanted, epoch = filter_of(query), await self._store.epochs.current()
         head, derived = await self._store.feed.ends(requests.partner_of(req))
         # What is committed and not yet derived is the past too, but its states are still to come.
-        place = _place(req, query, head) or Place(max(head, derived), derived)
+        place = _place(req, query, epoch, head) or Place(max(head, derived), derived)
+        requests.show_epoch(resp, epoch)
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Accel-Buffering", "no")  # nginx would hold it back
-        return wanted, place
+        return wanted, epoch, place
 
     async def _counted(self, stream: "_Stream") -> AsyncGenerator[bytes]:
         """The stream, which is counted meanwhile and logged at its end."""
@@ -112,12 +118,14 @@ class _Stream:
         *,
         req: requests.ApiRequest,
         wanted: EventFilter,
+        epoch: Epoch,
         place: Place,
     ) -> None:
         self._store = store
         self._keys = keys
         self._now_ms = now_ms
         self._wanted = wanted
+        self._epoch = epoch
         self._place = place
         self._req = req
         self._secret = req.get_header("X-API-Key")
@@ -134,16 +142,19 @@ class _Stream:
             leaving = asyncio.create_task(self._until_gone(listener))
             try:
                 # At once, so that the client knows that it is connected, and its place.
-                yield f": connected\nretry: {RETRY_MS}\nid: {self._place}\n\n"
+                yield f": connected\nretry: {RETRY_MS}\nid: {self._id()}\n\n"
                 while await self._goes_on(leaving):
                     text = await self._more(listener)
                     if not text and monotonic() - self._spoke >= HEARTBEAT_S:
-                        text = f": nothing new\nid: {self._place}\n\n"
+                        text = f": nothing new\nid: {self._id()}\n\n"
                     if text:
                         yield text
                         self._spoke = monotonic()
             finally:
                 leaving.cancel()
+
+    def _id(self) -> str:
+        return self._place.id(self._epoch)
 
     def log_end(self) -> None:
         """Writes the line about the stream: the one of the request came at its beginning."""
@@ -168,6 +179,8 @@ class _Stream:
             self._end = "the server stops"
         elif not await self._key_works():
             self._end = "the key works no more"
+        elif not await self._epoch_lasts():
+            self._end = "a new epoch began"
         else:
             return True
         return False
@@ -184,6 +197,12 @@ class _Stream:
             pass
         return True
 
+    async def _epoch_lasts(self) -> bool:
+        try:
+            return await self._store.epochs.current() == self._epoch
+        except Unavailable:  # it cannot be told now, and nothing can be read either
+            return True
+
     async def _more(self, listener: Listener) -> str:
         """The next portion, or nothing after waiting a little."""
         try:
@@ -199,13 +218,16 @@ class _Stream:
         portion = await self._store.feed.portion(self.key.partner, self._wanted, whole, until)
         events = [(seq, body) for seq, body in portion.events if seq > shown]
         end = Place(max(portion.end, shown), portion.end)
-        texts = [f"event: event\nid: {Place(seq, whole)}\ndata: {body}\n\n" for seq, body in events]
+        texts = [
+            f"event: event\nid: {Place(seq, whole).id(self._epoch)}\ndata: {body}\n\n"
+            for seq, body in events
+        ]
         now_ms = self._now_ms()
         for place, (id, moment) in enumerate(portion.moments.items(), 1):
             state = to_json(vehicle_state(id, moment, now_ms)).decode()
             # With the last one all of the portion is there.
             is_last = place == len(portion.moments)
-            mark = f"id: {end}\n" if is_last else ""
+            mark = f"id: {end.id(self._epoch)}\n" if is_last else ""
             texts.append(f"event: state\n{mark}data: {state}\n\n")
         self._place = end
         self._events += len(events)
@@ -233,7 +255,7 @@ async def _nothing() -> AsyncGenerator[bytes]:
 # Places ------------------------------------------------------------------------------------------
 
 
-def _place(req: Request, query: dict[str, str], head: int) -> Place | None:
+def _place(req: Request, query: dict[str, str], epoch: Epoch, head: int) -> Place | None:
     """Where the client wants to go on; None for now. `head` is the last event that there is.
 
     A client that connects again by itself sends both id and cursor: the id is newer.
@@ -247,11 +269,13 @@ def _place(req: Request, query: dict[str, str], head: int) -> Place | None:
             return None
         if text == "start":
             return Place(0, 0)
-    match = _POSITION.fullmatch(requests.position_in(text) or "")
+    epoch_id, position = requests.place_in(text)
+    match = _POSITION.fullmatch(position)
     if match is not None:
+        if epoch_id != epoch.id:
+            raise EpochChanged(name, format_instant(epoch.began_ms), "with cursor=start")
         place = Place(int(match[1]), int(match[2] or match[1]))
-        # What is not there yet was lost since, such as by restoring a backup: that must not pass
-        # unnoticed.
+        # What is not there yet was lost since, without a new epoch: that must not pass unnoticed.
         if place.whole <= place.shown <= head:
             return place
     raise Invalid(name, hint)

@@ -94,10 +94,21 @@ class Access:
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Turns errors of the SDK that are nobody's in particular into sentences."""
-        from tether.client import Forbidden, RateLimited, Unavailable, UnexpectedAnswer
+        from tether.client import (
+            EpochChanged,
+            Forbidden,
+            RateLimited,
+            Unavailable,
+            UnexpectedAnswer,
+        )
 
         try:
             yield
+        except EpochChanged as error:
+            raise SetupError(
+                "The server's database was restored: what was read may not be there any more. Run "
+                f"this again from the start. ({error.message})"
+            ) from None
         except Forbidden:
             raise SetupError(
                 f"The server at {self.shown} does not accept this API key for that (403). "

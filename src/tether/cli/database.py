@@ -1,4 +1,4 @@
-"""`tether migrate` and `tether backup`."""
+"""`tether migrate`, `tether backup` and `tether restore`."""
 
 from pathlib import Path
 
@@ -36,8 +36,8 @@ def migrate(database: str) -> None:
 def backup(file: Path, force: bool, database: str) -> None:
     """Copy the database to FILE while the server runs.
 
-    The copy is consistent, checked, and a database by itself: to restore it, stop the server and
-    put it in the place of the old one. FILE appears when the copy is whole.
+    The copy is consistent, checked, and a database by itself; `tether restore` puts it back. FILE
+    appears when the copy is whole.
     """
     from tether import upkeep, wiring
 
@@ -46,3 +46,22 @@ def backup(file: Path, force: bool, database: str) -> None:
         upkeep.back_up(database, file, done, replace=force)
     size = file.stat().st_size / 1e6
     say(f"Copied {wiring.describe(database)} to {file} ({size:,.1f} MB).")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@database_option
+def restore(file: Path, database: str) -> None:
+    """Put a copy of the backup FILE in the place of the database.
+
+    Stop the server first. FILE is checked and stays; the database of before is kept beside the
+    new one. What was acknowledged after the backup is lost, so a new epoch begins: consumers whose
+    cursors are of before are told to begin again, in place of missing events.
+    """
+    from tether import upkeep, wiring
+
+    with progress("Copying", 1) as done:
+        aside = upkeep.restore(database, file, done)
+    say(f"Restored {file} to {wiring.describe(database)}; a new epoch began.")
+    if aside is not None:
+        say(f"The database of before is {aside}: remove it when nothing of it is needed.")

@@ -7,7 +7,12 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import click
 
 from tether.cli.access import Access, with_access
-from tether.cli.following import cursor_file_option, poll_option, print_followed
+from tether.cli.following import (
+    cursor_file_option,
+    poll_option,
+    print_followed,
+    start_again_option,
+)
 from tether.cli.group import OrderedGroup
 from tether.cli.listing import event_line, lines_option, list_limit_option, show_list
 from tether.cli.members import (
@@ -120,10 +125,16 @@ def list_events(
 @cursor_file_option("event")
 @poll_option
 @click.option("--from-now", is_flag=True, help="Begin with the next event that comes in.")
+@start_again_option
 @lines_option
 @with_access
 def follow(
-    cursor_file: Path | None, from_now: bool, poll: float, as_json: bool, access: Access
+    cursor_file: Path | None,
+    from_now: bool,
+    poll: float,
+    start_again: bool,
+    as_json: bool,
+    access: Access,
 ) -> None:
     """Print all events, then each new one as it comes in.
 
@@ -134,6 +145,6 @@ def follow(
     def begin(client: "Client", cursor: str | None, stop: threading.Event) -> "Following[Any]":
         if from_now and cursor is None:
             cursor = client.events.now()
-        return client.events.follow(cursor, poll_s=poll, stop=stop)
+        return client.events.follow(cursor, poll_s=poll, stop=stop, start_again=start_again)
 
     print_followed(access, begin, event_line, cursor_file=cursor_file, as_json=as_json)

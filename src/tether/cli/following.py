@@ -41,6 +41,13 @@ def cursor_file_option(what: str) -> Callable[[F], F]:
     )
 
 
+start_again_option = click.option(
+    "--start-again",
+    is_flag=True,
+    help="If the server's database was restored, begin again from the start.",
+)
+
+
 def print_followed(
     access: Access,
     begin: "Callable[[Client, str | None, threading.Event], Following[Any]]",
@@ -55,7 +62,11 @@ def print_followed(
     """
     people = sys.stdout.isatty() and not as_json
     cursor = _read_cursor(cursor_file) if cursor_file else None
-    with access.client(patient=True) as client, _stopped_by_signals() as stop:
+    with (
+        access.client(patient=True) as client,
+        _told_of_restore(cursor_file),
+        _stopped_by_signals() as stop,
+    ):
         following = begin(client, cursor, stop)
         if cursor_file and cursor is None:  # else what comes before anything is printed may be lost
             _write_cursor(cursor_file, following.cursor)
@@ -64,6 +75,21 @@ def print_followed(
             click.echo(line_of(entry) if people else to_ndjson(entry), nl=people)
             if cursor_file:
                 _write_cursor(cursor_file, following.cursor)
+
+
+@contextmanager
+def _told_of_restore(cursor_file: Path | None) -> Iterator[None]:
+    from tether.client import EpochChanged
+
+    try:
+        yield
+    except EpochChanged as error:
+        file = f"remove {cursor_file} or " if cursor_file else ""
+        raise SetupError(
+            "The server's database was restored: what was printed may not be there any more, and "
+            f"something may be missing. To begin again from the start, {file}add --start-again. "
+            f"({error.message})"
+        ) from None
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from keyword import iskeyword
 import click
 
 SECTIONS = {
-    "Server": ("serve", "demo", "migrate", "check", "rebuild", "backup"),
+    "Server": ("serve", "demo", "migrate", "check", "rebuild", "backup", "restore",
+               "epoch"),
     "Keys and partners": ("keys", "partners"),
     "Your data": (
         "chargers", "vehicles", "events", "state", "sessions", "capacity", "watch", "import",
@@ -18,6 +19,7 @@ SECTIONS = {
 _MODULES = {
     "migrate": "database",
     "backup": "database",
+    "restore": "database",
     "chargers": "entities",
     "vehicles": "entities",
     "import": "importing",

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import click
 
 from tether.cli import stores
+from tether.cli.epoch import described
 from tether.cli.output import counted
 from tether.cli.serve import serve
 from tether.config import is_postgres, sqlite_path
@@ -126,7 +127,7 @@ def _settings(given: Mapping[str, str | None]) -> tuple[list[Finding], dict[str,
 
 
 def _database(database: str, *, full: bool) -> Iterator[Finding]:
-    from tether import wiring
+    from tether import upkeep, wiring
 
     name = wiring.describe(database)
     if not is_postgres(database):
@@ -148,6 +149,7 @@ def _database(database: str, *, full: bool) -> Iterator[Finding]:
     else:
         yield _integrity(database, full=full)  # PostgreSQL does it whenever it reads a page
     if not pending:
+        yield ok("epoch", described(upkeep.epoch(database)))
         yield _keys(*stores.in_store(database, _all_keys))
 
 

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from tether.cli.access import Access, with_access
-from tether.cli.following import cursor_file_option, poll_option, print_followed
+from tether.cli.following import (
+    cursor_file_option,
+    poll_option,
+    print_followed,
+    start_again_option,
+)
 from tether.cli.group import OrderedGroup
 from tether.cli.listing import (
     lines_option,
@@ -115,10 +120,16 @@ def get_session(id: str, stale_allowed: bool, as_json: bool, access: Access) -> 
 @cursor_file_option("change")
 @_updated_from_option
 @poll_option
+@start_again_option
 @lines_option
 @with_access
 def follow(
-    cursor_file: Path | None, updated_from: str | None, poll: float, as_json: bool, access: Access
+    cursor_file: Path | None,
+    updated_from: str | None,
+    poll: float,
+    start_again: bool,
+    as_json: bool,
+    access: Access,
 ) -> None:
     """Print all sessions, then each again that changes, as it is then.
 
@@ -127,6 +138,8 @@ def follow(
     """
 
     def begin(client: "Client", cursor: str | None, stop: threading.Event) -> "Following[Session]":
-        return client.sessions.changes(cursor, updated_from=updated_from, poll_s=poll, stop=stop)
+        return client.sessions.changes(
+            cursor, updated_from=updated_from, poll_s=poll, stop=stop, start_again=start_again
+        )
 
     print_followed(access, begin, session_line, cursor_file=cursor_file, as_json=as_json)

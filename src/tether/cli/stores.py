@@ -34,6 +34,17 @@ def require(database: str) -> None:
         )
 
 
+def require_current(database: str) -> None:
+    """Raises SetupError if there is no database, or it is outdated."""
+    from tether import wiring
+
+    require(database)
+    if steps := wiring.pending_steps(database):
+        raise SetupError(
+            f"{wiring.describe(database)} is not up to date ({steps} missing): run tether migrate."
+        )
+
+
 def in_store(database: str, use: Callable[[Store, int], Awaitable[T]], *, make: bool = False) -> T:
     """What `use` returns of the open store and the time in ms.
 
@@ -44,11 +55,7 @@ def in_store(database: str, use: Callable[[Store, int], Awaitable[T]], *, make: 
     if make and not exists(database):
         wiring.migrate(database)
         note(f"New database {wiring.describe(database)}.")
-    require(database)
-    if steps := wiring.pending_steps(database):
-        raise SetupError(
-            f"{wiring.describe(database)} is not up to date ({steps} missing): run tether migrate."
-        )
+    require_current(database)
 
     async def run() -> T:
         async with wiring.open_store(database) as store:

@@ -43,7 +43,7 @@ Examples:
 @click.option("--charger", metavar="ID", help="At this charger only.")
 @click.option("--vehicle", metavar="ID", help="This vehicle only.")
 @click.option("--cursor", metavar="CURSOR", help="Print what came behind the line that had this, "
-              "or all from the start.")  # fmt: skip
+              "or all with `start`.")  # fmt: skip
 @lines_option
 @with_access
 def watch(

@@ -6,6 +6,7 @@ Needs msgspec, httpx2 and aiohttp only, nothing of the server's.
 from tether.client.aio import AsyncClient
 from tether.client.errors import (
     Conflict,
+    EpochChanged,
     Forbidden,
     Invalid,
     NotFound,
@@ -44,6 +45,7 @@ __all__ = [
     "Client",
     "Conflict",
     "EnergySource",
+    "EpochChanged",
     "Event",
     "EventType",
     "Flag",

@@ -89,11 +89,11 @@ class AsyncClient:
         type: str | None = None,
         charger_id: str | None = None,
         vehicle_id: str | None = None,
+        start_again: bool = False,
     ) -> AsyncStream:
         """See `Client.stream`."""
-        wanted = Subscription(
-            cursor, self._patience, type=type, chargerId=charger_id, vehicleId=vehicle_id
-        )
+        filters = {"type": type, "chargerId": charger_id, "vehicleId": vehicle_id}
+        wanted = Subscription(cursor, self._patience, start_again=start_again, **filters)
         return AsyncStream(self._http, wanted)
 
     async def run(self, script: Script[T], send: Send | None = None) -> T:
@@ -206,9 +206,10 @@ class AsyncEvents:
         *,
         poll_s: float = 1.0,
         stop: asyncio.Event | None = None,
+        start_again: bool = False,
     ) -> "AsyncFollowing[Event]":
         """See `Events.follow`."""
-        follower = EventFollower(cursor, poll_s, self._patience)
+        follower = EventFollower(cursor, poll_s, self._patience, start_again=start_again)
         return AsyncFollowing(self._client, follower, stop or asyncio.Event())
 
     def list(
@@ -280,9 +281,10 @@ class AsyncSessions:
         updated_from: Instant | None = None,
         poll_s: float = 1.0,
         stop: asyncio.Event | None = None,
+        start_again: bool = False,
     ) -> "AsyncFollowing[Session]":
         """See `Sessions.changes`."""
-        follower = self._calls.changes(cursor, updated_from, poll_s)
+        follower = self._calls.changes(cursor, updated_from, poll_s, start_again=start_again)
         return AsyncFollowing(self._client, follower, stop or asyncio.Event())
 
 

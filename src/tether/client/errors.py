@@ -60,6 +60,13 @@ class Invalid(TetherError):
         return match[1] if match else None
 
 
+class EpochChanged(Invalid):
+    """A cursor is of before the database was restored, and what followed it may be lost (400).
+
+    Follow again without it, or with `start_again=True`, and expect what you have had to come again.
+    """
+
+
 class Conflict(TetherError):
     """The charger or vehicle of an event is unknown, or it contradicts a recorded one (409)."""
 
@@ -118,6 +125,15 @@ OF_STATUS: dict[int, type[TetherError]] = {
     503: Unavailable,
     504: Unavailable,
 }
+
+
+def epoch_changed() -> EpochChanged:
+    """What the SDK says where it finds it out by itself, in the words of the server."""
+    return EpochChanged(
+        "Parameter {cursor} is invalid. It is of before the database was restored: what followed "
+        "it may be lost. Begin again without it.",
+        status=400,
+    )
 
 
 def invalid(parameter: str, hint: str) -> Invalid:

@@ -24,6 +24,7 @@ from tether.client.exchange import (
     Pause,
     Request,
     Script,
+    epoch_of,
     exchange,
     log,
     next_cursor,
@@ -134,7 +135,7 @@ class EventCalls:
         # Its cursor leads to what comes before it, and read in the other direction to what follows.
         # There is none if no event comes before it.
         cursor = next_cursor(answer)
-        return cursor_behind(0 if cursor else len(last), cursor)
+        return cursor_behind(0 if cursor else len(last), cursor, epoch_of(answer))
 
     def pages(
         self,

@@ -21,6 +21,7 @@ import msgspec
 
 from tether.client.errors import (
     OF_STATUS,
+    EpochChanged,
     PreconditionFailed,
     RateLimited,
     TetherError,
@@ -33,6 +34,7 @@ log = getLogger("tether.client")
 T = TypeVar("T")
 AGAIN_LATER = frozenset({408, 429, 502, 503, 504})
 NOT_DONE = frozenset({408, 429})  # of these: what certainly was not carried out
+EPOCH_CHANGED = "epoch-changed"
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
 
 
@@ -161,6 +163,8 @@ def error_of(outcome: Answer | Lost, request: Request) -> TetherError:
     kind = OF_STATUS.get(status, UnexpectedAnswer)
     if message is None and status not in AGAIN_LATER:
         kind = UnexpectedAnswer
+    elif outcome.headers.get("tether-error", "").partition(";")[0].strip() == EPOCH_CHANGED:
+        kind = EpochChanged
     error = kind(
         message or f"{request.method} {request.target} was answered with status {status}.",
         status=status,
@@ -205,6 +209,11 @@ def next_cursor(answer: Answer) -> str | None:
     match = _NEXT.search(answer.headers.get("link", ""))
     found = parse_qs(urlsplit(match[1]).query).get("cursor") if match else None
     return found[0] if found else None
+
+
+def epoch_of(answer: Answer) -> str:
+    """The epoch of the database that a list is of; nothing before the first one began."""
+    return answer.headers.get("tether-epoch", "")
 
 
 def path(*segments: str) -> str:

@@ -4,6 +4,8 @@ The server's cursors stand between pages. A consumer may stop in the middle of o
 is finer: for events the cursor with which its page was asked for and how many of that page it has
 had, since what is committed never changes its place; for sessions, which move to the end when they
 change again, the last change that it has had.
+
+With it goes the epoch of the database, as the same place is another one after a restore.
 """
 
 import re
@@ -12,12 +14,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from tether.client.errors import RateLimited, Unavailable, invalid
+from tether.client.errors import EpochChanged, RateLimited, Unavailable, epoch_changed, invalid
 from tether.client.exchange import (
     NO_PATIENCE,
     Patience,
     Request,
     Script,
+    epoch_of,
     exchange,
     log,
     next_cursor,
@@ -29,15 +32,21 @@ from tether.derived import Session
 
 PAGE = 1000
 _QUIET_FAILURES = 3
-_CHANGE = re.compile(r"([0-9T:.-]{23}Z)/((?:[0-9a-f-]{36})?)")
+_PLACE = re.compile(r"([0-9]{1,4})\.([^.]*)(?:\.([0-9a-f]*))?")
+_CHANGE = re.compile(r"([0-9T:.-]{23}Z)/((?:[0-9a-f-]{36})?)(?:/([0-9a-f]*))?")
 
 M = TypeVar("M", Event, Session)
 
 
 class Follower(ABC, Generic[M]):
-    """A consumer's place in a feed, and what of it is fetched but not yet taken."""
+    """A consumer's place in a feed, and what of it is fetched but not yet taken.
 
-    def __init__(self, kind: type[M], what: str, poll_s: float, patience: Patience) -> None:
+    When the database was restored it raises EpochChanged, or with `start_again` begins again.
+    """
+
+    def __init__(
+        self, kind: type[M], what: str, poll_s: float, patience: Patience, *, start_again: bool
+    ) -> None:
         self._kind: type[M] = kind
         self._what = what
         self._page: str | None = None  # the server's cursor of the page that we are on
@@ -45,6 +54,8 @@ class Follower(ABC, Generic[M]):
         self._ready: deque[M] = deque()
         self._poll_s = poll_s
         self._patience = patience
+        self._start_again = start_again
+        self._epoch: str | None = None  # of the place; None for the start, which is in every one
         self._failures = 0
 
     @property
@@ -63,6 +74,10 @@ class Follower(ABC, Generic[M]):
     @abstractmethod
     def _taken(self, entry: M) -> None:
         """This entry was taken."""
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Goes to the start."""
 
     def _turn(self, page: str) -> None:
         """All of the page was taken: goes on to this one."""
@@ -92,8 +107,14 @@ class Follower(ABC, Generic[M]):
                 log.warning("Following the %s is interrupted: %s", self._what, error)
             wait = self._patience.backoff(self._failures, error.retry_after)
             return max(wait, self._poll_s)
+        except EpochChanged as error:
+            return self._leave(error)
         self._failures = 0
+        if self._epoch not in (None, epoch_of(answer)):
+            return self._leave(epoch_changed())
         page = read(list[self._kind], answer, request)  # type: ignore[name-defined]
+        if page:
+            self._epoch = epoch_of(answer)
         following = next_cursor(answer)
         if new := self._new(page):
             self._ready.extend(new)
@@ -102,17 +123,29 @@ class Follower(ABC, Generic[M]):
             self._turn(following)
         return 0 if page else self._poll_s
 
+    def _leave(self, error: EpochChanged) -> float:
+        if not self._start_again:
+            raise error
+        log.warning("The database was restored: following the %s from the start again", self._what)
+        self._page = self._following = self._epoch = None
+        self._begin()
+        return 0
+
 
 class EventFollower(Follower[Event]):
     """Follows the events in the order in which they are committed."""
 
-    def __init__(self, cursor: str | None, poll_s: float, patience: Patience) -> None:
-        super().__init__(Event, "events", poll_s, patience)
-        self._page, self._count = _parsed(cursor)
+    def __init__(
+        self, cursor: str | None, poll_s: float, patience: Patience, *, start_again: bool = False
+    ) -> None:
+        super().__init__(Event, "events", poll_s, patience, start_again=start_again)
+        self._count = 0
+        if cursor is not None:
+            self._count, self._page, self._epoch = _parsed(cursor)
 
     @property
     def cursor(self) -> str:
-        return cursor_behind(self._count, self._page)
+        return cursor_behind(self._count, self._page, self._epoch)
 
     def _target(self) -> str:
         return with_query("/events", limit=PAGE, cursor=self._page)
@@ -123,6 +156,9 @@ class EventFollower(Follower[Event]):
     def _taken(self, entry: Event) -> None:
         self._count += 1
 
+    def _begin(self) -> None:
+        self._count = 0
+
     def _turn(self, page: str) -> None:
         super()._turn(page)
         self._count = 0
@@ -131,13 +167,23 @@ class EventFollower(Follower[Event]):
 class ChangeFollower(Follower[Session]):
     """Follows the changes of sessions, from a cursor or else from the instant `start`."""
 
-    def __init__(self, cursor: str | None, start: str, poll_s: float, patience: Patience) -> None:
-        super().__init__(Session, "sessions", poll_s, patience)
-        self._last = (start, "") if cursor is None else _change(cursor)
+    def __init__(
+        self,
+        cursor: str | None,
+        start: str,
+        poll_s: float,
+        patience: Patience,
+        *,
+        start_again: bool,
+    ) -> None:
+        super().__init__(Session, "sessions", poll_s, patience, start_again=start_again)
+        self._start = self._last = (start, "")
+        if cursor is not None:
+            self._last, self._epoch = _change(cursor)
 
     @property
     def cursor(self) -> str:
-        return "/".join(self._last)
+        return "/".join([*self._last, self._epoch] if self._epoch else self._last)
 
     def _target(self) -> str:
         # Who follows has what comes later, too: it need not wait until all events are derived.
@@ -155,28 +201,34 @@ class ChangeFollower(Follower[Session]):
     def _taken(self, entry: Session) -> None:
         self._last = _key(entry)
 
+    def _begin(self) -> None:
+        self._last = self._start
+
 
 def _key(session: Session) -> tuple[str, str]:
     """What the server orders changes by."""
     return session.updated_at, session.id
 
 
-def cursor_behind(entries: int, page: str | None) -> str:
+def cursor_behind(entries: int, page: str | None, epoch: str | None) -> str:
     """The place behind so many entries of the page with the server's cursor `page`."""
-    return f"{entries}.{page or ''}"
+    return f"{entries}.{page or ''}{f'.{epoch}' if epoch else ''}"
 
 
-def _parsed(cursor: str | None) -> tuple[str | None, int]:
-    if cursor is None:
-        return None, 0
-    count, dot, page = cursor.partition(".")
-    if not (dot and count.isascii() and count.isdigit() and len(count) <= 4):
+def _parsed(cursor: str) -> tuple[int, str | None, str | None]:
+    """Entries, page and epoch. Of before epochs is what has entries and none, unless the server
+    tells by the page.
+    """
+    match = _PLACE.fullmatch(cursor)
+    if match is None:
         raise invalid("cursor", "It must be one that `follow` gave.")
-    return page or None, int(count)
+    entries, page, epoch = int(match[1]), match[2] or None, match[3]
+    return entries, page, epoch or ("" if entries and not page else None)
 
 
-def _change(cursor: str) -> tuple[str, str]:
+def _change(cursor: str) -> tuple[tuple[str, str], str | None]:
+    """The last change and the epoch; of before epochs is what has a change and none."""
     match = _CHANGE.fullmatch(cursor)
     if match is None:
         raise invalid("cursor", "It must be one that `changes` gave.")
-    return match[1], match[2]
+    return (match[1], match[2]), match[3] or ("" if match[2] else None)

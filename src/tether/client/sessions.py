@@ -62,8 +62,13 @@ class SessionCalls:
         )
 
     def changes(
-        self, cursor: str | None, updated_from: Instant | None, poll_s: float
+        self,
+        cursor: str | None,
+        updated_from: Instant | None,
+        poll_s: float,
+        *,
+        start_again: bool,
     ) -> ChangeFollower:
         """The place from which on changes are followed."""
         start = FIRST if updated_from is None else instant_text("updatedFrom", updated_from)
-        return ChangeFollower(cursor, start, poll_s, self._patience)
+        return ChangeFollower(cursor, start, poll_s, self._patience, start_again=start_again)

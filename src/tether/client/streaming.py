@@ -8,7 +8,13 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from tether.client.errors import RateLimited, TetherError, Unavailable, UnexpectedAnswer
+from tether.client.errors import (
+    EpochChanged,
+    RateLimited,
+    TetherError,
+    Unavailable,
+    UnexpectedAnswer,
+)
 from tether.client.exchange import (
     AGAIN_LATER,
     Answer,
@@ -40,8 +46,16 @@ class Interrupted(Exception):
 class Subscription:
     """What is asked for, and the place behind the last message that was given."""
 
-    def __init__(self, cursor: str | None, patience: Patience, **filters: str | None) -> None:
+    def __init__(
+        self,
+        cursor: str | None,
+        patience: Patience,
+        *,
+        start_again: bool = False,
+        **filters: str | None,
+    ) -> None:
         self._begin = cursor
+        self._start_again = start_again
         self._filters = filters
         self._patience = patience
         self._failures = 0
@@ -87,6 +101,10 @@ class Subscription:
     def refused(self, answer: Answer) -> float:
         """The seconds to wait after this answer. Raises what it means if waiting does not help."""
         error = error_of(answer, self._request)
+        if isinstance(error, EpochChanged) and self._start_again:
+            log.warning("The database was restored: reading the stream from the start again")
+            self._begin, self.cursor = "start", None
+            return 0
         if answer.status not in AGAIN_LATER:
             raise error
         return self._pause(error)

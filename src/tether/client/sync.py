@@ -93,17 +93,18 @@ class Client:
         type: str | None = None,
         charger_id: str | None = None,
         vehicle_id: str | None = None,
+        start_again: bool = False,
     ) -> Stream:
         """Events as they are committed, and the states to which they lead.
 
         From now on, behind a `cursor` that a stream had, or with "start" from the first event on.
         Never ends by itself, not by an outage either: it connects again and goes on, without a gap.
         In a `with` statement it is connected when that begins: what you ask for then, such as the
-        states of all vehicles, lacks nothing that the stream will not bring.
+        states of all vehicles, lacks nothing that the stream will not bring. After a restore of the
+        database it raises EpochChanged or, to `start_again`, begins with the first event.
         """
-        wanted = Subscription(
-            cursor, self._patience, type=type, chargerId=charger_id, vehicleId=vehicle_id
-        )
+        filters = {"type": type, "chargerId": charger_id, "vehicleId": vehicle_id}
+        wanted = Subscription(cursor, self._patience, start_again=start_again, **filters)
         return Stream(self._http, wanted)
 
     def run(self, script: Script[T]) -> T:
@@ -233,14 +234,16 @@ class Events:
         *,
         poll_s: float = 1.0,
         stop: threading.Event | None = None,
+        start_again: bool = False,
     ) -> "Following[Event]":
         """All events after the cursor, from the first one if there is none, as they are committed.
 
         Never ends by itself, not by an outage either; `stop` ends it when it is set. Store the
         `cursor` of what this returns when an event is dealt with: given back after a restart, it
-        goes on right behind that event.
+        goes on right behind that event. If the database was restored since, it raises EpochChanged
+        or, to `start_again`, begins with the first event: what you have had comes again.
         """
-        follower = EventFollower(cursor, poll_s, self._patience)
+        follower = EventFollower(cursor, poll_s, self._patience, start_again=start_again)
         return Following(self._client, follower, stop or threading.Event())
 
     def list(
@@ -316,6 +319,7 @@ class Sessions:
         updated_from: Instant | None = None,
         poll_s: float = 1.0,
         stop: threading.Event | None = None,
+        start_again: bool = False,
     ) -> "Following[Session]":
         """All sessions, then each one again that changes, as it is then.
 
@@ -323,7 +327,7 @@ class Sessions:
         session that a late event did away with comes with the status `removed`. Ends and goes on
         as `Events.follow` does: nothing that changed while the consumer was down is missed.
         """
-        follower = self._calls.changes(cursor, updated_from, poll_s)
+        follower = self._calls.changes(cursor, updated_from, poll_s, start_again=start_again)
         return Following(self._client, follower, stop or threading.Event())
 
 

@@ -16,7 +16,7 @@ VERSION_TABLE = "tether_schema"
 OUR_TABLES = {
     "partners", "keys", "chargers", "vehicles", "events", "event_heads",
     "sessions", "session_versions", "derivations",
-    "listings", "list_of_charger", "list_of_vehicle", "list_by_time",
+    "listings", "list_of_charger", "list_of_vehicle", "list_by_time", "epoch",
 }  # fmt: skip
 OUR_VIEWS = {"charger_events", "vehicle_events", "vehicle_history"}
 

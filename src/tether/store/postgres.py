@@ -15,6 +15,7 @@ from tether.errors import SetupError
 from tether.store import migrate
 from tether.store.dialect import POSTGRES
 from tether.store.engine import Row, Statement
+from tether.store.epochs import Epoch, Known, new_epoch
 from tether.store.gathering import Gathering
 from tether.store.postgres_pool import NEEDED, Connection, Pool, preparing, purpose_of, shares
 
@@ -138,7 +139,21 @@ def migrate_postgres(url: str) -> int:
         for step in missing:
             connection.execute(step.script)
             connection.execute(f"INSERT INTO {migrate.VERSION_TABLE} VALUES ({step.version})")
+        if _epoch(connection).ends:
+            _begin_epoch(connection)
         return len(missing)
+
+
+def epoch_of_postgres(url: str) -> Known:
+    """Which epoch the database says it is. Raises SetupError."""
+    with session(url) as connection:
+        return _epoch(connection)
+
+
+def new_epoch_of_postgres(url: str) -> None:
+    """Begins a new epoch in the database. Raises SetupError."""
+    with session(url) as connection:
+        _begin_epoch(connection)
 
 
 def pending_postgres(url: str) -> int:
@@ -228,6 +243,24 @@ def _check_encoding(connection: psycopg.Connection[tuple[Any, ...]], name: str) 
 
 def _tables(connection: psycopg.Connection[tuple[Any, ...]]) -> set[str]:
     return {str(name) for (name,) in connection.execute(_TABLES)}
+
+
+# Where a dump is restored, database or table have other numbers. A fail-over keeps them.
+_HOME = """
+(SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+|| '.' || CAST('epoch'::regclass AS OID)
+"""
+
+
+def _epoch(connection: psycopg.Connection[tuple[Any, ...]]) -> Known:
+    query = f"SELECT id, began_ms, home <> ({_HOME}) FROM epoch"
+    ((id, began_ms, ends),) = connection.execute(query).fetchall()
+    return Known(Epoch(id, began_ms), ends=ends)
+
+
+def _begin_epoch(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    query = f"UPDATE epoch SET id = %s, began_ms = %s, home = {_HOME}"
+    connection.execute(query, new_epoch())
 
 
 def _version(connection: psycopg.Connection[tuple[Any, ...]]) -> int:

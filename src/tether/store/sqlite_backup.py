@@ -8,7 +8,7 @@ import apsw
 
 from tether.errors import SetupError
 from tether.store.sqlite import connect
-from tether.store.sqlite_file import check_ours, check_served_by_this_name
+from tether.store.sqlite_file import COPY, check_ours, check_served_by_this_name
 from tether.store.workplace import workplace
 
 PAGES_AT_ONCE = 500
@@ -31,12 +31,12 @@ def back_up_sqlite(
         check_ours(source, path)
         with workplace(target.parent, ".tether-backup-") as folder:
             copy = folder / target.name
-            _copy(source, copy, progress)
+            copy_sqlite(source, copy, progress)
             if damages := damages_in_sqlite(copy):
                 raise SetupError(f"The backup failed: {path} is damaged ({damages[0]}).")
-            _sync(copy)
+            sync(copy)
             copy.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
     except OSError as error:
         raise SetupError(f"The backup to {target} failed: {error.strerror or error}.") from error
     except apsw.FullError as error:  # SQLite's own words for it are "not an error" here
@@ -88,7 +88,8 @@ def _check_target(path: Path, target: Path, replace: bool) -> None:
             raise SetupError(f"{companion} exists: {target} is in use. Name another file.")
 
 
-def _copy(source: apsw.Connection, target: Path, progress: Callable[[float], None]) -> None:
+def copy_sqlite(source: apsw.Connection, target: Path, progress: Callable[[float], None]) -> None:
+    """A new file with what the database has now, which is marked as a copy."""
     os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     copy = connect(target)
     try:
@@ -101,12 +102,14 @@ def _copy(source: apsw.Connection, target: Path, progress: Callable[[float], Non
                 backup.step(PAGES_AT_ONCE)
                 progress(1 - backup.remaining / max(backup.page_count, 1))
         source.execute("ROLLBACK")
+        copy.execute(f"PRAGMA user_version = {COPY}")  # when it is served, a new epoch begins
         copy.execute("PRAGMA journal_mode = DELETE")  # one file, with nothing beside it
     finally:
         copy.close()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Returns when the file or folder is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -10,12 +10,14 @@ from pathlib import Path
 import apsw
 
 from tether.errors import SetupError
-from tether.store import migrate
+from tether.store import epochs, migrate
 from tether.store.dialect import SQLITE
+from tether.store.epochs import Epoch, Known
 from tether.store.sqlite import connect, native
 from tether.store.sqlite_guard import is_shortened
 
 APPLICATION_ID = 0x54455448  # "TETH": tells our files from other people's
+COPY = 0x434F5059  # "COPY", as the file's user_version: a backup that was not served since
 _FILE_BEGINS = b"SQLite format 3\0"
 # The kernel's struct flock: an exclusive lock on one byte far behind those that SQLite locks.
 _BYTE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 1 << 62, 1, 0)
@@ -41,6 +43,8 @@ def migrate_sqlite(path: Path) -> int:
         for step in missing:
             connection.execute(step.script)
             connection.execute(native(migrate.ADD_VERSION), (step.version,))
+        if is_copy(connection):
+            begin_epoch(connection)
         connection.execute("COMMIT")
         return len(missing)
     except apsw.Error as error:
@@ -163,6 +167,42 @@ def pending_sqlite(path: Path) -> int:
         raise SetupError(f"{path} cannot be used: {error}") from error
     finally:
         connection.close()
+
+
+def epoch_of_sqlite(path: Path) -> Known:
+    """Which epoch the file says it is. Raises SetupError."""
+    connection = connect(path)
+    try:
+        ((id, began_ms),) = connection.execute(epochs.READ).fetchall()
+        return Known(Epoch(str(id), int(str(began_ms))), ends=is_copy(connection))
+    except apsw.Error as error:
+        raise SetupError(f"{path} cannot be used: {error}") from error
+    finally:
+        connection.close()
+
+
+def new_epoch_of_sqlite(path: Path) -> None:
+    """Begins a new epoch in the file. Raises SetupError."""
+    connection = connect(path)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        begin_epoch(connection)
+        connection.execute("COMMIT")
+    except apsw.Error as error:
+        raise SetupError(f"{path} cannot be used: {error}") from error
+    finally:
+        connection.close()
+
+
+def is_copy(connection: apsw.Connection) -> bool:
+    """Whether the file is a backup, so that a new epoch begins when it is served."""
+    return connection.execute("PRAGMA user_version").fetchall() == [(COPY,)]
+
+
+def begin_epoch(connection: apsw.Connection) -> None:
+    """Begins a new epoch, in the transaction that is open. The file is no copy any more."""
+    connection.execute(native(epochs.BEGIN), epochs.new_epoch())
+    connection.execute("PRAGMA user_version = 0")
 
 
 def check_ours(connection: apsw.Connection, path: Path) -> None:

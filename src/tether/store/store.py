@@ -13,6 +13,7 @@ from tether.store import queries
 from tether.store.capacity import Capacities
 from tether.store.derive import Deriver
 from tether.store.engine import Engine, Row
+from tether.store.epochs import Epochs
 from tether.store.feed import Feed
 from tether.store.intake import Intake
 from tether.store.patches import Patch, Patches, Place
@@ -74,6 +75,7 @@ class Store:
             hold_up=self.deriver.hold_up,
         )  # fmt: skip
         self._patches = Patches(self._read_entity, self.replace)
+        self.epochs = Epochs(engine)
         self.rebuilder = Rebuilder(engine, self.deriver)
         self.sessions = Sessions(engine, self.deriver)
         self.feed = Feed(engine, self.deriver, self.sessions)

@@ -1,0 +1,28 @@
+"""Files as older versions made them."""
+
+from contextlib import closing
+from pathlib import Path
+
+from tether.store.dialect import SQLITE
+from tether.store.migrate import ADD_VERSION, CREATE_VERSION_TABLE, steps
+from tether.store.sqlite import connect, native
+from tether.store.sqlite_file import APPLICATION_ID
+
+TABLES = (
+    "partners", "keys", "chargers", "vehicles", "events", "sessions", "session_versions",
+    "derivations", "listings", "list_of_charger", "list_of_vehicle", "list_by_time",
+)  # fmt: skip
+
+
+def make_older(path: Path, content: Path, schema: int) -> None:
+    """A file of an older schema with the content of a new one."""
+    with closing(connect(path, create=True)) as connection:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}").fetchall()
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        connection.execute(CREATE_VERSION_TABLE).fetchall()
+        for step in steps(SQLITE)[:schema]:
+            connection.execute(step.script).fetchall()
+            connection.execute(native(ADD_VERSION), (step.version,)).fetchall()
+        connection.execute("ATTACH ? AS content", (str(content),)).fetchall()
+        for table in TABLES:
+            connection.execute(f"INSERT INTO {table} SELECT * FROM content.{table}").fetchall()
