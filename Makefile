@@ -3,13 +3,14 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+MINUTES ?= 10
 TETHER_URL ?= http://127.0.0.1:$(PORT)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile pyproject.toml --extra server --group build --quiet --universal \
 	--python-version 3.11 --generate-hashes --system-certs --custom-compile-command "make lock"
 
-.PHONY: run test check format install bench replay lock clean
+.PHONY: run test check format install bench soak replay lock clean
 
 run: .venv/runs ## serve on 127.0.0.1:$(PORT) with a demo partner and its key
 	@$(BIN)/tether demo --port $(PORT)
@@ -28,6 +29,9 @@ format: install
 
 bench: install ## measures against peers and ceilings; see bench/README.md for what it needs
 	$(BIN)/python -m bench.run
+
+soak: install ## $(MINUTES) minutes of three hostile partners beside a good one
+	$(BIN)/python -m bench.soak --minutes $(MINUTES)
 
 replay: .venv/runs ## a year of real charging sessions through the API of a running server
 	@TETHER_URL=$(TETHER_URL) $(BIN)/tether replay
