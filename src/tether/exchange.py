@@ -7,9 +7,13 @@ also makes an `asyncio.Event` for each request, though nearly every body comes w
 
 import asyncio
 import logging
+from asyncio import Transport
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from tether.model import to_json
 
 if TYPE_CHECKING:
     from tether.protocol import LimitedHttpProtocol
@@ -204,3 +208,26 @@ class Exchange(RequestResponseCycle):
 
 def _nothing() -> None:
     pass
+
+
+def whole_answer(status: int, message: str, request_id: str) -> bytes:
+    """An answer that is given outside the application, and is the last one of its connection."""
+    body = to_json({"message": message})
+    again = "retry-after: 1\r\n" if status == 503 else ""
+    head = (
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        f"x-request-id: {request_id}\r\n{again}connection: close\r\n\r\n"
+    )
+    return STATUS_LINE[status] + head.encode() + body
+
+
+class TransportOfExchange:
+    """What Uvicorn's request uses of the transport; to close it means to hang up decently."""
+
+    __slots__ = ("abort", "close", "is_closing", "write")
+
+    def __init__(self, transport: Transport, hang_up: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.abort = transport.abort
+        self.is_closing = transport.is_closing
+        self.close = hang_up

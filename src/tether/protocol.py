@@ -8,19 +8,16 @@ RFC 9110 allows, while Uvicorn's parser would lose the body of such a request.
 
 import re
 from asyncio import TimerHandle, Transport
-from collections.abc import Callable
 from secrets import token_hex
 from typing import Any, cast
-from urllib.parse import unquote
 
 import httptools
 import structlog
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tether.bounds import Bounds
-from tether.exchange import Exchange
-from tether.model import to_json
+from tether.exchange import Exchange, TransportOfExchange, whole_answer
 
 log = structlog.get_logger()
 
@@ -30,6 +27,9 @@ STOP_TIMEOUT_S = 5.0  # for either of them when the server is told to stop
 LINGER_S = 0.5  # for a request that was on its way when the server was told to stop
 FAREWELL_S = 5.0  # for a client to stop sending and read why it was refused
 MAX_HEAD_BYTES = 64 * 1024
+MAX_HEADERS = 200  # or a few more, of those that arrive at once
+SMALL_BYTES = 8 * 1024  # of a request that is not whole: so much is not worth counting
+LARGE_BYTES = 128 * 1024  # as so much the others count: more is kept elsewhere, and bounded there
 WRITE_BUFFER_BYTES = 32 * 1024  # of a connection: with more in it the next piece has to wait
 MOST_WAITING = 16  # requests of a connection that wait for the answer to the one before them
 SLICE_BYTES = 1024  # so much is read at once, unless it is of a body: some fifty short requests
@@ -63,6 +63,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._body_left = 0  # as the head announced it
         self._unparsed = b""  # came, while enough requests wait already
         self._bytes_beside = 0  # of the request that arrives: in its head or around its body
+        self._bytes_arrived = 0  # of it altogether
         self._stopping = False
         self._deaf = False  # the last answer is sent; what still comes is not looked at
         self._answering: Exchange | None = None  # of several in a pipeline, the first
@@ -71,9 +72,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        self.transport_of_exchanges = cast(
-            Transport, _TransportOfExchange(transport, self._hang_up)
-        )
+        self.transport_of_exchanges = cast(Transport, TransportOfExchange(transport, self._hang_up))
         beyond = len(self.connections) - self.bounds.connections
         if beyond > 0:
             self._turn_away(told=beyond <= MOST_REFUSED)
@@ -95,6 +94,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._unparsed = b""
         self.bounds.release(self)
         self.bounds.release(self.transport)
+        self.bounds.release(self.flow)
         self._unset_keepalive_if_required()
         if self._answering is not None:  # Uvicorn tells only the last of a pipeline
             self._answering.disconnected = True
@@ -119,9 +119,25 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             waiting = sum(REQUEST_BYTES + len(cycle.body) for cycle, _ in self.pipeline)
             self.bounds.hold(self, waiting + len(self._unparsed), self.transport.abort)
+        if self._arriving and self._bytes_arrived > SMALL_BYTES:
+            self.bounds.hold(self.flow, LARGE_BYTES, self._make_room, reason="arriving")
+
+    def _make_room(self) -> None:
+        """Refuses the request that is not whole, for others which go on arriving."""
+        if self._in_body:
+            self._refuse(503, "Service Unavailable")
+            self.cycle.disconnected = True
+            self.cycle.body.clear()
+            self.cycle.news.set()
+        elif self._is_idle():
+            self._refuse(503, "Service Unavailable")
+            self.headers, self.url = [], b""
+        else:  # the answer to the one before would be taken for its own
+            self.transport.abort()
 
     def _receive(self, data: bytes) -> None:
         self._bytes_of_body = 0
+        self._bytes_arrived += len(data)
         self._feed(data)
         if self._arriving:
             self._count(len(data) - self._bytes_of_body)
@@ -152,7 +168,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._began_now = False
             return
         self._bytes_beside += beside
-        if not self._in_body and self._bytes_beside > MAX_HEAD_BYTES:
+        if not self._in_body and (
+            self._bytes_beside > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS
+        ):
             self._refuse(431, "Request Header Fields Too Large")
         elif self._bytes_beside > MAX_FRAMING_BYTES:
             self._close()
@@ -162,7 +180,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._arriving, self._in_body, self._began_now = True, False, True
-        self._bytes_beside = self._body_left = 0
+        self._bytes_beside = self._bytes_arrived = self._body_left = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:  # a trailer is of no use to us, and there may be millions
@@ -208,7 +226,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             "scheme": self.scheme,
             "root_path": self.root_path,
             "method": self.parser.get_method().decode("ascii"),
-            "path": unquote(path) if "%" in path else path,
+            "path": path,  # the application decodes it by itself
             "raw_path": raw_path,
             "query_string": query,
             "headers": self.headers,
@@ -234,6 +252,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         self._arriving = False
         self._stop_timer()
+        if self._bytes_arrived > SMALL_BYTES:
+            self.bounds.release(self.flow)
         if not self.cycle.response_complete:
             self.cycle.more_body = False
             self.cycle.news.set()
@@ -333,14 +353,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
             return
         if not self.pipeline:
-            body, request_id = to_json({"message": message}), token_hex(8)
-            again = "retry-after: 1\r\n" if status == 503 else ""
-            head = (
-                f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-                f"x-request-id: {request_id}\r\n{again}connection: close\r\n\r\n"
-            )
+            request_id = token_hex(8)
             log.info("refused", request_id=request_id, status=status, message=message)
-            self.transport.write(STATUS_LINE[status] + head.encode() + body)
+            self.transport.write(whole_answer(status, message, request_id))
         self._hang_up()
 
     def _hang_up(self) -> None:
@@ -379,15 +394,3 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.transport.abort()
         elif left:
             self._watch_reader()
-
-
-class _TransportOfExchange:
-    """What Uvicorn's request uses of the transport; to close it means to hang up decently."""
-
-    __slots__ = ("abort", "close", "is_closing", "write")
-
-    def __init__(self, transport: Transport, hang_up: Callable[[], None]) -> None:
-        self.write = transport.write
-        self.abort = transport.abort
-        self.is_closing = transport.is_closing
-        self.close = hang_up

@@ -57,6 +57,20 @@ class ApiRequest(Request):
         event = self._first_event
         return None if event is None or event["more_body"] else event["body"]
 
+    async def parts_of_body(self) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises Malformed if the client hangs up before its end.
+
+        Falcon's stream does not tell that from the end.
+        """
+        event = self._first_event
+        while event is None or event["more_body"]:
+            if event is not None:
+                yield event["body"]
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                raise Malformed("The body broke off.")  # who sent it cannot be told
+        yield event["body"]
+
     async def until_gone(self) -> None:
         """Returns when the client has hung up; for an answer that goes on until then."""
         # Not kept in the scope: it would hold the request, which holds the scope, and all that is
@@ -127,19 +141,15 @@ async def read_body(req: Request) -> bytes | dict[str, Any]:
     is_gzip = is_gzipped(req)
     _check_announced(req, MAX_BODY_BYTES)
     body = req.body_at_hand() if isinstance(req, ApiRequest) else None
-    is_whole = body is not None
-    if body is None:
-        body = await req.stream.read(CHUNK_BYTES)
-        is_whole = len(body) < CHUNK_BYTES
-    if is_whole and not is_gzip and len(body) <= CHUNK_BYTES:
-        _check_arrived(req, len(body))
+    if body is not None and len(body) <= CHUNK_BYTES and not is_gzip:
         return body
+    parts, read = body_of(req, MAX_BODY_BYTES), bytearray()
+    await _read_on(parts, read, CHUNK_BYTES)
+    if len(read) <= CHUNK_BYTES and not is_gzip:
+        return bytes(read)
     async with _large.one(partner_of(req)):
-        if not is_whole:
-            body = await _with_the_rest(req, body)
-        _check_arrived(req, len(body))
-        if len(body) > MAX_BODY_BYTES:
-            raise TooLarge(MAX_BODY_BYTES)
+        await _read_on(parts, read, MAX_BODY_BYTES)
+        body = bytes(read)
         if is_gzip:
             body = await in_turns(gunzip(body, MAX_BODY_BYTES))
         if len(body) <= CHUNK_BYTES:
@@ -147,11 +157,10 @@ async def read_body(req: Request) -> bytes | dict[str, Any]:
         return await asyncio.get_running_loop().run_in_executor(_aside, decode_document, body)
 
 
-async def _with_the_rest(req: Request, body: bytes) -> bytes:
-    whole = bytearray(body)
-    while len(whole) <= MAX_BODY_BYTES and (chunk := await req.stream.read(CHUNK_BYTES)):
-        whole += chunk
-    return bytes(whole)
+async def _read_on(parts: AsyncIterator[bytes], read: bytearray, limit: int) -> None:
+    """Adds to what was read until there is no more, or it is over the limit."""
+    while len(read) <= limit and (part := await anext(parts, None)) is not None:
+        read += part
 
 
 def is_gzipped(req: Request) -> bool:
@@ -168,23 +177,18 @@ def is_gzipped(req: Request) -> bool:
 async def body_of(req: Request, limit: int) -> AsyncIterator[bytes]:
     """The body as it comes in. Raises TooLarge as soon as it is known to be larger than that."""
     _check_announced(req, limit)
+    assert isinstance(req, ApiRequest)
     received = 0
-    while chunk := await req.stream.read(CHUNK_BYTES):
-        received += len(chunk)
+    async for part in req.parts_of_body():
+        received += len(part)
         if received > limit:
             raise TooLarge(limit)
-        yield chunk
-    _check_arrived(req, received)
+        yield part
 
 
 def _check_announced(req: Request, limit: int) -> None:
     if (req.content_length or 0) > limit:
         raise TooLarge(limit)
-
-
-def _check_arrived(req: Request, received: int) -> None:
-    if received < (req.content_length or 0):  # whoever sent it is gone, and cannot be told
-        raise Malformed("The body is shorter than its Content-Length.")
 
 
 def gunzip(body: bytes, limit: int) -> Steps[bytes]:
