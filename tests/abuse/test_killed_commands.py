@@ -11,7 +11,8 @@ import pytest
 
 from tests.abuse.test_erased_bytes import GONE, KEPT, report
 from tests.conftest import Server
-from tests.store.test_upgrades import _make_older
+from tests.older import make_older
+from tests.store.test_upgrades import CLUSTERED_SESSIONS
 from tether.store.sqlite import connect
 
 MOMENTS = 8
@@ -61,7 +62,7 @@ def errors(folder: Path) -> str:
 
 
 def test_migrate(tmp_path: Path, database: Path) -> None:
-    _make_older(tmp_path / "template.db", database)
+    make_older(tmp_path / "template.db", database, CLUSTERED_SESSIONS)
     for outcome in killed(tmp_path, "migrate", "--database", "tether.db"):
         assert outcome["again"] == 0, errors(tmp_path)
         assert outcome["counts"] == counts_in(database)
