@@ -87,6 +87,10 @@ def delete_log_and_index(path: Path) -> None:
     beside(path, "-shm").unlink()
 
 
+def delete_index(path: Path) -> None:
+    beside(path, "-shm").unlink()
+
+
 def empty_log(path: Path) -> None:
     os.truncate(beside(path, "-wal"), 0)
 
@@ -100,7 +104,7 @@ def replace_log(path: Path) -> None:
 
 DAMAGES = [
     delete, delete_all, move, replace, overwrite_with_a_backup, overwrite_with_noise, empty, halve,
-    delete_log, delete_log_and_index, empty_log, replace_log,
+    delete_log, delete_index, delete_log_and_index, empty_log, replace_log,
 ]  # fmt: skip
 
 
@@ -261,6 +265,33 @@ def test_a_second_server_through_a_link_is_refused(
         assert command.returncode == 0
     assert tether("keys", "create", "acme", "--database", path).returncode == 0
     assert post(partner, 1).status_code == 201
+    assert server.stop() == 0
+
+
+def test_a_second_server_is_refused_though_the_file_with_its_lock_was_removed(
+    tmp_path: Path, new_server: Callable[..., Server]
+) -> None:
+    path = tmp_path / "tether.db"
+    new_server(database=str(path))
+    beside(path, "-server").unlink()
+    done = tether("serve", "--database", path, "--port", "0")
+    assert done.returncode == 1
+    assert "is served by another process already" in done.stderr
+
+
+def test_a_link_that_leads_to_another_file_now_is_noticed(
+    tmp_path: Path, new_server: Callable[..., Server]
+) -> None:
+    link, real, other = tmp_path / "tether.db", tmp_path / "a.db", tmp_path / "b.db"
+    link.symlink_to(real)
+    server = new_server(database=str(link))
+    partner = Partner(server)
+    assert post(partner, 1).status_code == 201
+    assert tether("migrate", "--database", other).returncode == 0
+    link.unlink()
+    link.symlink_to(other)
+    assert post(partner, 2).status_code == 503
+    assert partner.client.get("/ready").status_code == 503
     assert server.stop() == 0
 
 

@@ -122,8 +122,8 @@ def check_served_by_this_name(path: Path) -> None:
 
 def _served_by_another_name(path: Path) -> SetupError:
     return SetupError(
-        f"{path} is served by another process already, which knows it by another name (a hard "
-        "link): use that name, and remove this one."
+        f"{path} is served by another process already, by another name of the file (a hard link), "
+        f"or by this one if {_beside(path).name} was removed."
     )
 
 

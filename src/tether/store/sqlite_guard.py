@@ -9,18 +9,12 @@ which is acknowledged only then, and each second.
 import os
 from pathlib import Path
 from struct import unpack
-from typing import NamedTuple
 
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _LOG_HEADER_BYTES = 32
 _FRAME_HEADER_BYTES = 24
 _TRIES = 3  # another process may be at it between two looks
-
-
-class _Identity(NamedTuple):
-    device: int
-    inode: int
 
 
 class _Lost(Exception):
@@ -43,17 +37,17 @@ class FileGuard:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path.resolve()  # as SQLite does to name the files beside it
+        self._path = os.path.abspath(path)
         self._file = os.open(self._path, os.O_RDONLY)
-        self._known = {"": _identity(os.fstat(self._file))}
-        self._index: int | None = None
-        for ending in ("-wal", "-shm"):
-            beside = self._beside(ending)
-            if beside.exists():
-                self._known[ending] = _identity(beside.stat())
-        if "-shm" in self._known:
-            self._index = os.open(self._beside("-shm"), os.O_RDONLY)
-        self._logged = "-wal" in self._known
+        self._known = {self._path: _identity(os.fstat(self._file))}
+        real = os.path.realpath(path)  # SQLite names the files beside it so
+        self._log, self._index = f"{real}-wal", f"{real}-shm"
+        for beside in filter(os.path.exists, (self._log, self._index)):
+            self._known[beside] = _identity(os.stat(beside))
+        self._logged = self._log in self._known
+        self._index_file: int | None = None
+        if self._index in self._known:
+            self._index_file = os.open(self._index, os.O_RDONLY)
         self._bytes = os.fstat(self._file).st_size
         self._changes = 0
         self._lost: str | None = None
@@ -88,30 +82,27 @@ class FileGuard:
     def close(self) -> None:
         """Lets go of the file."""
         os.close(self._file)
-        if self._index is not None:
-            os.close(self._index)
-
-    def _beside(self, ending: str) -> Path:
-        return self._path.with_name(self._path.name + ending)
+        if self._index_file is not None:
+            os.close(self._index_file)
 
     def _look(self) -> None:
         self._look_at_file()
-        sizes = {ending: self._size_of(ending) for ending in self._known if ending}
-        if self._index is not None and "-wal" in sizes:
-            self._look_at_log(sizes["-wal"])
+        if self._index_file is not None and self._logged:
+            size = self._size_of(self._log)
+            self._size_of(self._index)
+            self._look_at_log(size, self._index_file)
 
-    def _size_of(self, ending: str) -> int:
-        path = self._beside(ending)
+    def _size_of(self, path: str) -> int:
         try:
-            found = path.stat()
+            found = os.stat(path)
         except FileNotFoundError:
             raise _Lost(f"{path} is gone") from None
-        if _identity(found) != self._known[ending]:
+        if _identity(found) != self._known[path]:
             raise _Lost(f"{path} is another file now")
         return found.st_size
 
     def _look_at_file(self) -> None:
-        size = self._size_of("")
+        size = self._size_of(self._path)
         header = os.pread(self._file, _HEADER_BYTES, 0)
         if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
             raise _Lost(f"{self._path} was truncated or overwritten", for_good=True)
@@ -124,15 +115,14 @@ class FileGuard:
             raise _Lost(f"{self._path} was truncated")
         self._bytes, self._changes = size, changes
 
-    def _look_at_log(self, size: int) -> None:
-        assert self._index is not None
-        index = os.pread(self._index, 24, 0)
+    def _look_at_log(self, size: int, index_file: int) -> None:
+        index = os.pread(index_file, 24, 0)
         if len(index) < 24:
-            raise _Lost(f"{self._beside('-shm')} was truncated", for_good=True)
+            raise _Lost(f"{self._index} was truncated", for_good=True)
         page, frames = unpack("=H", index[14:16])[0], unpack("=I", index[16:20])[0]
         page_bytes = (page & 0xFE00) + ((page & 1) << 16)
         if frames and size < _LOG_HEADER_BYTES + frames * (_FRAME_HEADER_BYTES + page_bytes):
-            raise _Lost(f"{self._beside('-wal')} was truncated", for_good=True)
+            raise _Lost(f"{self._log} was truncated", for_good=True)
 
 
 def is_shortened(path: Path) -> bool:
@@ -149,5 +139,5 @@ def _bytes_in(header: bytes) -> int:
     return int((65_536 if page == 1 else page) * count)
 
 
-def _identity(found: os.stat_result) -> _Identity:
-    return _Identity(found.st_dev, found.st_ino)
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
