@@ -4,7 +4,7 @@ Pure: it is given who was plugged in where and what was reported, and adds up. I
 since 1970, powers in kW, energies in kWh, states of charge in %.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal, localcontext
 from itertools import accumulate, groupby
 from operator import add, itemgetter, sub
@@ -291,8 +291,11 @@ class Totals:
     def __init__(self, moments: range) -> None:
         self._changes: list[Figures] = [_NOTHING] * len(moments)
 
-    def add(self, there: Sequence[tuple[Pair, Course]]) -> None:
-        """A charger: every vehicle that was plugged in at it, with its course."""
+    def adding(self, there: Sequence[tuple[Pair, Course]]) -> Iterator[None]:
+        """Adds a charger: every vehicle that was plugged in at it, with its course.
+
+        It does so as it is iterated over, and stops after each change, as there may be very many.
+        """
         changes = [
             (place, number, condition)
             for number, (_, course) in enumerate(there)
@@ -307,6 +310,7 @@ class Totals:
                     new = _NOTHING if condition is None else _share(pair, condition)
                     now = Figures._make(map(add, map(sub, now, old), new))
                     shares[number] = new
+                    yield
                 after = _at_charger(now, pair.charger_charge, pair.charger_discharge)
                 change = after if before is _NOTHING else map(sub, after, before)
                 self._changes[place] = Figures._make(map(add, self._changes[place], change))

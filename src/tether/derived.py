@@ -104,9 +104,10 @@ class VehicleState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ChargerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What is known of a charger at the moment `as_of`, with every vehicle that is plugged in.
+    """What is known of a charger at the moment `as_of`, with the vehicles that are plugged in.
 
-    `charge_power` is the sum of the vehicles' known ones.
+    `charge_power` is the sum of the vehicles' known ones. If there are `more_vehicles` than the 100
+    that were plugged in last, the others count in nothing here.
     """
 
     charger_id: str
@@ -114,6 +115,7 @@ class ChargerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     charging: bool
     charge_power: Decimal | None = None
     vehicles: tuple[VehicleState, ...]
+    more_vehicles: bool = False
     last_event: Event | None = None
     last_event_age: Decimal | None = None
     as_of: str

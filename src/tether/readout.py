@@ -210,9 +210,17 @@ def vehicle_state(vehicle_id: str, moment: Moment | None, now_ms: int) -> Vehicl
 
 
 def charger_state(
-    charger_id: str, vehicles: Iterable[VehicleState], last_event: Event | None, now_ms: int
+    charger_id: str,
+    vehicles: Iterable[VehicleState],
+    last_event: Event | None,
+    now_ms: int,
+    *,
+    more: bool,
 ) -> ChargerState:
-    """What is known of a charger now: the states of the vehicles at it, and its newest event."""
+    """What is known of a charger now: the states of the vehicles at it, and its newest event.
+
+    `more`: there are more vehicles than these.
+    """
     there = tuple(vehicles)
     return ChargerState(
         charger_id=charger_id,
@@ -220,6 +228,7 @@ def charger_state(
         charging=any(vehicle.charging for vehicle in there),
         charge_power=_sum(vehicle.charge_power for vehicle in there),
         vehicles=there,
+        more_vehicles=more,
         last_event=last_event,
         last_event_age=None if last_event is None else age(last_event.at_ms, now_ms),
         as_of=format_instant(now_ms),

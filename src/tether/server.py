@@ -57,6 +57,7 @@ async def serve(
             settings.pool_size,
             on_waiting=metrics.derivation_waiting,
             on_failure=derivation_failed,
+            on_refusal=metrics.refused,
         ) as store,
         meanwhile(store.deriver.sweep()),
     ):

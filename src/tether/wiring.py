@@ -84,12 +84,14 @@ async def open_store(
     *,
     on_waiting: Callable[[int], None] = lambda waiting: None,
     on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
+    on_refusal: Callable[[str], None] = lambda reason: None,
 ) -> AsyncIterator[Store]:
     """The store in this database, which must be migrated."""
     engine = _engine(database, pool_size)
     store = Store(
-        engine, now_ms, new_event_id, on_progress, on_waiting=on_waiting, on_failure=on_failure
-    )
+        engine, now_ms, new_event_id, on_progress,
+        on_waiting=on_waiting, on_failure=on_failure, on_refusal=on_refusal,
+    )  # fmt: skip
     try:
         yield store
     finally:

@@ -97,11 +97,16 @@ def folded(facts: dict[str, list[Fact]], at_ms: int, chargers: set[str]) -> Figu
             there[stay.charger_id].append(stay)
     totals = Totals(range(1))
     for charger, stays in there.items():
-        totals.add(
-            [
-                (pair_of(CHARGERS[charger], VEHICLES[stay.vehicle_id]), [(0, condition_of(stay))])
-                for stay in stays
-            ]
+        list(
+            totals.adding(
+                [
+                    (
+                        pair_of(CHARGERS[charger], VEHICLES[stay.vehicle_id]),
+                        [(0, condition_of(stay))],
+                    )
+                    for stay in stays
+                ]
+            )
         )
     return totals.figures()[0]
 

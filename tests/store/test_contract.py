@@ -71,7 +71,7 @@ async def listed(
     store: Store, partner: int, wanted: EventFilter = EVERYTHING, **options: Any
 ) -> list[str]:
     """The ids of the events in a page."""
-    found = await store.events(partner, wanted, **{"after": None, "limit": 1000, **options})
+    found, _ = await store.events(partner, wanted, **{"after": None, "limit": 1000, **options})
     return [msgspec.json.decode(body)["id"] for _, body in found]
 
 
@@ -262,7 +262,7 @@ def test_the_list_is_in_the_order_of_the_commits_and_resumes_anywhere(in_store: 
         await add_site(store, partner)
         # The times run backwards: they must not matter.
         ids = [(await report(store, partner, [event(100 - n)]))[0] for n in range(20)]
-        page = await store.events(partner, EVERYTHING, after=None, limit=1000)
+        page, _ = await store.events(partner, EVERYTHING, after=None, limit=1000)
         assert [msgspec.json.decode(body)["id"] for _, body in page] == ids
         places = [seq for seq, _ in page]
         assert places == sorted(set(places))
@@ -306,7 +306,7 @@ def test_every_combination_of_filters_shows_what_it_says(in_store: InStore) -> N
             ]  # fmt: skip
             assert await listed(store, partner, wanted) == expected
             assert await listed(store, partner, wanted, descending=True) == expected[::-1]
-            found = await store.events(partner, wanted, after=None, limit=4)
+            found, _ = await store.events(partner, wanted, after=None, limit=4)
             if found:
                 rest = await listed(store, partner, wanted, after=found[-1][0])
                 assert rest == expected[4:]

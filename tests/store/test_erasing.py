@@ -10,6 +10,7 @@ import pytest
 from tests.store.test_contract import add_site, event, new_partner, report
 from tether.errors import NotFound, Unavailable
 from tether.model import Charger
+from tether.readout import Moment
 from tether.store import derive
 from tether.store import store as store_module
 from tether.store.capacity import Chargers
@@ -17,19 +18,24 @@ from tether.store.session_queries import SessionFilter
 from tether.store.store import Store
 
 
+async def state_of(store: Store, partner: int, vehicle_id: str) -> Moment | None:
+    async with store.turns.of(partner) as turn:
+        return await store.sessions.of_vehicle(partner, vehicle_id, turn)
+
+
 def test_reads_go_on_while_a_partner_is_erased(in_store: Callable[..., Any]) -> None:
     async def scenario(store: Store, _: int) -> None:
         partner = await new_partner(store)
         await add_site(store, partner.id)
         await report(store, partner.id, [event(second) for second in range(30)])
-        found = await store.sessions.page(partner.id, SessionFilter(), None, 100)
-        assert len(found) == 30
+        found, stop = await store.sessions.page(partner.id, SessionFilter(), None, 100)
+        assert (len(found), stop) == (30, None)
         start_ms = found[3].stay.start_ms
         reads: list[Callable[[], Awaitable[Any]]] = [
             lambda: store.sessions.page(partner.id, SessionFilter(), None, 100),
             lambda: store.sessions.page(partner.id, SessionFilter(updated_from_ms=0), None, 100),
             lambda: store.sessions.get(partner.id, found[-1].id),
-            lambda: store.sessions.of_vehicle(partner.id, "V1"),
+            lambda: state_of(store, partner.id, "V1"),
             lambda: store.sessions.of_vehicles(partner.id, ["V1"]),
             lambda: store.sessions.at_chargers(partner.id, ["C1"]),
             lambda: store.get(Charger, partner.id, "C1"),
@@ -45,7 +51,8 @@ def test_reads_go_on_while_a_partner_is_erased(in_store: Callable[..., Any]) -> 
                 await asyncio.sleep(0)
 
         await asyncio.gather(erasing, *map(read_on, reads))
-        assert await store.sessions.page(partner.id, SessionFilter(), None, 100) == []
+        page = await store.sessions.page(partner.id, SessionFilter(), None, 100)
+        assert page.found == []
 
     in_store(scenario)
 

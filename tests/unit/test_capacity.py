@@ -77,7 +77,7 @@ def pair(
 
 def figures(*there: tuple[Pair, Condition]) -> Figures:
     totals = Totals(range(1))
-    totals.add([(pair, [(0, condition)]) for pair, condition in there])
+    list(totals.adding([(pair, [(0, condition)]) for pair, condition in there]))
     return totals.figures()[0]
 
 
@@ -187,11 +187,11 @@ def state_at(course: Course, place: int) -> Condition | None:
 def test_a_series_is_what_each_moment_is_by_itself(chargers: Sequence[Sequence[Seen]]) -> None:
     series = Totals(range(12))
     for there in chargers:
-        series.add(there)
+        list(series.adding(there))
     for place, found in enumerate(series.figures()):
         alone = Totals(range(1))
         for there in chargers:
-            alone.add([(seen.pair, [(0, state)]) for seen, state in at(there, place)])
+            list(alone.adding([(seen.pair, [(0, state)]) for seen, state in at(there, place)]))
         assert found == alone.figures()[0]
 
 
@@ -202,7 +202,7 @@ def test_many_vehicles_at_one_charger_take_no_longer_than_at_many() -> None:
     for chargers in ([[one] for one in fleet], [fleet]):
         series, begun = Totals(range(1000)), process_time()
         for there in chargers:
-            series.add(there)
+            list(series.adding(there))
         seconds.append(process_time() - begun)
     assert seconds[1] < 10 * seconds[0]
 

@@ -1,7 +1,7 @@
 """Chargers and vehicles over HTTP: the same handlers serve both."""
 
-from collections.abc import Awaitable, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeAlias, TypeVar
 
 from falcon.asgi import Request, Response
 
@@ -11,19 +11,20 @@ from tether.derived import ChargerState, VehicleState
 from tether.errors import Invalid, NotFound, PreconditionFailed
 from tether.ids import is_entity_id
 from tether.model import Charger, Vehicle, to_json
+from tether.reads import Turn
 from tether.rules import changes_of, new_entity, patched_entity
 from tether.store.store import Store
 
 LIST_PARAMETERS = ("limit", "cursor", "include", "stale")
+STATES_AT_ONCE = 20  # a charger's names up to 100 vehicles
+MOST_BYTES = 2_000_000
 E = TypeVar("E", Charger, Vehicle)
 
 
-class StatesOf(Protocol):
-    """Of a partner and the ids of entities: what is known of each now."""
-
-    def __call__(
-        self, partner: int, ids: Sequence[str], /, *, stale: bool
-    ) -> Awaitable[Sequence[ChargerState] | Sequence[VehicleState]]: ...
+StatesOf: TypeAlias = Callable[
+    [int, Sequence[str]], Awaitable[Sequence[ChargerState] | Sequence[VehicleState]]
+]
+"""Of a partner and the ids of entities: what is known of each now."""
 
 
 class EntityResource(Generic[E]):
@@ -102,18 +103,38 @@ class EntityListResource(Generic[E]):
         limit, epoch = requests.limit_of(query), await self._store.epochs.current()
         after = requests.cursor_of(query, epoch, is_entity_id) or ""
         requests.show_epoch(resp, epoch)
-        # One more than asked for, to know whether another page follows.
         partner = requests.partner_of(req)
-        found = await self._store.page(self._kind, partner, after, limit + 1)
-        page = found[:limit]
-        bodies = [body for _, body in page]
         if "include" in query:
-            stale = await takes_stale(self._store, req, resp, query)
-            states = await self._states(partner, [entity_id for entity_id, _ in page], stale=stale)
-            pairs = zip(bodies, states, strict=True)
-            bodies = [f'{body[:-1]},"state":{to_json(state).decode()}}}' for body, state in pairs]
-        resp.data = f"[{','.join(bodies)}]".encode()
-        if len(found) > limit:
-            resp.set_header("Link", requests.next_link(req, query, epoch, page[-1][0]))
+            if not await takes_stale(self._store, req, resp, query):
+                await self._store.sessions.catch_up(partner)
+            turns = self._store.turns
+        else:
+            turns = self._store.entity_turns
+        async with turns.of(partner) as turn:
+            # One more than asked for, to know whether another page follows.
+            found = await self._store.page(self._kind, partner, after, limit + 1)
+            page = found[:limit]
+            bodies = [body for _, body in page]
+            if "include" in query:
+                bodies = await self._with_states(partner, page, turn)
+            resp.data = f"[{','.join(bodies)}]".encode()
+        if len(bodies) < len(found):
+            position, partial = page[len(bodies) - 1][0], len(bodies) < len(page)
+            link = requests.next_link(req, query, epoch, position, partial=partial)
+            resp.set_header("Link", link)
 
     on_head = on_get
+
+    async def _with_states(
+        self, partner: int, page: Sequence[tuple[str, str]], turn: Turn
+    ) -> list[str]:
+        """The bodies with their states; fewer where these are large."""
+        bodies: list[str] = []
+        size = 0
+        while size < MOST_BYTES and (some := page[len(bodies) : len(bodies) + STATES_AT_ONCE]):
+            states = await self._states(partner, [entity_id for entity_id, _ in some])
+            for (_, body), state in zip(some, states, strict=True):
+                bodies.append(f'{body[:-1]},"state":{to_json(state).decode()}}}')
+                size += len(bodies[-1])
+            await turn.pass_on()
+        return bodies

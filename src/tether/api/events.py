@@ -40,7 +40,7 @@ class EventListResource:
         epoch = await self._store.epochs.current()
         after = requests.cursor_of(query, epoch, _POSITION.fullmatch)
         requests.show_epoch(resp, epoch)
-        found = await self._store.events(
+        found, stop = await self._store.events(
             requests.partner_of(req),
             filter_of(query),
             after=None if after is None else int(after),
@@ -50,9 +50,12 @@ class EventListResource:
         page = found[:limit]
         resp.data = f"[{','.join(body for _, body in page)}]".encode()
         # Going forward the end is only the end for now: whoever got something gets a place from
-        # which to ask for what comes, and an empty page says that there is nothing yet.
-        if len(found) > limit or (page and not descending):
-            resp.set_header("Link", requests.next_link(req, query, epoch, str(page[-1][0])))
+        # which to ask for what comes. An empty page without one says that there is nothing yet.
+        partial = stop is not None and len(found) <= limit
+        if partial or len(found) > limit or (page and not descending):
+            position = str(stop if partial else page[-1][0])
+            link = requests.next_link(req, query, epoch, position, partial=partial)
+            resp.set_header("Link", link)
 
     on_head = on_get
 

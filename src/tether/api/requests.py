@@ -317,10 +317,16 @@ def show_epoch(resp: Response, epoch: Epoch) -> None:
         resp.set_header("Tether-Epoch", epoch.id)
 
 
-def next_link(req: Request, query: dict[str, str], epoch: Epoch, position: str) -> str:
-    """The Link header to the page that follows `position` of the same list."""
+def next_link(
+    req: Request, query: dict[str, str], epoch: Epoch, position: str, *, partial: bool = False
+) -> str:
+    """The Link header to the page that follows `position` of the same list.
+
+    `partial`: this page is shorter than asked for, or empty, although more may follow.
+    """
     parameters = urlencode({**query, "cursor": opaque(epoch.id, position)})
-    return f'<{_base_url(req)}{req.path}?{parameters}>; rel="next"'
+    more = '; partial="true"' if partial else ""
+    return f'<{_base_url(req)}{req.path}?{parameters}>; rel="next"{more}'
 
 
 def opaque(epoch_id: str, position: str) -> str:

@@ -34,15 +34,28 @@ class SessionListResource:
         requests.show_epoch(resp, epoch)
         stale = await takes_stale(self._store, req, resp, query)
         # One more than asked for, to know whether another page follows.
-        found = await self._store.sessions.page(partner, wanted, after, limit + 1, stale=stale)
+        found, stop = await self._store.sessions.page(
+            partner, wanted, after, limit + 1, stale=stale
+        )
         page = found[:limit]
-        resp.data = to_json([session_of(known) for known in page])
+        shown = []
+        async with self._store.turns.of(partner, patient=True) as turn:
+            for known in page:
+                shown.append(to_json(session_of(known)))
+                if turn.is_long():
+                    await turn.pass_on()
+        resp.data = b"[%b]" % b",".join(shown)
         # The end of the changes is only the end for now: see /events.
         changes = wanted.updated_from_ms is not None
-        if len(found) > limit or (page and changes):
-            place = page[-1].updated_ms if changes else page[-1].stay.start_ms
-            position = f"{place} {page[-1].id}"
-            resp.set_header("Link", requests.next_link(req, query, epoch, position))
+        partial = stop is not None and len(found) <= limit
+        if stop is not None and partial:
+            place = stop
+        elif len(found) > limit or (page and changes):
+            place = (page[-1].updated_ms if changes else page[-1].stay.start_ms), page[-1].id
+        else:
+            return
+        link = requests.next_link(req, query, epoch, "{} {}".format(*place), partial=partial)
+        resp.set_header("Link", link)
 
     on_head = on_get
 
@@ -57,10 +70,12 @@ class SessionResource:
         session_id = event_id_from_path(id)
         if session_id is None:
             raise NotFound
-        stale = await takes_stale(self._store, req, resp)
         partner = requests.partner_of(req)
-        known = await self._store.sessions.get(partner, session_id, stale=stale)
-        resp.data = to_json(session_of(known))
+        if not await takes_stale(self._store, req, resp):
+            await self._store.sessions.catch_up(partner)
+        async with self._store.turns.of(partner):
+            known = await self._store.sessions.get(partner, session_id)
+            resp.data = to_json(session_of(known))
 
     on_head = on_get
 

@@ -1,6 +1,7 @@
 """Live state over HTTP (an addition to the reference)."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from falcon.asgi import Request, Response
 
@@ -9,6 +10,7 @@ from tether.api.freshness import takes_stale
 from tether.derived import ChargerState, VehicleState
 from tether.model import to_json
 from tether.readout import charger_state, vehicle_state
+from tether.reads import Turn
 from tether.store.sessions import AtCharger
 from tether.store.store import Store
 
@@ -20,36 +22,40 @@ class States:
         self.store = store
         self._now_ms = now_ms
 
-    async def of_vehicle(self, partner: int, vehicle_id: str, *, stale: bool) -> VehicleState:
+    def turn_of(self, partner: int) -> AbstractAsyncContextManager[Turn]:
+        """The partner's turn to read: states may be large, and of many vehicles."""
+        return self.store.turns.of(partner)
+
+    async def of_vehicle(
+        self, partner: int, vehicle_id: str, turn: Turn, *, stale: bool
+    ) -> VehicleState:
         """The state of a vehicle. Raises NotFound."""
-        moment = await self.store.sessions.of_vehicle(partner, vehicle_id, stale=stale)
+        moment = await self.store.sessions.of_vehicle(partner, vehicle_id, turn, stale=stale)
         return vehicle_state(vehicle_id, moment, self._now_ms())
 
-    async def of_vehicles(
-        self, partner: int, vehicle_ids: Sequence[str], *, stale: bool
-    ) -> list[VehicleState]:
-        """The states of these vehicles, in their order."""
-        moments = await self.store.sessions.of_vehicles(partner, vehicle_ids, stale=stale)
+    async def of_vehicles(self, partner: int, vehicle_ids: Sequence[str]) -> list[VehicleState]:
+        """The states of these vehicles, in their order, as far as they are derived."""
+        moments = await self.store.sessions.of_vehicles(partner, vehicle_ids)
         now_ms = self._now_ms()
         return [vehicle_state(id, moments[id], now_ms) for id in vehicle_ids]
 
-    async def of_charger(self, partner: int, charger_id: str, *, stale: bool) -> ChargerState:
+    async def of_charger(
+        self, partner: int, charger_id: str, turn: Turn, *, stale: bool
+    ) -> ChargerState:
         """The state of a charger. Raises NotFound."""
-        found = await self.store.sessions.at_charger(partner, charger_id, stale=stale)
+        found = await self.store.sessions.at_charger(partner, charger_id, turn, stale=stale)
         return _charger_state(charger_id, found, self._now_ms())
 
-    async def of_chargers(
-        self, partner: int, charger_ids: Sequence[str], *, stale: bool
-    ) -> list[ChargerState]:
-        """The states of these chargers, in their order."""
-        found = await self.store.sessions.at_chargers(partner, charger_ids, stale=stale)
+    async def of_chargers(self, partner: int, charger_ids: Sequence[str]) -> list[ChargerState]:
+        """The states of these chargers, in their order, as far as they are derived."""
+        found = await self.store.sessions.at_chargers(partner, charger_ids)
         now_ms = self._now_ms()
         return [_charger_state(id, found[id], now_ms) for id in charger_ids]
 
 
 def _charger_state(charger_id: str, found: AtCharger, now_ms: int) -> ChargerState:
     there = [vehicle_state(moment.stay.vehicle_id, moment, now_ms) for moment in found.moments]
-    return charger_state(charger_id, there, found.last_event, now_ms)
+    return charger_state(charger_id, there, found.last_event, now_ms, more=found.more)
 
 
 class VehicleStateResource:
@@ -59,10 +65,11 @@ class VehicleStateResource:
         self._states = states
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
-        vehicle_id = requests.id_to_read(id)
+        partner, vehicle_id = requests.partner_of(req), requests.id_to_read(id)
         stale = await takes_stale(self._states.store, req, resp)
-        partner = requests.partner_of(req)
-        resp.data = to_json(await self._states.of_vehicle(partner, vehicle_id, stale=stale))
+        async with self._states.turn_of(partner) as turn:
+            state = await self._states.of_vehicle(partner, vehicle_id, turn, stale=stale)
+            resp.data = to_json(state)
 
     on_head = on_get
 
@@ -74,9 +81,10 @@ class ChargerStateResource:
         self._states = states
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
-        charger_id = requests.id_to_read(id)
+        partner, charger_id = requests.partner_of(req), requests.id_to_read(id)
         stale = await takes_stale(self._states.store, req, resp)
-        partner = requests.partner_of(req)
-        resp.data = to_json(await self._states.of_charger(partner, charger_id, stale=stale))
+        async with self._states.turn_of(partner) as turn:
+            state = await self._states.of_charger(partner, charger_id, turn, stale=stale)
+            resp.data = to_json(state)
 
     on_head = on_get

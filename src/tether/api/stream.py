@@ -27,7 +27,7 @@ from tether.store.store import Store
 log = structlog.get_logger()
 
 PARAMETERS = ("cursor", "chargerId", "vehicleId", "type")
-MOST_STREAMS = 32  # of one key in one process
+MOST_STREAMS = 64  # of one partner in one process
 HEARTBEAT_S = 15.0  # of silence; proxies commonly hang up after 60
 TICK_S = 0.5  # how often the key is looked at; with the second that it is remembered: C9's 2 s
 RETRY_MS = 1000  # how soon a browser connects again
@@ -61,13 +61,13 @@ class StreamResource:
         self._keys = keys
         self._metrics = metrics
         self._now_ms = now_ms
-        self._open: Counter[str] = Counter()
+        self._open: Counter[int] = Counter()
 
     async def on_get(self, req: requests.ApiRequest, resp: Response) -> None:
         wanted, epoch, place = await self._asked(req, resp)
         if self._store.feed.closed:
             raise Unavailable(why="The server is about to stop.")
-        if self._open[requests.key_of(req).digest] >= MOST_STREAMS:
+        if self._open[requests.partner_of(req)] >= MOST_STREAMS:
             raise RateLimited(int(HEARTBEAT_S))
         stream = _Stream(
             self._store, self._keys, self._now_ms, req=req, wanted=wanted, epoch=epoch, place=place
@@ -92,8 +92,8 @@ class StreamResource:
 
     async def _counted(self, stream: "_Stream") -> AsyncGenerator[bytes]:
         """The stream, which is counted meanwhile and logged at its end."""
-        digest = stream.key.digest
-        self._open[digest] += 1
+        partner = stream.key.partner
+        self._open[partner] += 1
         self._metrics.open_streams(+1)
         try:
             async with aclosing(stream.run()) as parts:
@@ -101,9 +101,9 @@ class StreamResource:
                     yield text.encode()
         finally:
             self._metrics.open_streams(-1)
-            self._open[digest] -= 1
-            if not self._open[digest]:
-                del self._open[digest]
+            self._open[partner] -= 1
+            if not self._open[partner]:
+                del self._open[partner]
             stream.log_end()
 
 

@@ -119,7 +119,7 @@ async def _portrait(store: Store, now_ms: int, name: str) -> _Portrait:
 
 async def _time_of_event(store: Store, partner: Partner, *, newest: bool) -> str | None:
     """The timestamp of the event that came in first or last."""
-    page = await store.events(partner.id, EventFilter(), after=None, limit=1, descending=newest)
+    page, _ = await store.events(partner.id, EventFilter(), after=None, limit=1, descending=newest)
     return str(msgspec.json.decode(page[0][1])["timestamp"]) if page else None
 
 

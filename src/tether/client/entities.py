@@ -14,6 +14,7 @@ from tether.client.exchange import (
     Request,
     Script,
     exchange,
+    is_partial,
     next_cursor,
     no_answer_of_ours,
     path,
@@ -49,8 +50,9 @@ class Pages(Generic[M]):
         page = self._entries(answer, request)
         self._query["cursor"] = cursor = next_cursor(answer)
         # Events and changes have a link at their end too, for what is to come: a short page is the
-        # last, else a list would never end while others write.
-        self.more = cursor is not None and len(page) >= self._query["limit"]
+        # last unless it says that it is not, else a list would never end while others write.
+        is_short = len(page) < self._query["limit"] and not is_partial(answer)
+        self.more = cursor is not None and not is_short
         return page
 
     def _entries(self, answer: Answer, request: Request) -> list[M]:

@@ -216,6 +216,11 @@ def epoch_of(answer: Answer) -> str:
     return answer.headers.get("tether-epoch", "")
 
 
+def is_partial(answer: Answer) -> bool:
+    """Whether more follows although the page is short, or empty: the server had read enough."""
+    return 'partial="true"' in answer.headers.get("link", "")
+
+
 def path(*segments: str) -> str:
     """The path of these segments. An id that no entity can have stays one segment."""
     return "".join(

@@ -22,6 +22,7 @@ from tether.client.exchange import (
     Script,
     epoch_of,
     exchange,
+    is_partial,
     log,
     next_cursor,
     read,
@@ -119,9 +120,9 @@ class Follower(ABC, Generic[M]):
         if new := self._new(page):
             self._ready.extend(new)
             self._following = following
-        elif page and following:
+        elif following:
             self._turn(following)
-        return 0 if page else self._poll_s
+        return 0 if page or is_partial(answer) else self._poll_s
 
     def _leave(self, error: EpochChanged) -> float:
         if not self._start_again:

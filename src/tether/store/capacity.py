@@ -29,18 +29,19 @@ from tether.capacity import (
     thinned,
 )
 from tether.model import Charger, Vehicle, from_json
+from tether.reads import Turn, Turns
 from tether.stays import Fact, Stay
 from tether.store import capacity_queries as queries
 from tether.store.changes import fact_in, facts_in, numbered
 from tether.store.derive import Deriver
 from tether.store.engine import Engine, Row
 
-PAGE = 250  # stays that are read at once
+PAGE = 100  # stays that are read at once
 KEYS = 1000  # keys of stays
 STAYS = 100  # whose events are read at once
 EVENTS = 50  # of each of them: those of a stay with more are read by themselves
 CHARGERS = 50  # of which the stays of a window of time are looked up at once
-READINGS = 5000  # events of such a stay
+READINGS = 1000  # events of such a stay
 LONGEST_SPAN = 48  # bits of ms: some thousand years
 
 _LAST = "\x7f"  # behind every id
@@ -98,8 +99,9 @@ class Capacities:
     With `stale` none waits for what is not derived yet.
     """
 
-    def __init__(self, engine: Engine, deriver: Deriver) -> None:
+    def __init__(self, engine: Engine, deriver: Deriver, turns: Turns) -> None:
         self._engine = engine
+        self._turns = turns
         self._deriver = deriver
 
     async def totals(
@@ -109,8 +111,9 @@ class Capacities:
         if not stale:
             await self._deriver.catch_up(partner)
         totals = Totals(moments or range(1))
-        async for _, there in self._occupied(partner, chargers, moments):
-            totals.add(there)
+        async with self._turns.of(partner) as turn:
+            async for _, there in self._occupied(partner, chargers, moments, turn):
+                await _add(totals, there, turn)
         return totals.figures()
 
     async def by_charger(
@@ -129,16 +132,17 @@ class Capacities:
         if not stale:
             await self._deriver.catch_up(partner)
         found: list[tuple[str, Figures]] = []
-        async for charger_id, there in self._occupied(partner, chargers, moments):
-            totals = Totals(moments or range(1))
-            totals.add(there)
-            found.append((charger_id, totals.figures()[0]))
-            if len(found) == limit:
-                break
+        async with self._turns.of(partner) as turn:
+            async for charger_id, there in self._occupied(partner, chargers, moments, turn):
+                totals = Totals(moments or range(1))
+                await _add(totals, there, turn)
+                found.append((charger_id, totals.figures()[0]))
+                if len(found) == limit:
+                    break
         return found
 
     async def _occupied(
-        self, partner: int, chargers: Chargers, moments: range | None
+        self, partner: int, chargers: Chargers, moments: range | None, turn: Turn
     ) -> AsyncIterator[Occupied]:
         """The chargers at which vehicles were plugged in, with these."""
         pages = self._now if moments is None else self._past
@@ -153,40 +157,44 @@ class Capacities:
                         suits = chargers.box.has(from_json(Charger, found.charger))
                 if suits:
                     there.append((_pair(found.charger, found.vehicle), found.course))
-            await asyncio.sleep(0)  # others are served between two pages
+                if turn.is_long():
+                    await turn.pass_on()
+            await turn.pass_on()  # others are served between two pages
         if charger_id is not None and there:
             yield charger_id, there
 
     # Now ------------------------------------------------------------------------------------------
 
-    async def _now(self, partner: int, chargers: Chargers, _: range) -> AsyncIterator[list[Found]]:
+    async def _now(
+        self, partner: int, chargers: Chargers, _: range
+    ) -> AsyncIterator[Iterable[Found]]:
         place: tuple[object, ...] = (chargers.first, _FIRST_MS, "")
         rows: list[Row] = [()] * PAGE
         while len(rows) == PAGE:
             rows = await self._engine.scan(queries.ACTIVE, partner, *place, chargers.last, PAGE)
-            yield [
+            yield (
                 Found(charger_id, charger, vehicle, [(0, condition_of(_stays.decode(body)))])
                 for charger_id, _, _, body, vehicle, charger in rows
                 if vehicle and charger  # else the partner is being deleted
-            ]
+            )
             place = tuple(rows[-1][:3]) if rows else ()
 
     # At past moments ------------------------------------------------------------------------------
 
     async def _past(
         self, partner: int, chargers: Chargers, moments: range
-    ) -> AsyncIterator[list[Found]]:
+    ) -> AsyncIterator[Iterable[Found]]:
         async for keys in self._keys(partner, chargers, moments):
             wanted = numbered((place, *key) for place, key in enumerate(keys))
             rows = await self._engine.scan(queries.STAYS, partner, wanted)
             rows = sorted((row for row in rows if all(row[1:])), key=itemgetter(0))
-            stays = [_stays.decode(row[1]) for row in rows]
+            stays = [_stays.decode(row[1]) async for row in _with_pauses(rows)]
             readings = await self._readings(partner, stays, moments)
-            yield [
+            yield (
                 Found(stay.charger_id, charger, vehicle, course)
                 for stay, (*_, vehicle, charger), known in zip(stays, rows, readings, strict=True)
                 if (course := course_of(stay, known, moments))
-            ]
+            )
 
     async def _keys(
         self, partner: int, chargers: Chargers, moments: range
@@ -284,7 +292,7 @@ class Capacities:
     ) -> AsyncIterator[tuple[int, list[Fact]]]:
         """The places and facts of these stays; those of one stay in portions if they are many."""
         rows = await self._engine.scan(queries.READINGS, partner, numbered(wanted), EVENTS)
-        for *columns, events in rows:
+        async for *columns, events in _with_pauses(rows):
             one, facts = Wanted(*columns), facts_in(events)
             if len(facts) < EVENTS:
                 yield one.place, facts
@@ -304,6 +312,20 @@ class Capacities:
             yield [fact_in(row) for row in rows if row[1] != again_ms]
             limit = 2 * limit if again_ms == from_ms else READINGS
             from_ms = again_ms or from_ms
+
+
+async def _with_pauses(rows: Iterable[Row]) -> AsyncIterator[Row]:
+    """The rows; between two of them, each of which may be large, others are served."""
+    for row in rows:
+        yield row
+        await asyncio.sleep(0)
+
+
+async def _add(totals: Totals, there: Sequence[tuple[Pair, Course]], turn: Turn) -> None:
+    """Adds a charger; others are served meanwhile if very many vehicles were plugged in there."""
+    for _ in totals.adding(there):
+        if turn.is_long():
+            await turn.pass_on()
 
 
 def _wanted(stays: Sequence[Stay], place: int, from_ms: int, until_ms: int) -> Wanted:

@@ -24,6 +24,9 @@ class Engine(Protocol):
 
     dialect: Dialect
 
+    scans_at_once: int
+    """How many scans may run while everything else goes on as usual."""
+
     async def ping(self, sql: str) -> None:
         """Returns if the database is the one that was opened, and answers this query."""
 

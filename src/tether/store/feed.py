@@ -16,6 +16,7 @@ import msgspec
 
 from tether.errors import Unavailable
 from tether.readout import Moment
+from tether.reads import Turns
 from tether.store import queries, session_queries
 from tether.store.derive import OTHER_S, Deriver
 from tether.store.engine import Engine
@@ -69,8 +70,9 @@ class _Partner:
 class Feed:
     """The streams of all partners."""
 
-    def __init__(self, engine: Engine, deriver: Deriver, sessions: Sessions) -> None:
+    def __init__(self, engine: Engine, deriver: Deriver, sessions: Sessions, turns: Turns) -> None:
         self._engine = engine
+        self._turns = turns
         self._deriver = deriver
         self._sessions = sessions
         self._partners: dict[int, _Partner] = {}
@@ -83,21 +85,16 @@ class Feed:
 
     async def portion(self, partner: int, wanted: EventFilter, after: int, until: int) -> Portion:
         """What of the wanted follows that event, up to `until`, as far as one portion goes."""
-        # No index finds the events of a type: as it reads so many at a time, it need not.
-        sql, parameters = queries.events_page(wanted._replace(type=None), after, descending=False)
-        rows = await self._engine.scan(sql, partner, PORTION, *parameters)
-        end = rows[-1][0] if len(rows) == PORTION and rows[-1][0] < until else until
-        events = [(seq, body) for seq, body in rows if seq <= end]
-        heads = [_decoder.decode(body) for _, body in events]
-        if wanted.type is not None:
-            chosen = [head.type == wanted.type for head in heads]
-            events = [event for event, yes in zip(events, chosen, strict=True) if yes]
-            heads = [head for head, yes in zip(heads, chosen, strict=True) if yes]
-        vehicles = list(dict.fromkeys(head.vehicle_id for head in heads))
-        moments = {}
-        if vehicles:
-            moments = await self._sessions.of_vehicles(partner, vehicles, stale=True)
-        return Portion(events, moments, end)
+        async with self._turns.of(partner, patient=True):
+            sql, parameters = queries.events_page(wanted, after, descending=False)
+            rows = await self._engine.scan(sql, partner, PORTION, *parameters)
+            stop = rows.pop()[0] if rows and rows[-1][1] is None else until
+            end = min(until, rows[-1][0] if len(rows) == PORTION else stop)
+            events = [(seq, body) for seq, body in rows if seq <= end]
+            heads = [_decoder.decode(body) for _, body in events]
+            vehicles = list(dict.fromkeys(head.vehicle_id for head in heads))
+            moments = await self._sessions.of_vehicles(partner, vehicles) if vehicles else {}
+            return Portion(events, moments, end)
 
     @contextmanager
     def listening(self, partner_id: int) -> Iterator[Listener]:
@@ -156,7 +153,6 @@ class Feed:
 
 
 class _Head(msgspec.Struct, rename="camel"):
-    type: str
     vehicle_id: str
 
 

@@ -52,8 +52,9 @@ class PostgresEngine:
     dialect = POSTGRES
 
     def __init__(self, url: str, pool_size: int) -> None:
-        conninfo = _conninfo(url)
-        self._pools = {name: Pool(conninfo, size) for name, size in shares(pool_size).items()}
+        conninfo, sizes = _conninfo(url), shares(pool_size)
+        self._pools = {name: Pool(conninfo, size) for name, size in sizes.items()}
+        self.scans_at_once = (sizes["events"] + 1) // 2
         self._gathering = Gathering(self.read)
 
     async def ping(self, sql: str) -> None:

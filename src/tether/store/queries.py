@@ -108,38 +108,84 @@ class EventFilter(NamedTuple):
 _CONDITIONS = ("type = ", "charger_id = ", "vehicle_id = ", "at_ms >= ", "at_ms < ")
 
 
+READ_AT_ONCE = 20_000  # events that a portion of a list may read, and …
+WINDOW_AT_ONCE = 100_000  # … entries of the index by time that are read to find a window's ends
+
+
+def is_selective(wanted: EventFilter) -> bool:
+    """Whether more events may be read than are shown: no index has those that are wanted."""
+    both = wanted.charger_id is not None and wanted.vehicle_id is not None
+    return both or wanted.type is not None or has_window(wanted)
+
+
+def has_window(wanted: EventFilter) -> bool:
+    """Whether only events from a time, or to one, are wanted."""
+    return wanted.from_ms is not None or wanted.to_ms is not None
+
+
 def events_page(
     wanted: EventFilter, after: int | None, descending: bool
 ) -> tuple[str, list[object]]:
     """The statement for a page of events and its parameters from $3 on; $1 partner, $2 limit.
 
-    Events are nearly in order of time but not quite, so a window of time is found by jumping to
-    the first (or last) event that lies in it and reading in the order of commits from there.
+    It reads READ_AT_ONCE events at most. If there are as many, it adds a row with the number of the
+    last of them and no body.
     """
     given = tuple(value is not None for value in wanted)
-    sql = _events_page(given, after is not None, descending)
+    sql = _events_page(given, after is not None, descending, is_selective(wanted))
     parameters: list[object] = [value for value in wanted if value is not None]
     return sql, parameters if after is None else [*parameters, after]
 
 
 @lru_cache
-def _events_page(given: tuple[bool, ...], resumed: bool, descending: bool) -> str:
+def _events_page(given: tuple[bool, ...], resumed: bool, descending: bool, selective: bool) -> str:
     names = [start for start, used in zip(_CONDITIONS, given, strict=True) if used]
     numbered = [f"{start}${place}" for place, start in enumerate(names, start=3)]
-    conditions = ["partner = $1", *numbered]
-    relation = "vehicle_events" if given[2] else "charger_events" if given[1] else "events"
-    window = [text for text in numbered if text.startswith("at_ms")]
+    key = "vehicle_id" if given[2] else "charger_id" if given[1] else None
+    relation = {"vehicle_id": "vehicle_events", "charger_id": "charger_events", None: "events"}[key]
+    indexed = ["partner = $1", *(text for text in numbered if key and text.startswith(key))]
     if resumed:
-        conditions.append(f"seq {'<' if descending else '>'} ${3 + len(names)}")
-    elif window and relation == "events":
-        end, comparison = ("max", "<=") if descending else ("min", ">=")
-        inside = " AND ".join(["partner = $1", *window])
-        conditions.append(f"seq {comparison} (SELECT {end}(seq) FROM events WHERE {inside})")
-    direction = "DESC" if descending else "ASC"
-    return (
-        f"SELECT seq, body FROM {relation} WHERE {' AND '.join(conditions)} "
-        f"ORDER BY seq {direction} LIMIT $2"
-    )
+        indexed.append(f"seq {'<' if descending else '>'} ${3 + len(names)}")
+    others = [text for text in numbered if text not in indexed]
+    order = f"ORDER BY seq {'DESC' if descending else 'ASC'}"
+    page = f"SELECT seq, body FROM {relation} WHERE {' AND '.join([*indexed, *others])}"
+    if not selective:
+        return f"{page} {order} LIMIT $2"
+    # `seq` alone in the comparison, so that both engines stop there in the index.
+    end, comparison = ("0", ">=") if descending else (str(2**62), "<=")
+    return f"""
+WITH stop AS MATERIALIZED (
+    SELECT seq FROM {relation} WHERE {" AND ".join(indexed)}
+    {order} LIMIT 1 OFFSET {READ_AT_ONCE - 1}
+)
+SELECT seq, body FROM (
+    {page} AND seq {comparison} coalesce((SELECT seq FROM stop), {end}) {order} LIMIT $2
+) page
+UNION ALL SELECT seq, NULL FROM stop
+"""
+
+
+def events_window(wanted: EventFilter, beyond: int, descending: bool) -> tuple[str, list[object]]:
+    """The statement for the ends of a window of time, and its parameters; $1 is the partner.
+
+    It counts the entries of the window, WINDOW_AT_ONCE at most, and finds the one of them which
+    comes next in the order of commits after the event `beyond` (or before it).
+    """
+    times = [wanted.from_ms, wanted.to_ms]
+    sql = _events_window(tuple(time is not None for time in times), descending)
+    return sql, [beyond, *(time for time in times if time is not None)]
+
+
+@lru_cache
+def _events_window(given: tuple[bool, ...], descending: bool) -> str:
+    names = [start for start, used in zip(_CONDITIONS[3:], given, strict=True) if used]
+    inside = " AND ".join(f"{start}${place}" for place, start in enumerate(names, start=3))
+    nearest, comparison = ("max", "<") if descending else ("min", ">")
+    return f"""
+SELECT count(*), {nearest}(CASE WHEN seq {comparison} $2 THEN seq END) FROM (
+    SELECT seq FROM events WHERE partner = $1 AND {inside} ORDER BY at_ms LIMIT {WINDOW_AT_ONCE}
+) inside
+"""
 
 
 # Partners and keys -------------------------------------------------------------------------------

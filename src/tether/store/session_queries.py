@@ -206,9 +206,12 @@ WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS vehicle_id FROM jsonb_each($2
 SELECT w.vehicle_id, {_MOMENT.format(vehicle="w.vehicle_id")} FROM wanted w
 """
 
-# The stays that last at a charger, with what they know of before, their newest events and those
-# there, as a list of JSON arrays; the newest event there of the stays that have ended. Not written
-# as joins: see queries.py.
+AT_CHARGER = 100  # stays that are shown of those that last at a charger
+FEW_AT_CHARGER = 5  # … if it is asked for this one charger, in the event loop
+
+# The newest stays that last at a charger, with what they know of before, their newest events and
+# those there, as a list of JSON arrays, one more than is shown; the newest event there of the stays
+# that have ended. Not written as joins: see queries.py.
 _AT_CHARGER = """
 (SELECT string_agg(
     '[' || x.body || ',' || x.before || ',' || x.last || ',' || x.here || ']', ','
@@ -218,7 +221,7 @@ _AT_CHARGER = """
            (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = s.here_seq) AS here
     FROM sessions s
     WHERE s.partner = $1 AND s.charger_id = {charger} AND s.end_ms IS NULL AND s.live = 1
-    ORDER BY s.start_ms, s.id
+    ORDER BY s.start_ms DESC, s.id DESC LIMIT {most} + 1
  ) x),
 (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = (
     SELECT s.here_seq FROM sessions s
@@ -230,13 +233,13 @@ _AT_CHARGER = """
 # say that a vehicle has left this one), and what is there.
 CHARGER_STATE = f"""
 SELECT (SELECT 1 FROM chargers c WHERE c.partner = $1 AND c.id = $2), {_HEAD} > {_DERIVED},
-       {_AT_CHARGER.format(charger="$2")}
+       {_AT_CHARGER.format(charger="$2", most=FEW_AT_CHARGER)}
 """
 
 # What is at each charger in $2, which is as above.
 CHARGER_STATES = f"""
 WITH wanted AS MATERIALIZED (SELECT value ->> 0 AS charger_id FROM jsonb_each($2))
-SELECT w.charger_id, {_AT_CHARGER.format(charger="w.charger_id")} FROM wanted w
+SELECT w.charger_id, {_AT_CHARGER.format(charger="w.charger_id", most=AT_CHARGER)} FROM wanted w
 """
 
 _SESSION = """
@@ -270,11 +273,17 @@ class SessionFilter(NamedTuple):
 _CONDITIONS = ("s.charger_id = ", "s.vehicle_id = ", "s.start_ms >= ", "s.start_ms < ")
 
 
+READ_AT_ONCE = 2_000  # sessions that a portion of a list may read
+
+
 def sessions_page(wanted: SessionFilter, after: tuple[int, str] | None) -> tuple[str, list[object]]:
     """The statement for a page of sessions and its parameters from $3 on; $1 partner, $2 limit.
 
     They are in the order of their start, or of their last change where changes are asked for, and
     then those are among them that were removed.
+
+    It reads READ_AT_ONCE sessions at most. If there are as many, it adds a row for the place of the
+    last of them, without a body: its id, and its instant as the last column.
     """
     given = tuple(value is not None for value in wanted[:4])
     changes = wanted.updated_from_ms is not None
@@ -291,23 +300,43 @@ def _sessions_page(
 ) -> str:
     names = [start for start, used in zip(_CONDITIONS, given, strict=True) if used]
     conditions = [f"{start}${place}" for place, start in enumerate(names, start=3)]
-    if active is not None:
-        # `+ 0`: else PostgreSQL may read all that have ended, in an index without this order.
-        conditions.append("s.end_ms IS NULL" if active else "s.end_ms + 0 IS NOT NULL")
-    if not changes:
-        conditions.append("s.live = 1")
-    order = "u.updated_ms, u.id" if changes else "s.start_ms, s.id"
+    instant, id = ("u.updated_ms", "u.id") if changes else ("s.start_ms", "s.id")
     if given[1] and not changes:
         # No index of a vehicle's sessions has the id, which orders those of one instant. `|| ''`:
         # else SQLite reads all vehicles' sessions in an index that has it.
-        order = "s.start_ms, s.id || ''"
+        id = "s.id || ''"
+    # What is read is what an index has one after the other; of these the others are chosen.
+    read, chosen = (["u.partner = $1"], conditions) if changes else (["s.partner = $1"], [])
+    if not changes:
+        key = "s.vehicle_id" if given[1] else "s.charger_id"
+        read += [text for text in conditions if text.startswith((key, "s.start_ms"))]
+        chosen += [text for text in conditions if text not in read]
+        if active and not given[1]:
+            read += ["s.end_ms IS NULL", "s.live = 1"]
+        else:
+            chosen.append("s.live = 1")
+    if active is not None and "s.end_ms IS NULL" not in read:
+        # `+ 0`: else PostgreSQL may read all that have ended, in an index without this order.
+        chosen.append("s.end_ms IS NULL" if active else "s.end_ms + 0 IS NOT NULL")
     next_place = 3 + len(names)
     if resumed:
-        conditions.append(f"({order}) > (${next_place}, ${next_place + 1})")
+        read.append(f"({instant}, {id}) > (${next_place}, ${next_place + 1})")
     elif changes:
-        conditions.append(f"u.updated_ms >= ${next_place}")
-    return (
-        f"{_SESSION} u.version, u.updated_ms "
-        "FROM sessions s JOIN session_versions u ON u.partner = $1 AND u.id = s.id "
-        f"WHERE {' AND '.join(['s.partner = $1', *conditions])} ORDER BY {order} LIMIT $2"
-    )
+        read.append(f"{instant} >= ${next_place}")
+    order = f"ORDER BY {instant}, {id}"
+    table = "session_versions u" if changes else "sessions s"
+    return f"""
+WITH stop AS MATERIALIZED (
+    SELECT {instant} AS instant, {id} AS id FROM {table} WHERE {" AND ".join(read)}
+    {order} LIMIT 1 OFFSET {READ_AT_ONCE - 1}
+)
+SELECT * FROM (
+    {_SESSION} u.version, u.updated_ms
+    FROM sessions s JOIN session_versions u ON u.partner = $1 AND u.id = s.id
+    WHERE {" AND ".join(["s.partner = $1", *read, *chosen])}
+      AND ({instant}, {id}) <= (coalesce((SELECT instant FROM stop), {2**62}),
+                                coalesce((SELECT id FROM stop), '~'))
+    {order} LIMIT $2
+) page
+UNION ALL SELECT id, NULL, 0, NULL, NULL, 0, instant FROM stop
+"""

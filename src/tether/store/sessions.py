@@ -12,6 +12,7 @@ import msgspec
 from tether.errors import NotFound
 from tether.model import Charger, Event, Vehicle, from_json
 from tether.readout import Known, Moment
+from tether.reads import Turn, Turns
 from tether.stays import Before, Stay
 from tether.store import session_queries as queries
 from tether.store.changes import numbered
@@ -19,25 +20,39 @@ from tether.store.derive import Deriver
 from tether.store.engine import Engine, Row
 from tether.store.session_queries import SessionFilter
 
+PORTION = 100  # sessions that are read at once
+PORTIONS = 50  # for one page
+MOST_BYTES = 2_000_000  # as they are stored; one has up to 1,000 charge periods
+
 
 class AtCharger(NamedTuple):
-    """The vehicles that are plugged in at a charger, and the newest event there."""
+    """The vehicles that are plugged in at a charger, and the newest event there.
+
+    If there are `more` vehicles, these are the last that were plugged in.
+    """
 
     moments: list[Moment]
     last_event: Event | None
+    more: bool
+
+
+class Page(NamedTuple):
+    """Sessions; if `stop` is given there may be more behind that place."""
+
+    found: list[Known]
+    stop: tuple[int, str] | None
 
 
 class Sessions:
     """Sessions and states of partners. Every method raises Unavailable as the store's do."""
 
-    def __init__(self, engine: Engine, deriver: Deriver) -> None:
+    def __init__(self, engine: Engine, deriver: Deriver, turns: Turns) -> None:
         self._engine = engine
+        self._turns = turns
         self._deriver = deriver
 
-    async def get(self, partner: int, session_id: str, *, stale: bool = False) -> Known:
-        """The session. Raises NotFound."""
-        if not stale:
-            await self._deriver.catch_up(partner)
+    async def get(self, partner: int, session_id: str) -> Known:
+        """The session as far as it is derived. Raises NotFound."""
         row = await self._engine.look_up(queries.GET_SESSION, partner, session_id)
         found = _known([] if row is None else [row])
         if not found:
@@ -52,52 +67,86 @@ class Sessions:
         limit: int,
         *,
         stale: bool = False,
-    ) -> list[Known]:
-        """Sessions in the order of their start, or of their last change; from `after` on."""
+    ) -> Page:
+        """Sessions in the order of their start, or of their last change; from `after` on.
+
+        Where they are large, or few of many are wanted, there may be fewer, or none.
+        """
         if not stale:
             await self._deriver.catch_up(partner)
-        sql, parameters = queries.sessions_page(wanted, after)
-        return _known(await self._engine.scan(sql, partner, limit, *parameters))
+        found: list[Known] = []
+        size = 0
+        async with self._turns.of(partner) as turn:
+            for _ in range(PORTIONS):
+                portion = min(PORTION, limit - len(found))
+                sql, parameters = queries.sessions_page(wanted, after)
+                rows = await self._engine.scan(sql, partner, portion, *parameters)
+                stop = rows.pop() if rows and rows[-1][1] is None else None
+                for row in rows:
+                    for known in _known([row]):
+                        found.append(known)
+                        size += len(row[1])
+                        after = _place(known, wanted)
+                    if size > MOST_BYTES:
+                        return Page(found, after)
+                    if turn.is_long():
+                        await turn.pass_on()
+                if len(found) >= limit or (len(rows) < portion and stop is None):
+                    return Page(found, None)
+                if stop is not None and len(rows) < portion:
+                    after = stop[-1], stop[0]
+                await turn.pass_on()
+        return Page(found, after)
 
     async def of_vehicle(
-        self, partner: int, vehicle_id: str, *, stale: bool = False
+        self, partner: int, vehicle_id: str, turn: Turn, *, stale: bool = False
     ) -> Moment | None:
         """What is newest of a vehicle; None if nothing was reported. Raises NotFound."""
-        (moment,) = await self._state(queries.VEHICLE_STATE, partner, vehicle_id, stale=stale)
+        (moment,) = await self._state(queries.VEHICLE_STATE, partner, vehicle_id, turn, stale=stale)
         return _moment(moment)
 
+    async def catch_up(self, partner: int) -> None:
+        """Returns when all events that are committed now are derived."""
+        await self._deriver.catch_up(partner)
+
     async def of_vehicles(
-        self, partner: int, vehicle_ids: Sequence[str], *, stale: bool = False
+        self, partner: int, vehicle_ids: Sequence[str]
     ) -> dict[str, Moment | None]:
-        """What is newest of each of these vehicles."""
-        if not stale:
-            await self._deriver.catch_up(partner)
+        """What is newest of each of these vehicles as far as it is derived: waits for nothing."""
         wanted = numbered([vehicle_id] for vehicle_id in vehicle_ids)
         rows = await self._engine.scan(queries.VEHICLE_STATES, partner, wanted)
         return {vehicle_id: _moment(moment) for vehicle_id, moment in rows}
 
-    async def at_charger(self, partner: int, charger_id: str, *, stale: bool = False) -> AtCharger:
+    async def at_charger(
+        self, partner: int, charger_id: str, turn: Turn, *, stale: bool = False
+    ) -> AtCharger:
         """What is plugged in at a charger. Raises NotFound."""
-        state = await self._state(queries.CHARGER_STATE, partner, charger_id, stale=stale)
-        return _at_charger(*state)
+        stays, ended = await self._state(
+            queries.CHARGER_STATE, partner, charger_id, turn, stale=stale
+        )
+        found = _at_charger(stays, ended, queries.FEW_AT_CHARGER)
+        if found.more:
+            return (await self.at_chargers(partner, [charger_id]))[charger_id]
+        return found
 
-    async def at_chargers(
-        self, partner: int, charger_ids: Sequence[str], *, stale: bool = False
-    ) -> dict[str, AtCharger]:
-        """What is plugged in at each of these chargers."""
-        if not stale:
-            await self._deriver.catch_up(partner)
+    async def at_chargers(self, partner: int, charger_ids: Sequence[str]) -> dict[str, AtCharger]:
+        """What is plugged in at each of these chargers as far as it is derived."""
         wanted = numbered([charger_id] for charger_id in charger_ids)
         rows = await self._engine.scan(queries.CHARGER_STATES, partner, wanted)
-        return {charger_id: _at_charger(stays, ended) for charger_id, stays, ended in rows}
+        return {
+            charger_id: _at_charger(stays, ended, queries.AT_CHARGER)
+            for charger_id, stays, ended in rows
+        }
 
-    async def _state(self, sql: str, partner: int, entity_id: str, *, stale: bool) -> Row:
+    async def _state(
+        self, sql: str, partner: int, entity_id: str, turn: Turn, *, stale: bool
+    ) -> Row:
         """What the statement finds of an entity, after what of it waits to be derived."""
         exists, waits, *state = await self._look_up(sql, partner, entity_id)
         if not exists:
             raise NotFound
         if waits and not stale:
-            await self._deriver.catch_up(partner)
+            await turn.without(self._deriver.catch_up(partner))
             _, _, *state = await self._look_up(sql, partner, entity_id)
         return state
 
@@ -107,12 +156,14 @@ class Sessions:
         return row
 
 
-def _at_charger(stays: str | None, ended: str | None) -> AtCharger:
+def _at_charger(stays: str | None, ended: str | None, most: int) -> AtCharger:
     """`stays` are those that last, `ended` is the newest event of the others."""
     lasting = _moments(stays)
+    more = len(lasting) > most
+    lasting = lasting[-most:]
     events = [event for _, event in lasting] + ([from_json(Event, ended)] if ended else [])
     newest = max(events, key=lambda event: event.at_ms, default=None)
-    return AtCharger([moment for moment, _ in lasting], newest)
+    return AtCharger([moment for moment, _ in lasting], newest, more)
 
 
 def _moment(moment: str | None) -> Moment | None:
@@ -129,6 +180,12 @@ def _moments(stays: str | None) -> list[tuple[Moment, Event]]:
 _moment_decoder = msgspec.json.Decoder(Moment)
 _moments_decoder = msgspec.json.Decoder(list[tuple[Stay, Before, Event, Event]])
 _decoder = msgspec.json.Decoder(Stay)
+
+
+def _place(known: Known, wanted: SessionFilter) -> tuple[int, str]:
+    """Where it is in the order of the list."""
+    changes = wanted.updated_from_ms is not None
+    return known.updated_ms if changes else known.stay.start_ms, known.id
 
 
 def _known(rows: Sequence[Row]) -> list[Known]:

@@ -106,6 +106,7 @@ class SqliteEngine:
     """The embedded engine. One server process for a file; the command line may open it beside."""
 
     dialect = SQLITE
+    scans_at_once = 2
 
     def __init__(self, path: Path) -> None:
         self._loop = asyncio.get_running_loop()
@@ -119,7 +120,8 @@ class SqliteEngine:
         self._writer.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KB}")
         self._patient = True  # the file was not locked by another process last time
         self._waiting: SimpleQueue[_Write | None] = SimpleQueue()
-        self._scanners = ThreadPoolExecutor(2, "tether-scan")
+        # As many beside those of the lists for what derives.
+        self._scanners = ThreadPoolExecutor(2 * self.scans_at_once, "tether-scan")
         self._scan = threading.local()
         self._path = path
         self._guard = FileGuard(path)

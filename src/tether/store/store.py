@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 from tether.errors import Forbidden, NotFound, PreconditionFailed, SetupError
 from tether.keys import Key, Rate
 from tether.model import Charger, Entity, Vehicle, from_json, to_json
+from tether.reads import Turns
 from tether.store import queries
 from tether.store.capacity import Capacities
 from tether.store.derive import Deriver
@@ -22,6 +23,7 @@ from tether.store.rebuild import Rebuilder
 from tether.store.sessions import Sessions
 
 ERASE_AT_ONCE = 5_000
+PORTIONS = 20  # of events that one request reads
 
 _TABLE: dict[type[Entity], Table] = {Charger: "chargers", Vehicle: "vehicles"}
 _FIRST_ERASED = (*_TABLE.values(), "derivations", "session_versions", "sessions")
@@ -40,6 +42,16 @@ class Partner(NamedTuple):
     id: int
     name: str
     created_ms: int
+
+
+class Events(NamedTuple):
+    """A page of events: sequence number and JSON of each.
+
+    If `stop` is given there may be more of them beyond that number, of which none was read.
+    """
+
+    found: list[tuple[int, str]]
+    stop: int | None
 
 
 class Holdings(NamedTuple):
@@ -67,8 +79,12 @@ class Store:
         *,
         on_waiting: Callable[[int], None] = lambda waiting: None,
         on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
+        on_refusal: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._engine = engine
+        self.turns = Turns(engine.scans_at_once, on_refusal)
+        # Apart, so that they go on while the events are locked.
+        self.entity_turns = Turns(engine.scans_at_once, on_refusal)
         self.deriver = Deriver(engine, now_ms, on_waiting, on_failure)
         self.intake = Intake(
             engine, now_ms, new_event_id, on_progress, self.deriver.notice,
@@ -77,9 +93,9 @@ class Store:
         self._patches = Patches(self._read_entity, self.replace)
         self.epochs = Epochs(engine)
         self.rebuilder = Rebuilder(engine, self.deriver)
-        self.sessions = Sessions(engine, self.deriver)
-        self.feed = Feed(engine, self.deriver, self.sessions)
-        self.capacities = Capacities(engine, self.deriver)
+        self.sessions = Sessions(engine, self.deriver, self.turns)
+        self.feed = Feed(engine, self.deriver, self.sessions, self.turns)
+        self.capacities = Capacities(engine, self.deriver, self.turns)
 
     async def close(self) -> None:
         """Finishes the writes under way and lets go of the database."""
@@ -168,12 +184,44 @@ class Store:
         after: int | None,
         limit: int,
         descending: bool = False,
-    ) -> list[tuple[int, str]]:
-        """Sequence number and JSON of events in the order of their commits, from `after` on."""
-        sql, parameters = queries.events_page(wanted, after, descending)
+    ) -> Events:
+        """The next events in the order of their commits, from `after` on.
+
+        Where few of many are wanted it reads PORTIONS portions at most, and may find none.
+        """
+        # What is in an index one after the other is read sooner than a thread takes over.
         read = self._engine.read if wanted == EventFilter() else self._engine.scan
-        rows = await read(sql, partner, limit, *parameters)
-        return [(seq, body) for seq, body in rows]
+        async with self.turns.of(partner) as turn:
+            for portion in range(PORTIONS):
+                sql, parameters = queries.events_page(wanted, after, descending)
+                rows = await read(sql, partner, limit, *parameters)
+                stop = rows.pop()[0] if rows and rows[-1][1] is None else None
+                if rows or stop is None:
+                    found = [(seq, body) for seq, body in rows]
+                    return Events(found, stop if len(found) < limit else None)
+                after = stop
+                if portion == 0 and queries.has_window(wanted):
+                    nearest = await self._nearest(partner, wanted, stop, descending)
+                    if nearest is None:
+                        return Events([], None)
+                    after = nearest
+                await turn.pass_on()
+        return Events([], after)
+
+    async def _nearest(
+        self, partner: int, wanted: EventFilter, beyond: int, descending: bool
+    ) -> int | None:
+        """Behind which number events of the window of time are to be looked for, beyond this one.
+
+        None if there are none. If there are too many of the window to look at, it is this one.
+        """
+        sql, parameters = queries.events_window(wanted, beyond, descending)
+        ((count, nearest),) = await self._engine.scan(sql, partner, *parameters)
+        if count >= queries.WINDOW_AT_ONCE:
+            return beyond
+        if nearest is None:
+            return None
+        return int(nearest) + (1 if descending else -1)
 
     # Partners and keys ----------------------------------------------------------------------------
 

@@ -1,0 +1,196 @@
+"""Lists of which a request reads only a part: all pages together are whole."""
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.store.test_contract import add_site, charger, event, report, vehicle
+from tether.instants import parse_instant
+from tether.model import EventType
+from tether.store import queries, session_queries, sessions
+from tether.store import store as store_module
+from tether.store.queries import EventFilter
+from tether.store.session_queries import SessionFilter
+from tether.store.store import Store
+
+CHARGERS, VEHICLES = ["C1", "C2", "C3"], ["V1", "V2", "V3"]
+TYPES = [EventType.VEHICLE_CONNECTED, EventType.VEHICLE_DISCONNECTED]
+
+
+@pytest.fixture(autouse=True)
+def _small_portions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for module, name, value in (
+        (queries, "READ_AT_ONCE", 7),
+        (queries, "WINDOW_AT_ONCE", 40),
+        (store_module, "PORTIONS", 2),
+        (session_queries, "READ_AT_ONCE", 5),
+        (sessions, "PORTION", 3),
+        (sessions, "PORTIONS", 2),
+    ):
+        monkeypatch.setattr(module, name, value)
+    cached = (queries._events_page, queries._events_window, session_queries._sessions_page)
+    for statements in cached:
+        statements.cache_clear()
+    yield
+    for statements in cached:
+        statements.cache_clear()
+
+
+async def stored(store: Store, partner: int, chosen: random.Random) -> list[Any]:
+    for charger_id, vehicle_id in zip(CHARGERS, VEHICLES, strict=True):
+        await store.put(partner, charger(charger_id))
+        await store.put(partner, vehicle(vehicle_id))
+    made = []
+    for second in range(150):
+        late = chosen.randrange(60) if second % 9 == 0 else 0  # not in the order of time
+        made.append(
+            event(
+                max(0, second * 2 - late),
+                chosen.choice(TYPES) if second > 40 else TYPES[0],
+                charger_id=chosen.choice(CHARGERS),
+                vehicle_id=chosen.choice(VEHICLES),
+            )
+        )
+    await report(store, partner, made)
+    found, _ = await store.events(partner, EventFilter(), after=None, limit=1000)
+    assert len(found) > 130
+    return [(seq, msgspec.json.decode(body)) for seq, body in found]
+
+
+def fits(one: dict[str, Any], wanted: EventFilter) -> bool:
+    at_ms = parse_instant(one["timestamp"])
+    return (
+        wanted.type in (None, one["type"])
+        and wanted.charger_id in (None, one["chargerId"])
+        and wanted.vehicle_id in (None, one["vehicleId"])
+        and (wanted.from_ms is None or at_ms >= wanted.from_ms)
+        and (wanted.to_ms is None or at_ms < wanted.to_ms)
+    )
+
+
+def test_events(in_store: Callable[..., Any]) -> None:
+    async def scenario(store: Store, partner: int) -> None:
+        chosen = random.Random(99)
+        there = await stored(store, partner, chosen)
+        times = sorted(parse_instant(one["timestamp"]) for _, one in there)
+        for _ in range(120):
+            wanted = EventFilter(
+                chosen.choice([None, *TYPES, "VEHICLE_CHARGE_UPDATED"]),
+                chosen.choice([None, None, *CHARGERS]),
+                chosen.choice([None, None, *VEHICLES]),
+                chosen.choice([None, None, *times]),
+                chosen.choice([None, None, *times]),
+            )
+            limit, descending = chosen.choice([1, 3, 50]), chosen.random() < 0.5
+            expected = [seq for seq, one in there if fits(one, wanted)]
+            assert await all_events(store, partner, wanted, limit, descending) == (
+                expected[::-1] if descending else expected
+            )
+
+    async def all_events(
+        store: Store, partner: int, wanted: EventFilter, limit: int, descending: bool
+    ) -> list[int]:
+        found: list[int] = []
+        after: int | None = None
+        while True:
+            page = await store.events(
+                partner, wanted, after=after, limit=limit, descending=descending
+            )
+            assert len(page.found) <= limit
+            found += [seq for seq, _ in page.found]
+            if page.stop is None and not page.found:
+                return found
+            after = page.found[-1][0] if page.stop is None else page.stop
+
+    in_store(scenario)
+
+
+def test_the_stream_of_few_among_many(in_store: Callable[..., Any]) -> None:
+    async def scenario(store: Store, partner: int) -> None:
+        there = await stored(store, partner, random.Random(7))
+        await store.deriver.catch_up(partner)
+        for wanted in (
+            EventFilter(type="VEHICLE_CHARGE_UPDATED"),
+            EventFilter(type="VEHICLE_DISCONNECTED", charger_id="C2"),
+            EventFilter(charger_id="C1", vehicle_id="V3"),
+        ):
+            found: list[int] = []
+            after, until = 0, there[-1][0]
+            while after < until:
+                portion = await store.feed.portion(partner, wanted, after, until)
+                assert portion.end > after
+                found += [seq for seq, _ in portion.events]
+                after = portion.end
+            assert found == [seq for seq, one in there if fits(one, wanted)]
+
+    in_store(scenario)
+
+
+def test_sessions(in_store: Callable[..., Any]) -> None:
+    async def scenario(store: Store, partner: int) -> None:
+        chosen = random.Random(3)
+        await stored(store, partner, chosen)
+        everything = await all_sessions(store, partner, SessionFilter(), 1000)
+        assert len(everything) > 60
+        times = sorted(one.stay.start_ms for one in everything)
+        for changes in (False, True):
+            listed = await all_sessions(
+                store, partner, SessionFilter(updated_from_ms=0) if changes else SessionFilter(), 9
+            )
+            for _ in range(60):
+                wanted = SessionFilter(
+                    chosen.choice([None, None, *CHARGERS]),
+                    chosen.choice([None, None, *VEHICLES]),
+                    chosen.choice([None, None, *times]),
+                    chosen.choice([None, None, *times]),
+                    None if changes else chosen.choice([None, True, False]),
+                    0 if changes else None,
+                )
+                expected = [
+                    one.id
+                    for one in listed
+                    if wanted.charger_id in (None, one.stay.charger_id)
+                    and wanted.vehicle_id in (None, one.stay.vehicle_id)
+                    and (wanted.from_ms is None or one.stay.start_ms >= wanted.from_ms)
+                    and (wanted.to_ms is None or one.stay.start_ms < wanted.to_ms)
+                    and wanted.active in (None, one.stay.end_ms is None)
+                ]
+                found = await all_sessions(store, partner, wanted, chosen.choice([1, 4, 50]))
+                assert [one.id for one in found] == expected
+
+    async def all_sessions(
+        store: Store, partner: int, wanted: SessionFilter, limit: int
+    ) -> list[Any]:
+        found: list[Any] = []
+        after: tuple[int, str] | None = None
+        while True:
+            page = await store.sessions.page(partner, wanted, after, limit)
+            found += page.found
+            if page.stop is None and not page.found:
+                return found
+            if page.stop is not None:
+                after = page.stop
+            else:
+                last = page.found[-1]
+                changes = wanted.updated_from_ms is not None
+                after = last.updated_ms if changes else last.stay.start_ms, last.id
+
+    in_store(scenario)
+
+
+def test_large_sessions_make_pages_short(
+    in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "MOST_BYTES", 300)
+
+    async def scenario(store: Store, partner: int) -> None:
+        await add_site(store, partner)
+        await report(store, partner, [event(second * 10) for second in range(4)])
+        page = await store.sessions.page(partner, SessionFilter(), None, 100)
+        assert 0 < len(page.found) < 4
+        assert page.stop == (page.found[-1].stay.start_ms, page.found[-1].id)
+
+    in_store(scenario)
