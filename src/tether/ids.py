@@ -8,6 +8,7 @@ ENTITY_ID_RULE = (
     "It must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ * + @ : - and neither . nor .. alone."
 )
 _ENTITY_ID = re.compile(r"[A-Za-z0-9._~*+@:-]{1,128}")
+_LONGEST_IN_PATH = 3 * 128  # each character as %xx
 
 
 def is_entity_id(text: str) -> bool:
@@ -20,7 +21,7 @@ def entity_id_from_path(segment: str) -> str | None:
 
     Decoded once and only once: `%2541` is not `A`, and `a%2Fb` never becomes two segments.
     """
-    if "%" in segment:
+    if "%" in segment and len(segment) <= _LONGEST_IN_PATH:
         segment = unquote_to_bytes(segment).decode("latin-1")
     return segment if is_entity_id(segment) else None
 

@@ -42,6 +42,7 @@ STAYS = 100  # whose events are read at once
 EVENTS = 50  # of each of them: those of a stay with more are read by themselves
 CHARGERS = 50  # of which the stays of a window of time are looked up at once
 READINGS = 1000  # events of such a stay
+LONGEST_KEPT = 1000  # characters of a charger and a vehicle, of which it is kept what they can do
 LONGEST_SPAN = 48  # bits of ms: some thousand years
 
 _LAST = "\x7f"  # behind every id
@@ -347,8 +348,9 @@ def _pair(charger: str, vehicle: str) -> Pair:
 
     Fleets are many of few kinds, so what was found once is kept for the next of the same kind.
     """
+    is_usual = len(charger) + len(vehicle) <= LONGEST_KEPT  # each may have hundreds of long numbers
     # The id comes first in both, the position last: neither matters.
-    return _pair_of_kinds(
+    return (_pair_of_kinds if is_usual else _pair_of_kinds.__wrapped__)(
         charger.partition(",")[2].partition(',"latitude"')[0].rstrip("}"), vehicle.partition(",")[2]
     )
 
