@@ -243,6 +243,10 @@ def _check_encoding(connection: psycopg.Connection[tuple[Any, ...]], name: str) 
 
 
 def _tables(connection: psycopg.Connection[tuple[Any, ...]]) -> set[str]:
+    if connection.execute("SELECT current_schema()").fetchone() == (None,):
+        raise SetupError(
+            "The role may use no schema of its search_path: GRANT USAGE ON SCHEMA … to it."
+        )
     return {str(name) for (name,) in connection.execute(_TABLES)}
 
 

@@ -56,6 +56,7 @@ NEEDED = {
     "statement_timeout": "0",  # how long something may take is decided here
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",  # or it may end a connection just when a write goes out
     "transaction_timeout": "0",
     "standard_conforming_strings": "on",
     "row_security": "off",  # rows that a policy hides are an error, and not missing in silence
@@ -181,9 +182,10 @@ class Pool:
             if not (self._busy and monotonic() < self._full_until):
                 try:
                     return await _connect(self._conninfo), True
-                except psycopg.OperationalError:
+                except psycopg.OperationalError as error:
                     if not (self._busy or self._idle):
                         raise
+                    self._tell(str(error).strip().rpartition("\n")[2])
                     self._full_until = monotonic() + FULL_S
             if not self._idle:  # else one was given back just now
                 await self._returned.wait()
