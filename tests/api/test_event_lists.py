@@ -248,8 +248,8 @@ def test_a_follower_that_keeps_its_cursor_misses_and_repeats_nothing_while_eight
 
 
 LISTS = {
-    "/chargers": "limit, cursor, include",
-    "/vehicles": "limit, cursor, include",
+    "/chargers": "limit, cursor, include, stale",
+    "/vehicles": "limit, cursor, include, stale",
     "/events": "limit, cursor, order, type, chargerId, vehicleId, from, to",
 }
 LIMIT_RULE = "It must be a whole number from 1 to 1000."
@@ -265,10 +265,11 @@ BAD_QUERIES = [
                     "%D9%A1", "%FF")),
     *(("cursor", f"cursor={value}", CURSOR_RULE)
       for value in ("", "!!!", "%00", "%FF", "QzE*", "QzE=", "QzE%3D", "QzF", "Lg", "Q z", "=",
-                    "a", "a" * 5000, "%C3%A9", "QzEv")),
+                    "a", "a" * 1999, "%C3%A9", "QzEv")),
     ("limit", "limit=1&limit=2", "It is given twice."),
     ("limit", "limit=1&%6Cimit=2", "It is given twice."),
     ("cursor", "cursor", CURSOR_RULE),
+    ("cursor", f"cursor={'a' * 5000}", "It must have at most 2,000 characters."),
 ]  # fmt: skip
 BAD_EVENT_QUERIES = [
     *(("cursor", f"cursor={value}", CURSOR_RULE)
