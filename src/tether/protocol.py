@@ -57,6 +57,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._timer: TimerHandle | None = None
         self._reader_timer: TimerHandle | None = None
         self._arriving = False  # a request has begun and is not whole
+        self._wrong = "Invalid HTTP request received."  # if it is
         self._in_body = False  # … and its head is whole
         self._began_now = False  # … and began in the bytes at hand
         self._bytes_of_body = 0  # among the bytes at hand
@@ -150,7 +151,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._stay_with_http(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(400, "Invalid HTTP request received.")
+            self._refuse(400, self._wrong)
 
     def _stay_with_http(self, rest: bytes) -> None:
         """Reads the same request again without its wish to upgrade; `rest` follows its head."""
@@ -196,9 +197,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         parser = self.parser
         if parser.should_upgrade():
             return
+        version = parser.get_http_version()
+        self._check_host(version)
         self._in_body = True
         self._bytes_beside = 0
-        version = parser.get_http_version()
         current = version >= "1.1"  # an older client knows neither of the two (RFC 9112, 6.1, 9.3)
         keep_alive = current and parser.should_keep_alive() and not self._stopping
         before = self.cycle
@@ -211,6 +213,15 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
+
+    def _check_host(self, version: str) -> None:
+        """Who forwards a request by one of two, and who serves it by the other, serves the wrong
+        one (RFC 9112, 3.2).
+        """
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts > 1 or (not hosts and version >= "1.1"):
+            self._wrong = "A request must have one Host header, and not two."
+            raise ValueError  # which ends the parser's work
 
     def _scope(self, version: str) -> dict[str, Any]:
         # A target has no fragment (RFC 9112, 3.2): "#" stays, as ids that differ behind it differ.

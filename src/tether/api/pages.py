@@ -2,7 +2,7 @@
 
 import asyncio
 import gzip
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -10,6 +10,7 @@ import falcon
 import yaml
 from falcon.asgi import Request, Response
 
+from tether.api.requests import prefix_of
 from tether.metrics import CONTENT_TYPE, Metrics
 from tether.model import to_json
 from tether.store.store import Store
@@ -21,6 +22,7 @@ _TYPES = {
     "svg": "image/svg+xml",
     "png": "image/png",
 }
+_ROOT = b'"servers":[{"url":"/"'
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # The reference's renderer sets styles from its script; nothing else is allowed to come in.
 _CONTENT_SECURITY = (
@@ -68,7 +70,9 @@ class OpenApiResource:
     """`/openapi.json`: the design of this API, for machines."""
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        resp.data = openapi_json()
+        # Else a cache would give one proxy's clients the address of another's.
+        resp.set_header("Vary", "X-Forwarded-Prefix")
+        resp.data = openapi_json(prefix_of(req))
 
     on_head = on_get
 
@@ -134,7 +138,9 @@ def openapi_text() -> str:
     return _folder().joinpath("openapi.yaml").read_text(encoding="utf-8")
 
 
-@cache
-def openapi_json() -> bytes:
-    """The OpenAPI document as JSON."""
-    return to_json(yaml.load(openapi_text(), Loader=_YAML))  # noqa: S506 - a safe loader
+@lru_cache(maxsize=4)  # however many clients make up
+def openapi_json(prefix: str = "") -> bytes:
+    """The OpenAPI document as JSON, of a server that is shown under this path."""
+    if not prefix:
+        return to_json(yaml.load(openapi_text(), Loader=_YAML))  # noqa: S506 - a safe loader
+    return openapi_json().replace(_ROOT, b'"servers":[{"url":"%s"' % prefix.encode(), 1)

@@ -37,6 +37,9 @@ MAX_PARAMETER = 2_000  # characters, as they are sent
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 _large = Places(of_all=16, of_each=4)  # bodies above CHUNK_BYTES
 _aside = ThreadPoolExecutor(1, "tether-decode")
+LONGEST_PREFIX = 200
+# No segment begins with a dot or is empty: else a prefix could lead to somewhere else.
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 _HOST = re.compile(r"[A-Za-z0-9.\-_]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
 
@@ -326,13 +329,26 @@ def next_link(
     """
     parameters = urlencode({**query, "cursor": opaque(epoch.id, position)})
     more = '; partial="true"' if partial else ""
-    return f'<{_base_url(req)}{req.path}?{parameters}>; rel="next"{more}'
+    address = f"{_base_url(req)}{prefix_of(req)}{req.path}?{parameters}"
+    return f'<{address}>; rel="next"{more}'
 
 
 def opaque(epoch_id: str, position: str) -> str:
     """A place as clients see it."""
     place = f"{epoch_id}/{position}" if epoch_id else position
     return urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
+def prefix_of(req: Request) -> str:
+    """The path under which a proxy shows us, as /tether; nothing if it says none, or an odd one.
+
+    Several proxies may each have added theirs, the outermost first.
+    """
+    text = req.get_header("X-Forwarded-Prefix")
+    if text is None or len(text) > LONGEST_PREFIX:
+        return ""
+    prefix = "".join(part.strip().rstrip("/") for part in text.split(","))
+    return prefix if _PREFIX.fullmatch(prefix) else ""
 
 
 def _base_url(req: Request) -> str:

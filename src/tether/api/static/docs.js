@@ -1,7 +1,7 @@
 // Starts the reference of docs.html. Whatever would ask another host is switched
 // off; the page's Content-Security-Policy forbids it besides.
 Scalar.createApiReference("#reference", {
-  url: "/openapi.json",
+  url: "openapi.json",
   withDefaultFonts: false,
   telemetry: false,
   agent: { disabled: true },

@@ -1,6 +1,7 @@
 // Puts this server's address into the commands and gives each a copy button.
 // Without JavaScript the page works as it is, with the default address.
-for (const base of document.querySelectorAll(".command b")) base.textContent = location.origin;
+const address = new URL(".", location.href).href.replace(/\/$/, "");
+for (const base of document.querySelectorAll(".command b")) base.textContent = address;
 
 for (const command of document.querySelectorAll(".command")) {
   const button = document.createElement("button");
