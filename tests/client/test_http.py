@@ -24,7 +24,7 @@ from tether.client import (
     TetherError,
     Unavailable,
     UnexpectedAnswer,
-    awaiting_http,
+    connection,
 )
 from tether.client.exchange import NO_PATIENCE, Request, exchange
 
@@ -133,7 +133,7 @@ def test_a_server_that_says_nothing_is_given_up(ask: Ask) -> None:
 
 
 def test_a_server_that_stops_reading_is_given_up(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(awaiting_http, "SLOWEST_BYTES_PER_S", 1e9)
+    monkeypatch.setattr(connection, "SLOWEST_BYTES_PER_S", 1e9)
     request = Request("POST", "/events/bulk", b"x" * 64 * 1024 * 1024)
     with create_server(("127.0.0.1", 0)) as deaf:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"

@@ -368,8 +368,7 @@ def test_connections_are_used_again() -> None:
         for _ in range(3):
             with pytest.raises(NotFound):
                 client.chargers.get("C1")
-        pool = client._http._client._transport._pool  # type: ignore[attr-defined]
-        assert len(pool.connections) == 1
+        assert len(client._http._pool.connections) == 1
 
 
 def test_a_server_with_a_path_of_its_own() -> None:

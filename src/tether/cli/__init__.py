@@ -7,6 +7,7 @@ import click
 
 from tether import __version__
 from tether.cli.group import SectionedGroup
+from tether.cli.output import note, plain
 from tether.errors import TetherError, Unavailable
 from tether.keys import without_keys
 
@@ -54,7 +55,7 @@ def main() -> None:
     except Unavailable as error:
         status = _fail(f"The database cannot do this now: {error.__cause__ or error}.")
     except TetherError as error:
-        status = _fail(error.message)
+        status = _fail(plain(error.message))
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("tether"):
             raise
@@ -114,5 +115,5 @@ def _forget_output() -> None:
 
 
 def _fail(sentence: str, status: int = 1) -> int:
-    click.echo(f"tether: {without_keys(sentence)}", err=True)
+    note(f"tether: {without_keys(sentence)}")
     return status

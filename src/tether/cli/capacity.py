@@ -11,7 +11,7 @@ from tether.cli.access import Access, with_access
 from tether.cli.listing import MOST_IN_A_TABLE, list_limit_option, stale_option
 from tether.cli.members import InstantType, NumbersType
 from tether.cli.options import DurationType
-from tether.cli.output import counted, note, show_pairs, show_table
+from tether.cli.output import counted, note, show_line, show_pairs, show_table
 from tether.derived import Capacity
 from tether.model import to_json
 
@@ -130,7 +130,7 @@ def _show_chargers(found: Iterator[Capacity], limit: int | None, *, as_json: boo
 def _show_list(found: Iterable[Capacity], *, as_json: bool) -> None:
     if as_json:
         for one in found:
-            click.echo(to_json(one))
+            show_line(to_json(one))
     else:
         listed = list(found)
         to_minute = all(_time(one).endswith(":00") for one in listed)

@@ -7,7 +7,7 @@ import click
 
 from tether.cli.inspection import Finding, Status, inspect
 from tether.cli.options import json_option
-from tether.cli.output import Cell, counted, show_json
+from tether.cli.output import Cell, counted, plain, say, show_json
 
 _MARKS = {
     Status.OK: Cell("✓", "green"),
@@ -76,9 +76,9 @@ def _show_rich(findings: list[Finding]) -> None:
     table.add_column(overflow="fold")
     for finding in findings:
         mark = _MARKS[finding.status]
-        said = Text(finding.message)
+        said = Text(plain(finding.message))
         if finding.advice:
-            said.append(f"\n{finding.advice}", style="" if finding.status else "dim")
+            said.append(f"\n{plain(finding.advice)}", style="" if finding.status else "dim")
         table.add_row(Text(mark.text, mark.style), Text(finding.check, "bold"), said)
     console = Console(highlight=False)
     console.print(table)
@@ -90,7 +90,7 @@ def _show_plain(findings: list[Finding]) -> None:
     width = max(len(finding.check) for finding in findings)
     for finding in findings:
         text = " ".join(filter(None, (finding.message, finding.advice)))
-        click.echo(f"{finding.status.name.lower():8} {finding.check:{width}}  {text}")
+        say(f"{finding.status.name.lower():8} {finding.check:{width}}  {plain(text)}")
     click.echo(_summary(findings))
 
 

@@ -22,7 +22,7 @@ from tether.cli.members import (
     document_of,
     member_options,
 )
-from tether.cli.output import note
+from tether.cli.output import note, say
 from tether.interchange import Kind, thing_of
 from tether.model import Event
 
@@ -68,7 +68,7 @@ def post(file: IO[bytes] | None, access: Access, **options: Any) -> None:
     assert isinstance(event, Event)
     with access.client() as client:
         try:
-            click.echo(client.events.post(event))
+            say(client.events.post(event))
         except (RateLimited, Unavailable) as error:
             if error.event is not None and not event.timestamp:
                 note(f"To try again safely, add --timestamp {error.event.timestamp}")

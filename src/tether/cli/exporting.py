@@ -1,11 +1,11 @@
 """`tether export`: all chargers, vehicles, events or sessions into a file."""
 
 import gzip
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, TypeAlias, cast
@@ -13,8 +13,9 @@ from typing import IO, TYPE_CHECKING, Protocol, TypeAlias, cast
 import click
 
 from tether.cli.access import Access, told_of_waiting, with_access
+from tether.cli.files import followed, replacing
 from tether.cli.members import InstantType
-from tether.cli.output import counted, note
+from tether.cli.output import counted, note, plain, safe_json
 from tether.derived import Session
 from tether.interchange import MODELS, Thing, columns_of, csv_line, to_csv, to_ndjson
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("csv", "ndjson", "parquet")
 PAGE = 1000
-PARTIAL = ".partial"
 Exported: TypeAlias = Thing | Session
 KINDS: dict[str, type[Exported]] = {
     **{kind.value: model for kind, model in MODELS.items()},
@@ -118,17 +118,15 @@ def _target(output: Path | None) -> Iterator[Path | None]:
 
     A pipe or a device, such as /dev/null, is written to: a file must not take its place.
     """
-    if output is None or (output.exists() and not output.is_file()):
-        yield output
+    if output is None:
+        yield None
         return
-    whole = output.resolve() if output.is_symlink() else output  # a link goes on to be one
-    partial = whole.with_name(whole.name + PARTIAL)
-    try:
-        yield partial
-        os.replace(partial, whole)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    whole = followed(output)  # a link goes on to be one
+    if whole.exists() and not whole.is_file():
+        yield whole
+        return
+    with replacing(whole) as file:
+        yield file
 
 
 def _write(found: Iterator[Exported], writer: Writer, kind: str, *, quiet: bool) -> int:
@@ -154,11 +152,15 @@ class _Text:
         self._file = file
         self._is_ours = file is not sys.stdout
         self._text: Callable[[Exported], str] = to_csv if form == "csv" else to_ndjson
+        self._shown: Callable[[str], str] = str
+        if not self._is_ours and file.isatty():
+            self._shown = partial(plain, keep="\r\n") if form == "csv" else safe_json
         if form == "csv":
             file.write(csv_line(columns_of(model)))
 
     def write(self, things: list[Exported]) -> None:
-        self._file.write("".join(map(self._text, things)))
+        text = "".join(map(self._text, things))
+        self._file.write(self._shown(text))
         if not self._is_ours:
             self._file.flush()  # whoever reads it shall not wait for more
 

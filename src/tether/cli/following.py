@@ -1,6 +1,5 @@
 """What `follow` commands share: signals end them between two entries, a file keeps the place."""
 
-import os
 import signal
 import sys
 import threading
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tether.cli.access import Access
+from tether.cli.files import replacing
+from tether.cli.output import say, show_line
 from tether.errors import SetupError
 from tether.interchange import to_ndjson
 
@@ -72,7 +73,10 @@ def print_followed(
             _write_cursor(cursor_file, following.cursor)
         for entry in following:
             # Only what has gone out counts: else one could be lost between two runs.
-            click.echo(line_of(entry) if people else to_ndjson(entry), nl=people)
+            if people:
+                say(line_of(entry))
+            else:
+                show_line(to_ndjson(entry))
             if cursor_file:
                 _write_cursor(cursor_file, following.cursor)
 
@@ -131,7 +135,5 @@ def _read_cursor(file: Path) -> str | None:
 
 
 def _write_cursor(file: Path, cursor: str) -> None:
-    """The file is whole at every moment."""
-    partial = file.with_name(file.name + ".new")
-    partial.write_text(cursor + "\n", encoding="ascii")
-    os.replace(partial, file)
+    with replacing(file) as partial:
+        partial.write_text(cursor + "\n", encoding="ascii")

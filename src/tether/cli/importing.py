@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 import click
 
 from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
+from tether.cli.files import create
 from tether.cli.lines import STANDARD_INPUT, Damaged, Lines
 from tether.cli.output import counted, note, say
 from tether.cli.several import aside, each_of
@@ -115,7 +116,7 @@ class _Report:
     def add(self, row: Row, reason: str) -> None:
         """One more refused row."""
         if self._file is None:
-            self._file = self.path.open("w", encoding="utf-8")
+            self._file = create(self.path)
             if self.table.header is not None:
                 self._file.write(csv_line(report_header(self.table.header)))
         row = row._replace(reason=reason)

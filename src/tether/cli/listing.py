@@ -11,7 +11,7 @@ import click
 
 from tether.cli.members import short_type
 from tether.cli.options import WholeNumber
-from tether.cli.output import Cell, note, show_pairs, show_table
+from tether.cli.output import Cell, note, show_line, show_pairs, show_table
 from tether.cli.rows import (
     CHARGER_STATE_TITLES,
     SESSION_TITLES,
@@ -50,7 +50,7 @@ def show_list(
     """Shows at most so many of them. `none_yet` is said where a table would have no row."""
     if as_json or not sys.stdout.isatty():
         for thing in islice(things, limit):
-            click.echo(to_ndjson(thing), nl=False)
+            show_line(to_ndjson(thing))
         return
     found = list(islice(things, limit or MOST_IN_A_TABLE))
     if not found:
@@ -69,7 +69,7 @@ def show_list(
 def show_one(entity: Charger | Vehicle, *, as_json: bool) -> None:
     """Shows one: its members for people, the API's object for programs."""
     if as_json or not sys.stdout.isatty():
-        click.echo(to_json(entity))
+        show_line(to_json(entity))
         return
     show_pairs([pair for pair in _pairs(entity) if pair[1]])
 

@@ -4,6 +4,7 @@ rich takes a while to import and is needed by few commands, so it is imported wh
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,19 +23,51 @@ class Cell(NamedTuple):
     style: str = ""
 
 
+# What commands a terminal, or makes it show something else than what is there: control characters,
+# and what is invisible or turns the direction of writing (Unicode's categories Cc, Cf, Cs, Zl, Zp).
+_COMMANDING = re.compile(
+    "[\0-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-"
+    "\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f]"
+)
+
+
+def plain(text: str, keep: str = "") -> str:
+    """The text with everything that commands a terminal spelled out, but for what is in `keep`.
+
+    Names, ids and messages are somebody else's: they must not colour, move or forge anything.
+    """
+    return _COMMANDING.sub(
+        lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text
+    )
+
+
 def say(text: str) -> None:
     """Tells what was done, where that is all that a command has to say."""
-    click.echo(text)
+    click.echo(plain(text, "\n"))
 
 
 def note(text: str) -> None:
     """Says something beside the result: on standard error."""
-    click.echo(text, err=True)
+    click.echo(plain(text, "\n"), err=True)
 
 
 def show_json(value: object) -> None:
     """Prints the value for a script."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    show_line(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_line(document: bytes | str) -> None:
+    """Prints JSON exactly as it is. A terminal gets the same value, in characters that it shows."""
+    text = document if isinstance(document, str) else document.decode()
+    click.echo(safe_json(text.rstrip("\n")) if sys.stdout.isatty() else text.rstrip("\n"))
+
+
+def safe_json(text: str) -> str:
+    """The same JSON with everything in its strings escaped that commands a terminal."""
+    return _COMMANDING.sub(
+        lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text
+    )
 
 
 def show_table(
@@ -87,12 +120,12 @@ def table_of(
             no_wrap=title not in wrapped and title not in cut,
         )
     for row in rows:
-        table.add_row(*(Text(cell.text, style=cell.style) for cell in row))
+        table.add_row(*(Text(plain(cell.text), style=cell.style) for cell in row))
     return table
 
 
 def _show_plain(titles: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    lines = [list(titles), *([cell.text for cell in row] for row in rows)]
+    lines = [list(titles), *([plain(cell.text) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
@@ -103,7 +136,7 @@ def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     """Prints names and what belongs to them, one a line."""
     width = max(len(name) for name, _ in pairs)
     for name, text in pairs:
-        click.echo(f"{click.style(name.ljust(width), dim=True)}  {text}")
+        click.echo(f"{click.style(name.ljust(width), dim=True)}  {plain(text)}")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tether.cli.output import note
+from tether.cli.output import note, plain
 
 _TELL_S = 10.0
 
@@ -60,7 +60,7 @@ class _RowsInTerminal(Rows):
         self._progress.update(self._task, completed=place, rows=self._done, rate=rate)
 
     def notice(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(plain(text), markup=False, highlight=False)
 
 
 @contextmanager

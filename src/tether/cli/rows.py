@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import click
 
-from tether.cli.output import Cell, counted, show_pairs, show_table
+from tether.cli.output import Cell, counted, plain, show_pairs, show_table
 from tether.cli.times import age, clock, minute
 from tether.derived import ChargePeriod, ChargerState, EnergySource, Session, VehicleState
 from tether.instants import parse_instant
@@ -121,9 +121,9 @@ def show_session(session: Session) -> None:
         titles = ("Charge from (UTC)", "To", "Charged", "kWh", "Energy is")
         show_table(titles, [_period_row(period) for period in session.periods])
     for flag in session.flags:
-        click.echo(f"\n{click.style(flag.name, fg='yellow')}")
+        click.echo(f"\n{click.style(plain(flag.name), fg='yellow')}")
         width = shutil.get_terminal_size().columns
-        click.echo(click.wrap_text(flag.message, width, "  ", "  "))
+        click.echo(click.wrap_text(plain(flag.message), width, "  ", "  "))
 
 
 _SOURCES = {

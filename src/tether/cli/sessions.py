@@ -23,6 +23,7 @@ from tether.cli.listing import (
     stale_option,
 )
 from tether.cli.members import InstantType
+from tether.cli.output import show_line
 from tether.cli.rows import session_line, show_session
 from tether.errors import SetupError
 from tether.model import to_json
@@ -111,7 +112,7 @@ def get_session(id: str, stale_allowed: bool, as_json: bool, access: Access) -> 
         except NotFound:
             raise SetupError(f"There is no session {id}.") from None
     if as_json or not sys.stdout.isatty():
-        click.echo(to_json(session))
+        show_line(to_json(session))
     else:
         show_session(session)
 

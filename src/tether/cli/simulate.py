@@ -16,7 +16,7 @@ import click
 from tether.cli.access import Access, api_key_option, told_of_waiting, url_option
 from tether.cli.members import InstantType
 from tether.cli.options import DurationType, WholeNumber
-from tether.cli.output import counted, note, progress, say
+from tether.cli.output import counted, note, plain, progress, say, show_line
 from tether.cli.times import minute
 from tether.errors import SetupError
 from tether.fleet import Fleet, new_fleet, stations_of
@@ -100,7 +100,7 @@ def simulate(
     events = _until(end_ms, Simulation(fleet, start_ms, seed).events())
     if dry_run:
         for event in events:
-            click.echo(to_ndjson(event), nl=False)
+            show_line(to_ndjson(event))
         return
     if start_ms > _now_ms():
         raise SetupError("The server takes no events of the future: give an earlier --from.")
@@ -265,7 +265,7 @@ def _shown(run: _Run) -> Iterator[Any]:
 
     console = Console(stderr=True, highlight=False)
     with Live(console=console, get_renderable=lambda: _counters(run), transient=True):
-        yield lambda text: console.print(text, markup=False)
+        yield lambda text: console.print(plain(text), markup=False)
 
 
 def _counters(run: _Run) -> Any:

@@ -13,7 +13,7 @@ import msgspec
 
 from tether.cli.access import Access, told_of_waiting, with_access
 from tether.cli.listing import lines_option
-from tether.cli.output import Cell, counted, note, table_of
+from tether.cli.output import Cell, counted, note, show_line, table_of
 from tether.cli.rows import VEHICLE_STATE_TITLES, vehicle_state_row
 from tether.derived import VehicleState
 from tether.errors import SetupError
@@ -70,7 +70,7 @@ def _print_messages(
     stream = client.stream(cursor, charger_id=charger, vehicle_id=vehicle)
     for message in stream:
         kind = "event" if isinstance(message, Event) else "state"
-        click.echo(to_json({"cursor": stream.cursor, kind: message}))
+        show_line(to_json({"cursor": stream.cursor, kind: message}))
 
 
 def _show_board(client: "Client", charger: str | None, vehicle: str | None) -> None:

@@ -1,6 +1,6 @@
 """The Python SDK for partners: `Client`, `AsyncClient`, `Outbox`. See docs/sdk.md.
 
-Needs msgspec, httpx2 and aiohttp only, nothing of the server's.
+Needs msgspec, httpx2 (with its httpcore2) and aiohttp only, nothing of the server's.
 """
 
 from tether.client.aio import AsyncClient
@@ -21,7 +21,7 @@ from tether.client.errors import (
 from tether.client.events import BulkResult
 from tether.client.models import Charger, Event, EventType, Saved, Vehicle
 from tether.client.outbox import Outbox
-from tether.client.outbox_file import RefusedEvent
+from tether.client.outbox_file import DamagedEvent, RefusedEvent
 from tether.client.sync import Client
 from tether.derived import (
     Capacity,
@@ -44,6 +44,7 @@ __all__ = [
     "ChargerState",
     "Client",
     "Conflict",
+    "DamagedEvent",
     "EnergySource",
     "EpochChanged",
     "Event",

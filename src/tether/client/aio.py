@@ -98,6 +98,7 @@ class AsyncClient:
 
     async def run(self, script: Script[T], send: Send | None = None) -> T:
         """Does what a script of the SDK says. Not for users."""
+        self._http.check_loop()  # before it waits for what another loop has to do
         send = send or self._http.send
         outcome: Answer | Lost | None = None
         while True:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from tether.client.exchange import Answer
+from tether.client.forks import anew_in_children, leave_to_parent
 from tether.client.streaming import Interrupted, Message, Subscription
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ class AsyncStream(AsyncIterator[Message]):
         self._http = http
         self._wanted = wanted
         self._messages: AsyncGenerator[Message | None] | None = None
+        anew_in_children(self)
+
+    def forked(self) -> None:
+        """The connection is the parent's: this process makes one, at the same place."""
+        leave_to_parent(self._messages)
+        self._messages = None
 
     @property
     def cursor(self) -> str | None:
@@ -71,15 +78,14 @@ class AsyncStream(AsyncIterator[Message]):
         while True:
             try:
                 async with self._http.open(wanted.request()) as opened:
-                    if opened.status == 200:
-                        wanted.check(opened.status, opened.headers)
+                    if isinstance(opened, Answer):
+                        seconds = wanted.refused(opened)
+                    else:
+                        wanted.check(opened.headers)
                         async for data in opened.body:
                             for message in wanted.received(data):
                                 yield message
                         seconds = wanted.ended()
-                    else:
-                        body = b"".join([data async for data in opened.body])
-                        seconds = wanted.refused(Answer(opened.status, opened.headers, body))
             except Interrupted as error:
                 seconds = wanted.interrupted(error.lost)
             await asyncio.sleep(seconds)

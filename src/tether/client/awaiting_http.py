@@ -5,23 +5,19 @@ Both clients go through the same proxies and trust the same certificates.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import NamedTuple
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, NamedTuple
 
 import aiohttp
 import httpx2
 from yarl import URL
 
-from tether.client.connection import IDLE_S, MOST_CONNECTIONS, Target, lost
+from tether.client.connection import IDLE_S, MOST_CONNECTIONS, Target, lost, proxy_to
+from tether.client.errors import TetherError
 from tether.client.exchange import Answer, Lost, Request
+from tether.client.forks import anew_in_children, leave_to_parent
+from tether.client.receiving import SLOWEST_BYTES_PER_S, Receiving, headers_of
 from tether.client.streaming import SILENCE_S, Interrupted
-
-# aiohttp bounds the wait for the answer, which begins when the body is sent. A small body goes into
-# buffers at once; a large one must not take for ever.
-AT_ONCE_BYTES = 32 * 1024
-SLOWEST_BYTES_PER_S = 16 * 1024
 
 _UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
@@ -37,9 +33,8 @@ _FAILURES = (aiohttp.ClientError, TimeoutError, _Broken, ValueError)
 
 
 class Opened(NamedTuple):
-    """An answer whose body is still to come."""
+    """An answer of status 200 whose body is still to come, as it is on the wire."""
 
-    status: int
     headers: Mapping[str, str]
     body: AsyncIterator[bytes]
 
@@ -50,52 +45,90 @@ class AwaitingHttp:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._session: aiohttp.ClientSession | None = None
+        anew_in_children(self)
+
+    def forked(self) -> None:
+        """Connections belong to the process that opened them."""
+        leave_to_parent(self._session)
+        self._session = None
 
     async def send(self, request: Request) -> Answer | Lost:
         """Sends it once; what came of it."""
         try:
+            asking = self._ask(request)
             async with (
-                asyncio.timeout(self._sending_s(request)) as sending,
-                self._connections().request(
-                    request.method,
-                    URL(self._target.url + request.target, encoded=True),
-                    data=request.body,
-                    headers=self._target.headers_of(request),
-                    allow_redirects=False,
-                ) as response,
+                self._free,
+                asyncio.timeout(self._target.sending_s(request)) as waiting,
+                asking as response,
             ):
-                sending.reschedule(None)
-                return Answer(response.status, response.headers, await response.read())
+                return await self._received(response, waiting)
         except _FAILURES as error:
             return _lost(error)
 
     @asynccontextmanager
-    async def open(self, request: Request) -> AsyncIterator[Opened]:
-        """Sends it, for an answer that goes on. Raises Interrupted, also while that is read."""
+    async def open(self, request: Request) -> AsyncIterator[Opened | Answer]:
+        """Sends it, for an answer that goes on if it is 200.
+
+        Raises Interrupted, also while that is read.
+        """
+        times = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._target.connect_timeout_s, sock_read=SILENCE_S
+        )
         try:
-            async with self._connections().request(
-                request.method,
-                URL(self._target.url + request.target, encoded=True),
-                headers=self._target.headers_of(request),
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=self._target.connect_timeout_s, sock_read=SILENCE_S
-                ),
-            ) as response:
-                yield Opened(response.status, response.headers, response.content.iter_any())
+            async with AsyncExitStack() as stack:
+                asking = self._ask(request, timeout=times)
+                await stack.enter_async_context(self._free)
+                async with asyncio.timeout(self._target.sending_s(request)) as waiting:
+                    response = await stack.enter_async_context(asking)
+                    answer: Opened | Answer = Opened(
+                        headers_of(response.raw_headers), response.content.iter_any()
+                    )
+                    if response.status != 200:
+                        answer = await self._received(response, waiting)
+                yield answer
         except _FAILURES as error:
             raise Interrupted(_lost(error)) from None
 
+    def _ask(
+        self, request: Request, **options: Any
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._connections().request(
+            request.method,
+            URL(self._target.url_of(request), encoded=True),
+            data=request.body,
+            headers=self._target.headers_of(request),
+            allow_redirects=False,
+            **options,
+        )
+
+    async def _received(self, response: aiohttp.ClientResponse, waiting: asyncio.Timeout) -> Answer:
+        receiving = Receiving(response.status, headers_of(response.raw_headers))
+        until = asyncio.get_running_loop().time() + self._target.timeout_s
+        waiting.reschedule(until)
+        async for data in response.content.iter_any():
+            if not receiving.take(data):
+                break
+            until += len(data) / SLOWEST_BYTES_PER_S
+            waiting.reschedule(until)
+        return receiving.answer()
+
     def _connections(self) -> aiohttp.ClientSession:
+        """Raises TetherError in another event loop than the first one."""
+        loop = asyncio.get_running_loop()
         if self._session is None:  # it can only be made where an event loop runs
             self._session = _session_to(self._target)
+            self._free = asyncio.Semaphore(MOST_CONNECTIONS)
+            self._loop = loop
+        elif self._loop is not loop:
+            raise TetherError(
+                "An AsyncClient belongs to the event loop in which it was first used, and this is "
+                "another one: make a client in each `asyncio.run`."
+            )
         return self._session
 
-    def _sending_s(self, request: Request) -> float | None:
-        size = len(request.body or b"")
-        if size <= AT_ONCE_BYTES:
-            return None
-        return self._target.timeout_s + size / SLOWEST_BYTES_PER_S
+    def check_loop(self) -> None:
+        """Raises TetherError in another event loop than the first one."""
+        self._connections()
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -124,8 +157,9 @@ def _session_to(target: Target) -> aiohttp.ClientSession:
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
         middlewares=(_once,),
-        proxy=_proxy_to(target.url),
+        proxy=proxy_to(target.url),
         skip_auto_headers=("Content-Type",),
+        auto_decompress=False,
     )
 
 
@@ -138,12 +172,3 @@ async def _once(
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise _Broken(error) from None
-
-
-def _proxy_to(url: str) -> str | None:
-    """The proxy that the environment names. aiohttp would look it up in a thread, each time."""
-    parts, proxies = urlsplit(url), getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if not proxy or proxy_bypass(parts.hostname or ""):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"

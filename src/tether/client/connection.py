@@ -1,25 +1,35 @@
 """Where the server is and how it is reached, which both clients share."""
 
 import os
+from base64 import b64encode
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx2
 
 from tether import __version__
 from tether.client.errors import TetherError
 from tether.client.exchange import Lost, Request
 
+BAD_URL = "The URL of the server must be like https://tether.example.com."
 DEFAULT_URL = "http://127.0.0.1:8000"
 CONNECT_TIMEOUT_S = 10.0
 LONGEST_TIMEOUT_S = 24 * 60 * 60.0
 IDLE_S = 4.0  # less than servers commonly wait, so that they do not hang up on a request
 MOST_CONNECTIONS = 100
+SLOWEST_BYTES_PER_S = 16 * 1024  # at which a body may be sent
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The server, the key, and how many seconds a try may go without hearing anything."""
+    """The server, the key, and how many seconds a try may go without hearing anything.
+
+    `url` is as it was given; `base` is what requests begin with: in ASCII, without a password.
+    """
 
     url: str
+    base: str
     headers: dict[str, str] = field(repr=False)
     timeout_s: float
 
@@ -28,9 +38,21 @@ class Target:
         """The seconds that a connection may take to be made."""
         return min(self.timeout_s, CONNECT_TIMEOUT_S)
 
+    def url_of(self, request: Request) -> str:
+        """Where a request goes, in ASCII."""
+        return self.base + request.target
+
     def headers_of(self, request: Request) -> dict[str, str]:
         """What a request carries."""
-        return {**self.headers, **request.headers, "X-Request-Id": request.id}
+        headers = {**self.headers, **request.headers, "X-Request-Id": request.id}
+        if request.body is not None:
+            headers["Content-Length"] = str(len(request.body))
+        return headers
+
+    def sending_s(self, request: Request) -> float:
+        """The seconds until the answer to a request must have begun, once there is a connection."""
+        size = len(request.body or b"")
+        return self.connect_timeout_s + self.timeout_s + size / SLOWEST_BYTES_PER_S
 
 
 def target(url: str | None, api_key: str | None, timeout_s: float) -> Target:
@@ -39,8 +61,25 @@ def target(url: str | None, api_key: str | None, timeout_s: float) -> Target:
     key = _checked_key(api_key or os.environ.get("TETHER_API_KEY") or "")
     if not 0 < timeout_s <= LONGEST_TIMEOUT_S:  # to the libraries, 0 means never, or at once
         raise TetherError("The time-out must be a number of seconds above 0, at most a day.")
-    headers = {"X-API-Key": key, "User-Agent": f"tether-client/{__version__}"}
-    return Target(found, headers, timeout_s)
+    base, headers = _base(found)
+    headers |= {"X-API-Key": key, "User-Agent": f"tether-client/{__version__}"}
+    return Target(found, base, headers, timeout_s)
+
+
+def _base(url: str) -> tuple[str, dict[str, str]]:
+    """The address in ASCII, and what of it goes into headers. Raises TetherError."""
+    try:
+        found = httpx2.URL(url)
+        place = found.netloc.decode("ascii")
+    except (httpx2.InvalidURL, ValueError):
+        raise TetherError(BAD_URL) from None
+    headers = {"Host": place, "Accept": "*/*", "Accept-Encoding": "gzip"}
+    if found.userinfo:
+        user, _, password = found.userinfo.partition(b":")
+        known = b64encode(unquote_to_bytes(user) + b":" + unquote_to_bytes(password))
+        headers["Authorization"] = f"Basic {known.decode()}"
+    path = found.raw_path.decode("ascii").rstrip("/")
+    return f"{found.scheme}://{place}{path}", headers
 
 
 def _checked_url(url: str | None) -> str:
@@ -52,7 +91,7 @@ def _checked_url(url: str | None) -> str:
     except ValueError:  # a port that is none, a bracket too many
         usable = False
     if not usable or not found.isprintable() or " " in found:
-        raise TetherError("The URL of the server must be like https://tether.example.com.")
+        raise TetherError(BAD_URL)
     return found
 
 
@@ -75,3 +114,12 @@ def lost(error: Exception, *, sent: bool, final: bool) -> Lost:
     """A failure of an HTTP library in our words. The error itself knows the key: it ends here."""
     reason = f"{type(error).__name__}: {error}".rstrip(": ")
     return Lost(f"The server gave no answer ({reason}).", sent=sent, final=final)
+
+
+def proxy_to(url: str) -> str | None:
+    """The proxy that the environment names for this address."""
+    parts, proxies = urlsplit(url), getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(parts.hostname or ""):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"

@@ -10,6 +10,7 @@ from tether.client.errors import PreconditionFailed
 from tether.client.exchange import (
     Answer,
     Created,
+    Onward,
     Patience,
     Request,
     Script,
@@ -41,6 +42,7 @@ class Pages(Generic[M]):
         self._patience = patience
         self._target = target
         self._query = query
+        self._onward = Onward()
         self.more = True
 
     def next(self) -> Script[list[M]]:
@@ -53,6 +55,7 @@ class Pages(Generic[M]):
         # last unless it says that it is not, else a list would never end while others write.
         is_short = len(page) < self._query["limit"] and not is_partial(answer)
         self.more = cursor is not None and not is_short
+        self._onward.check(cursor if self.more else None)
         return page
 
     def _entries(self, answer: Answer, request: Request) -> list[M]:

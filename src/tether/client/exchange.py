@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import msgspec
 
+from tether.client.absurd import has_absurd_number
 from tether.client.errors import (
     OF_STATUS,
     EpochChanged,
@@ -35,7 +36,10 @@ T = TypeVar("T")
 AGAIN_LATER = frozenset({408, 429, 502, 503, 504})
 NOT_DONE = frozenset({408, 429})  # of these: what certainly was not carried out
 EPOCH_CHANGED = "epoch-changed"
-_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
+LONGEST_WISH_S = 365 * 86_400.0
+_NEXT = re.compile(r'<([^<>]*)>\s*;[^,<]*\brel="?next\b"?')  # never looks at a byte twice
+# What msgspec raises for a body that is not what it should be.
+UNREADABLE = (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +55,29 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server said. `unsure`: an earlier try may have been carried out too."""
+    """What the server said; names of headers are in lower case.
+
+    `unsure`: an earlier try may have been carried out too. `flaw`: why there is no use in the body.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     unsure: bool = False
+    flaw: str | None = None
 
     @property
     def retry_after(self) -> float | None:
-        """The seconds that it says to wait, given as a number or as a date."""
-        text = self.headers.get("retry-after", "").strip()
-        if re.fullmatch(r"[0-9]{1,9}", text):
-            return float(text)
+        """The seconds that it says to wait, given as a number or as a date; a year at most."""
+        text = self.headers.get("retry-after", "").strip()[:64]
+        if re.fullmatch(r"[0-9]+", text):
+            return min(float(text), LONGEST_WISH_S)
         try:
             moment = parsedate_to_datetime(text)
-            return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-        except (TypeError, ValueError):  # no date, or one without a zone
+            wish = (moment - datetime.now(UTC)).total_seconds()
+        except (TypeError, ValueError, ArithmeticError):  # no date, or one without a zone
             return None
+        return min(max(0.0, wish), LONGEST_WISH_S)
 
 
 class Created(msgspec.Struct):
@@ -139,6 +148,8 @@ def exchange(request: Request, patience: Patience, *expected: int) -> Script[Ans
             answer = replace(outcome, unsure=True) if unsure else outcome
             if answer.status not in expected:
                 raise error_of(answer, request)
+            if answer.flaw is not None:
+                raise no_answer_of_ours(answer, request, answer.flaw)
             return answer
         error = error_of(outcome, request)
         assert isinstance(error, RateLimited | Unavailable)
@@ -181,7 +192,7 @@ def _message_of(body: bytes) -> str | None:
     """The message, if the body is an error of this API."""
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     message = found.get("message") if isinstance(found, dict) else None
     return message if isinstance(message, str) else None
@@ -190,9 +201,12 @@ def _message_of(body: bytes) -> str | None:
 def read(kind: type[T], answer: Answer, request: Request) -> T:
     """The body of an answer. Raises UnexpectedAnswer if it is not what the API promises."""
     try:
-        return msgspec.json.decode(answer.body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        found = msgspec.json.decode(answer.body, type=kind)
+    except UNREADABLE as error:
         raise no_answer_of_ours(answer, request, str(error)) from None
+    if has_absurd_number(found):
+        raise no_answer_of_ours(answer, request, "it has an absurd number")
+    return found
 
 
 def no_answer_of_ours(answer: Answer, request: Request, why: str) -> UnexpectedAnswer:
@@ -207,7 +221,10 @@ def no_answer_of_ours(answer: Answer, request: Request, why: str) -> UnexpectedA
 def next_cursor(answer: Answer) -> str | None:
     """The cursor in the link to the next page. Only that: the link's host is not asked."""
     match = _NEXT.search(answer.headers.get("link", ""))
-    found = parse_qs(urlsplit(match[1]).query).get("cursor") if match else None
+    try:
+        found = parse_qs(urlsplit(match[1]).query).get("cursor") if match else None
+    except ValueError:  # such as a bracket too many: to take it for the end would lose the rest
+        raise UnexpectedAnswer("The link to the next page is no address.", status=200) from None
     return found[0] if found else None
 
 
@@ -219,6 +236,24 @@ def epoch_of(answer: Answer) -> str:
 def is_partial(answer: Answer) -> bool:
     """Whether more follows although the page is short, or empty: the server had read enough."""
     return 'partial="true"' in answer.headers.get("link", "")
+
+
+class Onward:
+    """Sees whether cursors lead in a circle, with one of them in memory (Brent's algorithm)."""
+
+    def __init__(self) -> None:
+        self._seen: str | None = None
+        self._steps, self._turn = 0, 1
+
+    def check(self, cursor: str | None) -> None:
+        """One more cursor, unless it is None. Raises UnexpectedAnswer in a circle."""
+        if cursor is None:
+            return
+        if cursor == self._seen:
+            raise UnexpectedAnswer("The links to the next page lead in a circle.", status=200)
+        self._steps += 1
+        if self._steps == self._turn:
+            self._seen, self._steps, self._turn = cursor, 0, 2 * self._turn
 
 
 def path(*segments: str) -> str:

@@ -18,7 +18,8 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from tether.client.events import bulk_request
-from tether.client.exchange import AGAIN_LATER, Answer, Lost, Request
+from tether.client.exchange import AGAIN_LATER, UNREADABLE, Answer, Lost, Request
+from tether.client.forks import anew_in_children
 
 UNDER_WAY = 4  # requests: enough that the server has one while others are on their way
 LARGE = 4096  # bytes of an event that goes by itself
@@ -44,10 +45,15 @@ class Gathering:
 
     def __init__(self, send: Send) -> None:
         self._send_alone = send
+        self._takes_bulk = True
+        self.forked()
+        anew_in_children(self)
+
+    def forked(self) -> None:
+        """Nothing is under way in a new process, and nobody waits."""
         self._under_way = 0
         self._waiting: list[_Waiting] = []
         self._senders: set[Sender] = set()
-        self._takes_bulk = True
 
     async def send(self, request: Request) -> Answer | Lost:
         """Sends it once; what came of it."""
@@ -94,8 +100,7 @@ class Gathering:
         answer = await self._send_alone(bulk)
         if isinstance(answer, Lost):
             return [replace(answer, request_id=bulk.id)] * len(requests)
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        headers.setdefault("x-request-id", bulk.id)
+        headers = {"x-request-id": bulk.id, **answer.headers}
         if answer.status in AGAIN_LATER:
             return [replace(answer, headers=headers)] * len(requests)
         if answer.status in NO_SUCH_PLACE:
@@ -113,5 +118,5 @@ def _items(answer: Answer) -> list[tuple[int, bytes]]:
     try:
         items = msgspec.json.decode(answer.body, type=list[msgspec.Raw])
         return [(msgspec.json.decode(item, type=_Item).status, bytes(item)) for item in items]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return []

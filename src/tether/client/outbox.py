@@ -12,7 +12,8 @@ from tether.bulk import MAX_BYTES
 from tether.client.errors import Conflict, Invalid, TooLarge
 from tether.client.events import BulkResult, EventCalls, come_back
 from tether.client.exchange import NO_PATIENCE, Patience
-from tether.client.outbox_file import OutboxFile, RefusedEvent, WaitingEvent
+from tether.client.forks import anew_in_children
+from tether.client.outbox_file import DamagedEvent, OutboxFile, RefusedEvent, WaitingEvent
 from tether.client.stamps import Stamps
 from tether.client.sync import Client
 from tether.client.values import sendable
@@ -38,13 +39,30 @@ class Outbox:
         self._client = client
         self._calls = EventCalls(NO_PATIENCE, Stamps())
         self._patience = Patience(0, base_s=0.25, cap_s=30.0)
+        self._most = MOST_AT_ONCE
+        self._closing = False
+        self.forked()
+        self._begin()
+        anew_in_children(self)
+
+    def forked(self) -> None:
+        """A child has no thread until it puts something: its parent delivers what waits."""
         self._failures = 0
         self._error: Exception | None = None
         self._put = threading.Event()
         self._hurry = threading.Event()
-        self._closing = False
-        self._thread = threading.Thread(target=self._work, name="tether-outbox", daemon=True)
-        self._thread.start()
+        self._beginning = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def _begin(self) -> None:
+        """The background is there from now on, and looks."""
+        with self._beginning:
+            if self._thread is None and not self._closing:
+                self._thread = threading.Thread(
+                    target=self._work, name="tether-outbox", daemon=True
+                )
+                self._thread.start()
+        self._put.set()
 
     def __enter__(self) -> "Outbox":
         return self
@@ -64,7 +82,7 @@ class Outbox:
         for example because the disk is full.
         """
         stored = self._file.put(sendable(event))
-        self._put.set()
+        self._begin()
         return stored
 
     @property
@@ -82,14 +100,19 @@ class Outbox:
         """The events that the server refused for good, with the reasons. They are kept."""
         return self._file.refused()
 
+    @property
+    def damaged(self) -> list[DamagedEvent]:
+        """What the file held in place of an event, damaged. It is kept, and holds up nothing."""
+        return self._file.damaged()
+
     def requeue(self, refused: RefusedEvent) -> bool:
         """Delivers a refused event again, after all that waits. False if it is not there."""
         found = self._file.requeue(refused.number)
-        self._put.set()
+        self._begin()
         return found
 
-    def delete(self, refused: RefusedEvent) -> bool:
-        """Deletes a refused event. False if it is not there."""
+    def delete(self, refused: RefusedEvent | DamagedEvent) -> bool:
+        """Deletes what was refused or is damaged. False if it is not there."""
         return self._file.delete(refused.number)
 
     def flush(self, timeout: float) -> bool:
@@ -98,10 +121,10 @@ class Outbox:
         Makes a delivery that waits for a better time try at once.
         """
         end, last = time.monotonic() + timeout, self._file.last()
-        self._put.set()
         self._hurry.set()
+        self._begin()
         while self._file.waits_until(last):
-            if time.monotonic() >= end or not self._thread.is_alive():
+            if time.monotonic() >= end or self._closing:
                 return False
             time.sleep(_LOOK_CLOSELY_S)
         return True
@@ -111,7 +134,8 @@ class Outbox:
         self._closing = True
         self._put.set()
         self._hurry.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         self._file.close()
 
     # The background ------------------------------------------------------------------------------
@@ -137,11 +161,18 @@ class Outbox:
         """Delivers until nothing waits. Raises whatever keeps it from that."""
         with self._file.turn() as mine:
             while mine and not self._closing:
-                batch = self._file.oldest(MOST_AT_ONCE, MAX_BYTES)
-                if batch:
-                    self._deliver(batch)
+                batch = self._file.oldest(self._most, MAX_BYTES)
+                try:
+                    if batch:
+                        self._deliver(batch)
+                except (Invalid, TooLarge):
+                    if len(batch) == 1:
+                        raise
+                    self._most = len(batch) // 2  # what is wrong with one concerns no other
+                    continue
                 self._failures, self._error = 0, None
-                if not batch:
+                self._most = MOST_AT_ONCE
+                if not batch and not self._file.depth():
                     return
 
     def _deliver(self, batch: list[WaitingEvent]) -> None:

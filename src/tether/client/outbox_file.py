@@ -3,15 +3,20 @@
 A rollback journal, not a write-ahead log: the SQLite that comes with Python may be one that damages
 a database with a log and several connections (fixed in 3.51.3). With TRUNCATE and FULL a commit is
 on the disk when it returns.
+
+A forked child has connections of its own: SQLite must not even close those of another process.
 """
 
+import fcntl
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
+from logging import getLogger
 from os import PathLike, fspath
 from os.path import abspath, dirname
 from shutil import disk_usage
@@ -20,9 +25,13 @@ import msgspec
 
 from tether import model
 from tether.client.errors import OutboxError
+from tether.client.exchange import UNREADABLE
+from tether.client.forks import anew_in_children, leave_to_parent
 from tether.client.models import Event
 from tether.client.stamps import next_stamp, now_ms
 from tether.model import to_json
+
+log = getLogger("tether.client.outbox")
 
 VERSION = 1
 BUSY_S = 30.0
@@ -45,6 +54,17 @@ _SCHEMA = (
     "CREATE TABLE stamps (vehicle_id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
     f"PRAGMA user_version = {VERSION}",
 )
+DAMAGED = 0  # in place of a status
+DAMAGE = "It holds no event."
+_LAST_MS = 253_402_300_800_000  # the year 10000
+_SET_ASIDE = """
+INSERT OR REPLACE INTO refused SELECT number, coalesce(body, x''), ?, ?, ? FROM waiting
+WHERE number = ?
+"""
+_ASIDE = """
+SELECT number, CAST(body AS BLOB), CAST(status AS INTEGER), CAST(message AS BLOB), at_ms
+FROM refused ORDER BY number
+"""
 _STAMP = """
 INSERT INTO stamps VALUES (?, ?) ON CONFLICT (vehicle_id) DO UPDATE SET at_ms = excluded.at_ms
 """
@@ -56,6 +76,15 @@ class WaitingEvent:
 
     number: int
     event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedEvent:
+    """A row of the file which holds no event any more, as it was found. `number` names it."""
+
+    number: int
+    content: bytes
+    found_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +105,42 @@ class OutboxFile:
         self._path = fspath(path)
         self._folder = dirname(abspath(self._path))
         self._mutex = threading.RLock()
+        self._is_closed = False
         with self._errors():
-            self._db = _connect(self._path, BUSY_S)
-        try:
-            self._prepare()
-            with self._errors():
-                self._turn = _connect(f"{self._path}-turn", 0)
-        except BaseException:
-            self._db.close()
-            raise
+            self._connect()
+            try:
+                self._turn = _open(f"{self._path}-turn")
+            except BaseException:
+                self._db.close()
+                raise
+        anew_in_children(self)
+
+    def before_fork(self) -> None:
+        """No other thread is in the middle of anything while the process forks."""
+        self._mutex.acquire()
+
+    def after_fork(self) -> None:
+        """Goes on, in the parent."""
+        self._mutex.release()
+
+    def forked(self) -> None:
+        """The connection is the parent's, and whether it is its turn."""
+        leave_to_parent(self._db)
+        self._is_open = False
+        self._mutex = threading.RLock()
+        if self._is_closed:
+            return
+        os.close(self._turn)
+        self._turn = _open(f"{self._path}-turn")
 
     def close(self) -> None:
         """Closes the file."""
         with self._mutex:
-            self._turn.close()
-            self._db.close()
+            if not self._is_closed:
+                self._is_closed = True
+                os.close(self._turn)
+                if self._is_open:
+                    self._db.close()
 
     def put(self, event: model.Event) -> model.Event:
         """Stores an event, stamped if it was not, and returns it when it is on the disk."""
@@ -114,11 +164,23 @@ class OutboxFile:
     def oldest(self, most: int, most_bytes: int) -> list[WaitingEvent]:
         """The events that are to be delivered first: one, and what of the next fits beside it."""
         with self._reading() as db:
-            query = "SELECT number, body FROM waiting ORDER BY number LIMIT ?"
+            query = "SELECT number, CAST(body AS BLOB) FROM waiting ORDER BY number LIMIT ?"
             rows = db.execute(query, (most,)).fetchall()
-        sizes = accumulate(len(body) + 1 for _, body in rows)  # with its line end; it is ASCII
+        sizes = accumulate(len(body or b"") + 1 for _, body in rows)  # with its line end
         fit = sum(size <= most_bytes for size in sizes)
-        return [WaitingEvent(number, _event(body)) for number, body in rows[: max(1, fit)]]
+        events = [(number, _event(body)) for number, body in rows[: max(1, fit)]]
+        self._set_aside([number for number, event in events if event is None])
+        return [WaitingEvent(number, event) for number, event in events if event is not None]
+
+    def _set_aside(self, damaged: Sequence[int]) -> None:
+        """Makes way for what waits behind rows that hold no event."""
+        if not damaged:
+            return
+        with self._transaction() as db:
+            for number in damaged:
+                db.execute(_SET_ASIDE, (DAMAGED, DAMAGE, now_ms(), number))
+                db.execute("DELETE FROM waiting WHERE number = ?", (number,))
+        log.error("%d rows of %s hold no event: they are set aside.", len(damaged), self._path)
 
     def settle(
         self, delivered: Sequence[int], refused: Sequence[tuple[WaitingEvent, int, str]]
@@ -156,14 +218,26 @@ class OutboxFile:
 
     def refused(self) -> list[RefusedEvent]:
         """What the server refused for good, in order."""
-        with self._reading() as db:
-            rows = db.execute("SELECT * FROM refused ORDER BY number").fetchall()
         return [
-            RefusedEvent(
-                number, _event(body), status, message, datetime.fromtimestamp(at_ms / 1000, UTC)
-            )
-            for number, body, status, message, at_ms in rows
+            RefusedEvent(number, event, status, message, at)
+            for number, event, _, status, message, at in self._aside()
+            if event is not None
         ]
+
+    def damaged(self) -> list[DamagedEvent]:
+        """What holds no event any more, in order."""
+        return [
+            DamagedEvent(number, body, at)
+            for number, event, body, _, _, at in self._aside()
+            if event is None
+        ]
+
+    def _aside(self) -> Iterator[tuple[int, Event | None, bytes, int, str, datetime]]:
+        with self._reading() as db:
+            rows = db.execute(_ASIDE).fetchall()
+        for number, body, status, message, at_ms in rows:
+            text = (message or b"").decode(errors="replace")
+            yield number, _event(body), body or b"", status, text, _moment(at_ms)
 
     def requeue(self, number: int) -> bool:
         """Puts a refused event behind all that waits. Whether there was one."""
@@ -182,14 +256,14 @@ class OutboxFile:
     def turn(self) -> Iterator[bool]:
         """Whether it is our turn to deliver: nobody else does, in no process, while this lasts.
 
-        It is a lock of SQLite on a file beside this one, so it ends with the process that has it.
+        It is a lock of the system on a file beside this one, so it ends with the process that has
+        it, and a forked child does not think that it has it too.
         """
+        turn = self._turn
         with self._errors():
             try:
-                self._turn.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                    raise
+                fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
                 mine = False
             else:
                 mine = True
@@ -197,13 +271,26 @@ class OutboxFile:
             yield mine
         finally:
             if mine:
-                self._turn.execute("ROLLBACK")
+                fcntl.flock(turn, fcntl.LOCK_UN)
 
-    def _prepare(self) -> None:
-        with self._errors():
-            self._db.execute("PRAGMA journal_mode = TRUNCATE")
-            self._db.execute("PRAGMA synchronous = FULL")
-        with self._transaction() as db:
+    def _connect(self) -> None:
+        # Not opened if it is there: to close it again would drop SQLite's locks of this process.
+        with suppress(OSError):  # then SQLite says it
+            os.close(_open(self._path, os.O_EXCL))
+        self._db = sqlite3.connect(
+            self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        self._is_open = True
+        try:
+            self._prepare(self._db)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA journal_mode = TRUNCATE")
+        db.execute("PRAGMA synchronous = FULL")
+        with self._transaction():
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > VERSION:
                 raise OutboxError(f"The outbox {self._path} was made by a newer version of Tether.")
@@ -228,6 +315,8 @@ class OutboxFile:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._mutex, self._errors():
+            if not self._is_open and not self._is_closed:
+                self._connect()
             yield self._db
 
     @contextmanager
@@ -240,9 +329,20 @@ class OutboxFile:
             ) from error
 
 
-def _connect(path: str, busy_s: float) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
+def _open(path: str, how: int = 0) -> int:
+    """Opens a file; one that is new is its owner's alone, and so are SQLite's files beside it."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | how, 0o600)
 
 
-def _event(body: str) -> Event:
-    return msgspec.json.decode(body, type=Event)
+def _event(body: bytes | None) -> Event | None:
+    """The event, if this is one that can be sent twice without being reported twice."""
+    try:
+        event = msgspec.json.decode(body or b"", type=Event)
+    except UNREADABLE:
+        return None
+    return event if event.timestamp else None
+
+
+def _moment(at_ms: object) -> datetime:
+    seconds = at_ms / 1000 if isinstance(at_ms, int) and 0 <= at_ms < _LAST_MS else 0
+    return datetime.fromtimestamp(seconds, UTC)

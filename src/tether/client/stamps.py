@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from tether.client.forks import anew_in_children
+
 STEP_BACK_MS = 60_000
 _MANY = 10_000
 
@@ -29,6 +31,11 @@ class Stamps:
         self._clock = clock
         self._last: dict[str, int] = {}
         self._most = _MANY
+        self.forked()
+        anew_in_children(self)
+
+    def forked(self) -> None:
+        """A thread of the parent may have the lock, and will not give it back here."""
         self._mutex = threading.Lock()
 
     def next(self, vehicle_id: str) -> int:

@@ -6,8 +6,6 @@ Without input and output, as the scripts are; the two clients read the bytes and
 import re
 from collections.abc import Iterator, Mapping
 
-import msgspec
-
 from tether.client.errors import (
     EpochChanged,
     RateLimited,
@@ -23,17 +21,21 @@ from tether.client.exchange import (
     Request,
     error_of,
     log,
+    no_answer_of_ours,
+    read,
     with_query,
 )
 from tether.client.models import Event
+from tether.client.receiving import Damaged, Unpacking
 from tether.derived import VehicleState
 
 SILENCE_S = 40.0  # more than two heartbeats of the server
-LONGEST_LINE = 1024 * 1024
+LONGEST_BLOCK = 64 * 1024  # bytes; ours have some hundred
 _QUIET_FAILURES = 3
 _END_OF_LINE = re.compile(rb"\r\n|\n|\r(?!\Z)")  # the last \r may be half an end
 
 Message = Event | VehicleState
+_KINDS: dict[str, type[Message]] = {"event": Event, "state": VehicleState}
 
 
 class Interrupted(Exception):
@@ -61,6 +63,7 @@ class Subscription:
         self._failures = 0
         self._request = Request("GET", "/stream")
         self._parser = _Parser()
+        self._unpacking = Unpacking({})
         self.cursor: str | None = None
 
     @property
@@ -80,14 +83,22 @@ class Subscription:
         self._parser = _Parser()
         return self._request
 
-    def check(self, status: int, headers: Mapping[str, str]) -> None:
+    def check(self, headers: Mapping[str, str]) -> None:
         """Raises UnexpectedAnswer if this is no stream of ours."""
+        self._unpacking = Unpacking(headers)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "text/event-stream":
-            raise self._unexpected(f"it is of the type {kind or 'none'}", status)
+            raise self._unexpected(f"it is of the type {kind or 'none'}")
 
     def received(self, data: bytes) -> Iterator[Message | None]:
         """The messages in these bytes; None where there is only a new place."""
+        try:
+            for piece in self._unpacking.feed(data):
+                yield from self._messages(piece)
+        except Damaged as error:
+            raise self._unexpected(str(error)) from None
+
+    def _messages(self, data: bytes) -> Iterator[Message | None]:
         for name, last_id, text in self._parser.feed(data):
             message = self._message(name, text) if text else None
             if last_id is not None:
@@ -96,7 +107,7 @@ class Subscription:
             if message is not None or not text:
                 yield message
         if self._parser.is_too_long():
-            raise self._unexpected("a line has no end", 200)
+            raise self._unexpected("a line or a message has no end")
 
     def refused(self, answer: Answer) -> float:
         """The seconds to wait after this answer. Raises what it means if waiting does not help."""
@@ -129,21 +140,13 @@ class Subscription:
         return seconds
 
     def _message(self, name: str, text: bytes) -> Message | None:
-        try:
-            if name == "event":
-                return msgspec.json.decode(text, type=Event)
-            if name == "state":
-                return msgspec.json.decode(text, type=VehicleState)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._unexpected(str(error), 200) from None
-        return None  # of a later version
+        kind = _KINDS.get(name)
+        if kind is None:  # of a later version
+            return None
+        return read(kind, Answer(200, {}, text), self._request)
 
-    def _unexpected(self, why: str, status: int) -> UnexpectedAnswer:
-        return UnexpectedAnswer(
-            f"The answer to GET /stream is not one of this API: {why}.",
-            status=status,
-            request_id=self._request.id,
-        )
+    def _unexpected(self, why: str) -> UnexpectedAnswer:
+        return no_answer_of_ours(Answer(200, {}, b""), self._request, why)
 
 
 class _Parser:
@@ -154,7 +157,7 @@ class _Parser:
         self._name = ""
         self._id: str | None = None
         self._data: list[bytes] = []
-        self._fields = 0
+        self._fields = self._size = 0
 
     def feed(self, data: bytes) -> Iterator[tuple[str, str | None, bytes]]:
         """Of each block that is whole now: its name, the newest id, its data."""
@@ -164,11 +167,11 @@ class _Parser:
                 self._take(line)
             elif self._fields:
                 yield self._name, self._id, b"\n".join(self._data)
-                self._name, self._data, self._fields = "", [], 0
+                self._name, self._data, self._fields, self._size = "", [], 0, 0
 
     def is_too_long(self) -> bool:
-        """Whether a line is longer than any of ours."""
-        return len(self._rest) > LONGEST_LINE
+        """Whether a line, or what belongs together, is longer than any of ours."""
+        return len(self._rest) + self._size > LONGEST_BLOCK
 
     def _take(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
@@ -182,3 +185,4 @@ class _Parser:
         else:  # a comment, or what concerns browsers
             return
         self._fields += 1
+        self._size += len(line)

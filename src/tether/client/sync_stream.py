@@ -6,6 +6,7 @@ from types import TracebackType
 
 from tether.client.blocking_http import BlockingHttp
 from tether.client.exchange import Answer
+from tether.client.forks import anew_in_children, leave_to_parent
 from tether.client.streaming import Interrupted, Message, Subscription
 
 
@@ -19,6 +20,12 @@ class Stream(Iterator[Message]):
         self._http = http
         self._wanted = wanted
         self._messages: Generator[Message | None] | None = None
+        anew_in_children(self)
+
+    def forked(self) -> None:
+        """The connection is the parent's: this process makes one, at the same place."""
+        leave_to_parent(self._messages)
+        self._messages = None
 
     @property
     def cursor(self) -> str | None:
@@ -68,14 +75,13 @@ class Stream(Iterator[Message]):
         while True:
             try:
                 with self._http.open(wanted.request()) as opened:
-                    if opened.status == 200:
-                        wanted.check(opened.status, opened.headers)
+                    if isinstance(opened, Answer):
+                        seconds = wanted.refused(opened)
+                    else:
+                        wanted.check(opened.headers)
                         for data in opened.body:
                             yield from wanted.received(data)
                         seconds = wanted.ended()
-                    else:
-                        body = b"".join(opened.body)
-                        seconds = wanted.refused(Answer(opened.status, opened.headers, body))
             except Interrupted as error:
                 seconds = wanted.interrupted(error.lost)
             time.sleep(seconds)

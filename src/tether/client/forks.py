@@ -1,0 +1,73 @@
+"""What a process has open stays its own when it forks (multiprocessing, gunicorn --preload).
+
+Two processes that write to one connection get each other's answers, so the child begins with new
+ones. It must not close what it inherited either: a pool may have been locked at that moment by a
+thread which the child does not have, an event loop and a SQLite file are shared with the parent.
+"""
+
+import ctypes
+import os
+import threading
+from contextlib import suppress
+from typing import Protocol, runtime_checkable
+from weakref import WeakSet
+
+
+class Forked(Protocol):
+    """Something that has connections, locks or threads."""
+
+    def forked(self) -> None:
+        """Called in a child: begins anew."""
+
+
+@runtime_checkable
+class Held(Forked, Protocol):
+    """Something of which no other thread may be in the middle when the process forks."""
+
+    def before_fork(self) -> None:
+        """Waits until nothing is under way, and lets nothing begin."""
+
+    def after_fork(self) -> None:
+        """Goes on, in the parent."""
+
+
+_known: WeakSet[Forked] = WeakSet()
+_mutex = threading.Lock()
+_held: list[Held] = []
+
+
+def anew_in_children(thing: Forked) -> None:
+    """From now on every child of this process begins anew with this thing."""
+    with _mutex:
+        _known.add(thing)
+
+
+def leave_to_parent(inherited: object) -> None:
+    """Lets something live for ever, so that it is not even closed when the child ends."""
+    if inherited is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
+def _before() -> None:
+    _mutex.acquire()
+    _held[:] = [thing for thing in _known if isinstance(thing, Held)]
+    for thing in _held:
+        thing.before_fork()
+
+
+def _in_parent() -> None:
+    for thing in _held:
+        thing.after_fork()
+    _held.clear()
+    _mutex.release()
+
+
+def _in_child() -> None:
+    _held.clear()
+    _mutex.release()
+    for thing in list(_known):
+        thing.forked()
+
+
+with suppress(AttributeError):  # where there is no fork
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
