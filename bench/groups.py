@@ -21,7 +21,7 @@ from bench.contestants import (
 )
 from bench.databases import PostgresDatabase
 from bench.derived import lag, session_sizes, states
-from bench.ingestion import bulk, clients
+from bench.ingestion import bulk, clients, shuffled
 from bench.load import Run, post_events
 from bench.sizes import sizes
 from bench.table import Limit, Row, at_least, at_most, single
@@ -155,6 +155,7 @@ GROUPS: dict[str, Group] = {
         tether("sqlite"), [(with_constant("sqlite"), at_least(0.8)), (fastify_sqlite(), None)]
     ),
     "sqlite-bulk": bulk(tether("sqlite"), at_least(0.4), singles=at_least(6)),
+    "sqlite-shuffled": shuffled(tether("sqlite"), at_least(0.5)),
     "sqlite-derived": post(tether("sqlite"), [(without_derivation("sqlite"), at_least(0.8))]),
     "sqlite-states": states(tether("sqlite")),
     "sqlite-lag": lag(tether("sqlite")),
@@ -166,6 +167,7 @@ GROUPS: dict[str, Group] = {
         ceiling=at_least(1.0),
     ),
     "postgres-bulk": bulk(tether("postgres"), at_least(0.3)),
+    "postgres-shuffled": shuffled(tether("postgres"), at_least(0.5)),
     "postgres-workers": post(tether("postgres", workers=2), [(tether("postgres"), at_least(1.0))]),
     "postgres-get": get(
         tether("postgres"), [(with_constant("postgres"), at_least(0.3)), (fastify_postgres(), None)]

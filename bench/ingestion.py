@@ -55,11 +55,29 @@ def bulk(
     return run
 
 
+def shuffled(subject: Contestant, limit: Limit) -> Callable[[Bench], list[Row]]:
+    """POST /events/bulk of events in no order against the same in order, until in sessions."""
+
+    def run(bench: Bench) -> list[Row]:
+        outcome, pair = Outcome(), ("in no order", "in order")
+        # A server for each, so that all tables grow alike.
+        with prepared(bench, subject) as one, prepared(bench, subject) as other:
+            posters = (_BulkPoster(one, "shuffled"), _BulkPoster(other))
+            compete(bench, dict(zip(pair, posters, strict=True)), outcome)
+            for name, poster in zip(pair, posters, strict=True):
+                poster.check_stored(name, outcome)
+        name = f"{subject.engine}: POST /events/bulk {pair[0]}, until in sessions, vs {pair[1]}"
+        return [compare_contained(name, outcome, pair, limit)]
+
+    return run
+
+
 class _BulkPoster:
     """Measures POST /events/bulk and counts what it answered."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, order: str = "bulk") -> None:
         self._server = server
+        self._order = order
         self._before = server.database.count_events()
         self._answered = 0
 
@@ -69,7 +87,7 @@ class _BulkPoster:
     def post(self, count: int) -> Run:
         """Post so many events, and wait until the sessions contain them."""
         self._server.database.settle()
-        run = loop("bulk", self._server.url, self._server.key, str(count))
+        run = loop(self._order, self._server.url, self._server.key, str(count))
         self._answered += run.requests
         return run
 

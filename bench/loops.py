@@ -1,6 +1,7 @@
 """Load and ceilings in Python, each run in a process of its own. Prints its result as wrk does.
 
     python -m bench.loops bulk URL KEY DAY EVENTS      POST /events/bulk, on two connections
+    python -m bench.loops shuffled URL KEY DAY EVENTS  the same events, in no order
     python -m bench.loops apsw FILE PARTNER DAY EVENTS    the same rows into SQLite, nothing else
     python -m bench.loops copy URL PARTNER DAY EVENTS     the same rows into PostgreSQL by COPY
     python -m bench.loops sdk URL KEY DAY SECONDS      POST /events by `Client`, one after the other
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, count
 from pathlib import Path
+from random import Random
 from urllib.parse import urlsplit
 
 import httpx2
@@ -39,13 +41,15 @@ SENDERS = 2  # so that the next body is there when the server has done with one
 def main() -> None:
     """Runs one loop and prints the result."""
     loops: dict[str, Callable[..., list[float]]] = {
-        "bulk": bulk, "apsw": apsw_loop, "copy": copy, "sdk": sdk, "httpx2": plain, "tasks": tasks
+        "bulk": bulk, "shuffled": shuffled, "apsw": apsw_loop, "copy": copy, "sdk": sdk,
+        "httpx2": plain, "tasks": tasks,
     }  # fmt: skip
     name, *arguments = sys.argv[1:]
     taken = loops[name](*arguments)
     # The first figure is how long all took, the others how long each request took, in seconds.
     seconds, *each = taken
-    done = int(arguments[-1]) if name in ("bulk", "apsw", "copy") else len(each)
+    by_seconds = name in {"sdk", "httpx2", "tasks"}
+    done = len(each) if by_seconds else int(arguments[-1])
     result = {
         "requests": done,
         "microseconds": round(seconds * 1e6),
@@ -54,7 +58,7 @@ def main() -> None:
         "p50_us": round(statistics.median(each) * 1e6),
         "p99_us": round(max(each) * 1e6),
     }
-    if name == "bulk":
+    if name in {"bulk", "shuffled"}:
         result["contained_microseconds"] = round((seconds + _until_contained(*arguments[:2])) * 1e6)
     print("RESULT", json.dumps(result), flush=True)
 
@@ -69,13 +73,26 @@ def _portions(events: str, size: int) -> Iterator[range]:
 
 def bulk(url: str, key: str, day: str, events: str) -> list[float]:
     """Ends with an error unless every event is stored."""
-    address = urlsplit(url)
     # Each sender has vehicles of its own (every other event is of them), and keeps their order.
     spans = list(_portions(events, SENDERS * REQUEST))
-    loads = [
+    return _post_in_bulk(url, key, [
         [ndjson(int(day), range(span.start + sender, span.stop, SENDERS)) for span in spans]
         for sender in range(SENDERS)
-    ]
+    ])  # fmt: skip
+
+
+def shuffled(url: str, key: str, day: str, events: str) -> list[float]:
+    """Each request has events of all vehicles and of the whole time."""
+    numbers = list(range(int(events)))
+    Random(int(day)).shuffle(numbers)
+    bodies = [ndjson(int(day), numbers[part.start : part.stop])
+              for part in _portions(events, REQUEST)]  # fmt: skip
+    return _post_in_bulk(url, key, [bodies[sender::SENDERS] for sender in range(SENDERS)])
+
+
+def _post_in_bulk(url: str, key: str, loads: list[list[bytes]]) -> list[float]:
+    """Posts the bodies of each sender one after the other."""
+    address = urlsplit(url)
 
     def post(body: bytes) -> float:
         began = time.perf_counter()

@@ -19,6 +19,7 @@ from tests.faults.rig import (
     event,
     head_of,
     memory_mb,
+    peak_mb,
     pid_of,
     request_of,
     run,
@@ -209,9 +210,3 @@ def test_bodies_that_never_end_take_little_and_keep_no_other_partner_waiting(
 
     run(scenario())
     assert peak_mb(partner.server) < before + 100
-
-
-def peak_mb(server: Server) -> float:
-    """The most resident memory that the server's process ever had."""
-    status = Path(f"/proc/{pid_of(server)}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6

@@ -208,6 +208,12 @@ def memory_mb(server: Server) -> float:
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024 / 1e6
 
 
+def peak_mb(server: Server) -> float:
+    """The most resident memory that the server's process ever had."""
+    status = Path(f"/proc/{pid_of(server)}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
 def open_files(server: Server) -> int:
     """How many file descriptors the server has."""
     return len(list(Path(f"/proc/{pid_of(server)}/fd").iterdir()))

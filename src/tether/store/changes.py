@@ -5,7 +5,7 @@ Nothing here writes, and the events beyond a given sequence number are not looke
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -184,10 +184,14 @@ class Changes:
     # Many vehicles at once ------------------------------------------------------------------------
 
     async def of_late(
-        self, partner: int, seq: int, late: Iterable[Late]
+        self, partner: int, seq: int, late: Sequence[Late]
     ) -> AsyncIterator[list[Change]]:
         """What changes with late events: as a rule two statements do for many vehicles."""
-        for some in _grouped(late):
+        for one in late:
+            if one.events >= LATE_MOST:
+                async for portion in self.of_vehicle(partner, one.vehicle, seq, one):
+                    yield portion.changes
+        for some in _grouped(one for one in late if one.events < LATE_MOST):
             bounds = await self._bounds(partner, some)
             wanted = numbered((one.vehicle, *bounds[one.vehicle][1:]) for one in some)
             contents = await self._engine.scan(

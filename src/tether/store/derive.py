@@ -21,7 +21,7 @@ from tether.store.changes import ID, Change, Changes, let_others, numbered, row_
 from tether.store.engine import Engine, Row, Statement
 from tether.store.queries import LIST_PARTNERS
 
-AT_ONCE = 20_000  # events
+AT_ONCE = 10_000  # events
 WRITTEN_AT_ONCE = 2_000  # sessions that change by that
 MANY_LATE = 2_500  # of AT_ONCE events: so many are late that all that wait are derived together
 ROWS = 1_000  # of a statement, which the database has in memory several times
