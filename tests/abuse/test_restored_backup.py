@@ -151,6 +151,8 @@ def test_a_backup_that_is_served_again_begins_a_new_epoch(
         held.check_refused(client)
         again = places(client)
         assert len(client.get("/events?limit=1000").json()) == 26
+        told = any("a new epoch begins" in line for line in served.log)
+        assert told == by_hand  # the command itself says it
     served.stop()
     with restart(served, key) as client:  # a restart is not a restore
         again.check_good(client)

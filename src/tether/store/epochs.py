@@ -4,12 +4,15 @@ A new one begins when something may be lost that was acknowledged, such as by re
 From then on a cursor of before stands behind something else than what its owner has had.
 """
 
+import logging
 import re
 import time
 from secrets import token_hex
 from typing import NamedTuple
 
 from tether.store.engine import Engine
+
+log = logging.getLogger(__name__)  # structlog takes a while to load
 
 REMEMBERED_S = 1.0
 READ = "SELECT id, began_ms FROM epoch"
@@ -34,6 +37,11 @@ class Known(NamedTuple):
 def new_epoch() -> Epoch:
     """One that was never there, which begins now."""
     return Epoch(token_hex(6), time.time_ns() // 1_000_000)
+
+
+def tell_of_copy() -> None:
+    """Says in the log why cursors are refused from now on."""
+    log.warning("This database is a restored copy: a new epoch begins.")
 
 
 class Epochs:

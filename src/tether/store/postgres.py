@@ -15,7 +15,7 @@ from tether.errors import SetupError
 from tether.store import migrate
 from tether.store.dialect import POSTGRES
 from tether.store.engine import Row, Statement
-from tether.store.epochs import Epoch, Known, new_epoch
+from tether.store.epochs import Epoch, Known, new_epoch, tell_of_copy
 from tether.store.gathering import Gathering
 from tether.store.postgres_pool import NEEDED, Connection, Pool, preparing, purpose_of, shares
 
@@ -140,9 +140,11 @@ def migrate_postgres(url: str) -> int:
         for step in missing:
             connection.execute(step.script)
             connection.execute(f"INSERT INTO {migrate.VERSION_TABLE} VALUES ({step.version})")
-        if _epoch(connection).ends:
+        if copied := _epoch(connection).ends:
             _begin_epoch(connection)
-        return len(missing)
+    if copied:
+        tell_of_copy()
+    return len(missing)
 
 
 def epoch_of_postgres(url: str) -> Known:

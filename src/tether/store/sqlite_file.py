@@ -43,9 +43,11 @@ def migrate_sqlite(path: Path) -> int:
         for step in missing:
             connection.execute(step.script)
             connection.execute(native(migrate.ADD_VERSION), (step.version,))
-        if is_copy(connection):
+        if copied := is_copy(connection):
             begin_epoch(connection)
         connection.execute("COMMIT")
+        if copied:
+            epochs.tell_of_copy()
         return len(missing)
     except apsw.Error as error:
         raise SetupError(f"{path} cannot be used: {error}") from error
