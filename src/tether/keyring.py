@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from tether.errors import Forbidden
+from tether.errors import Forbidden, Unavailable
 from tether.keys import KEY_LENGTH, Key, digest_if_well_formed
 
 # A revoked or changed key is known everywhere after at most 2 s; half of that leaves room.
 REMEMBERED_MS = 1_000
 MOST_REMEMBERED = 10_000
+# Anybody can make up keys of the right form. So many that are not remembered are looked up at once:
+# those that are do not wait behind them.
+STRANGE_AT_ONCE = 4
+PATIENCE_S = 5.0
 
 
 class ForwardClock:
@@ -42,6 +46,7 @@ class KeyRing:
         self._now_ms = now_ms
         self._remembered: dict[str, tuple[int, Key]] = {}
         self._readings: dict[str, asyncio.Future[Key | None]] = {}
+        self._strange = asyncio.Semaphore(STRANGE_AT_ONCE)
 
     async def recognise(self, secret: str | None) -> Key:
         """The key. Raises Forbidden if it is missing, malformed, unknown, expired or revoked."""
@@ -75,7 +80,18 @@ class KeyRing:
         return reading
 
     async def _read_now(self, digest: str, now_ms: int) -> Key | None:
-        key = await self._find(digest)
+        if digest in self._remembered:
+            key = await self._find(digest)
+        else:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._strange.acquire()
+            except TimeoutError as error:
+                raise Unavailable from error
+            try:
+                key = await self._find(digest)
+            finally:
+                self._strange.release()
         self._remember(digest, now_ms, key)
         return key
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.faults.rig import (
     many_files,
     memory_mb,
     metric,
+    request_of,
     run,
     until,
 )
@@ -131,8 +133,39 @@ def test_nothing_is_kept_of_what_is_no_key(new_server: Callable[..., Server]) ->
     with server.client(key="x") as client:
         client.get("/events")
         before = memory_mb(server)
-        for number in range(600):
+        for number in range(200):
             for key in (f"{number:060000}", f"ttr_live_{number:036}", new_key()):
                 answer = client.get("/events", headers={"x-api-key": key})
                 assert answer.status_code == 403
     assert memory_mb(server) < before + 15
+
+
+def test_made_up_keys_of_the_right_form_delay_no_real_one(server: Server) -> None:
+    key = server.key()
+    made_up = [new_key() for _ in range(2000)]
+
+    async def make_up(done: asyncio.Event, number: int) -> None:
+        wire = await Wire.to(server)
+        while not done.is_set():
+            number = (number + 1) % len(made_up)
+            answer = await wire.ask(request_of("GET", "/events", made_up[number]))
+            assert answer.status == 403
+
+    async def scenario() -> None:
+        done = asyncio.Event()
+        good = await Wire.to(server)
+        assert (await good.ask(request_of("GET", "/chargers", key))).status == 200
+        crowd = [asyncio.create_task(make_up(done, 10 * number)) for number in range(150)]
+        took = []
+        for _ in range(30):  # three seconds: the key is read again some times
+            began = perf_counter()
+            assert (await good.ask(request_of("GET", "/chargers", key))).status == 200
+            took.append(perf_counter() - began)
+            await asyncio.sleep(0.1)
+        done.set()
+        await asyncio.gather(*crowd)
+        assert max(took) < 5
+        assert sorted(took)[len(took) // 2] < 1
+
+    with many_files():
+        run(scenario())
