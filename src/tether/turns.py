@@ -1,13 +1,16 @@
 """How long work shares the event loop with everybody else, and how much of it is done at once."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import TypeAlias, TypeVar
-from weakref import WeakValueDictionary
+
+from tether.errors import RateLimited
 
 TURN_S = 0.001
+MOST_WAITING = 100  # of a partner: each may have what came with its head, up to 256 KiB
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[None, None, T]  # work that can be interrupted at each yield
@@ -41,13 +44,21 @@ class Places:
     def __init__(self, of_all: int, of_each: int) -> None:
         self._of_all = asyncio.Semaphore(of_all)
         self._of_each = of_each
-        self._of_partner: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
+        self._of_partner: dict[int, asyncio.Semaphore] = {}
+        self._present: Counter[int] = Counter()  # of each partner, those that wait included
 
     @asynccontextmanager
     async def one(self, partner: int) -> AsyncIterator[None]:
-        """Has one of the places meanwhile."""
-        of_partner = self._of_partner.get(partner)
-        if of_partner is None:
-            of_partner = self._of_partner[partner] = asyncio.Semaphore(self._of_each)
-        async with of_partner, self._of_all:
-            yield
+        """Has one of the places meanwhile. Raises RateLimited if too many of the partner wait."""
+        if self._present[partner] >= self._of_each + MOST_WAITING:
+            raise RateLimited(1)
+        if partner not in self._of_partner:
+            self._of_partner[partner] = asyncio.Semaphore(self._of_each)
+        self._present[partner] += 1
+        try:
+            async with self._of_partner[partner], self._of_all:
+                yield
+        finally:
+            self._present[partner] -= 1
+            if not self._present[partner]:
+                del self._present[partner], self._of_partner[partner]

@@ -210,3 +210,20 @@ def test_bodies_that_never_end_take_little_and_keep_no_other_partner_waiting(
 
     run(scenario())
     assert peak_mb(partner.server) < before + 100
+
+
+def test_of_a_partner_so_many_bodies_wait_and_no_more(partner: Partner) -> None:
+    async def scenario() -> None:
+        wires = [await Wire.to(partner.server) for _ in range(150)]
+        for wire in wires:
+            wire.send(head_of("POST", "/events/bulk", partner.key, MIB) + b" " * 1000)
+        for wire in wires[108:]:
+            answer = await wire.answer()
+            assert answer.status == 429
+            assert int(answer.headers["retry-after"]) >= 1
+        for wire in wires[:108]:
+            wire.reset()
+        again = await Wire.to(partner.server)
+        assert (await again.ask(bulk(partner, event(1)))).status == 200
+
+    run(scenario())

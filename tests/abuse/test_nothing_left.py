@@ -24,7 +24,7 @@ from tests.faults.rig import (
 )
 from tests.faults.test_full_disk import NoFileMayGrow, SmallDisk
 
-LARGE = b"\n".join(map(event, range(2_000)))
+LARGE = b"\n".join(map(event, range(2_000))).ljust(2 * 1024 * 1024, b"\n")
 PAGES = ("/", "/docs", "/static/scalar-api-reference.js", "/openapi.json", "/health", "/ready")
 
 
@@ -41,7 +41,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
     """A folder in which there is little room, if one can be made."""
     folder = tmp_path / "temporary"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
     mounted = (
         shutil.which("mount") is not None
         and subprocess.run(mount, capture_output=True, check=False).returncode == 0

@@ -32,14 +32,16 @@ class BulkResource:
 
     async def on_post(self, req: Request, resp: Response) -> None:
         key, is_gzip = requests.key_of(req), requests.is_gzipped(req)
-        async with self._arriving.one(key.partner):
-            with SpooledTemporaryFile(requests.CHUNK_BYTES) as spool:
-                async for chunk in requests.body_of(req, MAX_BYTES):
-                    spool.write(chunk)
-                async with self._in_memory.one(key.partner):
+        body = requests.body_at_hand(req)
+        if body is not None:  # no others need be waited for that are long in coming
+            results = await self._results(key, lambda: body, is_gzip=is_gzip)
+        else:
+            async with self._arriving.one(key.partner):
+                with SpooledTemporaryFile(requests.CHUNK_BYTES) as spool:
+                    async for part in requests.body_of(req, MAX_BYTES):
+                        spool.write(part)
                     spool.seek(0)
-                    items = await self._items(spool.read(), is_gzip=is_gzip)
-                    results = await self._store_all(key, items)
+                    results = await self._results(key, spool.read, is_gzip=is_gzip)
         requests.show_standing(resp, await self._limiter.take(key, 0))  # its events counted
         refusals = [result for result in results if isinstance(result, Refusal)]
         req.context.rejections = [refusal.kind.__name__ for refusal in refusals]
@@ -47,13 +49,16 @@ class BulkResource:
             resp.set_header("Retry-After", str(wait_s))
         resp.data = await in_turns(_answer(results))
 
-    async def _items(self, body: bytes, *, is_gzip: bool) -> list[Item]:
-        if is_gzip:
-            body = await in_turns(requests.gunzip(body, MAX_BYTES))
-        return await in_turns(read_items(body, self._now_ms()))
+    async def _results(self, key: Key, read: Callable[[], bytes], *, is_gzip: bool) -> list[Fate]:
+        """For each item of the body the id of its event, or why it was not stored."""
+        async with self._in_memory.one(key.partner):
+            body = read()
+            if is_gzip:
+                body = await in_turns(requests.gunzip(body, MAX_BYTES))
+            items = await in_turns(read_items(body, self._now_ms()))
+            return await self._store_all(key, items)
 
     async def _store_all(self, key: Key, items: Sequence[Item]) -> list[Fate]:
-        """For each item the id of its event, or why it was not stored."""
         admitted, beyond = await self._admit(key, len(items))
         arrivals = await in_turns(self._arrivals(items[:admitted]))
         fates = iter(await self._fates(key.partner, arrivals))

@@ -143,7 +143,7 @@ async def read_body(req: Request) -> bytes | dict[str, Any]:
     """
     is_gzip = is_gzipped(req)
     _check_announced(req, MAX_BODY_BYTES)
-    body = req.body_at_hand() if isinstance(req, ApiRequest) else None
+    body = body_at_hand(req)
     if body is not None and len(body) <= CHUNK_BYTES and not is_gzip:
         return body
     parts, read = body_of(req, MAX_BODY_BYTES), bytearray()
@@ -158,6 +158,11 @@ async def read_body(req: Request) -> bytes | dict[str, Any]:
         if len(body) <= CHUNK_BYTES:
             return body
         return await asyncio.get_running_loop().run_in_executor(_aside, decode_document, body)
+
+
+def body_at_hand(req: Request) -> bytes | None:
+    """The whole body if it came with the head, still compressed if it is."""
+    return req.body_at_hand() if isinstance(req, ApiRequest) else None
 
 
 async def _read_on(parts: AsyncIterator[bytes], read: bytearray, limit: int) -> None:
