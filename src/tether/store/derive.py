@@ -250,7 +250,7 @@ class Deriver:
         rows = await self._engine.scan(queries.EVENTS_AFTER, partner, position.seq, AT_ONCE)
         if not rows:
             return None
-        full = len(rows) == AT_ONCE
+        last, full = int(rows[-1][0]), len(rows) == AT_ONCE
         if position.unfinished:
             done = await self._by_vehicle(partner, position)
         else:
@@ -258,10 +258,10 @@ class Deriver:
         if done is None:
             self._others[partner] = position.mark
             return YIELD * pause_s
-        count, took_s = done.seq - position.seq, monotonic() - began
+        took_s = monotonic() - began
         if full:  # what is done of a few says nothing of many
-            self._rate = count / took_s
-        if count > AT_ONCE:  # in no order: the more gather, the fewer sessions change twice
+            self._rate = (done.seq - position.seq) / took_s
+        if done.seq > last:  # in no order: the more gather, the fewer sessions change twice
             return min(took_s, LONGEST_PAUSE_S)
         return 0.0 if full else pause_s
 
