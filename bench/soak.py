@@ -147,7 +147,7 @@ def soak(options: argparse.Namespace, folder: Path) -> bool:
     command = [TETHER, "serve", "--database", database, "--port", str(port)]
     server = spawn(command, log, cores=CORES)
     try:
-        good_key = make_key(database, "good", "1000")
+        good_key = make_key(database, "good", "100000")
         wait_until_answering(server, port, good_key, log)
         keys = [make_key(database, f"hostile-{n}", "1000") for n in range(HOSTILE)]
         events = min(MOST_EVENTS, round(EVENTS_A_MINUTE * options.minutes))
