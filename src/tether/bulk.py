@@ -67,7 +67,8 @@ def _item(raw: bytes, now_ms: int) -> Item:
         return Refusal(Malformed, f"An event has at most {MAX_MARKS} commas and quotation marks.")
     document = decode_value(raw)
     if not isinstance(document, dict):
-        return Refusal(Malformed, "An event must be a JSON object.")
+        quoted = ", without quotes around it" if isinstance(document, str) else ""
+        return Refusal(Malformed, f"An event must be a JSON object{quoted}.")
     try:
         return new_event(document, now_ms)
     except Invalid as error:

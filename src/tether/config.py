@@ -9,6 +9,10 @@ from platformdirs import user_data_path
 from tether.errors import SetupError
 
 _SCHEME = re.compile(r"[^/]*?:")
+_ASSIGNMENT = re.compile(r"\s*[A-Za-z_ ]+=")  # host=… dbname=…, Server=…;Database=…
+_ACCOUNT = re.compile(r"[^/]*@[^/]*/")  # user@host/name
+_VARIABLE = re.compile(r"\$[A-Za-z_{(]|%[A-Za-z_]+%")
+_FORMS = "give a file's path, sqlite:///path or postgresql://user:password@host/name"
 
 
 def default_database() -> str:
@@ -46,18 +50,33 @@ def is_postgres(database: str) -> bool:
 
 
 def sqlite_path(database: str) -> Path:
-    """The file that this names: a path, or `sqlite:///` before one. Raises SetupError."""
+    """The file that this names: a path, or `sqlite:///` before one; `~` is the user's folder.
+
+    What was meant as something else is no file of that name, which nobody would find again. Raises
+    SetupError, which shows nothing that may be a password.
+    """
+    if database.startswith(("'", '"')):
+        raise SetupError("The database has quotes around its name: leave them out.")
+    if _ASSIGNMENT.match(database) or _ACCOUNT.match(database):
+        raise SetupError(f"The database is no path: {_FORMS} (./ before a path with = or @).")
+    path = database
     if database.startswith("sqlite://"):
-        rest = database.removeprefix("sqlite://")
-        if not rest.startswith("/") or rest == "/":
+        path = database.removeprefix("sqlite:///")
+        if not path or path == database:
             raise SetupError(f"{database} names no file: write sqlite:///path or a plain path.")
-        return Path(rest[1:])
-    if scheme := _SCHEME.match(database):  # also one with a slash too few: it may hold a password
+        if "?" in path or path == ":memory:":
+            raise SetupError(f"{database} names no file alone: write sqlite:///path.")
+    elif scheme := _SCHEME.match(database):  # also one with a slash too few
         raise SetupError(
-            f"{scheme[0]} is not a database that Tether knows: give a file's path, sqlite:///path "
-            "or postgresql://… (./ before the path of a file whose name has a colon)"
+            f"{scheme[0]} is not a database that Tether knows: {_FORMS} "
+            "(./ before the path of a file whose name has a colon)"
         )
-    return Path(database)
+    if _VARIABLE.search(path):
+        raise SetupError(f"{path} has a variable in it that nothing expands: write the whole path.")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise SetupError(f"{path} begins with a user who is not known here.") from None
 
 
 def metrics_address(metrics: str) -> tuple[str, int] | None:

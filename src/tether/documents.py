@@ -26,7 +26,8 @@ def decode_document(body: bytes | bytearray) -> dict[str, Any]:
     """
     value = decode_value(body)
     if not isinstance(value, dict):
-        raise Malformed("The body must be a JSON object.")
+        quoted = ", without quotes around it" if isinstance(value, str) else ""
+        raise Malformed(f"The body must be a JSON object{quoted}.")
     return value
 
 

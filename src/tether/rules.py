@@ -39,6 +39,11 @@ class Member(NamedTuple):
 # Checks of single values ------------------------------------------------------------------------
 
 
+def _unquoted(value: Any) -> str:
+    """What to say of the value in a message, if it is a text."""
+    return ", without quotes" if isinstance(value, str) else ""
+
+
 def _number(
     name: str,
     value: Any,
@@ -49,7 +54,7 @@ def _number(
     unit: str = "",
 ) -> Decimal:
     if not isinstance(value, Decimal):
-        raise Invalid(name, f"It must be a number{unit}.")
+        raise Invalid(name, f"It must be a number{unit}{_unquoted(value)}.")
     # The exponent is asked, not abs() or a comparison: those compute, and overflow at 1e1000000.
     exponent = value.adjusted()
     if exponent >= MAX_EXPONENT:
@@ -84,13 +89,15 @@ _duration = partial(_number, low=_0, unit=" (seconds)")
 
 def _powers(name: str, value: Any) -> tuple[Decimal, ...]:
     if not isinstance(value, list):
-        raise Invalid(name, "It must be an array of numbers above 0 (kW).")
+        raise Invalid(name, f"It must be an array of numbers above 0 (kW){_unquoted(value)}.")
     if len(value) > MAX_POWERS:
         raise Invalid(name, f"It must have at most {MAX_POWERS} values.")
     return tuple(_power(name, power) for power in value)
 
 
 def _entity_id(name: str, value: Any) -> str:
+    if isinstance(value, Decimal):
+        raise Invalid(name, 'It must be text in quotes, such as "C1408".')
     if not isinstance(value, str) or not is_entity_id(value):
         raise Invalid(name, ENTITY_ID_RULE)
     return value

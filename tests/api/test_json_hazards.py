@@ -185,6 +185,7 @@ def good_event(number: int) -> bytes:
     [
         (b"", "The body is empty: a JSON object is expected."),
         (b"[1]", "The body must be a JSON object."),
+        (b'"{}"', "The body must be a JSON object, without quotes around it."),
         (b'{"a":1,"a":2}', "The body names {a} twice."),
         (b'{"a\\n":1,"a\\u000a":2}', "The body names {a\\n} twice."),
         (b'{"id":"\xff"}', "The body is not valid UTF-8 (byte 7)."),

@@ -8,6 +8,7 @@ import falcon
 import falcon.asgi
 from falcon.asgi import Request, Response
 from falcon.constants import HTTP_METHODS
+from falcon.routing import CompiledRouter
 
 from tether.api import errors
 from tether.api.bulk import BulkResource
@@ -94,7 +95,7 @@ def create_app(parts: Parts) -> "Application":
     middleware: list[Any] = [Observer(parts.metrics), gate]
     if parts.cors_origins:
         middleware.insert(0, _cors(parts.cors_origins))
-    app = Application(middleware=middleware, request_type=ApiRequest)
+    app = Application(middleware=middleware, request_type=ApiRequest, router=_Router())
     # What has no body has no type either; the Observer gives JSON its own.
     app.resp_options.default_media_type = None  # type: ignore[assignment]
     methods = {}
@@ -103,6 +104,13 @@ def create_app(parts: Parts) -> "Application":
         methods[template] = [m for m in HTTP_METHODS if hasattr(resource, f"on_{m.lower()}")]
     errors.install(app, methods)
     return app
+
+
+class _Router(CompiledRouter):
+    """Falcon's, which takes `//chargers` for `/chargers`."""
+
+    def find(self, uri: str, req: Any = None) -> Any:
+        return None if uri.startswith("//") else super().find(uri, req)
 
 
 class _Cors(falcon.CORSMiddleware[Request, Response]):

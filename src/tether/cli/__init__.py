@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 
 import click
 
@@ -115,5 +116,16 @@ def _forget_output() -> None:
 
 
 def _fail(sentence: str, status: int = 1) -> int:
+    for name in _quoted():
+        sentence += f" {name} has quotes around its value: leave them out."
     note(f"tether: {without_keys(sentence)}")
     return status
+
+
+def _quoted() -> Iterator[str]:
+    """The variables and options whose quotes no shell has taken away, as in a file of variables."""
+    options = (word.partition("=")[::2] for word in sys.argv if word.startswith("--"))
+    variables = (pair for pair in os.environ.items() if pair[0].startswith("TETHER_"))
+    for name, value in (*variables, *options):
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            yield name

@@ -179,4 +179,6 @@ def checked_key(key: str) -> str:
     key = key.strip()
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise SetupError("The API key has characters that no key has.")
+    if key.startswith(("'", '"')):
+        raise SetupError("The API key has quotes around it: leave them out.")
     return key

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from tether.cli import stores
-from tether.cli.options import database_option
+from tether.cli.options import FilePath, database_option
 from tether.cli.output import counted, progress, say
 
 
@@ -30,7 +30,7 @@ def migrate(database: str) -> None:
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @database_option
 def backup(file: Path, force: bool, database: str) -> None:

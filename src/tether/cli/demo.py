@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from tether.cli import stores
-from tether.cli.options import WholeNumber
+from tether.cli.options import FilePath, WholeNumber
 from tether.cli.output import note
 from tether.config import Settings
 from tether.errors import SetupError
@@ -24,7 +24,7 @@ HOST = "127.0.0.1"
 @click.option("--port", default=8000, type=WholeNumber(0, 65535), envvar="TETHER_PORT",
               show_default=True, show_envvar=True, help="Port; 0 takes a free one.")  # fmt: skip
 @click.option("--data", "folder", default=".tether", show_default=True, metavar="DIR",
-              type=click.Path(file_okay=False, path_type=Path),
+              type=FilePath(file_okay=False, path_type=Path),
               help="Where the database and the key are kept.")  # fmt: skip
 def demo(port: int, folder: Path) -> None:
     """Try it: serve here, with a key and commands to paste.

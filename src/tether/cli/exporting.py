@@ -15,6 +15,7 @@ import click
 from tether.cli.access import Access, told_of_waiting, with_access
 from tether.cli.files import followed, replacing
 from tether.cli.members import InstantType
+from tether.cli.options import FilePath
 from tether.cli.output import counted, note, plain, safe_json
 from tether.derived import Session
 from tether.interchange import MODELS, Thing, columns_of, csv_line, to_csv, to_ndjson
@@ -59,7 +60,7 @@ are written here. Sessions come of the events.""",
 @click.option("--to", type=InstantType(), help="Events, or begun sessions, before this time.")
 @click.option("--format", "form", type=click.Choice(FORMATS),
               help="[default: as the name of FILE says, else ndjson]")  # fmt: skip
-@click.option("--output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+@click.option("--output", metavar="FILE", type=FilePath(dir_okay=False, path_type=Path),
               help="Not standard output. Whole or not there; .gz is compressed.")  # fmt: skip
 @with_access
 def export(

@@ -13,6 +13,7 @@ import click
 
 from tether.cli.access import Access
 from tether.cli.files import replacing
+from tether.cli.options import FilePath
 from tether.cli.output import say, show_line
 from tether.errors import SetupError
 from tether.interchange import to_ndjson
@@ -37,7 +38,7 @@ def cursor_file_option(what: str) -> Callable[[F], F]:
     """The option of the file that remembers the last one that was printed."""
     return click.option(
         "--cursor-file",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=FilePath(dir_okay=False, path_type=Path),
         help=f"Go on behind the last {what} that was printed; this file remembers it.",
     )
 

@@ -15,6 +15,7 @@ import click
 from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
 from tether.cli.files import create
 from tether.cli.lines import STANDARD_INPUT, Damaged, Lines
+from tether.cli.options import FilePath
 from tether.cli.output import counted, note, say
 from tether.cli.several import aside, each_of
 from tether.errors import SetupError
@@ -56,7 +57,7 @@ A CSV has the API's names as its header; several powers in a cell are 11;22:
   C1408,11;22,62.268,17.448
 More: docs/cli.md""",
 )
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.argument("file", type=FilePath(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--kind", type=click.Choice([kind.value for kind in Kind]),
               help="What the file holds.  [default: as its members say]")  # fmt: skip
 @click.option("--stamp", is_flag=True,

@@ -1,5 +1,6 @@
 """Options and kinds of values that several commands share."""
 
+import os
 import re
 import time
 from typing import Any
@@ -25,6 +26,16 @@ class DatabaseType(click.ParamType[str]):
             return text if is_postgres(text) else str(text if sqlite_path(text) else "")
         except SetupError as error:
             self.fail(error.message, param, ctx)
+
+
+class FilePath(click.Path):
+    """A path; `~` is the user's folder also where the shell leaves it, as in `--output=~/x`."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        path = os.path.expanduser(value)
+        if path.startswith("~"):
+            self.fail(f"{path} begins with a user who is not known here.", param, ctx)
+        return super().convert(path, param, ctx)
 
 
 class WholeNumber(click.IntRange):

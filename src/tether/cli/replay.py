@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
+from tether.cli.options import FilePath
 from tether.cli.output import counted, note, say
 from tether.cli.several import each_of
 from tether.errors import SetupError
@@ -31,7 +32,7 @@ MOST_SHOWN = 10
 
 
 @click.command()
-@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False))
+@click.argument("file", required=False, type=FilePath(exists=True, dir_okay=False))
 @with_access
 @click.option("--verify", is_flag=True, help="Read everything back and compare.")
 def replay(file: str | None, verify: bool, access: Access) -> None:
