@@ -31,10 +31,16 @@ class Turn:
         """Whether others should be served before more is computed."""
         return perf_counter() - self._since > LONGEST_S
 
-    async def pass_on(self) -> None:
-        """Lets others read who wait, and returns when it is this one's turn again."""
+    async def pass_on(self, *, ahead: bool = False) -> None:
+        """Lets others read who wait, and returns when it is this one's turn again.
+
+        `ahead`: before the partner's reads that have not begun, as this one holds much memory.
+        """
         if self._turns.anybody_waits:
-            await self.without(asyncio.sleep(0))
+            self.held = False
+            await self._turns.pass_on(self._partner, ahead=ahead)
+            self.held = True
+            self._since = perf_counter()
         else:
             await asyncio.sleep(0)
             self._since = perf_counter()
@@ -62,18 +68,20 @@ class Turns:
         self._waiting: dict[int, deque[asyncio.Future[None]]] = {}  # partners in their order
 
     @asynccontextmanager
-    async def of(self, partner: int, *, patient: bool = False) -> AsyncIterator[Turn]:
+    async def of(
+        self, partner: int, *, patience_s: float | None = PATIENCE_S
+    ) -> AsyncIterator[Turn]:
         """The partner reads meanwhile.
 
-        Unless it is `patient`, raises RateLimited if too many of its reads wait already, and
-        Unavailable if it waits too long.
+        Raises RateLimited if too many of its reads wait already, and Unavailable if it waits too
+        long, unless its patience has no end.
         """
         if self._is_free(partner):
             self._enter(partner)
-        elif patient:
+        elif patience_s is None:
             await self.wait(partner)
         else:
-            await self._wait_a_while(partner)
+            await self._wait_a_while(partner, patience_s)
         turn = Turn(self, partner)
         try:
             yield turn
@@ -93,6 +101,18 @@ class Turns:
         admitted = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(partner, deque()).append(admitted)
         self._let_in()
+        await self._until(partner, admitted)
+
+    async def pass_on(self, partner: int, *, ahead: bool) -> None:
+        """The same after the partner has left, but `ahead` of those of its reads that wait."""
+        admitted = asyncio.get_running_loop().create_future()
+        queue = self._waiting.pop(partner, deque())
+        queue.insert(0 if ahead else len(queue), admitted)
+        self._waiting[partner] = queue  # behind the other partners
+        self.leave(partner)
+        await self._until(partner, admitted)
+
+    async def _until(self, partner: int, admitted: "asyncio.Future[None]") -> None:
         try:
             await admitted
         except BaseException:
@@ -110,12 +130,12 @@ class Turns:
             del self._reading[partner]
         self._let_in()
 
-    async def _wait_a_while(self, partner: int) -> None:
+    async def _wait_a_while(self, partner: int, seconds: float) -> None:
         if len(self._waiting.get(partner, ())) >= MOST_WAITING:
             self._refused("reads")
             raise RateLimited(1)
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(seconds):
                 await self.wait(partner)
         except TimeoutError as error:
             self._refused("reads")

@@ -6,9 +6,20 @@ from uuid import uuid4
 import pytest
 
 from tether import wiring
+from tether.store.session_queries import SessionFilter
+from tether.store.sessions import Page
 from tether.store.store import Partner, Store
 
 Scenario = Callable[[Store, int], Awaitable[Any]]
+
+
+async def sessions_page(
+    store: Store, partner: int, wanted: SessionFilter, after: tuple[int, str] | None, limit: int
+) -> Page:
+    """A page of sessions after what waits is derived, as the API reads it."""
+    await store.sessions.catch_up(partner)
+    async with store.turns.of(partner) as turn:
+        return await store.sessions.page(partner, wanted, after, limit, turn)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.store.conftest import sessions_page
 from tests.store.test_contract import add_site, charger, event, report, vehicle
 from tether.instants import parse_instant
 from tether.model import EventType
@@ -167,7 +168,7 @@ def test_sessions(in_store: Callable[..., Any]) -> None:
         found: list[Any] = []
         after: tuple[int, str] | None = None
         while True:
-            page = await store.sessions.page(partner, wanted, after, limit)
+            page = await sessions_page(store, partner, wanted, after, limit)
             found += page.found
             if page.stop is None and not page.found:
                 return found
@@ -189,7 +190,7 @@ def test_large_sessions_make_pages_short(
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)
         await report(store, partner, [event(second * 10) for second in range(4)])
-        page = await store.sessions.page(partner, SessionFilter(), None, 100)
+        page = await sessions_page(store, partner, SessionFilter(), None, 100)
         assert 0 < len(page.found) < 4
         assert page.stop == (page.found[-1].stay.start_ms, page.found[-1].id)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.store.conftest import sessions_page
 from tests.store.test_contract import add_site, event, new_partner, report
 from tether.errors import NotFound, Unavailable
 from tether.model import Charger
@@ -28,12 +29,12 @@ def test_reads_go_on_while_a_partner_is_erased(in_store: Callable[..., Any]) -> 
         partner = await new_partner(store)
         await add_site(store, partner.id)
         await report(store, partner.id, [event(second) for second in range(30)])
-        found, stop = await store.sessions.page(partner.id, SessionFilter(), None, 100)
+        found, stop = await sessions_page(store, partner.id, SessionFilter(), None, 100)
         assert (len(found), stop) == (30, None)
         start_ms = found[3].stay.start_ms
         reads: list[Callable[[], Awaitable[Any]]] = [
-            lambda: store.sessions.page(partner.id, SessionFilter(), None, 100),
-            lambda: store.sessions.page(partner.id, SessionFilter(updated_from_ms=0), None, 100),
+            lambda: sessions_page(store, partner.id, SessionFilter(), None, 100),
+            lambda: sessions_page(store, partner.id, SessionFilter(updated_from_ms=0), None, 100),
             lambda: store.sessions.get(partner.id, found[-1].id),
             lambda: state_of(store, partner.id, "V1"),
             lambda: store.sessions.of_vehicles(partner.id, ["V1"]),
@@ -51,7 +52,7 @@ def test_reads_go_on_while_a_partner_is_erased(in_store: Callable[..., Any]) -> 
                 await asyncio.sleep(0)
 
         await asyncio.gather(erasing, *map(read_on, reads))
-        page = await store.sessions.page(partner.id, SessionFilter(), None, 100)
+        page = await sessions_page(store, partner.id, SessionFilter(), None, 100)
         assert page.found == []
 
     in_store(scenario)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.store.conftest import sessions_page
 from tests.store.test_contract import add_site, event, report
 from tether.store import derive
 from tether.store.postgres import PostgresEngine
@@ -53,7 +54,7 @@ def test_who_asks_for_what_came_in_bulk_does_not_wait_for_more(
             async with asyncio.timeout(0.3):
                 await store.deriver.progress(partner).wait()
         began = monotonic()
-        page = await store.sessions.page(partner, SessionFilter(), None, 100)
+        page = await sessions_page(store, partner, SessionFilter(), None, 100)
         assert len(page.found) == 50
         assert monotonic() - began < 5
 

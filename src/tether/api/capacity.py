@@ -1,6 +1,5 @@
 """Available flexibility over HTTP (an addition to the reference)."""
 
-import asyncio
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -14,6 +13,7 @@ from tether.derived import Capacity
 from tether.errors import Invalid
 from tether.ids import ENTITY_ID_RULE, is_entity_id
 from tether.model import to_json
+from tether.reads import Turns
 from tether.rules import check_instant
 from tether.store.capacity import Chargers
 from tether.store.store import Store
@@ -31,7 +31,8 @@ LIST_PARAMETERS = (
     "stale",
 )
 MOST_MOMENTS = 1000
-SERIES_AT_ONCE = 2  # each may read a lot, so the others wait
+AT_ONCE = 2  # each may read and hold a lot, so the others wait
+PATIENCE_S = 120.0
 _OF_PAGES, _OF_SERIES = ("limit", "cursor"), ("from", "to", "step")
 _BOX_RULE = (
     "It must be minLongitude,minLatitude,maxLongitude,maxLatitude in degrees, such as "
@@ -45,20 +46,32 @@ class CapacityResource:
     def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._now_ms = now_ms
-        self._turn = asyncio.Semaphore(SERIES_AT_ONCE)
+        self._turns = Turns(AT_ONCE)  # of whole answers; those of reading are within
 
     async def on_get(self, req: Request, resp: Response) -> None:
         query = requests.query_of(req, LIST_PARAMETERS)
         now_ms = self._now_ms()
         chargers, moments = _chargers(query), _moments(query, now_ms)
+        async with self._turns.of(requests.partner_of(req), patience_s=PATIENCE_S):
+            await self._answer(req, resp, query, chargers, moments)
+
+    on_head = on_get
+
+    async def _answer(
+        self,
+        req: Request,
+        resp: Response,
+        query: dict[str, str],
+        chargers: Chargers,
+        moments: range | None,
+    ) -> None:
         partner = requests.partner_of(req)
         if _is_by_charger(query):
             await self._by_charger(req, resp, query, chargers, moments)
             return
         stale = await takes_stale(self._store, req, resp, query)
         if "from" in query and moments is not None:
-            async with self._turn:
-                found = await self._store.capacities.totals(partner, chargers, moments, stale=stale)
+            found = await self._store.capacities.totals(partner, chargers, moments, stale=stale)
             pairs = zip(found, moments, strict=True)
             resp.data = to_json([capacity_of(figures, at_ms) for figures, at_ms in pairs])
         else:
@@ -66,8 +79,6 @@ class CapacityResource:
                 partner, chargers, moments, stale=stale
             )
             resp.data = to_json(capacity_of(figures, moments[0] if moments else self._now_ms()))
-
-    on_head = on_get
 
     async def _by_charger(
         self,

@@ -136,5 +136,5 @@ class EntityListResource(Generic[E]):
             for (_, body), state in zip(some, states, strict=True):
                 bodies.append(f'{body[:-1]},"state":{to_json(state).decode()}}}')
                 size += len(bodies[-1])
-            await turn.pass_on()
+            await turn.pass_on(ahead=True)
         return bodies

@@ -32,18 +32,17 @@ class SessionListResource:
         partner, epoch = requests.partner_of(req), await self._store.epochs.current()
         after = _position(requests.cursor_of(query, epoch, _POSITION.fullmatch))
         requests.show_epoch(resp, epoch)
-        stale = await takes_stale(self._store, req, resp, query)
-        # One more than asked for, to know whether another page follows.
-        found, stop = await self._store.sessions.page(
-            partner, wanted, after, limit + 1, stale=stale
-        )
-        page = found[:limit]
+        if not await takes_stale(self._store, req, resp, query):
+            await self._store.sessions.catch_up(partner)
         shown = []
-        async with self._store.turns.of(partner, patient=True) as turn:
+        async with self._store.turns.of(partner) as turn:
+            # One more than asked for, to know whether another page follows.
+            found, stop = await self._store.sessions.page(partner, wanted, after, limit + 1, turn)
+            page = found[:limit]
             for known in page:
                 shown.append(to_json(session_of(known)))
                 if turn.is_long():
-                    await turn.pass_on()
+                    await turn.pass_on(ahead=True)
         resp.data = b"[%b]" % b",".join(shown)
         # The end of the changes is only the end for now: see /events.
         changes = wanted.updated_from_ms is not None

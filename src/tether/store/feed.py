@@ -85,7 +85,7 @@ class Feed:
 
     async def portion(self, partner: int, wanted: EventFilter, after: int, until: int) -> Portion:
         """What of the wanted follows that event, up to `until`, as far as one portion goes."""
-        async with self._turns.of(partner, patient=True):
+        async with self._turns.of(partner, patience_s=None):
             sql, parameters = queries.events_page(wanted, after, descending=False)
             rows = await self._engine.scan(sql, partner, PORTION, *parameters)
             stop = rows.pop()[0] if rows and rows[-1][1] is None else until

@@ -12,7 +12,7 @@ import msgspec
 from tether.errors import NotFound
 from tether.model import Charger, Event, Vehicle, from_json
 from tether.readout import Known, Moment
-from tether.reads import Turn, Turns
+from tether.reads import Turn
 from tether.stays import Before, Stay
 from tether.store import session_queries as queries
 from tether.store.changes import numbered
@@ -46,9 +46,8 @@ class Page(NamedTuple):
 class Sessions:
     """Sessions and states of partners. Every method raises Unavailable as the store's do."""
 
-    def __init__(self, engine: Engine, deriver: Deriver, turns: Turns) -> None:
+    def __init__(self, engine: Engine, deriver: Deriver) -> None:
         self._engine = engine
-        self._turns = turns
         self._deriver = deriver
 
     async def get(self, partner: int, session_id: str) -> Known:
@@ -65,37 +64,34 @@ class Sessions:
         wanted: SessionFilter,
         after: tuple[int, str] | None,
         limit: int,
-        *,
-        stale: bool = False,
+        turn: Turn,
     ) -> Page:
         """Sessions in the order of their start, or of their last change; from `after` on.
 
-        Where they are large, or few of many are wanted, there may be fewer, or none.
+        As far as they are derived. Where they are large, or few of many are wanted, there may be
+        fewer, or none.
         """
-        if not stale:
-            await self._deriver.catch_up(partner)
         found: list[Known] = []
         size = 0
-        async with self._turns.of(partner) as turn:
-            for _ in range(PORTIONS):
-                portion = min(PORTION, limit - len(found))
-                sql, parameters = queries.sessions_page(wanted, after)
-                rows = await self._engine.scan(sql, partner, portion, *parameters)
-                stop = rows.pop() if rows and rows[-1][1] is None else None
-                for row in rows:
-                    for known in _known([row]):
-                        found.append(known)
-                        size += len(row[1])
-                        after = _place(known, wanted)
-                    if size > MOST_BYTES:
-                        return Page(found, after)
-                    if turn.is_long():
-                        await turn.pass_on()
-                if len(found) >= limit or (len(rows) < portion and stop is None):
-                    return Page(found, None)
-                if stop is not None and len(rows) < portion:
-                    after = stop[-1], stop[0]
-                await turn.pass_on()
+        for _ in range(PORTIONS):
+            portion = min(PORTION, limit - len(found))
+            sql, parameters = queries.sessions_page(wanted, after)
+            rows = await self._engine.scan(sql, partner, portion, *parameters)
+            stop = rows.pop() if rows and rows[-1][1] is None else None
+            for row in rows:
+                for known in _known([row]):
+                    found.append(known)
+                    size += len(row[1])
+                    after = _place(known, wanted)
+                if size > MOST_BYTES:
+                    return Page(found, after)
+                if turn.is_long():
+                    await turn.pass_on(ahead=True)
+            if len(found) >= limit or (len(rows) < portion and stop is None):
+                return Page(found, None)
+            if stop is not None and len(rows) < portion:
+                after = stop[-1], stop[0]
+            await turn.pass_on(ahead=True)
         return Page(found, after)
 
     async def of_vehicle(

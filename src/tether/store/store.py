@@ -93,7 +93,7 @@ class Store:
         self._patches = Patches(self._read_entity, self.replace)
         self.epochs = Epochs(engine)
         self.rebuilder = Rebuilder(engine, self.deriver)
-        self.sessions = Sessions(engine, self.deriver, self.turns)
+        self.sessions = Sessions(engine, self.deriver)
         self.feed = Feed(engine, self.deriver, self.sessions, self.turns)
         self.capacities = Capacities(engine, self.deriver, self.turns)
 
