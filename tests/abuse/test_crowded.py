@@ -72,8 +72,14 @@ def event(kind: str, vehicle: int, second: int, **members: Any) -> dict[str, Any
     }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def site(database: str) -> Iterator[Site]:
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    if request.param == "postgres":
+        database = request.getfixturevalue("new_postgres_database")()
+    else:
+        database = str(tmp_path_factory.mktemp("site") / "tether.db")
     server = Server(database, ["--log-level", "warning"]).start()
     key = server.key()
     run(put_vehicles(server, key))

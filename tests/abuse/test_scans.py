@@ -58,8 +58,14 @@ def fill(server: Server, key: str, count: int) -> None:
             pass
 
 
-@pytest.fixture(scope="module")
-def site(database: str) -> Iterator[Site]:
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    if request.param == "postgres":
+        database = request.getfixturevalue("new_postgres_database")()
+    else:
+        database = str(tmp_path_factory.mktemp("site") / "tether.db")
     server = Server(database, ["--log-level", "warning"]).start()
     busy, quiet = server.key(), server.key()
     fill(server, busy, EVENTS)
