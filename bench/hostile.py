@@ -34,7 +34,6 @@ BULK = 10_000  # events in a request, as many as are allowed
 BOMB_BYTES = 8 * 1024 * 1024 - 1  # as many as are allowed once they are unpacked
 BIG_FILE = "/static/scalar-api-reference.js"
 
-
 Abuse: TypeAlias = "Callable[[Partner], Awaitable[None]]"
 
 
