@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile pyproject.toml --extra server --group build --quiet --universal \
 	--python-version 3.11 --generate-hashes --system-certs --custom-compile-command "make lock"
 
-.PHONY: run test check format install bench soak replay lock clean
+.PHONY: run test check format figures install bench soak replay lock clean
 
 run: .venv/runs ## serve on 127.0.0.1:$(PORT) with a demo partner and its key
 	@$(BIN)/tether demo --port $(PORT)
@@ -22,6 +22,10 @@ check: install ## style, types, formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python docs/figures.py --check
+
+figures: install ## draws the events of each flag in docs/sessions.md
+	$(BIN)/python docs/figures.py
 
 format: install
 	$(BIN)/ruff check --fix

@@ -4,6 +4,7 @@ Pure: it is given who was plugged in where and what was reported, and adds up. I
 since 1970, powers in kW, energies in kWh, states of charge in %.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal, localcontext
 from itertools import accumulate, groupby
@@ -86,11 +87,18 @@ def pair_of(charger: Charger, vehicle: Vehicle) -> Pair:
 
 
 class Condition(NamedTuple):
-    """A plugged-in vehicle at a moment: whether a charge runs, its newest power, how full it is."""
+    """A plugged-in vehicle at a moment: whether a charge runs, its newest power, how full it is.
+
+    `stale`: it was not heard of for so long that it is left out.
+    """
 
     charging: bool = False
     power: Decimal | None = None
     soc: Decimal | None = None
+    stale: bool = False
+
+
+STALE = Condition(stale=True)
 
 
 class Figures(NamedTuple):
@@ -106,6 +114,8 @@ class Figures(NamedTuple):
     no_power: int = 0
     no_common_charge: int = 0
     no_common_discharge: int = 0
+    stale: int = 0
+    overloaded: int = 0
     taken: Decimal = _ZERO
     takeable: Decimal = _ZERO
     may_take: Decimal = _ZERO
@@ -121,7 +131,9 @@ _NOTHING = Figures()
 
 def _share(pair: Pair, condition: Condition) -> Figures:
     """What this vehicle adds; what it could take or give is by itself."""
-    runs, power, soc = condition
+    runs, power, soc, stale = condition
+    if stale:
+        return Figures(stale=1)
     stored = room = _ZERO
     if soc is not None:
         stored = pair.capacity * soc / _FULL
@@ -134,7 +146,7 @@ def _share(pair: Pair, condition: Condition) -> Figures:
     can_take, can_give = soc is not None and soc < _FULL, bool(soc)
     return Figures(
         0, 1, runs, soc is None, runs and power is None,
-        pair.charge is None, pair.discharge is None,
+        pair.charge is None, pair.discharge is None, 0, 0,
         *_flow(taken, pair.charge, pair.charger_charge, can_more=can_take),
         *_flow(given, pair.discharge, pair.charger_discharge, can_more=can_give),
         stored, room,
@@ -156,8 +168,12 @@ def _at_charger(there: Figures, charge: Decimal, discharge: Decimal) -> Figures:
     # Never more than the charger has left.
     takeable = min(there.takeable, max(_ZERO, charge - there.taken - there.may_take))
     giveable = min(there.giveable, max(_ZERO, discharge - there.given - there.may_give))
-    chargers = 1 if there.vehicles else 0
-    return there._replace(chargers=chargers, takeable=takeable, giveable=giveable)
+    return there._replace(
+        chargers=1 if there.vehicles else 0,
+        overloaded=int(there.taken > charge or there.given > discharge),
+        takeable=takeable,
+        giveable=giveable,
+    )
 
 
 # Over time ----------------------------------------------------------------------------------------
@@ -211,8 +227,11 @@ def newest_at(stay: Stay, at_ms: int) -> Newest:
     return Newest(readings, soc_since, power_since)
 
 
-def thinned(readings: Iterable[Reading], moments: range) -> list[Reading]:
-    """Of these, which are in order, the last of each kind up to each moment: no other counts."""
+def thinned(readings: Iterable[Reading], moments: range, *, heard: bool = False) -> list[Reading]:
+    """Of these, which are in order, the last of each kind up to each moment: no other counts.
+
+    With `heard` also the last of any kind.
+    """
     last: dict[tuple[int, str], Reading] = {}
     for reading in readings:
         place = _place(moments, reading.at_ms)
@@ -220,6 +239,8 @@ def thinned(readings: Iterable[Reading], moments: range) -> list[Reading]:
             last[place, "soc"] = Reading(reading.at_ms, soc=reading.soc)
         if reading.power is not None:
             last[place, "power"] = Reading(reading.at_ms, power=reading.power)
+        if heard:
+            last[place, "heard"] = Reading(reading.at_ms)
     return list(last.values())
 
 
@@ -250,6 +271,25 @@ def course_of(stay: Stay, readings: Iterable[Reading], moments: range) -> Course
     if end < len(moments):
         found[end] = None
     return list(found.items())
+
+
+def left_out(course: Course, heard: Sequence[int], moments: range, max_age_ms: int) -> Course:
+    """The course, but stale where the vehicle was not heard of for longer than `max_age_ms`.
+
+    `heard` are the instants of its events, in order.
+    """
+    conditions = dict(course)
+    silent = (_place(moments, at_ms + max_age_ms + 1) for at_ms in heard)
+    places = sorted({*conditions, *silent, *(_place(moments, at_ms) for at_ms in heard)})
+    found: Course = []
+    condition = None
+    for place in places:
+        condition = conditions.get(place, condition)
+        if place < len(moments) and (condition or found):
+            known = heard[bisect_right(heard, moments[place]) - 1]
+            late = moments[place] - known > max_age_ms
+            found.append((place, STALE if condition and late else condition))
+    return found
 
 
 def _has_read(period: Period, at_ms: int) -> bool:
@@ -366,5 +406,7 @@ def capacity_of(figures: Figures, at_ms: int, charger_id: str | None = None) -> 
             charge_power=figures.no_power,
             common_charge_power=figures.no_common_charge,
             common_discharge_power=figures.no_common_discharge,
+            stale=figures.stale,
+            power_above_charger=figures.overloaded,
         ),
     )

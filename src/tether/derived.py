@@ -126,13 +126,17 @@ class UnknownCapacity(
 ):
     """How many plugged-in vehicles the figures of a `Capacity` lack something of, by what is not
     known: how full they are, what they take or give while a charge runs, a charge power that both
-    the vehicle and the charger support, a discharge power.
+    the vehicle and the charger support, a discharge power. `stale` are left out, as they were not
+    heard of for longer than was asked for. At `power_above_charger` chargers the powers of the
+    vehicles together are higher than the charger supports.
     """
 
     state_of_charge: int
     charge_power: int
     common_charge_power: int
     common_discharge_power: int
+    stale: int
+    power_above_charger: int
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):

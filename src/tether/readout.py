@@ -19,38 +19,49 @@ from tether.derived import (
 )
 from tether.instants import format_instant
 from tether.model import Charger, Entity, Event, Vehicle
-from tether.periods import EXACT, Period
-from tether.stays import Before, Stay
+from tether.periods import EXACT, Period, allows
+from tether.stays import Before, Stay, with_reports
 
 FLAGS = {
     "connect-missing": "Nothing told that the vehicle was plugged in: the session begins with the "
     "first event that shows it was.",
     "disconnect-missing": "Nothing told that the vehicle was unplugged: the session ends with the "
     "next event that shows it was.",
+    "connect-repeated": "The plug-in was announced again, and nothing shows that the vehicle had "
+    "left: it is the same session.",
     "start-missing": "Nothing told that a charge had started: the period begins where its own "
     "report says, else with the event that shows it.",
     "stop-missing": "Nothing told that a charge had stopped: the period ends with the session.",
     "start-repeated": "A charge started while one was under way: the earlier period ends there, "
     "unless what is reported later shows that both are one.",
     "stop-repeated": "A charge stopped while none was under way: its energy is not counted again.",
-    "update-after-stop": "An update came up to ten minutes after the charge had stopped: it does "
-    "not start it again.",
-    "same-instant": "Something ended and began in the same millisecond: what had lasted before is "
-    "taken to have ended first.",
-    "event-after-disconnect": "An event came up to ten minutes after the vehicle was unplugged: it "
-    "does not plug it in again.",
-    "event-elsewhere": "Meanwhile an event named the vehicle at a charger that it had left: it "
-    "does not move it back, and energy that it reports is not counted.",
+    "update-after-stop": "An update is of a charge that had stopped: it does not start it again.",
+    "event-after-disconnect": "An event came more than two minutes after the vehicle was "
+    "unplugged: it does not plug it in again.",
+    "event-elsewhere": "Meanwhile an event named the vehicle at another charger, and does not show "
+    "that it is there: it does not move it.",
+    "vehicle-shared": "Events named the vehicle at two chargers at once: more than one vehicle "
+    "seems to have this id.",
+    "meter-began-anew": "The meter of a charge fell and began anew: what it counted before and "
+    "after is added up.",
     "state-of-charge-fell": "The state of charge fell while the vehicle was being charged.",
+    "state-of-charge-jumped": "The state of charge changed by more than the power allows, so the "
+    "energy of a charge cannot be told from it.",
+    "state-of-charge-differs": "The state of charge tells of over a fifth more or less energy than "
+    "the readings of the power.",
     "charged-time-too-long": "A charge reported over two minutes more than lie between the "
     "timestamps of its start and stop: a clock was wrong.",
     "periods-merged": "There are more than 1,000 charge periods: the last one shown takes in all "
     "that follow.",
     "energy-above-capacity": "A charge took more energy than the vehicle can store.",
+    "energy-above-power": "A charge reported more energy than the highest power gives in its time.",
     "power-above-charger": "The power was higher than the charger supports.",
     "power-above-vehicle": "The power was higher than the vehicle supports.",
 }
 """Every flag that a session can carry, with the sentence that explains it."""
+
+GREATEST = Decimal(10) ** 9
+"""Numbers of events are smaller. What is computed of them and is not, is not known."""
 
 
 class Known(NamedTuple):
@@ -75,9 +86,10 @@ class Moment(NamedTuple):
 
 def session_of(known: Known) -> Session:
     """The stay as a session."""
-    stay = known.stay
+    stay = with_reports(known.stay)
     until_ms = stay.last.at_ms if stay.end_ms is None else stay.end_ms
-    periods = [_period(period, until_ms, known.vehicle) for period in stay.periods]
+    flags = _flags(known, stay)
+    periods = [_period(period, until_ms, known, flags) for period in stay.periods]
     with_energy = [period for period in periods if period.charged_energy is not None]
     energy = _sum(period.charged_energy for period in with_energy)
     highest = [period.power_max for period in stay.periods if period.power_max is not None]
@@ -99,7 +111,7 @@ def session_of(known: Known) -> Session:
         average_power=_average(energy, _sum(period.charged_time for period in with_energy)),
         maximum_power=max(highest, default=None),
         periods=tuple(periods),
-        flags=tuple(Flag(name=name, message=FLAGS[name]) for name in _flags(known, with_energy)),
+        flags=tuple(Flag(name=name, message=FLAGS[name]) for name in sorted(flags)),
         version=known.version,
         updated_at=format_instant(known.updated_ms),
     )
@@ -111,50 +123,92 @@ def _status(known: Known) -> SessionStatus:
     return SessionStatus.ACTIVE if known.stay.end_ms is None else SessionStatus.ENDED
 
 
-def _period(period: Period, until_ms: int, vehicle: Vehicle) -> ChargePeriod:
-    stop_ms = until_ms if period.stop_ms is None else period.stop_ms
-    energy, source = _energy(period, stop_ms, vehicle)
+def _period(period: Period, until_ms: int, known: Known, flags: set[str]) -> ChargePeriod:
+    """The period; adds to `flags` what is odd about its energy."""
+    lasted_ms = period.lasted_ms(until_ms)
+    energy, source = _energy(period, lasted_ms, known, flags)
+    charged_time = seconds(lasted_ms) if period.time_s is None else period.time_s
+    if energy is not None and energy > known.vehicle.charge_capacity:
+        flags.add("energy-above-capacity")
+    if source in (EnergySource.REPORTED, EnergySource.METER):
+        longest_ms = max(lasted_ms, period.reported_ms - period.start_ms, int(charged_time * 1000))
+        if not _is_possible(energy, longest_ms, period, known):
+            flags.add("energy-above-power")
     return ChargePeriod(
         started_at=format_instant(period.start_ms),
         stopped_at=None if period.stop_ms is None else format_instant(period.stop_ms),
         charged_energy=energy,
-        charged_time=seconds(stop_ms - period.start_ms) if period.time_s is None else period.time_s,
+        charged_time=charged_time,
         energy_source=source,
     )
 
 
 def _energy(
-    period: Period, stop_ms: int, vehicle: Vehicle
+    period: Period, lasted_ms: int, known: Known, flags: set[str]
 ) -> tuple[Decimal | None, EnergySource | None]:
     """The energy of the period by the best source that there is."""
     if period.energy is not None:
         return period.energy, EnergySource.REPORTED
     if period.metered is not None:
-        return period.metered, EnergySource.METER
-    if period.power is not None and period.power_first is not None:
-        held = EXACT.multiply(period.power_first, Decimal(period.power_first_ms - period.start_ms))
-        held = EXACT.fma(period.power, Decimal(stop_ms - period.power_ms), held)
-        twice = EXACT.fma(held, Decimal(2), period.power_area)
-        return _rounded(EXACT.divide(twice, Decimal(7_200_000)), "0.000001"), EnergySource.POWER
-    if period.soc_start is not None and period.soc_end is not None:
-        gained = EXACT.subtract(period.soc_end, period.soc_start)
-        energy = EXACT.divide(EXACT.multiply(gained, vehicle.charge_capacity), Decimal(100))
-        return energy, EnergySource.STATE_OF_CHARGE
-    return None, None
+        return period.counted, EnergySource.METER
+    gained = _gained(period, known.vehicle)
+    if (energy := period.by_power(lasted_ms)) is not None:
+        by_then = period.by_power(min(lasted_ms, period.soc_end_ms - period.start_ms))
+        comparable = period.soc_end_ms >= period.power_ms  # it is the newer reading
+        if comparable and _differ(by_then, gained, known.vehicle):
+            flags.add("state-of-charge-differs")
+        return _rounded(energy, "0.000001"), EnergySource.POWER
+    if gained is None:
+        return None, None
+    if not _is_possible(gained, lasted_ms, period, known):
+        flags.add("state-of-charge-jumped")
+        return None, None
+    return gained, EnergySource.STATE_OF_CHARGE
 
 
-def _flags(known: Known, with_energy: Iterable[ChargePeriod]) -> list[str]:
-    flags = list(known.stay.flags)
-    capacity = known.vehicle.charge_capacity
-    if any((period.charged_energy or 0) > capacity for period in with_energy):
-        flags.append("energy-above-capacity")
-    for name, entity in (
-        ("power-above-charger", known.charger),
-        ("power-above-vehicle", known.vehicle),
-    ):
-        if any(_is_above(period, entity) for period in known.stay.periods):
-            flags.append(name)
-    return sorted(flags)
+def _gained(period: Period, vehicle: Vehicle) -> Decimal | None:
+    """What the state of charge says that the battery has gained in the period, in kWh."""
+    if period.soc_start is None or period.soc_end is None:
+        return None
+    percent = EXACT.subtract(period.soc_end, period.soc_start)
+    return EXACT.divide(EXACT.multiply(percent, vehicle.charge_capacity), Decimal(100))
+
+
+def _differ(energy: Decimal | None, gained: Decimal | None, vehicle: Vehicle) -> bool:
+    """Whether the state of charge tells something else than the power, by over a fifth and by over
+    two points: it is told in whole ones.
+    """
+    if energy is None or gained is None:
+        return False
+    difference = abs(EXACT.subtract(energy, gained))
+    highest = max(abs(energy), abs(gained))
+    return 5 * difference > highest and 50 * difference > vehicle.charge_capacity
+
+
+def _is_possible(energy: Decimal | None, during_ms: int, period: Period, known: Known) -> bool:
+    """Whether the lowest of the powers of charger and vehicle, and the highest told, allow it."""
+    if not energy:
+        return True
+    if energy > 0:
+        powers = [highest_charge(known.charger), highest_charge(known.vehicle), period.power_max]
+    else:
+        lowest = None if period.power_min is None else max(-period.power_min, Decimal(0))
+        powers = [highest_discharge(known.charger), highest_discharge(known.vehicle), lowest]
+    return allows(min(power for power in powers if power is not None), abs(energy), during_ms)
+
+
+def _flags(known: Known, stay: Stay) -> set[str]:
+    """What is odd about the stay, apart from energies."""
+    flags = set(stay.flags)
+    missing = {
+        "connect-missing": stay.start_missing,
+        "disconnect-missing": stay.end_missing,
+        "start-missing": any(period.start_missing for period in stay.periods),
+        "stop-missing": any(period.stop_missing for period in stay.periods),
+        "power-above-charger": any(_is_above(one, known.charger) for one in stay.periods),
+        "power-above-vehicle": any(_is_above(one, known.vehicle) for one in stay.periods),
+    }
+    return flags.union(name for name, holds in missing.items() if holds)
 
 
 def _is_above(period: Period, entity: Entity) -> bool:
@@ -260,7 +314,8 @@ def _sum(values: Iterable[Decimal | None]) -> Decimal | None:
 def _average(energy: Decimal | None, time_s: Decimal | None) -> Decimal | None:
     if energy is None or not time_s:
         return None
-    return _rounded(EXACT.divide(EXACT.multiply(energy, Decimal(3600)), time_s), "0.001")
+    average = EXACT.divide(EXACT.multiply(energy, Decimal(3600)), time_s)
+    return _rounded(average, "0.001") if abs(average) < GREATEST else None
 
 
 def _rounded(value: Decimal, step: str) -> Decimal:

@@ -1,13 +1,9 @@
-"""What the events of one vehicle mean: its stays at chargers and the charge periods within them.
+"""A stay of a vehicle at a charger: what the session builder makes of events, and partners see as a
+charging session.
 
-A stay is what partners see as a charging session. It depends only on the set of the vehicle's
-events: they are taken in the order of their timestamps, never of their arrival, and nothing else is
-looked at, neither the clock nor the charger or the vehicle. Streams are dirty: no event is refused
-for what it says here and none is corrected; what does not fit leaves a flag (docs/sessions.md lists
-them). Instants are in ms since 1970, powers in kW, energies in kWh, states of charge in %.
+Instants are in ms since 1970, powers in kW, energies in kWh, states of charge in %.
 """
 
-from collections.abc import Iterable
 from decimal import Decimal
 from hashlib import sha1
 from typing import NamedTuple
@@ -16,32 +12,35 @@ from uuid import UUID
 import msgspec
 
 from tether.model import Event, EventType
-from tether.periods import EXACT, Period
+from tether.periods import TOLERANCE_MS, Period, Report, allows
 
-LATE_MS = 10 * 60 * 1000
-"""What still comes so long after the end of a stay or a charge belongs to it: meters are late."""
+RECENT = 8
+"""Of so many last stays a report may still come after another stay has begun."""
 
-TOLERANCE_MS = 2 * 60 * 1000
-"""So much longer than its timestamps are apart may a charge say that it took."""
+MOST_TAKEN = 8
+"""More events of one instant are not named: then sessions are derived again from an earlier one."""
 
-MOST_LEFT = 8
-"""Of so many chargers that a vehicle left is known when that was."""
+MOST_UPDATES = 50
+"""Of an ended stay so many updates are noted at most."""
 
 MOST_PERIODS = 1000
 """A stay with more charge periods has one that takes in all the others that follow."""
 
 _IDS = UUID("6b0d2a7e-3c55-4f8e-9d8e-0f6f6c9a7d41").bytes
 _MOST_INSTANT = 2**48 - 1
-
-# Of one vehicle and instant, in the order in which they happen.
+CONNECTED, STARTED, UPDATED, STOPPED, DISCONNECTED = range(5)
 _RANK = {
-    EventType.VEHICLE_CONNECTED: 0,
-    EventType.VEHICLE_CHARGE_STARTED: 1,
-    EventType.VEHICLE_CHARGE_UPDATED: 2,
-    EventType.VEHICLE_CHARGE_STOPPED: 3,
-    EventType.VEHICLE_DISCONNECTED: 4,
+    EventType.VEHICLE_CONNECTED: CONNECTED,
+    EventType.VEHICLE_CHARGE_STARTED: STARTED,
+    EventType.VEHICLE_CHARGE_UPDATED: UPDATED,
+    EventType.VEHICLE_CHARGE_STOPPED: STOPPED,
+    EventType.VEHICLE_DISCONNECTED: DISCONNECTED,
 }
-_CONNECTED, _STARTED, _UPDATED, _STOPPED, _DISCONNECTED = range(5)
+
+Start = tuple[int, int, str]
+"""What tells a stay from the vehicle's others, and orders them: its instant, the rank of the event
+that began it, its charger.
+"""
 
 
 class Place(NamedTuple):
@@ -67,32 +66,102 @@ def fact_of(seq: int, at_ms: int, event: Event) -> Fact:
     return Fact(Place(at_ms, _RANK[event.type], event.charger_id, seq), event)
 
 
-class Before(msgspec.Struct, omit_defaults=True, gc=False):
-    """What a stay has to know of the time before it: where and when the last one ended, and the
-    newest state of charge.
+class Left(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What later stays have to know of one that has ended: what may still be reported of it.
+
+    `seen`: an event told that the vehicle left. `charge` is the start and the stop of a charge of
+    which no STOPPED told; `energy`, `time_s` and `power` are what is known of its last one.
     """
 
-    charger_id: str | None = None
-    end_ms: int = 0
+    start: Start
+    end_ms: int
+    seen: bool = True
+    charge: tuple[int, int] | None = None
+    energy: Decimal | None = None
+    time_s: Decimal | None = None
+    power: Decimal | None = None
+    shared: bool = False
+    """Events named the vehicle there after it seemed to have left."""
+    updates: int = 0
+    age: int = 0
+    """How many stays have begun since, the first one not counted."""
+
+    @property
+    def may_be_told(self) -> bool:
+        """Whether something is missing that may still be told when one more stay has begun."""
+        return self.age + 1 < RECENT and (self.charge is not None or not self.seen)
+
+    def older(self) -> "Left":
+        """The same when one more stay has begun."""
+        return msgspec.structs.replace(self, age=self.age + 1)
+
+    def learns(self, report: Report) -> bool:
+        """Whether it tells something that is not known."""
+        if report.type is EventType.VEHICLE_DISCONNECTED:
+            return not self.seen
+        if report.there and not self.shared:
+            return True
+        if self.charge is None or report.type is EventType.VEHICLE_CHARGE_STOPPED:
+            return self.charge is not None
+        new = report.energy is not None and report.energy != self.energy
+        return new and self.updates < MOST_UPDATES
+
+    def knowing(self, report: Report) -> "Left":
+        """The same with what the report tells."""
+        if report.type is EventType.VEHICLE_DISCONNECTED:
+            return msgspec.structs.replace(self, seen=True)
+        stopped = report.type is EventType.VEHICLE_CHARGE_STOPPED
+        return msgspec.structs.replace(
+            self,
+            charge=None if stopped else self.charge,
+            energy=self.energy if report.energy is None else report.energy,
+            time_s=self.time_s if report.time_s is None else report.time_s,
+            shared=self.shared or report.there,
+            updates=self.updates + 1,
+        )
+
+    def had_time_for(self, time_s: Decimal) -> bool:
+        """Whether a charge of it of which no STOPPED told can have taken so long."""
+        if self.charge is None:
+            return False
+        start_ms, stop_ms = self.charge
+        return time_s * 1000 <= stop_ms - start_ms + TOLERANCE_MS
+
+    def report(self, place: Place, event: Event) -> Report:
+        """What the event tells of the stay."""
+        at_ms = place.at_ms
+        energy, time_s, there = event.charged_energy, event.charged_time, False
+        if not self.seen and at_ms - self.end_ms > TOLERANCE_MS:
+            there = bool(event.charge_power)
+            if event.type is EventType.VEHICLE_CHARGE_STOPPED and self.charge is not None:
+                there = time_s is None or has_lasted((self.charge[0], at_ms), time_s)
+        return Report(at_ms, place.seq, event.type, energy, time_s, there)
+
+    def is_meant(self, at_ms: int, event: Event) -> bool:
+        """Whether a report of that instant is of this stay, by its own account."""
+        energy, time_s = event.charged_energy, event.charged_time
+        if energy is None and time_s is None:
+            return event.type is EventType.VEHICLE_CHARGE_STOPPED
+        if (energy, time_s) == (self.energy, self.time_s):
+            return True
+        if time_s is not None:
+            began_ms = at_ms - time_s * 1000
+            return began_ms < self.end_ms - TOLERANCE_MS or self.had_time_for(time_s)
+        if self.charge is not None or energy == self.energy or energy is None:
+            return True
+        return self.power is not None and not allows(self.power, energy, at_ms - self.end_ms)
+
+
+class Before(msgspec.Struct, omit_defaults=True, gc=False):
+    """What a stay has to know of the time before it: of the last stay, of those before it of which
+    something is missing, and the newest state of charge.
+    """
+
+    left: tuple[Left, ...] = ()
     soc: Decimal | None = None
     soc_ms: int = 0
-    earlier: dict[str, int] = {}
-    """When other chargers were left before that, where events may still be late."""
-
-    def left_ms(self, charger_id: str) -> int | None:
-        """When the vehicle left this charger, if that is known."""
-        return self.end_ms if charger_id == self.charger_id else self.earlier.get(charger_id)
-
-    def then(self, old: "Stay", begins_ms: int) -> "Before":
-        """What the stay after this old one has to know, which began with this knowledge."""
-        assert old.end_ms is not None
-        left = dict(self.earlier)
-        if self.charger_id is not None:
-            left[self.charger_id] = self.end_ms
-        left.pop(old.charger_id, None)
-        late = [(one, ms) for one, ms in left.items() if begins_ms - ms <= LATE_MS]
-        newest = (old.soc, old.soc_ms) if old.soc is not None else (self.soc, self.soc_ms)
-        return Before(old.charger_id, old.end_ms, *newest, dict(late[1 - MOST_LEFT :]))
+    taken: tuple[int, ...] = ()
+    """Which events of the instant at which the stay begins came before it, by their numbers."""
 
 
 class Stay(msgspec.Struct, omit_defaults=True, gc=False):
@@ -107,11 +176,21 @@ class Stay(msgspec.Struct, omit_defaults=True, gc=False):
     here: Place | None = None
     """The place of its newest event at this charger, where that is another one."""
     end_ms: int | None = None
+    end_missing: bool = False
+    """No event told that the vehicle left: another stay shows that it did."""
+    start_missing: bool = False
+    """No event told that the vehicle was plugged in."""
     periods: list[Period] = []
     flags: list[str] = []
     soc_start: Decimal | None = None
     soc: Decimal | None = None
     soc_ms: int = 0
+    reports: list[Report] = []
+    """What events told of it when another stay had begun."""
+    left: tuple[Left, ...] | None = None
+    """What is known of earlier stays, where an event of this one told more than was known."""
+    told: list[Start] = []
+    """The earlier stays of which events of this one told."""
 
     @property
     def id(self) -> str:
@@ -125,6 +204,11 @@ class Stay(msgspec.Struct, omit_defaults=True, gc=False):
         digest = sha1(_IDS + began.encode(), usedforsecurity=False).hexdigest()
         variant = "89ab"[int(digest[3], 16) & 3]
         return f"{instant[:8]}-{instant[8:]}-8{digest[:3]}-{variant}{digest[4:7]}-{digest[7:19]}"
+
+    @property
+    def start(self) -> Start:
+        """What tells it from the vehicle's others."""
+        return self.start_ms, self.start_rank, self.charger_id
 
     @property
     def charging(self) -> Period | None:
@@ -143,232 +227,109 @@ class Stay(msgspec.Struct, omit_defaults=True, gc=False):
         if name not in self.flags:
             self.flags = sorted([*self.flags, name])
 
+    def new_period(self, start_ms: int, *, start_missing: bool = False) -> Period:
+        """A charge period that begins now."""
+        if len(self.periods) == MOST_PERIODS:
+            self.flag("periods-merged")
+            self.periods[-1].stop_ms = None
+            return self.periods[-1]
+        period = Period(start_ms, soc_start=self.soc, start_missing=start_missing)
+        self.periods.append(period)
+        return period
 
-class Timeline:
-    """Takes in the facts of one vehicle in the order of their places.
-
-    `stay` is the last stay so far and `before` what it knows of the time before it; a timeline may
-    begin with any known stay. `begun` has all stays that began since, the last one included.
-    """
-
-    def __init__(self, stay: Stay | None = None, before: Before | None = None) -> None:
-        self.stay = stay
-        self.before = before or Before()
-        self.begun: list[tuple[Stay, Before]] = []
-
-    def take(self, facts: Iterable[Fact]) -> "Timeline":
-        """Takes in these facts; each must stand behind all before it."""
-        for fact in facts:
-            self._take(fact)
-        return self
-
-    def _take(self, fact: Fact) -> None:
-        place, event = fact
-        stay, stray = self.stay, None
-        if stay is None or self._is_new(stay, place):
-            stay = self._begin(place, event)
-            if place.rank != _CONNECTED:
-                stay.flag("connect-missing")
-        else:
-            stray = self._stray(stay, place)
-        stay.here = stay.newest_here if stray == "event-elsewhere" else None
-        stay.last = place
-        period = None if stray else stay.charging
-        if stray is None:
-            _WHAT_IT_DOES[place.rank](stay, place, event)
-        else:
-            stay.flag(stray)
-            if stray == "event-after-disconnect" and place.rank == _STOPPED and stay.periods:
-                stay.periods[-1].tell(event)  # of the period that the end cut off
-        _read_soc(stay, place, event, period)
-
-    def _begin(self, place: Place, event: Event) -> Stay:
-        """A stay that this event begins; it ends the one that lasts."""
-        if (old := self.stay) is not None:
-            if old.end_ms is None:
-                _end(old, place)
-                old.flag("disconnect-missing")
-            self.before = self.before.then(old, place.at_ms)
-        self.stay = Stay(event.vehicle_id, event.charger_id, place.at_ms, place.rank, place)
-        self.begun.append((self.stay, self.before))
-        return self.stay
-
-    def _is_new(self, stay: Stay, place: Place) -> bool:
-        """Whether the event tells of a stay of which nothing was known."""
-        if place.rank == _CONNECTED:  # the server may have stamped two with one instant
-            return place[:3] != (stay.start_ms, stay.start_rank, stay.charger_id)
-        here = stay.charger_id == place.charger_id
-        # That it left there does not say that it left here.
-        if stay.end_ms is None and (here or place.rank == _DISCONNECTED):
-            return False
-        left_ms = stay.end_ms if here else self.before.left_ms(place.charger_id)
-        late = left_ms is not None and place.at_ms - left_ms <= LATE_MS
-        return place.rank == _STARTED or not late
-
-    def _stray(self, stay: Stay, place: Place) -> str | None:
-        """The flag of an event that does not change where the vehicle is."""
-        if stay.charger_id != place.charger_id:
-            return "event-elsewhere"
-        if stay.end_ms is not None:
-            return "event-after-disconnect"
-        # Unplugged and plugged in again at once: CONNECTED has ended the stay before already.
-        again = self.before.left_ms(stay.charger_id) == place.at_ms
-        if place.rank == _DISCONNECTED and stay.start_ms == place.at_ms and again:
-            return "same-instant"
-        return None
-
-
-# What each type of event does to the stay ---------------------------------------------------------
-
-
-def _connect(stay: Stay, place: Place, event: Event) -> None:
-    pass  # it has begun
-
-
-def _start(stay: Stay, place: Place, event: Event) -> None:
-    if (under_way := stay.charging) is not None:
-        under_way.stop_ms, under_way.cut = place.at_ms, True
-        stay.flag("start-repeated")
-    period = _new_period(stay, place.at_ms)
-    if event.charge_power is not None:
-        period.read_power(event.charge_power, place.at_ms)
-
-
-def _update(stay: Stay, place: Place, event: Event) -> None:
-    period = stay.charging
-    if period is None:
-        if _is_late(stay, place, event) or event.charge_power == 0:
+    def read_soc(
+        self, place: Place, event: Event, period: Period | None, *, elsewhere: bool
+    ) -> None:
+        """Takes in the state of charge, which falls only while the vehicle feeds back. `period` is
+        the charge that was under way.
+        """
+        soc = event.state_of_charge
+        if soc is None:
             return
-        period = _new_period(stay, _start_of(stay, place.at_ms, event))
-        stay.flag("start-missing")
-    period = _joined(stay, place, event, period)
-    if event.charge_power is not None:
-        period.read_power(event.charge_power, place.at_ms)
-    if event.charged_energy is not None:
-        period.metered = event.charged_energy
-
-
-def _is_late(stay: Stay, place: Place, event: Event) -> bool:
-    """Whether an update still belongs to the charge that has stopped: it would count again what
-    that has reported, and go on for as long as the vehicle stays.
-    """
-    if not stay.periods:
-        return False
-    last = stay.periods[-1]
-    if last.stop_ms is None or place.at_ms - last.stop_ms > LATE_MS:
-        return False
-    if event.charged_energy is not None:
-        last.metered = event.charged_energy
-    if event.charge_power != 0:
-        stay.flag("update-after-stop")
-    return True
-
-
-def _stop(stay: Stay, place: Place, event: Event) -> None:
-    period = stay.charging
-    if period is None:
-        start_ms = _start_of(stay, place.at_ms, event)
-        if stay.periods and (
-            start_ms == stay.periods[-1].stop_ms or stay.periods[-1].is_told(event)
-        ):
-            # Not known to be another period: its energy must not count twice.
-            stay.flag("stop-repeated")
-            stay.periods[-1].tell(event)
+        if period is not None and self.soc is not None and soc < self.soc:
+            feeds_back = min(period.power or 0, event.charge_power or 0) < 0
+            if not feeds_back:
+                self.flag("state-of-charge-fell")
+        if self.soc is None:
+            self.soc_start = soc
+        self.soc, self.soc_ms = soc, place.at_ms
+        if not self.periods or elsewhere:
             return
-        period = _new_period(stay, start_ms)
-        stay.flag("start-missing")
-    elif period.start_ms == place.at_ms and stay.periods[-2:-1] and stay.periods[-2].cut:
-        # One charge stopped and another started at once: STARTED has ended the first already.
-        stay.flag("same-instant")
-        stay.periods[-2].cut = False
-        stay.periods[-2].tell(event)
+        newest = self.periods[-1]
+        begins = newest.soc_start is None and newest.stop_ms is None
+        if place.rank == STARTED or begins:
+            newest.soc_start = soc
+        elif not newest.soc_final:
+            newest.soc_end, newest.soc_end_ms = soc, place.at_ms
+            newest.soc_final = newest.stop_ms is not None
+
+    def as_left(self) -> Left:
+        """What later stays have to know of it; it has ended."""
+        assert self.end_ms is not None
+        if not self.periods:
+            missing = (self.start_ms, self.end_ms)
+            return Left(self.start, self.end_ms, not self.end_missing, missing)
+        last, charge = self.periods[-1], None
+        for period in self.periods:
+            if period.is_unreported and period.stop_ms is not None:
+                charge = (period.start_ms, period.stop_ms)
+        return Left(
+            self.start, self.end_ms, not self.end_missing, charge, *last.told, last.power_max
+        )
+
+
+# What is told after the end -----------------------------------------------------------------------
+
+
+def tell_late(stay: Stay, report: Report) -> None:
+    """Takes in what an event told of the stay after its end."""
+    end_ms, energy, time_s = stay.end_ms, report.energy, report.time_s
+    assert end_ms is not None
+    if report.type is EventType.VEHICLE_DISCONNECTED:
+        stay.end_missing = False
         return
-    period = _joined(stay, place, event, period)
-    if (event.charged_time or 0) * 1000 > place.at_ms - period.start_ms + TOLERANCE_MS:
+    if not stay.periods:
+        if energy is None and time_s is None:
+            return
+        start_ms = (
+            stay.start_ms if time_s is None else max(stay.start_ms, end_ms - milliseconds(time_s))
+        )
+        stay.periods.append(Period(start_ms, end_ms, start_missing=True, soc_start=stay.soc_start))
+    missing = [period for period in stay.periods if period.is_unreported]
+    period = missing[-1] if missing else stay.periods[-1]
+    if report.type is EventType.VEHICLE_CHARGE_UPDATED:
+        if period.energy is None and energy is not None:
+            period.read_meter(energy)
+        return
+    if period.energy is None and is_too_long(period, report.at_ms, time_s):
         stay.flag("charged-time-too-long")
-    period.stop_ms = place.at_ms
-    # Told already only where one period takes in many.
-    if period.energy is not None and event.charged_energy is not None:
-        period.energy = EXACT.add(period.energy, event.charged_energy)
-    if period.time_s is not None and event.charged_time is not None:
-        period.time_s = EXACT.add(period.time_s, event.charged_time)
-    period.tell(event)
+    period.stop_missing, period.cut, period.reported_ms = False, False, report.at_ms
+    period.tell(energy, time_s)
 
 
-def _joined(stay: Stay, place: Place, event: Event, period: Period) -> Period:
-    """The period under way, together with those before it that turn out to be the same charge:
-    the time that the event reports goes back to their start, or their meter went on.
-    """
-    while len(stay.periods) > 1 and stay.periods[-2].cut and "periods-merged" not in stay.flags:
-        first = stay.periods[-2]
-        if event.charged_time is not None:
-            begun = 2 * (place.at_ms - event.charged_time * 1000)
-            same = begun < first.start_ms + period.start_ms  # nearer to the first start
-        else:
-            same = (
-                period.metered is None
-                and first.metered is not None
-                and event.charged_energy is not None
-                and event.charged_energy >= first.metered
-            )
-        if not same:
-            break
-        first.join(stay.periods.pop())
-        period = first
-    return period
+def with_reports(stay: Stay) -> Stay:
+    """The stay with what was reported of it when another one had begun."""
+    if not stay.reports:
+        return stay
+    whole = msgspec.convert(msgspec.to_builtins(stay, builtin_types=(Decimal,)), Stay)
+    for report in stay.reports:
+        leaves = report.type is EventType.VEHICLE_DISCONNECTED
+        if not leaves and report.at_ms - (whole.end_ms or 0) > TOLERANCE_MS:
+            whole.flag("vehicle-shared" if report.there else "event-after-disconnect")
+        tell_late(whole, report)
+    return whole
 
 
-def _disconnect(stay: Stay, place: Place, event: Event) -> None:
-    _end(stay, place)
+def milliseconds(seconds: Decimal) -> int:
+    """So many seconds in whole milliseconds."""
+    return int(seconds * 1000)
 
 
-_WHAT_IT_DOES = (_connect, _start, _update, _stop, _disconnect)
+def has_lasted(charge: tuple[int, int] | None, time_s: Decimal) -> bool:
+    """Whether the charge, its start and its stop, is about as long."""
+    return charge is not None and abs(charge[1] - charge[0] - time_s * 1000) <= TOLERANCE_MS
 
 
-def _end(stay: Stay, place: Place) -> None:
-    if stay.charging is not None:
-        stay.charging.stop_ms = place.at_ms
-        stay.flag("stop-missing")
-    stay.end_ms = place.at_ms
-
-
-def _new_period(stay: Stay, start_ms: int) -> Period:
-    if len(stay.periods) == MOST_PERIODS:
-        stay.flag("periods-merged")
-        stay.periods[-1].stop_ms = None
-        return stay.periods[-1]
-    period = Period(start_ms, soc_start=stay.soc)
-    stay.periods.append(period)
-    return period
-
-
-def _start_of(stay: Stay, at_ms: int, event: Event) -> int:
-    """When a period began of which no STARTED told: by its own account, within what is free."""
-    free_ms = stay.periods[-1].stop_ms if stay.periods else stay.start_ms
-    assert free_ms is not None
-    if event.charged_time is None:
-        return free_ms if event.type is EventType.VEHICLE_CHARGE_STOPPED else at_ms
-    return max(free_ms, at_ms - int(event.charged_time * 1000))
-
-
-def _read_soc(stay: Stay, place: Place, event: Event, period: Period | None) -> None:
-    """Takes in the state of charge, which falls only while the vehicle feeds back."""
-    soc = event.state_of_charge
-    if soc is None:
-        return
-    if period is not None and stay.soc is not None and soc < stay.soc:
-        feeds_back = min(period.power or 0, event.charge_power or 0) < 0
-        if not feeds_back:
-            stay.flag("state-of-charge-fell")
-    if stay.soc is None:
-        stay.soc_start = soc
-    stay.soc, stay.soc_ms = soc, place.at_ms
-    if not stay.periods:
-        return
-    newest = stay.periods[-1]
-    begins = newest.soc_start is None and newest.stop_ms is None
-    if place.rank == _STARTED or begins:
-        newest.soc_start = soc
-    elif not newest.soc_final:
-        newest.soc_end = soc
-        newest.soc_final = newest.stop_ms is not None
+def is_too_long(period: Period, at_ms: int, time_s: Decimal | None) -> bool:
+    """Whether a report of that instant tells a longer time than has passed."""
+    return time_s is not None and time_s * 1000 > at_ms - period.start_ms + TOLERANCE_MS

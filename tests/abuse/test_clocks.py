@@ -136,3 +136,49 @@ def test_the_time_to_an_end_passes_although_the_clock_is_set_back(
     clock.shift(-HOUR_S)
     assert status(server, key) == 200
     assert refused_within(server, key, 5)
+
+
+# Timestamps that the server gives -----------------------------------------------------------------
+
+
+def add_site(client: httpx.Client) -> None:
+    """A charger and a vehicle."""
+    client.put("/chargers/C1", json={"chargePowers": [11]}).raise_for_status()
+    client.put("/vehicles/V1", json={"chargeCapacity": 60, "chargePowers": [11]}).raise_for_status()
+
+
+def body(kind: str) -> dict[str, str]:
+    return {"type": f"VEHICLE_{kind}", "chargerId": "C1", "vehicleId": "V1"}
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_a_server_stamps_never_goes_back_for_a_vehicle(
+    by_clock: Server, clock: Clock, restarted: bool
+) -> None:
+    server = by_clock.start()
+    with server.client() as client:
+        add_site(client)
+        client.post("/events", json=body("CONNECTED")).raise_for_status()
+        clock.shift(-5)
+        if restarted:
+            server.stop()
+            server.start(int(server.url.rsplit(":", 1)[1]))
+        client.post("/events", json=body("DISCONNECTED")).raise_for_status()
+        assert client.get("/vehicles/V1/state").json()["pluggedIn"] is False
+        first, second = client.get("/events").json()
+        assert (first["type"], second["type"]) == ("VEHICLE_CONNECTED", "VEHICLE_DISCONNECTED")
+        assert first["timestamp"] < second["timestamp"]
+
+
+def test_events_without_a_timestamp_happen_in_the_order_of_a_bulk(server: Server) -> None:
+    kinds = ["CONNECTED", "CHARGE_STARTED", "CHARGE_STOPPED", "DISCONNECTED"] * 3 + ["CONNECTED"]
+    with server.client() as client:
+        add_site(client)
+        for _ in range(2):  # the second time they are behind those of the first
+            answer = client.post("/events/bulk", json=[body(kind) for kind in kinds])
+            assert {item["status"] for item in answer.json()} == {201}
+            assert client.get("/vehicles/V1/state").json()["pluggedIn"] is True
+            client.post("/events", json=body("DISCONNECTED")).raise_for_status()
+        stamps = [event["timestamp"] for event in client.get("/events?limit=1000").json()]
+        assert stamps == sorted(set(stamps))
+        assert len(client.get("/sessions").json()) == 8

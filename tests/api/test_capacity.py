@@ -317,3 +317,36 @@ def test_too_fine_a_step_is_told_which_would_do(shared: httpx.Client) -> None:
     refused = shared.get(f"/capacity?{day}&step=86")
     assert "It must be at least 87" in message(refused)
     assert len(read(shared, **dict(re.findall(r"(\w+)=([^&]+)", f"{day}&step=87")))) == 994
+
+
+def test_a_vehicle_whose_unplug_was_lost_is_left_out_when_it_was_not_heard_of(
+    client: httpx.Client,
+) -> None:
+    client.put("/chargers/C1", json={"chargePowers": [11]})
+    for vehicle, day in (("V1", "01-05"), ("V2", "07-05")):
+        client.put(f"/vehicles/{vehicle}", json={"chargeCapacity": 60, "chargePowers": [11]})
+        for kind, more in (("CONNECTED", {"stateOfCharge": 50}), ("CHARGE_STARTED", POWER)):
+            body = {"type": f"VEHICLE_{kind}", "chargerId": "C1", "vehicleId": vehicle, **more}
+            body["timestamp"] = f"2026-{day}T08:00:00Z"
+            assert client.post("/events", json=body).status_code == 201
+    at = "2026-07-05T08:30:00.000Z"
+    everybody = read(client, at=at)
+    assert (everybody["vehiclesPluggedIn"], everybody["chargePower"]) == (2, 22)
+    assert everybody["unknown"]["powerAboveCharger"] == 1
+    for figures in (
+        read(client, at=at, maxAge="86400"),
+        read(client, at=at, maxAge="86400", by="charger")[0],
+        read(client, **{"from": "2026-07-05T08:30:00Z", "to": "2026-07-05T08:31:00Z"}, step="60",
+             maxAge="86400")[0],
+    ):  # fmt: skip
+        assert (figures["vehiclesPluggedIn"], figures["chargePower"]) == (1, 11)
+        assert figures["unknown"]["stale"] == 1
+        assert figures["unknown"]["powerAboveCharger"] == 0
+    assert read(client, maxAge="1")["unknown"]["stale"] == 2
+    for wrong in ("0", "-1", "1.5", "1h", ""):
+        answer = client.get("/capacity", params={"maxAge": wrong})
+        assert answer.status_code == 400
+        assert "Parameter {maxAge} is invalid. It must be a whole number of seconds" in answer.text
+
+
+POWER = {"chargePower": 11}

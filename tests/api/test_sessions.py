@@ -294,5 +294,5 @@ def test_a_late_report_of_any_charger_that_was_just_left_counts_no_energy_again(
     assert [flag["name"] for flag in sessions[-1]["flags"]] == ["event-elsewhere"]
     assert sessions[-1]["status"] == ("active" if plugged_in else "ended")
 
-    report(client, "CHARGE_UPDATED", 36.1, stateOfCharge=50)  # and now it is there again
+    report(client, "CHARGE_UPDATED", 40, stateOfCharge=50, chargePower=9)  # it is there again
     assert [one["chargerId"] for one in listed(client)] == ["C1", "C2", "C3", "C1"]

@@ -25,6 +25,11 @@ def stream(random: Random, vehicle: str) -> list[Body]:
         at_ms, soc = _stay(random, bodies, charger, at_ms, soc)
         at_ms += random.choice((0, 1, 60_000, 599_999, 3_600_000, 90_000_000))
         soc = max(1, soc - random.uniform(-5, 40))
+    if random.random() < 0.3:  # stamps have minutes
+        for body in bodies:
+            body["ms"] = body["ms"] // 60_000 * 60_000
+    for body in list(bodies):
+        _report_late(random, bodies, body)
     for body in bodies:
         body["vehicleId"] = vehicle
         _spoil(random, body)
@@ -57,6 +62,7 @@ def _stay(
         add("CHARGE_STARTED", **_sometimes(random, chargePower=random.choice((11, 22, -5))))
         for _ in range(random.choice((0, 0, 1, 2, 4))):
             at_ms += wait()
+            energy *= random.choice((1, 1, 1, 1, 0))
             soc += random.uniform(-1, 8)
             energy += random.uniform(0, 9)
             add("CHARGE_UPDATED",
@@ -70,6 +76,23 @@ def _stay(
     at_ms += wait()
     add("DISCONNECTED")
     return at_ms, soc
+
+
+def _report_late(random: Random, bodies: list[Body], body: Body) -> None:
+    """What was reported is reported again, or only later; or a plug-in is announced again."""
+    kind, chance = body["type"].removeprefix("VEHICLE_"), random.random()
+    later = body["ms"] + random.choice((1, 5_000, 119_000, 600_000, 7_200_000, 90_000_000))
+    if kind == "CHARGE_STOPPED" and chance < 0.25:
+        again = {**body, "ms": later, "type": random.choice(
+            ("VEHICLE_CHARGE_STOPPED", "VEHICLE_CHARGE_UPDATED"))}  # fmt: skip
+        again.setdefault("stateOfCharge", 50)
+        bodies.append(again)
+    if kind == "CHARGE_STOPPED" and 0.15 < chance < 0.35:
+        body["ms"] = later
+    elif kind == "CONNECTED" and chance < 0.25:
+        bodies.append({**body, "ms": later})
+    elif kind == "CHARGE_STARTED" and chance < 0.2:
+        body["ms"] -= random.choice((0, 1, 5_000, 119_000))
 
 
 def _sometimes(random: Random, **members: Any) -> dict[str, Any]:

@@ -69,7 +69,8 @@ def test_the_same_event_again_changes_nothing(fleet: httpx.Client) -> None:
 
 
 def test_a_session_that_never_was_is_removed_and_can_reappear(fleet: httpx.Client) -> None:
-    report(fleet, "CHARGE_UPDATED", 7, minute=30, stateOfCharge=40)  # of an unknown stay
+    # Of an unknown stay.
+    report(fleet, "CHARGE_UPDATED", 7, minute=30, stateOfCharge=40, chargePower=11)
     (unknown,) = read(fleet.get("/sessions", params={"from": "2026-01-05T07:00:00Z"}))
     assert [flag["name"] for flag in unknown["flags"]] == ["connect-missing", "start-missing"]
     report(fleet, "CONNECTED", 7)  # it began earlier

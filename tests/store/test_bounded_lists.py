@@ -189,7 +189,9 @@ def test_large_sessions_make_pages_short(
 
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)
-        await report(store, partner, [event(second * 10) for second in range(4)])
+        await store.put(partner, charger("C2"))
+        at = enumerate(("C1", "C2", "C1", "C2"))
+        await report(store, partner, [event(10 * n, charger_id=one) for n, one in at])
         page = await sessions_page(store, partner, SessionFilter(), None, 100)
         assert 0 < len(page.found) < 4
         assert page.stop == (page.found[-1].stay.start_ms, page.found[-1].id)

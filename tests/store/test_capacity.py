@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from tether import wiring
-from tether.capacity import Box, Figures, Totals, condition_of, pair_of
+from tether.capacity import STALE, Box, Figures, Totals, condition_of, pair_of
 from tether.config import sqlite_path
 from tether.instants import format_instant
 from tether.model import Charger, Event, EventType, Vehicle
-from tether.stays import Fact, Stay, Timeline, fact_of
+from tether.session_builder import Timeline
+from tether.stays import Fact, Stay, fact_of
 from tether.store import capacity, capacity_queries
-from tether.store.capacity import Chargers
+from tether.store.capacity import Chargers, MaxAge
 from tether.store.sqlite import connect, native
 from tether.store.store import Store
 
@@ -76,7 +77,7 @@ def dirty_stream(chance: random.Random, count: int) -> Iterator[Event]:
             charger_id=charger,
             vehicle_id=vehicle,
             state_of_charge=D(chance.choice([0, 20, 55, 100])) if told else None,
-            charge_power=chance.choice([None, D(-5), D(0), D("7.4"), D(13)]) if powered else None,
+            charge_power=chance.choice([D(-5), D(0), D("7.4"), D(13)]) if powered else None,
             timestamp=format_instant(at_ms),
         )
 
@@ -88,7 +89,9 @@ def facts_of(events: list[Event]) -> dict[str, list[Fact]]:
     return {vehicle: sorted(facts) for vehicle, facts in found.items()}
 
 
-def folded(facts: dict[str, list[Fact]], at_ms: int, chargers: set[str]) -> Figures:
+def folded(
+    facts: dict[str, list[Fact]], at_ms: int, chargers: set[str], max_age_ms: int = 2**62
+) -> Figures:
     """The sums at the moment, by what was known of each vehicle then."""
     there: dict[str, list[Stay]] = defaultdict(list)
     for some in facts.values():
@@ -102,7 +105,14 @@ def folded(facts: dict[str, list[Fact]], at_ms: int, chargers: set[str]) -> Figu
                 [
                     (
                         pair_of(CHARGERS[charger], VEHICLES[stay.vehicle_id]),
-                        [(0, condition_of(stay))],
+                        [
+                            (
+                                0,
+                                condition_of(stay)
+                                if at_ms - stay.last.at_ms <= max_age_ms
+                                else STALE,
+                            )
+                        ],
                     )
                     for stay in stays
                 ]
@@ -146,12 +156,22 @@ def test_every_past_moment_is_what_was_known_then(in_store: Callable[..., Any]) 
         expected = [folded(facts, at_ms, set(CHARGERS)) for at_ms in everything]
         assert await store.capacities.totals(partner, Chargers(), everything) == expected
         assert await store.capacities.totals(partner, Chargers(), None) == expected[-1:]
+        for minutes in (1, 10, 60):
+            max_age = MaxAge(minutes * MINUTE_MS, everything[-1])
+            heard = [folded(facts, at, set(CHARGERS), max_age.ms) for at in everything]
+            totals = store.capacities.totals
+            assert await totals(partner, Chargers(), everything, max_age=max_age) == heard
+            assert await totals(partner, Chargers(), None, max_age=max_age) == heard[-1:]
+            assert any(figures.stale for figures in heard)
         assert len({tuple(figures) for figures in expected}) > 30
         instants = [event.at_ms + more for event in events[::40] for more in (-1, 0)]
         for at_ms in instants:
             moment = range(at_ms, at_ms + 1)
             one = folded(facts, at_ms, set(CHARGERS))
             assert await store.capacities.totals(partner, Chargers(), moment) == [one]
+            age = MaxAge(MINUTE_MS, at_ms)
+            one = folded(facts, at_ms, set(CHARGERS), age.ms)
+            assert await totals(partner, Chargers(), moment, max_age=age) == [one]
         for moment_ms in (everything[20], None):
             await check_by_charger(store, partner, facts, moment_ms)
         dense = range(everything[10], everything[20], 1 + (everything[20] - everything[10]) // 900)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.store.conftest import sessions_page
-from tests.store.test_contract import add_site, event, new_partner, report
+from tests.store.test_contract import add_site, charger, event, new_partner, report
 from tether.errors import NotFound, Unavailable
 from tether.model import Charger
 from tether.readout import Moment
@@ -28,7 +28,9 @@ def test_reads_go_on_while_a_partner_is_erased(in_store: Callable[..., Any]) -> 
     async def scenario(store: Store, _: int) -> None:
         partner = await new_partner(store)
         await add_site(store, partner.id)
-        await report(store, partner.id, [event(second) for second in range(30)])
+        await store.put(partner.id, charger("C2"))
+        events = [event(second, charger_id=f"C{1 + second % 2}") for second in range(30)]
+        await report(store, partner.id, events)
         found, stop = await sessions_page(store, partner.id, SessionFilter(), None, 100)
         assert (len(found), stop) == (30, None)
         start_ms = found[3].stay.start_ms

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.store.conftest import sessions_page
-from tests.store.test_contract import add_site, event, report
+from tests.store.test_contract import add_site, charger, event, report
 from tether.store import derive
 from tether.store.postgres import PostgresEngine
 from tether.store.session_queries import SessionFilter
@@ -48,7 +48,9 @@ def test_who_asks_for_what_came_in_bulk_does_not_wait_for_more(
 
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)
-        arrivals = [store.intake.arrival(event(second)) for second in range(50)]
+        await store.put(partner, charger("C2"))
+        events = [event(second, charger_id=f"C{1 + second % 2}") for second in range(50)]
+        arrivals = [store.intake.arrival(one) for one in events]
         await store.intake.add_all(partner, arrivals)
         with pytest.raises(TimeoutError):  # nobody asks: more may come
             async with asyncio.timeout(0.3):

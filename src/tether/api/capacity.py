@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from typing import NamedTuple
 
 from falcon.asgi import Request, Response
 
@@ -15,7 +16,7 @@ from tether.ids import ENTITY_ID_RULE, is_entity_id
 from tether.model import to_json
 from tether.reads import Turns
 from tether.rules import check_instant
-from tether.store.capacity import Chargers
+from tether.store.capacity import Chargers, MaxAge
 from tether.store.store import Store
 
 LIST_PARAMETERS = (
@@ -28,6 +29,7 @@ LIST_PARAMETERS = (
     "from",
     "to",
     "step",
+    "maxAge",
     "stale",
 )
 MOST_MOMENTS = 1000
@@ -38,6 +40,14 @@ _BOX_RULE = (
     "It must be minLongitude,minLatitude,maxLongitude,maxLatitude in degrees, such as "
     "17.4,62.3,17.5,62.4."
 )
+
+
+class Wanted(NamedTuple):
+    """What is asked for: of which chargers, at which moments (None: now), how old at most."""
+
+    chargers: Chargers
+    moments: range | None
+    max_age: MaxAge | None
 
 
 class CapacityResource:
@@ -51,43 +61,37 @@ class CapacityResource:
     async def on_get(self, req: Request, resp: Response) -> None:
         query = requests.query_of(req, LIST_PARAMETERS)
         now_ms = self._now_ms()
-        chargers, moments = _chargers(query), _moments(query, now_ms)
+        wanted = Wanted(_chargers(query), _moments(query, now_ms), _max_age(query, now_ms))
         async with self._turns.of(requests.partner_of(req), patience_s=PATIENCE_S):
-            await self._answer(req, resp, query, chargers, moments)
+            await self._answer(req, resp, query, wanted)
 
     on_head = on_get
 
     async def _answer(
-        self,
-        req: Request,
-        resp: Response,
-        query: dict[str, str],
-        chargers: Chargers,
-        moments: range | None,
+        self, req: Request, resp: Response, query: dict[str, str], wanted: Wanted
     ) -> None:
+        chargers, moments, max_age = wanted
         partner = requests.partner_of(req)
         if _is_by_charger(query):
-            await self._by_charger(req, resp, query, chargers, moments)
+            await self._by_charger(req, resp, query, wanted)
             return
         stale = await takes_stale(self._store, req, resp, query)
         if "from" in query and moments is not None:
-            found = await self._store.capacities.totals(partner, chargers, moments, stale=stale)
+            found = await self._store.capacities.totals(
+                partner, chargers, moments, max_age=max_age, stale=stale
+            )
             pairs = zip(found, moments, strict=True)
             resp.data = to_json([capacity_of(figures, at_ms) for figures, at_ms in pairs])
         else:
             (figures,) = await self._store.capacities.totals(
-                partner, chargers, moments, stale=stale
+                partner, chargers, moments, max_age=max_age, stale=stale
             )
             resp.data = to_json(capacity_of(figures, moments[0] if moments else self._now_ms()))
 
     async def _by_charger(
-        self,
-        req: Request,
-        resp: Response,
-        query: dict[str, str],
-        chargers: Chargers,
-        moments: range | None,
+        self, req: Request, resp: Response, query: dict[str, str], wanted: Wanted
     ) -> None:
+        chargers, moments, max_age = wanted
         limit, epoch = requests.limit_of(query), await self._store.epochs.current()
         after = requests.cursor_of(query, epoch, is_entity_id)
         if after is not None:
@@ -96,7 +100,7 @@ class CapacityResource:
         stale = await takes_stale(self._store, req, resp, query)
         # One more than asked for, to know whether another page follows.
         found = await self._store.capacities.by_charger(
-            requests.partner_of(req), chargers, moments, limit + 1, stale=stale
+            requests.partner_of(req), chargers, moments, limit + 1, max_age=max_age, stale=stale
         )
         at_ms, page = moments[0] if moments else self._now_ms(), found[:limit]
         shown: list[Capacity] = [capacity_of(figures, at_ms, id) for id, figures in page]
@@ -114,6 +118,15 @@ def _is_by_charger(query: dict[str, str]) -> bool:
         if name in query:
             raise Invalid(name, "It can only be given together with by=charger.")
     return False
+
+
+def _max_age(query: dict[str, str], now_ms: int) -> MaxAge | None:
+    text = query.get("maxAge")
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
+        raise Invalid("maxAge", "It must be a whole number of seconds from 1 to 999999999.")
+    return MaxAge(int(text) * 1000, now_ms)
 
 
 def _chargers(query: dict[str, str]) -> Chargers:

@@ -12,6 +12,7 @@ from tether.cli.listing import MOST_IN_A_TABLE, list_limit_option, stale_option
 from tether.cli.members import InstantType, NumbersType
 from tether.cli.options import DurationType
 from tether.cli.output import counted, note, show_line, show_pairs, show_table
+from tether.client.capacity import Selection
 from tether.derived import Capacity
 from tether.model import to_json
 
@@ -38,6 +39,9 @@ _TITLES = (
 @click.option("--from", "from_", type=InstantType(), help="Over time: from this moment on …")
 @click.option("--to", type=InstantType(), help="… to before this one …  [default: now]")
 @click.option("--step", type=DurationType(), help="… at moments so far apart: 15m, 1h.")
+@click.option(
+    "--max-age", type=DurationType(), help="Leave out vehicles not heard of for longer: 24h, 7d."
+)
 @list_limit_option
 @stale_option
 @click.option("--json", "as_json", is_flag=True, help="Objects, one a line, as in a pipe.")
@@ -50,6 +54,7 @@ def capacity(
     from_: str | None,
     to: str | None,
     step: int | None,
+    max_age: int | None,
     limit: int | None,
     stale_allowed: bool,
     as_json: bool,
@@ -66,16 +71,16 @@ def capacity(
         raise click.UsageError("--bbox takes four numbers: west,south,east,north.")
     box = None if bbox is None else (bbox[0], bbox[1], bbox[2], bbox[3])
     as_json = as_json or not sys.stdout.isatty()
+    selection: Selection = {
+        "charger_id": charger,
+        "bbox": box,
+        "max_age": None if max_age is None else max_age // 1000,
+        "stale_allowed": stale_allowed,
+    }
     with access.client() as client:
         if by_charger:
             size = min(limit or 1000, 1000)
-            found = client.capacity.by_charger(
-                at=at,
-                charger_id=charger,
-                bbox=box,
-                page_size=size,
-                stale_allowed=stale_allowed,
-            )
+            found = client.capacity.by_charger(at=at, page_size=size, **selection)
             _show_chargers(found, limit, as_json=as_json)
         elif series:
             assert from_ is not None
@@ -84,15 +89,11 @@ def capacity(
                 from_=from_,
                 to=to,
                 step=step // 1000,
-                charger_id=charger,
-                bbox=box,
-                stale_allowed=stale_allowed,
+                **selection,
             )
             _show_list(moments, as_json=as_json)
         else:
-            one = client.capacity.get(
-                at=at, charger_id=charger, bbox=box, stale_allowed=stale_allowed
-            )
+            one = client.capacity.get(at=at, **selection)
             _show_list([one], as_json=True) if as_json else show_pairs(_pairs(one))
 
 
@@ -143,6 +144,7 @@ def _row(one: Capacity, time_digits: int) -> list[str]:
     kinds = (
         unknown.state_of_charge, unknown.charge_power,
         unknown.common_charge_power, unknown.common_discharge_power,
+        unknown.stale, unknown.power_above_charger,
     )  # fmt: skip
     return [
         "" if one.charger_id else _time(one)[:time_digits],
@@ -165,6 +167,7 @@ def _pairs(one: Capacity) -> list[tuple[str, str]]:
         (unknown.charge_power, "power of a charge"),
         (unknown.common_charge_power, "charge power in common with the charger"),
         (unknown.common_discharge_power, "discharge power in common with the charger"),
+        (unknown.stale, "any event for so long (left out)"),
     ]
     return [
         ("Time (UTC)", _time(one)),

@@ -12,10 +12,13 @@ Box: TypeAlias = tuple[Number, Number, Number, Number]
 
 
 class Selection(TypedDict, total=False):
-    """Which chargers are asked about, and whether that may be stale."""
+    """Which chargers are asked about, how long ago vehicles were heard of at most, in seconds, and
+    whether the answer may be stale.
+    """
 
     charger_id: str | None
     bbox: Box | None
+    max_age: int | None
     stale_allowed: bool
 
 
@@ -58,11 +61,16 @@ def _request(**query: Any) -> Request:
 
 
 def _selection(
-    charger_id: str | None = None, bbox: Box | None = None, *, stale_allowed: bool = False
-) -> dict[str, str | None]:
+    charger_id: str | None = None,
+    bbox: Box | None = None,
+    max_age: int | None = None,
+    *,
+    stale_allowed: bool = False,
+) -> dict[str, str | int | None]:
     return {
         "chargerId": charger_id,
         "bbox": None if bbox is None else box_text("bbox", bbox),
+        "maxAge": max_age,
         "stale": stale(stale_allowed),
     }
 

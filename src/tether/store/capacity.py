@@ -16,7 +16,9 @@ from typing import NamedTuple
 import msgspec
 
 from tether.capacity import (
+    STALE,
     Box,
+    Condition,
     Course,
     Figures,
     Pair,
@@ -24,6 +26,7 @@ from tether.capacity import (
     Totals,
     condition_of,
     course_of,
+    left_out,
     newest_at,
     pair_of,
     thinned,
@@ -32,9 +35,9 @@ from tether.model import Charger, Vehicle, from_json
 from tether.reads import Turn, Turns
 from tether.stays import Fact, Stay
 from tether.store import capacity_queries as queries
-from tether.store.changes import fact_in, facts_in, numbered
 from tether.store.derive import Deriver
 from tether.store.engine import Engine, Row
+from tether.store.session_rows import fact_in, facts_in, numbered
 
 PAGE = 100  # stays that are read at once
 KEYS = 1000  # keys of stays
@@ -80,6 +83,13 @@ class Wanted(NamedTuple):
     until_ms: int
 
 
+class MaxAge(NamedTuple):
+    """Vehicles that were not heard of for longer are left out. `now_ms` is the present."""
+
+    ms: int
+    now_ms: int
+
+
 class Found(NamedTuple):
     """A vehicle that was plugged in at a charger, and how it was at the moments in question."""
 
@@ -106,14 +116,21 @@ class Capacities:
         self._deriver = deriver
 
     async def totals(
-        self, partner: int, chargers: Chargers, moments: range | None, *, stale: bool = False
+        self,
+        partner: int,
+        chargers: Chargers,
+        moments: range | None,
+        *,
+        max_age: MaxAge | None = None,
+        stale: bool = False,
     ) -> list[Figures]:
         """The sums over these chargers, at each of the moments or by the newest that is known."""
         if not stale:
             await self._deriver.catch_up(partner)
         totals = Totals(moments or range(1))
         async with self._turns.of(partner) as turn:
-            async for _, there in self._occupied(partner, chargers, moments, turn):
+            occupied = self._occupied(partner, chargers, moments, turn, max_age=max_age)
+            async for _, there in occupied:
                 await _add(totals, there, turn)
         return totals.figures()
 
@@ -124,6 +141,7 @@ class Capacities:
         moments: range | None,
         limit: int,
         *,
+        max_age: MaxAge | None = None,
         stale: bool = False,
     ) -> list[tuple[str, Figures]]:
         """The figures of each of the first `limit` of these chargers with a vehicle plugged in.
@@ -134,21 +152,30 @@ class Capacities:
             await self._deriver.catch_up(partner)
         found: list[tuple[str, Figures]] = []
         async with self._turns.of(partner) as turn:
-            async for charger_id, there in self._occupied(partner, chargers, moments, turn):
+            occupied = self._occupied(partner, chargers, moments, turn, max_age=max_age)
+            async for charger_id, there in occupied:
                 totals = Totals(moments or range(1))
                 await _add(totals, there, turn)
-                found.append((charger_id, totals.figures()[0]))
+                figures = totals.figures()[0]
+                if figures.vehicles or figures.stale:
+                    found.append((charger_id, figures))
                 if len(found) == limit:
                     break
         return found
 
     async def _occupied(
-        self, partner: int, chargers: Chargers, moments: range | None, turn: Turn
+        self,
+        partner: int,
+        chargers: Chargers,
+        moments: range | None,
+        turn: Turn,
+        *,
+        max_age: MaxAge | None,
     ) -> AsyncIterator[Occupied]:
         """The chargers at which vehicles were plugged in, with these."""
         pages = self._now if moments is None else self._past
         charger_id, suits, there = None, True, list[tuple[Pair, Course]]()
-        async for page in pages(partner, chargers, moments or range(1)):
+        async for page in pages(partner, chargers, moments or range(1), max_age):
             for found in page:
                 if found.charger_id != charger_id:
                     if charger_id is not None and there:
@@ -167,14 +194,14 @@ class Capacities:
     # Now ------------------------------------------------------------------------------------------
 
     async def _now(
-        self, partner: int, chargers: Chargers, _: range
+        self, partner: int, chargers: Chargers, _: range, max_age: MaxAge | None
     ) -> AsyncIterator[Iterable[Found]]:
         place: tuple[object, ...] = (chargers.first, _FIRST_MS, "")
         rows: list[Row] = [()] * PAGE
         while len(rows) == PAGE:
             rows = await self._engine.scan(queries.ACTIVE, partner, *place, chargers.last, PAGE)
             yield (
-                Found(charger_id, charger, vehicle, [(0, condition_of(_stays.decode(body)))])
+                Found(charger_id, charger, vehicle, [(0, _condition(body, max_age))])
                 for charger_id, _, _, body, vehicle, charger in rows
                 if vehicle and charger  # else the partner is being deleted
             )
@@ -183,18 +210,19 @@ class Capacities:
     # At past moments ------------------------------------------------------------------------------
 
     async def _past(
-        self, partner: int, chargers: Chargers, moments: range
+        self, partner: int, chargers: Chargers, moments: range, max_age: MaxAge | None
     ) -> AsyncIterator[Iterable[Found]]:
         async for keys in self._keys(partner, chargers, moments):
             wanted = numbered((place, *key) for place, key in enumerate(keys))
             rows = await self._engine.scan(queries.STAYS, partner, wanted)
             rows = sorted((row for row in rows if all(row[1:])), key=itemgetter(0))
             stays = [_stays.decode(row[1]) async for row in _with_pauses(rows)]
-            readings = await self._readings(partner, stays, moments)
+            heard = max_age is not None
+            readings = await self._readings(partner, stays, moments, heard=heard)
             yield (
                 Found(stay.charger_id, charger, vehicle, course)
                 for stay, (*_, vehicle, charger), known in zip(stays, rows, readings, strict=True)
-                if (course := course_of(stay, known, moments))
+                if (course := _course(stay, known, moments, max_age))
             )
 
     async def _keys(
@@ -262,12 +290,12 @@ class Capacities:
     # What was read of them ------------------------------------------------------------------------
 
     async def _readings(
-        self, partner: int, stays: Sequence[Stay], moments: range
+        self, partner: int, stays: Sequence[Stay], moments: range, *, heard: bool
     ) -> list[list[Reading]]:
-        """Of each stay what tells how it was at the moments."""
+        """What tells of each stay how it was at the moments, and with `heard` when it was heard."""
         first_ms, last_ms = moments[0], moments[-1]
         readings: list[list[Reading]] = [[] for _ in stays]
-        socs, powers, events = [], [], []
+        socs, powers, heards, events = [], [], [], []
         for place, stay in enumerate(stays):
             if stay.start_ms <= first_ms:
                 newest = newest_at(stay, first_ms)
@@ -276,16 +304,21 @@ class Capacities:
                     socs.append(_wanted(stays, place, newest.soc_since, first_ms))
                 if newest.power_since is not None:
                     powers.append(_wanted(stays, place, newest.power_since, first_ms))
+                if heard and stay.last.at_ms <= first_ms:
+                    readings[place].append(Reading(stay.last.at_ms))
+                elif heard:
+                    heards.append(_wanted(stays, place, stay.start_ms, first_ms))
             from_ms, until_ms = max(stay.start_ms, first_ms + 1), min(last_ms, stay.last.at_ms)
             if from_ms <= until_ms:
                 events.append(_wanted(stays, place, from_ms, until_ms))
-        for sql, wanted in ((queries.SOC_AT, socs), (queries.POWER_AT, powers)):
+        newest_of = ((queries.SOC_AT, socs), (queries.POWER_AT, powers), (queries.HEARD_AT, heards))
+        for sql, wanted in newest_of:
             rows = await self._engine.scan(sql, partner, numbered(wanted)) if wanted else []
             instants = ((place, at_ms) for place, at_ms in rows if at_ms is not None)
             events += (_wanted(stays, place, at_ms, at_ms) for place, at_ms in instants)
         for start in range(0, len(events), STAYS):
             async for place, facts in self._events(partner, events[start : start + STAYS]):
-                readings[place] += thinned(_readings_of(stays[place], facts), moments)
+                readings[place] += thinned(_readings_of(stays[place], facts), moments, heard=heard)
         return readings
 
     async def _events(
@@ -332,6 +365,25 @@ async def _add(totals: Totals, there: Sequence[tuple[Pair, Course]], turn: Turn)
 def _wanted(stays: Sequence[Stay], place: int, from_ms: int, until_ms: int) -> Wanted:
     stay = stays[place]
     return Wanted(place, stay.vehicle_id, stay.charger_id, from_ms, until_ms)
+
+
+def _course(
+    stay: Stay, readings: Sequence[Reading], moments: range, max_age: MaxAge | None
+) -> Course:
+    """How the vehicle of the stay was at these moments."""
+    course = course_of(stay, readings, moments)
+    if max_age is None or not course:
+        return course
+    heard = sorted({stay.start_ms, *(reading.at_ms for reading in readings)})
+    return left_out(course, heard, moments, max_age.ms)
+
+
+def _condition(body: str, max_age: MaxAge | None) -> Condition:
+    """How the vehicle of the stay is by the newest that is known."""
+    stay = _stays.decode(body)
+    if max_age is not None and max_age.now_ms - stay.last.at_ms > max_age.ms:
+        return STALE
+    return condition_of(stay)
 
 
 def _readings_of(stay: Stay, facts: Iterable[Fact]) -> Iterator[Reading]:

@@ -121,6 +121,7 @@ SELECT w.place, (
 
 SOC_AT = _newest(_SOC)
 POWER_AT = _newest(_POWER)
+HEARD_AT = _newest("true")
 
 # Only one index has this order, so it is that one which is read.
 _IN_ORDER = "ORDER BY e.at_ms, e.type, e.charger_id, e.stamp"

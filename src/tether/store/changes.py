@@ -6,14 +6,27 @@ Nothing here writes, and the events beyond a given sequence number are not looke
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
-import msgspec
-
 from tether.model import Event, from_json
-from tether.stays import Before, Fact, Place, Stay, Timeline, fact_of
+from tether.periods import Report
+from tether.session_builder import Timeline
+from tether.stays import MOST_TAKEN, RECENT, Before, Fact, Place, Start, Stay, fact_of
 from tether.store import session_queries as queries
 from tether.store.engine import Engine, Row
+from tether.store.session_rows import (
+    Change,
+    fact_in,
+    facts_in,
+    numbered,
+    read_stay,
+    row_of,
+    rows_in,
+    start_in,
+    text_of,
+    ties_of,
+)
 
 PAGE = 1000  # events of one vehicle
 VEHICLES = 10_000  # of which is looked up at once what waits
@@ -24,21 +37,7 @@ LATE_MOST = 200  # events or stays of such a vehicle; with more it is looked at 
 TURN = 100  # events or vehicles after which others have theirs
 END_OF_TIME = 2**62
 
-Start = tuple[int, int, str]
 BEGINNING: Start = (-END_OF_TIME, 0, "")
-
-
-class Change(NamedTuple):
-    """A stay that differs from what is stored. Not `visible`: only in what it knows of before.
-
-    `grown`: it lasts, and is stored as one that lasts.
-    """
-
-    stay: Stay
-    before: Before
-    live: bool = True
-    visible: bool = True
-    grown: bool = False
 
 
 class Portion(NamedTuple):
@@ -78,21 +77,26 @@ class Changes:
         )
         changes: list[Change] = []
         late: list[Late] = []
+        reports: dict[tuple[str, Start], list[Report]] = defaultdict(list)
         for place, (vehicle, last) in enumerate(known):
             await let_others(place)
             new = sorted(facts.pop(vehicle))
             stay, before = read_stay(last) if last else (None, Before())
-            if stay is None:
-                changes += (Change(*begun) for begun in Timeline().take(new).begun)
-            elif new[0].place > stay.last:
-                was = stay.last, stay.end_ms
-                timeline = Timeline(stay, before).take(new)
-                if was != (stay.last, stay.end_ms):  # else the next stay has begun after its end
-                    lasts = was[1] is None and stay.end_ms is None
-                    changes.append(Change(stay, before, grown=lasts))
-                changes += (Change(*begun) for begun in timeline.begun)
-            else:
+            if stay is not None and new[0].place.at_ms <= stay.last.at_ms:
                 late.append(Late(vehicle, new[0].place, new[-1].place, len(new)))
+                continue
+            was = None if stay is None else _state(stay)
+            timeline = Timeline(stay, before).take(new)
+            # Else the next stay has begun after its end.
+            if stay is not None and was is not None and was != _state(stay):
+                lasts = stay.end_ms is None and was[1] is None
+                changes.append(Change(stay, before, grown=lasts))
+            changes += (Change(*begun) for begun in timeline.begun)
+            for start, report in timeline.reports:
+                reports[vehicle, start].append(report)
+        for (vehicle, start), (stay, before) in (await self._stays(partner, reports)).items():
+            stay.reports = [*stay.reports, *reports[vehicle, start]]
+            changes.append(Change(stay, before))
         return changes, late
 
     async def waiting(self, partner: int, after: int, until: int) -> AsyncIterator[list[Late]]:
@@ -119,32 +123,82 @@ class Changes:
         """
         begin, before = BEGINNING, Before()
         if late is not None:
-            rows = await self._engine.scan(queries.STAY_AT, partner, vehicle, *late.first[:3])
-            begin, before = _begin(late, rows[0][0] if rows else None)
+            begin, before = await self._begin(partner, vehicle, late.first.at_ms)
+        first, told = begin, set[Start]()
+        until_ms: int | None = None
         timeline = Timeline(before=before)
-        async for fact in self._facts(partner, vehicle, seq, begin):
+        async for instant in self._instants(partner, vehicle, seq, begin[0]):
             count = len(timeline.begun)
-            timeline.take([fact])
+            timeline.take(fact for fact in instant if fact.place.seq not in before.taken)
             if len(timeline.begun) == count:
                 continue
-            start = start_of(timeline.begun[-1][0])
-            if late is not None and fact.place > late.last:
+            start = timeline.begun[-1][0].start
+            if late is not None and start[0] > late.last.at_ms:
                 rows = await self._stored(partner, vehicle, start, 1)
                 if rows and _is_again(timeline.begun[-1], rows[0]):
                     timeline.begun.pop()
-                    yield await self._portion(partner, vehicle, begin, start, timeline.begun)
-                    return
-            if count == STAYS:
-                last = timeline.begun.pop()
-                yield await self._portion(partner, vehicle, begin, start, timeline.begun)
-                begin, timeline.begun = start, [last]
-        yield await self._portion(partner, vehicle, begin, None, timeline.begun)
+                    until_ms = start[0]
+                    break
+            if len(timeline.begun) > STAYS + RECENT:
+                wanted, timeline.begun = timeline.begun[:STAYS], timeline.begun[STAYS:]
+                end = timeline.begun[0][0].start
+                portion = await self._portion(partner, vehicle, begin, end, wanted, told=told)
+                begin = end
+                yield portion
+        last = None if until_ms is None else start
+        yield await self._portion(
+            partner, vehicle, begin, last, timeline.begun, told=told, until_ms=until_ms
+        )
+        reports: dict[tuple[str, Start], list[Report]] = defaultdict(list)
+        for earlier in told:
+            if earlier < first:
+                reports[vehicle, earlier] = []
+        for earlier, report in timeline.reports:
+            reports[vehicle, earlier].append(report)
+        changes = []
+        for (_, start), (stay, known) in (await self._stays(partner, reports)).items():
+            new = reports[vehicle, start]
+            old = [
+                one for one in stay.reports
+                if one.at_ms < first[0] or (one.at_ms == first[0] and one.seq in before.taken)
+            ]  # fmt: skip
+            later = _after(stay.reports, until_ms)
+            if stay.reports != [*old, *new, *later]:
+                stay.reports = [*old, *new, *later]
+                changes.append(Change(stay, known))
+        yield Portion(0, changes)
 
-    async def _facts(
-        self, partner: int, vehicle: str, seq: int, begin: Start
-    ) -> AsyncIterator[Fact]:
-        """The facts of a vehicle from there on, in order, not all at once."""
-        from_ms, waiting, limit = begin[0], [], PAGE
+    async def _begin(self, partner: int, vehicle: str, at_ms: int) -> tuple[Start, Before]:
+        """The start of the newest stay that began before this instant and from which a vehicle can
+        be derived again, and what it knows of before.
+        """
+        for _ in range(STAYS):
+            rows = await self._engine.scan(queries.STAY_AT, partner, vehicle, at_ms, -1, "")
+            if not rows:
+                break
+            stay, before = read_stay(rows[0][0])
+            if len(before.taken) < MOST_TAKEN:
+                return stay.start, before
+            at_ms = stay.start_ms
+        return BEGINNING, Before()
+
+    async def _stays(
+        self, partner: int, wanted: Iterable[tuple[str, Start]]
+    ) -> dict[tuple[str, Start], tuple[Stay, Before]]:
+        """The stays of these vehicles and starts, and what they know of before."""
+        keys = list(wanted)
+        if not keys:
+            return {}
+        places = numbered((vehicle, *start) for vehicle, start in keys)
+        rows = await self._engine.scan(queries.STAYS_OF, partner, places)
+        found = (read_stay(text) for (text,) in rows if text is not None)
+        return {(stay.vehicle_id, stay.start): (stay, before) for stay, before in found}
+
+    async def _instants(
+        self, partner: int, vehicle: str, seq: int, from_ms: int
+    ) -> AsyncIterator[list[Fact]]:
+        """The facts of a vehicle from then on, those of an instant together, not all at once."""
+        waiting, limit = [], PAGE
         while True:
             rows = await self._engine.scan(
                 queries.EVENTS_OF_VEHICLE, partner, vehicle, from_ms, limit, seq
@@ -152,9 +206,8 @@ class Changes:
             # Of the last instant there may be more, and they would have to be put in order.
             until = rows[-1][1] if len(rows) == limit else None
             waiting = [fact_in(row) for row in rows if until is None or row[1] < until]
-            for fact in sorted(waiting):
-                if fact.place[:3] >= begin:
-                    yield fact
+            for _, instant in groupby(sorted(waiting), key=_at_ms):
+                yield list(instant)
             if until is None:
                 return
             limit = PAGE if waiting else 2 * limit
@@ -167,16 +220,25 @@ class Changes:
         begin: Start,
         end: Start | None,
         wanted: list[tuple[Stay, Before]],
+        *,
+        told: set[Start],
+        until_ms: int | None = None,
     ) -> Portion:
-        """What is not stored as it should of the stays that begin from `begin` to before `end`."""
+        """What is not stored as it should of the stays that begin from `begin` to before `end`.
+
+        Adds to `told` the earlier stays of which events of the stored ones told. What events after
+        `until_ms` told of these stays remains.
+        """
         known: list[Row] = []
         while rows := await self._stored(partner, vehicle, begin, STAYS):
-            known += (row for row in rows if end is None or _start(row) < end)
-            if len(rows) < STAYS or (end is not None and _start(rows[-1]) >= end):
+            known += (row for row in rows if end is None or start_in(row) < end)
+            if len(rows) < STAYS or (end is not None and start_in(rows[-1]) >= end):
                 break
-            last = _start(rows[-1])
+            last = start_in(rows[-1])
             begin = (*last[:2], last[2] + "\x01")  # no id has a smaller character
-        return Portion(len(wanted), _compared(wanted, known))
+        for row in known:
+            told.update(ties_of(row).told)
+        return Portion(len(wanted), _compared(wanted, known, until_ms))
 
     async def _stored(self, partner: int, vehicle: str, begin: Start, limit: int) -> list[Row]:
         return await self._engine.scan(queries.STAYS_FROM, partner, vehicle, *begin, limit)
@@ -193,7 +255,10 @@ class Changes:
                     yield portion.changes
         for some in _grouped(one for one in late if one.events < LATE_MOST):
             bounds = await self._bounds(partner, some)
-            wanted = numbered((one.vehicle, *bounds[one.vehicle][1:]) for one in some)
+            wanted = numbered(
+                (one.vehicle, *bounds[one.vehicle].start, bounds[one.vehicle].until_ms)
+                for one in some
+            )
             contents = await self._engine.scan(
                 queries.LATE_CONTENTS, partner, wanted, seq, LATE_MOST
             )
@@ -201,7 +266,7 @@ class Changes:
             for place, (vehicle, events, stays) in enumerate(contents):
                 await let_others(place)
                 one = late_of[vehicle]
-                differing = _between(one, bounds[vehicle], facts_in(events), _rows(stays))
+                differing = _between(one, bounds[vehicle], facts_in(events), rows_in(stays))
                 if differing is None:
                     async for portion in self.of_vehicle(partner, vehicle, seq, one):
                         yield portion.changes
@@ -210,13 +275,16 @@ class Changes:
 
     async def _bounds(self, partner: int, late: Iterable[Late]) -> dict[str, "_Bounds"]:
         """Of each vehicle where it is to be derived again."""
-        late_of = {one.vehicle: one for one in late}
-        places = ((one.vehicle, *one.first[:3], one.last.at_ms) for one in late)
+        places = ((one.vehicle, one.first.at_ms, one.last.at_ms) for one in late)
         found = await self._engine.scan(queries.LATE_BOUNDS, partner, numbered(places))
         bounds = {}
         for vehicle, stay, until_ms in found:
-            begin, before = _begin(late_of[vehicle], stay)
-            bounds[vehicle] = _Bounds(before, *begin, END_OF_TIME if until_ms is None else until_ms)
+            end_ms = END_OF_TIME if until_ms is None else until_ms
+            if stay is None:
+                bounds[vehicle] = _Bounds(Before(), BEGINNING, end_ms)
+            else:
+                began, before = read_stay(stay)
+                bounds[vehicle] = _Bounds(before, began.start, end_ms)
         return bounds
 
 
@@ -238,9 +306,7 @@ class _Bounds(NamedTuple):
     """From where on a vehicle is derived again, what is known of before, and to where at least."""
 
     before: Before
-    start_ms: int
-    start_rank: int
-    charger_id: str
+    start: Start
     until_ms: int
 
 
@@ -248,32 +314,45 @@ def _between(
     late: Late, bounds: _Bounds, facts: list[Fact], known: list[Row]
 ) -> list[Change] | None:
     """What changes between the bounds; None if it goes on beyond them, or there is too much."""
-    if LATE_MOST in (len(facts), len(known)):
+    taken = bounds.before.taken
+    if len(taken) >= MOST_TAKEN or LATE_MOST in (len(facts), len(known)):
+        return None
+    if any(start < bounds.start for row in known for start in ties_of(row).told):
         return None
     timeline = Timeline(before=bounds.before)
-    stored = {_start(row): row for row in known}
-    for fact in facts:
-        if fact.place[:3] < bounds[1:4]:
-            continue
+    stored = {start_in(row): row for row in known}
+    for _, instant in groupby(facts, key=_at_ms):
         count = len(timeline.begun)
-        timeline.take([fact])
-        if len(timeline.begun) > count and fact.place > late.last:
-            start = start_of(timeline.begun[-1][0])
-            if start in stored and _is_again(timeline.begun[-1], stored[start]):
+        timeline.take(fact for fact in instant if fact.place.seq not in taken)
+        if timeline.reports:
+            return None
+        if len(timeline.begun) > count:
+            start = timeline.begun[-1][0].start
+            behind = start[0] > late.last.at_ms and start in stored
+            if behind and _is_again(timeline.begun[-1], stored[start]):
                 timeline.begun.pop()
-                return _compared(timeline.begun, [row for row in known if _start(row) < start])
+                before = [row for row in known if start_in(row) < start]
+                return _compared(timeline.begun, before, start[0])
     return _compared(timeline.begun, known) if bounds.until_ms == END_OF_TIME else None
 
 
-def _compared(wanted: Iterable[tuple[Stay, Before]], known: Iterable[Row]) -> list[Change]:
-    """What of the wanted stays is not stored just so, and what is stored beyond."""
-    missing = {start_of(stay): (stay, before) for stay, before in wanted}
+def _compared(
+    wanted: Iterable[tuple[Stay, Before]], known: Iterable[Row], until_ms: int | None = None
+) -> list[Change]:
+    """What of the wanted stays is not stored just so, and what is stored beyond.
+
+    What events after `until_ms` told of them remains.
+    """
+    missing = {stay.start: (stay, before) for stay, before in wanted}
     changes = []
     for *row, version in known:
-        found = missing.pop(_start(row), None)
+        found = missing.pop(start_in(row), None)
         if found is None:
             changes.append(Change(*read_stay(f"[{row[-2]},{row[-1]}]"), live=False))
             continue
+        if until_ms is not None:
+            later = _after(ties_of([*row, version]).reports, until_ms)
+            found[0].reports = [*found[0].reports, *later]
         should = row_of(Change(*found))
         if version is None or should[:-1] != tuple(row[:-1]):
             changes.append(Change(*found))
@@ -282,107 +361,27 @@ def _compared(wanted: Iterable[tuple[Stay, Before]], known: Iterable[Row]) -> li
     return changes + [Change(*begun) for begun in missing.values()]
 
 
-def _begin(late: Late, stored: str | None) -> tuple[Start, Before]:
-    """The start of the stay on which the first event lies, and what that knows of before."""
-    if stored is None:
-        return late.first[:3], Before()
-    stay, before = read_stay(stored)
-    return start_of(stay), before
-
-
 def _is_again(begun: tuple[Stay, Before], row: Row) -> bool:
     """Whether the stay begins as it is stored: then all that follows is as it is stored."""
     stay, before = begun
-    return start_of(stay) == _start(row) and _text(before) == row[-2]
+    return stay.start == start_in(row) and text_of(before) == row[-2]
+
+
+def _after(reports: list[Report], until_ms: int | None) -> list[Report]:
+    """Those of events after the instant; none without one."""
+    return [one for one in reports if until_ms is not None and one.at_ms > until_ms]
+
+
+def _state(stay: Stay) -> tuple[Place, int | None, int]:
+    """What differs as soon as an event changes the stay."""
+    return stay.last, stay.end_ms, len(stay.reports)
+
+
+def _at_ms(fact: Fact) -> int:
+    return fact.place.at_ms
 
 
 async def let_others(place: int) -> None:
     """Lets requests have their turn now and then: much is computed here without a pause."""
     if place % TURN == TURN - 1:
         await asyncio.sleep(0)
-
-
-def fact_in(row: Row) -> Fact:
-    """The fact of a row with an event's number, its instant and itself."""
-    seq, at_ms, body = row
-    return fact_of(seq, at_ms, from_json(Event, body))
-
-
-def facts_in(text: str | None) -> list[Fact]:
-    """The facts of a list of JSON arrays, in order."""
-    return sorted(fact_of(*one) for one in _events.decode(f"[{text or ''}]"))
-
-
-def _rows(text: str | None) -> list[Row]:
-    """The columns of stays of a list of JSON arrays."""
-    return [
-        (*row, bytes(body).decode(), bytes(before).decode(), version)
-        for *row, body, before, version in _stored.decode(f"[{text or ''}]")
-    ]
-
-
-_events = msgspec.json.Decoder(list[tuple[int, int, Event]])
-_stored = msgspec.json.Decoder(
-    list[
-        tuple[
-            str, int, int, str, str, int, int | None, int | None, int | None, int, int,
-            msgspec.Raw, msgspec.Raw, int | None,
-        ]
-    ]
-)  # fmt: skip
-
-
-# As they are stored -------------------------------------------------------------------------------
-
-
-def start_of(stay: Stay) -> Start:
-    """What tells the stay from the vehicle's others, and orders them."""
-    return stay.start_ms, stay.start_rank, stay.charger_id
-
-
-def _start(row: Row) -> Start:
-    _, start_ms, start_rank, charger_id, *_ = row
-    return start_ms, start_rank, charger_id
-
-
-def read_stay(text: str) -> tuple[Stay, Before]:
-    """The stay, and what it knows of before, as they are stored."""
-    return _stays.decode(text)
-
-
-_stays = msgspec.json.Decoder(tuple[Stay, Before])
-_encoder = msgspec.json.Encoder(decimal_format="number")
-
-
-def _text(value: Stay | Before) -> str:
-    return _encoder.encode(value).decode()
-
-
-ID = 4
-"""Where the id stands among the columns."""
-
-
-def row_of(change: Change) -> Row:
-    """The columns of a stay as they are stored, but for the partner."""
-    stay = change.stay
-    ended = stay.end_ms is not None
-    return (
-        stay.vehicle_id,
-        stay.start_ms,
-        stay.start_rank,
-        stay.charger_id,
-        stay.id,
-        int(change.live),
-        stay.end_ms,
-        (stay.end_ms - stay.start_ms).bit_length() if stay.end_ms is not None else None,
-        stay.newest_here.at_ms if ended else None,
-        stay.last.seq,
-        stay.newest_here.seq,
-        _text(stay),
-        _text(change.before),
-    )
-
-
-def numbered(rows: Iterable[object]) -> str:
-    """The JSON object of these arrays that statements take as a batch."""
-    return _encoder.encode({str(place): row for place, row in enumerate(rows, 1)}).decode()

@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 from tether.errors import NotDerived, Unavailable
 from tether.store import session_queries as queries
-from tether.store.changes import ID, Change, Changes, let_others, numbered, row_of
+from tether.store.changes import Changes, let_others
 from tether.store.engine import Engine, Row, Statement
 from tether.store.queries import LIST_PARTNERS
+from tether.store.session_rows import ID, Change, numbered, row_of
 
 AT_ONCE = 10_000  # events
 WRITTEN_AT_ONCE = 2_000  # sessions that change by that

@@ -141,6 +141,7 @@ class Intake:
         self._on_progress(0, self.waiting)
 
     async def _write(self, partner: int, batch: list[_Group]) -> None:
+        _stamp_in_turn(batch, {})
         arrivals = [arrival for group in batch for arrival in group.arrivals]
         rows = to_json(dict(enumerate(arrivals, start=1))).decode()
         added = await self._engine.write(self._add_sql, partner, rows, len(arrivals))
@@ -152,7 +153,9 @@ class Intake:
             return
         few = len(arrivals) <= MOST_EXPLAINED_AT_ONCE
         explain = self._engine.read if few else self._engine.scan
-        explained = iter(await explain(queries.EXPLAIN_EVENTS, partner, rows))
+        found = await explain(queries.EXPLAIN_EVENTS, partner, rows)
+        _stamp_in_turn(batch, _newest_stamps(arrivals, found))
+        explained = iter(found)
         for group in batch:
             fates = await in_turns(_fates(group.arrivals, explained))
             known = [fate for fate in fates if fate is not None]
@@ -184,9 +187,38 @@ def _fates(arrivals: Iterable[Arrival], explained: Iterator[Row]) -> Steps[list[
     return fates
 
 
+def _stamp_in_turn(groups: Iterable[_Group], newest: dict[str, int]) -> None:
+    """Lets the instants that the server gives to events of a vehicle grow, also where its clock
+    went back: what it stamped first came first. `newest` has the last one of each vehicle.
+    """
+    for group in groups:
+        if any(arrival.stamped for arrival in group.arrivals):
+            group.arrivals = [_stamped_after(newest, arrival) for arrival in group.arrivals]
+
+
+def _stamped_after(newest: dict[str, int], arrival: Arrival) -> Arrival:
+    if not arrival.stamped:
+        return arrival
+    at_ms = max(arrival.at_ms, newest.get(arrival.vehicle_id, arrival.at_ms - 1) + 1)
+    newest[arrival.vehicle_id] = at_ms
+    if at_ms == arrival.at_ms:
+        return arrival
+    body = to_json(from_json(Event, arrival.body).stamped(at_ms)).decode()
+    return msgspec.structs.replace(arrival, at_ms=at_ms, body=body)
+
+
+def _newest_stamps(arrivals: Iterable[Arrival], found: Iterable[Row]) -> dict[str, int]:
+    """Of each vehicle the newest instant that the server gave to an event that is not new."""
+    newest: dict[str, int] = {}
+    for arrival, (_, _, itself, _, stamped_ms) in zip(arrivals, found, strict=True):
+        if stamped_ms is not None and itself is None:
+            newest[arrival.vehicle_id] = max(stamped_ms, newest.get(arrival.vehicle_id, 0))
+    return newest
+
+
 def _fate(arrival: Arrival, found: Row) -> Fate | None:
     """The id under which the event is recorded, or why it is not; None if it can be by now."""
-    has_charger, has_vehicle, itself, recorded_body = found
+    has_charger, has_vehicle, itself, recorded_body, _ = found
     if itself is not None:
         return arrival.event_id
     if recorded_body is not None:
@@ -198,7 +230,7 @@ def _fate(arrival: Arrival, found: Row) -> Fate | None:
         return _NO_CHARGER
     if not has_vehicle:
         return _NO_VEHICLE
-    return None  # charger or vehicle were created while the batch was under way
+    return None  # charger or vehicle were created meanwhile, or it gets another instant
 
 
 def _fail(groups: Iterable[_Group], error: Exception) -> None:

@@ -66,12 +66,23 @@ _SAME_EVENT = """
  ORDER BY e.stamp LIMIT 1)
 """
 
+# The newest instant that the server gave to an event of the vehicle, if it is not before this one.
+# Partners may have stamped events with instants to come, of which some are looked through.
+_STAMPED_SINCE = """
+(SELECT max(x.at_ms) FROM (
+    SELECT e.at_ms, e.stamp FROM events e
+    WHERE e.partner = $1 AND e.vehicle_id = b.vehicle_id AND e.at_ms >= b.at_ms
+    ORDER BY e.at_ms, e.type, e.charger_id, e.stamp LIMIT 100
+ ) x WHERE x.stamp > 0)
+"""
+
 # What is ready is found before the numbers are taken, as with these PostgreSQL makes the partner's
 # other writers wait. `true` tells SQLite that ON does not belong to the join.
 ADD_EVENTS = f"""
 WITH {_BATCH}, ready AS (
     SELECT * FROM batch b
-    WHERE {_HAS_CHARGER} AND {_HAS_VEHICLE} AND (b.stamped = 1 OR {_SAME_EVENT} IS NULL)
+    WHERE {_HAS_CHARGER} AND {_HAS_VEHICLE}
+      AND CASE b.stamped WHEN 1 THEN {_STAMPED_SINCE} IS NULL ELSE {_SAME_EVENT} IS NULL END
 ), numbers (base) AS ({{event_numbers}})
 INSERT INTO events (partner, seq, id, type, charger_id, vehicle_id, at_ms, stamp, body)
 SELECT $1, n.base + r.place, r.id, r.type, r.charger_id, r.vehicle_id, r.at_ms,
@@ -82,12 +93,13 @@ ON CONFLICT DO NOTHING
 """
 
 # What became of the events of a batch of which not all were inserted: whether there are charger and
-# vehicle, the event itself, and the recorded one of the same identity.
+# vehicle, the event itself, the recorded one of the same identity, and what was stamped since.
 EXPLAIN_EVENTS = f"""
 WITH {_BATCH}
 SELECT {_HAS_CHARGER}, {_HAS_VEHICLE},
        (SELECT e.body FROM events e WHERE e.partner = $1 AND e.id = b.id),
-       CASE WHEN b.stamped = 0 THEN {_SAME_EVENT} END
+       CASE WHEN b.stamped = 0 THEN {_SAME_EVENT} END,
+       CASE WHEN b.stamped = 1 THEN {_STAMPED_SINCE} END
 FROM batch b
 ORDER BY b.place
 """

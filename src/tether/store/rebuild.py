@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from tether.store import queries
 from tether.store import session_queries as statements
-from tether.store.changes import Change
 from tether.store.derive import Deriver, Position
 from tether.store.engine import Engine
+from tether.store.session_rows import Change
 
 VEHICLES_AT_ONCE = 1000
 AGAIN_S = 0.02

@@ -55,10 +55,25 @@ SELECT w.vehicle_id, (
 ) FROM wanted w
 """
 
+# The newest stay that began before a place.
 STAY_AT = f"""
 SELECT {_STAY} FROM sessions s
 WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1
-  AND (s.start_ms, s.start_rank, s.charger_id) <= ($3, $4, $5) {_NEWEST_FIRST}
+  AND (s.start_ms, s.start_rank, s.charger_id) < ($3, $4, $5) {_NEWEST_FIRST}
+"""
+
+# Those in $2, a JSON object of arrays: vehicle, instant, rank, charger of the start.
+STAYS_OF = f"""
+WITH wanted AS MATERIALIZED (
+    SELECT value ->> 0 AS vehicle_id, CAST(value ->> 1 AS BIGINT) AS start_ms,
+           CAST(value ->> 2 AS BIGINT) AS start_rank, value ->> 3 AS charger_id
+    FROM jsonb_each($2)
+)
+SELECT (
+    SELECT {_STAY} FROM sessions s
+    WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.start_ms = w.start_ms
+      AND s.start_rank = w.start_rank AND s.charger_id = w.charger_id AND s.live = 1
+) FROM wanted w
 """
 
 # All columns of a stay, and its version.
@@ -75,21 +90,19 @@ WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1
 ORDER BY s.start_ms, s.start_rank, s.charger_id LIMIT $6
 """
 
-# The same for many vehicles: the stay that lies at an instant, and the start of the second behind
-# another, as the first knows when the one before it ended. $2 is a JSON object of arrays: vehicle,
-# first instant, rank, charger, last instant.
+# The same for many vehicles: the newest stay that began before an instant, and the start of the
+# second behind another, as the first knows when the one before it ended. $2 is a JSON object of
+# arrays: vehicle, first instant, last instant.
 LATE_BOUNDS = f"""
 WITH wanted AS MATERIALIZED (
     SELECT value ->> 0 AS vehicle_id, CAST(value ->> 1 AS BIGINT) AS first_ms,
-           CAST(value ->> 2 AS BIGINT) AS first_rank, value ->> 3 AS charger_id,
-           CAST(value ->> 4 AS BIGINT) AS last_ms
+           CAST(value ->> 2 AS BIGINT) AS last_ms
     FROM jsonb_each($2)
 )
 SELECT w.vehicle_id, (
     SELECT {_STAY} FROM sessions s
     WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1
-      AND (s.start_ms, s.start_rank, s.charger_id) <= (w.first_ms, w.first_rank, w.charger_id)
-    {_NEWEST_FIRST}
+      AND s.start_ms < w.first_ms {_NEWEST_FIRST}
 ), (
     SELECT s.start_ms FROM sessions s
     WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1 AND s.start_ms > w.last_ms

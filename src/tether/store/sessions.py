@@ -15,10 +15,10 @@ from tether.readout import Known, Moment
 from tether.reads import Turn
 from tether.stays import Before, Stay
 from tether.store import session_queries as queries
-from tether.store.changes import numbered
 from tether.store.derive import Deriver
 from tether.store.engine import Engine, Row
 from tether.store.session_queries import SessionFilter
+from tether.store.session_rows import numbered
 
 PORTION = 100  # sessions that are read at once
 PORTIONS = 50  # for one page
