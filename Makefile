@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile pyproject.toml --extra server --group build --quiet --universal \
 	--python-version 3.11 --generate-hashes --system-certs --custom-compile-command "make lock"
 
-.PHONY: run test check format figures install bench soak replay lock clean
+.PHONY: run test check format unasync figures install bench soak replay lock clean
 
 run: .venv/runs ## serve on 127.0.0.1:$(PORT) with a demo partner and its key
 	@$(BIN)/tether demo --port $(PORT)
@@ -23,6 +23,7 @@ check: install ## style, types, formatting
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python docs/figures.py --check
+	$(BIN)/python scripts/unasync.py --check
 
 figures: install ## draws the events of each flag in docs/sessions.md
 	$(BIN)/python docs/figures.py
@@ -30,6 +31,9 @@ figures: install ## draws the events of each flag in docs/sessions.md
 format: install
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+unasync: install ## makes the blocking half of the SDK from the awaiting one
+	$(BIN)/python scripts/unasync.py
 
 bench: install ## measures against peers and ceilings; see bench/README.md for what it needs
 	$(BIN)/python -m bench.run

@@ -294,3 +294,10 @@ def test_a_link_that_makes_no_sense_takes_no_time(link: str) -> None:
         except TetherError as error:
             assert isinstance(error, UnexpectedAnswer)  # noqa: PT017
         assert time.process_time() - began < 2
+
+
+def test_a_feed_that_leads_in_a_circle_ends() -> None:
+    event = b'[{"id":"E1","type":"VEHICLE_CONNECTED","chargerId":"C1","vehicleId":"V1"}]'
+    circle = [Said(200, event, {"Link": f'<?cursor={page % 2}>; rel="next"'}) for page in range(9)]
+    with Scripted(*circle) as server, pytest.raises(UnexpectedAnswer, match="circle"):
+        _blocking(server.url, lambda client: list(client.events.follow()))

@@ -1,20 +1,18 @@
-"""The awaiting client: the same surface as the blocking one, for asyncio."""
+"""The awaiting client."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Literal, TypeVar, Unpack
 
 from tether import model
 from tether.client.aio_stream import AsyncStream
+from tether.client.awaiting import Stop, http_to, sleep, wait
 from tether.client.capacity import CapacityCalls, Selection
 from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls, Pages
 from tether.client.events import BulkResult, EventCalls
 from tether.client.exchange import Answer, Lost, Patience, Request, Script
 from tether.client.following import EventFollower, Follower
-from tether.client.gathering import Gathering, Send
 from tether.client.models import (
     Charger,
     ChargerChanges,
@@ -37,7 +35,13 @@ F = TypeVar("F", Event, Session)
 
 
 class AsyncClient:
-    """Tether's Partner API for asyncio. Everything as in `Client`, with `await`."""
+    """Tether's Partner API. May be used by many tasks; keeps its connections until closed.
+
+    `url` and `api_key` come from TETHER_URL and TETHER_API_KEY unless they are given. `timeout` is
+    how many seconds one try may go without hearing anything, `retries` how often a call is tried
+    again after a broken connection, 429, 502, 503 and 504. Calls on states, sessions and capacity
+    wait until all events are derived, unless they are given `stale_allowed`.
+    """
 
     chargers: "AsyncChargers"
     vehicles: "AsyncVehicles"
@@ -53,14 +57,12 @@ class AsyncClient:
         timeout: float = 30.0,
         retries: int = 8,
     ) -> None:
-        from tether.client.awaiting_http import AwaitingHttp  # loading aiohttp takes a while
-
         self._target = target(url, api_key, timeout)
-        self._http = AwaitingHttp(self._target)
+        self._http = http_to(self._target)
         self._patience = patience = Patience(retries)
         self.chargers = AsyncChargers(self, EntityCalls(Charger, ChargerState, patience))
         self.vehicles = AsyncVehicles(self, EntityCalls(Vehicle, VehicleState, patience))
-        self.events = AsyncEvents(self, patience, Gathering(self._http.send))
+        self.events = AsyncEvents(self, patience)
         self.sessions = AsyncSessions(self, patience)
         self.capacity = AsyncCapacities(self, CapacityCalls(patience))
 
@@ -91,15 +93,21 @@ class AsyncClient:
         vehicle_id: str | None = None,
         start_again: bool = False,
     ) -> AsyncStream:
-        """See `Client.stream`."""
+        """Events as they are committed, and the states to which they lead.
+
+        From now on, behind a `cursor` that a stream had, or with "start" from the first event on.
+        Never ends by itself, not by an outage either: it connects again and goes on, without a gap.
+        In a `with` statement it is connected when that begins: what you ask for then, such as the
+        states of all vehicles, lacks nothing that the stream will not bring. After a restore of the
+        database it raises EpochChanged or, to `start_again`, begins with the first event.
+        """
         filters = {"type": type, "chargerId": charger_id, "vehicleId": vehicle_id}
         wanted = Subscription(cursor, self._patience, start_again=start_again, **filters)
         return AsyncStream(self._http, wanted)
 
-    async def run(self, script: Script[T], send: Send | None = None) -> T:
+    async def run(self, script: Script[T]) -> T:
         """Does what a script of the SDK says. Not for users."""
-        self._http.check_loop()  # before it waits for what another loop has to do
-        send = send or self._http.send
+        self._http.check()
         outcome: Answer | Lost | None = None
         while True:
             try:
@@ -108,10 +116,10 @@ class AsyncClient:
                 result: T = end.value
                 return result
             if isinstance(step, Request):
-                outcome = await send(step)
+                outcome = await self._http.send(step)
             else:
                 outcome = None
-                await asyncio.sleep(step.seconds)
+                await sleep(step.seconds)
 
     async def iterate(self, pages: Pages[M]) -> AsyncIterator[M]:
         """The entries of all pages. Not for users."""
@@ -152,13 +160,19 @@ class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
     """The partner's chargers."""
 
     async def put(self, charger: model.Charger, *, if_match: str | None = None) -> Saved:
-        """See `Chargers.put`."""
+        """Creates or replaces a charger; with `if_match` only if it has that version.
+
+        Raises Invalid, PreconditionFailed.
+        """
         return await self._client.run(self._calls.put(charger, if_match))
 
     async def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[ChargerChanges]
     ) -> Saved:
-        """See `Chargers.patch`."""
+        """Changes some members of a charger; None removes one.
+
+        Raises NotFound, Invalid, PreconditionFailed.
+        """
         return await self._client.run(self._calls.patch(id, changes, if_match))
 
 
@@ -166,31 +180,44 @@ class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
     """The partner's vehicles."""
 
     async def put(self, vehicle: model.Vehicle, *, if_match: str | None = None) -> Saved:
-        """See `Vehicles.put`."""
+        """Creates or replaces a vehicle; with `if_match` only if it has that version.
+
+        Raises Invalid, PreconditionFailed.
+        """
         return await self._client.run(self._calls.put(vehicle, if_match))
 
     async def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[VehicleChanges]
     ) -> Saved:
-        """See `Vehicles.patch`."""
+        """Changes some members of a vehicle; None removes one.
+
+        Raises NotFound, Invalid, PreconditionFailed.
+        """
         return await self._client.run(self._calls.patch(id, changes, if_match))
 
 
 class AsyncEvents:
     """The partner's events."""
 
-    def __init__(self, client: AsyncClient, patience: Patience, gathering: Gathering) -> None:
+    def __init__(self, client: AsyncClient, patience: Patience) -> None:
         self._client = client
         self._patience = patience
         self._calls = EventCalls(patience, Stamps())
-        self._gathering = gathering
 
     async def post(self, event: model.Event) -> str:
-        """See `Events.post`. What many tasks report at once shares requests."""
-        return await self._client.run(self._calls.post(event), self._gathering.send)
+        """Reports an event and returns its id; one without a timestamp happens now.
+
+        Raises Invalid, Conflict. If it raises Unavailable or RateLimited and you want to try again
+        later, post the `event` of the error, which has its timestamp: that is safe at any time.
+        """
+        return await self._client.run(self._calls.post(event))
 
     async def bulk(self, events: Iterable[model.Event]) -> list[BulkResult]:
-        """See `Events.bulk`."""
+        """Reports many events, up to 10,000 in a request; says of each in order what became of it.
+
+        Refused events do not raise. What ends it before its time does, such as Unavailable: then
+        `results` of the error has what is known.
+        """
         return await self._client.run(self._calls.bulk(events))
 
     async def get(self, id: str) -> Event:
@@ -198,7 +225,7 @@ class AsyncEvents:
         return await self._client.run(self._calls.get(id))
 
     async def now(self) -> str:
-        """See `Events.now`."""
+        """The cursor behind the last event that there is: `follow` begins there with the next."""
         return await self._client.run(self._calls.now())
 
     def follow(
@@ -206,12 +233,18 @@ class AsyncEvents:
         cursor: str | None = None,
         *,
         poll_s: float = 1.0,
-        stop: asyncio.Event | None = None,
+        stop: Stop | None = None,
         start_again: bool = False,
     ) -> "AsyncFollowing[Event]":
-        """See `Events.follow`."""
+        """All events after the cursor, from the first one if there is none, as they are committed.
+
+        Never ends by itself, not by an outage either; `stop` ends it when it is set. Store the
+        `cursor` of what this returns when an event is dealt with: given back after a restart, it
+        goes on right behind that event. If the database was restored since, it raises EpochChanged
+        or, to `start_again`, begins with the first event: what you have had comes again.
+        """
         follower = EventFollower(cursor, poll_s, self._patience, start_again=start_again)
-        return AsyncFollowing(self._client, follower, stop or asyncio.Event())
+        return AsyncFollowing(self._client, follower, stop or Stop())
 
     def list(
         self,
@@ -224,7 +257,7 @@ class AsyncEvents:
         order: Literal["asc", "desc"] = "asc",
         page_size: int = 100,
     ) -> AsyncIterator[Event]:
-        """See `Events.list`."""
+        """The events in the order in which they were committed; `from_` inclusive, `to` not."""
         return self._client.iterate(
             self._calls.pages(
                 type=type,
@@ -246,7 +279,7 @@ class AsyncSessions:
         self._calls = SessionCalls(patience)
 
     async def get(self, id: str, *, stale_allowed: bool = False) -> Session:
-        """See `Sessions.get`."""
+        """The session of this id. Raises NotFound, also for one that was removed."""
         return await self._client.run(self._calls.get(id, stale_allowed))
 
     def list(
@@ -261,7 +294,11 @@ class AsyncSessions:
         page_size: int = 100,
         stale_allowed: bool = False,
     ) -> AsyncIterator[Session]:
-        """See `Sessions.list`."""
+        """The sessions in the order of their start, which is at `from_` or later, before `to`.
+
+        With `updated_from` those that changed at that instant or later, in the order of their last
+        change, and the removed ones among them; not together with `status`. Raises Invalid.
+        """
         return self._client.iterate(
             self._calls.pages(
                 charger_id=charger_id,
@@ -281,12 +318,17 @@ class AsyncSessions:
         *,
         updated_from: Instant | None = None,
         poll_s: float = 1.0,
-        stop: asyncio.Event | None = None,
+        stop: Stop | None = None,
         start_again: bool = False,
     ) -> "AsyncFollowing[Session]":
-        """See `Sessions.changes`."""
+        """All sessions, then each one again that changes, as it is then.
+
+        Without a cursor it begins with what changed at `updated_from` or later, or with all. A
+        session that a late event did away with comes with the status `removed`. Ends and goes on
+        as `Events.follow` does: nothing that changed while the consumer was down is missed.
+        """
         follower = self._calls.changes(cursor, updated_from, poll_s, start_again=start_again)
-        return AsyncFollowing(self._client, follower, stop or asyncio.Event())
+        return AsyncFollowing(self._client, follower, stop or Stop())
 
 
 class AsyncCapacities:
@@ -297,7 +339,11 @@ class AsyncCapacities:
         self._calls = calls
 
     async def get(self, *, at: Instant | None = None, **selection: Unpack[Selection]) -> Capacity:
-        """See `Capacities.get`."""
+        """What plugged-in vehicles take, give and store, and how much more they could.
+
+        Now, or `at` a past moment. Of all chargers, or of one, or of those in a box: `bbox` is
+        (min longitude, min latitude, max longitude, max latitude) in degrees. Raises Invalid.
+        """
         return await self._client.run(self._calls.get(at, selection))
 
     def by_charger(
@@ -307,7 +353,7 @@ class AsyncCapacities:
         page_size: int = 100,
         **selection: Unpack[Selection],
     ) -> AsyncIterator[Capacity]:
-        """See `Capacities.by_charger`."""
+        """The same of each charger with a vehicle plugged in, in order of their ids."""
         return self._client.iterate(self._calls.pages(at, page_size, selection))
 
     async def series(
@@ -318,14 +364,16 @@ class AsyncCapacities:
         step: int,
         **selection: Unpack[Selection],
     ) -> list[Capacity]:
-        """See `Capacities.series`."""
+        """The same at `from_`, every `step` seconds after that, and before `to`, which is now if
+        it is not given. At most 1,000 moments, none in the future. Raises Invalid.
+        """
         return await self._client.run(self._calls.series(from_, to, step, selection))
 
 
 class AsyncFollowing(AsyncIterator[F], Generic[F]):
     """An endless iterator. Its `cursor` is the place after the last entry that it gave."""
 
-    def __init__(self, client: AsyncClient, follower: Follower[F], stop: asyncio.Event) -> None:
+    def __init__(self, client: AsyncClient, follower: Follower[F], stop: Stop) -> None:
         self._client = client
         self._follower: Follower[F] = follower
         self._stop = stop
@@ -341,6 +389,5 @@ class AsyncFollowing(AsyncIterator[F], Generic[F]):
             if entry is not None:
                 return entry
             if seconds := await self._client.run(self._follower.fetch()):
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), seconds)
+                await wait(self._stop, seconds)
         raise StopAsyncIteration

@@ -1,25 +1,26 @@
-"""The stream, for asyncio."""
+"""The stream, for the awaiting client."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from tether.client.awaiting import sleep
 from tether.client.exchange import Answer
 from tether.client.forks import anew_in_children, leave_to_parent
 from tether.client.streaming import Interrupted, Message, Subscription
 
 if TYPE_CHECKING:
-    from tether.client.awaiting_http import AwaitingHttp
+    from tether.client.awaiting import Http
 
 
 class AsyncStream(AsyncIterator[Message]):
     """An endless iterator of events and states. `cursor` is the place after the last one it gave.
 
-    Waiting for the next one may be cancelled: nothing is lost by that.
+    Raises what makes waiting useless, such as Forbidden for a key that works no more. A task that
+    waits for the next one may be cancelled: nothing is lost by that.
     """
 
-    def __init__(self, http: "AwaitingHttp", wanted: Subscription) -> None:
+    def __init__(self, http: "Http", wanted: Subscription) -> None:
         self._http = http
         self._wanted = wanted
         self._messages: AsyncGenerator[Message | None] | None = None
@@ -88,4 +89,4 @@ class AsyncStream(AsyncIterator[Message]):
                         seconds = wanted.ended()
             except Interrupted as error:
                 seconds = wanted.interrupted(error.lost)
-            await asyncio.sleep(seconds)
+            await sleep(seconds)

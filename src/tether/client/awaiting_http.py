@@ -16,6 +16,7 @@ from tether.client.connection import IDLE_S, MOST_CONNECTIONS, Target, lost, pro
 from tether.client.errors import TetherError
 from tether.client.exchange import Answer, Lost, Request
 from tether.client.forks import anew_in_children, leave_to_parent
+from tether.client.gathering import Gathering
 from tether.client.receiving import SLOWEST_BYTES_PER_S, Receiving, headers_of
 from tether.client.streaming import SILENCE_S, Interrupted
 
@@ -45,6 +46,7 @@ class AwaitingHttp:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._session: aiohttp.ClientSession | None = None
+        self._gathering = Gathering(self._send_alone)
         anew_in_children(self)
 
     def forked(self) -> None:
@@ -54,6 +56,10 @@ class AwaitingHttp:
 
     async def send(self, request: Request) -> Answer | Lost:
         """Sends it once; what came of it."""
+        send = self._gathering.send if request.may_share else self._send_alone
+        return await send(request)
+
+    async def _send_alone(self, request: Request) -> Answer | Lost:
         try:
             asking = self._ask(request)
             async with (
@@ -126,8 +132,11 @@ class AwaitingHttp:
             )
         return self._session
 
-    def check_loop(self) -> None:
-        """Raises TetherError in another event loop than the first one."""
+    def check(self) -> None:
+        """Raises TetherError in another event loop than the first one.
+
+        Before a call waits for what only the first one can do.
+        """
         self._connections()
 
     async def close(self) -> None:

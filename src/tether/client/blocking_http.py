@@ -138,6 +138,9 @@ class BlockingHttp:
         leave_to_parent(self._pool)
         self._pool = _pool_to(self._target)
 
+    def check(self) -> None:
+        """Any thread may use it."""
+
     def send(self, request: Request) -> Answer | Lost:
         """Sends it once; what came of it."""
         try:

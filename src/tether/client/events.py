@@ -113,7 +113,7 @@ class EventCalls:
     def post(self, event: model.Event) -> Script[str]:
         """Reports an event; its id."""
         event = self.ready(event)
-        request = Request("POST", "/events", to_json(event))
+        request = Request("POST", "/events", to_json(event), may_share=True)
         try:
             answer = yield from exchange(request, self._patience, 201)
             return read(Created, answer, request).id

@@ -44,13 +44,17 @@ UNREADABLE = (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; every try of it carries the same id. `target` is percent-encoded."""
+    """One request; every try of it carries the same id. `target` is percent-encoded.
+
+    One that `may_share` can go to the server together with others, if that comes to the same.
+    """
 
     method: str
     target: str
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     id: str = field(default_factory=lambda: secrets.token_hex(8))
+    may_share: bool = False
 
 
 @dataclass(frozen=True, slots=True)

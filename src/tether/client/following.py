@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 from tether.client.errors import EpochChanged, RateLimited, Unavailable, epoch_changed, invalid
 from tether.client.exchange import (
     NO_PATIENCE,
+    Onward,
     Patience,
     Request,
     Script,
@@ -58,6 +59,7 @@ class Follower(ABC, Generic[M]):
         self._start_again = start_again
         self._epoch: str | None = None  # of the place; None for the start, which is in every one
         self._failures = 0
+        self._onward = Onward()
 
     @property
     @abstractmethod
@@ -117,6 +119,8 @@ class Follower(ABC, Generic[M]):
         if page:
             self._epoch = epoch_of(answer)
         following = next_cursor(answer)
+        if page:
+            self._onward.check(following)
         if new := self._new(page):
             self._ready.extend(new)
             self._following = following
@@ -129,6 +133,7 @@ class Follower(ABC, Generic[M]):
             raise error
         log.warning("The database was restored: following the %s from the start again", self._what)
         self._page = self._following = self._epoch = None
+        self._onward = Onward()
         self._begin()
         return 0
 

@@ -1,13 +1,12 @@
+# Made from aio.py by scripts/unasync.py: change that, then `make unasync`.
 """The blocking client."""
 
-import threading
-import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Generic, Literal, TypeVar, Unpack
 
 from tether import model
-from tether.client.blocking_http import BlockingHttp
+from tether.client.blocking import Stop, http_to, sleep, wait
 from tether.client.capacity import CapacityCalls, Selection
 from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls, Pages
@@ -60,7 +59,7 @@ class Client:
         retries: int = 8,
     ) -> None:
         self._target = target(url, api_key, timeout)
-        self._http = BlockingHttp(self._target)
+        self._http = http_to(self._target)
         self._patience = patience = Patience(retries)
         self.chargers = Chargers(self, EntityCalls(Charger, ChargerState, patience))
         self.vehicles = Vehicles(self, EntityCalls(Vehicle, VehicleState, patience))
@@ -109,6 +108,7 @@ class Client:
 
     def run(self, script: Script[T]) -> T:
         """Does what a script of the SDK says. Not for users."""
+        self._http.check()
         outcome: Answer | Lost | None = None
         while True:
             try:
@@ -120,12 +120,13 @@ class Client:
                 outcome = self._http.send(step)
             else:
                 outcome = None
-                time.sleep(step.seconds)
+                sleep(step.seconds)
 
     def iterate(self, pages: Pages[M]) -> Iterator[M]:
         """The entries of all pages. Not for users."""
         while pages.more:
-            yield from self.run(pages.next())
+            for entry in self.run(pages.next()):
+                yield entry
 
 
 class _Entities(Generic[E, S]):
@@ -233,7 +234,7 @@ class Events:
         cursor: str | None = None,
         *,
         poll_s: float = 1.0,
-        stop: threading.Event | None = None,
+        stop: Stop | None = None,
         start_again: bool = False,
     ) -> "Following[Event]":
         """All events after the cursor, from the first one if there is none, as they are committed.
@@ -244,7 +245,7 @@ class Events:
         or, to `start_again`, begins with the first event: what you have had comes again.
         """
         follower = EventFollower(cursor, poll_s, self._patience, start_again=start_again)
-        return Following(self._client, follower, stop or threading.Event())
+        return Following(self._client, follower, stop or Stop())
 
     def list(
         self,
@@ -318,7 +319,7 @@ class Sessions:
         *,
         updated_from: Instant | None = None,
         poll_s: float = 1.0,
-        stop: threading.Event | None = None,
+        stop: Stop | None = None,
         start_again: bool = False,
     ) -> "Following[Session]":
         """All sessions, then each one again that changes, as it is then.
@@ -328,7 +329,7 @@ class Sessions:
         as `Events.follow` does: nothing that changed while the consumer was down is missed.
         """
         follower = self._calls.changes(cursor, updated_from, poll_s, start_again=start_again)
-        return Following(self._client, follower, stop or threading.Event())
+        return Following(self._client, follower, stop or Stop())
 
 
 class Capacities:
@@ -373,7 +374,7 @@ class Capacities:
 class Following(Iterator[F], Generic[F]):
     """An endless iterator. Its `cursor` is the place after the last entry that it gave."""
 
-    def __init__(self, client: Client, follower: Follower[F], stop: threading.Event) -> None:
+    def __init__(self, client: Client, follower: Follower[F], stop: Stop) -> None:
         self._client = client
         self._follower: Follower[F] = follower
         self._stop = stop
@@ -388,5 +389,6 @@ class Following(Iterator[F], Generic[F]):
             entry = self._follower.take()
             if entry is not None:
                 return entry
-            self._stop.wait(self._client.run(self._follower.fetch()))
+            if seconds := self._client.run(self._follower.fetch()):
+                wait(self._stop, seconds)
         raise StopIteration

@@ -1,22 +1,27 @@
+# Made from aio_stream.py by scripts/unasync.py: change that, then `make unasync`.
 """The stream, for the blocking client."""
 
-import time
 from collections.abc import Generator, Iterator
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from tether.client.blocking_http import BlockingHttp
+from tether.client.blocking import sleep
 from tether.client.exchange import Answer
 from tether.client.forks import anew_in_children, leave_to_parent
 from tether.client.streaming import Interrupted, Message, Subscription
+
+if TYPE_CHECKING:
+    from tether.client.blocking import Http
 
 
 class Stream(Iterator[Message]):
     """An endless iterator of events and states. `cursor` is the place after the last one it gave.
 
-    Raises what makes waiting useless, such as Forbidden for a key that works no more.
+    Raises what makes waiting useless, such as Forbidden for a key that works no more. A task that
+    waits for the next one may be cancelled: nothing is lost by that.
     """
 
-    def __init__(self, http: BlockingHttp, wanted: Subscription) -> None:
+    def __init__(self, http: "Http", wanted: Subscription) -> None:
         self._http = http
         self._wanted = wanted
         self._messages: Generator[Message | None] | None = None
@@ -80,8 +85,9 @@ class Stream(Iterator[Message]):
                     else:
                         wanted.check(opened.headers)
                         for data in opened.body:
-                            yield from wanted.received(data)
+                            for message in wanted.received(data):
+                                yield message
                         seconds = wanted.ended()
             except Interrupted as error:
                 seconds = wanted.interrupted(error.lost)
-            time.sleep(seconds)
+            sleep(seconds)

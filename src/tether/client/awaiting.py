@@ -1,0 +1,28 @@
+"""What the awaiting client waits with. `blocking.py` has the same names for the blocking one."""
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from tether.client.connection import Target
+
+if TYPE_CHECKING:
+    from tether.client.awaiting_http import AwaitingHttp as Http
+
+__all__ = ["Http", "Stop", "http_to", "sleep", "wait"]
+
+Stop = asyncio.Event
+sleep = asyncio.sleep
+
+
+async def wait(stop: Stop, seconds: float) -> None:
+    """Waits until it is set, but not longer."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+
+
+def http_to(target: Target) -> "Http":
+    """The connections to a server."""
+    from tether.client.awaiting_http import AwaitingHttp  # loading aiohttp takes a while
+
+    return AwaitingHttp(target)
