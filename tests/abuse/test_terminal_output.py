@@ -47,7 +47,12 @@ STREAM = "".join(
 )
 
 
+class _Server(ThreadingHTTPServer):
+    down = ""  # a path of which it says that it cannot now
+
+
 class _Evil(BaseHTTPRequestHandler):
+    server: _Server
     answers: ClassVar[dict[str, Any]] = {
         "/chargers": [CHARGER], "/vehicles": [VEHICLE], "/events": [EVENT], "/sessions": [SESSION],
         "/chargers/C1": CHARGER, "/vehicles/V1": VEHICLE, "/sessions/S1": SESSION,
@@ -56,6 +61,9 @@ class _Evil(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
+        if path == self.server.down:
+            self._say(503, json.dumps({"message": EVIL}))
+            return
         if path == "/stream":
             self._say(200, STREAM, "text/event-stream")
         elif "include=state" in self.path:
@@ -86,14 +94,20 @@ class _Evil(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Iterator[Command]:
-    """The command of a partner whose server says evil things."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Evil) as server:
+def server() -> Iterator[_Server]:
+    """A server that says evil things."""
+    with _Server(("127.0.0.1", 0), _Evil) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}"
-        environment = {"TETHER_URL": url, "TETHER_API_KEY": "key", "LANG": "C.UTF-8"}
-        yield Command(tmp_path, str(tmp_path / "tether.db"), environment)
+        yield server
         server.shutdown()
+
+
+@pytest.fixture
+def command(server: _Server, tmp_path: Path) -> Command:
+    """The command of a partner of that server."""
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    environment = {"TETHER_URL": url, "TETHER_API_KEY": "key", "LANG": "C.UTF-8"}
+    return Command(tmp_path, str(tmp_path / "tether.db"), environment)
 
 
 def check(seen: str) -> None:
@@ -147,6 +161,21 @@ def test_the_board_commands_no_terminal(command: Command) -> None:
         it.kill()
     os.close(leader)
     check(seen)
+
+
+def test_what_is_told_of_outages_commands_no_terminal(server: _Server, command: Command) -> None:
+    server.down = "/events"
+    with subprocess.Popen(
+        [TETHER, "events", "follow", "--poll", "0.05"],
+        stderr=subprocess.PIPE,
+        env=command.variables(),
+        encoding="utf-8",
+    ) as following:
+        assert following.stderr is not None
+        told = following.stderr.readline()
+        following.kill()
+    assert "interrupted" in told
+    check(told)
 
 
 @pytest.mark.parametrize("form", ["csv", "ndjson"])

@@ -7,10 +7,11 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
-from socket import create_server
-from typing import Any, TypeAlias
+from socket import SHUT_WR, create_connection, create_server, socket
+from typing import Any, ClassVar, TypeAlias
 
 import pytest
 
@@ -213,3 +214,47 @@ def test_the_environment_says_which_certificates_to_trust(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with pytest.raises(NotFound):
         ask(tls_url, get, retries=0)
+
+
+class _Tunnel(BaseHTTPRequestHandler):
+    """A proxy that leads where it is told to, for those who know the password."""
+
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_CONNECT(self) -> None:
+        self.asked.append((self.path, self.headers["proxy-authorization"]))
+        host, _, port = self.path.rpartition(":")
+        with create_connection((host, int(port))) as there:
+            self.send_response(200)
+            self.end_headers()
+            back = threading.Thread(target=_pass_on, args=(there, self.connection))
+            back.start()
+            _pass_on(self.connection, there)
+            back.join()
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+
+def _pass_on(one: socket, other: socket) -> None:
+    with suppress(OSError):
+        while data := one.recv(65536):
+            other.sendall(data)
+        other.shutdown(SHUT_WR)
+
+
+def test_a_proxy_leads_to_a_server_with_tls(
+    ask: Ask, tls_url: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _Tunnel.asked.clear()
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Tunnel) as proxy:
+        threading.Thread(target=proxy.serve_forever, args=(0.02,), daemon=True).start()
+        address = f"127.0.0.1:{proxy.server_address[1]}"
+        monkeypatch.setenv("https_proxy", f"http://me:pa%40ss@{address}")
+        with pytest.raises(NotFound):
+            ask(tls_url, get, retries=0)
+        proxy.shutdown()
+    known = f"Basic {b64encode(b'me:pa@ss').decode()}"
+    assert _Tunnel.asked == [(tls_url.removeprefix("https://"), known)]

@@ -1,8 +1,10 @@
 """The command line: `tether --help`."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 import click
 
@@ -42,6 +44,7 @@ def cli() -> None:
 def main() -> None:
     """Runs the command line; what goes wrong on purpose ends it with one sentence."""
     _make_standard_files_usable()
+    logging.lastResort = _Log()
     try:
         status = cli.main(prog_name="tether", standalone_mode=False)
         sys.stdout.flush()
@@ -102,6 +105,17 @@ def _is_text(word: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+class _Log(logging.StreamHandler[TextIO]):
+    """What the SDK logs, of outages for example, where nobody else has asked for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setLevel(logging.WARNING)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record), keep="\n")
 
 
 def _show_usage(error: click.ClickException) -> None:

@@ -54,6 +54,7 @@ _SCHEMA = (
     "CREATE TABLE stamps (vehicle_id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
     f"PRAGMA user_version = {VERSION}",
 )
+_NONE = -1
 DAMAGED = 0  # in place of a status
 DAMAGE = "It holds no event."
 _LAST_MS = 253_402_300_800_000  # the year 10000
@@ -128,17 +129,18 @@ class OutboxFile:
         leave_to_parent(self._db)
         self._is_open = False
         self._mutex = threading.RLock()
-        if self._is_closed:
+        if self._is_closed or self._turn == _NONE:
             return
         os.close(self._turn)
-        self._turn = _open(f"{self._path}-turn")
+        self._turn = _NONE
 
     def close(self) -> None:
         """Closes the file."""
         with self._mutex:
             if not self._is_closed:
                 self._is_closed = True
-                os.close(self._turn)
+                if self._turn != _NONE:
+                    os.close(self._turn)
                 if self._is_open:
                     self._db.close()
 
@@ -259,8 +261,10 @@ class OutboxFile:
         It is a lock of the system on a file beside this one, so it ends with the process that has
         it, and a forked child does not think that it has it too.
         """
-        turn = self._turn
         with self._errors():
+            if self._turn == _NONE:
+                self._turn = _open(f"{self._path}-turn")
+            turn = self._turn
             try:
                 fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
