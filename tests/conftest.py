@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +25,9 @@ FAST = Rate(1_000_000, 1)
 # httpx closes a connection of too many, or an expired one, although another thread may have taken
 # it just then: none may be either.
 ALL_KEPT = httpx.Limits(keepalive_expiry=None)
+
+# A shell lets `make test &` ignore SIGINT, and the servers and commands that we start would too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,9 +5,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from fcntl import ioctl
 from pathlib import Path
+from termios import FIONREAD
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.cli.conftest import Command
@@ -179,6 +182,14 @@ def test_refused_rows_of_a_pipe_are_reported_where_the_command_runs(site: Site) 
     assert (site.folder / f"{reading}.refused.ndjson").read_text().startswith('{"line":1,')
 
 
+def waits(pid: int) -> bool:
+    """Whether the process has nothing to do for a while."""
+    process = psutil.Process(pid)
+    before = process.cpu_times()
+    time.sleep(0.5)
+    return process.status() == psutil.STATUS_SLEEPING and process.cpu_times() == before
+
+
 @pytest.mark.parametrize("file", ["-", "fifo"])
 def test_an_import_that_waits_for_more_can_be_interrupted(site: Site, file: str) -> None:
     os.mkfifo(site.folder / "fifo")
@@ -189,7 +200,8 @@ def test_an_import_that_waits_for_more_can_be_interrupted(site: Site, file: str)
             env=site.variables(), cwd=site.folder, stdin=pipe if file == "-" else None,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        time.sleep(3)
+        while ioctl(pipe, FIONREAD, bytes(4)) != bytes(4) or not waits(process.pid):
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         said, complaints = process.communicate(timeout=20)
     assert (process.returncode, complaints.strip()) == (130, "")
