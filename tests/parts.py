@@ -134,16 +134,30 @@ def running_postgres(**settings: str) -> Iterator[Postgres]:
     server = Postgres(folder, free_port(), settings)
     if server.user is not None:
         shutil.chown(folder, server.user)
-    try:
+    with removed_at_the_end(server):
         server.init()
         server.start()
         yield server
+
+
+@contextmanager
+def removed_at_the_end(server: Postgres) -> Iterator[None]:
+    """Stops the server and deletes its folder, also when the tests are killed.
+
+    It belongs to no process of ours, so somebody waits for the end of a pipe from this one.
+    """
+    script = 'cat; cd /; "$1" -D "$2/data" -m immediate stop; rm -rf "$2"'
+    keeper = subprocess.Popen(
+        ["sh", "-c", script, "sh", postgres_programs() / "pg_ctl", server.folder],
+        user=server.user, cwd=server.folder, start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert keeper.stdin is not None
+    try:
+        yield
     finally:
-        subprocess.run(
-            [postgres_programs() / "pg_ctl", "-D", server.data, "-m", "immediate", "stop"],
-            user=server.user, cwd=folder, capture_output=True, check=False,
-        )  # fmt: skip
-        shutil.rmtree(folder, ignore_errors=True)
+        keeper.stdin.close()
+        keeper.wait()
 
 
 @dataclass
