@@ -22,6 +22,26 @@ _MARGIN = Decimal("1.1")
 _MARGIN_MS = 60 * 1000
 
 
+class Told(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=False):
+    """What was reported of a charge. Energy in kWh, time in s. `metered`: what the meter said that
+    began anew, which does not know of the energy before.
+    """
+
+    energy: Decimal | None = None
+    time_s: Decimal | None = None
+    metered: Decimal | None = None
+
+    def is_again(self, energy: Decimal | None, time_s: Decimal | None) -> bool:
+        """Whether a report tells the same, or a part of it."""
+        if energy is None and time_s is None:
+            return False
+        same = energy is None or energy in (self.energy, self.metered)
+        return same and (time_s is None or time_s == self.time_s)
+
+
+NOTHING = Told()
+
+
 class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What an event told of a charge after the stay had ended. Energy in kWh, time in s."""
 
@@ -75,9 +95,11 @@ class Period(msgspec.Struct, omit_defaults=True, gc=False):
         return EXACT.add(self.metered_before, self.metered)
 
     @property
-    def told(self) -> tuple[Decimal | None, Decimal | None]:
-        """The energy and the time that were reported of it."""
-        return self.counted if self.energy is None else self.energy, self.time_s
+    def told(self) -> Told:
+        """What was reported of it."""
+        if self.energy is None and self.metered_before is not None:
+            return Told(self.counted, self.time_s, self.metered)
+        return Told(self.counted if self.energy is None else self.energy, self.time_s)
 
     @property
     def is_unreported(self) -> bool:
@@ -185,7 +207,7 @@ class Period(msgspec.Struct, omit_defaults=True, gc=False):
         elif other.soc_start is not None:
             self.soc_end, self.soc_end_ms = other.soc_start, other.start_ms
         self.soc_final = other.soc_final
-        self.stop_ms, self.cut = other.stop_ms, other.cut
+        self.stop_ms, self.cut, self.stop_missing = other.stop_ms, other.cut, other.stop_missing
 
 
 def allows(power: Decimal, energy: Decimal, during_ms: int) -> bool:

@@ -17,10 +17,11 @@ from tether.derived import (
     SessionStatus,
     VehicleState,
 )
+from tether.earlier import Before
 from tether.instants import format_instant
 from tether.model import Charger, Entity, Event, Vehicle
 from tether.periods import EXACT, Period, allows
-from tether.stays import Before, Stay, with_reports
+from tether.stays import Stay, with_reports
 
 FLAGS = {
     "connect-missing": "Nothing told that the vehicle was plugged in: the session begins with the "

@@ -12,23 +12,19 @@ from collections.abc import Iterable
 from decimal import Decimal
 from itertools import groupby
 
+from tether.earlier import MOST_TOLD, RECENT, Before, Left, Place, Start, has_lasted, left_by
 from tether.model import Event, EventType
 from tether.periods import TOLERANCE_MS, Period, Report
 from tether.stays import (
     CONNECTED,
     DISCONNECTED,
     MOST_TAKEN,
-    RECENT,
     STARTED,
     STOPPED,
     UPDATED,
-    Before,
     Fact,
-    Left,
-    Place,
-    Start,
     Stay,
-    has_lasted,
+    in_order,
     is_too_long,
     milliseconds,
     tell_late,
@@ -61,7 +57,7 @@ class Timeline:
             if len(instant) == 1:
                 self._take(instant[0], [])
                 continue
-            instant = _in_order(self.stay, instant)
+            instant = in_order(self.stay, instant)
             for number, fact in enumerate(instant):
                 self._take(fact, instant[:number])
         return self
@@ -93,7 +89,7 @@ class Timeline:
                 _end(old, place)
                 old.end_missing = True
             known = old.left if old.left is not None else self.before.left
-            left = *(one.older() for one in known if one.may_be_told), old.as_left()
+            left = old.as_left().after(known)
             newest = self.before if old.soc is None else old
             numbers = tuple(one.place.seq for one in taken[:MOST_TAKEN])
             self.before = Before(left, newest.soc, newest.soc_ms, numbers)
@@ -114,51 +110,61 @@ class Timeline:
             return False
         if place.rank == STARTED:
             return True
-        left = self._left_at(stay, place.charger_id)
+        left = self._left_at(stay, place, event)
         if place.rank == DISCONNECTED or left is None:
             # Of a stay of which nothing is known; not if the vehicle is known to be elsewhere.
             shows = place.rank == STOPPED or _shows_charge(soc, event)
             return left is None and (not lasts or (place.rank != DISCONNECTED and shows))
-        may_go_on = not left.seen and left.charge is not None
+        may_go_on = not left.seen and bool(left.charges)
         if may_go_on or left.is_meant(place.at_ms, event):
             return False
         late = place.at_ms - left.end_ms <= TOLERANCE_MS
         return not late and (place.rank == STOPPED or _shows_charge(soc, event))
 
-    def _left_at(self, stay: Stay, charger_id: str) -> Left | None:
-        """What is known of the newest stay at this charger that has ended."""
-        if stay.end_ms is not None and stay.charger_id == charger_id:
-            return stay.as_left()
+    def _left_at(self, stay: Stay, place: Place, event: Event) -> Left | None:
+        """What is known of the stay at this charger that has ended and that the event is of."""
         known = self.before.left if stay.left is None else stay.left
-        return next((one for one in reversed(known) if one.start[2] == charger_id), None)
+        if stay.end_ms is not None:
+            known = *known, stay.as_left()
+        lefts = [one for one in known if one.start[2] == place.charger_id]
+        if place.rank not in (UPDATED, STOPPED):
+            return lefts[-1] if lefts else None
+        return left_by(lefts, event.charged_energy, event.charged_time)
 
     def _earlier_stay(self, stay: Stay, place: Place, event: Event) -> Left | None:
         """The earlier stay at this charger of which a report is, though the vehicle is back there:
-        the time that it tells begins before this stay, and is that of a charge of the earlier one.
+        the time that it tells begins before this stay, or before its last charge was reported, and
+        is that of a charge of the earlier one.
         """
-        energy, time_s = event.charged_energy, event.charged_time
-        if time_s is None or time_s * 1000 <= place.at_ms - stay.start_ms + TOLERANCE_MS:
+        time_s, free_ms = event.charged_time, stay.start_ms
+        if time_s is None:
             return None
-        left = self._left_at(stay, place.charger_id)
-        if left is None:
+        if stay.periods and (last := stay.periods[-1]).stop_ms and last.energy is not None:
+            free_ms = last.stop_ms
+            own = abs(place.at_ms - time_s * 1000 - last.start_ms) <= TOLERANCE_MS
+            if own or last.told.is_again(event.charged_energy, time_s):
+                return None
+        if time_s * 1000 <= place.at_ms - free_ms + TOLERANCE_MS:
             return None
-        again = (energy, time_s) == (left.energy, left.time_s)
-        fits = has_lasted(left.charge, time_s) if stay.charging else left.had_time_for(time_s)
-        return left if again or fits else None
+        left = self._left_at(stay, place, event)
+        if left is None or left.knows(event.charged_energy, time_s):
+            return left
+        fits = left.has_lasted(time_s) if stay.charging else left.had_time_for(time_s)
+        return left if fits else None
 
     def _tell_left(self, stay: Stay, place: Place, event: Event) -> None:
         """Tells a stay that has ended what the event says; the vehicle stays where it is."""
-        left = self._left_at(stay, place.charger_id)
+        left = self._left_at(stay, place, event)
         late = left is None or place.at_ms - left.end_ms > TOLERANCE_MS
-        if left is not None and stay.charger_id == place.charger_id:
-            if late:
-                stay.flag("event-after-disconnect")
+        if stay.charger_id == place.charger_id and late:
+            stay.flag("event-after-disconnect")
+        if left is not None and left.start == stay.start:
             if place.rank in (UPDATED, STOPPED):
                 tell_late(stay, left.report(place, event))
             return
         shared = left is not None and self._report(stay, left, place, event)
         leaves = left is not None and not left.seen and place.rank == DISCONNECTED
-        if late and not leaves:
+        if late and not leaves and stay.charger_id != place.charger_id:
             stay.flag("vehicle-shared" if shared else "event-elsewhere")
 
     def _report(self, stay: Stay, left: Left, place: Place, event: Event) -> bool:
@@ -168,8 +174,8 @@ class Timeline:
         report = left.report(place, event)
         if place.rank in (CONNECTED, STARTED) or not left.learns(report):
             return report.there
-        known = [self._first, *(one for one, _ in self.begun[-RECENT - 1 :])]
-        found = next((one for one in reversed(known) if one and one.start == left.start), None)
+        begun = [self._first, *(one for one, _ in self.begun[-RECENT - 1 :])]
+        found = next((one for one in reversed(begun) if one and one.start == left.start), None)
         if found is None:
             self.reports.append((left.start, report))
         else:
@@ -179,28 +185,6 @@ class Timeline:
         now = left.knowing(report)
         stay.left = tuple(now if one.start == left.start else one for one in lefts)
         return report.there
-
-
-def _in_order(stay: Stay | None, facts: list[Fact]) -> list[Fact]:
-    """The facts of one instant in the order in which they can have happened.
-
-    What is under way ends first, then what begins begins; what remains is in the order of a charge.
-    """
-    ends: list[Fact] = []
-    if stay is not None and stay.end_ms is None:
-        ranks = {place.rank for place, _ in facts if place.charger_id == stay.charger_id}
-        leaves = DISCONNECTED in ranks
-        stops = STOPPED in ranks and (leaves or stay.charging is not None)
-        wanted = {UPDATED: leaves or stops, STOPPED: stops, DISCONNECTED: leaves}
-        ends = [
-            fact for fact in facts
-            if fact.place.charger_id == stay.charger_id and wanted.get(fact.place.rank)
-        ]  # fmt: skip
-        if not leaves and CONNECTED not in ranks:  # what else there is there comes before others
-            ends += [f for f in facts if f.place.charger_id == stay.charger_id and f not in ends]
-    rest = [fact for fact in facts if fact not in ends]
-    first = {place.charger_id: place.rank for place, _ in reversed(rest)}
-    return ends + sorted(rest, key=lambda f: (first[f.place.charger_id], f.place.charger_id, f))
 
 
 # What each type of event does to the stay ---------------------------------------------------------
@@ -323,10 +307,17 @@ def _begins_charge(stay: Stay, place: Place, event: Event) -> bool:
 
 def _ended_charge(stay: Stay, at_ms: int, event: Event) -> Period | None:
     """The charge of the stay that has ended and that a report is of, by its own account."""
-    period = stay.charging
-    ended = stay.periods[-1:] if period is None else stay.periods[-2:-1]
-    is_it = _is_by_energy if event.charged_time is None else _is_by_time
-    return ended[0] if ended and is_it(ended[0], period, at_ms, event) else None
+    period, energy, time_s = stay.charging, event.charged_energy, event.charged_time
+    ended = (stay.periods if period is None else stay.periods[:-1])[-MOST_TOLD:]
+    if time_s is None:
+        return ended[-1] if ended and _is_by_energy(ended[-1], period, at_ms, event) else None
+    if energy is not None and (
+        period is None or event.type is not EventType.VEHICLE_CHARGE_STOPPED
+    ):
+        for one in reversed(ended):
+            if one.told.is_again(energy, time_s):
+                return one
+    return ended[-1] if ended and _is_by_time(ended[-1], period, at_ms, event) else None
 
 
 def _is_by_time(last: Period, period: Period | None, at_ms: int, event: Event) -> bool:
@@ -337,7 +328,7 @@ def _is_by_time(last: Period, period: Period | None, at_ms: int, event: Event) -
     assert last.stop_ms is not None
     time_ms = event.charged_time * 1000
     since_ms = at_ms - (last.stop_ms if period is None else period.start_ms)
-    again = (event.charged_energy, event.charged_time) == last.told
+    again = last.told.is_again(event.charged_energy, event.charged_time)
     if again and (period is None or event.type is not EventType.VEHICLE_CHARGE_STOPPED):
         return True
     if time_ms <= since_ms + TOLERANCE_MS:
@@ -358,8 +349,12 @@ def _is_by_energy(last: Period, period: Period | None, at_ms: int, event: Event)
     assert last.stop_ms is not None
     if period is not None:
         since_ms = at_ms - period.start_ms
-        return energy is not None and energy == last.told[0] and not period.allows(energy, since_ms)
-    if energy is None or energy == last.told[0]:
+        return (
+            energy is not None
+            and energy == last.told.energy
+            and not period.allows(energy, since_ms)
+        )
+    if energy is None or energy == last.told.energy:
         return stopped or energy is not None
     if last.energy is None:
         return not event.charge_power

@@ -11,17 +11,12 @@ from uuid import UUID
 
 import msgspec
 
+from tether.earlier import MOST_TOLD, Left, Place, Start, meant
 from tether.model import Event, EventType
-from tether.periods import TOLERANCE_MS, Period, Report, allows
-
-RECENT = 8
-"""Of so many last stays a report may still come after another stay has begun."""
+from tether.periods import NOTHING, TOLERANCE_MS, Period, Report
 
 MOST_TAKEN = 8
 """More events of one instant are not named: then sessions are derived again from an earlier one."""
-
-MOST_UPDATES = 50
-"""Of an ended stay so many updates are noted at most."""
 
 MOST_PERIODS = 1000
 """A stay with more charge periods has one that takes in all the others that follow."""
@@ -37,22 +32,6 @@ _RANK = {
     EventType.VEHICLE_DISCONNECTED: DISCONNECTED,
 }
 
-Start = tuple[int, int, str]
-"""What tells a stay from the vehicle's others, and orders them: its instant, the rank of the event
-that began it, its charger.
-"""
-
-
-class Place(NamedTuple):
-    """Where an event stands among those of its vehicle. `seq` only parts what the server stamped
-    with one instant: what partners stamp differs before that.
-    """
-
-    at_ms: int
-    rank: int
-    charger_id: str
-    seq: int
-
 
 class Fact(NamedTuple):
     """An event at its place; facts are ordered by it."""
@@ -64,104 +43,6 @@ class Fact(NamedTuple):
 def fact_of(seq: int, at_ms: int, event: Event) -> Fact:
     """The event, committed as number `seq`, at its place."""
     return Fact(Place(at_ms, _RANK[event.type], event.charger_id, seq), event)
-
-
-class Left(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What later stays have to know of one that has ended: what may still be reported of it.
-
-    `seen`: an event told that the vehicle left. `charge` is the start and the stop of a charge of
-    which no STOPPED told; `energy`, `time_s` and `power` are what is known of its last one.
-    """
-
-    start: Start
-    end_ms: int
-    seen: bool = True
-    charge: tuple[int, int] | None = None
-    energy: Decimal | None = None
-    time_s: Decimal | None = None
-    power: Decimal | None = None
-    shared: bool = False
-    """Events named the vehicle there after it seemed to have left."""
-    updates: int = 0
-    age: int = 0
-    """How many stays have begun since, the first one not counted."""
-
-    @property
-    def may_be_told(self) -> bool:
-        """Whether something is missing that may still be told when one more stay has begun."""
-        return self.age + 1 < RECENT and (self.charge is not None or not self.seen)
-
-    def older(self) -> "Left":
-        """The same when one more stay has begun."""
-        return msgspec.structs.replace(self, age=self.age + 1)
-
-    def learns(self, report: Report) -> bool:
-        """Whether it tells something that is not known."""
-        if report.type is EventType.VEHICLE_DISCONNECTED:
-            return not self.seen
-        if report.there and not self.shared:
-            return True
-        if self.charge is None or report.type is EventType.VEHICLE_CHARGE_STOPPED:
-            return self.charge is not None
-        new = report.energy is not None and report.energy != self.energy
-        return new and self.updates < MOST_UPDATES
-
-    def knowing(self, report: Report) -> "Left":
-        """The same with what the report tells."""
-        if report.type is EventType.VEHICLE_DISCONNECTED:
-            return msgspec.structs.replace(self, seen=True)
-        stopped = report.type is EventType.VEHICLE_CHARGE_STOPPED
-        return msgspec.structs.replace(
-            self,
-            charge=None if stopped else self.charge,
-            energy=self.energy if report.energy is None else report.energy,
-            time_s=self.time_s if report.time_s is None else report.time_s,
-            shared=self.shared or report.there,
-            updates=self.updates + 1,
-        )
-
-    def had_time_for(self, time_s: Decimal) -> bool:
-        """Whether a charge of it of which no STOPPED told can have taken so long."""
-        if self.charge is None:
-            return False
-        start_ms, stop_ms = self.charge
-        return time_s * 1000 <= stop_ms - start_ms + TOLERANCE_MS
-
-    def report(self, place: Place, event: Event) -> Report:
-        """What the event tells of the stay."""
-        at_ms = place.at_ms
-        energy, time_s, there = event.charged_energy, event.charged_time, False
-        if not self.seen and at_ms - self.end_ms > TOLERANCE_MS:
-            there = bool(event.charge_power)
-            if event.type is EventType.VEHICLE_CHARGE_STOPPED and self.charge is not None:
-                there = time_s is None or has_lasted((self.charge[0], at_ms), time_s)
-        return Report(at_ms, place.seq, event.type, energy, time_s, there)
-
-    def is_meant(self, at_ms: int, event: Event) -> bool:
-        """Whether a report of that instant is of this stay, by its own account."""
-        energy, time_s = event.charged_energy, event.charged_time
-        if energy is None and time_s is None:
-            return event.type is EventType.VEHICLE_CHARGE_STOPPED
-        if (energy, time_s) == (self.energy, self.time_s):
-            return True
-        if time_s is not None:
-            began_ms = at_ms - time_s * 1000
-            return began_ms < self.end_ms - TOLERANCE_MS or self.had_time_for(time_s)
-        if self.charge is not None or energy == self.energy or energy is None:
-            return True
-        return self.power is not None and not allows(self.power, energy, at_ms - self.end_ms)
-
-
-class Before(msgspec.Struct, omit_defaults=True, gc=False):
-    """What a stay has to know of the time before it: of the last stay, of those before it of which
-    something is missing, and the newest state of charge.
-    """
-
-    left: tuple[Left, ...] = ()
-    soc: Decimal | None = None
-    soc_ms: int = 0
-    taken: tuple[int, ...] = ()
-    """Which events of the instant at which the stay begins came before it, by their numbers."""
 
 
 class Stay(msgspec.Struct, omit_defaults=True, gc=False):
@@ -266,16 +147,39 @@ class Stay(msgspec.Struct, omit_defaults=True, gc=False):
     def as_left(self) -> Left:
         """What later stays have to know of it; it has ended."""
         assert self.end_ms is not None
+        missing = [one for one in self.periods if one.is_unreported]
+        charges = [(one.start_ms, one.start_ms + one.lasted_ms(self.end_ms)) for one in missing]
         if not self.periods:
-            missing = (self.start_ms, self.end_ms)
-            return Left(self.start, self.end_ms, not self.end_missing, missing)
-        last, charge = self.periods[-1], None
-        for period in self.periods:
-            if period.is_unreported and period.stop_ms is not None:
-                charge = (period.start_ms, period.stop_ms)
+            charges = [(self.start_ms, self.end_ms)]
+        told = [one.told for one in self.periods if one.told != NOTHING]
         return Left(
-            self.start, self.end_ms, not self.end_missing, charge, *last.told, last.power_max
-        )
+            self.start, self.end_ms, not self.end_missing, tuple(charges[-MOST_TOLD:]),
+            tuple(told[-MOST_TOLD:]), self.periods[-1].power_max if self.periods else None,
+        )  # fmt: skip
+
+
+def in_order(stay: Stay | None, facts: list[Fact]) -> list[Fact]:
+    """The facts of one instant in the order in which they can have happened.
+
+    What is under way ends first, then what begins begins; what remains is in the order of a charge.
+    """
+    ends: list[Fact] = []
+    if stay is not None and stay.end_ms is None:
+        here = [fact for fact in facts if fact.place.charger_id == stay.charger_id]
+        ranks = {fact.place.rank for fact in here}
+        again, leaves = CONNECTED in ranks, DISCONNECTED in ranks
+        if stay.charging is None and not again:
+            ends = here  # a charge of no length, before the unplug
+        else:
+            stops = STOPPED in ranks
+            wanted = {UPDATED: leaves or stops, STOPPED: stops, DISCONNECTED: leaves}
+            if leaves or stay.charging is not None:
+                ends = [fact for fact in here if wanted.get(fact.place.rank)]
+            if not leaves and not again:  # what else there is there comes before others
+                ends += [fact for fact in here if fact not in ends]
+    rest = [fact for fact in facts if fact not in ends]
+    first = {place.charger_id: place.rank for place, _ in reversed(rest)}
+    return ends + sorted(rest, key=lambda f: (first[f.place.charger_id], f.place.charger_id, f))
 
 
 # What is told after the end -----------------------------------------------------------------------
@@ -294,9 +198,14 @@ def tell_late(stay: Stay, report: Report) -> None:
         start_ms = (
             stay.start_ms if time_s is None else max(stay.start_ms, end_ms - milliseconds(time_s))
         )
-        stay.periods.append(Period(start_ms, end_ms, start_missing=True, soc_start=stay.soc_start))
-    missing = [period for period in stay.periods if period.is_unreported]
-    period = missing[-1] if missing else stay.periods[-1]
+        stay.periods.append(
+            Period(
+                start_ms, end_ms, start_missing=True, stop_missing=True, soc_start=stay.soc_start
+            )
+        )
+    period = _late_period(stay, energy, time_s)
+    if period is None:
+        return
     if report.type is EventType.VEHICLE_CHARGE_UPDATED:
         if period.energy is None and energy is not None:
             period.read_meter(energy)
@@ -305,6 +214,25 @@ def tell_late(stay: Stay, report: Report) -> None:
         stay.flag("charged-time-too-long")
     period.stop_missing, period.cut, period.reported_ms = False, False, report.at_ms
     period.tell(energy, time_s)
+
+
+def _late_period(stay: Stay, energy: Decimal | None, time_s: Decimal | None) -> Period | None:
+    """The period of a stay that has ended of which a report is; None if it was told already."""
+    again = (one.told.is_again(energy, time_s) for one in stay.periods)
+    if energy is not None and time_s is not None and any(again):
+        return None
+    places = [place for place, one in enumerate(stay.periods) if one.is_unreported]
+    if not places:
+        return stay.periods[-1]
+    end_ms = stay.end_ms or 0
+    charges = [
+        (one.start_ms, one.start_ms + one.lasted_ms(end_ms))
+        for one in (stay.periods[place] for place in places)
+    ]
+    first, last = (places[place] for place in meant(charges, time_s))
+    if first != last:
+        stay.periods[first].join(stay.periods.pop(last))
+    return stay.periods[first]
 
 
 def with_reports(stay: Stay) -> Stay:
@@ -323,11 +251,6 @@ def with_reports(stay: Stay) -> Stay:
 def milliseconds(seconds: Decimal) -> int:
     """So many seconds in whole milliseconds."""
     return int(seconds * 1000)
-
-
-def has_lasted(charge: tuple[int, int] | None, time_s: Decimal) -> bool:
-    """Whether the charge, its start and its stop, is about as long."""
-    return charge is not None and abs(charge[1] - charge[0] - time_s * 1000) <= TOLERANCE_MS
 
 
 def is_too_long(period: Period, at_ms: int, time_s: Decimal | None) -> bool:

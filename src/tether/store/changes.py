@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from tether.earlier import RECENT, Before, Place, Start
 from tether.model import Event, from_json
 from tether.periods import Report
 from tether.session_builder import Timeline
-from tether.stays import MOST_TAKEN, RECENT, Before, Fact, Place, Start, Stay, fact_of
+from tether.stays import MOST_TAKEN, Fact, Stay, fact_of
 from tether.store import session_queries as queries
 from tether.store.engine import Engine, Row
 from tether.store.session_rows import (

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from tether.earlier import Before, Start
 from tether.model import Event, from_json
 from tether.periods import Report
-from tether.stays import Before, Fact, Start, Stay, fact_of
+from tether.stays import Fact, Stay, fact_of
 from tether.store.engine import Row
 
 

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from tether.earlier import Before
 from tether.errors import NotFound
 from tether.model import Charger, Event, Vehicle, from_json
 from tether.readout import Known, Moment
 from tether.reads import Turn
-from tether.stays import Before, Stay
+from tether.stays import Stay
 from tether.store import session_queries as queries
 from tether.store.derive import Deriver
 from tether.store.engine import Engine, Row

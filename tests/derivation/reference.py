@@ -1,0 +1,726 @@
+"""What the events of a vehicle mean, written once more from docs/sessions.md: slow, and obvious.
+
+It shares nothing with the server but the docs. All events are at hand, each is looked at with
+everything that came before it, and what is told late is written where it belongs.
+"""
+
+from decimal import Decimal
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+ABOUT = 2 * 60_000
+HELD = 15 * 60_000
+REMEMBERED = 8
+UPDATED = 2
+ORDER = ["CONNECTED", "CHARGE_STARTED", "CHARGE_UPDATED", "CHARGE_STOPPED", "DISCONNECTED"]
+
+Event = dict[str, Any]
+Stay = dict[str, Any]
+Period = dict[str, Any]
+Limits = tuple[str, Decimal, Decimal]
+"""A flag of a power, and the kW each way above which it is set."""
+
+
+def stays_of(events: list[Event]) -> list[Stay]:
+    """The stays of one vehicle; `ms` is an event's instant, `kind` its type without VEHICLE_."""
+    stays: list[Stay] = []
+    for ms in sorted({event["ms"] for event in events}):
+        for event in in_order(stays, [event for event in events if event["ms"] == ms]):
+            take(stays, event)
+    return stays
+
+
+def in_order(stays: list[Stay], events: list[Event]) -> list[Event]:
+    """What is under way ends first, then what begins begins, one charger after the other."""
+    first: list[Event] = []
+    if stays and stays[-1]["end"] is None:
+        here = [event for event in events if event["chargerId"] == stays[-1]["charger"]]
+        here.sort(key=lambda event: ORDER.index(event["kind"]))
+        kinds = {event["kind"] for event in here}
+        again, leaves = "CONNECTED" in kinds, "DISCONNECTED" in kinds
+        if not under_way(stays[-1]) and not again:
+            first = here  # a charge of no length, before the unplug
+        elif leaves:
+            first = [event for event in here if ORDER.index(event["kind"]) >= UPDATED]
+        elif under_way(stays[-1]):
+            if "CHARGE_STOPPED" in kinds:
+                first = [event for event in here if event["kind"] in ORDER[UPDATED:]]
+            if not again:
+                first += [event for event in here if event not in first]
+    rest = [event for event in events if event not in first]
+    chargers = {event["chargerId"] for event in rest}
+    lowest = {
+        charger: min(ORDER.index(e["kind"]) for e in rest if e["chargerId"] == charger)
+        for charger in chargers
+    }
+    return first + sorted(
+        rest,
+        key=lambda e: (lowest[e["chargerId"]], e["chargerId"], ORDER.index(e["kind"])),
+    )
+
+
+# Where the vehicle is -----------------------------------------------------------------------------
+
+
+def take(stays: list[Stay], event: Event) -> None:
+    begins = plugs_in(stays, event)
+    if begins:
+        if stays and stays[-1]["end"] is None:
+            unplug(stays[-1], event["ms"])
+            stays[-1]["flags"].add("disconnect-missing")
+        if stays:
+            stays[-1].update(told=accounts(stays[-1]), power=highest(stays[-1]))
+        stays.append({"charger": event["chargerId"], "start": event["ms"], "end": None,
+                      "periods": [], "flags": set(), "socs": [], "events": [],
+                      "told": None, "answered": False})  # fmt: skip
+        if event["kind"] != "CONNECTED":
+            stays[-1]["flags"].add("connect-missing")
+    stay = stays[-1]
+    stay["events"].append(event)
+    elsewhere = stay["charger"] != event["chargerId"]
+    charging = None
+    if elsewhere or stay["end"] is not None:
+        after_leaving(stays, event)
+    elif earlier := of_earlier_stay(stays, event):
+        report_late(stays, earlier, event)
+    elif not (begins and event["kind"] == "CONNECTED"):
+        charging = under_way(stay)
+        happen(stay, event)
+    if "stateOfCharge" in event:
+        read_soc(stay, event, charging, elsewhere)
+
+
+def newest_soc(stays: list[Stay]) -> Decimal | None:
+    return next((stay["socs"][-1][1] for stay in reversed(stays) if stay["socs"]), None)
+
+
+def left_at(stays: list[Stay], event: Event) -> Any:
+    """The stay at this charger that has ended and that the event is of, of the current one and the
+    last eight: of which it was reported already, that had time for it, or the newest.
+    """
+    energy, time = event.get("chargedEnergy"), event.get("chargedTime")
+    known = [one for one in stays[-1 - REMEMBERED :] if one["end"] is not None]
+    known = [one for one in reversed(known) if one["charger"] == event["chargerId"]]
+    if event["kind"] in ("CHARGE_UPDATED", "CHARGE_STOPPED"):
+        for one in known:
+            if is_known(one, energy, time):
+                return one
+            if None in (energy, time):
+                break
+        for one in known:
+            if charges_of(one) and (time is None or had_time_for(one, time)):
+                return one
+    return known[0] if known else None
+
+
+def accounts(stay: Stay) -> list[tuple[Any, Any, Any]]:
+    """What was reported of its charges: energy, time, and the last meter if it began anew."""
+    if stay["told"] is not None:
+        return stay["told"]  # type: ignore[no-any-return]
+    told = [account(period) for period in stay["periods"]]
+    return [one for one in told if one != (None, None, None)]
+
+
+def account(period: Period) -> tuple[Any, Any, Any]:
+    anew = period["meters"][-1] if period["energy"] is None and len(period["meters"]) > 1 else None
+    return (*told_of(period), anew)
+
+
+def is_again(told: tuple[Any, Any, Any], energy: Any, time: Any) -> bool:
+    """Whether a report tells what was told already, or a part of it."""
+    if energy is None and time is None:
+        return False
+    same = energy is None or energy in (told[0], told[2])
+    return bool(same and time in (None, told[1]))
+
+
+def is_known(stay: Stay, energy: Any, time: Any) -> bool:
+    """An energy or a time alone may be that of another charge: then the last one is meant."""
+    told = accounts(stay)
+    if energy is None or time is None:
+        told = told[-1:]
+    return any(is_again(one, energy, time) for one in told)
+
+
+def charges_of(stay: Stay) -> list[tuple[int, int]]:
+    """Start and stop of the charges of which no STOPPED told; if none is known, there may have
+    been one all the time.
+    """
+    if not stay["periods"]:
+        return [] if stay["answered"] else [(stay["start"], stay["end"])]
+    return [(one["start"], one["stop"]) for one in stay["periods"] if is_unreported(one)]
+
+
+def meant(charges: list[tuple[int, int]], time: Decimal | None) -> tuple[int, int]:
+    """Start and stop of what a report is of: the newest charge, or the one that is as long, or two
+    that only a repeated start parts.
+    """
+    if time is None:
+        return charges[-1]
+    newest_first = charges[::-1]
+    both = [(one[0], two[1]) for two, one in pairwise(newest_first) if one[1] == two[0]]
+    return min(newest_first + both, key=lambda c: abs(c[1] - c[0] - time * 1000))
+
+
+def had_time_for(stay: Stay, time: Decimal) -> bool:
+    if not (charges := charges_of(stay)):
+        return False
+    start, stop = meant(charges, time)
+    return time * 1000 <= stop - start + ABOUT
+
+
+def has_lasted(stay: Stay, time: Decimal) -> bool:
+    if not (charges := charges_of(stay)):
+        return False
+    start, stop = meant(charges, time)
+    return abs(stop - start - time * 1000) <= ABOUT
+
+
+def plugs_in(stays: list[Stay], event: Event) -> bool:
+    """Whether the event is evidence that the vehicle was plugged in there anew."""
+    if not stays:
+        return True
+    stay, kind, ms = stays[-1], event["kind"], event["ms"]
+    lasts = stay["end"] is None
+    if lasts and stay["charger"] == event["chargerId"]:
+        return kind == "CONNECTED" and was_away(stay, event)
+    if kind in ("CONNECTED", "CHARGE_STARTED"):
+        return True
+    left = left_at(stays, event)
+    shows = kind == "CHARGE_STOPPED" or (
+        kind == "CHARGE_UPDATED" and shows_charge(newest_soc(stays), event)
+    )
+    if left is None:
+        return not lasts or shows
+    late = kind == "DISCONNECTED" or ms - left["end"] <= ABOUT
+    goes_on = "disconnect-missing" in left["flags"] and charges_of(left)
+    return not late and not goes_on and shows and not is_of(left, event)
+
+
+def was_away(stay: Stay, event: Event) -> bool:
+    """Less charge than before, but neither 0 nor fed back."""
+    soc = event.get("stateOfCharge")
+    fed_back = any(kw < 0 for period in stay["periods"] for _, kw in period["powers"])
+    return bool(soc and stay["socs"] and not fed_back and soc < stay["socs"][-1][1] - 1)
+
+
+def is_of(left: Stay, event: Event) -> bool:
+    """Whether a report is of a charge of this stay, which has ended, by its own account."""
+    energy, time, ms = event.get("chargedEnergy"), event.get("chargedTime"), event["ms"]
+    if energy is None and time is None:
+        return bool(event["kind"] == "CHARGE_STOPPED")
+    if is_known(left, energy, time):
+        return True
+    if time is not None:
+        return ms - time * 1000 < left["end"] - ABOUT or had_time_for(left, time)
+    told = accounts(left)
+    if energy is None or charges_of(left) or (told and energy == told[-1][0]):
+        return True
+    power = left.get("power", highest(left))
+    return power is not None and not allows(power, energy, ms - left["end"])
+
+
+def highest(stay: Stay) -> Decimal | None:
+    """The highest power of its last charge."""
+    powers = [kw for _, kw in stay["periods"][-1]["powers"]] if stay["periods"] else []
+    return max(powers, default=None)
+
+
+def is_unreported(period: Period) -> bool:
+    return period["energy"] is None and (period["stop_missing"] or period["cut"])
+
+
+def of_earlier_stay(stays: list[Stay], event: Event) -> Stay | None:
+    """The earlier stay of which a report is though the vehicle is back at the charger: the time
+    that it tells does not fit into this stay, or into what follows its last reported charge.
+    """
+    stay, time, energy = stays[-1], event.get("chargedTime"), event.get("chargedEnergy")
+    if not time:
+        return None
+    free = stay["start"]
+    if stay["periods"] and not under_way(stay) and stay["periods"][-1]["energy"] is not None:
+        last = stay["periods"][-1]
+        free = last["stop"]
+        if abs(event["ms"] - time * 1000 - last["start"]) <= ABOUT:
+            return None
+        if is_again(account(last), energy, time):
+            return None
+    left: Any = left_at(stays, event)
+    if left is None or time * 1000 <= event["ms"] - free + ABOUT:
+        return None
+    fits = has_lasted(left, time) if under_way(stay) else had_time_for(left, time)
+    return left if is_known(left, energy, time) or fits else None
+
+
+def after_leaving(stays: list[Stay], event: Event) -> None:
+    """An event of a stay that has ended, or at a charger where the vehicle is not."""
+    stay, left = stays[-1], left_at(stays, event)
+    late = left is None or event["ms"] - left["end"] > ABOUT
+    here = stay["charger"] == event["chargerId"]
+    if here and late:
+        stay["flags"].add("event-after-disconnect")
+    if left is stay:
+        if event["kind"] in ("CHARGE_UPDATED", "CHARGE_STOPPED"):
+            tell_late(stay, event)
+        return
+    leaves = left and event["kind"] == "DISCONNECTED" and "disconnect-missing" in left["flags"]
+    shared = left and report_late(stays, left, event)
+    if late and not leaves and not here:
+        stay["flags"].add("vehicle-shared" if shared else "event-elsewhere")
+
+
+def report_late(stays: list[Stay], left: Stay, event: Event) -> bool:
+    """Tells an earlier stay what the event says of it; whether that shows the vehicle there still,
+    after it seemed to have left.
+    """
+    charges, time, energy = charges_of(left), event.get("chargedTime"), event.get("chargedEnergy")
+    if event["kind"] in ORDER[:UPDATED]:
+        return False
+    if event["kind"] != "DISCONNECTED" and is_known(left, energy, time):
+        return False
+    late = event["ms"] - left["end"] > ABOUT
+    if event["kind"] == "DISCONNECTED":
+        left["flags"].discard("disconnect-missing")
+        return False
+    there = False
+    if late and "disconnect-missing" in left["flags"]:
+        there = bool(event.get("chargePower"))
+        if event["kind"] == "CHARGE_STOPPED" and charges:
+            lasted = event["ms"] - charges[-1][0]
+            there = time is None or abs(lasted - time * 1000) <= ABOUT
+    told = accounts(left)
+    new = bool(charges)
+    if event["kind"] == "CHARGE_UPDATED":
+        new = new and energy is not None and energy != (told[-1][0] if told else None)
+    if new or (there and "vehicle-shared" not in left["flags"]):
+        if late:
+            left["flags"].add("vehicle-shared" if there else "event-after-disconnect")
+        tell_late(left, event)
+        left["answered"] = left["answered"] or event["kind"] == "CHARGE_STOPPED"
+        if (energy, time) != (None, None):
+            told.append((energy, time, None))
+    return there
+
+
+def tell_late(stay: Stay, event: Event) -> None:
+    """What an event tells of a charge after the vehicle has left."""
+    energy, time, ms = event.get("chargedEnergy"), event.get("chargedTime"), event["ms"]
+    if not stay["periods"]:
+        if energy is None and time is None:
+            return
+        start = stay["start"] if time is None else max(stay["start"], stay["end"] - whole(time))
+        begin(stay, start, missing=True)
+        stay["periods"][-1].update(
+            stop=stay["end"], stop_missing=True, soc0=stay["socs"][0][1] if stay["socs"] else None
+        )
+    known = [account(period) for period in stay["periods"]]
+    if None not in (energy, time) and any(is_again(one, energy, time) for one in known):
+        return
+    period = stay["periods"][-1]
+    if charges := charges_of(stay):
+        start, stop = meant(charges, time)
+        missing = [one for one in stay["periods"] if is_unreported(one)]
+        period = next(one for one in missing[::-1] if one["start"] == start and one["stop"] <= stop)
+        if period["stop"] != stop:
+            place = stay["periods"].index(period)
+            join(period, stay["periods"].pop(place + 1))
+    if event["kind"] == "CHARGE_UPDATED":
+        if period["energy"] is None and energy is not None:
+            read_meter(period, energy)
+        return
+    if period["energy"] is None and is_too_long(period, event):
+        stay["flags"].add("charged-time-too-long")
+    period.update(stop_missing=False, cut=False, reported=ms)
+    tell(period, energy, time)
+
+
+def unplug(stay: Stay, ms: int) -> None:
+    if period := under_way(stay):
+        period.update(stop=ms, stop_missing=True)
+    stay["end"] = ms
+
+
+# Charges ------------------------------------------------------------------------------------------
+
+
+def under_way(stay: Stay) -> Period | None:
+    periods = stay["periods"]
+    return periods[-1] if periods and periods[-1]["stop"] is None else None
+
+
+def begin(stay: Stay, ms: int, *, missing: bool = False) -> Period:
+    stay["periods"].append({"start": ms, "stop": None, "cut": False, "stop_missing": False,
+                            "start_missing": missing, "by_soc": False, "energy": None,
+                            "time": None, "meters": [], "powers": [], "reported": ms,
+                            "soc0": stay["socs"][-1][1] if stay["socs"] else None,
+                            "soc1": None, "soc1_ms": 0, "final": False})  # fmt: skip
+    period: Period = stay["periods"][-1]
+    return period
+
+
+def happen(stay: Stay, event: Event) -> None:
+    kind, ms = event["kind"], event["ms"]
+    if kind == "CONNECTED":
+        if "connect-missing" in stay["flags"] and ms - stay["start"] <= ABOUT:
+            stay["flags"].remove("connect-missing")
+        else:
+            stay["flags"].add("connect-repeated")
+    elif kind == "CHARGE_STARTED":
+        started(stay, event)
+    elif kind == "CHARGE_UPDATED":
+        updated(stay, event)
+    elif kind == "CHARGE_STOPPED":
+        stopped(stay, event)
+    else:
+        unplug(stay, ms)
+
+
+def started(stay: Stay, event: Event) -> None:
+    period, ms = under_way(stay), event["ms"]
+    if period and ms - period["start"] <= ABOUT:
+        if not period["start_missing"]:
+            stay["flags"].add("start-repeated")
+        period["start_missing"] = False
+    else:
+        if period:
+            period.update(stop=ms, cut=True)
+            stay["flags"].add("start-repeated")
+        period = begin(stay, ms)
+    if "chargePower" in event:
+        period["powers"].append((ms, event["chargePower"]))
+
+
+def updated(stay: Stay, event: Event) -> None:
+    period, ms, energy = under_way(stay), event["ms"], event.get("chargedEnergy")
+    if ended := of_ended(stay, event):
+        stay["flags"].add("update-after-stop")
+        if energy is not None and ended["energy"] is None:
+            ended["meters"][-1:] = [energy]
+        return
+    soc = stay["socs"][-1][1] if stay["socs"] else None
+    if period is None:
+        last = stay["periods"][-1] if stay["periods"] else None
+        if last and ms - last["stop"] <= ABOUT:
+            if event.get("chargePower"):
+                stay["flags"].add("update-after-stop")
+            return
+        if not shows_charge(soc, event):
+            return
+        period = begin(stay, start_of(stay, event), missing=True)
+        period["by_soc"] = not event.get("chargePower") and energy is None
+    elif period["by_soc"] and not shows_charge(soc, event):
+        period["stop"] = max(period["start"], stay["socs"][-1][0] if stay["socs"] else 0)
+        return
+    period = joined(stay, event)
+    if "chargePower" in event:
+        period["powers"].append((ms, event["chargePower"]))
+    if energy is not None and read_meter(period, energy):
+        stay["flags"].add("meter-began-anew")
+
+
+def stopped(stay: Stay, event: Event) -> None:
+    period, ms = under_way(stay), event["ms"]
+    energy, time = event.get("chargedEnergy"), event.get("chargedTime")
+    if ended := of_ended(stay, event):
+        if ended["energy"] is not None or not ended["cut"]:
+            stay["flags"].add("stop-repeated")
+        ended["cut"] = False
+        if period is None and went_on(ended, event):
+            ended.update(energy=energy, time=time, stop=ms)
+        else:
+            tell(ended, energy, time)
+        return
+    if period is None:
+        begin(stay, start_of(stay, event), missing=True)
+    period = joined(stay, event)
+    if is_too_long(period, event):
+        stay["flags"].add("charged-time-too-long")
+    period["stop"] = ms
+    if tell(period, energy, time):
+        stay["flags"].add("meter-began-anew")
+
+
+def shows_charge(soc: Decimal | None, event: Event) -> bool:
+    """By its power, else by its own account, else because the state of charge rose."""
+    if event.get("chargePower") or event.get("chargedEnergy"):
+        return True
+    if "chargePower" in event:
+        return False
+    return bool(event.get("chargedTime")) or (soc is not None and event["stateOfCharge"] > soc)
+
+
+def start_of(stay: Stay, event: Event) -> int:
+    """When a charge began of which no STARTED told."""
+    free: int = stay["periods"][-1]["stop"] if stay["periods"] else stay["start"]
+    ms: int = event["ms"]
+    if "chargedTime" in event:
+        return max(free, ms - whole(event["chargedTime"]))
+    if event["kind"] == "CHARGE_STOPPED":
+        return free
+    unread = event.get("chargePower") or not stay["socs"]
+    return ms if unread else max(free, stay["socs"][-1][0])
+
+
+def of_ended(stay: Stay, event: Event) -> Period | None:
+    """The charge that ended and that a report is of, by its own account."""
+    period = under_way(stay)
+    ended = stay["periods"][:-1] if period else stay["periods"]
+    energy, time = event.get("chargedEnergy"), event.get("chargedTime")
+    if not ended:
+        return None
+    if time is None:
+        return ended[-1] if of_it_by_energy(ended[-1], period, event) else None
+    if energy is not None and not (period and event["kind"] == "CHARGE_STOPPED"):
+        for one in reversed(ended):
+            if is_again(account(one), energy, time):
+                return one  # type: ignore[no-any-return]
+    return ended[-1] if of_it_by_time(ended[-1], period, event) else None
+
+
+def of_it_by_time(last: Period, period: Period | None, event: Event) -> bool:
+    ms, length = event["ms"], event["chargedTime"] * 1000
+    since = ms - (period["start"] if period else last["stop"])
+    own = last["stop"] - last["start"]
+    again = is_again(account(last), event.get("chargedEnergy"), event["chargedTime"])
+    if again and not (period and event["kind"] == "CHARGE_STOPPED"):
+        return True
+    if length <= since + ABOUT:
+        return period is None and last["energy"] is None and abs(own - length) <= ABOUT
+    if again or period is None:
+        return True
+    lengths = [since, ms - last["start"]] if last["cut"] else [since]
+    nearest = all(abs(own - length) < abs(other - length) for other in lengths)
+    return last["energy"] is None and nearest
+
+
+def of_it_by_energy(last: Period, period: Period | None, event: Event) -> bool:
+    energy, ms = event.get("chargedEnergy"), event["ms"]
+    told = told_of(last)[0]
+    if energy is None:
+        return period is None and event["kind"] == "CHARGE_STOPPED"
+    if period:
+        return energy == told and not power_allows(period, energy, ms - period["start"])
+    if energy == told:
+        return True
+    if last["energy"] is None:
+        return not event.get("chargePower")
+    if event["kind"] == "CHARGE_UPDATED":
+        return bool(energy > last["energy"] and not event.get("chargePower"))
+    since = ms - last["stop"]
+    return since <= ABOUT or not power_allows(last, energy, since)
+
+
+def joined(stay: Stay, event: Event) -> Period:
+    """What repeated starts have cut is put together again if the event shows that it is one."""
+    periods, energy = stay["periods"], event.get("chargedEnergy")
+    while len(periods) > 1 and periods[-2]["cut"]:
+        one, two = periods[-2:]
+        if "chargedTime" in event:
+            begun = event["ms"] - event["chargedTime"] * 1000
+            same = abs(begun - one["start"]) < abs(begun - two["start"])
+        elif energy is None or two["meters"]:
+            same = False
+        elif one["meters"]:
+            same = energy >= one["meters"][-1]
+        else:
+            same = not power_allows(two, energy, event["ms"] - two["start"])
+        if not same:
+            break
+        join(one, periods.pop())
+    last: Period = periods[-1]
+    return last
+
+
+def join(one: Period, two: Period) -> None:
+    """Makes one charge of two."""
+    if one["soc0"] is None:
+        socs = {"soc0": two["soc0"], "soc1": two["soc1"], "soc1_ms": two["soc1_ms"]}
+    elif two["soc1"] is not None:
+        socs = {"soc1": two["soc1"], "soc1_ms": two["soc1_ms"]}
+    elif two["soc0"] is not None:
+        socs = {"soc1": two["soc0"], "soc1_ms": two["start"]}
+    else:
+        socs = {}
+    one.update(socs, stop=two["stop"], cut=two["cut"], final=two["final"],
+               stop_missing=two["stop_missing"],
+               powers=one["powers"] + two["powers"],
+               meters=two["meters"] or one["meters"])  # fmt: skip
+
+
+# What is told of a charge -------------------------------------------------------------------------
+
+
+def whole(seconds: Decimal) -> int:
+    return int(seconds * 1000)
+
+
+def allows(kw: Decimal, energy: Decimal, ms: int) -> bool:
+    """With a tolerance of 10 % and one minute."""
+    return energy * 3_600_000 <= kw * Decimal("1.1") * (ms + 60_000)
+
+
+def power_allows(period: Period, energy: Decimal, ms: int) -> bool:
+    return not period["powers"] or allows(max(kw for _, kw in period["powers"]), energy, ms)
+
+
+def counted(period: Period) -> Decimal | None:
+    """What the meter has counted; `meters` are its last readings before it began anew each time."""
+    return sum(period["meters"], Decimal(0)) if period["meters"] else None
+
+
+def read_meter(period: Period, energy: Decimal) -> bool:
+    """It began anew if it fell below half; a lesser fall is a correction."""
+    anew = bool(period["meters"]) and 0 <= 2 * energy < period["meters"][-1]
+    if anew or not period["meters"]:
+        period["meters"].append(energy)
+    else:
+        period["meters"][-1] = energy
+    return anew
+
+
+def told_of(period: Period) -> tuple[Decimal | None, Decimal | None]:
+    return counted(period) if period["energy"] is None else period["energy"], period["time"]
+
+
+def tell(period: Period, energy: Decimal | None, time: Decimal | None) -> bool:
+    """What is told first counts; whether the meter has begun anew."""
+    if period["time"] is None:
+        period["time"] = time
+    if energy is None or period["energy"] is not None:
+        return False
+    sofar = counted(period)
+    fell = sofar is not None and 0 <= 2 * energy < sofar
+    if fell or (sofar is not None and energy < sofar and len(period["meters"]) > 1):
+        read_meter(period, energy)  # it does not know what was counted before
+        return True
+    period["energy"] = energy
+    return False
+
+
+def went_on(period: Period, event: Event) -> bool:
+    """The same start, but longer and with more energy."""
+    energy, time = event.get("chargedEnergy"), event.get("chargedTime")
+    if energy is None or time is None or None in told_of(period) or period["energy"] is None:
+        return False
+    began = event["ms"] - time * 1000
+    return bool(energy > period["energy"] and abs(began - period["start"]) <= ABOUT)
+
+
+def is_too_long(period: Period, event: Event) -> bool:
+    return bool(event.get("chargedTime", 0) * 1000 > event["ms"] - period["start"] + ABOUT)
+
+
+def read_soc(stay: Stay, event: Event, charging: Period | None, elsewhere: bool) -> None:
+    soc = event["stateOfCharge"]
+    if charging and stay["socs"] and soc < stay["socs"][-1][1]:
+        powers = [power for _, power in charging["powers"][-1:]] + [event.get("chargePower", 0)]
+        if min(powers) >= 0:
+            stay["flags"].add("state-of-charge-fell")
+    stay["socs"].append((event["ms"], soc))
+    if not stay["periods"] or elsewhere:
+        return
+    period = stay["periods"][-1]
+    unread = period["soc0"] is None and period["stop"] is None
+    if unread or event["kind"] == "CHARGE_STARTED":
+        period["soc0"] = soc
+    elif not period["final"]:
+        period.update(soc1=soc, soc1_ms=event["ms"], final=period["stop"] is not None)
+
+
+# As the API shows it ------------------------------------------------------------------------------
+
+
+def by_power(period: Period, until: int) -> Fraction:
+    """kWh, by lines between readings; over long gaps the reading before is held."""
+    readings = [(at, Fraction(kw)) for at, kw in period["powers"]]
+    (at, kw), (last_at, last_kw) = readings[0], readings[-1]
+    area: Fraction = kw * (at - period["start"]) + last_kw * (until - last_at)
+    for (at, kw), (after, next_kw) in pairwise(readings):
+        area += (kw + (next_kw if after - at <= HELD else kw)) / 2 * (after - at)
+    return area / 3_600_000
+
+
+def energy_of(
+    period: Period, stop: int, capacity: Decimal, most: tuple[Decimal, Decimal], flags: set[str]
+) -> tuple[Decimal | None, str | None]:
+    def possible(energy: Decimal, ms: int) -> bool:
+        powers = [kw for _, kw in period["powers"]]
+        if energy > 0:
+            return allows(min([most[0], *([max(powers)] if powers else [])]), energy, ms)
+        back = [max(-min(powers), Decimal(0))] if powers else []
+        return energy == 0 or allows(min([most[1], *back]), -energy, ms)
+
+    energy = counted(period) if period["energy"] is None else period["energy"]
+    if energy is not None:
+        told = 0 if period["time"] is None else whole(period["time"])
+        longest = max(stop - period["start"], period["reported"] - period["start"], told)
+        if not possible(energy, longest):
+            flags.add("energy-above-power")
+        return energy, "meter" if period["energy"] is None else "reported"
+    gained = None
+    if None not in (period["soc0"], period["soc1"]):
+        gained = (period["soc1"] - period["soc0"]) * capacity / 100
+    if period["powers"]:
+        if gained is not None and period["soc1_ms"] >= period["powers"][-1][0]:
+            by_then = by_power(period, min(stop, period["soc1_ms"]))
+            gap, high = abs(by_then - Fraction(gained)), max(abs(by_then), abs(Fraction(gained)))
+            if 5 * gap > high and 50 * gap > capacity:
+                flags.add("state-of-charge-differs")
+        return Decimal(round(by_power(period, stop) * 10**6)) / 10**6, "power"
+    if gained is None:
+        return None, None
+    if not possible(gained, stop - period["start"]):
+        flags.add("state-of-charge-jumped")
+        return None, None
+    return gained, "stateOfCharge"
+
+
+def session_of(stay: Stay, capacity: Decimal, limits: list[Limits]) -> dict[str, Any]:
+    """What there is to compare."""
+    until = stay["events"][-1]["ms"] if stay["end"] is None else stay["end"]
+    most = min(kw for _, kw, _ in limits), min(kw for _, _, kw in limits)
+    periods, flags = [], set(stay["flags"])
+    for period in stay["periods"]:
+        stop = until if period["stop"] is None else period["stop"]
+        energy, source = energy_of(period, stop, capacity, most, flags)
+        time = period["time"]
+        time = Decimal(stop - period["start"]) / 1000 if time is None else time
+        periods.append((period["start"], period["stop"], energy, time, source))
+        if energy is not None and energy > capacity:
+            flags.add("energy-above-capacity")
+        for flag, charge_kw, discharge_kw in limits:
+            if any(kw > charge_kw or -kw > discharge_kw for _, kw in period["powers"]):
+                flags.add(flag)
+        flags |= {f"{end}-missing" for end in ("start", "stop") if period[f"{end}_missing"]}
+    known = [energy for _, _, energy, _, _ in periods if energy is not None]
+    socs = [soc for _, soc in stay["socs"]]
+    return {
+        "chargerId": stay["charger"],
+        "connectedAt": stay["start"],
+        "disconnectedAt": stay["end"],
+        "periods": periods,
+        "chargedEnergy": sum(known, Decimal(0)) if known else None,
+        "chargedTime": sum((time for *_, time, _ in periods), Decimal(0)),
+        "stateOfCharge": (socs[0], socs[-1]) if socs else (None, None),
+        "flags": sorted(flags),
+    }
+
+
+def state_of(stays: list[Stay]) -> dict[str, Any]:
+    """Where the vehicle is, whether it is charged, and the newest that is known of it."""
+    if not stays:
+        return {"pluggedIn": False, "charging": False}
+    last = stays[-1]
+    here, period = last["end"] is None, under_way(last)
+    socs = [reading for stay in stays for reading in stay["socs"]]
+    powers = period["powers"] if period else []
+    return {
+        "pluggedIn": here,
+        "charging": period is not None,
+        **({"chargerId": last["charger"], "pluggedInSince": last["start"]} if here else {}),
+        **({"chargingSince": period["start"]} if period else {}),
+        **({"stateOfChargeAt": socs[-1][0], "stateOfCharge": socs[-1][1]} if socs else {}),
+        **({"chargePowerAt": powers[-1][0], "chargePower": powers[-1][1]} if powers else {}),
+        "lastEvent": (last["events"][-1]["kind"], last["events"][-1]["ms"]),
+    }

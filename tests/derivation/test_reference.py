@@ -1,0 +1,104 @@
+"""What the server makes of dirty streams is what a slow reading of the rules makes of them."""
+
+from collections import Counter, defaultdict
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+import httpx
+
+from tests.derivation import reference
+from tests.derivation.helpers import prepare, read_all, send
+from tests.derivation.streams import LIMITS, VEHICLE, Body, ms_of, stream
+from tether.readout import FLAGS
+
+STREAMS = 1_000
+CAPACITY = Decimal(str(VEHICLE["chargeCapacity"]))
+
+
+def events_of(bodies: list[Body]) -> list[dict[str, Any]]:
+    """As the reference takes them: numbers exact, the instant as a number."""
+    return [
+        {
+            **{n: Decimal(str(v)) if isinstance(v, int | float) else v for n, v in body.items()},
+            "ms": ms_of(body["timestamp"]),
+            "kind": body["type"].removeprefix("VEHICLE_"),
+        }
+        for body in bodies
+    ]
+
+
+def shown_session(session: dict[str, Any]) -> dict[str, Any]:
+    """What the reference says too of a session of the API."""
+    periods = [
+        (
+            ms_of(period["startedAt"]),
+            ms_of(period["stoppedAt"]) if "stoppedAt" in period else None,
+            period.get("chargedEnergy"),
+            period["chargedTime"],
+            period.get("energySource"),
+        )
+        for period in session["periods"]
+    ]
+    unplugged = session.get("disconnectedAt")
+    return {
+        "chargerId": session["chargerId"],
+        "connectedAt": ms_of(session["connectedAt"]),
+        "disconnectedAt": None if unplugged is None else ms_of(unplugged),
+        "periods": periods,
+        "chargedEnergy": session.get("chargedEnergy"),
+        "chargedTime": session["chargedTime"],
+        "stateOfCharge": (session.get("stateOfChargeStart"), session.get("stateOfChargeEnd")),
+        "flags": sorted(flag["name"] for flag in session["flags"]),
+    }
+
+
+def limit(flag: str, charge_kw: int, discharge_kw: int) -> reference.Limits:
+    """As the reference takes it."""
+    return flag, Decimal(charge_kw), Decimal(discharge_kw)
+
+
+def order(session: dict[str, Any]) -> Any:
+    """What tells sessions of a vehicle from one another, also those of one instant."""
+    end = session["disconnectedAt"]
+    return session["connectedAt"], end is None, end or 0, session["chargerId"], session["flags"]
+
+
+def shown_state(state: dict[str, Any]) -> dict[str, Any]:
+    """What the reference says too of a vehicle's state."""
+    names = ("pluggedIn", "charging", "chargerId", "stateOfCharge", "chargePower")
+    shown = {name: state[name] for name in names if name in state}
+    for name in ("pluggedInSince", "chargingSince", "stateOfChargeAt", "chargePowerAt"):
+        if name in state:
+            shown[name] = ms_of(state[name])
+    if last := state.get("lastEvent"):
+        shown["lastEvent"] = (last["type"].removeprefix("VEHICLE_"), ms_of(last["timestamp"]))
+    return shown
+
+
+def test_a_thousand_dirty_streams_mean_what_the_reference_says(client: httpx.Client) -> None:
+    random = Random(5)
+    streams = {f"V{number}": stream(random, f"V{number}") for number in range(STREAMS)}
+    prepare(client, list(streams))
+    send(client, [body for bodies in streams.values() for body in bodies], random, 3000)
+
+    sessions = defaultdict(list)
+    for session in read_all(client, "/sessions"):
+        sessions[session["vehicleId"]].append(shown_session(session))
+    found = {
+        vehicle["id"]: shown_state(vehicle["state"])
+        for vehicle in read_all(client, "/vehicles", include="state")
+    }
+    limits = {charger: limit(*values) for charger, values in LIMITS.items()}
+    of_vehicle = limit("power-above-vehicle", 22, 11)
+    seen: Counter[str] = Counter()
+    for vehicle, bodies in streams.items():
+        stays = reference.stays_of(events_of(bodies))
+        expected = [
+            reference.session_of(stay, CAPACITY, [limits[stay["charger"]], of_vehicle])
+            for stay in stays
+        ]
+        assert sorted(sessions[vehicle], key=order) == sorted(expected, key=order), bodies
+        assert found[vehicle] == reference.state_of(stays), bodies
+        seen.update(flag for session in expected for flag in session["flags"])
+    assert set(seen) == set(FLAGS) - {"periods-merged"}, "each flag has been met"
