@@ -18,14 +18,15 @@ run: .venv/runs ## serve on 127.0.0.1:$(PORT) with a demo partner and its key
 test: install ## the whole suite, on a real PostgreSQL and a real Redis
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: install ## style, types, formatting
+check: install ## style, types, formatting, import rules
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python docs/figures.py --check
 	$(BIN)/python scripts/unasync.py --check
 
-figures: install ## draws the events of each flag in docs/sessions.md
+figures: install ## draws the figures of the documents
 	$(BIN)/python docs/figures.py
 
 format: install

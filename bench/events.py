@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from uuid_utils import uuid7
 
-from tether.instants import format_instant
+from tether.domain.timestamps import format_instant
 
 THINGS = 1000  # chargers, and vehicles
 STEP = 617  # no common divisor with THINGS

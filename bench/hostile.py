@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from tether.instants import format_instant
+from tether.domain.timestamps import format_instant
 
 AT_ONCE = 4  # abuses
 LONGEST_S = 60.0  # of an abuse: then it is given up

@@ -30,8 +30,8 @@ import psycopg
 from bench.events import COLUMNS, event, ndjson, row
 from bench.load import CONNECTIONS
 from tether.client import AsyncClient, Client, Event
-from tether.store import sqlite
-from tether.store.intake import MOST_IN_ONE_STATEMENT
+from tether.ingest.event_batcher import MOST_IN_ONE_STATEMENT
+from tether.storage.sqlite import engine as sqlite
 
 REQUEST = 10_000  # events in a request, and in a COPY
 TRANSACTION = MOST_IN_ONE_STATEMENT  # rows in a transaction of SQLite: as many as the server's have

@@ -25,7 +25,7 @@ import aiohttp
 from bench.hostile import ABUSES, furnish
 from bench.machine import busy_fraction
 from bench.processes import CORES, free_port, resident_bytes, spawn, stop, wait_until_answering
-from tether.instants import format_instant
+from tether.domain.timestamps import format_instant
 
 TETHER = str(Path(sys.executable).with_name("tether"))
 HOSTILE = 3

@@ -4,7 +4,7 @@
     python -m bench.variants constant serve ...   GET /chargers/{id} answers a constant
     python -m bench.variants derivation serve ... events are stored, and nothing is derived of them
 
-Everything else is the product: the same wiring, middleware, validation and server.
+Everything else is the product: the same bootstrap, middleware, validation and server.
 """
 
 import sys
@@ -13,14 +13,15 @@ from typing import Any
 
 from falcon.asgi import Request, Response
 
-from tether import cli, wiring
-from tether.api.app import Application
-from tether.api.entities import EntityResource
-from tether.config import Settings
-from tether.metrics import Metrics
-from tether.model import Event
-from tether.store.derive import Deriver
-from tether.store.store import Store
+from tether import cli
+from tether.domain.models import Event
+from tether.http.app import Application
+from tether.http.handlers.entities import EntityResource
+from tether.projections.projector import Deriver
+from tether.server import bootstrap
+from tether.server.metrics import Metrics
+from tether.server.settings import Settings
+from tether.server.store import Store
 
 ID = "01999999-9999-7999-9999-999999999999"
 CHARGER = b'{"id":"C0001","chargePowers":[11,22],"latitude":62.268302,"longitude":17.448415}'
@@ -28,7 +29,7 @@ CHARGER = b'{"id":"C0001","chargePowers":[11,22],"latitude":62.268302,"longitude
 
 def replace_storage() -> None:
     """POST /events: the call into the store answers at once."""
-    build = wiring.build_app
+    build = bootstrap.build_app
 
     async def add(partner: int, event: Event) -> str:
         return ID
@@ -37,7 +38,7 @@ def replace_storage() -> None:
         store.intake.add = add  # type: ignore[method-assign]
         return build(store, metrics, settings)
 
-    wiring.build_app = build_without_storage
+    bootstrap.build_app = build_without_storage
 
 
 def replace_reads() -> None:

@@ -1,6 +1,7 @@
-"""Draws the events of each flag in docs/sessions.md on a time line: `make figures`.
+"""Draws the figures of the documents from text in them: `make figures`.
 
-The events are read from the page. The figures follow the reader's light or dark mode.
+The events of each flag in sessions.md on a time line, and the rooms in architecture.md. The figures
+follow the reader's light or dark mode.
 """
 
 import re
@@ -25,17 +26,23 @@ STYLE = """
   .plugged { stroke: #2f6fb3; stroke-width: 8; stroke-opacity: .25 }
   .mark { fill: #2f6fb3; stroke: #2f6fb3; stroke-width: 2 }
   .mark.stopped, .mark.disconnected { fill: none }
+  .room { fill: #eaf1f8; stroke: #2f6fb3 } .name { font-weight: 600; font-size: 14px }
+  path.line { fill: none }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3 } .small { fill: #9fb0c0 } .line { stroke: #55626f }
+    .room { fill: #16212c; stroke: #79b8ff }
     .plugged { stroke: #79b8ff } .mark { fill: #79b8ff; stroke: #79b8ff }
   }
 """
 
 
 def figures() -> dict[str, str]:
-    """The figure of each flag, as SVG."""
+    """The figures by name, as SVG."""
     page = (FOLDER / "sessions.md").read_text(encoding="utf-8")
-    return {name: figure(name, events) for name, events in FLAG.findall(page)}
+    found = {name: figure(name, events) for name, events in FLAG.findall(page)}
+    page = (FOLDER / "architecture.md").read_text(encoding="utf-8")
+    (rooms,) = re.findall(r"^```house\n(.*?)^```$", page, re.M | re.DOTALL)
+    return {**found, "house": house(rooms)}
 
 
 def figure(name: str, text: str) -> str:
@@ -63,6 +70,28 @@ def figure(name: str, text: str) -> str:
         parts.append(f'{mark}<text y="-12" text-anchor="middle">{hour}:{minute}</text>')
         parts.append(f'<text class="small" y="22" text-anchor="middle">{kind}</text>')
         parts.append(f'<text class="small" y="36" text-anchor="middle">{_told(more)}</text></g>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def house(text: str) -> str:
+    """The rooms, a row of boxes for each line; imports go down."""
+    rows = [[room.split(": ") for room in line.split(" | ")] for line in text.splitlines()]
+    height = 16 + 66 * len(rows)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
+        f"<title>The rooms of the house; imports go down</title><style>{STYLE}</style>",
+    ]
+    for number, row in enumerate(rows):
+        y, width = 8 + 66 * number, (WIDTH - 16 + 8) / len(row)
+        for place, (name, what) in enumerate(row):
+            x = 8 + width * place
+            box = f'width="{width - 8:.0f}" height="52" rx="6"'
+            parts.append(f'<rect class="room" x="{x:.0f}" y="{y}" {box}/>')
+            parts.append(f'<text class="name" x="{x + 12:.0f}" y="{y + 22}">{name}</text>')
+            parts.append(f'<text class="small" x="{x + 12:.0f}" y="{y + 40}">{what}</text>')
+        if number < len(rows) - 1:
+            arrow = f"M{WIDTH / 2:.0f},{y + 52} v10 m-4,-5 l4,5 l4,-5"
+            parts.append(f'<path class="line" d="{arrow}"/>')
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from tests.parts import create_database, running_postgres
-from tether import admin, wiring
-from tether.keys import Rate
+from tether.domain.keys import Rate
+from tether.server import admin, bootstrap
 
 TETHER = Path(sys.executable).with_name("tether")
 TAKES_LONG = ("postgres", "faults", "replay", "client", "cli_partner")
@@ -91,10 +91,10 @@ class Server:
         """A new key, of a new partner unless one is named."""
 
         async def make() -> str:
-            async with wiring.open_store(self.database) as store:
+            async with bootstrap.open_store(self.database) as store:
                 name = partner or f"partner {uuid4().hex[:12]}"
                 secret, _ = await admin.create_key(
-                    store, wiring.now_ms(), name, rate=rate, **options
+                    store, bootstrap.now_ms(), name, rate=rate, **options
                 )
                 return secret
 

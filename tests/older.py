@@ -3,10 +3,10 @@
 from contextlib import closing
 from pathlib import Path
 
-from tether.store.dialect import SQLITE
-from tether.store.migrate import ADD_VERSION, CREATE_VERSION_TABLE, steps
-from tether.store.sqlite import connect, native
-from tether.store.sqlite_file import APPLICATION_ID
+from tether.storage.dialect import SQLITE
+from tether.storage.migrate import ADD_VERSION, CREATE_VERSION_TABLE, steps
+from tether.storage.sqlite.engine import connect, native
+from tether.storage.sqlite.file import APPLICATION_ID
 
 TABLES = (
     "partners", "keys", "chargers", "vehicles", "events", "sessions", "session_versions",

@@ -167,8 +167,8 @@ def test_the_readme_tells_what_replay_says() -> None:
 
 def test_every_data_set_is_described_and_has_its_licence_beside_it() -> None:
     described = (ROOT / "docs" / "data.md").read_text()
-    for table in (ROOT / "src" / "tether" / "data").glob("*.csv"):
-        assert f"(../src/tether/data/{table.name})" in described
+    for table in (ROOT / "src" / "tether" / "simulator" / "data").glob("*.csv"):
+        assert f"(../src/tether/simulator/data/{table.name})" in described
         assert "Permission is hereby granted" in table.with_suffix(".LICENSE").read_text()
 
 

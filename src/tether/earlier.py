@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from tether.model import Event, EventType
-from tether.periods import TOLERANCE_MS, Report, Told, allows
+from tether.domain.charge_period import TOLERANCE_MS, Report, Told, allows
+from tether.domain.models import Event, EventType
 
 RECENT = 8
 """Of so many last stays a report may still come after another stay has begun."""

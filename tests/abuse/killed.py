@@ -17,9 +17,9 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tether import admin, cli, upkeep, wiring  # noqa: F401 - loads them before the forks
-from tether.store import rebuild, sqlite_backup, sqlite_file  # noqa: F401
-from tether.store.sqlite import connect
+from tether import cli
+from tether.storage.sqlite import backup as sqlite_backup
+from tether.storage.sqlite.engine import connect
 
 COUNTS = """
 SELECT p.name, (SELECT count(*) FROM events e WHERE e.partner = p.id),

@@ -12,9 +12,9 @@ import pytest
 
 from tests.conftest import Server
 from tests.faults.rig import Wire, many_files, memory_mb, request_of, run
-from tether import wiring
-from tether.keys import digest_of
-from tether.model import Vehicle
+from tether.domain.keys import digest_of
+from tether.domain.models import Vehicle
+from tether.server import bootstrap
 
 VEHICLES = 4_000
 HEALTH = b"GET /health HTTP/1.1\r\nhost: tether\r\n\r\n"
@@ -39,7 +39,7 @@ class Site(NamedTuple):
 
 
 async def put_vehicles(server: Server, key: str) -> None:
-    async with wiring.open_store(server.database) as store:
+    async with bootstrap.open_store(server.database) as store:
         found = await store.find_key(digest_of(key))
         assert found is not None
         for start in range(0, VEHICLES, 500):

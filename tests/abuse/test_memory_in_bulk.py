@@ -14,8 +14,8 @@ import pytest
 
 from tests.conftest import Server
 from tests.faults.rig import peak_mb
-from tether.instants import format_instant
-from tether.store.sqlite import connect
+from tether.domain.timestamps import format_instant
+from tether.storage.sqlite.engine import connect
 
 MOST_MB = 150
 EVENTS = 50_000

@@ -16,8 +16,8 @@ import pytest
 from tests.conftest import TETHER, Server
 from tests.faults.rig import Partner, Wire, metric, pid_of, request_of, run, until
 from tests.parts import free_port
-from tether.metrics import added_up
-from tether.metrics_port import serving
+from tether.server.metrics import added_up
+from tether.server.metrics_port import serving
 
 WORKERS = 2
 ALONE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]

@@ -20,9 +20,9 @@ from tests.conftest import TETHER, Server
 from tests.older import make_older
 from tests.parts import postgres_programs
 from tests.streams import streaming
-from tether import upkeep
 from tether.client import AsyncClient, Client, EpochChanged
-from tether.store.sqlite import connect
+from tether.server import maintenance
+from tether.storage.sqlite.engine import connect
 
 BEGIN_AGAIN = "Begin again without it."
 LISTS = ("/events", "/sessions", "/chargers", "/vehicles")
@@ -256,14 +256,14 @@ def test_restore_refuses_what_would_do_harm_and_changes_nothing(
         database.execute("INSERT INTO tether_schema VALUES (9999)")
 
     def refused(file: object) -> str:
-        before = upkeep.epoch(served.database)
+        before = maintenance.epoch(served.database)
         listed = sorted(tmp_path.iterdir())
         done = tether(served.database, "restore", str(file))
         assert (done.returncode, done.stdout) == (1, "")
         assert "Traceback" not in done.stderr
         assert sorted(path for path in tmp_path.iterdir() if path in listed) == listed
         assert not list(tmp_path.glob(".tether-*"))
-        assert upkeep.epoch(served.database) == before
+        assert maintenance.epoch(served.database) == before
         return done.stderr
 
     assert "is served by process" in refused(backup)

@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import TETHER, Server
 from tests.faults.rig import metric
 from tests.parts import free_port, wait_for_port
-from tether import beside
+from tether.server import log_writer
 
 REQUESTS = 7_000  # whose lines are more than a pipe and what may wait take
 
@@ -223,7 +223,7 @@ def test_the_lines_that_wait_are_bounded(serving: Callable[..., Serving], pipe: 
     pipe.fill()
     server.request(REQUESTS)
     assert server.dropped() > 0
-    assert _resident(server.process.pid) - before < 8 * beside.MOST_WAITING_BYTES
+    assert _resident(server.process.pid) - before < 8 * log_writer.MOST_WAITING_BYTES
     assert server.stop() == 0
 
 

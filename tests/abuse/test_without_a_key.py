@@ -18,7 +18,7 @@ from tests.faults.rig import (
     run,
     until,
 )
-from tether.keys import new_key
+from tether.domain.keys import new_key
 
 SCRIPT = b"GET /static/scalar-api-reference.js HTTP/1.1\r\nhost: tether\r\n\r\n"
 HEALTH = b"GET /health HTTP/1.1\r\nhost: tether\r\n\r\n"

@@ -14,7 +14,7 @@ from tests.api.helpers import (
     message,
 )
 from tests.conftest import Server
-from tether.keys import Rate
+from tether.domain.keys import Rate
 
 pytestmark = ON_ONE_ENGINE
 

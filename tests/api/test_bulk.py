@@ -13,8 +13,8 @@ import pytest
 
 from tests.api.helpers import CONNECTED, ON_ONE_ENGINE, create_both, message, pages
 from tests.conftest import Server
-from tether.instants import format_instant
-from tether.keys import Rate
+from tether.domain.keys import Rate
+from tether.domain.timestamps import format_instant
 
 MIB = 1024 * 1024
 START_MS = 1_700_000_000_000

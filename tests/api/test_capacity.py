@@ -24,11 +24,11 @@ from tests.api.helpers import (
 )
 from tests.conftest import Server
 from tests.store.test_capacity import CHARGERS, VEHICLES, dirty_stream
-from tether.api.capacity import LIST_PARAMETERS
-from tether.api.pages import openapi_text
-from tether.derived import Capacity, UnknownCapacity
-from tether.instants import format_instant, parse_instant
-from tether.model import to_json
+from tether.domain.models import to_json
+from tether.domain.timestamps import format_instant, parse_instant
+from tether.domain.views import Capacity, UnknownCapacity
+from tether.http.handlers.capacity import LIST_PARAMETERS
+from tether.http.handlers.pages import openapi_text
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "capacity.md").read_text()
 API: dict[str, Any] = yaml.safe_load(openapi_text())

@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.api.helpers import ON_ONE_ENGINE, create_both, create_event
 from tests.conftest import Server
-from tether.api.pages import openapi_text
+from tether.http.handlers.pages import openapi_text
 
 pytestmark = ON_ONE_ENGINE
 

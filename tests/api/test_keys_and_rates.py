@@ -9,7 +9,7 @@ import pytest
 
 from tests.api.helpers import CHARGER, CONNECTED, create_both, message
 from tests.conftest import Server
-from tether.keys import Rate
+from tether.domain.keys import Rate
 
 
 def limits(answer: httpx.Response) -> tuple[int, int]:

@@ -16,15 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Server
-from tether import rules
-from tether.api import app, entities, events, requests, sessions
-from tether.api.pages import openapi_text
-from tether.api.stream import PARAMETERS as STREAM_PARAMETERS
-from tether.errors import Invalid
-from tether.ids import is_entity_id
-from tether.keys import Rate
-from tether.model import Charger, Event, EventType, Vehicle
-from tether.readout import FLAGS
+from tether.domain import validation
+from tether.domain.errors import Invalid
+from tether.domain.identifiers import is_entity_id
+from tether.domain.keys import Rate
+from tether.domain.models import Charger, Event, EventType, Vehicle
+from tether.domain.session_views import FLAGS
+from tether.http import app, requests
+from tether.http.handlers import entities, events, sessions
+from tether.http.handlers.pages import openapi_text
+from tether.http.handlers.stream import PARAMETERS as STREAM_PARAMETERS
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(openapi_text())
 SCHEMAS: dict[str, dict[str, Any]] = DOCUMENT["components"]["schemas"]
@@ -65,7 +66,7 @@ ENTITY_ID = validator(SCHEMAS["EntityId"])
 
 
 def aliases_of(names: Any) -> set[str]:
-    return {alias for alias, name in rules._ALIASES.items() if name in names}
+    return {alias for alias, name in validation._ALIASES.items() if name in names}
 
 
 # The document -----------------------------------------------------------------------------------
@@ -184,7 +185,7 @@ def test_an_entity_s_schemas_have_the_members_of_the_model_and_the_rules(
     required = [name for name, field in members.items() if field.required]
     assert SCHEMAS[name]["required"] == required
 
-    sent = set(rules._ENTITY_MEMBERS[kind])
+    sent = set(validation._ENTITY_MEMBERS[kind])
     assert sent | {"id"} == set(members)
     for method in ("Put", "Patch"):
         schema = SCHEMAS[name + method]
@@ -204,10 +205,10 @@ def test_an_event_s_schema_has_the_members_of_the_model() -> None:
 @pytest.mark.parametrize("kind", EventType)
 def test_the_schema_of_each_event_type_has_the_members_of_its_rules(kind: EventType) -> None:
     schema = SCHEMAS[EVENT_SCHEMAS[kind]]
-    members = rules._MEMBERS_OF_TYPE[kind]
+    members = validation._MEMBERS_OF_TYPE[kind]
     assert schema["properties"]["type"] == {"type": "string", "const": kind}
     assert set(schema["properties"]) == set(members) | aliases_of(members)
-    assert set(schema["required"]) == {"type", *rules._REQUIRED_OF_TYPE[kind]}
+    assert set(schema["required"]) == {"type", *validation._REQUIRED_OF_TYPE[kind]}
     assert schema["additionalProperties"] is False
 
 
@@ -219,12 +220,12 @@ def test_post_takes_one_schema_for_each_event_type() -> None:
     assert SCHEMAS["EventType"]["enum"] == list(EventType)
 
 
-def bounds(member: rules.Member) -> dict[str, int]:
+def bounds(member: validation.Member) -> dict[str, int]:
     """The bounds of a number as its rule has them, in the words of JSON Schema."""
     assert isinstance(member.check, partial)
     named = {"above": "exclusiveMinimum", "low": "minimum", "high": "maximum"}
     found = {named[key]: n for key, n in member.check.keywords.items() if key in named}
-    limit = 10**rules.MAX_EXPONENT
+    limit = 10**validation.MAX_EXPONENT
     if "minimum" not in found and "exclusiveMinimum" not in found:
         found["exclusiveMinimum"] = -limit
     if "maximum" not in found:
@@ -238,21 +239,22 @@ def documented_bounds(schema: dict[str, Any]) -> dict[str, int]:
 
 def test_the_bounds_of_every_number_are_those_of_its_rule() -> None:
     checked = 0
+    of_entity = validation._ENTITY_MEMBERS
     tables = [
-        *((rules._ENTITY_MEMBERS[Charger], f"Charger{suffix}") for suffix in ("", "Put", "Patch")),
-        *((rules._ENTITY_MEMBERS[Vehicle], f"Vehicle{suffix}") for suffix in ("", "Put", "Patch")),
-        *((rules._MEMBERS_OF_TYPE[kind], name) for kind, name in EVENT_SCHEMAS.items()),
+        *((of_entity[Charger], f"Charger{suffix}") for suffix in ("", "Put", "Patch")),
+        *((of_entity[Vehicle], f"Vehicle{suffix}") for suffix in ("", "Put", "Patch")),
+        *((validation._MEMBERS_OF_TYPE[kind], name) for kind, name in EVENT_SCHEMAS.items()),
     ]
     for members, schema_name in tables:
         for name, schema in SCHEMAS[schema_name]["properties"].items():
-            member = members.get(rules._ALIASES.get(name, name))
+            member = members.get(validation._ALIASES.get(name, name))
             if member is None:
                 assert name == "id"
             elif isinstance(member.check, partial):
                 assert documented_bounds(schema) == bounds(member), (schema_name, name)
                 checked += 1
             elif name.endswith("Powers"):
-                assert schema["maxItems"] == rules.MAX_POWERS
+                assert schema["maxItems"] == validation.MAX_POWERS
                 assert documented_bounds(schema["items"]) == bounds(members["chargePowerMin"])
     assert checked > 60
 
@@ -276,7 +278,7 @@ def test_the_pattern_of_an_id_is_the_rule_of_an_id(text: str) -> None:
 def test_the_pattern_of_a_timestamp_allows_what_the_rule_allows(text: str) -> None:
     allowed = re.fullmatch(SCHEMAS["Timestamp"]["pattern"], text) is not None
     try:
-        rules.check_instant("timestamp", text)
+        validation.check_instant("timestamp", text)
     except Invalid:
         # What a pattern cannot know: the length of months, and a zone that leads to 1999.
         assert not allowed or text[8:10] > "28" or text.startswith("2000-01-01")

@@ -9,15 +9,15 @@ import pytest
 
 from tests.api.helpers import create_charger, create_vehicle
 from tests.api.test_openapi import DOCUMENT, JSON, SCHEMAS, examples, operations, resolved
-from tether import derived
-from tether.readout import FLAGS
+from tether.domain import views
+from tether.domain.session_views import FLAGS
 
 STRUCTS: list[type[msgspec.Struct]] = [
-    derived.Session,
-    derived.ChargePeriod,
-    derived.Flag,
-    derived.VehicleState,
-    derived.ChargerState,
+    views.Session,
+    views.ChargePeriod,
+    views.Flag,
+    views.VehicleState,
+    views.ChargerState,
 ]
 TEXTS = {"vehicleId", "chargerId", "sessionId", "id", "name", "message"}
 
@@ -65,8 +65,8 @@ def test_lists_show_what_get_shows_and_the_state() -> None:
 
 
 def test_the_words_of_status_and_source_are_those_of_the_model() -> None:
-    assert SCHEMAS["SessionStatus"]["enum"] == list(derived.SessionStatus)
-    assert SCHEMAS["EnergySource"]["enum"] == list(derived.EnergySource)
+    assert SCHEMAS["SessionStatus"]["enum"] == list(views.SessionStatus)
+    assert SCHEMAS["EnergySource"]["enum"] == list(views.EnergySource)
 
 
 def test_every_flag_is_listed_with_its_sentence() -> None:

@@ -50,7 +50,7 @@ def tools() -> Path:
 
 @pytest.fixture(scope="module")
 def document() -> Iterator[Path]:
-    with as_file(files("tether.api") / "openapi.yaml") as path:
+    with as_file(files("tether.http") / "openapi.yaml") as path:
         yield path
 
 

@@ -12,12 +12,12 @@ import pytest
 
 from tests.api.helpers import ON_ONE_ENGINE
 from tests.replay.table import rows
-from tether import periods, stays
-from tether.derived import EnergySource, Session
-from tether.instants import parse_instant
-from tether.readout import FLAGS, Known, session_of
-from tether.replay import chargers_of, events_of, sessions_of, vehicle_of
-from tether.session_builder import Timeline
+from tether.domain import charge_period, session_record
+from tether.domain.session_builder import Timeline
+from tether.domain.session_views import FLAGS, Known, session_of
+from tether.domain.timestamps import parse_instant
+from tether.domain.views import EnergySource, Session
+from tether.simulator.replay import chargers_of, events_of, sessions_of, vehicle_of
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "sessions.md").read_text()
 FLAG = re.compile(r"^### (\S+)\n\n(.*?)\n\n(?:.*?\n)??```events\n(.*?)^```$", re.M | re.DOTALL)
@@ -129,7 +129,7 @@ def test_the_example_of_a_flag_makes_that_flag_and_no_other(told: Any, name: str
     names = [name, name] if name == "vehicle-shared" else [name]  # the sessions at both chargers
     assert flags == [{"name": flag, "message": FLAGS[flag]} for flag in names]
     if name == "periods-merged":
-        assert len(found[0]["periods"]) == stays.MOST_PERIODS
+        assert len(found[0]["periods"]) == session_record.MOST_PERIODS
 
 
 @ON_ONE_ENGINE
@@ -158,7 +158,7 @@ def real_sessions() -> list[Session]:
     for row in table:
         events = enumerate(events_of(row), start=1)
         timeline = Timeline().take(
-            sorted(stays.fact_of(seq, event.at_ms, event) for seq, event in events)
+            sorted(session_record.fact_of(seq, event.at_ms, event) for seq, event in events)
         )
         ((stay, _),) = timeline.begun
         charger = chargers[stay.charger_id]
@@ -171,11 +171,11 @@ def test_what_is_said_of_the_real_data_is_so() -> None:
     found = real_sessions()
     flagged = [session for session in found if session.flags]
     assert {flag.name for session in flagged for flag in session.flags} == {"energy-above-capacity"}
-    energy = periods.EXACT.create_decimal(0)
+    energy = charge_period.EXACT.create_decimal(0)
     for session in found:
         (period,) = session.periods
         assert period.energy_source is EnergySource.REPORTED
-        energy = periods.EXACT.add(energy, period.charged_energy or 0)
+        energy = charge_period.EXACT.add(energy, period.charged_energy or 0)
     assert f"{len(found):,} sessions, one period each, all `reported`: {energy:,} kWh" in said
     assert f"{len(flagged)} sessions carry `energy-above-capacity`" in said
     for number, session in enumerate(found):

@@ -19,7 +19,7 @@ from tests.api.helpers import (
 )
 from tests.conftest import Server
 from tests.streams import Message, events_in, states_in, streaming, up_to, without_age
-from tether.api.stream import MOST_STREAMS
+from tether.http.handlers.stream import MOST_STREAMS
 
 VEHICLES = ("V1", "V2", "V3")
 

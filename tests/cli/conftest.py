@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import TETHER
-from tether import admin, wiring
+from tether.server import admin, bootstrap
 
 Result = subprocess.CompletedProcess[str]
 
@@ -67,11 +67,11 @@ class Command:
         """A new key, made without a process where its making is not what is tested."""
 
         async def make() -> str:
-            async with wiring.open_store(self.database) as store:
-                key, _ = await admin.create_key(store, wiring.now_ms(), partner, **options)
+            async with bootstrap.open_store(self.database) as store:
+                key, _ = await admin.create_key(store, bootstrap.now_ms(), partner, **options)
                 return key
 
-        wiring.migrate(self.database)
+        bootstrap.migrate(self.database)
         return asyncio.run(make())
 
     def in_terminal(self, *words: str, answer: str = "", columns: int = 80) -> tuple[int, str]:

@@ -9,8 +9,8 @@ import pytest
 
 from tests.cli.conftest import Command
 from tether.cli import cli
-from tether.cli.serve import serve
-from tether.metrics import Metrics
+from tether.cli.commands.serve import serve
+from tether.server.metrics import Metrics
 
 DOCS = Path(__file__).parents[2] / "docs"
 CONFIGURATION = (DOCS / "configuration.md").read_text(encoding="utf-8")

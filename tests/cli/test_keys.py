@@ -9,7 +9,7 @@ import httpx
 
 from tests.cli.conftest import Command
 from tests.conftest import Server
-from tether.keys import Rate, is_well_formed
+from tether.domain.keys import Rate, is_well_formed
 
 
 def test_a_new_key_stands_alone_on_standard_output(tether: Command) -> None:

@@ -13,8 +13,8 @@ from tests.cli.conftest import Command
 from tests.conftest import FAST, Server
 from tests.derivation.helpers import prepare, read_all, send, sessions, states
 from tests.derivation.streams import Body, stream
-from tether.config import is_postgres
-from tether.store.sqlite import connect
+from tether.server.settings import is_postgres
+from tether.storage.sqlite.engine import connect
 
 VEHICLES = [f"V{number}" for number in range(30)]
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.cli_partner.conftest import Site
 from tests.conftest import TETHER, Server
-from tether.cli.listing import event_line
-from tether.model import Event, EventType
+from tether.cli.display.listing import event_line
+from tether.domain.models import Event, EventType
 
 Popen = subprocess.Popen[str]
 DAY = "2026-01-05T"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.cli_partner.conftest import Site
-from tether.model import Charger, Vehicle, to_json
+from tether.domain.models import Charger, Vehicle, to_json
 
 CHARGERS = [
     Charger(id="@1", charge_powers=(Decimal("11"), Decimal("22.0")), latitude=Decimal("-62.2680"),

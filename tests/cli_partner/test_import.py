@@ -17,8 +17,8 @@ from tests.cli.conftest import Command
 from tests.cli_partner.conftest import Site
 from tests.conftest import TETHER, Server
 from tests.parts import free_port
-from tether.interchange import read_table
-from tether.keys import Rate
+from tether.domain.keys import Rate
+from tether.files.formats import read_table
 
 
 def event(minute: int, **members: Any) -> dict[str, Any]:

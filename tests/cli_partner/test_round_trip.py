@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether.errors import SetupError
-from tether.ids import is_entity_id
-from tether.instants import format_instant
-from tether.interchange import (
+from tether.domain.errors import SetupError
+from tether.domain.identifiers import is_entity_id
+from tether.domain.models import Charger, Event, EventType, Vehicle
+from tether.domain.timestamps import format_instant
+from tether.files.formats import (
     COLUMNS,
     Kind,
     Table,
@@ -25,7 +26,6 @@ from tether.interchange import (
     to_csv,
     to_ndjson,
 )
-from tether.model import Charger, Event, EventType, Vehicle
 
 IDS = st.from_regex(r"[A-Za-z0-9._~*+@:-]{1,20}", fullmatch=True).filter(is_entity_id)
 

@@ -13,9 +13,9 @@ import pytest
 
 from tests.cli_partner.conftest import Site
 from tests.conftest import TETHER
-from tether.cli.rows import session_line, vehicle_state_row
+from tether.cli.display.rows import session_line, vehicle_state_row
 from tether.cli.times import age, clock
-from tether.derived import Flag, Session, SessionStatus, VehicleState
+from tether.domain.views import Flag, Session, SessionStatus, VehicleState
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether.fleet import Fleet, new_fleet, stations_of
-from tether.instants import parse_instant
-from tether.model import Charger, Event, EventType, Vehicle, to_json
-from tether.replay import sessions_of
-from tether.rules import new_entity, new_event
-from tether.simulation import Charging, Simulation
+from tether.domain.models import Charger, Event, EventType, Vehicle, to_json
+from tether.domain.timestamps import parse_instant
+from tether.domain.validation import new_entity, new_event
+from tether.simulator.fleet import Fleet, new_fleet, stations_of
+from tether.simulator.replay import sessions_of
+from tether.simulator.simulation import Charging, Simulation
 
 START_MS = parse_instant("2026-01-05T00:00:00Z")
 DAYS = 4
@@ -27,7 +27,7 @@ Sessions = list[list[Event]]
 
 
 def rows(name: str) -> list[dict[str, str]]:
-    text = files("tether").joinpath("data", name).read_text(encoding="utf-8-sig")
+    text = files("tether.simulator").joinpath("data", name).read_text(encoding="utf-8-sig")
     return list(csv.DictReader(text.splitlines()))
 
 

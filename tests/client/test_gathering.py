@@ -21,7 +21,7 @@ from tether.client import (
     RateLimited,
     Unavailable,
 )
-from tether.keys import Rate
+from tether.domain.keys import Rate
 
 ID = "0188ac4b-9dfa-7c3e-a51b-2f8e6d0b4c97"
 CREATED = Said(201, json.dumps({"id": ID}).encode(), delay_s=0.3)

@@ -21,7 +21,6 @@ from tests.client.devices import (
 )
 from tests.client.scripted import Said, Scripted
 from tests.conftest import Server
-from tether import wiring
 from tether.client import (
     Client,
     Event,
@@ -33,7 +32,8 @@ from tether.client import (
     outbox_file,
 )
 from tether.client.outbox_file import OutboxFile
-from tether.keys import digest_of
+from tether.domain.keys import digest_of
+from tether.server import bootstrap
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -161,10 +161,10 @@ def test_a_revoked_key_keeps_everything_and_is_reported(
         fleet = create_fleet(client, 1)
 
     async def revoke() -> None:
-        async with wiring.open_store(server.database) as store:
+        async with bootstrap.open_store(server.database) as store:
             found = await store.find_key(digest_of(key))
             assert found is not None
-            await store.revoke_key(found, wiring.now_ms())
+            await store.revoke_key(found, bootstrap.now_ms())
 
     asyncio.run(revoke())
     with Client(server.url, key) as client, Outbox(path, client) as outbox:

@@ -13,7 +13,6 @@ import pytest
 from tests.client.devices import CHARGER, create_fleet
 from tests.client.scripted import Said, Scripted
 from tests.conftest import Server
-from tether import derived
 from tether.client import (
     AsyncClient,
     Charger,
@@ -27,6 +26,7 @@ from tether.client import (
     UnexpectedAnswer,
 )
 from tether.client import following as following_module
+from tether.domain import views
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
@@ -61,8 +61,8 @@ def test_states_are_typed_and_have_what_was_just_reported(sdk: Client) -> None:
         assert known is not None
         assert known.id == last
     vehicle, charger = sdk.vehicles.state("V1"), sdk.chargers.state(CHARGER)
-    assert isinstance(vehicle, derived.VehicleState)
-    assert isinstance(charger, derived.ChargerState)
+    assert isinstance(vehicle, views.VehicleState)
+    assert isinstance(charger, views.ChargerState)
     assert (vehicle.charger_id, vehicle.charging) == (CHARGER, True)
     assert (vehicle.charge_power, vehicle.state_of_charge) == (Decimal(11), Decimal(20))
     assert vehicle.plugged_in_since == "2026-01-05T12:00:00.000Z"
@@ -91,7 +91,7 @@ def test_sessions_are_typed_and_found_by_their_filters(sdk: Client) -> None:
     everything = list(sdk.sessions.list(page_size=1))
     assert [session.vehicle_id for session in everything] == ["V1", "V2", "V1", "V2"]
     first = everything[0]
-    assert isinstance(first, derived.Session)
+    assert isinstance(first, views.Session)
     assert sdk.sessions.get(first.id) == first
     (period,) = first.periods
     assert (first.status, period.energy_source) == (SessionStatus.ENDED, EnergySource.REPORTED)

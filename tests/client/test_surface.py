@@ -7,7 +7,6 @@ import pytest
 
 from tests.client.devices import connected, update
 from tests.conftest import Server
-from tether import model
 from tether.client import (
     AsyncClient,
     Charger,
@@ -22,7 +21,8 @@ from tether.client import (
     TetherError,
     Vehicle,
 )
-from tether.keys import Rate
+from tether.domain import models
+from tether.domain.keys import Rate
 
 
 def test_chargers(sdk: Client) -> None:
@@ -31,7 +31,7 @@ def test_chargers(sdk: Client) -> None:
     )
     assert sdk.chargers.put(charger) == Saved(created=True, etag='"1"')
     found = sdk.chargers.get("a:b*c")
-    assert isinstance(found, model.Charger)
+    assert isinstance(found, models.Charger)
     assert str(found.charge_power_min) == "7.40"
     assert found.latitude == Decimal("52.1")
     assert sdk.chargers.put(charger) == Saved(created=False, etag='"2"')
@@ -48,7 +48,7 @@ def test_vehicles(sdk: Client) -> None:
     vehicle = Vehicle(id="V2", charge_capacity=74.8, charge_powers=[11, "22.0"])
     assert sdk.vehicles.put(vehicle).created
     found = sdk.vehicles.get("V2")
-    assert isinstance(found, model.Vehicle)
+    assert isinstance(found, models.Vehicle)
     assert [str(power) for power in found.charge_powers] == ["11", "22.0"]
     sdk.vehicles.patch("V2", charge_powers=(), charge_power_min=1, charge_power_max=2)
     assert sdk.vehicles.get("V2").charge_powers == ()

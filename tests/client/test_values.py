@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether import model
 from tether.client import Charger, Event, Invalid, Vehicle, models
 from tether.client.stamps import STEP_BACK_MS, Stamps
 from tether.client.values import exact, instant_text, patch_of, sendable
-from tether.documents import decode_document
+from tether.domain import models as domain_models
+from tether.ingest.json_reader import decode_document
 
 
 class Double(float):
@@ -35,7 +35,7 @@ class Whole:
 
 def sent(value: Any) -> str:
     """A number as it goes over the wire."""
-    return patch_of(model.Charger, {"latitude": value}).decode()[len('{"latitude":') : -1]
+    return patch_of(models.Charger, {"latitude": value}).decode()[len('{"latitude":') : -1]
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,11 @@ def test_what_is_no_number_is_refused_before_it_is_sent(value: Any) -> None:
 def test_powers_may_be_any_iterable() -> None:
     charger = exact(Charger(id="C1", charge_powers=(power for power in (1, 2.5, "3"))))
     assert charger.charge_powers == (Decimal(1), Decimal("2.5"), Decimal(3))
-    assert patch_of(model.Charger, {"charge_powers": range(1, 3)}) == b'{"chargePowers":[1,2]}'
-    assert patch_of(model.Charger, {"charge_powers": None}) == b'{"chargePowers":null}'
+    assert patch_of(models.Charger, {"charge_powers": range(1, 3)}) == b'{"chargePowers":[1,2]}'
+    assert patch_of(models.Charger, {"charge_powers": None}) == b'{"chargePowers":null}'
     for wrong in ("12", 3, {1: 2}, b"12"):
         with pytest.raises(Invalid, match="list of numbers"):
-            patch_of(model.Charger, {"charge_powers": wrong})
+            patch_of(models.Charger, {"charge_powers": wrong})
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_an_event_of_nobody_is_refused_before_it_is_sent(field: str) -> None:
 
 @pytest.mark.parametrize("name", ["Charger", "Vehicle", "Event"])
 def test_models_are_those_of_the_server(name: str) -> None:
-    assert getattr(models, name) is getattr(model, name)
+    assert getattr(models, name) is getattr(domain_models, name)
 
 
 @pytest.mark.parametrize("kind", [Charger, Vehicle, Event])

@@ -10,7 +10,7 @@ import httpx
 from tests.derivation import reference
 from tests.derivation.helpers import prepare, read_all, send
 from tests.derivation.streams import LIMITS, VEHICLE, Body, ms_of, stream
-from tether.readout import FLAGS
+from tether.domain.session_views import FLAGS
 
 STREAMS = 1_000
 CAPACITY = Decimal(str(VEHICLE["chargeCapacity"]))

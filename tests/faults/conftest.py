@@ -11,7 +11,7 @@ IMPATIENT = Path(__file__).with_name("impatient.py")
 
 @pytest.fixture
 def impatient_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Makes servers with other time limits: `impatient_server("tether.protocol.LINGER_S=5")`."""
+    """Makes servers with other limits: `impatient_server("tether.server.protocol.LINGER_S=5")`."""
     servers: list[Server] = []
 
     def make(*constants: str, options: tuple[str, ...] = ()) -> Server:

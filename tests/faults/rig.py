@@ -15,7 +15,7 @@ import httpx
 import uvloop
 
 from tests.conftest import Server
-from tether.store.sqlite import connect
+from tether.storage.sqlite.engine import connect
 
 T = TypeVar("T")
 

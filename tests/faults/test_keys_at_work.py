@@ -11,9 +11,9 @@ import pytest
 
 from tests.conftest import Server
 from tests.faults.rig import Partner, Wire, run
-from tether import admin, wiring
-from tether.keys import LIVE, new_key
-from tether.store.sqlite import connect
+from tether.domain.keys import LIVE, new_key
+from tether.server import admin, bootstrap
+from tether.storage.sqlite.engine import connect
 
 FOLLOWS_WITHIN_S = 2.0
 
@@ -33,11 +33,11 @@ def test_revoked_rotated_and_expired_keys_stop_working_in_time(
     server = new_server()
     overlap_ms = 4_000
     revoked, rotated = server.key("A"), server.key("A")
-    expiring = server.key("A", expires_ms=wiring.now_ms() + overlap_ms)
+    expiring = server.key("A", expires_ms=bootstrap.now_ms() + overlap_ms)
 
     async def revoke_and_rotate() -> str:
-        async with wiring.open_store(server.database) as store:
-            now = wiring.now_ms()
+        async with bootstrap.open_store(server.database) as store:
+            now = bootstrap.now_ms()
             await store.revoke_key(await admin.find_key(store, revoked), now)
             old = await admin.find_key(store, rotated)
             new, _ = await admin.rotate_key(store, now, old, overlap_ms)
@@ -65,8 +65,8 @@ def test_a_request_under_way_outlives_its_key_but_the_connection_does_not(
     async def scenario() -> None:
         wire = await Wire.to(server)
         assert (await wire.ask(partner.post(1))).status == 201
-        async with wiring.open_store(server.database) as store:
-            await store.revoke_key(await admin.find_key(store, partner.key), wiring.now_ms())
+        async with bootstrap.open_store(server.database) as store:
+            await store.revoke_key(await admin.find_key(store, partner.key), bootstrap.now_ms())
         await asyncio.sleep(FOLLOWS_WITHIN_S)
         assert (await wire.ask(partner.post(2))).status == 403
 
@@ -148,8 +148,8 @@ def test_no_key_stands_in_full_in_the_log_the_metrics_the_database_or_an_error(
     key, unknown, revoked = server.key(), new_key(), server.key()
 
     async def revoke() -> None:
-        async with wiring.open_store(server.database) as store:
-            await store.revoke_key(await admin.find_key(store, revoked), wiring.now_ms())
+        async with bootstrap.open_store(server.database) as store:
+            await store.revoke_key(await admin.find_key(store, revoked), bootstrap.now_ms())
 
     asyncio.run(revoke())
     shown = misuse(server, key)

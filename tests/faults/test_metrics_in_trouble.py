@@ -59,7 +59,7 @@ def test_the_counts_add_up_and_no_label_names_anybody(new_server: Callable[..., 
 
 
 def test_the_queue_is_empty_again_after_a_lock(impatient_server: Callable[..., Server]) -> None:
-    server = impatient_server("tether.store.sqlite.BUSY_TIMEOUT_MS=500")
+    server = impatient_server("tether.storage.sqlite.engine.BUSY_TIMEOUT_MS=500")
     partner = Partner(server)
 
     async def scenario() -> None:

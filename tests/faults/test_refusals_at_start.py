@@ -13,11 +13,11 @@ import pytest
 
 from tests.conftest import TETHER, Server
 from tests.faults.rig import Partner, check_integrity
-from tether.errors import SetupError
-from tether.store import migrate
-from tether.store.dialect import SQLITE
-from tether.store.sqlite import connect
-from tether.store.sqlite_file import APPLICATION_ID, migrate_sqlite
+from tether.domain.errors import SetupError
+from tether.storage import migrate
+from tether.storage.dialect import SQLITE
+from tether.storage.sqlite.engine import connect
+from tether.storage.sqlite.file import APPLICATION_ID, migrate_sqlite
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 

@@ -22,13 +22,13 @@ from tests.faults.rig import (
 )
 
 STALLED = 1000
-LET_GO_SOON = ("tether.protocol.READER_TIMEOUT_S=3", "tether.server.KEEP_ALIVE_S=3")
+LET_GO_SOON = ("tether.server.protocol.READER_TIMEOUT_S=3", "tether.server.run.KEEP_ALIVE_S=3")
 
 
 def test_a_thousand_stalled_connections_slow_nobody_and_are_closed(
     impatient_server: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.protocol.REQUEST_TIMEOUT_S=12")
+    server = impatient_server("tether.server.protocol.REQUEST_TIMEOUT_S=12")
     before = open_files(server)
     partner = Partner(server)
     half_head = b"POST /events HTTP/1.1\r\nhost: tether\r\nx-api-"
@@ -57,7 +57,7 @@ def test_a_thousand_stalled_connections_slow_nobody_and_are_closed(
 def test_a_connection_that_never_says_anything_is_closed(
     impatient_server: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.protocol.REQUEST_TIMEOUT_S=0.5")
+    server = impatient_server("tether.server.protocol.REQUEST_TIMEOUT_S=0.5")
 
     async def scenario() -> None:
         silent, trickling = await Wire.to(server), await Wire.to(server)

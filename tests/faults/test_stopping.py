@@ -28,7 +28,7 @@ def test_every_request_under_way_is_answered_and_nothing_acknowledged_is_lost(
     number: signal.Signals, impatient_server: Callable[..., Server]
 ) -> None:
     # Clients on a busy machine may take longer than LINGER_S to send their next request.
-    server = impatient_server("tether.protocol.LINGER_S=10")
+    server = impatient_server("tether.server.protocol.LINGER_S=10")
     partner = Partner(server)
     partner.client.close()
     ids: list[str] = []
@@ -88,9 +88,9 @@ def test_stalled_connections_do_not_hold_up_the_end(
     impatient_server: Callable[..., Server],
 ) -> None:
     server = impatient_server(
-        "tether.protocol.STOP_TIMEOUT_S=1",
-        "tether.protocol.REQUEST_TIMEOUT_S=600",
-        "tether.server.GRACE_S=600",
+        "tether.server.protocol.STOP_TIMEOUT_S=1",
+        "tether.server.protocol.REQUEST_TIMEOUT_S=600",
+        "tether.server.run.GRACE_S=600",
     )
     partner = Partner(server)
     body = event(1)
@@ -123,9 +123,9 @@ def test_stalled_connections_do_not_hold_up_the_end(
 
 def test_a_second_signal_ends_it_at_once(impatient_server: Callable[..., Server]) -> None:
     server = impatient_server(
-        "tether.protocol.STOP_TIMEOUT_S=600",
-        "tether.protocol.REQUEST_TIMEOUT_S=600",
-        "tether.server.GRACE_S=600",
+        "tether.server.protocol.STOP_TIMEOUT_S=600",
+        "tether.server.protocol.REQUEST_TIMEOUT_S=600",
+        "tether.server.run.GRACE_S=600",
     )
     partner = Partner(server)
     body = event(1)
@@ -152,7 +152,7 @@ def test_a_second_signal_ends_it_at_once(impatient_server: Callable[..., Server]
 def test_a_server_that_stops_takes_no_new_connections(
     impatient_server: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.protocol.STOP_TIMEOUT_S=600")
+    server = impatient_server("tether.server.protocol.STOP_TIMEOUT_S=600")
     partner = Partner(server)
 
     async def scenario() -> None:

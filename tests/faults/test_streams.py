@@ -50,7 +50,7 @@ async def connected(partner: Partner, path: str = "/stream") -> Wire:
 def test_silence_is_broken_by_heartbeats_with_the_place(
     impatient_server: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.api.stream.HEARTBEAT_S=0.2")
+    server = impatient_server("tether.http.handlers.stream.HEARTBEAT_S=0.2")
     partner = Partner(server)
     with streaming(partner.client, vehicleId="V2") as found:
         place = next(found)
@@ -85,7 +85,7 @@ def test_a_key_that_is_revoked_ends_its_streams_only(new_server: Callable[..., S
 def test_sigterm_ends_streams_at_once_also_those_that_nobody_reads(
     impatient_server: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.protocol.STOP_TIMEOUT_S=0.5")
+    server = impatient_server("tether.server.protocol.STOP_TIMEOUT_S=0.5")
     partner = Partner(server)
     store_events(partner, 3000)
 
@@ -119,7 +119,7 @@ def deaf(partner: Partner) -> socket.socket:
 def test_consumers_that_do_not_read_cost_no_memory_and_are_cut_off(
     impatient_server: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.protocol.READER_TIMEOUT_S=2")
+    server = impatient_server("tether.server.protocol.READER_TIMEOUT_S=2")
     partner = Partner(server)
 
     async def scenario() -> None:
@@ -140,7 +140,10 @@ def test_consumers_that_do_not_read_cost_no_memory_and_are_cut_off(
 def test_a_consumer_that_does_not_read_the_little_that_comes_is_cut_off_too(
     impatient_server: Callable[..., Server],
 ) -> None:
-    limits = ("tether.protocol.READER_TIMEOUT_S=2", "tether.api.stream.HEARTBEAT_S=0.5")
+    limits = (
+        "tether.server.protocol.READER_TIMEOUT_S=2",
+        "tether.http.handlers.stream.HEARTBEAT_S=0.5",
+    )
     server = impatient_server(*limits)
     partner = Partner(server)
     store_events(partner, 100)  # little enough for the kernel to take it all at once
@@ -160,7 +163,7 @@ def test_a_consumer_that_does_not_read_the_little_that_comes_is_cut_off_too(
 def test_a_stream_ends_with_its_connection_also_where_more_requests_wait_on_that(
     impatient_server: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.api.stream.HEARTBEAT_S=0.5")
+    server = impatient_server("tether.http.handlers.stream.HEARTBEAT_S=0.5")
     partner = Partner(server)
 
     async def scenario() -> None:

@@ -10,7 +10,7 @@ import psycopg
 
 from tests.conftest import Server
 from tests.store.test_contract import charger, event, put_site
-from tether.model import to_json
+from tether.domain.models import to_json
 
 BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'ready'"
 

@@ -115,7 +115,7 @@ def test_reads_that_share_a_statement_fail_together_and_recover_together(
     own_postgres: Postgres, impatient_server: Callable[..., Server]
 ) -> None:
     server = impatient_server(
-        "tether.store.postgres.READ_TIMEOUT_S=2",
+        "tether.storage.postgres.engine.READ_TIMEOUT_S=2",
         options=("--pool-size", str(POOL)),
         database=own_postgres.new_database(),
     )
@@ -152,8 +152,8 @@ def test_a_database_that_stands_still_holds_no_request_for_long(
 ) -> None:
     database = own_postgres.new_database()
     server = impatient_server(
-        "tether.store.postgres.READ_TIMEOUT_S=2",
-        "tether.store.postgres.WRITE_TIMEOUT_S=2",
+        "tether.storage.postgres.engine.READ_TIMEOUT_S=2",
+        "tether.storage.postgres.engine.WRITE_TIMEOUT_S=2",
         options=("--pool-size", str(POOL), "--log-level", "warning"),
         database=database,
     )

@@ -8,7 +8,7 @@ from tests.conftest import Server
 from tests.faults.rig import Partner, run
 from tests.postgres.rig import Follower, Load, check_exactly_once, load_and_follow
 from tests.store.test_contract import event, put_site
-from tether.model import to_json
+from tether.domain.models import to_json
 
 EVENTS = 100_000
 WRITERS = 4

@@ -16,7 +16,7 @@ from tests.parts import Postgres
 from tests.postgres.pooler import running_pgbouncer, through
 from tests.postgres.rig import Follower, Load, check_exactly_once, query
 from tests.postgres.test_migration import refused
-from tether.store.postgres import PostgresEngine
+from tether.storage.postgres.engine import PostgresEngine
 
 COUNT_BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
 

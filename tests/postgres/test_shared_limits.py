@@ -14,9 +14,9 @@ from tests.conftest import Server
 from tests.faults.rig import Partner, Wire, metric, request_of, run, until
 from tests.parts import Redis, free_port
 from tests.postgres.test_migration import refused
-from tether.keys import Key, Rate
-from tether.limits import TokenBuckets
-from tether.redis_limits import SharedBuckets, open_redis
+from tether.domain.keys import Key, Rate
+from tether.domain.rate_limits import TokenBuckets
+from tether.server.shared_limits import SharedBuckets, open_redis
 
 ALLOWED = Rate(100, 60)
 GROWTH_S = 0.05

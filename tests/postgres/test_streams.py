@@ -10,7 +10,7 @@ import httpx
 from tests.conftest import Server
 from tests.faults.rig import VEHICLE, Partner, event, run
 from tests.streams import Message, events_in, messages, states_in, streaming, without_age
-from tether.keys import Rate
+from tether.domain.keys import Rate
 
 WRITERS, EVENTS = 4, 40
 

@@ -6,7 +6,7 @@ import httpx
 
 from tests.derivation.helpers import read_all
 from tests.replay.table import rows
-from tether.replay import sessions_of, vehicle_of
+from tether.simulator.replay import sessions_of, vehicle_of
 
 
 def check_sessions(client: httpx.Client) -> None:

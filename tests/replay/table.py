@@ -4,7 +4,7 @@ import csv
 from importlib.resources import files
 from pathlib import Path
 
-SOURCE = files("tether").joinpath("data/level3-sessions.csv")
+SOURCE = files("tether.simulator").joinpath("data/level3-sessions.csv")
 
 
 def rows() -> list[dict[str, str]]:

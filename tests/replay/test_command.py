@@ -14,7 +14,7 @@ from tests.conftest import TETHER, Server
 from tests.parts import free_port
 from tests.replay.sessions import check_sessions
 from tests.replay.table import rows, write
-from tether.keys import Rate
+from tether.domain.keys import Rate
 
 NewServer = Callable[..., Server]
 

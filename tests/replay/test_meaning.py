@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.replay.table import rows
-from tether.documents import decode_document
-from tether.errors import SetupError
-from tether.model import Charger, Event, Vehicle, to_json
-from tether.replay import chargers_of, events_of, sessions_of, vehicle_of
-from tether.rules import new_entity, new_event
+from tether.domain.errors import SetupError
+from tether.domain.models import Charger, Event, Vehicle, to_json
+from tether.domain.validation import new_entity, new_event
+from tether.ingest.json_reader import decode_document
+from tether.simulator.replay import chargers_of, events_of, sessions_of, vehicle_of
 
 NOW_MS = 1_800_000_000_000
 TABLE = rows()

@@ -5,10 +5,10 @@ from uuid import uuid4
 
 import pytest
 
-from tether import wiring
-from tether.store.session_queries import SessionFilter
-from tether.store.sessions import Page
-from tether.store.store import Partner, Store
+from tether.projections.sessions import Page
+from tether.server import bootstrap
+from tether.server.store import Partner, Store
+from tether.storage.session_queries import SessionFilter
 
 Scenario = Callable[[Store, int], Awaitable[Any]]
 
@@ -25,7 +25,7 @@ async def sessions_page(
 @pytest.fixture(scope="session")
 def migrated(database: str) -> str:
     """The session's database on each engine, with its schema."""
-    wiring.migrate(database)
+    bootstrap.migrate(database)
     return database
 
 
@@ -35,7 +35,7 @@ def in_store(migrated: str) -> Callable[[Scenario], Any]:
 
     def run(scenario: Scenario) -> Any:
         async def main() -> Any:
-            async with asyncio.timeout(60), wiring.open_store(migrated, pool_size=4) as store:
+            async with asyncio.timeout(60), bootstrap.open_store(migrated, pool_size=4) as store:
                 name = f"partner {uuid4().hex}"
                 partner = await store.add_partner(Partner(uuid4().int >> 81, name, 0))
                 return await scenario(store, partner.id)

@@ -9,13 +9,14 @@ import pytest
 
 from tests.store.conftest import sessions_page
 from tests.store.test_contract import add_site, charger, event, report, vehicle
-from tether.instants import parse_instant
-from tether.model import EventType
-from tether.store import queries, session_queries, sessions
-from tether.store import store as store_module
-from tether.store.queries import EventFilter
-from tether.store.session_queries import SessionFilter
-from tether.store.store import Store
+from tether.domain.models import EventType
+from tether.domain.timestamps import parse_instant
+from tether.projections import sessions
+from tether.server import store as store_module
+from tether.server.store import Store
+from tether.storage import queries, session_queries
+from tether.storage.queries import EventFilter
+from tether.storage.session_queries import SessionFilter
 
 CHARGERS, VEHICLES = ["C1", "C2", "C3"], ["V1", "V2", "V3"]
 TYPES = [EventType.VEHICLE_CONNECTED, EventType.VEHICLE_DISCONNECTED]

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.derivation.streams import CHARGERS, VEHICLE, stream
-from tether.documents import decode_document
-from tether.model import Charger, Vehicle
-from tether.rules import new_entity, new_event
-from tether.store import derive
-from tether.store.derive import Deriver
-from tether.store.store import Store
-from tether.wiring import now_ms
+from tether.domain.models import Charger, Vehicle
+from tether.domain.validation import new_entity, new_event
+from tether.ingest.json_reader import decode_document
+from tether.projections import projector
+from tether.projections.projector import Deriver
+from tether.server.bootstrap import now_ms
+from tether.server.store import Store
 
 VEHICLES = 12
 
@@ -24,7 +24,7 @@ VEHICLES = 12
 def by_vehicle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few events are many here, and nothing is derived before it is asked for."""
     for name, number in {"AT_ONCE": 10, "MANY_LATE": 2, "WRITTEN_AT_ONCE": 1, "ROWS": 2}.items():
-        monkeypatch.setattr(derive, name, number)
+        monkeypatch.setattr(projector, name, number)
     monkeypatch.setattr(Deriver, "notice", lambda deriver, partner: None)
 
 
@@ -55,7 +55,7 @@ async def check(store: Store, partner: int) -> int:
 
 
 async def derive_some(store: Store, partner: int, random: Random) -> bool:
-    """Begins to derive, and is ended in the midst of it, as if the process were killed.
+    """Begins to projector, and is ended in the midst of it, as if the process were killed.
 
     Whether it was not finished with what it had begun.
     """

@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from tether import wiring
-from tether.capacity import STALE, Box, Figures, Totals, condition_of, pair_of
-from tether.config import sqlite_path
-from tether.instants import format_instant
-from tether.model import Charger, Event, EventType, Vehicle
-from tether.session_builder import Timeline
-from tether.stays import Fact, Stay, fact_of
-from tether.store import capacity, capacity_queries
-from tether.store.capacity import Chargers, MaxAge
-from tether.store.sqlite import connect, native
-from tether.store.store import Store
+from tether.domain.flexibility import STALE, Box, Figures, Totals, condition_of, pair_of
+from tether.domain.models import Charger, Event, EventType, Vehicle
+from tether.domain.session_builder import Timeline
+from tether.domain.session_record import Fact, Stay, fact_of
+from tether.domain.timestamps import format_instant
+from tether.projections import flexibility
+from tether.projections.flexibility import Chargers, MaxAge
+from tether.server import bootstrap
+from tether.server.settings import sqlite_path
+from tether.server.store import Store
+from tether.storage import flexibility_queries
+from tether.storage.sqlite.engine import connect, native
 
 START_MS = 1_767_571_200_000
 MINUTE_MS = 60_000
@@ -138,7 +139,7 @@ def page_sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if request.param == "tiny pages":
         sizes = {"PAGE": 3, "KEYS": 2, "STAYS": 2, "EVENTS": 2, "CHARGERS": 2, "READINGS": 4}
         for name, size in sizes.items():
-            monkeypatch.setattr(capacity, name, size)
+            monkeypatch.setattr(flexibility, name, size)
 
 
 @pytest.mark.usefixtures("page_sizes")
@@ -212,10 +213,10 @@ def test_sqlite_finds_everything_in_an_index_that_says_more_than_the_partner(
     tmp_path: Path,
 ) -> None:
     database = str(tmp_path / "tether.db")
-    wiring.migrate(database)
+    bootstrap.migrate(database)
     connection = connect(sqlite_path(database))
     searches = []
-    for name, sql in vars(capacity_queries).items():
+    for name, sql in vars(flexibility_queries).items():
         if name.isupper() and not name.startswith("_"):
             values = (1,) * max(map(int, re.findall(r"\$(\d)", sql)))
             plan = connection.execute(f"EXPLAIN QUERY PLAN {native(sql)}", values)

@@ -13,13 +13,13 @@ import msgspec
 import pytest
 
 from tests.store.conftest import Scenario
-from tether.errors import Conflict, Forbidden, NotFound, PreconditionFailed, SetupError
-from tether.ids import is_entity_id
-from tether.instants import parse_instant
-from tether.keys import Key, Rate, digest_of, new_key, prefix_of
-from tether.model import Charger, Event, EventType, Vehicle, to_json
-from tether.store.queries import EventFilter
-from tether.store.store import Partner, Store
+from tether.domain.errors import Conflict, Forbidden, NotFound, PreconditionFailed, SetupError
+from tether.domain.identifiers import is_entity_id
+from tether.domain.keys import Key, Rate, digest_of, new_key, prefix_of
+from tether.domain.models import Charger, Event, EventType, Vehicle, to_json
+from tether.domain.timestamps import parse_instant
+from tether.server.store import Partner, Store
+from tether.storage.queries import EventFilter
 
 InStore = Callable[[Scenario], Any]
 

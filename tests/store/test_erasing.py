@@ -9,14 +9,14 @@ import pytest
 
 from tests.store.conftest import sessions_page
 from tests.store.test_contract import add_site, charger, event, new_partner, report
-from tether.errors import NotFound, Unavailable
-from tether.model import Charger
-from tether.readout import Moment
-from tether.store import derive
-from tether.store import store as store_module
-from tether.store.capacity import Chargers
-from tether.store.session_queries import SessionFilter
-from tether.store.store import Store
+from tether.domain.errors import NotFound, Unavailable
+from tether.domain.models import Charger
+from tether.domain.session_views import Moment
+from tether.projections import projector
+from tether.projections.flexibility import Chargers
+from tether.server import store as store_module
+from tether.server.store import Store
+from tether.storage.session_queries import SessionFilter
 
 
 async def state_of(store: Store, partner: int, vehicle_id: str) -> Moment | None:
@@ -64,7 +64,7 @@ def test_a_server_that_still_derives_meets_no_failure_either(
     in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "ERASE_AT_ONCE", 5)
-    monkeypatch.setattr(derive, "AT_ONCE", 5)
+    monkeypatch.setattr(projector, "AT_ONCE", 5)
 
     async def scenario(store: Store, _: int) -> None:
         partner = await new_partner(store)

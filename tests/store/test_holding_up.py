@@ -10,19 +10,19 @@ import pytest
 
 from tests.store.conftest import sessions_page
 from tests.store.test_contract import add_site, charger, event, report
-from tether.store import derive
-from tether.store.postgres import PostgresEngine
-from tether.store.session_queries import SessionFilter
-from tether.store.sqlite import SqliteEngine
-from tether.store.store import Store
+from tether.projections import projector
+from tether.server.store import Store
+from tether.storage.postgres.engine import PostgresEngine
+from tether.storage.session_queries import SessionFilter
+from tether.storage.sqlite.engine import SqliteEngine
 
 
 def test_what_holds_up_is_derived_at_once(
     in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(derive, "HOLD_UP_S", 10)
-    monkeypatch.setattr(derive, "MOST_BEHIND", 20)
-    monkeypatch.setattr(derive, "LOOK_AFTER", 1)
+    monkeypatch.setattr(projector, "HOLD_UP_S", 10)
+    monkeypatch.setattr(projector, "MOST_BEHIND", 20)
+    monkeypatch.setattr(projector, "LOOK_AFTER", 1)
 
     for engine in (SqliteEngine, PostgresEngine):
         monkeypatch.setattr(engine, "dialect", replace(engine.dialect, pause_s=60))
@@ -43,8 +43,8 @@ def test_what_holds_up_is_derived_at_once(
 def test_who_asks_for_what_came_in_bulk_does_not_wait_for_more(
     in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(derive, "BULK_PAUSE_S", 60)
-    monkeypatch.setattr(derive, "LOOK_AFTER", 10)
+    monkeypatch.setattr(projector, "BULK_PAUSE_S", 60)
+    monkeypatch.setattr(projector, "LOOK_AFTER", 10)
 
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)

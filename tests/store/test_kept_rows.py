@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tether import wiring
-from tether.errors import NotFound
-from tether.model import Vehicle, to_json
-from tether.store.sqlite import LONGEST_KEPT, MOST_KEPT
-from tether.store.store import Partner, Store
+from tether.domain.errors import NotFound
+from tether.domain.models import Vehicle, to_json
+from tether.server import bootstrap
+from tether.server.store import Partner, Store
+from tether.storage.sqlite.engine import LONGEST_KEPT, MOST_KEPT
 
 
 def vehicle(name: str, capacity: int) -> Vehicle:
@@ -26,14 +26,14 @@ assert len(to_json(LONG)) > LONGEST_KEPT
 
 def test_what_another_process_changes_is_seen(tmp_path: Path) -> None:
     url = str(tmp_path / "tether.db")
-    wiring.migrate(url)
+    bootstrap.migrate(url)
 
     async def capacity(store: Store) -> bytes:
         await asyncio.sleep(0)  # a turn of the event loop sees one state of the database
         return (await store.get(Vehicle, 1, "V1")).body
 
     async def scenario() -> None:
-        async with wiring.open_store(url) as store, wiring.open_store(url) as other:
+        async with bootstrap.open_store(url) as store, bootstrap.open_store(url) as other:
             await store.add_partner(Partner(1, "p", 0))
             with pytest.raises(NotFound):
                 await capacity(store)
@@ -54,11 +54,11 @@ def test_what_another_process_changes_is_seen(tmp_path: Path) -> None:
 
 def test_more_and_longer_rows_than_are_kept_can_be_read(tmp_path: Path) -> None:
     url = str(tmp_path / "tether.db")
-    wiring.migrate(url)
+    bootstrap.migrate(url)
     names = [f"V{number}" for number in range(MOST_KEPT + 10)]
 
     async def scenario() -> None:
-        async with wiring.open_store(url) as store:
+        async with bootstrap.open_store(url) as store:
             await store.add_partner(Partner(1, "p", 0))
             await store.put(1, LONG)
             await asyncio.gather(*(store.put(1, vehicle(name, 50)) for name in names))

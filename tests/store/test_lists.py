@@ -15,14 +15,14 @@ import pytest
 
 from tests.conftest import Server
 from tests.store.test_contract import add_site, charger, event, listed, report, vehicle
-from tether.instants import parse_instant
-from tether.model import EventType, to_json
-from tether.store.dialect import SQLITE
-from tether.store.migrate import ADD_VERSION, CREATE_VERSION_TABLE, steps
-from tether.store.queries import EventFilter
-from tether.store.sqlite import connect, native
-from tether.store.sqlite_file import APPLICATION_ID
-from tether.store.store import Store
+from tether.domain.models import EventType, to_json
+from tether.domain.timestamps import parse_instant
+from tether.server.store import Store
+from tether.storage.dialect import SQLITE
+from tether.storage.migrate import ADD_VERSION, CREATE_VERSION_TABLE, steps
+from tether.storage.queries import EventFilter
+from tether.storage.sqlite.engine import connect, native
+from tether.storage.sqlite.file import APPLICATION_ID
 
 CHARGER = to_json(charger()).decode()
 VEHICLE = to_json(vehicle()).decode()
@@ -155,7 +155,7 @@ INSERT INTO events SELECT 7, n, n + 1000000, 'VEHICLE_CONNECTED', printf('%060d'
 MIGRATE = """
 import sys
 from pathlib import Path
-from tether.store.sqlite_file import migrate_sqlite
+from tether.storage.sqlite.file import migrate_sqlite
 migrate_sqlite(Path(sys.argv[1]))
 print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """

@@ -5,21 +5,22 @@ data could be distributed by partner: every key and index begins with it, every 
 import re
 from collections.abc import Callable, Iterator
 from importlib.resources import files
+from pathlib import Path
 
 import psycopg
 import pytest
 import sqlglot
 from sqlglot import exp
 
-from tether import wiring
-from tether.config import is_postgres, sqlite_path
-from tether.store import capacity_queries, queries, session_queries
-from tether.store.dialect import POSTGRES, SQLITE
-from tether.store.gathering import for_each_key
-from tether.store.migrate import OUR_TABLES, VERSION_TABLE
-from tether.store.queries import EventFilter
-from tether.store.session_queries import SessionFilter
-from tether.store.sqlite import connect
+from tether.server import bootstrap
+from tether.server.settings import is_postgres, sqlite_path
+from tether.storage import flexibility_queries, queries, session_queries
+from tether.storage.dialect import POSTGRES, SQLITE
+from tether.storage.migrate import OUR_TABLES, VERSION_TABLE
+from tether.storage.postgres.batch_loader import for_each_key
+from tether.storage.queries import EventFilter
+from tether.storage.session_queries import SessionFilter
+from tether.storage.sqlite.engine import connect
 
 SHARED = {"chargers", "vehicles", "events", "sessions", "session_versions", "derivations"}
 OWN = {
@@ -75,7 +76,7 @@ def indexes_of_postgres(database: str) -> Indexes:
 
 
 def test_every_key_and_index_of_partner_data_begins_with_the_partner(database: str) -> None:
-    wiring.migrate(database)
+    bootstrap.migrate(database)
     postgres = is_postgres(database)
     found = indexes_of_postgres(database) if postgres else indexes_of_sqlite(database)
     assert set(found) == SHARED | OWN["postgres" if postgres else "sqlite"] | OPERATORS_OWN
@@ -87,7 +88,7 @@ def test_every_key_and_index_of_partner_data_begins_with_the_partner(database: s
 
 
 def test_the_views_tie_what_they_join_to_one_partner(database: str) -> None:
-    wiring.migrate(database)
+    bootstrap.migrate(database)
     if is_postgres(database):
         with psycopg.connect(database) as connection:
             rows = connection.execute(
@@ -112,7 +113,7 @@ def test_the_views_tie_what_they_join_to_one_partner(database: str) -> None:
 
 def test_all_text_is_ordered_byte_by_byte(new_postgres_database: Callable[[], str]) -> None:
     database = new_postgres_database()  # SQLite compares bytes unless a column says otherwise
-    wiring.migrate(database)
+    bootstrap.migrate(database)
     with psycopg.connect(database) as connection:
         others = connection.execute(
             "SELECT table_name, column_name FROM information_schema.columns "
@@ -127,7 +128,7 @@ def test_all_text_is_ordered_byte_by_byte(new_postgres_database: Callable[[], st
 
 def statements() -> Iterator[tuple[str, str]]:
     """Name and text of every statement of these pages, in every form that it takes."""
-    for name, text in (vars(queries) | vars(session_queries) | vars(capacity_queries)).items():
+    for name, text in (vars(queries) | vars(session_queries) | vars(flexibility_queries)).items():
         if name.isupper() and not name.startswith("_") and isinstance(text, str):
             for dialect in (SQLITE, POSTGRES):
                 for table in PARTNER_DATA:
@@ -241,9 +242,9 @@ def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
     words = re.compile(rf"\b(?:FROM|JOIN|INTO|UPDATE)\s+(?:{'|'.join(PARTNER_DATA | VIEWS)})\b")
     elsewhere = [
         file.name
-        for file in files("tether.store").iterdir()
-        if file.name.endswith(".py") and words.search(file.read_text())
+        for file in Path(str(files("tether"))).rglob("*.py")
+        if words.search(file.read_text(encoding="utf-8"))
     ]
     assert sorted(elsewhere) == [
-        "capacity_queries.py", "dialect.py", "queries.py", "session_queries.py",
+        "dialect.py", "flexibility_queries.py", "queries.py", "session_queries.py",
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 from tests.store.test_contract import add_site, event, report
-from tether.store.store import Store
+from tether.server.store import Store
 
 
 def test_deriving_ends_though_events_keep_arriving(in_store: Callable[..., Any]) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tether import wiring
-from tether.store.sqlite import connect
+from tether.server import bootstrap
+from tether.storage.sqlite.engine import connect
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,6 @@ from tether.store.sqlite import connect
 )
 def test_every_setting_is_in_force(tmp_path: Path, setting: str, value: int) -> None:
     path = tmp_path / "tether.db"
-    wiring.migrate(str(path))
+    bootstrap.migrate(str(path))
     with closing(connect(path)) as connection:
         assert connection.execute(f"PRAGMA {setting}").fetchall() == [(value,)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.conftest import Server
 from tests.older import make_older
 from tests.store.test_contract import event, put_site
-from tether.model import EventType, to_json
+from tether.domain.models import EventType, to_json
 
 CLUSTERED_SESSIONS = 4  # the last schema in which they were
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tether import wiring
-from tether.store import capacity_queries
-from tether.store.postgres_pool import INDEXES_ONLY, preparing
-from tether.store.session_queries import SessionFilter, sessions_page
-from tether.store.sqlite import connect, native
+from tether.server import bootstrap
+from tether.storage import flexibility_queries
+from tether.storage.postgres.pool import INDEXES_ONLY, preparing
+from tether.storage.session_queries import SessionFilter, sessions_page
+from tether.storage.sqlite.engine import connect, native
 
 Explain = Callable[[str], list[str]]
 
@@ -31,7 +31,7 @@ ROWS = {
 def explain(new_postgres_database: Callable[[], str]) -> Iterator[Explain]:
     """Tells the steps of a statement, with tables that have filled since they were made."""
     database = new_postgres_database()
-    wiring.migrate(database)
+    bootstrap.migrate(database)
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(preparing(INDEXES_ONLY))
         for table, columns in ROWS.items():
@@ -47,7 +47,7 @@ def test_what_was_plugged_in_is_found_in_indexes_that_say_more_than_the_partner(
     explain: Explain,
 ) -> None:
     searches = []
-    for name, sql in vars(capacity_queries).items():
+    for name, sql in vars(flexibility_queries).items():
         if name.isupper() and not name.startswith("_"):
             steps = explain(sql)
             assert not [step for step in steps if "Seq Scan" in step], (name, steps)
@@ -80,7 +80,7 @@ def test_nor_are_they_on_sqlite(
     tmp_path: Path, active: bool | None, from_ms: int | None, after: tuple[int, str] | None
 ) -> None:
     file = tmp_path / "tether.db"
-    wiring.migrate(str(file))
+    bootstrap.migrate(str(file))
     wanted = SessionFilter(vehicle_id="V1", from_ms=from_ms, active=active)
     sql, parameters = sessions_page(wanted, after)
     with closing(connect(file)) as connection:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether.capacity import (
+from tether.domain.flexibility import (
     Box,
     Condition,
     Course,
@@ -21,7 +21,7 @@ from tether.capacity import (
     common_power,
     pair_of,
 )
-from tether.model import Charger, Vehicle
+from tether.domain.models import Charger, Vehicle
 
 D = Decimal
 TENTHS = range(1, 61)  # every power that the examples can have, in tenths of a kW

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tether.documents import decode_document, decode_value
-from tether.errors import Malformed
+from tether.domain.errors import Malformed
+from tether.ingest.json_reader import decode_document, decode_value
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

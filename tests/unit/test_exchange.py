@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tether.bounds import Bounds
-from tether.exchange import Exchange
+from tether.server.connection_bounds import Bounds
+from tether.server.request_cycle import Exchange
 
 Headers = list[tuple[bytes, bytes]]
 LENGTH: Headers = [(b"content-length", b"5")]

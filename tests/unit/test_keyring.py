@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from tether.errors import Forbidden, Unavailable
-from tether.keyring import REMEMBERED_MS, KeyRing
-from tether.keys import Key, Rate, digest_of, new_key
+from tether.domain.errors import Forbidden, Unavailable
+from tether.domain.keys import Key, Rate, digest_of, new_key
+from tether.server.authenticator import REMEMBERED_MS, KeyRing
 
 SECRET = new_key()
 

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from tether.errors import Forbidden
-from tether.keyring import KeyRing
-from tether.keys import Key, Rate, digest_of, is_well_formed, new_key, parse_rate, prefix_of
+from tether.domain.errors import Forbidden
+from tether.domain.keys import Key, Rate, digest_of, is_well_formed, new_key, parse_rate, prefix_of
+from tether.server.authenticator import KeyRing
 
 
 def test_a_key_has_its_form_and_is_never_made_twice() -> None:

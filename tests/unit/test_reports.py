@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether.documents import decode_document
-from tether.errors import TetherError
-from tether.model import Event, EventType, to_json
-from tether.reports import usual_event
-from tether.rules import new_event
+from tether.domain.errors import TetherError
+from tether.domain.models import Event, EventType, to_json
+from tether.domain.validation import new_event
+from tether.ingest.event_reader import usual_event
+from tether.ingest.json_reader import decode_document
 
 NOW_MS = 1_700_000_000_000
 USUAL = (

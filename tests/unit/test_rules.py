@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tether import rules
-from tether.documents import decode_document
-from tether.errors import Invalid
-from tether.ids import entity_id_from_path, event_id_from_path, is_entity_id
-from tether.instants import format_instant, parse_instant
-from tether.model import Charger, Event, EventType, Vehicle, from_json, to_json
+from tether.domain import validation
+from tether.domain.errors import Invalid
+from tether.domain.identifiers import entity_id_from_path, event_id_from_path, is_entity_id
+from tether.domain.models import Charger, Event, EventType, Vehicle, from_json, to_json
+from tether.domain.timestamps import format_instant, parse_instant
+from tether.ingest.json_reader import decode_document
 
 NOW_MS = parse_instant("2024-01-01T00:00:00Z")
 DAY_MS = 86_400_000
@@ -32,10 +32,10 @@ def test_a_timestamp_lies_between_the_year_2000_and_a_day_ahead_of_the_clock(
 ) -> None:
     document = EVENT | {"timestamp": format_instant(at_ms)}
     if ok:
-        assert rules.new_event(document, NOW_MS).at_ms == at_ms
+        assert validation.new_event(document, NOW_MS).at_ms == at_ms
     else:
         with pytest.raises(Invalid, match="timestamp"):
-            rules.new_event(document, NOW_MS)
+            validation.new_event(document, NOW_MS)
 
 
 @settings(derandomize=True, database=None)
@@ -66,32 +66,32 @@ NUMBERS = [
 def test_a_number_has_at_most_15_digits_and_stays_below_1e9(digits: str, ok: bool) -> None:
     document = EVENT | {"type": "VEHICLE_CHARGE_STARTED", "chargePower": Decimal(digits)}
     if ok:
-        event = rules.new_event(document, NOW_MS)
+        event = validation.new_event(document, NOW_MS)
         assert event.charge_power == Decimal(digits)
         assert from_json(Event, to_json(event)) == event
     else:
         with pytest.raises(Invalid, match="chargePower"):
-            rules.new_event(document, NOW_MS)
+            validation.new_event(document, NOW_MS)
 
 
 def test_every_member_of_every_type_is_in_the_model() -> None:
     fields = set(Event.__struct_fields__)
     for kind in EventType:
-        assert {member.field for member in rules._MEMBERS_OF_TYPE[kind].values()} <= fields
+        assert {member.field for member in validation._MEMBERS_OF_TYPE[kind].values()} <= fields
 
 
 def test_an_entity_is_stored_and_read_back_to_the_digit() -> None:
     body = b'{"chargeCapacity":74.80,"chargePowers":[11,22.0,7.40],"dischargePowerMin":1.0,'
     body += b'"dischargePowerMax":3e0}'
-    vehicle = rules.new_entity(Vehicle, "V1", decode_document(body))
+    vehicle = validation.new_entity(Vehicle, "V1", decode_document(body))
     stored = to_json(vehicle)
     assert from_json(Vehicle, stored) == vehicle
     assert stored == b'{"id":"V1",' + body[1:].replace(b"3e0", b"3")
 
 
 def test_a_patch_that_changes_nothing_gives_the_same_entity() -> None:
-    charger = rules.new_entity(Charger, "C1", {"chargePowers": [Decimal(11)]})
-    assert rules.patched_entity(charger, rules.changes_of(Charger, "C1", {})) == charger
+    charger = validation.new_entity(Charger, "C1", {"chargePowers": [Decimal(11)]})
+    assert validation.patched_entity(charger, validation.changes_of(Charger, "C1", {})) == charger
 
 
 @settings(derandomize=True, database=None)

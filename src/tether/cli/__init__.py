@@ -9,10 +9,10 @@ from typing import TextIO
 import click
 
 from tether import __version__
+from tether.cli.display.output import note, plain
 from tether.cli.group import SectionedGroup
-from tether.cli.output import note, plain
-from tether.errors import TetherError, Unavailable
-from tether.keys import without_keys
+from tether.domain.errors import TetherError, Unavailable
+from tether.domain.keys import without_keys
 
 INTERRUPTED = 130
 

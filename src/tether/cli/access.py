@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from tether.cli.output import note
-from tether.errors import SetupError
+from tether.cli.display.output import note
+from tether.domain.errors import SetupError
 
 if TYPE_CHECKING:
     from tether.client import Client

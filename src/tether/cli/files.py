@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from tether.errors import SetupError
+from tether.domain.errors import SetupError
 
 _MODE = 0o644  # less what the umask takes away; nobody else writes, not even without a umask
 _MOST_LINKS = 40

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tether.cli.access import Access
+from tether.cli.display.output import say, show_line
 from tether.cli.files import replacing
 from tether.cli.options import FilePath
-from tether.cli.output import say, show_line
-from tether.errors import SetupError
-from tether.interchange import to_ndjson
+from tether.domain.errors import SetupError
+from tether.files.formats import to_ndjson
 
 if TYPE_CHECKING:
     from tether.client import Client

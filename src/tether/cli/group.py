@@ -43,7 +43,7 @@ class SectionedGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        module = import_module(f"tether.cli.{_MODULES.get(cmd_name, cmd_name)}")
+        module = import_module(f"tether.cli.commands.{_MODULES.get(cmd_name, cmd_name)}")
         # A command that Python has a word for is named `import_` there.
         command = getattr(module, cmd_name + "_" * iskeyword(cmd_name))
         assert isinstance(command, click.Command)

@@ -8,8 +8,8 @@ from io import BufferedIOBase
 from pathlib import Path
 from types import TracebackType
 
-from tether.errors import SetupError
-from tether.interchange import LONGEST_LINE
+from tether.domain.errors import SetupError
+from tether.files.formats import LONGEST_LINE
 
 STANDARD_INPUT = "-"
 _GZIP = b"\x1f\x8b"

@@ -7,11 +7,11 @@ from typing import IO, Any, TypeAlias, TypeVar
 
 import click
 
-from tether.documents import decode_document
-from tether.errors import Invalid, Malformed, SetupError
-from tether.instants import format_instant, parse_instant
-from tether.interchange import LONGEST_LINE, parse_number
-from tether.model import EventType
+from tether.domain.errors import Invalid, Malformed, SetupError
+from tether.domain.models import EventType
+from tether.domain.timestamps import format_instant, parse_instant
+from tether.files.formats import LONGEST_LINE, parse_number
+from tether.ingest.json_reader import decode_document
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

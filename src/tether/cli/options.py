@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from tether.cli.times import parse_duration, parse_when
-from tether.config import default_database, is_postgres, parse_address, sqlite_path
-from tether.errors import SetupError
-from tether.keys import Rate, parse_rate
+from tether.domain.errors import SetupError
+from tether.domain.keys import Rate, parse_rate
+from tether.server.settings import default_database, is_postgres, parse_address, sqlite_path
 
 
 class DatabaseType(click.ParamType[str]):

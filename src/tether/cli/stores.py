@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from tether.cli.output import note
-from tether.config import is_postgres, sqlite_path
-from tether.errors import SetupError
-from tether.store.store import Store
+from tether.cli.display.output import note
+from tether.domain.errors import SetupError
+from tether.server.settings import is_postgres, sqlite_path
+from tether.server.store import Store
 
 T = TypeVar("T")
 
@@ -36,12 +36,13 @@ def require(database: str) -> None:
 
 def require_current(database: str) -> None:
     """Raises SetupError if there is no database, or it is outdated."""
-    from tether import wiring
+    from tether.server import bootstrap
 
     require(database)
-    if steps := wiring.pending_steps(database):
+    if steps := bootstrap.pending_steps(database):
         raise SetupError(
-            f"{wiring.describe(database)} is not up to date ({steps} missing): run tether migrate."
+            f"{bootstrap.describe(database)} is not up to date ({steps} missing): "
+            "run tether migrate."
         )
 
 
@@ -50,15 +51,15 @@ def in_store(database: str, use: Callable[[Store, int], Awaitable[T]], *, make: 
 
     `make` makes a database where there is none. Raises SetupError if it is missing or outdated.
     """
-    from tether import wiring
+    from tether.server import bootstrap
 
     if make and not exists(database):
-        wiring.migrate(database)
-        note(f"New database {wiring.describe(database)}.")
+        bootstrap.migrate(database)
+        note(f"New database {bootstrap.describe(database)}.")
     require_current(database)
 
     async def run() -> T:
-        async with wiring.open_store(database) as store:
-            return await use(store, wiring.now_ms())
+        async with bootstrap.open_store(database) as store:
+            return await use(store, bootstrap.now_ms())
 
     return asyncio.run(run())

@@ -18,12 +18,11 @@ from tether.client.errors import (
     Unavailable,
     UnexpectedAnswer,
 )
-from tether.client.events import BulkResult
-from tether.client.models import Charger, Event, EventType, Saved, Vehicle
+from tether.client.models import BulkResult, Charger, Event, EventType, Saved, Vehicle
 from tether.client.outbox import Outbox
 from tether.client.outbox_file import DamagedEvent, RefusedEvent
 from tether.client.sync import Client
-from tether.derived import (
+from tether.domain.views import (
     Capacity,
     ChargePeriod,
     ChargerState,

@@ -4,16 +4,16 @@ from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Generic, Literal, TypeVar, Unpack
 
-from tether import model
 from tether.client.aio_stream import AsyncStream
 from tether.client.awaiting import Stop, http_to, sleep, wait
 from tether.client.capacity import CapacityCalls, Selection
 from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls, Pages
-from tether.client.events import BulkResult, EventCalls
+from tether.client.events import EventCalls
 from tether.client.exchange import Answer, Lost, Patience, Request, Script
 from tether.client.following import EventFollower, Follower
 from tether.client.models import (
+    BulkResult,
     Charger,
     ChargerChanges,
     Event,
@@ -25,7 +25,8 @@ from tether.client.models import (
 from tether.client.sessions import SessionCalls
 from tether.client.stamps import Stamps
 from tether.client.streaming import Subscription
-from tether.derived import Capacity, ChargerState, Session, VehicleState
+from tether.domain import models
+from tether.domain.views import Capacity, ChargerState, Session, VehicleState
 
 T = TypeVar("T")
 E = TypeVar("E", Charger, Vehicle)
@@ -159,7 +160,7 @@ class _AsyncEntities(Generic[E, S]):
 class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
     """The partner's chargers."""
 
-    async def put(self, charger: model.Charger, *, if_match: str | None = None) -> Saved:
+    async def put(self, charger: models.Charger, *, if_match: str | None = None) -> Saved:
         """Creates or replaces a charger; with `if_match` only if it has that version.
 
         Raises Invalid, PreconditionFailed.
@@ -179,7 +180,7 @@ class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
 class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
     """The partner's vehicles."""
 
-    async def put(self, vehicle: model.Vehicle, *, if_match: str | None = None) -> Saved:
+    async def put(self, vehicle: models.Vehicle, *, if_match: str | None = None) -> Saved:
         """Creates or replaces a vehicle; with `if_match` only if it has that version.
 
         Raises Invalid, PreconditionFailed.
@@ -204,7 +205,7 @@ class AsyncEvents:
         self._patience = patience
         self._calls = EventCalls(patience, Stamps())
 
-    async def post(self, event: model.Event) -> str:
+    async def post(self, event: models.Event) -> str:
         """Reports an event and returns its id; one without a timestamp happens now.
 
         Raises Invalid, Conflict. If it raises Unavailable or RateLimited and you want to try again
@@ -212,7 +213,7 @@ class AsyncEvents:
         """
         return await self._client.run(self._calls.post(event))
 
-    async def bulk(self, events: Iterable[model.Event]) -> list[BulkResult]:
+    async def bulk(self, events: Iterable[models.Event]) -> list[BulkResult]:
         """Reports many events, up to 10,000 in a request; says of each in order what became of it.
 
         Refused events do not raise. What ends it before its time does, such as Unavailable: then

@@ -6,7 +6,7 @@ from tether.client.entities import Pages
 from tether.client.exchange import Patience, Request, Script, exchange, read, stale, with_query
 from tether.client.models import Instant, Number
 from tether.client.values import box_text, instant_text
-from tether.derived import Capacity
+from tether.domain.views import Capacity
 
 Box: TypeAlias = tuple[Number, Number, Number, Number]
 

@@ -5,7 +5,6 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from tether import model
 from tether.client.errors import PreconditionFailed
 from tether.client.exchange import (
     Answer,
@@ -25,8 +24,9 @@ from tether.client.exchange import (
 )
 from tether.client.models import Charger, Saved, Vehicle
 from tether.client.values import entity_id, exact, patch_of
-from tether.derived import ChargerState, VehicleState
-from tether.model import to_json
+from tether.domain import models
+from tether.domain.models import to_json
+from tether.domain.views import ChargerState, VehicleState
 
 E = TypeVar("E", Charger, Vehicle)
 S = TypeVar("S", ChargerState, VehicleState)
@@ -90,7 +90,7 @@ class EntityCalls(Generic[E, S]):
         self._patience = patience
         self._list = f"/{kind.__name__.lower()}s"
 
-    def put(self, entity: model.Charger | model.Vehicle, if_match: str | None) -> Script[Saved]:
+    def put(self, entity: models.Charger | models.Vehicle, if_match: str | None) -> Script[Saved]:
         """Creates or replaces."""
         entity = exact(entity)
         request = Request("PUT", self._path(entity.id), to_json(entity), _condition(if_match))

@@ -1,6 +1,7 @@
 """What can go wrong for a user of the SDK, by its meaning.
 
-These are not the errors of `tether.errors`: those are what the server says to itself, without HTTP;
+These are not the errors of `tether.domain.errors`: those are what the server says to itself,
+without HTTP;
 these are what came over the wire. They share the root, so that who calls both catches both.
 """
 
@@ -8,11 +9,10 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tether import errors
+from tether.domain import errors
 
 if TYPE_CHECKING:
-    from tether.client.events import BulkResult
-    from tether.client.models import Event
+    from tether.client.models import BulkResult, Event
 
 _PARAMETER = re.compile(r"Parameter \{(.+?)\} is invalid\.")
 

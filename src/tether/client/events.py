@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tether import model
-from tether.bulk import MAX_BYTES, MAX_EVENTS, MAX_ITEM_BYTES
 from tether.client.entities import Pages
 from tether.client.errors import (
     Invalid,
@@ -33,34 +31,17 @@ from tether.client.exchange import (
     with_query,
 )
 from tether.client.following import cursor_behind
-from tether.client.models import Event, Instant
+from tether.client.models import BulkResult, Event, Instant
 from tether.client.stamps import Stamps
 from tether.client.values import instant_text, sendable
-from tether.model import to_json
+from tether.domain import models
+from tether.domain.bulk_limits import MAX_BYTES, MAX_EVENTS, MAX_ITEM_BYTES
+from tether.domain.models import to_json
 
 LATER = frozenset({429, 503})  # an item of a bulk answer that is to be sent again
 LONGEST_S = 30.0  # a bulk answer says when all would be let in; some are let in before
 _GZIP = 31  # zlib's name for that format
 _FAST = 1
-
-
-@dataclass(frozen=True, slots=True)
-class BulkResult:
-    """What became of one event: its id, or the status and message of its refusal.
-
-    `event` is the event as it was sent, with its timestamp. In the `results` of an error, `status`
-    is None if the event was not sent or not answered.
-    """
-
-    event: model.Event
-    status: int | None
-    id: str | None = None
-    message: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the event is stored."""
-        return self.id is not None
 
 
 class _Item(msgspec.Struct):
@@ -73,12 +54,12 @@ class _Item(msgspec.Struct):
 class _Chunk:
     """What goes into one request; what cannot be sent has its result already."""
 
-    events: list[model.Event] = field(default_factory=list)
+    events: list[models.Event] = field(default_factory=list)
     lines: list[bytes] = field(default_factory=list)
     results: list[BulkResult | None] = field(default_factory=list)
     size: int = 0
 
-    def add(self, event: model.Event, line: bytes, refusal: TetherError | None) -> None:
+    def add(self, event: models.Event, line: bytes, refusal: TetherError | None) -> None:
         """One more event."""
         self.events.append(event)
         self.lines.append(line)
@@ -105,12 +86,12 @@ class EventCalls:
         self._patience = patience
         self._stamps = stamps
 
-    def ready(self, event: model.Event) -> model.Event:
+    def ready(self, event: models.Event) -> models.Event:
         """The event as it is sent: exact, stamped, and without the id of a stored one."""
         event = sendable(event)
         return event if event.timestamp else event.stamped(self._stamps.next(event.vehicle_id))
 
-    def post(self, event: model.Event) -> Script[str]:
+    def post(self, event: models.Event) -> Script[str]:
         """Reports an event; its id."""
         event = self.ready(event)
         request = Request("POST", "/events", to_json(event), may_share=True)
@@ -164,7 +145,7 @@ class EventCalls:
 
     # Many at once ---------------------------------------------------------------------------------
 
-    def bulk(self, events: Iterable[model.Event]) -> Script[list[BulkResult]]:
+    def bulk(self, events: Iterable[models.Event]) -> Script[list[BulkResult]]:
         """Reports any number of events, in as few requests as possible; the results, in order."""
         results: list[BulkResult] = []
         for chunk in self._chunks(events):
@@ -176,11 +157,11 @@ class EventCalls:
             results += (result for result in chunk.results if result is not None)
         return results
 
-    def bulk_once(self, events: Sequence[model.Event]) -> Script[tuple[list[BulkResult], float]]:
+    def bulk_once(self, events: Sequence[models.Event]) -> Script[tuple[list[BulkResult], float]]:
         """One request with these ready events; what it says of each, and how long to wait."""
         return (yield from self._send(events, [to_json(event) for event in events]))
 
-    def _chunks(self, events: Iterable[model.Event]) -> Iterator[_Chunk]:
+    def _chunks(self, events: Iterable[models.Event]) -> Iterator[_Chunk]:
         chunk = _Chunk()
         for given in events:
             event, line = given, b""
@@ -221,7 +202,7 @@ class EventCalls:
                 yield Pause(seconds)
 
     def _send(
-        self, events: Sequence[model.Event], lines: Iterable[bytes]
+        self, events: Sequence[models.Event], lines: Iterable[bytes]
     ) -> Script[tuple[list[BulkResult], float]]:
         request = bulk_request(lines)
         answer: Answer = yield from exchange(request, self._patience, 200)
@@ -243,7 +224,7 @@ def bulk_request(lines: Iterable[bytes]) -> Request:
     return Request("POST", "/events/bulk", body, headers)
 
 
-def _line_of(event: model.Event) -> bytes:
+def _line_of(event: models.Event) -> bytes:
     line = to_json(event)
     if len(line) > MAX_ITEM_BYTES:  # the server would take no such line
         raise TooLarge(f"An event must not be larger than {MAX_ITEM_BYTES:,} bytes.", status=413)

@@ -30,7 +30,7 @@ from tether.client.exchange import (
     with_query,
 )
 from tether.client.models import Event
-from tether.derived import Session
+from tether.domain.views import Session
 
 PAGE = 1000
 _QUIET_FAILURES = 3

@@ -1,17 +1,18 @@
 """Charger, Vehicle and Event: the server's own classes, more easily made.
 
 Whoever makes one may give any kind of number, any iterable of powers, a datetime. A type checker
-sees that here; at run time these are the classes of `tether.model`. A model holds what it was given
-until it is sent; one that came from the server has Decimals and text.
+sees that here; at run time these are the classes of `tether.domain.models`. A model holds what it
+was given until it is sent; one that came from the server has Decimals and text.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict
 
-from tether import model
-from tether.model import EventType
+from tether.domain import models
+from tether.domain.models import EventType
 
 __all__ = ["Charger", "Event", "EventType", "Saved", "Vehicle"]
 
@@ -20,7 +21,7 @@ Instant: TypeAlias = datetime | str
 
 if TYPE_CHECKING:
 
-    class Charger(model.Charger, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    class Charger(models.Charger, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
         """A charger. Powers in kW, coordinates in degrees."""
 
         def __init__(
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
             longitude: Number | None = None,
         ) -> None: ...
 
-    class Vehicle(model.Vehicle, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    class Vehicle(models.Vehicle, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
         """A vehicle. Capacity in kWh, powers in kW."""
 
         def __init__(
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
             discharge_power_max: Number | None = None,
         ) -> None: ...
 
-    class Event(model.Event, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    class Event(models.Event, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
         """An event. State of charge in %, power in kW, energy in kWh, time in seconds."""
 
         def __init__(
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
         ) -> None: ...
 
 else:
-    Charger, Vehicle, Event = model.Charger, model.Vehicle, model.Event
+    Charger, Vehicle, Event = models.Charger, models.Vehicle, models.Event
 
 
 class PowerChanges(TypedDict, total=False):
@@ -107,3 +108,22 @@ class Saved(NamedTuple):
 
     created: bool
     etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class BulkResult:
+    """What became of one event: its id, or the status and message of its refusal.
+
+    `event` is the event as it was sent, with its timestamp. In the `results` of an error, `status`
+    is None if the event was not sent or not answered.
+    """
+
+    event: models.Event
+    status: int | None
+    id: str | None = None
+    message: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the event is stored."""
+        return self.id is not None

@@ -7,16 +7,17 @@ from logging import getLogger
 from os import PathLike
 from types import TracebackType
 
-from tether import model
-from tether.bulk import MAX_BYTES
 from tether.client.errors import Conflict, Invalid, TooLarge
-from tether.client.events import BulkResult, EventCalls, come_back
+from tether.client.events import EventCalls, come_back
 from tether.client.exchange import NO_PATIENCE, Patience
 from tether.client.forks import anew_in_children
+from tether.client.models import BulkResult
 from tether.client.outbox_file import DamagedEvent, OutboxFile, RefusedEvent, WaitingEvent
 from tether.client.stamps import Stamps
 from tether.client.sync import Client
 from tether.client.values import sendable
+from tether.domain import models
+from tether.domain.bulk_limits import MAX_BYTES
 
 log = getLogger("tether.client.outbox")
 
@@ -75,7 +76,7 @@ class Outbox:
     ) -> None:
         self.close()
 
-    def put(self, event: model.Event) -> model.Event:
+    def put(self, event: models.Event) -> models.Event:
         """Stores an event and returns it, with its timestamp, when it is safe on the disk.
 
         One without a timestamp happens now. Raises Invalid, and OutboxError if it is not stored,

@@ -23,13 +23,13 @@ from shutil import disk_usage
 
 import msgspec
 
-from tether import model
 from tether.client.errors import OutboxError
 from tether.client.exchange import UNREADABLE
 from tether.client.forks import anew_in_children, leave_to_parent
 from tether.client.models import Event
 from tether.client.stamps import next_stamp, now_ms
-from tether.model import to_json
+from tether.domain import models
+from tether.domain.models import to_json
 
 log = getLogger("tether.client.outbox")
 
@@ -144,7 +144,7 @@ class OutboxFile:
                 if self._is_open:
                     self._db.close()
 
-    def put(self, event: model.Event) -> model.Event:
+    def put(self, event: models.Event) -> models.Event:
         """Stores an event, stamped if it was not, and returns it when it is on the disk."""
         with self._transaction() as db:
             self._keep_spare(db)

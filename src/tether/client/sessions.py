@@ -14,7 +14,7 @@ from tether.client.exchange import (
 from tether.client.following import ChangeFollower
 from tether.client.models import Instant
 from tether.client.values import instant_text
-from tether.derived import Session
+from tether.domain.views import Session
 
 FIRST = "2000-01-01T00:00:00.000Z"  # the API takes no earlier instant
 

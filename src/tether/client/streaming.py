@@ -27,7 +27,7 @@ from tether.client.exchange import (
 )
 from tether.client.models import Event
 from tether.client.receiving import Damaged, Unpacking
-from tether.derived import VehicleState
+from tether.domain.views import VehicleState
 
 SILENCE_S = 40.0  # more than two heartbeats of the server
 LONGEST_BLOCK = 64 * 1024  # bytes; ours have some hundred

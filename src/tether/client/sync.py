@@ -5,15 +5,15 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Generic, Literal, TypeVar, Unpack
 
-from tether import model
 from tether.client.blocking import Stop, http_to, sleep, wait
 from tether.client.capacity import CapacityCalls, Selection
 from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls, Pages
-from tether.client.events import BulkResult, EventCalls
+from tether.client.events import EventCalls
 from tether.client.exchange import Answer, Lost, Patience, Request, Script
 from tether.client.following import EventFollower, Follower
 from tether.client.models import (
+    BulkResult,
     Charger,
     ChargerChanges,
     Event,
@@ -26,7 +26,8 @@ from tether.client.sessions import SessionCalls
 from tether.client.stamps import Stamps
 from tether.client.streaming import Subscription
 from tether.client.sync_stream import Stream
-from tether.derived import Capacity, ChargerState, Session, VehicleState
+from tether.domain import models
+from tether.domain.views import Capacity, ChargerState, Session, VehicleState
 
 T = TypeVar("T")
 E = TypeVar("E", Charger, Vehicle)
@@ -160,7 +161,7 @@ class _Entities(Generic[E, S]):
 class Chargers(_Entities[Charger, ChargerState]):
     """The partner's chargers."""
 
-    def put(self, charger: model.Charger, *, if_match: str | None = None) -> Saved:
+    def put(self, charger: models.Charger, *, if_match: str | None = None) -> Saved:
         """Creates or replaces a charger; with `if_match` only if it has that version.
 
         Raises Invalid, PreconditionFailed.
@@ -180,7 +181,7 @@ class Chargers(_Entities[Charger, ChargerState]):
 class Vehicles(_Entities[Vehicle, VehicleState]):
     """The partner's vehicles."""
 
-    def put(self, vehicle: model.Vehicle, *, if_match: str | None = None) -> Saved:
+    def put(self, vehicle: models.Vehicle, *, if_match: str | None = None) -> Saved:
         """Creates or replaces a vehicle; with `if_match` only if it has that version.
 
         Raises Invalid, PreconditionFailed.
@@ -205,7 +206,7 @@ class Events:
         self._patience = patience
         self._calls = EventCalls(patience, Stamps())
 
-    def post(self, event: model.Event) -> str:
+    def post(self, event: models.Event) -> str:
         """Reports an event and returns its id; one without a timestamp happens now.
 
         Raises Invalid, Conflict. If it raises Unavailable or RateLimited and you want to try again
@@ -213,7 +214,7 @@ class Events:
         """
         return self._client.run(self._calls.post(event))
 
-    def bulk(self, events: Iterable[model.Event]) -> list[BulkResult]:
+    def bulk(self, events: Iterable[models.Event]) -> list[BulkResult]:
         """Reports many events, up to 10,000 in a request; says of each in order what became of it.
 
         Refused events do not raise. What ends it before its time does, such as Unavailable: then

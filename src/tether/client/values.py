@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from tether.client.errors import invalid
-from tether.ids import ENTITY_ID_RULE, is_entity_id
-from tether.instants import format_instant, parse_instant
-from tether.model import Charger, Event, EventType, Vehicle, to_json
+from tether.domain.identifiers import ENTITY_ID_RULE, is_entity_id
+from tether.domain.models import Charger, Event, EventType, Vehicle, to_json
+from tether.domain.timestamps import format_instant, parse_instant
 
 M = TypeVar("M", bound=Charger | Vehicle | Event)
 

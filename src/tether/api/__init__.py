@@ -1,1 +1,0 @@
-"""The HTTP edge: routes, what surrounds every request, and the reference pages."""

@@ -1,0 +1,4 @@
+"""The subcommands of `tether`, a module each.
+
+Imports domain, files, simulator, client, server and cli. Never imports http.
+"""

@@ -1,0 +1,194 @@
+"""`tether capacity`: how much power and energy plugged-in vehicles could move."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from itertools import islice
+
+import click
+
+from tether.cli.access import Access, with_access
+from tether.cli.display.listing import MOST_IN_A_TABLE, list_limit_option, stale_option
+from tether.cli.display.output import counted, note, show_line, show_pairs, show_table
+from tether.cli.members import InstantType, NumbersType
+from tether.cli.options import DurationType
+from tether.client.capacity import Selection
+from tether.domain.models import to_json
+from tether.domain.views import Capacity
+
+_EXAMPLES = """\b
+Examples:
+  tether capacity
+  tether capacity --at 2026-01-05T08:30:00Z --charger C1408
+  tether capacity --bbox 17.2,62.3,17.4,62.5 --by-charger
+  tether capacity --from 2026-01-05 --to 2026-01-06 --step 15m --json
+"""
+_TITLES = (
+    "Time (UTC)", "Charger", "Vehicles", "Takes\nkW", "more\nkW", "Gives\nkW", "more\nkW",
+    "Stored\nkWh", "Room\nkWh", "Unknown",
+)  # fmt: skip
+
+
+@click.command(epilog=_EXAMPLES)
+@click.option("--at", type=InstantType(), help="At this past moment.  [default: now]")
+@click.option("--charger", metavar="ID", help="Of this charger only.")
+@click.option(
+    "--bbox", type=NumbersType(), metavar="W,S,E,N", help="Of chargers in this box, degrees."
+)
+@click.option("--by-charger", is_flag=True, help="Charger by charger.")
+@click.option("--from", "from_", type=InstantType(), help="Over time: from this moment on …")
+@click.option("--to", type=InstantType(), help="… to before this one …  [default: now]")
+@click.option("--step", type=DurationType(), help="… at moments so far apart: 15m, 1h.")
+@click.option(
+    "--max-age", type=DurationType(), help="Leave out vehicles not heard of for longer: 24h, 7d."
+)
+@list_limit_option
+@stale_option
+@click.option("--json", "as_json", is_flag=True, help="Objects, one a line, as in a pipe.")
+@with_access
+def capacity(
+    at: str | None,
+    charger: str | None,
+    bbox: list[Decimal] | None,
+    by_charger: bool,
+    from_: str | None,
+    to: str | None,
+    step: int | None,
+    max_age: int | None,
+    limit: int | None,
+    stale_allowed: bool,
+    as_json: bool,
+    access: Access,
+) -> None:
+    """Show what plugged-in vehicles could take and give.
+
+    Power and energy, now and available: docs/capacity.md has the rules. In a terminal numbers are
+    rounded.
+    """
+    series = any((from_, to, step is not None))
+    _check(at, by_charger, from_, step, series=series, limited=limit is not None)
+    if bbox is not None and len(bbox) != 4:
+        raise click.UsageError("--bbox takes four numbers: west,south,east,north.")
+    box = None if bbox is None else (bbox[0], bbox[1], bbox[2], bbox[3])
+    as_json = as_json or not sys.stdout.isatty()
+    selection: Selection = {
+        "charger_id": charger,
+        "bbox": box,
+        "max_age": None if max_age is None else max_age // 1000,
+        "stale_allowed": stale_allowed,
+    }
+    with access.client() as client:
+        if by_charger:
+            size = min(limit or 1000, 1000)
+            found = client.capacity.by_charger(at=at, page_size=size, **selection)
+            _show_chargers(found, limit, as_json=as_json)
+        elif series:
+            assert from_ is not None
+            assert step is not None
+            moments = client.capacity.series(
+                from_=from_,
+                to=to,
+                step=step // 1000,
+                **selection,
+            )
+            _show_list(moments, as_json=as_json)
+        else:
+            one = client.capacity.get(at=at, **selection)
+            _show_list([one], as_json=True) if as_json else show_pairs(_pairs(one))
+
+
+def _check(
+    at: str | None,
+    by_charger: bool,
+    from_: str | None,
+    step: int | None,
+    *,
+    series: bool,
+    limited: bool,
+) -> None:
+    """Raises for options that do not go together."""
+    if series and (from_ is None or step is None):
+        raise click.UsageError("Give --from and --step together.")
+    if series and (at is not None or by_charger):
+        raise click.UsageError("--from, --to and --step go without --at and --by-charger.")
+    if limited and not by_charger:
+        raise click.UsageError("--limit goes with --by-charger.")
+
+
+def _show_chargers(found: Iterator[Capacity], limit: int | None, *, as_json: bool) -> None:
+    if as_json:
+        _show_list(islice(found, limit), as_json=True)
+        return
+    shown = list(islice(found, limit or MOST_IN_A_TABLE))
+    if not shown:
+        note("No vehicle is plugged in.")
+        return
+    _show_list(shown, as_json=False)
+    if limit is None and next(found, None) is not None:
+        note(f"\nThere are more: --limit shows more than {MOST_IN_A_TABLE}, a pipe gets all.")
+
+
+def _show_list(found: Iterable[Capacity], *, as_json: bool) -> None:
+    if as_json:
+        for one in found:
+            show_line(to_json(one))
+    else:
+        listed = list(found)
+        to_minute = all(_time(one).endswith(":00") for one in listed)
+        rows = [_row(one, 16 if to_minute else 19) for one in listed]
+        show_table(_TITLES, rows, wrapped=("Time (UTC)", "Charger", "Unknown"))
+
+
+def _row(one: Capacity, time_digits: int) -> list[str]:
+    unknown = one.unknown
+    kinds = (
+        unknown.state_of_charge, unknown.charge_power,
+        unknown.common_charge_power, unknown.common_discharge_power,
+        unknown.stale, unknown.power_above_charger,
+    )  # fmt: skip
+    return [
+        "" if one.charger_id else _time(one)[:time_digits],
+        one.charger_id or "",
+        str(one.vehicles_plugged_in),
+        _short(one.charge_power),
+        _short(one.charge_power_available),
+        _short(one.discharge_power),
+        _short(one.discharge_power_available),
+        _short(one.energy_stored),
+        _short(one.energy_room),
+        "/".join(map(str, kinds)) if any(kinds) else "",
+    ]
+
+
+def _pairs(one: Capacity) -> list[tuple[str, str]]:
+    unknown = one.unknown
+    lacks = [
+        (unknown.state_of_charge, "state of charge"),
+        (unknown.charge_power, "power of a charge"),
+        (unknown.common_charge_power, "charge power in common with the charger"),
+        (unknown.common_discharge_power, "discharge power in common with the charger"),
+        (unknown.stale, "any event for so long (left out)"),
+    ]
+    return [
+        ("Time (UTC)", _time(one)),
+        ("Plugged in", f"{counted(one.vehicles_plugged_in, 'vehicle')} at "
+                       f"{counted(one.chargers_occupied, 'charger')}, "
+                       f"{one.vehicles_charging} charging"),
+        ("Charge power", f"{_short(one.charge_power)} kW taken, "
+                         f"{_short(one.charge_power_available)} kW more available"),
+        ("Discharge power", f"{_short(one.discharge_power)} kW given, "
+                            f"{_short(one.discharge_power_available)} kW more available"),
+        ("Energy", f"{_short(one.energy_stored)} kWh stored, "
+                   f"room for {_short(one.energy_room)} kWh"),
+        *(("Not known", f"{what} of {counted(n, 'vehicle')}") for n, what in lacks if n),
+    ]  # fmt: skip
+
+
+def _time(one: Capacity) -> str:
+    return one.as_of[:19].replace("T", " ")
+
+
+def _short(number: Decimal) -> str:
+    """To a tenth, for people; from a thousand on to the unit."""
+    rounded = f"{number:,.1f}" if number < 1000 else f"{number:,.0f}"
+    return rounded.removesuffix(".0")

@@ -1,0 +1,137 @@
+"""`tether demo`: a server to try, with a key and commands to paste. `make run` calls it."""
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from tether.cli import stores
+from tether.cli.display.output import note
+from tether.cli.options import FilePath, WholeNumber
+from tether.domain.errors import SetupError
+from tether.domain.keys import Key, Rate, digest_of, is_well_formed
+from tether.server.settings import Settings
+from tether.server.store import Store
+
+PARTNER = "demo"
+RATE = Rate(10_000, 1)
+HOST = "127.0.0.1"
+
+
+@click.command()
+@click.option("--port", default=8000, type=WholeNumber(0, 65535), envvar="TETHER_PORT",
+              show_default=True, show_envvar=True, help="Port; 0 takes a free one.")  # fmt: skip
+@click.option("--data", "folder", default=".tether", show_default=True, metavar="DIR",
+              type=FilePath(file_okay=False, path_type=Path),
+              help="Where the database and the key are kept.")  # fmt: skip
+def demo(port: int, folder: Path) -> None:
+    """Try it: serve here, with a key and commands to paste.
+
+    Run again, it keeps data and key.
+    """
+    from tether.server import logging
+    from tether.server.launch import launch
+
+    database = str(folder / "tether.db")
+    key = _key(database, folder / "demo.key")
+    settings = Settings(database=database, host=HOST, port=port, log_format="auto")
+    try:
+        launch(settings, lambda url: _welcome(url, key, folder))
+    except SetupError as error:
+        raise _explained(error, port, folder) from error
+    logging.tell(f"\nStopped. Data and key stay in {folder}.", err=True)
+
+
+def _key(database: str, file: Path) -> str:
+    """The key of the demo's partner: the one in the file while it works, else a new one."""
+    from tether.server import admin, bootstrap
+
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"{file.parent} cannot be made: {error.strerror}.") from error
+    new = not stores.exists(database)
+    bootstrap.migrate(database)
+    kept = file.read_text(encoding="ascii", errors="replace").strip() if file.exists() else ""
+
+    async def find(store: Store, now_ms: int) -> str:
+        if _works(await store.find_key(digest_of(kept)), kept, now_ms):
+            return kept
+        secret, _ = await admin.create_key(store, now_ms, PARTNER, name="demo", rate=RATE)
+        return secret
+
+    key = stores.in_store(database, find)
+    if key != kept:
+        _keep(key, file)
+        if kept:
+            note(f"The key in {file} does not work here: there is a new one now.")
+        elif not new:
+            note(f"The key in {file} was lost: there is a new one now.")
+    return key
+
+
+def _works(key: Key | None, text: str, now_ms: int) -> bool:
+    return key is not None and is_well_formed(text) and key.works_at(now_ms)
+
+
+def _keep(key: str, file: Path) -> None:
+    """Writes the key for its owner's eyes only; the file is whole at every moment."""
+    partial = file.with_name(file.name + ".new")
+    partial.unlink(missing_ok=True)
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+        opened.write(f"{key}\n".encode())
+    partial.replace(file)
+
+
+def _explained(error: SetupError, port: int, folder: Path) -> SetupError:
+    other = port + 1 if port < 65535 else port - 1
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, BlockingIOError):  # the lock that a server has on its database
+        return SetupError(
+            f"A server runs on {folder} already: use that one, or stop it, or begin another with "
+            f"tether demo --data DIR --port {other}"
+        )
+    if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
+        return SetupError(f"Port {port} is in use; take another one: PORT={other} make run")
+    return error
+
+
+# In the shell that they are pasted into, these run as they stand.
+_COMMANDS = """\
+  Paste into another terminal: a charger, a vehicle, and it is plugged in.
+
+curl -X PUT {url}/chargers/C1408 \\
+  -H 'x-api-key: {key}' \\
+  -d '{{"chargePowers": [11, 22], "latitude": 62.268, "longitude": 17.448}}'
+
+curl -X PUT {url}/vehicles/V0313 \\
+  -H 'x-api-key: {key}' \\
+  -d '{{"chargeCapacity": 74.8, "chargePowers": [11]}}'
+
+curl -X POST {url}/events \\
+  -H 'x-api-key: {key}' \\
+  -d '{{"type": "VEHICLE_CONNECTED", "chargerId": "C1408", "vehicleId": "V0313",
+       "stateOfCharge": 22.0, "timestamp": "2023-05-11T22:06:40.738Z"}}'
+
+  And here it is:
+
+curl {url}/events \\
+  -H 'x-api-key: {key}'
+"""
+
+
+def _welcome(url: str, key: str, folder: Path) -> None:
+    from tether.server import logging
+
+    facts = [
+        ("Key", key),
+        ("Reference", f"{url}/docs"),
+        ("Data", f"{folder / ''}{os.sep}  (Ctrl-C stops; data and key stay)"),
+    ]
+    lines = [f"  {click.style(name.ljust(9), dim=True)}  {text}" for name, text in facts]
+    title = f"  Tether listens on {click.style(url, bold=True)}"
+    commands = _COMMANDS.format(url=url, key=key)
+    welcome = "\n".join(["", title, "", *lines, "", commands])
+    logging.tell(welcome if sys.stdout.isatty() else click.unstyle(welcome))

@@ -1,0 +1,154 @@
+"""`tether chargers` and `tether vehicles`: the same commands for both."""
+
+from collections.abc import Callable
+from typing import IO, Any
+
+import click
+
+from tether.cli.access import Access, with_access
+from tether.cli.display.listing import (
+    lines_option,
+    list_limit_option,
+    object_option,
+    show_list,
+    show_one,
+)
+from tether.cli.display.output import say
+from tether.cli.group import OrderedGroup
+from tether.cli.members import OF_CHARGERS, OF_VEHICLES, Members, document_of, member_options
+from tether.domain.errors import SetupError
+from tether.domain.models import Charger, Vehicle
+from tether.domain.validation import changes_of, new_entity
+
+_EXAMPLES = {
+    "charger": """\b
+Examples:
+  tether chargers put C1408 --charge-powers 11,22
+  tether chargers patch C1408 --latitude 62.268 --longitude 17.448
+  tether chargers get C1408 --json
+  tether chargers list""",
+    "vehicle": """\b
+Examples:
+  tether vehicles put V0313 --charge-capacity 74.8 --charge-powers 11
+  tether vehicles patch V0313 --discharge-powers 10
+  tether vehicles get V0313 --json
+  tether vehicles list""",
+}
+_file_argument = click.argument("file", required=False, type=click.File("rb"))
+
+
+@click.group(cls=OrderedGroup, epilog=_EXAMPLES["charger"])
+def chargers() -> None:
+    """List, show, put and change your chargers."""
+
+
+@click.group(cls=OrderedGroup, epilog=_EXAMPLES["vehicle"])
+def vehicles() -> None:
+    """List, show, put and change your vehicles."""
+
+
+# The commands -----------------------------------------------------------------------------------
+
+
+def _list_command(one: str) -> Callable[..., None]:
+    @list_limit_option
+    @lines_option
+    @with_access
+    def command(limit: int | None, as_json: bool, access: Access) -> None:
+        with access.client() as client:
+            calls = client.chargers if one == "charger" else client.vehicles
+            size = min(limit or 1000, 1000)
+            show_list(
+                calls.list(page_size=size),
+                limit=limit,
+                as_json=as_json,
+                none_yet=f"There are no {one}s yet: tether {one}s put --help",
+            )
+
+    return command
+
+
+def _get_command(one: str) -> Callable[..., None]:
+    @click.argument("id")
+    @object_option
+    @with_access
+    def command(id: str, as_json: bool, access: Access) -> None:
+        from tether.client import NotFound
+
+        with access.client() as client:
+            calls = client.chargers if one == "charger" else client.vehicles
+            try:
+                show_one(calls.get(id), as_json=as_json)
+            except NotFound:
+                raise _missing(one, id) from None
+
+    return command
+
+
+def _put_command(one: str) -> Callable[..., None]:
+    @click.argument("id")
+    @_file_argument
+    @with_access
+    def command(id: str, file: IO[bytes] | None, access: Access, **options: Any) -> None:
+        document = {
+            # An empty option gives nothing: that is what a PUT of the others means.
+            name: value
+            for name, value in document_of(file, options).items()
+            if value != ""
+        }
+        with access.client() as client:
+            if one == "charger":
+                saved = client.chargers.put(new_entity(Charger, id, document))
+            else:
+                saved = client.vehicles.put(new_entity(Vehicle, id, document))
+        say(f"{'Created' if saved.created else 'Replaced'} {one} {id}.")
+
+    return command
+
+
+def _patch_command(one: str) -> Callable[..., None]:
+    @click.argument("id")
+    @_file_argument
+    @with_access
+    def command(id: str, file: IO[bytes] | None, access: Access, **options: Any) -> None:
+        from tether.client import NotFound
+
+        document = {
+            name: None if value == "" else value
+            for name, value in document_of(file, options).items()
+        }
+        with access.client() as client:
+            try:
+                if one == "charger":
+                    client.chargers.patch(id, **changes_of(Charger, id, document))
+                else:
+                    client.vehicles.patch(id, **changes_of(Vehicle, id, document))
+            except NotFound:
+                raise _missing(one, id) from None
+        say(f"Changed {one} {id}.")
+
+    return command
+
+
+def _missing(one: str, id: str) -> SetupError:
+    return SetupError(f"There is no {one} {id}.")
+
+
+def _add_commands(group: click.Group, one: str, members: Members) -> None:
+    group.command("list", help=f"List your {one}s, in order of their ids.")(_list_command(one))
+    group.command("get", help=f"Show the {one} ID.")(_get_command(one))
+    group.command(
+        "put",
+        help=f"Create or replace the {one} ID.\n\nFrom a JSON FILE (- is standard input) or from "
+        "options. What is not given, it does not have afterwards.",
+    )(member_options(members)(_put_command(one)))
+    group.command(
+        "patch",
+        help=f"Change some members of the {one} ID.\n\nFrom a JSON FILE (- is standard input) or "
+        "from options. An empty option, or null in the FILE, removes a member: "
+        "--discharge-powers ''",
+    )(member_options(members)(_patch_command(one)))
+
+
+_add_commands(chargers, "charger", OF_CHARGERS)
+_add_commands(vehicles, "vehicle", OF_VEHICLES)

@@ -1,0 +1,70 @@
+"""`tether epoch`: which history of the database cursors belong to."""
+
+import time
+
+import click
+
+from tether.cli import stores
+from tether.cli.display.output import say, show_json
+from tether.cli.group import OrderedGroup
+from tether.cli.options import database_option, json_option
+from tether.domain.timestamps import format_instant
+from tether.storage.epochs import REMEMBERED_S, Known
+
+
+@click.group(cls=OrderedGroup)
+def epoch() -> None:
+    """Show or begin the epoch that cursors carry.
+
+    A new epoch tells every consumer that something it has had may be lost: its cursors are refused
+    with 400, in place of missing events in silence.
+    """
+
+
+@epoch.command()
+@json_option
+@database_option
+def show(as_json: bool, database: str) -> None:
+    """Show the epoch of the database."""
+    known = _epoch_of(database)
+    if as_json:
+        show_json(
+            {
+                "epoch": known.epoch.id or None,
+                "beganAt": format_instant(known.epoch.began_ms) if known.epoch.id else None,
+                "endsAtStart": known.ends,
+            }
+        )
+    else:
+        say(described(known))
+
+
+@epoch.command()
+@database_option
+def new(database: str) -> None:
+    """Begin a new epoch, after a recovery that lost something.
+
+    A step of every recovery that goes back in time, such as a restored snapshot, a plain copy of
+    the file, or PostgreSQL's point-in-time recovery; not of a fail-over that loses nothing.
+    `tether restore` does it by itself. Running servers follow before this returns.
+    """
+    from tether.server import maintenance
+
+    _epoch_of(database)
+    maintenance.new_epoch(database)
+    time.sleep(2 * REMEMBERED_S)  # servers read it once a second
+    say(f"A new epoch began: {maintenance.epoch(database).epoch.id}.")
+
+
+def described(known: Known) -> str:
+    """The epoch in a sentence or two."""
+    id, began_ms = known.epoch
+    text = f"{id}, since {format_instant(began_ms)}." if id else "None yet: cursors carry none."
+    return f"{text} This is a copy: a new one begins when it is served." if known.ends else text
+
+
+def _epoch_of(database: str) -> Known:
+    from tether.server import maintenance
+
+    stores.require_current(database)
+    return maintenance.epoch(database)

@@ -1,0 +1,276 @@
+"""`tether import`: chargers, vehicles and events from a file."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
+
+import click
+
+from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
+from tether.cli.display.output import counted, note, say
+from tether.cli.files import create
+from tether.cli.lines import STANDARD_INPUT, Damaged, Lines
+from tether.cli.options import FilePath
+from tether.cli.several import aside, each_of
+from tether.domain.errors import SetupError
+from tether.domain.models import Charger, Event, Vehicle
+from tether.files.formats import (
+    Kind,
+    Row,
+    Table,
+    csv_line,
+    read_table,
+    refused_csv,
+    refused_ndjson,
+    report_header,
+)
+
+if TYPE_CHECKING:
+    from tether.cli.display.progress import Rows
+    from tether.client import AsyncClient
+
+Refused: TypeAlias = tuple[Row, str]  # with the reason
+
+PORTION = 2_000  # rows that are read, and sent, together
+NO_TIMESTAMP = (
+    "It has no timestamp: imported twice it would be reported twice. Give it one, or pass --stamp."
+)
+
+
+@click.command(
+    "import",
+    epilog="""\b
+Examples:
+  tether import chargers.csv
+  tether import events.ndjson.gz
+  zcat old.csv.gz | tether import --kind events -
+
+\b
+A CSV has the API's names as its header; several powers in a cell are 11;22:
+  id,chargePowers,latitude,longitude
+  C1408,11;22,62.268,17.448
+More: docs/cli.md""",
+)
+@click.argument("file", type=FilePath(exists=True, dir_okay=False, allow_dash=True))
+@click.option("--kind", type=click.Choice([kind.value for kind in Kind]),
+              help="What the file holds.  [default: as its members say]")  # fmt: skip
+@click.option("--stamp", is_flag=True,
+              help="Events without a timestamp happened now: not to be repeated.")  # fmt: skip
+@with_access
+def import_(file: str, kind: str | None, stamp: bool, access: Access) -> None:
+    """Import chargers, vehicles or events from FILE.
+
+    FILE is NDJSON (an object a line) or CSV, gzip or not; - is standard input. Rows that are
+    refused go to a file beside it, with the reasons. Run again, nothing changes: what is stored
+    stays as it is.
+    """
+    from tether.cli.display.progress import shown_rows
+
+    with Lines(file) as lines, access.explained():
+        access.check()
+        table = _table(lines, kind)
+        run = _Import(table, lines, _report_of(file, table), stamp)
+        try:
+            with shown_rows(table.kind, lines.size) as shown, told_of_waiting(shown.notice):
+                asyncio.run(run.send(access, shown))
+        except BaseException as error:
+            # Also when it is interrupted: what was done is done, and somebody wants to know.
+            run.summarize(f"Stopped after line {run.line:,} of {lines.name}, after")
+            if not isinstance(error, KeyboardInterrupt):
+                note("Run it again when the cause is gone: what is stored stays as it is.")
+            raise
+        run.summarize(f"Imported {lines.name} in")
+    if run.report.rows:
+        sys.exit(1)
+
+
+def _table(lines: Lines, kind: str | None) -> Table:
+    try:
+        table = read_table(lines, Kind(kind) if kind else None)
+    except Damaged:
+        raise
+    except SetupError as error:
+        raise SetupError(f"{lines.name}: {error.message}") from None
+    if table is None:
+        raise SetupError(f"{lines.name} is empty.")
+    return table
+
+
+# Refused rows -----------------------------------------------------------------------------------
+
+
+@dataclass
+class _Report:
+    """The file of refused rows. It is made when there is one; an old one goes away before."""
+
+    path: Path
+    table: Table
+    rows: int = 0
+    _file: IO[str] | None = None
+
+    def add(self, row: Row, reason: str) -> None:
+        """One more refused row."""
+        if self._file is None:
+            self._file = create(self.path)
+            if self.table.header is not None:
+                self._file.write(csv_line(report_header(self.table.header)))
+        row = row._replace(reason=reason)
+        header = self.table.header
+        self._file.write(refused_ndjson(row) if header is None else refused_csv(row, header))
+        self.rows += 1
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _report_of(file: str, table: Table) -> _Report:
+    """`events.ndjson.gz` has `events.refused.ndjson` beside it.
+
+    What is no file on a disk, such as the shell's `<(zcat old.gz)`, has nothing beside it: then the
+    report is where the command runs.
+    """
+    form = "ndjson" if table.header is None else "csv"
+    path = Path(file)
+    if not path.is_file():
+        path = Path("stdin" if file == STANDARD_INPUT else path.name)
+    stem = path.name.removesuffix(".gz").removesuffix(f".{form}")
+    report = path.with_name(f"{stem}.refused.{form}")
+    report.unlink(missing_ok=True)
+    return _Report(report, table)
+
+
+# Sending ----------------------------------------------------------------------------------------
+
+
+class _Portion(NamedTuple):
+    """Rows that are sent together, and how far in the file they end."""
+
+    rows: list[Row]
+    place: int
+
+
+@dataclass
+class _Import:
+    """One run: reads a portion while it sends the one before, and keeps account."""
+
+    table: Table
+    lines: Lines
+    report: _Report
+    stamp: bool
+    created: int = 0
+    stored: int = 0
+    line: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    async def send(self, access: Access, shown: "Rows") -> None:
+        """Sends all rows."""
+        from tether.client import AsyncClient
+
+        events = self.table.kind is Kind.EVENTS
+        portions = self._portions()
+        async with AsyncClient(access.url, access.key, retries=PATIENT_RETRIES) as client:
+            send = self._send_events if events else self._send_entities
+            following = asyncio.create_task(aside(partial(next, portions)))
+            while portion := await following:
+                following = asyncio.create_task(aside(partial(next, portions)))
+                refused = await send(client, portion.rows)
+                for row, reason in sorted(refused, key=lambda one: one[0].line):
+                    self.report.add(row, reason)
+                self.line = portion.rows[-1].line
+                shown.advance(len(portion.rows), portion.place)
+
+    def _portions(self) -> Iterator[_Portion | None]:
+        """The rows; at last None. What stops the reading does so after the rows before it."""
+        failure = None
+        while failure is None:
+            rows: list[Row] = []
+            try:
+                rows.extend(islice(self.table.rows, PORTION))
+            except (SetupError, OSError) as error:
+                failure = error
+            if rows:
+                yield _Portion(rows, self.lines.place)
+            elif failure is None:
+                yield None
+        raise failure
+
+    async def _send_events(self, client: "AsyncClient", rows: list[Row]) -> list[Refused]:
+        """Sends events in their order; the refused rows, with the reasons."""
+        refused: list[Refused] = []
+        good: list[Row] = []
+        events: list[Event] = []
+        for row in rows:
+            if isinstance(row.thing, Event) and (row.thing.timestamp or self.stamp):
+                good.append(row)
+                events.append(row.thing)
+            else:
+                refused.append((row, row.reason or NO_TIMESTAMP))
+        for row, result in zip(good, await client.events.bulk(events), strict=True):
+            if result.ok:
+                self.stored += 1
+            else:
+                refused.append((row, result.message or f"Status {result.status}."))
+        return refused
+
+    async def _send_entities(self, client: "AsyncClient", rows: list[Row]) -> list[Refused]:
+        """Sends several at a time; of two rows with one id the later one counts, as in the file."""
+        refused: list[Refused] = []
+        together: dict[str, Row] = {}
+        for row in rows:
+            if not isinstance(row.thing, Charger | Vehicle):
+                refused.append((row, row.reason))
+                continue
+            if row.thing.id in together:
+                refused += await self._send_together(client, together)
+                together = {}
+            together[row.thing.id] = row
+        return refused + await self._send_together(client, together)
+
+    async def _send_together(self, client: "AsyncClient", rows: dict[str, Row]) -> list[Refused]:
+        refused: list[Refused] = []
+
+        async def send(row: Row) -> None:
+            if reason := await self._send_entity(client, row):
+                refused.append((row, reason))
+
+        await each_of(rows.values(), send)
+        return refused
+
+    async def _send_entity(self, client: "AsyncClient", row: Row) -> str:
+        """Why it is refused, if it is."""
+        from tether.client import Conflict, Invalid, TooLarge
+
+        try:
+            if isinstance(row.thing, Charger):
+                saved = await client.chargers.put(row.thing)
+            else:
+                assert isinstance(row.thing, Vehicle)
+                saved = await client.vehicles.put(row.thing)
+        except (Conflict, Invalid, TooLarge) as error:
+            return error.message
+        self.stored += 1
+        self.created += saved.created
+        return ""
+
+    def summarize(self, what: str) -> None:
+        """Says what was done."""
+        self.report.close()
+        seconds = time.monotonic() - self.started
+        rate = (self.stored + self.report.rows) / seconds
+        say(f"{what} {seconds:.1f} s ({rate:,.0f} rows/s):")
+        one = self.table.kind.one
+        if self.table.kind is Kind.EVENTS:
+            say(f"  {counted(self.stored, one)} stored, now or before")
+        else:
+            replaced = self.stored - self.created
+            say(f"  {counted(self.stored, one)}: {self.created:,} created, {replaced:,} replaced")
+        if self.report.rows:
+            say(f"  {counted(self.report.rows, 'row')} refused: see {self.report.path}")

@@ -1,0 +1,310 @@
+"""What `tether check` looks at: each check yields one finding, and none changes anything."""
+
+import enum
+import os
+import platform
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from tether.cli import stores
+from tether.cli.commands.epoch import described
+from tether.cli.commands.serve import serve
+from tether.cli.display.output import counted
+from tether.domain.errors import TetherError
+from tether.domain.keys import Key
+from tether.server.settings import is_postgres, sqlite_path
+from tether.server.store import Store
+
+OLDEST_PYTHON = (3, 11)
+LITTLE_SPACE = 1_000_000_000
+TOO_LITTLE_SPACE = 100_000_000
+FEW_CONNECTIONS = 5
+SOON_MS = 7 * 86_400_000
+PATIENCE_S = 2.0
+_SEE_HELP = "tether serve --help lists the settings."
+OTHER_VARIABLES = {"TETHER_URL", "TETHER_API_KEY"}  # of the commands for a partner's data
+
+
+class Status(enum.IntEnum):
+    """How bad it is."""
+
+    OK = 0
+    WARNING = 1
+    PROBLEM = 2
+
+
+class Finding(NamedTuple):
+    """What one check found; `advice` is what to do about it."""
+
+    check: str
+    status: Status
+    message: str
+    advice: str = ""
+
+
+def ok(check: str, message: str) -> Finding:
+    """It is as it should be."""
+    return Finding(check, Status.OK, message)
+
+
+def warning(check: str, message: str, advice: str) -> Finding:
+    """It works, but somebody should know."""
+    return Finding(check, Status.WARNING, message, advice)
+
+
+def problem(check: str, message: str, advice: str) -> Finding:
+    """It does not work."""
+    return Finding(check, Status.PROBLEM, message, advice)
+
+
+def inspect(given: Mapping[str, str | None], *, full: bool) -> Iterator[Finding]:
+    """All findings. `given` are settings as text, unchecked; those not given have defaults."""
+    from tether.server import maintenance
+
+    yield _python()
+    findings, settings = _settings(given)
+    yield from findings
+    database = settings.get("database")
+    if database is not None:
+        try:
+            yield ok("engine", maintenance.version(database))
+            yield from _database(database, full=full)
+        except TetherError as error:
+            yield problem("database", error.message, "")
+    if "host" in settings and "port" in settings:
+        yield _port(settings["host"], settings["port"])
+
+
+def _python() -> Finding:
+    found = f"Python {platform.python_version()}"
+    if sys.version_info < OLDEST_PYTHON:
+        return problem("python", f"{found} is too old.", "Tether needs Python 3.11 or newer.")
+    return ok("python", found)
+
+
+# Settings -----------------------------------------------------------------------------------------
+
+
+def _settings(given: Mapping[str, str | None]) -> tuple[list[Finding], dict[str, Any]]:
+    """What is wrong with the settings, and those that are right."""
+    findings: list[Finding] = []
+    settings: dict[str, Any] = {}
+    context = click.Context(serve, info_name="serve")
+    used = 0
+    for option in serve.params:
+        assert option.name is not None
+        text = given.get(option.name) or os.environ.get(str(option.envvar)) or None
+        used += text is not None
+        try:
+            value = option.get_default(context) if text is None else text
+            settings[option.name] = option.process_value(context, value)
+        except click.BadParameter as error:
+            named = f"{option.opts[0]} ({option.envvar})"
+            findings.append(problem("settings", f"{named}: {error.message}", _SEE_HELP))
+    known = {str(option.envvar) for option in serve.params} | OTHER_VARIABLES
+    for name in sorted(set(filter(lambda name: name.startswith("TETHER_"), os.environ)) - known):
+        close = get_close_matches(name, known, 1)
+        advice = f"Did you mean {close[0]}?" if close else _SEE_HELP
+        findings.append(warning("settings", f"{name} is not a setting.", advice))
+    if not findings:
+        text = (
+            f"{used} given, the others have their defaults." if used else "All at their defaults."
+        )
+        findings.append(ok("settings", text))
+    return findings, settings
+
+
+# Database -----------------------------------------------------------------------------------------
+
+
+def _database(database: str, *, full: bool) -> Iterator[Finding]:
+    from tether.server import bootstrap, maintenance
+
+    name = bootstrap.describe(database)
+    if not is_postgres(database):
+        yield from _folder(sqlite_path(database).absolute().parent)
+    if not stores.exists(database):
+        yield warning("database", f"{name} does not exist yet.", "tether serve makes it.")
+        return
+    pending = bootstrap.pending_steps(database)
+    yield ok("database", name)
+    if not is_postgres(database):
+        yield from _permissions(sqlite_path(database))
+        yield from _names(sqlite_path(database))
+    if pending:
+        yield problem("schema", f"{counted(pending, 'step')} missing.", "Run tether migrate.")
+    else:
+        yield ok("schema", "Up to date.")
+    if is_postgres(database):
+        yield from _surroundings(database, pending)
+    else:
+        yield _integrity(database, full=full)  # PostgreSQL does it whenever it reads a page
+    if not pending:
+        yield ok("epoch", described(maintenance.epoch(database)))
+        yield _keys(*stores.in_store(database, _all_keys))
+
+
+def _folder(folder: Path) -> Iterator[Finding]:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent  # what is missing would be made here
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            yield ok("folder", f"{folder} is writable.")
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        yield problem(
+            "folder", f"{folder} is not writable: {error.strerror}.",
+            "SQLite writes beside its file: let the server's user write there.",
+        )  # fmt: skip
+        return
+    text = f"{free / 1e9:,.1f} GB free."
+    if free < TOO_LITTLE_SPACE:
+        yield problem("disk", text, "Writes will fail soon: make room.")
+    elif free < LITTLE_SPACE:
+        yield warning("disk", text, "A million events take about 0.5 GB.")
+    else:
+        yield ok("disk", text)
+
+
+def _names(file: Path) -> Iterator[Finding]:
+    if file.stat().st_nlink > 1:
+        yield warning("names", f"{file.name} has another name, too (a hard link).",
+                      "Whoever opens it by that one damages it: remove it.")  # fmt: skip
+
+
+def _permissions(file: Path) -> Iterator[Finding]:
+    mode = file.stat().st_mode & 0o777
+    if not os.access(file, os.R_OK | os.W_OK):
+        yield problem("permissions", f"{file.name} is not yours to read and write.",
+                      "Run as the server's user.")  # fmt: skip
+    elif mode & 0o007:
+        yield warning("permissions", f"Every user of this machine can open it (mode {mode:o}).",
+                      f"chmod 600 {file}")  # fmt: skip
+    else:
+        yield ok("permissions", f"Not open to everybody (mode {mode:o}).")
+
+
+def _surroundings(database: str, pending: int) -> Iterator[Finding]:
+    from tether.server import maintenance
+
+    found = maintenance.surroundings(database)
+    if found.risks:
+        yield warning("durability", f"The server runs with {', '.join(found.risks)}.",
+                      "Switch it on: what was acknowledged may be lost.")  # fmt: skip
+    else:
+        yield ok("durability", "Commits are on disk before they are answered.")
+    if found.missing_rights:
+        yield problem("rights", f"The role lacks {'; '.join(found.missing_rights)}.",
+                      "Requests that need it are answered 503: GRANT it.")  # fmt: skip
+    elif not pending:
+        yield ok("rights", "The role may read and write all that it has to.")
+    if found.is_replica:
+        yield warning("writes", "This server is a replica: reads only.",
+                      "target_session_attrs=read-write in the URL finds the primary.")  # fmt: skip
+    elif found.read_only:
+        yield problem("writes", "default_transaction_read_only = on: writes are answered 503.",
+                      "ALTER ROLE or ALTER DATABASE … RESET it.")  # fmt: skip
+    if found.encoding != "UTF8":
+        yield problem("encoding", f"The database has the encoding {found.encoding}, not UTF8.",
+                      "Make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and "
+                      "move the data there with pg_dump and pg_restore.")  # fmt: skip
+    if found.settings:
+        advice = "Tether sets what it needs on each of its connections."
+        if not found.direct:
+            advice = "Behind a pooler Tether sets nothing: ALTER ROLE or ALTER DATABASE … RESET it."
+        yield warning("settings", f"PostgreSQL has {', '.join(found.settings)}.", advice)
+    text = f"{max(found.free, 0):,} of PostgreSQL's {found.most:,} connections are free."
+    if found.free < FEW_CONNECTIONS:
+        yield warning("connections", text,
+                      "Raise max_connections, lower --pool-size, or use a pooler.")  # fmt: skip
+    else:
+        yield ok("connections", text)
+
+
+def _integrity(database: str, *, full: bool) -> Finding:
+    from tether.server import maintenance
+
+    damages = maintenance.damages(database, full=full)
+    if not damages:
+        return ok("integrity", "No damage found.")
+    return problem(
+        "integrity", f"Damaged: {damages[0]}", "Stop the server and restore the last backup."
+    )
+
+
+async def _all_keys(store: Store, now_ms: int) -> tuple[list[Key], int]:
+    return await store.keys(), now_ms
+
+
+def _keys(keys: list[Key], now_ms: int) -> Finding:
+    active = [key for key in keys if key.works_at(now_ms)]
+    if not active:
+        return warning("keys", "No key works: nobody can call the API.",
+                       "tether keys create PARTNER")  # fmt: skip
+    partners = {key.partner for key in active}
+    lasting = {key.partner for key in active if key.works_at(now_ms + SOON_MS)}
+    text = f"{len(active):,} active of {counted(len(partners), 'partner')}."
+    if partners == lasting:
+        return ok("keys", text)
+    ending = sorted({key.partner_name for key in active if key.partner not in lasting})
+    others = f" and {len(ending) - 1:,} more" if len(ending) > 1 else ""
+    return warning(
+        "keys", f"{text} All keys of {ending[0]}{others} end within a week.",
+        "tether keys list says when; tether keys rotate makes new ones.",
+    )  # fmt: skip
+
+
+# Port ---------------------------------------------------------------------------------------------
+
+
+def _port(host: str, port: int) -> Finding:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        return problem("port", f"{host} is no address of this machine: {error}",
+                       "Choose another with --host (TETHER_HOST).")  # fmt: skip
+    try:
+        socket.create_server(address, family=family).close()
+    except OSError as error:
+        answer = _who_answers(host, port)
+        if answer is None:
+            return problem("port", f"{host} port {port}: {_reason(error)}.",
+                           "Choose another with --port (TETHER_PORT).")  # fmt: skip
+        return answer
+    return ok("port", f"{port} on {host} is free." if port else "Any free one.")
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _who_answers(host: str, port: int) -> Finding | None:
+    """What to say if a Tether server answers there."""
+    connection = HTTPConnection(host, port, timeout=PATIENCE_S)
+    try:
+        statuses = []
+        for path in ("/health", "/ready"):
+            connection.request("GET", path)
+            response = connection.getresponse()
+            statuses.append((response.status, response.getheader("X-Request-Id") is not None))
+            response.read(65_536)
+    except (OSError, HTTPException):
+        return None
+    finally:
+        connection.close()
+    health, ready = statuses
+    if health != (200, True):
+        return None
+    if ready[0] != 200:
+        return problem("port", f"A Tether server answers on {port} but is not ready.",
+                       "Its log says why.")  # fmt: skip
+    return ok("port", f"A Tether server answers on {port}, and is ready.")

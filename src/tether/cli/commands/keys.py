@@ -1,0 +1,232 @@
+"""`tether keys`: what opens the API."""
+
+import click
+
+from tether.cli import stores
+from tether.cli.display.output import Cell, note, say, show_json, show_table
+from tether.cli.group import OrderedGroup
+from tether.cli.options import (
+    DurationType,
+    RateType,
+    WhenType,
+    WholeNumber,
+    database_option,
+    json_option,
+)
+from tether.cli.times import day, duration, minute
+from tether.domain.keys import DEFAULT_RATE, TEST, Key, Rate
+from tether.domain.timestamps import format_instant
+from tether.server.store import Store
+
+_PER = {1: "s", 60: "min", 3600: "h"}
+TITLES = ("Key", "Partner", "Name", "Rate", "Access", "State")
+SOON_MS = 2 * 86_400_000
+
+
+@click.group(cls=OrderedGroup)
+def keys() -> None:
+    """Create, list, revoke and rotate keys.
+
+    A key opens the API for one partner. It is shown once, when it is made; after that it goes by
+    its first characters, as `tether keys list` shows them. A running server follows every change
+    within 2 seconds.
+    """
+
+
+@keys.command()
+@click.argument("partner")
+@click.option("--name", default="", help="What the key is for, such as production.")
+@click.option("--rate", type=RateType(), default=str(DEFAULT_RATE), show_default=True,
+              help="Requests allowed: 100 (a second), 90/min, 5000/h.")  # fmt: skip
+@click.option("--burst", type=WholeNumber(1, 10**9), metavar="N",
+              help="Requests allowed at once.  [default: the number of --rate]")  # fmt: skip
+@click.option("--expires", "expires_ms", type=WhenType(),
+              help="When it stops working: a date (00:00 UTC), a date-time with a zone, or 90d, "
+              "12h, 30m from now.  [default: never]")  # fmt: skip
+@click.option("--read-only", is_flag=True, help="Let it read, not write.")
+@click.option("--test", is_flag=True, help="Let it begin with ttr_test_, not ttr_live_.")
+@database_option
+def create(
+    partner: str,
+    name: str,
+    rate: Rate,
+    burst: int | None,
+    expires_ms: int | None,
+    read_only: bool,
+    test: bool,
+    database: str,
+) -> None:
+    """Create a key for PARTNER and print it.
+
+    Makes the partner if there is none of this name. The key alone goes to standard output:
+
+    \b
+      KEY=$(tether keys create acme --rate 5000/h --expires 90d)
+    """
+    from tether.server import admin
+
+    async def make(store: Store, now_ms: int) -> tuple[str, Key]:
+        known = await store.partner(partner) is not None
+        made = await admin.create_key(
+            store,
+            now_ms,
+            partner,
+            name=name,
+            rate=rate,
+            burst=burst,
+            expires_ms=expires_ms,
+            read_only=read_only,
+            test=test,
+        )
+        if not known:
+            note(f"New partner {partner}.")
+        return made
+
+    secret, key = stores.in_store(database, make, make=True)
+    _hand_out(secret, key)
+
+
+@keys.command("list")
+@click.argument("partner", required=False)
+@json_option
+@database_option
+def list_keys(partner: str | None, as_json: bool, database: str) -> None:
+    """List all keys, or PARTNER's."""
+    from tether.server import admin
+
+    async def find(store: Store, now_ms: int) -> tuple[list[Key], int]:
+        found = await store.keys()
+        if partner is not None:
+            owner = await admin.find_partner(store, partner)
+            found = [key for key in found if key.partner == owner.id]
+        return found, now_ms
+
+    found, now_ms = stores.in_store(database, find)
+    show_keys(found, now_ms, as_json=as_json)
+
+
+@keys.command()
+@click.argument("prefix")
+@database_option
+def revoke(prefix: str, database: str) -> None:
+    """Stop a key for good.
+
+    PREFIX is any unambiguous beginning of the key.
+    """
+    from tether.server import admin
+
+    async def stop(store: Store, now_ms: int) -> Key:
+        key = await admin.find_key(store, prefix)
+        await store.revoke_key(key, now_ms)
+        return key
+
+    key = stores.in_store(database, stop)
+    if key.revoked_ms is None:
+        say(f"Revoked {key.prefix} of {key.partner_name}: no server accepts it after 2 seconds.")
+    else:
+        say(f"{key.prefix} of {key.partner_name} is revoked since {minute(key.revoked_ms)} UTC.")
+
+
+@keys.command()
+@click.argument("prefix")
+@click.option("--overlap", "overlap_ms", type=DurationType(), default="24h", show_default=True,
+              help="How long the old key works on: 24h, 30m, 0.")  # fmt: skip
+@click.option("--expires", "expires_ms", type=WhenType(),
+              help="When the new key stops working, as in create.  [default: it lives as long as "
+              "the old one was to live]")  # fmt: skip
+@database_option
+def rotate(prefix: str, overlap_ms: int, expires_ms: int | None, database: str) -> None:
+    """Replace a key: print a new one that may do the same.
+
+    PREFIX is any unambiguous beginning of the old key, which works on for the overlap.
+    """
+    from tether.server import admin
+
+    async def replace(store: Store, now_ms: int) -> tuple[str, Key, Key]:
+        old = await admin.find_key(store, prefix)
+        made = await admin.rotate_key(store, now_ms, old, overlap_ms, expires_ms)
+        return *made, await admin.find_key(store, old.prefix)
+
+    secret, key, old = stores.in_store(database, replace)
+    if overlap_ms:
+        assert old.expires_ms is not None
+        note(f"The old key, {old.prefix}…, works until {minute(old.expires_ms)} UTC.")
+    else:
+        note(f"The old key, {old.prefix}…, is revoked: no server accepts it after 2 seconds.")
+    _hand_out(secret, key)
+
+
+def _hand_out(secret: str, key: Key) -> None:
+    ends = f"until {minute(key.expires_ms)} UTC" if key.expires_ms is not None else "for good"
+    access = "reads only" if key.read_only else "reads and writes"
+    note(
+        f"Key {key.prefix}… of {key.partner_name} {access}, {rate_text(key.rate)} "
+        f"(burst {key.burst}), {ends}.\nKeep it well: it is shown only now."
+    )
+    click.echo(secret)
+
+
+# How a key is shown -------------------------------------------------------------------------------
+
+
+def show_keys(found: list[Key], now_ms: int, *, as_json: bool) -> None:
+    """Prints the keys."""
+    if as_json:
+        show_json([key_json(key, now_ms) for key in found])
+    elif found:
+        show_table(TITLES, [_row(key, now_ms) for key in found], wrapped=("Partner", "Name"))
+    else:
+        note("There are no keys yet; make one: tether keys create PARTNER")
+
+
+def key_json(key: Key, now_ms: int) -> dict[str, object]:
+    """The key for scripts; docs/operations.md describes the members."""
+    return {
+        "prefix": key.prefix,
+        "partner": key.partner_name,
+        "name": key.name,
+        "state": state_of(key, now_ms),
+        "rate": {"requests": key.rate.requests, "windowSeconds": key.rate.window_s},
+        "burst": key.burst,
+        "readOnly": key.read_only,
+        "test": key.prefix.startswith(TEST),
+        "createdAt": format_instant(key.created_ms),
+        "expiresAt": None if key.expires_ms is None else format_instant(key.expires_ms),
+        "revokedAt": None if key.revoked_ms is None else format_instant(key.revoked_ms),
+    }
+
+
+def state_of(key: Key, now_ms: int) -> str:
+    """`active`, `expired` or `revoked`."""
+    if key.works_at(now_ms):
+        return "active"
+    return "expired" if key.revoked_ms is None else "revoked"
+
+
+def rate_text(rate: Rate) -> str:
+    """The rate as `--rate` takes it."""
+    return f"{rate.requests}/{_PER.get(rate.window_s, f'{rate.window_s}s')}"
+
+
+def _row(key: Key, now_ms: int) -> list[Cell | str]:
+    return [
+        key.prefix,
+        key.partner_name,
+        key.name,
+        rate_text(key.rate),
+        "read" if key.read_only else "",
+        _state_cell(key, now_ms),
+    ]
+
+
+def _state_cell(key: Key, now_ms: int) -> Cell:
+    state = state_of(key, now_ms)
+    if state == "revoked" and key.revoked_ms is not None:
+        return Cell(f"revoked {day(key.revoked_ms)}", "red")
+    if state == "expired" and key.expires_ms is not None:
+        return Cell(f"expired {day(key.expires_ms)}", "yellow")
+    if key.expires_ms is not None:
+        left_ms = key.expires_ms - now_ms
+        ends = f"in {duration(left_ms)}" if left_ms < SOON_MS else day(key.expires_ms)
+        return Cell(f"ends {ends}", "green")
+    return Cell("active", "green")

@@ -1,0 +1,201 @@
+"""`tether partners`: whose data it is."""
+
+import sys
+
+import click
+import msgspec
+
+from tether.cli import stores
+from tether.cli.commands.keys import key_json, show_keys, state_of
+from tether.cli.display.output import (
+    counted,
+    note,
+    progress,
+    say,
+    show_json,
+    show_pairs,
+    show_table,
+)
+from tether.cli.group import OrderedGroup
+from tether.cli.options import database_option, json_option
+from tether.cli.times import day, minute
+from tether.domain.errors import SetupError
+from tether.domain.keys import Key
+from tether.domain.timestamps import format_instant
+from tether.server.store import Holdings, Partner, Store
+from tether.storage.queries import EventFilter
+
+
+@click.group(cls=OrderedGroup)
+def partners() -> None:
+    """List, show, rename and delete partners.
+
+    A partner comes with its first key: tether keys create PARTNER
+    """
+
+
+@partners.command("list")
+@json_option
+@database_option
+def list_partners(as_json: bool, database: str) -> None:
+    """List all partners."""
+
+    async def find(store: Store, now_ms: int) -> tuple[list[Partner], dict[int, int]]:
+        working = [key.partner for key in await store.keys() if key.works_at(now_ms)]
+        return await store.partners(), {one: working.count(one) for one in set(working)}
+
+    found, keys = stores.in_store(database, find)
+    if as_json:
+        show_json(
+            [
+                {
+                    "name": partner.name,
+                    "createdAt": format_instant(partner.created_ms),
+                    "activeKeys": keys.get(partner.id, 0),
+                }
+                for partner in found
+            ]
+        )
+    elif found:
+        show_table(
+            ("Partner", "Created", "Active keys"),
+            [(one.name, day(one.created_ms), str(keys.get(one.id, 0))) for one in found],
+        )
+    else:
+        note("There are no partners yet; make one with its first key: tether keys create PARTNER")
+
+
+class _Portrait(msgspec.Struct):
+    partner: Partner
+    held: Holdings
+    first_event: str | None
+    last_event: str | None
+    keys: list[Key]
+    now_ms: int
+
+
+@partners.command()
+@click.argument("partner")
+@json_option
+@database_option
+def show(partner: str, as_json: bool, database: str) -> None:
+    """Show what PARTNER has: keys, chargers, vehicles, events."""
+    seen = stores.in_store(database, lambda store, now_ms: _portrait(store, now_ms, partner))
+    if as_json:
+        show_json(
+            {
+                "name": seen.partner.name,
+                "createdAt": format_instant(seen.partner.created_ms),
+                "chargers": seen.held.chargers,
+                "vehicles": seen.held.vehicles,
+                "events": seen.held.events,
+                "firstEventAt": seen.first_event,
+                "lastEventAt": seen.last_event,
+                "keys": [key_json(key, seen.now_ms) for key in seen.keys],
+            }
+        )
+        return
+    active = sum(state_of(key, seen.now_ms) == "active" for key in seen.keys)
+    show_pairs(
+        [
+            ("Partner", seen.partner.name),
+            ("Created", f"{minute(seen.partner.created_ms)} UTC"),
+            ("Chargers", f"{seen.held.chargers:,}"),
+            ("Vehicles", f"{seen.held.vehicles:,}"),
+            ("Events", f"{seen.held.events:,}{_span(seen)}"),
+            ("Keys", f"{len(seen.keys):,}, {active:,} active"),
+        ]
+    )
+    if seen.keys:
+        click.echo()
+        show_keys(seen.keys, seen.now_ms, as_json=False)
+
+
+async def _portrait(store: Store, now_ms: int, name: str) -> _Portrait:
+    from tether.server import admin
+
+    partner = await admin.find_partner(store, name)
+    return _Portrait(
+        partner,
+        await store.holdings(partner),
+        await _time_of_event(store, partner, newest=False),
+        await _time_of_event(store, partner, newest=True),
+        [key for key in await store.keys() if key.partner == partner.id],
+        now_ms,
+    )
+
+
+async def _time_of_event(store: Store, partner: Partner, *, newest: bool) -> str | None:
+    """The timestamp of the event that came in first or last."""
+    page, _ = await store.events(partner.id, EventFilter(), after=None, limit=1, descending=newest)
+    return str(msgspec.json.decode(page[0][1])["timestamp"]) if page else None
+
+
+def _span(seen: _Portrait) -> str:
+    if seen.first_event is None or seen.last_event is None:
+        return ""
+    return f" (first received: {seen.first_event[:10]}, last: {seen.last_event[:10]})"
+
+
+@partners.command()
+@click.argument("partner")
+@click.argument("new_name")
+@database_option
+def rename(partner: str, new_name: str, database: str) -> None:
+    """Give PARTNER another name; its keys and data stay."""
+    from tether.server import admin
+
+    stores.in_store(database, lambda store, now_ms: admin.rename_partner(store, partner, new_name))
+    say(f"{partner} is now {new_name}.")
+
+
+@partners.command()
+@click.argument("partner")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@database_option
+def delete(partner: str, yes: bool, database: str) -> None:
+    """Erase PARTNER: its keys, chargers, vehicles and events.
+
+    Its keys stop working first. When interrupted, run it again.
+    """
+    from tether.server import admin
+
+    async def look(store: Store, now_ms: int) -> Holdings:
+        return await store.holdings(await admin.find_partner(store, partner))
+
+    async def erase(store: Store, now_ms: int) -> Holdings:
+        found = await admin.find_partner(store, partner)
+        done = 0
+
+        def erased(events: int) -> None:
+            nonlocal done
+            done += events
+            set_progress(done)
+
+        return await admin.erase_partner(store, now_ms, found, erased)
+
+    held = stores.in_store(database, look)
+    if not yes:
+        _ask(partner, held)
+    with progress("Erasing events", held.events) as set_progress:
+        erased = stores.in_store(database, erase)
+    say(f"Erased {partner}: {_list(erased)}.")
+
+
+def _ask(partner: str, held: Holdings) -> None:
+    note(f"This erases {partner} for good: {_list(held)}.")
+    if not sys.stdin.isatty():
+        raise SetupError("Nothing was erased: without a terminal to ask in, pass --yes.")
+    if not click.confirm("Erase it?", err=True):
+        raise SetupError("Nothing was erased.")
+
+
+def _list(held: Holdings) -> str:
+    return ", ".join(
+        [
+            counted(held.keys, "key"),
+            counted(held.chargers, "charger"),
+            counted(held.vehicles, "vehicle"),
+            counted(held.events, "event"),
+        ]
+    )

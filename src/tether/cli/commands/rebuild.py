@@ -1,0 +1,102 @@
+"""`tether rebuild`: are sessions and states what the events say?"""
+
+from typing import NamedTuple
+
+import click
+
+from tether.cli import stores
+from tether.cli.display.output import counted, note, progress, say, show_json
+from tether.cli.options import database_option, json_option
+from tether.server.store import Partner, Store
+
+MOST_NAMED = 20  # vehicles
+
+
+class Report(NamedTuple):
+    """What was found of a partner."""
+
+    partner: str
+    sessions: int
+    differing: dict[str, int]
+    """How many sessions of which vehicles."""
+    waiting: int
+    """Events that the sessions do not contain yet."""
+
+
+@click.command()
+@click.argument("partner", required=False)
+@click.option("--check", "only_check", is_flag=True,
+              help="Only report: the exit status is 1 if anything differs.")  # fmt: skip
+@json_option
+@database_option
+@click.pass_context
+def rebuild(
+    ctx: click.Context, partner: str | None, only_check: bool, as_json: bool, database: str
+) -> None:
+    """Derive the sessions again from the events.
+
+    Of PARTNER, or of all: derives what waits, compares every session with what its events say and
+    stores what differs. The server may run meanwhile. Nothing ever differs unless the database
+    was damaged or changed by hand.
+    """
+    reports = stores.in_store(
+        database, lambda store, now_ms: _rebuild_all(store, partner, repair=not only_check)
+    )
+    if as_json:
+        show_json([_json(report) for report in reports])
+    else:
+        for report in reports:
+            _show(report, only_check=only_check)
+    if only_check and any(report.differing for report in reports):
+        ctx.exit(1)
+
+
+async def _rebuild_all(store: Store, name: str | None, *, repair: bool) -> list[Report]:
+    from tether.server import admin
+
+    partners = await store.partners() if name is None else [await admin.find_partner(store, name)]
+    return [await _rebuild(store, partner, repair=repair) for partner in partners]
+
+
+async def _rebuild(store: Store, partner: Partner, *, repair: bool) -> Report:
+    rebuilder = store.rebuilder
+    waiting = await rebuilder.waiting(partner.id)
+    if repair and waiting:
+        with progress(f"{partner.name}: deriving", waiting) as done:
+            async for left in rebuilder.derive(partner.id):
+                done(max(0, waiting - left))
+        waiting = await rebuilder.waiting(partner.id)
+    sessions, vehicles, differing = 0, 0, {}
+    with progress(f"{partner.name}: comparing", await rebuilder.vehicles(partner.id)) as done:
+        async for checked in rebuilder.check(partner.id, repair=repair):
+            vehicles += 1
+            done(vehicles)
+            sessions += checked.sessions
+            if checked.differing:
+                differing[checked.vehicle_id] = checked.differing
+    return Report(partner.name, sessions, differing, waiting)
+
+
+def _json(report: Report) -> dict[str, object]:
+    return {
+        "partner": report.partner,
+        "sessions": report.sessions,
+        "differing": sum(report.differing.values()),
+        "vehicles": report.differing,
+        "waitingEvents": report.waiting,
+    }
+
+
+def _show(report: Report, *, only_check: bool) -> None:
+    total = sum(report.differing.values())
+    what = f"{report.partner}: {counted(report.sessions, 'session')}"
+    if not total:
+        say(f"{what}, none differs.")
+    else:
+        say(f"{what}, {total:,} differed{'' if only_check else ' and put right'}.")
+        for vehicle, count in list(report.differing.items())[:MOST_NAMED]:
+            say(f"  vehicle {vehicle}: {count:,}")
+        if len(report.differing) > MOST_NAMED:
+            say(f"  and {counted(len(report.differing) - MOST_NAMED, 'vehicle')} more")
+    if report.waiting:
+        note(f"{report.partner}: {counted(report.waiting, 'event')} or fewer wait to be derived.")

@@ -1,0 +1,178 @@
+"""`tether replay`: real charging sessions through the API of a running server."""
+
+import asyncio
+import csv
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
+from tether.cli.display.output import counted, note, say
+from tether.cli.options import FilePath
+from tether.cli.several import each_of
+from tether.domain.errors import SetupError
+from tether.domain.models import Charger, Event, Vehicle, to_json
+from tether.simulator.replay import chargers_of, events_of, sessions_of, vehicle_of
+
+if TYPE_CHECKING:
+    from tether.cli.display.progress import Rows
+    from tether.client import AsyncClient
+
+T = TypeVar("T", Charger, Vehicle)
+
+PORTION = 1_000  # events in a request
+MOST_SHOWN = 10
+
+
+@click.command()
+@click.argument("file", required=False, type=FilePath(exists=True, dir_okay=False))
+@with_access
+@click.option("--verify", is_flag=True, help="Read everything back and compare.")
+def replay(file: str | None, verify: bool, access: Access) -> None:
+    """Send real charging sessions through the API of a running server.
+
+    Without FILE these are the 1,878 sessions which one fast charging station in Switzerland saw in
+    fifteen months. FILE is a CSV with the same columns. Sent twice, nothing changes.
+    """
+    from tether.cli.display.progress import shown_rows
+
+    sessions = sessions_of(_rows(file))
+    if not sessions:
+        raise SetupError("There are no sessions in the file.")
+    run = _Replay(
+        chargers_of(sessions),
+        [vehicle_of(session) for session in sessions],
+        # In the order of their times, as they happened; those of one instant as they are.
+        sorted((e for session in sessions for e in events_of(session)), key=lambda e: e.at_ms),
+    )
+    with access.explained():
+        access.check()
+        with shown_rows("sent", run.size) as shown, told_of_waiting(shown.notice):
+            asyncio.run(run.send(access, shown, verify=verify))
+    run.summarize(access.shown)
+    if run.refusals:
+        sys.exit(1)
+
+
+def _rows(file: str | None) -> list[dict[str, str]]:
+    ours = files("tether.simulator").joinpath("data/level3-sessions.csv")
+    source = ours if file is None else Path(file)
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+        return list(csv.DictReader(text.splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SetupError(f"{source} cannot be read: {error}") from None
+
+
+@dataclass
+class _Replay:
+    """What is to be sent, and then what was; `refusals` says what the server would not have."""
+
+    chargers: list[Charger]
+    vehicles: list[Vehicle]
+    events: list[Event]
+    refusals: list[str] = field(default_factory=list)
+    seconds: float = 0
+    verified: bool = False
+
+    @property
+    def size(self) -> int:
+        """How much there is to send."""
+        return len(self.chargers) + len(self.vehicles) + len(self.events)
+
+    async def send(self, access: Access, shown: "Rows", *, verify: bool) -> None:
+        """Sends chargers, vehicles and events; keeps of them those that the server has taken.
+
+        With `verify` it reads everything back; raises SetupError if that is not what was sent.
+        """
+        from tether.client import AsyncClient
+
+        async with AsyncClient(access.url, access.key, retries=PATIENT_RETRIES) as client:
+            started = time.monotonic()
+            self.chargers = await self._put_all(client, self.chargers, shown)
+            self.vehicles = await self._put_all(client, self.vehicles, shown)
+            self.events = await self._report(client, shown)
+            self.seconds = time.monotonic() - started
+            if verify and not self.refusals:
+                await self._verify(client)
+
+    async def _put_all(self, client: "AsyncClient", things: list[T], shown: "Rows") -> list[T]:
+        """Several at a time; what is refused does not stop the rest."""
+        from tether.client import Conflict, Invalid, TooLarge
+
+        taken = []
+
+        async def put(thing: T) -> None:
+            try:
+                if isinstance(thing, Charger):
+                    await client.chargers.put(thing)
+                else:
+                    await client.vehicles.put(thing)
+                taken.append(thing)
+            except (Conflict, Invalid, TooLarge) as error:
+                self.refusals.append(f"{thing.id}: {error.message}")
+            shown.advance(1)
+
+        await each_of(things, put)
+        return taken
+
+    async def _report(self, client: "AsyncClient", shown: "Rows") -> list[Event]:
+        taken = []
+        for start in range(0, len(self.events), PORTION):
+            results = await client.events.bulk(self.events[start : start + PORTION])
+            for result in results:
+                if result.id is not None:
+                    taken.append(result.event.identified(result.id))
+                else:
+                    self.refusals.append(f"{result.event.vehicle_id}: {result.message}")
+            shown.advance(len(results))
+        return taken
+
+    async def _verify(self, client: "AsyncClient") -> None:
+        held: list[Charger | Vehicle | Event] = [
+            *[charger async for charger in client.chargers.list(page_size=1000)],
+            *[vehicle async for vehicle in client.vehicles.list(page_size=1000)],
+        ]
+        for charger in self.chargers:
+            events = client.events.list(charger_id=charger.id, page_size=1000)
+            held += [event async for event in events]
+        _compare([*self.chargers, *self.vehicles, *self.events], held)
+        self.verified = True
+
+    def summarize(self, url: str) -> None:
+        """Says what was done, on standard output; refusals on standard error."""
+        rate = (self.size + len(self.refusals)) / self.seconds
+        energy_kwh = sum((event.charged_energy or Decimal(0) for event in self.events), Decimal(0))
+        say(f"Sent to {url} in {self.seconds:.1f} s ({rate:,.0f}/s):")
+        say(f"  {counted(len(self.chargers), 'charger')}")
+        say(f"  {counted(len(self.vehicles), 'vehicle')}")
+        say(f"  {counted(len(self.events), 'event')}")
+        say(f"  {energy_kwh:,f} kWh charged")
+        if self.verified:
+            say("Read back: the server holds exactly that.")
+        if self.refusals:
+            note(f"The server refused {len(self.refusals):,} of them:")
+            for refusal in self.refusals[:MOST_SHOWN]:
+                note(f"  {refusal}")
+            if len(self.refusals) > MOST_SHOWN:
+                note(f"  and {len(self.refusals) - MOST_SHOWN:,} more")
+
+
+def _compare(
+    sent: Sequence[Charger | Vehicle | Event], held: Iterable[Charger | Vehicle | Event]
+) -> None:
+    """Raises SetupError unless the server holds all that was sent, to the last digit."""
+    found = {(type(thing), thing.id): to_json(thing) for thing in held}
+    wrong = [thing.id for thing in sent if found.get((type(thing), thing.id)) != to_json(thing)]
+    if wrong:
+        raise SetupError(
+            f"{len(wrong):,} of {len(sent):,} are not there as they were sent, "
+            f"the first of them {wrong[0]}."
+        )

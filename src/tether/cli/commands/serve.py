@@ -1,0 +1,94 @@
+"""`tether serve`."""
+
+import click
+
+from tether.cli.options import MetricsType, OriginsType, RedisType, WholeNumber, database_option
+from tether.server.settings import Settings
+
+
+@click.command()
+@database_option
+@click.option("--host", default="127.0.0.1", envvar="TETHER_HOST", show_default=True,
+              show_envvar=True, metavar="HOST", help="Address to listen on.")  # fmt: skip
+@click.option("--port", default=8000, type=WholeNumber(0, 65535), envvar="TETHER_PORT",
+              show_default=True, show_envvar=True, metavar="PORT",
+              help="Port; 0 takes a free one.")  # fmt: skip
+@click.option("--metrics", default="on", type=MetricsType(), envvar="TETHER_METRICS",
+              show_default=True, show_envvar=True, metavar="WHERE",
+              help="Prometheus metrics: on (at /metrics), off, or HOST:PORT of an address of their "
+              "own.")  # fmt: skip
+@click.option("--cors-origins", default="", type=OriginsType(), envvar="TETHER_CORS_ORIGINS",
+              show_envvar=True, metavar="ORIGIN,…",
+              help="Web origins that browsers may call from; * for all.  [default: none]",
+              )  # fmt: skip
+@click.option("--log-level", default="info", envvar="TETHER_LOG_LEVEL", show_default=True,
+              show_envvar=True, type=click.Choice(["debug", "info", "warning", "error"]),
+              metavar="LEVEL", help="debug, info (each request), warning or error.")  # fmt: skip
+@click.option("--log-format", default="auto", envvar="TETHER_LOG_FORMAT", show_default=True,
+              show_envvar=True, type=click.Choice(["auto", "json", "text"]), metavar="FORMAT",
+              help="json, text, or auto: text in a terminal, else json.")  # fmt: skip
+@click.option("--workers", default=1, envvar="TETHER_WORKERS", show_default=True,
+              show_envvar=True, type=WholeNumber(1, 256), metavar="N",
+              help="Processes that share the port; more than 1 only on PostgreSQL.")  # fmt: skip
+@click.option("--pool-size", default=12, envvar="TETHER_POOL_SIZE", show_default=True,
+              show_envvar=True, type=WholeNumber(1, 1000), metavar="N",
+              help="Connections to PostgreSQL of each worker, 3 at least.")  # fmt: skip
+@click.option("--max-connections", default=5000, envvar="TETHER_MAX_CONNECTIONS",
+              show_default=True, show_envvar=True, type=WholeNumber(1, 1_000_000), metavar="N",
+              help="Connections of clients to each worker; more get 503.")  # fmt: skip
+@click.option("--max-unread", default=64, envvar="TETHER_MAX_UNREAD", show_default=True,
+              show_envvar=True, type=WholeNumber(8, 100_000), metavar="MB",
+              help="Answers that each worker holds for clients that do not read; beyond it they "
+              "are cut off.")  # fmt: skip
+@click.option("--redis", default="", type=RedisType(), envvar="TETHER_REDIS", show_envvar=True,
+              metavar="URL", help="Redis or Valkey that shares the rate limits of all workers and "
+              "nodes, such as redis://host:6379/0.  [default: each worker limits its share]",
+              )  # fmt: skip
+def serve(
+    database: str,
+    host: str,
+    port: int,
+    metrics: str,
+    cors_origins: tuple[str, ...],
+    log_level: str,
+    log_format: str,
+    workers: int,
+    pool_size: int,
+    max_connections: int,
+    max_unread: int,
+    redis: str,
+) -> None:
+    """Serve the API until SIGTERM or Ctrl-C.
+
+    Creates the database if there is none and brings an older one up to date.
+    """
+    start(
+        Settings(
+            database=database,
+            host=host,
+            port=port,
+            metrics=metrics,
+            cors_origins=cors_origins,
+            log_level=log_level,
+            log_format=log_format,
+            workers=workers,
+            pool_size=pool_size,
+            max_connections=max_connections,
+            max_unread=max_unread,
+            redis=redis,
+        )
+    )
+
+
+def start(settings: Settings) -> None:
+    """Migrates and serves with these settings, in this process."""
+    from tether.server.launch import launch
+
+    launch(settings, lambda url: _say_listening(url, settings))
+
+
+def _say_listening(url: str, settings: Settings) -> None:
+    from tether.server import logging
+    from tether.server.bootstrap import describe
+
+    logging.tell(f"Tether listens on {url} (database: {describe(settings.database)})")

@@ -1,0 +1,285 @@
+"""`tether simulate`: a believable fleet at work."""
+
+import csv
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tether.cli.access import Access, api_key_option, told_of_waiting, url_option
+from tether.cli.display.output import counted, note, plain, progress, say, show_line
+from tether.cli.members import InstantType
+from tether.cli.options import DurationType, WholeNumber
+from tether.cli.times import minute
+from tether.domain.errors import SetupError
+from tether.domain.models import Event, EventType
+from tether.domain.timestamps import parse_instant
+from tether.files.formats import to_ndjson
+from tether.simulator.fleet import Fleet, new_fleet, stations_of
+from tether.simulator.replay import sessions_of
+from tether.simulator.simulation import Simulation
+
+if TYPE_CHECKING:
+    from tether.client import Client
+
+
+class SpeedType(click.ParamType[float]):
+    """How many times as fast as in reality."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        try:
+            speed = float(value)
+        except ValueError:
+            speed = 0
+        if not 0 < speed <= FASTEST:
+            self.fail(f"{value!r} is not a number above 0 and up to 1,000,000.", param, ctx)
+        return speed
+
+
+FASTEST = 1_000_000
+DAY_MS = 86_400_000
+PORTION = 1_000  # events that are sent together at most
+TICK_S = 0.25  # how long events are collected before they are sent
+MOST_SHOWN = 5
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  tether simulate                                  faster than time, then live
+  tether simulate --speed 1                        live from the beginning
+  tether simulate --chargers 500 --vehicles 900 --for 7d --speed 10000
+  tether simulate --seed 7 --from 2026-01-05 --for 1d --dry-run > day.ndjson"""
+)
+@click.option("--chargers", default=50, type=WholeNumber(1), show_default=True, metavar="N",
+              help="How many chargers.")  # fmt: skip
+@click.option("--vehicles", default=80, type=WholeNumber(1), show_default=True, metavar="N",
+              help="How many vehicles.")  # fmt: skip
+@click.option("--speed", default="60", type=SpeedType(), show_default=True,
+              help="Simulated seconds in a second; 1 is as in reality.")  # fmt: skip
+@click.option("--seed", type=WholeNumber(0), metavar="N",
+              help="For the same fleet and events again.")  # fmt: skip
+@click.option("--from", "from_", type=InstantType(),
+              help="Where simulated time begins.  [default: so as to end about now]")  # fmt: skip
+@click.option("--for", "length_ms", type=DurationType(),
+              help="How much simulated time: 8h, 7d.  [default: until stopped]")  # fmt: skip
+@click.option("--until", type=InstantType(), help="Where simulated time ends.")
+@click.option("--dry-run", is_flag=True, help="Print the events at once; send nothing.")
+@url_option
+@api_key_option
+def simulate(
+    chargers: int,
+    vehicles: int,
+    speed: float,
+    seed: int | None,
+    from_: str | None,
+    length_ms: int | None,
+    until: str | None,
+    dry_run: bool,
+    url: str,
+    api_key: str | None,
+) -> None:
+    """Simulate a fleet that arrives, charges and leaves.
+
+    Vehicles as in real sessions, chargers where Shenzhen has them, arrivals by the time of day
+    there. Simulated time never runs ahead of the clock: when it has caught up, it goes on live.
+    The same --seed, --from and numbers give the same events, which can be sent again without harm.
+    """
+    seed = secrets.randbelow(1_000_000) if seed is None else seed
+    start_ms, end_ms = _span(from_, length_ms, until, speed, _now_ms())
+    fleet = _fleet(chargers, vehicles, seed)
+    events = _until(end_ms, Simulation(fleet, start_ms, seed).events())
+    if dry_run:
+        for event in events:
+            show_line(to_ndjson(event))
+        return
+    if start_ms > _now_ms():
+        raise SetupError("The server takes no events of the future: give an earlier --from.")
+    access = Access(url, api_key)
+    note(f"Seed {seed}, from {minute(start_ms)} UTC.")
+    run = _Run(start_ms, end_ms, speed)
+    try:
+        with access.client(patient=True) as client:
+            _put_fleet(client, fleet)
+            with _shown(run) as tell, told_of_waiting(tell):
+                run.send_all(client, events)
+    finally:
+        run.summarize()
+    if run.refusals:
+        sys.exit(1)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _span(
+    from_: str | None, length_ms: int | None, until: str | None, speed: float, now_ms: int
+) -> tuple[int, int | None]:
+    """Where simulated time begins and ends, in ms. Raises a UsageError."""
+    if length_ms is not None and until is not None and from_ is not None:
+        raise click.UsageError("Give two of --from, --for and --until, not all three.")
+    end_ms = parse_instant(until) if until else None
+    if from_ is not None:
+        start_ms = parse_instant(from_)
+    elif end_ms is not None:
+        start_ms = end_ms - (length_ms or DAY_MS)
+    elif length_ms is not None:
+        # Whole days, so that the same seed means the same events all day long.
+        start_ms = (now_ms - length_ms) // DAY_MS * DAY_MS
+    else:
+        start_ms = now_ms // 1000 * 1000 if speed <= 1 else (now_ms - DAY_MS) // DAY_MS * DAY_MS
+    if end_ms is None and length_ms is not None:
+        end_ms = start_ms + length_ms
+    if end_ms is not None and end_ms <= start_ms:
+        raise click.UsageError("Simulated time must end after it begins.")
+    return start_ms, end_ms
+
+
+def _fleet(chargers: int, vehicles: int, seed: int) -> Fleet:
+    stations, sessions = _rows("shenzhen-stations.csv"), _rows("level3-sessions.csv")
+    return new_fleet(chargers, vehicles, stations_of(stations), sessions_of(sessions), seed)
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    text = files("tether.simulator").joinpath("data", name).read_text(encoding="utf-8-sig")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _until(end_ms: int | None, events: Iterator[Event]) -> Iterator[Event]:
+    for event in events:
+        if end_ms is not None and event.at_ms >= end_ms:
+            return
+        yield event
+
+
+def _put_fleet(client: "Client", fleet: Fleet) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    puts: list[Callable[[], Any]] = [
+        *(partial(client.chargers.put, charger) for charger in fleet.chargers),
+        *(partial(client.vehicles.put, vehicle) for vehicle in fleet.vehicles),
+    ]
+    pool = ThreadPoolExecutor(8)
+    try:
+        with progress("Chargers and vehicles", len(puts)) as set_progress:
+            for done, _ in enumerate(pool.map(lambda put: put(), puts), start=1):
+                set_progress(done)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+# Sending ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Run:
+    """Sends events when their time has come, and keeps account."""
+
+    start_ms: int
+    end_ms: int | None
+    speed: float
+    sent: int = 0
+    energy_kwh: float = 0.0
+    reached_ms: int = 0
+    refusals: list[str] = field(default_factory=list)
+    charging: dict[str, float] = field(default_factory=dict)  # kW by vehicle
+    plugged: set[str] = field(default_factory=set)
+    started: float = field(default_factory=time.monotonic)
+
+    def now_ms(self) -> int:
+        """Simulated time; never ahead of the clock."""
+        passed_ms = (time.monotonic() - self.started) * 1000 * self.speed
+        return int(min(self.start_ms + passed_ms, self.end_ms or _now_ms(), _now_ms()))
+
+    def send_all(self, client: "Client", events: Iterator[Event]) -> None:
+        """Sends them all in their order, each when its time has come."""
+        self.started = time.monotonic()
+        portion: list[Event] = []
+        for event in events:
+            if portion and (len(portion) == PORTION or event.at_ms > self.now_ms()):
+                self._send(client, portion)
+                portion = []
+            while event.at_ms > (now_ms := self.now_ms()):
+                self.reached_ms = now_ms
+                time.sleep(TICK_S)
+            portion.append(event)
+        self._send(client, portion)
+
+    def _send(self, client: "Client", portion: list[Event]) -> None:
+        if portion:
+            self.reached_ms = portion[-1].at_ms
+        for result in client.events.bulk(portion):
+            if result.ok:
+                self._count(result.event)
+            else:
+                self.refusals.append(f"{result.event.vehicle_id}: {result.message}")
+
+    def _count(self, event: Event) -> None:
+        self.sent += 1
+        vehicle = event.vehicle_id
+        if event.type is EventType.VEHICLE_CONNECTED:
+            self.plugged.add(vehicle)
+        elif event.type is EventType.VEHICLE_DISCONNECTED:
+            self.plugged.discard(vehicle)
+        elif event.type is EventType.VEHICLE_CHARGE_STOPPED:
+            self.charging.pop(vehicle, None)
+            self.energy_kwh += float(event.charged_energy or 0)
+        else:
+            self.charging[vehicle] = float(event.charge_power or 0)
+
+    @property
+    def rate(self) -> float:
+        """Events a second."""
+        return self.sent / max(time.monotonic() - self.started, 0.001)
+
+    def summarize(self) -> None:
+        """Says what was done."""
+        say(
+            f"{counted(self.sent, 'event')} ({self.rate:,.0f}/s), {self.energy_kwh:,.0f} kWh "
+            f"charged, {len(self.plugged):,} plugged in, {len(self.charging):,} charging."
+        )
+        for refusal in self.refusals[:MOST_SHOWN]:
+            note(f"Refused: {refusal}")
+        if len(self.refusals) > MOST_SHOWN:
+            note(f"and {len(self.refusals) - MOST_SHOWN:,} more")
+
+
+@contextmanager
+def _shown(run: _Run) -> Iterator[Any]:
+    """Live counters, in a terminal; yields what says something beside them."""
+    if not sys.stderr.isatty():
+        yield note
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True, highlight=False)
+    with Live(console=console, get_renderable=lambda: _counters(run), transient=True):
+        yield lambda text: console.print(plain(text), markup=False)
+
+
+def _counters(run: _Run) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("Simulated time", f"{minute(run.reached_ms or run.start_ms)} UTC"),
+        ("Plugged in", f"{len(run.plugged):,}"),
+        ("Charging", f"{len(run.charging):,} with {sum(list(run.charging.values())):,.0f} kW"),
+        ("Charged", f"{run.energy_kwh:,.0f} kWh"),
+        ("Events", f"{run.sent:,} ({run.rate:,.0f}/s)"),
+        *([("Refused", f"{len(run.refusals):,}")] if run.refusals else []),
+    ):
+        table.add_row(Text(name, style="dim"), value)
+    return table

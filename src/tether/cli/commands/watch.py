@@ -1,0 +1,165 @@
+"""`tether watch`: what is plugged in, as it changes."""
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from tether.cli.access import Access, told_of_waiting, with_access
+from tether.cli.display.listing import lines_option
+from tether.cli.display.output import Cell, counted, note, show_line, table_of
+from tether.cli.display.rows import VEHICLE_STATE_TITLES, vehicle_state_row
+from tether.domain.errors import SetupError
+from tether.domain.models import Event, to_json
+from tether.domain.timestamps import format_instant, parse_instant
+from tether.domain.views import VehicleState
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from tether.client import Client
+    from tether.client.sync_stream import Stream
+
+_BESIDE_ROWS = 4  # lines of the screen: titles, the line below them, the sums, the cursor
+_REFRESHES_PER_S = 2
+_IDS = ("Vehicle", "Charger")  # may be long
+_TROUBLE = "The server is out of reach: trying again by itself."
+
+_EXAMPLES = """\b
+Examples:
+  tether watch
+  tether watch --charger C1408
+  tether watch --json | jq -c .state
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.option("--charger", metavar="ID", help="At this charger only.")
+@click.option("--vehicle", metavar="ID", help="This vehicle only.")
+@click.option("--cursor", metavar="CURSOR", help="Print what came behind the line that had this, "
+              "or all with `start`.")  # fmt: skip
+@lines_option
+@with_access
+def watch(
+    charger: str | None, vehicle: str | None, cursor: str | None, as_json: bool, access: Access
+) -> None:
+    """Show which vehicles are plugged in, and what they do, as it changes.
+
+    In a pipe, or with --json, it prints each event and then the states to which it led, one a line,
+    each with the cursor from which to go on. Never ends by itself, not by an outage either; Ctrl-C
+    ends it.
+    """
+    with access.client(patient=True) as client:
+        if as_json or not sys.stdout.isatty():
+            _print_messages(client, cursor, charger, vehicle)
+        elif cursor is not None:
+            raise click.UsageError("--cursor is for --json: the table shows what is now.")
+        else:
+            _show_board(client, charger, vehicle)
+
+
+def _print_messages(
+    client: "Client", cursor: str | None, charger: str | None, vehicle: str | None
+) -> None:
+    stream = client.stream(cursor, charger_id=charger, vehicle_id=vehicle)
+    for message in stream:
+        kind = "event" if isinstance(message, Event) else "state"
+        show_line(to_json({"cursor": stream.cursor, kind: message}))
+
+
+def _show_board(client: "Client", charger: str | None, vehicle: str | None) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    with ExitStack() as stack:
+        # Connected first: so nothing is missed between what is there and what comes. Not only the
+        # charger's events are wanted: a vehicle that is next seen at another one has left it.
+        with told_of_waiting(note):
+            stream = stack.enter_context(client.stream(vehicle_id=vehicle))
+            states = list(_plugged_in(client, charger, vehicle))
+        board = Board(stream, charger)
+        for state in sorted(states, key=lambda state: -(state.last_event_age or 0)):
+            board.take(state)
+        stack.enter_context(_ended_by_sigterm())
+        stack.enter_context(told_of_waiting(lambda text: None))  # the board says it
+        screen = Console(highlight=False)
+        stack.enter_context(Live(board, console=screen, refresh_per_second=_REFRESHES_PER_S))
+        for message in stream:
+            if isinstance(message, VehicleState):
+                board.take(message)
+
+
+def _plugged_in(
+    client: "Client", charger: str | None, vehicle: str | None
+) -> Iterator[VehicleState]:
+    from tether.client import NotFound
+
+    try:
+        if vehicle is not None:
+            yield client.vehicles.state(vehicle)
+        elif charger is not None:
+            yield from client.chargers.state(charger).vehicles
+        else:
+            for _, state in client.chargers.list_with_state(page_size=1000):
+                yield from state.vehicles
+    except NotFound:
+        what = f"vehicle {vehicle}" if vehicle is not None else f"charger {charger}"
+        raise SetupError(f"There is no {what}.") from None
+
+
+class Board:
+    """The vehicles that are plugged in; whoever was heard of last is at the top."""
+
+    def __init__(self, stream: "Stream", charger: str | None = None) -> None:
+        self._stream = stream
+        self._charger = charger
+        self._states: dict[str, tuple[float, VehicleState]] = {}  # and when they came
+
+    def take(self, state: VehicleState) -> None:
+        """This is known of a vehicle now."""
+        self._states.pop(state.vehicle_id, None)
+        if state.plugged_in and self._charger in (None, state.charger_id):
+            self._states[state.vehicle_id] = (time.monotonic(), state)
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        known = list(self._states.values())  # the other thread goes on
+        states = [state for _, state in known]
+        trouble = [_TROUBLE] if self._stream.interrupted else []
+        room = max(console.size.height - _BESIDE_ROWS - len(trouble), 1)
+        rows = [vehicle_state_row(_aged(*one)) for one in known[::-1][:room]]
+        cells = [[one if isinstance(one, Cell) else Cell(one) for one in row] for row in rows]
+        yield table_of(VEHICLE_STATE_TITLES, cells, cut=_IDS)
+        power = sum((state.charge_power or Decimal(0) for state in states), Decimal(0))
+        charging = sum(state.charging for state in states)
+        more = f" ({len(states) - room:,} not shown)" if len(states) > room else ""
+        plugged_in = f"{counted(len(states), 'vehicle')} plugged in{more}"
+        yield f"{plugged_in}, {charging:,} charging, {power} kW."
+        yield from trouble
+
+
+def _aged(came: float, state: VehicleState) -> VehicleState:
+    """The state with its ages as they are now."""
+    more = int(time.monotonic() - came)
+    names = ("state_of_charge_age", "charge_power_age", "last_event_age")
+    ages = {name: getattr(state, name) for name in names}
+    return msgspec.structs.replace(
+        state,
+        as_of=format_instant(parse_instant(state.as_of) + 1000 * more),
+        **{name: age + more for name, age in ages.items() if age is not None},
+    )
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Decently: else the terminal would be left without its cursor."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

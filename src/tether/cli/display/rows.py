@@ -1,0 +1,188 @@
+"""How sessions and live states are shown to people. Times are UTC."""
+
+import shutil
+from collections.abc import Sequence
+from decimal import Decimal
+
+import click
+
+from tether.cli.display.output import Cell, counted, plain, show_pairs, show_table
+from tether.cli.times import age, clock, minute
+from tether.domain.timestamps import parse_instant
+from tether.domain.views import ChargePeriod, ChargerState, EnergySource, Session, VehicleState
+
+VEHICLE_STATE_TITLES = ("Vehicle", "Now", "Charger", "For", "kW", "%", "Old", "Last event")
+CHARGER_STATE_TITLES = ("Charger", "Now", "Vehicles", "For", "kW", "Last event")
+SESSION_TITLES = (
+    "Begun (UTC)", "Charger", "Vehicle", "Stay", "Charged", "kWh", "%", "Flags",
+)  # fmt: skip
+
+
+# States -----------------------------------------------------------------------------------------
+
+
+def vehicle_state_row(state: VehicleState) -> list[Cell | str]:
+    """The cells of a vehicle's state."""
+    return [
+        state.vehicle_id,
+        _does(state),
+        state.charger_id or "",
+        _since(state, state.as_of),
+        _number(state.charge_power),
+        _number(state.state_of_charge),
+        "" if state.state_of_charge_age is None else age(state.state_of_charge_age),
+        _ago(state.last_event_age),
+    ]
+
+
+def _does(state: VehicleState) -> Cell:
+    if state.charging:
+        back = (state.charge_power or 0) < 0
+        return Cell("feeding back" if back else "charging", "green")
+    if state.plugged_in:
+        return Cell("plugged in")
+    return Cell("away" if state.last_event else "no event", "dim")
+
+
+def charger_state_row(state: ChargerState) -> list[Cell | str]:
+    """The cells of a charger's state."""
+    if not state.occupied:
+        does = Cell("free" if state.last_event else "no event", "dim")
+    else:
+        does = Cell("charging", "green") if state.charging else Cell("occupied")
+    return [
+        state.charger_id,
+        does,
+        ", ".join(vehicle.vehicle_id for vehicle in state.vehicles),
+        _since(state.vehicles[0], state.as_of) if state.vehicles else "",
+        _number(state.charge_power),
+        _ago(state.last_event_age),
+    ]
+
+
+def _since(state: VehicleState, now: str) -> str:
+    """For how long it has been plugged in."""
+    if state.plugged_in_since is None:
+        return ""
+    length_ms = parse_instant(now) - parse_instant(state.plugged_in_since)
+    return age(Decimal(max(0, length_ms)) / 1000)
+
+
+# Sessions ---------------------------------------------------------------------------------------
+
+
+def session_row(session: Session) -> list[Cell | str]:
+    """The cells of a session."""
+    return [
+        _minute(session.connected_at),
+        session.charger_id,
+        session.vehicle_id,
+        _stay(session),
+        clock(session.charged_time),
+        _energy(session.charged_energy, estimated=session.estimated),
+        _gained(session),
+        Cell(str(len(session.flags)) if session.flags else "", "yellow"),
+    ]
+
+
+def session_line(session: Session) -> str:
+    """One session for people, on a line of its own."""
+    begun, charger, vehicle, stay, _, energy, gained, _ = (
+        cell.text if isinstance(cell, Cell) else cell for cell in session_row(session)
+    )
+    what = f"{energy:>9} kWh  {gained:9}" if energy else f"{'':15}{gained:9}"
+    flags = ", ".join(flag.name for flag in session.flags)
+    return f"{begun}  {charger:10}  {vehicle:8}  {stay:>8}  {what}  {flags}".rstrip()
+
+
+def show_session(session: Session) -> None:
+    """Everything about a session, its charge periods and flags."""
+    energy = _energy(session.charged_energy, estimated=False)
+    unknown = session.periods_without_energy
+    notes = ["estimated"] if energy and session.estimated else []
+    notes += [f"not known of {counted(unknown, 'charge period')}"] if unknown else []
+    pairs = [
+        ("Id", session.id),
+        ("Vehicle", session.vehicle_id),
+        ("Charger", session.charger_id),
+        ("Status", session.status.value),
+        ("Plugged in", _second(session.connected_at)),
+        ("Unplugged", _second(session.disconnected_at)),
+        ("Plugged for", "" if session.plugged_time is None else f"{clock(session.plugged_time)} h"),
+        ("Charged for", f"{clock(session.charged_time)} h"),
+        ("Energy", ", ".join(filter(None, [energy and f"{energy} kWh", *notes]))),
+        ("Full", f"{gained} %" if (gained := _gained(session)) else ""),
+        ("Power", _powers(session)),
+        ("Changed", f"{_second(session.updated_at)}, version {session.version}"),
+    ]
+    show_pairs([pair for pair in pairs if pair[1]])
+    if session.periods:
+        click.echo()
+        titles = ("Charge from (UTC)", "To", "Charged", "kWh", "Energy is")
+        show_table(titles, [_period_row(period) for period in session.periods])
+    for flag in session.flags:
+        click.echo(f"\n{click.style(plain(flag.name), fg='yellow')}")
+        width = shutil.get_terminal_size().columns
+        click.echo(click.wrap_text(plain(flag.message), width, "  ", "  "))
+
+
+_SOURCES = {
+    EnergySource.REPORTED: "reported",
+    EnergySource.METER: "the newest reading",
+    EnergySource.POWER: "power over time",
+    EnergySource.STATE_OF_CHARGE: "from the state of charge",
+}
+
+
+def _period_row(period: ChargePeriod) -> list[Cell | str]:
+    return [
+        _second(period.started_at),
+        _second(period.stopped_at) or "goes on",
+        clock(period.charged_time),
+        _energy(period.charged_energy, estimated=period.energy_source != EnergySource.REPORTED),
+        _SOURCES[period.energy_source] if period.energy_source else "not known",
+    ]
+
+
+def _powers(session: Session) -> str:
+    both: Sequence[tuple[Decimal | None, str]] = (
+        (session.average_power, "on average"),
+        (session.maximum_power, "at most"),
+    )
+    return ", ".join(f"{power} kW {word}" for power, word in both if power is not None)
+
+
+def _stay(session: Session) -> Cell:
+    if session.plugged_time is not None and session.status == "ended":
+        return Cell(clock(session.plugged_time))
+    return Cell(session.status.value, "green" if session.status == "active" else "dim")
+
+
+def _energy(energy: Decimal | None, *, estimated: bool) -> str:
+    """As it was reported, or to 10 Wh."""
+    if energy is None:
+        return ""
+    return f"~{energy:.2f}" if estimated else str(energy)
+
+
+def _gained(session: Session) -> str:
+    start, end = session.state_of_charge_start, session.state_of_charge_end
+    if start is None or start == end:
+        return _number(start)
+    return f"{start}→{end}"
+
+
+def _number(number: Decimal | None) -> str:
+    return "" if number is None else str(number)
+
+
+def _ago(seconds: Decimal | None) -> str:
+    return "" if seconds is None else f"{age(seconds)} ago"
+
+
+def _minute(instant: str | None) -> str:
+    return "" if instant is None else minute(parse_instant(instant))
+
+
+def _second(instant: str | None) -> str:
+    return "" if instant is None else f"{instant[:10]} {instant[11:19]}"

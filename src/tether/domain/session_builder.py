@@ -1,0 +1,400 @@
+"""The session builder: what the events of one vehicle mean, its stays and their charge periods.
+
+The stays depend only on the set of the vehicle's events, never on the order of their arrival.
+Nothing else is looked at, neither the clock nor the charger nor the vehicle. The events are taken
+in the order of their timestamps. What each one means is decided by evidence: by what is under way,
+and by what the event says of itself (its time, its energy, its state of charge). Streams are dirty:
+no event is refused and none is corrected; what does not fit leaves a flag. docs/sessions.md tells
+the rules in the words of users.
+"""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from itertools import groupby
+
+from tether.domain.charge_period import TOLERANCE_MS, Period, Report
+from tether.domain.models import Event, EventType
+from tether.domain.session_record import (
+    CONNECTED,
+    DISCONNECTED,
+    MOST_TAKEN,
+    STARTED,
+    STOPPED,
+    UPDATED,
+    Fact,
+    Stay,
+    in_order,
+    is_too_long,
+    milliseconds,
+    tell_late,
+)
+from tether.earlier import MOST_TOLD, RECENT, Before, Left, Place, Start, has_lasted, left_by
+
+AWAY_SOC = Decimal(1)
+"""A vehicle that is plugged in again with so much less charge, in %, has been away."""
+
+
+class Timeline:
+    """Takes in the facts of one vehicle in the order of their instants.
+
+    `stay` is the last stay so far and `before` what it knows of the time before it; a timeline may
+    begin with any known stay. `begun` has all stays that began since, the last one included, and
+    `reports` what was told of stays that began earlier than this timeline.
+    """
+
+    def __init__(self, stay: Stay | None = None, before: Before | None = None) -> None:
+        self.stay = self._first = stay
+        self.before = before or Before()
+        self.begun: list[tuple[Stay, Before]] = []
+        self.reports: list[tuple[Start, Report]] = []
+
+    def take(self, facts: Iterable[Fact]) -> "Timeline":
+        """Takes in these facts, which are in order; each instant must lie behind all before it, and
+        its facts must come together.
+        """
+        for _, together in groupby(facts, key=lambda fact: fact.place.at_ms):
+            instant = list(together)
+            if len(instant) == 1:
+                self._take(instant[0], [])
+                continue
+            instant = in_order(self.stay, instant)
+            for number, fact in enumerate(instant):
+                self._take(fact, instant[:number])
+        return self
+
+    def _take(self, fact: Fact, taken: list[Fact]) -> None:
+        """Takes in the next fact; `taken` are those of its instant before it."""
+        place, event = fact
+        stay = self.stay
+        begins = stay is None or self._plugs_in(stay, place, event)
+        if stay is None or begins:
+            stay = self._begin(place, event, taken)
+        period = None
+        elsewhere = stay.charger_id != place.charger_id
+        if elsewhere or stay.end_ms is not None:
+            self._tell_left(stay, place, event)
+        elif event.charged_time and (left := self._earlier_stay(stay, place, event)):
+            self._report(stay, left, place, event)
+        elif not (begins and place.rank == CONNECTED):
+            period = stay.charging
+            _WHAT_IT_DOES[place.rank](stay, place, event)
+        stay.here = stay.newest_here if elsewhere else None
+        stay.last = place
+        stay.read_soc(place, event, period, elsewhere=elsewhere)
+
+    def _begin(self, place: Place, event: Event, taken: list[Fact]) -> Stay:
+        """A stay that this event begins; it ends the one that lasts."""
+        if (old := self.stay) is not None:
+            if old.end_ms is None:
+                _end(old, place)
+                old.end_missing = True
+            known = old.left if old.left is not None else self.before.left
+            left = old.as_left().after(known)
+            newest = self.before if old.soc is None else old
+            numbers = tuple(one.place.seq for one in taken[:MOST_TAKEN])
+            self.before = Before(left, newest.soc, newest.soc_ms, numbers)
+        self.stay = Stay(
+            event.vehicle_id, event.charger_id, place.at_ms, place.rank, place,
+            start_missing=place.rank != CONNECTED,
+        )  # fmt: skip
+        self.begun.append((self.stay, self.before))
+        return self.stay
+
+    def _plugs_in(self, stay: Stay, place: Place, event: Event) -> bool:
+        """Whether the event is evidence that the vehicle was plugged in there anew."""
+        here, lasts = stay.charger_id == place.charger_id, stay.end_ms is None
+        soc = self.before.soc if stay.soc is None else stay.soc
+        if place.rank == CONNECTED:
+            return not (here and lasts) or _was_away(stay, event)
+        if here and lasts:
+            return False
+        if place.rank == STARTED:
+            return True
+        left = self._left_at(stay, place, event)
+        if place.rank == DISCONNECTED or left is None:
+            # Of a stay of which nothing is known; not if the vehicle is known to be elsewhere.
+            shows = place.rank == STOPPED or _shows_charge(soc, event)
+            return left is None and (not lasts or (place.rank != DISCONNECTED and shows))
+        may_go_on = not left.seen and bool(left.charges)
+        if may_go_on or left.is_meant(place.at_ms, event):
+            return False
+        late = place.at_ms - left.end_ms <= TOLERANCE_MS
+        return not late and (place.rank == STOPPED or _shows_charge(soc, event))
+
+    def _left_at(self, stay: Stay, place: Place, event: Event) -> Left | None:
+        """What is known of the stay at this charger that has ended and that the event is of."""
+        known = self.before.left if stay.left is None else stay.left
+        if stay.end_ms is not None:
+            known = *known, stay.as_left()
+        lefts = [one for one in known if one.start[2] == place.charger_id]
+        if place.rank not in (UPDATED, STOPPED):
+            return lefts[-1] if lefts else None
+        return left_by(lefts, event.charged_energy, event.charged_time)
+
+    def _earlier_stay(self, stay: Stay, place: Place, event: Event) -> Left | None:
+        """The earlier stay at this charger of which a report is, though the vehicle is back there:
+        the time that it tells begins before this stay, or before its last charge was reported, and
+        is that of a charge of the earlier one.
+        """
+        time_s, free_ms = event.charged_time, stay.start_ms
+        if time_s is None:
+            return None
+        if stay.periods and (last := stay.periods[-1]).stop_ms and last.energy is not None:
+            free_ms = last.stop_ms
+            own = abs(place.at_ms - time_s * 1000 - last.start_ms) <= TOLERANCE_MS
+            if own or last.told.is_again(event.charged_energy, time_s):
+                return None
+        if time_s * 1000 <= place.at_ms - free_ms + TOLERANCE_MS:
+            return None
+        left = self._left_at(stay, place, event)
+        if left is None or left.knows(event.charged_energy, time_s):
+            return left
+        fits = left.has_lasted(time_s) if stay.charging else left.had_time_for(time_s)
+        return left if fits else None
+
+    def _tell_left(self, stay: Stay, place: Place, event: Event) -> None:
+        """Tells a stay that has ended what the event says; the vehicle stays where it is."""
+        left = self._left_at(stay, place, event)
+        late = left is None or place.at_ms - left.end_ms > TOLERANCE_MS
+        if stay.charger_id == place.charger_id and late:
+            stay.flag("event-after-disconnect")
+        if left is not None and left.start == stay.start:
+            if place.rank in (UPDATED, STOPPED):
+                tell_late(stay, left.report(place, event))
+            return
+        shared = left is not None and self._report(stay, left, place, event)
+        leaves = left is not None and not left.seen and place.rank == DISCONNECTED
+        if late and not leaves and stay.charger_id != place.charger_id:
+            stay.flag("vehicle-shared" if shared else "event-elsewhere")
+
+    def _report(self, stay: Stay, left: Left, place: Place, event: Event) -> bool:
+        """Tells an earlier stay what the event says of it; returns whether that shows that the
+        vehicle was still there.
+        """
+        report = left.report(place, event)
+        if place.rank in (CONNECTED, STARTED) or not left.learns(report):
+            return report.there
+        begun = [self._first, *(one for one, _ in self.begun[-RECENT - 1 :])]
+        found = next((one for one in reversed(begun) if one and one.start == left.start), None)
+        if found is None:
+            self.reports.append((left.start, report))
+        else:
+            found.reports = [*found.reports, report]
+        stay.told = sorted({*stay.told, left.start})
+        lefts = self.before.left if stay.left is None else stay.left
+        now = left.knowing(report)
+        stay.left = tuple(now if one.start == left.start else one for one in lefts)
+        return report.there
+
+
+# What each type of event does to the stay ---------------------------------------------------------
+
+
+def _connect(stay: Stay, place: Place, event: Event) -> None:
+    """Plugged in there already: nothing shows that it was away."""
+    if stay.start_missing and place.at_ms - stay.start_ms <= TOLERANCE_MS:
+        stay.start_missing = False
+    else:
+        stay.flag("connect-repeated")
+
+
+def _start(stay: Stay, place: Place, event: Event) -> None:
+    period = stay.charging
+    if period is not None and place.at_ms - period.start_ms <= TOLERANCE_MS:
+        if not period.start_missing:
+            stay.flag("start-repeated")
+        period.start_missing = False
+    else:
+        if period is not None:
+            period.stop_ms, period.cut = place.at_ms, True
+            stay.flag("start-repeated")
+        period = stay.new_period(place.at_ms)
+    if event.charge_power is not None:
+        period.read_power(event.charge_power, place.at_ms)
+
+
+def _update(stay: Stay, place: Place, event: Event) -> None:
+    period = stay.charging
+    if (ended := _ended_charge(stay, place.at_ms, event)) is not None:
+        stay.flag("update-after-stop")
+        if event.charged_energy is not None and ended.energy is None:
+            ended.metered = event.charged_energy
+        return
+    if period is None:
+        if not _begins_charge(stay, place, event):
+            return
+        period = stay.new_period(_start_of(stay, place.at_ms, event), start_missing=True)
+        period.by_soc = not event.charge_power and event.charged_energy is None
+    elif period.by_soc and not _shows_charge(stay.soc, event):
+        period.stop_ms = max(period.start_ms, stay.soc_ms)  # it rose until then
+        return
+    period = _joined(stay, place, event, period)
+    if event.charge_power is not None:
+        period.read_power(event.charge_power, place.at_ms)
+    if event.charged_energy is not None and period.read_meter(event.charged_energy):
+        stay.flag("meter-began-anew")
+
+
+def _stop(stay: Stay, place: Place, event: Event) -> None:
+    period = stay.charging
+    if (ended := _ended_charge(stay, place.at_ms, event)) is not None:
+        if ended.energy is not None or not ended.cut:
+            stay.flag("stop-repeated")
+        ended.cut = False
+        if not (period is None and ended.goes_on(event, place.at_ms)):
+            ended.tell(event.charged_energy, event.charged_time)
+        return
+    if period is None:
+        period = stay.new_period(_start_of(stay, place.at_ms, event), start_missing=True)
+    period = _joined(stay, place, event, period)
+    if is_too_long(period, place.at_ms, event.charged_time):
+        stay.flag("charged-time-too-long")
+    period.stop_ms = place.at_ms
+    if period.energy is not None or period.time_s is not None:
+        period.add(event)  # it stands for many
+    elif period.tell(event.charged_energy, event.charged_time):
+        stay.flag("meter-began-anew")
+
+
+def _disconnect(stay: Stay, place: Place, event: Event) -> None:
+    _end(stay, place)
+
+
+_WHAT_IT_DOES = (_connect, _start, _update, _stop, _disconnect)
+
+
+def _end(stay: Stay, place: Place) -> None:
+    if stay.charging is not None:
+        stay.charging.stop_missing = True
+        stay.charging.stop_ms = place.at_ms
+    stay.end_ms = place.at_ms
+
+
+# Evidence -----------------------------------------------------------------------------------------
+
+
+def _was_away(stay: Stay, event: Event) -> bool:
+    """Whether a vehicle that is plugged in again has been away: it has less charge than before.
+
+    0 is what a charger sends that does not know.
+    """
+    fed_back = any((period.power_min or 0) < 0 for period in stay.periods)
+    if stay.soc is None or not event.state_of_charge or fed_back:
+        return False
+    return event.state_of_charge < stay.soc - AWAY_SOC
+
+
+def _shows_charge(soc: Decimal | None, event: Event) -> bool:
+    """Whether an update shows that a charge is under way: by its power, else by its own account,
+    else because the state of charge rose.
+    """
+    if event.charge_power:
+        return True
+    if event.charged_energy or (event.charged_time and event.charge_power is None):
+        return True
+    rose = soc is not None and event.state_of_charge is not None and event.state_of_charge > soc
+    return event.charge_power is None and rose
+
+
+def _begins_charge(stay: Stay, place: Place, event: Event) -> bool:
+    """Whether an update while none is under way is of a charge whose start nothing told."""
+    last = stay.periods[-1] if stay.periods else None
+    late = last is not None and place.at_ms - (last.stop_ms or 0) <= TOLERANCE_MS
+    if late and event.charge_power:
+        stay.flag("update-after-stop")
+    return not late and _shows_charge(stay.soc, event)
+
+
+def _ended_charge(stay: Stay, at_ms: int, event: Event) -> Period | None:
+    """The charge of the stay that has ended and that a report is of, by its own account."""
+    period, energy, time_s = stay.charging, event.charged_energy, event.charged_time
+    ended = (stay.periods if period is None else stay.periods[:-1])[-MOST_TOLD:]
+    if time_s is None:
+        return ended[-1] if ended and _is_by_energy(ended[-1], period, at_ms, event) else None
+    if energy is not None and (
+        period is None or event.type is not EventType.VEHICLE_CHARGE_STOPPED
+    ):
+        for one in reversed(ended):
+            if one.told.is_again(energy, time_s):
+                return one
+    return ended[-1] if ended and _is_by_time(ended[-1], period, at_ms, event) else None
+
+
+def _is_by_time(last: Period, period: Period | None, at_ms: int, event: Event) -> bool:
+    """Whether a report that tells its time is of the last charge and not of one since: since then
+    there was less time, or the last one took just as long and was not reported.
+    """
+    assert event.charged_time is not None
+    assert last.stop_ms is not None
+    time_ms = event.charged_time * 1000
+    since_ms = at_ms - (last.stop_ms if period is None else period.start_ms)
+    again = last.told.is_again(event.charged_energy, event.charged_time)
+    if again and (period is None or event.type is not EventType.VEHICLE_CHARGE_STOPPED):
+        return True
+    if time_ms <= since_ms + TOLERANCE_MS:
+        fits = has_lasted((last.start_ms, last.stop_ms), event.charged_time)
+        return fits and period is None and last.energy is None
+    if again or period is None:
+        return True
+    others = [since_ms, at_ms - last.start_ms] if last.cut else [since_ms]
+    own_ms = abs(last.lasted_ms(at_ms) - time_ms)
+    return last.energy is None and all(own_ms < abs(other - time_ms) for other in others)
+
+
+def _is_by_energy(last: Period, period: Period | None, at_ms: int, event: Event) -> bool:
+    """The same of a report that does not tell its time: the energy is known, or is that of a charge
+    that was not reported, or no power gives it since.
+    """
+    energy, stopped = event.charged_energy, event.type is EventType.VEHICLE_CHARGE_STOPPED
+    assert last.stop_ms is not None
+    if period is not None:
+        since_ms = at_ms - period.start_ms
+        return (
+            energy is not None
+            and energy == last.told.energy
+            and not period.allows(energy, since_ms)
+        )
+    if energy is None or energy == last.told.energy:
+        return stopped or energy is not None
+    if last.energy is None:
+        return not event.charge_power
+    if not stopped:
+        return energy > last.energy and not event.charge_power
+    since_ms = at_ms - last.stop_ms
+    return since_ms <= TOLERANCE_MS or not last.allows(energy, since_ms)
+
+
+def _joined(stay: Stay, place: Place, event: Event, period: Period) -> Period:
+    """The period under way, together with those before it that turn out to be the same charge: the
+    time that the event reports goes back to their start, their meter went on, or there is more
+    energy than the power allows since the newest start.
+    """
+    energy = event.charged_energy
+    while len(stay.periods) > 1 and stay.periods[-2].cut and "periods-merged" not in stay.flags:
+        first = stay.periods[-2]
+        if event.charged_time is not None:
+            begun = 2 * (place.at_ms - event.charged_time * 1000)
+            same = begun < first.start_ms + period.start_ms  # nearer to the first start
+        elif energy is None or period.metered is not None:
+            same = False
+        elif first.metered is not None:
+            same = energy >= first.metered
+        else:
+            same = not period.allows(energy, place.at_ms - period.start_ms)
+        if not same:
+            break
+        first.join(stay.periods.pop())
+        period = first
+    return period
+
+
+def _start_of(stay: Stay, at_ms: int, event: Event) -> int:
+    """When a period began of which no STARTED told: by its own account, within what is free."""
+    free_ms = stay.periods[-1].stop_ms if stay.periods else stay.start_ms
+    assert free_ms is not None
+    if event.charged_time is not None:
+        return max(free_ms, at_ms - milliseconds(event.charged_time))
+    if event.type is EventType.VEHICLE_CHARGE_STOPPED:
+        return free_ms
+    # What the state of charge shows has happened since the reading before.
+    return at_ms if event.charge_power or stay.soc is None else max(free_ms, stay.soc_ms)

@@ -1,0 +1,258 @@
+"""A stay of a vehicle at a charger: what the session builder makes of events, and partners see as a
+charging session.
+
+Instants are in ms since 1970, powers in kW, energies in kWh, states of charge in %.
+"""
+
+from decimal import Decimal
+from hashlib import sha1
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from tether.domain.charge_period import NOTHING, TOLERANCE_MS, Period, Report
+from tether.domain.models import Event, EventType
+from tether.earlier import MOST_TOLD, Left, Place, Start, meant
+
+MOST_TAKEN = 8
+"""More events of one instant are not named: then sessions are derived again from an earlier one."""
+
+MOST_PERIODS = 1000
+"""A stay with more charge periods has one that takes in all the others that follow."""
+
+_IDS = UUID("6b0d2a7e-3c55-4f8e-9d8e-0f6f6c9a7d41").bytes
+_MOST_INSTANT = 2**48 - 1
+CONNECTED, STARTED, UPDATED, STOPPED, DISCONNECTED = range(5)
+_RANK = {
+    EventType.VEHICLE_CONNECTED: CONNECTED,
+    EventType.VEHICLE_CHARGE_STARTED: STARTED,
+    EventType.VEHICLE_CHARGE_UPDATED: UPDATED,
+    EventType.VEHICLE_CHARGE_STOPPED: STOPPED,
+    EventType.VEHICLE_DISCONNECTED: DISCONNECTED,
+}
+
+
+class Fact(NamedTuple):
+    """An event at its place; facts are ordered by it."""
+
+    place: Place
+    event: Event
+
+
+def fact_of(seq: int, at_ms: int, event: Event) -> Fact:
+    """The event, committed as number `seq`, at its place."""
+    return Fact(Place(at_ms, _RANK[event.type], event.charger_id, seq), event)
+
+
+class Stay(msgspec.Struct, omit_defaults=True, gc=False):
+    """One stay of a vehicle at a charger, from plug-in to unplug; `end_ms` is None until then."""
+
+    vehicle_id: str
+    charger_id: str
+    start_ms: int
+    start_rank: int
+    last: Place
+    """The place of its newest event."""
+    here: Place | None = None
+    """The place of its newest event at this charger, where that is another one."""
+    end_ms: int | None = None
+    end_missing: bool = False
+    """No event told that the vehicle left: another stay shows that it did."""
+    start_missing: bool = False
+    """No event told that the vehicle was plugged in."""
+    periods: list[Period] = []
+    flags: list[str] = []
+    soc_start: Decimal | None = None
+    soc: Decimal | None = None
+    soc_ms: int = 0
+    reports: list[Report] = []
+    """What events told of it when another stay had begun."""
+    left: tuple[Left, ...] | None = None
+    """What is known of earlier stays, where an event of this one told more than was known."""
+    told: list[Start] = []
+    """The earlier stays of which events of this one told."""
+
+    @property
+    def id(self) -> str:
+        """The same events give the same stay the same id (RFC 9562, version 8).
+
+        It begins with the instant, as the newest stays are those that are written: of an index of
+        ids that lie anywhere each of them would change a page.
+        """
+        began = f"{self.start_ms}/{self.start_rank}/{self.charger_id}/{self.vehicle_id}"
+        instant = f"{self.start_ms & _MOST_INSTANT:012x}"
+        digest = sha1(_IDS + began.encode(), usedforsecurity=False).hexdigest()
+        variant = "89ab"[int(digest[3], 16) & 3]
+        return f"{instant[:8]}-{instant[8:]}-8{digest[:3]}-{variant}{digest[4:7]}-{digest[7:19]}"
+
+    @property
+    def start(self) -> Start:
+        """What tells it from the vehicle's others."""
+        return self.start_ms, self.start_rank, self.charger_id
+
+    @property
+    def charging(self) -> Period | None:
+        """The period that goes on, if one does."""
+        if self.periods and self.periods[-1].stop_ms is None:
+            return self.periods[-1]
+        return None
+
+    @property
+    def newest_here(self) -> Place:
+        """The place of its newest event at this charger."""
+        return self.here or self.last
+
+    def flag(self, name: str) -> None:
+        """Notes that something about the stay is odd."""
+        if name not in self.flags:
+            self.flags = sorted([*self.flags, name])
+
+    def new_period(self, start_ms: int, *, start_missing: bool = False) -> Period:
+        """A charge period that begins now."""
+        if len(self.periods) == MOST_PERIODS:
+            self.flag("periods-merged")
+            self.periods[-1].stop_ms = None
+            return self.periods[-1]
+        period = Period(start_ms, soc_start=self.soc, start_missing=start_missing)
+        self.periods.append(period)
+        return period
+
+    def read_soc(
+        self, place: Place, event: Event, period: Period | None, *, elsewhere: bool
+    ) -> None:
+        """Takes in the state of charge, which falls only while the vehicle feeds back. `period` is
+        the charge that was under way.
+        """
+        soc = event.state_of_charge
+        if soc is None:
+            return
+        if period is not None and self.soc is not None and soc < self.soc:
+            feeds_back = min(period.power or 0, event.charge_power or 0) < 0
+            if not feeds_back:
+                self.flag("state-of-charge-fell")
+        if self.soc is None:
+            self.soc_start = soc
+        self.soc, self.soc_ms = soc, place.at_ms
+        if not self.periods or elsewhere:
+            return
+        newest = self.periods[-1]
+        begins = newest.soc_start is None and newest.stop_ms is None
+        if place.rank == STARTED or begins:
+            newest.soc_start = soc
+        elif not newest.soc_final:
+            newest.soc_end, newest.soc_end_ms = soc, place.at_ms
+            newest.soc_final = newest.stop_ms is not None
+
+    def as_left(self) -> Left:
+        """What later stays have to know of it; it has ended."""
+        assert self.end_ms is not None
+        missing = [one for one in self.periods if one.is_unreported]
+        charges = [(one.start_ms, one.start_ms + one.lasted_ms(self.end_ms)) for one in missing]
+        if not self.periods:
+            charges = [(self.start_ms, self.end_ms)]
+        told = [one.told for one in self.periods if one.told != NOTHING]
+        return Left(
+            self.start, self.end_ms, not self.end_missing, tuple(charges[-MOST_TOLD:]),
+            tuple(told[-MOST_TOLD:]), self.periods[-1].power_max if self.periods else None,
+        )  # fmt: skip
+
+
+def in_order(stay: Stay | None, facts: list[Fact]) -> list[Fact]:
+    """The facts of one instant in the order in which they can have happened.
+
+    What is under way ends first, then what begins begins; what remains is in the order of a charge.
+    """
+    ends: list[Fact] = []
+    if stay is not None and stay.end_ms is None:
+        here = [fact for fact in facts if fact.place.charger_id == stay.charger_id]
+        ranks = {fact.place.rank for fact in here}
+        again, leaves = CONNECTED in ranks, DISCONNECTED in ranks
+        if stay.charging is None and not again:
+            ends = here  # a charge of no length, before the unplug
+        else:
+            stops = STOPPED in ranks
+            wanted = {UPDATED: leaves or stops, STOPPED: stops, DISCONNECTED: leaves}
+            if leaves or stay.charging is not None:
+                ends = [fact for fact in here if wanted.get(fact.place.rank)]
+            if not leaves and not again:  # what else there is there comes before others
+                ends += [fact for fact in here if fact not in ends]
+    rest = [fact for fact in facts if fact not in ends]
+    first = {place.charger_id: place.rank for place, _ in reversed(rest)}
+    return ends + sorted(rest, key=lambda f: (first[f.place.charger_id], f.place.charger_id, f))
+
+
+# What is told after the end -----------------------------------------------------------------------
+
+
+def tell_late(stay: Stay, report: Report) -> None:
+    """Takes in what an event told of the stay after its end."""
+    end_ms, energy, time_s = stay.end_ms, report.energy, report.time_s
+    assert end_ms is not None
+    if report.type is EventType.VEHICLE_DISCONNECTED:
+        stay.end_missing = False
+        return
+    if not stay.periods:
+        if energy is None and time_s is None:
+            return
+        start_ms = (
+            stay.start_ms if time_s is None else max(stay.start_ms, end_ms - milliseconds(time_s))
+        )
+        stay.periods.append(
+            Period(
+                start_ms, end_ms, start_missing=True, stop_missing=True, soc_start=stay.soc_start
+            )
+        )
+    period = _late_period(stay, energy, time_s)
+    if period is None:
+        return
+    if report.type is EventType.VEHICLE_CHARGE_UPDATED:
+        if period.energy is None and energy is not None:
+            period.read_meter(energy)
+        return
+    if period.energy is None and is_too_long(period, report.at_ms, time_s):
+        stay.flag("charged-time-too-long")
+    period.stop_missing, period.cut, period.reported_ms = False, False, report.at_ms
+    period.tell(energy, time_s)
+
+
+def _late_period(stay: Stay, energy: Decimal | None, time_s: Decimal | None) -> Period | None:
+    """The period of a stay that has ended of which a report is; None if it was told already."""
+    again = (one.told.is_again(energy, time_s) for one in stay.periods)
+    if energy is not None and time_s is not None and any(again):
+        return None
+    places = [place for place, one in enumerate(stay.periods) if one.is_unreported]
+    if not places:
+        return stay.periods[-1]
+    end_ms = stay.end_ms or 0
+    charges = [
+        (one.start_ms, one.start_ms + one.lasted_ms(end_ms))
+        for one in (stay.periods[place] for place in places)
+    ]
+    first, last = (places[place] for place in meant(charges, time_s))
+    if first != last:
+        stay.periods[first].join(stay.periods.pop(last))
+    return stay.periods[first]
+
+
+def with_reports(stay: Stay) -> Stay:
+    """The stay with what was reported of it when another one had begun."""
+    if not stay.reports:
+        return stay
+    whole = msgspec.convert(msgspec.to_builtins(stay, builtin_types=(Decimal,)), Stay)
+    for report in stay.reports:
+        leaves = report.type is EventType.VEHICLE_DISCONNECTED
+        if not leaves and report.at_ms - (whole.end_ms or 0) > TOLERANCE_MS:
+            whole.flag("vehicle-shared" if report.there else "event-after-disconnect")
+        tell_late(whole, report)
+    return whole
+
+
+def milliseconds(seconds: Decimal) -> int:
+    """So many seconds in whole milliseconds."""
+    return int(seconds * 1000)
+
+
+def is_too_long(period: Period, at_ms: int, time_s: Decimal | None) -> bool:
+    """Whether a report of that instant tells a longer time than has passed."""
+    return time_s is not None and time_s * 1000 > at_ms - period.start_ms + TOLERANCE_MS

@@ -1,0 +1,330 @@
+"""Reads sessions and states out of stays: what partners are shown of them.
+
+Here, and not where stays are made, they are compared with what the vehicle and the charger are
+said to be: that may change at any time, while a stay depends on events alone.
+"""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import NamedTuple
+
+from tether.domain.charge_period import EXACT, Period, allows
+from tether.domain.models import Charger, Entity, Event, Vehicle
+from tether.domain.session_record import Stay, with_reports
+from tether.domain.timestamps import format_instant
+from tether.domain.views import (
+    ChargePeriod,
+    ChargerState,
+    EnergySource,
+    Flag,
+    Session,
+    SessionStatus,
+    VehicleState,
+)
+from tether.earlier import Before
+
+FLAGS = {
+    "connect-missing": "Nothing told that the vehicle was plugged in: the session begins with the "
+    "first event that shows it was.",
+    "disconnect-missing": "Nothing told that the vehicle was unplugged: the session ends with the "
+    "next event that shows it was.",
+    "connect-repeated": "The plug-in was announced again, and nothing shows that the vehicle had "
+    "left: it is the same session.",
+    "start-missing": "Nothing told that a charge had started: the period begins where its own "
+    "report says, else with the event that shows it.",
+    "stop-missing": "Nothing told that a charge had stopped: the period ends with the session.",
+    "start-repeated": "A charge started while one was under way: the earlier period ends there, "
+    "unless what is reported later shows that both are one.",
+    "stop-repeated": "A charge stopped while none was under way: its energy is not counted again.",
+    "update-after-stop": "An update is of a charge that had stopped: it does not start it again.",
+    "event-after-disconnect": "An event came more than two minutes after the vehicle was "
+    "unplugged: it does not plug it in again.",
+    "event-elsewhere": "Meanwhile an event named the vehicle at another charger, and does not show "
+    "that it is there: it does not move it.",
+    "vehicle-shared": "Events named the vehicle at two chargers at once: more than one vehicle "
+    "seems to have this id.",
+    "meter-began-anew": "The meter of a charge fell and began anew: what it counted before and "
+    "after is added up.",
+    "state-of-charge-fell": "The state of charge fell while the vehicle was being charged.",
+    "state-of-charge-jumped": "The state of charge changed by more than the power allows, so the "
+    "energy of a charge cannot be told from it.",
+    "state-of-charge-differs": "The state of charge tells of over a fifth more or less energy than "
+    "the readings of the power.",
+    "charged-time-too-long": "A charge reported over two minutes more than lie between the "
+    "timestamps of its start and stop: a clock was wrong.",
+    "periods-merged": "There are more than 1,000 charge periods: the last one shown takes in all "
+    "that follow.",
+    "energy-above-capacity": "A charge took more energy than the vehicle can store.",
+    "energy-above-power": "A charge reported more energy than the highest power gives in its time.",
+    "power-above-charger": "The power was higher than the charger supports.",
+    "power-above-vehicle": "The power was higher than the vehicle supports.",
+}
+"""Every flag that a session can carry, with the sentence that explains it."""
+
+GREATEST = Decimal(10) ** 9
+"""Numbers of events are smaller. What is computed of them and is not, is not known."""
+
+
+class Known(NamedTuple):
+    """A stay as it is stored, with the vehicle and the charger as they are now."""
+
+    id: str
+    stay: Stay
+    vehicle: Vehicle
+    charger: Charger
+    version: int
+    updated_ms: int
+    removed: bool = False
+
+
+class Moment(NamedTuple):
+    """A vehicle's newest stay, what it knows of the time before, and its newest event."""
+
+    stay: Stay
+    before: Before
+    last_event: Event
+
+
+def session_of(known: Known) -> Session:
+    """The stay as a session."""
+    stay = with_reports(known.stay)
+    until_ms = stay.last.at_ms if stay.end_ms is None else stay.end_ms
+    flags = _flags(known, stay)
+    periods = [_period(period, until_ms, known, flags) for period in stay.periods]
+    with_energy = [period for period in periods if period.charged_energy is not None]
+    energy = _sum(period.charged_energy for period in with_energy)
+    highest = [period.power_max for period in stay.periods if period.power_max is not None]
+    ended = None if stay.end_ms is None else seconds(stay.end_ms - stay.start_ms)
+    return Session(
+        id=known.id,
+        vehicle_id=stay.vehicle_id,
+        charger_id=stay.charger_id,
+        status=_status(known),
+        connected_at=format_instant(stay.start_ms),
+        disconnected_at=None if stay.end_ms is None else format_instant(stay.end_ms),
+        plugged_time=ended,
+        charged_time=_sum(period.charged_time for period in periods) or Decimal(0),
+        charged_energy=energy,
+        estimated=any(period.energy_source != EnergySource.REPORTED for period in periods),
+        periods_without_energy=len(periods) - len(with_energy),
+        state_of_charge_start=stay.soc_start,
+        state_of_charge_end=stay.soc,
+        average_power=_average(energy, _sum(period.charged_time for period in with_energy)),
+        maximum_power=max(highest, default=None),
+        periods=tuple(periods),
+        flags=tuple(Flag(name=name, message=FLAGS[name]) for name in sorted(flags)),
+        version=known.version,
+        updated_at=format_instant(known.updated_ms),
+    )
+
+
+def _status(known: Known) -> SessionStatus:
+    if known.removed:
+        return SessionStatus.REMOVED
+    return SessionStatus.ACTIVE if known.stay.end_ms is None else SessionStatus.ENDED
+
+
+def _period(period: Period, until_ms: int, known: Known, flags: set[str]) -> ChargePeriod:
+    """The period; adds to `flags` what is odd about its energy."""
+    lasted_ms = period.lasted_ms(until_ms)
+    energy, source = _energy(period, lasted_ms, known, flags)
+    charged_time = seconds(lasted_ms) if period.time_s is None else period.time_s
+    if energy is not None and energy > known.vehicle.charge_capacity:
+        flags.add("energy-above-capacity")
+    if source in (EnergySource.REPORTED, EnergySource.METER):
+        longest_ms = max(lasted_ms, period.reported_ms - period.start_ms, int(charged_time * 1000))
+        if not _is_possible(energy, longest_ms, period, known):
+            flags.add("energy-above-power")
+    return ChargePeriod(
+        started_at=format_instant(period.start_ms),
+        stopped_at=None if period.stop_ms is None else format_instant(period.stop_ms),
+        charged_energy=energy,
+        charged_time=charged_time,
+        energy_source=source,
+    )
+
+
+def _energy(
+    period: Period, lasted_ms: int, known: Known, flags: set[str]
+) -> tuple[Decimal | None, EnergySource | None]:
+    """The energy of the period by the best source that there is."""
+    if period.energy is not None:
+        return period.energy, EnergySource.REPORTED
+    if period.metered is not None:
+        return period.counted, EnergySource.METER
+    gained = _gained(period, known.vehicle)
+    if (energy := period.by_power(lasted_ms)) is not None:
+        by_then = period.by_power(min(lasted_ms, period.soc_end_ms - period.start_ms))
+        comparable = period.soc_end_ms >= period.power_ms  # it is the newer reading
+        if comparable and _differ(by_then, gained, known.vehicle):
+            flags.add("state-of-charge-differs")
+        return _rounded(energy, "0.000001"), EnergySource.POWER
+    if gained is None:
+        return None, None
+    if not _is_possible(gained, lasted_ms, period, known):
+        flags.add("state-of-charge-jumped")
+        return None, None
+    return gained, EnergySource.STATE_OF_CHARGE
+
+
+def _gained(period: Period, vehicle: Vehicle) -> Decimal | None:
+    """What the state of charge says that the battery has gained in the period, in kWh."""
+    if period.soc_start is None or period.soc_end is None:
+        return None
+    percent = EXACT.subtract(period.soc_end, period.soc_start)
+    return EXACT.divide(EXACT.multiply(percent, vehicle.charge_capacity), Decimal(100))
+
+
+def _differ(energy: Decimal | None, gained: Decimal | None, vehicle: Vehicle) -> bool:
+    """Whether the state of charge tells something else than the power, by over a fifth and by over
+    two points: it is told in whole ones.
+    """
+    if energy is None or gained is None:
+        return False
+    difference = abs(EXACT.subtract(energy, gained))
+    highest = max(abs(energy), abs(gained))
+    return 5 * difference > highest and 50 * difference > vehicle.charge_capacity
+
+
+def _is_possible(energy: Decimal | None, during_ms: int, period: Period, known: Known) -> bool:
+    """Whether the lowest of the powers of charger and vehicle, and the highest told, allow it."""
+    if not energy:
+        return True
+    if energy > 0:
+        powers = [highest_charge(known.charger), highest_charge(known.vehicle), period.power_max]
+    else:
+        lowest = None if period.power_min is None else max(-period.power_min, Decimal(0))
+        powers = [highest_discharge(known.charger), highest_discharge(known.vehicle), lowest]
+    return allows(min(power for power in powers if power is not None), abs(energy), during_ms)
+
+
+def _flags(known: Known, stay: Stay) -> set[str]:
+    """What is odd about the stay, apart from energies."""
+    flags = set(stay.flags)
+    missing = {
+        "connect-missing": stay.start_missing,
+        "disconnect-missing": stay.end_missing,
+        "start-missing": any(period.start_missing for period in stay.periods),
+        "stop-missing": any(period.stop_missing for period in stay.periods),
+        "power-above-charger": any(_is_above(one, known.charger) for one in stay.periods),
+        "power-above-vehicle": any(_is_above(one, known.vehicle) for one in stay.periods),
+    }
+    return flags.union(name for name, holds in missing.items() if holds)
+
+
+def _is_above(period: Period, entity: Entity) -> bool:
+    """Whether a reading was higher than what the charger or vehicle supports, in its direction."""
+    if period.power_max is None or period.power_min is None:
+        return False
+    return period.power_max > highest_charge(entity) or -period.power_min > highest_discharge(
+        entity
+    )
+
+
+def highest_charge(entity: Entity) -> Decimal:
+    """The highest power in kW at which it can charge."""
+    return max(entity.charge_powers, default=entity.charge_power_max) or Decimal(0)
+
+
+def highest_discharge(entity: Entity) -> Decimal:
+    """The highest power in kW at which it can give back; 0 if it cannot."""
+    return max(entity.discharge_powers, default=entity.discharge_power_max) or Decimal(0)
+
+
+# States -------------------------------------------------------------------------------------------
+
+
+def vehicle_state(vehicle_id: str, moment: Moment | None, now_ms: int) -> VehicleState:
+    """What is known of a vehicle now; `moment` is None if nothing was ever reported of it."""
+    as_of = format_instant(now_ms)
+    if moment is None:
+        return VehicleState(vehicle_id=vehicle_id, plugged_in=False, charging=False, as_of=as_of)
+    stay, before, last_event = moment
+    here = stay.end_ms is None
+    soc, soc_ms = (stay.soc, stay.soc_ms) if stay.soc is not None else (before.soc, before.soc_ms)
+    period = stay.charging
+    power = None if period is None else period.power
+    return VehicleState(
+        vehicle_id=vehicle_id,
+        plugged_in=here,
+        charger_id=stay.charger_id if here else None,
+        plugged_in_since=format_instant(stay.start_ms) if here else None,
+        session_id=stay.id if here else None,
+        charging=period is not None,
+        charging_since=format_instant(period.start_ms) if period else None,
+        state_of_charge=soc,
+        state_of_charge_at=None if soc is None else format_instant(soc_ms),
+        state_of_charge_age=None if soc is None else age(soc_ms, now_ms),
+        charge_power=power,
+        charge_power_at=format_instant(period.power_ms) if period and power is not None else None,
+        charge_power_age=age(period.power_ms, now_ms) if period and power is not None else None,
+        last_event=last_event,
+        last_event_age=age(last_event.at_ms, now_ms),
+        as_of=as_of,
+    )
+
+
+def charger_state(
+    charger_id: str,
+    vehicles: Iterable[VehicleState],
+    last_event: Event | None,
+    now_ms: int,
+    *,
+    more: bool,
+) -> ChargerState:
+    """What is known of a charger now: the states of the vehicles at it, and its newest event.
+
+    `more`: there are more vehicles than these.
+    """
+    there = tuple(vehicles)
+    return ChargerState(
+        charger_id=charger_id,
+        occupied=bool(there),
+        charging=any(vehicle.charging for vehicle in there),
+        charge_power=_sum(vehicle.charge_power for vehicle in there),
+        vehicles=there,
+        more_vehicles=more,
+        last_event=last_event,
+        last_event_age=None if last_event is None else age(last_event.at_ms, now_ms),
+        as_of=format_instant(now_ms),
+    )
+
+
+# Numbers ------------------------------------------------------------------------------------------
+
+
+def seconds(milliseconds: int) -> Decimal:
+    """So many milliseconds in seconds."""
+    return Decimal(milliseconds) / 1000
+
+
+def age(at_ms: int, now_ms: int) -> Decimal:
+    """How many seconds ago it was; 0 for what a clock that is ahead has stamped."""
+    return seconds(max(0, now_ms - at_ms))
+
+
+def _sum(values: Iterable[Decimal | None]) -> Decimal | None:
+    """The exact sum of the known values; None if there are none."""
+    total = None
+    for value in values:
+        if value is not None:
+            total = value if total is None else EXACT.add(total, value)
+    return total
+
+
+def _average(energy: Decimal | None, time_s: Decimal | None) -> Decimal | None:
+    if energy is None or not time_s:
+        return None
+    average = EXACT.divide(EXACT.multiply(energy, Decimal(3600)), time_s)
+    return _rounded(average, "0.001") if abs(average) < GREATEST else None
+
+
+def _rounded(value: Decimal, step: str) -> Decimal:
+    """The value to that many digits, without zeros at its end."""
+    return plain(value.quantize(Decimal(step), context=EXACT))
+
+
+def plain(value: Decimal) -> Decimal:
+    """The same number without zeros at its end: sums have those of whatever was added."""
+    short = value.normalize(EXACT)
+    return short.quantize(Decimal(1), context=EXACT) if short == short.to_integral() else short

@@ -1,0 +1,146 @@
+"""The HTTP application: every route on this page."""
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import falcon
+import falcon.asgi
+from falcon.asgi import Request, Response
+from falcon.constants import HTTP_METHODS
+from falcon.routing import CompiledRouter
+
+from tether.domain.models import Charger, Vehicle
+from tether.domain.rate_limits import Limiter
+from tether.http import errors
+from tether.http.handlers.bulk import BulkResource
+from tether.http.handlers.capacity import CapacityResource
+from tether.http.handlers.entities import EntityListResource, EntityResource
+from tether.http.handlers.events import EventListResource, EventResource
+from tether.http.handlers.pages import (
+    AssetResource,
+    HealthResource,
+    MetricsResource,
+    OpenApiResource,
+    PageResource,
+    ReadyResource,
+)
+from tether.http.handlers.sessions import SessionListResource, SessionResource
+from tether.http.handlers.states import ChargerStateResource, States, VehicleStateResource
+from tether.http.handlers.stream import StreamResource
+from tether.http.middleware import Gate, Observer, open_paths
+from tether.http.requests import ApiRequest
+from tether.server.authenticator import KeyRing
+from tether.server.metrics import Metrics
+from tether.server.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the application is made of; wiring.py puts it together."""
+
+    store: Store
+    keys: KeyRing
+    limiter: Limiter
+    metrics: Metrics
+    now_ms: Callable[[], int]
+    cors_origins: Sequence[str] = ()
+    serve_metrics: bool = True
+
+
+def routes(parts: Parts) -> dict[str, object]:
+    """What needs a key. The first six are the reference's, with the lists as C15 reads them."""
+    states = States(parts.store, parts.now_ms)
+    return {
+        "/chargers": EntityListResource(Charger, parts.store, states.of_chargers),
+        "/chargers/{id}": EntityResource(Charger, parts.store),
+        "/vehicles": EntityListResource(Vehicle, parts.store, states.of_vehicles),
+        "/vehicles/{id}": EntityResource(Vehicle, parts.store),
+        "/events": EventListResource(parts.store, parts.now_ms),
+        "/events/{id}": EventResource(parts.store),
+        "/events/bulk": BulkResource(parts.store, parts.limiter, parts.now_ms),
+        "/chargers/{id}/state": ChargerStateResource(states),
+        "/vehicles/{id}/state": VehicleStateResource(states),
+        "/sessions": SessionListResource(parts.store),
+        "/sessions/{id}": SessionResource(parts.store),
+        "/stream": StreamResource(parts.store, parts.keys, parts.metrics, parts.now_ms),
+        "/capacity": CapacityResource(parts.store, parts.now_ms),
+    }
+
+
+def open_routes(parts: Parts) -> dict[str, object]:
+    """What needs no key."""
+    pages: dict[str, object] = {
+        "/": PageResource("index.html"),
+        "/docs": PageResource("docs.html"),
+        "/openapi.json": OpenApiResource(),
+        "/health": HealthResource(),
+        "/ready": ReadyResource(parts.store),
+    }
+    return {**pages, "/metrics": MetricsResource(parts.metrics)} if parts.serve_metrics else pages
+
+
+STATIC = "/static/"
+
+
+def create_app(parts: Parts) -> "Application":
+    """The ASGI application of these parts."""
+    guarded, unguarded = routes(parts), open_routes(parts)
+    gate = Gate(
+        parts.keys,
+        parts.limiter,
+        open_paths(unguarded, STATIC),
+        preflight=bool(parts.cors_origins),
+    )
+    middleware: list[Any] = [Observer(parts.metrics), gate]
+    if parts.cors_origins:
+        middleware.insert(0, _cors(parts.cors_origins))
+    app = Application(middleware=middleware, request_type=ApiRequest, router=_Router())
+    # What has no body has no type either; the Observer gives JSON its own.
+    app.resp_options.default_media_type = None  # type: ignore[assignment]
+    methods = {}
+    for template, resource in {**guarded, **unguarded, STATIC + "{name}": AssetResource()}.items():
+        app.add_route(template, resource)
+        methods[template] = [m for m in HTTP_METHODS if hasattr(resource, f"on_{m.lower()}")]
+    errors.install(app, methods)
+    return app
+
+
+class _Router(CompiledRouter):
+    """Falcon's, which takes `//chargers` for `/chargers`."""
+
+    def find(self, uri: str, req: Any = None) -> Any:
+        return None if uri.startswith("//") else super().find(uri, req)
+
+
+class _Cors(falcon.CORSMiddleware[Request, Response]):
+    """Falcon's, which does not tell caches that another origin gets another answer."""
+
+    def process_response(self, req: Any, resp: Any, resource: object, req_succeeded: bool) -> None:
+        super().process_response(req, resp, resource, req_succeeded)
+        if self.allow_origins != "*":
+            resp.append_header("Vary", "Origin")
+
+
+def _cors(origins: Sequence[str]) -> _Cors:
+    return _Cors(
+        allow_origins="*" if "*" in origins else list(origins),
+        expose_headers=["ETag", "Link", "RateLimit", "RateLimit-Policy", "Retry-After",
+                        "Tether-Derived-To", "Tether-Epoch", "Tether-Error", "X-Request-Id"],
+    )  # fmt: skip
+
+
+class Application(falcon.asgi.App[Request, Response]):
+    """Falcon, but routing on the path as it was sent: `a%2Fb` is one segment, not two.
+
+    Whatever version of HTTP a request claims (0.9 and 2.0 get through the parser), it came as 1.1:
+    Falcon would fail on a version that it does not know.
+    """
+
+    def __call__(  # type: ignore[override]  # Falcon's own is an override of its WSGI app
+        self, scope: Any, receive: Any, send: Any
+    ) -> Coroutine[Any, Any, None]:
+        if scope["type"] == "http":
+            scope["path"] = scope["raw_path"].decode("latin-1")
+            scope["http_version"] = "1.1"
+        return super().__call__(scope, receive, send)

@@ -1,0 +1,114 @@
+"""Many events in one request (an addition to the reference)."""
+
+from collections.abc import Callable, Sequence
+from tempfile import SpooledTemporaryFile
+from typing import Any
+
+from falcon.asgi import Request, Response
+
+from tether.domain.bulk_limits import MAX_BYTES
+from tether.domain.errors import RateLimited, Refusal, Unavailable
+from tether.domain.keys import Key
+from tether.domain.models import Event, to_json
+from tether.domain.rate_limits import Limiter
+from tether.http import requests
+from tether.http.errors import status_of
+from tether.ingest.bulk_reader import Item, read_items
+from tether.ingest.event_batcher import Arrival, Fate
+from tether.ingest.turns import Places, Steps, in_turns
+from tether.server.store import Store
+
+SHOWN_AT_ONCE = 200
+
+
+class BulkResource:
+    """`/events/bulk`: stores the good events of a body, and says of each what became of it."""
+
+    def __init__(self, store: Store, limiter: Limiter, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._limiter = limiter
+        self._now_ms = now_ms
+        self._arriving = Places(of_all=32, of_each=8)  # bodies on disk
+        self._in_memory = Places(of_all=2, of_each=2)
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        key, is_gzip = requests.key_of(req), requests.is_gzipped(req)
+        body = requests.body_at_hand(req)
+        if body is not None:  # no others need be waited for that are long in coming
+            results = await self._results(key, lambda: body, is_gzip=is_gzip)
+        else:
+            async with self._arriving.one(key.partner):
+                with SpooledTemporaryFile(requests.CHUNK_BYTES) as spool:
+                    async for part in requests.body_of(req, MAX_BYTES):
+                        spool.write(part)
+                    spool.seek(0)
+                    results = await self._results(key, spool.read, is_gzip=is_gzip)
+        requests.show_standing(resp, await self._limiter.take(key, 0))  # its events counted
+        refusals = [result for result in results if isinstance(result, Refusal)]
+        req.context.rejections = [refusal.kind.__name__ for refusal in refusals]
+        if wait_s := max((refusal.retry_after_s for refusal in refusals), default=0):
+            resp.set_header("Retry-After", str(wait_s))
+        resp.data = await in_turns(_answer(results))
+
+    async def _results(self, key: Key, read: Callable[[], bytes], *, is_gzip: bool) -> list[Fate]:
+        """For each item of the body the id of its event, or why it was not stored."""
+        async with self._in_memory.one(key.partner):
+            body = read()
+            if is_gzip:
+                body = await in_turns(requests.gunzip(body, MAX_BYTES))
+            items = await in_turns(read_items(body, self._now_ms()))
+            return await self._store_all(key, items)
+
+    async def _store_all(self, key: Key, items: Sequence[Item]) -> list[Fate]:
+        admitted, beyond = await self._admit(key, len(items))
+        arrivals = await in_turns(self._arrivals(items[:admitted]))
+        fates = iter(await self._fates(key.partner, arrivals))
+        results = [next(fates) if isinstance(one, Event) else one for one in items[:admitted]]
+        return [*results, *[beyond] * (len(items) - admitted)]
+
+    def _arrivals(self, items: Sequence[Item]) -> Steps[list[Arrival]]:
+        arrivals = []
+        for item in items:
+            if isinstance(item, Event):
+                arrivals.append(self._store.intake.arrival(item))
+                yield
+        return arrivals
+
+    async def _fates(self, partner: int, arrivals: Sequence[Arrival]) -> Sequence[Fate]:
+        """What became of each."""
+        if not arrivals:
+            return []
+        try:
+            return await self._store.intake.add_all(partner, arrivals)
+        except Unavailable as error:
+            return [error.refusal()] * len(arrivals)
+
+    async def _admit(self, key: Key, count: int) -> tuple[int, Refusal]:
+        """How many of so many events the key may report now, and what the others are told.
+
+        The gate has let the request in, and counted it as its first event.
+        """
+        verdict = await self._limiter.take(key, count - 1)
+        if verdict.allowed:
+            return count, RateLimited(0).refusal()
+        admitted, rest = 1, min(verdict.remaining, count - 2)
+        if rest > 0 and (await self._limiter.take(key, rest)).allowed:
+            admitted += rest
+        one_more = await self._limiter.take(key, 1)
+        admitted += one_more.allowed
+        return admitted, RateLimited(max(1, one_more.retry_after_s)).refusal()
+
+
+def _answer(results: Sequence[Fate]) -> Steps[bytes]:
+    parts = []
+    for start in range(0, len(results), SHOWN_AT_ONCE):
+        shown = [_shown(result) for result in results[start : start + SHOWN_AT_ONCE]]
+        parts.append(to_json(shown)[1:-1])
+        yield
+    return b"[" + b",".join(parts) + b"]"
+
+
+def _shown(result: Fate) -> dict[str, Any]:
+    if isinstance(result, str):
+        return {"status": 201, "id": result}
+    return {"status": status_of(result.kind), "message": result.message}

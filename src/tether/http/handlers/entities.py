@@ -1,0 +1,140 @@
+"""Chargers and vehicles over HTTP: the same handlers serve both."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeAlias, TypeVar
+
+from falcon.asgi import Request, Response
+
+from tether.domain.errors import Invalid, NotFound, PreconditionFailed
+from tether.domain.identifiers import is_entity_id
+from tether.domain.models import Charger, Vehicle, to_json
+from tether.domain.validation import changes_of, new_entity, patched_entity
+from tether.domain.views import ChargerState, VehicleState
+from tether.http import requests
+from tether.http.freshness import takes_stale
+from tether.server.store import Store
+from tether.storage.read_turns import Turn
+
+LIST_PARAMETERS = ("limit", "cursor", "include", "stale")
+STATES_AT_ONCE = 20  # a charger's names up to 100 vehicles
+MOST_BYTES = 2_000_000
+E = TypeVar("E", Charger, Vehicle)
+
+
+StatesOf: TypeAlias = Callable[
+    [int, Sequence[str]], Awaitable[Sequence[ChargerState] | Sequence[VehicleState]]
+]
+"""Of a partner and the ids of entities: what is known of each now."""
+
+
+class EntityResource(Generic[E]):
+    """One charger or vehicle: `/chargers/{id}`, `/vehicles/{id}`."""
+
+    def __init__(self, kind: type[E], store: Store) -> None:
+        self._kind: type[E] = kind
+        self._store = store
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+        entity_id = requests.id_to_read(id)
+        stored = await self._store.get(self._kind, requests.partner_of(req), entity_id)
+        resp.set_header("ETag", requests.etag(stored.version))
+        if requests.is_known_to_client(req, stored.version):
+            resp.status = 304
+        else:
+            resp.data = stored.body
+
+    on_head = on_get
+
+    async def on_put(self, req: Request, resp: Response, id: str) -> None:
+        entity_id = requests.id_to_write(id)
+        entity = new_entity(self._kind, entity_id, await requests.read_document(req))
+        version = await self._put(req, entity)
+        resp.set_header("ETag", requests.etag(version))
+        if version == 1:
+            resp.status = 201
+            resp.data = to_json({"id": entity_id})
+        else:
+            resp.data = b""
+
+    async def _put(self, req: Request, entity: E) -> int:
+        partner = requests.partner_of(req)
+        if not requests.is_conditional(req):
+            return await self._store.put(partner, entity)
+        try:
+            current = await self._store.get(self._kind, partner, entity.id)
+        except NotFound:
+            if requests.must_exist(req):
+                raise PreconditionFailed from None
+            return await self._store.create(partner, entity)
+        requests.check_version(req, current.version)
+        return await self._store.replace(partner, entity, current.version)
+
+    async def on_patch(self, req: Request, resp: Response, id: str) -> None:
+        entity_id = requests.id_to_write(id)
+        partner = requests.partner_of(req)
+        changes = changes_of(self._kind, entity_id, await requests.read_document(req))
+
+        def patch(version: int, entity: E) -> E:
+            requests.check_version(req, version)
+            return patched_entity(entity, changes)
+
+        version = await self._store.patch(self._kind, partner, entity_id, patch)
+        resp.set_header("ETag", requests.etag(version))
+        resp.data = b""
+
+
+class EntityListResource(Generic[E]):
+    """All chargers or vehicles of a partner, in pages in order of id: `/chargers`, `/vehicles`.
+
+    With `include=state` each carries what is known of it now (an addition to the reference).
+    """
+
+    def __init__(self, kind: type[E], store: Store, states: StatesOf) -> None:
+        self._kind: type[E] = kind
+        self._store = store
+        self._states = states
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        query = requests.query_of(req, LIST_PARAMETERS)
+        if query.get("include", "state") != "state":
+            raise Invalid("include", "It must be state, or left out.")
+        if "stale" in query and "include" not in query:
+            raise Invalid("stale", "It can only be given together with include=state.")
+        limit, epoch = requests.limit_of(query), await self._store.epochs.current()
+        after = requests.cursor_of(query, epoch, is_entity_id) or ""
+        requests.show_epoch(resp, epoch)
+        partner = requests.partner_of(req)
+        if "include" in query:
+            if not await takes_stale(self._store, req, resp, query):
+                await self._store.sessions.catch_up(partner)
+            turns = self._store.turns
+        else:
+            turns = self._store.entity_turns
+        async with turns.of(partner) as turn:
+            # One more than asked for, to know whether another page follows.
+            found = await self._store.page(self._kind, partner, after, limit + 1)
+            page = found[:limit]
+            bodies = [body for _, body in page]
+            if "include" in query:
+                bodies = await self._with_states(partner, page, turn)
+            resp.data = f"[{','.join(bodies)}]".encode()
+        if len(bodies) < len(found):
+            position, partial = page[len(bodies) - 1][0], len(bodies) < len(page)
+            link = requests.next_link(req, query, epoch, position, partial=partial)
+            resp.set_header("Link", link)
+
+    on_head = on_get
+
+    async def _with_states(
+        self, partner: int, page: Sequence[tuple[str, str]], turn: Turn
+    ) -> list[str]:
+        """The bodies with their states; fewer where these are large."""
+        bodies: list[str] = []
+        size = 0
+        while size < MOST_BYTES and (some := page[len(bodies) : len(bodies) + STATES_AT_ONCE]):
+            states = await self._states(partner, [entity_id for entity_id, _ in some])
+            for (_, body), state in zip(some, states, strict=True):
+                bodies.append(f'{body[:-1]},"state":{to_json(state).decode()}}}')
+                size += len(bodies[-1])
+            await turn.pass_on(ahead=True)
+        return bodies

@@ -1,0 +1,96 @@
+"""Events over HTTP."""
+
+import re
+from collections.abc import Callable
+
+from falcon.asgi import Request, Response
+
+from tether.domain.errors import Invalid, NotFound
+from tether.domain.identifiers import ENTITY_ID_RULE, event_id_from_path, is_entity_id
+from tether.domain.models import EventType, to_json
+from tether.domain.validation import check_instant, new_event
+from tether.http import requests
+from tether.ingest.event_reader import usual_event
+from tether.server.store import Store
+from tether.storage.queries import EventFilter
+
+LIST_PARAMETERS = ("limit", "cursor", "order", "type", "chargerId", "vehicleId", "from", "to")
+_POSITION = re.compile(r"[0-9]{1,18}")
+
+
+class EventListResource:
+    """`/events`: reports an event; shows what was reported, in the order of the commits."""
+
+    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._now_ms = now_ms
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        body, now_ms = await requests.read_body(req), self._now_ms()
+        event = usual_event(body, now_ms) if isinstance(body, bytes) else None
+        if event is None:
+            event = new_event(requests.document_in(body), now_ms)
+        event_id = await self._store.intake.add(requests.partner_of(req), event)
+        resp.status = 201
+        resp.data = to_json({"id": event_id})
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        query = requests.query_of(req, LIST_PARAMETERS)
+        limit, descending = requests.limit_of(query), _is_descending(query)
+        epoch = await self._store.epochs.current()
+        after = requests.cursor_of(query, epoch, _POSITION.fullmatch)
+        requests.show_epoch(resp, epoch)
+        found, stop = await self._store.events(
+            requests.partner_of(req),
+            filter_of(query),
+            after=None if after is None else int(after),
+            limit=limit + 1,
+            descending=descending,
+        )
+        page = found[:limit]
+        resp.data = f"[{','.join(body for _, body in page)}]".encode()
+        # Going forward the end is only the end for now: whoever got something gets a place from
+        # which to ask for what comes. An empty page without one says that there is nothing yet.
+        partial = stop is not None and len(found) <= limit
+        if partial or len(found) > limit or (page and not descending):
+            position = str(stop if partial else page[-1][0])
+            link = requests.next_link(req, query, epoch, position, partial=partial)
+            resp.set_header("Link", link)
+
+    on_head = on_get
+
+
+class EventResource:
+    """`/events/{id}`: one event."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+        event_id = event_id_from_path(id)
+        if event_id is None:
+            raise NotFound
+        resp.data = await self._store.event(requests.partner_of(req), event_id)
+
+    on_head = on_get
+
+
+def filter_of(query: dict[str, str]) -> EventFilter:
+    """Which events are wanted. Raises Invalid."""
+    kind = query.get("type")
+    if kind is not None and kind not in tuple(EventType):
+        raise Invalid("type", f"It must be one of {', '.join(EventType)}.")
+    for name in ("chargerId", "vehicleId"):
+        if name in query and not is_entity_id(query[name]):
+            raise Invalid(name, ENTITY_ID_RULE)
+    from_ms, to_ms = (
+        check_instant(name, query[name]) if name in query else None for name in ("from", "to")
+    )
+    return EventFilter(kind, query.get("chargerId"), query.get("vehicleId"), from_ms, to_ms)
+
+
+def _is_descending(query: dict[str, str]) -> bool:
+    order = query.get("order", "asc")
+    if order not in ("asc", "desc"):
+        raise Invalid("order", "It must be asc (oldest first) or desc (newest first).")
+    return order == "desc"

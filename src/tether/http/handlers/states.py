@@ -1,0 +1,90 @@
+"""Live state over HTTP (an addition to the reference)."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from falcon.asgi import Request, Response
+
+from tether.domain.models import to_json
+from tether.domain.session_views import charger_state, vehicle_state
+from tether.domain.views import ChargerState, VehicleState
+from tether.http import requests
+from tether.http.freshness import takes_stale
+from tether.projections.sessions import AtCharger
+from tether.server.store import Store
+from tether.storage.read_turns import Turn
+
+
+class States:
+    """What is known of chargers and vehicles at this moment."""
+
+    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+        self.store = store
+        self._now_ms = now_ms
+
+    def turn_of(self, partner: int) -> AbstractAsyncContextManager[Turn]:
+        """The partner's turn to read: states may be large, and of many vehicles."""
+        return self.store.turns.of(partner)
+
+    async def of_vehicle(
+        self, partner: int, vehicle_id: str, turn: Turn, *, stale: bool
+    ) -> VehicleState:
+        """The state of a vehicle. Raises NotFound."""
+        moment = await self.store.sessions.of_vehicle(partner, vehicle_id, turn, stale=stale)
+        return vehicle_state(vehicle_id, moment, self._now_ms())
+
+    async def of_vehicles(self, partner: int, vehicle_ids: Sequence[str]) -> list[VehicleState]:
+        """The states of these vehicles, in their order, as far as they are derived."""
+        moments = await self.store.sessions.of_vehicles(partner, vehicle_ids)
+        now_ms = self._now_ms()
+        return [vehicle_state(id, moments[id], now_ms) for id in vehicle_ids]
+
+    async def of_charger(
+        self, partner: int, charger_id: str, turn: Turn, *, stale: bool
+    ) -> ChargerState:
+        """The state of a charger. Raises NotFound."""
+        found = await self.store.sessions.at_charger(partner, charger_id, turn, stale=stale)
+        return _charger_state(charger_id, found, self._now_ms())
+
+    async def of_chargers(self, partner: int, charger_ids: Sequence[str]) -> list[ChargerState]:
+        """The states of these chargers, in their order, as far as they are derived."""
+        found = await self.store.sessions.at_chargers(partner, charger_ids)
+        now_ms = self._now_ms()
+        return [_charger_state(id, found[id], now_ms) for id in charger_ids]
+
+
+def _charger_state(charger_id: str, found: AtCharger, now_ms: int) -> ChargerState:
+    there = [vehicle_state(moment.stay.vehicle_id, moment, now_ms) for moment in found.moments]
+    return charger_state(charger_id, there, found.last_event, now_ms, more=found.more)
+
+
+class VehicleStateResource:
+    """`/vehicles/{id}/state`: where the vehicle is, how full, and whether it is charged."""
+
+    def __init__(self, states: States) -> None:
+        self._states = states
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+        partner, vehicle_id = requests.partner_of(req), requests.id_to_read(id)
+        stale = await takes_stale(self._states.store, req, resp)
+        async with self._states.turn_of(partner) as turn:
+            state = await self._states.of_vehicle(partner, vehicle_id, turn, stale=stale)
+            resp.data = to_json(state)
+
+    on_head = on_get
+
+
+class ChargerStateResource:
+    """`/chargers/{id}/state`: which vehicles are plugged in, and what each does."""
+
+    def __init__(self, states: States) -> None:
+        self._states = states
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+        partner, charger_id = requests.partner_of(req), requests.id_to_read(id)
+        stale = await takes_stale(self._states.store, req, resp)
+        async with self._states.turn_of(partner) as turn:
+            state = await self._states.of_charger(partner, charger_id, turn, stale=stale)
+            resp.data = to_json(state)
+
+    on_head = on_get

@@ -1,0 +1,363 @@
+"""What handlers read of a request: ids in the path, the body, conditions, the page of a list."""
+
+import asyncio
+import re
+import zlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncIterator, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+from urllib.parse import unquote, urlencode
+
+from falcon.asgi import Request, Response
+
+from tether.domain.errors import (
+    EpochChanged,
+    Invalid,
+    Malformed,
+    NotFound,
+    PreconditionFailed,
+    TooLarge,
+    UnsupportedEncoding,
+)
+from tether.domain.identifiers import ENTITY_ID_RULE, entity_id_from_path
+from tether.domain.keys import Key
+from tether.domain.rate_limits import Verdict
+from tether.domain.timestamps import format_instant
+from tether.ingest.json_reader import decode_document
+from tether.ingest.turns import Places, Steps, in_turns
+from tether.storage.epochs import ID as EPOCH_ID
+from tether.storage.epochs import Epoch
+
+MAX_BODY_BYTES = 1024 * 1024
+CHUNK_BYTES = 64 * 1024
+ZIPPED_BYTES = 16 * 1024
+MAX_PARAMETER = 2_000  # characters, as they are sent
+DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+_large = Places(of_all=16, of_each=4)  # bodies above CHUNK_BYTES
+_aside = ThreadPoolExecutor(1, "tether-decode")
+LONGEST_PREFIX = 200
+# No segment begins with a dot or is empty: else a prefix could lead to somewhere else.
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+_HOST = re.compile(r"[A-Za-z0-9.\-_]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
+
+
+class ApiRequest(Request):
+    """Falcon's request, made cheaper where every request comes by."""
+
+    __slots__ = ()
+
+    def get_header(  # type: ignore[override]  # Falcon's has overloads for what nobody uses here
+        self, name: str, required: bool = False, default: str | None = None
+    ) -> str | None:
+        """The header, or else the default: Falcon raises and catches an error for each it lacks."""
+        value = self._asgi_headers.get(_lower(name))
+        return default if value is None else value.decode("latin-1")
+
+    def body_at_hand(self) -> bytes | None:
+        """The whole body if it came with the head, as nearly all do."""
+        event = self._first_event
+        return None if event is None or event["more_body"] else event["body"]
+
+    async def parts_of_body(self) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises Malformed if the client hangs up before its end.
+
+        Falcon's stream does not tell that from the end.
+        """
+        event = self._first_event
+        while event is None or event["more_body"]:
+            if event is not None:
+                yield event["body"]
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                raise Malformed("The body broke off.")  # who sent it cannot be told
+        yield event["body"]
+
+    async def until_gone(self) -> None:
+        """Returns when the client has hung up; for an answer that goes on until then."""
+        # Not kept in the scope: it would hold the request, which holds the scope, and all that is
+        # garbage which only the collector of cycles finds.
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def key_of(req: Request) -> Key:
+    """The key that the gate admitted the request by."""
+    key: Key = req.context.key
+    return key
+
+
+def show_standing(resp: Response, verdict: Verdict) -> None:
+    """Says how much of its rate limit the key has left."""
+    resp.set_header("RateLimit", f'"default";r={verdict.remaining};t={verdict.reset_s}')
+
+
+def partner_of(req: Request) -> int:
+    """The partner whose key the request carries."""
+    return key_of(req).partner
+
+
+def id_to_read(segment: str) -> str:
+    """The entity id in the path of a read. Raises NotFound if nothing can have that id."""
+    entity_id = entity_id_from_path(segment)
+    if entity_id is None:
+        raise NotFound
+    return entity_id
+
+
+def id_to_write(segment: str) -> str:
+    """The entity id in the path of a write. Raises Invalid."""
+    entity_id = entity_id_from_path(segment)
+    if entity_id is None:
+        raise Invalid("id", ENTITY_ID_RULE)
+    return entity_id
+
+
+@cache
+def _lower(name: str) -> bytes:
+    return name.lower().encode()
+
+
+# The body ----------------------------------------------------------------------------------------
+
+
+async def read_document(req: Request) -> dict[str, Any]:
+    """The JSON object in the body, whatever the content type says; gzip is undone.
+
+    Raises TooLarge, UnsupportedEncoding, Malformed. Reads no further than the limit.
+    """
+    return document_in(await read_body(req))
+
+
+def document_in(body: bytes | dict[str, Any]) -> dict[str, Any]:
+    """The JSON object in what `read_body` returned. Raises Malformed."""
+    return decode_document(body) if isinstance(body, bytes) else body
+
+
+async def read_body(req: Request) -> bytes | dict[str, Any]:
+    """The body's bytes or, if it is large, the object in it, by the rules of `read_document`.
+
+    Large ones are never many at a time, and are decoded beside the event loop, one after the other:
+    a mebibyte takes up to 30 ms.
+    """
+    is_gzip = is_gzipped(req)
+    _check_announced(req, MAX_BODY_BYTES)
+    body = body_at_hand(req)
+    if body is not None and len(body) <= CHUNK_BYTES and not is_gzip:
+        return body
+    parts, read = body_of(req, MAX_BODY_BYTES), bytearray()
+    await _read_on(parts, read, CHUNK_BYTES)
+    if len(read) <= CHUNK_BYTES and not is_gzip:
+        return bytes(read)
+    async with _large.one(partner_of(req)):
+        await _read_on(parts, read, MAX_BODY_BYTES)
+        body = bytes(read)
+        if is_gzip:
+            body = await in_turns(gunzip(body, MAX_BODY_BYTES))
+        if len(body) <= CHUNK_BYTES:
+            return body
+        return await asyncio.get_running_loop().run_in_executor(_aside, decode_document, body)
+
+
+def body_at_hand(req: Request) -> bytes | None:
+    """The whole body if it came with the head, still compressed if it is."""
+    return req.body_at_hand() if isinstance(req, ApiRequest) else None
+
+
+async def _read_on(parts: AsyncIterator[bytes], read: bytearray, limit: int) -> None:
+    """Adds to what was read until there is no more, or it is over the limit."""
+    while len(read) <= limit and (part := await anext(parts, None)) is not None:
+        read += part
+
+
+def is_gzipped(req: Request) -> bool:
+    """Whether the body is compressed. Raises UnsupportedEncoding if it is, but not by gzip."""
+    encoding = req.get_header("Content-Encoding")
+    if encoding is None:
+        return False
+    encoding = encoding.strip().lower() or "identity"
+    if encoding not in ("identity", "gzip"):
+        raise UnsupportedEncoding(re.sub(r"[^a-z0-9.,+ -]", "?", encoding)[:40])
+    return encoding == "gzip"
+
+
+async def body_of(req: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body as it comes in. Raises TooLarge as soon as it is known to be larger than that."""
+    _check_announced(req, limit)
+    assert isinstance(req, ApiRequest)
+    received = 0
+    async for part in req.parts_of_body():
+        received += len(part)
+        if received > limit:
+            raise TooLarge(limit)
+        yield part
+
+
+def _check_announced(req: Request, limit: int) -> None:
+    if (req.content_length or 0) > limit:
+        raise TooLarge(limit)
+
+
+def gunzip(body: bytes, limit: int) -> Steps[bytes]:
+    """The body uncompressed. Raises TooLarge, and Malformed if it is not one whole gzip stream."""
+    unzip, plain, read = zlib.decompressobj(wbits=31), bytearray(), 0
+    while not unzip.eof:
+        # In pieces on both sides, as what is left over of a piece is copied.
+        piece = unzip.unconsumed_tail or body[read : (read := read + ZIPPED_BYTES)]
+        try:
+            more = unzip.decompress(piece, CHUNK_BYTES)
+        except zlib.error as error:
+            raise Malformed("The body is not valid gzip.") from error
+        if not more and not piece:
+            raise Malformed("The body is not valid gzip: it ends too early.")
+        plain += more
+        if len(plain) > limit:
+            raise TooLarge(limit)
+        yield
+    if unzip.unused_data or read < len(body):
+        raise Malformed("The body is not valid gzip: something follows its end.")
+    return bytes(plain)
+
+
+# Conditions (an addition to the reference: RFC 9110, 13.1) ----------------------------------------
+
+
+def etag(version: int) -> str:
+    """The entity tag of a version of a charger or vehicle."""
+    return f'"{version}"'
+
+
+def is_known_to_client(req: Request, version: int) -> bool:
+    """Whether If-None-Match names this version: 304 is the answer to a read, 412 to a write."""
+    wanted = req.get_header("If-None-Match")
+    return wanted is not None and (wanted == "*" or etag(version) in _etags(wanted, weak=True))
+
+
+def is_conditional(req: Request) -> bool:
+    """Whether the client says which version it wants to change, or not to."""
+    return must_exist(req) or req.get_header("If-None-Match") is not None
+
+
+def must_exist(req: Request) -> bool:
+    """Whether If-Match says that a write must replace, not create."""
+    return req.get_header("If-Match") is not None
+
+
+def check_version(req: Request, version: int) -> None:
+    """Raises PreconditionFailed if If-Match names others than this version, or If-None-Match it."""
+    wanted = req.get_header("If-Match")
+    if wanted is not None and wanted != "*" and etag(version) not in _etags(wanted, weak=False):
+        raise PreconditionFailed
+    if is_known_to_client(req, version):
+        raise PreconditionFailed
+
+
+def _etags(header: str, *, weak: bool) -> set[str]:
+    tags = (tag.strip() for tag in header.split(","))
+    return {tag.removeprefix("W/") if weak else tag for tag in tags}
+
+
+# Lists -------------------------------------------------------------------------------------------
+
+
+def query_of(req: Request, allowed: Collection[str]) -> dict[str, str]:
+    """The query parameters. Raises Invalid for one that is unknown or given twice.
+
+    A plus sign is a plus sign here, as in a path: ids and time zones have them, nothing has blanks.
+    """
+    query: dict[str, str] = {}
+    for pair in filter(None, req.query_string.split("&")):
+        name, _, value = pair.partition("=")
+        name = unquote(name[:MAX_PARAMETER])
+        if name not in allowed:
+            shown = re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:40]
+            raise Invalid(shown, f"This list has the parameters {', '.join(allowed)}.")
+        if name in query:
+            raise Invalid(name, "It is given twice.")
+        if len(value) > MAX_PARAMETER:
+            raise Invalid(name, f"It must have at most {MAX_PARAMETER:,} characters.")
+        query[name] = unquote(value)
+    return query
+
+
+def limit_of(query: dict[str, str]) -> int:
+    """How many entries a page may have. Raises Invalid."""
+    text = query.get("limit", str(DEFAULT_LIMIT))
+    if re.fullmatch(r"[0-9]{1,4}", text) and 1 <= int(text) <= MAX_LIMIT:
+        return int(text)
+    raise Invalid("limit", f"It must be a whole number from 1 to {MAX_LIMIT}.")
+
+
+def cursor_of(
+    query: dict[str, str], epoch: Epoch, is_position: Callable[[str], object]
+) -> str | None:
+    """What `next_link` put into the cursor; None at the start of the list.
+
+    Raises Invalid, and EpochChanged if it is of another epoch.
+    """
+    text = query.get("cursor")
+    if text is None:
+        return None
+    epoch_id, position = place_in(text)
+    if not is_position(position):
+        raise Invalid("cursor", "It must be one that a Link header of this list gave.")
+    if epoch_id != epoch.id:
+        raise EpochChanged("cursor", format_instant(epoch.began_ms), "without it")
+    return position
+
+
+def place_in(text: str) -> tuple[str, str]:
+    """The epoch and the position of which `opaque` made this text; nothing if it did not."""
+    try:
+        place = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)).decode("ascii")
+    except (UnicodeError, ValueError):
+        return "", ""
+    epoch_id, _, position = place.rpartition("/")
+    # The decoder skips what it does not know.
+    is_ours = EPOCH_ID.fullmatch(epoch_id) and opaque(epoch_id, position) == text
+    return (epoch_id, position) if is_ours else ("", "")
+
+
+def show_epoch(resp: Response, epoch: Epoch) -> None:
+    """Says of which epoch a list is, for those who keep places of their own."""
+    if epoch.id:
+        resp.set_header("Tether-Epoch", epoch.id)
+
+
+def next_link(
+    req: Request, query: dict[str, str], epoch: Epoch, position: str, *, partial: bool = False
+) -> str:
+    """The Link header to the page that follows `position` of the same list.
+
+    `partial`: this page is shorter than asked for, or empty, although more may follow.
+    """
+    parameters = urlencode({**query, "cursor": opaque(epoch.id, position)})
+    more = '; partial="true"' if partial else ""
+    address = f"{_base_url(req)}{prefix_of(req)}{req.path}?{parameters}"
+    return f'<{address}>; rel="next"{more}'
+
+
+def opaque(epoch_id: str, position: str) -> str:
+    """A place as clients see it."""
+    place = f"{epoch_id}/{position}" if epoch_id else position
+    return urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
+def prefix_of(req: Request) -> str:
+    """The path under which a proxy shows us, as /tether; nothing if it says none, or an odd one.
+
+    Several proxies may each have added theirs, the outermost first.
+    """
+    text = req.get_header("X-Forwarded-Prefix")
+    if text is None or len(text) > LONGEST_PREFIX:
+        return ""
+    prefix = "".join(part.strip().rstrip("/") for part in text.split(","))
+    return prefix if _PREFIX.fullmatch(prefix) else ""
+
+
+def _base_url(req: Request) -> str:
+    """Scheme and authority as the client addressed us; nothing if its headers are odd."""
+    scheme, host = req.forwarded_scheme, req.get_header("Host") or ""
+    odd = scheme not in ("http", "https") or not _HOST.fullmatch(host)
+    return "" if odd else f"{scheme}://{host}"

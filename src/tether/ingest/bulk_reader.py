@@ -1,0 +1,179 @@
+"""Many events in one body: reads NDJSON or a JSON array into events and refusals, item by item.
+
+An addition to the reference. Nothing here stores anything, so that a body which is refused as a
+whole has done nothing. However hostile it is, none of the steps takes much longer than a
+millisecond.
+"""
+
+import re
+from typing import TypeAlias
+
+from tether.domain.bulk_limits import MAX_EVENTS, MAX_ITEM_BYTES
+from tether.domain.errors import Invalid, Malformed, Refusal, TooLarge
+from tether.domain.models import Event
+from tether.domain.validation import new_event
+from tether.ingest.event_reader import usual_event
+from tether.ingest.json_reader import decode_value, marks_in
+from tether.ingest.turns import Steps
+
+MAX_MARKS = 100  # commas and quotation marks of an event, which needs 40
+MAX_DEPTH = 100
+MAX_NESTED = 200  # brackets and strings of a value of an array that has others in it
+
+Raw: TypeAlias = bytes | Refusal  # a line of NDJSON or a value of an array; or why it is not read
+Item: TypeAlias = Event | Refusal
+
+_WINDOW = MAX_ITEM_BYTES + 1  # no step looks at more, however long a line or a run of blanks is
+_SPACE = re.compile(rb"[ \t\r\n]*+")
+_BREAK = re.compile(rb"\n[ \t\r\n]*+")
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_FLAT = re.compile(rb'\{[^{}\[\]"]*+(?:' + _STRING + rb'[^{}\[\]"]*+)*+\}', re.DOTALL)
+_SCALAR = re.compile(_STRING + rb'|[^,\[\]{}" \t\r\n]++', re.DOTALL)
+_BRACKET = re.compile(_STRING + rb'|[\[\]{}"]', re.DOTALL)
+
+
+def read_items(body: bytes, now_ms: int) -> Steps[list[Item]]:
+    """The events of the body in their order, and for each item that is none, why.
+
+    A body that begins with `[` is a JSON array, any other NDJSON: one event a line, empty lines do
+    not count. `now_ms` is the server's time. Raises Malformed if an array is not JSON or there are
+    no items, TooLarge if there are too many, or one of an array is too long.
+    """
+    start = yield from _behind_space(body, 0)
+    is_array = body.startswith(b"[", start)
+    raw = yield from (_values(body, start + 1) if is_array else _lines(body, start))
+    if not raw:
+        raise Malformed("The body has no events: NDJSON or a JSON array is expected.")
+    items: list[Item] = []
+    for one in raw:
+        try:
+            items.append(one if isinstance(one, Refusal) else _item(one, now_ms))
+        except Malformed as error:
+            if is_array:  # then all of it is no JSON
+                raise Malformed(f"Event {len(items) + 1} of the array: {error.message}") from None
+            items.append(error.refusal())
+        yield
+    return items
+
+
+def _item(raw: bytes, now_ms: int) -> Item:
+    """Raises Malformed if it is not JSON."""
+    event = usual_event(raw, now_ms)
+    if event is not None:
+        return event
+    if marks_in(raw) > MAX_MARKS:
+        return Refusal(Malformed, f"An event has at most {MAX_MARKS} commas and quotation marks.")
+    document = decode_value(raw)
+    if not isinstance(document, dict):
+        quoted = ", without quotes around it" if isinstance(document, str) else ""
+        return Refusal(Malformed, f"An event must be a JSON object{quoted}.")
+    try:
+        return new_event(document, now_ms)
+    except Invalid as error:
+        return error.refusal()
+
+
+def _behind_space(body: bytes, at: int) -> Steps[int]:
+    """Where the blanks and empty lines that begin there end."""
+    while (end := _end(_SPACE, body, at)) == at + _WINDOW:
+        at = end
+        yield
+    return end
+
+
+def _end(pattern: re.Pattern[bytes], body: bytes, at: int) -> int:
+    """Where a match that begins there ends, within the window; `at` if there is none."""
+    match = pattern.match(body, at, at + _WINDOW)
+    return match.end() if match else at
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_EVENTS:
+        raise TooLarge(MAX_EVENTS, "events")
+
+
+# NDJSON ------------------------------------------------------------------------------------------
+
+
+def _lines(body: bytes, at: int) -> Steps[list[Raw]]:
+    """The lines that are not empty. One that is too long is refused, and the others are not."""
+    lines: list[Raw] = []
+    while (at := (yield from _behind_space(body, at))) < len(body):
+        end = body.rfind(b"\n", at, at + _WINDOW)
+        if end < 0:
+            end = body.find(b"\n", at) if len(body) > at + MAX_ITEM_BYTES else len(body)
+            end = len(body) if end < 0 else end
+        if end - at > MAX_ITEM_BYTES:
+            found: list[Raw] = [TooLarge(MAX_ITEM_BYTES, what="an event").refusal()]
+        else:
+            found = [*filter(None, _BREAK.split(body[at:end]))]
+        _check_count(len(lines) + len(found))
+        lines += found
+        at = end
+        yield
+    return lines
+
+
+# A JSON array ------------------------------------------------------------------------------------
+
+
+def _values(body: bytes, at: int) -> Steps[list[Raw]]:
+    """The values of the array whose first one may begin there. They need not be valid themselves.
+
+    Raises Malformed if they are not separated as in JSON, but for one comma after the last.
+    """
+    values: list[Raw] = []
+    at = yield from _behind_space(body, at)
+    while not body.startswith(b"]", at):
+        end = yield from _end_of_value(body, at)
+        _check_count(len(values) + 1)
+        values.append(body[at:end])
+        at = yield from _behind_space(body, end)
+        if body.startswith(b",", at):
+            at = yield from _behind_space(body, at + 1)
+        elif not body.startswith(b"]", at):
+            raise _no_array(at, "a comma or the end of the array is expected")
+    at = yield from _behind_space(body, at + 1)
+    if at < len(body):
+        raise _no_array(at, "something follows the array")
+    return values
+
+
+def _end_of_value(body: bytes, at: int) -> Steps[int]:
+    for usual in (_FLAT, _SCALAR):
+        if (end := _end(usual, body, at)) > at:
+            break
+    else:
+        end = _end_of_nested(body, at)
+    if end - at > MAX_ITEM_BYTES:
+        raise TooLarge(MAX_ITEM_BYTES, what="an event")
+    yield
+    return end
+
+
+def _end_of_nested(body: bytes, at: int) -> int:
+    """Where a value ends that has others in it: no event, but what follows it may be some."""
+    depth = 0
+    for count, bracket in enumerate(_BRACKET.finditer(body, at, at + _WINDOW)):
+        token = bracket[0]
+        if count > MAX_NESTED:
+            raise _no_array(at, f"an event has no more than {MAX_NESTED} brackets and strings")
+        if depth == 0 and bracket.start() > at:
+            break
+        if token in b"[{":
+            depth += 1
+        elif token in b"]}":
+            depth -= 1
+        elif token == b'"':
+            break
+        if depth > MAX_DEPTH:
+            raise Malformed("The body is nested too deeply.")
+        if depth <= 0:
+            return bracket.end()
+    if len(body) > at + _WINDOW:
+        raise TooLarge(MAX_ITEM_BYTES, what="an event")
+    raise _no_array(at, "an event is expected")
+
+
+def _no_array(at: int, reason: str) -> Malformed:
+    return Malformed(f"The body is not valid JSON: {reason} (byte {at}).")

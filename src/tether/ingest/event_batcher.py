@@ -1,0 +1,244 @@
+"""How events come in: those which wait are written together, in one statement for each partner.
+
+While the events of a partner are being committed, its next ones gather; when the commit is done
+they all go in the next statement. So a lone event is written at once, and under load one commit
+carries many, on either engine.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import msgspec
+
+from tether.domain.errors import Conflict, Refusal, Unavailable, for_another
+from tether.domain.models import Event, from_json, to_json
+from tether.ingest.turns import Steps, in_turns
+from tether.storage import queries
+from tether.storage.engine import Engine, Row
+
+MOST_IN_ONE_STATEMENT = 10_000
+MOST_EXPLAINED_AT_ONCE = 100  # more are looked up beside the event loop
+
+Fate: TypeAlias = str | Refusal  # the event's id, or a conflict
+_OTHER_VALUES = Refusal(
+    Conflict, "An event of this type, charger, vehicle and timestamp is recorded with other values."
+)
+_NO_CHARGER, _NO_VEHICLE = (
+    Refusal(Conflict, f"Parameter {{{kind}Id}} is invalid. It must refer to an existing {kind}.")
+    for kind in ("charger", "vehicle")
+)
+
+
+class Arrival(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An event as the statement wants it."""
+
+    event_id: str
+    type: str
+    charger_id: str
+    vehicle_id: str
+    at_ms: int
+    stamped: int
+    body: str
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Events that were reported together, and are written together."""
+
+    arrivals: Sequence[Arrival]
+    stored: "asyncio.Future[list[Fate]]"
+
+
+class Intake:
+    """The way of all events into the store."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        now_ms: Callable[[], int],
+        new_event_id: Callable[[], str],
+        on_progress: Callable[[int, int], None],
+        on_stored: Callable[[int], None],
+        *,
+        hold_up: Callable[[int, int], Awaitable[None]],
+    ) -> None:
+        """`on_stored` is told whose events were stored, `hold_up` also how many: while it does not
+        return, the partner's next ones wait.
+        """
+        self._engine = engine
+        self._hold_up = hold_up
+        self._on_stored = on_stored
+        self._on_progress = on_progress
+        self._now_ms = now_ms
+        self._new_event_id = new_event_id
+        self._add_sql = queries.ADD_EVENTS.format(event_numbers=engine.dialect.event_numbers)
+        self._waiting: dict[int, list[_Group]] = {}
+        self._writers: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many events wait for a commit."""
+        return sum(map(_count, self._waiting.values()))
+
+    def arrival(self, event: Event) -> Arrival:
+        """The event with what the server gives it: an id and, if it has none, a timestamp."""
+        stamped = event.timestamp is None
+        if stamped:
+            event = event.stamped(self._now_ms())
+        event_id = self._new_event_id()
+        return Arrival(
+            event_id, event.type, event.charger_id, event.vehicle_id, event.at_ms, int(stamped),
+            to_json(event.identified(event_id)).decode(),
+        )  # fmt: skip
+
+    async def add(self, partner: int, event: Event) -> str:
+        """The id of the event once it is durable: a new one, or that of the same event before.
+
+        An event without a timestamp gets the server's time and is always new. Raises Conflict if
+        the charger or vehicle is unknown or the event contradicts a recorded one.
+        """
+        (fate,) = await self.add_all(partner, [self.arrival(event)])
+        if isinstance(fate, Refusal):
+            raise Conflict(fate.message)
+        return fate
+
+    def add_all(self, partner: int, arrivals: Sequence[Arrival]) -> "asyncio.Future[list[Fate]]":
+        """The same for many: for each its id, or the conflict."""
+        stored = asyncio.get_running_loop().create_future()
+        group = _Group(arrivals, stored)
+        waiting = self._waiting.get(partner)
+        if waiting is None:
+            self._waiting[partner] = [group]
+            writer = asyncio.create_task(self._write_all(partner))
+            self._writers.add(writer)
+            writer.add_done_callback(self._writers.discard)
+        else:
+            waiting.append(group)
+        return stored
+
+    async def drain(self) -> None:
+        """Returns when nothing waits any more."""
+        while self._writers:
+            await asyncio.wait(self._writers)
+
+    async def _write_all(self, partner: int) -> None:
+        while waiting := self._waiting[partner]:
+            batch = _first(waiting)
+            self._waiting[partner] = waiting[len(batch) :]
+            try:
+                await self._write(partner, batch)
+            except Unavailable as error:
+                # What gathered behind it meanwhile would only wait as long again.
+                _fail([*batch, *self._waiting[partner]], error)
+                self._waiting[partner] = []
+            except Exception as error:
+                _fail(batch, error)
+            else:
+                await self._hold_up(partner, _count(batch))
+        del self._waiting[partner]
+        self._on_progress(0, self.waiting)
+
+    async def _write(self, partner: int, batch: list[_Group]) -> None:
+        _stamp_in_turn(batch, {})
+        arrivals = [arrival for group in batch for arrival in group.arrivals]
+        rows = to_json(dict(enumerate(arrivals, start=1))).decode()
+        added = await self._engine.write(self._add_sql, partner, rows, len(arrivals))
+        self._on_progress(len(arrivals), self.waiting)
+        self._on_stored(partner)
+        if added == len(arrivals):
+            for group in batch:
+                _settle(group, [arrival.event_id for arrival in group.arrivals])
+            return
+        few = len(arrivals) <= MOST_EXPLAINED_AT_ONCE
+        explain = self._engine.read if few else self._engine.scan
+        found = await explain(queries.EXPLAIN_EVENTS, partner, rows)
+        _stamp_in_turn(batch, _newest_stamps(arrivals, found))
+        explained = iter(found)
+        for group in batch:
+            fates = await in_turns(_fates(group.arrivals, explained))
+            known = [fate for fate in fates if fate is not None]
+            if len(known) == len(fates):
+                _settle(group, known)
+            else:
+                self._waiting[partner].append(group)
+
+
+def _count(groups: Iterable[_Group]) -> int:
+    return sum(len(group.arrivals) for group in groups)
+
+
+def _first(waiting: Sequence[_Group]) -> list[_Group]:
+    """Those that the next statement has."""
+    count = 0
+    for place, group in enumerate(waiting):
+        count += len(group.arrivals)
+        if count > MOST_IN_ONE_STATEMENT and place:
+            return list(waiting[:place])
+    return list(waiting)
+
+
+def _fates(arrivals: Iterable[Arrival], explained: Iterator[Row]) -> Steps[list[Fate | None]]:
+    fates = []
+    for arrival in arrivals:
+        fates.append(_fate(arrival, next(explained)))
+        yield
+    return fates
+
+
+def _stamp_in_turn(groups: Iterable[_Group], newest: dict[str, int]) -> None:
+    """Lets the instants that the server gives to events of a vehicle grow, also where its clock
+    went back: what it stamped first came first. `newest` has the last one of each vehicle.
+    """
+    for group in groups:
+        if any(arrival.stamped for arrival in group.arrivals):
+            group.arrivals = [_stamped_after(newest, arrival) for arrival in group.arrivals]
+
+
+def _stamped_after(newest: dict[str, int], arrival: Arrival) -> Arrival:
+    if not arrival.stamped:
+        return arrival
+    at_ms = max(arrival.at_ms, newest.get(arrival.vehicle_id, arrival.at_ms - 1) + 1)
+    newest[arrival.vehicle_id] = at_ms
+    if at_ms == arrival.at_ms:
+        return arrival
+    body = to_json(from_json(Event, arrival.body).stamped(at_ms)).decode()
+    return msgspec.structs.replace(arrival, at_ms=at_ms, body=body)
+
+
+def _newest_stamps(arrivals: Iterable[Arrival], found: Iterable[Row]) -> dict[str, int]:
+    """Of each vehicle the newest instant that the server gave to an event that is not new."""
+    newest: dict[str, int] = {}
+    for arrival, (_, _, itself, _, stamped_ms) in zip(arrivals, found, strict=True):
+        if stamped_ms is not None and itself is None:
+            newest[arrival.vehicle_id] = max(stamped_ms, newest.get(arrival.vehicle_id, 0))
+    return newest
+
+
+def _fate(arrival: Arrival, found: Row) -> Fate | None:
+    """The id under which the event is recorded, or why it is not; None if it can be by now."""
+    has_charger, has_vehicle, itself, recorded_body, _ = found
+    if itself is not None:
+        return arrival.event_id
+    if recorded_body is not None:
+        recorded = from_json(Event, recorded_body)
+        if recorded.id and recorded == from_json(Event, arrival.body).identified(recorded.id):
+            return recorded.id
+        return _OTHER_VALUES
+    if not has_charger:
+        return _NO_CHARGER
+    if not has_vehicle:
+        return _NO_VEHICLE
+    return None  # charger or vehicle were created meanwhile, or it gets another instant
+
+
+def _fail(groups: Iterable[_Group], error: Exception) -> None:
+    for group in groups:
+        if not group.stored.done():
+            group.stored.set_exception(for_another(error))
+
+
+def _settle(group: _Group, fates: list[Fate]) -> None:
+    if not group.stored.done():  # else the client is gone
+        group.stored.set_result(fates)

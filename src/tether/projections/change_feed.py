@@ -1,0 +1,159 @@
+"""The event log as a stream: its next portion, and the states to which that led.
+
+It goes as far as the sessions are derived, so that what is shown of a vehicle contains the events
+that are shown. Nothing is queued for those who read it: each holds a position and asks for what
+follows. So a slow one costs no memory, and every process and node can answer every one of them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
+from typing import NamedTuple
+
+import msgspec
+
+from tether.domain.errors import Unavailable
+from tether.domain.session_views import Moment
+from tether.projections.projector import OTHER_S, Deriver
+from tether.projections.sessions import Sessions
+from tether.storage import queries, session_queries
+from tether.storage.engine import Engine
+from tether.storage.queries import EventFilter
+from tether.storage.read_turns import Turns
+
+log = logging.getLogger(__name__)  # structlog takes a while to load
+
+PORTION = 100  # events
+POLL_S = 0.2  # how soon what others derive is noticed
+TROUBLE_S = 1.0
+
+
+class Portion(NamedTuple):
+    """The events up to a sequence number (with theirs), and what is newest of their vehicles."""
+
+    events: list[tuple[int, str]]
+    moments: dict[str, Moment | None]
+    end: int
+
+
+class Listener:
+    """One who reads the stream of a partner, and wants to know when there is more."""
+
+    def __init__(self, partner: "_Partner") -> None:
+        self._partner = partner
+        self.news = asyncio.Event()
+
+    @property
+    def derived(self) -> int:
+        """The last event that can be shown."""
+        return self._partner.derived
+
+    async def wait(self, seconds: float) -> None:
+        """Returns when there may be more, or `news` is set for another reason, or then."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.news.wait()
+        self.news.clear()
+
+
+class _Partner:
+    """How far the sessions of a partner are, which all its listeners in this process share."""
+
+    def __init__(self) -> None:
+        self.derived = 0
+        self.listeners: set[Listener] = set()
+        self.task: asyncio.Task[None] | None = None
+
+
+class Feed:
+    """The streams of all partners."""
+
+    def __init__(self, engine: Engine, deriver: Deriver, sessions: Sessions, turns: Turns) -> None:
+        self._engine = engine
+        self._turns = turns
+        self._deriver = deriver
+        self._sessions = sessions
+        self._partners: dict[int, _Partner] = {}
+        self.closed = False
+
+    async def ends(self, partner: int) -> tuple[int, int]:
+        """The last event of the partner, and the last that is derived."""
+        ((head, derived),) = await self._engine.read(session_queries.PROGRESS, partner)
+        return head, derived
+
+    async def portion(self, partner: int, wanted: EventFilter, after: int, until: int) -> Portion:
+        """What of the wanted follows that event, up to `until`, as far as one portion goes."""
+        async with self._turns.of(partner, patience_s=None):
+            sql, parameters = queries.events_page(wanted, after, descending=False)
+            rows = await self._engine.scan(sql, partner, PORTION, *parameters)
+            stop = rows.pop()[0] if rows and rows[-1][1] is None else until
+            end = min(until, rows[-1][0] if len(rows) == PORTION else stop)
+            events = [(seq, body) for seq, body in rows if seq <= end]
+            heads = [_decoder.decode(body) for _, body in events]
+            vehicles = list(dict.fromkeys(head.vehicle_id for head in heads))
+            moments = await self._sessions.of_vehicles(partner, vehicles) if vehicles else {}
+            return Portion(events, moments, end)
+
+    @contextmanager
+    def listening(self, partner_id: int) -> Iterator[Listener]:
+        """Tells the listener meanwhile when there is more."""
+        partner = self._partners.setdefault(partner_id, _Partner())
+        listener = Listener(partner)
+        partner.listeners.add(listener)
+        if partner.task is None:
+            partner.task = asyncio.create_task(self._watch(partner_id, partner))
+        try:
+            yield listener
+        finally:
+            partner.listeners.discard(listener)
+            if not partner.listeners:
+                partner.task.cancel()
+                self._partners.pop(partner_id, None)
+
+    def close(self) -> None:
+        """Nothing more will be told: the listeners find `closed`."""
+        self.closed = True
+        for partner in self._partners.values():
+            assert partner.task is not None
+            partner.task.cancel()
+            for listener in partner.listeners:
+                listener.news.set()
+
+    async def _watch(self, partner_id: int, partner: _Partner) -> None:
+        """Looks again and again how far it is: by itself, as others may derive, and when told."""
+        behind_since: float | None = None
+        while True:
+            progress = self._deriver.progress(partner_id)
+            try:
+                head, derived = await self.ends(partner_id)
+            except Unavailable:
+                await asyncio.sleep(TROUBLE_S)
+                continue
+            except Exception as error:  # must not end it for good
+                log.error("watching partner %d failed", partner_id, exc_info=error)
+                await asyncio.sleep(10 * TROUBLE_S)
+                continue
+            if derived != partner.derived:
+                partner.derived, behind_since = derived, None
+                for listener in partner.listeners:
+                    listener.news.set()
+            if head <= derived:
+                behind_since = None
+            elif behind_since is None:
+                behind_since = monotonic()
+            else:
+                if monotonic() - behind_since > OTHER_S:  # whoever should derive it does not
+                    self._deriver.notice(partner_id)
+                self._deriver.hurry(partner_id)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await progress.wait()
+
+
+class _Head(msgspec.Struct, rename="camel"):
+    vehicle_id: str
+
+
+_decoder = msgspec.json.Decoder(_Head)

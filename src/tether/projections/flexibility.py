@@ -1,0 +1,414 @@
+"""What is read to say how much power and energy plugged-in vehicles could move.
+
+Chargers come in the order of their ids, a page at a time, so that neither memory nor the pauses of
+the event loop grow with the fleet. What is read depends on what was plugged in, not on how much
+there is: see the indexes in migrations/0002.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from functools import lru_cache
+from heapq import merge
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import NamedTuple
+
+import msgspec
+
+from tether.domain.flexibility import (
+    STALE,
+    Box,
+    Condition,
+    Course,
+    Figures,
+    Pair,
+    Reading,
+    Totals,
+    condition_of,
+    course_of,
+    left_out,
+    newest_at,
+    pair_of,
+    thinned,
+)
+from tether.domain.models import Charger, Vehicle, from_json
+from tether.domain.session_record import Fact, Stay
+from tether.projections.projector import Deriver
+from tether.storage import flexibility_queries as queries
+from tether.storage.engine import Engine, Row
+from tether.storage.read_turns import Turn, Turns
+from tether.storage.session_rows import fact_in, facts_in, numbered
+
+PAGE = 100  # stays that are read at once
+KEYS = 1000  # keys of stays
+STAYS = 100  # whose events are read at once
+EVENTS = 50  # of each of them: those of a stay with more are read by themselves
+CHARGERS = 50  # of which the stays of a window of time are looked up at once
+READINGS = 1000  # events of such a stay
+LONGEST_KEPT = 1000  # characters of a charger and a vehicle, of which it is kept what they can do
+LONGEST_SPAN = 48  # bits of ms: some thousand years
+
+_LAST = "\x7f"  # behind every id
+_FIRST_MS = -(2**62)
+
+
+class Chargers(NamedTuple):
+    """Which chargers are asked for: the ids from `first` to `last`, and of these those in a box."""
+
+    first: str = ""
+    last: str = _LAST
+    box: Box | None = None
+
+    def after(self, charger_id: str) -> "Chargers":
+        """Those of them that follow this one; no id has anything smaller than a blank."""
+        return self._replace(first=max(self.first, charger_id + " "))
+
+
+class Key(NamedTuple):
+    """What tells a stay from all others, and orders them by charger."""
+
+    charger_id: str
+    vehicle_id: str
+    start_ms: int
+    start_rank: int
+
+
+class Wanted(NamedTuple):
+    """Which events of the stay at this place of a page are wanted."""
+
+    place: int
+    vehicle_id: str
+    charger_id: str
+    from_ms: int
+    until_ms: int
+
+
+class MaxAge(NamedTuple):
+    """Vehicles that were not heard of for longer are left out. `now_ms` is the present."""
+
+    ms: int
+    now_ms: int
+
+
+class Found(NamedTuple):
+    """A vehicle that was plugged in at a charger, and how it was at the moments in question."""
+
+    charger_id: str
+    charger: str
+    vehicle: str
+    course: Course
+
+
+Occupied = tuple[str, list[tuple[Pair, Course]]]
+_stays = msgspec.json.Decoder(Stay)
+_keys = msgspec.json.Decoder(list[tuple[str, int, int]])
+
+
+class Capacities:
+    """What could be moved. Every method raises Unavailable as the store's do.
+
+    With `stale` none waits for what is not derived yet.
+    """
+
+    def __init__(self, engine: Engine, deriver: Deriver, turns: Turns) -> None:
+        self._engine = engine
+        self._turns = turns
+        self._deriver = deriver
+
+    async def totals(
+        self,
+        partner: int,
+        chargers: Chargers,
+        moments: range | None,
+        *,
+        max_age: MaxAge | None = None,
+        stale: bool = False,
+    ) -> list[Figures]:
+        """The sums over these chargers, at each of the moments or by the newest that is known."""
+        if not stale:
+            await self._deriver.catch_up(partner)
+        totals = Totals(moments or range(1))
+        async with self._turns.of(partner) as turn:
+            occupied = self._occupied(partner, chargers, moments, turn, max_age=max_age)
+            async for _, there in occupied:
+                await _add(totals, there, turn)
+        return totals.figures()
+
+    async def by_charger(
+        self,
+        partner: int,
+        chargers: Chargers,
+        moments: range | None,
+        limit: int,
+        *,
+        max_age: MaxAge | None = None,
+        stale: bool = False,
+    ) -> list[tuple[str, Figures]]:
+        """The figures of each of the first `limit` of these chargers with a vehicle plugged in.
+
+        At one moment, or by the newest that is known.
+        """
+        if not stale:
+            await self._deriver.catch_up(partner)
+        found: list[tuple[str, Figures]] = []
+        async with self._turns.of(partner) as turn:
+            occupied = self._occupied(partner, chargers, moments, turn, max_age=max_age)
+            async for charger_id, there in occupied:
+                totals = Totals(moments or range(1))
+                await _add(totals, there, turn)
+                figures = totals.figures()[0]
+                if figures.vehicles or figures.stale:
+                    found.append((charger_id, figures))
+                if len(found) == limit:
+                    break
+        return found
+
+    async def _occupied(
+        self,
+        partner: int,
+        chargers: Chargers,
+        moments: range | None,
+        turn: Turn,
+        *,
+        max_age: MaxAge | None,
+    ) -> AsyncIterator[Occupied]:
+        """The chargers at which vehicles were plugged in, with these."""
+        pages = self._now if moments is None else self._past
+        charger_id, suits, there = None, True, list[tuple[Pair, Course]]()
+        async for page in pages(partner, chargers, moments or range(1), max_age):
+            for found in page:
+                if found.charger_id != charger_id:
+                    if charger_id is not None and there:
+                        yield charger_id, there
+                    charger_id, there = found.charger_id, []
+                    if chargers.box is not None:
+                        suits = chargers.box.has(from_json(Charger, found.charger))
+                if suits:
+                    there.append((_pair(found.charger, found.vehicle), found.course))
+                if turn.is_long():
+                    await turn.pass_on()
+            await turn.pass_on()  # others are served between two pages
+        if charger_id is not None and there:
+            yield charger_id, there
+
+    # Now ------------------------------------------------------------------------------------------
+
+    async def _now(
+        self, partner: int, chargers: Chargers, _: range, max_age: MaxAge | None
+    ) -> AsyncIterator[Iterable[Found]]:
+        place: tuple[object, ...] = (chargers.first, _FIRST_MS, "")
+        rows: list[Row] = [()] * PAGE
+        while len(rows) == PAGE:
+            rows = await self._engine.scan(queries.ACTIVE, partner, *place, chargers.last, PAGE)
+            yield (
+                Found(charger_id, charger, vehicle, [(0, _condition(body, max_age))])
+                for charger_id, _, _, body, vehicle, charger in rows
+                if vehicle and charger  # else the partner is being deleted
+            )
+            place = tuple(rows[-1][:3]) if rows else ()
+
+    # At past moments ------------------------------------------------------------------------------
+
+    async def _past(
+        self, partner: int, chargers: Chargers, moments: range, max_age: MaxAge | None
+    ) -> AsyncIterator[Iterable[Found]]:
+        async for keys in self._keys(partner, chargers, moments):
+            wanted = numbered((place, *key) for place, key in enumerate(keys))
+            rows = await self._engine.scan(queries.STAYS, partner, wanted)
+            rows = sorted((row for row in rows if all(row[1:])), key=itemgetter(0))
+            stays = [_stays.decode(row[1]) async for row in _with_pauses(rows)]
+            heard = max_age is not None
+            readings = await self._readings(partner, stays, moments, heard=heard)
+            yield (
+                Found(stay.charger_id, charger, vehicle, course)
+                for stay, (*_, vehicle, charger), known in zip(stays, rows, readings, strict=True)
+                if (course := _course(stay, known, moments, max_age))
+            )
+
+    async def _keys(
+        self, partner: int, chargers: Chargers, moments: range
+    ) -> AsyncIterator[list[Key]]:
+        """Those of all stays that lasted at one of the moments, and a few more, by charger."""
+        runs = [run async for run in self._lasted(partner, chargers, moments[0])]
+        # A stay that ended in between is in two of them.
+        lasted = (key for key, _ in groupby(merge(*runs)))
+        if len(moments) == 1:
+            while keys := list(islice(lasted, PAGE)):
+                yield keys
+            return
+        ids: list[str] = []
+        first, waiting = chargers.first, next(lasted, None)
+        while len(ids) in (0, CHARGERS):
+            rows = await self._engine.scan(
+                queries.CHARGERS, partner, first, chargers.last, CHARGERS
+            )
+            ids = [charger_id for (charger_id,) in rows]
+            if not ids:
+                return
+            keys = await self._started(partner, ids, moments)
+            while waiting is not None and waiting.charger_id <= ids[-1]:
+                keys.append(waiting)
+                waiting = next(lasted, None)
+            keys.sort()
+            for start in range(0, len(keys), PAGE):
+                yield keys[start : start + PAGE]
+            first = ids[-1] + " "
+
+    async def _lasted(
+        self, partner: int, chargers: Chargers, at_ms: int
+    ) -> AsyncIterator[list[Key]]:
+        """The keys of all stays that lasted at the moment, in runs that are each in order."""
+        bounds = (at_ms, chargers.first, chargers.last)
+        async for run in self._run(queries.BEGUN, partner, _FIRST_MS, *bounds):
+            yield run
+        spans = numbered((span, at_ms - (1 << span)) for span in range(1, LONGEST_SPAN))
+        for (span,) in await self._engine.scan(queries.SPANS, partner, spans, at_ms):
+            after_ms = at_ms - (1 << span)
+            async for run in self._run(queries.ENDED, partner, after_ms, *bounds, span):
+                yield run
+
+    async def _run(
+        self, sql: str, partner: int, after_ms: int, *parameters: object
+    ) -> AsyncIterator[list[Key]]:
+        place: tuple[object, ...] = (after_ms, "\x7f")
+        rows: list[Row] = [()] * KEYS
+        while len(rows) == KEYS:
+            rows = await self._engine.scan(sql, partner, *place, *parameters, KEYS)
+            yield sorted(Key(*row[2:]) for row in rows)
+            place = tuple(rows[-1][:2]) if rows else ()
+
+    async def _started(self, partner: int, ids: Sequence[str], moments: range) -> list[Key]:
+        rows = await self._engine.scan(
+            queries.STARTED, partner, numbered([id] for id in ids), moments[0], moments[-1]
+        )
+        return [
+            Key(charger_id, *key)
+            for charger_id, keys in rows
+            for key in _keys.decode(f"[{keys or ''}]")
+        ]
+
+    # What was read of them ------------------------------------------------------------------------
+
+    async def _readings(
+        self, partner: int, stays: Sequence[Stay], moments: range, *, heard: bool
+    ) -> list[list[Reading]]:
+        """What tells of each stay how it was at the moments, and with `heard` when it was heard."""
+        first_ms, last_ms = moments[0], moments[-1]
+        readings: list[list[Reading]] = [[] for _ in stays]
+        socs, powers, heards, events = [], [], [], []
+        for place, stay in enumerate(stays):
+            if stay.start_ms <= first_ms:
+                newest = newest_at(stay, first_ms)
+                readings[place] += newest.readings
+                if newest.soc_since is not None:
+                    socs.append(_wanted(stays, place, newest.soc_since, first_ms))
+                if newest.power_since is not None:
+                    powers.append(_wanted(stays, place, newest.power_since, first_ms))
+                if heard and stay.last.at_ms <= first_ms:
+                    readings[place].append(Reading(stay.last.at_ms))
+                elif heard:
+                    heards.append(_wanted(stays, place, stay.start_ms, first_ms))
+            from_ms, until_ms = max(stay.start_ms, first_ms + 1), min(last_ms, stay.last.at_ms)
+            if from_ms <= until_ms:
+                events.append(_wanted(stays, place, from_ms, until_ms))
+        newest_of = ((queries.SOC_AT, socs), (queries.POWER_AT, powers), (queries.HEARD_AT, heards))
+        for sql, wanted in newest_of:
+            rows = await self._engine.scan(sql, partner, numbered(wanted)) if wanted else []
+            instants = ((place, at_ms) for place, at_ms in rows if at_ms is not None)
+            events += (_wanted(stays, place, at_ms, at_ms) for place, at_ms in instants)
+        for start in range(0, len(events), STAYS):
+            async for place, facts in self._events(partner, events[start : start + STAYS]):
+                readings[place] += thinned(_readings_of(stays[place], facts), moments, heard=heard)
+        return readings
+
+    async def _events(
+        self, partner: int, wanted: Sequence[Wanted]
+    ) -> AsyncIterator[tuple[int, list[Fact]]]:
+        """The places and facts of these stays; those of one stay in portions if they are many."""
+        rows = await self._engine.scan(queries.READINGS, partner, numbered(wanted), EVENTS)
+        async for *columns, events in _with_pauses(rows):
+            one, facts = Wanted(*columns), facts_in(events)
+            if len(facts) < EVENTS:
+                yield one.place, facts
+            else:
+                async for some in self._events_of(partner, one):
+                    yield one.place, some
+
+    async def _events_of(self, partner: int, wanted: Wanted) -> AsyncIterator[list[Fact]]:
+        from_ms, limit, more = wanted.from_ms, READINGS, True
+        while more:
+            rows = await self._engine.scan(
+                queries.READINGS_OF, partner, wanted.vehicle_id, from_ms, wanted.until_ms, limit
+            )
+            more = len(rows) == limit
+            # Of the last instant there may be more: it is read again, from its beginning.
+            again_ms = rows[-1][1] if more else None
+            yield [fact_in(row) for row in rows if row[1] != again_ms]
+            limit = 2 * limit if again_ms == from_ms else READINGS
+            from_ms = again_ms or from_ms
+
+
+async def _with_pauses(rows: Iterable[Row]) -> AsyncIterator[Row]:
+    """The rows; between two of them, each of which may be large, others are served."""
+    for row in rows:
+        yield row
+        await asyncio.sleep(0)
+
+
+async def _add(totals: Totals, there: Sequence[tuple[Pair, Course]], turn: Turn) -> None:
+    """Adds a charger; others are served meanwhile if very many vehicles were plugged in there."""
+    for _ in totals.adding(there):
+        if turn.is_long():
+            await turn.pass_on()
+
+
+def _wanted(stays: Sequence[Stay], place: int, from_ms: int, until_ms: int) -> Wanted:
+    stay = stays[place]
+    return Wanted(place, stay.vehicle_id, stay.charger_id, from_ms, until_ms)
+
+
+def _course(
+    stay: Stay, readings: Sequence[Reading], moments: range, max_age: MaxAge | None
+) -> Course:
+    """How the vehicle of the stay was at these moments."""
+    course = course_of(stay, readings, moments)
+    if max_age is None or not course:
+        return course
+    heard = sorted({stay.start_ms, *(reading.at_ms for reading in readings)})
+    return left_out(course, heard, moments, max_age.ms)
+
+
+def _condition(body: str, max_age: MaxAge | None) -> Condition:
+    """How the vehicle of the stay is by the newest that is known."""
+    stay = _stays.decode(body)
+    if max_age is not None and max_age.now_ms - stay.last.at_ms > max_age.ms:
+        return STALE
+    return condition_of(stay)
+
+
+def _readings_of(stay: Stay, facts: Iterable[Fact]) -> Iterator[Reading]:
+    """What these say of the stay; powers only if they are those at its charger."""
+    begin = (stay.start_ms, stay.start_rank, stay.charger_id)
+    for place, event in sorted(facts):
+        if place[:3] >= begin:
+            power = event.charge_power if place.charger_id == stay.charger_id else None
+            yield Reading(place.at_ms, event.state_of_charge, power)
+
+
+def _pair(charger: str, vehicle: str) -> Pair:
+    """What a charger and a vehicle can do together, by their JSON.
+
+    Fleets are many of few kinds, so what was found once is kept for the next of the same kind.
+    """
+    is_usual = len(charger) + len(vehicle) <= LONGEST_KEPT  # each may have hundreds of long numbers
+    # The id comes first in both, the position last: neither matters.
+    return (_pair_of_kinds if is_usual else _pair_of_kinds.__wrapped__)(
+        charger.partition(",")[2].partition(',"latitude"')[0].rstrip("}"), vehicle.partition(",")[2]
+    )
+
+
+@lru_cache(maxsize=4096)
+def _pair_of_kinds(charger: str, vehicle: str) -> Pair:
+    return pair_of(
+        from_json(Charger, f'{{"id":"",{charger}}}'), from_json(Vehicle, f'{{"id":"",{vehicle}')
+    )

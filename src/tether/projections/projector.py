@@ -1,0 +1,362 @@
+"""Derives the sessions from the events, as a follower of the event log.
+
+What the sessions contain is all events up to a sequence number, which stands beside them and moves
+with them in one transaction. So it does not matter who derives, when, or how often: after a crash
+it goes on from there, and of several nodes that derive the same events one is admitted and the
+others see that it was done. Events wait for none of this.
+"""
+
+import asyncio
+import secrets
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from typing import NamedTuple
+
+from tether.domain.errors import NotDerived, Unavailable
+from tether.projections.changes import Changes, let_others
+from tether.storage import session_queries as queries
+from tether.storage.engine import Engine, Row, Statement
+from tether.storage.queries import LIST_PARTNERS
+from tether.storage.session_rows import ID, Change, numbered, row_of
+
+AT_ONCE = 10_000  # events
+WRITTEN_AT_ONCE = 2_000  # sessions that change by that
+MANY_LATE = 2_500  # of AT_ONCE events: so many are late that all that wait are derived together
+ROWS = 1_000  # of a statement, which the database has in memory several times
+OTHER_S = 0.4  # a reader waits so long for the progress of others before it looks again
+YIELD = 3  # so many pauses without progress make another process take over
+TROUBLE_S = 1.0
+PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
+MOST_WAIT_S = 3600  # what a reader may be told to wait
+USUAL_RATE = 5_000.0  # events a second, until it was measured
+SWEEP_S = 3.0
+SWEEP_AT_ONCE = 200  # partners
+LISTED_AHEAD = 60_000  # events that are entered in the lists before they are derived
+MOST_BEHIND = 100_000  # events of a partner that may wait before its next ones are held up
+LONGEST_PAUSE_S = 5.0
+HOLD_UP_S = 1.0
+LOOK_AFTER = 2_000  # events that are stored before it is looked how many wait
+BULK_PAUSE_S = 1.0  # so long events gather at least that come more than LOOK_AFTER at once
+
+
+class Position(NamedTuple):
+    """How far the sessions of a partner are."""
+
+    seq: int
+    updated_ms: int
+    mark: int
+
+    @property
+    def unfinished(self) -> bool:
+        """Of some vehicles the sessions contain later events, too: see `Deriver._by_vehicle`."""
+        return self.mark < 0
+
+
+class Deriver:
+    """Keeps the sessions of all partners up to date."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        now_ms: Callable[[], int],
+        on_waiting: Callable[[int], None] = lambda waiting: None,
+        on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
+    ) -> None:
+        """`on_waiting` is told now and then how many events wait, of all partners; `on_failure` of
+        each portion of a partner that could not be derived, by a mistake of ours.
+        """
+        self._engine = engine
+        self._on_waiting = on_waiting
+        self._on_failure = on_failure
+        self.changes = Changes(engine)
+        self._now_ms = now_ms
+        self._noticed: set[int] = set()
+        self._waiting: dict[int, int] = {}
+        self._failing: set[int] = set()
+        self._rate = USUAL_RATE
+        self._began: dict[int, float] = {}  # when it began to derive what it derives now
+        self._others: dict[int, int] = {}  # the mark at which another process was faster
+        self._stored: defaultdict[int, int] = defaultdict(int)
+        self._in_bulk: set[int] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._urgent: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
+        self._progress: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
+
+    def notice(self, partner: int) -> None:
+        """Events of the partner may wait: derives them in the background."""
+        self._noticed.add(partner)
+        if partner not in self._tasks:
+            self._tasks[partner] = asyncio.create_task(self._follow(partner))
+
+    def hurry(self, partner: int) -> None:
+        """Somebody waits for what is derived here: it is derived without gathering more."""
+        if partner in self._tasks:
+            self._urgent[partner].set()
+
+    async def derived_to(self, partner: int) -> int:
+        """The last of the events that are derived, without waiting; hurries if more are stored."""
+        ((head, derived),) = await self._engine.read(queries.PROGRESS, partner)
+        if derived < head:
+            self.notice(partner)
+            self.hurry(partner)
+        return int(derived)
+
+    async def catch_up(self, partner: int) -> None:
+        """Returns when all events that are committed now are derived.
+
+        Raises NotDerived if that takes too long, and Unavailable.
+        """
+        deadline = monotonic() + PATIENCE_S
+        ((wanted, derived),) = await self._engine.read(queries.PROGRESS, partner)
+        at_first = derived
+        while derived < wanted:
+            if monotonic() > deadline:
+                raise self._not_derived(partner, wanted - derived, derived - at_first)
+            self.notice(partner)
+            self.hurry(partner)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(OTHER_S):  # it may be another node that derives
+                    await self._progress[partner].wait()
+            ((head, derived),) = await self._engine.read(queries.PROGRESS, partner)
+            wanted = min(wanted, head)  # less than before if the partner is being erased
+
+    def _not_derived(self, partner: int, waiting: int, progress: int) -> NotDerived:
+        """What is said after PATIENCE_S in which `progress` events were derived, here or elsewhere.
+
+        Where none were, the time that the last ones took here is what there is to go by.
+        """
+        if partner in self._failing:
+            return NotDerived(waiting, round(10 * TROUBLE_S), failed=True)
+        now = monotonic()
+        spent_s = now - self._began.get(partner, now)
+        left_s = waiting / (progress / PATIENCE_S) if progress else waiting / self._rate - spent_s
+        return NotDerived(waiting, min(MOST_WAIT_S, 1 + max(0, int(left_s))))
+
+    async def hold_up(self, partner: int, stored: int) -> None:
+        """Returns at once, or up to HOLD_UP_S later if very many events of the partner wait.
+
+        `stored` is how many more have been stored. So what is derived never falls far behind.
+        Where deriving fails nobody waits for it.
+        """
+        if stored > LOOK_AFTER:
+            self._in_bulk.add(partner)
+        self._stored[partner] += stored
+        if self._stored[partner] < LOOK_AFTER:
+            return
+        deadline = monotonic() + HOLD_UP_S
+        with suppress(Unavailable):
+            while partner not in self._failing and await self.behind(partner) > MOST_BEHIND:
+                if monotonic() > deadline:
+                    return
+                self.hurry(partner)
+                await asyncio.sleep(HOLD_UP_S / 20)
+        del self._stored[partner]
+
+    async def sweep(self) -> None:
+        """Derives, for ever, what nobody has noticed: events which a process left that was killed,
+        which were copied in, or which came before there were sessions.
+        """
+        partners: list[int] = []
+        at_once = sys.maxsize  # all of them when it starts, then some at a time
+        while True:
+            with suppress(Unavailable):
+                partners = partners or [id for id, *_ in await self._engine.scan(LIST_PARTNERS)]
+                for partner in {*partners[:at_once], *self._waiting}:
+                    if await self.behind(partner):
+                        self.notice(partner)
+                partners, at_once = partners[at_once:], SWEEP_AT_ONCE
+            self._on_waiting(sum(self._waiting.values()))
+            await asyncio.sleep(SWEEP_S)
+
+    async def behind(self, partner: int) -> int:
+        """How many events of the partner wait, or a few more, as not every number has an event."""
+        ((head, derived),) = await self._engine.scan(queries.PROGRESS, partner)
+        waiting = max(0, int(head) - int(derived))
+        if waiting:
+            self._waiting[partner] = waiting
+        else:
+            self._waiting.pop(partner, None)
+        return waiting
+
+    def progress(self, partner: int) -> asyncio.Event:
+        """Is set when more is derived here; another node may derive it without that."""
+        return self._progress[partner]
+
+    async def close(self) -> None:
+        """Stops where it stands; nothing is lost by that."""
+        for task in list(self._tasks.values()):
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _follow(self, partner: int) -> None:
+        """Derives until no event waits any more."""
+        try:
+            while partner in self._noticed:
+                self._noticed.discard(partner)
+                pause_s: float | None = 0.0
+                while pause_s is not None:
+                    urgent = await self._pause(partner, pause_s)
+                    pause_s = await self._try(partner, urgent)
+                    self._progress.pop(partner, asyncio.Event()).set()
+        finally:
+            self._urgent.pop(partner, None)
+            del self._tasks[partner]
+
+    async def _pause(self, partner: int, seconds: float) -> bool:
+        """Waits that long, or until somebody asks for what waits; returns whether somebody does.
+
+        What came in bulk is followed by more, which shall not share the processor with this.
+        """
+        urgent = self._urgent[partner]
+        if partner in self._in_bulk:
+            self._in_bulk.discard(partner)
+            seconds = max(seconds, BULK_PAUSE_S)
+        if seconds:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await urgent.wait()
+        asked = urgent.is_set()
+        urgent.clear()
+        return asked
+
+    async def _try(self, partner: int, urgent: bool) -> float | None:
+        self._began[partner] = monotonic()
+        try:
+            pause_s = await self.portion(partner, urgent=urgent)
+        except Unavailable:
+            return TROUBLE_S
+        except Exception as error:  # what is wrong with one portion must not end it for good
+            self._failing.add(partner)
+            self._on_failure(partner, error)
+            return 10 * TROUBLE_S
+        finally:
+            del self._began[partner]
+        self._failing.discard(partner)
+        return pause_s
+
+    async def portion(self, partner: int, *, urgent: bool = True) -> float | None:
+        """Derives the next events; the seconds to pause then, None when nothing is left.
+
+        What is not urgent is left to another process that is at it.
+        """
+        position, pause_s = await self.position(partner), self._engine.dialect.pause_s
+        if position is None:
+            return None
+        if not urgent and self._another_does_it(partner, position):
+            return YIELD * pause_s
+        began = monotonic()
+        rows = await self._engine.scan(queries.EVENTS_AFTER, partner, position.seq, AT_ONCE)
+        if not rows:
+            return None
+        last, full = int(rows[-1][0]), len(rows) == AT_ONCE
+        if position.unfinished:
+            done = await self._by_vehicle(partner, position)
+        else:
+            done = await self._in_order(partner, position, rows)
+        if done is None:
+            self._others[partner] = position.mark
+            return YIELD * pause_s
+        took_s = monotonic() - began
+        if full:  # what is done of a few says nothing of many
+            self._rate = (done.seq - position.seq) / took_s
+        if done.seq > last:  # in no order: the more gather, the fewer sessions change twice
+            return min(took_s, LONGEST_PAUSE_S)
+        return 0.0 if full else pause_s
+
+    async def _in_order(self, partner: int, position: Position, rows: list[Row]) -> Position | None:
+        """Derives these events, unless many of them are late and more are to come."""
+        last, full = int(rows[-1][0]), len(rows) == AT_ONCE
+        await self._list(partner, last, last + LISTED_AHEAD)
+        changes, late = await self.changes.of_events(partner, rows)
+        if full and sum(one.events for one in late) > MANY_LATE:
+            return await self._by_vehicle(partner, position)
+        async for more in self.changes.of_late(partner, last, late):
+            changes += more
+        return await self.write(partner, position, last, changes)
+
+    async def _by_vehicle(self, partner: int, position: Position) -> Position | None:
+        """Derives all that waits, vehicle after vehicle.
+
+        In the order in which they came, events in no order would change the same sessions again and
+        again. The number moves on when all vehicles are done; until then the position is not
+        finished: of some vehicles the sessions contain events behind it. Whoever goes on after a
+        crash begins at the same number and goes at least as far, so these only prove to be right.
+        """
+        ((head, _),) = await self._engine.scan(queries.PROGRESS, partner)
+        until = min(int(head), position.seq + MOST_BEHIND)
+        for last in (*range(position.seq + LISTED_AHEAD, until, LISTED_AHEAD), until):
+            await self._list(partner, last, last)
+        seq, changes = position.seq, list[Change]()
+        async for late in self.changes.waiting(partner, seq, until):
+            async for more in self.changes.of_late(partner, until, late):
+                changes += more
+                if len(changes) >= WRITTEN_AT_ONCE:
+                    written = await self.write(partner, position, seq, changes, finished=False)
+                    if written is None:
+                        return None
+                    position, changes = written, []
+        return await self.write(partner, position, until, changes)
+
+    async def _list(self, partner: int, last: int, until: int) -> None:
+        """Enters events up to `until` in the lists, unless those have them up to `last`."""
+        if listing := self._engine.dialect.listing:
+            parameters = (partner, until, last)
+            await self._engine.write_all(*(Statement(sql, parameters) for sql in listing))
+
+    def _another_does_it(self, partner: int, position: Position) -> bool:
+        """Whether another process was faster, and got further since: to race it would be in vain.
+
+        The work of both would be done twice, and half of it thrown away.
+        """
+        last = self._others.pop(partner, None)
+        if last is None or last == position.mark:
+            return False
+        self._others[partner] = position.mark
+        return True
+
+    async def position(self, partner: int) -> Position | None:
+        """How far the partner's sessions are; None if there is no such partner."""
+        rows = await self._engine.read(queries.POSITION, partner)
+        if not rows:
+            await self._engine.write(queries.BEGIN, partner)
+            rows = await self._engine.read(queries.POSITION, partner)
+        return Position(*rows[0]) if rows else None
+
+    async def write(
+        self,
+        partner: int,
+        position: Position,
+        seq: int,
+        changes: list[Change],
+        *,
+        finished: bool = True,
+    ) -> Position | None:
+        """Stores what changed and that the sessions now contain all events up to `seq`.
+
+        Returns where they are then. Does nothing, and returns None, if somebody else changed them
+        since `position`. Not `finished`: of some vehicles they contain later ones, too.
+        """
+        mark = secrets.randbits(62) if finished else -1 - secrets.randbits(62)
+        updated_ms = max(self._now_ms(), position.updated_ms + 1)
+        statements = [Statement(queries.ADVANCE, (partner, position.mark, seq, updated_ms, mark))]
+        others: list[Row] = []
+        grown: list[Row] = []
+        seen: list[Row] = []
+        for place, change in enumerate(changes):
+            await let_others(place)
+            row = row_of(change)
+            (grown if change.grown else others).append(row)
+            if change.visible:
+                seen.append((row[ID],))
+        for sql, some in ((queries.WRITE_SESSIONS, others), (queries.WRITE_GROWN_SESSIONS, grown)):
+            for start in range(0, len(some), ROWS):
+                batch = numbered(some[start : start + ROWS])
+                statements.append(Statement(sql, (partner, batch, mark)))
+        if seen:
+            parameters = (partner, numbered(seen), mark, updated_ms)
+            statements.append(Statement(queries.WRITE_VERSIONS, parameters))
+        advanced, *_ = await self._engine.write_all(*statements)
+        return Position(seq, updated_ms, mark) if advanced else None

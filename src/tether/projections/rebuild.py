@@ -1,0 +1,97 @@
+"""Derives sessions again from the events, beside servers, and puts right what is not so stored."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from tether.projections.projector import Deriver, Position
+from tether.storage import queries
+from tether.storage import session_queries as statements
+from tether.storage.engine import Engine
+from tether.storage.session_rows import Change
+
+VEHICLES_AT_ONCE = 1000
+AGAIN_S = 0.02
+
+
+class Checked(NamedTuple):
+    """A vehicle: how many sessions its events make, and how many were not stored just so."""
+
+    vehicle_id: str
+    sessions: int
+    differing: int
+
+
+class Rebuilder:
+    """Compares what is stored with what the events say. Every method raises Unavailable."""
+
+    def __init__(self, engine: Engine, deriver: Deriver) -> None:
+        self._engine = engine
+        self._deriver = deriver
+
+    async def vehicles(self, partner: int) -> int:
+        """How many vehicles there are to check."""
+        ((count,),) = await self._engine.scan(statements.COUNT_VEHICLES, partner)
+        return int(count)
+
+    async def waiting(self, partner: int) -> int:
+        """How many events the sessions do not contain yet."""
+        return await self._deriver.behind(partner)
+
+    async def derive(self, partner: int) -> AsyncIterator[int]:
+        """Derives what waits now, unless a server is quicker; tells again and again how much does.
+
+        Not what arrives meanwhile: beside a busy server it would never end.
+        """
+        ((head, derived),) = await self._engine.scan(statements.PROGRESS, partner)
+        while derived < head:
+            yield head - derived
+            if await self._deriver.portion(partner) is None:
+                return
+            ((_, derived),) = await self._engine.scan(statements.PROGRESS, partner)
+
+    async def check(self, partner: int, *, repair: bool) -> AsyncIterator[Checked]:
+        """Checks vehicle after vehicle; with `repair` what differs is then stored as it should."""
+        after = ""
+        while rows := await self._engine.scan(
+            queries.PAGE.format(table="vehicles"), partner, after, VEHICLES_AT_ONCE
+        ):
+            for vehicle_id, _ in rows:
+                yield await self._check(partner, vehicle_id, repair=repair)
+            after = rows[-1][0]
+
+    async def _check(self, partner: int, vehicle: str, *, repair: bool) -> Checked:
+        """Once more whenever a server has changed sessions between the two sides of a comparison:
+        what differs then may be what it has just derived.
+        """
+        repaired = 0
+        while True:
+            sessions = differing = 0
+            position = await self._deriver.position(partner)
+            if position is None:  # the partner was deleted
+                return Checked(vehicle, 0, repaired)
+            if position.unfinished:  # the sessions are not those of any number of events
+                await self._deriver.portion(partner)
+                await asyncio.sleep(AGAIN_S)
+                continue
+            async for portion in self._deriver.changes.of_vehicle(partner, vehicle, position.seq):
+                sessions += portion.stays
+                if not portion.changes:
+                    continue
+                kept = await self._keep(partner, position, portion.changes if repair else [])
+                if kept is None:
+                    break
+                position = kept
+                differing += len(portion.changes)
+                repaired += len(portion.changes) * repair
+            else:
+                return Checked(vehicle, sessions, repaired if repair else differing)
+            await asyncio.sleep(AGAIN_S)
+
+    async def _keep(
+        self, partner: int, position: Position, changes: list[Change]
+    ) -> Position | None:
+        """Stores the changes, if any; None if the sessions are not at that position any more."""
+        if changes:
+            return await self._deriver.write(partner, position, position.seq, changes)
+        return position if await self._deriver.position(partner) == position else None

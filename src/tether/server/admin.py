@@ -1,0 +1,179 @@
+"""What the operator does with partners and keys, beside the running server."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from secrets import randbelow
+
+from tether.domain.errors import SetupError
+from tether.domain.keys import DEFAULT_RATE, LIVE, TEST, Key, Rate, digest_of, new_key, prefix_of
+from tether.server.authenticator import REMEMBERED_MS
+from tether.server.store import Holdings, Partner, Store
+
+LONGEST_NAME = 100
+KEY_LENGTH = len(new_key())
+
+_PARTNER_NAME = re.compile(r"[^\W_](?:[\w .&'()+-]{0,98}[\w.)])?")
+# Servers forget a revoked key within REMEMBERED_MS; the rest is for the requests under way.
+_REQUESTS_END_MS = 2 * REMEMBERED_MS
+
+
+async def create_key(
+    store: Store,
+    now_ms: int,
+    partner_name: str,
+    *,
+    name: str = "",
+    rate: Rate = DEFAULT_RATE,
+    burst: int | None = None,
+    expires_ms: int | None = None,
+    read_only: bool = False,
+    test: bool = False,
+) -> tuple[str, Key]:
+    """A new key, in full, and what is stored of it; makes the partner if there is none.
+
+    `burst` is the rate's number of requests unless it is given. Raises SetupError.
+    """
+    if expires_ms is not None and expires_ms <= now_ms:
+        raise SetupError("The key would have expired before it was made: name a later end.")
+    if len(name) > LONGEST_NAME or not name.isprintable() or _looks_like_a_key(name):
+        raise SetupError(f"A key's name has up to {LONGEST_NAME} printable characters, no key.")
+    partner = await _partner_or_new(store, now_ms, partner_name)
+    secret = new_key(test=test)
+    key = Key(
+        digest=digest_of(secret),
+        prefix=prefix_of(secret),
+        partner=partner.id,
+        partner_name=partner.name,
+        name=name,
+        rate=rate,
+        burst=rate.requests if burst is None else burst,
+        read_only=read_only,
+        created_ms=now_ms,
+        expires_ms=expires_ms,
+    )
+    await store.add_key(key)
+    return secret, key
+
+
+async def rotate_key(
+    store: Store, now_ms: int, key: Key, overlap_ms: int, expires_ms: int | None = None
+) -> tuple[str, Key]:
+    """A new key that may do what `key` may, which itself works on for `overlap_ms` only.
+
+    Without an overlap it is revoked, which works whatever the clocks of the servers say.
+
+    Unless `expires_ms` says when the new key ends, it lives as long as the old one was to live.
+    Raises SetupError.
+    """
+    if not key.works_at(now_ms):
+        raise SetupError(f"Key {key.prefix} does not work any more: create a new one.")
+    if expires_ms is None and key.expires_ms is not None:
+        expires_ms = now_ms + key.expires_ms - key.created_ms
+    secret, new = await create_key(
+        store,
+        now_ms,
+        key.partner_name,
+        name=key.name,
+        rate=key.rate,
+        burst=key.burst,
+        expires_ms=expires_ms,
+        read_only=key.read_only,
+        test=key.prefix.startswith(TEST),
+    )
+    if overlap_ms:
+        await store.expire_key(key, now_ms + overlap_ms)
+    else:
+        await store.revoke_key(key, now_ms)
+    return secret, new
+
+
+async def find_key(store: Store, beginning: str) -> Key:
+    """The one key that begins so; `ttr_live_` may be left out, a key in full will do as well.
+
+    Of a beginning longer than what is stored of a key, the stored part decides. Raises SetupError
+    if no key or more than one begins so.
+    """
+    if not beginning:
+        raise SetupError("Give the first characters of a key; see: tether keys list")
+    keys = await store.keys()
+    if len(beginning) >= KEY_LENGTH:
+        digest = digest_of(beginning)
+        found = [key for key in keys if key.digest == digest]
+    else:
+        found = [key for key in keys if _begins(key.prefix, beginning)]
+        found = found or [key for key in keys if _begins(_random_part(key.prefix), beginning)]
+    if len(found) == 1:
+        return found[0]
+    shown = prefix_of(beginning)
+    if not found:
+        raise SetupError(f"There is no key {shown!r}; see: tether keys list")
+    which = ", ".join(f"{key.prefix} of {key.partner_name}" for key in found[:5])
+    more = ", …" if len(found) > 5 else ""
+    raise SetupError(f"{shown!r} begins {len(found)} keys ({which}{more}): give more of it.")
+
+
+def _begins(stored: str, beginning: str) -> bool:
+    return stored.startswith(beginning) or beginning.startswith(stored)
+
+
+def _random_part(prefix: str) -> str:
+    return prefix.removeprefix(LIVE).removeprefix(TEST)
+
+
+async def find_partner(store: Store, name: str) -> Partner:
+    """The partner of this name. Raises SetupError."""
+    partner = await store.partner(name)
+    if partner is None:
+        raise SetupError(f"There is no partner {name!r}; see: tether partners list")
+    return partner
+
+
+async def rename_partner(store: Store, name: str, new_name: str) -> Partner:
+    """Gives a partner another name; its keys and data stay. Raises SetupError."""
+    partner = await find_partner(store, name)
+    await store.rename_partner(partner, _checked_name(new_name))
+    return partner._replace(name=new_name)
+
+
+async def close_partner(store: Store, now_ms: int, partner: Partner) -> None:
+    """Revokes the partner's keys; returns when no server lets one in any more."""
+    keys = [key for key in await store.keys() if key.partner == partner.id]
+    for key in keys:
+        await store.revoke_key(key, now_ms)
+    if keys:  # however long ago one was revoked: the clock that says so may have been another
+        await asyncio.sleep(_REQUESTS_END_MS / 1000)
+
+
+async def erase_partner(
+    store: Store, now_ms: int, partner: Partner, progress: Callable[[int], None]
+) -> Holdings:
+    """Deletes a partner with its keys and everything it has; returns how much that was.
+
+    Closes the partner first, so that nothing arrives behind. Tells `progress` of events as they
+    go. When it is interrupted, the partner is still there and it can be done again.
+    """
+    await close_partner(store, now_ms, partner)
+    held = await store.holdings(partner)
+    await store.erase_partner(partner, progress)
+    return held
+
+
+async def _partner_or_new(store: Store, now_ms: int, name: str) -> Partner:
+    found = await store.partner(_checked_name(name))
+    return found or await store.add_partner(Partner(randbelow(2**47) + 1, name, now_ms))
+
+
+def _checked_name(name: str) -> str:
+    if _looks_like_a_key(name):
+        raise SetupError("This is a key, not a partner's name.")
+    if not _PARTNER_NAME.fullmatch(name):
+        raise SetupError(
+            f"{name!r} cannot be a partner's name: use up to 100 letters, digits, blanks and "
+            ". & ' ( ) + - _, with a letter or digit first."
+        )
+    return name
+
+
+def _looks_like_a_key(text: str) -> bool:
+    return LIVE in text or TEST in text

@@ -1,0 +1,142 @@
+"""Puts the parts together: the only module that knows all of them."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from uuid_utils import uuid7
+
+from tether.domain.rate_limits import Limiter, TokenBuckets
+from tether.server.authenticator import ForwardClock, KeyRing
+from tether.server.settings import Settings, is_postgres, sqlite_path
+from tether.server.store import Store
+from tether.storage.engine import Engine
+
+if TYPE_CHECKING:
+    from tether.http.app import Application
+    from tether.server.metrics import Metrics
+
+# Adapters are imported when they are needed: nobody waits for those which are not.
+
+
+def now_ms() -> int:
+    """The server's clock: milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def new_event_id() -> str:
+    """A UUID of version 7: unique, and roughly in the order of receipt (C20)."""
+    return str(uuid7())
+
+
+def migrate(database: str) -> int:
+    """Brings the database's schema up to date; returns how many steps that took.
+
+    Raises SetupError if the database cannot be used, is not ours, or is newer than we are.
+    """
+    if is_postgres(database):
+        from tether.storage.postgres.engine import migrate_postgres
+
+        return migrate_postgres(database)
+    from tether.storage.sqlite.file import migrate_sqlite
+
+    return migrate_sqlite(sqlite_path(database))
+
+
+def pending_steps(database: str) -> int:
+    """How many steps the schema of the database still needs. Raises SetupError as above."""
+    if is_postgres(database):
+        from tether.storage.postgres.engine import pending_postgres
+
+        return pending_postgres(database)
+    from tether.storage.sqlite.file import pending_sqlite
+
+    return pending_sqlite(sqlite_path(database))
+
+
+def only_server(database: str) -> AbstractContextManager[None]:
+    """Meanwhile no other process can serve the database, if it is one that has one server.
+
+    Raises SetupError if there is one already.
+    """
+    if is_postgres(database):
+        return nullcontext()
+    from tether.storage.sqlite.file import only_server
+
+    return only_server(sqlite_path(database))
+
+
+def describe(database: str) -> str:
+    """The database, fit to be shown and logged: without a password."""
+    if is_postgres(database):
+        from tether.storage.postgres.engine import describe_postgres
+
+        return describe_postgres(database)
+    return str(sqlite_path(database))
+
+
+@asynccontextmanager
+async def open_store(
+    database: str,
+    on_progress: Callable[[int, int], None] = lambda committed, waiting: None,
+    pool_size: int = 2,
+    *,
+    on_waiting: Callable[[int], None] = lambda waiting: None,
+    on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
+    on_refusal: Callable[[str], None] = lambda reason: None,
+) -> AsyncIterator[Store]:
+    """The store in this database, which must be migrated."""
+    engine = _engine(database, pool_size)
+    store = Store(
+        engine, now_ms, new_event_id, on_progress,
+        on_waiting=on_waiting, on_failure=on_failure, on_refusal=on_refusal,
+    )  # fmt: skip
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def _engine(database: str, pool_size: int) -> Engine:
+    if is_postgres(database):
+        from tether.storage.postgres.engine import PostgresEngine
+
+        return PostgresEngine(database, pool_size)
+    from tether.storage.sqlite.engine import SqliteEngine
+
+    return SqliteEngine(sqlite_path(database))
+
+
+def build_app(store: Store, metrics: "Metrics", settings: Settings) -> "Application":
+    """The HTTP application on this store."""
+    from tether.http.app import Parts, create_app
+
+    return create_app(
+        Parts(
+            store=store,
+            keys=KeyRing(store.find_key, ForwardClock(now_ms, time.monotonic)),
+            limiter=_limiter(settings, metrics),
+            metrics=metrics,
+            now_ms=now_ms,
+            cors_origins=settings.cors_origins,
+            serve_metrics=settings.metrics == "on",
+        )
+    )
+
+
+def check(settings: Settings) -> None:
+    """Raises SetupError for what a worker process could only fail at again and again."""
+    if settings.redis:
+        from tether.server.shared_limits import open_redis
+
+        open_redis(settings.redis)
+
+
+def _limiter(settings: Settings, metrics: "Metrics") -> Limiter:
+    own = TokenBuckets(time.monotonic, settings.workers)
+    if not settings.redis:
+        return own
+    from tether.server.shared_limits import SharedBuckets, open_redis
+
+    return SharedBuckets(open_redis(settings.redis), own, metrics.redis_in_use)

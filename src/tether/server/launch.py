@@ -1,0 +1,48 @@
+"""Starts a server: in this process, or several workers of it."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+from tether.domain.errors import SetupError
+from tether.server import bootstrap, logging
+from tether.server.settings import Settings, is_postgres
+
+
+def launch(settings: Settings, listening: Callable[[str], None]) -> None:
+    """Migrates the database and serves until SIGTERM or Ctrl-C; tells `listening` the address.
+
+    Raises SetupError when something does not fit: settings, database or port.
+    """
+    if settings.workers > 1 and not is_postgres(settings.database):
+        raise SetupError(
+            "A SQLite file has one server process: use --workers 1, or a PostgreSQL database."
+        )
+    as_json = settings.log_format == "json" or (
+        settings.log_format == "auto" and not sys.stderr.isatty()
+    )
+    settings = replace(settings, log_format="json" if as_json else "text")
+    logging.configure(level=settings.log_level, as_json=as_json)
+    # Of another program: with it the library would keep our metrics in files of that folder.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    bootstrap.check(settings)
+    bootstrap.migrate(settings.database)
+    with bootstrap.only_server(settings.database):
+        if settings.workers > 1:
+            from tether.server.supervisor import supervise
+
+            asyncio.run(supervise(settings, listening))
+        else:
+            import uvloop
+
+            uvloop.run(_serve_alone(settings, listening))
+
+
+async def _serve_alone(settings: Settings, listening: Callable[[str], None]) -> None:
+    from tether.server.metrics import Metrics
+    from tether.server.run import listen, serve, url_of
+
+    with listen(settings.host, settings.port) as listener:
+        await serve(settings, Metrics(), listener, lambda: listening(url_of(listener)))

@@ -1,0 +1,152 @@
+"""Logs: one JSON object a line on standard error, or coloured text when a person is watching."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import BinaryIO, TextIO, cast
+
+import msgspec
+import structlog
+
+from tether.server.log_writer import Lines
+
+log = structlog.get_logger()
+
+
+class Answered(msgspec.Struct):
+    """The line about a request that was answered; `ms` is how many milliseconds that took."""
+
+    request_id: str
+    partner: str | None
+    key: str | None
+    method: str
+    route: str
+    status: int
+    ms: float
+    # As structlog has them.
+    event: str = "request"
+    level: str = "info"
+    timestamp: datetime | None = None
+
+
+def configure(*, level: str, as_json: bool) -> None:
+    """Sets up logging for this process; `level` is a name such as `info`."""
+    common: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        processors=[*common, *(_json() if as_json else _text())],
+        logger_factory=(
+            structlog.BytesLoggerFactory(cast(BinaryIO, _standard_error))
+            if as_json
+            else structlog.WriteLoggerFactory(cast(TextIO, _standard_error))
+        ),
+        cache_logger_on_first_use=True,
+    )
+    _standard_error.takes_answers = as_json and number <= logging.INFO
+    # The HTTP server and other libraries log the standard way: what matters is passed on.
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[_Forward()], force=True)
+
+
+def answered(line: Answered) -> None:
+    """Logs that a request was answered.
+
+    There is one such line for each request, and structlog's way to JSON costs five times as much.
+    """
+    if _standard_error.takes_answers:
+        line.timestamp = datetime.now(UTC)
+        _standard_error.add(line)
+    else:
+        fields = msgspec.structs.asdict(line)
+        del fields["event"], fields["level"], fields["timestamp"]
+        log.info(line.event, **fields)
+
+
+def tell(text: str, *, err: bool = False) -> None:
+    """Prints the text on standard output or error, and waits for nobody who does not read it."""
+    lines = _error_lines if err else _output_lines
+    lines.put([text.encode(errors="backslashreplace") + b"\n"])
+
+
+def when_dropped(count: Callable[[int], None]) -> None:
+    """Has lines counted that could not be written; `count` is called in any thread."""
+    _error_lines.on_dropped = count
+
+
+def _json() -> list[structlog.typing.Processor]:
+    return [
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(
+            serializer=lambda event, **_: msgspec.json.encode(event, enc_hook=repr)
+        ),
+    ]
+
+
+def _text() -> list[structlog.typing.Processor]:
+    # Not the renderer's own traces: they show the variables of every frame, and keys among them.
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    ]
+
+
+class _StandardError:
+    """Standard error: lines are made here and written beside the event loop.
+
+    The lines of one turn of the event loop are handed over together: under load that saves most of
+    what logging costs.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[Answered | bytes] = []
+        self.takes_answers = False  # set by configure()
+
+    def write(self, text: str | bytes) -> int:
+        line = text.encode(errors="backslashreplace") if isinstance(text, str) else text
+        self.add(line)
+        return len(text)
+
+    def add(self, line: Answered | bytes) -> None:
+        """Writes the line, soon."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # another thread, or before the loop runs or after it
+            self._put([line])
+        else:
+            if not self._lines:
+                loop.call_soon(self._put_waiting)
+            self._lines.append(line)
+
+    def _put_waiting(self) -> None:
+        lines, self._lines = self._lines, []
+        self._put(lines)
+
+    def _put(self, lines: list[Answered | bytes]) -> None:
+        _error_lines.put(
+            [line if isinstance(line, bytes) else _encoder.encode(line) + b"\n" for line in lines]
+        )
+
+    def flush(self) -> None:
+        """Nothing waits here."""
+
+
+_encoder = msgspec.json.Encoder()
+_error_lines = Lines(
+    2,
+    on_resumed=lambda lines: log.warning("log lines dropped", lines=lines),
+)
+_output_lines = Lines(1)
+_standard_error = _StandardError()
+
+
+class _Forward(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger(record.name).log(
+            record.levelno, record.getMessage(), exc_info=record.exc_info
+        )

@@ -1,0 +1,244 @@
+"""One request and its answer: Uvicorn's, for the usual case made cheaper.
+
+Uvicorn writes the head and the body of an answer separately, which the kernel sends separately, and
+tries two regular expressions on each header. Here an answer whose length is known is one write. It
+also makes an `asyncio.Event` for each request, though nearly every body comes with its head.
+"""
+
+import asyncio
+import logging
+from asyncio import Transport
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from tether.domain.models import to_json
+
+PIECE_BYTES = 64 * 1024  # of a body that is longer: the next one goes when the client took it
+
+_log = logging.getLogger("uvicorn.error")
+# With these in a header, somebody could begin another one, or the body.
+_CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})
+
+
+class Connection(Protocol):
+    """What an exchange has to know of its connection: Uvicorn's parts, and our bounds."""
+
+    flow: Any
+    transport_of_exchanges: Any
+    server_state: Any
+    expect_100_continue: bool
+    tasks: set[Any]
+    bounds: Any
+
+    def on_response_complete(self) -> None:
+        """The answer is whole."""
+
+
+class News:
+    """What `Exchange` needs of an `asyncio.Event`: nobody waits but its one application."""
+
+    __slots__ = ("_waiter", "come")
+
+    def __init__(self) -> None:
+        self.come = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        """Something has come."""
+        self.come = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def clear(self) -> None:
+        """It was looked at."""
+        self.come = False
+
+    async def wait(self) -> None:
+        """Returns when something has come."""
+        while not self.come:
+            if self._waiter is None or self._waiter.done():
+                self._waiter = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._waiter)
+
+
+class Exchange(RequestResponseCycle):
+    """One request and its answer, as the ASGI application sees them."""
+
+    # How all of them begin; Uvicorn's constructor, which sets these one by one, is not called.
+    logger = access_logger = _log
+    access_log = False
+    disconnected = False
+    more_body = True
+    response_started = False
+    response_complete = False
+    chunked_encoding: bool | None = None
+    expected_content_length = 0
+    _until_closed = False  # so long the body goes on, as nothing else can say where it ends
+    _head: bytes | None = None  # of an answer, until its body is known
+    task: "asyncio.Task[None] | None" = None
+
+    def __init__(
+        self,
+        connection: Connection,
+        scope: Any,
+        *,
+        keep_alive: bool,
+        knows_chunks: bool,
+    ) -> None:
+        self.scope = scope
+        self.flow = connection.flow
+        self.transport = connection.transport_of_exchanges
+        self.on_response = connection.on_response_complete
+        self.default_headers = connection.server_state.default_headers
+        self.waiting_for_100_continue = connection.expect_100_continue
+        self.keep_alive = keep_alive
+        self._knows_chunks = knows_chunks
+        self.body = bytearray()
+        self.news = News()
+        self.message_event = cast(asyncio.Event, self.news)
+        self._tasks = connection.tasks
+        self._bounds = connection.bounds
+
+    async def run_asgi(self, app: Any) -> None:
+        try:
+            if self.flow.write_paused:  # else whoever does not read could have answers pile up
+                await self.flow.drain()
+            await app(self.scope, self.receive, self.send)
+            if not self.response_complete and not self.disconnected:
+                raise RuntimeError("The application returned without a whole answer.")
+        except BaseException as error:
+            self.logger.error("Exception in ASGI application", exc_info=error)
+            if self.response_started:
+                self.transport.close()
+            else:
+                await self.send_500_response()
+        finally:
+            self.on_response = _nothing  # else connection and request would keep each other
+            self._tasks.discard(self.task)
+
+    async def receive(self) -> Any:
+        if self.waiting_for_100_continue or not self.news.come:
+            return await super().receive()
+        self.news.come = False
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        self.flow.resume_reading()
+        body, self.body = bytes(self.body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def send(self, message: Any) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if not self.response_started and message["type"] == "http.response.start":
+            self._start(message["status"], [*self.default_headers, *message.get("headers", ())])
+        elif self._head is not None and not message.get("more_body", False):
+            body = message.get("body", b"")
+            if len(body) > PIECE_BYTES and self.scope["method"] != "HEAD":
+                await self._send_pieces(body)
+            else:
+                self._finish(body)
+        else:  # a body in parts
+            self._write_head()
+            if self._until_closed:
+                self.expected_content_length = len(message.get("body", b""))
+            await super().send(message)
+
+    def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        parts, length, says_close = [STATUS_LINE[status]], None, False
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"connection" and b"close" in value.lower():
+                self.keep_alive, says_close = False, True
+        head = b"".join(parts)
+        if len(head) - len(head.translate(None, _CONTROLS)) != 2 * (len(headers) + 1):
+            raise RuntimeError("A header has a control character.")
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        if not self.keep_alive and not says_close:
+            head += b"connection: close\r\n"
+        endless = length is None and status not in (204, 304) and self.scope["method"] != "HEAD"
+        self.chunked_encoding = endless and self._knows_chunks
+        self._until_closed = endless and not self._knows_chunks
+        self.expected_content_length = length or 0
+        if self.chunked_encoding:
+            head += b"transfer-encoding: chunked\r\n"
+        self._head = head + b"\r\n"
+        if endless:  # the body may be long in coming
+            self._write_head()
+
+    def _write_head(self) -> None:
+        if self._head is not None:
+            self.transport.write(self._head)
+            self._head = None
+
+    def _finish(self, body: bytes) -> None:
+        """Sends an answer whose head waited for this, its whole body."""
+        assert self._head is not None
+        if self.scope["method"] == "HEAD":
+            body = b""
+        else:
+            self._check_length(body)
+        self.transport.write(self._head + body)
+        self._head = None
+        self._complete()
+
+    async def _send_pieces(self, body: bytes) -> None:
+        """The same for a long body, which is not copied: it may be sent to many at once."""
+        self._check_length(body)
+        self._write_head()
+        view = memoryview(body)
+        for start in range(0, len(view), PIECE_BYTES):
+            if self.flow.write_paused and not self.disconnected:
+                self._bounds.hold(self, len(body), self.transport.abort, id(body))
+                try:
+                    await self.flow.drain()
+                finally:
+                    self._bounds.release(self)
+            if self.disconnected:
+                return
+            self.transport.write(view[start : start + PIECE_BYTES])
+        self._complete()
+
+    def _check_length(self, body: bytes) -> None:
+        if len(body) != self.expected_content_length:
+            raise RuntimeError("The body is not as long as its Content-Length says.")
+
+    def _complete(self) -> None:
+        self.response_complete = True
+        self.news.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+
+def _nothing() -> None:
+    pass
+
+
+def whole_answer(status: int, message: str, request_id: str) -> bytes:
+    """An answer that is given outside the application, and is the last one of its connection."""
+    body = to_json({"message": message})
+    again = "retry-after: 1\r\n" if status == 503 else ""
+    head = (
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        f"x-request-id: {request_id}\r\n{again}connection: close\r\n\r\n"
+    )
+    return STATUS_LINE[status] + head.encode() + body
+
+
+class TransportOfExchange:
+    """What Uvicorn's request uses of the transport; to close it means to hang up decently."""
+
+    __slots__ = ("abort", "close", "is_closing", "write")
+
+    def __init__(self, transport: Transport, hang_up: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.abort = transport.abort
+        self.is_closing = transport.is_closing
+        self.close = hang_up

@@ -1,0 +1,92 @@
+"""The settings of a server, each with its environment variable."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+from tether.domain.errors import SetupError
+
+_SCHEME = re.compile(r"[^/]*?:")
+_ASSIGNMENT = re.compile(r"\s*[A-Za-z_ ]+=")  # host=… dbname=…, Server=…;Database=…
+_ACCOUNT = re.compile(r"[^/]*@[^/]*/")  # user@host/name
+_VARIABLE = re.compile(r"\$[A-Za-z_{(]|%[A-Za-z_]+%")
+_FORMS = "give a file's path, sqlite:///path or postgresql://user:password@host/name"
+
+
+def default_database() -> str:
+    """The file in the user's data folder that is used when none is named."""
+    return str(user_data_path("tether", appauthor=False) / "tether.db")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a server runs. `docs/configuration.md` says more about each."""
+
+    database: str = field(default_factory=default_database)
+    host: str = "127.0.0.1"
+    port: int = 8000
+    metrics: str = "on"
+    """`on` (at /metrics), `off`, or HOST:PORT of an address of its own."""
+    cors_origins: tuple[str, ...] = ()
+    log_level: str = "info"
+    log_format: str = "json"
+    workers: int = 1
+    """Processes that share the port; more than one only on PostgreSQL."""
+    pool_size: int = 12
+    """Connections to PostgreSQL of each worker; 3 at least."""
+    max_connections: int = 5000
+    """Of each worker."""
+    max_unread: int = 64
+    """MB of answers that wait for clients which do not read, of each worker."""
+    redis: str = ""
+    """The Redis (or Valkey) that shares the rate limits among all workers and nodes."""
+
+
+def is_postgres(database: str) -> bool:
+    """Whether this names a PostgreSQL database, not a file."""
+    return database.startswith(("postgresql://", "postgres://"))
+
+
+def sqlite_path(database: str) -> Path:
+    """The file that this names: a path, or `sqlite:///` before one; `~` is the user's folder.
+
+    What was meant as something else is no file of that name, which nobody would find again. Raises
+    SetupError, which shows nothing that may be a password.
+    """
+    if database.startswith(("'", '"')):
+        raise SetupError("The database has quotes around its name: leave them out.")
+    if _ASSIGNMENT.match(database) or _ACCOUNT.match(database):
+        raise SetupError(f"The database is no path: {_FORMS} (./ before a path with = or @).")
+    path = database
+    if database.startswith("sqlite://"):
+        path = database.removeprefix("sqlite:///")
+        if not path or path == database:
+            raise SetupError(f"{database} names no file: write sqlite:///path or a plain path.")
+        if "?" in path or path == ":memory:":
+            raise SetupError(f"{database} names no file alone: write sqlite:///path.")
+    elif scheme := _SCHEME.match(database):  # also one with a slash too few
+        raise SetupError(
+            f"{scheme[0]} is not a database that Tether knows: {_FORMS} "
+            "(./ before the path of a file whose name has a colon)"
+        )
+    if _VARIABLE.search(path):
+        raise SetupError(f"{path} has a variable in it that nothing expands: write the whole path.")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise SetupError(f"{path} begins with a user who is not known here.") from None
+
+
+def metrics_address(metrics: str) -> tuple[str, int] | None:
+    """Where the setting `metrics` wants them served apart from the API. Raises SetupError."""
+    return None if metrics in ("on", "off") else parse_address(metrics)
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`. Raises SetupError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise SetupError(f"{text!r} is not an address: write HOST:PORT.")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,122 @@
+"""A fleet to simulate: chargers at real stations, vehicles like those that charged in reality.
+
+Positions and kinds of charge points are those of Shenzhen's public stations; capacities, highest
+powers and how full a battery is before and after are those of the charging sessions of `replay`.
+What the stations' data do not say: fast points have 60 kW, slow ones 7 kW.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from random import Random
+
+from tether.domain.errors import SetupError
+from tether.domain.models import Charger, Vehicle
+from tether.simulator.replay import Session
+
+FAST_KW, SLOW_KW = 60, 7
+LOWEST_KW = Decimal(1)
+# The capacities of the sessions are estimates; those of short sessions can be far off.
+SMALLEST_KWH, LARGEST_KWH = 15, 130
+_PER_KILO = Decimal(1000)
+_TENTH = Decimal("0.1")
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """A station with its fast and slow charge points. Degrees as in the data."""
+
+    number: str
+    latitude: Decimal
+    longitude: Decimal
+    fast: int
+    slow: int
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What drivers did: states of charge (%) on arrival and departure, arrivals by hour."""
+
+    on_arrival: Sequence[float]
+    on_departure: Sequence[float]
+    by_hour: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Chargers, vehicles, and how their drivers behave."""
+
+    chargers: Sequence[Charger]
+    vehicles: Sequence[Vehicle]
+    habits: Habits
+
+
+def stations_of(rows: Iterable[Mapping[str, str]]) -> list[Station]:
+    """The stations of the data set."""
+    return [
+        Station(
+            row["station_id"],
+            Decimal(row["latitude"]),
+            Decimal(row["longitude"]),
+            int(row["fast"]),
+            int(row["slow"]),
+        )
+        for row in rows
+    ]
+
+
+def new_fleet(
+    chargers: int,
+    vehicles: int,
+    stations: Sequence[Station],
+    sessions: Sequence[Session],
+    seed: int,
+) -> Fleet:
+    """So many chargers and vehicles; the same for the same seed. Raises SetupError."""
+    points = [
+        _charger(station, kind, number)
+        for station in stations
+        for kind, count in (("F", station.fast), ("S", station.slow))
+        for number in range(1, count + 1)
+    ]
+    if chargers > len(points):
+        raise SetupError(f"There are only {len(points):,} charge points in the data.")
+    dice = Random(seed)  # noqa: S311 - no secret
+    alike = [s for s in sessions if SMALLEST_KWH <= s.capacity_wh / _PER_KILO <= LARGEST_KWH]
+    return Fleet(
+        sorted(dice.sample(points, chargers), key=lambda charger: charger.id),
+        [_vehicle(number, dice.choice(alike)) for number in range(1, vehicles + 1)],
+        _habits(sessions),
+    )
+
+
+def power_kw(entity: Charger | Vehicle) -> float:
+    """The highest power that it can charge with."""
+    return float(entity.charge_power_max or max(entity.charge_powers))
+
+
+def _charger(station: Station, kind: str, number: int) -> Charger:
+    return Charger(
+        id=f"SZ{station.number}-{kind}{number}",
+        charge_powers=(Decimal(FAST_KW if kind == "F" else SLOW_KW),),
+        latitude=station.latitude,
+        longitude=station.longitude,
+    )
+
+
+def _vehicle(number: int, like: Session) -> Vehicle:
+    return Vehicle(
+        id=f"EV{number:05}",
+        charge_capacity=(like.capacity_wh / _PER_KILO).quantize(_TENTH),
+        charge_power_min=LOWEST_KW,
+        charge_power_max=(like.power_max_w / _PER_KILO).quantize(_TENTH),
+    )
+
+
+def _habits(sessions: Sequence[Session]) -> Habits:
+    hours = [session.arrival_ms // 3_600_000 % 24 for session in sessions]
+    return Habits(
+        [float(session.soc_arrival) for session in sessions],
+        [float(session.soc_departure) for session in sessions],
+        [hours.count(hour) for hour in range(24)],
+    )

@@ -1,0 +1,60 @@
+"""What the store asks of a database."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from tether.storage.dialect import Dialect
+
+Row = Sequence[Any]
+
+
+class Statement(NamedTuple):
+    """A statement with its parameters."""
+
+    sql: str
+    parameters: tuple[object, ...]
+
+
+class Engine(Protocol):
+    """A database that runs statements, each atomic by itself.
+
+    All methods raise Unavailable when the database cannot do it now, and nothing was done then,
+    or, when the connection broke during a write, all of it may have been done.
+    """
+
+    dialect: Dialect
+
+    scans_at_once: int
+    """How many scans may run while everything else goes on as usual."""
+
+    async def ping(self, sql: str) -> None:
+        """Returns if the database is the one that was opened, and answers this query."""
+
+    async def read(self, sql: str, *parameters: object) -> list[Row]:
+        """The rows of a short query."""
+
+    async def look_up(self, sql: str, partner: int, key: str, *, again: bool = True) -> Row | None:
+        """The row, if any, of a query for the partner $1 and the key $2, its only parameters.
+
+        `again`: it is likely to be asked for again soon.
+        """
+
+    async def scan(self, sql: str, *parameters: object) -> list[Row]:
+        """The rows of a query that may read much before it finds enough."""
+
+    async def write(self, sql: str, *parameters: object) -> int:
+        """Runs a change; returns, once it is on disk, how many rows it touched."""
+
+    async def write_returning(self, sql: str, *parameters: object) -> list[Row]:
+        """Runs a change that ends in RETURNING; returns its rows once they are on disk."""
+
+    async def write_all(self, *statements: Statement) -> list[int]:
+        """Runs changes in one transaction, without a pause between them in which it could be left
+        open; returns, once they are on disk, how many rows each touched.
+        """
+
+    async def scrub(self) -> None:
+        """Leaves nothing in the database's files of what was deleted, as far as the engine can."""
+
+    async def close(self) -> None:
+        """Finishes the writes under way and lets go of the database."""

@@ -1,0 +1,69 @@
+"""The steps that bring a database to the schema this version of Tether works with.
+
+A step is `migrations/NNNN_name.sql`, run on both engines, and beside it, where only one engine
+needs something, `NNNN_name.sqlite.sql` or `NNNN_name.postgres.sql`. Steps are never changed after
+a release; a step must leave the version before it able to work, so that both can run during a
+roll-out.
+"""
+
+from importlib.resources import files
+from typing import NamedTuple
+
+from tether.domain.errors import SetupError
+from tether.storage.dialect import Dialect
+
+VERSION_TABLE = "tether_schema"
+OUR_TABLES = {
+    "partners", "keys", "chargers", "vehicles", "events", "event_heads",
+    "sessions", "session_versions", "derivations",
+    "listings", "list_of_charger", "list_of_vehicle", "list_by_time", "epoch",
+}  # fmt: skip
+OUR_VIEWS = {"charger_events", "vehicle_events", "vehicle_history"}
+
+CREATE_VERSION_TABLE = f"CREATE TABLE {VERSION_TABLE} (version BIGINT NOT NULL PRIMARY KEY)"
+READ_VERSION = f"SELECT coalesce(max(version), 0) FROM {VERSION_TABLE}"
+ADD_VERSION = f"INSERT INTO {VERSION_TABLE} (version) VALUES ($1)"
+
+
+class Step(NamedTuple):
+    """One numbered change of the schema, as a script in the engine's dialect."""
+
+    version: int
+    script: str
+
+
+def steps(dialect: Dialect) -> list[Step]:
+    """All steps for an engine, in order."""
+    scripts: dict[int, str] = {}
+    folder = files("tether.storage").joinpath("migrations")
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        number, *engine = file.name.removesuffix(".sql").split(".")
+        if file.name.endswith(".sql") and engine in ([], [dialect.name]):
+            script = file.read_text(encoding="utf-8").replace("{text}", dialect.text)
+            script = script.replace("{clustered}", dialect.clustered)
+            version = int(number.partition("_")[0])
+            scripts[version] = scripts.get(version, "") + script
+    return [Step(version, script) for version, script in sorted(scripts.items())]
+
+
+def steps_after(dialect: Dialect, current: int, database: str) -> list[Step]:
+    """The steps that a database of schema `current` still needs. Raises SetupError if it is newer.
+
+    `database` names it in the message.
+    """
+    known = steps(dialect)
+    if current > known[-1].version:
+        raise SetupError(
+            f"{database} was made by a newer Tether (schema {current}, this version knows "
+            f"{known[-1].version}). Install the newer version; nothing was changed."
+        )
+    return [step for step in known if step.version > current]
+
+
+def check_not_foreign(tables: set[str], database: str) -> None:
+    """Refuses, with SetupError, tables of our names in a database that is not ours."""
+    if VERSION_TABLE not in tables and (clash := sorted(tables & OUR_TABLES)):
+        raise SetupError(
+            f"{database} is not a Tether database but has a table {clash[0]!r}; nothing was "
+            "changed. Name another database."
+        )

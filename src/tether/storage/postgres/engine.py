@@ -1,0 +1,275 @@
+"""PostgreSQL: many processes and machines on one database.
+
+Every statement is its own transaction, so nothing is left open when a client or a node dies, and a
+transaction pooler such as PgBouncer may stand between.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from tether.domain.errors import SetupError
+from tether.storage import migrate
+from tether.storage.dialect import POSTGRES
+from tether.storage.engine import Row, Statement
+from tether.storage.epochs import Epoch, Known, new_epoch, tell_of_copy
+from tether.storage.postgres.batch_loader import Gathering
+from tether.storage.postgres.pool import NEEDED, Connection, Pool, preparing, purpose_of, shares
+
+READ_TIMEOUT_S = 10.0
+SCAN_TIMEOUT_S = 60.0
+WRITE_TIMEOUT_S = 10.0
+VACUUM_TIMEOUT_S = 3_600.0
+MIGRATION_LOCK = 0x54455448  # any number, as long as all versions use the same
+
+# Notice within seconds a machine that is gone; what the URL itself says goes before.
+_DEFAULTS = {
+    "application_name": "tether",
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
+_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
+_FORM = (
+    "write postgresql://user:password@host:5432/name, and in user and password %40 for @, "
+    "%2F for /, %25 for %."
+)
+
+
+class _Outcome(NamedTuple):
+    rows: list[Row]
+    changed: int
+
+
+class PostgresEngine:
+    """Pools of connections to one PostgreSQL database."""
+
+    dialect = POSTGRES
+
+    def __init__(self, url: str, pool_size: int) -> None:
+        conninfo, sizes = _conninfo(url), shares(pool_size)
+        self._pools = {name: Pool(conninfo, size) for name, size in sizes.items()}
+        self.scans_at_once = (sizes["events"] + 1) // 2
+        self._gathering = Gathering(self.read)
+
+    async def ping(self, sql: str) -> None:
+        await self.read(sql)
+
+    async def read(self, sql: str, *parameters: object) -> list[Row]:
+        return (await self._run(sql, parameters, READ_TIMEOUT_S, again=True)).rows
+
+    async def look_up(self, sql: str, partner: int, key: str, *, again: bool = True) -> Row | None:
+        return await self._gathering.look_up(sql, partner, key)
+
+    async def scan(self, sql: str, *parameters: object) -> list[Row]:
+        return (await self._run(sql, parameters, SCAN_TIMEOUT_S, again=True)).rows
+
+    async def write(self, sql: str, *parameters: object) -> int:
+        return (await self._run(sql, parameters, WRITE_TIMEOUT_S)).changed
+
+    async def write_returning(self, sql: str, *parameters: object) -> list[Row]:
+        return (await self._run(sql, parameters, WRITE_TIMEOUT_S)).rows
+
+    async def write_all(self, *statements: Statement) -> list[int]:
+        async def run(connection: Connection) -> list[int]:
+            # The pipeline sends all of it at once, so nothing waits within the transaction.
+            async with connection.pipeline(), connection.transaction():
+                cursors = [await connection.execute(*statement) for statement in statements]
+            return [cursor.rowcount for cursor in cursors]
+
+        return await self._pool(statements[0].sql).run(run, WRITE_TIMEOUT_S)
+
+    async def scrub(self) -> None:
+        """What was deleted takes no room any more, in the tables that the role owns. Until it is
+        used for something else, it may still be on the disk.
+        """
+
+        async def vacuum(connection: Connection) -> None:
+            cursor = await connection.execute(_TABLES)
+            for (table,) in await cursor.fetchall():
+                if table in migrate.OUR_TABLES:
+                    await connection.execute(f"VACUUM {table}")
+
+        await self._pools["events"].run(vacuum, VACUUM_TIMEOUT_S)
+
+    async def close(self) -> None:
+        for pool in self._pools.values():
+            await pool.close()
+
+    def _pool(self, sql: str) -> Pool:
+        return self._pools[purpose_of(sql)]
+
+    async def _run(
+        self, sql: str, parameters: tuple[object, ...], timeout_s: float, *, again: bool = False
+    ) -> _Outcome:
+        async def run(connection: Connection) -> _Outcome:
+            if connection.isolation_level is None:
+                cursor = await connection.execute(sql, parameters)
+            else:  # the database's own is another
+                async with connection.pipeline(), connection.transaction():
+                    cursor = await connection.execute(sql, parameters)
+            rows: list[Row] = list(await cursor.fetchall()) if cursor.description else []
+            return _Outcome(rows, cursor.rowcount)
+
+        return await self._pool(sql).run(run, timeout_s, again=again)
+
+
+# Making and describing the database ---------------------------------------------------------------
+
+
+def migrate_postgres(url: str) -> int:
+    """Brings the schema up to date; returns how many steps it took.
+
+    However many nodes start at once, one of them does it while the others wait.
+    Raises SetupError if the database cannot be reached, is not ours, or is newer.
+    """
+    name = describe_postgres(url)
+    with session(url) as connection, connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
+        tables = _tables(connection)
+        migrate.check_not_foreign(tables, name)
+        if migrate.VERSION_TABLE not in tables:
+            _check_encoding(connection, name)
+            connection.execute(migrate.CREATE_VERSION_TABLE)
+        missing = migrate.steps_after(POSTGRES, _version(connection), name)
+        for step in missing:
+            connection.execute(step.script)
+            connection.execute(f"INSERT INTO {migrate.VERSION_TABLE} VALUES ({step.version})")
+        if copied := _epoch(connection).ends:
+            _begin_epoch(connection)
+    if copied:
+        tell_of_copy()
+    return len(missing)
+
+
+def epoch_of_postgres(url: str) -> Known:
+    """Which epoch the database says it is. Raises SetupError."""
+    with session(url) as connection:
+        return _epoch(connection)
+
+
+def new_epoch_of_postgres(url: str) -> None:
+    """Begins a new epoch in the database. Raises SetupError."""
+    with session(url) as connection:
+        _begin_epoch(connection)
+
+
+def pending_postgres(url: str) -> int:
+    """How many steps the schema still needs. Raises SetupError as above."""
+    name = describe_postgres(url)
+    with session(url) as connection:
+        tables = _tables(connection)
+        migrate.check_not_foreign(tables, name)
+        current = _version(connection) if migrate.VERSION_TABLE in tables else 0
+        return len(migrate.steps_after(POSTGRES, current, name))
+
+
+def version_of_postgres(url: str) -> str:
+    """The server's version, such as `18.1`. Raises SetupError if it cannot be reached."""
+    with session(url) as connection:
+        number = connection.info.server_version
+    return f"{number // 10_000}.{number % 10_000}"
+
+
+def describe_postgres(url: str) -> str:
+    """The database's address without anything secret, to show and to log. Raises SetupError."""
+    parts = _parts_of(url)
+    user, name = parts.get("user"), parts.get("dbname") or parts.get("user") or ""
+    hosts = (parts.get("host") or "localhost").split(",")
+    ports = (parts.get("port") or "5432").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    places = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
+    return f"postgresql://{f'{user}@' if user else ''}{places}/{name}"
+
+
+def _parts_of(url: str) -> dict[str, str]:
+    """The options that the URL gives. Raises SetupError, which does not show any of it.
+
+    A password in which @ or / are not encoded ends in what looks like host, port and name.
+    """
+    try:
+        parts = {name: str(value) for name, value in conninfo_to_dict(url).items()}
+    except psycopg.ProgrammingError as error:
+        harmless = "query parameter" in str(error) and "@" not in url.partition("?")[2]
+        reason = f" ({_one_line(error)})" if harmless else ""
+        raise SetupError(f"The PostgreSQL URL cannot be read{reason}: {_FORM}") from None
+    split = parts.get("host", "") + parts.get("dbname", "")
+    if "@" in split or not parts.get("port", "5432").replace(",", "").isdecimal():
+        raise SetupError(f"The PostgreSQL URL cannot be read: {_FORM}")
+    return parts
+
+
+def _conninfo(url: str) -> str:
+    options: dict[str, Any] = {**_DEFAULTS, **_parts_of(url), "client_encoding": "UTF8"}
+    return make_conninfo(**options)
+
+
+@contextmanager
+def session(url: str, *, prepare: bool = True) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A connection for one purpose, where it can be with the settings that we need; `prepare=False`
+    leaves those that it has. Raises SetupError for whatever goes wrong on it.
+    """
+    name = describe_postgres(url)
+    try:
+        with psycopg.connect(_conninfo(url), autocommit=True, prepare_threshold=None) as connection:
+            if prepare and is_direct(connection):
+                connection.execute(preparing(NEEDED))
+            yield connection
+    except psycopg.Error as error:
+        raise SetupError(f"{name} cannot be used: {_one_line(error)}") from None
+
+
+def is_direct(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
+    """Whether no pooler stands between, which may lend what is set on its session to others."""
+    return connection.execute("SELECT pg_backend_pid()").fetchone() == (
+        connection.info.backend_pid,
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _check_encoding(connection: psycopg.Connection[tuple[Any, ...]], name: str) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise SetupError(
+            f"{name} has the encoding {encoding} and cannot hold every text: make a database with "
+            "ENCODING 'UTF8' TEMPLATE template0."
+        )
+
+
+def _tables(connection: psycopg.Connection[tuple[Any, ...]]) -> set[str]:
+    if connection.execute("SELECT current_schema()").fetchone() == (None,):
+        raise SetupError(
+            "The role may use no schema of its search_path: GRANT USAGE ON SCHEMA … to it."
+        )
+    return {str(name) for (name,) in connection.execute(_TABLES)}
+
+
+# Where a dump is restored, database or table have other numbers. A fail-over keeps them.
+_HOME = """
+(SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+|| '.' || CAST('epoch'::regclass AS OID)
+"""
+
+
+def _epoch(connection: psycopg.Connection[tuple[Any, ...]]) -> Known:
+    query = f"SELECT id, began_ms, home <> ({_HOME}) FROM epoch"
+    ((id, began_ms, ends),) = connection.execute(query).fetchall()
+    return Known(Epoch(id, began_ms), ends=ends)
+
+
+def _begin_epoch(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    query = f"UPDATE epoch SET id = %s, began_ms = %s, home = {_HOME}"
+    connection.execute(query, new_epoch())
+
+
+def _version(connection: psycopg.Connection[tuple[Any, ...]]) -> int:
+    (version,) = connection.execute(migrate.READ_VERSION).fetchone() or (0,)
+    return int(version)

@@ -1,0 +1,244 @@
+"""Connections to PostgreSQL, for one purpose each.
+
+The pools are our own because they must fail at once while the database is away (the client gets its
+503 and tries again) and be at work with the first request after the database's return: pools that
+reconnect in the background do neither.
+"""
+
+import asyncio
+import logging
+import re
+import select
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
+from time import monotonic
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel
+from psycopg.pq import TransactionStatus
+from psycopg.types.numeric import Int8Dumper
+
+from tether.domain.errors import Unavailable
+
+log = logging.getLogger(__name__)  # structlog takes a while to load
+
+TOLD_S = 60.0  # so long the same refusal is not told again
+FULL_S = 1.0  # so long PostgreSQL is taken at its word that it has no connection left
+
+# What passes, or the operator puts right: the connection broke; the server starts, stops, is full,
+# overloaded, a replica or damaged; a right was taken away, a table or schema is not where it was.
+PASSING = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.InternalError,
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.InvalidCatalogName,
+    psycopg.errors.InvalidSqlStatementName,  # a server process that has not prepared it …
+    psycopg.errors.FeatureNotSupported,  # … or did so before the table was changed
+    TimeoutError,
+)
+# After these, with which nothing was done, a new connection may do better: to the server that has
+# taken over, with the settings of now, or without what was prepared on this one.
+_SPENT = (
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.InvalidSqlStatementName,
+    psycopg.errors.FeatureNotSupported,
+)
+
+NEEDED = {
+    "default_transaction_isolation": "read committed",  # each statement sees what is committed
+    "default_transaction_deferrable": "off",
+    "statement_timeout": "0",  # how long something may take is decided here
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",  # or it may end a connection just when a write goes out
+    "transaction_timeout": "0",
+    "standard_conforming_strings": "on",
+    "row_security": "off",  # rows that a policy hides are an error, and not missing in silence
+}
+"""What roles, databases and servers may have set otherwise, and Tether must have so."""
+
+# All that we do finds its rows in an index, one after the other. A statement that was prepared
+# while a table was nearly empty would go on to read the whole table while it fills, until
+# PostgreSQL analyses it again.
+INDEXES_ONLY = {
+    **dict.fromkeys(("enable_seqscan", "enable_bitmapscan"), "off"),
+    **dict.fromkeys(("enable_hashjoin", "enable_mergejoin"), "off"),
+    **dict.fromkeys(("enable_indexscan", "enable_indexonlyscan", "enable_nestloop"), "on"),
+}
+# Not every version has every setting. `off` alone would acknowledge what is not on disk; how much
+# more than that is waited for (a replica) is the operator's choice.
+_PREPARE = """
+SELECT set_config(key, value, false) FROM jsonb_each_text({settings})
+WHERE current_setting(key, true) IS NOT NULL
+UNION ALL
+SELECT set_config('synchronous_commit', 'on', false)
+WHERE current_setting('synchronous_commit') = 'off'
+"""
+
+Connection = AsyncConnection[tuple[Any, ...]]
+Purpose: TypeAlias = Literal["keys", "entities", "events"]
+T = TypeVar("T")
+
+_ABOUT_EVENTS = re.compile(r"\b(\w*events|event_heads|session\w*|derivations|vehicle_history)\b")
+_ABOUT_ENTITIES = re.compile(r"\b(chargers|vehicles)\b")
+
+
+@lru_cache
+def purpose_of(sql: str) -> Purpose:
+    """What the statement is about. Those about one thing cannot take the connections of another.
+
+    Whatever locks or overloads the events and what is derived from them, keys are recognised, and
+    chargers and vehicles read and written: each has connections of its own.
+    """
+    if _ABOUT_EVENTS.search(sql):
+        return "events"
+    return "entities" if _ABOUT_ENTITIES.search(sql) else "keys"
+
+
+def shares(pool_size: int) -> dict[Purpose, int]:
+    """How many of the connections each purpose has: one at least."""
+    keys, entities = max(1, pool_size // 8), max(1, pool_size // 4)
+    return {"keys": keys, "entities": entities, "events": max(1, pool_size - keys - entities)}
+
+
+class Pool:
+    """Up to so many connections, made when they are needed."""
+
+    def __init__(self, conninfo: str, size: int) -> None:
+        self._conninfo = conninfo
+        self._free = asyncio.Semaphore(size)
+        self._idle: list[Connection] = []
+        self._busy = 0
+        self._returned = asyncio.Event()
+        self._full_until = 0.0
+        self._told = "", 0.0
+
+    async def run(
+        self, run: Callable[[Connection], Awaitable[T]], timeout_s: float, *, again: bool = False
+    ) -> T:
+        """Runs something on a free connection. Raises Unavailable.
+
+        A pooled connection may have broken while it was idle: where `again` says that it does no
+        harm, it is then run again, in the end on a new one.
+        """
+        try:
+            async with asyncio.timeout(timeout_s), self._free:
+                while True:
+                    connection, is_new = await self._take()
+                    try:
+                        return await self._run_on(connection, run)
+                    except _SPENT:
+                        if is_new:
+                            raise
+                    except PASSING:
+                        if not again or is_new or not connection.closed:
+                            raise
+        except PASSING as error:
+            if isinstance(error, psycopg.ProgrammingError):
+                self._tell(str(error).partition("\n")[0])
+            raise Unavailable from error
+
+    def _tell(self, refusal: str) -> None:
+        """Says what the operator has to put right, also where no request is to blame."""
+        told, when = self._told
+        if refusal != told or monotonic() - when > TOLD_S:
+            log.error("PostgreSQL refuses: %s", refusal)
+            self._told = refusal, monotonic()
+
+    async def close(self) -> None:
+        """Lets go of the connections that nobody uses."""
+        while self._idle:
+            await self._idle.pop().close()
+
+    async def _run_on(self, connection: Connection, run: Callable[[Connection], Awaitable[T]]) -> T:
+        self._busy += 1
+        try:
+            return await run(connection)
+        except _SPENT:
+            await connection.close()
+            raise
+        finally:
+            try:
+                await self._give_back(connection)
+            finally:
+                self._busy -= 1
+                self._returned.set()
+                self._returned = asyncio.Event()
+
+    async def _take(self) -> tuple[Connection, bool]:
+        """A connection, and whether it is new.
+
+        Where PostgreSQL takes no more of them, those that are there have to do.
+        """
+        while True:
+            if connection := self._take_idle():
+                return connection, False
+            if not (self._busy and monotonic() < self._full_until):
+                try:
+                    return await _connect(self._conninfo), True
+                except psycopg.OperationalError as error:
+                    if not (self._busy or self._idle):
+                        raise
+                    self._tell(str(error).strip().rpartition("\n")[2])
+                    self._full_until = monotonic() + FULL_S
+            if not self._idle:  # else one was given back just now
+                await self._returned.wait()
+
+    def _take_idle(self) -> Connection | None:
+        """A connection that the server has not ended while it was idle."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not _has_news(connection):
+                return connection
+            connection.pgconn.finish()
+        return None
+
+    async def _give_back(self, connection: Connection) -> None:
+        if connection.info.transaction_status == TransactionStatus.IDLE:
+            self._idle.append(connection)
+            return
+        broken = connection.broken
+        await connection.close()
+        if broken:  # whatever did it has probably broken the others: better new ones
+            await self.close()
+
+
+def preparing(settings: Mapping[str, str]) -> bytes:
+    """The statement that gives a connection of our own these settings, and a safe commit."""
+    text = msgspec.json.encode(settings).decode()
+    return _PREPARE.format(settings=f"'{text}'").encode()
+
+
+def _has_news(connection: Connection) -> bool:
+    """Whether the server said something unasked: nearly always that the connection has ended."""
+    waiting = select.poll()
+    waiting.register(connection.pgconn.socket, select.POLLIN)
+    return bool(waiting.poll(0))
+
+
+async def _connect(conninfo: str) -> Connection:
+    connection = await AsyncConnection.connect(
+        conninfo, autocommit=True, cursor_factory=AsyncRawCursor
+    )
+    # One type for all whole numbers, lest every statement be prepared for each size of them.
+    connection.adapters.register_dumper(int, Int8Dumper)
+    cursor = await connection.execute(
+        "SELECT pg_backend_pid(), current_setting('default_transaction_isolation')"
+    )
+    pid, isolation = await cursor.fetchone() or (None, None)
+    # Behind a pooler the next statement may reach another server process than this one: there
+    # what is prepared or set now is unknown then.
+    if pid == connection.info.backend_pid:
+        connection.prepare_threshold = 0
+        await connection.execute(preparing({**NEEDED, **INDEXES_ONLY}))
+    else:
+        connection.prepare_threshold = None
+        if isolation != NEEDED["default_transaction_isolation"]:
+            await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+    return connection

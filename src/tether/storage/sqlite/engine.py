@@ -1,0 +1,373 @@
+"""SQLite: one file, one writer thread with group commit, reads in the event loop.
+
+Writes wait in a queue; the writer takes all that wait, runs them in one transaction and commits
+once, so that many writes share one fsync. A read by key takes a few microseconds, less than a
+thread hop, so it runs in the event loop; only scans go to a thread of their own. The reads of one
+turn of the event loop share a transaction, as to begin one takes longer than to read a row.
+"""
+
+import asyncio
+import logging
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import lru_cache, partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+import apsw
+
+from tether.domain.errors import SetupError, Unavailable
+from tether.storage.dialect import SQLITE
+from tether.storage.engine import Row, Statement
+from tether.storage.sqlite.guard import FileGuard, FileTrouble
+
+log = logging.getLogger(__name__)  # structlog takes a while to load
+
+# Before 3.51.3 a WAL database which two connections write at once can be corrupted.
+OLDEST_SAFE = (3, 51, 3)
+MOST_IN_ONE_COMMIT = 512
+# The sessions of a thousand vehicles change several thousand pages in a commit: those which are not
+# in the cache then are read again, and written twice.
+WRITER_CACHE_KB = 6_000
+# With a million events the inner pages that lead to one by its id are some 3 MB. They must not have
+# to give way to the outer ones, of which each is read once.
+READER_CACHE_KB = 8_000
+MOST_KEPT = 4_000  # rows that were looked up, while the database is as it was
+LONGEST_KEPT = 1_000  # characters of each: the state of a charger names all its vehicles
+WATCH_S = 1.0
+BUSY_TIMEOUT_MS = 5_000
+# While another process keeps the file locked only the first to meet it waits that long.
+STILL_BUSY_TIMEOUT_MS = 250
+SCRUB_TRIES = 12
+
+_PRAGMAS = """
+PRAGMA synchronous = FULL;
+PRAGMA cache_size = -2000;  -- that of the system has what this has not
+PRAGMA temp_store = MEMORY;
+PRAGMA journal_size_limit = 67108864;
+PRAGMA wal_autocheckpoint = 16000;  -- 64 MiB: a page that changes often is copied back less often
+PRAGMA schema_version;  -- reads the file: from now on nobody can lock it against readers
+"""
+_PASSING = (
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.ProtocolError,
+    apsw.FullError,
+    apsw.IOError,
+    apsw.CantOpenError,
+    apsw.ReadOnlyError,
+    apsw.NoMemError,
+    apsw.CorruptError,
+    apsw.NotADBError,
+    FileTrouble,
+)
+
+
+class _Write(NamedTuple):
+    run: Callable[[apsw.Connection], Any]
+    answer: "asyncio.Future[Any]"
+
+
+def check_version() -> None:
+    """Refuses, with SetupError, a SQLite that can damage our files."""
+    if tuple(map(int, apsw.sqlite_lib_version().split("."))) < OLDEST_SAFE:
+        raise SetupError(f"SQLite {apsw.sqlite_lib_version()} is too old; install a newer apsw.")
+
+
+def connect(path: Path, *, create: bool = False) -> apsw.Connection:
+    """A connection with the settings that all of ours have. Raises SetupError."""
+    check_version()
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    try:
+        connection = apsw.Connection(str(path), flags=flags)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        # Else SQLite plans a statement anew whenever its parameters change: that costs ten times
+        # what running it does.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+        connection.execute(_PRAGMAS).fetchall()  # else it stops at the first that answers
+    except apsw.NotADBError:
+        raise SetupError(f"{path} is not a SQLite database; nothing was changed.") from None
+    except apsw.Error as error:
+        raise SetupError(f"{path} cannot be opened as a SQLite database: {error}") from None
+    return connection
+
+
+@lru_cache(maxsize=256)
+def native(sql: str) -> str:
+    """The statement with SQLite's numbered parameters: `$2` is a name there, `?2` is a place."""
+    return re.sub(r"\$([0-9]+)", r"?\1", sql)
+
+
+class SqliteEngine:
+    """The embedded engine. One server process for a file; the command line may open it beside."""
+
+    dialect = SQLITE
+    scans_at_once = 2
+
+    def __init__(self, path: Path) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = connect(path)
+        self._reader.execute(f"PRAGMA cache_size = -{READER_CACHE_KB}")
+        self._reader.set_busy_timeout(0)  # the event loop must not wait; in WAL it never has to
+        self._kept: dict[tuple[str, int, str], Row | None] = {}  # looked up, as of …
+        self._version = 0  # … this version of the database
+        self._reading = False  # in a transaction, until the end of this turn of the event loop
+        self._writer = connect(path)
+        self._writer.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KB}")
+        self._patient = True  # the file was not locked by another process last time
+        self._waiting: SimpleQueue[_Write | None] = SimpleQueue()
+        # As many beside those of the lists for what derives.
+        self._scanners = ThreadPoolExecutor(2 * self.scans_at_once, "tether-scan")
+        self._scan = threading.local()
+        self._path = path
+        self._guard = FileGuard(path)
+        self._trouble: str | None = None
+        self._watch = self._loop.create_task(self._watch_file())
+        self._thread = threading.Thread(target=self._run, name="tether-writer", daemon=True)
+        self._thread.start()
+
+    async def ping(self, sql: str) -> None:
+        self._look_at_file()
+        await self.read(sql)
+
+    async def read(self, sql: str, *parameters: object) -> list[Row]:
+        if not self._reading:
+            self._begin_reading()
+        return self._fetch(self._reader, sql, parameters)
+
+    async def look_up(self, sql: str, partner: int, key: str, *, again: bool = True) -> Row | None:
+        # Nothing gathers here: to wait for others costs more than to read a row.
+        if not self._reading:
+            self._begin_reading()
+        place = (sql, partner, key)
+        if place not in self._kept:
+            rows = self._fetch(self._reader, sql, (partner, key))
+            if again:
+                self._keep(place, rows[0] if rows else None)
+            return rows[0] if rows else None
+        return self._kept[place]
+
+    def _keep(self, place: tuple[str, int, str], row: Row | None) -> None:
+        size = sum(len(value) for value in row or () if isinstance(value, str))
+        if size <= LONGEST_KEPT and len(self._kept) < MOST_KEPT:
+            self._kept[place] = row
+
+    def _begin_reading(self) -> None:
+        if self._trouble is not None:
+            raise Unavailable from FileTrouble(self._trouble)
+        self._reading = True
+        self._loop.call_soon(self._end_reading)
+        if not self._reader.in_transaction:
+            self._reader.execute("BEGIN")
+        try:  # the first read, which decides what is seen until the end of this turn
+            ((version,),) = self._fetch(self._reader, "PRAGMA data_version", ())
+        except BaseException:
+            self._kept.clear()
+            raise
+        if version != self._version:  # somebody committed something, in this process or another
+            self._version = version
+            self._kept.clear()
+
+    def _end_reading(self) -> None:
+        """Whoever is told of a write in the turn to come shall read it, too."""
+        if self._reading:
+            self._reading = False
+            if self._reader.in_transaction:
+                with suppress(apsw.Error):  # of a read that failed, once more: it was told already
+                    self._reader.execute("COMMIT")
+
+    async def scan(self, sql: str, *parameters: object) -> list[Row]:
+        return await self._loop.run_in_executor(self._scanners, self._scan_now, sql, parameters)
+
+    async def write(self, sql: str, *parameters: object) -> int:
+        changed: int = await self._enqueue(partial(_change, native(sql), parameters))
+        return changed
+
+    async def write_returning(self, sql: str, *parameters: object) -> list[Row]:
+        rows: list[Row] = await self._enqueue(partial(_return, native(sql), parameters))
+        return rows
+
+    async def write_all(self, *statements: Statement) -> list[int]:
+        changes = [partial(_change, native(sql), parameters) for sql, parameters in statements]
+        counts: list[int] = await self._enqueue(lambda writer: [run(writer) for run in changes])
+        return counts
+
+    async def scrub(self) -> None:
+        """Writes the file anew: what was deleted is in free pages, but also in the gaps of those in
+        use, where no other means gets at it. Others can read meanwhile.
+        """
+        await self._enqueue(_overwrite_what_is_deleted)
+        try:
+            await self._loop.run_in_executor(None, _write_anew, self._path)
+        except (SetupError, *_PASSING) as error:
+            raise Unavailable from error
+
+    async def close(self) -> None:
+        self._watch.cancel()
+        self._waiting.put(None)
+        await self._loop.run_in_executor(None, self._thread.join)
+        self._scanners.shutdown()
+        self._end_reading()
+        if not self._guard.has_file:
+            # Nothing of this file may be written to the one that has its name now, nor the log
+            # removed that is beside that.
+            for connection in (self._reader, self._writer):
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        self._reader.close()
+        self._writer.close()
+        self._guard.close()
+
+    async def _watch_file(self) -> None:
+        while True:
+            self._look_at_file()
+            await asyncio.sleep(WATCH_S)
+
+    def _look_at_file(self) -> None:
+        """Looks whether the file is still what was opened; while it is not, all is refused."""
+        trouble = self._guard.trouble()
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if trouble is None:
+            log.warning("the database file is there again")
+            return
+        log.error("%s: nothing is read, written or acknowledged any more. Put it back, or stop the "
+                  "server and restore a backup", trouble)  # fmt: skip
+        self._end_reading()
+        if self._guard.has_file:  # then what only the log has can still be saved
+            with suppress(apsw.Error):
+                self._reader.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+
+    def _fetch(
+        self, connection: apsw.Connection, sql: str, parameters: tuple[object, ...]
+    ) -> list[Row]:
+        try:
+            return list(connection.execute(native(sql), parameters))
+        except apsw.Error as error:
+            if isinstance(error, _PASSING) or self._guard.trouble():
+                raise Unavailable from error
+            raise
+
+    def _scan_now(self, sql: str, parameters: tuple[object, ...]) -> list[Row]:
+        if trouble := self._guard.trouble():
+            raise Unavailable from FileTrouble(trouble)
+        if not hasattr(self._scan, "connection"):
+            try:
+                self._scan.connection = connect(self._path)
+            except SetupError as error:
+                raise Unavailable from error
+        return self._fetch(self._scan.connection, sql, parameters)
+
+    def _enqueue(self, run: Callable[[apsw.Connection], Any]) -> "asyncio.Future[Any]":
+        answer = self._loop.create_future()
+        self._waiting.put(_Write(run, answer))
+        return answer
+
+    # In the writer thread -------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            batch = [self._waiting.get()]
+            try:
+                while len(batch) < MOST_IN_ONE_COMMIT:
+                    batch.append(self._waiting.get_nowait())
+            except Empty:
+                pass
+            stopping = None in batch
+            if writes := [write for write in batch if write is not None]:
+                self._loop.call_soon_threadsafe(_answer, writes, self._commit(writes))
+
+    def _commit(self, writes: list[_Write]) -> list[Any]:
+        """Runs the writes in one transaction; what each returned, or the error that it met."""
+        try:
+            self._check_file()
+            self._begin()
+            results = [write.run(self._writer) for write in writes]
+            self._writer.execute("COMMIT")
+            self._check_file()  # else it is on no disk that anybody will look at
+            return results
+        except Exception as error:
+            self._roll_back()
+            if len(writes) == 1 or isinstance(error, _PASSING):
+                # Its frames know the writes, which know who waits, who will know the error.
+                return [error.with_traceback(None)] * len(writes)
+        # One of them is at fault: the others must not suffer for it.
+        return [result for write in writes for result in self._commit([write])]
+
+    def _check_file(self) -> None:
+        if trouble := self._guard.trouble():
+            raise FileTrouble(trouble)
+
+    def _begin(self) -> None:
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            self._writer.set_busy_timeout(STILL_BUSY_TIMEOUT_MS)
+            self._patient = False
+            raise
+        if not self._patient:
+            self._writer.set_busy_timeout(BUSY_TIMEOUT_MS)
+            self._patient = True
+
+    def _roll_back(self) -> None:
+        if self._writer.in_transaction:
+            with suppress(apsw.Error):  # it is rolled back even then; this thread must go on
+                self._writer.execute("ROLLBACK")
+
+
+def _overwrite_what_is_deleted(writer: apsw.Connection) -> None:
+    writer.execute("PRAGMA secure_delete = ON").fetchall()
+
+
+def _write_anew(path: Path) -> None:
+    connection = connect(path)
+    try:
+        connection.execute("PRAGMA temp_store = FILE")  # it may be larger than the memory
+        _insist(lambda: connection.execute("VACUUM").fetchall())
+        # What was in the log is in the file then, and nothing in the log.
+        _insist(lambda: _empty_log(connection))
+    finally:
+        connection.close()
+
+
+def _empty_log(connection: apsw.Connection) -> None:
+    ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    if busy:
+        raise apsw.BusyError("somebody reads what is in the log")
+
+
+def _insist(run: Callable[[], Any]) -> None:
+    """Runs it until it meets nobody who reads or writes. Raises BusyError if that takes long."""
+    for left in reversed(range(SCRUB_TRIES)):
+        try:
+            run()
+            return
+        except apsw.BusyError:  # after BUSY_TIMEOUT_MS
+            if not left:
+                raise
+
+
+def _change(sql: str, parameters: tuple[object, ...], writer: apsw.Connection) -> int:
+    writer.execute(sql, parameters)
+    return writer.changes()
+
+
+def _return(sql: str, parameters: tuple[object, ...], writer: apsw.Connection) -> list[Row]:
+    return list(writer.execute(sql, parameters))
+
+
+def _answer(writes: list[_Write], results: list[Any]) -> None:
+    for write, result in zip(writes, results, strict=True):
+        if write.answer.done():  # the client is gone; what it asked for is done all the same
+            continue
+        if isinstance(result, _PASSING):
+            write.answer.set_exception(Unavailable(cause=repr(result)))
+        elif isinstance(result, Exception):
+            write.answer.set_exception(result)
+        else:
+            write.answer.set_result(result)

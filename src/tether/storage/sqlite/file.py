@@ -1,0 +1,234 @@
+"""The SQLite file itself: made, brought up to date, recognised as ours."""
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import apsw
+
+from tether.domain.errors import SetupError
+from tether.storage import epochs, migrate
+from tether.storage.dialect import SQLITE
+from tether.storage.epochs import Epoch, Known
+from tether.storage.sqlite.engine import connect, native
+from tether.storage.sqlite.guard import is_shortened
+
+APPLICATION_ID = 0x54455448  # "TETH": tells our files from other people's
+COPY = 0x434F5059  # "COPY", as the file's user_version: a backup that was not served since
+_FILE_BEGINS = b"SQLite format 3\0"
+# The kernel's struct flock: an exclusive lock on one byte far behind those that SQLite locks.
+_BYTE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 1 << 62, 1, 0)
+
+
+def migrate_sqlite(path: Path) -> int:
+    """Creates the file if need be and brings its schema up to date; returns how many steps it took.
+
+    Raises SetupError if the file is not ours or was made by a newer version.
+    """
+    _make(path)
+    check_served_by_this_name(path)
+    connection = connect(path)
+    try:
+        check_ours(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA temp_store = FILE")  # a step may sort all events there are
+        connection.execute("BEGIN IMMEDIATE")
+        if migrate.VERSION_TABLE not in _tables(connection):
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(migrate.CREATE_VERSION_TABLE)
+        missing = migrate.steps_after(SQLITE, _version(connection), str(path))
+        for step in missing:
+            connection.execute(step.script)
+            connection.execute(native(migrate.ADD_VERSION), (step.version,))
+        if copied := is_copy(connection):
+            begin_epoch(connection)
+        connection.execute("COMMIT")
+        if copied:
+            epochs.tell_of_copy()
+        return len(missing)
+    except apsw.Error as error:
+        raise SetupError(f"{path} cannot be used: {error}") from error
+    finally:
+        connection.close()
+
+
+def _make(path: Path) -> None:
+    """Makes the file, if there is none, for its owner's eyes only; SQLite's other files follow."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        beginning = os.read(file, len(_FILE_BEGINS))
+        os.close(file)
+    except OSError as error:
+        raise SetupError(f"{path} cannot be made or opened: {error.strerror}.") from error
+    log = path.with_name(path.name + "-wal")
+    has_log = log.exists() and log.stat().st_size > 0
+    if not beginning and has_log:  # SQLite would remove it
+        raise SetupError(
+            f"{path} is empty or gone, but {log} is there and has what was written last: put both "
+            "back, or move the log away."
+        )
+    if beginning == _FILE_BEGINS and not has_log and is_shortened(path):
+        raise SetupError(f"{path} is damaged: it was truncated. Restore the last backup.")
+    # SQLite takes a file shorter than a page for an empty one, and would write over it.
+    if beginning.strip(b"\0") and beginning != _FILE_BEGINS:
+        raise SetupError(f"{path} is not a SQLite database; nothing was changed.")
+
+
+@contextmanager
+def only_server(path: Path) -> Iterator[None]:
+    """Meanwhile no other process serves the file. Raises SetupError if one does already.
+
+    There are two locks, of which the kernel lets go however this process ends: on a file beside it,
+    which tells who has it, and on a byte of the file itself, which no other name of the file gets
+    around. That one stays open, since to close it would undo the locks that SQLite has on it.
+    """
+    beside = _beside(path)
+    try:
+        lock = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise SetupError(f"{beside} cannot be made or opened: {error.strerror}.") from error
+    try:
+        _lock(lock, path)
+        with path.open("rb+") if path.exists() else nullcontext() as file:
+            if file is not None and not _lock_byte(file.fileno()):
+                raise _served_by_another_name(path)
+            yield
+    finally:
+        os.close(lock)
+
+
+def check_served_by_this_name(path: Path) -> None:
+    """Refuses, with SetupError, a file that is served by another of its names (a hard link).
+
+    The names of the files beside it follow from its own: through another one, what the server wrote
+    last would not be seen, and what is written now would be written over.
+    """
+    if not path.exists() or path.stat().st_nlink < 2:
+        return
+    with path.open("rb+") as file:
+        if _lock_byte(file.fileno()):
+            return
+    beside = _beside(path)
+    if beside.exists():
+        with beside.open("rb+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return  # by this one
+    raise _served_by_another_name(path)
+
+
+def _served_by_another_name(path: Path) -> SetupError:
+    return SetupError(
+        f"{path} is served by another process already, by another name of the file (a hard link), "
+        f"or by this one if {_beside(path).name} was removed."
+    )
+
+
+def _beside(path: Path) -> Path:
+    path = path.resolve()  # as SQLite does
+    return path.with_name(path.name + "-server")
+
+
+def _lock_byte(file: int) -> bool:
+    """Locks the byte for as long as this descriptor is open, unless another one has it."""
+    if not hasattr(fcntl, "F_OFD_SETLK"):
+        return True  # not Linux: only the file beside it is locked
+    try:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _BYTE)
+    except OSError:
+        return False
+    return True
+
+
+def _lock(lock: int, path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(lock, 20).decode() or "?"
+        raise SetupError(
+            f"{path} is served by process {holder} already, and a SQLite file has one server: "
+            "stop that one, or use PostgreSQL."
+        ) from None
+    os.truncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+
+
+def pending_sqlite(path: Path) -> int:
+    """How many steps the schema of the file still needs. Raises SetupError as above."""
+    check_served_by_this_name(path)
+    connection = connect(path)
+    try:
+        check_ours(connection, path)
+        return len(migrate.steps_after(SQLITE, _version(connection), str(path)))
+    except apsw.Error as error:
+        raise SetupError(f"{path} cannot be used: {error}") from error
+    finally:
+        connection.close()
+
+
+def epoch_of_sqlite(path: Path) -> Known:
+    """Which epoch the file says it is. Raises SetupError."""
+    connection = connect(path)
+    try:
+        ((id, began_ms),) = connection.execute(epochs.READ).fetchall()
+        return Known(Epoch(str(id), int(str(began_ms))), ends=is_copy(connection))
+    except apsw.Error as error:
+        raise SetupError(f"{path} cannot be used: {error}") from error
+    finally:
+        connection.close()
+
+
+def new_epoch_of_sqlite(path: Path) -> None:
+    """Begins a new epoch in the file. Raises SetupError."""
+    connection = connect(path)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        begin_epoch(connection)
+        connection.execute("COMMIT")
+    except apsw.Error as error:
+        raise SetupError(f"{path} cannot be used: {error}") from error
+    finally:
+        connection.close()
+
+
+def is_copy(connection: apsw.Connection) -> bool:
+    """Whether the file is a backup, so that a new epoch begins when it is served."""
+    return connection.execute("PRAGMA user_version").fetchall() == [(COPY,)]
+
+
+def begin_epoch(connection: apsw.Connection) -> None:
+    """Begins a new epoch, in the transaction that is open. The file is no copy any more."""
+    connection.execute(native(epochs.BEGIN), epochs.new_epoch())
+    connection.execute("PRAGMA user_version = 0")
+
+
+def check_ours(connection: apsw.Connection, path: Path) -> None:
+    """Refuses, with SetupError, a file that is not Tether's."""
+    try:
+        tables = _tables(connection)
+        (application,) = connection.execute("PRAGMA application_id").fetchall()[0]
+    except apsw.NotADBError:
+        raise SetupError(f"{path} is not a SQLite database; nothing was changed.") from None
+    if application not in (0, APPLICATION_ID) or (tables and application != APPLICATION_ID):
+        raise SetupError(
+            f"{path} is a SQLite database of another program; nothing was changed. "
+            "Name another file."
+        )
+
+
+def _tables(connection: apsw.Connection) -> set[str]:
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    return {str(name) for (name,) in rows}
+
+
+def _version(connection: apsw.Connection) -> int:
+    if migrate.VERSION_TABLE not in _tables(connection):
+        return 0
+    (version,) = next(iter(connection.execute(migrate.READ_VERSION)))
+    assert isinstance(version, int)
+    return version
