@@ -13,6 +13,16 @@ from decimal import Decimal
 from itertools import groupby
 
 from tether.domain.charge_period import TOLERANCE_MS, Period, Report
+from tether.domain.earlier_sessions import (
+    MOST_TOLD,
+    RECENT,
+    Before,
+    Left,
+    Place,
+    Start,
+    has_lasted,
+    left_by,
+)
 from tether.domain.models import Event, EventType
 from tether.domain.session_record import (
     CONNECTED,
@@ -28,7 +38,6 @@ from tether.domain.session_record import (
     milliseconds,
     tell_late,
 )
-from tether.earlier import MOST_TOLD, RECENT, Before, Left, Place, Start, has_lasted, left_by
 
 AWAY_SOC = Decimal(1)
 """A vehicle that is plugged in again with so much less charge, in %, has been away."""

@@ -12,8 +12,8 @@ from uuid import UUID
 import msgspec
 
 from tether.domain.charge_period import NOTHING, TOLERANCE_MS, Period, Report
+from tether.domain.earlier_sessions import MOST_TOLD, Left, Place, Start, meant
 from tether.domain.models import Event, EventType
-from tether.earlier import MOST_TOLD, Left, Place, Start, meant
 
 MOST_TAKEN = 8
 """More events of one instant are not named: then sessions are derived again from an earlier one."""

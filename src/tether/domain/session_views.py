@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from tether.domain.charge_period import EXACT, Period, allows
+from tether.domain.earlier_sessions import Before
 from tether.domain.models import Charger, Entity, Event, Vehicle
 from tether.domain.session_record import Stay, with_reports
 from tether.domain.timestamps import format_instant
@@ -21,7 +22,6 @@ from tether.domain.views import (
     SessionStatus,
     VehicleState,
 )
-from tether.earlier import Before
 
 FLAGS = {
     "connect-missing": "Nothing told that the vehicle was plugged in: the session begins with the "

@@ -10,10 +10,10 @@ from itertools import groupby
 from typing import NamedTuple
 
 from tether.domain.charge_period import Report
+from tether.domain.earlier_sessions import RECENT, Before, Place, Start
 from tether.domain.models import Event, from_json
 from tether.domain.session_builder import Timeline
 from tether.domain.session_record import MOST_TAKEN, Fact, Stay, fact_of
-from tether.earlier import RECENT, Before, Place, Start
 from tether.storage import session_queries as queries
 from tether.storage.engine import Engine, Row
 from tether.storage.session_rows import (

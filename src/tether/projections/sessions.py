@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from tether.domain.earlier_sessions import Before
 from tether.domain.errors import NotFound
 from tether.domain.models import Charger, Event, Vehicle, from_json
 from tether.domain.session_record import Stay
 from tether.domain.session_views import Known, Moment
-from tether.earlier import Before
 from tether.projections.projector import Deriver
 from tether.storage import session_queries as queries
 from tether.storage.engine import Engine, Row

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import msgspec
 
 from tether.domain.charge_period import Report
+from tether.domain.earlier_sessions import Before, Start
 from tether.domain.models import Event, from_json
 from tether.domain.session_record import Fact, Stay, fact_of
-from tether.earlier import Before, Start
 from tether.storage.engine import Row
 
 
