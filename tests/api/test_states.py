@@ -244,6 +244,16 @@ def test_nothing_else_can_be_included(client: httpx.Client) -> None:
     assert client.get("/chargers?include=state").json() == []
 
 
+def test_a_state_and_a_session_have_one_parameter(client: httpx.Client) -> None:
+    create_both(client)
+    report(client, "CONNECTED", 0)
+    (session,) = client.get("/sessions").json()
+    for path in ("/chargers/C1/state", "/vehicles/V1/state", f"/sessions/{session['id']}"):
+        assert client.get(f"{path}?stale=allowed").status_code == 200
+        for query, name in (("stael=allowed", "stael"), ("stale=allowed&stale=x", "stale")):
+            assert refused_parameter(client.get(f"{path}?{query}")) == name
+
+
 def test_what_is_newest_at_a_charger_is_an_event_there_also_when_streams_are_dirty(
     client: httpx.Client,
 ) -> None:

@@ -18,7 +18,9 @@ async def takes_stale(
 
     `query` has the parameters where they are read already. Raises Invalid.
     """
-    wanted = req.get_param("stale") if query is None else query.get("stale")
+    if query is None:
+        query = requests.query_of(req, ("stale",))
+    wanted = query.get("stale")
     if wanted is None:
         return False
     if wanted != "allowed":

@@ -272,7 +272,8 @@ def query_of(req: Request, allowed: Collection[str]) -> dict[str, str]:
         name = unquote(name[:MAX_PARAMETER])
         if name not in allowed:
             shown = re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:40]
-            raise Invalid(shown, f"This list has the parameters {', '.join(allowed)}.")
+            known = "This list has the parameters" if len(allowed) > 1 else "The only parameter is"
+            raise Invalid(shown, f"{known} {', '.join(allowed)}.")
         if name in query:
             raise Invalid(name, "It is given twice.")
         if len(value) > MAX_PARAMETER:
