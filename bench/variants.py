@@ -17,7 +17,7 @@ from tether import cli
 from tether.domain.models import Event
 from tether.http.app import Application
 from tether.http.handlers.entities import EntityResource
-from tether.projections.projector import Deriver
+from tether.projections.projector import Projector
 from tether.server import bootstrap
 from tether.server.metrics import Metrics
 from tether.server.settings import Settings
@@ -35,7 +35,7 @@ def replace_storage() -> None:
         return ID
 
     def build_without_storage(store: Store, metrics: Metrics, settings: Settings) -> Application:
-        store.intake.add = add  # type: ignore[method-assign]
+        store.batcher.add = add  # type: ignore[method-assign]
         return build(store, metrics, settings)
 
     bootstrap.build_app = build_without_storage
@@ -54,18 +54,18 @@ def replace_reads() -> None:
 def replace_derivation() -> None:
     """POST /events: nobody notices that events wait to be derived."""
 
-    def notice(self: Deriver, partner: int) -> None:
+    def notice(self: Projector, partner: int) -> None:
         pass
 
-    async def sweep(self: Deriver) -> None:
+    async def sweep(self: Projector) -> None:
         pass
 
-    async def hold_up(self: Deriver, partner: int, stored: int) -> None:
+    async def apply_backpressure(self: Projector, partner: int, stored: int) -> None:
         pass
 
-    Deriver.notice = notice  # type: ignore[method-assign]
-    Deriver.sweep = sweep  # type: ignore[method-assign]
-    Deriver.hold_up = hold_up  # type: ignore[method-assign]
+    Projector.notice = notice  # type: ignore[method-assign]
+    Projector.sweep = sweep  # type: ignore[method-assign]
+    Projector.apply_backpressure = apply_backpressure  # type: ignore[method-assign]
 
 
 VARIANTS: dict[str, Callable[[], None]] = {

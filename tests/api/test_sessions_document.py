@@ -13,8 +13,8 @@ import pytest
 from tests.api.helpers import ON_ONE_ENGINE
 from tests.replay.table import rows
 from tether.domain import charge_period, session_record
-from tether.domain.session_builder import Timeline
-from tether.domain.session_views import FLAGS, Known, session_of
+from tether.domain.session_builder import SessionBuilder
+from tether.domain.session_views import FLAGS, StoredSession, session_of
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import EnergySource, Session
 from tether.simulator.replay import chargers_of, events_of, sessions_of, vehicle_of
@@ -157,12 +157,12 @@ def real_sessions() -> list[Session]:
     found = []
     for row in table:
         events = enumerate(events_of(row), start=1)
-        timeline = Timeline().take(
-            sorted(session_record.fact_of(seq, event.at_ms, event) for seq, event in events)
+        timeline = SessionBuilder().take(
+            sorted(session_record.placed_event(seq, event.at_ms, event) for seq, event in events)
         )
         ((stay, _),) = timeline.begun
         charger = chargers[stay.charger_id]
-        found.append(session_of(Known(stay.id, stay, vehicle_of(row), charger, 1, 0)))
+        found.append(session_of(StoredSession(stay.id, stay, vehicle_of(row), charger, 1, 0)))
     return found
 
 

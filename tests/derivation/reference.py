@@ -16,22 +16,22 @@ UPDATED = 2
 ORDER = ["CONNECTED", "CHARGE_STARTED", "CHARGE_UPDATED", "CHARGE_STOPPED", "DISCONNECTED"]
 
 Event = dict[str, Any]
-Stay = dict[str, Any]
+SessionRecord = dict[str, Any]
 Period = dict[str, Any]
 Limits = tuple[str, Decimal, Decimal]
 """A flag of a power, and the kW each way above which it is set."""
 
 
-def stays_of(events: list[Event]) -> list[Stay]:
+def stays_of(events: list[Event]) -> list[SessionRecord]:
     """The stays of one vehicle; `ms` is an event's instant, `kind` its type without VEHICLE_."""
-    stays: list[Stay] = []
+    stays: list[SessionRecord] = []
     for ms in sorted({event["ms"] for event in events}):
         for event in in_order(stays, [event for event in events if event["ms"] == ms]):
             take(stays, event)
     return stays
 
 
-def in_order(stays: list[Stay], events: list[Event]) -> list[Event]:
+def in_order(stays: list[SessionRecord], events: list[Event]) -> list[Event]:
     """What is under way ends first, then what begins begins, one charger after the other."""
     first: list[Event] = []
     if stays and stays[-1]["end"] is None:
@@ -63,7 +63,7 @@ def in_order(stays: list[Stay], events: list[Event]) -> list[Event]:
 # Where the vehicle is -----------------------------------------------------------------------------
 
 
-def take(stays: list[Stay], event: Event) -> None:
+def take(stays: list[SessionRecord], event: Event) -> None:
     begins = plugs_in(stays, event)
     if begins:
         if stays and stays[-1]["end"] is None:
@@ -91,11 +91,11 @@ def take(stays: list[Stay], event: Event) -> None:
         read_soc(stay, event, charging, elsewhere)
 
 
-def newest_soc(stays: list[Stay]) -> Decimal | None:
+def newest_soc(stays: list[SessionRecord]) -> Decimal | None:
     return next((stay["socs"][-1][1] for stay in reversed(stays) if stay["socs"]), None)
 
 
-def left_at(stays: list[Stay], event: Event) -> Any:
+def left_at(stays: list[SessionRecord], event: Event) -> Any:
     """The stay at this charger that has ended and that the event is of, of the current one and the
     last eight: of which it was reported already, that had time for it, or the newest.
     """
@@ -114,7 +114,7 @@ def left_at(stays: list[Stay], event: Event) -> Any:
     return known[0] if known else None
 
 
-def accounts(stay: Stay) -> list[tuple[Any, Any, Any]]:
+def accounts(stay: SessionRecord) -> list[tuple[Any, Any, Any]]:
     """What was reported of its charges: energy, time, and the last meter if it began anew."""
     if stay["told"] is not None:
         return stay["told"]  # type: ignore[no-any-return]
@@ -135,7 +135,7 @@ def is_again(told: tuple[Any, Any, Any], energy: Any, time: Any) -> bool:
     return bool(same and time in (None, told[1]))
 
 
-def is_known(stay: Stay, energy: Any, time: Any) -> bool:
+def is_known(stay: SessionRecord, energy: Any, time: Any) -> bool:
     """An energy or a time alone may be that of another charge: then the last one is meant."""
     told = accounts(stay)
     if energy is None or time is None:
@@ -143,7 +143,7 @@ def is_known(stay: Stay, energy: Any, time: Any) -> bool:
     return any(is_again(one, energy, time) for one in told)
 
 
-def charges_of(stay: Stay) -> list[tuple[int, int]]:
+def charges_of(stay: SessionRecord) -> list[tuple[int, int]]:
     """Start and stop of the charges of which no STOPPED told; if none is known, there may have
     been one all the time.
     """
@@ -163,21 +163,21 @@ def meant(charges: list[tuple[int, int]], time: Decimal | None) -> tuple[int, in
     return min(newest_first + both, key=lambda c: abs(c[1] - c[0] - time * 1000))
 
 
-def had_time_for(stay: Stay, time: Decimal) -> bool:
+def had_time_for(stay: SessionRecord, time: Decimal) -> bool:
     if not (charges := charges_of(stay)):
         return False
     start, stop = meant(charges, time)
     return time * 1000 <= stop - start + ABOUT
 
 
-def has_lasted(stay: Stay, time: Decimal) -> bool:
+def has_lasted(stay: SessionRecord, time: Decimal) -> bool:
     if not (charges := charges_of(stay)):
         return False
     start, stop = meant(charges, time)
     return abs(stop - start - time * 1000) <= ABOUT
 
 
-def plugs_in(stays: list[Stay], event: Event) -> bool:
+def plugs_in(stays: list[SessionRecord], event: Event) -> bool:
     """Whether the event is evidence that the vehicle was plugged in there anew."""
     if not stays:
         return True
@@ -198,14 +198,14 @@ def plugs_in(stays: list[Stay], event: Event) -> bool:
     return not late and not goes_on and shows and not is_of(left, event)
 
 
-def was_away(stay: Stay, event: Event) -> bool:
+def was_away(stay: SessionRecord, event: Event) -> bool:
     """Less charge than before, but neither 0 nor fed back."""
     soc = event.get("stateOfCharge")
     fed_back = any(kw < 0 for period in stay["periods"] for _, kw in period["powers"])
     return bool(soc and stay["socs"] and not fed_back and soc < stay["socs"][-1][1] - 1)
 
 
-def is_of(left: Stay, event: Event) -> bool:
+def is_of(left: SessionRecord, event: Event) -> bool:
     """Whether a report is of a charge of this stay, which has ended, by its own account."""
     energy, time, ms = event.get("chargedEnergy"), event.get("chargedTime"), event["ms"]
     if energy is None and time is None:
@@ -221,7 +221,7 @@ def is_of(left: Stay, event: Event) -> bool:
     return power is not None and not allows(power, energy, ms - left["end"])
 
 
-def highest(stay: Stay) -> Decimal | None:
+def highest(stay: SessionRecord) -> Decimal | None:
     """The highest power of its last charge."""
     powers = [kw for _, kw in stay["periods"][-1]["powers"]] if stay["periods"] else []
     return max(powers, default=None)
@@ -231,7 +231,7 @@ def is_unreported(period: Period) -> bool:
     return period["energy"] is None and (period["stop_missing"] or period["cut"])
 
 
-def of_earlier_stay(stays: list[Stay], event: Event) -> Stay | None:
+def of_earlier_stay(stays: list[SessionRecord], event: Event) -> SessionRecord | None:
     """The earlier stay of which a report is though the vehicle is back at the charger: the time
     that it tells does not fit into this stay, or into what follows its last reported charge.
     """
@@ -253,7 +253,7 @@ def of_earlier_stay(stays: list[Stay], event: Event) -> Stay | None:
     return left if is_known(left, energy, time) or fits else None
 
 
-def after_leaving(stays: list[Stay], event: Event) -> None:
+def after_leaving(stays: list[SessionRecord], event: Event) -> None:
     """An event of a stay that has ended, or at a charger where the vehicle is not."""
     stay, left = stays[-1], left_at(stays, event)
     late = left is None or event["ms"] - left["end"] > ABOUT
@@ -270,7 +270,7 @@ def after_leaving(stays: list[Stay], event: Event) -> None:
         stay["flags"].add("vehicle-shared" if shared else "event-elsewhere")
 
 
-def report_late(stays: list[Stay], left: Stay, event: Event) -> bool:
+def report_late(stays: list[SessionRecord], left: SessionRecord, event: Event) -> bool:
     """Tells an earlier stay what the event says of it; whether that shows the vehicle there still,
     after it seemed to have left.
     """
@@ -303,7 +303,7 @@ def report_late(stays: list[Stay], left: Stay, event: Event) -> bool:
     return there
 
 
-def tell_late(stay: Stay, event: Event) -> None:
+def tell_late(stay: SessionRecord, event: Event) -> None:
     """What an event tells of a charge after the vehicle has left."""
     energy, time, ms = event.get("chargedEnergy"), event.get("chargedTime"), event["ms"]
     if not stay["periods"]:
@@ -335,7 +335,7 @@ def tell_late(stay: Stay, event: Event) -> None:
     tell(period, energy, time)
 
 
-def unplug(stay: Stay, ms: int) -> None:
+def unplug(stay: SessionRecord, ms: int) -> None:
     if period := under_way(stay):
         period.update(stop=ms, stop_missing=True)
     stay["end"] = ms
@@ -344,12 +344,12 @@ def unplug(stay: Stay, ms: int) -> None:
 # Charges ------------------------------------------------------------------------------------------
 
 
-def under_way(stay: Stay) -> Period | None:
+def under_way(stay: SessionRecord) -> Period | None:
     periods = stay["periods"]
     return periods[-1] if periods and periods[-1]["stop"] is None else None
 
 
-def begin(stay: Stay, ms: int, *, missing: bool = False) -> Period:
+def begin(stay: SessionRecord, ms: int, *, missing: bool = False) -> Period:
     stay["periods"].append({"start": ms, "stop": None, "cut": False, "stop_missing": False,
                             "start_missing": missing, "by_soc": False, "energy": None,
                             "time": None, "meters": [], "powers": [], "reported": ms,
@@ -359,7 +359,7 @@ def begin(stay: Stay, ms: int, *, missing: bool = False) -> Period:
     return period
 
 
-def happen(stay: Stay, event: Event) -> None:
+def happen(stay: SessionRecord, event: Event) -> None:
     kind, ms = event["kind"], event["ms"]
     if kind == "CONNECTED":
         if "connect-missing" in stay["flags"] and ms - stay["start"] <= ABOUT:
@@ -376,7 +376,7 @@ def happen(stay: Stay, event: Event) -> None:
         unplug(stay, ms)
 
 
-def started(stay: Stay, event: Event) -> None:
+def started(stay: SessionRecord, event: Event) -> None:
     period, ms = under_way(stay), event["ms"]
     if period and ms - period["start"] <= ABOUT:
         if not period["start_missing"]:
@@ -391,7 +391,7 @@ def started(stay: Stay, event: Event) -> None:
         period["powers"].append((ms, event["chargePower"]))
 
 
-def updated(stay: Stay, event: Event) -> None:
+def updated(stay: SessionRecord, event: Event) -> None:
     period, ms, energy = under_way(stay), event["ms"], event.get("chargedEnergy")
     if ended := of_ended(stay, event):
         stay["flags"].add("update-after-stop")
@@ -419,7 +419,7 @@ def updated(stay: Stay, event: Event) -> None:
         stay["flags"].add("meter-began-anew")
 
 
-def stopped(stay: Stay, event: Event) -> None:
+def stopped(stay: SessionRecord, event: Event) -> None:
     period, ms = under_way(stay), event["ms"]
     energy, time = event.get("chargedEnergy"), event.get("chargedTime")
     if ended := of_ended(stay, event):
@@ -450,7 +450,7 @@ def shows_charge(soc: Decimal | None, event: Event) -> bool:
     return bool(event.get("chargedTime")) or (soc is not None and event["stateOfCharge"] > soc)
 
 
-def start_of(stay: Stay, event: Event) -> int:
+def start_of(stay: SessionRecord, event: Event) -> int:
     """When a charge began of which no STARTED told."""
     free: int = stay["periods"][-1]["stop"] if stay["periods"] else stay["start"]
     ms: int = event["ms"]
@@ -462,7 +462,7 @@ def start_of(stay: Stay, event: Event) -> int:
     return ms if unread else max(free, stay["socs"][-1][0])
 
 
-def of_ended(stay: Stay, event: Event) -> Period | None:
+def of_ended(stay: SessionRecord, event: Event) -> Period | None:
     """The charge that ended and that a report is of, by its own account."""
     period = under_way(stay)
     ended = stay["periods"][:-1] if period else stay["periods"]
@@ -511,7 +511,7 @@ def of_it_by_energy(last: Period, period: Period | None, event: Event) -> bool:
     return since <= ABOUT or not power_allows(last, energy, since)
 
 
-def joined(stay: Stay, event: Event) -> Period:
+def joined(stay: SessionRecord, event: Event) -> Period:
     """What repeated starts have cut is put together again if the event shows that it is one."""
     periods, energy = stay["periods"], event.get("chargedEnergy")
     while len(periods) > 1 and periods[-2]["cut"]:
@@ -611,7 +611,7 @@ def is_too_long(period: Period, event: Event) -> bool:
     return bool(event.get("chargedTime", 0) * 1000 > event["ms"] - period["start"] + ABOUT)
 
 
-def read_soc(stay: Stay, event: Event, charging: Period | None, elsewhere: bool) -> None:
+def read_soc(stay: SessionRecord, event: Event, charging: Period | None, elsewhere: bool) -> None:
     soc = event["stateOfCharge"]
     if charging and stay["socs"] and soc < stay["socs"][-1][1]:
         powers = [power for _, power in charging["powers"][-1:]] + [event.get("chargePower", 0)]
@@ -676,7 +676,7 @@ def energy_of(
     return gained, "stateOfCharge"
 
 
-def session_of(stay: Stay, capacity: Decimal, limits: list[Limits]) -> dict[str, Any]:
+def session_of(stay: SessionRecord, capacity: Decimal, limits: list[Limits]) -> dict[str, Any]:
     """What there is to compare."""
     until = stay["events"][-1]["ms"] if stay["end"] is None else stay["end"]
     most = min(kw for _, kw, _ in limits), min(kw for _, _, kw in limits)
@@ -707,7 +707,7 @@ def session_of(stay: Stay, capacity: Decimal, limits: list[Limits]) -> dict[str,
     }
 
 
-def state_of(stays: list[Stay]) -> dict[str, Any]:
+def state_of(stays: list[SessionRecord]) -> dict[str, Any]:
     """Where the vehicle is, whether it is charged, and the newest that is known of it."""
     if not stays:
         return {"pluggedIn": False, "charging": False}

@@ -113,7 +113,7 @@ def test_events(in_store: Callable[..., Any]) -> None:
 def test_the_stream_of_few_among_many(in_store: Callable[..., Any]) -> None:
     async def scenario(store: Store, partner: int) -> None:
         there = await stored(store, partner, random.Random(7))
-        await store.deriver.catch_up(partner)
+        await store.projector.catch_up(partner)
         for wanted in (
             EventFilter(type="VEHICLE_CHARGE_UPDATED"),
             EventFilter(type="VEHICLE_DISCONNECTED", charger_id="C2"),

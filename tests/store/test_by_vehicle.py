@@ -13,7 +13,7 @@ from tether.domain.models import Charger, Vehicle
 from tether.domain.validation import new_entity, new_event
 from tether.ingest.json_reader import decode_document
 from tether.projections import projector
-from tether.projections.projector import Deriver
+from tether.projections.projector import Projector
 from tether.server.bootstrap import now_ms
 from tether.server.store import Store
 
@@ -25,7 +25,7 @@ def by_vehicle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few events are many here, and nothing is derived before it is asked for."""
     for name, number in {"AT_ONCE": 10, "MANY_LATE": 2, "WRITTEN_AT_ONCE": 1, "ROWS": 2}.items():
         monkeypatch.setattr(projector, name, number)
-    monkeypatch.setattr(Deriver, "notice", lambda deriver, partner: None)
+    monkeypatch.setattr(Projector, "notice", lambda projector, partner: None)
 
 
 def document(body: object) -> dict[str, Any]:
@@ -42,8 +42,8 @@ async def report_shuffled(store: Store, partner: int, random: Random, name: str)
         await store.put(partner, new_entity(Vehicle, vehicle, document(VEHICLE)))
     bodies = [body for vehicle in names for body in stream(random, vehicle)]
     random.shuffle(bodies)
-    arrivals = [store.intake.arrival(new_event(document(body), now_ms())) for body in bodies]
-    await store.intake.add_all(partner, arrivals)
+    arrivals = [store.batcher.arrival(new_event(document(body), now_ms())) for body in bodies]
+    await store.batcher.add_all(partner, arrivals)
     return len(arrivals)
 
 
@@ -59,18 +59,18 @@ async def derive_some(store: Store, partner: int, random: Random) -> bool:
 
     Whether it was not finished with what it had begun.
     """
-    task = asyncio.create_task(store.deriver.portion(partner))
+    task = asyncio.create_task(store.projector.portion(partner))
     left = random.randrange(1, 6)  # commits
     mark = None
     while left and not task.done():
         await asyncio.sleep(0.001)
-        position = await store.deriver.position(partner)
+        position = await store.projector.position(partner)
         assert position is not None
         left -= position.mark != mark
         mark = position.mark
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    position = await store.deriver.position(partner)
+    position = await store.projector.position(partner)
     return position is not None and position.unfinished
 
 
@@ -88,8 +88,8 @@ def test_it_is_what_the_events_say_wherever_it_was_ended(
             for _ in range(6):
                 unfinished += await derive_some(store, partner, random)
         assert unfinished, "it was ended in the midst of it"
-        while await store.deriver.behind(partner):
-            await store.deriver.portion(partner)
+        while await store.projector.behind(partner):
+            await store.projector.portion(partner)
         assert await check(store, partner) > 3 * VEHICLES
 
     in_store(scenario)
@@ -117,8 +117,8 @@ def test_several_who_derive_it_at_once_do_each_other_no_harm(in_store: Callable[
     async def scenario(store: Store, partner: int) -> None:
         for name in ("A", "A", "B"):
             await report_shuffled(store, partner, random, name)
-            while await store.deriver.behind(partner):
-                await asyncio.gather(*(store.deriver.portion(partner) for _ in range(3)))
+            while await store.projector.behind(partner):
+                await asyncio.gather(*(store.projector.portion(partner) for _ in range(3)))
         assert await check(store, partner) > 2 * VEHICLES
 
     in_store(scenario)

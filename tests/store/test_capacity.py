@@ -13,8 +13,8 @@ import pytest
 
 from tether.domain.flexibility import STALE, Box, Figures, Totals, condition_of, pair_of
 from tether.domain.models import Charger, Event, EventType, Vehicle
-from tether.domain.session_builder import Timeline
-from tether.domain.session_record import Fact, Stay, fact_of
+from tether.domain.session_builder import SessionBuilder
+from tether.domain.session_record import PlacedEvent, SessionRecord, placed_event
 from tether.domain.timestamps import format_instant
 from tether.projections import flexibility
 from tether.projections.flexibility import Chargers, MaxAge
@@ -83,20 +83,20 @@ def dirty_stream(chance: random.Random, count: int) -> Iterator[Event]:
         )
 
 
-def facts_of(events: list[Event]) -> dict[str, list[Fact]]:
-    found: dict[str, list[Fact]] = defaultdict(list)
+def facts_of(events: list[Event]) -> dict[str, list[PlacedEvent]]:
+    found: dict[str, list[PlacedEvent]] = defaultdict(list)
     for seq, event in enumerate(events):
-        found[event.vehicle_id].append(fact_of(seq, event.at_ms, event))
+        found[event.vehicle_id].append(placed_event(seq, event.at_ms, event))
     return {vehicle: sorted(facts) for vehicle, facts in found.items()}
 
 
 def folded(
-    facts: dict[str, list[Fact]], at_ms: int, chargers: set[str], max_age_ms: int = 2**62
+    facts: dict[str, list[PlacedEvent]], at_ms: int, chargers: set[str], max_age_ms: int = 2**62
 ) -> Figures:
     """The sums at the moment, by what was known of each vehicle then."""
-    there: dict[str, list[Stay]] = defaultdict(list)
+    there: dict[str, list[SessionRecord]] = defaultdict(list)
     for some in facts.values():
-        stay = Timeline().take(fact for fact in some if fact.place.at_ms <= at_ms).stay
+        stay = SessionBuilder().take(fact for fact in some if fact.place.at_ms <= at_ms).stay
         if stay is not None and stay.end_ms is None and stay.charger_id in chargers:
             there[stay.charger_id].append(stay)
     totals = Totals(range(1))
@@ -151,7 +151,7 @@ def test_every_past_moment_is_what_was_known_then(in_store: Callable[..., Any]) 
     async def scenario(store: Store, partner: int) -> None:
         await furnish(store, partner)
         shuffled = random.Random(1).sample(events, len(events))
-        await asyncio.gather(*(store.intake.add(partner, event) for event in shuffled))
+        await asyncio.gather(*(store.batcher.add(partner, event) for event in shuffled))
         step_ms = (last_ms - START_MS) // 40
         everything = range(START_MS - step_ms, last_ms + 2 * step_ms, step_ms)
         expected = [folded(facts, at_ms, set(CHARGERS)) for at_ms in everything]
@@ -184,7 +184,7 @@ def test_every_past_moment_is_what_was_known_then(in_store: Callable[..., Any]) 
 
 
 async def check_by_charger(
-    store: Store, partner: int, facts: dict[str, list[Fact]], at_ms: int | None
+    store: Store, partner: int, facts: dict[str, list[PlacedEvent]], at_ms: int | None
 ) -> None:
     """By charger, in pages, and for one charger and for an area."""
     moment = None if at_ms is None else range(at_ms, at_ms + 1)

@@ -58,7 +58,7 @@ def put_site(client: httpx.Client) -> None:
 async def report(store: Store, partner: int, events: list[Event]) -> list[str | Conflict]:
     """The ids of events that come in at once, or why they are refused."""
     answers = await asyncio.gather(
-        *(store.intake.add(partner, one) for one in events), return_exceptions=True
+        *(store.batcher.add(partner, one) for one in events), return_exceptions=True
     )
     fates: list[str | Conflict] = []
     for answer in answers:
@@ -161,7 +161,7 @@ def test_an_event_is_found_by_its_id_to_the_byte(in_store: InStore) -> None:
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)
         sent = event(1, STARTED, state_of_charge=Decimal("58.30"), charge_power=Decimal("-11.0"))
-        event_id = await store.intake.add(partner, sent)
+        event_id = await store.batcher.add(partner, sent)
         assert (
             await store.event(partner, event_id)
             == (

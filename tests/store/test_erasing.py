@@ -11,7 +11,7 @@ from tests.store.conftest import sessions_page
 from tests.store.test_contract import add_site, charger, event, new_partner, report
 from tether.domain.errors import NotFound, Unavailable
 from tether.domain.models import Charger
-from tether.domain.session_views import Moment
+from tether.domain.session_views import LatestSession
 from tether.projections import projector
 from tether.projections.flexibility import Chargers
 from tether.server import store as store_module
@@ -19,7 +19,7 @@ from tether.server.store import Store
 from tether.storage.session_queries import SessionFilter
 
 
-async def state_of(store: Store, partner: int, vehicle_id: str) -> Moment | None:
+async def state_of(store: Store, partner: int, vehicle_id: str) -> LatestSession | None:
     async with store.turns.of(partner) as turn:
         return await store.sessions.of_vehicle(partner, vehicle_id, turn)
 
@@ -70,12 +70,12 @@ def test_a_server_that_still_derives_meets_no_failure_either(
         partner = await new_partner(store)
         await add_site(store, partner.id)
         await report(store, partner.id, [event(second) for second in range(100)])
-        await store.deriver.catch_up(partner.id)
+        await store.projector.catch_up(partner.id)
         erasing = asyncio.create_task(store.erase_partner(partner, lambda erased: None))
         while not erasing.done():
-            await store.deriver.portion(partner.id)
+            await store.projector.portion(partner.id)
         await erasing
-        assert await store.deriver.behind(partner.id) == 0
-        assert await store.deriver.position(partner.id) is None
+        assert await store.projector.behind(partner.id) == 0
+        assert await store.projector.position(partner.id) is None
 
     in_store(scenario)

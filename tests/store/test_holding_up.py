@@ -20,7 +20,7 @@ from tether.storage.sqlite.engine import SqliteEngine
 def test_what_holds_up_is_derived_at_once(
     in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projector, "HOLD_UP_S", 10)
+    monkeypatch.setattr(projector, "BACKPRESSURE_S", 10)
     monkeypatch.setattr(projector, "MOST_BEHIND", 20)
     monkeypatch.setattr(projector, "LOOK_AFTER", 1)
 
@@ -29,7 +29,7 @@ def test_what_holds_up_is_derived_at_once(
 
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)
-        derived = store.deriver.progress(partner)
+        derived = store.projector.progress(partner)
         await report(store, partner, [event(0)])
         await derived.wait()
         await report(store, partner, [event(second) for second in range(1, 50)])
@@ -50,11 +50,11 @@ def test_who_asks_for_what_came_in_bulk_does_not_wait_for_more(
         await add_site(store, partner)
         await store.put(partner, charger("C2"))
         events = [event(second, charger_id=f"C{1 + second % 2}") for second in range(50)]
-        arrivals = [store.intake.arrival(one) for one in events]
-        await store.intake.add_all(partner, arrivals)
+        arrivals = [store.batcher.arrival(one) for one in events]
+        await store.batcher.add_all(partner, arrivals)
         with pytest.raises(TimeoutError):  # nobody asks: more may come
             async with asyncio.timeout(0.3):
-                await store.deriver.progress(partner).wait()
+                await store.projector.progress(partner).wait()
         began = monotonic()
         page = await sessions_page(store, partner, SessionFilter(), None, 100)
         assert len(page.found) == 50

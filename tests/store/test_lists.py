@@ -46,9 +46,9 @@ def test_filters_show_every_event_once_however_many_are_listed(
             ids = await report(store, partner, [one for one, _ in made])
             stored += [(str(id), *place) for id, (_, place) in zip(ids, made, strict=True)]
             if turn % 2:  # the others are listed by and by, or not yet
-                await store.deriver.catch_up(partner)
+                await store.projector.catch_up(partner)
             await check(store, partner, stored)
-        await store.deriver.catch_up(partner)
+        await store.projector.catch_up(partner)
         await check(store, partner, stored)
 
     async def check(store: Store, partner: int, stored: list[tuple[str, str, str]]) -> None:
@@ -87,7 +87,7 @@ def test_filters_meet_events_that_are_being_listed(in_store: Callable[..., Any])
                 await report(store, partner, [event(second) for second in range(start, start + 20)])
                 posted = start + 20
                 if start % 100 == 0:
-                    await store.deriver.catch_up(partner)
+                    await store.projector.catch_up(partner)
 
         posting = asyncio.create_task(post())
         while not posting.done():

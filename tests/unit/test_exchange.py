@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tether.server.connection_bounds import Bounds
-from tether.server.request_cycle import Exchange
+from tether.server.request_cycle import RequestCycle
 
 Headers = list[tuple[bytes, bytes]]
 LENGTH: Headers = [(b"content-length", b"5")]
@@ -36,7 +36,7 @@ class Wire:
             tasks=set(),
             bounds=Bounds(1, 1),
         )
-        self.exchange = Exchange(
+        self.exchange = RequestCycle(
             connection, {"method": method}, keep_alive=keep_alive, knows_chunks=knows_chunks
         )
 

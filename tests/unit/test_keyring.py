@@ -6,7 +6,7 @@ import pytest
 
 from tether.domain.errors import Forbidden, Unavailable
 from tether.domain.keys import Key, Rate, digest_of, new_key
-from tether.server.authenticator import REMEMBERED_MS, KeyRing
+from tether.server.authenticator import REMEMBERED_MS, Authenticator
 
 SECRET = new_key()
 
@@ -21,7 +21,7 @@ class Keys:
         self.found: Key | None = Key(
             digest_of(SECRET), "p", 1, "acme", "", Rate(1, 1), 1, False, 0, None, None
         )
-        self.ring = KeyRing(self.find, lambda: self.now_ms)
+        self.ring = Authenticator(self.find, lambda: self.now_ms)
 
     async def find(self, digest: str) -> Key | None:
         self.asked += 1

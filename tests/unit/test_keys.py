@@ -8,7 +8,7 @@ import pytest
 
 from tether.domain.errors import Forbidden
 from tether.domain.keys import Key, Rate, digest_of, is_well_formed, new_key, parse_rate, prefix_of
-from tether.server.authenticator import KeyRing
+from tether.server.authenticator import Authenticator
 
 
 def test_a_key_has_its_form_and_is_never_made_twice() -> None:
@@ -82,7 +82,7 @@ class Clock:
         return self.key if self.key is not None and self.key.digest == digest else None
 
 
-async def _works(ring: KeyRing, secret: str) -> bool:
+async def _works(ring: Authenticator, secret: str) -> bool:
     try:
         await ring.recognise(secret)
     except Forbidden:
@@ -93,7 +93,7 @@ async def _works(ring: KeyRing, secret: str) -> bool:
 def test_a_key_is_looked_up_once_a_second_and_a_revoked_one_is_forgotten_within_two() -> None:
     async def story() -> None:
         clock = Clock()
-        ring = KeyRing(clock.find, lambda: clock.now_ms)
+        ring = Authenticator(clock.find, lambda: clock.now_ms)
         assert await _works(ring, clock.secret)
         clock.now_ms += 999
         assert await _works(ring, clock.secret)

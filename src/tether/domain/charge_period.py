@@ -54,7 +54,7 @@ class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """It shows that the vehicle was still there, though it seemed to have left."""
 
 
-class Period(msgspec.Struct, omit_defaults=True, gc=False):
+class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
     """One charge period. `stop_ms` is None while it goes on."""
 
     start_ms: int
@@ -185,7 +185,7 @@ class Period(msgspec.Struct, omit_defaults=True, gc=False):
         if event.charged_time is not None:
             self.time_s = EXACT.add(self.time_s or Decimal(0), event.charged_time)
 
-    def join(self, other: "Period") -> None:
+    def join(self, other: "PeriodRecord") -> None:
         """Takes in the period that follows: both are one."""
         if other.power is not None and other.power_first is not None:
             self.read_power(other.power_first, other.power_first_ms)

@@ -27,7 +27,7 @@ that began it, its charger.
 """
 
 
-class Place(NamedTuple):
+class EventPosition(NamedTuple):
     """Where an event stands among those of its vehicle. `seq` only parts what the server stamped
     with one instant: what partners stamp differs before that.
     """
@@ -42,7 +42,7 @@ Charge = tuple[int, int]
 """The start and the stop of a charge."""
 
 
-class Left(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class EndedSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What later stays have to know of one that has ended: what may still be reported of it.
 
     `seen`: an event told that the vehicle left. `charges` are those of which no STOPPED told,
@@ -68,11 +68,11 @@ class Left(msgspec.Struct, array_like=True, frozen=True, gc=False):
         """The newest energy that was told of it."""
         return self.told[-1].energy if self.told else None
 
-    def older(self) -> "Left":
+    def older(self) -> "EndedSession":
         """The same when one more stay has begun."""
         return msgspec.structs.replace(self, age=self.age + 1)
 
-    def after(self, earlier: tuple["Left", ...]) -> tuple["Left", ...]:
+    def after(self, earlier: tuple["EndedSession", ...]) -> tuple["EndedSession", ...]:
         """What is known of the last stays, this one the last of them. Of each charger the last one
         is known, and those of which something is missing that may still be told.
         """
@@ -108,7 +108,7 @@ class Left(msgspec.Struct, array_like=True, frozen=True, gc=False):
         new = report.energy is not None and report.energy != self.energy
         return new and self.updates < MOST_UPDATES
 
-    def knowing(self, report: Report) -> "Left":
+    def knowing(self, report: Report) -> "EndedSession":
         """The same with what the report tells."""
         if report.type is EventType.VEHICLE_DISCONNECTED:
             return msgspec.structs.replace(self, seen=True)
@@ -142,7 +142,7 @@ class Left(msgspec.Struct, array_like=True, frozen=True, gc=False):
         first, last = meant(self.charges, time_s)
         return has_lasted((self.charges[first][0], self.charges[last][1]), time_s)
 
-    def report(self, place: Place, event: Event) -> Report:
+    def report(self, place: EventPosition, event: Event) -> Report:
         """What the event tells of the stay."""
         at_ms = place.at_ms
         energy, time_s, there = event.charged_energy, event.charged_time, False
@@ -184,7 +184,9 @@ def meant(charges: Sequence[Charge], time_s: Decimal | None) -> tuple[int, int]:
     return min(several, key=lambda s: abs(charges[s[1]][1] - charges[s[0]][0] - time_s * 1000))
 
 
-def left_by(lefts: Sequence[Left], energy: Decimal | None, time_s: Decimal | None) -> Left | None:
+def left_by(
+    lefts: Sequence[EndedSession], energy: Decimal | None, time_s: Decimal | None
+) -> EndedSession | None:
     """Of these stays at one charger, the newest one last, the one that a report is of."""
     for left in reversed(lefts):
         if left.knows(energy, time_s):
@@ -202,12 +204,12 @@ def has_lasted(charge: tuple[int, int] | None, time_s: Decimal) -> bool:
     return charge is not None and abs(charge[1] - charge[0] - time_s * 1000) <= TOLERANCE_MS
 
 
-class Before(msgspec.Struct, omit_defaults=True, gc=False):
+class SessionContext(msgspec.Struct, omit_defaults=True, gc=False):
     """What a stay has to know of the time before it: of the last stay, of those before it of which
     something is missing, and the newest state of charge.
     """
 
-    left: tuple[Left, ...] = ()
+    left: tuple[EndedSession, ...] = ()
     soc: Decimal | None = None
     soc_ms: int = 0
     taken: tuple[int, ...] = ()

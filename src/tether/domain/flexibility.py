@@ -11,9 +11,9 @@ from itertools import accumulate, groupby
 from operator import add, itemgetter, sub
 from typing import NamedTuple
 
-from tether.domain.charge_period import EXACT, Period
+from tether.domain.charge_period import EXACT, PeriodRecord
 from tether.domain.models import Charger, Entity, Vehicle
-from tether.domain.session_record import Stay
+from tether.domain.session_record import SessionRecord
 from tether.domain.session_views import highest_charge, highest_discharge, plain
 from tether.domain.timestamps import format_instant
 from tether.domain.views import Capacity, UnknownCapacity
@@ -191,7 +191,7 @@ Course = list[tuple[int, Condition | None]]
 """From which of some moments on, by place, a vehicle was how; None: it was not plugged in."""
 
 
-def condition_of(stay: Stay) -> Condition:
+def condition_of(stay: SessionRecord) -> Condition:
     """How the vehicle of a stay that lasts is by the newest that is known."""
     period = stay.charging
     return Condition(period is not None, None if period is None else period.power, stay.soc)
@@ -209,7 +209,7 @@ class Newest(NamedTuple):
     power_since: int | None
 
 
-def newest_at(stay: Stay, at_ms: int) -> Newest:
+def newest_at(stay: SessionRecord, at_ms: int) -> Newest:
     """The newest readings up to this moment, at which the stay lasted."""
     readings, soc_since, power_since = [], None, None
     if stay.soc is not None:
@@ -244,7 +244,7 @@ def thinned(readings: Iterable[Reading], moments: range, *, heard: bool = False)
     return list(last.values())
 
 
-def course_of(stay: Stay, readings: Iterable[Reading], moments: range) -> Course:
+def course_of(stay: SessionRecord, readings: Iterable[Reading], moments: range) -> Course:
     """How the vehicle of the stay was at these moments.
 
     Of `readings` those of one kind and instant are in the order of their events. The stay and its
@@ -255,7 +255,7 @@ def course_of(stay: Stay, readings: Iterable[Reading], moments: range) -> Course
     if first >= end:
         return []
     found: dict[int, Condition | None] = {first: Condition()}
-    charge: Period | None = None
+    charge: PeriodRecord | None = None
     power = soc = None
     for at_ms, _, step in _steps(stay, readings):
         if isinstance(step, Reading):
@@ -292,7 +292,7 @@ def left_out(course: Course, heard: Sequence[int], moments: range, max_age_ms: i
     return found
 
 
-def _has_read(period: Period, at_ms: int) -> bool:
+def _has_read(period: PeriodRecord, at_ms: int) -> bool:
     """Whether a power that was told then is one of the charge.
 
     It is not if a charge that had started before was known of only later, by what came after it.
@@ -301,12 +301,12 @@ def _has_read(period: Period, at_ms: int) -> bool:
 
 
 def _steps(
-    stay: Stay, readings: Iterable[Reading]
-) -> list[tuple[int, int, Period | Reading | None]]:
+    stay: SessionRecord, readings: Iterable[Reading]
+) -> list[tuple[int, int, PeriodRecord | Reading | None]]:
     """What happened in the stay, in order: of one instant the end of a period, its start, the
     readings.
     """
-    steps: list[tuple[int, int, Period | Reading | None]] = []
+    steps: list[tuple[int, int, PeriodRecord | Reading | None]] = []
     for period in stay.periods:
         if period.stop_ms != period.start_ms:  # else it ran at no moment
             steps.append((period.start_ms, 1, period))

@@ -1,6 +1,6 @@
-"""The session builder: what the events of one vehicle mean, its stays and their charge periods.
+"""The session builder: what the events of one vehicle mean, its sessions and their charge periods.
 
-The stays depend only on the set of the vehicle's events, never on the order of their arrival.
+The sessions depend only on the set of the vehicle's events, never on the order of their arrival.
 Nothing else is looked at, neither the clock nor the charger nor the vehicle. The events are taken
 in the order of their timestamps. What each one means is decided by evidence: by what is under way,
 and by what the event says of itself (its time, its energy, its state of charge). Streams are dirty:
@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from decimal import Decimal
 from itertools import groupby
 
-from tether.domain.charge_period import TOLERANCE_MS, Period, Report
+from tether.domain.charge_period import TOLERANCE_MS, PeriodRecord, Report
 from tether.domain.earlier_sessions import (
     MOST_TOLD,
     RECENT,
-    Before,
-    Left,
-    Place,
+    EndedSession,
+    EventPosition,
+    SessionContext,
     Start,
     has_lasted,
     left_by,
@@ -31,33 +31,31 @@ from tether.domain.session_record import (
     STARTED,
     STOPPED,
     UPDATED,
-    Fact,
-    Stay,
+    PlacedEvent,
+    SessionRecord,
     in_order,
     is_too_long,
-    milliseconds,
     tell_late,
 )
 
-AWAY_SOC = Decimal(1)
-"""A vehicle that is plugged in again with so much less charge, in %, has been away."""
 
+class SessionBuilder:
+    """Takes in the events of one vehicle in the order of their instants.
 
-class Timeline:
-    """Takes in the facts of one vehicle in the order of their instants.
-
-    `stay` is the last stay so far and `before` what it knows of the time before it; a timeline may
-    begin with any known stay. `begun` has all stays that began since, the last one included, and
-    `reports` what was told of stays that began earlier than this timeline.
+    `stay` is the last session so far and `before` what it knows of the time before it; a builder
+    may begin with any known session. `begun` has all that began since, the last one included, and
+    `reports` what was told of sessions that began before this builder.
     """
 
-    def __init__(self, stay: Stay | None = None, before: Before | None = None) -> None:
+    def __init__(
+        self, stay: SessionRecord | None = None, before: SessionContext | None = None
+    ) -> None:
         self.stay = self._first = stay
-        self.before = before or Before()
-        self.begun: list[tuple[Stay, Before]] = []
+        self.before = before or SessionContext()
+        self.begun: list[tuple[SessionRecord, SessionContext]] = []
         self.reports: list[tuple[Start, Report]] = []
 
-    def take(self, facts: Iterable[Fact]) -> "Timeline":
+    def take(self, facts: Iterable[PlacedEvent]) -> "SessionBuilder":
         """Takes in these facts, which are in order; each instant must lie behind all before it, and
         its facts must come together.
         """
@@ -71,7 +69,7 @@ class Timeline:
                 self._take(fact, instant[:number])
         return self
 
-    def _take(self, fact: Fact, taken: list[Fact]) -> None:
+    def _take(self, fact: PlacedEvent, taken: list[PlacedEvent]) -> None:
         """Takes in the next fact; `taken` are those of its instant before it."""
         place, event = fact
         stay = self.stay
@@ -91,30 +89,30 @@ class Timeline:
         stay.last = place
         stay.read_soc(place, event, period, elsewhere=elsewhere)
 
-    def _begin(self, place: Place, event: Event, taken: list[Fact]) -> Stay:
+    def _begin(self, place: EventPosition, event: Event, taken: list[PlacedEvent]) -> SessionRecord:
         """A stay that this event begins; it ends the one that lasts."""
         if (old := self.stay) is not None:
             if old.end_ms is None:
-                _end(old, place)
+                old.end(place.at_ms)
                 old.end_missing = True
             known = old.left if old.left is not None else self.before.left
             left = old.as_left().after(known)
             newest = self.before if old.soc is None else old
             numbers = tuple(one.place.seq for one in taken[:MOST_TAKEN])
-            self.before = Before(left, newest.soc, newest.soc_ms, numbers)
-        self.stay = Stay(
+            self.before = SessionContext(left, newest.soc, newest.soc_ms, numbers)
+        self.stay = SessionRecord(
             event.vehicle_id, event.charger_id, place.at_ms, place.rank, place,
             start_missing=place.rank != CONNECTED,
         )  # fmt: skip
         self.begun.append((self.stay, self.before))
         return self.stay
 
-    def _plugs_in(self, stay: Stay, place: Place, event: Event) -> bool:
+    def _plugs_in(self, stay: SessionRecord, place: EventPosition, event: Event) -> bool:
         """Whether the event is evidence that the vehicle was plugged in there anew."""
         here, lasts = stay.charger_id == place.charger_id, stay.end_ms is None
         soc = self.before.soc if stay.soc is None else stay.soc
         if place.rank == CONNECTED:
-            return not (here and lasts) or _was_away(stay, event)
+            return not (here and lasts) or stay.was_away(event)
         if here and lasts:
             return False
         if place.rank == STARTED:
@@ -130,7 +128,9 @@ class Timeline:
         late = place.at_ms - left.end_ms <= TOLERANCE_MS
         return not late and (place.rank == STOPPED or _shows_charge(soc, event))
 
-    def _left_at(self, stay: Stay, place: Place, event: Event) -> Left | None:
+    def _left_at(
+        self, stay: SessionRecord, place: EventPosition, event: Event
+    ) -> EndedSession | None:
         """What is known of the stay at this charger that has ended and that the event is of."""
         known = self.before.left if stay.left is None else stay.left
         if stay.end_ms is not None:
@@ -140,7 +140,9 @@ class Timeline:
             return lefts[-1] if lefts else None
         return left_by(lefts, event.charged_energy, event.charged_time)
 
-    def _earlier_stay(self, stay: Stay, place: Place, event: Event) -> Left | None:
+    def _earlier_stay(
+        self, stay: SessionRecord, place: EventPosition, event: Event
+    ) -> EndedSession | None:
         """The earlier stay at this charger of which a report is, though the vehicle is back there:
         the time that it tells begins before this stay, or before its last charge was reported, and
         is that of a charge of the earlier one.
@@ -161,7 +163,7 @@ class Timeline:
         fits = left.has_lasted(time_s) if stay.charging else left.had_time_for(time_s)
         return left if fits else None
 
-    def _tell_left(self, stay: Stay, place: Place, event: Event) -> None:
+    def _tell_left(self, stay: SessionRecord, place: EventPosition, event: Event) -> None:
         """Tells a stay that has ended what the event says; the vehicle stays where it is."""
         left = self._left_at(stay, place, event)
         late = left is None or place.at_ms - left.end_ms > TOLERANCE_MS
@@ -176,7 +178,9 @@ class Timeline:
         if late and not leaves and stay.charger_id != place.charger_id:
             stay.flag("vehicle-shared" if shared else "event-elsewhere")
 
-    def _report(self, stay: Stay, left: Left, place: Place, event: Event) -> bool:
+    def _report(
+        self, stay: SessionRecord, left: EndedSession, place: EventPosition, event: Event
+    ) -> bool:
         """Tells an earlier stay what the event says of it; returns whether that shows that the
         vehicle was still there.
         """
@@ -199,7 +203,7 @@ class Timeline:
 # What each type of event does to the stay ---------------------------------------------------------
 
 
-def _connect(stay: Stay, place: Place, event: Event) -> None:
+def _connect(stay: SessionRecord, place: EventPosition, event: Event) -> None:
     """Plugged in there already: nothing shows that it was away."""
     if stay.start_missing and place.at_ms - stay.start_ms <= TOLERANCE_MS:
         stay.start_missing = False
@@ -207,7 +211,8 @@ def _connect(stay: Stay, place: Place, event: Event) -> None:
         stay.flag("connect-repeated")
 
 
-def _start(stay: Stay, place: Place, event: Event) -> None:
+def _start(stay: SessionRecord, place: EventPosition, event: Event) -> None:
+    """A charge begins. One under way ends there, unless it has just begun."""
     period = stay.charging
     if period is not None and place.at_ms - period.start_ms <= TOLERANCE_MS:
         if not period.start_missing:
@@ -222,7 +227,8 @@ def _start(stay: Stay, place: Place, event: Event) -> None:
         period.read_power(event.charge_power, place.at_ms)
 
 
-def _update(stay: Stay, place: Place, event: Event) -> None:
+def _update(stay: SessionRecord, place: EventPosition, event: Event) -> None:
+    """Tells of the charge under way, or of one that has ended, or shows that one is under way."""
     period = stay.charging
     if (ended := _ended_charge(stay, place.at_ms, event)) is not None:
         stay.flag("update-after-stop")
@@ -232,7 +238,7 @@ def _update(stay: Stay, place: Place, event: Event) -> None:
     if period is None:
         if not _begins_charge(stay, place, event):
             return
-        period = stay.new_period(_start_of(stay, place.at_ms, event), start_missing=True)
+        period = stay.new_period(stay.free_start(place.at_ms, event), start_missing=True)
         period.by_soc = not event.charge_power and event.charged_energy is None
     elif period.by_soc and not _shows_charge(stay.soc, event):
         period.stop_ms = max(period.start_ms, stay.soc_ms)  # it rose until then
@@ -244,7 +250,8 @@ def _update(stay: Stay, place: Place, event: Event) -> None:
         stay.flag("meter-began-anew")
 
 
-def _stop(stay: Stay, place: Place, event: Event) -> None:
+def _stop(stay: SessionRecord, place: EventPosition, event: Event) -> None:
+    """Ends the charge that its account points at, and reports it."""
     period = stay.charging
     if (ended := _ended_charge(stay, place.at_ms, event)) is not None:
         if ended.energy is not None or not ended.cut:
@@ -254,7 +261,7 @@ def _stop(stay: Stay, place: Place, event: Event) -> None:
             ended.tell(event.charged_energy, event.charged_time)
         return
     if period is None:
-        period = stay.new_period(_start_of(stay, place.at_ms, event), start_missing=True)
+        period = stay.new_period(stay.free_start(place.at_ms, event), start_missing=True)
     period = _joined(stay, place, event, period)
     if is_too_long(period, place.at_ms, event.charged_time):
         stay.flag("charged-time-too-long")
@@ -265,32 +272,15 @@ def _stop(stay: Stay, place: Place, event: Event) -> None:
         stay.flag("meter-began-anew")
 
 
-def _disconnect(stay: Stay, place: Place, event: Event) -> None:
-    _end(stay, place)
+def _disconnect(stay: SessionRecord, place: EventPosition, event: Event) -> None:
+    """The vehicle leaves."""
+    stay.end(place.at_ms)
 
 
 _WHAT_IT_DOES = (_connect, _start, _update, _stop, _disconnect)
 
 
-def _end(stay: Stay, place: Place) -> None:
-    if stay.charging is not None:
-        stay.charging.stop_missing = True
-        stay.charging.stop_ms = place.at_ms
-    stay.end_ms = place.at_ms
-
-
 # Evidence -----------------------------------------------------------------------------------------
-
-
-def _was_away(stay: Stay, event: Event) -> bool:
-    """Whether a vehicle that is plugged in again has been away: it has less charge than before.
-
-    0 is what a charger sends that does not know.
-    """
-    fed_back = any((period.power_min or 0) < 0 for period in stay.periods)
-    if stay.soc is None or not event.state_of_charge or fed_back:
-        return False
-    return event.state_of_charge < stay.soc - AWAY_SOC
 
 
 def _shows_charge(soc: Decimal | None, event: Event) -> bool:
@@ -305,7 +295,7 @@ def _shows_charge(soc: Decimal | None, event: Event) -> bool:
     return event.charge_power is None and rose
 
 
-def _begins_charge(stay: Stay, place: Place, event: Event) -> bool:
+def _begins_charge(stay: SessionRecord, place: EventPosition, event: Event) -> bool:
     """Whether an update while none is under way is of a charge whose start nothing told."""
     last = stay.periods[-1] if stay.periods else None
     late = last is not None and place.at_ms - (last.stop_ms or 0) <= TOLERANCE_MS
@@ -314,7 +304,7 @@ def _begins_charge(stay: Stay, place: Place, event: Event) -> bool:
     return not late and _shows_charge(stay.soc, event)
 
 
-def _ended_charge(stay: Stay, at_ms: int, event: Event) -> Period | None:
+def _ended_charge(stay: SessionRecord, at_ms: int, event: Event) -> PeriodRecord | None:
     """The charge of the stay that has ended and that a report is of, by its own account."""
     period, energy, time_s = stay.charging, event.charged_energy, event.charged_time
     ended = (stay.periods if period is None else stay.periods[:-1])[-MOST_TOLD:]
@@ -329,7 +319,7 @@ def _ended_charge(stay: Stay, at_ms: int, event: Event) -> Period | None:
     return ended[-1] if ended and _is_by_time(ended[-1], period, at_ms, event) else None
 
 
-def _is_by_time(last: Period, period: Period | None, at_ms: int, event: Event) -> bool:
+def _is_by_time(last: PeriodRecord, period: PeriodRecord | None, at_ms: int, event: Event) -> bool:
     """Whether a report that tells its time is of the last charge and not of one since: since then
     there was less time, or the last one took just as long and was not reported.
     """
@@ -350,7 +340,9 @@ def _is_by_time(last: Period, period: Period | None, at_ms: int, event: Event) -
     return last.energy is None and all(own_ms < abs(other - time_ms) for other in others)
 
 
-def _is_by_energy(last: Period, period: Period | None, at_ms: int, event: Event) -> bool:
+def _is_by_energy(
+    last: PeriodRecord, period: PeriodRecord | None, at_ms: int, event: Event
+) -> bool:
     """The same of a report that does not tell its time: the energy is known, or is that of a charge
     that was not reported, or no power gives it since.
     """
@@ -373,7 +365,9 @@ def _is_by_energy(last: Period, period: Period | None, at_ms: int, event: Event)
     return since_ms <= TOLERANCE_MS or not last.allows(energy, since_ms)
 
 
-def _joined(stay: Stay, place: Place, event: Event, period: Period) -> Period:
+def _joined(
+    stay: SessionRecord, place: EventPosition, event: Event, period: PeriodRecord
+) -> PeriodRecord:
     """The period under way, together with those before it that turn out to be the same charge: the
     time that the event reports goes back to their start, their meter went on, or there is more
     energy than the power allows since the newest start.
@@ -395,15 +389,3 @@ def _joined(stay: Stay, place: Place, event: Event, period: Period) -> Period:
         first.join(stay.periods.pop())
         period = first
     return period
-
-
-def _start_of(stay: Stay, at_ms: int, event: Event) -> int:
-    """When a period began of which no STARTED told: by its own account, within what is free."""
-    free_ms = stay.periods[-1].stop_ms if stay.periods else stay.start_ms
-    assert free_ms is not None
-    if event.charged_time is not None:
-        return max(free_ms, at_ms - milliseconds(event.charged_time))
-    if event.type is EventType.VEHICLE_CHARGE_STOPPED:
-        return free_ms
-    # What the state of charge shows has happened since the reading before.
-    return at_ms if event.charge_power or stay.soc is None else max(free_ms, stay.soc_ms)

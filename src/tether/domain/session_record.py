@@ -11,12 +11,15 @@ from uuid import UUID
 
 import msgspec
 
-from tether.domain.charge_period import NOTHING, TOLERANCE_MS, Period, Report
-from tether.domain.earlier_sessions import MOST_TOLD, Left, Place, Start, meant
+from tether.domain.charge_period import NOTHING, TOLERANCE_MS, PeriodRecord, Report
+from tether.domain.earlier_sessions import MOST_TOLD, EndedSession, EventPosition, Start, meant
 from tether.domain.models import Event, EventType
 
 MOST_TAKEN = 8
 """More events of one instant are not named: then sessions are derived again from an earlier one."""
+
+AWAY_SOC = Decimal(1)
+"""A vehicle that is plugged in again with so much less charge, in %, has been away."""
 
 MOST_PERIODS = 1000
 """A stay with more charge periods has one that takes in all the others that follow."""
@@ -33,42 +36,42 @@ _RANK = {
 }
 
 
-class Fact(NamedTuple):
+class PlacedEvent(NamedTuple):
     """An event at its place; facts are ordered by it."""
 
-    place: Place
+    place: EventPosition
     event: Event
 
 
-def fact_of(seq: int, at_ms: int, event: Event) -> Fact:
+def placed_event(seq: int, at_ms: int, event: Event) -> PlacedEvent:
     """The event, committed as number `seq`, at its place."""
-    return Fact(Place(at_ms, _RANK[event.type], event.charger_id, seq), event)
+    return PlacedEvent(EventPosition(at_ms, _RANK[event.type], event.charger_id, seq), event)
 
 
-class Stay(msgspec.Struct, omit_defaults=True, gc=False):
+class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     """One stay of a vehicle at a charger, from plug-in to unplug; `end_ms` is None until then."""
 
     vehicle_id: str
     charger_id: str
     start_ms: int
     start_rank: int
-    last: Place
+    last: EventPosition
     """The place of its newest event."""
-    here: Place | None = None
+    here: EventPosition | None = None
     """The place of its newest event at this charger, where that is another one."""
     end_ms: int | None = None
     end_missing: bool = False
     """No event told that the vehicle left: another stay shows that it did."""
     start_missing: bool = False
     """No event told that the vehicle was plugged in."""
-    periods: list[Period] = []
+    periods: list[PeriodRecord] = []
     flags: list[str] = []
     soc_start: Decimal | None = None
     soc: Decimal | None = None
     soc_ms: int = 0
     reports: list[Report] = []
     """What events told of it when another stay had begun."""
-    left: tuple[Left, ...] | None = None
+    left: tuple[EndedSession, ...] | None = None
     """What is known of earlier stays, where an event of this one told more than was known."""
     told: list[Start] = []
     """The earlier stays of which events of this one told."""
@@ -92,14 +95,14 @@ class Stay(msgspec.Struct, omit_defaults=True, gc=False):
         return self.start_ms, self.start_rank, self.charger_id
 
     @property
-    def charging(self) -> Period | None:
+    def charging(self) -> PeriodRecord | None:
         """The period that goes on, if one does."""
         if self.periods and self.periods[-1].stop_ms is None:
             return self.periods[-1]
         return None
 
     @property
-    def newest_here(self) -> Place:
+    def newest_here(self) -> EventPosition:
         """The place of its newest event at this charger."""
         return self.here or self.last
 
@@ -108,18 +111,46 @@ class Stay(msgspec.Struct, omit_defaults=True, gc=False):
         if name not in self.flags:
             self.flags = sorted([*self.flags, name])
 
-    def new_period(self, start_ms: int, *, start_missing: bool = False) -> Period:
+    def new_period(self, start_ms: int, *, start_missing: bool = False) -> PeriodRecord:
         """A charge period that begins now."""
         if len(self.periods) == MOST_PERIODS:
             self.flag("periods-merged")
             self.periods[-1].stop_ms = None
             return self.periods[-1]
-        period = Period(start_ms, soc_start=self.soc, start_missing=start_missing)
+        period = PeriodRecord(start_ms, soc_start=self.soc, start_missing=start_missing)
         self.periods.append(period)
         return period
 
+    def was_away(self, event: Event) -> bool:
+        """Whether a vehicle that is plugged in again has been away: it has less charge than before.
+
+        0 is what a charger sends that does not know.
+        """
+        fed_back = any((period.power_min or 0) < 0 for period in self.periods)
+        if self.soc is None or not event.state_of_charge or fed_back:
+            return False
+        return event.state_of_charge < self.soc - AWAY_SOC
+
+    def end(self, at_ms: int) -> None:
+        """The vehicle has left; a charge under way ends with that."""
+        if self.charging is not None:
+            self.charging.stop_missing = True
+            self.charging.stop_ms = at_ms
+        self.end_ms = at_ms
+
+    def free_start(self, at_ms: int, event: Event) -> int:
+        """When a period began of which no STARTED told: by its own account, within what is free."""
+        free_ms = self.periods[-1].stop_ms if self.periods else self.start_ms
+        assert free_ms is not None
+        if event.charged_time is not None:
+            return max(free_ms, at_ms - milliseconds(event.charged_time))
+        if event.type is EventType.VEHICLE_CHARGE_STOPPED:
+            return free_ms
+        # What the state of charge shows has happened since the reading before.
+        return at_ms if event.charge_power or self.soc is None else max(free_ms, self.soc_ms)
+
     def read_soc(
-        self, place: Place, event: Event, period: Period | None, *, elsewhere: bool
+        self, place: EventPosition, event: Event, period: PeriodRecord | None, *, elsewhere: bool
     ) -> None:
         """Takes in the state of charge, which falls only while the vehicle feeds back. `period` is
         the charge that was under way.
@@ -144,7 +175,7 @@ class Stay(msgspec.Struct, omit_defaults=True, gc=False):
             newest.soc_end, newest.soc_end_ms = soc, place.at_ms
             newest.soc_final = newest.stop_ms is not None
 
-    def as_left(self) -> Left:
+    def as_left(self) -> EndedSession:
         """What later stays have to know of it; it has ended."""
         assert self.end_ms is not None
         missing = [one for one in self.periods if one.is_unreported]
@@ -152,18 +183,18 @@ class Stay(msgspec.Struct, omit_defaults=True, gc=False):
         if not self.periods:
             charges = [(self.start_ms, self.end_ms)]
         told = [one.told for one in self.periods if one.told != NOTHING]
-        return Left(
+        return EndedSession(
             self.start, self.end_ms, not self.end_missing, tuple(charges[-MOST_TOLD:]),
             tuple(told[-MOST_TOLD:]), self.periods[-1].power_max if self.periods else None,
         )  # fmt: skip
 
 
-def in_order(stay: Stay | None, facts: list[Fact]) -> list[Fact]:
+def in_order(stay: SessionRecord | None, facts: list[PlacedEvent]) -> list[PlacedEvent]:
     """The facts of one instant in the order in which they can have happened.
 
     What is under way ends first, then what begins begins; what remains is in the order of a charge.
     """
-    ends: list[Fact] = []
+    ends: list[PlacedEvent] = []
     if stay is not None and stay.end_ms is None:
         here = [fact for fact in facts if fact.place.charger_id == stay.charger_id]
         ranks = {fact.place.rank for fact in here}
@@ -185,7 +216,7 @@ def in_order(stay: Stay | None, facts: list[Fact]) -> list[Fact]:
 # What is told after the end -----------------------------------------------------------------------
 
 
-def tell_late(stay: Stay, report: Report) -> None:
+def tell_late(stay: SessionRecord, report: Report) -> None:
     """Takes in what an event told of the stay after its end."""
     end_ms, energy, time_s = stay.end_ms, report.energy, report.time_s
     assert end_ms is not None
@@ -199,7 +230,7 @@ def tell_late(stay: Stay, report: Report) -> None:
             stay.start_ms if time_s is None else max(stay.start_ms, end_ms - milliseconds(time_s))
         )
         stay.periods.append(
-            Period(
+            PeriodRecord(
                 start_ms, end_ms, start_missing=True, stop_missing=True, soc_start=stay.soc_start
             )
         )
@@ -216,7 +247,9 @@ def tell_late(stay: Stay, report: Report) -> None:
     period.tell(energy, time_s)
 
 
-def _late_period(stay: Stay, energy: Decimal | None, time_s: Decimal | None) -> Period | None:
+def _late_period(
+    stay: SessionRecord, energy: Decimal | None, time_s: Decimal | None
+) -> PeriodRecord | None:
     """The period of a stay that has ended of which a report is; None if it was told already."""
     again = (one.told.is_again(energy, time_s) for one in stay.periods)
     if energy is not None and time_s is not None and any(again):
@@ -235,11 +268,11 @@ def _late_period(stay: Stay, energy: Decimal | None, time_s: Decimal | None) -> 
     return stay.periods[first]
 
 
-def with_reports(stay: Stay) -> Stay:
+def with_reports(stay: SessionRecord) -> SessionRecord:
     """The stay with what was reported of it when another one had begun."""
     if not stay.reports:
         return stay
-    whole = msgspec.convert(msgspec.to_builtins(stay, builtin_types=(Decimal,)), Stay)
+    whole = msgspec.convert(msgspec.to_builtins(stay, builtin_types=(Decimal,)), SessionRecord)
     for report in stay.reports:
         leaves = report.type is EventType.VEHICLE_DISCONNECTED
         if not leaves and report.at_ms - (whole.end_ms or 0) > TOLERANCE_MS:
@@ -253,6 +286,6 @@ def milliseconds(seconds: Decimal) -> int:
     return int(seconds * 1000)
 
 
-def is_too_long(period: Period, at_ms: int, time_s: Decimal | None) -> bool:
+def is_too_long(period: PeriodRecord, at_ms: int, time_s: Decimal | None) -> bool:
     """Whether a report of that instant tells a longer time than has passed."""
     return time_s is not None and time_s * 1000 > at_ms - period.start_ms + TOLERANCE_MS

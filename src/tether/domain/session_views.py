@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
-from tether.domain.charge_period import EXACT, Period, allows
-from tether.domain.earlier_sessions import Before
+from tether.domain.charge_period import EXACT, PeriodRecord, allows
+from tether.domain.earlier_sessions import SessionContext
 from tether.domain.models import Charger, Entity, Event, Vehicle
-from tether.domain.session_record import Stay, with_reports
+from tether.domain.session_record import SessionRecord, with_reports
 from tether.domain.timestamps import format_instant
 from tether.domain.views import (
     ChargePeriod,
@@ -65,11 +65,11 @@ GREATEST = Decimal(10) ** 9
 """Numbers of events are smaller. What is computed of them and is not, is not known."""
 
 
-class Known(NamedTuple):
+class StoredSession(NamedTuple):
     """A stay as it is stored, with the vehicle and the charger as they are now."""
 
     id: str
-    stay: Stay
+    stay: SessionRecord
     vehicle: Vehicle
     charger: Charger
     version: int
@@ -77,15 +77,15 @@ class Known(NamedTuple):
     removed: bool = False
 
 
-class Moment(NamedTuple):
+class LatestSession(NamedTuple):
     """A vehicle's newest stay, what it knows of the time before, and its newest event."""
 
-    stay: Stay
-    before: Before
+    stay: SessionRecord
+    before: SessionContext
     last_event: Event
 
 
-def session_of(known: Known) -> Session:
+def session_of(known: StoredSession) -> Session:
     """The stay as a session."""
     stay = with_reports(known.stay)
     until_ms = stay.last.at_ms if stay.end_ms is None else stay.end_ms
@@ -118,13 +118,15 @@ def session_of(known: Known) -> Session:
     )
 
 
-def _status(known: Known) -> SessionStatus:
+def _status(known: StoredSession) -> SessionStatus:
     if known.removed:
         return SessionStatus.REMOVED
     return SessionStatus.ACTIVE if known.stay.end_ms is None else SessionStatus.ENDED
 
 
-def _period(period: Period, until_ms: int, known: Known, flags: set[str]) -> ChargePeriod:
+def _period(
+    period: PeriodRecord, until_ms: int, known: StoredSession, flags: set[str]
+) -> ChargePeriod:
     """The period; adds to `flags` what is odd about its energy."""
     lasted_ms = period.lasted_ms(until_ms)
     energy, source = _energy(period, lasted_ms, known, flags)
@@ -145,7 +147,7 @@ def _period(period: Period, until_ms: int, known: Known, flags: set[str]) -> Cha
 
 
 def _energy(
-    period: Period, lasted_ms: int, known: Known, flags: set[str]
+    period: PeriodRecord, lasted_ms: int, known: StoredSession, flags: set[str]
 ) -> tuple[Decimal | None, EnergySource | None]:
     """The energy of the period by the best source that there is."""
     if period.energy is not None:
@@ -167,7 +169,7 @@ def _energy(
     return gained, EnergySource.STATE_OF_CHARGE
 
 
-def _gained(period: Period, vehicle: Vehicle) -> Decimal | None:
+def _gained(period: PeriodRecord, vehicle: Vehicle) -> Decimal | None:
     """What the state of charge says that the battery has gained in the period, in kWh."""
     if period.soc_start is None or period.soc_end is None:
         return None
@@ -186,7 +188,9 @@ def _differ(energy: Decimal | None, gained: Decimal | None, vehicle: Vehicle) ->
     return 5 * difference > highest and 50 * difference > vehicle.charge_capacity
 
 
-def _is_possible(energy: Decimal | None, during_ms: int, period: Period, known: Known) -> bool:
+def _is_possible(
+    energy: Decimal | None, during_ms: int, period: PeriodRecord, known: StoredSession
+) -> bool:
     """Whether the lowest of the powers of charger and vehicle, and the highest told, allow it."""
     if not energy:
         return True
@@ -198,7 +202,7 @@ def _is_possible(energy: Decimal | None, during_ms: int, period: Period, known: 
     return allows(min(power for power in powers if power is not None), abs(energy), during_ms)
 
 
-def _flags(known: Known, stay: Stay) -> set[str]:
+def _flags(known: StoredSession, stay: SessionRecord) -> set[str]:
     """What is odd about the stay, apart from energies."""
     flags = set(stay.flags)
     missing = {
@@ -212,7 +216,7 @@ def _flags(known: Known, stay: Stay) -> set[str]:
     return flags.union(name for name, holds in missing.items() if holds)
 
 
-def _is_above(period: Period, entity: Entity) -> bool:
+def _is_above(period: PeriodRecord, entity: Entity) -> bool:
     """Whether a reading was higher than what the charger or vehicle supports, in its direction."""
     if period.power_max is None or period.power_min is None:
         return False
@@ -234,7 +238,7 @@ def highest_discharge(entity: Entity) -> Decimal:
 # States -------------------------------------------------------------------------------------------
 
 
-def vehicle_state(vehicle_id: str, moment: Moment | None, now_ms: int) -> VehicleState:
+def vehicle_state(vehicle_id: str, moment: LatestSession | None, now_ms: int) -> VehicleState:
     """What is known of a vehicle now; `moment` is None if nothing was ever reported of it."""
     as_of = format_instant(now_ms)
     if moment is None:

@@ -30,7 +30,7 @@ from tether.http.handlers.states import ChargerStateResource, States, VehicleSta
 from tether.http.handlers.stream import StreamResource
 from tether.http.middleware import Gate, Observer, open_paths
 from tether.http.requests import ApiRequest
-from tether.server.authenticator import KeyRing
+from tether.server.authenticator import Authenticator
 from tether.server.metrics import Metrics
 from tether.server.store import Store
 
@@ -40,7 +40,7 @@ class Parts:
     """What the application is made of; wiring.py puts it together."""
 
     store: Store
-    keys: KeyRing
+    keys: Authenticator
     limiter: Limiter
     metrics: Metrics
     now_ms: Callable[[], int]
@@ -49,7 +49,7 @@ class Parts:
 
 
 def routes(parts: Parts) -> dict[str, object]:
-    """What needs a key. The first six are the reference's, with the lists as C15 reads them."""
+    """What needs a key. The first six are the reference's, the lists included."""
     states = States(parts.store, parts.now_ms)
     return {
         "/chargers": EntityListResource(Charger, parts.store, states.of_chargers),

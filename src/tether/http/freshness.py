@@ -27,6 +27,6 @@ async def takes_stale(
         raise Invalid("stale", "It must be allowed, or left out.")
     # Before anything is read: what is derived meanwhile is more than is promised, never less.
     epoch = await store.epochs.current()
-    seq = await store.deriver.derived_to(requests.partner_of(req))
+    seq = await store.projector.derived_to(requests.partner_of(req))
     resp.set_header(HEADER, requests.opaque(epoch.id, str(seq)))
     return True

@@ -12,7 +12,7 @@ from tether.domain.keys import without_keys
 from tether.domain.rate_limits import Limiter
 from tether.http import requests
 from tether.server import logging
-from tether.server.authenticator import KeyRing
+from tether.server.authenticator import Authenticator
 from tether.server.metrics import Metrics
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -71,7 +71,7 @@ class Gate:
 
     def __init__(
         self,
-        keys: KeyRing,
+        keys: Authenticator,
         limiter: Limiter,
         is_open: Callable[[str], bool],
         *,

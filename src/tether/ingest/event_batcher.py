@@ -21,7 +21,7 @@ from tether.storage.engine import Engine, Row
 MOST_IN_ONE_STATEMENT = 10_000
 MOST_EXPLAINED_AT_ONCE = 100  # more are looked up beside the event loop
 
-Fate: TypeAlias = str | Refusal  # the event's id, or a conflict
+WriteResult: TypeAlias = str | Refusal  # the event's id, or a conflict
 _OTHER_VALUES = Refusal(
     Conflict, "An event of this type, charger, vehicle and timestamp is recorded with other values."
 )
@@ -31,7 +31,7 @@ _NO_CHARGER, _NO_VEHICLE = (
 )
 
 
-class Arrival(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class EventRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An event as the statement wants it."""
 
     event_id: str
@@ -47,11 +47,11 @@ class Arrival(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class _Group:
     """Events that were reported together, and are written together."""
 
-    arrivals: Sequence[Arrival]
-    stored: "asyncio.Future[list[Fate]]"
+    arrivals: Sequence[EventRow]
+    stored: "asyncio.Future[list[WriteResult]]"
 
 
-class Intake:
+class EventBatcher:
     """The way of all events into the store."""
 
     def __init__(
@@ -62,13 +62,13 @@ class Intake:
         on_progress: Callable[[int, int], None],
         on_stored: Callable[[int], None],
         *,
-        hold_up: Callable[[int, int], Awaitable[None]],
+        apply_backpressure: Callable[[int, int], Awaitable[None]],
     ) -> None:
-        """`on_stored` is told whose events were stored, `hold_up` also how many: while it does not
-        return, the partner's next ones wait.
+        """`on_stored` is told whose events were stored, `apply_backpressure` also how many: while
+        it does not return, the partner's next ones wait.
         """
         self._engine = engine
-        self._hold_up = hold_up
+        self._apply_backpressure = apply_backpressure
         self._on_stored = on_stored
         self._on_progress = on_progress
         self._now_ms = now_ms
@@ -82,13 +82,13 @@ class Intake:
         """How many events wait for a commit."""
         return sum(map(_count, self._waiting.values()))
 
-    def arrival(self, event: Event) -> Arrival:
+    def arrival(self, event: Event) -> EventRow:
         """The event with what the server gives it: an id and, if it has none, a timestamp."""
         stamped = event.timestamp is None
         if stamped:
             event = event.stamped(self._now_ms())
         event_id = self._new_event_id()
-        return Arrival(
+        return EventRow(
             event_id, event.type, event.charger_id, event.vehicle_id, event.at_ms, int(stamped),
             to_json(event.identified(event_id)).decode(),
         )  # fmt: skip
@@ -104,7 +104,9 @@ class Intake:
             raise Conflict(fate.message)
         return fate
 
-    def add_all(self, partner: int, arrivals: Sequence[Arrival]) -> "asyncio.Future[list[Fate]]":
+    def add_all(
+        self, partner: int, arrivals: Sequence[EventRow]
+    ) -> "asyncio.Future[list[WriteResult]]":
         """The same for many: for each its id, or the conflict."""
         stored = asyncio.get_running_loop().create_future()
         group = _Group(arrivals, stored)
@@ -136,7 +138,7 @@ class Intake:
             except Exception as error:
                 _fail(batch, error)
             else:
-                await self._hold_up(partner, _count(batch))
+                await self._apply_backpressure(partner, _count(batch))
         del self._waiting[partner]
         self._on_progress(0, self.waiting)
 
@@ -179,7 +181,9 @@ def _first(waiting: Sequence[_Group]) -> list[_Group]:
     return list(waiting)
 
 
-def _fates(arrivals: Iterable[Arrival], explained: Iterator[Row]) -> Steps[list[Fate | None]]:
+def _fates(
+    arrivals: Iterable[EventRow], explained: Iterator[Row]
+) -> Steps[list[WriteResult | None]]:
     fates = []
     for arrival in arrivals:
         fates.append(_fate(arrival, next(explained)))
@@ -196,7 +200,7 @@ def _stamp_in_turn(groups: Iterable[_Group], newest: dict[str, int]) -> None:
             group.arrivals = [_stamped_after(newest, arrival) for arrival in group.arrivals]
 
 
-def _stamped_after(newest: dict[str, int], arrival: Arrival) -> Arrival:
+def _stamped_after(newest: dict[str, int], arrival: EventRow) -> EventRow:
     if not arrival.stamped:
         return arrival
     at_ms = max(arrival.at_ms, newest.get(arrival.vehicle_id, arrival.at_ms - 1) + 1)
@@ -207,7 +211,7 @@ def _stamped_after(newest: dict[str, int], arrival: Arrival) -> Arrival:
     return msgspec.structs.replace(arrival, at_ms=at_ms, body=body)
 
 
-def _newest_stamps(arrivals: Iterable[Arrival], found: Iterable[Row]) -> dict[str, int]:
+def _newest_stamps(arrivals: Iterable[EventRow], found: Iterable[Row]) -> dict[str, int]:
     """Of each vehicle the newest instant that the server gave to an event that is not new."""
     newest: dict[str, int] = {}
     for arrival, (_, _, itself, _, stamped_ms) in zip(arrivals, found, strict=True):
@@ -216,7 +220,7 @@ def _newest_stamps(arrivals: Iterable[Arrival], found: Iterable[Row]) -> dict[st
     return newest
 
 
-def _fate(arrival: Arrival, found: Row) -> Fate | None:
+def _fate(arrival: EventRow, found: Row) -> WriteResult | None:
     """The id under which the event is recorded, or why it is not; None if it can be by now."""
     has_charger, has_vehicle, itself, recorded_body, _ = found
     if itself is not None:
@@ -239,6 +243,6 @@ def _fail(groups: Iterable[_Group], error: Exception) -> None:
             group.stored.set_exception(for_another(error))
 
 
-def _settle(group: _Group, fates: list[Fate]) -> None:
+def _settle(group: _Group, fates: list[WriteResult]) -> None:
     if not group.stored.done():  # else the client is gone
         group.stored.set_result(fates)

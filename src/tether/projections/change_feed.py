@@ -15,8 +15,8 @@ from typing import NamedTuple
 import msgspec
 
 from tether.domain.errors import Unavailable
-from tether.domain.session_views import Moment
-from tether.projections.projector import OTHER_S, Deriver
+from tether.domain.session_views import LatestSession
+from tether.projections.projector import OTHER_S, Projector
 from tether.projections.sessions import Sessions
 from tether.storage import queries, session_queries
 from tether.storage.engine import Engine
@@ -34,7 +34,7 @@ class Portion(NamedTuple):
     """The events up to a sequence number (with theirs), and what is newest of their vehicles."""
 
     events: list[tuple[int, str]]
-    moments: dict[str, Moment | None]
+    moments: dict[str, LatestSession | None]
     end: int
 
 
@@ -67,13 +67,15 @@ class _Partner:
         self.task: asyncio.Task[None] | None = None
 
 
-class Feed:
+class ChangeFeed:
     """The streams of all partners."""
 
-    def __init__(self, engine: Engine, deriver: Deriver, sessions: Sessions, turns: Turns) -> None:
+    def __init__(
+        self, engine: Engine, projector: Projector, sessions: Sessions, turns: Turns
+    ) -> None:
         self._engine = engine
         self._turns = turns
-        self._deriver = deriver
+        self._projector = projector
         self._sessions = sessions
         self._partners: dict[int, _Partner] = {}
         self.closed = False
@@ -125,7 +127,7 @@ class Feed:
         """Looks again and again how far it is: by itself, as others may derive, and when told."""
         behind_since: float | None = None
         while True:
-            progress = self._deriver.progress(partner_id)
+            progress = self._projector.progress(partner_id)
             try:
                 head, derived = await self.ends(partner_id)
             except Unavailable:
@@ -145,8 +147,8 @@ class Feed:
                 behind_since = monotonic()
             else:
                 if monotonic() - behind_since > OTHER_S:  # whoever should derive it does not
-                    self._deriver.notice(partner_id)
-                self._deriver.hurry(partner_id)
+                    self._projector.notice(partner_id)
+                self._projector.hurry(partner_id)
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await progress.wait()

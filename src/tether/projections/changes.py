@@ -10,18 +10,18 @@ from itertools import groupby
 from typing import NamedTuple
 
 from tether.domain.charge_period import Report
-from tether.domain.earlier_sessions import RECENT, Before, Place, Start
+from tether.domain.earlier_sessions import RECENT, EventPosition, SessionContext, Start
 from tether.domain.models import Event, from_json
-from tether.domain.session_builder import Timeline
-from tether.domain.session_record import MOST_TAKEN, Fact, Stay, fact_of
+from tether.domain.session_builder import SessionBuilder
+from tether.domain.session_record import MOST_TAKEN, PlacedEvent, SessionRecord, placed_event
 from tether.storage import session_queries as queries
 from tether.storage.engine import Engine, Row
 from tether.storage.session_rows import (
     Change,
-    fact_in,
-    facts_in,
     numbered,
-    read_stay,
+    placed_event_in,
+    placed_events_in,
+    read_record,
     row_of,
     rows_in,
     start_in,
@@ -52,8 +52,8 @@ class Late(NamedTuple):
     """A vehicle of which events came late, and where the first and the last of them lie."""
 
     vehicle: str
-    first: Place
-    last: Place
+    first: EventPosition
+    last: EventPosition
     events: int
 
 
@@ -68,9 +68,9 @@ class Changes:
 
         What those change that came late is left to `of_late`. Empties `rows`: they are megabytes.
         """
-        facts: defaultdict[str, list[Fact]] = defaultdict(list)
+        facts: defaultdict[str, list[PlacedEvent]] = defaultdict(list)
         for place, (seq, at_ms, vehicle_id, body) in enumerate(rows):
-            facts[vehicle_id].append(fact_of(seq, at_ms, from_json(Event, body)))
+            facts[vehicle_id].append(placed_event(seq, at_ms, from_json(Event, body)))
             await let_others(place)
         rows.clear()
         known = await self._engine.scan(
@@ -82,12 +82,12 @@ class Changes:
         for place, (vehicle, last) in enumerate(known):
             await let_others(place)
             new = sorted(facts.pop(vehicle))
-            stay, before = read_stay(last) if last else (None, Before())
+            stay, before = read_record(last) if last else (None, SessionContext())
             if stay is not None and new[0].place.at_ms <= stay.last.at_ms:
                 late.append(Late(vehicle, new[0].place, new[-1].place, len(new)))
                 continue
             was = None if stay is None else _state(stay)
-            timeline = Timeline(stay, before).take(new)
+            timeline = SessionBuilder(stay, before).take(new)
             # Else the next stay has begun after its end.
             if stay is not None and was is not None and was != _state(stay):
                 lasts = stay.end_ms is None and was[1] is None
@@ -109,7 +109,12 @@ class Changes:
             queries.VEHICLES_AFTER, partner, after, until, last, VEHICLES
         ):
             yield [
-                Late(vehicle, Place(first_ms, -1, "", 0), Place(last_ms, END_OF_TIME, "", 0), count)
+                Late(
+                    vehicle,
+                    EventPosition(first_ms, -1, "", 0),
+                    EventPosition(last_ms, END_OF_TIME, "", 0),
+                    count,
+                )
                 for vehicle, count, first_ms, last_ms in rows
             ]
             last = rows[-1][0]
@@ -122,12 +127,12 @@ class Changes:
         With `late` only those that these events can have changed: from the stay on which the first
         lies, up to where the stays behind the last are again as they are stored.
         """
-        begin, before = BEGINNING, Before()
+        begin, before = BEGINNING, SessionContext()
         if late is not None:
             begin, before = await self._begin(partner, vehicle, late.first.at_ms)
         first, told = begin, set[Start]()
         until_ms: int | None = None
-        timeline = Timeline(before=before)
+        timeline = SessionBuilder(before=before)
         async for instant in self._instants(partner, vehicle, seq, begin[0]):
             count = len(timeline.begun)
             timeline.take(fact for fact in instant if fact.place.seq not in before.taken)
@@ -169,7 +174,7 @@ class Changes:
                 changes.append(Change(stay, known))
         yield Portion(0, changes)
 
-    async def _begin(self, partner: int, vehicle: str, at_ms: int) -> tuple[Start, Before]:
+    async def _begin(self, partner: int, vehicle: str, at_ms: int) -> tuple[Start, SessionContext]:
         """The start of the newest stay that began before this instant and from which a vehicle can
         be derived again, and what it knows of before.
         """
@@ -177,27 +182,27 @@ class Changes:
             rows = await self._engine.scan(queries.STAY_AT, partner, vehicle, at_ms, -1, "")
             if not rows:
                 break
-            stay, before = read_stay(rows[0][0])
+            stay, before = read_record(rows[0][0])
             if len(before.taken) < MOST_TAKEN:
                 return stay.start, before
             at_ms = stay.start_ms
-        return BEGINNING, Before()
+        return BEGINNING, SessionContext()
 
     async def _stays(
         self, partner: int, wanted: Iterable[tuple[str, Start]]
-    ) -> dict[tuple[str, Start], tuple[Stay, Before]]:
+    ) -> dict[tuple[str, Start], tuple[SessionRecord, SessionContext]]:
         """The stays of these vehicles and starts, and what they know of before."""
         keys = list(wanted)
         if not keys:
             return {}
         places = numbered((vehicle, *start) for vehicle, start in keys)
         rows = await self._engine.scan(queries.STAYS_OF, partner, places)
-        found = (read_stay(text) for (text,) in rows if text is not None)
+        found = (read_record(text) for (text,) in rows if text is not None)
         return {(stay.vehicle_id, stay.start): (stay, before) for stay, before in found}
 
     async def _instants(
         self, partner: int, vehicle: str, seq: int, from_ms: int
-    ) -> AsyncIterator[list[Fact]]:
+    ) -> AsyncIterator[list[PlacedEvent]]:
         """The facts of a vehicle from then on, those of an instant together, not all at once."""
         waiting, limit = [], PAGE
         while True:
@@ -206,7 +211,7 @@ class Changes:
             )
             # Of the last instant there may be more, and they would have to be put in order.
             until = rows[-1][1] if len(rows) == limit else None
-            waiting = [fact_in(row) for row in rows if until is None or row[1] < until]
+            waiting = [placed_event_in(row) for row in rows if until is None or row[1] < until]
             for _, instant in groupby(sorted(waiting), key=_at_ms):
                 yield list(instant)
             if until is None:
@@ -220,7 +225,7 @@ class Changes:
         vehicle: str,
         begin: Start,
         end: Start | None,
-        wanted: list[tuple[Stay, Before]],
+        wanted: list[tuple[SessionRecord, SessionContext]],
         *,
         told: set[Start],
         until_ms: int | None = None,
@@ -267,7 +272,7 @@ class Changes:
             for place, (vehicle, events, stays) in enumerate(contents):
                 await let_others(place)
                 one = late_of[vehicle]
-                differing = _between(one, bounds[vehicle], facts_in(events), rows_in(stays))
+                differing = _between(one, bounds[vehicle], placed_events_in(events), rows_in(stays))
                 if differing is None:
                     async for portion in self.of_vehicle(partner, vehicle, seq, one):
                         yield portion.changes
@@ -282,9 +287,9 @@ class Changes:
         for vehicle, stay, until_ms in found:
             end_ms = END_OF_TIME if until_ms is None else until_ms
             if stay is None:
-                bounds[vehicle] = _Bounds(Before(), BEGINNING, end_ms)
+                bounds[vehicle] = _Bounds(SessionContext(), BEGINNING, end_ms)
             else:
-                began, before = read_stay(stay)
+                began, before = read_record(stay)
                 bounds[vehicle] = _Bounds(before, began.start, end_ms)
         return bounds
 
@@ -306,13 +311,13 @@ def _grouped(late: Iterable[Late]) -> Iterator[list[Late]]:
 class _Bounds(NamedTuple):
     """From where on a vehicle is derived again, what is known of before, and to where at least."""
 
-    before: Before
+    before: SessionContext
     start: Start
     until_ms: int
 
 
 def _between(
-    late: Late, bounds: _Bounds, facts: list[Fact], known: list[Row]
+    late: Late, bounds: _Bounds, facts: list[PlacedEvent], known: list[Row]
 ) -> list[Change] | None:
     """What changes between the bounds; None if it goes on beyond them, or there is too much."""
     taken = bounds.before.taken
@@ -320,7 +325,7 @@ def _between(
         return None
     if any(start < bounds.start for row in known for start in ties_of(row).told):
         return None
-    timeline = Timeline(before=bounds.before)
+    timeline = SessionBuilder(before=bounds.before)
     stored = {start_in(row): row for row in known}
     for _, instant in groupby(facts, key=_at_ms):
         count = len(timeline.begun)
@@ -338,7 +343,9 @@ def _between(
 
 
 def _compared(
-    wanted: Iterable[tuple[Stay, Before]], known: Iterable[Row], until_ms: int | None = None
+    wanted: Iterable[tuple[SessionRecord, SessionContext]],
+    known: Iterable[Row],
+    until_ms: int | None = None,
 ) -> list[Change]:
     """What of the wanted stays is not stored just so, and what is stored beyond.
 
@@ -349,7 +356,7 @@ def _compared(
     for *row, version in known:
         found = missing.pop(start_in(row), None)
         if found is None:
-            changes.append(Change(*read_stay(f"[{row[-2]},{row[-1]}]"), live=False))
+            changes.append(Change(*read_record(f"[{row[-2]},{row[-1]}]"), live=False))
             continue
         if until_ms is not None:
             later = _after(ties_of([*row, version]).reports, until_ms)
@@ -362,7 +369,7 @@ def _compared(
     return changes + [Change(*begun) for begun in missing.values()]
 
 
-def _is_again(begun: tuple[Stay, Before], row: Row) -> bool:
+def _is_again(begun: tuple[SessionRecord, SessionContext], row: Row) -> bool:
     """Whether the stay begins as it is stored: then all that follows is as it is stored."""
     stay, before = begun
     return stay.start == start_in(row) and text_of(before) == row[-2]
@@ -373,12 +380,12 @@ def _after(reports: list[Report], until_ms: int | None) -> list[Report]:
     return [one for one in reports if until_ms is not None and one.at_ms > until_ms]
 
 
-def _state(stay: Stay) -> tuple[Place, int | None, int]:
+def _state(stay: SessionRecord) -> tuple[EventPosition, int | None, int]:
     """What differs as soon as an event changes the stay."""
     return stay.last, stay.end_ms, len(stay.reports)
 
 
-def _at_ms(fact: Fact) -> int:
+def _at_ms(fact: PlacedEvent) -> int:
     return fact.place.at_ms
 
 

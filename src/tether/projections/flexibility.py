@@ -32,12 +32,12 @@ from tether.domain.flexibility import (
     thinned,
 )
 from tether.domain.models import Charger, Vehicle, from_json
-from tether.domain.session_record import Fact, Stay
-from tether.projections.projector import Deriver
+from tether.domain.session_record import PlacedEvent, SessionRecord
+from tether.projections.projector import Projector
 from tether.storage import flexibility_queries as queries
 from tether.storage.engine import Engine, Row
 from tether.storage.read_turns import Turn, Turns
-from tether.storage.session_rows import fact_in, facts_in, numbered
+from tether.storage.session_rows import numbered, placed_event_in, placed_events_in
 
 PAGE = 100  # stays that are read at once
 KEYS = 1000  # keys of stays
@@ -100,7 +100,7 @@ class Found(NamedTuple):
 
 
 Occupied = tuple[str, list[tuple[Pair, Course]]]
-_stays = msgspec.json.Decoder(Stay)
+_stays = msgspec.json.Decoder(SessionRecord)
 _keys = msgspec.json.Decoder(list[tuple[str, int, int]])
 
 
@@ -110,10 +110,10 @@ class Capacities:
     With `stale` none waits for what is not derived yet.
     """
 
-    def __init__(self, engine: Engine, deriver: Deriver, turns: Turns) -> None:
+    def __init__(self, engine: Engine, projector: Projector, turns: Turns) -> None:
         self._engine = engine
         self._turns = turns
-        self._deriver = deriver
+        self._projector = projector
 
     async def totals(
         self,
@@ -126,7 +126,7 @@ class Capacities:
     ) -> list[Figures]:
         """The sums over these chargers, at each of the moments or by the newest that is known."""
         if not stale:
-            await self._deriver.catch_up(partner)
+            await self._projector.catch_up(partner)
         totals = Totals(moments or range(1))
         async with self._turns.of(partner) as turn:
             occupied = self._occupied(partner, chargers, moments, turn, max_age=max_age)
@@ -149,7 +149,7 @@ class Capacities:
         At one moment, or by the newest that is known.
         """
         if not stale:
-            await self._deriver.catch_up(partner)
+            await self._projector.catch_up(partner)
         found: list[tuple[str, Figures]] = []
         async with self._turns.of(partner) as turn:
             occupied = self._occupied(partner, chargers, moments, turn, max_age=max_age)
@@ -290,7 +290,7 @@ class Capacities:
     # What was read of them ------------------------------------------------------------------------
 
     async def _readings(
-        self, partner: int, stays: Sequence[Stay], moments: range, *, heard: bool
+        self, partner: int, stays: Sequence[SessionRecord], moments: range, *, heard: bool
     ) -> list[list[Reading]]:
         """What tells of each stay how it was at the moments, and with `heard` when it was heard."""
         first_ms, last_ms = moments[0], moments[-1]
@@ -323,18 +323,18 @@ class Capacities:
 
     async def _events(
         self, partner: int, wanted: Sequence[Wanted]
-    ) -> AsyncIterator[tuple[int, list[Fact]]]:
+    ) -> AsyncIterator[tuple[int, list[PlacedEvent]]]:
         """The places and facts of these stays; those of one stay in portions if they are many."""
         rows = await self._engine.scan(queries.READINGS, partner, numbered(wanted), EVENTS)
         async for *columns, events in _with_pauses(rows):
-            one, facts = Wanted(*columns), facts_in(events)
+            one, facts = Wanted(*columns), placed_events_in(events)
             if len(facts) < EVENTS:
                 yield one.place, facts
             else:
                 async for some in self._events_of(partner, one):
                     yield one.place, some
 
-    async def _events_of(self, partner: int, wanted: Wanted) -> AsyncIterator[list[Fact]]:
+    async def _events_of(self, partner: int, wanted: Wanted) -> AsyncIterator[list[PlacedEvent]]:
         from_ms, limit, more = wanted.from_ms, READINGS, True
         while more:
             rows = await self._engine.scan(
@@ -343,7 +343,7 @@ class Capacities:
             more = len(rows) == limit
             # Of the last instant there may be more: it is read again, from its beginning.
             again_ms = rows[-1][1] if more else None
-            yield [fact_in(row) for row in rows if row[1] != again_ms]
+            yield [placed_event_in(row) for row in rows if row[1] != again_ms]
             limit = 2 * limit if again_ms == from_ms else READINGS
             from_ms = again_ms or from_ms
 
@@ -362,13 +362,13 @@ async def _add(totals: Totals, there: Sequence[tuple[Pair, Course]], turn: Turn)
             await turn.pass_on()
 
 
-def _wanted(stays: Sequence[Stay], place: int, from_ms: int, until_ms: int) -> Wanted:
+def _wanted(stays: Sequence[SessionRecord], place: int, from_ms: int, until_ms: int) -> Wanted:
     stay = stays[place]
     return Wanted(place, stay.vehicle_id, stay.charger_id, from_ms, until_ms)
 
 
 def _course(
-    stay: Stay, readings: Sequence[Reading], moments: range, max_age: MaxAge | None
+    stay: SessionRecord, readings: Sequence[Reading], moments: range, max_age: MaxAge | None
 ) -> Course:
     """How the vehicle of the stay was at these moments."""
     course = course_of(stay, readings, moments)
@@ -386,7 +386,7 @@ def _condition(body: str, max_age: MaxAge | None) -> Condition:
     return condition_of(stay)
 
 
-def _readings_of(stay: Stay, facts: Iterable[Fact]) -> Iterator[Reading]:
+def _readings_of(stay: SessionRecord, facts: Iterable[PlacedEvent]) -> Iterator[Reading]:
     """What these say of the stay; powers only if they are those at its charger."""
     begin = (stay.start_ms, stay.start_rank, stay.charger_id)
     for place, event in sorted(facts):

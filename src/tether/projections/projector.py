@@ -37,7 +37,7 @@ SWEEP_AT_ONCE = 200  # partners
 LISTED_AHEAD = 60_000  # events that are entered in the lists before they are derived
 MOST_BEHIND = 100_000  # events of a partner that may wait before its next ones are held up
 LONGEST_PAUSE_S = 5.0
-HOLD_UP_S = 1.0
+BACKPRESSURE_S = 1.0
 LOOK_AFTER = 2_000  # events that are stored before it is looked how many wait
 BULK_PAUSE_S = 1.0  # so long events gather at least that come more than LOOK_AFTER at once
 
@@ -51,11 +51,11 @@ class Position(NamedTuple):
 
     @property
     def unfinished(self) -> bool:
-        """Of some vehicles the sessions contain later events, too: see `Deriver._by_vehicle`."""
+        """Of some vehicles the sessions contain later events, too: see `Projector._by_vehicle`."""
         return self.mark < 0
 
 
-class Deriver:
+class Projector:
     """Keeps the sessions of all partners up to date."""
 
     def __init__(
@@ -135,7 +135,7 @@ class Deriver:
         left_s = waiting / (progress / PATIENCE_S) if progress else waiting / self._rate - spent_s
         return NotDerived(waiting, min(MOST_WAIT_S, 1 + max(0, int(left_s))))
 
-    async def hold_up(self, partner: int, stored: int) -> None:
+    async def apply_backpressure(self, partner: int, stored: int) -> None:
         """Returns at once, or up to HOLD_UP_S later if very many events of the partner wait.
 
         `stored` is how many more have been stored. So what is derived never falls far behind.
@@ -146,13 +146,13 @@ class Deriver:
         self._stored[partner] += stored
         if self._stored[partner] < LOOK_AFTER:
             return
-        deadline = monotonic() + HOLD_UP_S
+        deadline = monotonic() + BACKPRESSURE_S
         with suppress(Unavailable):
             while partner not in self._failing and await self.behind(partner) > MOST_BEHIND:
                 if monotonic() > deadline:
                     return
                 self.hurry(partner)
-                await asyncio.sleep(HOLD_UP_S / 20)
+                await asyncio.sleep(BACKPRESSURE_S / 20)
         del self._stored[partner]
 
     async def sweep(self) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-from tether.projections.projector import Deriver, Position
+from tether.projections.projector import Position, Projector
 from tether.storage import queries
 from tether.storage import session_queries as statements
 from tether.storage.engine import Engine
@@ -25,9 +25,9 @@ class Checked(NamedTuple):
 class Rebuilder:
     """Compares what is stored with what the events say. Every method raises Unavailable."""
 
-    def __init__(self, engine: Engine, deriver: Deriver) -> None:
+    def __init__(self, engine: Engine, projector: Projector) -> None:
         self._engine = engine
-        self._deriver = deriver
+        self._projector = projector
 
     async def vehicles(self, partner: int) -> int:
         """How many vehicles there are to check."""
@@ -36,7 +36,7 @@ class Rebuilder:
 
     async def waiting(self, partner: int) -> int:
         """How many events the sessions do not contain yet."""
-        return await self._deriver.behind(partner)
+        return await self._projector.behind(partner)
 
     async def derive(self, partner: int) -> AsyncIterator[int]:
         """Derives what waits now, unless a server is quicker; tells again and again how much does.
@@ -46,7 +46,7 @@ class Rebuilder:
         ((head, derived),) = await self._engine.scan(statements.PROGRESS, partner)
         while derived < head:
             yield head - derived
-            if await self._deriver.portion(partner) is None:
+            if await self._projector.portion(partner) is None:
                 return
             ((_, derived),) = await self._engine.scan(statements.PROGRESS, partner)
 
@@ -67,14 +67,14 @@ class Rebuilder:
         repaired = 0
         while True:
             sessions = differing = 0
-            position = await self._deriver.position(partner)
+            position = await self._projector.position(partner)
             if position is None:  # the partner was deleted
                 return Checked(vehicle, 0, repaired)
             if position.unfinished:  # the sessions are not those of any number of events
-                await self._deriver.portion(partner)
+                await self._projector.portion(partner)
                 await asyncio.sleep(AGAIN_S)
                 continue
-            async for portion in self._deriver.changes.of_vehicle(partner, vehicle, position.seq):
+            async for portion in self._projector.changes.of_vehicle(partner, vehicle, position.seq):
                 sessions += portion.stays
                 if not portion.changes:
                     continue
@@ -93,5 +93,5 @@ class Rebuilder:
     ) -> Position | None:
         """Stores the changes, if any; None if the sessions are not at that position any more."""
         if changes:
-            return await self._deriver.write(partner, position, position.seq, changes)
-        return position if await self._deriver.position(partner) == position else None
+            return await self._projector.write(partner, position, position.seq, changes)
+        return position if await self._projector.position(partner) == position else None

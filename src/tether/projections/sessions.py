@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from tether.domain.earlier_sessions import Before
+from tether.domain.earlier_sessions import SessionContext
 from tether.domain.errors import NotFound
 from tether.domain.models import Charger, Event, Vehicle, from_json
-from tether.domain.session_record import Stay
-from tether.domain.session_views import Known, Moment
-from tether.projections.projector import Deriver
+from tether.domain.session_record import SessionRecord
+from tether.domain.session_views import LatestSession, StoredSession
+from tether.projections.projector import Projector
 from tether.storage import session_queries as queries
 from tether.storage.engine import Engine, Row
 from tether.storage.read_turns import Turn
@@ -32,7 +32,7 @@ class AtCharger(NamedTuple):
     If there are `more` vehicles, these are the last that were plugged in.
     """
 
-    moments: list[Moment]
+    moments: list[LatestSession]
     last_event: Event | None
     more: bool
 
@@ -40,18 +40,18 @@ class AtCharger(NamedTuple):
 class Page(NamedTuple):
     """Sessions; if `stop` is given there may be more behind that place."""
 
-    found: list[Known]
+    found: list[StoredSession]
     stop: tuple[int, str] | None
 
 
 class Sessions:
     """Sessions and states of partners. Every method raises Unavailable as the store's do."""
 
-    def __init__(self, engine: Engine, deriver: Deriver) -> None:
+    def __init__(self, engine: Engine, projector: Projector) -> None:
         self._engine = engine
-        self._deriver = deriver
+        self._projector = projector
 
-    async def get(self, partner: int, session_id: str) -> Known:
+    async def get(self, partner: int, session_id: str) -> StoredSession:
         """The session as far as it is derived. Raises NotFound."""
         row = await self._engine.look_up(queries.GET_SESSION, partner, session_id)
         found = _known([] if row is None else [row])
@@ -72,7 +72,7 @@ class Sessions:
         As far as they are derived. Where they are large, or few of many are wanted, there may be
         fewer, or none.
         """
-        found: list[Known] = []
+        found: list[StoredSession] = []
         size = 0
         for _ in range(PORTIONS):
             portion = min(PORTION, limit - len(found))
@@ -97,18 +97,18 @@ class Sessions:
 
     async def of_vehicle(
         self, partner: int, vehicle_id: str, turn: Turn, *, stale: bool = False
-    ) -> Moment | None:
+    ) -> LatestSession | None:
         """What is newest of a vehicle; None if nothing was reported. Raises NotFound."""
         (moment,) = await self._state(queries.VEHICLE_STATE, partner, vehicle_id, turn, stale=stale)
         return _moment(moment)
 
     async def catch_up(self, partner: int) -> None:
         """Returns when all events that are committed now are derived."""
-        await self._deriver.catch_up(partner)
+        await self._projector.catch_up(partner)
 
     async def of_vehicles(
         self, partner: int, vehicle_ids: Sequence[str]
-    ) -> dict[str, Moment | None]:
+    ) -> dict[str, LatestSession | None]:
         """What is newest of each of these vehicles as far as it is derived: waits for nothing."""
         wanted = numbered([vehicle_id] for vehicle_id in vehicle_ids)
         rows = await self._engine.scan(queries.VEHICLE_STATES, partner, wanted)
@@ -143,7 +143,7 @@ class Sessions:
         if not exists:
             raise NotFound
         if waits and not stale:
-            await turn.without(self._deriver.catch_up(partner))
+            await turn.without(self._projector.catch_up(partner))
             _, _, *state = await self._look_up(sql, partner, entity_id)
         return state
 
@@ -163,31 +163,31 @@ def _at_charger(stays: str | None, ended: str | None, most: int) -> AtCharger:
     return AtCharger([moment for moment, _ in lasting], newest, more)
 
 
-def _moment(moment: str | None) -> Moment | None:
+def _moment(moment: str | None) -> LatestSession | None:
     return None if moment is None else _moment_decoder.decode(moment)
 
 
-def _moments(stays: str | None) -> list[tuple[Moment, Event]]:
+def _moments(stays: str | None) -> list[tuple[LatestSession, Event]]:
     """What is newest of each, and its newest event there, in the order of their start."""
     rows = _moments_decoder.decode(f"[{stays or ''}]")
     rows.sort(key=lambda row: (row[0].start_ms, row[0].id))
-    return [(Moment(stay, before, last), here) for stay, before, last, here in rows]
+    return [(LatestSession(stay, before, last), here) for stay, before, last, here in rows]
 
 
-_moment_decoder = msgspec.json.Decoder(Moment)
-_moments_decoder = msgspec.json.Decoder(list[tuple[Stay, Before, Event, Event]])
-_decoder = msgspec.json.Decoder(Stay)
+_moment_decoder = msgspec.json.Decoder(LatestSession)
+_moments_decoder = msgspec.json.Decoder(list[tuple[SessionRecord, SessionContext, Event, Event]])
+_decoder = msgspec.json.Decoder(SessionRecord)
 
 
-def _place(known: Known, wanted: SessionFilter) -> tuple[int, str]:
+def _place(known: StoredSession, wanted: SessionFilter) -> tuple[int, str]:
     """Where it is in the order of the list."""
     changes = wanted.updated_from_ms is not None
     return known.updated_ms if changes else known.stay.start_ms, known.id
 
 
-def _known(rows: Sequence[Row]) -> list[Known]:
+def _known(rows: Sequence[Row]) -> list[StoredSession]:
     return [
-        Known(
+        StoredSession(
             session_id,
             _decoder.decode(body),
             from_json(Vehicle, vehicle),

@@ -33,7 +33,7 @@ class ForwardClock:
         return now_ms
 
 
-class KeyRing:
+class Authenticator:
     """The keys that were used lately, read again from the store every second.
 
     `now_ms` is a clock that does not go back.

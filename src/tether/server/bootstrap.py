@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from uuid_utils import uuid7
 
 from tether.domain.rate_limits import Limiter, TokenBuckets
-from tether.server.authenticator import ForwardClock, KeyRing
+from tether.server.authenticator import Authenticator, ForwardClock
 from tether.server.settings import Settings, is_postgres, sqlite_path
 from tether.server.store import Store
 from tether.storage.engine import Engine
@@ -26,7 +26,7 @@ def now_ms() -> int:
 
 
 def new_event_id() -> str:
-    """A UUID of version 7: unique, and roughly in the order of receipt (C20)."""
+    """A UUID of version 7: unique, and roughly in the order of receipt."""
     return str(uuid7())
 
 
@@ -115,7 +115,7 @@ def build_app(store: Store, metrics: "Metrics", settings: Settings) -> "Applicat
     return create_app(
         Parts(
             store=store,
-            keys=KeyRing(store.find_key, ForwardClock(now_ms, time.monotonic)),
+            keys=Authenticator(store.find_key, ForwardClock(now_ms, time.monotonic)),
             limiter=_limiter(settings, metrics),
             metrics=metrics,
             now_ms=now_ms,

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tether.server.connection_bounds import Bounds
-from tether.server.request_cycle import Exchange, TransportOfExchange, whole_answer
+from tether.server.request_cycle import RequestCycle, TransportOfExchange, whole_answer
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     is over, since timers cost more than looking at the clock.
     """
 
-    cycle: Exchange
+    cycle: RequestCycle
 
     def __init__(self, *arguments: Any, bounds: Bounds, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -67,7 +67,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._bytes_arrived = 0  # of it altogether
         self._stopping = False
         self._deaf = False  # the last answer is sent; what still comes is not looked at
-        self._answering: Exchange | None = None  # of several in a pipeline, the first
+        self._answering: RequestCycle | None = None  # of several in a pipeline, the first
         self._answered_at = 0.0  # by the loop's clock
 
     def connection_made(self, transport: Any) -> None:
@@ -204,7 +204,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         current = version >= "1.1"  # an older client knows neither of the two (RFC 9112, 6.1, 9.3)
         keep_alive = current and parser.should_keep_alive() and not self._stopping
         before = self.cycle
-        self.cycle = Exchange(
+        self.cycle = RequestCycle(
             self, self._scope(version), keep_alive=keep_alive, knows_chunks=current
         )
         if before is None or before.response_complete:
@@ -293,7 +293,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if not self._unparsed:
             self.flow.resume_reading()
         if self.pipeline:
-            self._answering, app = cast(tuple[Exchange, Any], self.pipeline.pop())
+            self._answering, app = cast(tuple[RequestCycle, Any], self.pipeline.pop())
             self._start_asgi_task(self._answering, app)
             if not self.pipeline:
                 self.bounds.release(self)

@@ -37,7 +37,7 @@ class Connection(Protocol):
 
 
 class News:
-    """What `Exchange` needs of an `asyncio.Event`: nobody waits but its one application."""
+    """What `RequestCycle` needs of an `asyncio.Event`: nobody waits but its one application."""
 
     __slots__ = ("_waiter", "come")
 
@@ -63,7 +63,7 @@ class News:
             await asyncio.shield(self._waiter)
 
 
-class Exchange(RequestResponseCycle):
+class RequestCycle(RequestResponseCycle):
     """One request and its answer, as the ASGI application sees them."""
 
     # How all of them begin; Uvicorn's constructor, which sets these one by one, is not called.

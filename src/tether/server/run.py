@@ -59,7 +59,7 @@ async def serve(
             on_failure=derivation_failed,
             on_refusal=metrics.refused,
         ) as store,
-        meanwhile(store.deriver.sweep()),
+        meanwhile(store.projector.sweep()),
     ):
         app = bootstrap.build_app(store, metrics, settings)
         connections = min(

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, cast
 from tether.domain.errors import Forbidden, NotFound, PreconditionFailed, SetupError
 from tether.domain.keys import Key, Rate
 from tether.domain.models import Charger, Entity, Vehicle, from_json, to_json
-from tether.ingest.event_batcher import Intake
-from tether.projections.change_feed import Feed
+from tether.ingest.event_batcher import EventBatcher
+from tether.projections.change_feed import ChangeFeed
 from tether.projections.flexibility import Capacities
-from tether.projections.projector import Deriver
+from tether.projections.projector import Projector
 from tether.projections.rebuild import Rebuilder
 from tether.projections.sessions import Sessions
 from tether.storage import queries
@@ -85,24 +85,24 @@ class Store:
         self.turns = Turns(engine.scans_at_once, on_refusal)
         # Apart, so that they go on while the events are locked.
         self.entity_turns = Turns(engine.scans_at_once, on_refusal)
-        self.deriver = Deriver(engine, now_ms, on_waiting, on_failure)
-        self.intake = Intake(
-            engine, now_ms, new_event_id, on_progress, self.deriver.notice,
-            hold_up=self.deriver.hold_up,
+        self.projector = Projector(engine, now_ms, on_waiting, on_failure)
+        self.batcher = EventBatcher(
+            engine, now_ms, new_event_id, on_progress, self.projector.notice,
+            apply_backpressure=self.projector.apply_backpressure,
         )  # fmt: skip
         self._patches = Patches(self._read_entity, self.replace)
         self.epochs = Epochs(engine)
-        self.rebuilder = Rebuilder(engine, self.deriver)
-        self.sessions = Sessions(engine, self.deriver)
-        self.feed = Feed(engine, self.deriver, self.sessions, self.turns)
-        self.capacities = Capacities(engine, self.deriver, self.turns)
+        self.rebuilder = Rebuilder(engine, self.projector)
+        self.sessions = Sessions(engine, self.projector)
+        self.feed = ChangeFeed(engine, self.projector, self.sessions, self.turns)
+        self.capacities = Capacities(engine, self.projector, self.turns)
 
     async def close(self) -> None:
         """Finishes the writes under way and lets go of the database."""
         self.feed.close()
-        await self.intake.drain()
+        await self.batcher.drain()
         await self._patches.drain()
-        await self.deriver.close()
+        await self.projector.close()
         await self._engine.close()
 
     async def ping(self) -> None:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import msgspec
 
 from tether.domain.charge_period import Report
-from tether.domain.earlier_sessions import Before, Start
+from tether.domain.earlier_sessions import SessionContext, Start
 from tether.domain.models import Event, from_json
-from tether.domain.session_record import Fact, Stay, fact_of
+from tether.domain.session_record import PlacedEvent, SessionRecord, placed_event
 from tether.storage.engine import Row
 
 
@@ -18,8 +18,8 @@ class Change(NamedTuple):
     `grown`: it lasts, and is stored as one that lasts.
     """
 
-    stay: Stay
-    before: Before
+    stay: SessionRecord
+    before: SessionContext
     live: bool = True
     visible: bool = True
     grown: bool = False
@@ -42,15 +42,15 @@ def ties_of(row: Sequence[object]) -> Ties:
     return _ties.decode(str(row[-3]))
 
 
-def fact_in(row: Row) -> Fact:
+def placed_event_in(row: Row) -> PlacedEvent:
     """The fact of a row with an event's number, its instant and itself."""
     seq, at_ms, body = row
-    return fact_of(seq, at_ms, from_json(Event, body))
+    return placed_event(seq, at_ms, from_json(Event, body))
 
 
-def facts_in(text: str | None) -> list[Fact]:
+def placed_events_in(text: str | None) -> list[PlacedEvent]:
     """The facts of a list of JSON arrays, in order."""
-    return sorted(fact_of(*one) for one in _events.decode(f"[{text or ''}]"))
+    return sorted(placed_event(*one) for one in _events.decode(f"[{text or ''}]"))
 
 
 def rows_in(text: str | None) -> list[Row]:
@@ -81,16 +81,16 @@ def start_in(row: Row) -> Start:
     return start_ms, start_rank, charger_id
 
 
-def read_stay(text: str) -> tuple[Stay, Before]:
+def read_record(text: str) -> tuple[SessionRecord, SessionContext]:
     """The stay, and what it knows of before, as they are stored."""
     return _stays.decode(text)
 
 
-_stays = msgspec.json.Decoder(tuple[Stay, Before])
+_stays = msgspec.json.Decoder(tuple[SessionRecord, SessionContext])
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
-def text_of(value: Stay | Before) -> str:
+def text_of(value: SessionRecord | SessionContext) -> str:
     """The JSON as it is stored."""
     return _encoder.encode(value).decode()
 

@@ -14,7 +14,7 @@ from tether.domain.rate_limits import Limiter
 from tether.http import requests
 from tether.http.errors import status_of
 from tether.ingest.bulk_reader import Item, read_items
-from tether.ingest.event_batcher import Arrival, Fate
+from tether.ingest.event_batcher import EventRow, WriteResult
 from tether.ingest.turns import Places, Steps, in_turns
 from tether.server.store import Store
 
@@ -50,7 +50,9 @@ class BulkResource:
             resp.set_header("Retry-After", str(wait_s))
         resp.data = await in_turns(_answer(results))
 
-    async def _results(self, key: Key, read: Callable[[], bytes], *, is_gzip: bool) -> list[Fate]:
+    async def _results(
+        self, key: Key, read: Callable[[], bytes], *, is_gzip: bool
+    ) -> list[WriteResult]:
         """For each item of the body the id of its event, or why it was not stored."""
         async with self._in_memory.one(key.partner):
             body = read()
@@ -59,27 +61,27 @@ class BulkResource:
             items = await in_turns(read_items(body, self._now_ms()))
             return await self._store_all(key, items)
 
-    async def _store_all(self, key: Key, items: Sequence[Item]) -> list[Fate]:
+    async def _store_all(self, key: Key, items: Sequence[Item]) -> list[WriteResult]:
         admitted, beyond = await self._admit(key, len(items))
         arrivals = await in_turns(self._arrivals(items[:admitted]))
         fates = iter(await self._fates(key.partner, arrivals))
         results = [next(fates) if isinstance(one, Event) else one for one in items[:admitted]]
         return [*results, *[beyond] * (len(items) - admitted)]
 
-    def _arrivals(self, items: Sequence[Item]) -> Steps[list[Arrival]]:
+    def _arrivals(self, items: Sequence[Item]) -> Steps[list[EventRow]]:
         arrivals = []
         for item in items:
             if isinstance(item, Event):
-                arrivals.append(self._store.intake.arrival(item))
+                arrivals.append(self._store.batcher.arrival(item))
                 yield
         return arrivals
 
-    async def _fates(self, partner: int, arrivals: Sequence[Arrival]) -> Sequence[Fate]:
+    async def _fates(self, partner: int, arrivals: Sequence[EventRow]) -> Sequence[WriteResult]:
         """What became of each."""
         if not arrivals:
             return []
         try:
-            return await self._store.intake.add_all(partner, arrivals)
+            return await self._store.batcher.add_all(partner, arrivals)
         except Unavailable as error:
             return [error.refusal()] * len(arrivals)
 
@@ -99,7 +101,7 @@ class BulkResource:
         return admitted, RateLimited(max(1, one_more.retry_after_s)).refusal()
 
 
-def _answer(results: Sequence[Fate]) -> Steps[bytes]:
+def _answer(results: Sequence[WriteResult]) -> Steps[bytes]:
     parts = []
     for start in range(0, len(results), SHOWN_AT_ONCE):
         shown = [_shown(result) for result in results[start : start + SHOWN_AT_ONCE]]
@@ -108,7 +110,7 @@ def _answer(results: Sequence[Fate]) -> Steps[bytes]:
     return b"[" + b",".join(parts) + b"]"
 
 
-def _shown(result: Fate) -> dict[str, Any]:
+def _shown(result: WriteResult) -> dict[str, Any]:
     if isinstance(result, str):
         return {"status": 201, "id": result}
     return {"status": status_of(result.kind), "message": result.message}

@@ -30,7 +30,7 @@ class EventListResource:
         event = usual_event(body, now_ms) if isinstance(body, bytes) else None
         if event is None:
             event = new_event(requests.document_in(body), now_ms)
-        event_id = await self._store.intake.add(requests.partner_of(req), event)
+        event_id = await self._store.batcher.add(requests.partner_of(req), event)
         resp.status = 201
         resp.data = to_json({"id": event_id})
 

@@ -18,7 +18,7 @@ from tether.domain.timestamps import format_instant
 from tether.http import requests
 from tether.http.handlers.events import filter_of
 from tether.projections.change_feed import Listener
-from tether.server.authenticator import KeyRing
+from tether.server.authenticator import Authenticator
 from tether.server.metrics import Metrics
 from tether.server.store import Store
 from tether.storage.epochs import Epoch
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 PARAMETERS = ("cursor", "chargerId", "vehicleId", "type")
 MOST_STREAMS = 64  # of one partner in one process
 HEARTBEAT_S = 15.0  # of silence; proxies commonly hang up after 60
-TICK_S = 0.5  # how often the key is looked at; with the second that it is remembered: C9's 2 s
+TICK_S = 0.5  # how often the key is looked at: a revoked one stops within 2 s
 RETRY_MS = 1000  # how soon a browser connects again
 
 _POSITION = re.compile(r"([0-9]{1,18})(?: ([0-9]{1,18}))?")
@@ -55,7 +55,7 @@ class StreamResource:
     """`/stream`: the events in the order of their commits, and the states to which they lead."""
 
     def __init__(
-        self, store: Store, keys: KeyRing, metrics: Metrics, now_ms: Callable[[], int]
+        self, store: Store, keys: Authenticator, metrics: Metrics, now_ms: Callable[[], int]
     ) -> None:
         self._store = store
         self._keys = keys
@@ -113,7 +113,7 @@ class _Stream:
     def __init__(
         self,
         store: Store,
-        keys: KeyRing,
+        keys: Authenticator,
         now_ms: Callable[[], int],
         *,
         req: requests.ApiRequest,

@@ -35,7 +35,7 @@ def for_each_key(sql: str) -> str:
     return f"SELECT w.key, x.* FROM jsonb_each($2) w CROSS JOIN LATERAL ({each} OFFSET 0) x"
 
 
-class Gathering:
+class BatchLoader:
     """Gathers reads by key, by statement and partner."""
 
     def __init__(self, read: Read) -> None:

@@ -16,7 +16,7 @@ from tether.storage import migrate
 from tether.storage.dialect import POSTGRES
 from tether.storage.engine import Row, Statement
 from tether.storage.epochs import Epoch, Known, new_epoch, tell_of_copy
-from tether.storage.postgres.batch_loader import Gathering
+from tether.storage.postgres.batch_loader import BatchLoader
 from tether.storage.postgres.pool import NEEDED, Connection, Pool, preparing, purpose_of, shares
 
 READ_TIMEOUT_S = 10.0
@@ -55,7 +55,7 @@ class PostgresEngine:
         conninfo, sizes = _conninfo(url), shares(pool_size)
         self._pools = {name: Pool(conninfo, size) for name, size in sizes.items()}
         self.scans_at_once = (sizes["events"] + 1) // 2
-        self._gathering = Gathering(self.read)
+        self._gathering = BatchLoader(self.read)
 
     async def ping(self, sql: str) -> None:
         await self.read(sql)
