@@ -18,6 +18,7 @@ from tether.domain.keys import Rate
 
 pytestmark = ON_ONE_ENGINE
 
+NO_VALID_KEY = "Forbidden. Send your key in the header x-api-key."
 NO_KEY = "ttr_live_" + "0" * 36
 PATHS = {
     "/chargers": "GET, HEAD, OPTIONS",
@@ -148,7 +149,7 @@ def test_without_a_good_key_everything_is_403_and_tells_nothing(
     headers = {b"x-api-key": key.encode()}
     for method in ("GET", "PUT", "POST", "DELETE", "OPTIONS", "PROPFIND"):
         answer = shared.request(method, path, headers=headers, content="nonsense")
-        assert (answer.status_code, message(answer)) == (403, "Forbidden")
+        assert (answer.status_code, message(answer)) == (403, NO_VALID_KEY)
         assert not {"ratelimit", "ratelimit-policy", "allow", "etag", "www-authenticate"} & set(
             answer.headers
         )

@@ -11,6 +11,9 @@ from tests.api.helpers import CHARGER, CONNECTED, create_both, message
 from tests.conftest import Server
 from tether.domain.keys import Rate
 
+NO_VALID_KEY = "Forbidden. Send your key in the header x-api-key."
+MAY_ONLY_READ = "Forbidden. This key may only read."
+
 
 def limits(answer: httpx.Response) -> tuple[int, int]:
     """What `RateLimit` says: requests left, seconds until all are back."""
@@ -112,7 +115,10 @@ def test_a_read_only_key_reads_and_nothing_else(server: Server) -> None:
                              ("PATCH", "/vehicles/V1"), ("POST", "/events"), ("DELETE", "/events"),
                              ("POST", "/nowhere")):  # fmt: skip
             answer = reader.request(method, path, json=CHARGER)
-            assert (answer.status_code, message(answer)) == (403, "Forbidden")
+            assert (answer.status_code, message(answer)) == (
+                403,
+                "Forbidden. This key may only read.",
+            )
         assert [charger["id"] for charger in reader.get("/chargers").json()] == ["C1"]
 
 
@@ -122,7 +128,10 @@ def test_a_key_stops_working_when_it_expires(server: Server) -> None:
         assert client.get("/chargers").status_code == 200
         time.sleep(3.1)
         answer = client.get("/chargers")
-        assert (answer.status_code, message(answer)) == (403, "Forbidden")
+        assert (answer.status_code, message(answer)) == (
+            403,
+            "Forbidden. Send your key in the header x-api-key.",
+        )
         assert "ratelimit" not in answer.headers
 
 

@@ -21,7 +21,7 @@ FOLLOWS_WITHIN_S = 2.0
 def works(server: Server, key: str) -> bool:
     answer = httpx.get(f"{server.url}/chargers", headers={"x-api-key": key})
     if answer.status_code == 403:
-        assert answer.json() == {"message": "Forbidden"}
+        assert answer.json() == {"message": "Forbidden. Send your key in the header x-api-key."}
         return False
     assert answer.status_code == 200
     return True

@@ -64,10 +64,11 @@ class EpochChanged(TetherError):
 
 
 class Forbidden(TetherError):
-    """The key is missing, unknown, expired or revoked, or does not allow this."""
+    """The key is missing, unknown, expired or revoked, all with one sentence, or may only read."""
 
-    def __init__(self) -> None:
-        super().__init__("Forbidden")
+    def __init__(self, *, read_only: bool = False) -> None:
+        hint = "This key may only read." if read_only else "Send your key in the header x-api-key."
+        super().__init__(f"Forbidden. {hint}")
 
 
 class RateLimited(TetherError):

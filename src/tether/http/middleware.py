@@ -94,7 +94,7 @@ class Gate:
         )
         requests.show_standing(resp, verdict)
         if key.read_only and req.method not in _READS:
-            raise Forbidden
+            raise Forbidden(read_only=True)
         if not verdict.allowed:
             raise RateLimited(verdict.retry_after_s)
 
