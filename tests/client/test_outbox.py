@@ -198,7 +198,7 @@ def test_events_that_do_not_fit_into_one_request(sdk: Client, path: Path, offlin
         outbox.put(update(2))
     create_fleet(sdk, 1)
     with Outbox(path, sdk) as outbox:
-        assert outbox.flush(30)
+        assert outbox.flush(90)
         assert [refused.status for refused in outbox.refused] == [413] * 11
     assert numbers(sdk.events.list()) == {"V1": [0, 1, 2]}
 
