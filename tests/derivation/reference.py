@@ -232,25 +232,31 @@ def is_unreported(period: Period) -> bool:
 
 
 def of_earlier_stay(stays: list[SessionRecord], event: Event) -> SessionRecord | None:
-    """The earlier stay of which a report is though the vehicle is back at the charger: the time
-    that it tells does not fit into this stay, or into what follows its last reported charge.
+    """The earlier stay of which a report is though the vehicle is back at the charger: what it
+    tells does not fit into this stay, or into what follows its last reported charge.
     """
     stay, time, energy = stays[-1], event.get("chargedTime"), event.get("chargedEnergy")
-    if not time:
+    period, ms = under_way(stay), event["ms"]
+    if not time and not energy:
         return None
-    free = stay["start"]
-    if stay["periods"] and not under_way(stay) and stay["periods"][-1]["energy"] is not None:
+    free = period["start"] if period and time is None else stay["start"]
+    if stay["periods"] and not period and stay["periods"][-1]["energy"] is not None:
         last = stay["periods"][-1]
         free = last["stop"]
-        if abs(event["ms"] - time * 1000 - last["start"]) <= ABOUT:
-            return None
-        if is_again(account(last), energy, time):
+        same_start = abs(ms - whole(time or Decimal(0)) - last["start"]) <= ABOUT
+        if same_start or is_again(account(last), energy, time):
             return None
     left: Any = left_at(stays, event)
-    if left is None or time * 1000 <= event["ms"] - free + ABOUT:
+    if left is None or (time is not None and time * 1000 <= ms - free + ABOUT):
         return None
-    fits = has_lasted(left, time) if under_way(stay) else had_time_for(left, time)
-    return left if is_known(left, energy, time) or fits else None
+    if time is None:
+        power = left.get("power", highest(left))
+        known = power is not None and energy is not None and charges_of(left)
+        fits = bool(known) and not allows(power, energy or Decimal(0), ms - free)
+    else:
+        fits = has_lasted(left, time) if period else had_time_for(left, time)
+        fits = fits or is_known(left, energy, time)
+    return left if fits else None
 
 
 def after_leaving(stays: list[SessionRecord], event: Event) -> None:
@@ -395,7 +401,12 @@ def updated(stay: SessionRecord, event: Event) -> None:
     period, ms, energy = under_way(stay), event["ms"], event.get("chargedEnergy")
     if ended := of_ended(stay, event):
         stay["flags"].add("update-after-stop")
-        if energy is not None and ended["energy"] is None:
+        if period is None and went_on(ended, event):
+            ended.update(energy=energy, time=event.get("chargedTime"), stop=ms, final=False)
+            if event.get("chargePower"):  # it is under way again
+                ended.update(meters=[energy], energy=None, time=None, stop=None)
+                ended["powers"].append((ms, event["chargePower"]))
+        elif energy is not None and ended["energy"] is None:
             ended["meters"][-1:] = [energy]
         return
     soc = stay["socs"][-1][1] if stay["socs"] else None
@@ -427,7 +438,7 @@ def stopped(stay: SessionRecord, event: Event) -> None:
             stay["flags"].add("stop-repeated")
         ended["cut"] = False
         if period is None and went_on(ended, event):
-            ended.update(energy=energy, time=time, stop=ms)
+            ended.update(energy=energy, time=time, stop=ms, final=False)
         else:
             tell(ended, energy, time)
         return
@@ -486,7 +497,10 @@ def of_it_by_time(last: Period, period: Period | None, event: Event) -> bool:
     if again and not (period and event["kind"] == "CHARGE_STOPPED"):
         return True
     if length <= since + ABOUT:
-        return period is None and last["energy"] is None and abs(own - length) <= ABOUT
+        sits = event["kind"] == "CHARGE_UPDATED" and not event.get("chargePower")
+        creeps = sits and event["chargedTime"] == last["time"]
+        fits = last["energy"] is None and abs(own - length) <= ABOUT
+        return period is None and (creeps or fits)
     if again or period is None:
         return True
     lengths = [since, ms - last["start"]] if last["cut"] else [since]
@@ -505,10 +519,10 @@ def of_it_by_energy(last: Period, period: Period | None, event: Event) -> bool:
         return True
     if last["energy"] is None:
         return not event.get("chargePower")
-    if event["kind"] == "CHARGE_UPDATED":
-        return bool(energy > last["energy"] and not event.get("chargePower"))
-    since = ms - last["stop"]
-    return since <= ABOUT or not power_allows(last, energy, since)
+    since, stopped = ms - last["stop"], event["kind"] == "CHARGE_STOPPED"
+    if not power_allows(last, energy, since) or (stopped and since <= ABOUT):
+        return True
+    return bool(not stopped and energy > last["energy"] and not event.get("chargePower"))
 
 
 def joined(stay: SessionRecord, event: Event) -> Period:
@@ -599,12 +613,17 @@ def tell(period: Period, energy: Decimal | None, time: Decimal | None) -> bool:
 
 
 def went_on(period: Period, event: Event) -> bool:
-    """The same start, but longer and with more energy."""
+    """The same start, but longer and with more energy; without a time more than the power allows
+    since, while it shows a power.
+    """
     energy, time = event.get("chargedEnergy"), event.get("chargedTime")
-    if energy is None or time is None or None in told_of(period) or period["energy"] is None:
+    if energy is None or period["energy"] is None or energy <= period["energy"]:
         return False
+    if time is None:
+        since = event["ms"] - period["stop"]
+        return bool(event.get("chargePower")) and not power_allows(period, energy, since)
     began = event["ms"] - time * 1000
-    return bool(energy > period["energy"] and abs(began - period["start"]) <= ABOUT)
+    return period["time"] is not None and abs(began - period["start"]) <= ABOUT
 
 
 def is_too_long(period: Period, event: Event) -> bool:

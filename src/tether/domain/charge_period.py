@@ -170,13 +170,22 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         it had not ended, and is as long as that.
         """
         energy, time_s = event.charged_energy, event.charged_time
-        if energy is None or time_s is None or self.energy is None or self.time_s is None:
+        if energy is None or self.energy is None or self.stop_ms is None or energy <= self.energy:
             return False
-        began_ms = at_ms - time_s * 1000
-        if energy <= self.energy or abs(began_ms - self.start_ms) > TOLERANCE_MS:
-            return False
-        self.energy, self.time_s, self.stop_ms = energy, time_s, at_ms
-        return True
+        if time_s is None:
+            same = bool(event.charge_power) and not self.allows(energy, at_ms - self.stop_ms)
+        else:
+            began_ms = at_ms - time_s * 1000
+            same = self.time_s is not None and abs(began_ms - self.start_ms) <= TOLERANCE_MS
+        if same:
+            self.energy, self.time_s, self.stop_ms, self.soc_final = energy, time_s, at_ms, False
+        return same
+
+    def resume(self, power: Decimal, at_ms: int) -> None:
+        """It is under way again, as an update with a power shows."""
+        self.metered, self.metered_before = self.energy, None
+        self.energy = self.time_s = self.stop_ms = None
+        self.read_power(power, at_ms)
 
     def add(self, event: Event) -> None:
         """Takes what the event tells of one more charge: this period stands for many."""

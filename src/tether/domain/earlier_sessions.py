@@ -142,6 +142,12 @@ class EndedSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
         first, last = meant(self.charges, time_s)
         return has_lasted((self.charges[first][0], self.charges[last][1]), time_s)
 
+    def gives_more(self, energy: Decimal | None, since_ms: int) -> bool:
+        """Whether no power gives so much since then, but a charge of it may have."""
+        if energy is None or self.power is None or not self.charges:
+            return False
+        return not allows(self.power, energy, since_ms)
+
     def report(self, place: EventPosition, event: Event) -> Report:
         """What the event tells of the stay."""
         at_ms = place.at_ms

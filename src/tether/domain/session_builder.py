@@ -35,6 +35,7 @@ from tether.domain.session_record import (
     SessionRecord,
     in_order,
     is_too_long,
+    milliseconds,
     tell_late,
 )
 
@@ -80,7 +81,9 @@ class SessionBuilder:
         elsewhere = stay.charger_id != place.charger_id
         if elsewhere or stay.end_ms is not None:
             self._tell_left(stay, place, event)
-        elif event.charged_time and (left := self._earlier_stay(stay, place, event)):
+        elif (event.charged_time or event.charged_energy) and (
+            left := self._earlier_stay(stay, place, event)
+        ):
             self._report(stay, left, place, event)
         elif not (begins and place.rank == CONNECTED):
             period = stay.charging
@@ -144,23 +147,24 @@ class SessionBuilder:
         self, stay: SessionRecord, place: EventPosition, event: Event
     ) -> EndedSession | None:
         """The earlier stay at this charger of which a report is, though the vehicle is back there:
-        the time that it tells begins before this stay, or before its last charge was reported, and
-        is that of a charge of the earlier one.
+        what it tells does not fit into this stay, or into what follows its last reported charge,
+        and is of a charge of the earlier one.
         """
-        time_s, free_ms = event.charged_time, stay.start_ms
-        if time_s is None:
-            return None
+        energy, time_s, free_ms = event.charged_energy, event.charged_time, stay.start_ms
+        if stay.charging is not None and time_s is None:
+            free_ms = stay.charging.start_ms
         if stay.periods and (last := stay.periods[-1]).stop_ms and last.energy is not None:
             free_ms = last.stop_ms
-            own = abs(place.at_ms - time_s * 1000 - last.start_ms) <= TOLERANCE_MS
-            if own or last.told.is_again(event.charged_energy, time_s):
+            began_ms = place.at_ms - milliseconds(time_s or Decimal(0))
+            if abs(began_ms - last.start_ms) <= TOLERANCE_MS or last.told.is_again(energy, time_s):
                 return None
-        if time_s * 1000 <= place.at_ms - free_ms + TOLERANCE_MS:
-            return None
+        since_ms, fits = place.at_ms - free_ms, False
         left = self._left_at(stay, place, event)
-        if left is None or left.knows(event.charged_energy, time_s):
-            return left
-        fits = left.has_lasted(time_s) if stay.charging else left.had_time_for(time_s)
+        if left is not None and time_s is None:
+            fits = left.gives_more(energy, since_ms)
+        elif left is not None and time_s is not None and time_s * 1000 > since_ms + TOLERANCE_MS:
+            lasted = left.has_lasted(time_s) if stay.charging else left.had_time_for(time_s)
+            fits = lasted or left.knows(energy, time_s)
         return left if fits else None
 
     def _tell_left(self, stay: SessionRecord, place: EventPosition, event: Event) -> None:
@@ -232,7 +236,10 @@ def _update(stay: SessionRecord, place: EventPosition, event: Event) -> None:
     period = stay.charging
     if (ended := _ended_charge(stay, place.at_ms, event)) is not None:
         stay.flag("update-after-stop")
-        if event.charged_energy is not None and ended.energy is None:
+        if period is None and ended.goes_on(event, place.at_ms):
+            if event.charge_power:
+                ended.resume(event.charge_power, place.at_ms)
+        elif event.charged_energy is not None and ended.energy is None:
             ended.metered = event.charged_energy
         return
     if period is None:
@@ -332,7 +339,9 @@ def _is_by_time(last: PeriodRecord, period: PeriodRecord | None, at_ms: int, eve
         return True
     if time_ms <= since_ms + TOLERANCE_MS:
         fits = has_lasted((last.start_ms, last.stop_ms), event.charged_time)
-        return fits and period is None and last.energy is None
+        sits = event.type is EventType.VEHICLE_CHARGE_UPDATED and not event.charge_power
+        creeps = sits and event.charged_time == last.time_s
+        return period is None and (creeps or (fits and last.energy is None))
     if again or period is None:
         return True
     others = [since_ms, at_ms - last.start_ms] if last.cut else [since_ms]
@@ -359,10 +368,10 @@ def _is_by_energy(
         return stopped or energy is not None
     if last.energy is None:
         return not event.charge_power
-    if not stopped:
-        return energy > last.energy and not event.charge_power
     since_ms = at_ms - last.stop_ms
-    return since_ms <= TOLERANCE_MS or not last.allows(energy, since_ms)
+    if not last.allows(energy, since_ms) or (stopped and since_ms <= TOLERANCE_MS):
+        return True
+    return not stopped and energy > last.energy and not event.charge_power
 
 
 def _joined(
