@@ -19,6 +19,7 @@ from tether.http.app import Application
 from tether.http.handlers.entities import EntityResource
 from tether.projections.projector import Projector
 from tether.server import bootstrap
+from tether.server.authenticator import Authenticator
 from tether.server.metrics import Metrics
 from tether.server.settings import Settings
 from tether.server.store import Store
@@ -34,9 +35,11 @@ def replace_storage() -> None:
     async def add(partner: int, event: Event) -> str:
         return ID
 
-    def build_without_storage(store: Store, metrics: Metrics, settings: Settings) -> Application:
+    def build_without_storage(
+        store: Store, keys: Authenticator, metrics: Metrics, settings: Settings
+    ) -> Application:
         store.batcher.add = add  # type: ignore[method-assign]
-        return build(store, metrics, settings)
+        return build(store, keys, metrics, settings)
 
     bootstrap.build_app = build_without_storage
 

@@ -66,6 +66,16 @@ class Authenticator:
             raise Forbidden
         return key
 
+    def partner_of(self, secret: str) -> int | None:
+        """Whose key it was when it was used last, if that is remembered. It may work no more."""
+        if len(secret) != KEY_LENGTH:
+            return None
+        try:
+            _, key = self._remembered.get(digest_if_well_formed(secret), (0, None))
+        except ValueError:
+            return None
+        return key.partner if key else None
+
     def _reading(self, digest: str, now_ms: int) -> "asyncio.Future[Key | None]":
         """The key from the store, which is asked once by all who want to know it at that time.
 

@@ -108,14 +108,21 @@ def _engine(database: str, pool_size: int) -> Engine:
     return SqliteEngine(sqlite_path(database))
 
 
-def build_app(store: Store, metrics: "Metrics", settings: Settings) -> "Application":
+def authenticator(store: Store) -> Authenticator:
+    """The keys of this store."""
+    return Authenticator(store.find_key, ForwardClock(now_ms, time.monotonic))
+
+
+def build_app(
+    store: Store, keys: Authenticator, metrics: "Metrics", settings: Settings
+) -> "Application":
     """The HTTP application on this store."""
     from tether.http.app import Parts, create_app
 
     return create_app(
         Parts(
             store=store,
-            keys=Authenticator(store.find_key, ForwardClock(now_ms, time.monotonic)),
+            keys=keys,
             limiter=_limiter(settings, metrics),
             metrics=metrics,
             now_ms=now_ms,

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tether.server.connection_bounds import Bounds
 from tether.server.request_cycle import RequestCycle, TransportOfExchange, whole_answer
+from tether.server.request_scheduler import RequestScheduler
 
 log = structlog.get_logger()
 
@@ -51,9 +52,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     cycle: RequestCycle
 
-    def __init__(self, *arguments: Any, bounds: Bounds, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, bounds: Bounds, scheduler: RequestScheduler, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self.bounds = bounds
+        self._scheduler = scheduler
         self._timer: TimerHandle | None = None
         self._reader_timer: TimerHandle | None = None
         self._arriving = False  # a request has begun and is not whole
@@ -208,8 +212,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self, self._scope(version), keep_alive=keep_alive, knows_chunks=current
         )
         if before is None or before.response_complete:
-            self._answering = self.cycle
-            self._start_asgi_task(self.cycle, self.app)
+            self._begin(self.cycle, self.app)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
@@ -243,9 +246,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             "headers": self.headers,
         }
 
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        cycle.task = self.loop.create_task(cycle.run_asgi(app))
-        self.tasks.add(cycle.task)  # and the request takes itself out: a callback costs more
+    def _begin(self, cycle: RequestCycle, app: Any) -> None:
+        self._answering = cycle
+        self._scheduler.begin(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         self._bytes_of_body += len(body)
@@ -293,8 +296,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if not self._unparsed:
             self.flow.resume_reading()
         if self.pipeline:
-            self._answering, app = cast(tuple[RequestCycle, Any], self.pipeline.pop())
-            self._start_asgi_task(self._answering, app)
+            self._begin(*cast(tuple[RequestCycle, Any], self.pipeline.pop()))
             if not self.pipeline:
                 self.bounds.release(self)
             if self._unparsed:

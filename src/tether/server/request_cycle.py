@@ -98,7 +98,7 @@ class RequestCycle(RequestResponseCycle):
         self.body = bytearray()
         self.news = News()
         self.message_event = cast(asyncio.Event, self.news)
-        self._tasks = connection.tasks
+        self.tasks = connection.tasks
         self._bounds = connection.bounds
 
     async def run_asgi(self, app: Any) -> None:
@@ -116,7 +116,7 @@ class RequestCycle(RequestResponseCycle):
                 await self.send_500_response()
         finally:
             self.on_response = _nothing  # else connection and request would keep each other
-            self._tasks.discard(self.task)
+            self.tasks.discard(self.task)
 
     async def receive(self) -> Any:
         if self.waiting_for_100_continue or not self.news.come:

@@ -20,6 +20,7 @@ from tether.server import bootstrap, logging, protocol
 from tether.server.connection_bounds import Bounds
 from tether.server.metrics import Metrics
 from tether.server.metrics_port import serving
+from tether.server.request_scheduler import RequestScheduler
 from tether.server.settings import Settings, metrics_address
 
 log = structlog.get_logger()
@@ -61,12 +62,14 @@ async def serve(
         ) as store,
         meanwhile(store.projector.sweep()),
     ):
-        app = bootstrap.build_app(store, metrics, settings)
+        keys = bootstrap.authenticator(store)
+        app = bootstrap.build_app(store, keys, metrics, settings)
         connections = min(
             settings.max_connections, max(1, most_files - OTHER_FILES - settings.pool_size)
         )
         bounds = Bounds(connections, settings.max_unread * 1_000_000, metrics.refused)
-        connection: Any = partial(protocol.LimitedHttpProtocol, bounds=bounds)
+        scheduler = RequestScheduler(keys.partner_of)
+        connection: Any = partial(protocol.LimitedHttpProtocol, bounds=bounds, scheduler=scheduler)
         server = _Server(
             uvicorn.Config(
                 app,

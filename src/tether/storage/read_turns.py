@@ -1,8 +1,8 @@
 """Reads that may take a while take turns, so that no partner's delay those of another.
 
-Of each partner a few are under way at once, and of all partners together some more: whoever comes
-then waits, and is let in by partner, one after the other. Who reads much passes its turn on between
-its portions. So another partner waits for a portion or two, however much is asked for.
+Only a few are under way at once. Of those that wait the partner's is let in next whose reads have
+taken the least time; who reads much passes its turn on between its portions, and one place is kept
+for reads that begin. So another partner waits for a portion or two, however much is asked for.
 """
 
 import asyncio
@@ -13,9 +13,10 @@ from time import perf_counter
 
 from tether.domain.errors import RateLimited, Unavailable
 
-MOST_WAITING = 100  # reads of a partner that wait in a process
+MOST_WAITING = 200  # reads in a process: the next one is one too many for whoever has the most
 PATIENCE_S = 20.0  # so long one waits
 LONGEST_S = 0.002  # that is computed without a pause
+MOST_REMEMBERED = 1_000  # partners of which it is known what they took
 
 
 class Turn:
@@ -24,6 +25,10 @@ class Turn:
     def __init__(self, turns: "Turns", partner: int) -> None:
         self._turns = turns
         self._partner = partner
+        self._goes_on = False
+        self._begin()
+
+    def _begin(self) -> None:
         self._since = perf_counter()
         self.held = True
 
@@ -31,28 +36,45 @@ class Turn:
         """Whether others should be served before more is computed."""
         return perf_counter() - self._since > LONGEST_S
 
+    def end(self) -> None:
+        """The next one is let in."""
+        self.held = False
+        self._turns.leave(self._partner, perf_counter() - self._since, goes_on=self._goes_on)
+
     async def pass_on(self, *, ahead: bool = False) -> None:
         """Lets others read who wait, and returns when it is this one's turn again.
 
         `ahead`: before the partner's reads that have not begun, as this one holds much memory.
         """
-        if self._turns.anybody_waits:
-            self.held = False
-            await self._turns.pass_on(self._partner, ahead=ahead)
-            self.held = True
-            self._since = perf_counter()
-        else:
+        waiting = self._turns.queue(self._partner, ahead=ahead, goes_on=True)
+        self.end()
+        self._goes_on = True
+        at_once = waiting.admitted.done()
+        await self._turns.until(waiting)
+        self._begin()
+        if at_once:
             await asyncio.sleep(0)
             self._since = perf_counter()
 
     async def without(self, work: Awaitable[None]) -> None:
         """Others read while this one waits for something else."""
-        self.held = False
-        self._turns.leave(self._partner)
+        self.end()
         await work
-        await self._turns.wait(self._partner)
-        self.held = True
-        self._since = perf_counter()
+        waiting = self._turns.queue(self._partner, goes_on=self._goes_on, stays=True)
+        await self._turns.until(waiting)
+        self._begin()
+
+
+class _Waiting:
+    """A read that waits, and whether it goes on with what it has begun."""
+
+    __slots__ = ("admitted", "goes_on", "partner", "stays")
+
+    def __init__(self, partner: int, *, goes_on: bool, stays: bool) -> None:
+        self.partner = partner
+        self.goes_on = goes_on
+        self.stays = stays  # it cannot be refused any more
+        self.admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Turns:
@@ -62,10 +84,17 @@ class Turns:
         """`at_once` may read; `refused` is told the reason when one is not even let wait."""
         self._at_once = at_once
         self._of_partner = (at_once + 1) // 2
+        self._going_on = max(1, at_once - 1)  # of those that have begun before
         self._refused = refused
         self._reading: Counter[int] = Counter()
         self._count = 0
-        self._waiting: dict[int, deque[asyncio.Future[None]]] = {}  # partners in their order
+        self._count_going_on = 0
+        self._waiting: dict[int, deque[_Waiting]] = {}
+        self._count_waiting = 0
+        # What the reads of each partner took, in seconds. A partner that comes back is put level
+        # with the one that was let in last, so that nobody can save up turns.
+        self._taken: dict[int, float] = {}
+        self._level = 0.0
 
     @asynccontextmanager
     async def of(
@@ -73,15 +102,14 @@ class Turns:
     ) -> AsyncIterator[Turn]:
         """The partner reads meanwhile.
 
-        Raises RateLimited if too many of its reads wait already, and Unavailable if it waits too
-        long, unless its patience has no end.
+        If too many reads wait, those of the partner of which the most do are refused. Raises
+        RateLimited then, and Unavailable if it waits too long, unless its patience has no end.
         """
-        if self._is_free(partner):
-            self._enter(partner)
-        elif patience_s is None:
-            await self.wait(partner)
+        waiting = self.queue(partner, stays=patience_s is None)
+        if waiting.admitted.done():
+            waiting.admitted.result()
         else:
-            await self._wait_a_while(partner, patience_s)
+            await self._a_while(waiting, patience_s)
         turn = Turn(self, partner)
         try:
             yield turn
@@ -89,75 +117,95 @@ class Turns:
                 await asyncio.sleep(0)
         finally:
             if turn.held:
-                self.leave(partner)
+                turn.end()
 
-    @property
-    def anybody_waits(self) -> bool:
-        """Whether a turn can be passed on."""
-        return bool(self._waiting)
-
-    async def wait(self, partner: int) -> None:
-        """Returns when the partner may read, behind those of its reads that wait already."""
-        admitted = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(partner, deque()).append(admitted)
-        self._let_in()
-        await self._until(partner, admitted)
-
-    async def pass_on(self, partner: int, *, ahead: bool) -> None:
-        """The same after the partner has left, but `ahead` of those of its reads that wait."""
-        admitted = asyncio.get_running_loop().create_future()
-        queue = self._waiting.pop(partner, deque())
-        queue.insert(0 if ahead else len(queue), admitted)
-        self._waiting[partner] = queue  # behind the other partners
-        self.leave(partner)
-        await self._until(partner, admitted)
-
-    async def _until(self, partner: int, admitted: "asyncio.Future[None]") -> None:
+    async def _a_while(self, waiting: _Waiting, seconds: float | None) -> None:
         try:
-            await admitted
+            async with asyncio.timeout(seconds):
+                await self.until(waiting)
+        except TimeoutError as error:
+            self._refused("reads")
+            raise Unavailable from error
+
+    def queue(
+        self, partner: int, *, ahead: bool = False, goes_on: bool = False, stays: bool = False
+    ) -> _Waiting:
+        """A read of the partner waits from now on, `ahead` of those of its that do already."""
+        waiting = _Waiting(partner, goes_on=goes_on, stays=stays or goes_on)
+        if partner not in self._waiting:
+            self._waiting[partner] = deque()
+            if not self._reading[partner]:
+                self._taken[partner] = max(self._level, self._taken.get(partner, 0.0))
+        queue = self._waiting[partner]
+        queue.insert(0 if ahead else len(queue), waiting)
+        self._count_waiting += 1
+        self._let_in()
+        if self._count_waiting > MOST_WAITING:
+            self._refuse_one()
+        return waiting
+
+    async def until(self, waiting: _Waiting) -> None:
+        """Returns when it may read. Raises RateLimited if it is refused."""
+        try:
+            await waiting.admitted
         except BaseException:
-            if admitted.cancelled():  # and whoever finds it among those who wait passes over it
-                self._let_in()
-            else:
-                self.leave(partner)
+            admitted = waiting.admitted
+            if admitted.cancelled():
+                self._forget(waiting)
+            elif admitted.exception() is None:
+                self.leave(waiting.partner, 0.0, goes_on=waiting.goes_on)
             raise
 
-    def leave(self, partner: int) -> None:
-        """The partner has read."""
+    def leave(self, partner: int, seconds: float, *, goes_on: bool) -> None:
+        """The partner has read for so long."""
+        self._taken[partner] += seconds
         self._count -= 1
+        self._count_going_on -= goes_on
         self._reading[partner] -= 1
         if not self._reading[partner]:
             del self._reading[partner]
         self._let_in()
 
-    async def _wait_a_while(self, partner: int, seconds: float) -> None:
-        if len(self._waiting.get(partner, ())) >= MOST_WAITING:
-            self._refused("reads")
-            raise RateLimited(1)
-        try:
-            async with asyncio.timeout(seconds):
-                await self.wait(partner)
-        except TimeoutError as error:
-            self._refused("reads")
-            raise Unavailable from error
-
-    def _is_free(self, partner: int) -> bool:
-        return self._count < self._at_once and self._reading[partner] < self._of_partner
-
-    def _enter(self, partner: int) -> None:
-        self._count += 1
-        self._reading[partner] += 1
-
     def _let_in(self) -> None:
-        """Lets in who waits, by partner: whose partner was let in goes behind the others."""
-        for partner in list(self._waiting):
-            queue = self._waiting[partner]
-            while queue and queue[0].done():  # it gave up
-                queue.popleft()
-            if queue and self._is_free(partner):
-                self._enter(partner)
-                queue.popleft().set_result(None)
-                del self._waiting[partner]
-                self._waiting[partner] = queue
-            if not queue:
-                del self._waiting[partner]
+        while self._count < self._at_once and (waiting := self._next()) is not None:
+            self._forget(waiting)
+            partner = waiting.partner
+            self._level = max(self._level, self._taken[partner])
+            self._count += 1
+            self._count_going_on += waiting.goes_on
+            self._reading[partner] += 1
+            waiting.admitted.set_result(None)
+
+    def _next(self) -> _Waiting | None:
+        """The first that may read of the partner whose reads took the least."""
+        found: _Waiting | None = None
+        for partner, queue in self._waiting.items():
+            if self._reading[partner] >= self._of_partner:
+                continue
+            if found is not None and self._taken[partner] >= self._taken[found.partner]:
+                continue
+            may_go_on = self._count_going_on < self._going_on
+            eligible = (one for one in queue if may_go_on or not one.goes_on)
+            # Who gave up is passed over, and takes itself out.
+            found = next((one for one in eligible if not one.admitted.done()), found)
+        return found
+
+    def _refuse_one(self) -> None:
+        """The last one that has not begun of the partner of which the most wait."""
+        for queue in sorted(self._waiting.values(), key=len, reverse=True):
+            for waiting in reversed(queue):
+                if not waiting.stays and not waiting.admitted.done():
+                    self._forget(waiting)
+                    self._refused("reads")
+                    waiting.admitted.set_exception(RateLimited(1))
+                    return
+
+    def _forget(self, waiting: _Waiting) -> None:
+        queue = self._waiting[waiting.partner]
+        queue.remove(waiting)
+        self._count_waiting -= 1
+        if not queue:
+            del self._waiting[waiting.partner]
+            if len(self._taken) > MOST_REMEMBERED:
+                active = {*self._waiting, *self._reading, waiting.partner}
+                self._taken = {one: self._taken[one] for one in active}

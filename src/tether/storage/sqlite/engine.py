@@ -2,8 +2,9 @@
 
 Writes wait in a queue; the writer takes all that wait, runs them in one transaction and commits
 once, so that many writes share one fsync. A read by key takes a few microseconds, less than a
-thread hop, so it runs in the event loop; only scans go to a thread of their own. The reads of one
-turn of the event loop share a transaction, as to begin one takes longer than to read a row.
+thread hop, so it runs in the event loop, and a scan begins there: only if it is long it goes to a
+thread. The reads of one turn of the event loop share a transaction, as to begin one takes longer
+than to read a row.
 """
 
 import asyncio
@@ -38,6 +39,8 @@ WRITER_CACHE_KB = 6_000
 READER_CACHE_KB = 8_000
 MOST_KEPT = 4_000  # rows that were looked up, while the database is as it was
 LONGEST_KEPT = 1_000  # characters of each: the state of a charger names all its vehicles
+MOMENT = 5_000  # instructions of SQLite, which take about half a millisecond
+SHORT = 2_000  # characters of parameters, which an instruction may have to read
 WATCH_S = 1.0
 BUSY_TIMEOUT_MS = 5_000
 # While another process keeps the file locked only the first to meet it waits that long.
@@ -181,6 +184,8 @@ class SqliteEngine:
                     self._reader.execute("COMMIT")
 
     async def scan(self, sql: str, *parameters: object) -> list[Row]:
+        if (rows := self._found_soon(sql, parameters)) is not None:
+            return rows
         return await self._loop.run_in_executor(self._scanners, self._scan_now, sql, parameters)
 
     async def write(self, sql: str, *parameters: object) -> int:
@@ -252,6 +257,26 @@ class SqliteEngine:
                 raise Unavailable from error
             raise
 
+    def _found_soon(self, sql: str, parameters: tuple[object, ...]) -> list[Row] | None:
+        """The rows if they are found in a moment: most scans have little to read.
+
+        A thread gets the interpreter once for each row, which takes milliseconds while the event
+        loop is busy.
+        """
+        if sum(len(value) for value in parameters if isinstance(value, str)) > SHORT:
+            return None
+        reader = self._reader
+        try:
+            if not self._reading:
+                self._begin_reading()
+            reader.set_progress_handler(_stop, MOMENT)
+            try:
+                return list(reader.execute(native(sql), parameters))
+            finally:
+                reader.set_progress_handler(None)
+        except (apsw.Error, Unavailable):  # what is wrong is found again
+            return None
+
     def _scan_now(self, sql: str, parameters: tuple[object, ...]) -> list[Row]:
         if trouble := self._guard.trouble():
             raise Unavailable from FileTrouble(trouble)
@@ -318,6 +343,10 @@ class SqliteEngine:
         if self._writer.in_transaction:
             with suppress(apsw.Error):  # it is rolled back even then; this thread must go on
                 self._writer.execute("ROLLBACK")
+
+
+def _stop() -> bool:
+    return True
 
 
 def _overwrite_what_is_deleted(writer: apsw.Connection) -> None:
