@@ -7,7 +7,8 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-_MOST_DIGITS = 40
+_MOST_DIGITS = 80  # sums of what events carry are exact to 60 digits
+_LARGEST, _SMALLEST = 40, -400  # powers of ten; events may carry 4.9E-324
 _HARMLESS = (str, bool, Enum, type(None))
 
 
@@ -18,7 +19,7 @@ def has_absurd_number(found: Any) -> bool:
     if isinstance(found, Decimal):
         return not (
             found.is_finite()
-            and abs(found.adjusted()) < _MOST_DIGITS
+            and _SMALLEST < found.adjusted() < _LARGEST
             and len(str(found)) <= _MOST_DIGITS
         )
     if isinstance(found, int):
