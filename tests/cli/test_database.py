@@ -72,6 +72,9 @@ def test_a_backup_replaces_a_file_only_when_told_to_and_never_the_database(
     tether.ok("backup", "copy.db", "--force")
     assert target.read_bytes().startswith(b"SQLite format 3")
     assert "the database itself" in tether.refused("backup", tether.database, "--force")
+    for end in ("-wal", "-shm", "-server"):
+        refusal = tether.refused("backup", tether.database + end, "--force")
+        assert "of the database itself" in refusal
     (tether.folder / "used.db-wal").touch()
     assert "in use" in tether.refused("backup", "used.db")
     assert "is a folder" in tether.refused("backup", ".")

@@ -80,6 +80,10 @@ def _check_target(path: Path, target: Path, replace: bool) -> None:
         raise SetupError(f"There is no folder {target.parent} for the backup.")
     if target.exists() and path.exists() and target.samefile(path):
         raise SetupError(f"{target} is the database itself: name another file.")
+    real = path.resolve()  # as SQLite names the files beside it
+    beside = [real.with_name(real.name + end) for end in ("-wal", "-shm", "-journal", "-server")]
+    if target.resolve() in beside:
+        raise SetupError(f"{target} is a file of the database itself: name another one.")
     if target.exists() and not replace:
         raise SetupError(f"{target} exists: name another file, or replace it with --force.")
     for ending in ("-wal", "-journal"):
