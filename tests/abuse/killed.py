@@ -2,7 +2,7 @@
 
     python -m tests.abuse.killed FOLDER TIMES ARGUMENT…
 
-FOLDER/template.db is the database; each run works on a copy of it, FOLDER/work/tether.db. Processes
+FOLDER/template.db is the database; each run works on a copy of it in a folder there. Processes
 are forked from this one, which has everything loaded: so a kill hits the work, and not the imports.
 Prints a JSON array of what was found after each: see `Outcome`.
 """
