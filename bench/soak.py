@@ -2,9 +2,10 @@
 
 python -m bench.soak [--minutes N] [--rate N] [--database URL] [--seed N] [--only ABUSE …]
 
-The good partner makes 200 requests a second, each at its time whatever became of the others. The
-exit code is 0 only if all of them were answered with 2xx, 99 of 100 in less than 250 ms, if the
-server takes less than 250 MB at the end, and if no answer to the others is a 5xx other than 503.
+The good partner makes 200 requests a second, each at its time whatever became of the others; first
+alone, to know what the machine does just now, then beside the hostile ones. The exit code is 0 only
+if all of its requests were answered with 2xx, 99 of 100 in less than 250 ms, if the server takes
+less than 250 MB at the end, and if no answer to the others is a 5xx other than 503.
 """
 
 import argparse
@@ -35,6 +36,7 @@ MOST_EVENTS = 100_000  # of each hostile partner to begin with
 EVENTS_A_MINUTE = 20_000  # … but no more than this, so that a short run begins soon
 THINGS = 50  # chargers, and vehicles, of the good partner
 BUSY = 0.1  # of all cores, by the server and others, before anything begins
+ALONE_S = 30.0  # the good partner, before the abuses
 SETTLE_S = 10.0  # after the last request, before the memory is looked at
 
 
@@ -46,6 +48,7 @@ class Good:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self._first_ms = 1_700_000_000_000 + seed * 100_000_000  # those of one seed are no repeats
         self.taken_ms: list[float] = []
         self.statuses: Counter[str] = Counter()
         self.failures: list[str] = []
@@ -93,7 +96,7 @@ class Good:
         kind = ("CONNECTED", "CHARGE_STARTED", "CHARGE_STOPPED", "DISCONNECTED")[turn % 4]
         return {
             "type": f"VEHICLE_{kind}", "chargerId": f"C{vehicle}", "vehicleId": f"V{vehicle}",
-            "timestamp": format_instant(1_700_000_000_000 + self._sent * 1000),
+            "timestamp": format_instant(self._first_ms + self._sent * 1000),
         }  # fmt: skip
 
     async def _ask(
@@ -157,10 +160,18 @@ def soak(options: argparse.Namespace, folder: Path) -> bool:
         for number in range(HOSTILE):
             free = make_key(database, f"hostile-{number}", "1000000000/h")
             asyncio.run(furnish(url, free, options.seed + number, events))
+
+        def good_for(seconds: float, seed: int) -> list[str]:
+            figures = map(str, (seed, seconds, options.rate))
+            return ["bench.soak", "--good", url, good_key, *figures]
+
+        say(f"{options.rate}/s of the good one alone, for at most {ALONE_S:.0f} s …")
+        (alone,) = together(good_for(min(ALONE_S, seconds), options.seed), server=server)
+        if alone:
+            print(f"good alone: {_times(alone)}")
         say(f"{options.minutes} min of {options.rate}/s of the good one, and of the abuses …")
         good, *hostile = together(
-            ["bench.soak", "--good", url, good_key, str(options.seed), str(seconds),
-             str(options.rate)],
+            good_for(seconds, options.seed + 1),
             *(["bench.hostile", url, key, str(options.seed + n), str(seconds),
                *options.only]
               for n, key in enumerate(keys)),
@@ -218,8 +229,7 @@ def report(
     others: Counter[str] = Counter()
     for one in hostile:
         others.update(one)
-    print(f"good: p50 {good['p50_ms']:.1f} ms, p99 {good['p99_ms']:.1f} ms, "
-          f"max {good['max_ms']:.1f} ms; {_shown(good['statuses'])}")  # fmt: skip
+    print(f"good beside them: {_times(good)}; {_shown(good['statuses'])}")
     print(f"hostile: {_shown(others)}")
     print(f"memory at the end: {memory / 1e6:.0f} MB")
     for failure in good["failures"]:
@@ -235,6 +245,10 @@ def report(
         wrong.append("hostile requests had 5xx other than 503")
     print(f"FAILED: {'; '.join(wrong)}" if wrong else "PASSED")
     return not wrong
+
+
+def _times(good: dict[str, Any]) -> str:
+    return f"p50 {good['p50_ms']:.1f} ms, p99 {good['p99_ms']:.1f} ms, max {good['max_ms']:.1f} ms"
 
 
 def _shown(statuses: dict[str, int]) -> str:
