@@ -123,8 +123,8 @@ class SqliteEngine:
         self._writer.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KB}")
         self._patient = True  # the file was not locked by another process last time
         self._waiting: SimpleQueue[_Write | None] = SimpleQueue()
-        # As many beside those of the lists for what derives.
-        self._scanners = ThreadPoolExecutor(2 * self.scans_at_once, "tether-scan")
+        # Besides those of the lists for what derives: several partners do, each with long scans.
+        self._scanners = ThreadPoolExecutor(4 * self.scans_at_once, "tether-scan")
         self._scan = threading.local()
         self._path = path
         self._guard = FileGuard(path)
