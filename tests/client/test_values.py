@@ -130,7 +130,7 @@ def test_models_are_those_of_the_server(name: str) -> None:
 @pytest.mark.parametrize("kind", [Charger, Vehicle, Event])
 def test_what_type_checkers_see_has_the_fields_of_the_model(kind: type) -> None:
     source = inspect.getsource(models)
-    shown = source.split(f"class {kind.__name__}(model.")[1].split(") -> None")[0]
+    shown = source.split(f"class {kind.__name__}(models.")[1].split(") -> None")[0]
     declared = [line.split(":")[0].strip() for line in shown.splitlines() if ": " in line]
     assert declared[-len(msgspec.structs.fields(kind)) :] == [
         field.name for field in msgspec.structs.fields(kind)

@@ -14,7 +14,7 @@ from tether.domain.views import ChargePeriod, ChargerState, EnergySource, Sessio
 VEHICLE_STATE_TITLES = ("Vehicle", "Now", "Charger", "For", "kW", "%", "Old", "Last event")
 CHARGER_STATE_TITLES = ("Charger", "Now", "Vehicles", "For", "kW", "Last event")
 SESSION_TITLES = (
-    "Begun (UTC)", "Charger", "Vehicle", "SessionRecord", "Charged", "kWh", "%", "Flags",
+    "Begun (UTC)", "Charger", "Vehicle", "Stay", "Charged", "kWh", "%", "Flags",
 )  # fmt: skip
 
 
