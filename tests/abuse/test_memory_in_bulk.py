@@ -103,9 +103,14 @@ def post_all(server: Server, key: str, lines: list[str]) -> None:
     def post(start: int) -> None:
         with server.client(key, timeout=120) as client:
             body = "\n".join(lines[start : start + REQUEST])
-            answer = client.post("/events/bulk", content=body)
-            assert answer.status_code == 200, answer.text
-            assert {item["status"] for item in answer.json()} == {201}
+            statuses = {503}
+            deadline = monotonic() + PATIENCE_S
+            while statuses != {201}:  # what is answered with 503 is to be sent again
+                answer = client.post("/events/bulk", content=body)
+                assert answer.status_code == 200, answer.text
+                statuses = {item["status"] for item in answer.json()}
+                assert statuses <= {201, 503}
+                assert monotonic() < deadline, "it is not stored in time"
 
     with ThreadPoolExecutor(SENDERS) as pool:
         list(pool.map(post, range(0, len(lines), REQUEST)))
