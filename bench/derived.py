@@ -164,7 +164,8 @@ def _lag(server: Server, what: str, number: int) -> float:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     at = datetime.fromtimestamp(1_600_000_000 + number, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
     vehicle = VEHICLES[0] if what == "state" else VEHICLES[1]
-    event = {"type": "VEHICLE_CONNECTED", "chargerId": CHARGERS[0], "vehicleId": vehicle,
+    charger = CHARGERS[number % 2]  # another one than before, so that a session begins
+    event = {"type": "VEHICLE_CONNECTED", "chargerId": charger, "vehicleId": vehicle,
              "timestamp": at}  # fmt: skip
     headers = {"x-api-key": server.key}
     connection.request("POST", "/events", json.dumps(event), headers)
