@@ -158,42 +158,39 @@ def _lock(lock: int, path: Path) -> None:
     os.write(lock, str(os.getpid()).encode())
 
 
-def pending_sqlite(path: Path) -> int:
-    """How many steps the schema of the file still needs. Raises SetupError as above."""
-    check_served_by_this_name(path)
+@contextmanager
+def _using(path: Path) -> Iterator[apsw.Connection]:
+    """The file, opened for a moment. Raises SetupError."""
     connection = connect(path)
     try:
-        check_ours(connection, path)
-        return len(migrate.steps_after(SQLITE, _version(connection), str(path)))
+        yield connection
     except apsw.Error as error:
         raise SetupError(f"{path} cannot be used: {error}") from error
     finally:
         connection.close()
+
+
+def pending_sqlite(path: Path) -> int:
+    """How many steps the schema of the file still needs. Raises SetupError as above."""
+    check_served_by_this_name(path)
+    with _using(path) as connection:
+        check_ours(connection, path)
+        return len(migrate.steps_after(SQLITE, _version(connection), str(path)))
 
 
 def epoch_of_sqlite(path: Path) -> Known:
     """Which epoch the file says it is. Raises SetupError."""
-    connection = connect(path)
-    try:
+    with _using(path) as connection:
         ((id, began_ms),) = connection.execute(epochs.READ).fetchall()
         return Known(Epoch(str(id), int(str(began_ms))), ends=is_copy(connection))
-    except apsw.Error as error:
-        raise SetupError(f"{path} cannot be used: {error}") from error
-    finally:
-        connection.close()
 
 
 def new_epoch_of_sqlite(path: Path) -> None:
     """Begins a new epoch in the file. Raises SetupError."""
-    connection = connect(path)
-    try:
+    with _using(path) as connection:
         connection.execute("BEGIN IMMEDIATE")
         begin_epoch(connection)
         connection.execute("COMMIT")
-    except apsw.Error as error:
-        raise SetupError(f"{path} cannot be used: {error}") from error
-    finally:
-        connection.close()
 
 
 def is_copy(connection: apsw.Connection) -> bool:
