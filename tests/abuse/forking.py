@@ -68,6 +68,15 @@ def update(number: int, who: int = 0) -> Event:
 # Programs -----------------------------------------------------------------------------------------
 
 
+def imports(url: str, key: str) -> None:
+    """Calls import nothing: a child cannot finish what a thread of its parent began to import."""
+    before = set(sys.modules)
+    with Client(url, key) as client:
+        ask(client, 0)
+        client.events.post(update(0))
+    assert set(sys.modules) == before, set(sys.modules) - before
+
+
 def plain(url: str, key: str) -> None:
     """As gunicorn --preload: a client at the top, used before and after the forks."""
     client = Client(url, key)

@@ -50,6 +50,10 @@ def test_everybody_gets_the_answers_to_his_own_questions(fork: Fork, name: str) 
     fork(name)
 
 
+def test_a_call_leaves_nothing_to_import(fork: Fork) -> None:
+    fork("imports")
+
+
 def test_posts_that_share_requests_are_those_of_one_process(
     fork: Fork, server: Server, key: str
 ) -> None:

@@ -6,6 +6,10 @@ thread which the child does not have, an event loop and a SQLite file are shared
 """
 
 import ctypes
+
+# Python imports this at the first look-up of a host name. A process that forks while a thread of it
+# does so has children that never find a host: "unknown encoding: idna". Nothing remains to import.
+import encodings.idna  # noqa: F401
 import os
 import threading
 from contextlib import suppress
