@@ -78,6 +78,33 @@ def test_the_queue_is_empty_again_after_a_lock(impatient_server: Callable[..., S
     run(scenario())
 
 
+def test_each_event_of_a_bulk_that_cannot_be_stored_is_counted(
+    impatient_server: Callable[..., Server],
+) -> None:
+    server = impatient_server("tether.storage.sqlite.engine.BUSY_TIMEOUT_MS=500")
+    partner = Partner(server)
+    body = b"\n".join([*map(event, range(40)), b"{", b"7"])
+    with locked(server):
+        refused = partner.client.post("/events/bulk", content=body)
+    assert refused.status_code == 503
+    assert refused.json() == {"message": "Service Unavailable"}
+    assert int(refused.headers["retry-after"]) >= 1
+    page = partner.client.get("/metrics").text
+    assert metric(page, "tether_rejected_events_total", reason="Unavailable") == 42
+    assert metric(page, "tether_request_seconds_count", route="/events/bulk", status="503") == 1
+    # Where nothing can be stored anyhow, nothing is missing.
+    with locked(server):
+        wrong = partner.client.post("/events/bulk", content=b"{\n7")
+    assert wrong.status_code == 200
+    again = partner.client.post("/events/bulk", content=body)
+    assert [item["status"] for item in again.json()] == [201] * 40 + [400] * 2
+    page = partner.client.get("/metrics").text
+    assert metric(page, "tether_rejected_events_total", reason="Malformed") >= 2
+    assert metric(page, "tether_rejected_events_total", reason="Unavailable") == 42
+    assert server.stop() == 0
+    assert ["BusyError" in line for line in server.log if '"unavailable"' in line] == [True]
+
+
 def test_metrics_can_be_off_or_at_an_address_of_their_own(
     new_server: Callable[..., Server],
 ) -> None:

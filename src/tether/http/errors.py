@@ -64,7 +64,7 @@ async def _answer_ours(
     _fill(resp, status_of(type(error)), error.message)
     # Not the error itself, which knows the frames that it came through, and they the request: such
     # a ring, and the body in it, would stay in memory until Python looks for rings.
-    req.context.rejections = [type(error).__name__]
+    req.context.rejections = {type(error).__name__: req.context.events}
     if isinstance(error, errors.EpochChanged):
         resp.set_header("Tether-Error", f'epoch-changed; parameter="{error.parameter}"')
     if isinstance(error, errors.Unavailable | errors.RateLimited):
@@ -93,6 +93,7 @@ async def _answer_unexpected(
     req: Request, resp: Response, error: Exception, params: dict[str, Any]
 ) -> None:
     log.error("failed", request_id=req.context.request_id, exc_info=error)
+    req.context.rejections = {"Failed": req.context.events}
     _fill(resp, 500, "Internal Server Error")
 
 

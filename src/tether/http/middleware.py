@@ -30,7 +30,8 @@ class Observer:
         context = req.context
         context.started = perf_counter()
         context.key = None
-        context.rejections = ()
+        context.events = 1  # in a request that reports some
+        context.rejections = {}  # how many of them, by reason
         given = req.get_header("X-Request-Id")
         context.request_id = (
             given
@@ -50,8 +51,8 @@ class Observer:
         method = req.method if req.method in _METHODS else "other"
         self._metrics.request(method, route, status, seconds)
         if method == "POST" and req.path.startswith("/events"):
-            for reason in context.rejections:
-                self._metrics.rejected_event(reason)
+            for reason, count in context.rejections.items():
+                self._metrics.rejected_events(reason, count)
         key = context.key
         logging.answered(
             logging.Answered(

@@ -96,9 +96,9 @@ class Metrics:
             child = self._children[label] = self._requests.labels(method, route, str(status))
         child.observe(seconds)
 
-    def rejected_event(self, reason: str) -> None:
-        """An event was refused."""
-        self._rejected.labels(reason).inc()
+    def rejected_events(self, reason: str, count: int) -> None:
+        """So many events were refused."""
+        self._rejected.labels(reason).inc(count)
 
     def progress(self, committed: int, waiting: int) -> None:
         """So many events were committed together, if any, and so many wait now."""

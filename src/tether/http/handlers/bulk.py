@@ -1,5 +1,6 @@
 """Many events in one request (an addition to the reference)."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from tempfile import SpooledTemporaryFile
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from falcon.asgi import Request, Response
 
 from tether.domain.bulk_limits import MAX_BYTES
-from tether.domain.errors import RateLimited, Refusal, Unavailable
+from tether.domain.errors import RateLimited, Refusal
 from tether.domain.keys import Key
 from tether.domain.models import Event, to_json
 from tether.domain.rate_limits import Limiter
@@ -35,36 +36,41 @@ class BulkResource:
         key, is_gzip = requests.key_of(req), requests.is_gzipped(req)
         body = requests.body_at_hand(req)
         if body is not None:  # no others need be waited for that are long in coming
-            results = await self._results(key, lambda: body, is_gzip=is_gzip)
+            results = await self._results(req, lambda: body, is_gzip=is_gzip)
         else:
             async with self._arriving.one(key.partner):
                 with SpooledTemporaryFile(requests.CHUNK_BYTES) as spool:
                     async for part in requests.body_of(req, MAX_BYTES):
                         spool.write(part)
                     spool.seek(0)
-                    results = await self._results(key, spool.read, is_gzip=is_gzip)
+                    results = await self._results(req, spool.read, is_gzip=is_gzip)
         requests.show_standing(resp, await self._limiter.take(key, 0))  # its events counted
         refusals = [result for result in results if isinstance(result, Refusal)]
-        req.context.rejections = [refusal.kind.__name__ for refusal in refusals]
+        req.context.rejections = Counter(refusal.kind.__name__ for refusal in refusals)
         if wait_s := max((refusal.retry_after_s for refusal in refusals), default=0):
             resp.set_header("Retry-After", str(wait_s))
         resp.data = await in_turns(_answer(results))
 
     async def _results(
-        self, key: Key, read: Callable[[], bytes], *, is_gzip: bool
+        self, req: Request, read: Callable[[], bytes], *, is_gzip: bool
     ) -> list[WriteResult]:
-        """For each item of the body the id of its event, or why it was not stored."""
+        """For each item of the body the id of its event, or why it was not stored.
+
+        Raises Unavailable if nothing can be stored now.
+        """
+        key = requests.key_of(req)
         async with self._in_memory.one(key.partner):
             body = read()
             if is_gzip:
                 body = await in_turns(requests.gunzip(body, MAX_BYTES))
             items = await in_turns(read_items(body, self._now_ms()))
+            req.context.events = len(items)
             return await self._store_all(key, items)
 
     async def _store_all(self, key: Key, items: Sequence[Item]) -> list[WriteResult]:
         admitted, beyond = await self._admit(key, len(items))
         arrivals = await in_turns(self._arrivals(items[:admitted]))
-        fates = iter(await self._fates(key.partner, arrivals))
+        fates = iter(await self._store.batcher.add_all(key.partner, arrivals) if arrivals else ())
         results = [next(fates) if isinstance(one, Event) else one for one in items[:admitted]]
         return [*results, *[beyond] * (len(items) - admitted)]
 
@@ -75,15 +81,6 @@ class BulkResource:
                 arrivals.append(self._store.batcher.arrival(item))
                 yield
         return arrivals
-
-    async def _fates(self, partner: int, arrivals: Sequence[EventRow]) -> Sequence[WriteResult]:
-        """What became of each."""
-        if not arrivals:
-            return []
-        try:
-            return await self._store.batcher.add_all(partner, arrivals)
-        except Unavailable as error:
-            return [error.refusal()] * len(arrivals)
 
     async def _admit(self, key: Key, count: int) -> tuple[int, Refusal]:
         """How many of so many events the key may report now, and what the others are told.
