@@ -1,5 +1,6 @@
 """What the tests of the HTTP surface share."""
 
+import re
 import select
 import socket
 from collections.abc import Iterator, Mapping
@@ -8,6 +9,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+
+from tether.domain.errors import Code
+from tether.http.errors import STATUS
 
 # For what is decided before the database is asked: to test it on each engine would tell no more.
 ON_ONE_ENGINE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -50,8 +54,9 @@ def create_event(client: httpx.Client, **members: object) -> str:
 
 
 def message(answer: httpx.Response) -> str:
-    """The message of an error, whose body must be nothing else."""
+    """The message of an error, whose body must be nothing else; its code is one of the list."""
     assert answer.headers["content-type"] == "application/json"
+    assert STATUS[error(answer).code] == answer.status_code
     body = answer.json()
     assert list(body) == ["message"]
     text: str = body["message"]
@@ -65,7 +70,24 @@ def refused_parameter(answer: httpx.Response) -> str:
     name, _, hint = text.removeprefix("Parameter {").partition("} is invalid. ")
     assert text.startswith("Parameter {"), text
     assert hint.endswith("."), text
+    assert error(answer).parameter == name
     return name
+
+
+class Error(NamedTuple):
+    """What a `Tether-Error` says."""
+
+    code: Code
+    parameter: str | None
+
+
+def error(answer: httpx.Response) -> Error:
+    """What the `Tether-Error` of an answer says, which must be a structured field (RFC 9651)."""
+    field = answer.headers["tether-error"]
+    match = re.fullmatch(r'([a-z-]+)(?:; parameter="((?:[ !#-\[\]-~]|\\["\\])*)")?', field)
+    assert match, field
+    parameter = match[2] if match[2] is None else re.sub(r"\\(.)", r"\1", match[2])
+    return Error(Code(match[1]), parameter)
 
 
 def pages(client: httpx.Client, path: str, **query: Any) -> Iterator[list[Any]]:

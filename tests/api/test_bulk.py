@@ -68,8 +68,13 @@ def test_good_items_are_stored_although_others_are_bad(client: httpx.Client) -> 
     assert statuses(answer) == [201, 400, 400, 409, 201, 409, 400, 400, 400, 201]
     results = answer.json()
     for place in (1, 2, 3):  # the same words as for one event alone
-        assert results[place]["message"] == message(client.post("/events", json=items[place]))
-    assert all(set(item) in ({"status", "id"}, {"status", "message"}) for item in results)
+        alone, item = client.post("/events", json=items[place]), results[place]
+        assert item["message"] == message(alone)
+        said = f'{item["code"]}; parameter="{item["parameter"]}"'
+        assert said == alone.headers["tether-error"]
+    refused = {"status", "message", "code"}
+    members = ({"status", "id"}, refused, {*refused, "parameter"})
+    assert all(set(item) in members for item in results)
     assert [one["id"] for one in recorded(client)] == [results[place]["id"] for place in (0, 4, 9)]
 
 

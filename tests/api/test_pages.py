@@ -135,7 +135,7 @@ def test_metrics_count_requests_by_route_and_never_by_id(
     client.request("PROPFIND", "/chargers")
     text = httpx.get(f"{server.url}/metrics", verify=False).text
     assert 'method="GET",route="/chargers/{id}",status="404"' in text
-    assert 'tether_rejected_events_total{reason="Invalid"}' in text
+    assert 'tether_rejected_events_total{reason="parameter-invalid"}' in text
     assert "a-charger-that-nobody-has" not in text
     assert "PROPFIND" not in text
     for name in ("tether_request_seconds_bucket", "tether_commit_batch_size_bucket",

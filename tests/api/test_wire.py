@@ -9,6 +9,8 @@ import pytest
 
 from tests.api.helpers import ON_ONE_ENGINE, Raw, Wire
 from tests.conftest import Server
+from tether.domain.errors import Code
+from tether.http.errors import STATUS
 
 pytestmark = ON_ONE_ENGINE
 
@@ -25,6 +27,7 @@ def refused(answer: Raw, status: int = 400) -> bool:
     assert answer.status == status, answer
     assert answer.head["content-type"] == "application/json"
     assert list(json.loads(answer.body)) == ["message"]
+    assert STATUS[Code(answer.head["tether-error"].partition(";")[0])] == status
     return re.fullmatch(r"[0-9a-f]{16}", answer.head["x-request-id"]) is not None
 
 
@@ -45,6 +48,7 @@ def test_what_is_refused_before_it_is_a_request_is_found_in_the_log_by_its_id(
         sleep(0.01)
     line = json.loads(lines[0])
     assert (line["event"], line["status"]) == ("refused", status)
+    assert line["reason"] == answer.head["tether-error"]
 
 
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket", "TLS/1.0", "h2c, websocket"])

@@ -5,7 +5,6 @@ without HTTP;
 these are what came over the wire. They share the root, so that who calls both catches both.
 """
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,25 +13,34 @@ from tether.domain import errors
 if TYPE_CHECKING:
     from tether.client.models import BulkResult, Event
 
-_PARAMETER = re.compile(r"Parameter \{(.+?)\} is invalid\.")
-
 
 class TetherError(errors.TetherError):
     """Base of all errors of the SDK.
 
     `status` is that of the HTTP answer, None if there was none; `request_id` finds the request in
-    the server's log. An error of `events.post` has the `event` as it was sent, with its timestamp:
-    to try again later without reporting it twice, post that one. An error of `events.bulk` has in
-    `results` what is known of the events which were taken from the input; those without an id have
-    their `event` too.
+    the server's log. `code` says what is wrong, by the list in docs/errors.md, such as
+    `charger-unknown`, and `parameter` with which member or parameter as the API spells it, such as
+    `stateOfCharge`; each is None where there is none.
+
+    An error of `events.post` has the `event` as it was sent, with its timestamp: to try again later
+    without reporting it twice, post that one. An error of `events.bulk` has in `results` what is
+    known of the events which were taken from the input; those without an id have their `event` too.
     """
 
     def __init__(
-        self, message: str, *, status: int | None = None, request_id: str | None = None
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        request_id: str | None = None,
+        code: str | None = None,
+        parameter: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.request_id = request_id
+        self.code = code
+        self.parameter = parameter
         self.event: Event | None = None
         self.results: Sequence[BulkResult] = ()
 
@@ -52,12 +60,6 @@ class NotFound(TetherError):
 
 class Invalid(TetherError):
     """A value that must not be so (400). The SDK itself raises it for what it cannot send."""
-
-    @property
-    def parameter(self) -> str | None:
-        """The name of the member or parameter as the API spells it, such as `stateOfCharge`."""
-        match = _PARAMETER.match(self.message)
-        return match[1] if match else None
 
 
 class EpochChanged(Invalid):
@@ -133,9 +135,16 @@ def epoch_changed() -> EpochChanged:
         "Parameter {cursor} is invalid. It is of before the database was restored: what followed "
         "it may be lost. Begin again without it.",
         status=400,
+        code=errors.Code.EPOCH_CHANGED,
+        parameter="cursor",
     )
 
 
 def invalid(parameter: str, hint: str) -> Invalid:
     """What the SDK says of a value that cannot be sent, in the words of the server."""
-    return Invalid(f"Parameter {{{parameter}}} is invalid. {hint}", status=400)
+    return Invalid(
+        f"Parameter {{{parameter}}} is invalid. {hint}",
+        status=400,
+        code=errors.Code.PARAMETER_INVALID,
+        parameter=parameter,
+    )

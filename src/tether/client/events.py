@@ -36,6 +36,7 @@ from tether.client.stamps import Stamps
 from tether.client.values import instant_text, sendable
 from tether.domain import models
 from tether.domain.bulk_limits import MAX_BYTES, MAX_EVENTS, MAX_ITEM_BYTES
+from tether.domain.errors import Code
 from tether.domain.models import to_json
 
 LATER = frozenset({429, 503})  # an item of a bulk answer that is to be sent again
@@ -48,6 +49,8 @@ class _Item(msgspec.Struct):
     status: int
     id: str | None = None
     message: str | None = None
+    code: str | None = None
+    parameter: str | None = None
 
 
 @dataclass(slots=True)
@@ -63,8 +66,7 @@ class _Chunk:
         """One more event."""
         self.events.append(event)
         self.lines.append(line)
-        refused = BulkResult(event, refusal.status, message=refusal.message) if refusal else None
-        self.results.append(refused)
+        self.results.append(refused(event, refusal) if refusal else None)
         self.size += len(line) + 1
 
     def waiting(self) -> list[int]:
@@ -74,7 +76,7 @@ class _Chunk:
     def known(self, error: TetherError) -> list[BulkResult]:
         """The results, when this error has ended it."""
         return [
-            result or BulkResult(event, error.status, message=error.message)
+            result or refused(event, error)
             for event, result in zip(self.events, self.results, strict=True)
         ]
 
@@ -210,7 +212,7 @@ class EventCalls:
         if len(items) != len(events):
             raise UnexpectedAnswer("A bulk answer must have one item for each event.", status=200)
         results = [
-            BulkResult(event, item.status, item.id, item.message)
+            BulkResult(event, item.status, item.id, item.message, item.code, item.parameter)
             for event, item in zip(events, items, strict=True)
         ]
         return results, min(answer.retry_after or 0, LONGEST_S)
@@ -227,13 +229,29 @@ def bulk_request(lines: Iterable[bytes]) -> Request:
 def _line_of(event: models.Event) -> bytes:
     line = to_json(event)
     if len(line) > MAX_ITEM_BYTES:  # the server would take no such line
-        raise TooLarge(f"An event must not be larger than {MAX_ITEM_BYTES:,} bytes.", status=413)
+        raise TooLarge(
+            f"An event must not be larger than {MAX_ITEM_BYTES:,} bytes.",
+            status=413,
+            code=Code.TOO_LARGE,
+        )
     return line
+
+
+def refused(event: models.Event, error: TetherError) -> BulkResult:
+    """The result of an event that met this error."""
+    return BulkResult(
+        event, error.status, message=error.message, code=error.code, parameter=error.parameter
+    )
 
 
 def come_back(result: BulkResult, retry_after: float) -> RateLimited | Unavailable:
     """What it means that an event has to be sent again later."""
     kind = RateLimited if result.status == 429 else Unavailable
-    error = kind(result.message or "Some events could not be stored.", status=result.status)
+    error = kind(
+        result.message or "Some events could not be stored.",
+        status=result.status,
+        code=result.code,
+        parameter=result.parameter,
+    )
     error.retry_after = retry_after
     return error

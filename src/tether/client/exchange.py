@@ -29,15 +29,20 @@ from tether.client.errors import (
     Unavailable,
     UnexpectedAnswer,
 )
+from tether.domain.errors import Code
 
 log = getLogger("tether.client")
 
 T = TypeVar("T")
 AGAIN_LATER = frozenset({408, 429, 502, 503, 504})
 NOT_DONE = frozenset({408, 429})  # of these: what certainly was not carried out
-EPOCH_CHANGED = "epoch-changed"
 LONGEST_WISH_S = 365 * 86_400.0
 _NEXT = re.compile(r'<([^<>]*)>\s*;[^,<]*\brel="?next\b"?')  # never looks at a byte twice
+# A token and, among its parameters, a string (RFC 9651).
+_ERROR = re.compile(
+    r" *([A-Za-z*][\w!#$%&'*+.^`|~:/-]*)"
+    r'(?:[^"]*?; *parameter="((?:[^"\\]|\\.)*)")?'
+)
 # What msgspec raises for a body that is not what it should be.
 UNREADABLE = (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError)
 
@@ -174,16 +179,18 @@ def error_of(outcome: Answer | Lost, request: Request) -> TetherError:
     """What this answer, or that there is none, means."""
     if isinstance(outcome, Lost):
         return Unavailable(outcome.reason, request_id=outcome.request_id or request.id)
-    status, message = outcome.status, _message_of(outcome.body)
+    status, said = outcome.status, _said_by(outcome)
     kind = OF_STATUS.get(status, UnexpectedAnswer)
-    if message is None and status not in AGAIN_LATER:
+    if said.message is None and status not in AGAIN_LATER:
         kind = UnexpectedAnswer
-    elif outcome.headers.get("tether-error", "").partition(";")[0].strip() == EPOCH_CHANGED:
+    elif said.code == Code.EPOCH_CHANGED:
         kind = EpochChanged
     error = kind(
-        message or f"{request.method} {request.target} was answered with status {status}.",
+        said.message or f"{request.method} {request.target} was answered with status {status}.",
         status=status,
         request_id=outcome.headers.get("x-request-id", request.id),
+        code=said.code,
+        parameter=said.parameter,
     )
     if isinstance(error, RateLimited | Unavailable):
         error.retry_after = outcome.retry_after
@@ -192,14 +199,28 @@ def error_of(outcome: Answer | Lost, request: Request) -> TetherError:
     return error
 
 
-def _message_of(body: bytes) -> str | None:
-    """The message, if the body is an error of this API."""
+class _Said(msgspec.Struct):
+    """The body of an error. One that is an item of a bulk answer has the code, too."""
+
+    message: str | None = None
+    code: str | None = None
+    parameter: str | None = None
+
+
+def _said_by(answer: Answer) -> _Said:
+    """What the answer says, if it is an error of this API."""
     try:
-        found = msgspec.json.decode(body)
+        said = msgspec.json.decode(answer.body, type=_Said)
     except UNREADABLE:
-        return None
-    message = found.get("message") if isinstance(found, dict) else None
-    return message if isinstance(message, str) else None
+        said = _Said()
+    if match := _ERROR.match(answer.headers.get("tether-error", "")):
+        said.code, said.parameter = match[1], _unescaped(match[2])
+    return said
+
+
+def _unescaped(text: str | None) -> str | None:
+    """The text of a string of a structured field."""
+    return text if text is None else re.sub(r"\\(.)", r"\1", text)
 
 
 def read(kind: type[T], answer: Answer, request: Request) -> T:

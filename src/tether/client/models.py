@@ -114,7 +114,8 @@ class Saved(NamedTuple):
 class BulkResult:
     """What became of one event: its id, or the status and message of its refusal.
 
-    `event` is the event as it was sent, with its timestamp. In the `results` of an error, `status`
+    `code` and `parameter` are those that an error would have. `event` is the event as it was sent,
+    with its timestamp. In the `results` of an error, `status`
     is None if the event was not sent or not answered.
     """
 
@@ -122,6 +123,8 @@ class BulkResult:
     status: int | None
     id: str | None = None
     message: str | None = None
+    code: str | None = None
+    parameter: str | None = None
 
     @property
     def ok(self) -> bool:

@@ -8,7 +8,7 @@ from os import PathLike
 from types import TracebackType
 
 from tether.client.errors import Conflict, Invalid, TooLarge
-from tether.client.events import EventCalls, come_back
+from tether.client.events import EventCalls, come_back, refused
 from tether.client.exchange import NO_PATIENCE, Patience
 from tether.client.forks import anew_in_children
 from tether.client.models import BulkResult
@@ -206,7 +206,7 @@ class Outbox:
         except TooLarge as error:
             if len(batch) > 1:
                 raise
-            return [BulkResult(batch[0].event, error.status, message=error.message)], 0
+            return [refused(batch[0].event, error)], 0
 
     def _report(self, error: Exception) -> None:
         self._failures += 1

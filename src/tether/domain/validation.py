@@ -10,7 +10,7 @@ from decimal import Context, Decimal, Rounded
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from tether.domain.errors import Invalid
+from tether.domain.errors import Invalid, Missing, Unknown
 from tether.domain.identifiers import ENTITY_ID_RULE, is_entity_id
 from tether.domain.models import Charger, Entity, Event, EventType, Vehicle
 from tether.domain.timestamps import format_instant, parse_instant
@@ -190,7 +190,7 @@ def _members(
             name = _ALIASES.get(sent, sent)
             member = members.get(name)
         if member is None:
-            raise Invalid(_shown(sent), f"It is not a member of a {owner}.")
+            raise Unknown(_shown(sent), f"It is not a member of a {owner}.")
         if name is not sent and name in document:
             raise Invalid(sent, f"It is another name of {name}: only one of them may be given.")
         values[member.field] = None if null_removes and value is None else member.check(sent, value)
@@ -207,7 +207,7 @@ def _required(
 ) -> None:
     for name in names:
         if values.get(members[name].field) is None:
-            raise Invalid(name, "It is required.")
+            raise Missing(name)
 
 
 # Chargers and vehicles --------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def new_event(document: Document, now_ms: int) -> Event:
     Raises Invalid. Reference: Event Schema (POST) and the schema of each type.
     """
     if "type" not in document:
-        raise Invalid("type", "It is required.")
+        raise Missing("type")
     kind = _event_type("type", document["type"])
     values = _members(document, _MEMBERS_OF_TYPE[kind], kind)
     _required(values, _EVENT_MEMBERS, _REQUIRED_OF_TYPE[kind])

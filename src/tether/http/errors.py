@@ -1,7 +1,7 @@
 """The one place where errors become HTTP answers: a status, headers and {"message": …}."""
 
+import re
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 import falcon
@@ -9,24 +9,37 @@ import structlog
 from falcon.asgi import Request, Response
 
 from tether.domain import errors
+from tether.domain.errors import Code, Refusal
 from tether.domain.keys import without_keys
 from tether.domain.models import to_json
 
 log = structlog.get_logger()
 
-_STATUS: dict[type[Exception], int] = {
-    errors.Malformed: 400,
-    errors.Invalid: 400,
-    errors.EpochChanged: 400,
-    errors.Forbidden: 403,
-    errors.NotFound: 404,
-    errors.Conflict: 409,
-    errors.PreconditionFailed: 412,
-    errors.TooLarge: 413,
-    errors.UnsupportedEncoding: 415,
-    errors.RateLimited: 429,
-    errors.Unavailable: 503,
-    errors.NotDerived: 503,
+STATUS: dict[Code, int] = {
+    Code.REQUEST_MALFORMED: 400,
+    Code.BODY_MALFORMED: 400,
+    Code.PARAMETER_INVALID: 400,
+    Code.PARAMETER_MISSING: 400,
+    Code.PARAMETER_UNKNOWN: 400,
+    Code.EPOCH_CHANGED: 400,
+    Code.KEY_INVALID: 403,
+    Code.KEY_READ_ONLY: 403,
+    Code.PATH_UNKNOWN: 404,
+    Code.NOT_FOUND: 404,
+    Code.METHOD_NOT_ALLOWED: 405,
+    Code.REQUEST_TIMEOUT: 408,
+    Code.CHARGER_UNKNOWN: 409,
+    Code.VEHICLE_UNKNOWN: 409,
+    Code.EVENT_CONTRADICTS: 409,
+    Code.PRECONDITION_FAILED: 412,
+    Code.TOO_LARGE: 413,
+    Code.ENCODING_UNSUPPORTED: 415,
+    Code.RATE_LIMITED: 429,
+    Code.TOO_MANY_AT_ONCE: 429,
+    Code.HEAD_TOO_LARGE: 431,
+    Code.INTERNAL_ERROR: 500,
+    Code.UNAVAILABLE: 503,
+    Code.NOT_DERIVED: 503,
 }
 
 
@@ -39,12 +52,13 @@ def install(app: "falcon.asgi.App[Request, Response]", methods: Mapping[str, lis
     async def answer_wrong_method(
         req: Request, resp: Response, error: falcon.HTTPError, params: dict[str, Any]
     ) -> None:
-        _fill(resp, 405, "Method Not Allowed")
+        _fill(req, resp, Refusal(Code.METHOD_NOT_ALLOWED, "Method Not Allowed"))
         allowed = {*methods[req.uri_template or ""], "OPTIONS"}
         resp.set_header("Allow", ", ".join(sorted(allowed)))
 
     app.add_error_handler(Exception, _answer_unexpected)
-    app.add_error_handler(falcon.HTTPError, _answer_http)
+    app.add_error_handler(falcon.HTTPError, _answer_unexpected)
+    app.add_error_handler(falcon.HTTPNotFound, _answer_unrouted)
     app.add_error_handler(falcon.HTTPMethodNotAllowed, answer_wrong_method)
     # Falcon's word for a method that it has never heard of.
     app.add_error_handler(falcon.HTTPBadRequest, answer_wrong_method)
@@ -53,20 +67,13 @@ def install(app: "falcon.asgi.App[Request, Response]", methods: Mapping[str, lis
         app.add_error_handler(kind, _answer_exhausted)
 
 
-def status_of(kind: type[errors.TetherError]) -> int:
-    """The HTTP status that says what errors of this kind say."""
-    return _STATUS[kind]
-
-
 async def _answer_ours(
     req: Request, resp: Response, error: errors.TetherError, params: dict[str, Any]
 ) -> None:
-    _fill(resp, status_of(type(error)), error.message)
     # Not the error itself, which knows the frames that it came through, and they the request: such
     # a ring, and the body in it, would stay in memory until Python looks for rings.
-    req.context.rejections = {type(error).__name__: req.context.events}
-    if isinstance(error, errors.EpochChanged):
-        resp.set_header("Tether-Error", f'epoch-changed; parameter="{error.parameter}"')
+    refusal = error.refusal()
+    _fill(req, resp, refusal)
     if isinstance(error, errors.Unavailable | errors.RateLimited):
         resp.set_header("Retry-After", str(error.retry_after_s))
     if isinstance(error, errors.Unavailable):
@@ -82,22 +89,31 @@ async def _answer_exhausted(
     await _answer_ours(req, resp, unavailable, params)
 
 
-async def _answer_http(
+async def _answer_unrouted(
     req: Request, resp: Response, error: falcon.HTTPError, params: dict[str, Any]
 ) -> None:
-    _fill(resp, error.status_code, HTTPStatus(error.status_code).phrase)
-    resp.set_headers(error.headers or {})
+    _fill(req, resp, Refusal(Code.PATH_UNKNOWN, "Not Found"))
 
 
 async def _answer_unexpected(
     req: Request, resp: Response, error: Exception, params: dict[str, Any]
 ) -> None:
     log.error("failed", request_id=req.context.request_id, exc_info=error)
-    req.context.rejections = {"Failed": req.context.events}
-    _fill(resp, 500, "Internal Server Error")
+    _fill(req, resp, Refusal(Code.INTERNAL_ERROR, "Internal Server Error"))
 
 
-def _fill(resp: Response, status: int, message: str) -> None:
-    resp.status = status
+def _fill(req: Request, resp: Response, refusal: Refusal) -> None:
+    resp.status = STATUS[refusal.code]
     resp.content_type = "application/json"
-    resp.data = to_json({"message": without_keys(message)})
+    resp.data = to_json({"message": without_keys(refusal.message)})
+    resp.set_header("Tether-Error", structured(refusal.code, refusal.parameter))
+    req.context.rejections = {refusal.code: req.context.events}
+
+
+def structured(token: str, parameter: str | None) -> str:
+    """A code and the parameter that it is about, as an item of a structured field (RFC 9651)."""
+    if parameter is None:
+        return token
+    safe = re.sub(r"[^ -~]", "?", without_keys(parameter))
+    escaped = safe.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{token}; parameter="{escaped}"'

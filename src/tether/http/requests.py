@@ -19,6 +19,7 @@ from tether.domain.errors import (
     NotFound,
     PreconditionFailed,
     TooLarge,
+    Unknown,
     UnsupportedEncoding,
 )
 from tether.domain.identifiers import ENTITY_ID_RULE, entity_id_from_path
@@ -273,7 +274,7 @@ def query_of(req: Request, allowed: Collection[str]) -> dict[str, str]:
         if name not in allowed:
             shown = re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:40]
             known = "This list has the parameters" if len(allowed) > 1 else "The only parameter is"
-            raise Invalid(shown, f"{known} {', '.join(allowed)}.")
+            raise Unknown(shown, f"{known} {', '.join(allowed)}.")
         if name in query:
             raise Invalid(name, "It is given twice.")
         if len(value) > MAX_PARAMETER:

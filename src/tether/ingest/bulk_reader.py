@@ -62,11 +62,11 @@ def _item(raw: bytes, now_ms: int) -> Item:
     if event is not None:
         return event
     if marks_in(raw) > MAX_MARKS:
-        return Refusal(Malformed, f"An event has at most {MAX_MARKS} commas and quotation marks.")
+        return Malformed(f"An event has at most {MAX_MARKS} commas and quotation marks.").refusal()
     document = decode_value(raw)
     if not isinstance(document, dict):
         quoted = ", without quotes around it" if isinstance(document, str) else ""
-        return Refusal(Malformed, f"An event must be a JSON object{quoted}.")
+        return Malformed(f"An event must be a JSON object{quoted}.").refusal()
     try:
         return new_event(document, now_ms)
     except Invalid as error:

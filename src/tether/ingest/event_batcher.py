@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from tether.domain.errors import Conflict, Refusal, Unavailable, for_another
+from tether.domain.errors import Code, Conflict, Refusal, Unavailable, for_another
 from tether.domain.models import Event, from_json, to_json
 from tether.ingest.turns import Steps, in_turns
 from tether.storage import queries
@@ -23,11 +23,16 @@ MOST_EXPLAINED_AT_ONCE = 100  # more are looked up beside the event loop
 
 WriteResult: TypeAlias = str | Refusal  # the event's id, or a conflict
 _OTHER_VALUES = Refusal(
-    Conflict, "An event of this type, charger, vehicle and timestamp is recorded with other values."
+    Code.EVENT_CONTRADICTS,
+    "An event of this type, charger, vehicle and timestamp is recorded with other values.",
 )
 _NO_CHARGER, _NO_VEHICLE = (
-    Refusal(Conflict, f"Parameter {{{kind}Id}} is invalid. It must refer to an existing {kind}.")
-    for kind in ("charger", "vehicle")
+    Refusal(
+        code,
+        f"Parameter {{{kind}Id}} is invalid. It must refer to an existing {kind}.",
+        parameter=f"{kind}Id",
+    )
+    for kind, code in (("charger", Code.CHARGER_UNKNOWN), ("vehicle", Code.VEHICLE_UNKNOWN))
 )
 
 
@@ -101,7 +106,7 @@ class EventBatcher:
         """
         (fate,) = await self.add_all(partner, [self.arrival(event)])
         if isinstance(fate, Refusal):
-            raise Conflict(fate.message)
+            raise Conflict(fate)
         return fate
 
     def add_all(

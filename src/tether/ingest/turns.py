@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import TypeAlias, TypeVar
 
-from tether.domain.errors import RateLimited
+from tether.domain.errors import TooManyAtOnce
 
 TURN_S = 0.001
 MOST_WAITING = 100  # of a partner: each may have what came with its head, up to 256 KiB
@@ -51,7 +51,7 @@ class Places:
     async def one(self, partner: int) -> AsyncIterator[None]:
         """Has one of the places meanwhile. Raises RateLimited if too many of the partner wait."""
         if self._present[partner] >= self._of_each + MOST_WAITING:
-            raise RateLimited(1)
+            raise TooManyAtOnce(1)
         if partner not in self._of_partner:
             self._of_partner[partner] = asyncio.Semaphore(self._of_each)
         self._present[partner] += 1

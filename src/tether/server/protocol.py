@@ -16,8 +16,9 @@ import structlog
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tether.domain.errors import Code
 from tether.server.connection_bounds import Bounds
-from tether.server.request_cycle import RequestCycle, TransportOfExchange, whole_answer
+from tether.server.request_cycle import STATUS, RequestCycle, TransportOfExchange, whole_answer
 from tether.server.request_scheduler import RequestScheduler
 
 log = structlog.get_logger()
@@ -88,7 +89,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.bounds.refused("connections")
         if told:
             self._arriving = True  # as far as one can know
-            self._refuse(503, "Service Unavailable")
+            self._refuse(Code.UNAVAILABLE, "Service Unavailable")
         else:
             self._deaf = True
             self.transport.abort()
@@ -130,12 +131,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _make_room(self) -> None:
         """Refuses the request that is not whole, for others which go on arriving."""
         if self._in_body:
-            self._refuse(503, "Service Unavailable")
+            self._refuse(Code.UNAVAILABLE, "Service Unavailable")
             self.cycle.disconnected = True
             self.cycle.body.clear()
             self.cycle.news.set()
         elif self._is_idle():
-            self._refuse(503, "Service Unavailable")
+            self._refuse(Code.UNAVAILABLE, "Service Unavailable")
             self.headers, self.url = [], b""
         else:  # the answer to the one before would be taken for its own
             self.transport.abort()
@@ -155,13 +156,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._stay_with_http(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(400, self._wrong)
+            self._refuse(Code.REQUEST_MALFORMED, self._wrong)
 
     def _stay_with_http(self, rest: bytes) -> None:
         """Reads the same request again without its wish to upgrade; `rest` follows its head."""
         method = self.parser.get_method()
         if method == b"CONNECT":
-            self._refuse(400, "Invalid HTTP request received.")
+            self._refuse(Code.REQUEST_MALFORMED, "Invalid HTTP request received.")
             return
         lines = [b"%s %s HTTP/1.1" % (method, self.url)]
         lines += [b"%s: %s" % line for line in self.headers if line[0] not in _UPGRADE_HEADERS]
@@ -176,7 +177,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if not self._in_body and (
             self._bytes_beside > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS
         ):
-            self._refuse(431, "Request Header Fields Too Large")
+            self._refuse(Code.HEAD_TOO_LARGE, "Request Header Fields Too Large")
         elif self._bytes_beside > MAX_FRAMING_BYTES:
             self._close()
 
@@ -354,9 +355,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._in_body and self.cycle.response_started:  # refused before its body came
             self._close()
         else:
-            self._refuse(408, "Request Timeout")
+            self._refuse(Code.REQUEST_TIMEOUT, "Request Timeout")
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, code: Code, message: str) -> None:
         """Answers outside the application, which has not seen a whole request, and hangs up."""
         if self.transport.is_closing():
             return
@@ -367,8 +368,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         if not self.pipeline:
             request_id = token_hex(8)
-            log.info("refused", request_id=request_id, status=status, message=message)
-            self.transport.write(whole_answer(status, message, request_id))
+            what = {"status": STATUS[code], "reason": code, "message": message}
+            log.info("refused", request_id=request_id, **what)
+            self.transport.write(whole_answer(code, message, request_id))
         self._hang_up()
 
     def _hang_up(self) -> None:

@@ -9,12 +9,22 @@ import asyncio
 import logging
 from asyncio import Transport
 from collections.abc import Callable
+from secrets import token_hex
 from typing import Any, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from tether.domain.errors import Code
 from tether.domain.models import to_json
 
+# Of what is answered outside the application.
+STATUS = {
+    Code.REQUEST_MALFORMED: 400,
+    Code.REQUEST_TIMEOUT: 408,
+    Code.HEAD_TOO_LARGE: 431,
+    Code.INTERNAL_ERROR: 500,
+    Code.UNAVAILABLE: 503,
+}
 PIECE_BYTES = 64 * 1024  # of a body that is longer: the next one goes when the client took it
 
 _log = logging.getLogger("uvicorn.error")
@@ -117,6 +127,14 @@ class RequestCycle(RequestResponseCycle):
         finally:
             self.on_response = _nothing  # else connection and request would keep each other
             self.tasks.discard(self.task)
+
+    async def send_500_response(self) -> None:
+        self.response_started = True
+        self.transport.write(
+            whole_answer(Code.INTERNAL_ERROR, "Internal Server Error", token_hex(8))
+        )
+        self.keep_alive = False
+        self._complete()
 
     async def receive(self) -> Any:
         if self.waiting_for_100_continue or not self.news.come:
@@ -221,13 +239,13 @@ def _nothing() -> None:
     pass
 
 
-def whole_answer(status: int, message: str, request_id: str) -> bytes:
+def whole_answer(code: Code, message: str, request_id: str) -> bytes:
     """An answer that is given outside the application, and is the last one of its connection."""
-    body = to_json({"message": message})
+    status, body = STATUS[code], to_json({"message": message})
     again = "retry-after: 1\r\n" if status == 503 else ""
     head = (
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        f"x-request-id: {request_id}\r\n{again}connection: close\r\n\r\n"
+        f"x-request-id: {request_id}\r\ntether-error: {code}\r\n{again}connection: close\r\n\r\n"
     )
     return STATUS_LINE[status] + head.encode() + body
 

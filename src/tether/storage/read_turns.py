@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import perf_counter
 
-from tether.domain.errors import RateLimited, Unavailable
+from tether.domain.errors import TooManyAtOnce, Unavailable
 
 MOST_WAITING = 200  # reads in a process: the next one is one too many for whoever has the most
 PATIENCE_S = 20.0  # so long one waits
@@ -197,7 +197,7 @@ class Turns:
                 if not waiting.stays and not waiting.admitted.done():
                     self._forget(waiting)
                     self._refused("reads")
-                    waiting.admitted.set_exception(RateLimited(1))
+                    waiting.admitted.set_exception(TooManyAtOnce(1))
                     return
 
     def _forget(self, waiting: _Waiting) -> None:

@@ -13,7 +13,7 @@ from tether.domain.keys import Key
 from tether.domain.models import Event, to_json
 from tether.domain.rate_limits import Limiter
 from tether.http import requests
-from tether.http.errors import status_of
+from tether.http.errors import STATUS
 from tether.ingest.bulk_reader import Item, read_items
 from tether.ingest.event_batcher import EventRow, WriteResult
 from tether.ingest.turns import Places, Steps, in_turns
@@ -46,7 +46,7 @@ class BulkResource:
                     results = await self._results(req, spool.read, is_gzip=is_gzip)
         requests.show_standing(resp, await self._limiter.take(key, 0))  # its events counted
         refusals = [result for result in results if isinstance(result, Refusal)]
-        req.context.rejections = Counter(refusal.kind.__name__ for refusal in refusals)
+        req.context.rejections = Counter(refusal.code for refusal in refusals)
         if wait_s := max((refusal.retry_after_s for refusal in refusals), default=0):
             resp.set_header("Retry-After", str(wait_s))
         resp.data = await in_turns(_answer(results))
@@ -110,4 +110,9 @@ def _answer(results: Sequence[WriteResult]) -> Steps[bytes]:
 def _shown(result: WriteResult) -> dict[str, Any]:
     if isinstance(result, str):
         return {"status": 201, "id": result}
-    return {"status": status_of(result.kind), "message": result.message}
+    shown = {
+        "status": STATUS[result.code],
+        "message": result.message,
+        "code": result.code,
+    }
+    return shown if result.parameter is None else {**shown, "parameter": result.parameter}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from falcon.asgi import Request, Response
 
-from tether.domain.errors import Invalid
+from tether.domain.errors import Invalid, Missing
 from tether.domain.flexibility import Box, capacity_of
 from tether.domain.identifiers import ENTITY_ID_RULE, is_entity_id
 from tether.domain.models import to_json
@@ -166,7 +166,7 @@ def _moments(query: dict[str, str], now_ms: int) -> range | None:
             raise Invalid(name, "It cannot be given together with from, to or step.")
     for name in ("from", "step"):
         if name not in query:
-            raise Invalid(name, "from and step must be given together.")
+            raise Missing(name, "from and step must be given together.")
     from_ms = check_instant("from", query["from"])
     to_ms = check_instant("to", query["to"]) if "to" in query else now_ms
     if to_ms > now_ms:

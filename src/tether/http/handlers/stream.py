@@ -11,7 +11,7 @@ from typing import NamedTuple
 import structlog
 from falcon.asgi import Request, Response
 
-from tether.domain.errors import EpochChanged, Forbidden, Invalid, RateLimited, Unavailable
+from tether.domain.errors import EpochChanged, Forbidden, Invalid, TooManyAtOnce, Unavailable
 from tether.domain.models import to_json
 from tether.domain.session_views import vehicle_state
 from tether.domain.timestamps import format_instant
@@ -68,7 +68,7 @@ class StreamResource:
         if self._store.feed.closed:
             raise Unavailable(why="The server is about to stop.")
         if self._open[requests.partner_of(req)] >= MOST_STREAMS:
-            raise RateLimited(int(HEARTBEAT_S))
+            raise TooManyAtOnce(int(HEARTBEAT_S))
         stream = _Stream(
             self._store, self._keys, self._now_ms, req=req, wanted=wanted, epoch=epoch, place=place
         )
