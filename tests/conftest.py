@@ -20,7 +20,7 @@ from tether.domain.keys import Rate
 from tether.server import admin, bootstrap
 
 TETHER = Path(sys.executable).with_name("tether")
-TAKES_LONG = ("abuse", "postgres", "faults", "replay", "client", "cli_partner")
+TAKES_LONG = ("abuse", "postgres", "faults", "replay", "client", "cli_partner", "deploy")
 FAST = Rate(1_000_000, 1)
 # httpx closes a connection of too many, or an expired one, although another thread may have taken
 # it just then: none may be either.

@@ -17,7 +17,14 @@ from tests.conftest import Server
 from tether.cli import cli
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "bench" / "README.md"])
+DOCUMENTS = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("bench/*.md"),
+        *ROOT.glob("deploy/*.md"),
+    ]
+)
 IDS = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 README = (ROOT / "README.md").read_text()
 TEST_SETTINGS = {"TETHER_TEST_POSTGRES"}  # of the tests, not of the command
@@ -133,7 +140,9 @@ def test_make_targets_exist(document: Path) -> None:
 
 @each_document
 def test_files_of_ours_exist(document: Path) -> None:
-    for name in re.findall(r"`((?:src|tests|bench|docs)/\w[\w./-]*)`", prose(document.read_text())):
+    for name in re.findall(
+        r"`((?:src|tests|bench|docs|deploy)/\w[\w./-]*)`", prose(document.read_text())
+    ):
         assert (ROOT / name).exists() or "NNNN" in name, f"there is no {name}"
 
 

@@ -1,0 +1,30 @@
+-- Two roles: tether_owner migrates and owns the tables, tether_server is what the nodes log in as.
+-- It reads and writes rows, and can neither create, change nor drop a table.
+--
+--   createdb --encoding UTF8 --template template0 tether
+--   psql -v ON_ERROR_STOP=1 -d tether -f roles.sql
+--
+-- as a superuser, before the first `tether migrate` or later, as often as you like. Then give the
+-- roles passwords, with \password in psql. Tables that another role made:
+-- REASSIGN OWNED BY that_role TO tether_owner;
+
+SELECT format('CREATE ROLE %I LOGIN', name)
+FROM unnest(ARRAY['tether_owner', 'tether_server']) AS name
+WHERE name NOT IN (SELECT rolname FROM pg_roles)
+\gexec
+
+REVOKE ALL ON DATABASE :"DBNAME" FROM PUBLIC;
+GRANT CONNECT ON DATABASE :"DBNAME" TO tether_owner, tether_server;
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+GRANT USAGE, CREATE ON SCHEMA public TO tether_owner;
+GRANT USAGE ON SCHEMA public TO tether_server;
+
+-- What is there,
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO tether_server;
+GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO tether_server;
+
+-- and what later migrations add, from the moment on in which they add it.
+ALTER DEFAULT PRIVILEGES FOR ROLE tether_owner IN SCHEMA public
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO tether_server;
+ALTER DEFAULT PRIVILEGES FOR ROLE tether_owner IN SCHEMA public
+    GRANT USAGE, SELECT ON SEQUENCES TO tether_server;

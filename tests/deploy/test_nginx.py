@@ -1,0 +1,178 @@
+"""nginx with the configuration of `deploy/nginx`, before a real server."""
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.conftest import Server
+from tests.deploy.files import Proxy, running_proxy
+from tests.parts import free_port
+
+BULK = "/events/bulk"
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(str(tmp_path_factory.mktemp("node") / "tether.db")).start()
+    yield server
+    assert server.stop() == 0
+    assert server.failures() == []
+
+
+@pytest.fixture(scope="module")
+def proxy(node: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """nginx before this node and another one, which is down."""
+    nodes = [urlsplit(node.url).netloc, f"127.0.0.1:{free_port()}"]
+    with running_proxy(tmp_path_factory.mktemp("nginx"), nodes) as running:
+        yield running
+
+
+@pytest.fixture
+def client(node: Server, proxy: Proxy) -> Iterator[httpx.Client]:
+    with proxy.client(node.key()) as client:
+        assert client.put("/chargers/C1", json={"chargePowers": [11]}).status_code == 201
+        vehicle = {"chargeCapacity": 74.8, "chargePowers": [11]}
+        assert client.put("/vehicles/V1", json=vehicle).status_code == 201
+        yield client
+
+
+def event(number: int) -> dict[str, object]:
+    instant = f"2026-01-01T{number // 3600:02}:{number // 60 % 60:02}:{number % 60:02}Z"
+    return {
+        "type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1", "timestamp": instant,
+    }  # fmt: skip
+
+
+def curl(proxy: Proxy, *words: str) -> str:
+    return subprocess.run(
+        ["curl", "-sS", "--cacert", proxy.certificate, *words],
+        capture_output=True, text=True, check=True, timeout=60,
+    ).stdout  # fmt: skip
+
+
+def test_it_speaks_http_2_over_tls_and_nothing_else(proxy: Proxy) -> None:
+    told = curl(proxy, "--http2", "-w", "%{http_version} %{http_code}", f"{proxy.url}/ready")
+    assert told == '{"status":"ok"}2 200'
+    head = curl(proxy, "-I", f"{proxy.url}/ready").lower()
+    assert "strict-transport-security: max-age=31536000" in head
+    plain = httpx.get(f"{proxy.plain_url}/events", headers={"x-api-key": "secret"})
+    assert (plain.status_code, plain.json()) == (403, {"message": "Use https."})
+    refused = subprocess.run(
+        ["curl", "-sS", "--cacert", proxy.certificate, "--tls-max", "1.1", f"{proxy.url}/ready"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 35  # no TLS 1.1
+
+
+def test_bodies_may_be_as_large_as_tether_takes_them(client: httpx.Client) -> None:
+    events = [event(number) for number in range(10_000)]
+    large = json.dumps(events, indent=12)
+    assert 1024**2 < len(large) < 8 * 1024**2
+    answer = client.post(BULK, content=large)
+    assert {one["status"] for one in answer.json()} == {201}
+    for path, size in (("/events", 1024**2 + 1), (BULK, 8 * 1024**2 + 1)):
+        for body in (b" " * size, iter([b" " * size])):  # with a length, and in chunks
+            refusal = client.post(path, content=body)
+            assert refusal.status_code == 413
+            assert "1 MiB, or 8 MiB" in refusal.json()["message"]
+    assert client.post("/events", content=b" " * 1024**2).status_code == 400  # Tether itself
+
+
+def test_links_lead_through_it_and_a_node_that_is_down_is_not_noticed(
+    proxy: Proxy, client: httpx.Client
+) -> None:
+    for number in range(20_000, 20_020):
+        assert client.post("/events", json=event(number)).status_code == 201
+    first = client.get("/events?limit=15")
+    link = first.links["next"]["url"]
+    assert link.startswith(f"{proxy.url}/events?")
+    assert len(client.get(link).json()) == 5
+
+
+def test_a_stream_comes_through_at_once(client: httpx.Client) -> None:
+    with client.stream("GET", "/stream", timeout=10) as stream:
+        lines = stream.iter_lines()
+        assert client.post("/events", json=event(30_000)).status_code == 201
+        assert any('"vehicleId":"V1"' in line for line in lines)
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/%6detrics", "//metrics", "/./metrics", "/metrics/",
+                                  "/x/../metrics", "/metrics?x", "/METRICS"])  # fmt: skip
+def test_the_numbers_stay_inside(node: Server, proxy: Proxy, path: str) -> None:
+    assert "tether_request_seconds" in httpx.get(f"{node.url}/metrics").text
+    told = curl(proxy, "--path-as-is", "-w", " %{http_code}", proxy.url + path)
+    assert "tether_" not in told
+    assert told.endswith((" 404", " 403"))
+
+
+def test_the_log_has_no_key(proxy: Proxy) -> None:
+    key = "ttr_live_0123456789012345678901234567890123456789"
+    with proxy.client(key) as client:
+        assert client.get(f"/events?api_key={key}").status_code == 403
+        assert client.get("/events").status_code == 403
+    lines = [json.loads(line) for line in proxy.log.read_text().splitlines()]
+    assert {"client", "path", "status", "seconds", "node", "request_id"} <= lines[-1].keys()
+    assert lines[-1]["client"] == "127.0.0.1"
+    assert "ttr_live" not in proxy.log.read_text()
+
+
+class _Echo(BaseHTTPRequestHandler):
+    """Answers with the headers that it got."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *words: object) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def echoing() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Echo) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_no_client_says_where_it_comes_from_or_what_links_look_like(tmp_path: Path) -> None:
+    claimed = {"x-forwarded-for": "6.6.6.6", "x-forwarded-proto": "gopher",
+               "x-forwarded-prefix": "/evil", "x-api-key": "key"}  # fmt: skip
+    with echoing() as echo, running_proxy(tmp_path, [echo, echo]) as proxy:
+        got = httpx.get(proxy.url, headers=claimed, verify=proxy.trust()).json()
+    assert got["x-forwarded-for"] == "127.0.0.1"
+    assert got["x-forwarded-proto"] == "https"
+    assert got["host"] == urlsplit(proxy.url).netloc
+    assert got["x-api-key"] == "key"
+    assert "x-forwarded-prefix" not in got
+
+
+def test_what_nginx_refuses_itself_looks_like_an_answer_of_ours(
+    new_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = new_server()
+    node = urlsplit(server.url).netloc
+    changes = {"tether_addresses 1000": "tether_addresses 1"}
+    with running_proxy(tmp_path, [node, node], changes) as proxy, proxy.client(server.key()) as one:
+        with one.stream("GET", "/stream") as stream:
+            assert stream.status_code == 200
+            refused = one.get("/events")
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert "from this address" in refused.json()["message"]
+        server.kill()
+        for answer in (one.get("/events"), one.post("/events", json=event(1))):
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert "unavailable" in answer.json()["message"]
