@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tether.domain.errors import SetupError
-from tether.files.formats import LONGEST_LINE
+from tether.files.contents import LONGEST_LINE
 
 STANDARD_INPUT = "-"
 _GZIP = b"\x1f\x8b"

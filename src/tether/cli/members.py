@@ -10,7 +10,8 @@ import click
 from tether.domain.errors import Invalid, Malformed, SetupError
 from tether.domain.models import EventType
 from tether.domain.timestamps import format_instant, parse_instant
-from tether.files.formats import LONGEST_LINE, parse_number
+from tether.files.contents import LONGEST_LINE
+from tether.files.csv_form import number_in
 from tether.ingest.json_reader import decode_document
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -27,9 +28,24 @@ class NumberType(click.ParamType[Decimal | str]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Decimal | str:
         try:
-            return parse_number("", value) if value.strip() else NOTHING
+            return number_in("", value) if value.strip() else NOTHING
         except Invalid:
             self.fail(f"{value!r} is not a number such as 7.4.", param, ctx)
+
+
+class PositiveNumberType(click.ParamType[Decimal]):
+    """A number above 0, with its digits."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Decimal:
+        try:
+            number = number_in("", value.strip())
+        except Invalid:
+            number = Decimal(0)
+        if number <= 0:
+            self.fail(f"{value!r} is not a number above 0 such as 7.4.", param, ctx)
+        return number
 
 
 class NumbersType(click.ParamType[list[Decimal]]):
@@ -39,7 +55,7 @@ class NumbersType(click.ParamType[list[Decimal]]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> list[Decimal]:
         try:
-            return [parse_number("", part.strip()) for part in value.split(",") if value.strip()]
+            return [number_in("", part.strip()) for part in value.split(",") if value.strip()]
         except Invalid:
             self.fail(f"{value!r} is not a list of numbers such as 11,22.", param, ctx)
 

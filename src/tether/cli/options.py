@@ -4,12 +4,14 @@ import os
 import re
 import time
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
 from tether.cli.times import parse_duration, parse_when
 from tether.domain.errors import SetupError
 from tether.domain.keys import Rate, parse_rate
+from tether.files.csv_form import SEPARATORS
 from tether.server.settings import default_database, is_postgres, parse_address, sqlite_path
 
 
@@ -36,6 +38,33 @@ class FilePath(click.Path):
         if path.startswith("~"):
             self.fail(f"{path} begins with a user who is not known here.", param, ctx)
         return super().convert(path, param, ctx)
+
+
+class ZoneType(click.ParamType[ZoneInfo]):
+    """A time zone, by its name in the IANA's list."""
+
+    name = "zone"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> ZoneInfo:
+        if isinstance(value, ZoneInfo):
+            return value
+        try:
+            return ZoneInfo(value.strip())
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            self.fail(f"{value!r} is no time zone such as Europe/Berlin.", param, ctx)
+
+
+class SeparatorType(click.ParamType[str]):
+    """What separates the cells of a CSV."""
+
+    name = "character"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        names = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
+        found = names.get(str(value).lower(), str(value))
+        if found not in SEPARATORS:
+            self.fail(f"{value!r} is none of , ; | and tab.", param, ctx)
+        return found
 
 
 class WholeNumber(click.IntRange):

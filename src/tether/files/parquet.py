@@ -14,12 +14,12 @@ import msgspec
 from tether.domain.errors import SetupError
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import ChargePeriod, Flag, Session
-from tether.files.formats import Thing
+from tether.files.contents import Entry
 
 DIGITS, PLACES = 38, 18
 PAGES_TOGETHER = 50  # pages of rows in a row group
 _INSTANTS = ("timestamp", "connectedAt", "disconnectedAt", "startedAt", "stoppedAt", "updatedAt")
-Written: TypeAlias = Thing | Session
+Written: TypeAlias = Entry | Session
 
 
 class ParquetFile:

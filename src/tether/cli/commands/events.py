@@ -24,7 +24,7 @@ from tether.cli.members import (
     member_options,
 )
 from tether.domain.models import Event
-from tether.files.formats import Kind, thing_of
+from tether.files.contents import Kind, entry_of
 
 if TYPE_CHECKING:
     from tether.client import Client
@@ -64,7 +64,7 @@ def post(file: IO[bytes] | None, access: Access, **options: Any) -> None:
     from tether.client import RateLimited, Unavailable
 
     given = {name: None if value == "" else value for name, value in options.items()}
-    event = thing_of(Kind.EVENTS, document_of(file, given))
+    event = entry_of(Kind.EVENTS, document_of(file, given))
     assert isinstance(event, Event)
     with access.client() as client:
         try:

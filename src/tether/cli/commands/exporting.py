@@ -9,6 +9,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, TypeAlias, cast
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -16,16 +17,19 @@ from tether.cli.access import Access, told_of_waiting, with_access
 from tether.cli.display.output import counted, note, plain, safe_json
 from tether.cli.files import followed, replacing
 from tether.cli.members import InstantType
-from tether.cli.options import FilePath
+from tether.cli.options import FilePath, SeparatorType, ZoneType
 from tether.domain.views import Session
-from tether.files.formats import MODELS, Thing, columns_of, csv_line, to_csv, to_ndjson
+from tether.files.contents import MODELS, Entry, columns_of
+from tether.files.csv_form import BYTE_ORDER_MARK, CsvForm, csv_line
+from tether.files.csv_table import to_csv
+from tether.files.formats import to_ndjson
 
 if TYPE_CHECKING:
     from tether.client import Client
 
 FORMATS = ("csv", "ndjson", "parquet")
 PAGE = 1000
-Exported: TypeAlias = Thing | Session
+Exported: TypeAlias = Entry | Session
 KINDS: dict[str, type[Exported]] = {
     **{kind.value: model for kind, model in MODELS.items()},
     "sessions": Session,
@@ -49,6 +53,7 @@ Examples:
   tether export events --from 2023-05-01 --to 2023-06-01 --output may.csv
   tether export sessions --from 2023-05-01 --output may.ndjson.gz
   tether export events --output events.parquet
+  tether export sessions --output june.csv --decimal-comma --bom
 
 \b
 `tether import` reads CSV and NDJSON of chargers, vehicles and events as they
@@ -62,6 +67,13 @@ are written here. Sessions come of the events.""",
               help="[default: as the name of FILE says, else ndjson]")  # fmt: skip
 @click.option("--output", metavar="FILE", type=FilePath(dir_okay=False, path_type=Path),
               help="Not standard output. Whole or not there; .gz is compressed.")  # fmt: skip
+@click.option("--time-zone", "zone", type=ZoneType(), metavar="ZONE",
+              help="CSV: local times, such as of Europe/Berlin, that spreadsheets take for dates.  "
+              "[default: instants in UTC]")  # fmt: skip
+@click.option("--separator", type=SeparatorType(),
+              help="CSV: , ; | or tab.  [default: , or, with --decimal-comma, ;]")  # fmt: skip
+@click.option("--decimal-comma", is_flag=True, help="CSV: 7,4 in place of 7.4.")
+@click.option("--bom", is_flag=True, help="CSV: begin with the mark by which Excel knows UTF-8.")
 @with_access
 def export(
     kind: str,
@@ -69,6 +81,10 @@ def export(
     to: str | None,
     form: str | None,
     output: Path | None,
+    zone: ZoneInfo | None,
+    separator: str | None,
+    decimal_comma: bool,
+    bom: bool,
     access: Access,
 ) -> None:
     """Export all chargers, vehicles, events or sessions.
@@ -79,6 +95,11 @@ def export(
     if kind not in ("events", "sessions") and (from_ or to):
         raise click.UsageError("--from and --to are for events and sessions.")
     form = form or _form_of(output)
+    if form != "csv" and (zone or separator or decimal_comma or bom):
+        raise click.UsageError(
+            "--time-zone, --separator, --decimal-comma and --bom are for CSV: give --format csv."
+        )
+    csv_form = CsvForm(separator or (";" if decimal_comma else ","), decimal_comma, zone)
     if form == "parquet" and output is None:
         raise click.UsageError("Parquet needs a file: give --output FILE.")
     if output is not None and output.suffix == ".gz" and form == "parquet":
@@ -87,7 +108,16 @@ def export(
     with _target(output) as path, access.client(patient=True) as client:
         found = _found(client, kind, from_, to)
         gzipped = output is not None and output.suffix == ".gz"
-        writer = _writer(form, KINDS[kind], path, gzipped=gzipped)
+        if form == "parquet" and path is not None:
+            from tether.files.parquet import ParquetFile
+
+            writer: Writer = ParquetFile(KINDS[kind], path)
+        elif form == "csv":
+            mark = BYTE_ORDER_MARK if bom else ""
+            header = mark + csv_line(columns_of(KINDS[kind]), csv_form)
+            writer = _Text(partial(to_csv, form=csv_form), header, path, gzipped=gzipped)
+        else:
+            writer = _Text(to_ndjson, "", path, gzipped=gzipped)
         done = _write(found, writer, kind, quiet=path is None and sys.stdout.isatty())
     if output is not None:
         seconds = time.monotonic() - started
@@ -147,17 +177,18 @@ def _write(found: Iterator[Exported], writer: Writer, kind: str, *, quiet: bool)
 
 
 class _Text:
-    """Writes CSV or NDJSON."""
+    """Writes CSV or NDJSON into a file, or to standard output if that is None."""
 
-    def __init__(self, model: type[Exported], form: str, file: IO[str]) -> None:
-        self._file = file
-        self._is_ours = file is not sys.stdout
-        self._text: Callable[[Exported], str] = to_csv if form == "csv" else to_ndjson
+    def __init__(
+        self, text: Callable[[Exported], str], header: str, path: Path | None, *, gzipped: bool
+    ) -> None:
+        self._text = text
+        self._is_ours = path is not None
+        self._file = sys.stdout if path is None else _opened(path, gzipped=gzipped)
         self._shown: Callable[[str], str] = str
-        if not self._is_ours and file.isatty():
-            self._shown = partial(plain, keep="\r\n") if form == "csv" else safe_json
-        if form == "csv":
-            file.write(csv_line(columns_of(model)))
+        if not self._is_ours and self._file.isatty():
+            self._shown = partial(plain, keep="\r\n") if header else safe_json
+        self._file.write(header)
 
     def write(self, things: list[Exported]) -> None:
         text = "".join(map(self._text, things))
@@ -170,12 +201,6 @@ class _Text:
             self._file.close()
 
 
-def _writer(form: str, model: type[Exported], path: Path | None, *, gzipped: bool) -> Writer:
-    if path is None:
-        return _Text(model, form, sys.stdout)
-    if form == "parquet":
-        from tether.files.parquet import ParquetFile
-
-        return ParquetFile(model, path)
+def _opened(path: Path, *, gzipped: bool) -> IO[str]:
     open_ = gzip.open if gzipped else open
-    return _Text(model, form, cast(IO[str], open_(path, "wt", encoding="utf-8", newline="")))
+    return cast(IO[str], open_(path, "wt", encoding="utf-8", newline=""))

@@ -1,35 +1,34 @@
-"""`tether import`: chargers, vehicles and events from a file."""
+"""`tether import`: chargers, vehicles, events and lists of sessions from a file."""
 
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from zoneinfo import ZoneInfo
 
 import click
 
 from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
-from tether.cli.display.output import counted, note, say
+from tether.cli.display.output import counted, note, say, show_line
 from tether.cli.files import create
+from tether.cli.fleet import Fleet
 from tether.cli.lines import STANDARD_INPUT, Damaged, Lines
-from tether.cli.options import FilePath
+from tether.cli.members import PositiveNumberType
+from tether.cli.options import FilePath, SeparatorType, ZoneType
 from tether.cli.several import aside, each_of
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Event, Vehicle
-from tether.files.formats import (
-    Kind,
-    Row,
-    Table,
-    csv_line,
-    read_table,
-    refused_csv,
-    refused_ndjson,
-    report_header,
-)
+from tether.files.contents import Column, Entry, Kind, Reading, Row, Table
+from tether.files.csv_form import DateOrder, csv_line
+from tether.files.csv_table import column_of, refused_csv, report_header
+from tether.files.formats import read_table, refused_ndjson, to_ndjson
+from tether.files.session_list import ListedSession
 
 if TYPE_CHECKING:
     from tether.cli.display.progress import Rows
@@ -38,9 +37,23 @@ if TYPE_CHECKING:
 Refused: TypeAlias = tuple[Row, str]  # with the reason
 
 PORTION = 2_000  # rows that are read, and sent, together
+DRY_ROWS = 10
+OF_EVENTS = (Kind.EVENTS, Kind.SESSIONS)
 NO_TIMESTAMP = (
     "It has no timestamp: imported twice it would be reported twice. Give it one, or pass --stamp."
 )
+
+
+class ColumnType(click.ParamType[tuple[str, Column]]):
+    """What a column of somebody else's file is here."""
+
+    name = "column=member"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Column]:
+        try:
+            return column_of(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command(
@@ -50,6 +63,7 @@ Examples:
   tether import chargers.csv
   tether import events.ndjson.gz
   zcat old.csv.gz | tether import --kind events -
+  tether import list.csv --map Station=chargerId --map Start=connectedAt
 
 \b
 A CSV has the API's names as its header; several powers in a cell are 11;22:
@@ -62,20 +76,58 @@ More: docs/cli.md""",
               help="What the file holds.  [default: as its members say]")  # fmt: skip
 @click.option("--stamp", is_flag=True,
               help="Events without a timestamp happened now: not to be repeated.")  # fmt: skip
+@click.option("--map", "columns", type=ColumnType(), multiple=True, metavar="COLUMN=MEMBER",
+              help="What a column of a CSV is, once for each: others are passed over.")  # fmt: skip
+@click.option("--time-zone", "zone", type=ZoneType(), metavar="ZONE",
+              help="Of times without one, such as Europe/Berlin.")  # fmt: skip
+@click.option("--date-order", type=click.Choice(["dmy", "mdy"]),
+              help="Whether day or month comes first in 05/01/2026.")  # fmt: skip
+@click.option("--separator", type=SeparatorType(),
+              help="Between cells: , ; | or tab.  [default: as the header says]")  # fmt: skip
+@click.option("--decimal-comma", is_flag=True,
+              help="7,4 means 7.4.  [default: where commas do not separate cells]")  # fmt: skip
+@click.option("--create-chargers", type=PositiveNumberType(), metavar="KW",
+              help="Create the chargers that events name, with this power.")  # fmt: skip
+@click.option("--create-vehicles", type=PositiveNumberType(), metavar="KWH",
+              help="Create the vehicles that events name, with this capacity.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Send nothing: show what the first rows mean.")
 @with_access
-def import_(file: str, kind: str | None, stamp: bool, access: Access) -> None:
-    """Import chargers, vehicles or events from FILE.
+def import_(
+    file: str,
+    kind: str | None,
+    stamp: bool,
+    columns: Sequence[tuple[str, Column]],
+    zone: ZoneInfo | None,
+    date_order: DateOrder | None,
+    separator: str | None,
+    decimal_comma: bool,
+    create_chargers: Decimal | None,
+    create_vehicles: Decimal | None,
+    dry_run: bool,
+    access: Access,
+) -> None:
+    """Import chargers, vehicles, events or a list of sessions from FILE.
 
     FILE is NDJSON (an object a line) or CSV, gzip or not; - is standard input. Rows that are
     refused go to a file beside it, with the reasons. Run again, nothing changes: what is stored
-    stays as it is.
+    stays as it is. A list of sessions, as operators export it, becomes events.
     """
     from tether.cli.display.progress import shown_rows
 
+    reading = Reading(
+        Kind(kind) if kind else None, separator, decimal_comma, zone, date_order, dict(columns)
+    )
     with Lines(file) as lines, access.explained():
-        access.check()
-        table = _table(lines, kind)
-        run = _Import(table, lines, _report_of(file, table), stamp)
+        if not dry_run:
+            access.check()
+        table = _table(lines, reading)
+        for sentence in table.assumed:
+            note(sentence)
+        if dry_run:
+            _show(table)
+            return
+        fleet = Fleet(create_chargers, create_vehicles)
+        run = _Import(table, lines, _report_of(file, table), stamp, fleet)
         try:
             with shown_rows(table.kind, lines.size) as shown, told_of_waiting(shown.notice):
                 asyncio.run(run.send(access, shown))
@@ -90,9 +142,9 @@ def import_(file: str, kind: str | None, stamp: bool, access: Access) -> None:
         sys.exit(1)
 
 
-def _table(lines: Lines, kind: str | None) -> Table:
+def _table(lines: Lines, reading: Reading) -> Table:
     try:
-        table = read_table(lines, Kind(kind) if kind else None)
+        table = read_table(lines, reading)
     except Damaged:
         raise
     except SetupError as error:
@@ -100,6 +152,30 @@ def _table(lines: Lines, kind: str | None) -> Table:
     if table is None:
         raise SetupError(f"{lines.name} is empty.")
     return table
+
+
+def _show(table: Table) -> None:
+    """Shows what the first rows would be stored as, and counts the rest."""
+    good = refused = 0
+    for row in table.rows:
+        if row.thing is None:
+            refused += 1
+            if refused <= DRY_ROWS:
+                note(f"Line {row.line}: {row.reason}")
+            continue
+        good += 1
+        if good <= DRY_ROWS:
+            for entry in _entries(row):
+                show_line(to_ndjson(entry))
+    one = table.kind.one
+    note(f"{counted(good, one)} would be sent, {counted(refused, 'row')} refused: nothing is sent.")
+
+
+def _entries(row: Row) -> Sequence[Entry]:
+    """What the row says, as the API takes it."""
+    if row.thing is None:
+        return ()
+    return row.thing.events if isinstance(row.thing, ListedSession) else (row.thing,)
 
 
 # Refused rows -----------------------------------------------------------------------------------
@@ -119,10 +195,11 @@ class _Report:
         if self._file is None:
             self._file = create(self.path)
             if self.table.header is not None:
-                self._file.write(csv_line(report_header(self.table.header)))
+                self._file.write(csv_line(report_header(self.table.header), self.table.form))
         row = row._replace(reason=reason)
         header = self.table.header
-        self._file.write(refused_ndjson(row) if header is None else refused_csv(row, header))
+        form = self.table.form
+        self._file.write(refused_ndjson(row) if header is None else refused_csv(row, header, form))
         self.rows += 1
 
     def close(self) -> None:
@@ -165,6 +242,7 @@ class _Import:
     lines: Lines
     report: _Report
     stamp: bool
+    fleet: Fleet
     created: int = 0
     stored: int = 0
     line: int = 0
@@ -174,7 +252,7 @@ class _Import:
         """Sends all rows."""
         from tether.client import AsyncClient
 
-        events = self.table.kind is Kind.EVENTS
+        events = self.table.kind in OF_EVENTS
         portions = self._portions()
         async with AsyncClient(access.url, access.key, retries=PATIENT_RETRIES) as client:
             send = self._send_events if events else self._send_entities
@@ -208,17 +286,19 @@ class _Import:
         good: list[Row] = []
         events: list[Event] = []
         for row in rows:
-            if isinstance(row.thing, Event) and (row.thing.timestamp or self.stamp):
-                good.append(row)
-                events.append(row.thing)
+            told = [one for one in _entries(row) if isinstance(one, Event)]
+            if told and all(event.timestamp or self.stamp for event in told):
+                good += [row] * len(told)
+                events += told
             else:
                 refused.append((row, row.reason or NO_TIMESTAMP))
+        await self.fleet.complete(client, events)
+        reasons: dict[int, Refused] = {}
         for row, result in zip(good, await client.events.bulk(events), strict=True):
-            if result.ok:
-                self.stored += 1
-            else:
-                refused.append((row, result.message or f"Status {result.status}."))
-        return refused
+            if not result.ok:
+                reasons.setdefault(row.line, (row, result.message or f"Status {result.status}."))
+        self.stored += len({row.line for row in good}) - len(reasons)
+        return [*refused, *reasons.values()]
 
     async def _send_entities(self, client: "AsyncClient", rows: list[Row]) -> list[Refused]:
         """Sends several at a time; of two rows with one id the later one counts, as in the file."""
@@ -267,10 +347,12 @@ class _Import:
         rate = (self.stored + self.report.rows) / seconds
         say(f"{what} {seconds:.1f} s ({rate:,.0f} rows/s):")
         one = self.table.kind.one
-        if self.table.kind is Kind.EVENTS:
+        if self.table.kind in OF_EVENTS:
             say(f"  {counted(self.stored, one)} stored, now or before")
         else:
             replaced = self.stored - self.created
             say(f"  {counted(self.stored, one)}: {self.created:,} created, {replaced:,} replaced")
+        if self.fleet.created:
+            say(f"  {self.fleet.created}")
         if self.report.rows:
             say(f"  {counted(self.report.rows, 'row')} refused: see {self.report.path}")

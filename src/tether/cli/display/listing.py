@@ -22,7 +22,8 @@ from tether.cli.members import short_type
 from tether.cli.options import WholeNumber
 from tether.domain.models import Charger, Event, EventType, Vehicle, to_json
 from tether.domain.views import ChargerState, Session, VehicleState
-from tether.files.formats import Written, to_ndjson
+from tether.files.contents import Written
+from tether.files.formats import to_ndjson
 
 MOST_IN_A_TABLE = 100
 WIDE = 120  # columns of a terminal in which there is room for ids that nobody remembers

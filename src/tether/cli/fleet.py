@@ -1,0 +1,67 @@
+"""Chargers and vehicles that events of a file name and that do not exist."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tether.cli.display.output import counted
+from tether.cli.several import each_of
+from tether.domain.models import Charger, Event, Vehicle
+
+if TYPE_CHECKING:
+    from tether.client import AsyncClient
+
+USUAL_KW = Decimal(11)  # of a vehicle that is created, unless the power of chargers is given
+
+
+@dataclass
+class Fleet:
+    """Creates the chargers and vehicles that do not exist, with what was said of all of them."""
+
+    charger_kw: Decimal | None
+    vehicle_kwh: Decimal | None
+    chargers: int = 0
+    vehicles: int = 0
+    _known: set[tuple[type, str]] = field(default_factory=set)
+
+    async def complete(self, client: "AsyncClient", events: Iterable[Event]) -> None:
+        """Sees to it that the chargers and vehicles of these events exist."""
+        wanted: dict[tuple[type, str], Charger | Vehicle] = {}
+        for event in events:
+            if self.charger_kw is not None:
+                one = (Charger, event.charger_id)
+                wanted[one] = Charger(id=event.charger_id, charge_powers=(self.charger_kw,))
+            if self.vehicle_kwh is not None:
+                two = (Vehicle, event.vehicle_id)
+                power = (self.charger_kw or USUAL_KW,)
+                wanted[two] = Vehicle(
+                    id=event.vehicle_id, charge_capacity=self.vehicle_kwh, charge_powers=power
+                )
+        new = [wanted[place] for place in wanted.keys() - self._known]
+        await each_of(new, partial(self._create, client))
+        self._known |= wanted.keys()
+
+    async def _create(self, client: "AsyncClient", entity: Charger | Vehicle) -> None:
+        from tether.client import NotFound
+
+        try:
+            if isinstance(entity, Charger):
+                await client.chargers.get(entity.id)
+            else:
+                await client.vehicles.get(entity.id)
+        except NotFound:
+            if isinstance(entity, Charger):
+                made = (await client.chargers.put(entity)).created
+                self.chargers += made
+            else:
+                made = (await client.vehicles.put(entity)).created
+                self.vehicles += made
+
+    @property
+    def created(self) -> str:
+        """What was created, in words; nothing if nothing was."""
+        found = ((self.chargers, "charger"), (self.vehicles, "vehicle"))
+        told = " and ".join(counted(number, one) for number, one in found if number)
+        return f"{told} created that events named" if told else ""

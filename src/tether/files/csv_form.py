@@ -1,0 +1,206 @@
+"""How the cells of a CSV are written: the separator, the decimal mark, the clock of its times.
+
+A CSV of our own has commas, decimal points and instants in UTC. Spreadsheets in much of Europe want
+semicolons, decimal commas and local time, and write files in that form. Local times stand without a
+zone, so that a spreadsheet takes them for dates; only in the hour that occurs twice, when summer
+time ends, they have their offset. Nothing here opens a file.
+"""
+
+import csv
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from io import StringIO
+from typing import Literal, NamedTuple, TypeAlias
+from zoneinfo import ZoneInfo
+
+from tether.domain.errors import Invalid
+from tether.domain.timestamps import parse_instant
+
+SEPARATORS = (",", ";", "\t", "|")
+BYTE_ORDER_MARK = "\ufeff"
+
+DateOrder: TypeAlias = Literal["dmy", "mdy"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+# What spreadsheets take for the beginning of a formula.
+_FORMULA = re.compile(r"[=+@\t\r-]")
+_HIDDEN_FORMULA = re.compile(r"'[=+@\t\r-]")
+_LOCAL = re.compile(
+    r"(?:(?P<year>[0-9]{4})-(?P<month>[0-9]{1,2})-(?P<day>[0-9]{1,2})"
+    r"|(?P<first>[0-9]{1,2})(?P<mark>[./])(?P<second>[0-9]{1,2})(?P=mark)(?P<last>[0-9]{4}))"
+    r"(?:[Tt]|,? +)(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})"
+    r"(?::(?P<s>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?)?"
+    r"(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?"
+    r"(?: ?(?P<zone>[Zz]|UTC|[+-][0-9]{2}:?[0-9]{2}))?"
+)
+
+
+class CsvForm(NamedTuple):
+    """How the cells of a CSV are written.
+
+    `zone` is that of times; None means instants in UTC as the API has them. `date_order` is that of
+    dates with slashes, such as 05/01/2026; None means that they are not known to occur.
+    """
+
+    separator: str = ","
+    decimal_comma: bool = False
+    zone: ZoneInfo | None = None
+    date_order: DateOrder | None = None
+
+
+API_FORM = CsvForm()
+
+# Writing ----------------------------------------------------------------------------------------
+
+
+def csv_line(cells: Sequence[str], form: CsvForm = API_FORM) -> str:
+    """One row of a CSV, with its line end."""
+    line = StringIO()
+    csv.writer(line, delimiter=form.separator, lineterminator="\n").writerow(cells)
+    return line.getvalue()
+
+
+def number_cell(number: Decimal, form: CsvForm) -> str:
+    """The number with all its digits."""
+    return str(number).replace(".", ",") if form.decimal_comma else str(number)
+
+
+def text_cell(text: str) -> str:
+    """The text, which a spreadsheet shall not take for a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def instant_cell(instant: str, form: CsvForm) -> str:
+    """The instant, which is given as the API shows it, on the form's clock."""
+    if form.zone is None:
+        return instant
+    local = (_EPOCH + parse_instant(instant) * _MILLISECOND).astimezone(form.zone)
+    text = local.strftime("%Y-%m-%d %H:%M:%S")
+    if local.microsecond:
+        text += f"{',' if form.decimal_comma else '.'}{local.microsecond // 1000:03}"
+    if len(_instants_of(local.replace(tzinfo=None), form.zone)) > 1:
+        offset = local.strftime("%z")
+        text += f"{offset[:3]}:{offset[3:5]}"
+    return text
+
+
+# Reading ----------------------------------------------------------------------------------------
+
+
+def cells_of(text: str, form: CsvForm = API_FORM) -> list[str]:
+    """The cells of one line. No value of ours has a line break, so a row is always one line.
+
+    Raises csv.Error.
+    """
+    rows = csv.reader([text.rstrip("\r\n")], delimiter=form.separator, strict=True)
+    return next(rows, [])
+
+
+def text_in(cell: str) -> str:
+    """The text of which `text_cell` made this cell."""
+    return cell[1:] if _HIDDEN_FORMULA.match(cell) else cell
+
+
+def number_in(name: str, cell: str, form: CsvForm = API_FORM) -> Decimal:
+    """The number that a cell holds, with its digits. Raises Invalid, with the member's name."""
+    text = cell
+    if form.decimal_comma and cell.count(",") == 1 and "." not in cell:
+        text = cell.replace(",", ".")
+    try:
+        if _NUMBER.fullmatch(text):
+            return Decimal(text)
+    except InvalidOperation:
+        pass
+    example = "7,4" if form.decimal_comma else "7.4"
+    raise Invalid(name, f"It must be a number such as {example}.")
+
+
+def is_local(cell: str) -> bool:
+    """Whether it is a time without a zone."""
+    found = _LOCAL.fullmatch(cell)
+    return found is not None and found["zone"] is None
+
+
+def order_in(cell: str) -> DateOrder | Literal["unknown"] | None:
+    """What a time tells of the order of day and month; None if its date has no slashes."""
+    found = _LOCAL.fullmatch(cell)
+    if found is None or found["mark"] != "/":
+        return None
+    if int(found["first"]) > 12:
+        return "dmy"
+    return "mdy" if int(found["second"]) > 12 else "unknown"
+
+
+def instant_in(name: str, cell: str, form: CsvForm = API_FORM) -> int | None:
+    """Milliseconds since 1970 of the time in a cell; None if it is in none of the forms we know.
+
+    Raises Invalid, with the member's name, for a time that its zone does not have, or has twice,
+    and where the zone or the order of day and month is not known.
+    """
+    try:
+        return parse_instant(cell)
+    except ValueError:
+        pass
+    found = _LOCAL.fullmatch(cell)
+    if found is None:
+        return None
+    local = _local_of(name, cell, found, form)
+    if (offset := found["zone"]) is not None:
+        text = "+00:00" if offset.upper() in ("Z", "UTC") else f"{offset[:3]}:{offset[-2:]}"
+        return _ms_of(datetime.fromisoformat(f"{local.isoformat()}{text}"))
+    if form.zone is None:
+        raise Invalid(name, "It has no time zone.")
+    instants = _instants_of(local, form.zone)
+    if not instants:
+        raise Invalid(
+            name, f"The clocks of {form.zone.key} went over {cell}: there was no such time."
+        )
+    if len(instants) > 1:
+        offsets = " or ".join(f"{one.astimezone(form.zone):%z}" for one in instants)
+        raise Invalid(
+            name, f"The clocks of {form.zone.key} showed {cell} twice: add its offset, {offsets}."
+        )
+    return _ms_of(instants[0])
+
+
+def _local_of(name: str, cell: str, found: re.Match[str], form: CsvForm) -> datetime:
+    if found["year"]:
+        year, month, day = found["year"], found["month"], found["day"]
+    else:
+        order = "dmy" if found["mark"] == "." else form.date_order
+        if order is None:
+            raise Invalid(name, f"It is not known which part of {cell} is the day.")
+        year, day, month = found["last"], found["first"], found["second"]
+        if order == "mdy":
+            day, month = month, day
+    hour = int(found["hour"])
+    if found["half"]:
+        if not 1 <= hour <= 12:
+            raise Invalid(name, f"There is no time {cell}.")
+        hour = hour % 12 + (12 if found["half"] in "Pp" else 0)
+    fraction = (found["fraction"] or "")[:6].ljust(6, "0")
+    try:
+        return datetime(
+            int(year), int(month), int(day), hour, int(found["minute"]), int(found["s"] or 0),
+            int(fraction),
+        )  # fmt: skip
+    except ValueError:
+        raise Invalid(name, f"There is no time {cell}.") from None
+
+
+def _instants_of(local: datetime, zone: ZoneInfo) -> list[datetime]:
+    """When the clocks of the zone showed this: once, twice, or never."""
+    instants: list[datetime] = []
+    for fold in (0, 1):
+        at = local.replace(tzinfo=zone, fold=fold).astimezone(UTC)
+        if at.astimezone(zone).replace(tzinfo=None, fold=0) == local and at not in instants:
+            instants.append(at)
+    return instants
+
+
+def _ms_of(at: datetime) -> int:
+    return (at - _EPOCH) // _MILLISECOND

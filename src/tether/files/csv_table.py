@@ -1,0 +1,278 @@
+"""Tables in CSV: read by their header or by a map of their columns, and written.
+
+An empty cell is a member that is not given; several powers stand in one cell as `11;22`.
+"""
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Context, Decimal
+from itertools import chain, islice, zip_longest
+from typing import Any
+
+import msgspec
+
+from tether.domain.errors import Invalid, Malformed, SetupError
+from tether.domain.timestamps import format_instant
+from tether.domain.views import ChargePeriod, Flag, Session
+from tether.files.contents import (
+    ALIASES,
+    ALL_COLUMNS,
+    COLUMNS,
+    LISTS,
+    LOOK_AHEAD,
+    REPORT_COLUMNS,
+    TEXTS,
+    TIMES,
+    Column,
+    Entry,
+    Kind,
+    Line,
+    Reading,
+    Row,
+    Table,
+    guessed,
+    row_of,
+)
+from tether.files.csv_form import (
+    API_FORM,
+    SEPARATORS,
+    CsvForm,
+    cells_of,
+    csv_line,
+    instant_cell,
+    instant_in,
+    is_local,
+    number_cell,
+    number_in,
+    order_in,
+    text_cell,
+    text_in,
+)
+
+_DURATION = re.compile(r"([0-9]{1,4}):([0-5][0-9])(?::([0-5][0-9]))?")
+_SCALED = re.compile(r"(?P<member>\w+)(?:(?P<sign>[*/])(?P<factor>[0-9]+(?:\.[0-9]+)?))?")
+_FEW_DIGITS = Context(prec=15)  # as many as the API takes
+_SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+# Reading ----------------------------------------------------------------------------------------
+
+
+def column_of(text: str) -> tuple[str, Column]:
+    """The column's name and its meaning of `Energy (Wh)=chargedEnergy/1000`. Raises ValueError."""
+    name, _, meaning = text.rpartition("=")
+    found = _SCALED.fullmatch(meaning.strip())
+    if not name.strip() or found is None or found["member"] not in ALL_COLUMNS:
+        known = ", ".join(COLUMNS[Kind.SESSIONS])
+        raise ValueError(
+            f"{text!r} does not say what a column is: write 'Start Date=connectedAt' or "
+            f"'Energy (Wh)=chargedEnergy/1000'. Sessions have {known}."
+        )
+    factor = Decimal(found["factor"] or 1)
+    if not factor:
+        raise ValueError(f"{text!r}: the factor must be above 0.")
+    if found["sign"] == "/":
+        factor = _FEW_DIGITS.divide(Decimal(1), factor)
+    return name.strip(), Column(found["member"], factor)
+
+
+def read_csv(first: Line, lines: Iterator[Line], reading: Reading) -> Table:
+    """The table under this header. Raises SetupError as `read_table` does."""
+    try:
+        text = first.content.decode()
+        # Names of columns have none of these, those of others hardly any.
+        separator = reading.separator or max(SEPARATORS, key=text.count)
+        form = CsvForm(separator, reading.decimal_comma or separator != ",", reading.zone,
+                       reading.date_order)  # fmt: skip
+        header = tuple(name.strip() for name in cells_of(text, form))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SetupError(f"Line {first.number} is no header of a CSV: {error}.") from None
+    columns = _columns(header, reading)
+    kind = reading.kind or guessed(column.member for column in columns if column)
+    _check_columns(header, columns, kind)
+    seen = list(islice(lines, LOOK_AHEAD))
+    form, assumed = _told_by(form, columns, seen, reading)
+    passed_over = [name for name, column in zip(header, columns, strict=True) if column is None]
+    if passed_over:
+        assumed.append(f"Columns that are passed over: {', '.join(passed_over)}.")
+
+    def document(text: str) -> dict[str, Any]:
+        cells = cells_of(text, form)
+        if len(cells) != len(header):
+            raise Malformed(f"The header has {len(header)} cells, this row {len(cells)}.")
+        return {
+            column.member: _value(column, cell, form)
+            for column, cell in zip(columns, map(str.strip, cells), strict=True)
+            if cell and column is not None and column.member not in REPORT_COLUMNS
+        }
+
+    def rows(kind: Kind) -> Iterator[Row]:
+        for line in chain(seen, lines):
+            yield row_of(kind, line, document)
+
+    return Table(kind, header, rows(kind), form, tuple(assumed))
+
+
+def _columns(header: Sequence[str], reading: Reading) -> list[Column | None]:
+    """What each column is; None for one that is passed over, as others have a meaning."""
+    for name in reading.columns:
+        if name not in header:
+            raise SetupError(f"There is no column {name!r}: these are {', '.join(header)}.")
+    return [
+        reading.columns.get(name)
+        or (None if reading.columns and name not in REPORT_COLUMNS else Column(name))
+        for name in header
+    ]
+
+
+def _check_columns(header: Sequence[str], columns: Sequence[Column | None], kind: Kind) -> None:
+    seen: dict[str, str] = {}
+    for name, column in zip(header, columns, strict=True):
+        if column is None:
+            continue
+        if column.member in seen:
+            one, other = seen[column.member], name
+            twice = f"The columns {one!r} and {other!r} are both {column.member}."
+            raise SetupError(
+                twice if one != other else f"The column {name!r} stands twice in the header."
+            )
+        seen[column.member] = name
+        if column.member not in {*COLUMNS[kind], *ALIASES[kind], *REPORT_COLUMNS}:
+            known = ", ".join(COLUMNS[kind])
+            raise SetupError(f"{column.member!r} is no column of {kind}: these are {known}.")
+
+
+def _told_by(
+    form: CsvForm, columns: Sequence[Column | None], seen: Iterable[Line], reading: Reading
+) -> tuple[CsvForm, list[str]]:
+    """The form as the first rows tell it, and what had to be assumed.
+
+    Raises SetupError for what they leave open and cannot be assumed.
+    """
+    assumed = []
+    if form.separator != "," and reading.separator is None:
+        name = _SEPARATOR_NAMES.get(form.separator, repr(form.separator))
+        assumed.append(f"Cells are separated by {name}, and numbers may have a comma: 7,4.")
+    for line in seen:
+        try:
+            cells = [cell.strip() for cell in cells_of(line.content.decode(errors="replace"), form)]
+        except csv.Error:
+            continue
+        for column, cell in zip(columns, cells, strict=False):
+            if column is None or column.member not in TIMES:
+                continue
+            if form.zone is None and is_local(cell):
+                raise SetupError(
+                    f"Line {line.number} has a time without a zone, {cell}: "
+                    "say which it is with --time-zone, such as --time-zone Europe/Berlin."
+                )
+            order = order_in(cell)
+            if order in ("dmy", "mdy") and form.date_order is None:
+                form = form._replace(date_order=order)
+                first = "day" if order == "dmy" else "month"
+                assumed.append(f"In dates such as {cell} the {first} comes first.")
+    if form.date_order is None:
+        _refuse_open_order(columns, seen, form)
+    return form, assumed
+
+
+def _refuse_open_order(
+    columns: Sequence[Column | None], seen: Iterable[Line], form: CsvForm
+) -> None:
+    for line in seen:
+        for cell in line.content.decode(errors="replace").split(form.separator):
+            if order_in(cell.strip().strip('"')) == "unknown":
+                raise SetupError(
+                    f"Line {line.number}: nothing tells whether the day or the month comes first "
+                    f"in {cell.strip()}: say it with --date-order dmy or --date-order mdy."
+                )
+
+
+def _value(column: Column, cell: str, form: CsvForm) -> Any:
+    name = column.member
+    if name in TEXTS:
+        return text_in(cell)
+    if name in TIMES:
+        at_ms = instant_in(name, cell, form)
+        return cell if at_ms is None else format_instant(at_ms)
+    if name in LISTS:
+        return [parse_number(name, power.strip(), form) for power in cell.split(";")]
+    if name == "chargedTime" and (found := _DURATION.fullmatch(cell)):
+        hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        return Decimal(hours * 3600 + minutes * 60 + seconds)
+    number = number_in(name, cell, form)
+    return number if column.factor == 1 else _FEW_DIGITS.multiply(number, column.factor)
+
+
+def parse_number(name: str, text: str, form: CsvForm = API_FORM) -> Decimal:
+    """The number that a text says, with its digits. Raises Invalid."""
+    try:
+        return number_in(name, text, form)
+    except Invalid as error:
+        if name not in LISTS:
+            raise
+        rule = "It must be a number such as 7.4, several with semicolons between them."
+        raise Invalid(name, rule) from error
+
+
+# Writing ----------------------------------------------------------------------------------------
+
+
+def to_csv(thing: Entry | Session, form: CsvForm = API_FORM) -> str:
+    """The row of a charger, vehicle, event or session under the header of its `columns_of`.
+
+    A session's flags are their names; a charge period is the words startedAt, stoppedAt,
+    chargedEnergy, chargedTime and energySource, as the API has them, with - for what it does not
+    have.
+    """
+    cells = [
+        _cell(field.encode_name, getattr(thing, field.name), form)
+        for field in msgspec.structs.fields(type(thing))
+    ]
+    return csv_line(cells, form)
+
+
+def _cell(name: str, value: Any, form: CsvForm) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ";".join(_part(part, form) for part in value)
+    if isinstance(value, Decimal):
+        return number_cell(value, form)
+    if name in TIMES:
+        return instant_cell(value, form)
+    return text_cell(value) if isinstance(value, str) else str(value)
+
+
+def _part(value: Any, form: CsvForm) -> str:
+    """One of several in a cell."""
+    if isinstance(value, Flag):
+        return value.name
+    if isinstance(value, ChargePeriod):
+        return " ".join(
+            "-" if word is None else str(word) for word in msgspec.structs.astuple(value)
+        )
+    return number_cell(value, form)
+
+
+def refused_csv(row: Row, header: Sequence[str], form: CsvForm = API_FORM) -> str:
+    """A refused row of a CSV for its report, under the columns of `report_header`.
+
+    It keeps its cells, too many or too few: as it is, it would be refused again.
+    """
+    try:
+        cells = cells_of(row.text, form)
+        named = zip_longest(header[: len(cells)], cells)
+        kept = [cell for name, cell in named if name not in REPORT_COLUMNS]
+    except csv.Error:
+        kept = [row.text]
+    shown = ("".join(c if c.isprintable() else "\ufffd" for c in cell) for cell in kept)
+    return csv_line([str(row.line), row.reason, *shown], form)
+
+
+def report_header(header: Sequence[str]) -> list[str]:
+    """The header of a report on a CSV with this header."""
+    return [*REPORT_COLUMNS, *(name for name in header if name not in REPORT_COLUMNS)]

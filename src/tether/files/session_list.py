@@ -1,0 +1,103 @@
+"""A list of charging sessions, as operators export it, as the events that tell of them.
+
+A row is one stay of a vehicle at a charger with at most one charge. What the list does not say is
+taken so: a charge starts with the plug-in, and stops when its `chargedTime` is over, else with the
+unplug. A row without a vehicle is one of its own, named by charger and plug-in, so that the same
+row is the same vehicle when the list is read again. Nothing here opens a file.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeGuard
+
+from tether.domain.errors import Invalid
+from tether.domain.identifiers import ENTITY_ID_RULE, is_entity_id
+from tether.domain.models import Event, EventType
+from tether.domain.timestamps import format_instant
+from tether.domain.validation import MAX_EXPONENT, check_instant, new_event
+
+TIMES = ("connectedAt", "startedAt", "stoppedAt", "disconnectedAt")
+NUMBERS = ("chargedEnergy", "chargedTime", "stateOfChargeStart", "stateOfChargeEnd")
+COLUMNS = ("chargerId", "vehicleId", *TIMES, *NUMBERS)
+_LONGEST_ID = 128
+
+
+class ListedSession(NamedTuple):
+    """A row of the list: the events that tell of it, in order."""
+
+    events: tuple[Event, ...]
+
+
+def listed_session(document: Mapping[str, Any], latest_ms: int) -> ListedSession:
+    """The session of a row with these members; times are RFC 3339, up to `latest_ms`.
+
+    Raises Invalid.
+    """
+    for name in document:
+        if name not in COLUMNS:
+            raise Invalid(name, f"A session of a list has {', '.join(COLUMNS)}.")
+    charger_id, _ = _required(document, "chargerId"), _required(document, "connectedAt")
+    if not isinstance(charger_id, str) or not is_entity_id(charger_id):
+        raise Invalid("chargerId", ENTITY_ID_RULE)
+    times = {name: check_instant(name, document[name]) for name in TIMES if name in document}
+    connected_ms, disconnected_ms = times["connectedAt"], times.get("disconnectedAt")
+    energy, charged_time = document.get("chargedEnergy"), document.get("chargedTime")
+    charges = energy or charged_time or "startedAt" in times or "stoppedAt" in times
+    started_ms = times.get("startedAt", connected_ms)
+    stopped_ms = times.get("stoppedAt", disconnected_ms)
+    # A time that is no time is refused with the event that has it.
+    if "stoppedAt" not in times and _is_time(charged_time):
+        over_ms = started_ms + int(charged_time * 1000)
+        stopped_ms = over_ms if disconnected_ms is None else min(over_ms, disconnected_ms)
+    if charges and stopped_ms is None and energy:
+        raise Invalid("disconnectedAt", "Something must tell when the charge ended.")
+    _check_order(times)
+    known = {
+        "chargerId": charger_id,
+        "vehicleId": document.get("vehicleId") or _own_vehicle(charger_id, connected_ms),
+    }
+    full = {"stateOfCharge": document.get("stateOfChargeStart")}
+    left = {"stateOfCharge": document.get("stateOfChargeEnd")}
+    told: list[tuple[EventType, int | None, dict[str, Any]]] = [
+        (EventType.VEHICLE_CONNECTED, connected_ms, full)
+    ]
+    if charges:
+        reported = {"chargedEnergy": energy, "chargedTime": charged_time, **left}
+        told.append((EventType.VEHICLE_CHARGE_STARTED, started_ms, full))
+        told.append((EventType.VEHICLE_CHARGE_STOPPED, stopped_ms, reported))
+    told.append((EventType.VEHICLE_DISCONNECTED, disconnected_ms, left))
+    return ListedSession(
+        tuple(
+            _event(kind, at_ms, {**known, **members}, latest_ms)
+            for kind, at_ms, members in told
+            if at_ms is not None
+        )
+    )
+
+
+def _event(kind: EventType, at_ms: int, members: dict[str, Any], latest_ms: int) -> Event:
+    given = {name: value for name, value in members.items() if value is not None}
+    return new_event({"type": kind, "timestamp": format_instant(at_ms), **given}, latest_ms)
+
+
+def _is_time(value: Any) -> TypeGuard[Decimal]:
+    return isinstance(value, Decimal) and value.adjusted() < MAX_EXPONENT
+
+
+def _required(document: Mapping[str, Any], name: str) -> Any:
+    if name not in document:
+        raise Invalid(name, "It is required.")
+    return document[name]
+
+
+def _check_order(times: Mapping[str, int]) -> None:
+    given = [name for name in TIMES if name in times]
+    for earlier, later in pairwise(given):
+        if times[later] < times[earlier]:
+            raise Invalid(later, f"It must not be before {earlier}.")
+
+
+def _own_vehicle(charger_id: str, connected_ms: int) -> str:
+    at = format_instant(connected_ms)
+    return f"guest-{at[:19].replace(':', '')}-{charger_id}"[:_LONGEST_ID]

@@ -1,0 +1,306 @@
+"""Files of spreadsheets, in other countries' form, and lists of sessions of operators."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.cli.conftest import Command
+from tests.cli_partner.conftest import Site
+from tests.cli_partner.test_round_trip import entities, events, exactly
+from tether.domain.errors import SetupError
+from tether.domain.models import Event
+from tether.domain.timestamps import format_instant, parse_instant
+from tether.files.contents import Entry, Reading, columns_of
+from tether.files.csv_form import CsvForm, csv_line, instant_cell, instant_in
+from tether.files.csv_table import to_csv
+from tether.files.formats import read_table
+
+LOCALES = {
+    "de": ["--separator", ";", "--decimal-comma", "--bom", "--time-zone", "Europe/Berlin"],
+    "se": ["--separator", "tab", "--decimal-comma", "--time-zone", "Europe/Stockholm"],
+    "us": ["--time-zone", "America/New_York"],
+    "in": ["--separator", "|", "--time-zone", "Asia/Kolkata"],
+}
+ZONES = [ZoneInfo(name) for name in ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe")]
+
+
+# Forms ------------------------------------------------------------------------------------------
+
+
+@given(st.integers(946_684_800_000, 4_000_000_000_000), st.sampled_from(ZONES))
+def test_every_instant_survives_every_clock(at_ms: int, zone: ZoneInfo) -> None:
+    for decimal_comma in (False, True):
+        form = CsvForm(";", decimal_comma, zone)
+        cell = instant_cell(format_instant(at_ms), form)
+        assert instant_in("timestamp", cell, form) == at_ms, cell
+
+
+@given(entities() | events, st.sampled_from([";", "\t", "|", ","]), st.booleans())
+def test_everything_survives_every_form(thing: Entry, separator: str, decimal_comma: bool) -> None:
+    form = CsvForm(separator, decimal_comma, ZONES[0])
+    lines = [csv_line(columns_of(type(thing)), form), to_csv(thing, form)]
+    reading = Reading(separator=separator, decimal_comma=decimal_comma, zone=ZONES[0])
+    table = read_table([line.encode() for line in lines], reading)
+    assert table is not None
+    ((_, _, found, reason),) = table.rows
+    assert (reason, exactly(found)) == ("", exactly(thing))
+
+
+@pytest.mark.parametrize(
+    ("cell", "instant"),
+    [
+        ("05.01.2026 08:00", "2026-01-05T07:00:00.000Z"),
+        ("5.7.2026, 8:00:30", "2026-07-05T06:00:30.000Z"),
+        ("2026-01-05 08:00:00,250", "2026-01-05T07:00:00.250Z"),
+        ("2026-01-05T08:00", "2026-01-05T07:00:00.000Z"),
+        ("2026-01-05 08:00 +0000", "2026-01-05T08:00:00.000Z"),
+        ("2026-10-25 02:30:00+02:00", "2026-10-25T00:30:00.000Z"),
+        ("13/01/2026 12:05 AM", "2026-01-12T23:05:00.000Z"),
+        ("13/01/2026 12:05 pm", "2026-01-13T11:05:00.000Z"),
+    ],
+)
+def test_times_as_spreadsheets_write_them(cell: str, instant: str) -> None:
+    form = CsvForm(zone=ZONES[0], date_order="dmy")
+    assert instant_in("timestamp", cell, form) == parse_instant(instant)
+
+
+def refusals(*rows: str, **said: Any) -> list[str]:
+    lines = ["type,chargerId,vehicleId,timestamp", *rows]
+    table = read_table([f"{line}\n".encode() for line in lines], Reading(**said))
+    assert table is not None
+    return [row.reason for row in table.rows]
+
+
+def test_times_that_are_none_say_why() -> None:
+    def reason(cell: str) -> str:
+        (found,) = refusals(f"VEHICLE_CONNECTED,C1,V1,{cell}", zone=ZONES[0], date_order="dmy")
+        return found.partition("invalid. ")[2]
+
+    assert reason("25.10.2026 02:30") == (
+        "The clocks of Europe/Berlin showed 25.10.2026 02:30 twice: add its offset, +0200 or +0100."
+    )
+    assert reason("29.03.2026 02:30") == (
+        "The clocks of Europe/Berlin went over 29.03.2026 02:30: there was no such time."
+    )
+    assert reason("30.02.2026 08:00") == "There is no time 30.02.2026 08:00."
+    assert reason("13/13/2026 08:00") == "There is no time 13/13/2026 08:00."
+    assert reason("13/01/2026 13:00 PM") == "There is no time 13/01/2026 13:00 PM."
+
+
+def test_what_a_file_leaves_open_is_asked_for() -> None:
+    def asked(*rows: str, **said: Any) -> str:
+        with pytest.raises(SetupError) as caught:
+            refusals(*(f"VEHICLE_CONNECTED,C1,V1,{row}" for row in rows), **said)
+        return caught.value.message
+
+    assert asked("05.01.2026 08:00") == (
+        "Line 2 has a time without a zone, 05.01.2026 08:00: "
+        "say which it is with --time-zone, such as --time-zone Europe/Berlin."
+    )
+    assert asked("05/01/2026 08:00", "06/01/2026 08:00", zone=ZONES[0]) == (
+        "Line 2: nothing tells whether the day or the month comes first in 05/01/2026 08:00: "
+        "say it with --date-order dmy or --date-order mdy."
+    )
+    # A later row tells it.
+    rows = ["VEHICLE_CONNECTED,C1,V1,05/01/2026 08:00", "VEHICLE_CONNECTED,C1,V1,13/01/2026 08:00"]
+    assert refusals(*rows, zone=ZONES[0]) == ["", ""]
+
+
+# Out and in -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(site: Site) -> Site:
+    """A partner with two sessions, one in the hour that occurs twice, and an id like a formula."""
+    with site.client() as client:
+        body = {"chargeCapacity": 50, "chargePowers": [11]}
+        client.put("/vehicles/=1+1", json=body)
+        client.put("/vehicles/@V", json=body).raise_for_status()
+        told: list[dict[str, Any]] = []
+        for vehicle, hours in (("V1", (0, 1, 2, 3)), ("@V", (8, 9, 10, 11))):
+            common = {"chargerId": "C1", "vehicleId": vehicle}
+            for kind, hour, more in zip(
+                ("CONNECTED", "CHARGE_STARTED", "CHARGE_STOPPED", "DISCONNECTED"),
+                hours,
+                ({}, {}, {"chargedEnergy": 7.125, "chargedTime": 3540.5}, {"stateOfCharge": 80.5}),
+                strict=True,
+            ):
+                stamp = f"2026-10-25T{hour:02}:30:00.250Z"
+                told.append({"type": f"VEHICLE_{kind}", "timestamp": stamp, **common, **more})
+        client.post("/events/bulk", json=told).raise_for_status()
+    return site
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_what_is_exported_for_a_country_is_imported_from_there(
+    told: Site, new_partner: Callable[[], Command], locale: str
+) -> None:
+    other = new_partner()
+    copy = Site(other.folder, other.database, other.environment)
+    form = LOCALES[locale]
+    read = [word for word in form if word != "--bom"]
+    for kind in ("chargers", "vehicles", "events"):
+        told.ok("export", kind, "--output", f"{locale}-{kind}.csv", *form)
+        copy.ok("import", f"{locale}-{kind}.csv", *read)
+
+    def sessions(of: Site) -> list[dict[str, Any]]:
+        with of.client() as client:
+            found = client.get("/sessions").json(parse_float=Decimal)
+        for session in found:
+            del session["updatedAt"], session["version"]
+        return list(found)
+
+    assert sessions(copy) == sessions(told) != []
+
+
+def test_a_spreadsheet_sees_numbers_dates_and_no_formulas(told: Site) -> None:
+    told.ok("export", "sessions", "--output", "s.csv", *LOCALES["de"])
+    content = (told.folder / "s.csv").read_bytes()
+    assert content.startswith(b"\xef\xbb\xbfid;vehicleId;")
+    first, second = csv.DictReader(io.StringIO(content.decode("utf-8-sig")), delimiter=";")
+    assert first["connectedAt"] == "2026-10-25 02:30:00,250+02:00"  # that hour occurs twice
+    assert second["connectedAt"] == "2026-10-25 09:30:00,250"
+    assert (second["vehicleId"], second["chargedEnergy"]) == ("'@V", "7,125")
+    told.ok("export", "vehicles", "--output", "v.csv")
+    assert "\n'@V,50,11," in (told.folder / "v.csv").read_text()
+
+
+if OFFICE := shutil.which("soffice") or "":
+
+    def test_libreoffice_finds_numbers_and_dates(told: Site) -> None:
+        told.ok("export", "sessions", "--output", "s.csv", *LOCALES["de"])
+        profile = f"-env:UserInstallation={(told.folder / 'profile').as_uri()}"
+        german = "--infilter=Text - txt - csv (StarCalc):59,34,76,1,,1031"
+        subprocess.run(
+            [OFFICE, profile, "--headless", german, "--convert-to", "fods", "s.csv"],
+            cwd=told.folder, check=True, capture_output=True, timeout=120,
+        )  # fmt: skip
+        text = (told.folder / "s.fods").read_text()
+        assert re.search(r'office:value-type="float" office:value="7.125"', text)
+        assert re.search(r'office:value-type="date" office:date-value="2026-10-25T09:30:00', text)
+        assert re.search(r'office:value-type="string"[^>]*>\s*<text:p>&apos;@V<', text)
+        assert "table:formula" not in text
+
+
+def test_forms_are_for_csv(told: Site) -> None:
+    assert "are for CSV" in told.refused("export", "events", "--decimal-comma", status=2)
+    words = ("export", "events", "--format", "csv", "--separator", "x")
+    assert "'x' is none of , ; | and tab." in told.refused(*words, status=2)
+    words = ("export", "events", "--format", "csv", "--time-zone", "Mars")
+    assert "'Mars' is no time zone such as Europe/Berlin." in told.refused(*words, status=2)
+
+
+def test_a_german_file_says_what_was_assumed(told: Site) -> None:
+    (told.folder / "f.csv").write_text(
+        "\ufeffsep=;\ntype;chargerId;vehicleId;timestamp;stateOfCharge\n"
+        "VEHICLE_CONNECTED;C1;'@V;01.11.2026 08:00;12,5\n"
+        "VEHICLE_DISCONNECTED;C1;'@V;01.11.2026 09:00;1.234,5\n"
+    )
+    done = told("import", "f.csv", "--time-zone", "Europe/Berlin")
+    assert done.returncode == 1  # of the second row
+    assert "1 event stored" in done.stdout
+    assert (
+        (told.folder / "f.refused.csv")
+        .read_text()
+        .splitlines()[1]
+        .startswith("4;Parameter {stateOfCharge} is invalid. It must be a number such as 7,4.;")
+    )
+    (told.folder / "g.csv").write_text("id;chargePowers\nC9;7,4\n")
+    done = told("import", "g.csv")
+    assert done.stderr == "Cells are separated by semicolons, and numbers may have a comma: 7,4.\n"
+
+
+# Lists of sessions ------------------------------------------------------------------------------
+
+LIST = """Station;Start;End;Energy (Wh);Duration;Remark
+S1;13/01/2026 08:00;13/01/2026 09:30;7125;01:00:00;ok
+S1;13/01/2026 10:00;13/01/2026 11:00;0;0:00;nothing taken
+S 2;13/01/2026 10:00;13/01/2026 11:00;1000;00:30:00;a blank
+S1;14/01/2026 08:00;13/01/2026 09:30;7125;01:00:00;backwards
+"""
+MAP = [
+    "--map", "Station=chargerId", "--map", "Start=connectedAt", "--map", "End=disconnectedAt",
+    "--map", "Energy (Wh)=chargedEnergy/1000", "--map", "Duration=chargedTime",
+    "--time-zone", "Europe/Stockholm",
+]  # fmt: skip
+
+
+def test_a_list_of_sessions_becomes_events(site: Site) -> None:
+    (site.folder / "list.csv").write_text(LIST)
+    done = site("import", "list.csv", *MAP, "--dry-run")
+    assert (done.returncode, done.stderr) == (
+        0,
+        "Cells are separated by semicolons, and numbers may have a comma: 7,4.\n"
+        "In dates such as 13/01/2026 08:00 the day comes first.\n"
+        "Columns that are passed over: Remark.\n"
+        "Line 4: Parameter {chargerId} is invalid. It must be 1 to 128 characters of "
+        "A-Z a-z 0-9 . _ ~ * + @ : - and neither . nor .. alone.\n"
+        "Line 5: Parameter {disconnectedAt} is invalid. It must not be before connectedAt.\n"
+        "2 sessions would be sent, 2 rows refused: nothing is sent.\n",
+    )
+    shown = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(event["type"], event["timestamp"][11:16]) for event in shown] == [
+        ("VEHICLE_CONNECTED", "07:00"),
+        ("VEHICLE_CHARGE_STARTED", "07:00"),
+        ("VEHICLE_CHARGE_STOPPED", "08:00"),
+        ("VEHICLE_DISCONNECTED", "08:30"),
+        ("VEHICLE_CONNECTED", "09:00"),
+        ("VEHICLE_DISCONNECTED", "10:00"),
+    ]
+    assert site.stored("events") == []
+    done = site("import", "list.csv", *MAP)  # the charger is not known
+    assert "must refer to an existing charger" in (site.folder / "list.refused.csv").read_text()
+    for _ in range(2):  # nothing changes the second time
+        done = site(
+            "import", "list.csv", *MAP, "--create-chargers", "22", "--create-vehicles", "60"
+        )
+        assert "2 sessions stored, now or before" in done.stdout
+        with site.client() as client:
+            found = client.get("/sessions").json(parse_float=Decimal)
+        assert [(one["pluggedTime"], one.get("chargedEnergy")) for one in found] == [
+            (5400, Decimal("7.125")),
+            (3600, None),
+        ]
+        assert (found[0]["chargedTime"], found[0]["flags"]) == (3600, [])
+    with site.client() as client:
+        assert client.get("/chargers/S1").json() == {"id": "S1", "chargePowers": [22]}
+
+
+def test_maps_that_make_no_sense_are_explained(site: Site) -> None:
+    (site.folder / "list.csv").write_text(LIST)
+
+    def refused(*words: str, status: int = 1) -> str:
+        return site.refused("import", "list.csv", *words, status=status)
+
+    assert "There is no column 'Begin': these are Station, Start, End," in refused(
+        "--map", "Begin=connectedAt"
+    )
+    assert "'Start=begin' does not say what a column is" in refused(
+        "--map", "Start=begin", status=2
+    )
+    assert "The columns 'Start' and 'End' are both connectedAt." in refused(
+        "--map", "Start=connectedAt", "--map", "End=connectedAt"
+    )
+    assert refused("--create-chargers", "0", status=2).endswith(
+        "'0' is not a number above 0 such as 7.4."
+    )
+
+
+def test_a_session_of_which_nothing_tells_the_end() -> None:
+    lines = ["chargerId,connectedAt,chargedEnergy", "C1,2026-01-05T08:00:00Z,7"]
+    table = read_table([f"{line}\n".encode() for line in lines])
+    assert table is not None
+    (row,) = table.rows
+    assert row.reason.endswith("Something must tell when the charge ended.")
+    assert not isinstance(row.thing, Event)
