@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import json
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -42,7 +43,8 @@ def refusal(database: Path | str, *options: str, seconds: float = 60) -> str:
     )
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""
-    (line,) = done.stderr.strip().splitlines()
+    start, line = done.stderr.strip().splitlines()
+    assert json.loads(start)["event"] == "start"
     assert line.startswith("tether: ")
     return line
 

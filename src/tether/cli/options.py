@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from ipaddress import ip_network
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -143,6 +144,27 @@ class OriginsType(click.ParamType[tuple[str, ...]]):
                     ctx,
                 )
         return origins
+
+
+class NetworksType(click.ParamType[tuple[str, ...]]):
+    """Addresses and networks, between commas."""
+
+    name = "ADDRESS,…"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        networks = []
+        for text in filter(None, map(str.strip, value.split(","))):
+            try:
+                networks.append(str(ip_network(text, strict=False)))
+            except ValueError:
+                self.fail(
+                    f"{text!r} is no address or network: write 127.0.0.1, 10.0.0.0/8 or fd00::/8.",
+                    param,
+                    ctx,
+                )
+        return tuple(networks)
 
 
 class RedisType(click.ParamType[str]):

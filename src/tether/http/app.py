@@ -13,6 +13,7 @@ from falcon.routing import CompiledRouter
 from tether.domain.models import Charger, Vehicle
 from tether.domain.rate_limits import Limiter
 from tether.http import errors
+from tether.http.clients import Clients
 from tether.http.handlers.bulk import BulkResource
 from tether.http.handlers.capacity import CapacityResource
 from tether.http.handlers.entities import EntityListResource, EntityResource
@@ -45,6 +46,7 @@ class Parts:
     metrics: Metrics
     now_ms: Callable[[], int]
     cors_origins: Sequence[str] = ()
+    trusted_proxies: Sequence[str] = ()
     serve_metrics: bool = True
 
 
@@ -92,10 +94,12 @@ def create_app(parts: Parts) -> "Application":
         open_paths(unguarded, STATIC),
         preflight=bool(parts.cors_origins),
     )
-    middleware: list[Any] = [Observer(parts.metrics), gate]
+    router = _Router()
+    observer = Observer(parts.metrics, Clients(parts.trusted_proxies), router.template_of)
+    middleware: list[Any] = [observer, gate]
     if parts.cors_origins:
         middleware.insert(0, _cors(parts.cors_origins))
-    app = Application(middleware=middleware, request_type=ApiRequest, router=_Router())
+    app = Application(middleware=middleware, request_type=ApiRequest, router=router)
     # What has no body has no type either; the Observer gives JSON its own.
     app.resp_options.default_media_type = None  # type: ignore[assignment]
     methods = {}
@@ -111,6 +115,11 @@ class _Router(CompiledRouter):
 
     def find(self, uri: str, req: Any = None) -> Any:
         return None if uri.startswith("//") else super().find(uri, req)
+
+    def template_of(self, path: str) -> str | None:
+        """The route that the path belongs to."""
+        found = self.find(path)
+        return found[3] if found else None
 
 
 class _Cors(falcon.CORSMiddleware[Request, Response]):

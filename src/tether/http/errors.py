@@ -12,6 +12,7 @@ from tether.domain import errors
 from tether.domain.errors import Code, Refusal
 from tether.domain.keys import without_keys
 from tether.domain.models import to_json
+from tether.server.logging import is_new
 
 log = structlog.get_logger()
 
@@ -78,7 +79,8 @@ async def _answer_ours(
         resp.set_header("Retry-After", str(error.retry_after_s))
     if isinstance(error, errors.Unavailable):
         cause = error.cause or (error.message if error.__cause__ is None else repr(error.__cause__))
-        log.warning("unavailable", request_id=req.context.request_id, cause=cause)
+        if is_new("unavailable", cause):
+            log.warning("unavailable", request_id=req.context.request_id, cause=cause)
 
 
 async def _answer_exhausted(
@@ -107,7 +109,7 @@ def _fill(req: Request, resp: Response, refusal: Refusal) -> None:
     resp.content_type = "application/json"
     resp.data = to_json({"message": without_keys(refusal.message)})
     resp.set_header("Tether-Error", structured(refusal.code, refusal.parameter))
-    req.context.rejections = {refusal.code: req.context.events}
+    req.context.rejections = {refusal.code: req.context.events or 1}
 
 
 def structured(token: str, parameter: str | None) -> str:

@@ -6,15 +6,19 @@ from random import getrandbits
 from time import perf_counter
 
 from falcon.asgi import Request, Response
+from msgspec import UNSET
 
 from tether.domain.errors import Forbidden, RateLimited
 from tether.domain.keys import without_keys
 from tether.domain.rate_limits import Limiter
 from tether.http import requests
+from tether.http.clients import Clients
 from tether.server import logging
 from tether.server.authenticator import Authenticator
 from tether.server.metrics import Metrics
 
+_REFUSED = 400  # and higher statuses
+_REPORTS = ("/events", "/events/bulk")
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"})
@@ -23,15 +27,20 @@ _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"
 class Observer:
     """Gives each request an id (or keeps the client's), counts it and writes one line about it."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(
+        self, metrics: Metrics, clients: Clients, route_of: Callable[[str], str | None]
+    ) -> None:
+        """`route_of` finds the template of a path."""
         self._metrics = metrics
+        self._clients = clients
+        self._route_of = route_of
 
     async def process_request(self, req: Request, resp: Response) -> None:
         context = req.context
         context.started = perf_counter()
         context.key = None
-        context.events = 1  # in a request that reports some
-        context.rejections = {}  # how many of them, by reason
+        context.events = None  # how many there are in a bulk
+        context.rejections = {}  # why it was refused; of a bulk also how many events, by reason
         given = req.get_header("X-Request-Id")
         context.request_id = (
             given
@@ -47,24 +56,33 @@ class Observer:
         if resp.data and resp.content_type is None:
             resp.content_type = "application/json"
         seconds = perf_counter() - context.started
-        route, status = req.uri_template or "other", resp.status_code
+        # What the gate refuses has not been routed.
+        route = req.uri_template or self._route_of(req.path) or "other"
+        status, rejections = resp.status_code, context.rejections
         method = req.method if req.method in _METHODS else "other"
         self._metrics.request(method, route, status, seconds)
-        if method == "POST" and req.path.startswith("/events"):
-            for reason, count in context.rejections.items():
-                self._metrics.rejected_events(reason, count)
         key = context.key
-        logging.answered(
-            logging.Answered(
-                request_id=context.request_id,
-                partner=key.partner_name if key else None,
-                key=key.prefix if key else None,
-                method=method,
-                route=route,
-                status=status,
-                ms=round(seconds * 1000, 3),
-            )
+        line = logging.Answered(
+            request_id=context.request_id,
+            partner=key.partner_name if key else None,
+            key=key.prefix if key else None,
+            client=self._clients.of(req),
+            method=method,
+            route=route,
+            status=status,
+            ms=round(seconds * 1000, 3),
         )
+        if status >= _REFUSED:
+            line.reason = next(iter(rejections), UNSET)
+        if method == "POST" and route in _REPORTS:
+            for reason, count in rejections.items():
+                self._metrics.rejected_events(reason, count)
+            if context.events is not None:
+                line.events = context.events
+                line.stored = 0 if status >= _REFUSED else line.events - sum(rejections.values())
+                if rejections:
+                    line.refused = rejections
+        logging.answered(line)
 
 
 class Gate:
@@ -86,7 +104,12 @@ class Gate:
     async def process_request(self, req: Request, resp: Response) -> None:
         if self._is_open(req.path) or (self._preflight and _is_preflight(req)):
             return
-        key = req.context.key = await self._keys.recognise(req.get_header("X-API-Key"))
+        secret = req.get_header("X-API-Key")
+        try:
+            key = req.context.key = await self._keys.recognise(secret)
+        except Forbidden:
+            req.context.key = self._keys.remembered(secret or "")  # for the log: it works no more
+            raise
         verdict = await self._limiter.take(key)
         # Proxies know that Authorization makes an answer private, but not that x-api-key does.
         resp.set_header("Cache-Control", "private, no-cache")

@@ -68,13 +68,18 @@ class Authenticator:
 
     def partner_of(self, secret: str) -> int | None:
         """Whose key it was when it was used last, if that is remembered. It may work no more."""
+        key = self.remembered(secret)
+        return key.partner if key else None
+
+    def remembered(self, secret: str) -> Key | None:
+        """The key as it was read last, if that was lately. It may work no more."""
         if len(secret) != KEY_LENGTH:
             return None
         try:
             _, key = self._remembered.get(digest_if_well_formed(secret), (0, None))
         except ValueError:
             return None
-        return key.partner if key else None
+        return key
 
     def _reading(self, digest: str, now_ms: int) -> "asyncio.Future[Key | None]":
         """The key from the store, which is asked once by all who want to know it at that time.

@@ -127,6 +127,7 @@ def build_app(
             metrics=metrics,
             now_ms=now_ms,
             cors_origins=settings.cors_origins,
+            trusted_proxies=settings.trusted_proxies,
             serve_metrics=settings.metrics == "on",
         )
     )

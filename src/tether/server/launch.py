@@ -3,12 +3,18 @@
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import structlog
+
+from tether import __version__
 from tether.domain.errors import SetupError
 from tether.server import bootstrap, logging
 from tether.server.settings import Settings, is_postgres
+
+log = structlog.get_logger()
 
 
 def launch(settings: Settings, listening: Callable[[str], None]) -> None:
@@ -16,10 +22,6 @@ def launch(settings: Settings, listening: Callable[[str], None]) -> None:
 
     Raises SetupError when something does not fit: settings, database or port.
     """
-    if settings.workers > 1 and not is_postgres(settings.database):
-        raise SetupError(
-            "A SQLite file has one server process: use --workers 1, or a PostgreSQL database."
-        )
     as_json = settings.log_format == "json" or (
         settings.log_format == "auto" and not sys.stderr.isatty()
     )
@@ -27,6 +29,20 @@ def launch(settings: Settings, listening: Callable[[str], None]) -> None:
     logging.configure(level=settings.log_level, as_json=as_json)
     # Of another program: with it the library would keep our metrics in files of that folder.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    database = bootstrap.describe(settings.database)
+    started = time.monotonic()
+    log.info(
+        "start", version=__version__, pid=os.getpid(), workers=settings.workers, database=database
+    )
+    _run(settings, listening)
+    log.info("stop", pid=os.getpid(), s=round(time.monotonic() - started, 3))
+
+
+def _run(settings: Settings, listening: Callable[[str], None]) -> None:
+    if settings.workers > 1 and not is_postgres(settings.database):
+        raise SetupError(
+            "A SQLite file has one server process: use --workers 1, or a PostgreSQL database."
+        )
     bootstrap.check(settings)
     bootstrap.migrate(settings.database)
     with bootstrap.only_server(settings.database):

@@ -56,9 +56,9 @@ class Lines:
         with suppress(RuntimeError):  # no more threads: the next line tries again
             thread.start()
             self._thread = thread
-            atexit.register(self._finish)
+            atexit.register(self.finish)
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Waits a moment until all is written."""
         with self._changed:
             self._changed.wait_for(lambda: not self._bytes, LAST_LINES_S)

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import BinaryIO, TextIO, cast
 
@@ -11,6 +12,7 @@ import msgspec
 import structlog
 
 from tether.server.log_writer import Lines
+from tether.server.repeats import Kind, Repeats
 
 log = structlog.get_logger()
 
@@ -21,10 +23,17 @@ class Answered(msgspec.Struct):
     request_id: str
     partner: str | None
     key: str | None
+    client: str | None
     method: str
     route: str
     status: int
     ms: float
+    reason: str | msgspec.UnsetType = msgspec.UNSET
+    """Why it was refused."""
+    events: int | msgspec.UnsetType = msgspec.UNSET
+    """In a bulk, and how many of them are stored, and were refused by reason."""
+    stored: int | msgspec.UnsetType = msgspec.UNSET
+    refused: Mapping[str, int] | msgspec.UnsetType = msgspec.UNSET
     # As structlog has them.
     event: str = "request"
     level: str = "info"
@@ -49,8 +58,14 @@ def configure(*, level: str, as_json: bool) -> None:
         cache_logger_on_first_use=True,
     )
     _standard_error.takes_answers = as_json and number <= logging.INFO
+    _standard_error.is_json = as_json
     # The HTTP server and other libraries log the standard way: what matters is passed on.
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[_Forward()], force=True)
+    if as_json:  # what nobody foresaw is a line as well
+        logging.captureWarnings(True)
+        sys.excepthook = lambda kind, error, trace: log.critical("failed", exc_info=error)
+        threading.excepthook = lambda failed: log.critical("failed", exc_info=failed.exc_value)
+        sys.unraisablehook = lambda failed: log.error("failed", exc_info=failed.exc_value)
 
 
 def answered(line: Answered) -> None:
@@ -58,11 +73,22 @@ def answered(line: Answered) -> None:
 
     There is one such line for each request, and structlog's way to JSON costs five times as much.
     """
+    if line.reason is not msgspec.UNSET and not is_new(
+        line.event,
+        line.reason,
+        partner=line.partner,
+        key=line.key,
+        client=line.client if line.key is None else None,
+        method=line.method,
+        route=line.route,
+        status=line.status,
+    ):
+        return
     if _standard_error.takes_answers:
         line.timestamp = datetime.now(UTC)
         _standard_error.add(line)
     else:
-        fields = msgspec.structs.asdict(line)
+        fields = msgspec.to_builtins(line)
         del fields["event"], fields["level"], fields["timestamp"]
         log.info(line.event, **fields)
 
@@ -73,9 +99,36 @@ def tell(text: str, *, err: bool = False) -> None:
     lines.put([text.encode(errors="backslashreplace") + b"\n"])
 
 
+def announce(event: str, text: str, **fields: object) -> None:
+    """The same, as a line of JSON where the log is: there the text is its `message`."""
+    if _standard_error.is_json:
+        now = datetime.now(UTC)
+        line = {"message": text, "event": event, "level": "info", "timestamp": now, **fields}
+        text = _encoder.encode(line).decode()
+    tell(text)
+
+
+def finish() -> None:
+    """Waits a moment until all lines are written: what is printed otherwise then follows them."""
+    _error_lines.finish()
+
+
 def when_dropped(count: Callable[[int], None]) -> None:
     """Has lines counted that could not be written; `count` is called in any thread."""
     _error_lines.on_dropped = count
+
+
+def is_new(event: str, reason: object, **finer: object) -> bool:
+    """Whether to write a line about a refusal: not, if it says what many said just now.
+
+    How many were left out is a line of its own, with what they had in common.
+    """
+    return _repeats.is_new(event, reason, **finer)
+
+
+def _tell_repeated(kind: Kind, lines: int) -> None:
+    about = {name: value for name, value in kind.finer if value is not None}
+    log.info("repeated", of=kind.event, lines=lines, reason=kind.reason, **about)
 
 
 def _json() -> list[structlog.typing.Processor]:
@@ -105,7 +158,8 @@ class _StandardError:
 
     def __init__(self) -> None:
         self._lines: list[Answered | bytes] = []
-        self.takes_answers = False  # set by configure()
+        self.takes_answers = False  # these two are set by configure()
+        self.is_json = False
 
     def write(self, text: str | bytes) -> int:
         line = text.encode(errors="backslashreplace") if isinstance(text, str) else text
@@ -142,6 +196,7 @@ _error_lines = Lines(
     on_resumed=lambda lines: log.warning("log lines dropped", lines=lines),
 )
 _output_lines = Lines(1)
+_repeats = Repeats(_tell_repeated)
 _standard_error = _StandardError()
 
 

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tether.domain.errors import Code
 from tether.server.connection_bounds import Bounds
+from tether.server.logging import is_new
 from tether.server.request_cycle import STATUS, RequestCycle, TransportOfExchange, whole_answer
 from tether.server.request_scheduler import RequestScheduler
 
@@ -368,8 +369,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         if not self.pipeline:
             request_id = token_hex(8)
-            what = {"status": STATUS[code], "reason": code, "message": message}
-            log.info("refused", request_id=request_id, **what)
+            client = self.client[0] if self.client else None
+            if is_new("refused", code, client=client):
+                what = {"status": STATUS[code], "reason": code, "message": message}
+                log.info("refused", request_id=request_id, client=client, **what)
             self.transport.write(whole_answer(code, message, request_id))
         self._hang_up()
 

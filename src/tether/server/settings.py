@@ -30,6 +30,8 @@ class Settings:
     metrics: str = "on"
     """`on` (at /metrics), `off`, or HOST:PORT of an address of its own."""
     cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks of proxies whose X-Forwarded-For is believed, such as `10.0.0.0/8`."""
     log_level: str = "info"
     log_format: str = "json"
     workers: int = 1

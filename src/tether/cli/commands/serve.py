@@ -2,7 +2,16 @@
 
 import click
 
-from tether.cli.options import MetricsType, OriginsType, RedisType, WholeNumber, database_option
+from tether.cli.options import (
+    MetricsType,
+    NetworksType,
+    OriginsType,
+    RedisType,
+    WholeNumber,
+    database_option,
+)
+from tether.domain.errors import TetherError
+from tether.domain.keys import without_keys
 from tether.server.settings import Settings
 
 
@@ -21,6 +30,10 @@ from tether.server.settings import Settings
               show_envvar=True, metavar="ORIGIN,…",
               help="Web origins that browsers may call from; * for all.  [default: none]",
               )  # fmt: skip
+@click.option("--trusted-proxy", "trusted_proxies", default="", type=NetworksType(),
+              envvar="TETHER_TRUSTED_PROXY", show_envvar=True, metavar="ADDRESS,…",
+              help="Proxies, as addresses or networks such as 10.0.0.0/8, whose X-Forwarded-For "
+              "tells the log who calls.  [default: none]")  # fmt: skip
 @click.option("--log-level", default="info", envvar="TETHER_LOG_LEVEL", show_default=True,
               show_envvar=True, type=click.Choice(["debug", "info", "warning", "error"]),
               metavar="LEVEL", help="debug, info (each request), warning or error.")  # fmt: skip
@@ -50,6 +63,7 @@ def serve(
     port: int,
     metrics: str,
     cors_origins: tuple[str, ...],
+    trusted_proxies: tuple[str, ...],
     log_level: str,
     log_format: str,
     workers: int,
@@ -69,6 +83,7 @@ def serve(
             port=port,
             metrics=metrics,
             cors_origins=cors_origins,
+            trusted_proxies=trusted_proxies,
             log_level=log_level,
             log_format=log_format,
             workers=workers,
@@ -82,13 +97,25 @@ def serve(
 
 def start(settings: Settings) -> None:
     """Migrates and serves with these settings, in this process."""
+    from tether.server import logging
     from tether.server.launch import launch
 
-    launch(settings, lambda url: _say_listening(url, settings))
+    try:
+        launch(settings, lambda url: _say_listening(url, settings))
+    except (TetherError, OSError) as error:
+        if settings.log_format != "json":
+            logging.finish()
+            raise
+        # Whoever asked for JSON gets nothing else.
+        cause = error.__cause__ and repr(error.__cause__)
+        logging.log.error("cannot serve", message=without_keys(str(error)), cause=cause)
+        raise SystemExit(1) from error
 
 
 def _say_listening(url: str, settings: Settings) -> None:
     from tether.server import logging
     from tether.server.bootstrap import describe
 
-    logging.tell(f"Tether listens on {url} (database: {describe(settings.database)})")
+    database = describe(settings.database)
+    text = f"Tether listens on {url} (database: {database})"
+    logging.announce("ready", text, url=url, database=database)
