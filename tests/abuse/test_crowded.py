@@ -40,12 +40,12 @@ class Site(NamedTuple):
 
 async def put_vehicles(server: Server, key: str) -> None:
     async with bootstrap.open_store(server.database) as store:
-        found = await store.find_key(digest_of(key))
+        found = await store.keys.find(digest_of(key))
         assert found is not None
         for start in range(0, VEHICLES, 500):
             await asyncio.gather(
                 *(
-                    store.put(
+                    store.entities.put(
                         found.partner,
                         Vehicle(
                             id=f"V{number}",

@@ -148,7 +148,7 @@ def test_streams_from_the_start_delay_nobody(site: Site) -> None:
 
 
 def test_a_short_page_says_that_more_follows(tmp_path: Path) -> None:
-    constants = ("tether.storage.queries.READ_AT_ONCE=500", "tether.server.store.PORTIONS=2")
+    constants = ("tether.storage.events.READ_AT_ONCE=500", "tether.storage.events.PORTIONS=2")
     server = Server(str(tmp_path / "tether.db"))
     server.program = [sys.executable, str(IMPATIENT), *constants]
     server.start()

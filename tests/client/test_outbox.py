@@ -162,9 +162,9 @@ def test_a_revoked_key_keeps_everything_and_is_reported(
 
     async def revoke() -> None:
         async with bootstrap.open_store(server.database) as store:
-            found = await store.find_key(digest_of(key))
+            found = await store.keys.find(digest_of(key))
             assert found is not None
-            await store.revoke_key(found, bootstrap.now_ms())
+            await store.keys.revoke(found, bootstrap.now_ms())
 
     asyncio.run(revoke())
     with Client(server.url, key) as client, Outbox(path, client) as outbox:

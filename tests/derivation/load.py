@@ -69,7 +69,7 @@ async def rebuilt(database: str) -> tuple[int, list[Any], int]:
     """What `tether rebuild --check` counts: sessions, vehicles that differ, events that wait."""
     async with bootstrap.open_store(database) as store:
         sessions, differing, waiting = 0, [], 0
-        for partner in await store.partners():
+        for partner in await store.partners.all():
             waiting += await store.rebuilder.waiting(partner.id)
             async for checked in store.rebuilder.check(partner.id, repair=False):
                 sessions += checked.sessions

@@ -38,7 +38,7 @@ def test_revoked_rotated_and_expired_keys_stop_working_in_time(
     async def revoke_and_rotate() -> str:
         async with bootstrap.open_store(server.database) as store:
             now = bootstrap.now_ms()
-            await store.revoke_key(await admin.find_key(store, revoked), now)
+            await store.keys.revoke(await admin.find_key(store, revoked), now)
             old = await admin.find_key(store, rotated)
             new, _ = await admin.rotate_key(store, now, old, overlap_ms)
             return new
@@ -66,7 +66,7 @@ def test_a_request_under_way_outlives_its_key_but_the_connection_does_not(
         wire = await Wire.to(server)
         assert (await wire.ask(partner.post(1))).status == 201
         async with bootstrap.open_store(server.database) as store:
-            await store.revoke_key(await admin.find_key(store, partner.key), bootstrap.now_ms())
+            await store.keys.revoke(await admin.find_key(store, partner.key), bootstrap.now_ms())
         await asyncio.sleep(FOLLOWS_WITHIN_S)
         assert (await wire.ask(partner.post(2))).status == 403
 
@@ -149,7 +149,7 @@ def test_no_key_stands_in_full_in_the_log_the_metrics_the_database_or_an_error(
 
     async def revoke() -> None:
         async with bootstrap.open_store(server.database) as store:
-            await store.revoke_key(await admin.find_key(store, revoked), bootstrap.now_ms())
+            await store.keys.revoke(await admin.find_key(store, revoked), bootstrap.now_ms())
 
     asyncio.run(revoke())
     shown = misuse(server, key)

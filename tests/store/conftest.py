@@ -5,21 +5,29 @@ from uuid import uuid4
 
 import pytest
 
-from tether.projections.sessions import Page
+from tether.domain.filters import EventFilter, SessionFilter
+from tether.domain.partners import Partner
 from tether.server import bootstrap
-from tether.server.store import Partner, Store
-from tether.storage.session_queries import SessionFilter
+from tether.server.store import Store
+from tether.storage.events import EventPage
+from tether.storage.sessions import SessionPage
 
 Scenario = Callable[[Store, int], Awaitable[Any]]
 
 
 async def sessions_page(
     store: Store, partner: int, wanted: SessionFilter, after: tuple[int, str] | None, limit: int
-) -> Page:
+) -> SessionPage:
     """A page of sessions after what waits is derived, as the API reads it."""
-    await store.sessions.catch_up(partner)
+    await store.projector.catch_up(partner)
     async with store.turns.of(partner) as turn:
         return await store.sessions.page(partner, wanted, after, limit, turn)
+
+
+async def events_page(store: Store, partner: int, wanted: EventFilter, **options: Any) -> EventPage:
+    """A page of events, as the API reads it."""
+    async with store.turns.of(partner) as turn:
+        return await store.events.page(partner, wanted, turn, **options)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +45,7 @@ def in_store(migrated: str) -> Callable[[Scenario], Any]:
         async def main() -> Any:
             async with asyncio.timeout(60), bootstrap.open_store(migrated, pool_size=4) as store:
                 name = f"partner {uuid4().hex}"
-                partner = await store.add_partner(Partner(uuid4().int >> 81, name, 0))
+                partner = await store.partners.add(Partner(uuid4().int >> 81, name, 0))
                 return await scenario(store, partner.id)
 
         return asyncio.run(main())

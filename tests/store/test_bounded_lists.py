@@ -7,16 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.store.conftest import sessions_page
+from tests.store.conftest import events_page, sessions_page
 from tests.store.test_contract import add_site, charger, event, report, vehicle
+from tether.domain.filters import EventFilter, SessionFilter
 from tether.domain.models import EventType
 from tether.domain.timestamps import parse_instant
-from tether.projections import sessions
-from tether.server import store as store_module
 from tether.server.store import Store
-from tether.storage import queries, session_queries
-from tether.storage.queries import EventFilter
-from tether.storage.session_queries import SessionFilter
+from tether.storage import events, sessions
 
 CHARGERS, VEHICLES = ["C1", "C2", "C3"], ["V1", "V2", "V3"]
 TYPES = [EventType.VEHICLE_CONNECTED, EventType.VEHICLE_DISCONNECTED]
@@ -25,15 +22,15 @@ TYPES = [EventType.VEHICLE_CONNECTED, EventType.VEHICLE_DISCONNECTED]
 @pytest.fixture(autouse=True)
 def _small_portions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module, name, value in (
-        (queries, "READ_AT_ONCE", 7),
-        (queries, "WINDOW_AT_ONCE", 40),
-        (store_module, "PORTIONS", 2),
-        (session_queries, "READ_AT_ONCE", 5),
+        (events, "READ_AT_ONCE", 7),
+        (events, "WINDOW_AT_ONCE", 40),
+        (events, "PORTIONS", 2),
+        (sessions, "READ_AT_ONCE", 5),
         (sessions, "PORTION", 3),
         (sessions, "PORTIONS", 2),
     ):
         monkeypatch.setattr(module, name, value)
-    cached = (queries._events_page, queries._events_window, session_queries._sessions_page)
+    cached = (events._page, events._window, sessions._page)
     for statements in cached:
         statements.cache_clear()
     yield
@@ -43,8 +40,8 @@ def _small_portions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 async def stored(store: Store, partner: int, chosen: random.Random) -> list[Any]:
     for charger_id, vehicle_id in zip(CHARGERS, VEHICLES, strict=True):
-        await store.put(partner, charger(charger_id))
-        await store.put(partner, vehicle(vehicle_id))
+        await store.entities.put(partner, charger(charger_id))
+        await store.entities.put(partner, vehicle(vehicle_id))
     made = []
     for second in range(150):
         late = chosen.randrange(60) if second % 9 == 0 else 0  # not in the order of time
@@ -57,7 +54,7 @@ async def stored(store: Store, partner: int, chosen: random.Random) -> list[Any]
             )
         )
     await report(store, partner, made)
-    found, _ = await store.events(partner, EventFilter(), after=None, limit=1000)
+    found, _ = await events_page(store, partner, EventFilter(), after=None, limit=1000)
     assert len(found) > 130
     return [(seq, msgspec.json.decode(body)) for seq, body in found]
 
@@ -98,8 +95,8 @@ def test_events(in_store: Callable[..., Any]) -> None:
         found: list[int] = []
         after: int | None = None
         while True:
-            page = await store.events(
-                partner, wanted, after=after, limit=limit, descending=descending
+            page = await events_page(
+                store, partner, wanted, after=after, limit=limit, descending=descending
             )
             assert len(page.found) <= limit
             found += [seq for seq, _ in page.found]
@@ -190,7 +187,7 @@ def test_large_sessions_make_pages_short(
 
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)
-        await store.put(partner, charger("C2"))
+        await store.entities.put(partner, charger("C2"))
         at = enumerate(("C1", "C2", "C1", "C2"))
         await report(store, partner, [event(10 * n, charger_id=one) for n, one in at])
         page = await sessions_page(store, partner, SessionFilter(), None, 100)

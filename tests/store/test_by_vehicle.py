@@ -16,6 +16,7 @@ from tether.projections import projector
 from tether.projections.projector import Projector
 from tether.server.bootstrap import now_ms
 from tether.server.store import Store
+from tether.storage import session_records
 
 VEHICLES = 12
 
@@ -23,8 +24,9 @@ VEHICLES = 12
 @pytest.fixture
 def by_vehicle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few events are many here, and nothing is derived before it is asked for."""
-    for name, number in {"AT_ONCE": 10, "MANY_LATE": 2, "WRITTEN_AT_ONCE": 1, "ROWS": 2}.items():
+    for name, number in {"AT_ONCE": 10, "MANY_LATE": 2, "WRITTEN_AT_ONCE": 1}.items():
         monkeypatch.setattr(projector, name, number)
+    monkeypatch.setattr(session_records, "ROWS", 2)
     monkeypatch.setattr(Projector, "notice", lambda projector, partner: None)
 
 
@@ -36,10 +38,10 @@ def document(body: object) -> dict[str, Any]:
 async def report_shuffled(store: Store, partner: int, random: Random, name: str) -> int:
     """Dirty streams of vehicles, in no order; how many events that were."""
     for charger, body in CHARGERS.items():
-        await store.put(partner, new_entity(Charger, charger, document(body)))
+        await store.entities.put(partner, new_entity(Charger, charger, document(body)))
     names = [f"{name}{number}" for number in range(VEHICLES)]
     for vehicle in names:
-        await store.put(partner, new_entity(Vehicle, vehicle, document(VEHICLE)))
+        await store.entities.put(partner, new_entity(Vehicle, vehicle, document(VEHICLE)))
     bodies = [body for vehicle in names for body in stream(random, vehicle)]
     random.shuffle(bodies)
     arrivals = [store.batcher.arrival(new_event(document(body), now_ms())) for body in bodies]
@@ -64,13 +66,13 @@ async def derive_some(store: Store, partner: int, random: Random) -> bool:
     mark = None
     while left and not task.done():
         await asyncio.sleep(0.001)
-        position = await store.projector.position(partner)
+        position = await store.projector.derivations.position(partner)
         assert position is not None
         left -= position.mark != mark
         mark = position.mark
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    position = await store.projector.position(partner)
+    position = await store.projector.derivations.position(partner)
     return position is not None and position.unfinished
 
 

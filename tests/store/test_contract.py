@@ -12,14 +12,15 @@ import httpx
 import msgspec
 import pytest
 
-from tests.store.conftest import Scenario
+from tests.store.conftest import Scenario, events_page
 from tether.domain.errors import Conflict, Forbidden, NotFound, PreconditionFailed, SetupError
+from tether.domain.filters import EventFilter
 from tether.domain.identifiers import is_entity_id
 from tether.domain.keys import Key, Rate, digest_of, new_key, prefix_of
 from tether.domain.models import Charger, Event, EventType, Vehicle, to_json
+from tether.domain.partners import Partner
 from tether.domain.timestamps import parse_instant
-from tether.server.store import Partner, Store
-from tether.storage.queries import EventFilter
+from tether.server.store import Store
 
 InStore = Callable[[Scenario], Any]
 
@@ -45,8 +46,8 @@ def event(second: int | None, type: EventType = CONNECTED, **members: Any) -> Ev
 
 
 async def add_site(store: Store, partner: int) -> None:
-    await store.put(partner, charger())
-    await store.put(partner, vehicle())
+    await store.entities.put(partner, charger())
+    await store.entities.put(partner, vehicle())
 
 
 def put_site(client: httpx.Client) -> None:
@@ -71,7 +72,8 @@ async def listed(
     store: Store, partner: int, wanted: EventFilter = EVERYTHING, **options: Any
 ) -> list[str]:
     """The ids of the events in a page."""
-    found, _ = await store.events(partner, wanted, **{"after": None, "limit": 1000, **options})
+    options = {"after": None, "limit": 1000, **options}
+    found, _ = await events_page(store, partner, wanted, **options)
     return [msgspec.json.decode(body)["id"] for _, body in found]
 
 
@@ -80,42 +82,45 @@ async def listed(
 
 def test_an_entity_is_created_replaced_and_counted(in_store: InStore) -> None:
     async def scenario(store: Store, partner: int) -> None:
-        assert await store.put(partner, charger(power="11.0")) == 1
-        assert await store.get(Charger, partner, "C1") == (1, b'{"id":"C1","chargePowers":[11.0]}')
-        assert await store.put(partner, charger(power="22")) == 2
-        assert await store.get(Charger, partner, "C1") == (2, b'{"id":"C1","chargePowers":[22]}')
+        async def got() -> tuple[int, bytes]:
+            return await store.entities.get(Charger, partner, "C1")
+
+        assert await store.entities.put(partner, charger(power="11.0")) == 1
+        assert await got() == (1, b'{"id":"C1","chargePowers":[11.0]}')
+        assert await store.entities.put(partner, charger(power="22")) == 2
+        assert await got() == (2, b'{"id":"C1","chargePowers":[22]}')
         with pytest.raises(NotFound):
-            await store.get(Vehicle, partner, "C1")
+            await store.entities.get(Vehicle, partner, "C1")
 
     in_store(scenario)
 
 
 def test_create_refuses_what_exists_and_replace_what_has_changed(in_store: InStore) -> None:
     async def scenario(store: Store, partner: int) -> None:
-        assert await store.create(partner, vehicle()) == 1
+        assert await store.entities.create(partner, vehicle()) == 1
         with pytest.raises(PreconditionFailed):
-            await store.create(partner, vehicle(capacity="1"))
-        assert await store.replace(partner, vehicle(capacity="80"), 1) == 2
+            await store.entities.create(partner, vehicle(capacity="1"))
+        assert await store.entities.replace(partner, vehicle(capacity="80"), 1) == 2
         for version in (1, 3):
             with pytest.raises(PreconditionFailed):
-                await store.replace(partner, vehicle(capacity="1"), version)
+                await store.entities.replace(partner, vehicle(capacity="1"), version)
         with pytest.raises(PreconditionFailed):
-            await store.replace(partner, vehicle("V2"), 1)
-        assert b'"chargeCapacity":80,' in (await store.get(Vehicle, partner, "V1")).body
+            await store.entities.replace(partner, vehicle("V2"), 1)
+        assert b'"chargeCapacity":80,' in (await store.entities.get(Vehicle, partner, "V1")).body
 
     in_store(scenario)
 
 
 def test_of_many_who_create_or_replace_at_once_one_wins(in_store: InStore) -> None:
     async def scenario(store: Store, partner: int) -> None:
-        created = [store.create(partner, charger()) for _ in range(20)]
+        created = [store.entities.create(partner, charger()) for _ in range(20)]
         outcomes = await asyncio.gather(*created, return_exceptions=True)
         assert sum(isinstance(one, PreconditionFailed) for one in outcomes) == 19
-        replaced = [store.replace(partner, charger(power="22"), 1) for _ in range(20)]
+        replaced = [store.entities.replace(partner, charger(power="22"), 1) for _ in range(20)]
         outcomes = await asyncio.gather(*replaced, return_exceptions=True)
         assert sum(isinstance(one, PreconditionFailed) for one in outcomes) == 19
         assert sorted(
-            await asyncio.gather(*(store.put(partner, charger()) for _ in range(20)))
+            await asyncio.gather(*(store.entities.put(partner, charger()) for _ in range(20)))
         ) == list(range(3, 23))
 
     in_store(scenario)
@@ -123,10 +128,10 @@ def test_of_many_who_create_or_replace_at_once_one_wins(in_store: InStore) -> No
 
 def test_reads_at_once_share_no_fate(in_store: InStore) -> None:
     async def scenario(store: Store, partner: int) -> None:
-        await store.put(partner, charger("C1"))
-        await store.put(partner, charger("C2"))
+        await store.entities.put(partner, charger("C1"))
+        await store.entities.put(partner, charger("C2"))
         names = ["C1", "C2", "C3", "C1", "C2", "C3"] * 20
-        reads = [asyncio.create_task(store.get(Charger, partner, name)) for name in names]
+        reads = [asyncio.create_task(store.entities.get(Charger, partner, name)) for name in names]
         await asyncio.sleep(0)  # all have asked
         for read in reads[::4]:
             read.cancel()
@@ -144,9 +149,9 @@ def test_ids_are_ordered_byte_by_byte_on_both_engines(in_store: InStore) -> None
     assert all(is_entity_id(one) for one in ids)
 
     async def scenario(store: Store, partner: int) -> None:
-        await asyncio.gather(*(store.put(partner, charger(one)) for one in ids))
+        await asyncio.gather(*(store.entities.put(partner, charger(one)) for one in ids))
         after, found = "", []
-        while page := await store.page(Charger, partner, after, 5):
+        while page := await store.entities.page(Charger, partner, after, 5):
             found += [entity_id for entity_id, _ in page]
             after = found[-1]
         assert found == sorted(ids, key=str.encode)
@@ -163,7 +168,7 @@ def test_an_event_is_found_by_its_id_to_the_byte(in_store: InStore) -> None:
         sent = event(1, STARTED, state_of_charge=Decimal("58.30"), charge_power=Decimal("-11.0"))
         event_id = await store.batcher.add(partner, sent)
         assert (
-            await store.event(partner, event_id)
+            await store.events.get(partner, event_id)
             == (
                 f'{{"id":"{event_id}","type":"VEHICLE_CHARGE_STARTED","chargerId":"C1",'
                 '"vehicleId":"V1","stateOfCharge":58.30,"chargePower":-11.0,'
@@ -171,7 +176,7 @@ def test_an_event_is_found_by_its_id_to_the_byte(in_store: InStore) -> None:
             ).encode()
         )
         with pytest.raises(NotFound):
-            await store.event(partner, str(uuid4()))
+            await store.events.get(partner, str(uuid4()))
 
     in_store(scenario)
 
@@ -209,11 +214,9 @@ def test_what_has_no_timestamp_is_always_new(in_store: InStore) -> None:
         assert len(set(fates)) == 50
         assert await listed(store, partner) == fates
         # Sent again with the time that the server gave it, it is the recorded one.
-        stamped = msgspec.json.decode(await store.event(partner, str(fates[-1])))["timestamp"]
-        twins = [
-            one for one in fates
-            if msgspec.json.decode(await store.event(partner, str(one)))["timestamp"] == stamped
-        ]  # fmt: skip
+        stamped = msgspec.json.decode(await store.events.get(partner, str(fates[-1])))["timestamp"]
+        bodies = [msgspec.json.decode(await store.events.get(partner, str(one))) for one in fates]
+        twins = [body["id"] for body in bodies if body["timestamp"] == stamped]
         again = msgspec.structs.replace(event(None), timestamp=stamped)
         assert (await report(store, partner, [again]))[0] == twins[0]
 
@@ -262,7 +265,7 @@ def test_the_list_is_in_the_order_of_the_commits_and_resumes_anywhere(in_store: 
         await add_site(store, partner)
         # The times run backwards: they must not matter.
         ids = [(await report(store, partner, [event(100 - n)]))[0] for n in range(20)]
-        page, _ = await store.events(partner, EVERYTHING, after=None, limit=1000)
+        page, _ = await events_page(store, partner, EVERYTHING, after=None, limit=1000)
         assert [msgspec.json.decode(body)["id"] for _, body in page] == ids
         places = [seq for seq, _ in page]
         assert places == sorted(set(places))
@@ -280,8 +283,8 @@ def test_the_list_is_in_the_order_of_the_commits_and_resumes_anywhere(in_store: 
 def test_every_combination_of_filters_shows_what_it_says(in_store: InStore) -> None:
     async def scenario(store: Store, partner: int) -> None:
         for number in (1, 2):
-            await store.put(partner, charger(f"C{number}"))
-            await store.put(partner, vehicle(f"V{number}"))
+            await store.entities.put(partner, charger(f"C{number}"))
+            await store.entities.put(partner, vehicle(f"V{number}"))
         sent = [
             event(
                 (number * 7) % 40, (CONNECTED, STARTED)[number // 2 % 2],
@@ -306,7 +309,7 @@ def test_every_combination_of_filters_shows_what_it_says(in_store: InStore) -> N
             ]  # fmt: skip
             assert await listed(store, partner, wanted) == expected
             assert await listed(store, partner, wanted, descending=True) == expected[::-1]
-            found, _ = await store.events(partner, wanted, after=None, limit=4)
+            found, _ = await events_page(store, partner, wanted, after=None, limit=4)
             if found:
                 rest = await listed(store, partner, wanted, after=found[-1][0])
                 assert rest == expected[4:]
@@ -318,12 +321,12 @@ def test_a_partner_sees_and_refers_to_its_own_only(in_store: InStore) -> None:
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)
         (mine,) = await report(store, partner, [event(1)])
-        other = (await store.add_partner(Partner(partner + 1, f"partner {partner + 1}", 0))).id
+        other = (await store.partners.add(Partner(partner + 1, f"partner {partner + 1}", 0))).id
         with pytest.raises(NotFound):
-            await store.get(Charger, other, "C1")
+            await store.entities.get(Charger, other, "C1")
         with pytest.raises(NotFound):
-            await store.event(other, str(mine))
-        assert await store.page(Charger, other, "", 10) == []
+            await store.events.get(other, str(mine))
+        assert await store.entities.page(Charger, other, "", 10) == []
         assert await listed(store, other) == []
         (fate,) = await report(store, other, [event(1)])
         assert isinstance(fate, Conflict)
@@ -338,8 +341,8 @@ def test_a_partner_sees_and_refers_to_its_own_only(in_store: InStore) -> None:
 def test_nothing_is_put_for_a_partner_that_is_gone(in_store: InStore) -> None:
     async def scenario(store: Store, partner: int) -> None:
         with pytest.raises(Forbidden):
-            await store.put(partner + 1, Charger(id="C1", charge_powers=(Decimal(11),)))
-        assert await store.page(Charger, partner + 1, "", 10) == []
+            await store.entities.put(partner + 1, Charger(id="C1", charge_powers=(Decimal(11),)))
+        assert await store.entities.page(Charger, partner + 1, "", 10) == []
 
     in_store(scenario)
 
@@ -361,7 +364,7 @@ def key_of(partner: Partner, created_ms: int = 5, **members: Any) -> Key:
 
 async def new_partner(store: Store, name: str = "") -> Partner:
     name = name or f"partner {uuid4().hex}"
-    return await store.add_partner(Partner(uuid4().int >> 81, name, 7))
+    return await store.partners.add(Partner(uuid4().int >> 81, name, 7))
 
 
 def test_a_key_is_found_as_it_was_stored(in_store: InStore) -> None:
@@ -370,10 +373,13 @@ def test_a_key_is_found_as_it_was_stored(in_store: InStore) -> None:
         plain = key_of(partner)
         special = key_of(partner, 6, name="Ünïcode ✓", read_only=True, expires_ms=10**13)
         for one in (special, plain):
-            await store.add_key(one)
-            assert await store.find_key(one.digest) == one
-        assert [one for one in await store.keys() if one.partner == partner.id] == [plain, special]
-        assert await store.find_key("0" * 64) is None
+            await store.keys.add(one)
+            assert await store.keys.find(one.digest) == one
+        assert [one for one in await store.keys.all() if one.partner == partner.id] == [
+            plain,
+            special,
+        ]
+        assert await store.keys.find("0" * 64) is None
 
     in_store(scenario)
 
@@ -381,12 +387,12 @@ def test_a_key_is_found_as_it_was_stored(in_store: InStore) -> None:
 def test_a_key_is_revoked_once_and_expires_no_later_than_before(in_store: InStore) -> None:
     async def scenario(store: Store, _: int) -> None:
         key = key_of(await new_partner(store))
-        await store.add_key(key)
-        await store.expire_key(key, 500)
-        await store.expire_key(key, 900)
+        await store.keys.add(key)
+        await store.keys.expire(key, 500)
+        await store.keys.expire(key, 900)
         for at_ms in (300, 400):
-            await store.revoke_key(key, at_ms)
-        found = await store.find_key(key.digest)
+            await store.keys.revoke(key, at_ms)
+        found = await store.keys.find(key.digest)
         assert found == replace(key, expires_ms=500, revoked_ms=300)
 
     in_store(scenario)
@@ -397,11 +403,13 @@ def test_partners_are_found_by_name_and_renamed_unless_it_is_taken(in_store: InS
         first, second = await new_partner(store), await new_partner(store)
         assert await new_partner(store, first.name) == first, "a name has one partner"
         with pytest.raises(SetupError, match="already"):
-            await store.rename_partner(first, second.name)
-        await store.rename_partner(first, first.name + " b")
-        assert await store.partner(first.name) is None
-        assert await store.partner(first.name + " b") == first._replace(name=first.name + " b")
-        names = [partner.name for partner in await store.partners()]
+            await store.partners.rename(first, second.name)
+        await store.partners.rename(first, first.name + " b")
+        assert await store.partners.find(first.name) is None
+        assert await store.partners.find(first.name + " b") == first._replace(
+            name=first.name + " b"
+        )
+        names = [partner.name for partner in await store.partners.all()]
         assert names == sorted(names)
 
     in_store(scenario)
@@ -410,20 +418,20 @@ def test_partners_are_found_by_name_and_renamed_unless_it_is_taken(in_store: InS
 def test_erasing_a_partner_leaves_nothing_of_it_and_all_of_others(in_store: InStore) -> None:
     async def scenario(store: Store, other: int) -> None:
         partner = await new_partner(store)
-        await store.add_key(key_of(partner))
+        await store.keys.add(key_of(partner))
         for one in (partner.id, other):
             await add_site(store, one)
             await report(store, one, [event(second) for second in range(30)])
-        assert await store.holdings(partner) == (1, 1, 30, 1)
+        assert await store.partners.holdings(partner) == (1, 1, 30, 1)
         told: list[int] = []
-        await store.erase_partner(partner, told.append)
+        await store.partners.erase(partner, told.append)
         assert sum(told) == 30
-        assert await store.holdings(partner) == (0, 0, 0, 0)
-        assert await store.partner(partner.name) is None
+        assert await store.partners.holdings(partner) == (0, 0, 0, 0)
+        assert await store.partners.find(partner.name) is None
         engine = store._engine
         for table in engine.dialect.own_tables:
             assert await engine.read(f"SELECT 1 FROM {table} WHERE partner = $1", partner.id) == []
         assert len(await listed(store, other)) == 30
-        assert await store.holdings(partner._replace(id=other)) == (1, 1, 30, 0)
+        assert await store.partners.holdings(partner._replace(id=other)) == (1, 1, 30, 0)
 
     in_store(scenario)

@@ -10,25 +10,19 @@ import pytest
 from tests.store.conftest import sessions_page
 from tests.store.test_contract import add_site, charger, event, new_partner, report
 from tether.domain.errors import NotFound, Unavailable
+from tether.domain.filters import SessionFilter
 from tether.domain.models import Charger
-from tether.domain.session_views import LatestSession
 from tether.projections import projector
 from tether.projections.flexibility import Chargers
-from tether.server import store as store_module
 from tether.server.store import Store
-from tether.storage.session_queries import SessionFilter
-
-
-async def state_of(store: Store, partner: int, vehicle_id: str) -> LatestSession | None:
-    async with store.turns.of(partner) as turn:
-        return await store.sessions.of_vehicle(partner, vehicle_id, turn)
+from tether.storage import partners
 
 
 def test_reads_go_on_while_a_partner_is_erased(in_store: Callable[..., Any]) -> None:
     async def scenario(store: Store, _: int) -> None:
         partner = await new_partner(store)
         await add_site(store, partner.id)
-        await store.put(partner.id, charger("C2"))
+        await store.entities.put(partner.id, charger("C2"))
         events = [event(second, charger_id=f"C{1 + second % 2}") for second in range(30)]
         await report(store, partner.id, events)
         found, stop = await sessions_page(store, partner.id, SessionFilter(), None, 100)
@@ -38,14 +32,14 @@ def test_reads_go_on_while_a_partner_is_erased(in_store: Callable[..., Any]) -> 
             lambda: sessions_page(store, partner.id, SessionFilter(), None, 100),
             lambda: sessions_page(store, partner.id, SessionFilter(updated_from_ms=0), None, 100),
             lambda: store.sessions.get(partner.id, found[-1].id),
-            lambda: state_of(store, partner.id, "V1"),
-            lambda: store.sessions.of_vehicles(partner.id, ["V1"]),
-            lambda: store.sessions.at_chargers(partner.id, ["C1"]),
-            lambda: store.get(Charger, partner.id, "C1"),
+            lambda: store.states.of_vehicle(partner.id, "V1"),
+            lambda: store.states.of_vehicles(partner.id, ["V1"]),
+            lambda: store.states.of_chargers(partner.id, ["C1"]),
+            lambda: store.entities.get(Charger, partner.id, "C1"),
             lambda: store.capacities.totals(partner.id, Chargers(), None),
             lambda: store.capacities.totals(partner.id, Chargers(), range(start_ms, start_ms + 1)),
         ]
-        erasing = asyncio.create_task(store.erase_partner(partner, lambda erased: None))
+        erasing = asyncio.create_task(store.partners.erase(partner, lambda erased: None))
 
         async def read_on(read: Callable[[], Awaitable[Any]]) -> None:
             while not erasing.done():
@@ -63,7 +57,7 @@ def test_reads_go_on_while_a_partner_is_erased(in_store: Callable[..., Any]) -> 
 def test_a_server_that_still_derives_meets_no_failure_either(
     in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "ERASE_AT_ONCE", 5)
+    monkeypatch.setattr(partners, "ERASE_AT_ONCE", 5)
     monkeypatch.setattr(projector, "AT_ONCE", 5)
 
     async def scenario(store: Store, _: int) -> None:
@@ -71,11 +65,11 @@ def test_a_server_that_still_derives_meets_no_failure_either(
         await add_site(store, partner.id)
         await report(store, partner.id, [event(second) for second in range(100)])
         await store.projector.catch_up(partner.id)
-        erasing = asyncio.create_task(store.erase_partner(partner, lambda erased: None))
+        erasing = asyncio.create_task(store.partners.erase(partner, lambda erased: None))
         while not erasing.done():
             await store.projector.portion(partner.id)
         await erasing
         assert await store.projector.behind(partner.id) == 0
-        assert await store.projector.position(partner.id) is None
+        assert await store.projector.derivations.position(partner.id) is None
 
     in_store(scenario)

@@ -10,10 +10,10 @@ import pytest
 
 from tests.store.conftest import sessions_page
 from tests.store.test_contract import add_site, charger, event, report
+from tether.domain.filters import SessionFilter
 from tether.projections import projector
 from tether.server.store import Store
 from tether.storage.postgres.engine import PostgresEngine
-from tether.storage.session_queries import SessionFilter
 from tether.storage.sqlite.engine import SqliteEngine
 
 
@@ -48,7 +48,7 @@ def test_who_asks_for_what_came_in_bulk_does_not_wait_for_more(
 
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)
-        await store.put(partner, charger("C2"))
+        await store.entities.put(partner, charger("C2"))
         events = [event(second, charger_id=f"C{1 + second % 2}") for second in range(50)]
         arrivals = [store.batcher.arrival(one) for one in events]
         await store.batcher.add_all(partner, arrivals)

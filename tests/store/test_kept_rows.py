@@ -8,8 +8,9 @@ import pytest
 
 from tether.domain.errors import NotFound
 from tether.domain.models import Vehicle, to_json
+from tether.domain.partners import Partner
 from tether.server import bootstrap
-from tether.server.store import Partner, Store
+from tether.server.store import Store
 from tether.storage.sqlite.engine import LONGEST_KEPT, MOST_KEPT
 
 
@@ -30,22 +31,22 @@ def test_what_another_process_changes_is_seen(tmp_path: Path) -> None:
 
     async def capacity(store: Store) -> bytes:
         await asyncio.sleep(0)  # a turn of the event loop sees one state of the database
-        return (await store.get(Vehicle, 1, "V1")).body
+        return (await store.entities.get(Vehicle, 1, "V1")).body
 
     async def scenario() -> None:
         async with bootstrap.open_store(url) as store, bootstrap.open_store(url) as other:
-            await store.add_partner(Partner(1, "p", 0))
+            await store.partners.add(Partner(1, "p", 0))
             with pytest.raises(NotFound):
                 await capacity(store)
             for size in (50, 60, 70):
-                await other.put(1, vehicle("V1", size))
+                await other.entities.put(1, vehicle("V1", size))
                 for _ in range(2):
                     assert f'"chargeCapacity":{size}'.encode() in await capacity(store)
-            await store.put(1, vehicle("V1", 80))
+            await store.entities.put(1, vehicle("V1", 80))
             assert b'"chargeCapacity":80' in await capacity(store)
             assert b'"chargeCapacity":80' in await capacity(other)
-            (partner,) = await other.partners()
-            await other.erase_partner(partner, lambda _: None)
+            (partner,) = await other.partners.all()
+            await other.partners.erase(partner, lambda _: None)
             with pytest.raises(NotFound):
                 await capacity(store)
 
@@ -59,12 +60,12 @@ def test_more_and_longer_rows_than_are_kept_can_be_read(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with bootstrap.open_store(url) as store:
-            await store.add_partner(Partner(1, "p", 0))
-            await store.put(1, LONG)
-            await asyncio.gather(*(store.put(1, vehicle(name, 50)) for name in names))
+            await store.partners.add(Partner(1, "p", 0))
+            await store.entities.put(1, LONG)
+            await asyncio.gather(*(store.entities.put(1, vehicle(name, 50)) for name in names))
             for name in (*names, *names):
-                assert f'"{name}"'.encode() in (await store.get(Vehicle, 1, name)).body
+                assert f'"{name}"'.encode() in (await store.entities.get(Vehicle, 1, name)).body
             for _ in range(2):
-                assert (await store.get(Vehicle, 1, "LONG")).body == to_json(LONG)
+                assert (await store.entities.get(Vehicle, 1, "LONG")).body == to_json(LONG)
 
     asyncio.run(scenario())

@@ -14,13 +14,14 @@ import msgspec
 import pytest
 
 from tests.conftest import Server
+from tests.store.conftest import events_page
 from tests.store.test_contract import add_site, charger, event, listed, report, vehicle
+from tether.domain.filters import EventFilter
 from tether.domain.models import EventType, to_json
 from tether.domain.timestamps import parse_instant
 from tether.server.store import Store
 from tether.storage.dialect import SQLITE
 from tether.storage.migrate import ADD_VERSION, CREATE_VERSION_TABLE, steps
-from tether.storage.queries import EventFilter
 from tether.storage.sqlite.engine import connect, native
 from tether.storage.sqlite.file import APPLICATION_ID
 
@@ -34,8 +35,8 @@ def test_filters_show_every_event_once_however_many_are_listed(
 ) -> None:
     async def scenario(store: Store, partner: int) -> None:
         for charger_id, vehicle_id in zip(CHARGERS, VEHICLES, strict=True):
-            await store.put(partner, charger(charger_id))
-            await store.put(partner, vehicle(vehicle_id))
+            await store.entities.put(partner, charger(charger_id))
+            await store.entities.put(partner, vehicle(vehicle_id))
         chosen = random.Random(4711)
         stored: list[tuple[str, str, str]] = []
         for turn in range(6):
@@ -67,7 +68,7 @@ def test_filters_show_every_event_once_however_many_are_listed(
         found: list[str] = []
         after = None
         while page := (
-            await store.events(partner, wanted, after=after, limit=7, descending=descending)
+            await events_page(store, partner, wanted, after=after, limit=7, descending=descending)
         ).found:
             found += [msgspec.json.decode(body)["id"] for _, body in page]
             after = page[-1][0]

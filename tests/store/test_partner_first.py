@@ -12,14 +12,23 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
+from tether.domain.filters import EventFilter, SessionFilter
 from tether.server import bootstrap
 from tether.server.settings import is_postgres, sqlite_path
-from tether.storage import flexibility_queries, queries, session_queries
-from tether.storage.dialect import POSTGRES, SQLITE
+from tether.storage import (
+    derivations,
+    entities,
+    events,
+    partners,
+    plugged_in,
+    session_records,
+    sessions,
+    states,
+)
+from tether.storage.dialect import POSTGRES, SQLITE, Dialect
 from tether.storage.migrate import OUR_TABLES, VERSION_TABLE
 from tether.storage.postgres.batch_loader import for_each_key
-from tether.storage.queries import EventFilter
-from tether.storage.session_queries import SessionFilter
+from tether.storage.sqlite import event_lists
 from tether.storage.sqlite.engine import connect
 
 SHARED = {"chargers", "vehicles", "events", "sessions", "session_versions", "derivations"}
@@ -29,7 +38,14 @@ OWN = {
 }
 VIEWS = {"charger_events", "vehicle_events", "vehicle_history", "unlisted_events"}
 PARTNER_DATA = SHARED | OWN["postgres"] | OWN["sqlite"]
-LOOK_UPS = {"GET", "GET_EVENT", "GET_SESSION", "VEHICLE_STATE", "CHARGER_STATE"}
+SUBJECTS = (
+    derivations, entities, events, partners, plugged_in, session_records, sessions, states,
+)  # fmt: skip
+VERBS = {"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}
+LOOK_UPS = {
+    (entities, "GET"), (events, "GET"), (sessions, "GET"), (states, "OF_VEHICLE"),
+    (states, "OF_CHARGER"),
+}  # fmt: skip
 OPERATORS_OWN = {"partners", "keys", "epoch", VERSION_TABLE}
 
 Indexes = dict[str, list[tuple[str, ...]]]
@@ -126,33 +142,38 @@ def test_all_text_is_ordered_byte_by_byte(new_postgres_database: Callable[[], st
 # The statements -----------------------------------------------------------------------------------
 
 
+def words(dialect: Dialect) -> dict[str, str]:
+    """The words of an engine that statements name in braces."""
+    return {"event_numbers": dialect.event_numbers, "event_json": dialect.event_json}
+
+
 def statements() -> Iterator[tuple[str, str]]:
     """Name and text of every statement of these pages, in every form that it takes."""
-    for name, text in (vars(queries) | vars(session_queries) | vars(flexibility_queries)).items():
-        if name.isupper() and not name.startswith("_") and isinstance(text, str):
+    for subject in SUBJECTS:
+        for name, text in vars(subject).items():
+            if not (name.isupper() and name[0] != "_" and str(text).split()[0] in VERBS):
+                continue
             for dialect in (SQLITE, POSTGRES):
                 for table in PARTNER_DATA:
-                    sql = text.format(table=table, event_numbers=dialect.event_numbers)
-                    yield name, sql
-                    if name in LOOK_UPS:
+                    sql = text.format(table=table, **words(dialect))
+                    yield f"{subject.__name__}.{name}", sql
+                    if (subject, name) in LOOK_UPS:
                         yield f"{name} for each key", for_each_key(sql)
-    for place, listing in enumerate(SQLITE.listing):
+    for place, listing in enumerate(event_lists.LISTING):
         yield f"listing {place}", listing
     for chosen in range(32):
         values = [(1 if chosen >> place & 1 else None) for place in range(5)]
         wanted = EventFilter(*values)  # type: ignore[arg-type]
         for after in (None, 1):
             for descending in (False, True):
-                sql, _ = queries.events_page(wanted, after, descending)
+                sql, _ = events.page_statement(wanted, after, descending)
                 yield f"events_page({wanted}, {after}, {descending})", sql
     for chosen in range(64):
         values = [(1 if chosen >> place & 1 else None) for place in range(6)]
         for position in (None, (1, "id")):
-            sessions = SessionFilter(*values)  # type: ignore[arg-type]
-            yield (
-                f"sessions_page({sessions}, {position})",
-                session_queries.sessions_page(sessions, position)[0],
-            )
+            chosen_sessions = SessionFilter(*values)  # type: ignore[arg-type]
+            sql, _ = sessions.page_statement(chosen_sessions, position)
+            yield f"sessions_page({chosen_sessions}, {position})", sql
 
 
 def names_the_partner(where: exp.Expression | None, alias: str, *, alone: bool) -> bool:
@@ -246,5 +267,6 @@ def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
         if words.search(file.read_text(encoding="utf-8"))
     ]
     assert sorted(elsewhere) == [
-        "dialect.py", "flexibility_queries.py", "queries.py", "session_queries.py",
+        "derivations.py", "dialect.py", "event_lists.py", "events.py",
+        "partners.py", "plugged_in.py", "session_records.py", "sessions.py", "states.py",
     ]  # fmt: skip

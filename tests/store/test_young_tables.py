@@ -10,10 +10,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tether.domain.filters import SessionFilter
 from tether.server import bootstrap
-from tether.storage import flexibility_queries
+from tether.storage import plugged_in
+from tether.storage.dialect import POSTGRES
 from tether.storage.postgres.pool import INDEXES_ONLY, preparing
-from tether.storage.session_queries import SessionFilter, sessions_page
+from tether.storage.sessions import page_statement
 from tether.storage.sqlite.engine import connect, native
 
 Explain = Callable[[str], list[str]]
@@ -47,9 +49,9 @@ def test_what_was_plugged_in_is_found_in_indexes_that_say_more_than_the_partner(
     explain: Explain,
 ) -> None:
     searches = []
-    for name, sql in vars(flexibility_queries).items():
-        if name.isupper() and not name.startswith("_"):
-            steps = explain(sql)
+    for name, text in vars(plugged_in).items():
+        if name.isupper() and not name.startswith("_") and isinstance(text, str):
+            steps = explain(text.format(event_json=POSTGRES.event_json))
             assert not [step for step in steps if "Seq Scan" in step], (name, steps)
             searches += [(name, step) for step in steps if step.startswith("Index Cond")]
     assert len(searches) > 12
@@ -58,7 +60,7 @@ def test_what_was_plugged_in_is_found_in_indexes_that_say_more_than_the_partner(
 
 @pytest.mark.parametrize("active", [None, True, False])
 def test_a_page_of_sessions_is_read_in_its_order(explain: Explain, active: bool | None) -> None:
-    steps = explain(sessions_page(SessionFilter(active=active), None)[0])
+    steps = explain(page_statement(SessionFilter(active=active), None)[0])
     assert not [step for step in steps if "Sort" in step or "Seq Scan" in step]
 
 
@@ -67,7 +69,7 @@ def test_a_page_of_sessions_is_read_in_its_order(explain: Explain, active: bool 
 def test_the_sessions_of_a_vehicle_are_not_looked_for_among_those_of_others(
     explain: Explain, active: bool | None, after: tuple[int, str] | None
 ) -> None:
-    sql, _ = sessions_page(SessionFilter(vehicle_id="V1", active=active), after)
+    sql, _ = page_statement(SessionFilter(vehicle_id="V1", active=active), after)
     steps = explain(sql)
     assert [step for step in steps if "Index Cond" in step and "(vehicle_id = $3" in step], steps
     assert not [step for step in steps if step.startswith("Sort (")], steps
@@ -82,7 +84,7 @@ def test_nor_are_they_on_sqlite(
     file = tmp_path / "tether.db"
     bootstrap.migrate(str(file))
     wanted = SessionFilter(vehicle_id="V1", from_ms=from_ms, active=active)
-    sql, parameters = sessions_page(wanted, after)
+    sql, parameters = page_statement(wanted, after)
     with closing(connect(file)) as connection:
         plan = connection.execute(f"EXPLAIN QUERY PLAN {native(sql)}", (1, 100, *parameters))
         steps = [str(step) for *_, step in plan]

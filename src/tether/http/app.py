@@ -38,7 +38,7 @@ from tether.server.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the application is made of; wiring.py puts it together."""
+    """What the application is made of; bootstrap.py puts it together."""
 
     store: Store
     keys: Authenticator

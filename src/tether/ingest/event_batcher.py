@@ -15,8 +15,9 @@ import msgspec
 from tether.domain.errors import Code, Conflict, Refusal, Unavailable, for_another
 from tether.domain.models import Event, from_json, to_json
 from tether.ingest.turns import Steps, in_turns
-from tether.storage import queries
-from tether.storage.engine import Engine, Row
+from tether.storage.batches import batch_of
+from tether.storage.engine import Row
+from tether.storage.events import EventRow, Events
 
 MOST_IN_ONE_STATEMENT = 10_000
 MOST_EXPLAINED_AT_ONCE = 100  # more are looked up beside the event loop
@@ -36,18 +37,6 @@ _NO_CHARGER, _NO_VEHICLE = (
 )
 
 
-class EventRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """An event as the statement wants it."""
-
-    event_id: str
-    type: str
-    charger_id: str
-    vehicle_id: str
-    at_ms: int
-    stamped: int
-    body: str
-
-
 @dataclass(slots=True, eq=False)
 class _Group:
     """Events that were reported together, and are written together."""
@@ -61,7 +50,7 @@ class EventBatcher:
 
     def __init__(
         self,
-        engine: Engine,
+        events: Events,
         now_ms: Callable[[], int],
         new_event_id: Callable[[], str],
         on_progress: Callable[[int, int], None],
@@ -72,13 +61,12 @@ class EventBatcher:
         """`on_stored` is told whose events were stored, `apply_backpressure` also how many: while
         it does not return, the partner's next ones wait.
         """
-        self._engine = engine
+        self._events = events
         self._apply_backpressure = apply_backpressure
         self._on_stored = on_stored
         self._on_progress = on_progress
         self._now_ms = now_ms
         self._new_event_id = new_event_id
-        self._add_sql = queries.ADD_EVENTS.format(event_numbers=engine.dialect.event_numbers)
         self._waiting: dict[int, list[_Group]] = {}
         self._writers: set[asyncio.Task[None]] = set()
 
@@ -150,17 +138,16 @@ class EventBatcher:
     async def _write(self, partner: int, batch: list[_Group]) -> None:
         _stamp_in_turn(batch, {})
         arrivals = [arrival for group in batch for arrival in group.arrivals]
-        rows = to_json(dict(enumerate(arrivals, start=1))).decode()
-        added = await self._engine.write(self._add_sql, partner, rows, len(arrivals))
+        rows = batch_of(arrivals)
+        added = await self._events.add(partner, rows, len(arrivals))
         self._on_progress(len(arrivals), self.waiting)
         self._on_stored(partner)
         if added == len(arrivals):
             for group in batch:
-                _settle(group, [arrival.event_id for arrival in group.arrivals])
+                _settle(group, [arrival.id for arrival in group.arrivals])
             return
         few = len(arrivals) <= MOST_EXPLAINED_AT_ONCE
-        explain = self._engine.read if few else self._engine.scan
-        found = await explain(queries.EXPLAIN_EVENTS, partner, rows)
+        found = await self._events.explain(partner, rows, few=few)
         _stamp_in_turn(batch, _newest_stamps(arrivals, found))
         explained = iter(found)
         for group in batch:
@@ -229,7 +216,7 @@ def _fate(arrival: EventRow, found: Row) -> WriteResult | None:
     """The id under which the event is recorded, or why it is not; None if it can be by now."""
     has_charger, has_vehicle, itself, recorded_body, _ = found
     if itself is not None:
-        return arrival.event_id
+        return arrival.id
     if recorded_body is not None:
         recorded = from_json(Event, recorded_body)
         if recorded.id and recorded == from_json(Event, arrival.body).identified(recorded.id):

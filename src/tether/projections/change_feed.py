@@ -15,13 +15,13 @@ from typing import NamedTuple
 import msgspec
 
 from tether.domain.errors import Unavailable
+from tether.domain.filters import EventFilter
 from tether.domain.session_views import LatestSession
 from tether.projections.projector import OTHER_S, Projector
-from tether.projections.sessions import Sessions
-from tether.storage import queries, session_queries
-from tether.storage.engine import Engine
-from tether.storage.queries import EventFilter
+from tether.storage.derivations import Progress
+from tether.storage.events import Events
 from tether.storage.read_turns import Turns
+from tether.storage.states import States
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
 
@@ -70,32 +70,28 @@ class _Partner:
 class ChangeFeed:
     """The streams of all partners."""
 
-    def __init__(
-        self, engine: Engine, projector: Projector, sessions: Sessions, turns: Turns
-    ) -> None:
-        self._engine = engine
-        self._turns = turns
+    def __init__(self, events: Events, states: States, projector: Projector, turns: Turns) -> None:
+        self._events = events
+        self._states = states
         self._projector = projector
-        self._sessions = sessions
+        self._turns = turns
         self._partners: dict[int, _Partner] = {}
         self.closed = False
 
-    async def ends(self, partner: int) -> tuple[int, int]:
+    async def ends(self, partner: int) -> Progress:
         """The last event of the partner, and the last that is derived."""
-        ((head, derived),) = await self._engine.read(session_queries.PROGRESS, partner)
-        return head, derived
+        return await self._projector.derivations.progress(partner)
 
     async def portion(self, partner: int, wanted: EventFilter, after: int, until: int) -> Portion:
         """What of the wanted follows that event, up to `until`, as far as one portion goes."""
         async with self._turns.of(partner, patience_s=None):
-            sql, parameters = queries.events_page(wanted, after, descending=False)
-            rows = await self._engine.scan(sql, partner, PORTION, *parameters)
-            stop = rows.pop()[0] if rows and rows[-1][1] is None else until
-            end = min(until, rows[-1][0] if len(rows) == PORTION else stop)
-            events = [(seq, body) for seq, body in rows if seq <= end]
+            found, stop = await self._events.portion(partner, wanted, after, PORTION)
+            beyond = found[-1][0] if len(found) == PORTION else stop
+            end = until if beyond is None else min(until, beyond)
+            events = [(seq, body) for seq, body in found if seq <= end]
             heads = [_decoder.decode(body) for _, body in events]
             vehicles = list(dict.fromkeys(head.vehicle_id for head in heads))
-            moments = await self._sessions.of_vehicles(partner, vehicles) if vehicles else {}
+            moments = await self._states.of_vehicles(partner, vehicles) if vehicles else {}
             return Portion(events, moments, end)
 
     @contextmanager

@@ -14,20 +14,9 @@ from tether.domain.earlier_sessions import RECENT, EventPosition, SessionContext
 from tether.domain.models import Event, from_json
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import MOST_TAKEN, PlacedEvent, SessionRecord, placed_event
-from tether.storage import session_queries as queries
-from tether.storage.engine import Engine, Row
-from tether.storage.session_rows import (
-    Change,
-    numbered,
-    placed_event_in,
-    placed_events_in,
-    read_record,
-    row_of,
-    rows_in,
-    start_in,
-    text_of,
-    ties_of,
-)
+from tether.storage.engine import Row
+from tether.storage.events import END_OF_TIME, Events
+from tether.storage.session_records import Change, Derived, SessionRecords, Stored, text_of
 
 PAGE = 1000  # events of one vehicle
 VEHICLES = 10_000  # of which is looked up at once what waits
@@ -36,7 +25,6 @@ LATE_AT_ONCE = 100  # vehicles of which events came late …
 LATE_EVENTS = 5_000  # … and so many events, as they are in memory together
 LATE_MOST = 200  # events or stays of such a vehicle; with more it is looked at by itself
 TURN = 100  # events or vehicles after which others have theirs
-END_OF_TIME = 2**62
 
 BEGINNING: Start = (-END_OF_TIME, 0, "")
 
@@ -60,8 +48,9 @@ class Late(NamedTuple):
 class Changes:
     """Finds out what is to be changed."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, events: Events, records: SessionRecords) -> None:
+        self._events = events
+        self._records = records
 
     async def of_events(self, partner: int, rows: list[Row]) -> tuple[list[Change], list[Late]]:
         """What these events change, the next ones behind those that the sessions contain.
@@ -73,16 +62,14 @@ class Changes:
             facts[vehicle_id].append(placed_event(seq, at_ms, from_json(Event, body)))
             await let_others(place)
         rows.clear()
-        known = await self._engine.scan(
-            queries.LAST_STAYS, partner, numbered([vehicle] for vehicle in facts)
-        )
+        known = await self._records.last(partner, list(facts))
         changes: list[Change] = []
         late: list[Late] = []
         reports: dict[tuple[str, Start], list[Report]] = defaultdict(list)
         for place, (vehicle, last) in enumerate(known):
             await let_others(place)
             new = sorted(facts.pop(vehicle))
-            stay, before = read_record(last) if last else (None, SessionContext())
+            stay, before = last or (None, SessionContext())
             if stay is not None and new[0].place.at_ms <= stay.last.at_ms:
                 late.append(Late(vehicle, new[0].place, new[-1].place, len(new)))
                 continue
@@ -95,7 +82,9 @@ class Changes:
             changes += (Change(*begun) for begun in timeline.begun)
             for start, report in timeline.reports:
                 reports[vehicle, start].append(report)
-        for (vehicle, start), (stay, before) in (await self._stays(partner, reports)).items():
+        for (vehicle, start), (stay, before) in (
+            await self._records.of_starts(partner, reports)
+        ).items():
             stay.reports = [*stay.reports, *reports[vehicle, start]]
             changes.append(Change(stay, before))
         return changes, late
@@ -105,9 +94,7 @@ class Changes:
         them were late; many vehicles at a time, in the order of their ids.
         """
         last = ""
-        while rows := await self._engine.scan(
-            queries.VEHICLES_AFTER, partner, after, until, last, VEHICLES
-        ):
+        while found := await self._events.vehicles_following(partner, after, until, last, VEHICLES):
             yield [
                 Late(
                     vehicle,
@@ -115,9 +102,9 @@ class Changes:
                     EventPosition(last_ms, END_OF_TIME, "", 0),
                     count,
                 )
-                for vehicle, count, first_ms, last_ms in rows
+                for vehicle, count, first_ms, last_ms in found
             ]
-            last = rows[-1][0]
+            last = found[-1].vehicle_id
 
     async def of_vehicle(
         self, partner: int, vehicle: str, seq: int, late: Late | None = None
@@ -140,8 +127,8 @@ class Changes:
                 continue
             start = timeline.begun[-1][0].start
             if late is not None and start[0] > late.last.at_ms:
-                rows = await self._stored(partner, vehicle, start, 1)
-                if rows and _is_again(timeline.begun[-1], rows[0]):
+                stored = await self._records.from_start(partner, vehicle, start, 1)
+                if stored and _is_again(timeline.begun[-1], stored[0]):
                     timeline.begun.pop()
                     until_ms = start[0]
                     break
@@ -162,7 +149,7 @@ class Changes:
         for earlier, report in timeline.reports:
             reports[vehicle, earlier].append(report)
         changes = []
-        for (_, start), (stay, known) in (await self._stays(partner, reports)).items():
+        for (_, start), (stay, known) in (await self._records.of_starts(partner, reports)).items():
             new = reports[vehicle, start]
             old = [
                 one for one in stay.reports
@@ -179,26 +166,14 @@ class Changes:
         be derived again, and what it knows of before.
         """
         for _ in range(STAYS):
-            rows = await self._engine.scan(queries.STAY_AT, partner, vehicle, at_ms, -1, "")
-            if not rows:
+            found = await self._records.last_before(partner, vehicle, at_ms)
+            if found is None:
                 break
-            stay, before = read_record(rows[0][0])
+            stay, before = found
             if len(before.taken) < MOST_TAKEN:
                 return stay.start, before
             at_ms = stay.start_ms
         return BEGINNING, SessionContext()
-
-    async def _stays(
-        self, partner: int, wanted: Iterable[tuple[str, Start]]
-    ) -> dict[tuple[str, Start], tuple[SessionRecord, SessionContext]]:
-        """The stays of these vehicles and starts, and what they know of before."""
-        keys = list(wanted)
-        if not keys:
-            return {}
-        places = numbered((vehicle, *start) for vehicle, start in keys)
-        rows = await self._engine.scan(queries.STAYS_OF, partner, places)
-        found = (read_record(text) for (text,) in rows if text is not None)
-        return {(stay.vehicle_id, stay.start): (stay, before) for stay, before in found}
 
     async def _instants(
         self, partner: int, vehicle: str, seq: int, from_ms: int
@@ -206,12 +181,10 @@ class Changes:
         """The facts of a vehicle from then on, those of an instant together, not all at once."""
         waiting, limit = [], PAGE
         while True:
-            rows = await self._engine.scan(
-                queries.EVENTS_OF_VEHICLE, partner, vehicle, from_ms, limit, seq
-            )
+            read = await self._events.of_vehicle(partner, vehicle, from_ms, limit, until=seq)
             # Of the last instant there may be more, and they would have to be put in order.
-            until = rows[-1][1] if len(rows) == limit else None
-            waiting = [placed_event_in(row) for row in rows if until is None or row[1] < until]
+            until = _at_ms(read[-1]) if len(read) == limit else None
+            waiting = [fact for fact in read if until is None or _at_ms(fact) < until]
             for _, instant in groupby(sorted(waiting), key=_at_ms):
                 yield list(instant)
             if until is None:
@@ -225,7 +198,7 @@ class Changes:
         vehicle: str,
         begin: Start,
         end: Start | None,
-        wanted: list[tuple[SessionRecord, SessionContext]],
+        wanted: list[Derived],
         *,
         told: set[Start],
         until_ms: int | None = None,
@@ -235,19 +208,16 @@ class Changes:
         Adds to `told` the earlier stays of which events of the stored ones told. What events after
         `until_ms` told of these stays remains.
         """
-        known: list[Row] = []
-        while rows := await self._stored(partner, vehicle, begin, STAYS):
-            known += (row for row in rows if end is None or start_in(row) < end)
-            if len(rows) < STAYS or (end is not None and start_in(rows[-1]) >= end):
+        known: list[Stored] = []
+        while some := await self._records.from_start(partner, vehicle, begin, STAYS):
+            known += (one for one in some if end is None or one.row.start < end)
+            last = some[-1].row.start
+            if len(some) < STAYS or (end is not None and last >= end):
                 break
-            last = start_in(rows[-1])
             begin = (*last[:2], last[2] + "\x01")  # no id has a smaller character
-        for row in known:
-            told.update(ties_of(row).told)
+        for stored in known:
+            told.update(stored.row.ties.told)
         return Portion(len(wanted), _compared(wanted, known, until_ms))
-
-    async def _stored(self, partner: int, vehicle: str, begin: Start, limit: int) -> list[Row]:
-        return await self._engine.scan(queries.STAYS_FROM, partner, vehicle, *begin, limit)
 
     # Many vehicles at once ------------------------------------------------------------------------
 
@@ -261,18 +231,16 @@ class Changes:
                     yield portion.changes
         for some in _grouped(one for one in late if one.events < LATE_MOST):
             bounds = await self._bounds(partner, some)
-            wanted = numbered(
-                (one.vehicle, *bounds[one.vehicle].start, bounds[one.vehicle].until_ms)
+            wanted = (
+                (one.vehicle, bounds[one.vehicle].start, bounds[one.vehicle].until_ms)
                 for one in some
             )
-            contents = await self._engine.scan(
-                queries.LATE_CONTENTS, partner, wanted, seq, LATE_MOST
-            )
+            contents = await self._records.between(partner, seq, LATE_MOST, wanted)
             late_of = {one.vehicle: one for one in some}
-            for place, (vehicle, events, stays) in enumerate(contents):
+            for place, (vehicle, events, known) in enumerate(contents):
                 await let_others(place)
                 one = late_of[vehicle]
-                differing = _between(one, bounds[vehicle], placed_events_in(events), rows_in(stays))
+                differing = _between(one, bounds[vehicle], events, known)
                 if differing is None:
                     async for portion in self.of_vehicle(partner, vehicle, seq, one):
                         yield portion.changes
@@ -282,15 +250,12 @@ class Changes:
     async def _bounds(self, partner: int, late: Iterable[Late]) -> dict[str, "_Bounds"]:
         """Of each vehicle where it is to be derived again."""
         places = ((one.vehicle, one.first.at_ms, one.last.at_ms) for one in late)
-        found = await self._engine.scan(queries.LATE_BOUNDS, partner, numbered(places))
         bounds = {}
-        for vehicle, stay, until_ms in found:
-            end_ms = END_OF_TIME if until_ms is None else until_ms
-            if stay is None:
-                bounds[vehicle] = _Bounds(SessionContext(), BEGINNING, end_ms)
-            else:
-                began, before = read_record(stay)
-                bounds[vehicle] = _Bounds(before, began.start, end_ms)
+        for vehicle, (last, until_ms) in (await self._records.around(partner, places)).items():
+            start, before = BEGINNING, SessionContext()
+            if last is not None:
+                start, before = last[0].start, last[1]
+            bounds[vehicle] = _Bounds(before, start, END_OF_TIME if until_ms is None else until_ms)
         return bounds
 
 
@@ -317,16 +282,16 @@ class _Bounds(NamedTuple):
 
 
 def _between(
-    late: Late, bounds: _Bounds, facts: list[PlacedEvent], known: list[Row]
+    late: Late, bounds: _Bounds, facts: list[PlacedEvent], known: list[Stored]
 ) -> list[Change] | None:
     """What changes between the bounds; None if it goes on beyond them, or there is too much."""
     taken = bounds.before.taken
     if len(taken) >= MOST_TAKEN or LATE_MOST in (len(facts), len(known)):
         return None
-    if any(start < bounds.start for row in known for start in ties_of(row).told):
+    if any(start < bounds.start for one in known for start in one.row.ties.told):
         return None
     timeline = SessionBuilder(before=bounds.before)
-    stored = {start_in(row): row for row in known}
+    stored = {one.row.start: one for one in known}
     for _, instant in groupby(facts, key=_at_ms):
         count = len(timeline.begun)
         timeline.take(fact for fact in instant if fact.place.seq not in taken)
@@ -337,14 +302,14 @@ def _between(
             behind = start[0] > late.last.at_ms and start in stored
             if behind and _is_again(timeline.begun[-1], stored[start]):
                 timeline.begun.pop()
-                before = [row for row in known if start_in(row) < start]
+                before = [one for one in known if one.row.start < start]
                 return _compared(timeline.begun, before, start[0])
     return _compared(timeline.begun, known) if bounds.until_ms == END_OF_TIME else None
 
 
 def _compared(
-    wanted: Iterable[tuple[SessionRecord, SessionContext]],
-    known: Iterable[Row],
+    wanted: Iterable[Derived],
+    known: Iterable[Stored],
     until_ms: int | None = None,
 ) -> list[Change]:
     """What of the wanted stays is not stored just so, and what is stored beyond.
@@ -353,26 +318,25 @@ def _compared(
     """
     missing = {stay.start: (stay, before) for stay, before in wanted}
     changes = []
-    for *row, version in known:
-        found = missing.pop(start_in(row), None)
+    for row, version in known:
+        found = missing.pop(row.start, None)
         if found is None:
-            changes.append(Change(*read_record(f"[{row[-2]},{row[-1]}]"), live=False))
+            changes.append(Change(*row.derived, live=False))
             continue
         if until_ms is not None:
-            later = _after(ties_of([*row, version]).reports, until_ms)
-            found[0].reports = [*found[0].reports, *later]
-        should = row_of(Change(*found))
-        if version is None or should[:-1] != tuple(row[:-1]):
+            found[0].reports = [*found[0].reports, *_after(row.ties.reports, until_ms)]
+        should = Change(*found).row
+        if version is None or should._replace(before="") != row._replace(before=""):
             changes.append(Change(*found))
-        elif should[-1] != row[-1]:
+        elif should != row:
             changes.append(Change(*found, visible=False))
     return changes + [Change(*begun) for begun in missing.values()]
 
 
-def _is_again(begun: tuple[SessionRecord, SessionContext], row: Row) -> bool:
+def _is_again(begun: Derived, stored: Stored) -> bool:
     """Whether the stay begins as it is stored: then all that follows is as it is stored."""
     stay, before = begun
-    return stay.start == start_in(row) and text_of(before) == row[-2]
+    return stay.start == stored.row.start and text_of(before) == stored.row.before
 
 
 def _after(reports: list[Report], until_ms: int | None) -> list[Report]:

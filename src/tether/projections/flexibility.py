@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import lru_cache
 from heapq import merge
 from itertools import groupby, islice
-from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -34,22 +33,19 @@ from tether.domain.flexibility import (
 from tether.domain.models import Charger, Vehicle, from_json
 from tether.domain.session_record import PlacedEvent, SessionRecord
 from tether.projections.projector import Projector
-from tether.storage import flexibility_queries as queries
-from tether.storage.engine import Engine, Row
+from tether.storage.events import Events
+from tether.storage.plugged_in import EventsWanted, PluggedIn, SessionKey
 from tether.storage.read_turns import Turn, Turns
-from tether.storage.session_rows import numbered, placed_event_in, placed_events_in
+from tether.storage.session_records import placed_events_in
 
 PAGE = 100  # stays that are read at once
-KEYS = 1000  # keys of stays
 STAYS = 100  # whose events are read at once
 EVENTS = 50  # of each of them: those of a stay with more are read by themselves
 CHARGERS = 50  # of which the stays of a window of time are looked up at once
 READINGS = 1000  # events of such a stay
 LONGEST_KEPT = 1000  # characters of a charger and a vehicle, of which it is kept what they can do
-LONGEST_SPAN = 48  # bits of ms: some thousand years
 
 _LAST = "\x7f"  # behind every id
-_FIRST_MS = -(2**62)
 
 
 class Chargers(NamedTuple):
@@ -62,25 +58,6 @@ class Chargers(NamedTuple):
     def after(self, charger_id: str) -> "Chargers":
         """Those of them that follow this one; no id has anything smaller than a blank."""
         return self._replace(first=max(self.first, charger_id + " "))
-
-
-class Key(NamedTuple):
-    """What tells a stay from all others, and orders them by charger."""
-
-    charger_id: str
-    vehicle_id: str
-    start_ms: int
-    start_rank: int
-
-
-class Wanted(NamedTuple):
-    """Which events of the stay at this place of a page are wanted."""
-
-    place: int
-    vehicle_id: str
-    charger_id: str
-    from_ms: int
-    until_ms: int
 
 
 class MaxAge(NamedTuple):
@@ -99,9 +76,9 @@ class Found(NamedTuple):
     course: Course
 
 
+T = TypeVar("T")
 Occupied = tuple[str, list[tuple[Pair, Course]]]
 _stays = msgspec.json.Decoder(SessionRecord)
-_keys = msgspec.json.Decoder(list[tuple[str, int, int]])
 
 
 class Capacities:
@@ -110,8 +87,11 @@ class Capacities:
     With `stale` none waits for what is not derived yet.
     """
 
-    def __init__(self, engine: Engine, projector: Projector, turns: Turns) -> None:
-        self._engine = engine
+    def __init__(
+        self, plugged_in: PluggedIn, events: Events, projector: Projector, turns: Turns
+    ) -> None:
+        self._plugged_in = plugged_in
+        self._of_vehicles = events
         self._turns = turns
         self._projector = projector
 
@@ -196,16 +176,14 @@ class Capacities:
     async def _now(
         self, partner: int, chargers: Chargers, _: range, max_age: MaxAge | None
     ) -> AsyncIterator[Iterable[Found]]:
-        place: tuple[object, ...] = (chargers.first, _FIRST_MS, "")
-        rows: list[Row] = [()] * PAGE
-        while len(rows) == PAGE:
-            rows = await self._engine.scan(queries.ACTIVE, partner, *place, chargers.last, PAGE)
+        async for page in self._plugged_in.now(partner, chargers.first, chargers.last, PAGE):
             yield (
-                Found(charger_id, charger, vehicle, [(0, _condition(body, max_age))])
-                for charger_id, _, _, body, vehicle, charger in rows
-                if vehicle and charger  # else the partner is being deleted
+                Found(
+                    one.charger_id, one.charger, one.vehicle, [(0, _condition(one.body, max_age))]
+                )
+                for one in page
+                if one.vehicle and one.charger  # else the partner is being deleted
             )
-            place = tuple(rows[-1][:3]) if rows else ()
 
     # At past moments ------------------------------------------------------------------------------
 
@@ -213,23 +191,22 @@ class Capacities:
         self, partner: int, chargers: Chargers, moments: range, max_age: MaxAge | None
     ) -> AsyncIterator[Iterable[Found]]:
         async for keys in self._keys(partner, chargers, moments):
-            wanted = numbered((place, *key) for place, key in enumerate(keys))
-            rows = await self._engine.scan(queries.STAYS, partner, wanted)
-            rows = sorted((row for row in rows if all(row[1:])), key=itemgetter(0))
-            stays = [_stays.decode(row[1]) async for row in _with_pauses(rows)]
+            rows = await self._plugged_in.of_keys(partner, keys)
+            stays = [_stays.decode(body) async for body, _, _ in _with_pauses(rows)]
             heard = max_age is not None
             readings = await self._readings(partner, stays, moments, heard=heard)
             yield (
                 Found(stay.charger_id, charger, vehicle, course)
-                for stay, (*_, vehicle, charger), known in zip(stays, rows, readings, strict=True)
+                for stay, (_, vehicle, charger), known in zip(stays, rows, readings, strict=True)
                 if (course := _course(stay, known, moments, max_age))
             )
 
     async def _keys(
         self, partner: int, chargers: Chargers, moments: range
-    ) -> AsyncIterator[list[Key]]:
+    ) -> AsyncIterator[list[SessionKey]]:
         """Those of all stays that lasted at one of the moments, and a few more, by charger."""
-        runs = [run async for run in self._lasted(partner, chargers, moments[0])]
+        at = self._plugged_in.at(partner, chargers.first, chargers.last, moments[0])
+        runs = [run async for run in at]
         # A stay that ended in between is in two of them.
         lasted = (key for key, _ in groupby(merge(*runs)))
         if len(moments) == 1:
@@ -239,13 +216,10 @@ class Capacities:
         ids: list[str] = []
         first, waiting = chargers.first, next(lasted, None)
         while len(ids) in (0, CHARGERS):
-            rows = await self._engine.scan(
-                queries.CHARGERS, partner, first, chargers.last, CHARGERS
-            )
-            ids = [charger_id for (charger_id,) in rows]
+            ids = await self._plugged_in.chargers(partner, first, chargers.last, CHARGERS)
             if not ids:
                 return
-            keys = await self._started(partner, ids, moments)
+            keys = await self._plugged_in.started(partner, ids, moments[0], moments[-1])
             while waiting is not None and waiting.charger_id <= ids[-1]:
                 keys.append(waiting)
                 waiting = next(lasted, None)
@@ -253,39 +227,6 @@ class Capacities:
             for start in range(0, len(keys), PAGE):
                 yield keys[start : start + PAGE]
             first = ids[-1] + " "
-
-    async def _lasted(
-        self, partner: int, chargers: Chargers, at_ms: int
-    ) -> AsyncIterator[list[Key]]:
-        """The keys of all stays that lasted at the moment, in runs that are each in order."""
-        bounds = (at_ms, chargers.first, chargers.last)
-        async for run in self._run(queries.BEGUN, partner, _FIRST_MS, *bounds):
-            yield run
-        spans = numbered((span, at_ms - (1 << span)) for span in range(1, LONGEST_SPAN))
-        for (span,) in await self._engine.scan(queries.SPANS, partner, spans, at_ms):
-            after_ms = at_ms - (1 << span)
-            async for run in self._run(queries.ENDED, partner, after_ms, *bounds, span):
-                yield run
-
-    async def _run(
-        self, sql: str, partner: int, after_ms: int, *parameters: object
-    ) -> AsyncIterator[list[Key]]:
-        place: tuple[object, ...] = (after_ms, "\x7f")
-        rows: list[Row] = [()] * KEYS
-        while len(rows) == KEYS:
-            rows = await self._engine.scan(sql, partner, *place, *parameters, KEYS)
-            yield sorted(Key(*row[2:]) for row in rows)
-            place = tuple(rows[-1][:2]) if rows else ()
-
-    async def _started(self, partner: int, ids: Sequence[str], moments: range) -> list[Key]:
-        rows = await self._engine.scan(
-            queries.STARTED, partner, numbered([id] for id in ids), moments[0], moments[-1]
-        )
-        return [
-            Key(charger_id, *key)
-            for charger_id, keys in rows
-            for key in _keys.decode(f"[{keys or ''}]")
-        ]
 
     # What was read of them ------------------------------------------------------------------------
 
@@ -298,12 +239,12 @@ class Capacities:
         socs, powers, heards, events = [], [], [], []
         for place, stay in enumerate(stays):
             if stay.start_ms <= first_ms:
-                newest = newest_at(stay, first_ms)
-                readings[place] += newest.readings
-                if newest.soc_since is not None:
-                    socs.append(_wanted(stays, place, newest.soc_since, first_ms))
-                if newest.power_since is not None:
-                    powers.append(_wanted(stays, place, newest.power_since, first_ms))
+                known = newest_at(stay, first_ms)
+                readings[place] += known.readings
+                if known.soc_since is not None:
+                    socs.append(_wanted(stays, place, known.soc_since, first_ms))
+                if known.power_since is not None:
+                    powers.append(_wanted(stays, place, known.power_since, first_ms))
                 if heard and stay.last.at_ms <= first_ms:
                     readings[place].append(Reading(stay.last.at_ms))
                 elif heard:
@@ -311,44 +252,47 @@ class Capacities:
             from_ms, until_ms = max(stay.start_ms, first_ms + 1), min(last_ms, stay.last.at_ms)
             if from_ms <= until_ms:
                 events.append(_wanted(stays, place, from_ms, until_ms))
-        newest_of = ((queries.SOC_AT, socs), (queries.POWER_AT, powers), (queries.HEARD_AT, heards))
-        for sql, wanted in newest_of:
-            rows = await self._engine.scan(sql, partner, numbered(wanted)) if wanted else []
-            instants = ((place, at_ms) for place, at_ms in rows if at_ms is not None)
-            events += (_wanted(stays, place, at_ms, at_ms) for place, at_ms in instants)
+        newest = [
+            *await self._plugged_in.soc_at(partner, socs),
+            *await self._plugged_in.power_at(partner, powers),
+            *await self._plugged_in.heard_at(partner, heards),
+        ]
+        events += (_wanted(stays, place, at_ms, at_ms) for place, at_ms in newest)
         for start in range(0, len(events), STAYS):
             async for place, facts in self._events(partner, events[start : start + STAYS]):
                 readings[place] += thinned(_readings_of(stays[place], facts), moments, heard=heard)
         return readings
 
     async def _events(
-        self, partner: int, wanted: Sequence[Wanted]
+        self, partner: int, wanted: Sequence[EventsWanted]
     ) -> AsyncIterator[tuple[int, list[PlacedEvent]]]:
         """The places and facts of these stays; those of one stay in portions if they are many."""
-        rows = await self._engine.scan(queries.READINGS, partner, numbered(wanted), EVENTS)
-        async for *columns, events in _with_pauses(rows):
-            one, facts = Wanted(*columns), placed_events_in(events)
+        rows = await self._plugged_in.events(partner, wanted, EVENTS)
+        async for one, text in _with_pauses(rows):
+            facts = placed_events_in(text)
             if len(facts) < EVENTS:
-                yield one.place, facts
+                yield one.number, facts
             else:
                 async for some in self._events_of(partner, one):
-                    yield one.place, some
+                    yield one.number, some
 
-    async def _events_of(self, partner: int, wanted: Wanted) -> AsyncIterator[list[PlacedEvent]]:
+    async def _events_of(
+        self, partner: int, wanted: EventsWanted
+    ) -> AsyncIterator[list[PlacedEvent]]:
         from_ms, limit, more = wanted.from_ms, READINGS, True
         while more:
-            rows = await self._engine.scan(
-                queries.READINGS_OF, partner, wanted.vehicle_id, from_ms, wanted.until_ms, limit
+            read = await self._of_vehicles.of_vehicle(
+                partner, wanted.vehicle_id, from_ms, limit, until_ms=wanted.until_ms
             )
-            more = len(rows) == limit
+            more = len(read) == limit
             # Of the last instant there may be more: it is read again, from its beginning.
-            again_ms = rows[-1][1] if more else None
-            yield [placed_event_in(row) for row in rows if row[1] != again_ms]
+            again_ms = read[-1].place.at_ms if more else None
+            yield [fact for fact in read if fact.place.at_ms != again_ms]
             limit = 2 * limit if again_ms == from_ms else READINGS
             from_ms = again_ms or from_ms
 
 
-async def _with_pauses(rows: Iterable[Row]) -> AsyncIterator[Row]:
+async def _with_pauses(rows: Iterable[T]) -> AsyncIterator[T]:
     """The rows; between two of them, each of which may be large, others are served."""
     for row in rows:
         yield row
@@ -362,9 +306,11 @@ async def _add(totals: Totals, there: Sequence[tuple[Pair, Course]], turn: Turn)
             await turn.pass_on()
 
 
-def _wanted(stays: Sequence[SessionRecord], place: int, from_ms: int, until_ms: int) -> Wanted:
+def _wanted(
+    stays: Sequence[SessionRecord], place: int, from_ms: int, until_ms: int
+) -> EventsWanted:
     stay = stays[place]
-    return Wanted(place, stay.vehicle_id, stay.charger_id, from_ms, until_ms)
+    return EventsWanted(place, stay.vehicle_id, stay.charger_id, from_ms, until_ms)
 
 
 def _course(

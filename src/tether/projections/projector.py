@@ -13,19 +13,18 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import NamedTuple
 
 from tether.domain.errors import NotDerived, Unavailable
 from tether.projections.changes import Changes, let_others
-from tether.storage import session_queries as queries
-from tether.storage.engine import Engine, Row, Statement
-from tether.storage.queries import LIST_PARTNERS
-from tether.storage.session_rows import ID, Change, numbered, row_of
+from tether.storage.derivations import Derivations, Position, advancing
+from tether.storage.engine import Engine, Row
+from tether.storage.events import Events
+from tether.storage.partners import Partners
+from tether.storage.session_records import Change, SessionRecords, SessionRow, writing
 
 AT_ONCE = 10_000  # events
 WRITTEN_AT_ONCE = 2_000  # sessions that change by that
 MANY_LATE = 2_500  # of AT_ONCE events: so many are late that all that wait are derived together
-ROWS = 1_000  # of a statement, which the database has in memory several times
 OTHER_S = 0.4  # a reader waits so long for the progress of others before it looks again
 YIELD = 3  # so many pauses without progress make another process take over
 TROUBLE_S = 1.0
@@ -40,19 +39,6 @@ LONGEST_PAUSE_S = 5.0
 BACKPRESSURE_S = 1.0
 LOOK_AFTER = 2_000  # events that are stored before it is looked how many wait
 BULK_PAUSE_S = 1.0  # so long events gather at least that come more than LOOK_AFTER at once
-
-
-class Position(NamedTuple):
-    """How far the sessions of a partner are."""
-
-    seq: int
-    updated_ms: int
-    mark: int
-
-    @property
-    def unfinished(self) -> bool:
-        """Of some vehicles the sessions contain later events, too: see `Projector._by_vehicle`."""
-        return self.mark < 0
 
 
 class Projector:
@@ -71,7 +57,10 @@ class Projector:
         self._engine = engine
         self._on_waiting = on_waiting
         self._on_failure = on_failure
-        self.changes = Changes(engine)
+        self._partners = Partners(engine)
+        self._events = Events(engine)
+        self.derivations = Derivations(engine)
+        self.changes = Changes(self._events, SessionRecords(engine))
         self._now_ms = now_ms
         self._noticed: set[int] = set()
         self._waiting: dict[int, int] = {}
@@ -98,11 +87,11 @@ class Projector:
 
     async def derived_to(self, partner: int) -> int:
         """The last of the events that are derived, without waiting; hurries if more are stored."""
-        ((head, derived),) = await self._engine.read(queries.PROGRESS, partner)
+        head, derived = await self.derivations.progress(partner)
         if derived < head:
             self.notice(partner)
             self.hurry(partner)
-        return int(derived)
+        return derived
 
     async def catch_up(self, partner: int) -> None:
         """Returns when all events that are committed now are derived.
@@ -110,7 +99,7 @@ class Projector:
         Raises NotDerived if that takes too long, and Unavailable.
         """
         deadline = monotonic() + PATIENCE_S
-        ((wanted, derived),) = await self._engine.read(queries.PROGRESS, partner)
+        wanted, derived = await self.derivations.progress(partner)
         at_first = derived
         while derived < wanted:
             if monotonic() > deadline:
@@ -120,7 +109,7 @@ class Projector:
             with suppress(TimeoutError):
                 async with asyncio.timeout(OTHER_S):  # it may be another node that derives
                     await self._progress[partner].wait()
-            ((head, derived),) = await self._engine.read(queries.PROGRESS, partner)
+            head, derived = await self.derivations.progress(partner)
             wanted = min(wanted, head)  # less than before if the partner is being erased
 
     def _not_derived(self, partner: int, waiting: int, progress: int) -> NotDerived:
@@ -163,7 +152,7 @@ class Projector:
         at_once = sys.maxsize  # all of them when it starts, then some at a time
         while True:
             with suppress(Unavailable):
-                partners = partners or [id for id, *_ in await self._engine.scan(LIST_PARTNERS)]
+                partners = partners or [partner.id for partner in await self._partners.all()]
                 for partner in {*partners[:at_once], *self._waiting}:
                     if await self.behind(partner):
                         self.notice(partner)
@@ -173,8 +162,8 @@ class Projector:
 
     async def behind(self, partner: int) -> int:
         """How many events of the partner wait, or a few more, as not every number has an event."""
-        ((head, derived),) = await self._engine.scan(queries.PROGRESS, partner)
-        waiting = max(0, int(head) - int(derived))
+        head, derived = await self.derivations.progress(partner)
+        waiting = max(0, head - derived)
         if waiting:
             self._waiting[partner] = waiting
         else:
@@ -242,13 +231,14 @@ class Projector:
 
         What is not urgent is left to another process that is at it.
         """
-        position, pause_s = await self.position(partner), self._engine.dialect.pause_s
+        position = await self.derivations.position(partner)
+        pause_s = self._engine.dialect.pause_s
         if position is None:
             return None
         if not urgent and self._another_does_it(partner, position):
             return YIELD * pause_s
         began = monotonic()
-        rows = await self._engine.scan(queries.EVENTS_AFTER, partner, position.seq, AT_ONCE)
+        rows = await self._events.following(partner, position.seq, AT_ONCE)
         if not rows:
             return None
         last, full = int(rows[-1][0]), len(rows) == AT_ONCE
@@ -269,7 +259,7 @@ class Projector:
     async def _in_order(self, partner: int, position: Position, rows: list[Row]) -> Position | None:
         """Derives these events, unless many of them are late and more are to come."""
         last, full = int(rows[-1][0]), len(rows) == AT_ONCE
-        await self._list(partner, last, last + LISTED_AHEAD)
+        await self._engine.list_events(partner, last, last + LISTED_AHEAD)
         changes, late = await self.changes.of_events(partner, rows)
         if full and sum(one.events for one in late) > MANY_LATE:
             return await self._by_vehicle(partner, position)
@@ -285,10 +275,10 @@ class Projector:
         finished: of some vehicles the sessions contain events behind it. Whoever goes on after a
         crash begins at the same number and goes at least as far, so these only prove to be right.
         """
-        ((head, _),) = await self._engine.scan(queries.PROGRESS, partner)
-        until = min(int(head), position.seq + MOST_BEHIND)
+        head, _ = await self.derivations.progress(partner)
+        until = min(head, position.seq + MOST_BEHIND)
         for last in (*range(position.seq + LISTED_AHEAD, until, LISTED_AHEAD), until):
-            await self._list(partner, last, last)
+            await self._engine.list_events(partner, last, last)
         seq, changes = position.seq, list[Change]()
         async for late in self.changes.waiting(partner, seq, until):
             async for more in self.changes.of_late(partner, until, late):
@@ -300,12 +290,6 @@ class Projector:
                     position, changes = written, []
         return await self.write(partner, position, until, changes)
 
-    async def _list(self, partner: int, last: int, until: int) -> None:
-        """Enters events up to `until` in the lists, unless those have them up to `last`."""
-        if listing := self._engine.dialect.listing:
-            parameters = (partner, until, last)
-            await self._engine.write_all(*(Statement(sql, parameters) for sql in listing))
-
     def _another_does_it(self, partner: int, position: Position) -> bool:
         """Whether another process was faster, and got further since: to race it would be in vain.
 
@@ -316,14 +300,6 @@ class Projector:
             return False
         self._others[partner] = position.mark
         return True
-
-    async def position(self, partner: int) -> Position | None:
-        """How far the partner's sessions are; None if there is no such partner."""
-        rows = await self._engine.read(queries.POSITION, partner)
-        if not rows:
-            await self._engine.write(queries.BEGIN, partner)
-            rows = await self._engine.read(queries.POSITION, partner)
-        return Position(*rows[0]) if rows else None
 
     async def write(
         self,
@@ -341,22 +317,18 @@ class Projector:
         """
         mark = secrets.randbits(62) if finished else -1 - secrets.randbits(62)
         updated_ms = max(self._now_ms(), position.updated_ms + 1)
-        statements = [Statement(queries.ADVANCE, (partner, position.mark, seq, updated_ms, mark))]
-        others: list[Row] = []
-        grown: list[Row] = []
-        seen: list[Row] = []
+        to = Position(seq, updated_ms, mark)
+        grown: list[SessionRow] = []
+        others: list[SessionRow] = []
+        visible: list[str] = []
         for place, change in enumerate(changes):
             await let_others(place)
-            row = row_of(change)
+            row = change.row
             (grown if change.grown else others).append(row)
             if change.visible:
-                seen.append((row[ID],))
-        for sql, some in ((queries.WRITE_SESSIONS, others), (queries.WRITE_GROWN_SESSIONS, grown)):
-            for start in range(0, len(some), ROWS):
-                batch = numbered(some[start : start + ROWS])
-                statements.append(Statement(sql, (partner, batch, mark)))
-        if seen:
-            parameters = (partner, numbered(seen), mark, updated_ms)
-            statements.append(Statement(queries.WRITE_VERSIONS, parameters))
-        advanced, *_ = await self._engine.write_all(*statements)
-        return Position(seq, updated_ms, mark) if advanced else None
+                visible.append(row.id)
+        advanced, *_ = await self._engine.write_all(
+            advancing(partner, position, to),
+            *writing(partner, to, grown, others, visible),
+        )
+        return to if advanced else None

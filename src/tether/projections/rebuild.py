@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-from tether.projections.projector import Position, Projector
-from tether.storage import queries
-from tether.storage import session_queries as statements
-from tether.storage.engine import Engine
-from tether.storage.session_rows import Change
+from tether.domain.models import Vehicle
+from tether.projections.projector import Projector
+from tether.storage.derivations import Position
+from tether.storage.entities import Entities
+from tether.storage.session_records import Change
 
 VEHICLES_AT_ONCE = 1000
 AGAIN_S = 0.02
@@ -25,14 +25,13 @@ class Checked(NamedTuple):
 class Rebuilder:
     """Compares what is stored with what the events say. Every method raises Unavailable."""
 
-    def __init__(self, engine: Engine, projector: Projector) -> None:
-        self._engine = engine
+    def __init__(self, entities: Entities, projector: Projector) -> None:
+        self._entities = entities
         self._projector = projector
 
     async def vehicles(self, partner: int) -> int:
         """How many vehicles there are to check."""
-        ((count,),) = await self._engine.scan(statements.COUNT_VEHICLES, partner)
-        return int(count)
+        return await self._entities.count(Vehicle, partner)
 
     async def waiting(self, partner: int) -> int:
         """How many events the sessions do not contain yet."""
@@ -43,22 +42,20 @@ class Rebuilder:
 
         Not what arrives meanwhile: beside a busy server it would never end.
         """
-        ((head, derived),) = await self._engine.scan(statements.PROGRESS, partner)
+        head, derived = await self._projector.derivations.progress(partner)
         while derived < head:
             yield head - derived
             if await self._projector.portion(partner) is None:
                 return
-            ((_, derived),) = await self._engine.scan(statements.PROGRESS, partner)
+            derived = (await self._projector.derivations.progress(partner)).derived
 
     async def check(self, partner: int, *, repair: bool) -> AsyncIterator[Checked]:
         """Checks vehicle after vehicle; with `repair` what differs is then stored as it should."""
         after = ""
-        while rows := await self._engine.scan(
-            queries.PAGE.format(table="vehicles"), partner, after, VEHICLES_AT_ONCE
-        ):
-            for vehicle_id, _ in rows:
+        while page := await self._entities.page(Vehicle, partner, after, VEHICLES_AT_ONCE):
+            for vehicle_id, _ in page:
                 yield await self._check(partner, vehicle_id, repair=repair)
-            after = rows[-1][0]
+            after = page[-1][0]
 
     async def _check(self, partner: int, vehicle: str, *, repair: bool) -> Checked:
         """Once more whenever a server has changed sessions between the two sides of a comparison:
@@ -67,7 +64,7 @@ class Rebuilder:
         repaired = 0
         while True:
             sessions = differing = 0
-            position = await self._projector.position(partner)
+            position = await self._projector.derivations.position(partner)
             if position is None:  # the partner was deleted
                 return Checked(vehicle, 0, repaired)
             if position.unfinished:  # the sessions are not those of any number of events
@@ -94,4 +91,4 @@ class Rebuilder:
         """Stores the changes, if any; None if the sessions are not at that position any more."""
         if changes:
             return await self._projector.write(partner, position, position.seq, changes)
-        return position if await self._projector.position(partner) == position else None
+        return position if await self._projector.derivations.position(partner) == position else None

@@ -7,8 +7,9 @@ from secrets import randbelow
 
 from tether.domain.errors import SetupError
 from tether.domain.keys import DEFAULT_RATE, LIVE, TEST, Key, Rate, digest_of, new_key, prefix_of
+from tether.domain.partners import Holdings, Partner
 from tether.server.authenticator import REMEMBERED_MS
-from tether.server.store import Holdings, Partner, Store
+from tether.server.store import Store
 
 LONGEST_NAME = 100
 KEY_LENGTH = len(new_key())
@@ -52,7 +53,7 @@ async def create_key(
         created_ms=now_ms,
         expires_ms=expires_ms,
     )
-    await store.add_key(key)
+    await store.keys.add(key)
     return secret, key
 
 
@@ -82,9 +83,9 @@ async def rotate_key(
         test=key.prefix.startswith(TEST),
     )
     if overlap_ms:
-        await store.expire_key(key, now_ms + overlap_ms)
+        await store.keys.expire(key, now_ms + overlap_ms)
     else:
-        await store.revoke_key(key, now_ms)
+        await store.keys.revoke(key, now_ms)
     return secret, new
 
 
@@ -96,7 +97,7 @@ async def find_key(store: Store, beginning: str) -> Key:
     """
     if not beginning:
         raise SetupError("Give the first characters of a key; see: tether keys list")
-    keys = await store.keys()
+    keys = await store.keys.all()
     if len(beginning) >= KEY_LENGTH:
         digest = digest_of(beginning)
         found = [key for key in keys if key.digest == digest]
@@ -123,7 +124,7 @@ def _random_part(prefix: str) -> str:
 
 async def find_partner(store: Store, name: str) -> Partner:
     """The partner of this name. Raises SetupError."""
-    partner = await store.partner(name)
+    partner = await store.partners.find(name)
     if partner is None:
         raise SetupError(f"There is no partner {name!r}; see: tether partners list")
     return partner
@@ -132,15 +133,15 @@ async def find_partner(store: Store, name: str) -> Partner:
 async def rename_partner(store: Store, name: str, new_name: str) -> Partner:
     """Gives a partner another name; its keys and data stay. Raises SetupError."""
     partner = await find_partner(store, name)
-    await store.rename_partner(partner, _checked_name(new_name))
+    await store.partners.rename(partner, _checked_name(new_name))
     return partner._replace(name=new_name)
 
 
 async def close_partner(store: Store, now_ms: int, partner: Partner) -> None:
     """Revokes the partner's keys; returns when no server lets one in any more."""
-    keys = [key for key in await store.keys() if key.partner == partner.id]
+    keys = [key for key in await store.keys.all() if key.partner == partner.id]
     for key in keys:
-        await store.revoke_key(key, now_ms)
+        await store.keys.revoke(key, now_ms)
     if keys:  # however long ago one was revoked: the clock that says so may have been another
         await asyncio.sleep(_REQUESTS_END_MS / 1000)
 
@@ -154,14 +155,14 @@ async def erase_partner(
     go. When it is interrupted, the partner is still there and it can be done again.
     """
     await close_partner(store, now_ms, partner)
-    held = await store.holdings(partner)
-    await store.erase_partner(partner, progress)
+    held = await store.partners.holdings(partner)
+    await store.partners.erase(partner, progress)
     return held
 
 
 async def _partner_or_new(store: Store, now_ms: int, name: str) -> Partner:
-    found = await store.partner(_checked_name(name))
-    return found or await store.add_partner(Partner(randbelow(2**47) + 1, name, now_ms))
+    found = await store.partners.find(_checked_name(name))
+    return found or await store.partners.add(Partner(randbelow(2**47) + 1, name, now_ms))
 
 
 def _checked_name(name: str) -> str:

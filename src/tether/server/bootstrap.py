@@ -110,7 +110,7 @@ def _engine(database: str, pool_size: int) -> Engine:
 
 def authenticator(store: Store) -> Authenticator:
     """The keys of this store."""
-    return Authenticator(store.find_key, ForwardClock(now_ms, time.monotonic))
+    return Authenticator(store.keys.find, ForwardClock(now_ms, time.monotonic))
 
 
 def build_app(

@@ -1,4 +1,4 @@
-"""The words in which the engines' SQL differs. Everything else is written once, in queries.py."""
+"""The words in which the engines differ in SQL. All else is written once, in its subject's file."""
 
 from dataclasses import dataclass
 
@@ -25,6 +25,9 @@ class Dialect:
     reads all of `ready` first: from then on others wait for the counter.
     """
 
+    event_json: str
+    """The body of the event `e` as JSON, of which ->> takes a member."""
+
     pause_s: float
     """How long events gather between two portions of derivation while nobody asks for what follows
     from them: a session of which several events came is written once. On SQLite a longer pause
@@ -34,44 +37,6 @@ class Dialect:
     own_tables: tuple[str, ...]
     """Those with a row for a partner that only this engine has."""
 
-    listing: tuple[str, ...] = ()
-    """Enter the partner's events up to $2 in the lists from which the views charger_events,
-    vehicle_events and vehicle_history are made, unless the lists have those up to $3: the more are
-    entered at once, the fewer pages are written for each.
-
-    PostgreSQL has none: there an entry in an index costs little wherever it goes, but a list would
-    cost a row. SQLite writes whole pages, so it has lists, which are written behind.
-    """
-
-
-_DUE = """e.partner = $1 AND e.seq <= $2
-  AND coalesce((SELECT n.seq FROM listings n WHERE n.partner = $1), 0) < $3"""
-_LISTING = (
-    f"""
-INSERT INTO list_of_charger (partner, charger_id, seq)
-SELECT $1, e.charger_id, e.seq FROM unlisted_events e
-WHERE {_DUE}
-ORDER BY e.charger_id, e.seq
-""",
-    f"""
-INSERT INTO list_of_vehicle (partner, vehicle_id, seq)
-SELECT $1, e.vehicle_id, e.seq FROM unlisted_events e
-WHERE {_DUE}
-ORDER BY e.vehicle_id, e.seq
-""",
-    f"""
-INSERT INTO list_by_time (partner, vehicle_id, at_ms, seq)
-SELECT $1, e.vehicle_id, e.at_ms, e.seq FROM unlisted_events e
-WHERE {_DUE}
-ORDER BY e.vehicle_id, e.at_ms, e.seq
-""",
-    f"""
-INSERT INTO listings (partner, seq)
-SELECT $1, e.seq FROM events e WHERE {_DUE}
-ORDER BY e.seq DESC LIMIT 1
-ON CONFLICT (partner) DO UPDATE SET seq = excluded.seq
-""",
-)
 
 SQLITE = Dialect(
     name="sqlite",
@@ -81,9 +46,9 @@ SQLITE = Dialect(
         "SELECT coalesce((SELECT seq FROM events WHERE partner = $1 ORDER BY seq DESC LIMIT 1), 0) "
         "WHERE $3 > 0"
     ),
+    event_json="e.body",
     pause_s=0.5,
     own_tables=("listings",),
-    listing=_LISTING,
 )
 
 POSTGRES = Dialect(
@@ -96,6 +61,7 @@ POSTGRES = Dialect(
         "ON CONFLICT (partner) "
         "DO UPDATE SET seq = event_heads.seq + $3 RETURNING seq - $3"
     ),
+    event_json="CAST(e.body AS json)",
     pause_s=2.0,
     own_tables=("event_heads",),
 )

@@ -53,6 +53,12 @@ class Engine(Protocol):
         open; returns, once they are on disk, how many rows each touched.
         """
 
+    async def list_events(self, partner: int, last: int, until: int) -> None:
+        """Enters the partner's events up to the number `until` in the lists from which the views
+        charger_events, vehicle_events and vehicle_history are made, unless the lists have those up
+        to `last`. An engine that has indexes in their place does nothing.
+        """
+
     async def scrub(self) -> None:
         """Leaves nothing in the database's files of what was deleted, as far as the engine can."""
 

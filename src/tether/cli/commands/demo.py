@@ -57,7 +57,7 @@ def _key(database: str, file: Path) -> str:
     kept = file.read_text(encoding="ascii", errors="replace").strip() if file.exists() else ""
 
     async def find(store: Store, now_ms: int) -> str:
-        if _works(await store.find_key(digest_of(kept)), kept, now_ms):
+        if _works(await store.keys.find(digest_of(kept)), kept, now_ms):
             return kept
         secret, _ = await admin.create_key(store, now_ms, PARTNER, name="demo", rate=RATE)
         return secret

@@ -242,7 +242,7 @@ def _integrity(database: str, *, full: bool) -> Finding:
 
 
 async def _all_keys(store: Store, now_ms: int) -> tuple[list[Key], int]:
-    return await store.keys(), now_ms
+    return await store.keys.all(), now_ms
 
 
 def _keys(keys: list[Key], now_ms: int) -> Finding:

@@ -66,7 +66,7 @@ def create(
     from tether.server import admin
 
     async def make(store: Store, now_ms: int) -> tuple[str, Key]:
-        known = await store.partner(partner) is not None
+        known = await store.partners.find(partner) is not None
         made = await admin.create_key(
             store,
             now_ms,
@@ -95,7 +95,7 @@ def list_keys(partner: str | None, as_json: bool, database: str) -> None:
     from tether.server import admin
 
     async def find(store: Store, now_ms: int) -> tuple[list[Key], int]:
-        found = await store.keys()
+        found = await store.keys.all()
         if partner is not None:
             owner = await admin.find_partner(store, partner)
             found = [key for key in found if key.partner == owner.id]
@@ -117,7 +117,7 @@ def revoke(prefix: str, database: str) -> None:
 
     async def stop(store: Store, now_ms: int) -> Key:
         key = await admin.find_key(store, prefix)
-        await store.revoke_key(key, now_ms)
+        await store.keys.revoke(key, now_ms)
         return key
 
     key = stores.in_store(database, stop)

@@ -20,10 +20,11 @@ from tether.cli.group import OrderedGroup
 from tether.cli.options import database_option, json_option
 from tether.cli.times import day, minute
 from tether.domain.errors import SetupError
+from tether.domain.filters import EventFilter
 from tether.domain.keys import Key
+from tether.domain.partners import Holdings, Partner
 from tether.domain.timestamps import format_instant
-from tether.server.store import Holdings, Partner, Store
-from tether.storage.queries import EventFilter
+from tether.server.store import Store
 
 
 @click.group(cls=OrderedGroup)
@@ -41,8 +42,8 @@ def list_partners(as_json: bool, database: str) -> None:
     """List all partners."""
 
     async def find(store: Store, now_ms: int) -> tuple[list[Partner], dict[int, int]]:
-        working = [key.partner for key in await store.keys() if key.works_at(now_ms)]
-        return await store.partners(), {one: working.count(one) for one in set(working)}
+        working = [key.partner for key in await store.keys.all() if key.works_at(now_ms)]
+        return await store.partners.all(), {one: working.count(one) for one in set(working)}
 
     found, keys = stores.in_store(database, find)
     if as_json:
@@ -117,17 +118,17 @@ async def _portrait(store: Store, now_ms: int, name: str) -> _Portrait:
     partner = await admin.find_partner(store, name)
     return _Portrait(
         partner,
-        await store.holdings(partner),
+        await store.partners.holdings(partner),
         await _time_of_event(store, partner, newest=False),
         await _time_of_event(store, partner, newest=True),
-        [key for key in await store.keys() if key.partner == partner.id],
+        [key for key in await store.keys.all() if key.partner == partner.id],
         now_ms,
     )
 
 
 async def _time_of_event(store: Store, partner: Partner, *, newest: bool) -> str | None:
     """The timestamp of the event that came in first or last."""
-    page, _ = await store.events(partner.id, EventFilter(), after=None, limit=1, descending=newest)
+    page, _ = await store.events.portion(partner.id, EventFilter(), None, 1, descending=newest)
     return str(msgspec.json.decode(page[0][1])["timestamp"]) if page else None
 
 
@@ -161,7 +162,7 @@ def delete(partner: str, yes: bool, database: str) -> None:
     from tether.server import admin
 
     async def look(store: Store, now_ms: int) -> Holdings:
-        return await store.holdings(await admin.find_partner(store, partner))
+        return await store.partners.holdings(await admin.find_partner(store, partner))
 
     async def erase(store: Store, now_ms: int) -> Holdings:
         found = await admin.find_partner(store, partner)

@@ -7,7 +7,8 @@ import click
 from tether.cli import stores
 from tether.cli.display.output import counted, note, progress, say, show_json
 from tether.cli.options import database_option, json_option
-from tether.server.store import Partner, Store
+from tether.domain.partners import Partner
+from tether.server.store import Store
 
 MOST_NAMED = 20  # vehicles
 
@@ -54,7 +55,9 @@ def rebuild(
 async def _rebuild_all(store: Store, name: str | None, *, repair: bool) -> list[Report]:
     from tether.server import admin
 
-    partners = await store.partners() if name is None else [await admin.find_partner(store, name)]
+    partners = (
+        await store.partners.all() if name is None else [await admin.find_partner(store, name)]
+    )
     return [await _rebuild(store, partner, repair=repair) for partner in partners]
 
 

@@ -15,9 +15,10 @@ from tether.domain.rate_limits import Limiter
 from tether.http import requests
 from tether.http.errors import STATUS
 from tether.ingest.bulk_reader import Item, read_items
-from tether.ingest.event_batcher import EventRow, WriteResult
+from tether.ingest.event_batcher import WriteResult
 from tether.ingest.turns import Places, Steps, in_turns
 from tether.server.store import Store
+from tether.storage.events import EventRow
 
 SHOWN_AT_ONCE = 200
 

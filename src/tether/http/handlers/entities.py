@@ -36,7 +36,7 @@ class EntityResource(Generic[E]):
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
         entity_id = requests.id_to_read(id)
-        stored = await self._store.get(self._kind, requests.partner_of(req), entity_id)
+        stored = await self._store.entities.get(self._kind, requests.partner_of(req), entity_id)
         resp.set_header("ETag", requests.etag(stored.version))
         if requests.is_known_to_client(req, stored.version):
             resp.status = 304
@@ -59,15 +59,15 @@ class EntityResource(Generic[E]):
     async def _put(self, req: Request, entity: E) -> int:
         partner = requests.partner_of(req)
         if not requests.is_conditional(req):
-            return await self._store.put(partner, entity)
+            return await self._store.entities.put(partner, entity)
         try:
-            current = await self._store.get(self._kind, partner, entity.id)
+            current = await self._store.entities.get(self._kind, partner, entity.id)
         except NotFound:
             if requests.must_exist(req):
                 raise PreconditionFailed from None
-            return await self._store.create(partner, entity)
+            return await self._store.entities.create(partner, entity)
         requests.check_version(req, current.version)
-        return await self._store.replace(partner, entity, current.version)
+        return await self._store.entities.replace(partner, entity, current.version)
 
     async def on_patch(self, req: Request, resp: Response, id: str) -> None:
         entity_id = requests.id_to_write(id)
@@ -78,7 +78,7 @@ class EntityResource(Generic[E]):
             requests.check_version(req, version)
             return patched_entity(entity, changes)
 
-        version = await self._store.patch(self._kind, partner, entity_id, patch)
+        version = await self._store.entities.patch(self._kind, partner, entity_id, patch)
         resp.set_header("ETag", requests.etag(version))
         resp.data = b""
 
@@ -106,13 +106,13 @@ class EntityListResource(Generic[E]):
         partner = requests.partner_of(req)
         if "include" in query:
             if not await takes_stale(self._store, req, resp, query):
-                await self._store.sessions.catch_up(partner)
+                await self._store.projector.catch_up(partner)
             turns = self._store.turns
         else:
             turns = self._store.entity_turns
         async with turns.of(partner) as turn:
             # One more than asked for, to know whether another page follows.
-            found = await self._store.page(self._kind, partner, after, limit + 1)
+            found = await self._store.entities.page(self._kind, partner, after, limit + 1)
             page = found[:limit]
             bodies = [body for _, body in page]
             if "include" in query:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from falcon.asgi import Request, Response
 
 from tether.domain.errors import Invalid, NotFound
+from tether.domain.filters import EventFilter
 from tether.domain.identifiers import ENTITY_ID_RULE, event_id_from_path, is_entity_id
 from tether.domain.models import EventType, to_json
 from tether.domain.validation import check_instant, new_event
 from tether.http import requests
 from tether.ingest.event_reader import usual_event
 from tether.server.store import Store
-from tether.storage.queries import EventFilter
 
 LIST_PARAMETERS = ("limit", "cursor", "order", "type", "chargerId", "vehicleId", "from", "to")
 _POSITION = re.compile(r"[0-9]{1,18}")
@@ -40,13 +40,16 @@ class EventListResource:
         epoch = await self._store.epochs.current()
         after = requests.cursor_of(query, epoch, _POSITION.fullmatch)
         requests.show_epoch(resp, epoch)
-        found, stop = await self._store.events(
-            requests.partner_of(req),
-            filter_of(query),
-            after=None if after is None else int(after),
-            limit=limit + 1,
-            descending=descending,
-        )
+        partner, wanted = requests.partner_of(req), filter_of(query)
+        async with self._store.turns.of(partner) as turn:
+            found, stop = await self._store.events.page(
+                partner,
+                wanted,
+                turn,
+                after=None if after is None else int(after),
+                limit=limit + 1,
+                descending=descending,
+            )
         page = found[:limit]
         resp.data = f"[{','.join(body for _, body in page)}]".encode()
         # Going forward the end is only the end for now: whoever got something gets a place from
@@ -70,7 +73,7 @@ class EventResource:
         event_id = event_id_from_path(id)
         if event_id is None:
             raise NotFound
-        resp.data = await self._store.event(requests.partner_of(req), event_id)
+        resp.data = await self._store.events.get(requests.partner_of(req), event_id)
 
     on_head = on_get
 

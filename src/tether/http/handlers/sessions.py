@@ -5,6 +5,7 @@ import re
 from falcon.asgi import Request, Response
 
 from tether.domain.errors import Invalid, NotFound
+from tether.domain.filters import SessionFilter
 from tether.domain.identifiers import ENTITY_ID_RULE, event_id_from_path, is_entity_id
 from tether.domain.models import to_json
 from tether.domain.session_views import session_of
@@ -12,7 +13,6 @@ from tether.domain.validation import check_instant
 from tether.http import requests
 from tether.http.freshness import takes_stale
 from tether.server.store import Store
-from tether.storage.session_queries import SessionFilter
 
 LIST_PARAMETERS = (
     "limit", "cursor", "chargerId", "vehicleId", "from", "to", "status", "updatedFrom", "stale",
@@ -33,7 +33,7 @@ class SessionListResource:
         after = _position(requests.cursor_of(query, epoch, _POSITION.fullmatch))
         requests.show_epoch(resp, epoch)
         if not await takes_stale(self._store, req, resp, query):
-            await self._store.sessions.catch_up(partner)
+            await self._store.projector.catch_up(partner)
         shown = []
         async with self._store.turns.of(partner) as turn:
             # One more than asked for, to know whether another page follows.
@@ -71,7 +71,7 @@ class SessionResource:
             raise NotFound
         partner = requests.partner_of(req)
         if not await takes_stale(self._store, req, resp):
-            await self._store.sessions.catch_up(partner)
+            await self._store.projector.catch_up(partner)
         async with self._store.turns.of(partner):
             known = await self._store.sessions.get(partner, session_id)
             resp.data = to_json(session_of(known))

@@ -10,9 +10,9 @@ from tether.domain.session_views import charger_state, vehicle_state
 from tether.domain.views import ChargerState, VehicleState
 from tether.http import requests
 from tether.http.freshness import takes_stale
-from tether.projections.sessions import AtCharger
 from tether.server.store import Store
 from tether.storage.read_turns import Turn
+from tether.storage.states import AtCharger
 
 
 class States:
@@ -30,31 +30,37 @@ class States:
         self, partner: int, vehicle_id: str, turn: Turn, *, stale: bool
     ) -> VehicleState:
         """The state of a vehicle. Raises NotFound."""
-        moment = await self.store.sessions.of_vehicle(partner, vehicle_id, turn, stale=stale)
-        return vehicle_state(vehicle_id, moment, self._now_ms())
+        found = await self.store.states.of_vehicle(partner, vehicle_id)
+        if found.waits and not stale:
+            await turn.without(self.store.projector.catch_up(partner))
+            found = await self.store.states.of_vehicle(partner, vehicle_id)
+        return vehicle_state(vehicle_id, found.session, self._now_ms())
 
     async def of_vehicles(self, partner: int, vehicle_ids: Sequence[str]) -> list[VehicleState]:
         """The states of these vehicles, in their order, as far as they are derived."""
-        moments = await self.store.sessions.of_vehicles(partner, vehicle_ids)
+        found = await self.store.states.of_vehicles(partner, vehicle_ids)
         now_ms = self._now_ms()
-        return [vehicle_state(id, moments[id], now_ms) for id in vehicle_ids]
+        return [vehicle_state(id, found[id], now_ms) for id in vehicle_ids]
 
     async def of_charger(
         self, partner: int, charger_id: str, turn: Turn, *, stale: bool
     ) -> ChargerState:
         """The state of a charger. Raises NotFound."""
-        found = await self.store.sessions.at_charger(partner, charger_id, turn, stale=stale)
-        return _charger_state(charger_id, found, self._now_ms())
+        found = await self.store.states.of_charger(partner, charger_id)
+        if found.waits and not stale:
+            await turn.without(self.store.projector.catch_up(partner))
+            found = await self.store.states.of_charger(partner, charger_id)
+        return _charger_state(charger_id, found.there, self._now_ms())
 
     async def of_chargers(self, partner: int, charger_ids: Sequence[str]) -> list[ChargerState]:
         """The states of these chargers, in their order, as far as they are derived."""
-        found = await self.store.sessions.at_chargers(partner, charger_ids)
+        found = await self.store.states.of_chargers(partner, charger_ids)
         now_ms = self._now_ms()
         return [_charger_state(id, found[id], now_ms) for id in charger_ids]
 
 
 def _charger_state(charger_id: str, found: AtCharger, now_ms: int) -> ChargerState:
-    there = [vehicle_state(moment.stay.vehicle_id, moment, now_ms) for moment in found.moments]
+    there = [vehicle_state(latest.stay.vehicle_id, latest, now_ms) for latest in found.sessions]
     return charger_state(charger_id, there, found.last_event, now_ms, more=found.more)
 
 

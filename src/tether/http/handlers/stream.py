@@ -12,6 +12,7 @@ import structlog
 from falcon.asgi import Request, Response
 
 from tether.domain.errors import EpochChanged, Forbidden, Invalid, TooManyAtOnce, Unavailable
+from tether.domain.filters import EventFilter
 from tether.domain.models import to_json
 from tether.domain.session_views import vehicle_state
 from tether.domain.timestamps import format_instant
@@ -22,7 +23,6 @@ from tether.server.authenticator import Authenticator
 from tether.server.metrics import Metrics
 from tether.server.store import Store
 from tether.storage.epochs import Epoch
-from tether.storage.queries import EventFilter
 
 log = structlog.get_logger()
 

@@ -24,6 +24,7 @@ import apsw
 from tether.domain.errors import SetupError, Unavailable
 from tether.storage.dialect import SQLITE
 from tether.storage.engine import Row, Statement
+from tether.storage.sqlite.event_lists import listing
 from tether.storage.sqlite.guard import FileGuard, FileTrouble
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
@@ -200,6 +201,9 @@ class SqliteEngine:
         changes = [partial(_change, native(sql), parameters) for sql, parameters in statements]
         counts: list[int] = await self._enqueue(lambda writer: [run(writer) for run in changes])
         return counts
+
+    async def list_events(self, partner: int, last: int, until: int) -> None:
+        await self.write_all(*listing(partner, last, until))
 
     async def scrub(self) -> None:
         """Writes the file anew: what was deleted is in free pages, but also in the gaps of those in

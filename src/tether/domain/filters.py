@@ -1,0 +1,39 @@
+"""What lists can be asked for."""
+
+from typing import NamedTuple
+
+
+class EventFilter(NamedTuple):
+    """Which events of a partner a list shows; None means all. Instants in ms since 1970."""
+
+    type: str | None = None
+    charger_id: str | None = None
+    vehicle_id: str | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+    @property
+    def has_window(self) -> bool:
+        """Whether only events from a time, or to one, are wanted."""
+        return self.from_ms is not None or self.to_ms is not None
+
+    @property
+    def is_selective(self) -> bool:
+        """Whether more events may be read than are shown: no index has those that are wanted."""
+        both = self.charger_id is not None and self.vehicle_id is not None
+        return both or self.type is not None or self.has_window
+
+
+class SessionFilter(NamedTuple):
+    """Which sessions of a partner a list shows; None means all. Instants in ms since 1970.
+
+    A session is in the window from `from_ms` to before `to_ms` in which it began. `active` is not
+    for lists of changes.
+    """
+
+    charger_id: str | None = None
+    vehicle_id: str | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+    active: bool | None = None
+    updated_from_ms: int | None = None

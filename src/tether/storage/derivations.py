@@ -1,0 +1,71 @@
+"""How far the sessions of each partner are derived from its events."""
+
+from typing import NamedTuple
+
+from tether.storage.engine import Engine, Statement
+
+BEGIN = """
+INSERT INTO derivations (partner, seq, updated_ms, mark)
+SELECT $1, 0, 0, 0 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
+ON CONFLICT (partner) DO NOTHING
+"""
+
+HEAD = """
+coalesce((SELECT e.seq FROM events e WHERE e.partner = $1 ORDER BY e.seq DESC LIMIT 1), 0)
+"""
+DERIVED = "coalesce((SELECT d.seq FROM derivations d WHERE d.partner = $1), 0)"
+
+PROGRESS = f"SELECT {HEAD}, {DERIVED}"
+POSITION = "SELECT seq, updated_ms, mark FROM derivations WHERE partner = $1"
+ADVANCE = """
+UPDATE derivations SET seq = $3, updated_ms = $4, mark = $5 WHERE partner = $1 AND mark = $2
+"""
+
+
+class Progress(NamedTuple):
+    """The number of a partner's last event, and of the last one that is derived."""
+
+    head: int
+    derived: int
+
+
+class Position(NamedTuple):
+    """Where the sessions of a partner stand: they contain all events up to `seq`.
+
+    `updated_ms` is the newest instant of a change of a session; `mark` is another one after every
+    change.
+    """
+
+    seq: int
+    updated_ms: int
+    mark: int
+
+    @property
+    def unfinished(self) -> bool:
+        """Of some vehicles the sessions contain later events, too: see `Projector._by_vehicle`."""
+        return self.mark < 0
+
+
+def advancing(partner: int, position: Position, to: Position) -> Statement:
+    """The statement that moves on; it changes no row if another was at it since `position`."""
+    return Statement(ADVANCE, (partner, position.mark, *to))
+
+
+class Derivations:
+    """How far all partners are. Every method raises Unavailable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def progress(self, partner: int) -> Progress:
+        """How far the partner is."""
+        ((head, derived),) = await self._engine.read(PROGRESS, partner)
+        return Progress(head, derived)
+
+    async def position(self, partner: int) -> Position | None:
+        """Where the partner's sessions stand; None if there is no such partner."""
+        rows = await self._engine.read(POSITION, partner)
+        if not rows:
+            await self._engine.write(BEGIN, partner)
+            rows = await self._engine.read(POSITION, partner)
+        return Position(*rows[0]) if rows else None

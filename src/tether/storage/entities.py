@@ -1,0 +1,121 @@
+"""Chargers and vehicles: two tables of the same form, of which each row has the JSON of one."""
+
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
+
+from tether.domain.errors import Forbidden, NotFound, PreconditionFailed
+from tether.domain.models import Charger, Entity, Vehicle, from_json, to_json
+from tether.storage.engine import Engine
+from tether.storage.patches import Patch, Patches, Place
+
+_TABLE: dict[type[Entity], str] = {Charger: "chargers", Vehicle: "vehicles"}
+
+GET = "SELECT version, body FROM {table} WHERE partner = $1 AND id = $2"
+PAGE = "SELECT id, body FROM {table} WHERE partner = $1 AND id > $2 ORDER BY id LIMIT $3"
+COUNT = "SELECT count(*) FROM {table} WHERE partner = $1"
+
+# A partner may be deleted while a body of its is still arriving: nothing must be left of it.
+_INSERT = """
+INSERT INTO {table} (partner, id, version, body)
+SELECT $1, $2, 1, $3 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
+ON CONFLICT (partner, id)
+"""
+PUT = f"""
+{_INSERT} DO UPDATE SET version = {{table}}.version + 1, body = excluded.body RETURNING version
+"""
+CREATE = f"{_INSERT} DO NOTHING RETURNING version"
+REPLACE = """
+UPDATE {table} SET version = version + $4, body = $5
+WHERE partner = $1 AND id = $2 AND version = $3
+RETURNING version
+"""
+
+
+class Stored(NamedTuple):
+    """An entity as it is stored: `body` is its JSON, `version` counts its changes from 1."""
+
+    version: int
+    body: bytes
+
+
+class Entities:
+    """Chargers and vehicles. Every method raises Unavailable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._patches = Patches(self._read, self.replace)
+
+    async def drain(self) -> None:
+        """Returns when no patch waits any more."""
+        await self._patches.drain()
+
+    async def get(self, kind: type[Entity], partner: int, entity_id: str) -> Stored:
+        """The entity. Raises NotFound."""
+        row = await self._engine.look_up(_sql(GET, kind), partner, entity_id)
+        if row is None:
+            raise NotFound
+        version, body = row
+        return Stored(version, body.encode())
+
+    async def page(
+        self, kind: type[Entity], partner: int, after: str, limit: int
+    ) -> list[tuple[str, str]]:
+        """Id and JSON of the `limit` entities that follow the id `after`, in order of id."""
+        rows = await self._engine.read(_sql(PAGE, kind), partner, after, limit)
+        return [(entity_id, body) for entity_id, body in rows]
+
+    async def count(self, kind: type[Entity], partner: int) -> int:
+        """How many there are."""
+        ((count,),) = await self._engine.scan(_sql(COUNT, kind), partner)
+        return int(count)
+
+    async def put(self, partner: int, entity: Entity) -> int:
+        """Creates or replaces the entity; returns its version, 1 if it is new.
+
+        Raises Forbidden if the partner is gone.
+        """
+        version = await self._change(PUT, partner, entity)
+        if version is None:
+            raise Forbidden
+        return version
+
+    async def create(self, partner: int, entity: Entity) -> int:
+        """Creates the entity. Raises PreconditionFailed if it exists."""
+        return _expected(await self._change(CREATE, partner, entity))
+
+    async def replace(self, partner: int, entity: Entity, version: int, by: int = 1) -> int:
+        """Replaces this version of the entity; returns the next version, which is `by` higher.
+
+        Raises PreconditionFailed if there is no such version any more.
+        """
+        return _expected(await self._change(REPLACE, partner, entity, version, by))
+
+    async def patch(self, kind: type[Entity], partner: int, entity_id: str, patch: Patch) -> int:
+        """Makes the next version of the entity as `patch` says; returns which that is.
+
+        However many patches come at once, each finds what those before it made. Raises NotFound,
+        and what `patch` raises.
+        """
+        return await self._patches.apply((kind, partner, entity_id), patch)
+
+    async def _read(self, place: Place) -> tuple[int, Entity]:
+        kind, partner, entity_id = place
+        stored = await self.get(kind, partner, entity_id)
+        return stored.version, from_json(cast(type[Any], kind), stored.body)
+
+    async def _change(self, sql: str, partner: int, entity: Entity, *version: int) -> int | None:
+        rows = await self._engine.write_returning(
+            _sql(sql, type(entity)), partner, entity.id, *version, to_json(entity).decode()
+        )
+        return int(rows[0][0]) if rows else None
+
+
+def _expected(version: int | None) -> int:
+    if version is None:
+        raise PreconditionFailed
+    return version
+
+
+@lru_cache
+def _sql(text: str, kind: type[Entity]) -> str:
+    return text.format(table=_TABLE[kind])

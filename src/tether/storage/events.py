@@ -1,0 +1,314 @@
+"""Events: how they are inserted, in batches, and read, by id, in pages and for what is derived."""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import msgspec
+
+from tether.domain.errors import NotFound
+from tether.domain.filters import EventFilter
+from tether.domain.models import Event, from_json
+from tether.domain.session_record import PlacedEvent, placed_event
+from tether.storage.batches import batch, columns_of
+from tether.storage.engine import Engine, Row
+from tether.storage.read_turns import Turn
+
+READ_AT_ONCE = 20_000  # events that a portion of a list may read, and …
+WINDOW_AT_ONCE = 100_000  # … entries of the index by time that are read to find a window's ends
+PORTIONS = 20  # of events that one request reads
+END_OF_TIME = 2**62  # and behind every number
+
+# Adding -------------------------------------------------------------------------------------------
+
+
+class EventRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An event as a batch has it; `stamped` is 1 if the server gave the instant."""
+
+    id: str
+    type: str
+    charger_id: str
+    vehicle_id: str
+    at_ms: int
+    stamped: int
+    body: str
+
+
+_BATCH = batch("batch", *columns_of(EventRow))
+
+# Looked up in an index for each event of a batch. Written as scalar subqueries because PostgreSQL
+# makes joins of EXISTS and LEFT JOIN, and with the estimates of a young table such a join reads all
+# events of the partner. ORDER BY stamp singles out the one index that ends in it.
+_HAS_CHARGER = """
+(SELECT 1 FROM chargers c WHERE c.partner = $1 AND c.id = b.charger_id LIMIT 1) IS NOT NULL
+"""
+_HAS_VEHICLE = """
+(SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = b.vehicle_id LIMIT 1) IS NOT NULL
+"""
+_SAME_EVENT = """
+(SELECT e.body FROM events e
+ WHERE e.partner = $1 AND e.vehicle_id = b.vehicle_id AND e.at_ms = b.at_ms
+   AND e.type = b.type AND e.charger_id = b.charger_id
+ ORDER BY e.stamp LIMIT 1)
+"""
+
+# The newest instant that the server gave to an event of the vehicle, if it is not before this one.
+# Partners may have stamped events with instants to come, of which some are looked through.
+_STAMPED_SINCE = """
+(SELECT max(x.at_ms) FROM (
+    SELECT e.at_ms, e.stamp FROM events e
+    WHERE e.partner = $1 AND e.vehicle_id = b.vehicle_id AND e.at_ms >= b.at_ms
+    ORDER BY e.at_ms, e.type, e.charger_id, e.stamp LIMIT 100
+ ) x WHERE x.stamp > 0)
+"""
+
+# What is ready is found before the numbers are taken, as with these PostgreSQL makes the partner's
+# other writers wait. `true` tells SQLite that ON does not belong to the join.
+ADD = f"""
+WITH {_BATCH}, ready AS (
+    SELECT * FROM batch b
+    WHERE {_HAS_CHARGER} AND {_HAS_VEHICLE}
+      AND CASE b.stamped WHEN 1 THEN {_STAMPED_SINCE} IS NULL ELSE {_SAME_EVENT} IS NULL END
+), numbers (base) AS ({{event_numbers}})
+INSERT INTO events (partner, seq, id, type, charger_id, vehicle_id, at_ms, stamp, body)
+SELECT $1, n.base + r.place, r.id, r.type, r.charger_id, r.vehicle_id, r.at_ms,
+       r.stamped * (n.base + r.place), r.body
+FROM numbers n CROSS JOIN ready r
+WHERE true
+ON CONFLICT DO NOTHING
+"""
+
+# What became of the events of a batch of which not all were inserted: whether there are charger and
+# vehicle, the event itself, the recorded one of the same identity, and what was stamped since.
+EXPLAIN = f"""
+WITH {_BATCH}
+SELECT {_HAS_CHARGER}, {_HAS_VEHICLE},
+       (SELECT e.body FROM events e WHERE e.partner = $1 AND e.id = b.id),
+       CASE WHEN b.stamped = 0 THEN {_SAME_EVENT} END,
+       CASE WHEN b.stamped = 1 THEN {_STAMPED_SINCE} END
+FROM batch b
+ORDER BY b.place
+"""
+
+# Reading ------------------------------------------------------------------------------------------
+
+GET = "SELECT body FROM events WHERE partner = $1 AND id = $2"
+
+FOLLOWING = """
+SELECT seq, at_ms, vehicle_id, body FROM events WHERE partner = $1 AND seq > $2
+ORDER BY seq LIMIT $3
+"""
+
+# Of each vehicle, in the order of their ids, how many events came behind $2 up to $3, and when the
+# first and the last of them were.
+VEHICLES_FOLLOWING = """
+SELECT vehicle_id, count(*), min(at_ms), max(at_ms) FROM events
+WHERE partner = $1 AND seq > $2 AND seq <= $3 AND vehicle_id > $4
+GROUP BY vehicle_id ORDER BY vehicle_id LIMIT $5
+"""
+
+# `+ 0` keeps the number out of the choice of an index, and the order, which only one index has,
+# makes it that one also while the tables are young.
+OF_VEHICLE = """
+SELECT seq, at_ms, body FROM vehicle_history
+WHERE partner = $1 AND vehicle_id = $2 AND at_ms >= $3 AND at_ms <= $4 AND seq + 0 <= $5
+ORDER BY at_ms, type, charger_id, stamp LIMIT $6
+"""
+
+_CONDITIONS = ("type = ", "charger_id = ", "vehicle_id = ", "at_ms >= ", "at_ms < ")
+
+
+def page_statement(
+    wanted: EventFilter, after: int | None, descending: bool
+) -> tuple[str, list[object]]:
+    """The statement for a page of events and its parameters from $3 on; $1 partner, $2 limit.
+
+    It reads READ_AT_ONCE events at most. If there are as many, it adds a row with the number of the
+    last of them and no body.
+    """
+    given = tuple(value is not None for value in wanted)
+    sql = _page(given, after is not None, descending, wanted.is_selective)
+    parameters: list[object] = [value for value in wanted if value is not None]
+    return sql, parameters if after is None else [*parameters, after]
+
+
+@lru_cache
+def _page(given: tuple[bool, ...], resumed: bool, descending: bool, selective: bool) -> str:
+    names = [start for start, used in zip(_CONDITIONS, given, strict=True) if used]
+    numbered = [f"{start}${place}" for place, start in enumerate(names, start=3)]
+    key = "vehicle_id" if given[2] else "charger_id" if given[1] else None
+    relation = {"vehicle_id": "vehicle_events", "charger_id": "charger_events", None: "events"}[key]
+    indexed = ["partner = $1", *(text for text in numbered if key and text.startswith(key))]
+    if resumed:
+        indexed.append(f"seq {'<' if descending else '>'} ${3 + len(names)}")
+    others = [text for text in numbered if text not in indexed]
+    order = f"ORDER BY seq {'DESC' if descending else 'ASC'}"
+    page = f"SELECT seq, body FROM {relation} WHERE {' AND '.join([*indexed, *others])}"
+    if not selective:
+        return f"{page} {order} LIMIT $2"
+    # `seq` alone in the comparison, so that both engines stop there in the index.
+    end, comparison = ("0", ">=") if descending else (str(2**62), "<=")
+    return f"""
+WITH stop AS MATERIALIZED (
+    SELECT seq FROM {relation} WHERE {" AND ".join(indexed)}
+    {order} LIMIT 1 OFFSET {READ_AT_ONCE - 1}
+)
+SELECT seq, body FROM (
+    {page} AND seq {comparison} coalesce((SELECT seq FROM stop), {end}) {order} LIMIT $2
+) page
+UNION ALL SELECT seq, NULL FROM stop
+"""
+
+
+def window_statement(
+    wanted: EventFilter, beyond: int, descending: bool
+) -> tuple[str, list[object]]:
+    """The statement for the ends of a window of time, and its parameters; $1 is the partner.
+
+    It counts the entries of the window, WINDOW_AT_ONCE at most, and finds the one of them which
+    comes next in the order of commits after the event `beyond` (or before it).
+    """
+    times = [wanted.from_ms, wanted.to_ms]
+    sql = _window(tuple(time is not None for time in times), descending)
+    return sql, [beyond, *(time for time in times if time is not None)]
+
+
+@lru_cache
+def _window(given: tuple[bool, ...], descending: bool) -> str:
+    names = [start for start, used in zip(_CONDITIONS[3:], given, strict=True) if used]
+    inside = " AND ".join(f"{start}${place}" for place, start in enumerate(names, start=3))
+    nearest, comparison = ("max", "<") if descending else ("min", ">")
+    return f"""
+SELECT count(*), {nearest}(CASE WHEN seq {comparison} $2 THEN seq END) FROM (
+    SELECT seq FROM events WHERE partner = $1 AND {inside} ORDER BY at_ms LIMIT {WINDOW_AT_ONCE}
+) inside
+"""
+
+
+class EventPage(NamedTuple):
+    """A page of events: sequence number and JSON of each.
+
+    If `stop` is given there may be more of them beyond that number, of which none was read.
+    """
+
+    found: list[tuple[int, str]]
+    stop: int | None
+
+
+class VehicleEvents(NamedTuple):
+    """How many events of a vehicle there are, and the instants of the first and the last."""
+
+    vehicle_id: str
+    events: int
+    first_ms: int
+    last_ms: int
+
+
+class Events:
+    """The events of all partners. Every method raises Unavailable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._add = ADD.format(event_numbers=engine.dialect.event_numbers)
+
+    async def add(self, partner: int, rows: str, count: int) -> int:
+        """Inserts a batch of EventRows; returns how many were new, and whose charger and vehicle
+        exist.
+        """
+        return await self._engine.write(self._add, partner, rows, count)
+
+    async def explain(self, partner: int, rows: str, *, few: bool) -> list[Row]:
+        """Of each of a batch what EXPLAIN finds."""
+        return await (self._engine.read if few else self._engine.scan)(EXPLAIN, partner, rows)
+
+    async def get(self, partner: int, event_id: str) -> bytes:
+        """The JSON of the event. Raises NotFound."""
+        row = await self._engine.look_up(GET, partner, event_id, again=False)
+        if row is None:
+            raise NotFound
+        body: str = row[0]
+        return body.encode()
+
+    async def page(
+        self,
+        partner: int,
+        wanted: EventFilter,
+        turn: Turn,
+        *,
+        after: int | None,
+        limit: int,
+        descending: bool = False,
+    ) -> EventPage:
+        """The next events in the order of their commits, from `after` on.
+
+        Where few of many are wanted it reads PORTIONS portions at most, and may find none.
+        """
+        for portion in range(PORTIONS):
+            found, stop = await self.portion(partner, wanted, after, limit, descending=descending)
+            if found or stop is None:
+                return EventPage(found, stop if len(found) < limit else None)
+            after = stop
+            if portion == 0 and wanted.has_window:
+                nearest = await self._nearest(partner, wanted, stop, descending=descending)
+                if nearest is None:
+                    return EventPage([], None)
+                after = nearest
+            await turn.pass_on()
+        return EventPage([], after)
+
+    async def portion(
+        self,
+        partner: int,
+        wanted: EventFilter,
+        after: int | None,
+        limit: int,
+        *,
+        descending: bool = False,
+    ) -> EventPage:
+        """The same as far as one statement goes."""
+        # What is in an index one after the other is read sooner than a thread takes over.
+        read = self._engine.read if wanted == EventFilter() else self._engine.scan
+        sql, parameters = page_statement(wanted, after, descending)
+        rows = await read(sql, partner, limit, *parameters)
+        stop = rows.pop()[0] if rows and rows[-1][1] is None else None
+        return EventPage([(seq, body) for seq, body in rows], stop)
+
+    async def _nearest(
+        self, partner: int, wanted: EventFilter, beyond: int, *, descending: bool
+    ) -> int | None:
+        """Behind which number events of the window of time are to be looked for, beyond this one.
+
+        None if there are none. If there are too many of the window to look at, it is this one.
+        """
+        sql, parameters = window_statement(wanted, beyond, descending)
+        ((count, nearest),) = await self._engine.scan(sql, partner, *parameters)
+        if count >= WINDOW_AT_ONCE:
+            return beyond
+        if nearest is None:
+            return None
+        return int(nearest) + (1 if descending else -1)
+
+    async def following(self, partner: int, seq: int, limit: int) -> list[Row]:
+        """The next events behind that number: number, instant, vehicle, JSON."""
+        return await self._engine.scan(FOLLOWING, partner, seq, limit)
+
+    async def vehicles_following(
+        self, partner: int, seq: int, until: int, after: str, limit: int
+    ) -> list[VehicleEvents]:
+        """Of which vehicles there are events behind one number, up to another."""
+        rows = await self._engine.scan(VEHICLES_FOLLOWING, partner, seq, until, after, limit)
+        return [VehicleEvents(*row) for row in rows]
+
+    async def of_vehicle(
+        self,
+        partner: int,
+        vehicle_id: str,
+        from_ms: int,
+        limit: int,
+        *,
+        until_ms: int = END_OF_TIME,
+        until: int = END_OF_TIME,
+    ) -> list[PlacedEvent]:
+        """The vehicle's first events in a time, of those up to the number `until`."""
+        bounds = (from_ms, until_ms, until)
+        rows = await self._engine.scan(OF_VEHICLE, partner, vehicle_id, *bounds, limit)
+        return [placed_event(seq, at_ms, from_json(Event, body)) for seq, at_ms, body in rows]

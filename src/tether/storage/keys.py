@@ -1,0 +1,61 @@
+"""API keys: of each its SHA-256 and what it may do, never the key itself."""
+
+from tether.domain.keys import Key, Rate
+from tether.storage.engine import Engine, Row
+
+_SELECT = """
+SELECT k.digest, k.prefix, k.partner, p.name, k.name, k.rate_requests, k.rate_window_s, k.burst,
+       k.read_only, k.created_ms, k.expires_ms, k.revoked_ms
+FROM keys k JOIN partners p ON p.id = k.partner
+"""
+FIND = f"{_SELECT} WHERE k.digest = $1"
+LIST = f"{_SELECT} ORDER BY p.name, k.created_ms, k.prefix"
+
+ADD = """
+INSERT INTO keys (digest, prefix, partner, name, rate_requests, rate_window_s, burst, read_only,
+                  created_ms, expires_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+"""
+REVOKE = "UPDATE keys SET revoked_ms = $2 WHERE digest = $1 AND revoked_ms IS NULL"
+EXPIRE = """
+UPDATE keys SET expires_ms = $2 WHERE digest = $1 AND (expires_ms IS NULL OR expires_ms > $2)
+"""
+
+
+def _key(row: Row) -> Key:
+    digest, prefix, partner, partner_name, name, requests, window_s, burst, read_only, *times = row
+    return Key(
+        digest, prefix, partner, partner_name, name, Rate(requests, window_s), burst,
+        bool(read_only), *times,
+    )  # fmt: skip
+
+
+class Keys:
+    """The keys of all partners. Every method raises Unavailable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def find(self, digest: str) -> Key | None:
+        """The key with this SHA-256, also if it is revoked or expired."""
+        rows = await self._engine.read(FIND, digest)
+        return _key(rows[0]) if rows else None
+
+    async def all(self) -> list[Key]:
+        """All keys, by partner and age."""
+        return [_key(row) for row in await self._engine.read(LIST)]
+
+    async def add(self, key: Key) -> None:
+        """Stores a new key."""
+        await self._engine.write(
+            ADD, key.digest, key.prefix, key.partner, key.name, key.rate.requests,
+            key.rate.window_s, key.burst, int(key.read_only), key.created_ms, key.expires_ms,
+        )  # fmt: skip
+
+    async def revoke(self, key: Key, at_ms: int) -> None:
+        """The key stops working for good; the instant is a note, the first one stays."""
+        await self._engine.write(REVOKE, key.digest, at_ms)
+
+    async def expire(self, key: Key, at_ms: int) -> None:
+        """The key stops working at this instant at the latest."""
+        await self._engine.write(EXPIRE, key.digest, at_ms)

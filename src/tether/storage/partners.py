@@ -1,0 +1,97 @@
+"""Partners, and how one is deleted with everything it has."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+from tether.domain.errors import SetupError
+from tether.domain.partners import Holdings, Partner
+from tether.storage.engine import Engine
+
+ERASE_AT_ONCE = 5_000  # events, so that nobody waits long behind them
+
+PING = "SELECT 1 FROM partners LIMIT 1"
+
+_SELECT = "SELECT id, name, created_ms FROM partners"
+FIND = f"{_SELECT} WHERE name = $1"
+LIST = f"{_SELECT} ORDER BY name"
+
+ADD = """
+INSERT INTO partners (id, name, created_ms) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING
+"""
+RENAME = "UPDATE partners SET name = $2 WHERE id = $1"
+
+HOLDINGS = """
+SELECT (SELECT count(*) FROM chargers WHERE partner = $1),
+       (SELECT count(*) FROM vehicles WHERE partner = $1),
+       (SELECT count(*) FROM events WHERE partner = $1),
+       (SELECT count(*) FROM keys WHERE partner = $1)
+"""
+
+ERASE_KEYS = "DELETE FROM keys WHERE partner = $1"
+ERASE_ALL = "DELETE FROM {table} WHERE partner = $1"
+ERASE_EVENTS = """
+DELETE FROM events WHERE partner = $1
+AND seq IN (SELECT seq FROM events WHERE partner = $1 ORDER BY seq LIMIT $2)
+"""
+ERASE_PARTNER = "DELETE FROM partners WHERE id = $1"
+_FIRST_ERASED = ("chargers", "vehicles", "derivations", "session_versions", "sessions")
+
+
+class Partners:
+    """All partners. Every method raises Unavailable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def add(self, partner: Partner) -> Partner:
+        """Stores a new partner; returns the partner of this name, new or not."""
+        await self._engine.write(ADD, *partner)
+        found = await self.find(partner.name)
+        assert found is not None
+        return found
+
+    async def find(self, name: str) -> Partner | None:
+        """The partner of this name."""
+        rows = await self._engine.read(FIND, name)
+        return Partner(*rows[0]) if rows else None
+
+    async def all(self) -> list[Partner]:
+        """All partners, by name."""
+        return [Partner(*row) for row in await self._engine.scan(LIST)]
+
+    async def rename(self, partner: Partner, name: str) -> None:
+        """Gives the partner another name. Raises SetupError if it is taken."""
+        if await self.find(name) is not None:
+            raise SetupError(f"There is a partner {name!r} already.")
+        await self._engine.write(RENAME, partner.id, name)
+
+    async def holdings(self, partner: Partner) -> Holdings:
+        """How much of what the partner has."""
+        return Holdings(*(await self._engine.scan(HOLDINGS, partner.id))[0])
+
+    async def erase(self, partner: Partner, progress: Callable[[int], None]) -> None:
+        """Deletes the partner and everything it has; tells `progress` of events as they go.
+
+        The keys go first, then what events refer to, so that nothing new arrives. Between the
+        portions of events the others have their turn. In the end the database's files have nothing
+        of it.
+        """
+        await self._engine.write(ERASE_KEYS, partner.id)
+        await self._erase_all(partner, _FIRST_ERASED)
+        erased = ERASE_AT_ONCE
+        while erased == ERASE_AT_ONCE:
+            began = time.monotonic()
+            erased = await self._engine.write(ERASE_EVENTS, partner.id, ERASE_AT_ONCE)
+            progress(erased)
+            await asyncio.sleep(time.monotonic() - began)
+        # As long as there are events it must be known how far they are listed, else they are again.
+        tables = (*_FIRST_ERASED, *self._engine.dialect.own_tables)
+        await self._erase_all(partner, tables)
+        await self._engine.scrub()  # before the partner goes: if it fails, it can be done again
+        await self._engine.write(ERASE_PARTNER, partner.id)
+        await self._erase_all(partner, tables)  # a server may just have begun to derive once more
+
+    async def _erase_all(self, partner: Partner, tables: Iterable[str]) -> None:
+        for table in tables:
+            await self._engine.write(ERASE_ALL.format(table=table), partner.id)

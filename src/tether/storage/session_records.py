@@ -1,0 +1,344 @@
+"""Sessions as the projector reads and writes them: rows, and what the session builder takes."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from tether.domain.charge_period import Report
+from tether.domain.earlier_sessions import SessionContext, Start
+from tether.domain.models import Event, to_json
+from tether.domain.session_record import PlacedEvent, SessionRecord, placed_event
+from tether.storage.batches import batch, batch_of, columns_of
+from tether.storage.derivations import Position
+from tether.storage.engine import Engine, Statement
+
+ROWS = 1_000  # of a statement, which the database has in memory several times
+
+Derived = tuple[SessionRecord, SessionContext]
+"""A session, and what it knows of the time before it."""
+
+# Rows ---------------------------------------------------------------------------------------------
+
+
+class SessionRow(NamedTuple):
+    """The columns of a session, but for the partner: see migrations/0002."""
+
+    vehicle_id: str
+    start_ms: int
+    start_rank: int
+    charger_id: str
+    id: str
+    live: int
+    end_ms: int | None
+    span: int | None
+    rest_ms: int | None
+    last_seq: int
+    here_seq: int
+    body: str
+    before: str
+
+    @property
+    def start(self) -> Start:
+        """What tells it from the vehicle's others."""
+        return self.start_ms, self.start_rank, self.charger_id
+
+    @property
+    def ties(self) -> "Ties":
+        """What ties it to others."""
+        return _ties.decode(self.body)
+
+    @property
+    def derived(self) -> Derived:
+        """The session, and what it knows of the time before it."""
+        return _record.decode(self.body), _context.decode(self.before)
+
+
+class Stored(NamedTuple):
+    """A session as it is stored; it has a version unless its row is damaged."""
+
+    row: SessionRow
+    version: int | None
+
+
+class Ties(msgspec.Struct):
+    """What ties a session to others: of which earlier ones its events told, and what later ones
+    told of it.
+    """
+
+    told: list[Start] = []
+    reports: list[Report] = []
+
+
+class Change(NamedTuple):
+    """A session that differs from what is stored. Not `visible`: only in what it knows of before.
+
+    `grown`: it lasts, and is stored as one that lasts.
+    """
+
+    record: SessionRecord
+    before: SessionContext
+    live: bool = True
+    visible: bool = True
+    grown: bool = False
+
+    @property
+    def row(self) -> SessionRow:
+        """The session as it is to be stored."""
+        record = self.record
+        ended = record.end_ms is not None
+        return SessionRow(
+            vehicle_id=record.vehicle_id,
+            start_ms=record.start_ms,
+            start_rank=record.start_rank,
+            charger_id=record.charger_id,
+            id=record.id,
+            live=int(self.live),
+            end_ms=record.end_ms,
+            span=None if record.end_ms is None else (record.end_ms - record.start_ms).bit_length(),
+            rest_ms=record.newest_here.at_ms if ended else None,
+            last_seq=record.last.seq,
+            here_seq=record.newest_here.seq,
+            body=text_of(record),
+            before=text_of(self.before),
+        )
+
+
+def text_of(value: SessionRecord | SessionContext) -> str:
+    """The JSON as it is stored."""
+    return to_json(value).decode()
+
+
+_record = msgspec.json.Decoder(SessionRecord)
+_context = msgspec.json.Decoder(SessionContext)
+_ties = msgspec.json.Decoder(Ties)
+_derived = msgspec.json.Decoder(Derived)
+_events = msgspec.json.Decoder(list[tuple[int, int, Event]])
+_rows = msgspec.json.Decoder(
+    list[tuple[str, int, int, str, str, int, int | None, int | None, int | None, int, int,
+               msgspec.Raw, msgspec.Raw, int | None]]
+)  # fmt: skip
+
+
+def placed_events_in(text: str | None) -> list[PlacedEvent]:
+    """The events of a list of JSON arrays, in order."""
+    return sorted(placed_event(*one) for one in _events.decode(f"[{text or ''}]"))
+
+
+def _stored_in(text: str | None) -> list[Stored]:
+    return [
+        Stored(SessionRow._make((*columns, bytes(body).decode(), bytes(before).decode())), version)
+        for *columns, body, before, version in _rows.decode(f"[{text or ''}]")
+    ]
+
+
+# Statements ---------------------------------------------------------------------------------------
+
+_COLUMNS = columns_of(SessionRow)
+_NAMES = SessionRow._fields
+_KEY = _COLUMNS[:4]
+
+# A session and what it knows of the time before it, as one JSON array.
+_DERIVED = "'[' || s.body || ',' || s.before || ']'"
+# All columns, and the version.
+_STORED = f"""
+{", ".join(f"s.{name}" for name in _NAMES)},
+(SELECT u.version FROM session_versions u WHERE u.partner = $1 AND u.id = s.id) AS version
+"""
+NEWEST_FIRST = "ORDER BY s.start_ms DESC, s.start_rank DESC, s.charger_id DESC LIMIT 1"
+
+# Of each vehicle in $2.
+LAST = f"""
+WITH {batch("wanted", "vehicle_id")}
+SELECT w.vehicle_id, (
+    SELECT {_DERIVED} FROM sessions s
+    WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1 {NEWEST_FIRST}
+) FROM wanted w
+"""
+
+LAST_BEFORE = f"""
+SELECT {_DERIVED} FROM sessions s
+WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1 AND s.start_ms < $3 {NEWEST_FIRST}
+"""
+
+OF_STARTS = f"""
+WITH {batch("wanted", *_KEY)}
+SELECT (
+    SELECT {_DERIVED} FROM sessions s
+    WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.start_ms = w.start_ms
+      AND s.start_rank = w.start_rank AND s.charger_id = w.charger_id AND s.live = 1
+) FROM wanted w
+"""
+
+FROM_START = f"""
+SELECT {_STORED} FROM sessions s
+WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1
+  AND (s.start_ms, s.start_rank, s.charger_id) >= ($3, $4, $5)
+ORDER BY s.start_ms, s.start_rank, s.charger_id LIMIT $6
+"""
+
+# For many vehicles: the newest session that began before an instant, and the start of the second
+# behind another instant, as the first knows when the one before it ended.
+AROUND = f"""
+WITH {batch("wanted", "vehicle_id", "first_ms BIGINT", "last_ms BIGINT")}
+SELECT w.vehicle_id, (
+    SELECT {_DERIVED} FROM sessions s
+    WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1
+      AND s.start_ms < w.first_ms {NEWEST_FIRST}
+), (
+    SELECT s.start_ms FROM sessions s
+    WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1 AND s.start_ms > w.last_ms
+    ORDER BY s.start_ms, s.start_rank, s.charger_id LIMIT 1 OFFSET 1
+) FROM wanted w
+"""
+
+
+def _in_json(name: str) -> str:
+    """The column in a JSON array. Ids need no escapes there."""
+    if name in ("body", "before"):
+        return f"x.{name}"
+    is_text = f"{name} BIGINT" not in (*_COLUMNS, "version BIGINT")
+    return f"'\"' || x.{name} || '\"'" if is_text else f"coalesce(CAST(x.{name} AS TEXT), 'null')"
+
+
+# Of each vehicle its events from an instant to another, and its sessions from a start to that
+# instant, each as a list of JSON arrays, but not more than $4 of either. Not written as joins: see
+# events.py.
+BETWEEN = f"""
+WITH {batch("wanted", *_KEY, "until_ms BIGINT")}
+SELECT w.vehicle_id, (
+    SELECT string_agg('[' || x.seq || ',' || x.at_ms || ',' || x.body || ']', ',') FROM (
+        SELECT e.seq, e.at_ms, e.body FROM vehicle_history e
+        WHERE e.partner = $1 AND e.vehicle_id = w.vehicle_id
+          AND e.at_ms >= w.start_ms AND e.at_ms <= w.until_ms AND e.seq + 0 <= $3
+        ORDER BY e.at_ms, e.type, e.charger_id, e.stamp LIMIT $4
+    ) x
+), (
+    SELECT string_agg(
+        '[' || {" || ',' || ".join(map(_in_json, (*_NAMES, "version")))} || ']', ','
+    ) FROM (
+        SELECT {_STORED} FROM sessions s
+        WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.live = 1
+          AND (s.start_ms, s.start_rank, s.charger_id) >= (w.start_ms, w.start_rank, w.charger_id)
+          AND s.start_ms <= w.until_ms
+        ORDER BY s.start_ms, s.start_rank, s.charger_id LIMIT $4
+    ) x
+) FROM wanted w
+"""
+
+
+def _write(*changed: str) -> str:
+    """Inserts a batch of rows, or sets these columns of those that are there, if the mark is $3.
+
+    SQLite writes anew all indexes of columns that are named here.
+    """
+    return f"""
+WITH {batch("batch", *_COLUMNS)}
+INSERT INTO sessions (partner, {", ".join(_NAMES)})
+SELECT $1, {", ".join(f"b.{name}" for name in _NAMES)} FROM batch b
+WHERE (SELECT d.mark FROM derivations d WHERE d.partner = $1) = $3
+ON CONFLICT (partner, vehicle_id, start_ms, start_rank, charger_id) DO UPDATE
+SET {", ".join(f"{name} = excluded.{name}" for name in changed)}
+"""
+
+
+# Most changes of a session concern what no index has.
+_UNINDEXED = ("last_seq", "here_seq", "body", "before")
+WRITE_GROWN = _write(*_UNINDEXED)
+WRITE = _write(*_UNINDEXED, "live", "end_ms", "span", "rest_ms")
+
+WRITE_VERSIONS = f"""
+WITH {batch("batch", "id")}
+INSERT INTO session_versions (partner, id, version, updated_ms)
+SELECT $1, b.id, 1, $4 FROM batch b
+WHERE (SELECT d.mark FROM derivations d WHERE d.partner = $1) = $3
+ON CONFLICT (partner, id) DO UPDATE
+SET version = session_versions.version + 1, updated_ms = excluded.updated_ms
+"""
+
+
+def writing(
+    partner: int, to: Position, grown: Sequence[SessionRow], others: Sequence[SessionRow],
+    visible: Sequence[str],
+) -> list[Statement]:  # fmt: skip
+    """The statements that store these rows, and give the sessions of these ids their next version.
+
+    They belong behind the one that moves to the position, in its transaction: they do nothing if
+    that did nothing.
+    """
+    statements = [
+        Statement(sql, (partner, batch_of(rows[start : start + ROWS]), to.mark))
+        for sql, rows in ((WRITE, others), (WRITE_GROWN, grown))
+        for start in range(0, len(rows), ROWS)
+    ]
+    if visible:
+        ids = batch_of([id] for id in visible)
+        statements.append(Statement(WRITE_VERSIONS, (partner, ids, to.mark, to.updated_ms)))
+    return statements
+
+
+class Around(NamedTuple):
+    """The last session before an instant, and the start of the second behind another."""
+
+    before: Derived | None
+    until_ms: int | None
+
+
+class SessionRecords:
+    """The sessions of all partners' vehicles. Every method raises Unavailable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def last(
+        self, partner: int, vehicles: Iterable[str]
+    ) -> Iterator[tuple[str, Derived | None]]:
+        """Of each vehicle the newest session."""
+        wanted = batch_of([vehicle] for vehicle in vehicles)
+        rows = await self._engine.scan(LAST, partner, wanted)
+        return ((vehicle, _derived_in(text)) for vehicle, text in rows)
+
+    async def last_before(self, partner: int, vehicle: str, at_ms: int) -> Derived | None:
+        """The vehicle's newest session that began before this instant."""
+        rows = await self._engine.scan(LAST_BEFORE, partner, vehicle, at_ms)
+        return _derived_in(rows[0][0]) if rows else None
+
+    async def of_starts(
+        self, partner: int, wanted: Iterable[tuple[str, Start]]
+    ) -> dict[tuple[str, Start], Derived]:
+        """Those of these vehicles and starts."""
+        keys = [(vehicle, *start) for vehicle, start in wanted]
+        rows = await self._engine.scan(OF_STARTS, partner, batch_of(keys)) if keys else []
+        found = [_derived.decode(text) for (text,) in rows if text is not None]
+        return {(record.vehicle_id, record.start): (record, before) for record, before in found}
+
+    async def from_start(
+        self, partner: int, vehicle: str, start: Start, limit: int
+    ) -> list[Stored]:
+        """The vehicle's sessions in the order of their start, from this one on."""
+        rows = await self._engine.scan(FROM_START, partner, vehicle, *start, limit)
+        return [Stored(SessionRow(*columns), version) for *columns, version in rows]
+
+    async def around(
+        self, partner: int, wanted: Iterable[tuple[str, int, int]]
+    ) -> dict[str, Around]:
+        """Of each vehicle what lies before its first instant and behind its last one."""
+        rows = await self._engine.scan(AROUND, partner, batch_of(wanted))
+        return {vehicle: Around(_derived_in(text), until) for vehicle, text, until in rows}
+
+    async def between(
+        self, partner: int, seq: int, limit: int, wanted: Iterable[tuple[str, Start, int]]
+    ) -> Iterator[tuple[str, list[PlacedEvent], list[Stored]]]:
+        """Of each vehicle its events, of those up to the number `seq`, and its sessions, from a
+        start to an instant; if either are as many as the limit there may be more.
+        """
+        places = batch_of((vehicle, *start, until_ms) for vehicle, start, until_ms in wanted)
+        rows = await self._engine.scan(BETWEEN, partner, places, seq, limit)
+        return (
+            (vehicle, placed_events_in(events), _stored_in(sessions))
+            for vehicle, events, sessions in rows
+        )
+
+
+def _derived_in(text: str | None) -> Derived | None:
+    return None if text is None else _derived.decode(text)

@@ -1,0 +1,44 @@
+"""The lists of events by charger, by vehicle and by time, which are written behind.
+
+SQLite writes whole pages: an index would have a page of it written for nearly every event. The more
+events are entered at once, in the list's own order, the fewer pages are written for each. See
+decision 18.
+"""
+
+from tether.storage.engine import Statement
+
+_DUE = """e.partner = $1 AND e.seq <= $2
+  AND coalesce((SELECT n.seq FROM listings n WHERE n.partner = $1), 0) < $3"""
+LISTING = (
+    f"""
+INSERT INTO list_of_charger (partner, charger_id, seq)
+SELECT $1, e.charger_id, e.seq FROM unlisted_events e
+WHERE {_DUE}
+ORDER BY e.charger_id, e.seq
+""",
+    f"""
+INSERT INTO list_of_vehicle (partner, vehicle_id, seq)
+SELECT $1, e.vehicle_id, e.seq FROM unlisted_events e
+WHERE {_DUE}
+ORDER BY e.vehicle_id, e.seq
+""",
+    f"""
+INSERT INTO list_by_time (partner, vehicle_id, at_ms, seq)
+SELECT $1, e.vehicle_id, e.at_ms, e.seq FROM unlisted_events e
+WHERE {_DUE}
+ORDER BY e.vehicle_id, e.at_ms, e.seq
+""",
+    f"""
+INSERT INTO listings (partner, seq)
+SELECT $1, e.seq FROM events e WHERE {_DUE}
+ORDER BY e.seq DESC LIMIT 1
+ON CONFLICT (partner) DO UPDATE SET seq = excluded.seq
+""",
+)
+
+
+def listing(partner: int, last: int, until: int) -> list[Statement]:
+    """The statements that enter the partner's events up to the number `until`, unless the lists
+    have those up to `last`.
+    """
+    return [Statement(sql, (partner, until, last)) for sql in LISTING]
