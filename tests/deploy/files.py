@@ -105,7 +105,7 @@ class Machine:
         """Runs a program there to its end."""
         return subprocess.run(
             self.command(words), env=self.surroundings(), capture_output=True, text=True,
-            check=False, timeout=60,
+            check=False, timeout=300,
         )  # fmt: skip
 
     @contextmanager
@@ -124,14 +124,14 @@ class Machine:
             (first,) = psutil.Process(process.pid).children()
             yield first
             first.terminate()
-            assert process.wait(45) == 0, self.log
+            assert process.wait(120) == 0, self.log
         finally:
             process.kill()
             process.wait()
 
 
 def wait_until_ready(
-    address: str, process: "subprocess.Popen[str]", log: Sequence[str], seconds: float = 30
+    address: str, process: "subprocess.Popen[str]", log: Sequence[str], seconds: float = 120
 ) -> None:
     """Returns when the server is ready; says what it said if it is not."""
     end = time.monotonic() + seconds

@@ -54,7 +54,7 @@ def event(number: int) -> dict[str, object]:
 def curl(proxy: Proxy, *words: str) -> str:
     return subprocess.run(
         ["curl", "-sS", "--cacert", proxy.certificate, *words],
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True, timeout=300,
     ).stdout  # fmt: skip
 
 
