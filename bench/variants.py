@@ -20,6 +20,7 @@ from tether.http.handlers.entities import EntityResource
 from tether.projections.projector import Projector
 from tether.server import bootstrap
 from tether.server.authenticator import Authenticator
+from tether.server.key_use import KeyUse
 from tether.server.metrics import Metrics
 from tether.server.settings import Settings
 from tether.server.store import Store
@@ -36,10 +37,10 @@ def replace_storage() -> None:
         return ID
 
     def build_without_storage(
-        store: Store, keys: Authenticator, metrics: Metrics, settings: Settings
+        store: Store, keys: Authenticator, use: KeyUse, metrics: Metrics, settings: Settings
     ) -> Application:
         store.batcher.add = add  # type: ignore[method-assign]
-        return build(store, keys, metrics, settings)
+        return build(store, keys, use, metrics, settings)
 
     bootstrap.build_app = build_without_storage
 

@@ -25,4 +25,9 @@ def make_older(path: Path, content: Path, schema: int) -> None:
             connection.execute(native(ADD_VERSION), (step.version,)).fetchall()
         connection.execute("ATTACH ? AS content", (str(content),)).fetchall()
         for table in TABLES:
-            connection.execute(f"INSERT INTO {table} SELECT * FROM content.{table}").fetchall()
+            columns = ", ".join(
+                name for _, name, *_ in connection.execute(f"PRAGMA main.table_info({table})")
+            )
+            connection.execute(
+                f"INSERT INTO {table} ({columns}) SELECT {columns} FROM content.{table}"
+            ).fetchall()

@@ -3,9 +3,12 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
 
 from tests.cli.conftest import Command
 from tests.conftest import Server
@@ -41,6 +44,8 @@ def test_the_options_of_a_key_are_what_the_list_shows(tether: Command) -> None:
         "test": True,
         "expiresAt": "2100-01-31T00:00:00.000Z",
         "revokedAt": None,
+        "lastUsedAt": None,
+        "lastUsedFrom": None,
     }
     assert key.startswith("ttr_test_")
 
@@ -51,7 +56,7 @@ def test_a_list_in_a_pipe_is_aligned_text_and_in_a_terminal_fits_80_columns(
     name = "Energie & Söhne GmbH (Nord)"
     key = tether.key(name, name="a [red]name[/red] in brackets", rate=Rate(5000, 3600))
     header, row = tether.ok("keys", "list").splitlines()
-    assert header.split() == ["Key", "Partner", "Name", "Rate", "Access", "State"]
+    assert header.split() == ["Key", "Partner", "Name", "Rate", "Access", "State", "Used"]
     assert row.startswith(f"{key[:17]}  {name}  a [red]name[/red] in brackets  5000/h ")
     assert header.index("Rate") == row.index("5000/h")
     status, seen = tether.in_terminal("keys", "list")
@@ -143,6 +148,84 @@ def test_a_key_with_an_end_is_rotated_into_one_that_lives_as_long(tether: Comman
     ends = {key["prefix"] == old[:17]: key["expiresAt"] for key in tether.json("keys", "list")}
     assert ends[True] < ends[False]
     assert len(ends) == 2
+
+
+def test_what_a_key_may_do_is_changed_and_a_running_server_follows(
+    server: Server, tether_on: Callable[[str], Command]
+) -> None:
+    tether = tether_on(server.database)
+    key = tether.ok("keys", "create", "set", "--name", "old", "--expires", "90d").rstrip("\n")
+
+    def shown() -> dict[str, Any]:
+        (found,) = tether.json("keys", "list", "set")
+        return dict(found)
+
+    said = tether.ok("keys", "set", key[:17], "--rate", "2/h", "--name", "new")
+    assert "2/h (burst 2)" in said
+    assert (shown()["rate"], shown()["burst"], shown()["name"]) == (
+        {"requests": 2, "windowSeconds": 3600},
+        2,
+        "new",
+    )
+    assert shown()["expiresAt"] is not None
+    assert [_status(server, key) for _ in range(3)] == [200, 200, 429]
+
+    tether.ok("keys", "set", key[:17], "--burst", "7", "--expires", "never")
+    assert (shown()["burst"], shown()["expiresAt"], shown()["rate"]["requests"]) == (7, None, 2)
+    tether.ok("keys", "set", key, "--rate", "1000/s")
+    assert (shown()["burst"], shown()["name"]) == (7, "new")
+    _until_status(server, key, 200)
+
+    assert "in the past" in tether.refused("keys", "set", key[:17], "--expires", "2001-01-01")
+    assert "Give what to change" in tether.refused("keys", "set", key[:17], status=2)
+    assert "printable" in tether.refused("keys", "set", key[:17], "--name", "a\x1b[2Jb")
+    tether.ok("keys", "set", key[:17], "--expires", "6s")
+    _until_status(server, key, 403)
+    assert shown()["state"] == "expired"
+    tether.ok("keys", "set", key[:17], "--expires", "1h")
+    _until_status(server, key, 200)
+    tether.ok("keys", "revoke", key[:17])
+    assert "for good" in tether.refused("keys", "set", key[:17], "--expires", "1h")
+
+
+def test_a_key_is_rotated_into_one_with_another_rate(tether: Command) -> None:
+    old = tether.key("acme", rate=Rate(50, 60), burst=50)
+    tether.ok("keys", "rotate", old[:17], "--rate", "90/min")
+    tether.ok("keys", "rotate", old[:17], "--rate", "70/h", "--burst", "9")
+    rates = {(key["rate"]["requests"], key["burst"]) for key in tether.json("keys", "list")}
+    assert rates == {(50, 50), (90, 90), (70, 9)}
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+def test_the_list_says_when_and_from_where_a_key_was_used_last(
+    new_server: Callable[..., Server],
+    tether_on: Callable[[str], Command],
+    new_postgres_database: Callable[[], str],
+    tmp_path: Path,
+    engine: str,
+) -> None:
+    database = new_postgres_database() if engine == "postgres" else str(tmp_path / "tether.db")
+    server = new_server("--trusted-proxy", "127.0.0.1", database=database)
+    tether = tether_on(database)
+    used, unused = tether.key("acme"), tether.key("acme")
+    before = time.time()
+    headers = {"x-api-key": used, "X-Forwarded-For": "203.0.113.9"}
+    for _ in range(3):
+        assert httpx.get(f"{server.url}/chargers", headers=headers).status_code == 200
+    assert server.stop() == 0
+    found = {key["prefix"]: key for key in tether.json("keys", "list")}
+    assert found[used[:17]]["lastUsedFrom"] == "203.0.113.9"
+    at = datetime.fromisoformat(found[used[:17]]["lastUsedAt"]).timestamp()
+    assert before - 1 <= at <= time.time() + 1
+    assert found[unused[:17]]["lastUsedAt"] is None
+    assert " 203.0.113.9" in tether.ok("keys", "list")
+
+
+def _until_status(server: Server, key: str, status: int) -> None:
+    deadline = time.monotonic() + 30
+    while _status(server, key) != status:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_running_server_follows_within_two_seconds(

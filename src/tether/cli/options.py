@@ -98,6 +98,16 @@ class WhenType(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+NEVER = -1  # ms since 1970, of what has no end
+
+
+class WhenOrNeverType(WhenType):
+    """A point in time, or `never`."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        return NEVER if str(value).strip() == "never" else super().convert(value, param, ctx)
+
+
 class DurationType(click.ParamType[int]):
     """A length of time, in ms."""
 

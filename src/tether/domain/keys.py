@@ -56,6 +56,9 @@ class Key:
     created_ms: int
     expires_ms: int | None = None
     revoked_ms: int | None = None
+    last_used_ms: int | None = None
+    """To some seconds, by the clock of the server that it was used at."""
+    last_used_from: str | None = None
 
     def works_at(self, now_ms: int) -> bool:
         """Whether the key opens anything at this instant.

@@ -32,6 +32,7 @@ from tether.http.handlers.stream import StreamResource
 from tether.http.middleware import Gate, Observer, open_paths
 from tether.http.requests import ApiRequest
 from tether.server.authenticator import Authenticator
+from tether.server.key_use import KeyUse
 from tether.server.metrics import Metrics
 from tether.server.store import Store
 
@@ -42,6 +43,7 @@ class Parts:
 
     store: Store
     keys: Authenticator
+    key_use: KeyUse
     limiter: Limiter
     metrics: Metrics
     now_ms: Callable[[], int]
@@ -90,6 +92,7 @@ def create_app(parts: Parts) -> "Application":
     guarded, unguarded = routes(parts), open_routes(parts)
     gate = Gate(
         parts.keys,
+        parts.key_use,
         parts.limiter,
         open_paths(unguarded, STATIC),
         preflight=bool(parts.cors_origins),

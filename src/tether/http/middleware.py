@@ -15,6 +15,7 @@ from tether.http import requests
 from tether.http.clients import Clients
 from tether.server import logging
 from tether.server.authenticator import Authenticator
+from tether.server.key_use import KeyUse
 from tether.server.metrics import Metrics
 
 _REFUSED = 400  # and higher statuses
@@ -39,6 +40,7 @@ class Observer:
         context = req.context
         context.started = perf_counter()
         context.key = None
+        context.client = self._clients.of(req)
         context.events = None  # how many there are in a bulk
         context.rejections = {}  # why it was refused; of a bulk also how many events, by reason
         given = req.get_header("X-Request-Id")
@@ -66,7 +68,7 @@ class Observer:
             request_id=context.request_id,
             partner=key.partner_name if key else None,
             key=key.prefix if key else None,
-            client=self._clients.of(req),
+            client=context.client,
             method=method,
             route=route,
             status=status,
@@ -91,12 +93,14 @@ class Gate:
     def __init__(
         self,
         keys: Authenticator,
+        use: KeyUse,
         limiter: Limiter,
         is_open: Callable[[str], bool],
         *,
         preflight: bool,
     ) -> None:
         self._keys = keys
+        self._use = use
         self._limiter = limiter
         self._is_open = is_open
         self._preflight = preflight
@@ -110,6 +114,7 @@ class Gate:
         except Forbidden:
             req.context.key = self._keys.remembered(secret or "")  # for the log: it works no more
             raise
+        self._use.note(key.digest, req.context.client)
         verdict = await self._limiter.take(key)
         # Proxies know that Authorization makes an answer private, but not that x-api-key does.
         resp.set_header("Cache-Control", "private, no-cache")

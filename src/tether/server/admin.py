@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from secrets import randbelow
 
 from tether.domain.errors import SetupError
@@ -37,8 +38,7 @@ async def create_key(
     """
     if expires_ms is not None and expires_ms <= now_ms:
         raise SetupError("The key would have expired before it was made: name a later end.")
-    if len(name) > LONGEST_NAME or not name.isprintable() or _looks_like_a_key(name):
-        raise SetupError(f"A key's name has up to {LONGEST_NAME} printable characters, no key.")
+    _check_name(name)
     partner = await _partner_or_new(store, now_ms, partner_name)
     secret = new_key(test=test)
     key = Key(
@@ -57,10 +57,57 @@ async def create_key(
     return secret, key
 
 
+async def set_key(
+    store: Store,
+    now_ms: int,
+    key: Key,
+    *,
+    name: str | None = None,
+    rate: Rate | None = None,
+    burst: int | None = None,
+    expires_ms: int | None = None,
+    lasts: bool = False,
+) -> Key:
+    """Changes what is given of a key, which may end never (`lasts`); returns it as it is then.
+
+    Raises SetupError.
+    """
+    if key.revoked_ms is not None:
+        raise SetupError(f"Key {key.prefix} is revoked, for good: create a new one.")
+    changed = replace(
+        key,
+        name=key.name if name is None else name,
+        rate=rate or key.rate,
+        burst=_burst(key, rate, burst),
+        expires_ms=None if lasts else key.expires_ms if expires_ms is None else expires_ms,
+    )
+    _check_name(changed.name)
+    if expires_ms is not None and expires_ms <= now_ms:
+        raise SetupError("The key would end in the past: tether keys revoke stops it now.")
+    await store.keys.set(changed)
+    return changed
+
+
+def _burst(key: Key, rate: Rate | None, burst: int | None) -> int:
+    """The burst of a key that gets another rate: if it was the rate's number, it stays so."""
+    if burst is not None:
+        return burst
+    return rate.requests if rate is not None and key.burst == key.rate.requests else key.burst
+
+
 async def rotate_key(
-    store: Store, now_ms: int, key: Key, overlap_ms: int, expires_ms: int | None = None
+    store: Store,
+    now_ms: int,
+    key: Key,
+    overlap_ms: int,
+    expires_ms: int | None = None,
+    *,
+    rate: Rate | None = None,
+    burst: int | None = None,
 ) -> tuple[str, Key]:
     """A new key that may do what `key` may, which itself works on for `overlap_ms` only.
+
+    It gets another rate and burst where these are given.
 
     Without an overlap it is revoked, which works whatever the clocks of the servers say.
 
@@ -76,8 +123,8 @@ async def rotate_key(
         now_ms,
         key.partner_name,
         name=key.name,
-        rate=key.rate,
-        burst=key.burst,
+        rate=rate or key.rate,
+        burst=_burst(key, rate, burst),
         expires_ms=expires_ms,
         read_only=key.read_only,
         test=key.prefix.startswith(TEST),
@@ -87,6 +134,11 @@ async def rotate_key(
     else:
         await store.keys.revoke(key, now_ms)
     return secret, new
+
+
+def _check_name(name: str) -> None:
+    if len(name) > LONGEST_NAME or not name.isprintable() or _looks_like_a_key(name):
+        raise SetupError(f"A key's name has up to {LONGEST_NAME} printable characters, no key.")
 
 
 async def find_key(store: Store, beginning: str) -> Key:

@@ -9,6 +9,7 @@ from uuid_utils import uuid7
 
 from tether.domain.rate_limits import Limiter, TokenBuckets
 from tether.server.authenticator import Authenticator, ForwardClock
+from tether.server.key_use import KeyUse
 from tether.server.settings import Settings, is_postgres, sqlite_path
 from tether.server.store import Store
 from tether.storage.engine import Engine
@@ -113,8 +114,13 @@ def authenticator(store: Store) -> Authenticator:
     return Authenticator(store.keys.find, ForwardClock(now_ms, time.monotonic))
 
 
+def key_use(store: Store) -> KeyUse:
+    """Which keys of this store are used."""
+    return KeyUse(store.keys.note_used, now_ms)
+
+
 def build_app(
-    store: Store, keys: Authenticator, metrics: "Metrics", settings: Settings
+    store: Store, keys: Authenticator, use: KeyUse, metrics: "Metrics", settings: Settings
 ) -> "Application":
     """The HTTP application on this store."""
     from tether.http.app import Parts, create_app
@@ -123,6 +129,7 @@ def build_app(
         Parts(
             store=store,
             keys=keys,
+            key_use=use,
             limiter=_limiter(settings, metrics),
             metrics=metrics,
             now_ms=now_ms,

@@ -63,7 +63,8 @@ async def serve(
         meanwhile(store.projector.sweep()),
     ):
         keys = bootstrap.authenticator(store)
-        app = bootstrap.build_app(store, keys, metrics, settings)
+        use = bootstrap.key_use(store)
+        app = bootstrap.build_app(store, keys, use, metrics, settings)
         connections = min(
             settings.max_connections, max(1, most_files - OTHER_FILES - settings.pool_size)
         )
@@ -99,7 +100,9 @@ async def serve(
         alone = settings.workers == 1
         with serving(metrics.own_page, metrics_address(settings.metrics) if alone else None):
             _spare_the_collector()
-            await server.serve([listener])
+            async with meanwhile(use.keep_writing()):
+                await server.serve([listener])
+            await use.write()
 
 
 @asynccontextmanager

@@ -1,11 +1,14 @@
 """API keys: of each its SHA-256 and what it may do, never the key itself."""
 
+from collections.abc import Mapping
+
 from tether.domain.keys import Key, Rate
+from tether.domain.models import to_json
 from tether.storage.engine import Engine, Row
 
 _SELECT = """
 SELECT k.digest, k.prefix, k.partner, p.name, k.name, k.rate_requests, k.rate_window_s, k.burst,
-       k.read_only, k.created_ms, k.expires_ms, k.revoked_ms
+       k.read_only, k.created_ms, k.expires_ms, k.revoked_ms, k.last_used_ms, k.last_used_from
 FROM keys k JOIN partners p ON p.id = k.partner
 """
 FIND = f"{_SELECT} WHERE k.digest = $1"
@@ -19,6 +22,17 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 REVOKE = "UPDATE keys SET revoked_ms = $2 WHERE digest = $1 AND revoked_ms IS NULL"
 EXPIRE = """
 UPDATE keys SET expires_ms = $2 WHERE digest = $1 AND (expires_ms IS NULL OR expires_ms > $2)
+"""
+SET = """
+UPDATE keys SET name = $2, rate_requests = $3, rate_window_s = $4, burst = $5, expires_ms = $6
+WHERE digest = $1
+"""
+# $1 is a JSON object by digest: instant and address. Nodes may write late what others know better.
+NOTE_USED = """
+UPDATE keys SET last_used_ms = used.at_ms, last_used_from = used.client
+FROM (SELECT key AS digest, CAST(value ->> 0 AS BIGINT) AS at_ms, value ->> 1 AS client
+      FROM jsonb_each($1)) used
+WHERE keys.digest = used.digest AND coalesce(keys.last_used_ms, 0) < used.at_ms
 """
 
 
@@ -59,3 +73,14 @@ class Keys:
     async def expire(self, key: Key, at_ms: int) -> None:
         """The key stops working at this instant at the latest."""
         await self._engine.write(EXPIRE, key.digest, at_ms)
+
+    async def set(self, key: Key) -> None:
+        """The stored key gets the name, rate, burst and end of this one."""
+        await self._engine.write(
+            SET, key.digest, key.name, key.rate.requests, key.rate.window_s, key.burst,
+            key.expires_ms,
+        )  # fmt: skip
+
+    async def note_used(self, uses: Mapping[str, tuple[int, str | None]]) -> None:
+        """These keys, by digest, were used at this instant and from this address."""
+        await self._engine.write(NOTE_USED, to_json(uses).decode())

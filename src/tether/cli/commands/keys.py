@@ -6,8 +6,10 @@ from tether.cli import stores
 from tether.cli.display.output import Cell, note, say, show_json, show_table
 from tether.cli.group import OrderedGroup
 from tether.cli.options import (
+    NEVER,
     DurationType,
     RateType,
+    WhenOrNeverType,
     WhenType,
     WholeNumber,
     database_option,
@@ -19,13 +21,13 @@ from tether.domain.timestamps import format_instant
 from tether.server.store import Store
 
 _PER = {1: "s", 60: "min", 3600: "h"}
-TITLES = ("Key", "Partner", "Name", "Rate", "Access", "State")
+TITLES = ("Key", "Partner", "Name", "Rate", "Access", "State", "Used")
 SOON_MS = 2 * 86_400_000
 
 
 @click.group(cls=OrderedGroup)
 def keys() -> None:
-    """Create, list, revoke and rotate keys.
+    """Create, list, change, revoke and rotate keys.
 
     A key opens the API for one partner. It is shown once, when it is made; after that it goes by
     its first characters, as `tether keys list` shows them. A running server follows every change
@@ -105,6 +107,46 @@ def list_keys(partner: str | None, as_json: bool, database: str) -> None:
     show_keys(found, now_ms, as_json=as_json)
 
 
+@keys.command("set")
+@click.argument("prefix")
+@click.option("--name", help="What the key is for.")
+@click.option("--rate", type=RateType(), help="Requests allowed: 100 (a second), 90/min, 5000/h.")
+@click.option("--burst", type=WholeNumber(1, 10**9), metavar="N",
+              help="Requests allowed at once.  [default: as it is, or the number of --rate where "
+              "it was that]")  # fmt: skip
+@click.option("--expires", "expires_ms", type=WhenOrNeverType(),
+              help="When it stops working, as in create; never lets it work for good.",
+              )  # fmt: skip
+@database_option
+def set_key(
+    prefix: str,
+    name: str | None,
+    rate: Rate | None,
+    burst: int | None,
+    expires_ms: int | None,
+    database: str,
+) -> None:
+    """Change what a key may do, and how long.
+
+    PREFIX is any unambiguous beginning of the key. What is not given stays; the key itself stays,
+    and servers follow within 2 seconds.
+    """
+    from tether.server import admin
+
+    if all(given is None for given in (name, rate, burst, expires_ms)):
+        raise click.UsageError("Give what to change: --name, --rate, --burst or --expires.")
+
+    async def change(store: Store, now_ms: int) -> Key:
+        key = await admin.find_key(store, prefix)
+        lasts = expires_ms == NEVER
+        return await admin.set_key(
+            store, now_ms, key, name=name, rate=rate, burst=burst, lasts=lasts,
+            expires_ms=None if lasts else expires_ms,
+        )  # fmt: skip
+
+    say(_described(stores.in_store(database, change)))
+
+
 @keys.command()
 @click.argument("prefix")
 @database_option
@@ -134,8 +176,19 @@ def revoke(prefix: str, database: str) -> None:
 @click.option("--expires", "expires_ms", type=WhenType(),
               help="When the new key stops working, as in create.  [default: it lives as long as "
               "the old one was to live]")  # fmt: skip
+@click.option("--rate", type=RateType(),
+              help="Another rate for the new key.  [default: that of the old one]")  # fmt: skip
+@click.option("--burst", type=WholeNumber(1, 10**9), metavar="N",
+              help="Another burst for the new key.  [default: as in set]")  # fmt: skip
 @database_option
-def rotate(prefix: str, overlap_ms: int, expires_ms: int | None, database: str) -> None:
+def rotate(
+    prefix: str,
+    overlap_ms: int,
+    expires_ms: int | None,
+    rate: Rate | None,
+    burst: int | None,
+    database: str,
+) -> None:
     """Replace a key: print a new one that may do the same.
 
     PREFIX is any unambiguous beginning of the old key, which works on for the overlap.
@@ -144,7 +197,9 @@ def rotate(prefix: str, overlap_ms: int, expires_ms: int | None, database: str) 
 
     async def replace(store: Store, now_ms: int) -> tuple[str, Key, Key]:
         old = await admin.find_key(store, prefix)
-        made = await admin.rotate_key(store, now_ms, old, overlap_ms, expires_ms)
+        made = await admin.rotate_key(
+            store, now_ms, old, overlap_ms, expires_ms, rate=rate, burst=burst
+        )
         return *made, await admin.find_key(store, old.prefix)
 
     secret, key, old = stores.in_store(database, replace)
@@ -157,13 +212,15 @@ def rotate(prefix: str, overlap_ms: int, expires_ms: int | None, database: str) 
 
 
 def _hand_out(secret: str, key: Key) -> None:
+    note(f"{_described(key)}\nKeep it well: it is shown only now.")
+    click.echo(secret)
+
+
+def _described(key: Key) -> str:
     ends = f"until {minute(key.expires_ms)} UTC" if key.expires_ms is not None else "for good"
     access = "reads only" if key.read_only else "reads and writes"
-    note(
-        f"Key {key.prefix}… of {key.partner_name} {access}, {rate_text(key.rate)} "
-        f"(burst {key.burst}), {ends}.\nKeep it well: it is shown only now."
-    )
-    click.echo(secret)
+    rate = f"{rate_text(key.rate)} (burst {key.burst})"
+    return f"Key {key.prefix}… of {key.partner_name} {access}, {rate}, {ends}."
 
 
 # How a key is shown -------------------------------------------------------------------------------
@@ -174,7 +231,9 @@ def show_keys(found: list[Key], now_ms: int, *, as_json: bool) -> None:
     if as_json:
         show_json([key_json(key, now_ms) for key in found])
     elif found:
-        show_table(TITLES, [_row(key, now_ms) for key in found], wrapped=("Partner", "Name"))
+        show_table(
+            TITLES, [_row(key, now_ms) for key in found], wrapped=("Partner", "Name", "Used")
+        )
     else:
         note("There are no keys yet; make one: tether keys create PARTNER")
 
@@ -193,6 +252,8 @@ def key_json(key: Key, now_ms: int) -> dict[str, object]:
         "createdAt": format_instant(key.created_ms),
         "expiresAt": None if key.expires_ms is None else format_instant(key.expires_ms),
         "revokedAt": None if key.revoked_ms is None else format_instant(key.revoked_ms),
+        "lastUsedAt": None if key.last_used_ms is None else format_instant(key.last_used_ms),
+        "lastUsedFrom": key.last_used_from,
     }
 
 
@@ -216,6 +277,7 @@ def _row(key: Key, now_ms: int) -> list[Cell | str]:
         rate_text(key.rate),
         "read" if key.read_only else "",
         _state_cell(key, now_ms),
+        f"{minute(key.last_used_ms)} {key.last_used_from or ''}" if key.last_used_ms else "",
     ]
 
 
