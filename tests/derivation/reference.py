@@ -714,6 +714,8 @@ def session_of(stay: SessionRecord, capacity: Decimal, limits: list[Limits]) -> 
         flags |= {f"{end}-missing" for end in ("start", "stop") if period[f"{end}_missing"]}
     known = [energy for _, _, energy, _, _ in periods if energy is not None]
     socs = [soc for _, soc in stay["socs"]]
+    if socs and max(socs) <= 1:
+        flags.add("state-of-charge-tiny")
     return {
         "chargerId": stay["charger"],
         "connectedAt": stay["start"],

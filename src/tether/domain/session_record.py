@@ -21,6 +21,9 @@ MOST_TAKEN = 8
 AWAY_SOC = Decimal(1)
 """A vehicle that is plugged in again with so much less charge, in %, has been away."""
 
+TINY_SOC = Decimal(1)
+"""A state of charge, in %, that is more likely a fraction, if a whole stay has no higher one."""
+
 MOST_PERIODS = 1000
 """A stay with more charge periods has one that takes in all the others that follow."""
 
@@ -164,6 +167,10 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
                 self.flag("state-of-charge-fell")
         if self.soc is None:
             self.soc_start = soc
+            if soc <= TINY_SOC:
+                self.flag("state-of-charge-tiny")
+        elif soc > TINY_SOC and "state-of-charge-tiny" in self.flags:
+            self.flags = [name for name in self.flags if name != "state-of-charge-tiny"]
         self.soc, self.soc_ms = soc, place.at_ms
         if not self.periods or elsewhere:
             return

@@ -50,6 +50,8 @@ FLAGS = {
     "energy of a charge cannot be told from it.",
     "state-of-charge-differs": "The state of charge tells of over a fifth more or less energy than "
     "the readings of the power.",
+    "state-of-charge-tiny": "No state of charge was above 1 %: it seems to be sent as a fraction, "
+    "0.22 where 22 is meant, or as 0 where it is not known.",
     "charged-time-too-long": "A charge reported over two minutes more than lie between the "
     "timestamps of its start and stop: a clock was wrong.",
     "periods-merged": "There are more than 1,000 charge periods: the last one shown takes in all "
