@@ -62,7 +62,30 @@ def test_an_event_is_answered_with_its_id_alone(client: httpx.Client) -> None:
 def test_what_is_nowhere_is_404(shared: httpx.Client, path: str) -> None:
     for method in ("GET", "POST", "DELETE", "PROPFIND"):
         answer = shared.request(method, path)
-        assert (answer.status_code, message(answer)) == (404, "Not Found")
+        slash = path.rstrip("/") in ("/chargers", "/chargers/C1", "/health") and path[-1] == "/"
+        hint = f"no trailing slash: {path.rstrip('/')}." if slash else "no such path: see /docs."
+        assert (answer.status_code, message(answer)) == (404, f"Not Found. There is {hint}")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "name"),
+    [
+        ("GET", "/chargers/", 404, "Not Found"),
+        ("GET", "/vehicles/", 404, "Not Found"),
+        ("GET", "/events/", 404, "Not Found"),
+        ("GET", "/vehicles/V1/state/", 404, "Not Found"),
+        ("POST", "/events/bulk/", 404, "Not Found"),
+        ("POST", "/events/", 405, "Method Not Allowed"),
+        ("POST", "/chargers/", 405, "Method Not Allowed"),
+        ("PATCH", "/vehicles//", 404, "Not Found"),
+    ],
+)
+def test_a_trailing_slash_is_named(
+    shared: httpx.Client, method: str, path: str, status: int, name: str
+) -> None:
+    answer = shared.request(method, path)
+    said = f"{name}. There is no trailing slash: {path.rstrip('/')}."
+    assert (answer.status_code, message(answer)) == (status, said)
 
 
 def test_only_the_pages_own_assets_are_served(shared: httpx.Client) -> None:
@@ -81,7 +104,8 @@ def test_another_method_is_405_with_those_that_are_allowed(
     if method in PATHS[path].split(", "):
         assert answer.status_code in (200, 400, 404)
     else:
-        assert (answer.status_code, message(answer)) == (405, "Method Not Allowed")
+        said = f"Method Not Allowed. Allowed here: {PATHS[path]}."
+        assert (answer.status_code, message(answer)) == (405, said)
         assert answer.headers["allow"] == PATHS[path]
 
 

@@ -5,11 +5,12 @@ import re
 import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.conftest import Server
+from tests.conftest import TETHER, Server
 
 PAGES = ["/", "/docs"]
 
@@ -135,7 +136,7 @@ def test_metrics_count_requests_by_route_and_never_by_id(
     client.request("PROPFIND", "/chargers")
     text = httpx.get(f"{server.url}/metrics", verify=False).text
     assert 'method="GET",route="/chargers/{id}",status="404"' in text
-    assert 'tether_rejected_events_total{reason="parameter-invalid"}' in text
+    assert 'tether_rejected_events_total{reason="parameter-missing"}' in text
     assert "a-charger-that-nobody-has" not in text
     assert "PROPFIND" not in text
     for name in ("tether_request_seconds_bucket", "tether_commit_batch_size_bucket",
@@ -148,3 +149,78 @@ def test_metrics_can_be_switched_off(new_server: Callable[..., Server]) -> None:
     assert httpx.get(f"{server.url}/metrics", verify=False).status_code == 403
     with server.client() as client:
         assert client.get("/metrics").status_code == 404
+
+
+# What people try in a browser -------------------------------------------------------------------
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+def test_the_reference_with_a_slash_leads_to_it(server: Server) -> None:
+    for prefix in ("", "/tether"):
+        headers = {"X-Forwarded-Prefix": prefix} if prefix else {}
+        answer = httpx.get(f"{server.url}/docs/", headers=headers, verify=False)
+        assert (answer.status_code, answer.headers["location"]) == (308, f"{prefix}/docs")
+
+
+def test_browsers_get_the_icon_for_which_they_ask(server: Server) -> None:
+    answer = httpx.get(f"{server.url}/favicon.ico", verify=False)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/svg+xml")
+    assert answer.content == httpx.get(f"{server.url}/static/favicon.svg", verify=False).content
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "sentence"),
+    [
+        ("/doc", 404, "Not Found. There is no such path: see /docs."),
+        ("/docs/chargers", 404, "Not Found. There is no such path: see /docs."),
+        ("/%3Cb%3E", 404, "Not Found. There is no such path: see /docs."),
+        ("/health/", 404, "Not Found. There is no trailing slash: /health."),
+        ("/chargers", 403, "Forbidden. Send your key in the header x-api-key."),
+    ],
+)
+def test_a_browser_gets_a_page_that_leads_back(
+    server: Server, path: str, status: int, sentence: str
+) -> None:
+    answer = httpx.get(server.url + path, headers=BROWSER, verify=False)
+    assert (answer.status_code, answer.headers["content-type"]) == (
+        status,
+        "text/html; charset=utf-8",
+    )
+    assert sentence in answer.text
+    assert set(re.findall(r'href="(.*?)"', answer.text)) == {
+        "/", "/docs", "/static/style.css", "/static/favicon.svg",
+    }  # fmt: skip
+    assert "script" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "Accept" in answer.headers["vary"]
+    # A program gets JSON.
+    plain = httpx.get(server.url + path, verify=False)
+    assert list(plain.json()) == ["message"]
+
+
+def test_the_page_of_an_error_leads_back_below_a_prefix(server: Server) -> None:
+    headers = {**BROWSER, "X-Forwarded-Prefix": "/tether"}
+    answer = httpx.get(f"{server.url}/doc", headers=headers, verify=False)
+    assert 'href="/tether/docs"' in answer.text
+    assert "see /tether/docs." in answer.text
+
+
+def test_the_landing_page_of_a_demo_names_the_file_of_its_key(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "a folder"
+    program = [str(TETHER), "demo", "--port", "0", "--data", str(folder)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        url = next(line.split()[-1] for line in demo.stdout if "listens on" in line)
+        page = httpx.get(url, verify=False).text
+        commands = [html.unescape(code) for code in re.findall(r"<code>(KEY=.*?)</code>", page)]
+        assert commands == [f"KEY=$(cat '{folder}/demo.key')"]
+        assert "keys create" not in page
+        done = subprocess.run(
+            ["sh", "-c", f'{commands[0]}; curl -s "{url}/chargers" -H "x-api-key: $KEY"'],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout == "[]"
+        demo.terminate()

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -45,6 +46,7 @@ def main() -> None:
     """Runs the command line; what goes wrong on purpose ends it with one sentence."""
     _make_standard_files_usable()
     logging.lastResort = _Log()
+    warnings.showwarning = _show_warning
     try:
         status = cli.main(prog_name="tether", standalone_mode=False)
         sys.stdout.flush()
@@ -116,6 +118,18 @@ class _Log(logging.StreamHandler[TextIO]):
 
     def format(self, record: logging.LogRecord) -> str:
         return plain(super().format(record), keep="\n")
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """What the SDK warns of: of wrong units, for example."""
+    note(f"Warning: {plain(str(message))}")
 
 
 def _show_usage(error: click.ClickException) -> None:

@@ -1,15 +1,23 @@
 """How a command reaches the store: in an event loop of its own, once the database is fit."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
+from functools import cache
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from tether.cli.display.output import note
 from tether.domain.errors import SetupError
-from tether.server.settings import is_postgres, sqlite_path
+from tether.server.settings import default_database, is_postgres, sqlite_path
 from tether.server.store import Store
 
 T = TypeVar("T")
+
+DEMO_DATABASE = Path(".tether/tether.db")  # of `make run` in this folder
+PATIENCE_S = 1.0
 
 
 def exists(database: str) -> bool:
@@ -46,16 +54,32 @@ def require_current(database: str) -> None:
         )
 
 
-def in_store(database: str, use: Callable[[Store, int], Awaitable[T]], *, make: bool = False) -> T:
+def in_store(
+    database: str,
+    use: Callable[[Store, int], Awaitable[T]],
+    *,
+    make: bool = False,
+    insist: bool = False,
+    tell: bool = True,
+) -> T:
     """What `use` returns of the open store and the time in ms.
 
-    `make` makes a database where there is none. Raises SetupError if it is missing or outdated.
+    `make` makes a database where there is none, unless a server runs here on another, which only
+    those want who `insist`. `tell`: says which database it is. Raises SetupError if it is missing
+    or outdated.
     """
     from tether.server import bootstrap
 
     if make and not exists(database):
+        if not insist and (other := _server_here()):
+            raise SetupError(
+                f"There is no database {bootstrap.describe(database)}, and {other}: name its "
+                "database with --database (TETHER_DATABASE), or make this one with --create."
+            )
         bootstrap.migrate(database)
         note(f"New database {bootstrap.describe(database)}.")
+    elif tell:
+        say_which(database)
     require_current(database)
 
     async def run() -> T:
@@ -63,3 +87,50 @@ def in_store(database: str, use: Callable[[Store, int], Awaitable[T]], *, make: 
             return await use(store, bootstrap.now_ms())
 
     return asyncio.run(run())
+
+
+@cache  # once, however often a command opens it
+def say_which(database: str) -> None:
+    """Says which database a command uses if nobody named it, or if a server runs here on another:
+    what is done to the wrong one has no effect that anybody sees.
+    """
+    from tether.server import bootstrap
+
+    unserved = not is_postgres(database) and not bootstrap.is_served(database)
+    elsewhere = unserved and bootstrap.is_served(str(DEMO_DATABASE))
+    if database == default_database() or elsewhere:
+        note(f"Database: {bootstrap.describe(database)}")
+    if elsewhere:
+        note(f"A server runs here on {DEMO_DATABASE}, and none on this one.")
+
+
+def _server_here() -> str | None:
+    """The server that runs here, in words: that of a demo in this folder, or any at the address
+    that servers and clients have by the environment.
+    """
+    from tether.server import bootstrap
+
+    if bootstrap.is_served(str(DEMO_DATABASE)):
+        return f"a server runs here on {DEMO_DATABASE}"
+    host, port = os.environ.get("TETHER_HOST", "127.0.0.1"), os.environ.get("TETHER_PORT", "8000")
+    urls = [f"http://{host}:{port}", os.environ.get("TETHER_URL", "")]
+    return next((f"a server runs at {url} on another" for url in urls if _is_ours(url)), None)
+
+
+def _is_ours(url: str) -> bool:
+    """Whether a Tether server answers there, on this machine."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+            return False
+        connection = HTTPConnection(parts.hostname, parts.port or 80, timeout=PATIENCE_S)
+    except ValueError:  # a port that is none
+        return False
+    try:
+        connection.request("GET", "/health")
+        answer = connection.getresponse()
+        return answer.status == 200 and answer.getheader("X-Request-Id") is not None
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -18,10 +18,11 @@ from tether.client.errors import (
     Unavailable,
     UnexpectedAnswer,
 )
-from tether.client.models import BulkResult, Charger, Event, EventType, Saved, Vehicle
+from tether.client.models import BulkResult, Charger, Doubt, Event, EventType, Saved, Vehicle
 from tether.client.outbox import Outbox
 from tether.client.outbox_file import DamagedEvent, RefusedEvent
 from tether.client.sync import Client
+from tether.client.units import UnitWarning
 from tether.domain.views import (
     Capacity,
     ChargePeriod,
@@ -44,6 +45,7 @@ __all__ = [
     "Client",
     "Conflict",
     "DamagedEvent",
+    "Doubt",
     "EnergySource",
     "EpochChanged",
     "Event",
@@ -64,6 +66,7 @@ __all__ = [
     "TooLarge",
     "Unavailable",
     "UnexpectedAnswer",
+    "UnitWarning",
     "UnknownCapacity",
     "Vehicle",
     "VehicleState",

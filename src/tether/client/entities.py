@@ -23,6 +23,7 @@ from tether.client.exchange import (
     with_query,
 )
 from tether.client.models import Charger, Saved, Vehicle
+from tether.client.units import doubts_in, tell_user
 from tether.client.values import entity_id, exact, patch_of
 from tether.domain import models
 from tether.domain.models import to_json
@@ -160,6 +161,7 @@ def _saved(answer: Answer, request: Request) -> Saved:
         read(Created, answer, request)
     elif answer.body:  # such as a hotel's login page: nothing was stored
         raise no_answer_of_ours(answer, request, "it should be empty")
+    tell_user(doubts_in(answer))
     return Saved(created=created, etag=answer.headers.get("etag", ""))
 
 

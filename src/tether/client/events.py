@@ -31,8 +31,9 @@ from tether.client.exchange import (
     with_query,
 )
 from tether.client.following import cursor_behind
-from tether.client.models import BulkResult, Event, Instant
+from tether.client.models import BulkResult, Doubt, Event, Instant
 from tether.client.stamps import Stamps
+from tether.client.units import Tell, doubts_in, tell_user
 from tether.client.values import instant_text, sendable
 from tether.domain import models
 from tether.domain.bulk_limits import MAX_BYTES, MAX_EVENTS, MAX_ITEM_BYTES
@@ -51,6 +52,7 @@ class _Item(msgspec.Struct):
     message: str | None = None
     code: str | None = None
     parameter: str | None = None
+    warnings: tuple[Doubt, ...] = ()
 
 
 @dataclass(slots=True)
@@ -84,9 +86,10 @@ class _Chunk:
 class EventCalls:
     """Scripts for events."""
 
-    def __init__(self, patience: Patience, stamps: Stamps) -> None:
+    def __init__(self, patience: Patience, stamps: Stamps, tell: Tell = tell_user) -> None:
         self._patience = patience
         self._stamps = stamps
+        self._tell = tell
 
     def ready(self, event: models.Event) -> models.Event:
         """The event as it is sent: exact, stamped, and without the id of a stored one."""
@@ -99,10 +102,12 @@ class EventCalls:
         request = Request("POST", "/events", to_json(event), may_share=True)
         try:
             answer = yield from exchange(request, self._patience, 201)
-            return read(Created, answer, request).id
+            event_id = read(Created, answer, request).id
         except TetherError as error:
             error.event = event  # type: ignore[assignment]  # the same class at run time
             raise
+        self._tell(doubts_in(answer))
+        return event_id
 
     def get(self, event_id: str) -> Script[Event]:
         """The event of this id."""
@@ -212,9 +217,10 @@ class EventCalls:
         if len(items) != len(events):
             raise UnexpectedAnswer("A bulk answer must have one item for each event.", status=200)
         results = [
-            BulkResult(event, item.status, item.id, item.message, item.code, item.parameter)
+            BulkResult(event, **msgspec.structs.asdict(item))
             for event, item in zip(events, items, strict=True)
         ]
+        self._tell({doubt for result in results for doubt in result.warnings})
         return results, min(answer.retry_after or 0, LONGEST_S)
 
 

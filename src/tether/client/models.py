@@ -11,6 +11,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict
 
+import msgspec
+
 from tether.domain import models
 from tether.domain.models import EventType
 
@@ -110,11 +112,19 @@ class Saved(NamedTuple):
     etag: str
 
 
+class Doubt(msgspec.Struct, frozen=True):
+    """A warning of the server: a code, which is `unit`, and the member that it is about."""
+
+    code: str
+    parameter: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class BulkResult:
     """What became of one event: its id, or the status and message of its refusal.
 
-    `code` and `parameter` are those that an error would have. `event` is the event as it was sent,
+    `code` and `parameter` are those that an error would have. `warnings` has what the server doubts
+    of an event that it stored. `event` is the event as it was sent,
     with its timestamp. In the `results` of an error, `status`
     is None if the event was not sent or not answered.
     """
@@ -125,6 +135,7 @@ class BulkResult:
     message: str | None = None
     code: str | None = None
     parameter: str | None = None
+    warnings: tuple[Doubt, ...] = ()
 
     @property
     def ok(self) -> bool:

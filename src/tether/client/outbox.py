@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from logging import getLogger
 from os import PathLike
 from types import TracebackType
@@ -11,10 +11,11 @@ from tether.client.errors import Conflict, Invalid, TooLarge
 from tether.client.events import EventCalls, come_back, refused
 from tether.client.exchange import NO_PATIENCE, Patience
 from tether.client.forks import anew_in_children
-from tether.client.models import BulkResult
+from tether.client.models import BulkResult, Doubt
 from tether.client.outbox_file import DamagedEvent, OutboxFile, RefusedEvent, WaitingEvent
 from tether.client.stamps import Stamps
 from tether.client.sync import Client
+from tether.client.units import in_words
 from tether.client.values import sendable
 from tether.domain import models
 from tether.domain.bulk_limits import MAX_BYTES
@@ -38,9 +39,10 @@ class Outbox:
     def __init__(self, path: str | PathLike[str], client: Client) -> None:
         self._file = OutboxFile(path)
         self._client = client
-        self._calls = EventCalls(NO_PATIENCE, Stamps())
+        self._calls = EventCalls(NO_PATIENCE, Stamps(), self._log_doubts)
         self._patience = Patience(0, base_s=0.25, cap_s=30.0)
         self._most = MOST_AT_ONCE
+        self._doubts: set[Doubt] = set()
         self._closing = False
         self.forked()
         self._begin()
@@ -207,6 +209,14 @@ class Outbox:
             if len(batch) > 1:
                 raise
             return [refused(batch[0].event, error)], 0
+
+    def _log_doubts(self, doubts: Iterable[Doubt]) -> None:
+        """Each once, and not as Python warns: where that is an error, what is delivered would be
+        sent for ever.
+        """
+        for doubt in {*doubts} - self._doubts:
+            self._doubts.add(doubt)
+            log.warning("%s", in_words(doubt))
 
     def _report(self, error: Exception) -> None:
         self._failures += 1

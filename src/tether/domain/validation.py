@@ -222,6 +222,11 @@ def new_entity(kind: type[E], entity_id: str, document: Document) -> E:
     return _checked(kind, entity_id, values)
 
 
+def members_of_entity(kind: type[Entity]) -> Mapping[str, Member]:
+    """What a charger or vehicle may have."""
+    return _ENTITY_MEMBERS[kind]
+
+
 def changes_of(kind: type[E], entity_id: str, document: Document) -> Changes:
     """The checked members of a PATCH of this id: None and () remove a member.
 

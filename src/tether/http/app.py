@@ -50,6 +50,8 @@ class Parts:
     cors_origins: Sequence[str] = ()
     trusted_proxies: Sequence[str] = ()
     serve_metrics: bool = True
+    demo_key: str = ""
+    """The file that has the key of a demo."""
 
 
 def routes(parts: Parts) -> dict[str, object]:
@@ -85,19 +87,24 @@ def open_routes(parts: Parts) -> dict[str, object]:
 
 
 STATIC = "/static/"
+FAVICON = "/favicon.ico"  # for which browsers ask by themselves
+STRAYS = (FAVICON, "/docs/")
 
 
 def create_app(parts: Parts) -> "Application":
     """The ASGI application of these parts."""
     guarded, unguarded = routes(parts), open_routes(parts)
+    if parts.demo_key:
+        unguarded["/"] = PageResource("index.html", parts.demo_key)
+    router = _Router()
     gate = Gate(
         parts.keys,
         parts.key_use,
         parts.limiter,
-        open_paths(unguarded, STATIC),
+        open_paths({*unguarded, *STRAYS}, STATIC),
+        router.template_of,
         preflight=bool(parts.cors_origins),
     )
-    router = _Router()
     observer = Observer(parts.metrics, Clients(parts.trusted_proxies), router.template_of)
     middleware: list[Any] = [observer, gate]
     if parts.cors_origins:
@@ -106,10 +113,11 @@ def create_app(parts: Parts) -> "Application":
     # What has no body has no type either; the Observer gives JSON its own.
     app.resp_options.default_media_type = None  # type: ignore[assignment]
     methods = {}
-    for template, resource in {**guarded, **unguarded, STATIC + "{name}": AssetResource()}.items():
+    assets = {STATIC + "{name}": AssetResource(), FAVICON: AssetResource("favicon.svg")}
+    for template, resource in {**guarded, **unguarded, **assets}.items():
         app.add_route(template, resource)
         methods[template] = [m for m in HTTP_METHODS if hasattr(resource, f"on_{m.lower()}")]
-    errors.install(app, methods)
+    errors.install(app, methods, router.template_of)
     return app
 
 
@@ -138,7 +146,8 @@ def _cors(origins: Sequence[str]) -> _Cors:
     return _Cors(
         allow_origins="*" if "*" in origins else list(origins),
         expose_headers=["ETag", "Link", "RateLimit", "RateLimit-Policy", "Retry-After",
-                        "Tether-Derived-To", "Tether-Epoch", "Tether-Error", "X-Request-Id"],
+                        "Tether-Derived-To", "Tether-Epoch", "Tether-Error",
+                        "Tether-Warning", "X-Request-Id"],
     )  # fmt: skip
 
 

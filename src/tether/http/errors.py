@@ -1,7 +1,10 @@
 """The one place where errors become HTTP answers: a status, headers and {"message": …}."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
+from html import escape
+from http import HTTPStatus
+from importlib.resources import files
 from typing import Any
 
 import falcon
@@ -12,10 +15,17 @@ from tether.domain import errors
 from tether.domain.errors import Code, Refusal
 from tether.domain.keys import without_keys
 from tether.domain.models import to_json
+from tether.http import requests
+from tether.http.fields import structured
 from tether.server.logging import is_new
 
 log = structlog.get_logger()
 
+# The pages are made of nothing but what this server has.
+CONTENT_SECURITY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
 STATUS: dict[Code, int] = {
     Code.REQUEST_MALFORMED: 400,
     Code.BODY_MALFORMED: 400,
@@ -44,26 +54,61 @@ STATUS: dict[Code, int] = {
 }
 
 
-def install(app: "falcon.asgi.App[Request, Response]", methods: Mapping[str, list[str]]) -> None:
+PAGES = frozenset({403, 404, 405})
+"""Statuses that people meet who open an address in their browser."""
+LONGEST_SHOWN = 200  # characters of a path in a message
+
+
+def install(
+    app: "falcon.asgi.App[Request, Response]",
+    methods: Mapping[str, list[str]],
+    route_of: Callable[[str], str | None],
+) -> None:
     """Makes the app answer every error by the table above; what is not in it is a logged 500.
 
-    `methods` has those of each route.
+    `methods` has those of each route, `route_of` tells that of a path.
     """
+
+    def slash_hint(req: Request) -> str | None:
+        path = req.path.rstrip("/")
+        is_one = path != req.path and len(path) <= LONGEST_SHOWN and route_of(path)
+        return f"There is no trailing slash: {path}." if is_one else None
 
     async def answer_wrong_method(
         req: Request, resp: Response, error: falcon.HTTPError, params: dict[str, Any]
     ) -> None:
-        _fill(req, resp, Refusal(Code.METHOD_NOT_ALLOWED, "Method Not Allowed"))
-        allowed = {*methods[req.uri_template or ""], "OPTIONS"}
-        resp.set_header("Allow", ", ".join(sorted(allowed)))
+        allowed = ", ".join(sorted({*methods[req.uri_template or ""], "OPTIONS"}))
+        hint = slash_hint(req) or f"Allowed here: {allowed}."
+        _fill(req, resp, Refusal(Code.METHOD_NOT_ALLOWED, f"Method Not Allowed. {hint}"))
+        resp.set_header("Allow", allowed)
+
+    async def answer_unrouted(
+        req: Request, resp: Response, error: Exception, params: dict[str, Any]
+    ) -> None:
+        if req.path == "/docs/" and req.method in ("GET", "HEAD"):
+            resp.status = 308
+            resp.set_header("Location", f"{requests.prefix_of(req)}/docs")
+            return
+        docs = f"{requests.prefix_of(req)}/docs"
+        hint = slash_hint(req) or f"There is no such path: see {docs}."
+        _fill(req, resp, Refusal(Code.PATH_UNKNOWN, f"Not Found. {hint}"))
+
+    async def answer_not_found(
+        req: Request, resp: Response, error: errors.TetherError, params: dict[str, Any]
+    ) -> None:
+        if req.path.endswith("/"):  # which no id is
+            await answer_unrouted(req, resp, error, params)
+        else:
+            await _answer_ours(req, resp, error, params)
 
     app.add_error_handler(Exception, _answer_unexpected)
     app.add_error_handler(falcon.HTTPError, _answer_unexpected)
-    app.add_error_handler(falcon.HTTPNotFound, _answer_unrouted)
+    app.add_error_handler(falcon.HTTPNotFound, answer_unrouted)
     app.add_error_handler(falcon.HTTPMethodNotAllowed, answer_wrong_method)
     # Falcon's word for a method that it has never heard of.
     app.add_error_handler(falcon.HTTPBadRequest, answer_wrong_method)
     app.add_error_handler(errors.TetherError, _answer_ours)
+    app.add_error_handler(errors.NotFound, answer_not_found)
     for kind in (OSError, MemoryError):
         app.add_error_handler(kind, _answer_exhausted)
 
@@ -91,12 +136,6 @@ async def _answer_exhausted(
     await _answer_ours(req, resp, unavailable, params)
 
 
-async def _answer_unrouted(
-    req: Request, resp: Response, error: falcon.HTTPError, params: dict[str, Any]
-) -> None:
-    _fill(req, resp, Refusal(Code.PATH_UNKNOWN, "Not Found"))
-
-
 async def _answer_unexpected(
     req: Request, resp: Response, error: Exception, params: dict[str, Any]
 ) -> None:
@@ -105,17 +144,30 @@ async def _answer_unexpected(
 
 
 def _fill(req: Request, resp: Response, refusal: Refusal) -> None:
-    resp.status = STATUS[refusal.code]
-    resp.content_type = "application/json"
-    resp.data = to_json({"message": without_keys(refusal.message)})
+    status, message = STATUS[refusal.code], without_keys(refusal.message)
+    resp.status = status
+    if status in PAGES and wants_page(req):
+        resp.content_type = "text/html; charset=utf-8"
+        resp.data = _page(requests.prefix_of(req), status, message)
+        resp.set_header("Content-Security-Policy", CONTENT_SECURITY)
+        resp.append_header("Vary", "Accept, X-Forwarded-Prefix")
+    else:
+        resp.content_type = "application/json"
+        resp.data = to_json({"message": message})
     resp.set_header("Tether-Error", structured(refusal.code, refusal.parameter))
     req.context.rejections = {refusal.code: req.context.events or 1}
 
 
-def structured(token: str, parameter: str | None) -> str:
-    """A code and the parameter that it is about, as an item of a structured field (RFC 9651)."""
-    if parameter is None:
-        return token
-    safe = re.sub(r"[^ -~]", "?", without_keys(parameter))
-    escaped = safe.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{token}; parameter="{escaped}"'
+def wants_page(req: Request) -> bool:
+    """Whether this is a browser that was given an address, not a program."""
+    return req.method in ("GET", "HEAD") and "text/html" in (req.get_header("Accept") or "")
+
+
+def _page(base: str, status: int, message: str) -> bytes:
+    name = f"{status} {HTTPStatus(status).phrase}"
+    return _template().format(base=base, status=name, message=escape(message)).encode()
+
+
+@cache
+def _template() -> str:
+    return files("tether.http").joinpath("static", "error.html").read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from random import getrandbits
 from time import perf_counter
 
+from falcon import HTTPNotFound
 from falcon.asgi import Request, Response
 from msgspec import UNSET
 
@@ -13,6 +14,7 @@ from tether.domain.keys import without_keys
 from tether.domain.rate_limits import Limiter
 from tether.http import requests
 from tether.http.clients import Clients
+from tether.http.errors import wants_page
 from tether.server import logging
 from tether.server.authenticator import Authenticator
 from tether.server.key_use import KeyUse
@@ -42,6 +44,7 @@ class Observer:
         context.key = None
         context.client = self._clients.of(req)
         context.events = None  # how many there are in a bulk
+        context.doubted = ()  # members whose unit is, of each event or entity
         context.rejections = {}  # why it was refused; of a bulk also how many events, by reason
         given = req.get_header("X-Request-Id")
         context.request_id = (
@@ -63,6 +66,8 @@ class Observer:
         status, rejections = resp.status_code, context.rejections
         method = req.method if req.method in _METHODS else "other"
         self._metrics.request(method, route, status, seconds)
+        for name in context.doubted:
+            self._metrics.doubted_unit(name)
         key = context.key
         line = logging.Answered(
             request_id=context.request_id,
@@ -96,6 +101,7 @@ class Gate:
         use: KeyUse,
         limiter: Limiter,
         is_open: Callable[[str], bool],
+        route_of: Callable[[str], str | None],
         *,
         preflight: bool,
     ) -> None:
@@ -103,12 +109,15 @@ class Gate:
         self._use = use
         self._limiter = limiter
         self._is_open = is_open
+        self._route_of = route_of
         self._preflight = preflight
 
     async def process_request(self, req: Request, resp: Response) -> None:
         if self._is_open(req.path) or (self._preflight and _is_preflight(req)):
             return
         secret = req.get_header("X-API-Key")
+        if secret is None and wants_page(req) and not self._route_of(req.path):
+            raise HTTPNotFound  # somebody mistyped the address of a page
         try:
             key = req.context.key = await self._keys.recognise(secret)
         except Forbidden:

@@ -4,7 +4,7 @@ import asyncio
 import re
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -26,11 +26,13 @@ from tether.domain.identifiers import ENTITY_ID_RULE, entity_id_from_path
 from tether.domain.keys import Key
 from tether.domain.rate_limits import Verdict
 from tether.domain.timestamps import format_instant
+from tether.http.fields import structured
 from tether.ingest.json_reader import decode_document
 from tether.ingest.turns import Places, Steps, in_turns
 from tether.storage.epochs import ID as EPOCH_ID
 from tether.storage.epochs import Epoch
 
+UNIT = "unit"  # what a Tether-Warning may say
 MAX_BODY_BYTES = 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 ZIPPED_BYTES = 16 * 1024
@@ -92,6 +94,13 @@ def key_of(req: Request) -> Key:
 def show_standing(resp: Response, verdict: Verdict) -> None:
     """Says how much of its rate limit the key has left."""
     resp.set_header("RateLimit", f'"default";r={verdict.remaining};t={verdict.reset_s}')
+
+
+def warn_of(req: Request, resp: Response, doubted: Sequence[str]) -> None:
+    """Says of which members the unit is in doubt, if of any. All is stored as it was sent."""
+    if doubted:
+        resp.set_header("Tether-Warning", ", ".join(structured(UNIT, name) for name in doubted))
+        req.context.doubted = doubted
 
 
 def partner_of(req: Request) -> int:

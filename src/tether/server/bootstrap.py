@@ -68,6 +68,15 @@ def only_server(database: str) -> AbstractContextManager[None]:
     return only_server(sqlite_path(database))
 
 
+def is_served(database: str) -> bool:
+    """Whether a server on this machine has the database, if it is one that has one server."""
+    if is_postgres(database):
+        return False
+    from tether.storage.sqlite.file import is_served
+
+    return is_served(sqlite_path(database))
+
+
 def describe(database: str) -> str:
     """The database, fit to be shown and logged: without a password."""
     if is_postgres(database):
@@ -136,6 +145,7 @@ def build_app(
             cors_origins=settings.cors_origins,
             trusted_proxies=settings.trusted_proxies,
             serve_metrics=settings.metrics == "on",
+            demo_key=settings.demo_key,
         )
     )
 

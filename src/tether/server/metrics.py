@@ -42,6 +42,12 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self._doubted = Counter(
+            "tether_doubted_units",
+            "Numbers that were stored, and are more likely meant in another unit, by member.",
+            ["parameter"],
+            registry=self.registry,
+        )
         self._batches = Histogram(
             "tether_commit_batch_size",
             "Events that were written together.",
@@ -99,6 +105,10 @@ class Metrics:
     def rejected_events(self, reason: str, count: int) -> None:
         """So many events were refused."""
         self._rejected.labels(reason).inc(count)
+
+    def doubted_unit(self, parameter: str) -> None:
+        """A number was stored that is more likely meant in another unit."""
+        self._doubted.labels(parameter).inc()
 
     def progress(self, committed: int, waiting: int) -> None:
         """So many events were committed together, if any, and so many wait now."""

@@ -44,6 +44,8 @@ class Settings:
     """MB of answers that wait for clients which do not read, of each worker."""
     redis: str = ""
     """The Redis (or Valkey) that shares the rate limits among all workers and nodes."""
+    demo_key: str = ""
+    """The file that has the key of a demo, which the landing page then names."""
 
 
 def is_postgres(database: str) -> bool:

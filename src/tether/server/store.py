@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from tether.ingest.event_batcher import EventBatcher
+from tether.ingest.unit_doubts import UnitDoubts
 from tether.projections.change_feed import ChangeFeed
 from tether.projections.flexibility import Capacities
 from tether.projections.projector import Projector
@@ -53,6 +54,7 @@ class Store:
             self.events, now_ms, new_event_id, on_progress, self.projector.notice,
             apply_backpressure=self.projector.apply_backpressure,
         )  # fmt: skip
+        self.doubts = UnitDoubts(self.entities)
         self.rebuilder = Rebuilder(self.entities, self.projector)
         self.feed = ChangeFeed(self.events, self.states, self.projector, self.turns)
         self.capacities = Capacities(PluggedIn(engine), self.events, self.projector, self.turns)

@@ -1,10 +1,12 @@
 """Chargers and vehicles: two tables of the same form, of which each row has the JSON of one."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from tether.domain.errors import Forbidden, NotFound, PreconditionFailed
 from tether.domain.models import Charger, Entity, Vehicle, from_json, to_json
+from tether.storage.batches import batch, batch_of
 from tether.storage.engine import Engine
 from tether.storage.patches import Patch, Patches, Place
 
@@ -12,6 +14,10 @@ _TABLE: dict[type[Entity], str] = {Charger: "chargers", Vehicle: "vehicles"}
 
 GET = "SELECT version, body FROM {table} WHERE partner = $1 AND id = $2"
 PAGE = "SELECT id, body FROM {table} WHERE partner = $1 AND id > $2 ORDER BY id LIMIT $3"
+GET_MANY = f"""
+WITH {batch("wanted", "id")}
+SELECT e.id, e.body FROM wanted w JOIN {{table}} e ON e.partner = $1 AND e.id = w.id
+"""
 COUNT = "SELECT count(*) FROM {table} WHERE partner = $1"
 
 # A partner may be deleted while a body of its is still arriving: nothing must be left of it.
@@ -56,6 +62,14 @@ class Entities:
             raise NotFound
         version, body = row
         return Stored(version, body.encode())
+
+    async def get_many(
+        self, kind: type[Entity], partner: int, entity_ids: Iterable[str]
+    ) -> list[tuple[str, str]]:
+        """Id and JSON of those of these ids that there are."""
+        wanted = batch_of((entity_id,) for entity_id in entity_ids)
+        rows = await self._engine.scan(_sql(GET_MANY, kind), partner, wanted)
+        return [(entity_id, body) for entity_id, body in rows]
 
     async def page(
         self, kind: type[Entity], partner: int, after: str, limit: int

@@ -34,9 +34,11 @@ def demo(port: int, folder: Path) -> None:
     from tether.server import logging
     from tether.server.launch import launch
 
-    database = str(folder / "tether.db")
-    key = _key(database, folder / "demo.key")
-    settings = Settings(database=database, host=HOST, port=port, log_format="auto")
+    database, file = str(folder / "tether.db"), folder / "demo.key"
+    key = _key(database, file)
+    settings = Settings(
+        database=database, host=HOST, port=port, log_format="auto", demo_key=str(file)
+    )
     try:
         launch(settings, lambda url: _welcome(url, key, folder))
     except SetupError as error:
@@ -62,7 +64,7 @@ def _key(database: str, file: Path) -> str:
         secret, _ = await admin.create_key(store, now_ms, PARTNER, name="demo", rate=RATE)
         return secret
 
-    key = stores.in_store(database, find)
+    key = stores.in_store(database, find, tell=False)
     if key != kept:
         _keep(key, file)
         if kept:

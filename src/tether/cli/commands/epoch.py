@@ -66,5 +66,6 @@ def described(known: Known) -> str:
 def _epoch_of(database: str) -> Known:
     from tether.server import maintenance
 
+    stores.say_which(database)
     stores.require_current(database)
     return maintenance.epoch(database)

@@ -150,7 +150,7 @@ def _database(database: str, *, full: bool) -> Iterator[Finding]:
         yield _integrity(database, full=full)  # PostgreSQL does it whenever it reads a page
     if not pending:
         yield ok("epoch", described(maintenance.epoch(database)))
-        yield _keys(*stores.in_store(database, _all_keys))
+        yield _keys(*stores.in_store(database, _all_keys, tell=False))
 
 
 def _folder(folder: Path) -> Iterator[Finding]:

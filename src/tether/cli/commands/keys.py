@@ -47,6 +47,9 @@ def keys() -> None:
               "12h, 30m from now.  [default: never]")  # fmt: skip
 @click.option("--read-only", is_flag=True, help="Let it read, not write.")
 @click.option("--test", is_flag=True, help="Let it begin with ttr_test_, not ttr_live_.")
+@click.option("--create", "insist", is_flag=True,
+              help="Make the database if there is none, also while a server runs here on another.",
+              )  # fmt: skip
 @database_option
 def create(
     partner: str,
@@ -56,6 +59,7 @@ def create(
     expires_ms: int | None,
     read_only: bool,
     test: bool,
+    insist: bool,
     database: str,
 ) -> None:
     """Create a key for PARTNER and print it.
@@ -84,8 +88,8 @@ def create(
             note(f"New partner {partner}.")
         return made
 
-    secret, key = stores.in_store(database, make, make=True)
-    _hand_out(secret, key)
+    secret, key = stores.in_store(database, make, make=True, insist=insist)
+    _hand_out(secret, key, database)
 
 
 @keys.command("list")
@@ -208,11 +212,16 @@ def rotate(
         note(f"The old key, {old.prefix}…, works until {minute(old.expires_ms)} UTC.")
     else:
         note(f"The old key, {old.prefix}…, is revoked: no server accepts it after 2 seconds.")
-    _hand_out(secret, key)
+    _hand_out(secret, key, database)
 
 
-def _hand_out(secret: str, key: Key) -> None:
-    note(f"{_described(key)}\nKeep it well: it is shown only now.")
+def _hand_out(secret: str, key: Key, database: str) -> None:
+    from tether.server.bootstrap import describe
+
+    note(
+        f"{_described(key)}\nFor servers of {describe(database)}. "
+        "Keep it well: it is shown only now."
+    )
     click.echo(secret)
 
 

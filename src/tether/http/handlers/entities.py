@@ -3,11 +3,13 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
+import msgspec
 from falcon.asgi import Request, Response
 
 from tether.domain.errors import Invalid, NotFound, PreconditionFailed
 from tether.domain.identifiers import is_entity_id
 from tether.domain.models import Charger, Vehicle, to_json
+from tether.domain.plausibility import doubted_members
 from tether.domain.validation import changes_of, new_entity, patched_entity
 from tether.domain.views import ChargerState, VehicleState
 from tether.http import requests
@@ -50,6 +52,7 @@ class EntityResource(Generic[E]):
         entity = new_entity(self._kind, entity_id, await requests.read_document(req))
         version = await self._put(req, entity)
         resp.set_header("ETag", requests.etag(version))
+        requests.warn_of(req, resp, doubted_members(self._kind, msgspec.structs.asdict(entity)))
         if version == 1:
             resp.status = 201
             resp.data = to_json({"id": entity_id})
@@ -80,6 +83,7 @@ class EntityResource(Generic[E]):
 
         version = await self._store.entities.patch(self._kind, partner, entity_id, patch)
         resp.set_header("ETag", requests.etag(version))
+        requests.warn_of(req, resp, doubted_members(self._kind, changes))
         resp.data = b""
 
 

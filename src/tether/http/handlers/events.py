@@ -30,7 +30,10 @@ class EventListResource:
         event = usual_event(body, now_ms) if isinstance(body, bytes) else None
         if event is None:
             event = new_event(requests.document_in(body), now_ms)
-        event_id = await self._store.batcher.add(requests.partner_of(req), event)
+        partner = requests.partner_of(req)
+        event_id = await self._store.batcher.add(partner, event)
+        if event.charge_power or event.charged_energy:
+            requests.warn_of(req, resp, await self._store.doubts.of_event(partner, event))
         resp.status = 201
         resp.data = to_json({"id": event_id})
 

@@ -3,8 +3,10 @@
 import asyncio
 import gzip
 from functools import cache, lru_cache
+from html import escape
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from shlex import quote
 
 import falcon
 import yaml
@@ -22,6 +24,11 @@ _TYPES = {
     "svg": "image/svg+xml",
     "png": "image/png",
 }
+_DEMO_KEY = b"""
+      <p>This is a demo, and its key is in a file. In the folder in which it was started:</p>
+      <div class="command"><pre><code>%b</code></pre></div>
+      <p class="hint">It is the key that <code>make run</code> printed.</p>
+"""
 _ROOT = b'"servers":[{"url":"/"'
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # The reference's renderer sets styles from its script; nothing else is allowed to come in.
@@ -35,11 +42,12 @@ _CONTENT_SECURITY = (
 class PageResource:
     """A page of ours: `/`, `/docs`."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, demo_key: str = "") -> None:
+        """`demo_key` is the file that has the key of a demo."""
+        self._page = with_demo_key(_static(name), demo_key) if demo_key else _static(name)
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        resp.data = _static(self._name)
+        resp.data = self._page
         resp.content_type = _TYPES["html"]
         resp.set_header("Content-Security-Policy", _CONTENT_SECURITY)
         resp.set_header("X-Content-Type-Options", "nosniff")
@@ -49,9 +57,13 @@ class PageResource:
 
 
 class AssetResource:
-    """What the pages are made of: `/static/{name}`."""
+    """What the pages are made of: `/static/{name}`, or one file whatever the path is."""
 
-    async def on_get(self, req: Request, resp: Response, name: str) -> None:
+    def __init__(self, name: str = "") -> None:
+        self._name = name
+
+    async def on_get(self, req: Request, resp: Response, name: str = "") -> None:
+        name = self._name or name
         resp.set_header("Vary", "Accept-Encoding")
         if "gzip" in (req.get_header("Accept-Encoding") or ""):
             # Once for each file: the reference's renderer shrinks from over 4 MB to 1 MB.
@@ -110,6 +122,13 @@ class MetricsResource:
         resp.content_type = CONTENT_TYPE
 
     on_head = on_get
+
+
+def with_demo_key(page: bytes, file: str) -> bytes:
+    """The landing page of a demo, where the key is in a file."""
+    command = escape(f"KEY=$(cat {quote(file)})").encode()
+    before, _, rest = page.partition(b"<!-- key -->")
+    return before + _DEMO_KEY % command + rest.partition(b"<!-- /key -->")[2]
 
 
 def _folder() -> Traversable:

@@ -112,14 +112,20 @@ def check_served_by_this_name(path: Path) -> None:
     with path.open("rb+") as file:
         if _lock_byte(file.fileno()):
             return
-    beside = _beside(path)
-    if beside.exists():
-        with beside.open("rb+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return  # by this one
-    raise _served_by_another_name(path)
+    if not is_served(path):
+        raise _served_by_another_name(path)
+
+
+def is_served(path: Path) -> bool:
+    """Whether a process serves the file by this name."""
+    try:
+        with _beside(path).open("rb+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _served_by_another_name(path: Path) -> SetupError:

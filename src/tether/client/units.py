@@ -1,0 +1,50 @@
+"""What the server doubts: numbers that are valid, and more likely meant in another unit."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+from warnings import warn
+
+import msgspec
+
+from tether.client.exchange import UNREADABLE, Answer
+from tether.client.models import Doubt
+
+_ITEM = re.compile(r' *([a-z*][\w!#$%&\'*+.^`|~:/-]*)[^",]*?; *parameter="([^"\\]*)"')
+
+
+class UnitWarning(UserWarning):
+    """A number was stored as it was sent, but seems to be meant in another unit."""
+
+
+class _Item(msgspec.Struct):
+    warnings: tuple[Doubt, ...] = ()
+
+
+Tell: TypeAlias = Callable[[Iterable[Doubt]], None]
+"""Tells the user of doubts."""
+
+
+def doubts_in(answer: Answer) -> tuple[Doubt, ...]:
+    """What an answer to one event or entity warns of. One that came in bulk has it in the body."""
+    if field := answer.headers.get("tether-warning"):
+        return tuple(Doubt(code, parameter) for code, parameter in _ITEM.findall(field))
+    if b'"warnings"' not in answer.body:
+        return ()
+    try:
+        return msgspec.json.decode(answer.body, type=_Item).warnings
+    except UNREADABLE:
+        return ()
+
+
+def tell_user(doubts: Iterable[Doubt]) -> None:
+    """As Python warns: each doubt once, unless the user wants it otherwise."""
+    for doubt in doubts:
+        warn(in_words(doubt), UnitWarning, stacklevel=2)
+
+
+def in_words(doubt: Doubt) -> str:
+    """The doubt as a sentence."""
+    name = doubt.parameter or "A number"
+    unit = "kWh" if name in ("chargeCapacity", "chargedEnergy") else "kW"
+    return f"{name} was stored as it was sent, but it is far too high for {unit}: check the unit."

@@ -1,0 +1,72 @@
+"""Which events have numbers that are more likely meant in another unit (an addition).
+
+Nothing is refused for that. It is looked up when the events are stored, and only for those that
+tell of an energy, as only that needs the vehicle.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from decimal import Decimal
+
+import msgspec
+
+from tether.domain.errors import NotFound, Unavailable
+from tether.domain.models import Event, Vehicle
+from tether.domain.plausibility import has_doubted_energy, has_doubted_power
+from tether.ingest.turns import Steps, in_turns
+from tether.storage.entities import Entities
+
+
+class _Vehicle(msgspec.Struct, rename="camel", gc=False):
+    charge_capacity: Decimal
+
+
+_decode = msgspec.json.Decoder(_Vehicle).decode
+
+
+class UnitDoubts:
+    """Knows the vehicles that events name."""
+
+    def __init__(self, entities: Entities) -> None:
+        self._entities = entities
+
+    async def of_event(self, partner: int, event: Event) -> list[str]:
+        """The members of an event, which is stored, whose unit is in doubt."""
+        capacity = None
+        if event.charged_energy:
+            # It is stored: nobody is to send it again because this fails.
+            with suppress(Unavailable, NotFound):
+                stored = await self._entities.get(Vehicle, partner, event.vehicle_id)
+                capacity = _decode(stored.body).charge_capacity
+        return _doubted(event, capacity)
+
+    async def of_events(self, partner: int, events: Sequence[Event]) -> list[list[str]]:
+        """The same of each of many."""
+        wanted = {event.vehicle_id for event in events if event.charged_energy}
+        found: list[tuple[str, str]] = []
+        if wanted:
+            with suppress(Unavailable):
+                found = await self._entities.get_many(Vehicle, partner, wanted)
+        capacities = await in_turns(_read(found))
+        return await in_turns(_each(events, capacities))
+
+
+def _doubted(event: Event, capacity: Decimal | None) -> list[str]:
+    power, energy = has_doubted_power(event), has_doubted_energy(event, capacity)
+    return ["chargePower"] * power + ["chargedEnergy"] * energy
+
+
+def _each(events: Iterable[Event], capacities: dict[str, Decimal]) -> Steps[list[list[str]]]:
+    doubts = []
+    for event in events:
+        doubts.append(_doubted(event, capacities.get(event.vehicle_id)))
+        yield
+    return doubts
+
+
+def _read(rows: Iterable[tuple[str, str]]) -> Steps[dict[str, Decimal]]:
+    capacities = {}
+    for id, body in rows:
+        capacities[id] = _decode(body).charge_capacity
+        yield
+    return capacities
