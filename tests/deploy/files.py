@@ -1,22 +1,27 @@
 """The files of `deploy/`, and a machine that gives a program no more than they say."""
 
 import os
+import re
+import shutil
 import ssl
 import subprocess
 import sys
+import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
 
 from tests.conftest import TETHER
 from tests.debian import program
-from tests.parts import free_port, wait_for_port
+from tests.parts import UNPRIVILEGED, free_port, wait_for_port
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -154,6 +159,14 @@ def settings_of(name: str) -> dict[str, str]:
     )
 
 
+def commands_below(document: str, heading: str, language: str = "sh") -> list[str]:
+    """The blocks of commands, or of another language, in the section of this heading."""
+    section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", document, re.DOTALL | re.MULTILINE)
+    assert section is not None, heading
+    found = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", section[1], re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(code) for named, code in found if named == language]
+
+
 def replaced(text: str, changes: Mapping[str, str]) -> str:
     """The text with other addresses and paths; each that is named must be in it."""
     for old, new in changes.items():
@@ -261,3 +274,42 @@ def make_certificate(folder: Path) -> None:
         ],
         capture_output=True, check=True,
     )  # fmt: skip
+
+
+# PgBouncer --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def running_pgbouncer(database: str, users: str) -> Iterator[int]:
+    """PgBouncer with the file of `deploy/pgbouncer` and these lines as userlist.txt; its port."""
+    server = urlsplit(database)
+    folder = Path(tempfile.mkdtemp(prefix="tether-pgbouncer-"))
+    port = free_port()
+    (folder / "userlist.txt").write_text(users)
+    configuration = replaced(
+        (DEPLOY / "pgbouncer" / "pgbouncer.ini").read_text(),
+        {
+            "tether = host=10.0.0.12 port=5432":
+                f"{server.path[1:]} = host=127.0.0.1 port={server.port}",
+            "listen_addr = 10.0.0.10": "listen_addr = 127.0.0.1",
+            "listen_port = 6432": f"listen_port = {port}",
+            "unix_socket_dir = /run/postgresql": "unix_socket_dir =",
+            "/etc/pgbouncer/userlist.txt": str(folder / "userlist.txt"),
+        },
+    )  # fmt: skip
+    (folder / "pgbouncer.ini").write_text(configuration)
+    user = UNPRIVILEGED if os.geteuid() == 0 else None  # it refuses to run as root
+    if user is not None:
+        for path in (folder, *folder.iterdir()):
+            shutil.chown(path, user)
+    process = subprocess.Popen(
+        [program("pgbouncer"), "-q", folder / "pgbouncer.ini"], user=user, cwd="/",
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for_port(port)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder)

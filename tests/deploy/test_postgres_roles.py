@@ -1,41 +1,19 @@
 """The roles of `deploy/postgres`, and PgBouncer before them with passwords."""
 
 import os
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from tests.conftest import TETHER, Server
-from tests.debian import program
-from tests.deploy.files import DEPLOY, replaced
-from tests.parts import (
-    UNPRIVILEGED,
-    Postgres,
-    free_port,
-    postgres_programs,
-    running_postgres,
-    wait_for_port,
-)
+from tests.deploy.files import DEPLOY, running_pgbouncer
+from tests.parts import Postgres, postgres_programs
 from tests.postgres.rig import query
 
 PASSWORD = "correct horse"
-
-
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[Postgres]:
-    """A PostgreSQL that asks everybody but its superuser for a password."""
-    with running_postgres(password_encryption="scram-sha-256") as server:
-        rules = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
-        (server.data / "pg_hba.conf").write_text(rules)
-        server.restart("fast")
-        yield server
 
 
 @pytest.fixture
@@ -126,52 +104,16 @@ def test_the_rights_can_be_given_later_and_again(guarded: Postgres) -> None:
     assert made.returncode == 0, made.stderr
 
 
-@contextmanager
-def running_pgbouncer(guarded: Postgres, database: str) -> Iterator[int]:
-    """PgBouncer with the file of `deploy/pgbouncer`; its port."""
-    folder = Path(tempfile.mkdtemp(prefix="tether-pgbouncer-"))
-    port = free_port()
-    users = folder / "userlist.txt"
+def test_pgbouncer_lets_the_server_in_by_its_password(
+    guarded: Postgres, database: str, new_server: Callable[..., Server]
+) -> None:
+    assert tether("migrate", "--database", of("tether_owner", database)).returncode == 0
     ((line,),) = query(
         database,
         'SELECT format(\'"%%s" "%%s"\', rolname, rolpassword) FROM pg_authid '
         "WHERE rolname = 'tether_server'",
     )
-    users.write_text(f"{line}\n")
-    configuration = replaced(
-        (DEPLOY / "pgbouncer" / "pgbouncer.ini").read_text(),
-        {
-            "tether = host=10.0.0.12 port=5432":
-                f"{urlsplit(database).path[1:]} = host=127.0.0.1 port={guarded.port}",
-            "listen_addr = 10.0.0.10": "listen_addr = 127.0.0.1",
-            "listen_port = 6432": f"listen_port = {port}",
-            "unix_socket_dir = /run/postgresql": "unix_socket_dir =",
-            "/etc/pgbouncer/userlist.txt": str(users),
-        },
-    )  # fmt: skip
-    (folder / "pgbouncer.ini").write_text(configuration)
-    user = UNPRIVILEGED if os.geteuid() == 0 else None  # it refuses to run as root
-    if user is not None:
-        for path in (folder, users, folder / "pgbouncer.ini"):
-            shutil.chown(path, user)
-    process = subprocess.Popen(
-        [program("pgbouncer"), "-q", folder / "pgbouncer.ini"], user=user, cwd="/",
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        wait_for_port(port)
-        yield port
-    finally:
-        process.kill()
-        process.wait()
-        shutil.rmtree(folder)
-
-
-def test_pgbouncer_lets_the_server_in_by_its_password(
-    guarded: Postgres, database: str, new_server: Callable[..., Server]
-) -> None:
-    assert tether("migrate", "--database", of("tether_owner", database)).returncode == 0
-    with running_pgbouncer(guarded, database) as port:
+    with running_pgbouncer(database, line) as port:
         pooled = of("tether_server", database, port)
         key = tether("keys", "create", "acme", "--database", pooled).stdout.strip()
         server = new_server("--workers", "2", database=pooled, PGPASSWORD=PASSWORD)

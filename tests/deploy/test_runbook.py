@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,18 +11,11 @@ import httpx
 import psycopg
 
 from tests.conftest import TETHER, Server
-from tests.deploy.files import ROOT, replaced
+from tests.deploy.files import ROOT, commands_below, replaced
 from tests.faults.rig import Partner
 from tests.parts import postgres_programs, running_postgres
 
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
-
-
-def blocks(heading: str) -> list[str]:
-    """The commands below a heading."""
-    (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", RUNBOOK, re.DOTALL | re.MULTILINE)
-    found = re.findall(r"^ *```sh\n(.*?)^ *```$", section, re.DOTALL | re.MULTILINE)
-    return [textwrap.dedent(one) for one in found]
 
 
 def tether(*words: str | Path, **environment: str) -> str:
@@ -53,7 +45,9 @@ def test_each_incident_says_what_of_it_was_tried() -> None:
 
 
 def test_a_deleted_partner_comes_back_by_point_in_time_recovery() -> None:
-    beforehand, aside, recover, epoch = blocks("Point-in-time recovery of PostgreSQL")
+    beforehand, aside, recover, epoch = commands_below(
+        RUNBOOK, "Point-in-time recovery of PostgreSQL"
+    )
     with running_postgres() as postgres:
         environment = {
             "PATH": f"{postgres_programs()}:/usr/bin:/bin",
@@ -120,7 +114,7 @@ def test_after_going_back_to_a_backup_nothing_has_to_be_lost(
     tether("restore", backup, "--database", database)
     (aside,) = tmp_path.glob("tether.db.before-*[0-9Z]")
     old, new = new_server(database=str(database)), new_server(database=str(aside))
-    _, export = blocks("An upgrade failed: going back")
+    _, export = commands_below(RUNBOOK, "An upgrade failed: going back")
     commands = replaced(
         "\n".join(export.splitlines()[1:]),
         {
