@@ -1,8 +1,17 @@
-"""What an older file holds is there after an upgrade."""
+"""What a database of an older version holds is there after an upgrade, and goes on."""
 
+import gzip
+import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from tests.conftest import Server
+import httpx
+import psycopg
+import pytest
+
+from tests.conftest import TETHER, Server
 from tests.older import make_older
 from tests.store.test_contract import event, put_site
 from tether.domain.models import EventType, to_json
@@ -36,3 +45,71 @@ def test_sessions_are_as_they_were_and_go_on(tmp_path: Path) -> None:
         assert last["id"] == sessions[-1]["id"]
         assert last["status"] == "ended"
     assert server.stop() == 0
+
+
+# Databases that older versions made: see older/make.py -------------------------------------------
+
+OLDER = Path(__file__).parent / "older"
+LISTS = ("chargers", "vehicles", "events")
+
+
+def unpacked(name: str, engine: str, database: str) -> dict[str, Any]:
+    """Fills the database as it was; returns its key and what the older server answered."""
+    content = gzip.decompress((OLDER / f"{name}.{engine}.gz").read_bytes())
+    if engine == "sqlite":
+        Path(database).write_bytes(content)
+    else:  # what is for psql, or for a server of this version only, is left out
+        lines = content.decode().splitlines()
+        script = "\n".join(line for line in lines if not line.startswith(("\\", "SET ")))
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute(script.encode())
+    answers: dict[str, Any] = json.loads(
+        gzip.decompress((OLDER / f"{name}.{engine}.json.gz").read_bytes())
+    )
+    return answers
+
+
+def sessions_of(client: httpx.Client) -> list[Any]:
+    """All sessions, but for when and how often they changed."""
+    answer = client.get("/sessions?limit=1000")
+    assert answer.status_code == 200, answer.text
+    return [
+        {name: value for name, value in one.items() if name not in ("updatedAt", "version")}
+        for one in answer.json()
+    ]
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+@pytest.mark.parametrize("name", ["first", "before-evidence"])
+def test_what_an_older_version_stored_is_there_and_its_sessions_follow_the_rules_of_now(
+    name: str, engine: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    database = str(tmp_path / "older.db")
+    if engine == "postgres":
+        make: Callable[[], str] = request.getfixturevalue("new_postgres_database")
+        database = make()
+    answers = unpacked(name, engine, database)
+    server = Server(database).start()
+    try:
+        with server.client(answers["key"]) as client, server.client() as another:
+            for kind in LISTS:
+                assert client.get(f"/{kind}?limit=1000").json() == answers[kind]
+            assert sessions_of(client)
+            for kind in ("chargers", "vehicles"):
+                for one in answers[kind]:
+                    assert client.get(f"/{kind}/{one['id']}/state").status_code == 200
+                    assert another.put(f"/{kind}/{one.pop('id')}", json=one).status_code == 201
+            for one in answers["events"]:  # the same again; and as if this version had had them
+                event = {name: value for name, value in one.items() if name != "id"}
+                assert client.post("/events", json=event).json() == {"id": one["id"]}
+                assert another.post("/events", json=event).status_code == 201
+            late = {**answers["events"][0], "timestamp": "2026-01-04T00:00:00.000Z"}
+            del late["id"]
+            for each in (client, another):
+                assert each.post("/events", json=late).status_code == 201
+                assert sessions_of(each)
+            subprocess.run([TETHER, "rebuild", "--check", "--database", database], check=True)
+            assert sessions_of(client) == sessions_of(another)
+    finally:
+        assert server.stop() == 0
+    assert server.failures() == []

@@ -114,7 +114,8 @@ def session_of(known: StoredSession) -> Session:
         average_power=_average(energy, _sum(period.charged_time for period in with_energy)),
         maximum_power=max(highest, default=None),
         periods=tuple(periods),
-        flags=tuple(Flag(name=name, message=FLAGS[name]) for name in sorted(flags)),
+        # During a roll-out there may be flags that only another version knows.
+        flags=tuple(Flag(name=name, message=FLAGS[name]) for name in sorted(flags & FLAGS.keys())),
         version=known.version,
         updated_at=format_instant(known.updated_ms),
     )
