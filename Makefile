@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile pyproject.toml --extra server --group build --quiet --universal \
 	--python-version 3.11 --generate-hashes --system-certs --custom-compile-command "make lock"
 
-.PHONY: run test test-quick check format unasync figures install bench soak replay lock clean
+.PHONY: run test test-quick check format unasync figures install bench soak drill replay lock clean
 
 run: .venv/runs ## serve on 127.0.0.1:$(PORT) with a demo partner and its key
 	@$(BIN)/tether demo --port $(PORT)
@@ -45,6 +45,9 @@ bench: install ## measures against peers and ceilings; see bench/README.md for w
 
 soak: install ## $(MINUTES) minutes of three hostile partners beside a good one
 	$(BIN)/python -m bench.soak --minutes $(MINUTES)
+
+drill: install ## loses the leader of two PostgreSQL under Patroni, twice, while events arrive
+	$(BIN)/python -m pytest -q -s tests/drills/failover.py
 
 replay: .venv/runs ## a year of real charging sessions through the API of a running server
 	@TETHER_URL=$(TETHER_URL) $(BIN)/tether replay
