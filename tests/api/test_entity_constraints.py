@@ -95,7 +95,10 @@ CHARGERS_ONLY = [
      "It is not a member of a charger."),
     ("an unknown member", {**DISCRETE, "colour": "red"}, "colour",
      "It is not a member of a charger."),
-    ("another case", {"ChargePowers": [11]}, "ChargePowers", "It is not a member of a charger."),
+    ("another case", {"ChargePowers": [11]}, "ChargePowers",
+     "It is not a member of a charger: write chargePowers."),
+    ("snakes", {"charge_powers": [11]}, "charge_powers",
+     "It is not a member of a charger: write chargePowers."),
 ]  # fmt: skip
 
 VEHICLES_ONLY = [
@@ -322,7 +325,6 @@ def test_a_bad_value_is_named_as_it_was_sent(client: httpx.Client, kind: str) ->
         ("é€😀", "\\xe9\\u20ac\\U0001f600"),
         ("x" * 5000, "x" * 100),
         ("", ""),
-        ("chargepowers", "chargepowers"),
     ],
 )
 def test_a_name_that_somebody_made_up_is_shown_safely(
@@ -333,3 +335,21 @@ def test_a_name_that_somebody_made_up_is_shown_safely(
     assert message(answer) == (
         f"Parameter {{{shown}}} is invalid. It is not a member of a charger."
     )
+
+
+def test_a_patch_that_does_not_go_with_what_is_stored_names_that(client: httpx.Client) -> None:
+    client.put("/chargers/C1", json={"chargePowers": [11], "dischargePowers": [11]})
+    for use in ("charge", "discharge"):
+        both = {f"{use}PowerMin": 1, f"{use}PowerMax": 2}
+        answer = client.patch("/chargers/C1", json=both)
+        said = f"Parameter {{{use}Powers}} is invalid. It is stored: send null to remove it."
+        assert message(answer) == said
+        assert client.patch("/chargers/C1", json={**both, f"{use}Powers": None}).status_code == 200
+        answer = client.patch("/chargers/C1", json={f"{use}Powers": [7]})
+        assert message(answer) == (
+            f"Parameter {{{use}Powers}} is invalid. {use}PowerMin and {use}PowerMax are stored: "
+            "send null for both to remove them."
+        )
+        nulls = dict.fromkeys(both)
+        answer = client.patch("/chargers/C1", json={f"{use}Powers": [7], **nulls})
+        assert answer.status_code == 200

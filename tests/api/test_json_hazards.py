@@ -184,7 +184,7 @@ def good_event(number: int) -> bytes:
     ("body", "reason"),
     [
         (b"", "The body is empty: a JSON object is expected."),
-        (b"[1]", "The body must be a JSON object."),
+        (b"[1]", "The body must be a JSON object, not an array."),
         (b'"{}"', "The body must be a JSON object, without quotes around it."),
         (b'{"a":1,"a":2}', "The body names {a} twice."),
         (b'{"a\\n":1,"a\\u000a":2}', "The body names {a\\n} twice."),

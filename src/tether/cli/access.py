@@ -101,6 +101,7 @@ class Access:
             Unavailable,
             UnexpectedAnswer,
         )
+        from tether.client.connection import IS_IT_RUNNING
 
         try:
             yield
@@ -116,9 +117,9 @@ class Access:
             ) from None
         except Unavailable as error:
             if error.status is None:
+                reason = error.message.partition(f" {IS_IT_RUNNING}")[0]
                 raise SetupError(
-                    f"Nothing answers at {self.shown}. "
-                    f"Is the server running there? ({error.message})"
+                    f"Nothing answers at {self.shown}. Is the server running there? ({reason})"
                 ) from None
             raise SetupError(f"The server at {self.shown} cannot do this now: {error}.") from None
         except RateLimited as error:

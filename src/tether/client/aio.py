@@ -106,8 +106,8 @@ class AsyncClient:
         wanted = Subscription(cursor, self._patience, start_again=start_again, **filters)
         return AsyncStream(self._http, wanted)
 
-    async def run(self, script: Script[T]) -> T:
-        """Does what a script of the SDK says. Not for users."""
+    async def _run(self, script: Script[T]) -> T:
+        """Does what a script of the SDK says."""
         self._http.check()
         outcome: Answer | Lost | None = None
         while True:
@@ -122,10 +122,10 @@ class AsyncClient:
                 outcome = None
                 await sleep(step.seconds)
 
-    async def iterate(self, pages: Pages[M]) -> AsyncIterator[M]:
-        """The entries of all pages. Not for users."""
+    async def _iterate(self, pages: Pages[M]) -> AsyncIterator[M]:
+        """The entries of all pages."""
         while pages.more:
-            for entry in await self.run(pages.next()):
+            for entry in await self._run(pages.next()):
                 yield entry
 
 
@@ -136,25 +136,25 @@ class _AsyncEntities(Generic[E, S]):
 
     async def get(self, id: str) -> E:
         """The one of this id. Raises NotFound."""
-        return await self._client.run(self._calls.get(id))
+        return await self._client._run(self._calls.get(id))
 
     async def get_with_etag(self, id: str) -> tuple[E, str]:
         """The one of this id and its version, for `if_match`. Raises NotFound."""
-        return await self._client.run(self._calls.get_with_etag(id))
+        return await self._client._run(self._calls.get_with_etag(id))
 
     def list(self, *, page_size: int = 100) -> AsyncIterator[E]:
         """All of them in order of id; asks for the next page (1 to 1000 entries) when needed."""
-        return self._client.iterate(self._calls.pages(page_size))
+        return self._client._iterate(self._calls.pages(page_size))
 
     async def state(self, id: str, *, stale_allowed: bool = False) -> S:
         """What is known now of the one of this id. Raises NotFound."""
-        return await self._client.run(self._calls.state(id, stale_allowed))
+        return await self._client._run(self._calls.state(id, stale_allowed))
 
     def list_with_state(
         self, *, page_size: int = 100, stale_allowed: bool = False
     ) -> AsyncIterator[tuple[E, S]]:
         """All of them in order of id, each with what is known of it now."""
-        return self._client.iterate(self._calls.state_pages(page_size, stale_allowed))
+        return self._client._iterate(self._calls.state_pages(page_size, stale_allowed))
 
 
 class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
@@ -165,7 +165,7 @@ class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
 
         Raises Invalid, PreconditionFailed.
         """
-        return await self._client.run(self._calls.put(charger, if_match))
+        return await self._client._run(self._calls.put(charger, if_match))
 
     async def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[ChargerChanges]
@@ -174,7 +174,7 @@ class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
 
         Raises NotFound, Invalid, PreconditionFailed.
         """
-        return await self._client.run(self._calls.patch(id, changes, if_match))
+        return await self._client._run(self._calls.patch(id, changes, if_match))
 
 
 class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
@@ -185,7 +185,7 @@ class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
 
         Raises Invalid, PreconditionFailed.
         """
-        return await self._client.run(self._calls.put(vehicle, if_match))
+        return await self._client._run(self._calls.put(vehicle, if_match))
 
     async def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[VehicleChanges]
@@ -194,7 +194,7 @@ class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
 
         Raises NotFound, Invalid, PreconditionFailed.
         """
-        return await self._client.run(self._calls.patch(id, changes, if_match))
+        return await self._client._run(self._calls.patch(id, changes, if_match))
 
 
 class AsyncEvents:
@@ -211,7 +211,7 @@ class AsyncEvents:
         Raises Invalid, Conflict. If it raises Unavailable or RateLimited and you want to try again
         later, post the `event` of the error, which has its timestamp: that is safe at any time.
         """
-        return await self._client.run(self._calls.post(event))
+        return await self._client._run(self._calls.post(event))
 
     async def bulk(self, events: Iterable[models.Event]) -> list[BulkResult]:
         """Reports many events, up to 10,000 in a request; says of each in order what became of it.
@@ -219,15 +219,15 @@ class AsyncEvents:
         Refused events do not raise. What ends it before its time does, such as Unavailable: then
         `results` of the error has what is known.
         """
-        return await self._client.run(self._calls.bulk(events))
+        return await self._client._run(self._calls.bulk(events))
 
     async def get(self, id: str) -> Event:
         """The event of this id. Raises NotFound."""
-        return await self._client.run(self._calls.get(id))
+        return await self._client._run(self._calls.get(id))
 
     async def now(self) -> str:
         """The cursor behind the last event that there is: `follow` begins there with the next."""
-        return await self._client.run(self._calls.now())
+        return await self._client._run(self._calls.now())
 
     def follow(
         self,
@@ -259,7 +259,7 @@ class AsyncEvents:
         page_size: int = 100,
     ) -> AsyncIterator[Event]:
         """The events in the order in which they were committed; `from_` inclusive, `to` not."""
-        return self._client.iterate(
+        return self._client._iterate(
             self._calls.pages(
                 type=type,
                 charger_id=charger_id,
@@ -281,7 +281,7 @@ class AsyncSessions:
 
     async def get(self, id: str, *, stale_allowed: bool = False) -> Session:
         """The session of this id. Raises NotFound, also for one that was removed."""
-        return await self._client.run(self._calls.get(id, stale_allowed))
+        return await self._client._run(self._calls.get(id, stale_allowed))
 
     def list(
         self,
@@ -300,7 +300,7 @@ class AsyncSessions:
         With `updated_from` those that changed at that instant or later, in the order of their last
         change, and the removed ones among them; not together with `status`. Raises Invalid.
         """
-        return self._client.iterate(
+        return self._client._iterate(
             self._calls.pages(
                 charger_id=charger_id,
                 vehicle_id=vehicle_id,
@@ -345,7 +345,7 @@ class AsyncCapacities:
         Now, or `at` a past moment. Of all chargers, or of one, or of those in a box: `bbox` is
         (min longitude, min latitude, max longitude, max latitude) in degrees. Raises Invalid.
         """
-        return await self._client.run(self._calls.get(at, selection))
+        return await self._client._run(self._calls.get(at, selection))
 
     def by_charger(
         self,
@@ -355,7 +355,7 @@ class AsyncCapacities:
         **selection: Unpack[Selection],
     ) -> AsyncIterator[Capacity]:
         """The same of each charger with a vehicle plugged in, in order of their ids."""
-        return self._client.iterate(self._calls.pages(at, page_size, selection))
+        return self._client._iterate(self._calls.pages(at, page_size, selection))
 
     async def series(
         self,
@@ -368,7 +368,7 @@ class AsyncCapacities:
         """The same at `from_`, every `step` seconds after that, and before `to`, which is now if
         it is not given. At most 1,000 moments, none in the future. Raises Invalid.
         """
-        return await self._client.run(self._calls.series(from_, to, step, selection))
+        return await self._client._run(self._calls.series(from_, to, step, selection))
 
 
 class AsyncFollowing(AsyncIterator[F], Generic[F]):
@@ -389,6 +389,6 @@ class AsyncFollowing(AsyncIterator[F], Generic[F]):
             entry = self._follower.take()
             if entry is not None:
                 return entry
-            if seconds := await self._client.run(self._follower.fetch()):
+            if seconds := await self._client._run(self._follower.fetch()):
                 await wait(self._stop, seconds)
         raise StopAsyncIteration

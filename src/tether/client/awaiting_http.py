@@ -69,7 +69,7 @@ class AwaitingHttp:
             ):
                 return await self._received(response, waiting)
         except _FAILURES as error:
-            return _lost(error)
+            return _lost(error, self._target.url)
 
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[Opened | Answer]:
@@ -93,7 +93,7 @@ class AwaitingHttp:
                         answer = await self._received(response, waiting)
                 yield answer
         except _FAILURES as error:
-            raise Interrupted(_lost(error)) from None
+            raise Interrupted(_lost(error, self._target.url)) from None
 
     def _ask(
         self, request: Request, **options: Any
@@ -145,12 +145,12 @@ class AwaitingHttp:
             await self._session.close()
 
 
-def _lost(error: Exception) -> Lost:
+def _lost(error: Exception, url: str) -> Lost:
     if isinstance(error, _Broken):
-        return lost(error.cause, sent=True, final=False)
+        return lost(error.cause, url, sent=True, final=False)
     if isinstance(error, aiohttp.ClientError | TimeoutError):
-        return lost(error, sent=not isinstance(error, _UNSENT), final=False)
-    return lost(error, sent=False, final=True)  # such as a line break in a header
+        return lost(error, url, sent=not isinstance(error, _UNSENT), final=False)
+    return lost(error, url, sent=False, final=True)  # such as a line break in a header
 
 
 def _session_to(target: Target) -> aiohttp.ClientSession:

@@ -150,7 +150,7 @@ class BlockingHttp:
             ):
                 return self._received(response, allowance)
         except _FAILURES as error:
-            return _lost(error)
+            return _lost(error, self._target.url)
 
     @contextmanager
     def open(self, request: Request) -> Iterator[Opened | Answer]:
@@ -169,7 +169,7 @@ class BlockingHttp:
                         answer = self._received(response, allowance)
                 yield answer
         except _FAILURES as error:
-            raise Interrupted(_lost(error)) from None
+            raise Interrupted(_lost(error, self._target.url)) from None
 
     def _ask(
         self, request: Request, timeout_s: float
@@ -226,5 +226,5 @@ def _proxy(address: str) -> httpcore2.Proxy:
     )
 
 
-def _lost(error: Exception) -> Lost:
-    return lost(error, sent=not isinstance(error, _UNSENT), final=isinstance(error, _HOPELESS))
+def _lost(error: Exception, url: str) -> Lost:
+    return lost(error, url, sent=not isinstance(error, _UNSENT), final=isinstance(error, _HOPELESS))

@@ -14,6 +14,7 @@ from tether.client.exchange import Lost, Request
 
 BAD_URL = "The URL of the server must be like https://tether.example.com."
 DEFAULT_URL = "http://127.0.0.1:8000"
+IS_IT_RUNNING = "Is the server running"
 CONNECT_TIMEOUT_S = 10.0
 LONGEST_TIMEOUT_S = 24 * 60 * 60.0
 IDLE_S = 4.0  # less than servers commonly wait, so that they do not hang up on a request
@@ -110,10 +111,15 @@ def shown_url(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def lost(error: Exception, *, sent: bool, final: bool) -> Lost:
-    """A failure of an HTTP library in our words. The error itself knows the key: it ends here."""
-    reason = f"{type(error).__name__}: {error}".rstrip(": ")
-    return Lost(f"The server gave no answer ({reason}).", sent=sent, final=final)
+def lost(error: Exception, url: str, *, sent: bool, final: bool) -> Lost:
+    """A failure of an HTTP library in our words. The error itself knows the key: it ends here.
+
+    `url` is the server's.
+    """
+    reason = f"The server gave no answer ({f'{type(error).__name__}: {error}'.rstrip(': ')})."
+    if not sent and not final:
+        reason += f" {IS_IT_RUNNING} at {shown_url(url)}?"
+    return Lost(reason, sent=sent, final=final)
 
 
 def proxy_to(url: str) -> str | None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import count
-from logging import getLogger
+from logging import INFO, WARNING, getLogger
+from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
@@ -36,6 +37,7 @@ log = getLogger("tether.client")
 T = TypeVar("T")
 AGAIN_LATER = frozenset({408, 429, 502, 503, 504})
 NOT_DONE = frozenset({408, 429})  # of these: what certainly was not carried out
+QUIET_S = 30.0  # after a warning that nothing answers
 LONGEST_WISH_S = 365 * 86_400.0
 _NEXT = re.compile(r'<([^<>]*)>\s*;[^,<]*\brel="?next\b"?')  # never looks at a byte twice
 # A token and, among its parameters, a string (RFC 9651).
@@ -126,7 +128,16 @@ class Patience:
     retries: int
     base_s: float = 0.25
     cap_s: float = 15.0
+    warned: list[float] = field(default_factory=list, compare=False, repr=False)
     longest_s: float = 60.0  # whoever is told to wait longer is told so; work without end asks then
+
+    def warns(self) -> bool:
+        """Whether the user should be told that nothing answers: once in each outage."""
+        now = monotonic()
+        if self.warned and now - self.warned[-1] < QUIET_S:
+            return False
+        self.warned[:] = [now]
+        return True
 
     def pause(self, failures: int, retry_after: float | None) -> float | None:
         """The seconds to wait after that many failures in a row; None to give up."""
@@ -166,7 +177,10 @@ def exchange(request: Request, patience: Patience, *expected: int) -> Script[Ans
         if seconds is None or (isinstance(outcome, Lost) and outcome.final):
             raise error
         unsure = unsure or _may_be_done(outcome)
-        log.info("%s %s: %s; again in %.2f s", request.method, request.target, error, seconds)
+        first = failures == 1 and isinstance(outcome, Lost) and patience.warns()
+        level = WARNING if first else INFO
+        words = "%s %s: %s Trying again in %.2f s."
+        log.log(level, words, request.method, request.target, error, seconds)
         yield Pause(seconds)
     raise AssertionError
 

@@ -200,11 +200,11 @@ class Outbox:
         if len(batch) == 1:
             event = batch[0].event
             try:
-                return [BulkResult(event, 201, self._client.run(self._calls.post(event)))], 0
+                return [BulkResult(event, 201, self._client._run(self._calls.post(event)))], 0
             except _REFUSED_ALONE:
                 pass  # ask once more below: only what says so of this very event is a refusal
         try:
-            return self._client.run(self._calls.bulk_once([waiting.event for waiting in batch]))
+            return self._client._run(self._calls.bulk_once([waiting.event for waiting in batch]))
         except TooLarge as error:
             if len(batch) > 1:
                 raise

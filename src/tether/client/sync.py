@@ -107,8 +107,8 @@ class Client:
         wanted = Subscription(cursor, self._patience, start_again=start_again, **filters)
         return Stream(self._http, wanted)
 
-    def run(self, script: Script[T]) -> T:
-        """Does what a script of the SDK says. Not for users."""
+    def _run(self, script: Script[T]) -> T:
+        """Does what a script of the SDK says."""
         self._http.check()
         outcome: Answer | Lost | None = None
         while True:
@@ -123,10 +123,10 @@ class Client:
                 outcome = None
                 sleep(step.seconds)
 
-    def iterate(self, pages: Pages[M]) -> Iterator[M]:
-        """The entries of all pages. Not for users."""
+    def _iterate(self, pages: Pages[M]) -> Iterator[M]:
+        """The entries of all pages."""
         while pages.more:
-            for entry in self.run(pages.next()):
+            for entry in self._run(pages.next()):
                 yield entry
 
 
@@ -137,25 +137,25 @@ class _Entities(Generic[E, S]):
 
     def get(self, id: str) -> E:
         """The one of this id. Raises NotFound."""
-        return self._client.run(self._calls.get(id))
+        return self._client._run(self._calls.get(id))
 
     def get_with_etag(self, id: str) -> tuple[E, str]:
         """The one of this id and its version, for `if_match`. Raises NotFound."""
-        return self._client.run(self._calls.get_with_etag(id))
+        return self._client._run(self._calls.get_with_etag(id))
 
     def list(self, *, page_size: int = 100) -> Iterator[E]:
         """All of them in order of id; asks for the next page (1 to 1000 entries) when needed."""
-        return self._client.iterate(self._calls.pages(page_size))
+        return self._client._iterate(self._calls.pages(page_size))
 
     def state(self, id: str, *, stale_allowed: bool = False) -> S:
         """What is known now of the one of this id. Raises NotFound."""
-        return self._client.run(self._calls.state(id, stale_allowed))
+        return self._client._run(self._calls.state(id, stale_allowed))
 
     def list_with_state(
         self, *, page_size: int = 100, stale_allowed: bool = False
     ) -> Iterator[tuple[E, S]]:
         """All of them in order of id, each with what is known of it now."""
-        return self._client.iterate(self._calls.state_pages(page_size, stale_allowed))
+        return self._client._iterate(self._calls.state_pages(page_size, stale_allowed))
 
 
 class Chargers(_Entities[Charger, ChargerState]):
@@ -166,7 +166,7 @@ class Chargers(_Entities[Charger, ChargerState]):
 
         Raises Invalid, PreconditionFailed.
         """
-        return self._client.run(self._calls.put(charger, if_match))
+        return self._client._run(self._calls.put(charger, if_match))
 
     def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[ChargerChanges]
@@ -175,7 +175,7 @@ class Chargers(_Entities[Charger, ChargerState]):
 
         Raises NotFound, Invalid, PreconditionFailed.
         """
-        return self._client.run(self._calls.patch(id, changes, if_match))
+        return self._client._run(self._calls.patch(id, changes, if_match))
 
 
 class Vehicles(_Entities[Vehicle, VehicleState]):
@@ -186,7 +186,7 @@ class Vehicles(_Entities[Vehicle, VehicleState]):
 
         Raises Invalid, PreconditionFailed.
         """
-        return self._client.run(self._calls.put(vehicle, if_match))
+        return self._client._run(self._calls.put(vehicle, if_match))
 
     def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[VehicleChanges]
@@ -195,7 +195,7 @@ class Vehicles(_Entities[Vehicle, VehicleState]):
 
         Raises NotFound, Invalid, PreconditionFailed.
         """
-        return self._client.run(self._calls.patch(id, changes, if_match))
+        return self._client._run(self._calls.patch(id, changes, if_match))
 
 
 class Events:
@@ -212,7 +212,7 @@ class Events:
         Raises Invalid, Conflict. If it raises Unavailable or RateLimited and you want to try again
         later, post the `event` of the error, which has its timestamp: that is safe at any time.
         """
-        return self._client.run(self._calls.post(event))
+        return self._client._run(self._calls.post(event))
 
     def bulk(self, events: Iterable[models.Event]) -> list[BulkResult]:
         """Reports many events, up to 10,000 in a request; says of each in order what became of it.
@@ -220,15 +220,15 @@ class Events:
         Refused events do not raise. What ends it before its time does, such as Unavailable: then
         `results` of the error has what is known.
         """
-        return self._client.run(self._calls.bulk(events))
+        return self._client._run(self._calls.bulk(events))
 
     def get(self, id: str) -> Event:
         """The event of this id. Raises NotFound."""
-        return self._client.run(self._calls.get(id))
+        return self._client._run(self._calls.get(id))
 
     def now(self) -> str:
         """The cursor behind the last event that there is: `follow` begins there with the next."""
-        return self._client.run(self._calls.now())
+        return self._client._run(self._calls.now())
 
     def follow(
         self,
@@ -260,7 +260,7 @@ class Events:
         page_size: int = 100,
     ) -> Iterator[Event]:
         """The events in the order in which they were committed; `from_` inclusive, `to` not."""
-        return self._client.iterate(
+        return self._client._iterate(
             self._calls.pages(
                 type=type,
                 charger_id=charger_id,
@@ -282,7 +282,7 @@ class Sessions:
 
     def get(self, id: str, *, stale_allowed: bool = False) -> Session:
         """The session of this id. Raises NotFound, also for one that was removed."""
-        return self._client.run(self._calls.get(id, stale_allowed))
+        return self._client._run(self._calls.get(id, stale_allowed))
 
     def list(
         self,
@@ -301,7 +301,7 @@ class Sessions:
         With `updated_from` those that changed at that instant or later, in the order of their last
         change, and the removed ones among them; not together with `status`. Raises Invalid.
         """
-        return self._client.iterate(
+        return self._client._iterate(
             self._calls.pages(
                 charger_id=charger_id,
                 vehicle_id=vehicle_id,
@@ -346,7 +346,7 @@ class Capacities:
         Now, or `at` a past moment. Of all chargers, or of one, or of those in a box: `bbox` is
         (min longitude, min latitude, max longitude, max latitude) in degrees. Raises Invalid.
         """
-        return self._client.run(self._calls.get(at, selection))
+        return self._client._run(self._calls.get(at, selection))
 
     def by_charger(
         self,
@@ -356,7 +356,7 @@ class Capacities:
         **selection: Unpack[Selection],
     ) -> Iterator[Capacity]:
         """The same of each charger with a vehicle plugged in, in order of their ids."""
-        return self._client.iterate(self._calls.pages(at, page_size, selection))
+        return self._client._iterate(self._calls.pages(at, page_size, selection))
 
     def series(
         self,
@@ -369,7 +369,7 @@ class Capacities:
         """The same at `from_`, every `step` seconds after that, and before `to`, which is now if
         it is not given. At most 1,000 moments, none in the future. Raises Invalid.
         """
-        return self._client.run(self._calls.series(from_, to, step, selection))
+        return self._client._run(self._calls.series(from_, to, step, selection))
 
 
 class Following(Iterator[F], Generic[F]):
@@ -390,6 +390,6 @@ class Following(Iterator[F], Generic[F]):
             entry = self._follower.take()
             if entry is not None:
                 return entry
-            if seconds := self._client.run(self._follower.fetch()):
+            if seconds := self._client._run(self._follower.fetch()):
                 wait(self._stop, seconds)
         raise StopIteration

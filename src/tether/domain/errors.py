@@ -84,6 +84,7 @@ class Invalid(TetherError):
     """
 
     code = Code.PARAMETER_INVALID
+    parameter: str
 
     def __init__(self, parameter: str, hint: str) -> None:
         super().__init__(f"Parameter {{{parameter}}} is invalid. {hint}")

@@ -5,6 +5,7 @@ Inside Tether an instant is a whole number of milliseconds since 1970-01-01T00:0
 
 import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -59,6 +60,38 @@ def _since_epoch(text: str) -> int:
     since = datetime.fromisoformat(text) - _EPOCH
     # To divide by a millisecond would take as long as all the rest.
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
+
+
+def fault_in(value: object) -> str | None:
+    """A sentence that says what is wrong with what should be an instant, if that is known."""
+    if isinstance(value, Decimal) or (isinstance(value, str) and _NUMBER.fullmatch(value)):
+        return "Seconds or milliseconds since 1970 are not understood."
+    if not isinstance(value, str):
+        return None
+    return next((words for pattern, words in _FAULTS if pattern.fullmatch(value)), None)
+
+
+_DAY, _TIME, _ZONE = (
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}",
+    r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,12})?",
+    r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})",
+)
+_NUMBER = re.compile(r"-?[0-9]{9,17}(?:\.[0-9]{1,12})?")
+_FAULTS = [
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (_DAY, "The time and the zone are missing."),
+        (rf"{_DAY}[Tt]{_TIME}", "It has no zone: write Z at its end for UTC, or such as +02:00."),
+        (rf"{_DAY} {_TIME} ?(?:{_ZONE})?", "Write T between day and time, and no blank."),
+        (rf"{_DAY}[Tt]{_TIME}[ +-][0-9]{{2}}:?(?:[0-9]{{2}})?", "Write the zone as +02:00."),
+        (rf"{_DAY}[Tt]{_TIME} ?[A-Za-z/_]{{2,40}}", "Write the zone as Z or such as +02:00."),
+        (rf"{_DAY}[Tt][0-9]{{2}}:[0-9]{{2}}{_ZONE}?", "The seconds are missing."),
+        (rf"{_DAY}[Tt]24:00:00(?:\.0{{1,12}})?{_ZONE}", "Write 24:00 as 00:00 of the next day."),
+        (rf"{_DAY}[Tt][0-9]{{2}}:[0-9]{{2}}:60(?:\.[0-9]{{1,12}})?{_ZONE}",
+         "Write a leap second as :59."),
+        (rf"{_DAY}[Tt]{_TIME}{_ZONE}", "There is no such day, time or zone."),
+    )
+]  # fmt: skip
 
 
 def format_instant(at_ms: int) -> str:

@@ -13,12 +13,14 @@ from typing import Any, NamedTuple, TypeVar
 from tether.domain.errors import Invalid, Missing, Unknown
 from tether.domain.identifiers import ENTITY_ID_RULE, is_entity_id
 from tether.domain.models import Charger, Entity, Event, EventType, Vehicle
-from tether.domain.timestamps import format_instant, parse_instant
+from tether.domain.timestamps import fault_in, format_instant, parse_instant
 
+INSTANT_RULE = "It must be an RFC 3339 date-time with a zone, such as 2023-05-11T22:06:40.738Z."
 MAX_DIGITS = 15
 MAX_EXPONENT = 9  # every number is below 10 to this power …
 MIN_EXPONENT = -324  # … and is written no finer than the finest that a double has
 MAX_POWERS = 100
+MOST_OF_NAME = 100  # characters of a made-up name that are looked at, and shown
 EARLIEST_MS = parse_instant("2000-01-01T00:00:00Z")
 MAX_AHEAD_MS = 24 * 60 * 60 * 1000
 
@@ -39,7 +41,7 @@ class Member(NamedTuple):
 # Checks of single values ------------------------------------------------------------------------
 
 
-def _unquoted(value: Any) -> str:
+def _instead(value: Any) -> str:
     """What to say of the value in a message, if it is a text."""
     return ", without quotes" if isinstance(value, str) else ""
 
@@ -54,7 +56,7 @@ def _number(
     unit: str = "",
 ) -> Decimal:
     if not isinstance(value, Decimal):
-        raise Invalid(name, f"It must be a number{unit}{_unquoted(value)}.")
+        raise Invalid(name, f"It must be a number{unit}{_instead(value)}.")
     # The exponent is asked, not abs() or a comparison: those compute, and overflow at 1e1000000.
     exponent = value.adjusted()
     if exponent >= MAX_EXPONENT:
@@ -89,7 +91,7 @@ _duration = partial(_number, low=_0, unit=" (seconds)")
 
 def _powers(name: str, value: Any) -> tuple[Decimal, ...]:
     if not isinstance(value, list):
-        raise Invalid(name, f"It must be an array of numbers above 0 (kW){_unquoted(value)}.")
+        raise Invalid(name, f"It must be an array of numbers above 0 (kW){_instead(value)}.")
     if len(value) > MAX_POWERS:
         raise Invalid(name, f"It must have at most {MAX_POWERS} values.")
     return tuple(_power(name, power) for power in value)
@@ -118,9 +120,8 @@ def check_instant(name: str, value: Any) -> int:
     try:
         at_ms = parse_instant(value)
     except (TypeError, ValueError):
-        raise Invalid(
-            name, "It must be an RFC 3339 date-time with a zone, such as 2023-05-11T22:06:40.738Z."
-        ) from None
+        fault = fault_in(value)
+        raise Invalid(name, f"{INSTANT_RULE} {fault}" if fault else INSTANT_RULE) from None
     if at_ms < EARLIEST_MS:
         raise Invalid(name, "It must not be before the year 2000.")
     return at_ms
@@ -190,16 +191,28 @@ def _members(
             name = _ALIASES.get(sent, sent)
             member = members.get(name)
         if member is None:
-            raise Unknown(_shown(sent), f"It is not a member of a {owner}.")
+            raise Unknown(_shown(sent), f"It is not a member of a {owner}{_hint(sent, members)}.")
         if name is not sent and name in document:
             raise Invalid(sent, f"It is another name of {name}: only one of them may be given.")
         values[member.field] = None if null_removes and value is None else member.check(sent, value)
     return values
 
 
+def _hint(sent: str, members: Mapping[str, Member]) -> str:
+    """What may have been meant by a name that is none."""
+    spelled = sent[:MOST_OF_NAME].replace("_", "").replace("-", "").casefold()
+    for name in (*members, *_ALIASES):
+        if spelled == name.casefold():
+            return f": write {name}"
+    if sent in _EVENT_MEMBERS and members.keys() < _EVENT_MEMBERS.keys():
+        owners = [kind for kind, names in _EVENT_MEMBERS_NOT_OF.items() if sent not in names]
+        return f": {' and '.join(owners)} have it" if owners[1:] else f": {owners[0]} has it"
+    return ""
+
+
 def _shown(name: str) -> str:
     """A member name that somebody made up, safe and short enough for a message."""
-    return name.encode("unicode_escape").decode()[:100]
+    return name.encode("unicode_escape").decode()[:MOST_OF_NAME]
 
 
 def _required(
@@ -243,7 +256,29 @@ def patched_entity(entity: E, changes: Changes) -> E:
     """
     kind = type(entity)
     fields = (member.field for member in _ENTITY_MEMBERS[kind].values())
-    return _checked(kind, entity.id, {field: getattr(entity, field) for field in fields} | changes)
+    values = {field: getattr(entity, field) for field in fields} | changes
+    try:
+        return _checked(kind, entity.id, values)
+    except _Clash as clash:
+        raise Invalid(clash.parameter, _stored(clash.use, changes) or clash.hint) from None
+
+
+class _Clash(Invalid):
+    """Powers of both kinds."""
+
+    def __init__(self, use: str) -> None:
+        ends = f"{use}PowerMin and {use}PowerMax"
+        super().__init__(f"{use}Powers", f"It cannot be given together with {ends}.")
+        self.use = use
+
+
+def _stored(use: str, changes: Changes) -> str | None:
+    """What to say if only the powers of one kind were sent, and the others are stored."""
+    if f"{use}_powers" not in changes:
+        return "It is stored: send null to remove it."
+    if f"{use}_power_min" not in changes and f"{use}_power_max" not in changes:
+        return f"{use}PowerMin and {use}PowerMax are stored: send null for both to remove them."
+    return None
 
 
 def _owner(kind: type[Entity]) -> str:
@@ -282,7 +317,7 @@ def _check_powers(values: Mapping[str, Any], use: str) -> None:
     if minimum is None or maximum is None:
         return
     if values.get(f"{use}_powers"):
-        raise Invalid(f"{use}Powers", f"It cannot be given together with {low[0]} and {high[0]}.")
+        raise _Clash(use)
     if minimum > maximum:
         raise Invalid(low[0], f"It must not be above {high[0]}.")
 

@@ -13,7 +13,7 @@ from tether.domain.errors import Invalid, Malformed, Refusal, TooLarge
 from tether.domain.models import Event
 from tether.domain.validation import new_event
 from tether.ingest.event_reader import usual_event
-from tether.ingest.json_reader import decode_value, marks_in
+from tether.ingest.json_reader import decode_value, instead, marks_in
 from tether.ingest.turns import Steps
 
 MAX_MARKS = 100  # commas and quotation marks of an event, which needs 40
@@ -65,8 +65,7 @@ def _item(raw: bytes, now_ms: int) -> Item:
         return Malformed(f"An event has at most {MAX_MARKS} commas and quotation marks.").refusal()
     document = decode_value(raw)
     if not isinstance(document, dict):
-        quoted = ", without quotes around it" if isinstance(document, str) else ""
-        return Malformed(f"An event must be a JSON object{quoted}.").refusal()
+        return Malformed(f"An event must be a JSON object{instead(document)}.").refusal()
     try:
         return new_event(document, now_ms)
     except Invalid as error:

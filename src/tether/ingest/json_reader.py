@@ -26,9 +26,15 @@ def decode_document(body: bytes | bytearray) -> dict[str, Any]:
     """
     value = decode_value(body)
     if not isinstance(value, dict):
-        quoted = ", without quotes around it" if isinstance(value, str) else ""
-        raise Malformed(f"The body must be a JSON object{quoted}.")
+        raise Malformed(f"The body must be a JSON object{instead(value)}.")
     return value
+
+
+def instead(value: Any) -> str:
+    """What to say of a value that is no object in a message."""
+    if isinstance(value, str):
+        return ", without quotes around it"
+    return ", not an array" if isinstance(value, list) else ""
 
 
 def marks_in(body: bytes | bytearray) -> int:

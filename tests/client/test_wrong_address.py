@@ -1,0 +1,54 @@
+"""What somebody sees who gave the SDK a wrong address."""
+
+import asyncio
+import logging
+import pydoc
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from tests.parts import free_port
+from tether.client import AsyncClient, Client, Unavailable
+
+KEY = "ttr_live_" + "0" * 36
+
+
+def blocking(url: str) -> None:
+    with Client(url, KEY, retries=2) as client:
+        client.chargers.get("C1")
+
+
+def awaiting(url: str) -> None:
+    async def get() -> None:
+        async with AsyncClient(url, KEY, retries=2) as client:
+            await client.chargers.get("C1")
+
+    asyncio.run(get())
+
+
+@pytest.mark.parametrize("get", [blocking, awaiting])
+def test_the_first_retry_is_a_warning_and_the_error_asks_for_the_server(
+    get: Callable[[str], Coroutine[Any, Any, None] | None], caplog: pytest.LogCaptureFixture
+) -> None:
+    place = f"127.0.0.1:{free_port()}/tether"
+    caplog.set_level(logging.INFO, "tether.client")
+    with pytest.raises(Unavailable) as caught:
+        get(f"http://user:secret@{place}")
+    asked = f"Is the server running at http://{place}?"
+    assert caught.value.message.endswith(asked)
+    assert "Connect" in caught.value.message
+    assert caught.value.status is None
+    first, second = (record for record in caplog.records if record.name == "tether.client")
+    assert (first.levelname, second.levelname) == ("WARNING", "INFO")
+    assert asked in first.getMessage()
+    assert "Trying again in" in first.getMessage()
+    assert "secret" not in caplog.text + str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_help_names_only_what_is_for_users(kind: type) -> None:
+    text = pydoc.render_doc(kind)
+    assert "users" not in text
+    public = {name for name in vars(kind) if not name.startswith("_")}
+    assert public == {"close", "stream"}
