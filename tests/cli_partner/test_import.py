@@ -94,7 +94,7 @@ def test_refused_rows_of_ndjson_are_reported_and_can_be_imported_when_corrected(
     rows = [json.loads(line) for line in report.read_text().splitlines()]
     assert [row["line"] for row in rows] == [2, 3, 5, 6, 7, 8]
     assert [row["reason"][:36] for row in rows] == [
-        "It is not valid JSON: Expecting prop",
+        "It is not valid JSON: a name in doub",
         "Parameter {chargerId} is invalid. It",
         "Parameter {stateOfCharge} is invalid",
         "It has no timestamp: imported twice ",

@@ -103,11 +103,21 @@ def _between_strings(piece: str, *, follows_string: bool) -> str:
     return "".join(kept)
 
 
+_REASONS = {
+    "Extra data": "something follows its end",
+    "Expecting value": "a value is expected",
+    "Expecting property name enclosed in double quotes": "a name in double quotes is expected",
+}
+
+
 def _malformed(error: json.JSONDecodeError) -> Malformed:
     if error.doc.startswith("\ufeff"):  # nobody sees it, so say it
         return Malformed("The body is not valid JSON: it begins with a byte order mark.")
+    if not error.doc.strip(_BLANKS).startswith(("{", "[", '"')):
+        return Malformed("The body is not valid JSON: it does not begin with {.")
+    reason = _REASONS.get(error.msg, error.msg)
     return Malformed(
-        f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+        f"The body is not valid JSON: {reason} (line {error.lineno}, column {error.colno})."
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from falcon.asgi import Request, Response
 
-from tether.domain.errors import Invalid, NotFound
+from tether.domain.errors import Invalid, Malformed, NotFound
 from tether.domain.filters import EventFilter
 from tether.domain.identifiers import ENTITY_ID_RULE, event_id_from_path, is_entity_id
 from tether.domain.models import EventType, to_json
@@ -29,6 +29,8 @@ class EventListResource:
         body, now_ms = await requests.read_body(req), self._now_ms()
         event = usual_event(body, now_ms) if isinstance(body, bytes) else None
         if event is None:
+            if isinstance(body, bytes) and body.lstrip().startswith(b"["):
+                raise Malformed("The body must be a JSON object: POST many to /events/bulk.")
             event = new_event(requests.document_in(body), now_ms)
         partner = requests.partner_of(req)
         event_id = await self._store.batcher.add(partner, event)
