@@ -118,6 +118,15 @@ def test_the_server_runs_and_is_backed_up_with_the_rights_of_its_units(
         assert '"events":1000' in shown.stdout.replace(" ", ""), shown.stderr
 
 
+def test_a_user_without_a_home_is_asked_for_the_database(machine: Machine) -> None:
+    del machine.environment["TETHER_DATABASE"]
+    for words in (["keys", "list"], ["migrate"], ["check"], ["serve"]):
+        done = machine.run(f"{INSTALLED}/bin/tether", *words)
+        assert done.returncode == 1
+        assert "You have no home folder here" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_a_backup_that_fails_removes_none(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "backups").mkdir()
     for year in range(20):

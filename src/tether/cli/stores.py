@@ -98,10 +98,17 @@ def say_which(database: str) -> None:
 
     unserved = not is_postgres(database) and not bootstrap.is_served(database)
     elsewhere = unserved and bootstrap.is_served(str(DEMO_DATABASE))
-    if database == default_database() or elsewhere:
+    if _is_default(database) or elsewhere:
         note(f"Database: {bootstrap.describe(database)}")
     if elsewhere:
         note(f"A server runs here on {DEMO_DATABASE}, and none on this one.")
+
+
+def _is_default(database: str) -> bool:
+    try:
+        return database == default_database()
+    except SetupError:  # there is no home folder
+        return False
 
 
 def _server_here() -> str | None:

@@ -16,8 +16,16 @@ _FORMS = "give a file's path, sqlite:///path or postgresql://user:password@host/
 
 
 def default_database() -> str:
-    """The file in the user's data folder that is used when none is named."""
-    return str(user_data_path("tether", appauthor=False) / "tether.db")
+    """The file in the user's data folder that is used when none is named.
+
+    Raises SetupError for a user without a home, as in a container.
+    """
+    try:
+        return str(user_data_path("tether", appauthor=False) / "tether.db")
+    except RuntimeError:
+        raise SetupError(
+            "You have no home folder here: name the database with --database (TETHER_DATABASE)."
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
