@@ -181,7 +181,10 @@ def test_check_finds_nothing_wrong_with_a_good_setup(
     tether.key("acme")
     port = server.url.rpartition(":")[2]
     found = _checks(tether, "--full", "--port", port, status=0)
-    expected = "python settings engine folder disk database permissions schema integrity epoch"
+    expected = (
+        "python settings temporary engine folder disk database permissions schema integrity clock "
+        "epoch"
+    )
     assert list(found) == [*expected.split(), "keys", "port"]
     assert all(one.startswith("ok: ") for many in found.values() for one in many)
     assert found["port"] == [f"ok: A Tether server answers on {port}, and is ready."]

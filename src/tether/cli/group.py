@@ -7,7 +7,7 @@ import click
 
 SECTIONS = {
     "Server": ("serve", "demo", "migrate", "check", "rebuild", "backup", "restore",
-               "epoch"),
+               "copy", "epoch"),
     "Keys and partners": ("keys", "partners"),
     "Your data": (
         "chargers", "vehicles", "events", "state", "sessions", "capacity", "watch", "import",

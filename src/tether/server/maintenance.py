@@ -1,16 +1,28 @@
 """What the operator does with a database as a whole, while servers use it or not."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tether.domain.errors import SetupError
-from tether.server.bootstrap import describe
+from tether.server.bootstrap import describe, migrate, now_ms, only_server
 from tether.server.settings import is_postgres, sqlite_path
 from tether.storage.epochs import Known
 
 if TYPE_CHECKING:
+    from tether.storage.copying import Side
     from tether.storage.postgres.check import Surroundings
+
+# Instants of the servers' clocks, of which none is later than now.
+_NEWEST = """
+SELECT max(at_ms) FROM (
+    SELECT max(updated_ms) AS at_ms FROM derivations
+    UNION ALL SELECT max(created_ms) FROM keys
+    UNION ALL SELECT max(last_used_ms) FROM keys
+    UNION ALL SELECT began_ms FROM epoch
+) newest
+"""
 
 
 def version(database: str) -> str:
@@ -32,6 +44,33 @@ def surroundings(url: str) -> "Surroundings":
     from tether.storage.postgres.check import surroundings
 
     return surroundings(url)
+
+
+def clock_ahead_ms(database: str) -> int | None:
+    """How far this machine's clock is ahead of PostgreSQL's; of a SQLite file, at most 0, how far
+    it is behind the newest instant that was written. None if there is none. Raises SetupError.
+    """
+    with _side(database) as side:
+        began_ms = now_ms()
+        if is_postgres(database):
+            ((there_ms,),) = side.query(
+                "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
+            )
+            return (began_ms + now_ms()) // 2 - int(there_ms)
+        ((newest_ms,),) = side.query(_NEWEST)
+    return None if newest_ms is None else min(0, began_ms - int(newest_ms))
+
+
+def redis_version(url: str) -> str:
+    """The version of the Redis at this URL. Raises SetupError if it does not answer."""
+    from redis import Redis, RedisError
+
+    try:
+        with Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as redis:
+            return str(redis.info("server")["redis_version"])
+    except (RedisError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SetupError(f"Redis does not answer: {reason}.") from error
 
 
 def damages(database: str, *, full: bool = False) -> list[str]:
@@ -75,6 +114,62 @@ def restore(database: str, source: Path, progress: Callable[[float], None]) -> P
     from tether.storage.sqlite.restore import restore_sqlite
 
     return restore_sqlite(source, sqlite_path(database), progress)
+
+
+def copy(
+    source: str,
+    target: str,
+    progress: Callable[[str, int], AbstractContextManager[Callable[[float], None]]],
+) -> int:
+    """Copies a database into a new one of either kind, or goes on with it, and checks the copy.
+
+    `progress` shows how far it is: what is done, and how many rows there are. Returns that number.
+    Raises SetupError; then nothing can be served that is not whole.
+    """
+    from tether.storage import copying
+
+    with only_server(source), _side(source) as from_, only_server(target):
+        known = epoch(source)
+        if not _is_begun(target):
+            migrate(target)
+        with _side(target) as to:
+            from_.check_alone()
+            to.check_alone()
+            from_.freeze()
+            copying.begin(from_, to, known)
+            rows = copying.total(from_)
+            with progress("Copying", rows) as done:
+                copying.copy(from_, to, done)
+            with progress("Comparing", rows) as done:
+                differences = list(copying.differences(from_, to, done))
+            if differences:
+                first = differences[0]
+                raise SetupError(
+                    f"{first.table} has {first.should_be:,} rows in {from_.name} and "
+                    f"{first.rows:,} in the copy, or others: it was changed since the copy began. "
+                    f"Remove {to.name} and begin again."
+                )
+            from_.check_alone()
+            copying.finish(to, known)
+            return rows
+
+
+def _side(database: str) -> "AbstractContextManager[Side]":
+    if is_postgres(database):
+        from tether.storage.postgres.copying import postgres_side
+
+        return postgres_side(database)
+    from tether.storage.sqlite.copying import sqlite_side
+
+    return sqlite_side(sqlite_path(database))
+
+
+def _is_begun(database: str) -> bool:
+    """Whether it is a copy that is not whole."""
+    if not is_postgres(database) and not sqlite_path(database).exists():
+        return False
+    with _side(database) as side:
+        return side.origin() is not None
 
 
 def epoch(database: str) -> Known:

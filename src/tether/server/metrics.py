@@ -74,6 +74,12 @@ class Metrics:
             "Workers that share their rate limits through Redis.",
             registry=self.registry,
         )
+        Gauge("tether_workers", "Worker processes that serve.", registry=self.registry).set(1)
+        self._temporary = Gauge(
+            "tether_temporary_files_usable",
+            "Workers that can put large bodies into temporary files.",
+            registry=self.registry,
+        )
         self._streams = Gauge(
             "tether_open_streams",
             "Consumers of /stream that are connected.",
@@ -127,6 +133,10 @@ class Metrics:
     def redis_in_use(self, yes: bool) -> None:
         """Whether this process shares its rate limits through Redis, or has lost it."""
         self._redis.set(yes)
+
+    def temporary_files_usable(self, yes: bool) -> None:
+        """Whether this process can put large bodies into temporary files."""
+        self._temporary.set(yes)
 
     def open_streams(self, change: int) -> None:
         """So many more consumers of /stream are connected."""

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from tempfile import TemporaryFile
 from typing import Any
 
 import structlog
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 GRACE_S = 30  # how long requests under way may take once the server was told to stop
 KEEP_ALIVE_S = 75  # longer than the usual 60 s of load balancers, so that they hang up first
 BACKLOG = 4096
+LOOK_AGAIN_S = 10.0
 OTHER_FILES = 192  # file descriptors that are kept from clients, besides those of the pool
 M_MMAP_THRESHOLD = -3  # glibc's name for it
 LARGE_BLOCK_BYTES = 128 * 1024
@@ -100,9 +102,26 @@ async def serve(
         alone = settings.workers == 1
         with serving(metrics.own_page, metrics_address(settings.metrics) if alone else None):
             _spare_the_collector()
-            async with meanwhile(use.keep_writing()):
+            async with meanwhile(use.keep_writing()), meanwhile(_watch_temporary_files(metrics)):
                 await server.serve([listener])
             await use.write()
+
+
+async def _watch_temporary_files(metrics: Metrics) -> None:
+    """Tells whether large bodies can be put aside, as the folder may fill up or go any time."""
+    while True:
+        metrics.temporary_files_usable(await asyncio.to_thread(_has_temporary_files))
+        await asyncio.sleep(LOOK_AGAIN_S)
+
+
+def _has_temporary_files() -> bool:
+    try:
+        with TemporaryFile() as file:
+            file.write(b"x")
+            file.flush()
+    except OSError:
+        return False
+    return True
 
 
 @asynccontextmanager

@@ -13,6 +13,8 @@ from tether.domain.errors import SetupError
 from tether.storage.dialect import Dialect
 
 VERSION_TABLE = "tether_schema"
+COPY_TABLE = "tether_copy"
+"""Is in a database while it is a copy that is not whole."""
 OUR_TABLES = {
     "partners", "keys", "chargers", "vehicles", "events", "event_heads",
     "sessions", "session_versions", "derivations",
@@ -58,6 +60,12 @@ def steps_after(dialect: Dialect, current: int, database: str) -> list[Step]:
             f"{known[-1].version}). Install the newer version; nothing was changed."
         )
     return [step for step in known if step.version > current]
+
+
+def check_whole(tables: set[str], database: str) -> None:
+    """Refuses, with SetupError, a copy that is not whole."""
+    if COPY_TABLE in tables:
+        raise SetupError(f"{database} is a copy that is not whole: run the same tether copy again.")
 
 
 def check_not_foreign(tables: set[str], database: str) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import click
 
-from tether.cli.commands.inspection import Finding, Status, inspect
+from tether.cli.commands.findings import Finding, Status
+from tether.cli.commands.inspection import inspect
 from tether.cli.display.output import Cell, counted, plain, say, show_json
 from tether.cli.options import json_option
 
@@ -18,19 +19,25 @@ _MARKS = {
 
 @click.command()
 @click.option("--full", is_flag=True, help="Compare every index with its table: takes longer.")
+@click.option("--live", is_flag=True,
+              help="Ask the server that runs on --host and --port, and look at nothing else.",
+              )  # fmt: skip
 @json_option
 @click.option("--database", envvar="TETHER_DATABASE", show_envvar=True, metavar="URL",
               help="As for tether serve.")  # fmt: skip
 @click.option("--host", envvar="TETHER_HOST", show_envvar=True, help="As for tether serve.")
 @click.option("--port", envvar="TETHER_PORT", show_envvar=True, help="As for tether serve.")
 @click.pass_context
-def check(ctx: click.Context, /, full: bool, as_json: bool, **given: str | None) -> None:
+def check(
+    ctx: click.Context, /, full: bool, live: bool, as_json: bool, **given: str | None
+) -> None:
     """Say what is wrong with this setup.
 
-    Looks at settings, versions, database, disk, keys and port, and changes nothing. The exit
-    status is 1 if there is a problem.
+    Looks at settings, versions, folders, Redis, database, disk, clock, certificates, keys and port,
+    and changes nothing. With --live it asks the running server instead: is it there, is it ready,
+    have its workers what they need? The exit status is 1 if there is a problem.
     """
-    findings = _watched(inspect(given, full=full))
+    findings = _watched(inspect(given, full=full, live=live))
     worst = max(finding.status for finding in findings)
     if as_json:
         show_json(

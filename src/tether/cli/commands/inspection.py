@@ -1,6 +1,5 @@
 """What `tether check` looks at: each check yields one finding, and none changes anything."""
 
-import enum
 import os
 import platform
 import shutil
@@ -11,12 +10,14 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
 from tether.cli import stores
+from tether.cli.commands import surroundings
 from tether.cli.commands.epoch import described
+from tether.cli.commands.findings import Finding, ok, problem, warning
 from tether.cli.commands.serve import serve
 from tether.cli.display.output import counted
 from tether.domain.errors import TetherError
@@ -34,45 +35,26 @@ _SEE_HELP = "tether serve --help lists the settings."
 OTHER_VARIABLES = {"TETHER_URL", "TETHER_API_KEY"}  # of the commands for a partner's data
 
 
-class Status(enum.IntEnum):
-    """How bad it is."""
+def inspect(given: Mapping[str, str | None], *, full: bool, live: bool) -> Iterator[Finding]:
+    """All findings. `given` are settings as text, unchecked; those not given have defaults.
 
-    OK = 0
-    WARNING = 1
-    PROBLEM = 2
-
-
-class Finding(NamedTuple):
-    """What one check found; `advice` is what to do about it."""
-
-    check: str
-    status: Status
-    message: str
-    advice: str = ""
-
-
-def ok(check: str, message: str) -> Finding:
-    """It is as it should be."""
-    return Finding(check, Status.OK, message)
-
-
-def warning(check: str, message: str, advice: str) -> Finding:
-    """It works, but somebody should know."""
-    return Finding(check, Status.WARNING, message, advice)
-
-
-def problem(check: str, message: str, advice: str) -> Finding:
-    """It does not work."""
-    return Finding(check, Status.PROBLEM, message, advice)
-
-
-def inspect(given: Mapping[str, str | None], *, full: bool) -> Iterator[Finding]:
-    """All findings. `given` are settings as text, unchecked; those not given have defaults."""
+    `live`: only what a running server says of itself, which takes little of anybody.
+    """
     from tether.server import maintenance
 
     yield _python()
     findings, settings = _settings(given)
     yield from findings
+    if live:
+        if {"host", "port", "metrics"} <= settings.keys():
+            yield from surroundings.live(
+                settings["host"], settings["port"], settings["metrics"],
+                shares=bool(settings.get("redis")),
+            )  # fmt: skip
+        return
+    yield surroundings.temporary()
+    if settings.get("redis"):
+        yield surroundings.redis(settings["redis"])
     database = settings.get("database")
     if database is not None:
         try:
@@ -148,7 +130,10 @@ def _database(database: str, *, full: bool) -> Iterator[Finding]:
         yield from _surroundings(database, pending)
     else:
         yield _integrity(database, full=full)  # PostgreSQL does it whenever it reads a page
+    if is_postgres(database):
+        yield from surroundings.certificates(database)
     if not pending:
+        yield surroundings.clock(database)
         yield ok("epoch", described(maintenance.epoch(database)))
         yield _keys(*stores.in_store(database, _all_keys, tell=False))
 

@@ -52,6 +52,12 @@ def rebuild(
         ctx.exit(1)
 
 
+async def differing_sessions(store: Store, now_ms: int) -> int:
+    """How many sessions of all partners differ from what their events say."""
+    reports = await _rebuild_all(store, None, repair=False)
+    return sum(sum(report.differing.values()) for report in reports)
+
+
 async def _rebuild_all(store: Store, name: str | None, *, repair: bool) -> list[Report]:
     from tether.server import admin
 

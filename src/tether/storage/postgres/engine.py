@@ -136,6 +136,7 @@ def migrate_postgres(url: str) -> int:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
         tables = _tables(connection)
         migrate.check_not_foreign(tables, name)
+        migrate.check_whole(tables, name)
         if migrate.VERSION_TABLE not in tables:
             _check_encoding(connection, name)
             connection.execute(migrate.CREATE_VERSION_TABLE)
@@ -144,7 +145,7 @@ def migrate_postgres(url: str) -> int:
             connection.execute(step.script)
             connection.execute(f"INSERT INTO {migrate.VERSION_TABLE} VALUES ({step.version})")
         if copied := _epoch(connection).ends:
-            _begin_epoch(connection)
+            begin_epoch(connection, new_epoch())
     if copied:
         tell_of_copy()
     return len(missing)
@@ -159,7 +160,7 @@ def epoch_of_postgres(url: str) -> Known:
 def new_epoch_of_postgres(url: str) -> None:
     """Begins a new epoch in the database. Raises SetupError."""
     with session(url) as connection:
-        _begin_epoch(connection)
+        begin_epoch(connection, new_epoch())
 
 
 def pending_postgres(url: str) -> int:
@@ -168,6 +169,7 @@ def pending_postgres(url: str) -> int:
     with session(url) as connection:
         tables = _tables(connection)
         migrate.check_not_foreign(tables, name)
+        migrate.check_whole(tables, name)
         current = _version(connection) if migrate.VERSION_TABLE in tables else 0
         return len(migrate.steps_after(POSTGRES, current, name))
 
@@ -268,9 +270,10 @@ def _epoch(connection: psycopg.Connection[tuple[Any, ...]]) -> Known:
     return Known(Epoch(id, began_ms), ends=ends)
 
 
-def _begin_epoch(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+def begin_epoch(connection: psycopg.Connection[tuple[Any, ...]], epoch: Epoch) -> None:
+    """From now on the database is in this epoch, and no copy of another one."""
     query = f"UPDATE epoch SET id = %s, began_ms = %s, home = {_HOME}"
-    connection.execute(query, new_epoch())
+    connection.execute(query, epoch)
 
 
 def _version(connection: psycopg.Connection[tuple[Any, ...]]) -> int:

@@ -36,7 +36,9 @@ def migrate_sqlite(path: Path) -> int:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA temp_store = FILE")  # a step may sort all events there are
         connection.execute("BEGIN IMMEDIATE")
-        if migrate.VERSION_TABLE not in _tables(connection):
+        tables = _tables(connection)
+        migrate.check_whole(tables, str(path))
+        if migrate.VERSION_TABLE not in tables:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(migrate.CREATE_VERSION_TABLE)
         missing = migrate.steps_after(SQLITE, _version(connection), str(path))
@@ -181,6 +183,7 @@ def pending_sqlite(path: Path) -> int:
     check_served_by_this_name(path)
     with _using(path) as connection:
         check_ours(connection, path)
+        migrate.check_whole(_tables(connection), str(path))
         return len(migrate.steps_after(SQLITE, _version(connection), str(path)))
 
 

@@ -1,0 +1,40 @@
+"""`tether copy`: moves everything to another database."""
+
+import click
+
+from tether.cli import stores
+from tether.cli.commands.rebuild import differing_sessions
+from tether.cli.display.output import counted, progress, say
+from tether.cli.options import DatabaseType
+from tether.domain.errors import SetupError
+
+
+@click.command()
+@click.option("--from", "source", type=DatabaseType(), required=True, metavar="URL",
+              help="What is copied: a file's path or postgresql://user:password@host/name.",
+              )  # fmt: skip
+@click.option("--to", "target", type=DatabaseType(), required=True, metavar="URL",
+              help="A new, empty database, or a copy that was interrupted.")  # fmt: skip
+def copy(source: str, target: str) -> None:
+    """Copy a database into another one, of either kind.
+
+    From a SQLite file to PostgreSQL, back, or between two of a kind: partners, keys, chargers,
+    vehicles, events with their ids and order, and what is derived. Stop the servers of both first.
+    When it is interrupted, run it again: it goes on. In the end every row is compared, and all
+    sessions are derived again and compared. Cursors of before go on in the copy.
+    """
+    from tether.server import bootstrap, maintenance
+
+    stores.require_current(source)
+    name = bootstrap.describe(target)
+    if name == bootstrap.describe(source):
+        raise SetupError("--from and --to are the same database.")
+    rows = maintenance.copy(source, target, progress)
+    say(f"Copied {bootstrap.describe(source)} to {name}: {counted(rows, 'row')}, none differs.")
+    differing = stores.in_store(target, differing_sessions)
+    if differing:
+        raise SetupError(
+            f"{counted(differing, 'session')} of {name} differ from what the events say, as in "
+            f"{bootstrap.describe(source)}: run tether rebuild."
+        )
+    say("All sessions are what their events say. It can be served.")
