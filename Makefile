@@ -7,6 +7,8 @@ MINUTES ?= 10
 TETHER_URL ?= http://127.0.0.1:$(PORT)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# Three processes for two cores: tests of what happens in time wait for a third of theirs.
+TESTS := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 LOCK := $(BIN)/uv pip compile pyproject.toml --extra server --group build --quiet --universal \
 	--python-version 3.11 --generate-hashes --system-certs --custom-compile-command "make lock"
 
@@ -16,11 +18,10 @@ run: .venv/runs ## serve on 127.0.0.1:$(PORT) with a demo partner and its key
 	@$(BIN)/tether demo --port $(PORT)
 
 test: install ## the whole suite, on a real PostgreSQL and a real Redis
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(TESTS)
 
 test-quick: install ## the rules, and the API over HTTP on SQLite: under two minutes
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/unit tests/api \
-		-k "not postgres" --ignore tests/api/test_openapi_tools.py
+	$(TESTS) tests/unit tests/api -k "not postgres" --ignore tests/api/test_openapi_tools.py
 
 check: install ## style, types, formatting, import rules
 	$(BIN)/ruff check

@@ -31,7 +31,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first: else one of two processes has to end it alone."""
+    """What takes long comes first: else one of three processes has to end it alone."""
     items.sort(key=lambda item: item.path.parent.name not in TAKES_LONG)
 
 
@@ -46,6 +46,9 @@ class Server:
     log: list[str] = field(default_factory=list)
     process: "subprocess.Popen[str] | None" = None
     program: list[str] = field(default_factory=lambda: [str(TETHER)])
+    keys_at_once: int = 1
+    """Opening the database for each key takes longer than many a test."""
+    spare_keys: list[str] = field(default_factory=list)
 
     def start(self, port: int = 0) -> "Server":
         """Starts the process and waits until it listens."""
@@ -89,16 +92,22 @@ class Server:
 
     def key(self, partner: str | None = None, *, rate: Rate = FAST, **options: Any) -> str:
         """A new key, of a new partner unless one is named."""
+        if partner is None and rate is FAST and not options:
+            if not self.spare_keys:
+                names = [f"partner {uuid4().hex[:12]}" for _ in range(self.keys_at_once)]
+                self.spare_keys = asyncio.run(self._new_keys(names, FAST))
+            return self.spare_keys.pop()
+        name = partner or f"partner {uuid4().hex[:12]}"
+        (key,) = asyncio.run(self._new_keys([name], rate, **options))
+        return key
 
-        async def make() -> str:
-            async with bootstrap.open_store(self.database) as store:
-                name = partner or f"partner {uuid4().hex[:12]}"
-                secret, _ = await admin.create_key(
-                    store, bootstrap.now_ms(), name, rate=rate, **options
-                )
-                return secret
-
-        return asyncio.run(make())
+    async def _new_keys(self, partners: list[str], rate: Rate, **options: Any) -> list[str]:
+        async with bootstrap.open_store(self.database) as store:
+            now_ms = bootstrap.now_ms()
+            made = await asyncio.gather(
+                *(admin.create_key(store, now_ms, name, rate=rate, **options) for name in partners)
+            )
+            return [secret for secret, _ in made]
 
     def client(self, key: str | None = None, **options: Any) -> httpx.Client:
         """An HTTP client that carries a key: this one, or that of a new partner."""
@@ -114,7 +123,8 @@ def postgres() -> Iterator[str]:
     if named := os.environ.get("TETHER_TEST_POSTGRES"):
         yield named
     else:
-        with running_postgres(max_connections="200") as server:
+        # Nothing here survives a crash of the machine, and others wait for the same disk.
+        with running_postgres(max_connections="200", fsync="off") as server:
             yield server.url()
 
 
@@ -126,20 +136,38 @@ def new_postgres_database(postgres: str) -> Callable[[], str]:
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An empty database for the shared server of the session, on each engine in turn."""
+    """An empty database that the tests of a session share, on each engine in turn."""
     if request.param == "postgres":
         make: Callable[[], str] = request.getfixturevalue("new_postgres_database")
         return make()
     return str(tmp_path_factory.mktemp("database") / "tether.db")
 
 
-@pytest.fixture(scope="session")
-def server(database: str) -> Iterator[Server]:
-    """A server that all tests share; each test has a partner of its own."""
-    server = Server(database).start()
+def shared(database: str) -> Iterator[Server]:
+    """A server on this database that many tests share. None of them may make it fail."""
+    server = Server(database, keys_at_once=50).start()
     yield server
     assert server.stop() == 0
     assert server.failures() == []
+
+
+@pytest.fixture(scope="session")
+def sqlite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server on SQLite that all tests share; each test has a partner of its own."""
+    yield from shared(str(tmp_path_factory.mktemp("shared") / "tether.db"))
+
+
+@pytest.fixture(scope="session")
+def postgres_server(new_postgres_database: Callable[[], str]) -> Iterator[Server]:
+    """The server on PostgreSQL that all tests share; each test has a partner of its own."""
+    yield from shared(new_postgres_database())
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """The shared server on each engine in turn: the other one goes on meanwhile."""
+    found: Server = request.getfixturevalue(f"{request.param}_server")
+    return found
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli_partner.conftest import Site, new_partner, partner, site, sqlite_server
+from tests.cli_partner.conftest import Site, new_partner, partner, site
 
-__all__ = ["new_partner", "partner", "site", "sqlite_server"]  # fixtures
+__all__ = ["new_partner", "partner", "site"]  # fixtures
 
 
 @pytest.fixture

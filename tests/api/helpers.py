@@ -14,7 +14,7 @@ from tether.domain.errors import Code
 from tether.http.errors import STATUS
 
 # For what is decided before the database is asked: to test it on each engine would tell no more.
-ON_ONE_ENGINE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+ON_ONE_ENGINE = pytest.mark.parametrize("server", ["sqlite"], indirect=True)
 
 CHARGER = {"chargePowers": [11, 22]}
 VEHICLE = {"chargeCapacity": 74.8, "chargePowers": [11]}

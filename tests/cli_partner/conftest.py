@@ -1,7 +1,7 @@
 """The partner's command against a real server, as a partner that has nothing yet."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,9 @@ from tests.cli.conftest import Command
 from tests.conftest import Server
 
 
-@pytest.fixture(scope="session")
-def sqlite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all these tests: what the command does is the same on every engine."""
-    server = Server(str(tmp_path_factory.mktemp("database") / "tether.db")).start()
-    yield server
-    assert server.stop() == 0
-    assert server.failures() == []
-
-
 @pytest.fixture
 def new_partner(sqlite_server: Server, tmp_path: Path) -> Callable[[], Command]:
-    """Makes the command with the key of a new partner."""
+    """Makes the command with the key of a new partner. What it does is the same on every engine."""
 
     def make() -> Command:
         environment = {"TETHER_URL": sqlite_server.url, "TETHER_API_KEY": sqlite_server.key()}
