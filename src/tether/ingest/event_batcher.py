@@ -82,7 +82,8 @@ class EventBatcher:
             event = event.stamped(self._now_ms())
         event_id = self._new_event_id()
         return EventRow(
-            event_id, event.type, event.charger_id, event.vehicle_id, event.at_ms, int(stamped),
+            event_id, event.type, event.charger_id, event.vehicle_id, event.at_ms,
+            event.at_ms if stamped else 0,
             to_json(event.identified(event_id)).decode(),
         )  # fmt: skip
 
@@ -187,20 +188,24 @@ def _stamp_in_turn(groups: Iterable[_Group], newest: dict[str, int]) -> None:
     """Lets the instants that the server gives to events of a vehicle grow, also where its clock
     went back: what it stamped first came first. `newest` has the last one of each vehicle.
     """
+    first: dict[str, int] = {}
     for group in groups:
-        if any(arrival.stamped for arrival in group.arrivals):
-            group.arrivals = [_stamped_after(newest, arrival) for arrival in group.arrivals]
+        if any(arrival.stamped_ms for arrival in group.arrivals):
+            group.arrivals = [_stamped_after(newest, first, arrival) for arrival in group.arrivals]
 
 
-def _stamped_after(newest: dict[str, int], arrival: EventRow) -> EventRow:
-    if not arrival.stamped:
+def _stamped_after(newest: dict[str, int], first: dict[str, int], arrival: EventRow) -> EventRow:
+    if not arrival.stamped_ms:
         return arrival
     at_ms = max(arrival.at_ms, newest.get(arrival.vehicle_id, arrival.at_ms - 1) + 1)
     newest[arrival.vehicle_id] = at_ms
+    first_ms = first.setdefault(arrival.vehicle_id, at_ms)
     if at_ms == arrival.at_ms:
-        return arrival
+        if first_ms == arrival.stamped_ms:
+            return arrival
+        return msgspec.structs.replace(arrival, stamped_ms=first_ms)
     body = to_json(from_json(Event, arrival.body).stamped(at_ms)).decode()
-    return msgspec.structs.replace(arrival, at_ms=at_ms, body=body)
+    return msgspec.structs.replace(arrival, at_ms=at_ms, stamped_ms=first_ms, body=body)
 
 
 def _newest_stamps(arrivals: Iterable[EventRow], found: Iterable[Row]) -> dict[str, int]:

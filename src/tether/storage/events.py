@@ -22,14 +22,16 @@ END_OF_TIME = 2**62  # and behind every number
 
 
 class EventRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """An event as a batch has it; `stamped` is 1 if the server gave the instant."""
+    """An event as a batch has it. `stamped_ms` is 0 if the partner gave the instant; if the server
+    did, it is the first one that it gave to an event of the vehicle in the batch.
+    """
 
     id: str
     type: str
     charger_id: str
     vehicle_id: str
     at_ms: int
-    stamped: int
+    stamped_ms: int
     body: str
 
 
@@ -51,12 +53,13 @@ _SAME_EVENT = """
  ORDER BY e.stamp LIMIT 1)
 """
 
-# The newest instant that the server gave to an event of the vehicle, if it is not before this one.
+# The newest instant that the server gave to an event of the vehicle, if it is not before those of
+# the batch: then none of them is added, as those that are added later would come behind the others.
 # Partners may have stamped events with instants to come, of which some are looked through.
 _STAMPED_SINCE = """
 (SELECT max(x.at_ms) FROM (
     SELECT e.at_ms, e.stamp FROM events e
-    WHERE e.partner = $1 AND e.vehicle_id = b.vehicle_id AND e.at_ms >= b.at_ms
+    WHERE e.partner = $1 AND e.vehicle_id = b.vehicle_id AND e.at_ms >= b.stamped_ms
     ORDER BY e.at_ms, e.type, e.charger_id, e.stamp LIMIT 100
  ) x WHERE x.stamp > 0)
 """
@@ -67,11 +70,11 @@ ADD = f"""
 WITH {_BATCH}, ready AS (
     SELECT * FROM batch b
     WHERE {_HAS_CHARGER} AND {_HAS_VEHICLE}
-      AND CASE b.stamped WHEN 1 THEN {_STAMPED_SINCE} IS NULL ELSE {_SAME_EVENT} IS NULL END
+      AND CASE b.stamped_ms WHEN 0 THEN {_SAME_EVENT} IS NULL ELSE {_STAMPED_SINCE} IS NULL END
 ), numbers (base) AS ({{event_numbers}})
 INSERT INTO events (partner, seq, id, type, charger_id, vehicle_id, at_ms, stamp, body)
 SELECT $1, n.base + r.place, r.id, r.type, r.charger_id, r.vehicle_id, r.at_ms,
-       r.stamped * (n.base + r.place), r.body
+       CASE r.stamped_ms WHEN 0 THEN 0 ELSE n.base + r.place END, r.body
 FROM numbers n CROSS JOIN ready r
 WHERE true
 ON CONFLICT DO NOTHING
@@ -83,8 +86,8 @@ EXPLAIN = f"""
 WITH {_BATCH}
 SELECT {_HAS_CHARGER}, {_HAS_VEHICLE},
        (SELECT e.body FROM events e WHERE e.partner = $1 AND e.id = b.id),
-       CASE WHEN b.stamped = 0 THEN {_SAME_EVENT} END,
-       CASE WHEN b.stamped = 1 THEN {_STAMPED_SINCE} END
+       CASE WHEN b.stamped_ms = 0 THEN {_SAME_EVENT} END,
+       CASE WHEN b.stamped_ms > 0 THEN {_STAMPED_SINCE} END
 FROM batch b
 ORDER BY b.place
 """
