@@ -8,20 +8,34 @@ TETHER_URL ?= http://127.0.0.1:$(PORT)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Three processes for two cores: tests of what happens in time wait for a third of theirs.
-TESTS := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+TESTS := pytest -n 3 --dist loadfile --no-loadscope-reorder
 LOCK := $(BIN)/uv pip compile pyproject.toml --extra server --group build --quiet --universal \
 	--python-version 3.11 --generate-hashes --system-certs --custom-compile-command "make lock"
 
-.PHONY: run test test-quick check format unasync figures install bench soak drill replay lock clean
+.PHONY: run test test-quick coverage check format unasync figures install bench soak drill replay lock clean
 
 run: .venv/runs ## serve on 127.0.0.1:$(PORT) with a demo partner and its key
 	@$(BIN)/tether demo --port $(PORT)
 
 test: install ## the whole suite, on a real PostgreSQL and a real Redis
-	$(TESTS)
+	$(BIN)/python -m $(TESTS)
 
 test-quick: install ## the rules, and the API over HTTP on SQLite: under two minutes
-	$(TESTS) tests/unit tests/api -k "not postgres" --ignore tests/api/test_openapi_tools.py
+	$(BIN)/python -m $(TESTS) tests/unit tests/api -k "not postgres" --ignore tests/api/test_openapi_tools.py
+
+coverage: install ## what these tests run of each file and each room, servers and commands included: a minute
+	@rm -rf .coverage
+	$(BIN)/coverage run -m $(TESTS) \
+		tests/unit tests/store/test_contract.py tests/derivation/test_changes.py tests/cli/test_keys.py \
+		tests/cli_partner/test_round_trip.py $(addprefix tests/client/test_,http.py surface.py) \
+		$(addprefix tests/api/test_,bulk.py capacity.py sessions.py states.py stream.py tenancy.py) \
+		-k "not postgres or test_contract"
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report --skip-empty
+	@for room in src/tether/*/__init__.py; do \
+		room=$${room%/__init__.py}; \
+		echo "$$room: $$($(BIN)/coverage report --include="$$room/*" --format=total) %"; \
+	done
 
 check: install ## style, types, formatting, import rules
 	$(BIN)/ruff check
@@ -73,4 +87,4 @@ lock: ## pins everything that we install, with hashes, for all platforms and Pyt
 	@$(LOCK) --constraints requirements.txt --output-file requirements-run.txt
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build dist src/*.egg-info

@@ -16,6 +16,7 @@ import pytest
 from tests.conftest import TETHER
 from tether.server import admin, bootstrap
 
+MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 Result = subprocess.CompletedProcess[str]
 
 
@@ -30,7 +31,8 @@ class Command:
     def variables(self, **more: str) -> dict[str, str]:
         """The whole environment of the process."""
         home = str(self.folder / "home")
-        return {"HOME": home, "TETHER_DATABASE": self.database, **self.environment, **more}
+        named = {"HOME": home, "TETHER_DATABASE": self.database, **self.environment, **more}
+        return {name: os.environ[name] for name in MEASURED if name in os.environ} | named
 
     def __call__(self, *words: str, stdin: str = "", **variables: str) -> Result:
         return subprocess.run(
