@@ -15,7 +15,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.parts import create_database, running_postgres
+from tests import keeper
+from tests.parts import create_database, running_postgres, unmarked
 from tether.domain.keys import Rate
 from tether.server import admin, bootstrap
 
@@ -115,6 +116,21 @@ class Server:
         # Reading certificates takes 70 ms.
         options = {"timeout": 30, "verify": False, "limits": ALL_KEPT, **options}
         return httpx.Client(base_url=self.url, headers=headers, **options)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ended_with_the_tests() -> Iterator[None]:
+    """Whatever the tests start ends with them, also when they are killed."""
+    mark = uuid4().hex
+    process = subprocess.Popen(
+        [sys.executable, keeper.__file__, mark],
+        stdin=subprocess.PIPE, start_new_session=True, env=unmarked(),
+    )  # fmt: skip
+    os.environ[keeper.NAME] = mark
+    yield
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait()
 
 
 @pytest.fixture(scope="session")

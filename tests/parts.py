@@ -21,7 +21,14 @@ from uuid import uuid4
 import psutil
 import psycopg
 
+from tests import keeper
+
 UNPRIVILEGED = "nobody"  # PostgreSQL refuses to run as root
+
+
+def unmarked() -> dict[str, str]:
+    """The environment for what somebody else ends."""
+    return {name: value for name, value in os.environ.items() if name != keeper.NAME}
 
 
 def free_port() -> int:
@@ -63,6 +70,7 @@ class Postgres:
             [postgres_programs() / program, *arguments],
             user=self.user,
             cwd=self.folder,
+            env=unmarked(),
             capture_output=True,
             text=True,
             check=False,
@@ -85,7 +93,7 @@ class Postgres:
         with (self.folder / "out").open("w") as out:
             subprocess.run(
                 [postgres_programs() / "pg_ctl", *arguments, "start"],
-                user=self.user, cwd=self.folder, stdout=out, stderr=out, check=True,
+                user=self.user, cwd=self.folder, env=unmarked(), stdout=out, stderr=out, check=True,
             )  # fmt: skip
 
     def stop(self, mode: str = "immediate") -> None:
@@ -149,7 +157,7 @@ def removed_at_the_end(server: Postgres) -> Iterator[None]:
     script = 'cat; cd /; "$1" -D "$2/data" -m immediate stop; rm -rf "$2"'
     keeper = subprocess.Popen(
         ["sh", "-c", script, "sh", postgres_programs() / "pg_ctl", server.folder],
-        user=server.user, cwd=server.folder, start_new_session=True,
+        user=server.user, cwd=server.folder, start_new_session=True, env=unmarked(),
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert keeper.stdin is not None

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from decimal import Decimal
 from time import perf_counter, sleep
 from typing import Any, NamedTuple
 
@@ -11,10 +10,8 @@ import httpx
 import pytest
 
 from tests.conftest import Server
+from tests.derivation.helpers import put_vehicles
 from tests.faults.rig import Wire, many_files, memory_mb, request_of, run
-from tether.domain.keys import digest_of
-from tether.domain.models import Vehicle
-from tether.server import bootstrap
 
 VEHICLES = 4_000
 HEALTH = b"GET /health HTTP/1.1\r\nhost: tether\r\n\r\n"
@@ -36,26 +33,6 @@ class Site(NamedTuple):
 
     server: Server
     key: str
-
-
-async def put_vehicles(server: Server, key: str) -> None:
-    async with bootstrap.open_store(server.database) as store:
-        found = await store.keys.find(digest_of(key))
-        assert found is not None
-        for start in range(0, VEHICLES, 500):
-            await asyncio.gather(
-                *(
-                    store.entities.put(
-                        found.partner,
-                        Vehicle(
-                            id=f"V{number}",
-                            charge_capacity=Decimal(70),
-                            charge_powers=(Decimal(11),),
-                        ),
-                    )
-                    for number in range(start, start + 500)
-                )
-            )
 
 
 def report(client: httpx.Client, events: list[dict[str, Any]]) -> None:
@@ -82,7 +59,7 @@ def site(
         database = str(tmp_path_factory.mktemp("site") / "tether.db")
     server = Server(database, ["--log-level", "warning"]).start()
     key = server.key()
-    run(put_vehicles(server, key))
+    put_vehicles(server, key, [f"V{number}" for number in range(VEHICLES)], capacity=70)
     with server.client(key) as client:
         client.put("/chargers/C1", content=b'{"chargePowers":[11]}').raise_for_status()
         report(client, [event("CONNECTED", number, number) for number in range(VEHICLES)])

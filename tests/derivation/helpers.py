@@ -1,13 +1,19 @@
 """How the tests of what is derived send events and read what became of them."""
 
+import asyncio
 import json
+from collections.abc import Sequence
 from decimal import Decimal
 from random import Random
 from typing import Any
 
 import httpx
 
+from tests.conftest import Server
 from tests.derivation.streams import CHARGERS, VEHICLE, Body
+from tether.domain.keys import digest_of
+from tether.domain.models import Vehicle
+from tether.server import bootstrap
 
 VOLATILE = ("version", "updatedAt")
 
@@ -18,6 +24,28 @@ def prepare(client: httpx.Client, vehicles: list[str]) -> None:
         assert client.put(f"/chargers/{charger}", json=body).status_code in (200, 201)
     for vehicle in vehicles:
         assert client.put(f"/vehicles/{vehicle}", json=VEHICLE).status_code in (200, 201)
+
+
+def put_vehicles(server: Server, key: str, names: Sequence[str], capacity: int) -> None:
+    """Thousands of vehicles of 11 kW for the partner of this key. By the API they would take long.
+
+    `capacity` is in kWh.
+    """
+
+    async def put() -> None:
+        async with bootstrap.open_store(server.database) as store:
+            found = await store.keys.find(digest_of(key))
+            assert found is not None
+            for start in range(0, len(names), 500):
+                vehicles = (
+                    Vehicle(
+                        id=name, charge_capacity=Decimal(capacity), charge_powers=(Decimal(11),)
+                    )
+                    for name in names[start : start + 500]
+                )
+                await asyncio.gather(*(store.entities.put(found.partner, one) for one in vehicles))
+
+    asyncio.run(put())
 
 
 def send(client: httpx.Client, bodies: list[Body], random: Random, largest: int = 400) -> None:

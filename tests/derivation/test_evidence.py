@@ -4,7 +4,6 @@ import json
 import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from itertools import permutations
 from random import Random
@@ -15,9 +14,8 @@ import pytest
 
 from tests.conftest import FAST, TETHER, Server
 from tests.derivation.evidence import CASES, Body, Meaning, events_of, meaning_of
-from tests.derivation.helpers import read, read_all
+from tests.derivation.helpers import put_vehicles, read, read_all
 
-VEHICLE = {"chargeCapacity": 60, "chargePowers": [11]}
 CHARGER = {"chargePowers": [11]}
 FEW_EVENTS, ORDERS, ROUNDS = 5, 20, 10
 
@@ -54,12 +52,11 @@ def sent(server: Server) -> Iterator[Sent]:
         for order, events in enumerate(orders(stream, random)):
             vehicle = f"{number}.{order}"
             waiting[vehicle] = [{**event, "vehicleId": vehicle} for event in events]
-    with server.client(server.key(name, rate=FAST), timeout=60) as client:
+    key = server.key(name, rate=FAST)
+    put_vehicles(server, key, list(waiting), capacity=60)
+    with server.client(key, timeout=60) as client:
         for charger in ("C1", "C2", "C3"):
             assert client.put(f"/chargers/{charger}", json=CHARGER).status_code == 201
-        with ThreadPoolExecutor(8) as several:
-            made = several.map(lambda one: client.put(f"/vehicles/{one}", json=VEHICLE), waiting)
-            assert {answer.status_code for answer in made} == {201}
         for vehicle, events in waiting.items():
             if vehicle.endswith(".0"):
                 for event in events:

@@ -28,7 +28,7 @@ LET_GO_SOON = ("tether.server.protocol.READER_TIMEOUT_S=3", "tether.server.run.K
 def test_a_thousand_stalled_connections_slow_nobody_and_are_closed(
     impatient_server: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.server.protocol.REQUEST_TIMEOUT_S=12")
+    server = impatient_server("tether.server.protocol.REQUEST_TIMEOUT_S=7")
     before = open_files(server)
     partner = Partner(server)
     half_head = b"POST /events HTTP/1.1\r\nhost: tether\r\nx-api-"

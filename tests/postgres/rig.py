@@ -164,10 +164,3 @@ def sessions(url: str) -> list[tuple[Any, ...]]:
 def endless(first: int = 0) -> Iterator[int]:
     """The numbers from here on."""
     return itertools.count(first)
-
-
-async def load_and_follow(load: Load, follower: Follower, events: int) -> None:
-    """Posts so many events with 96 clients while the follower reads, until it has read them."""
-    async with asyncio.TaskGroup() as group:
-        group.create_task(follower.run(lambda: len(load.answered) == events))
-        await load.run(range(events), 96)

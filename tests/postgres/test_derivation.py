@@ -129,7 +129,7 @@ def test_one_of_two_nodes_derives_and_the_other_takes_over_without_being_asked(
 
     async def main() -> None:
         working = asyncio.create_task(load.run(rig.endless(), 16))
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(1.5)
         servers[killed].kill()
         await asyncio.sleep(0.5)
         load.stop()

@@ -1,16 +1,23 @@
-"""The order of events with many writers: a follower misses none and sees none twice."""
+"""The order of events with many writers: a follower misses none and sees none twice.
 
+Not even while writing processes are killed and their clients try again.
+"""
+
+import asyncio
+import random
 from collections.abc import Callable
 
+import psutil
 import psycopg
 
 from tests.conftest import Server
-from tests.faults.rig import Partner, run
-from tests.postgres.rig import Follower, Load, check_exactly_once, load_and_follow
+from tests.faults.rig import Partner, pid_of, run
+from tests.postgres.rig import Follower, Load, check_exactly_once
 from tests.store.test_contract import event, put_site
 from tether.domain.models import to_json
 
 EVENTS = 100_000
+UNDISTURBED = 50_000
 WRITERS = 4
 
 COPY_IN = """
@@ -20,16 +27,37 @@ FROM events
 """
 
 
-def test_a_follower_of_four_writing_processes_sees_every_event_once(
+def test_a_follower_sees_every_event_once_also_while_writing_processes_are_killed(
     database: str, node: Callable[..., Server]
 ) -> None:
     server = node("--workers", str(WRITERS), database=database)
     load = Load(Partner(server))
     follower = Follower(load.partner)
-    run(load_and_follow(load, follower, EVENTS), 300)
-    check_exactly_once(load, follower, EVENTS)
-    assert load.statuses == {201: EVENTS}
+    supervisor = psutil.Process(pid_of(server))
+    killed = 0
+
+    async def kill() -> None:
+        nonlocal killed
+        while len(load.answered) < EVENTS:
+            await asyncio.sleep(random.uniform(0.5, 1.5))
+            workers = supervisor.children()
+            if len(workers) > 1:
+                random.choice(workers).kill()
+                killed += 1
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(follower.run(lambda: len(load.answered) == EVENTS))
+            await load.run(range(UNDISTURBED), 96)
+            assert load.statuses == {201: UNDISTURBED}
+            group.create_task(kill())
+            await load.run(range(UNDISTURBED, EVENTS), 96)
+
+    run(main(), 300)
+    assert killed >= 3
     assert follower.requests > 200, "it did not follow, it read afterwards"
+    check_exactly_once(load, follower, EVENTS)
+    assert set(load.statuses) == {201}
     assert server.stop() == 0
 
 

@@ -1,0 +1,25 @@
+"""Ends what a run of the tests has left, also a killed one: each process that bears its mark.
+
+python keeper.py MARK, which waits for the end of its standard input.
+"""
+
+import sys
+from contextlib import suppress
+
+import psutil
+
+NAME = "TESTS_MARK"
+"""The environment variable that what the tests start inherits."""
+
+
+def end(mark: str) -> None:
+    """Kills whatever was started with this mark."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(NAME) == mark:
+                process.kill()
+
+
+if __name__ == "__main__":
+    sys.stdin.read()
+    end(sys.argv[1])
