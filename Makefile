@@ -61,8 +61,8 @@ bench: install ## measures against peers and ceilings; see bench/README.md for w
 soak: install ## $(MINUTES) minutes of three hostile partners beside a good one
 	$(BIN)/python -m bench.soak --minutes $(MINUTES)
 
-drill: install ## loses the leader of two PostgreSQL under Patroni, twice, while events arrive
-	$(BIN)/python -m pytest -q -s tests/drills/failover.py
+drill: install ## a leader under Patroni is lost; a million events move to PostgreSQL; both under load
+	$(BIN)/python -m pytest -q -s tests/drills/failover.py tests/drills/million.py
 
 replay: .venv/runs ## a year of real charging sessions through the API of a running server
 	@TETHER_URL=$(TETHER_URL) $(BIN)/tether replay

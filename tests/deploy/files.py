@@ -98,7 +98,7 @@ class Machine:
         """What the way into the machine has to know."""
         return {
             **os.environ,
-            "READ_ONLY": f"{sys.base_prefix} {ROOT}",
+            "READ_ONLY": " ".join(dict.fromkeys([sys.base_prefix, str(ROOT), sys.prefix])),
             "WRITABLE": " ".join(f"{path}:{name}" for name, path in self.writable.items()),
             "SCRATCH": "yes" if self.scratch else "no",
             "INSTALLED": INSTALLED,

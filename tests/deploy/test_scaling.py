@@ -1,4 +1,4 @@
-"""A newcomer follows docs/scaling.md to two nodes, and restarts them while partners report."""
+"""A newcomer follows docs/scaling.md to two nodes while partners report."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,8 +22,10 @@ from tests.deploy.files import (
     running_pgbouncer,
     running_proxy,
 )
-from tests.parts import Postgres, postgres_programs, running_redis
+from tests.parts import Postgres, Redis, free_port, postgres_programs, running_redis
 
+THREADS = 6
+WITH_TETHER = {**os.environ, "PATH": f"{TETHER.parent}:{os.environ['PATH']}"}
 HEADING = "Two nodes, step by step"
 PAGE = (ROOT / "docs" / "scaling.md").read_text()
 
@@ -30,7 +33,7 @@ PAGE = (ROOT / "docs" / "scaling.md").read_text()
 class Reporters:
     """Threads that report events through a proxy, each until it is acknowledged, and remember."""
 
-    def __init__(self, proxy: Proxy, key: str, threads: int = 6) -> None:
+    def __init__(self, proxy: Proxy, key: str, threads: int = THREADS) -> None:
         self.acknowledged: dict[str, int] = {}
         self.surprises: list[str] = []
         self._proxy, self._key = proxy, key
@@ -43,11 +46,8 @@ class Reporters:
         vehicle, number = f"V{thread}", 0
         with self._proxy.client(self._key) as client:
             while not self._stop.is_set():
-                instant = f"2026-01-{1 + number // 86_400:02}T{clock(number % 86_400)}Z"
-                event = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": vehicle,
-                         "timestamp": instant}  # fmt: skip
                 try:
-                    answer = client.post("/events", json=event)
+                    answer = client.post("/events", json=event(vehicle, number))
                 except httpx.TransportError:
                     continue
                 if answer.status_code == 201:
@@ -70,8 +70,10 @@ class Reporters:
                 thread.join()
 
 
-def clock(second: int) -> str:
-    return f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
+def event(vehicle: str, number: int) -> dict[str, str]:
+    instant = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
+    return {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": vehicle,
+            "timestamp": instant.isoformat()}  # fmt: skip
 
 
 def run(commands: str, environment: Mapping[str, str], folder: Path) -> None:
@@ -82,70 +84,110 @@ def run(commands: str, environment: Mapping[str, str], folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_two_nodes_as_the_page_says_lose_nothing_when_they_are_restarted(
+def test_a_file_moves_to_two_nodes_as_the_page_says_and_nothing_is_lost(
     guarded: Postgres, tmp_path: Path
 ) -> None:
-    (tmp_path / "deploy").symlink_to(DEPLOY)
+    move_to_two_nodes(guarded, tmp_path, stored=2_000)
+
+
+def move_to_two_nodes(postgres: Postgres, folder: Path, stored: int) -> None:
+    """Moves a SQLite file with so many events, and then restarts both nodes, while partners report.
+
+    All by the commands of the page, with other addresses.
+    """
+    (folder / "deploy").symlink_to(DEPLOY)
     superuser = {
         "PATH": f"{postgres_programs()}:/usr/bin:/bin",
         "PGHOST": "127.0.0.1",
-        "PGPORT": str(guarded.port),
+        "PGPORT": str(postgres.port),
         "PGUSER": "postgres",
         "PGDATABASE": "postgres",
     }
-    database, schema = commands_below(PAGE, HEADING)
-    (settings,) = commands_below(PAGE, HEADING, "ini")
-    (passwords,) = commands_below(PAGE, HEADING, "")
-    run(database, superuser, tmp_path)
-    own = {**os.environ, "PATH": f"{TETHER.parent}:{os.environ['PATH']}"}
-    run(replaced(schema, {"10.0.0.12": f"127.0.0.1:{guarded.port}"}), own, tmp_path)
-
-    users = (tmp_path / "userlist.txt").read_text()
-    with running_pgbouncer(guarded.url("tether"), users) as pooler, running_redis() as redis:
-        changes = {"10.0.0.10:6432": f"127.0.0.1:{pooler}"}
-        pgpass = tmp_path / "pgpass"
-        pgpass.write_text(replaced(passwords, changes))
-        pgpass.chmod(0o600)
-        changes |= {
-            "redis://10.0.0.11:6379/0": redis.url,
-            "10.0.0.0/24": "127.0.0.1",
-            "/etc/tether/pgpass": str(pgpass),
-        }
-        lines = replaced(settings, changes).split()
-        environment = {
-            name: value
-            for name, value in (line.split("=", 1) for line in lines)
-            if name not in ("TETHER_HOST", "TETHER_PORT", "TETHER_METRICS")
-        }
-        url = environment.pop("TETHER_DATABASE")
-        nodes = [Server(url, environment=environment).start() for _ in range(2)]
-        made = subprocess.run(
-            [TETHER, "keys", "create", "acme", "--rate", "100000", "--database", url],
-            env=own | environment, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        key = made.stdout.strip()
-        places = [urlsplit(node.url).netloc for node in nodes]
-        with running_proxy(tmp_path, places) as proxy, proxy.client(key) as client:
-            assert client.put("/chargers/C1", json={"chargePowers": [11]}).status_code == 201
-            for number in range(6):
-                vehicle = {"chargeCapacity": 74.8, "chargePowers": [11]}
-                assert client.put(f"/vehicles/V{number}", json=vehicle).status_code == 201
+    create, _, copy = commands_below(PAGE, HEADING)
+    run(create, superuser, folder)
+    users = (folder / "userlist.txt").read_text()
+    places = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    with (
+        running_pgbouncer(postgres.url("tether"), users) as pooler,
+        running_redis() as redis,
+        running_proxy(folder, places) as proxy,
+    ):
+        file = folder / "tether.db"
+        old = Server(str(file)).start(port_of(places[0]))
+        key = old.key("acme")
+        with proxy.client(key) as client:
+            fill(client, stored)
+            cursor = client.get("/events?limit=500").links["next"]["url"]
             reporters = Reporters(proxy, key)
             with reporters.working():
-                for node, place in zip(nodes, places, strict=True):
+                reach(reporters, 50)
+                assert old.stop() == 0
+                run(commands_here(copy, file, postgres), WITH_TETHER, folder)
+                nodes = start_nodes(folder, pooler, redis, places)
+                for node in nodes:
                     reach(reporters, 50)
                     assert node.stop() == 0
                     reach(reporters, 50)
-                    node.start(int(place.rpartition(":")[2]))
+                    node.start(port_of(urlsplit(node.url).netloc))
                 reach(reporters, 50)
             assert reporters.surprises == []
-            assert sorted(events(client)) == sorted(reporters.acknowledged)
-            sessions = client.get("/sessions?limit=1000").json()
-            assert {one["vehicleId"] for one in sessions} == {f"V{n}" for n in range(6)}
+            there = events(client, "/events?limit=1000")
+            assert len(there) == len(set(there)) == stored + len(reporters.acknowledged)
+            assert reporters.acknowledged.keys() <= set(there)
+            assert events(client, cursor) == there[500:]
         for node in nodes:
             assert "tether_redis_in_use 2.0" in httpx.get(f"{node.url}/metrics").text
             assert node.failures() == []
             assert node.stop() == 0
+
+
+def port_of(place: str) -> int:
+    return int(place.rpartition(":")[2])
+
+
+def commands_here(commands: str, file: Path, postgres: Postgres) -> str:
+    """The commands with the places of the test, without those that only systemd knows."""
+    return replaced(
+        commands,
+        {
+            "systemctl stop tether\n": "",
+            "/var/lib/tether/tether.db": str(file),
+            "10.0.0.12": f"127.0.0.1:{postgres.port}",
+        },
+    )
+
+
+def start_nodes(folder: Path, pooler: int, redis: Redis, places: list[str]) -> list[Server]:
+    """The two nodes, with the settings of the page."""
+    (settings,) = commands_below(PAGE, HEADING, "ini")
+    (passwords,) = commands_below(PAGE, HEADING, "")
+    changes = {"10.0.0.10:6432": f"127.0.0.1:{pooler}"}
+    pgpass = folder / "pgpass"
+    pgpass.write_text(replaced(passwords, changes))
+    pgpass.chmod(0o600)
+    changes |= {
+        "redis://10.0.0.11:6379/0": redis.url,
+        "10.0.0.0/24": "127.0.0.1",
+        "/etc/tether/pgpass": str(pgpass),
+    }
+    environment = dict(line.split("=", 1) for line in replaced(settings, changes).split())
+    for name in ("TETHER_HOST", "TETHER_PORT", "TETHER_METRICS"):
+        del environment[name]  # what the servers of the tests have by themselves
+    url = environment.pop("TETHER_DATABASE")
+    return [Server(url, environment=environment).start(port_of(place)) for place in places]
+
+
+def fill(client: httpx.Client, count: int) -> None:
+    """Makes a charger and a vehicle for each thread, and so many events of others."""
+    assert client.put("/chargers/C1", json={"chargePowers": [11]}).status_code == 201
+    for name in [*(f"V{n}" for n in range(THREADS)), *(f"W{n}" for n in range(20))]:
+        vehicle = {"chargeCapacity": 74.8, "chargePowers": [11]}
+        assert client.put(f"/vehicles/{name}", json=vehicle).status_code == 201
+    for first in range(0, count, 10_000):
+        bulk = client.post("/events/bulk", json=[
+            event(f"W{number % 20}", number) for number in range(first, min(count, first + 10_000))
+        ])  # fmt: skip
+        assert {one["status"] for one in bulk.json()} == {201}
 
 
 def reach(reporters: Reporters, more: int) -> None:
@@ -156,10 +198,9 @@ def reach(reporters: Reporters, more: int) -> None:
         time.sleep(0.05)
 
 
-def events(client: httpx.Client) -> list[str]:
-    """The ids of all events of the partner."""
+def events(client: httpx.Client, path: str) -> list[str]:
+    """The ids of the events from a page on."""
     found: list[str] = []
-    path = "/events?limit=1000"
     while True:
         page = client.get(path)
         assert page.status_code == 200

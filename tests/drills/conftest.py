@@ -1,0 +1,3 @@
+from tests.deploy.conftest import guarded
+
+__all__ = ["guarded"]
