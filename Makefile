@@ -12,7 +12,7 @@ TESTS := pytest -n 3 --dist loadfile --no-loadscope-reorder
 LOCK := $(BIN)/uv pip compile pyproject.toml --extra server --group build --quiet --universal \
 	--python-version 3.11 --generate-hashes --system-certs --custom-compile-command "make lock"
 
-.PHONY: run test test-quick coverage check format unasync figures install bench soak drill replay lock clean
+.PHONY: run test test-quick test-newest coverage check format unasync figures install bench soak drill replay lock clean
 
 run: .venv/runs ## serve on 127.0.0.1:$(PORT) with a demo partner and its key
 	@$(BIN)/tether demo --port $(PORT)
@@ -36,6 +36,13 @@ coverage: install ## what these tests run of each file and each room, servers an
 		room=$${room%/__init__.py}; \
 		echo "$$room: $$($(BIN)/coverage report --include="$$room/*" --format=total) %"; \
 	done
+
+test-newest: install ## what is on the wire, with the newest Uvicorn in place of the pinned one
+	$(PIP) install --upgrade --no-deps --target .newest uvicorn
+	PYTHONPATH=.newest $(BIN)/python -c 'import uvicorn; print("Uvicorn", uvicorn.__version__)'
+	PYTHONPATH=.newest $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit/test_exchange.py \
+		tests/api/test_wire.py tests/api/test_body_sizes.py tests/abuse/test_smuggling.py \
+		tests/faults/test_stalled_clients.py tests/faults/test_stopping.py tests/faults/test_hanging_up.py
 
 check: install ## style, types, formatting, import rules
 	$(BIN)/ruff check
@@ -87,4 +94,4 @@ lock: ## pins everything that we install, with hashes, for all platforms and Pyt
 	@$(LOCK) --constraints requirements.txt --output-file requirements-run.txt
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build dist src/*.egg-info
+	rm -rf .venv .newest .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build dist src/*.egg-info

@@ -137,16 +137,16 @@ def test_whoever_waits_for_the_body_gets_it_in_the_parts_in_which_it_comes() -> 
         first = asyncio.ensure_future(exchange.receive())
         await asyncio.sleep(0)
         exchange.body += b"he"
-        exchange.news.set()
+        exchange.message_event.set()
         received = [await first]
         exchange.body += b"llo"
         exchange.more_body = False
-        exchange.news.set()
+        exchange.message_event.set()
         received.append(await exchange.receive())
         last = asyncio.ensure_future(exchange.receive())
         await asyncio.sleep(0)
         exchange.disconnected = True
-        exchange.news.set()
+        exchange.message_event.set()
         return [*received, await last]
 
     assert asyncio.run(run()) == [

@@ -27,12 +27,6 @@ _CANONICAL = re.compile(
 _CANONICAL_LENGTH = len("2023-05-11T22:06:40.738Z")
 
 
-def canonical_instant(text: str) -> int | None:
-    """Milliseconds since 1970 of an instant that `format_instant` made; None if it did not."""
-    # What is remembered is short, though a body may have a mebibyte of text there.
-    return _canonical_instant(text) if len(text) == _CANONICAL_LENGTH else None
-
-
 @lru_cache(maxsize=4096)  # that of an event is read twice: when it is checked and when it is stored
 def _canonical_instant(text: str) -> int | None:
     if _CANONICAL.fullmatch(text) is None:
@@ -48,8 +42,8 @@ def parse_instant(text: str) -> int:
 
     Raises ValueError for everything else: no zone, `24:00`, a leap second, 30 February.
     """
-    at_ms = canonical_instant(text)
-    if at_ms is not None:
+    # What is remembered is short, though a body may have a mebibyte of text there.
+    if len(text) == _CANONICAL_LENGTH and (at_ms := _canonical_instant(text)) is not None:
         return at_ms
     if _RFC_3339.fullmatch(text) is None:
         raise ValueError(text)

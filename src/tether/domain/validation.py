@@ -5,7 +5,7 @@ N" below is its numbering, which chargers and vehicles share (7 is the chargers'
 here reads a clock, a database or a request.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Context, Decimal, Rounded
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -329,16 +329,6 @@ def _check_pair(values: Mapping[str, Any], one: tuple[str, str], two: tuple[str,
 
 
 # Events -----------------------------------------------------------------------------------------
-
-
-def members_of(kind: EventType) -> Mapping[str, Member]:
-    """What an event of this type may have."""
-    return _MEMBERS_OF_TYPE[kind]
-
-
-def required_of(kind: EventType) -> Collection[str]:
-    """What an event of this type must have."""
-    return _REQUIRED_OF_TYPE[kind]
 
 
 def new_event(document: Document, now_ms: int) -> Event:

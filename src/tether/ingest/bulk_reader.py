@@ -12,7 +12,6 @@ from tether.domain.bulk_limits import MAX_EVENTS, MAX_ITEM_BYTES
 from tether.domain.errors import Invalid, Malformed, Refusal, TooLarge
 from tether.domain.models import Event
 from tether.domain.validation import new_event
-from tether.ingest.event_reader import usual_event
 from tether.ingest.json_reader import decode_value, instead, marks_in
 from tether.ingest.turns import Steps
 
@@ -58,9 +57,6 @@ def read_items(body: bytes, now_ms: int) -> Steps[list[Item]]:
 
 def _item(raw: bytes, now_ms: int) -> Item:
     """Raises Malformed if it is not JSON."""
-    event = usual_event(raw, now_ms)
-    if event is not None:
-        return event
     if marks_in(raw) > MAX_MARKS:
         return Malformed(f"An event has at most {MAX_MARKS} commas and quotation marks.").refusal()
     document = decode_value(raw)

@@ -105,7 +105,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._answering is not None:  # Uvicorn tells only the last of a pipeline
             self._answering.disconnected = True
-            self._answering.news.set()
+            self._answering.message_event.set()
         super().connection_lost(exc)
 
     # What arrives ---------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._refuse(Code.UNAVAILABLE, "Service Unavailable")
             self.cycle.disconnected = True
             self.cycle.body.clear()
-            self.cycle.news.set()
+            self.cycle.message_event.set()
         elif self._is_idle():
             self._refuse(Code.UNAVAILABLE, "Service Unavailable")
             self.headers, self.url = [], b""
@@ -261,7 +261,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         cycle.body += body
         if len(cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
-        cycle.news.set()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -272,7 +272,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.bounds.release(self.flow)
         if not self.cycle.response_complete:
             self.cycle.more_body = False
-            self.cycle.news.set()
+            self.cycle.message_event.set()
 
     # The end of a connection ----------------------------------------------------------------------
 

@@ -1,8 +1,7 @@
 """One request and its answer: Uvicorn's, for the usual case made cheaper.
 
 Uvicorn writes the head and the body of an answer separately, which the kernel sends separately, and
-tries two regular expressions on each header. Here an answer whose length is known is one write. It
-also makes an `asyncio.Event` for each request, though nearly every body comes with its head.
+tries two regular expressions on each header. Here an answer whose length is known is one write.
 """
 
 import asyncio
@@ -10,7 +9,7 @@ import logging
 from asyncio import Transport
 from collections.abc import Callable
 from secrets import token_hex
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
@@ -46,47 +45,9 @@ class Connection(Protocol):
         """The answer is whole."""
 
 
-class News:
-    """What `RequestCycle` needs of an `asyncio.Event`: nobody waits but its one application."""
-
-    __slots__ = ("_waiter", "come")
-
-    def __init__(self) -> None:
-        self.come = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    def set(self) -> None:
-        """Something has come."""
-        self.come = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def clear(self) -> None:
-        """It was looked at."""
-        self.come = False
-
-    async def wait(self) -> None:
-        """Returns when something has come."""
-        while not self.come:
-            if self._waiter is None or self._waiter.done():
-                self._waiter = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._waiter)
-
-
 class RequestCycle(RequestResponseCycle):
     """One request and its answer, as the ASGI application sees them."""
 
-    # How all of them begin; Uvicorn's constructor, which sets these one by one, is not called.
-    logger = access_logger = _log
-    access_log = False
-    disconnected = False
-    more_body = True
-    response_started = False
-    response_complete = False
-    chunked_encoding: bool | None = None
-    expected_content_length = 0
-    _until_closed = False  # so long the body goes on, as nothing else can say where it ends
-    _head: bytes | None = None  # of an answer, until its body is known
     task: "asyncio.Task[None] | None" = None
 
     def __init__(
@@ -97,17 +58,22 @@ class RequestCycle(RequestResponseCycle):
         keep_alive: bool,
         knows_chunks: bool,
     ) -> None:
-        self.scope = scope
-        self.flow = connection.flow
-        self.transport = connection.transport_of_exchanges
-        self.on_response = connection.on_response_complete
-        self.default_headers = connection.server_state.default_headers
-        self.waiting_for_100_continue = connection.expect_100_continue
-        self.keep_alive = keep_alive
+        super().__init__(
+            scope=scope,
+            transport=connection.transport_of_exchanges,
+            flow=connection.flow,
+            logger=_log,
+            access_logger=_log,
+            access_log=False,
+            default_headers=connection.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=connection.expect_100_continue,
+            keep_alive=keep_alive,
+            on_response=connection.on_response_complete,
+        )
         self._knows_chunks = knows_chunks
-        self.body = bytearray()
-        self.news = News()
-        self.message_event = cast(asyncio.Event, self.news)
+        self._until_closed = False  # the body does, as nothing else can say where it ends
+        self._head: bytes | None = None  # of an answer, until its body is known
         self.tasks = connection.tasks
         self._bounds = connection.bounds
 
@@ -135,16 +101,6 @@ class RequestCycle(RequestResponseCycle):
         )
         self.keep_alive = False
         self._complete()
-
-    async def receive(self) -> Any:
-        if self.waiting_for_100_continue or not self.news.come:
-            return await super().receive()
-        self.news.come = False
-        if self.disconnected or self.response_complete:
-            return {"type": "http.disconnect"}
-        self.flow.resume_reading()
-        body, self.body = bytes(self.body), bytearray()
-        return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def send(self, message: Any) -> None:
         if self.flow.write_paused and not self.disconnected:
@@ -229,7 +185,7 @@ class RequestCycle(RequestResponseCycle):
 
     def _complete(self) -> None:
         self.response_complete = True
-        self.news.set()
+        self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
         self.on_response()

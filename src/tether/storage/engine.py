@@ -33,11 +33,8 @@ class Engine(Protocol):
     async def read(self, sql: str, *parameters: object) -> list[Row]:
         """The rows of a short query."""
 
-    async def look_up(self, sql: str, partner: int, key: str, *, again: bool = True) -> Row | None:
-        """The row, if any, of a query for the partner $1 and the key $2, its only parameters.
-
-        `again`: it is likely to be asked for again soon.
-        """
+    async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
+        """The row, if any, of a query for the partner $1 and the key $2, its only parameters."""
 
     async def scan(self, sql: str, *parameters: object) -> list[Row]:
         """The rows of a query that may read much before it finds enough."""

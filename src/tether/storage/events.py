@@ -225,7 +225,7 @@ class Events:
 
     async def get(self, partner: int, event_id: str) -> bytes:
         """The JSON of the event. Raises NotFound."""
-        row = await self._engine.look_up(GET, partner, event_id, again=False)
+        row = await self._engine.look_up(GET, partner, event_id)
         if row is None:
             raise NotFound
         body: str = row[0]

@@ -11,7 +11,6 @@ from tether.domain.identifiers import ENTITY_ID_RULE, event_id_from_path, is_ent
 from tether.domain.models import EventType, to_json
 from tether.domain.validation import check_instant, new_event
 from tether.http import requests
-from tether.ingest.event_reader import usual_event
 from tether.server.store import Store
 
 LIST_PARAMETERS = ("limit", "cursor", "order", "type", "chargerId", "vehicleId", "from", "to")
@@ -27,11 +26,9 @@ class EventListResource:
 
     async def on_post(self, req: Request, resp: Response) -> None:
         body, now_ms = await requests.read_body(req), self._now_ms()
-        event = usual_event(body, now_ms) if isinstance(body, bytes) else None
-        if event is None:
-            if isinstance(body, bytes) and body.lstrip().startswith(b"["):
-                raise Malformed("The body must be a JSON object: POST many to /events/bulk.")
-            event = new_event(requests.document_in(body), now_ms)
+        if isinstance(body, bytes) and body.lstrip().startswith(b"["):
+            raise Malformed("The body must be a JSON object: POST many to /events/bulk.")
+        event = new_event(requests.document_in(body), now_ms)
         partner = requests.partner_of(req)
         event_id = await self._store.batcher.add(partner, event)
         if event.charge_power or event.charged_energy:

@@ -63,7 +63,7 @@ class PostgresEngine:
     async def read(self, sql: str, *parameters: object) -> list[Row]:
         return (await self._run(sql, parameters, READ_TIMEOUT_S, again=True)).rows
 
-    async def look_up(self, sql: str, partner: int, key: str, *, again: bool = True) -> Row | None:
+    async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
         return await self._gathering.look_up(sql, partner, key)
 
     async def scan(self, sql: str, *parameters: object) -> list[Row]:

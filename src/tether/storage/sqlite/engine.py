@@ -38,8 +38,6 @@ WRITER_CACHE_KB = 6_000
 # With a million events the inner pages that lead to one by its id are some 3 MB. They must not have
 # to give way to the outer ones, of which each is read once.
 READER_CACHE_KB = 8_000
-MOST_KEPT = 4_000  # rows that were looked up, while the database is as it was
-LONGEST_KEPT = 1_000  # characters of each: the state of a charger names all its vehicles
 MOMENT = 5_000  # instructions of SQLite, which take about half a millisecond
 SHORT = 2_000  # characters of parameters, which an instruction may have to read
 WATCH_S = 1.0
@@ -117,8 +115,6 @@ class SqliteEngine:
         self._reader = connect(path)
         self._reader.execute(f"PRAGMA cache_size = -{READER_CACHE_KB}")
         self._reader.set_busy_timeout(0)  # the event loop must not wait; in WAL it never has to
-        self._kept: dict[tuple[str, int, str], Row | None] = {}  # looked up, as of …
-        self._version = 0  # … this version of the database
         self._reading = False  # in a transaction, until the end of this turn of the event loop
         self._writer = connect(path)
         self._writer.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KB}")
@@ -143,22 +139,10 @@ class SqliteEngine:
             self._begin_reading()
         return self._fetch(self._reader, sql, parameters)
 
-    async def look_up(self, sql: str, partner: int, key: str, *, again: bool = True) -> Row | None:
+    async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
         # Nothing gathers here: to wait for others costs more than to read a row.
-        if not self._reading:
-            self._begin_reading()
-        place = (sql, partner, key)
-        if place not in self._kept:
-            rows = self._fetch(self._reader, sql, (partner, key))
-            if again:
-                self._keep(place, rows[0] if rows else None)
-            return rows[0] if rows else None
-        return self._kept[place]
-
-    def _keep(self, place: tuple[str, int, str], row: Row | None) -> None:
-        size = sum(len(value) for value in row or () if isinstance(value, str))
-        if size <= LONGEST_KEPT and len(self._kept) < MOST_KEPT:
-            self._kept[place] = row
+        rows = await self.read(sql, partner, key)
+        return rows[0] if rows else None
 
     def _begin_reading(self) -> None:
         if self._trouble is not None:
@@ -167,14 +151,6 @@ class SqliteEngine:
         self._loop.call_soon(self._end_reading)
         if not self._reader.in_transaction:
             self._reader.execute("BEGIN")
-        try:  # the first read, which decides what is seen until the end of this turn
-            ((version,),) = self._fetch(self._reader, "PRAGMA data_version", ())
-        except BaseException:
-            self._kept.clear()
-            raise
-        if version != self._version:  # somebody committed something, in this process or another
-            self._version = version
-            self._kept.clear()
 
     def _end_reading(self) -> None:
         """Whoever is told of a write in the turn to come shall read it, too."""
