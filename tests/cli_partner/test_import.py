@@ -140,7 +140,7 @@ def test_refused_rows_of_a_csv_are_reported_and_can_be_imported_when_corrected(
             "7,Parameter {chargePowers} is invalid. Either it or chargePowerMin and",
             "8,Parameter {id} is invalid. It is required.,,74.8,11",
             "9,Parameter {id} is invalid. It must be 1 to 128 characters of",
-            "10,It is not valid UTF-8.,V\ufffd,74.8,11",
+            '10,"It is not UTF-8: save the file as CSV UTF-8, or say what it is, such as ',
         ),
         strict=True,
     ):
@@ -287,3 +287,59 @@ def test_reading_takes_no_more_than_it_needs() -> None:
     table = read_table(endless())
     assert table is not None
     assert [next(table.rows).line for _ in range(300)] == list(range(1, 301))
+
+
+# Files as people have them -----------------------------------------------------------------------
+
+
+def test_a_column_that_is_not_ours_can_be_passed_over(site: Site) -> None:
+    write(site.folder / "c.csv", "id,chargePowers,note,Länge", "C7,11,x,3")
+    said = site.refused("import", "c.csv")
+    assert "Pass over it with --ignore note, or say what it is with --map note=MEMBER." in said
+    assert "'nothing'" in site.refused("import", "c.csv", "--ignore", "nothing")
+    assert "1 created" in site.ok("import", "c.csv", "--ignore", "note", "--ignore", "Länge")
+    write(site.folder / "c.ndjson", '{"id": "C8", "chargePowers": [11], "note": {"a": 1}}')
+    assert site("import", "c.ndjson").returncode == 1
+    assert "1 created" in site.ok("import", "c.ndjson", "--ignore", "note")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16", "utf-8-sig"])
+def test_a_file_in_another_encoding_is_read_when_it_is_named(site: Site, encoding: str) -> None:
+    text = "id,chargePowers,Länge\r\nC7,11,3\r\nC8,22,\r\n"
+    (site.folder / "c.csv").write_bytes(text.encode(encoding))
+    if encoding != "utf-8-sig":
+        said = site.refused("import", "c.csv", "--ignore", "Länge")
+        assert said == (
+            "c.csv: It is not UTF-8: save the file as CSV UTF-8, or say what it is, such as "
+            "--encoding cp1252."
+        )
+    assert "2 created" in site.ok(
+        "import", "c.csv", "--ignore", "Länge", "--encoding", encoding.upper()
+    )
+    wrong = site("import", "c.csv", "--encoding", "nonsense")
+    assert "'nonsense' is no encoding" in wrong.stderr
+    said = site.refused("import", "c.csv", "--encoding", "ascii")
+    assert "c.csv is not in the encoding that you name, after line 0" in said
+
+
+def test_short_names_of_types_are_understood(site: Site) -> None:
+    write(site.folder / "e.csv", "type,chargerId,vehicleId,timestamp",
+          "connected,C1,V1,2026-01-05T08:00:00Z",
+          "Charge-Started,C1,V1,2026-01-05T08:05:00Z",
+          "CHARGED,C1,V1,2026-01-05T08:06:00Z")  # fmt: skip
+    done = site("import", "e.csv")
+    assert "2 events stored" in done.stdout
+    assert "It must be one of VEHICLE_CONNECTED" in (site.folder / "e.refused.csv").read_text()
+    types = [event["type"] for event in site.stored("events")]
+    assert types == ["VEHICLE_CONNECTED", "VEHICLE_CHARGE_STARTED"]
+
+
+def test_a_licence_plate_with_blanks_gets_advice(site: Site) -> None:
+    write(site.folder / "v.csv", "id,chargeCapacity,chargePowers", "AB 12 345,50,11")
+    write(site.folder / "e.csv", "type,chargerId,vehicleId,timestamp",
+          "connected,C1,AB 12 345,2026-01-05T08:00:00Z")  # fmt: skip
+    for name in ("v", "e"):
+        assert site("import", f"{name}.csv").returncode == 1
+        report = (site.folder / f"{name}.refused.csv").read_text()
+        advice = "It has blanks: write AB-12-345 or AB12345, the same everywhere."
+        assert advice in report

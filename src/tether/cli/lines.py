@@ -1,10 +1,11 @@
 """The lines of a file or of standard input, gzip or not, however long the file or a line is."""
 
+import codecs
 import gzip
 import sys
 import zlib
 from collections.abc import Iterator
-from io import BufferedIOBase
+from io import BufferedIOBase, TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 
@@ -27,7 +28,8 @@ class Lines:
     Raises Damaged where a gzip stream is broken.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, encoding: str = "utf-8") -> None:
+        """`encoding` is that of the file: the lines are UTF-8, if that is what it says it is."""
         self.name = "Standard input" if path == STANDARD_INPUT else path
         self.number = 0
         if path == STANDARD_INPUT:
@@ -38,6 +40,9 @@ class Lines:
             self._raw = Path(path).open("rb")  # noqa: SIM115 - closed when this is left
         is_gzip = self._raw.peek(2)[:2] == _GZIP
         self._lines: BufferedIOBase = gzip.GzipFile(fileobj=self._raw) if is_gzip else self._raw
+        self._text: TextIOWrapper | None = None
+        if codecs.lookup(encoding).name != "utf-8":
+            self._text = TextIOWrapper(self._lines, encoding, newline="\n")
 
     def __enter__(self) -> "Lines":
         return self
@@ -66,7 +71,14 @@ class Lines:
 
     def _read(self, most: int) -> bytes:
         try:
+            if self._text is not None:
+                return self._text.readline(most).encode()
             return self._lines.readline(most)
+        except UnicodeError as error:
+            raise Damaged(
+                f"{self.name} is not in the encoding that you name, after line {self.number:,} "
+                f"({error})."
+            ) from None
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise Damaged(
                 f"{self.name} ends in the middle of its gzip stream, or is damaged, "

@@ -10,7 +10,7 @@ import click
 from tether.domain.errors import Invalid, Malformed, SetupError
 from tether.domain.models import EventType
 from tether.domain.timestamps import format_instant, parse_instant
-from tether.files.contents import LONGEST_LINE
+from tether.files.contents import LONGEST_LINE, event_type_of
 from tether.files.csv_form import number_in
 from tether.ingest.json_reader import decode_document
 
@@ -85,9 +85,7 @@ class EventTypeType(click.ParamType[str]):
     name = "type"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        text = value.strip().upper().replace("-", "_")
-        ends = (kind for kind in EventType if text and f"_{kind}".endswith(f"_{text}"))
-        found = next(ends, None)
+        found = event_type_of(value)
         if found is None:
             known = ", ".join(map(short_type, EventType))
             self.fail(f"{value!r} is none of {known}.", param, ctx)

@@ -4,7 +4,7 @@ Members have the API's names and rules. Nothing here opens a file.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeAlias
@@ -14,7 +14,7 @@ import msgspec
 
 from tether.domain.errors import Invalid, Malformed, SetupError
 from tether.domain.identifiers import ENTITY_ID_RULE, is_entity_id
-from tether.domain.models import Charger, Event, Vehicle
+from tether.domain.models import Charger, Event, EventType, Vehicle
 from tether.domain.timestamps import parse_instant
 from tether.domain.validation import new_entity, new_event
 from tether.domain.views import ChargerState, Session, VehicleState
@@ -65,6 +65,9 @@ ALL_COLUMNS = {name for columns in COLUMNS.values() for name in columns}
 REPORT_COLUMNS = ("line", "reason")
 """What a report of refused rows adds. They are passed over, so that it can be imported again."""
 
+NOT_UTF_8 = (
+    "It is not UTF-8: save the file as CSV UTF-8, or say what it is, such as --encoding cp1252."
+)
 LONGEST_LINE = 1 << 20  # bytes; as much as a body of the API may have
 LOOK_AHEAD = 100  # objects that are looked at to tell what an NDJSON file holds
 TEXTS = {"id", "type", "chargerId", "vehicleId"}
@@ -133,6 +136,8 @@ class Reading(NamedTuple):
     zone: ZoneInfo | None = None
     date_order: DateOrder | None = None
     columns: Mapping[str, Column] = {}
+    ignored: Sequence[str] = ()
+    """Columns, or members, that are passed over whatever they are."""
 
 
 def guessed(names: Iterable[str]) -> Kind:
@@ -156,14 +161,32 @@ def row_of(kind: Kind, line: Line, document_of: Callable[[str], dict[str, Any]])
         if len(line.content) > LONGEST_LINE:
             raise Malformed(f"It is longer than {LONGEST_LINE:,} bytes.")
         line.content.decode()
-        return Row(line.number, text, thing_of(kind, document_of(text)))
+        document = document_of(text)
+        try:
+            return Row(line.number, text, thing_of(kind, dict(document)))
+        except Invalid as error:
+            reason = f"{error.message}{_advice(document.get(error.parameter))}"
     except UnicodeDecodeError:
-        reason = "It is not valid UTF-8."
+        reason = NOT_UTF_8
     except csv.Error:
         reason = 'It is no row of a CSV: a quote " is out of place.'
     except (Malformed, Invalid) as error:
         reason = error.message
     return Row(line.number, text, None, reason)
+
+
+def _advice(value: object) -> str:
+    """What to write in place of a refused id such as a licence plate, if this is one."""
+    words = value.split() if isinstance(value, str) else []
+    if len(words) < 2 or not is_entity_id("-".join(words)):
+        return ""
+    return f" It has blanks: write {'-'.join(words)} or {''.join(words)}, the same everywhere."
+
+
+def event_type_of(text: str) -> EventType | None:
+    """The type of events of which this is the name, or the last word; in capitals or not."""
+    name = text.strip().upper().replace("-", "_")
+    return next((kind for kind in EventType if name and f"_{kind}".endswith(f"_{name}")), None)
 
 
 def thing_of(kind: Kind, document: dict[str, Any]) -> Thing:
@@ -187,6 +210,8 @@ def entry_of(kind: Kind, document: dict[str, Any]) -> Entry:
     """
     if kind is Kind.EVENTS:
         document.pop("id", None)
+        if isinstance(kind_of := document.get("type"), str) and (found := event_type_of(kind_of)):
+            document["type"] = found.value
         return new_event(document, _FAR_AHEAD_MS)
     entity_id = document.get("id")
     if not isinstance(entity_id, str) or not is_entity_id(entity_id):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Context, Decimal
 from itertools import chain, islice, zip_longest
+from shlex import quote
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from tether.files.contents import (
     COLUMNS,
     LISTS,
     LOOK_AHEAD,
+    NOT_UTF_8,
     REPORT_COLUMNS,
     TEXTS,
     TIMES,
@@ -86,7 +88,9 @@ def read_csv(first: Line, lines: Iterator[Line], reading: Reading) -> Table:
         form = CsvForm(separator, reading.decimal_comma or separator != ",", reading.zone,
                        reading.date_order)  # fmt: skip
         header = tuple(name.strip() for name in cells_of(text, form))
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise SetupError(NOT_UTF_8) from None
+    except csv.Error as error:
         raise SetupError(f"Line {first.number} is no header of a CSV: {error}.") from None
     columns = _columns(header, reading)
     kind = reading.kind or guessed(column.member for column in columns if column)
@@ -116,11 +120,13 @@ def read_csv(first: Line, lines: Iterator[Line], reading: Reading) -> Table:
 
 def _columns(header: Sequence[str], reading: Reading) -> list[Column | None]:
     """What each column is; None for one that is passed over, as others have a meaning."""
-    for name in reading.columns:
+    for name in (*reading.columns, *reading.ignored):
         if name not in header:
             raise SetupError(f"There is no column {name!r}: these are {', '.join(header)}.")
     return [
-        reading.columns.get(name)
+        None
+        if name in reading.ignored
+        else reading.columns.get(name)
         or (None if reading.columns and name not in REPORT_COLUMNS else Column(name))
         for name in header
     ]
@@ -140,7 +146,10 @@ def _check_columns(header: Sequence[str], columns: Sequence[Column | None], kind
         seen[column.member] = name
         if column.member not in {*COLUMNS[kind], *ALIASES[kind], *REPORT_COLUMNS}:
             known = ", ".join(COLUMNS[kind])
-            raise SetupError(f"{column.member!r} is no column of {kind}: these are {known}.")
+            raise SetupError(
+                f"{column.member!r} is no column of {kind}: these are {known}. Pass over it with "
+                f"--ignore {quote(name)}, or say what it is with --map {quote(f'{name}=MEMBER')}."
+            )
 
 
 def _told_by(

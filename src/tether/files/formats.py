@@ -8,7 +8,7 @@ connection.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -57,19 +57,23 @@ def read_table(content: Iterable[bytes], reading: Reading = Reading()) -> Table 
     if first.content.lstrip().startswith(b"["):
         raise SetupError("A JSON array is not read: write one object a line (NDJSON), or CSV.")
     if first.content.lstrip().startswith(b"{"):
-        return _ndjson(chain([first], lines), reading.kind)
+        return _ndjson(chain([first], lines), reading.kind, reading.ignored)
     return read_csv(first, lines, reading)
 
 
-def _ndjson(lines: Iterator[Line], kind: Kind | None) -> Table:
+def _ndjson(lines: Iterator[Line], kind: Kind | None, ignored: Sequence[str]) -> Table:
     if kind is None:
         seen = list(islice(lines, LOOK_AHEAD))
         kind = guessed(name for line in seen for name in _members_in(line))
         lines = chain(seen, lines)
 
+    def document(text: str) -> dict[str, Any]:
+        found = _document(text.encode())
+        return {name: value for name, value in found.items() if name not in ignored}
+
     def rows(kind: Kind) -> Iterator[Row]:
         for line in lines:
-            yield row_of(kind, line, lambda text: _document(text.encode()))
+            yield row_of(kind, line, document)
 
     return Table(kind, None, rows(kind))
 

@@ -56,6 +56,19 @@ class ColumnType(click.ParamType[tuple[str, Column]]):
             self.fail(str(error), param, ctx)
 
 
+class EncodingType(click.ParamType[str]):
+    """A name of an encoding of text."""
+
+    name = "encoding"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        try:
+            "".encode(value)
+        except LookupError:
+            self.fail(f"{value!r} is no encoding: utf-8, cp1252, latin-1, utf-16 …", param, ctx)
+        return str(value)
+
+
 @click.command(
     "import",
     epilog="""\b
@@ -78,6 +91,11 @@ More: docs/cli.md""",
               help="Events without a timestamp happened now: not to be repeated.")  # fmt: skip
 @click.option("--map", "columns", type=ColumnType(), multiple=True, metavar="COLUMN=MEMBER",
               help="What a column of a CSV is, once for each: others are passed over.")  # fmt: skip
+@click.option("--ignore", "ignored", multiple=True, metavar="COLUMN",
+              help="A column, or member, to pass over; once for each.")  # fmt: skip
+@click.option("--encoding", type=EncodingType(), default="utf-8", metavar="NAME",
+              help="How the file's letters are written: cp1252, latin-1, utf-16.  "
+              "[default: UTF-8]")  # fmt: skip
 @click.option("--time-zone", "zone", type=ZoneType(), metavar="ZONE",
               help="Of times without one, such as Europe/Berlin.")  # fmt: skip
 @click.option("--date-order", type=click.Choice(["dmy", "mdy"]),
@@ -97,6 +115,8 @@ def import_(
     kind: str | None,
     stamp: bool,
     columns: Sequence[tuple[str, Column]],
+    ignored: Sequence[str],
+    encoding: str,
     zone: ZoneInfo | None,
     date_order: DateOrder | None,
     separator: str | None,
@@ -115,9 +135,10 @@ def import_(
     from tether.cli.display.progress import shown_rows
 
     reading = Reading(
-        Kind(kind) if kind else None, separator, decimal_comma, zone, date_order, dict(columns)
-    )
-    with Lines(file) as lines, access.explained():
+        Kind(kind) if kind else None, separator, decimal_comma, zone, date_order, dict(columns),
+        ignored,
+    )  # fmt: skip
+    with Lines(file, encoding) as lines, access.explained():
         if not dry_run:
             access.check()
         table = _table(lines, reading)
