@@ -134,7 +134,7 @@ def test_sessions(in_store: Callable[..., Any]) -> None:
         await stored(store, partner, chosen)
         everything = await all_sessions(store, partner, SessionFilter(), 1000)
         assert len(everything) > 60
-        times = sorted(one.stay.start_ms for one in everything)
+        times = sorted(one.record.start_ms for one in everything)
         for changes in (False, True):
             listed = await all_sessions(
                 store, partner, SessionFilter(updated_from_ms=0) if changes else SessionFilter(), 9
@@ -151,11 +151,11 @@ def test_sessions(in_store: Callable[..., Any]) -> None:
                 expected = [
                     one.id
                     for one in listed
-                    if wanted.charger_id in (None, one.stay.charger_id)
-                    and wanted.vehicle_id in (None, one.stay.vehicle_id)
-                    and (wanted.from_ms is None or one.stay.start_ms >= wanted.from_ms)
-                    and (wanted.to_ms is None or one.stay.start_ms < wanted.to_ms)
-                    and wanted.active in (None, one.stay.end_ms is None)
+                    if wanted.charger_id in (None, one.record.charger_id)
+                    and wanted.vehicle_id in (None, one.record.vehicle_id)
+                    and (wanted.from_ms is None or one.record.start_ms >= wanted.from_ms)
+                    and (wanted.to_ms is None or one.record.start_ms < wanted.to_ms)
+                    and wanted.active in (None, one.record.end_ms is None)
                 ]
                 found = await all_sessions(store, partner, wanted, chosen.choice([1, 4, 50]))
                 assert [one.id for one in found] == expected
@@ -175,7 +175,7 @@ def test_sessions(in_store: Callable[..., Any]) -> None:
             else:
                 last = page.found[-1]
                 changes = wanted.updated_from_ms is not None
-                after = last.updated_ms if changes else last.stay.start_ms, last.id
+                after = last.updated_ms if changes else last.record.start_ms, last.id
 
     in_store(scenario)
 
@@ -192,6 +192,6 @@ def test_large_sessions_make_pages_short(
         await report(store, partner, [event(10 * n, charger_id=one) for n, one in at])
         page = await sessions_page(store, partner, SessionFilter(), None, 100)
         assert 0 < len(page.found) < 4
-        assert page.stop == (page.found[-1].stay.start_ms, page.found[-1].id)
+        assert page.stop == (page.found[-1].record.start_ms, page.found[-1].id)
 
     in_store(scenario)

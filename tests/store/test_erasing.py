@@ -27,7 +27,7 @@ def test_reads_go_on_while_a_partner_is_erased(in_store: Callable[..., Any]) -> 
         await report(store, partner.id, events)
         found, stop = await sessions_page(store, partner.id, SessionFilter(), None, 100)
         assert (len(found), stop) == (30, None)
-        start_ms = found[3].stay.start_ms
+        start_ms = found[3].record.start_ms
         reads: list[Callable[[], Awaitable[Any]]] = [
             lambda: sessions_page(store, partner.id, SessionFilter(), None, 100),
             lambda: sessions_page(store, partner.id, SessionFilter(updated_from_ms=0), None, 100),

@@ -180,7 +180,7 @@ def _at_charger(there: Figures, charge: Decimal, discharge: Decimal) -> Figures:
 
 
 class Reading(NamedTuple):
-    """What an event of a stay says, if it says it: how full, and the power if of this charger."""
+    """What an event of a session says, if it does: how full, and the power if of this charger."""
 
     at_ms: int
     soc: Decimal | None = None
@@ -191,14 +191,14 @@ Course = list[tuple[int, Condition | None]]
 """From which of some moments on, by place, a vehicle was how; None: it was not plugged in."""
 
 
-def condition_of(stay: SessionRecord) -> Condition:
-    """How the vehicle of a stay that lasts is by the newest that is known."""
-    period = stay.charging
-    return Condition(period is not None, None if period is None else period.power, stay.soc)
+def condition_of(session: SessionRecord) -> Condition:
+    """How the vehicle of a session that lasts is by the newest that is known."""
+    period = session.charging
+    return Condition(period is not None, None if period is None else period.power, session.soc)
 
 
 class Newest(NamedTuple):
-    """What a stay itself tells of the newest readings up to a moment.
+    """What a session itself tells of the newest readings up to a moment.
 
     Where it has only newer ones, `soc_since` and `power_since` say from which instant on there are
     older ones among its events.
@@ -209,15 +209,15 @@ class Newest(NamedTuple):
     power_since: int | None
 
 
-def newest_at(stay: SessionRecord, at_ms: int) -> Newest:
-    """The newest readings up to this moment, at which the stay lasted."""
+def newest_at(session: SessionRecord, at_ms: int) -> Newest:
+    """The newest readings up to this moment, at which the session lasted."""
     readings, soc_since, power_since = [], None, None
-    if stay.soc is not None:
-        if stay.soc_ms <= at_ms:
-            readings.append(Reading(stay.soc_ms, soc=stay.soc))
+    if session.soc is not None:
+        if session.soc_ms <= at_ms:
+            readings.append(Reading(session.soc_ms, soc=session.soc))
         else:
-            soc_since = stay.start_ms
-    for period in stay.periods:
+            soc_since = session.start_ms
+    for period in session.periods:
         runs = period.start_ms <= at_ms and (period.stop_ms is None or at_ms < period.stop_ms)
         if runs and period.power is not None and period.power_first_ms <= at_ms:
             if period.power_ms <= at_ms:
@@ -244,20 +244,20 @@ def thinned(readings: Iterable[Reading], moments: range, *, heard: bool = False)
     return list(last.values())
 
 
-def course_of(stay: SessionRecord, readings: Iterable[Reading], moments: range) -> Course:
-    """How the vehicle of the stay was at these moments.
+def course_of(session: SessionRecord, readings: Iterable[Reading], moments: range) -> Course:
+    """How the vehicle of the session was at these moments.
 
-    Of `readings` those of one kind and instant are in the order of their events. The stay and its
-    periods include the instant of their start and not that of their end.
+    Of `readings` those of one kind and instant are in the order of their events. The session and
+    its periods include the instant of their start and not that of their end.
     """
-    first = _place(moments, stay.start_ms)
-    end = len(moments) if stay.end_ms is None else _place(moments, stay.end_ms)
+    first = _place(moments, session.start_ms)
+    end = len(moments) if session.end_ms is None else _place(moments, session.end_ms)
     if first >= end:
         return []
     found: dict[int, Condition | None] = {first: Condition()}
     charge: PeriodRecord | None = None
     power = soc = None
-    for at_ms, _, step in _steps(stay, readings):
+    for at_ms, _, step in _steps(session, readings):
         if isinstance(step, Reading):
             soc = soc if step.soc is None else step.soc
             if step.power is not None and charge is not None and _has_read(charge, at_ms):
@@ -301,13 +301,13 @@ def _has_read(period: PeriodRecord, at_ms: int) -> bool:
 
 
 def _steps(
-    stay: SessionRecord, readings: Iterable[Reading]
+    session: SessionRecord, readings: Iterable[Reading]
 ) -> list[tuple[int, int, PeriodRecord | Reading | None]]:
-    """What happened in the stay, in order: of one instant the end of a period, its start, the
+    """What happened in the session, in order: of one instant the end of a period, its start, the
     readings.
     """
     steps: list[tuple[int, int, PeriodRecord | Reading | None]] = []
-    for period in stay.periods:
+    for period in session.periods:
         if period.stop_ms != period.start_ms:  # else it ran at no moment
             steps.append((period.start_ms, 1, period))
             if period.stop_ms is not None:

@@ -1,7 +1,7 @@
-"""Reads sessions and states out of stays: what partners are shown of them.
+"""Makes sessions and states, as partners are shown them, of the records that are stored.
 
-Here, and not where stays are made, they are compared with what the vehicle and the charger are
-said to be: that may change at any time, while a stay depends on events alone.
+Here, and not where sessions are made, they are compared with what the vehicle and the charger are
+said to be: that may change at any time, while a session depends on events alone.
 """
 
 from collections.abc import Iterable
@@ -68,10 +68,10 @@ GREATEST = Decimal(10) ** 9
 
 
 class StoredSession(NamedTuple):
-    """A stay as it is stored, with the vehicle and the charger as they are now."""
+    """A session as it is stored, with the vehicle and the charger as they are now."""
 
     id: str
-    stay: SessionRecord
+    record: SessionRecord
     vehicle: Vehicle
     charger: Charger
     version: int
@@ -80,37 +80,37 @@ class StoredSession(NamedTuple):
 
 
 class LatestSession(NamedTuple):
-    """A vehicle's newest stay, what it knows of the time before, and its newest event."""
+    """A vehicle's newest session, what it knows of the time before, and its newest event."""
 
-    stay: SessionRecord
+    record: SessionRecord
     before: SessionContext
     last_event: Event
 
 
 def session_of(known: StoredSession) -> Session:
-    """The stay as a session."""
-    stay = with_reports(known.stay)
-    until_ms = stay.last.at_ms if stay.end_ms is None else stay.end_ms
-    flags = _flags(known, stay)
-    periods = [_period(period, until_ms, known, flags) for period in stay.periods]
+    """The session as a session."""
+    record = with_reports(known.record)
+    until_ms = record.last.at_ms if record.end_ms is None else record.end_ms
+    flags = _flags(known, record)
+    periods = [_period(period, until_ms, known, flags) for period in record.periods]
     with_energy = [period for period in periods if period.charged_energy is not None]
     energy = _sum(period.charged_energy for period in with_energy)
-    highest = [period.power_max for period in stay.periods if period.power_max is not None]
-    ended = None if stay.end_ms is None else seconds(stay.end_ms - stay.start_ms)
+    highest = [period.power_max for period in record.periods if period.power_max is not None]
+    ended = None if record.end_ms is None else seconds(record.end_ms - record.start_ms)
     return Session(
         id=known.id,
-        vehicle_id=stay.vehicle_id,
-        charger_id=stay.charger_id,
+        vehicle_id=record.vehicle_id,
+        charger_id=record.charger_id,
         status=_status(known),
-        connected_at=format_instant(stay.start_ms),
-        disconnected_at=None if stay.end_ms is None else format_instant(stay.end_ms),
+        connected_at=format_instant(record.start_ms),
+        disconnected_at=None if record.end_ms is None else format_instant(record.end_ms),
         plugged_time=ended,
         charged_time=_sum(period.charged_time for period in periods) or Decimal(0),
         charged_energy=energy,
         estimated=any(period.energy_source != EnergySource.REPORTED for period in periods),
         periods_without_energy=len(periods) - len(with_energy),
-        state_of_charge_start=stay.soc_start,
-        state_of_charge_end=stay.soc,
+        state_of_charge_start=record.soc_start,
+        state_of_charge_end=record.soc,
         average_power=_average(energy, _sum(period.charged_time for period in with_energy)),
         maximum_power=max(highest, default=None),
         periods=tuple(periods),
@@ -124,7 +124,7 @@ def session_of(known: StoredSession) -> Session:
 def _status(known: StoredSession) -> SessionStatus:
     if known.removed:
         return SessionStatus.REMOVED
-    return SessionStatus.ACTIVE if known.stay.end_ms is None else SessionStatus.ENDED
+    return SessionStatus.ACTIVE if known.record.end_ms is None else SessionStatus.ENDED
 
 
 def _period(
@@ -205,16 +205,16 @@ def _is_possible(
     return allows(min(power for power in powers if power is not None), abs(energy), during_ms)
 
 
-def _flags(known: StoredSession, stay: SessionRecord) -> set[str]:
-    """What is odd about the stay, apart from energies."""
-    flags = set(stay.flags)
+def _flags(known: StoredSession, record: SessionRecord) -> set[str]:
+    """What is odd about the session, apart from energies."""
+    flags = set(record.flags)
     missing = {
-        "connect-missing": stay.start_missing,
-        "disconnect-missing": stay.end_missing,
-        "start-missing": any(period.start_missing for period in stay.periods),
-        "stop-missing": any(period.stop_missing for period in stay.periods),
-        "power-above-charger": any(_is_above(one, known.charger) for one in stay.periods),
-        "power-above-vehicle": any(_is_above(one, known.vehicle) for one in stay.periods),
+        "connect-missing": record.start_missing,
+        "disconnect-missing": record.end_missing,
+        "start-missing": any(period.start_missing for period in record.periods),
+        "stop-missing": any(period.stop_missing for period in record.periods),
+        "power-above-charger": any(_is_above(one, known.charger) for one in record.periods),
+        "power-above-vehicle": any(_is_above(one, known.vehicle) for one in record.periods),
     }
     return flags.union(name for name, holds in missing.items() if holds)
 
@@ -241,22 +241,24 @@ def highest_discharge(entity: Entity) -> Decimal:
 # States -------------------------------------------------------------------------------------------
 
 
-def vehicle_state(vehicle_id: str, moment: LatestSession | None, now_ms: int) -> VehicleState:
-    """What is known of a vehicle now; `moment` is None if nothing was ever reported of it."""
+def vehicle_state(vehicle_id: str, latest: LatestSession | None, now_ms: int) -> VehicleState:
+    """What is known of a vehicle now; `latest` is None if nothing was ever reported of it."""
     as_of = format_instant(now_ms)
-    if moment is None:
+    if latest is None:
         return VehicleState(vehicle_id=vehicle_id, plugged_in=False, charging=False, as_of=as_of)
-    stay, before, last_event = moment
-    here = stay.end_ms is None
-    soc, soc_ms = (stay.soc, stay.soc_ms) if stay.soc is not None else (before.soc, before.soc_ms)
-    period = stay.charging
+    record, before, last_event = latest
+    here = record.end_ms is None
+    soc, soc_ms = record.soc, record.soc_ms
+    if soc is None:
+        soc, soc_ms = before.soc, before.soc_ms
+    period = record.charging
     power = None if period is None else period.power
     return VehicleState(
         vehicle_id=vehicle_id,
         plugged_in=here,
-        charger_id=stay.charger_id if here else None,
-        plugged_in_since=format_instant(stay.start_ms) if here else None,
-        session_id=stay.id if here else None,
+        charger_id=record.charger_id if here else None,
+        plugged_in_since=format_instant(record.start_ms) if here else None,
+        session_id=record.id if here else None,
         charging=period is not None,
         charging_since=format_instant(period.start_ms) if period else None,
         state_of_charge=soc,

@@ -34,7 +34,7 @@ class Portion(NamedTuple):
     """The events up to a sequence number (with theirs), and what is newest of their vehicles."""
 
     events: list[tuple[int, str]]
-    moments: dict[str, LatestSession | None]
+    latest: dict[str, LatestSession | None]
     end: int
 
 
@@ -91,8 +91,8 @@ class ChangeFeed:
             events = [(seq, body) for seq, body in found if seq <= end]
             heads = [_decoder.decode(body) for _, body in events]
             vehicles = list(dict.fromkeys(head.vehicle_id for head in heads))
-            moments = await self._states.of_vehicles(partner, vehicles) if vehicles else {}
-            return Portion(events, moments, end)
+            latest = await self._states.of_vehicles(partner, vehicles) if vehicles else {}
+            return Portion(events, latest, end)
 
     @contextmanager
     def listening(self, partner_id: int) -> Iterator[Listener]:

@@ -20,19 +20,19 @@ from tether.storage.session_records import Change, Derived, SessionRecords, Stor
 
 PAGE = 1000  # events of one vehicle
 VEHICLES = 10_000  # of which is looked up at once what waits
-STAYS = 100  # stays of one vehicle
+SESSIONS = 100  # sessions of one vehicle
 LATE_AT_ONCE = 100  # vehicles of which events came late …
 LATE_EVENTS = 5_000  # … and so many events, as they are in memory together
-LATE_MOST = 200  # events or stays of such a vehicle; with more it is looked at by itself
+LATE_MOST = 200  # events or sessions of such a vehicle; with more it is looked at by itself
 TURN = 100  # events or vehicles after which others have theirs
 
 BEGINNING: Start = (-END_OF_TIME, 0, "")
 
 
 class Portion(NamedTuple):
-    """Some of a vehicle's stays: how many there are, and which of them differ."""
+    """Some of a vehicle's sessions: how many there are, and which of them differ."""
 
-    stays: int
+    sessions: int
     changes: list[Change]
 
 
@@ -69,24 +69,24 @@ class Changes:
         for place, (vehicle, last) in enumerate(known):
             await let_others(place)
             new = sorted(facts.pop(vehicle))
-            stay, before = last or (None, SessionContext())
-            if stay is not None and new[0].place.at_ms <= stay.last.at_ms:
+            session, before = last or (None, SessionContext())
+            if session is not None and new[0].place.at_ms <= session.last.at_ms:
                 late.append(Late(vehicle, new[0].place, new[-1].place, len(new)))
                 continue
-            was = None if stay is None else _state(stay)
-            timeline = SessionBuilder(stay, before).take(new)
-            # Else the next stay has begun after its end.
-            if stay is not None and was is not None and was != _state(stay):
-                lasts = stay.end_ms is None and was[1] is None
-                changes.append(Change(stay, before, grown=lasts))
+            was = None if session is None else _state(session)
+            timeline = SessionBuilder(session, before).take(new)
+            # Else the next session has begun after its end.
+            if session is not None and was is not None and was != _state(session):
+                lasts = session.end_ms is None and was[1] is None
+                changes.append(Change(session, before, grown=lasts))
             changes += (Change(*begun) for begun in timeline.begun)
             for start, report in timeline.reports:
                 reports[vehicle, start].append(report)
-        for (vehicle, start), (stay, before) in (
+        for (vehicle, start), (session, before) in (
             await self._records.of_starts(partner, reports)
         ).items():
-            stay.reports = [*stay.reports, *reports[vehicle, start]]
-            changes.append(Change(stay, before))
+            session.reports = [*session.reports, *reports[vehicle, start]]
+            changes.append(Change(session, before))
         return changes, late
 
     async def waiting(self, partner: int, after: int, until: int) -> AsyncIterator[list[Late]]:
@@ -109,10 +109,10 @@ class Changes:
     async def of_vehicle(
         self, partner: int, vehicle: str, seq: int, late: Late | None = None
     ) -> AsyncIterator[Portion]:
-        """What changes in a vehicle's stays when they are derived again from the events to `seq`.
+        """What changes in a vehicle's sessions when they are derived again from events to `seq`.
 
-        With `late` only those that these events can have changed: from the stay on which the first
-        lies, up to where the stays behind the last are again as they are stored.
+        With `late` only those that these events can have changed: from the session on which the
+        first lies, up to where those behind the last are again as they are stored.
         """
         begin, before = BEGINNING, SessionContext()
         if late is not None:
@@ -132,8 +132,8 @@ class Changes:
                     timeline.begun.pop()
                     until_ms = start[0]
                     break
-            if len(timeline.begun) > STAYS + RECENT:
-                wanted, timeline.begun = timeline.begun[:STAYS], timeline.begun[STAYS:]
+            if len(timeline.begun) > SESSIONS + RECENT:
+                wanted, timeline.begun = timeline.begun[:SESSIONS], timeline.begun[SESSIONS:]
                 end = timeline.begun[0][0].start
                 portion = await self._portion(partner, vehicle, begin, end, wanted, told=told)
                 begin = end
@@ -149,30 +149,31 @@ class Changes:
         for earlier, report in timeline.reports:
             reports[vehicle, earlier].append(report)
         changes = []
-        for (_, start), (stay, known) in (await self._records.of_starts(partner, reports)).items():
+        told_of = await self._records.of_starts(partner, reports)
+        for (_, start), (session, known) in told_of.items():
             new = reports[vehicle, start]
             old = [
-                one for one in stay.reports
+                one for one in session.reports
                 if one.at_ms < first[0] or (one.at_ms == first[0] and one.seq in before.taken)
             ]  # fmt: skip
-            later = _after(stay.reports, until_ms)
-            if stay.reports != [*old, *new, *later]:
-                stay.reports = [*old, *new, *later]
-                changes.append(Change(stay, known))
+            later = _after(session.reports, until_ms)
+            if session.reports != [*old, *new, *later]:
+                session.reports = [*old, *new, *later]
+                changes.append(Change(session, known))
         yield Portion(0, changes)
 
     async def _begin(self, partner: int, vehicle: str, at_ms: int) -> tuple[Start, SessionContext]:
-        """The start of the newest stay that began before this instant and from which a vehicle can
-        be derived again, and what it knows of before.
+        """The start of the newest session that began before this instant and from which a vehicle
+        can be derived again, and what it knows of before.
         """
-        for _ in range(STAYS):
+        for _ in range(SESSIONS):
             found = await self._records.last_before(partner, vehicle, at_ms)
             if found is None:
                 break
-            stay, before = found
+            session, before = found
             if len(before.taken) < MOST_TAKEN:
-                return stay.start, before
-            at_ms = stay.start_ms
+                return session.start, before
+            at_ms = session.start_ms
         return BEGINNING, SessionContext()
 
     async def _instants(
@@ -203,16 +204,16 @@ class Changes:
         told: set[Start],
         until_ms: int | None = None,
     ) -> Portion:
-        """What is not stored as it should of the stays that begin from `begin` to before `end`.
+        """What is not stored as it should of the sessions that begin from `begin` to before `end`.
 
-        Adds to `told` the earlier stays of which events of the stored ones told. What events after
-        `until_ms` told of these stays remains.
+        Adds to `told` the earlier sessions of which events of the stored ones told. What events
+        after `until_ms` told of these sessions remains.
         """
         known: list[Stored] = []
-        while some := await self._records.from_start(partner, vehicle, begin, STAYS):
+        while some := await self._records.from_start(partner, vehicle, begin, SESSIONS):
             known += (one for one in some if end is None or one.row.start < end)
             last = some[-1].row.start
-            if len(some) < STAYS or (end is not None and last >= end):
+            if len(some) < SESSIONS or (end is not None and last >= end):
                 break
             begin = (*last[:2], last[2] + "\x01")  # no id has a smaller character
         for stored in known:
@@ -312,11 +313,11 @@ def _compared(
     known: Iterable[Stored],
     until_ms: int | None = None,
 ) -> list[Change]:
-    """What of the wanted stays is not stored just so, and what is stored beyond.
+    """What of the wanted sessions is not stored just so, and what is stored beyond.
 
     What events after `until_ms` told of them remains.
     """
-    missing = {stay.start: (stay, before) for stay, before in wanted}
+    missing = {session.start: (session, before) for session, before in wanted}
     changes = []
     for row, version in known:
         found = missing.pop(row.start, None)
@@ -334,9 +335,9 @@ def _compared(
 
 
 def _is_again(begun: Derived, stored: Stored) -> bool:
-    """Whether the stay begins as it is stored: then all that follows is as it is stored."""
-    stay, before = begun
-    return stay.start == stored.row.start and text_of(before) == stored.row.before
+    """Whether the session begins as it is stored: then all that follows is as it is stored."""
+    session, before = begun
+    return session.start == stored.row.start and text_of(before) == stored.row.before
 
 
 def _after(reports: list[Report], until_ms: int | None) -> list[Report]:
@@ -344,9 +345,9 @@ def _after(reports: list[Report], until_ms: int | None) -> list[Report]:
     return [one for one in reports if until_ms is not None and one.at_ms > until_ms]
 
 
-def _state(stay: SessionRecord) -> tuple[EventPosition, int | None, int]:
-    """What differs as soon as an event changes the stay."""
-    return stay.last, stay.end_ms, len(stay.reports)
+def _state(session: SessionRecord) -> tuple[EventPosition, int | None, int]:
+    """What differs as soon as an event changes the session."""
+    return session.last, session.end_ms, len(session.reports)
 
 
 def _at_ms(fact: PlacedEvent) -> int:

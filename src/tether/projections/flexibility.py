@@ -38,11 +38,11 @@ from tether.storage.plugged_in import EventsWanted, PluggedIn, SessionKey
 from tether.storage.read_turns import Turn, Turns
 from tether.storage.session_records import placed_events_in
 
-PAGE = 100  # stays that are read at once
-STAYS = 100  # whose events are read at once
-EVENTS = 50  # of each of them: those of a stay with more are read by themselves
-CHARGERS = 50  # of which the stays of a window of time are looked up at once
-READINGS = 1000  # events of such a stay
+PAGE = 100  # sessions that are read at once
+SESSIONS = 100  # whose events are read at once
+EVENTS = 50  # of each of them: those of a session with more are read by themselves
+CHARGERS = 50  # of which the sessions of a window of time are looked up at once
+READINGS = 1000  # events of such a session
 LONGEST_KEPT = 1000  # characters of a charger and a vehicle, of which it is kept what they can do
 
 _LAST = "\x7f"  # behind every id
@@ -78,7 +78,7 @@ class Found(NamedTuple):
 
 T = TypeVar("T")
 Occupied = tuple[str, list[tuple[Pair, Course]]]
-_stays = msgspec.json.Decoder(SessionRecord)
+_sessions = msgspec.json.Decoder(SessionRecord)
 
 
 class Capacities:
@@ -192,22 +192,24 @@ class Capacities:
     ) -> AsyncIterator[Iterable[Found]]:
         async for keys in self._keys(partner, chargers, moments):
             rows = await self._plugged_in.of_keys(partner, keys)
-            stays = [_stays.decode(body) async for body, _, _ in _with_pauses(rows)]
+            sessions = [_sessions.decode(body) async for body, _, _ in _with_pauses(rows)]
             heard = max_age is not None
-            readings = await self._readings(partner, stays, moments, heard=heard)
+            readings = await self._readings(partner, sessions, moments, heard=heard)
             yield (
-                Found(stay.charger_id, charger, vehicle, course)
-                for stay, (_, vehicle, charger), known in zip(stays, rows, readings, strict=True)
-                if (course := _course(stay, known, moments, max_age))
+                Found(session.charger_id, charger, vehicle, course)
+                for session, (_, vehicle, charger), known in zip(
+                    sessions, rows, readings, strict=True
+                )
+                if (course := _course(session, known, moments, max_age))
             )
 
     async def _keys(
         self, partner: int, chargers: Chargers, moments: range
     ) -> AsyncIterator[list[SessionKey]]:
-        """Those of all stays that lasted at one of the moments, and a few more, by charger."""
+        """Those of all sessions that lasted at one of the moments, and a few more, by charger."""
         at = self._plugged_in.at(partner, chargers.first, chargers.last, moments[0])
         runs = [run async for run in at]
-        # A stay that ended in between is in two of them.
+        # A session that ended in between is in two of them.
         lasted = (key for key, _ in groupby(merge(*runs)))
         if len(moments) == 1:
             while keys := list(islice(lasted, PAGE)):
@@ -231,42 +233,44 @@ class Capacities:
     # What was read of them ------------------------------------------------------------------------
 
     async def _readings(
-        self, partner: int, stays: Sequence[SessionRecord], moments: range, *, heard: bool
+        self, partner: int, sessions: Sequence[SessionRecord], moments: range, *, heard: bool
     ) -> list[list[Reading]]:
-        """What tells of each stay how it was at the moments, and with `heard` when it was heard."""
+        """What tells how each session was at the moments, and with `heard` when it was heard."""
         first_ms, last_ms = moments[0], moments[-1]
-        readings: list[list[Reading]] = [[] for _ in stays]
+        readings: list[list[Reading]] = [[] for _ in sessions]
         socs, powers, heards, events = [], [], [], []
-        for place, stay in enumerate(stays):
-            if stay.start_ms <= first_ms:
-                known = newest_at(stay, first_ms)
+        for place, session in enumerate(sessions):
+            if session.start_ms <= first_ms:
+                known = newest_at(session, first_ms)
                 readings[place] += known.readings
                 if known.soc_since is not None:
-                    socs.append(_wanted(stays, place, known.soc_since, first_ms))
+                    socs.append(_wanted(sessions, place, known.soc_since, first_ms))
                 if known.power_since is not None:
-                    powers.append(_wanted(stays, place, known.power_since, first_ms))
-                if heard and stay.last.at_ms <= first_ms:
-                    readings[place].append(Reading(stay.last.at_ms))
+                    powers.append(_wanted(sessions, place, known.power_since, first_ms))
+                if heard and session.last.at_ms <= first_ms:
+                    readings[place].append(Reading(session.last.at_ms))
                 elif heard:
-                    heards.append(_wanted(stays, place, stay.start_ms, first_ms))
-            from_ms, until_ms = max(stay.start_ms, first_ms + 1), min(last_ms, stay.last.at_ms)
+                    heards.append(_wanted(sessions, place, session.start_ms, first_ms))
+            from_ms = max(session.start_ms, first_ms + 1)
+            until_ms = min(last_ms, session.last.at_ms)
             if from_ms <= until_ms:
-                events.append(_wanted(stays, place, from_ms, until_ms))
+                events.append(_wanted(sessions, place, from_ms, until_ms))
         newest = [
             *await self._plugged_in.soc_at(partner, socs),
             *await self._plugged_in.power_at(partner, powers),
             *await self._plugged_in.heard_at(partner, heards),
         ]
-        events += (_wanted(stays, place, at_ms, at_ms) for place, at_ms in newest)
-        for start in range(0, len(events), STAYS):
-            async for place, facts in self._events(partner, events[start : start + STAYS]):
-                readings[place] += thinned(_readings_of(stays[place], facts), moments, heard=heard)
+        events += (_wanted(sessions, place, at_ms, at_ms) for place, at_ms in newest)
+        for start in range(0, len(events), SESSIONS):
+            async for place, some in self._events(partner, events[start : start + SESSIONS]):
+                told = _readings_of(sessions[place], some)
+                readings[place] += thinned(told, moments, heard=heard)
         return readings
 
     async def _events(
         self, partner: int, wanted: Sequence[EventsWanted]
     ) -> AsyncIterator[tuple[int, list[PlacedEvent]]]:
-        """The places and facts of these stays; those of one stay in portions if they are many."""
+        """The places and events of these sessions; many of one session in portions."""
         rows = await self._plugged_in.events(partner, wanted, EVENTS)
         async for one, text in _with_pauses(rows):
             facts = placed_events_in(text)
@@ -307,37 +311,37 @@ async def _add(totals: Totals, there: Sequence[tuple[Pair, Course]], turn: Turn)
 
 
 def _wanted(
-    stays: Sequence[SessionRecord], place: int, from_ms: int, until_ms: int
+    sessions: Sequence[SessionRecord], place: int, from_ms: int, until_ms: int
 ) -> EventsWanted:
-    stay = stays[place]
-    return EventsWanted(place, stay.vehicle_id, stay.charger_id, from_ms, until_ms)
+    session = sessions[place]
+    return EventsWanted(place, session.vehicle_id, session.charger_id, from_ms, until_ms)
 
 
 def _course(
-    stay: SessionRecord, readings: Sequence[Reading], moments: range, max_age: MaxAge | None
+    session: SessionRecord, readings: Sequence[Reading], moments: range, max_age: MaxAge | None
 ) -> Course:
-    """How the vehicle of the stay was at these moments."""
-    course = course_of(stay, readings, moments)
+    """How the vehicle of the session was at these moments."""
+    course = course_of(session, readings, moments)
     if max_age is None or not course:
         return course
-    heard = sorted({stay.start_ms, *(reading.at_ms for reading in readings)})
+    heard = sorted({session.start_ms, *(reading.at_ms for reading in readings)})
     return left_out(course, heard, moments, max_age.ms)
 
 
 def _condition(body: str, max_age: MaxAge | None) -> Condition:
-    """How the vehicle of the stay is by the newest that is known."""
-    stay = _stays.decode(body)
-    if max_age is not None and max_age.now_ms - stay.last.at_ms > max_age.ms:
+    """How the vehicle of the session is by the newest that is known."""
+    session = _sessions.decode(body)
+    if max_age is not None and max_age.now_ms - session.last.at_ms > max_age.ms:
         return STALE
-    return condition_of(stay)
+    return condition_of(session)
 
 
-def _readings_of(stay: SessionRecord, facts: Iterable[PlacedEvent]) -> Iterator[Reading]:
-    """What these say of the stay; powers only if they are those at its charger."""
-    begin = (stay.start_ms, stay.start_rank, stay.charger_id)
+def _readings_of(session: SessionRecord, facts: Iterable[PlacedEvent]) -> Iterator[Reading]:
+    """What these say of the session; powers only if they are those at its charger."""
+    begin = (session.start_ms, session.start_rank, session.charger_id)
     for place, event in sorted(facts):
         if place[:3] >= begin:
-            power = event.charge_power if place.charger_id == stay.charger_id else None
+            power = event.charge_power if place.charger_id == session.charger_id else None
             yield Reading(place.at_ms, event.state_of_charge, power)
 
 

@@ -72,7 +72,7 @@ class Rebuilder:
                 await asyncio.sleep(AGAIN_S)
                 continue
             async for portion in self._projector.changes.of_vehicle(partner, vehicle, position.seq):
-                sessions += portion.stays
+                sessions += portion.sessions
                 if not portion.changes:
                     continue
                 kept = await self._keep(partner, position, portion.changes if repair else [])

@@ -149,7 +149,7 @@ class Sessions:
 
 def _place(session: StoredSession, wanted: SessionFilter) -> Place:
     changes = wanted.updated_from_ms is not None
-    return session.updated_ms if changes else session.stay.start_ms, session.id
+    return session.updated_ms if changes else session.record.start_ms, session.id
 
 
 def _session(row: Row) -> StoredSession | None:

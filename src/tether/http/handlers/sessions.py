@@ -50,7 +50,7 @@ class SessionListResource:
         if stop is not None and partial:
             place = stop
         elif len(found) > limit or (page and changes):
-            place = (page[-1].updated_ms if changes else page[-1].stay.start_ms), page[-1].id
+            place = (page[-1].updated_ms if changes else page[-1].record.start_ms), page[-1].id
         else:
             return
         link = requests.next_link(req, query, epoch, "{} {}".format(*place), partial=partial)

@@ -223,10 +223,10 @@ class _Stream:
             for seq, body in events
         ]
         now_ms = self._now_ms()
-        for place, (id, moment) in enumerate(portion.moments.items(), 1):
-            state = to_json(vehicle_state(id, moment, now_ms)).decode()
+        for place, (id, latest) in enumerate(portion.latest.items(), 1):
+            state = to_json(vehicle_state(id, latest, now_ms)).decode()
             # With the last one all of the portion is there.
-            is_last = place == len(portion.moments)
+            is_last = place == len(portion.latest)
             mark = f"id: {end.id(self._epoch)}\n" if is_last else ""
             texts.append(f"event: state\n{mark}data: {state}\n\n")
         self._place = end
