@@ -12,7 +12,7 @@ TESTS := pytest -n 3 --dist loadfile --no-loadscope-reorder
 LOCK := $(BIN)/uv pip compile pyproject.toml --extra server --group build --quiet --universal \
 	--python-version 3.11 --generate-hashes --system-certs --custom-compile-command "make lock"
 
-.PHONY: run test test-quick test-newest coverage check format unasync figures install bench soak drill replay lock clean
+.PHONY: release run test test-quick test-newest coverage check format unasync figures install bench soak drill replay lock clean
 
 run: .venv/runs ## serve on 127.0.0.1:$(PORT) with a demo partner and its key
 	@$(BIN)/tether demo --port $(PORT)
@@ -73,6 +73,11 @@ drill: install ## a leader under Patroni is lost; a million events move to Postg
 
 replay: .venv/runs ## a year of real charging sessions through the API of a running server
 	@TETHER_URL=$(TETHER_URL) $(BIN)/tether replay
+
+release: install ## builds the wheel, installs it in an empty environment and makes the first calls
+	@rm -rf build dist
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python scripts/try_release.py dist/*.whl
 
 install: .venv/installed ## everything that the targets above need
 

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -147,3 +147,15 @@ def test_the_dashboard_is_whole() -> None:
     for panel in panels:
         assert panel["description"]
         assert panel["datasource"]["uid"] == "${datasource}"
+
+
+def test_what_is_served_is_as_prometheus_wants_it(new_server: Callable[..., Server]) -> None:
+    server = new_server("--metrics-by-partner")
+    with server.client() as client:
+        assert client.get("/chargers/none").status_code == 404
+        page = client.get("/metrics").text
+    done = subprocess.run(
+        [program("promtool", "prometheus"), "check", "metrics"],
+        input=page, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")

@@ -3,13 +3,16 @@
 import asyncio
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 
 from tests.conftest import Server
-from tests.faults.rig import Partner, Wire, event, metric, post_events, run
+from tests.faults.rig import Partner, Wire, event, metric, post_events, run, until
 from tests.faults.test_locked_database import locked
 from tests.parts import free_port
+from tether import __version__
+from tether.server.metrics import MOST_PARTNERS, Metrics
 
 ALLOWED: dict[str, set[str] | None] = {
     "method": {"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE", "other"},
@@ -17,6 +20,11 @@ ALLOWED: dict[str, set[str] | None] = {
     "le": None,
     "reason": None,
     "route": None,
+    "version": {__version__},
+    "commit": None,
+    "folder": None,
+    "purpose": {"keys", "entities", "events"},
+    "state": {"busy", "idle", "free"},
 }
 
 
@@ -119,3 +127,54 @@ def test_metrics_can_be_off_or_at_an_address_of_their_own(
     page = httpx.get(f"http://127.0.0.1:{port}/metrics").text
     assert metric(page, "tether_request_seconds_count", route="/events", status="201") == 10
     assert apart.stop() == 0
+
+
+def test_the_server_tells_what_it_is_and_what_it_takes(new_server: Callable[..., Server]) -> None:
+    server = new_server()
+    partner = Partner(server)
+    run(post_events(partner, 50))
+    page = ""
+
+    def told(name: str) -> bool:
+        nonlocal page
+        page = partner.client.get("/metrics").text
+        return metric(page, name) > 0
+
+    run(until(lambda: told("tether_database_bytes")))
+    assert metric(page, "tether_build_info", version=__version__) == 1
+    assert metric(page, "tether_workers") == metric(page, "tether_temporary_files_usable") == 1
+    assert metric(page, "tether_database_bytes") >= 100_000
+    folder = str(Path(server.database).parent.resolve())
+    assert metric(page, "tether_database_free_bytes", folder=folder) > 1_000_000
+    for name in ("cpu_seconds_total", "resident_memory_bytes", "open_fds", "start_time_seconds"):
+        assert metric(page, f"process_{name}") > 0
+    run(until(lambda: not told("tether_derivation_lag_seconds")))
+    assert "tether_partner" not in page
+
+
+def test_partners_are_counted_where_the_operator_wants_it(
+    new_server: Callable[..., Server],
+) -> None:
+    server = new_server("--metrics-by-partner")
+    key = server.key("Söhne (Nord)")
+    partner = Partner(server, key)
+    body = b"\n".join([event(1), b"{", b"7"])
+    assert partner.client.post("/events/bulk", content=body).status_code == 200
+    assert partner.client.get("/chargers/none").status_code == 404
+    page = partner.client.get("/metrics").text
+    requests = metric(page, "tether_partner_requests_total", partner="Söhne (Nord)")
+    assert requests == 4
+    name = "tether_partner_refusals_total"
+    assert metric(page, name, partner="Söhne (Nord)", reason="body-malformed") == 2
+    assert metric(page, name, reason="not-found") == 1
+    assert key[:17] not in page
+
+
+def test_the_partners_that_are_counted_are_bounded() -> None:
+    metrics = Metrics(by_partner=True)
+    for number in range(3 * MOST_PARTNERS):
+        metrics.of_partner(f"partner {number}", {"not-found": 1})
+    page = metrics.own_page()
+    assert metric(page, "tether_partner_requests_total") == 3 * MOST_PARTNERS
+    assert metric(page, "tether_partner_requests_total", partner="other") == 2 * MOST_PARTNERS
+    assert len(page) < 300_000

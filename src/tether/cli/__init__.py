@@ -9,7 +9,6 @@ from typing import TextIO
 
 import click
 
-from tether import __version__
 from tether.cli.display.output import note, plain
 from tether.cli.group import SectionedGroup
 from tether.domain.errors import TetherError, Unavailable
@@ -37,9 +36,18 @@ Those for your data follow TETHER_URL and TETHER_API_KEY: docs/cli.md.
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
-@click.version_option(__version__, prog_name="tether")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False,
+              callback=lambda ctx, _, wanted: _show_version(ctx) if wanted else None,
+              help="Show the version and its commit, and exit.")  # fmt: skip
 def cli() -> None:
     """Tether: the chargers, vehicles and charging events of your partners."""
+
+
+def _show_version(ctx: click.Context) -> None:
+    from tether.version import version
+
+    click.echo(f"tether, version {version()}")
+    ctx.exit()
 
 
 def main() -> None:

@@ -89,6 +89,8 @@ class Observer:
                 line.stored = 0 if status >= _REFUSED else line.events - sum(rejections.values())
                 if rejections:
                     line.refused = rejections
+        if key is not None:
+            self._metrics.of_partner(key.partner_name, rejections)
         logging.answered(line)
 
 

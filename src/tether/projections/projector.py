@@ -9,7 +9,7 @@ others see that it was done. Events wait for none of this.
 import asyncio
 import secrets
 import sys
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
@@ -38,7 +38,26 @@ MOST_BEHIND = 100_000  # events of a partner that may wait before its next ones 
 LONGEST_PAUSE_S = 5.0
 BACKPRESSURE_S = 1.0
 LOOK_AFTER = 2_000  # events that are stored before it is looked how many wait
+MOST_SEEN = 1_000
 BULK_PAUSE_S = 1.0  # so long events gather at least that come more than LOOK_AFTER at once
+
+
+class Lag:
+    """For how long the first of the events that wait has waited, to some seconds."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[int, float]] = deque()  # up to which there were events, and when
+
+    def note(self, head: int, derived: int) -> None:
+        """There are events up to the number `head`, of which those up to `derived` are derived."""
+        if len(self._seen) < MOST_SEEN and (not self._seen or self._seen[-1][0] < head):
+            self._seen.append((head, monotonic()))
+        while self._seen and self._seen[0][0] <= derived:
+            self._seen.popleft()
+
+    def seconds(self) -> float:
+        """How long."""
+        return monotonic() - self._seen[0][1] if self._seen else 0.0
 
 
 class Projector:
@@ -48,11 +67,12 @@ class Projector:
         self,
         engine: Engine,
         now_ms: Callable[[], int],
-        on_waiting: Callable[[int], None] = lambda waiting: None,
+        on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None,
         on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
     ) -> None:
-        """`on_waiting` is told now and then how many events wait, of all partners; `on_failure` of
-        each portion of a partner that could not be derived, by a mistake of ours.
+        """`on_waiting` is told now and then how many events wait, of all partners, and for how long
+        the oldest of them has; `on_failure` of each portion of a partner that could not be derived,
+        by a mistake of ours.
         """
         self._engine = engine
         self._on_waiting = on_waiting
@@ -64,6 +84,7 @@ class Projector:
         self._now_ms = now_ms
         self._noticed: set[int] = set()
         self._waiting: dict[int, int] = {}
+        self._lags: defaultdict[int, Lag] = defaultdict(Lag)
         self._failing: set[int] = set()
         self._rate = USUAL_RATE
         self._began: dict[int, float] = {}  # when it began to derive what it derives now
@@ -157,7 +178,8 @@ class Projector:
                     if await self.behind(partner):
                         self.notice(partner)
                 partners, at_once = partners[at_once:], SWEEP_AT_ONCE
-            self._on_waiting(sum(self._waiting.values()))
+            lag_s = max((lag.seconds() for lag in self._lags.values()), default=0.0)
+            self._on_waiting(sum(self._waiting.values()), lag_s)
             await asyncio.sleep(SWEEP_S)
 
     async def behind(self, partner: int) -> int:
@@ -166,8 +188,10 @@ class Projector:
         waiting = max(0, head - derived)
         if waiting:
             self._waiting[partner] = waiting
+            self._lags[partner].note(head, derived)
         else:
             self._waiting.pop(partner, None)
+            self._lags.pop(partner, None)
         return waiting
 
     def progress(self, partner: int) -> asyncio.Event:

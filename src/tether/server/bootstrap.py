@@ -92,7 +92,7 @@ async def open_store(
     on_progress: Callable[[int, int], None] = lambda committed, waiting: None,
     pool_size: int = 2,
     *,
-    on_waiting: Callable[[int], None] = lambda waiting: None,
+    on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None,
     on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
     on_refusal: Callable[[str], None] = lambda reason: None,
 ) -> AsyncIterator[Store]:

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import structlog
 
-from tether import __version__
 from tether.domain.errors import SetupError
 from tether.server import bootstrap, logging
 from tether.server.settings import Settings, is_postgres
+from tether.version import version
 
 log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ def launch(settings: Settings, listening: Callable[[str], None]) -> None:
     database = bootstrap.describe(settings.database)
     started = time.monotonic()
     log.info(
-        "start", version=__version__, pid=os.getpid(), workers=settings.workers, database=database
+        "start", version=version(), pid=os.getpid(), workers=settings.workers, database=database
     )
     _run(settings, listening)
     log.info("stop", pid=os.getpid(), s=round(time.monotonic() - started, 3))
@@ -61,4 +61,5 @@ async def _serve_alone(settings: Settings, listening: Callable[[str], None]) -> 
     from tether.server.run import listen, serve, url_of
 
     with listen(settings.host, settings.port) as listener:
-        await serve(settings, Metrics(), listener, lambda: listening(url_of(listener)))
+        metrics = Metrics(by_partner=settings.metrics_by_partner)
+        await serve(settings, metrics, listener, lambda: listening(url_of(listener)))

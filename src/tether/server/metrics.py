@@ -1,6 +1,9 @@
-"""What the operator's monitoring sees. Labels never hold an id, a partner or a key."""
+"""What the operator's monitoring sees.
 
-from collections.abc import Awaitable, Callable, Iterable
+Labels never hold an id or a key, and partners only where the operator wants them.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import cast
 
 from prometheus_client import (
@@ -8,17 +11,27 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.utils import floatToGoString
 
+from tether import __version__
+from tether.storage.engine import Connections, Size
+from tether.version import commit
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-# Each worker sees those of all: the sum of these would be too much.
-_HIGHEST_OF_ALL = {"tether_derivation_waiting_events"}
+MOST_PARTNERS = 1_000  # that have series of their own, of each worker
+OTHERS = "other"
+# Each worker sees those of all, or has one of its own: the sum of these would be too much.
+_HIGHEST_OF_ALL = {
+    "tether_build_info", "tether_derivation_waiting_events", "tether_derivation_lag_seconds",
+    "tether_database_bytes", "tether_database_free_bytes", "process_start_time_seconds",
+}  # fmt: skip
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # of no use once they are added up
 
@@ -26,9 +39,18 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # of no use once the
 class Metrics:
     """Counters and histograms of one server process; of several, `of_all` gives their sum."""
 
-    def __init__(self, of_all: Callable[[], Awaitable[str]] | None = None) -> None:
+    def __init__(
+        self, of_all: Callable[[], Awaitable[str]] | None = None, *, by_partner: bool = False
+    ) -> None:
         self._of_all = of_all
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        Gauge(
+            "tether_build_info",
+            "Which Tether this is: always 1.",
+            ["version", "commit"],
+            registry=self.registry,
+        ).labels(__version__, commit()).set(1)
         self._requests = Histogram(
             "tether_request_seconds",
             "Time from the request's head to its answer, by route and status.",
@@ -64,6 +86,12 @@ class Metrics:
             "Events that sessions and states do not contain yet.",
             registry=self.registry,
         )
+        self._derivation_lag = Gauge(
+            "tether_derivation_lag_seconds",
+            "For how long the first of the events has waited that sessions and states do not "
+            "contain yet.",
+            registry=self.registry,
+        )
         self._derivation_failures = Counter(
             "tether_derivation_failures",
             "Portions of events that could not be derived.",
@@ -75,6 +103,24 @@ class Metrics:
             registry=self.registry,
         )
         Gauge("tether_workers", "Worker processes that serve.", registry=self.registry).set(1)
+        self._database = Gauge(
+            "tether_database_bytes", "What the database takes.", registry=self.registry
+        )
+        self._database_free = Gauge(
+            "tether_database_free_bytes",
+            "What there is room for on the disk of the SQLite file, by its folder.",
+            ["folder"],
+            registry=self.registry,
+        )
+        self._connections = Gauge(
+            "tether_pool_connections",
+            "Connections to PostgreSQL, by purpose and state.",
+            ["purpose", "state"],
+            registry=self.registry,
+        )
+        self._of_partners: PartnerMetrics | None = None
+        if by_partner:
+            self._of_partners = PartnerMetrics(self.registry)
         self._temporary = Gauge(
             "tether_temporary_files_usable",
             "Workers that can put large bodies into temporary files.",
@@ -108,6 +154,21 @@ class Metrics:
             child = self._children[label] = self._requests.labels(method, route, str(status))
         child.observe(seconds)
 
+    def of_partner(self, partner: str, rejections: Mapping[str, int]) -> None:
+        """A request of this partner was answered; so much of it was refused, by reason."""
+        if self._of_partners is not None:
+            self._of_partners.request(partner, rejections)
+
+    def database(self, size: Size, connections: Mapping[str, Connections]) -> None:
+        """So large is the database, and so many connections there are to its server."""
+        self._database.set(size.used)
+        if size.folder is not None:
+            self._database_free.labels(size.folder).set(size.free)
+        for purpose, pool in connections.items():
+            self._connections.labels(purpose, "busy").set(pool.busy)
+            self._connections.labels(purpose, "idle").set(pool.idle)
+            self._connections.labels(purpose, "free").set(pool.most - pool.busy - pool.idle)
+
     def rejected_events(self, reason: str, count: int) -> None:
         """So many events were refused."""
         self._rejected.labels(reason).inc(count)
@@ -122,9 +183,10 @@ class Metrics:
             self._batches.observe(committed)
         self._queue.set(waiting)
 
-    def derivation_waiting(self, events: int) -> None:
-        """So many stored events wait to be derived."""
+    def derivation_waiting(self, events: int, lag_s: float) -> None:
+        """So many stored events wait to be derived, the first of them for so long."""
         self._derivation_waiting.set(events)
+        self._derivation_lag.set(lag_s)
 
     def derivation_failed(self) -> None:
         """A portion of events could not be derived."""
@@ -159,6 +221,36 @@ class Metrics:
         return self.own_page() if self._of_all is None else await self._of_all()
 
 
+class PartnerMetrics:
+    """What each partner does, of the first MOST_PARTNERS of them; the others are one."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "tether_partner_requests",
+            "Requests with a key, by partner.",
+            ["partner"],
+            registry=registry,
+        )
+        self._refusals = Counter(
+            "tether_partner_refusals",
+            "Requests, and events of a bulk, that were refused, by partner and reason.",
+            ["partner", "reason"],
+            registry=registry,
+        )
+        self._known: dict[str, Counter] = {}
+
+    def request(self, partner: str, rejections: Mapping[str, int]) -> None:
+        """One more request, and how much of it was refused, by reason."""
+        requests = self._known.get(partner)
+        if requests is None:
+            if len(self._known) >= MOST_PARTNERS:
+                partner = OTHERS
+            requests = self._known[partner] = self._requests.labels(partner)
+        requests.inc()
+        for reason, count in rejections.items():
+            self._refusals.labels(partner, reason).inc(count)
+
+
 def added_up(pages: Iterable[str], *, of_the_gone: bool = False) -> str:
     """One page of what these processes counted together, each in Prometheus' text format.
 
@@ -176,7 +268,7 @@ def added_up(pages: Iterable[str], *, of_the_gone: bool = False) -> str:
                 series = families.setdefault(f"{heading}\n{line}\n", {})
             else:
                 name, _, number = line.rpartition(" ")
-                add = max if name in _HIGHEST_OF_ALL else _sum
+                add = max if name.partition("{")[0] in _HIGHEST_OF_ALL else _sum
                 series[name] = add(series.get(name, 0.0), float(number))
     if of_the_gone:
         families = {head: of for head, of in families.items() if not head.endswith(" gauge\n")}

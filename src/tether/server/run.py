@@ -16,13 +16,14 @@ from typing import Any
 import structlog
 import uvicorn
 
-from tether.domain.errors import SetupError
+from tether.domain.errors import SetupError, Unavailable
 from tether.server import bootstrap, logging, protocol
 from tether.server.connection_bounds import Bounds
 from tether.server.metrics import Metrics
 from tether.server.metrics_port import serving
 from tether.server.request_scheduler import RequestScheduler
 from tether.server.settings import Settings, metrics_address
+from tether.server.store import Store
 
 log = structlog.get_logger()
 
@@ -102,15 +103,19 @@ async def serve(
         alone = settings.workers == 1
         with serving(metrics.own_page, metrics_address(settings.metrics) if alone else None):
             _spare_the_collector()
-            async with meanwhile(use.keep_writing()), meanwhile(_watch_temporary_files(metrics)):
+            async with meanwhile(use.keep_writing()), meanwhile(_look_around(store, metrics)):
                 await server.serve([listener])
             await use.write()
 
 
-async def _watch_temporary_files(metrics: Metrics) -> None:
-    """Tells whether large bodies can be put aside, as the folder may fill up or go any time."""
+async def _look_around(store: Store, metrics: Metrics) -> None:
+    """Tells of what may change any time: how large the database is, its connections, and whether
+    large bodies can be put aside.
+    """
     while True:
         metrics.temporary_files_usable(await asyncio.to_thread(_has_temporary_files))
+        with suppress(Unavailable, OSError):
+            metrics.database(await store.size(), store.connections())
         await asyncio.sleep(LOOK_AGAIN_S)
 
 

@@ -1,6 +1,6 @@
 """The store: all that is kept in one database, and what works on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tether.ingest.event_batcher import EventBatcher
 from tether.ingest.unit_doubts import UnitDoubts
@@ -8,7 +8,7 @@ from tether.projections.change_feed import ChangeFeed
 from tether.projections.flexibility import Capacities
 from tether.projections.projector import Projector
 from tether.projections.rebuild import Rebuilder
-from tether.storage.engine import Engine
+from tether.storage.engine import Connections, Engine, Size
 from tether.storage.entities import Entities
 from tether.storage.epochs import Epochs
 from tether.storage.events import Events
@@ -34,7 +34,7 @@ class Store:
         new_event_id: Callable[[], str],
         on_progress: Callable[[int, int], None] = lambda committed, waiting: None,
         *,
-        on_waiting: Callable[[int], None] = lambda waiting: None,
+        on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None,
         on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
         on_refusal: Callable[[str], None] = lambda reason: None,
     ) -> None:
@@ -66,6 +66,14 @@ class Store:
         await self.entities.drain()
         await self.projector.close()
         await self._engine.close()
+
+    async def size(self) -> Size:
+        """How large the database is."""
+        return await self._engine.size()
+
+    def connections(self) -> Mapping[str, Connections]:
+        """The connections to the database's server, by purpose."""
+        return self._engine.connections()
 
     async def ping(self) -> None:
         """Returns if the database answers."""

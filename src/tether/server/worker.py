@@ -26,7 +26,7 @@ async def _work() -> None:
     settings = begin.settings
     logging.configure(level=settings.log_level, as_json=settings.log_format != "text")
     supervision = Supervision(line)
-    metrics = Metrics(supervision.total)
+    metrics = Metrics(supervision.total, by_partner=settings.metrics_by_partner)
     async with meanwhile(_follow(supervision, metrics)):
         with listen(settings.host, settings.port, shared=True) as listener:
             await serve(settings, metrics, listener, supervision.ready)

@@ -1,6 +1,6 @@
 """What the store asks of a database."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tether.storage.dialect import Dialect
@@ -13,6 +13,22 @@ class Statement(NamedTuple):
 
     sql: str
     parameters: tuple[object, ...]
+
+
+class Size(NamedTuple):
+    """Of a database, in bytes, and what is free on the disk of its folder, where that is known."""
+
+    used: int
+    free: int = 0
+    folder: str | None = None
+
+
+class Connections(NamedTuple):
+    """How many there are of a pool."""
+
+    busy: int
+    idle: int
+    most: int
 
 
 class Engine(Protocol):
@@ -55,6 +71,12 @@ class Engine(Protocol):
         charger_events, vehicle_events and vehicle_history are made, unless the lists have those up
         to `last`. An engine that has indexes in their place does nothing.
         """
+
+    async def size(self) -> Size:
+        """How many bytes the database takes, and how many more there is room for."""
+
+    def connections(self) -> Mapping[str, Connections]:
+        """The connections to a server of its own, by purpose."""
 
     async def scrub(self) -> None:
         """Leaves nothing in the database's files of what was deleted, as far as the engine can."""

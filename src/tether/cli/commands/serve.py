@@ -26,6 +26,8 @@ from tether.server.settings import Settings
               show_default=True, show_envvar=True, metavar="WHERE",
               help="Prometheus metrics: on (at /metrics), off, or HOST:PORT of an address of their "
               "own.")  # fmt: skip
+@click.option("--metrics-by-partner", is_flag=True, envvar="TETHER_METRICS_BY_PARTNER",
+              show_envvar=True, help="Count requests and refusals by partner, too.")  # fmt: skip
 @click.option("--cors-origins", default="", type=OriginsType(), envvar="TETHER_CORS_ORIGINS",
               show_envvar=True, metavar="ORIGIN,…",
               help="Web origins that browsers may call from; * for all.  [default: none]",
@@ -62,6 +64,7 @@ def serve(
     host: str,
     port: int,
     metrics: str,
+    metrics_by_partner: bool,
     cors_origins: tuple[str, ...],
     trusted_proxies: tuple[str, ...],
     log_level: str,
@@ -82,6 +85,7 @@ def serve(
             host=host,
             port=port,
             metrics=metrics,
+            metrics_by_partner=metrics_by_partner,
             cors_origins=cors_origins,
             trusted_proxies=trusted_proxies,
             log_level=log_level,

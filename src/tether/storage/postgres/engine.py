@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tether.domain.errors import SetupError
 from tether.storage import migrate
 from tether.storage.dialect import POSTGRES
-from tether.storage.engine import Row, Statement
+from tether.storage.engine import Connections, Row, Size, Statement
 from tether.storage.epochs import Epoch, Known, new_epoch, tell_of_copy
 from tether.storage.postgres.batch_loader import BatchLoader
 from tether.storage.postgres.pool import NEEDED, Connection, Pool, preparing, purpose_of, shares
@@ -86,6 +86,13 @@ class PostgresEngine:
 
     async def list_events(self, partner: int, last: int, until: int) -> None:
         pass  # an entry in an index costs little wherever it goes, but a list would cost a row
+
+    async def size(self) -> Size:
+        ((used,),) = await self.read("SELECT pg_database_size(current_database())")
+        return Size(int(used))
+
+    def connections(self) -> dict[str, Connections]:
+        return {name: pool.connections() for name, pool in self._pools.items()}
 
     async def scrub(self) -> None:
         """What was deleted takes no room any more, in the tables that the role owns. Until it is

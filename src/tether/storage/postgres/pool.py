@@ -21,6 +21,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.numeric import Int8Dumper
 
 from tether.domain.errors import Unavailable
+from tether.storage.engine import Connections
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
 
@@ -113,6 +114,7 @@ class Pool:
     def __init__(self, conninfo: str, size: int) -> None:
         self._conninfo = conninfo
         self._free = asyncio.Semaphore(size)
+        self._size = size
         self._idle: list[Connection] = []
         self._busy = 0
         self._returned = asyncio.Event()
@@ -143,6 +145,10 @@ class Pool:
             if isinstance(error, psycopg.ProgrammingError):
                 self._tell(str(error).partition("\n")[0])
             raise Unavailable from error
+
+    def connections(self) -> Connections:
+        """How many there are."""
+        return Connections(self._busy, len(self._idle), self._size)
 
     def _tell(self, refusal: str) -> None:
         """Says what the operator has to put right, also where no request is to blame."""

@@ -10,6 +10,7 @@ than to read a row.
 import asyncio
 import logging
 import re
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ import apsw
 
 from tether.domain.errors import SetupError, Unavailable
 from tether.storage.dialect import SQLITE
-from tether.storage.engine import Row, Statement
+from tether.storage.engine import Connections, Row, Size, Statement
 from tether.storage.sqlite.event_lists import listing
 from tether.storage.sqlite.guard import FileGuard, FileTrouble
 
@@ -180,6 +181,15 @@ class SqliteEngine:
 
     async def list_events(self, partner: int, last: int, until: int) -> None:
         await self.write_all(*listing(partner, last, until))
+
+    async def size(self) -> Size:
+        file = self._path.resolve()
+        beside = (file, file.with_name(file.name + "-wal"))
+        used = sum(path.stat().st_size for path in beside if path.exists())
+        return Size(used, shutil.disk_usage(file.parent).free, str(file.parent))
+
+    def connections(self) -> dict[str, Connections]:
+        return {}  # the two that there are take no part of anything that others need
 
     async def scrub(self) -> None:
         """Writes the file anew: what was deleted is in free pages, but also in the gaps of those in
