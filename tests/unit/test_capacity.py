@@ -16,12 +16,11 @@ from tether.domain.flexibility import (
     Course,
     Figures,
     Pair,
-    Powers,
     Totals,
-    common_power,
     pair_of,
 )
 from tether.domain.models import Charger, Vehicle
+from tether.domain.powers import Powers, common_power
 
 D = Decimal
 TENTHS = range(1, 61)  # every power that the examples can have, in tenths of a kW

@@ -12,50 +12,22 @@ from operator import add, itemgetter, sub
 from typing import NamedTuple
 
 from tether.domain.charge_period import EXACT, PeriodRecord
-from tether.domain.models import Charger, Entity, Vehicle
+from tether.domain.models import Charger, Vehicle
+from tether.domain.powers import (
+    charge_powers,
+    common_power,
+    discharge_powers,
+    highest_charge,
+    highest_discharge,
+)
 from tether.domain.session_record import SessionRecord
-from tether.domain.session_views import highest_charge, highest_discharge, plain
+from tether.domain.session_views import plain
 from tether.domain.timestamps import format_instant
 from tether.domain.views import Capacity, UnknownCapacity
 
 _ZERO = Decimal(0)
 _FULL = Decimal(100)
 _first = itemgetter(0)
-
-
-class Powers(NamedTuple):
-    """What one side supports in one direction: discrete powers, or a range, or nothing."""
-
-    discrete: tuple[Decimal, ...] = ()
-    lowest: Decimal | None = None
-    highest: Decimal | None = None
-
-
-def charge_powers(entity: Entity) -> Powers:
-    """What it supports when the vehicle takes power."""
-    return Powers(entity.charge_powers, entity.charge_power_min, entity.charge_power_max)
-
-
-def discharge_powers(entity: Entity) -> Powers:
-    """What it supports when the vehicle gives power."""
-    return Powers(entity.discharge_powers, entity.discharge_power_min, entity.discharge_power_max)
-
-
-def common_power(one: Powers, other: Powers) -> Decimal | None:
-    """The highest power that both support: 0 if one supports none at all, None if no common one."""
-    if one.discrete:
-        if other.discrete:
-            return max(set(one.discrete).intersection(other.discrete), default=None)
-        one, other = other, one
-    if one.lowest is None or one.highest is None:
-        return _ZERO
-    if other.discrete:
-        inside = (power for power in other.discrete if one.lowest <= power <= one.highest)
-        return max(inside, default=None)
-    if other.lowest is None or other.highest is None:
-        return _ZERO
-    highest = min(one.highest, other.highest)
-    return highest if highest >= max(one.lowest, other.lowest) else None
 
 
 # At one charger -----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from tether.domain.charge_period import EXACT, PeriodRecord, allows
 from tether.domain.earlier_sessions import SessionContext
 from tether.domain.models import Charger, Entity, Event, Vehicle
+from tether.domain.powers import highest_charge, highest_discharge
 from tether.domain.session_record import SessionRecord, with_reports
 from tether.domain.timestamps import format_instant
 from tether.domain.views import (
@@ -226,16 +227,6 @@ def _is_above(period: PeriodRecord, entity: Entity) -> bool:
     return period.power_max > highest_charge(entity) or -period.power_min > highest_discharge(
         entity
     )
-
-
-def highest_charge(entity: Entity) -> Decimal:
-    """The highest power in kW at which it can charge."""
-    return max(entity.charge_powers, default=entity.charge_power_max) or Decimal(0)
-
-
-def highest_discharge(entity: Entity) -> Decimal:
-    """The highest power in kW at which it can give back; 0 if it cannot."""
-    return max(entity.discharge_powers, default=entity.discharge_power_max) or Decimal(0)
 
 
 # States -------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ HTTP is answered in the form of all our errors; a wish to speak another protocol
 RFC 9110 allows, while Uvicorn's parser would lose the body of such a request.
 """
 
-import re
 from asyncio import TimerHandle, Transport
 from secrets import token_hex
 from typing import Any, cast
@@ -19,7 +18,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from tether.domain.errors import Code
 from tether.server.connection_bounds import Bounds
 from tether.server.logging import is_new
-from tether.server.request_cycle import STATUS, RequestCycle, TransportOfExchange, whole_answer
+from tether.server.request_cycle import (
+    STATUS,
+    RequestCycle,
+    TransportOfExchange,
+    scope_of,
+    whole_answer,
+)
 from tether.server.request_scheduler import RequestScheduler
 
 log = structlog.get_logger()
@@ -40,7 +45,6 @@ REQUEST_BYTES = 3000  # about what a request that waits takes
 MOST_REFUSED = 64  # connections beyond the bound that are told so: the others are just closed
 MAX_FRAMING_BYTES = 8 * 1024 * 1024  # of a body's chunk sizes and trailers; not the body itself
 
-_AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")  # before an absolute path
 _UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 
 
@@ -210,9 +214,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         current = version >= "1.1"  # an older client knows neither of the two (RFC 9112, 6.1, 9.3)
         keep_alive = current and parser.should_keep_alive() and not self._stopping
         before = self.cycle
-        self.cycle = RequestCycle(
-            self, self._scope(version), keep_alive=keep_alive, knows_chunks=current
-        )
+        scope = scope_of(self, parser.get_method(), version)
+        self.cycle = RequestCycle(self, scope, keep_alive=keep_alive, knows_chunks=current)
         if before is None or before.response_complete:
             self._begin(self.cycle, self.app)
         else:
@@ -227,26 +230,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if hosts > 1 or (not hosts and version >= "1.1"):
             self._wrong = "A request must have one Host header, and not two."
             raise ValueError  # which ends the parser's work
-
-    def _scope(self, version: str) -> dict[str, Any]:
-        # A target has no fragment (RFC 9112, 3.2): "#" stays, as ids that differ behind it differ.
-        target = self.url if self.url.startswith(b"/") else _AUTHORITY.sub(b"", self.url)
-        raw_path, _, query = target.partition(b"?")
-        path = raw_path.decode("ascii")
-        return {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
-            "root_path": self.root_path,
-            "method": self.parser.get_method().decode("ascii"),
-            "path": path,  # the application decodes it by itself
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": self.headers,
-        }
 
     def _begin(self, cycle: RequestCycle, app: Any) -> None:
         self._answering = cycle

@@ -6,6 +6,7 @@ tries two regular expressions on each header. Here an answer whose length is kno
 
 import asyncio
 import logging
+import re
 from asyncio import Transport
 from collections.abc import Callable
 from secrets import token_hex
@@ -27,6 +28,7 @@ STATUS = {
 PIECE_BYTES = 64 * 1024  # of a body that is longer: the next one goes when the client took it
 
 _log = logging.getLogger("uvicorn.error")
+_AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")  # before an absolute path
 # With these in a header, somebody could begin another one, or the body.
 _CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})
 
@@ -34,6 +36,13 @@ _CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})
 class Connection(Protocol):
     """What an exchange has to know of its connection: Uvicorn's parts, and our bounds."""
 
+    url: Any
+    headers: Any
+    server: Any
+    client: Any
+    scheme: Any
+    root_path: Any
+    asgi_version: Any
     flow: Any
     transport_of_exchanges: Any
     server_state: Any
@@ -43,6 +52,28 @@ class Connection(Protocol):
 
     def on_response_complete(self) -> None:
         """The answer is whole."""
+
+
+def scope_of(connection: Connection, method: bytes, version: str) -> dict[str, Any]:
+    """The request whose head has arrived, as ASGI describes it."""
+    # A target has no fragment (RFC 9112, 3.2): "#" stays, as ids that differ behind it differ.
+    url = connection.url
+    target = url if url.startswith(b"/") else _AUTHORITY.sub(b"", url)
+    raw_path, _, query = target.partition(b"?")
+    return {
+        "type": "http",
+        "asgi": {"version": connection.asgi_version, "spec_version": "2.3"},
+        "http_version": version,
+        "server": connection.server,
+        "client": connection.client,
+        "scheme": connection.scheme,
+        "root_path": connection.root_path,
+        "method": method.decode("ascii"),
+        "path": raw_path.decode("ascii"),  # the application decodes it by itself
+        "raw_path": raw_path,
+        "query_string": query,
+        "headers": connection.headers,
+    }
 
 
 class RequestCycle(RequestResponseCycle):
