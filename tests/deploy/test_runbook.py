@@ -48,7 +48,7 @@ def test_a_deleted_partner_comes_back_by_point_in_time_recovery() -> None:
     beforehand, aside, recover, epoch = commands_below(
         RUNBOOK, "Point-in-time recovery of PostgreSQL"
     )
-    with running_postgres() as postgres:
+    with running_postgres(fsync="off") as postgres:
         environment = {
             "PATH": f"{postgres_programs()}:/usr/bin:/bin",
             "PGDATA": str(postgres.data),
@@ -60,9 +60,10 @@ def test_a_deleted_partner_comes_back_by_point_in_time_recovery() -> None:
         where = {"/var/backups/postgres": str(postgres.folder / "backups")}
 
         def do(commands: str, **changes: str) -> None:
-            start = f'-w -l "{postgres.folder}/log" -o "-p {postgres.port} -k \'\'"'
+            start = f'-w -l "{postgres.folder}/log" -o "-p {postgres.port} -k \'\' -F"'
             text = replaced(commands, where | changes)
             text = re.sub(r"-w (re)?start", rf"{start} \1start", text)
+            text = text.replace("pg_basebackup ", "pg_basebackup --no-sync ")
             with (postgres.folder / "out").open("a+") as out:
                 done = subprocess.run(
                     ["sh", "-euc", text], env=environment, user=postgres.user,
