@@ -143,6 +143,26 @@ def test_bulk_waits_for_the_rate_limit_and_keeps_the_order(server: Server) -> No
         assert [int(event.charged_energy or 0) for event in stored] == list(range(500))
 
 
+def test_a_fleet_goes_in_one_call(sdk: Client) -> None:
+    fleet = [Vehicle(id=f"B{n}", charge_capacity=350, charge_powers=[150]) for n in range(10_050)]
+    wrong = Vehicle(id="B 1", charge_capacity=350, charge_powers=[150])
+    results = sdk.vehicles.bulk([*fleet, wrong])
+    assert [result.created for result in results] == [True] * 10_050 + [False]
+    refused = results[-1]
+    assert (refused.ok, refused.status, refused.parameter) == (False, 400, "id")
+    assert sdk.vehicles.bulk(fleet[:1])[0].etag == '"2"'
+    assert sdk.vehicles.get("B10049").charge_capacity == 350
+    (result,) = sdk.chargers.bulk([Charger(id="C2", charge_powers=["22.0"])])
+    assert (result.status, result.etag, str(sdk.chargers.get("C2").charge_powers[0])) == (
+        201,
+        '"1"',
+        "22.0",
+    )
+    with pytest.warns(UserWarning, match="chargeCapacity"):
+        (result,) = sdk.vehicles.bulk([Vehicle(id="W", charge_capacity=74_800, charge_powers=[11])])
+    assert [doubt.parameter for doubt in result.warnings] == ["chargeCapacity"]
+
+
 def test_errors_have_a_meaning(server: Server, sdk: Client) -> None:
     with pytest.raises(NotFound) as not_found:
         sdk.chargers.get("C2")

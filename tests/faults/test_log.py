@@ -86,9 +86,9 @@ def test_a_bulk_has_its_counts(new_server: Callable[..., Server]) -> None:
     assert partner.client.post("/events/bulk", content=event(50)).status_code == 200
     assert partner.client.post("/events/bulk", content=b"[{]").status_code == 400
     mixed, clean, broken = lines_of(server, "request", route="/events/bulk")
-    assert (mixed["events"], mixed["stored"]) == (23, 20)
+    assert (mixed["items"], mixed["stored"]) == (23, 20)
     assert sorted(mixed["refused"].values()) == [1, 2]
-    assert (clean["events"], clean["stored"]) == (1, 1)
+    assert (clean["items"], clean["stored"]) == (1, 1)
     assert "refused" not in clean
     assert broken["reason"]
 

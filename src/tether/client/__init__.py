@@ -18,7 +18,16 @@ from tether.client.errors import (
     Unavailable,
     UnexpectedAnswer,
 )
-from tether.client.models import BulkResult, Charger, Doubt, Event, EventType, Saved, Vehicle
+from tether.client.models import (
+    BulkResult,
+    Charger,
+    Doubt,
+    Event,
+    EventType,
+    PutResult,
+    Saved,
+    Vehicle,
+)
 from tether.client.outbox import Outbox
 from tether.client.outbox_file import DamagedEvent, RefusedEvent
 from tether.client.sync import Client
@@ -57,6 +66,7 @@ __all__ = [
     "Outbox",
     "OutboxError",
     "PreconditionFailed",
+    "PutResult",
     "RateLimited",
     "RefusedEvent",
     "Saved",

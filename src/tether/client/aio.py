@@ -18,6 +18,7 @@ from tether.client.models import (
     ChargerChanges,
     Event,
     Instant,
+    PutResult,
     Saved,
     Vehicle,
     VehicleChanges,
@@ -167,6 +168,15 @@ class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
         """
         return await self._client._run(self._calls.put(charger, if_match))
 
+    async def bulk(self, chargers: Iterable[models.Charger]) -> list[PutResult]:
+        """Creates or replaces many chargers, up to 10,000 in a request; says of each in order what
+        became of it. Of two with one id the later one counts.
+
+        Refused ones do not raise. What ends it before its time does, such as Unavailable: then
+        `results` of the error has what is known.
+        """
+        return await self._client._run(self._calls.bulk(chargers))
+
     async def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[ChargerChanges]
     ) -> Saved:
@@ -186,6 +196,15 @@ class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
         Raises Invalid, PreconditionFailed.
         """
         return await self._client._run(self._calls.put(vehicle, if_match))
+
+    async def bulk(self, vehicles: Iterable[models.Vehicle]) -> list[PutResult]:
+        """Creates or replaces many vehicles, up to 10,000 in a request; says of each in order what
+        became of it. Of two with one id the later one counts.
+
+        Refused ones do not raise. What ends it before its time does, such as Unavailable: then
+        `results` of the error has what is known.
+        """
+        return await self._client._run(self._calls.bulk(vehicles))
 
     async def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[VehicleChanges]

@@ -1,10 +1,11 @@
 """What can be asked about chargers and vehicles, and their live states: one set of scripts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from tether.client.bulk import BulkCalls, put_result
 from tether.client.errors import PreconditionFailed
 from tether.client.exchange import (
     Answer,
@@ -22,11 +23,11 @@ from tether.client.exchange import (
     stale,
     with_query,
 )
-from tether.client.models import Charger, Saved, Vehicle
+from tether.client.models import Charger, PutResult, Saved, Vehicle
 from tether.client.units import doubts_in, tell_user
 from tether.client.values import entity_id, exact, patch_of
 from tether.domain import models
-from tether.domain.models import to_json
+from tether.domain.models import Entity, to_json
 from tether.domain.views import ChargerState, VehicleState
 
 E = TypeVar("E", Charger, Vehicle)
@@ -90,8 +91,11 @@ class EntityCalls(Generic[E, S]):
         self._state: type[S] = state
         self._patience = patience
         self._list = f"/{kind.__name__.lower()}s"
+        self._bulk: BulkCalls[models.Charger | models.Vehicle, PutResult] = BulkCalls(
+            kind.__name__.lower(), patience, exact, put_result
+        )
 
-    def put(self, entity: models.Charger | models.Vehicle, if_match: str | None) -> Script[Saved]:
+    def put(self, entity: Entity, if_match: str | None) -> Script[Saved]:
         """Creates or replaces."""
         entity = exact(entity)
         request = Request("PUT", self._path(entity.id), to_json(entity), _condition(if_match))
@@ -106,6 +110,10 @@ class EntityCalls(Generic[E, S]):
                 raise error from None
             return Saved(created=False, etag=etag)
         return _saved(answer, request)
+
+    def bulk(self, entities: Iterable[Entity]) -> Script[list[PutResult]]:
+        """Creates or replaces any number of them; the results, in order."""
+        return self._bulk.all(entities)
 
     def patch(self, entity: str, changes: Mapping[str, Any], if_match: str | None) -> Script[Saved]:
         """Changes some members."""

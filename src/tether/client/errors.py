@@ -6,12 +6,12 @@ these are what came over the wire. They share the root, so that who calls both c
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tether.domain import errors
 
 if TYPE_CHECKING:
-    from tether.client.models import BulkResult, Event
+    from tether.client.models import Event
 
 
 class TetherError(errors.TetherError):
@@ -23,7 +23,7 @@ class TetherError(errors.TetherError):
     `stateOfCharge`; each is None where there is none.
 
     An error of `events.post` has the `event` as it was sent, with its timestamp: to try again later
-    without reporting it twice, post that one. An error of `events.bulk` has in `results` what is
+    without reporting it twice, post that one. An error of `bulk` has in `results` what is
     known of the events which were taken from the input; those without an id have their `event` too.
     """
 
@@ -42,7 +42,7 @@ class TetherError(errors.TetherError):
         self.code = code
         self.parameter = parameter
         self.event: Event | None = None
-        self.results: Sequence[BulkResult] = ()
+        self.results: Sequence[Any] = ()
 
     def __str__(self) -> str:
         known = (("status", self.status), ("request", self.request_id))

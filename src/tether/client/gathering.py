@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from tether.client.events import bulk_request
+from tether.client.bulk import bulk_request
 from tether.client.exchange import AGAIN_LATER, UNREADABLE, Answer, Lost, Request
 from tether.client.forks import anew_in_children
 
@@ -96,7 +96,7 @@ class Gathering:
         """What came of each."""
         if len(requests) == 1:
             return [await self._send_alone(requests[0])]
-        bulk = bulk_request(request.body or b"" for request in requests)
+        bulk = bulk_request("events", (request.body or b"" for request in requests))
         answer = await self._send_alone(bulk)
         if isinstance(answer, Lost):
             return [replace(answer, request_id=bulk.id)] * len(requests)

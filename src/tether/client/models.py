@@ -120,6 +120,35 @@ class Doubt(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
+class PutResult:
+    """What became of one charger or vehicle of many: its version, or why it is not stored.
+
+    `status` is 201 if it was created, 200 if it was replaced; of a refusal it is what the PUT would
+    have been answered, with its `message`, `code` and `parameter`. In the `results` of an error it
+    is None if the entity was not sent or not answered. `warnings` has what the server doubts of an
+    entity that it stored.
+    """
+
+    entity: models.Charger | models.Vehicle
+    status: int | None
+    etag: str | None = None
+    message: str | None = None
+    code: str | None = None
+    parameter: str | None = None
+    warnings: tuple[Doubt, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the charger or vehicle is stored."""
+        return self.etag is not None
+
+    @property
+    def created(self) -> bool:
+        """Whether it is new."""
+        return self.status == 201
+
+
+@dataclass(frozen=True, slots=True)
 class BulkResult:
     """What became of one event: its id, or the status and message of its refusal.
 

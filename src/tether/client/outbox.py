@@ -7,8 +7,9 @@ from logging import getLogger
 from os import PathLike
 from types import TracebackType
 
+from tether.client.bulk import come_back, event_result, refusal
 from tether.client.errors import Conflict, Invalid, TooLarge
-from tether.client.events import EventCalls, come_back, refused
+from tether.client.events import EventCalls
 from tether.client.exchange import NO_PATIENCE, Patience
 from tether.client.forks import anew_in_children
 from tether.client.models import BulkResult, Doubt
@@ -208,7 +209,7 @@ class Outbox:
         except TooLarge as error:
             if len(batch) > 1:
                 raise
-            return [refused(batch[0].event, error)], 0
+            return [event_result(batch[0].event, refusal(error))], 0
 
     def _log_doubts(self, doubts: Iterable[Doubt]) -> None:
         """Each once, and not as Python warns: where that is an error, what is delivered would be

@@ -1,5 +1,5 @@
-"""How much one request may report at once: of events, of bytes, and of bytes an event."""
+"""How much one request may carry at once: of items, of bytes, and of bytes an item."""
 
-MAX_EVENTS = 10_000
+MAX_ITEMS = 10_000
 MAX_BYTES = 8 * 1024 * 1024
 MAX_ITEM_BYTES = 64 * 1024

@@ -240,6 +240,14 @@ def members_of_entity(kind: type[Entity]) -> Mapping[str, Member]:
     return _ENTITY_MEMBERS[kind]
 
 
+def identified_entity(kind: type[E], document: Document) -> E:
+    """The charger or vehicle of a document that has its id too. Raises Invalid."""
+    if "id" not in document:
+        raise Missing("id")
+    entity_id = _entity_id("id", document["id"])
+    return new_entity(kind, entity_id, document)
+
+
 def changes_of(kind: type[E], entity_id: str, document: Document) -> Changes:
     """The checked members of a PATCH of this id: None and () remove a member.
 

@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from tether.domain.errors import Invalid, Malformed, SetupError
-from tether.domain.identifiers import ENTITY_ID_RULE, is_entity_id
+from tether.domain.identifiers import is_entity_id
 from tether.domain.models import Charger, Event, EventType, Vehicle
 from tether.domain.timestamps import parse_instant
-from tether.domain.validation import new_entity, new_event
+from tether.domain.validation import identified_entity, new_event
 from tether.domain.views import ChargerState, Session, VehicleState
 from tether.files import session_list
 from tether.files.csv_form import (
@@ -213,9 +213,6 @@ def entry_of(kind: Kind, document: dict[str, Any]) -> Entry:
         if isinstance(kind_of := document.get("type"), str) and (found := event_type_of(kind_of)):
             document["type"] = found.value
         return new_event(document, _FAR_AHEAD_MS)
-    entity_id = document.get("id")
-    if not isinstance(entity_id, str) or not is_entity_id(entity_id):
-        raise Invalid("id", ENTITY_ID_RULE if "id" in document else "It is required.")
     if kind is Kind.CHARGERS:
-        return new_entity(Charger, entity_id, document)
-    return new_entity(Vehicle, entity_id, document)
+        return identified_entity(Charger, document)
+    return identified_entity(Vehicle, document)

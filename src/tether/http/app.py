@@ -14,7 +14,7 @@ from tether.domain.models import Charger, Vehicle
 from tether.domain.rate_limits import Limiter
 from tether.http import errors
 from tether.http.clients import Clients
-from tether.http.handlers.bulk import BulkResource
+from tether.http.handlers.bulk import Bulk, EntityBulkResource, EventBulkResource
 from tether.http.handlers.capacity import CapacityResource
 from tether.http.handlers.entities import EntityListResource, EntityResource
 from tether.http.handlers.events import EventListResource, EventResource
@@ -57,6 +57,7 @@ class Parts:
 def routes(parts: Parts) -> dict[str, object]:
     """What needs a key. The first six are the reference's, the lists included."""
     states = States(parts.store, parts.now_ms)
+    bulk = Bulk(parts.limiter)
     return {
         "/chargers": EntityListResource(Charger, parts.store, states.of_chargers),
         "/chargers/{id}": EntityResource(Charger, parts.store),
@@ -64,7 +65,9 @@ def routes(parts: Parts) -> dict[str, object]:
         "/vehicles/{id}": EntityResource(Vehicle, parts.store),
         "/events": EventListResource(parts.store, parts.now_ms),
         "/events/{id}": EventResource(parts.store),
-        "/events/bulk": BulkResource(parts.store, parts.limiter, parts.now_ms),
+        "/events/bulk": EventBulkResource(bulk, parts.store, parts.now_ms),
+        "/chargers/bulk": EntityBulkResource(Charger, bulk, parts.store),
+        "/vehicles/bulk": EntityBulkResource(Vehicle, bulk, parts.store),
         "/chargers/{id}/state": ChargerStateResource(states),
         "/vehicles/{id}/state": VehicleStateResource(states),
         "/sessions": SessionListResource(parts.store),

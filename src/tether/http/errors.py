@@ -155,7 +155,7 @@ def _fill(req: Request, resp: Response, refusal: Refusal) -> None:
         resp.content_type = "application/json"
         resp.data = to_json({"message": message})
     resp.set_header("Tether-Error", structured(refusal.code, refusal.parameter))
-    req.context.rejections = {refusal.code: req.context.events or 1}
+    req.context.rejections = {refusal.code: req.context.in_bulk or 1}
 
 
 def wants_page(req: Request) -> bool:

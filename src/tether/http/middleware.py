@@ -43,9 +43,9 @@ class Observer:
         context.started = perf_counter()
         context.key = None
         context.client = self._clients.of(req)
-        context.events = None  # how many there are in a bulk
+        context.in_bulk = None  # how many items there are in a bulk
         context.doubted = ()  # members whose unit is, of each event or entity
-        context.rejections = {}  # why it was refused; of a bulk also how many events, by reason
+        context.rejections = {}  # why it was refused; of a bulk also how many items, by reason
         given = req.get_header("X-Request-Id")
         context.request_id = (
             given
@@ -84,11 +84,11 @@ class Observer:
         if method == "POST" and route in _REPORTS:
             for reason, count in rejections.items():
                 self._metrics.rejected_events(reason, count)
-            if context.events is not None:
-                line.events = context.events
-                line.stored = 0 if status >= _REFUSED else line.events - sum(rejections.values())
-                if rejections:
-                    line.refused = rejections
+        if context.in_bulk is not None:
+            line.items = context.in_bulk
+            line.stored = 0 if status >= _REFUSED else line.items - sum(rejections.values())
+            if rejections:
+                line.refused = rejections
         if key is not None:
             self._metrics.of_partner(key.partner_name, rejections)
         logging.answered(line)

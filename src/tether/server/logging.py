@@ -30,7 +30,7 @@ class Answered(msgspec.Struct):
     ms: float
     reason: str | msgspec.UnsetType = msgspec.UNSET
     """Why it was refused."""
-    events: int | msgspec.UnsetType = msgspec.UNSET
+    items: int | msgspec.UnsetType = msgspec.UNSET
     """In a bulk, and how many of them are stored, and were refused by reason."""
     stored: int | msgspec.UnsetType = msgspec.UNSET
     refused: Mapping[str, int] | msgspec.UnsetType = msgspec.UNSET

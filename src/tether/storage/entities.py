@@ -1,14 +1,17 @@
 """Chargers and vehicles: two tables of the same form, of which each row has the JSON of one."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
-from tether.domain.errors import Forbidden, NotFound, PreconditionFailed
+from tether.domain.errors import Forbidden, NotFound, PreconditionFailed, Refusal, Unavailable
 from tether.domain.models import Charger, Entity, Vehicle, from_json, to_json
 from tether.storage.batches import batch, batch_of
 from tether.storage.engine import Engine
 from tether.storage.patches import Patch, Patches, Place
+
+PUT_AT_ONCE = 1_000  # in one statement, so that other writes do not wait long
 
 _TABLE: dict[type[Entity], str] = {Charger: "chargers", Vehicle: "vehicles"}
 
@@ -28,6 +31,18 @@ ON CONFLICT (partner, id)
 """
 PUT = f"""
 {_INSERT} DO UPDATE SET version = {{table}}.version + 1, body = excluded.body RETURNING version
+"""
+# Many at once, each with how often it is put. In the order of ids, so that two of these statements
+# cannot wait for each other.
+PUT_ALL = f"""
+WITH {batch("batch", "id", "times BIGINT", "body")}
+INSERT INTO {{table}} (partner, id, version, body)
+SELECT $1, b.id, b.times, b.body FROM batch b
+WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
+ORDER BY b.id
+ON CONFLICT (partner, id)
+DO UPDATE SET version = {{table}}.version + excluded.version, body = excluded.body
+RETURNING id, version
 """
 CREATE = f"{_INSERT} DO NOTHING RETURNING version"
 REPLACE = """
@@ -92,6 +107,36 @@ class Entities:
         if version is None:
             raise Forbidden
         return version
+
+    async def put_all(self, partner: int, entities: Sequence[Entity]) -> list[int | Refusal]:
+        """Puts them one after the other, all of one kind; for each its version, or why not.
+
+        Raises Forbidden if the partner is gone, Unavailable if nothing could be put.
+        """
+        versions: list[int | Refusal] = []
+        while some := entities[len(versions) : len(versions) + PUT_AT_ONCE]:
+            try:
+                versions += await self._put_some(partner, some)
+            except Unavailable as error:
+                if not versions:
+                    raise
+                versions += [error.refusal()] * (len(entities) - len(versions))
+        return versions
+
+    async def _put_some(self, partner: int, entities: Sequence[Entity]) -> list[int]:
+        times = Counter(entity.id for entity in entities)
+        last = {entity.id: entity for entity in entities}
+        rows = [(id, times[id], to_json(entity).decode()) for id, entity in last.items()]
+        sql = _sql(PUT_ALL, type(entities[0]))
+        found = await self._engine.write_returning(sql, partner, batch_of(rows))
+        if not found:
+            raise Forbidden
+        newest = {id: version - times[id] for id, version in found}
+        versions = []
+        for entity in entities:
+            newest[entity.id] += 1
+            versions.append(newest[entity.id])
+        return versions
 
     async def create(self, partner: int, entity: Entity) -> int:
         """Creates the entity. Raises PreconditionFailed if it exists."""

@@ -3,13 +3,13 @@
 import asyncio
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from zoneinfo import ZoneInfo
 
 import click
@@ -21,7 +21,7 @@ from tether.cli.fleet import Fleet
 from tether.cli.lines import STANDARD_INPUT, Damaged, Lines
 from tether.cli.members import PositiveNumberType
 from tether.cli.options import FilePath, SeparatorType, ZoneType
-from tether.cli.several import aside, each_of
+from tether.cli.several import aside
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Event, Vehicle
 from tether.files.contents import Column, Entry, Kind, Reading, Row, Table
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tether.cli.display.progress import Rows
     from tether.client import AsyncClient
 
+T = TypeVar("T", Charger, Vehicle)
 Refused: TypeAlias = tuple[Row, str]  # with the reason
 
 PORTION = 2_000  # rows that are read, and sent, together
@@ -192,6 +193,10 @@ def _show(table: Table) -> None:
     note(f"{counted(good, one)} would be sent, {counted(refused, 'row')} refused: nothing is sent.")
 
 
+def _of(kind: type[T], rows: Iterable[Row]) -> list[T]:
+    return [row.thing for row in rows if isinstance(row.thing, kind)]
+
+
 def _entries(row: Row) -> Sequence[Entry]:
     """What the row says, as the API takes it."""
     if row.thing is None:
@@ -322,44 +327,20 @@ class _Import:
         return [*refused, *reasons.values()]
 
     async def _send_entities(self, client: "AsyncClient", rows: list[Row]) -> list[Refused]:
-        """Sends several at a time; of two rows with one id the later one counts, as in the file."""
-        refused: list[Refused] = []
-        together: dict[str, Row] = {}
-        for row in rows:
-            if not isinstance(row.thing, Charger | Vehicle):
-                refused.append((row, row.reason))
-                continue
-            if row.thing.id in together:
-                refused += await self._send_together(client, together)
-                together = {}
-            together[row.thing.id] = row
-        return refused + await self._send_together(client, together)
-
-    async def _send_together(self, client: "AsyncClient", rows: dict[str, Row]) -> list[Refused]:
-        refused: list[Refused] = []
-
-        async def send(row: Row) -> None:
-            if reason := await self._send_entity(client, row):
-                refused.append((row, reason))
-
-        await each_of(rows.values(), send)
-        return refused
-
-    async def _send_entity(self, client: "AsyncClient", row: Row) -> str:
-        """Why it is refused, if it is."""
-        from tether.client import Conflict, Invalid, TooLarge
-
-        try:
-            if isinstance(row.thing, Charger):
-                saved = await client.chargers.put(row.thing)
+        """Sends chargers or vehicles in their order: of two with one id the later one counts."""
+        refused: list[Refused] = [(row, row.reason) for row in rows if row.thing is None]
+        good = [row for row in rows if row.thing is not None]
+        if self.table.kind is Kind.CHARGERS:
+            results = await client.chargers.bulk(_of(Charger, good))
+        else:
+            results = await client.vehicles.bulk(_of(Vehicle, good))
+        for row, result in zip(good, results, strict=True):
+            if result.ok:
+                self.stored += 1
+                self.created += result.created
             else:
-                assert isinstance(row.thing, Vehicle)
-                saved = await client.vehicles.put(row.thing)
-        except (Conflict, Invalid, TooLarge) as error:
-            return error.message
-        self.stored += 1
-        self.created += saved.created
-        return ""
+                refused.append((row, result.message or f"Status {result.status}."))
+        return refused
 
     def summarize(self, what: str) -> None:
         """Says what was done."""

@@ -1,110 +1,100 @@
-"""Many events in one request (an addition to the reference)."""
+"""Many events, chargers or vehicles in one request (an addition to the reference)."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from tempfile import SpooledTemporaryFile
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
+import msgspec
 from falcon.asgi import Request, Response
 
 from tether.domain.bulk_limits import MAX_BYTES
 from tether.domain.errors import RateLimited, Refusal
 from tether.domain.keys import Key
-from tether.domain.models import Event, to_json
+from tether.domain.models import Charger, Event, Vehicle, to_json
+from tether.domain.plausibility import doubted_members
 from tether.domain.rate_limits import Limiter
 from tether.http import requests
 from tether.http.errors import STATUS
-from tether.ingest.bulk_reader import Item, read_items
-from tether.ingest.event_batcher import WriteResult
+from tether.http.handlers.entities import EntityResource
+from tether.ingest.bulk_reader import Items, entities, events_at, read_items
 from tether.ingest.turns import Places, Steps, in_turns
 from tether.server.store import Store
 from tether.storage.events import EventRow
 
 SHOWN_AT_ONCE = 200
-Doubts: TypeAlias = dict[int, list[str]]
-"""The members whose unit is in doubt, by the place of their item."""
+OWN_NAME = "bulk"
+E = TypeVar("E", Charger, Vehicle)
+Result: TypeAlias = dict[str, Any] | Refusal  # what the answer says of an item
+StoreAll: TypeAlias = Callable[[Sequence[Any]], Awaitable[Sequence[Result]]]
 
 
-class BulkResource:
-    """`/events/bulk`: stores the good events of a body, and says of each what became of it."""
+class Bulk:
+    """How a body of many items becomes an answer that says of each what became of it.
 
-    def __init__(self, store: Store, limiter: Limiter, now_ms: Callable[[], int]) -> None:
-        self._store = store
+    One for all resources, as it bounds how many bodies there are at once.
+    """
+
+    def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
-        self._now_ms = now_ms
         self._arriving = Places(of_all=32, of_each=8)  # bodies on disk
         self._in_memory = Places(of_all=2, of_each=2)
 
-    async def on_post(self, req: Request, resp: Response) -> None:
+    async def answer(self, req: Request, resp: Response, items: Items, store: StoreAll) -> None:
+        """Stores the good items of the body, of which `store` says what became of them.
+
+        Raises what `store` raises, and what a body does that is refused as a whole.
+        """
         key, is_gzip = requests.key_of(req), requests.is_gzipped(req)
         body = requests.body_at_hand(req)
         if body is not None:  # no others need be waited for that are long in coming
-            results, doubts = await self._results(req, lambda: body, is_gzip=is_gzip)
+            results = await self._results(req, lambda: body, items, store, is_gzip=is_gzip)
         else:
             async with self._arriving.one(key.partner):
                 with SpooledTemporaryFile(requests.CHUNK_BYTES) as spool:
                     async for part in requests.body_of(req, MAX_BYTES):
                         spool.write(part)
                     spool.seek(0)
-                    results, doubts = await self._results(req, spool.read, is_gzip=is_gzip)
-        requests.show_standing(resp, await self._limiter.take(key, 0))  # its events counted
+                    results = await self._results(req, spool.read, items, store, is_gzip=is_gzip)
+        requests.show_standing(resp, await self._limiter.take(key, 0))  # its items counted
         refusals = [result for result in results if isinstance(result, Refusal)]
         req.context.rejections = Counter(refusal.code for refusal in refusals)
         if wait_s := max((refusal.retry_after_s for refusal in refusals), default=0):
             resp.set_header("Retry-After", str(wait_s))
-        resp.data = await in_turns(_answer(results, doubts))
+        resp.data = await in_turns(_answer(results))
 
     async def _results(
-        self, req: Request, read: Callable[[], bytes], *, is_gzip: bool
-    ) -> tuple[list[WriteResult], Doubts]:
-        """For each item of the body the id of its event, or why it was not stored; and which of
-        those that were have members whose unit is in doubt.
-
-        Raises Unavailable if nothing can be stored now.
-        """
+        self,
+        req: Request,
+        read: Callable[[], bytes],
+        items: Items,
+        store: StoreAll,
+        *,
+        is_gzip: bool,
+    ) -> list[Result]:
         key = requests.key_of(req)
         async with self._in_memory.one(key.partner):
             body = read()
             if is_gzip:
                 body = await in_turns(requests.gunzip(body, MAX_BYTES))
-            items = await in_turns(read_items(body, self._now_ms()))
-            req.context.events = len(items)
-            results = await self._store_all(key, items)
-            doubts = await self._doubts(key.partner, items, results)
-            req.context.doubted = [name for names in doubts.values() for name in names]
-            return results, doubts
-
-    async def _store_all(self, key: Key, items: Sequence[Item]) -> list[WriteResult]:
-        admitted, beyond = await self._admit(key, len(items))
-        arrivals = await in_turns(self._arrivals(items[:admitted]))
-        fates = iter(await self._store.batcher.add_all(key.partner, arrivals) if arrivals else ())
-        results = [next(fates) if isinstance(one, Event) else one for one in items[:admitted]]
-        return [*results, *[beyond] * (len(items) - admitted)]
-
-    async def _doubts(
-        self, partner: int, items: Sequence[Item], results: Sequence[WriteResult]
-    ) -> Doubts:
-        places, events = [], []
-        for place, (item, result) in enumerate(zip(items, results, strict=True)):
-            stored = isinstance(result, str)
-            if stored and isinstance(item, Event) and (item.charge_power or item.charged_energy):
-                places.append(place)
-                events.append(item)
-        found = await self._store.doubts.of_events(partner, events)
-        return {place: names for place, names in zip(places, found, strict=True) if names}
-
-    def _arrivals(self, items: Sequence[Item]) -> Steps[list[EventRow]]:
-        arrivals = []
-        for item in items:
-            if isinstance(item, Event):
-                arrivals.append(self._store.batcher.arrival(item))
-                yield
-        return arrivals
+            found = await in_turns(read_items(body, items))
+            req.context.in_bulk = len(found)
+            admitted, beyond = await self._admit(key, len(found))
+            good = [one for one in found[:admitted] if not isinstance(one, Refusal)]
+            fates = iter(await store(good) if good else ())
+            results = [one if isinstance(one, Refusal) else next(fates) for one in found[:admitted]]
+            req.context.doubted = [
+                warning["parameter"]
+                for result in results
+                if isinstance(result, dict)
+                for warning in result.get("warnings", ())
+            ]
+            return [*results, *[beyond] * (len(found) - admitted)]
 
     async def _admit(self, key: Key, count: int) -> tuple[int, Refusal]:
-        """How many of so many events the key may report now, and what the others are told.
+        """How many of so many items the key may send now, and what the others are told.
 
-        The gate has let the request in, and counted it as its first event.
+        The gate has let the request in, and counted it as its first item.
         """
         verdict = await self._limiter.take(key, count - 1)
         if verdict.allowed:
@@ -117,23 +107,104 @@ class BulkResource:
         return admitted, RateLimited(max(1, one_more.retry_after_s)).refusal()
 
 
-def _answer(results: Sequence[WriteResult], doubts: Doubts) -> Steps[bytes]:
+class EventBulkResource:
+    """`/events/bulk`: events, each as `POST /events` takes it."""
+
+    def __init__(self, bulk: Bulk, store: Store, now_ms: Callable[[], int]) -> None:
+        self._bulk = bulk
+        self._store = store
+        self._now_ms = now_ms
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        async def store(events: Sequence[Any]) -> Sequence[Result]:
+            arrivals = await in_turns(self._arrivals(events))
+            partner = requests.partner_of(req)
+            results: list[Result] = [
+                one if isinstance(one, Refusal) else {"status": 201, "id": one}
+                for one in await self._store.batcher.add_all(partner, arrivals)
+            ]
+            await self._warn(partner, events, results)
+            return results
+
+        await self._bulk.answer(req, resp, events_at(self._now_ms()), store)
+
+    async def _warn(self, partner: int, events: Sequence[Event], results: Sequence[Result]) -> None:
+        """Says of those that are stored which units are in doubt."""
+        stored = [
+            (event, result)
+            for event, result in zip(events, results, strict=True)
+            if isinstance(result, dict) and (event.charge_power or event.charged_energy)
+        ]
+        doubts = await self._store.doubts.of_events(partner, [event for event, _ in stored])
+        for (_, result), doubted in zip(stored, doubts, strict=True):
+            result.update(_warnings(doubted))
+
+    def _arrivals(self, events: Sequence[Event]) -> Steps[list[EventRow]]:
+        arrivals = []
+        for event in events:
+            arrivals.append(self._store.batcher.arrival(event))
+            yield
+        return arrivals
+
+
+class EntityBulkResource(EntityResource[E]):
+    """`/chargers/bulk`, `/vehicles/bulk`: entities, each as a PUT to its id takes it.
+
+    The path is also that of the entity whose id is `bulk`.
+    """
+
+    def __init__(self, kind: type[E], bulk: Bulk, store: Store) -> None:
+        super().__init__(kind, store)  # type: ignore[arg-type]  # mypy loses E here
+        self._items = entities(kind)
+        self._bulk = bulk
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        async def store(entities: Sequence[Any]) -> Sequence[Result]:
+            versions = await self._store.entities.put_all(requests.partner_of(req), entities)
+            return [
+                version if isinstance(version, Refusal) else _saved(entity, version)
+                for entity, version in zip(entities, versions, strict=True)
+            ]
+
+        await self._bulk.answer(req, resp, self._items, store)
+
+    async def on_get(self, req: Request, resp: Response, id: str = OWN_NAME) -> None:
+        await super().on_get(req, resp, id)
+
+    on_head = on_get
+
+    async def on_put(self, req: Request, resp: Response, id: str = OWN_NAME) -> None:
+        await super().on_put(req, resp, id)
+
+    async def on_patch(self, req: Request, resp: Response, id: str = OWN_NAME) -> None:
+        await super().on_patch(req, resp, id)
+
+
+def _saved(entity: Charger | Vehicle, version: int) -> dict[str, Any]:
+    status = 201 if version == 1 else 200
+    doubted = doubted_members(type(entity), msgspec.structs.asdict(entity))
+    stored = {"status": status, "id": entity.id, "etag": requests.etag(version)}
+    return stored | _warnings(doubted)
+
+
+def _warnings(doubted: Sequence[str]) -> dict[str, Any]:
+    """What a result says of members whose unit is in doubt; nothing if there are none."""
+    warnings = [{"code": requests.UNIT, "parameter": name} for name in doubted]
+    return {"warnings": warnings} if warnings else {}
+
+
+def _answer(results: Sequence[Result]) -> Steps[bytes]:
     parts = []
     for start in range(0, len(results), SHOWN_AT_ONCE):
-        shown = [
-            _shown(result, doubts.get(place, ()))
-            for place, result in enumerate(results[start : start + SHOWN_AT_ONCE], start)
-        ]
+        shown = [_shown(result) for result in results[start : start + SHOWN_AT_ONCE]]
         parts.append(to_json(shown)[1:-1])
         yield
     return b"[" + b",".join(parts) + b"]"
 
 
-def _shown(result: WriteResult, doubted: Sequence[str]) -> dict[str, Any]:
-    if isinstance(result, str):
-        warnings = [{"code": requests.UNIT, "parameter": name} for name in doubted]
-        stored = {"status": 201, "id": result}
-        return {**stored, "warnings": warnings} if warnings else stored
+def _shown(result: Result) -> dict[str, Any]:
+    if not isinstance(result, Refusal):
+        return result
     shown = {
         "status": STATUS[result.code],
         "message": result.message,

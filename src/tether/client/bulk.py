@@ -1,0 +1,203 @@
+"""Many in one request: events to `/events/bulk`, chargers and vehicles to theirs."""
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import msgspec
+
+from tether.client.errors import (
+    Invalid,
+    RateLimited,
+    TetherError,
+    TooLarge,
+    Unavailable,
+    UnexpectedAnswer,
+)
+from tether.client.exchange import Answer, Patience, Pause, Request, Script, exchange, log, read
+from tether.client.models import BulkResult, Doubt, PutResult
+from tether.client.units import Tell, tell_user
+from tether.domain.bulk_limits import MAX_BYTES, MAX_ITEM_BYTES, MAX_ITEMS
+from tether.domain.errors import Code
+from tether.domain.models import Charger, Event, Vehicle, to_json
+
+LATER = frozenset({429, 503})  # an item of a bulk answer that is to be sent again
+LONGEST_S = 30.0  # a bulk answer says when all would be let in; some are let in before
+_GZIP = 31  # zlib's name for that format
+_FAST = 1
+AN = {"event": "An event", "charger": "A charger", "vehicle": "A vehicle"}
+
+M = TypeVar("M", bound=msgspec.Struct)
+R = TypeVar("R", bound=BulkResult | PutResult)
+
+
+class Item(msgspec.Struct):
+    """What an answer says of one."""
+
+    status: int | None
+    id: str | None = None
+    etag: str | None = None
+    message: str | None = None
+    code: str | None = None
+    parameter: str | None = None
+    warnings: tuple[Doubt, ...] = ()
+
+
+def refusal(error: TetherError) -> Item:
+    """What is said of one that met this error."""
+    return Item(error.status, message=error.message, code=error.code, parameter=error.parameter)
+
+
+@dataclass(slots=True)
+class _Chunk(Generic[M, R]):
+    """What goes into one request; what cannot be sent has its result already."""
+
+    things: list[M] = field(default_factory=list)
+    lines: list[bytes] = field(default_factory=list)
+    results: list[R | None] = field(default_factory=list)
+    size: int = 0
+
+    def waiting(self) -> list[int]:
+        """The places of those that have to be sent, in order."""
+        return [place for place, result in enumerate(self.results) if result is None]
+
+
+class BulkCalls(Generic[M, R]):
+    """Scripts that send many of one kind in as few requests as possible."""
+
+    def __init__(
+        self,
+        one: str,
+        patience: Patience,
+        ready: Callable[[M], M],
+        result: Callable[[M, Item], R],
+        tell: Tell = tell_user,
+    ) -> None:
+        """`one` is event, charger or vehicle; `ready` makes one as it is sent, and raises
+        Invalid; `result` is what is told of one.
+        """
+        self._one = one
+        self._kind = f"{one}s"
+        self._patience = patience
+        self._ready = ready
+        self._result = result
+        self._tell = tell
+
+    def all(self, things: Iterable[M]) -> Script[list[R]]:
+        """Sends any number of them; the results, in order."""
+        results: list[R] = []
+        for chunk in self._chunks(things):
+            try:
+                yield from self._deliver(chunk)
+            except TetherError as error:
+                known = zip(chunk.things, chunk.results, strict=True)
+                error.results = results + [
+                    result or self._result(thing, refusal(error)) for thing, result in known
+                ]
+                raise
+            results += (result for result in chunk.results if result is not None)
+        return results
+
+    def once(self, things: Sequence[M]) -> Script[tuple[list[R], float]]:
+        """One request with what is ready; what it says of each, and how long to wait."""
+        return (yield from self._send(things, [to_json(thing) for thing in things]))
+
+    def _chunks(self, things: Iterable[M]) -> Iterator[_Chunk[M, R]]:
+        chunk: _Chunk[M, R] = _Chunk()
+        for given in things:
+            thing, line, result = given, b"", None
+            try:
+                thing = self._ready(given)
+                line = self._line_of(thing)
+            except (Invalid, TooLarge) as error:
+                result = self._result(thing, refusal(error))
+            full = len(chunk.things) == MAX_ITEMS or chunk.size + len(line) >= MAX_BYTES
+            if full and chunk.things:
+                yield chunk
+                chunk = _Chunk()
+            chunk.things.append(thing)
+            chunk.lines.append(line)
+            chunk.results.append(result)
+            chunk.size += len(line) + 1
+        if chunk.things:
+            yield chunk
+
+    def _line_of(self, thing: M) -> bytes:
+        line = to_json(thing)
+        if len(line) > MAX_ITEM_BYTES:  # the server would take no such line
+            raise TooLarge(
+                f"{AN[self._one]} must not be larger than {MAX_ITEM_BYTES:,} bytes.",
+                status=413,
+                code=Code.TOO_LARGE,
+            )
+        return line
+
+    def _deliver(self, chunk: _Chunk[M, R]) -> Script[None]:
+        """Sends until each is stored or refused for good, those that have to wait in order.
+
+        Nothing behind them is sent meanwhile: else a vehicle's events would be stored out of order.
+        """
+        failures = 0
+        while waiting := chunk.waiting():
+            results, retry_after = yield from self._send(
+                [chunk.things[place] for place in waiting],
+                [chunk.lines[place] for place in waiting],
+            )
+            for place, result in zip(waiting, results, strict=True):
+                chunk.results[place] = None if result.status in LATER else result
+            left = [result for result in results if result.status in LATER]
+            if left:
+                failures = 1 if len(left) < len(results) else failures + 1
+                seconds = self._patience.pause(failures, retry_after)
+                if seconds is None:
+                    raise come_back(left[0], retry_after)
+                log.info("%d of %d %s wait: %.2f s", len(left), len(results), self._kind, seconds)
+                yield Pause(seconds)
+
+    def _send(self, things: Sequence[M], lines: Iterable[bytes]) -> Script[tuple[list[R], float]]:
+        request = bulk_request(self._kind, lines)
+        answer: Answer = yield from exchange(request, self._patience, 200)
+        items = read(list[Item], answer, request)
+        if len(items) != len(things):
+            raise UnexpectedAnswer(
+                f"A bulk answer must have one item for each {self._one}.", status=200
+            )
+        results = [self._result(thing, item) for thing, item in zip(things, items, strict=True)]
+        self._tell({doubt for item in items for doubt in item.warnings})
+        return results, min(answer.retry_after or 0, LONGEST_S)
+
+
+def bulk_request(kind: str, lines: Iterable[bytes]) -> Request:
+    """The request with these, each given as its JSON."""
+    zipper = zlib.compressobj(_FAST, wbits=_GZIP)
+    body = zipper.compress(b"\n".join(lines)) + zipper.flush()
+    headers = {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
+    return Request("POST", f"/{kind}/bulk", body, headers)
+
+
+def event_result(event: Event, item: Item) -> BulkResult:
+    """What became of an event."""
+    return BulkResult(
+        event, item.status, item.id, item.message, item.code, item.parameter, item.warnings
+    )
+
+
+def put_result(entity: Charger | Vehicle, item: Item) -> PutResult:
+    """What became of a charger or vehicle."""
+    return PutResult(
+        entity, item.status, item.etag, item.message, item.code, item.parameter, item.warnings
+    )
+
+
+def come_back(result: BulkResult | PutResult, retry_after: float) -> RateLimited | Unavailable:
+    """What it means that one has to be sent again later."""
+    kind = RateLimited if result.status == 429 else Unavailable
+    error = kind(
+        result.message or "Some could not be stored.",
+        status=result.status,
+        code=result.code,
+        parameter=result.parameter,
+    )
+    error.retry_after = retry_after
+    return error
