@@ -64,21 +64,25 @@ def test_rules_and_dashboard_name_metrics_that_are_described() -> None:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that few may use at once."""
-    folder = tmp_path_factory.mktemp("site")
-    server = Server(str(folder / "tether.db"), ["--max-connections", "12"]).start()
-    yield server
-    assert server.stop() == 0
+def site(
+    new_postgres_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Server]]:
+    """A server on each engine, which few may use at once."""
+    file = tmp_path_factory.mktemp("site") / "tether.db"
+    options = ["--max-connections", "12", "--metrics-by-partner"]
+    servers = [Server(place, options).start() for place in (str(file), new_postgres_database())]
+    yield servers
+    for server in servers:
+        assert server.stop() == 0
 
 
 @pytest.fixture(scope="module")
-def prometheus(site: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prometheus(site: list[Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Prometheus with the files of `deploy/`, which asks each half second."""
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
-    node = urlsplit(site.url).netloc
+    nodes = ", ".join(f'"{urlsplit(one.url).netloc}"' for one in site)
     text = (FOLDER / "prometheus.yaml").read_text()
-    changes = {'"10.0.0.1:9100", "10.0.0.2:9100"': f'"{node}"', "15s": "500ms"}
+    changes = {'"10.0.0.1:9100", "10.0.0.2:9100"': nodes, "15s": "500ms"}
     (folder / "prometheus.yaml").write_text(replaced(text, changes))
     (folder / "tether.rules.yaml").write_text((FOLDER / "tether.rules.yaml").read_text())
     process = subprocess.Popen(
@@ -93,13 +97,13 @@ def prometheus(site: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     process.wait()
 
 
-def traffic(site: Server, partner: Partner) -> None:
+def traffic(partner: Partner) -> None:
     """Events, refused ones, reads, and more connections than may be."""
     event = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1"}
     assert partner.client.post("/events", json=event).status_code == 201
     assert partner.client.post("/events", json={**event, "chargerId": "C9"}).status_code == 409
     assert partner.client.get("/sessions").status_code == 200
-    many = [httpx.Client(base_url=site.url) for _ in range(14)]
+    many = [httpx.Client(base_url=partner.server.url) for _ in range(14)]
     statuses = {one.get("/ready").status_code for one in many}
     assert 503 in statuses
     for one in many:
@@ -119,13 +123,14 @@ def asked(prometheus: str, query: str) -> list[Any]:
     return [one for one in answer["data"]["result"] if one["value"][1] != "NaN"]
 
 
-def test_every_query_of_the_dashboard_has_an_answer(site: Server, prometheus: str) -> None:
-    partner = Partner(site)
+def test_every_query_of_the_dashboard_has_an_answer(site: list[Server], prometheus: str) -> None:
+    partners = [Partner(server) for server in site]
     silent = QUERIES
     end = time.monotonic() + 60
     while silent:
         assert time.monotonic() < end, silent
-        traffic(site, partner)
+        for partner in partners:
+            traffic(partner)
         time.sleep(0.7)
         try:
             silent = [(title, query) for title, query in silent if not asked(prometheus, query)]
