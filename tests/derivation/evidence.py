@@ -144,7 +144,7 @@ case("one instant, back and forth", """
     09:30 stopped C1 e=4
     09:30 disconnected C1
 """, "C1 5 clean\nC2 3\nC1 4")  # fmt: skip
-case("one instant, a stay of no length", """
+case("one instant, a session of no length", """
     08:00 connected C1
     08:00 started C1
     08:00 stopped C1 e=0
@@ -154,7 +154,7 @@ case("one instant, a stay of no length", """
     10:00 stopped C1 e=7
     10:00 disconnected C1
 """, "C1 0 clean\nC1 7")  # fmt: skip
-case("one instant, two chargers and a stay of no length between", """
+case("one instant, two chargers and a session of no length between", """
     08:00 connected C1
     08:00 started C1
     08:30 stopped C1 e=5
@@ -168,7 +168,7 @@ case("one instant, two chargers and a stay of no length between", """
     09:00 stopped C3 e=4
     09:00 disconnected C3
 """, "C1 5 clean\nC2 0\nC3 4")  # fmt: skip
-case("one instant, a second charge of the stay", """
+case("one instant, a second charge of the session", """
     08:00 connected C1
     08:00 started C1
     08:30 stopped C1 e=5
@@ -232,7 +232,7 @@ case("late: no account at all", """
     10:00 disconnected C1
     10:15 stopped C1
 """, "C1 11 !event-after-disconnect")  # fmt: skip
-case("late: of the first of two stays at the charger", """
+case("late: of the first of two sessions at the charger", """
     08:00 connected C1
     08:00 started C1
     09:00 disconnected C1
@@ -252,7 +252,7 @@ case("late: of the first while plugged in again", """
     11:10 stopped C1 e=7 t=3500
     11:20 disconnected C1
 """, "C1 7 !event-after-disconnect\nC1 5")  # fmt: skip
-case("late: two stays, two reports, the other way round", """
+case("late: two sessions, two reports, the other way round", """
     08:00 connected C1
     08:00 started C1
     09:00 disconnected C1
@@ -262,7 +262,7 @@ case("late: two stays, two reports, the other way round", """
     12:00 stopped C1 e=4 t=1790
     12:01 stopped C1 e=7 t=3500
 """, "C1 7 !event-after-disconnect\nC1 4")  # fmt: skip
-case("late: two charges of one stay", """
+case("late: two charges of one session", """
     08:00 connected C1
     08:00 started C1
     09:00 started C1
@@ -279,23 +279,23 @@ case("late: one report of two that only a repeated start parts", """
     08:55 stopped C1 e=8 t=3000
 """, "C1 8 !start-repeated !event-after-disconnect")  # fmt: skip
 for _between in range(1, 9):
-    _stays = "\n".join(f"""
+    _sessions = "\n".join(f"""
         +{number} 08:00 connected C2
         +{number} 08:00 started C2
         +{number} 09:00 stopped C2 e={number} t=3600
         +{number} 09:00 disconnected C2""" for number in range(1, _between + 1))  # fmt: skip
     _found = "\n".join(f"C2 {number}" for number in range(1, _between + 1))
-    case(f"late: {_between} stays later", f"""
+    case(f"late: {_between} sessions later", f"""
         09:00 connected C1
         09:00 started C1 p=11
-        10:00 disconnected C1{_stays}
+        10:00 disconnected C1{_sessions}
         +{_between} 12:00 stopped C1 e=11 t=3600
     """.replace("\n\n", "\n"), f"C1 11 !event-after-disconnect\n{_found}")  # fmt: skip
-    case(f"repeated: {_between} stays later", f"""
+    case(f"repeated: {_between} sessions later", f"""
         09:00 connected C1
         09:00 started C1 p=11
         10:00 stopped C1 e=11 t=3600
-        10:00 disconnected C1{_stays}
+        10:00 disconnected C1{_sessions}
         +{_between} 12:00 stopped C1 e=11 t=3600
     """.replace("\n\n", "\n"), f"C1 11\n{_found}")  # fmt: skip
 
@@ -906,7 +906,7 @@ case("stop of a transaction after reconnect, in the next one", """
     13:00 stopped C1 e=9 t=3480
     13:01 disconnected C1
 """, "C1 14")  # fmt: skip
-case("a charge longer than the stay", """
+case("a charge longer than the session", """
     08:00 connected C1
     08:00 started C1
     08:30 stopped C1 e=5 t=3600
@@ -945,7 +945,7 @@ case("no energy at all", """
     08:06 stopped C1 e=0 t=60
     08:10 disconnected C1
 """, "C1 0 clean")  # fmt: skip
-case("the same again within a stay", """
+case("the same again within a session", """
     08:00 connected C1
     08:00 started C1
     09:00 stopped C1 e=8 t=3600
@@ -955,7 +955,7 @@ case("the same again within a stay", """
     13:00 stopped C1 e=8 t=3600
     13:10 disconnected C1
 """, "C1 24 clean")  # fmt: skip
-case("the same again within a stay, starts lost", """
+case("the same again within a session, starts lost", """
     08:00 connected C1
     09:00 stopped C1 e=8 t=3600
     11:00 stopped C1 e=8.2 t=3660

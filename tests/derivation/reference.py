@@ -22,28 +22,28 @@ Limits = tuple[str, Decimal, Decimal]
 """A flag of a power, and the kW each way above which it is set."""
 
 
-def stays_of(events: list[Event]) -> list[SessionRecord]:
-    """The stays of one vehicle; `ms` is an event's instant, `kind` its type without VEHICLE_."""
-    stays: list[SessionRecord] = []
+def sessions_of(events: list[Event]) -> list[SessionRecord]:
+    """The sessions of one vehicle; `ms` is an event's instant, `kind` its type without VEHICLE_."""
+    sessions: list[SessionRecord] = []
     for ms in sorted({event["ms"] for event in events}):
-        for event in in_order(stays, [event for event in events if event["ms"] == ms]):
-            take(stays, event)
-    return stays
+        for event in in_order(sessions, [event for event in events if event["ms"] == ms]):
+            take(sessions, event)
+    return sessions
 
 
-def in_order(stays: list[SessionRecord], events: list[Event]) -> list[Event]:
+def in_order(sessions: list[SessionRecord], events: list[Event]) -> list[Event]:
     """What is under way ends first, then what begins begins, one charger after the other."""
     first: list[Event] = []
-    if stays and stays[-1]["end"] is None:
-        here = [event for event in events if event["chargerId"] == stays[-1]["charger"]]
+    if sessions and sessions[-1]["end"] is None:
+        here = [event for event in events if event["chargerId"] == sessions[-1]["charger"]]
         here.sort(key=lambda event: ORDER.index(event["kind"]))
         kinds = {event["kind"] for event in here}
         again, leaves = "CONNECTED" in kinds, "DISCONNECTED" in kinds
-        if not under_way(stays[-1]) and not again:
+        if not under_way(sessions[-1]) and not again:
             first = here  # a charge of no length, before the unplug
         elif leaves:
             first = [event for event in here if ORDER.index(event["kind"]) >= UPDATED]
-        elif under_way(stays[-1]):
+        elif under_way(sessions[-1]):
             if "CHARGE_STOPPED" in kinds:
                 first = [event for event in here if event["kind"] in ORDER[UPDATED:]]
             if not again:
@@ -63,44 +63,44 @@ def in_order(stays: list[SessionRecord], events: list[Event]) -> list[Event]:
 # Where the vehicle is -----------------------------------------------------------------------------
 
 
-def take(stays: list[SessionRecord], event: Event) -> None:
-    begins = plugs_in(stays, event)
+def take(sessions: list[SessionRecord], event: Event) -> None:
+    begins = plugs_in(sessions, event)
     if begins:
-        if stays and stays[-1]["end"] is None:
-            unplug(stays[-1], event["ms"])
-            stays[-1]["flags"].add("disconnect-missing")
-        if stays:
-            stays[-1].update(told=accounts(stays[-1]), power=highest(stays[-1]))
-        stays.append({"charger": event["chargerId"], "start": event["ms"], "end": None,
+        if sessions and sessions[-1]["end"] is None:
+            unplug(sessions[-1], event["ms"])
+            sessions[-1]["flags"].add("disconnect-missing")
+        if sessions:
+            sessions[-1].update(told=accounts(sessions[-1]), power=highest(sessions[-1]))
+        sessions.append({"charger": event["chargerId"], "start": event["ms"], "end": None,
                       "periods": [], "flags": set(), "socs": [], "events": [],
                       "told": None, "answered": False})  # fmt: skip
         if event["kind"] != "CONNECTED":
-            stays[-1]["flags"].add("connect-missing")
-    stay = stays[-1]
-    stay["events"].append(event)
-    elsewhere = stay["charger"] != event["chargerId"]
+            sessions[-1]["flags"].add("connect-missing")
+    session = sessions[-1]
+    session["events"].append(event)
+    elsewhere = session["charger"] != event["chargerId"]
     charging = None
-    if elsewhere or stay["end"] is not None:
-        after_leaving(stays, event)
-    elif earlier := of_earlier_stay(stays, event):
-        report_late(stays, earlier, event)
+    if elsewhere or session["end"] is not None:
+        after_leaving(sessions, event)
+    elif earlier := of_earlier_session(sessions, event):
+        report_late(sessions, earlier, event)
     elif not (begins and event["kind"] == "CONNECTED"):
-        charging = under_way(stay)
-        happen(stay, event)
+        charging = under_way(session)
+        happen(session, event)
     if "stateOfCharge" in event:
-        read_soc(stay, event, charging, elsewhere)
+        read_soc(session, event, charging, elsewhere)
 
 
-def newest_soc(stays: list[SessionRecord]) -> Decimal | None:
-    return next((stay["socs"][-1][1] for stay in reversed(stays) if stay["socs"]), None)
+def newest_soc(sessions: list[SessionRecord]) -> Decimal | None:
+    return next((session["socs"][-1][1] for session in reversed(sessions) if session["socs"]), None)
 
 
-def left_at(stays: list[SessionRecord], event: Event) -> Any:
-    """The stay at this charger that has ended and that the event is of, of the current one and the
+def left_at(sessions: list[SessionRecord], event: Event) -> Any:
+    """The session at this charger that has ended and that the event is of: the current one or the
     last eight: of which it was reported already, that had time for it, or the newest.
     """
     energy, time = event.get("chargedEnergy"), event.get("chargedTime")
-    known = [one for one in stays[-1 - REMEMBERED :] if one["end"] is not None]
+    known = [one for one in sessions[-1 - REMEMBERED :] if one["end"] is not None]
     known = [one for one in reversed(known) if one["charger"] == event["chargerId"]]
     if event["kind"] in ("CHARGE_UPDATED", "CHARGE_STOPPED"):
         for one in known:
@@ -114,11 +114,11 @@ def left_at(stays: list[SessionRecord], event: Event) -> Any:
     return known[0] if known else None
 
 
-def accounts(stay: SessionRecord) -> list[tuple[Any, Any, Any]]:
+def accounts(session: SessionRecord) -> list[tuple[Any, Any, Any]]:
     """What was reported of its charges: energy, time, and the last meter if it began anew."""
-    if stay["told"] is not None:
-        return stay["told"]  # type: ignore[no-any-return]
-    told = [account(period) for period in stay["periods"]]
+    if session["told"] is not None:
+        return session["told"]  # type: ignore[no-any-return]
+    told = [account(period) for period in session["periods"]]
     return [one for one in told if one != (None, None, None)]
 
 
@@ -135,21 +135,21 @@ def is_again(told: tuple[Any, Any, Any], energy: Any, time: Any) -> bool:
     return bool(same and time in (None, told[1]))
 
 
-def is_known(stay: SessionRecord, energy: Any, time: Any) -> bool:
+def is_known(session: SessionRecord, energy: Any, time: Any) -> bool:
     """An energy or a time alone may be that of another charge: then the last one is meant."""
-    told = accounts(stay)
+    told = accounts(session)
     if energy is None or time is None:
         told = told[-1:]
     return any(is_again(one, energy, time) for one in told)
 
 
-def charges_of(stay: SessionRecord) -> list[tuple[int, int]]:
+def charges_of(session: SessionRecord) -> list[tuple[int, int]]:
     """Start and stop of the charges of which no STOPPED told; if none is known, there may have
     been one all the time.
     """
-    if not stay["periods"]:
-        return [] if stay["answered"] else [(stay["start"], stay["end"])]
-    return [(one["start"], one["stop"]) for one in stay["periods"] if is_unreported(one)]
+    if not session["periods"]:
+        return [] if session["answered"] else [(session["start"], session["end"])]
+    return [(one["start"], one["stop"]) for one in session["periods"] if is_unreported(one)]
 
 
 def meant(charges: list[tuple[int, int]], time: Decimal | None) -> tuple[int, int]:
@@ -163,33 +163,33 @@ def meant(charges: list[tuple[int, int]], time: Decimal | None) -> tuple[int, in
     return min(newest_first + both, key=lambda c: abs(c[1] - c[0] - time * 1000))
 
 
-def had_time_for(stay: SessionRecord, time: Decimal) -> bool:
-    if not (charges := charges_of(stay)):
+def had_time_for(session: SessionRecord, time: Decimal) -> bool:
+    if not (charges := charges_of(session)):
         return False
     start, stop = meant(charges, time)
     return time * 1000 <= stop - start + ABOUT
 
 
-def has_lasted(stay: SessionRecord, time: Decimal) -> bool:
-    if not (charges := charges_of(stay)):
+def has_lasted(session: SessionRecord, time: Decimal) -> bool:
+    if not (charges := charges_of(session)):
         return False
     start, stop = meant(charges, time)
     return abs(stop - start - time * 1000) <= ABOUT
 
 
-def plugs_in(stays: list[SessionRecord], event: Event) -> bool:
+def plugs_in(sessions: list[SessionRecord], event: Event) -> bool:
     """Whether the event is evidence that the vehicle was plugged in there anew."""
-    if not stays:
+    if not sessions:
         return True
-    stay, kind, ms = stays[-1], event["kind"], event["ms"]
-    lasts = stay["end"] is None
-    if lasts and stay["charger"] == event["chargerId"]:
-        return kind == "CONNECTED" and was_away(stay, event)
+    session, kind, ms = sessions[-1], event["kind"], event["ms"]
+    lasts = session["end"] is None
+    if lasts and session["charger"] == event["chargerId"]:
+        return kind == "CONNECTED" and was_away(session, event)
     if kind in ("CONNECTED", "CHARGE_STARTED"):
         return True
-    left = left_at(stays, event)
+    left = left_at(sessions, event)
     shows = kind == "CHARGE_STOPPED" or (
-        kind == "CHARGE_UPDATED" and shows_charge(newest_soc(stays), event)
+        kind == "CHARGE_UPDATED" and shows_charge(newest_soc(sessions), event)
     )
     if left is None:
         return not lasts or shows
@@ -198,15 +198,15 @@ def plugs_in(stays: list[SessionRecord], event: Event) -> bool:
     return not late and not goes_on and shows and not is_of(left, event)
 
 
-def was_away(stay: SessionRecord, event: Event) -> bool:
+def was_away(session: SessionRecord, event: Event) -> bool:
     """Less charge than before, but neither 0 nor fed back."""
     soc = event.get("stateOfCharge")
-    fed_back = any(kw < 0 for period in stay["periods"] for _, kw in period["powers"])
-    return bool(soc and stay["socs"] and not fed_back and soc < stay["socs"][-1][1] - 1)
+    fed_back = any(kw < 0 for period in session["periods"] for _, kw in period["powers"])
+    return bool(soc and session["socs"] and not fed_back and soc < session["socs"][-1][1] - 1)
 
 
 def is_of(left: SessionRecord, event: Event) -> bool:
-    """Whether a report is of a charge of this stay, which has ended, by its own account."""
+    """Whether a report is of a charge of this session, which has ended, by its own account."""
     energy, time, ms = event.get("chargedEnergy"), event.get("chargedTime"), event["ms"]
     if energy is None and time is None:
         return bool(event["kind"] == "CHARGE_STOPPED")
@@ -221,9 +221,9 @@ def is_of(left: SessionRecord, event: Event) -> bool:
     return power is not None and not allows(power, energy, ms - left["end"])
 
 
-def highest(stay: SessionRecord) -> Decimal | None:
+def highest(session: SessionRecord) -> Decimal | None:
     """The highest power of its last charge."""
-    powers = [kw for _, kw in stay["periods"][-1]["powers"]] if stay["periods"] else []
+    powers = [kw for _, kw in session["periods"][-1]["powers"]] if session["periods"] else []
     return max(powers, default=None)
 
 
@@ -231,22 +231,22 @@ def is_unreported(period: Period) -> bool:
     return period["energy"] is None and (period["stop_missing"] or period["cut"])
 
 
-def of_earlier_stay(stays: list[SessionRecord], event: Event) -> SessionRecord | None:
-    """The earlier stay of which a report is though the vehicle is back at the charger: what it
-    tells does not fit into this stay, or into what follows its last reported charge.
+def of_earlier_session(sessions: list[SessionRecord], event: Event) -> SessionRecord | None:
+    """The earlier session of which a report is though the vehicle is back at the charger: what it
+    tells does not fit into this session, or into what follows its last reported charge.
     """
-    stay, time, energy = stays[-1], event.get("chargedTime"), event.get("chargedEnergy")
-    period, ms = under_way(stay), event["ms"]
+    session, time, energy = sessions[-1], event.get("chargedTime"), event.get("chargedEnergy")
+    period, ms = under_way(session), event["ms"]
     if not time and not energy:
         return None
-    free = period["start"] if period and time is None else stay["start"]
-    if stay["periods"] and not period and stay["periods"][-1]["energy"] is not None:
-        last = stay["periods"][-1]
+    free = period["start"] if period and time is None else session["start"]
+    if session["periods"] and not period and session["periods"][-1]["energy"] is not None:
+        last = session["periods"][-1]
         free = last["stop"]
         same_start = abs(ms - whole(time or Decimal(0)) - last["start"]) <= ABOUT
         if same_start or is_again(account(last), energy, time):
             return None
-    left: Any = left_at(stays, event)
+    left: Any = left_at(sessions, event)
     if left is None or (time is not None and time * 1000 <= ms - free + ABOUT):
         return None
     if time is None:
@@ -259,25 +259,25 @@ def of_earlier_stay(stays: list[SessionRecord], event: Event) -> SessionRecord |
     return left if fits else None
 
 
-def after_leaving(stays: list[SessionRecord], event: Event) -> None:
-    """An event of a stay that has ended, or at a charger where the vehicle is not."""
-    stay, left = stays[-1], left_at(stays, event)
+def after_leaving(sessions: list[SessionRecord], event: Event) -> None:
+    """An event of a session that has ended, or at a charger where the vehicle is not."""
+    session, left = sessions[-1], left_at(sessions, event)
     late = left is None or event["ms"] - left["end"] > ABOUT
-    here = stay["charger"] == event["chargerId"]
+    here = session["charger"] == event["chargerId"]
     if here and late:
-        stay["flags"].add("event-after-disconnect")
-    if left is stay:
+        session["flags"].add("event-after-disconnect")
+    if left is session:
         if event["kind"] in ("CHARGE_UPDATED", "CHARGE_STOPPED"):
-            tell_late(stay, event)
+            tell_late(session, event)
         return
     leaves = left and event["kind"] == "DISCONNECTED" and "disconnect-missing" in left["flags"]
-    shared = left and report_late(stays, left, event)
+    shared = left and report_late(sessions, left, event)
     if late and not leaves and not here:
-        stay["flags"].add("vehicle-shared" if shared else "event-elsewhere")
+        session["flags"].add("vehicle-shared" if shared else "event-elsewhere")
 
 
-def report_late(stays: list[SessionRecord], left: SessionRecord, event: Event) -> bool:
-    """Tells an earlier stay what the event says of it; whether that shows the vehicle there still,
+def report_late(sessions: list[SessionRecord], left: SessionRecord, event: Event) -> bool:
+    """Tells an earlier session what the event says of it; whether the vehicle seems there still,
     after it seemed to have left.
     """
     charges, time, energy = charges_of(left), event.get("chargedTime"), event.get("chargedEnergy")
@@ -309,98 +309,102 @@ def report_late(stays: list[SessionRecord], left: SessionRecord, event: Event) -
     return there
 
 
-def tell_late(stay: SessionRecord, event: Event) -> None:
+def tell_late(session: SessionRecord, event: Event) -> None:
     """What an event tells of a charge after the vehicle has left."""
     energy, time, ms = event.get("chargedEnergy"), event.get("chargedTime"), event["ms"]
-    if not stay["periods"]:
+    if not session["periods"]:
         if energy is None and time is None:
             return
-        start = stay["start"] if time is None else max(stay["start"], stay["end"] - whole(time))
-        begin(stay, start, missing=True)
-        stay["periods"][-1].update(
-            stop=stay["end"], stop_missing=True, soc0=stay["socs"][0][1] if stay["socs"] else None
+        start = session["start"]
+        if time is not None:
+            start = max(start, session["end"] - whole(time))
+        begin(session, start, missing=True)
+        session["periods"][-1].update(
+            stop=session["end"],
+            stop_missing=True,
+            soc0=session["socs"][0][1] if session["socs"] else None,
         )
-    known = [account(period) for period in stay["periods"]]
+    known = [account(period) for period in session["periods"]]
     if None not in (energy, time) and any(is_again(one, energy, time) for one in known):
         return
-    period = stay["periods"][-1]
-    if charges := charges_of(stay):
+    period = session["periods"][-1]
+    if charges := charges_of(session):
         start, stop = meant(charges, time)
-        missing = [one for one in stay["periods"] if is_unreported(one)]
+        missing = [one for one in session["periods"] if is_unreported(one)]
         period = next(one for one in missing[::-1] if one["start"] == start and one["stop"] <= stop)
         if period["stop"] != stop:
-            place = stay["periods"].index(period)
-            join(period, stay["periods"].pop(place + 1))
+            place = session["periods"].index(period)
+            join(period, session["periods"].pop(place + 1))
     if event["kind"] == "CHARGE_UPDATED":
         if period["energy"] is None and energy is not None:
             read_meter(period, energy)
         return
     if period["energy"] is None and is_too_long(period, event):
-        stay["flags"].add("charged-time-too-long")
+        session["flags"].add("charged-time-too-long")
     period.update(stop_missing=False, cut=False, reported=ms)
     tell(period, energy, time)
 
 
-def unplug(stay: SessionRecord, ms: int) -> None:
-    if period := under_way(stay):
+def unplug(session: SessionRecord, ms: int) -> None:
+    if period := under_way(session):
         period.update(stop=ms, stop_missing=True)
-    stay["end"] = ms
+    session["end"] = ms
 
 
 # Charges ------------------------------------------------------------------------------------------
 
 
-def under_way(stay: SessionRecord) -> Period | None:
-    periods = stay["periods"]
+def under_way(session: SessionRecord) -> Period | None:
+    periods = session["periods"]
     return periods[-1] if periods and periods[-1]["stop"] is None else None
 
 
-def begin(stay: SessionRecord, ms: int, *, missing: bool = False) -> Period:
-    stay["periods"].append({"start": ms, "stop": None, "cut": False, "stop_missing": False,
+def begin(session: SessionRecord, ms: int, *, missing: bool = False) -> Period:
+    session["periods"].append({"start": ms, "stop": None, "cut": False, "stop_missing": False,
                             "start_missing": missing, "by_soc": False, "energy": None,
                             "time": None, "meters": [], "powers": [], "reported": ms,
-                            "soc0": stay["socs"][-1][1] if stay["socs"] else None,
+                            "soc0": session["socs"][-1][1] if session["socs"] else None,
                             "soc1": None, "soc1_ms": 0, "final": False})  # fmt: skip
-    period: Period = stay["periods"][-1]
+    period: Period = session["periods"][-1]
     return period
 
 
-def happen(stay: SessionRecord, event: Event) -> None:
+def happen(session: SessionRecord, event: Event) -> None:
     kind, ms = event["kind"], event["ms"]
     if kind == "CONNECTED":
-        if "connect-missing" in stay["flags"] and ms - stay["start"] <= ABOUT:
-            stay["flags"].remove("connect-missing")
+        if "connect-missing" in session["flags"] and ms - session["start"] <= ABOUT:
+            session["flags"].remove("connect-missing")
         else:
-            stay["flags"].add("connect-repeated")
+            session["flags"].add("connect-repeated")
     elif kind == "CHARGE_STARTED":
-        started(stay, event)
+        started(session, event)
     elif kind == "CHARGE_UPDATED":
-        updated(stay, event)
+        updated(session, event)
     elif kind == "CHARGE_STOPPED":
-        stopped(stay, event)
+        stopped(session, event)
     else:
-        unplug(stay, ms)
+        unplug(session, ms)
 
 
-def started(stay: SessionRecord, event: Event) -> None:
-    period, ms = under_way(stay), event["ms"]
+def started(session: SessionRecord, event: Event) -> None:
+    period, ms = under_way(session), event["ms"]
     if period and ms - period["start"] <= ABOUT:
         if not period["start_missing"]:
-            stay["flags"].add("start-repeated")
+            session["flags"].add("start-repeated")
         period["start_missing"] = False
     else:
         if period:
             period.update(stop=ms, cut=True)
-            stay["flags"].add("start-repeated")
-        period = begin(stay, ms)
+            session["flags"].add("start-repeated")
+        period = begin(session, ms)
     if "chargePower" in event:
         period["powers"].append((ms, event["chargePower"]))
 
 
-def updated(stay: SessionRecord, event: Event) -> None:
-    period, ms, energy = under_way(stay), event["ms"], event.get("chargedEnergy")
-    if ended := of_ended(stay, event):
-        stay["flags"].add("update-after-stop")
+def updated(session: SessionRecord, event: Event) -> None:
+    period, ms, energy = under_way(session), event["ms"], event.get("chargedEnergy")
+    if ended := of_ended(session, event):
+        session["flags"].add("update-after-stop")
         if period is None and went_on(ended, event):
             ended.update(energy=energy, time=event.get("chargedTime"), stop=ms, final=False)
             if event.get("chargePower"):  # it is under way again
@@ -409,33 +413,33 @@ def updated(stay: SessionRecord, event: Event) -> None:
         elif energy is not None and ended["energy"] is None:
             ended["meters"][-1:] = [energy]
         return
-    soc = stay["socs"][-1][1] if stay["socs"] else None
+    soc = session["socs"][-1][1] if session["socs"] else None
     if period is None:
-        last = stay["periods"][-1] if stay["periods"] else None
+        last = session["periods"][-1] if session["periods"] else None
         if last and ms - last["stop"] <= ABOUT:
             if event.get("chargePower"):
-                stay["flags"].add("update-after-stop")
+                session["flags"].add("update-after-stop")
             return
         if not shows_charge(soc, event):
             return
-        period = begin(stay, start_of(stay, event), missing=True)
+        period = begin(session, start_of(session, event), missing=True)
         period["by_soc"] = not event.get("chargePower") and energy is None
     elif period["by_soc"] and not shows_charge(soc, event):
-        period["stop"] = max(period["start"], stay["socs"][-1][0] if stay["socs"] else 0)
+        period["stop"] = max(period["start"], session["socs"][-1][0] if session["socs"] else 0)
         return
-    period = joined(stay, event)
+    period = joined(session, event)
     if "chargePower" in event:
         period["powers"].append((ms, event["chargePower"]))
     if energy is not None and read_meter(period, energy):
-        stay["flags"].add("meter-began-anew")
+        session["flags"].add("meter-began-anew")
 
 
-def stopped(stay: SessionRecord, event: Event) -> None:
-    period, ms = under_way(stay), event["ms"]
+def stopped(session: SessionRecord, event: Event) -> None:
+    period, ms = under_way(session), event["ms"]
     energy, time = event.get("chargedEnergy"), event.get("chargedTime")
-    if ended := of_ended(stay, event):
+    if ended := of_ended(session, event):
         if ended["energy"] is not None or not ended["cut"]:
-            stay["flags"].add("stop-repeated")
+            session["flags"].add("stop-repeated")
         ended["cut"] = False
         if period is None and went_on(ended, event):
             ended.update(energy=energy, time=time, stop=ms, final=False)
@@ -443,13 +447,13 @@ def stopped(stay: SessionRecord, event: Event) -> None:
             tell(ended, energy, time)
         return
     if period is None:
-        begin(stay, start_of(stay, event), missing=True)
-    period = joined(stay, event)
+        begin(session, start_of(session, event), missing=True)
+    period = joined(session, event)
     if is_too_long(period, event):
-        stay["flags"].add("charged-time-too-long")
+        session["flags"].add("charged-time-too-long")
     period["stop"] = ms
     if tell(period, energy, time):
-        stay["flags"].add("meter-began-anew")
+        session["flags"].add("meter-began-anew")
 
 
 def shows_charge(soc: Decimal | None, event: Event) -> bool:
@@ -461,22 +465,22 @@ def shows_charge(soc: Decimal | None, event: Event) -> bool:
     return bool(event.get("chargedTime")) or (soc is not None and event["stateOfCharge"] > soc)
 
 
-def start_of(stay: SessionRecord, event: Event) -> int:
+def start_of(session: SessionRecord, event: Event) -> int:
     """When a charge began of which no STARTED told."""
-    free: int = stay["periods"][-1]["stop"] if stay["periods"] else stay["start"]
+    free: int = session["periods"][-1]["stop"] if session["periods"] else session["start"]
     ms: int = event["ms"]
     if "chargedTime" in event:
         return max(free, ms - whole(event["chargedTime"]))
     if event["kind"] == "CHARGE_STOPPED":
         return free
-    unread = event.get("chargePower") or not stay["socs"]
-    return ms if unread else max(free, stay["socs"][-1][0])
+    unread = event.get("chargePower") or not session["socs"]
+    return ms if unread else max(free, session["socs"][-1][0])
 
 
-def of_ended(stay: SessionRecord, event: Event) -> Period | None:
+def of_ended(session: SessionRecord, event: Event) -> Period | None:
     """The charge that ended and that a report is of, by its own account."""
-    period = under_way(stay)
-    ended = stay["periods"][:-1] if period else stay["periods"]
+    period = under_way(session)
+    ended = session["periods"][:-1] if period else session["periods"]
     energy, time = event.get("chargedEnergy"), event.get("chargedTime")
     if not ended:
         return None
@@ -525,9 +529,9 @@ def of_it_by_energy(last: Period, period: Period | None, event: Event) -> bool:
     return bool(not stopped and energy > last["energy"] and not event.get("chargePower"))
 
 
-def joined(stay: SessionRecord, event: Event) -> Period:
+def joined(session: SessionRecord, event: Event) -> Period:
     """What repeated starts have cut is put together again if the event shows that it is one."""
-    periods, energy = stay["periods"], event.get("chargedEnergy")
+    periods, energy = session["periods"], event.get("chargedEnergy")
     while len(periods) > 1 and periods[-2]["cut"]:
         one, two = periods[-2:]
         if "chargedTime" in event:
@@ -630,16 +634,18 @@ def is_too_long(period: Period, event: Event) -> bool:
     return bool(event.get("chargedTime", 0) * 1000 > event["ms"] - period["start"] + ABOUT)
 
 
-def read_soc(stay: SessionRecord, event: Event, charging: Period | None, elsewhere: bool) -> None:
+def read_soc(
+    session: SessionRecord, event: Event, charging: Period | None, elsewhere: bool
+) -> None:
     soc = event["stateOfCharge"]
-    if charging and stay["socs"] and soc < stay["socs"][-1][1]:
+    if charging and session["socs"] and soc < session["socs"][-1][1]:
         powers = [power for _, power in charging["powers"][-1:]] + [event.get("chargePower", 0)]
         if min(powers) >= 0:
-            stay["flags"].add("state-of-charge-fell")
-    stay["socs"].append((event["ms"], soc))
-    if not stay["periods"] or elsewhere:
+            session["flags"].add("state-of-charge-fell")
+    session["socs"].append((event["ms"], soc))
+    if not session["periods"] or elsewhere:
         return
-    period = stay["periods"][-1]
+    period = session["periods"][-1]
     unread = period["soc0"] is None and period["stop"] is None
     if unread or event["kind"] == "CHARGE_STARTED":
         period["soc0"] = soc
@@ -695,12 +701,12 @@ def energy_of(
     return gained, "stateOfCharge"
 
 
-def session_of(stay: SessionRecord, capacity: Decimal, limits: list[Limits]) -> dict[str, Any]:
+def session_of(session: SessionRecord, capacity: Decimal, limits: list[Limits]) -> dict[str, Any]:
     """What there is to compare."""
-    until = stay["events"][-1]["ms"] if stay["end"] is None else stay["end"]
+    until = session["events"][-1]["ms"] if session["end"] is None else session["end"]
     most = min(kw for _, kw, _ in limits), min(kw for _, _, kw in limits)
-    periods, flags = [], set(stay["flags"])
-    for period in stay["periods"]:
+    periods, flags = [], set(session["flags"])
+    for period in session["periods"]:
         stop = until if period["stop"] is None else period["stop"]
         energy, source = energy_of(period, stop, capacity, most, flags)
         time = period["time"]
@@ -713,13 +719,13 @@ def session_of(stay: SessionRecord, capacity: Decimal, limits: list[Limits]) -> 
                 flags.add(flag)
         flags |= {f"{end}-missing" for end in ("start", "stop") if period[f"{end}_missing"]}
     known = [energy for _, _, energy, _, _ in periods if energy is not None]
-    socs = [soc for _, soc in stay["socs"]]
+    socs = [soc for _, soc in session["socs"]]
     if socs and max(socs) <= 1:
         flags.add("state-of-charge-tiny")
     return {
-        "chargerId": stay["charger"],
-        "connectedAt": stay["start"],
-        "disconnectedAt": stay["end"],
+        "chargerId": session["charger"],
+        "connectedAt": session["start"],
+        "disconnectedAt": session["end"],
         "periods": periods,
         "chargedEnergy": sum(known, Decimal(0)) if known else None,
         "chargedTime": sum((time for *_, time, _ in periods), Decimal(0)),
@@ -728,13 +734,13 @@ def session_of(stay: SessionRecord, capacity: Decimal, limits: list[Limits]) -> 
     }
 
 
-def state_of(stays: list[SessionRecord]) -> dict[str, Any]:
+def state_of(sessions: list[SessionRecord]) -> dict[str, Any]:
     """Where the vehicle is, whether it is charged, and the newest that is known of it."""
-    if not stays:
+    if not sessions:
         return {"pluggedIn": False, "charging": False}
-    last = stays[-1]
+    last = sessions[-1]
     here, period = last["end"] is None, under_way(last)
-    socs = [reading for stay in stays for reading in stay["socs"]]
+    socs = [reading for session in sessions for reading in session["socs"]]
     powers = period["powers"] if period else []
     return {
         "pluggedIn": here,

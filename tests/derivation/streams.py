@@ -22,7 +22,7 @@ def stream(random: Random, vehicle: str) -> list[Body]:
     at_ms, soc = 0, random.uniform(5, 60)
     for _ in range(random.choice((1, 1, 2, 3, 5))):
         charger = random.choice("AAABC")
-        at_ms, soc = _stay(random, bodies, charger, at_ms, soc)
+        at_ms, soc = _session(random, bodies, charger, at_ms, soc)
         at_ms += random.choice((0, 1, 60_000, 599_999, 3_600_000, 90_000_000))
         soc = max(1, soc - random.uniform(-5, 40))
     if random.random() < 0.3:  # stamps have minutes
@@ -41,7 +41,7 @@ def stream(random: Random, vehicle: str) -> list[Body]:
     return list(known.values())
 
 
-def _stay(
+def _session(
     random: Random, bodies: list[Body], charger: str, at_ms: int, soc: float
 ) -> tuple[int, float]:
     def add(kind: str, **members: Any) -> None:

@@ -69,7 +69,7 @@ def test_the_same_event_again_changes_nothing(fleet: httpx.Client) -> None:
 
 
 def test_a_session_that_never_was_is_removed_and_can_reappear(fleet: httpx.Client) -> None:
-    # Of an unknown stay.
+    # Of an unknown session.
     report(fleet, "CHARGE_UPDATED", 7, minute=30, stateOfCharge=40, chargePower=11)
     (unknown,) = read(fleet.get("/sessions", params={"from": "2026-01-05T07:00:00Z"}))
     assert [flag["name"] for flag in unknown["flags"]] == ["connect-missing", "start-missing"]
@@ -83,7 +83,7 @@ def test_a_session_that_never_was_is_removed_and_can_reappear(fleet: httpx.Clien
         removed, kept = kept, removed
     assert (removed["id"], removed["status"], removed["version"]) == (unknown["id"], "removed", 2)
     assert (kept["id"], kept["status"]) == (known["id"], "active")
-    report(fleet, "DISCONNECTED", 7, minute=10)  # so the update was of another stay after all …
+    report(fleet, "DISCONNECTED", 7, minute=10)  # so the update was of another session after all …
     assert fleet.get(f"/sessions/{unknown['id']}").status_code == 200  # … over ten minutes later
     assert read(fleet.get(f"/sessions/{unknown['id']}"))["version"] == 3
 

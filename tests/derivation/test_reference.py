@@ -93,12 +93,12 @@ def test_a_thousand_dirty_streams_mean_what_the_reference_says(client: httpx.Cli
     of_vehicle = limit("power-above-vehicle", 22, 11)
     seen: Counter[str] = Counter()
     for vehicle, bodies in streams.items():
-        stays = reference.stays_of(events_of(bodies))
+        sessions_there = reference.sessions_of(events_of(bodies))
         expected = [
-            reference.session_of(stay, CAPACITY, [limits[stay["charger"]], of_vehicle])
-            for stay in stays
+            reference.session_of(one, CAPACITY, [limits[one["charger"]], of_vehicle])
+            for one in sessions_there
         ]
         assert sorted(sessions[vehicle], key=order) == sorted(expected, key=order), bodies
-        assert found[vehicle] == reference.state_of(stays), bodies
+        assert found[vehicle] == reference.state_of(sessions_there), bodies
         seen.update(flag for session in expected for flag in session["flags"])
     assert set(seen) == set(FLAGS) - {"periods-merged"}, "each flag has been met"

@@ -49,7 +49,7 @@ SCRUB_TRIES = 12
 
 _PRAGMAS = """
 PRAGMA synchronous = FULL;
-PRAGMA cache_size = -2000;  -- that of the system has what this has not
+PRAGMA cache_size = -2000;  -- kB: what is not here is in the page cache of the system
 PRAGMA temp_store = MEMORY;
 PRAGMA journal_size_limit = 67108864;
 PRAGMA wal_autocheckpoint = 16000;  -- 64 MiB: a page that changes often is copied back less often
