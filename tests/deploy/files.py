@@ -42,7 +42,7 @@ for name in null zero random urandom; do
     mkdir -p "$root/dev"; : > "$root/dev/$name"; mount --bind "/dev/$name" "$root/dev/$name"
 done
 mkdir "$root/proc" "$root/tmp"
-mount -t proc proc "$root/proc"
+mount -t proc -o hidepid=invisible proc "$root/proc"
 if [ "$SCRATCH" = yes ]; then mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"; fi
 for path in $READ_ONLY; do
     mkdir -p "$root$path"; mount --bind "$path" "$root$path"; mount -o remount,bind,ro "$root$path"

@@ -32,6 +32,7 @@ def machine(tmp_path: Path) -> Machine:
             "PrivateTmp=yes",
             "NoNewPrivileges=yes",
             "CapabilityBoundingSet=",
+            "ProtectProc=invisible",
         }
         assert promised <= lines_of(unit)
     assert f"ReadWritePaths={BACKUPS}" in lines_of(BACKUP)
@@ -100,6 +101,12 @@ def test_the_server_runs_and_is_backed_up_with_the_rights_of_its_units(
             assert {one["status"] for one in bulk.json()} == {201}
         numbers = httpx.get(f"http://{machine.environment['TETHER_METRICS']}/metrics").text
         assert 'route="/events/bulk",status="200"' in numbers
+        for told in (
+            "process_start_time_seconds",
+            "process_open_fds",
+            "tether_database_free_bytes",
+        ):
+            assert f"\n{told}" in numbers
 
         folder = tmp_path / "backups"
         folder.mkdir()
