@@ -15,7 +15,7 @@ def main() -> None:
         if (error.name or "").startswith("tether"):
             raise
         sys.exit(
-            f"tether: The command line needs {error.name}: pip install 'tether-partner-api[cli]'"
+            f"tether: The command line needs {error.name}: pip install '.[cli]' in Tether's folder"
         )
     run()
 

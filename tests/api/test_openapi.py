@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Server
+from tether import __version__
 from tether.domain import validation
 from tether.domain.errors import Invalid
 from tether.domain.identifiers import is_entity_id
@@ -77,6 +78,7 @@ def test_the_served_document_is_this_file_as_json(server: Server) -> None:
     assert answer.headers["content-type"] == "application/json"
     assert answer.json() == DOCUMENT
     assert DOCUMENT["openapi"].startswith("3.1.")
+    assert DOCUMENT["info"]["version"] == __version__
 
 
 def test_every_schema_is_a_json_schema_and_every_reference_leads_somewhere() -> None:
@@ -198,11 +200,19 @@ def test_an_entity_s_schemas_have_the_members_of_the_model_and_the_rules(
     assert "required" not in SCHEMAS[name + "Patch"]
 
 
-def test_an_event_s_schema_has_the_members_of_the_model() -> None:
-    members = [field.encode_name for field in msgspec.structs.fields(Event)]
-    assert list(SCHEMAS["Event"]["properties"]) == members
-    required = {field.encode_name for field in msgspec.structs.fields(Event) if field.required}
-    assert set(SCHEMAS["Event"]["required"]) == required | {"id", "timestamp"}
+def test_an_event_s_schema_is_one_for_each_type_with_the_members_of_its_rules() -> None:
+    order = [field.encode_name for field in msgspec.structs.fields(Event)]
+    for kind in EventType:
+        schema = SCHEMAS[EVENT_SCHEMAS[kind] + "Event"]
+        members = {"id", *validation._MEMBERS_OF_TYPE[kind]}
+        assert list(schema["properties"]) == [name for name in order if name in members]
+        assert schema["properties"]["type"] == {"type": "string", "const": kind}
+        needed = {"id", "type", "timestamp", *validation._REQUIRED_OF_TYPE[kind]}
+        assert set(schema["required"]) == needed
+    references = [f"#/components/schemas/{EVENT_SCHEMAS[kind]}Event" for kind in EventType]
+    assert {one["$ref"] for one in SCHEMAS["Event"]["oneOf"]} == set(references)
+    mapping = SCHEMAS["Event"]["discriminator"]["mapping"]
+    assert mapping == dict(zip(EventType, references, strict=True))
 
 
 @pytest.mark.parametrize("kind", EventType)
@@ -387,6 +397,8 @@ def test_every_message_in_an_example_is_one_that_the_server_gives(
             client.delete("/chargers/C1"),
             client.put("/chargers/C1", json=charger, headers={"If-Match": '"9"'}),
             client.put("/chargers/C1", content=b" " * 1_048_577),
+            client.post("/events/bulk", content=b" " * 8_388_609),
+            client.post("/events/bulk", content=b"7\n" * 10_001),
             client.put("/chargers/C1", content=b"", headers={"Content-Encoding": "br"}),
             client.get("/chargers", headers={"x-api-key": "nonsense"}),
             client.put("/chargers/C1", headers={"x-api-key": server.key(read_only=True)}),

@@ -18,6 +18,7 @@ from tests.api.helpers import ON_ONE_ENGINE
 from tests.conftest import Server
 from tests.debian import program
 from tests.test_docs import ROOT
+from tether.domain.keys import Rate
 
 TOOLS = ROOT / "tests" / "openapi_tools"
 PACKAGE = "tether_partner_api_client"  # as openapi-python-client names it
@@ -81,6 +82,27 @@ def test_a_client_in_typescript_makes_the_first_calls(
     run(tools / "tsc", "-p", ".", cwd=tmp_path)
     said = run(program("node"), "calls.js", server.url, server.key(), cwd=tmp_path)
     check(json.loads(said))
+
+
+@ON_ONE_ENGINE
+def test_the_page_on_typescript_is_a_program_that_compiles_and_runs(
+    tools: Path, document: Path, server: Server, tmp_path: Path
+) -> None:
+    """Also while the key's rate is used up again and again."""
+    text = (ROOT / "docs" / "typescript.md").read_text()
+    blocks = re.findall(r"^```ts\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    (tmp_path / "main.ts").write_text("".join(blocks))
+    settings = json.loads((TOOLS / "tsconfig.json").read_text())
+    (tmp_path / "tsconfig.json").write_text(json.dumps({**settings, "files": ["main.ts"]}))
+    shutil.copy(TOOLS / "package.json", tmp_path)
+    (tmp_path / "node_modules").symlink_to(TOOLS / "node_modules")
+    run(tools / "openapi-typescript", document, "--output", "api.d.ts", cwd=tmp_path)
+    run(tools / "tsc", "-p", ".", cwd=tmp_path)
+    key = server.key(rate=Rate(10, 1), burst=3)
+    said = run(program("node"), "main.js", cwd=tmp_path, TETHER_URL=server.url, TETHER_API_KEY=key)
+    assert said.splitlines() == ["charger-unknown chargerId", "12 updates", "active 40 51"]
+    printed = re.findall(r"console\.log\(.*; // (.*)$", text, re.MULTILINE)
+    assert set(printed) < set(said.splitlines())
 
 
 @ON_ONE_ENGINE

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.conftest import TETHER, Server
+from tether import __version__
 
 PAGES = ["/", "/docs"]
 
@@ -224,3 +225,11 @@ def test_the_landing_page_of_a_demo_names_the_file_of_its_key(
         )  # fmt: skip
         assert done.stdout == "[]"
         demo.terminate()
+
+
+def test_the_reference_shows_no_key_of_nobody_s_and_this_version(server: Server) -> None:
+    document = httpx.get(f"{server.url}/openapi.json", verify=False).json()
+    assert document["info"]["version"] == __version__
+    script = httpx.get(f"{server.url}/static/docs.js", verify=False).text
+    assert "ttr_live_" in script
+    assert ".ascii-art { display: none }" in script

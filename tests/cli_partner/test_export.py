@@ -91,7 +91,7 @@ def test_parquet_without_pyarrow_says_what_to_install(site: Site) -> None:
     (site.folder / "pyarrow.py").write_text("raise ModuleNotFoundError(name='pyarrow')")
     path = str(site.folder)
     said = site.refused("export", "events", "--output", "e.parquet", PYTHONPATH=path)
-    assert said.startswith("Parquet needs pyarrow: pip install 'tether-partner-api[parquet]'.")
+    assert said.startswith("Parquet needs pyarrow: pip install '.[parquet]' in Tether's folder.")
 
 
 def test_standard_output_is_ndjson_unless_told_otherwise(full: Site) -> None:

@@ -26,7 +26,7 @@ def test_without_click_the_command_says_what_to_install(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (
-        1, "", "tether: The command line needs click: pip install 'tether-partner-api[cli]'\n",
+        1, "", "tether: The command line needs click: pip install '.[cli]' in Tether's folder\n",
     )  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def test_a_partner_needs_nothing_of_the_servers(partner: Command, tmp_path: Path
     span = ("--from", "2026-01-05", "--for", "6h", "--speed", "1000000")
     partner.ok("simulate", "--chargers", "2", "--vehicles", "2", *span)
     said = partner.refused("serve")
-    assert said.endswith("pip install 'tether-partner-api[server]'")
+    assert said.endswith("pip install '.[server]' in Tether's folder")
     assert said.startswith("This command needs ")
 
 
@@ -49,4 +49,4 @@ def test_without_rich_the_command_says_what_to_install(partner: Command, tmp_pat
     (tmp_path / "missing").mkdir()
     partner.environment["PYTHONPATH"] = without(tmp_path / "missing", "rich")
     said = partner.refused("export", "chargers")
-    assert said == "This command needs rich: pip install 'tether-partner-api[cli]'"
+    assert said == "This command needs rich: pip install '.[cli]' in Tether's folder"

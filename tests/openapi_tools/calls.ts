@@ -46,6 +46,12 @@ const wrongNumber: components["schemas"]["ChargerPut"] = { chargePowers: ["11"] 
 const wrongId: number | undefined = again?.id;
 // @ts-expect-error a number in place of the message
 const wrongMessage: number | undefined = unknown.error?.message;
+// What is listed is a union by type, too.
+const first = events.data?.[0];
+const energy: number | undefined =
+  first?.type === "VEHICLE_CHARGE_STOPPED" ? first.chargedEnergy : undefined;
+// @ts-expect-error a member of another type of event
+const noEnergy = first?.type === "VEHICLE_CONNECTED" ? first.chargedEnergy : undefined;
 // @ts-expect-error a member that no event has
 const noMember = events.data?.[0]?.colour;
 

@@ -75,7 +75,7 @@ def main() -> None:
             raise
         extra = "cli" if error.name in {"rich", "platformdirs"} else "server"
         status = _fail(
-            f"This command needs {error.name}: pip install 'tether-partner-api[{extra}]'"
+            f"This command needs {error.name}: pip install '.[{extra}]' in Tether's folder"
         )
     except UnicodeEncodeError:
         wrong = next((word for word in sys.argv if not _is_text(word)), None)

@@ -31,7 +31,7 @@ class ParquetFile:
             from pyarrow import parquet
         except ImportError:
             raise SetupError(
-                "Parquet needs pyarrow: pip install 'tether-partner-api[parquet]'. "
+                "Parquet needs pyarrow: pip install '.[parquet]' in Tether's folder. "
                 "CSV and NDJSON need nothing more."
             ) from None
         self._arrow = pyarrow

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import re
 from functools import cache, lru_cache
 from html import escape
 from importlib.resources import files
@@ -12,6 +13,7 @@ import falcon
 import yaml
 from falcon.asgi import Request, Response
 
+from tether import __version__
 from tether.domain.models import to_json
 from tether.http.requests import prefix_of
 from tether.server.metrics import CONTENT_TYPE, Metrics
@@ -30,6 +32,7 @@ _DEMO_KEY = b"""
       <p class="hint">It is the key that <code>make run</code> printed.</p>
 """
 _ROOT = b'"servers":[{"url":"/"'
+_VERSION = re.compile(r"^  version: .*$", re.MULTILINE)
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # The reference's renderer sets styles from its script; nothing else is allowed to come in.
 _CONTENT_SECURITY = (
@@ -153,8 +156,9 @@ def _gzipped(name: str) -> bytes:
 
 
 def openapi_text() -> str:
-    """The OpenAPI document as we write it, in YAML."""
-    return _folder().joinpath("openapi.yaml").read_text(encoding="utf-8")
+    """The OpenAPI document as we write it, in YAML, of this version."""
+    text = _folder().joinpath("openapi.yaml").read_text(encoding="utf-8")
+    return _VERSION.sub(f"  version: {__version__}", text, count=1)
 
 
 @lru_cache(maxsize=4)  # however many clients make up
