@@ -20,14 +20,12 @@ async def sessions_page(
 ) -> SessionPage:
     """A page of sessions after what waits is derived, as the API reads it."""
     await store.projector.catch_up(partner)
-    async with store.turns.of(partner) as turn:
-        return await store.sessions.page(partner, wanted, after, limit, turn)
+    return await store.sessions.page(partner, wanted, after, limit)
 
 
 async def events_page(store: Store, partner: int, wanted: EventFilter, **options: Any) -> EventPage:
     """A page of events, as the API reads it."""
-    async with store.turns.of(partner) as turn:
-        return await store.events.page(partner, wanted, turn, **options)
+    return await store.events.page(partner, wanted, **options)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ since 1970, powers in kW, energies in kWh, states of charge in %.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from decimal import Decimal, localcontext
 from itertools import accumulate, groupby
 from operator import add, itemgetter, sub
@@ -303,7 +303,7 @@ class Totals:
     def __init__(self, moments: range) -> None:
         self._changes: list[Figures] = [_NOTHING] * len(moments)
 
-    def adding(self, there: Sequence[tuple[Pair, Course]]) -> Iterator[None]:
+    def adding(self, there: Sequence[tuple[Pair, Course]]) -> Generator[None, None, None]:
         """Adds a charger: every vehicle that was plugged in at it, with its course.
 
         It does so as it is iterated over, and stops after each change, as there may be very many.

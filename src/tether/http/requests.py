@@ -5,7 +5,6 @@ import re
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 from urllib.parse import unquote, urlencode
@@ -28,9 +27,9 @@ from tether.domain.rate_limits import Verdict
 from tether.domain.timestamps import format_instant
 from tether.http.fields import structured
 from tether.ingest.json_reader import decode_document
-from tether.ingest.turns import Places, Steps, in_turns
 from tether.storage.epochs import ID as EPOCH_ID
 from tether.storage.epochs import Epoch
+from tether.storage.turns import Steps, Turns, in_steps
 
 UNIT = "unit"  # what a Tether-Warning may say
 MAX_BODY_BYTES = 1024 * 1024
@@ -38,8 +37,9 @@ CHUNK_BYTES = 64 * 1024
 ZIPPED_BYTES = 16 * 1024
 MAX_PARAMETER = 2_000  # characters, as they are sent
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
-_large = Places(of_all=16, of_each=4)  # bodies above CHUNK_BYTES
-_aside = ThreadPoolExecutor(1, "tether-decode")
+MOST_WAITING = 100  # bodies of a partner, each with what came with its head: up to 256 KiB
+# Bodies above CHUNK_BYTES, or compressed.
+_large = Turns(at_once=16, of_each=4, most_waiting=MOST_WAITING, patience_s=None)
 LONGEST_PREFIX = 200
 # No segment begins with a dot or is empty: else a prefix could lead to somewhere else.
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
@@ -148,8 +148,7 @@ def document_in(body: bytes | dict[str, Any]) -> dict[str, Any]:
 async def read_body(req: Request) -> bytes | dict[str, Any]:
     """The body's bytes or, if it is large, the object in it, by the rules of `read_document`.
 
-    Large ones are never many at a time, and are decoded beside the event loop, one after the other:
-    a mebibyte takes up to 30 ms.
+    Large ones are never many at a time, as a mebibyte takes up to 30 ms to decode.
     """
     is_gzip = is_gzipped(req)
     _check_announced(req, MAX_BODY_BYTES)
@@ -160,14 +159,16 @@ async def read_body(req: Request) -> bytes | dict[str, Any]:
     await _read_on(parts, read, CHUNK_BYTES)
     if len(read) <= CHUNK_BYTES and not is_gzip:
         return bytes(read)
-    async with _large.one(partner_of(req)):
+    async with _large.of(partner_of(req)):
         await _read_on(parts, read, MAX_BODY_BYTES)
         body = bytes(read)
         if is_gzip:
-            body = await in_turns(gunzip(body, MAX_BODY_BYTES))
+            body = await in_steps(gunzip(body, MAX_BODY_BYTES))
         if len(body) <= CHUNK_BYTES:
             return body
-        return await asyncio.get_running_loop().run_in_executor(_aside, decode_document, body)
+        # A step of its own. A thread would hold the interpreter just as long.
+        await asyncio.sleep(0)
+        return decode_document(body)
 
 
 def body_at_hand(req: Request) -> bytes | None:

@@ -14,7 +14,7 @@ from tether.domain.errors import Invalid, Malformed, Refusal, TooLarge
 from tether.domain.models import Charger, Event, Vehicle
 from tether.domain.validation import identified_entity, new_event
 from tether.ingest.json_reader import decode_value, instead, marks_in
-from tether.ingest.turns import Steps
+from tether.storage.turns import Steps
 
 MAX_MARKS = 100  # commas and quotation marks of an event, which needs 40
 MAX_DEPTH = 100

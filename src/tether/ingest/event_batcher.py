@@ -14,10 +14,10 @@ import msgspec
 
 from tether.domain.errors import Code, Conflict, Refusal, Unavailable, for_another
 from tether.domain.models import Event, from_json, to_json
-from tether.ingest.turns import Steps, in_turns
 from tether.storage.batches import batch_of
 from tether.storage.engine import Row
 from tether.storage.events import EventRow, Events
+from tether.storage.turns import Steps, in_steps
 
 MOST_IN_ONE_STATEMENT = 10_000
 MOST_EXPLAINED_AT_ONCE = 100  # more are looked up beside the event loop
@@ -152,7 +152,7 @@ class EventBatcher:
         _stamp_in_turn(batch, _newest_stamps(arrivals, found))
         explained = iter(found)
         for group in batch:
-            fates = await in_turns(_fates(group.arrivals, explained))
+            fates = await in_steps(_fates(group.arrivals, explained))
             known = [fate for fate in fates if fate is not None]
             if len(known) == len(fates):
                 _settle(group, known)

@@ -13,8 +13,8 @@ import msgspec
 from tether.domain.errors import NotFound, Unavailable
 from tether.domain.models import Event, Vehicle
 from tether.domain.plausibility import has_doubted_energy, has_doubted_power
-from tether.ingest.turns import Steps, in_turns
 from tether.storage.entities import Entities
+from tether.storage.turns import Steps, in_steps
 
 
 class _Vehicle(msgspec.Struct, rename="camel", gc=False):
@@ -47,8 +47,8 @@ class UnitDoubts:
         if wanted:
             with suppress(Unavailable):
                 found = await self._entities.get_many(Vehicle, partner, wanted)
-        capacities = await in_turns(_read(found))
-        return await in_turns(_each(events, capacities))
+        capacities = await in_steps(_read(found))
+        return await in_steps(_each(events, capacities))
 
 
 def _doubted(event: Event, capacity: Decimal | None) -> list[str]:

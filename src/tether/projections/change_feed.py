@@ -7,6 +7,7 @@ follows. So a slow one costs no memory, and every process and node can answer ev
 
 import asyncio
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
@@ -20,12 +21,13 @@ from tether.domain.session_views import LatestSession
 from tether.projections.projector import OTHER_S, Projector
 from tether.storage.derivations import Progress
 from tether.storage.events import Events
-from tether.storage.read_turns import Turns
 from tether.storage.states import States
+from tether.storage.turns import Turns
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
 
 PORTION = 100  # events
+AT_ONCE = 8  # portions of streams, of each partner one
 POLL_S = 0.2  # how soon what others derive is noticed
 TROUBLE_S = 1.0
 
@@ -70,11 +72,12 @@ class _Partner:
 class ChangeFeed:
     """The streams of all partners."""
 
-    def __init__(self, events: Events, states: States, projector: Projector, turns: Turns) -> None:
+    def __init__(self, events: Events, states: States, projector: Projector) -> None:
         self._events = events
         self._states = states
         self._projector = projector
-        self._turns = turns
+        # Whoever has a stream may always wait.
+        self._turns = Turns(AT_ONCE, of_each=1, most_waiting=sys.maxsize, patience_s=None)
         self._partners: dict[int, _Partner] = {}
         self.closed = False
 
@@ -84,7 +87,7 @@ class ChangeFeed:
 
     async def portion(self, partner: int, wanted: EventFilter, after: int, until: int) -> Portion:
         """What of the wanted follows that event, up to `until`, as far as one portion goes."""
-        async with self._turns.of(partner, patience_s=None):
+        async with self._turns.of(partner):
             found, stop = await self._events.portion(partner, wanted, after, PORTION)
             beyond = found[-1][0] if len(found) == PORTION else stop
             end = until if beyond is None else min(until, beyond)

@@ -3,7 +3,6 @@
 Nothing here writes, and the events beyond a given sequence number are not looked at.
 """
 
-import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import groupby
@@ -17,6 +16,7 @@ from tether.domain.session_record import MOST_TAKEN, PlacedEvent, SessionRecord,
 from tether.storage.engine import Row
 from tether.storage.events import END_OF_TIME, Events
 from tether.storage.session_records import Change, Derived, SessionRecords, Stored, text_of
+from tether.storage.turns import Rest
 
 PAGE = 1000  # events of one vehicle
 VEHICLES = 10_000  # of which is looked up at once what waits
@@ -24,7 +24,6 @@ SESSIONS = 100  # sessions of one vehicle
 LATE_AT_ONCE = 100  # vehicles of which events came late …
 LATE_EVENTS = 5_000  # … and so many events, as they are in memory together
 LATE_MOST = 200  # events or sessions of such a vehicle; with more it is looked at by itself
-TURN = 100  # events or vehicles after which others have theirs
 
 BEGINNING: Start = (-END_OF_TIME, 0, "")
 
@@ -58,16 +57,17 @@ class Changes:
         What those change that came late is left to `of_late`. Empties `rows`: they are megabytes.
         """
         facts: defaultdict[str, list[PlacedEvent]] = defaultdict(list)
-        for place, (seq, at_ms, vehicle_id, body) in enumerate(rows):
+        rest = Rest()
+        for seq, at_ms, vehicle_id, body in rows:
             facts[vehicle_id].append(placed_event(seq, at_ms, from_json(Event, body)))
-            await let_others(place)
+            await rest.if_long()
         rows.clear()
         known = await self._records.last(partner, list(facts))
         changes: list[Change] = []
         late: list[Late] = []
         reports: dict[tuple[str, Start], list[Report]] = defaultdict(list)
-        for place, (vehicle, last) in enumerate(known):
-            await let_others(place)
+        for vehicle, last in known:
+            await rest.if_long()
             new = sorted(facts.pop(vehicle))
             session, before = last or (None, SessionContext())
             if session is not None and new[0].place.at_ms <= session.last.at_ms:
@@ -237,9 +237,9 @@ class Changes:
                 for one in some
             )
             contents = await self._records.between(partner, seq, LATE_MOST, wanted)
-            late_of = {one.vehicle: one for one in some}
-            for place, (vehicle, events, known) in enumerate(contents):
-                await let_others(place)
+            late_of, rest = {one.vehicle: one for one in some}, Rest()
+            for vehicle, events, known in contents:
+                await rest.if_long()
                 one = late_of[vehicle]
                 differing = _between(one, bounds[vehicle], events, known)
                 if differing is None:
@@ -352,9 +352,3 @@ def _state(session: SessionRecord) -> tuple[EventPosition, int | None, int]:
 
 def _at_ms(fact: PlacedEvent) -> int:
     return fact.place.at_ms
-
-
-async def let_others(place: int) -> None:
-    """Lets requests have their turn now and then: much is computed here without a pause."""
-    if place % TURN == TURN - 1:
-        await asyncio.sleep(0)

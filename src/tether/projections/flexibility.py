@@ -35,8 +35,8 @@ from tether.domain.session_record import PlacedEvent, SessionRecord
 from tether.projections.projector import Projector
 from tether.storage.events import Events
 from tether.storage.plugged_in import EventsWanted, PluggedIn, SessionKey
-from tether.storage.read_turns import Turn, Turns
 from tether.storage.session_records import placed_events_in
+from tether.storage.turns import Rest, in_steps
 
 PAGE = 100  # sessions that are read at once
 SESSIONS = 100  # whose events are read at once
@@ -87,12 +87,9 @@ class Capacities:
     With `stale` none waits for what is not derived yet.
     """
 
-    def __init__(
-        self, plugged_in: PluggedIn, events: Events, projector: Projector, turns: Turns
-    ) -> None:
+    def __init__(self, plugged_in: PluggedIn, events: Events, projector: Projector) -> None:
         self._plugged_in = plugged_in
         self._of_vehicles = events
-        self._turns = turns
         self._projector = projector
 
     async def totals(
@@ -108,10 +105,8 @@ class Capacities:
         if not stale:
             await self._projector.catch_up(partner)
         totals = Totals(moments or range(1))
-        async with self._turns.of(partner) as turn:
-            occupied = self._occupied(partner, chargers, moments, turn, max_age=max_age)
-            async for _, there in occupied:
-                await _add(totals, there, turn)
+        async for _, there in self._occupied(partner, chargers, moments, max_age=max_age):
+            await in_steps(totals.adding(there))
         return totals.figures()
 
     async def by_charger(
@@ -131,16 +126,14 @@ class Capacities:
         if not stale:
             await self._projector.catch_up(partner)
         found: list[tuple[str, Figures]] = []
-        async with self._turns.of(partner) as turn:
-            occupied = self._occupied(partner, chargers, moments, turn, max_age=max_age)
-            async for charger_id, there in occupied:
-                totals = Totals(moments or range(1))
-                await _add(totals, there, turn)
-                figures = totals.figures()[0]
-                if figures.vehicles or figures.stale:
-                    found.append((charger_id, figures))
-                if len(found) == limit:
-                    break
+        async for charger_id, there in self._occupied(partner, chargers, moments, max_age=max_age):
+            totals = Totals(moments or range(1))
+            await in_steps(totals.adding(there))
+            figures = totals.figures()[0]
+            if figures.vehicles or figures.stale:
+                found.append((charger_id, figures))
+            if len(found) == limit:
+                break
         return found
 
     async def _occupied(
@@ -148,13 +141,13 @@ class Capacities:
         partner: int,
         chargers: Chargers,
         moments: range | None,
-        turn: Turn,
         *,
         max_age: MaxAge | None,
     ) -> AsyncIterator[Occupied]:
         """The chargers at which vehicles were plugged in, with these."""
         pages = self._now if moments is None else self._past
         charger_id, suits, there = None, True, list[tuple[Pair, Course]]()
+        rest = Rest()
         async for page in pages(partner, chargers, moments or range(1), max_age):
             for found in page:
                 if found.charger_id != charger_id:
@@ -165,9 +158,7 @@ class Capacities:
                         suits = chargers.box.has(from_json(Charger, found.charger))
                 if suits:
                     there.append((_pair(found.charger, found.vehicle), found.course))
-                if turn.is_long():
-                    await turn.pass_on()
-            await turn.pass_on()  # others are served between two pages
+                await rest.if_long()
         if charger_id is not None and there:
             yield charger_id, there
 
@@ -301,13 +292,6 @@ async def _with_pauses(rows: Iterable[T]) -> AsyncIterator[T]:
     for row in rows:
         yield row
         await asyncio.sleep(0)
-
-
-async def _add(totals: Totals, there: Sequence[tuple[Pair, Course]], turn: Turn) -> None:
-    """Adds a charger; others are served meanwhile if very many vehicles were plugged in there."""
-    for _ in totals.adding(there):
-        if turn.is_long():
-            await turn.pass_on()
 
 
 def _wanted(

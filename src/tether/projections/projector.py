@@ -10,17 +10,19 @@ import asyncio
 import secrets
 import sys
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from time import monotonic
+from typing import Any
 
 from tether.domain.errors import NotDerived, Unavailable
-from tether.projections.changes import Changes, let_others
+from tether.projections.changes import Changes
 from tether.storage.derivations import Derivations, Position, advancing
 from tether.storage.engine import Engine, Row
 from tether.storage.events import Events
 from tether.storage.partners import Partners
 from tether.storage.session_records import Change, SessionRecords, SessionRow, writing
+from tether.storage.turns import Rest
 
 AT_ONCE = 10_000  # events
 WRITTEN_AT_ONCE = 2_000  # sessions that change by that
@@ -69,6 +71,8 @@ class Projector:
         now_ms: Callable[[], int],
         on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None,
         on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
+        *,
+        share: Callable[[Any, Callable[[], Hashable]], Any],
     ) -> None:
         """`on_waiting` is told now and then how many events wait, of all partners, and for how long
         the oldest of them has; `on_failure` of each portion of a partner that could not be derived,
@@ -77,6 +81,7 @@ class Projector:
         self._engine = engine
         self._on_waiting = on_waiting
         self._on_failure = on_failure
+        self._share = share
         self._partners = Partners(engine)
         self._events = Events(engine)
         self.derivations = Derivations(engine)
@@ -99,7 +104,8 @@ class Projector:
         """Events of the partner may wait: derives them in the background."""
         self._noticed.add(partner)
         if partner not in self._tasks:
-            self._tasks[partner] = asyncio.create_task(self._follow(partner))
+            work = self._share(self._follow(partner), lambda: partner)
+            self._tasks[partner] = asyncio.create_task(work)
 
     def hurry(self, partner: int) -> None:
         """Somebody waits for what is derived here: it is derived without gathering more."""
@@ -345,8 +351,9 @@ class Projector:
         grown: list[SessionRow] = []
         others: list[SessionRow] = []
         visible: list[str] = []
-        for place, change in enumerate(changes):
-            await let_others(place)
+        rest = Rest()
+        for change in changes:
+            await rest.if_long()
             row = change.row
             (grown if change.grown else others).append(row)
             if change.visible:

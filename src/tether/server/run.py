@@ -31,8 +31,11 @@ GRACE_S = 30  # how long requests under way may take once the server was told to
 KEEP_ALIVE_S = 75  # longer than the usual 60 s of load balancers, so that they hang up first
 BACKLOG = 4096
 LOOK_AGAIN_S = 10.0
+# In a round of the event loop libuv takes one connection of a socket, however many wait. A busy
+# loop has some hundred rounds a second: who connects would wait for seconds behind a crowd.
+ACCEPTED_AT_ONCE = 8
 OTHER_FILES = 192  # file descriptors that are kept from clients, besides those of the pool
-M_MMAP_THRESHOLD = -3  # glibc's name for it
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # glibc's names for them
 LARGE_BLOCK_BYTES = 128 * 1024
 
 
@@ -72,7 +75,7 @@ async def serve(
             settings.max_connections, max(1, most_files - OTHER_FILES - settings.pool_size)
         )
         bounds = Bounds(connections, settings.max_unread * 1_000_000, metrics.refused)
-        scheduler = RequestScheduler(keys.partner_of)
+        scheduler = RequestScheduler(store.loop_turns, keys.partner_of)
         connection: Any = partial(protocol.LimitedHttpProtocol, bounds=bounds, scheduler=scheduler)
         server = _Server(
             uvicorn.Config(
@@ -104,7 +107,7 @@ async def serve(
         with serving(metrics.own_page, metrics_address(settings.metrics) if alone else None):
             _spare_the_collector()
             async with meanwhile(use.keep_writing()), meanwhile(_look_around(store, metrics)):
-                await server.serve([listener])
+                await server.serve([listener.dup() for _ in range(ACCEPTED_AT_ONCE)])
             await use.write()
 
 
@@ -179,10 +182,12 @@ def url_of(listener: socket.socket) -> str:
 
 def _give_back_large_blocks() -> None:
     """Portions of events and large bodies take megabytes for a moment. glibc gives such blocks back
-    when they are freed, but then makes the next ones part of heaps that hardly shrink.
+    when they are freed, but then makes the next ones part of heaps that hardly shrink. And it gives
+    each thread a heap of its own, though of ours only one computes at a time.
     """
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def _raise_file_limit() -> int:

@@ -8,6 +8,7 @@ from tether.projections.change_feed import ChangeFeed
 from tether.projections.flexibility import Capacities
 from tether.projections.projector import Projector
 from tether.projections.rebuild import Rebuilder
+from tether.server.loop_turns import LoopTurns
 from tether.storage.engine import Connections, Engine, Size
 from tether.storage.entities import Entities
 from tether.storage.epochs import Epochs
@@ -15,9 +16,12 @@ from tether.storage.events import Events
 from tether.storage.keys import Keys
 from tether.storage.partners import PING, Partners
 from tether.storage.plugged_in import PluggedIn
-from tether.storage.read_turns import Turns
 from tether.storage.sessions import Sessions
 from tether.storage.states import States
+from tether.storage.turns import Turns
+
+# Lists that are being read and put together: each may be megabytes.
+ANSWERS_AT_ONCE, ANSWERS_OF_EACH = 16, 2
 
 
 class Store:
@@ -46,18 +50,21 @@ class Store:
         self.sessions = Sessions(engine)
         self.states = States(engine)
         self.epochs = Epochs(engine)
-        self.turns = Turns(engine.scans_at_once, on_refusal)
+        self.loop_turns = LoopTurns()
+        self.turns = Turns(ANSWERS_AT_ONCE, ANSWERS_OF_EACH, on_refusal)
         # Apart, so that they go on while the events are locked.
-        self.entity_turns = Turns(engine.scans_at_once, on_refusal)
-        self.projector = Projector(engine, now_ms, on_waiting, on_failure)
+        self.entity_turns = Turns(ANSWERS_AT_ONCE, ANSWERS_OF_EACH, on_refusal)
+        self.projector = Projector(
+            engine, now_ms, on_waiting, on_failure, share=self.loop_turns.share
+        )
         self.batcher = EventBatcher(
             self.events, now_ms, new_event_id, on_progress, self.projector.notice,
             apply_backpressure=self.projector.apply_backpressure,
         )  # fmt: skip
         self.doubts = UnitDoubts(self.entities)
         self.rebuilder = Rebuilder(self.entities, self.projector)
-        self.feed = ChangeFeed(self.events, self.states, self.projector, self.turns)
-        self.capacities = Capacities(PluggedIn(engine), self.events, self.projector, self.turns)
+        self.feed = ChangeFeed(self.events, self.states, self.projector)
+        self.capacities = Capacities(PluggedIn(engine), self.events, self.projector)
 
     async def close(self) -> None:
         """Finishes the writes under way and lets go of the database."""

@@ -40,9 +40,6 @@ class Engine(Protocol):
 
     dialect: Dialect
 
-    scans_at_once: int
-    """How many scans may run while everything else goes on as usual."""
-
     async def ping(self, sql: str) -> None:
         """Returns if the database is the one that was opened, and answers this query."""
 
@@ -52,8 +49,11 @@ class Engine(Protocol):
     async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
         """The row, if any, of a query for the partner $1 and the key $2, its only parameters."""
 
-    async def scan(self, sql: str, *parameters: object) -> list[Row]:
-        """The rows of a query that may read much before it finds enough."""
+    async def scan(self, sql: str, partner: int, *parameters: object) -> list[Row]:
+        """The rows of a query about a partner, $1, that may read much before it finds enough.
+
+        A few such run at once, by partner in turn. Raises RateLimited if too many wait.
+        """
 
     async def write(self, sql: str, *parameters: object) -> int:
         """Runs a change; returns, once it is on disk, how many rows it touched."""

@@ -11,7 +11,6 @@ from tether.domain.models import Event, from_json
 from tether.domain.session_record import PlacedEvent, placed_event
 from tether.storage.batches import batch, columns_of
 from tether.storage.engine import Engine, Row
-from tether.storage.read_turns import Turn
 
 READ_AT_ONCE = 20_000  # events that a portion of a list may read, and …
 WINDOW_AT_ONCE = 100_000  # … entries of the index by time that are read to find a window's ends
@@ -235,7 +234,6 @@ class Events:
         self,
         partner: int,
         wanted: EventFilter,
-        turn: Turn,
         *,
         after: int | None,
         limit: int,
@@ -255,7 +253,6 @@ class Events:
                 if nearest is None:
                     return EventPage([], None)
                 after = nearest
-            await turn.pass_on()
         return EventPage([], after)
 
     async def portion(

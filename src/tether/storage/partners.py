@@ -58,7 +58,7 @@ class Partners:
 
     async def all(self) -> list[Partner]:
         """All partners, by name."""
-        return [Partner(*row) for row in await self._engine.scan(LIST)]
+        return [Partner(*row) for row in await self._engine.read(LIST)]
 
     async def rename(self, partner: Partner, name: str) -> None:
         """Gives the partner another name. Raises SetupError if it is taken."""

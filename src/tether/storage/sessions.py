@@ -11,7 +11,7 @@ from tether.domain.models import Charger, Vehicle, from_json
 from tether.domain.session_record import SessionRecord
 from tether.domain.session_views import StoredSession
 from tether.storage.engine import Engine, Row
-from tether.storage.read_turns import Turn
+from tether.storage.turns import Rest
 
 PORTION = 100  # sessions that are read at once
 PORTIONS = 50  # for one page
@@ -117,14 +117,14 @@ class Sessions:
         return found
 
     async def page(
-        self, partner: int, wanted: SessionFilter, after: Place | None, limit: int, turn: Turn
+        self, partner: int, wanted: SessionFilter, after: Place | None, limit: int
     ) -> SessionPage:
         """Sessions in the order of their start, or of their last change; from `after` on.
 
         Where they are large, or few of many are wanted, there may be fewer, or none.
         """
         found: list[StoredSession] = []
-        size = 0
+        size, rest = 0, Rest()
         for _ in range(PORTIONS):
             portion = min(PORTION, limit - len(found))
             sql, parameters = page_statement(wanted, after)
@@ -137,13 +137,11 @@ class Sessions:
                     after = _place(session, wanted)
                 if size > MOST_BYTES:
                     return SessionPage(found, after)
-                if turn.is_long():
-                    await turn.pass_on(ahead=True)
+                await rest.if_long()
             if len(found) >= limit or (len(rows) < portion and stop is None):
                 return SessionPage(found, None)
             if stop is not None and len(rows) < portion:
                 after = stop[-1], stop[0]
-            await turn.pass_on(ahead=True)
         return SessionPage(found, after)
 
 

@@ -18,9 +18,9 @@ from tether.http import requests
 from tether.http.errors import STATUS
 from tether.http.handlers.entities import EntityResource
 from tether.ingest.bulk_reader import Items, entities, events_at, read_items
-from tether.ingest.turns import Places, Steps, in_turns
 from tether.server.store import Store
 from tether.storage.events import EventRow
+from tether.storage.turns import Steps, Turns, in_steps
 
 SHOWN_AT_ONCE = 200
 OWN_NAME = "bulk"
@@ -37,8 +37,12 @@ class Bulk:
 
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
-        self._arriving = Places(of_all=32, of_each=8)  # bodies on disk
-        self._in_memory = Places(of_all=2, of_each=2)
+        self._arriving = Turns(  # bodies on disk
+            at_once=32, of_each=8, most_waiting=requests.MOST_WAITING, patience_s=None
+        )
+        self._in_memory = Turns(
+            at_once=3, of_each=2, most_waiting=requests.MOST_WAITING, patience_s=None
+        )
 
     async def answer(self, req: Request, resp: Response, items: Items, store: StoreAll) -> None:
         """Stores the good items of the body, of which `store` says what became of them.
@@ -50,7 +54,7 @@ class Bulk:
         if body is not None:  # no others need be waited for that are long in coming
             results = await self._results(req, lambda: body, items, store, is_gzip=is_gzip)
         else:
-            async with self._arriving.one(key.partner):
+            async with self._arriving.of(key.partner):
                 with SpooledTemporaryFile(requests.CHUNK_BYTES) as spool:
                     async for part in requests.body_of(req, MAX_BYTES):
                         spool.write(part)
@@ -61,7 +65,7 @@ class Bulk:
         req.context.rejections = Counter(refusal.code for refusal in refusals)
         if wait_s := max((refusal.retry_after_s for refusal in refusals), default=0):
             resp.set_header("Retry-After", str(wait_s))
-        resp.data = await in_turns(_answer(results))
+        resp.data = await in_steps(_answer(results))
 
     async def _results(
         self,
@@ -73,11 +77,11 @@ class Bulk:
         is_gzip: bool,
     ) -> list[Result]:
         key = requests.key_of(req)
-        async with self._in_memory.one(key.partner):
+        async with self._in_memory.of(key.partner):
             body = read()
             if is_gzip:
-                body = await in_turns(requests.gunzip(body, MAX_BYTES))
-            found = await in_turns(read_items(body, items))
+                body = await in_steps(requests.gunzip(body, MAX_BYTES))
+            found = await in_steps(read_items(body, items))
             req.context.in_bulk = len(found)
             admitted, beyond = await self._admit(key, len(found))
             good = [one for one in found[:admitted] if not isinstance(one, Refusal)]
@@ -117,7 +121,7 @@ class EventBulkResource:
 
     async def on_post(self, req: Request, resp: Response) -> None:
         async def store(events: Sequence[Any]) -> Sequence[Result]:
-            arrivals = await in_turns(self._arrivals(events))
+            arrivals = await in_steps(self._arrivals(events))
             partner = requests.partner_of(req)
             results: list[Result] = [
                 one if isinstance(one, Refusal) else {"status": 201, "id": one}

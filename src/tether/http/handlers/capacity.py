@@ -17,7 +17,7 @@ from tether.http import requests
 from tether.http.freshness import takes_stale
 from tether.projections.flexibility import Chargers, MaxAge
 from tether.server.store import Store
-from tether.storage.read_turns import Turns
+from tether.storage.turns import Turns
 
 LIST_PARAMETERS = (
     "limit",
@@ -33,7 +33,7 @@ LIST_PARAMETERS = (
     "stale",
 )
 MOST_MOMENTS = 1000
-AT_ONCE = 2  # each may read and hold a lot, so the others wait
+AT_ONCE = 4  # of each partner one: each may read and hold a lot, so the others wait
 PATIENCE_S = 120.0
 _OF_PAGES, _OF_SERIES = ("limit", "cursor"), ("from", "to", "step")
 _BOX_RULE = (
@@ -56,13 +56,13 @@ class CapacityResource:
     def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._now_ms = now_ms
-        self._turns = Turns(AT_ONCE)  # of whole answers; those of reading are within
+        self._turns = Turns(AT_ONCE, of_each=1, patience_s=PATIENCE_S)
 
     async def on_get(self, req: Request, resp: Response) -> None:
         query = requests.query_of(req, LIST_PARAMETERS)
         now_ms = self._now_ms()
         wanted = Wanted(_chargers(query), _moments(query, now_ms), _max_age(query, now_ms))
-        async with self._turns.of(requests.partner_of(req), patience_s=PATIENCE_S):
+        async with self._turns.of(requests.partner_of(req)):
             await self._answer(req, resp, query, wanted)
 
     on_head = on_get

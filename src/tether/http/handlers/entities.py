@@ -15,7 +15,7 @@ from tether.domain.views import ChargerState, VehicleState
 from tether.http import requests
 from tether.http.freshness import takes_stale
 from tether.server.store import Store
-from tether.storage.read_turns import Turn
+from tether.storage.turns import Rest
 
 LIST_PARAMETERS = ("limit", "cursor", "include", "stale")
 STATES_AT_ONCE = 20  # a charger's names up to 100 vehicles
@@ -114,13 +114,13 @@ class EntityListResource(Generic[E]):
             turns = self._store.turns
         else:
             turns = self._store.entity_turns
-        async with turns.of(partner) as turn:
+        async with turns.of(partner):
             # One more than asked for, to know whether another page follows.
             found = await self._store.entities.page(self._kind, partner, after, limit + 1)
             page = found[:limit]
             bodies = [body for _, body in page]
             if "include" in query:
-                bodies = await self._with_states(partner, page, turn)
+                bodies = await self._with_states(partner, page)
             resp.data = f"[{','.join(bodies)}]".encode()
         if len(bodies) < len(found):
             position, partial = page[len(bodies) - 1][0], len(bodies) < len(page)
@@ -129,16 +129,14 @@ class EntityListResource(Generic[E]):
 
     on_head = on_get
 
-    async def _with_states(
-        self, partner: int, page: Sequence[tuple[str, str]], turn: Turn
-    ) -> list[str]:
+    async def _with_states(self, partner: int, page: Sequence[tuple[str, str]]) -> list[str]:
         """The bodies with their states; fewer where these are large."""
         bodies: list[str] = []
-        size = 0
+        size, rest = 0, Rest()
         while size < MOST_BYTES and (some := page[len(bodies) : len(bodies) + STATES_AT_ONCE]):
             states = await self._states(partner, [entity_id for entity_id, _ in some])
             for (_, body), state in zip(some, states, strict=True):
                 bodies.append(f'{body[:-1]},"state":{to_json(state).decode()}}}')
                 size += len(bodies[-1])
-            await turn.pass_on(ahead=True)
+                await rest.if_long()
         return bodies

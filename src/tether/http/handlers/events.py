@@ -43,11 +43,10 @@ class EventListResource:
         after = requests.cursor_of(query, epoch, _POSITION.fullmatch)
         requests.show_epoch(resp, epoch)
         partner, wanted = requests.partner_of(req), filter_of(query)
-        async with self._store.turns.of(partner) as turn:
+        async with self._store.turns.of(partner):
             found, stop = await self._store.events.page(
                 partner,
                 wanted,
-                turn,
                 after=None if after is None else int(after),
                 limit=limit + 1,
                 descending=descending,

@@ -13,6 +13,7 @@ from tether.domain.validation import check_instant
 from tether.http import requests
 from tether.http.freshness import takes_stale
 from tether.server.store import Store
+from tether.storage.turns import Rest
 
 LIST_PARAMETERS = (
     "limit", "cursor", "chargerId", "vehicleId", "from", "to", "status", "updatedFrom", "stale",
@@ -34,16 +35,15 @@ class SessionListResource:
         requests.show_epoch(resp, epoch)
         if not await takes_stale(self._store, req, resp, query):
             await self._store.projector.catch_up(partner)
-        shown = []
-        async with self._store.turns.of(partner) as turn:
+        async with self._store.turns.of(partner):
             # One more than asked for, to know whether another page follows.
-            found, stop = await self._store.sessions.page(partner, wanted, after, limit + 1, turn)
+            found, stop = await self._store.sessions.page(partner, wanted, after, limit + 1)
             page = found[:limit]
+            shown, rest = [], Rest()
             for known in page:
                 shown.append(to_json(session_of(known)))
-                if turn.is_long():
-                    await turn.pass_on(ahead=True)
-        resp.data = b"[%b]" % b",".join(shown)
+                await rest.if_long()
+            resp.data = b"[%b]" % b",".join(shown)
         # The end of the changes is only the end for now: see /events.
         changes = wanted.updated_from_ms is not None
         partial = stop is not None and len(found) <= limit
@@ -72,9 +72,7 @@ class SessionResource:
         partner = requests.partner_of(req)
         if not await takes_stale(self._store, req, resp):
             await self._store.projector.catch_up(partner)
-        async with self._store.turns.of(partner):
-            known = await self._store.sessions.get(partner, session_id)
-            resp.data = to_json(session_of(known))
+        resp.data = to_json(session_of(await self._store.sessions.get(partner, session_id)))
 
     on_head = on_get
 

@@ -1,7 +1,6 @@
 """Live state over HTTP (an addition to the reference)."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 
 from falcon.asgi import Request, Response
 
@@ -11,8 +10,7 @@ from tether.domain.views import ChargerState, VehicleState
 from tether.http import requests
 from tether.http.freshness import takes_stale
 from tether.server.store import Store
-from tether.storage.read_turns import Turn
-from tether.storage.states import AtCharger
+from tether.storage.states import AtCharger, Occupancy
 
 
 class States:
@@ -22,17 +20,11 @@ class States:
         self.store = store
         self._now_ms = now_ms
 
-    def turn_of(self, partner: int) -> AbstractAsyncContextManager[Turn]:
-        """The partner's turn to read: states may be large, and of many vehicles."""
-        return self.store.turns.of(partner)
-
-    async def of_vehicle(
-        self, partner: int, vehicle_id: str, turn: Turn, *, stale: bool
-    ) -> VehicleState:
+    async def of_vehicle(self, partner: int, vehicle_id: str, *, stale: bool) -> VehicleState:
         """The state of a vehicle. Raises NotFound."""
         found = await self.store.states.of_vehicle(partner, vehicle_id)
         if found.waits and not stale:
-            await turn.without(self.store.projector.catch_up(partner))
+            await self.store.projector.catch_up(partner)
             found = await self.store.states.of_vehicle(partner, vehicle_id)
         return vehicle_state(vehicle_id, found.session, self._now_ms())
 
@@ -42,15 +34,17 @@ class States:
         now_ms = self._now_ms()
         return [vehicle_state(id, found[id], now_ms) for id in vehicle_ids]
 
-    async def of_charger(
-        self, partner: int, charger_id: str, turn: Turn, *, stale: bool
-    ) -> ChargerState:
+    async def of_charger(self, partner: int, charger_id: str, *, stale: bool) -> ChargerState:
         """The state of a charger. Raises NotFound."""
-        found = await self.store.states.of_charger(partner, charger_id)
+        found = await self._of_charger(partner, charger_id)
         if found.waits and not stale:
-            await turn.without(self.store.projector.catch_up(partner))
-            found = await self.store.states.of_charger(partner, charger_id)
+            await self.store.projector.catch_up(partner)
+            found = await self._of_charger(partner, charger_id)
         return _charger_state(charger_id, found.there, self._now_ms())
+
+    async def _of_charger(self, partner: int, charger_id: str) -> Occupancy:
+        async with self.store.turns.of(partner):  # there may be many vehicles
+            return await self.store.states.of_charger(partner, charger_id)
 
     async def of_chargers(self, partner: int, charger_ids: Sequence[str]) -> list[ChargerState]:
         """The states of these chargers, in their order, as far as they are derived."""
@@ -73,9 +67,7 @@ class VehicleStateResource:
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
         partner, vehicle_id = requests.partner_of(req), requests.id_to_read(id)
         stale = await takes_stale(self._states.store, req, resp)
-        async with self._states.turn_of(partner) as turn:
-            state = await self._states.of_vehicle(partner, vehicle_id, turn, stale=stale)
-            resp.data = to_json(state)
+        resp.data = to_json(await self._states.of_vehicle(partner, vehicle_id, stale=stale))
 
     on_head = on_get
 
@@ -89,8 +81,6 @@ class ChargerStateResource:
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
         partner, charger_id = requests.partner_of(req), requests.id_to_read(id)
         stale = await takes_stale(self._states.store, req, resp)
-        async with self._states.turn_of(partner) as turn:
-            state = await self._states.of_charger(partner, charger_id, turn, stale=stale)
-            resp.data = to_json(state)
+        resp.data = to_json(await self._states.of_charger(partner, charger_id, stale=stale))
 
     on_head = on_get

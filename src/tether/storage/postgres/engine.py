@@ -4,8 +4,10 @@ Every statement is its own transaction, so nothing is left open when a client or
 transaction pooler such as PgBouncer may stand between.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import psycopg
@@ -18,6 +20,7 @@ from tether.storage.engine import Connections, Row, Size, Statement
 from tether.storage.epochs import Epoch, Known, new_epoch, tell_of_copy
 from tether.storage.postgres.batch_loader import BatchLoader
 from tether.storage.postgres.pool import NEEDED, Connection, Pool, preparing, purpose_of, shares
+from tether.storage.turns import Turns
 
 READ_TIMEOUT_S = 10.0
 SCAN_TIMEOUT_S = 60.0
@@ -54,7 +57,8 @@ class PostgresEngine:
     def __init__(self, url: str, pool_size: int) -> None:
         conninfo, sizes = _conninfo(url), shares(pool_size)
         self._pools = {name: Pool(conninfo, size) for name, size in sizes.items()}
-        self.scans_at_once = (sizes["events"] + 1) // 2
+        # Scans leave connections for everything else.
+        self._turns = {name: _scans((size + 1) // 2) for name, size in sizes.items()}
         self._gathering = BatchLoader(self.read)
 
     async def ping(self, sql: str) -> None:
@@ -66,8 +70,9 @@ class PostgresEngine:
     async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
         return await self._gathering.look_up(sql, partner, key)
 
-    async def scan(self, sql: str, *parameters: object) -> list[Row]:
-        return (await self._run(sql, parameters, SCAN_TIMEOUT_S, again=True)).rows
+    async def scan(self, sql: str, partner: int, *parameters: object) -> list[Row]:
+        run = partial(self._run, sql, (partner, *parameters), SCAN_TIMEOUT_S, again=True)
+        return (await self._turns[purpose_of(sql)].run(partner, run)).rows
 
     async def write(self, sql: str, *parameters: object) -> int:
         return (await self._run(sql, parameters, WRITE_TIMEOUT_S)).changed
@@ -127,6 +132,10 @@ class PostgresEngine:
             return _Outcome(rows, cursor.rowcount)
 
         return await self._pool(sql).run(run, timeout_s, again=again)
+
+
+def _scans(at_once: int) -> Turns:
+    return Turns(at_once, (at_once + 1) // 2, most_waiting=sys.maxsize, patience_s=None)
 
 
 # Making and describing the database ---------------------------------------------------------------

@@ -11,14 +11,14 @@ import asyncio
 import logging
 import re
 import shutil
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 import apsw
 
@@ -27,18 +27,20 @@ from tether.storage.dialect import SQLITE
 from tether.storage.engine import Connections, Row, Size, Statement
 from tether.storage.sqlite.event_lists import listing
 from tether.storage.sqlite.guard import FileGuard, FileTrouble
+from tether.storage.sqlite.write_queue import Run, Write, WriteQueue
+from tether.storage.turns import Turns
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
 
 # Before 3.51.3 a WAL database which two connections write at once can be corrupted.
 OLDEST_SAFE = (3, 51, 3)
-MOST_IN_ONE_COMMIT = 512
 # The sessions of a thousand vehicles change several thousand pages in a commit: those which are not
 # in the cache then are read again, and written twice.
 WRITER_CACHE_KB = 6_000
 # With a million events the inner pages that lead to one by its id are some 3 MB. They must not have
 # to give way to the outer ones, of which each is read once.
 READER_CACHE_KB = 8_000
+SCANS_AT_ONCE = 3  # in threads
 MOMENT = 5_000  # instructions of SQLite, which take about half a millisecond
 SHORT = 2_000  # characters of parameters, which an instruction may have to read
 WATCH_S = 1.0
@@ -68,11 +70,6 @@ _PASSING = (
     apsw.NotADBError,
     FileTrouble,
 )
-
-
-class _Write(NamedTuple):
-    run: Callable[[apsw.Connection], Any]
-    answer: "asyncio.Future[Any]"
 
 
 def check_version() -> None:
@@ -109,7 +106,6 @@ class SqliteEngine:
     """The embedded engine. One server process for a file; the command line may open it beside."""
 
     dialect = SQLITE
-    scans_at_once = 2
 
     def __init__(self, path: Path) -> None:
         self._loop = asyncio.get_running_loop()
@@ -120,9 +116,9 @@ class SqliteEngine:
         self._writer = connect(path)
         self._writer.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KB}")
         self._patient = True  # the file was not locked by another process last time
-        self._waiting: SimpleQueue[_Write | None] = SimpleQueue()
-        # Besides those of the lists for what derives: several partners do, each with long scans.
-        self._scanners = ThreadPoolExecutor(4 * self.scans_at_once, "tether-scan")
+        self._queue = WriteQueue()
+        self._scanners = ThreadPoolExecutor(SCANS_AT_ONCE, "tether-scan")
+        self._turns = Turns(SCANS_AT_ONCE, of_each=1, most_waiting=sys.maxsize, patience_s=None)
         self._scan = threading.local()
         self._path = path
         self._guard = FileGuard(path)
@@ -161,22 +157,23 @@ class SqliteEngine:
                 with suppress(apsw.Error):  # of a read that failed, once more: it was told already
                     self._reader.execute("COMMIT")
 
-    async def scan(self, sql: str, *parameters: object) -> list[Row]:
-        if (rows := self._found_soon(sql, parameters)) is not None:
+    async def scan(self, sql: str, partner: int, *parameters: object) -> list[Row]:
+        every = (partner, *parameters)
+        if (rows := self._found_soon(sql, every)) is not None:
             return rows
-        return await self._loop.run_in_executor(self._scanners, self._scan_now, sql, parameters)
+        run = partial(self._loop.run_in_executor, self._scanners, self._scan_now, sql, every)
+        return await self._turns.run(partner, run)
 
     async def write(self, sql: str, *parameters: object) -> int:
-        changed: int = await self._enqueue(partial(_change, native(sql), parameters))
+        (changed,) = await self.write_all(Statement(sql, parameters))
         return changed
 
     async def write_returning(self, sql: str, *parameters: object) -> list[Row]:
-        rows: list[Row] = await self._enqueue(partial(_return, native(sql), parameters))
+        rows: list[Row] = await self._enqueue(_return, Statement(sql, parameters))
         return rows
 
     async def write_all(self, *statements: Statement) -> list[int]:
-        changes = [partial(_change, native(sql), parameters) for sql, parameters in statements]
-        counts: list[int] = await self._enqueue(lambda writer: [run(writer) for run in changes])
+        counts: list[int] = await self._enqueue(_change, *statements)
         return counts
 
     async def list_events(self, partner: int, last: int, until: int) -> None:
@@ -203,7 +200,7 @@ class SqliteEngine:
 
     async def close(self) -> None:
         self._watch.cancel()
-        self._waiting.put(None)
+        self._queue.close()
         await self._loop.run_in_executor(None, self._thread.join)
         self._scanners.shutdown()
         self._end_reading()
@@ -277,32 +274,24 @@ class SqliteEngine:
                 raise Unavailable from error
         return self._fetch(self._scan.connection, sql, parameters)
 
-    def _enqueue(self, run: Callable[[apsw.Connection], Any]) -> "asyncio.Future[Any]":
+    def _enqueue(self, run: Run, *statements: Statement) -> "asyncio.Future[Any]":
+        """Has the writer thread run this with its connection and the statements."""
         answer = self._loop.create_future()
-        self._waiting.put(_Write(run, answer))
+        self._queue.put(Write(run, statements, answer))
         return answer
 
     # In the writer thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
-        stopping = False
-        while not stopping:
-            batch = [self._waiting.get()]
-            try:
-                while len(batch) < MOST_IN_ONE_COMMIT:
-                    batch.append(self._waiting.get_nowait())
-            except Empty:
-                pass
-            stopping = None in batch
-            if writes := [write for write in batch if write is not None]:
-                self._loop.call_soon_threadsafe(_answer, writes, self._commit(writes))
+        while writes := self._queue.next_commit():
+            self._loop.call_soon_threadsafe(_answer, writes, self._commit(writes))
 
-    def _commit(self, writes: list[_Write]) -> list[Any]:
+    def _commit(self, writes: list[Write]) -> list[Any]:
         """Runs the writes in one transaction; what each returned, or the error that it met."""
         try:
             self._check_file()
             self._begin()
-            results = [write.run(self._writer) for write in writes]
+            results = [self._queue.run(write, self._writer) for write in writes]
             self._writer.execute("COMMIT")
             self._check_file()  # else it is on no disk that anybody will look at
             return results
@@ -339,7 +328,7 @@ def _stop() -> bool:
     return True
 
 
-def _overwrite_what_is_deleted(writer: apsw.Connection) -> None:
+def _overwrite_what_is_deleted(writer: apsw.Connection, _: Sequence[Statement]) -> None:
     writer.execute("PRAGMA secure_delete = ON").fetchall()
 
 
@@ -371,16 +360,20 @@ def _insist(run: Callable[[], Any]) -> None:
                 raise
 
 
-def _change(sql: str, parameters: tuple[object, ...], writer: apsw.Connection) -> int:
-    writer.execute(sql, parameters)
-    return writer.changes()
+def _change(writer: apsw.Connection, statements: Sequence[Statement]) -> list[int]:
+    counts = []
+    for sql, parameters in statements:
+        writer.execute(native(sql), parameters)
+        counts.append(writer.changes())
+    return counts
 
 
-def _return(sql: str, parameters: tuple[object, ...], writer: apsw.Connection) -> list[Row]:
-    return list(writer.execute(sql, parameters))
+def _return(writer: apsw.Connection, statements: Sequence[Statement]) -> list[Row]:
+    ((sql, parameters),) = statements
+    return list(writer.execute(native(sql), parameters))
 
 
-def _answer(writes: list[_Write], results: list[Any]) -> None:
+def _answer(writes: list[Write], results: list[Any]) -> None:
     for write, result in zip(writes, results, strict=True):
         if write.answer.done():  # the client is gone; what it asked for is done all the same
             continue

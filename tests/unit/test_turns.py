@@ -1,0 +1,245 @@
+"""Turns between partners: who has had the least goes on next, whatever waits of the others."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from time import perf_counter
+
+import pytest
+
+from tether.domain.errors import TooManyAtOnce, Unavailable
+from tether.server.loop_turns import LoopTurns
+from tether.storage.engine import Statement
+from tether.storage.fair_queue import FairQueue
+from tether.storage.sqlite.write_queue import LARGE, Write, WriteQueue
+from tether.storage.turns import Turns
+
+GOOD, BAD, WORSE = 1, 2, 3
+BUSY_S = 0.002
+LONG_S = 60.0
+
+
+def popped(queue: FairQueue[int | None, str], cost: float) -> str:
+    """What comes next, for which its partner is charged."""
+    found = queue.pop()
+    assert found is not None
+    queue.charge(found[0], cost)
+    return found[1]
+
+
+def test_who_took_the_least_is_next_and_of_each_the_first() -> None:
+    queue = FairQueue[int | None, str]()
+    for number in range(4):
+        queue.put(BAD, f"bad {number}")
+    assert popped(queue, 5.0) == "bad 0"
+    assert popped(queue, 5.0) == "bad 1"
+    queue.put(GOOD, "good 0")
+    queue.put(GOOD, "good 1")
+    assert [popped(queue, 1.0) for _ in range(4)] == ["good 0", "good 1", "bad 2", "bad 3"]
+    assert queue.pop() is None
+    assert not queue
+
+
+def test_nobody_saves_up_turns() -> None:
+    queue = FairQueue[int | None, str]()
+    queue.put(GOOD, "good")
+    popped(queue, 1.0)
+    for number in range(100):
+        queue.put(BAD, f"bad {number}")
+    for _ in range(50):
+        popped(queue, 1.0)
+    for number in range(10):
+        queue.put(GOOD, f"good {number}")
+    order = [popped(queue, 1.0) for _ in range(10)]
+    assert 4 <= sum(one.startswith("good") for one in order) <= 6
+
+
+def test_what_belongs_to_no_partner_has_turns_too() -> None:
+    queue = FairQueue[int | None, str]()
+    queue.put(None, "one")
+    queue.put(GOOD, "two")
+    assert {popped(queue, 1.0), popped(queue, 1.0)} == {"one", "two"}
+    with pytest.raises(ValueError):  # noqa: PT011
+        queue.remove(None, "one")
+
+
+def test_a_partner_waits_for_one_of_its_own_and_not_for_the_queue_of_another() -> None:
+    async def scenario() -> None:
+        turns, order, ends = Turns(at_once=2, of_each=1), list[str](), asyncio.Event()
+
+        async def work(partner: int, name: str) -> None:
+            async with turns.of(partner):
+                order.append(name)
+                await ends.wait()
+
+        tasks = [asyncio.create_task(work(BAD, f"bad {n}")) for n in range(50)]
+        tasks += [asyncio.create_task(work(WORSE, f"worse {n}")) for n in range(50)]
+        await asyncio.sleep(0)
+        assert order == ["bad 0", "worse 0"]
+        tasks.append(asyncio.create_task(work(GOOD, "good")))
+        await asyncio.sleep(0)
+        ends.set()
+        await asyncio.gather(*tasks)
+        assert order[2] == "good"
+        assert order[1:].index("bad 1") < order[1:].index("bad 2")
+
+    asyncio.run(scenario())
+
+
+def test_only_who_waits_too_much_is_refused() -> None:
+    async def scenario() -> None:
+        refused: list[str] = []
+        turns = Turns(1, 1, refused.append, most_waiting=3)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(turns.of(BAD))
+            waiting = [
+                asyncio.create_task(stack.enter_async_context(turns.of(BAD))) for _ in range(3)
+            ]
+            await asyncio.sleep(0)
+            with pytest.raises(TooManyAtOnce):
+                async with turns.of(BAD):
+                    pass
+            good = asyncio.create_task(stack.enter_async_context(turns.of(GOOD)))
+            await asyncio.sleep(0)
+            assert not good.done()
+            for task in (*waiting, good):  # they give up, and leave nothing behind
+                task.cancel()
+            await asyncio.gather(*waiting, good, return_exceptions=True)
+        assert refused == ["reads"]
+        async with asyncio.timeout(LONG_S), turns.of(GOOD):
+            pass
+
+    asyncio.run(scenario())
+
+
+def test_who_waits_too_long_is_told_and_takes_no_turn() -> None:
+    async def scenario() -> None:
+        turns = Turns(1, 1, patience_s=0.01)
+        async with turns.of(BAD):
+            with pytest.raises(Unavailable):
+                async with turns.of(GOOD):
+                    pass
+        async with turns.of(GOOD):
+            pass
+
+    asyncio.run(scenario())
+
+
+def test_a_turn_lasts_as_long_as_the_work_also_when_nobody_wants_it_any_more() -> None:
+    async def scenario() -> None:
+        turns, ends, begun = Turns(1, 1), asyncio.Event(), list[int]()
+
+        async def begin() -> None:
+            begun.append(GOOD)
+
+        asked = asyncio.create_task(turns.run(BAD, ends.wait))
+        await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        other = asyncio.create_task(turns.run(GOOD, begin))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not begun
+        ends.set()
+        await other
+        assert begun == [GOOD]
+
+    asyncio.run(scenario())
+
+
+def test_the_event_loop_is_shared_by_what_each_took() -> None:
+    """A partner with a hundred busy tasks has about as much of the loop as one with a single."""
+
+    async def scenario() -> None:
+        turns, order = LoopTurns(), list[int]()
+
+        async def work(partner: int, steps: int) -> int:
+            for _ in range(steps):
+                order.append(partner)
+                until = perf_counter() + BUSY_S
+                while perf_counter() < until:
+                    pass
+                await asyncio.sleep(0)
+            return partner
+
+        bad = [asyncio.create_task(turns.share(work(BAD, 5), lambda: BAD)) for _ in range(100)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        good = asyncio.create_task(turns.share(work(GOOD, 10), lambda: GOOD))
+        assert await good == GOOD
+        between = order[order.index(GOOD) :]
+        assert between.count(BAD) < 200  # in turn it would be all that were left
+        assert await asyncio.gather(*bad) == [BAD] * 100
+
+    asyncio.run(scenario())
+
+
+def test_shared_work_fails_ends_and_is_cancelled_like_any_other() -> None:
+    async def scenario() -> None:
+        turns = LoopTurns()
+
+        async def fail() -> None:
+            await asyncio.sleep(0)
+            raise ValueError("as it should")
+
+        async def keep_busy() -> None:
+            until = perf_counter() + 2 * BUSY_S
+            while perf_counter() < until:
+                pass
+            await asyncio.sleep(0)
+
+        async def give_up() -> str:
+            try:
+                await asyncio.sleep(LONG_S)
+            except asyncio.CancelledError:
+                return "was told"
+            return "was not told"
+
+        def shared(work: object) -> asyncio.Task[object]:
+            return asyncio.create_task(turns.share(work, lambda: BAD))  # type: ignore[arg-type]
+
+        crowd = [shared(keep_busy()) for _ in range(20)]
+        failing, waiting = shared(fail()), shared(give_up())
+        with pytest.raises(ValueError, match="as it should"):
+            await failing
+        waiting.cancel()
+        assert await waiting == "was told"
+        late = shared(give_up())  # cancelled before it began
+        late.cancel()
+        assert await asyncio.gather(late, return_exceptions=True)
+        await asyncio.gather(*crowd)
+
+    asyncio.run(scenario())
+
+
+def test_a_small_write_waits_for_no_large_one_of_another() -> None:
+    async def scenario() -> None:
+        queue, loop = WriteQueue(), asyncio.get_running_loop()
+
+        def write(partner: int, size: int) -> Write:
+            def run(writer: object, statements: object) -> None:
+                until = perf_counter() + size / LARGE * BUSY_S
+                while perf_counter() < until:
+                    pass
+
+            text = "x" * size
+            return Write(run, [Statement("", (partner, text))], loop.create_future())
+
+        def committed() -> list[object]:
+            writes = queue.next_commit()
+            for one in writes:
+                queue.run(one, None)  # type: ignore[arg-type]
+            return [one.whose for one in writes]
+
+        for _ in range(3):
+            queue.put(write(BAD, 2 * LARGE))
+        assert committed() == [BAD]
+        for partner in (BAD, GOOD, WORSE, GOOD):
+            queue.put(write(partner, 10))
+        assert sorted(map(str, committed())) == ["1", "1", "3"]  # those of BAD come in their order
+        assert committed() == [BAD]
+        assert committed() == [BAD]
+        assert committed() == [BAD]
+        queue.close()
+        assert committed() == []
+
+    asyncio.run(scenario())
