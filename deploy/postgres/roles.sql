@@ -4,9 +4,8 @@
 --   createdb --encoding UTF8 --template template0 tether
 --   psql -v ON_ERROR_STOP=1 -d tether -f roles.sql
 --
--- as a superuser, before the first `tether migrate` or later, as often as you like. Then give the
--- roles passwords, with \password in psql. Tables that another role made:
--- REASSIGN OWNED BY that_role TO tether_owner;
+-- as a superuser, before the first `tether migrate` or later, as often as you like: tables that another
+-- role made become those of tether_owner. Then give the roles passwords, with \password in psql.
 
 SELECT format('CREATE ROLE %I LOGIN', name)
 FROM unnest(ARRAY['tether_owner', 'tether_server']) AS name
@@ -19,12 +18,20 @@ REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO tether_owner;
 GRANT USAGE ON SCHEMA public TO tether_server;
 
--- What is there,
+-- What is there, whoever made it (but what belongs to an extension),
+SELECT format('ALTER TABLE %s OWNER TO tether_owner', oid::regclass)
+FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
+AND relowner <> 'tether_owner'::regrole
+AND oid NOT IN (SELECT objid FROM pg_depend WHERE classid = 'pg_class'::regclass AND deptype = 'e')
+\gexec
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO tether_server;
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO tether_server;
 
--- and what later migrations add, from the moment on in which they add it.
-ALTER DEFAULT PRIVILEGES FOR ROLE tether_owner IN SCHEMA public
+-- and what later migrations add, from the moment on in which they add it: run by tether_owner, or by
+-- whoever runs this.
+ALTER DEFAULT PRIVILEGES FOR ROLE tether_owner, CURRENT_USER IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO tether_server;
-ALTER DEFAULT PRIVILEGES FOR ROLE tether_owner IN SCHEMA public
+ALTER DEFAULT PRIVILEGES FOR ROLE tether_owner, CURRENT_USER IN SCHEMA public
     GRANT USAGE, SELECT ON SEQUENCES TO tether_server;

@@ -92,14 +92,22 @@ def test_a_server_without_rights_to_create_serves_what_the_owner_migrated(
     assert "problem " not in checked.stdout, checked.stdout
 
 
-def test_the_rights_can_be_given_later_and_again(guarded: Postgres) -> None:
+def test_what_another_role_made_is_handed_over(guarded: Postgres) -> None:
     url = guarded.new_database()
-    done = tether("migrate", "--database", url)  # by another role, whose tables they become
+    done = tether("migrate", "--database", url)
     assert done.returncode == 0, done.stderr
     give_roles(url)
     give_roles(url)
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"ALTER ROLE tether_server PASSWORD '{PASSWORD}'".encode())
+        for role in ("tether_owner", "tether_server"):
+            connection.execute(f"ALTER ROLE {role} PASSWORD '{PASSWORD}'".encode())
+        connection.execute("CREATE TABLE by_the_superuser (word TEXT)")  # who goes on to migrate
+    with psycopg.connect(of("tether_owner", url), password=PASSWORD) as owner:
+        owner.execute("ALTER TABLE events ADD COLUMN later TEXT")
+        owner.execute("DROP VIEW charger_events")
+        owner.rollback()
+    with psycopg.connect(of("tether_server", url), password=PASSWORD) as connection:
+        connection.execute("INSERT INTO by_the_superuser VALUES ('x')")
     made = tether("keys", "create", "acme", "--database", of("tether_server", url))
     assert made.returncode == 0, made.stderr
 
