@@ -223,7 +223,7 @@ class Proxy:
     def client(self, key: str) -> httpx.Client:
         """An HTTP client with this key."""
         headers = {"x-api-key": key}
-        return httpx.Client(base_url=self.url, headers=headers, verify=self.trust(), timeout=30)
+        return httpx.Client(base_url=self.url, headers=headers, verify=self.trust(), timeout=120)
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def test_links_lead_through_it_and_a_node_that_is_down_is_not_noticed(
 
 
 def test_a_stream_comes_through_at_once(client: httpx.Client) -> None:
-    with client.stream("GET", "/stream", timeout=10) as stream:
+    with client.stream("GET", "/stream", timeout=60) as stream:
         lines = stream.iter_lines()
         assert client.post("/events", json=event(30_000)).status_code == 201
         assert any('"vehicleId":"V1"' in line for line in lines)

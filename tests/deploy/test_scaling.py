@@ -198,7 +198,7 @@ def fill(client: httpx.Client, count: int) -> None:
 
 def reach(reporters: Reporters, more: int) -> None:
     """Returns when so many further events were acknowledged."""
-    wanted, end = len(reporters.acknowledged) + more, time.monotonic() + 120
+    wanted, end = len(reporters.acknowledged) + more, time.monotonic() + 240
     while len(reporters.acknowledged) < wanted:
         assert time.monotonic() < end, reporters.surprises
         time.sleep(0.05)
