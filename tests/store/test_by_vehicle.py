@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from tests.derivation.streams import CHARGERS, VEHICLE, stream
+from tests.store.conftest import sessions_page
+from tether.domain.filters import SessionFilter
 from tether.domain.models import Charger, Vehicle
 from tether.domain.validation import new_entity, new_event
 from tether.ingest.json_reader import decode_document
-from tether.projections import projector
+from tether.projections import changes, projector
 from tether.projections.projector import Projector
 from tether.server.bootstrap import now_ms
 from tether.server.store import Store
@@ -122,5 +124,30 @@ def test_several_who_derive_it_at_once_do_each_other_no_harm(in_store: Callable[
             while await store.projector.behind(partner):
                 await asyncio.gather(*(store.projector.portion(partner) for _ in range(3)))
         assert await check(store, partner) > 2 * VEHICLES
+
+    in_store(scenario)
+
+
+@pytest.mark.usefixtures("by_vehicle")
+def test_what_is_derived_again_from_the_first_event_on_is_what_it_was(
+    in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SESSIONS", "LATE_MOST"):  # more are stored than are looked at together
+        monkeypatch.setattr(changes, name, 2)
+    monkeypatch.setattr(projector, "MOST_BEHIND", 40)
+    random = Random(9)
+
+    async def scenario(store: Store, partner: int) -> None:
+        await report_shuffled(store, partner, random, "A")
+        while await store.projector.behind(partner):
+            await store.projector.portion(partner)
+        before = await sessions_page(store, partner, SessionFilter(), None, 1000)
+        again = "UPDATE derivations SET seq = 0, mark = 0 WHERE partner = $1"  # as migrations do
+        await store._engine.write(again, partner)
+        while await store.projector.behind(partner):
+            await store.projector.portion(partner)
+        after = await sessions_page(store, partner, SessionFilter(), None, 1000)
+        assert [one.record for one in after.found] == [one.record for one in before.found]
+        assert await check(store, partner) == len(before.found) > VEHICLES
 
     in_store(scenario)

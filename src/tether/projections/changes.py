@@ -139,6 +139,13 @@ class Changes:
                 begin = end
                 yield portion
         last = None if until_ms is None else start
+        while between := await self._end_of_some(partner, vehicle, begin, last):
+            wanted = [one for one in timeline.begun if one[0].start < between]
+            timeline.begun = timeline.begun[len(wanted) :]
+            yield await self._portion(
+                partner, vehicle, begin, between, wanted, told=told, until_ms=until_ms
+            )
+            begin = between
         yield await self._portion(
             partner, vehicle, begin, last, timeline.begun, told=told, until_ms=until_ms
         )
@@ -192,6 +199,14 @@ class Changes:
                 return
             limit = PAGE if waiting else 2 * limit
             from_ms = until
+
+    async def _end_of_some(
+        self, partner: int, vehicle: str, begin: Start, last: Start | None
+    ) -> Start | None:
+        """Where SESSIONS of those that are stored from `begin` on end, if others follow."""
+        found = await self._records.from_start(partner, vehicle, begin, SESSIONS + 1)
+        end = found[-1].row.start if len(found) > SESSIONS else None
+        return None if end is None or (last is not None and end >= last) else end
 
     async def _portion(
         self,
