@@ -106,6 +106,7 @@ def test_the_client_is_told_by_proxies_that_are_trusted_and_by_nobody_else(
         "::ffff:203.0.113.9": "203.0.113.9",
         "6.6.6.6, nonsense, 10.1.2.3": "10.1.2.3",
         "10.0.0.1, 10.0.0.2": "10.0.0.1",
+        "fe80::1%<b>shown</b>, 10.1.2.3": "10.1.2.3",
         "," * 7_000 + "203.0.113.9": "203.0.113.9",
     }
     trusting = new_server("--trusted-proxy", "127.0.0.1, 10.0.0.0/8,fd00::/8")

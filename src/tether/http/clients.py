@@ -54,6 +54,8 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
+    if "%" in text:  # the zone of an address may be any text
+        return None
     try:
         address = ip_address(text)
     except ValueError:

@@ -34,6 +34,7 @@ LOOK_AGAIN_S = 10.0
 # In a round of the event loop libuv takes one connection of a socket, however many wait. A busy
 # loop has some hundred rounds a second: who connects would wait for seconds behind a crowd.
 ACCEPTED_AT_ONCE = 8
+LAST_NOTE_S = 1.0
 OTHER_FILES = 192  # file descriptors that are kept from clients, besides those of the pool
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # glibc's names for them
 LARGE_BLOCK_BYTES = 128 * 1024
@@ -108,7 +109,9 @@ async def serve(
             _spare_the_collector()
             async with meanwhile(use.keep_writing()), meanwhile(_look_around(store, metrics)):
                 await server.serve([listener.dup() for _ in range(ACCEPTED_AT_ONCE)])
-            await use.write()
+            with suppress(TimeoutError):  # the database may be away, and nobody waits for a note
+                async with asyncio.timeout(LAST_NOTE_S):
+                    await use.write()
 
 
 async def _look_around(store: Store, metrics: Metrics) -> None:
