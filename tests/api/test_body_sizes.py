@@ -104,18 +104,36 @@ def test_the_limit_holds_for_what_gzip_makes_of_it_too(client: httpx.Client, siz
         (gzip.compress(SMALL)[:-1], "The body is not valid gzip: it ends too early."),
         (gzip.compress(SMALL)[:12], "The body is not valid gzip: it ends too early."),
         (gzip.compress(SMALL) + b"x", "The body is not valid gzip: something follows its end."),
-        (gzip.compress(SMALL) * 2, "The body is not valid gzip: something follows its end."),
+        (gzip.compress(SMALL) + gzip.compress(SMALL)[:-1],
+         "The body is not valid gzip: it ends too early."),
+        (gzip.compress(SMALL) + gzip.compress(b"") * 1_000,
+         "The body is not valid gzip: it has more than 1000 members."),
         (gzip.compress(SMALL)[:-8] + bytes(8), "The body is not valid gzip."),
         (zlib.compress(SMALL), "The body is not valid gzip."),
         (gzip.compress(gzip.compress(SMALL)), "The body is not valid UTF-8 (byte 1)."),
         (gzip.compress(b""), "The body is empty: a JSON object is expected."),
     ],
-    ids=["empty", "plain", "truncated", "cut off", "trailing", "twice", "checksum", "zlib",
+    ids=["empty", "plain", "truncated", "cut off", "trailing", "second cut off", "members",
+         "checksum", "zlib",
          "nested", "of nothing"],
 )  # fmt: skip
 def test_what_is_not_whole_gzip_is_400(shared: httpx.Client, body: bytes, reason: str) -> None:
     answer = shared.put("/chargers/C1", content=body, headers={"Content-Encoding": "gzip"})
     assert (answer.status_code, message(answer)) == (400, reason)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_body_may_have_several_members(client: httpx.Client, size: int) -> None:
+    body = SMALL + b" " * 3000
+    parts = [gzip.compress(body[at : at + size]) for at in range(0, len(SMALL), size)]
+    answer = client.put(
+        "/chargers/C1", content=b"".join([*parts, gzip.compress(b"")]),
+        headers={"Content-Encoding": "gzip"},
+    )  # fmt: skip
+    assert answer.status_code == 201
+    bomb = gzip.compress(b" " * 400_000) * 3
+    answer = client.put("/chargers/C1", content=bomb, headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 413
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ def test_reads_that_share_a_statement_fail_together_and_recover_together(
 ) -> None:
     server = impatient_server(
         "tether.storage.postgres.engine.READ_TIMEOUT_S=2",
+        "tether.storage.postgres.engine.PING_TIMEOUT_S=1",
         options=("--pool-size", str(POOL)),
         database=own_postgres.new_database(),
     )
@@ -138,9 +139,14 @@ def test_reads_that_share_a_statement_fail_together_and_recover_together(
         assert await statuses() == {200}
         with own_postgres.frozen():
             started = time.monotonic()
+            ready = await Wire.to(server)
+            assert (await ready.ask(partner.request("GET", "/ready"))).status == 503
+            assert time.monotonic() - started < 5  # not what the driver takes to give it up
             assert await statuses() == {503}
             assert time.monotonic() - started < 15  # 2 s and what the driver takes to give it up
+            assert (await ready.ask(partner.request("GET", "/ready"))).status == 503
         assert await statuses() == {200}
+        assert (await ready.ask(partner.request("GET", "/ready"))).status == 200
 
     run(main())
     assert server.failures() == []

@@ -35,6 +35,8 @@ UNIT = "unit"  # what a Tether-Warning may say
 MAX_BODY_BYTES = 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 ZIPPED_BYTES = 16 * 1024
+GZIP_BEGINS = b"\x1f"
+MAX_MEMBERS = 1_000  # of a compressed body: each takes some microseconds, however short it is
 MAX_PARAMETER = 2_000  # characters, as they are sent
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 MOST_WAITING = 100  # bodies of a partner, each with what came with its head: up to 256 KiB
@@ -211,23 +213,32 @@ def _check_announced(req: Request, limit: int) -> None:
 
 
 def gunzip(body: bytes, limit: int) -> Steps[bytes]:
-    """The body uncompressed. Raises TooLarge, and Malformed if it is not one whole gzip stream."""
-    unzip, plain, read = zlib.decompressobj(wbits=31), bytearray(), 0
-    while not unzip.eof:
-        # In pieces on both sides, as what is left over of a piece is copied.
-        piece = unzip.unconsumed_tail or body[read : (read := read + ZIPPED_BYTES)]
-        try:
-            more = unzip.decompress(piece, CHUNK_BYTES)
-        except zlib.error as error:
-            raise Malformed("The body is not valid gzip.") from error
-        if not more and not piece:
-            raise Malformed("The body is not valid gzip: it ends too early.")
-        plain += more
-        if len(plain) > limit:
-            raise TooLarge(limit)
-        yield
-    if unzip.unused_data or read < len(body):
-        raise Malformed("The body is not valid gzip: something follows its end.")
+    """The body uncompressed: of one gzip member or of several (RFC 1952, 2.2).
+
+    Raises TooLarge, and Malformed if it is not whole.
+    """
+    plain, rest, read, members = bytearray(), b"", 0, 0
+    while rest or read < len(body) or not members:
+        members += 1
+        if members > 1 and (rest or body[read : read + 1])[:1] != GZIP_BEGINS:
+            raise Malformed("The body is not valid gzip: something follows its end.")
+        if members > MAX_MEMBERS:
+            raise Malformed(f"The body is not valid gzip: it has more than {MAX_MEMBERS} members.")
+        unzip = zlib.decompressobj(wbits=31)
+        while not unzip.eof:
+            # In pieces on both sides, as what is left over of a piece is copied.
+            piece = rest or body[read : (read := read + ZIPPED_BYTES)]
+            try:
+                more = unzip.decompress(piece, CHUNK_BYTES)
+            except zlib.error as error:
+                raise Malformed("The body is not valid gzip.") from error
+            if not more and not piece:
+                raise Malformed("The body is not valid gzip: it ends too early.")
+            rest = unzip.unused_data if unzip.eof else unzip.unconsumed_tail
+            plain += more
+            if len(plain) > limit:
+                raise TooLarge(limit)
+            yield
     return bytes(plain)
 
 

@@ -4,6 +4,7 @@ Every statement is its own transaction, so nothing is left open when a client or
 transaction pooler such as PgBouncer may stand between.
 """
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from tether.domain.errors import SetupError
+from tether.domain.errors import SetupError, Unavailable, for_another
 from tether.storage import migrate
 from tether.storage.dialect import POSTGRES
 from tether.storage.engine import Connections, Row, Size, Statement
@@ -22,6 +23,7 @@ from tether.storage.postgres.batch_loader import BatchLoader
 from tether.storage.postgres.pool import NEEDED, Connection, Pool, preparing, purpose_of, shares
 from tether.storage.turns import Turns
 
+PING_TIMEOUT_S = 4.0
 READ_TIMEOUT_S = 10.0
 SCAN_TIMEOUT_S = 60.0
 WRITE_TIMEOUT_S = 10.0
@@ -60,9 +62,19 @@ class PostgresEngine:
         # Scans leave connections for everything else.
         self._turns = {name: _scans((size + 1) // 2) for name, size in sizes.items()}
         self._gathering = BatchLoader(self.read)
+        self._pinging: asyncio.Future[list[Row]] | None = None
 
     async def ping(self, sql: str) -> None:
-        await self.read(sql)
+        # Whoever asks again meanwhile waits for the same. It is not cancelled: the driver takes
+        # long to give up a statement of a server that stands still.
+        if self._pinging is None or self._pinging.done():
+            self._pinging = asyncio.ensure_future(self.read(sql))
+            self._pinging.add_done_callback(_look_at)
+        done, _ = await asyncio.wait({self._pinging}, timeout=PING_TIMEOUT_S)
+        if not done:
+            raise Unavailable(cause=f"no answer for {PING_TIMEOUT_S:g} s")
+        if isinstance(error := self._pinging.exception(), Exception):
+            raise for_another(error)
 
     async def read(self, sql: str, *parameters: object) -> list[Row]:
         return (await self._run(sql, parameters, READ_TIMEOUT_S, again=True)).rows
@@ -132,6 +144,12 @@ class PostgresEngine:
             return _Outcome(rows, cursor.rowcount)
 
         return await self._pool(sql).run(run, timeout_s, again=again)
+
+
+def _look_at(asked: "asyncio.Future[list[Row]]") -> None:
+    """Takes note of its error, which asyncio logs otherwise if nobody waits any more."""
+    if not asked.cancelled():
+        asked.exception()
 
 
 def _scans(at_once: int) -> Turns:
