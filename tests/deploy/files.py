@@ -131,6 +131,9 @@ class Machine:
             first.terminate()
             assert process.wait(120) == 0, self.log
         finally:
+            if process.poll() is None:  # who changes its user does not die with its parent
+                for one in psutil.Process(process.pid).children():
+                    one.kill()
             process.kill()
             process.wait()
 
