@@ -111,7 +111,8 @@ def test_each_session_is_found_by_its_id(history: httpx.Client) -> None:
                                 "{00000000-0000-5000-8000-000000000000}"])  # fmt: skip
 def test_what_there_is_not_is_404(history: httpx.Client, id: str) -> None:
     answer = history.get(f"/sessions/{id}")
-    assert (answer.status_code, message(answer)) == (404, "Not Found")
+    hint = "" if id else ". There is no trailing slash: /sessions."
+    assert (answer.status_code, message(answer)) == (404, f"Not Found{hint}")
 
 
 def test_sessions_can_only_be_read(history: httpx.Client) -> None:

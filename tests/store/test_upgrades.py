@@ -80,7 +80,7 @@ def sessions_of(client: httpx.Client) -> list[Any]:
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"])
-@pytest.mark.parametrize("name", ["first", "before-evidence"])
+@pytest.mark.parametrize("name", ["first", "before-evidence", "before-known"])
 def test_what_an_older_version_stored_is_there_and_its_sessions_follow_the_rules_of_now(
     name: str, engine: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

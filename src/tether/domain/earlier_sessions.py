@@ -42,49 +42,74 @@ Charge = tuple[int, int]
 """The start and the stop of a charge."""
 
 
-class EndedSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
+_SHORT = {
+    "start_ms": "s", "start_rank": "r", "charger_id": "c", "lasted_ms": "d", "told": "t",
+    "power": "p", "charges": "m", "unseen": "u", "earlier": "e", "passed": "g", "updates": "n",
+    "shared": "h",
+}  # fmt: skip
+
+
+class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=True, gc=False):
     """What later stays have to know of one that has ended: what may still be reported of it.
 
-    `seen`: an event told that the vehicle left. `charges` are those of which no STOPPED told,
+    It is stored with each of the next stays, and so has short names there.
+
+    `unseen`: no event told that the vehicle left. `charges` are those of which no STOPPED told,
     `told` is what was reported of the others, the newest ones last, `earlier` of earlier stays at
     this charger of which nothing is missing. `power` is the highest of its last charge.
     """
 
-    start: Start
-    end_ms: int
-    seen: bool = True
-    charges: tuple[Charge, ...] = ()
+    start_ms: int
+    charger_id: str
+    lasted_ms: int
+    start_rank: int = 0
     told: tuple[Told, ...] = ()
     power: Decimal | None = None
+    charges: tuple[Charge, ...] = ()
+    unseen: bool = False
+    earlier: tuple[Told, ...] = ()
+    passed: int = 0
+    """How many stays between it and the next one that is known are not."""
+    updates: int = 0
     shared: bool = False
     """Events named the vehicle there after it seemed to have left."""
-    updates: int = 0
-    earlier: tuple[Told, ...] = ()
-    age: int = 0
-    """How many stays have begun since, the first one not counted."""
+
+    @property
+    def end_ms(self) -> int:
+        """When it ended."""
+        return self.start_ms + self.lasted_ms
+
+    @property
+    def start(self) -> Start:
+        """What tells it from the vehicle's others."""
+        return self.start_ms, self.start_rank, self.charger_id
 
     @property
     def energy(self) -> Decimal | None:
         """The newest energy that was told of it."""
         return self.told[-1].energy if self.told else None
 
-    def older(self) -> "EndedSession":
-        """The same when one more stay has begun."""
-        return msgspec.structs.replace(self, age=self.age + 1)
-
     def after(self, earlier: tuple["EndedSession", ...]) -> tuple["EndedSession", ...]:
         """What is known of the last stays, this one the last of them. Of each charger the last one
         is known, and those of which something is missing that may still be told.
         """
-        known, told = [], list[Told]()
+        known, told, age, passed = [self], list[Told](), 0, 0
         for one in reversed(earlier):
-            if one.age + 1 >= RECENT:
-                continue
-            if one.start[2] == self.start[2] and one.seen and not one.charges:
+            age += 1 + one.passed
+            if age >= RECENT:
+                break
+            if one.charger_id == self.charger_id and not one.unseen and not one.charges:
                 told = [*one.earlier, *one.told, *told][-MOST_TOLD:]
-            else:
-                known.append(one.older())
-        return *reversed(known), msgspec.structs.replace(self, earlier=tuple(told))
+                passed += 1 + one.passed
+                continue
+            known.append(
+                msgspec.structs.replace(one, passed=one.passed + passed) if passed else one
+            )
+            passed = 0
+        if told or self.earlier:
+            known[0] = msgspec.structs.replace(self, earlier=tuple(told))
+        known.reverse()
+        return tuple(known)
 
     def knows(self, energy: Decimal | None, time_s: Decimal | None) -> bool:
         """Whether this was reported already. An energy or a time alone may be that of another
@@ -98,7 +123,7 @@ class EndedSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
     def learns(self, report: Report) -> bool:
         """Whether it tells something that is not known."""
         if report.type is EventType.VEHICLE_DISCONNECTED:
-            return not self.seen
+            return self.unseen
         if self.knows(report.energy, report.time_s):
             return False
         if report.there and not self.shared:
@@ -111,7 +136,7 @@ class EndedSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
     def knowing(self, report: Report) -> "EndedSession":
         """The same with what the report tells."""
         if report.type is EventType.VEHICLE_DISCONNECTED:
-            return msgspec.structs.replace(self, seen=True)
+            return msgspec.structs.replace(self, unseen=False)
         charges = self.charges
         if report.type is EventType.VEHICLE_CHARGE_STOPPED and charges:
             first, last = meant(charges, report.time_s)
@@ -153,7 +178,7 @@ class EndedSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
         at_ms = place.at_ms
         energy, time_s, there = event.charged_energy, event.charged_time, False
         late = at_ms - self.end_ms > TOLERANCE_MS
-        if late and not self.seen and not self.knows(energy, time_s):
+        if late and self.unseen and not self.knows(energy, time_s):
             there = bool(event.charge_power)
             if event.type is EventType.VEHICLE_CHARGE_STOPPED and self.charges:
                 there = time_s is None or has_lasted((self.charges[-1][0], at_ms), time_s)
@@ -172,6 +197,37 @@ class EndedSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
         if self.charges or energy == self.energy or energy is None:
             return True
         return self.power is not None and not allows(self.power, energy, at_ms - self.end_ms)
+
+
+class _FormerlyEnded(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How an ended session was stored before migration 9, with how many have begun since."""
+
+    start: Start
+    end_ms: int
+    seen: bool
+    charges: tuple[Charge, ...]
+    told: tuple[Told, ...]
+    power: Decimal | None
+    shared: bool
+    updates: int
+    earlier: tuple[Told, ...]
+    age: int
+
+
+Formerly = tuple[_FormerlyEnded, ...]
+
+
+def as_now(stored: Formerly) -> tuple[EndedSession, ...]:
+    """The same in the form of now."""
+    newer_ages = [one.age for one in stored[1:]] + [-1]
+    return tuple(
+        EndedSession(
+            one.start[0], one.start[2], one.end_ms - one.start[0], one.start[1],
+            one.told, one.power, one.charges, not one.seen,
+            one.earlier, one.age - newer - 1, one.updates, one.shared,
+        )
+        for one, newer in zip(stored, newer_ages, strict=True)
+    )  # fmt: skip
 
 
 def meant(charges: Sequence[Charge], time_s: Decimal | None) -> tuple[int, int]:
@@ -215,8 +271,13 @@ class SessionContext(msgspec.Struct, omit_defaults=True, gc=False):
     something is missing, and the newest state of charge.
     """
 
-    left: tuple[EndedSession, ...] = ()
+    left: tuple[EndedSession, ...] = msgspec.field(default=(), name="known")
     soc: Decimal | None = None
     soc_ms: int = 0
     taken: tuple[int, ...] = ()
     """Which events of the instant at which the stay begins came before it, by their numbers."""
+    formerly: Formerly | None = msgspec.field(default=None, name="left")
+
+    def __post_init__(self) -> None:
+        if self.formerly is not None:
+            self.left, self.formerly = as_now(self.formerly), None

@@ -125,7 +125,7 @@ class SessionBuilder:
             # Of a stay of which nothing is known; not if the vehicle is known to be elsewhere.
             shows = place.rank == STOPPED or _shows_charge(soc, event)
             return left is None and (not lasts or (place.rank != DISCONNECTED and shows))
-        may_go_on = not left.seen and bool(left.charges)
+        may_go_on = left.unseen and bool(left.charges)
         if may_go_on or left.is_meant(place.at_ms, event):
             return False
         late = place.at_ms - left.end_ms <= TOLERANCE_MS
@@ -138,7 +138,7 @@ class SessionBuilder:
         known = self.before.left if stay.left is None else stay.left
         if stay.end_ms is not None:
             known = *known, stay.as_left()
-        lefts = [one for one in known if one.start[2] == place.charger_id]
+        lefts = [one for one in known if one.charger_id == place.charger_id]
         if place.rank not in (UPDATED, STOPPED):
             return lefts[-1] if lefts else None
         return left_by(lefts, event.charged_energy, event.charged_time)
@@ -178,7 +178,7 @@ class SessionBuilder:
                 tell_late(stay, left.report(place, event))
             return
         shared = left is not None and self._report(stay, left, place, event)
-        leaves = left is not None and not left.seen and place.rank == DISCONNECTED
+        leaves = left is not None and left.unseen and place.rank == DISCONNECTED
         if late and not leaves and stay.charger_id != place.charger_id:
             stay.flag("vehicle-shared" if shared else "event-elsewhere")
 

@@ -12,7 +12,15 @@ from uuid import UUID
 import msgspec
 
 from tether.domain.charge_period import NOTHING, TOLERANCE_MS, PeriodRecord, Report
-from tether.domain.earlier_sessions import MOST_TOLD, EndedSession, EventPosition, Start, meant
+from tether.domain.earlier_sessions import (
+    MOST_TOLD,
+    EndedSession,
+    EventPosition,
+    Formerly,
+    Start,
+    as_now,
+    meant,
+)
 from tether.domain.models import Event, EventType
 
 MOST_TAKEN = 8
@@ -74,10 +82,16 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     soc_ms: int = 0
     reports: list[Report] = []
     """What events told of it when another stay had begun."""
-    left: tuple[EndedSession, ...] | None = None
+    left: tuple[EndedSession, ...] | None = msgspec.field(default=None, name="known")
     """What is known of earlier stays, where an event of this one told more than was known."""
     told: list[Start] = []
     """The earlier stays of which events of this one told."""
+
+    formerly: Formerly | None = msgspec.field(default=None, name="left")
+
+    def __post_init__(self) -> None:
+        if self.formerly is not None:
+            self.left, self.formerly = as_now(self.formerly), None
 
     @property
     def id(self) -> str:
@@ -191,8 +205,9 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
             charges = [(self.start_ms, self.end_ms)]
         told = [one.told for one in self.periods if one.told != NOTHING]
         return EndedSession(
-            self.start, self.end_ms, not self.end_missing, tuple(charges[-MOST_TOLD:]),
+            self.start_ms, self.charger_id, self.end_ms - self.start_ms, self.start_rank,
             tuple(told[-MOST_TOLD:]), self.periods[-1].power_max if self.periods else None,
+            tuple(charges[-MOST_TOLD:]), self.end_missing,
         )  # fmt: skip
 
 
