@@ -22,9 +22,10 @@ from tether.storage.engine import Engine, Row
 from tether.storage.events import Events
 from tether.storage.partners import Partners
 from tether.storage.session_records import Change, SessionRecords, SessionRow, writing
-from tether.storage.turns import Rest
+from tether.storage.turns import Rest, Turns
 
 AT_ONCE = 10_000  # events
+FEW = 1_000  # events: portions of more are tens of megabytes: few at a time
 WRITTEN_AT_ONCE = 2_000  # sessions that change by that
 MANY_LATE = 2_500  # of AT_ONCE events: so many are late that all that wait are derived together
 OTHER_S = 0.4  # a reader waits so long for the progress of others before it looks again
@@ -82,6 +83,7 @@ class Projector:
         self._on_waiting = on_waiting
         self._on_failure = on_failure
         self._share = share
+        self._large = Turns(at_once=2, of_each=1, patience_s=None)
         self._partners = Partners(engine)
         self._events = Events(engine)
         self.derivations = Derivations(engine)
@@ -244,7 +246,11 @@ class Projector:
     async def _try(self, partner: int, urgent: bool) -> float | None:
         self._began[partner] = monotonic()
         try:
-            pause_s = await self.portion(partner, urgent=urgent)
+            if await self.behind(partner) > FEW:
+                async with self._large.of(partner):
+                    pause_s = await self.portion(partner, urgent=urgent)
+            else:
+                pause_s = await self.portion(partner, urgent=urgent)
         except Unavailable:
             return TROUBLE_S
         except Exception as error:  # what is wrong with one portion must not end it for good

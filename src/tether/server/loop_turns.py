@@ -99,6 +99,9 @@ class Shared(Coroutine[Any, Any, T]):
         began = perf_counter()
         try:
             return self._work.send(value)
+        except BaseException:
+            self._end()
+            raise
         finally:
             self._took(perf_counter() - began)
 
@@ -107,12 +110,22 @@ class Shared(Coroutine[Any, Any, T]):
         began = perf_counter()
         try:
             return self._work.throw(*error)
+        except BaseException:
+            self._end()
+            raise
         finally:
+            del error  # it knows this frame
             self._took(perf_counter() - began)
+
+    def _end(self) -> None:
+        """Forgets whose it was, which knows the request, which knows its task, which knows this:
+        else all of it would stay until the collector of cycles comes.
+        """
+        self._who = None
 
     def _took(self, seconds: float) -> None:
         self._turns.took(seconds)
-        if self._who is None:
+        if self._charged is not None:
             self._turns.charge(self._charged, seconds, self._expected_s)
             self._expected_s = 0.0
 
