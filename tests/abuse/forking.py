@@ -61,7 +61,7 @@ def update(number: int, who: int = 0) -> Event:
         charger_id=f"P{who}-0",
         vehicle_id="V1",
         state_of_charge=50,
-        charged_energy=number,
+        charged_time=number,
     )
 
 
@@ -185,7 +185,7 @@ def stream(url: str, key: str) -> None:
         numbers = []
         for message in messages:
             if isinstance(message, Event):
-                numbers.append(int(message.charged_energy or 0))
+                numbers.append(int(message.charged_time or 0))
             if len(numbers) == CALLS:
                 break
         assert numbers == list(range(1, CALLS + 1)), numbers

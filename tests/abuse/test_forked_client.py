@@ -42,7 +42,7 @@ def fork(server: Server, key: str) -> Fork:
 
 def energies(server: Server, key: str) -> list[int]:
     with Client(server.url, key) as client:
-        return [int(event.charged_energy or 0) for event in client.events.list()]
+        return [int(event.charged_time or 0) for event in client.events.list()]
 
 
 @pytest.mark.parametrize("name", ["plain", "processes", "threads", "awaiting"])
