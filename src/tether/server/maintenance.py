@@ -8,21 +8,11 @@ from typing import TYPE_CHECKING
 from tether.domain.errors import SetupError
 from tether.server.bootstrap import describe, migrate, now_ms, only_server
 from tether.server.settings import is_postgres, sqlite_path
-from tether.storage.epochs import Known
+from tether.storage.epochs import NEWEST_INSTANT, Known
 
 if TYPE_CHECKING:
     from tether.storage.copying import Side
     from tether.storage.postgres.check import Surroundings
-
-# Instants of the servers' clocks, of which none is later than now.
-_NEWEST = """
-SELECT max(at_ms) FROM (
-    SELECT max(updated_ms) AS at_ms FROM derivations
-    UNION ALL SELECT max(created_ms) FROM keys
-    UNION ALL SELECT max(last_used_ms) FROM keys
-    UNION ALL SELECT began_ms FROM epoch
-) newest
-"""
 
 
 def version(database: str) -> str:
@@ -57,7 +47,7 @@ def clock_ahead_ms(database: str) -> int | None:
                 "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
             )
             return (began_ms + now_ms()) // 2 - int(there_ms)
-        ((newest_ms,),) = side.query(_NEWEST)
+        ((newest_ms,),) = side.query(NEWEST_INSTANT)
     return None if newest_ms is None else min(0, began_ms - int(newest_ms))
 
 

@@ -17,6 +17,15 @@ log = logging.getLogger(__name__)  # structlog takes a while to load
 REMEMBERED_S = 1.0
 READ = "SELECT id, began_ms FROM epoch"
 BEGIN = "UPDATE epoch SET id = $1, began_ms = $2"
+# Instants of the servers' clocks, of which none is later than now.
+NEWEST_INSTANT = """
+SELECT max(at_ms) FROM (
+    SELECT max(updated_ms) AS at_ms FROM derivations
+    UNION ALL SELECT max(created_ms) FROM keys
+    UNION ALL SELECT max(last_used_ms) FROM keys
+    UNION ALL SELECT began_ms FROM epoch
+) newest
+"""
 ID = re.compile(r"[0-9a-f]{12}|")
 
 
