@@ -245,7 +245,8 @@ def test_a_list_of_sessions_becomes_events(site: Site) -> None:
         "In dates such as 13/01/2026 08:00 the day comes first.\n"
         "Columns that are passed over: Remark.\n"
         "Line 4: Parameter {chargerId} is invalid. It must be 1 to 128 characters of "
-        "A-Z a-z 0-9 . _ ~ * + @ : - and neither . nor .. alone.\n"
+        "A-Z a-z 0-9 . _ ~ * + @ : - and neither . nor .. alone. "
+        "It has blanks: write S-2 or S2, the same everywhere.\n"
         "Line 5: Parameter {disconnectedAt} is invalid. It must not be before connectedAt.\n"
         "2 sessions would be sent, 2 rows refused: nothing is sent.\n",
     )
