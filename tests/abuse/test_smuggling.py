@@ -178,7 +178,7 @@ def test_the_table_has_more_than_228_variants() -> None:
 def test_what_is_inside_a_request_is_never_taken_for_another(
     new_server: Callable[..., Server],
 ) -> None:
-    server = new_server()
+    server = new_server("--log-level", "debug")  # which has a line for each refusal
     table = variants(server.key(), "d")
     answers = asyncio.run(attack(urlsplit(server.url).port or 0, table))
     failures = {name: answer for name, answer in answers.items() if b"HTTP/1.1 5" in answer}
@@ -192,7 +192,7 @@ def test_what_is_inside_a_request_is_never_taken_for_another(
 def test_no_request_reaches_the_server_that_the_proxy_did_not_send(
     new_server: Callable[..., Server],
 ) -> None:
-    server = new_server()
+    server = new_server("--log-level", "debug")  # which has a line for each refusal
     node, other = urlsplit(server.url).netloc, server.key()
     with running_nginx(node) as nginx, running_haproxy(node) as haproxy:
         ports = nginx.ports | haproxy.ports

@@ -59,6 +59,7 @@ def configure(*, level: str, as_json: bool) -> None:
     )
     _standard_error.takes_answers = as_json and number <= logging.INFO
     _standard_error.is_json = as_json
+    _standard_error.samples = number > logging.DEBUG
     # The HTTP server and other libraries log the standard way: what matters is passed on.
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[_Forward()], force=True)
     if as_json:  # what nobody foresaw is a line as well
@@ -121,9 +122,10 @@ def when_dropped(count: Callable[[int], None]) -> None:
 def is_new(event: str, reason: object, **finer: object) -> bool:
     """Whether to write a line about a refusal: not, if it says what many said just now.
 
-    How many were left out is a line of its own, with what they had in common.
+    How many were left out is a line of its own, with what they had in common. At the level `debug`
+    all are written.
     """
-    return _repeats.is_new(event, reason, **finer)
+    return not _standard_error.samples or _repeats.is_new(event, reason, **finer)
 
 
 def _tell_repeated(kind: Kind, lines: int) -> None:
@@ -158,8 +160,9 @@ class _StandardError:
 
     def __init__(self) -> None:
         self._lines: list[Answered | bytes] = []
-        self.takes_answers = False  # these two are set by configure()
+        self.takes_answers = False  # these three are set by configure()
         self.is_json = False
+        self.samples = True
 
     def write(self, text: str | bytes) -> int:
         line = text.encode(errors="backslashreplace") if isinstance(text, str) else text

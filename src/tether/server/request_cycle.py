@@ -124,6 +124,7 @@ class RequestCycle(RequestResponseCycle):
         finally:
             self.on_response = _nothing  # else connection and request would keep each other
             self.tasks.discard(self.task)
+            self.task = None  # else its work, which knows whose it is, and this keep each other
 
     async def send_500_response(self) -> None:
         self.response_started = True
