@@ -97,7 +97,7 @@ def folded(
     """The sums at the moment, by what was known of each vehicle then."""
     there: dict[str, list[SessionRecord]] = defaultdict(list)
     for some in facts.values():
-        stay = SessionBuilder().take(fact for fact in some if fact.place.at_ms <= at_ms).stay
+        stay = SessionBuilder().take(fact for fact in some if fact.place.at_ms <= at_ms).session
         if stay is not None and stay.end_ms is None and stay.charger_id in chargers:
             there[stay.charger_id].append(stay)
     totals = Totals(range(1))

@@ -1,4 +1,4 @@
-"""A charge period within a stay: from the start of charging to its stop."""
+"""A charge period within a session: from the start of charging to its stop."""
 
 from decimal import Context, Decimal
 
@@ -43,7 +43,7 @@ NOTHING = Told()
 
 
 class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What an event told of a charge after the stay had ended. Energy in kWh, time in s."""
+    """What an event told of a charge after the session had ended. Energy in kWh, time in s."""
 
     at_ms: int
     seq: int
@@ -81,7 +81,7 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
     # No STARTED told of it; only a rising state of charge did.
     start_missing: bool = False
     by_soc: bool = False
-    # Ended by a second start, which may turn out to have begun nothing new; by the end of the stay.
+    # Ended by a second start, which may have begun nothing new, or by the end of the session.
     cut: bool = False
     stop_missing: bool = False
     reported_ms: int = 0

@@ -1,4 +1,4 @@
-"""What is known of a vehicle's earlier stays: what events may still tell of them, however late.
+"""What is known of a vehicle's earlier sessions: what events may still tell of them, however late.
 
 Instants are in ms since 1970, powers in kW, energies in kWh, states of charge in %.
 """
@@ -13,17 +13,17 @@ from tether.domain.charge_period import TOLERANCE_MS, Report, Told, allows
 from tether.domain.models import Event, EventType
 
 RECENT = 8
-"""Of so many last stays a report may still come after another stay has begun."""
+"""Of so many last sessions a report may still come after another session has begun."""
 
 MOST_UPDATES = 50
-"""Of an ended stay so many updates are noted at most."""
+"""Of an ended session so many updates are noted at most."""
 
 MOST_TOLD = 8
-"""So many charges of a stay are known to later ones, the last of them."""
+"""So many charges of a session are known to later ones, the last of them."""
 
 Start = tuple[int, int, str]
-"""What tells a stay from the vehicle's others, and orders them: its instant, the rank of the event
-that began it, its charger.
+"""What tells a session from the vehicle's others, and orders them: its instant, the rank of the
+event that began it, its charger.
 """
 
 
@@ -50,12 +50,12 @@ _SHORT = {
 
 
 class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=True, gc=False):
-    """What later stays have to know of one that has ended: what may still be reported of it.
+    """What later sessions have to know of one that has ended: what may still be reported of it.
 
-    It is stored with each of the next stays, and so has short names there.
+    It is stored with each of the next sessions, and so has short names there.
 
     `unseen`: no event told that the vehicle left. `charges` are those of which no STOPPED told,
-    `told` is what was reported of the others, the newest ones last, `earlier` of earlier stays at
+    `told` is what was reported of the others, the newest ones last, `earlier` of earlier ones at
     this charger of which nothing is missing. `power` is the highest of its last charge.
     """
 
@@ -69,7 +69,7 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
     unseen: bool = False
     earlier: tuple[Told, ...] = ()
     passed: int = 0
-    """How many stays between it and the next one that is known are not."""
+    """How many sessions between it and the next one that is known are not."""
     updates: int = 0
     shared: bool = False
     """Events named the vehicle there after it seemed to have left."""
@@ -90,8 +90,8 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         return self.told[-1].energy if self.told else None
 
     def after(self, earlier: tuple["EndedSession", ...]) -> tuple["EndedSession", ...]:
-        """What is known of the last stays, this one the last of them. Of each charger the last one
-        is known, and those of which something is missing that may still be told.
+        """What is known of the last sessions, this one the last of them. Of each charger the last
+        one is known, and those of which something is missing that may still be told.
         """
         known, told, age, passed = [self], list[Told](), 0, 0
         for one in reversed(earlier):
@@ -174,7 +174,7 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         return not allows(self.power, energy, since_ms)
 
     def report(self, place: EventPosition, event: Event) -> Report:
-        """What the event tells of the stay."""
+        """What the event tells of the session."""
         at_ms = place.at_ms
         energy, time_s, there = event.charged_energy, event.charged_time, False
         late = at_ms - self.end_ms > TOLERANCE_MS
@@ -185,7 +185,7 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         return Report(at_ms, place.seq, event.type, energy, time_s, there)
 
     def is_meant(self, at_ms: int, event: Event) -> bool:
-        """Whether a report of that instant is of this stay, by its own account."""
+        """Whether a report of that instant is of this session, by its own account."""
         energy, time_s = event.charged_energy, event.charged_time
         if energy is None and time_s is None:
             return event.type is EventType.VEHICLE_CHARGE_STOPPED
@@ -249,7 +249,7 @@ def meant(charges: Sequence[Charge], time_s: Decimal | None) -> tuple[int, int]:
 def left_by(
     lefts: Sequence[EndedSession], energy: Decimal | None, time_s: Decimal | None
 ) -> EndedSession | None:
-    """Of these stays at one charger, the newest one last, the one that a report is of."""
+    """Of these sessions at one charger, the newest one last, the one that a report is of."""
     for left in reversed(lefts):
         if left.knows(energy, time_s):
             return left
@@ -267,7 +267,7 @@ def has_lasted(charge: tuple[int, int] | None, time_s: Decimal) -> bool:
 
 
 class SessionContext(msgspec.Struct, omit_defaults=True, gc=False):
-    """What a stay has to know of the time before it: of the last stay, of those before it of which
+    """What a session has to know of the time before it: of the last one, of those before of which
     something is missing, and the newest state of charge.
     """
 
@@ -275,7 +275,7 @@ class SessionContext(msgspec.Struct, omit_defaults=True, gc=False):
     soc: Decimal | None = None
     soc_ms: int = 0
     taken: tuple[int, ...] = ()
-    """Which events of the instant at which the stay begins came before it, by their numbers."""
+    """Which events of the instant at which the session begins came before it, by their numbers."""
     formerly: Formerly | None = msgspec.field(default=None, name="left")
 
     def __post_init__(self) -> None:

@@ -43,15 +43,15 @@ from tether.domain.session_record import (
 class SessionBuilder:
     """Takes in the events of one vehicle in the order of their instants.
 
-    `stay` is the last session so far and `before` what it knows of the time before it; a builder
+    `session` is the last session so far and `before` what it knows of the time before it; a builder
     may begin with any known session. `begun` has all that began since, the last one included, and
     `reports` what was told of sessions that began before this builder.
     """
 
     def __init__(
-        self, stay: SessionRecord | None = None, before: SessionContext | None = None
+        self, session: SessionRecord | None = None, before: SessionContext | None = None
     ) -> None:
-        self.stay = self._first = stay
+        self.session = self._first = session
         self.before = before or SessionContext()
         self.begun: list[tuple[SessionRecord, SessionContext]] = []
         self.reports: list[tuple[Start, Report]] = []
@@ -65,7 +65,7 @@ class SessionBuilder:
             if len(instant) == 1:
                 self._take(instant[0], [])
                 continue
-            instant = in_order(self.stay, instant)
+            instant = in_order(self.session, instant)
             for number, fact in enumerate(instant):
                 self._take(fact, instant[:number])
         return self
@@ -73,28 +73,28 @@ class SessionBuilder:
     def _take(self, fact: PlacedEvent, taken: list[PlacedEvent]) -> None:
         """Takes in the next fact; `taken` are those of its instant before it."""
         place, event = fact
-        stay = self.stay
-        begins = stay is None or self._plugs_in(stay, place, event)
-        if stay is None or begins:
-            stay = self._begin(place, event, taken)
+        session = self.session
+        begins = session is None or self._plugs_in(session, place, event)
+        if session is None or begins:
+            session = self._begin(place, event, taken)
         period = None
-        elsewhere = stay.charger_id != place.charger_id
-        if elsewhere or stay.end_ms is not None:
-            self._tell_left(stay, place, event)
+        elsewhere = session.charger_id != place.charger_id
+        if elsewhere or session.end_ms is not None:
+            self._tell_left(session, place, event)
         elif (event.charged_time or event.charged_energy) and (
-            left := self._earlier_stay(stay, place, event)
+            left := self._earlier_session(session, place, event)
         ):
-            self._report(stay, left, place, event)
+            self._report(session, left, place, event)
         elif not (begins and place.rank == CONNECTED):
-            period = stay.charging
-            _WHAT_IT_DOES[place.rank](stay, place, event)
-        stay.here = stay.newest_here if elsewhere else None
-        stay.last = place
-        stay.read_soc(place, event, period, elsewhere=elsewhere)
+            period = session.charging
+            _WHAT_IT_DOES[place.rank](session, place, event)
+        session.here = session.newest_here if elsewhere else None
+        session.last = place
+        session.read_soc(place, event, period, elsewhere=elsewhere)
 
     def _begin(self, place: EventPosition, event: Event, taken: list[PlacedEvent]) -> SessionRecord:
-        """A stay that this event begins; it ends the one that lasts."""
-        if (old := self.stay) is not None:
+        """A session that this event begins; it ends the one that lasts."""
+        if (old := self.session) is not None:
             if old.end_ms is None:
                 old.end(place.at_ms)
                 old.end_missing = True
@@ -103,26 +103,26 @@ class SessionBuilder:
             newest = self.before if old.soc is None else old
             numbers = tuple(one.place.seq for one in taken[:MOST_TAKEN])
             self.before = SessionContext(left, newest.soc, newest.soc_ms, numbers)
-        self.stay = SessionRecord(
+        self.session = SessionRecord(
             event.vehicle_id, event.charger_id, place.at_ms, place.rank, place,
             start_missing=place.rank != CONNECTED,
         )  # fmt: skip
-        self.begun.append((self.stay, self.before))
-        return self.stay
+        self.begun.append((self.session, self.before))
+        return self.session
 
-    def _plugs_in(self, stay: SessionRecord, place: EventPosition, event: Event) -> bool:
+    def _plugs_in(self, session: SessionRecord, place: EventPosition, event: Event) -> bool:
         """Whether the event is evidence that the vehicle was plugged in there anew."""
-        here, lasts = stay.charger_id == place.charger_id, stay.end_ms is None
-        soc = self.before.soc if stay.soc is None else stay.soc
+        here, lasts = session.charger_id == place.charger_id, session.end_ms is None
+        soc = self.before.soc if session.soc is None else session.soc
         if place.rank == CONNECTED:
-            return not (here and lasts) or stay.was_away(event)
+            return not (here and lasts) or session.was_away(event)
         if here and lasts:
             return False
         if place.rank == STARTED:
             return True
-        left = self._left_at(stay, place, event)
+        left = self._left_at(session, place, event)
         if place.rank == DISCONNECTED or left is None:
-            # Of a stay of which nothing is known; not if the vehicle is known to be elsewhere.
+            # Of a session of which nothing is known; not if the vehicle is known to be elsewhere.
             shows = place.rank == STOPPED or _shows_charge(soc, event)
             return left is None and (not lasts or (place.rank != DISCONNECTED and shows))
         may_go_on = left.unseen and bool(left.charges)
@@ -132,60 +132,60 @@ class SessionBuilder:
         return not late and (place.rank == STOPPED or _shows_charge(soc, event))
 
     def _left_at(
-        self, stay: SessionRecord, place: EventPosition, event: Event
+        self, session: SessionRecord, place: EventPosition, event: Event
     ) -> EndedSession | None:
-        """What is known of the stay at this charger that has ended and that the event is of."""
-        known = self.before.left if stay.left is None else stay.left
-        if stay.end_ms is not None:
-            known = *known, stay.as_left()
+        """What is known of the session at this charger that has ended and that the event is of."""
+        known = self.before.left if session.left is None else session.left
+        if session.end_ms is not None:
+            known = *known, session.as_left()
         lefts = [one for one in known if one.charger_id == place.charger_id]
         if place.rank not in (UPDATED, STOPPED):
             return lefts[-1] if lefts else None
         return left_by(lefts, event.charged_energy, event.charged_time)
 
-    def _earlier_stay(
-        self, stay: SessionRecord, place: EventPosition, event: Event
+    def _earlier_session(
+        self, session: SessionRecord, place: EventPosition, event: Event
     ) -> EndedSession | None:
-        """The earlier stay at this charger of which a report is, though the vehicle is back there:
-        what it tells does not fit into this stay, or into what follows its last reported charge,
+        """The earlier session at this charger of which a report is, though the vehicle is back:
+        what it tells does not fit into this session, or into what follows its last reported charge,
         and is of a charge of the earlier one.
         """
-        energy, time_s, free_ms = event.charged_energy, event.charged_time, stay.start_ms
-        if stay.charging is not None and time_s is None:
-            free_ms = stay.charging.start_ms
-        if stay.periods and (last := stay.periods[-1]).stop_ms and last.energy is not None:
+        energy, time_s, free_ms = event.charged_energy, event.charged_time, session.start_ms
+        if session.charging is not None and time_s is None:
+            free_ms = session.charging.start_ms
+        if session.periods and (last := session.periods[-1]).stop_ms and last.energy is not None:
             free_ms = last.stop_ms
             began_ms = place.at_ms - milliseconds(time_s or Decimal(0))
             if abs(began_ms - last.start_ms) <= TOLERANCE_MS or last.told.is_again(energy, time_s):
                 return None
         since_ms, fits = place.at_ms - free_ms, False
-        left = self._left_at(stay, place, event)
+        left = self._left_at(session, place, event)
         if left is not None and time_s is None:
             fits = left.gives_more(energy, since_ms)
         elif left is not None and time_s is not None and time_s * 1000 > since_ms + TOLERANCE_MS:
-            lasted = left.has_lasted(time_s) if stay.charging else left.had_time_for(time_s)
+            lasted = left.has_lasted(time_s) if session.charging else left.had_time_for(time_s)
             fits = lasted or left.knows(energy, time_s)
         return left if fits else None
 
-    def _tell_left(self, stay: SessionRecord, place: EventPosition, event: Event) -> None:
-        """Tells a stay that has ended what the event says; the vehicle stays where it is."""
-        left = self._left_at(stay, place, event)
+    def _tell_left(self, session: SessionRecord, place: EventPosition, event: Event) -> None:
+        """Tells a session that has ended what the event says; the vehicle stays where it is."""
+        left = self._left_at(session, place, event)
         late = left is None or place.at_ms - left.end_ms > TOLERANCE_MS
-        if stay.charger_id == place.charger_id and late:
-            stay.flag("event-after-disconnect")
-        if left is not None and left.start == stay.start:
+        if session.charger_id == place.charger_id and late:
+            session.flag("event-after-disconnect")
+        if left is not None and left.start == session.start:
             if place.rank in (UPDATED, STOPPED):
-                tell_late(stay, left.report(place, event))
+                tell_late(session, left.report(place, event))
             return
-        shared = left is not None and self._report(stay, left, place, event)
+        shared = left is not None and self._report(session, left, place, event)
         leaves = left is not None and left.unseen and place.rank == DISCONNECTED
-        if late and not leaves and stay.charger_id != place.charger_id:
-            stay.flag("vehicle-shared" if shared else "event-elsewhere")
+        if late and not leaves and session.charger_id != place.charger_id:
+            session.flag("vehicle-shared" if shared else "event-elsewhere")
 
     def _report(
-        self, stay: SessionRecord, left: EndedSession, place: EventPosition, event: Event
+        self, session: SessionRecord, left: EndedSession, place: EventPosition, event: Event
     ) -> bool:
-        """Tells an earlier stay what the event says of it; returns whether that shows that the
+        """Tells an earlier session what the event says of it; returns whether that shows that the
         vehicle was still there.
         """
         report = left.report(place, event)
@@ -197,45 +197,45 @@ class SessionBuilder:
             self.reports.append((left.start, report))
         else:
             found.reports = [*found.reports, report]
-        stay.told = sorted({*stay.told, left.start})
-        lefts = self.before.left if stay.left is None else stay.left
+        session.told = sorted({*session.told, left.start})
+        lefts = self.before.left if session.left is None else session.left
         now = left.knowing(report)
-        stay.left = tuple(now if one.start == left.start else one for one in lefts)
+        session.left = tuple(now if one.start == left.start else one for one in lefts)
         return report.there
 
 
-# What each type of event does to the stay ---------------------------------------------------------
+# What each type of event does to the session ------------------------------------------------------
 
 
-def _connect(stay: SessionRecord, place: EventPosition, event: Event) -> None:
+def _connect(session: SessionRecord, place: EventPosition, event: Event) -> None:
     """Plugged in there already: nothing shows that it was away."""
-    if stay.start_missing and place.at_ms - stay.start_ms <= TOLERANCE_MS:
-        stay.start_missing = False
+    if session.start_missing and place.at_ms - session.start_ms <= TOLERANCE_MS:
+        session.start_missing = False
     else:
-        stay.flag("connect-repeated")
+        session.flag("connect-repeated")
 
 
-def _start(stay: SessionRecord, place: EventPosition, event: Event) -> None:
+def _start(session: SessionRecord, place: EventPosition, event: Event) -> None:
     """A charge begins. One under way ends there, unless it has just begun."""
-    period = stay.charging
+    period = session.charging
     if period is not None and place.at_ms - period.start_ms <= TOLERANCE_MS:
         if not period.start_missing:
-            stay.flag("start-repeated")
+            session.flag("start-repeated")
         period.start_missing = False
     else:
         if period is not None:
             period.stop_ms, period.cut = place.at_ms, True
-            stay.flag("start-repeated")
-        period = stay.new_period(place.at_ms)
+            session.flag("start-repeated")
+        period = session.new_period(place.at_ms)
     if event.charge_power is not None:
         period.read_power(event.charge_power, place.at_ms)
 
 
-def _update(stay: SessionRecord, place: EventPosition, event: Event) -> None:
+def _update(session: SessionRecord, place: EventPosition, event: Event) -> None:
     """Tells of the charge under way, or of one that has ended, or shows that one is under way."""
-    period = stay.charging
-    if (ended := _ended_charge(stay, place.at_ms, event)) is not None:
-        stay.flag("update-after-stop")
+    period = session.charging
+    if (ended := _ended_charge(session, place.at_ms, event)) is not None:
+        session.flag("update-after-stop")
         if period is None and ended.goes_on(event, place.at_ms):
             if event.charge_power:
                 ended.resume(event.charge_power, place.at_ms)
@@ -243,45 +243,45 @@ def _update(stay: SessionRecord, place: EventPosition, event: Event) -> None:
             ended.metered = event.charged_energy
         return
     if period is None:
-        if not _begins_charge(stay, place, event):
+        if not _begins_charge(session, place, event):
             return
-        period = stay.new_period(stay.free_start(place.at_ms, event), start_missing=True)
+        period = session.new_period(session.free_start(place.at_ms, event), start_missing=True)
         period.by_soc = not event.charge_power and event.charged_energy is None
-    elif period.by_soc and not _shows_charge(stay.soc, event):
-        period.stop_ms = max(period.start_ms, stay.soc_ms)  # it rose until then
+    elif period.by_soc and not _shows_charge(session.soc, event):
+        period.stop_ms = max(period.start_ms, session.soc_ms)  # it rose until then
         return
-    period = _joined(stay, place, event, period)
+    period = _joined(session, place, event, period)
     if event.charge_power is not None:
         period.read_power(event.charge_power, place.at_ms)
     if event.charged_energy is not None and period.read_meter(event.charged_energy):
-        stay.flag("meter-began-anew")
+        session.flag("meter-began-anew")
 
 
-def _stop(stay: SessionRecord, place: EventPosition, event: Event) -> None:
+def _stop(session: SessionRecord, place: EventPosition, event: Event) -> None:
     """Ends the charge that its account points at, and reports it."""
-    period = stay.charging
-    if (ended := _ended_charge(stay, place.at_ms, event)) is not None:
+    period = session.charging
+    if (ended := _ended_charge(session, place.at_ms, event)) is not None:
         if ended.energy is not None or not ended.cut:
-            stay.flag("stop-repeated")
+            session.flag("stop-repeated")
         ended.cut = False
         if not (period is None and ended.goes_on(event, place.at_ms)):
             ended.tell(event.charged_energy, event.charged_time)
         return
     if period is None:
-        period = stay.new_period(stay.free_start(place.at_ms, event), start_missing=True)
-    period = _joined(stay, place, event, period)
+        period = session.new_period(session.free_start(place.at_ms, event), start_missing=True)
+    period = _joined(session, place, event, period)
     if is_too_long(period, place.at_ms, event.charged_time):
-        stay.flag("charged-time-too-long")
+        session.flag("charged-time-too-long")
     period.stop_ms = place.at_ms
     if period.energy is not None or period.time_s is not None:
         period.add(event)  # it stands for many
     elif period.tell(event.charged_energy, event.charged_time):
-        stay.flag("meter-began-anew")
+        session.flag("meter-began-anew")
 
 
-def _disconnect(stay: SessionRecord, place: EventPosition, event: Event) -> None:
+def _disconnect(session: SessionRecord, place: EventPosition, event: Event) -> None:
     """The vehicle leaves."""
-    stay.end(place.at_ms)
+    session.end(place.at_ms)
 
 
 _WHAT_IT_DOES = (_connect, _start, _update, _stop, _disconnect)
@@ -302,19 +302,19 @@ def _shows_charge(soc: Decimal | None, event: Event) -> bool:
     return event.charge_power is None and rose
 
 
-def _begins_charge(stay: SessionRecord, place: EventPosition, event: Event) -> bool:
+def _begins_charge(session: SessionRecord, place: EventPosition, event: Event) -> bool:
     """Whether an update while none is under way is of a charge whose start nothing told."""
-    last = stay.periods[-1] if stay.periods else None
+    last = session.periods[-1] if session.periods else None
     late = last is not None and place.at_ms - (last.stop_ms or 0) <= TOLERANCE_MS
     if late and event.charge_power:
-        stay.flag("update-after-stop")
-    return not late and _shows_charge(stay.soc, event)
+        session.flag("update-after-stop")
+    return not late and _shows_charge(session.soc, event)
 
 
-def _ended_charge(stay: SessionRecord, at_ms: int, event: Event) -> PeriodRecord | None:
-    """The charge of the stay that has ended and that a report is of, by its own account."""
-    period, energy, time_s = stay.charging, event.charged_energy, event.charged_time
-    ended = (stay.periods if period is None else stay.periods[:-1])[-MOST_TOLD:]
+def _ended_charge(session: SessionRecord, at_ms: int, event: Event) -> PeriodRecord | None:
+    """The charge of the session that has ended and that a report is of, by its own account."""
+    period, energy, time_s = session.charging, event.charged_energy, event.charged_time
+    ended = (session.periods if period is None else session.periods[:-1])[-MOST_TOLD:]
     if time_s is None:
         return ended[-1] if ended and _is_by_energy(ended[-1], period, at_ms, event) else None
     if energy is not None and (
@@ -375,15 +375,15 @@ def _is_by_energy(
 
 
 def _joined(
-    stay: SessionRecord, place: EventPosition, event: Event, period: PeriodRecord
+    session: SessionRecord, place: EventPosition, event: Event, period: PeriodRecord
 ) -> PeriodRecord:
-    """The period under way, together with those before it that turn out to be the same charge: the
-    time that the event reports goes back to their start, their meter went on, or there is more
-    energy than the power allows since the newest start.
+    """The period under way, joined with those before it that are the same charge: the reported time
+    goes back to their start, their meter went on, or the power since the newest allows less energy.
     """
     energy = event.charged_energy
-    while len(stay.periods) > 1 and stay.periods[-2].cut and "periods-merged" not in stay.flags:
-        first = stay.periods[-2]
+    merged = "periods-merged" in session.flags
+    while len(session.periods) > 1 and session.periods[-2].cut and not merged:
+        first = session.periods[-2]
         if event.charged_time is not None:
             begun = 2 * (place.at_ms - event.charged_time * 1000)
             same = begun < first.start_ms + period.start_ms  # nearer to the first start
@@ -395,6 +395,6 @@ def _joined(
             same = not period.allows(energy, place.at_ms - period.start_ms)
         if not same:
             break
-        first.join(stay.periods.pop())
+        first.join(session.periods.pop())
         period = first
     return period

@@ -1,5 +1,4 @@
-"""A stay of a vehicle at a charger: what the session builder makes of events, and partners see as a
-charging session.
+"""A session as it is stored: what the session builder makes of events.
 
 Instants are in ms since 1970, powers in kW, energies in kWh, states of charge in %.
 """
@@ -30,10 +29,10 @@ AWAY_SOC = Decimal(1)
 """A vehicle that is plugged in again with so much less charge, in %, has been away."""
 
 TINY_SOC = Decimal(1)
-"""A state of charge, in %, that is more likely a fraction, if a whole stay has no higher one."""
+"""A state of charge, in %, that is more likely a fraction, if a whole session has no higher one."""
 
 MOST_PERIODS = 1000
-"""A stay with more charge periods has one that takes in all the others that follow."""
+"""A session with more charge periods has one that takes in all the others that follow."""
 
 _IDS = UUID("6b0d2a7e-3c55-4f8e-9d8e-0f6f6c9a7d41").bytes
 _MOST_INSTANT = 2**48 - 1
@@ -60,7 +59,7 @@ def placed_event(seq: int, at_ms: int, event: Event) -> PlacedEvent:
 
 
 class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
-    """One stay of a vehicle at a charger, from plug-in to unplug; `end_ms` is None until then."""
+    """A vehicle at a charger, from plug-in to unplug; `end_ms` is None until then."""
 
     vehicle_id: str
     charger_id: str
@@ -72,7 +71,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     """The place of its newest event at this charger, where that is another one."""
     end_ms: int | None = None
     end_missing: bool = False
-    """No event told that the vehicle left: another stay shows that it did."""
+    """No event told that the vehicle left: another session shows that it did."""
     start_missing: bool = False
     """No event told that the vehicle was plugged in."""
     periods: list[PeriodRecord] = []
@@ -81,11 +80,11 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     soc: Decimal | None = None
     soc_ms: int = 0
     reports: list[Report] = []
-    """What events told of it when another stay had begun."""
+    """What events told of it when another session had begun."""
     left: tuple[EndedSession, ...] | None = msgspec.field(default=None, name="known")
-    """What is known of earlier stays, where an event of this one told more than was known."""
+    """What is known of earlier sessions, where an event of this one told more than was known."""
     told: list[Start] = []
-    """The earlier stays of which events of this one told."""
+    """The earlier sessions of which events of this one told."""
 
     formerly: Formerly | None = msgspec.field(default=None, name="left")
 
@@ -95,10 +94,10 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
 
     @property
     def id(self) -> str:
-        """The same events give the same stay the same id (RFC 9562, version 8).
+        """The same events give the same session the same id (RFC 9562, version 8).
 
-        It begins with the instant, as the newest stays are those that are written: of an index of
-        ids that lie anywhere each of them would change a page.
+        It begins with the instant, as the newest sessions are those that are written: of an index
+        of ids that lie anywhere each of them would change a page.
         """
         began = f"{self.start_ms}/{self.start_rank}/{self.charger_id}/{self.vehicle_id}"
         instant = f"{self.start_ms & _MOST_INSTANT:012x}"
@@ -124,7 +123,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         return self.here or self.last
 
     def flag(self, name: str) -> None:
-        """Notes that something about the stay is odd."""
+        """Notes that something about the session is odd."""
         if name not in self.flags:
             self.flags = sorted([*self.flags, name])
 
@@ -197,7 +196,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
             newest.soc_final = newest.stop_ms is not None
 
     def as_left(self) -> EndedSession:
-        """What later stays have to know of it; it has ended."""
+        """What later sessions have to know of it; it has ended."""
         assert self.end_ms is not None
         missing = [one for one in self.periods if one.is_unreported]
         charges = [(one.start_ms, one.start_ms + one.lasted_ms(self.end_ms)) for one in missing]
@@ -211,22 +210,22 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         )  # fmt: skip
 
 
-def in_order(stay: SessionRecord | None, facts: list[PlacedEvent]) -> list[PlacedEvent]:
+def in_order(session: SessionRecord | None, facts: list[PlacedEvent]) -> list[PlacedEvent]:
     """The facts of one instant in the order in which they can have happened.
 
     What is under way ends first, then what begins begins; what remains is in the order of a charge.
     """
     ends: list[PlacedEvent] = []
-    if stay is not None and stay.end_ms is None:
-        here = [fact for fact in facts if fact.place.charger_id == stay.charger_id]
+    if session is not None and session.end_ms is None:
+        here = [fact for fact in facts if fact.place.charger_id == session.charger_id]
         ranks = {fact.place.rank for fact in here}
         again, leaves = CONNECTED in ranks, DISCONNECTED in ranks
-        if stay.charging is None and not again:
+        if session.charging is None and not again:
             ends = here  # a charge of no length, before the unplug
         else:
             stops = STOPPED in ranks
             wanted = {UPDATED: leaves or stops, STOPPED: stops, DISCONNECTED: leaves}
-            if leaves or stay.charging is not None:
+            if leaves or session.charging is not None:
                 ends = [fact for fact in here if wanted.get(fact.place.rank)]
             if not leaves and not again:  # what else there is there comes before others
                 ends += [fact for fact in here if fact not in ends]
@@ -238,25 +237,27 @@ def in_order(stay: SessionRecord | None, facts: list[PlacedEvent]) -> list[Place
 # What is told after the end -----------------------------------------------------------------------
 
 
-def tell_late(stay: SessionRecord, report: Report) -> None:
-    """Takes in what an event told of the stay after its end."""
-    end_ms, energy, time_s = stay.end_ms, report.energy, report.time_s
+def tell_late(session: SessionRecord, report: Report) -> None:
+    """Takes in what an event told of the session after its end."""
+    end_ms, energy, time_s = session.end_ms, report.energy, report.time_s
     assert end_ms is not None
     if report.type is EventType.VEHICLE_DISCONNECTED:
-        stay.end_missing = False
+        session.end_missing = False
         return
-    if not stay.periods:
+    if not session.periods:
         if energy is None and time_s is None:
             return
         start_ms = (
-            stay.start_ms if time_s is None else max(stay.start_ms, end_ms - milliseconds(time_s))
+            session.start_ms
+            if time_s is None
+            else max(session.start_ms, end_ms - milliseconds(time_s))
         )
-        stay.periods.append(
+        session.periods.append(
             PeriodRecord(
-                start_ms, end_ms, start_missing=True, stop_missing=True, soc_start=stay.soc_start
+                start_ms, end_ms, start_missing=True, stop_missing=True, soc_start=session.soc_start
             )
         )
-    period = _late_period(stay, energy, time_s)
+    period = _late_period(session, energy, time_s)
     if period is None:
         return
     if report.type is EventType.VEHICLE_CHARGE_UPDATED:
@@ -264,38 +265,38 @@ def tell_late(stay: SessionRecord, report: Report) -> None:
             period.read_meter(energy)
         return
     if period.energy is None and is_too_long(period, report.at_ms, time_s):
-        stay.flag("charged-time-too-long")
+        session.flag("charged-time-too-long")
     period.stop_missing, period.cut, period.reported_ms = False, False, report.at_ms
     period.tell(energy, time_s)
 
 
 def _late_period(
-    stay: SessionRecord, energy: Decimal | None, time_s: Decimal | None
+    session: SessionRecord, energy: Decimal | None, time_s: Decimal | None
 ) -> PeriodRecord | None:
-    """The period of a stay that has ended of which a report is; None if it was told already."""
-    again = (one.told.is_again(energy, time_s) for one in stay.periods)
+    """The period of a session that has ended of which a report is; None if it was told already."""
+    again = (one.told.is_again(energy, time_s) for one in session.periods)
     if energy is not None and time_s is not None and any(again):
         return None
-    places = [place for place, one in enumerate(stay.periods) if one.is_unreported]
+    places = [place for place, one in enumerate(session.periods) if one.is_unreported]
     if not places:
-        return stay.periods[-1]
-    end_ms = stay.end_ms or 0
+        return session.periods[-1]
+    end_ms = session.end_ms or 0
     charges = [
         (one.start_ms, one.start_ms + one.lasted_ms(end_ms))
-        for one in (stay.periods[place] for place in places)
+        for one in (session.periods[place] for place in places)
     ]
     first, last = (places[place] for place in meant(charges, time_s))
     if first != last:
-        stay.periods[first].join(stay.periods.pop(last))
-    return stay.periods[first]
+        session.periods[first].join(session.periods.pop(last))
+    return session.periods[first]
 
 
-def with_reports(stay: SessionRecord) -> SessionRecord:
-    """The stay with what was reported of it when another one had begun."""
-    if not stay.reports:
-        return stay
-    whole = msgspec.convert(msgspec.to_builtins(stay, builtin_types=(Decimal,)), SessionRecord)
-    for report in stay.reports:
+def with_reports(session: SessionRecord) -> SessionRecord:
+    """The session with what was reported of it when another one had begun."""
+    if not session.reports:
+        return session
+    whole = msgspec.convert(msgspec.to_builtins(session, builtin_types=(Decimal,)), SessionRecord)
+    for report in session.reports:
         leaves = report.type is EventType.VEHICLE_DISCONNECTED
         if not leaves and report.at_ms - (whole.end_ms or 0) > TOLERANCE_MS:
             whole.flag("vehicle-shared" if report.there else "event-after-disconnect")
