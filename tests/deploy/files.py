@@ -54,7 +54,7 @@ mkdir -p "$root$INSTALLED/bin"
 ln -s "$TETHER" "$BACKUP" "$root$INSTALLED/bin/"
 mount -o remount,ro "$root"
 cd "$root"
-exec chroot . "$@"
+PATH="$PATH:/usr/sbin:/sbin" exec chroot . "$@"
 """
 
 

@@ -8,7 +8,8 @@ from typing import Any, get_type_hints
 import msgspec
 
 _MOST_DIGITS = 80  # sums of what events carry are exact to 60 digits
-_LARGEST, _SMALLEST = 40, -400  # powers of ten; events may carry 4.9E-324
+# Powers of ten. Events and vehicles may carry 4.9E-324, and some answers have products of two.
+_LARGEST, _SMALLEST = 40, -700
 _HARMLESS = (str, bool, Enum, type(None))
 
 

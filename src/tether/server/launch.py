@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import structlog
 
-from tether.domain.errors import SetupError
+from tether.domain.errors import SetupError, TetherError
 from tether.server import bootstrap, logging
 from tether.server.settings import Settings, is_postgres
 from tether.version import version
@@ -34,7 +34,11 @@ def launch(settings: Settings, listening: Callable[[str], None]) -> None:
     log.info(
         "start", version=version(), pid=os.getpid(), workers=settings.workers, database=database
     )
-    _run(settings, listening)
+    try:
+        _run(settings, listening)
+    except (TetherError, OSError):
+        logging.finish()  # what is said of it comes last
+        raise
     log.info("stop", pid=os.getpid(), s=round(time.monotonic() - started, 3))
 
 

@@ -108,7 +108,6 @@ def start(settings: Settings) -> None:
         launch(settings, lambda url: _say_listening(url, settings))
     except (TetherError, OSError) as error:
         if settings.log_format != "json":
-            logging.finish()
             raise
         # Whoever asked for JSON gets nothing else.
         cause = error.__cause__ and repr(error.__cause__)
