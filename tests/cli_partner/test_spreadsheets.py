@@ -112,7 +112,11 @@ def test_what_a_file_leaves_open_is_asked_for() -> None:
         "Line 2: nothing tells whether the day or the month comes first in 05/01/2026 08:00: "
         "say it with --date-order dmy or --date-order mdy."
     )
-    # A later row tells it.
+    # What looks like a date elsewhere asks for nothing, and a later row tells it.
+    lines = ["id,chargePowers,Remark", "C1,11,05/01/2026 08:00"]
+    table = read_table([line.encode() for line in lines], Reading(ignored=("Remark",)))
+    assert table is not None
+    assert [row.reason for row in table.rows] == [""]
     rows = ["VEHICLE_CONNECTED,C1,V1,05/01/2026 08:00", "VEHICLE_CONNECTED,C1,V1,13/01/2026 08:00"]
     assert refusals(*rows, zone=ZONES[0]) == ["", ""]
 

@@ -153,9 +153,8 @@ class BulkResult:
     """What became of one event: its id, or the status and message of its refusal.
 
     `code` and `parameter` are those that an error would have. `warnings` has what the server doubts
-    of an event that it stored. `event` is the event as it was sent,
-    with its timestamp. In the `results` of an error, `status`
-    is None if the event was not sent or not answered.
+    of an event that it stored. `event` is the event as it was sent, with its timestamp. In the
+    `results` of an error, `status` is None if the event was not sent or not answered.
     """
 
     event: models.Event

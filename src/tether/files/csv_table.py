@@ -160,6 +160,7 @@ def _told_by(
     Raises SetupError for what they leave open and cannot be assumed.
     """
     assumed = []
+    unclear: tuple[int, str] | None = None  # the first date that could be either
     if form.separator != "," and reading.separator is None:
         name = _SEPARATOR_NAMES.get(form.separator, repr(form.separator))
         assumed.append(f"Cells are separated by {name}, and numbers may have a comma: 7,4.")
@@ -177,25 +178,19 @@ def _told_by(
                     "say which it is with --time-zone, such as --time-zone Europe/Berlin."
                 )
             order = order_in(cell)
+            if order == "unknown":
+                unclear = unclear or (line.number, cell)
             if order in ("dmy", "mdy") and form.date_order is None:
                 form = form._replace(date_order=order)
                 first = "day" if order == "dmy" else "month"
                 assumed.append(f"In dates such as {cell} the {first} comes first.")
-    if form.date_order is None:
-        _refuse_open_order(columns, seen, form)
+    if form.date_order is None and unclear is not None:
+        number, cell = unclear
+        raise SetupError(
+            f"Line {number}: nothing tells whether the day or the month comes first "
+            f"in {cell}: say it with --date-order dmy or --date-order mdy."
+        )
     return form, assumed
-
-
-def _refuse_open_order(
-    columns: Sequence[Column | None], seen: Iterable[Line], form: CsvForm
-) -> None:
-    for line in seen:
-        for cell in line.content.decode(errors="replace").split(form.separator):
-            if order_in(cell.strip().strip('"')) == "unknown":
-                raise SetupError(
-                    f"Line {line.number}: nothing tells whether the day or the month comes first "
-                    f"in {cell.strip()}: say it with --date-order dmy or --date-order mdy."
-                )
 
 
 def _value(column: Column, cell: str, form: CsvForm) -> Any:
@@ -206,7 +201,7 @@ def _value(column: Column, cell: str, form: CsvForm) -> Any:
         at_ms = instant_in(name, cell, form)
         return cell if at_ms is None else format_instant(at_ms)
     if name in LISTS:
-        return [parse_number(name, power.strip(), form) for power in cell.split(";")]
+        return [_power(name, power.strip(), form) for power in cell.split(";")]
     if name == "chargedTime" and (found := _DURATION.fullmatch(cell)):
         hours, minutes, seconds = (int(part or 0) for part in found.groups())
         return Decimal(hours * 3600 + minutes * 60 + seconds)
@@ -214,15 +209,13 @@ def _value(column: Column, cell: str, form: CsvForm) -> Any:
     return number if column.factor == 1 else _FEW_DIGITS.multiply(number, column.factor)
 
 
-def parse_number(name: str, text: str, form: CsvForm = API_FORM) -> Decimal:
-    """The number that a text says, with its digits. Raises Invalid."""
+def _power(name: str, text: str, form: CsvForm) -> Decimal:
+    """One of several numbers in a cell. Raises Invalid."""
     try:
         return number_in(name, text, form)
-    except Invalid as error:
-        if name not in LISTS:
-            raise
+    except Invalid:
         rule = "It must be a number such as 7.4, several with semicolons between them."
-        raise Invalid(name, rule) from error
+        raise Invalid(name, rule) from None
 
 
 # Writing ----------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Chargers and vehicles: two tables of the same form, of which each row has the JSON of one."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -10,6 +10,7 @@ from tether.domain.models import Charger, Entity, Vehicle, from_json, to_json
 from tether.storage.batches import batch, batch_of
 from tether.storage.engine import Engine
 from tether.storage.patches import Patch, Patches, Place
+from tether.storage.turns import Steps, in_steps
 
 PUT_AT_ONCE = 1_000  # in one statement, so that other writes do not wait long
 
@@ -126,7 +127,7 @@ class Entities:
     async def _put_some(self, partner: int, entities: Sequence[Entity]) -> list[int]:
         times = Counter(entity.id for entity in entities)
         last = {entity.id: entity for entity in entities}
-        rows = [(id, times[id], to_json(entity).decode()) for id, entity in last.items()]
+        rows = await in_steps(_rows(last.values(), times))
         sql = _sql(PUT_ALL, type(entities[0]))
         found = await self._engine.write_returning(sql, partner, batch_of(rows))
         if not found:
@@ -167,6 +168,17 @@ class Entities:
             _sql(sql, type(entity)), partner, entity.id, *version, to_json(entity).decode()
         )
         return int(rows[0][0]) if rows else None
+
+
+def _rows(
+    entities: Iterable[Entity], times: Mapping[str, int]
+) -> Steps[list[tuple[str, int, str]]]:
+    """The batch of PUT_ALL; each may have hundreds of powers to write."""
+    rows = []
+    for entity in entities:
+        rows.append((entity.id, times[entity.id], to_json(entity).decode()))
+        yield
+    return rows
 
 
 def _expected(version: int | None) -> int:

@@ -165,10 +165,7 @@ class EntityBulkResource(EntityResource[E]):
     async def on_post(self, req: Request, resp: Response) -> None:
         async def store(entities: Sequence[Any]) -> Sequence[Result]:
             versions = await self._store.entities.put_all(requests.partner_of(req), entities)
-            return [
-                version if isinstance(version, Refusal) else _saved(entity, version)
-                for entity, version in zip(entities, versions, strict=True)
-            ]
+            return await in_steps(_all_saved(entities, versions))
 
         await self._bulk.answer(req, resp, self._items, store)
 
@@ -182,6 +179,16 @@ class EntityBulkResource(EntityResource[E]):
 
     async def on_patch(self, req: Request, resp: Response, id: str = OWN_NAME) -> None:
         await super().on_patch(req, resp, id)
+
+
+def _all_saved(
+    entities: Sequence[Charger | Vehicle], versions: Sequence[int | Refusal]
+) -> Steps[list[Result]]:
+    results: list[Result] = []
+    for entity, version in zip(entities, versions, strict=True):
+        results.append(version if isinstance(version, Refusal) else _saved(entity, version))
+        yield  # each may have hundreds of powers to look at
+    return results
 
 
 def _saved(entity: Charger | Vehicle, version: int) -> dict[str, Any]:
