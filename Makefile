@@ -49,11 +49,11 @@ check: install ## style, types, formatting, import rules
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python docs/figures.py --check
+	$(BIN)/python scripts/figures.py --check
 	$(BIN)/python scripts/unasync.py --check
 
 figures: install ## draws the figures of the documents
-	$(BIN)/python docs/figures.py
+	$(BIN)/python scripts/figures.py
 
 format: install
 	$(BIN)/ruff check --fix

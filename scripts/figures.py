@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent.parent / "docs"
 FLAG = re.compile(r"^### (\S+)\n(?:(?!^###).)*?^```events\n(.*?)^```$", re.M | re.DOTALL)
 EVENT = re.compile(r"(\d\d):(\d\d) (\w+) +(C\d)(.*)")
 WIDTH, LEFT, RIGHT, ROW, TOP = 720, 52, 24, 70, 24
