@@ -1,10 +1,12 @@
 """nginx with the configuration of `deploy/nginx`, before a real server."""
 
 import json
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ import pytest
 from tests.conftest import Server
 from tests.deploy.files import Proxy, running_proxy
 from tests.parts import free_port
+from tether.domain.errors import Code
 
 BULK = "/events/bulk"
 
@@ -82,7 +85,8 @@ def test_bodies_may_be_as_large_as_tether_takes_them(client: httpx.Client) -> No
         for body in (b" " * size, iter([b" " * size])):  # with a length, and in chunks
             refusal = client.post(path, content=body)
             assert refusal.status_code == 413
-            assert "1 MiB, or 8 MiB" in refusal.json()["message"]
+            assert "1 MiB at most, or 8 MiB" in refusal.json()["message"]
+            assert refusal.headers["tether-error"] == "too-large"
     assert client.post("/events", content=b" " * 1024**2).status_code == 400  # Tether itself
 
 
@@ -160,7 +164,76 @@ def test_no_client_says_where_it_comes_from_or_what_links_look_like(tmp_path: Pa
     assert "x-forwarded-prefix" not in got
 
 
-def test_what_nginx_refuses_itself_looks_like_an_answer_of_ours(
+def raw(proxy: Proxy, sent: bytes, *, encrypted: bool = True) -> httpx.Response:
+    """The answer to these bytes, which no HTTP library would send."""
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as plain:
+        context = proxy.trust()
+        wire = context.wrap_socket(plain, server_hostname="127.0.0.1") if encrypted else plain
+        wire.sendall(sent)
+        got = HTTPResponse(wire)
+        got.begin()
+        return httpx.Response(got.status, headers=got.getheaders(), content=got.read())
+
+
+def check(answer: httpx.Response, status: int, code: str, words: str) -> None:
+    """It has the form of our errors, and says so once."""
+    assert (answer.status_code, answer.headers.get_list("tether-error")) == (status, [code])
+    assert answer.headers["content-type"] == "application/json"
+    assert words in answer.json()["message"]
+    assert answer.headers["strict-transport-security"] == "max-age=31536000"
+    assert answer.headers.get_list("retry-after") == (["1"] if status in (429, 503) else [])
+    assert code in set(Code)
+
+
+REFUSED: dict[str, tuple[bytes, int, str, str]] = {
+    "nonsense": (b"nonsense\r\n\r\n", 400, "request-malformed", "not a valid HTTP request"),
+    "no host": (b"GET /events HTTP/1.1\r\n\r\n", 400, "request-malformed", "not a valid"),
+    "version": (b"GET / HTTP/3.0\r\nhost: a\r\n\r\n", 400, "request-malformed", "not a valid"),
+    "encoding": (
+        b"POST /events HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity\r\n\r\n",
+        400, "request-malformed", "not a valid",
+    ),
+    "target": (
+        b"GET /events?" + b"x" * 10_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
+        431, "head-too-large", "shorter",
+    ),
+    "header": (
+        b"GET /events HTTP/1.1\r\nhost: a\r\nname: " + b"x" * 10_000 + b"\r\n\r\n",
+        431, "head-too-large", "shorter",
+    ),
+    "method": (b"TRACE /events HTTP/1.1\r\nhost: a\r\n\r\n", 405, "method-not-allowed", "Allowed"),
+    "numbers": (b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n", 404, "path-unknown", "no such path"),
+    "its own": (
+        b"GET /.refused/size HTTP/1.1\r\nhost: a\r\n\r\n", 404, "path-unknown", "no such path",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_never_reaches_a_node_is_refused_in_our_form(proxy: Proxy, what: str) -> None:
+    sent, status, code, words = REFUSED[what]
+    check(raw(proxy, sent), status, code, words)
+
+
+def test_who_speaks_plain_http_to_the_port_of_tls_is_told_so(proxy: Proxy) -> None:
+    answer = raw(proxy, b"GET /events HTTP/1.1\r\nhost: a\r\n\r\n", encrypted=False)
+    check(answer, 400, "request-malformed", "Use https.")
+
+
+def test_the_codes_of_nodes_come_through_as_they_are(client: httpx.Client) -> None:
+    answers = [
+        client.post("/events", json={**event(1), "chargerId": "none"}),
+        client.get("/events/none"),
+        client.get("/events", headers={"x-api-key": "none"}),
+    ]
+    found = [(one.status_code, one.headers.get_list("tether-error")) for one in answers]
+    assert found == [
+        (409, ['charger-unknown; parameter="chargerId"']), (404, ["not-found"]),
+        (403, ["key-invalid"]),
+    ]  # fmt: skip
+
+
+def test_a_crowd_and_an_outage_are_answered_in_our_form(
     new_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = new_server()
@@ -169,10 +242,7 @@ def test_what_nginx_refuses_itself_looks_like_an_answer_of_ours(
     with running_proxy(tmp_path, [node, node], changes) as proxy, proxy.client(server.key()) as one:
         with one.stream("GET", "/stream") as stream:
             assert stream.status_code == 200
-            refused = one.get("/events")
-            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-            assert "from this address" in refused.json()["message"]
+            check(one.get("/events"), 429, "too-many-at-once", "from this address")
         server.kill()
         for answer in (one.get("/events"), one.post("/events", json=event(1))):
-            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-            assert "unavailable" in answer.json()["message"]
+            check(answer, 503, "unavailable", "Try again")

@@ -42,10 +42,28 @@ const wrongType: components["schemas"]["EventPost"] = { ...plugged, type: "VEHIC
 const wrongMember: components["schemas"]["EventPost"] = { ...plugged, chargedEnergy: 1 };
 // @ts-expect-error text in place of a number
 const wrongNumber: components["schemas"]["ChargerPut"] = { chargePowers: ["11"] };
+// @ts-expect-error a charger without any power
+const noPower: components["schemas"]["ChargerPut"] = {};
+// @ts-expect-error one end of a range
+const oneEnd: components["schemas"]["ChargerPut"] = { chargePowerMin: 11 };
+// @ts-expect-error nor is undefined a power
+const undefinedPower: components["schemas"]["ChargerPut"] = { chargePowers: undefined };
+// @ts-expect-error a vehicle without a capacity
+const noCapacity: components["schemas"]["VehiclePut"] = { chargePowers: [11] };
+// @ts-expect-error a vehicle without any power
+const noVehiclePower: components["schemas"]["VehiclePut"] = { chargeCapacity: 74.8 };
+// @ts-expect-error a member that no charger has
+const noSuchMember: components["schemas"]["ChargerPut"] = { chargePowers: [11], colour: "red" };
+// @ts-expect-error nothing at all, as a call
+const nothing = () => client.PUT("/chargers/{id}", { params: { path: { id: "C1" } }, body: {} });
+// @ts-expect-error nothing at all, in bulk
+const nothingInBulk = () => client.POST("/vehicles/bulk", { body: [{}] });
 // @ts-expect-error a number in place of an id
 const wrongId: number | undefined = again?.id;
 // @ts-expect-error a number in place of the message
 const wrongMessage: number | undefined = unknown.error?.message;
+const range: components["schemas"]["ChargerPut"] = { chargePowers: [], chargePowerMin: 11, chargePowerMax: 22 };
+const older: components["schemas"]["VehiclePut"] = { chargeCapacity: 60, minChargePower: 11, maxChargePower: 22 };
 // What is listed is a union by type, too.
 const first = events.data?.[0];
 const energy: number | undefined =
