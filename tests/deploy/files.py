@@ -2,11 +2,9 @@
 
 import os
 import re
-import shutil
 import ssl
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import time
@@ -21,7 +19,8 @@ import psutil
 
 from tests.conftest import TETHER
 from tests.debian import program
-from tests.parts import UNPRIVILEGED, free_port, wait_for_port
+from tests.parts import free_port, wait_for_port
+from tests.postgres import pooler
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -286,33 +285,19 @@ def make_certificate(folder: Path) -> None:
 def running_pgbouncer(database: str, users: str) -> Iterator[int]:
     """PgBouncer with the file of `deploy/pgbouncer` and these lines as userlist.txt; its port."""
     server = urlsplit(database)
-    folder = Path(tempfile.mkdtemp(prefix="tether-pgbouncer-"))
-    port = free_port()
-    (folder / "userlist.txt").write_text(users)
-    configuration = replaced(
-        (DEPLOY / "pgbouncer" / "pgbouncer.ini").read_text(),
-        {
-            "tether = host=10.0.0.12 port=5432":
-                f"{server.path[1:]} = host=127.0.0.1 port={server.port}",
-            "listen_addr = 10.0.0.10": "listen_addr = 127.0.0.1",
-            "listen_port = 6432": f"listen_port = {port}",
-            "unix_socket_dir = /run/postgresql": "unix_socket_dir =",
-            "/etc/pgbouncer/userlist.txt": str(folder / "userlist.txt"),
-        },
-    )  # fmt: skip
-    (folder / "pgbouncer.ini").write_text(configuration)
-    user = UNPRIVILEGED if os.geteuid() == 0 else None  # it refuses to run as root
-    if user is not None:
-        for path in (folder, *folder.iterdir()):
-            shutil.chown(path, user)
-    process = subprocess.Popen(
-        [program("pgbouncer"), "-q", folder / "pgbouncer.ini"], user=user, cwd="/",
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        wait_for_port(port)
+
+    def configure(folder: Path, port: int) -> str:
+        return replaced(
+            (DEPLOY / "pgbouncer" / "pgbouncer.ini").read_text(),
+            {
+                "tether = host=10.0.0.12 port=5432":
+                    f"{server.path[1:]} = host=127.0.0.1 port={server.port}",
+                "listen_addr = 10.0.0.10": "listen_addr = 127.0.0.1",
+                "listen_port = 6432": f"listen_port = {port}",
+                "unix_socket_dir = /run/postgresql": "unix_socket_dir =",
+                "/etc/pgbouncer/userlist.txt": str(folder / "userlist.txt"),
+            },
+        )  # fmt: skip
+
+    with pooler.running(configure, users) as port:
         yield port
-    finally:
-        process.kill()
-        process.wait()
-        shutil.rmtree(folder)

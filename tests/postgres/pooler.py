@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,32 +14,19 @@ from tests.parts import UNPRIVILEGED, free_port, wait_for_port
 
 
 @contextmanager
-def running_pgbouncer(server_url: str, **settings: object) -> Iterator[int]:
-    """A PgBouncer before this server for the time being; its port."""
-    server = urlsplit(server_url)
-    folder = Path(tempfile.mkdtemp(prefix="tether-pgbouncer-"))
-    port = free_port()
-    everything = {
-        "listen_addr": "127.0.0.1",
-        "listen_port": port,
-        "unix_socket_dir": "",
-        "auth_type": "any",
-        "pool_mode": "transaction",
-        "default_pool_size": 3,
-        "max_client_conn": 200,
-        **settings,
-    }
-    lines = [
-        "[databases]",
-        f"* = host={server.hostname} port={server.port} user={server.username}",
-        "[pgbouncer]",
-        *(f"{name} = {value}" for name, value in everything.items()),
-    ]
+def running(configure: Callable[[Path, int], str], users: str = "") -> Iterator[int]:
+    """A PgBouncer for the time being; its port.
+
+    `configure` makes its configuration of a folder, in which userlist.txt has `users`, and a port.
+    """
+    folder, port = Path(tempfile.mkdtemp(prefix="tether-pgbouncer-")), free_port()
+    (folder / "userlist.txt").write_text(users)
     configuration = folder / "pgbouncer.ini"
-    configuration.write_text("\n".join(lines) + "\n")
+    configuration.write_text(configure(folder, port))
     user = UNPRIVILEGED if os.geteuid() == 0 else None  # it refuses to run as root
     if user is not None:
-        shutil.chown(folder, user)
+        for path in (folder, *folder.iterdir()):
+            shutil.chown(path, user)
     process = subprocess.Popen(
         [program("pgbouncer"), "-q", configuration], user=user, cwd=folder,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -51,6 +38,34 @@ def running_pgbouncer(server_url: str, **settings: object) -> Iterator[int]:
         process.kill()
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running_pgbouncer(server_url: str, **settings: object) -> Iterator[int]:
+    """A PgBouncer with these settings before this server; its port."""
+    server = urlsplit(server_url)
+
+    def configure(_folder: Path, port: int) -> str:
+        everything = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": port,
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": "transaction",
+            "default_pool_size": 3,
+            "max_client_conn": 200,
+            **settings,
+        }
+        lines = [
+            "[databases]",
+            f"* = host={server.hostname} port={server.port} user={server.username}",
+            "[pgbouncer]",
+            *(f"{name} = {value}" for name, value in everything.items()),
+        ]
+        return "\n".join(lines) + "\n"
+
+    with running(configure) as port:
+        yield port
 
 
 def through(port: int, url: str) -> str:
