@@ -19,8 +19,7 @@ from tether.http.app import Application
 from tether.http.handlers.entities import EntityResource
 from tether.projections.projector import Projector
 from tether.server import bootstrap
-from tether.server.authenticator import Authenticator
-from tether.server.key_use import KeyUse
+from tether.server.authenticator import Authenticator, KeyUse
 from tether.server.metrics import Metrics
 from tether.server.settings import Settings
 from tether.server.store import Store

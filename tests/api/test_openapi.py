@@ -19,9 +19,8 @@ from tests.conftest import Server
 from tether import __version__
 from tether.domain import validation
 from tether.domain.errors import Invalid
-from tether.domain.identifiers import is_entity_id
 from tether.domain.keys import Rate
-from tether.domain.models import Charger, Event, EventType, Vehicle
+from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id
 from tether.domain.session_views import FLAGS
 from tether.http import app, requests
 from tether.http.handlers import entities, events, sessions

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tether.domain.errors import SetupError
-from tether.domain.identifiers import is_entity_id
-from tether.domain.models import Charger, Event, EventType, Vehicle
+from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id
 from tether.domain.timestamps import format_instant
 from tether.files.contents import COLUMNS, Entry, Kind, Reading, Table, Thing
 from tether.files.csv_form import csv_line

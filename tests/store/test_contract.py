@@ -15,9 +15,8 @@ import pytest
 from tests.store.conftest import Scenario, events_page
 from tether.domain.errors import Conflict, Forbidden, NotFound, PreconditionFailed, SetupError
 from tether.domain.filters import EventFilter
-from tether.domain.identifiers import is_entity_id
 from tether.domain.keys import Key, Rate, digest_of, new_key, prefix_of
-from tether.domain.models import Charger, Event, EventType, Vehicle, to_json
+from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id, to_json
 from tether.domain.partners import Partner
 from tether.domain.timestamps import parse_instant
 from tether.server.store import Store

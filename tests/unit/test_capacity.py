@@ -19,8 +19,7 @@ from tether.domain.flexibility import (
     Totals,
     pair_of,
 )
-from tether.domain.models import Charger, Vehicle
-from tether.domain.powers import Powers, common_power
+from tether.domain.models import Charger, Powers, Vehicle, common_power
 
 D = Decimal
 TENTHS = range(1, 61)  # every power that the examples can have, in tenths of a kW

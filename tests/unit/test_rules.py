@@ -8,8 +8,17 @@ from hypothesis import strategies as st
 
 from tether.domain import validation
 from tether.domain.errors import Invalid
-from tether.domain.identifiers import entity_id_from_path, event_id_from_path, is_entity_id
-from tether.domain.models import Charger, Event, EventType, Vehicle, from_json, to_json
+from tether.domain.models import (
+    Charger,
+    Event,
+    EventType,
+    Vehicle,
+    entity_id_from_path,
+    event_id_from_path,
+    from_json,
+    is_entity_id,
+    to_json,
+)
 from tether.domain.timestamps import format_instant, parse_instant
 from tether.ingest.json_reader import decode_document
 

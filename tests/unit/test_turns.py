@@ -7,11 +7,9 @@ from time import perf_counter
 import pytest
 
 from tether.domain.errors import TooManyAtOnce, Unavailable
-from tether.server.loop_turns import LoopTurns
 from tether.storage.engine import Statement
-from tether.storage.fair_queue import FairQueue
 from tether.storage.sqlite.write_queue import LARGE, Write, WriteQueue
-from tether.storage.turns import Turns
+from tether.storage.turns import FairQueue, LoopTurns, Turns
 
 GOOD, BAD, WORSE = 1, 2, 3
 BUSY_S = 0.002

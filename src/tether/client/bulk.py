@@ -18,9 +18,9 @@ from tether.client.errors import (
 from tether.client.exchange import Answer, Patience, Pause, Request, Script, exchange, log, read
 from tether.client.models import BulkResult, Doubt, PutResult
 from tether.client.units import Tell, tell_user
-from tether.domain.bulk_limits import MAX_BYTES, MAX_ITEM_BYTES, MAX_ITEMS
 from tether.domain.errors import Code
 from tether.domain.models import Charger, Event, Vehicle, to_json
+from tether.domain.validation import MAX_BYTES, MAX_ITEM_BYTES, MAX_ITEMS
 
 LATER = frozenset({429, 503})  # an item of a bulk answer that is to be sent again
 LONGEST_S = 30.0  # a bulk answer says when all would be let in; some are let in before

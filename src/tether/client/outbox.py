@@ -19,7 +19,7 @@ from tether.client.sync import Client
 from tether.client.units import in_words
 from tether.client.values import sendable
 from tether.domain import models
-from tether.domain.bulk_limits import MAX_BYTES
+from tether.domain.validation import MAX_BYTES
 
 log = getLogger("tether.client.outbox")
 

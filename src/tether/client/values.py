@@ -9,8 +9,15 @@ from typing import Any, TypeVar
 import msgspec
 
 from tether.client.errors import invalid
-from tether.domain.identifiers import ENTITY_ID_RULE, is_entity_id
-from tether.domain.models import Charger, Event, EventType, Vehicle, to_json
+from tether.domain.models import (
+    ENTITY_ID_RULE,
+    Charger,
+    Event,
+    EventType,
+    Vehicle,
+    is_entity_id,
+    to_json,
+)
 from tether.domain.timestamps import format_instant, parse_instant
 
 M = TypeVar("M", bound=Charger | Vehicle | Event)

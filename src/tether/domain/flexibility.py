@@ -12,8 +12,9 @@ from operator import add, itemgetter, sub
 from typing import NamedTuple
 
 from tether.domain.charge_period import EXACT, PeriodRecord
-from tether.domain.models import Charger, Vehicle
-from tether.domain.powers import (
+from tether.domain.models import (
+    Charger,
+    Vehicle,
     charge_powers,
     common_power,
     discharge_powers,

@@ -4,11 +4,14 @@ Powers are in kW, energies in kWh, durations in seconds, states of charge in per
 degrees. Numbers are Decimals and keep their digits: what was sent as 22.0 is answered as 22.0.
 """
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote_to_bytes
+from uuid import UUID
 
 import msgspec
 
@@ -120,3 +123,87 @@ def from_json(kind: type[T], body: bytes | str) -> T:
 _DECODE: dict[type, Callable[[bytes | str], Any]] = {
     kind: msgspec.json.Decoder(kind).decode for kind in (Charger, Vehicle, Event)
 }
+
+
+# Identifiers --------------------------------------------------------------------------------------
+
+ENTITY_ID_RULE = (
+    "It must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ * + @ : - and neither . nor .. alone."
+)
+_ENTITY_ID = re.compile(r"[A-Za-z0-9._~*+@:-]{1,128}")
+_LONGEST_IN_PATH = 3 * 128  # each character as %xx
+
+
+def is_entity_id(text: str) -> bool:
+    """Whether partners may name a charger or a vehicle so."""
+    return _ENTITY_ID.fullmatch(text) is not None and text not in (".", "..")
+
+
+def entity_id_from_path(segment: str) -> str | None:
+    """The id in one segment of the raw, still percent-encoded path; None if it is not one.
+
+    Decoded once and only once: `%2541` is not `A`, and `a%2Fb` never becomes two segments.
+    """
+    if "%" in segment and len(segment) <= _LONGEST_IN_PATH:
+        segment = unquote_to_bytes(segment).decode("latin-1")
+    return segment if is_entity_id(segment) else None
+
+
+def event_id_from_path(segment: str) -> str | None:
+    """The id of an event in the form in which we hand it out, or None if it cannot be one."""
+    if len(segment) != 36:
+        return None
+    try:
+        return str(UUID(segment))
+    except ValueError:
+        return None
+
+
+# Powers -------------------------------------------------------------------------------------------
+
+_ZERO = Decimal(0)
+
+
+class Powers(NamedTuple):
+    """What one side supports in one direction: discrete powers, or a range, or nothing."""
+
+    discrete: tuple[Decimal, ...] = ()
+    lowest: Decimal | None = None
+    highest: Decimal | None = None
+
+
+def charge_powers(entity: Entity) -> Powers:
+    """What it supports when the vehicle takes power."""
+    return Powers(entity.charge_powers, entity.charge_power_min, entity.charge_power_max)
+
+
+def discharge_powers(entity: Entity) -> Powers:
+    """What it supports when the vehicle gives power."""
+    return Powers(entity.discharge_powers, entity.discharge_power_min, entity.discharge_power_max)
+
+
+def common_power(one: Powers, other: Powers) -> Decimal | None:
+    """The highest power that both support: 0 if one supports none at all, None if no common one."""
+    if one.discrete:
+        if other.discrete:
+            return max(set(one.discrete).intersection(other.discrete), default=None)
+        one, other = other, one
+    if one.lowest is None or one.highest is None:
+        return _ZERO
+    if other.discrete:
+        inside = (power for power in other.discrete if one.lowest <= power <= one.highest)
+        return max(inside, default=None)
+    if other.lowest is None or other.highest is None:
+        return _ZERO
+    highest = min(one.highest, other.highest)
+    return highest if highest >= max(one.lowest, other.lowest) else None
+
+
+def highest_charge(entity: Entity) -> Decimal:
+    """The highest power in kW at which it can charge."""
+    return max(entity.charge_powers, default=entity.charge_power_max) or _ZERO
+
+
+def highest_discharge(entity: Entity) -> Decimal:
+    """The highest power in kW at which it can give back; 0 if it cannot."""
+    return max(entity.discharge_powers, default=entity.discharge_power_max) or _ZERO

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from tether.domain.charge_period import EXACT, PeriodRecord, allows
 from tether.domain.earlier_sessions import SessionContext
-from tether.domain.models import Charger, Entity, Event, Vehicle
-from tether.domain.powers import highest_charge, highest_discharge
+from tether.domain.models import Charger, Entity, Event, Vehicle, highest_charge, highest_discharge
 from tether.domain.session_record import SessionRecord, with_reports
 from tether.domain.timestamps import format_instant
 from tether.domain.views import (

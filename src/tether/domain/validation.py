@@ -11,11 +11,21 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from tether.domain.errors import Invalid, Missing, Unknown
-from tether.domain.identifiers import ENTITY_ID_RULE, is_entity_id
-from tether.domain.models import Charger, Entity, Event, EventType, Vehicle
+from tether.domain.models import (
+    ENTITY_ID_RULE,
+    Charger,
+    Entity,
+    Event,
+    EventType,
+    Vehicle,
+    is_entity_id,
+)
 from tether.domain.timestamps import fault_in, format_instant, parse_instant
 
 INSTANT_RULE = "It must be an RFC 3339 date-time with a zone, such as 2023-05-11T22:06:40.738Z."
+MAX_ITEMS = 10_000  # of one request that carries many, and its bytes, and those of an item
+MAX_BYTES = 8 * 1024 * 1024
+MAX_ITEM_BYTES = 64 * 1024
 MAX_DIGITS = 15
 MAX_EXPONENT = 9  # every number is below 10 to this power …
 MIN_EXPONENT = -324  # … and is written no finer than the finest that a double has

@@ -13,8 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from tether.domain.errors import Invalid, Malformed, SetupError
-from tether.domain.identifiers import is_entity_id
-from tether.domain.models import Charger, Event, EventType, Vehicle
+from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id
 from tether.domain.timestamps import parse_instant
 from tether.domain.validation import identified_entity, new_event
 from tether.domain.views import ChargerState, Session, VehicleState

@@ -12,8 +12,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple, TypeGuard
 
 from tether.domain.errors import Invalid
-from tether.domain.identifiers import ENTITY_ID_RULE, is_entity_id
-from tether.domain.models import Event, EventType
+from tether.domain.models import ENTITY_ID_RULE, Event, EventType, is_entity_id
 from tether.domain.timestamps import format_instant
 from tether.domain.validation import MAX_EXPONENT, check_instant, new_event
 

@@ -10,10 +10,9 @@ from falcon.asgi import Request, Response
 from falcon.constants import HTTP_METHODS
 from falcon.routing import CompiledRouter
 
+from tether.domain.keys import Limiter
 from tether.domain.models import Charger, Vehicle
-from tether.domain.rate_limits import Limiter
 from tether.http import errors
-from tether.http.clients import Clients
 from tether.http.handlers.bulk import Bulk, EntityBulkResource, EventBulkResource
 from tether.http.handlers.capacity import CapacityResource
 from tether.http.handlers.entities import EntityListResource, EntityResource
@@ -29,10 +28,9 @@ from tether.http.handlers.pages import (
 from tether.http.handlers.sessions import SessionListResource, SessionResource
 from tether.http.handlers.states import ChargerStateResource, States, VehicleStateResource
 from tether.http.handlers.stream import StreamResource
-from tether.http.middleware import Gate, Observer, open_paths
+from tether.http.middleware import Clients, Gate, Observer, open_paths
 from tether.http.requests import ApiRequest
-from tether.server.authenticator import Authenticator
-from tether.server.key_use import KeyUse
+from tether.server.authenticator import Authenticator, KeyUse
 from tether.server.metrics import Metrics
 from tether.server.store import Store
 

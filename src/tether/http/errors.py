@@ -16,7 +16,6 @@ from tether.domain.errors import Code, Refusal
 from tether.domain.keys import without_keys
 from tether.domain.models import to_json
 from tether.http import requests
-from tether.http.fields import structured
 from tether.server.logging import is_new
 
 log = structlog.get_logger()
@@ -154,7 +153,7 @@ def _fill(req: Request, resp: Response, refusal: Refusal) -> None:
     else:
         resp.content_type = "application/json"
         resp.data = to_json({"message": message})
-    resp.set_header("Tether-Error", structured(refusal.code, refusal.parameter))
+    resp.set_header("Tether-Error", requests.structured(refusal.code, refusal.parameter))
     req.context.rejections = {refusal.code: req.context.in_bulk or 1}
 
 

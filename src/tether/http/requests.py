@@ -4,7 +4,7 @@ import asyncio
 import re
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 from urllib.parse import unquote, urlencode
@@ -16,17 +16,15 @@ from tether.domain.errors import (
     Invalid,
     Malformed,
     NotFound,
-    PreconditionFailed,
     TooLarge,
     Unknown,
     UnsupportedEncoding,
 )
-from tether.domain.identifiers import ENTITY_ID_RULE, entity_id_from_path
-from tether.domain.keys import Key
-from tether.domain.rate_limits import Verdict
+from tether.domain.keys import Key, Verdict, without_keys
+from tether.domain.models import ENTITY_ID_RULE, entity_id_from_path
 from tether.domain.timestamps import format_instant
-from tether.http.fields import structured
 from tether.ingest.json_reader import decode_document
+from tether.server.store import Store
 from tether.storage.epochs import ID as EPOCH_ID
 from tether.storage.epochs import Epoch
 from tether.storage.turns import Steps, Turns, in_steps
@@ -103,6 +101,15 @@ def warn_of(req: Request, resp: Response, doubted: Sequence[str]) -> None:
     if doubted:
         resp.set_header("Tether-Warning", ", ".join(structured(UNIT, name) for name in doubted))
         req.context.doubted = doubted
+
+
+def structured(token: str, parameter: str | None) -> str:
+    """A code and the parameter that it is about, as an item of a structured field (RFC 9651)."""
+    if parameter is None:
+        return token
+    safe = re.sub(r"[^ -~]", "?", without_keys(parameter))
+    escaped = safe.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{token}; parameter="{escaped}"'
 
 
 def partner_of(req: Request) -> int:
@@ -242,44 +249,6 @@ def gunzip(body: bytes, limit: int) -> Steps[bytes]:
     return bytes(plain)
 
 
-# Conditions (an addition to the reference: RFC 9110, 13.1) ----------------------------------------
-
-
-def etag(version: int) -> str:
-    """The entity tag of a version of a charger or vehicle."""
-    return f'"{version}"'
-
-
-def is_known_to_client(req: Request, version: int) -> bool:
-    """Whether If-None-Match names this version: 304 is the answer to a read, 412 to a write."""
-    wanted = req.get_header("If-None-Match")
-    return wanted is not None and (wanted == "*" or etag(version) in _etags(wanted, weak=True))
-
-
-def is_conditional(req: Request) -> bool:
-    """Whether the client says which version it wants to change, or not to."""
-    return must_exist(req) or req.get_header("If-None-Match") is not None
-
-
-def must_exist(req: Request) -> bool:
-    """Whether If-Match says that a write must replace, not create."""
-    return req.get_header("If-Match") is not None
-
-
-def check_version(req: Request, version: int) -> None:
-    """Raises PreconditionFailed if If-Match names others than this version, or If-None-Match it."""
-    wanted = req.get_header("If-Match")
-    if wanted is not None and wanted != "*" and etag(version) not in _etags(wanted, weak=False):
-        raise PreconditionFailed
-    if is_known_to_client(req, version):
-        raise PreconditionFailed
-
-
-def _etags(header: str, *, weak: bool) -> set[str]:
-    tags = (tag.strip() for tag in header.split(","))
-    return {tag.removeprefix("W/") if weak else tag for tag in tags}
-
-
 # Lists -------------------------------------------------------------------------------------------
 
 
@@ -340,6 +309,27 @@ def place_in(text: str) -> tuple[str, str]:
     # The decoder skips what it does not know.
     is_ours = EPOCH_ID.fullmatch(epoch_id) and opaque(epoch_id, position) == text
     return (epoch_id, position) if is_ours else ("", "")
+
+
+async def takes_stale(
+    store: Store, req: Request, resp: Response, query: Mapping[str, str] | None = None
+) -> bool:
+    """Whether the client takes what is derived by now; the answer then says up to which event.
+
+    `query` has the parameters where they are read already. Raises Invalid.
+    """
+    if query is None:
+        query = query_of(req, ("stale",))
+    wanted = query.get("stale")
+    if wanted is None:
+        return False
+    if wanted != "allowed":
+        raise Invalid("stale", "It must be allowed, or left out.")
+    # Before anything is read: what is derived meanwhile is more than is promised, never less.
+    epoch = await store.epochs.current()
+    seq = await store.projector.derived_to(partner_of(req))
+    resp.set_header("Tether-Derived-To", opaque(epoch.id, str(seq)))
+    return True
 
 
 def show_epoch(resp: Response, epoch: Epoch) -> None:

@@ -9,10 +9,9 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from tether.domain.bulk_limits import MAX_ITEM_BYTES, MAX_ITEMS
 from tether.domain.errors import Invalid, Malformed, Refusal, TooLarge
 from tether.domain.models import Charger, Event, Vehicle
-from tether.domain.validation import identified_entity, new_event
+from tether.domain.validation import MAX_ITEM_BYTES, MAX_ITEMS, identified_entity, new_event
 from tether.ingest.json_reader import decode_value, instead, marks_in
 from tether.storage.turns import Steps
 

@@ -14,8 +14,7 @@ import msgspec
 
 from tether.domain.errors import Code, Conflict, Refusal, Unavailable, for_another
 from tether.domain.models import Event, from_json, to_json
-from tether.storage.batches import batch_of
-from tether.storage.engine import Row
+from tether.storage.engine import Row, batch_of
 from tether.storage.events import EventRow, Events
 from tether.storage.turns import Steps, in_steps
 

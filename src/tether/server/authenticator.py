@@ -1,10 +1,15 @@
-"""Recognises keys: which request carries which key, and whether that key still works."""
+"""Recognises keys: which request carries which key, whether it works, and when it was used last."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias
+
+import structlog
 
 from tether.domain.errors import Forbidden, Unavailable
 from tether.domain.keys import KEY_LENGTH, Key, digest_if_well_formed
+
+log = structlog.get_logger()
 
 # A revoked or changed key is known everywhere after at most 2 s; half of that leaves room.
 REMEMBERED_MS = 1_000
@@ -13,6 +18,9 @@ MOST_REMEMBERED = 10_000
 # those that are do not wait behind them.
 STRANGE_AT_ONCE = 4
 PATIENCE_S = 5.0
+USE_WRITTEN_S = 10.0
+
+Uses: TypeAlias = "Mapping[str, tuple[int, str | None]]"  # ms since 1970 and address, by digest
 
 
 class ForwardClock:
@@ -117,3 +125,42 @@ class Authenticator:
         if len(self._remembered) >= MOST_REMEMBERED:
             self._remembered.clear()
         self._remembered[digest] = (read_ms, key)
+
+
+class KeyUse:
+    """Notes which keys are used. No request waits for it to be written.
+
+    What cannot be written is kept and tried again; there is one note of each key.
+    """
+
+    def __init__(self, write: Callable[[Uses], Awaitable[None]], now_ms: Callable[[], int]) -> None:
+        self._write = write
+        self._now_ms = now_ms
+        self._noted: dict[str, str | None] = {}
+        self._unwritten: dict[str, tuple[int, str | None]] = {}
+
+    def note(self, digest: str, client: str | None) -> None:
+        """The key is used now, from this address."""
+        self._noted[digest] = client
+
+    async def keep_writing(self) -> None:
+        """Writes what was noted, again and again."""
+        while True:
+            await asyncio.sleep(USE_WRITTEN_S)
+            await self.write()
+
+    async def write(self) -> None:
+        """Writes what was noted, if that is possible."""
+        noted, self._noted = self._noted, {}
+        now_ms = self._now_ms()
+        self._unwritten.update({digest: (now_ms, client) for digest, client in noted.items()})
+        if not self._unwritten:
+            return
+        try:
+            await self._write(self._unwritten)
+        except Unavailable:
+            return
+        except Exception as error:  # a note is worth no failure
+            log.error("key use not written", exc_info=error)
+            return
+        self._unwritten = {}

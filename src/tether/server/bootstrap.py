@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from uuid_utils import uuid7
 
-from tether.domain.rate_limits import Limiter, TokenBuckets
-from tether.server.authenticator import Authenticator, ForwardClock
-from tether.server.key_use import KeyUse
+from tether.domain.keys import Limiter, TokenBuckets
+from tether.server.authenticator import Authenticator, ForwardClock, KeyUse
 from tether.server.settings import Settings, is_postgres, sqlite_path
 from tether.server.store import Store
 from tether.storage.engine import Engine

@@ -21,11 +21,11 @@ from tether.server.logging import is_new
 from tether.server.request_cycle import (
     STATUS,
     RequestCycle,
+    RequestScheduler,
     TransportOfExchange,
     scope_of,
     whole_answer,
 )
-from tether.server.request_scheduler import RequestScheduler
 
 log = structlog.get_logger()
 

@@ -8,7 +8,8 @@ import asyncio
 import logging
 import re
 from asyncio import Transport
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import partial
 from secrets import token_hex
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from tether.domain.errors import Code
 from tether.domain.models import to_json
+from tether.storage.turns import LoopTurns
 
 # Of what is answered outside the application.
 STATUS = {
@@ -248,3 +250,26 @@ class TransportOfExchange:
         self.abort = transport.abort
         self.is_closing = transport.is_closing
         self.close = hang_up
+
+
+class RequestScheduler:
+    """Lets requests begin, and go on, by partner in turn."""
+
+    def __init__(self, turns: LoopTurns, partner_of: Callable[[str], int | None]) -> None:
+        """`partner_of` tells whose key it is, if that is known without asking anybody."""
+        self._turns = turns
+        self._partner_of = partner_of
+        self._loop = asyncio.get_running_loop()
+
+    def begin(self, cycle: RequestCycle, app: Any) -> None:
+        """Lets the application have the request, as soon as it is its turn."""
+        work = self._turns.share(cycle.run_asgi(app), partial(self._who_sent, cycle))
+        cycle.task = self._loop.create_task(work)
+        cycle.tasks.add(cycle.task)  # and it takes itself out: a callback costs more
+
+    def _who_sent(self, cycle: RequestCycle) -> Hashable:
+        """The partner, or one for all with strange keys, and another for all without a key."""
+        for name, value in cycle.scope["headers"]:
+            if name == b"x-api-key":
+                return self._partner_of(value.decode("latin-1")) or "strange key"
+        return "no key"

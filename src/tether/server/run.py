@@ -21,7 +21,7 @@ from tether.server import bootstrap, logging, protocol
 from tether.server.connection_bounds import Bounds
 from tether.server.metrics import Metrics
 from tether.server.metrics_port import serving
-from tether.server.request_scheduler import RequestScheduler
+from tether.server.request_cycle import RequestScheduler
 from tether.server.settings import Settings, metrics_address
 from tether.server.store import Store
 

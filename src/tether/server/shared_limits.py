@@ -20,8 +20,7 @@ from redis.exceptions import NoScriptError
 from throttled.rate_limiter.gcra import RedisLimitAtomicActionSpec
 
 from tether.domain.errors import SetupError
-from tether.domain.keys import Key
-from tether.domain.rate_limits import TokenBuckets, Verdict
+from tether.domain.keys import Key, TokenBuckets, Verdict
 
 log = structlog.get_logger()
 

@@ -8,7 +8,6 @@ from tether.projections.change_feed import ChangeFeed
 from tether.projections.flexibility import Capacities
 from tether.projections.projector import Projector
 from tether.projections.rebuild import Rebuilder
-from tether.server.loop_turns import LoopTurns
 from tether.storage.engine import Connections, Engine, Size
 from tether.storage.entities import Entities
 from tether.storage.epochs import Epochs
@@ -18,7 +17,7 @@ from tether.storage.partners import PING, Partners
 from tether.storage.plugged_in import PluggedIn
 from tether.storage.sessions import Sessions
 from tether.storage.states import States
-from tether.storage.turns import Turns
+from tether.storage.turns import LoopTurns, Turns
 
 # Lists that are being read and put together: each may be megabytes.
 ANSWERS_AT_ONCE, ANSWERS_OF_EACH = 16, 2

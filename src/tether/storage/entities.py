@@ -7,8 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from tether.domain.errors import Forbidden, NotFound, PreconditionFailed, Refusal, Unavailable
 from tether.domain.models import Charger, Entity, Vehicle, from_json, to_json
-from tether.storage.batches import batch, batch_of
-from tether.storage.engine import Engine
+from tether.storage.engine import Engine, batch, batch_of
 from tether.storage.patches import Patch, Patches, Place
 from tether.storage.turns import Steps, in_steps
 

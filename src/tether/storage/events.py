@@ -9,8 +9,7 @@ from tether.domain.errors import NotFound
 from tether.domain.filters import EventFilter
 from tether.domain.models import Event, from_json
 from tether.domain.session_record import PlacedEvent, placed_event
-from tether.storage.batches import batch, columns_of
-from tether.storage.engine import Engine, Row
+from tether.storage.engine import Engine, Row, batch, columns_of
 
 READ_AT_ONCE = 20_000  # events that a portion of a list may read, and …
 WINDOW_AT_ONCE = 100_000  # … entries of the index by time that are read to find a window's ends

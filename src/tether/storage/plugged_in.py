@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tether.storage.batches import batch, batch_of, columns_of
-from tether.storage.engine import Engine, Row
+from tether.storage.engine import Engine, Row, batch, batch_of, columns_of
 
 KEYS = 1000  # of sessions, that are read at once
 LONGEST_SPAN = 48  # bits of ms: some thousand years

@@ -9,9 +9,8 @@ from tether.domain.charge_period import Report
 from tether.domain.earlier_sessions import SessionContext, Start
 from tether.domain.models import Event, to_json
 from tether.domain.session_record import PlacedEvent, SessionRecord, placed_event
-from tether.storage.batches import batch, batch_of, columns_of
 from tether.storage.derivations import Position
-from tether.storage.engine import Engine, Statement
+from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
 
 ROWS = 1_000  # of a statement, which the database has in memory several times
 

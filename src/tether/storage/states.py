@@ -10,9 +10,8 @@ from tether.domain.errors import NotFound
 from tether.domain.models import Event, from_json
 from tether.domain.session_record import SessionRecord
 from tether.domain.session_views import LatestSession
-from tether.storage.batches import batch, batch_of
 from tether.storage.derivations import DERIVED, HEAD
-from tether.storage.engine import Engine, Row
+from tether.storage.engine import Engine, Row, batch, batch_of
 from tether.storage.session_records import NEWEST_FIRST
 
 MOST = 100  # sessions that are shown of those that last at a charger

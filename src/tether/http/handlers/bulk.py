@@ -8,16 +8,15 @@ from typing import Any, TypeAlias, TypeVar
 import msgspec
 from falcon.asgi import Request, Response
 
-from tether.domain.bulk_limits import MAX_BYTES
 from tether.domain.errors import RateLimited, Refusal
-from tether.domain.keys import Key
+from tether.domain.keys import Key, Limiter
 from tether.domain.models import Charger, Event, Vehicle, to_json
-from tether.domain.plausibility import doubted_members
-from tether.domain.rate_limits import Limiter
+from tether.domain.validation import MAX_BYTES
 from tether.http import requests
 from tether.http.errors import STATUS
-from tether.http.handlers.entities import EntityResource
+from tether.http.handlers.entities import EntityResource, etag
 from tether.ingest.bulk_reader import Items, entities, events_at, read_items
+from tether.ingest.unit_doubts import doubted_members
 from tether.server.store import Store
 from tether.storage.events import EventRow
 from tether.storage.turns import Steps, Turns, in_steps
@@ -194,7 +193,7 @@ def _all_saved(
 def _saved(entity: Charger | Vehicle, version: int) -> dict[str, Any]:
     status = 201 if version == 1 else 200
     doubted = doubted_members(type(entity), msgspec.structs.asdict(entity))
-    stored = {"status": status, "id": entity.id, "etag": requests.etag(version)}
+    stored = {"status": status, "id": entity.id, "etag": etag(version)}
     return stored | _warnings(doubted)
 
 

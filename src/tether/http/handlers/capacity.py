@@ -9,12 +9,10 @@ from falcon.asgi import Request, Response
 
 from tether.domain.errors import Invalid, Missing
 from tether.domain.flexibility import Box, capacity_of
-from tether.domain.identifiers import ENTITY_ID_RULE, is_entity_id
-from tether.domain.models import to_json
+from tether.domain.models import ENTITY_ID_RULE, is_entity_id, to_json
 from tether.domain.validation import check_instant
 from tether.domain.views import Capacity
 from tether.http import requests
-from tether.http.freshness import takes_stale
 from tether.projections.flexibility import Chargers, MaxAge
 from tether.server.store import Store
 from tether.storage.turns import Turns
@@ -75,7 +73,7 @@ class CapacityResource:
         if _is_by_charger(query):
             await self._by_charger(req, resp, query, wanted)
             return
-        stale = await takes_stale(self._store, req, resp, query)
+        stale = await requests.takes_stale(self._store, req, resp, query)
         if "from" in query and moments is not None:
             found = await self._store.capacities.totals(
                 partner, chargers, moments, max_age=max_age, stale=stale
@@ -97,7 +95,7 @@ class CapacityResource:
         if after is not None:
             chargers = chargers.after(after)
         requests.show_epoch(resp, epoch)
-        stale = await takes_stale(self._store, req, resp, query)
+        stale = await requests.takes_stale(self._store, req, resp, query)
         # One more than asked for, to know whether another page follows.
         found = await self._store.capacities.by_charger(
             requests.partner_of(req), chargers, moments, limit + 1, max_age=max_age, stale=stale

@@ -7,13 +7,11 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from tether.domain.errors import Invalid, NotFound, PreconditionFailed
-from tether.domain.identifiers import is_entity_id
-from tether.domain.models import Charger, Vehicle, to_json
-from tether.domain.plausibility import doubted_members
+from tether.domain.models import Charger, Vehicle, is_entity_id, to_json
 from tether.domain.validation import changes_of, new_entity, patched_entity
 from tether.domain.views import ChargerState, VehicleState
 from tether.http import requests
-from tether.http.freshness import takes_stale
+from tether.ingest.unit_doubts import doubted_members
 from tether.server.store import Store
 from tether.storage.turns import Rest
 
@@ -39,8 +37,8 @@ class EntityResource(Generic[E]):
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
         entity_id = requests.id_to_read(id)
         stored = await self._store.entities.get(self._kind, requests.partner_of(req), entity_id)
-        resp.set_header("ETag", requests.etag(stored.version))
-        if requests.is_known_to_client(req, stored.version):
+        resp.set_header("ETag", etag(stored.version))
+        if is_known_to_client(req, stored.version):
             resp.status = 304
         else:
             resp.data = stored.body
@@ -51,7 +49,7 @@ class EntityResource(Generic[E]):
         entity_id = requests.id_to_write(id)
         entity = new_entity(self._kind, entity_id, await requests.read_document(req))
         version = await self._put(req, entity)
-        resp.set_header("ETag", requests.etag(version))
+        resp.set_header("ETag", etag(version))
         requests.warn_of(req, resp, doubted_members(self._kind, msgspec.structs.asdict(entity)))
         if version == 1:
             resp.status = 201
@@ -61,15 +59,15 @@ class EntityResource(Generic[E]):
 
     async def _put(self, req: Request, entity: E) -> int:
         partner = requests.partner_of(req)
-        if not requests.is_conditional(req):
+        if not is_conditional(req):
             return await self._store.entities.put(partner, entity)
         try:
             current = await self._store.entities.get(self._kind, partner, entity.id)
         except NotFound:
-            if requests.must_exist(req):
+            if must_exist(req):
                 raise PreconditionFailed from None
             return await self._store.entities.create(partner, entity)
-        requests.check_version(req, current.version)
+        check_version(req, current.version)
         return await self._store.entities.replace(partner, entity, current.version)
 
     async def on_patch(self, req: Request, resp: Response, id: str) -> None:
@@ -78,11 +76,11 @@ class EntityResource(Generic[E]):
         changes = changes_of(self._kind, entity_id, await requests.read_document(req))
 
         def patch(version: int, entity: E) -> E:
-            requests.check_version(req, version)
+            check_version(req, version)
             return patched_entity(entity, changes)
 
         version = await self._store.entities.patch(self._kind, partner, entity_id, patch)
-        resp.set_header("ETag", requests.etag(version))
+        resp.set_header("ETag", etag(version))
         requests.warn_of(req, resp, doubted_members(self._kind, changes))
         resp.data = b""
 
@@ -109,7 +107,7 @@ class EntityListResource(Generic[E]):
         requests.show_epoch(resp, epoch)
         partner = requests.partner_of(req)
         if "include" in query:
-            if not await takes_stale(self._store, req, resp, query):
+            if not await requests.takes_stale(self._store, req, resp, query):
                 await self._store.projector.catch_up(partner)
             turns = self._store.turns
         else:
@@ -140,3 +138,41 @@ class EntityListResource(Generic[E]):
                 size += len(bodies[-1])
                 await rest.if_long()
         return bodies
+
+
+# Conditions (an addition to the reference: RFC 9110, 13.1) ----------------------------------------
+
+
+def etag(version: int) -> str:
+    """The entity tag of a version of a charger or vehicle."""
+    return f'"{version}"'
+
+
+def is_known_to_client(req: Request, version: int) -> bool:
+    """Whether If-None-Match names this version: 304 is the answer to a read, 412 to a write."""
+    wanted = req.get_header("If-None-Match")
+    return wanted is not None and (wanted == "*" or etag(version) in _etags(wanted, weak=True))
+
+
+def is_conditional(req: Request) -> bool:
+    """Whether the client says which version it wants to change, or not to."""
+    return must_exist(req) or req.get_header("If-None-Match") is not None
+
+
+def must_exist(req: Request) -> bool:
+    """Whether If-Match says that a write must replace, not create."""
+    return req.get_header("If-Match") is not None
+
+
+def check_version(req: Request, version: int) -> None:
+    """Raises PreconditionFailed if If-Match names others than this version, or If-None-Match it."""
+    wanted = req.get_header("If-Match")
+    if wanted is not None and wanted != "*" and etag(version) not in _etags(wanted, weak=False):
+        raise PreconditionFailed
+    if is_known_to_client(req, version):
+        raise PreconditionFailed
+
+
+def _etags(header: str, *, weak: bool) -> set[str]:
+    tags = (tag.strip() for tag in header.split(","))
+    return {tag.removeprefix("W/") if weak else tag for tag in tags}

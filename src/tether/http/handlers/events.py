@@ -7,8 +7,13 @@ from falcon.asgi import Request, Response
 
 from tether.domain.errors import Invalid, Malformed, NotFound
 from tether.domain.filters import EventFilter
-from tether.domain.identifiers import ENTITY_ID_RULE, event_id_from_path, is_entity_id
-from tether.domain.models import EventType, to_json
+from tether.domain.models import (
+    ENTITY_ID_RULE,
+    EventType,
+    event_id_from_path,
+    is_entity_id,
+    to_json,
+)
 from tether.domain.validation import check_instant, new_event
 from tether.http import requests
 from tether.server.store import Store

@@ -6,12 +6,10 @@ from falcon.asgi import Request, Response
 
 from tether.domain.errors import Invalid, NotFound
 from tether.domain.filters import SessionFilter
-from tether.domain.identifiers import ENTITY_ID_RULE, event_id_from_path, is_entity_id
-from tether.domain.models import to_json
+from tether.domain.models import ENTITY_ID_RULE, event_id_from_path, is_entity_id, to_json
 from tether.domain.session_views import session_of
 from tether.domain.validation import check_instant
 from tether.http import requests
-from tether.http.freshness import takes_stale
 from tether.server.store import Store
 from tether.storage.turns import Rest
 
@@ -33,7 +31,7 @@ class SessionListResource:
         partner, epoch = requests.partner_of(req), await self._store.epochs.current()
         after = _position(requests.cursor_of(query, epoch, _POSITION.fullmatch))
         requests.show_epoch(resp, epoch)
-        if not await takes_stale(self._store, req, resp, query):
+        if not await requests.takes_stale(self._store, req, resp, query):
             await self._store.projector.catch_up(partner)
         async with self._store.turns.of(partner):
             # One more than asked for, to know whether another page follows.
@@ -70,7 +68,7 @@ class SessionResource:
         if session_id is None:
             raise NotFound
         partner = requests.partner_of(req)
-        if not await takes_stale(self._store, req, resp):
+        if not await requests.takes_stale(self._store, req, resp):
             await self._store.projector.catch_up(partner)
         resp.data = to_json(session_of(await self._store.sessions.get(partner, session_id)))
 

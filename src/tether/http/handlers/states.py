@@ -8,7 +8,6 @@ from tether.domain.models import to_json
 from tether.domain.session_views import charger_state, vehicle_state
 from tether.domain.views import ChargerState, VehicleState
 from tether.http import requests
-from tether.http.freshness import takes_stale
 from tether.server.store import Store
 from tether.storage.states import AtCharger, Occupancy
 
@@ -66,7 +65,7 @@ class VehicleStateResource:
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
         partner, vehicle_id = requests.partner_of(req), requests.id_to_read(id)
-        stale = await takes_stale(self._states.store, req, resp)
+        stale = await requests.takes_stale(self._states.store, req, resp)
         resp.data = to_json(await self._states.of_vehicle(partner, vehicle_id, stale=stale))
 
     on_head = on_get
@@ -80,7 +79,7 @@ class ChargerStateResource:
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
         partner, charger_id = requests.partner_of(req), requests.id_to_read(id)
-        stale = await takes_stale(self._states.store, req, resp)
+        stale = await requests.takes_stale(self._states.store, req, resp)
         resp.data = to_json(await self._states.of_charger(partner, charger_id, stale=stale))
 
     on_head = on_get

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import apsw
 
 from tether.storage.engine import Statement
-from tether.storage.fair_queue import FairQueue
+from tether.storage.turns import FairQueue
 
 MOST_IN_ONE_COMMIT = 512
 LARGE = 200_000  # characters of a write, which takes some ten milliseconds: it shares no commit
