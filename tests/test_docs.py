@@ -64,9 +64,11 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert fragment in map(anchor, headings), f"{target} leads to no heading"
 
 
-def test_the_readme_leads_to_every_document() -> None:
-    for document in ROOT.glob("docs/*.md"):
-        assert f"](docs/{document.name})" in README
+def test_the_index_leads_to_every_document() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    assert "](docs/README.md)" in README
+    for document in {*ROOT.glob("docs/**/*.md")} - {ROOT / "docs/README.md"}:
+        assert f"]({document.relative_to(ROOT / 'docs')})" in index
 
 
 @each_document

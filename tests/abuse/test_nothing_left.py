@@ -25,7 +25,16 @@ from tests.faults.rig import (
 from tests.faults.test_full_disk import NoFileMayGrow, SmallDisk
 
 LARGE = b"\n".join(map(event, range(2_000))).ljust(2 * 1024 * 1024, b"\n")
-PAGES = ("/", "/docs", "/static/scalar-api-reference.js", "/openapi.json", "/health", "/ready")
+PAGES = (
+    "/",
+    "/docs",
+    "/guides",
+    "/guides/stream",
+    "/static/scalar-api-reference.js",
+    "/openapi.json",
+    "/health",
+    "/ready",
+)
 
 
 def is_refused(answer: httpx.Response) -> bool:

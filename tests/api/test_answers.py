@@ -28,7 +28,16 @@ PATHS = {
     "/events": "GET, HEAD, OPTIONS, POST",
     "/events/0188ac4b-9dfa-7c3e-a51b-2f8e6d0b4c97": "GET, HEAD, OPTIONS",
 }
-OPEN = ["/", "/docs", "/openapi.json", "/health", "/ready", "/metrics", "/static/docs.js"]
+OPEN = [
+    "/",
+    "/docs",
+    "/guides/sdk",
+    "/openapi.json",
+    "/health",
+    "/ready",
+    "/metrics",
+    "/static/docs.js",
+]
 NOWHERE = ["/charger", "/Chargers", "/chargers/C1/events", "/chargers//", "/chargers/C1/", "/x",
            "/health/", "/api/chargers", "/%63hargers", "/chargers.json", "/.env",
            "/static/docs.js/x"]  # fmt: skip

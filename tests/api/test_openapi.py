@@ -30,7 +30,12 @@ from tether.http.handlers.stream import PARAMETERS as STREAM_PARAMETERS
 DOCUMENT: dict[str, Any] = yaml.safe_load(openapi_text())
 SCHEMAS: dict[str, dict[str, Any]] = DOCUMENT["components"]["schemas"]
 JSON = "application/json"
-PAGES = {"/", "/docs", "/openapi.json"}  # for people and their tools; not part of the API
+PAGES = {
+    "/",
+    "/docs",
+    "/guides",
+    "/openapi.json",
+}  # for people and their tools; not part of the API
 EVENT_SCHEMAS = {
     EventType.VEHICLE_CONNECTED: "VehicleConnected",
     EventType.VEHICLE_DISCONNECTED: "VehicleDisconnected",

@@ -190,7 +190,7 @@ def test_a_browser_gets_a_page_that_leads_back(
     )
     assert sentence in answer.text
     assert set(re.findall(r'href="(.*?)"', answer.text)) == {
-        "/", "/docs", "/static/style.css", "/static/favicon.svg",
+        "/", "/docs", "/guides", "/static/style.css", "/static/favicon.svg",
     }  # fmt: skip
     assert "script" not in answer.text
     assert "default-src 'none'" in answer.headers["content-security-policy"]

@@ -19,6 +19,7 @@ from tether.http.handlers.entities import EntityListResource, EntityResource
 from tether.http.handlers.events import EventListResource, EventResource
 from tether.http.handlers.pages import (
     AssetResource,
+    GuideResource,
     HealthResource,
     MetricsResource,
     OpenApiResource,
@@ -80,6 +81,7 @@ def open_routes(parts: Parts) -> dict[str, object]:
     pages: dict[str, object] = {
         "/": PageResource("index.html"),
         "/docs": PageResource("docs.html"),
+        "/guides": GuideResource(),
         "/openapi.json": OpenApiResource(),
         "/health": HealthResource(),
         "/ready": ReadyResource(parts.store),
@@ -89,6 +91,7 @@ def open_routes(parts: Parts) -> dict[str, object]:
 
 STATIC = "/static/"
 FAVICON = "/favicon.ico"  # for which browsers ask by themselves
+GUIDES = "/guides/"
 STRAYS = (FAVICON, "/docs/")
 
 
@@ -102,7 +105,7 @@ def create_app(parts: Parts) -> "Application":
         parts.keys,
         parts.key_use,
         parts.limiter,
-        open_paths({*unguarded, *STRAYS}, STATIC),
+        open_paths({*unguarded, *STRAYS}, (STATIC, GUIDES)),
         router.template_of,
         preflight=bool(parts.cors_origins),
     )
@@ -114,8 +117,13 @@ def create_app(parts: Parts) -> "Application":
     # What has no body has no type either; the Observer gives JSON its own.
     app.resp_options.default_media_type = None  # type: ignore[assignment]
     methods = {}
-    assets = {STATIC + "{name}": AssetResource(), FAVICON: AssetResource("favicon.svg")}
-    for template, resource in {**guarded, **unguarded, **assets}.items():
+    below = {
+        STATIC + "{name}": AssetResource(),
+        FAVICON: AssetResource("favicon.svg"),
+        GUIDES + "{name}": unguarded["/guides"],
+        GUIDES + "{name}/{below}": unguarded["/guides"],
+    }
+    for template, resource in {**guarded, **unguarded, **below}.items():
         app.add_route(template, resource)
         methods[template] = [m for m in HTTP_METHODS if hasattr(resource, f"on_{m.lower()}")]
     errors.install(app, methods, router.template_of)

@@ -70,7 +70,7 @@ def install(
 
     def slash_hint(req: Request) -> str | None:
         path = req.path.rstrip("/")
-        is_one = path != req.path and len(path) <= LONGEST_SHOWN and route_of(path)
+        is_one = path not in ("", req.path) and len(path) <= LONGEST_SHOWN and route_of(path)
         return f"There is no trailing slash: {path}." if is_one else None
 
     async def answer_wrong_method(
@@ -84,9 +84,9 @@ def install(
     async def answer_unrouted(
         req: Request, resp: Response, error: Exception, params: dict[str, Any]
     ) -> None:
-        if req.path == "/docs/" and req.method in ("GET", "HEAD"):
+        if req.path in ("/docs/", "/guides/") and req.method in ("GET", "HEAD"):
             resp.status = 308
-            resp.set_header("Location", f"{requests.prefix_of(req)}/docs")
+            resp.set_header("Location", requests.prefix_of(req) + req.path.rstrip("/"))
             return
         docs = f"{requests.prefix_of(req)}/docs"
         hint = slash_hint(req) or f"There is no such path: see {docs}."

@@ -198,6 +198,6 @@ def _is_preflight(req: Request) -> bool:
     return req.method == "OPTIONS" and bool(req.get_header("Access-Control-Request-Method"))
 
 
-def open_paths(paths: Collection[str], folder: str) -> Callable[[str], bool]:
-    """Tells whether a path needs no key: it is one of `paths` or lies below `folder`."""
-    return lambda path: path in paths or path.startswith(folder)
+def open_paths(paths: Collection[str], folders: tuple[str, ...]) -> Callable[[str], bool]:
+    """Tells whether a path needs no key: it is one of `paths` or lies below one of `folders`."""
+    return lambda path: path in paths or path.startswith(folders)

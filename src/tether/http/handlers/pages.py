@@ -14,7 +14,9 @@ import yaml
 from falcon.asgi import Request, Response
 
 from tether import __version__
+from tether.domain.errors import NotFound
 from tether.domain.models import to_json
+from tether.http import guides
 from tether.http.requests import prefix_of
 from tether.server.metrics import CONTENT_TYPE, Metrics
 from tether.server.store import Store
@@ -39,6 +41,10 @@ _CONTENT_SECURITY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_GUIDES_SECURITY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 
 
@@ -77,6 +83,32 @@ class AssetResource:
         resp.content_type = _TYPES.get(name.rpartition(".")[2], "application/octet-stream")
         resp.set_header("Cache-Control", "public, max-age=3600")
         resp.set_header("X-Content-Type-Options", "nosniff")
+
+    on_head = on_get
+
+
+class GuideResource:
+    """`/guides/{name}`: a guide. `/guides`: what there is, and with `?q=` a search."""
+
+    async def on_get(
+        self, req: Request, resp: Response, name: str = guides.INDEX, below: str = ""
+    ) -> None:
+        if req.path.endswith("/"):
+            raise NotFound  # which leads to the path without the slash
+        resp.set_header("X-Content-Type-Options", "nosniff")
+        if name == "figures":
+            resp.data = await asyncio.to_thread(guides.figure, below)
+            resp.content_type = _TYPES["svg"]
+            resp.set_header("Cache-Control", "public, max-age=3600")
+            return
+        query = req.get_param("q") if name == guides.INDEX else None
+        if query is not None:
+            resp.data = await asyncio.to_thread(guides.found, query)
+        else:
+            resp.data = await asyncio.to_thread(guides.page, f"{name}/{below}" if below else name)
+        resp.content_type = _TYPES["html"]
+        resp.set_header("Content-Security-Policy", _GUIDES_SECURITY)
+        resp.set_header("Referrer-Policy", "no-referrer")
 
     on_head = on_get
 

@@ -1,0 +1,241 @@
+"""The guides: the Markdown files of `docs/` as pages, and a search over their sections."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from itertools import pairwise
+from posixpath import dirname, normpath
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+from pygments.util import ClassNotFound
+
+from tether.domain.errors import NotFound
+
+INDEX = ""  # the name of the page that lists all guides
+LONGEST_QUERY = 100  # characters
+MOST_RESULTS = 30
+_AROUND = 90  # characters of an excerpt on each side of the first word that was found
+_LINK = re.compile(r"^- \[(.+?)\]\(([\w/-]+)\.md\)", re.MULTILINE)
+_HEADING = re.compile(r"^(#{1,4}) (.+)$", re.MULTILINE)
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_ELSEWHERE = re.compile(r"[a-z]+:")
+_MARKUP = re.compile(r"\[([^\]]*)\]\([^)]*\)|[`*|]")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading and the text below it, as plain text."""
+
+    guide: str
+    anchor: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A section that has all words of a query, and where the first of them stands."""
+
+    section: Section
+    guide_title: str
+    excerpt: Markup
+
+
+@cache  # there are as many as there are files
+def page(name: str) -> bytes:
+    """The page of a guide, such as `sdk` or `decisions/0001-http-server`; NotFound."""
+    if name not in _texts():
+        raise NotFound
+    body, contents = _rendered(name)
+    return _render(_top(name), name=name, title=_title(name), body=body, contents=contents)
+
+
+def found(query: str) -> bytes:
+    """The page of a search: sections that have all of its words, headings first."""
+    query = query[:LONGEST_QUERY].strip()
+    return _render(_top(INDEX), title="Search", query=query, results=search(query))
+
+
+def search(query: str) -> list[Result]:
+    """The best `MOST_RESULTS` sections, those with the words in the heading first."""
+    words = query.casefold().split()
+    if not words:
+        return []
+
+    def rank(section: Section) -> int:
+        return sum(word not in section.title.casefold() for word in words)
+
+    hits = [
+        section
+        for section in _sections()
+        if all(word in f"{section.title} {section.text}".casefold() for word in words)
+    ]
+    best = sorted(hits, key=rank)[:MOST_RESULTS]
+    return [Result(hit, _title(hit.guide), _excerpt(hit.text, words)) for hit in best]
+
+
+def figure(name: str) -> bytes:
+    """A figure of the guides, an SVG; NotFound."""
+    if name not in _figures():
+        raise NotFound
+    return _folder().joinpath("figures", name).read_bytes()
+
+
+def anchor_of(heading: str) -> str:
+    """The name by which a heading is linked to, as GitHub makes it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def _folder() -> Traversable:
+    return files("tether.http").joinpath("docs")
+
+
+@cache
+def _figures() -> frozenset[str]:
+    return frozenset(file.name for file in _folder().joinpath("figures").iterdir())
+
+
+@cache
+def _texts() -> dict[str, str]:
+    """The Markdown of each guide by name, in the order of the index."""
+    index = _folder().joinpath("README.md").read_text(encoding="utf-8")
+    names = [name for _, name in _LINK.findall(index)]
+    return {INDEX: index} | {
+        name: _folder().joinpath(f"{name}.md").read_text(encoding="utf-8") for name in names
+    }
+
+
+@cache
+def _groups() -> list[tuple[str, list[tuple[str, str]]]]:
+    """What the index has: (heading, [(guide, title)])."""
+    parts = re.split(r"^## (.+)$", _texts()[INDEX], flags=re.MULTILINE)[1:]
+    return [
+        (heading, [(name, title) for title, name in _LINK.findall(text)])
+        for heading, text in zip(parts[::2], parts[1::2], strict=True)
+    ]
+
+
+def _title(name: str) -> str:
+    return _texts()[name].partition("\n")[0].removeprefix("# ").replace("`", "")
+
+
+@cache
+def _sections() -> list[Section]:
+    return [section for name in _texts() if name for section in _sections_of(name)]
+
+
+def _sections_of(name: str) -> Iterator[Section]:
+    text = _texts()[name]
+    # A comment in a block of code looks like a heading.
+    visible = _FENCE.sub(lambda block: re.sub(r"^#", " #", block[0], flags=re.MULTILINE), text)
+    headings = list(_HEADING.finditer(visible))
+    ends = [heading.start() for heading in headings[1:]] + [len(visible)]
+    for heading, end in zip(headings, ends, strict=True):
+        title = _plain(heading[2])
+        yield Section(name, anchor_of(title), title, _plain(visible[heading.end() : end]))
+
+
+def _plain(text: str) -> str:
+    return " ".join(_MARKUP.sub(lambda match: match[1] or "", text).split())
+
+
+def _excerpt(text: str, words: list[str]) -> Markup:
+    """Some text around the first word, and all words marked."""
+    pattern = re.compile("|".join(map(re.escape, words)), re.IGNORECASE)
+    first = pattern.search(text)
+    middle = first.start() if first else 0
+    start, end = max(0, middle - _AROUND), middle + _AROUND
+    cut = text[start:end]
+    parts, last = ["…" if start else ""], 0
+    for match in pattern.finditer(cut):
+        parts += [escape(cut[last : match.start()]), f"<mark>{escape(match[0])}</mark>"]
+        last = match.end()
+    parts += [escape(cut[last:]), "…" if end < len(text) else ""]
+    return Markup("".join(parts))  # noqa: S704 - each part is escaped
+
+
+def _rendered(name: str) -> tuple[Markup, list[tuple[str, str]]]:
+    """The guide as HTML, and its chapters as (anchor, heading)."""
+    markdown = MarkdownIt("commonmark", {"html": False, "highlight": _highlighted}).enable("table")
+    tokens = markdown.parse(_texts()[name])
+    contents = []
+    for opening, inline in pairwise(tokens):
+        if opening.type == "heading_open":
+            title = "".join(child.content for child in inline.children or ())
+            opening.attrSet("id", anchor_of(title))
+            if opening.tag == "h2":
+                contents.append((anchor_of(title), title))
+            _add_link_to(anchor_of(title), inline)
+        if inline.type == "inline":
+            _lead_to_pages(name, inline.children or [])
+    html = markdown.renderer.render(tokens, markdown.options, {})
+    html = html.replace("<table>", '<div class="wide" tabindex="0"><table>')
+    html = html.replace("</table>", "</table></div>")
+    return Markup(html), contents  # noqa: S704 - of our own files, whose HTML is escaped
+
+
+def _add_link_to(anchor: str, heading: Token) -> None:
+    opening = Token("link_open", "a", 1, attrs={"href": f"#{anchor}", "class": "anchor"})
+    opening.attrSet("aria-label", "Link to this section")
+    children = heading.children or []
+    heading.children = [*children, opening, Token("text", "", 0, content="#"),
+                        Token("link_close", "a", -1)]  # fmt: skip
+
+
+def _lead_to_pages(name: str, tokens: list[Token]) -> None:
+    """Links between files become links between pages; a file that is no guide is only named."""
+    only_named = False
+    for token in tokens:
+        if token.type == "image":
+            token.attrSet("src", _address(name, str(token.attrGet("src"))))
+        elif token.type == "link_open" and not _ELSEWHERE.match(str(token.attrGet("href"))):
+            path, hash_sign, fragment = str(token.attrGet("href")).partition("#")
+            file = normpath(f"{dirname(name)}/{path}").lstrip("/") if path else ""
+            only_named = bool(path) and file.removesuffix(".md") not in {*_texts(), "README"}
+            if only_named:
+                token.tag, token.attrs = "span", {"title": file.removeprefix("../")}
+            elif path:
+                address = _address(name, path.removesuffix(".md").removesuffix("README"))
+                token.attrSet("href", address.rstrip("/") + hash_sign + fragment)
+        elif token.type == "link_close" and only_named:
+            token.tag, only_named = "span", False
+
+
+def _address(name: str, path: str) -> str:
+    """Where a guide finds what `path` names in its file."""
+    return _top(name) + normpath(f"guides/{dirname(name)}/{path}")
+
+
+def _top(name: str) -> str:
+    """The way up to `/`: the links are relative, as a proxy may show us under a path."""
+    return "../" * (1 + name.count("/")) if name else ""
+
+
+def _highlighted(code: str, language: str, _: Any) -> str:
+    try:
+        lexer = get_lexer_by_name({"ndjson": "json", "ts": "typescript"}.get(language, language))
+    except ClassNotFound:
+        return escape(code)
+    return str(highlight(code, lexer, HtmlFormatter(nowrap=True)))
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(loader=PackageLoader("tether.http"), autoescape=select_autoescape(),
+                       trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+
+
+def _render(top: str, **values: Any) -> bytes:
+    page = _templates().get_template("guide.html")
+    return page.render(top=top, groups=_groups(), **values).encode()
