@@ -47,7 +47,8 @@ def test_it_copies_what_the_package_is_made_of_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     files = {project["project"]["readme"], *project["project"]["license-files"]}
     places = set(project["tool"]["setuptools"]["packages"]["find"]["where"])
-    assert copied == files | places | {"pyproject.toml", "setup.py", "requirements-run.txt"}
+    links = {"docs"}  # to which a link in the package leads
+    assert copied == files | places | links | {"pyproject.toml", "setup.py", "requirements-run.txt"}
     ignored = (ROOT / ".dockerignore").read_text()
     assert copied == set(re.findall(r"^!(.*)$", ignored, re.MULTILINE))
     assert "\n*\n" in ignored
