@@ -96,6 +96,42 @@ def test_sessions_are_listed_by_their_filters(busy: Site) -> None:
     assert [line.split()[-1] for line in seen.splitlines()[2:]] == [first["id"], second["id"]]
 
 
+def test_lost_unplugs_are_found_and_reported(busy: Site) -> None:
+    _, silent = lines(busy.ok("sessions", "list"))
+    found = busy.ok("sessions", "list", "--stale", "7d")
+    assert lines(found) == [silent]
+    assert busy.ok("sessions", "list", "--stale", "5000d", "--status", "active") == ""
+    assert busy.ok("sessions", "list", "--stale", "7d", "--vehicle", "V2") == ""
+    _, seen = busy.in_terminal("sessions", "list", "--stale", "7d")
+    head, _, row = seen.splitlines()
+    assert head.split() == ["Id", "Charger", "Vehicle", "Begun", "Heard", "of"]
+    assert row.split()[:4] == [silent["id"], "C1", "V1", "2026-01-05"]
+    assert row.endswith(" d ago")
+    assert len(row) <= 80
+    said = busy.refused("sessions", "list", "--stale", "7d", "--from", "2026-01-01", status=2)
+    assert said == "With --stale go --charger, --vehicle and --status active."
+
+    end = ("sessions", "end", silent["id"], "--at")
+    before = "2026-01-05T12:59:59.999Z"
+    assert "It must not be before 2026-01-05T13:00:00.000Z" in busy.refused(*end, before)
+    assert "future" in busy.refused(*end, "2999-01-01")
+    assert "--at" in busy.refused("sessions", "end", silent["id"], status=2)
+    would = busy(*end, "2026-01-05T15:30:00+01:00", "--dry-run")
+    assert (would.returncode, would.stderr) == (0, "Nothing is sent.\n")
+    assert json.loads(would.stdout) == {
+        "type": "VEHICLE_DISCONNECTED", "chargerId": "C1", "vehicleId": "V1",
+        "timestamp": "2026-01-05T14:30:00.000Z",
+    }  # fmt: skip
+    assert lines(busy.ok("sessions", "list", "--stale", "7d")) == [silent]
+    assert busy.ok(*end, "2026-01-05T15:30:00+01:00") == (
+        f"Ended session {silent['id']}: V1 left C1 at 2026-01-05T14:30:00.000Z, after 1:30 h.\n"
+    )
+    assert "ended already, at 2026-01-05T14:30:00.000Z" in busy.refused(*end, "2026-01-06")
+    assert busy.refused("sessions", "end", "x", "--at", "2026-01-06") == "There is no session x."
+    _, seen = busy.in_terminal("sessions", "list", "--stale", "7d")
+    assert seen == "Every active session was heard of since.\n"
+
+
 def test_one_session_is_shown_whole(busy: Site) -> None:
     first, second = lines(busy.ok("sessions", "list"))
     assert json.loads(busy.ok("sessions", "get", first["id"])) == first

@@ -17,6 +17,7 @@ from tether.client import (
     AsyncClient,
     Charger,
     Client,
+    Conflict,
     EnergySource,
     Event,
     Invalid,
@@ -109,6 +110,72 @@ def test_sessions_are_typed_and_found_by_their_filters(sdk: Client) -> None:
     with pytest.raises(Invalid) as caught:
         next(sdk.sessions.list(status="ended", updated_from=NOON))
     assert caught.value.parameter == "status"
+
+
+def test_a_session_whose_unplug_was_lost_is_found_and_ended(sdk: Client) -> None:
+    create_fleet(sdk, 4)
+    sdk.events.bulk([
+        *stay(0)[:3],  # heard of 21 minutes after noon, and not unplugged
+        *stay(0, "V2"),
+        *stay(5, "V3")[:1], event("CHARGE_UPDATED", 600, "V3", state_of_charge=30),
+        *stay(30, "V4")[:1],
+    ])  # fmt: skip
+    lost, heard, young = sdk.sessions.list(status="active")
+    assert (lost.last_event_at, heard.last_event_at) == (
+        "2026-01-05T12:21:00.000Z", "2026-01-05T22:00:00.000Z",
+    )  # fmt: skip
+
+    def silent_since(minute: float, **of: str) -> list[Session]:
+        return list(
+            sdk.sessions.silent_since(NOON + timedelta(minutes=minute), page_size=1, **of)  # type: ignore[arg-type]
+        )
+
+    assert silent_since(21) == []
+    assert silent_since(21.001) == [lost]
+    assert silent_since(31) == [lost, young]
+    assert silent_since(31, vehicle_id="V4") == [young]
+    assert silent_since(601) == [lost, heard, young]
+    with pytest.raises(Invalid):
+        next(sdk.sessions.silent_since("yesterday"))
+
+    for minute in (-1, 20.999):
+        with pytest.raises(Invalid) as refused:
+            sdk.sessions.end(lost.id, at=NOON + timedelta(minutes=minute))
+        assert refused.value.parameter == "at"
+        assert "before 2026-01-05T12:21:00.000Z" in refused.value.message
+    with pytest.raises(Invalid) as refused:
+        sdk.sessions.end(lost.id, at="2999-01-01T00:00:00Z")
+    assert refused.value.parameter == "timestamp"
+    at = NOON + timedelta(minutes=21)  # in the instant of the newest event
+    would = sdk.sessions.ending(lost.id, at=at)
+    assert (would.type, would.charger_id, would.vehicle_id, would.timestamp) == (
+        "VEHICLE_DISCONNECTED", CHARGER, "V1", "2026-01-05T12:21:00.000Z",
+    )  # fmt: skip
+    assert sdk.sessions.get(lost.id) == lost  # nothing was sent
+    ended = sdk.sessions.end(lost.id, at=at)
+    assert ended == sdk.sessions.get(lost.id)
+    assert (ended.status, ended.disconnected_at, ended.last_event_at, ended.charged_energy) == (
+        "ended", would.timestamp, None, Decimal(5),
+    )  # fmt: skip
+    assert silent_since(31) == [young]
+    for id in (lost.id, next(sdk.sessions.list(vehicle_id="V2")).id):
+        with pytest.raises(Conflict) as over:
+            sdk.sessions.end(id, at=NOON + timedelta(minutes=40))
+        assert "ended already, at 2026-01-05T12:" in over.value.message
+    with pytest.raises(NotFound):
+        sdk.sessions.end("nothing", at=at)
+
+
+def test_an_unplug_that_ends_another_session_is_told(sdk: Client) -> None:
+    """A vehicle that comes with less charge was away: the unplug of that instant was before."""
+    sdk.events.bulk([
+        event("CONNECTED", 0, state_of_charge=80),
+        event("CONNECTED", 60, state_of_charge=20),
+    ])  # fmt: skip
+    _, second = sdk.sessions.list()
+    with pytest.raises(Conflict, match="end it at a later time"):
+        sdk.sessions.end(second.id, at=NOON + timedelta(minutes=60))
+    assert sdk.sessions.end(second.id, at=NOON + timedelta(minutes=61)).plugged_time == 60
 
 
 @pytest.fixture

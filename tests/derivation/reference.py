@@ -726,6 +726,7 @@ def session_of(session: SessionRecord, capacity: Decimal, limits: list[Limits]) 
         "chargerId": session["charger"],
         "connectedAt": session["start"],
         "disconnectedAt": session["end"],
+        "lastEventAt": until if session["end"] is None else None,
         "periods": periods,
         "chargedEnergy": sum(known, Decimal(0)) if known else None,
         "chargedTime": sum((time for *_, time, _ in periods), Decimal(0)),

@@ -40,11 +40,12 @@ def shown_session(session: dict[str, Any]) -> dict[str, Any]:
         )
         for period in session["periods"]
     ]
-    unplugged = session.get("disconnectedAt")
+    unplugged, heard = session.get("disconnectedAt"), session.get("lastEventAt")
     return {
         "chargerId": session["chargerId"],
         "connectedAt": ms_of(session["connectedAt"]),
         "disconnectedAt": None if unplugged is None else ms_of(unplugged),
+        "lastEventAt": None if heard is None else ms_of(heard),
         "periods": periods,
         "chargedEnergy": session.get("chargedEnergy"),
         "chargedTime": session["chargedTime"],

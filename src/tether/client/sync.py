@@ -27,6 +27,7 @@ from tether.client.sessions import SessionCalls
 from tether.client.stamps import Stamps
 from tether.client.streaming import Subscription
 from tether.client.sync_stream import Stream
+from tether.client.values import instant_text
 from tether.domain import models
 from tether.domain.views import Capacity, ChargerState, Session, VehicleState
 
@@ -297,7 +298,7 @@ class Sessions:
 
     def __init__(self, client: Client, patience: Patience) -> None:
         self._client = client
-        self._calls = SessionCalls(patience)
+        self._calls = SessionCalls(patience, EventCalls(patience, Stamps()))
 
     def get(self, id: str, *, stale_allowed: bool = False) -> Session:
         """The session of this id. Raises NotFound, also for one that was removed."""
@@ -332,6 +333,43 @@ class Sessions:
                 stale_allowed=stale_allowed,
             )
         )
+
+    def silent_since(
+        self,
+        instant: Instant,
+        *,
+        charger_id: str | None = None,
+        vehicle_id: str | None = None,
+        page_size: int = 100,
+        stale_allowed: bool = False,
+    ) -> Iterator[Session]:
+        """The active sessions without an event at that instant or later, in the order of their
+        start: the unplug of some of them is lost. Reads the active ones that began before it.
+        """
+        since = instant_text("instant", instant)
+        active = self.list(
+            charger_id=charger_id,
+            vehicle_id=vehicle_id,
+            to=since,
+            status="active",
+            page_size=page_size,
+            stale_allowed=stale_allowed,
+        )
+        for session in active:
+            if session.last_event_at is not None and session.last_event_at < since:
+                yield session
+
+    def ending(self, id: str, *, at: Instant) -> Event:
+        """The VEHICLE_DISCONNECTED that `end` would report. Raises what that does."""
+        return self._client._run(self._calls.ending(id, at))
+
+    def end(self, id: str, *, at: Instant) -> Session:
+        """Reports the missing unplug of an active session, and returns the session as it is then.
+
+        Raises NotFound, Conflict if it ended already, and Invalid for a time before its newest
+        event, or one that is too far in the future.
+        """
+        return self._client._run(self._calls.end(id, at))
 
     def changes(
         self,

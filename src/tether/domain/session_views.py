@@ -118,6 +118,7 @@ def session_of(known: StoredSession) -> Session:
         flags=tuple(Flag(name=name, message=FLAGS[name]) for name in sorted(flags & FLAGS.keys())),
         version=known.version,
         updated_at=format_instant(known.updated_ms),
+        last_event_at=format_instant(until_ms) if record.end_ms is None else None,
     )
 
 

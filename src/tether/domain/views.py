@@ -57,8 +57,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
 
     `charged_energy` is the sum over the periods of which it is known; `estimated` says that not all
     of it was reported, `periods_without_energy` of how many nothing is known. What goes on is
-    counted up to the newest event of the session. `version` counts the changes of the session and
-    `updated_at` is the time of the last one.
+    counted up to the newest event of the session, at `last_event_at`. `version` counts the changes
+    of the session and `updated_at` is the time of the last one.
     """
 
     id: str
@@ -80,6 +80,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
     flags: tuple[Flag, ...]
     version: int
     updated_at: str
+    last_event_at: str | None = None
 
 
 class VehicleState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):

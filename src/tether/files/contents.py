@@ -70,7 +70,7 @@ NOT_UTF_8 = (
 LONGEST_LINE = 1 << 20  # bytes; as much as a body of the API may have
 LOOK_AHEAD = 100  # objects that are looked at to tell what an NDJSON file holds
 TEXTS = {"id", "type", "chargerId", "vehicleId"}
-TIMES = {"timestamp", *session_list.TIMES, "updatedAt"}
+TIMES = {"timestamp", *session_list.TIMES, "updatedAt", "lastEventAt"}
 LISTS = {"chargePowers", "dischargePowers"}
 # How the reference's examples name some members: the rules know them too.
 ALIASES = {

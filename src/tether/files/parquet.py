@@ -14,11 +14,10 @@ import msgspec
 from tether.domain.errors import SetupError
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import ChargePeriod, Flag, Session
-from tether.files.contents import Entry
+from tether.files.contents import TIMES, Entry
 
 DIGITS, PLACES = 38, 18
 PAGES_TOGETHER = 50  # pages of rows in a row group
-_INSTANTS = ("timestamp", "connectedAt", "disconnectedAt", "startedAt", "stoppedAt", "updatedAt")
 Written: TypeAlias = Entry | Session
 
 
@@ -63,7 +62,7 @@ def _schema(model: type[Written], pyarrow: Any) -> Any:
     types = {
         **dict.fromkeys(("id", "chargerId", "vehicleId"), text),
         **dict.fromkeys(("type", "status", "energySource"), word),
-        **dict.fromkeys(_INSTANTS, instant),
+        **dict.fromkeys(TIMES, instant),
         **dict.fromkeys(("chargePowers", "dischargePowers"), pyarrow.list_(number)),
         "estimated": pyarrow.bool_(),
         **dict.fromkeys(("version", "periodsWithoutEnergy"), pyarrow.int64()),
@@ -99,7 +98,7 @@ def _cell(whole: Written, name: str, value: Any) -> Any:
         return _row(value, whole)
     if isinstance(value, Flag):
         return value.name
-    if name in _INSTANTS:
+    if name in TIMES:
         return value and parse_instant(value)
     if isinstance(value, StrEnum):
         return value.value

@@ -2,6 +2,9 @@
 
 import sys
 import threading
+import time
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,10 +16,16 @@ from tether.cli.display.listing import (
     list_limit_option,
     object_option,
     show_list,
+    stale_allowed_option,
     stale_option,
 )
-from tether.cli.display.output import show_line
-from tether.cli.display.rows import session_line, show_session
+from tether.cli.display.output import note, say, show_line
+from tether.cli.display.rows import (
+    SILENT_SESSION_TITLES,
+    session_line,
+    show_session,
+    silent_session_row,
+)
 from tether.cli.following import (
     cursor_file_option,
     poll_option,
@@ -25,8 +34,12 @@ from tether.cli.following import (
 )
 from tether.cli.group import OrderedGroup
 from tether.cli.members import InstantType
+from tether.cli.options import DurationType
+from tether.cli.times import clock
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
+from tether.domain.timestamps import format_instant
+from tether.domain.validation import EARLIEST_MS
 
 if TYPE_CHECKING:
     from tether.client import Client, Session
@@ -38,6 +51,8 @@ Examples:
   tether sessions list --vehicle V0313 --from 2023-05-01 --to 2023-06-01
   tether sessions get 01880cda-1c62-8ddf-a043-2c8c729ae5ea
   tether sessions follow --cursor-file last | ./my-consumer
+  tether sessions list --stale 7d
+  tether sessions end 01880cda-1c62-8ddf-a043-2c8c729ae5ea --at 2023-05-12T07:45:30Z
 """
 _updated_from_option = click.option(
     "--updated-from", type=InstantType(), help="Only what changed at this time or later."
@@ -46,7 +61,7 @@ _updated_from_option = click.option(
 
 @click.group(cls=OrderedGroup, epilog=_EXAMPLES)
 def sessions() -> None:
-    """List, show and follow your charging sessions."""
+    """List, show, follow and end your charging sessions."""
 
 
 @sessions.command("list")
@@ -57,8 +72,10 @@ def sessions() -> None:
 @click.option("--status", type=click.Choice(["active", "ended"]),
               help="Only those that go on, or the others.")  # fmt: skip
 @_updated_from_option
+@click.option("--stale", "silent_ms", type=DurationType(), metavar="AGE",
+              help="Active ones not heard of for so long, such as 7d.")  # fmt: skip
 @list_limit_option
-@stale_option
+@stale_allowed_option
 @lines_option
 @with_access
 def list_sessions(
@@ -68,6 +85,7 @@ def list_sessions(
     to: str | None,
     status: Literal["active", "ended"] | None,
     updated_from: str | None,
+    silent_ms: int | None,
     limit: int | None,
     stale_allowed: bool,
     as_json: bool,
@@ -78,10 +96,27 @@ def list_sessions(
     With --updated-from in the order in which they last changed, and removed ones with them. Times
     are dates (their first moment in UTC) or date-times with a zone. In a table, ~ marks energy
     that is estimated; a terminal of 120 columns shows the ids too.
+
+    --stale finds those whose unplug was probably lost: `tether sessions end` reports it.
     """
     if status and updated_from:
         raise click.UsageError("--status does not go with --updated-from.")
+    if silent_ms is not None and (from_ or to or updated_from or status == "ended"):
+        raise click.UsageError("With --stale go --charger, --vehicle and --status active.")
     with access.client() as client:
+        if silent_ms is not None:
+            now_ms = int(time.time() * 1000)
+            silent = client.sessions.silent_since(
+                format_instant(max(EARLIEST_MS, now_ms - silent_ms)),
+                charger_id=charger,
+                vehicle_id=vehicle,
+                page_size=min(limit or 1000, 1000),
+                stale_allowed=stale_allowed,
+            )
+            table = SILENT_SESSION_TITLES, partial(silent_session_row, now_ms=now_ms)
+            none = "Every active session was heard of since."
+            show_list(silent, limit=limit, as_json=as_json, none_yet=none, table=table)
+            return
         found = client.sessions.list(
             charger_id=charger,
             vehicle_id=vehicle,
@@ -115,6 +150,35 @@ def get_session(id: str, stale_allowed: bool, as_json: bool, access: Access) -> 
         show_line(to_json(session))
     else:
         show_session(session)
+
+
+@sessions.command("end")
+@click.argument("id")
+@click.option("--at", type=InstantType(), required=True, help="When the vehicle was unplugged.")
+@click.option("--dry-run", is_flag=True, help="Send nothing: show the event.")
+@with_access
+def end_session(id: str, at: str, dry_run: bool, access: Access) -> None:
+    """Report the missing unplug of the active session ID.
+
+    It is an event like any other, a VEHICLE_DISCONNECTED of the session's vehicle at its charger. A
+    time before the session's newest event is refused. Run again, it says that the session ended.
+    """
+    from tether.client import NotFound
+
+    with access.client() as client:
+        try:
+            if dry_run:
+                show_line(to_json(client.sessions.ending(id, at=at)))
+                note("Nothing is sent.")
+                return
+            session = client.sessions.end(id, at=at)
+        except NotFound:
+            raise SetupError(f"There is no session {id}.") from None
+    length = clock(session.plugged_time or Decimal(0))
+    say(
+        f"Ended session {id}: {session.vehicle_id} left {session.charger_id} at "
+        f"{session.disconnected_at}, after {length} h."
+    )
 
 
 @sessions.command()

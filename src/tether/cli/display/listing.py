@@ -4,8 +4,9 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
@@ -36,19 +37,25 @@ list_limit_option = click.option(
 lines_option = click.option(
     "--json", "as_json", is_flag=True, help="Objects, one a line, as in a pipe."
 )
-stale_option = click.option(
-    "--stale",
-    "stale_allowed",
-    is_flag=True,
-    help="What is derived by now, also if more events wait.",
+_flag_of_stale = partial(
+    click.option, is_flag=True, help="What is derived by now, also if more events wait."
 )
+stale_option = _flag_of_stale("--stale-allowed", "--stale", "stale_allowed")
+stale_allowed_option = _flag_of_stale("--stale-allowed", "stale_allowed")
 object_option = click.option("--json", "as_json", is_flag=True, help="The object, as in a pipe.")
 
 
 def show_list(
-    things: Iterator[Written], *, limit: int | None, as_json: bool, none_yet: str
+    things: Iterator[Written],
+    *,
+    limit: int | None,
+    as_json: bool,
+    none_yet: str,
+    table: "TableOf | None" = None,
 ) -> None:
-    """Shows at most so many of them. `none_yet` is said where a table would have no row."""
+    """Shows at most so many of them, in this table, else in that of their kind. `none_yet` is said
+    where it would have no row.
+    """
     if as_json or not sys.stdout.isatty():
         for thing in islice(things, limit):
             show_line(to_ndjson(thing))
@@ -57,9 +64,13 @@ def show_list(
     if not found:
         note(none_yet)
         return
-    titles, row = _TABLES[type(found[0])]
+    titles, row = table or _TABLES[type(found[0])]
     rows = [row(thing) for thing in found]
-    if isinstance(found[0], Session) and shutil.get_terminal_size().columns >= WIDE:
+    if (
+        table is None
+        and isinstance(found[0], Session)
+        and shutil.get_terminal_size().columns >= WIDE
+    ):
         titles = (*titles, "Id")
         rows = [[*session_row(one), one.id] for one in found if isinstance(one, Session)]
     show_table(titles, rows, wrapped=("Charger", "Vehicle", "Vehicles"))
@@ -135,7 +146,10 @@ def _measured(event: Event) -> tuple[Decimal | None, ...]:
     return event.state_of_charge, event.charge_power, event.charged_energy
 
 
-_TABLES: dict[type, tuple[Sequence[str], Callable[[Any], Sequence[Cell | str]]]] = {
+TableOf: TypeAlias = tuple[Sequence[str], Callable[[Any], Sequence[Cell | str]]]
+"""The titles of a table, and what makes the cells of a row."""
+
+_TABLES: dict[type, TableOf] = {
     Charger: (("Charger", "Charges with", "Feeds back with", "Position"), _charger_row),
     Vehicle: (("Vehicle", "Capacity", "Charges with", "Feeds back with"), _vehicle_row),
     Event: (

@@ -16,6 +16,7 @@ CHARGER_STATE_TITLES = ("Charger", "Now", "Vehicles", "For", "kW", "Last event")
 SESSION_TITLES = (
     "Begun (UTC)", "Charger", "Vehicle", "Stay", "Charged", "kWh", "%", "Flags",
 )  # fmt: skip
+SILENT_SESSION_TITLES = ("Id", "Charger", "Vehicle", "Begun", "Heard of")
 
 
 # States -----------------------------------------------------------------------------------------
@@ -85,6 +86,18 @@ def session_row(session: Session) -> list[Cell | str]:
     ]
 
 
+def silent_session_row(session: Session, now_ms: int) -> list[Cell | str]:
+    """The cells of an active session of which nothing was heard for long."""
+    heard_ms = parse_instant(session.last_event_at or session.connected_at)
+    return [
+        session.id,
+        session.charger_id,
+        session.vehicle_id,
+        _minute(session.connected_at)[:10],
+        Cell(_ago(Decimal(max(0, now_ms - heard_ms)) / 1000), "yellow"),
+    ]
+
+
 def session_line(session: Session) -> str:
     """One session for people, on a line of its own."""
     begun, charger, vehicle, stay, _, energy, gained, _ = (
@@ -113,6 +126,7 @@ def show_session(session: Session) -> None:
         ("Energy", ", ".join(filter(None, [energy and f"{energy} kWh", *notes]))),
         ("Full", f"{gained} %" if (gained := _gained(session)) else ""),
         ("Power", _powers(session)),
+        ("Heard of", _second(session.last_event_at)),
         ("Changed", f"{_second(session.updated_at)}, version {session.version}"),
     ]
     show_pairs([pair for pair in pairs if pair[1]])
