@@ -1,8 +1,8 @@
 """The HTTP application: every route on this page."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import falcon
 import falcon.asgi
@@ -34,6 +34,8 @@ from tether.http.requests import ApiRequest
 from tether.server.authenticator import Authenticator, KeyUse
 from tether.server.metrics import Metrics
 from tether.server.store import Store
+
+Application: TypeAlias = "falcon.asgi.App[Request, Response]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ GUIDES = "/guides/"
 STRAYS = (FAVICON, "/docs/")
 
 
-def create_app(parts: Parts) -> "Application":
+def create_app(parts: Parts) -> Application:
     """The ASGI application of these parts."""
     guarded, unguarded = routes(parts), open_routes(parts)
     if parts.demo_key:
@@ -113,7 +115,9 @@ def create_app(parts: Parts) -> "Application":
     middleware: list[Any] = [observer, gate]
     if parts.cors_origins:
         middleware.insert(0, _cors(parts.cors_origins))
-    app = Application(middleware=middleware, request_type=ApiRequest, router=router)
+    app: Application = falcon.asgi.App(
+        middleware=middleware, request_type=ApiRequest, router=router
+    )
     # What has no body has no type either; the Observer gives JSON its own.
     app.resp_options.default_media_type = None  # type: ignore[assignment]
     methods = {}
@@ -158,19 +162,3 @@ def _cors(origins: Sequence[str]) -> _Cors:
                         "Tether-Derived-To", "Tether-Epoch", "Tether-Error",
                         "Tether-Warning", "X-Request-Id"],
     )  # fmt: skip
-
-
-class Application(falcon.asgi.App[Request, Response]):
-    """Falcon, but routing on the path as it was sent: `a%2Fb` is one segment, not two.
-
-    Whatever version of HTTP a request claims (0.9 and 2.0 get through the parser), it came as 1.1:
-    Falcon would fail on a version that it does not know.
-    """
-
-    def __call__(  # type: ignore[override]  # Falcon's own is an override of its WSGI app
-        self, scope: Any, receive: Any, send: Any
-    ) -> Coroutine[Any, Any, None]:
-        if scope["type"] == "http":
-            scope["path"] = scope["raw_path"].decode("latin-1")
-            scope["http_version"] = "1.1"
-        return super().__call__(scope, receive, send)

@@ -1,11 +1,13 @@
 """What surrounds every request: its id, its log line, its metrics, its key and its rate limit."""
 
+import asyncio
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from random import getrandbits
 from time import perf_counter
+from typing import Any
 
 from falcon import HTTPNotFound
 from falcon.asgi import Request, Response
@@ -117,8 +119,15 @@ class Observer:
         seconds = perf_counter() - context.started
         # What the gate refuses has not been routed.
         route = req.uri_template or self._route_of(req.path) or "other"
-        status, rejections = resp.status_code, context.rejections
-        method = req.method if req.method in _METHODS else "other"
+        # The client has its answer first.
+        asyncio.get_running_loop().call_soon(
+            self._tell, context, req.method, route, resp.status_code, seconds
+        )
+
+    def _tell(self, context: Any, method: str, route: str, status: int, seconds: float) -> None:
+        """Counts the request, and writes its line."""
+        method = method if method in _METHODS else "other"
+        rejections = context.rejections
         self._metrics.request(method, route, status, seconds)
         for name in context.doubted:
             self._metrics.doubted_unit(name)

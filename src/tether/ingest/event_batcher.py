@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
+from uuid_utils import uuid7
 
 from tether.domain.errors import Code, Conflict, Refusal, Unavailable, for_another
 from tether.domain.models import Event, from_json, to_json
@@ -51,7 +52,6 @@ class EventBatcher:
         self,
         events: Events,
         now_ms: Callable[[], int],
-        new_event_id: Callable[[], str],
         on_progress: Callable[[int, int], None],
         on_stored: Callable[[int], None],
         *,
@@ -65,7 +65,6 @@ class EventBatcher:
         self._on_stored = on_stored
         self._on_progress = on_progress
         self._now_ms = now_ms
-        self._new_event_id = new_event_id
         self._waiting: dict[int, list[_Group]] = {}
         self._writers: set[asyncio.Task[None]] = set()
 
@@ -79,7 +78,7 @@ class EventBatcher:
         stamped = event.timestamp is None
         if stamped:
             event = event.stamped(self._now_ms())
-        event_id = self._new_event_id()
+        event_id = str(uuid7())  # unique, and roughly in the order of receipt
         return EventRow(
             event_id, event.type, event.charger_id, event.vehicle_id, event.at_ms,
             event.at_ms if stamped else 0,
@@ -140,11 +139,13 @@ class EventBatcher:
         arrivals = [arrival for group in batch for arrival in group.arrivals]
         rows = batch_of(arrivals)
         added = await self._events.add(partner, rows, len(arrivals))
-        self._on_progress(len(arrivals), self.waiting)
-        self._on_stored(partner)
         if added == len(arrivals):
             for group in batch:
                 _settle(group, [arrival.id for arrival in group.arrivals])
+        await asyncio.sleep(0)  # those who wait get their answers first
+        self._on_progress(len(arrivals), self.waiting)
+        self._on_stored(partner)
+        if added == len(arrivals):
             return
         few = len(arrivals) <= MOST_EXPLAINED_AT_ONCE
         found = await self._events.explain(partner, rows, few=few)

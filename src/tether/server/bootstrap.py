@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from uuid_utils import uuid7
-
 from tether.domain.keys import Limiter, TokenBuckets
 from tether.server.authenticator import Authenticator, ForwardClock, KeyUse
 from tether.server.settings import Settings, is_postgres, sqlite_path
@@ -23,11 +21,6 @@ if TYPE_CHECKING:
 def now_ms() -> int:
     """The server's clock: milliseconds since 1970."""
     return time.time_ns() // 1_000_000
-
-
-def new_event_id() -> str:
-    """A UUID of version 7: unique, and roughly in the order of receipt."""
-    return str(uuid7())
 
 
 def migrate(database: str) -> int:
@@ -98,7 +91,7 @@ async def open_store(
     """The store in this database, which must be migrated."""
     engine = _engine(database, pool_size)
     store = Store(
-        engine, now_ms, new_event_id, on_progress,
+        engine, now_ms, on_progress,
         on_waiting=on_waiting, on_failure=on_failure, on_refusal=on_refusal,
     )  # fmt: skip
     try:

@@ -214,7 +214,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         current = version >= "1.1"  # an older client knows neither of the two (RFC 9112, 6.1, 9.3)
         keep_alive = current and parser.should_keep_alive() and not self._stopping
         before = self.cycle
-        scope = scope_of(self, parser.get_method(), version)
+        scope = scope_of(self, parser.get_method())
         self.cycle = RequestCycle(self, scope, keep_alive=keep_alive, knows_chunks=current)
         if before is None or before.response_complete:
             self._begin(self.cycle, self.app)

@@ -56,8 +56,13 @@ class Connection(Protocol):
         """The answer is whole."""
 
 
-def scope_of(connection: Connection, method: bytes, version: str) -> dict[str, Any]:
-    """The request whose head has arrived, as ASGI describes it."""
+def scope_of(connection: Connection, method: bytes) -> dict[str, Any]:
+    """The request whose head has arrived, as ASGI describes it, but with the path as it was sent:
+    `a%2Fb` is one segment, not two.
+
+    Whatever version of HTTP it claims (0.9 and 2.0 get through the parser), it came as 1.1: Falcon
+    would fail on a version that it does not know.
+    """
     # A target has no fragment (RFC 9112, 3.2): "#" stays, as ids that differ behind it differ.
     url = connection.url
     target = url if url.startswith(b"/") else _AUTHORITY.sub(b"", url)
@@ -65,13 +70,13 @@ def scope_of(connection: Connection, method: bytes, version: str) -> dict[str, A
     return {
         "type": "http",
         "asgi": {"version": connection.asgi_version, "spec_version": "2.3"},
-        "http_version": version,
+        "http_version": "1.1",
         "server": connection.server,
         "client": connection.client,
         "scheme": connection.scheme,
         "root_path": connection.root_path,
         "method": method.decode("ascii"),
-        "path": raw_path.decode("ascii"),  # the application decodes it by itself
+        "path": raw_path.decode("ascii"),
         "raw_path": raw_path,
         "query_string": query,
         "headers": connection.headers,

@@ -1,6 +1,7 @@
 """The store: all that is kept in one database, and what works on it."""
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 from tether.ingest.event_batcher import EventBatcher
 from tether.ingest.unit_doubts import UnitDoubts
@@ -34,7 +35,6 @@ class Store:
         self,
         engine: Engine,
         now_ms: Callable[[], int],
-        new_event_id: Callable[[], str],
         on_progress: Callable[[int, int], None] = lambda committed, waiting: None,
         *,
         on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None,
@@ -42,35 +42,96 @@ class Store:
         on_refusal: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._engine = engine
-        self.partners = Partners(engine)
-        self.keys = Keys(engine)
-        self.entities = Entities(engine)
-        self.events = Events(engine)
-        self.sessions = Sessions(engine)
-        self.states = States(engine)
-        self.epochs = Epochs(engine)
-        self.loop_turns = LoopTurns()
-        self.turns = Turns(ANSWERS_AT_ONCE, ANSWERS_OF_EACH, on_refusal)
-        # Apart, so that they go on while the events are locked.
-        self.entity_turns = Turns(ANSWERS_AT_ONCE, ANSWERS_OF_EACH, on_refusal)
-        self.projector = Projector(
-            engine, now_ms, on_waiting, on_failure, share=self.loop_turns.share
-        )
-        self.batcher = EventBatcher(
-            self.events, now_ms, new_event_id, on_progress, self.projector.notice,
+        self._now_ms = now_ms
+        self._on_progress = on_progress
+        self._on_waiting = on_waiting
+        self._on_failure = on_failure
+        self._on_refusal = on_refusal
+
+    # Each part is made when it is first asked for: most commands need few.
+
+    @cached_property
+    def partners(self) -> Partners:
+        return Partners(self._engine)
+
+    @cached_property
+    def keys(self) -> Keys:
+        return Keys(self._engine)
+
+    @cached_property
+    def entities(self) -> Entities:
+        return Entities(self._engine)
+
+    @cached_property
+    def events(self) -> Events:
+        return Events(self._engine)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        return Sessions(self._engine)
+
+    @cached_property
+    def states(self) -> States:
+        return States(self._engine)
+
+    @cached_property
+    def epochs(self) -> Epochs:
+        return Epochs(self._engine)
+
+    @cached_property
+    def loop_turns(self) -> LoopTurns:
+        return LoopTurns()
+
+    @cached_property
+    def turns(self) -> Turns:
+        return Turns(ANSWERS_AT_ONCE, ANSWERS_OF_EACH, self._on_refusal)
+
+    @cached_property
+    def entity_turns(self) -> Turns:
+        """Apart, so that they go on while the events are locked."""
+        return Turns(ANSWERS_AT_ONCE, ANSWERS_OF_EACH, self._on_refusal)
+
+    @cached_property
+    def projector(self) -> Projector:
+        return Projector(
+            self._engine, self._now_ms, self._on_waiting, self._on_failure,
+            share=self.loop_turns.share,
+        )  # fmt: skip
+
+    @cached_property
+    def batcher(self) -> EventBatcher:
+        return EventBatcher(
+            self.events, self._now_ms, self._on_progress, self.projector.notice,
             apply_backpressure=self.projector.apply_backpressure,
         )  # fmt: skip
-        self.doubts = UnitDoubts(self.entities)
-        self.rebuilder = Rebuilder(self.entities, self.projector)
-        self.feed = ChangeFeed(self.events, self.states, self.projector)
-        self.capacities = Capacities(PluggedIn(engine), self.events, self.projector)
+
+    @cached_property
+    def doubts(self) -> UnitDoubts:
+        return UnitDoubts(self.entities)
+
+    @cached_property
+    def rebuilder(self) -> Rebuilder:
+        return Rebuilder(self.entities, self.projector)
+
+    @cached_property
+    def feed(self) -> ChangeFeed:
+        return ChangeFeed(self.events, self.states, self.projector)
+
+    @cached_property
+    def capacities(self) -> Capacities:
+        return Capacities(PluggedIn(self._engine), self.events, self.projector)
 
     async def close(self) -> None:
         """Finishes the writes under way and lets go of the database."""
-        self.feed.close()
-        await self.batcher.drain()
-        await self.entities.drain()
-        await self.projector.close()
+        made = vars(self)
+        if "feed" in made:
+            self.feed.close()
+        if "batcher" in made:
+            await self.batcher.drain()
+        if "entities" in made:
+            await self.entities.drain()
+        if "projector" in made:
+            await self.projector.close()
         await self._engine.close()
 
     async def size(self) -> Size:

@@ -1,0 +1,101 @@
+"""How many of our files a request, or a command, enters on its way: a reader has to open them all.
+
+A file is entered when a function of it is called, in any thread, by one of another file, between
+the first byte of a request and the last one of its answer. Of several requests the one counts that
+entered the fewest files: beside the others a key was read again, or sessions were derived.
+docs/architecture.md walks the same ways. `pytest -s` shows them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import Server
+
+TRACED = Path(__file__).with_name("traced.py")
+REQUESTS = 12
+EVENT = {
+    "type": "VEHICLE_CHARGE_UPDATED",
+    "chargerId": "C1",
+    "vehicleId": "V1",
+    "stateOfCharge": 40,
+    "chargePower": 7.4,
+}
+
+
+class TracedServer(Server):
+    """Tells which files each request enters."""
+
+    trace: Path
+
+    def way(self, requests: list[httpx.Request], client: httpx.Client) -> list[str]:
+        """The files that one of these requests entered, in their order."""
+        self.trace.write_text("")
+        for request in requests:
+            client.send(request).raise_for_status()
+        ways = [json.loads(line) for line in self.trace.read_text().splitlines()]
+        return min(ways, key=lambda way: len(set(way)))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TracedServer]:
+    folder = tmp_path_factory.mktemp("traced")
+    trace = folder / "trace"
+    server = TracedServer(
+        str(folder / "tether.db"), program=[sys.executable, str(TRACED), str(trace)]
+    )
+    server.trace = trace
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def client(server: TracedServer) -> Iterator[httpx.Client]:
+    with server.client() as client:
+        charger = {"chargePowers": [11], "latitude": 62.2, "longitude": 17.4}
+        client.put("/chargers/C1", json=charger).raise_for_status()
+        vehicle = {"chargePowers": [11], "chargeCapacity": 60}
+        client.put("/vehicles/V1", json=vehicle).raise_for_status()
+        client.post("/events", json=EVENT).raise_for_status()
+        client.get("/sessions").raise_for_status()
+        yield client
+
+
+def hold(name: str, way: list[str], files: int, entries: int) -> None:
+    """Shows the way, and that it is not longer than that."""
+    firsts = list(dict.fromkeys(way))
+    shown = "\n".join(f"  {number:2} {file}" for number, file in enumerate(firsts, start=1))
+    print(f"\n{name}: {len(firsts)} files, entered {len(way)} times\n{shown}")
+    assert len(firsts) <= files, shown
+    assert len(way) <= entries, way
+
+
+def test_an_event(server: TracedServer, client: httpx.Client) -> None:
+    posts = [client.build_request("POST", "/events", json=EVENT) for _ in range(REQUESTS)]
+    hold("POST /events", server.way(posts, client), files=21, entries=65)
+
+
+def test_a_list_of_sessions(server: TracedServer, client: httpx.Client) -> None:
+    gets = [client.build_request("GET", "/sessions") for _ in range(REQUESTS)]
+    hold("GET /sessions", server.way(gets, client), files=20, entries=60)
+
+
+def test_a_new_key(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    environment = {**os.environ, "TETHER_DATABASE": str(tmp_path / "tether.db")}
+    for _ in range(2):  # the first one makes the database
+        with suppress(FileNotFoundError):
+            trace.unlink()
+        subprocess.run(
+            [sys.executable, str(TRACED), str(trace), "keys", "create", "acme"],
+            env=environment, check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+    hold("tether keys create", json.loads(trace.read_text()), files=20, entries=95)
