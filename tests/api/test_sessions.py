@@ -99,6 +99,107 @@ def test_every_filter_shows_what_matches_by_start_in_pages_of_any_size(
     assert sorted(changed, key=lambda one: one["connectedAt"]) == expected
 
 
+def test_the_newest_come_first_where_that_is_asked_for(history: httpx.Client) -> None:
+    for wanted in FILTERS:
+        for limit in (4, 100):
+            found = listed(history, limit=limit, order="desc", **wanted)
+            assert found == listed(history, order="asc", **wanted)[::-1]
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_several_ids_are_asked_for_at_once(history: httpx.Client, order: str) -> None:
+    everything = listed(history, order=order)
+    for name, ids in (
+        ("chargerId", ["C0", "C1"]),
+        ("chargerId", ["C1", "C1", "C2", "nobody"]),
+        ("vehicleId", ["V0", "V2"]),
+        ("vehicleId", [f"V{n}" for n in range(1, 51)]),
+    ):
+        expected = [session for session in everything if session[name] in ids]
+        for limit in (3, 100):
+            query: dict[str, Any] = {name: ids, "order": order, "limit": limit}
+            assert listed(history, **query) == expected
+        assert listed(history, **{name: ",".join(ids), "order": order}) == expected
+        changed = listed(history, updatedFrom=ALWAYS, **{name: ids, "limit": 3})
+        assert sorted(one["id"] for one in changed) == sorted(one["id"] for one in expected)
+    both = listed(history, chargerId=["C0", "C1"], vehicleId=["V0", "V2"], order=order, limit=2)
+    assert both == [session for session in everything if session["vehicleId"] != "V1"]
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_sessions_are_found_by_when_they_ended_and_when_they_were_there(
+    history: httpx.Client, order: str
+) -> None:
+    everything = listed(history, order=order)
+    instants = [None, stamp(0), stamp(95), stamp(100), stamp(100.001), stamp(285), stamp(400)]
+    for since in instants:
+        for until in instants:
+            ended = [
+                one
+                for one in everything
+                if since == until is None
+                or (
+                    one.get("disconnectedAt") is not None
+                    and (since is None or one["disconnectedAt"] >= since)
+                    and (until is None or one["disconnectedAt"] < until)
+                )
+            ]
+            there = [
+                one
+                for one in everything
+                if (until is None or one["connectedAt"] < until)
+                and (
+                    since is None
+                    or one["connectedAt"] >= since
+                    or one.get("disconnectedAt", "9") > since
+                )
+            ]
+            for limit, more in ((4, {}), (100, {"chargerId": ["C1"]}), (100, {"vehicleId": "V2"})):
+                for window, expected in (("ended", ended), ("overlapping", there)):
+                    bounds = {f"{window}From": since, f"{window}To": until}
+                    query: dict[str, Any] = {**bounds, **more, "order": order, "limit": limit}
+                    found = listed(history, **{k: v for k, v in query.items() if v is not None})
+                    assert found == [
+                        one
+                        for one in expected
+                        if one["chargerId"] in more.get("chargerId", one["chargerId"])
+                        and one["vehicleId"] == more.get("vehicleId", one["vehicleId"])
+                    ]
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_sessions_are_found_by_their_flags_and_by_whether_they_are_estimated(
+    client: httpx.Client, order: str
+) -> None:
+    create_both(client)
+    for number in range(12):
+        if number % 3:
+            report(client, "CONNECTED", 100 * number)
+        report(client, "CHARGE_STARTED", 100 * number + 1)
+        energy = {"chargedEnergy": 5, "chargedTime": 1200} if number % 2 else {}
+        report(client, "CHARGE_STOPPED", 100 * number + 21, **energy)
+        report(client, "DISCONNECTED", 100 * number + 30)
+    everything = listed(client, order=order)
+    assert len(everything) == 12
+    for limit in (1, 5, 100):
+        flagged = listed(client, flag="connect-missing", order=order, limit=limit)
+        assert flagged == [
+            one
+            for one in everything
+            if "connect-missing" in [flag["name"] for flag in one["flags"]]
+        ]
+        assert len(flagged) == 4
+        for estimated in (True, False):
+            found = listed(client, estimated=str(estimated).lower(), order=order, limit=limit)
+            assert found == [one for one in everything if one["estimated"] is estimated]
+            assert len(found) == 6
+    assert listed(client, flag="vehicle-shared") == []
+    # What is compared with the vehicle follows it as it is now.
+    assert listed(client, flag="energy-above-capacity") == []
+    assert client.patch("/vehicles/V1", json={"chargeCapacity": 4}).status_code == 200
+    assert len(listed(client, flag="energy-above-capacity", estimated="false", order=order)) == 6
+
+
 def test_each_session_is_found_by_its_id(history: httpx.Client) -> None:
     for session in listed(history):
         path = f"/sessions/{session['id']}"
@@ -139,11 +240,21 @@ def test_another_partner_sees_nothing(server: Server, history: httpx.Client) -> 
 @pytest.mark.parametrize(("query", "name"), [
     ("status=removed", "status"), ("status=", "status"), ("status=Active", "status"),
     ("status=active&status=ended", "status"), (f"status=ended&updatedFrom={ALWAYS}", "status"),
+    ("order=desc&updatedFrom=2000-01-01T00:00:00Z", "order"), ("flag=", "flag"),
+    ("flag=odd", "flag"), ("estimated=yes", "estimated"), ("estimated=", "estimated"),
+    ("flag=stop-missing&updatedFrom=2000-01-01T00:00:00Z", "flag"),
+    ("estimated=true&updatedFrom=2000-01-01T00:00:00Z", "estimated"),
+    ("endedTo=2024-01-01T00:00:00Z&updatedFrom=2000-01-01T00:00:00Z", "endedTo"),
+    ("overlappingFrom=2024-01-01T00:00:00Z&updatedFrom=2000-01-01T00:00:00Z",
+     "overlappingFrom"),
+    ("endedFrom=2023-05-11", "endedFrom"), ("overlappingTo=now", "overlappingTo"),
+    ("chargerId=A&chargerId=", "chargerId"), ("vehicleId=A,,B", "vehicleId"),
+    ("&".join(f"chargerId=C{n}" for n in range(51)), "chargerId"),
     ("chargerId=a%2Fb", "chargerId"), ("chargerId=", "chargerId"), ("vehicleId=..", "vehicleId"),
     ("from=yesterday", "from"), ("from=2023-05-11", "from"), ("to=2023-05-11T00:00:00", "to"),
     ("from=1999-12-31T00:00:00Z", "from"), ("updatedFrom=0", "updatedFrom"),
     ("stale=", "stale"), ("stale=no", "stale"), ("stale=allowed&stale=allowed", "stale"),
-    ("limit=0", "limit"), ("limit=1001", "limit"), ("order=desc", "order"), ("x=1", "x"),
+    ("limit=0", "limit"), ("limit=1001", "limit"), ("order=newest", "order"), ("x=1", "x"),
     ("type=VEHICLE_CONNECTED", "type"), ("cursor=", "cursor"), ("cursor=abc", "cursor"),
     ("cursor=MSAy", "cursor"), (f"updatedFrom={ALWAYS}&cursor=MSAy", "cursor"),
 ])  # fmt: skip
@@ -156,7 +267,8 @@ def test_bad_parameters_are_told_what_would_be_valid(history: httpx.Client) -> N
     assert "active or ended" in message(history.get("/sessions?status=x"))
     said = message(history.get("/sessions?x=1"))
     assert said.endswith(
-        "limit, cursor, chargerId, vehicleId, from, to, status, updatedFrom, stale."
+        "limit, cursor, order, chargerId, vehicleId, from, to, endedFrom, endedTo, "
+        "overlappingFrom, overlappingTo, status, flag, estimated, updatedFrom, stale."
     )
     for other in ("/events", "/chargers"):  # their cursors are not ours
         link = history.get(f"{other}?limit=1").links["next"]["url"]

@@ -67,6 +67,11 @@ def test_what_there_is_not_is_said(partner: Site, busy: Site) -> None:
     said = busy.refused("sessions", "list", "--status", "ended", "--updated-from", "2026-01-01",
                         status=2)  # fmt: skip
     assert said == "--status does not go with --updated-from."
+    said = busy.refused("sessions", "list", "--order", "desc", "--updated-from", "2026-01-01",
+                        status=2)  # fmt: skip
+    assert said == "--order desc does not go with --updated-from."
+    said = busy.refused("export", "events", "--flag", "vehicle-shared", status=2)
+    assert said == "--flag is for sessions."
     status, seen = busy.in_terminal("sessions", "list", "--charger", "C9")
     assert (status, seen) == (0, "No such session.\n")
 
@@ -79,21 +84,32 @@ def test_sessions_are_listed_by_their_filters(busy: Site) -> None:
         (("--status", "ended", "--vehicle", "V1"), [first]),
         (("--from", "2026-01-05T10:00:00Z", "--to", "2026-01-05T14:00:00+01:00"), [first]),
         (("--charger", "C2"), []),
+        (("--charger", "C2", "--charger", "C1", "--vehicle", "V1"), [first, second]),
+        (("--order", "desc"), [second, first]),
+        (("--ended-from", "2026-01-05T12:30:00Z"), [first]),
+        (("--ended-to", "2026-01-05T12:30:00Z"), []),
+        (("--overlapping-from", "2026-01-05T12:30:00Z"), [second]),
+        (("--overlapping-to", "2026-01-05T12:30:00Z"), [first]),
+        (("--flag", "connect-missing"), [second]),
+        (("--estimated",), [first, second]),
+        (("--not-estimated",), []),
         (("--limit", "1"), [first]),
         (("--updated-from", "2200-01-01"), []),
     ):
         assert lines(busy.ok("sessions", "list", *options)) == expected
+        if not {"--limit", "--updated-from"} & {*options}:
+            assert lines(busy.ok("export", "sessions", *options)) == expected
     changed = lines(busy.ok("sessions", "list", "--updated-from", second["updatedAt"]))
     assert second in changed
     status, seen = busy.in_terminal("sessions", "list")
-    assert (status, seen.splitlines()[2].split()) == (
+    assert (status, seen.splitlines()[3].split()) == (
         0, ["2026-01-05", "10:00", "C1", "V1", "2:30", "1:09", "~10.50", "20"],
     )  # fmt: skip
-    assert seen.splitlines()[3].split() == ["2026-01-05", "13:00", "C1", "V1", "active", "0:00",
+    assert seen.splitlines()[2].split() == ["2026-01-05", "13:00", "C1", "V1", "active", "0:00",
                                             "~0.00", "1"]  # fmt: skip
     assert max(map(len, seen.splitlines())) <= 80
     _, seen = busy.in_terminal("sessions", "list", columns=120)
-    assert [line.split()[-1] for line in seen.splitlines()[2:]] == [first["id"], second["id"]]
+    assert [line.split()[-1] for line in seen.splitlines()[2:]] == [second["id"], first["id"]]
 
 
 def test_lost_unplugs_are_found_and_reported(busy: Site) -> None:

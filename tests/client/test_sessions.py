@@ -103,6 +103,15 @@ def test_sessions_are_typed_and_found_by_their_filters(sdk: Client) -> None:
     assert list(sdk.sessions.list(status="ended", vehicle_id="V2")) == everything[1:2]
     within = sdk.sessions.list(from_=NOON + timedelta(minutes=30), to="2026-01-05T13:00:00Z")
     assert list(within) == everything[1:2]
+    assert list(sdk.sessions.list(order="desc", page_size=3)) == everything[::-1]
+    assert list(sdk.sessions.list(vehicle_id=["V2", "V1"], page_size=1)) == everything
+    assert list(sdk.sessions.list(vehicle_id=("V2", "V9"), charger_id={"C1"})) == everything[1::2]
+    until_one = NOON + timedelta(minutes=60)
+    assert list(sdk.sessions.list(ended_from=NOON, ended_to=until_one)) == everything[:1]
+    there = sdk.sessions.list(overlapping_from=until_one, overlapping_to="2026-01-05T13:00:01Z")
+    assert list(there) == everything[2:3]
+    assert list(sdk.sessions.list(estimated=False)) == everything
+    assert list(sdk.sessions.list(estimated=True, flag="connect-missing")) == []
     changed = sdk.sessions.list(updated_from="2020-01-01T00:00:00Z", page_size=3)
     assert sorted(session.id for session in changed) == sorted(one.id for one in everything)
     with pytest.raises(NotFound):
@@ -110,6 +119,9 @@ def test_sessions_are_typed_and_found_by_their_filters(sdk: Client) -> None:
     with pytest.raises(Invalid) as caught:
         next(sdk.sessions.list(status="ended", updated_from=NOON))
     assert caught.value.parameter == "status"
+    with pytest.raises(Invalid) as caught:
+        next(sdk.sessions.list(charger_id=[]))
+    assert caught.value.parameter == "chargerId"
 
 
 def test_a_session_whose_unplug_was_lost_is_found_and_ended(sdk: Client) -> None:

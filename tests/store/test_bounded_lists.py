@@ -11,10 +11,12 @@ from tests.store.conftest import events_page, sessions_page
 from tests.store.test_contract import add_site, charger, event, report, vehicle
 from tether.domain.filters import EventFilter, SessionFilter
 from tether.domain.models import EventType
+from tether.domain.session_record import SessionRecord
 from tether.domain.timestamps import parse_instant
 from tether.server.store import Store
 from tether.storage import events, sessions
 
+WINDOWS = ("ended_from_ms", "ended_to_ms", "overlapping_from_ms", "overlapping_to_ms")
 CHARGERS, VEHICLES = ["C1", "C2", "C3"], ["V1", "V2", "V3"]
 TYPES = [EventType.VEHICLE_CONNECTED, EventType.VEHICLE_DISCONNECTED]
 
@@ -30,7 +32,7 @@ def _small_portions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (sessions, "PORTIONS", 2),
     ):
         monkeypatch.setattr(module, name, value)
-    cached = (events._page, events._window, sessions._page)
+    cached = (events._page, events._window)
     for statements in cached:
         statements.cache_clear()
     yield
@@ -141,32 +143,57 @@ def test_sessions(in_store: Callable[..., Any]) -> None:
             )
             for _ in range(60):
                 wanted = SessionFilter(
-                    chosen.choice([None, None, *CHARGERS]),
-                    chosen.choice([None, None, *VEHICLES]),
+                    tuple(chosen.sample(CHARGERS, chosen.choice([0, 0, 1, 3]))),
+                    tuple(chosen.sample(VEHICLES, chosen.choice([0, 0, 1, 2]))),
                     chosen.choice([None, None, *times]),
                     chosen.choice([None, None, *times]),
                     None if changes else chosen.choice([None, True, False]),
                     0 if changes else None,
                 )
+                if not changes:
+                    for name in WINDOWS:
+                        at_ms = chosen.choice([*[None] * 12, *times, *[one + 1 for one in times]])
+                        wanted = wanted._replace(**{name: at_ms})
+                descending = not changes and chosen.random() < 0.5
                 expected = [
                     one.id
                     for one in listed
-                    if wanted.charger_id in (None, one.record.charger_id)
-                    and wanted.vehicle_id in (None, one.record.vehicle_id)
+                    if (not wanted.charger_ids or one.record.charger_id in wanted.charger_ids)
+                    and (not wanted.vehicle_ids or one.record.vehicle_id in wanted.vehicle_ids)
                     and (wanted.from_ms is None or one.record.start_ms >= wanted.from_ms)
                     and (wanted.to_ms is None or one.record.start_ms < wanted.to_ms)
                     and wanted.active in (None, one.record.end_ms is None)
+                    and lasted(one.record, wanted)
                 ]
-                found = await all_sessions(store, partner, wanted, chosen.choice([1, 4, 50]))
-                assert [one.id for one in found] == expected
+                limit = chosen.choice([1, 4, 50])
+                found = await all_sessions(store, partner, wanted, limit, descending=descending)
+                assert [one.id for one in found] == (expected[::-1] if descending else expected)
+
+    def lasted(record: SessionRecord, wanted: SessionFilter) -> bool:
+        """Whether it ended, and was plugged in, in the windows."""
+        start_ms, end_ms = record.start_ms, record.end_ms
+        ended = (wanted.ended_from_ms, wanted.ended_to_ms) == (None, None) or (
+            end_ms is not None
+            and (wanted.ended_from_ms is None or end_ms >= wanted.ended_from_ms)
+            and (wanted.ended_to_ms is None or end_ms < wanted.ended_to_ms)
+        )
+        since, until = wanted.overlapping_from_ms, wanted.overlapping_to_ms
+        there = since is None or end_ms is None or end_ms > since or start_ms >= since
+        return ended and there and (until is None or start_ms < until)
 
     async def all_sessions(
-        store: Store, partner: int, wanted: SessionFilter, limit: int
+        store: Store,
+        partner: int,
+        wanted: SessionFilter,
+        limit: int,
+        *,
+        descending: bool = False,
     ) -> list[Any]:
         found: list[Any] = []
         after: tuple[int, str] | None = None
         while True:
-            page = await sessions_page(store, partner, wanted, after, limit)
+            await store.projector.catch_up(partner)
+            page = await store.sessions.page(partner, wanted, after, limit, descending=descending)
             found += page.found
             if page.stop is None and not page.found:
                 return found

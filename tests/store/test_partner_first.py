@@ -168,12 +168,22 @@ def statements() -> Iterator[tuple[str, str]]:
             for descending in (False, True):
                 sql, _ = events.page_statement(wanted, after, descending)
                 yield f"events_page({wanted}, {after}, {descending})", sql
-    for chosen in range(64):
-        values = [(1 if chosen >> place & 1 else None) for place in range(6)]
+    for chosen in range(1 << 7):
+        of = [bool(chosen >> place & 1) for place in range(7)]
+        wanted_sessions = SessionFilter(
+            ("C1", "C2") if of[0] else (),
+            ("V1",) if of[1] else (),
+            from_ms=1 if of[2] else None,
+            active=[None, True, False, None][2 * of[3] + of[4]],
+            updated_from_ms=1 if of[5] else None,
+            ended_to_ms=3 if of[6] else None,
+            overlapping_from_ms=2 if of[6] else None,
+        )
         for position in (None, (1, "id")):
-            chosen_sessions = SessionFilter(*values)  # type: ignore[arg-type]
-            sql, _ = sessions.page_statement(chosen_sessions, position)
-            yield f"sessions_page({chosen_sessions}, {position})", sql
+            sql, _ = sessions.page_statement(
+                wanted_sessions, position, descending=of[0], spans=[3, 4]
+            )
+            yield f"sessions_page({wanted_sessions}, {position})", sql
 
 
 def names_the_partner(where: exp.Expression | None, alias: str, *, alone: bool) -> bool:

@@ -69,7 +69,7 @@ def test_a_page_of_sessions_is_read_in_its_order(explain: Explain, active: bool 
 def test_the_sessions_of_a_vehicle_are_not_looked_for_among_those_of_others(
     explain: Explain, active: bool | None, after: tuple[int, str] | None
 ) -> None:
-    sql, _ = page_statement(SessionFilter(vehicle_id="V1", active=active), after)
+    sql, _ = page_statement(SessionFilter(vehicle_ids=("V1",), active=active), after)
     steps = explain(sql)
     assert [step for step in steps if "Index Cond" in step and "(vehicle_id = $3" in step], steps
     assert not [step for step in steps if step.startswith("Sort (")], steps
@@ -83,7 +83,7 @@ def test_nor_are_they_on_sqlite(
 ) -> None:
     file = tmp_path / "tether.db"
     bootstrap.migrate(str(file))
-    wanted = SessionFilter(vehicle_id="V1", from_ms=from_ms, active=active)
+    wanted = SessionFilter(vehicle_ids=("V1",), from_ms=from_ms, active=active)
     sql, parameters = page_statement(wanted, after)
     with closing(connect(file)) as connection:
         plan = connection.execute(f"EXPLAIN QUERY PLAN {native(sql)}", (1, 100, *parameters))

@@ -309,6 +309,6 @@ def stale(allowed: bool) -> str | None:
 
 
 def with_query(target: str, **parameters: Any) -> str:
-    """The path with those parameters that are not None."""
+    """The path with those parameters that are not None; one that is a list is given repeatedly."""
     given = {name: value for name, value in parameters.items() if value is not None}
-    return f"{target}?{urlencode(given, quote_via=quote, safe='')}" if given else target
+    return f"{target}?{urlencode(given, doseq=True, quote_via=quote, safe='')}" if given else target

@@ -1,5 +1,8 @@
 """What can be asked about sessions: one, lists, changes."""
 
+from collections.abc import Iterable
+from typing import Any, Literal, TypedDict
+
 from tether.client.entities import Pages
 from tether.client.errors import Conflict, invalid
 from tether.client.events import EventCalls
@@ -21,6 +24,61 @@ from tether.domain.views import Session, SessionStatus
 FIRST = "2000-01-01T00:00:00.000Z"  # the API takes no earlier instant
 
 
+class SessionSelection(TypedDict, total=False):
+    """Which sessions are wanted; each narrows it down, and None does not.
+
+    `charger_id` and `vehicle_id` may be several, up to 50. They began in the window from `from_` to
+    before `to`, ended in that of `ended_from`, or were plugged in at some time in that of
+    `overlapping_from`. `flag` is the name of one that they carry, and `estimated` says whether some
+    of their energy is. With `updated_from` those that changed at that instant or later, removed
+    ones among them: only together with `charger_id`, `vehicle_id`, `from_` and `to`.
+    """
+
+    charger_id: str | Iterable[str] | None
+    vehicle_id: str | Iterable[str] | None
+    from_: Instant | None
+    to: Instant | None
+    ended_from: Instant | None
+    ended_to: Instant | None
+    overlapping_from: Instant | None
+    overlapping_to: Instant | None
+    status: Literal["active", "ended"] | None
+    flag: str | None
+    estimated: bool | None
+    updated_from: Instant | None
+
+
+_INSTANTS = {
+    "from_": "from",
+    "to": "to",
+    "ended_from": "endedFrom",
+    "ended_to": "endedTo",
+    "overlapping_from": "overlappingFrom",
+    "overlapping_to": "overlappingTo",
+    "updated_from": "updatedFrom",
+}
+
+
+def query_of(selection: SessionSelection) -> dict[str, Any]:
+    """The parameters of a request that select these sessions."""
+    given: dict[str, Any] = {
+        member: value for member, value in selection.items() if value is not None
+    }
+    query: dict[str, Any] = {
+        name: instant_text(name, given.pop(member))
+        for member, name in _INSTANTS.items()
+        if member in given
+    }
+    for member, name in (("charger_id", "chargerId"), ("vehicle_id", "vehicleId")):
+        if member in given:
+            ids = given.pop(member)
+            # No id at all is refused as an empty one: else it would mean all sessions.
+            query[name] = ids if isinstance(ids, str) else list(ids) or ""
+    if "estimated" in given:
+        query["estimated"] = str(bool(given.pop("estimated"))).lower()
+    return query | given
+
+
 class SessionCalls:
     """Scripts for sessions."""
 
@@ -36,32 +94,17 @@ class SessionCalls:
         return read(Session, answer, request)
 
     def pages(
-        self,
-        *,
-        charger_id: str | None,
-        vehicle_id: str | None,
-        from_: Instant | None,
-        to: Instant | None,
-        status: str | None,
-        updated_from: Instant | None,
-        page_size: int,
-        stale_allowed: bool,
+        self, selection: SessionSelection, order: str, page_size: int, stale_allowed: bool
     ) -> Pages[Session]:
         """The sessions that pass the filters, by their start, or by their last change."""
         return Pages(
             Session,
             self._patience,
             "/sessions",
-            chargerId=charger_id,
-            vehicleId=vehicle_id,
-            status=status,
+            **query_of(selection),
+            order=None if order == "asc" else order,
             stale=stale(stale_allowed),
             limit=page_size,
-            **{"from": from_ if from_ is None else instant_text("from", from_)},
-            to=to if to is None else instant_text("to", to),
-            updatedFrom=updated_from
-            if updated_from is None
-            else instant_text("updatedFrom", updated_from),
         )
 
     def ending(self, session_id: str, at: Instant) -> Script[Event]:

@@ -23,7 +23,7 @@ from tether.client.models import (
     Vehicle,
     VehicleChanges,
 )
-from tether.client.sessions import SessionCalls
+from tether.client.sessions import SessionCalls, SessionSelection
 from tether.client.stamps import Stamps
 from tether.client.streaming import Subscription
 from tether.client.sync_stream import Stream
@@ -307,39 +307,24 @@ class Sessions:
     def list(
         self,
         *,
-        charger_id: str | None = None,
-        vehicle_id: str | None = None,
-        from_: Instant | None = None,
-        to: Instant | None = None,
-        status: Literal["active", "ended"] | None = None,
-        updated_from: Instant | None = None,
+        order: Literal["asc", "desc"] = "asc",
         page_size: int = 100,
         stale_allowed: bool = False,
+        **selection: Unpack[SessionSelection],
     ) -> Iterator[Session]:
-        """The sessions in the order of their start, which is at `from_` or later, before `to`.
+        """The sessions in the order of their start; `desc`: the newest first.
 
-        With `updated_from` those that changed at that instant or later, in the order of their last
-        change, and the removed ones among them; not together with `status`. Raises Invalid.
+        With `updated_from` in the order of their last change, and the removed ones among them.
+        Raises Invalid, also where filters exclude each other.
         """
-        return self._client._iterate(
-            self._calls.pages(
-                charger_id=charger_id,
-                vehicle_id=vehicle_id,
-                from_=from_,
-                to=to,
-                status=status,
-                updated_from=updated_from,
-                page_size=page_size,
-                stale_allowed=stale_allowed,
-            )
-        )
+        return self._client._iterate(self._calls.pages(selection, order, page_size, stale_allowed))
 
     def silent_since(
         self,
         instant: Instant,
         *,
-        charger_id: str | None = None,
-        vehicle_id: str | None = None,
+        charger_id: str | Iterable[str] | None = None,
+        vehicle_id: str | Iterable[str] | None = None,
         page_size: int = 100,
         stale_allowed: bool = False,
     ) -> Iterator[Session]:

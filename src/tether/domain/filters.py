@@ -25,15 +25,29 @@ class EventFilter(NamedTuple):
 
 
 class SessionFilter(NamedTuple):
-    """Which sessions of a partner a list shows; None means all. Instants in ms since 1970.
+    """Which sessions of a partner a list shows; None, or no id, means all. Instants in ms since
+    1970.
 
-    A session is in the window from `from_ms` to before `to_ms` in which it began. `active` is not
-    for lists of changes.
+    Windows reach from their first instant to before their last one. Sessions began in that of
+    `from_ms`, have ended in that of `ended_from_ms`, and lasted at some time in that of
+    `overlapping_from_ms`. What may change in a session is not for lists of changes.
     """
 
-    charger_id: str | None = None
-    vehicle_id: str | None = None
+    charger_ids: tuple[str, ...] = ()
+    vehicle_ids: tuple[str, ...] = ()
     from_ms: int | None = None
     to_ms: int | None = None
     active: bool | None = None
     updated_from_ms: int | None = None
+    ended_from_ms: int | None = None
+    ended_to_ms: int | None = None
+    overlapping_from_ms: int | None = None
+    overlapping_to_ms: int | None = None
+    flag: str | None = None
+    estimated: bool | None = None
+
+    @property
+    def lasting_ms(self) -> int | None:
+        """The earliest instant at which what is wanted may have ended."""
+        given = (self.ended_from_ms, self.overlapping_from_ms)
+        return max((at_ms for at_ms in given if at_ms is not None), default=None)

@@ -252,10 +252,13 @@ def gunzip(body: bytes, limit: int) -> Steps[bytes]:
 # Lists -------------------------------------------------------------------------------------------
 
 
-def query_of(req: Request, allowed: Collection[str]) -> dict[str, str]:
+def query_of(
+    req: Request, allowed: Collection[str], repeated: Collection[str] = ()
+) -> dict[str, str]:
     """The query parameters. Raises Invalid for one that is unknown or given twice.
 
-    A plus sign is a plus sign here, as in a path: ids and time zones have them, nothing has blanks.
+    The values of one that may be `repeated` come with commas between them. A plus sign is a plus
+    sign here, as in a path: ids and time zones have them, nothing has blanks.
     """
     query: dict[str, str] = {}
     for pair in filter(None, req.query_string.split("&")):
@@ -265,12 +268,21 @@ def query_of(req: Request, allowed: Collection[str]) -> dict[str, str]:
             shown = re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:40]
             known = "This list has the parameters" if len(allowed) > 1 else "The only parameter is"
             raise Unknown(shown, f"{known} {', '.join(allowed)}.")
-        if name in query:
+        if name in query and name not in repeated:
             raise Invalid(name, "It is given twice.")
         if len(value) > MAX_PARAMETER:
             raise Invalid(name, f"It must have at most {MAX_PARAMETER:,} characters.")
-        query[name] = unquote(value)
+        value = unquote(value)
+        query[name] = f"{query[name]},{value}" if name in query else value
     return query
+
+
+def is_descending(query: dict[str, str]) -> bool:
+    """Whether the list is wanted from its end. Raises Invalid."""
+    order = query.get("order", "asc")
+    if order not in ("asc", "desc"):
+        raise Invalid("order", "It must be asc (oldest first) or desc (newest first).")
+    return order == "desc"
 
 
 def limit_of(query: dict[str, str]) -> int:
@@ -339,13 +351,19 @@ def show_epoch(resp: Response, epoch: Epoch) -> None:
 
 
 def next_link(
-    req: Request, query: dict[str, str], epoch: Epoch, position: str, *, partial: bool = False
+    req: Request,
+    query: Mapping[str, str | Sequence[str]],
+    epoch: Epoch,
+    position: str,
+    *,
+    partial: bool = False,
 ) -> str:
     """The Link header to the page that follows `position` of the same list.
 
+    A parameter of the query that is repeated has its values in a sequence.
     `partial`: this page is shorter than asked for, or empty, although more may follow.
     """
-    parameters = urlencode({**query, "cursor": opaque(epoch.id, position)})
+    parameters = urlencode({**query, "cursor": opaque(epoch.id, position)}, doseq=True)
     more = '; partial="true"' if partial else ""
     address = f"{_base_url(req)}{prefix_of(req)}{req.path}?{parameters}"
     return f'<{address}>; rel="next"{more}'

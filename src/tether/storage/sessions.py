@@ -1,6 +1,6 @@
 """Sessions as partners read them: one by its id, and lists."""
 
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -9,90 +9,188 @@ from tether.domain.errors import NotFound
 from tether.domain.filters import SessionFilter
 from tether.domain.models import Charger, Vehicle, from_json
 from tether.domain.session_record import SessionRecord
-from tether.domain.session_views import StoredSession
-from tether.storage.engine import Engine, Row
+from tether.domain.session_views import StoredSession, session_of
+from tether.storage.engine import Engine, Row, batch, batch_of
 from tether.storage.turns import Rest
 
 PORTION = 100  # sessions that are read at once
 PORTIONS = 50  # for one page
 READ_AT_ONCE = 2_000  # sessions that a portion may look at
 MOST_BYTES = 2_000_000  # as they are stored; one has up to 1,000 charge periods
+LONGEST_SPAN = 48  # bits of ms: some thousand years
 
 Place = tuple[int, str]
 """Where a session is in the order of a list: its instant there, and its id."""
 
-_SESSION = """
+_SELECTED = """
 SELECT s.id, s.body, s.live,
        (SELECT v.body FROM vehicles v WHERE v.partner = $1 AND v.id = s.vehicle_id),
        (SELECT c.body FROM chargers c WHERE c.partner = $1 AND c.id = s.charger_id),
        u.version, u.updated_ms
-FROM sessions s JOIN session_versions u ON u.partner = $1 AND u.id = s.id
 """
-GET = f"{_SESSION} WHERE s.partner = $1 AND s.id = $2 AND s.live = 1"
+GET = f"""
+{_SELECTED}
+FROM sessions s JOIN session_versions u ON u.partner = $1 AND u.id = s.id
+WHERE s.partner = $1 AND s.id = $2 AND s.live = 1
+"""
 
-_CONDITIONS = ("s.charger_id = ", "s.vehicle_id = ", "s.start_ms >= ", "s.start_ms < ")
+# Which spans there are among the sessions that began after an instant, but before $3.
+SPANS = f"""
+WITH {batch("wanted", "span BIGINT", "after_ms BIGINT")}
+SELECT w.span FROM wanted w
+WHERE (SELECT 1 FROM sessions s
+       WHERE s.partner = $1 AND s.span = w.span AND s.end_ms IS NOT NULL AND s.live = 1
+         AND s.start_ms > w.after_ms AND s.start_ms < $3
+       LIMIT 1) IS NOT NULL
+"""
 
 
-def page_statement(wanted: SessionFilter, after: Place | None) -> tuple[str, list[object]]:
+def page_statement(
+    wanted: SessionFilter,
+    after: Place | None,
+    *,
+    descending: bool = False,
+    spans: Iterable[int] = (),
+    reads: int = READ_AT_ONCE,
+) -> tuple[str, list[object]]:
     """The statement for a page of sessions and its parameters from $3 on; $1 partner, $2 limit.
 
     They are in the order of their start, or of their last change where changes are asked for, and
-    then those are among them that were removed.
+    then those are among them that were removed. `spans` are those that there are of sessions which
+    began before `wanted.lasting_ms`.
 
-    It reads READ_AT_ONCE sessions at most. If there are as many, it adds a row for the place of the
+    It looks at so many sessions at most. If there are as many, it adds a row for the place of the
     last of them, without a body: its id, and its instant as the last column.
     """
-    given = tuple(value is not None for value in wanted[:4])
-    changes = wanted.updated_from_ms is not None
-    sql = _page(given, wanted.active, changes, after is not None)
-    parameters: list[object] = [value for value in wanted[:4] if value is not None]
-    if after is not None:
-        return sql, [*parameters, *after]
-    return sql, [*parameters, wanted.updated_from_ms] if changes else parameters
+    return _PageStatement(wanted, after, descending=descending).text(spans, reads)
 
 
-@lru_cache
-def _page(given: tuple[bool, ...], active: bool | None, changes: bool, resumed: bool) -> str:
-    names = [start for start, used in zip(_CONDITIONS, given, strict=True) if used]
-    conditions = [f"{start}${place}" for place, start in enumerate(names, start=3)]
-    instant, id = ("u.updated_ms", "u.id") if changes else ("s.start_ms", "s.id")
-    if given[1] and not changes:
-        # No index of a vehicle's sessions has the id, which orders those of one instant. `|| ''`:
-        # else SQLite reads all vehicles' sessions in an index that has it.
-        id = "s.id || ''"
-    # What is read is what an index has one after the other; of these the others are chosen.
-    read, chosen = (["u.partner = $1"], conditions) if changes else (["s.partner = $1"], [])
-    if not changes:
-        key = "s.vehicle_id" if given[1] else "s.charger_id"
-        read += [text for text in conditions if text.startswith((key, "s.start_ms"))]
-        chosen += [text for text in conditions if text not in read]
-        if active and not given[1]:
-            read += ["s.end_ms IS NULL", "s.live = 1"]
+class _PageStatement:
+    """A statement for a page, while it is put together."""
+
+    def __init__(self, wanted: SessionFilter, after: Place | None, *, descending: bool) -> None:
+        self._wanted = wanted
+        self._parameters: list[object] = []
+        self._down = " DESC" if descending else ""
+        self._keys = {
+            name: self._add_all(values)
+            for name, values in (("s.charger_id", wanted.charger_ids),
+                                 ("s.vehicle_id", wanted.vehicle_ids))
+            if values
+        }  # fmt: skip
+        self._place = [self._add(part) for part in after or ()]
+        # What ended before an instant had begun before it.
+        bounds = (wanted.to_ms, wanted.overlapping_to_ms, wanted.ended_to_ms)
+        self._began = [f"s.start_ms < {self._add(to_ms)}" for to_ms in bounds if to_ms is not None]
+        if wanted.from_ms is not None:
+            self._began.append(f"s.start_ms >= {self._add(wanted.from_ms)}")
+
+    def text(self, spans: Iterable[int], reads: int) -> tuple[str, list[object]]:
+        """The statement and its parameters."""
+        if self._wanted.updated_from_ms is None:
+            sources, chosen = self._sources(spans), ["s.live = 1", *self._lasted()]
         else:
-            chosen.append("s.live = 1")
-    if active is not None and "s.end_ms IS NULL" not in read:
-        # `+ 0`: else PostgreSQL may read all that have ended, in an index without this order.
-        chosen.append("s.end_ms IS NULL" if active else "s.end_ms + 0 IS NOT NULL")
-    next_place = 3 + len(names)
-    if resumed:
-        read.append(f"({instant}, {id}) > (${next_place}, ${next_place + 1})")
-    elif changes:
-        read.append(f"{instant} >= ${next_place}")
-    order = f"ORDER BY {instant}, {id}"
-    table = "session_versions u" if changes else "sessions s"
-    return f"""
-WITH stop AS MATERIALIZED (
-    SELECT {instant} AS instant, {id} AS id FROM {table} WHERE {" AND ".join(read)}
-    {order} LIMIT 1 OFFSET {READ_AT_ONCE - 1}
+            sources, chosen = [self._changed(self._wanted.updated_from_ms)], self._began
+        chosen += [f"{name} IN ({', '.join(values)})" for name, values in self._keys.items()]
+        down, most = self._down, self._add(reads)
+        sql = f"""
+WITH near AS MATERIALIZED (
+    {" UNION ALL ".join(sources)}
+    ORDER BY instant{down}, id{down} LIMIT {most}
 )
 SELECT * FROM (
-    {_SESSION} WHERE {" AND ".join(["s.partner = $1", *read, *chosen])}
-      AND ({instant}, {id}) <= (coalesce((SELECT instant FROM stop), {2**62}),
-                                coalesce((SELECT id FROM stop), '~'))
-    {order} LIMIT $2
+    {_SELECTED}
+    FROM near n CROSS JOIN sessions s CROSS JOIN session_versions u
+    WHERE s.partner = $1 AND s.id = n.id AND u.partner = $1 AND u.id = n.id
+      AND {" AND ".join(chosen or ["true"])}
+    ORDER BY n.instant{down}, n.id{down} LIMIT $2
 ) page
-UNION ALL SELECT id, NULL, 0, NULL, NULL, 0, instant FROM stop
+UNION ALL
+SELECT id, NULL, 0, NULL, NULL, 0, instant FROM (
+    SELECT instant, id FROM near ORDER BY instant{down}, id{down} LIMIT 1 OFFSET {most} - 1
+) stop
 """
+        return sql, self._parameters
+
+    def _add(self, value: object) -> str:
+        """The name by which the statement has the value."""
+        self._parameters.append(value)
+        return f"${len(self._parameters) + 2}"
+
+    def _add_all(self, values: Sequence[str]) -> list[str]:
+        """The names of the values, and of some that match nothing: so there are few statements."""
+        missing = (1 << (len(values) - 1).bit_length()) - len(values)
+        return [self._add(value) for value in (*values, *[""] * missing)]
+
+    def _behind(self, instant: str, id: str) -> list[str]:
+        """That something is behind the place, if there is one."""
+        if not self._place:
+            return []
+        return [f"({instant}, {id}) {'<' if self._down else '>'} ({', '.join(self._place)})"]
+
+    def _changed(self, since_ms: int) -> str:
+        read = ["u.partner = $1", f"u.updated_ms >= {self._add(since_ms)}"]
+        where = " AND ".join(read + self._behind("u.updated_ms", "u.id"))
+        return f"SELECT u.updated_ms AS instant, u.id AS id FROM session_versions u WHERE {where}"
+
+    def _source(self, *read: str, id: str = "s.id") -> str:
+        where = " AND ".join(
+            ["s.partner = $1", *read, *self._began, *self._behind("s.start_ms", id)]
+        )
+        return f"SELECT s.start_ms AS instant, {id} AS id FROM sessions s WHERE {where}"
+
+    def _sources(self, spans: Iterable[int]) -> list[str]:
+        """The statements that read what may be wanted, each in an index that has it in order."""
+        wanted, earlier = self._wanted, list[str]()
+        began = list[str]()
+        if (lasting_ms := wanted.lasting_ms) is not None and not wanted.active:
+            lasting = self._add(lasting_ms)
+            began.append(f"s.start_ms >= {lasting}")
+            earlier = self._earlier(lasting_ms, lasting, spans)
+        active = ["s.end_ms IS NULL", "s.live = 1"] if wanted.active else []
+        if vehicles := self._keys.get("s.vehicle_id"):
+            # No index of a vehicle's sessions has the id, which orders those of one instant.
+            # `|| ''`: else SQLite reads all vehicles' sessions in an index that has it.
+            return earlier + [
+                self._source(*began, f"s.vehicle_id = {id}", id="s.id || ''") for id in vehicles
+            ]
+        chargers = self._keys.get("s.charger_id")
+        where = [[f"s.charger_id = {id}"] for id in chargers] if chargers else [[]]
+        return earlier + [self._source(*began, *active, *here) for here in where]
+
+    def _earlier(self, lasting_ms: int, lasting: str, spans: Iterable[int]) -> list[str]:
+        """The statements for what had begun before this instant and may have lasted then."""
+        wanted, before = self._wanted, f"s.start_ms < {lasting}"
+        if wanted.from_ms is not None and wanted.from_ms >= lasting_ms:
+            return []
+        # Those of a span began at most twice their length before it.
+        found = [
+            self._source(
+                "s.end_ms IS NOT NULL",
+                "s.live = 1",
+                f"s.span = {self._add(span)}",
+                f"s.start_ms > {self._add(lasting_ms - (1 << span))}",
+                before,
+            )
+            for span in spans
+        ]
+        if wanted.active is None and wanted.ended_from_ms is None:
+            found.append(self._source("s.end_ms IS NULL", "s.live = 1", before))
+        return found
+
+    def _lasted(self) -> Iterable[str]:
+        """Whether and when those that are wanted have ended."""
+        wanted = self._wanted
+        if wanted.active is not None:
+            # `+ 0`: else PostgreSQL may read all that have ended, in an index without this order.
+            yield "s.end_ms IS NULL" if wanted.active else "s.end_ms + 0 IS NOT NULL"
+        if wanted.ended_from_ms is not None:
+            yield f"s.end_ms + 0 >= {self._add(wanted.ended_from_ms)}"
+        if wanted.ended_to_ms is not None:
+            yield f"s.end_ms + 0 < {self._add(wanted.ended_to_ms)}"
+        if wanted.overlapping_from_ms is not None:
+            since = self._add(wanted.overlapping_from_ms)
+            yield f"(s.end_ms IS NULL OR s.end_ms > {since} OR s.start_ms >= {since})"
 
 
 class SessionPage(NamedTuple):
@@ -117,22 +215,34 @@ class Sessions:
         return found
 
     async def page(
-        self, partner: int, wanted: SessionFilter, after: Place | None, limit: int
+        self,
+        partner: int,
+        wanted: SessionFilter,
+        after: Place | None,
+        limit: int,
+        *,
+        descending: bool = False,
     ) -> SessionPage:
         """Sessions in the order of their start, or of their last change; from `after` on.
 
         Where they are large, or few of many are wanted, there may be fewer, or none.
         """
         found: list[StoredSession] = []
-        size, rest = 0, Rest()
+        looks = wanted.flag is not None or wanted.estimated is not None
+        spans = await self._spans(partner, wanted)
+        size, reads, rest = 0, PORTION, Rest()
         for _ in range(PORTIONS):
-            portion = min(PORTION, limit - len(found))
-            sql, parameters = page_statement(wanted, after)
+            portion = PORTION if looks else min(PORTION, limit - len(found))
+            reads = max(reads, portion)
+            sql, parameters = page_statement(
+                wanted, after, descending=descending, spans=spans, reads=reads
+            )
             rows = await self._engine.scan(sql, partner, portion, *parameters)
             stop = rows.pop() if rows and rows[-1][1] is None else None
             for row in rows:
                 if (session := _session(row)) is not None:
-                    found.append(session)
+                    if not looks or _is_wanted(session, wanted):
+                        found.append(session)
                     size += len(row[1])
                     after = _place(session, wanted)
                 if size > MOST_BYTES:
@@ -142,7 +252,23 @@ class Sessions:
                 return SessionPage(found, None)
             if stop is not None and len(rows) < portion:
                 after = stop[-1], stop[0]
+                reads = min(reads * 4, READ_AT_ONCE)  # few of them are wanted
         return SessionPage(found, after)
+
+    async def _spans(self, partner: int, wanted: SessionFilter) -> list[int]:
+        """The spans of those that may have begun before the time for which they are wanted."""
+        lasting_ms = wanted.lasting_ms
+        if lasting_ms is None or wanted.active or wanted.updated_from_ms is not None:
+            return []
+        since = batch_of((span, lasting_ms - (1 << span)) for span in range(1, LONGEST_SPAN))
+        return [span for (span,) in await self._engine.scan(SPANS, partner, since, lasting_ms)]
+
+
+def _is_wanted(known: StoredSession, wanted: SessionFilter) -> bool:
+    session = session_of(known)
+    if wanted.estimated not in (None, session.estimated):
+        return False
+    return wanted.flag is None or any(flag.name == wanted.flag for flag in session.flags)
 
 
 def _place(session: StoredSession, wanted: SessionFilter) -> Place:

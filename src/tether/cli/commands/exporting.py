@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol, TypeAlias, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 from zoneinfo import ZoneInfo
 
 import click
@@ -18,6 +18,7 @@ from tether.cli.display.output import counted, note, plain, safe_json
 from tether.cli.files import followed, replacing
 from tether.cli.members import InstantType
 from tether.cli.options import FilePath, SeparatorType, ZoneType
+from tether.cli.session_filters import given, option_of, session_filters
 from tether.domain.views import Session
 from tether.files.contents import MODELS, Entry, columns_of
 from tether.files.csv_form import BYTE_ORDER_MARK, CsvForm, csv_line
@@ -52,6 +53,7 @@ Examples:
   tether export chargers > chargers.ndjson
   tether export events --from 2023-05-01 --to 2023-06-01 --output may.csv
   tether export sessions --from 2023-05-01 --output may.ndjson.gz
+  tether export sessions --charger C1408 --charger C1409 --not-estimated
   tether export events --output events.parquet
   tether export sessions --output june.csv --decimal-comma --bom
 
@@ -63,6 +65,9 @@ are written here. Sessions come of the events.""",
 @click.option("--from", "from_", type=InstantType(),
               help="Events, or begun sessions, not before this time.")  # fmt: skip
 @click.option("--to", type=InstantType(), help="Events, or begun sessions, before this time.")
+@session_filters
+@click.option("--order", type=click.Choice(["asc", "desc"]), default="asc", show_default=True,
+              help="Sessions: the oldest or the newest first.")  # fmt: skip
 @click.option("--format", "form", type=click.Choice(FORMATS),
               help="[default: as the name of FILE says, else ndjson]")  # fmt: skip
 @click.option("--output", metavar="FILE", type=FilePath(dir_okay=False, path_type=Path),
@@ -79,6 +84,7 @@ def export(
     kind: str,
     from_: str | None,
     to: str | None,
+    order: Literal["asc", "desc"],
     form: str | None,
     output: Path | None,
     zone: ZoneInfo | None,
@@ -86,6 +92,7 @@ def export(
     decimal_comma: bool,
     bom: bool,
     access: Access,
+    **filters: Any,
 ) -> None:
     """Export all chargers, vehicles, events or sessions.
 
@@ -94,6 +101,9 @@ def export(
     """
     if kind not in ("events", "sessions") and (from_ or to):
         raise click.UsageError("--from and --to are for events and sessions.")
+    chosen = given(filters)
+    for name in () if kind == "sessions" else (*chosen, *(["order"] if order == "desc" else [])):
+        raise click.UsageError(f"{option_of(name)} is for sessions.")
     form = form or _form_of(output)
     if form != "csv" and (zone or separator or decimal_comma or bom):
         raise click.UsageError(
@@ -106,7 +116,7 @@ def export(
         raise click.UsageError("Parquet is compressed already: leave .gz off.")
     started = time.monotonic()
     with _target(output) as path, access.client(patient=True) as client:
-        found = _found(client, kind, from_, to)
+        found = _found(client, kind, from_, to, {**chosen, "order": order})
         gzipped = output is not None and output.suffix == ".gz"
         if form == "parquet" and path is not None:
             from tether.files.parquet import ParquetFile
@@ -127,12 +137,14 @@ def export(
         )
 
 
-def _found(client: "Client", kind: str, from_: str | None, to: str | None) -> Iterator[Exported]:
+def _found(
+    client: "Client", kind: str, from_: str | None, to: str | None, of_sessions: dict[str, Any]
+) -> Iterator[Exported]:
     match kind:
         case "events":
             return client.events.list(from_=from_, to=to, page_size=PAGE)
         case "sessions":
-            return client.sessions.list(from_=from_, to=to, page_size=PAGE)
+            return client.sessions.list(from_=from_, to=to, page_size=PAGE, **of_sessions)
         case "chargers":
             return client.chargers.list(page_size=PAGE)
     return client.vehicles.list(page_size=PAGE)

@@ -6,7 +6,7 @@ import time
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -35,6 +35,7 @@ from tether.cli.following import (
 from tether.cli.group import OrderedGroup
 from tether.cli.members import InstantType
 from tether.cli.options import DurationType
+from tether.cli.session_filters import given, option_of, session_filters
 from tether.cli.times import clock
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
@@ -49,11 +50,13 @@ _EXAMPLES = """\b
 Examples:
   tether sessions list --status active
   tether sessions list --vehicle V0313 --from 2023-05-01 --to 2023-06-01
+  tether sessions list --overlapping-from 2023-05-11 --overlapping-to 2023-05-12
   tether sessions get 01880cda-1c62-8ddf-a043-2c8c729ae5ea
   tether sessions follow --cursor-file last | ./my-consumer
   tether sessions list --stale 7d
   tether sessions end 01880cda-1c62-8ddf-a043-2c8c729ae5ea --at 2023-05-12T07:45:30Z
 """
+_OF_CHANGES = {"charger_id", "vehicle_id", "from_", "to", "updated_from"}
 _updated_from_option = click.option(
     "--updated-from", type=InstantType(), help="Only what changed at this time or later."
 )
@@ -65,33 +68,29 @@ def sessions() -> None:
 
 
 @sessions.command("list")
-@click.option("--charger", metavar="ID", help="At this charger only.")
-@click.option("--vehicle", metavar="ID", help="Of this vehicle only.")
 @click.option("--from", "from_", type=InstantType(), help="Begun not before this time.")
 @click.option("--to", type=InstantType(), help="Begun before this time.")
-@click.option("--status", type=click.Choice(["active", "ended"]),
-              help="Only those that go on, or the others.")  # fmt: skip
+@session_filters
 @_updated_from_option
 @click.option("--stale", "silent_ms", type=DurationType(), metavar="AGE",
               help="Active ones not heard of for so long, such as 7d.")  # fmt: skip
+@click.option("--order", type=click.Choice(["asc", "desc"]),
+              help="The oldest or the newest first.  [default: desc in a terminal, else asc]",
+              )  # fmt: skip
 @list_limit_option
 @stale_allowed_option
 @lines_option
 @with_access
 def list_sessions(
-    charger: str | None,
-    vehicle: str | None,
-    from_: str | None,
-    to: str | None,
-    status: Literal["active", "ended"] | None,
-    updated_from: str | None,
     silent_ms: int | None,
+    order: Literal["asc", "desc"] | None,
     limit: int | None,
     stale_allowed: bool,
     as_json: bool,
     access: Access,
+    **filters: Any,
 ) -> None:
-    """List your sessions in the order in which they began.
+    """List your sessions in the order in which they began, in a terminal the newest first.
 
     With --updated-from in the order in which they last changed, and removed ones with them. Times
     are dates (their first moment in UTC) or date-times with a zone. In a table, ~ marks energy
@@ -99,17 +98,25 @@ def list_sessions(
 
     --stale finds those whose unplug was probably lost: `tether sessions end` reports it.
     """
-    if status and updated_from:
-        raise click.UsageError("--status does not go with --updated-from.")
-    if silent_ms is not None and (from_ or to or updated_from or status == "ended"):
+    chosen = given(filters)
+    if "updated_from" in chosen:
+        if order == "desc":
+            raise click.UsageError("--order desc does not go with --updated-from.")
+        for name in chosen.keys() - _OF_CHANGES:
+            raise click.UsageError(f"{option_of(name)} does not go with --updated-from.")
+    if silent_ms is not None and (
+        chosen.keys() - {"charger_id", "vehicle_id", "status"} or chosen.get("status") == "ended"
+    ):
         raise click.UsageError("With --stale go --charger, --vehicle and --status active.")
+    is_table = sys.stdout.isatty() and not as_json
+    newest_first = is_table and "updated_from" not in chosen
     with access.client() as client:
         if silent_ms is not None:
             now_ms = int(time.time() * 1000)
             silent = client.sessions.silent_since(
                 format_instant(max(EARLIEST_MS, now_ms - silent_ms)),
-                charger_id=charger,
-                vehicle_id=vehicle,
+                charger_id=chosen.get("charger_id"),
+                vehicle_id=chosen.get("vehicle_id"),
                 page_size=min(limit or 1000, 1000),
                 stale_allowed=stale_allowed,
             )
@@ -118,17 +125,12 @@ def list_sessions(
             show_list(silent, limit=limit, as_json=as_json, none_yet=none, table=table)
             return
         found = client.sessions.list(
-            charger_id=charger,
-            vehicle_id=vehicle,
-            from_=from_,
-            to=to,
-            status=status,
-            updated_from=updated_from,
+            order=order or ("desc" if newest_first else "asc"),
             page_size=min(limit or 1000, 1000),
             stale_allowed=stale_allowed,
+            **chosen,
         )
-        filtered = any((charger, vehicle, from_, to, status, updated_from))
-        none_yet = "No such session." if filtered else "There are no sessions yet."
+        none_yet = "No such session." if chosen else "There are no sessions yet."
         show_list(found, limit=limit, as_json=as_json, none_yet=none_yet)
 
 

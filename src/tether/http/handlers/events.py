@@ -43,7 +43,7 @@ class EventListResource:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         query = requests.query_of(req, LIST_PARAMETERS)
-        limit, descending = requests.limit_of(query), _is_descending(query)
+        limit, descending = requests.limit_of(query), requests.is_descending(query)
         epoch = await self._store.epochs.current()
         after = requests.cursor_of(query, epoch, _POSITION.fullmatch)
         requests.show_epoch(resp, epoch)
@@ -96,10 +96,3 @@ def filter_of(query: dict[str, str]) -> EventFilter:
         check_instant(name, query[name]) if name in query else None for name in ("from", "to")
     )
     return EventFilter(kind, query.get("chargerId"), query.get("vehicleId"), from_ms, to_ms)
-
-
-def _is_descending(query: dict[str, str]) -> bool:
-    order = query.get("order", "asc")
-    if order not in ("asc", "desc"):
-        raise Invalid("order", "It must be asc (oldest first) or desc (newest first).")
-    return order == "desc"

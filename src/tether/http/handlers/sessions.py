@@ -7,15 +7,31 @@ from falcon.asgi import Request, Response
 from tether.domain.errors import Invalid, NotFound
 from tether.domain.filters import SessionFilter
 from tether.domain.models import ENTITY_ID_RULE, event_id_from_path, is_entity_id, to_json
-from tether.domain.session_views import session_of
+from tether.domain.session_views import FLAGS, session_of
 from tether.domain.validation import check_instant
 from tether.http import requests
 from tether.server.store import Store
 from tether.storage.turns import Rest
 
 LIST_PARAMETERS = (
-    "limit", "cursor", "chargerId", "vehicleId", "from", "to", "status", "updatedFrom", "stale",
+    "limit", "cursor", "order", "chargerId", "vehicleId", "from", "to", "endedFrom", "endedTo",
+    "overlappingFrom", "overlappingTo", "status", "flag", "estimated", "updatedFrom", "stale",
 )  # fmt: skip
+REPEATED = ("chargerId", "vehicleId")
+MOST_IDS = 50  # each is looked for in an index of its own
+# What may change in a session: it would leave the changes at the very moment it is to be told of.
+_NOT_OF_CHANGES = (
+    "status", "flag", "estimated", "endedFrom", "endedTo", "overlappingFrom", "overlappingTo",
+)  # fmt: skip
+_INSTANTS = {
+    "from": "from_ms",
+    "to": "to_ms",
+    "endedFrom": "ended_from_ms",
+    "endedTo": "ended_to_ms",
+    "overlappingFrom": "overlapping_from_ms",
+    "overlappingTo": "overlapping_to_ms",
+    "updatedFrom": "updated_from_ms",
+}
 _POSITION = re.compile(r"-?[0-9]{1,15} [0-9a-f-]{36}")
 
 
@@ -26,8 +42,13 @@ class SessionListResource:
         self._store = store
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        query = requests.query_of(req, LIST_PARAMETERS)
-        limit, wanted = requests.limit_of(query), _filter(query)
+        query = requests.query_of(req, LIST_PARAMETERS, REPEATED)
+        limit, wanted = requests.limit_of(query), filter_of(query)
+        descending = requests.is_descending(query)
+        if descending and wanted.updated_from_ms is not None:
+            raise Invalid(
+                "order", "It must be asc together with updatedFrom: changes are followed."
+            )
         partner, epoch = requests.partner_of(req), await self._store.epochs.current()
         after = _position(requests.cursor_of(query, epoch, _POSITION.fullmatch))
         requests.show_epoch(resp, epoch)
@@ -35,7 +56,9 @@ class SessionListResource:
             await self._store.projector.catch_up(partner)
         async with self._store.turns.of(partner):
             # One more than asked for, to know whether another page follows.
-            found, stop = await self._store.sessions.page(partner, wanted, after, limit + 1)
+            found, stop = await self._store.sessions.page(
+                partner, wanted, after, limit + 1, descending=descending
+            )
             page = found[:limit]
             shown, rest = [], Rest()
             for known in page:
@@ -51,7 +74,10 @@ class SessionListResource:
             place = (page[-1].updated_ms if changes else page[-1].record.start_ms), page[-1].id
         else:
             return
-        link = requests.next_link(req, query, epoch, "{} {}".format(*place), partial=partial)
+        ids = {name: _ids_of(query, name) for name in REPEATED if name in query}
+        link = requests.next_link(
+            req, {**query, **ids}, epoch, "{} {}".format(*place), partial=partial
+        )
         resp.set_header("Link", link)
 
     on_head = on_get
@@ -75,31 +101,50 @@ class SessionResource:
     on_head = on_get
 
 
-def _filter(query: dict[str, str]) -> SessionFilter:
-    for name in ("chargerId", "vehicleId"):
-        if name in query and not is_entity_id(query[name]):
-            raise Invalid(name, ENTITY_ID_RULE)
-    status = query.get("status")
-    if status not in (None, "active", "ended"):
-        raise Invalid("status", "It must be active or ended.")
-    if status is not None and "updatedFrom" in query:
-        raise Invalid(
-            "status",
-            "It cannot be given together with updatedFrom: who follows changes would miss those of "
-            "the status.",
-        )
-    from_ms, to_ms, updated_from_ms = (
-        check_instant(name, query[name]) if name in query else None
-        for name in ("from", "to", "updatedFrom")
-    )
+def filter_of(query: dict[str, str]) -> SessionFilter:
+    """Which sessions are wanted. Raises Invalid."""
+    charger_ids, vehicle_ids = (_ids_of(query, name) for name in REPEATED)
+    _check_word(query, "status", ("active", "ended"))
+    _check_word(query, "estimated", ("true", "false"))
+    if query.get("flag", next(iter(FLAGS))) not in FLAGS:
+        raise Invalid("flag", f"It must be one of {', '.join(FLAGS)}.")
+    for name in _NOT_OF_CHANGES if "updatedFrom" in query else ():
+        if name in query:
+            raise Invalid(
+                name,
+                "It cannot be given together with updatedFrom: whoever follows changes would miss "
+                "those by which a session leaves the list.",
+            )
+    status, estimated = query.get("status"), query.get("estimated")
     return SessionFilter(
-        query.get("chargerId"),
-        query.get("vehicleId"),
-        from_ms,
-        to_ms,
-        None if status is None else status == "active",
-        updated_from_ms,
+        charger_ids,
+        vehicle_ids,
+        active=None if status is None else status == "active",
+        flag=query.get("flag"),
+        estimated=None if estimated is None else estimated == "true",
+        **{
+            member: check_instant(name, query[name])
+            for name, member in _INSTANTS.items()
+            if name in query
+        },
     )
+
+
+def _ids_of(query: dict[str, str], name: str) -> tuple[str, ...]:
+    """The ids that a parameter names, each once; there may be several. Raises Invalid."""
+    if name not in query:
+        return ()
+    ids = tuple(dict.fromkeys(query[name].split(",")))
+    if not all(map(is_entity_id, ids)):
+        raise Invalid(name, ENTITY_ID_RULE)
+    if len(ids) > MOST_IDS:
+        raise Invalid(name, f"It can be given at most {MOST_IDS} times.")
+    return ids
+
+
+def _check_word(query: dict[str, str], name: str, words: tuple[str, str]) -> None:
+    if query.get(name, words[0]) not in words:
+        raise Invalid(name, f"It must be {' or '.join(words)}.")
 
 
 def _position(text: str | None) -> tuple[int, str] | None:
