@@ -20,6 +20,7 @@ import pytest
 from tests.conftest import Server
 
 TRACED = Path(__file__).with_name("traced.py")
+ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
 REQUESTS = 12
 EVENT = {
     "type": "VEHICLE_CHARGE_UPDATED",
@@ -75,6 +76,8 @@ def hold(name: str, way: list[str], files: int, entries: int) -> None:
     shown = "\n".join(f"  {number:2} {file}" for number, file in enumerate(firsts, start=1))
     print(f"\n{name}: {len(firsts)} files, entered {len(way)} times\n{shown}")
     assert len(firsts) <= files, shown
+    named = ARCHITECTURE.read_text()
+    assert [file for file in firsts if f"`{file}`" not in named] == []
     assert len(way) <= entries, way
 
 
