@@ -207,9 +207,13 @@ def test_cursors_of_before_epochs_go_on_until_the_first(
         held = Places(plain, "Mg")
         assert [client.get(page).status_code for page in plain] == [200] * 3
         held.check_good(client)
+        tag = client.get("/chargers/C1").headers["etag"]
+        assert tag == '"1"'
         assert next_of(client, "/events", 2) == "/events?limit=2&cursor=Mg"
         ok(older, "epoch", "new")
         held.check_refused(client)
+        found = client.get("/chargers/C1", headers={"If-None-Match": tag})
+        assert (found.status_code, found.headers["etag"] != tag) == (200, True)
         places(client).check_good(client)
 
 
@@ -320,6 +324,35 @@ def test_a_backup_is_restored_where_there_is_no_database(
         held.check_refused(client)
 
 
+@pytest.mark.parametrize("kind", ["chargers", "vehicles"])
+def test_the_tag_of_a_version_of_before_is_that_of_none_after_it(
+    served: Server, key: str, partner: httpx.Client, tmp_path: Path, kind: str
+) -> None:
+    """Versions are counted, so that the same number is given again, to something else."""
+    path, bulk = f"/{kind}/{kind[0].upper()}1", f"/{kind}/bulk"
+    backup = tmp_path / "backup.db"
+    ok(served.database, "backup", str(backup))
+    lost = partner.patch(path, json={"chargePowers": [3]}).headers["etag"]
+    item = {**partner.get(path).json(), "chargePowers": [4]}
+    in_bulk = partner.post(bulk, json=[item]).json()[0]["etag"]
+    served.stop()
+    ok(served.database, "restore", str(backup))
+    with restart(served, key) as client:
+        for tag in (lost, in_bulk):
+            current = client.patch(path, json={"chargePowers": [5]}).headers["etag"]
+            assert current.partition("-")[0] == tag.partition("-")[0]
+            read = client.get(path, headers={"If-None-Match": tag})
+            assert (read.status_code, read.json()["chargePowers"]) == (200, [5])
+            body = {name: value for name, value in read.json().items() if name != "id"}
+            for method in ("PUT", "PATCH"):
+                change = {**body, "chargePowers": [6]}
+                refused = client.request(method, path, json=change, headers={"If-Match": tag})
+                assert refused.status_code == 412
+            assert client.get(path, headers={"If-None-Match": current}).status_code == 304
+            spared = client.patch(path, json=body, headers={"If-None-Match": current})
+            assert spared.status_code == 412
+
+
 # PostgreSQL ---------------------------------------------------------------------------------------
 
 
@@ -332,15 +365,18 @@ def test_on_postgres_a_new_epoch_begins_by_command_and_ends_streams(
         put_site(client)
         report(client, range(3))
         held = places(client)
+        tag = {"If-None-Match": client.get("/chargers/C1").headers["etag"]}
     server.stop()
     with restart(server, key) as client:  # such as a fail-over without loss
         held.check_good(client)
+        assert client.get("/chargers/C1", headers=tag).status_code == 304
         with streaming(client, held.stream) as found:
             next(found)
             ok(server.database, "epoch", "new")
             for _ in range(10):  # whichever worker answers
                 with server.client(key) as other:
                     held.check_refused(other)
+                    assert other.get("/chargers/C1", headers=tag).status_code == 200
             assert list(found) == []
         report(client, range(3, 5))
         places(client).check_good(client)

@@ -76,7 +76,7 @@ def test_many_patches_of_one_entity_are_all_applied_and_counted(client: httpx.Cl
 
     with ThreadPoolExecutor(20) as threads:
         assert set(threads.map(patch, range(100))) == {200}
-    assert client.get("/vehicles/V1").headers["etag"] == '"101"'
+    assert client.get("/vehicles/V1").headers["etag"].startswith('"101-')
 
 
 def test_a_patch_at_the_same_time_as_a_replacement_is_applied_before_or_after_it(

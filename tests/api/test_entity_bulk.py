@@ -22,6 +22,10 @@ def lines(*items: object) -> bytes:
     return b"".join(json.dumps(item).encode() + b"\n" for item in items)
 
 
+def version_of(etag: str) -> int:
+    return int(etag.strip('"').partition("-")[0])
+
+
 def answered(answer: httpx.Response) -> list[dict[str, Any]]:
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()
@@ -35,14 +39,13 @@ def test_each_is_what_a_put_makes_of_it(client: httpx.Client, kind: str, form: s
     body = json.dumps(put).encode() if form == "array" else lines(*put)
     headers = {"content-encoding": "gzip"} if form == "gzip" else {}
     content = gzip.compress(body) if form == "gzip" else body
-    for status, version in ((201, 1), (200, 2)):
+    for status in (201, 200):
         answer = client.post(f"/{kind}/bulk", content=content, headers=headers)
-        etag = f'"{version}"'
+        etag = client.get(f"/{kind}/X0007").headers["etag"]
         wanted = [{"status": status, "id": one["id"], "etag": etag} for one in put]
         assert answered(answer) == wanted
     found = [one for page in pages(client, f"/{kind}", limit=1000) for one in page]
     assert found == put
-    assert client.get(f"/{kind}/X0007").headers["etag"] == '"2"'
 
 
 @each_kind
@@ -77,10 +80,11 @@ def test_good_items_are_stored_although_others_are_bad(client: httpx.Client, kin
 def test_one_id_many_times_is_put_as_often(client: httpx.Client, kind: str) -> None:
     power = [{**BODIES[kind], "id": "X", "chargePowers": [number]} for number in range(1, 1_002)]
     results = answered(client.post(f"/{kind}/bulk", content=lines(*power)))
-    assert [result["etag"] for result in results] == [f'"{n}"' for n in range(1, 1_002)]
+    assert [version_of(result["etag"]) for result in results] == list(range(1, 1_002))
     assert [result["status"] for result in results] == [201] + [200] * 1_000
     answer = client.get(f"/{kind}/X")
-    assert (answer.json()["chargePowers"], answer.headers["etag"]) == ([1001], '"1001"')
+    assert answer.json()["chargePowers"] == [1001]
+    assert answer.headers["etag"] == results[-1]["etag"]
 
 
 @each_kind
@@ -107,7 +111,7 @@ def test_others_at_the_same_time_lose_nothing(client: httpx.Client, kind: str) -
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(put, range(24))) == {200}
     results = answered(client.post(f"/{kind}/bulk", content=bodies[0]))
-    assert {result["etag"] for result in results} == {'"25"'}
+    assert {version_of(result["etag"]) for result in results} == {25}
 
 
 @ON_ONE_ENGINE

@@ -26,7 +26,7 @@ def test_everything_on_both_databases(server: Server, key: str) -> None:
     async def use() -> None:
         async with AsyncClient(server.url, key) as sdk:
             saved = await sdk.chargers.put(Charger(id="C1", charge_powers=[11, 22.0]))
-            assert saved == Saved(created=True, etag='"1"')
+            assert saved == Saved(created=True, etag=(await sdk.chargers.get_with_etag("C1"))[1])
             await sdk.vehicles.put(Vehicle(id="V1", charge_capacity=50, charge_powers=[11]))
             await sdk.vehicles.patch("V1", charge_capacity="74.80")
             assert str((await sdk.vehicles.get("V1")).charge_capacity) == "74.80"
@@ -34,7 +34,7 @@ def test_everything_on_both_databases(server: Server, key: str) -> None:
             with pytest.raises(PreconditionFailed):
                 await sdk.chargers.patch("C1", if_match=saved.etag, latitude=3)
             charger, etag = await sdk.chargers.get_with_etag("C1")
-            assert (charger.latitude, etag) == (Decimal(1), '"2"')
+            assert (charger.latitude, etag != saved.etag) == (Decimal(1), True)
             with pytest.raises(NotFound):
                 await sdk.vehicles.get("V2")
             with pytest.raises(Invalid):

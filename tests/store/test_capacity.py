@@ -139,6 +139,7 @@ async def furnish(store: Store, partner: int) -> None:
 def page_sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "tiny pages":
         monkeypatch.setattr(plugged_in, "KEYS", 2)
+        monkeypatch.setattr(plugged_in, "FIRST_KEYS", 3)
         sizes = {"PAGE": 3, "SESSIONS": 2, "EVENTS": 2, "CHARGERS": 2, "READINGS": 4}
         for name, size in sizes.items():
             monkeypatch.setattr(flexibility, name, size)

@@ -206,20 +206,27 @@ class Capacities:
             while keys := list(islice(lasted, PAGE)):
                 yield keys
             return
-        ids: list[str] = []
+        ids, keys = list[str](), list[SessionKey]()
         first, waiting = chargers.first, next(lasted, None)
         while len(ids) in (0, CHARGERS):
             ids = await self._plugged_in.chargers(partner, first, chargers.last, CHARGERS)
             if not ids:
-                return
-            keys = await self._plugged_in.started(partner, ids, moments[0], moments[-1])
+                break
+            async for begun in self._plugged_in.started(partner, ids, moments[0], moments[-1]):
+                while waiting is not None and waiting.charger_id <= begun[0].charger_id:
+                    keys.append(waiting)
+                    waiting = next(lasted, None)
+                keys += begun
+                while len(keys) >= PAGE:
+                    yield keys[:PAGE]
+                    del keys[:PAGE]
             while waiting is not None and waiting.charger_id <= ids[-1]:
                 keys.append(waiting)
                 waiting = next(lasted, None)
-            keys.sort()
-            for start in range(0, len(keys), PAGE):
-                yield keys[start : start + PAGE]
             first = ids[-1] + " "
+        while keys:
+            yield keys[:PAGE]
+            del keys[:PAGE]
 
     # What was read of them ------------------------------------------------------------------------
 

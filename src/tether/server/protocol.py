@@ -111,6 +111,17 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._answering.disconnected = True
             self._answering.message_event.set()
         super().connection_lost(exc)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Forgets who knows this connection: else each of them, some 10 kB, would stay until the
+        collector of cycles has looked at everything there is, which it does seldom.
+        """
+        self._arriving = False
+        self.transport_of_exchanges.close = self.transport.close  # type: ignore[method-assign]
+        self.pipeline.clear()
+        self._answering = None
+        self.cycle = None  # type: ignore[assignment]  # as before the first
 
     # What arrives ---------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import msgspec
 from tether.storage.engine import Engine, Row, batch, batch_of, columns_of
 
 KEYS = 1000  # of sessions, that are read at once
+FIRST_KEYS = 50  # of a charger, when many chargers are looked at: most have fewer
 LONGEST_SPAN = 48  # bits of ms: some thousand years
 FIRST_MS = -(2**62)
 _LAST = "\x7f"  # behind every id
@@ -94,19 +95,22 @@ SELECT c.id FROM chargers c WHERE c.partner = $1 AND c.id >= $2 AND c.id <= $3
 ORDER BY c.id LIMIT $4
 """
 
-# The sessions at each charger in $2 that began after $3, up to $4, as a list of JSON arrays. Not
-# written as a join, as those below: see events.py.
+# The first $6 sessions at each charger in $2 that began behind the place $3 and $4, up to $5, as a
+# list of JSON arrays. Not written as a join, as those below: see events.py.
 STARTED = f"""
 WITH {batch("wanted", "charger_id")}
 SELECT w.charger_id, (
-    SELECT string_agg('["' || x.vehicle_id || '",' || x.start_ms || ',' || x.start_rank || ']', ',')
+    SELECT string_agg(
+        '["' || x.vehicle_id || '",' || x.start_ms || ',' || x.start_rank || ',"' || x.id || '"]',
+        ','
+    )
     FROM (
-        SELECT s.vehicle_id, s.start_ms, s.start_rank FROM sessions s
+        SELECT s.vehicle_id, s.start_ms, s.start_rank, s.id FROM sessions s
         WHERE s.partner = $1 AND s.charger_id = w.charger_id AND s.live = 1
-          AND s.start_ms > $3 AND s.start_ms <= $4
-        ORDER BY s.start_ms, s.id
+          AND (s.start_ms, s.id) > ($3, $4) AND s.start_ms <= $5
+        ORDER BY s.start_ms, s.id LIMIT $6
     ) x
-) FROM wanted w
+) FROM wanted w ORDER BY w.place
 """
 
 OF_KEYS = f"""
@@ -159,7 +163,7 @@ SELECT w.number, w.vehicle_id, w.charger_id, w.from_ms, w.until_ms, (
 ) FROM wanted w
 """
 
-_keys = msgspec.json.Decoder(list[tuple[str, int, int]])
+_keys = msgspec.json.Decoder(list[tuple[str, int, int, str]])
 
 
 class PluggedIn:
@@ -211,15 +215,24 @@ class PluggedIn:
 
     async def started(
         self, partner: int, charger_ids: Sequence[str], after_ms: int, until_ms: int
-    ) -> list[SessionKey]:
-        """The sessions that began at these chargers in this time."""
+    ) -> AsyncIterator[list[SessionKey]]:
+        """The sessions that began at these chargers in this time: some at a time, of one charger,
+        in the order of the chargers.
+        """
         wanted = batch_of([charger_id] for charger_id in charger_ids)
-        rows = await self._engine.scan(STARTED, partner, wanted, after_ms, until_ms)
-        return [
-            SessionKey(charger_id, *key)
-            for charger_id, keys in rows
-            for key in _keys.decode(f"[{keys or ''}]")
-        ]
+        limits = (until_ms, FIRST_KEYS)
+        rows = await self._engine.scan(STARTED, partner, wanted, after_ms, _LAST, *limits)
+        for charger_id, text in rows:
+            keys, limit = _keys.decode(f"[{text or ''}]"), FIRST_KEYS
+            while keys:
+                yield [SessionKey(charger_id, *key[:3]) for key in keys]
+                if len(keys) < limit:
+                    break
+                one, (_, at_ms, _, id) = batch_of([[charger_id]]), keys[-1]
+                ((_, more),) = await self._engine.scan(
+                    STARTED, partner, one, at_ms, id, until_ms, KEYS
+                )
+                keys, limit = _keys.decode(f"[{more or ''}]"), KEYS
 
     async def of_keys(self, partner: int, keys: Iterable[SessionKey]) -> list[tuple[str, str, str]]:
         """The JSON of these sessions that still exist, their vehicles and their chargers."""

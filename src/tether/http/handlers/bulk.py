@@ -18,6 +18,7 @@ from tether.http.handlers.entities import EntityResource, etag
 from tether.ingest.bulk_reader import Items, entities, events_at, read_items
 from tether.ingest.unit_doubts import doubted_members
 from tether.server.store import Store
+from tether.storage.epochs import Epoch
 from tether.storage.events import EventRow
 from tether.storage.turns import Steps, Turns, in_steps
 
@@ -163,8 +164,9 @@ class EntityBulkResource(EntityResource[E]):
 
     async def on_post(self, req: Request, resp: Response) -> None:
         async def store(entities: Sequence[Any]) -> Sequence[Result]:
+            epoch = await self._store.epochs.current()
             versions = await self._store.entities.put_all(requests.partner_of(req), entities)
-            return await in_steps(_all_saved(entities, versions))
+            return await in_steps(_all_saved(entities, versions, epoch))
 
         await self._bulk.answer(req, resp, self._items, store)
 
@@ -181,19 +183,19 @@ class EntityBulkResource(EntityResource[E]):
 
 
 def _all_saved(
-    entities: Sequence[Charger | Vehicle], versions: Sequence[int | Refusal]
+    entities: Sequence[Charger | Vehicle], versions: Sequence[int | Refusal], epoch: Epoch
 ) -> Steps[list[Result]]:
     results: list[Result] = []
     for entity, version in zip(entities, versions, strict=True):
-        results.append(version if isinstance(version, Refusal) else _saved(entity, version))
+        results.append(version if isinstance(version, Refusal) else _saved(entity, version, epoch))
         yield  # each may have hundreds of powers to look at
     return results
 
 
-def _saved(entity: Charger | Vehicle, version: int) -> dict[str, Any]:
+def _saved(entity: Charger | Vehicle, version: int, epoch: Epoch) -> dict[str, Any]:
     status = 201 if version == 1 else 200
     doubted = doubted_members(type(entity), msgspec.structs.asdict(entity))
-    stored = {"status": status, "id": entity.id, "etag": etag(version)}
+    stored = {"status": status, "id": entity.id, "etag": etag(version, epoch)}
     return stored | _warnings(doubted)
 
 

@@ -13,6 +13,7 @@ from tether.domain.views import ChargerState, VehicleState
 from tether.http import requests
 from tether.ingest.unit_doubts import doubted_members
 from tether.server.store import Store
+from tether.storage.epochs import Epoch
 from tether.storage.turns import Rest
 
 LIST_PARAMETERS = ("limit", "cursor", "include", "stale")
@@ -36,9 +37,11 @@ class EntityResource(Generic[E]):
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
         entity_id = requests.id_to_read(id)
+        epoch = await self._store.epochs.current()
         stored = await self._store.entities.get(self._kind, requests.partner_of(req), entity_id)
-        resp.set_header("ETag", etag(stored.version))
-        if is_known_to_client(req, stored.version):
+        tag = etag(stored.version, epoch)
+        resp.set_header("ETag", tag)
+        if is_known_to_client(req, tag):
             resp.status = 304
         else:
             resp.data = stored.body
@@ -48,8 +51,9 @@ class EntityResource(Generic[E]):
     async def on_put(self, req: Request, resp: Response, id: str) -> None:
         entity_id = requests.id_to_write(id)
         entity = new_entity(self._kind, entity_id, await requests.read_document(req))
-        version = await self._put(req, entity)
-        resp.set_header("ETag", etag(version))
+        epoch = await self._store.epochs.current()
+        version = await self._put(req, entity, epoch)
+        resp.set_header("ETag", etag(version, epoch))
         requests.warn_of(req, resp, doubted_members(self._kind, msgspec.structs.asdict(entity)))
         if version == 1:
             resp.status = 201
@@ -57,7 +61,7 @@ class EntityResource(Generic[E]):
         else:
             resp.data = b""
 
-    async def _put(self, req: Request, entity: E) -> int:
+    async def _put(self, req: Request, entity: E, epoch: Epoch) -> int:
         partner = requests.partner_of(req)
         if not is_conditional(req):
             return await self._store.entities.put(partner, entity)
@@ -67,20 +71,21 @@ class EntityResource(Generic[E]):
             if must_exist(req):
                 raise PreconditionFailed from None
             return await self._store.entities.create(partner, entity)
-        check_version(req, current.version)
+        check_version(req, etag(current.version, epoch))
         return await self._store.entities.replace(partner, entity, current.version)
 
     async def on_patch(self, req: Request, resp: Response, id: str) -> None:
         entity_id = requests.id_to_write(id)
         partner = requests.partner_of(req)
         changes = changes_of(self._kind, entity_id, await requests.read_document(req))
+        epoch = await self._store.epochs.current()
 
         def patch(version: int, entity: E) -> E:
-            check_version(req, version)
+            check_version(req, etag(version, epoch))
             return patched_entity(entity, changes)
 
         version = await self._store.entities.patch(self._kind, partner, entity_id, patch)
-        resp.set_header("ETag", etag(version))
+        resp.set_header("ETag", etag(version, epoch))
         requests.warn_of(req, resp, doubted_members(self._kind, changes))
         resp.data = b""
 
@@ -143,15 +148,18 @@ class EntityListResource(Generic[E]):
 # Conditions (an addition to the reference: RFC 9110, 13.1) ----------------------------------------
 
 
-def etag(version: int) -> str:
-    """The entity tag of a version of a charger or vehicle."""
-    return f'"{version}"'
+def etag(version: int, epoch: Epoch) -> str:
+    """The entity tag of a version of a charger or vehicle.
+
+    In another epoch the same version may be another state, as after a restore it is made again.
+    """
+    return f'"{version}-{epoch.id}"' if epoch.id else f'"{version}"'
 
 
-def is_known_to_client(req: Request, version: int) -> bool:
+def is_known_to_client(req: Request, tag: str) -> bool:
     """Whether If-None-Match names this version: 304 is the answer to a read, 412 to a write."""
     wanted = req.get_header("If-None-Match")
-    return wanted is not None and (wanted == "*" or etag(version) in _etags(wanted, weak=True))
+    return wanted is not None and (wanted == "*" or tag in _etags(wanted, weak=True))
 
 
 def is_conditional(req: Request) -> bool:
@@ -164,12 +172,12 @@ def must_exist(req: Request) -> bool:
     return req.get_header("If-Match") is not None
 
 
-def check_version(req: Request, version: int) -> None:
+def check_version(req: Request, tag: str) -> None:
     """Raises PreconditionFailed if If-Match names others than this version, or If-None-Match it."""
     wanted = req.get_header("If-Match")
-    if wanted is not None and wanted != "*" and etag(version) not in _etags(wanted, weak=False):
+    if wanted is not None and wanted != "*" and tag not in _etags(wanted, weak=False):
         raise PreconditionFailed
-    if is_known_to_client(req, version):
+    if is_known_to_client(req, tag):
         raise PreconditionFailed
 
 
