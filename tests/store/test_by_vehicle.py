@@ -26,8 +26,7 @@ VEHICLES = 12
 @pytest.fixture
 def by_vehicle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few events are many here, and nothing is derived before it is asked for."""
-    for name, number in {"AT_ONCE": 10, "MANY_LATE": 2, "WRITTEN_AT_ONCE": 1}.items():
-        monkeypatch.setattr(projector, name, number)
+    monkeypatch.setattr(projector, "AT_ONCE", 10)
     monkeypatch.setattr(session_records, "ROWS", 2)
     monkeypatch.setattr(Projector, "notice", lambda projector, partner: None)
 

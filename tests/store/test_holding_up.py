@@ -20,9 +20,9 @@ from tether.storage.sqlite.engine import SqliteEngine
 def test_what_holds_up_is_derived_at_once(
     in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projector, "BACKPRESSURE_S", 10)
+    monkeypatch.setattr(projector, "INTERVAL_S", 10)
     monkeypatch.setattr(projector, "MOST_BEHIND", 20)
-    monkeypatch.setattr(projector, "LOOK_AFTER", 1)
+    monkeypatch.setattr(projector, "AT_ONCE", 5)
 
     for engine in (SqliteEngine, PostgresEngine):
         monkeypatch.setattr(engine, "dialect", replace(engine.dialect, pause_s=60))
@@ -43,8 +43,8 @@ def test_what_holds_up_is_derived_at_once(
 def test_who_asks_for_what_came_in_bulk_does_not_wait_for_more(
     in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projector, "BULK_PAUSE_S", 60)
-    monkeypatch.setattr(projector, "LOOK_AFTER", 10)
+    monkeypatch.setattr(projector, "INTERVAL_S", 60)
+    monkeypatch.setattr(projector, "AT_ONCE", 50)
 
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)

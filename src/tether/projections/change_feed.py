@@ -18,7 +18,7 @@ import msgspec
 from tether.domain.errors import Unavailable
 from tether.domain.filters import EventFilter
 from tether.domain.session_views import LatestSession
-from tether.projections.projector import OTHER_S, Projector
+from tether.projections.projector import INTERVAL_S, Projector
 from tether.storage.derivations import Progress
 from tether.storage.events import Events
 from tether.storage.states import States
@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)  # structlog takes a while to load
 PORTION = 100  # events
 AT_ONCE = 8  # portions of streams, of each partner one
 POLL_S = 0.2  # how soon what others derive is noticed
-TROUBLE_S = 1.0
 
 
 class Portion(NamedTuple):
@@ -130,11 +129,11 @@ class ChangeFeed:
             try:
                 head, derived = await self.ends(partner_id)
             except Unavailable:
-                await asyncio.sleep(TROUBLE_S)
+                await asyncio.sleep(INTERVAL_S)
                 continue
             except Exception as error:  # must not end it for good
                 log.error("watching partner %d failed", partner_id, exc_info=error)
-                await asyncio.sleep(10 * TROUBLE_S)
+                await asyncio.sleep(10 * INTERVAL_S)
                 continue
             if derived != partner.derived:
                 partner.derived, behind_since = derived, None
@@ -145,7 +144,7 @@ class ChangeFeed:
             elif behind_since is None:
                 behind_since = monotonic()
             else:
-                if monotonic() - behind_since > OTHER_S:  # whoever should derive it does not
+                if monotonic() - behind_since > INTERVAL_S / 2:  # whoever should derive it does not
                     self._projector.notice(partner_id)
                 self._projector.hurry(partner_id)
             with suppress(TimeoutError):

@@ -24,25 +24,13 @@ from tether.storage.partners import Partners
 from tether.storage.session_records import Change, SessionRecords, SessionRow, writing
 from tether.storage.turns import Rest, Turns
 
-AT_ONCE = 10_000  # events
-FEW = 1_000  # events: portions of more are tens of megabytes: few at a time
-WRITTEN_AT_ONCE = 2_000  # sessions that change by that
-MANY_LATE = 2_500  # of AT_ONCE events: so many are late that all that wait are derived together
-OTHER_S = 0.4  # a reader waits so long for the progress of others before it looks again
-YIELD = 3  # so many pauses without progress make another process take over
-TROUBLE_S = 1.0
-PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
-MOST_WAIT_S = 3600  # what a reader may be told to wait
-USUAL_RATE = 5_000.0  # events a second, until it was measured
-SWEEP_S = 3.0
-SWEEP_AT_ONCE = 200  # partners
-LISTED_AHEAD = 60_000  # events that are entered in the lists before they are derived
+AT_ONCE = 10_000  # events in a portion, which changes a fifth as many sessions
 MOST_BEHIND = 100_000  # events of a partner that may wait before its next ones are held up
-LONGEST_PAUSE_S = 5.0
-BACKPRESSURE_S = 1.0
-LOOK_AFTER = 2_000  # events that are stored before it is looked how many wait
+INTERVAL_S = 1.0  # between looks at what may have changed, and tries of what failed
+PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
+SWEPT_AT_ONCE = 200  # partners
+USUAL_RATE = 5_000.0  # events a second, until it was measured
 MOST_SEEN = 1_000
-BULK_PAUSE_S = 1.0  # so long events gather at least that come more than LOOK_AFTER at once
 
 
 class Lag:
@@ -136,7 +124,7 @@ class Projector:
             self.notice(partner)
             self.hurry(partner)
             with suppress(TimeoutError):
-                async with asyncio.timeout(OTHER_S):  # it may be another node that derives
+                async with asyncio.timeout(INTERVAL_S / 2):  # it may be another node that derives
                     await self._progress[partner].wait()
             head, derived = await self.derivations.progress(partner)
             wanted = min(wanted, head)  # less than before if the partner is being erased
@@ -147,30 +135,30 @@ class Projector:
         Where none were, the time that the last ones took here is what there is to go by.
         """
         if partner in self._failing:
-            return NotDerived(waiting, round(10 * TROUBLE_S), failed=True)
+            return NotDerived(waiting, round(10 * INTERVAL_S), failed=True)
         now = monotonic()
         spent_s = now - self._began.get(partner, now)
         left_s = waiting / (progress / PATIENCE_S) if progress else waiting / self._rate - spent_s
-        return NotDerived(waiting, min(MOST_WAIT_S, 1 + max(0, int(left_s))))
+        return NotDerived(waiting, min(3600, 1 + max(0, int(left_s))))
 
     async def apply_backpressure(self, partner: int, stored: int) -> None:
-        """Returns at once, or up to HOLD_UP_S later if very many events of the partner wait.
+        """Returns at once, or up to INTERVAL_S later if very many events of the partner wait.
 
         `stored` is how many more have been stored. So what is derived never falls far behind.
         Where deriving fails nobody waits for it.
         """
-        if stored > LOOK_AFTER:
+        if stored > AT_ONCE // 5:
             self._in_bulk.add(partner)
         self._stored[partner] += stored
-        if self._stored[partner] < LOOK_AFTER:
+        if self._stored[partner] < AT_ONCE // 5:
             return
-        deadline = monotonic() + BACKPRESSURE_S
+        deadline = monotonic() + INTERVAL_S
         with suppress(Unavailable):
             while partner not in self._failing and await self.behind(partner) > MOST_BEHIND:
                 if monotonic() > deadline:
                     return
                 self.hurry(partner)
-                await asyncio.sleep(BACKPRESSURE_S / 20)
+                await asyncio.sleep(INTERVAL_S / 20)
         del self._stored[partner]
 
     async def sweep(self) -> None:
@@ -185,10 +173,10 @@ class Projector:
                 for partner in {*partners[:at_once], *self._waiting}:
                     if await self.behind(partner):
                         self.notice(partner)
-                partners, at_once = partners[at_once:], SWEEP_AT_ONCE
+                partners, at_once = partners[at_once:], SWEPT_AT_ONCE
             lag_s = max((lag.seconds() for lag in self._lags.values()), default=0.0)
             self._on_waiting(sum(self._waiting.values()), lag_s)
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(3 * INTERVAL_S)
 
     async def behind(self, partner: int) -> int:
         """How many events of the partner wait, or a few more, as not every number has an event."""
@@ -234,7 +222,7 @@ class Projector:
         urgent = self._urgent[partner]
         if partner in self._in_bulk:
             self._in_bulk.discard(partner)
-            seconds = max(seconds, BULK_PAUSE_S)
+            seconds = max(seconds, INTERVAL_S)
         if seconds:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -246,17 +234,17 @@ class Projector:
     async def _try(self, partner: int, urgent: bool) -> float | None:
         self._began[partner] = monotonic()
         try:
-            if await self.behind(partner) > FEW:
+            if await self.behind(partner) > AT_ONCE // 10:
                 async with self._large.of(partner):
                     pause_s = await self.portion(partner, urgent=urgent)
             else:
                 pause_s = await self.portion(partner, urgent=urgent)
         except Unavailable:
-            return TROUBLE_S
+            return INTERVAL_S
         except Exception as error:  # what is wrong with one portion must not end it for good
             self._failing.add(partner)
             self._on_failure(partner, error)
-            return 10 * TROUBLE_S
+            return 10 * INTERVAL_S
         finally:
             del self._began[partner]
         self._failing.discard(partner)
@@ -272,7 +260,7 @@ class Projector:
         if position is None:
             return None
         if not urgent and self._another_does_it(partner, position):
-            return YIELD * pause_s
+            return 3 * pause_s
         began = monotonic()
         rows = await self._events.following(partner, position.seq, AT_ONCE)
         if not rows:
@@ -284,20 +272,20 @@ class Projector:
             done = await self._in_order(partner, position, rows)
         if done is None:
             self._others[partner] = position.mark
-            return YIELD * pause_s
+            return 3 * pause_s
         took_s = monotonic() - began
         if full:  # what is done of a few says nothing of many
             self._rate = (done.seq - position.seq) / took_s
         if done.seq > last:  # in no order: the more gather, the fewer sessions change twice
-            return min(took_s, LONGEST_PAUSE_S)
+            return min(took_s, PATIENCE_S)
         return 0.0 if full else pause_s
 
     async def _in_order(self, partner: int, position: Position, rows: list[Row]) -> Position | None:
         """Derives these events, unless many of them are late and more are to come."""
         last, full = int(rows[-1][0]), len(rows) == AT_ONCE
-        await self._engine.list_events(partner, last, last + LISTED_AHEAD)
+        await self._engine.list_events(partner, last, last + MOST_BEHIND // 2)
         changes, late = await self.changes.of_events(partner, rows)
-        if full and sum(one.events for one in late) > MANY_LATE:
+        if full and sum(one.events for one in late) > AT_ONCE // 4:
             return await self._by_vehicle(partner, position)
         async for more in self.changes.of_late(partner, last, late):
             changes += more
@@ -313,13 +301,13 @@ class Projector:
         """
         head, _ = await self.derivations.progress(partner)
         until = min(head, position.seq + MOST_BEHIND)
-        for last in (*range(position.seq + LISTED_AHEAD, until, LISTED_AHEAD), until):
+        for last in (*range(position.seq + MOST_BEHIND // 2, until, MOST_BEHIND // 2), until):
             await self._engine.list_events(partner, last, last)
         seq, changes = position.seq, list[Change]()
         async for late in self.changes.waiting(partner, seq, until):
             async for more in self.changes.of_late(partner, until, late):
                 changes += more
-                if len(changes) >= WRITTEN_AT_ONCE:
+                if len(changes) >= AT_ONCE // 5:
                     written = await self.write(partner, position, seq, changes, finished=False)
                     if written is None:
                         return None
