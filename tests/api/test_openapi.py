@@ -23,7 +23,7 @@ from tether.domain.keys import Rate
 from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id
 from tether.domain.session_views import FLAGS
 from tether.http import app, requests
-from tether.http.handlers import entities, events, sessions
+from tether.http.handlers import entities, events, sessions, summaries
 from tether.http.handlers.pages import openapi_text
 from tether.http.handlers.stream import PARAMETERS as STREAM_PARAMETERS
 
@@ -165,6 +165,8 @@ def test_query_parameters_are_those_which_the_lists_have() -> None:
         ("/vehicles", entities.LIST_PARAMETERS),
         ("/events", events.LIST_PARAMETERS),
         ("/sessions", sessions.LIST_PARAMETERS),
+        ("/sessions/summary", summaries.PARAMETERS),
+        ("/energy", summaries.ENERGY_PARAMETERS),
     ):
         parameters = [resolved(one) for one in DOCUMENT["paths"][path]["get"]["parameters"]]
         assert tuple(one["name"] for one in parameters) == expected
@@ -396,6 +398,8 @@ def test_every_message_in_an_example_is_one_that_the_server_gives(
             client.get("/sessions?status=removed"),
             client.get("/sessions?status=ended&updatedFrom=2023-05-11T00:00:00Z"),
             client.get("/sessions?updatedFrom=yesterday"),
+            client.get("/sessions/summary?bucket=day&timeZone=Berlin"),
+            client.get("/energy?from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z"),
             client.get("/events?cursor=MDAwMDAwMDAwMDAwLzE"),  # of an epoch that never was
             client.get("/chargers/nobody"),
             client.delete("/chargers/C1"),

@@ -18,6 +18,8 @@ STRUCTS: list[type[msgspec.Struct]] = [
     views.Flag,
     views.VehicleState,
     views.ChargerState,
+    views.SessionSummary,
+    views.EnergyStep,
 ]
 TEXTS = {"vehicleId", "chargerId", "sessionId", "id", "name", "message"}
 

@@ -10,8 +10,8 @@ SECTIONS = {
                "copy", "epoch"),
     "Keys and partners": ("keys", "partners"),
     "Your data": (
-        "chargers", "vehicles", "events", "state", "sessions", "capacity", "watch", "import",
-        "export", "simulate", "replay",
+        "chargers", "vehicles", "events", "state", "sessions", "energy", "capacity", "watch",
+        "import", "export", "simulate", "replay",
     ),
 }  # fmt: skip
 """Each command is in the module of its name, or in the one that _MODULES says."""

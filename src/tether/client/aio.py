@@ -26,9 +26,17 @@ from tether.client.models import (
 from tether.client.sessions import SessionCalls, SessionSelection
 from tether.client.stamps import Stamps
 from tether.client.streaming import Subscription
+from tether.client.sums import CurveSelection, Division, Unit, curve, summaries
 from tether.client.values import instant_text
 from tether.domain import models
-from tether.domain.views import Capacity, ChargerState, Session, VehicleState
+from tether.domain.views import (
+    Capacity,
+    ChargerState,
+    EnergyStep,
+    Session,
+    SessionSummary,
+    VehicleState,
+)
 
 T = TypeVar("T")
 E = TypeVar("E", Charger, Vehicle)
@@ -107,6 +115,25 @@ class AsyncClient:
         filters = {"type": type, "chargerId": charger_id, "vehicleId": vehicle_id}
         wanted = Subscription(cursor, self._patience, start_again=start_again, **filters)
         return AsyncStream(self._http, wanted)
+
+    def energy(
+        self,
+        *,
+        from_: Instant,
+        to: Instant,
+        step: int | Unit,
+        page_size: int = 1000,
+        stale_allowed: bool = False,
+        **selection: Unpack[CurveSelection],
+    ) -> AsyncIterator[EnergyStep]:
+        """What was charged from `from_` to before `to`, in steps of so many seconds, or of an hour,
+        day, week or month of a calendar. By charger or area there are those in which a vehicle was
+        plugged in. The steps add up to the energy of the sessions. Raises Invalid.
+        """
+        window, allowed = (from_, to), stale_allowed
+        return self._iterate(
+            curve(self._patience, window, step, selection, page_size, stale_allowed=allowed)
+        )
 
     async def _run(self, script: Script[T]) -> T:
         """Does what a script of the SDK says."""
@@ -317,6 +344,29 @@ class AsyncSessions:
         Raises Invalid, also where filters exclude each other.
         """
         return self._client._iterate(self._calls.pages(selection, order, page_size, stale_allowed))
+
+    def summary(
+        self,
+        *,
+        bucket: Unit | None = None,
+        time_zone: str | None = None,
+        by: Literal["charger", "vehicle", "flag", "area"] | None = None,
+        page_size: int = 1000,
+        stale_allowed: bool = False,
+        **selection: Unpack[SessionSelection],
+    ) -> AsyncIterator[SessionSummary]:
+        """The sums of these sessions: in total or by groups, of all time or of each hour, day, week
+        or month on the clocks of a zone such as Europe/Berlin, which is UTC unless it is given.
+
+        In the order of time, then of the group. The selection is that of `list`, without
+        `updated_from`. Raises Invalid.
+        """
+        division: Division = {"bucket": bucket, "time_zone": time_zone, "by": by}
+        return self._client._iterate(
+            summaries(
+                self._client._patience, selection, division, page_size, stale_allowed=stale_allowed
+            )
+        )
 
     async def silent_since(
         self,

@@ -161,3 +161,48 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     energy_stored: Decimal
     energy_room: Decimal
     unknown: UnknownCapacity
+
+
+class SessionSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """What sessions have together: all that were asked for, or those of a group, or what they have
+    within a part of time, from `from_` to before `to`.
+
+    `sessions`, `vehicles` and `chargers` are those that began then. All else is divided among the
+    times in which it was. `utilisation` is the plugged time as a part of the time that there was,
+    of all chargers that were asked for together.
+    """
+
+    from_: str | None = msgspec.field(name="from", default=None)
+    to: str | None = None
+    charger_id: str | None = None
+    vehicle_id: str | None = None
+    flag: str | None = None
+    area: str | None = None
+    sessions: int
+    vehicles: int
+    chargers: int
+    plugged_time: Decimal
+    charged_time: Decimal
+    charged_energy: Decimal
+    estimated_energy: Decimal
+    periods_without_energy: int
+    average_power: Decimal | None = None
+    maximum_power: Decimal | None = None
+    utilisation: Decimal | None = None
+
+
+class EnergyStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """What was charged from `from_` to before `to`: by all that was asked for, or by a group.
+
+    Of `charged_energy` `estimated_energy` was not reported, and `spread_energy` is of charges of
+    which no readings tell how they went: it is spread evenly over their time.
+    """
+
+    from_: str = msgspec.field(name="from")
+    to: str
+    charger_id: str | None = None
+    area: str | None = None
+    charged_energy: Decimal
+    estimated_energy: Decimal
+    spread_energy: Decimal
+    average_power: Decimal | None = None

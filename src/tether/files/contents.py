@@ -16,7 +16,13 @@ from tether.domain.errors import Invalid, Malformed, SetupError
 from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id
 from tether.domain.timestamps import parse_instant
 from tether.domain.validation import identified_entity, new_event
-from tether.domain.views import ChargerState, Session, VehicleState
+from tether.domain.views import (
+    ChargerState,
+    EnergyStep,
+    Session,
+    SessionSummary,
+    VehicleState,
+)
 from tether.files import session_list
 from tether.files.csv_form import (
     API_FORM,
@@ -27,7 +33,9 @@ from tether.files.session_list import ListedSession, listed_session
 
 Entry: TypeAlias = Charger | Vehicle | Event
 Thing: TypeAlias = Entry | ListedSession
-Written: TypeAlias = Entry | Session | VehicleState | ChargerState
+Sum: TypeAlias = SessionSummary | EnergyStep
+Tabular: TypeAlias = Entry | Session | Sum
+Written: TypeAlias = Tabular | VehicleState | ChargerState
 
 
 class Kind(StrEnum):
@@ -70,7 +78,7 @@ NOT_UTF_8 = (
 LONGEST_LINE = 1 << 20  # bytes; as much as a body of the API may have
 LOOK_AHEAD = 100  # objects that are looked at to tell what an NDJSON file holds
 TEXTS = {"id", "type", "chargerId", "vehicleId"}
-TIMES = {"timestamp", *session_list.TIMES, "updatedAt", "lastEventAt"}
+TIMES = {"timestamp", "from", "to", *session_list.TIMES, "updatedAt", "lastEventAt"}
 LISTS = {"chargePowers", "dischargePowers"}
 # How the reference's examples name some members: the rules know them too.
 ALIASES = {

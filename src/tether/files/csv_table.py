@@ -15,7 +15,7 @@ import msgspec
 
 from tether.domain.errors import Invalid, Malformed, SetupError
 from tether.domain.timestamps import format_instant
-from tether.domain.views import ChargePeriod, Flag, Session
+from tether.domain.views import ChargePeriod, Flag
 from tether.files.contents import (
     ALIASES,
     ALL_COLUMNS,
@@ -27,12 +27,12 @@ from tether.files.contents import (
     TEXTS,
     TIMES,
     Column,
-    Entry,
     Kind,
     Line,
     Reading,
     Row,
     Table,
+    Tabular,
     guessed,
     row_of,
 )
@@ -221,8 +221,8 @@ def _power(name: str, text: str, form: CsvForm) -> Decimal:
 # Writing ----------------------------------------------------------------------------------------
 
 
-def to_csv(thing: Entry | Session, form: CsvForm = API_FORM) -> str:
-    """The row of a charger, vehicle, event or session under the header of its `columns_of`.
+def to_csv(thing: Tabular, form: CsvForm = API_FORM) -> str:
+    """The row of a charger, vehicle, event, session or sum under the header of its `columns_of`.
 
     A session's flags are their names; a charge period is the words startedAt, stoppedAt,
     chargedEnergy, chargedTime and energySource, as the API has them, with - for what it does not

@@ -7,24 +7,24 @@ with more than 18 places after the point, which no meter has: they are refused, 
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
 from tether.domain.errors import SetupError
 from tether.domain.timestamps import parse_instant
-from tether.domain.views import ChargePeriod, Flag, Session
-from tether.files.contents import TIMES, Entry
+from tether.domain.views import ChargePeriod, Flag
+from tether.files.contents import TIMES, Sum, Tabular
 
 DIGITS, PLACES = 38, 18
 PAGES_TOGETHER = 50  # pages of rows in a row group
-Written: TypeAlias = Entry | Session
+_COUNTS = ("version", "periodsWithoutEnergy", "sessions", "vehicles", "chargers")
 
 
 class ParquetFile:
     """Writes a Parquet file, a page of things at a time."""
 
-    def __init__(self, model: type[Written], path: Path) -> None:
+    def __init__(self, model: type[Tabular], path: Path) -> None:
         try:
             import pyarrow
             from pyarrow import parquet
@@ -38,7 +38,7 @@ class ParquetFile:
         self._file = parquet.ParquetWriter(path, self._schema, compression="zstd")
         self._pages: list[Any] = []
 
-    def write(self, things: list[Written]) -> None:
+    def write(self, things: list[Tabular]) -> None:
         """So many more."""
         rows = [_row(thing, thing) for thing in things]
         self._pages.append(self._arrow.RecordBatch.from_pylist(rows, schema=self._schema))
@@ -56,16 +56,16 @@ class ParquetFile:
         self._pages = []
 
 
-def _schema(model: type[Written], pyarrow: Any) -> Any:
+def _schema(model: type[Tabular], pyarrow: Any) -> Any:
     number, text = pyarrow.decimal128(DIGITS, PLACES), pyarrow.string()
     word, instant = pyarrow.dictionary(pyarrow.int8(), text), pyarrow.timestamp("ms", tz="UTC")
     types = {
-        **dict.fromkeys(("id", "chargerId", "vehicleId"), text),
+        **dict.fromkeys(("id", "chargerId", "vehicleId", "flag", "area"), text),
         **dict.fromkeys(("type", "status", "energySource"), word),
         **dict.fromkeys(TIMES, instant),
         **dict.fromkeys(("chargePowers", "dischargePowers"), pyarrow.list_(number)),
         "estimated": pyarrow.bool_(),
-        **dict.fromkeys(("version", "periodsWithoutEnergy"), pyarrow.int64()),
+        **dict.fromkeys(_COUNTS, pyarrow.int64()),
         "flags": pyarrow.list_(text),
     }
 
@@ -84,14 +84,14 @@ def _schema(model: type[Written], pyarrow: Any) -> Any:
     return pyarrow.schema(fields(model))
 
 
-def _row(thing: Written | ChargePeriod, whole: Written) -> dict[str, Any]:
+def _row(thing: Tabular | ChargePeriod, whole: Tabular) -> dict[str, Any]:
     return {
         field.encode_name: _cell(whole, field.encode_name, getattr(thing, field.name))
         for field in msgspec.structs.fields(type(thing))
     }
 
 
-def _cell(whole: Written, name: str, value: Any) -> Any:
+def _cell(whole: Tabular, name: str, value: Any) -> Any:
     if isinstance(value, tuple):
         return [_cell(whole, name, part) for part in value]
     if isinstance(value, ChargePeriod):
@@ -104,10 +104,15 @@ def _cell(whole: Written, name: str, value: Any) -> Any:
         return value.value
     if isinstance(value, Decimal) and _places(value) > PLACES:
         raise SetupError(
-            f"{type(whole).__name__} {whole.id} has the number {value}, too fine for Parquet's "
-            f"{PLACES} places after the point: export CSV or NDJSON."
+            f"{_name(whole)} has the number {value}, too fine for Parquet's {PLACES} places after "
+            "the point: export CSV or NDJSON."
         )
     return value
+
+
+def _name(whole: Tabular) -> str:
+    kind = type(whole).__name__
+    return f"{kind} from {whole.from_}" if isinstance(whole, Sum) else f"{kind} {whole.id}"
 
 
 def _places(number: Decimal) -> int:

@@ -29,6 +29,7 @@ from tether.http.handlers.pages import (
 from tether.http.handlers.sessions import SessionListResource, SessionResource
 from tether.http.handlers.states import ChargerStateResource, States, VehicleStateResource
 from tether.http.handlers.stream import StreamResource
+from tether.http.handlers.summaries import EnergyResource, SessionSummaryResource
 from tether.http.middleware import Clients, Gate, Observer, open_paths
 from tether.http.requests import ApiRequest
 from tether.server.authenticator import Authenticator, KeyUse
@@ -73,6 +74,8 @@ def routes(parts: Parts) -> dict[str, object]:
         "/vehicles/{id}/state": VehicleStateResource(states),
         "/sessions": SessionListResource(parts.store),
         "/sessions/{id}": SessionResource(parts.store),
+        "/sessions/summary": SessionSummaryResource(parts.store),
+        "/energy": EnergyResource(parts.store),
         "/stream": StreamResource(parts.store, parts.keys, parts.metrics, parts.now_ms),
         "/capacity": CapacityResource(parts.store, parts.now_ms),
     }

@@ -7,8 +7,10 @@ from tether.ingest.event_batcher import EventBatcher
 from tether.ingest.unit_doubts import UnitDoubts
 from tether.projections.change_feed import ChangeFeed
 from tether.projections.flexibility import Capacities
+from tether.projections.load_curve import LoadCurves
 from tether.projections.projector import Projector
 from tether.projections.rebuild import Rebuilder
+from tether.projections.summaries import Summaries
 from tether.storage.engine import Connections, Engine, Size
 from tether.storage.entities import Entities
 from tether.storage.epochs import Epochs
@@ -120,6 +122,14 @@ class Store:
     @cached_property
     def capacities(self) -> Capacities:
         return Capacities(PluggedIn(self._engine), self.events, self.projector)
+
+    @cached_property
+    def summaries(self) -> Summaries:
+        return Summaries(self.sessions, self.entities)
+
+    @cached_property
+    def load_curves(self) -> LoadCurves:
+        return LoadCurves(self.summaries, PluggedIn(self._engine), self.events)
 
     async def close(self) -> None:
         """Finishes the writes under way and lets go of the database."""

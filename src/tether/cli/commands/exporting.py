@@ -1,29 +1,24 @@
 """`tether export`: all chargers, vehicles, events or sessions into a file."""
 
-import gzip
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
 import click
 
 from tether.cli.access import Access, told_of_waiting, with_access
-from tether.cli.display.output import counted, note, plain, safe_json
-from tether.cli.files import followed, replacing
+from tether.cli.display.output import counted, note
 from tether.cli.members import InstantType
-from tether.cli.options import FilePath, SeparatorType, ZoneType
+from tether.cli.options import FilePath, ZoneType
 from tether.cli.session_filters import given, option_of, session_filters
+from tether.cli.writing import Output, Writer, csv_options
 from tether.domain.views import Session
-from tether.files.contents import MODELS, Entry, columns_of
-from tether.files.csv_form import BYTE_ORDER_MARK, CsvForm, csv_line
-from tether.files.csv_table import to_csv
-from tether.files.formats import to_ndjson
+from tether.files.contents import MODELS, Entry
 
 if TYPE_CHECKING:
     from tether.client import Client
@@ -35,16 +30,6 @@ KINDS: dict[str, type[Exported]] = {
     **{kind.value: model for kind, model in MODELS.items()},
     "sessions": Session,
 }
-
-
-class Writer(Protocol):
-    """Writes things into a file; `close` makes it whole."""
-
-    def write(self, things: list[Exported]) -> None:
-        """So many more."""
-
-    def close(self) -> None:
-        """Nothing more comes."""
 
 
 @click.command(
@@ -75,10 +60,7 @@ are written here. Sessions come of the events.""",
 @click.option("--time-zone", "zone", type=ZoneType(), metavar="ZONE",
               help="CSV: local times, such as of Europe/Berlin, that spreadsheets take for dates.  "
               "[default: instants in UTC]")  # fmt: skip
-@click.option("--separator", type=SeparatorType(),
-              help="CSV: , ; | or tab.  [default: , or, with --decimal-comma, ;]")  # fmt: skip
-@click.option("--decimal-comma", is_flag=True, help="CSV: 7,4 in place of 7.4.")
-@click.option("--bom", is_flag=True, help="CSV: begin with the mark by which Excel knows UTF-8.")
+@csv_options
 @with_access
 def export(
     kind: str,
@@ -105,30 +87,14 @@ def export(
     for name in () if kind == "sessions" else (*chosen, *(["order"] if order == "desc" else [])):
         raise click.UsageError(f"{option_of(name)} is for sessions.")
     form = form or _form_of(output)
-    if form != "csv" and (zone or separator or decimal_comma or bom):
-        raise click.UsageError(
-            "--time-zone, --separator, --decimal-comma and --bom are for CSV: give --format csv."
-        )
-    csv_form = CsvForm(separator or (";" if decimal_comma else ","), decimal_comma, zone)
-    if form == "parquet" and output is None:
-        raise click.UsageError("Parquet needs a file: give --output FILE.")
-    if output is not None and output.suffix == ".gz" and form == "parquet":
-        raise click.UsageError("Parquet is compressed already: leave .gz off.")
+    if zone and form != "csv":
+        raise click.UsageError("--time-zone is for CSV: give --format csv.")
+    file = Output(KINDS[kind], form, output, separator, decimal_comma, bom, zone)
+    file.check()
     started = time.monotonic()
-    with _target(output) as path, access.client(patient=True) as client:
+    with file.opened() as writer, access.client(patient=True) as client:
         found = _found(client, kind, from_, to, {**chosen, "order": order})
-        gzipped = output is not None and output.suffix == ".gz"
-        if form == "parquet" and path is not None:
-            from tether.files.parquet import ParquetFile
-
-            writer: Writer = ParquetFile(KINDS[kind], path)
-        elif form == "csv":
-            mark = BYTE_ORDER_MARK if bom else ""
-            header = mark + csv_line(columns_of(KINDS[kind]), csv_form)
-            writer = _Text(partial(to_csv, form=csv_form), header, path, gzipped=gzipped)
-        else:
-            writer = _Text(to_ndjson, "", path, gzipped=gzipped)
-        done = _write(found, writer, kind, quiet=path is None and sys.stdout.isatty())
+        done = _write(found, writer, kind, quiet=output is None and sys.stdout.isatty())
     if output is not None:
         seconds = time.monotonic() - started
         note(
@@ -155,23 +121,6 @@ def _form_of(output: Path | None) -> str:
     return next((form for form in FORMATS if name.endswith(f".{form}")), "ndjson")
 
 
-@contextmanager
-def _target(output: Path | None) -> Iterator[Path | None]:
-    """Where to write: None for standard output, or a file that gets its name when it is whole.
-
-    A pipe or a device, such as /dev/null, is written to: a file must not take its place.
-    """
-    if output is None:
-        yield None
-        return
-    whole = followed(output)  # a link goes on to be one
-    if whole.exists() and not whole.is_file():
-        yield whole
-        return
-    with replacing(whole) as file:
-        yield file
-
-
 def _write(found: Iterator[Exported], writer: Writer, kind: str, *, quiet: bool) -> int:
     """Writes them all, a page at a time; how many they were."""
     from tether.cli.display.progress import Rows, shown_rows
@@ -186,33 +135,3 @@ def _write(found: Iterator[Exported], writer: Writer, kind: str, *, quiet: bool)
                 shown.advance(len(page))
         writer.close()
     return done
-
-
-class _Text:
-    """Writes CSV or NDJSON into a file, or to standard output if that is None."""
-
-    def __init__(
-        self, text: Callable[[Exported], str], header: str, path: Path | None, *, gzipped: bool
-    ) -> None:
-        self._text = text
-        self._is_ours = path is not None
-        self._file = sys.stdout if path is None else _opened(path, gzipped=gzipped)
-        self._shown: Callable[[str], str] = str
-        if not self._is_ours and self._file.isatty():
-            self._shown = partial(plain, keep="\r\n") if header else safe_json
-        self._file.write(header)
-
-    def write(self, things: list[Exported]) -> None:
-        text = "".join(map(self._text, things))
-        self._file.write(self._shown(text))
-        if not self._is_ours:
-            self._file.flush()  # whoever reads it shall not wait for more
-
-    def close(self) -> None:
-        if self._is_ours:
-            self._file.close()
-
-
-def _opened(path: Path, *, gzipped: bool) -> IO[str]:
-    open_ = gzip.open if gzipped else open
-    return cast(IO[str], open_(path, "wt", encoding="utf-8", newline=""))

@@ -7,6 +7,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -34,13 +35,16 @@ from tether.cli.following import (
 )
 from tether.cli.group import OrderedGroup
 from tether.cli.members import InstantType
-from tether.cli.options import DurationType
+from tether.cli.options import DurationType, ZoneType
 from tether.cli.session_filters import given, option_of, session_filters
+from tether.cli.sums import PAGE, output_of, show_sums, sum_options
 from tether.cli.times import clock
+from tether.domain.calendar import Unit
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
 from tether.domain.timestamps import format_instant
 from tether.domain.validation import EARLIEST_MS
+from tether.domain.views import SessionSummary
 
 if TYPE_CHECKING:
     from tether.client import Client, Session
@@ -51,6 +55,7 @@ Examples:
   tether sessions list --status active
   tether sessions list --vehicle V0313 --from 2023-05-01 --to 2023-06-01
   tether sessions list --overlapping-from 2023-05-11 --overlapping-to 2023-05-12
+  tether sessions summary --bucket month --time-zone Europe/Berlin --by charger
   tether sessions get 01880cda-1c62-8ddf-a043-2c8c729ae5ea
   tether sessions follow --cursor-file last | ./my-consumer
   tether sessions list --stale 7d
@@ -64,7 +69,7 @@ _updated_from_option = click.option(
 
 @click.group(cls=OrderedGroup, epilog=_EXAMPLES)
 def sessions() -> None:
-    """List, show, follow and end your charging sessions."""
+    """List, sum up, show, follow and end your charging sessions."""
 
 
 @sessions.command("list")
@@ -132,6 +137,47 @@ def list_sessions(
         )
         none_yet = "No such session." if chosen else "There are no sessions yet."
         show_list(found, limit=limit, as_json=as_json, none_yet=none_yet)
+
+
+@sessions.command("summary")
+@click.option(
+    "--bucket", type=click.Choice([unit.value for unit in Unit]), help="Sums of each of these."
+)
+@click.option("--time-zone", "zone", type=ZoneType(), metavar="ZONE",
+              help="Whose clocks and calendar, such as Europe/Berlin.  [default: UTC]")  # fmt: skip
+@click.option("--by", type=click.Choice(["charger", "vehicle", "flag", "area"]),
+              help="Sums of each of these.")  # fmt: skip
+@click.option("--from", "from_", type=InstantType(), help="Begun not before this time.")
+@click.option("--to", type=InstantType(), help="Begun before this time.")
+@session_filters
+@sum_options
+@stale_allowed_option
+@with_access
+def summarize(
+    bucket: Literal["hour", "day", "week", "month"] | None,
+    zone: ZoneInfo | None,
+    by: Literal["charger", "vehicle", "flag", "area"] | None,
+    limit: int | None,
+    stale_allowed: bool,
+    access: Access,
+    **options: Any,
+) -> None:
+    """Show what your sessions have together: energy, times, powers, utilisation.
+
+    docs/summaries.md has the rules. Times of a table or CSV are those of the zone. In a table
+    numbers are rounded.
+    """
+    output = output_of(SessionSummary, options, zone)
+    with access.client(patient=True) as client:
+        found = client.sessions.summary(
+            bucket=bucket,
+            time_zone=zone.key if zone and bucket else None,
+            by=by,
+            page_size=min(limit or PAGE, PAGE),
+            stale_allowed=stale_allowed,
+            **given(options),
+        )
+        show_sums(found, output, limit, days=bucket != "hour")
 
 
 @sessions.command("get")

@@ -74,7 +74,7 @@ class SessionListResource:
             place = (page[-1].updated_ms if changes else page[-1].record.start_ms), page[-1].id
         else:
             return
-        ids = {name: _ids_of(query, name) for name in REPEATED if name in query}
+        ids = {name: ids_of(query, name) for name in REPEATED if name in query}
         link = requests.next_link(
             req, {**query, **ids}, epoch, "{} {}".format(*place), partial=partial
         )
@@ -103,7 +103,7 @@ class SessionResource:
 
 def filter_of(query: dict[str, str]) -> SessionFilter:
     """Which sessions are wanted. Raises Invalid."""
-    charger_ids, vehicle_ids = (_ids_of(query, name) for name in REPEATED)
+    charger_ids, vehicle_ids = (ids_of(query, name) for name in REPEATED)
     _check_word(query, "status", ("active", "ended"))
     _check_word(query, "estimated", ("true", "false"))
     if query.get("flag", next(iter(FLAGS))) not in FLAGS:
@@ -130,7 +130,7 @@ def filter_of(query: dict[str, str]) -> SessionFilter:
     )
 
 
-def _ids_of(query: dict[str, str], name: str) -> tuple[str, ...]:
+def ids_of(query: dict[str, str], name: str) -> tuple[str, ...]:
     """The ids that a parameter names, each once; there may be several. Raises Invalid."""
     if name not in query:
         return ()

@@ -1,0 +1,92 @@
+"""`tether energy`: what was charged when, as a load curve."""
+
+from typing import Any, Literal, cast
+from zoneinfo import ZoneInfo
+
+import click
+
+from tether.cli.access import Access, with_access
+from tether.cli.display.listing import stale_allowed_option
+from tether.cli.members import InstantType
+from tether.cli.options import ZoneType
+from tether.cli.sums import PAGE, output_of, show_sums, sum_options
+from tether.cli.times import parse_duration
+from tether.domain.calendar import Unit
+from tether.domain.views import EnergyStep
+
+_EXAMPLES = """\b
+Examples:
+  tether energy --from 2026-01-05 --to 2026-01-06 --step 15m
+  tether energy --from 2026-01-05 --to 2026-01-06 --step hour --by charger
+  tether energy --from 2026-01-01 --to 2027-01-01 --step day \\
+    --time-zone Europe/Berlin --output year.csv
+"""
+
+
+class StepType(click.ParamType[str]):
+    """A length of time in whole seconds, or hour, day, week or month of a calendar."""
+
+    name = "step"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        if value in list(Unit):
+            return str(value)
+        try:
+            seconds = parse_duration(str(value)) // 1000
+        except ValueError:
+            seconds = 0
+        if not seconds:
+            self.fail(
+                f"{value!r} is no step: write 15m, 1h, or hour, day, week, month.", param, ctx
+            )
+        return str(seconds)
+
+
+@click.command(epilog=_EXAMPLES)
+@click.option("--from", "from_", type=InstantType(), required=True, help="From this time on …")
+@click.option("--to", type=InstantType(), required=True, help="… to before this one.")
+@click.option("--step", type=StepType(), default="hour", show_default=True,
+              help="15m, 1h, or hour, day, week, month by the clocks of the zone.")  # fmt: skip
+@click.option("--time-zone", "zone", type=ZoneType(), metavar="ZONE",
+              help="Whose clocks and calendar, such as Europe/Berlin.  [default: UTC]")  # fmt: skip
+@click.option("--by", type=click.Choice(["charger", "area"]), help="Curves of each.")
+@click.option("--charger", "charger_id", metavar="ID", multiple=True,
+              help="At this charger only. May be given up to 50 times.")  # fmt: skip
+@click.option("--vehicle", "vehicle_id", metavar="ID", multiple=True,
+              help="Of this vehicle only. May be given up to 50 times.")  # fmt: skip
+@sum_options
+@stale_allowed_option
+@with_access
+def energy(
+    from_: str,
+    to: str,
+    step: str,
+    zone: ZoneInfo | None,
+    by: Literal["charger", "area"] | None,
+    charger_id: tuple[str, ...],
+    vehicle_id: tuple[str, ...],
+    limit: int | None,
+    stale_allowed: bool,
+    access: Access,
+    **options: Any,
+) -> None:
+    """Show what was charged when: energy and mean power, in steps.
+
+    docs/summaries.md has the rules. Times of a table or CSV are those of the zone. In a table
+    numbers are rounded.
+    """
+    output = output_of(EnergyStep, options, zone)
+    calendar = step in list(Unit)
+    with access.client(patient=True) as client:
+        found = client.energy(
+            from_=from_,
+            to=to,
+            step=cast(Any, step) if calendar else int(step),
+            time_zone=zone.key if zone and calendar else None,
+            page_size=min(limit or PAGE, PAGE),
+            charger_id=charger_id or None,
+            vehicle_id=vehicle_id or None,
+            stale_allowed=stale_allowed,
+            by=by,
+        )
+        show_sums(found, output, limit, days=calendar and step != "hour")

@@ -1,0 +1,93 @@
+"""What `tether sessions summary` and `tether energy` share: formats, tables, files."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+import click
+
+from tether.cli.display.listing import MOST_IN_A_TABLE
+from tether.cli.display.output import note, say, show_line, show_table
+from tether.cli.display.sums import STEP_TITLES, sparkline, step_rows, summary_table
+from tether.cli.options import FilePath, WholeNumber
+from tether.cli.writing import Output, csv_options
+from tether.domain.models import to_json
+from tether.domain.views import EnergyStep, SessionSummary
+
+FORMATS = ("table", "json", "csv", "ndjson", "parquet")
+PAGE = 1000
+F = TypeVar("F", bound=Callable[..., Any])
+Sum = SessionSummary | EnergyStep
+
+
+def sum_options(command: F) -> F:
+    """Adds the options that say how rows are shown, or written."""
+    options = (
+        click.option("--limit", type=WholeNumber(1),
+                     help=f"At most so many.  [default: {MOST_IN_A_TABLE} in a table, else all]"),
+        click.option("--format", "form", type=click.Choice(FORMATS),
+                     help="[default: as the name of FILE says, table in a terminal, else ndjson]"),
+        click.option("--output", metavar="FILE", type=FilePath(dir_okay=False, path_type=Path),
+                     help="Not standard output. Whole or not there; .gz is compressed."),
+        csv_options,
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def output_of(model: type[Sum], options: dict[str, Any], zone: ZoneInfo | None) -> Output:
+    """How they are to be shown or written; takes its own out of the options."""
+    file, form = options.pop("output"), options.pop("form")
+    if form is None:
+        name = file.name.removesuffix(".gz") if file else ""
+        usual = "table" if file is None and sys.stdout.isatty() else "ndjson"
+        form = next((one for one in FORMATS if name.endswith(f".{one}")), usual)
+    csv = {name: options.pop(name) for name in ("separator", "decimal_comma", "bom")}
+    output = Output(model, form, file, **csv, zone=zone)
+    output.check()
+    if file is not None and form in ("table", "json"):
+        raise click.UsageError(f"--format {form} goes without --output.")
+    return output
+
+
+def show_sums(found: Iterator[Any], output: Output, limit: int | None, *, days: bool) -> None:
+    """Shows or writes rows; `days` says that each begins with a day."""
+    if output.form == "table":
+        _show(found, output, limit, days=days)
+    elif output.form == "json":
+        show_line(to_json(list(islice(found, limit))))
+    else:
+        rows = islice(found, limit)
+        with output.opened() as writer:
+            while page := list(islice(rows, PAGE)):
+                writer.write(page)
+            writer.close()
+
+
+def _show(found: Iterator[Any], output: Output, limit: int | None, *, days: bool) -> None:
+    rows = list(islice(found, limit or MOST_IN_A_TABLE))
+    if not rows:
+        note("No such session.")
+        return
+    where = output.zone.key if output.zone else "UTC"
+    width = shutil.get_terminal_size().columns
+    if output.model is EnergyStep:
+        titles, shown = list(STEP_TITLES), step_rows(rows, output.zone, width, days=days)
+    else:
+        titles, shown = summary_table(rows, output.zone, width, days=days)
+    titles[0] = f"From\n{where}"
+    if not sys.stdout.isatty():  # where each row is a line
+        titles = [title.replace("\n", " ") for title in titles]
+    show_table(titles, shown, wrapped=("Of",))
+    if output.model is EnergyStep and not any(row[1] for row in shown):
+        powers = [row.average_power or Decimal(0) for row in rows]
+        if line := sparkline(powers, width):
+            say(f"\n{line}")
+    if limit is None and next(found, None) is not None:
+        note(f"\nThere are more: --limit shows more than {MOST_IN_A_TABLE}, a pipe gets all.")

@@ -1,0 +1,152 @@
+"""How time is divided: into hours, days, weeks and months of a time zone, or into equal steps.
+
+Each part begins where the one before it ends, whatever the clocks of the zone do: days have 23 or
+25 hours there, and where clocks move by half an hour two hours of the clock are shorter.
+"""
+
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+from zoneinfo import ZoneInfo
+
+from tether.domain.errors import Invalid
+
+HOUR_MS = 3_600_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+# What lies in the folder of zones and is none of the IANA's: `right/` counts leap seconds.
+_NO_ZONES = ("posix/", "right/", "posixrules", "localtime", "Factory")
+
+
+class Bucket(NamedTuple):
+    """A part of time, from an instant to before another, in ms since 1970."""
+
+    from_ms: int
+    to_ms: int
+
+
+WHOLE = Bucket(0, 2**62)
+
+
+class Unit(StrEnum):
+    """What a calendar divides time into."""
+
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
+class Division(Protocol):
+    """Divides time into parts that follow each other."""
+
+    def bucket(self, at_ms: int) -> Bucket:
+        """The part that has this instant."""
+
+
+class Undivided:
+    """All time as one part."""
+
+    def bucket(self, at_ms: int) -> Bucket:  # noqa: ARG002, RUF100
+        """The one part that there is."""
+        return WHOLE
+
+
+class Steps:
+    """Equal steps, one of which begins at `from_ms`."""
+
+    def __init__(self, from_ms: int, step_ms: int) -> None:
+        self._from_ms = from_ms
+        self._step_ms = step_ms
+
+    def bucket(self, at_ms: int) -> Bucket:
+        """The step that has this instant."""
+        begin_ms = at_ms - (at_ms - self._from_ms) % self._step_ms
+        return Bucket(begin_ms, begin_ms + self._step_ms)
+
+
+class Calendar:
+    """Hours, days, weeks from Monday on, or months, by the clocks of a zone."""
+
+    def __init__(self, unit: Unit, zone: ZoneInfo) -> None:
+        self._unit = unit
+        self._zone = zone
+        self._last = self._one_before = Bucket(0, 0)
+
+    def bucket(self, at_ms: int) -> Bucket:
+        """The hour, day, week or month that has this instant."""
+        for known in (self._last, self._one_before):
+            if known.from_ms <= at_ms < known.to_ms:
+                return known
+        found = self._hour(at_ms) if self._unit is Unit.HOUR else self._days(at_ms)
+        self._last, self._one_before = found, self._last
+        return found
+
+    def _hour(self, at_ms: int) -> Bucket:
+        offset_ms = self._offset_ms(at_ms)
+        begin_ms = (at_ms + offset_ms) // HOUR_MS * HOUR_MS - offset_ms
+        end_ms = begin_ms + HOUR_MS
+        if self._offset_ms(begin_ms) != offset_ms:
+            begin_ms = self._change(begin_ms, at_ms)
+        if self._offset_ms(end_ms - 1) != offset_ms:
+            end_ms = self._change(at_ms, end_ms - 1)
+        return Bucket(begin_ms, end_ms)
+
+    def _change(self, before_ms: int, after_ms: int) -> int:
+        """The first instant with the offset of `after_ms`, which is not that of `before_ms`."""
+        offset_ms = self._offset_ms(after_ms)
+        while after_ms - before_ms > 1:
+            between_ms = (before_ms + after_ms) // 2
+            if self._offset_ms(between_ms) == offset_ms:
+                after_ms = between_ms
+            else:
+                before_ms = between_ms
+        return after_ms
+
+    def _days(self, at_ms: int) -> Bucket:
+        first = self._first(self._local(at_ms).date())
+        # Where clocks go back over midnight, a day of the calendar comes back for some minutes.
+        while (begin_ms := self._begin_ms(first)) > at_ms:
+            first = self._first(first - timedelta(days=1))
+        while (end_ms := self._begin_ms(self._next(first))) <= at_ms:
+            first, begin_ms = self._next(first), end_ms
+        return Bucket(begin_ms, end_ms)
+
+    def _first(self, day: date) -> date:
+        """The first day of the day, week or month that has this one."""
+        if self._unit is Unit.MONTH:
+            return day.replace(day=1)
+        return day - timedelta(days=day.weekday()) if self._unit is Unit.WEEK else day
+
+    def _next(self, first: date) -> date:
+        if self._unit is Unit.MONTH:
+            return (first + timedelta(days=31)).replace(day=1)
+        return first + timedelta(days=7 if self._unit is Unit.WEEK else 1)
+
+    def _begin_ms(self, day: date) -> int:
+        """Its first instant: where clocks skip midnight, that at which they do."""
+        return _ms_of(datetime(day.year, day.month, day.day, tzinfo=self._zone))
+
+    def _local(self, at_ms: int) -> datetime:
+        return (_EPOCH + at_ms * _MILLISECOND).astimezone(self._zone)
+
+    def _offset_ms(self, at_ms: int) -> int:
+        offset = self._local(at_ms).utcoffset()
+        assert offset is not None
+        return offset // _MILLISECOND
+
+
+def _ms_of(at: datetime) -> int:
+    return (at - _EPOCH) // _MILLISECOND
+
+
+@lru_cache(maxsize=1000)  # there are some 600
+def zone_of(parameter: str, name: str) -> ZoneInfo:
+    """The time zone of this name in the IANA's list. Raises Invalid."""
+    try:
+        if not name.startswith(_NO_ZONES):
+            return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        pass
+    raise Invalid(parameter, "It must be the name of a time zone, such as Europe/Berlin.")

@@ -1,0 +1,278 @@
+"""Sessions in sums: how they are divided over time and added up, by the rules of docs/summaries.md.
+
+Instants are in ms since 1970, powers in kW, energies in kWh, times in s unless their name says ms.
+"""
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from tether.domain.areas import area_of
+from tether.domain.calendar import WHOLE, Bucket
+from tether.domain.charge_period import EXACT
+from tether.domain.models import Charger
+from tether.domain.session_record import with_reports
+from tether.domain.session_views import GREATEST, StoredSession, plain, seconds, session_of
+from tether.domain.timestamps import format_instant
+from tether.domain.views import EnergySource, EnergyStep, SessionSummary
+
+ENERGY_PLACES, TIME_PLACES = 6, 3  # to the milliwatt hour, and to the millisecond
+_ZERO, _HOUR_S = Decimal(0), Decimal(3600)
+
+
+class Group(StrEnum):
+    """By what sessions are told apart."""
+
+    CHARGER = "charger"
+    VEHICLE = "vehicle"
+    FLAG = "flag"
+    AREA = "area"
+
+
+# Dividing -----------------------------------------------------------------------------------------
+
+
+class Curve(Protocol):
+    """How the energy of a charge came."""
+
+    def until(self, at_ms: int) -> Decimal:
+        """How much of it had come by this instant, within the charge."""
+
+
+class Charge(NamedTuple):
+    """A charge period: when it was, and what it took. It lies within its session.
+
+    Without a curve it is the same all the time.
+    """
+
+    start_ms: int
+    end_ms: int
+    energy: Decimal | None
+    time: Decimal
+    estimated: bool
+    power: Decimal | None
+    """The highest that an event told."""
+    curve: Curve | None = None
+
+    def touches(self, bucket: Bucket) -> bool:
+        """Whether some of it lies there; one of no length lies where it begins."""
+        if self.start_ms == self.end_ms:
+            return bucket.from_ms <= self.start_ms < bucket.to_ms
+        return self.start_ms < bucket.to_ms and self.end_ms > bucket.from_ms
+
+    def energy_in(self, bucket: Bucket) -> Decimal:
+        """Its energy there."""
+        assert self.energy is not None
+        return self._in(bucket, self.energy, ENERGY_PLACES, self.curve)
+
+    def time_in(self, bucket: Bucket) -> Decimal:
+        """Its time there."""
+        return self._in(bucket, self.time, TIME_PLACES, None)
+
+    def _in(self, bucket: Bucket, total: Decimal, places: int, curve: Curve | None) -> Decimal:
+        """What lies between two instants is what was done at the later less what was at the
+        earlier: so parts add up, however finely time is divided.
+        """
+        if self.start_ms >= bucket.from_ms and self.end_ms <= bucket.to_ms:
+            return total
+        done = self._until(bucket.to_ms, total, places, curve)
+        before = self._until(bucket.from_ms, total, places, curve)
+        return EXACT.subtract(done, before)
+
+    def _until(self, at_ms: int, total: Decimal, places: int, curve: Curve | None) -> Decimal:
+        if at_ms >= self.end_ms:
+            return total
+        if at_ms <= self.start_ms:
+            return _ZERO
+        if curve is not None:
+            return curve.until(at_ms)
+        return share(total, places, at_ms - self.start_ms, self.end_ms - self.start_ms)
+
+
+def share(total: Decimal, places: int, part: int, whole: int) -> Decimal:
+    """This part of the total, cut off behind so many places."""
+    units = int(EXACT.multiply(abs(total).scaleb(places, EXACT), Decimal(part))) // whole
+    return Decimal(-units if total < 0 else units).scaleb(-places)
+
+
+class Measured(NamedTuple):
+    """A session in numbers. One that goes on ends with its newest event."""
+
+    vehicle_id: str
+    charger_id: str
+    charger: Charger
+    flags: tuple[str, ...]
+    start_ms: int
+    end_ms: int
+    charges: Sequence[Charge]
+
+    @property
+    def last_ms(self) -> int:
+        """The last instant of which something is to be counted."""
+        at_end = any(one.start_ms == one.end_ms == self.end_ms for one in self.charges)
+        return self.end_ms if at_end else max(self.start_ms, self.end_ms - 1)
+
+
+def measured_of(known: StoredSession) -> Measured:
+    """The session in numbers, which are those that it is shown with."""
+    shown, record = session_of(known), with_reports(known.record)
+    start_ms = record.start_ms
+    end_ms = max(start_ms, record.last.at_ms if record.end_ms is None else record.end_ms)
+    charges = []
+    for period, charge in zip(record.periods, shown.periods, strict=True):
+        begin_ms = min(max(period.start_ms, start_ms), end_ms)
+        stop_ms = end_ms if period.stop_ms is None else period.stop_ms
+        charges.append(Charge(
+            begin_ms,
+            min(max(stop_ms, begin_ms), end_ms),
+            charge.charged_energy,
+            charge.charged_time,
+            charge.energy_source is not EnergySource.REPORTED,
+            period.power_max,
+        ))  # fmt: skip
+    return Measured(
+        record.vehicle_id,
+        record.charger_id,
+        known.charger,
+        tuple(flag.name for flag in shown.flags),
+        start_ms,
+        end_ms,
+        charges,
+    )
+
+
+Keys = Callable[[Measured], Sequence[str]]
+
+
+def keys_of(group: Group | None) -> Keys:
+    """What tells the groups that a session is in; "" stands for that of which nothing is known."""
+    match group:
+        case Group.CHARGER:
+            return lambda session: (session.charger_id,)
+        case Group.VEHICLE:
+            return lambda session: (session.vehicle_id,)
+        case Group.FLAG:
+            return lambda session: session.flags or ("",)
+        case Group.AREA:
+            return lambda session: (area_of(session.charger) or "",)
+    return lambda _: ("",)
+
+
+# Adding up ----------------------------------------------------------------------------------------
+
+
+class Sums:
+    """What the sessions of a group have in a bucket."""
+
+    def __init__(self) -> None:
+        self.sessions = self.plugged_ms = self.without_energy = 0
+        self.vehicles: set[str] = set()
+        self.chargers: set[str] = set()
+        self.energy = self.estimated = self.time = self.time_of_energy = _ZERO
+        self.power: Decimal | None = None
+
+    def add(self, session: Measured, bucket: Bucket) -> None:
+        """Takes in what the session has there."""
+        if bucket.from_ms <= session.start_ms < bucket.to_ms:
+            self.sessions += 1
+            self.vehicles.add(session.vehicle_id)
+            self.chargers.add(session.charger_id)
+        plugged_ms = min(session.end_ms, bucket.to_ms) - max(session.start_ms, bucket.from_ms)
+        self.plugged_ms += max(0, plugged_ms)
+        for charge in session.charges:
+            if charge.touches(bucket):
+                self._add(charge, bucket)
+
+    def _add(self, charge: Charge, bucket: Bucket) -> None:
+        time = charge.time_in(bucket)
+        self.time = EXACT.add(self.time, time)
+        if charge.power is not None and (self.power is None or charge.power > self.power):
+            self.power = charge.power
+        if charge.energy is None:
+            self.without_energy += charge.start_ms >= bucket.from_ms
+            return
+        energy = charge.energy_in(bucket)
+        self.energy = EXACT.add(self.energy, energy)
+        self.time_of_energy = EXACT.add(self.time_of_energy, time)
+        if charge.estimated:
+            self.estimated = EXACT.add(self.estimated, energy)
+
+
+class Load:
+    """What the charges of a group took in a step."""
+
+    def __init__(self) -> None:
+        self.energy = self.estimated = self.spread = _ZERO
+
+    def add(self, session: Measured, bucket: Bucket) -> None:
+        """Takes in what the session has there."""
+        for charge in session.charges:
+            if charge.energy is None or not charge.touches(bucket):
+                continue
+            energy = charge.energy_in(bucket)
+            self.energy = EXACT.add(self.energy, energy)
+            if charge.estimated:
+                self.estimated = EXACT.add(self.estimated, energy)
+            if charge.curve is None:
+                self.spread = EXACT.add(self.spread, energy)
+
+
+# Showing ------------------------------------------------------------------------------------------
+
+
+def summary_of(
+    sums: Sums, bucket: Bucket, group: Group | None, key: str, chargers: int
+) -> SessionSummary:
+    """The sums as partners are shown them; `chargers` is how many there are to be plugged in at."""
+    divided = bucket != WHOLE
+    return SessionSummary(
+        from_=format_instant(bucket.from_ms) if divided else None,
+        to=format_instant(bucket.to_ms) if divided else None,
+        **_named(group, key),
+        sessions=sums.sessions,
+        vehicles=len(sums.vehicles),
+        chargers=len(sums.chargers),
+        plugged_time=seconds(sums.plugged_ms),
+        charged_time=plain(sums.time),
+        charged_energy=plain(sums.energy),
+        estimated_energy=plain(sums.estimated),
+        periods_without_energy=sums.without_energy,
+        average_power=_power(sums.energy, sums.time_of_energy),
+        maximum_power=sums.power,
+        utilisation=_utilisation(sums, bucket, chargers) if divided and chargers else None,
+    )
+
+
+def step_of(load: Load, bucket: Bucket, group: Group | None, key: str) -> EnergyStep:
+    """A step of the load curve as partners are shown it."""
+    return EnergyStep(
+        from_=format_instant(bucket.from_ms),
+        to=format_instant(bucket.to_ms),
+        **_named(group, key),
+        charged_energy=plain(load.energy),
+        estimated_energy=plain(load.estimated),
+        spread_energy=plain(load.spread),
+        average_power=_power(load.energy, seconds(bucket.to_ms - bucket.from_ms)),
+    )
+
+
+def _named(group: Group | None, key: str) -> dict[str, str]:
+    names = {Group.CHARGER: "charger_id", Group.VEHICLE: "vehicle_id"}
+    return {} if group is None or not key else {names.get(group, group.value): key}
+
+
+def _power(energy: Decimal, time: Decimal) -> Decimal | None:
+    if not time:
+        return None
+    power = EXACT.divide(EXACT.multiply(energy, _HOUR_S), time)
+    return _rounded(power, "0.001") if abs(power) < GREATEST else None
+
+
+def _utilisation(sums: Sums, bucket: Bucket, chargers: int) -> Decimal:
+    there_ms = chargers * (bucket.to_ms - bucket.from_ms)
+    return _rounded(EXACT.divide(Decimal(sums.plugged_ms), Decimal(there_ms)), "0.000001")
+
+
+def _rounded(value: Decimal, step: str) -> Decimal:
+    return plain(value.quantize(Decimal(step), context=EXACT))

@@ -1,0 +1,172 @@
+"""Sessions in sums over HTTP (an addition to the reference)."""
+
+import re
+from collections.abc import Collection
+from zoneinfo import ZoneInfo
+
+from falcon.asgi import Request, Response
+
+from tether.domain.calendar import Calendar, Division, Steps, Undivided, Unit, zone_of
+from tether.domain.errors import Invalid, Missing
+from tether.domain.filters import SessionFilter
+from tether.domain.models import to_json
+from tether.domain.summary import Group, keys_of, step_of, summary_of
+from tether.domain.timestamps import format_instant, parse_instant
+from tether.domain.validation import check_instant
+from tether.http import requests
+from tether.http.handlers.sessions import LIST_PARAMETERS, REPEATED, filter_of, ids_of
+from tether.projections.load_curve import Window
+from tether.projections.summaries import Place
+from tether.server.store import Store
+from tether.storage.epochs import Epoch
+from tether.storage.turns import Turns
+
+PARAMETERS = (
+    "limit", "cursor", "by", "bucket", "timeZone",
+    *(name for name in LIST_PARAMETERS[2:] if name not in ("order", "updatedFrom")),
+)  # fmt: skip
+ENERGY_PARAMETERS = (
+    "limit", "cursor", "from", "to", "step", "timeZone", "by", "chargerId", "vehicleId", "stale",
+)  # fmt: skip
+AT_ONCE = 4  # of each partner one: each may read and hold a lot, so the others wait
+PATIENCE_S = 120.0
+LAST_MS = parse_instant("9000-01-01T00:00:00Z")  # calendars end with the year 9999
+_UNITS = f"{', '.join(list(Unit)[:-1])} or {list(Unit)[-1]}"
+_POSITION = re.compile(r"([0-9]{1,15}) [!-~]{0,128}")
+
+
+class SessionSummaryResource:
+    """`/sessions/summary`: what sessions have together, by time and by groups."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turns = Turns(AT_ONCE, of_each=1, patience_s=PATIENCE_S)
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        query = requests.query_of(req, PARAMETERS, REPEATED)
+        limit, wanted, group = (
+            requests.limit_of(query),
+            filter_of(query),
+            _group(query, list(Group)),
+        )
+        division = _division(query)
+        partner, epoch = requests.partner_of(req), await self._store.epochs.current()
+        after = _position(requests.cursor_of(query, epoch, _is_position))
+        requests.show_epoch(resp, epoch)
+        async with self._turns.of(partner):
+            if not await requests.takes_stale(self._store, req, resp, query):
+                await self._store.projector.catch_up(partner)
+            # One more than asked for, to know whether another page follows.
+            found = await self._store.summaries.page(
+                partner, wanted, division, keys_of(group), after=after, limit=limit + 1
+            )
+            there = await self._store.summaries.chargers(partner, wanted, group)
+            resp.data = to_json([
+                summary_of(total, bucket, group, key, there(key))
+                for bucket, key, total in found[:limit]
+            ])  # fmt: skip
+        if len(found) > limit:
+            _show_next(req, resp, query, epoch, found[limit - 1].place)
+
+    on_head = on_get
+
+
+class EnergyResource:
+    """`/energy`: what was charged over time, in steps."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turns = Turns(AT_ONCE, of_each=1, patience_s=PATIENCE_S)
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        query = requests.query_of(req, ENERGY_PARAMETERS, REPEATED)
+        limit, window = requests.limit_of(query), _window(query)
+        group = _group(query, (Group.CHARGER, Group.AREA))
+        charger_ids, vehicle_ids = (ids_of(query, name) for name in REPEATED)
+        wanted = SessionFilter(charger_ids, vehicle_ids)
+        partner, epoch = requests.partner_of(req), await self._store.epochs.current()
+        after = _position(requests.cursor_of(query, epoch, _is_position))
+        requests.show_epoch(resp, epoch)
+        async with self._turns.of(partner):
+            if not await requests.takes_stale(self._store, req, resp, query):
+                await self._store.projector.catch_up(partner)
+            rows, stop = await self._store.load_curves.page(
+                partner, wanted, window, keys_of(group) if group else None, after=after, limit=limit
+            )
+            resp.data = to_json([step_of(total, bucket, group, key) for bucket, key, total in rows])
+        if stop is not None:
+            _show_next(req, resp, query, epoch, stop, partial=len(rows) < limit)
+
+    on_head = on_get
+
+
+def _division(query: dict[str, str]) -> Division:
+    if "bucket" not in query:
+        if "timeZone" in query:
+            raise Invalid("timeZone", "It can only be given together with bucket.")
+        return Undivided()
+    if query["bucket"] not in list(Unit):
+        raise Invalid("bucket", f"It must be one of {', '.join(Unit)}.")
+    return Calendar(Unit(query["bucket"]), _zone(query))
+
+
+def _zone(query: dict[str, str]) -> ZoneInfo:
+    return zone_of("timeZone", query.get("timeZone", "UTC"))
+
+
+def _window(query: dict[str, str]) -> Window:
+    for name in ("from", "to", "step"):
+        if name not in query:
+            raise Missing(name)
+    from_ms, to_ms = check_instant("from", query["from"]), check_instant("to", query["to"])
+    if to_ms > LAST_MS:
+        raise Invalid("to", f"It must not be after {format_instant(LAST_MS)}.")
+    if from_ms >= to_ms:
+        raise Invalid("from", "It must be before to.")
+    step = query["step"]
+    if step in list(Unit):
+        return Window(from_ms, to_ms, Calendar(Unit(step), _zone(query)))
+    if not re.fullmatch(r"[0-9]{1,9}", step) or int(step) == 0:
+        raise Invalid(
+            "step",
+            f"It must be a whole number of seconds from 1 to 999999999, or {', '.join(Unit)}.",
+        )
+    if "timeZone" in query:
+        raise Invalid("timeZone", f"It can only be given together with a step of {_UNITS}.")
+    return Window(from_ms, to_ms, Steps(from_ms, int(step) * 1000))
+
+
+def _group(query: dict[str, str], known: Collection[Group]) -> Group | None:
+    text = query.get("by")
+    if text is None:
+        return None
+    if text not in known:
+        raise Invalid("by", f"It must be one of {', '.join(known)}, or left out.")
+    return Group(text)
+
+
+def _is_position(text: str) -> bool:
+    found = _POSITION.fullmatch(text)
+    return found is not None and int(found[1]) < LAST_MS
+
+
+def _position(text: str | None) -> Place | None:
+    if text is None:
+        return None
+    instant, _, key = text.partition(" ")
+    return Place(int(instant), key)
+
+
+def _show_next(
+    req: Request,
+    resp: Response,
+    query: dict[str, str],
+    epoch: Epoch,
+    place: Place,
+    *,
+    partial: bool = False,
+) -> None:
+    ids = {name: ids_of(query, name) for name in REPEATED if name in query}
+    position = "{} {}".format(*place)
+    link = requests.next_link(req, {**query, **ids}, epoch, position, partial=partial)
+    resp.set_header("Link", link)

@@ -1,0 +1,187 @@
+"""The energy of charges over time: as it came by the readings of their power, where there are any.
+
+A page is of some steps. What is read is the sessions that lasted then, and their events.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+from tether.domain.calendar import Bucket, Division
+from tether.domain.filters import SessionFilter
+from tether.domain.load_curve import Profile
+from tether.domain.session_record import STARTED, UPDATED, PlacedEvent
+from tether.domain.summary import Keys, Load, Measured
+from tether.projections.summaries import Place, Row, Summaries, swept
+from tether.storage.events import Events
+from tether.storage.plugged_in import EventsWanted, PluggedIn
+from tether.storage.session_records import placed_events_in
+from tether.storage.turns import Rest
+
+SESSIONS = 100  # whose events are read at once
+EVENTS = 50  # of each charge: those of one with more are read by themselves
+READINGS = 1_000  # events of such a charge
+
+
+class Window(NamedTuple):
+    """The part of time that is asked for, in steps of which the first and the last may be cut."""
+
+    from_ms: int
+    to_ms: int
+    division: Division
+
+    def bucket(self, at_ms: int) -> Bucket:
+        """The step that has this instant, or what follows the last one."""
+        from_ms, to_ms = self.division.bucket(at_ms)
+        if at_ms >= self.to_ms:
+            return Bucket(max(from_ms, self.to_ms), to_ms)
+        return Bucket(max(from_ms, self.from_ms), min(to_ms, self.to_ms))
+
+
+class Page(NamedTuple):
+    """Rows; `stop` is the place behind them if more may follow."""
+
+    rows: list[Row[Load]]
+    stop: Place | None
+
+
+class LoadCurves:
+    """What was charged when. Every method raises Unavailable."""
+
+    def __init__(self, summaries: Summaries, plugged_in: PluggedIn, events: Events) -> None:
+        self._summaries = summaries
+        self._plugged_in = plugged_in
+        self._of_vehicles = events
+
+    async def page(
+        self,
+        partner: int,
+        wanted: SessionFilter,
+        window: Window,
+        keys: Keys | None,
+        *,
+        after: Place | None,
+        limit: int,
+    ) -> Page:
+        """Up to `limit` rows behind a place, in the order of time and of groups.
+
+        Without keys all steps of the window, with them those of groups that had a vehicle plugged
+        in. A page has as many steps at most, so it may have fewer rows, or none.
+        """
+        steps = await _steps(window, after, limit)
+        if not steps:
+            return Page([], None)
+        begin_ms, end_ms = steps[0].from_ms, steps[-1].to_ms
+        lasting = wanted._replace(overlapping_from_ms=begin_ms - 1, overlapping_to_ms=end_ms)
+        sessions = self._with_curves(partner, lasting, (*(step.from_ms for step in steps), end_ms))
+        rows: list[Row[Load]] = []
+        part = Bucket(begin_ms, end_ms)
+        async for row in swept(sessions, window, keys or _together, Load, part=part, after=after):
+            if len(rows) == limit:  # only with keys
+                return Page(rows, rows[-1].place)
+            rows.append(row)
+        if keys is None:
+            known = {row.bucket: row for row in rows}
+            rows = [known.get(step) or Row(step, "", Load()) for step in steps]
+        # No step begins there, so it is behind all groups of the last one.
+        return Page(rows, None if end_ms == window.to_ms else Place(end_ms - 1, ""))
+
+    async def _with_curves(
+        self, partner: int, wanted: SessionFilter, bounds: Sequence[int]
+    ) -> AsyncIterator[Measured]:
+        """The sessions, and how the energy of their charges came."""
+        some: list[Measured] = []
+        async for session in self._summaries.measured(partner, wanted):
+            some.append(session)
+            if len(some) == SESSIONS:
+                for one in await self._read(partner, some, bounds):
+                    yield one
+                some = []
+        for one in await self._read(partner, some, bounds):
+            yield one
+
+    async def _read(
+        self, partner: int, sessions: Sequence[Measured], bounds: Sequence[int]
+    ) -> list[Measured]:
+        window = Bucket(bounds[0], bounds[-1])
+        charges = [list(session.charges) for session in sessions]
+        places = [
+            (number, place)
+            for number, some in enumerate(charges)
+            for place, charge in enumerate(some)
+            if charge.energy and charge.power is not None and charge.touches(window)
+        ]
+        for start in range(0, len(places), SESSIONS):
+            some = places[start : start + SESSIONS]
+            wanted: list[EventsWanted] = []
+            for number, place in some:
+                session, charge = sessions[number], charges[number][place]
+                ids = session.vehicle_id, session.charger_id
+                wanted.append(EventsWanted(len(wanted), *ids, charge.start_ms, charge.end_ms))
+            profiles = [Profile(charges[number][place], bounds) for number, place in some]
+            await self._profile(partner, wanted, profiles)
+            for (number, place), profile in zip(some, profiles, strict=True):
+                charge = charges[number][place]
+                charges[number][place] = charge._replace(curve=profile.curve())
+        return [
+            session._replace(charges=some) for session, some in zip(sessions, charges, strict=True)
+        ]
+
+    async def _profile(
+        self, partner: int, wanted: Sequence[EventsWanted], profiles: Sequence[Profile]
+    ) -> None:
+        """Has the profiles read the events of these charges; many of one charge in portions."""
+        rest = Rest()
+        for one, text in await self._plugged_in.events(partner, wanted, EVENTS):
+            facts = placed_events_in(text)
+            if len(facts) < EVENTS:
+                _tell(profiles[one.number], one, facts)
+            else:
+                async for some in self._events_of(partner, one):
+                    _tell(profiles[one.number], one, some)
+                    await rest.if_long()
+            await rest.if_long()
+
+    async def _events_of(
+        self, partner: int, wanted: EventsWanted
+    ) -> AsyncIterator[list[PlacedEvent]]:
+        from_ms, limit, more = wanted.from_ms, READINGS, True
+        while more:
+            read = await self._of_vehicles.of_vehicle(
+                partner, wanted.vehicle_id, from_ms, limit, until_ms=wanted.until_ms
+            )
+            more = len(read) == limit
+            # Of the last instant there may be more: it is read again, from its beginning.
+            again_ms = read[-1].place.at_ms if more else None
+            yield [fact for fact in read if fact.place.at_ms != again_ms]
+            limit = 2 * limit if again_ms == from_ms else READINGS
+            from_ms = again_ms or from_ms
+
+
+def _together(_: Measured) -> Sequence[str]:
+    return ("",)
+
+
+async def _steps(window: Window, after: Place | None, limit: int) -> list[Bucket]:
+    """The steps of a page: they begin with that of the place, or behind it if it has none."""
+    at_ms = window.from_ms
+    if after is not None:
+        at_ms = max(at_ms, after.from_ms)
+        step = window.bucket(at_ms)
+        at_ms = step.from_ms if step.from_ms == at_ms else step.to_ms
+    steps, rest = list[Bucket](), Rest()
+    while at_ms < window.to_ms and len(steps) < limit:
+        steps.append(window.bucket(at_ms))
+        at_ms = steps[-1].to_ms
+        await rest.if_long()
+    return steps
+
+
+def _tell(profile: Profile, wanted: EventsWanted, facts: Sequence[PlacedEvent]) -> None:
+    for place, event in sorted(facts):
+        power = event.charge_power
+        if power is None or place.charger_id != wanted.charger_id:
+            continue
+        # A start at the instant of the stop is that of the next charge.
+        is_next = place.rank == STARTED and place.at_ms == wanted.until_ms
+        if place.rank in (STARTED, UPDATED) and not is_next:
+            profile.read(place.at_ms, power)

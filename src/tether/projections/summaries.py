@@ -1,0 +1,216 @@
+"""Adds up sessions by parts of time and by groups, and their energy as a load curve.
+
+Time is gone through from its first part on. What is in memory is the sessions that go on beyond the
+part that is added up, and its groups; a page ends as soon as it is full.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from heapq import merge
+from itertools import islice
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from tether.domain.areas import area_of
+from tether.domain.calendar import WHOLE, Bucket, Division
+from tether.domain.filters import SessionFilter
+from tether.domain.models import Charger, from_json
+from tether.domain.summary import Group, Keys, Measured, Sums, measured_of
+from tether.storage.entities import Entities
+from tether.storage.sessions import Place as SessionPlace
+from tether.storage.sessions import Sessions
+from tether.storage.turns import Rest
+
+AT_ONCE = 1_000  # sessions
+
+
+class Place(NamedTuple):
+    """Where a row is: the beginning of its part of time, and its group."""
+
+    from_ms: int
+    key: str
+
+
+class Total(Protocol):
+    """What is added up."""
+
+    def add(self, session: Measured, bucket: Bucket) -> None:
+        """Takes in what the session has there."""
+
+
+T = TypeVar("T", bound=Total)
+
+
+class Row(NamedTuple, Generic[T]):
+    """What a group has in a part of time."""
+
+    bucket: Bucket
+    key: str
+    total: T
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return Place(self.bucket.from_ms, self.key)
+
+
+class Summaries:
+    """What sessions have together. Every method raises Unavailable."""
+
+    def __init__(self, sessions: Sessions, entities: Entities) -> None:
+        self._sessions = sessions
+        self._entities = entities
+
+    async def page(
+        self,
+        partner: int,
+        wanted: SessionFilter,
+        division: Division,
+        keys: Keys,
+        *,
+        after: Place | None,
+        limit: int,
+    ) -> list[Row[Sums]]:
+        """The first `limit` rows behind a place, in the order of time and of groups."""
+        found: list[Row[Sums]] = []
+        part = WHOLE
+        if after is not None:
+            part = Bucket(after.from_ms, WHOLE.to_ms)
+            wanted = _lasting(wanted, after.from_ms - 1)  # what charges at its very end, too
+        sessions = self.measured(partner, wanted)
+        async for row in swept(sessions, division, keys, Sums, part=part, after=after):
+            found.append(row)
+            if len(found) == limit:
+                break
+        return found
+
+    async def chargers(
+        self, partner: int, wanted: SessionFilter, group: Group | None
+    ) -> Callable[[str], int]:
+        """How many chargers each group has of those at which the wanted sessions can be."""
+        if group is Group.CHARGER:
+            return lambda _: 1
+        ids = wanted.charger_ids
+        if group is not Group.AREA:
+            count = (
+                len(await self._entities.get_many(Charger, partner, ids))
+                if ids
+                else await self._entities.count(Charger, partner)
+            )
+            return lambda _: count
+        counts, rest = Counter[str](), Rest()
+        async for body in self._bodies(partner, ids):
+            counts[area_of(from_json(Charger, body)) or ""] += 1
+            await rest.if_long()
+        return counts.__getitem__
+
+    async def _bodies(self, partner: int, ids: Sequence[str]) -> AsyncIterator[str]:
+        """The JSON of these chargers, or of all."""
+        if ids:
+            for _, body in await self._entities.get_many(Charger, partner, ids):
+                yield body
+            return
+        last = ""
+        while page := await self._entities.page(Charger, partner, last, AT_ONCE):
+            for last, body in page:  # noqa: B007
+                yield body
+
+    async def measured(self, partner: int, wanted: SessionFilter) -> AsyncIterator[Measured]:
+        """The sessions in the order of their start."""
+        after: SessionPlace | None = None
+        while True:
+            found, after = await self._sessions.page(partner, wanted, after, AT_ONCE)
+            for known in found:
+                yield measured_of(known)
+            if after is None and len(found) < AT_ONCE:
+                return
+            if after is None:
+                after = found[-1].record.start_ms, found[-1].id
+
+
+def _lasting(wanted: SessionFilter, from_ms: int) -> SessionFilter:
+    """Of these the ones that lasted after this instant."""
+    given = wanted.overlapping_from_ms
+    return wanted._replace(overlapping_from_ms=from_ms if given is None else max(given, from_ms))
+
+
+class _Sweep(Generic[T]):
+    """Goes through time, with sessions that are given in the order of their start."""
+
+    def __init__(
+        self,
+        division: Division,
+        keys: Keys,
+        new: Callable[[], T],
+        *,
+        part: Bucket,
+        after: Place | None,
+    ) -> None:
+        self._division = division
+        self._keys = keys
+        self._new = new
+        self._after = after
+        self._end_ms = part.to_ms
+        self._bucket = None if part == WHOLE else division.bucket(part.from_ms)
+        self._groups: dict[str, T] = {}
+        self._open: list[Measured] = []
+        self._rest = Rest()
+
+    async def before(self, at_ms: int | None) -> AsyncIterator[Row[T]]:
+        """The rows of the parts of time that end before this instant, or of all."""
+        while self._bucket is not None and (at_ms is None or at_ms >= self._bucket.to_ms):
+            async for row in self._rows(self._bucket):
+                yield row
+            self._groups = {}
+            goes_on = self._open and self._bucket.to_ms < self._end_ms
+            bucket = self._bucket = self._division.bucket(self._bucket.to_ms) if goes_on else None
+            if bucket is not None:
+                going_on, self._open = self._open, []
+                for session in going_on:
+                    await self._take(session, bucket)
+
+    async def add(self, session: Measured) -> None:
+        """Takes in a session, which began after those that were taken in before."""
+        if self._bucket is None:
+            self._bucket = self._division.bucket(session.start_ms)
+        await self._take(session, self._bucket)
+
+    async def _take(self, session: Measured, bucket: Bucket) -> None:
+        last_ms = session.last_ms
+        if last_ms >= bucket.to_ms:
+            self._open.append(session)
+        if last_ms >= bucket.from_ms:
+            for key in self._keys(session):
+                if key not in self._groups:
+                    self._groups[key] = self._new()
+                self._groups[key].add(session, bucket)
+        await self._rest.if_long()
+
+    async def _rows(self, bucket: Bucket) -> AsyncIterator[Row[T]]:
+        keys, runs = iter(self._groups), list[list[str]]()
+        while run := sorted(islice(keys, AT_ONCE)):
+            runs.append(run)
+            await self._rest.if_long()
+        for key in merge(*runs):
+            row = Row(bucket, key, self._groups[key])
+            if self._after is None or row.place > self._after:
+                yield row
+            await self._rest.if_long()
+
+
+async def swept(
+    sessions: AsyncIterator[Measured],
+    division: Division,
+    keys: Keys,
+    new: Callable[[], T],
+    *,
+    part: Bucket,
+    after: Place | None,
+) -> AsyncIterator[Row[T]]:
+    """The rows behind a place, of a part of time, of sessions in the order of their start."""
+    sweep = _Sweep(division, keys, new, part=part, after=after)
+    async for session in sessions:
+        async for row in sweep.before(session.start_ms):
+            yield row
+        await sweep.add(session)
+    async for row in sweep.before(None):
+        yield row
