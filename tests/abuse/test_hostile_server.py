@@ -175,11 +175,11 @@ def test_a_slow_but_steady_answer_is_waited_for(ask: Ask) -> None:
     def steadily() -> Any:
         yield HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
         for start in range(0, len(body), 1000):
-            time.sleep(0.05)
+            time.sleep(0.06)
             yield body[start : start + 1000]
 
     with Hostile(steadily) as server:
-        assert ask(server.url, get, timeout=0.4, retries=0).id == "C1"
+        assert ask(server.url, get, timeout=1, retries=0).id == "C1"
 
 
 WISHES = [

@@ -108,15 +108,15 @@ def test_a_locked_table_takes_nothing_away_that_does_not_need_it(
     assert other.client.get("/sessions").status_code == 200
     fresh = server.key()  # nobody has recognised it yet
     with held_up(database, table, server, waiting, partner.key):
-        with server.client(fresh, timeout=5) as client:
+        with server.client(fresh, timeout=25) as client:
             assert client.get("/ready").status_code == 200
             assert client.get("/nowhere").status_code == 404
         for path in others:
-            assert other.client.get(path, timeout=5).status_code == 200, path
+            assert other.client.get(path, timeout=25).status_code == 200, path
         if table != "chargers":
             body = {"chargePowers": [11]}
-            assert other.client.put("/chargers/C2", json=body, timeout=5).status_code == 201
-            assert other.client.patch("/chargers/C2", json=body, timeout=5).status_code == 200
+            assert other.client.put("/chargers/C2", json=body, timeout=25).status_code == 201
+            assert other.client.patch("/chargers/C2", json=body, timeout=25).status_code == 200
     assert server.failures() == []
 
 

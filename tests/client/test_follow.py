@@ -88,7 +88,7 @@ def test_it_waits_for_what_comes_and_ends_when_it_is_told_to(sdk: Client) -> Non
     consumer.start()
     time.sleep(0.3)
     stop.set()
-    consumer.join(timeout=5)
+    consumer.join(timeout=25)
     assert not consumer.is_alive()
     late = threading.Timer(0.3, lambda: sdk.events.post(update(1)))
     late.start()

@@ -33,6 +33,8 @@ def test_revoked_rotated_and_expired_keys_stop_working_in_time(
     server = new_server()
     overlap_ms = 4_000
     revoked, rotated = server.key("A"), server.key("A")
+    assert works(server, revoked)
+    assert works(server, rotated)
     expiring = server.key("A", expires_ms=bootstrap.now_ms() + overlap_ms)
 
     async def revoke_and_rotate() -> str:
@@ -43,7 +45,7 @@ def test_revoked_rotated_and_expired_keys_stop_working_in_time(
             new, _ = await admin.rotate_key(store, now, old, overlap_ms)
             return new
 
-    assert all(works(server, key) for key in (revoked, rotated, expiring))
+    assert works(server, expiring)
     new = asyncio.run(revoke_and_rotate())
     done = time.monotonic()
     assert works(server, new)

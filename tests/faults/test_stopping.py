@@ -2,8 +2,8 @@
 
 import asyncio
 import signal
-import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -62,20 +62,38 @@ def test_every_request_under_way_is_answered_and_nothing_acknowledged_is_lost(
     assert server.stop() == 0
 
 
+async def begun(partner: Partner, body: bytes) -> Wire:
+    """A connection whose request the server waits for: so much of the body has arrived."""
+    wire = await Wire.to(partner.server)
+    expect = "expect: 100-continue"
+    whole = len(event(1))
+    assert (await wire.ask(head_of("POST", "/events", partner.key, whole, expect))).status == 100
+    wire.send(body)
+    return wire
+
+
+async def told_to_stop(server: Server) -> None:
+    """Returns when the server has heard that it shall stop: it takes no connections any more."""
+    assert server.process is not None
+    server.process.terminate()
+    async with asyncio.timeout(60):
+        with suppress(*CUT_OFF):
+            while True:
+                (await Wire.to(server)).reset()
+                await asyncio.sleep(0.05)
+
+
 def test_a_request_that_is_slow_to_arrive_is_answered_before_the_end(
-    new_server: Callable[..., Server],
+    impatient_server: Callable[..., Server],
 ) -> None:
-    server = new_server()
+    server = impatient_server("tether.server.protocol.STOP_TIMEOUT_S=60")
     partner = Partner(server)
     body = event(1)
 
     async def scenario() -> None:
-        wire = await Wire.to(server)
-        wire.send(head_of("POST", "/events", partner.key, len(body)) + body[:40])
-        await asyncio.sleep(0.3)
-        assert server.process is not None
-        server.process.terminate()
-        await asyncio.sleep(1)
+        wire = await begun(partner, body[:40])
+        await told_to_stop(server)
+        await asyncio.sleep(1)  # longer than it lingers for requests that are on their way
         answer = await wire.ask(body[40:])
         assert (answer.status, answer.headers["connection"]) == (201, "close")
 
@@ -131,13 +149,11 @@ def test_a_second_signal_ends_it_at_once(impatient_server: Callable[..., Server]
     body = event(1)
 
     async def scenario() -> None:
-        wire = await Wire.to(server)
-        wire.send(head_of("POST", "/events", partner.key, len(body)) + body[:40])
-        await asyncio.sleep(0.3)
-        assert server.process is not None
-        server.process.terminate()
+        wire = await begun(partner, body[:40])
+        await told_to_stop(server)
         await asyncio.sleep(1)
         assert pid_of(server), "it waits for the request"
+        assert server.process is not None
         server.process.terminate()
         server.process.wait(timeout=60)
         wire.reset()
@@ -156,20 +172,8 @@ def test_a_server_that_stops_takes_no_new_connections(
     partner = Partner(server)
 
     async def scenario() -> None:
-        slow = await Wire.to(server)
-        slow.send(head_of("POST", "/events", partner.key, 10))
-        await asyncio.sleep(0.3)
-        assert server.process is not None
-        server.process.terminate()
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            try:
-                (await Wire.to(server)).reset()
-                await asyncio.sleep(0.05)
-            except CUT_OFF:
-                break
-        else:
-            raise AssertionError("it goes on taking connections")
+        slow = await begun(partner, b"")
+        await told_to_stop(server)
         slow.reset()
         await until(lambda: server.process is not None and server.process.poll() is not None)
 

@@ -174,7 +174,7 @@ def test_a_database_that_stands_still_holds_no_request_for_long(
             while time.monotonic() < end:
                 started = time.monotonic()
                 assert (await wire.ask(load.partner.request("GET", "/health"))).status == 200
-                assert time.monotonic() - started < 2
+                assert time.monotonic() - started < 5
                 await asyncio.sleep(0.5)
         thawed = time.monotonic()
         await until(lambda: load.rate(thawed + 3, thawed + 6) > 0)

@@ -194,8 +194,8 @@ def test_no_request_fails_or_waits_for_a_redis_that_is_killed_hangs_or_is_slow(
 
     run(main())
     for name in MEASURED:
-        growth = paces[0].p99(name) - paces[1].p99(name)
-        assert growth <= GROWTH_S, (name, growth)
+        took, usual = (pace.p99(name) for pace in paces)
+        assert took <= 2 * usual + GROWTH_S, (name, took, usual)
     log = "".join(limited.log)
     # Not for each of 1,000 requests; once more whenever the machine and Redis stand still.
     assert 3 * 2 <= log.count("redis lost") < 20, "each worker says it once"

@@ -64,8 +64,10 @@ def test_a_revoked_key_stops_on_every_worker_of_every_node_within_two_seconds(
             assert set(await statuses()) <= {200, 403}
         revoked = time.monotonic()
         assert revoking.result().returncode == 0
+        asked = revoked
         while 200 in await statuses():
-            assert time.monotonic() - revoked < REVOKED_S
+            assert asked - revoked < REVOKED_S  # the answers themselves may take their time
+            asked = time.monotonic()
         await asyncio.sleep(max(0, revoked + REVOKED_S - time.monotonic()))
         assert await statuses() == {403: len(wires)}
 

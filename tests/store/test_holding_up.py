@@ -20,7 +20,7 @@ from tether.storage.sqlite.engine import SqliteEngine
 def test_what_holds_up_is_derived_at_once(
     in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projector, "INTERVAL_S", 10)
+    monkeypatch.setattr(projector, "INTERVAL_S", 60)
     monkeypatch.setattr(projector, "MOST_BEHIND", 20)
     monkeypatch.setattr(projector, "AT_ONCE", 5)
 
@@ -35,7 +35,7 @@ def test_what_holds_up_is_derived_at_once(
         await report(store, partner, [event(second) for second in range(1, 50)])
         began = monotonic()
         await report(store, partner, [event(50)])
-        assert monotonic() - began < 5
+        assert monotonic() - began < 30
 
     in_store(scenario)
 
@@ -58,6 +58,6 @@ def test_who_asks_for_what_came_in_bulk_does_not_wait_for_more(
         began = monotonic()
         page = await sessions_page(store, partner, SessionFilter(), None, 100)
         assert len(page.found) == 50
-        assert monotonic() - began < 5
+        assert monotonic() - began < 30
 
     in_store(scenario)

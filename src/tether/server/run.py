@@ -108,7 +108,9 @@ async def serve(
         with serving(metrics.own_page, metrics_address(settings.metrics) if alone else None):
             _spare_the_collector()
             async with meanwhile(use.keep_writing()), meanwhile(_look_around(store, metrics)):
-                await server.serve([listener.dup() for _ in range(ACCEPTED_AT_ONCE)])
+                # All of them are closed when the server stops, so that nobody connects any more.
+                more = [listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1)]
+                await server.serve([listener, *more])
             with suppress(TimeoutError):  # the database may be away, and nobody waits for a note
                 async with asyncio.timeout(LAST_NOTE_S):
                     await use.write()
