@@ -158,7 +158,7 @@ def real_sessions() -> list[Session]:
     for row in table:
         events = enumerate(events_of(row), start=1)
         timeline = SessionBuilder().take(
-            sorted(session_record.placed_event(seq, event.at_ms, event) for seq, event in events)
+            sorted(session_record.ordered_event(seq, event.at_ms, event) for seq, event in events)
         )
         ((stay, _),) = timeline.begun
         charger = chargers[stay.charger_id]

@@ -14,7 +14,7 @@ import pytest
 from tether.domain.flexibility import STALE, Box, Figures, Totals, condition_of, pair_of
 from tether.domain.models import Charger, Event, EventType, Vehicle
 from tether.domain.session_builder import SessionBuilder
-from tether.domain.session_record import PlacedEvent, SessionRecord, placed_event
+from tether.domain.session_record import OrderedEvent, SessionRecord, ordered_event
 from tether.domain.timestamps import format_instant
 from tether.projections import flexibility
 from tether.projections.flexibility import Chargers, MaxAge
@@ -84,20 +84,20 @@ def dirty_stream(chance: random.Random, count: int) -> Iterator[Event]:
         )
 
 
-def facts_of(events: list[Event]) -> dict[str, list[PlacedEvent]]:
-    found: dict[str, list[PlacedEvent]] = defaultdict(list)
+def ordered_events_of(events: list[Event]) -> dict[str, list[OrderedEvent]]:
+    found: dict[str, list[OrderedEvent]] = defaultdict(list)
     for seq, event in enumerate(events):
-        found[event.vehicle_id].append(placed_event(seq, event.at_ms, event))
-    return {vehicle: sorted(facts) for vehicle, facts in found.items()}
+        found[event.vehicle_id].append(ordered_event(seq, event.at_ms, event))
+    return {vehicle: sorted(ordered) for vehicle, ordered in found.items()}
 
 
 def folded(
-    facts: dict[str, list[PlacedEvent]], at_ms: int, chargers: set[str], max_age_ms: int = 2**62
+    ordered: dict[str, list[OrderedEvent]], at_ms: int, chargers: set[str], max_age_ms: int = 2**62
 ) -> Figures:
     """The sums at the moment, by what was known of each vehicle then."""
     there: dict[str, list[SessionRecord]] = defaultdict(list)
-    for some in facts.values():
-        stay = SessionBuilder().take(fact for fact in some if fact.place.at_ms <= at_ms).session
+    for some in ordered.values():
+        stay = SessionBuilder().take(fact for fact in some if fact.position.at_ms <= at_ms).session
         if stay is not None and stay.end_ms is None and stay.charger_id in chargers:
             there[stay.charger_id].append(stay)
     totals = Totals(range(1))
@@ -148,7 +148,7 @@ def page_sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.usefixtures("page_sizes")
 def test_every_past_moment_is_what_was_known_then(in_store: Callable[..., Any]) -> None:
     events = distinct(list(dirty_stream(random.Random(5), 400)))
-    facts = facts_of(events)
+    ordered = ordered_events_of(events)
     last_ms = events[-1].at_ms
 
     async def scenario(store: Store, partner: int) -> None:
@@ -157,12 +157,12 @@ def test_every_past_moment_is_what_was_known_then(in_store: Callable[..., Any]) 
         await asyncio.gather(*(store.batcher.add(partner, event) for event in shuffled))
         step_ms = (last_ms - START_MS) // 40
         everything = range(START_MS - step_ms, last_ms + 2 * step_ms, step_ms)
-        expected = [folded(facts, at_ms, set(CHARGERS)) for at_ms in everything]
+        expected = [folded(ordered, at_ms, set(CHARGERS)) for at_ms in everything]
         assert await store.capacities.totals(partner, Chargers(), everything) == expected
         assert await store.capacities.totals(partner, Chargers(), None) == expected[-1:]
         for minutes in (1, 10, 60):
             max_age = MaxAge(minutes * MINUTE_MS, everything[-1])
-            heard = [folded(facts, at, set(CHARGERS), max_age.ms) for at in everything]
+            heard = [folded(ordered, at, set(CHARGERS), max_age.ms) for at in everything]
             totals = store.capacities.totals
             assert await totals(partner, Chargers(), everything, max_age=max_age) == heard
             assert await totals(partner, Chargers(), None, max_age=max_age) == heard[-1:]
@@ -171,23 +171,23 @@ def test_every_past_moment_is_what_was_known_then(in_store: Callable[..., Any]) 
         instants = [event.at_ms + more for event in events[::40] for more in (-1, 0)]
         for at_ms in instants:
             moment = range(at_ms, at_ms + 1)
-            one = folded(facts, at_ms, set(CHARGERS))
+            one = folded(ordered, at_ms, set(CHARGERS))
             assert await store.capacities.totals(partner, Chargers(), moment) == [one]
             age = MaxAge(MINUTE_MS, at_ms)
-            one = folded(facts, at_ms, set(CHARGERS), age.ms)
+            one = folded(ordered, at_ms, set(CHARGERS), age.ms)
             assert await totals(partner, Chargers(), moment, max_age=age) == [one]
         for moment_ms in (everything[20], None):
-            await check_by_charger(store, partner, facts, moment_ms)
+            await check_by_charger(store, partner, ordered, moment_ms)
         dense = range(everything[10], everything[20], 1 + (everything[20] - everything[10]) // 900)
         found = await store.capacities.totals(partner, Chargers("C2", "C5"), dense)
         some = {"C2", "C3", "C4", "C5"}
-        assert found[::150] == [folded(facts, at_ms, some) for at_ms in dense[::150]]
+        assert found[::150] == [folded(ordered, at_ms, some) for at_ms in dense[::150]]
 
     in_store(scenario)
 
 
 async def check_by_charger(
-    store: Store, partner: int, facts: dict[str, list[PlacedEvent]], at_ms: int | None
+    store: Store, partner: int, ordered: dict[str, list[OrderedEvent]], at_ms: int | None
 ) -> None:
     """By charger, in pages, and for one charger and for an area."""
     moment = None if at_ms is None else range(at_ms, at_ms + 1)
@@ -195,7 +195,7 @@ async def check_by_charger(
     expected = [
         (charger, figures)
         for charger in sorted(CHARGERS)
-        if (figures := folded(facts, then_ms, {charger})).chargers
+        if (figures := folded(ordered, then_ms, {charger})).chargers
     ]
     assert len(expected) > 3
     found: list[tuple[str, Figures]] = []
@@ -208,7 +208,7 @@ async def check_by_charger(
         alone = Chargers(charger, charger)
         assert await store.capacities.totals(partner, alone, moment) == [figures]
     box = Chargers(box=Box(D(-4), D(2), D(0), D(90)))
-    inside = folded(facts, then_ms, {"C2", "C3", "C4"})
+    inside = folded(ordered, then_ms, {"C2", "C3", "C4"})
     assert await store.capacities.totals(partner, box, moment) == [inside]
 
 

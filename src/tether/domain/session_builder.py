@@ -31,7 +31,7 @@ from tether.domain.session_record import (
     STARTED,
     STOPPED,
     UPDATED,
-    PlacedEvent,
+    OrderedEvent,
     SessionRecord,
     in_order,
     is_too_long,
@@ -56,95 +56,95 @@ class SessionBuilder:
         self.begun: list[tuple[SessionRecord, SessionContext]] = []
         self.reports: list[tuple[Start, Report]] = []
 
-    def take(self, facts: Iterable[PlacedEvent]) -> "SessionBuilder":
-        """Takes in these facts, which are in order; each instant must lie behind all before it, and
-        its facts must come together.
-        """
-        for _, together in groupby(facts, key=lambda fact: fact.place.at_ms):
+    def take(self, events: Iterable[OrderedEvent]) -> "SessionBuilder":
+        """Takes in these events, which are in order, with all events of an instant together."""
+        for _, together in groupby(events, key=lambda one: one.position.at_ms):
             instant = list(together)
             if len(instant) == 1:
                 self._take(instant[0], [])
                 continue
             instant = in_order(self.session, instant)
-            for number, fact in enumerate(instant):
-                self._take(fact, instant[:number])
+            for number, one in enumerate(instant):
+                self._take(one, instant[:number])
         return self
 
-    def _take(self, fact: PlacedEvent, taken: list[PlacedEvent]) -> None:
-        """Takes in the next fact; `taken` are those of its instant before it."""
-        place, event = fact
+    def _take(self, one: OrderedEvent, taken: list[OrderedEvent]) -> None:
+        """Takes in the next one; `taken` are those of its instant before it."""
+        position, event = one
         session = self.session
-        begins = session is None or self._plugs_in(session, place, event)
+        begins = session is None or self._plugs_in(session, position, event)
         if session is None or begins:
-            session = self._begin(place, event, taken)
+            session = self._begin(position, event, taken)
         period = None
-        elsewhere = session.charger_id != place.charger_id
+        elsewhere = session.charger_id != position.charger_id
         if elsewhere or session.end_ms is not None:
-            self._tell_left(session, place, event)
+            self._tell_left(session, position, event)
         elif (event.charged_time or event.charged_energy) and (
-            left := self._earlier_session(session, place, event)
+            left := self._earlier_session(session, position, event)
         ):
-            self._report(session, left, place, event)
-        elif not (begins and place.rank == CONNECTED):
+            self._report(session, left, position, event)
+        elif not (begins and position.rank == CONNECTED):
             period = session.charging
-            _WHAT_IT_DOES[place.rank](session, place, event)
+            _WHAT_IT_DOES[position.rank](session, position, event)
         session.here = session.newest_here if elsewhere else None
-        session.last = place
-        session.read_soc(place, event, period, elsewhere=elsewhere)
+        session.last = position
+        session.read_soc(position, event, period, elsewhere=elsewhere)
 
-    def _begin(self, place: EventPosition, event: Event, taken: list[PlacedEvent]) -> SessionRecord:
+    def _begin(
+        self, position: EventPosition, event: Event, taken: list[OrderedEvent]
+    ) -> SessionRecord:
         """A session that this event begins; it ends the one that lasts."""
         if (old := self.session) is not None:
             if old.end_ms is None:
-                old.end(place.at_ms)
+                old.end(position.at_ms)
                 old.end_missing = True
             known = old.left if old.left is not None else self.before.left
             left = old.as_left().after(known)
             newest = self.before if old.soc is None else old
-            numbers = tuple(one.place.seq for one in taken[:MOST_TAKEN])
+            numbers = tuple(one.position.seq for one in taken[:MOST_TAKEN])
             self.before = SessionContext(left, newest.soc, newest.soc_ms, numbers)
         self.session = SessionRecord(
-            event.vehicle_id, event.charger_id, place.at_ms, place.rank, place,
-            start_missing=place.rank != CONNECTED,
+            event.vehicle_id, event.charger_id, position.at_ms, position.rank, position,
+            start_missing=position.rank != CONNECTED,
         )  # fmt: skip
         self.begun.append((self.session, self.before))
         return self.session
 
-    def _plugs_in(self, session: SessionRecord, place: EventPosition, event: Event) -> bool:
+    def _plugs_in(self, session: SessionRecord, position: EventPosition, event: Event) -> bool:
         """Whether the event is evidence that the vehicle was plugged in there anew."""
-        here, lasts = session.charger_id == place.charger_id, session.end_ms is None
+        here, lasts = session.charger_id == position.charger_id, session.end_ms is None
         soc = self.before.soc if session.soc is None else session.soc
-        if place.rank == CONNECTED:
+        if position.rank == CONNECTED:
             return not (here and lasts) or session.was_away(event)
         if here and lasts:
             return False
-        if place.rank == STARTED:
+        if position.rank == STARTED:
             return True
-        left = self._left_at(session, place, event)
-        if place.rank == DISCONNECTED or left is None:
+        left = self._left_at(session, position, event)
+        if position.rank == DISCONNECTED or left is None:
             # Of a session of which nothing is known; not if the vehicle is known to be elsewhere.
-            shows = place.rank == STOPPED or _shows_charge(soc, event)
-            return left is None and (not lasts or (place.rank != DISCONNECTED and shows))
+            shows = position.rank == STOPPED or _shows_charge(soc, event)
+            return left is None and (not lasts or (position.rank != DISCONNECTED and shows))
         may_go_on = left.unseen and bool(left.charges)
-        if may_go_on or left.is_meant(place.at_ms, event):
+        if may_go_on or left.is_meant(position.at_ms, event):
             return False
-        late = place.at_ms - left.end_ms <= TOLERANCE_MS
-        return not late and (place.rank == STOPPED or _shows_charge(soc, event))
+        late = position.at_ms - left.end_ms <= TOLERANCE_MS
+        return not late and (position.rank == STOPPED or _shows_charge(soc, event))
 
     def _left_at(
-        self, session: SessionRecord, place: EventPosition, event: Event
+        self, session: SessionRecord, position: EventPosition, event: Event
     ) -> EndedSession | None:
         """What is known of the session at this charger that has ended and that the event is of."""
         known = self.before.left if session.left is None else session.left
         if session.end_ms is not None:
             known = *known, session.as_left()
-        lefts = [one for one in known if one.charger_id == place.charger_id]
-        if place.rank not in (UPDATED, STOPPED):
+        lefts = [one for one in known if one.charger_id == position.charger_id]
+        if position.rank not in (UPDATED, STOPPED):
             return lefts[-1] if lefts else None
         return left_by(lefts, event.charged_energy, event.charged_time)
 
     def _earlier_session(
-        self, session: SessionRecord, place: EventPosition, event: Event
+        self, session: SessionRecord, position: EventPosition, event: Event
     ) -> EndedSession | None:
         """The earlier session at this charger of which a report is, though the vehicle is back:
         what it tells does not fit into this session, or into what follows its last reported charge,
@@ -155,11 +155,11 @@ class SessionBuilder:
             free_ms = session.charging.start_ms
         if session.periods and (last := session.periods[-1]).stop_ms and last.energy is not None:
             free_ms = last.stop_ms
-            began_ms = place.at_ms - milliseconds(time_s or Decimal(0))
+            began_ms = position.at_ms - milliseconds(time_s or Decimal(0))
             if abs(began_ms - last.start_ms) <= TOLERANCE_MS or last.told.is_again(energy, time_s):
                 return None
-        since_ms, fits = place.at_ms - free_ms, False
-        left = self._left_at(session, place, event)
+        since_ms, fits = position.at_ms - free_ms, False
+        left = self._left_at(session, position, event)
         if left is not None and time_s is None:
             fits = left.gives_more(energy, since_ms)
         elif left is not None and time_s is not None and time_s * 1000 > since_ms + TOLERANCE_MS:
@@ -167,29 +167,29 @@ class SessionBuilder:
             fits = lasted or left.knows(energy, time_s)
         return left if fits else None
 
-    def _tell_left(self, session: SessionRecord, place: EventPosition, event: Event) -> None:
+    def _tell_left(self, session: SessionRecord, position: EventPosition, event: Event) -> None:
         """Tells a session that has ended what the event says; the vehicle stays where it is."""
-        left = self._left_at(session, place, event)
-        late = left is None or place.at_ms - left.end_ms > TOLERANCE_MS
-        if session.charger_id == place.charger_id and late:
+        left = self._left_at(session, position, event)
+        late = left is None or position.at_ms - left.end_ms > TOLERANCE_MS
+        if session.charger_id == position.charger_id and late:
             session.flag("event-after-disconnect")
         if left is not None and left.start == session.start:
-            if place.rank in (UPDATED, STOPPED):
-                tell_late(session, left.report(place, event))
+            if position.rank in (UPDATED, STOPPED):
+                tell_late(session, left.report(position, event))
             return
-        shared = left is not None and self._report(session, left, place, event)
-        leaves = left is not None and left.unseen and place.rank == DISCONNECTED
-        if late and not leaves and session.charger_id != place.charger_id:
+        shared = left is not None and self._report(session, left, position, event)
+        leaves = left is not None and left.unseen and position.rank == DISCONNECTED
+        if late and not leaves and session.charger_id != position.charger_id:
             session.flag("vehicle-shared" if shared else "event-elsewhere")
 
     def _report(
-        self, session: SessionRecord, left: EndedSession, place: EventPosition, event: Event
+        self, session: SessionRecord, left: EndedSession, position: EventPosition, event: Event
     ) -> bool:
         """Tells an earlier session what the event says of it; returns whether that shows that the
         vehicle was still there.
         """
-        report = left.report(place, event)
-        if place.rank in (CONNECTED, STARTED) or not left.learns(report):
+        report = left.report(position, event)
+        if position.rank in (CONNECTED, STARTED) or not left.learns(report):
             return report.there
         begun = [self._first, *(one for one, _ in self.begun[-RECENT - 1 :])]
         found = next((one for one in reversed(begun) if one and one.start == left.start), None)
@@ -207,81 +207,81 @@ class SessionBuilder:
 # What each type of event does to the session ------------------------------------------------------
 
 
-def _connect(session: SessionRecord, place: EventPosition, event: Event) -> None:
+def _connect(session: SessionRecord, position: EventPosition, event: Event) -> None:
     """Plugged in there already: nothing shows that it was away."""
-    if session.start_missing and place.at_ms - session.start_ms <= TOLERANCE_MS:
+    if session.start_missing and position.at_ms - session.start_ms <= TOLERANCE_MS:
         session.start_missing = False
     else:
         session.flag("connect-repeated")
 
 
-def _start(session: SessionRecord, place: EventPosition, event: Event) -> None:
+def _start(session: SessionRecord, position: EventPosition, event: Event) -> None:
     """A charge begins. One under way ends there, unless it has just begun."""
     period = session.charging
-    if period is not None and place.at_ms - period.start_ms <= TOLERANCE_MS:
+    if period is not None and position.at_ms - period.start_ms <= TOLERANCE_MS:
         if not period.start_missing:
             session.flag("start-repeated")
         period.start_missing = False
     else:
         if period is not None:
-            period.stop_ms, period.cut = place.at_ms, True
+            period.stop_ms, period.cut = position.at_ms, True
             session.flag("start-repeated")
-        period = session.new_period(place.at_ms)
+        period = session.new_period(position.at_ms)
     if event.charge_power is not None:
-        period.read_power(event.charge_power, place.at_ms)
+        period.read_power(event.charge_power, position.at_ms)
 
 
-def _update(session: SessionRecord, place: EventPosition, event: Event) -> None:
+def _update(session: SessionRecord, position: EventPosition, event: Event) -> None:
     """Tells of the charge under way, or of one that has ended, or shows that one is under way."""
     period = session.charging
-    if (ended := _ended_charge(session, place.at_ms, event)) is not None:
+    if (ended := _ended_charge(session, position.at_ms, event)) is not None:
         session.flag("update-after-stop")
-        if period is None and ended.goes_on(event, place.at_ms):
+        if period is None and ended.goes_on(event, position.at_ms):
             if event.charge_power:
-                ended.resume(event.charge_power, place.at_ms)
+                ended.resume(event.charge_power, position.at_ms)
         elif event.charged_energy is not None and ended.energy is None:
             ended.metered = event.charged_energy
         return
     if period is None:
-        if not _begins_charge(session, place, event):
+        if not _begins_charge(session, position, event):
             return
-        period = session.new_period(session.free_start(place.at_ms, event), start_missing=True)
+        period = session.new_period(session.free_start(position.at_ms, event), start_missing=True)
         period.by_soc = not event.charge_power and event.charged_energy is None
     elif period.by_soc and not _shows_charge(session.soc, event):
         period.stop_ms = max(period.start_ms, session.soc_ms)  # it rose until then
         return
-    period = _joined(session, place, event, period)
+    period = _joined(session, position, event, period)
     if event.charge_power is not None:
-        period.read_power(event.charge_power, place.at_ms)
+        period.read_power(event.charge_power, position.at_ms)
     if event.charged_energy is not None and period.read_meter(event.charged_energy):
         session.flag("meter-began-anew")
 
 
-def _stop(session: SessionRecord, place: EventPosition, event: Event) -> None:
+def _stop(session: SessionRecord, position: EventPosition, event: Event) -> None:
     """Ends the charge that its account points at, and reports it."""
     period = session.charging
-    if (ended := _ended_charge(session, place.at_ms, event)) is not None:
+    if (ended := _ended_charge(session, position.at_ms, event)) is not None:
         if ended.energy is not None or not ended.cut:
             session.flag("stop-repeated")
         ended.cut = False
-        if not (period is None and ended.goes_on(event, place.at_ms)):
+        if not (period is None and ended.goes_on(event, position.at_ms)):
             ended.tell(event.charged_energy, event.charged_time)
         return
     if period is None:
-        period = session.new_period(session.free_start(place.at_ms, event), start_missing=True)
-    period = _joined(session, place, event, period)
-    if is_too_long(period, place.at_ms, event.charged_time):
+        period = session.new_period(session.free_start(position.at_ms, event), start_missing=True)
+    period = _joined(session, position, event, period)
+    if is_too_long(period, position.at_ms, event.charged_time):
         session.flag("charged-time-too-long")
-    period.stop_ms = place.at_ms
+    period.stop_ms = position.at_ms
     if period.energy is not None or period.time_s is not None:
         period.add(event)  # it stands for many
     elif period.tell(event.charged_energy, event.charged_time):
         session.flag("meter-began-anew")
 
 
-def _disconnect(session: SessionRecord, place: EventPosition, event: Event) -> None:
+def _disconnect(session: SessionRecord, position: EventPosition, event: Event) -> None:
     """The vehicle leaves."""
-    session.end(place.at_ms)
+    session.end(position.at_ms)
 
 
 _WHAT_IT_DOES = (_connect, _start, _update, _stop, _disconnect)
@@ -302,10 +302,10 @@ def _shows_charge(soc: Decimal | None, event: Event) -> bool:
     return event.charge_power is None and rose
 
 
-def _begins_charge(session: SessionRecord, place: EventPosition, event: Event) -> bool:
+def _begins_charge(session: SessionRecord, position: EventPosition, event: Event) -> bool:
     """Whether an update while none is under way is of a charge whose start nothing told."""
     last = session.periods[-1] if session.periods else None
-    late = last is not None and place.at_ms - (last.stop_ms or 0) <= TOLERANCE_MS
+    late = last is not None and position.at_ms - (last.stop_ms or 0) <= TOLERANCE_MS
     if late and event.charge_power:
         session.flag("update-after-stop")
     return not late and _shows_charge(session.soc, event)
@@ -375,7 +375,7 @@ def _is_by_energy(
 
 
 def _joined(
-    session: SessionRecord, place: EventPosition, event: Event, period: PeriodRecord
+    session: SessionRecord, position: EventPosition, event: Event, period: PeriodRecord
 ) -> PeriodRecord:
     """The period under way, joined with those before it that are the same charge: the reported time
     goes back to their start, their meter went on, or the power since the newest allows less energy.
@@ -385,14 +385,14 @@ def _joined(
     while len(session.periods) > 1 and session.periods[-2].cut and not merged:
         first = session.periods[-2]
         if event.charged_time is not None:
-            begun = 2 * (place.at_ms - event.charged_time * 1000)
+            begun = 2 * (position.at_ms - event.charged_time * 1000)
             same = begun < first.start_ms + period.start_ms  # nearer to the first start
         elif energy is None or period.metered is not None:
             same = False
         elif first.metered is not None:
             same = energy >= first.metered
         else:
-            same = not period.allows(energy, place.at_ms - period.start_ms)
+            same = not period.allows(energy, position.at_ms - period.start_ms)
         if not same:
             break
         first.join(session.periods.pop())

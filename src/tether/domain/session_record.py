@@ -46,16 +46,16 @@ _RANK = {
 }
 
 
-class PlacedEvent(NamedTuple):
-    """An event at its place; facts are ordered by it."""
+class OrderedEvent(NamedTuple):
+    """An event with its position, by which events are ordered."""
 
-    place: EventPosition
+    position: EventPosition
     event: Event
 
 
-def placed_event(seq: int, at_ms: int, event: Event) -> PlacedEvent:
-    """The event, committed as number `seq`, at its place."""
-    return PlacedEvent(EventPosition(at_ms, _RANK[event.type], event.charger_id, seq), event)
+def ordered_event(seq: int, at_ms: int, event: Event) -> OrderedEvent:
+    """The event, committed as number `seq`, with its position."""
+    return OrderedEvent(EventPosition(at_ms, _RANK[event.type], event.charger_id, seq), event)
 
 
 class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
@@ -66,9 +66,9 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     start_ms: int
     start_rank: int
     last: EventPosition
-    """The place of its newest event."""
+    """The position of its newest event."""
     here: EventPosition | None = None
-    """The place of its newest event at this charger, where that is another one."""
+    """The position of its newest event at this charger, where that is another one."""
     end_ms: int | None = None
     end_missing: bool = False
     """No event told that the vehicle left: another session shows that it did."""
@@ -119,7 +119,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
 
     @property
     def newest_here(self) -> EventPosition:
-        """The place of its newest event at this charger."""
+        """The position of its newest event at this charger."""
         return self.here or self.last
 
     def flag(self, name: str) -> None:
@@ -166,7 +166,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         return at_ms if event.charge_power or self.soc is None else max(free_ms, self.soc_ms)
 
     def read_soc(
-        self, place: EventPosition, event: Event, period: PeriodRecord | None, *, elsewhere: bool
+        self, position: EventPosition, event: Event, period: PeriodRecord | None, *, elsewhere: bool
     ) -> None:
         """Takes in the state of charge, which falls only while the vehicle feeds back. `period` is
         the charge that was under way.
@@ -184,15 +184,15 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
                 self.flag("state-of-charge-tiny")
         elif soc > TINY_SOC and "state-of-charge-tiny" in self.flags:
             self.flags = [name for name in self.flags if name != "state-of-charge-tiny"]
-        self.soc, self.soc_ms = soc, place.at_ms
+        self.soc, self.soc_ms = soc, position.at_ms
         if not self.periods or elsewhere:
             return
         newest = self.periods[-1]
         begins = newest.soc_start is None and newest.stop_ms is None
-        if place.rank == STARTED or begins:
+        if position.rank == STARTED or begins:
             newest.soc_start = soc
         elif not newest.soc_final:
-            newest.soc_end, newest.soc_end_ms = soc, place.at_ms
+            newest.soc_end, newest.soc_end_ms = soc, position.at_ms
             newest.soc_final = newest.stop_ms is not None
 
     def as_left(self) -> EndedSession:
@@ -210,15 +210,15 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         )  # fmt: skip
 
 
-def in_order(session: SessionRecord | None, facts: list[PlacedEvent]) -> list[PlacedEvent]:
-    """The facts of one instant in the order in which they can have happened.
+def in_order(session: SessionRecord | None, events: list[OrderedEvent]) -> list[OrderedEvent]:
+    """The events of one instant in the order in which they can have happened.
 
     What is under way ends first, then what begins begins; what remains is in the order of a charge.
     """
-    ends: list[PlacedEvent] = []
+    ends: list[OrderedEvent] = []
     if session is not None and session.end_ms is None:
-        here = [fact for fact in facts if fact.place.charger_id == session.charger_id]
-        ranks = {fact.place.rank for fact in here}
+        here = [one for one in events if one.position.charger_id == session.charger_id]
+        ranks = {one.position.rank for one in here}
         again, leaves = CONNECTED in ranks, DISCONNECTED in ranks
         if session.charging is None and not again:
             ends = here  # a charge of no length, before the unplug
@@ -226,12 +226,14 @@ def in_order(session: SessionRecord | None, facts: list[PlacedEvent]) -> list[Pl
             stops = STOPPED in ranks
             wanted = {UPDATED: leaves or stops, STOPPED: stops, DISCONNECTED: leaves}
             if leaves or session.charging is not None:
-                ends = [fact for fact in here if wanted.get(fact.place.rank)]
+                ends = [one for one in here if wanted.get(one.position.rank)]
             if not leaves and not again:  # what else there is there comes before others
-                ends += [fact for fact in here if fact not in ends]
-    rest = [fact for fact in facts if fact not in ends]
-    first = {place.charger_id: place.rank for place, _ in reversed(rest)}
-    return ends + sorted(rest, key=lambda f: (first[f.place.charger_id], f.place.charger_id, f))
+                ends += [one for one in here if one not in ends]
+    rest = [one for one in events if one not in ends]
+    first = {position.charger_id: position.rank for position, _ in reversed(rest)}
+    return ends + sorted(
+        rest, key=lambda f: (first[f.position.charger_id], f.position.charger_id, f)
+    )
 
 
 # What is told after the end -----------------------------------------------------------------------
@@ -277,15 +279,15 @@ def _late_period(
     again = (one.told.is_again(energy, time_s) for one in session.periods)
     if energy is not None and time_s is not None and any(again):
         return None
-    places = [place for place, one in enumerate(session.periods) if one.is_unreported]
-    if not places:
+    numbers = [number for number, one in enumerate(session.periods) if one.is_unreported]
+    if not numbers:
         return session.periods[-1]
     end_ms = session.end_ms or 0
     charges = [
         (one.start_ms, one.start_ms + one.lasted_ms(end_ms))
-        for one in (session.periods[place] for place in places)
+        for one in (session.periods[number] for number in numbers)
     ]
-    first, last = (places[place] for place in meant(charges, time_s))
+    first, last = (numbers[number] for number in meant(charges, time_s))
     if first != last:
         session.periods[first].join(session.periods.pop(last))
     return session.periods[first]

@@ -303,7 +303,7 @@ def cursor_of(
     text = query.get("cursor")
     if text is None:
         return None
-    epoch_id, position = place_in(text)
+    epoch_id, position = position_in(text)
     if not is_position(position):
         raise Invalid("cursor", "It must be one that a Link header of this list gave.")
     if epoch_id != epoch.id:
@@ -311,15 +311,15 @@ def cursor_of(
     return position
 
 
-def place_in(text: str) -> tuple[str, str]:
-    """The epoch and the position of which `opaque` made this text; nothing if it did not."""
+def position_in(text: str) -> tuple[str, str]:
+    """The epoch and the position of which `cursor_text` made this text; nothing if it did not."""
     try:
-        place = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)).decode("ascii")
+        cursor = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)).decode("ascii")
     except (UnicodeError, ValueError):
         return "", ""
-    epoch_id, _, position = place.rpartition("/")
+    epoch_id, _, position = cursor.rpartition("/")
     # The decoder skips what it does not know.
-    is_ours = EPOCH_ID.fullmatch(epoch_id) and opaque(epoch_id, position) == text
+    is_ours = EPOCH_ID.fullmatch(epoch_id) and cursor_text(epoch_id, position) == text
     return (epoch_id, position) if is_ours else ("", "")
 
 
@@ -340,7 +340,7 @@ async def takes_stale(
     # Before anything is read: what is derived meanwhile is more than is promised, never less.
     epoch = await store.epochs.current()
     seq = await store.projector.derived_to(partner_of(req))
-    resp.set_header("Tether-Derived-To", opaque(epoch.id, str(seq)))
+    resp.set_header("Tether-Derived-To", cursor_text(epoch.id, str(seq)))
     return True
 
 
@@ -363,16 +363,16 @@ def next_link(
     A parameter of the query that is repeated has its values in a sequence.
     `partial`: this page is shorter than asked for, or empty, although more may follow.
     """
-    parameters = urlencode({**query, "cursor": opaque(epoch.id, position)}, doseq=True)
+    parameters = urlencode({**query, "cursor": cursor_text(epoch.id, position)}, doseq=True)
     more = '; partial="true"' if partial else ""
     address = f"{_base_url(req)}{prefix_of(req)}{req.path}?{parameters}"
     return f'<{address}>; rel="next"{more}'
 
 
-def opaque(epoch_id: str, position: str) -> str:
-    """A place as clients see it."""
-    place = f"{epoch_id}/{position}" if epoch_id else position
-    return urlsafe_b64encode(place.encode()).decode().rstrip("=")
+def cursor_text(epoch_id: str, position: str) -> str:
+    """The cursor of a position, as clients see it."""
+    text = f"{epoch_id}/{position}" if epoch_id else position
+    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def prefix_of(req: Request) -> str:

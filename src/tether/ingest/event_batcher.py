@@ -91,10 +91,10 @@ class EventBatcher:
         An event without a timestamp gets the server's time and is always new. Raises Conflict if
         the charger or vehicle is unknown or the event contradicts a recorded one.
         """
-        (fate,) = await self.add_all(partner, [self.arrival(event)])
-        if isinstance(fate, Refusal):
-            raise Conflict(fate)
-        return fate
+        (result,) = await self.add_all(partner, [self.arrival(event)])
+        if isinstance(result, Refusal):
+            raise Conflict(result)
+        return result
 
     def add_all(
         self, partner: int, arrivals: Sequence[EventRow]
@@ -152,9 +152,9 @@ class EventBatcher:
         _stamp_in_turn(batch, _newest_stamps(arrivals, found))
         explained = iter(found)
         for group in batch:
-            fates = await in_steps(_fates(group.arrivals, explained))
-            known = [fate for fate in fates if fate is not None]
-            if len(known) == len(fates):
+            results = await in_steps(_results(group.arrivals, explained))
+            known = [result for result in results if result is not None]
+            if len(known) == len(results):
                 _settle(group, known)
             else:
                 self._waiting[partner].append(group)
@@ -167,21 +167,21 @@ def _count(groups: Iterable[_Group]) -> int:
 def _first(waiting: Sequence[_Group]) -> list[_Group]:
     """Those that the next statement has."""
     count = 0
-    for place, group in enumerate(waiting):
+    for number, group in enumerate(waiting):
         count += len(group.arrivals)
-        if count > MOST_IN_ONE_STATEMENT and place:
-            return list(waiting[:place])
+        if count > MOST_IN_ONE_STATEMENT and number:
+            return list(waiting[:number])
     return list(waiting)
 
 
-def _fates(
+def _results(
     arrivals: Iterable[EventRow], explained: Iterator[Row]
 ) -> Steps[list[WriteResult | None]]:
-    fates = []
+    results = []
     for arrival in arrivals:
-        fates.append(_fate(arrival, next(explained)))
+        results.append(_result(arrival, next(explained)))
         yield
-    return fates
+    return results
 
 
 def _stamp_in_turn(groups: Iterable[_Group], newest: dict[str, int]) -> None:
@@ -217,7 +217,7 @@ def _newest_stamps(arrivals: Iterable[EventRow], found: Iterable[Row]) -> dict[s
     return newest
 
 
-def _fate(arrival: EventRow, found: Row) -> WriteResult | None:
+def _result(arrival: EventRow, found: Row) -> WriteResult | None:
     """The id under which the event is recorded, or why it is not; None if it can be by now."""
     has_charger, has_vehicle, itself, recorded_body, _ = found
     if itself is not None:
@@ -240,6 +240,6 @@ def _fail(groups: Iterable[_Group], error: Exception) -> None:
             group.stored.set_exception(for_another(error))
 
 
-def _settle(group: _Group, fates: list[WriteResult]) -> None:
+def _settle(group: _Group, results: list[WriteResult]) -> None:
     if not group.stored.done():  # else the client is gone
-        group.stored.set_result(fates)
+        group.stored.set_result(results)

@@ -12,7 +12,7 @@ from tether.domain.charge_period import Report
 from tether.domain.earlier_sessions import RECENT, EventPosition, SessionContext, Start
 from tether.domain.models import Event, from_json
 from tether.domain.session_builder import SessionBuilder
-from tether.domain.session_record import MOST_TAKEN, PlacedEvent, SessionRecord, placed_event
+from tether.domain.session_record import MOST_TAKEN, OrderedEvent, SessionRecord, ordered_event
 from tether.storage.engine import Row
 from tether.storage.events import END_OF_TIME, Events
 from tether.storage.session_records import Change, Derived, SessionRecords, Stored, text_of
@@ -56,22 +56,22 @@ class Changes:
 
         What those change that came late is left to `of_late`. Empties `rows`: they are megabytes.
         """
-        facts: defaultdict[str, list[PlacedEvent]] = defaultdict(list)
+        events: defaultdict[str, list[OrderedEvent]] = defaultdict(list)
         rest = Rest()
         for seq, at_ms, vehicle_id, body in rows:
-            facts[vehicle_id].append(placed_event(seq, at_ms, from_json(Event, body)))
+            events[vehicle_id].append(ordered_event(seq, at_ms, from_json(Event, body)))
             await rest.if_long()
         rows.clear()
-        known = await self._records.last(partner, list(facts))
+        known = await self._records.last(partner, list(events))
         changes: list[Change] = []
         late: list[Late] = []
         reports: dict[tuple[str, Start], list[Report]] = defaultdict(list)
         for vehicle, last in known:
             await rest.if_long()
-            new = sorted(facts.pop(vehicle))
+            new = sorted(events.pop(vehicle))
             session, before = last or (None, SessionContext())
-            if session is not None and new[0].place.at_ms <= session.last.at_ms:
-                late.append(Late(vehicle, new[0].place, new[-1].place, len(new)))
+            if session is not None and new[0].position.at_ms <= session.last.at_ms:
+                late.append(Late(vehicle, new[0].position, new[-1].position, len(new)))
                 continue
             was = None if session is None else _state(session)
             timeline = SessionBuilder(session, before).take(new)
@@ -122,7 +122,7 @@ class Changes:
         timeline = SessionBuilder(before=before)
         async for instant in self._instants(partner, vehicle, seq, begin[0]):
             count = len(timeline.begun)
-            timeline.take(fact for fact in instant if fact.place.seq not in before.taken)
+            timeline.take(one for one in instant if one.position.seq not in before.taken)
             if len(timeline.begun) == count:
                 continue
             start = timeline.begun[-1][0].start
@@ -185,14 +185,14 @@ class Changes:
 
     async def _instants(
         self, partner: int, vehicle: str, seq: int, from_ms: int
-    ) -> AsyncIterator[list[PlacedEvent]]:
-        """The facts of a vehicle from then on, those of an instant together, not all at once."""
+    ) -> AsyncIterator[list[OrderedEvent]]:
+        """The events of a vehicle from then on, those of an instant together, not all at once."""
         waiting, limit = [], PAGE
         while True:
             read = await self._events.of_vehicle(partner, vehicle, from_ms, limit, until=seq)
             # Of the last instant there may be more, and they would have to be put in order.
             until = _at_ms(read[-1]) if len(read) == limit else None
-            waiting = [fact for fact in read if until is None or _at_ms(fact) < until]
+            waiting = [one for one in read if until is None or _at_ms(one) < until]
             for _, instant in groupby(sorted(waiting), key=_at_ms):
                 yield list(instant)
             if until is None:
@@ -298,19 +298,19 @@ class _Bounds(NamedTuple):
 
 
 def _between(
-    late: Late, bounds: _Bounds, facts: list[PlacedEvent], known: list[Stored]
+    late: Late, bounds: _Bounds, events: list[OrderedEvent], known: list[Stored]
 ) -> list[Change] | None:
     """What changes between the bounds; None if it goes on beyond them, or there is too much."""
     taken = bounds.before.taken
-    if len(taken) >= MOST_TAKEN or LATE_MOST in (len(facts), len(known)):
+    if len(taken) >= MOST_TAKEN or LATE_MOST in (len(events), len(known)):
         return None
     if any(start < bounds.start for one in known for start in one.row.ties.told):
         return None
     timeline = SessionBuilder(before=bounds.before)
     stored = {one.row.start: one for one in known}
-    for _, instant in groupby(facts, key=_at_ms):
+    for _, instant in groupby(events, key=_at_ms):
         count = len(timeline.begun)
-        timeline.take(fact for fact in instant if fact.place.seq not in taken)
+        timeline.take(one for one in instant if one.position.seq not in taken)
         if timeline.reports:
             return None
         if len(timeline.begun) > count:
@@ -365,5 +365,5 @@ def _state(session: SessionRecord) -> tuple[EventPosition, int | None, int]:
     return session.last, session.end_ms, len(session.reports)
 
 
-def _at_ms(fact: PlacedEvent) -> int:
-    return fact.place.at_ms
+def _at_ms(one: OrderedEvent) -> int:
+    return one.position.at_ms

@@ -31,11 +31,11 @@ from tether.domain.flexibility import (
     thinned,
 )
 from tether.domain.models import Charger, Vehicle, from_json
-from tether.domain.session_record import PlacedEvent, SessionRecord
+from tether.domain.session_record import OrderedEvent, SessionRecord
 from tether.projections.projector import Projector
 from tether.storage.events import Events
 from tether.storage.plugged_in import EventsWanted, PluggedIn, SessionKey
-from tether.storage.session_records import placed_events_in
+from tether.storage.session_records import ordered_events_in
 from tether.storage.turns import Rest, in_steps
 
 PAGE = 100  # sessions that are read at once
@@ -237,50 +237,50 @@ class Capacities:
         first_ms, last_ms = moments[0], moments[-1]
         readings: list[list[Reading]] = [[] for _ in sessions]
         socs, powers, heards, events = [], [], [], []
-        for place, session in enumerate(sessions):
+        for number, session in enumerate(sessions):
             if session.start_ms <= first_ms:
                 known = newest_at(session, first_ms)
-                readings[place] += known.readings
+                readings[number] += known.readings
                 if known.soc_since is not None:
-                    socs.append(_wanted(sessions, place, known.soc_since, first_ms))
+                    socs.append(_wanted(sessions, number, known.soc_since, first_ms))
                 if known.power_since is not None:
-                    powers.append(_wanted(sessions, place, known.power_since, first_ms))
+                    powers.append(_wanted(sessions, number, known.power_since, first_ms))
                 if heard and session.last.at_ms <= first_ms:
-                    readings[place].append(Reading(session.last.at_ms))
+                    readings[number].append(Reading(session.last.at_ms))
                 elif heard:
-                    heards.append(_wanted(sessions, place, session.start_ms, first_ms))
+                    heards.append(_wanted(sessions, number, session.start_ms, first_ms))
             from_ms = max(session.start_ms, first_ms + 1)
             until_ms = min(last_ms, session.last.at_ms)
             if from_ms <= until_ms:
-                events.append(_wanted(sessions, place, from_ms, until_ms))
+                events.append(_wanted(sessions, number, from_ms, until_ms))
         newest = [
             *await self._plugged_in.soc_at(partner, socs),
             *await self._plugged_in.power_at(partner, powers),
             *await self._plugged_in.heard_at(partner, heards),
         ]
-        events += (_wanted(sessions, place, at_ms, at_ms) for place, at_ms in newest)
+        events += (_wanted(sessions, number, at_ms, at_ms) for number, at_ms in newest)
         for start in range(0, len(events), SESSIONS):
-            async for place, some in self._events(partner, events[start : start + SESSIONS]):
-                told = _readings_of(sessions[place], some)
-                readings[place] += thinned(told, moments, heard=heard)
+            async for number, some in self._events(partner, events[start : start + SESSIONS]):
+                told = _readings_of(sessions[number], some)
+                readings[number] += thinned(told, moments, heard=heard)
         return readings
 
     async def _events(
         self, partner: int, wanted: Sequence[EventsWanted]
-    ) -> AsyncIterator[tuple[int, list[PlacedEvent]]]:
+    ) -> AsyncIterator[tuple[int, list[OrderedEvent]]]:
         """The places and events of these sessions; many of one session in portions."""
         rows = await self._plugged_in.events(partner, wanted, EVENTS)
         async for one, text in _with_pauses(rows):
-            facts = placed_events_in(text)
-            if len(facts) < EVENTS:
-                yield one.number, facts
+            events = ordered_events_in(text)
+            if len(events) < EVENTS:
+                yield one.number, events
             else:
                 async for some in self._events_of(partner, one):
                     yield one.number, some
 
     async def _events_of(
         self, partner: int, wanted: EventsWanted
-    ) -> AsyncIterator[list[PlacedEvent]]:
+    ) -> AsyncIterator[list[OrderedEvent]]:
         from_ms, limit, more = wanted.from_ms, READINGS, True
         while more:
             read = await self._of_vehicles.of_vehicle(
@@ -288,8 +288,8 @@ class Capacities:
             )
             more = len(read) == limit
             # Of the last instant there may be more: it is read again, from its beginning.
-            again_ms = read[-1].place.at_ms if more else None
-            yield [fact for fact in read if fact.place.at_ms != again_ms]
+            again_ms = read[-1].position.at_ms if more else None
+            yield [one for one in read if one.position.at_ms != again_ms]
             limit = 2 * limit if again_ms == from_ms else READINGS
             from_ms = again_ms or from_ms
 
@@ -302,10 +302,10 @@ async def _with_pauses(rows: Iterable[T]) -> AsyncIterator[T]:
 
 
 def _wanted(
-    sessions: Sequence[SessionRecord], place: int, from_ms: int, until_ms: int
+    sessions: Sequence[SessionRecord], number: int, from_ms: int, until_ms: int
 ) -> EventsWanted:
-    session = sessions[place]
-    return EventsWanted(place, session.vehicle_id, session.charger_id, from_ms, until_ms)
+    session = sessions[number]
+    return EventsWanted(number, session.vehicle_id, session.charger_id, from_ms, until_ms)
 
 
 def _course(
@@ -327,13 +327,13 @@ def _condition(body: str, max_age: MaxAge | None) -> Condition:
     return condition_of(session)
 
 
-def _readings_of(session: SessionRecord, facts: Iterable[PlacedEvent]) -> Iterator[Reading]:
+def _readings_of(session: SessionRecord, events: Iterable[OrderedEvent]) -> Iterator[Reading]:
     """What these say of the session; powers only if they are those at its charger."""
     begin = (session.start_ms, session.start_rank, session.charger_id)
-    for place, event in sorted(facts):
-        if place[:3] >= begin:
-            power = event.charge_power if place.charger_id == session.charger_id else None
-            yield Reading(place.at_ms, event.state_of_charge, power)
+    for position, event in sorted(events):
+        if position[:3] >= begin:
+            power = event.charge_power if position.charger_id == session.charger_id else None
+            yield Reading(position.at_ms, event.state_of_charge, power)
 
 
 def _pair(charger: str, vehicle: str) -> Pair:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 from tether.domain.errors import Forbidden, NotFound, PreconditionFailed, Refusal, Unavailable
 from tether.domain.models import Charger, Entity, Vehicle, from_json, to_json
 from tether.storage.engine import Engine, batch, batch_of
-from tether.storage.patches import Patch, Patches, Place
+from tether.storage.patches import Patch, Patches, Target
 from tether.storage.turns import Steps, in_steps
 
 PUT_AT_ONCE = 1_000  # in one statement, so that other writes do not wait long
@@ -157,8 +157,8 @@ class Entities:
         """
         return await self._patches.apply((kind, partner, entity_id), patch)
 
-    async def _read(self, place: Place) -> tuple[int, Entity]:
-        kind, partner, entity_id = place
+    async def _read(self, target: Target) -> tuple[int, Entity]:
+        kind, partner, entity_id = target
         stored = await self.get(kind, partner, entity_id)
         return stored.version, from_json(cast(type[Any], kind), stored.body)
 

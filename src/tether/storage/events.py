@@ -8,7 +8,7 @@ import msgspec
 from tether.domain.errors import NotFound
 from tether.domain.filters import EventFilter
 from tether.domain.models import Event, from_json
-from tether.domain.session_record import PlacedEvent, placed_event
+from tether.domain.session_record import OrderedEvent, ordered_event
 from tether.storage.engine import Engine, Row, batch, columns_of
 
 READ_AT_ONCE = 20_000  # events that a portion of a list may read, and …
@@ -135,7 +135,7 @@ def page_statement(
 @lru_cache
 def _page(given: tuple[bool, ...], resumed: bool, descending: bool, selective: bool) -> str:
     names = [start for start, used in zip(_CONDITIONS, given, strict=True) if used]
-    numbered = [f"{start}${place}" for place, start in enumerate(names, start=3)]
+    numbered = [f"{start}${number}" for number, start in enumerate(names, start=3)]
     key = "vehicle_id" if given[2] else "charger_id" if given[1] else None
     relation = {"vehicle_id": "vehicle_events", "charger_id": "charger_events", None: "events"}[key]
     indexed = ["partner = $1", *(text for text in numbered if key and text.startswith(key))]
@@ -176,7 +176,7 @@ def window_statement(
 @lru_cache
 def _window(given: tuple[bool, ...], descending: bool) -> str:
     names = [start for start, used in zip(_CONDITIONS[3:], given, strict=True) if used]
-    inside = " AND ".join(f"{start}${place}" for place, start in enumerate(names, start=3))
+    inside = " AND ".join(f"{start}${number}" for number, start in enumerate(names, start=3))
     nearest, comparison = ("max", "<") if descending else ("min", ">")
     return f"""
 SELECT count(*), {nearest}(CASE WHEN seq {comparison} $2 THEN seq END) FROM (
@@ -306,8 +306,8 @@ class Events:
         *,
         until_ms: int = END_OF_TIME,
         until: int = END_OF_TIME,
-    ) -> list[PlacedEvent]:
+    ) -> list[OrderedEvent]:
         """The vehicle's first events in a time, of those up to the number `until`."""
         bounds = (from_ms, until_ms, until)
         rows = await self._engine.scan(OF_VEHICLE, partner, vehicle_id, *bounds, limit)
-        return [placed_event(seq, at_ms, from_json(Event, body)) for seq, at_ms, body in rows]
+        return [ordered_event(seq, at_ms, from_json(Event, body)) for seq, at_ms, body in rows]

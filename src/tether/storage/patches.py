@@ -20,7 +20,7 @@ BUSY_S = 0.005  # so long patches are merged before others have the event loop
 
 Patch: TypeAlias = Callable[[int, Any], Any]
 """Makes of an entity, whose version it is told, the next one; raises what its sender is told."""
-Place: TypeAlias = tuple[type[Entity], int, str]
+Target: TypeAlias = tuple[type[Entity], int, str]
 """Kind, partner and id of an entity."""
 
 
@@ -34,30 +34,30 @@ class Patches:
 
     def __init__(
         self,
-        read: Callable[[Place], Awaitable[tuple[int, Entity]]],
+        read: Callable[[Target], Awaitable[tuple[int, Entity]]],
         replace: Callable[[int, Entity, int, int], Awaitable[int]],
     ) -> None:
-        """`read` tells version and entity of a place, or raises NotFound. `replace` puts an entity
-        of a partner in the place of the version that it is given, as one that is so many higher; it
+        """`read` tells version and entity of a target, or raises NotFound. `replace` puts an entity
+        of a partner in place of the version that it is given, as one that is so many higher; it
         raises PreconditionFailed if there is no such version any more.
         """
         self._read = read
         self._replace = replace
-        self._waiting: dict[Place, list[_Waiting]] = {}
+        self._waiting: dict[Target, list[_Waiting]] = {}
         self._writers: set[asyncio.Task[None]] = set()
 
-    async def apply(self, place: Place, patch: Patch) -> int:
+    async def apply(self, target: Target, patch: Patch) -> int:
         """The version that the patch made, once it is durable.
 
         Raises what `patch` raises, NotFound, and Unavailable also when too many wait.
         """
-        waiting = self._waiting.get(place)
+        waiting = self._waiting.get(target)
         if waiting is not None and len(waiting) >= MOST_WAITING:
             raise Unavailable
         one = _Waiting(patch, asyncio.get_running_loop().create_future())
         if waiting is None:
-            self._waiting[place] = [one]
-            writer = asyncio.create_task(self._write_all(place))
+            self._waiting[target] = [one]
+            writer = asyncio.create_task(self._write_all(target))
             self._writers.add(writer)
             writer.add_done_callback(self._writers.discard)
         else:
@@ -74,48 +74,48 @@ class Patches:
         while self._writers:
             await asyncio.wait(self._writers)
 
-    async def _write_all(self, place: Place) -> None:
-        while waiting := self._waiting[place]:
-            batch, self._waiting[place] = waiting[:MOST_AT_ONCE], waiting[MOST_AT_ONCE:]
+    async def _write_all(self, target: Target) -> None:
+        while waiting := self._waiting[target]:
+            batch, self._waiting[target] = waiting[:MOST_AT_ONCE], waiting[MOST_AT_ONCE:]
             try:
-                while not await self._write(place, batch):
+                while not await self._write(target, batch):
                     pass
             except Unavailable as error:
                 # What gathered behind it meanwhile would only wait as long again.
-                _fail([*batch, *self._waiting[place]], error)
-                self._waiting[place] = []
+                _fail([*batch, *self._waiting[target]], error)
+                self._waiting[target] = []
             except Exception as error:
                 _fail(batch, error)
-        del self._waiting[place]
+        del self._waiting[target]
 
-    async def _write(self, place: Place, batch: list[_Waiting]) -> bool:
+    async def _write(self, target: Target, batch: list[_Waiting]) -> bool:
         """Writes what the patches make of the entity; whether nobody else changed it meanwhile."""
-        read, entity = await self._read(place)
+        read, entity = await self._read(target)
         version = read
-        fates: list[tuple[_Waiting, int | Exception]] = []
+        results: list[tuple[_Waiting, int | Exception]] = []
         busy_since = monotonic()
         for one in batch:
             try:
                 entity = one.patch(version, entity)
                 version += 1
-                fates.append((one, version))
+                results.append((one, version))
             except Exception as error:
-                fates.append((one, error.with_traceback(None)))
+                results.append((one, error.with_traceback(None)))
             if monotonic() - busy_since > BUSY_S:
                 await asyncio.sleep(0)
                 busy_since = monotonic()
         if version > read:
             try:
-                await self._replace(place[1], entity, read, version - read)
+                await self._replace(target[1], entity, read, version - read)
             except PreconditionFailed:
                 return False
-        for one, fate in fates:
+        for one, result in results:
             if one.version.done():  # the client is gone
                 continue
-            if isinstance(fate, int):
-                one.version.set_result(fate)
+            if isinstance(result, int):
+                one.version.set_result(result)
             else:
-                one.version.set_exception(fate)
+                one.version.set_exception(result)
         return True
 
 

@@ -51,7 +51,7 @@ class ActiveSession(NamedTuple):
 _KEY = columns_of(SessionKey)
 _KEY_OF_S = ", ".join(f"s.{name}" for name in SessionKey._fields)
 
-# The sessions that last, by charger; $2 to $4 is the place after which the page begins.
+# The sessions that last, by charger; $2 to $4 is the position after which the page begins.
 ACTIVE = """
 SELECT s.charger_id, s.start_ms, s.id, s.body,
        (SELECT v.body FROM vehicles v WHERE v.partner = $1 AND v.id = s.vehicle_id),
@@ -62,7 +62,7 @@ WHERE s.partner = $1 AND s.end_ms IS NULL AND s.live = 1
 ORDER BY s.charger_id, s.start_ms, s.id LIMIT $6
 """
 
-# The sessions that still last and had begun by $4, behind the place $2 and $3.
+# The sessions that still last and had begun by $4, behind the position $2 and $3.
 BEGUN = f"""
 SELECT s.start_ms, s.id, {_KEY_OF_S} FROM sessions s
 WHERE s.partner = $1 AND s.end_ms IS NULL AND s.live = 1
@@ -95,8 +95,8 @@ SELECT c.id FROM chargers c WHERE c.partner = $1 AND c.id >= $2 AND c.id <= $3
 ORDER BY c.id LIMIT $4
 """
 
-# The first $6 sessions at each charger in $2 that began behind the place $3 and $4, up to $5, as a
-# list of JSON arrays. Not written as a join, as those below: see events.py.
+# The first $6 sessions at each charger in $2 that began behind the position $3 and $4, up to $5, as
+# a list of JSON arrays. Not written as a join, as those below: see events.py.
 STARTED = f"""
 WITH {batch("wanted", "charger_id")}
 SELECT w.charger_id, (
@@ -179,12 +179,12 @@ class PluggedIn:
         self, partner: int, first: str, last: str, limit: int
     ) -> AsyncIterator[list[ActiveSession]]:
         """The sessions that last at the chargers from the first to the last id, by charger."""
-        place: tuple[object, ...] = (first, FIRST_MS, "")
+        position: tuple[object, ...] = (first, FIRST_MS, "")
         rows: list[Row] = [()] * limit
         while len(rows) == limit:
-            rows = await self._engine.scan(ACTIVE, partner, *place, last, limit)
+            rows = await self._engine.scan(ACTIVE, partner, *position, last, limit)
             yield [ActiveSession(*row) for row in rows]
-            place = tuple(rows[-1][:3]) if rows else ()
+            position = tuple(rows[-1][:3]) if rows else ()
 
     async def at(
         self, partner: int, first: str, last: str, at_ms: int
@@ -201,12 +201,12 @@ class PluggedIn:
     async def _run(
         self, sql: str, partner: int, after_ms: int, *parameters: object
     ) -> AsyncIterator[list[SessionKey]]:
-        place: tuple[object, ...] = (after_ms, _LAST)
+        position: tuple[object, ...] = (after_ms, _LAST)
         rows: list[Row] = [()] * KEYS
         while len(rows) == KEYS:
-            rows = await self._engine.scan(sql, partner, *place, *parameters, KEYS)
+            rows = await self._engine.scan(sql, partner, *position, *parameters, KEYS)
             yield sorted(SessionKey(*row[2:]) for row in rows)
-            place = tuple(rows[-1][:2]) if rows else ()
+            position = tuple(rows[-1][:2]) if rows else ()
 
     async def chargers(self, partner: int, first: str, last: str, limit: int) -> list[str]:
         """The ids of the chargers from the first to the last, in order."""
@@ -261,6 +261,6 @@ class PluggedIn:
     async def events(
         self, partner: int, wanted: Sequence[EventsWanted], limit: int
     ) -> list[tuple[EventsWanted, str | None]]:
-        """The first events of each that are wanted, as `placed_events_in` reads them."""
+        """The first events of each that are wanted, as `ordered_events_in` reads them."""
         rows = await self._engine.scan(EVENTS, partner, batch_of(wanted), limit)
         return [(EventsWanted(*columns), events) for *columns, events in rows]

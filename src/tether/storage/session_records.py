@@ -8,7 +8,7 @@ import msgspec
 from tether.domain.charge_period import Report
 from tether.domain.earlier_sessions import SessionContext, Start
 from tether.domain.models import Event, to_json
-from tether.domain.session_record import PlacedEvent, SessionRecord, placed_event
+from tether.domain.session_record import OrderedEvent, SessionRecord, ordered_event
 from tether.storage.derivations import Position
 from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
 
@@ -119,9 +119,9 @@ _rows = msgspec.json.Decoder(
 )  # fmt: skip
 
 
-def placed_events_in(text: str | None) -> list[PlacedEvent]:
+def ordered_events_in(text: str | None) -> list[OrderedEvent]:
     """The events of a list of JSON arrays, in order."""
-    return sorted(placed_event(*one) for one in _events.decode(f"[{text or ''}]"))
+    return sorted(ordered_event(*one) for one in _events.decode(f"[{text or ''}]"))
 
 
 def _stored_in(text: str | None) -> list[Stored]:
@@ -327,14 +327,14 @@ class SessionRecords:
 
     async def between(
         self, partner: int, seq: int, limit: int, wanted: Iterable[tuple[str, Start, int]]
-    ) -> Iterator[tuple[str, list[PlacedEvent], list[Stored]]]:
+    ) -> Iterator[tuple[str, list[OrderedEvent], list[Stored]]]:
         """Of each vehicle its events, of those up to the number `seq`, and its sessions, from a
         start to an instant; if either are as many as the limit there may be more.
         """
         places = batch_of((vehicle, *start, until_ms) for vehicle, start, until_ms in wanted)
         rows = await self._engine.scan(BETWEEN, partner, places, seq, limit)
         return (
-            (vehicle, placed_events_in(events), _stored_in(sessions))
+            (vehicle, ordered_events_in(events), _stored_in(sessions))
             for vehicle, events, sessions in rows
         )
 

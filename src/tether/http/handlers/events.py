@@ -58,7 +58,7 @@ class EventListResource:
             )
         page = found[:limit]
         resp.data = f"[{','.join(body for _, body in page)}]".encode()
-        # Going forward the end is only the end for now: whoever got something gets a place from
+        # Going forward the end is only the end for now: whoever got something gets a position from
         # which to ask for what comes. An empty page without one says that there is nothing yet.
         partial = stop is not None and len(found) <= limit
         if partial or len(found) > limit or (page and not descending):

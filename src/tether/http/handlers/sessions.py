@@ -69,14 +69,14 @@ class SessionListResource:
         changes = wanted.updated_from_ms is not None
         partial = stop is not None and len(found) <= limit
         if stop is not None and partial:
-            place = stop
+            position = stop
         elif len(found) > limit or (page and changes):
-            place = (page[-1].updated_ms if changes else page[-1].record.start_ms), page[-1].id
+            position = (page[-1].updated_ms if changes else page[-1].record.start_ms), page[-1].id
         else:
             return
         ids = {name: ids_of(query, name) for name in REPEATED if name in query}
         link = requests.next_link(
-            req, {**query, **ids}, epoch, "{} {}".format(*place), partial=partial
+            req, {**query, **ids}, epoch, "{} {}".format(*position), partial=partial
         )
         resp.set_header("Link", link)
 

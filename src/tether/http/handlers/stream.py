@@ -35,7 +35,7 @@ RETRY_MS = 1000  # how soon a browser connects again
 _POSITION = re.compile(r"([0-9]{1,18})(?: ([0-9]{1,18}))?")
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a consumer is: it has the events up to `shown`, and the states up to `whole`.
 
     States follow the events that led to them. Whoever goes on between the two gets the states that
@@ -46,9 +46,9 @@ class Place(NamedTuple):
     whole: int
 
     def id(self, epoch: Epoch) -> str:
-        """The place as clients see it."""
+        """The position as clients see it."""
         position = f"{self.shown}" if self.shown == self.whole else f"{self.shown} {self.whole}"
-        return requests.opaque(epoch.id, position)
+        return requests.cursor_text(epoch.id, position)
 
 
 class StreamResource:
@@ -64,13 +64,19 @@ class StreamResource:
         self._open: Counter[int] = Counter()
 
     async def on_get(self, req: requests.ApiRequest, resp: Response) -> None:
-        wanted, epoch, place = await self._asked(req, resp)
+        wanted, epoch, position = await self._asked(req, resp)
         if self._store.feed.closed:
             raise Unavailable(why="The server is about to stop.")
         if self._open[requests.partner_of(req)] >= MOST_STREAMS:
             raise TooManyAtOnce(int(HEARTBEAT_S))
         stream = _Stream(
-            self._store, self._keys, self._now_ms, req=req, wanted=wanted, epoch=epoch, place=place
+            self._store,
+            self._keys,
+            self._now_ms,
+            req=req,
+            wanted=wanted,
+            epoch=epoch,
+            position=position,
         )
         resp.stream = _Body(self._counted(stream))
 
@@ -78,17 +84,17 @@ class StreamResource:
         await self._asked(req, resp)
         resp.stream = _Body(_nothing())  # else Falcon would give it a length
 
-    async def _asked(self, req: Request, resp: Response) -> tuple[EventFilter, Epoch, Place]:
+    async def _asked(self, req: Request, resp: Response) -> tuple[EventFilter, Epoch, Position]:
         query = requests.query_of(req, PARAMETERS)
         wanted, epoch = filter_of(query), await self._store.epochs.current()
         head, derived = await self._store.feed.ends(requests.partner_of(req))
         # What is committed and not yet derived is the past too, but its states are still to come.
-        place = _place(req, query, epoch, head) or Place(max(head, derived), derived)
+        position = _position(req, query, epoch, head) or Position(max(head, derived), derived)
         requests.show_epoch(resp, epoch)
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Accel-Buffering", "no")  # nginx would hold it back
-        return wanted, epoch, place
+        return wanted, epoch, position
 
     async def _counted(self, stream: "_Stream") -> AsyncGenerator[bytes]:
         """The stream, which is counted meanwhile and logged at its end."""
@@ -108,7 +114,7 @@ class StreamResource:
 
 
 class _Stream:
-    """One consumer. All that is kept of it is its place: what it does not take is not read."""
+    """One consumer. All that is kept of it is its position: what it does not take is not read."""
 
     def __init__(
         self,
@@ -119,14 +125,14 @@ class _Stream:
         req: requests.ApiRequest,
         wanted: EventFilter,
         epoch: Epoch,
-        place: Place,
+        position: Position,
     ) -> None:
         self._store = store
         self._keys = keys
         self._now_ms = now_ms
         self._wanted = wanted
         self._epoch = epoch
-        self._place = place
+        self._position = position
         self._req = req
         self._secret = req.get_header("X-API-Key")
         self.key = requests.key_of(req)
@@ -141,7 +147,7 @@ class _Stream:
         with self._store.feed.listening(self.key.partner) as listener:
             leaving = asyncio.create_task(self._until_gone(listener))
             try:
-                # At once, so that the client knows that it is connected, and its place.
+                # At once, so that the client knows that it is connected, and its position.
                 yield f": connected\nretry: {RETRY_MS}\nid: {self._id()}\n\n"
                 while await self._goes_on(leaving):
                     text = await self._more(listener)
@@ -154,7 +160,7 @@ class _Stream:
                 leaving.cancel()
 
     def _id(self) -> str:
-        return self._place.id(self._epoch)
+        return self._position.id(self._epoch)
 
     def log_end(self) -> None:
         """Writes the line about the stream: the one of the request came at its beginning."""
@@ -206,7 +212,7 @@ class _Stream:
     async def _more(self, listener: Listener) -> str:
         """The next portion, or nothing after waiting a little."""
         try:
-            if listener.derived > self._place.whole:
+            if listener.derived > self._position.whole:
                 return await self._portion(listener.derived)
         except Unavailable:
             pass
@@ -214,22 +220,22 @@ class _Stream:
         return ""
 
     async def _portion(self, until: int) -> str:
-        shown, whole = self._place
+        shown, whole = self._position
         portion = await self._store.feed.portion(self.key.partner, self._wanted, whole, until)
         events = [(seq, body) for seq, body in portion.events if seq > shown]
-        end = Place(max(portion.end, shown), portion.end)
+        end = Position(max(portion.end, shown), portion.end)
         texts = [
-            f"event: event\nid: {Place(seq, whole).id(self._epoch)}\ndata: {body}\n\n"
+            f"event: event\nid: {Position(seq, whole).id(self._epoch)}\ndata: {body}\n\n"
             for seq, body in events
         ]
         now_ms = self._now_ms()
-        for place, (id, latest) in enumerate(portion.latest.items(), 1):
+        for number, (id, latest) in enumerate(portion.latest.items(), 1):
             state = to_json(vehicle_state(id, latest, now_ms)).decode()
             # With the last one all of the portion is there.
-            is_last = place == len(portion.latest)
+            is_last = number == len(portion.latest)
             mark = f"id: {end.id(self._epoch)}\n" if is_last else ""
             texts.append(f"event: state\n{mark}data: {state}\n\n")
-        self._place = end
+        self._position = end
         self._events += len(events)
         return "".join(texts)
 
@@ -252,10 +258,10 @@ async def _nothing() -> AsyncGenerator[bytes]:
     yield b""
 
 
-# Places ------------------------------------------------------------------------------------------
+# Positions ---------------------------------------------------------------------------------------
 
 
-def _place(req: Request, query: dict[str, str], epoch: Epoch, head: int) -> Place | None:
+def _position(req: Request, query: dict[str, str], epoch: Epoch, head: int) -> Position | None:
     """Where the client wants to go on; None for now. `head` is the last event that there is.
 
     A client that connects again by itself sends both id and cursor: the id is newer.
@@ -268,14 +274,14 @@ def _place(req: Request, query: dict[str, str], epoch: Epoch, head: int) -> Plac
         if text is None:
             return None
         if text == "start":
-            return Place(0, 0)
-    epoch_id, position = requests.place_in(text)
-    match = _POSITION.fullmatch(position)
+            return Position(0, 0)
+    epoch_id, shown = requests.position_in(text)
+    match = _POSITION.fullmatch(shown)
     if match is not None:
         if epoch_id != epoch.id:
             raise EpochChanged(name, format_instant(epoch.began_ms), "with cursor=start")
-        place = Place(int(match[1]), int(match[2] or match[1]))
+        position = Position(int(match[1]), int(match[2] or match[1]))
         # What is not there yet was lost since, without a new epoch: that must not pass unnoticed.
-        if place.whole <= place.shown <= head:
-            return place
+        if position.whole <= position.shown <= head:
+            return position
     raise Invalid(name, hint)
