@@ -9,12 +9,12 @@ from typing import NamedTuple
 from tether.domain.calendar import Bucket, Division
 from tether.domain.filters import SessionFilter
 from tether.domain.load_curve import Profile
-from tether.domain.session_record import STARTED, UPDATED, PlacedEvent
+from tether.domain.session_record import STARTED, UPDATED, OrderedEvent
 from tether.domain.summary import Keys, Load, Measured
 from tether.projections.summaries import Place, Row, Summaries, swept
 from tether.storage.events import Events
 from tether.storage.plugged_in import EventsWanted, PluggedIn
-from tether.storage.session_records import placed_events_in
+from tether.storage.session_records import ordered_events_in
 from tether.storage.turns import Rest
 
 SESSIONS = 100  # whose events are read at once
@@ -132,9 +132,9 @@ class LoadCurves:
         """Has the profiles read the events of these charges; many of one charge in portions."""
         rest = Rest()
         for one, text in await self._plugged_in.events(partner, wanted, EVENTS):
-            facts = placed_events_in(text)
-            if len(facts) < EVENTS:
-                _tell(profiles[one.number], one, facts)
+            events = ordered_events_in(text)
+            if len(events) < EVENTS:
+                _tell(profiles[one.number], one, events)
             else:
                 async for some in self._events_of(partner, one):
                     _tell(profiles[one.number], one, some)
@@ -143,7 +143,7 @@ class LoadCurves:
 
     async def _events_of(
         self, partner: int, wanted: EventsWanted
-    ) -> AsyncIterator[list[PlacedEvent]]:
+    ) -> AsyncIterator[list[OrderedEvent]]:
         from_ms, limit, more = wanted.from_ms, READINGS, True
         while more:
             read = await self._of_vehicles.of_vehicle(
@@ -151,8 +151,8 @@ class LoadCurves:
             )
             more = len(read) == limit
             # Of the last instant there may be more: it is read again, from its beginning.
-            again_ms = read[-1].place.at_ms if more else None
-            yield [fact for fact in read if fact.place.at_ms != again_ms]
+            again_ms = read[-1].position.at_ms if more else None
+            yield [one for one in read if one.position.at_ms != again_ms]
             limit = 2 * limit if again_ms == from_ms else READINGS
             from_ms = again_ms or from_ms
 
@@ -176,12 +176,12 @@ async def _steps(window: Window, after: Place | None, limit: int) -> list[Bucket
     return steps
 
 
-def _tell(profile: Profile, wanted: EventsWanted, facts: Sequence[PlacedEvent]) -> None:
-    for place, event in sorted(facts):
+def _tell(profile: Profile, wanted: EventsWanted, events: Sequence[OrderedEvent]) -> None:
+    for position, event in sorted(events):
         power = event.charge_power
-        if power is None or place.charger_id != wanted.charger_id:
+        if power is None or position.charger_id != wanted.charger_id:
             continue
         # A start at the instant of the stop is that of the next charge.
-        is_next = place.rank == STARTED and place.at_ms == wanted.until_ms
-        if place.rank in (STARTED, UPDATED) and not is_next:
-            profile.read(place.at_ms, power)
+        is_next = position.rank == STARTED and position.at_ms == wanted.until_ms
+        if position.rank in (STARTED, UPDATED) and not is_next:
+            profile.read(position.at_ms, power)
