@@ -76,8 +76,13 @@ def test_the_table_of_a_large_fleet_loses_nothing_in_a_narrow_terminal(site: Sit
     window = ("--from", f"{DAY}10:01:00Z", "--to", f"{DAY}10:02:00Z", "--step", "30s")
     _, shown = site.in_terminal("capacity", *window)
     figures = ["3", "1,235", "54,321", "2,346", "97,654", "740,741", "1,728,395"]
+    table, _, courses = shown.partition("\n\n")
+    assert [line.split()[-2:] for line in courses.splitlines()] == [
+        ["1,235", "kW"], ["54,321", "kW"], ["2,346", "kW"], ["97,654", "kW"], ["740,741", "kWh"],
+    ]  # fmt: skip
+    assert max(map(len, shown.splitlines())) <= 80
     for number, time in ((-6, "10:01:00"), (-3, "10:01:30")):
-        lines = [line.split() for line in shown.splitlines()][number:][:3]
+        lines = [line.split() for line in table.splitlines()][number:][:3]
         assert lines == [["2026-01-", *figures, "1/0/0/0/0/"], ["05", "0"], [time]]
 
 

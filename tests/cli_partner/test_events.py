@@ -173,7 +173,7 @@ def test_a_terminal_shows_followed_events_on_lines() -> None:
         timestamp="2026-01-05T00:00:01.738Z",
     )
     assert event_line(event) == (
-        "2026-01-05 00:00:01  updated       C1          V1        58.5 %    7.0 kWh"
+        "2026-01-05 00:00:01  updated       C1          V1        58.5 %    7.00 kWh"
     )
 
 

@@ -103,7 +103,7 @@ def test_sessions_are_listed_by_their_filters(busy: Site) -> None:
     assert second in changed
     status, seen = busy.in_terminal("sessions", "list")
     assert (status, seen.splitlines()[3].split()) == (
-        0, ["2026-01-05", "10:00", "C1", "V1", "2:30", "1:09", "~10.50", "20"],
+        0, ["2026-01-05", "10:00", "C1", "V1", "2:30", "1:09", "~10.50", "20.0"],
     )  # fmt: skip
     assert seen.splitlines()[2].split() == ["2026-01-05", "13:00", "C1", "V1", "active", "0:00",
                                             "~0.00", "1"]  # fmt: skip
@@ -148,13 +148,40 @@ def test_lost_unplugs_are_found_and_reported(busy: Site) -> None:
     assert seen == "Every active session was heard of since.\n"
 
 
+def test_people_get_rounded_numbers_and_programs_every_digit(site: Site) -> None:
+    site.report("CONNECTED", "10:00", stateOfCharge=28.9999999999999)
+    site.report("CHARGE_STARTED", "10:00", chargePower=7.35812345)
+    site.report("CHARGE_STOPPED", "11:00", chargedEnergy=7.3581234567, stateOfCharge=99)
+    site.report("DISCONNECTED", "11:30")
+    text = site.ok("sessions", "list")
+    assert '"chargedEnergy":7.3581234567,' in text
+    assert '"stateOfChargeStart":28.9999999999999,"stateOfChargeEnd":99,' in text
+    _, seen = site.in_terminal("sessions", "list")
+    assert seen.splitlines()[2].split()[-2:] == ["7.36", "29.0→99.0"]
+    _, seen = site.in_terminal("sessions", "get", lines(text)[0]["id"])
+    for part in (
+        "Energy       7.36 kWh\n",
+        "29.0→99.0 %\n",
+        "7.36 kW on average, 7.36 kW at most\n",
+    ):
+        assert part in seen
+    _, seen = site.in_terminal("events", "list")
+    assert [line.split()[5:] for line in seen.splitlines()[2:]] == [
+        ["29.0"], ["7.36"], ["99.0", "7.36"], [],
+    ]  # fmt: skip
+    _, seen = site.in_terminal("state", "vehicles")
+    assert "99.0" in seen
+    _, plain = site.in_terminal("sessions", "list")
+    assert "28.99" not in plain
+
+
 def test_one_session_is_shown_whole(busy: Site) -> None:
     first, second = lines(busy.ok("sessions", "list"))
     assert json.loads(busy.ok("sessions", "get", first["id"])) == first
     _, seen = busy.in_terminal("sessions", "get", first["id"])
-    assert "Energy       10.5 kWh, estimated, not known of 1 charge period\n" in seen
-    assert "2026-01-05 10:01:00  2026-01-05 11:01:00  0:59     10.5  reported" in seen
-    assert "2026-01-05 12:00:00  2026-01-05 12:10:00  0:10           not known" in seen
+    assert "Energy       10.50 kWh, estimated, not known of 1 charge period\n" in seen
+    assert "2026-01-05 10:01:00  2026-01-05 11:01:00  0:59     10.50  reported" in seen
+    assert "2026-01-05 12:00:00  2026-01-05 12:10:00  0:10            not known" in seen
     _, seen = busy.in_terminal("sessions", "get", second["id"])
     assert "goes on" in seen
     assert "connect-missing\n  Nothing told that the vehicle was plugged in:" in seen

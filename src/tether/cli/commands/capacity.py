@@ -1,14 +1,16 @@
 """`tether capacity`: how much power and energy plugged-in vehicles could move."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import islice
 
 import click
 
 from tether.cli.access import Access, with_access
+from tether.cli.display.charts import spark_room, sparkline
 from tether.cli.display.listing import MOST_IN_A_TABLE, list_limit_option, stale_option
+from tether.cli.display.numbers import short
 from tether.cli.display.output import counted, note, show_line, show_pairs, show_table
 from tether.cli.members import InstantType, NumbersType
 from tether.cli.options import DurationType
@@ -137,6 +139,25 @@ def _show_list(found: Iterable[Capacity], *, as_json: bool) -> None:
         to_minute = all(_time(one).endswith(":00") for one in listed)
         rows = [_row(one, 16 if to_minute else 19) for one in listed]
         show_table(_TITLES, rows, wrapped=("Time (UTC)", "Charger", "Unknown"))
+        if len(listed) > 1 and not listed[0].charger_id:
+            click.echo()
+            show_pairs(_courses(listed))
+
+
+def _courses(moments: Sequence[Capacity]) -> list[tuple[str, str]]:
+    """Lines that show how the figures went, each on its own scale, with the highest."""
+    figures = (
+        ("Takes", [one.charge_power for one in moments], "kW"),
+        ("could take more", [one.charge_power_available for one in moments], "kW"),
+        ("Gives", [one.discharge_power for one in moments], "kW"),
+        ("could give more", [one.discharge_power_available for one in moments], "kW"),
+        ("Stored", [one.energy_stored for one in moments], "kWh"),
+    )
+    return [
+        (name, f"{sparkline(values, spark_room())} up to {short(max(values))} {unit}")
+        for name, values, unit in figures
+        if any(values)
+    ]
 
 
 def _row(one: Capacity, time_digits: int) -> list[str]:
@@ -150,12 +171,12 @@ def _row(one: Capacity, time_digits: int) -> list[str]:
         "" if one.charger_id else _time(one)[:time_digits],
         one.charger_id or "",
         str(one.vehicles_plugged_in),
-        _short(one.charge_power),
-        _short(one.charge_power_available),
-        _short(one.discharge_power),
-        _short(one.discharge_power_available),
-        _short(one.energy_stored),
-        _short(one.energy_room),
+        short(one.charge_power),
+        short(one.charge_power_available),
+        short(one.discharge_power),
+        short(one.discharge_power_available),
+        short(one.energy_stored),
+        short(one.energy_room),
         "/".join(map(str, kinds)) if any(kinds) else "",
     ]
 
@@ -174,21 +195,15 @@ def _pairs(one: Capacity) -> list[tuple[str, str]]:
         ("Plugged in", f"{counted(one.vehicles_plugged_in, 'vehicle')} at "
                        f"{counted(one.chargers_occupied, 'charger')}, "
                        f"{one.vehicles_charging} charging"),
-        ("Charge power", f"{_short(one.charge_power)} kW taken, "
-                         f"{_short(one.charge_power_available)} kW more available"),
-        ("Discharge power", f"{_short(one.discharge_power)} kW given, "
-                            f"{_short(one.discharge_power_available)} kW more available"),
-        ("Energy", f"{_short(one.energy_stored)} kWh stored, "
-                   f"room for {_short(one.energy_room)} kWh"),
+        ("Charge power", f"{short(one.charge_power)} kW taken, "
+                         f"{short(one.charge_power_available)} kW more available"),
+        ("Discharge power", f"{short(one.discharge_power)} kW given, "
+                            f"{short(one.discharge_power_available)} kW more available"),
+        ("Energy", f"{short(one.energy_stored)} kWh stored, "
+                   f"room for {short(one.energy_room)} kWh"),
         *(("Not known", f"{what} of {counted(n, 'vehicle')}") for n, what in lacks if n),
     ]  # fmt: skip
 
 
 def _time(one: Capacity) -> str:
     return one.as_of[:19].replace("T", " ")
-
-
-def _short(number: Decimal) -> str:
-    """To a tenth, for people; from a thousand on to the unit."""
-    rounded = f"{number:,.1f}" if number < 1000 else f"{number:,.0f}"
-    return rounded.removesuffix(".0")

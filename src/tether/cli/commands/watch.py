@@ -13,6 +13,7 @@ import msgspec
 
 from tether.cli.access import Access, told_of_waiting, with_access
 from tether.cli.display.listing import lines_option
+from tether.cli.display.numbers import short
 from tether.cli.display.output import Cell, counted, note, show_line, table_of
 from tether.cli.display.rows import VEHICLE_STATE_TITLES, vehicle_state_row
 from tether.domain.errors import SetupError
@@ -139,7 +140,7 @@ class Board:
         charging = sum(state.charging for state in states)
         more = f" ({len(states) - room:,} not shown)" if len(states) > room else ""
         plugged_in = f"{counted(len(states), 'vehicle')} plugged in{more}"
-        yield f"{plugged_in}, {charging:,} charging, {power} kW."
+        yield f"{plugged_in}, {charging:,} charging, {short(power, 2)} kW."
         yield from trouble
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import click
 
+from tether.cli.display import numbers
 from tether.cli.display.output import Cell, note, show_line, show_pairs, show_table
 from tether.cli.display.rows import (
     CHARGER_STATE_TITLES,
@@ -103,13 +104,15 @@ def _pairs(entity: Charger | Vehicle) -> list[tuple[str, str]]:
 
 
 def _with(unit: str, number: Decimal | None) -> str:
-    return "" if number is None else f"{number} {unit}"
+    return "" if number is None else f"{numbers.given(number)} {unit}"
 
 
 def _powers(powers: Sequence[Decimal], low: Decimal | None, high: Decimal | None) -> str:
     if powers:
-        return f"{', '.join(map(str, powers))} kW"
-    return f"{low} to {high} kW" if low is not None else ""
+        return f"{', '.join(map(numbers.given, powers))} kW"
+    if low is None or high is None:
+        return ""
+    return f"{numbers.given(low)} to {numbers.given(high)} kW"
 
 
 def _charge(entity: Charger | Vehicle) -> str:
@@ -121,7 +124,16 @@ def _discharge(entity: Charger | Vehicle) -> str:
 
 
 def _position(charger: Charger) -> str:
-    return "" if charger.latitude is None else f"{charger.latitude}, {charger.longitude}"
+    return (
+        ""
+        if charger.latitude is None
+        else f"{_degrees(charger.latitude)}, {_degrees(charger.longitude)}"
+    )
+
+
+def _degrees(number: Decimal | None) -> str:
+    """To a metre."""
+    return "" if number is None else numbers.given(number, 5)
 
 
 def _charger_row(thing: Charger) -> list[str]:
@@ -138,12 +150,18 @@ def _event_row(thing: Event) -> list[str]:
         short_type(thing.type),
         thing.charger_id,
         thing.vehicle_id,
-        *("" if n is None else str(n) for n in _measured(thing)),
+        *_measured(thing),
     ]
 
 
-def _measured(event: Event) -> tuple[Decimal | None, ...]:
-    return event.state_of_charge, event.charge_power, event.charged_energy
+def _measured(event: Event) -> tuple[str, str, str]:
+    """How full, the power and the energy; empty where it does not tell."""
+    full, power, energy = event.state_of_charge, event.charge_power, event.charged_energy
+    return (
+        "" if full is None else numbers.percent(full),
+        "" if power is None else numbers.power(power),
+        "" if energy is None else numbers.energy(energy),
+    )
 
 
 TableOf: TypeAlias = tuple[Sequence[str], Callable[[Any], Sequence[Cell | str]]]
@@ -164,9 +182,10 @@ _TABLES: dict[type, TableOf] = {
 
 def event_line(event: Event) -> str:
     """One event for people, on a line of its own: how full, and the power or else the energy."""
-    time, kind, charger, vehicle, *_ = _event_row(event)
-    full, power, energy = _measured(event)
-    measured = _with("kW", power) if power is not None else _with("kWh", energy)
+    time, kind, charger, vehicle, full, power, energy = _event_row(event)
+    measured = f"{power} kW" if power else f"{energy} kWh" if energy else ""
     longest = max(len(short_type(kind)) for kind in EventType)
-    line = f"{time}  {kind:{longest}}  {charger:10}  {vehicle:8}  {_with('%', full):8}  {measured}"
+    line = (
+        f"{time}  {kind:{longest}}  {charger:10}  {vehicle:8}  {full and full + ' %':8}  {measured}"
+    )
     return line.rstrip()

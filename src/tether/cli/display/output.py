@@ -4,6 +4,7 @@ rich takes a while to import and is needed by few commands, so it is imported wh
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -40,6 +41,11 @@ def plain(text: str, keep: str = "") -> str:
     return _COMMANDING.sub(
         lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text
     )
+
+
+def coloured(text: str, colour: str) -> str:
+    """The text in a colour, unless the user wants none (no-color.org)."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)
 
 
 def say(text: str) -> None:

@@ -6,7 +6,8 @@ from decimal import Decimal
 
 import click
 
-from tether.cli.display.output import Cell, counted, plain, show_pairs, show_table
+from tether.cli.display import numbers
+from tether.cli.display.output import Cell, coloured, counted, plain, show_pairs, show_table
 from tether.cli.times import age, clock, minute
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import ChargePeriod, ChargerState, EnergySource, Session, VehicleState
@@ -29,8 +30,8 @@ def vehicle_state_row(state: VehicleState) -> list[Cell | str]:
         _does(state),
         state.charger_id or "",
         _since(state, state.as_of),
-        _number(state.charge_power),
-        _number(state.state_of_charge),
+        _power(state.charge_power),
+        _percent(state.state_of_charge),
         "" if state.state_of_charge_age is None else age(state.state_of_charge_age),
         _ago(state.last_event_age),
     ]
@@ -56,7 +57,7 @@ def charger_state_row(state: ChargerState) -> list[Cell | str]:
         does,
         ", ".join(vehicle.vehicle_id for vehicle in state.vehicles),
         _since(state.vehicles[0], state.as_of) if state.vehicles else "",
-        _number(state.charge_power),
+        _power(state.charge_power),
         _ago(state.last_event_age),
     ]
 
@@ -135,7 +136,7 @@ def show_session(session: Session) -> None:
         titles = ("Charge from (UTC)", "To", "Charged", "kWh", "Energy is")
         show_table(titles, [_period_row(period) for period in session.periods])
     for flag in session.flags:
-        click.echo(f"\n{click.style(plain(flag.name), fg='yellow')}")
+        click.echo(f"\n{coloured(plain(flag.name), 'yellow')}")
         width = shutil.get_terminal_size().columns
         click.echo(click.wrap_text(plain(flag.message), width, "  ", "  "))
 
@@ -163,7 +164,7 @@ def _powers(session: Session) -> str:
         (session.average_power, "on average"),
         (session.maximum_power, "at most"),
     )
-    return ", ".join(f"{power} kW {word}" for power, word in both if power is not None)
+    return ", ".join(f"{_power(power)} kW {word}" for power, word in both if power is not None)
 
 
 def _stay(session: Session) -> Cell:
@@ -173,21 +174,23 @@ def _stay(session: Session) -> Cell:
 
 
 def _energy(energy: Decimal | None, *, estimated: bool) -> str:
-    """As it was reported, or to 10 Wh."""
     if energy is None:
         return ""
-    return f"~{energy:.2f}" if estimated else str(energy)
+    return f"{'~' if estimated else ''}{numbers.energy(energy)}"
 
 
 def _gained(session: Session) -> str:
-    start, end = session.state_of_charge_start, session.state_of_charge_end
-    if start is None or start == end:
-        return _number(start)
-    return f"{start}→{end}"
+    """The first and the last state of charge, or one where they are shown alike."""
+    start, end = _percent(session.state_of_charge_start), _percent(session.state_of_charge_end)
+    return start if start == end else f"{start}→{end}"
 
 
-def _number(number: Decimal | None) -> str:
-    return "" if number is None else str(number)
+def _power(number: Decimal | None) -> str:
+    return "" if number is None else numbers.power(number)
+
+
+def _percent(number: Decimal | None) -> str:
+    return "" if number is None else numbers.percent(number)
 
 
 def _ago(seconds: Decimal | None) -> str:

@@ -1,0 +1,35 @@
+"""Numbers as people read them in a terminal: rounded. JSON and files have every digit."""
+
+from decimal import Decimal
+
+
+def percent(number: Decimal) -> str:
+    """A state of charge, to a tenth: `29.0`."""
+    return f"{number:z.1f}"
+
+
+def energy(number: Decimal) -> str:
+    """kWh, to 10 Wh: `10.50`."""
+    return f"{number:z,.2f}"
+
+
+def power(number: Decimal) -> str:
+    """kW, to 10 W, without zeros that say nothing: `11`, `7.36`."""
+    return short(number, 2)
+
+
+def given(number: Decimal, places: int = 2) -> str:
+    """What somebody set, such as a capacity: as it is, unless it has more places than that."""
+    exponent = number.as_tuple().exponent
+    is_short = isinstance(exponent, int) and exponent >= -places
+    return f"{number:f}" if is_short else short(number, places)
+
+
+def short(number: Decimal, places: int = 1) -> str:
+    """To so many places without zeros that say nothing; from a thousand on to the unit."""
+    if abs(number) >= 1000:
+        return f"{number:,.0f}"
+    text = f"{number:z.{places}f}"
+    if number and not Decimal(text):
+        return f"{number:.1g}"  # something is never nothing
+    return text.rstrip("0").removesuffix(".") if places else text
