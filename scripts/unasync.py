@@ -13,7 +13,12 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent.parent / "src/tether/client"
 RUFF = Path(sys.executable).parent / "ruff"
-FILES = {"aio.py": "sync.py", "aio_stream.py": "sync_stream.py"}
+FILES = {
+    "aio.py": "sync.py",
+    "aio_derived.py": "sync_derived.py",
+    "aio_run.py": "sync_run.py",
+    "aio_stream.py": "sync_stream.py",
+}
 HEADING = "# Made from {} by scripts/unasync.py: change that, then `make unasync`.\n"
 WORDS = [
     (r"async (def|for|with)\b", r"\1"),
@@ -23,7 +28,7 @@ WORDS = [
     (r"\baclose\b", "close"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
     (r"(?<!\w)(_?)Async(?=[A-Z])", r"\1"),
-    (r"\baio_stream\b", "sync_stream"),
+    (r"\baio_", "sync_"),
     (r"\bawaiting\b", "blocking"),
     (r"\bby many tasks\b", "by many threads"),
 ]

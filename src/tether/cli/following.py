@@ -20,7 +20,7 @@ from tether.files.formats import to_ndjson
 
 if TYPE_CHECKING:
     from tether.client import Client
-    from tether.client.sync import Following
+    from tether.client.sync_run import Following
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -28,7 +28,7 @@ from tether.files.contents import Kind, entry_of
 
 if TYPE_CHECKING:
     from tether.client import Client
-    from tether.client.sync import Following
+    from tether.client.sync_run import Following
 
 _EXAMPLES = """\b
 Examples:

@@ -48,7 +48,7 @@ from tether.domain.views import SessionSummary
 
 if TYPE_CHECKING:
     from tether.client import Client, Session
-    from tether.client.sync import Following
+    from tether.client.sync_run import Following
 
 _EXAMPLES = """\b
 Examples:

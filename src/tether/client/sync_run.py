@@ -1,0 +1,68 @@
+# Made from aio_run.py by scripts/unasync.py: change that, then `make unasync`.
+"""What runs the scripts of the SDK, and what follows a list without end."""
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from tether.client.blocking import Http, Stop, sleep, wait
+from tether.client.entities import Pages
+from tether.client.exchange import Answer, Lost, Patience, Request, Script
+from tether.client.following import Follower
+from tether.client.models import Event
+from tether.domain.views import Session
+
+T = TypeVar("T")
+M = TypeVar("M")
+F = TypeVar("F", Event, Session)
+
+
+class Runner:
+    """Does what the scripts of the SDK say."""
+
+    _http: Http
+    _patience: Patience
+
+    def _run(self, script: Script[T]) -> T:
+        """Does what a script of the SDK says."""
+        self._http.check()
+        outcome: Answer | Lost | None = None
+        while True:
+            try:
+                step = script.send(outcome)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            if isinstance(step, Request):
+                outcome = self._http.send(step)
+            else:
+                outcome = None
+                sleep(step.seconds)
+
+    def _iterate(self, pages: Pages[M]) -> Iterator[M]:
+        """The entries of all pages."""
+        while pages.more:
+            for entry in self._run(pages.next()):
+                yield entry
+
+
+class Following(Iterator[F], Generic[F]):
+    """An endless iterator. Its `cursor` is the place after the last entry that it gave."""
+
+    def __init__(self, client: Runner, follower: Follower[F], stop: Stop) -> None:
+        self._client = client
+        self._follower: Follower[F] = follower
+        self._stop = stop
+
+    @property
+    def cursor(self) -> str:
+        """The place after the last entry, for `follow` or `changes`."""
+        return self._follower.cursor
+
+    def __next__(self) -> F:
+        while not self._stop.is_set():
+            entry = self._follower.take()
+            if entry is not None:
+                return entry
+            if seconds := self._client._run(self._follower.fetch()):
+                wait(self._stop, seconds)
+        raise StopIteration
