@@ -128,6 +128,35 @@ def test_too_many_at_once_are_refused_and_only_to_who_asks_for_them(site: Site) 
         run(scenario())
 
 
+def test_reads_whose_clients_hung_up_end_before_their_next_portion(site: Site) -> None:
+    """Else all that was asked for would be read for nobody, before what is asked for next."""
+    path = SCANS[-1]  # one at a time, each of which takes a while
+
+    async def abandoned() -> float:
+        wire = await Wire.to(site.server)
+        page = (await wire.ask(b"GET /metrics HTTP/1.1\r\nhost: tether\r\n\r\n")).body.decode()
+        line = 'tether_request_seconds_count{method="GET",route="/capacity",status="499"}'
+        return sum(float(one.split()[-1]) for one in page.splitlines() if one.startswith(line))
+
+    async def scenario() -> None:
+        before = await abandoned()
+        wires = await asyncio.gather(*(Wire.to(site.server) for _ in range(150)))
+        for wire in wires:
+            wire.send(request_of("GET", path, site.busy))
+        first = await Wire.to(site.server)
+        await first.ask(request_of("GET", "/chargers/C1", site.quiet))  # they have arrived
+        for wire in wires:
+            wire.reset()
+        for _ in range(300):
+            if await abandoned() >= before + 20:  # most had to wait for their turn
+                return
+            await asyncio.sleep(0.2)
+        raise AssertionError("They were worked off.")
+
+    with many_files():
+        run(scenario())
+
+
 def test_streams_from_the_start_delay_nobody(site: Site) -> None:
     path = "/stream?cursor=start&type=VEHICLE_CHARGE_UPDATED"
 

@@ -123,6 +123,13 @@ class EpochChanged(TetherError):
         self.parameter = parameter
 
 
+class Abandoned(TetherError):
+    """Whoever asked for this has hung up: nobody gets an answer."""
+
+    def __init__(self) -> None:
+        super().__init__("The client has hung up.")
+
+
 class Forbidden(TetherError):
     """The key is missing, unknown, expired or revoked, all with one sentence, or may only read."""
 

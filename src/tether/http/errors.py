@@ -53,6 +53,7 @@ STATUS: dict[Code, int] = {
 }
 
 
+CLIENT_GONE = 499  # as nginx has it: nobody is sent this, but the log and the metrics show it
 PAGES = frozenset({403, 404, 405})
 """Statuses that people meet who open an address in their browser."""
 LONGEST_SHOWN = 200  # characters of a path in a message
@@ -108,6 +109,7 @@ def install(
     app.add_error_handler(falcon.HTTPBadRequest, answer_wrong_method)
     app.add_error_handler(errors.TetherError, _answer_ours)
     app.add_error_handler(errors.NotFound, answer_not_found)
+    app.add_error_handler(errors.Abandoned, _end_abandoned)
     for kind in (OSError, MemoryError):
         app.add_error_handler(kind, _answer_exhausted)
 
@@ -125,6 +127,12 @@ async def _answer_ours(
         cause = error.cause or (error.message if error.__cause__ is None else repr(error.__cause__))
         if is_new("unavailable", cause):
             log.warning("unavailable", request_id=req.context.request_id, cause=cause)
+
+
+async def _end_abandoned(
+    req: Request, resp: Response, error: errors.Abandoned, params: dict[str, Any]
+) -> None:
+    resp.status = CLIENT_GONE
 
 
 async def _answer_exhausted(

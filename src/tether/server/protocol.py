@@ -103,24 +103,17 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._stop_reader_timer()
         self._unparsed = b""
-        self.bounds.release(self)
-        self.bounds.release(self.transport)
-        self.bounds.release(self.flow)
+        for holding in (self, self.transport, self.flow):
+            self.bounds.release(holding)
         self._unset_keepalive_if_required()
         if self._answering is not None:  # Uvicorn tells only the last of a pipeline
-            self._answering.disconnected = True
-            self._answering.message_event.set()
+            self._answering.abandon()
         super().connection_lost(exc)
-        self._let_go()
-
-    def _let_go(self) -> None:
-        """Forgets who knows this connection: else each of them, some 10 kB, would stay until the
-        collector of cycles has looked at everything there is, which it does seldom.
-        """
-        self._arriving = False
+        # Forgets who knows this connection: else its 10 kB would stay until the collector of cycles
+        # has looked at everything there is, which it does seldom.
         self.transport_of_exchanges.close = self.transport.close  # type: ignore[method-assign]
         self.pipeline.clear()
-        self._answering = None
+        self._arriving, self._answering = False, None
         self.cycle = None  # type: ignore[assignment]  # as before the first
 
     # What arrives ---------------------------------------------------------------------------------
@@ -220,8 +213,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         version = parser.get_http_version()
         self._check_host(version)
-        self._in_body = True
-        self._bytes_beside = 0
+        self._in_body, self._bytes_beside = True, 0
         current = version >= "1.1"  # an older client knows neither of the two (RFC 9112, 6.1, 9.3)
         keep_alive = current and parser.should_keep_alive() and not self._stopping
         before = self.cycle

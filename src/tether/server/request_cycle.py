@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from tether.domain.errors import Code
+from tether.domain.errors import Abandoned, Code
 from tether.domain.models import to_json
-from tether.storage.turns import LoopTurns
+from tether.storage.turns import LoopTurns, abandon
 
 # Of what is answered outside the application.
 STATUS = {
@@ -29,6 +29,7 @@ STATUS = {
 }
 PIECE_BYTES = 64 * 1024  # of a body that is longer: the next one goes when the client took it
 
+_READS = ("GET", "HEAD")
 _log = logging.getLogger("uvicorn.error")
 _AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")  # before an absolute path
 # With these in a header, somebody could begin another one, or the body.
@@ -122,6 +123,8 @@ class RequestCycle(RequestResponseCycle):
             await app(self.scope, self.receive, self.send)
             if not self.response_complete and not self.disconnected:
                 raise RuntimeError("The application returned without a whole answer.")
+        except Abandoned:  # in the middle of an answer
+            self.transport.close()
         except BaseException as error:
             self.logger.error("Exception in ASGI application", exc_info=error)
             if self.response_started:
@@ -132,6 +135,13 @@ class RequestCycle(RequestResponseCycle):
             self.on_response = _nothing  # else connection and request would keep each other
             self.tasks.discard(self.task)
             self.task = None  # else its work, which knows whose it is, and this keep each other
+
+    def abandon(self) -> None:
+        """The client is gone: what is only read for it ends at its next portion. Writes go on."""
+        self.disconnected = True
+        self.message_event.set()
+        if self.task is not None and self.scope["method"] in _READS and not self.response_started:
+            abandon(self.task)
 
     async def send_500_response(self) -> None:
         self.response_started = True

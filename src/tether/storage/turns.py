@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Gener
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
 from typing import Any, Generic, TypeAlias, TypeVar
+from weakref import WeakSet
 
-from tether.domain.errors import TooManyAtOnce, Unavailable
+from tether.domain.errors import Abandoned, TooManyAtOnce, Unavailable
 
 MOST_REMEMBERED = 1_000  # partners of which it is known what they took
 MOST_WAITING = 200  # of a partner
@@ -122,11 +123,12 @@ class Turns:
     async def of(self, partner: int) -> AsyncIterator[None]:
         """The partner does one of its works meanwhile.
 
-        Raises TooManyAtOnce if too many of its wait, and Unavailable if it waits too long.
+        Raises TooManyAtOnce if too many of its wait, Unavailable if it waits too long, Abandoned.
         """
         await self._enter(partner)
         began = perf_counter()
         try:
+            check_wanted()
             yield
         finally:
             self._waiting.charge(partner, perf_counter() - began)
@@ -136,8 +138,9 @@ class Turns:
         """Does this work in one of the partner's turns, in a task of its own.
 
         The turn ends with the work: not when whoever asked for it gets to go on, nor when nobody
-        wants it any more.
+        wants it any more. Raises Abandoned, before it begins.
         """
+        check_wanted()
         return await asyncio.shield(asyncio.ensure_future(self._do(partner, work)))
 
     async def _do(self, partner: int, work: Callable[[], Awaitable[T]]) -> T:
@@ -184,6 +187,22 @@ class Turns:
         return self._present[partner] < self._of_each
 
 
+# Reads that nobody waits for any more. They are not cancelled, which the driver of PostgreSQL takes
+# for a reason to open another connection, but end before their next portion.
+_abandoned: WeakSet["asyncio.Task[Any]"] = WeakSet()
+
+
+def abandon(task: "asyncio.Task[Any]") -> None:
+    """Nobody waits any more for what this task reads."""
+    _abandoned.add(task)
+
+
+def check_wanted() -> None:
+    """Raises Abandoned if nobody waits any more for what this task reads."""
+    if _abandoned and asyncio.current_task() in _abandoned:
+        raise Abandoned
+
+
 class Rest:
     """Lets others have the event loop when this has computed for a while."""
 
@@ -191,9 +210,10 @@ class Rest:
         self._end = perf_counter() + LONGEST_S
 
     async def if_long(self) -> None:
-        """Returns at once, or in the next round of the event loop."""
+        """Returns at once, or in the next round of the event loop. Raises Abandoned."""
         if perf_counter() > self._end:
             await asyncio.sleep(0)
+            check_wanted()
             self._end = perf_counter() + LONGEST_S
 
 
