@@ -1,14 +1,17 @@
 """What runs the scripts of the SDK, and what follows a list without end."""
 
 from collections.abc import AsyncIterator
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from tether.client.awaiting import Http, Stop, sleep, wait
+from tether.client.awaiting import Stop, sleep, wait
 from tether.client.entities import Pages
 from tether.client.exchange import Answer, Lost, Patience, Request, Script
 from tether.client.following import Follower
 from tether.client.models import Event
 from tether.domain.views import Session
+
+if TYPE_CHECKING:
+    from tether.client.awaiting import Http
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -18,7 +21,7 @@ F = TypeVar("F", Event, Session)
 class AsyncRunner:
     """Does what the scripts of the SDK say."""
 
-    _http: Http
+    _http: "Http"
     _patience: Patience
 
     async def _run(self, script: Script[T]) -> T:

@@ -2,14 +2,17 @@
 """What runs the scripts of the SDK, and what follows a list without end."""
 
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from tether.client.blocking import Http, Stop, sleep, wait
+from tether.client.blocking import Stop, sleep, wait
 from tether.client.entities import Pages
 from tether.client.exchange import Answer, Lost, Patience, Request, Script
 from tether.client.following import Follower
 from tether.client.models import Event
 from tether.domain.views import Session
+
+if TYPE_CHECKING:
+    from tether.client.blocking import Http
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -19,7 +22,7 @@ F = TypeVar("F", Event, Session)
 class Runner:
     """Does what the scripts of the SDK say."""
 
-    _http: Http
+    _http: "Http"
     _patience: Patience
 
     def _run(self, script: Script[T]) -> T:
