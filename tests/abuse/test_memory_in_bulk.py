@@ -18,7 +18,7 @@ from tether.domain.timestamps import format_instant
 from tether.storage.sqlite.engine import connect
 
 MOST_MB = 150
-EVENTS = 30_000
+EVENTS = 20_000
 REQUEST = 10_000  # events
 SENDERS = 2
 THINGS = 1_000

@@ -1,5 +1,6 @@
 """Standard error and output that nobody reads, or that cannot be written: the server goes on."""
 
+import asyncio
 import fcntl
 import json
 import os
@@ -10,15 +11,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from tests.conftest import TETHER, Server
-from tests.faults.rig import metric
+from tests.faults.rig import Wire, metric, run
 from tests.parts import free_port, wait_for_port
 from tether.server import log_writer
 
+HEALTH = b"GET /health HTTP/1.1\r\nhost: tether\r\n\r\n"
+AT_ONCE = 20
 REQUESTS = 7_000  # whose lines are more than a pipe and what may wait take
 
 
@@ -80,10 +84,19 @@ class Serving:
         wait_for_port(port)
 
     def request(self, count: int = 1) -> None:
-        """Has so many requests answered."""
-        with httpx.Client(base_url=self.url, verify=False, timeout=10) as client:
-            for _ in range(count):
-                assert client.get("/health").status_code == 200
+        """Has so many requests answered, of which some are under way at once."""
+
+        async def ask() -> None:
+            parts = urlsplit(self.url)
+            wire = Wire(*await asyncio.open_connection(parts.hostname, parts.port))
+            for first in range(0, count, AT_ONCE):
+                some = min(AT_ONCE, count - first)
+                wire.send(HEALTH * some)
+                for _ in range(some):
+                    assert (await wire.answer()).status == 200
+            wire.hang_up()
+
+        run(ask())
 
     def dropped(self) -> float:
         """How many lines were dropped, as the metrics say."""

@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 
-from tests.api.helpers import CHARGER, CONNECTED, create_both, message
+from tests.api.helpers import CHARGER, CONNECTED, ON_ONE_ENGINE, create_both, message
 from tests.conftest import Server
 from tether.domain.keys import Rate
 
@@ -122,6 +122,7 @@ def test_a_read_only_key_reads_and_nothing_else(server: Server) -> None:
         assert [charger["id"] for charger in reader.get("/chargers").json()] == ["C1"]
 
 
+@ON_ONE_ENGINE  # tests/abuse/test_clocks.py has both
 def test_a_key_stops_working_when_it_expires(server: Server) -> None:
     soon_ms = time.time_ns() // 1_000_000 + 3_000
     with server.client(server.key(expires_ms=soon_ms)) as client:

@@ -3,8 +3,11 @@
 import httpx
 import pytest
 
+from tests.api.helpers import ON_ONE_ENGINE
 from tests.cli.conftest import Command
 from tests.conftest import Server
+from tether.domain.errors import SetupError
+from tether.server.settings import is_postgres, sqlite_path
 
 NO_PATH = "The database is no path: give a file's path"
 UNKNOWN = "is not a database that Tether knows"
@@ -42,6 +45,15 @@ DATABASES = {
 
 
 @pytest.mark.parametrize("given", DATABASES)
+def test_what_is_no_file_s_name_is_none(given: str) -> None:
+    assert not is_postgres(given)
+    with pytest.raises(SetupError) as caught:
+        sqlite_path(given)
+    assert DATABASES[given] in caught.value.message
+    assert SECRET not in caught.value.message
+
+
+@pytest.mark.parametrize("given", list(DATABASES)[::9])
 def test_what_is_no_file_s_name_makes_no_file(tether: Command, given: str) -> None:
     for words, variables in (
         (("migrate", "--database", given), {}),
@@ -115,6 +127,7 @@ def test_quotes_in_an_option_and_around_a_key_are_named(tether: Command) -> None
         "/static//docs.js",
     ],
 )  # fmt: skip
+@ON_ONE_ENGINE
 def test_a_path_has_one_form(server: Server, path: str) -> None:
     with server.client(server.key()) as client:
         for method in ("GET", "HEAD", "DELETE", "PROPFIND"):

@@ -28,9 +28,7 @@ from tether.files.formats import read_table
 
 LOCALES = {
     "de": ["--separator", ";", "--decimal-comma", "--bom", "--time-zone", "Europe/Berlin"],
-    "se": ["--separator", "tab", "--decimal-comma", "--time-zone", "Europe/Stockholm"],
-    "us": ["--time-zone", "America/New_York"],
-    "in": ["--separator", "|", "--time-zone", "Asia/Kolkata"],
+    "in": ["--separator", "tab", "--time-zone", "Asia/Kolkata"],
 }
 ZONES = [ZoneInfo(name) for name in ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe")]
 

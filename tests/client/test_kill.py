@@ -13,7 +13,7 @@ from tests.client.devices import create_fleet, numbers
 from tests.conftest import Server
 from tether.client import Client, Outbox
 
-KILLS = 20
+KILLS = 12
 RUN = 1_000_000  # the numbers of a run begin at its multiple of this
 ROOT = Path(__file__).parents[2]
 

@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import http.client
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,14 +16,16 @@ GROWTH_MB = 40
 CHUNKED = "transfer-encoding: chunked"
 
 
-@pytest.fixture
-def partner(new_server: Callable[..., Server]) -> Partner:
-    partner = Partner(new_server())
+@pytest.fixture(scope="module")
+def partner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Partner]:
+    server = Server(str(tmp_path_factory.mktemp("large") / "tether.db")).start()
+    partner = Partner(server)
     whole = b'{"chargePowers":[11]' + b" " * (LIMIT - 22) + b"} "
     assert len(whole) == LIMIT + 1 - 1
     for _ in range(3):  # what Python allocates once for large bodies is no growth
         assert partner.client.put("/chargers/L", content=whole).status_code in (200, 201)
-    return partner
+    yield partner
+    assert server.stop() == 0
 
 
 def chunk(data: bytes) -> bytes:
@@ -100,7 +102,7 @@ def test_an_endless_chunked_body_does_not_grow_the_server(partner: Partner, part
     async def scenario() -> None:
         nonlocal most
         wire = await Wire.to(partner.server)
-        pouring = asyncio.create_task(pour(wire, head + opening, endless(repeated, 1.5)))
+        pouring = asyncio.create_task(pour(wire, head + opening, endless(repeated, 1)))
         while not pouring.done():
             await asyncio.sleep(0.05)
             most = max(most, memory_mb(partner.server))

@@ -134,7 +134,7 @@ def test_one_of_two_nodes_derives_and_the_other_takes_over_without_being_asked(
         await asyncio.sleep(0.5)
         load.stop()
         await working
-        await until(lambda: rig.query(database, LEFT) == [(0,)], seconds=20)
+        await until(lambda: rig.query(database, LEFT) == [(0,)], seconds=60)
 
     run(main())
     assert load.surprises == []
