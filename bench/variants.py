@@ -15,7 +15,6 @@ from falcon.asgi import Request, Response
 
 from tether import cli
 from tether.domain.models import Event
-from tether.http.app import Application
 from tether.http.handlers.entities import EntityResource
 from tether.projections.projector import Projector
 from tether.server import bootstrap
@@ -37,7 +36,7 @@ def replace_storage() -> None:
 
     def build_without_storage(
         store: Store, keys: Authenticator, use: KeyUse, metrics: Metrics, settings: Settings
-    ) -> Application:
+    ) -> Callable[..., Any]:
         store.batcher.add = add  # type: ignore[method-assign]
         return build(store, keys, use, metrics, settings)
 

@@ -19,6 +19,7 @@ from tether.storage import (
     derivations,
     entities,
     events,
+    fleet,
     partners,
     plugged_in,
     session_records,
@@ -39,14 +40,16 @@ OWN = {
 VIEWS = {"charger_events", "vehicle_events", "vehicle_history", "unlisted_events"}
 PARTNER_DATA = SHARED | OWN["postgres"] | OWN["sqlite"]
 SUBJECTS = (
-    derivations, entities, events, partners, plugged_in, session_records, sessions, states,
+    derivations, entities, events, fleet, partners, plugged_in, session_records, sessions, states,
 )  # fmt: skip
 VERBS = {"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}
 LOOK_UPS = {
     (entities, "GET"), (events, "GET"), (sessions, "GET"), (states, "OF_VEHICLE"),
     (states, "OF_CHARGER"),
 }  # fmt: skip
-OPERATORS_OWN = {"partners", "keys", "epoch", VERSION_TABLE}
+OPERATORS_OWN = {
+    "partners", "keys", "console_sessions", "console_links", "epoch", VERSION_TABLE,
+}  # fmt: skip
 
 Indexes = dict[str, list[tuple[str, ...]]]
 
@@ -144,7 +147,10 @@ def test_all_text_is_ordered_byte_by_byte(new_postgres_database: Callable[[], st
 
 def words(dialect: Dialect) -> dict[str, str]:
     """The words of an engine that statements name in braces."""
-    return {"event_numbers": dialect.event_numbers, "event_json": dialect.event_json}
+    return {
+        "event_numbers": dialect.event_numbers, "event_json": dialect.event_json,
+        "session_json": dialect.session_json, "order": "soc",
+    }  # fmt: skip
 
 
 def statements() -> Iterator[tuple[str, str]]:
@@ -278,6 +284,6 @@ def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
     ]
     assert sorted(elsewhere) == [
         "copying.py", "copying.py", "derivations.py", "dialect.py", "epochs.py", "event_lists.py",
-        "events.py",
+        "events.py", "fleet.py",
         "partners.py", "plugged_in.py", "session_records.py", "sessions.py", "states.py",
     ]  # fmt: skip

@@ -8,7 +8,7 @@ import click
 SECTIONS = {
     "Server": ("serve", "demo", "migrate", "check", "rebuild", "backup", "restore",
                "copy", "epoch"),
-    "Keys and partners": ("keys", "partners"),
+    "Keys and partners": ("keys", "partners", "console"),
     "Your data": (
         "chargers", "vehicles", "events", "state", "sessions", "energy", "capacity", "watch",
         "import", "export", "simulate", "replay",

@@ -160,6 +160,17 @@ class Verdict(NamedTuple):
     """Whole seconds until a request would be allowed; 0 if this one was."""
 
 
+class Counted(Protocol):
+    """What has a bucket of its own: a key, or whoever else is counted."""
+
+    @property
+    def digest(self) -> str: ...
+    @property
+    def rate(self) -> Rate: ...
+    @property
+    def burst(self) -> int: ...
+
+
 class Limiter(Protocol):
     """Counts what the keys do. It never fails: when in doubt it counts by itself."""
 
@@ -184,7 +195,7 @@ class TokenBuckets:
         self._most_keys = most_keys
         self._buckets: dict[str, _Bucket] = {}
 
-    async def take(self, key: Key, cost: int = 1) -> Verdict:
+    async def take(self, key: Counted, cost: int = 1) -> Verdict:
         rate, size = self._share(key)
         bucket = self._filled(key, rate, size)
         allowed = bucket.tokens >= cost
@@ -199,11 +210,11 @@ class TokenBuckets:
         bucket = self._filled(key, *self._share(key))
         bucket.tokens = min(bucket.tokens, remaining / self._workers)
 
-    def _share(self, key: Key) -> tuple[float, float]:
+    def _share(self, key: Counted) -> tuple[float, float]:
         """Rate a second and size of the bucket here; at least 1, else nothing would be let in."""
         return key.rate.per_second / self._workers, max(key.burst / self._workers, 1.0)
 
-    def _filled(self, key: Key, rate: float, size: float) -> _Bucket:
+    def _filled(self, key: Counted, rate: float, size: float) -> _Bucket:
         """The bucket with what it has regained since it was looked at."""
         now = self._clock()
         bucket = self._buckets.get(key.digest)

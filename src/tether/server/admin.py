@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from secrets import randbelow
 
+from tether.domain.console import LINK_MS, digest_of_token, new_token
 from tether.domain.errors import SetupError
 from tether.domain.keys import DEFAULT_RATE, LIVE, TEST, Key, Rate, digest_of, new_key, prefix_of
 from tether.domain.partners import Holdings, Partner
@@ -134,6 +135,13 @@ async def rotate_key(
     else:
         await store.keys.revoke(key, now_ms)
     return secret, new
+
+
+async def console_link(store: Store, now_ms: int) -> str:
+    """The path of a link that opens the console for the operator, once, for ten minutes."""
+    token = new_token()
+    await store.console.add_link(digest_of_token(token), now_ms + LINK_MS, now_ms)
+    return f"/console/enter/{token}"
 
 
 def _check_name(name: str) -> None:

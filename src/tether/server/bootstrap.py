@@ -1,9 +1,9 @@
 """Puts the parts together: the only module that knows all of them."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tether.domain.keys import Limiter, TokenBuckets
 from tether.server.authenticator import Authenticator, ForwardClock, KeyUse
@@ -12,7 +12,7 @@ from tether.server.store import Store
 from tether.storage.engine import Engine
 
 if TYPE_CHECKING:
-    from tether.http.app import Application
+    from tether.console.app import Console
     from tether.server.metrics import Metrics
 
 # Adapters are imported when they are needed: nobody waits for those which are not.
@@ -122,11 +122,11 @@ def key_use(store: Store) -> KeyUse:
 
 def build_app(
     store: Store, keys: Authenticator, use: KeyUse, metrics: "Metrics", settings: Settings
-) -> "Application":
-    """The HTTP application on this store."""
+) -> Callable[..., Any]:
+    """The ASGI application on this store: the API, and the console unless that is off."""
     from tether.http.app import Parts, create_app
 
-    return create_app(
+    api = create_app(
         Parts(
             store=store,
             keys=keys,
@@ -138,6 +138,37 @@ def build_app(
             trusted_proxies=settings.trusted_proxies,
             serve_metrics=settings.metrics == "on",
             demo_key=settings.demo_key,
+        )
+    )
+    if settings.console == "off":
+        return api
+    console = _console(store, keys, metrics, settings)
+
+    def app(scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
+        path = scope["raw_path"]
+        if path.startswith(b"/console") and path[8:9] in (b"", b"/"):
+            return console(scope, receive, send)
+        return api(scope, receive, send)
+
+    return app
+
+
+def _console(
+    store: Store, keys: Authenticator, metrics: "Metrics", settings: Settings
+) -> "Console":
+    from tether.console.app import Parts, create_console
+    from tether.http.middleware import Clients
+    from tether.http.requests import prefix_of
+
+    return create_console(
+        Parts(
+            store=store,
+            keys=keys,
+            metrics=metrics,
+            client_of=Clients(settings.trusted_proxies).of,
+            prefix_of=prefix_of,
+            now_ms=ForwardClock(now_ms, time.monotonic),
+            workers=settings.workers,
         )
     )
 

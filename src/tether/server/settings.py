@@ -38,6 +38,8 @@ class Settings:
     metrics: str = "on"
     """`on` (at /metrics), `off`, or HOST:PORT of an address of its own."""
     metrics_by_partner: bool = False
+    console: str = "on"
+    """`on` (at /console) or `off`."""
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     """Networks of proxies whose X-Forwarded-For is believed, such as `10.0.0.0/8`."""

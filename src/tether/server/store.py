@@ -11,10 +11,12 @@ from tether.projections.load_curve import LoadCurves
 from tether.projections.projector import Projector
 from tether.projections.rebuild import Rebuilder
 from tether.projections.summaries import Summaries
+from tether.storage.console import ConsoleSessions
 from tether.storage.engine import Connections, Engine, Size
 from tether.storage.entities import Entities
 from tether.storage.epochs import Epochs
 from tether.storage.events import Events
+from tether.storage.fleet import Fleet
 from tether.storage.keys import Keys
 from tether.storage.partners import PING, Partners
 from tether.storage.plugged_in import PluggedIn
@@ -59,6 +61,14 @@ class Store:
     @cached_property
     def keys(self) -> Keys:
         return Keys(self._engine)
+
+    @cached_property
+    def console(self) -> ConsoleSessions:
+        return ConsoleSessions(self._engine)
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        return Fleet(self._engine)
 
     @cached_property
     def entities(self) -> Entities:

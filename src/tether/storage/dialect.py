@@ -28,6 +28,9 @@ class Dialect:
     event_json: str
     """The body of the event `e` as JSON, of which ->> takes a member."""
 
+    session_json: str
+    """The same of the session `s`."""
+
     pause_s: float
     """How long events gather between two portions of derivation while nobody asks for what follows
     from them: a session of which several events came is written once. On SQLite a longer pause
@@ -47,6 +50,7 @@ SQLITE = Dialect(
         "WHERE $3 > 0"
     ),
     event_json="e.body",
+    session_json="s.body",
     pause_s=0.5,
     own_tables=("listings",),
 )
@@ -62,6 +66,7 @@ POSTGRES = Dialect(
         "DO UPDATE SET seq = event_heads.seq + $3 RETURNING seq - $3"
     ),
     event_json="CAST(e.body AS json)",
+    session_json="CAST(s.body AS json)",
     pause_s=2.0,
     own_tables=("event_heads",),
 )

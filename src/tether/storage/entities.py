@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from tether.domain.errors import Forbidden, NotFound, PreconditionFailed, Refusal, Unavailable
 from tether.domain.models import Charger, Entity, Vehicle, from_json, to_json
-from tether.storage.engine import Engine, batch, batch_of
+from tether.storage.engine import Engine, Row, batch, batch_of
 from tether.storage.patches import Patch, Patches, Target
 from tether.storage.turns import Steps, in_steps
 
@@ -17,6 +17,7 @@ _TABLE: dict[type[Entity], str] = {Charger: "chargers", Vehicle: "vehicles"}
 
 GET = "SELECT version, body FROM {table} WHERE partner = $1 AND id = $2"
 PAGE = "SELECT id, body FROM {table} WHERE partner = $1 AND id > $2 ORDER BY id LIMIT $3"
+ITSELF = "SELECT id, body FROM {table} WHERE partner = $1 AND id = $2"
 GET_MANY = f"""
 WITH {batch("wanted", "id")}
 SELECT e.id, e.body FROM wanted w JOIN {{table}} e ON e.partner = $1 AND e.id = w.id
@@ -92,6 +93,17 @@ class Entities:
         """Id and JSON of the `limit` entities that follow the id `after`, in order of id."""
         rows = await self._engine.read(_sql(PAGE, kind), partner, after, limit)
         return [(entity_id, body) for entity_id, body in rows]
+
+    async def beginning(
+        self, kind: type[Entity], partner: int, begins: str, after: str, limit: int
+    ) -> list[tuple[str, str]]:
+        """The same of those whose ids begin so."""
+        rows: list[Row] = []
+        if after < begins:
+            rows = await self._engine.read(_sql(ITSELF, kind), partner, begins)
+            after = begins
+        rows += await self._engine.read(_sql(PAGE, kind), partner, after, limit - len(rows))
+        return [(entity_id, body) for entity_id, body in rows if entity_id.startswith(begins)]
 
     async def count(self, kind: type[Entity], partner: int) -> int:
         """How many there are."""

@@ -6,13 +6,14 @@ from tether.domain.keys import Key, Rate
 from tether.domain.models import to_json
 from tether.storage.engine import Engine, Row
 
-_SELECT = """
-SELECT k.digest, k.prefix, k.partner, p.name, k.name, k.rate_requests, k.rate_window_s, k.burst,
-       k.read_only, k.created_ms, k.expires_ms, k.revoked_ms, k.last_used_ms, k.last_used_from
-FROM keys k JOIN partners p ON p.id = k.partner
+KEY_COLUMNS = """
+k.digest, k.prefix, k.partner, p.name, k.name, k.rate_requests, k.rate_window_s, k.burst,
+k.read_only, k.created_ms, k.expires_ms, k.revoked_ms, k.last_used_ms, k.last_used_from
 """
+_SELECT = f"SELECT {KEY_COLUMNS} FROM keys k JOIN partners p ON p.id = k.partner"
 FIND = f"{_SELECT} WHERE k.digest = $1"
 LIST = f"{_SELECT} ORDER BY p.name, k.created_ms, k.prefix"
+OF_PARTNER = f"{_SELECT} WHERE k.partner = $1 ORDER BY k.created_ms DESC, k.prefix LIMIT $2"
 
 ADD = """
 INSERT INTO keys (digest, prefix, partner, name, rate_requests, rate_window_s, burst, read_only,
@@ -36,7 +37,8 @@ WHERE keys.digest = used.digest AND coalesce(keys.last_used_ms, 0) < used.at_ms
 """
 
 
-def _key(row: Row) -> Key:
+def key_of(row: Row) -> Key:
+    """The key of a row of KEY_COLUMNS."""
     digest, prefix, partner, partner_name, name, requests, window_s, burst, read_only, *times = row
     return Key(
         digest, prefix, partner, partner_name, name, Rate(requests, window_s), burst,
@@ -53,11 +55,16 @@ class Keys:
     async def find(self, digest: str) -> Key | None:
         """The key with this SHA-256, also if it is revoked or expired."""
         rows = await self._engine.read(FIND, digest)
-        return _key(rows[0]) if rows else None
+        return key_of(rows[0]) if rows else None
 
     async def all(self) -> list[Key]:
         """All keys, by partner and age."""
-        return [_key(row) for row in await self._engine.read(LIST)]
+        return [key_of(row) for row in await self._engine.read(LIST)]
+
+    async def of_partner(self, partner: int, limit: int) -> list[Key]:
+        """The partner's newest keys, those that work no more included."""
+        rows = await self._engine.read(OF_PARTNER, partner, limit)
+        return [key_of(row) for row in rows]
 
     async def add(self, key: Key) -> None:
         """Stores a new key."""

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
-from tether.domain.errors import SetupError
+from tether.domain.errors import NotFound, SetupError
 from tether.domain.partners import Holdings, Partner
 from tether.storage.engine import Engine
 
@@ -14,7 +14,9 @@ PING = "SELECT 1 FROM partners LIMIT 1"
 
 _SELECT = "SELECT id, name, created_ms FROM partners"
 FIND = f"{_SELECT} WHERE name = $1"
+GET = f"{_SELECT} WHERE id = $1"
 LIST = f"{_SELECT} ORDER BY name"
+FIRST = f"{_SELECT} ORDER BY name LIMIT $1"
 
 ADD = """
 INSERT INTO partners (id, name, created_ms) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING
@@ -28,6 +30,9 @@ SELECT (SELECT count(*) FROM chargers WHERE partner = $1),
        (SELECT count(*) FROM keys WHERE partner = $1)
 """
 
+ERASE_SIGNED_IN = """
+DELETE FROM console_sessions WHERE key_digest IN (SELECT digest FROM keys WHERE partner = $1)
+"""
 ERASE_KEYS = "DELETE FROM keys WHERE partner = $1"
 ERASE_ALL = "DELETE FROM {table} WHERE partner = $1"
 ERASE_EVENTS = """
@@ -56,9 +61,20 @@ class Partners:
         rows = await self._engine.read(FIND, name)
         return Partner(*rows[0]) if rows else None
 
+    async def get(self, partner: int) -> Partner:
+        """The partner of this number. Raises NotFound."""
+        rows = await self._engine.read(GET, partner)
+        if not rows:
+            raise NotFound
+        return Partner(*rows[0])
+
     async def all(self) -> list[Partner]:
         """All partners, by name."""
         return [Partner(*row) for row in await self._engine.read(LIST)]
+
+    async def first(self, limit: int) -> list[Partner]:
+        """The first partners by name."""
+        return [Partner(*row) for row in await self._engine.read(FIRST, limit)]
 
     async def rename(self, partner: Partner, name: str) -> None:
         """Gives the partner another name. Raises SetupError if it is taken."""
@@ -77,6 +93,7 @@ class Partners:
         portions of events the others have their turn. In the end the database's files have nothing
         of it.
         """
+        await self._engine.write(ERASE_SIGNED_IN, partner.id)
         await self._engine.write(ERASE_KEYS, partner.id)
         await self._erase_all(partner, _FIRST_ERASED)
         erased = ERASE_AT_ONCE

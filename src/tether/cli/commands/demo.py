@@ -35,19 +35,21 @@ def demo(port: int, folder: Path) -> None:
     from tether.server.launch import launch
 
     database, file = str(folder / "tether.db"), folder / "demo.key"
-    key = _key(database, file)
+    key, link = _ways_in(database, file)
     settings = Settings(
         database=database, host=HOST, port=port, log_format="auto", demo_key=str(file)
     )
     try:
-        launch(settings, lambda url: _welcome(url, key, folder))
+        launch(settings, lambda url: _welcome(url, key, link, folder))
     except SetupError as error:
         raise _explained(error, port, folder) from error
     logging.tell(f"\nStopped. Data and key stay in {folder}.", err=True)
 
 
-def _key(database: str, file: Path) -> str:
-    """The key of the demo's partner: the one in the file while it works, else a new one."""
+def _ways_in(database: str, file: Path) -> tuple[str, str]:
+    """The key of the demo's partner: the one in the file while it works, else a new one. And the
+    path of a link to the console.
+    """
     from tether.server import admin, bootstrap
 
     try:
@@ -58,20 +60,21 @@ def _key(database: str, file: Path) -> str:
     bootstrap.migrate(database)
     kept = file.read_text(encoding="ascii", errors="replace").strip() if file.exists() else ""
 
-    async def find(store: Store, now_ms: int) -> str:
+    async def find(store: Store, now_ms: int) -> tuple[str, str]:
+        link = await admin.console_link(store, now_ms)
         if _works(await store.keys.find(digest_of(kept)), kept, now_ms):
-            return kept
+            return kept, link
         secret, _ = await admin.create_key(store, now_ms, PARTNER, name="demo", rate=RATE)
-        return secret
+        return secret, link
 
-    key = stores.in_store(database, find, tell=False)
+    key, link = stores.in_store(database, find, tell=False)
     if key != kept:
         _keep(key, file)
         if kept:
             note(f"The key in {file} does not work here: there is a new one now.")
         elif not new:
             note(f"The key in {file} was lost: there is a new one now.")
-    return key
+    return key, link
 
 
 def _works(key: Key | None, text: str, now_ms: int) -> bool:
@@ -124,11 +127,13 @@ curl {url}/events \\
 """
 
 
-def _welcome(url: str, key: str, folder: Path) -> None:
+def _welcome(url: str, key: str, link: str, folder: Path) -> None:
     from tether.server import logging
 
     facts = [
         ("Key", key),
+        ("Console", f"{url}{link}"),
+        ("", "(signs you in once, within ten minutes)"),
         ("Reference", f"{url}/docs"),
         ("Data", f"{folder / ''}{os.sep}  (Ctrl-C stops; data and key stay)"),
     ]

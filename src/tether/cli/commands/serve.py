@@ -28,6 +28,9 @@ from tether.server.settings import Settings
               "own.")  # fmt: skip
 @click.option("--metrics-by-partner", is_flag=True, envvar="TETHER_METRICS_BY_PARTNER",
               show_envvar=True, help="Count requests and refusals by partner, too.")  # fmt: skip
+@click.option("--console", default="on", envvar="TETHER_CONSOLE", show_default=True,
+              show_envvar=True, type=click.Choice(["on", "off"]), metavar="on|off",
+              help="The web console at /console: on or off.")  # fmt: skip
 @click.option("--cors-origins", default="", type=OriginsType(), envvar="TETHER_CORS_ORIGINS",
               show_envvar=True, metavar="ORIGIN,…",
               help="Web origins that browsers may call from; * for all.  [default: none]",
@@ -65,6 +68,7 @@ def serve(
     port: int,
     metrics: str,
     metrics_by_partner: bool,
+    console: str,
     cors_origins: tuple[str, ...],
     trusted_proxies: tuple[str, ...],
     log_level: str,
@@ -86,6 +90,7 @@ def serve(
             port=port,
             metrics=metrics,
             metrics_by_partner=metrics_by_partner,
+            console=console,
             cors_origins=cors_origins,
             trusted_proxies=trusted_proxies,
             log_level=log_level,

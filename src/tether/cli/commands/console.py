@@ -1,0 +1,40 @@
+"""`tether console`: lets the operator into the web console."""
+
+import click
+
+from tether.cli import stores
+from tether.cli.display.output import note
+from tether.cli.options import WholeNumber, database_option
+from tether.server.store import Store
+
+
+@click.command()
+@click.option("--url", envvar="TETHER_URL", show_envvar=True, metavar="URL",
+              help="Where browsers reach the server, such as https://tether.example.com.  "
+              "[default: --host and --port]")  # fmt: skip
+@click.option("--host", default="127.0.0.1", envvar="TETHER_HOST", show_default=True,
+              show_envvar=True, metavar="HOST", help="The address that it listens on.")  # fmt: skip
+@click.option("--port", default=8000, type=WholeNumber(1, 65535), envvar="TETHER_PORT",
+              show_default=True, show_envvar=True, metavar="PORT",
+              help="The port that it listens on.")  # fmt: skip
+@database_option
+def console(url: str | None, host: str, port: int, database: str) -> None:
+    """Print a link that opens the web console as the operator.
+
+    It is good once, and for ten minutes. Partners sign in with an API key.
+    """
+    from tether.server import admin
+
+    async def link(store: Store, now_ms: int) -> str:
+        return await admin.console_link(store, now_ms)
+
+    path = stores.in_store(database, link)
+    note("Open this in a browser within ten minutes. It signs in once, as the operator:")
+    click.echo(f"{_address(url, host, port)}{path}")
+
+
+def _address(url: str | None, host: str, port: int) -> str:
+    if url:
+        return url.rstrip("/")
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - all of them
+    return f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"

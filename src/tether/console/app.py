@@ -1,0 +1,160 @@
+"""The console's application: every page on this page."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+import falcon
+import falcon.asgi
+import structlog
+from falcon.asgi import Request, Response
+
+from tether.console.gate import Gate, NotOurs, SignedOut
+from tether.console.keys import KeysPage
+from tether.console.live import ChargerPage, LivePage, VehiclePage
+from tether.console.partners import PartnersPage
+from tether.console.signing_in import EnterPage, HomePage, SignInLimit, SignInPage, SignOut
+from tether.console.ticks import ENDED, TicksResource
+from tether.console.views import Views
+from tether.console.visits import HOME, Visits, base_of, local_path, path_of
+from tether.domain import errors
+from tether.domain.models import Charger, Vehicle
+from tether.server.authenticator import Authenticator
+from tether.server.metrics import Metrics
+from tether.server.store import Store
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the console is made of; bootstrap.py puts it together."""
+
+    store: Store
+    keys: Authenticator
+    metrics: Metrics
+    client_of: Callable[[Request], str | None]
+    """The address of who asks."""
+    prefix_of: Callable[[Request], str]
+    """The path under which a proxy shows us."""
+    now_ms: Callable[[], int]
+    """A clock that does not go back."""
+    workers: int
+
+
+STATUS: dict[type[errors.TetherError], int] = {
+    errors.Invalid: 400,
+    errors.SetupError: 400,
+    errors.Forbidden: 403,
+    NotOurs: 403,
+    errors.NotFound: 404,
+    errors.TooLarge: 413,
+    errors.RateLimited: 429,
+    errors.Unavailable: 503,
+}
+
+
+def create_console(parts: Parts) -> "Console":
+    """The ASGI application of these parts."""
+    store, views = parts.store, Views(parts.now_ms)
+    visits = Visits(store, parts.now_ms)
+    limit = SignInLimit(parts.workers)
+    routes: dict[str, object] = {
+        HOME: HomePage(store),
+        "/console/sign-in": SignInPage(views, visits, parts.keys, limit),
+        "/console/enter/{token}": EnterPage(store, views, visits, limit, parts.now_ms),
+        "/console/sign-out": SignOut(visits),
+        "/console/partners": PartnersPage(store, views),
+        "/console/p/{partner:int}/live": LivePage(Charger, store, views),
+        "/console/p/{partner:int}/live/vehicles": LivePage(Vehicle, store, views),
+        "/console/p/{partner:int}/chargers/{id}": ChargerPage(store, views),
+        "/console/p/{partner:int}/vehicles/{id}": VehiclePage(store, views),
+        "/console/p/{partner:int}/keys": KeysPage(store, views),
+        "/console/p/{partner:int}/ticks": TicksResource(store, visits),
+    }
+    router = falcon.routing.CompiledRouter()
+
+    def route_of(path: str) -> str | None:
+        found = router.find(path)
+        return found[3] if found else None
+
+    gate = Gate(visits, parts.client_of, parts.prefix_of, parts.metrics, route_of)
+    console = Console(middleware=[gate], router=router)
+    console.resp_options.default_media_type = None  # type: ignore[assignment]  # of what is empty
+    for template, resource in routes.items():
+        console.add_route(template, resource)
+    _answer_errors(console, views)
+    return console
+
+
+class Console(falcon.asgi.App[Request, Response]):
+    """Falcon, but routing on the path as it was sent, as the API does."""
+
+    def __call__(  # type: ignore[override]  # Falcon's own is an override of its WSGI app
+        self, scope: Any, receive: Any, send: Any
+    ) -> Coroutine[Any, Any, None]:
+        scope["path"] = scope["raw_path"].decode("latin-1")
+        scope["http_version"] = "1.1"
+        return super().__call__(scope, receive, send)
+
+
+def _answer_errors(console: Console, views: Views) -> None:
+    async def signed_out(req: Request, resp: Response, error: Any, params: Any) -> None:
+        base = base_of(req)
+        back = local_path(path_of(req)) if req.method in ("GET", "HEAD") else HOME
+        address = f"{base}/console/sign-in?to={quote(back, safe='')}"
+        if "text/event-stream" in (req.get_header("Accept") or ""):
+            resp.content_type = "text/event-stream"
+            resp.data = ENDED.encode()
+        elif req.get_header("HX-Request") == "true":  # the page is to go there, not a part of it
+            resp.status = 200
+            resp.set_header("HX-Refresh", "true")
+            resp.data = b""
+        else:
+            resp.status = 303
+            resp.set_header("Location", address)
+
+    async def show(req: Request, resp: Response, status: int, message: str) -> None:
+        title = f"{status} {HTTPStatus(status).phrase}"
+        await views.show(req, resp, "error.html", status=status, title=title, message=message)
+
+    async def not_found(req: Request, resp: Response, error: Any, params: Any) -> None:
+        if req.context.visit is None:
+            await signed_out(req, resp, error, params)
+        else:
+            req.context.reason = errors.Code.NOT_FOUND
+            await show(req, resp, 404, "There is no such page, or it is not yours to see.")
+
+    async def ours(req: Request, resp: Response, error: errors.TetherError, params: Any) -> None:
+        status = next((STATUS[kind] for kind in type(error).mro() if kind in STATUS), 500)
+        req.context.reason = error.code or type(error).__name__
+        if isinstance(error, errors.Unavailable | errors.RateLimited):
+            resp.set_header("Retry-After", str(error.retry_after_s))
+        await show(req, resp, status, error.message)
+
+    async def wrong_method(req: Request, resp: Response, error: Any, params: Any) -> None:
+        req.context.reason = errors.Code.METHOD_NOT_ALLOWED
+        await show(req, resp, 405, "This page cannot be asked for in that way.")
+
+    async def unexpected(req: Request, resp: Response, error: Any, params: Any) -> None:
+        log.error("failed", request_id=req.context.request_id, exc_info=error)
+        req.context.reason = errors.Code.INTERNAL_ERROR
+        await show(
+            req, resp, 500, "Something failed here. The log of the server has more about it."
+        )
+
+    async def exhausted(req: Request, resp: Response, error: Any, params: Any) -> None:
+        await ours(req, resp, errors.Unavailable(cause=repr(error)), params)
+
+    console.add_error_handler(Exception, unexpected)
+    console.add_error_handler(falcon.HTTPError, unexpected)
+    console.add_error_handler(falcon.HTTPBadRequest, wrong_method)
+    console.add_error_handler(falcon.HTTPMethodNotAllowed, wrong_method)
+    console.add_error_handler(falcon.HTTPNotFound, not_found)
+    console.add_error_handler(errors.TetherError, ours)
+    console.add_error_handler(errors.NotFound, not_found)
+    console.add_error_handler(SignedOut, signed_out)
+    for kind in (OSError, MemoryError):
+        console.add_error_handler(kind, exhausted)

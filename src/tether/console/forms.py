@@ -1,0 +1,32 @@
+"""What pages send: the fields of a form, and what an address asks for."""
+
+from urllib.parse import parse_qsl
+
+from falcon.asgi import Request
+
+from tether.domain.errors import Invalid, TooLarge
+
+MOST_BYTES = 8_192
+MOST_FIELDS = 50
+LONGEST = 2_000
+
+
+async def read_form(req: Request) -> dict[str, str]:
+    """The fields of the form; of two with one name the last. Raises TooLarge and Invalid."""
+    body = await req.stream.read(MOST_BYTES + 1)
+    if len(body) > MOST_BYTES:
+        raise TooLarge(MOST_BYTES, what="a form")
+    return _pairs(body.decode("utf-8", "replace"), "form")
+
+
+def query_of(req: Request) -> dict[str, str]:
+    """The parameters of the address. Raises Invalid."""
+    return _pairs(req.query_string, "query")
+
+
+def _pairs(text: str, name: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise Invalid(name, f"It has at most {MOST_FIELDS} fields.") from None
+    return {key: value.strip()[:LONGEST] for key, value in pairs}

@@ -1,0 +1,110 @@
+"""What surrounds every request to the console: who it is, what pages may do, and its log line."""
+
+from collections.abc import Callable
+from random import getrandbits
+from time import perf_counter
+from typing import Any
+
+from falcon.asgi import Request, Response
+
+from tether.console.visits import Visits, is_from_our_page
+from tether.domain.errors import TetherError
+from tether.server import logging
+from tether.server.metrics import Metrics
+
+CONTENT_SECURITY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": CONTENT_SECURITY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+_READS = frozenset({"GET", "HEAD"})
+
+
+class SignedOut(TetherError):
+    """Nobody is signed in, and this page is not for everybody."""
+
+    def __init__(self) -> None:
+        super().__init__("Sign in first.")
+
+
+class NotOurs(TetherError):
+    """A change that no page of ours asked for: another site's, made in the visitor's name."""
+
+    def __init__(self) -> None:
+        super().__init__("This did not come from a page of the console. Nothing was changed.")
+
+
+class Gate:
+    """Lets in who is signed in and may see the partner, and changes only from our own pages."""
+
+    def __init__(
+        self,
+        visits: Visits,
+        client_of: Callable[[Request], str | None],
+        prefix_of: Callable[[Request], str],
+        metrics: Metrics,
+        route_of: Callable[[str], str | None],
+    ) -> None:
+        """`client_of` tells the address of who asks, `prefix_of` the path under which a proxy shows
+        us, and `route_of` the template of a path.
+        """
+        self._visits = visits
+        self._client_of = client_of
+        self._prefix_of = prefix_of
+        self._metrics = metrics
+        self._route_of = route_of
+
+    async def process_request(self, req: Request, resp: Response) -> None:
+        context = req.context
+        context.started = perf_counter()
+        context.request_id = f"{getrandbits(64):016x}"
+        context.client = self._client_of(req)
+        context.base = self._prefix_of(req)
+        context.visit = context.partner = context.reason = None
+        resp.set_header("X-Request-Id", context.request_id)
+        for name, value in HEADERS.items():
+            resp.set_header(name, value)
+        if req.method not in _READS and not is_from_our_page(req):
+            raise NotOurs
+        context.visit = await self._visits.of(req)
+
+    async def process_resource(
+        self, req: Request, resp: Response, resource: Any, params: dict[str, Any]
+    ) -> None:
+        if getattr(resource, "is_open", False):
+            return
+        visit = req.context.visit
+        if visit is None:
+            raise SignedOut
+        if "partner" in params:
+            req.context.partner = await self._visits.partner(visit, params.pop("partner"))
+
+    async def process_response(
+        self, req: Request, resp: Response, resource: object, succeeded: bool
+    ) -> None:
+        context = req.context
+        seconds = perf_counter() - context.started
+        method = req.method if req.method in ("GET", "HEAD", "POST") else "other"
+        route = req.uri_template or self._route_of(req.path) or "/console/…"
+        self._metrics.request(method, route, resp.status_code, seconds)
+        key = context.visit and context.visit.key
+        line = logging.Answered(
+            request_id=context.request_id,
+            partner=key.partner_name if key else context.partner and context.partner.name,
+            key=key.prefix if key else None,
+            client=context.client,
+            method=method,
+            route=route,
+            status=resp.status_code,
+            ms=round(seconds * 1000, 3),
+        )
+        if context.reason is not None:
+            line.reason = context.reason
+        logging.answered(line)

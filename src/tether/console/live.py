@@ -1,0 +1,264 @@
+"""Chargers and vehicles as they are now: all of a partner, and one of them with its history."""
+
+from typing import NamedTuple
+
+from falcon.asgi import Request, Response
+
+from tether.console.forms import query_of
+from tether.console.views import Views, address
+from tether.console.visits import partner_of
+from tether.domain.errors import Invalid, NotFound
+from tether.domain.filters import EventFilter, SessionFilter
+from tether.domain.models import (
+    ENTITY_ID_RULE,
+    Charger,
+    Event,
+    Vehicle,
+    entity_id_from_path,
+    from_json,
+    is_entity_id,
+)
+from tether.domain.session_views import (
+    FLAGS,
+    LatestSession,
+    StoredSession,
+    charger_state,
+    session_of,
+    vehicle_state,
+)
+from tether.domain.views import ChargerState, Session, VehicleState
+from tether.server.store import Store
+from tether.storage.fleet import ORDERS
+from tether.storage.states import AtCharger
+
+PAGE = 50
+HISTORY = 20  # sessions and events of one charger or vehicle
+MOST_SKIPPED = 20_000
+SHOWN = ("plugged", "charging", "all")
+
+
+class Flagged(NamedTuple):
+    """A flag and the sentence that explains it."""
+
+    name: str
+    message: str
+
+
+class VehicleRow(NamedTuple):
+    """A vehicle in a table."""
+
+    id: str
+    state: VehicleState
+    flags: list[Flagged]
+
+
+class ChargerRow(NamedTuple):
+    """A charger in a table."""
+
+    id: str
+    state: ChargerState
+    flags: list[Flagged]
+
+
+class Wanted(NamedTuple):
+    """What a table shows, and in which order."""
+
+    show: str
+    order: str
+    begins: str
+    after: str
+    """The id behind which the page begins, in the order of ids."""
+    skip: int
+    """So many come before the page, in other orders."""
+
+    def query(self, **changed: object) -> dict[str, object]:
+        """The same as parameters of an address; what is not said begins at the first page."""
+        return {"show": self.show, "order": self.order, "q": self.begins, **changed}
+
+
+class LivePage:
+    """`…/live`: chargers, `…/live/vehicles`: vehicles."""
+
+    def __init__(self, kind: type[Charger] | type[Vehicle], store: Store, views: Views) -> None:
+        self._kind = kind
+        self._store = store
+        self._views = views
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        wanted = _wanted(req)
+        partner = partner_of(req).id
+        ids, following = await self._page(partner, wanted)
+        of_chargers = self._kind is Charger
+        rows: list[ChargerRow] | list[VehicleRow] = (
+            await charger_rows(self._store, partner, ids, self._views.now_ms())
+            if of_chargers
+            else await vehicle_rows(self._store, partner, ids, self._views.now_ms())
+        )
+        await self._views.show(
+            req,
+            resp,
+            "live.html",
+            sums=await self._store.fleet.sums(partner),
+            of_chargers=of_chargers,
+            wanted=wanted,
+            rows=rows,
+            next_page=None
+            if following is None
+            else address(partner_of(req), *self._path, query=wanted.query(**following)),
+            here=address(partner_of(req), *self._path),
+        )
+
+    on_head = on_get
+
+    @property
+    def _path(self) -> tuple[str, ...]:
+        return ("live",) if self._kind is Charger else ("live", "vehicles")
+
+    async def _page(
+        self, partner: int, wanted: Wanted
+    ) -> tuple[list[str], dict[str, object] | None]:
+        """The ids of the page, and where the next one begins, if there is one."""
+        if wanted.show == "all":
+            found = await self._store.entities.beginning(
+                self._kind, partner, wanted.begins, wanted.after, PAGE + 1
+            )
+            ids = [entity_id for entity_id, _ in found]
+            return ids[:PAGE], {"after": ids[PAGE - 1]} if len(ids) > PAGE else None
+        ids = await self._store.fleet.plugged_in(
+            partner,
+            of_chargers=self._kind is Charger,
+            order=wanted.order,
+            begins=wanted.begins,
+            charging=wanted.show == "charging",
+            limit=PAGE + 1,
+            offset=wanted.skip,
+        )
+        return ids[:PAGE], {"skip": wanted.skip + PAGE} if len(ids) > PAGE else None
+
+
+class ChargerPage:
+    """`…/chargers/{id}`: one charger with what happened there."""
+
+    def __init__(self, store: Store, views: Views) -> None:
+        self._store = store
+        self._views = views
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+        charger_id, partner = _id(id), partner_of(req).id
+        stored = await self._store.entities.get(Charger, partner, charger_id)
+        (row,) = await charger_rows(self._store, partner, [charger_id], self._views.now_ms())
+        await self._views.show(
+            req,
+            resp,
+            "charger.html",
+            charger=from_json(Charger, stored.body),
+            row=row,
+            sessions=await newest_sessions(
+                self._store, partner, SessionFilter(charger_ids=(charger_id,))
+            ),
+            events=await newest_events(self._store, partner, EventFilter(charger_id=charger_id)),
+            flag_sentences=FLAGS,
+        )
+
+    on_head = on_get
+
+
+class VehiclePage:
+    """`…/vehicles/{id}`: one vehicle with its history."""
+
+    def __init__(self, store: Store, views: Views) -> None:
+        self._store = store
+        self._views = views
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+        vehicle_id, partner = _id(id), partner_of(req).id
+        stored = await self._store.entities.get(Vehicle, partner, vehicle_id)
+        (row,) = await vehicle_rows(self._store, partner, [vehicle_id], self._views.now_ms())
+        await self._views.show(
+            req,
+            resp,
+            "vehicle.html",
+            vehicle=from_json(Vehicle, stored.body),
+            row=row,
+            sessions=await newest_sessions(
+                self._store, partner, SessionFilter(vehicle_ids=(vehicle_id,))
+            ),
+            events=await newest_events(self._store, partner, EventFilter(vehicle_id=vehicle_id)),
+            flag_sentences=FLAGS,
+        )
+
+    on_head = on_get
+
+
+# What is read of the store ------------------------------------------------------------------------
+
+
+async def vehicle_rows(store: Store, partner: int, ids: list[str], now_ms: int) -> list[VehicleRow]:
+    """These vehicles as they are now, as far as that is derived."""
+    found = await store.states.of_vehicles(partner, ids)
+    return [VehicleRow(id, vehicle_state(id, found[id], now_ms), _flags([found[id]])) for id in ids]
+
+
+async def charger_rows(store: Store, partner: int, ids: list[str], now_ms: int) -> list[ChargerRow]:
+    """These chargers as they are now, as far as that is derived."""
+    found = await store.states.of_chargers(partner, ids)
+    return [
+        ChargerRow(id, _charger_state(id, found[id], now_ms), _flags(found[id].sessions))
+        for id in ids
+    ]
+
+
+def _charger_state(charger_id: str, there: AtCharger, now_ms: int) -> ChargerState:
+    vehicles = [vehicle_state(one.record.vehicle_id, one, now_ms) for one in there.sessions]
+    return charger_state(charger_id, vehicles, there.last_event, now_ms, more=there.more)
+
+
+def _flags(latest: list[LatestSession] | list[LatestSession | None]) -> list[Flagged]:
+    """What is odd about sessions that last; what compares with vehicle and charger is not told."""
+    names = {
+        name
+        for one in latest
+        if one is not None and one.record.end_ms is None
+        for name in one.record.flags
+    }
+    return [Flagged(name, FLAGS[name]) for name in sorted(names & FLAGS.keys())]
+
+
+async def newest_sessions(store: Store, partner: int, wanted: SessionFilter) -> list[Session]:
+    """The newest of these sessions."""
+    found: list[StoredSession]
+    found, _ = await store.sessions.page(partner, wanted, None, HISTORY, descending=True)
+    return [session_of(known) for known in found]
+
+
+async def newest_events(store: Store, partner: int, wanted: EventFilter) -> list[Event]:
+    """The events of these that came last."""
+    page = await store.events.page(partner, wanted, after=None, limit=HISTORY, descending=True)
+    return [from_json(Event, body) for _, body in page.found]
+
+
+# What is asked for --------------------------------------------------------------------------------
+
+
+def _id(segment: str) -> str:
+    found = entity_id_from_path(segment)
+    if found is None:
+        raise NotFound
+    return found
+
+
+def _wanted(req: Request) -> Wanted:
+    query = query_of(req)
+    show, order = query.get("show", "plugged"), query.get("order", "since")
+    begins, after, skip = query.get("q", ""), query.get("after", ""), query.get("skip", "0")
+    if show not in SHOWN:
+        raise Invalid("show", f"It must be one of {', '.join(SHOWN)}.")
+    if order not in ORDERS:
+        raise Invalid("order", f"It must be one of {', '.join(ORDERS)}.")
+    if after and not is_entity_id(after):
+        raise Invalid("after", ENTITY_ID_RULE)
+    if not skip.isdecimal() or len(skip) > 6 or int(skip) > MOST_SKIPPED:
+        raise Invalid("skip", f"It must be a whole number up to {MOST_SKIPPED}.")
+    if begins and not is_entity_id(begins):
+        begins = "\x7f"  # no id begins so, and nothing is found
+    return Wanted(show, order, begins, after, int(skip))

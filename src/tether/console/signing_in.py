@@ -1,0 +1,182 @@
+"""Signing in and out: partners with a key, operators with a link that is good once."""
+
+import time
+from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import NamedTuple
+
+from falcon.asgi import Request, Response
+
+from tether.console.forms import query_of, read_form
+from tether.console.views import Views, address
+from tether.console.visits import HOME, Visits, base_of, local_path, visit_of
+from tether.domain.console import digest_of_token, is_token
+from tether.domain.errors import Forbidden, RateLimited
+from tether.domain.keys import Rate, TokenBuckets
+from tether.server.authenticator import Authenticator
+from tether.server.store import Store
+
+ATTEMPTS = Rate(20, 60)  # of each address
+
+
+class _Address(NamedTuple):
+    digest: str
+    rate: Rate
+    burst: int
+
+
+class SignInLimit:
+    """How often an address may try to sign in; of IPv6 all that are given out together."""
+
+    def __init__(self, workers: int) -> None:
+        self._buckets = TokenBuckets(time.monotonic, workers, most_keys=10_000)
+
+    async def check(self, client: str | None) -> None:
+        """Raises RateLimited if it tried too often."""
+        who = _Address(_network_of(client), ATTEMPTS, ATTEMPTS.requests)
+        verdict = await self._buckets.take(who)
+        if not verdict.allowed:
+            raise RateLimited(verdict.retry_after_s)
+
+
+def _network_of(client: str | None) -> str:
+    try:
+        found = ip_address(client or "")
+    except ValueError:
+        return ""
+    if isinstance(found, IPv6Address):
+        return str(ip_network((found, 64), strict=False))
+    return str(found)
+
+
+class HomePage:
+    """`/console`: leads to what the visitor most likely wants to see."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        key = visit_of(req).key
+        if key is not None:
+            path = f"/console/p/{key.partner}/live"
+        else:
+            partners = await self._store.partners.first(2)
+            path = address(partners[0], "live") if len(partners) == 1 else "/console/partners"
+        resp.status = 303
+        resp.set_header("Location", base_of(req) + path)
+
+    on_head = on_get
+
+
+class SignInPage:
+    """`/console/sign-in`: a partner signs in with a key."""
+
+    is_open = True
+
+    def __init__(
+        self, views: Views, visits: Visits, keys: Authenticator, limit: SignInLimit
+    ) -> None:
+        self._views = views
+        self._visits = visits
+        self._keys = keys
+        self._limit = limit
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        query = query_of(req)
+        to = local_path(query.get("to"))
+        if req.context.visit is not None:
+            resp.status = 303
+            resp.set_header("Location", base_of(req) + to)
+            return
+        await self._show(req, resp, to, lost="lost" in query)
+
+    on_head = on_get
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        form = await read_form(req)
+        to = local_path(form.get("to"))
+        try:
+            await self._limit.check(req.context.client)
+            key = await self._keys.recognise(form.get("key", ""))
+        except RateLimited as error:
+            resp.set_header("Retry-After", str(error.retry_after_s))
+            await self._show(req, resp, to, status=429, wait_s=error.retry_after_s)
+        except Forbidden:
+            await self._show(req, resp, to, status=403, is_wrong=True)
+        else:
+            await self._visits.begin(req, resp, key)
+            resp.status = 303
+            # A browser that has not kept the cookie comes to the sign-in, which then says why.
+            arrived = f"{HOME}/sign-in?lost=1&to={_quoted(to)}"
+            resp.set_header("Location", base_of(req) + arrived)
+
+    async def _show(
+        self,
+        req: Request,
+        resp: Response,
+        to: str,
+        *,
+        status: int = 200,
+        is_wrong: bool = False,
+        wait_s: int = 0,
+        lost: bool = False,
+    ) -> None:
+        await self._views.show(
+            req, resp, "sign-in.html",
+            status=status, to=to, is_wrong=is_wrong, wait_s=wait_s, lost=lost,
+        )  # fmt: skip
+
+
+class EnterPage:
+    """`/console/enter/{token}`: an operator comes in by a link, once."""
+
+    is_open = True
+
+    def __init__(
+        self,
+        store: Store,
+        views: Views,
+        visits: Visits,
+        limit: SignInLimit,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._views = views
+        self._visits = visits
+        self._limit = limit
+        self._now_ms = now_ms
+
+    async def on_get(self, req: Request, resp: Response, token: str) -> None:
+        await self._limit.check(req.context.client)
+        # What a browser fetches on suspicion must not use the link up.
+        is_meant = not req.get_header("Sec-Purpose") and not req.get_header("Purpose")
+        good = (
+            is_meant
+            and is_token(token)
+            and await self._store.console.use_link(digest_of_token(token), self._now_ms())
+        )
+        if good:
+            await self._visits.begin(req, resp, None)
+        # The page, not this answer, leads on: a link that another site or program opened would
+        # arrive without the cookie.
+        status = 200 if good else 403
+        await self._views.show(req, resp, "enter.html", status=status, good=good)
+
+    async def on_head(self, req: Request, resp: Response, token: str) -> None:
+        """Uses nothing up."""
+
+
+class SignOut:
+    """`/console/sign-out`: ends the session."""
+
+    def __init__(self, visits: Visits) -> None:
+        self._visits = visits
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        await self._visits.end(req, resp, visit_of(req))
+        resp.status = 303
+        resp.set_header("Location", f"{base_of(req)}{HOME}/sign-in")
+
+
+def _quoted(path: str) -> str:
+    return path.replace("%", "%25").replace("&", "%26").replace("+", "%2B")

@@ -1,0 +1,107 @@
+"""Tells open pages that there is something new: they ask again for what they show."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from time import monotonic
+
+from falcon.asgi import Request, Response
+
+from tether.console.visits import Visits, partner_of, visit_of
+from tether.domain.errors import TooManyAtOnce, Unavailable
+from tether.projections.change_feed import Listener
+from tether.server.store import Store
+
+MOST_STREAMS = 32  # of one partner in one process
+PAUSE_S = 1.0  # between two ticks, however much happens
+LOOK_S = 1.0  # how often the session is looked at: one that has ended stops within 2 s
+HEARTBEAT_S = 15.0
+RETRY_MS = 1_000
+LEAVE_S = 5.0
+ENDED = "event: ended\ndata: \n\n"
+"""Nobody is signed in any more: the page asks for itself again, and finds the sign-in."""
+
+
+class TicksResource:
+    """`/console/p/{partner}/ticks`: `changed`, once a second at most; `ended` when signed out."""
+
+    def __init__(self, store: Store, visits: Visits) -> None:
+        self._store = store
+        self._visits = visits
+        self._open: Counter[int] = Counter()
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        partner = partner_of(req).id
+        if self._store.feed.closed:
+            raise Unavailable(why="The server is about to stop.")
+        if self._open[partner] >= MOST_STREAMS:
+            raise TooManyAtOnce(int(HEARTBEAT_S))
+        visit_of(req)
+        resp.content_type = "text/event-stream"
+        resp.set_header("X-Accel-Buffering", "no")
+        resp.stream = _Body(self._counted(req, partner))
+
+    async def _counted(self, req: Request, partner: int) -> AsyncGenerator[bytes]:
+        self._open[partner] += 1
+        try:
+            async with aclosing(self._ticks(req, partner)) as ticks:
+                async for tick in ticks:
+                    yield tick.encode()
+        finally:
+            self._open[partner] -= 1
+            if not self._open[partner]:
+                del self._open[partner]
+
+    async def _ticks(self, req: Request, partner: int) -> AsyncGenerator[str]:
+        _, shown = await self._store.feed.ends(partner)
+        with self._store.feed.listening(partner) as listener:
+            leaving = asyncio.create_task(_until_gone(req, listener))
+            try:
+                # Something may have happened since the page was made, or the connection was lost.
+                yield f"retry: {RETRY_MS}\nevent: changed\ndata: {shown}\n\n"
+                spoke = looked = monotonic()
+                while not leaving.done() and not self._store.feed.closed:
+                    now = monotonic()
+                    if now - looked >= LOOK_S:
+                        looked = now
+                        if await self._is_over(req):
+                            yield ENDED
+                            # Whoever leaves has not lost the connection, and complains of nothing.
+                            await asyncio.wait([leaving], timeout=LEAVE_S)
+                            return
+                    if listener.derived > shown and now - spoke >= PAUSE_S:
+                        shown, spoke = listener.derived, now
+                        yield f"event: changed\ndata: {shown}\n\n"
+                    elif now - spoke >= HEARTBEAT_S:
+                        spoke = now
+                        yield ": nothing new\n\n"
+                    await listener.wait(LOOK_S / 2)
+            finally:
+                leaving.cancel()
+
+    async def _is_over(self, req: Request) -> bool:
+        try:
+            return await self._visits.of(req) is None
+        except Unavailable:  # it cannot be told now, and nothing can be read either
+            return False
+
+
+class _Body(AsyncIterator[bytes]):
+    """What Falcon sends: it closes what has `close`, however the answer ends."""
+
+    def __init__(self, parts: AsyncGenerator[bytes]) -> None:
+        self._parts = parts
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._parts)
+
+    async def close(self) -> None:
+        await self._parts.aclose()
+
+
+async def _until_gone(req: Request, listener: Listener) -> None:
+    """Wakes the listener when the client has hung up."""
+    while (await req._receive())["type"] != "http.disconnect":
+        pass
+    listener.news.set()

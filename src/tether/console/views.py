@@ -1,0 +1,131 @@
+"""What pages look like: templates, and how values are shown in them."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from urllib.parse import quote, urlencode
+
+import jinja2
+from falcon.asgi import Request, Response
+
+from tether import __version__
+from tether.console.visits import base_of
+from tether.domain.partners import Partner
+from tether.domain.timestamps import format_instant
+from tether.storage.turns import Rest
+
+NOTHING = "\N{EN DASH}"
+HTML = "text/html; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Renders templates, in pieces, so that others have their turn."""
+
+    now_ms: Callable[[], int]
+
+    async def show(
+        self, req: Request, resp: Response, name: str, *, status: int = 200, **values: object
+    ) -> None:
+        """Answers with the page of this template."""
+        context = req.context
+        base = base_of(req)
+        if not _loaded:  # which takes some time for the first page
+            await asyncio.to_thread(_load)
+        template = _loaded[name]
+        parts, rest = [], Rest()
+        pieces = template.generate(
+            base=base,
+            console=f"{base}/console",
+            visit=context.visit,
+            partner=context.partner,
+            path=req.path,
+            now_ms=self.now_ms(),
+            request_id=context.request_id,
+            **values,
+        )
+        for piece in pieces:
+            parts.append(piece)
+            await rest.if_long()
+        resp.status = status
+        resp.content_type = HTML
+        resp.data = "".join(parts).encode()
+
+
+def address(partner: Partner, *path: str, query: Mapping[str, object] | None = None) -> str:
+    """The path of a page of this partner, without what a proxy puts before it."""
+    text = "/".join(("/console/p", str(partner.id), *(quote(part, safe="") for part in path)))
+    given = {name: value for name, value in (query or {}).items() if value not in (None, "")}
+    return f"{text}?{urlencode(given)}" if given else text
+
+
+# How values are shown -----------------------------------------------------------------------------
+
+
+def number(value: Decimal | float | None, digits: int = 1) -> str:
+    """The number with thousands separated, or a dash."""
+    return NOTHING if value is None else f"{value:,.{digits}f}"
+
+
+def count(value: int | None) -> str:
+    """The whole number with thousands separated, or a dash."""
+    return NOTHING if value is None else f"{value:,}"
+
+
+def ago(at_ms: int | None, now_ms: int) -> str:
+    """How long ago it was, to what matters."""
+    if at_ms is None:
+        return NOTHING
+    return f"{duration(max(0, now_ms - at_ms))} ago"
+
+
+def duration(length_ms: float | Decimal | None) -> str:
+    """The length of time, in one or two units."""
+    if length_ms is None:
+        return NOTHING
+    seconds = int(length_ms // 1000)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+    return f"{seconds // 86400} d"
+
+
+def moment(at_ms: int | None) -> str:
+    """The instant in UTC, to the second."""
+    if at_ms is None:
+        return NOTHING
+    try:
+        return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return format_instant(at_ms)
+
+
+def _templates_of_this_room() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tether.console"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.globals.update(version=__version__, address=address, iso=format_instant)
+    environment.filters.update(
+        number=number, count=count, ago=ago, duration=duration, moment=moment,
+        segment=lambda text: quote(text, safe=""),
+    )  # fmt: skip
+    return environment
+
+
+_loaded: dict[str, jinja2.Template] = {}
+
+
+def _load() -> None:
+    templates = _templates_of_this_room()
+    loaded = {name: templates.get_template(name) for name in templates.list_templates()}
+    _loaded.update(loaded)

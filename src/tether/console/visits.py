@@ -1,0 +1,166 @@
+"""Who looks at the console: sessions, the cookie that has their token, and what each may do."""
+
+import re
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from falcon.asgi import Request, Response
+
+from tether.domain.console import SESSION_MS, digest_of_token, is_token, new_token
+from tether.domain.errors import Forbidden, NotFound
+from tether.domain.keys import Key
+from tether.domain.partners import Partner
+from tether.server.store import Store
+from tether.storage.console import SignedIn
+
+HOME = "/console"
+_LOCAL_PATH = re.compile(r"/console(?:/[A-Za-z0-9._~*+@:%-]+)*(?:\?[A-Za-z0-9._~*+@:%=&-]*)?")
+_LONGEST_PATH = 1_000
+
+
+class Visit(NamedTuple):
+    """A request of somebody who is signed in."""
+
+    session: SignedIn
+
+    @property
+    def key(self) -> Key | None:
+        """The key that signed in; None for the operator."""
+        return self.session.key
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether this is who runs the server."""
+        return self.session.key is None
+
+    @property
+    def may_change(self) -> bool:
+        """Whether it may do more than look."""
+        return self.key is None or not self.key.read_only
+
+
+class Visits:
+    """The sessions of the console, read at every request: what ends one holds at once, everywhere.
+
+    `now_ms` is a clock that does not go back.
+    """
+
+    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._now_ms = now_ms
+
+    async def of(self, req: Request) -> Visit | None:
+        """Whose request this is, if the cookie's session lasts and its key works."""
+        token = req.get_cookie_values(_cookie_name(req))
+        if not token or not is_token(token[0]):
+            return None
+        found = await self._store.console.find(digest_of_token(token[0]))
+        now_ms = self._now_ms()
+        if found is None or found.expires_ms <= now_ms:
+            return None
+        return Visit(found) if found.key is None or found.key.works_at(now_ms) else None
+
+    async def begin(self, req: Request, resp: Response, key: Key | None) -> None:
+        """Signs in with this key, or the operator."""
+        token, now_ms = new_token(), self._now_ms()
+        session = SignedIn(digest_of_token(token), now_ms + SESSION_MS, key)
+        await self._store.console.add(session, now_ms)
+        _set_cookie(req, resp, token, SESSION_MS // 1000)
+
+    async def end(self, req: Request, resp: Response, visit: Visit) -> None:
+        """Signs out."""
+        await self._store.console.end(visit.session.digest)
+        _set_cookie(req, resp, "", 0)
+
+    async def partner(self, visit: Visit, partner_id: int) -> Partner:
+        """The partner, if the visitor may see it. Raises NotFound."""
+        if visit.key is not None and visit.key.partner != partner_id:
+            raise NotFound
+        return await self._store.partners.get(partner_id)
+
+
+def visit_of(req: Request) -> Visit:
+    """Whose request the gate has let in."""
+    visit: Visit = req.context.visit
+    return visit
+
+
+def partner_of(req: Request) -> Partner:
+    """The partner whose page it is; the gate has looked whether the visitor may see it."""
+    partner: Partner = req.context.partner
+    return partner
+
+
+def require_change(req: Request) -> None:
+    """Raises Forbidden if the visitor may only look."""
+    if not visit_of(req).may_change:
+        raise Forbidden(read_only=True)
+
+
+def local_path(text: str | None) -> str:
+    """The page of ours that is meant, or the first one: never an address elsewhere."""
+    if text is None or len(text) > _LONGEST_PATH or not _LOCAL_PATH.fullmatch(text):
+        return HOME
+    return HOME if "/." in unquote(text) else text  # which browsers take for a way up
+
+
+def path_of(req: Request) -> str:
+    """The page that was asked for, as `local_path` takes it."""
+    return f"{req.path}?{req.query_string}" if req.query_string else req.path
+
+
+def is_from_our_page(req: Request) -> bool:
+    """Whether a page of ours sent this: browsers say so, and others cannot make them lie."""
+    site = req.get_header("Sec-Fetch-Site")
+    if site is not None:
+        return site == "same-origin"
+    # On plain HTTP, except to the machine itself, browsers send this one only.
+    origin, host = req.get_header("Origin"), req.get_header("Host")
+    return (
+        origin is not None and host is not None and origin in (f"http://{host}", f"https://{host}")
+    )
+
+
+# The cookie ---------------------------------------------------------------------------------------
+
+
+def _cookie_name(req: Request) -> str:
+    """`__Host-` binds it to this host and to TLS. Browsers do not take that over plain HTTP from
+    the machine itself, where there is nobody between. There the ports of a host share its cookies.
+    """
+    return f"tether-console-{_port(req)}" if _is_local(req) else "__Host-tether-console"
+
+
+def _set_cookie(req: Request, resp: Response, token: str, max_age_s: int) -> None:
+    secure = "" if _is_local(req) else "; Secure"
+    resp.append_header(
+        "Set-Cookie",
+        f"{_cookie_name(req)}={token}; Max-Age={max_age_s}; Path=/; HttpOnly{secure}; "
+        "SameSite=Strict",
+    )
+
+
+def _is_local(req: Request) -> bool:
+    """Whether a browser on this machine asks without TLS."""
+    if req.forwarded_scheme != "http":
+        return False
+    name = (req.get_header("Host") or "").rpartition(":")[0] or req.get_header("Host") or ""
+    if name == "localhost":
+        return True
+    try:
+        return ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _port(req: Request) -> str:
+    port = (req.get_header("Host") or "").rpartition(":")[2]
+    return port if port.isdecimal() and len(port) < 6 else "80"
+
+
+def base_of(req: Request) -> str:
+    """What stands before our paths in a browser, behind a proxy that shows us below a path."""
+    base: str = req.context.base
+    return base

@@ -1,0 +1,88 @@
+"""Who is signed in to the console, and the links with which operators sign in: of each the SHA-256
+of its token.
+"""
+
+from typing import NamedTuple
+
+from tether.domain.keys import Key
+from tether.storage.engine import Engine, Statement
+from tether.storage.keys import KEY_COLUMNS, key_of
+
+SESSIONS_OF_EACH = 50  # of a key, and of the operator; the oldest end first
+LINKS = 50  # that are not used yet
+
+FIND = f"""
+SELECT c.expires_ms, c.key_digest, {KEY_COLUMNS}
+FROM console_sessions c
+LEFT JOIN keys k ON k.digest = c.key_digest LEFT JOIN partners p ON p.id = k.partner
+WHERE c.digest = $1
+"""
+ADD = """
+INSERT INTO console_sessions (digest, key_digest, created_ms, expires_ms) VALUES ($1, $2, $3, $4)
+"""
+END = "DELETE FROM console_sessions WHERE digest = $1"
+END_EXPIRED = "DELETE FROM console_sessions WHERE expires_ms <= $1"
+END_OLDEST = """
+DELETE FROM console_sessions WHERE digest IN (
+    SELECT digest FROM console_sessions WHERE key_digest = $1
+    ORDER BY created_ms DESC, digest LIMIT 1000 OFFSET $2
+)
+"""
+ADD_LINK = "INSERT INTO console_links (digest, expires_ms) VALUES ($1, $2)"
+USE_LINK = "DELETE FROM console_links WHERE digest = $1 RETURNING expires_ms"
+FORGET_LINKS = """
+DELETE FROM console_links WHERE expires_ms <= $1 OR digest IN (
+    SELECT digest FROM console_links ORDER BY expires_ms DESC, digest LIMIT 1000 OFFSET $2
+)
+"""
+
+
+class SignedIn(NamedTuple):
+    """A session of the console. Without a key it is the operator's."""
+
+    digest: str
+    expires_ms: int
+    key: Key | None
+
+
+class ConsoleSessions:
+    """All sessions of the console. Every method raises Unavailable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def find(self, digest: str) -> SignedIn | None:
+        """The session whose token has this SHA-256, unless its key is gone. It may have expired,
+        and so may its key.
+        """
+        rows = await self._engine.read(FIND, digest)
+        if not rows:
+            return None
+        expires_ms, key_digest, *key = rows[0]
+        if not key_digest:
+            return SignedIn(digest, expires_ms, None)
+        return None if None in key[:4] else SignedIn(digest, expires_ms, key_of(key))
+
+    async def add(self, session: SignedIn, now_ms: int) -> None:
+        """Stores a new session; those that have expired go, and the oldest of too many."""
+        key_digest = session.key.digest if session.key else ""
+        await self._engine.write_all(
+            Statement(END_EXPIRED, (now_ms,)),
+            Statement(ADD, (session.digest, key_digest, now_ms, session.expires_ms)),
+            Statement(END_OLDEST, (key_digest, SESSIONS_OF_EACH)),
+        )
+
+    async def end(self, digest: str) -> None:
+        """The session is over."""
+        await self._engine.write(END, digest)
+
+    async def add_link(self, digest: str, expires_ms: int, now_ms: int) -> None:
+        """Stores a link that signs an operator in, once, until it expires."""
+        await self._engine.write_all(
+            Statement(ADD_LINK, (digest, expires_ms)), Statement(FORGET_LINKS, (now_ms, LINKS))
+        )
+
+    async def use_link(self, digest: str, now_ms: int) -> bool:
+        """Uses the link up; returns whether it was there and has not expired."""
+        rows = await self._engine.write_returning(USE_LINK, digest)
+        return bool(rows) and int(rows[0][0]) > now_ms

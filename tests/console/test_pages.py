@@ -1,0 +1,234 @@
+"""The console in a real browser: what people do there, and that pages are fit to be used."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.conftest import Server
+from tests.console.conftest import PATIENCE_MS, Open, serious
+from tests.console.visitors import new_link, new_session, partner_number
+
+expect.set_options(timeout=PATIENCE_MS)
+
+HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}"
+PATHS = ("live?show=all", "live/vehicles", "chargers/C1", "vehicles/V1", "keys")
+
+
+class Partner:
+    """A partner with a small fleet."""
+
+    def __init__(self, server: Server) -> None:
+        self.key = server.key("Nordic & Söner (AB)", name=HOSTILE)
+        self.number = partner_number(server, self.key)
+        self.token = new_session(server, self.key)
+        self.second_token = new_session(server, server.key("Nordic & Söner (AB)"))
+        self.operator = new_session(server, None)
+        self.client = server.client(self.key)
+        for number in range(1, 4):
+            body = {"chargePowers": [11, 22], "latitude": 59.3, "longitude": 18 + number / 10}
+            self.client.put(f"/chargers/C{number}", json=body).raise_for_status()
+            vehicle = {"chargeCapacity": 60, "chargePowers": [11]}
+            self.client.put(f"/vehicles/V{number}", json=vehicle).raise_for_status()
+        self.send("CONNECTED", "C1", "V1", minutes_ago=90, stateOfCharge=20)
+        self.send("CHARGE_STARTED", "C1", "V1", minutes_ago=80, chargePower=11)
+        self.send("CHARGE_UPDATED", "C1", "V1", minutes_ago=20, chargePower=10.5, stateOfCharge=47)
+        self.send("CONNECTED", "C2", "V2", minutes_ago=60, stateOfCharge=80)
+
+    def send(
+        self, kind: str, charger: str, vehicle: str, *, minutes_ago: float = 0, **members: float
+    ) -> None:
+        at = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+        timestamp = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        event = {"type": f"VEHICLE_{kind}", "chargerId": charger, "vehicleId": vehicle}
+        body = {**event, "timestamp": timestamp, **members}
+        self.client.post("/events", json=body).raise_for_status()
+
+    def path(self, page: str) -> str:
+        return f"/console/p/{self.number}/{page}"
+
+
+@pytest.fixture(scope="module")
+def partner(console_server: Server) -> Iterator[Partner]:
+    made = Partner(console_server)
+    made.client.get("/sessions").raise_for_status()  # all is derived
+    yield made
+    made.client.close()
+
+
+def table(page: Page) -> list[str]:
+    """What stands in the first column of the first table."""
+    return page.locator("table").first.locator("tbody th").all_inner_texts()
+
+
+def test_the_operators_link_opens_the_console_signed_in_and_once(
+    console_server: Server, partner: Partner, open_page: Open
+) -> None:
+    page = open_page()
+    link = new_link(console_server)
+    page.goto(link)
+    page.wait_for_url("**/live")
+    expect(page.get_by_text("operator")).to_be_visible()
+    page.get_by_role("link", name="Partners").click()
+    page.get_by_role("link", name="Nordic & Söner (AB)").click()
+    expect(page).to_have_url(console_server.url + partner.path("live"))
+    page.goto(link)
+    expect(page.get_by_role("heading", name="This link does not work")).to_be_visible()
+    page.goto(f"{console_server.url}/console")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_a_partner_signs_in_by_keyboard_alone_and_comes_back(
+    console_server: Server, partner: Partner, open_page: Open
+) -> None:
+    page = open_page(partner.path("vehicles/V1"))
+    page.keyboard.type("ttr_live_wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("does not work")
+    page.keyboard.type(partner.key)
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(console_server.url + partner.path("vehicles/V1"))
+    for _ in range(2):  # past the way to the content
+        page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Live")).to_be_visible()
+
+
+def test_the_fleet_is_filtered_searched_and_sorted(partner: Partner, open_page: Open) -> None:
+    page = open_page(partner.path("live"), partner.token)
+    assert table(page) == ["C2", "C1"]
+    tiles = page.locator(".tiles").inner_text()
+    assert "Chargers\n3" in tiles
+    assert "10.5 kW" in tiles
+    page.get_by_label("Sort by").select_option("highest power")
+    expect(page.locator("tbody th").first).to_have_text("C1")
+    page.locator("select[name=show]").select_option("charging")
+    expect(page.locator("tbody th")).to_have_count(1)
+    page.locator("select[name=show]").select_option("all")
+    expect(page.locator("tbody th")).to_have_count(3)
+    page.get_by_label("Id begins with").fill("C3")
+    expect(page.locator("tbody th")).to_have_text(["C3"])
+    assert "q=C3" in page.url  # which can be passed on, and gone back from
+    page.get_by_label("Id begins with").fill("<b>")
+    expect(page.get_by_text("No charger with such an id")).to_be_visible()
+    page.get_by_role("link", name="Vehicles").click()
+    page.get_by_label("Id begins with").fill("")
+    page.locator("select[name=show]").select_option("all")
+    expect(page.locator("tbody th")).to_have_text(["V1", "V2", "V3"])
+
+
+def test_a_page_that_is_open_follows_the_events(
+    console_server: Server, partner: Partner, open_page: Open
+) -> None:
+    page = open_page(partner.path("vehicles/V3"), partner.token)
+    fleet = open_page(partner.path("live?show=plugged"), partner.token)
+    expect(page.get_by_role("heading", name="Now free")).to_be_visible()
+    expect(fleet.locator("tbody th")).to_have_text(["C2", "C1"])
+    partner.send("CONNECTED", "C3", "V3", stateOfCharge=55)
+    expect(page.get_by_role("heading", name="Now plugged in")).to_be_visible()
+    expect(fleet.locator("tbody th")).to_have_text(["C3", "C2", "C1"])
+    partner.send("CHARGE_STARTED", "C3", "V3", chargePower=7.4)
+    expect(page.get_by_role("heading", name="Now charging")).to_be_visible()
+    expect(fleet.locator("tbody tr").first).to_contain_text("7.4 kW")
+    partner.send("CHARGE_STOPPED", "C3", "V3", chargedEnergy=0.1)
+    partner.send("DISCONNECTED", "C3", "V3")
+    expect(page.get_by_role("heading", name="Now free")).to_be_visible()
+    expect(page.get_by_role("region", name="Sessions").get_by_role("row")).to_have_count(2)
+    expect(fleet.locator("tbody th")).to_have_text(["C2", "C1"])
+
+
+def test_a_key_is_created_copied_used_rotated_and_revoked(
+    console_server: Server, partner: Partner, open_page: Open
+) -> None:
+    page = open_page(partner.path("keys"), partner.token)
+    assert HOSTILE in page.get_by_role("region", name="Keys").inner_text()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_label("What is it for?").fill("by hand")
+    page.get_by_label("It may only read").check()
+    page.get_by_role("button", name="Create").click()
+    secret = page.locator("#secret").inner_text()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == secret
+    call = f"{console_server.url}/chargers"
+    assert httpx.get(call, headers={"x-api-key": secret}, verify=False).status_code == 200
+    page.get_by_role("link", name="I have copied it").click()
+    expect(page.get_by_text(secret)).to_have_count(0)
+    row = page.get_by_role("row").filter(has_text="by hand")
+    expect(row).to_contain_text("read")
+    row.get_by_text("Change").click()
+    row.get_by_label("The old one works on for").select_option("1h")
+    row.get_by_role("button", name="Rotate").click()
+    rotated = page.locator("#secret").inner_text()
+    assert rotated != secret
+    page.get_by_role("link", name="I have copied it").click()
+    row = page.get_by_role("row").filter(has_text=rotated[:17])
+    row.get_by_text("Change").click()
+    row.get_by_role("button", name="Revoke for good").click()
+    expect(page.get_by_role("row").filter(has_text="revoked")).to_have_count(1)
+    assert httpx.get(call, headers={"x-api-key": rotated}, verify=False).status_code == 403
+    assert httpx.get(call, headers={"x-api-key": secret}, verify=False).status_code == 200
+
+
+def test_a_page_that_is_open_when_its_session_ends_leads_to_the_sign_in(
+    console_server: Server, partner: Partner, open_page: Open
+) -> None:
+    page = open_page(partner.path("live"), partner.second_token)
+    expect(page.get_by_role("heading", name="Live")).to_be_visible()
+    keys = open_page(partner.path("keys"), partner.second_token)
+    row = keys.get_by_role("row").filter(has_text="yours now")
+    row.get_by_text("Change").click()
+    row.get_by_role("button", name="Revoke for good").click()
+    expect(keys.get_by_role("heading", name="Sign in")).to_be_visible()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_pages_are_for_everybody_by_day_and_by_night(
+    console_server: Server, partner: Partner, open_page: Open
+) -> None:
+    stranger = open_page("/console/sign-in")
+    found = {"sign-in": serious(stranger)}
+    for dark in (False, True):
+        page = open_page("/console/partners", partner.operator, dark=dark)
+        found["partners"] = serious(page)
+        for path in PATHS:
+            page.goto(console_server.url + partner.path(path))
+            found[f"{path} {dark}"] = serious(page, "color-contrast" if dark else None)
+    assert {name: problems for name, problems in found.items() if problems} == {}
+
+
+def test_pages_fit_on_a_phone(console_server: Server, partner: Partner, open_page: Open) -> None:
+    page = open_page("/console/sign-in", phone=True)
+    paths = ["/console/sign-in", "/console/partners", *map(partner.path, PATHS)]
+    for path in paths:
+        if path.endswith("partners"):
+            page = open_page(path, partner.operator, phone=True)
+        page.goto(console_server.url + path)
+        sideways = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert sideways <= 0, f"{path} is wider than the screen by {sideways}"
+
+
+def test_pages_show_their_data_without_scripts(
+    console_server: Server, partner: Partner, open_page: Open
+) -> None:
+    page = open_page("/console/sign-in", partner.token)
+    page.context.route("**/*.js*", lambda route: route.fulfill(body=""))
+    page.goto(console_server.url + partner.path("live?show=all"))
+    assert table(page) == ["C1", "C2", "C3"]
+    page.get_by_label("Id begins with").fill("C2")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**q=C2")
+    assert table(page) == ["C2"]
+
+
+def test_nothing_that_a_partner_names_becomes_a_part_of_the_page(
+    console_server: Server, partner: Partner, open_page: Open
+) -> None:
+    page = open_page(partner.path("keys"), partner.token)
+    assert page.locator("main img").count() == 0
+    assert "{{7*7}}" in page.content()
+    assert HOSTILE in page.locator("main").inner_text()

@@ -1,0 +1,311 @@
+"""Who gets into the console, how, and for how long; over HTTP, on each engine."""
+
+import asyncio
+import re
+import subprocess
+from collections.abc import Callable
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from tests.conftest import TETHER, Server
+from tests.console.visitors import (
+    OURS,
+    cookie_name,
+    new_link,
+    new_session,
+    partner_number,
+    visitor,
+)
+from tether.domain.console import LINK_MS
+from tether.server import admin, bootstrap
+
+PAGES = (
+    "/live", "/live/vehicles", "/live?show=all&q=C1", "/keys", "/chargers/C1", "/vehicles/V1",
+)  # fmt: skip
+
+
+@pytest.fixture
+def stranger(server: Server) -> httpx.Client:
+    return httpx.Client(base_url=server.url, headers=OURS, timeout=30, verify=False)
+
+
+def with_things(server: Server) -> tuple[str, int]:
+    """The key of a new partner with a charger and a vehicle, and the partner's number."""
+    key = server.key()
+    with server.client(key) as client:
+        client.put("/chargers/C1", json={"chargePowers": [11]}).raise_for_status()
+        vehicle = {"chargeCapacity": 60, "chargePowers": [11]}
+        client.put("/vehicles/V1", json=vehicle).raise_for_status()
+    return key, partner_number(server, key)
+
+
+def from_address(server: Server, address: str) -> httpx.Client:
+    """Somebody at another address of this machine."""
+    transport = httpx.HTTPTransport(local_address=address)
+    return httpx.Client(base_url=server.url, headers=OURS, transport=transport, timeout=30)
+
+
+# In and out ---------------------------------------------------------------------------------------
+
+
+def test_signed_out_every_page_leads_to_the_sign_in_and_back(
+    server: Server, stranger: httpx.Client
+) -> None:
+    key, number = with_things(server)
+    paths = ["/console", "/console/partners", "/console/nothing", f"/console/p/{number}/nothing",
+             *(f"/console/p/{number}{page}" for page in PAGES)]  # fmt: skip
+    for path in paths:
+        answer = stranger.get(path)
+        assert answer.status_code == 303, path
+        place = urlsplit(answer.headers["location"])
+        assert place.path == "/console/sign-in"
+        assert parse_qs(place.query)["to"] == [path]
+    form = stranger.get(f"/console/sign-in?to=%2Fconsole%2Fp%2F{number}%2Fkeys").text
+    assert f'value="/console/p/{number}/keys"' in form
+    answer = stranger.post(
+        "/console/sign-in", data={"key": f" {key} ", "to": f"/console/p/{number}/keys"}
+    )
+    assert answer.status_code == 303
+    for _ in range(2):
+        answer = stranger.get(answer.headers["location"])
+    assert answer.status_code == 200
+    assert answer.url.path == f"/console/p/{number}/keys"
+
+
+ELSEWHERE = (
+    "//evil.example", "https://evil.example/console", "/console/../../evil", "/\\evil.example",
+    "/console//evil.example", "/consolation", "javascript:alert(1)", "/console\n/x", "/chargers",
+    "/console?to=\r\nx", "/console/" + "a" * 3000, "/console@evil", "/console/%2e%2e/evil",
+)  # fmt: skip
+
+
+def test_the_sign_in_leads_nowhere_else(server: Server) -> None:
+    with visitor(server) as operator:
+        for to in ELSEWHERE:
+            answer = operator.get("/console/sign-in", params={"to": to})
+            assert answer.headers["location"] == "/console", to
+
+
+def test_a_partner_signs_in_with_a_key_and_out_again(
+    server: Server, stranger: httpx.Client
+) -> None:
+    key = server.key("Nordic Charge (test)")
+    answer = stranger.post("/console/sign-in", data={"key": key})
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith(f"{cookie_name(server)}=")
+    assert re.sub(r"^[^;]*", "", cookie) == "; Max-Age=43200; Path=/; HttpOnly; SameSite=Strict"
+    page = stranger.get("/console", follow_redirects=True)
+    assert page.url.path == f"/console/p/{partner_number(server, key)}/live"
+    assert "Nordic Charge (test)" in page.text
+    assert key not in page.text
+    used = dict(stranger.cookies)
+    assert stranger.post("/console/sign-out").status_code == 303
+    again = httpx.get(f"{server.url}/console", cookies=used, verify=False)
+    assert again.headers["location"].startswith("/console/sign-in")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "tether.example.com", "X-Forwarded-Proto": "https"}, {"Host": "tether.example.com"},
+     {"X-Forwarded-Proto": "https"}],
+)  # fmt: skip
+def test_but_for_this_machine_the_cookie_is_for_tls_and_this_host_alone(
+    server: Server, stranger: httpx.Client, headers: dict[str, str]
+) -> None:
+    answer = stranger.post("/console/sign-in", data={"key": server.key()}, headers=headers)
+    assert re.fullmatch(
+        r"__Host-tether-console=[\w-]{30}; Max-Age=43200; Path=/; HttpOnly; Secure; "
+        r"SameSite=Strict",
+        answer.headers["set-cookie"],
+    )
+
+
+def test_a_key_that_does_not_work_lets_nobody_in(server: Server, stranger: httpx.Client) -> None:
+    revoked = server.key()
+    with visitor(server, revoked) as owner:
+        number = partner_number(server, revoked)
+        page = owner.get(f"/console/p/{number}/keys").text
+        (digest,) = set(re.findall(r'name="key" value="(\w{64})"', page))
+        owner.post(f"/console/p/{number}/keys", data={"do": "revoke", "key": digest})
+    for key in ("", "no key", "ttr_live_" + "0" * 36, revoked, "<script>"):
+        answer = stranger.post("/console/sign-in", data={"key": key})
+        assert answer.status_code == 403
+        assert "does not work" in answer.text
+        assert "set-cookie" not in answer.headers
+
+
+def test_attempts_to_sign_in_are_few_and_others_are_not_kept_out(server: Server) -> None:
+    with from_address(server, "127.0.0.9") as guesser:
+        answers = [guesser.post("/console/sign-in", data={"key": "x"}) for _ in range(60)]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert len(refused) >= 20
+        assert int(refused[0].headers["retry-after"]) >= 1
+        assert "Too many attempts" in refused[0].text
+        assert guesser.get("/console/enter/" + "A" * 30).status_code == 429
+    with from_address(server, "127.0.0.10") as other:
+        assert other.post("/console/sign-in", data={"key": server.key()}).status_code == 303
+
+
+# The operator's link ------------------------------------------------------------------------------
+
+
+def test_a_link_signs_the_operator_in_once(server: Server, stranger: httpx.Client) -> None:
+    link = new_link(server)
+    assert stranger.head(link).status_code == 200
+    assert stranger.get(link, headers={"Sec-Purpose": "prefetch"}).status_code == 403
+    answer = stranger.get(link)
+    assert answer.status_code == 200
+    assert 'content="0; url=/console"' in answer.text
+    assert stranger.get("/console/partners").status_code == 200
+    again = httpx.get(link, verify=False)
+    assert again.status_code == 403
+    assert "set-cookie" not in again.headers
+
+
+def test_the_command_prints_the_link_alone(server: Server) -> None:
+    words = ["console", "--database", server.database, "--port", "8123"]
+    done = subprocess.run([TETHER, *words], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"http://127\.0\.0\.1:8123/console/enter/[\w-]{30}\n", done.stdout)
+    assert "ten minutes" in done.stderr
+
+
+def test_a_link_that_was_not_used_in_time_is_worth_nothing(
+    server: Server, stranger: httpx.Client
+) -> None:
+    async def make() -> str:
+        async with bootstrap.open_store(server.database) as store:
+            return await admin.console_link(store, bootstrap.now_ms() - LINK_MS)
+
+    assert stranger.get(asyncio.run(make())).status_code == 403
+
+
+# How long -----------------------------------------------------------------------------------------
+
+
+def test_a_session_ends_after_its_time(server: Server) -> None:
+    with visitor(server, token=new_session(server, None, lasts_ms=-1)) as late:
+        assert late.get("/console/partners").status_code == 303
+
+
+def test_a_revoked_key_ends_the_sessions_that_it_began_on_every_node(
+    postgres_server: Server, new_server: Callable[..., Server]
+) -> None:
+    other_node = new_server(database=postgres_server.database)
+    key = postgres_server.key()
+    number, token = partner_number(postgres_server, key), new_session(postgres_server, key)
+    path = f"/console/p/{number}/keys"
+    with (
+        visitor(postgres_server, token=token) as here,
+        visitor(other_node, token=token) as there,
+        visitor(other_node) as operator,
+    ):
+        assert (here.get(path).status_code, there.get(path).status_code) == (200, 200)
+        (digest,) = set(re.findall(r'name="key" value="(\w{64})"', operator.get(path).text))
+        assert operator.post(path, data={"do": "revoke", "key": digest}).status_code == 303
+        assert (here.get(path).status_code, there.get(path).status_code) == (303, 303)
+
+
+def test_with_a_partner_its_sessions_go(server: Server) -> None:
+    key = server.key("short-lived")
+    with visitor(server, key) as owner:
+        path = f"/console/p/{partner_number(server, key)}/live"
+        assert owner.get(path).status_code == 200
+        words = ["partners", "delete", "short-lived", "--yes", "--database", server.database]
+        subprocess.run([TETHER, *words], check=True, capture_output=True)
+        assert owner.get(path).status_code == 303
+
+
+# What each may do ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "none"},
+     {"Origin": "https://evil.example"}, {"Origin": "null"}, {},
+     {"Sec-Fetch-Site": "cross-site", "Origin": "{own}"}],
+)  # fmt: skip
+def test_changes_come_from_our_own_pages_only(server: Server, headers: dict[str, str]) -> None:
+    key = server.key()
+    number, token = partner_number(server, key), new_session(server, key)
+    sent = {name: value.replace("{own}", server.url) for name, value in headers.items()}
+    cookies = {cookie_name(server): token}
+    for path in (f"/console/p/{number}/keys", "/console/sign-in", "/console/sign-out"):
+        answer = httpx.post(
+            server.url + path, headers=sent, cookies=cookies, data={"do": "create"}, verify=False
+        )
+        assert answer.status_code == 403, path
+    with visitor(server, token=token) as owner:
+        assert owner.get(f"/console/p/{number}/keys").text.count('<th scope="row">') == 1
+
+
+def test_where_browsers_do_not_say_more_the_origin_counts(server: Server) -> None:
+    token = new_session(server, server.key())
+    answer = httpx.post(
+        f"{server.url}/console/sign-out", headers={"Origin": server.url},
+        cookies={cookie_name(server): token}, verify=False,
+    )  # fmt: skip
+    assert answer.status_code == 303
+
+
+def test_a_key_that_may_only_read_changes_nothing(server: Server) -> None:
+    key = server.key("reads-only", read_only=True)
+    path = f"/console/p/{partner_number(server, key)}/keys"
+    with visitor(server, key) as reader:
+        page = reader.get(path).text
+        assert re.findall(r'<form [^>]*method="post"[^>]*>', page) == [
+            '<form method="post" action="/console/sign-out">'
+        ]
+        for form in ({"do": "create"}, {"do": "revoke", "key": "x"}, {"do": "rotate"}):
+            assert reader.post(path, data=form).status_code == 403
+        assert reader.get(path).text.count('<th scope="row">') == 1
+
+
+def test_another_partners_pages_are_not_there(server: Server) -> None:
+    _, number = with_things(server)
+    with visitor(server, server.key()) as other:
+        for page in (*PAGES, "/ticks", "/nothing"):
+            assert other.get(f"/console/p/{number}{page}").status_code == 404, page
+        assert other.post(f"/console/p/{number}/keys", data={"do": "create"}).status_code == 404
+        assert other.get("/console/partners").status_code == 404
+        assert other.get("/console/p/1/live").status_code == 404
+    with visitor(server) as operator:
+        for page in PAGES:
+            assert operator.get(f"/console/p/{number}{page}").status_code == 200, page
+        assert operator.get("/console/p/1/live").status_code == 404
+
+
+def test_every_page_forbids_what_it_does_not_need(server: Server, stranger: httpx.Client) -> None:
+    _, number = with_things(server)
+    with visitor(server) as operator:
+        answers = [operator.get(f"/console/p/{number}{page}") for page in (*PAGES, "/nothing")]
+        answers += [stranger.get("/console/sign-in"), stranger.get("/console")]
+        for answer in answers:
+            assert answer.headers["content-security-policy"] == (
+                "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+                "connect-src 'self'; font-src 'self'; form-action 'self'; frame-ancestors 'none'; "
+                "base-uri 'none'"
+            )
+            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert not re.search(r"<script>|<script [^>]*>[^<]|<style| style=| on\w+=", answer.text)
+
+
+def test_what_is_sent_has_bounds(server: Server) -> None:
+    key = server.key()
+    path = f"/console/p/{partner_number(server, key)}/keys"
+    with visitor(server, key) as owner:
+        assert owner.post(path, data={"name": "x" * 20_000}).status_code == 413
+        many = "&".join(f"a{number}=1" for number in range(60))
+        assert owner.post(path, content=many).status_code == 400
+        assert owner.get(f"{path}?{many}").status_code == 200  # which asks for nothing
+        assert owner.request("DELETE", path).status_code == 405
+        assert owner.get(path.replace("keys", "live"), params={"skip": "9" * 9}).status_code == 400
+
+
+def test_without_a_console_there_is_none(new_server: Callable[..., Server]) -> None:
+    server = new_server("--console", "off")
+    answer = httpx.get(f"{server.url}/console/sign-in", verify=False)
+    assert answer.status_code == 403  # as any path that is not there, without a key
+    assert answer.headers["content-type"] == "application/json"

@@ -1,0 +1,68 @@
+"""Who visits the console in the tests: with a cookie over HTTP, or with a browser."""
+
+import asyncio
+import subprocess
+from urllib.parse import urlsplit
+
+import httpx
+
+from tests.conftest import TETHER, Server
+from tether.domain.console import SESSION_MS, digest_of_token, new_token
+from tether.domain.keys import digest_of
+from tether.server import bootstrap
+from tether.storage.console import SignedIn
+
+OURS = {"Sec-Fetch-Site": "same-origin"}  # as a browser says of a form of ours
+
+
+def cookie_name(server: Server) -> str:
+    """That of a browser on this machine, over plain HTTP."""
+    return f"tether-console-{urlsplit(server.url).port}"
+
+
+def new_session(server: Server, key: str | None, *, lasts_ms: int = SESSION_MS) -> str:
+    """The token of a new session of this key, or of the operator."""
+    token = new_token()
+
+    async def add() -> None:
+        async with bootstrap.open_store(server.database) as store:
+            now_ms = bootstrap.now_ms()
+            found = await store.keys.find(digest_of(key)) if key else None
+            assert found or key is None
+            session = SignedIn(digest_of_token(token), now_ms + lasts_ms, found)
+            await store.console.add(session, now_ms)
+
+    asyncio.run(add())
+    return token
+
+
+def new_link(server: Server) -> str:
+    """A link as `tether console` prints it."""
+    done = subprocess.run(
+        [TETHER, "console", "--database", server.database, "--url", server.url],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def visitor(server: Server, key: str | None = None, *, token: str | None = None) -> httpx.Client:
+    """Somebody who is signed in with this key, or as the operator; sends forms as our pages do."""
+    token = token or new_session(server, key)
+    return httpx.Client(
+        base_url=server.url,
+        headers={"Cookie": f"{cookie_name(server)}={token}", **OURS},
+        timeout=30,
+        verify=False,
+    )
+
+
+def partner_number(server: Server, key: str) -> int:
+    """The number that stands in the addresses of the partner's pages."""
+
+    async def find() -> int:
+        async with bootstrap.open_store(server.database) as store:
+            found = await store.keys.find(digest_of(key))
+            assert found
+            return found.partner
+
+    return asyncio.run(find())
