@@ -90,3 +90,22 @@ def test_nor_are_they_on_sqlite(
         steps = [str(step) for *_, step in plan]
     assert [step for step in steps if "SEARCH s " in step and "vehicle_id=?" in step], steps
     assert "USE TEMP B-TREE FOR ORDER BY" not in steps
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_what_lasted_at_a_moment_is_not_looked_for_in_all_times(
+    tmp_path: Path, descending: bool
+) -> None:
+    file = tmp_path / "tether.db"
+    bootstrap.migrate(str(file))
+    wanted = SessionFilter(("C1",), overlapping_from_ms=2**40, overlapping_to_ms=2**41)
+    sql, parameters = page_statement(wanted, None, descending=descending, spans=[20, 30])
+    ended = (2**39, "", 2**40, "", "~", 30, 100)
+    with closing(connect(file)) as connection:
+        for statement, given in ((sql, (100, *parameters)), (plugged_in.ENDED, ended)):
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {native(statement)}", (1, *given))
+            steps = [str(step) for *_, step in plan if "SEARCH s " in step]
+            by_span = "USING INDEX sessions_by_span (partner=? AND span=? AND start_ms>?"
+            assert [step for step in steps if by_span in step], steps
+            read = ("sessions_by_span", "sessions_of_charger", "sessions_active", "sessions_by_id")
+            assert not [step for step in steps if not any(name in step for name in read)], steps

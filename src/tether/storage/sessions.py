@@ -171,6 +171,7 @@ SELECT id, NULL, 0, NULL, NULL, 0, instant FROM (
                 f"s.span = {self._add(span)}",
                 f"s.start_ms > {self._add(lasting_ms - (1 << span))}",
                 before,
+                id="s.id || ''",  # else SQLite reads those of all spans, in an index that has it
             )
             for span in spans
         ]
