@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import uvloop
 
 from tests.conftest import Server
@@ -212,6 +213,12 @@ def peak_mb(server: Server) -> float:
     """The most resident memory that the server's process ever had."""
     status = Path(f"/proc/{pid_of(server)}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
+def cpu_seconds(server: Server) -> float:
+    """The processor time that the server's process has used."""
+    times = psutil.Process(pid_of(server)).cpu_times()
+    return times.user + times.system
 
 
 def open_files(server: Server) -> int:

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import Server
-from tests.faults.rig import CUT_OFF, Partner, Wire, address_of, head_of, memory_mb, run
+from tests.faults.rig import (
+    CUT_OFF,
+    Partner,
+    Wire,
+    address_of,
+    cpu_seconds,
+    head_of,
+    memory_mb,
+    run,
+)
 
 LIMIT = 1024 * 1024
 GROWTH_MB = 40
@@ -94,6 +103,7 @@ def test_a_body_that_says_it_is_huge_is_refused_before_it_comes(partner: Partner
 def test_an_endless_chunked_body_does_not_grow_the_server(partner: Partner, part: bytes) -> None:
     """The parts that are not well-formed a second time end the connection even sooner."""
     used, most = memory_mb(partner.server), 0.0
+    computed = cpu_seconds(partner.server)
     head = head_of("POST", "/events", partner.key, None, CHUNKED)
     opening, repeated = part, part.rpartition(b"\r\n0\r\n")[2] or part
     if part.startswith((b"1;", b"0\r\n")) and not part.endswith(b"\r\n"):
@@ -114,6 +124,8 @@ def test_an_endless_chunked_body_does_not_grow_the_server(partner: Partner, part
 
     run(scenario())
     assert most < used + GROWTH_MB
+    # One long trailer took ten, in which nobody else was served.
+    assert cpu_seconds(partner.server) - computed < 5
 
 
 def test_an_endless_head_is_431(partner: Partner) -> None:

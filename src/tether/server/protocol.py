@@ -75,6 +75,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._unparsed = b""  # came, while enough requests wait already
         self._bytes_beside = 0  # of the request that arrives: in its head or around its body
         self._bytes_arrived = 0  # of it altogether
+        self._bytes_framing = 0  # beside its body since the last chunk began
         self._stopping = False
         self._deaf = False  # the last answer is sent; what still comes is not looked at
         self._answering: RequestCycle | None = None  # of several in a pipeline, the first
@@ -187,15 +188,21 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._bytes_beside > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS
         ):
             self._refuse(Code.HEAD_TOO_LARGE, "Request Header Fields Too Large")
-        elif self._bytes_beside > MAX_FRAMING_BYTES:
-            self._close()
+        elif self._in_body:
+            self._bytes_framing += beside
+            # The parser copies what it has of a line with each slice: a long one took seconds.
+            if self._bytes_framing > MAX_HEAD_BYTES or self._bytes_beside > MAX_FRAMING_BYTES:
+                self._close()
+
+    def on_chunk_header(self) -> None:
+        self._bytes_framing = 0
 
     def on_message_begin(self) -> None:
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
         self._arriving, self._in_body, self._began_now = True, False, True
-        self._bytes_beside = self._bytes_arrived = self._body_left = 0
+        self._bytes_beside = self._bytes_arrived = self._bytes_framing = self._body_left = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:  # a trailer is of no use to us, and there may be millions
@@ -213,7 +220,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         version = parser.get_http_version()
         self._check_host(version)
-        self._in_body, self._bytes_beside = True, 0
+        self._in_body, self._bytes_beside, self._bytes_framing = True, 0, 0
         current = version >= "1.1"  # an older client knows neither of the two (RFC 9112, 6.1, 9.3)
         keep_alive = current and parser.should_keep_alive() and not self._stopping
         before = self.cycle
