@@ -81,8 +81,8 @@ WHERE (SELECT 1 FROM sessions s
        LIMIT 1) IS NOT NULL
 """
 
-# The sessions of span $7 that lasted at $4. In this order lies the index by span alone. `|| ''`: else
-# SQLite reads those of all times in the index by charger, and sorts them.
+# The sessions of span $7 that lasted at $4. In this order lies the index by span alone. `|| ''`:
+# else SQLite reads those of all times in the index by charger, and sorts them.
 ENDED = f"""
 SELECT s.start_ms, s.vehicle_id, {_KEY_OF_S} FROM sessions s
 WHERE s.partner = $1 AND s.span = $7 AND s.end_ms IS NOT NULL AND s.live = 1
