@@ -187,18 +187,10 @@ class Changes:
         self, partner: int, vehicle: str, seq: int, from_ms: int
     ) -> AsyncIterator[list[OrderedEvent]]:
         """The events of a vehicle from then on, those of an instant together, not all at once."""
-        waiting, limit = [], PAGE
-        while True:
-            read = await self._events.of_vehicle(partner, vehicle, from_ms, limit, until=seq)
-            # Of the last instant there may be more, and they would have to be put in order.
-            until = _at_ms(read[-1]) if len(read) == limit else None
-            waiting = [one for one in read if until is None or _at_ms(one) < until]
-            for _, instant in groupby(sorted(waiting), key=_at_ms):
+        portions = self._events.portions_of_vehicle(partner, vehicle, from_ms, PAGE, until=seq)
+        async for portion in portions:
+            for _, instant in groupby(sorted(portion), key=_at_ms):
                 yield list(instant)
-            if until is None:
-                return
-            limit = PAGE if waiting else 2 * limit
-            from_ms = until
 
     async def _end_of_some(
         self, partner: int, vehicle: str, begin: Start, last: Start | None

@@ -136,25 +136,12 @@ class LoadCurves:
             if len(events) < EVENTS:
                 _tell(profiles[one.number], one, events)
             else:
-                async for some in self._events_of(partner, one):
+                async for some in self._of_vehicles.portions_of_vehicle(
+                    partner, one.vehicle_id, one.from_ms, READINGS, until_ms=one.until_ms
+                ):
                     _tell(profiles[one.number], one, some)
                     await rest.if_long()
             await rest.if_long()
-
-    async def _events_of(
-        self, partner: int, wanted: EventsWanted
-    ) -> AsyncIterator[list[OrderedEvent]]:
-        from_ms, limit, more = wanted.from_ms, READINGS, True
-        while more:
-            read = await self._of_vehicles.of_vehicle(
-                partner, wanted.vehicle_id, from_ms, limit, until_ms=wanted.until_ms
-            )
-            more = len(read) == limit
-            # Of the last instant there may be more: it is read again, from its beginning.
-            again_ms = read[-1].position.at_ms if more else None
-            yield [one for one in read if one.position.at_ms != again_ms]
-            limit = 2 * limit if again_ms == from_ms else READINGS
-            from_ms = again_ms or from_ms
 
 
 def _together(_: Measured) -> Sequence[str]:

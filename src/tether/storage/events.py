@@ -1,5 +1,6 @@
 """Events: how they are inserted, in batches, and read, by id, in pages and for what is derived."""
 
+from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -311,3 +312,27 @@ class Events:
         bounds = (from_ms, until_ms, until)
         rows = await self._engine.scan(OF_VEHICLE, partner, vehicle_id, *bounds, limit)
         return [ordered_event(seq, at_ms, from_json(Event, body)) for seq, at_ms, body in rows]
+
+    async def portions_of_vehicle(
+        self,
+        partner: int,
+        vehicle_id: str,
+        from_ms: int,
+        limit: int,
+        *,
+        until_ms: int = END_OF_TIME,
+        until: int = END_OF_TIME,
+    ) -> AsyncIterator[list[OrderedEvent]]:
+        """All of them, about so many at a time, those of an instant together."""
+        most = limit
+        while True:
+            read = await self.of_vehicle(
+                partner, vehicle_id, from_ms, most, until_ms=until_ms, until=until
+            )
+            # Of the last instant there may be more: it is read again, from its beginning.
+            again_ms = read[-1].position.at_ms if len(read) == most else None
+            yield [one for one in read if one.position.at_ms != again_ms]
+            if again_ms is None:
+                return
+            most = 2 * most if again_ms == from_ms else limit
+            from_ms = again_ms
