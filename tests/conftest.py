@@ -79,7 +79,7 @@ class Server:
         """Stops it as an init system would; returns its exit status."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=180)
 
     def kill(self) -> None:
         """Kills it where it stands."""

@@ -109,7 +109,7 @@ class Newcomer:
         os.killpg(server.pid, signal.SIGINT)
         assert server.stdout is not None
         server.stdout.read()
-        server.wait(timeout=30)
+        server.wait(timeout=180)
         server.stdout.close()
 
     def read(self, document: str) -> list[tuple[str, str]]:

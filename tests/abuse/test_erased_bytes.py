@@ -142,7 +142,7 @@ def test_backups_at_once_do_not_disturb_each_other(
         for number in range(4)
     ]
     for backup in running:
-        _, said = backup.communicate(timeout=60)
+        _, said = backup.communicate(timeout=180)
         assert backup.returncode == 0, said
     assert list(tmp_path.glob(".tether-backup-*")) == []
     assert len(list(tmp_path.glob("[0-9].db"))) == 4

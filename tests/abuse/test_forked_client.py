@@ -34,7 +34,7 @@ def fork(server: Server, key: str) -> Fork:
         # Newer Pythons warn of forks beside threads, which is what this is about.
         python = [sys.executable, "-W", "ignore::DeprecationWarning"]
         command = [*python, "-m", "tests.abuse.forking", name, server.url, key, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         assert (done.returncode, done.stderr) == (0, "")
 
     return run

@@ -137,7 +137,7 @@ def test_no_answer_takes_all_memory(kind: str) -> None:
             for name, (call, behaviour) in GREEDY.items()
         }
         command = [sys.executable, "-c", _MEASURED, kind, json.dumps(urls)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.stderr == ""
     *each, (_, _, grown) = map(json.loads, done.stdout.splitlines())
     assert {name for name, _, _ in each} == set(GREEDY)

@@ -58,7 +58,7 @@ def run_tether(
         env={**os.environ, **variables},
         cwd=folder,
         check=False,
-        timeout=60,
+        timeout=240,
     )
     assert b"Traceback" not in done.stderr
     done.stderr.decode()

@@ -106,7 +106,7 @@ class Serving:
     def stop(self) -> int:
         """Stops it; returns its exit status."""
         self.process.terminate()
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=180)
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_closed_standard_files_are_no_files_of_the_database(tmp_path: Path) -> N
             assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
     finally:
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=180) == 0
     held = b"".join(file.read_bytes() for file in tmp_path.iterdir() if file.is_file())
     assert b'"event"' not in held
     assert b"Tether listens" not in held

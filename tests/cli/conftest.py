@@ -42,7 +42,7 @@ class Command:
             text=True,
             cwd=self.folder,
             env=self.variables(**variables),
-            timeout=60,
+            timeout=240,
             check=False,
         )
 
@@ -101,7 +101,7 @@ class Command:
             seen += chunk
         os.close(leader)
         plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
-        return process.wait(timeout=60), plain.replace("\r\n", "\n")
+        return process.wait(timeout=180), plain.replace("\r\n", "\n")
 
 
 @pytest.fixture

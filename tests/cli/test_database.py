@@ -35,7 +35,7 @@ def busy_server(new_server: Callable[..., Server]) -> Iterator[Server]:
     sender.start()
     yield server
     stop.set()
-    sender.join(timeout=30)
+    sender.join(timeout=180)
     client.close()
 
 

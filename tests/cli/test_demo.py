@@ -48,7 +48,7 @@ def _demo(tether: Command, *words: str) -> Iterator[Demo]:
         lines.append(line)
     yield Demo(process, "".join(lines))
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=180)
     assert process.returncode == 0
     assert "Traceback" not in errors
     assert "Stopped." in errors

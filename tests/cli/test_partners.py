@@ -66,7 +66,7 @@ def test_delete_erases_everything_though_a_client_goes_on_writing(
     writer = _Writer(server, key)
     writer.start()
     done = command("partners", "delete", "doomed", "--yes")
-    writer.join(timeout=30)
+    writer.join(timeout=180)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Erased doomed: 1 key, 1 charger, 1 vehicle, ")
     assert writer.statuses[0] == 201

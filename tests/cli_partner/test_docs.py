@@ -81,7 +81,7 @@ def run_in_terminal(partner: Site, script: str) -> str:
     ) as process:
         os.close(follower)
         seen = b"".join(chunks(leader))
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=180) == 0
     os.close(leader)
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).splitlines()
     return "".join(f"{line.rstrip()}\n" for line in lines)

@@ -206,7 +206,7 @@ def test_changes_are_followed_and_go_on_after_the_last_one(busy: Site) -> None:
     while len(both) < 2:  # a session that changes again comes again
         both.add(next(found)["id"])
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=180)
     assert process.returncode == 128 + signal.SIGTERM
     busy.report("CONNECTED", "12:59")
     process = start()

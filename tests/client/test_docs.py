@@ -51,7 +51,7 @@ def environment(server: Server, key: str) -> dict[str, str]:
 def test_the_examples_run(name: str, environment: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", examples(name)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     for line in DOCUMENTS[name]:
@@ -65,7 +65,7 @@ def test_the_calls_of_the_quickstart(environment: dict[str, str]) -> None:
     shown = [
         subprocess.run(
             ["sh", "-ec", call],
-            env=environment, capture_output=True, text=True, timeout=30, check=True,
+            env=environment, capture_output=True, text=True, timeout=240, check=True,
         ).stdout
         for call in calls
     ]  # fmt: skip

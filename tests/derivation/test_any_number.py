@@ -157,7 +157,7 @@ def test_it_can_be_followed_and_exported(
         environment = {"HOME": str(tmp_path), "TETHER_URL": server.url, "TETHER_API_KEY": key}
         done = subprocess.run(
             [str(TETHER), *command], capture_output=True, text=True, cwd=tmp_path,
-            env=environment, timeout=60, check=False,
+            env=environment, timeout=240, check=False,
         )  # fmt: skip
         too_fine = "parquet" in command[-1] and "too fine for Parquet's 18 places" in done.stderr
         assert done.returncode == 0 or too_fine, (command, done.stderr[-2000:])

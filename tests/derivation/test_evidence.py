@@ -141,5 +141,5 @@ def test_what_was_derived_in_any_order_is_what_is_derived_at_once(
     sent: Sent, server: Server
 ) -> None:
     command = [str(TETHER), "rebuild", sent.name, "--check", "--database", server.database]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, "none differs" in done.stdout) == (0, True), done

@@ -40,7 +40,7 @@ def test_each_line_of_a_server_is_json_from_its_start_to_its_end(tmp_path: Path)
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     process.terminate()
-    output, log = process.communicate(timeout=60)
+    output, log = process.communicate(timeout=180)
     assert output == ""
     lines = [json.loads(line) for line in log.splitlines()]
     assert [line["event"] for line in lines] == ["start", "stop"]

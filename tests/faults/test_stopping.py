@@ -53,7 +53,7 @@ def test_every_request_under_way_is_answered_and_nothing_acknowledged_is_lost(
 
     run(scenario())
     assert server.process is not None
-    assert server.process.wait(timeout=60) == 0
+    assert server.process.wait(timeout=180) == 0
     server.start()
     partner.again()
     assert {found["id"] for found in partner.events()} == set(ids)
@@ -99,7 +99,7 @@ def test_a_request_that_is_slow_to_arrive_is_answered_before_the_end(
 
     run(scenario())
     assert server.process is not None
-    assert server.process.wait(timeout=60) == 0
+    assert server.process.wait(timeout=180) == 0
 
 
 def test_stalled_connections_do_not_hold_up_the_end(
@@ -155,7 +155,7 @@ def test_a_second_signal_ends_it_at_once(impatient_server: Callable[..., Server]
         assert pid_of(server), "it waits for the request"
         assert server.process is not None
         server.process.terminate()
-        server.process.wait(timeout=60)
+        server.process.wait(timeout=180)
         wire.reset()
 
     run(scenario())

@@ -26,7 +26,7 @@ def tether(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
@@ -63,7 +63,7 @@ def test_eight_nodes_that_start_at_once_migrate_once(
     finally:
         for one in nodes:
             one.terminate()
-    assert [one.communicate(timeout=60)[1] for one in nodes] == [""] * 8
+    assert [one.communicate(timeout=180)[1] for one in nodes] == [""] * 8
     assert [one.returncode for one in nodes] == [0] * 8
     versions = query(database, "SELECT version FROM tether_schema ORDER BY version")
     assert versions == sorted(set(versions))
@@ -180,7 +180,7 @@ def test_the_password_of_the_url_opens_the_database_and_is_shown_nowhere(
             assert client.get("/ready").status_code == 503
     finally:
         process.terminate()
-        output, log = process.communicate(timeout=60)
+        output, log = process.communicate(timeout=180)
         guarded.start()
     assert process.returncode == 0
     assert "unavailable" in log

@@ -65,11 +65,12 @@ def test_four_workers_of_two_nodes_let_in_what_one_would(
         for server in servers:
             await until_in_use(server, 2)
         exact = []
-        for _ in range(5):
+        for _ in range(20):
             key = await asyncio.to_thread(servers[0].key, rate=ALLOWED, burst=burst)
             count, regained = await admitted(servers, key, 400)
-            # An answer of Redis that comes too late leaves the decision to a worker's own share.
-            assert burst <= count <= 2 * burst + regained + 1
+            # An answer of Redis that comes too late leaves the decision to a worker's own share;
+            # those of a node's workers are one bucket.
+            assert burst <= count <= 3 * burst + regained + 1
             exact.append(count <= burst + regained + 1)
             if exact[-1]:
                 break

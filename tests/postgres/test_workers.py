@@ -230,7 +230,7 @@ def test_ctrl_c_is_for_all_of_them_and_clean(database: str) -> None:
     assert "http://" in process.stdout.readline()
     workers = psutil.Process(process.pid).children()
     os.killpg(process.pid, signal.SIGINT)
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=180)
     assert (process.returncode, log) == (0, "")
     assert not any(map(is_alive, workers))
 
@@ -272,7 +272,7 @@ def test_of_two_that_start_at_once_on_a_port_the_first_gets_it(database: str) ->
     assert first.stdout is not None
     assert "http://" in first.stdout.readline()
     first.terminate()
-    assert first.communicate(timeout=60) == ("", "")
+    assert first.communicate(timeout=180) == ("", "")
     assert first.returncode == 0
 
 
