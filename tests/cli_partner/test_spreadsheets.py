@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,15 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cli.conftest import Command
 from tests.cli_partner.conftest import Site
 from tests.cli_partner.test_round_trip import entities, events, exactly
+from tests.conftest import Server
 from tether.domain.errors import SetupError
 from tether.domain.models import Event
 from tether.domain.timestamps import format_instant, parse_instant
-from tether.files.contents import Entry, Reading, columns_of
+from tether.files.contents import Column, Entry, Reading, Row, columns_of
 from tether.files.csv_form import CsvForm, csv_line, instant_cell, instant_in
-from tether.files.csv_table import to_csv
+from tether.files.csv_table import refused_csv, to_csv
 from tether.files.formats import read_table
 
 LOCALES = {
@@ -66,6 +65,8 @@ def test_everything_survives_every_form(thing: Entry, separator: str, decimal_co
         ("2026-10-25 02:30:00+02:00", "2026-10-25T00:30:00.000Z"),
         ("13/01/2026 12:05 AM", "2026-01-12T23:05:00.000Z"),
         ("13/01/2026 12:05 pm", "2026-01-13T11:05:00.000Z"),
+        ("05-01-2026 08:00", "2026-01-05T07:00:00.000Z"),
+        ("2026/1/5 8:00", "2026-01-05T07:00:00.000Z"),
     ],
 )
 def test_times_as_spreadsheets_write_them(cell: str, instant: str) -> None:
@@ -119,6 +120,103 @@ def test_what_a_file_leaves_open_is_asked_for() -> None:
     assert refusals(*rows, zone=ZONES[0]) == ["", ""]
 
 
+def numbers(*cells: str, separator: str = ";", **said: Any) -> list[str]:
+    """What a column of numbers means: the number, or why not."""
+    form = CsvForm(separator)
+    lines = [csv_line(row, form).encode() for row in (
+        ("type", "chargerId", "vehicleId", "timestamp", "chargedEnergy"),
+        *(("stopped", "C1", "V1", "2026-01-05T08:00:00Z", cell) for cell in cells),
+    )]  # fmt: skip
+    table = read_table(lines, Reading(**said))
+    assert table is not None
+    return [
+        str(row.thing.charged_energy) if isinstance(row.thing, Event) else
+        row.reason.partition("invalid. ")[2] for row in table.rows
+    ]  # fmt: skip
+
+
+def test_thousands_are_told_apart_from_decimals() -> None:
+    grouped = (
+        "1.234,5",
+        "1 234,5",
+        "1\u202f234,5",
+        "1'234,5",
+        "12.345.678",
+        "-1.234,5",
+        "7,4",
+        "7.4",
+    )
+    meant = ["1234.5", "1234.5", "1234.5", "1234.5", "12345678", "-1234.5", "7.4", "7.4"]
+    assert numbers(*grouped) == meant
+    # A point before three digits: of a file with decimal commas it is not known what that is.
+    assert numbers("7,4", "1.234") == [
+        "7.4", "1.234 can be 1234: say --decimal-comma if it is, or write it so.",
+    ]  # fmt: skip
+    assert numbers("7,4", "1.234", decimal_comma=True) == ["7.4", "1234"]
+    assert numbers("7.4", "1.234", "0.125") == ["7.4", "1.234", "0.125"]
+    assert numbers("1,234.5", "1,234,567", "7.125", separator=",") == ["1234.5", "1234567", "7.125"]
+    assert numbers("7,125", separator=",") == [
+        "7,125 can be 7125 or 7.125: write the one that it is.",
+    ]  # fmt: skip
+    for cell in (
+        "1.23,4",
+        "1,2,3",
+        "12.34.567",
+        "1.234.5",
+        "1,234,5",
+        "01.234,5",
+        "7,5 kWh",
+        "--1",
+    ):
+        assert numbers(cell) == ["It must be a number such as 7,4."], cell
+
+
+def test_what_was_read_as_a_decimal_point_is_said() -> None:
+    def assumed(*cells: str) -> tuple[str, ...]:
+        lines = ["id;chargeCapacity;chargePowers", *(f"V;{cell};11" for cell in cells)]
+        table = read_table([f"{line}\n".encode() for line in lines])
+        assert table is not None
+        return table.assumed[1:]
+
+    said = ("Points are decimal points: 50.125 is more with --decimal-comma.",)
+    assert assumed("7.4", "50.125") == said
+    assert assumed("7,4", "50.125") == assumed("7.4") == ()
+
+
+def test_days_and_months_in_two_orders_are_refused() -> None:
+    rows = [f"connected,C1,V1,{day} 08:00" for day in ("25/01/2026", "01/25/2026")]
+    with pytest.raises(SetupError, match="Line 3: in 01/25/2026 08:00 day and month are not in"):
+        refusals(*rows, zone=ZONES[0])
+    first, second = refusals(*rows, zone=ZONES[0], date_order="dmy")
+    assert (first, second.partition("invalid. ")[2]) == ("", "There is no time 01/25/2026 08:00.")
+
+
+def test_cells_may_have_line_breaks_and_a_stray_quote_costs_one_row() -> None:
+    lines = [
+        '"Station","Plugged in\n(local)","Note"',
+        'C1,2026-01-05 08:00,"two\nlines, and ""words"""',
+        'C2,2026-01-05 08:00,"never closed',
+        "C3,2026-01-05 08:00,plain",
+        'C4,2026-01-05 08:00,5" cable',
+        'C5,2026-01-05 08:00,""',
+    ]
+    content = "\n".join(lines).encode().splitlines(keepends=True)
+    columns = {"Station": Column("chargerId"), "Plugged in (local)": Column("connectedAt")}
+    table = read_table(content, Reading(zone=ZONES[0], columns=columns))
+    assert table is not None
+    rows = list(table.rows)
+    assert [row.line for row in rows] == [3, 5, 6, 7, 8]
+    assert [row.reason for row in rows] == [
+        "", 'It is no row of a CSV: a quote " is out of place.', "", "", "",
+    ]  # fmt: skip
+
+
+def test_what_is_refused_runs_no_formula_in_a_spreadsheet() -> None:
+    row = Row(2, '=1+1;@x;-5;-5,5;"\tx";+49', None, "No.")
+    header = ("a", "b", "c", "d", "e", "f")
+    assert refused_csv(row, header, CsvForm(";")) == "2;No.;'=1+1;'@x;-5;-5,5;\ufffdx;'+49\n"
+
+
 # Out and in -------------------------------------------------------------------------------------
 
 
@@ -146,10 +244,10 @@ def told(site: Site) -> Site:
 
 @pytest.mark.parametrize("locale", LOCALES)
 def test_what_is_exported_for_a_country_is_imported_from_there(
-    told: Site, new_partner: Callable[[], Command], locale: str
+    told: Site, server: Server, locale: str
 ) -> None:
-    other = new_partner()
-    copy = Site(other.folder, other.database, other.environment)
+    environment = {"TETHER_URL": server.url, "TETHER_API_KEY": server.key()}
+    copy = Site(told.folder, server.database, environment)
     form = LOCALES[locale]
     read = [word for word in form if word != "--bom"]
     for kind in ("chargers", "vehicles", "events"):
@@ -216,7 +314,9 @@ def test_a_german_file_says_what_was_assumed(told: Site) -> None:
         (told.folder / "f.refused.csv")
         .read_text()
         .splitlines()[1]
-        .startswith("4;Parameter {stateOfCharge} is invalid. It must be a number such as 7,4.;")
+        .startswith(
+            "4;Parameter {stateOfCharge} is invalid. It must be a number from 0 to 100 (%).;"
+        )
     )
     (told.folder / "g.csv").write_text("id;chargePowers\nC9;7,4\n")
     done = told("import", "g.csv")

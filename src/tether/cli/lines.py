@@ -14,6 +14,7 @@ from tether.files.contents import LONGEST_LINE
 
 STANDARD_INPUT = "-"
 _GZIP = b"\x1f\x8b"
+_UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # Excel's "Unicode Text" begins so
 _PORTION = 1 << 16
 
 
@@ -41,7 +42,10 @@ class Lines:
         is_gzip = self._raw.peek(2)[:2] == _GZIP
         self._lines: BufferedIOBase = gzip.GzipFile(fileobj=self._raw) if is_gzip else self._raw
         self._text: TextIOWrapper | None = None
-        if codecs.lookup(encoding).name != "utf-8":
+        named = codecs.lookup(encoding).name
+        if named == "utf-8" and self._raw.peek(2)[:2] in _UTF_16_MARKS:
+            named = encoding = "utf-16"
+        if named != "utf-8":
             self._text = TextIOWrapper(self._lines, encoding, newline="\n")
 
     def __enter__(self) -> "Lines":

@@ -172,7 +172,8 @@ def row_of(kind: Kind, line: Line, document_of: Callable[[str], dict[str, Any]])
         try:
             return Row(line.number, text, thing_of(kind, dict(document)))
         except Invalid as error:
-            reason = f"{error.message}{_advice(document.get(error.parameter))}"
+            given = document.get(error.parameter) if error.parameter in TEXTS else None
+            reason = f"{error.message}{_advice(given)}"
     except UnicodeDecodeError:
         reason = NOT_UTF_8
     except csv.Error:

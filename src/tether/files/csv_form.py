@@ -29,9 +29,12 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 # What spreadsheets take for the beginning of a formula.
 _FORMULA = re.compile(r"[=+@\t\r-]")
 _HIDDEN_FORMULA = re.compile(r"'[=+@\t\r-]")
+# Thousands in groups: 1.234,5 and 1,234.5, also with blanks or apostrophes.
+_GROUPED = re.compile(r"-?[1-9][0-9]{0,2}(?P<mark>[.,' \u2019\xa0\u202f])[0-9]{3}"
+                      r"(?:(?P=mark)[0-9]{3})*(?P<rest>[.,][0-9]+)?")  # fmt: skip
 _LOCAL = re.compile(
-    r"(?:(?P<year>[0-9]{4})-(?P<month>[0-9]{1,2})-(?P<day>[0-9]{1,2})"
-    r"|(?P<first>[0-9]{1,2})(?P<mark>[./])(?P<second>[0-9]{1,2})(?P=mark)(?P<last>[0-9]{4}))"
+    r"(?:(?P<year>[0-9]{4})(?P<by>[-/])(?P<month>[0-9]{1,2})(?P=by)(?P<day>[0-9]{1,2})"
+    r"|(?P<first>[0-9]{1,2})(?P<mark>[./-])(?P<second>[0-9]{1,2})(?P=mark)(?P<last>[0-9]{4}))"
     r"(?:[Tt]|,? +)(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})"
     r"(?::(?P<s>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?)?"
     r"(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?"
@@ -43,13 +46,15 @@ class CsvForm(NamedTuple):
     """How the cells of a CSV are written.
 
     `zone` is that of times; None means instants in UTC as the API has them. `date_order` is that of
-    dates with slashes, such as 05/01/2026; None means that they are not known to occur.
+    dates with slashes or dashes, such as 05/01/2026; None means that they are not known to occur.
+    `point_groups` says whether 1.234 is 1234; None means that it is not clear.
     """
 
     separator: str = ","
     decimal_comma: bool = False
     zone: ZoneInfo | None = None
     date_order: DateOrder | None = None
+    point_groups: bool | None = False
 
 
 API_FORM = CsvForm()
@@ -92,10 +97,7 @@ def instant_cell(instant: str, form: CsvForm) -> str:
 
 
 def cells_of(text: str, form: CsvForm = API_FORM) -> list[str]:
-    """The cells of one line. No value of ours has a line break, so a row is always one line.
-
-    Raises csv.Error.
-    """
+    """The cells of one row. Raises csv.Error."""
     rows = csv.reader([text.rstrip("\r\n")], delimiter=form.separator, strict=True)
     return next(rows, [])
 
@@ -107,9 +109,9 @@ def text_in(cell: str) -> str:
 
 def number_in(name: str, cell: str, form: CsvForm = API_FORM) -> Decimal:
     """The number that a cell holds, with its digits. Raises Invalid, with the member's name."""
-    text = cell
-    if form.decimal_comma and cell.count(",") == 1 and "." not in cell:
-        text = cell.replace(",", ".")
+    text = _ungrouped(name, cell, form)
+    if form.decimal_comma and text.count(",") == 1 and "." not in text:
+        text = text.replace(",", ".")
     try:
         if _NUMBER.fullmatch(text):
             return Decimal(text)
@@ -119,6 +121,50 @@ def number_in(name: str, cell: str, form: CsvForm = API_FORM) -> Decimal:
     raise Invalid(name, f"It must be a number such as {example}.")
 
 
+def _ungrouped(name: str, cell: str, form: CsvForm) -> str:
+    """The number without marks between its thousands. Raises Invalid if it can be two numbers."""
+    found = _GROUPED.fullmatch(cell)
+    if found is None:
+        return cell
+    mark, rest = found["mark"], found["rest"]
+    if rest is not None and rest[0] == mark:
+        return cell
+    joined = (cell[: found.start("rest")] if rest else cell).replace(mark, "") + (rest or "")
+    if mark not in ".," or rest or cell.count(mark) > 1:
+        is_decimal = not rest or rest[0] == "." or form.decimal_comma
+        return joined if is_decimal else cell
+    if mark == ".":
+        if form.point_groups is None:
+            raise Invalid(
+                name, f"{cell} can be {joined}: say --decimal-comma if it is, or write it so."
+            )
+        return joined if form.point_groups else cell
+    if not form.decimal_comma:
+        part = cell.replace(",", ".")
+        raise Invalid(name, f"{cell} can be {joined} or {part}: write the one that it is.")
+    return cell
+
+
+def has_decimal_comma(cell: str) -> bool:
+    """Whether it can only be a number with a decimal comma."""
+    found = _GROUPED.fullmatch(cell)
+    if found is not None:
+        return found["mark"] != "," and (found["rest"] or "").startswith(",")
+    return bool(_NUMBER.fullmatch(cell.replace(",", "."))) and "," in cell
+
+
+def can_be_thousands(cell: str) -> bool:
+    """Whether its point can be one that groups thousands: 1.234."""
+    found = _GROUPED.fullmatch(cell)
+    return found is not None and cell.count(".") == 1 and found["rest"] is None
+
+
+def harmless(cell: str) -> str:
+    """A cell of somebody else's, which a spreadsheet shall not take for a formula."""
+    is_number = _NUMBER.fullmatch(cell.replace(",", ".", 1))
+    return cell if is_number else text_cell(cell)
+
+
 def is_local(cell: str) -> bool:
     """Whether it is a time without a zone."""
     found = _LOCAL.fullmatch(cell)
@@ -126,9 +172,9 @@ def is_local(cell: str) -> bool:
 
 
 def order_in(cell: str) -> DateOrder | Literal["unknown"] | None:
-    """What a time tells of the order of day and month; None if its date has no slashes."""
+    """What a time tells of the order of day and month; None where that is plain."""
     found = _LOCAL.fullmatch(cell)
-    if found is None or found["mark"] != "/":
+    if found is None or found["mark"] not in ("/", "-"):
         return None
     if int(found["first"]) > 12:
         return "dmy"

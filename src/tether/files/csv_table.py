@@ -5,6 +5,7 @@ An empty cell is a member that is not given; several powers stand in one cell as
 
 import csv
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Context, Decimal
 from itertools import chain, islice, zip_longest
@@ -21,6 +22,7 @@ from tether.files.contents import (
     ALL_COLUMNS,
     COLUMNS,
     LISTS,
+    LONGEST_LINE,
     LOOK_AHEAD,
     NOT_UTF_8,
     REPORT_COLUMNS,
@@ -40,8 +42,11 @@ from tether.files.csv_form import (
     API_FORM,
     SEPARATORS,
     CsvForm,
+    can_be_thousands,
     cells_of,
     csv_line,
+    harmless,
+    has_decimal_comma,
     instant_cell,
     instant_in,
     is_local,
@@ -55,6 +60,11 @@ from tether.files.csv_form import (
 _DURATION = re.compile(r"([0-9]{1,4}):([0-5][0-9])(?::([0-5][0-9]))?")
 _SCALED = re.compile(r"(?P<member>\w+)(?:(?P<sign>[*/])(?P<factor>[0-9]+(?:\.[0-9]+)?))?")
 _FEW_DIGITS = Context(prec=15)  # as many as the API takes
+_TIME_RULE = (
+    "It must be a time such as 2026-01-05T08:00:00Z, or with a time zone 2026-01-05 08:00, "
+    "05.01.2026 08:00 or 1/5/2026 8:00 AM."
+)
+_MOST_LINES = 100  # of one row, whose cells have line breaks
 _SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -82,12 +92,13 @@ def column_of(text: str) -> tuple[str, Column]:
 def read_csv(first: Line, lines: Iterator[Line], reading: Reading) -> Table:
     """The table under this header. Raises SetupError as `read_table` does."""
     try:
-        text = first.content.decode()
         # Names of columns have none of these, those of others hardly any.
-        separator = reading.separator or max(SEPARATORS, key=text.count)
+        separator = reading.separator or max(SEPARATORS, key=first.content.decode().count)
         form = CsvForm(separator, reading.decimal_comma or separator != ",", reading.zone,
-                       reading.date_order)  # fmt: skip
-        header = tuple(name.strip() for name in cells_of(text, form))
+                       reading.date_order, reading.decimal_comma)  # fmt: skip
+        lines = joined_lines(chain([first], lines), separator)
+        names = cells_of(next(lines, first).content.decode(), form)
+        header = tuple(" ".join(name.split()) for name in names)
     except UnicodeDecodeError:
         raise SetupError(NOT_UTF_8) from None
     except csv.Error as error:
@@ -97,7 +108,8 @@ def read_csv(first: Line, lines: Iterator[Line], reading: Reading) -> Table:
     _check_columns(header, columns, kind)
     seen = list(islice(lines, LOOK_AHEAD))
     form, assumed = _told_by(form, columns, seen, reading)
-    passed_over = [name for name, column in zip(header, columns, strict=True) if column is None]
+    passed_over = [name for name, column in zip(header, columns, strict=True)
+                   if name and column is None]  # fmt: skip
     if passed_over:
         assumed.append(f"Columns that are passed over: {', '.join(passed_over)}.")
 
@@ -118,6 +130,51 @@ def read_csv(first: Line, lines: Iterator[Line], reading: Reading) -> Table:
     return Table(kind, header, rows(kind), form, tuple(assumed))
 
 
+def joined_lines(lines: Iterator[Line], separator: str) -> Iterator[Line]:
+    """The lines, but those of which quoted cells go on in the next: such a row is one line.
+
+    A quote that nothing closes is one line's fault: that is refused, the next ones are not.
+    """
+    waiting: deque[Line] = deque()
+    while (first := waiting.popleft() if waiting else next(lines, None)) is not None:
+        if not _is_open(first.content, separator):
+            yield first
+            continue
+        row, size, whole = [first], len(first.content), None
+        while whole is None and len(row) < _MOST_LINES and size <= LONGEST_LINE:
+            following = waiting.popleft() if waiting else next(lines, None)
+            if following is None:
+                break
+            row.append(following)
+            size += len(following.content)
+            if b'"' in following.content:
+                whole = b"".join(line.content for line in row)
+                whole = None if _is_open(whole, separator) else whole
+        if whole is not None and _is_row(whole, separator):
+            yield first._replace(content=whole)
+        else:
+            yield first
+            waiting.extendleft(reversed(row[1:]))
+
+
+def _is_row(content: bytes, separator: str) -> bool:
+    try:
+        return bool(cells_of(content.decode(errors="replace"), CsvForm(separator)))
+    except csv.Error:
+        return False
+
+
+def _is_open(content: bytes, separator: str) -> bool:
+    """Whether a quoted cell has no end yet."""
+    mark, unquoted = separator.encode(), content.replace(b'""', b"")
+    is_open, place = False, 0
+    while (place := unquoted.find(b'"', place)) >= 0:
+        begins = place == 0 or unquoted[place - 1 : place] in (mark, b"\n")
+        is_open = not is_open if is_open or begins else is_open
+        place += 1
+    return is_open
+
+
 def _columns(header: Sequence[str], reading: Reading) -> list[Column | None]:
     """What each column is; None for one that is passed over, as others have a meaning."""
     for name in (*reading.columns, *reading.ignored):
@@ -125,7 +182,7 @@ def _columns(header: Sequence[str], reading: Reading) -> list[Column | None]:
             raise SetupError(f"There is no column {name!r}: these are {', '.join(header)}.")
     return [
         None
-        if name in reading.ignored
+        if name in reading.ignored or not name
         else reading.columns.get(name)
         or (None if reading.columns and name not in REPORT_COLUMNS else Column(name))
         for name in header
@@ -153,37 +210,34 @@ def _check_columns(header: Sequence[str], columns: Sequence[Column | None], kind
 
 
 def _told_by(
-    form: CsvForm, columns: Sequence[Column | None], seen: Iterable[Line], reading: Reading
+    form: CsvForm, columns: Sequence[Column | None], seen: Sequence[Line], reading: Reading
 ) -> tuple[CsvForm, list[str]]:
     """The form as the first rows tell it, and what had to be assumed.
 
     Raises SetupError for what they leave open and cannot be assumed.
     """
-    assumed = []
+    form, assumed = _numbers_told_by(form, columns, seen, reading)
     unclear: tuple[int, str] | None = None  # the first date that could be either
-    if form.separator != "," and reading.separator is None:
-        name = _SEPARATOR_NAMES.get(form.separator, repr(form.separator))
-        assumed.append(f"Cells are separated by {name}, and numbers may have a comma: 7,4.")
-    for line in seen:
-        try:
-            cells = [cell.strip() for cell in cells_of(line.content.decode(errors="replace"), form)]
-        except csv.Error:
+    for number, column, cell in _cells_of_rows(form, columns, seen):
+        if column.member not in TIMES:
             continue
-        for column, cell in zip(columns, cells, strict=False):
-            if column is None or column.member not in TIMES:
-                continue
-            if form.zone is None and is_local(cell):
-                raise SetupError(
-                    f"Line {line.number} has a time without a zone, {cell}: "
-                    "say which it is with --time-zone, such as --time-zone Europe/Berlin."
-                )
-            order = order_in(cell)
-            if order == "unknown":
-                unclear = unclear or (line.number, cell)
-            if order in ("dmy", "mdy") and form.date_order is None:
-                form = form._replace(date_order=order)
-                first = "day" if order == "dmy" else "month"
-                assumed.append(f"In dates such as {cell} the {first} comes first.")
+        if form.zone is None and is_local(cell):
+            raise SetupError(
+                f"Line {number} has a time without a zone, {cell}: "
+                "say which it is with --time-zone, such as --time-zone Europe/Berlin."
+            )
+        order = order_in(cell)
+        if order == "unknown":
+            unclear = unclear or (number, cell)
+        if order in ("dmy", "mdy") and form.date_order not in (order, None, reading.date_order):
+            raise SetupError(
+                f"Line {number}: in {cell} day and month are not in the order of other lines: "
+                "mend it, or say which is right with --date-order."
+            )
+        if order in ("dmy", "mdy") and form.date_order is None:
+            form = form._replace(date_order=order)
+            first = "day" if order == "dmy" else "month"
+            assumed.append(f"In dates such as {cell} the {first} comes first.")
     if form.date_order is None and unclear is not None:
         number, cell = unclear
         raise SetupError(
@@ -193,13 +247,51 @@ def _told_by(
     return form, assumed
 
 
+def _numbers_told_by(
+    form: CsvForm, columns: Sequence[Column | None], seen: Sequence[Line], reading: Reading
+) -> tuple[CsvForm, list[str]]:
+    """The form of numbers as the first rows tell it, and what had to be assumed."""
+    assumed = []
+    if form.separator != "," and reading.separator is None:
+        name = _SEPARATOR_NAMES.get(form.separator, repr(form.separator))
+        assumed.append(f"Cells are separated by {name}, and numbers may have a comma: 7,4.")
+    if not form.decimal_comma or reading.decimal_comma:
+        return form, assumed
+    numbers = [
+        cell
+        for _, column, cell in _cells_of_rows(form, columns, seen)
+        if column.member not in {*TEXTS, *TIMES}
+    ]
+    if any(map(has_decimal_comma, numbers)):
+        form = form._replace(point_groups=None)
+    elif unclear := next(filter(can_be_thousands, numbers), None):
+        assumed.append(f"Points are decimal points: {unclear} is more with --decimal-comma.")
+    return form, assumed
+
+
+def _cells_of_rows(
+    form: CsvForm, columns: Sequence[Column | None], rows: Iterable[Line]
+) -> Iterator[tuple[int, Column, str]]:
+    """The cells that mean something, with the numbers of their lines."""
+    for line in rows:
+        try:
+            cells = cells_of(line.content.decode(errors="replace"), form)
+        except csv.Error:
+            continue
+        for column, cell in zip(columns, map(str.strip, cells), strict=False):
+            if column is not None:
+                yield line.number, column, cell
+
+
 def _value(column: Column, cell: str, form: CsvForm) -> Any:
     name = column.member
     if name in TEXTS:
         return text_in(cell)
     if name in TIMES:
         at_ms = instant_in(name, cell, form)
-        return cell if at_ms is None else format_instant(at_ms)
+        if at_ms is None:
+            raise Invalid(name, _TIME_RULE)
+        return format_instant(at_ms)
     if name in LISTS:
         return [_power(name, power.strip(), form) for power in cell.split(";")]
     if name == "chargedTime" and (found := _DURATION.fullmatch(cell)):
@@ -271,7 +363,7 @@ def refused_csv(row: Row, header: Sequence[str], form: CsvForm = API_FORM) -> st
         kept = [cell for name, cell in named if name not in REPORT_COLUMNS]
     except csv.Error:
         kept = [row.text]
-    shown = ("".join(c if c.isprintable() else "\ufffd" for c in cell) for cell in kept)
+    shown = (harmless("".join(c if c.isprintable() else "\ufffd" for c in cell)) for cell in kept)
     return csv_line([str(row.line), row.reason, *shown], form)
 
 
