@@ -35,9 +35,16 @@ class Wire:
             expect_100_continue=False,
             tasks=set(),
             bounds=Bounds(1, 1),
+            url=b"/",
+            headers=[],
+            server=None,
+            client=None,
+            scheme="http",
+            root_path="",
+            asgi_version="3.0",
         )
         self.exchange = RequestCycle(
-            connection, {"method": method}, keep_alive=keep_alive, knows_chunks=knows_chunks
+            connection, method.encode(), keep_alive=keep_alive, knows_chunks=knows_chunks
         )
 
     def _close(self) -> None:

@@ -10,7 +10,8 @@ from typing import IO
 
 from tether.domain.errors import SetupError
 
-_MODE = 0o644  # less what the umask takes away; nobody else writes, not even without a umask
+FOR_OWNER = 0o600
+FOR_ALL = 0o644  # less what the umask takes away; nobody else writes, not even without a umask
 _MOST_LINKS = 40
 
 
@@ -20,11 +21,11 @@ def create(path: Path) -> IO[str]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, mode: int = FOR_ALL) -> Iterator[Path]:
     """A new file beside this one, which takes its name in the end, or is gone if that fails."""
     partial = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.partial")
     try:
-        os.close(_created(partial))
+        os.close(_created(partial, mode))
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     try:
@@ -54,6 +55,6 @@ def followed(path: Path) -> Path:
     raise SetupError(f"{path} is a link that leads nowhere.")
 
 
-def _created(path: Path) -> int:
+def _created(path: Path, mode: int = FOR_ALL) -> int:
     how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(path, how, _MODE)
+    return os.open(path, how, mode)

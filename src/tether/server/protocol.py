@@ -23,7 +23,7 @@ from tether.server.request_cycle import (
     RequestCycle,
     RequestScheduler,
     TransportOfExchange,
-    scope_of,
+    has_one_host,
     whole_answer,
 )
 
@@ -219,27 +219,20 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if parser.should_upgrade():
             return
         version = parser.get_http_version()
-        self._check_host(version)
+        if not has_one_host(self.headers, version):
+            self._wrong = "A request must have one Host header, and not two."
+            raise ValueError  # which ends the parser's work
         self._in_body, self._bytes_beside, self._bytes_framing = True, 0, 0
         current = version >= "1.1"  # an older client knows neither of the two (RFC 9112, 6.1, 9.3)
         keep_alive = current and parser.should_keep_alive() and not self._stopping
         before = self.cycle
-        scope = scope_of(self, parser.get_method())
-        self.cycle = RequestCycle(self, scope, keep_alive=keep_alive, knows_chunks=current)
+        method = parser.get_method()
+        self.cycle = RequestCycle(self, method, keep_alive=keep_alive, knows_chunks=current)
         if before is None or before.response_complete:
             self._begin(self.cycle, self.app)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
-
-    def _check_host(self, version: str) -> None:
-        """Who forwards a request by one of two, and who serves it by the other, serves the wrong
-        one (RFC 9112, 3.2).
-        """
-        hosts = [name for name, _ in self.headers].count(b"host")
-        if hosts > 1 or (not hosts and version >= "1.1"):
-            self._wrong = "A request must have one Host header, and not two."
-            raise ValueError  # which ends the parser's work
 
     def _begin(self, cycle: RequestCycle, app: Any) -> None:
         self._answering = cycle

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import re
 from asyncio import Transport
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from secrets import token_hex
 from typing import Any, Protocol
@@ -57,7 +57,15 @@ class Connection(Protocol):
         """The answer is whole."""
 
 
-def scope_of(connection: Connection, method: bytes) -> dict[str, Any]:
+def has_one_host(headers: Sequence[tuple[bytes, bytes]], version: str) -> bool:
+    """Whether the request names its host, and only one: who forwards it by one of two, and who
+    serves it by the other, serves the wrong one (RFC 9112, 3.2).
+    """
+    hosts = [name for name, _ in headers].count(b"host")
+    return hosts == 1 or (not hosts and version < "1.1")
+
+
+def _scope_of(connection: Connection, method: bytes) -> Any:
     """The request whose head has arrived, as ASGI describes it, but with the path as it was sent:
     `a%2Fb` is one segment, not two.
 
@@ -92,13 +100,13 @@ class RequestCycle(RequestResponseCycle):
     def __init__(
         self,
         connection: Connection,
-        scope: Any,
+        method: bytes,
         *,
         keep_alive: bool,
         knows_chunks: bool,
     ) -> None:
         super().__init__(
-            scope=scope,
+            scope=_scope_of(connection, method),
             transport=connection.transport_of_exchanges,
             flow=connection.flow,
             logger=_log,

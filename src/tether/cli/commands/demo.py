@@ -9,6 +9,7 @@ import click
 
 from tether.cli import stores
 from tether.cli.display.output import note
+from tether.cli.files import FOR_OWNER, replacing
 from tether.cli.options import FilePath, WholeNumber
 from tether.domain.errors import SetupError
 from tether.domain.keys import Key, Rate, digest_of, is_well_formed
@@ -83,11 +84,8 @@ def _works(key: Key | None, text: str, now_ms: int) -> bool:
 
 def _keep(key: str, file: Path) -> None:
     """Writes the key for its owner's eyes only; the file is whole at every moment."""
-    partial = file.with_name(file.name + ".new")
-    partial.unlink(missing_ok=True)
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
-        opened.write(f"{key}\n".encode())
-    partial.replace(file)
+    with replacing(file, FOR_OWNER) as partial:
+        partial.write_text(f"{key}\n", encoding="ascii")
 
 
 def _explained(error: SetupError, port: int, folder: Path) -> SetupError:
