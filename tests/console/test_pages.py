@@ -1,5 +1,7 @@
 """The console in a real browser: what people do there, and that pages are fit to be used."""
 
+import os
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +16,10 @@ from tests.console.visitors import new_link, new_session, partner_number
 expect.set_options(timeout=PATIENCE_MS)
 
 HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}"
-PATHS = ("live?show=all", "live/vehicles", "chargers/C1", "vehicles/V1", "keys")
+PATHS = (
+    "live?show=all", "live/vehicles", "chargers/C1", "vehicles/V1", "sessions",
+    "sessions/{session}", "flexibility", "start", "keys",
+)  # fmt: skip
 
 
 class Partner:
@@ -26,6 +31,8 @@ class Partner:
         self.token = new_session(server, self.key)
         self.second_token = new_session(server, server.key("Nordic & Söner (AB)"))
         self.operator = new_session(server, None)
+        self.new_key = server.key("Newcomer")
+        self.new_token = new_session(server, self.new_key)
         self.client = server.client(self.key)
         for number in range(1, 4):
             body = {"chargePowers": [11, 22], "latitude": 59.3, "longitude": 18 + number / 10}
@@ -47,6 +54,10 @@ class Partner:
         self.client.post("/events", json=body).raise_for_status()
 
     def path(self, page: str) -> str:
+        """The address of a page; {session} is the first session of V1."""
+        if "{session}" in page:
+            found = self.client.get("/sessions", params={"vehicleId": "V1"}).json()
+            page = page.replace("{session}", found[0]["id"])
         return f"/console/p/{self.number}/{page}"
 
 
@@ -69,7 +80,7 @@ def test_the_operators_link_opens_the_console_signed_in_and_once(
     page = open_page()
     link = new_link(console_server)
     page.goto(link)
-    page.wait_for_url("**/live")
+    page.wait_for_url("**/console/partners")
     expect(page.get_by_text("operator")).to_be_visible()
     page.get_by_role("link", name="Partners").click()
     page.get_by_role("link", name="Nordic & Söner (AB)").click()
@@ -141,6 +152,49 @@ def test_a_page_that_is_open_follows_the_events(
     expect(fleet.locator("tbody th")).to_have_text(["C2", "C1"])
 
 
+def test_sessions_are_chosen_added_up_and_downloaded(partner: Partner, open_page: Open) -> None:
+    page = open_page(partner.path("sessions"), partner.token)
+    energy = page.get_by_role("region", name="These sessions together").locator(".tiles")
+    expect(energy).to_contain_text("kWh")
+    expect(page.locator(".chart canvas")).to_be_visible()
+    page.get_by_role("textbox", name="Vehicle").fill("V1")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**vehicle=V1**")
+    rows = page.get_by_role("region", name="Sessions", exact=True).locator("tbody tr")
+    expect(rows).to_have_count(1)
+    expect(energy).to_contain_text("Sessions\n1", use_inner_text=True)
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name="Download as CSV").click()
+    lines = downloading.value.path().read_text().splitlines()
+    assert lines[0].startswith("id,vehicleId,chargerId,status,")
+    assert [line.split(",")[1] for line in lines[1:]] == ["V1"]
+    page.get_by_label("From").fill("2001-01-01")
+    page.get_by_label("To", exact=True).fill("2001-02-01")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_text("No sessions yet.")).to_be_visible()
+    page.get_by_label("Time zone of days").fill("Mars/Olympus")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("alert")).to_contain_text("zone")
+
+
+def test_a_session_shows_its_course_its_charges_and_its_neighbours(
+    partner: Partner, open_page: Open
+) -> None:
+    page = open_page(partner.path("sessions"), partner.token)
+    page.get_by_role("row").filter(has_text="V1").get_by_role("rowheader").get_by_role(
+        "link"
+    ).click()
+    expect(page.get_by_role("heading", name="V1 at C1")).to_be_visible()
+    expect(page.locator(".chart canvas")).to_be_visible()
+    assert "estimated" in page.get_by_role("region", name="Charge periods").inner_text()
+    events = page.get_by_role("region", name="Events").locator("tbody tr")
+    expect(events.first).to_contain_text("VEHICLE_CONNECTED")
+    before = events.count()
+    partner.send("CHARGE_UPDATED", "C1", "V1", minutes_ago=5, chargePower=9.9, stateOfCharge=50)
+    expect(events).to_have_count(before + 1)
+    expect(page.locator(".chart canvas")).to_be_visible()
+
+
 def test_a_key_is_created_copied_used_rotated_and_revoked(
     console_server: Server, partner: Partner, open_page: Open
 ) -> None:
@@ -172,6 +226,70 @@ def test_a_key_is_created_copied_used_rotated_and_revoked(
     expect(page.get_by_role("row").filter(has_text="revoked")).to_have_count(1)
     assert httpx.get(call, headers={"x-api-key": rotated}, verify=False).status_code == 403
     assert httpx.get(call, headers={"x-api-key": secret}, verify=False).status_code == 200
+
+
+def test_flexibility_is_shown_now_and_over_time(partner: Partner, open_page: Open) -> None:
+    page = open_page(partner.path("flexibility"), partner.token)
+    figures = page.get_by_role("region", name="Figures")
+    expect(figures.locator(".tiles")).to_contain_text("More could be taken")
+    expect(figures.locator(".chart canvas")).to_be_visible()
+    figures.get_by_text("The same as a table").click()
+    expect(figures.locator("#course tbody tr")).to_have_count(25)
+    assert figures.locator("#course tbody tr").last.locator("td").last.inner_text() != "0"
+    page.get_by_role("link", name="Week").click()
+    expect(page.get_by_role("region", name="Figures").locator("#course tbody tr")).to_have_count(29)
+
+
+def test_a_new_partner_starts_with_three_calls_that_are_ticked(
+    console_server: Server, partner: Partner, open_page: Open
+) -> None:
+    page = open_page("/console", partner.new_token)
+    expect(page.get_by_role("heading", name="Start")).to_be_visible()
+    expect(page.get_by_text("arrived")).to_have_count(0)
+    calls = [page.locator(f"#c{number}").inner_text() for number in (1, 2, 3)]
+    for number, call in enumerate(calls, 1):
+        assert console_server.url in call
+        done = subprocess.run(
+            ["sh", "-c", call + " --silent --fail"], check=True, capture_output=True,
+            env={"KEY": partner.new_key, "PATH": os.environ["PATH"]},
+        )  # fmt: skip
+        assert done.stdout
+        expect(page.locator(".chip", has_text="arrived")).to_have_count(number)
+    expect(page.get_by_role("status")).to_contain_text("All three have arrived")
+
+
+def test_the_operator_makes_renames_and_deletes_partners(
+    console_server: Server, partner: Partner, open_page: Open
+) -> None:
+    page = open_page("/console/partners", partner.operator)
+    page.get_by_label("Name", exact=True).fill("Made here")
+    page.get_by_role("button", name="Create").click()
+    key = page.locator("#secret").inner_text()
+    call = f"{console_server.url}/chargers"
+    assert httpx.get(call, headers={"x-api-key": key}, verify=False).status_code == 200
+    page.get_by_label("Name", exact=True).fill("Made here")
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("alert")).to_contain_text("already")
+    row = page.get_by_role("row").filter(has_text="Made here")
+    row.get_by_text("Change").click()
+    row.get_by_label("New name").fill("Renamed")
+    row.get_by_role("button", name="Rename").click()
+    row = page.get_by_role("row").filter(has_text="Renamed")
+    row.get_by_text("Change").click()
+    row.get_by_label("Type its name").fill("Something else")
+    row.get_by_role("button", name="Delete for good").click()
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was deleted")
+    row.get_by_text("Change").click()
+    row.get_by_label("Type its name").fill("Renamed")
+    row.get_by_role("button", name="Delete for good").click()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    for _ in range(PATIENCE_MS // 200):
+        if "Renamed" not in page.get_by_role("region", name="Partners").inner_text():
+            break
+        page.wait_for_timeout(200)
+        page.goto(f"{console_server.url}/console/partners")
+    expect(page.get_by_role("row").filter(has_text="Renamed")).to_have_count(0)
+    assert httpx.get(call, headers={"x-api-key": key}, verify=False).status_code == 403
 
 
 def test_a_page_that_is_open_when_its_session_ends_leads_to_the_sign_in(

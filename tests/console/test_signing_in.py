@@ -23,6 +23,8 @@ from tether.server import admin, bootstrap
 
 PAGES = (
     "/live", "/live/vehicles", "/live?show=all&q=C1", "/keys", "/chargers/C1", "/vehicles/V1",
+    "/sessions", "/sessions/totals?unit=month", "/sessions.csv", "/flexibility",
+    "/flexibility/figures?span=week", "/start",
 )  # fmt: skip
 
 
@@ -97,7 +99,7 @@ def test_a_partner_signs_in_with_a_key_and_out_again(
     assert cookie.startswith(f"{cookie_name(server)}=")
     assert re.sub(r"^[^;]*", "", cookie) == "; Max-Age=43200; Path=/; HttpOnly; SameSite=Strict"
     page = stranger.get("/console", follow_redirects=True)
-    assert page.url.path == f"/console/p/{partner_number(server, key)}/live"
+    assert page.url.path == f"/console/p/{partner_number(server, key)}/start"
     assert "Nordic Charge (test)" in page.text
     assert key not in page.text
     used = dict(stranger.cookies)
@@ -269,6 +271,8 @@ def test_another_partners_pages_are_not_there(server: Server) -> None:
             assert other.get(f"/console/p/{number}{page}").status_code == 404, page
         assert other.post(f"/console/p/{number}/keys", data={"do": "create"}).status_code == 404
         assert other.get("/console/partners").status_code == 404
+        deleting = {"do": "delete", "partner": number}
+        assert other.post("/console/partners", data=deleting).status_code == 404
         assert other.get("/console/p/1/live").status_code == 404
     with visitor(server) as operator:
         for page in PAGES:

@@ -11,11 +11,15 @@ import falcon.asgi
 import structlog
 from falcon.asgi import Request, Response
 
+from tether.console.flexibility import FiguresPage, FlexibilityPage
 from tether.console.gate import Gate, NotOurs, SignedOut
 from tether.console.keys import KeysPage
 from tether.console.live import ChargerPage, LivePage, VehiclePage
 from tether.console.partners import PartnersPage
+from tether.console.session import SessionPage
+from tether.console.sessions import SessionsFile, SessionsPage, TotalsPage
 from tether.console.signing_in import EnterPage, HomePage, SignInLimit, SignInPage, SignOut
+from tether.console.start import StartPage
 from tether.console.ticks import ENDED, TicksResource
 from tether.console.views import Views
 from tether.console.visits import HOME, Visits, base_of, local_path, path_of
@@ -71,6 +75,13 @@ def create_console(parts: Parts) -> "Console":
         "/console/p/{partner:int}/live/vehicles": LivePage(Vehicle, store, views),
         "/console/p/{partner:int}/chargers/{id}": ChargerPage(store, views),
         "/console/p/{partner:int}/vehicles/{id}": VehiclePage(store, views),
+        "/console/p/{partner:int}/sessions": SessionsPage(store, views),
+        "/console/p/{partner:int}/sessions/totals": TotalsPage(store, views),
+        "/console/p/{partner:int}/sessions/{id}": SessionPage(store, views),
+        "/console/p/{partner:int}/sessions.csv": SessionsFile(store),
+        "/console/p/{partner:int}/flexibility": FlexibilityPage(views),
+        "/console/p/{partner:int}/flexibility/figures": FiguresPage(store, views),
+        "/console/p/{partner:int}/start": StartPage(store, views),
         "/console/p/{partner:int}/keys": KeysPage(store, views),
         "/console/p/{partner:int}/ticks": TicksResource(store, visits),
     }
@@ -145,6 +156,9 @@ def _answer_errors(console: Console, views: Views) -> None:
             req, resp, 500, "Something failed here. The log of the server has more about it."
         )
 
+    async def abandoned(req: Request, resp: Response, error: Any, params: Any) -> None:
+        resp.status = 499  # nobody waits for it; as the API counts it
+
     async def exhausted(req: Request, resp: Response, error: Any, params: Any) -> None:
         await ours(req, resp, errors.Unavailable(cause=repr(error)), params)
 
@@ -156,5 +170,6 @@ def _answer_errors(console: Console, views: Views) -> None:
     console.add_error_handler(errors.TetherError, ours)
     console.add_error_handler(errors.NotFound, not_found)
     console.add_error_handler(SignedOut, signed_out)
+    console.add_error_handler(errors.Abandoned, abandoned)
     for kind in (OSError, MemoryError):
         console.add_error_handler(kind, exhausted)

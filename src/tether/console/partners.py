@@ -1,13 +1,39 @@
-"""All partners, for the operator."""
+"""All partners, for the operator: how each does; create, rename and delete them."""
 
+import asyncio
+from typing import NamedTuple
+
+import structlog
 from falcon.asgi import Request, Response
 
+from tether.console.forms import query_of, read_form
+from tether.console.keys import Made
 from tether.console.views import Views
-from tether.console.visits import visit_of
-from tether.domain.errors import NotFound
+from tether.console.visits import base_of, visit_of
+from tether.domain.errors import Invalid, NotFound, SetupError, TetherError
+from tether.domain.partners import Partner
+from tether.server import admin
 from tether.server.store import Store
 
-SHOWN = 500
+log = structlog.get_logger()
+
+PAGE = 50
+SILENT_MS = 86_400_000
+
+
+class Shown(NamedTuple):
+    """A partner in the table."""
+
+    partner: Partner
+    events: int
+    backlog: int
+    """Events that wait to be derived."""
+    keys: int
+    """Those that work."""
+    last_used_ms: int | None
+    is_silent: bool
+    is_going: bool
+    """It is being deleted."""
 
 
 class PartnersPage:
@@ -16,14 +42,101 @@ class PartnersPage:
     def __init__(self, store: Store, views: Views) -> None:
         self._store = store
         self._views = views
+        self._going: dict[int, asyncio.Task[None]] = {}
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        if not visit_of(req).is_operator:
-            raise NotFound
-        partners = await self._store.partners.first(SHOWN + 1)
-        await self._views.show(
-            req, resp, "partners.html",
-            partners=partners[:SHOWN], is_cut=len(partners) > SHOWN,
-        )  # fmt: skip
+        _require_operator(req)
+        await self._show(req, resp)
 
     on_head = on_get
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        _require_operator(req)
+        form = await read_form(req)
+        change = {"create": self._create, "rename": self._rename, "delete": self._delete}
+        if form.get("do") not in change:
+            raise Invalid("do", f"It must be one of {', '.join(change)}.")
+        try:
+            made = await change[form["do"]](form)
+        except SetupError as error:
+            await self._show(req, resp, status=400, problem=error.message, form=form)
+            return
+        if made is not None:
+            await self._show(req, resp, made=made)
+            return
+        resp.status = 303
+        resp.set_header("Location", f"{base_of(req)}/console/partners")
+
+    async def _show(
+        self,
+        req: Request,
+        resp: Response,
+        *,
+        status: int = 200,
+        made: Made | None = None,
+        problem: str = "",
+        form: dict[str, str] | None = None,
+    ) -> None:
+        found = await self._store.partners.after(query_of(req).get("after", ""), PAGE + 1)
+        used = await self._store.keys.use_by_partner(self._views.now_ms())
+        await self._views.show(
+            req,
+            resp,
+            "partners.html",
+            status=status,
+            partners=[await self._shown(one, used) for one in found[:PAGE]],
+            following=found[PAGE - 1].name if len(found) > PAGE else None,
+            made=made,
+            problem=problem,
+            form=form or {},
+        )
+
+    async def _shown(self, partner: Partner, used: dict[int, tuple[int, int | None]]) -> Shown:
+        head, derived = await self._store.feed.ends(partner.id)
+        keys, last_ms = used.get(partner.id, (0, None))
+        silent = head > 0 and (last_ms is None or self._views.now_ms() - last_ms > SILENT_MS)
+        return Shown(
+            partner, head, max(0, head - derived), keys, last_ms, silent,
+            partner.id in self._going,
+        )  # fmt: skip
+
+    async def _create(self, form: dict[str, str]) -> Made:
+        name = form.get("name", "")
+        if await self._store.partners.find(name) is not None:
+            raise SetupError(f"There is a partner {name!r} already.")
+        secret, key = await admin.create_key(self._store, self._views.now_ms(), name)
+        return Made(secret, key)
+
+    async def _rename(self, form: dict[str, str]) -> None:
+        partner = await self._find(form)
+        await admin.rename_partner(self._store, partner.name, form.get("name", ""))
+
+    async def _delete(self, form: dict[str, str]) -> None:
+        partner = await self._find(form)
+        if form.get("name") != partner.name:
+            raise SetupError(f"Nothing was deleted: the name that you typed is not {partner.name}.")
+        if partner.id not in self._going:
+            self._going[partner.id] = asyncio.create_task(self._erase(partner))
+
+    async def _erase(self, partner: Partner) -> None:
+        """Deletes the partner, which may take minutes; it can be done again if it does not end."""
+        try:
+            await admin.erase_partner(
+                self._store, self._views.now_ms(), partner, lambda events: None
+            )
+            log.info("partner deleted", partner=partner.name)
+        except TetherError as error:
+            log.error("partner not deleted", partner=partner.name, exc_info=error)
+        finally:
+            del self._going[partner.id]
+
+    async def _find(self, form: dict[str, str]) -> Partner:
+        number = form.get("partner", "")
+        if not number.isdecimal() or len(number) > 15:
+            raise NotFound
+        return await self._store.partners.get(int(number))
+
+
+def _require_operator(req: Request) -> None:
+    if not visit_of(req).is_operator:
+        raise NotFound

@@ -58,9 +58,10 @@ class HomePage:
     async def on_get(self, req: Request, resp: Response) -> None:
         key = visit_of(req).key
         if key is not None:
-            path = f"/console/p/{key.partner}/live"
+            head, _ = await self._store.feed.ends(key.partner)
+            path = f"/console/p/{key.partner}/{'live' if head else 'start'}"
         else:
-            partners = await self._store.partners.first(2)
+            partners = await self._store.partners.after("", 2)
             path = address(partners[0], "live") if len(partners) == 1 else "/console/partners"
         resp.status = 303
         resp.set_header("Location", base_of(req) + path)

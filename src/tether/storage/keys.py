@@ -13,6 +13,11 @@ k.read_only, k.created_ms, k.expires_ms, k.revoked_ms, k.last_used_ms, k.last_us
 _SELECT = f"SELECT {KEY_COLUMNS} FROM keys k JOIN partners p ON p.id = k.partner"
 FIND = f"{_SELECT} WHERE k.digest = $1"
 LIST = f"{_SELECT} ORDER BY p.name, k.created_ms, k.prefix"
+USE = """
+SELECT partner, sum(CASE WHEN revoked_ms IS NULL AND coalesce(expires_ms, $1 + 1) > $1
+                         THEN 1 ELSE 0 END), max(last_used_ms)
+FROM keys GROUP BY partner
+"""
 OF_PARTNER = f"{_SELECT} WHERE k.partner = $1 ORDER BY k.created_ms DESC, k.prefix LIMIT $2"
 
 ADD = """
@@ -65,6 +70,11 @@ class Keys:
         """The partner's newest keys, those that work no more included."""
         rows = await self._engine.read(OF_PARTNER, partner, limit)
         return [key_of(row) for row in rows]
+
+    async def use_by_partner(self, now_ms: int) -> dict[int, tuple[int, int | None]]:
+        """How many keys of each partner work, and when one was used last."""
+        rows = await self._engine.read(USE, now_ms)
+        return {partner: (int(working), last_ms) for partner, working, last_ms in rows}
 
     async def add(self, key: Key) -> None:
         """Stores a new key."""

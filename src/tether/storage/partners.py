@@ -16,7 +16,7 @@ _SELECT = "SELECT id, name, created_ms FROM partners"
 FIND = f"{_SELECT} WHERE name = $1"
 GET = f"{_SELECT} WHERE id = $1"
 LIST = f"{_SELECT} ORDER BY name"
-FIRST = f"{_SELECT} ORDER BY name LIMIT $1"
+AFTER = f"{_SELECT} WHERE name > $1 ORDER BY name LIMIT $2"
 
 ADD = """
 INSERT INTO partners (id, name, created_ms) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING
@@ -72,9 +72,9 @@ class Partners:
         """All partners, by name."""
         return [Partner(*row) for row in await self._engine.read(LIST)]
 
-    async def first(self, limit: int) -> list[Partner]:
-        """The first partners by name."""
-        return [Partner(*row) for row in await self._engine.read(FIRST, limit)]
+    async def after(self, name: str, limit: int) -> list[Partner]:
+        """The partners that follow this name."""
+        return [Partner(*row) for row in await self._engine.read(AFTER, name, limit)]
 
     async def rename(self, partner: Partner, name: str) -> None:
         """Gives the partner another name. Raises SetupError if it is taken."""

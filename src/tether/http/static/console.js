@@ -36,3 +36,115 @@ document.addEventListener("click", async (event) => {
     button.textContent = "Press Ctrl-C";
   }
 });
+
+// Charts: each is drawn from the table that stands beside it.
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function axes(...others) {
+  const look = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
+  return [{ ...look, space: 80, values: instants }, ...others.map((one) => ({ ...look, ...one }))];
+}
+
+// In UTC, as all times of the console: days, or the time of day with the day where that changes.
+function instants(chart, ticks, axis, space, step) {
+  let day = "";
+  return ticks.map((tick) => {
+    const text = new Date(tick * 1e3).toISOString();
+    if (step >= 86400) return text.slice(0, 10);
+    const time = text.slice(11, step < 60 ? 19 : 16);
+    const label = text.slice(0, 10) === day ? time : `${time}\n${text.slice(0, 10)}`;
+    day = text.slice(0, 10);
+    return label;
+  });
+}
+
+function draw(element, options, data) {
+  const height = 260;
+  const chart = new uPlot({ width: element.clientWidth, height, tzDate: (s) => uPlot.tzDate(new Date(s * 1e3), "Etc/UTC"), ...options }, data, element);
+  new ResizeObserver(() => chart.setSize({ width: element.clientWidth, height })).observe(element);
+}
+
+function numbered(text) {
+  return text === "" ? null : Number(text);
+}
+
+function drawBars(element) {
+  const rows = [...document.querySelectorAll(`#${element.dataset.bars} tbody tr`)];
+  const bars = uPlot.paths.bars({ size: [0.8, 60] });
+  const fill = colour("--accent");
+  const half = { hour: 1800, day: 43200, month: 1296000 }[element.dataset.unit];
+  draw(element, {
+    legend: { show: false },
+    cursor: { drag: { x: false, y: false } },
+    axes: axes({ size: 60 }),
+    scales: { x: { range: (u, low, high) => [low - half, high + half] }, y: { range: (u, low, high) => [Math.min(0, low), (high || 1) * 1.05] } },
+    series: [{}, { paths: bars, fill, stroke: fill, points: { show: false } }],
+  }, [rows.map((row) => Number(row.dataset.x)), rows.map((row) => Number(row.dataset.y))]);
+}
+
+// What takes power: nothing once a charge has stopped, or the vehicle is gone.
+const ENDS = ["VEHICLE_CHARGE_STOPPED", "VEHICLE_DISCONNECTED"];
+
+function drawCourse(element) {
+  const events = [...document.querySelectorAll(`#${element.dataset.course} tbody tr`)];
+  const periods = [...document.querySelectorAll(`#${element.dataset.periods} tbody tr[data-from]`)];
+  const last = events.length ? Date.parse(events.at(-1).dataset.at) / 1e3 : 0;
+  const bands = periods.map((row) => [Date.parse(row.dataset.from) / 1e3, row.dataset.to ? Date.parse(row.dataset.to) / 1e3 : last]);
+  const shade = (u) => {
+    u.ctx.save();
+    u.ctx.fillStyle = colour("--good-panel");
+    for (const [from, to] of bands) {
+      const left = u.valToPos(from, "x", true);
+      u.ctx.fillRect(left, u.bbox.top, Math.max(u.valToPos(to, "x", true) - left, 2), u.bbox.height);
+    }
+    u.ctx.restore();
+  };
+  draw(element, {
+    hooks: { drawClear: [shade] },
+    scales: { kW: { range: (u, low, high) => [Math.min(0, low ?? 0), (high || 1) * 1.1] }, "%": { range: [0, 100] } },
+    axes: axes({ scale: "kW", values: (u, ticks) => ticks.map((tick) => `${tick} kW`), size: 70 },
+      { scale: "%", side: 1, values: (u, ticks) => ticks.map((tick) => `${tick} %`), grid: { show: false }, size: 60 }),
+    series: [
+      { value: (u, at) => (at === null ? "" : new Date(at * 1e3).toISOString().slice(0, 19).replace("T", " ")), label: "Time" },
+      { label: "Power (kW)", scale: "kW", stroke: colour("--busy"), width: 2, paths: uPlot.paths.stepped({ align: 1 }), spanGaps: true },
+      { label: "State of charge (%)", scale: "%", stroke: colour("--good"), width: 2, spanGaps: true },
+    ],
+  }, [
+    events.map((row) => Date.parse(row.dataset.at) / 1e3),
+    events.map((row) => (ENDS.includes(row.dataset.type) ? 0 : numbered(row.dataset.power))),
+    events.map((row) => numbered(row.dataset.soc)),
+  ]);
+}
+
+function drawLines(element) {
+  const table = document.getElementById(element.dataset.lines);
+  const lines = [...table.querySelectorAll("th[data-line]")];
+  const rows = [...table.querySelectorAll("tbody tr")];
+  draw(element, {
+    scales: { y: { range: (u, low, high) => [Math.min(0, low), (high || 1) * 1.1] } },
+    axes: axes({ size: 60 }),
+    series: [
+      { label: "At", value: (u, at) => (at === null ? "" : new Date(at * 1e3).toISOString().slice(0, 16).replace("T", " ")) },
+      ...lines.map((line) => ({ label: line.textContent, stroke: colour(line.dataset.line), width: 2 })),
+    ],
+  }, [
+    rows.map((row) => Number(row.dataset.x)),
+    ...lines.map((line, place) => rows.map((row) => Number(row.querySelectorAll("[data-y]")[place].dataset.y))),
+  ]);
+}
+
+function drawCharts() {
+  if (!window.uPlot) return;
+  for (const element of document.querySelectorAll(".chart:not([data-drawn])")) {
+    element.dataset.drawn = "yes";
+    if (element.dataset.bars) drawBars(element);
+    else if (element.dataset.lines) drawLines(element);
+    else drawCourse(element);
+  }
+}
+
+document.addEventListener("DOMContentLoaded", drawCharts);
+document.addEventListener("htmx:afterSettle", drawCharts);

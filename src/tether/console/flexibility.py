@@ -1,0 +1,85 @@
+"""Flexibility: what plugged-in vehicles could take and give, now and over the last day or week."""
+
+import asyncio
+from decimal import Decimal
+from typing import NamedTuple
+
+from falcon.asgi import Request, Response
+
+from tether.console.forms import query_of
+from tether.console.views import Views
+from tether.console.visits import partner_of
+from tether.domain.errors import Invalid, Unavailable
+from tether.domain.flexibility import capacity_of
+from tether.domain.views import Capacity
+from tether.projections.flexibility import Chargers
+from tether.server.store import Store
+from tether.storage.turns import Turns
+
+WAIT_S = 30.0
+HOUR_MS = 3_600_000
+SPANS = {"day": range(-24 * HOUR_MS, 1, HOUR_MS), "week": range(-168 * HOUR_MS, 1, 6 * HOUR_MS)}
+
+
+class Moment(NamedTuple):
+    """What could be moved at a moment of the past."""
+
+    at_ms: int
+    capacity: Capacity
+
+    @property
+    def takeable(self) -> Decimal:
+        """What the vehicles could have taken together, what they took included; in kW."""
+        return self.capacity.charge_power + self.capacity.charge_power_available
+
+
+class FlexibilityPage:
+    """`…/flexibility`: the page, which asks for its figures, as they may take a moment."""
+
+    def __init__(self, views: Views) -> None:
+        self._views = views
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        span = query_of(req).get("span", "day")
+        if span not in SPANS:
+            raise Invalid("span", f"It must be one of {', '.join(SPANS)}.")
+        await self._views.show(req, resp, "flexibility.html", span=span, spans=list(SPANS))
+
+    on_head = on_get
+
+
+class FiguresPage:
+    """`…/flexibility/figures`: what could be moved now, and over time."""
+
+    def __init__(self, store: Store, views: Views) -> None:
+        self._store = store
+        self._views = views
+        self._turns = Turns(2, of_each=1)  # each may read much
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        partner, span = partner_of(req).id, query_of(req).get("span", "day")
+        if span not in SPANS:
+            raise Invalid("span", f"It must be one of {', '.join(SPANS)}.")
+        now_ms = self._views.now_ms()
+        now: Capacity | None = None
+        course: list[Moment] = []
+        try:
+            async with asyncio.timeout(WAIT_S), self._turns.of(partner):
+                (figures,) = await self._store.capacities.totals(
+                    partner, Chargers(), None, stale=True
+                )
+                now = capacity_of(figures, now_ms)
+                last_ms = now_ms - now_ms % HOUR_MS
+                moments = range(last_ms + SPANS[span].start, last_ms + 1, SPANS[span].step)
+                found = await self._store.capacities.totals(
+                    partner, Chargers(), moments, stale=True
+                )
+                course = [
+                    Moment(at_ms, capacity_of(figures, at_ms))
+                    for at_ms, figures in zip(moments, found, strict=True)
+                ]
+        except (TimeoutError, Unavailable):
+            pass  # the page says that it took too long
+        await self._views.show(req, resp, "figures.html", now=now, course=course, span=span)
+
+    on_head = on_get

@@ -1,0 +1,62 @@
+"""One session: its course as a chart beside its events, its charges, and what is odd about it."""
+
+from falcon.asgi import Request, Response
+
+from tether.console.views import Views
+from tether.console.visits import partner_of
+from tether.domain.errors import NotFound
+from tether.domain.filters import SessionFilter
+from tether.domain.models import event_id_from_path
+from tether.domain.session_views import session_of
+from tether.domain.views import Session
+from tether.server.store import Store
+from tether.storage.sessions import Place
+
+MOST_EVENTS = 1_000
+
+
+class SessionPage:
+    """`…/sessions/{id}`."""
+
+    def __init__(self, store: Store, views: Views) -> None:
+        self._store = store
+        self._views = views
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+        session_id, partner = event_id_from_path(id), partner_of(req).id
+        if session_id is None:
+            raise NotFound
+        known = await self._store.sessions.get(partner, session_id)
+        session, record = session_of(known), known.record
+        until_ms = max(record.last.at_ms, record.end_ms or 0)
+        placed = await self._store.events.of_vehicle(
+            partner, record.vehicle_id, record.start_ms, MOST_EVENTS + 1, until_ms=until_ms
+        )
+        place = record.start_ms, session_id
+        vehicle = SessionFilter(vehicle_ids=(record.vehicle_id,))
+        charger = SessionFilter(charger_ids=(record.charger_id,))
+        await self._views.show(
+            req,
+            resp,
+            "session.html",
+            session=session,
+            vehicle=known.vehicle,
+            charger=known.charger,
+            events=[one.event for one in placed[:MOST_EVENTS]],
+            is_cut=len(placed) > MOST_EVENTS,
+            neighbours=[
+                ("Vehicle before", await self._next(partner, vehicle, place, back=True)),
+                ("Vehicle after", await self._next(partner, vehicle, place, back=False)),
+                ("Charger before", await self._next(partner, charger, place, back=True)),
+                ("Charger after", await self._next(partner, charger, place, back=False)),
+            ],
+        )
+
+    on_head = on_get
+
+    async def _next(
+        self, partner: int, wanted: SessionFilter, place: Place, *, back: bool
+    ) -> Session | None:
+        """The session of these that comes next in the order of their start, or came before."""
+        found, _ = await self._store.sessions.page(partner, wanted, place, 1, descending=back)
+        return session_of(found[0]) if found else None

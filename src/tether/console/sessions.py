@@ -1,0 +1,277 @@
+"""Sessions: a list of those that are wanted, what they have together, and a file of them."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from falcon.asgi import Request, Response
+
+from tether.console.forms import query_of
+from tether.console.views import Views, address
+from tether.console.visits import partner_of
+from tether.domain.calendar import Calendar, Undivided, Unit, zone_of
+from tether.domain.errors import Invalid, Unavailable
+from tether.domain.filters import SessionFilter
+from tether.domain.models import is_entity_id
+from tether.domain.session_views import FLAGS, session_of
+from tether.domain.summary import Sums, keys_of
+from tether.domain.views import Session
+from tether.files.contents import columns_of
+from tether.files.csv_form import csv_line
+from tether.files.csv_table import to_csv
+from tether.server.store import Store
+from tether.storage.sessions import Place
+from tether.storage.turns import Rest, Turns
+
+PAGE = 50
+MOST_BARS = 400
+MOST_EXPORTED = 200_000
+ADD_UP_S = 20.0
+UNITS = (Unit.DAY, Unit.HOUR, Unit.MONTH)
+FIRST_DAY, LAST_DAY = date(1970, 1, 2), date(8999, 12, 31)
+NOBODY = "\x7f"  # no id is so
+_PLACE = re.compile(r"(-?[0-9]{1,15}) ([0-9a-f-]{36})")
+
+
+class Wanted(NamedTuple):
+    """What is asked for, as it stands in the address."""
+
+    first: str
+    last: str
+    vehicle: str
+    charger: str
+    flag: str
+    status: str
+    zone: str
+    unit: str
+
+    @property
+    def filter(self) -> SessionFilter:
+        """The same for the store. Raises Invalid."""
+        zone = self.time_zone
+        first, last = _day("from", self.first), _day("to", self.last)
+        if first and last and first > last:
+            raise Invalid("from", "It must not be after the last day.")
+        return SessionFilter(
+            _ids(self.charger),
+            _ids(self.vehicle),
+            from_ms=None if first is None else _begin_ms(first, zone),
+            to_ms=None if last is None else _begin_ms(last + timedelta(days=1), zone),
+            active={"active": True, "ended": False}.get(self.status),
+            flag=self.flag or None,
+        )
+
+    @property
+    def time_zone(self) -> ZoneInfo:
+        """Whose days these are. Raises Invalid."""
+        return zone_of("zone", self.zone)
+
+    def query(self, **changed: object) -> dict[str, object]:
+        """The same as parameters of an address."""
+        return {
+            "from": self.first, "to": self.last, "vehicle": self.vehicle, "charger": self.charger,
+            "flag": self.flag, "status": self.status, "unit": self.unit,
+            "zone": "" if self.zone == "UTC" else self.zone, **changed,
+        }  # fmt: skip
+
+
+class SessionsPage:
+    """`…/sessions`: the newest first."""
+
+    def __init__(self, store: Store, views: Views) -> None:
+        self._store = store
+        self._views = views
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        query = query_of(req)
+        wanted, problem = _wanted(query), ""
+        found: list[Session] = []
+        following: Place | None = None
+        try:
+            found, following = await self._page(partner_of(req).id, wanted, query.get("after"))
+        except Invalid as error:
+            problem = error.message
+        await self._views.show(
+            req,
+            resp,
+            "sessions.html",
+            status=400 if problem else 200,
+            problem=problem,
+            wanted=wanted,
+            sessions=found,
+            flags=list(FLAGS),
+            units=[unit.value for unit in UNITS],
+            totals=_link(req, wanted.query(), "sessions", "totals"),
+            download=_link(req, wanted.query(), "sessions.csv"),
+            here=_link(req, {}, "sessions"),
+            again=_link(req, wanted.query(after=query.get("after")), "sessions"),
+            next_page=None
+            if following is None
+            else _link(req, wanted.query(after="{} {}".format(*following)), "sessions"),
+        )
+
+    on_head = on_get
+
+    async def _page(
+        self, partner: int, wanted: Wanted, after: str | None
+    ) -> tuple[list[Session], Place | None]:
+        found, stop = await self._store.sessions.page(
+            partner, wanted.filter, _place(after), PAGE + 1, descending=True
+        )
+        if len(found) > PAGE:
+            stop = found[PAGE - 1].record.start_ms, found[PAGE - 1].id
+        shown, rest = [], Rest()
+        for known in found[:PAGE]:
+            shown.append(session_of(known))
+            await rest.if_long()
+        return shown, stop
+
+
+class Bar(NamedTuple):
+    """A part of time, as the viewer's clocks call it, and what sessions have there."""
+
+    name: str
+    from_ms: int
+    total: Sums
+
+
+class TotalsPage:
+    """`…/sessions/totals`: what the wanted sessions have together, and their energy over time."""
+
+    def __init__(self, store: Store, views: Views) -> None:
+        self._store = store
+        self._views = views
+        self._turns = Turns(2, of_each=1)  # each may read much
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        partner, wanted = partner_of(req).id, _wanted(query_of(req))
+        chosen, zone, unit = wanted.filter, wanted.time_zone, Unit(wanted.unit)
+        whole: list[Sums] = []
+        bars: list[Bar] = []
+        try:
+            async with asyncio.timeout(ADD_UP_S), self._turns.of(partner):
+                summaries, together = self._store.summaries, keys_of(None)
+                rows = await summaries.page(
+                    partner, chosen, Undivided(), together, after=None, limit=1
+                )
+                whole = [row.total for row in rows]
+                rows = await summaries.page(
+                    partner, chosen, Calendar(unit, zone), together, after=None, limit=MOST_BARS + 1
+                )
+                bars = [
+                    Bar(_name(row.bucket.from_ms, zone, unit), row.bucket.from_ms, row.total)
+                    for row in rows
+                ]
+        except (TimeoutError, Unavailable):
+            whole, bars = [], []
+        await self._views.show(
+            req,
+            resp,
+            "totals.html",
+            total=whole[0] if whole else None,
+            is_too_much=not whole and await self._any(partner, chosen),
+            bars=bars[:MOST_BARS],
+            is_cut=len(bars) > MOST_BARS,
+            unit=wanted.unit,
+            zone=wanted.zone,
+            back=_link(req, wanted.query(), "sessions"),
+        )
+
+    on_head = on_get
+
+    async def _any(self, partner: int, chosen: SessionFilter) -> bool:
+        found, stop = await self._store.sessions.page(partner, chosen, None, 1)
+        return bool(found) or stop is not None
+
+
+class SessionsFile:
+    """`…/sessions.csv`: all that are wanted, as `tether export sessions` writes them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turns = Turns(4, of_each=1)
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        wanted = _wanted(query_of(req)).filter
+        resp.content_type = "text/csv; charset=utf-8"
+        resp.set_header("Content-Disposition", 'attachment; filename="sessions.csv"')
+        resp.stream = self._lines(partner_of(req).id, wanted)
+
+    async def _lines(self, partner: int, wanted: SessionFilter) -> AsyncGenerator[bytes]:
+        yield csv_line(columns_of(Session)).encode()
+        after: Place | None = None
+        for _ in range(MOST_EXPORTED // 1_000):
+            async with self._turns.of(partner):
+                found, stop = await self._store.sessions.page(
+                    partner, wanted, after, 1_000, descending=True
+                )
+                lines, rest = [], Rest()
+                for known in found:
+                    lines.append(to_csv(session_of(known)))
+                    await rest.if_long()
+            yield "".join(lines).encode()
+            if stop is None and len(found) < 1_000:
+                return
+            after = stop or (found[-1].record.start_ms, found[-1].id)
+
+
+# What is asked for --------------------------------------------------------------------------------
+
+
+def _wanted(query: dict[str, str]) -> Wanted:
+    unit = query.get("unit") or Unit.DAY
+    flag, status = query.get("flag", ""), query.get("status", "")
+    if unit not in UNITS:
+        raise Invalid("unit", f"It must be one of {', '.join(UNITS)}.")
+    if flag and flag not in FLAGS:
+        raise Invalid("flag", f"It must be one of {', '.join(FLAGS)}.")
+    if status not in ("", "active", "ended"):
+        raise Invalid("status", "It must be active or ended.")
+    return Wanted(
+        query.get("from", ""), query.get("to", ""), query.get("vehicle", ""),
+        query.get("charger", ""), flag, status, query.get("zone") or "UTC", unit,
+    )  # fmt: skip
+
+
+def _link(req: Request, query: dict[str, object], *path: str) -> str:
+    return address(partner_of(req), *path, query=query)
+
+
+def _ids(text: str) -> tuple[str, ...]:
+    """The one that is named, or all; of what can be no id there is nothing."""
+    if not text:
+        return ()
+    return (text if is_entity_id(text) else NOBODY,)
+
+
+def _day(name: str, text: str) -> date | None:
+    if not text:
+        return None
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise Invalid(name, "It must be a day such as 2026-01-31.") from None
+    if not FIRST_DAY <= day <= LAST_DAY:
+        raise Invalid(name, f"It must be from {FIRST_DAY} to {LAST_DAY}.")
+    return day
+
+
+def _begin_ms(day: date, zone: ZoneInfo) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() * 1000)
+
+
+def _name(at_ms: int, zone: ZoneInfo, unit: Unit) -> str:
+    at = datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(zone)
+    return at.strftime({Unit.MONTH: "%Y-%m", Unit.HOUR: "%Y-%m-%d %H:%M"}.get(unit, "%Y-%m-%d"))
+
+
+def _place(text: str | None) -> Place | None:
+    if not text:
+        return None
+    found = _PLACE.fullmatch(text)
+    if found is None:
+        raise Invalid("after", "It must be one that a page of this list gave.")
+    return int(found[1]), found[2]
