@@ -33,6 +33,7 @@ MAX_POWERS = 100
 MOST_OF_NAME = 100  # characters of a made-up name that are looked at, and shown
 EARLIEST_MS = parse_instant("2000-01-01T00:00:00Z")
 MAX_AHEAD_MS = 24 * 60 * 60 * 1000
+MOST_POWER = Decimal(5_000)  # kW: no vehicle charges, or feeds back, with more
 
 _FEWER_DIGITS = Context(prec=MAX_DIGITS, traps=[Rounded])
 
@@ -366,3 +367,8 @@ def new_event(document: Document, now_ms: int) -> Event:
             raise Invalid("timestamp", "It must not be more than 24 hours in the future.")
         values["timestamp"] = format_instant(at_ms)
     return Event(**values)
+
+
+def has_doubted_power(event: Event) -> bool:
+    """Whether the power is valid, and more likely meant in another unit."""
+    return event.charge_power is not None and abs(event.charge_power) > MOST_POWER

@@ -13,15 +13,12 @@ import msgspec
 
 from tether.domain.errors import NotFound, Unavailable
 from tether.domain.models import Charger, Event, Vehicle
-from tether.domain.validation import members_of_entity
+from tether.domain.validation import MOST_POWER, has_doubted_power, members_of_entity
 from tether.storage.entities import Entities
 from tether.storage.turns import Steps, in_steps
 
 MOST_CAPACITY = Decimal(2_000)
 """A battery that stores more, in kWh, is none of a vehicle."""
-
-MOST_POWER = Decimal(5_000)
-"""No vehicle charges, or feeds back, with more, in kW."""
 
 MOST_BATTERIES = 5
 """A charge period does not move the energy of more batteries than these."""
@@ -47,11 +44,6 @@ def _is_too_high(field: str, number: Decimal) -> bool:
     if field == "charge_capacity":
         return number > MOST_CAPACITY
     return "power" in field and number > MOST_POWER
-
-
-def has_doubted_power(event: Event) -> bool:
-    """Whether the unit of the event's power is in doubt."""
-    return event.charge_power is not None and abs(event.charge_power) > MOST_POWER
 
 
 def has_doubted_energy(event: Event, capacity: Decimal | None) -> bool:

@@ -14,7 +14,7 @@ from tether.domain.models import (
     is_entity_id,
     to_json,
 )
-from tether.domain.validation import check_instant, new_event
+from tether.domain.validation import check_instant, has_doubted_power, new_event
 from tether.http import requests
 from tether.server.store import Store
 
@@ -36,7 +36,7 @@ class EventListResource:
         event = new_event(requests.document_in(body), now_ms)
         partner = requests.partner_of(req)
         event_id = await self._store.batcher.add(partner, event)
-        if event.charge_power or event.charged_energy:
+        if event.charged_energy or has_doubted_power(event):
             requests.warn_of(req, resp, await self._store.doubts.of_event(partner, event))
         resp.status = 201
         resp.data = to_json({"id": event_id})
