@@ -35,10 +35,11 @@ def replace_storage() -> None:
         return ID
 
     def build_without_storage(
-        store: Store, keys: Authenticator, use: KeyUse, metrics: Metrics, settings: Settings
-    ) -> Callable[..., Any]:
+        store: Store, keys: Authenticator, use: KeyUse, metrics: Metrics, settings: Settings,
+        *, tracer: Any = None,
+    ) -> Callable[..., Any]:  # fmt: skip
         store.batcher.add = add  # type: ignore[method-assign]
-        return build(store, keys, use, metrics, settings)
+        return build(store, keys, use, metrics, settings, tracer=tracer)
 
     bootstrap.build_app = build_without_storage
 

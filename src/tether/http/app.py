@@ -54,6 +54,8 @@ class Parts:
     serve_metrics: bool = True
     demo_key: str = ""
     """The file that has the key of a demo."""
+    spans: "Callable[[Callable[[str], str | None]], object] | None" = None
+    """Makes the middleware that traces requests; it is told how to find the route of a path."""
 
 
 def routes(parts: Parts) -> dict[str, object]:
@@ -116,6 +118,8 @@ def create_app(parts: Parts) -> Application:
     )
     observer = Observer(parts.metrics, Clients(parts.trusted_proxies), router.template_of)
     middleware: list[Any] = [observer, gate]
+    if parts.spans:
+        middleware.insert(0, parts.spans(router.template_of))
     if parts.cors_origins:
         middleware.insert(0, _cors(parts.cors_origins))
     app: Application = falcon.asgi.App(

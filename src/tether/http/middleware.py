@@ -27,7 +27,7 @@ _REFUSED = 400  # and higher statuses
 _REPORTS = ("/events", "/events/bulk")
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"})
+METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"})
 
 
 class Clients:
@@ -126,7 +126,7 @@ class Observer:
 
     def _tell(self, context: Any, method: str, route: str, status: int, seconds: float) -> None:
         """Counts the request, and writes its line."""
-        method = method if method in _METHODS else "other"
+        method = method if method in METHODS else "other"
         rejections = context.rejections
         self._metrics.request(method, route, status, seconds)
         for name in context.doubted:

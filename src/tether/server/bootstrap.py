@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tether.domain.keys import Limiter, TokenBuckets
@@ -12,6 +13,8 @@ from tether.server.store import Store
 from tether.storage.engine import Engine
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
     from tether.console.app import Console
     from tether.server.metrics import Metrics
 
@@ -121,7 +124,13 @@ def key_use(store: Store) -> KeyUse:
 
 
 def build_app(
-    store: Store, keys: Authenticator, use: KeyUse, metrics: "Metrics", settings: Settings
+    store: Store,
+    keys: Authenticator,
+    use: KeyUse,
+    metrics: "Metrics",
+    settings: Settings,
+    *,
+    tracer: "Tracer | None" = None,
 ) -> Callable[..., Any]:
     """The ASGI application on this store: the API, and the console unless that is off."""
     from tether.http.app import Parts, create_app
@@ -138,6 +147,7 @@ def build_app(
             trusted_proxies=settings.trusted_proxies,
             serve_metrics=settings.metrics == "on",
             demo_key=settings.demo_key,
+            spans=_spans(tracer),
         )
     )
     if settings.console == "off":
@@ -171,6 +181,14 @@ def _console(
             workers=settings.workers,
         )
     )
+
+
+def _spans(tracer: "Tracer | None") -> Callable[[Callable[[str], str | None]], object] | None:
+    if tracer is None:
+        return None
+    from tether.http.tracing import Spans
+
+    return partial(Spans, tracer)
 
 
 def check(settings: Settings) -> None:

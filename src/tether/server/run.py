@@ -24,6 +24,7 @@ from tether.server.metrics_port import serving
 from tether.server.request_cycle import RequestScheduler
 from tether.server.settings import Settings, metrics_address
 from tether.server.store import Store
+from tether.server.tracing import tracing
 
 log = structlog.get_logger()
 
@@ -68,10 +69,11 @@ async def serve(
             on_refusal=metrics.refused,
         ) as store,
         meanwhile(store.projector.sweep()),
+        tracing() as tracer,
     ):
         keys = bootstrap.authenticator(store)
         use = bootstrap.key_use(store)
-        app = bootstrap.build_app(store, keys, use, metrics, settings)
+        app = bootstrap.build_app(store, keys, use, metrics, settings, tracer=tracer)
         connections = min(
             settings.max_connections, max(1, most_files - OTHER_FILES - settings.pool_size)
         )
