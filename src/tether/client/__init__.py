@@ -18,6 +18,7 @@ from tether.client.errors import (
     Unavailable,
     UnexpectedAnswer,
 )
+from tether.client.frames import to_arrow, to_pandas, to_polars
 from tether.client.models import (
     BulkResult,
     Charger,
@@ -84,4 +85,7 @@ __all__ = [
     "UnknownCapacity",
     "Vehicle",
     "VehicleState",
+    "to_arrow",
+    "to_pandas",
+    "to_polars",
 ]

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from tether.domain.columns import INSTANTS
 from tether.domain.errors import Invalid, Malformed, SetupError
 from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id
 from tether.domain.timestamps import parse_instant
@@ -78,7 +79,7 @@ NOT_UTF_8 = (
 LONGEST_LINE = 1 << 20  # bytes; as much as a body of the API may have
 LOOK_AHEAD = 100  # objects that are looked at to tell what an NDJSON file holds
 TEXTS = {"id", "type", "chargerId", "vehicleId"}
-TIMES = {"timestamp", "from", "to", *session_list.TIMES, "updatedAt", "lastEventAt"}
+TIMES = INSTANTS
 LISTS = {"chargePowers", "dischargePowers"}
 # How the reference's examples name some members: the rules know them too.
 ALIASES = {

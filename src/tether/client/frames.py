@@ -1,0 +1,125 @@
+"""What lists give, as tables of pandas, Polars and Arrow, where those are installed.
+
+The SDK needs none of them: they are imported when a table is asked for.
+"""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from tether.domain.columns import ColumnKind, arrow_schema, columns_of, has_places, row_of
+from tether.domain.views import ChargePeriod
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+M = TypeVar("M", bound=msgspec.Struct)
+
+DIGITS, PLACES = 38, 18
+
+
+def to_arrow(things: Iterable[M], kind: type[M] | None = None) -> "pyarrow.Table":
+    """A table of pyarrow with exact numbers: `decimal128(38, 18)`.
+
+    Of chargers, vehicles, events, sessions, sums, steps of a load curve or capacities: one row for
+    each, columns with the API's names, instants in UTC. Where there may be none, `kind` says what
+    they would be, such as `Session`. All are in memory at once.
+
+    Raises ImportError without pyarrow, ValueError for a number with more than 18 decimal places.
+    """
+    arrow = _library("pyarrow", "to_arrow")
+    found, model = _gathered(things, kind)
+    schema = arrow_schema(model, arrow, arrow.decimal128(DIGITS, PLACES))
+    rows = [row_of(thing, _fine) for thing in found]
+    return arrow.Table.from_pylist(rows, schema=schema)
+
+
+def to_pandas(
+    things: Iterable[M], kind: type[M] | None = None, *, exact: bool = False
+) -> "pandas.DataFrame":
+    """A data frame of pandas, as `to_arrow` makes a table. Raises ImportError without pandas.
+
+    Numbers are float64, or with `exact` Decimals with all their digits; what is not known is NaN.
+    """
+    pandas = _library("pandas", "to_pandas")
+    found, model = _gathered(things, kind)
+    rows = [row_of(thing, _as_it_is if exact else float) for thing in found]
+    return pandas.DataFrame({
+        column.name: _series(
+            pandas, [row[column.name] for row in rows], column.kind, exact=exact
+        )
+        for column in columns_of(model)
+    })  # fmt: skip
+
+
+def _series(pandas: Any, values: list[Any], kind: ColumnKind, *, exact: bool) -> Any:
+    if kind is ColumnKind.INSTANT:
+        return pandas.Series(
+            pandas.to_datetime(pandas.Series(values, dtype="Int64"), unit="ms", utc=True)
+        )
+    types = {ColumnKind.COUNT: "Int64", ColumnKind.TRUTH: "boolean", ColumnKind.WORD: "category",
+             ColumnKind.TEXT: "string"}  # fmt: skip
+    if not exact:
+        types[ColumnKind.NUMBER] = "float64"
+    return pandas.Series(values, dtype=types.get(kind, "object"))
+
+
+def to_polars(
+    things: Iterable[M], kind: type[M] | None = None, *, exact: bool = False
+) -> "polars.DataFrame":
+    """A data frame of Polars, as `to_arrow` makes a table. Raises ImportError without Polars.
+
+    Numbers are Float64, or with `exact` Decimal(38, 18); what is not known is null.
+    """
+    library = _library("polars", "to_polars")
+    found, model = _gathered(things, kind)
+    number = library.Decimal(DIGITS, PLACES) if exact else library.Float64
+    types = {
+        ColumnKind.TEXT: library.String,
+        ColumnKind.WORD: library.String,
+        ColumnKind.INSTANT: library.Datetime("ms", "UTC"),
+        ColumnKind.NUMBER: number,
+        ColumnKind.COUNT: library.Int64,
+        ColumnKind.TRUTH: library.Boolean,
+        ColumnKind.NUMBERS: library.List(number),
+        ColumnKind.NAMES: library.List(library.String),
+    }
+    period = {one.name: types[one.kind] for one in columns_of(ChargePeriod)}
+    types[ColumnKind.PERIODS] = library.List(library.Struct(period))
+    schema = {column.name: types[column.kind] for column in columns_of(model)}
+    rows = [row_of(thing, _fine if exact else float) for thing in found]
+    frame: polars.DataFrame = library.DataFrame(rows, schema=schema, orient="row")
+    return frame
+
+
+def _gathered(things: Iterable[M], kind: type[M] | None) -> tuple[list[M], type[M]]:
+    found = list(things)
+    model = kind or (type(found[0]) if found else None)
+    if model is None:
+        raise ValueError("There is nothing in it: say what it would be, such as kind=Session.")
+    for thing in found:
+        if type(thing) is not model:
+            raise TypeError(f"A {model.__name__} is expected, not {type(thing).__name__}.")
+    return found, model
+
+
+def _library(name: str, caller: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        raise ImportError(f"{caller} needs {name}: pip install {name}") from None
+
+
+def _as_it_is(number: Decimal) -> Decimal:
+    return number
+
+
+def _fine(number: Decimal) -> Decimal:
+    if not has_places(number, PLACES):
+        raise ValueError(f"{number} has more than {PLACES} decimal places.")
+    return number

@@ -1,0 +1,138 @@
+"""The API's objects as rows of a table: what columns there are, and of what kind.
+
+For Parquet and for data frames, which have types; a CSV has text. Names are the API's; the members
+of an object within an object are columns of their own, as `unknown.stateOfCharge`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
+from enum import Enum
+from functools import cache
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import inspect
+
+from tether.domain.timestamps import parse_instant
+from tether.domain.views import ChargePeriod
+
+INSTANTS = frozenset({
+    "timestamp", "connectedAt", "startedAt", "stoppedAt", "disconnectedAt", "updatedAt",
+    "lastEventAt", "from", "to", "asOf",
+})  # fmt: skip
+
+
+class ColumnKind(Enum):
+    """What the values of a column are."""
+
+    TEXT = "text"
+    WORD = "one of a few words"
+    INSTANT = "milliseconds since 1970"
+    NUMBER = "a Decimal"
+    COUNT = "an integer"
+    TRUTH = "a bool"
+    NUMBERS = "a list of Decimals"
+    NAMES = "a list of text"
+    PERIODS = "a list of charge periods, as dicts"
+
+
+class Column(NamedTuple):
+    """A column: its name, the kind of its values, and the fields that lead to them."""
+
+    name: str
+    kind: ColumnKind
+    path: tuple[str, ...]
+
+
+_KINDS: list[tuple[type[inspect.Type], ColumnKind]] = [
+    (inspect.DecimalType, ColumnKind.NUMBER),
+    (inspect.IntType, ColumnKind.COUNT),
+    (inspect.BoolType, ColumnKind.TRUTH),
+    (inspect.EnumType, ColumnKind.WORD),
+    (inspect.StrType, ColumnKind.TEXT),
+]
+
+
+@cache
+def columns_of(model: type[msgspec.Struct]) -> tuple[Column, ...]:
+    """The columns of a table of these."""
+    return tuple(_columns(inspect.type_info(model), "", ()))
+
+
+def _columns(info: inspect.Type, prefix: str, path: tuple[str, ...]) -> Iterator[Column]:
+    assert isinstance(info, inspect.StructType)
+    for field in info.fields:
+        name, way = f"{prefix}{field.encode_name}", (*path, field.name)
+        inner = field.type
+        if isinstance(inner, inspect.UnionType):
+            inner = next(one for one in inner.types if not isinstance(one, inspect.NoneType))
+        if isinstance(inner, inspect.StructType):
+            yield from _columns(inner, f"{name}.", way)
+        else:
+            yield Column(name, _kind(field.encode_name, inner), way)
+
+
+def _kind(name: str, info: inspect.Type) -> ColumnKind:
+    if name in INSTANTS:
+        return ColumnKind.INSTANT
+    if isinstance(info, inspect.VarTupleType):
+        if isinstance(info.item_type, inspect.StructType):
+            return ColumnKind.PERIODS if info.item_type.cls is ChargePeriod else ColumnKind.NAMES
+        return ColumnKind.NUMBERS
+    return next(kind for type_, kind in _KINDS if isinstance(info, type_))
+
+
+def row_of(thing: msgspec.Struct, number: Callable[[Decimal], Any]) -> dict[str, Any]:
+    """What the thing has in each column, None for what it does not have."""
+    return {
+        column.name: _value(thing, column.path, column.kind, number)
+        for column in columns_of(type(thing))
+    }
+
+
+def _value(
+    thing: Any, path: Iterable[str], kind: ColumnKind, number: Callable[[Decimal], Any]
+) -> Any:
+    for name in path:
+        thing = None if thing is None else getattr(thing, name)
+    if thing is None:
+        return None
+    makers: dict[ColumnKind, Callable[[Any], Any]] = {
+        ColumnKind.INSTANT: parse_instant,
+        ColumnKind.NUMBER: number,
+        ColumnKind.NUMBERS: lambda some: list(map(number, some)),
+        ColumnKind.NAMES: lambda some: [one.name for one in some],
+        ColumnKind.PERIODS: lambda some: [row_of(one, number) for one in some],
+        ColumnKind.WORD: lambda word: word.value,
+    }
+    return makers[kind](thing) if kind in makers else thing
+
+
+def has_places(number: Decimal, places: int) -> bool:
+    """Whether so many places after the point are enough for it."""
+    exponent = number.normalize().as_tuple().exponent
+    return isinstance(exponent, int) and -exponent <= places
+
+
+def arrow_schema(model: type[msgspec.Struct], arrow: Any, number: Any) -> Any:
+    """The schema of Arrow for these, with this type for numbers; `arrow` is the module pyarrow."""
+    text, instant = arrow.string(), arrow.timestamp("ms", tz="UTC")
+
+    def types(*, words: Any) -> dict[ColumnKind, Any]:
+        return {
+            ColumnKind.TEXT: text,
+            ColumnKind.WORD: words,
+            ColumnKind.INSTANT: instant,
+            ColumnKind.NUMBER: number,
+            ColumnKind.COUNT: arrow.int64(),
+            ColumnKind.TRUTH: arrow.bool_(),
+            ColumnKind.NUMBERS: arrow.list_(number),
+            ColumnKind.NAMES: arrow.list_(text),
+        }
+
+    # A dictionary within a list of structs is what some readers cannot read.
+    inner = types(words=text)
+    period = arrow.struct([(one.name, inner[one.kind]) for one in columns_of(ChargePeriod)])
+    outer = types(words=arrow.dictionary(arrow.int8(), text))
+    outer[ColumnKind.PERIODS] = arrow.list_(period)
+    return arrow.schema([(one.name, outer[one.kind]) for one in columns_of(model)])
