@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from tether.ingest.event_batcher import EventBatcher
 from tether.ingest.unit_doubts import UnitDoubts
 from tether.projections.change_feed import ChangeFeed
 from tether.projections.flexibility import Capacities
@@ -23,6 +23,9 @@ from tether.storage.plugged_in import PluggedIn
 from tether.storage.sessions import Sessions
 from tether.storage.states import States
 from tether.storage.turns import LoopTurns, Turns
+
+if TYPE_CHECKING:
+    from tether.ingest.event_batcher import EventBatcher
 
 # Lists that are being read and put together: each may be megabytes.
 ANSWERS_AT_ONCE, ANSWERS_OF_EACH = 16, 2
@@ -111,7 +114,10 @@ class Store:
         )  # fmt: skip
 
     @cached_property
-    def batcher(self) -> EventBatcher:
+    def batcher(self) -> "EventBatcher":
+        # Whoever has no server loads this file for the help of commands.
+        from tether.ingest.event_batcher import EventBatcher  # noqa: PLC0415
+
         return EventBatcher(
             self.events, self._now_ms, self._on_progress, self.projector.notice,
             apply_backpressure=self.projector.apply_backpressure,
