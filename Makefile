@@ -50,10 +50,12 @@ check: install ## style, types, formatting, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/figures.py --check
+	$(BIN)/python scripts/analysis.py --check
 	$(BIN)/python scripts/unasync.py --check
 
-figures: install ## draws the figures of the documents
+figures: install ## draws the figures of the documents, and reckons the tables of docs/analysis.md
 	$(BIN)/python scripts/figures.py
+	$(BIN)/python scripts/analysis.py
 
 format: install
 	$(BIN)/ruff check --fix

@@ -9,9 +9,11 @@ from threading import Thread
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.conftest import TETHER, Server
 from tests.parts import free_port
+from tests.replay.analysis import check_analysis, check_python
 from tests.replay.sessions import check_sessions
 from tests.replay.table import rows, write
 from tether.domain.keys import Rate
@@ -48,7 +50,10 @@ def everything(client: httpx.Client) -> list[Any]:
 
 
 def test_a_year_of_sessions_goes_through_and_a_second_time_changes_nothing(
-    new_server: NewServer, tmp_path: Path
+    new_server: NewServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     server = new_server()
     with server.client() as client:
@@ -69,6 +74,8 @@ def test_a_year_of_sessions_goes_through_and_a_second_time_changes_nothing(
         times = [one["timestamp"] for one in held if "timestamp" in one]
         assert times == sorted(times)
         check_sessions(client)
+        check_analysis(client)
+        check_python(client, monkeypatch, capsys)
         part = write(tmp_path / "part.csv", rows()[::5])  # as good as all of them, and quicker
         second = replay(part, url=server.url, key=key)
         assert second.returncode == 0
