@@ -19,6 +19,7 @@ from tether.domain.keys import Key, Rate, digest_of, new_key, prefix_of
 from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id, to_json
 from tether.domain.partners import Partner
 from tether.domain.timestamps import parse_instant
+from tether.ingest import event_batcher
 from tether.server.store import Store
 
 InStore = Callable[[Scenario], Any]
@@ -255,6 +256,35 @@ def test_each_event_of_a_mixed_batch_has_its_own_fate(in_store: InStore) -> None
         assert twin == new
         assert [type(one) for one in (no_vehicle, other, no_charger)] == [Conflict] * 3
         assert await listed(store, partner) == [known, new, stamped, last]
+
+    in_store(scenario)
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "beside others"])
+def test_many_events_are_written_in_portions_with_each_its_result(
+    in_store: InStore, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    monkeypatch.setattr(event_batcher, "MOST_IN_ONE_STATEMENT", 4)
+    monkeypatch.setattr(event_batcher, "MOST_BESIDE_OTHERS", 3)
+
+    async def scenario(store: Store, partner: int) -> None:
+        await add_site(store, partner)
+        if others:
+            other = (await new_partner(store)).id
+            await add_site(store, other)
+            await report(store, other, [event(0)])
+        events = [
+            event(1), event(2), event(3, charger_id="C9"), event(1), event(None), event(None),
+            event(4), event(2), event(5, vehicle_id="V9"), event(6), event(1),
+        ]  # fmt: skip
+        arrivals = [store.batcher.arrival(one) for one in events]
+        results = await store.batcher.add_all(partner, arrivals)
+        ids = [one for one in results if isinstance(one, str)]
+        assert [isinstance(one, str) for one in results] == [n not in (2, 8) for n in range(11)]
+        assert results[0] == results[3] == results[10]
+        assert results[1] == results[7]
+        assert sorted(set(ids)) == sorted(await listed(store, partner))
+        assert await store.batcher.add_all(partner, []) == []
 
     in_store(scenario)
 

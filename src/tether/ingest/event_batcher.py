@@ -8,6 +8,7 @@ carries many, on either engine.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import TypeAlias
 
 import msgspec
@@ -20,9 +21,11 @@ from tether.storage.events import EventRow, Events
 from tether.storage.turns import Steps, in_steps
 
 MOST_IN_ONE_STATEMENT = 10_000
+MOST_BESIDE_OTHERS = 2_500  # while other partners report, too: theirs wait for the writer meanwhile
+LATELY_S = 1.0
 MOST_EXPLAINED_AT_ONCE = 100  # more are looked up beside the event loop
 
-WriteResult: TypeAlias = str | Refusal  # the event's id, or a conflict
+WriteResult: TypeAlias = str | Refusal  # the event's id, or why it is not stored
 _OTHER_VALUES = Refusal(
     Code.EVENT_CONTRADICTS,
     "An event of this type, charger, vehicle and timestamp is recorded with other values.",
@@ -65,6 +68,8 @@ class EventBatcher:
         self._on_stored = on_stored
         self._on_progress = on_progress
         self._now_ms = now_ms
+        self._latest: int | None = None  # partner
+        self._other_at = -LATELY_S  # when events of another one than before came last
         self._waiting: dict[int, list[_Group]] = {}
         self._writers: set[asyncio.Task[None]] = set()
 
@@ -91,15 +96,34 @@ class EventBatcher:
         An event without a timestamp gets the server's time and is always new. Raises Conflict if
         the charger or vehicle is unknown or the event contradicts a recorded one.
         """
-        (result,) = await self.add_all(partner, [self.arrival(event)])
+        (result,) = await self._add(partner, [self.arrival(event)])
         if isinstance(result, Refusal):
             raise Conflict(result)
         return result
 
-    def add_all(
+    async def add_all(self, partner: int, arrivals: Sequence[EventRow]) -> list[WriteResult]:
+        """The same for many, one portion after the other: for each its id, or why not.
+
+        Raises Unavailable if none could be stored.
+        """
+        results: list[WriteResult] = []
+        while len(results) < len(arrivals):
+            beside_others = monotonic() - self._other_at < LATELY_S
+            most = MOST_BESIDE_OTHERS if beside_others else MOST_IN_ONE_STATEMENT
+            some = arrivals[len(results) : len(results) + most]
+            try:
+                results += await self._add(partner, some)
+            except Unavailable as error:
+                if not results:
+                    raise
+                results += [error.refusal()] * (len(arrivals) - len(results))
+        return results
+
+    def _add(
         self, partner: int, arrivals: Sequence[EventRow]
     ) -> "asyncio.Future[list[WriteResult]]":
-        """The same for many: for each its id, or the conflict."""
+        if partner != self._latest:
+            self._latest, self._other_at = partner, monotonic()
         stored = asyncio.get_running_loop().create_future()
         group = _Group(arrivals, stored)
         waiting = self._waiting.get(partner)

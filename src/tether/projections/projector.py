@@ -24,7 +24,8 @@ from tether.storage.partners import Partners
 from tether.storage.session_records import Change, SessionRecords, SessionRow, writing
 from tether.storage.turns import Rest, Turns
 
-AT_ONCE = 10_000  # events in a portion, which changes a fifth as many sessions
+AT_ONCE = 10_000  # events in a portion, which changes a fifth as many sessions, as a rule
+WRITTEN_AT_ONCE = 2_000  # of these; for others wait for the writer meanwhile
 MOST_BEHIND = 100_000  # events of a partner that may wait before its next ones are held up
 INTERVAL_S = 1.0  # between looks at what may have changed, and tries of what failed
 PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
@@ -307,7 +308,7 @@ class Projector:
         async for late in self.changes.waiting(partner, seq, until):
             async for more in self.changes.of_late(partner, until, late):
                 changes += more
-                if len(changes) >= AT_ONCE // 5:
+                if len(changes) >= WRITTEN_AT_ONCE:
                     written = await self.write(partner, position, seq, changes, finished=False)
                     if written is None:
                         return None
@@ -336,9 +337,15 @@ class Projector:
     ) -> Position | None:
         """Stores what changed and that the sessions now contain all events up to `seq`.
 
-        Returns where they are then. Does nothing, and returns None, if somebody else changed them
-        since `position`. Not `finished`: of some vehicles they contain later ones, too.
+        Returns where they are then. Goes no further, and returns None, if somebody else changed
+        them since `position`. Not `finished`: of some vehicles they contain later ones, too.
         """
+        while len(changes) > WRITTEN_AT_ONCE:
+            some, changes = changes[:WRITTEN_AT_ONCE], changes[WRITTEN_AT_ONCE:]
+            written = await self.write(partner, position, position.seq, some, finished=False)
+            if written is None:
+                return None
+            position = written
         mark = secrets.randbits(62) if finished else -1 - secrets.randbits(62)
         updated_ms = max(self._now_ms(), position.updated_ms + 1)
         to = Position(seq, updated_ms, mark)

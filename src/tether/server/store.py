@@ -27,8 +27,9 @@ from tether.storage.turns import LoopTurns, Turns
 if TYPE_CHECKING:
     from tether.ingest.event_batcher import EventBatcher
 
-# Lists that are being read and put together: each may be megabytes.
-ANSWERS_AT_ONCE, ANSWERS_OF_EACH = 16, 2
+# Lists that are being read and put together: each may be megabytes. On a busy server each takes
+# some rounds of the event loop: a partner with few places would wait behind its own lists.
+ANSWERS_AT_ONCE, ANSWERS_OF_EACH = 24, 6
 
 
 class Store:

@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Hashable
 from contextlib import asynccontextmanager, suppress
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, Generic, TypeAlias, TypeVar
 from weakref import WeakSet
 
@@ -250,6 +250,7 @@ class LoopTurns:
         self._waiting: FairQueue[Hashable, Shared[Any]] = FairQueue()
         self._step_s: dict[Hashable, float] = {}  # what the last step of a partner took
         self._left_s = ROUND_S
+        self._cpu_s = 0.0  # of this thread, as it was last looked at
         self.busy = False  # nobody may take a step without waiting
 
     def share(self, work: Coroutine[Any, Any, T], who: Callable[[], Hashable]) -> "Shared[T]":
@@ -270,6 +271,9 @@ class LoopTurns:
 
     def charge(self, who: Hashable, seconds: float, expected_s: float) -> None:
         """So long took a step for which the partner has been charged with what was expected."""
+        if seconds > ROUND_S:  # others may have had the processor, or the interpreter
+            before, self._cpu_s = self._cpu_s, thread_time()
+            seconds = min(seconds, self._cpu_s - before)
         self._waiting.charge(who, seconds - expected_s)
         if len(self._step_s) > MOST_REMEMBERED:
             self._step_s.clear()
@@ -277,6 +281,7 @@ class LoopTurns:
 
     def _begin_round(self) -> None:
         self._left_s, left_s = ROUND_S, ROUND_S
+        self._cpu_s = thread_time()
         while left_s > 0 and (found := self._waiting.pop()) is not None:
             who, one = found
             expected_s = self._step_s.get(who, USUAL_STEP_S)
