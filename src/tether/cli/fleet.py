@@ -1,10 +1,11 @@
 """Chargers and vehicles that events of a file name and that do not exist."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tether.cli.display.output import counted
 from tether.cli.several import each_of
@@ -22,8 +23,7 @@ class Fleet:
 
     charger_kw: Decimal | None
     vehicle_kwh: Decimal | None
-    chargers: int = 0
-    vehicles: int = 0
+    _created: Counter[type] = field(default_factory=Counter)
     _known: set[tuple[type, str]] = field(default_factory=set)
 
     async def complete(self, client: "AsyncClient", events: Iterable[Event]) -> None:
@@ -46,22 +46,18 @@ class Fleet:
     async def _create(self, client: "AsyncClient", entity: Charger | Vehicle) -> None:
         from tether.client import NotFound
 
+        calls: Any = client.chargers if isinstance(entity, Charger) else client.vehicles
         try:
-            if isinstance(entity, Charger):
-                await client.chargers.get(entity.id)
-            else:
-                await client.vehicles.get(entity.id)
+            await calls.get(entity.id)
         except NotFound:
-            if isinstance(entity, Charger):
-                made = (await client.chargers.put(entity)).created
-                self.chargers += made
-            else:
-                made = (await client.vehicles.put(entity)).created
-                self.vehicles += made
+            self._created[type(entity)] += (await calls.put(entity)).created
 
     @property
     def created(self) -> str:
         """What was created, in words; nothing if nothing was."""
-        found = ((self.chargers, "charger"), (self.vehicles, "vehicle"))
-        told = " and ".join(counted(number, one) for number, one in found if number)
+        told = " and ".join(
+            counted(number, kind.__name__.lower())
+            for kind in (Charger, Vehicle)
+            if (number := self._created[kind])
+        )
         return f"{told} created that events named" if told else ""

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -178,16 +178,18 @@ def bulk_request(kind: str, lines: Iterable[bytes]) -> Request:
 
 def event_result(event: Event, item: Item) -> BulkResult:
     """What became of an event."""
-    return BulkResult(
-        event, item.status, item.id, item.message, item.code, item.parameter, item.warnings
-    )
+    return BulkResult(event=event, id=item.id, **_said(item))
 
 
 def put_result(entity: Charger | Vehicle, item: Item) -> PutResult:
     """What became of a charger or vehicle."""
-    return PutResult(
-        entity, item.status, item.etag, item.message, item.code, item.parameter, item.warnings
-    )
+    return PutResult(entity=entity, etag=item.etag, **_said(item))
+
+
+def _said(item: Item) -> dict[str, Any]:
+    """What is said of each, whatever it is."""
+    names = ("status", "message", "code", "parameter", "warnings")
+    return {name: getattr(item, name) for name in names}
 
 
 def come_back(result: BulkResult | PutResult, retry_after: float) -> RateLimited | Unavailable:

@@ -119,23 +119,29 @@ class Doubt(msgspec.Struct, frozen=True):
     parameter: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PutResult:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Result:
+    """What the answer to many says of each."""
+
+    status: int | None
+    message: str | None = None
+    code: str | None = None
+    parameter: str | None = None
+    warnings: tuple[Doubt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutResult(_Result):
     """What became of one charger or vehicle of many: its version, or why it is not stored.
 
-    `status` is 201 if it was created, 200 if it was replaced; of a refusal it is what the PUT would
-    have been answered, with its `message`, `code` and `parameter`. In the `results` of an error it
+    `status` is 201 if it was created, 200 if it was replaced. Of a refusal it is what the PUT would
+    have been answered, with its `message`, `code` and `parameter`; in the `results` of an error it
     is None if the entity was not sent or not answered. `warnings` has what the server doubts of an
     entity that it stored.
     """
 
     entity: models.Charger | models.Vehicle
-    status: int | None
     etag: str | None = None
-    message: str | None = None
-    code: str | None = None
-    parameter: str | None = None
-    warnings: tuple[Doubt, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -148,8 +154,8 @@ class PutResult:
         return self.status == 201
 
 
-@dataclass(frozen=True, slots=True)
-class BulkResult:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkResult(_Result):
     """What became of one event: its id, or the status and message of its refusal.
 
     `code` and `parameter` are those that an error would have. `warnings` has what the server doubts
@@ -158,12 +164,7 @@ class BulkResult:
     """
 
     event: models.Event
-    status: int | None
     id: str | None = None
-    message: str | None = None
-    code: str | None = None
-    parameter: str | None = None
-    warnings: tuple[Doubt, ...] = ()
 
     @property
     def ok(self) -> bool:

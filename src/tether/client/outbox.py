@@ -201,7 +201,8 @@ class Outbox:
         if len(batch) == 1:
             event = batch[0].event
             try:
-                return [BulkResult(event, 201, self._client._run(self._calls.post(event)))], 0
+                stored = self._client._run(self._calls.post(event))
+                return [BulkResult(event=event, status=201, id=stored)], 0
             except _REFUSED_ALONE:
                 pass  # ask once more below: only what says so of this very event is a refusal
         try:
