@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import cache
@@ -23,18 +22,16 @@ from tether.domain.errors import (
 from tether.domain.keys import Key, Verdict, without_keys
 from tether.domain.models import ENTITY_ID_RULE, entity_id_from_path
 from tether.domain.timestamps import format_instant
+from tether.ingest.gunzip import gunzip
 from tether.ingest.json_reader import decode_document
 from tether.server.store import Store
 from tether.storage.epochs import ID as EPOCH_ID
 from tether.storage.epochs import Epoch
-from tether.storage.turns import Steps, Turns, in_steps
+from tether.storage.turns import Turns, in_steps
 
 UNIT = "unit"  # what a Tether-Warning may say
 MAX_BODY_BYTES = 1024 * 1024
 CHUNK_BYTES = 64 * 1024
-ZIPPED_BYTES = 16 * 1024
-GZIP_BEGINS = b"\x1f"
-MAX_MEMBERS = 1_000  # of a compressed body: each takes some microseconds, however short it is
 MAX_PARAMETER = 2_000  # characters, as they are sent
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 MOST_WAITING = 100  # bodies of a partner, each with what came with its head: up to 256 KiB
@@ -219,36 +216,6 @@ def _check_announced(req: Request, limit: int) -> None:
         raise TooLarge(limit)
 
 
-def gunzip(body: bytes, limit: int) -> Steps[bytes]:
-    """The body uncompressed: of one gzip member or of several (RFC 1952, 2.2).
-
-    Raises TooLarge, and Malformed if it is not whole.
-    """
-    plain, rest, read, members = bytearray(), b"", 0, 0
-    while rest or read < len(body) or not members:
-        members += 1
-        if members > 1 and (rest or body[read : read + 1])[:1] != GZIP_BEGINS:
-            raise Malformed("The body is not valid gzip: something follows its end.")
-        if members > MAX_MEMBERS:
-            raise Malformed(f"The body is not valid gzip: it has more than {MAX_MEMBERS} members.")
-        unzip = zlib.decompressobj(wbits=31)
-        while not unzip.eof:
-            # In pieces on both sides, as what is left over of a piece is copied.
-            piece = rest or body[read : (read := read + ZIPPED_BYTES)]
-            try:
-                more = unzip.decompress(piece, CHUNK_BYTES)
-            except zlib.error as error:
-                raise Malformed("The body is not valid gzip.") from error
-            if not more and not piece:
-                raise Malformed("The body is not valid gzip: it ends too early.")
-            rest = unzip.unused_data if unzip.eof else unzip.unconsumed_tail
-            plain += more
-            if len(plain) > limit:
-                raise TooLarge(limit)
-            yield
-    return bytes(plain)
-
-
 # Lists -------------------------------------------------------------------------------------------
 
 
@@ -293,16 +260,22 @@ def limit_of(query: dict[str, str]) -> int:
     raise Invalid("limit", f"It must be a whole number from 1 to {MAX_LIMIT}.")
 
 
-def cursor_of(
-    query: dict[str, str], epoch: Epoch, is_position: Callable[[str], object]
-) -> str | None:
-    """What `next_link` put into the cursor; None at the start of the list.
+async def begin_page(
+    store: Store, resp: Response, query: dict[str, str], is_position: Callable[[str], object]
+) -> tuple[Epoch, str | None]:
+    """The epoch of a list, which the answer tells, and the position behind which the page begins:
+    what `next_link` put into the cursor, or None at the start.
 
-    Raises Invalid, and EpochChanged if it is of another epoch.
+    Raises Invalid, and EpochChanged if the cursor is of another epoch.
     """
+    epoch = await store.epochs.current()
     text = query.get("cursor")
-    if text is None:
-        return None
+    position = None if text is None else _position_of(text, epoch, is_position)
+    show_epoch(resp, epoch)
+    return epoch, position
+
+
+def _position_of(text: str, epoch: Epoch, is_position: Callable[[str], object]) -> str:
     epoch_id, position = position_in(text)
     if not is_position(position):
         raise Invalid("cursor", "It must be one that a Link header of this list gave.")
@@ -321,6 +294,17 @@ def position_in(text: str) -> tuple[str, str]:
     # The decoder skips what it does not know.
     is_ours = EPOCH_ID.fullmatch(epoch_id) and cursor_text(epoch_id, position) == text
     return (epoch_id, position) if is_ours else ("", "")
+
+
+async def derive_first(
+    store: Store, req: Request, resp: Response, query: Mapping[str, str] | None = None
+) -> None:
+    """Returns when all events are derived, or at once if the client takes what is derived by now.
+
+    Raises NotDerived, and as `takes_stale` does.
+    """
+    if not await takes_stale(store, req, resp, query):
+        await store.projector.catch_up(partner_of(req))
 
 
 async def takes_stale(

@@ -16,6 +16,7 @@ from tether.http import requests
 from tether.http.errors import STATUS
 from tether.http.handlers.entities import EntityResource, etag
 from tether.ingest.bulk_reader import Items, entities, events_at, read_items
+from tether.ingest.gunzip import gunzip
 from tether.ingest.unit_doubts import doubted_members
 from tether.server.store import Store
 from tether.storage.epochs import Epoch
@@ -80,7 +81,7 @@ class Bulk:
         async with self._in_memory.of(key.partner):
             body = read()
             if is_gzip:
-                body = await in_steps(requests.gunzip(body, MAX_BYTES))
+                body = await in_steps(gunzip(body, MAX_BYTES))
             found = await in_steps(read_items(body, items))
             req.context.in_bulk = len(found)
             admitted, beyond = await self._admit(key, len(found))

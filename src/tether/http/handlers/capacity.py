@@ -90,11 +90,10 @@ class CapacityResource:
         self, req: Request, resp: Response, query: dict[str, str], wanted: Wanted
     ) -> None:
         chargers, moments, max_age = wanted
-        limit, epoch = requests.limit_of(query), await self._store.epochs.current()
-        after = requests.cursor_of(query, epoch, is_entity_id)
+        limit = requests.limit_of(query)
+        epoch, after = await requests.begin_page(self._store, resp, query, is_entity_id)
         if after is not None:
             chargers = chargers.after(after)
-        requests.show_epoch(resp, epoch)
         stale = await requests.takes_stale(self._store, req, resp, query)
         # One more than asked for, to know whether another page follows.
         found = await self._store.capacities.by_charger(

@@ -107,13 +107,11 @@ class EntityListResource(Generic[E]):
             raise Invalid("include", "It must be state, or left out.")
         if "stale" in query and "include" not in query:
             raise Invalid("stale", "It can only be given together with include=state.")
-        limit, epoch = requests.limit_of(query), await self._store.epochs.current()
-        after = requests.cursor_of(query, epoch, is_entity_id) or ""
-        requests.show_epoch(resp, epoch)
-        partner = requests.partner_of(req)
+        limit, partner = requests.limit_of(query), requests.partner_of(req)
+        epoch, cursor = await requests.begin_page(self._store, resp, query, is_entity_id)
+        after = cursor or ""
         if "include" in query:
-            if not await requests.takes_stale(self._store, req, resp, query):
-                await self._store.projector.catch_up(partner)
+            await requests.derive_first(self._store, req, resp, query)
             turns = self._store.turns
         else:
             turns = self._store.entity_turns

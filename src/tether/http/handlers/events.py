@@ -44,9 +44,7 @@ class EventListResource:
     async def on_get(self, req: Request, resp: Response) -> None:
         query = requests.query_of(req, LIST_PARAMETERS)
         limit, descending = requests.limit_of(query), requests.is_descending(query)
-        epoch = await self._store.epochs.current()
-        after = requests.cursor_of(query, epoch, _POSITION.fullmatch)
-        requests.show_epoch(resp, epoch)
+        epoch, after = await requests.begin_page(self._store, resp, query, _POSITION.fullmatch)
         partner, wanted = requests.partner_of(req), filter_of(query)
         async with self._store.turns.of(partner):
             found, stop = await self._store.events.page(

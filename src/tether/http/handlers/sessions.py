@@ -49,11 +49,10 @@ class SessionListResource:
             raise Invalid(
                 "order", "It must be asc together with updatedFrom: changes are followed."
             )
-        partner, epoch = requests.partner_of(req), await self._store.epochs.current()
-        after = _position(requests.cursor_of(query, epoch, _POSITION.fullmatch))
-        requests.show_epoch(resp, epoch)
-        if not await requests.takes_stale(self._store, req, resp, query):
-            await self._store.projector.catch_up(partner)
+        partner = requests.partner_of(req)
+        epoch, cursor = await requests.begin_page(self._store, resp, query, _POSITION.fullmatch)
+        after = _position(cursor)
+        await requests.derive_first(self._store, req, resp, query)
         async with self._store.turns.of(partner):
             # One more than asked for, to know whether another page follows.
             found, stop = await self._store.sessions.page(
@@ -94,8 +93,7 @@ class SessionResource:
         if session_id is None:
             raise NotFound
         partner = requests.partner_of(req)
-        if not await requests.takes_stale(self._store, req, resp):
-            await self._store.projector.catch_up(partner)
+        await requests.derive_first(self._store, req, resp)
         resp.data = to_json(session_of(await self._store.sessions.get(partner, session_id)))
 
     on_head = on_get

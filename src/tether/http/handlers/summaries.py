@@ -50,12 +50,11 @@ class SessionSummaryResource:
             _group(query, list(Group)),
         )
         division = _division(query)
-        partner, epoch = requests.partner_of(req), await self._store.epochs.current()
-        after = _position(requests.cursor_of(query, epoch, _is_position))
-        requests.show_epoch(resp, epoch)
+        partner = requests.partner_of(req)
+        epoch, cursor = await requests.begin_page(self._store, resp, query, _is_position)
+        after = _position(cursor)
         async with self._turns.of(partner):
-            if not await requests.takes_stale(self._store, req, resp, query):
-                await self._store.projector.catch_up(partner)
+            await requests.derive_first(self._store, req, resp, query)
             # One more than asked for, to know whether another page follows.
             found = await self._store.summaries.page(
                 partner, wanted, division, keys_of(group), after=after, limit=limit + 1
@@ -84,12 +83,11 @@ class EnergyResource:
         group = _group(query, (Group.CHARGER, Group.AREA))
         charger_ids, vehicle_ids = (ids_of(query, name) for name in REPEATED)
         wanted = SessionFilter(charger_ids, vehicle_ids)
-        partner, epoch = requests.partner_of(req), await self._store.epochs.current()
-        after = _position(requests.cursor_of(query, epoch, _is_position))
-        requests.show_epoch(resp, epoch)
+        partner = requests.partner_of(req)
+        epoch, cursor = await requests.begin_page(self._store, resp, query, _is_position)
+        after = _position(cursor)
         async with self._turns.of(partner):
-            if not await requests.takes_stale(self._store, req, resp, query):
-                await self._store.projector.catch_up(partner)
+            await requests.derive_first(self._store, req, resp, query)
             rows, stop = await self._store.load_curves.page(
                 partner, wanted, window, keys_of(group) if group else None, after=after, limit=limit
             )
