@@ -27,7 +27,7 @@ from tests.store.test_capacity import CHARGERS, VEHICLES, dirty_stream
 from tether.domain.models import to_json
 from tether.domain.timestamps import format_instant, parse_instant
 from tether.domain.views import Capacity, UnknownCapacity
-from tether.http.handlers.capacity import LIST_PARAMETERS
+from tether.http.handlers.capacity import LIST_PARAMETERS, NDJSON
 from tether.http.handlers.pages import openapi_text
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "capacity.md").read_text()
@@ -90,7 +90,7 @@ def test_the_schema_has_the_members_of_the_struct(struct: type[msgspec.Struct]) 
     assert list(schema["properties"]) == [field.encode_name for field in fields]
     assert schema["required"] == [field.encode_name for field in fields if field.required]
     table = re.findall(r"^\| `(\w+)` \|", DOCUMENT, re.M)
-    assert {field.encode_name for field in fields} - {"chargerId"} <= set(table)
+    assert {field.encode_name for field in fields} - {"chargerId", "area"} <= set(table)
 
 
 def test_the_parameters_are_those_of_the_api_s_document() -> None:
@@ -213,6 +213,104 @@ def test_by_charger_comes_in_pages_that_add_up(client: httpx.Client) -> None:
         ]
 
 
+TEN_THOUSAND: dict[str, Any] = {
+    "from": "2026-01-05T08:00:00Z",
+    "to": "2026-01-05T10:46:40Z",
+    "step": 1,
+}
+
+
+def lines(client: httpx.Client, **query: Any) -> list[dict[str, Any]]:
+    """The objects of an answer as NDJSON."""
+    answer = client.get("/capacity", params=query, headers={"Accept": NDJSON})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == NDJSON
+    assert not answer.text or answer.text.endswith("\n")
+    return [
+        json.loads(line, parse_float=Decimal, parse_int=Decimal)
+        for line in answer.text.splitlines()
+    ]
+
+
+def test_series_by_charger_and_area_are_what_each_moment_says(client: httpx.Client) -> None:
+    load_example(client)
+    window: dict[str, Any] = {
+        "from": "2026-01-05T07:55:00Z",
+        "to": "2026-01-05T09:00:00Z",
+        "step": 420,
+    }
+    moments = [one["asOf"] for one in read(client, **window)]
+    for by, order in (("charger", "chargerId"), ("area", "area")):
+        each = [one for at in moments for one in read(client, at=at, by=by)]
+        expected = sorted(each, key=lambda one: (one.get(order, ""), one["asOf"]))
+        assert len({one.get(order) for one in expected}) > 2
+        for limit in (1, 3, 1000):
+            found = list(pages(client, "/capacity", by=by, limit=limit, **window))
+            listed = [one for page in found for one in page]
+            assert [one["asOf"] for one in listed] == [one["asOf"] for one in expected]
+            assert [one.get(order) for one in listed] == [one.get(order) for one in expected]
+            assert all(len(page) == limit for page in found[:-1])
+        assert lines(client, by=by, **window) == expected
+        total = read(client, **window)
+        for moment in total:
+            there = [one for one in expected if one["asOf"] == moment["asOf"]]
+            for name in (*POWERS, "vehiclesPluggedIn", "chargersOccupied"):
+                assert sum(one[name] for one in there) == moment[name]
+        assert [without_moment(one) for one in lines(client, by=by)] == [
+            without_moment(one) for one in read(client, by=by)
+        ]
+    areas = {one.get("area") for one in read(client, by="area", at="2026-01-05T08:30:00Z")}
+    assert areas == {"17.3,62.3,17.4,62.4", "17.4,62.2,17.5,62.3", None}
+
+
+def test_ten_thousand_moments_come_as_lines(client: httpx.Client) -> None:
+    load_example(client)
+    window: dict[str, Any] = {
+        "from": "2026-01-05T08:00:00Z",
+        "to": "2026-01-05T10:46:40Z",
+        "step": 1,
+    }
+    found = lines(client, **window)
+    assert [one["asOf"] for one in found] == [
+        format_instant(1_767_600_000_000 + 1000 * second) for second in range(10_000)
+    ]
+    assert found[::600] == read(client, **{**window, "step": 600})
+    alone = lines(client, by="charger", chargerId="C2", **window)
+    assert [one["asOf"] for one in alone] == [one["asOf"] for one in found[600:]]
+    (now,) = lines(client)
+    assert without_moment(now) == without_moment(read(client))
+    assert lines(client, by="charger", bbox="0,0,1,1", **window) == []
+    refused: list[dict[str, Any]] = [
+        {"by": "charger", "limit": 3},
+        {**window, "to": "2026-01-05T10:46:41Z"},
+    ]
+    for query in refused:
+        answer = client.get("/capacity", params=query, headers={"Accept": NDJSON})
+        assert answer.status_code == 400
+        assert answer.headers["content-type"] == "application/json"
+    assert client.head("/capacity", params=window, headers={"Accept": NDJSON}).text == ""
+    too_many = client.get("/capacity", params=window)
+    assert "10000 with Accept: application/x-ndjson" in message(too_many)
+
+
+def test_areas_times_moments_have_a_bound(client: httpx.Client) -> None:
+    for number in range(3):
+        create_vehicle(client, f"V{number}")
+        position: dict[str, Any] = {"latitude": number, "longitude": number}
+        client.put(f"/chargers/C{number}", json={"chargePowers": [11], **position})
+        create_event(client, chargerId=f"C{number}", vehicleId=f"V{number}")
+    window: dict[str, Any] = {
+        "from": "2026-01-05T08:00:00Z",
+        "to": "2026-01-05T10:46:40Z",
+        "step": 1,
+    }
+    for headers in ({}, {"Accept": NDJSON}):
+        answer = client.get("/capacity", params={"by": "area", **window}, headers=headers)
+        assert refused_parameter(answer) == "by"
+    two = lines(client, by="area", bbox="0,0,1,1", **window)
+    assert len(two) == 20_000
+
+
 def test_a_box_selects_by_position(client: httpx.Client) -> None:
     positions = {"C1": (17.3, 62.39), "C2": (17.45, 62.27), "C3": (179.5, 0), "C4": (-179.5, 0)}
     for number, (longitude, latitude) in enumerate(positions.values(), start=1):
@@ -299,7 +397,10 @@ WINDOW = "from=2026-01-05T08:00:00Z&to=2026-01-05T09:00:00Z"
         (f"{WINDOW}&step=9999999999", "step"),
         (f"{WINDOW}&step=3", "step"),
         (f"{WINDOW}&step=60&at=2026-01-05T08:00:00Z", "at"),
-        (f"{WINDOW}&step=60&by=charger", "by"),
+        (f"{WINDOW}&step=60&by=vehicle", "by"),
+        ("by=", "by"),
+        ("by=area&limit=0", "limit"),
+        ("by=area&cursor=YSBi", "cursor"),
         (f"{WINDOW}&step=60&limit=5", "limit"),
         ("from=2026-01-05T08:00:00Z&to=2999-01-01T00:00:00Z&step=86400000", "to"),
         ("from=2999-01-01T00:00:00Z&step=60", "from"),

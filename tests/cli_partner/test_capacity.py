@@ -33,6 +33,11 @@ def test_a_program_gets_the_api_s_objects(charging: Site) -> None:
     assert [one["chargerId"] for one in lines(charging, "--by-charger")] == ["C1"]
     series = ("--from", f"{DAY}09:30:00Z", "--to", f"{DAY}11:00:00Z", "--step", "30m")
     assert [one["vehiclesPluggedIn"] for one in lines(charging, *series)] == [0, 1, 1]
+    by_charger = lines(charging, *series, "--by", "charger")
+    assert [(one["chargerId"], one["asOf"][11:16]) for one in by_charger] == [
+        ("C1", "10:00"), ("C1", "10:30"),
+    ]  # fmt: skip
+    assert len(lines(charging, *series, "--by", "area", "--limit", "1")) == 1
 
 
 def test_people_get_a_table(charging: Site) -> None:
@@ -89,9 +94,9 @@ def test_the_table_of_a_large_fleet_loses_nothing_in_a_narrow_terminal(site: Sit
 def test_options_that_do_not_fit_are_a_mistake(site: Site) -> None:
     for options, said in (
         (("--from", "2026-01-05"), "--from and --step"),
-        (("--from", "2026-01-05", "--step", "1h", "--by-charger"), "go without"),
+        (("--from", "2026-01-05", "--step", "1h", "--at", "2026-01-05"), "go without"),
         (("--bbox", "1,2,3"), "four numbers"),
-        (("--limit", "3"), "--by-charger"),
+        (("--limit", "3"), "goes with --by."),
     ):
         assert said in site.refused("capacity", *options, status=2)
 
@@ -99,4 +104,4 @@ def test_options_that_do_not_fit_are_a_mistake(site: Site) -> None:
 def test_what_the_server_refuses_is_said_in_its_words(site: Site) -> None:
     assert "{at}" in site.refused("capacity", "--at", "2999-01-01")
     window = ("--from", "2026-01-05", "--to", "2026-01-06")
-    assert "at least 87" in site.refused("capacity", *window, "--step", "1s")
+    assert "at least 9:" in site.refused("capacity", *window, "--step", "1s")

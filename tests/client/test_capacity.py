@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any, Literal
 
 import pytest
 
@@ -51,6 +52,19 @@ def test_the_figures_now_then_here_and_over_time(sdk: Client) -> None:
     series = sdk.capacity.series(from_=AT, to=AT + timedelta(hours=1), step=600)
     assert [str(one.charge_power) for one in series] == ["0", *["7.4"] * 5]
     assert series[1].as_of == "2026-01-05T12:10:00.000Z"
+    window: dict[str, Any] = {"from_": AT, "to": AT + timedelta(hours=1)}
+    assert list(sdk.capacity.over_time(step=600, **window)) == series
+    assert len(list(sdk.capacity.over_time(step=1, **window))) == 3600
+    ways: list[Literal["charger", "area"]] = ["charger", "area"]
+    for by in ways:
+        found = list(sdk.capacity.over_time(step=600, by=by, page_size=4, **window))
+        assert [one.charge_power for one in found] == [one.charge_power for one in series]
+        assert {one.charger_id for one in found} == {"C1" if by == "charger" else None}
+    (there,) = sdk.capacity.by_area()
+    assert (there.area, there.energy_room) == ("17.3,62.3,17.4,62.4", now.energy_room)
+    with pytest.raises(Invalid) as caught:
+        next(sdk.capacity.over_time(from_=AT - timedelta(days=1), to=AT, step=1))
+    assert caught.value.parameter == "step"
     with pytest.raises(Invalid) as caught:
         sdk.capacity.series(from_=AT, step=1)
     assert caught.value.parameter == "step"

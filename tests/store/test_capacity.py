@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from tether.domain.areas import area_of
 from tether.domain.flexibility import STALE, Box, Figures, Totals, condition_of, pair_of
 from tether.domain.models import Charger, Event, EventType, Vehicle
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import OrderedEvent, SessionRecord, ordered_event
 from tether.domain.timestamps import format_instant
 from tether.projections import flexibility
-from tether.projections.flexibility import Chargers, MaxAge
+from tether.projections.flexibility import Asked, Chargers, Entry, MaxAge, Place
 from tether.server import bootstrap
 from tether.server.settings import sqlite_path
 from tether.server.store import Store
@@ -120,7 +121,13 @@ def folded(
                 ]
             )
         )
-    return totals.figures()[0]
+    sums = totals.summing()
+    try:
+        while True:
+            next(sums)
+    except StopIteration as end:
+        found: list[Figures] = end.value
+    return found[0]
 
 
 def distinct(events: list[Event]) -> list[Event]:
@@ -158,28 +165,29 @@ def test_every_past_moment_is_what_was_known_then(in_store: Callable[..., Any]) 
         step_ms = (last_ms - START_MS) // 40
         everything = range(START_MS - step_ms, last_ms + 2 * step_ms, step_ms)
         expected = [folded(ordered, at_ms, set(CHARGERS)) for at_ms in everything]
-        assert await store.capacities.totals(partner, Chargers(), everything) == expected
-        assert await store.capacities.totals(partner, Chargers(), None) == expected[-1:]
+        assert await store.capacities.totals(partner, Asked(Chargers(), everything)) == expected
+        assert await store.capacities.totals(partner, Asked(Chargers(), None)) == expected[-1:]
         for minutes in (1, 10, 60):
             max_age = MaxAge(minutes * MINUTE_MS, everything[-1])
             heard = [folded(ordered, at, set(CHARGERS), max_age.ms) for at in everything]
             totals = store.capacities.totals
-            assert await totals(partner, Chargers(), everything, max_age=max_age) == heard
-            assert await totals(partner, Chargers(), None, max_age=max_age) == heard[-1:]
+            assert await totals(partner, Asked(Chargers(), everything, max_age)) == heard
+            assert await totals(partner, Asked(Chargers(), None, max_age)) == heard[-1:]
             assert any(figures.stale for figures in heard)
         assert len({tuple(figures) for figures in expected}) > 30
         instants = [event.at_ms + more for event in events[::40] for more in (-1, 0)]
         for at_ms in instants:
             moment = range(at_ms, at_ms + 1)
             one = folded(ordered, at_ms, set(CHARGERS))
-            assert await store.capacities.totals(partner, Chargers(), moment) == [one]
+            assert await store.capacities.totals(partner, Asked(Chargers(), moment)) == [one]
             age = MaxAge(MINUTE_MS, at_ms)
             one = folded(ordered, at_ms, set(CHARGERS), age.ms)
-            assert await totals(partner, Chargers(), moment, max_age=age) == [one]
+            assert await totals(partner, Asked(Chargers(), moment, age)) == [one]
         for moment_ms in (everything[20], None):
             await check_by_charger(store, partner, ordered, moment_ms)
+        await check_series_by(store, partner, ordered, everything)
         dense = range(everything[10], everything[20], 1 + (everything[20] - everything[10]) // 900)
-        found = await store.capacities.totals(partner, Chargers("C2", "C5"), dense)
+        found = await store.capacities.totals(partner, Asked(Chargers("C2", "C5"), dense))
         some = {"C2", "C3", "C4", "C5"}
         assert found[::150] == [folded(ordered, at_ms, some) for at_ms in dense[::150]]
 
@@ -193,23 +201,55 @@ async def check_by_charger(
     moment = None if at_ms is None else range(at_ms, at_ms + 1)
     then_ms = 2**60 if at_ms is None else at_ms
     expected = [
-        (charger, figures)
+        (Place(charger, 0), figures)
         for charger in sorted(CHARGERS)
         if (figures := folded(ordered, then_ms, {charger})).chargers
     ]
     assert len(expected) > 3
-    found: list[tuple[str, Figures]] = []
-    wanted = Chargers()
-    while page := await store.capacities.by_charger(partner, wanted, moment, 2):
+    found: list[Entry] = []
+    asked, after = Asked(Chargers(), moment), None
+    while page := await store.capacities.by_charger(partner, asked, after, 2):
         found += page
-        wanted = wanted.after(page[-1][0])
+        after = page[-1].place
     assert found == expected
-    for charger, figures in expected:
-        alone = Chargers(charger, charger)
-        assert await store.capacities.totals(partner, alone, moment) == [figures]
+    for (charger, _), figures in expected:
+        alone = Asked(Chargers(charger, charger), moment)
+        assert await store.capacities.totals(partner, alone) == [figures]
     box = Chargers(box=Box(D(-4), D(2), D(0), D(90)))
     inside = folded(ordered, then_ms, {"C2", "C3", "C4"})
-    assert await store.capacities.totals(partner, box, moment) == [inside]
+    assert await store.capacities.totals(partner, Asked(box, moment)) == [inside]
+
+
+async def check_series_by(
+    store: Store, partner: int, ordered: dict[str, list[OrderedEvent]], moments: range
+) -> None:
+    """By charger and by area over time: all with a vehicle plugged in, in pages."""
+    asked = Asked(Chargers(), moments)
+    expected = [
+        (Place(charger, place), figures)
+        for charger in sorted(CHARGERS)
+        for place, at_ms in enumerate(moments)
+        if (figures := folded(ordered, at_ms, {charger})).chargers
+    ]
+    for limit in (1 if len(expected) < 50 else 7, 1000):
+        found: list[Entry] = []
+        after = None
+        while page := await store.capacities.by_charger(partner, asked, after, limit):
+            assert len(page) <= limit
+            found += page
+            after = page[-1].place
+        assert found == expected
+    areas: defaultdict[str, set[str]] = defaultdict(set)
+    for name, charger in CHARGERS.items():
+        areas[area_of(charger) or ""].add(name)
+    assert len(areas) > 2
+    of_areas = [
+        (Place(area, place), figures)
+        for area in sorted(areas)
+        for place, at_ms in enumerate(moments)
+        if (figures := folded(ordered, at_ms, areas[area])).chargers
+    ]
+    assert await store.capacities.by_area(partner, asked) == of_areas
 
 
 def test_sqlite_finds_everything_in_an_index_that_says_more_than_the_partner(

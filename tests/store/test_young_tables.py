@@ -14,6 +14,7 @@ from tether.domain.filters import SessionFilter
 from tether.server import bootstrap
 from tether.storage import plugged_in
 from tether.storage.dialect import POSTGRES
+from tether.storage.engine import batch_of
 from tether.storage.postgres.pool import INDEXES_ONLY, preparing
 from tether.storage.sessions import page_statement
 from tether.storage.sqlite.engine import connect, native
@@ -109,3 +110,9 @@ def test_what_lasted_at_a_moment_is_not_looked_for_in_all_times(
             assert [step for step in steps if by_span in step], steps
             read = ("sessions_by_span", "sessions_of_charger", "sessions_active", "sessions_by_id")
             assert not [step for step in steps if not any(name in step for name in read)], steps
+        keys = (batch_of([["C1"]]), 2**39, "", 2**40, 100, 2**39, 1000)
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {native(plugged_in.STARTED)}", (1, *keys))
+        begun = (
+            "sessions_of_charger (partner=? AND charger_id=? AND (start_ms,id)>(?,?) AND start_ms"
+        )
+        assert [step for *_, step in plan if begun in str(step)]

@@ -1,6 +1,8 @@
 """What can be asked about available flexibility: at a moment, over time, by charger."""
 
-from typing import Any, TypeAlias, TypedDict
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias, TypedDict
 
 from tether.client.entities import Pages
 from tether.client.exchange import Patience, Request, Script, exchange, read, stale, with_query
@@ -8,6 +10,7 @@ from tether.client.models import Instant, Number
 from tether.client.values import box_text, instant_text
 from tether.domain.views import Capacity
 
+By: TypeAlias = Literal["charger", "area"]
 Box: TypeAlias = tuple[Number, Number, Number, Number]
 
 
@@ -43,15 +46,32 @@ class CapacityCalls:
         answer = yield from exchange(request, self._patience, 200)
         return read(list[Capacity], answer, request)
 
-    def pages(self, at: Instant | None, page_size: int, selection: Selection) -> Pages[Capacity]:
-        """The figures of each charger."""
+    def lines(
+        self, from_: Instant, to: Instant | None, step: int, selection: Selection
+    ) -> Script[Iterator[Capacity]]:
+        """The figures of many moments, in one answer of which each line is read when it is due."""
+        window = {"from": _instant("from", from_), "to": _instant("to", to), "step": step}
+        target = with_query("/capacity", **_selection(**selection), **window)
+        request = Request("GET", target, headers={"Accept": "application/x-ndjson"})
+        answer = yield from exchange(request, self._patience, 200)
+        return (
+            read(Capacity, replace(answer, body=line), request) for line in answer.body.splitlines()
+        )
+
+    def pages(
+        self, by: By, page_size: int, selection: Selection, **moments: Any
+    ) -> Pages[Capacity]:
+        """The figures of each charger or area, at a moment or over time."""
         return Pages(
             Capacity,
             self._patience,
             "/capacity",
-            by="charger",
+            by=by,
             **_selection(**selection),
-            at=_instant("at", at),
+            **{
+                name: value if name == "step" else _instant(name, value)
+                for name, value in moments.items()
+            },
             limit=page_size,
         )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, Unpack
 
 from tether.client.blocking import Stop
-from tether.client.capacity import CapacityCalls, Selection
+from tether.client.capacity import By, CapacityCalls, Selection
 from tether.client.events import EventCalls
 from tether.client.exchange import Patience
 from tether.client.models import (
@@ -152,7 +152,19 @@ class Capacities:
         **selection: Unpack[Selection],
     ) -> Iterator[Capacity]:
         """The same of each charger with a vehicle plugged in, in order of their ids."""
-        return self._client._iterate(self._calls.pages(at, page_size, selection))
+        return self._client._iterate(self._calls.pages("charger", page_size, selection, at=at))
+
+    def by_area(
+        self,
+        *,
+        at: Instant | None = None,
+        page_size: int = 100,
+        **selection: Unpack[Selection],
+    ) -> Iterator[Capacity]:
+        """The same of each box of a tenth of a degree in which such chargers stand; `area` is None
+        of those without a position.
+        """
+        return self._client._iterate(self._calls.pages("area", page_size, selection, at=at))
 
     def series(
         self,
@@ -166,3 +178,26 @@ class Capacities:
         it is not given. At most 1,000 moments, none in the future. Raises Invalid.
         """
         return self._client._run(self._calls.series(from_, to, step, selection))
+
+    def over_time(
+        self,
+        *,
+        from_: Instant,
+        to: Instant | None = None,
+        step: int,
+        by: By | None = None,
+        page_size: int = 1000,
+        **selection: Unpack[Selection],
+    ) -> Iterator[Capacity]:
+        """The same one by one, at up to 10,000 moments. With `by` of each charger or area with a
+        vehicle plugged in: one charger or area after the other, each by time.
+        """
+        if by is None:
+            moments = self._client._run(self._calls.lines(from_, to, step, selection))
+            for one in moments:
+                yield one
+            return
+        window = {"from": from_, "to": to, "step": step}
+        pages = self._calls.pages(by, page_size, selection, **window)
+        for one in self._client._iterate(pages):
+            yield one

@@ -12,7 +12,7 @@ from tether.console.visits import partner_of
 from tether.domain.errors import Invalid, Unavailable
 from tether.domain.flexibility import capacity_of
 from tether.domain.views import Capacity
-from tether.projections.flexibility import Chargers
+from tether.projections.flexibility import Asked, Chargers
 from tether.server.store import Store
 from tether.storage.turns import Turns
 
@@ -66,13 +66,13 @@ class FiguresPage:
         try:
             async with asyncio.timeout(WAIT_S), self._turns.of(partner):
                 (figures,) = await self._store.capacities.totals(
-                    partner, Chargers(), None, stale=True
+                    partner, Asked(Chargers(), None), stale=True
                 )
                 now = capacity_of(figures, now_ms)
                 last_ms = now_ms - now_ms % HOUR_MS
                 moments = range(last_ms + SPANS[span].start, last_ms + 1, SPANS[span].step)
                 found = await self._store.capacities.totals(
-                    partner, Chargers(), moments, stale=True
+                    partner, Asked(Chargers(), moments), stale=True
                 )
                 course = [
                     Moment(at_ms, capacity_of(figures, at_ms))

@@ -7,7 +7,7 @@ since 1970, powers in kW, energies in kWh, states of charge in %.
 from bisect import bisect_right
 from collections.abc import Generator, Iterable, Sequence
 from decimal import Decimal, localcontext
-from itertools import accumulate, groupby
+from itertools import groupby
 from operator import add, itemgetter, sub
 from typing import NamedTuple
 
@@ -329,11 +329,16 @@ class Totals:
                 self._changes[place] = Figures._make(map(add, self._changes[place], change))
                 before = after
 
-    def figures(self) -> list[Figures]:
-        """The sums at each moment."""
+    def summing(self) -> Generator[None, None, list[Figures]]:
+        """The sums at each moment; as it is iterated over, as there may be many moments."""
+        sums, now = list[Figures](), _NOTHING
         with localcontext(EXACT):
-            sums = accumulate(self._changes, lambda one, two: Figures._make(map(add, one, two)))
-            return list(sums)
+            for change in self._changes:
+                if change is not _NOTHING:
+                    now = Figures._make(map(add, now, change))
+                    yield
+                sums.append(now)
+        return sums
 
 
 # What is shown ------------------------------------------------------------------------------------
@@ -360,11 +365,14 @@ class Box(NamedTuple):
         return charger.longitude >= self.west or charger.longitude <= self.east
 
 
-def capacity_of(figures: Figures, at_ms: int, charger_id: str | None = None) -> Capacity:
+def capacity_of(
+    figures: Figures, at_ms: int, *, charger_id: str | None = None, area: str | None = None
+) -> Capacity:
     """The figures as partners are shown them."""
     return Capacity(
         as_of=format_instant(at_ms),
         charger_id=charger_id,
+        area=area,
         chargers_occupied=figures.chargers,
         vehicles_plugged_in=figures.vehicles,
         vehicles_charging=figures.charging,

@@ -142,7 +142,8 @@ class UnknownCapacity(
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """What the plugged-in vehicles take, give and store at the moment `as_of`, and how much more
-    they could; of all chargers that were asked for, or of the one that `charger_id` names.
+    they could; of all chargers that were asked for, or of the one that `charger_id` names, or of
+    those in the box `area`.
 
     Powers in kW, energies in kWh. `charge_power` is what vehicles take and `discharge_power` what
     others give, never set off against each other; `charge_power_available` could be taken and
@@ -151,6 +152,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
 
     as_of: str
     charger_id: str | None = None
+    area: str | None = None
     chargers_occupied: int
     vehicles_plugged_in: int
     vehicles_charging: int

@@ -5,7 +5,6 @@ the event loop grow with the fleet. What is read depends on what was plugged in,
 there is: see the indexes in migrations/0002.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import lru_cache
 from heapq import merge
@@ -14,6 +13,8 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from tether.domain.areas import area_of
+from tether.domain.errors import Invalid
 from tether.domain.flexibility import (
     STALE,
     Box,
@@ -43,6 +44,7 @@ SESSIONS = 100  # whose events are read at once
 EVENTS = 50  # of each of them: those of a session with more are read by themselves
 CHARGERS = 50  # of which the sessions of a window of time are looked up at once
 READINGS = 1000  # events of such a session
+MOST_OF_AREAS = 20_000  # areas times moments, of which the figures are in memory together
 LONGEST_KEPT = 1000  # characters of a charger and a vehicle, of which it is kept what they can do
 
 _LAST = "\x7f"  # behind every id
@@ -55,9 +57,9 @@ class Chargers(NamedTuple):
     last: str = _LAST
     box: Box | None = None
 
-    def after(self, charger_id: str) -> "Chargers":
-        """Those of them that follow this one; no id has anything smaller than a blank."""
-        return self._replace(first=max(self.first, charger_id + " "))
+    def beginning(self, charger_id: str) -> "Chargers":
+        """Those of them from this one on."""
+        return self._replace(first=max(self.first, charger_id))
 
 
 class MaxAge(NamedTuple):
@@ -65,6 +67,36 @@ class MaxAge(NamedTuple):
 
     ms: int
     now_ms: int
+
+
+class Asked(NamedTuple):
+    """What is asked for: of which chargers, at which moments (None: now), how old at most."""
+
+    chargers: Chargers
+    moments: range | None
+    max_age: MaxAge | None = None
+
+
+class Place(NamedTuple):
+    """A charger or an area, and which of the moments."""
+
+    name: str
+    moment: int
+
+
+class Entry(NamedTuple):
+    """The figures at a place. The area of chargers without a position has no name."""
+
+    place: Place
+    figures: Figures
+
+
+class Occupied(NamedTuple):
+    """A charger, and which vehicles were plugged in at it, and how."""
+
+    charger_id: str
+    charger: str
+    there: list[tuple[Pair, Course]]
 
 
 class Found(NamedTuple):
@@ -77,7 +109,6 @@ class Found(NamedTuple):
 
 
 T = TypeVar("T")
-Occupied = tuple[str, list[tuple[Pair, Course]]]
 _sessions = msgspec.json.Decoder(SessionRecord)
 
 
@@ -92,75 +123,77 @@ class Capacities:
         self._of_vehicles = events
         self._projector = projector
 
-    async def totals(
-        self,
-        partner: int,
-        chargers: Chargers,
-        moments: range | None,
-        *,
-        max_age: MaxAge | None = None,
-        stale: bool = False,
-    ) -> list[Figures]:
+    async def totals(self, partner: int, asked: Asked, *, stale: bool = False) -> list[Figures]:
         """The sums over these chargers, at each of the moments or by the newest that is known."""
         if not stale:
             await self._projector.catch_up(partner)
-        totals = Totals(moments or range(1))
-        async for _, there in self._occupied(partner, chargers, moments, max_age=max_age):
-            await in_steps(totals.adding(there))
-        return totals.figures()
+        totals = Totals(asked.moments or range(1))
+        async for one in self._occupied(partner, asked):
+            await in_steps(totals.adding(one.there))
+        return await in_steps(totals.summing())
 
     async def by_charger(
-        self,
-        partner: int,
-        chargers: Chargers,
-        moments: range | None,
-        limit: int,
-        *,
-        max_age: MaxAge | None = None,
-        stale: bool = False,
-    ) -> list[tuple[str, Figures]]:
-        """The figures of each of the first `limit` of these chargers with a vehicle plugged in.
-
-        At one moment, or by the newest that is known.
+        self, partner: int, asked: Asked, after: Place | None, limit: int, *, stale: bool = False
+    ) -> list[Entry]:
+        """The figures of each of these chargers at each moment with a vehicle plugged in, the first
+        `limit` of them behind a place.
         """
         if not stale:
             await self._projector.catch_up(partner)
-        found: list[tuple[str, Figures]] = []
-        async for charger_id, there in self._occupied(partner, chargers, moments, max_age=max_age):
-            totals = Totals(moments or range(1))
-            await in_steps(totals.adding(there))
-            figures = totals.figures()[0]
-            if figures.vehicles or figures.stale:
-                found.append((charger_id, figures))
-            if len(found) == limit:
+        if after is not None:
+            asked = asked._replace(chargers=asked.chargers.beginning(after.name))
+        found: list[Entry] = []
+        async for one in self._occupied(partner, asked):
+            totals = Totals(asked.moments or range(1))
+            await in_steps(totals.adding(one.there))
+            figures = await in_steps(totals.summing())
+            found += _entries(one.charger_id, figures, after)
+            if len(found) >= limit:
                 break
+        return found[:limit]
+
+    async def by_area(self, partner: int, asked: Asked, *, stale: bool = False) -> list[Entry]:
+        """The figures of each area at each moment with a vehicle plugged in there.
+
+        Raises Invalid if there are too many areas for so many moments.
+        """
+        if not stale:
+            await self._projector.catch_up(partner)
+        moments = asked.moments or range(1)
+        areas: dict[str, Totals] = {}
+        async for one in self._occupied(partner, asked):
+            area = area_of(from_json(Charger, one.charger)) or ""
+            if area not in areas and (len(areas) + 1) * len(moments) > MOST_OF_AREAS:
+                raise Invalid(
+                    "by",
+                    f"At most {MOST_OF_AREAS:,} areas times moments can be asked for: take fewer "
+                    "moments, or give bbox.",
+                )
+            await in_steps(areas.setdefault(area, Totals(moments)).adding(one.there))
+        found: list[Entry] = []
+        for area in sorted(areas):
+            found += _entries(area, await in_steps(areas.pop(area).summing()), None)
         return found
 
-    async def _occupied(
-        self,
-        partner: int,
-        chargers: Chargers,
-        moments: range | None,
-        *,
-        max_age: MaxAge | None,
-    ) -> AsyncIterator[Occupied]:
+    async def _occupied(self, partner: int, asked: Asked) -> AsyncIterator[Occupied]:
         """The chargers at which vehicles were plugged in, with these."""
+        chargers, moments, max_age = asked
         pages = self._now if moments is None else self._past
-        charger_id, suits, there = None, True, list[tuple[Pair, Course]]()
-        rest = Rest()
+        now: Occupied | None = None
+        suits, rest = True, Rest()
         async for page in pages(partner, chargers, moments or range(1), max_age):
             for found in page:
-                if found.charger_id != charger_id:
-                    if charger_id is not None and there:
-                        yield charger_id, there
-                    charger_id, there = found.charger_id, []
+                if now is None or found.charger_id != now.charger_id:
+                    if now is not None and now.there:
+                        yield now
+                    now = Occupied(found.charger_id, found.charger, [])
                     if chargers.box is not None:
                         suits = chargers.box.has(from_json(Charger, found.charger))
                 if suits:
-                    there.append((_pair(found.charger, found.vehicle), found.course))
+                    now.there.append((_pair(found.charger, found.vehicle), found.course))
                 await rest.if_long()
-        if charger_id is not None and there:
-            yield charger_id, there
+        if now is not None and now.there:
+            yield now
 
     # Now ------------------------------------------------------------------------------------------
 
@@ -212,7 +245,7 @@ class Capacities:
             ids = await self._plugged_in.chargers(partner, first, chargers.last, CHARGERS)
             if not ids:
                 break
-            async for begun in self._plugged_in.started(partner, ids, moments[0], moments[-1]):
+            async for begun in self._plugged_in.started(partner, ids, moments):
                 while waiting is not None and waiting.charger_id <= begun[0].charger_id:
                     keys.append(waiting)
                     waiting = next(lasted, None)
@@ -283,9 +316,18 @@ class Capacities:
 
 async def _with_pauses(rows: Iterable[T]) -> AsyncIterator[T]:
     """The rows; between two of them, each of which may be large, others are served."""
+    rest = Rest()
     for row in rows:
         yield row
-        await asyncio.sleep(0)
+        await rest.if_long()
+
+
+def _entries(name: str, figures: Iterable[Figures], after: Place | None) -> Iterator[Entry]:
+    """Those with a vehicle plugged in, behind the place."""
+    for moment, one in enumerate(figures):
+        place = Place(name, moment)
+        if (one.vehicles or one.stale) and (after is None or place > after):
+            yield Entry(place, one)
 
 
 def _wanted(

@@ -96,8 +96,10 @@ SELECT c.id FROM chargers c WHERE c.partner = $1 AND c.id >= $2 AND c.id <= $3
 ORDER BY c.id LIMIT $4
 """
 
-# The first $6 sessions at each charger in $2 that began behind the position $3 and $4, up to $5, as
-# a list of JSON arrays. Not written as a join, as those below: see events.py.
+# The first $6 sessions at each charger in $2 that began behind the position $3 and $4, up to $5,
+# and lasted at one of the moments from $7 on in steps of $8, as a list of JSON arrays. Not written
+# as a join, as those below: see events.py. Of `k` an index has all that is asked for, so it is that
+# one which is read: else SQLite reads the sessions of all chargers in that time for each of them.
 STARTED = f"""
 WITH {batch("wanted", "charger_id")}
 SELECT w.charger_id, (
@@ -106,10 +108,12 @@ SELECT w.charger_id, (
         ','
     )
     FROM (
-        SELECT s.vehicle_id, s.start_ms, s.start_rank, s.id FROM sessions s
-        WHERE s.partner = $1 AND s.charger_id = w.charger_id AND s.live = 1
-          AND (s.start_ms, s.id) > ($3, $4) AND s.start_ms <= $5
-        ORDER BY s.start_ms, s.id LIMIT $6
+        SELECT s.vehicle_id, s.start_ms, s.start_rank, s.id FROM sessions k CROSS JOIN sessions s
+        WHERE k.partner = $1 AND k.charger_id = w.charger_id
+          AND (k.start_ms, k.id) > ($3, $4) AND k.start_ms <= $5
+          AND s.partner = $1 AND s.id = k.id AND s.live = 1
+          AND (s.end_ms IS NULL OR $7 + (s.start_ms - $7 + $8 - 1) / $8 * $8 < s.end_ms)
+        ORDER BY k.start_ms, k.id LIMIT $6
     ) x
 ) FROM wanted w ORDER BY w.place
 """
@@ -215,14 +219,16 @@ class PluggedIn:
         return [charger_id for (charger_id,) in rows]
 
     async def started(
-        self, partner: int, charger_ids: Sequence[str], after_ms: int, until_ms: int
+        self, partner: int, charger_ids: Sequence[str], moments: range
     ) -> AsyncIterator[list[SessionKey]]:
-        """The sessions that began at these chargers in this time: some at a time, of one charger,
-        in the order of the chargers.
+        """The sessions that began at these chargers after the first of these moments and lasted at
+        another one: some at a time, of one charger, in the order of the chargers.
         """
         wanted = batch_of([charger_id] for charger_id in charger_ids)
-        limits = (until_ms, FIRST_KEYS)
-        rows = await self._engine.scan(STARTED, partner, wanted, after_ms, _LAST, *limits)
+        until_ms, grid = moments[-1], (moments[0], moments.step)
+        rows = await self._engine.scan(
+            STARTED, partner, wanted, moments[0], _LAST, until_ms, FIRST_KEYS, *grid
+        )
         for charger_id, text in rows:
             keys, limit = _keys.decode(f"[{text or ''}]"), FIRST_KEYS
             while keys:
@@ -231,7 +237,7 @@ class PluggedIn:
                     break
                 one, (_, at_ms, _, id) = batch_of([[charger_id]]), keys[-1]
                 ((_, more),) = await self._engine.scan(
-                    STARTED, partner, one, at_ms, id, until_ms, KEYS
+                    STARTED, partner, one, at_ms, id, until_ms, KEYS, *grid
                 )
                 keys, limit = _keys.decode(f"[{more or ''}]"), KEYS
 

@@ -14,7 +14,7 @@ from tether.cli.display.numbers import short
 from tether.cli.display.output import counted, note, show_line, show_pairs, show_table
 from tether.cli.members import InstantType, NumbersType
 from tether.cli.options import DurationType
-from tether.client.capacity import Selection
+from tether.client.capacity import By, Selection
 from tether.domain.models import to_json
 from tether.domain.views import Capacity
 
@@ -24,7 +24,9 @@ Examples:
   tether capacity --at 2026-01-05T08:30:00Z --charger C1408
   tether capacity --bbox 17.2,62.3,17.4,62.5 --by-charger
   tether capacity --from 2026-01-05 --to 2026-01-06 --step 15m --json
+  tether capacity --from 2026-01-05 --to 2026-01-06 --step 1h --by area
 """
+_AREA = "Area"
 _TITLES = (
     "Time (UTC)", "Charger", "Vehicles", "Takes\nkW", "more\nkW", "Gives\nkW", "more\nkW",
     "Stored\nkWh", "Room\nkWh", "Unknown",
@@ -37,7 +39,9 @@ _TITLES = (
 @click.option(
     "--bbox", type=NumbersType(), metavar="W,S,E,N", help="Of chargers in this box, degrees."
 )
-@click.option("--by-charger", is_flag=True, help="Charger by charger.")
+@click.option("--by", type=click.Choice(["charger", "area"]),
+              help="Of each charger, or of each area: a box of a tenth of a degree.")  # fmt: skip
+@click.option("--by-charger", is_flag=True, help="The same as --by charger.")
 @click.option("--from", "from_", type=InstantType(), help="Over time: from this moment on …")
 @click.option("--to", type=InstantType(), help="… to before this one …  [default: now]")
 @click.option("--step", type=DurationType(), help="… at moments so far apart: 15m, 1h.")
@@ -52,6 +56,7 @@ def capacity(
     at: str | None,
     charger: str | None,
     bbox: list[Decimal] | None,
+    by: By | None,
     by_charger: bool,
     from_: str | None,
     to: str | None,
@@ -68,7 +73,8 @@ def capacity(
     rounded.
     """
     series = any((from_, to, step is not None))
-    _check(at, by_charger, from_, step, series=series, limited=limit is not None)
+    by = "charger" if by_charger else by
+    _check(at, from_, step, series=series, limited=limit is not None and by is None)
     if bbox is not None and len(bbox) != 4:
         raise click.UsageError("--bbox takes four numbers: west,south,east,north.")
     box = None if bbox is None else (bbox[0], bbox[1], bbox[2], bbox[3])
@@ -80,20 +86,21 @@ def capacity(
         "stale_allowed": stale_allowed,
     }
     with access.client() as client:
-        if by_charger:
-            size = min(limit or 1000, 1000)
-            found = client.capacity.by_charger(at=at, page_size=size, **selection)
-            _show_chargers(found, limit, as_json=as_json)
-        elif series:
+        size = min(limit or 1000, 1000)
+        if series:
             assert from_ is not None
             assert step is not None
-            moments = client.capacity.series(
-                from_=from_,
-                to=to,
-                step=step // 1000,
-                **selection,
+            found = client.capacity.over_time(
+                from_=from_, to=to, step=step // 1000, by=by, page_size=size, **selection
             )
-            _show_list(moments, as_json=as_json)
+            if by is None:
+                _show_list(found, as_json=as_json)
+            else:
+                _show_some(found, limit, as_json=as_json, timed=True)
+        elif by is not None:
+            ask = client.capacity.by_charger if by == "charger" else client.capacity.by_area
+            found = ask(at=at, page_size=size, **selection)
+            _show_some(found, limit, as_json=as_json, timed=False)
         else:
             one = client.capacity.get(at=at, **selection)
             _show_list([one], as_json=True) if as_json else show_pairs(_pairs(one))
@@ -101,7 +108,6 @@ def capacity(
 
 def _check(
     at: str | None,
-    by_charger: bool,
     from_: str | None,
     step: int | None,
     *,
@@ -111,13 +117,13 @@ def _check(
     """Raises for options that do not go together."""
     if series and (from_ is None or step is None):
         raise click.UsageError("Give --from and --step together.")
-    if series and (at is not None or by_charger):
-        raise click.UsageError("--from, --to and --step go without --at and --by-charger.")
-    if limited and not by_charger:
-        raise click.UsageError("--limit goes with --by-charger.")
+    if series and at is not None:
+        raise click.UsageError("--from, --to and --step go without --at.")
+    if limited:
+        raise click.UsageError("--limit goes with --by.")
 
 
-def _show_chargers(found: Iterator[Capacity], limit: int | None, *, as_json: bool) -> None:
+def _show_some(found: Iterator[Capacity], limit: int | None, *, as_json: bool, timed: bool) -> None:
     if as_json:
         _show_list(islice(found, limit), as_json=True)
         return
@@ -125,12 +131,12 @@ def _show_chargers(found: Iterator[Capacity], limit: int | None, *, as_json: boo
     if not shown:
         note("No vehicle is plugged in.")
         return
-    _show_list(shown, as_json=False)
+    _show_list(shown, as_json=False, timed=timed)
     if limit is None and next(found, None) is not None:
         note(f"\nThere are more: --limit shows more than {MOST_IN_A_TABLE}, a pipe gets all.")
 
 
-def _show_list(found: Iterable[Capacity], *, as_json: bool) -> None:
+def _show_list(found: Iterable[Capacity], *, as_json: bool, timed: bool = True) -> None:
     if as_json:
         for one in found:
             show_line(to_json(one))
@@ -138,10 +144,17 @@ def _show_list(found: Iterable[Capacity], *, as_json: bool) -> None:
         listed = list(found)
         to_minute = all(_time(one).endswith(":00") for one in listed)
         rows = [_row(one, 16 if to_minute else 19) for one in listed]
-        show_table(_TITLES, rows, wrapped=("Time (UTC)", "Charger", "Unknown"))
-        if len(listed) > 1 and not listed[0].charger_id:
+        if not timed:
+            rows = [["", *row[1:]] for row in rows]
+        titles = [_AREA if name == "Charger" and _is_by_area(listed) else name for name in _TITLES]
+        show_table(titles, rows, wrapped=("Time (UTC)", "Charger", _AREA, "Unknown"))
+        if len({one.as_of for one in listed}) == len(listed) > 1:
             click.echo()
             show_pairs(_courses(listed))
+
+
+def _is_by_area(listed: Iterable[Capacity]) -> bool:
+    return any(one.area for one in listed)
 
 
 def _courses(moments: Sequence[Capacity]) -> list[tuple[str, str]]:
@@ -168,8 +181,8 @@ def _row(one: Capacity, time_digits: int) -> list[str]:
         unknown.stale, unknown.power_above_charger,
     )  # fmt: skip
     return [
-        "" if one.charger_id else _time(one)[:time_digits],
-        one.charger_id or "",
+        _time(one)[:time_digits],
+        one.charger_id or one.area or "",
         str(one.vehicles_plugged_in),
         short(one.charge_power),
         short(one.charge_power_available),

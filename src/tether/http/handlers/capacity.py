@@ -1,21 +1,24 @@
 """Available flexibility over HTTP (an addition to the reference)."""
 
 import re
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Iterable
 from decimal import Decimal
+from operator import itemgetter
 from typing import NamedTuple
 
 from falcon.asgi import Request, Response
 
 from tether.domain.errors import Invalid, Missing
-from tether.domain.flexibility import Box, capacity_of
+from tether.domain.flexibility import Box, Figures, capacity_of
 from tether.domain.models import ENTITY_ID_RULE, is_entity_id, to_json
 from tether.domain.validation import check_instant
 from tether.domain.views import Capacity
 from tether.http import requests
-from tether.projections.flexibility import Chargers, MaxAge
+from tether.projections.flexibility import MOST_OF_AREAS, Asked, Chargers, Entry, MaxAge, Place
 from tether.server.store import Store
-from tether.storage.turns import Turns
+from tether.storage.epochs import Epoch
+from tether.storage.turns import Steps, Turns, in_steps
 
 LIST_PARAMETERS = (
     "limit",
@@ -30,22 +33,18 @@ LIST_PARAMETERS = (
     "maxAge",
     "stale",
 )
-MOST_MOMENTS = 1000
+MOST_MOMENTS = 1000  # of a list in one piece
+MOST_STREAMED = 10_000
+LINES = 500  # that are made at once
+NDJSON = "application/x-ndjson"
 AT_ONCE = 4  # of each partner one: each may read and hold a lot, so the others wait
 PATIENCE_S = 120.0
 _OF_PAGES, _OF_SERIES = ("limit", "cursor"), ("from", "to", "step")
+_POSITION = re.compile(r"([A-Za-z0-9._~*+@:,-]{0,128})(?: ([0-9]{1,5}))?")
 _BOX_RULE = (
     "It must be minLongitude,minLatitude,maxLongitude,maxLatitude in degrees, such as "
     "17.4,62.3,17.5,62.4."
 )
-
-
-class Wanted(NamedTuple):
-    """What is asked for: of which chargers, at which moments (None: now), how old at most."""
-
-    chargers: Chargers
-    moments: range | None
-    max_age: MaxAge | None
 
 
 class CapacityResource:
@@ -58,63 +57,134 @@ class CapacityResource:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         query = requests.query_of(req, LIST_PARAMETERS)
-        now_ms = self._now_ms()
-        wanted = Wanted(_chargers(query), _moments(query, now_ms), _max_age(query, now_ms))
-        async with self._turns.of(requests.partner_of(req)):
-            await self._answer(req, resp, query, wanted)
+        now_ms, as_lines = self._now_ms(), NDJSON in (req.get_header("Accept") or "").lower()
+        asked = _asked(query, now_ms, as_lines=as_lines)
+        by, at_ms = query.get("by"), asked.moments or range(now_ms, now_ms + 1)
+        # Before a turn is waited for: what is wrong is said at once.
+        page = await self._page(req, resp, query) if by is not None and not as_lines else None
+        if as_lines:
+            portions = self._portions(req, resp, query, asked, at_ms)
+            first = await anext(portions, b"")  # what goes wrong in it has an answer of its own
+            resp.content_type = NDJSON
+            resp.stream = _following(first, portions)
+            return
+        partner = requests.partner_of(req)
+        async with self._turns.of(partner):
+            stale = await requests.takes_stale(self._store, req, resp, query)
+            if page is not None:
+                found = await self._entries(
+                    partner, asked, by, page.after, page.limit + 1, stale=stale
+                )
+                shown = await in_steps(_encoded(found[: page.limit], by, at_ms))
+                resp.data = b"[%b]" % b",".join(shown)
+                if len(found) > page.limit:  # one more than asked for: another page follows
+                    position = "{} {}".format(*found[page.limit - 1].place)
+                    resp.set_header("Link", requests.next_link(req, query, page.epoch, position))
+                return
+            totals = await self._store.capacities.totals(partner, asked, stale=stale)
+        shown = await in_steps(_encoded(_over_time(totals), None, at_ms))
+        resp.data = b"[%b]" % b",".join(shown) if "from" in query else shown[0]
 
     on_head = on_get
 
-    async def _answer(
-        self, req: Request, resp: Response, query: dict[str, str], wanted: Wanted
-    ) -> None:
-        chargers, moments, max_age = wanted
-        partner = requests.partner_of(req)
-        if _is_by_charger(query):
-            await self._by_charger(req, resp, query, wanted)
-            return
-        stale = await requests.takes_stale(self._store, req, resp, query)
-        if "from" in query and moments is not None:
-            found = await self._store.capacities.totals(
-                partner, chargers, moments, max_age=max_age, stale=stale
-            )
-            pairs = zip(found, moments, strict=True)
-            resp.data = to_json([capacity_of(figures, at_ms) for figures, at_ms in pairs])
-        else:
-            (figures,) = await self._store.capacities.totals(
-                partner, chargers, moments, max_age=max_age, stale=stale
-            )
-            resp.data = to_json(capacity_of(figures, moments[0] if moments else self._now_ms()))
-
-    async def _by_charger(
-        self, req: Request, resp: Response, query: dict[str, str], wanted: Wanted
-    ) -> None:
-        chargers, moments, max_age = wanted
+    async def _page(self, req: Request, resp: Response, query: dict[str, str]) -> "_Page":
         limit = requests.limit_of(query)
-        epoch, after = await requests.begin_page(self._store, resp, query, is_entity_id)
-        if after is not None:
-            chargers = chargers.after(after)
-        stale = await requests.takes_stale(self._store, req, resp, query)
-        # One more than asked for, to know whether another page follows.
-        found = await self._store.capacities.by_charger(
-            requests.partner_of(req), chargers, moments, limit + 1, max_age=max_age, stale=stale
-        )
-        at_ms, page = moments[0] if moments else self._now_ms(), found[:limit]
-        shown: list[Capacity] = [capacity_of(figures, at_ms, id) for id, figures in page]
-        resp.data = to_json(shown)
-        if len(found) > limit:
-            resp.set_header("Link", requests.next_link(req, query, epoch, page[-1][0]))
+        epoch, position = await requests.begin_page(self._store, resp, query, _position)
+        return _Page(limit, epoch, None if position is None else _position(position))
+
+    async def _entries(
+        self,
+        partner: int,
+        asked: Asked,
+        by: str | None,
+        after: Place | None,
+        limit: int,
+        *,
+        stale: bool,
+    ) -> list[Entry]:
+        """The first of those behind the place."""
+        capacities = self._store.capacities
+        if by == "charger":
+            return await capacities.by_charger(partner, asked, after, limit, stale=stale)
+        every = await capacities.by_area(partner, asked, stale=stale)
+        begin = 0 if after is None else bisect_right(every, after, key=itemgetter(0))
+        return every[begin : begin + limit]
+
+    async def _portions(
+        self, req: Request, resp: Response, query: dict[str, str], asked: Asked, at_ms: range
+    ) -> AsyncIterator[bytes]:
+        """The lines of all figures, some at a time. While the client takes them no turn is held."""
+        partner, by, after = requests.partner_of(req), query.get("by"), None
+        limit = LINES if by == "charger" else MOST_OF_AREAS
+        async with self._turns.of(partner):
+            stale = await requests.takes_stale(self._store, req, resp, query)
+            if by is None:
+                totals = await self._store.capacities.totals(partner, asked, stale=stale)
+                found = _over_time(totals)
+            else:
+                found = await self._entries(partner, asked, by, after, limit, stale=stale)
+        while found:
+            for start in range(0, len(found), LINES):
+                some = await in_steps(_encoded(found[start : start + LINES], by, at_ms))
+                yield b"".join(line + b"\n" for line in some)
+            if len(found) < limit or by != "charger":
+                return
+            after = found[-1].place
+            async with self._turns.of(partner):
+                found = await self._entries(partner, asked, by, after, limit, stale=True)
 
 
-def _is_by_charger(query: dict[str, str]) -> bool:
-    if query.get("by", "charger") != "charger":
-        raise Invalid("by", "It must be charger, or left out.")
-    if "by" in query:
-        return True
+class _Page(NamedTuple):
+    """Which entries of a list are wanted."""
+
+    limit: int
+    epoch: Epoch
+    after: Place | None
+
+
+async def _following(first: bytes, portions: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for portion in portions:
+        yield portion
+
+
+def _shown(entry: Entry, by: str | None, at_ms: range) -> Capacity:
+    (name, moment), figures = entry
+    charger_id = name if by == "charger" else None
+    area = (name or None) if by == "area" else None
+    return capacity_of(figures, at_ms[moment], charger_id=charger_id, area=area)
+
+
+def _over_time(totals: Iterable[Figures]) -> list[Entry]:
+    return [Entry(Place("", moment), figures) for moment, figures in enumerate(totals)]
+
+
+def _encoded(entries: Iterable[Entry], by: str | None, at_ms: range) -> Steps[list[bytes]]:
+    shown = []
+    for entry in entries:
+        shown.append(to_json(_shown(entry, by, at_ms)))
+        yield
+    return shown
+
+
+def _position(text: str) -> Place | None:
+    """The place that a cursor names, if it does. Once, cursors named chargers only."""
+    found = _POSITION.fullmatch(text)
+    return None if found is None else Place(found[1], int(found[2] or MOST_STREAMED))
+
+
+def _asked(query: dict[str, str], now_ms: int, *, as_lines: bool) -> Asked:
+    """What is asked for. Raises Invalid."""
+    by = query.get("by")
+    if by not in (None, "charger", "area"):
+        raise Invalid("by", "It must be charger or area, or left out.")
     for name in _OF_PAGES:
-        if name in query:
-            raise Invalid(name, "It can only be given together with by=charger.")
-    return False
+        if name in query and as_lines:
+            raise Invalid(name, f"It does not go with {NDJSON}, which has all in one answer.")
+        if name in query and by is None:
+            raise Invalid(name, "It can only be given together with by.")
+    most = MOST_STREAMED if as_lines or by is not None else MOST_MOMENTS
+    return Asked(_chargers(query), _moments(query, now_ms, most), _max_age(query, now_ms))
 
 
 def _max_age(query: dict[str, str], now_ms: int) -> MaxAge | None:
@@ -149,7 +219,7 @@ def _box(text: str) -> Box:
     return box
 
 
-def _moments(query: dict[str, str], now_ms: int) -> range | None:
+def _moments(query: dict[str, str], now_ms: int, most: int) -> range | None:
     """The past moments that are asked for; None if none is, which means now."""
     if not any(name in query for name in _OF_SERIES):
         if "at" not in query:
@@ -158,9 +228,8 @@ def _moments(query: dict[str, str], now_ms: int) -> range | None:
         if at_ms > now_ms:
             raise Invalid("at", "It must not be in the future.")
         return range(at_ms, at_ms + 1)
-    for name in ("at", "by"):
-        if name in query:
-            raise Invalid(name, "It cannot be given together with from, to or step.")
+    if "at" in query:
+        raise Invalid("at", "It cannot be given together with from, to or step.")
     for name in ("from", "step"):
         if name not in query:
             raise Missing(name, "from and step must be given together.")
@@ -173,7 +242,10 @@ def _moments(query: dict[str, str], now_ms: int) -> range | None:
     if not re.fullmatch(r"[0-9]{1,9}", query["step"]) or int(query["step"]) == 0:
         raise Invalid("step", "It must be a whole number of seconds from 1 to 999999999.")
     moments = range(from_ms, to_ms, int(query["step"]) * 1000)
-    if len(moments) > MOST_MOMENTS:
-        least = -((from_ms - to_ms) // (MOST_MOMENTS * 1000))
-        raise Invalid("step", f"It must be at least {least}: there are at most 1000 moments.")
+    if len(moments) > most:
+        least = -((from_ms - to_ms) // (most * 1000))
+        more = "" if most == MOST_STREAMED else f" ({MOST_STREAMED} with Accept: {NDJSON})"
+        raise Invalid(
+            "step", f"It must be at least {least}: there are at most {most} moments{more}."
+        )
     return moments
