@@ -18,7 +18,7 @@ expect.set_options(timeout=PATIENCE_MS)
 HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}"
 PATHS = (
     "live?show=all", "live/vehicles", "chargers/C1", "vehicles/V1", "sessions",
-    "sessions/{session}", "flexibility", "start", "keys",
+    "sessions/{session}", "requests", "flexibility", "start", "keys",
 )  # fmt: skip
 
 
@@ -226,6 +226,49 @@ def test_a_key_is_created_copied_used_rotated_and_revoked(
     expect(page.get_by_role("row").filter(has_text="revoked")).to_have_count(1)
     assert httpx.get(call, headers={"x-api-key": rotated}, verify=False).status_code == 403
     assert httpx.get(call, headers={"x-api-key": secret}, verify=False).status_code == 200
+
+
+def test_a_refused_call_is_found_by_its_id_with_its_member_marked(
+    console_server: Server, partner: Partner, open_page: Open
+) -> None:
+    page = open_page(partner.path("requests?path=/events"), partner.token)
+    body = (
+        '{"type": "VEHICLE_CHARGE_UPDATED", "chargerId": "C1", "vehicleId": "V1",'
+        ' "stateOfCharge": 149.1, "note": "<script>alert(1)</script>\u202e\x1b[31m"}'
+    )
+    refused = partner.client.post("/events?x=1", content=body.encode())
+    assert refused.status_code == 400
+    refused = partner.client.post(
+        "/events", content=body.replace(', "note"', ', "timestamp"').encode()
+    )
+    known = partner.client.post(
+        "/events", content=b'{"type": "VEHICLE_CHARGE_UPDATED", "chargerId": "C1", "vehicleId":'
+        b' "V1", "stateOfCharge" : 149.1}', headers={"X-Request-Id": "mine-1"},
+    )  # fmt: skip
+    assert (refused.status_code, known.status_code) == (400, 400)
+    found = page.get_by_role("region", name="Refused requests").locator("tbody tr")
+    expect(found).to_have_count(3)  # without asking again
+    page.get_by_label("Has in it").fill("mine-1")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**q=mine-1")
+    expect(found).to_have_count(1)
+    assert "stateOfCharge" in found.inner_text()
+    assert serious(page) == []
+    found.get_by_role("link").click()
+    expect(page.locator("mark")).to_have_text('"stateOfCharge" : 149.1')
+    assert serious(page) == []
+    curl = page.locator("#curl").inner_text()
+    again = subprocess.run(
+        ["sh", "-c", curl + " --silent"], check=True, capture_output=True, text=True,
+        env={"KEY": partner.key, "PATH": os.environ["PATH"]},
+    )  # fmt: skip
+    assert again.stdout == known.text
+    page.goto(console_server.url + partner.path("requests?path=/events%3Fx"))
+    found.get_by_role("link").click()
+    shown = page.locator("pre").first.inner_text()
+    assert "<script>alert(1)</script>" in shown
+    assert "\\u202e" in shown
+    assert "\\u001b[31m" in shown
 
 
 def test_flexibility_is_shown_now_and_over_time(partner: Partner, open_page: Open) -> None:

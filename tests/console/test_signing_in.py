@@ -1,8 +1,10 @@
 """Who gets into the console, how, and for how long; over HTTP, on each engine."""
 
 import asyncio
+import gzip
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,11 +22,12 @@ from tests.console.visitors import (
 )
 from tether.domain.console import LINK_MS
 from tether.server import admin, bootstrap
+from tether.storage.refused_requests import MOST, RefusedRequest, Wanted
 
 PAGES = (
     "/live", "/live/vehicles", "/live?show=all&q=C1", "/keys", "/chargers/C1", "/vehicles/V1",
     "/sessions", "/sessions/totals?unit=month", "/sessions.csv", "/flexibility",
-    "/flexibility/figures?span=week", "/start",
+    "/flexibility/figures?span=week", "/start", "/requests?status=4xx&q=x",
 )  # fmt: skip
 
 
@@ -313,3 +316,75 @@ def test_without_a_console_there_is_none(new_server: Callable[..., Server]) -> N
     answer = httpx.get(f"{server.url}/console/sign-in", verify=False)
     assert answer.status_code == 403  # as any path that is not there, without a key
     assert answer.headers["content-type"] == "application/json"
+
+
+# What was refused ---------------------------------------------------------------------------------
+
+
+def refused_of(owner: httpx.Client, path: str, wanted: str) -> str:
+    """The page with what was refused, once it shows this."""
+    for _ in range(300):
+        text = owner.get(path).text
+        if wanted in text:
+            return text
+        time.sleep(0.1)
+    raise AssertionError(f"{wanted} is not there")
+
+
+def test_refused_requests_are_kept_for_their_partner_alone_and_without_keys(
+    server: Server,
+) -> None:
+    key, number = with_things(server)
+    other = server.key()
+    path = f"/console/p/{number}/requests"
+    with server.client(key) as client:
+        body = {"type": "VEHICLE_CONNECTED", "chargerId": key, "vehicleId": "\0V1"}
+        refused = client.post("/events", json=body, headers={"X-Request-Id": "kept/1"})
+        assert refused.status_code == 400
+        client.get("/chargers/C1").raise_for_status()
+        client.get("/chargers/unknown-one")
+        client.post("/events", content=gzip.compress(b"{"), headers={"Content-Encoding": "gzip"})
+    with visitor(server, key) as owner, visitor(server, other) as stranger:
+        page = refused_of(owner, path, "/chargers/unknown-one")
+        assert "/chargers/C1<" not in page
+        one = owner.get(f"{path}/one", params={"id": "kept/1"})
+        assert one.status_code == 200
+        assert key not in one.text
+        assert key[:17] in one.text
+        refused_of(owner, f"{path}?status=404", "unknown-one")
+        assert "unknown-one" not in owner.get(f"{path}?status=400").text
+        assert "unknown-one" not in owner.get(f"{path}?status=5xx").text
+        assert "Nothing was refused" in owner.get(f"{path}?q=100%25").text
+        for bad in ("?status=200", "?before=x"):
+            assert owner.get(path + bad).status_code == 400
+        assert owner.get(f"{path}/one?id=nothing").status_code == 404
+        own = f"/console/p/{partner_number(server, other)}/requests"
+        assert "Nothing was refused" in stranger.get(own).text
+        assert stranger.get(f"{own}/one?id=kept%2F1").status_code == 404
+
+
+def test_of_a_flood_of_refusals_little_is_kept_and_the_newest_of_much(server: Server) -> None:
+    key, number = with_things(server)
+    path = f"/console/p/{number}/requests"
+
+    async def fill() -> None:
+        async with bootstrap.open_store(server.database) as store:
+            now_ms = bootstrap.now_ms()
+            for round in range(12):
+                requests = [
+                    RefusedRequest(now_ms + round, f"{round}-{number}", "", "GET", "/x", 404, 1, "",
+                                   "", "")
+                    for number in range(500)
+                ]  # fmt: skip
+                await store.refused_requests.add(number, requests, now_ms)
+            old = [RefusedRequest(1, "old", "", "GET", "/x", 404, 1, "", "", "")]
+            await store.refused_requests.add(number, old, now_ms)
+            wanted = Wanted()
+            found = await store.refused_requests.page(number, wanted, (2**62, ""), now_ms, 10_000)
+            assert len(found) <= MOST
+            assert found[0].id.startswith("11-")
+
+    asyncio.run(fill())
+    with visitor(server, key) as owner:
+        assert owner.get(f"{path}/one?id=old").status_code == 404
+        assert owner.get(path).text.count('<th scope="row">') == 50

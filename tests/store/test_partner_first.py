@@ -22,6 +22,7 @@ from tether.storage import (
     fleet,
     partners,
     plugged_in,
+    refused_requests,
     session_records,
     sessions,
     states,
@@ -32,7 +33,10 @@ from tether.storage.postgres.batch_loader import for_each_key
 from tether.storage.sqlite import event_lists
 from tether.storage.sqlite.engine import connect
 
-SHARED = {"chargers", "vehicles", "events", "sessions", "session_versions", "derivations"}
+SHARED = {
+    "chargers", "vehicles", "events", "sessions", "session_versions", "derivations",
+    "refused_requests",
+}  # fmt: skip
 OWN = {
     "postgres": {"event_heads"},
     "sqlite": {"listings", "list_of_charger", "list_of_vehicle", "list_by_time"},
@@ -40,7 +44,8 @@ OWN = {
 VIEWS = {"charger_events", "vehicle_events", "vehicle_history", "unlisted_events"}
 PARTNER_DATA = SHARED | OWN["postgres"] | OWN["sqlite"]
 SUBJECTS = (
-    derivations, entities, events, fleet, partners, plugged_in, session_records, sessions, states,
+    derivations, entities, events, fleet, partners, plugged_in, refused_requests, session_records,
+    sessions, states,
 )  # fmt: skip
 VERBS = {"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}
 LOOK_UPS = {
@@ -285,5 +290,6 @@ def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
     assert sorted(elsewhere) == [
         "copying.py", "copying.py", "derivations.py", "dialect.py", "epochs.py", "event_lists.py",
         "events.py", "fleet.py",
-        "partners.py", "plugged_in.py", "session_records.py", "sessions.py", "states.py",
+        "partners.py", "plugged_in.py", "refused_requests.py", "session_records.py", "sessions.py",
+        "states.py",
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from tether.console.gate import Gate, NotOurs, SignedOut
 from tether.console.keys import KeysPage
 from tether.console.live import ChargerPage, LivePage, VehiclePage
 from tether.console.partners import PartnersPage
+from tether.console.requests import RequestPage, RequestsPage
 from tether.console.session import SessionPage
 from tether.console.sessions import SessionsFile, SessionsPage, TotalsPage
 from tether.console.signing_in import EnterPage, HomePage, SignInLimit, SignInPage, SignOut
@@ -79,6 +80,8 @@ def create_console(parts: Parts) -> "Console":
         "/console/p/{partner:int}/sessions/totals": TotalsPage(store, views),
         "/console/p/{partner:int}/sessions/{id}": SessionPage(store, views),
         "/console/p/{partner:int}/sessions.csv": SessionsFile(store),
+        "/console/p/{partner:int}/requests": RequestsPage(store, views),
+        "/console/p/{partner:int}/requests/one": RequestPage(store, views),
         "/console/p/{partner:int}/flexibility": FlexibilityPage(views),
         "/console/p/{partner:int}/flexibility/figures": FiguresPage(store, views),
         "/console/p/{partner:int}/start": StartPage(store, views),

@@ -25,13 +25,13 @@ class StartPage:
             has_charger=bool(await entities.page(Charger, partner, "", 1)),
             has_vehicle=bool(await entities.page(Vehicle, partner, "", 1)),
             events=head,
-            url=_url(req),
+            url=url_of(req),
         )
 
     on_head = on_get
 
 
-def _url(req: Request) -> str:
+def url_of(req: Request) -> str:
     """The server as the browser has it, to be pasted into a shell."""
     host = req.get_header("Host") or ""
     plain = host.replace("[", "").replace("]", "").replace(":", "").replace("-", "")

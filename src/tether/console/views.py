@@ -1,6 +1,7 @@
 """What pages look like: templates, and how values are shown in them."""
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -105,6 +106,16 @@ def moment(at_ms: int | None) -> str:
         return format_instant(at_ms)
 
 
+_UNSEEN = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff]"
+)
+
+
+def visible(text: str) -> str:
+    """The text with what commands terminals, or turns the direction of writing, as its number."""
+    return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def _templates_of_this_room() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tether.console"),
@@ -117,7 +128,7 @@ def _templates_of_this_room() -> jinja2.Environment:
     environment.globals.update(version=__version__, address=address, iso=format_instant)
     environment.filters.update(
         number=number, count=count, ago=ago, duration=duration, moment=moment,
-        segment=lambda text: quote(text, safe=""),
+        segment=lambda text: quote(text, safe=""), visible=visible,
     )  # fmt: skip
     return environment
 

@@ -116,7 +116,9 @@ def create_app(parts: Parts) -> Application:
         router.template_of,
         preflight=bool(parts.cors_origins),
     )
-    observer = Observer(parts.metrics, Clients(parts.trusted_proxies), router.template_of)
+    observer = Observer(
+        parts.metrics, Clients(parts.trusted_proxies), router.template_of, parts.store.refusals
+    )
     middleware: list[Any] = [observer, gate]
     if parts.spans:
         middleware.insert(0, parts.spans(router.template_of))

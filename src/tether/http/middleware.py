@@ -20,6 +20,7 @@ from tether.http.errors import wants_page
 from tether.server import logging
 from tether.server.authenticator import Authenticator, KeyUse
 from tether.server.metrics import Metrics
+from tether.server.refusals import LONGEST_BODY, Refusals
 
 LONGEST_FORWARDED = 2_000  # characters of X-Forwarded-For that are looked at, from its end
 MOST_HOPS = 10
@@ -87,9 +88,14 @@ class Observer:
     """Gives each request an id (or keeps the client's), counts it and writes one line about it."""
 
     def __init__(
-        self, metrics: Metrics, clients: Clients, route_of: Callable[[str], str | None]
+        self,
+        metrics: Metrics,
+        clients: Clients,
+        route_of: Callable[[str], str | None],
+        refusals: Refusals,
     ) -> None:
         """`route_of` finds the template of a path."""
+        self._refusals = refusals
         self._metrics = metrics
         self._clients = clients
         self._route_of = route_of
@@ -119,9 +125,27 @@ class Observer:
         seconds = perf_counter() - context.started
         # What the gate refuses has not been routed.
         route = req.uri_template or self._route_of(req.path) or "other"
+        status, key = resp.status_code, context.key
+        if status >= _REFUSED and key and self._refusals.takes(key.partner):
+            self._note_refusal(req, resp, seconds)
         # The client has its answer first.
         asyncio.get_running_loop().call_soon(
-            self._tell, context, req.method, route, resp.status_code, seconds
+            self._tell, context, req.method, route, status, seconds
+        )
+
+    def _note_refusal(self, req: Request, resp: Response, seconds: float) -> None:
+        key = req.context.key
+        self._refusals.note(
+            key.partner,
+            request_id=req.context.request_id,
+            key_prefix=key.prefix,
+            method=req.method,
+            path=f"{req.path}?{req.query_string}" if req.query_string else req.path,
+            status=resp.status_code,
+            seconds=seconds,
+            error=resp.get_header("Tether-Error") or "",
+            answer=resp.data or b"",
+            body=requests.beginning_of_body(req, LONGEST_BODY),
         )
 
     def _tell(self, context: Any, method: str, route: str, status: int, seconds: float) -> None:

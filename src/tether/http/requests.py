@@ -60,6 +60,11 @@ class ApiRequest(Request):
         event = self._first_event
         return None if event is None or event["more_body"] else event["body"]
 
+    def begun_body(self) -> bytes:
+        """What of the body came with the head."""
+        event = self._first_event
+        return b"" if event is None else bytes(event["body"])
+
     async def parts_of_body(self) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises Malformed if the client hangs up before its end.
 
@@ -175,6 +180,15 @@ async def read_body(req: Request) -> bytes | dict[str, Any]:
         # A step of its own. A thread would hold the interpreter just as long.
         await asyncio.sleep(0)
         return decode_document(body)
+
+
+def beginning_of_body(req: Request, most: int) -> bytes:
+    """What came of the body with the head, as text; of a compressed one only that it is that."""
+    if not isinstance(req, ApiRequest):
+        return b""
+    if (req.get_header("Content-Encoding") or "identity").lower() != "identity":
+        return b"(compressed)"
+    return req.begun_body()[: most + 1]
 
 
 def body_at_hand(req: Request) -> bytes | None:

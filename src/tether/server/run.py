@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import partial
 from tempfile import TemporaryFile
 from typing import Any
@@ -109,13 +109,20 @@ async def serve(
         alone = settings.workers == 1
         with serving(metrics.own_page, metrics_address(settings.metrics) if alone else None):
             _spare_the_collector()
-            async with meanwhile(use.keep_writing()), meanwhile(_look_around(store, metrics)):
+            async with (
+                meanwhile(use.keep_writing()),
+                meanwhile(_look_around(store, metrics)),
+                meanwhile(store.refusals.keep_writing())
+                if settings.console == "on"
+                else nullcontext(),
+            ):
                 # All of them are closed when the server stops, so that nobody connects any more.
                 more = [listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1)]
                 await server.serve([listener, *more])
             with suppress(TimeoutError):  # the database may be away, and nobody waits for a note
                 async with asyncio.timeout(LAST_NOTE_S):
                     await use.write()
+                    await store.refusals.write()
 
 
 async def _look_around(store: Store, metrics: Metrics) -> None:

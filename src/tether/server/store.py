@@ -11,6 +11,7 @@ from tether.projections.load_curve import LoadCurves
 from tether.projections.projector import Projector
 from tether.projections.rebuild import Rebuilder
 from tether.projections.summaries import Summaries
+from tether.server.refusals import Refusals
 from tether.storage.console import ConsoleSessions
 from tether.storage.engine import Connections, Engine, Size
 from tether.storage.entities import Entities
@@ -20,6 +21,7 @@ from tether.storage.fleet import Fleet
 from tether.storage.keys import Keys
 from tether.storage.partners import PING, Partners
 from tether.storage.plugged_in import PluggedIn
+from tether.storage.refused_requests import RefusedRequests
 from tether.storage.sessions import Sessions
 from tether.storage.states import States
 from tether.storage.turns import LoopTurns, Turns
@@ -69,6 +71,14 @@ class Store:
     @cached_property
     def console(self) -> ConsoleSessions:
         return ConsoleSessions(self._engine)
+
+    @cached_property
+    def refused_requests(self) -> RefusedRequests:
+        return RefusedRequests(self._engine)
+
+    @cached_property
+    def refusals(self) -> Refusals:
+        return Refusals(self.refused_requests, self.partners, self._now_ms)
 
     @cached_property
     def fleet(self) -> Fleet:

@@ -29,7 +29,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 }
 MADE_ANEW = {
     "epoch", "event_heads", "listings", "list_of_charger", "list_of_vehicle", "list_by_time",
-    "console_sessions", "console_links",
+    "console_sessions", "console_links", "refused_requests",
 }  # fmt: skip
 
 CREATE_MARK = f"CREATE TABLE {COPY_TABLE} (origin TEXT NOT NULL)"

@@ -40,7 +40,9 @@ DELETE FROM events WHERE partner = $1
 AND seq IN (SELECT seq FROM events WHERE partner = $1 ORDER BY seq LIMIT $2)
 """
 ERASE_PARTNER = "DELETE FROM partners WHERE id = $1"
-_FIRST_ERASED = ("chargers", "vehicles", "derivations", "session_versions", "sessions")
+_FIRST_ERASED = (
+    "refused_requests", "chargers", "vehicles", "derivations", "session_versions", "sessions",
+)  # fmt: skip
 
 
 class Partners:

@@ -1,0 +1,141 @@
+"""Requests that were refused: which, why, and what would have to be different."""
+
+import json
+import re
+from shlex import quote
+from typing import NamedTuple
+
+from falcon.asgi import Request, Response
+
+from tether.console.forms import query_of
+from tether.console.start import url_of
+from tether.console.views import Views, address, visible
+from tether.console.visits import partner_of
+from tether.domain.errors import Invalid
+from tether.server.store import Store
+from tether.storage.refused_requests import DAYS_MS, MOST, RefusedRequest, Wanted
+
+PAGE = 50
+END = 2**62, ""
+STATUSES = {"": (400, 599), "4xx": (400, 499), "5xx": (500, 599)}
+_PLACE = re.compile(r"([0-9]{1,15}) ([!-~]{1,128})")
+_PARAMETER = re.compile(r'parameter="([A-Za-z]{1,50})"')
+
+
+class Part(NamedTuple):
+    """A part of a text; `is_marked` if it is to blame."""
+
+    text: str
+    is_marked: bool
+
+
+class RequestsPage:
+    """`…/requests`: the newest first."""
+
+    def __init__(self, store: Store, views: Views) -> None:
+        self._store = store
+        self._views = views
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        query, partner = query_of(req), partner_of(req)
+        status, path, text = query.get("status", ""), query.get("path", ""), query.get("q", "")
+        wanted = Wanted(_statuses(status), path, text)
+        before = _place(query.get("before"))
+        found = await self._store.refused_requests.page(
+            partner.id, wanted, before, self._views.now_ms(), PAGE + 1
+        )
+        asked: dict[str, object] = {"status": status, "path": path, "q": text}
+        last = found[PAGE - 1] if len(found) > PAGE else None
+        await self._views.show(
+            req,
+            resp,
+            "requests.html",
+            requests=[(one, _message(one)) for one in found[:PAGE]],
+            chosen=status,
+            starts=path,
+            text=text,
+            is_first=before == END,
+            again=address(partner, "requests", query=asked),
+            next_page=last
+            and address(partner, "requests", query={**asked, "before": f"{last.at_ms} {last.id}"}),
+            days=DAYS_MS // 86_400_000,
+            most=MOST,
+        )
+
+    on_head = on_get
+
+
+class RequestPage:
+    """`…/requests/one?id=…`: one of them, with what is to blame marked in its body."""
+
+    def __init__(self, store: Store, views: Views) -> None:
+        self._store = store
+        self._views = views
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        request_id = query_of(req).get("id", "")
+        found = await self._store.refused_requests.get(partner_of(req).id, request_id)
+        member = _PARAMETER.search(found.error)
+        await self._views.show(
+            req,
+            resp,
+            "request.html",
+            request=found,
+            message=_message(found),
+            member=member[1] if member else None,
+            target=marked(found.path, member[1] if member else None, _in_path),
+            body=marked(found.body, member[1] if member else None, _in_body),
+            curl=_curl(found, url_of(req)),
+        )
+
+    on_head = on_get
+
+
+def marked(text: str, member: str | None, pattern: str) -> list[Part]:
+    """The text in parts, of which those are marked in which the member stands with its value."""
+    if member is None:
+        return [Part(text, False)]
+    parts, end = [], 0
+    for match in re.finditer(pattern.format(re.escape(member)), text):
+        parts += [Part(text[end : match.start()], False), Part(match[0], True)]
+        end = match.end()
+    return [part for part in [*parts, Part(text[end:], False)] if part.text]
+
+
+_in_body = r'"{}"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[^,}}\]\s]+)?'
+_in_path = r"(?<=[?&]){}=[^&]*"
+
+
+def _message(request: RefusedRequest) -> str:
+    """The sentence of the answer."""
+    try:
+        answer = json.loads(request.answer)
+    except ValueError:
+        return request.answer
+    return str(answer.get("message", "")) if isinstance(answer, dict) else request.answer
+
+
+def _curl(request: RefusedRequest, url: str) -> str:
+    """The same request again, to be pasted into a shell."""
+    words = ["curl", "-X", quote(request.method), quote(url + request.path)]
+    words.append('-H "x-api-key: $KEY"')
+    if request.body:
+        words += ["--data-binary", quote(request.body)]
+    return visible(" ".join(words))  # what is pasted may command a terminal
+
+
+def _statuses(text: str) -> tuple[int, int]:
+    if re.fullmatch(r"[45][0-9]{2}", text):
+        return int(text), int(text)
+    if text not in STATUSES:
+        raise Invalid("status", "It must be 4xx, 5xx or one such as 409.")
+    return STATUSES[text]
+
+
+def _place(text: str | None) -> tuple[int, str]:
+    if not text:
+        return END
+    found = _PLACE.fullmatch(text)
+    if found is None:
+        raise Invalid("before", "It must be one that a page of this list gave.")
+    return int(found[1]), found[2]

@@ -1,0 +1,106 @@
+"""What was refused, kept for the console: noted by requests, written now and then."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+import structlog
+
+from tether.domain.errors import Unavailable
+from tether.domain.keys import without_keys
+from tether.storage.partners import Partners
+from tether.storage.refused_requests import RefusedRequest, RefusedRequests
+
+log = structlog.get_logger()
+
+PERIOD_S = 1.0
+FORGET_S = 3600.0
+MOST, MOST_OF_EACH = 200, 40  # in a period; a flood is like its beginning
+LONGEST_BODY, LONGEST_ANSWER, LONGEST_PATH = 16_384, 2_000, 1_000
+_NUL = str.maketrans({"\0": "\N{REPLACEMENT CHARACTER}"})  # which PostgreSQL's text cannot have
+
+
+class Refusals:
+    """Notes requests that were refused. No request waits for it to be written.
+
+    What cannot be written, and what is too much, is lost: the log has it.
+    """
+
+    def __init__(
+        self, stored: RefusedRequests, partners: Partners, now_ms: Callable[[], int]
+    ) -> None:
+        self._stored = stored
+        self._partners = partners
+        self._now_ms = now_ms
+        self._noted: list[tuple[int, RefusedRequest]] = []
+        self._of_each: Counter[int] = Counter()
+        self._is_written = False
+
+    def takes(self, partner: int) -> bool:
+        """Whether one more of this partner would be kept; none is where nobody writes them."""
+        room = self._is_written and len(self._noted) < MOST
+        return room and self._of_each[partner] < MOST_OF_EACH
+
+    def note(
+        self,
+        partner: int,
+        *,
+        request_id: str,
+        key_prefix: str,
+        method: str,
+        path: str,
+        status: int,
+        seconds: float,
+        error: str,
+        answer: bytes,
+        body: bytes,
+    ) -> None:
+        """The request was refused just now."""
+        self._of_each[partner] += 1
+        request = RefusedRequest(
+            self._now_ms(), request_id, key_prefix, method[:20], _text(path, LONGEST_PATH), status,
+            int(seconds * 1_000_000), error, _text(answer, LONGEST_ANSWER),
+            _text(body, LONGEST_BODY),
+        )  # fmt: skip
+        self._noted.append((partner, request))
+
+    async def keep_writing(self) -> None:
+        """Writes what was noted, and forgets what is old, again and again."""
+        self._is_written = True
+        loop = asyncio.get_running_loop()
+        forgets_at = loop.time() + FORGET_S
+        while True:
+            await asyncio.sleep(PERIOD_S)
+            await self.write()
+            if loop.time() >= forgets_at:
+                forgets_at = loop.time() + FORGET_S
+                await self._forget()
+
+    async def write(self) -> None:
+        """Writes what was noted, if that is possible."""
+        noted, self._noted = self._noted, []
+        self._of_each.clear()
+        of_each: dict[int, list[RefusedRequest]] = {}
+        for partner, request in noted:
+            of_each.setdefault(partner, []).append(request)
+        try:
+            for partner, requests in of_each.items():
+                await self._stored.add(partner, requests, self._now_ms())
+        except Unavailable:
+            return
+        except Exception as error:  # a note is worth no failure
+            log.error("refused requests not written", exc_info=error)
+
+    async def _forget(self) -> None:
+        try:
+            for partner in await self._partners.all():
+                await self._stored.forget(partner.id, self._now_ms())
+        except Unavailable:
+            return
+
+
+def _text(sent: bytes | str, longest: int) -> str:
+    """What was sent as text without keys; more than so many characters are cut off."""
+    if isinstance(sent, bytes):
+        sent = sent[: longest + 100].decode("utf-8", "replace")
+    return without_keys(sent[: longest + 100]).translate(_NUL)[:longest]
