@@ -11,9 +11,11 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from tether.cli.display.charts import spark_room, sparkline
 from tether.cli.display.listing import MOST_IN_A_TABLE
+from tether.cli.display.numbers import short
 from tether.cli.display.output import note, say, show_line, show_table
-from tether.cli.display.sums import STEP_TITLES, sparkline, step_rows, summary_table
+from tether.cli.display.sums import step_table, summary_table
 from tether.cli.options import FilePath, WholeNumber
 from tether.cli.writing import Output, csv_options
 from tether.domain.models import to_json
@@ -75,19 +77,17 @@ def _show(found: Iterator[Any], output: Output, limit: int | None, *, days: bool
     if not rows:
         note("No such session.")
         return
-    where = output.zone.key if output.zone else "UTC"
     width = shutil.get_terminal_size().columns
     if output.model is EnergyStep:
-        titles, shown = list(STEP_TITLES), step_rows(rows, output.zone, width, days=days)
+        titles, shown = step_table(rows, output.zone, days=days)
     else:
         titles, shown = summary_table(rows, output.zone, width, days=days)
-    titles[0] = f"From\n{where}"
     if not sys.stdout.isatty():  # where each row is a line
         titles = [title.replace("\n", " ") for title in titles]
     show_table(titles, shown, wrapped=("Of",))
     if output.model is EnergyStep and not any(row[1] for row in shown):
         powers = [row.average_power or Decimal(0) for row in rows]
-        if line := sparkline(powers, width):
-            say(f"\n{line}")
+        if len(powers) > 1 and any(powers):
+            say(f"\n{sparkline(powers, spark_room())} up to {short(max(powers))} kW")
     if limit is None and next(found, None) is not None:
         note(f"\nThere are more: --limit shows more than {MOST_IN_A_TABLE}, a pipe gets all.")

@@ -1,15 +1,12 @@
 """Bars and sparklines in a terminal.
 
-What they tell, their shapes tell: colour only sets them off. A terminal without block characters
-gets ASCII.
+What they tell, their shapes tell: colour only sets them off.
 """
 
 import shutil
-import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import NamedTuple
 
 from tether.cli.display.output import Cell
 
@@ -20,29 +17,9 @@ MOST_SPARKS = 60
 _BESIDE_SPARKS = 36  # columns for the name of the line and what it reaches
 
 
-class _Shapes(NamedTuple):
-    """What is drawn with."""
-
-    levels: str
-    """Of a sparkline, from the lowest to the highest."""
-    parts: str
-    """Of the last column of a bar, from nearly none to nearly all."""
-    full: str
-    light: str
-    """A column of what is estimated."""
-
-
-_BLOCKS = _Shapes("▁▂▃▄▅▆▇█", "▏▎▍▌▋▊▉", "█", "░")
-_LETTERS = _Shapes("_.-:=+*#", "", "#", ".")
-
-
-def shapes() -> _Shapes:
-    """What this terminal can draw with."""
-    try:
-        "".join(_BLOCKS).encode(getattr(sys.stdout, "encoding", None) or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return _LETTERS
-    return _BLOCKS
+_LEVELS = "▁▂▃▄▅▆▇█"  # of a sparkline, from the lowest to the highest
+_PARTS = "▏▎▍▌▋▊▉"  # of the last column of a bar
+_FULL, _LIGHT = "█", "░"  # a column of a bar, and one of what is estimated
 
 
 def sparkline(values: Sequence[Decimal | None], width: int = MOST_SPARKS) -> str:
@@ -51,7 +28,7 @@ def sparkline(values: Sequence[Decimal | None], width: int = MOST_SPARKS) -> str
     It stands on 0, or on the lowest value if that is below. Of more values than columns each column
     shows the highest of its own, so that no peak is lost.
     """
-    drawn, count = shapes(), len(values)
+    count = len(values)
     columns = min(count, max(1, width))
     shown: list[Decimal | None] = []
     for place in range(columns):
@@ -60,9 +37,9 @@ def sparkline(values: Sequence[Decimal | None], width: int = MOST_SPARKS) -> str
     known = [value for value in shown if value is not None]
     low = min([*known, Decimal(0)])
     span = max([*known, Decimal(0)]) - low
-    top = len(drawn.levels) - 1
+    top = len(_LEVELS) - 1
     return "".join(
-        " " if value is None else drawn.levels[round(top * (value - low) / span) if span else 0]
+        " " if value is None else _LEVELS[round(top * (value - low) / span) if span else 0]
         for value in shown
     )
 
@@ -79,16 +56,13 @@ def bar(value: Decimal, most: Decimal, width: int, light: Decimal = Decimal(0)) 
     """
     if value <= 0 or most <= 0 or width < 1:
         return ""
-    drawn = shapes()
     length = min(Fraction(value) / Fraction(most), Fraction(1)) * width
     dark = length * (1 - min(max(Fraction(light) / Fraction(value), Fraction(0)), Fraction(1)))
     if light > 0:
         solid = round(dark)
-        return (drawn.full * solid + drawn.light * (round(length) - solid)) or drawn.light
+        return (_FULL * solid + _LIGHT * (round(length) - solid)) or _LIGHT
     whole, eighths = divmod(round(length * 8), 8)
-    if not drawn.parts:
-        return drawn.full * (round(length) or 1)
-    return drawn.full * whole + (drawn.parts[eighths - 1] if eighths else "") or drawn.parts[0]
+    return _FULL * whole + (_PARTS[eighths - 1] if eighths else "") or _PARTS[0]
 
 
 def bar_cells(
@@ -96,11 +70,11 @@ def bar_cells(
 ) -> list[Cell] | None:
     """A bar for each row of a table whose other columns take so many columns of the terminal.
 
-    None where there is no room, or nothing to draw.
+    None where there is no room, or nothing to compare.
     """
     width = min(MOST_BAR, shutil.get_terminal_size().columns - taken)
     most = max(values, default=Decimal(0))
-    if width < LEAST_BAR or most <= 0:
+    if len(values) < 2 or width < LEAST_BAR or most <= 0:
         return None
     parts = lights or [Decimal(0)] * len(values)
     return [

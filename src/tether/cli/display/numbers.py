@@ -33,3 +33,8 @@ def short(number: Decimal, places: int = 1) -> str:
     if number and not Decimal(text):
         return f"{number:.1g}"  # something is never nothing
     return text.rstrip("0").removesuffix(".") if places else text
+
+
+def tenth(number: Decimal) -> str:
+    """To a tenth; from a thousand on to the unit."""
+    return f"{number:z,.1f}" if abs(number) < 1000 else f"{number:,.0f}"
