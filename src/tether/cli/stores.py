@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from functools import cache
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -126,6 +125,8 @@ def _server_here() -> str | None:
 
 def _is_ours(url: str) -> bool:
     """Whether a Tether server answers there, on this machine."""
+    from http.client import HTTPConnection, HTTPException
+
     try:
         parts = urlsplit(url)
         if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "localhost", "::1"):

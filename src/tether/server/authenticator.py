@@ -1,15 +1,14 @@
 """Recognises keys: which request carries which key, whether it works, and when it was used last."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
-
-import structlog
 
 from tether.domain.errors import Forbidden, Unavailable
 from tether.domain.keys import KEY_LENGTH, Key, digest_if_well_formed
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)  # a command that makes keys need not load more
 
 # A revoked or changed key is known everywhere after at most 2 s; half of that leaves room.
 REMEMBERED_MS = 1_000
