@@ -42,7 +42,7 @@ def states(subject: Contestant) -> Callable[[Bench], list[Row]]:
         with prepared(bench, subject) as server:
             if (posted := post_count(server.url, server.key, EVENTS)).failed:
                 raise LoadError(f"{EVENTS:,} events could not be stored: {posted}")
-            _wait_until_derived(server)
+            wait_until_derived(server)
             paths = {
                 state: [f"/vehicles/{vehicle}/state" for vehicle in VEHICLES],
                 charger: [f"/chargers/{identifier}" for identifier in CHARGERS],
@@ -99,7 +99,7 @@ def session_sizes(subject: Contestant, large: int) -> Callable[[Bench], list[Row
             small, big = servers
             for what, path in OF_A_FLEET.items():
                 outcome = Outcome()
-                measures = {name: _alone(server, path) for name, server in servers.items()}
+                measures = {name: alone(server, path) for name, server in servers.items()}
                 compete(bench, measures, outcome)
                 name = f"{subject.engine}: {what}, {big} vs {small}"
                 rows.append(compare_latencies(name, outcome, (big, small), at_most(GROWTH)))
@@ -119,7 +119,7 @@ def _fleet(bench: Bench, subject: Contestant, count: int) -> tuple[Database, str
     copy_rows(database, "events", EVENTS_OF_FLEET.format(
         partner="{partner}", count=turns * FLEET, fleet=FLEET, last=turns - 1))  # fmt: skip
     with subject.running(database, key, bench.new_log()) as server:
-        _wait_until_derived(server, DERIVED_LARGE_S)
+        wait_until_derived(server, DERIVED_LARGE_S)
     database.run("VACUUM ANALYZE")
     return database, key
 
@@ -189,7 +189,7 @@ def _get(connection: http.client.HTTPConnection, path: str, headers: dict[str, s
     return connection.getresponse().read()
 
 
-def _alone(server: Server, path: str) -> Measure:
+def alone(server: Server, path: str) -> Measure:
     """Measures GET of a path by a client that waits for each answer."""
 
     def measure(seconds: float) -> Run:
@@ -211,7 +211,7 @@ def _alone(server: Server, path: str) -> Measure:
     return measure
 
 
-def _wait_until_derived(server: Server, patience_s: float = DERIVED_S) -> None:
+def wait_until_derived(server: Server, patience_s: float = DERIVED_S) -> None:
     """Asks for sessions, which are answered when all events are derived."""
     end = time.perf_counter() + patience_s
     while time.perf_counter() < end:

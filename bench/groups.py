@@ -21,6 +21,7 @@ from bench.contestants import (
 )
 from bench.databases import PostgresDatabase
 from bench.derived import lag, session_sizes, states
+from bench.history import history
 from bench.ingestion import bulk, clients, shuffled
 from bench.load import Run, post_events
 from bench.sizes import sizes
@@ -161,6 +162,7 @@ GROUPS: dict[str, Group] = {
     "sqlite-lag": lag(tether("sqlite")),
     "sqlite-start": start(tether("sqlite"), required_s=1.0),
     "sqlite-size": sizes(tether("sqlite"), 1_000_000),
+    "sqlite-history": history(tether("sqlite")),
     "postgres-post": post(
         tether("postgres"),
         [(fastify_postgres(), at_least(2)), (fastapi(), at_least(15))],
@@ -177,8 +179,9 @@ GROUPS: dict[str, Group] = {
     "postgres-lag": lag(tether("postgres")),
     "postgres-sessions": session_sizes(tether("postgres"), 10_000_000),
     "postgres-size": sizes(tether("postgres"), 10_000_000),
+    "postgres-history": history(tether("postgres")),
     "sdk": clients(tether("sqlite"), at_least(0.8), at_least(0.9)),
 }
 
 # Takes minutes and much disk: runs only when it is named.
-LONG = ("postgres-size", "postgres-sessions")
+LONG = ("postgres-size", "postgres-sessions", "sqlite-history", "postgres-history")
