@@ -207,7 +207,7 @@ def test_no_request_reaches_the_server_that_the_proxy_did_not_send(
 
         asyncio.run(attack_all())
         ids = seen(server)
-        deadline = time.monotonic() + 10  # a proxy writes its line when a request is over
+        deadline = time.monotonic() + 60  # a proxy writes its line when a request is over
         while len(ids) > nginx.sent() + haproxy.sent():
             assert time.monotonic() < deadline, "requests that no proxy sent"
             time.sleep(0.05)

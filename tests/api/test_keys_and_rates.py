@@ -152,7 +152,7 @@ def test_no_key_is_ever_logged(server: Server) -> None:
         client.get(f"/chargers/{key}")
         client.put(f"/chargers/C1?{key}", content=f'{{"{key}": 1}}')
         client.post("/events", headers={"X-Request-Id": "a-request-to-look-for"})
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not any("a-request-to-look-for" in line for line in server.log):
         assert time.monotonic() < deadline
         time.sleep(0.01)

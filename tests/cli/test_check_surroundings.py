@@ -44,7 +44,7 @@ def test_live_asks_the_server_and_what_its_workers_have(
     with running_redis() as redis:
         server = new_server("--redis", redis.url, TMPDIR=str(temporary))
         port["TETHER_PORT"] = server.url.rpartition(":")[2]
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while "warning" in (found := checks(tether, "--live", TETHER_REDIS=redis.url, **port)).get(
             "redis", ("warning",)
         ):
@@ -53,6 +53,7 @@ def test_live_asks_the_server_and_what_its_workers_have(
         assert {status for status, _ in found.values()} == {"ok"}, found
         assert found["workers"] == ("ok", "1, all with temporary files.")
     temporary.rmdir()
+    deadline = time.monotonic() + 120
     while checks(tether, "--live", **port)["workers"][0] == "ok":
         assert time.monotonic() < deadline
         time.sleep(0.5)

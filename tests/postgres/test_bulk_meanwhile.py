@@ -55,7 +55,7 @@ def _held_up(database: str, post: threading.Thread) -> Iterator[None]:
     ):
         holding.execute("SELECT * FROM event_heads FOR UPDATE")
         post.start()
-        end = time.monotonic() + 30
+        end = time.monotonic() + 90
         while watching.execute(BLOCKED).fetchone() == (0,) and time.monotonic() < end:
             time.sleep(0.02)
         yield

@@ -32,7 +32,7 @@ async def redis_in_use(server: Server) -> float:
 
 async def until_in_use(server: Server, workers: float) -> None:
     """Returns when so many workers use Redis."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while await redis_in_use(server) != workers:
         assert time.monotonic() < end
         await asyncio.sleep(0.05)
