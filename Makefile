@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PORT ?= 8000
 MINUTES ?= 10
+DATABASE ?= sqlite
 TETHER_URL ?= http://127.0.0.1:$(PORT)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -67,8 +68,8 @@ unasync: install ## makes the blocking half of the SDK from the awaiting one
 bench: install ## measures against peers and ceilings; see bench/README.md for what it needs
 	$(BIN)/python -m bench.run
 
-soak: install ## $(MINUTES) minutes of three hostile partners beside a good one
-	$(BIN)/python -m bench.soak --minutes $(MINUTES)
+soak: install ## $(MINUTES) minutes of three hostile partners beside a good one; DATABASE=postgres: there
+	$(BIN)/python -m bench.soak --minutes $(MINUTES) --database $(DATABASE)
 
 drill: install ## a leader under Patroni is lost; a million events move to PostgreSQL; both under load
 	$(BIN)/python -m pytest -q -s tests/drills/failover.py tests/drills/million.py

@@ -1,6 +1,6 @@
 """Ten minutes of three hostile partners beside a good one: who does the server serve?
 
-python -m bench.soak [--minutes N] [--rate N] [--database URL] [--seed N] [--only ABUSE …]
+python -m bench.soak [--minutes N] [--rate N] [--database NAME] [--seed N] [--only ABUSE …]
 
 The good partner makes 200 requests a second, each at its time whatever became of the others; first
 alone, to know what the machine does just now, then beside the hostile ones. The exit code is 0 only
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -25,6 +26,7 @@ import aiohttp
 
 from bench.hostile import ABUSES, furnish
 from bench.machine import busy_fraction
+from bench.postgres import postgres
 from bench.processes import CORES, free_port, resident_bytes, spawn, stop, wait_until_answering
 from tether.domain.timestamps import format_instant
 
@@ -140,10 +142,9 @@ def make_key(database: str, partner: str, rate: str) -> str:
     return done.stdout.strip()
 
 
-def soak(options: argparse.Namespace, folder: Path) -> bool:
+def soak(options: argparse.Namespace, database: str, folder: Path) -> bool:
     """Runs everybody and prints what came of it; whether it is as it should be."""
     seconds = options.minutes * 60
-    database = options.database or str(folder / "tether.db")
     subprocess.run([TETHER, "migrate", "--database", database], check=True, capture_output=True)
     port, log = free_port(), folder / "log"
     url = f"http://127.0.0.1:{port}"
@@ -268,7 +269,11 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument("--minutes", type=float, default=10, help="how long (10)")
     parser.add_argument("--rate", type=float, default=200, help="the good one's requests a second")
-    parser.add_argument("--database", help="of PostgreSQL, empty; SQLite if there is none")
+    parser.add_argument(
+        "--database",
+        default="sqlite",
+        help="sqlite, postgres (each made for it), or the URL of an empty one",
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the order of the abuses (1)")
     names = [abuse.__name__ for abuse in ABUSES]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="ABUSE",
@@ -278,8 +283,15 @@ def main() -> int:
     if options.good:
         be_good(*options.good)
         return 0
-    with tempfile.TemporaryDirectory(prefix="tether-soak-") as folder:
-        return 0 if soak(options, Path(folder)) else 1
+    with tempfile.TemporaryDirectory(prefix="tether-soak-") as name, ExitStack() as stack:
+        folder, database = Path(name), options.database
+        if database == "sqlite":
+            database = str(folder / "tether.db")
+        elif database == "postgres":
+            cluster = stack.enter_context(postgres())
+            cluster.sql("postgres", "CREATE DATABASE soak")
+            database = cluster.url("soak")
+        return 0 if soak(options, database, folder) else 1
 
 
 if __name__ == "__main__":

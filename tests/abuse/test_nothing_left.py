@@ -24,7 +24,8 @@ from tests.faults.rig import (
 )
 from tests.faults.test_full_disk import NoFileMayGrow, SmallDisk
 
-LARGE = b"\n".join(map(event, range(2_000))).ljust(2 * 1024 * 1024, b"\n")
+MIB = 1024 * 1024
+LARGE = b"\n".join(map(event, range(2_000))).ljust(2 * MIB, b"\n")
 PAGES = (
     "/",
     "/docs",
@@ -128,5 +129,37 @@ def test_without_file_descriptors_nothing_is_a_500_and_the_server_recovers(
     assert [answer.status for answer in run(try_to_connect())] == [200] * 20
     assert partner.client.post("/events/bulk", content=LARGE).status_code == 200
     assert partner.client.get("/docs").status_code == 200
+    assert server.failures() == []
+    assert not any('"status":500' in line for line in server.log)
+
+
+def test_without_room_for_another_thread_nothing_is_a_500_and_the_server_recovers(
+    new_server: Callable[..., Server],
+) -> None:
+    stack = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (8 * MIB, stack[1]))  # which a thread's stack takes
+    try:
+        server = new_server()
+    finally:
+        resource.setrlimit(resource.RLIMIT_STACK, stack)
+    partner = Partner(server)
+    pid = pid_of(server)
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_AS)
+    # What is known already is looked up in a thread, if it is much; none has been needed yet.
+    known = b"\n".join(map(event, range(300)))
+    assert partner.client.post("/events/bulk", content=known).status_code == 200
+
+    # So much is left that all else goes on, but not for a thread and its stack. A limit of
+    # processes would not hold root.
+    size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.prlimit(pid, resource.RLIMIT_AS, (size + 6 * MIB, hard))
+    for _ in range(3):
+        assert is_refused(partner.client.post("/events/bulk", content=known))
+        assert partner.client.post("/events", content=event(1)).status_code == 201
+        assert partner.client.get("/chargers/C1").status_code == 200
+
+    resource.prlimit(pid, resource.RLIMIT_AS, (soft, hard))
+    assert partner.client.post("/events/bulk", content=known).status_code == 200
+    assert partner.client.get("/sessions").status_code == 200
     assert server.failures() == []
     assert not any('"status":500' in line for line in server.log)

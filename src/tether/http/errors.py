@@ -112,6 +112,7 @@ def install(
     app.add_error_handler(errors.Abandoned, _end_abandoned)
     for kind in (OSError, MemoryError):
         app.add_error_handler(kind, _answer_exhausted)
+    app.add_error_handler(RuntimeError, _answer_runtime_error)
 
 
 async def _answer_ours(
@@ -141,6 +142,13 @@ async def _answer_exhausted(
     """The machine is at fault: a full disk, no file descriptors or no memory left."""
     unavailable = errors.Unavailable(cause=repr(error))
     await _answer_ours(req, resp, unavailable, params)
+
+
+async def _answer_runtime_error(
+    req: Request, resp: Response, error: RuntimeError, params: dict[str, Any]
+) -> None:
+    is_exhausted = str(error) == "can't start new thread"
+    await (_answer_exhausted if is_exhausted else _answer_unexpected)(req, resp, error, params)
 
 
 async def _answer_unexpected(

@@ -130,7 +130,8 @@ async def _look_around(store: Store, metrics: Metrics) -> None:
     large bodies can be put aside.
     """
     while True:
-        metrics.temporary_files_usable(await asyncio.to_thread(_has_temporary_files))
+        with suppress(RuntimeError):  # no thread can be started
+            metrics.temporary_files_usable(await asyncio.to_thread(_has_temporary_files))
         with suppress(Unavailable, OSError):
             metrics.database(await store.size(), store.connections())
         await asyncio.sleep(LOOK_AGAIN_S)

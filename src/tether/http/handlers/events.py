@@ -27,6 +27,7 @@ class EventListResource:
 
     def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
         self._store = store
+        self._batcher = store.batcher  # loaded now: later there may be no file descriptor left
         self._now_ms = now_ms
 
     async def on_post(self, req: Request, resp: Response) -> None:
@@ -35,7 +36,7 @@ class EventListResource:
             raise Malformed("The body must be a JSON object: POST many to /events/bulk.")
         event = new_event(requests.document_in(body), now_ms)
         partner = requests.partner_of(req)
-        event_id = await self._store.batcher.add(partner, event)
+        event_id = await self._batcher.add(partner, event)
         if event.charged_energy or has_doubted_power(event):
             requests.warn_of(req, resp, await self._store.doubts.of_event(partner, event))
         resp.status = 201

@@ -161,8 +161,7 @@ class SqliteEngine:
         every = (partner, *parameters)
         if (rows := self._found_soon(sql, every)) is not None:
             return rows
-        run = partial(self._loop.run_in_executor, self._scanners, self._scan_now, sql, every)
-        return await self._turns.run(partner, run)
+        return await self._turns.run(partner, partial(self._scan_in_thread, sql, every))
 
     async def write(self, sql: str, *parameters: object) -> int:
         (changed,) = await self.write_all(Statement(sql, parameters))
@@ -263,6 +262,15 @@ class SqliteEngine:
                 reader.set_progress_handler(None)
         except (apsw.Error, Unavailable):  # what is wrong is found again
             return None
+
+    def _scan_in_thread(
+        self, sql: str, parameters: tuple[object, ...]
+    ) -> "asyncio.Future[list[Row]]":
+        run = partial(self._scan_now, sql, parameters)
+        try:
+            return self._loop.run_in_executor(self._scanners, run)
+        except RuntimeError as error:  # no thread can be started
+            raise Unavailable from error
 
     def _scan_now(self, sql: str, parameters: tuple[object, ...]) -> list[Row]:
         if trouble := self._guard.trouble():
