@@ -25,6 +25,7 @@ from bench.history import history
 from bench.ingestion import bulk, clients, shuffled
 from bench.load import Run, post_events
 from bench.sizes import sizes
+from bench.sums import sums
 from bench.table import Limit, Row, at_least, at_most, single
 
 Group = Callable[[Bench], list[Row]]
@@ -178,10 +179,15 @@ GROUPS: dict[str, Group] = {
     "postgres-states": states(tether("postgres")),
     "postgres-lag": lag(tether("postgres")),
     "postgres-sessions": session_sizes(tether("postgres"), 10_000_000),
+    "sqlite-sums": sums(tether("sqlite")),
+    "postgres-sums": sums(tether("postgres")),
     "postgres-size": sizes(tether("postgres"), 10_000_000),
     "postgres-history": history(tether("postgres")),
     "sdk": clients(tether("sqlite"), at_least(0.8), at_least(0.9)),
 }
 
 # Takes minutes and much disk: runs only when it is named.
-LONG = ("postgres-size", "postgres-sessions", "sqlite-history", "postgres-history")
+LONG = (
+    "postgres-size", "postgres-sessions", "sqlite-history", "postgres-history", "sqlite-sums",
+    "postgres-sums",
+)  # fmt: skip

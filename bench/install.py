@@ -12,6 +12,7 @@ BENCH = Path(__file__).parent
 PEERS = BENCH / "peers"
 CACHE = BENCH / ".cache"
 FASTAPI_VENV = CACHE / "fastapi-sqlmodel"
+DUCKDB_VENV = CACHE / "duckdb"
 
 
 class InstallError(Exception):
@@ -29,13 +30,31 @@ def install_node_peer(folder: Path) -> None:
 
 
 def install_fastapi_peer() -> None:
+    """What FastAPI's peer needs."""
+    _install_python("fastapi-sqlmodel", FASTAPI_VENV)
+
+
+def install_duckdb() -> None:
+    """The yardstick of sums."""
+    _install_python("duckdb", DUCKDB_VENV)
+
+
+def _install_python(name: str, venv: Path) -> None:
     """A virtual environment with the pinned requirements, once for each list of them."""
-    requirements = PEERS / "fastapi-sqlmodel" / "requirements.txt"
-    if not _is_done("fastapi-sqlmodel", requirements):
-        _run([sys.executable, "-m", "venv", "--clear", str(FASTAPI_VENV)])
-        pip = str(FASTAPI_VENV / "bin" / "pip")
-        _run([pip, "install", "-q", "--require-hashes", "-r", str(requirements)])
-        _mark_done("fastapi-sqlmodel", requirements)
+    requirements = PEERS / name / "requirements.txt"
+    if not _is_done(name, requirements):
+        _run([sys.executable, "-m", "venv", "--clear", str(venv)])
+        _run(
+            [
+                str(venv / "bin" / "pip"),
+                "install",
+                "-q",
+                "--require-hashes",
+                "-r",
+                str(requirements),
+            ]
+        )
+        _mark_done(name, requirements)
 
 
 def _node_environment() -> dict[str, str]:

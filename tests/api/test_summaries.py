@@ -116,6 +116,22 @@ def test_what_goes_on_is_counted_up_to_its_newest_event(client: httpx.Client) ->
     assert (step["chargedEnergy"], step["estimatedEnergy"], step["spreadEnergy"]) == (11, 11, 0)
 
 
+def test_years_without_a_session_are_skipped(client: httpx.Client) -> None:
+    create_charger(client)
+    create_vehicle(client)
+    for year in (2011, 2019, 2026):
+        post(client, ("CONNECTED", f"{year}-01-05T08:30:00Z"),
+             ("DISCONNECTED", f"{year}-01-05T10:30:00Z"))  # fmt: skip
+    answer = client.get("/sessions/summary?bucket=hour&limit=2")
+    pages = [answer.json()]
+    while "next" in answer.links:
+        answer = client.get(answer.links["next"]["url"])
+        pages.append(answer.json())
+    hours = [row["from"][:13] for page in pages for row in page]
+    assert hours == [f"{y}-01-05T{h}" for y in (2011, 2019, 2026) for h in ("08", "09", "10")]
+    assert len(pages) <= 6
+
+
 def test_each_partner_has_its_own(client: httpx.Client, server: Server) -> None:
     create_charger(client)
     create_vehicle(client)

@@ -24,6 +24,7 @@ from tether.storage import (
     plugged_in,
     refused_requests,
     session_records,
+    session_sums,
     sessions,
     states,
 )
@@ -45,6 +46,7 @@ VIEWS = {"charger_events", "vehicle_events", "vehicle_history", "unlisted_events
 PARTNER_DATA = SHARED | OWN["postgres"] | OWN["sqlite"]
 SUBJECTS = (
     derivations, entities, events, fleet, partners, plugged_in, refused_requests, session_records,
+    session_sums,
     sessions, states,
 )  # fmt: skip
 VERBS = {"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}
@@ -289,7 +291,6 @@ def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
     ]
     assert sorted(elsewhere) == [
         "copying.py", "copying.py", "derivations.py", "dialect.py", "epochs.py", "event_lists.py",
-        "events.py", "fleet.py",
-        "partners.py", "plugged_in.py", "refused_requests.py", "session_records.py", "sessions.py",
-        "states.py",
+        "events.py", "fleet.py", "partners.py", "plugged_in.py", "refused_requests.py",
+        "session_records.py", "session_sums.py", "sessions.py", "states.py",
     ]  # fmt: skip

@@ -4,6 +4,7 @@ import gzip
 import json
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from tests.conftest import TETHER, Server
 from tests.older import make_older
 from tests.store.test_contract import event, put_site
 from tether.domain.models import EventType, to_json
+from tether.storage.sqlite.engine import connect
 
 CLUSTERED_SESSIONS = 4  # the last schema in which they were
+WITHOUT_TOTALS = 11  # the last schema in which sessions had none
 
 
 def test_sessions_are_as_they_were_and_go_on(tmp_path: Path) -> None:
@@ -45,6 +48,34 @@ def test_sessions_are_as_they_were_and_go_on(tmp_path: Path) -> None:
         assert last["id"] == sessions[-1]["id"]
         assert last["status"] == "ended"
     assert server.stop() == 0
+
+
+def test_sessions_get_their_totals_without_another_version(tmp_path: Path) -> None:
+    new, old = tmp_path / "new.db", tmp_path / "old.db"
+    server = Server(str(new)).start()
+    key = server.key("acme")
+    with server.client(key) as client:
+        put_site(client)
+        for second in range(0, 40, 4):
+            for place, kind in enumerate((
+                EventType.VEHICLE_CONNECTED, EventType.VEHICLE_CHARGE_STARTED,
+                EventType.VEHICLE_CHARGE_STOPPED, EventType.VEHICLE_DISCONNECTED,
+            )):  # fmt: skip
+                body = to_json(event(second + place, kind))
+                assert client.post("/events", content=body).status_code == 201
+        sessions = client.get("/sessions?limit=1000").json()
+        sums = client.get("/sessions/summary?bucket=hour").json()
+    assert server.stop() == 0
+    make_older(old, new, WITHOUT_TOTALS)
+
+    server = Server(str(old)).start()
+    with server.client(key) as client:
+        assert client.get("/sessions?limit=1000").json() == sessions
+        assert client.get("/sessions/summary?bucket=hour").json() == sums
+    assert server.stop() == 0
+    with closing(connect(old)) as connection:
+        without = "SELECT count(*) FROM sessions WHERE energy IS NULL"
+        assert connection.execute(without).fetchall() == [(0,)]
 
 
 # Databases that older versions made: see older/make.py -------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 
 from tether.domain.filters import SessionFilter
 from tether.server import bootstrap
-from tether.storage import plugged_in
+from tether.storage import plugged_in, session_sums
 from tether.storage.dialect import POSTGRES
 from tether.storage.engine import batch_of
 from tether.storage.postgres.pool import INDEXES_ONLY, preparing
@@ -57,6 +57,14 @@ def test_what_was_plugged_in_is_found_in_indexes_that_say_more_than_the_partner(
             searches += [(name, step) for step in steps if step.startswith("Index Cond")]
     assert len(searches) > 12
     assert not [step for step in searches if "AND" not in step[1]]
+
+
+def test_sums_read_one_index_and_nothing_else(explain: Explain) -> None:
+    for sql in (session_sums.SUMS, session_sums.SUMS_OF_ENDED_WITH_OTHERS, session_sums.FIRST):
+        reads = [step for step in explain(sql) if " on sessions " in step]
+        index_only = "Index Only Scan using sessions_in_sums on"
+        assert [step for step in reads if index_only not in step] == []
+        assert reads
 
 
 @pytest.mark.parametrize("active", [None, True, False])

@@ -17,7 +17,7 @@ from tether.domain.errors import Invalid, Unavailable
 from tether.domain.filters import SessionFilter
 from tether.domain.models import is_entity_id
 from tether.domain.session_views import FLAGS, session_of
-from tether.domain.summary import Sums, keys_of
+from tether.domain.summary import Sums
 from tether.domain.views import Session
 from tether.files.contents import columns_of
 from tether.files.csv_form import csv_line
@@ -151,16 +151,18 @@ class TotalsPage:
         chosen, zone, unit = wanted.filter, wanted.time_zone, Unit(wanted.unit)
         whole: list[Sums] = []
         bars: list[Bar] = []
+        is_cut = False
         try:
             async with asyncio.timeout(ADD_UP_S), self._turns.of(partner):
-                summaries, together = self._store.summaries, keys_of(None)
-                rows = await summaries.page(
-                    partner, chosen, Undivided(), together, after=None, limit=1
+                summaries = self._store.summaries
+                rows, _ = await summaries.page(
+                    partner, chosen, Undivided(), None, after=None, limit=1
                 )
                 whole = [row.total for row in rows]
-                rows = await summaries.page(
-                    partner, chosen, Calendar(unit, zone), together, after=None, limit=MOST_BARS + 1
+                rows, more = await summaries.page(
+                    partner, chosen, Calendar(unit, zone), None, after=None, limit=MOST_BARS
                 )
+                is_cut = more is not None
                 bars = [
                     Bar(_name(row.bucket.from_ms, zone, unit), row.bucket.from_ms, row.total)
                     for row in rows
@@ -173,8 +175,8 @@ class TotalsPage:
             "totals.html",
             total=whole[0] if whole else None,
             is_too_much=not whole and await self._any(partner, chosen),
-            bars=bars[:MOST_BARS],
-            is_cut=len(bars) > MOST_BARS,
+            bars=bars,
+            is_cut=is_cut,
             unit=wanted.unit,
             zone=wanted.zone,
             back=_link(req, wanted.query(), "sessions"),

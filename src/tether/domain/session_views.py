@@ -164,13 +164,18 @@ def _energy(
         comparable = period.soc_end_ms >= period.power_ms  # it is the newer reading
         if comparable and _differ(by_then, gained, known.vehicle):
             flags.add("state-of-charge-differs")
-        return _rounded(energy, "0.000001"), EnergySource.POWER
+        return to_milliwatt_hours(energy), EnergySource.POWER
     if gained is None:
         return None, None
     if not _is_possible(gained, lasted_ms, period, known):
         flags.add("state-of-charge-jumped")
         return None, None
     return gained, EnergySource.STATE_OF_CHARGE
+
+
+def to_milliwatt_hours(energy: Decimal) -> Decimal:
+    """The energy in kWh, as fine as one that is computed of powers is told."""
+    return _rounded(energy, "0.000001")
 
 
 def _gained(period: PeriodRecord, vehicle: Vehicle) -> Decimal | None:

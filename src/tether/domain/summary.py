@@ -167,8 +167,9 @@ class Sums:
 
     def __init__(self) -> None:
         self.sessions = self.plugged_ms = self.without_energy = 0
-        self.vehicles: set[str] = set()
-        self.chargers: set[str] = set()
+        self._vehicles: set[str] = set()
+        self._chargers: set[str] = set()
+        self._counted = (0, 0)
         self.energy = self.estimated = self.time = self.time_of_energy = _ZERO
         self.power: Decimal | None = None
 
@@ -176,8 +177,12 @@ class Sums:
         """Takes in what the session has there."""
         if bucket.from_ms <= session.start_ms < bucket.to_ms:
             self.sessions += 1
-            self.vehicles.add(session.vehicle_id)
-            self.chargers.add(session.charger_id)
+            self._vehicles.add(session.vehicle_id)
+            self._chargers.add(session.charger_id)
+        self.add_measures(session, bucket)
+
+    def add_measures(self, session: Measured, bucket: Bucket) -> None:
+        """Takes in what the session has there, but for that it began."""
         plugged_ms = min(session.end_ms, bucket.to_ms) - max(session.start_ms, bucket.from_ms)
         self.plugged_ms += max(0, plugged_ms)
         for charge in session.charges:
@@ -197,6 +202,37 @@ class Sums:
         self.time_of_energy = EXACT.add(self.time_of_energy, time)
         if charge.estimated:
             self.estimated = EXACT.add(self.estimated, energy)
+
+    @property
+    def vehicle_count(self) -> int:
+        """How many different vehicles the sessions that began have."""
+        return len(self._vehicles) + self._counted[0]
+
+    @property
+    def charger_count(self) -> int:
+        """The same of chargers."""
+        return len(self._chargers) + self._counted[1]
+
+    def count(self, sessions: int, vehicles: int, chargers: int) -> None:
+        """So many began there, of so many vehicles, at so many chargers."""
+        self.sessions += sessions
+        self._counted = vehicles, chargers
+
+    def add_whole(self, parts: Sequence[int], power: int | None) -> None:
+        """Takes in what many sessions have there together, in mWh, ms and mW: the plugged time,
+        energy, the estimated part of it, charged time, that of periods whose energy is known, and
+        how many others there are; and the highest power.
+        """
+        plugged_ms, energy, estimated, charged, measured, unmeasured = parts
+        self.plugged_ms += plugged_ms
+        self.without_energy += unmeasured
+        self.energy = EXACT.add(self.energy, Decimal(energy).scaleb(-ENERGY_PLACES))
+        self.estimated = EXACT.add(self.estimated, Decimal(estimated).scaleb(-ENERGY_PLACES))
+        self.time = EXACT.add(self.time, Decimal(charged).scaleb(-TIME_PLACES))
+        self.time_of_energy = EXACT.add(self.time_of_energy, Decimal(measured).scaleb(-TIME_PLACES))
+        if power is not None:
+            highest = Decimal(power).scaleb(-ENERGY_PLACES)
+            self.power = highest if self.power is None else max(self.power, highest)
 
 
 class Load:
@@ -231,15 +267,15 @@ def summary_of(
         to=format_instant(bucket.to_ms) if divided else None,
         **_named(group, key),
         sessions=sums.sessions,
-        vehicles=len(sums.vehicles),
-        chargers=len(sums.chargers),
+        vehicles=sums.vehicle_count,
+        chargers=sums.charger_count,
         plugged_time=seconds(sums.plugged_ms),
         charged_time=plain(sums.time),
         charged_energy=plain(sums.energy),
         estimated_energy=plain(sums.estimated),
         periods_without_energy=sums.without_energy,
         average_power=_power(sums.energy, sums.time_of_energy),
-        maximum_power=sums.power,
+        maximum_power=None if sums.power is None else plain(sums.power),
         utilisation=_utilisation(sums, bucket, chargers) if divided and chargers else None,
     )
 

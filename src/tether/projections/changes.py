@@ -334,7 +334,7 @@ def _compared(
         if until_ms is not None:
             found[0].reports = [*found[0].reports, *_after(row.ties.reports, until_ms)]
         should = Change(*found).row
-        if version is None or should._replace(before="") != row._replace(before=""):
+        if version is None or should.shown != row.shown:
             changes.append(Change(*found))
         elif should != row:
             changes.append(Change(*found, visible=False))

@@ -22,6 +22,7 @@ from tether.storage.keys import Keys
 from tether.storage.partners import PING, Partners
 from tether.storage.plugged_in import PluggedIn
 from tether.storage.refused_requests import RefusedRequests
+from tether.storage.session_sums import SessionSums
 from tether.storage.sessions import Sessions
 from tether.storage.states import States
 from tether.storage.turns import LoopTurns, Turns
@@ -152,7 +153,8 @@ class Store:
 
     @cached_property
     def summaries(self) -> Summaries:
-        return Summaries(self.sessions, self.entities)
+        sums, plugged_in = SessionSums(self._engine), PluggedIn(self._engine)
+        return Summaries(self.sessions, self.entities, sums, plugged_in)
 
     @cached_property
     def load_curves(self) -> LoadCurves:

@@ -9,6 +9,7 @@ from tether.domain.charge_period import Report
 from tether.domain.earlier_sessions import SessionContext, Start
 from tether.domain.models import Event, to_json
 from tether.domain.session_record import OrderedEvent, SessionRecord, ordered_event
+from tether.domain.session_totals import UNKNOWN, SessionTotals, totals_of
 from tether.storage.derivations import Position
 from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
 
@@ -34,8 +35,21 @@ class SessionRow(NamedTuple):
     rest_ms: int | None
     last_seq: int
     here_seq: int
+    energy: int | None
+    estimated: int | None
+    charged: int | None
+    measured: int | None
+    unmeasured: int | None
+    power: int | None
+    charge_ms: int | None
+    stop_ms: int | None
     body: str
     before: str
+
+    @property
+    def shown(self) -> "SessionRow":
+        """The row with nothing but what partners are shown, and what that is found by."""
+        return self._replace(before="", **UNKNOWN._asdict())
 
     @property
     def start(self) -> Start:
@@ -98,6 +112,7 @@ class Change(NamedTuple):
             rest_ms=record.newest_here.at_ms if ended else None,
             last_seq=record.last.seq,
             here_seq=record.newest_here.seq,
+            **totals_of(record)._asdict(),
             body=text_of(record),
             before=text_of(self.before),
         )
@@ -115,7 +130,8 @@ _derived = msgspec.json.Decoder(Derived)
 _events = msgspec.json.Decoder(list[tuple[int, int, Event]])
 _rows = msgspec.json.Decoder(
     list[tuple[str, int, int, str, str, int, int | None, int | None, int | None, int, int,
-               msgspec.Raw, msgspec.Raw, int | None]]
+               int | None, int | None, int | None, int | None, int | None, int | None, int | None,
+               int | None, msgspec.Raw, msgspec.Raw, int | None]]
 )  # fmt: skip
 
 
@@ -244,7 +260,7 @@ SET {", ".join(f"{name} = excluded.{name}" for name in changed)}
 # Most changes of a session concern what no index has.
 _UNINDEXED = ("last_seq", "here_seq", "body", "before")
 WRITE_GROWN = _write(*_UNINDEXED)
-WRITE = _write(*_UNINDEXED, "live", "end_ms", "span", "rest_ms")
+WRITE = _write(*_UNINDEXED, "live", "end_ms", "span", "rest_ms", *SessionTotals._fields)
 
 WRITE_VERSIONS = f"""
 WITH {batch("batch", "id")}

@@ -11,12 +11,12 @@ from tether.domain.errors import Invalid, Missing
 from tether.domain.filters import SessionFilter
 from tether.domain.models import to_json
 from tether.domain.summary import Group, keys_of, step_of, summary_of
-from tether.domain.timestamps import format_instant, parse_instant
+from tether.domain.timestamps import format_instant
 from tether.domain.validation import check_instant
 from tether.http import requests
 from tether.http.handlers.sessions import LIST_PARAMETERS, REPEATED, filter_of, ids_of
 from tether.projections.load_curve import Window
-from tether.projections.summaries import Place
+from tether.projections.summaries import LAST_MS, Place
 from tether.server.store import Store
 from tether.storage.epochs import Epoch
 from tether.storage.turns import Turns
@@ -30,7 +30,6 @@ ENERGY_PARAMETERS = (
 )  # fmt: skip
 AT_ONCE = 4  # of each partner one: each may read and hold a lot, so the others wait
 PATIENCE_S = 120.0
-LAST_MS = parse_instant("9000-01-01T00:00:00Z")  # calendars end with the year 9999
 _UNITS = f"{', '.join(list(Unit)[:-1])} or {list(Unit)[-1]}"
 _POSITION = re.compile(r"([0-9]{1,15}) [!-~]{0,128}")
 
@@ -53,19 +52,17 @@ class SessionSummaryResource:
         partner = requests.partner_of(req)
         epoch, cursor = await requests.begin_page(self._store, resp, query, _is_position)
         after = _position(cursor)
+        await requests.derive_first(self._store, req, resp, query)
         async with self._turns.of(partner):
-            await requests.derive_first(self._store, req, resp, query)
-            # One more than asked for, to know whether another page follows.
-            found = await self._store.summaries.page(
-                partner, wanted, division, keys_of(group), after=after, limit=limit + 1
+            rows, stop = await self._store.summaries.page(
+                partner, wanted, division, group, after=after, limit=limit
             )
             there = await self._store.summaries.chargers(partner, wanted, group)
             resp.data = to_json([
-                summary_of(total, bucket, group, key, there(key))
-                for bucket, key, total in found[:limit]
+                summary_of(total, bucket, group, key, there(key)) for bucket, key, total in rows
             ])  # fmt: skip
-        if len(found) > limit:
-            _show_next(req, resp, query, epoch, found[limit - 1].place)
+        if stop is not None:
+            _show_next(req, resp, query, epoch, stop, partial=len(rows) < limit)
 
     on_head = on_get
 
@@ -86,8 +83,8 @@ class EnergyResource:
         partner = requests.partner_of(req)
         epoch, cursor = await requests.begin_page(self._store, resp, query, _is_position)
         after = _position(cursor)
+        await requests.derive_first(self._store, req, resp, query)
         async with self._turns.of(partner):
-            await requests.derive_first(self._store, req, resp, query)
             rows, stop = await self._store.load_curves.page(
                 partner, wanted, window, keys_of(group) if group else None, after=after, limit=limit
             )
