@@ -22,7 +22,7 @@ from bench.contestants import (
 from bench.databases import PostgresDatabase
 from bench.derived import lag, session_sizes, states
 from bench.history import history
-from bench.ingestion import bulk, clients, shuffled
+from bench.ingestion import bulk, clients, fleet, shuffled
 from bench.load import Run, post_events
 from bench.sizes import sizes
 from bench.sums import sums
@@ -157,6 +157,7 @@ GROUPS: dict[str, Group] = {
         tether("sqlite"), [(with_constant("sqlite"), at_least(0.8)), (fastify_sqlite(), None)]
     ),
     "sqlite-bulk": bulk(tether("sqlite"), at_least(0.4), singles=at_least(6)),
+    "sqlite-fleet": fleet(tether("sqlite"), at_least(20)),
     "sqlite-shuffled": shuffled(tether("sqlite"), at_least(0.5)),
     "sqlite-derived": post(tether("sqlite"), [(without_derivation("sqlite"), at_least(0.8))]),
     "sqlite-states": states(tether("sqlite")),
@@ -170,6 +171,7 @@ GROUPS: dict[str, Group] = {
         ceiling=at_least(1.0),
     ),
     "postgres-bulk": bulk(tether("postgres"), at_least(0.3)),
+    "postgres-fleet": fleet(tether("postgres"), at_least(20)),
     "postgres-shuffled": shuffled(tether("postgres"), at_least(0.5)),
     "postgres-workers": post(tether("postgres", workers=2), [(tether("postgres"), at_least(1.0))]),
     "postgres-get": get(

@@ -9,7 +9,7 @@ from bench.compare import compare_contained, compare_rates
 from bench.contest import Bench, Measure, Outcome, compete, prepared
 from bench.contestants import Contestant, Server
 from bench.databases import Database, PostgresDatabase
-from bench.load import Run, loop, post_events
+from bench.load import CONNECTIONS, Run, loop, post_events, put_vehicles
 from bench.processes import LOAD_CORES, SERVER_CORES
 from bench.table import Limit, Row
 
@@ -68,6 +68,33 @@ def shuffled(subject: Contestant, limit: Limit) -> Callable[[Bench], list[Row]]:
                 poster.check_stored(name, outcome)
         name = f"{subject.engine}: POST /events/bulk {pair[0]}, until in sessions, vs {pair[1]}"
         return [compare_contained(name, outcome, pair, limit)]
+
+    return run
+
+
+def fleet(subject: Contestant, limit: Limit) -> Callable[[Bench], list[Row]]:
+    """POST /vehicles/bulk against single PUTs of new vehicles, until the last answer."""
+
+    def run(bench: Bench) -> list[Row]:
+        outcome, many = Outcome(), "vehicles in bulk"
+        one, all_at_once = "PUTs one by one", f"PUTs on {CONNECTIONS} connections"
+        # Single ones go to a server of their own: in the other, the table would grow sooner.
+        with prepared(bench, subject) as server, prepared(bench, subject) as other:
+
+            def put(connections: int) -> Measure:
+                return lambda seconds: put_vehicles(other.url, other.key, seconds, connections)
+
+            measures: dict[str, Measure] = {
+                many: lambda s: loop("vehicles", server.url, server.key, str(_events(s))),
+                one: put(1),
+                all_at_once: put(CONNECTIONS),
+            }
+            compete(bench, measures, outcome)
+        name = f"{subject.engine}: POST /vehicles/bulk"
+        return [
+            compare_rates(f"{name} vs {one}", outcome, (many, one), limit),
+            compare_rates(f"{name} vs {all_at_once}", outcome, (many, all_at_once), None),
+        ]
 
     return run
 

@@ -68,6 +68,11 @@ def post_count(url: str, key: str, count: int, seconds: float = 1800) -> Run:
     return _wrk(f"{url}/events", "post.lua", seconds, key, _next_day(), str(count))
 
 
+def put_vehicles(url: str, key: str, seconds: float, connections: int) -> Run:
+    """PUT new vehicles for some seconds."""
+    return _wrk(url, "put.lua", seconds, key, _next_day(), connections=connections)
+
+
 def get_paths(url: str, key: str, paths: Path, seconds: float) -> Run:
     """GET the paths listed in a file, one after the other and again."""
     return _wrk(url, "get.lua", seconds, key, str(paths))
@@ -87,10 +92,12 @@ def _next_day() -> str:
     return str(FIRST_SECOND + next(_days) * DAY_S)
 
 
-def _wrk(url: str, script: str, seconds: float, *arguments: str) -> Run:
+def _wrk(
+    url: str, script: str, seconds: float, *arguments: str, connections: int = CONNECTIONS
+) -> Run:
     if shutil.which("wrk") is None:
         raise LoadError("wrk is not installed (Debian: apt-get install wrk)")
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "--timeout", "10s"]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s"]
     command += ["-s", script, url, "--", *arguments]
     result = None
     with subprocess.Popen(

@@ -2,6 +2,7 @@
 
     python -m bench.loops bulk URL KEY DAY EVENTS      POST /events/bulk, on two connections
     python -m bench.loops shuffled URL KEY DAY EVENTS  the same events, in no order
+    python -m bench.loops vehicles URL KEY DAY VEHICLES   POST /vehicles/bulk of new ones
     python -m bench.loops apsw FILE PARTNER DAY EVENTS    the same rows into SQLite, nothing else
     python -m bench.loops copy URL PARTNER DAY EVENTS     the same rows into PostgreSQL by COPY
     python -m bench.loops sdk URL KEY DAY SECONDS      POST /events by `Client`, one after the other
@@ -41,8 +42,8 @@ SENDERS = 2  # so that the next body is there when the server has done with one
 def main() -> None:
     """Runs one loop and prints the result."""
     loops: dict[str, Callable[..., list[float]]] = {
-        "bulk": bulk, "shuffled": shuffled, "apsw": apsw_loop, "copy": copy, "sdk": sdk,
-        "httpx2": plain, "tasks": tasks,
+        "bulk": bulk, "shuffled": shuffled, "vehicles": vehicles, "apsw": apsw_loop,
+        "copy": copy, "sdk": sdk, "httpx2": plain, "tasks": tasks,
     }  # fmt: skip
     name, *arguments = sys.argv[1:]
     taken = loops[name](*arguments)
@@ -90,19 +91,34 @@ def shuffled(url: str, key: str, day: str, events: str) -> list[float]:
     return _post_in_bulk(url, key, [bodies[sender::SENDERS] for sender in range(SENDERS)])
 
 
-def _post_in_bulk(url: str, key: str, loads: list[list[bytes]]) -> list[float]:
+def vehicles(url: str, key: str, day: str, count: str) -> list[float]:
+    """Ends with an error unless every vehicle is stored, and new."""
+    bodies = [
+        "\n".join(
+            f'{{"id":"B{day}-{number:07}","chargeCapacity":74.8,"chargePowers":[11,22]}}'
+            for number in part
+        ).encode()
+        for part in _portions(count, REQUEST)
+    ]
+    loads = [bodies[sender::SENDERS] for sender in range(SENDERS)]
+    return _post_in_bulk(url, key, loads, "/vehicles/bulk")
+
+
+def _post_in_bulk(
+    url: str, key: str, loads: list[list[bytes]], path: str = "/events/bulk"
+) -> list[float]:
     """Posts the bodies of each sender one after the other."""
     address = urlsplit(url)
 
     def post(body: bytes) -> float:
         began = time.perf_counter()
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
-        connection.request("POST", "/events/bulk", body, {"x-api-key": key})
+        connection.request("POST", path, body, {"x-api-key": key})
         answer = connection.getresponse()
         text = answer.read()
         connection.close()
         if answer.status != 200 or any(item["status"] != 201 for item in json.loads(text)):
-            sys.exit(f"POST /events/bulk: {answer.status} {text[:200]!r}")
+            sys.exit(f"POST {path}: {answer.status} {text[:200]!r}")
         return time.perf_counter() - began
 
     def post_all() -> list[float]:
