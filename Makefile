@@ -13,7 +13,7 @@ TESTS := pytest -n 3 --dist loadfile --no-loadscope-reorder
 LOCK := $(BIN)/uv pip compile pyproject.toml --extra server --group build --quiet --universal \
 	--python-version 3.11 --generate-hashes --system-certs --custom-compile-command "make lock"
 
-.PHONY: release run vendor test test-quick test-newest coverage check format unasync figures install bench soak drill replay lock clean
+.PHONY: release run vendor screenshots test test-quick test-newest coverage check format unasync figures install bench soak drill replay lock clean
 
 run: .venv/runs ## serve on 127.0.0.1:$(PORT) with a demo partner and its key
 	@$(BIN)/tether demo --port $(PORT)
@@ -73,6 +73,9 @@ soak: install ## $(MINUTES) minutes of three hostile partners beside a good one;
 
 drill: install ## a leader under Patroni is lost; a million events move to PostgreSQL; both under load
 	$(BIN)/python -m pytest -q -s tests/drills/failover.py tests/drills/million.py
+
+screenshots: install ## draws the pictures of docs/console.md, in Chromium with the real data
+	$(BIN)/python scripts/screenshots.py
 
 vendor: ## fetches again, with npm, what pages and browser tests are made of that is not ours
 	$(PYTHON) scripts/vendor.py

@@ -154,6 +154,7 @@ def test_a_page_that_is_open_follows_the_events(
 
 def test_sessions_are_chosen_added_up_and_downloaded(partner: Partner, open_page: Open) -> None:
     page = open_page(partner.path("sessions"), partner.token)
+    page.get_by_role("link", name="Add up these sessions").click()
     energy = page.get_by_role("region", name="These sessions together").locator(".tiles")
     expect(energy).to_contain_text("kWh")
     expect(page.locator(".chart canvas")).to_be_visible()

@@ -29,7 +29,7 @@ from tether.storage.turns import Rest, Turns
 PAGE = 50
 MOST_BARS = 400
 MOST_EXPORTED = 200_000
-ADD_UP_S = 20.0
+ADD_UP_S = 5.0
 UNITS = (Unit.DAY, Unit.HOUR, Unit.MONTH)
 FIRST_DAY, LAST_DAY = date(1970, 1, 2), date(8999, 12, 31)
 NOBODY = "\x7f"  # no id is so
@@ -63,6 +63,11 @@ class Wanted(NamedTuple):
             active={"active": True, "ended": False}.get(self.status),
             flag=self.flag or None,
         )
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether these are few enough to be added up without being asked."""
+        return bool(self.first or self.vehicle or self.charger)
 
     @property
     def time_zone(self) -> ZoneInfo:

@@ -14,7 +14,7 @@ from tether.projections.change_feed import Listener
 from tether.server.store import Store
 
 MOST_STREAMS = 32  # of one partner in one process
-PAUSE_S = 1.0  # between two ticks, however much happens
+PAUSE_S = 2.0  # between two ticks, however much happens
 LOOK_S = 1.0  # how often the session is looked at: one that has ended stops within 2 s
 HEARTBEAT_S = 15.0
 RETRY_MS = 1_000
@@ -24,7 +24,7 @@ ENDED = "event: ended\ndata: \n\n"
 
 
 class TicksResource:
-    """`/console/p/{partner}/ticks`: `changed`, once a second at most; `ended` when signed out."""
+    """`…/ticks`: `changed`, every two seconds at most; `ended` when signed out."""
 
     def __init__(self, store: Store, visits: Visits) -> None:
         self._store = store

@@ -86,7 +86,7 @@ def search(query: str) -> list[Result]:
 
 
 def figure(name: str) -> bytes:
-    """A figure of the guides, an SVG; NotFound."""
+    """A figure of the guides, an SVG or a WebP; NotFound."""
     if name not in _figures():
         raise NotFound
     return _folder().joinpath("figures", name).read_bytes()

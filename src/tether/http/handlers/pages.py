@@ -27,6 +27,7 @@ _TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
     "png": "image/png",
+    "webp": "image/webp",
 }
 _DEMO_KEY = b"""
       <p>This is a demo, and its key is in a file. In the folder in which it was started:</p>
@@ -98,7 +99,7 @@ class GuideResource:
         resp.set_header("X-Content-Type-Options", "nosniff")
         if name == "figures":
             resp.data = await asyncio.to_thread(guides.figure, below)
-            resp.content_type = _TYPES["svg"]
+            resp.content_type = _TYPES[below.rpartition(".")[2]]
             resp.set_header("Cache-Control", "public, max-age=3600")
             return
         query = req.get_param("q") if name == guides.INDEX else None
