@@ -15,7 +15,7 @@ from tether.domain.models import ENTITY_ID_RULE, is_entity_id, to_json
 from tether.domain.validation import check_instant
 from tether.domain.views import Capacity
 from tether.http import requests
-from tether.projections.flexibility import MOST_OF_AREAS, Asked, Chargers, Entry, MaxAge, Place
+from tether.projections.flexibility import Asked, Chargers, Entry, MaxAge, Place
 from tether.server.store import Store
 from tether.storage.epochs import Epoch
 from tether.storage.turns import Steps, Turns, in_steps
@@ -35,7 +35,8 @@ LIST_PARAMETERS = (
 )
 MOST_MOMENTS = 1000  # of a list in one piece
 MOST_STREAMED = 10_000
-LINES = 500  # that are made at once
+HELD = 4_000  # lines that are kept for a client, some 2 MB …
+LINES = 500  # … of which so many are sent at once
 NDJSON = "application/x-ndjson"
 AT_ONCE = 4  # of each partner one: each may read and hold a lot, so the others wait
 PATIENCE_S = 120.0
@@ -113,25 +114,32 @@ class CapacityResource:
     async def _portions(
         self, req: Request, resp: Response, query: dict[str, str], asked: Asked, at_ms: range
     ) -> AsyncIterator[bytes]:
-        """The lines of all figures, some at a time. While the client takes them no turn is held."""
+        """The lines of all figures, some at a time. While the client takes them no turn is held,
+        and no more than HELD of them: it may never read on.
+        """
         partner, by, after = requests.partner_of(req), query.get("by"), None
-        limit = LINES if by == "charger" else MOST_OF_AREAS
-        async with self._turns.of(partner):
-            stale = await requests.takes_stale(self._store, req, resp, query)
-            if by is None:
-                totals = await self._store.capacities.totals(partner, asked, stale=stale)
-                found = _over_time(totals)
-            else:
-                found = await self._entries(partner, asked, by, after, limit, stale=stale)
-        while found:
-            for start in range(0, len(found), LINES):
-                some = await in_steps(_encoded(found[start : start + LINES], by, at_ms))
-                yield b"".join(line + b"\n" for line in some)
-            if len(found) < limit or by != "charger":
-                return
-            after = found[-1].place
+        stale: bool | None = None
+        while at_ms:
             async with self._turns.of(partner):
-                found = await self._entries(partner, asked, by, after, limit, stale=True)
+                if stale is None:
+                    stale = await requests.takes_stale(self._store, req, resp, query)
+                if by is None:
+                    some = at_ms[:HELD]
+                    part = asked if asked.moments is None else asked._replace(moments=some)
+                    totals = await self._store.capacities.totals(partner, part, stale=stale)
+                    lines = await in_steps(_encoded(_over_time(totals), by, some))
+                    at_ms = at_ms[HELD:]
+                else:
+                    found = await self._entries(partner, asked, by, after, HELD, stale=stale)
+                    lines = await in_steps(_encoded(found, by, at_ms))
+                    if len(found) < HELD:
+                        at_ms = range(0)
+                    else:
+                        after = found[-1].place
+                    del found
+            stale = True
+            for start in range(0, len(lines), LINES):
+                yield b"\n".join(lines[start : start + LINES]) + b"\n"
 
 
 class _Page(NamedTuple):
