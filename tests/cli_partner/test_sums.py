@@ -80,6 +80,25 @@ def test_spreadsheets_and_parquet(charged: Site, tmp_path: Path) -> None:
     assert (row["sessions"], row["from"], row["pluggedTime"]) == (1, None, 4500)
 
 
+def test_sums_are_exported_as_everything_else(charged: Site, tmp_path: Path) -> None:
+    by_charger = ("--bucket", "day", "--by", "charger", "--time-zone", "Europe/Berlin")
+    shown = charged.ok("sessions", "summary", *by_charger)
+    assert charged.ok("export", "summaries", *by_charger) == shown != ""
+    file = tmp_path / "days.csv"
+    done = charged("export", "summaries", *by_charger, "--decimal-comma", "--output", str(file))
+    assert done.stderr.startswith("Exported 2 sums to ")
+    rows = list(csv.DictReader(file.read_text().splitlines(), delimiter=";"))
+    assert [row["from"] for row in rows] == ["2026-01-05 00:00:00", "2026-01-06 00:00:00"]
+    assert [row["chargedEnergy"] for row in rows] == ["5", "8,25"]
+    assert json.loads(charged.ok("export", "summaries", "--charger", "C1"))["sessions"] == 1
+    for words, said in (
+        (("sessions", "--bucket", "day"), "are for summaries"),
+        (("summaries", "--order", "desc"), "--order is for sessions"),
+        (("summaries", "--time-zone", "Europe/Berlin"), "--time-zone is for CSV"),
+    ):
+        assert said in charged.refused("export", *words, status=2)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

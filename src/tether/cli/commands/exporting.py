@@ -1,4 +1,4 @@
-"""`tether export`: all chargers, vehicles, events or sessions into a file."""
+"""`tether export`: all chargers, vehicles, events, sessions or their sums into a file."""
 
 import sys
 import time
@@ -17,7 +17,8 @@ from tether.cli.members import InstantType
 from tether.cli.options import FilePath, ZoneType
 from tether.cli.session_filters import given, option_of, session_filters
 from tether.cli.writing import Output, Writer, csv_options
-from tether.domain.views import Session
+from tether.domain.calendar import Unit
+from tether.domain.views import Session, SessionSummary
 from tether.files.contents import MODELS, Entry
 
 if TYPE_CHECKING:
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
 
 FORMATS = ("csv", "ndjson", "parquet")
 PAGE = 1000
-Exported: TypeAlias = Entry | Session
+Exported: TypeAlias = Entry | Session | SessionSummary
 KINDS: dict[str, type[Exported]] = {
     **{kind.value: model for kind, model in MODELS.items()},
     "sessions": Session,
+    "summaries": SessionSummary,
 }
+OF_SESSIONS = ("sessions", "summaries")
+_ONE = {"summaries": "sum"}
 
 
 @click.command(
@@ -41,6 +45,7 @@ Examples:
   tether export sessions --charger C1408 --charger C1409 --not-estimated
   tether export events --output events.parquet
   tether export sessions --output june.csv --decimal-comma --bom
+  tether export summaries --bucket day --by charger --output days.csv
 
 \b
 `tether import` reads CSV and NDJSON of chargers, vehicles and events as they
@@ -60,6 +65,10 @@ are written here. Sessions come of the events.""",
 @click.option("--time-zone", "zone", type=ZoneType(), metavar="ZONE",
               help="CSV: local times, such as of Europe/Berlin, that spreadsheets take for dates.  "
               "[default: instants in UTC]")  # fmt: skip
+@click.option("--bucket", type=click.Choice([unit.value for unit in Unit]),
+              help="Summaries of each of these.")  # fmt: skip
+@click.option("--by", type=click.Choice(["charger", "vehicle", "flag", "area"]),
+              help="Summaries of each of these.")  # fmt: skip
 @csv_options
 @with_access
 def export(
@@ -70,35 +79,50 @@ def export(
     form: str | None,
     output: Path | None,
     zone: ZoneInfo | None,
+    bucket: str | None,
+    by: str | None,
     separator: str | None,
     decimal_comma: bool,
     bom: bool,
     access: Access,
     **filters: Any,
 ) -> None:
-    """Export all chargers, vehicles, events or sessions.
+    """Export all chargers, vehicles, events or sessions, or sums of sessions.
 
     Events come in the order in which they came in, sessions in that in which they began. Times
-    are dates (their first moment in UTC) or date-times with a zone.
+    are dates (their first moment in UTC) or date-times with a zone. Days and other buckets of
+    summaries are those of --time-zone.
     """
-    if kind not in ("events", "sessions") and (from_ or to):
+    if kind not in ("events", *OF_SESSIONS) and (from_ or to):
         raise click.UsageError("--from and --to are for events and sessions.")
     chosen = given(filters)
-    for name in () if kind == "sessions" else (*chosen, *(["order"] if order == "desc" else [])):
+    for name in () if kind in OF_SESSIONS else chosen:
         raise click.UsageError(f"{option_of(name)} is for sessions.")
+    if order == "desc" and kind != "sessions":
+        raise click.UsageError("--order is for sessions.")
+    if (bucket or by) and kind != "summaries":
+        raise click.UsageError("--bucket and --by are for summaries.")
     form = form or _form_of(output)
-    if zone and form != "csv":
+    if zone and form != "csv" and not bucket:
         raise click.UsageError("--time-zone is for CSV: give --format csv.")
     file = Output(KINDS[kind], form, output, separator, decimal_comma, bom, zone)
     file.check()
     started = time.monotonic()
     with file.opened() as writer, access.client(patient=True) as client:
-        found = _found(client, kind, from_, to, {**chosen, "order": order})
+        if kind == "summaries":
+            chosen |= {
+                "bucket": bucket,
+                "by": by,
+                "time_zone": zone.key if zone and bucket else None,
+            }
+        elif kind == "sessions":
+            chosen["order"] = order
+        found = _found(client, kind, from_, to, chosen)
         done = _write(found, writer, kind, quiet=output is None and sys.stdout.isatty())
     if output is not None:
         seconds = time.monotonic() - started
         note(
-            f"Exported {counted(done, kind.removesuffix('s'))} to {output} "
+            f"Exported {counted(done, _ONE.get(kind, kind.removesuffix('s')))} to {output} "
             f"({output.stat().st_size:,} bytes, {seconds:.1f} s, {done / seconds:,.0f}/s)."
         )
 
@@ -111,6 +135,8 @@ def _found(
             return client.events.list(from_=from_, to=to, page_size=PAGE)
         case "sessions":
             return client.sessions.list(from_=from_, to=to, page_size=PAGE, **of_sessions)
+        case "summaries":
+            return client.sessions.summary(from_=from_, to=to, page_size=PAGE, **of_sessions)
         case "chargers":
             return client.chargers.list(page_size=PAGE)
     return client.vehicles.list(page_size=PAGE)
