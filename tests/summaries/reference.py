@@ -127,7 +127,9 @@ def charges_of(session: Any, end: int, events: Iterable[Any]) -> list[Charge]:
                     event,
                 )
                 for event in events
-                if event["chargerId"] == session["chargerId"] and "chargePower" in event
+                if event["chargerId"] == session["chargerId"]
+                and "chargePower" in event
+                and "maximumPower" in session
             ),
             key=lambda one: one[:2],
         )

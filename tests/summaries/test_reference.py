@@ -14,8 +14,9 @@ from tests.derivation.helpers import prepare, read, read_all, send
 from tests.derivation.streams import CHARGERS, stream
 from tests.summaries import reference
 from tests.summaries.reference import EVER, Site, ms_of
+from tether.server.settings import is_postgres
 
-STREAMS = 120
+STREAMS = {"sqlite": 500, "postgres": 100}  # the rules are the same, the sums are not
 SHIFT_MS = 82 * 86_400_000  # to the night in which clocks of Europe are put forward
 PLACES = {"A": (47.05, 8.31), "B": (47.09, 8.39)}
 SITE = Site(len(CHARGERS), {"A": "8.3,47.0,8.4,47.1", "B": "8.3,47.0,8.4,47.1"})
@@ -52,8 +53,9 @@ class Fleet:
 @pytest.fixture(scope="module")
 def fleet(server: Server) -> Iterator[Fleet]:
     random = Random(16)
+    streams = STREAMS["postgres" if is_postgres(server.database) else "sqlite"]
     with server.client(timeout=60) as client:
-        vehicles = [f"V{number:03}" for number in range(STREAMS)]
+        vehicles = [f"V{number:03}" for number in range(streams)]
         prepare(client, vehicles)
         for charger, (latitude, longitude) in PLACES.items():
             position: Any = {"latitude": latitude, "longitude": longitude}

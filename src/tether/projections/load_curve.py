@@ -107,8 +107,9 @@ class LoadCurves:
         places = [
             (number, place)
             for number, some in enumerate(charges)
+            if any(charge.power is not None for charge in some)
             for place, charge in enumerate(some)
-            if charge.energy and charge.power is not None and charge.touches(window)
+            if charge.energy and charge.touches(window)
         ]
         for start in range(0, len(places), SESSIONS):
             some = places[start : start + SESSIONS]
