@@ -1,9 +1,11 @@
 """Puts the parts together: the only module that knows all of them."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tether.domain.keys import Limiter, TokenBuckets
@@ -152,12 +154,20 @@ def build_app(
     )
     if settings.console == "off":
         return api
-    console = _console(store, keys, metrics, settings)
+
+    @cache
+    def console() -> "Console":
+        return _console(store, keys, metrics, settings)
+
+    async def shown(scope: Any, receive: Any, send: Any) -> None:
+        # What makes its pages is loaded when somebody looks: most servers are never asked.
+        await asyncio.to_thread(import_module, "tether.console.app")
+        await console()(scope, receive, send)
 
     def app(scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
         path = scope["raw_path"]
         if path.startswith(b"/console") and path[8:9] in (b"", b"/"):
-            return console(scope, receive, send)
+            return shown(scope, receive, send)
         return api(scope, receive, send)
 
     return app

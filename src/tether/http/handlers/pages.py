@@ -5,6 +5,7 @@ import gzip
 import re
 from functools import cache, lru_cache
 from html import escape
+from importlib import import_module
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from shlex import quote
@@ -16,7 +17,6 @@ from falcon.asgi import Request, Response
 from tether import __version__
 from tether.domain.errors import NotFound
 from tether.domain.models import to_json
-from tether.http import guides
 from tether.http.requests import prefix_of
 from tether.server.metrics import CONTENT_TYPE, Metrics
 from tether.server.store import Store
@@ -91,12 +91,12 @@ class AssetResource:
 class GuideResource:
     """`/guides/{name}`: a guide. `/guides`: what there is, and with `?q=` a search."""
 
-    async def on_get(
-        self, req: Request, resp: Response, name: str = guides.INDEX, below: str = ""
-    ) -> None:
+    async def on_get(self, req: Request, resp: Response, name: str = "", below: str = "") -> None:
         if req.path.endswith("/"):
             raise NotFound  # which leads to the path without the slash
         resp.set_header("X-Content-Type-Options", "nosniff")
+        # What makes pages of Markdown is loaded when somebody reads one: most servers never are.
+        guides = await asyncio.to_thread(import_module, "tether.http.guides")
         if name == "figures":
             resp.data = await asyncio.to_thread(guides.figure, below)
             resp.content_type = _TYPES[below.rpartition(".")[2]]
