@@ -161,7 +161,8 @@ def build_app(
 
     async def shown(scope: Any, receive: Any, send: Any) -> None:
         # What makes its pages is loaded when somebody looks: most servers are never asked.
-        await asyncio.to_thread(import_module, "tether.console.app")
+        if not console.cache_info().currsize:
+            await asyncio.to_thread(import_module, "tether.console.app")
         await console()(scope, receive, send)
 
     def app(scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:

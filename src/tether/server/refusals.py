@@ -1,17 +1,16 @@
 """What was refused, kept for the console: noted by requests, written now and then."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable
-
-import structlog
 
 from tether.domain.errors import Unavailable
 from tether.domain.keys import without_keys
 from tether.storage.partners import Partners
 from tether.storage.refused_requests import RefusedRequest, RefusedRequests
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)  # commands load it, too, and structlog is heavy
 
 PERIOD_S = 1.0
 FORGET_S = 3600.0

@@ -6,7 +6,7 @@ Nothing of it is loaded otherwise.
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -82,5 +82,6 @@ async def tracing() -> AsyncIterator["Tracer | None"]:
     finally:
         # A daemon: a collector that is away must not hold up the end of the process.
         ending = Thread(target=provider.shutdown, daemon=True)
-        ending.start()
-        await asyncio.to_thread(ending.join, LAST_SPANS_S)
+        with suppress(RuntimeError):  # no thread can be started any more
+            ending.start()
+            await asyncio.to_thread(ending.join, LAST_SPANS_S)
