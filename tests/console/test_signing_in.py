@@ -186,6 +186,19 @@ def test_a_link_that_was_not_used_in_time_is_worth_nothing(
     assert stranger.get(asyncio.run(make())).status_code == 403
 
 
+def test_the_command_ends_all_sessions_of_the_operator(new_server: Callable[..., Server]) -> None:
+    server = new_server()
+    key = server.key()
+    link = new_link(server)
+    with visitor(server) as operator, visitor(server, key) as owner:
+        words = ["console", "--sign-out", "--database", server.database]
+        done = subprocess.run([TETHER, *words], capture_output=True, text=True, check=True)
+        assert done.stdout == "Ended 1 session of the operator.\n"
+        assert operator.get("/console/partners").status_code == 303
+        assert operator.get(link).status_code == 403
+        assert owner.get(f"/console/p/{partner_number(server, key)}/live").status_code == 200
+
+
 # How long -----------------------------------------------------------------------------------------
 
 

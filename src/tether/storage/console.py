@@ -21,6 +21,7 @@ ADD = """
 INSERT INTO console_sessions (digest, key_digest, created_ms, expires_ms) VALUES ($1, $2, $3, $4)
 """
 END = "DELETE FROM console_sessions WHERE digest = $1"
+END_ALL_OF = "DELETE FROM console_sessions WHERE key_digest = $1"
 END_EXPIRED = "DELETE FROM console_sessions WHERE expires_ms <= $1"
 END_OLDEST = """
 DELETE FROM console_sessions WHERE digest IN (
@@ -30,6 +31,7 @@ DELETE FROM console_sessions WHERE digest IN (
 """
 ADD_LINK = "INSERT INTO console_links (digest, expires_ms) VALUES ($1, $2)"
 USE_LINK = "DELETE FROM console_links WHERE digest = $1 RETURNING expires_ms"
+FORGET_ALL_LINKS = "DELETE FROM console_links"
 FORGET_LINKS = """
 DELETE FROM console_links WHERE expires_ms <= $1 OR digest IN (
     SELECT digest FROM console_links ORDER BY expires_ms DESC, digest LIMIT 1000 OFFSET $2
@@ -75,6 +77,13 @@ class ConsoleSessions:
     async def end(self, digest: str) -> None:
         """The session is over."""
         await self._engine.write(END, digest)
+
+    async def end_operators(self) -> int:
+        """Ends all sessions of the operator, and forgets the links; returns how many ended."""
+        ended, _ = await self._engine.write_all(
+            Statement(END_ALL_OF, ("",)), Statement(FORGET_ALL_LINKS, ())
+        )
+        return ended
 
     async def add_link(self, digest: str, expires_ms: int, now_ms: int) -> None:
         """Stores a link that signs an operator in, once, until it expires."""

@@ -3,7 +3,7 @@
 import click
 
 from tether.cli import stores
-from tether.cli.display.output import note
+from tether.cli.display.output import note, say
 from tether.cli.options import WholeNumber, database_option
 from tether.server.store import Store
 
@@ -17,13 +17,20 @@ from tether.server.store import Store
 @click.option("--port", default=8000, type=WholeNumber(1, 65535), envvar="TETHER_PORT",
               show_default=True, show_envvar=True, metavar="PORT",
               help="The port that it listens on.")  # fmt: skip
+@click.option("--sign-out", is_flag=True,
+              help="Print none: end all sessions of the operator, and unused links.")  # fmt: skip
 @database_option
-def console(url: str | None, host: str, port: int, database: str) -> None:
+def console(url: str | None, host: str, port: int, sign_out: bool, database: str) -> None:
     """Print a link that opens the web console as the operator.
 
     It is good once, and for ten minutes. Partners sign in with an API key.
     """
     from tether.server import admin
+
+    if sign_out:
+        ended = stores.in_store(database, lambda store, _: store.console.end_operators())
+        say(f"Ended {ended} session{'' if ended == 1 else 's'} of the operator.")
+        return
 
     async def link(store: Store, now_ms: int) -> str:
         return await admin.console_link(store, now_ms)
