@@ -1,8 +1,9 @@
 """Turns between partners: who has had the least goes on next, whatever waits of the others."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
-from time import perf_counter
+from time import perf_counter, thread_time
 
 import pytest
 
@@ -167,6 +168,35 @@ def test_the_event_loop_is_shared_by_what_each_took() -> None:
         between = order[order.index(GOOD) :]
         assert between.count(BAD) < 200  # in turn it would be all that were left
         assert await asyncio.gather(*bad) == [BAD] * 100
+
+    asyncio.run(scenario())
+
+
+def test_a_step_that_stands_still_while_others_have_the_processor_is_not_charged_for_it() -> None:
+    async def scenario() -> None:
+        turns, order = LoopTurns(), list[int]()
+
+        async def compute() -> None:
+            for _ in range(100):
+                order.append(BAD)
+                until = thread_time() + BUSY_S
+                while thread_time() < until:
+                    pass
+                await asyncio.sleep(0)
+
+        async def stand_still() -> None:
+            for _ in range(5):
+                order.append(GOOD)
+                time.sleep(3 * BUSY_S)  # noqa: ASYNC251 - that is what is tried
+                await asyncio.sleep(0)
+
+        bad = [asyncio.create_task(turns.share(compute(), lambda: BAD)) for _ in range(10)]
+        good = [asyncio.create_task(turns.share(stand_still(), lambda: GOOD)) for _ in range(10)]
+        await asyncio.gather(*good)
+        assert order.count(BAD) < 75  # three for each of the good ones, if those were charged
+        for task in bad:
+            task.cancel()
+        await asyncio.gather(*bad, return_exceptions=True)
 
     asyncio.run(scenario())
 
