@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -246,22 +247,72 @@ def told(site: Site) -> Site:
 def test_what_is_exported_for_a_country_is_imported_from_there(
     told: Site, server: Server, locale: str
 ) -> None:
-    environment = {"TETHER_URL": server.url, "TETHER_API_KEY": server.key()}
-    copy = Site(told.folder, server.database, environment)
+    copy = another(told, server)
     form = LOCALES[locale]
     read = [word for word in form if word != "--bom"]
     for kind in ("chargers", "vehicles", "events"):
         told.ok("export", kind, "--output", f"{locale}-{kind}.csv", *form)
         copy.ok("import", f"{locale}-{kind}.csv", *read)
-
-    def sessions(of: Site) -> list[dict[str, Any]]:
-        with of.client() as client:
-            found = client.get("/sessions").json(parse_float=Decimal)
-        for session in found:
-            del session["updatedAt"], session["version"]
-        return list(found)
-
     assert sessions(copy) == sessions(told) != []
+
+
+def another(site: Site, server: Server) -> Site:
+    """Another partner, in the same folder."""
+    environment = {"TETHER_URL": server.url, "TETHER_API_KEY": server.key()}
+    return Site(site.folder, server.database, environment)
+
+
+def sessions(of: Site) -> list[dict[str, Any]]:
+    """What a copy has in common with its original."""
+    with of.client() as client:
+        found = client.get("/sessions").json(parse_float=Decimal)
+    for session in found:
+        del session["updatedAt"], session["version"]
+    return list(found)
+
+
+def test_what_is_exported_as_parquet_is_imported_from_it(told: Site, server: Server) -> None:
+    copy = another(told, server)
+    for kind in ("chargers", "vehicles", "events"):
+        told.ok("export", kind, "--output", f"{kind}.parquet")
+        copy.ok("import", f"{kind}.parquet")
+    assert sessions(copy) == sessions(told) != []
+
+
+def test_parquet_of_others_has_floats_and_finer_times(site: Site) -> None:
+    with site.client() as client:
+        client.put("/chargers/C1", json={"chargePowers": [11]}).raise_for_status()
+        client.put(
+            "/vehicles/V1", json={"chargeCapacity": 50, "chargePowers": [11]}
+        ).raise_for_status()
+    instant = 1767600000123456789  # ns
+    columns = {
+        "type": ["VEHICLE_CONNECTED", "VEHICLE_DISCONNECTED", "VEHICLE_CONNECTED"],
+        "chargerId": ["C1"] * 3,
+        "vehicleId": ["V1"] * 3,
+        "timestamp": pyarrow.array(
+            [instant, instant + 60_000_000_000, instant + 120_000_000_000],
+            pyarrow.timestamp("ns", tz="Europe/Berlin"),
+        ),
+        "stateOfCharge": [0.1, float("nan"), float("inf")],
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), site.folder / "theirs.parquet")
+    done = site("import", "theirs.parquet")
+    assert "1 row refused" in done.stdout
+    assert "stateOfCharge" in (site.folder / "theirs.parquet.refused.ndjson").read_text()
+    with site.client() as client:
+        found = client.get("/events").json()
+    assert [(e["timestamp"], e.get("stateOfCharge")) for e in found] == [
+        ("2026-01-05T08:00:00.123Z", 0.1), ("2026-01-05T08:01:00.123Z", None),
+    ]  # fmt: skip
+
+
+def test_parquet_that_is_damaged_or_comes_through_a_pipe_is_refused(told: Site) -> None:
+    told.ok("export", "events", "--output", "e.parquet")
+    whole = (told.folder / "e.parquet").read_bytes()
+    for part in (whole[:4], whole[:200], whole[:-50] + b"\0" * 50):
+        (told.folder / "cut.parquet").write_bytes(part)
+        assert "is a damaged Parquet file" in told.refused("import", "cut.parquet")
 
 
 def test_a_spreadsheet_sees_numbers_dates_and_no_formulas(told: Site) -> None:

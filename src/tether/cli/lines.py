@@ -1,4 +1,7 @@
-"""The lines of a file or of standard input, gzip or not, however long the file or a line is."""
+"""The lines of a file or of standard input, gzip or not, however long the file or a line is.
+
+Rows of Parquet come as lines of NDJSON.
+"""
 
 import codecs
 import gzip
@@ -10,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tether.domain.errors import SetupError
+from tether.files import parquet
 from tether.files.contents import LONGEST_LINE
 
 STANDARD_INPUT = "-"
@@ -39,6 +43,11 @@ class Lines:
         else:
             self.size = Path(path).stat().st_size
             self._raw = Path(path).open("rb")  # noqa: SIM115 - closed when this is left
+        self._rows: Iterator[bytes] | None = None
+        if self._raw.peek(4)[:4] == parquet.MARK:
+            if path == STANDARD_INPUT:
+                raise SetupError("Parquet is read from its end: name the file.")
+            self.size, self._rows = 0, parquet.read_lines(Path(path))
         is_gzip = self._raw.peek(2)[:2] == _GZIP
         self._lines: BufferedIOBase = gzip.GzipFile(fileobj=self._raw) if is_gzip else self._raw
         self._text: TextIOWrapper | None = None
@@ -66,7 +75,10 @@ class Lines:
         return self._raw.tell() if self.size else 0
 
     def __iter__(self) -> Iterator[bytes]:
-        while line := self._read(LONGEST_LINE + 1):
+        for row in self._rows or ():
+            self.number += 1
+            yield row
+        while not self._rows and (line := self._read(LONGEST_LINE + 1)):
             self.number += 1
             yield line
             if len(line) > LONGEST_LINE:

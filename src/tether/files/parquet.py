@@ -1,36 +1,37 @@
 """Chargers, vehicles, events and sessions as Parquet, through pyarrow, an extra of its own.
 
-Every number is a decimal128(38, 18): exact, and sums of many stay within it. The API takes numbers
-with more than 18 places after the point, which no meter has: they are refused, not rounded.
+Every number is written as a decimal128(38, 18): exact, and sums of many stay within it. The API
+takes numbers with more than 18 places after the point, which no meter has: they are refused, not
+rounded. Read is what others write, too: integers, floats, and timestamps of any unit.
 """
 
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
 from tether.domain.columns import arrow_schema, has_places, row_of
 from tether.domain.errors import SetupError
+from tether.domain.models import to_json
+from tether.domain.timestamps import format_instant
 from tether.files.contents import Sum, Tabular
 
 DIGITS, PLACES = 38, 18
 PAGES_TOGETHER = 50  # pages of rows in a row group
+MARK = b"PAR1"  # with which a Parquet file begins
+_ROWS_AT_ONCE = 1000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ParquetFile:
     """Writes a Parquet file, a page of things at a time."""
 
     def __init__(self, model: type[Tabular], path: Path) -> None:
-        try:
-            import pyarrow
-            from pyarrow import parquet
-        except ImportError:
-            raise SetupError(
-                "Parquet needs pyarrow: pip install '.[parquet]' in Tether's folder. "
-                "CSV and NDJSON need nothing more."
-            ) from None
-        self._arrow = pyarrow
-        number = pyarrow.decimal128(DIGITS, PLACES)
-        self._schema = arrow_schema(model, pyarrow, number)
+        self._arrow, parquet = _pyarrow()
+        number = self._arrow.decimal128(DIGITS, PLACES)
+        self._schema = arrow_schema(model, self._arrow, number)
         self._file = parquet.ParquetWriter(path, self._schema, compression="zstd")
         self._pages: list[Any] = []
 
@@ -50,6 +51,68 @@ class ParquetFile:
     def _write_pages(self) -> None:
         self._file.write_table(self._arrow.Table.from_batches(self._pages, self._schema))
         self._pages = []
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The rows of a Parquet file as lines of NDJSON. Raises SetupError if it is damaged."""
+    arrow, parquet = _pyarrow()
+    try:
+        with parquet.ParquetFile(path) as file:
+            schema = _in_microseconds(file.schema_arrow, arrow)
+            for batch in file.iter_batches(_ROWS_AT_ONCE):
+                rows = arrow.Table.from_batches([batch]).cast(schema, safe=False).to_pylist()
+                yield from map(_line, rows)
+    except (arrow.ArrowException, OSError) as error:
+        raise SetupError(f"{path} is a damaged Parquet file ({error}).") from None
+
+
+def _in_microseconds(schema: Any, arrow: Any) -> Any:
+    """The schema, with all timestamps as fine as Python's."""
+    for place, field in enumerate(schema):
+        if arrow.types.is_timestamp(field.type):
+            finest = arrow.timestamp("us", tz=field.type.tz)
+            schema = schema.set(place, field.with_type(finest))
+    return schema
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    given = {name: _plain(value) for name, value in row.items()}
+    return to_json({name: value for name, value in given.items() if value is not None}) + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it, None for what is not given."""
+    match value:
+        case float() if isnan(value):
+            plain: Any = None
+        case float():
+            # The shortest number that is this float; what is none is for the API's rules to refuse.
+            plain = Decimal(repr(value)) if isfinite(value) else str(value)
+        case Decimal():  # of 18 places, most of them zeros
+            plain = Decimal(f"{value.normalize():f}")
+        case datetime(tzinfo=None):
+            plain = value.isoformat()
+        case datetime():
+            plain = format_instant((value - _EPOCH) // timedelta(milliseconds=1))
+        case list():
+            plain = list(map(_plain, value))
+        case dict():
+            plain = {name: _plain(inner) for name, inner in value.items()}
+        case _:
+            plain = value
+    return plain
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise SetupError(
+            "Parquet needs pyarrow: pip install '.[parquet]' in Tether's folder. "
+            "CSV and NDJSON need nothing more."
+        ) from None
+    return pyarrow, parquet
 
 
 def _row(thing: Tabular) -> dict[str, Any]:

@@ -129,9 +129,10 @@ def import_(
 ) -> None:
     """Import chargers, vehicles, events or a list of sessions from FILE.
 
-    FILE is NDJSON (an object a line) or CSV, gzip or not; - is standard input. Rows that are
-    refused go to a file beside it, with the reasons. Run again, nothing changes: what is stored
-    stays as it is. A list of sessions, as operators export it, becomes events.
+    FILE is NDJSON (an object a line), CSV or Parquet; the first two may be gzip, or - for
+    standard input. Rows that are refused go to a file beside it, with the reasons. Run again,
+    nothing changes: what is stored stays as it is.
+    A list of sessions, as operators export it, becomes events.
     """
     from tether.cli.display.progress import shown_rows
 
