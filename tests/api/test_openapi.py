@@ -120,7 +120,8 @@ def test_operation_ids_are_unique_and_every_operation_says_what_it_does() -> Non
 
 def routed() -> dict[str, set[str]]:
     """The methods of each route of the application, HEAD and OPTIONS understood."""
-    parts = cast(Any, SimpleNamespace(store=None, limiter=None, metrics=None, now_ms=None,
+    store = SimpleNamespace(batcher=None)
+    parts = cast(Any, SimpleNamespace(store=store, limiter=None, metrics=None, now_ms=None,
                                       keys=None, serve_metrics=True))  # fmt: skip
     every = {**app.routes(parts), **app.open_routes(parts)}
     found = {

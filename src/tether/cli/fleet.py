@@ -50,7 +50,10 @@ class Fleet:
         try:
             await calls.get(entity.id)
         except NotFound:
-            self._created[type(entity)] += (await calls.put(entity)).created
+            created = (
+                await calls.put(entity)
+            ).created  # before the sum: others add to it meanwhile
+            self._created[type(entity)] += created
 
     @property
     def created(self) -> str:
