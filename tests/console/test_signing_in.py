@@ -401,3 +401,25 @@ def test_of_a_flood_of_refusals_little_is_kept_and_the_newest_of_much(server: Se
     with visitor(server, key) as owner:
         assert owner.get(f"{path}/one?id=old").status_code == 404
         assert owner.get(path).text.count('<th scope="row">') == 50
+
+
+def test_what_was_refused_is_found_by_any_text(server: Server) -> None:
+    key, number = with_things(server)
+    path = f"/console/p/{number}/requests"
+    with server.client(key) as client:
+        for place in ("Malmö/ÖST", "50%_here", "{1,2}/../x[1-9]"):
+            client.post("/events", content=f'{{"type": "{place}"}}'.encode())
+        client.post("/events", content=b"@/etc/hostname\xff")
+    with visitor(server, key) as owner:
+        one = refused_of(owner, f"{path}?q=hostname", "requests/one")
+        for text, count in (("MALMö/ÖST", 1), ("malmö", 1), ("50%_H", 1), ("5%0", 0), ("%_", 1),
+                            ("/ETC/", 1), ("x" * 200, 0)):  # fmt: skip
+            page = owner.get(path, params={"q": text}).text
+            assert page.count('<th scope="row">') == count, text
+        assert owner.get(path, params={"q": "x" * 201}).status_code == 400
+        # What is sent again is what was sent, and no command to curl.
+        found = re.search(r'href="([^"]*/requests/one[^"]*)"', one)
+        assert found
+        curl = owner.get(found[1]).text
+        assert "--data-raw" in curl
+        assert "--globoff --path-as-is" in curl

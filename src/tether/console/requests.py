@@ -17,6 +17,7 @@ from tether.storage.refused_requests import DAYS_MS, MOST, RefusedRequest, Wante
 
 PAGE = 50
 END = 2**62, ""
+LONGEST_TEXT = 200  # that is looked for: a request id has up to 128 characters
 STATUSES = {"": (400, 599), "4xx": (400, 499), "5xx": (500, 599)}
 _PLACE = re.compile(r"([0-9]{1,15}) ([!-~]{1,128})")
 _PARAMETER = re.compile(r'parameter="([A-Za-z]{1,50})"')
@@ -39,6 +40,8 @@ class RequestsPage:
     async def on_get(self, req: Request, resp: Response) -> None:
         query, partner = query_of(req), partner_of(req)
         status, path, text = query.get("status", ""), query.get("path", ""), query.get("q", "")
+        if len(text) > LONGEST_TEXT:
+            raise Invalid("q", f"It has at most {LONGEST_TEXT} characters.")
         wanted = Wanted(_statuses(status), path, text)
         before = _place(query.get("before"))
         found = await self._store.refused_requests.page(
@@ -117,10 +120,12 @@ def _message(request: RefusedRequest) -> str:
 
 def _curl(request: RefusedRequest, url: str) -> str:
     """The same request again, to be pasted into a shell."""
-    words = ["curl", "-X", quote(request.method), quote(url + request.path)]
+    # Braces, dots and a leading @ are what was sent, and no command to curl.
+    words = ["curl", "--globoff", "--path-as-is", "-X", quote(request.method)]
+    words.append(quote(url + request.path))
     words.append('-H "x-api-key: $KEY"')
     if request.body:
-        words += ["--data-binary", quote(request.body)]
+        words += ["--data-raw", quote(request.body)]
     return visible(" ".join(words))  # what is pasted may command a terminal
 
 

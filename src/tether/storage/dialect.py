@@ -31,6 +31,9 @@ class Dialect:
     session_json: str
     """The same of the session `s`."""
 
+    position: str
+    """The function that tells where a text has another one in it, from 1; 0 if nowhere."""
+
     pause_s: float
     """How long events gather between two portions of derivation while nobody asks for what follows
     from them: a session of which several events came is written once. On SQLite a longer pause
@@ -51,6 +54,7 @@ SQLITE = Dialect(
     ),
     event_json="e.body",
     session_json="s.body",
+    position="instr",
     pause_s=0.5,
     own_tables=("listings",),
 )
@@ -67,6 +71,7 @@ POSTGRES = Dialect(
     ),
     event_json="CAST(e.body AS json)",
     session_json="CAST(s.body AS json)",
+    position="strpos",
     pause_s=2.0,
     own_tables=("event_heads",),
 )

@@ -8,6 +8,7 @@ from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
 
 MOST = 5_000  # of a partner
 DAYS_MS = 7 * 86_400_000
+_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # as both engines do
 _NEWEST_FIRST = "ORDER BY r.at_ms DESC, r.id DESC"
 
 
@@ -45,13 +46,15 @@ DELETE FROM refused_requests WHERE partner = $1 AND at_ms <= coalesce((
 ), -1)
 """
 # $2 and $3 are the place, $4 since when, $5 and $6 the statuses, $7 how the path begins, $8 what
-# the key, the path, the body, the answer or the id has in it.
+# the key, the path, the body, the answer or the id has in it. LIKE would do that too, but takes a
+# hundred times as long where much of the text is nearly the same.
 PAGE = f"""
 SELECT {_COLUMNS} FROM refused_requests r
 WHERE r.partner = $1 AND (r.at_ms, r.id) < ($2, $3) AND r.at_ms >= $4
   AND r.status >= $5 AND r.status <= $6 AND substr(r.path, 1, length($7)) = $7
-  AND lower(r.id || ' ' || r.key_prefix || ' ' || r.path || ' ' || r.answer || ' ' || r.body)
-      LIKE $8 ESCAPE '!'
+  AND ($8 = '' OR {{position}}(
+      lower(r.id || ' ' || r.key_prefix || ' ' || r.path || ' ' || r.answer || ' ' || r.body), $8
+  ) > 0)
 {_NEWEST_FIRST} LIMIT $9
 """
 GET = f"""
@@ -75,6 +78,7 @@ class RefusedRequests:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._page = PAGE.format(position=engine.dialect.position)
 
     async def add(self, partner: int, requests: Sequence[RefusedRequest], now_ms: int) -> None:
         """Stores them; forgets what is older than a week, and the oldest of too many."""
@@ -92,12 +96,9 @@ class RefusedRequests:
         self, partner: int, wanted: Wanted, before: tuple[int, str], now_ms: int, limit: int
     ) -> list[RefusedRequest]:
         """The newest of the last week before a place, an instant and an id."""
-        escaped = wanted.text.lower()
-        for special in "!%_":
-            escaped = escaped.replace(special, f"!{special}")
         rows = await self._engine.scan(
-            PAGE, partner, *before, now_ms - DAYS_MS, *wanted.statuses, wanted.path,
-            f"%{escaped}%", limit,
+            self._page, partner, *before, now_ms - DAYS_MS, *wanted.statuses, wanted.path,
+            wanted.text.translate(_LOWER), limit,
         )  # fmt: skip
         return [RefusedRequest(*row) for row in rows]
 

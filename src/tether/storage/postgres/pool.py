@@ -86,7 +86,9 @@ Connection = AsyncConnection[tuple[Any, ...]]
 Purpose: TypeAlias = Literal["keys", "entities", "events"]
 T = TypeVar("T")
 
-_ABOUT_EVENTS = re.compile(r"\b(\w*events|event_heads|session\w*|derivations|vehicle_history)\b")
+_ABOUT_EVENTS = re.compile(
+    r"\b(\w*events|event_heads|session\w*|derivations|vehicle_history|refused_requests)\b"
+)
 _ABOUT_ENTITIES = re.compile(r"\b(chargers|vehicles)\b")
 
 
@@ -94,8 +96,9 @@ _ABOUT_ENTITIES = re.compile(r"\b(chargers|vehicles)\b")
 def purpose_of(sql: str) -> Purpose:
     """What the statement is about. Those about one thing cannot take the connections of another.
 
-    Whatever locks or overloads the events and what is derived from them, keys are recognised, and
-    chargers and vehicles read and written: each has connections of its own.
+    Whatever locks or overloads the events and what is derived from them, or searches what was
+    refused, keys are recognised, and chargers and vehicles read and written: each has connections
+    of its own.
     """
     if _ABOUT_EVENTS.search(sql):
         return "events"

@@ -43,6 +43,7 @@ READER_CACHE_KB = 8_000
 SCANS_AT_ONCE = 3  # in threads
 MOMENT = 5_000  # instructions of SQLite, which take about half a millisecond
 SHORT = 2_000  # characters of parameters, which an instruction may have to read
+_READS_TEXTS = f"{SQLITE.position}("  # one instruction of this reads a whole text, however long
 WATCH_S = 1.0
 BUSY_TIMEOUT_MS = 5_000
 # While another process keeps the file locked only the first to meet it waits that long.
@@ -249,6 +250,8 @@ class SqliteEngine:
         A thread gets the interpreter once for each row, which takes milliseconds while the event
         loop is busy.
         """
+        if _READS_TEXTS in sql:
+            return None
         if sum(len(value) for value in parameters if isinstance(value, str)) > SHORT:
             return None
         reader = self._reader
