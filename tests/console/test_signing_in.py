@@ -423,3 +423,18 @@ def test_what_was_refused_is_found_by_any_text(server: Server) -> None:
         curl = owner.get(found[1]).text
         assert "--data-raw" in curl
         assert "--globoff --path-as-is" in curl
+
+
+def test_of_a_body_so_many_bytes_are_kept(server: Server) -> None:
+    number = partner_number(server, server.key())
+
+    async def keep() -> RefusedRequest:
+        async with bootstrap.open_store(server.database) as store:
+            store.refusals.note(
+                number, request_id="mine", key_prefix="", method="POST", path="/events",
+                status=400, seconds=0.0, error="", answer=b"", body=b"\xff" * 20_000,
+            )  # fmt: skip
+            await store.refusals.write()
+            return await store.refused_requests.get(number, "mine")
+
+    assert 16_000 < len(asyncio.run(keep()).body.encode()) <= 16_384

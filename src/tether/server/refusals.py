@@ -99,7 +99,8 @@ class Refusals:
 
 
 def _text(sent: bytes | str, longest: int) -> str:
-    """What was sent as text without keys; more than so many characters are cut off."""
+    """What was sent as text without keys; what is more than so many bytes of it is cut off."""
     if isinstance(sent, bytes):
         sent = sent[: longest + 100].decode("utf-8", "replace")
-    return without_keys(sent[: longest + 100]).translate(_NUL)[:longest]
+    text = without_keys(sent[: longest + 100]).translate(_NUL)
+    return text.encode()[:longest].decode(errors="ignore")  # what replaces a byte takes three
