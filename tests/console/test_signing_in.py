@@ -438,3 +438,23 @@ def test_of_a_body_so_many_bytes_are_kept(server: Server) -> None:
             return await store.refused_requests.get(number, "mine")
 
     assert 16_000 < len(asyncio.run(keep()).body.encode()) <= 16_384
+
+
+def test_odd_addresses_and_forms_are_no_failure(server: Server) -> None:
+    key, number = with_things(server)
+    with visitor(server, key) as owner, visitor(server) as operator:
+        for odd in ("9223372036854775808", "1" * 30, "-1", "0"):
+            assert operator.get(f"/console/p/{odd}/live").status_code == 404
+        for visit in (owner, operator):
+            own = f"/console/p/{number}"
+            for page in ("requests?q=%00&path=%00", "sessions?vehicle=%00", "live?q=%00"):
+                assert visit.get(f"{own}/{page}").status_code == 200, page
+            assert visit.get(f"{own}/requests/one?id=%00").status_code == 404
+            revoking = {"do": "revoke", "key": "\0"}
+            assert visit.post(f"{own}/keys", data=revoking).status_code == 404
+        assert operator.get("/console/partners?after=%00").status_code == 200
+        creating = {"do": "create", "name": "\0"}
+        assert operator.post("/console/partners", data=creating).status_code == 400
+        assert operator.get("/console/").headers["location"].startswith("/console/p")
+        assert operator.get(f"/console/p/{number}/keys/").status_code == 200
+        assert operator.get(f"/console/p/{number}/nothing/").status_code == 404

@@ -97,6 +97,7 @@ def create_console(parts: Parts) -> "Console":
     gate = Gate(visits, parts.client_of, parts.prefix_of, parts.metrics, route_of)
     console = Console(middleware=[gate], router=router)
     console.resp_options.default_media_type = None  # type: ignore[assignment]  # of what is empty
+    console.req_options.strip_url_path_trailing_slash = True  # as people add it
     for template, resource in routes.items():
         console.add_route(template, resource)
     _answer_errors(console, views)

@@ -9,6 +9,7 @@ from tether.domain.errors import Invalid, TooLarge
 MOST_BYTES = 8_192
 MOST_FIELDS = 50
 LONGEST = 2_000
+_NUL = str.maketrans({"\0": "\N{REPLACEMENT CHARACTER}"})  # which PostgreSQL's text cannot have
 
 
 async def read_form(req: Request) -> dict[str, str]:
@@ -29,4 +30,4 @@ def _pairs(text: str, name: str) -> dict[str, str]:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
     except ValueError:
         raise Invalid(name, f"It has at most {MOST_FIELDS} fields.") from None
-    return {key: value.strip()[:LONGEST] for key, value in pairs}
+    return {key: value.strip()[:LONGEST].translate(_NUL) for key, value in pairs}

@@ -18,6 +18,7 @@ from tether.storage.console import SignedIn
 HOME = "/console"
 _LOCAL_PATH = re.compile(r"/console(?:/[A-Za-z0-9._~*+@:%-]+)*(?:\?[A-Za-z0-9._~*+@:%=&-]*)?")
 _LONGEST_PATH = 1_000
+_TOO_LARGE = 2**63  # for a number in the database
 
 
 class Visit(NamedTuple):
@@ -77,6 +78,8 @@ class Visits:
     async def partner(self, visit: Visit, partner_id: int) -> Partner:
         """The partner, if the visitor may see it. Raises NotFound."""
         if visit.key is not None and visit.key.partner != partner_id:
+            raise NotFound
+        if not 0 < partner_id < _TOO_LARGE:
             raise NotFound
         return await self._store.partners.get(partner_id)
 
