@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from tests.conftest import TETHER, Server
+from tests.conftest import FAST, TETHER, Server
 from tests.console.visitors import (
     OURS,
     cookie_name,
@@ -21,6 +21,7 @@ from tests.console.visitors import (
     visitor,
 )
 from tether.domain.console import LINK_MS
+from tether.domain.keys import Rate, digest_of
 from tether.server import admin, bootstrap
 from tether.storage.refused_requests import MOST, RefusedRequest, Wanted
 
@@ -458,3 +459,30 @@ def test_odd_addresses_and_forms_are_no_failure(server: Server) -> None:
         assert operator.get("/console/").headers["location"].startswith("/console/p")
         assert operator.get(f"/console/p/{number}/keys/").status_code == 200
         assert operator.get(f"/console/p/{number}/nothing/").status_code == 404
+
+
+def test_a_partner_rotates_no_key_that_may_do_more_than_its_own(server: Server) -> None:
+    lasting, number = with_things(server)
+    path = f"/console/p/{number}/keys"
+
+    async def make(**limits: object) -> str:
+        async with bootstrap.open_store(server.database) as store:
+            now_ms = bootstrap.now_ms()
+            (name,) = [one.name for one in await store.partners.all() if one.id == number]
+            secret, _ = await admin.create_key(store, now_ms, name, **limits)  # type: ignore[arg-type]
+            return secret
+
+    ends_ms = bootstrap.now_ms() + 3_600_000
+    ending = asyncio.run(make(rate=FAST, expires_ms=ends_ms))
+    slow = asyncio.run(make(rate=Rate(1, 1)))
+    for own, other in ((ending, lasting), (slow, lasting), (slow, ending)):
+        with visitor(server, own) as visit:
+            rotating = {"do": "rotate", "key": digest_of(other), "overlap": "1h"}
+            answer = visit.post(path, data=rotating)
+            assert answer.status_code == 400
+            assert "sign in with it" in answer.text
+            assert 'id="secret"' not in answer.text
+    for own, other in ((lasting, slow), (lasting, ending), (ending, ending)):
+        with visitor(server, own) as visit:
+            rotating = {"do": "rotate", "key": digest_of(other), "overlap": "1h"}
+            assert 'id="secret"' in visit.post(path, data=rotating).text

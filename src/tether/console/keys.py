@@ -125,6 +125,7 @@ class KeysPage:
         if overlap not in OVERLAPS_MS:
             raise Invalid("overlap", f"It must be one of {', '.join(OVERLAPS_MS)}.")
         old = await self._find(partner.id, form)
+        _check_reach(visit, old)
         await self._check_count(visit, partner.id)
         # A partner does not make its keys last longer, nor gets more of one than it had.
         ends_ms = None if visit.is_operator else old.expires_ms
@@ -170,6 +171,22 @@ def _limits(visit: Visit, form: dict[str, str]) -> tuple[Rate, int | None]:
     if burst and not (burst.isdecimal() and 0 < int(burst[:10]) <= GREATEST_BURST):
         raise SetupError("The burst must be a whole number, 1 or more.")
     return rate, int(burst[:10]) if burst else None
+
+
+def _check_reach(visit: Visit, old: Key) -> None:
+    """Raises SetupError if a partner would get a key that may do more than the one it came with."""
+    own = visit.key
+    if own is None or own.digest == old.digest:
+        return
+    outlasts = own.expires_ms is not None and (
+        old.expires_ms is None or old.expires_ms > own.expires_ms
+    )
+    is_faster = old.rate.per_second > own.rate.per_second or old.burst > own.burst
+    if outlasts or is_faster:
+        raise SetupError(
+            f"Key {old.prefix} lasts longer, or has a higher rate, than the one that you signed in "
+            "with: sign in with it to rotate it, or revoke it."
+        )
 
 
 def _no_later(visit: Visit, expires_ms: int | None) -> int | None:
