@@ -132,6 +132,15 @@ def test_the_fleet_is_filtered_searched_and_sorted(partner: Partner, open_page: 
     expect(page.locator("tbody th")).to_have_text(["V1", "V2", "V3"])
 
 
+def let_see(page: Page, *, seen: bool) -> None:
+    """Tells the page that its tab comes to the front, or goes behind another."""
+    page.evaluate(
+        "hidden => { Object.defineProperty(document, 'hidden', { get: () => hidden,"
+        " configurable: true }); document.dispatchEvent(new Event('visibilitychange')); }",
+        not seen,
+    )
+
+
 def test_a_page_that_is_open_follows_the_events(
     console_server: Server, partner: Partner, open_page: Open
 ) -> None:
@@ -142,7 +151,11 @@ def test_a_page_that_is_open_follows_the_events(
     partner.send("CONNECTED", "C3", "V3", stateOfCharge=55)
     expect(page.get_by_role("heading", name="Now plugged in")).to_be_visible()
     expect(fleet.locator("tbody th")).to_have_text(["C3", "C2", "C1"])
+    let_see(page, seen=False)  # its connection is for others then
+    stream = "document.querySelector('[sse-connect]')['htmx-internal-data'].sseEventSource"
+    assert page.evaluate(f"{stream}.readyState === EventSource.CLOSED")
     partner.send("CHARGE_STARTED", "C3", "V3", chargePower=7.4)
+    let_see(page, seen=True)
     expect(page.get_by_role("heading", name="Now charging")).to_be_visible()
     expect(fleet.locator("tbody tr").first).to_contain_text("7.4 kW")
     partner.send("CHARGE_STOPPED", "C3", "V3", chargedEnergy=0.1)

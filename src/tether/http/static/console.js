@@ -24,6 +24,20 @@ letAgesGrow();
 setInterval(letAgesGrow, 1000);
 document.addEventListener("htmx:afterSwap", letAgesGrow);
 
+// Without HTTP/2 a browser keeps six connections to a server, for all tabs together: a page that
+// nobody sees leaves its own to others, and asks again when it is seen.
+document.addEventListener("visibilitychange", () => {
+  for (const element of document.querySelectorAll("[sse-connect]")) {
+    if (document.hidden) {
+      element["htmx-internal-data"]?.sseEventSource?.close();
+    } else {
+      const again = element.cloneNode(true);
+      element.replaceWith(again);
+      htmx.process(again);
+    }
+  }
+});
+
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
@@ -61,9 +75,12 @@ function instants(chart, ticks, axis, space, step) {
   });
 }
 
-function draw(element, options, data) {
+// `around` is what is shown before and after the instants; of a single one uPlot would show years.
+function draw(element, { scales, around = 0, ...options }, data) {
   const height = 260;
-  const chart = new uPlot({ width: element.clientWidth, height, tzDate: (s) => uPlot.tzDate(new Date(s * 1e3), "Etc/UTC"), ...options }, data, element);
+  const margin = around || (data[0].length === 1 ? 1800 : 0);
+  const x = { range: (u, low, high) => [low - margin, (data[0].length === 1 ? low : high) + margin] };
+  const chart = new uPlot({ width: element.clientWidth, height, tzDate: (s) => uPlot.tzDate(new Date(s * 1e3), "Etc/UTC"), scales: { x, ...scales }, ...options }, data, element);
   new ResizeObserver(() => chart.setSize({ width: element.clientWidth, height })).observe(element);
 }
 
@@ -80,7 +97,8 @@ function drawBars(element) {
     legend: { show: false },
     cursor: { drag: { x: false, y: false } },
     axes: axes({ size: 60 }),
-    scales: { x: { range: (u, low, high) => [low - half, high + half] }, y: { range: (u, low, high) => [Math.min(0, low), (high || 1) * 1.05] } },
+    around: half,
+    scales: { y: { range: (u, low, high) => [Math.min(0, low), (high || 1) * 1.05] } },
     series: [{}, { paths: bars, fill, stroke: fill, points: { show: false } }],
   }, [rows.map((row) => Number(row.dataset.x)), rows.map((row) => Number(row.dataset.y))]);
 }
