@@ -79,7 +79,7 @@ def create_console(parts: Parts) -> "Console":
         "/console/p/{partner:int}/sessions": SessionsPage(store, views),
         "/console/p/{partner:int}/sessions/totals": TotalsPage(store, views),
         "/console/p/{partner:int}/sessions/{id}": SessionPage(store, views),
-        "/console/p/{partner:int}/sessions.csv": SessionsFile(store),
+        "/console/p/{partner:int}/sessions.csv": SessionsFile(store, visits),
         "/console/p/{partner:int}/requests": RequestsPage(store, views),
         "/console/p/{partner:int}/requests/one": RequestPage(store, views),
         "/console/p/{partner:int}/flexibility": FlexibilityPage(views),

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -10,10 +11,11 @@ from zoneinfo import ZoneInfo
 from falcon.asgi import Request, Response
 
 from tether.console.forms import query_of
+from tether.console.ticks import until_gone
 from tether.console.views import Views, address
-from tether.console.visits import partner_of
+from tether.console.visits import Visits, partner_of
 from tether.domain.calendar import Calendar, Undivided, Unit, zone_of
-from tether.domain.errors import Invalid, Unavailable
+from tether.domain.errors import Abandoned, Invalid, Unavailable
 from tether.domain.filters import SessionFilter
 from tether.domain.models import is_entity_id
 from tether.domain.session_views import FLAGS, session_of
@@ -197,15 +199,30 @@ class TotalsPage:
 class SessionsFile:
     """`…/sessions.csv`: all that are wanted, as `tether export sessions` writes them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, visits: Visits) -> None:
         self._store = store
+        self._visits = visits
         self._turns = Turns(4, of_each=1)
 
     async def on_get(self, req: Request, resp: Response) -> None:
         wanted = _wanted(query_of(req)).filter
         resp.content_type = "text/csv; charset=utf-8"
         resp.set_header("Content-Disposition", 'attachment; filename="sessions.csv"')
-        resp.stream = self._lines(partner_of(req).id, wanted)
+        resp.stream = self._wanted_lines(req, self._lines(partner_of(req).id, wanted))
+
+    async def _wanted_lines(
+        self, req: Request, lines: AsyncGenerator[bytes]
+    ) -> AsyncGenerator[bytes]:
+        """The lines, while the client is there to read them and its session lasts."""
+        leaving = asyncio.create_task(until_gone(req))
+        try:
+            async with aclosing(lines):
+                async for some in lines:
+                    if leaving.done() or await self._visits.of(req) is None:
+                        raise Abandoned  # so that nobody takes it for the whole
+                    yield some
+        finally:
+            leaving.cancel()
 
     async def _lines(self, partner: int, wanted: SessionFilter) -> AsyncGenerator[bytes]:
         yield csv_line(columns_of(Session)).encode()

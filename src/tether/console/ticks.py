@@ -10,7 +10,6 @@ from falcon.asgi import Request, Response
 
 from tether.console.visits import Visits, partner_of, visit_of
 from tether.domain.errors import TooManyAtOnce, Unavailable
-from tether.projections.change_feed import Listener
 from tether.server.store import Store
 
 MOST_STREAMS = 32  # of one partner in one process
@@ -56,7 +55,8 @@ class TicksResource:
     async def _ticks(self, req: Request, partner: int) -> AsyncGenerator[str]:
         _, shown = await self._store.feed.ends(partner)
         with self._store.feed.listening(partner) as listener:
-            leaving = asyncio.create_task(_until_gone(req, listener))
+            leaving = asyncio.create_task(until_gone(req))
+            leaving.add_done_callback(lambda _: listener.news.set())
             try:
                 # Something may have happened since the page was made, or the connection was lost.
                 yield f"retry: {RETRY_MS}\nevent: changed\ndata: {shown}\n\n"
@@ -100,8 +100,7 @@ class _Body(AsyncIterator[bytes]):
         await self._parts.aclose()
 
 
-async def _until_gone(req: Request, listener: Listener) -> None:
-    """Wakes the listener when the client has hung up."""
+async def until_gone(req: Request) -> None:
+    """Returns when the client has hung up."""
     while (await req._receive())["type"] != "http.disconnect":
         pass
-    listener.news.set()
