@@ -486,3 +486,18 @@ def test_a_partner_rotates_no_key_that_may_do_more_than_its_own(server: Server) 
         with visitor(server, own) as visit:
             rotating = {"do": "rotate", "key": digest_of(other), "overlap": "1h"}
             assert 'id="secret"' in visit.post(path, data=rotating).text
+
+
+def test_however_many_are_asked_for_at_once_a_partner_makes_twenty_keys(server: Server) -> None:
+    key, number = with_things(server)
+    path = f"/console/p/{number}/keys"
+    headers = {"Cookie": f"{cookie_name(server)}={new_session(server, key)}", **OURS}
+
+    async def make() -> list[int]:
+        async with httpx.AsyncClient(
+            base_url=server.url, headers=headers, timeout=60, verify=False
+        ) as client:
+            asked = (client.post(path, data={"do": "create"}) for _ in range(30))
+            return [answer.status_code for answer in await asyncio.gather(*asked)]
+
+    assert sorted(asyncio.run(make())) == [200] * 19 + [400] * 11

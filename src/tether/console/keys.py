@@ -1,5 +1,6 @@
 """Keys of a partner: create, rotate and revoke them, and see which are used."""
 
+import asyncio
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -44,6 +45,7 @@ class KeysPage:
     def __init__(self, store: Store, views: Views) -> None:
         self._store = store
         self._views = views
+        self._changing = asyncio.Lock()  # else many at once would all find room for one more
 
     async def on_get(self, req: Request, resp: Response) -> None:
         await self._show(req, resp)
@@ -57,7 +59,8 @@ class KeysPage:
         if form.get("do") not in change:
             raise Invalid("do", f"It must be one of {', '.join(change)}.")
         try:
-            made = await change[form["do"]](req, form)
+            async with self._changing:
+                made = await change[form["do"]](req, form)
         except (SetupError, Invalid) as error:
             await self._show(req, resp, status=400, problem=error.message, form=form)
             return
