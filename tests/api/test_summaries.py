@@ -204,6 +204,24 @@ def test_a_cursor_that_nobody_gave_does_no_harm(client: httpx.Client, place: str
         assert answer.status_code == 200 or refused_parameter(answer) == "cursor"
 
 
+@pytest.mark.parametrize("by", ["", "&by=charger"])
+@ON_ONE_ENGINE
+def test_steps_of_a_millisecond_are_gone_through_one_by_one(client: httpx.Client, by: str) -> None:
+    create_charger(client)
+    create_vehicle(client)
+    post(client, ("CONNECTED", "2026-01-05T08:00:00Z"), ("DISCONNECTED", "2026-01-05T11:00:00Z"))
+    window = "from=2026-01-05T08:59:59.999Z&to=2026-01-05T10:00:00.001Z"
+    steps: list[str] = []
+    link: str | None = f"/energy?{window}&step=hour&limit=1{by}"
+    for _ in range(5):
+        if link is not None:
+            answer = client.get(link)
+            steps += [step["from"] for step in answer.json()]
+            link = answer.links.get("next", {}).get("url")
+    assert steps == [f"2026-01-05T{at}Z" for at in ("08:59:59.999", "09:00:00.000", "10:00:00.000")]
+    assert link is None
+
+
 @ON_ONE_ENGINE
 def test_a_curve_of_thousands_of_years_ends_page_by_page(client: httpx.Client) -> None:
     window = "from=2000-01-01T00:00:00Z&to=9000-01-01T00:00:00Z"

@@ -19,6 +19,7 @@ from tether.storage.turns import Rest
 
 SESSIONS = 100  # whose events are read at once
 EVENTS = 50  # of each charge: those of one with more are read by themselves
+BEHIND = "!"  # in the place of a group: all of that step are done. No id has it, and no area
 READINGS = 1_000  # events of such a charge
 
 
@@ -75,15 +76,16 @@ class LoadCurves:
         sessions = self._with_curves(partner, lasting, (*(step.from_ms for step in steps), end_ms))
         rows: list[Row[Load]] = []
         part = Bucket(begin_ms, end_ms)
-        async for row in swept(sessions, window, keys or _together, Load, part=part, after=after):
+        behind = after if keys else None  # without keys the steps tell
+        async for row in swept(sessions, window, keys or _together, Load, part=part, after=behind):
             if len(rows) == limit:  # only with keys
                 return Page(rows, rows[-1].place)
             rows.append(row)
         if keys is None:
             known = {row.bucket: row for row in rows}
             rows = [known.get(step) or Row(step, "", Load()) for step in steps]
-        # No step begins there, so it is behind all groups of the last one.
-        return Page(rows, None if end_ms == window.to_ms else Place(end_ms - 1, ""))
+        stop = None if end_ms == window.to_ms else Place(steps[-1].from_ms, BEHIND)
+        return Page(rows, stop)
 
     async def _with_curves(
         self, partner: int, wanted: SessionFilter, bounds: Sequence[int]
@@ -150,12 +152,11 @@ def _together(_: Measured) -> Sequence[str]:
 
 
 async def _steps(window: Window, after: Place | None, limit: int) -> list[Bucket]:
-    """The steps of a page: they begin with that of the place, or behind it if it has none."""
+    """The steps of a page: they begin with that of the place, or the next if it is done."""
     at_ms = window.from_ms
     if after is not None:
-        at_ms = max(at_ms, after.from_ms)
-        step = window.bucket(at_ms)
-        at_ms = step.from_ms if step.from_ms == at_ms else step.to_ms
+        step = window.bucket(max(at_ms, after.from_ms))
+        at_ms = step.to_ms if after.key == BEHIND else step.from_ms
     steps, rest = list[Bucket](), Rest()
     while at_ms < window.to_ms and len(steps) < limit:
         steps.append(window.bucket(at_ms))
