@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import subprocess
+import zipfile
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -96,6 +98,17 @@ def test_times_that_are_none_say_why() -> None:
     assert reason("30.02.2026 08:00") == "There is no time 30.02.2026 08:00."
     assert reason("13/13/2026 08:00") == "There is no time 13/13/2026 08:00."
     assert reason("13/01/2026 13:00 PM") == "There is no time 13/01/2026 13:00 PM."
+    assert "It must be a time such as" in reason("13/01/2026 13:00 +25:00")
+
+
+@pytest.mark.parametrize("cell", ["01.01.0001 00:00:00", "0001-01-01T00:00:00+01:00",
+                                  "31.12.9999 23:59:59 -01:00"])  # fmt: skip
+def test_times_that_mean_nothing_cost_one_row(cell: str) -> None:
+    bad, good = refusals(
+        f"VEHICLE_CONNECTED,C1,V1,{cell}", "VEHICLE_CONNECTED,C1,V1,05.01.2026 08:00", zone=ZONES[0]
+    )
+    assert bad == "It has a time before the year 1, or after 9999, in UTC."
+    assert good == ""
 
 
 def test_what_a_file_leaves_open_is_asked_for() -> None:
@@ -305,6 +318,38 @@ def test_parquet_of_others_has_floats_and_finer_times(site: Site) -> None:
     assert [(e["timestamp"], e.get("stateOfCharge")) for e in found] == [
         ("2026-01-05T08:00:00.123Z", 0.1), ("2026-01-05T08:01:00.123Z", None),
     ]  # fmt: skip
+
+
+def test_parquet_has_local_times_and_short_floats(site: Site) -> None:
+    begin = datetime(2026, 1, 5, 8)
+    columns = {
+        "chargerId": ["C1"],
+        "vehicleId": ["V1"],
+        "connectedAt": [begin],
+        "disconnectedAt": [begin + timedelta(hours=1)],
+        "chargedEnergy": pyarrow.array([7.4], pyarrow.float32()),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), site.folder / "list.parquet")
+    shown = site("import", "list.parquet", "--dry-run", "--time-zone", "Europe/Berlin").stdout
+    assert '"timestamp":"2026-01-05T07:00:00.000Z"' in shown
+    assert '"chargedEnergy":7.4' in shown
+    assert "It has no zone" in site("import", "list.parquet", "--dry-run").stderr
+    assert "Only columns of a CSV can be mapped" in site.refused(
+        "import", "list.parquet", "--map", "Start=connectedAt"
+    )
+    never = pyarrow.array([10**12], pyarrow.timestamp("s", tz="UTC"))
+    pyarrow.parquet.write_table(
+        pyarrow.table({**columns, "disconnectedAt": never}), site.folder / "never.parquet"
+    )
+    assert "a time before the year 1, or after 9999" in site.refused("import", "never.parquet")
+
+
+def test_a_workbook_says_how_to_save_it(site: Site) -> None:
+    with zipfile.ZipFile(site.folder / "list.xlsx", "w") as book:
+        book.writestr("[Content_Types].xml", "<Types/>")
+    assert "It is a workbook of a spreadsheet: save it as CSV" in site.refused(
+        "import", "list.xlsx"
+    )
 
 
 def test_parquet_that_is_damaged_or_comes_through_a_pipe_is_refused(told: Site) -> None:

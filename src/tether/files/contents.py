@@ -76,6 +76,7 @@ REPORT_COLUMNS = ("line", "reason")
 NOT_UTF_8 = (
     "It is not UTF-8: save the file as CSV UTF-8, or say what it is, such as --encoding cp1252."
 )
+NO_SUCH_YEAR = "It has a time before the year 1, or after 9999, in UTC."
 LONGEST_LINE = 1 << 20  # bytes; as much as a body of the API may have
 LOOK_AHEAD = 100  # objects that are looked at to tell what an NDJSON file holds
 TEXTS = {"id", "type", "chargerId", "vehicleId"}
@@ -181,6 +182,8 @@ def row_of(kind: Kind, line: Line, document_of: Callable[[str], dict[str, Any]])
         reason = 'It is no row of a CSV: a quote " is out of place.'
     except (Malformed, Invalid) as error:
         reason = error.message
+    except OverflowError:  # 01.01.0001, by which some mean nothing, is in the year before in UTC
+        reason = NO_SUCH_YEAR
     return Row(line.number, text, None, reason)
 
 

@@ -8,15 +8,17 @@ connection.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
 from tether.domain.errors import Malformed, SetupError
 from tether.domain.models import to_json
+from tether.domain.timestamps import format_instant
 from tether.files.contents import (
     LONGEST_LINE,
     LOOK_AHEAD,
+    TIMES,
     Kind,
     Line,
     Reading,
@@ -26,9 +28,11 @@ from tether.files.contents import (
     guessed,
     row_of,
 )
+from tether.files.csv_form import CsvForm, instant_in, is_local
 from tether.files.csv_table import read_csv
 from tether.ingest.json_reader import decode_document
 
+_WORKBOOK = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 _SEPARATOR_LINE = re.compile(rb'"?sep=(.)"?', re.IGNORECASE)
 
 # Reading ----------------------------------------------------------------------------------------
@@ -54,14 +58,19 @@ def read_table(content: Iterable[bytes], reading: Reading = Reading()) -> Table 
         first = next(lines, None)
         if first is None:
             return None
+    if first.content.startswith(_WORKBOOK):
+        raise SetupError("It is a workbook of a spreadsheet: save it as CSV UTF-8 there.")
     if first.content.lstrip().startswith(b"["):
         raise SetupError("A JSON array is not read: write one object a line (NDJSON), or CSV.")
     if first.content.lstrip().startswith(b"{"):
-        return _ndjson(chain([first], lines), reading.kind, reading.ignored)
+        return _ndjson(chain([first], lines), reading)
     return read_csv(first, lines, reading)
 
 
-def _ndjson(lines: Iterator[Line], kind: Kind | None, ignored: Sequence[str]) -> Table:
+def _ndjson(lines: Iterator[Line], reading: Reading) -> Table:
+    if reading.columns:
+        raise SetupError("Only columns of a CSV can be mapped: here members have the API's names.")
+    kind, form = reading.kind, CsvForm(zone=reading.zone)
     if kind is None:
         seen = list(islice(lines, LOOK_AHEAD))
         kind = guessed(name for line in seen for name in _members_in(line))
@@ -69,7 +78,11 @@ def _ndjson(lines: Iterator[Line], kind: Kind | None, ignored: Sequence[str]) ->
 
     def document(text: str) -> dict[str, Any]:
         found = _document(text.encode())
-        return {name: value for name, value in found.items() if name not in ignored}
+        return {
+            name: _in_zone(name, value, form)
+            for name, value in found.items()
+            if name not in reading.ignored
+        }
 
     def rows(kind: Kind) -> Iterator[Row]:
         for line in lines:
@@ -83,6 +96,14 @@ def _members_in(line: Line) -> Iterable[str]:
         return decode_document(line.content).keys()
     except Malformed:
         return ()
+
+
+def _in_zone(name: str, value: Any, form: CsvForm) -> Any:
+    """The value; a time without a zone, such as pandas writes into Parquet, in that of the form."""
+    if form.zone is None or name not in TIMES or not isinstance(value, str) or not is_local(value):
+        return value
+    at_ms = instant_in(name, value, form)
+    return value if at_ms is None else format_instant(at_ms)
 
 
 def _document(line: bytes) -> dict[str, Any]:

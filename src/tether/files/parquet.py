@@ -58,21 +58,33 @@ def read_lines(path: Path) -> Iterator[bytes]:
     arrow, parquet = _pyarrow()
     try:
         with parquet.ParquetFile(path) as file:
-            schema = _in_microseconds(file.schema_arrow, arrow)
+            schemas = _readable(file.schema_arrow, arrow)
             for batch in file.iter_batches(_ROWS_AT_ONCE):
-                rows = arrow.Table.from_batches([batch]).cast(schema, safe=False).to_pylist()
-                yield from map(_line, rows)
+                table = arrow.Table.from_batches([batch])
+                for schema in schemas:
+                    table = table.cast(schema, safe=False)
+                yield from map(_line, table.to_pylist())
+    except OverflowError:
+        raise SetupError(f"{path} has a time before the year 1, or after 9999.") from None
     except (arrow.ArrowException, OSError) as error:
         raise SetupError(f"{path} is a damaged Parquet file ({error}).") from None
 
 
-def _in_microseconds(schema: Any, arrow: Any) -> Any:
-    """The schema, with all timestamps as fine as Python's."""
+def _readable(schema: Any, arrow: Any) -> tuple[Any, Any]:
+    """The schemas that rows are brought to, one after the other, so that Python has them as they
+    are meant: timestamps as fine as its own, and floats of 32 bits by the way of their text, as 7.4
+    would else be 7.400000095367432.
+    """
+    text = last = schema
     for place, field in enumerate(schema):
-        if arrow.types.is_timestamp(field.type):
-            finest = arrow.timestamp("us", tz=field.type.tz)
-            schema = schema.set(place, field.with_type(finest))
-    return schema
+        kind, listed = field.type, arrow.types.is_list(field.type)
+        if arrow.types.is_timestamp(kind):
+            last = last.set(place, field.with_type(arrow.timestamp("us", tz=kind.tz)))
+        elif arrow.types.is_float32(kind.value_type if listed else kind):
+            short, long = arrow.string(), arrow.float64()
+            text = text.set(place, field.with_type(arrow.list_(short) if listed else short))
+            last = last.set(place, field.with_type(arrow.list_(long) if listed else long))
+    return text, last
 
 
 def _line(row: dict[str, Any]) -> bytes:
