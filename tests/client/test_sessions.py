@@ -4,7 +4,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from itertools import islice
 
@@ -122,6 +122,11 @@ def test_sessions_are_typed_and_found_by_their_filters(sdk: Client) -> None:
     with pytest.raises(Invalid) as caught:
         next(sdk.sessions.list(charger_id=[]))
     assert caught.value.parameter == "chargerId"
+    beyond = datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))
+    for instant in (beyond, beyond.isoformat()):
+        with pytest.raises(Invalid) as caught:
+            next(sdk.sessions.list(from_=instant))
+        assert caught.value.parameter == "from"
 
 
 def test_a_session_whose_unplug_was_lost_is_found_and_ended(sdk: Client) -> None:

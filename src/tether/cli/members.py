@@ -70,7 +70,7 @@ class InstantType(click.ParamType[str]):
         day = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)
         try:
             return format_instant(parse_instant(f"{text}T00:00:00Z" if day else text))
-        except ValueError:
+        except (ValueError, OverflowError):  # the last day of 9999 goes on in UTC
             self.fail(
                 f"{value!r} is no point in time: write a date such as 2030-01-31, or a date-time "
                 "with a zone such as 2030-01-31T18:00:00Z.",

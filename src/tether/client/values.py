@@ -64,13 +64,13 @@ def patch_of(kind: type[Charger] | type[Vehicle], changes: Mapping[str, Any]) ->
 
 def instant_text(name: str, value: object) -> str:
     """An instant, given as a datetime or as RFC 3339 text, in the API's form. Raises Invalid."""
-    if isinstance(value, datetime):
-        if value.utcoffset() is None:
-            raise invalid(name, "A datetime must have a time zone.")
-        return format_instant((value - _EPOCH) // (datetime.resolution * 1000))
+    if isinstance(value, datetime) and value.utcoffset() is None:
+        raise invalid(name, "A datetime must have a time zone.")
     try:
+        if isinstance(value, datetime):
+            return format_instant((value - _EPOCH) // (datetime.resolution * 1000))
         return format_instant(parse_instant(value))  # type: ignore[arg-type]  # else TypeError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last day of 9999 goes on in UTC
         raise invalid(
             name, "It must be a datetime or RFC 3339 text, such as 2023-05-11T22:06:40.738Z."
         ) from None
