@@ -156,7 +156,7 @@ def words(dialect: Dialect) -> dict[str, str]:
     """The words of an engine that statements name in braces."""
     return {
         "event_numbers": dialect.event_numbers, "event_json": dialect.event_json,
-        "session_json": dialect.session_json, "order": "soc",
+        "session_json": dialect.session_json, "order": "soc", "position": dialect.position,
     }  # fmt: skip
 
 
