@@ -28,7 +28,7 @@ coverage: install ## what these tests run of each file and each room, servers an
 	@rm -rf .coverage
 	$(BIN)/coverage run -m $(TESTS) \
 		tests/unit tests/store/test_contract.py tests/derivation/test_changes.py tests/cli/test_keys.py \
-		tests/cli_partner/test_round_trip.py $(addprefix tests/client/test_,http.py surface.py) \
+		tests/cli_partner/test_round_trip.py tests/console/test_signing_in.py $(addprefix tests/client/test_,http.py surface.py) \
 		$(addprefix tests/api/test_,bulk.py capacity.py sessions.py states.py stream.py tenancy.py) \
 		-k "not postgres or test_contract"
 	@$(BIN)/coverage combine -q
