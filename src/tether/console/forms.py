@@ -1,10 +1,14 @@
 """What pages send: the fields of a form, and what an address asks for."""
 
+from collections.abc import Mapping
+from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from falcon.asgi import Request
 
 from tether.domain.errors import Invalid, TooLarge
+
+T = TypeVar("T")
 
 MOST_BYTES = 8_192
 MOST_FIELDS = 50
@@ -18,6 +22,13 @@ async def read_form(req: Request) -> dict[str, str]:
     if len(body) > MOST_BYTES:
         raise TooLarge(MOST_BYTES, what="a form")
     return _pairs(body.decode("utf-8", "replace"), "form")
+
+
+def change_of(form: dict[str, str], changes: Mapping[str, T]) -> T:
+    """The one of these changes that the form's button names. Raises Invalid."""
+    if form.get("do") not in changes:
+        raise Invalid("do", f"It must be one of {', '.join(changes)}.")
+    return changes[form["do"]]
 
 
 def query_of(req: Request) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from falcon.asgi import Request, Response
 
-from tether.console.forms import read_form
+from tether.console.forms import change_of, read_form
 from tether.console.views import Views, address
 from tether.console.visits import Visit, base_of, partner_of, require_change, visit_of
 from tether.domain.errors import Invalid, NotFound, SetupError
@@ -55,12 +55,11 @@ class KeysPage:
     async def on_post(self, req: Request, resp: Response) -> None:
         require_change(req)
         form = await read_form(req)
-        change = {"create": self._create, "rotate": self._rotate, "revoke": self._revoke}
-        if form.get("do") not in change:
-            raise Invalid("do", f"It must be one of {', '.join(change)}.")
+        changes = {"create": self._create, "rotate": self._rotate, "revoke": self._revoke}
+        change = change_of(form, changes)
         try:
             async with self._changing:
-                made = await change[form["do"]](req, form)
+                made = await change(req, form)
         except (SetupError, Invalid) as error:
             await self._show(req, resp, status=400, problem=error.message, form=form)
             return

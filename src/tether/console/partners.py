@@ -6,11 +6,11 @@ from typing import NamedTuple
 import structlog
 from falcon.asgi import Request, Response
 
-from tether.console.forms import query_of, read_form
+from tether.console.forms import change_of, query_of, read_form
 from tether.console.keys import Made
 from tether.console.views import Views
 from tether.console.visits import base_of, visit_of
-from tether.domain.errors import Invalid, NotFound, SetupError, TetherError
+from tether.domain.errors import NotFound, SetupError, TetherError
 from tether.domain.partners import Partner
 from tether.server import admin
 from tether.server.store import Store
@@ -53,11 +53,10 @@ class PartnersPage:
     async def on_post(self, req: Request, resp: Response) -> None:
         _require_operator(req)
         form = await read_form(req)
-        change = {"create": self._create, "rename": self._rename, "delete": self._delete}
-        if form.get("do") not in change:
-            raise Invalid("do", f"It must be one of {', '.join(change)}.")
+        changes = {"create": self._create, "rename": self._rename, "delete": self._delete}
+        change = change_of(form, changes)
         try:
-            made = await change[form["do"]](form)
+            made = await change(form)
         except SetupError as error:
             await self._show(req, resp, status=400, problem=error.message, form=form)
             return

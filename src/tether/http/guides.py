@@ -41,6 +41,8 @@ class Section:
     anchor: str
     title: str
     text: str
+    words: str
+    """Both, as they are searched: folded once, as anybody may search without a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +78,7 @@ def search(query: str) -> list[Result]:
     def rank(section: Section) -> int:
         return sum(word not in section.title.casefold() for word in words)
 
-    hits = [
-        section
-        for section in _sections()
-        if all(word in f"{section.title} {section.text}".casefold() for word in words)
-    ]
+    hits = [section for section in _sections() if all(word in section.words for word in words)]
     best = sorted(hits, key=rank)[:MOST_RESULTS]
     return [Result(hit, _title(hit.guide), _excerpt(hit.text, words)) for hit in best]
 
@@ -142,8 +140,8 @@ def _sections_of(name: str) -> Iterator[Section]:
     headings = list(_HEADING.finditer(visible))
     ends = [heading.start() for heading in headings[1:]] + [len(visible)]
     for heading, end in zip(headings, ends, strict=True):
-        title = _plain(heading[2])
-        yield Section(name, anchor_of(title), title, _plain(visible[heading.end() : end]))
+        title, below = _plain(heading[2]), _plain(visible[heading.end() : end])
+        yield Section(name, anchor_of(title), title, below, f"{title} {below}".casefold())
 
 
 def _plain(text: str) -> str:
