@@ -64,7 +64,10 @@ def test_a_page_loads_assets_of_this_server_only_and_they_are_there(
     for address in [*found.loaded, *found.linked]:
         assert not address.startswith("/")  # relative: also under a path of a proxy
         assert ":" not in address
-        assert httpx.get(f"{server.url}/{address}", verify=False).status_code == 200
+        assert (
+            httpx.get(f"{server.url}/{address}", verify=False, follow_redirects=True).status_code
+            == 200
+        )
 
 
 @pytest.mark.parametrize("path", PAGES)

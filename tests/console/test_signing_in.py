@@ -330,6 +330,7 @@ def test_without_a_console_there_is_none(new_server: Callable[..., Server]) -> N
     answer = httpx.get(f"{server.url}/console/sign-in", verify=False)
     assert answer.status_code == 403  # as any path that is not there, without a key
     assert answer.headers["content-type"] == "application/json"
+    assert "console" not in httpx.get(server.url, verify=False).text.lower()
 
 
 # What was refused ---------------------------------------------------------------------------------

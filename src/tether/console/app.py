@@ -94,7 +94,9 @@ def create_console(parts: Parts) -> "Console":
         found = router.find(path)
         return found[3] if found else None
 
-    gate = Gate(visits, parts.client_of, parts.prefix_of, parts.metrics, route_of)
+    gate = Gate(
+        visits, parts.client_of, parts.prefix_of, parts.metrics, route_of, workers=parts.workers
+    )
     console = Console(middleware=[gate], router=router)
     console.resp_options.default_media_type = None  # type: ignore[assignment]  # of what is empty
     console.req_options.strip_url_path_trailing_slash = True  # as people add it

@@ -7,8 +7,10 @@ from typing import Any
 
 from falcon.asgi import Request, Response
 
+from tether.console.limits import Limit
 from tether.console.visits import Visits, is_from_our_page
 from tether.domain.errors import TetherError
+from tether.domain.keys import Rate
 from tether.server import logging
 from tether.server.metrics import Metrics
 
@@ -25,6 +27,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _READS = frozenset({"GET", "HEAD"})
+PAGES = Rate(20, 1)  # of each partner, and of the operator
+PAGES_AT_ONCE = 200
 
 
 class SignedOut(TetherError):
@@ -51,6 +55,8 @@ class Gate:
         prefix_of: Callable[[Request], str],
         metrics: Metrics,
         route_of: Callable[[str], str | None],
+        *,
+        workers: int,
     ) -> None:
         """`client_of` tells the address of who asks, `prefix_of` the path under which a proxy shows
         us, and `route_of` the template of a path.
@@ -60,6 +66,7 @@ class Gate:
         self._prefix_of = prefix_of
         self._metrics = metrics
         self._route_of = route_of
+        self._limit = Limit(PAGES, PAGES_AT_ONCE, workers)
 
     async def process_request(self, req: Request, resp: Response) -> None:
         context = req.context
@@ -73,7 +80,9 @@ class Gate:
             resp.set_header(name, value)
         if req.method not in _READS and not is_from_our_page(req):
             raise NotOurs
-        context.visit = await self._visits.of(req)
+        context.visit = visit = await self._visits.of(req)
+        if visit is not None:
+            await self._limit.check("" if visit.key is None else str(visit.key.partner))
 
     async def process_resource(
         self, req: Request, resp: Response, resource: Any, params: dict[str, Any]

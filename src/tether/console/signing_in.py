@@ -1,42 +1,32 @@
 """Signing in and out: partners with a key, operators with a link that is good once."""
 
-import time
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import NamedTuple
 
 from falcon.asgi import Request, Response
 
 from tether.console.forms import query_of, read_form
+from tether.console.limits import Limit
 from tether.console.views import Views, address
 from tether.console.visits import HOME, Visits, base_of, local_path, visit_of
 from tether.domain.console import digest_of_token, is_token
 from tether.domain.errors import Forbidden, RateLimited
-from tether.domain.keys import Rate, TokenBuckets
+from tether.domain.keys import Rate
 from tether.server.authenticator import Authenticator
 from tether.server.store import Store
 
 ATTEMPTS = Rate(20, 60)  # of each address
 
 
-class _Address(NamedTuple):
-    digest: str
-    rate: Rate
-    burst: int
-
-
 class SignInLimit:
     """How often an address may try to sign in; of IPv6 all that are given out together."""
 
     def __init__(self, workers: int) -> None:
-        self._buckets = TokenBuckets(time.monotonic, workers, most_keys=10_000)
+        self._limit = Limit(ATTEMPTS, ATTEMPTS.requests, workers)
 
     async def check(self, client: str | None) -> None:
         """Raises RateLimited if it tried too often."""
-        who = _Address(_network_of(client), ATTEMPTS, ATTEMPTS.requests)
-        verdict = await self._buckets.take(who)
-        if not verdict.allowed:
-            raise RateLimited(verdict.retry_after_s)
+        await self._limit.check(_network_of(client))
 
 
 def _network_of(client: str | None) -> str:

@@ -25,6 +25,8 @@ from tether.http.handlers.pages import (
     OpenApiResource,
     PageResource,
     ReadyResource,
+    landing_page,
+    reference_page,
 )
 from tether.http.handlers.sessions import SessionListResource, SessionResource
 from tether.http.handlers.states import ChargerStateResource, States, VehicleStateResource
@@ -54,6 +56,8 @@ class Parts:
     serve_metrics: bool = True
     demo_key: str = ""
     """The file that has the key of a demo."""
+    console: bool = True
+    """Whether there is one, to which the landing page leads."""
     spans: "Callable[[Callable[[str], str | None]], object] | None" = None
     """Makes the middleware that traces requests; it is told how to find the route of a path."""
 
@@ -86,8 +90,8 @@ def routes(parts: Parts) -> dict[str, object]:
 def open_routes(parts: Parts) -> dict[str, object]:
     """What needs no key."""
     pages: dict[str, object] = {
-        "/": PageResource("index.html"),
-        "/docs": PageResource("docs.html"),
+        "/": PageResource(landing_page(parts.demo_key, console=parts.console)),
+        "/docs": PageResource(reference_page()),
         "/guides": GuideResource(),
         "/openapi.json": OpenApiResource(),
         "/health": HealthResource(),
@@ -105,8 +109,6 @@ STRAYS = (FAVICON, "/docs/")
 def create_app(parts: Parts) -> Application:
     """The ASGI application of these parts."""
     guarded, unguarded = routes(parts), open_routes(parts)
-    if parts.demo_key:
-        unguarded["/"] = PageResource("index.html", parts.demo_key)
     router = _Router()
     gate = Gate(
         parts.keys,

@@ -149,6 +149,7 @@ def build_app(
             trusted_proxies=settings.trusted_proxies,
             serve_metrics=settings.metrics == "on",
             demo_key=settings.demo_key,
+            console=settings.console == "on",
             spans=_spans(tracer),
         )
     )

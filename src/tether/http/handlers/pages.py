@@ -34,6 +34,7 @@ _DEMO_KEY = b"""
       <div class="command"><pre><code>%b</code></pre></div>
       <p class="hint">It is the key that <code>make run</code> printed.</p>
 """
+_CONSOLE = re.compile(rb"\s*<!-- console -->.*?<!-- /console -->", re.DOTALL)
 _ROOT = b'"servers":[{"url":"/"'
 _VERSION = re.compile(r"^  version: .*$", re.MULTILINE)
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -50,11 +51,10 @@ _GUIDES_SECURITY = (
 
 
 class PageResource:
-    """A page of ours: `/`, `/docs`."""
+    """A page of ours, whatever is asked: `/docs`."""
 
-    def __init__(self, name: str, demo_key: str = "") -> None:
-        """`demo_key` is the file that has the key of a demo."""
-        self._page = with_demo_key(_static(name), demo_key) if demo_key else _static(name)
+    def __init__(self, page: bytes) -> None:
+        self._page = page
 
     async def on_get(self, req: Request, resp: Response) -> None:
         resp.data = self._page
@@ -160,9 +160,19 @@ class MetricsResource:
     on_head = on_get
 
 
-def with_demo_key(page: bytes, file: str) -> bytes:
-    """The landing page of a demo, where the key is in a file."""
-    command = escape(f"KEY=$(cat {quote(file)})").encode()
+def reference_page() -> bytes:
+    """The page `/docs`."""
+    return _static("docs.html")
+
+
+def landing_page(demo_key: str, *, console: bool) -> bytes:
+    """The page `/`. `demo_key` is the file that has the key of a demo, if this is one."""
+    page = _static("index.html")
+    if not console:
+        page = _CONSOLE.sub(b"", page)
+    if not demo_key:
+        return page
+    command = escape(f"KEY=$(cat {quote(demo_key)})").encode()
     before, _, rest = page.partition(b"<!-- key -->")
     return before + _DEMO_KEY % command + rest.partition(b"<!-- /key -->")[2]
 

@@ -1,0 +1,43 @@
+"""What the console takes at most, whoever asks; over HTTP, on each engine."""
+
+from contextlib import ExitStack
+
+from tests.conftest import Server
+from tests.console.visitors import new_session, partner_number, visitor
+
+MOST_STREAMS = 32
+
+
+def test_a_partner_that_asks_for_pages_without_end_is_slowed_down_alone(server: Server) -> None:
+    key = server.key()
+    path = f"/console/p/{partner_number(server, key)}/nothing"
+    with visitor(server, key) as hasty, visitor(server, server.key()) as other:
+        for _ in range(10_000):
+            answer = hasty.head(path)
+            if answer.status_code != 404:
+                break
+        assert answer.status_code == 429
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert other.get("/console", follow_redirects=True).status_code == 200
+        with visitor(server, key) as again:  # the partner counts, not the session
+            assert {again.head(path).status_code for _ in range(20)} >= {429}
+
+
+def test_so_many_pages_of_a_partner_follow_the_events_and_the_others_still_work(
+    server: Server,
+) -> None:
+    key = server.key()
+    path, token = f"/console/p/{partner_number(server, key)}", new_session(server, key)
+    with ExitStack() as opened:
+        streams = []
+        for _ in range(MOST_STREAMS + 1):
+            one = opened.enter_context(visitor(server, token=token))
+            answer = opened.enter_context(one.stream("GET", f"{path}/ticks"))
+            if answer.status_code == 200:
+                streams.append(answer.iter_lines())
+                assert next(streams[-1]).startswith("retry:")
+        assert (answer.status_code, len(streams)) == (429, MOST_STREAMS)
+        with visitor(server, token=token) as one:
+            assert one.get(f"{path}/live").status_code == 200
+        with visitor(server, server.key()) as other:  # whose streams are its own
+            assert other.get("/console", follow_redirects=True).status_code == 200
