@@ -36,7 +36,7 @@ BEYOND_THE_SCHEMA = re.compile(
     r"|must be given together with|cannot be given together with|must be given\.$"
     r"|must not be in the future|must be given together\.|can only be given together with"
     r"|must be before to|there are at most 1000 moments|Longitudes must be|stored: send null"
-    r"|must be the name of a time zone|must be asc together with"
+    r"|must be the name of a time zone|must be asc together with|must not be after"
 )
 
 SCHEMA = schemathesis.openapi.from_dict(yaml.safe_load(openapi_text()))

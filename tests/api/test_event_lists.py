@@ -62,7 +62,7 @@ TIME_FILTERS: list[dict[str, str]] = [
     {"from": "2023-05-08T00:00:00Z", "to": "2023-05-20T00:00:00Z"},
     {"from": "2023-05-08T02:00:00+02:00", "to": "2023-05-09T00:00:00.001Z"},
     {"from": "2024-01-01T00:00:00Z"},
-    {"from": "2023-05-20T00:00:00Z", "to": "2023-05-08T00:00:00Z"},
+    {"from": "2023-05-08T00:00:00Z", "to": "2023-05-08T00:00:00Z"},
 ]
 FILTERS: list[dict[str, str]] = [
     {},
@@ -287,6 +287,7 @@ BAD_EVENT_QUERIES = [
                     "2023-05-11%2000:00:00Z", "2023-05-11T24:00:00Z")),
     *((name, f"{name}=1999-12-31T23:59:59Z", "It must not be before the year 2000.")
       for name in ("from", "to")),
+    ("from", "from=2023-05-12T00:00:00Z&to=2023-05-11T00:00:00Z", "It must not be after to."),
 ]  # fmt: skip
 
 

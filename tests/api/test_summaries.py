@@ -155,6 +155,7 @@ def test_each_partner_has_its_own(client: httpx.Client, server: Server) -> None:
         ("updatedFrom=2026-01-05T00:00:00Z", "updatedFrom"),
         ("limit=1001", "limit"),
         ("flag=none", "flag"),
+        ("from=2026-01-06T00:00:00Z&to=2026-01-05T00:00:00Z", "from"),
         ("cursor=x", "cursor"),
     ],
 )

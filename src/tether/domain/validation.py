@@ -138,6 +138,17 @@ def check_instant(name: str, value: Any) -> int:
     return at_ms
 
 
+def check_windows(query: Mapping[str, str], *windows: tuple[str, str]) -> None:
+    """Refuses, with Invalid, a window of time whose first instant is after its last one.
+
+    Of each window the two parameters are named; both or one may be missing.
+    """
+    for first, last in windows:
+        given = [check_instant(name, query[name]) for name in (first, last) if name in query]
+        if given != sorted(given):
+            raise Invalid(first, f"It must not be after {last}.")
+
+
 # Members by what they belong to -----------------------------------------------------------------
 
 _POWER_MEMBERS = {
