@@ -1,8 +1,10 @@
-"""What sums of sessions cost, beside DuckDB over an export of the same sessions."""
+"""What it costs to add up a year of sessions, beside DuckDB over an export, and to read all."""
 
 import http.client
 import json
+import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ HOUR_MS = 3_600_000
 YEAR_MS = 365 * 24 * HOUR_MS
 YEAR_BY_DAY = "/sessions/summary?bucket=day&timeZone=Europe/Berlin&limit=1000"
 LIMIT_MS = 300
+PAGES_S = 8
 AT_ONCE = 10_000  # events
 # As near to the same as a table of sessions allows: not divided at midnight, and in UTC.
 YARDSTICK = """
@@ -50,6 +53,7 @@ def sums(subject: Contestant, count: int = SESSIONS) -> Callable[[Bench], list[R
             say(f"  filling: {count:,} sessions")
             _fill(server, count)
             runs = [alone(server, YEAR_BY_DAY)(bench.seconds) for _ in range(bench.rounds)]
+            paged_s = _read_all(server)
             file = bench.folder / "sessions.parquet"
             run_tether(
                 "export", "sessions", "--output", str(file), "--url", server.url,
@@ -59,6 +63,12 @@ def sums(subject: Contestant, count: int = SESSIONS) -> Callable[[Bench], list[R
         taken_ms = median_latency(runs)
         return [
             single(name, taken_ms, "{:.0f} ms", at_most(LIMIT_MS, " ms")),
+            single(
+                f"{subject.engine}: all of them in pages",
+                paged_s,
+                "{:.1f} s",
+                at_most(PAGES_S, " s"),
+            ),
             Row(f"{subject.engine}: DuckDB over an export of them", f"{_yardstick(file):.0f} ms"),
         ]
 
@@ -75,6 +85,22 @@ def _yardstick(file: Path) -> float:
     return float(done.stdout)
 
 
+def _read_all(server: Server) -> float:
+    """Seconds to read all sessions, 1,000 a page, one page after the other."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    path, began = "/sessions?limit=1000", time.perf_counter()
+    while path:
+        connection.request("GET", path, headers={"x-api-key": server.key})
+        answer = connection.getresponse()
+        content = answer.read()
+        if answer.status != 200:
+            raise LoadError(f"GET {path}: {answer.status} {content[:200]!r}")
+        link = re.match(r"<https?://[^/]+([^>]+)>", answer.getheader("Link", ""))
+        path = link[1] if link else ""
+    connection.close()
+    return time.perf_counter() - began
+
+
 def _fill(server: Server, count: int) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     body: list[bytes] = []
@@ -83,14 +109,15 @@ def _fill(server: Server, count: int) -> None:
         if len(body) == AT_ONCE:
             _post(connection, server, body)
             body = []
-    _post(connection, server, body)
+    if body:
+        _post(connection, server, body)
     connection.close()
     wait_until_derived(server, DERIVED_LARGE_S)
 
 
 def _post(connection: http.client.HTTPConnection, server: Server, body: list[bytes]) -> None:
     headers = {"x-api-key": server.key}
-    connection.request("POST", "/events/bulk", b"\n".join(body) or b"[]", headers)
+    connection.request("POST", "/events/bulk", b"\n".join(body), headers)
     answer = connection.getresponse()
     content = answer.read()
     if answer.status != 200:

@@ -201,9 +201,11 @@ def common_power(one: Powers, other: Powers) -> Decimal | None:
 
 def highest_charge(entity: Entity) -> Decimal:
     """The highest power in kW at which it can charge."""
-    return max(entity.charge_powers, default=entity.charge_power_max) or _ZERO
+    powers = entity.charge_powers
+    return max(powers) if powers else entity.charge_power_max or _ZERO
 
 
 def highest_discharge(entity: Entity) -> Decimal:
     """The highest power in kW at which it can give back; 0 if it cannot."""
-    return max(entity.discharge_powers, default=entity.discharge_power_max) or _ZERO
+    powers = entity.discharge_powers
+    return max(powers) if powers else entity.discharge_power_max or _ZERO

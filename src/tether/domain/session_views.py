@@ -6,6 +6,7 @@ said to be: that may change at any time, while a session depends on events alone
 
 from collections.abc import Iterable
 from decimal import Decimal
+from functools import reduce
 from typing import NamedTuple
 
 from tether.domain.charge_period import EXACT, PeriodRecord, allows
@@ -63,6 +64,11 @@ FLAGS = {
 }
 """Every flag that a session can carry, with the sentence that explains it."""
 
+_SHOWN_FLAGS = {name: Flag(name=name, message=message) for name, message in FLAGS.items()}
+
+_ZERO, _ONE, _HOUR_S = Decimal(0), Decimal(1), Decimal(3600)
+_THOUSANDTH, _MILLIONTH = Decimal("0.001"), Decimal("0.000001")
+
 GREATEST = Decimal(10) ** 9
 """Numbers of events are smaller. What is computed of them and is not, is not known."""
 
@@ -91,12 +97,23 @@ def session_of(known: StoredSession) -> Session:
     """The session as a session."""
     record = with_reports(known.record)
     until_ms = record.last.at_ms if record.end_ms is None else record.end_ms
-    flags = _flags(known, record)
-    periods = [_period(period, until_ms, known, flags) for period in record.periods]
-    with_energy = [period for period in periods if period.charged_energy is not None]
-    energy = _sum(period.charged_energy for period in with_energy)
-    highest = [period.power_max for period in record.periods if period.power_max is not None]
-    ended = None if record.end_ms is None else seconds(record.end_ms - record.start_ms)
+    flags = _flags(record)
+    periods: list[ChargePeriod] = []
+    energy = charged_time = measured_time = highest = None
+    estimated, without_energy = False, 0
+    for period in record.periods:
+        shown = _period(period, until_ms, known, flags)
+        periods.append(shown)
+        charged_time = _sum(charged_time, shown.charged_time)
+        if shown.energy_source is not EnergySource.REPORTED:
+            estimated = True
+        if shown.charged_energy is None:
+            without_energy += 1
+        else:
+            energy = _sum(energy, shown.charged_energy)
+            measured_time = _sum(measured_time, shown.charged_time)
+        if period.power_max is not None and (highest is None or period.power_max > highest):
+            highest = period.power_max
     return Session(
         id=known.id,
         vehicle_id=record.vehicle_id,
@@ -104,18 +121,18 @@ def session_of(known: StoredSession) -> Session:
         status=_status(known),
         connected_at=format_instant(record.start_ms),
         disconnected_at=None if record.end_ms is None else format_instant(record.end_ms),
-        plugged_time=ended,
-        charged_time=_sum(period.charged_time for period in periods) or Decimal(0),
+        plugged_time=None if record.end_ms is None else seconds(record.end_ms - record.start_ms),
+        charged_time=charged_time or _ZERO,
         charged_energy=energy,
-        estimated=any(period.energy_source != EnergySource.REPORTED for period in periods),
-        periods_without_energy=len(periods) - len(with_energy),
+        estimated=estimated,
+        periods_without_energy=without_energy,
         state_of_charge_start=record.soc_start,
         state_of_charge_end=record.soc,
-        average_power=_average(energy, _sum(period.charged_time for period in with_energy)),
-        maximum_power=max(highest, default=None),
+        average_power=_average(energy, measured_time),
+        maximum_power=highest,
         periods=tuple(periods),
         # During a roll-out there may be flags that only another version knows.
-        flags=tuple(Flag(name=name, message=FLAGS[name]) for name in sorted(flags & FLAGS.keys())),
+        flags=tuple([_SHOWN_FLAGS[name] for name in sorted(flags) if name in _SHOWN_FLAGS]),
         version=known.version,
         updated_at=format_instant(known.updated_ms),
         last_event_at=format_instant(until_ms) if record.end_ms is None else None,
@@ -131,13 +148,21 @@ def _status(known: StoredSession) -> SessionStatus:
 def _period(
     period: PeriodRecord, until_ms: int, known: StoredSession, flags: set[str]
 ) -> ChargePeriod:
-    """The period; adds to `flags` what is odd about its energy."""
+    """The period; adds to `flags` what is odd about it."""
+    if period.start_missing:
+        flags.add("start-missing")
+    if period.stop_missing:
+        flags.add("stop-missing")
+    if _is_above(period, known.charger):
+        flags.add("power-above-charger")
+    if _is_above(period, known.vehicle):
+        flags.add("power-above-vehicle")
     lasted_ms = period.lasted_ms(until_ms)
     energy, source = _energy(period, lasted_ms, known, flags)
     charged_time = seconds(lasted_ms) if period.time_s is None else period.time_s
     if energy is not None and energy > known.vehicle.charge_capacity:
         flags.add("energy-above-capacity")
-    if source in (EnergySource.REPORTED, EnergySource.METER):
+    if source is EnergySource.REPORTED or source is EnergySource.METER:
         longest_ms = max(lasted_ms, period.reported_ms - period.start_ms, int(charged_time * 1000))
         if not _is_possible(energy, longest_ms, period, known):
             flags.add("energy-above-power")
@@ -175,7 +200,7 @@ def _energy(
 
 def to_milliwatt_hours(energy: Decimal) -> Decimal:
     """The energy in kWh, as fine as one that is computed of powers is told."""
-    return _rounded(energy, "0.000001")
+    return _rounded(energy, _MILLIONTH)
 
 
 def _gained(period: PeriodRecord, vehicle: Vehicle) -> Decimal | None:
@@ -204,34 +229,31 @@ def _is_possible(
     if not energy:
         return True
     if energy > 0:
-        powers = [highest_charge(known.charger), highest_charge(known.vehicle), period.power_max]
+        power = min(highest_charge(known.charger), highest_charge(known.vehicle))
+        told = period.power_max
     else:
-        lowest = None if period.power_min is None else max(-period.power_min, Decimal(0))
-        powers = [highest_discharge(known.charger), highest_discharge(known.vehicle), lowest]
-    return allows(min(power for power in powers if power is not None), abs(energy), during_ms)
+        power = min(highest_discharge(known.charger), highest_discharge(known.vehicle))
+        told = None if period.power_min is None else max(-period.power_min, _ZERO)
+    return allows(power if told is None else min(power, told), abs(energy), during_ms)
 
 
-def _flags(known: StoredSession, record: SessionRecord) -> set[str]:
-    """What is odd about the session, apart from energies."""
+def _flags(record: SessionRecord) -> set[str]:
+    """What is odd about the session, apart from its energies and powers."""
     flags = set(record.flags)
-    missing = {
-        "connect-missing": record.start_missing,
-        "disconnect-missing": record.end_missing,
-        "start-missing": any(period.start_missing for period in record.periods),
-        "stop-missing": any(period.stop_missing for period in record.periods),
-        "power-above-charger": any(_is_above(one, known.charger) for one in record.periods),
-        "power-above-vehicle": any(_is_above(one, known.vehicle) for one in record.periods),
-    }
-    return flags.union(name for name, holds in missing.items() if holds)
+    if record.start_missing:
+        flags.add("connect-missing")
+    if record.end_missing:
+        flags.add("disconnect-missing")
+    return flags
 
 
 def _is_above(period: PeriodRecord, entity: Entity) -> bool:
     """Whether a reading was higher than what the charger or vehicle supports, in its direction."""
     if period.power_max is None or period.power_min is None:
         return False
-    return period.power_max > highest_charge(entity) or -period.power_min > highest_discharge(
-        entity
-    )
+    if period.power_max > highest_charge(entity):
+        return True
+    return period.power_min < 0 and -period.power_min > highest_discharge(entity)
 
 
 # States -------------------------------------------------------------------------------------------
@@ -286,7 +308,7 @@ def charger_state(
         charger_id=charger_id,
         occupied=bool(there),
         charging=any(vehicle.charging for vehicle in there),
-        charge_power=_sum(vehicle.charge_power for vehicle in there),
+        charge_power=reduce(_sum, (vehicle.charge_power for vehicle in there), None),
         vehicles=there,
         more_vehicles=more,
         last_event=last_event,
@@ -308,28 +330,26 @@ def age(at_ms: int, now_ms: int) -> Decimal:
     return seconds(max(0, now_ms - at_ms))
 
 
-def _sum(values: Iterable[Decimal | None]) -> Decimal | None:
-    """The exact sum of the known values; None if there are none."""
-    total = None
-    for value in values:
-        if value is not None:
-            total = value if total is None else EXACT.add(total, value)
-    return total
+def _sum(one: Decimal | None, other: Decimal | None) -> Decimal | None:
+    """The exact sum of what is known of these; None if nothing is."""
+    if one is None or other is None:
+        return other if one is None else one
+    return EXACT.add(one, other)
 
 
 def _average(energy: Decimal | None, time_s: Decimal | None) -> Decimal | None:
     if energy is None or not time_s:
         return None
-    average = EXACT.divide(EXACT.multiply(energy, Decimal(3600)), time_s)
-    return _rounded(average, "0.001") if abs(average) < GREATEST else None
+    average = EXACT.divide(EXACT.multiply(energy, _HOUR_S), time_s)
+    return _rounded(average, _THOUSANDTH) if abs(average) < GREATEST else None
 
 
-def _rounded(value: Decimal, step: str) -> Decimal:
+def _rounded(value: Decimal, step: Decimal) -> Decimal:
     """The value to that many digits, without zeros at its end."""
-    return plain(value.quantize(Decimal(step), context=EXACT))
+    return plain(value.quantize(step, context=EXACT))
 
 
 def plain(value: Decimal) -> Decimal:
     """The same number without zeros at its end: sums have those of whatever was added."""
     short = value.normalize(EXACT)
-    return short.quantize(Decimal(1), context=EXACT) if short == short.to_integral() else short
+    return short.quantize(_ONE, context=EXACT) if short == short.to_integral() else short

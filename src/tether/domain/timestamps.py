@@ -4,14 +4,12 @@ Inside Tether an instant is a whole number of milliseconds since 1970-01-01T00:0
 """
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NAIVE_EPOCH = datetime(1970, 1, 1)  # without zone: isoformat would add +00:00
-_MINUTE = timedelta(minutes=1)
-_MINUTE_MS = 60_000
+_FIRST_DAY = date(1970, 1, 1)
 
 # datetime.fromisoformat alone admits week dates, missing colons, spaces and missing zones.
 _RFC_3339 = re.compile(
@@ -90,10 +88,19 @@ _FAULTS = [
 
 def format_instant(at_ms: int) -> str:
     """The instant as every answer of the API shows it, such as `2023-05-11T22:06:40.738Z`."""
-    minutes, ms = divmod(at_ms, _MINUTE_MS)
-    return f"{_format_minute(minutes)}:{ms / 1000:06.3f}Z"
+    days, ms = divmod(at_ms, _DAY_MS)
+    return (
+        f"{_day(days)}{_MINUTES[ms // 60_000]}{_SECONDS[ms // 1000 % 60]}{_THOUSANDTHS[ms % 1000]}"
+    )
 
 
-@lru_cache(maxsize=4096)  # an answer has several, and most of them lie in the last few minutes
-def _format_minute(minutes: int) -> str:
-    return (_NAIVE_EPOCH + minutes * _MINUTE).isoformat(timespec="minutes")
+_DAY_MS = 86_400_000
+# An answer has several instants for each entry: to look up their parts costs least.
+_MINUTES = [f"T{hour:02}:{minute:02}:" for hour in range(24) for minute in range(60)]
+_SECONDS = [f"{second:02}." for second in range(60)]
+_THOUSANDTHS = [f"{ms:03}Z" for ms in range(1000)]
+
+
+@lru_cache(maxsize=4096)
+def _day(days: int) -> str:
+    return (_FIRST_DAY + timedelta(days)).isoformat()

@@ -35,14 +35,16 @@ class EnergySource(StrEnum):
     """What the state of charge gained, of the vehicle's capacity."""
 
 
-class Flag(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class Flag(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """Something odd about a session: its name, and a sentence that says what it means."""
 
     name: str
     message: str
 
 
-class ChargePeriod(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class ChargePeriod(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False
+):
     """One charge period of a session. Without `stopped_at` it goes on."""
 
     started_at: str
@@ -52,7 +54,9 @@ class ChargePeriod(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     energy_source: EnergySource | None = None
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class Session(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False
+):
     """One stay of one vehicle at one charger, from plug-in to unplug.
 
     `charged_energy` is the sum over the periods of which it is known; `estimated` says that not all

@@ -13,9 +13,9 @@ from tether.domain.session_views import StoredSession, session_of
 from tether.storage.engine import Engine, Row, batch, batch_of
 from tether.storage.turns import Rest
 
-PORTION = 100  # sessions that are read at once
-PORTIONS = 50  # for one page
-READ_AT_ONCE = 2_000  # sessions that a portion may look at
+PORTION = 50  # sessions that are read at once
+PORTIONS = 100  # for one page
+READ_AT_ONCE = 1_000  # sessions that a portion may look at
 MOST_BYTES = 2_000_000  # as they are stored; one has up to 1,000 charge periods
 LONGEST_SPAN = 48  # bits of ms: some thousand years
 
@@ -288,7 +288,7 @@ def _session(row: Row) -> StoredSession | None:
         from_json(Charger, charger),
         version,
         updated_ms,
-        removed=not live,
+        not live,
     )
 
 

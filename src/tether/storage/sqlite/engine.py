@@ -258,7 +258,7 @@ class SqliteEngine:
         try:
             if not self._reading:
                 self._begin_reading()
-            reader.set_progress_handler(_stop, MOMENT)
+            reader.set_progress_handler(_stops(), MOMENT)
             try:
                 return list(reader.execute(native(sql), parameters))
             finally:
@@ -335,8 +335,11 @@ class SqliteEngine:
                 self._writer.execute("ROLLBACK")
 
 
-def _stop() -> bool:
-    return True
+def _stops() -> Callable[[], bool]:
+    """Stops a statement after one to two moments. SQLite goes on counting where the statement ended
+    when it last ran, so the first moment may be over at once.
+    """
+    return partial(next, iter([False]), True)
 
 
 def _overwrite_what_is_deleted(writer: apsw.Connection, _: Sequence[Statement]) -> None:
