@@ -154,7 +154,7 @@ def test_every_operation_with_a_key_names_the_answers_that_any_of_them_may_have(
         if operation.get("security") == []:
             continue
         assert {"403", "429", "503"} <= answers
-        assert ("404" in answers) == (method in ("get", "patch") and "{id}" in path)
+        assert ("404" in answers) == (method in ("delete", "get", "patch") and "{id}" in path)
         if "requestBody" in operation:
             assert {"400", "413", "415"} <= answers
         assert ("412" in answers) == (method in ("put", "patch"))

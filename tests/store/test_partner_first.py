@@ -5,6 +5,7 @@ data could be distributed by partner: every key and index begins with it, every 
 import re
 from collections.abc import Callable, Iterator
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 
 import psycopg
@@ -27,6 +28,7 @@ from tether.storage import (
     session_sums,
     sessions,
     states,
+    withdrawals,
 )
 from tether.storage.dialect import POSTGRES, SQLITE, Dialect
 from tether.storage.migrate import OUR_TABLES, VERSION_TABLE
@@ -36,7 +38,7 @@ from tether.storage.sqlite.engine import connect
 
 SHARED = {
     "chargers", "vehicles", "events", "sessions", "session_versions", "derivations",
-    "refused_requests",
+    "refused_requests", "withdrawals",
 }  # fmt: skip
 OWN = {
     "postgres": {"event_heads"},
@@ -47,7 +49,7 @@ PARTNER_DATA = SHARED | OWN["postgres"] | OWN["sqlite"]
 SUBJECTS = (
     derivations, entities, events, fleet, partners, plugged_in, refused_requests, session_records,
     session_sums,
-    sessions, states,
+    sessions, states, withdrawals,
 )  # fmt: skip
 VERBS = {"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}
 LOOK_UPS = {
@@ -177,10 +179,10 @@ def statements() -> Iterator[tuple[str, str]]:
     for chosen in range(32):
         values = [(1 if chosen >> place & 1 else None) for place in range(5)]
         wanted = EventFilter(*values)  # type: ignore[arg-type]
-        for after in (None, 1):
-            for descending in (False, True):
-                sql, _ = events.page_statement(wanted, after, descending)
-                yield f"events_page({wanted}, {after}, {descending})", sql
+        tables = (events.EVENTS, events.WITHDRAWALS)
+        for after, descending, table in product((None, 1), (False, True), tables):
+            sql, _ = events.page_statement(wanted, after, descending, table)
+            yield f"page of {table}({wanted}, {after}, {descending})", sql
     for chosen in range(1 << 7):
         of = [bool(chosen >> place & 1) for place in range(7)]
         wanted_sessions = SessionFilter(
@@ -292,5 +294,5 @@ def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
     assert sorted(elsewhere) == [
         "copying.py", "copying.py", "derivations.py", "dialect.py", "epochs.py", "event_lists.py",
         "events.py", "fleet.py", "partners.py", "plugged_in.py", "refused_requests.py",
-        "session_records.py", "session_sums.py", "sessions.py", "states.py",
+        "session_records.py", "session_sums.py", "sessions.py", "states.py", "withdrawals.py",
     ]  # fmt: skip

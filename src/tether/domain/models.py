@@ -102,6 +102,21 @@ class Event(
         return msgspec.structs.replace(self, id=event_id)
 
 
+class Withdrawal(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+    """An event was taken back (an addition to the reference).
+
+    All but `withdrawn_at`, when the server did that, is what the event said: `id` is that of the
+    event, `timestamp` is when it happened.
+    """
+
+    id: str
+    type: EventType
+    charger_id: str
+    vehicle_id: str
+    timestamp: str
+    withdrawn_at: str
+
+
 Entity = Charger | Vehicle
 
 T = TypeVar("T", Charger, Vehicle, Event)

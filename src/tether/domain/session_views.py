@@ -86,11 +86,14 @@ class StoredSession(NamedTuple):
 
 
 class LatestSession(NamedTuple):
-    """A vehicle's newest session, what it knows of the time before, and its newest event."""
+    """A vehicle's newest session, what it knows of the time before, and its newest event.
+
+    There is no event if that was taken back, and the session still is as before.
+    """
 
     record: SessionRecord
     before: SessionContext
-    last_event: Event
+    last_event: Event | None
 
 
 def session_of(known: StoredSession) -> Session:
@@ -286,7 +289,7 @@ def vehicle_state(vehicle_id: str, latest: LatestSession | None, now_ms: int) ->
         charge_power_at=format_instant(period.power_ms) if period and power is not None else None,
         charge_power_age=age(period.power_ms, now_ms) if period and power is not None else None,
         last_event=last_event,
-        last_event_age=age(last_event.at_ms, now_ms),
+        last_event_age=None if last_event is None else age(last_event.at_ms, now_ms),
         as_of=as_of,
     )
 

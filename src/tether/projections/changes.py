@@ -36,11 +36,13 @@ class Portion(NamedTuple):
 
 
 class Late(NamedTuple):
-    """A vehicle of which events came late, and where the first and the last of them lie."""
+    """A vehicle of which events came late or were taken back: the instants of the first and of the
+    last of them, and how many they are.
+    """
 
     vehicle: str
-    first: EventPosition
-    last: EventPosition
+    first_ms: int
+    last_ms: int
     events: int
 
 
@@ -54,24 +56,32 @@ class Changes:
     async def of_events(self, partner: int, rows: list[Row]) -> tuple[list[Change], list[Late]]:
         """What these events change, the next ones behind those that the sessions contain.
 
-        What those change that came late is left to `of_late`. Empties `rows`: they are megabytes.
+        What those change that came late or were taken back is left to `of_late`. Empties `rows`:
+        they are megabytes.
         """
         events: defaultdict[str, list[OrderedEvent]] = defaultdict(list)
+        withdrawn: defaultdict[str, list[int]] = defaultdict(list)
         rest = Rest()
         for seq, at_ms, vehicle_id, body in rows:
-            events[vehicle_id].append(ordered_event(seq, at_ms, from_json(Event, body)))
+            if body is None:
+                withdrawn[vehicle_id].append(at_ms)
+            else:
+                events[vehicle_id].append(ordered_event(seq, at_ms, from_json(Event, body)))
             await rest.if_long()
         rows.clear()
-        known = await self._records.last(partner, list(events))
         changes: list[Change] = []
         late: list[Late] = []
+        for vehicle, instants in withdrawn.items():
+            all_ms = [*instants, *map(_at_ms, events.pop(vehicle, ()))]
+            late.append(Late(vehicle, min(all_ms), max(all_ms), len(all_ms)))
+        known = await self._records.last(partner, list(events))
         reports: dict[tuple[str, Start], list[Report]] = defaultdict(list)
         for vehicle, last in known:
             await rest.if_long()
             new = sorted(events.pop(vehicle))
             session, before = last or (None, SessionContext())
             if session is not None and new[0].position.at_ms <= session.last.at_ms:
-                late.append(Late(vehicle, new[0].position, new[-1].position, len(new)))
+                late.append(Late(vehicle, _at_ms(new[0]), _at_ms(new[-1]), len(new)))
                 continue
             was = None if session is None else _state(session)
             timeline = SessionBuilder(session, before).take(new)
@@ -90,18 +100,13 @@ class Changes:
         return changes, late
 
     async def waiting(self, partner: int, after: int, until: int) -> AsyncIterator[list[Late]]:
-        """Of which vehicles events come behind the number `after`, up to `until`, as if all of
-        them were late; many vehicles at a time, in the order of their ids.
+        """Of which vehicles events come or were taken back behind the number `after`, up to
+        `until`, as if all of them were late; many vehicles at a time, in the order of their ids.
         """
         last = ""
         while found := await self._events.vehicles_following(partner, after, until, last, VEHICLES):
             yield [
-                Late(
-                    vehicle,
-                    EventPosition(first_ms, -1, "", 0),
-                    EventPosition(last_ms, END_OF_TIME, "", 0),
-                    count,
-                )
+                Late(vehicle, first_ms, last_ms, count)
                 for vehicle, count, first_ms, last_ms in found
             ]
             last = found[-1].vehicle_id
@@ -116,7 +121,7 @@ class Changes:
         """
         begin, before = BEGINNING, SessionContext()
         if late is not None:
-            begin, before = await self._begin(partner, vehicle, late.first.at_ms)
+            begin, before = await self._begin(partner, vehicle, late.first_ms)
         first, told = begin, set[Start]()
         until_ms: int | None = None
         timeline = SessionBuilder(before=before)
@@ -126,7 +131,7 @@ class Changes:
             if len(timeline.begun) == count:
                 continue
             start = timeline.begun[-1][0].start
-            if late is not None and start[0] > late.last.at_ms:
+            if late is not None and start[0] > late.last_ms:
                 stored = await self._records.from_start(partner, vehicle, start, 1)
                 if stored and _is_again(timeline.begun[-1], stored[0]):
                     timeline.begun.pop()
@@ -257,7 +262,7 @@ class Changes:
 
     async def _bounds(self, partner: int, late: Iterable[Late]) -> dict[str, "_Bounds"]:
         """Of each vehicle where it is to be derived again."""
-        places = ((one.vehicle, one.first.at_ms, one.last.at_ms) for one in late)
+        places = ((one.vehicle, one.first_ms, one.last_ms) for one in late)
         bounds = {}
         for vehicle, (last, until_ms) in (await self._records.around(partner, places)).items():
             start, before = BEGINNING, SessionContext()
@@ -307,7 +312,7 @@ def _between(
             return None
         if len(timeline.begun) > count:
             start = timeline.begun[-1][0].start
-            behind = start[0] > late.last.at_ms and start in stored
+            behind = start[0] > late.last_ms and start in stored
             if behind and _is_again(timeline.begun[-1], stored[start]):
                 timeline.begun.pop()
                 before = [one for one in known if one.row.start < start]

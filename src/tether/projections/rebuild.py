@@ -67,7 +67,8 @@ class Rebuilder:
             position = await self._projector.derivations.position(partner)
             if position is None:  # the partner was deleted
                 return Checked(vehicle, 0, repaired)
-            if position.unfinished:  # the sessions are not those of any number of events
+            # Then the sessions are not those of the events that there are.
+            if position.unfinished or await self._withdrawn_since(partner, position):
                 await self._projector.portion(partner)
                 await asyncio.sleep(AGAIN_S)
                 continue
@@ -88,7 +89,14 @@ class Rebuilder:
     async def _keep(
         self, partner: int, position: Position, changes: list[Change]
     ) -> Position | None:
-        """Stores the changes, if any; None if the sessions are not at that position any more."""
+        """Stores the changes, if any; None if the sessions are not at that position any more, or
+        are not those of the events that there are.
+        """
+        if await self._withdrawn_since(partner, position):
+            return None
         if changes:
             return await self._projector.write(partner, position, position.seq, changes)
         return position if await self._projector.derivations.position(partner) == position else None
+
+    async def _withdrawn_since(self, partner: int, position: Position) -> bool:
+        return await self._projector.derivations.withdrawn_since(partner, position)

@@ -26,6 +26,7 @@ from tether.storage.session_sums import SessionSums
 from tether.storage.sessions import Sessions
 from tether.storage.states import States
 from tether.storage.turns import LoopTurns, Turns
+from tether.storage.withdrawals import Withdrawals
 
 if TYPE_CHECKING:
     from tether.ingest.event_batcher import EventBatcher
@@ -134,6 +135,10 @@ class Store:
             self.events, self._now_ms, self._on_progress, self.projector.notice,
             apply_backpressure=self.projector.apply_backpressure,
         )  # fmt: skip
+
+    @cached_property
+    def withdrawals(self) -> Withdrawals:
+        return Withdrawals(self._engine, self._now_ms, self.projector.notice)
 
     @cached_property
     def doubts(self) -> UnitDoubts:

@@ -23,6 +23,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "chargers": ("partner", "id"),
     "vehicles": ("partner", "id"),
     "events": ("partner", "seq"),
+    "withdrawals": ("partner", "seq"),
     "sessions": ("partner", "vehicle_id", "start_ms", "start_rank", "charger_id"),
     "session_versions": ("partner", "id"),
     "derivations": ("partner",),

@@ -16,12 +16,13 @@ class Dialect:
     """Ends a CREATE TABLE whose rows live inside the primary key, where the engine can do that."""
 
     event_numbers: str
-    """Yields `base`: the events of a batch of $3 take the sequence numbers base + 1 to base + $3.
+    """Yields `base`: a batch of $3 events or withdrawals takes the sequence numbers base + 1 to
+    base + $3.
 
-    SQLite has one writer, so the largest number in the table is the last one given. On PostgreSQL
+    SQLite has one writer, so the largest number in the tables is the last one given. On PostgreSQL
     many write: the counter's row stays locked until the commit, so no smaller number can become
     visible after a larger one, and the statement that waits for it sees the newest value. Where
-    there is no counter (no event yet, or events that were copied in) it starts from the table. It
+    there is no counter (no event yet, or events that were copied in) it starts from the tables. It
     reads all of `ready` first: from then on others wait for the counter.
     """
 
@@ -49,8 +50,10 @@ SQLITE = Dialect(
     text="TEXT",
     clustered="WITHOUT ROWID",
     event_numbers=(
-        "SELECT coalesce((SELECT seq FROM events WHERE partner = $1 ORDER BY seq DESC LIMIT 1), 0) "
-        "WHERE $3 > 0"
+        "SELECT max("
+        "coalesce((SELECT seq FROM events WHERE partner = $1 ORDER BY seq DESC LIMIT 1), 0), "
+        "coalesce((SELECT seq FROM withdrawals WHERE partner = $1 ORDER BY seq DESC LIMIT 1), 0)"
+        ") WHERE $3 > 0"
     ),
     event_json="e.body",
     session_json="s.body",
@@ -64,8 +67,10 @@ POSTGRES = Dialect(
     text='TEXT COLLATE "C"',
     clustered="",
     event_numbers=(
-        "INSERT INTO event_heads (partner, seq) SELECT $1, $3 + (SELECT coalesce(max(seq), 0) "
-        "FROM events WHERE partner = $1) FROM (SELECT count(*) FROM ready) looked_up "
+        "INSERT INTO event_heads (partner, seq) SELECT $1, $3 + greatest("
+        "(SELECT coalesce(max(seq), 0) FROM events WHERE partner = $1), "
+        "(SELECT coalesce(max(seq), 0) FROM withdrawals WHERE partner = $1)"
+        ") FROM (SELECT count(*) FROM ready) looked_up "
         "ON CONFLICT (partner) "
         "DO UPDATE SET seq = event_heads.seq + $3 RETURNING seq - $3"
     ),

@@ -16,6 +16,7 @@ READ_AT_ONCE = 20_000  # events that a portion of a list may read, and …
 WINDOW_AT_ONCE = 100_000  # … entries of the index by time that are read to find a window's ends
 PORTIONS = 20  # of events that one request reads
 END_OF_TIME = 2**62  # and behind every number
+EVENTS, WITHDRAWALS = "events", "withdrawals"  # the tables of which there are pages
 
 # Adding -------------------------------------------------------------------------------------------
 
@@ -80,11 +81,13 @@ ON CONFLICT DO NOTHING
 """
 
 # What became of the events of a batch of which not all were inserted: whether there are charger and
-# vehicle, the event itself, the recorded one of the same identity, and what was stamped since.
+# vehicle, whether it was inserted itself (it may be taken back by now), the recorded one of the
+# same identity, and what was stamped since.
 EXPLAIN = f"""
 WITH {_BATCH}
 SELECT {_HAS_CHARGER}, {_HAS_VEHICLE},
-       (SELECT e.body FROM events e WHERE e.partner = $1 AND e.id = b.id),
+       coalesce((SELECT e.id FROM events e WHERE e.partner = $1 AND e.id = b.id),
+                (SELECT w.id FROM withdrawals w WHERE w.partner = $1 AND w.id = b.id)),
        CASE WHEN b.stamped_ms = 0 THEN {_SAME_EVENT} END,
        CASE WHEN b.stamped_ms > 0 THEN {_STAMPED_SINCE} END
 FROM batch b
@@ -95,16 +98,24 @@ ORDER BY b.place
 
 GET = "SELECT body FROM events WHERE partner = $1 AND id = $2"
 
+# With the withdrawals, which have no body here.
 FOLLOWING = """
 SELECT seq, at_ms, vehicle_id, body FROM events WHERE partner = $1 AND seq > $2
+UNION ALL
+SELECT seq, at_ms, vehicle_id, NULL FROM withdrawals WHERE partner = $1 AND seq > $2
 ORDER BY seq LIMIT $3
 """
 
-# Of each vehicle, in the order of their ids, how many events came behind $2 up to $3, and when the
-# first and the last of them were.
+# Of each vehicle, in the order of their ids, how many events and withdrawals came behind $2 up to
+# $3, and when the first and the last of these events were.
 VEHICLES_FOLLOWING = """
-SELECT vehicle_id, count(*), min(at_ms), max(at_ms) FROM events
-WHERE partner = $1 AND seq > $2 AND seq <= $3 AND vehicle_id > $4
+SELECT vehicle_id, count(*), min(at_ms), max(at_ms) FROM (
+    SELECT vehicle_id, at_ms FROM events
+    WHERE partner = $1 AND seq > $2 AND seq <= $3 AND vehicle_id > $4
+    UNION ALL
+    SELECT vehicle_id, at_ms FROM withdrawals
+    WHERE partner = $1 AND seq > $2 AND seq <= $3 AND vehicle_id > $4
+) following
 GROUP BY vehicle_id ORDER BY vehicle_id LIMIT $5
 """
 
@@ -120,25 +131,31 @@ _CONDITIONS = ("type = ", "charger_id = ", "vehicle_id = ", "at_ms >= ", "at_ms 
 
 
 def page_statement(
-    wanted: EventFilter, after: int | None, descending: bool
+    wanted: EventFilter, after: int | None, descending: bool, table: str = EVENTS
 ) -> tuple[str, list[object]]:
-    """The statement for a page of events and its parameters from $3 on; $1 partner, $2 limit.
+    """The statement for a page of events, or of withdrawals, and its parameters from $3 on; $1
+    partner, $2 limit.
 
     It reads READ_AT_ONCE events at most. If there are as many, it adds a row with the number of the
     last of them and no body.
     """
     given = tuple(value is not None for value in wanted)
-    sql = _page(given, after is not None, descending, wanted.is_selective)
+    selective = wanted.is_selective if table == EVENTS else wanted != EventFilter()
+    sql = _page(given, after is not None, descending, selective, table)
     parameters: list[object] = [value for value in wanted if value is not None]
     return sql, parameters if after is None else [*parameters, after]
 
 
 @lru_cache
-def _page(given: tuple[bool, ...], resumed: bool, descending: bool, selective: bool) -> str:
+def _page(
+    given: tuple[bool, ...], resumed: bool, descending: bool, selective: bool, table: str
+) -> str:
     names = [start for start, used in zip(_CONDITIONS, given, strict=True) if used]
     numbered = [f"{start}${number}" for number, start in enumerate(names, start=3)]
     key = "vehicle_id" if given[2] else "charger_id" if given[1] else None
-    relation = {"vehicle_id": "vehicle_events", "charger_id": "charger_events", None: "events"}[key]
+    if table != EVENTS:  # has no other index than that of its order
+        key = None
+    relation = {"vehicle_id": "vehicle_events", "charger_id": "charger_events", None: table}[key]
     indexed = ["partner = $1", *(text for text in numbered if key and text.startswith(key))]
     if resumed:
         indexed.append(f"seq {'<' if descending else '>'} ${3 + len(names)}")
@@ -187,7 +204,7 @@ SELECT count(*), {nearest}(CASE WHEN seq {comparison} $2 THEN seq END) FROM (
 
 
 class EventPage(NamedTuple):
-    """A page of events: sequence number and JSON of each.
+    """A page of events or withdrawals: sequence number and JSON of each.
 
     If `stop` is given there may be more of them beyond that number, of which none was read.
     """
@@ -197,7 +214,9 @@ class EventPage(NamedTuple):
 
 
 class VehicleEvents(NamedTuple):
-    """How many events of a vehicle there are, and the instants of the first and the last."""
+    """How many events of a vehicle came or were taken back, and the instants of the first and the
+    last of them.
+    """
 
     vehicle_id: str
     events: int
@@ -238,13 +257,16 @@ class Events:
         after: int | None,
         limit: int,
         descending: bool = False,
+        table: str = EVENTS,
     ) -> EventPage:
-        """The next events in the order of their commits, from `after` on.
+        """The next events, or withdrawals, in the order of their commits, from `after` on.
 
         Where few of many are wanted it reads PORTIONS portions at most, and may find none.
         """
         for portion in range(PORTIONS):
-            found, stop = await self.portion(partner, wanted, after, limit, descending=descending)
+            found, stop = await self.portion(
+                partner, wanted, after, limit, descending=descending, table=table
+            )
             if found or stop is None:
                 return EventPage(found, stop if len(found) < limit else None)
             after = stop
@@ -263,11 +285,12 @@ class Events:
         limit: int,
         *,
         descending: bool = False,
+        table: str = EVENTS,
     ) -> EventPage:
         """The same as far as one statement goes."""
         # What is in an index one after the other is read sooner than a thread takes over.
         read = self._engine.read if wanted == EventFilter() else self._engine.scan
-        sql, parameters = page_statement(wanted, after, descending)
+        sql, parameters = page_statement(wanted, after, descending, table)
         rows = await read(sql, partner, limit, *parameters)
         stop = rows.pop()[0] if rows and rows[-1][1] is None else None
         return EventPage([(seq, body) for seq, body in rows], stop)
@@ -288,13 +311,15 @@ class Events:
         return int(nearest) + (1 if descending else -1)
 
     async def following(self, partner: int, seq: int, limit: int) -> list[Row]:
-        """The next events behind that number: number, instant, vehicle, JSON."""
+        """The next events behind that number: number, instant, vehicle, JSON. Among them in their
+        order are those which were taken back, with the number of that, and None for the JSON.
+        """
         return await self._engine.scan(FOLLOWING, partner, seq, limit)
 
     async def vehicles_following(
         self, partner: int, seq: int, until: int, after: str, limit: int
     ) -> list[VehicleEvents]:
-        """Of which vehicles there are events behind one number, up to another."""
+        """Of which vehicles events came or were taken back behind one number, up to another."""
         rows = await self._engine.scan(VEHICLES_FOLLOWING, partner, seq, until, after, limit)
         return [VehicleEvents(*row) for row in rows]
 

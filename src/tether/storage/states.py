@@ -10,27 +10,33 @@ from tether.domain.errors import NotFound
 from tether.domain.models import Event, from_json
 from tether.domain.session_record import SessionRecord
 from tether.domain.session_views import LatestSession
-from tether.storage.derivations import DERIVED, HEAD
+from tether.storage.derivations import DERIVED, HEAD, LAST_WITHDRAWAL
 from tether.storage.engine import Engine, Row, batch, batch_of
 from tether.storage.session_records import NEWEST_FIRST
 
 MOST = 100  # sessions that are shown of those that last at a charger
 FEW = 5  # … if it is asked for this one charger, in the event loop
 
+
+def _event(seq: str) -> str:
+    """The event of that number; `null` if it was taken back and that is not derived yet."""
+    found = f"SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = {seq}"
+    return f"coalesce(({found}), 'null')"
+
+
 # A vehicle's newest session, what it knows of before, and the newest event of it, as a JSON array.
 _LATEST = f"""
-(SELECT '[' || s.body || ',' || s.before || ',' || (
-    SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = s.last_seq
- ) || ']' FROM sessions s
+(SELECT '[' || s.body || ',' || s.before || ',' || {_event("s.last_seq")} || ']' FROM sessions s
  WHERE s.partner = $1 AND s.vehicle_id = {{vehicle}} AND s.live = 1 {NEWEST_FIRST})
 """
 
-# Whether there is the vehicle, whether events of it wait to be derived, and what is newest of it.
+# Whether there is the vehicle, whether events of it wait to be derived or any that were taken back,
+# and what is newest of it.
 # The order makes it that index also while the tables are young which ends in the number.
 OF_VEHICLE = f"""
 SELECT (SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = $2),
-       (SELECT e.seq FROM vehicle_events e WHERE e.partner = $1 AND e.vehicle_id = $2
-        ORDER BY e.seq DESC LIMIT 1) > {DERIVED},
+       coalesce((SELECT e.seq FROM vehicle_events e WHERE e.partner = $1 AND e.vehicle_id = $2
+        ORDER BY e.seq DESC LIMIT 1), 0) > {DERIVED} OR {LAST_WITHDRAWAL} > {DERIVED},
        {_LATEST.format(vehicle="$2")}
 """
 
@@ -43,20 +49,18 @@ SELECT w.vehicle_id, {_LATEST.format(vehicle="w.vehicle_id")} FROM wanted w
 # The newest sessions that last at a charger, with what they know of before, their newest events and
 # those there, as a list of JSON arrays, one more than is shown; the newest event there of the
 # sessions that have ended. Not written as joins: see events.py.
-_AT_CHARGER = """
+_AT_CHARGER = f"""
 (SELECT string_agg(
     '[' || x.body || ',' || x.before || ',' || x.last || ',' || x.here || ']', ','
  ) FROM (
-    SELECT s.body, s.before,
-           (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = s.last_seq) AS last,
-           (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = s.here_seq) AS here
+    SELECT s.body, s.before, {_event("s.last_seq")} AS last, {_event("s.here_seq")} AS here
     FROM sessions s
-    WHERE s.partner = $1 AND s.charger_id = {charger} AND s.end_ms IS NULL AND s.live = 1
-    ORDER BY s.start_ms DESC, s.id DESC LIMIT {most} + 1
+    WHERE s.partner = $1 AND s.charger_id = {{charger}} AND s.end_ms IS NULL AND s.live = 1
+    ORDER BY s.start_ms DESC, s.id DESC LIMIT {{most}} + 1
  ) x),
 (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = (
     SELECT s.here_seq FROM sessions s
-    WHERE s.partner = $1 AND s.charger_id = {charger} AND s.end_ms IS NOT NULL AND s.live = 1
+    WHERE s.partner = $1 AND s.charger_id = {{charger}} AND s.end_ms IS NOT NULL AND s.live = 1
     ORDER BY s.rest_ms DESC LIMIT 1))
 """
 
@@ -150,7 +154,8 @@ def _at_charger(lasting: str | None, ended: str | None, most: int) -> AtCharger:
     rows.sort(key=lambda row: (row[0].start_ms, row[0].id))
     shown = rows[-most:]
     events = [here for *_, here in shown] + ([from_json(Event, ended)] if ended else [])
-    newest = max(events, key=lambda event: event.at_ms, default=None)
+    known = (event for event in events if event is not None)
+    newest = max(known, key=lambda event: event.at_ms, default=None)
     latest = [LatestSession(session, before, last) for session, before, last, _ in shown]
     return AtCharger(latest, newest, len(rows) > most)
 
@@ -160,4 +165,6 @@ def _latest(text: str | None) -> LatestSession | None:
 
 
 _decoder = msgspec.json.Decoder(LatestSession)
-_lasting = msgspec.json.Decoder(list[tuple[SessionRecord, SessionContext, Event, Event]])
+_lasting = msgspec.json.Decoder(
+    list[tuple[SessionRecord, SessionContext, Event | None, Event | None]]
+)

@@ -82,6 +82,15 @@ class EventResource:
 
     on_head = on_get
 
+    async def on_delete(self, req: Request, resp: Response, id: str) -> None:
+        event_id = event_id_from_path(id)
+        if event_id is None:
+            raise NotFound
+        async for known in self._store.withdrawals.withdraw(requests.partner_of(req), [event_id]):
+            if not all(known):
+                raise NotFound
+        resp.status = 204
+
 
 def filter_of(query: dict[str, str]) -> EventFilter:
     """Which events are wanted. Raises Invalid."""

@@ -20,10 +20,13 @@ _OTHERS = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'tether' AND pid <> pg_backend_pid()
 """
-# The number of each partner's last event, which later ones follow.
+# The number of the last entry of each partner's log, which later ones follow.
 _HEADS = """
 INSERT INTO event_heads (partner, seq)
-SELECT p.id, coalesce((SELECT max(e.seq) FROM events e WHERE e.partner = p.id), 0) FROM partners p
+SELECT p.id, greatest(
+    0, (SELECT max(e.seq) FROM events e WHERE e.partner = p.id),
+    (SELECT max(w.seq) FROM withdrawals w WHERE w.partner = p.id)
+) FROM partners p
 ON CONFLICT (partner) DO UPDATE SET seq = excluded.seq
 """
 
