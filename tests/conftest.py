@@ -161,7 +161,7 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def shared(database: str) -> Iterator[Server]:
     """A server on this database that many tests share. None of them may make it fail."""
-    server = Server(database, keys_at_once=50).start()
+    server = Server(database, ["--key-requests", "on"], keys_at_once=50).start()
     yield server
     assert server.stop() == 0
     assert server.failures() == []

@@ -209,6 +209,48 @@ def test_a_session_shows_its_course_its_charges_and_its_neighbours(
     expect(page.locator(".chart canvas")).to_be_visible()
 
 
+def test_a_key_is_requested_approved_claimed_and_used(
+    console_server: Server, partner: Partner, open_page: Open
+) -> None:
+    page = open_page("/console/sign-in")
+    page.get_by_role("link", name="Request one").click()
+    assert serious(page) == []
+    for text in ("Nordic AB", "ops@nordic.example", f"{HOSTILE}\u202e", "40 chargers"):
+        page.keyboard.press("Tab")
+        while page.evaluate("!document.activeElement.matches('form.card *')"):
+            page.keyboard.press("Tab")
+        page.keyboard.insert_text(text)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("waiting")).to_be_visible()
+    waits_at = page.url
+    operator = open_page(token=partner.operator, phone=True)
+    operator.goto(f"{console_server.url}/console/partners")
+    operator.get_by_role("link", name="Key requests").click()
+    expect(operator.locator(".said")).to_contain_text(f"{HOSTILE}\\u202e")
+    operator.locator("summary").click()
+    assert serious(operator) == []
+    assert operator.evaluate("document.documentElement.scrollWidth") <= 390
+    operator.get_by_label("Rate").fill("3/h")
+    operator.get_by_role("button", name="Approve").click()
+    expect(operator.get_by_text("approved")).to_be_visible()
+    # The requester's page follows by itself.
+    page.get_by_role("button", name="Show my key").click()
+    key = page.locator("#secret").inner_text()
+    assert serious(page) == []
+    with console_server.client(key) as client:
+        answer = client.get("/chargers")
+        assert answer.status_code == 200
+        assert answer.headers["ratelimit-policy"] == '"default";q=3;w=3600'
+    page.goto(waits_at)
+    expect(page.get_by_text("claimed")).to_be_visible()
+    assert key not in page.content()
+    page.get_by_role("link", name="Sign in with it").click()
+    page.get_by_label("API key").fill(key)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Start")).to_be_visible()
+
+
 def test_a_key_is_created_copied_used_rotated_and_revoked(
     console_server: Server, partner: Partner, open_page: Open
 ) -> None:

@@ -15,6 +15,7 @@ from tests.conftest import FAST, TETHER, Server
 from tests.console.visitors import (
     OURS,
     cookie_name,
+    from_address,
     new_link,
     new_session,
     partner_number,
@@ -45,12 +46,6 @@ def with_things(server: Server) -> tuple[str, int]:
         vehicle = {"chargeCapacity": 60, "chargePowers": [11]}
         client.put("/vehicles/V1", json=vehicle).raise_for_status()
     return key, partner_number(server, key)
-
-
-def from_address(server: Server, address: str) -> httpx.Client:
-    """Somebody at another address of this machine."""
-    transport = httpx.HTTPTransport(local_address=address)
-    return httpx.Client(base_url=server.url, headers=OURS, transport=transport, timeout=30)
 
 
 # In and out ---------------------------------------------------------------------------------------

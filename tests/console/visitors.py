@@ -66,3 +66,9 @@ def partner_number(server: Server, key: str) -> int:
             return found.partner
 
     return asyncio.run(find())
+
+
+def from_address(server: Server, address: str) -> httpx.Client:
+    """Somebody at another address of this machine."""
+    transport = httpx.HTTPTransport(local_address=address)
+    return httpx.Client(base_url=server.url, headers=OURS, transport=transport, timeout=30)

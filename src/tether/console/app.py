@@ -13,9 +13,11 @@ from falcon.asgi import Request, Response
 
 from tether.console.flexibility import FiguresPage, FlexibilityPage
 from tether.console.gate import Gate, NotOurs, SignedOut
+from tether.console.key_requests import KeyRequestsPage
 from tether.console.keys import KeysPage
 from tether.console.live import ChargerPage, LivePage, VehiclePage
 from tether.console.partners import PartnersPage
+from tether.console.request_key import ASK, RequestedKeyPage, RequestKeyPage
 from tether.console.requests import RequestPage, RequestsPage
 from tether.console.session import SessionPage
 from tether.console.sessions import SessionsFile, SessionsPage, TotalsPage
@@ -47,6 +49,8 @@ class Parts:
     now_ms: Callable[[], int]
     """A clock that does not go back."""
     workers: int
+    takes_key_requests: bool
+    """Whether `/request-key` is there."""
 
 
 STATUS: dict[type[errors.TetherError], int] = {
@@ -63,7 +67,7 @@ STATUS: dict[type[errors.TetherError], int] = {
 
 def create_console(parts: Parts) -> "Console":
     """The ASGI application of these parts."""
-    store, views = parts.store, Views(parts.now_ms)
+    store, views = parts.store, Views(parts.now_ms, parts.takes_key_requests)
     visits = Visits(store, parts.now_ms)
     limit = SignInLimit(parts.workers)
     routes: dict[str, object] = {
@@ -72,6 +76,7 @@ def create_console(parts: Parts) -> "Console":
         "/console/enter/{token}": EnterPage(store, views, visits, limit, parts.now_ms),
         "/console/sign-out": SignOut(visits),
         "/console/partners": PartnersPage(store, views),
+        "/console/key-requests": KeyRequestsPage(store, views),
         "/console/p/{partner:int}/live": LivePage(Charger, store, views),
         "/console/p/{partner:int}/live/vehicles": LivePage(Vehicle, store, views),
         "/console/p/{partner:int}/chargers/{id}": ChargerPage(store, views),
@@ -88,6 +93,9 @@ def create_console(parts: Parts) -> "Console":
         "/console/p/{partner:int}/keys": KeysPage(store, views),
         "/console/p/{partner:int}/ticks": TicksResource(store, visits),
     }
+    if parts.takes_key_requests:
+        routes[ASK] = RequestKeyPage(store, views, limit)
+        routes[ASK + "/{token}"] = RequestedKeyPage(store, views, limit)
     router = falcon.routing.CompiledRouter()
 
     def route_of(path: str) -> str | None:

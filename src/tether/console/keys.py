@@ -163,8 +163,11 @@ class KeysPage:
 
 def _limits(visit: Visit, form: dict[str, str]) -> tuple[Rate, int | None]:
     """Rate and burst of a new key. A partner's new key gets those of the key that signed in."""
-    if visit.key is not None:
-        return visit.key.rate, visit.key.burst
+    return limits_of(form) if visit.key is None else (visit.key.rate, visit.key.burst)
+
+
+def limits_of(form: dict[str, str]) -> tuple[Rate, int | None]:
+    """The rate and burst that the operator gives. Raises SetupError."""
     try:
         rate = parse_rate(form["rate"]) if form.get("rate") else DEFAULT_RATE
     except ValueError as error:

@@ -9,7 +9,7 @@ from falcon.asgi import Request, Response
 from tether.console.forms import change_of, query_of, read_form
 from tether.console.keys import Made
 from tether.console.views import Views
-from tether.console.visits import base_of, visit_of
+from tether.console.visits import base_of, require_operator
 from tether.domain.errors import NotFound, SetupError, TetherError
 from tether.domain.partners import Partner
 from tether.server import admin
@@ -45,13 +45,13 @@ class PartnersPage:
         self._going: dict[int, asyncio.Task[None]] = {}
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        _require_operator(req)
+        require_operator(req)
         await self._show(req, resp)
 
     on_head = on_get
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        _require_operator(req)
+        require_operator(req)
         form = await read_form(req)
         changes = {"create": self._create, "rename": self._rename, "delete": self._delete}
         change = change_of(form, changes)
@@ -134,8 +134,3 @@ class PartnersPage:
         if not number.isdecimal() or len(number) > 15:
             raise NotFound
         return await self._store.partners.get(int(number))
-
-
-def _require_operator(req: Request) -> None:
-    if not visit_of(req).is_operator:
-        raise NotFound

@@ -26,10 +26,11 @@ class SignInLimit:
 
     async def check(self, client: str | None) -> None:
         """Raises RateLimited if it tried too often."""
-        await self._limit.check(_network_of(client))
+        await self._limit.check(network_of(client))
 
 
-def _network_of(client: str | None) -> str:
+def network_of(client: str | None) -> str:
+    """The address; of IPv6 the network that is given out as a whole; nothing if there is none."""
     try:
         found = ip_address(client or "")
     except ValueError:

@@ -26,6 +26,8 @@ class Views:
     """Renders templates, in pieces, so that others have their turn."""
 
     now_ms: Callable[[], int]
+    takes_key_requests: bool
+    """Whether strangers may ask for a key."""
 
     async def show(
         self, req: Request, resp: Response, name: str, *, status: int = 200, **values: object
@@ -44,6 +46,7 @@ class Views:
             partner=context.partner,
             path=req.path,
             now_ms=self.now_ms(),
+            takes_key_requests=self.takes_key_requests,
             request_id=context.request_id,
             **values,
         )

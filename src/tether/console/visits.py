@@ -102,6 +102,12 @@ def require_change(req: Request) -> None:
         raise Forbidden(read_only=True)
 
 
+def require_operator(req: Request) -> None:
+    """Raises NotFound for everybody else, who need not know of the page."""
+    if not visit_of(req).is_operator:
+        raise NotFound
+
+
 def local_path(text: str | None) -> str:
     """The page of ours that is meant, or the first one: never an address elsewhere."""
     if text is None or len(text) > _LONGEST_PATH or not _LOCAL_PATH.fullmatch(text):

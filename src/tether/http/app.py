@@ -58,6 +58,8 @@ class Parts:
     """The file that has the key of a demo."""
     console: bool = True
     """Whether there is one, to which the landing page leads."""
+    takes_key_requests: bool = False
+    """Whether strangers may ask for a key at `/request-key`."""
     spans: "Callable[[Callable[[str], str | None]], object] | None" = None
     """Makes the middleware that traces requests; it is told how to find the route of a path."""
 
@@ -90,7 +92,9 @@ def routes(parts: Parts) -> dict[str, object]:
 def open_routes(parts: Parts) -> dict[str, object]:
     """What needs no key."""
     pages: dict[str, object] = {
-        "/": PageResource(landing_page(parts.demo_key, console=parts.console)),
+        "/": PageResource(
+            landing_page(parts.demo_key, console=parts.console, asks=parts.takes_key_requests)
+        ),
         "/docs": PageResource(reference_page()),
         "/guides": GuideResource(),
         "/openapi.json": OpenApiResource(),

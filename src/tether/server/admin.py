@@ -220,9 +220,13 @@ async def erase_partner(
     return held
 
 
+async def new_partner(store: Store, now_ms: int, name: str) -> Partner:
+    """A new partner, or the one of this name. Raises SetupError."""
+    return await store.partners.add(Partner(randbelow(2**47) + 1, _checked_name(name), now_ms))
+
+
 async def _partner_or_new(store: Store, now_ms: int, name: str) -> Partner:
-    found = await store.partners.find(_checked_name(name))
-    return found or await store.partners.add(Partner(randbelow(2**47) + 1, name, now_ms))
+    return await store.partners.find(name) or await new_partner(store, now_ms, name)
 
 
 def _checked_name(name: str) -> str:

@@ -8,6 +8,7 @@ from functools import cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tether.domain.errors import SetupError
 from tether.domain.keys import Limiter, TokenBuckets
 from tether.server.authenticator import Authenticator, ForwardClock, KeyUse
 from tether.server.settings import Settings, is_postgres, sqlite_path
@@ -150,11 +151,15 @@ def build_app(
             serve_metrics=settings.metrics == "on",
             demo_key=settings.demo_key,
             console=settings.console == "on",
+            takes_key_requests=settings.key_requests == "on",
             spans=_spans(tracer),
         )
     )
     if settings.console == "off":
         return api
+
+    pages = (b"/console", *([b"/request-key"] if settings.key_requests == "on" else ()))
+    below = tuple(page + b"/" for page in pages)
 
     @cache
     def console() -> "Console":
@@ -168,7 +173,7 @@ def build_app(
 
     def app(scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
         path = scope["raw_path"]
-        if path.startswith(b"/console") and path[8:9] in (b"", b"/"):
+        if path.startswith(pages) and (path in pages or path.startswith(below)):
             return shown(scope, receive, send)
         return api(scope, receive, send)
 
@@ -191,6 +196,7 @@ def _console(
             prefix_of=prefix_of,
             now_ms=ForwardClock(now_ms, time.monotonic),
             workers=settings.workers,
+            takes_key_requests=settings.key_requests == "on",
         )
     )
 
@@ -205,6 +211,11 @@ def _spans(tracer: "Tracer | None") -> Callable[[Callable[[str], str | None]], o
 
 def check(settings: Settings) -> None:
     """Raises SetupError for what a worker process could only fail at again and again."""
+    if settings.key_requests == "on" and settings.console == "off":
+        raise SetupError(
+            "Keys are requested at a page of the console: --key-requests on (TETHER_KEY_REQUESTS) "
+            "needs --console on (TETHER_CONSOLE)."
+        )
     if settings.redis:
         from tether.server.shared_limits import open_redis
 

@@ -7,13 +7,11 @@ from collections.abc import Callable
 
 from tether.domain.errors import Unavailable
 from tether.domain.keys import without_keys
-from tether.storage.partners import Partners
 from tether.storage.refused_requests import RefusedRequest, RefusedRequests
 
 log = logging.getLogger(__name__)  # commands load it, too, and structlog is heavy
 
 PERIOD_S = 1.0
-FORGET_S = 3600.0
 MOST, MOST_OF_EACH = 200, 40  # in a period; a flood is like its beginning
 LONGEST_BODY, LONGEST_ANSWER, LONGEST_PATH = 16_384, 2_000, 1_000
 _NUL = str.maketrans({"\0": "\N{REPLACEMENT CHARACTER}"})  # which PostgreSQL's text cannot have
@@ -25,11 +23,8 @@ class Refusals:
     What cannot be written, and what is too much, is lost: the log has it.
     """
 
-    def __init__(
-        self, stored: RefusedRequests, partners: Partners, now_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, stored: RefusedRequests, now_ms: Callable[[], int]) -> None:
         self._stored = stored
-        self._partners = partners
         self._now_ms = now_ms
         self._noted: list[tuple[int, RefusedRequest]] = []
         self._of_each: Counter[int] = Counter()
@@ -64,16 +59,11 @@ class Refusals:
         self._noted.append((partner, request))
 
     async def keep_writing(self) -> None:
-        """Writes what was noted, and forgets what is old, again and again."""
+        """Writes what was noted, again and again."""
         self._is_written = True
-        loop = asyncio.get_running_loop()
-        forgets_at = loop.time() + FORGET_S
         while True:
             await asyncio.sleep(PERIOD_S)
             await self.write()
-            if loop.time() >= forgets_at:
-                forgets_at = loop.time() + FORGET_S
-                await self._forget()
 
     async def write(self) -> None:
         """Writes what was noted, if that is possible."""
@@ -89,13 +79,6 @@ class Refusals:
             return
         except Exception as error:  # a note is worth no failure
             log.error("refused requests not written", exc_info=error)
-
-    async def _forget(self) -> None:
-        try:
-            for partner in await self._partners.all():
-                await self._stored.forget(partner.id, self._now_ms())
-        except Unavailable:
-            return
 
 
 def _text(sent: bytes | str, longest: int) -> str:

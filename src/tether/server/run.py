@@ -19,6 +19,7 @@ import uvicorn
 from tether.domain.errors import SetupError, Unavailable
 from tether.server import bootstrap, logging, protocol
 from tether.server.connection_bounds import Bounds
+from tether.server.forgetting import keep_forgetting
 from tether.server.metrics import Metrics
 from tether.server.metrics_port import serving
 from tether.server.request_cycle import RequestScheduler
@@ -115,6 +116,7 @@ async def serve(
                 meanwhile(store.refusals.keep_writing())
                 if settings.console == "on"
                 else nullcontext(),
+                meanwhile(keep_forgetting(store, bootstrap.now_ms)),
             ):
                 # All of them are closed when the server stops, so that nobody connects any more.
                 more = [listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1)]

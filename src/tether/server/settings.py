@@ -40,6 +40,8 @@ class Settings:
     metrics_by_partner: bool = False
     console: str = "on"
     """`on` (at /console) or `off`."""
+    key_requests: str = "off"
+    """`on` (at /request-key, a page of the console) or `off`."""
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     """Networks of proxies whose X-Forwarded-For is believed, such as `10.0.0.0/8`."""

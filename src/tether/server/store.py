@@ -18,6 +18,7 @@ from tether.storage.entities import Entities
 from tether.storage.epochs import Epochs
 from tether.storage.events import Events
 from tether.storage.fleet import Fleet
+from tether.storage.key_requests import KeyRequests
 from tether.storage.keys import Keys
 from tether.storage.partners import PING, Partners
 from tether.storage.plugged_in import PluggedIn
@@ -71,6 +72,10 @@ class Store:
         return Keys(self._engine)
 
     @cached_property
+    def key_requests(self) -> KeyRequests:
+        return KeyRequests(self._engine)
+
+    @cached_property
     def console(self) -> ConsoleSessions:
         return ConsoleSessions(self._engine)
 
@@ -80,7 +85,7 @@ class Store:
 
     @cached_property
     def refusals(self) -> Refusals:
-        return Refusals(self.refused_requests, self.partners, self._now_ms)
+        return Refusals(self.refused_requests, self._now_ms)
 
     @cached_property
     def fleet(self) -> Fleet:

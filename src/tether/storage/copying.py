@@ -20,6 +20,7 @@ ROWS_AT_ONCE = 5_000
 KEYS: dict[str, tuple[str, ...]] = {
     "partners": ("id",),
     "keys": ("digest",),
+    "key_requests": ("digest",),
     "chargers": ("partner", "id"),
     "vehicles": ("partner", "id"),
     "events": ("partner", "seq"),

@@ -33,6 +33,7 @@ SELECT (SELECT count(*) FROM chargers WHERE partner = $1),
 ERASE_SIGNED_IN = """
 DELETE FROM console_sessions WHERE key_digest IN (SELECT digest FROM keys WHERE partner = $1)
 """
+ERASE_KEY_REQUESTS = "DELETE FROM key_requests WHERE partner = $1"
 ERASE_KEYS = "DELETE FROM keys WHERE partner = $1"
 ERASE_ALL = "DELETE FROM {table} WHERE partner = $1"
 ERASE_EVENTS = """
@@ -97,6 +98,7 @@ class Partners:
         of it.
         """
         await self._engine.write(ERASE_SIGNED_IN, partner.id)
+        await self._engine.write(ERASE_KEY_REQUESTS, partner.id)  # none is claimed any more
         await self._engine.write(ERASE_KEYS, partner.id)
         await self._erase_all(partner, _FIRST_ERASED)
         erased = ERASE_AT_ONCE

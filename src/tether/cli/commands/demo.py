@@ -38,7 +38,12 @@ def demo(port: int, folder: Path) -> None:
     database, file = str(folder / "tether.db"), folder / "demo.key"
     key, link = _ways_in(database, file)
     settings = Settings(
-        database=database, host=HOST, port=port, log_format="auto", demo_key=str(file)
+        database=database,
+        host=HOST,
+        port=port,
+        log_format="auto",
+        demo_key=str(file),
+        key_requests="on",
     )
     try:
         launch(settings, lambda url: _welcome(url, key, link, folder))

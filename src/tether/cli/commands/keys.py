@@ -3,6 +3,7 @@
 import click
 
 from tether.cli import stores
+from tether.cli.commands.key_requests import requests
 from tether.cli.display.output import Cell, note, say, show_json, show_table
 from tether.cli.group import OrderedGroup
 from tether.cli.options import (
@@ -230,6 +231,9 @@ def _described(key: Key) -> str:
     access = "reads only" if key.read_only else "reads and writes"
     rate = f"{rate_text(key.rate)} (burst {key.burst})"
     return f"Key {key.prefix}… of {key.partner_name} {access}, {rate}, {ends}."
+
+
+keys.add_command(requests)
 
 
 # How a key is shown -------------------------------------------------------------------------------

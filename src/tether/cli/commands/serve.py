@@ -31,6 +31,10 @@ from tether.server.settings import Settings
 @click.option("--console", default="on", envvar="TETHER_CONSOLE", show_default=True,
               show_envvar=True, type=click.Choice(["on", "off"]), metavar="on|off",
               help="The web console at /console: on or off.")  # fmt: skip
+@click.option("--key-requests", default="off", envvar="TETHER_KEY_REQUESTS", show_default=True,
+              show_envvar=True, type=click.Choice(["on", "off"]), metavar="on|off",
+              help="Let strangers ask for a key at /request-key, which the operator decides: on or "
+              "off.")  # fmt: skip
 @click.option("--cors-origins", default="", type=OriginsType(), envvar="TETHER_CORS_ORIGINS",
               show_envvar=True, metavar="ORIGIN,…",
               help="Web origins that browsers may call from; * for all.  [default: none]",
@@ -69,6 +73,7 @@ def serve(
     metrics: str,
     metrics_by_partner: bool,
     console: str,
+    key_requests: str,
     cors_origins: tuple[str, ...],
     trusted_proxies: tuple[str, ...],
     log_level: str,
@@ -91,6 +96,7 @@ def serve(
             metrics=metrics,
             metrics_by_partner=metrics_by_partner,
             console=console,
+            key_requests=key_requests,
             cors_origins=cors_origins,
             trusted_proxies=trusted_proxies,
             log_level=log_level,

@@ -34,7 +34,6 @@ _DEMO_KEY = b"""
       <div class="command"><pre><code>%b</code></pre></div>
       <p class="hint">It is the key that <code>make run</code> printed.</p>
 """
-_CONSOLE = re.compile(rb"\s*<!-- console -->.*?<!-- /console -->", re.DOTALL)
 _ROOT = b'"servers":[{"url":"/"'
 _VERSION = re.compile(r"^  version: .*$", re.MULTILINE)
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -165,16 +164,26 @@ def reference_page() -> bytes:
     return _static("docs.html")
 
 
-def landing_page(demo_key: str, *, console: bool) -> bytes:
-    """The page `/`. `demo_key` is the file that has the key of a demo, if this is one."""
+def landing_page(demo_key: str, *, console: bool, asks: bool) -> bytes:
+    """The page `/`. `demo_key` is the file that has the key of a demo, if this is one; `asks` if
+    strangers can request a key.
+    """
     page = _static("index.html")
     if not console:
-        page = _CONSOLE.sub(b"", page)
-    if not demo_key:
-        return page
-    command = escape(f"KEY=$(cat {quote(demo_key)})").encode()
-    before, _, rest = page.partition(b"<!-- key -->")
-    return before + _DEMO_KEY % command + rest.partition(b"<!-- /key -->")[2]
+        page = _with(page, b"console", b"")
+    if not asks:
+        page = _with(page, b"ask", b"")
+    if demo_key:
+        command = escape(f"KEY=$(cat {quote(demo_key)})").encode()
+        page = _with(page, b"key", _DEMO_KEY % command)
+    return page
+
+
+def _with(page: bytes, name: bytes, text: bytes) -> bytes:
+    """The page with this text in place of what stands between comments of this name."""
+    return re.sub(
+        b"<!-- %b -->.*?<!-- /%b -->" % (name, name), lambda _: text, page, flags=re.DOTALL
+    )
 
 
 def _folder() -> Traversable:

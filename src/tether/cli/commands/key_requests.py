@@ -1,0 +1,122 @@
+"""`tether keys requests`: who asked for a key at the server's page."""
+
+import click
+
+from tether.cli import stores
+from tether.cli.display.output import note, say, show_json, show_table
+from tether.cli.group import OrderedGroup
+from tether.cli.options import DurationType, RateType, WholeNumber, database_option, json_option
+from tether.cli.times import minute
+from tether.domain.key_requests import KeyRequest, Limits
+from tether.domain.keys import DEFAULT_RATE, Rate
+from tether.domain.partners import Partner
+from tether.domain.timestamps import format_instant
+from tether.server.store import Store
+
+TITLES = ("Request", "State", "Asked", "Organisation", "E-mail", "Fleet", "Purpose")
+
+
+@click.group(cls=OrderedGroup)
+def requests() -> None:
+    """List, approve and decline requests for a key.
+
+    Strangers ask for one at /request-key, if the server runs with --key-requests on. Nobody has
+    looked whether they are who they say. The requester's page shows what was decided, and then the
+    key, once.
+    """
+
+
+@requests.command("list")
+@json_option
+@database_option
+def list_requests(as_json: bool, database: str) -> None:
+    """List those that wait, then those that are decided."""
+
+    async def find(store: Store, now_ms: int) -> list[KeyRequest]:
+        return await store.key_requests.all(now_ms)
+
+    found = stores.in_store(database, find)
+    if as_json:
+        show_json([_json(request) for request in found])
+    elif found:
+        show_table(TITLES, [_row(request) for request in found], wrapped=TITLES[3:])
+    else:
+        note("Nobody has asked for a key.")
+
+
+@requests.command()
+@click.argument("request")
+@click.argument("partner")
+@click.option("--known", is_flag=True,
+              help="PARTNER is there already: the key opens all that it has.")  # fmt: skip
+@click.option("--rate", type=RateType(), default=str(DEFAULT_RATE), show_default=True,
+              help="Requests allowed: 100 (a second), 90/min, 5000/h.")  # fmt: skip
+@click.option("--burst", type=WholeNumber(1, 10**9), metavar="N",
+              help="Requests allowed at once.  [default: the number of --rate]")  # fmt: skip
+@click.option("--for", "lasts_ms", type=DurationType(),
+              help="How long the key works, from when it is claimed: 90d, 12h.  [default: until "
+              "it is revoked]")  # fmt: skip
+@click.option("--test", is_flag=True, help="Let it begin with ttr_test_, not ttr_live_.")
+@database_option
+def approve(
+    request: str,
+    partner: str,
+    known: bool,
+    rate: Rate,
+    burst: int | None,
+    lasts_ms: int | None,
+    test: bool,
+    database: str,
+) -> None:
+    """Let REQUEST have a key of PARTNER.
+
+    REQUEST is its id, or the beginning of it. Makes the partner. The requester claims the key
+    within 14 days: it is made then, and nobody else sees it.
+    """
+    from tether.server import key_requests
+
+    limits = Limits(rate, burst or rate.requests, lasts_ms or None, test)
+
+    async def change(store: Store, now_ms: int) -> Partner:
+        found = await key_requests.find(store, now_ms, request)
+        return await key_requests.approve(store, now_ms, found, partner, limits, is_known=known)
+
+    made = stores.in_store(database, change)
+    say(f"Approved: the requester's page now gives a key of {made.name}.")
+
+
+@requests.command()
+@click.argument("request", nargs=-1, required=True)
+@database_option
+def decline(request: tuple[str, ...], database: str) -> None:
+    """Decline each REQUEST, named by its id or the beginning of it."""
+    from tether.server import key_requests
+
+    async def change(store: Store, now_ms: int) -> None:
+        for one in request:
+            found = await key_requests.find(store, now_ms, one)
+            await key_requests.decline(store, now_ms, found)
+            say(f"Declined {found.id} of {found.wish.organisation}.")
+
+    stores.in_store(database, change)
+
+
+def _json(request: KeyRequest) -> dict[str, object]:
+    """The request for scripts; docs/operations.md describes the members."""
+    return {
+        "id": request.id,
+        "state": request.state,
+        **request.wish._asdict(),
+        "from": request.client,
+        "partner": request.partner_name,
+        "createdAt": format_instant(request.created_ms),
+        "decidedAt": None if request.decided_ms is None else format_instant(request.decided_ms),
+        "claimedAt": None if request.claimed_ms is None else format_instant(request.claimed_ms),
+        "expiresAt": format_instant(request.expires_ms),
+    }
+
+
+def _row(request: KeyRequest) -> tuple[str, ...]:
+    organisation, email, purpose, fleet = request.wish
+    asked = minute(request.created_ms)
+    return request.id, request.state, asked, organisation, email, fleet, purpose
