@@ -64,10 +64,10 @@ def test_a_page_loads_assets_of_this_server_only_and_they_are_there(
     for address in [*found.loaded, *found.linked]:
         assert not address.startswith("/")  # relative: also under a path of a proxy
         assert ":" not in address
-        assert (
-            httpx.get(f"{server.url}/{address}", verify=False, follow_redirects=True).status_code
-            == 200
+        answer = httpx.get(  # the console is loaded for its first page
+            f"{server.url}/{address}", verify=False, follow_redirects=True, timeout=60
         )
+        assert answer.status_code == 200, address
 
 
 @pytest.mark.parametrize("path", PAGES)
