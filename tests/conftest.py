@@ -17,6 +17,7 @@ import pytest
 
 from tests import keeper
 from tests.parts import create_database, running_postgres, unmarked
+from tether.domain import timestamps
 from tether.domain.keys import Rate
 from tether.server import admin, bootstrap
 
@@ -104,7 +105,7 @@ class Server:
 
     async def _new_keys(self, partners: list[str], rate: Rate, **options: Any) -> list[str]:
         async with bootstrap.open_store(self.database) as store:
-            now_ms = bootstrap.now_ms()
+            now_ms = timestamps.now_ms()
             made = await asyncio.gather(
                 *(admin.create_key(store, now_ms, name, rate=rate, **options) for name in partners)
             )

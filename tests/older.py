@@ -5,8 +5,7 @@ from pathlib import Path
 
 from tether.storage.dialect import SQLITE
 from tether.storage.migrate import ADD_VERSION, CREATE_VERSION_TABLE, steps
-from tether.storage.sqlite.engine import connect, native
-from tether.storage.sqlite.file import APPLICATION_ID
+from tether.storage.sqlite.file import APPLICATION_ID, connect, native
 
 TABLES = (
     "partners", "keys", "chargers", "vehicles", "events", "sessions", "session_versions",

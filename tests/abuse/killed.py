@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tether import cli
 from tether.storage.sqlite import backup as sqlite_backup
-from tether.storage.sqlite.engine import connect
+from tether.storage.sqlite.file import connect
 
 COUNTS = """
 SELECT p.name, (SELECT count(*) FROM events e WHERE e.partner = p.id),

@@ -13,7 +13,7 @@ from tests.abuse.test_erased_bytes import GONE, KEPT, report
 from tests.conftest import Server
 from tests.older import make_older
 from tests.store.test_upgrades import CLUSTERED_SESSIONS
-from tether.storage.sqlite.engine import connect
+from tether.storage.sqlite.file import connect
 
 MOMENTS = 8
 EVENTS = 1_000

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import Server
 from tests.faults.rig import peak_mb
 from tether.domain.timestamps import format_instant
-from tether.storage.sqlite.engine import connect
+from tether.storage.sqlite.file import connect
 
 MOST_MB = 150
 EVENTS = 20_000

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import Server
 from tests.derivation.helpers import prepare
 from tether.client import Client
-from tether.storage.sqlite.engine import connect
+from tether.storage.sqlite.file import connect
 
 # Nothing can be derived with these.
 STUCK = {

@@ -22,7 +22,7 @@ from tests.parts import postgres_programs
 from tests.streams import streaming
 from tether.client import AsyncClient, Client, EpochChanged
 from tether.server import maintenance
-from tether.storage.sqlite.engine import connect
+from tether.storage.sqlite.file import connect
 
 BEGIN_AGAIN = "Begin again without it."
 LISTS = ("/events", "/sessions", "/chargers", "/vehicles")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import TETHER
+from tether.domain import timestamps
 from tether.server import admin, bootstrap
 
 MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
@@ -70,7 +71,7 @@ class Command:
 
         async def make() -> str:
             async with bootstrap.open_store(self.database) as store:
-                key, _ = await admin.create_key(store, bootstrap.now_ms(), partner, **options)
+                key, _ = await admin.create_key(store, timestamps.now_ms(), partner, **options)
                 return key
 
         bootstrap.migrate(self.database)

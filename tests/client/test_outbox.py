@@ -32,6 +32,7 @@ from tether.client import (
     outbox_file,
 )
 from tether.client.outbox_file import OutboxFile
+from tether.domain import timestamps
 from tether.domain.keys import digest_of
 from tether.server import bootstrap
 
@@ -164,7 +165,7 @@ def test_a_revoked_key_keeps_everything_and_is_reported(
         async with bootstrap.open_store(server.database) as store:
             found = await store.keys.find(digest_of(key))
             assert found is not None
-            await store.keys.revoke(found, bootstrap.now_ms())
+            await store.keys.revoke(found, timestamps.now_ms())
 
     asyncio.run(revoke())
     with Client(server.url, key) as client, Outbox(path, client) as outbox:

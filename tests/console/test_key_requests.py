@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import TETHER, Server
 from tests.console.visitors import OURS, from_address, visitor
+from tether.domain import timestamps
 from tether.domain.console import digest_of_token
 from tether.domain.key_requests import KEPT_MS, MOST_WAITING, OF_AN_ADDRESS, WAITS_MS, Limits, Wish
 from tether.domain.keys import Rate
@@ -172,7 +173,7 @@ def test_the_command_lists_approves_and_declines(server: Server, stranger: httpx
 
 def test_requests_expire_are_bounded_and_go_with_their_partner(database: str) -> None:
     bootstrap.migrate(database)
-    wish, now_ms = Wish(*WISH.values()), bootstrap.now_ms()
+    wish, now_ms = Wish(*WISH.values()), timestamps.now_ms()
 
     async def fill() -> None:
         async with bootstrap.open_store(database) as store:

@@ -21,6 +21,7 @@ from tests.console.visitors import (
     partner_number,
     visitor,
 )
+from tether.domain import timestamps
 from tether.domain.console import LINK_MS
 from tether.domain.keys import Rate, digest_of
 from tether.server import admin, bootstrap
@@ -177,7 +178,7 @@ def test_a_link_that_was_not_used_in_time_is_worth_nothing(
 ) -> None:
     async def make() -> str:
         async with bootstrap.open_store(server.database) as store:
-            return await admin.console_link(store, bootstrap.now_ms() - LINK_MS)
+            return await admin.console_link(store, timestamps.now_ms() - LINK_MS)
 
     assert stranger.get(asyncio.run(make())).status_code == 403
 
@@ -379,7 +380,7 @@ def test_of_a_flood_of_refusals_little_is_kept_and_the_newest_of_much(server: Se
 
     async def fill() -> None:
         async with bootstrap.open_store(server.database) as store:
-            now_ms = bootstrap.now_ms()
+            now_ms = timestamps.now_ms()
             for round in range(12):
                 requests = [
                     RefusedRequest(now_ms + round, f"{round}-{number}", "", "GET", "/x", 404, 1, "",
@@ -463,12 +464,12 @@ def test_a_partner_rotates_no_key_that_may_do_more_than_its_own(server: Server) 
 
     async def make(**limits: object) -> str:
         async with bootstrap.open_store(server.database) as store:
-            now_ms = bootstrap.now_ms()
+            now_ms = timestamps.now_ms()
             (name,) = [one.name for one in await store.partners.all() if one.id == number]
             secret, _ = await admin.create_key(store, now_ms, name, **limits)  # type: ignore[arg-type]
             return secret
 
-    ends_ms = bootstrap.now_ms() + 3_600_000
+    ends_ms = timestamps.now_ms() + 3_600_000
     ending = asyncio.run(make(rate=FAST, expires_ms=ends_ms))
     slow = asyncio.run(make(rate=Rate(1, 1)))
     for own, other in ((ending, lasting), (slow, lasting), (slow, ending)):

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from tests.conftest import TETHER, Server
+from tether.domain import timestamps
 from tether.domain.console import SESSION_MS, digest_of_token, new_token
 from tether.domain.keys import digest_of
 from tether.server import bootstrap
@@ -26,7 +27,7 @@ def new_session(server: Server, key: str | None, *, lasts_ms: int = SESSION_MS) 
 
     async def add() -> None:
         async with bootstrap.open_store(server.database) as store:
-            now_ms = bootstrap.now_ms()
+            now_ms = timestamps.now_ms()
             found = await store.keys.find(digest_of(key)) if key else None
             assert found or key is None
             session = SignedIn(digest_of_token(token), now_ms + lasts_ms, found)

@@ -16,7 +16,7 @@ import psutil
 import uvloop
 
 from tests.conftest import Server
-from tether.storage.sqlite.engine import connect
+from tether.storage.sqlite.file import connect
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.conftest import Server
 from tests.derivation.load import Load, derived, rebuilt
 from tests.faults.rig import metric, run
-from tether.storage.sqlite.engine import connect
+from tether.storage.sqlite.file import connect
 
 KILLS = 10
 

@@ -11,9 +11,10 @@ import pytest
 
 from tests.conftest import Server
 from tests.faults.rig import Partner, Wire, run
+from tether.domain import timestamps
 from tether.domain.keys import LIVE, new_key
 from tether.server import admin, bootstrap
-from tether.storage.sqlite.engine import connect
+from tether.storage.sqlite.file import connect
 
 FOLLOWS_WITHIN_S = 2.0
 
@@ -35,11 +36,11 @@ def test_revoked_rotated_and_expired_keys_stop_working_in_time(
     revoked, rotated = server.key("A"), server.key("A")
     assert works(server, revoked)
     assert works(server, rotated)
-    expiring = server.key("A", expires_ms=bootstrap.now_ms() + overlap_ms)
+    expiring = server.key("A", expires_ms=timestamps.now_ms() + overlap_ms)
 
     async def revoke_and_rotate() -> str:
         async with bootstrap.open_store(server.database) as store:
-            now = bootstrap.now_ms()
+            now = timestamps.now_ms()
             await store.keys.revoke(await admin.find_key(store, revoked), now)
             old = await admin.find_key(store, rotated)
             new, _ = await admin.rotate_key(store, now, old, overlap_ms)
@@ -68,7 +69,7 @@ def test_a_request_under_way_outlives_its_key_but_the_connection_does_not(
         wire = await Wire.to(server)
         assert (await wire.ask(partner.post(1))).status == 201
         async with bootstrap.open_store(server.database) as store:
-            await store.keys.revoke(await admin.find_key(store, partner.key), bootstrap.now_ms())
+            await store.keys.revoke(await admin.find_key(store, partner.key), timestamps.now_ms())
         await asyncio.sleep(FOLLOWS_WITHIN_S)
         assert (await wire.ask(partner.post(2))).status == 403
 
@@ -151,7 +152,7 @@ def test_no_key_stands_in_full_in_the_log_the_metrics_the_database_or_an_error(
 
     async def revoke() -> None:
         async with bootstrap.open_store(server.database) as store:
-            await store.keys.revoke(await admin.find_key(store, revoked), bootstrap.now_ms())
+            await store.keys.revoke(await admin.find_key(store, revoked), timestamps.now_ms())
 
     asyncio.run(revoke())
     shown = misuse(server, key)

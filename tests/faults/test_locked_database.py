@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.conftest import Server
 from tests.faults.rig import Answer, Partner, Wire, many_files, run
 from tests.faults.test_full_disk import is_refused
-from tether.storage.sqlite.engine import connect
+from tether.storage.sqlite.file import connect
 
 QUEUED = 3000  # six of the writer's batches: each must not wait the whole time-out in turn
 

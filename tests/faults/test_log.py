@@ -11,8 +11,8 @@ import pytest
 
 from tests.conftest import TETHER, Server
 from tests.faults.rig import Partner, Wire, event, run, until
+from tether.domain import timestamps
 from tether.domain.keys import parse_rate
-from tether.server import bootstrap
 
 NEVER_AGAIN = parse_rate("1/h")
 
@@ -55,7 +55,7 @@ def test_refusals_say_whose_they_are_why_and_on_which_route(
     new_server: Callable[..., Server],
 ) -> None:
     server = new_server()
-    ended = server.key("Ended", expires_ms=bootstrap.now_ms() + 1_000)
+    ended = server.key("Ended", expires_ms=timestamps.now_ms() + 1_000)
     slow = server.key("Slow", rate=NEVER_AGAIN)
     time.sleep(1.0)
     with server.client(ended) as client:

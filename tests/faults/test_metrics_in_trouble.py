@@ -67,7 +67,10 @@ def test_the_counts_add_up_and_no_label_names_anybody(new_server: Callable[..., 
 
 
 def test_the_queue_is_empty_again_after_a_lock(impatient_server: Callable[..., Server]) -> None:
-    server = impatient_server("tether.storage.sqlite.engine.BUSY_TIMEOUT_MS=500")
+    server = impatient_server(
+        "tether.storage.sqlite.file.BUSY_TIMEOUT_MS=500",
+        "tether.storage.sqlite.writer.BUSY_TIMEOUT_MS=500",
+    )
     partner = Partner(server)
 
     async def scenario() -> None:
@@ -89,7 +92,10 @@ def test_the_queue_is_empty_again_after_a_lock(impatient_server: Callable[..., S
 def test_each_event_of_a_bulk_that_cannot_be_stored_is_counted(
     impatient_server: Callable[..., Server],
 ) -> None:
-    server = impatient_server("tether.storage.sqlite.engine.BUSY_TIMEOUT_MS=500")
+    server = impatient_server(
+        "tether.storage.sqlite.file.BUSY_TIMEOUT_MS=500",
+        "tether.storage.sqlite.writer.BUSY_TIMEOUT_MS=500",
+    )
     partner = Partner(server)
     body = b"\n".join([*map(event, range(40)), b"{", b"7"])
     with locked(server):

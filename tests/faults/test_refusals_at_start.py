@@ -17,8 +17,7 @@ from tests.faults.rig import Partner, check_integrity
 from tether.domain.errors import SetupError
 from tether.storage import migrate
 from tether.storage.dialect import SQLITE
-from tether.storage.sqlite.engine import connect
-from tether.storage.sqlite.file import APPLICATION_ID, migrate_sqlite
+from tether.storage.sqlite.file import APPLICATION_ID, connect, migrate_sqlite
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 

@@ -12,11 +12,11 @@ from tests.derivation.streams import CHARGERS, VEHICLE, stream
 from tests.store.conftest import sessions_page
 from tether.domain.filters import SessionFilter
 from tether.domain.models import Charger, Vehicle
+from tether.domain.timestamps import now_ms
 from tether.domain.validation import new_entity, new_event
 from tether.ingest.json_reader import decode_document
 from tether.projections import changes, projector
 from tether.projections.projector import Projector
-from tether.server.bootstrap import now_ms
 from tether.server.store import Store
 from tether.storage import session_records
 

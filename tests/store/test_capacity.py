@@ -24,7 +24,7 @@ from tether.server.settings import sqlite_path
 from tether.server.store import Store
 from tether.storage import plugged_in
 from tether.storage.dialect import SQLITE
-from tether.storage.sqlite.engine import connect, native
+from tether.storage.sqlite.file import connect, native
 
 START_MS = 1_767_571_200_000
 MINUTE_MS = 60_000

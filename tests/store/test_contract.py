@@ -61,11 +61,11 @@ async def report(store: Store, partner: int, events: list[Event]) -> list[str | 
     answers = await asyncio.gather(
         *(store.batcher.add(partner, one) for one in events), return_exceptions=True
     )
-    fates: list[str | Conflict] = []
+    results: list[str | Conflict] = []
     for answer in answers:
         assert isinstance(answer, str | Conflict), answer
-        fates.append(answer)
-    return fates
+        results.append(answer)
+    return results
 
 
 async def listed(
@@ -126,7 +126,7 @@ def test_of_many_who_create_or_replace_at_once_one_wins(in_store: InStore) -> No
     in_store(scenario)
 
 
-def test_reads_at_once_share_no_fate(in_store: InStore) -> None:
+def test_reads_at_once_share_no_result(in_store: InStore) -> None:
     async def scenario(store: Store, partner: int) -> None:
         await store.entities.put(partner, charger("C1"))
         await store.entities.put(partner, charger("C2"))
@@ -198,9 +198,9 @@ def test_an_event_that_contradicts_a_recorded_one_is_refused(in_store: InStore) 
         await add_site(store, partner)
         (first,) = await report(store, partner, [event(1, charge_power=Decimal("11"))])
         for power in (Decimal("11.5"), None):
-            (fate,) = await report(store, partner, [event(1, charge_power=power)])
-            assert isinstance(fate, Conflict)
-            assert "other values" in fate.message
+            (result,) = await report(store, partner, [event(1, charge_power=power)])
+            assert isinstance(result, Conflict)
+            assert "other values" in result.message
         # 11 and 11.0 are the same number.
         assert await report(store, partner, [event(1, charge_power=Decimal("11.0"))]) == [first]
 
@@ -210,12 +210,14 @@ def test_an_event_that_contradicts_a_recorded_one_is_refused(in_store: InStore) 
 def test_what_has_no_timestamp_is_always_new(in_store: InStore) -> None:
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)
-        fates = await report(store, partner, [event(None) for _ in range(50)])
-        assert len(set(fates)) == 50
-        assert await listed(store, partner) == fates
+        results = await report(store, partner, [event(None) for _ in range(50)])
+        assert len(set(results)) == 50
+        assert await listed(store, partner) == results
         # Sent again with the time that the server gave it, it is the recorded one.
-        stamped = msgspec.json.decode(await store.events.get(partner, str(fates[-1])))["timestamp"]
-        bodies = [msgspec.json.decode(await store.events.get(partner, str(one))) for one in fates]
+        stamped = msgspec.json.decode(await store.events.get(partner, str(results[-1])))[
+            "timestamp"
+        ]
+        bodies = [msgspec.json.decode(await store.events.get(partner, str(one))) for one in results]
         twins = [body["id"] for body in bodies if body["timestamp"] == stamped]
         again = msgspec.structs.replace(event(None), timestamp=stamped)
         assert (await report(store, partner, [again]))[0] == twins[0]
@@ -226,11 +228,11 @@ def test_what_has_no_timestamp_is_always_new(in_store: InStore) -> None:
 def test_unknown_chargers_and_vehicles_are_named(in_store: InStore) -> None:
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)
-        fates = await report(
+        results = await report(
             store, partner,
             [event(1, charger_id="C2"), event(2, vehicle_id="V2"), event(None, vehicle_id="V2")],
         )  # fmt: skip
-        assert [str(fate).split(".")[0] for fate in fates] == [
+        assert [str(result).split(".")[0] for result in results] == [
             "Parameter {chargerId} is invalid",
             "Parameter {vehicleId} is invalid",
             "Parameter {vehicleId} is invalid",
@@ -240,18 +242,18 @@ def test_unknown_chargers_and_vehicles_are_named(in_store: InStore) -> None:
     in_store(scenario)
 
 
-def test_each_event_of_a_mixed_batch_has_its_own_fate(in_store: InStore) -> None:
+def test_each_event_of_a_mixed_batch_has_its_own_result(in_store: InStore) -> None:
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)
         (known,) = await report(store, partner, [event(0)])
-        fates = await report(
+        results = await report(
             store, partner,
             [
                 event(1), event(0), event(2, vehicle_id="V2"), event(None), event(1),
                 event(0, charged_time=Decimal(5)), event(3, charger_id="C2"), event(4),
             ],
         )  # fmt: skip
-        new, again, no_vehicle, stamped, twin, other, no_charger, last = fates
+        new, again, no_vehicle, stamped, twin, other, no_charger, last = results
         assert again == known
         assert twin == new
         assert [type(one) for one in (no_vehicle, other, no_charger)] == [Conflict] * 3
@@ -357,8 +359,8 @@ def test_a_partner_sees_and_refers_to_its_own_only(in_store: InStore) -> None:
             await store.events.get(other, str(mine))
         assert await store.entities.page(Charger, other, "", 10) == []
         assert await listed(store, other) == []
-        (fate,) = await report(store, other, [event(1)])
-        assert isinstance(fate, Conflict)
+        (result,) = await report(store, other, [event(1)])
+        assert isinstance(result, Conflict)
         await add_site(store, other)
         (theirs,) = await report(store, other, [event(1)])
         assert theirs != mine

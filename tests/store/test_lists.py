@@ -22,8 +22,7 @@ from tether.domain.timestamps import parse_instant
 from tether.server.store import Store
 from tether.storage.dialect import SQLITE
 from tether.storage.migrate import ADD_VERSION, CREATE_VERSION_TABLE, steps
-from tether.storage.sqlite.engine import connect, native
-from tether.storage.sqlite.file import APPLICATION_ID
+from tether.storage.sqlite.file import APPLICATION_ID, connect, native
 
 CHARGER = to_json(charger()).decode()
 VEHICLE = to_json(vehicle()).decode()

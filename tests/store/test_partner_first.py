@@ -34,7 +34,7 @@ from tether.storage.dialect import POSTGRES, SQLITE, Dialect
 from tether.storage.migrate import OUR_TABLES, VERSION_TABLE
 from tether.storage.postgres.batch_loader import for_each_key
 from tether.storage.sqlite import event_lists
-from tether.storage.sqlite.engine import connect
+from tether.storage.sqlite.file import connect
 
 SHARED = {
     "chargers", "vehicles", "events", "sessions", "session_versions", "derivations",

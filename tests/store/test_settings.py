@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tether.server import bootstrap
-from tether.storage.sqlite.engine import connect
+from tether.storage.sqlite.file import connect
 
 
 @pytest.mark.parametrize(

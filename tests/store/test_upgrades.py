@@ -16,7 +16,7 @@ from tests.conftest import TETHER, Server
 from tests.older import make_older
 from tests.store.test_contract import event, put_site
 from tether.domain.models import EventType, to_json
-from tether.storage.sqlite.engine import connect
+from tether.storage.sqlite.file import connect
 
 CLUSTERED_SESSIONS = 4  # the last schema in which they were
 WITHOUT_TOTALS = 11  # the last schema in which sessions had none

@@ -17,7 +17,7 @@ from tether.storage.dialect import POSTGRES
 from tether.storage.engine import batch_of
 from tether.storage.postgres.pool import INDEXES_ONLY, preparing
 from tether.storage.sessions import page_statement
-from tether.storage.sqlite.engine import connect, native
+from tether.storage.sqlite.file import connect, native
 
 Explain = Callable[[str], list[str]]
 

@@ -9,7 +9,7 @@ import pytest
 
 from tether.domain.errors import TooManyAtOnce, Unavailable
 from tether.storage.engine import Statement
-from tether.storage.sqlite.write_queue import LARGE, Write, WriteQueue
+from tether.storage.sqlite.writer import LARGE, Write, WriteQueue
 from tether.storage.turns import FairQueue, LoopTurns, Turns
 
 GOOD, BAD, WORSE = 1, 2, 3

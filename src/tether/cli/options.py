@@ -2,7 +2,6 @@
 
 import os
 import re
-import time
 from ipaddress import ip_network
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -12,6 +11,7 @@ import click
 from tether.cli.times import parse_duration, parse_when
 from tether.domain.errors import SetupError
 from tether.domain.keys import Rate, parse_rate
+from tether.domain.timestamps import now_ms
 from tether.files.csv_form import SEPARATORS
 from tether.server.settings import default_database, is_postgres, parse_address, sqlite_path
 
@@ -93,7 +93,7 @@ class WhenType(click.ParamType[int]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
         try:
-            return parse_when(value, time.time_ns() // 1_000_000)
+            return parse_when(value, now_ms())
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from tether.cli.display.output import note
 from tether.domain.errors import SetupError
+from tether.domain.timestamps import now_ms
 from tether.server.settings import default_database, is_postgres, sqlite_path
 from tether.server.store import Store
 
@@ -83,7 +84,7 @@ def in_store(
 
     async def run() -> T:
         async with bootstrap.open_store(database) as store:
-            return await use(store, bootstrap.now_ms())
+            return await use(store, now_ms())
 
     return asyncio.run(run())
 

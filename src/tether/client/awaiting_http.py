@@ -12,11 +12,11 @@ import aiohttp
 import httpx2
 from yarl import URL
 
+from tether.client.coalescing import RequestCoalescer
 from tether.client.connection import IDLE_S, MOST_CONNECTIONS, Target, lost, proxy_to
 from tether.client.errors import TetherError
 from tether.client.exchange import Answer, Lost, Request
 from tether.client.forks import anew_in_children, leave_to_parent
-from tether.client.gathering import Gathering
 from tether.client.receiving import SLOWEST_BYTES_PER_S, Receiving, headers_of
 from tether.client.streaming import SILENCE_S, Interrupted
 
@@ -46,7 +46,7 @@ class AwaitingHttp:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._session: aiohttp.ClientSession | None = None
-        self._gathering = Gathering(self._send_alone)
+        self._coalescer = RequestCoalescer(self._send_alone)
         anew_in_children(self)
 
     def forked(self) -> None:
@@ -56,7 +56,7 @@ class AwaitingHttp:
 
     async def send(self, request: Request) -> Answer | Lost:
         """Sends it once; what came of it."""
-        send = self._gathering.send if request.may_share else self._send_alone
+        send = self._coalescer.send if request.may_share else self._send_alone
         return await send(request)
 
     async def _send_alone(self, request: Request) -> Answer | Lost:

@@ -33,7 +33,7 @@ def to_arrow(things: Iterable[M], kind: type[M] | None = None) -> "pyarrow.Table
     Raises ImportError without pyarrow, ValueError for a number with more than 18 decimal places.
     """
     arrow = _library("pyarrow", "to_arrow")
-    found, model = _gathered(things, kind)
+    found, model = _all_of_one_kind(things, kind)
     schema = arrow_schema(model, arrow, arrow.decimal128(DIGITS, PLACES))
     rows = [row_of(thing, _fine) for thing in found]
     return arrow.Table.from_pylist(rows, schema=schema)
@@ -47,7 +47,7 @@ def to_pandas(
     Numbers are float64, or with `exact` Decimals with all their digits; what is not known is NaN.
     """
     pandas = _library("pandas", "to_pandas")
-    found, model = _gathered(things, kind)
+    found, model = _all_of_one_kind(things, kind)
     rows = [row_of(thing, _as_it_is if exact else float) for thing in found]
     return pandas.DataFrame({
         column.name: _series(
@@ -77,7 +77,7 @@ def to_polars(
     Numbers are Float64, or with `exact` Decimal(38, 18); what is not known is null.
     """
     library = _library("polars", "to_polars")
-    found, model = _gathered(things, kind)
+    found, model = _all_of_one_kind(things, kind)
     number = library.Decimal(DIGITS, PLACES) if exact else library.Float64
     types = {
         ColumnKind.TEXT: library.String,
@@ -97,7 +97,7 @@ def to_polars(
     return frame
 
 
-def _gathered(things: Iterable[M], kind: type[M] | None) -> tuple[list[M], type[M]]:
+def _all_of_one_kind(things: Iterable[M], kind: type[M] | None) -> tuple[list[M], type[M]]:
     found = list(things)
     model = kind or (type(found[0]) if found else None)
     if model is None:

@@ -27,9 +27,10 @@ from tether.client.errors import OutboxError
 from tether.client.exchange import UNREADABLE
 from tether.client.forks import anew_in_children, leave_to_parent
 from tether.client.models import Event
-from tether.client.stamps import next_stamp, now_ms
+from tether.client.stamps import next_stamp
 from tether.domain import models
 from tether.domain.models import to_json
+from tether.domain.timestamps import now_ms
 
 log = getLogger("tether.client.outbox")
 

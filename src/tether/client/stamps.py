@@ -1,18 +1,13 @@
 """The timestamps that the SDK gives to events which have none."""
 
 import threading
-import time
 from collections.abc import Callable
 
 from tether.client.forks import anew_in_children
+from tether.domain.timestamps import now_ms
 
 STEP_BACK_MS = 60_000
 _MANY = 10_000
-
-
-def now_ms() -> int:
-    """The clock of this machine, in milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 def next_stamp(now: int, last: int) -> int:

@@ -1,9 +1,9 @@
 """The console's application: every page on this page."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import falcon
@@ -33,6 +33,8 @@ from tether.server.metrics import Metrics
 from tether.server.store import Store
 
 log = structlog.get_logger()
+
+Console: TypeAlias = "falcon.asgi.App[Request, Response]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ STATUS: dict[type[errors.TetherError], int] = {
 }
 
 
-def create_console(parts: Parts) -> "Console":
+def create_console(parts: Parts) -> Console:
     """The ASGI application of these parts."""
     store, views = parts.store, Views(parts.now_ms, parts.takes_key_requests)
     visits = Visits(store, parts.now_ms)
@@ -105,24 +107,13 @@ def create_console(parts: Parts) -> "Console":
     gate = Gate(
         visits, parts.client_of, parts.prefix_of, parts.metrics, route_of, workers=parts.workers
     )
-    console = Console(middleware=[gate], router=router)
+    console: Console = falcon.asgi.App(middleware=[gate], router=router)
     console.resp_options.default_media_type = None  # type: ignore[assignment]  # of what is empty
     console.req_options.strip_url_path_trailing_slash = True  # as people add it
     for template, resource in routes.items():
         console.add_route(template, resource)
     _answer_errors(console, views)
     return console
-
-
-class Console(falcon.asgi.App[Request, Response]):
-    """Falcon, but routing on the path as it was sent, as the API does."""
-
-    def __call__(  # type: ignore[override]  # Falcon's own is an override of its WSGI app
-        self, scope: Any, receive: Any, send: Any
-    ) -> Coroutine[Any, Any, None]:
-        scope["path"] = scope["raw_path"].decode("latin-1")
-        scope["http_version"] = "1.1"
-        return super().__call__(scope, receive, send)
 
 
 def _answer_errors(console: Console, views: Views) -> None:

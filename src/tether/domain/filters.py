@@ -45,9 +45,3 @@ class SessionFilter(NamedTuple):
     overlapping_to_ms: int | None = None
     flag: str | None = None
     estimated: bool | None = None
-
-    @property
-    def lasting_ms(self) -> int | None:
-        """The earliest instant at which what is wanted may have ended."""
-        given = (self.ended_from_ms, self.overlapping_from_ms)
-        return max((at_ms for at_ms in given if at_ms is not None), default=None)

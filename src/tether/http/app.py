@@ -1,6 +1,6 @@
 """The HTTP application: every route on this page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -38,7 +38,7 @@ from tether.server.authenticator import Authenticator, KeyUse
 from tether.server.metrics import Metrics
 from tether.server.store import Store
 
-Application: TypeAlias = "falcon.asgi.App[Request, Response]"
+Application: TypeAlias = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,10 @@ class Parts:
     serve_metrics: bool = True
     demo_key: str = ""
     """The file that has the key of a demo."""
-    console: bool = True
-    """Whether there is one, to which the landing page leads."""
+    console: "Application | None" = None
+    """The application of the pages for people, to which the landing page leads."""
     takes_key_requests: bool = False
-    """Whether strangers may ask for a key at `/request-key`."""
+    """Whether strangers may ask for a key at `/request-key`, a page of the console."""
     spans: "Callable[[Callable[[str], str | None]], object] | None" = None
     """Makes the middleware that traces requests; it is told how to find the route of a path."""
 
@@ -93,7 +93,11 @@ def open_routes(parts: Parts) -> dict[str, object]:
     """What needs no key."""
     pages: dict[str, object] = {
         "/": PageResource(
-            landing_page(parts.demo_key, console=parts.console, asks=parts.takes_key_requests)
+            landing_page(
+                parts.demo_key,
+                console=parts.console is not None,
+                asks=parts.takes_key_requests,
+            )
         ),
         "/docs": PageResource(reference_page()),
         "/guides": GuideResource(),
@@ -104,6 +108,7 @@ def open_routes(parts: Parts) -> dict[str, object]:
     return {**pages, "/metrics": MetricsResource(parts.metrics)} if parts.serve_metrics else pages
 
 
+CONSOLE, KEY_REQUEST = b"/console", b"/request-key"
 STATIC = "/static/"
 FAVICON = "/favicon.ico"  # for which browsers ask by themselves
 GUIDES = "/guides/"
@@ -111,26 +116,46 @@ STRAYS = (FAVICON, "/docs/")
 
 
 def create_app(parts: Parts) -> Application:
-    """The ASGI application of these parts."""
+    """The ASGI application of these parts, the console's included."""
+    api, console = _create_api(parts), parts.console
+    if console is None:
+        return api
+    pages = (CONSOLE, *([KEY_REQUEST] if parts.takes_key_requests else ()))
+    below = tuple(page + b"/" for page in pages)
+
+    def app(scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
+        path = scope["raw_path"]
+        is_page = path.startswith(pages) and (path in pages or path.startswith(below))
+        return (console if is_page else api)(scope, receive, send)
+
+    return app
+
+
+def _create_api(parts: Parts) -> Application:
     guarded, unguarded = routes(parts), open_routes(parts)
-    router = _Router()
+    router = CompiledRouter()
+
+    def route_of(path: str) -> str | None:
+        found = None if path.startswith("//") else router.find(path)
+        return found[3] if found else None
+
     gate = Gate(
         parts.keys,
         parts.key_use,
         parts.limiter,
         open_paths({*unguarded, *STRAYS}, (STATIC, GUIDES)),
-        router.template_of,
+        route_of,
         preflight=bool(parts.cors_origins),
     )
     observer = Observer(
-        parts.metrics, Clients(parts.trusted_proxies), router.template_of, parts.store.refusals
+        parts.metrics, Clients(parts.trusted_proxies), route_of, parts.store.refusals
     )
     middleware: list[Any] = [observer, gate]
     if parts.spans:
-        middleware.insert(0, parts.spans(router.template_of))
+        middleware.insert(0, parts.spans(route_of))
     if parts.cors_origins:
         middleware.insert(0, _cors(parts.cors_origins))
-    app: Application = falcon.asgi.App(
+    app: falcon.asgi.App[Request, Response] = falcon.asgi.App(
         middleware=middleware, request_type=ApiRequest, router=router
     )
     # What has no body has no type either; the Observer gives JSON its own.
@@ -145,20 +170,8 @@ def create_app(parts: Parts) -> Application:
     for template, resource in {**guarded, **unguarded, **below}.items():
         app.add_route(template, resource)
         methods[template] = [m for m in HTTP_METHODS if hasattr(resource, f"on_{m.lower()}")]
-    errors.install(app, methods, router.template_of)
+    errors.install(app, methods, route_of)
     return app
-
-
-class _Router(CompiledRouter):
-    """Falcon's, which takes `//chargers` for `/chargers`."""
-
-    def find(self, uri: str, req: Any = None) -> Any:
-        return None if uri.startswith("//") else super().find(uri, req)
-
-    def template_of(self, path: str) -> str | None:
-        """The route that the path belongs to."""
-        found = self.find(path)
-        return found[3] if found else None
 
 
 class _Cors(falcon.CORSMiddleware[Request, Response]):

@@ -202,8 +202,12 @@ class Gate:
         self._preflight = preflight
 
     async def process_request(self, req: Request, resp: Response) -> None:
-        if self._is_open(req.path) or (self._preflight and _is_preflight(req)):
-            return
+        if not (self._is_open(req.path) or (self._preflight and _is_preflight(req))):
+            await self._admit(req, resp)
+        if req.path.startswith("//"):  # the router would take //chargers for /chargers
+            raise HTTPNotFound
+
+    async def _admit(self, req: Request, resp: Response) -> None:
         secret = req.get_header("X-API-Key")
         if secret is None and wants_page(req) and not self._route_of(req.path):
             raise HTTPNotFound  # somebody mistyped the address of a page

@@ -1,6 +1,6 @@
 """How events come in: those which wait are written together, in one statement for each partner.
 
-While the events of a partner are being committed, its next ones gather; when the commit is done
+While the events of a partner are being committed, its next ones wait; when the commit is done
 they all go in the next statement. So a lone event is written at once, and under load one commit
 carries many, on either engine.
 """
@@ -80,13 +80,14 @@ class EventBatcher:
 
     def arrival(self, event: Event) -> EventRow:
         """The event with what the server gives it: an id and, if it has none, a timestamp."""
-        stamped = event.timestamp is None
-        if stamped:
-            event = event.stamped(self._now_ms())
+        at_ms = stamped_ms = self._now_ms()
+        if event.timestamp is None:
+            event = event.stamped(at_ms)
+        else:
+            at_ms, stamped_ms = event.at_ms, 0
         event_id = str(uuid7())  # unique, and roughly in the order of receipt
         return EventRow(
-            event_id, event.type, event.charger_id, event.vehicle_id, event.at_ms,
-            event.at_ms if stamped else 0,
+            event_id, event.type, event.charger_id, event.vehicle_id, at_ms, stamped_ms,
             to_json(event.identified(event_id)).decode(),
         )  # fmt: skip
 
@@ -148,7 +149,7 @@ class EventBatcher:
             try:
                 await self._write(partner, batch)
             except Unavailable as error:
-                # What gathered behind it meanwhile would only wait as long again.
+                # What came behind it meanwhile would only wait as long again.
                 _fail([*batch, *self._waiting[partner]], error)
                 self._waiting[partner] = []
             except Exception as error:

@@ -10,23 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from tether.domain.errors import SetupError
 from tether.domain.keys import Limiter, TokenBuckets
+from tether.domain.timestamps import now_ms
 from tether.server.authenticator import Authenticator, ForwardClock, KeyUse
 from tether.server.settings import Settings, is_postgres, sqlite_path
 from tether.server.store import Store
 from tether.storage.engine import Engine
 
 if TYPE_CHECKING:
+    from falcon.asgi import App, Request, Response
     from opentelemetry.trace import Tracer
 
-    from tether.console.app import Console
     from tether.server.metrics import Metrics
 
 # Adapters are imported when they are needed: nobody waits for those which are not.
-
-
-def now_ms() -> int:
-    """The server's clock: milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 def migrate(database: str) -> int:
@@ -138,7 +134,7 @@ def build_app(
     """The ASGI application on this store: the API, and the console unless that is off."""
     from tether.http.app import Parts, create_app
 
-    api = create_app(
+    return create_app(
         Parts(
             store=store,
             keys=keys,
@@ -150,19 +146,20 @@ def build_app(
             trusted_proxies=settings.trusted_proxies,
             serve_metrics=settings.metrics == "on",
             demo_key=settings.demo_key,
-            console=settings.console == "on",
+            console=_console_on_demand(store, keys, metrics, settings)
+            if settings.console == "on"
+            else None,
             takes_key_requests=settings.key_requests == "on",
             spans=_spans(tracer),
         )
     )
-    if settings.console == "off":
-        return api
 
-    pages = (b"/console", *([b"/request-key"] if settings.key_requests == "on" else ()))
-    below = tuple(page + b"/" for page in pages)
 
+def _console_on_demand(
+    store: Store, keys: Authenticator, metrics: "Metrics", settings: Settings
+) -> Callable[..., Coroutine[Any, Any, None]]:
     @cache
-    def console() -> "Console":
+    def console() -> "App[Request, Response]":
         return _console(store, keys, metrics, settings)
 
     async def shown(scope: Any, receive: Any, send: Any) -> None:
@@ -171,18 +168,12 @@ def build_app(
             await asyncio.to_thread(import_module, "tether.console.app")
         await console()(scope, receive, send)
 
-    def app(scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
-        path = scope["raw_path"]
-        if path.startswith(pages) and (path in pages or path.startswith(below)):
-            return shown(scope, receive, send)
-        return api(scope, receive, send)
-
-    return app
+    return shown
 
 
 def _console(
     store: Store, keys: Authenticator, metrics: "Metrics", settings: Settings
-) -> "Console":
+) -> "App[Request, Response]":
     from tether.console.app import Parts, create_console
     from tether.http.middleware import Clients
     from tether.http.requests import prefix_of

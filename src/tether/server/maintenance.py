@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tether.domain.errors import SetupError
-from tether.server.bootstrap import describe, migrate, now_ms, only_server
+from tether.domain.timestamps import now_ms
+from tether.server.bootstrap import describe, migrate, only_server
 from tether.server.settings import is_postgres, sqlite_path
 from tether.storage.epochs import NEWEST_INSTANT, Known
 
@@ -23,7 +24,7 @@ def version(database: str) -> str:
         return f"PostgreSQL {version_of_postgres(database)}"
     import apsw
 
-    from tether.storage.sqlite.engine import check_version
+    from tether.storage.sqlite.file import check_version
 
     check_version()
     return f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})"

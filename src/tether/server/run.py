@@ -17,6 +17,7 @@ import structlog
 import uvicorn
 
 from tether.domain.errors import SetupError, Unavailable
+from tether.domain.timestamps import now_ms
 from tether.server import bootstrap, logging, protocol
 from tether.server.connection_bounds import Bounds
 from tether.server.forgetting import keep_forgetting
@@ -116,7 +117,7 @@ async def serve(
                 meanwhile(store.refusals.keep_writing())
                 if settings.console == "on"
                 else nullcontext(),
-                meanwhile(keep_forgetting(store, bootstrap.now_ms)),
+                meanwhile(keep_forgetting(store, now_ms)),
             ):
                 # All of them are closed when the server stops, so that nobody connects any more.
                 more = [listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1)]

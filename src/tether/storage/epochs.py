@@ -10,6 +10,7 @@ import time
 from secrets import token_hex
 from typing import NamedTuple
 
+from tether.domain.timestamps import now_ms
 from tether.storage.engine import Engine
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
@@ -45,7 +46,7 @@ class Known(NamedTuple):
 
 def new_epoch() -> Epoch:
     """One that was never there, which begins now."""
-    return Epoch(token_hex(6), time.time_ns() // 1_000_000)
+    return Epoch(token_hex(6), now_ms())
 
 
 def tell_of_copy() -> None:

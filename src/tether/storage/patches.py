@@ -81,7 +81,7 @@ class Patches:
                 while not await self._write(target, batch):
                     pass
             except Unavailable as error:
-                # What gathered behind it meanwhile would only wait as long again.
+                # What came behind it meanwhile would only wait as long again.
                 _fail([*batch, *self._waiting[target]], error)
                 self._waiting[target] = []
             except Exception as error:

@@ -57,7 +57,7 @@ def page_statement(
 
     They are in the order of their start, or of their last change where changes are asked for, and
     then those are among them that were removed. `spans` are those that there are of sessions which
-    began before `wanted.lasting_ms`.
+    began before `_lasting_ms(wanted)`.
 
     It looks at so many sessions at most. If there are as many, it adds a row for the place of the
     last of them, without a body: its id, and its instant as the last column.
@@ -143,7 +143,7 @@ SELECT id, NULL, 0, NULL, NULL, 0, instant FROM (
         """The statements that read what may be wanted, each in an index that has it in order."""
         wanted, earlier = self._wanted, list[str]()
         began = list[str]()
-        if (lasting_ms := wanted.lasting_ms) is not None and not wanted.active:
+        if (lasting_ms := _lasting_ms(wanted)) is not None and not wanted.active:
             lasting = self._add(lasting_ms)
             began.append(f"s.start_ms >= {lasting}")
             earlier = self._earlier(lasting_ms, lasting, spans)
@@ -258,11 +258,17 @@ class Sessions:
 
     async def _spans(self, partner: int, wanted: SessionFilter) -> list[int]:
         """The spans of those that may have begun before the time for which they are wanted."""
-        lasting_ms = wanted.lasting_ms
+        lasting_ms = _lasting_ms(wanted)
         if lasting_ms is None or wanted.active or wanted.updated_from_ms is not None:
             return []
         since = batch_of((span, lasting_ms - (1 << span)) for span in range(1, LONGEST_SPAN))
         return [span for (span,) in await self._engine.scan(SPANS, partner, since, lasting_ms)]
+
+
+def _lasting_ms(wanted: SessionFilter) -> int | None:
+    """The earliest instant at which what is wanted may have ended."""
+    given = (wanted.ended_from_ms, wanted.overlapping_from_ms)
+    return max((at_ms for at_ms in given if at_ms is not None), default=None)
 
 
 def _is_wanted(known: StoredSession, wanted: SessionFilter) -> bool:

@@ -4,7 +4,8 @@ import click
 
 from tether.cli import stores
 from tether.cli.commands.rebuild import differing_sessions
-from tether.cli.display.output import counted, progress, say
+from tether.cli.display.output import counted, say
+from tether.cli.display.progress import progress
 from tether.cli.options import DatabaseType
 from tether.domain.errors import SetupError
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from tether.cli import stores
-from tether.cli.display.output import counted, progress, say
+from tether.cli.display.output import counted, say
+from tether.cli.display.progress import progress
 from tether.cli.options import FilePath, database_option
 
 

@@ -5,6 +5,7 @@ from typing import IO, Any
 
 import click
 
+from tether.cli import OrderedGroup
 from tether.cli.access import Access, with_access
 from tether.cli.display.listing import (
     lines_option,
@@ -14,7 +15,6 @@ from tether.cli.display.listing import (
     show_one,
 )
 from tether.cli.display.output import say
-from tether.cli.group import OrderedGroup
 from tether.cli.members import OF_CHARGERS, OF_VEHICLES, Members, document_of, member_options
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Vehicle

@@ -4,9 +4,8 @@ import time
 
 import click
 
-from tether.cli import stores
+from tether.cli import OrderedGroup, stores
 from tether.cli.display.output import say, show_json
-from tether.cli.group import OrderedGroup
 from tether.cli.options import database_option, json_option
 from tether.domain.timestamps import format_instant
 from tether.storage.epochs import REMEMBERED_S, Known

@@ -6,6 +6,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 
+from tether.cli import OrderedGroup
 from tether.cli.access import Access, with_access
 from tether.cli.display.listing import event_line, lines_option, list_limit_option, show_list
 from tether.cli.display.output import note, say
@@ -15,7 +16,6 @@ from tether.cli.following import (
     print_followed,
     start_again_option,
 )
-from tether.cli.group import OrderedGroup
 from tether.cli.members import (
     OF_EVENTS,
     EventTypeType,

@@ -13,6 +13,7 @@ import click
 
 from tether.cli.access import Access, told_of_waiting, with_access
 from tether.cli.display.output import counted, note
+from tether.cli.display.progress import Rows, shown_rows
 from tether.cli.members import InstantType
 from tether.cli.options import FilePath, ZoneType
 from tether.cli.session_filters import given, option_of, session_filters
@@ -149,7 +150,6 @@ def _form_of(output: Path | None) -> str:
 
 def _write(found: Iterator[Exported], writer: Writer, kind: str, *, quiet: bool) -> int:
     """Writes them all, a page at a time; how many they were."""
-    from tether.cli.display.progress import Rows, shown_rows
 
     done = 0
     # Where the rows themselves are seen, a counter would stand between them.

@@ -16,6 +16,7 @@ import click
 
 from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
 from tether.cli.display.output import counted, note, say, show_line
+from tether.cli.display.progress import Rows, shown_rows
 from tether.cli.files import create
 from tether.cli.fleet import Fleet
 from tether.cli.lines import STANDARD_INPUT, Damaged, Lines
@@ -31,7 +32,6 @@ from tether.files.formats import read_table, refused_ndjson, to_ndjson
 from tether.files.session_list import ListedSession
 
 if TYPE_CHECKING:
-    from tether.cli.display.progress import Rows
     from tether.client import AsyncClient
 
 T = TypeVar("T", Charger, Vehicle)
@@ -134,7 +134,6 @@ def import_(
     nothing changes: what is stored stays as it is.
     A list of sessions, as operators export it, becomes events.
     """
-    from tether.cli.display.progress import shown_rows
 
     reading = Reading(
         Kind(kind) if kind else None, separator, decimal_comma, zone, date_order, dict(columns),
@@ -275,7 +274,7 @@ class _Import:
     line: int = 0
     started: float = field(default_factory=time.monotonic)
 
-    async def send(self, access: Access, shown: "Rows") -> None:
+    async def send(self, access: Access, shown: Rows) -> None:
         """Sends all rows."""
         from tether.client import AsyncClient
 

@@ -2,9 +2,8 @@
 
 import click
 
-from tether.cli import stores
+from tether.cli import OrderedGroup, stores
 from tether.cli.display.output import note, say, show_json, show_table
-from tether.cli.group import OrderedGroup
 from tether.cli.options import DurationType, RateType, WholeNumber, database_option, json_option
 from tether.cli.times import minute
 from tether.domain.key_requests import KeyRequest, Limits

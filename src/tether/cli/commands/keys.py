@@ -2,10 +2,9 @@
 
 import click
 
-from tether.cli import stores
+from tether.cli import OrderedGroup, stores
 from tether.cli.commands.key_requests import requests
 from tether.cli.display.output import Cell, note, say, show_json, show_table
-from tether.cli.group import OrderedGroup
 from tether.cli.options import (
     NEVER,
     DurationType,

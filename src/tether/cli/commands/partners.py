@@ -5,18 +5,17 @@ import sys
 import click
 import msgspec
 
-from tether.cli import stores
+from tether.cli import OrderedGroup, stores
 from tether.cli.commands.keys import key_json, show_keys, state_of
 from tether.cli.display.output import (
     counted,
     note,
-    progress,
     say,
     show_json,
     show_pairs,
     show_table,
 )
-from tether.cli.group import OrderedGroup
+from tether.cli.display.progress import progress
 from tether.cli.options import database_option, json_option
 from tether.cli.times import day, minute
 from tether.domain.errors import SetupError

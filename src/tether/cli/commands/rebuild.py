@@ -5,7 +5,8 @@ from typing import NamedTuple
 import click
 
 from tether.cli import stores
-from tether.cli.display.output import counted, note, progress, say, show_json
+from tether.cli.display.output import counted, note, say, show_json
+from tether.cli.display.progress import progress
 from tether.cli.options import database_option, json_option
 from tether.domain.partners import Partner
 from tether.server.store import Store

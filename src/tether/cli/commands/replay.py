@@ -15,6 +15,7 @@ import click
 
 from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
 from tether.cli.display.output import counted, note, say
+from tether.cli.display.progress import Rows, shown_rows
 from tether.cli.options import FilePath
 from tether.cli.several import each_of
 from tether.domain.errors import SetupError
@@ -22,7 +23,6 @@ from tether.domain.models import Charger, Event, Vehicle, to_json
 from tether.simulator.replay import chargers_of, events_of, sessions_of, vehicle_of
 
 if TYPE_CHECKING:
-    from tether.cli.display.progress import Rows
     from tether.client import AsyncClient
 
 T = TypeVar("T", Charger, Vehicle)
@@ -41,7 +41,6 @@ def replay(file: str | None, verify: bool, access: Access) -> None:
     Without FILE these are the 1,878 sessions which one fast charging station in Switzerland saw in
     fifteen months. FILE is a CSV with the same columns. Sent twice, nothing changes.
     """
-    from tether.cli.display.progress import shown_rows
 
     sessions = sessions_of(_rows(file))
     if not sessions:
@@ -87,7 +86,7 @@ class _Replay:
         """How much there is to send."""
         return len(self.chargers) + len(self.vehicles) + len(self.events)
 
-    async def send(self, access: Access, shown: "Rows", *, verify: bool) -> None:
+    async def send(self, access: Access, shown: Rows, *, verify: bool) -> None:
         """Sends chargers, vehicles and events; keeps of them those that the server has taken.
 
         With `verify` it reads everything back; raises SetupError if that is not what was sent.
@@ -103,7 +102,7 @@ class _Replay:
             if verify and not self.refusals:
                 await self._verify(client)
 
-    async def _put_all(self, client: "AsyncClient", things: list[T], shown: "Rows") -> list[T]:
+    async def _put_all(self, client: "AsyncClient", things: list[T], shown: Rows) -> list[T]:
         """Several at a time; what is refused does not stop the rest."""
         from tether.client import Conflict, Invalid, TooLarge
 
@@ -123,7 +122,7 @@ class _Replay:
         await each_of(things, put)
         return taken
 
-    async def _report(self, client: "AsyncClient", shown: "Rows") -> list[Event]:
+    async def _report(self, client: "AsyncClient", shown: Rows) -> list[Event]:
         taken = []
         for start in range(0, len(self.events), PORTION):
             results = await client.events.bulk(self.events[start : start + PORTION])

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from tether.cli import OrderedGroup
 from tether.cli.access import Access, with_access
 from tether.cli.display.listing import (
     lines_option,
@@ -33,7 +34,6 @@ from tether.cli.following import (
     print_followed,
     start_again_option,
 )
-from tether.cli.group import OrderedGroup
 from tether.cli.members import InstantType
 from tether.cli.options import DurationType, ZoneType
 from tether.cli.session_filters import given, option_of, session_filters

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tether.cli.access import Access, api_key_option, told_of_waiting, url_option
-from tether.cli.display.output import counted, note, plain, progress, say, show_line
+from tether.cli.display.output import counted, note, plain, say, show_line
+from tether.cli.display.progress import progress
 from tether.cli.members import InstantType
 from tether.cli.options import DurationType, WholeNumber
 from tether.cli.times import minute
+from tether.domain import timestamps
 from tether.domain.errors import SetupError
 from tether.domain.models import Event, EventType
-from tether.domain.timestamps import parse_instant
 from tether.files.formats import to_ndjson
 from tether.simulator.fleet import Fleet, new_fleet, stations_of
 from tether.simulator.replay import sessions_of
@@ -95,14 +96,14 @@ def simulate(
     The same --seed, --from and numbers give the same events, which can be sent again without harm.
     """
     seed = secrets.randbelow(1_000_000) if seed is None else seed
-    start_ms, end_ms = _span(from_, length_ms, until, speed, _now_ms())
+    start_ms, end_ms = _span(from_, length_ms, until, speed, timestamps.now_ms())
     fleet = _fleet(chargers, vehicles, seed)
     events = _until(end_ms, Simulation(fleet, start_ms, seed).events())
     if dry_run:
         for event in events:
             show_line(to_ndjson(event))
         return
-    if start_ms > _now_ms():
+    if start_ms > timestamps.now_ms():
         raise SetupError("The server takes no events of the future: give an earlier --from.")
     access = Access(url, api_key)
     note(f"Seed {seed}, from {minute(start_ms)} UTC.")
@@ -118,19 +119,15 @@ def simulate(
         sys.exit(1)
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 def _span(
     from_: str | None, length_ms: int | None, until: str | None, speed: float, now_ms: int
 ) -> tuple[int, int | None]:
     """Where simulated time begins and ends, in ms. Raises a UsageError."""
     if length_ms is not None and until is not None and from_ is not None:
         raise click.UsageError("Give two of --from, --for and --until, not all three.")
-    end_ms = parse_instant(until) if until else None
+    end_ms = timestamps.parse_instant(until) if until else None
     if from_ is not None:
-        start_ms = parse_instant(from_)
+        start_ms = timestamps.parse_instant(from_)
     elif end_ms is not None:
         start_ms = end_ms - (length_ms or DAY_MS)
     elif length_ms is not None:
@@ -199,7 +196,8 @@ class _Run:
     def now_ms(self) -> int:
         """Simulated time; never ahead of the clock."""
         passed_ms = (time.monotonic() - self.started) * 1000 * self.speed
-        return int(min(self.start_ms + passed_ms, self.end_ms or _now_ms(), _now_ms()))
+        now_ms = timestamps.now_ms()
+        return int(min(self.start_ms + passed_ms, self.end_ms or now_ms, now_ms))
 
     def send_all(self, client: "Client", events: Iterator[Event]) -> None:
         """Sends them all in their order, each when its time has come."""

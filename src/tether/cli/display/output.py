@@ -7,8 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -143,23 +142,6 @@ def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, text in pairs:
         click.echo(f"{click.style(name.ljust(width), dim=True)}  {plain(text)}")
-
-
-@contextmanager
-def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
-    """A progress bar on standard error, if that is a terminal; yields what sets how far it is."""
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), Remaining())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=total or None)
-        yield lambda done: bar.update(task, completed=done)
 
 
 def counted(number: int, one: str) -> str:

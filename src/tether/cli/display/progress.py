@@ -1,23 +1,31 @@
-"""How far a long command has come, on standard error."""
+"""How far a long command has come, on standard error: a bar in a terminal.
+
+rich takes a while to import, so it is imported when there is something to show.
+"""
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from typing import TYPE_CHECKING
 
 from tether.cli.display.output import note, plain
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 _TELL_S = 10.0
+
+
+@contextmanager
+def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
+    """A bar, if there is a terminal; yields what sets how far it is."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    with _bar(what, total) as bar:
+        task = bar.add_task("", total=total or None)
+        yield lambda done: bar.update(task, completed=done)
 
 
 class Rows:
@@ -47,20 +55,19 @@ class Rows:
 class _RowsInTerminal(Rows):
     """As a bar."""
 
-    def __init__(self, unit: str, total: int, progress: Progress, console: Console) -> None:
+    def __init__(self, unit: str, total: int, bar: "Progress") -> None:
         super().__init__(unit, total)
-        self._progress = progress
-        self._console = console
-        self._task = progress.add_task("", total=total or None, rows=0, rate=0.0)
+        self._bar = bar
+        self._task = bar.add_task("", total=total or None, rows=0, rate=0.0)
 
     def advance(self, rows: int, place: int | None = None) -> None:
         self._done += rows
         place = self._done if place is None else place
         rate = self._done / (time.monotonic() - self._started)
-        self._progress.update(self._task, completed=place, rows=self._done, rate=rate)
+        self._bar.update(self._task, completed=place, rows=self._done, rate=rate)
 
     def notice(self, text: str) -> None:
-        self._console.print(plain(text), markup=False, highlight=False)
+        self._bar.console.print(plain(text), markup=False, highlight=False)
 
 
 @contextmanager
@@ -73,11 +80,15 @@ def shown_rows(unit: str, total: int = 0) -> Iterator[Rows]:
     if not sys.stderr.isatty():
         yield Rows(unit, total)
         return
-    console = Console(stderr=True)
-    columns: list[ProgressColumn] = [
-        TextColumn(f"{{task.fields[rows]:,}} {unit}, {{task.fields[rate]:,.0f}}/s")
-    ]
-    if total:
-        columns = [BarColumn(), TaskProgressColumn(), *columns, TimeRemainingColumn(compact=True)]
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield _RowsInTerminal(unit, total, progress, console)
+    with _bar(f"{{task.fields[rows]:,}} {unit}, {{task.fields[rate]:,.0f}}/s", total) as bar:
+        yield _RowsInTerminal(unit, total, bar)
+
+
+def _bar(text: str, total: float) -> "Progress":
+    """The bar that all commands have; of what has no known end only the text."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    bar = (BarColumn(), TaskProgressColumn(), Remaining(compact=True)) if total else ()
+    return Progress(TextColumn(text), *bar, console=Console(stderr=True), transient=True)

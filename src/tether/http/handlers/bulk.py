@@ -86,8 +86,8 @@ class Bulk:
             req.context.in_bulk = len(found)
             admitted, beyond = await self._admit(key, len(found))
             good = [one for one in found[:admitted] if not isinstance(one, Refusal)]
-            fates = iter(await store(good) if good else ())
-            results = [one if isinstance(one, Refusal) else next(fates) for one in found[:admitted]]
+            added = iter(await store(good) if good else ())
+            results = [one if isinstance(one, Refusal) else next(added) for one in found[:admitted]]
             req.context.doubted = [
                 warning["parameter"]
                 for result in results

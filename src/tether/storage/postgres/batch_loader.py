@@ -36,7 +36,7 @@ def for_each_key(sql: str) -> str:
 
 
 class BatchLoader:
-    """Gathers reads by key, by statement and partner."""
+    """Loads rows by key: those that are asked for meanwhile together, by statement and partner."""
 
     def __init__(self, read: Read) -> None:
         self._read = read
@@ -69,7 +69,7 @@ class BatchLoader:
                     if not answer.done():  # the client may be gone
                         answer.set_result(found.get(key))
         except Exception as error:
-            # What gathered behind it meanwhile would only wait as long again.
+            # What came behind it meanwhile would only wait as long again.
             for _, answer in [*batch, *self._waiting[sql, partner]]:
                 if not answer.done():
                     answer.set_exception(for_another(error))

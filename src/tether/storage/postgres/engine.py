@@ -61,7 +61,7 @@ class PostgresEngine:
         self._pools = {name: Pool(conninfo, size) for name, size in sizes.items()}
         # Scans leave connections for everything else.
         self._turns = {name: _scans((size + 1) // 2) for name, size in sizes.items()}
-        self._gathering = BatchLoader(self.read)
+        self._batch_loader = BatchLoader(self.read)
         self._pinging: asyncio.Future[list[Row]] | None = None
 
     async def ping(self, sql: str) -> None:
@@ -80,7 +80,7 @@ class PostgresEngine:
         return (await self._run(sql, parameters, READ_TIMEOUT_S, again=True)).rows
 
     async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
-        return await self._gathering.look_up(sql, partner, key)
+        return await self._batch_loader.look_up(sql, partner, key)
 
     async def scan(self, sql: str, partner: int, *parameters: object) -> list[Row]:
         run = partial(self._run, sql, (partner, *parameters), SCAN_TIMEOUT_S, again=True)

@@ -7,8 +7,7 @@ from pathlib import Path
 import apsw
 
 from tether.domain.errors import SetupError
-from tether.storage.sqlite.engine import connect
-from tether.storage.sqlite.file import COPY, check_ours, check_served_by_this_name
+from tether.storage.sqlite.file import COPY, check_ours, check_served_by_this_name, connect
 from tether.storage.sqlite.workplace import workplace
 
 PAGES_AT_ONCE = 500

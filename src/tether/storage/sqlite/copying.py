@@ -11,7 +11,7 @@ from tether.domain.errors import SetupError
 from tether.storage import copying, epochs, migrate
 from tether.storage.copying import Values
 from tether.storage.epochs import Known
-from tether.storage.sqlite.engine import connect, native
+from tether.storage.sqlite.file import connect, native
 
 # Sorted, so that each goes to the end of its table: see migrations/0003.
 _LISTS = """

@@ -1,10 +1,12 @@
-"""The SQLite file itself: made, brought up to date, recognised as ours."""
+"""The SQLite file itself: opened, made, brought up to date, recognised as ours."""
 
 import fcntl
 import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from pathlib import Path
 
 import apsw
@@ -13,14 +15,54 @@ from tether.domain.errors import SetupError
 from tether.storage import epochs, migrate
 from tether.storage.dialect import SQLITE
 from tether.storage.epochs import Epoch, Known
-from tether.storage.sqlite.engine import connect, native
 from tether.storage.sqlite.guard import is_shortened
 
 APPLICATION_ID = 0x54455448  # "TETH": tells our files from other people's
 COPY = 0x434F5059  # "COPY", as the file's user_version: a backup that was not served since
 _FILE_BEGINS = b"SQLite format 3\0"
+# Before 3.51.3 a WAL database which two connections write at once can be corrupted.
+OLDEST_SAFE = (3, 51, 3)
+BUSY_TIMEOUT_MS = 5_000
+_PRAGMAS = """
+PRAGMA synchronous = FULL;
+PRAGMA cache_size = -2000;  -- kB: what is not here is in the page cache of the system
+PRAGMA temp_store = MEMORY;
+PRAGMA journal_size_limit = 67108864;
+PRAGMA wal_autocheckpoint = 16000;  -- 64 MiB: a page that changes often is copied back less often
+PRAGMA schema_version;  -- reads the file: from now on nobody can lock it against readers
+"""
 # The kernel's struct flock: an exclusive lock on one byte far behind those that SQLite locks.
 _BYTE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 1 << 62, 1, 0)
+
+
+def check_version() -> None:
+    """Refuses, with SetupError, a SQLite that can damage our files."""
+    if tuple(map(int, apsw.sqlite_lib_version().split("."))) < OLDEST_SAFE:
+        raise SetupError(f"SQLite {apsw.sqlite_lib_version()} is too old; install a newer apsw.")
+
+
+def connect(path: Path, *, create: bool = False) -> apsw.Connection:
+    """A connection with the settings that all of ours have. Raises SetupError."""
+    check_version()
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    try:
+        connection = apsw.Connection(str(path), flags=flags)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        # Else SQLite plans a statement anew whenever its parameters change: that costs ten times
+        # what running it does.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+        connection.execute(_PRAGMAS).fetchall()  # else it stops at the first that answers
+    except apsw.NotADBError:
+        raise SetupError(f"{path} is not a SQLite database; nothing was changed.") from None
+    except apsw.Error as error:
+        raise SetupError(f"{path} cannot be opened as a SQLite database: {error}") from None
+    return connection
+
+
+@lru_cache(maxsize=256)
+def native(sql: str) -> str:
+    """The statement with SQLite's numbered parameters: `$2` is a name there, `?2` is a place."""
+    return re.sub(r"\$([0-9]+)", r"?\1", sql)
 
 
 def migrate_sqlite(path: Path) -> int:

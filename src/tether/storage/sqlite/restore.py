@@ -11,8 +11,7 @@ from tether.domain.errors import SetupError
 from tether.storage import migrate
 from tether.storage.dialect import SQLITE
 from tether.storage.sqlite.backup import copy_sqlite, damages_in_sqlite, sync
-from tether.storage.sqlite.engine import connect
-from tether.storage.sqlite.file import migrate_sqlite, only_server, pending_sqlite
+from tether.storage.sqlite.file import connect, migrate_sqlite, only_server, pending_sqlite
 from tether.storage.sqlite.workplace import workplace
 
 BUSY_MS = 1_000  # for a command that looks something up to end

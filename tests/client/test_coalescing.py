@@ -49,7 +49,7 @@ def against(
     return asyncio.run(main())
 
 
-def test_each_task_gets_the_fate_of_its_own_event(server: Server, key: str, sdk: Client) -> None:
+def test_each_task_gets_the_result_of_its_own_event(server: Server, key: str, sdk: Client) -> None:
     async def use() -> None:
         async with AsyncClient(server.url, key) as client:
 
@@ -61,21 +61,21 @@ def test_each_task_gets_the_fate_of_its_own_event(server: Server, key: str, sdk:
                     Event(type=kind, charger_id=charger, vehicle_id="V1", timestamp=time)
                 )
 
-            fates = await asyncio.gather(*map(report, range(300)), return_exceptions=True)
+            results = await asyncio.gather(*map(report, range(300)), return_exceptions=True)
             again = await asyncio.gather(*map(report, range(300)), return_exceptions=True)
             stored = {event.id: event async for event in client.events.list(page_size=1000)}
-        for number, (fate, other) in enumerate(zip(fates, again, strict=True)):
+        for number, (result, other) in enumerate(zip(results, again, strict=True)):
             if number % 7 == 6:
-                assert isinstance(fate, Invalid)
-                assert (fate.status, fate.parameter) == (400, "type")
+                assert isinstance(result, Invalid)
+                assert (result.status, result.parameter) == (400, "type")
             elif number % 5 == 3:
-                assert isinstance(fate, Conflict)
-                assert (fate.status, fate.event and fate.event.charger_id) == (409, "nobody")
-                assert fate.request_id
+                assert isinstance(result, Conflict)
+                assert (result.status, result.event and result.event.charger_id) == (409, "nobody")
+                assert result.request_id
             else:
-                assert isinstance(fate, str)
-                assert fate == other
-                assert stored.pop(fate).timestamp == f"2026-05-01T10:{number // 60:02}:" + (
+                assert isinstance(result, str)
+                assert result == other
+                assert stored.pop(result).timestamp == f"2026-05-01T10:{number // 60:02}:" + (
                     f"{number % 60:02}.000Z"
                 )
         assert stored == {}
@@ -186,20 +186,20 @@ def test_a_refusal_is_the_same_as_if_the_event_had_gone_alone(
 
 def test_each_event_of_a_request_has_an_error_of_its_own() -> None:
     with Scripted(*[CREATED] * 4, together(6, DOWN, *[LATER] * 5)) as scripted:
-        fates = against(scripted, lambda sdk: outcomes(sdk, 10), retries=0)
-    assert [type(fate) for fate in fates[4:]] == [Unavailable, *[RateLimited] * 5]
+        results = against(scripted, lambda sdk: outcomes(sdk, 10), retries=0)
+    assert [type(result) for result in results[4:]] == [Unavailable, *[RateLimited] * 5]
 
 
 @pytest.mark.parametrize("status", [503, None])
 def test_a_request_that_is_lost_is_so_for_each_of_its_events(status: int | None) -> None:
     with Scripted(*[CREATED] * 4, Said(status)) as scripted:
-        fates = against(scripted, lambda sdk: outcomes(sdk, 10), retries=0)
+        results = against(scripted, lambda sdk: outcomes(sdk, 10), retries=0)
         request_id = scripted.asked[-1].headers["x-request-id"]
-    assert fates[:4] == [ID] * 4
-    assert [type(fate) for fate in fates[4:]] == [Unavailable] * 6
-    assert len(set(map(id, fates[4:]))) == 6  # each has one of its own, with its event
-    assert [fate.event.charged_energy for fate in fates[4:]] == [*range(4, 10)]
-    assert {fate.request_id for fate in fates[4:]} == {request_id}
+    assert results[:4] == [ID] * 4
+    assert [type(result) for result in results[4:]] == [Unavailable] * 6
+    assert len(set(map(id, results[4:]))) == 6  # each has one of its own, with its event
+    assert [result.event.charged_energy for result in results[4:]] == [*range(4, 10)]
+    assert {result.request_id for result in results[4:]} == {request_id}
 
 
 @pytest.mark.parametrize(
@@ -244,8 +244,8 @@ def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
                 await asyncio.sleep(0.01)
             for post in (posts[0], posts[4], posts[6], posts[8]):
                 post.cancel()
-            fates = await asyncio.gather(*posts, return_exceptions=True)
-            assert [fate for fate in fates if isinstance(fate, str)] == [ID] * 6
+            results = await asyncio.gather(*posts, return_exceptions=True)
+            assert [result for result in results if isinstance(result, str)] == [ID] * 6
 
         against(scripted, use)
         lines = zlib.decompress(scripted.asked[-1].body, 31).splitlines()
@@ -292,8 +292,8 @@ def test_a_client_that_is_closed_leaves_nobody_waiting(
         await asyncio.sleep(0.003)
         await client.close()
         async with asyncio.timeout(20):
-            fates = await asyncio.gather(*posts, return_exceptions=True)
-        errors = [fate for fate in fates if not isinstance(fate, str)]
+            results = await asyncio.gather(*posts, return_exceptions=True)
+        errors = [result for result in results if not isinstance(result, str)]
         assert len(set(map(id, errors))) == len(errors)
 
     asyncio.run(use())
@@ -306,8 +306,8 @@ def test_who_does_not_wait_any_more_is_not_missed(server: Server, key: str, sdk:
             await asyncio.sleep(0.002)
             for post in posts[::3]:
                 post.cancel()
-            fates = await asyncio.gather(*posts, return_exceptions=True)
-            assert all(isinstance(fate, str) for fate in fates[1::3] + fates[2::3])
+            results = await asyncio.gather(*posts, return_exceptions=True)
+            assert all(isinstance(result, str) for result in results[1::3] + results[2::3])
             assert isinstance(await client.events.post(update(1000)), str)
 
     asyncio.run(use())

@@ -1,7 +1,7 @@
 """Events that many tasks report at once share requests.
 
 A request costs a Python client, and the server, several times what an event costs. So, as the
-server does with commits: while some requests are under way the next events gather, and when one has
+server does with commits: while some requests are under way the next events wait, and when one has
 ended they go together to `/events/bulk`. A lone event is sent at once, by itself, and nobody waits
 for others to come.
 
@@ -40,7 +40,7 @@ class _Item(msgspec.Struct):
     status: int
 
 
-class Gathering:
+class RequestCoalescer:
     """The way of single events to the server: sends a `POST /events`, or several as one."""
 
     def __init__(self, send: Send) -> None:
@@ -68,7 +68,7 @@ class Gathering:
             self._end_one()
 
     def _end_one(self) -> None:
-        """A request has ended: sends what has gathered, but for what nobody waits for any more."""
+        """A request has ended: sends what waits, but for what nobody wants any more."""
         self._under_way -= 1
         if self._under_way >= UNDER_WAY:
             return
