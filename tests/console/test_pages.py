@@ -33,6 +33,7 @@ class Partner:
         self.operator = new_session(server, None)
         self.new_key = server.key("Newcomer")
         self.new_token = new_session(server, self.new_key)
+        self.simulated_token = new_session(server, server.key("Simulated"))
         self.client = server.client(self.key)
         for number in range(1, 4):
             body = {"chargePowers": [11, 22], "latitude": 59.3, "longitude": 18 + number / 10}
@@ -207,6 +208,23 @@ def test_a_session_shows_its_course_its_charges_and_its_neighbours(
     partner.send("CHARGE_UPDATED", "C1", "V1", minutes_ago=5, chargePower=9.9, stateOfCharge=50)
     expect(events).to_have_count(before + 1)
     expect(page.locator(".chart canvas")).to_be_visible()
+
+
+def test_a_simulated_day_fills_a_partner_without_events(
+    console_server: Server, partner: Partner, open_page: Open
+) -> None:
+    page = open_page("/console", partner.simulated_token, phone=True)
+    expect(page.get_by_role("heading", name="Start")).to_be_visible()
+    assert serious(page) == []
+    page.get_by_role("button", name="Send a simulated day").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("arrived", exact=True)).to_have_count(3)  # by themselves
+    expect(page.get_by_text("A simulated day is there")).to_be_visible()
+    assert serious(page) == []
+    expect(page.get_by_text("has events that may be real")).to_be_visible()
+    page.get_by_role("link", name="See it live").click()
+    expect(page.get_by_role("heading", name="Live")).to_be_visible()
+    expect(page.locator("tbody th").first).to_contain_text("SZ")
 
 
 def test_a_key_is_requested_approved_claimed_and_used(

@@ -329,6 +329,44 @@ def test_without_a_console_there_is_none(new_server: Callable[..., Server]) -> N
     assert "console" not in httpx.get(server.url, verify=False).text.lower()
 
 
+# A simulated day ----------------------------------------------------------------------------------
+
+
+def test_a_simulated_day_is_not_mixed_with_what_may_be_real(server: Server) -> None:
+    key, number = with_things(server)
+    path = f"/console/p/{number}/start"
+    with server.client(key) as client:
+        event = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1"}
+        client.post("/events", json=event).raise_for_status()
+        with visitor(server, key) as owner:
+            answer = owner.post(path, data={"do": "simulate"})
+            assert answer.status_code == 400
+            assert "has events that may be real" in answer.text
+            assert owner.post(path, data={"do": "nothing"}).status_code == 400
+        assert len(client.get("/events").json()) == 1
+    reader = server.key("reads a day", read_only=True)
+    path = f"/console/p/{partner_number(server, reader)}/start"
+    with visitor(server, reader) as visit:
+        assert visit.post(path, data={"do": "simulate"}).status_code == 403
+        assert "Send a simulated day" not in visit.get(path).text
+
+
+def test_a_partner_for_tests_gets_its_day_again_and_each_event_once(server: Server) -> None:
+    key = server.key("only for tests", test=True)
+    path = f"/console/p/{partner_number(server, key)}/start"
+    with server.client(key) as client, visitor(server, key) as owner, visitor(server) as operator:
+        for visit in (owner, operator):
+            answers = [visit.post(path, data={"do": "simulate"}) for _ in range(2)]
+            assert answers[0].status_code == 303
+            assert answers[1].status_code in (303, 400)  # it is being sent, or has been
+            refused_of(visit, path, "A simulated day is there")
+        events = client.get("/events?limit=1000").json()
+        assert len(events) > 100
+        what = {(one["timestamp"], one["vehicleId"], one["type"]) for one in events}
+        assert len(what) == len(events)
+        assert len(client.get("/chargers?limit=100").json()) == 20
+
+
 # What was refused ---------------------------------------------------------------------------------
 
 

@@ -5,14 +5,16 @@ powers and how full a battery is before and after are those of the charging sess
 What the stations' data do not say: fast points have 60 kW, slow ones 7 kW.
 """
 
+import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from importlib.resources import files
 from random import Random
 
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Vehicle
-from tether.simulator.replay import Session
+from tether.simulator.replay import Session, sessions_of
 
 FAST_KW, SLOW_KW = 60, 7
 LOWEST_KW = Decimal(1)
@@ -88,6 +90,17 @@ def new_fleet(
         [_vehicle(number, dice.choice(alike)) for number in range(1, vehicles + 1)],
         _habits(sessions),
     )
+
+
+def packaged_fleet(chargers: int, vehicles: int, seed: int) -> Fleet:
+    """The same from the data that come with Tether."""
+    stations, sessions = _rows("shenzhen-stations.csv"), _rows("level3-sessions.csv")
+    return new_fleet(chargers, vehicles, stations_of(stations), sessions_of(sessions), seed)
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    text = files("tether.simulator").joinpath("data", name).read_text(encoding="utf-8-sig")
+    return list(csv.DictReader(text.splitlines()))
 
 
 def power_kw(entity: Charger | Vehicle) -> float:

@@ -1,6 +1,5 @@
 """`tether simulate`: a believable fleet at work."""
 
-import csv
 import secrets
 import sys
 import time
@@ -8,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,8 +21,7 @@ from tether.domain import timestamps
 from tether.domain.errors import SetupError
 from tether.domain.models import Event, EventType
 from tether.files.formats import to_ndjson
-from tether.simulator.fleet import Fleet, new_fleet, stations_of
-from tether.simulator.replay import sessions_of
+from tether.simulator.fleet import Fleet, packaged_fleet
 from tether.simulator.simulation import Simulation
 
 if TYPE_CHECKING:
@@ -97,7 +94,7 @@ def simulate(
     """
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     start_ms, end_ms = _span(from_, length_ms, until, speed, timestamps.now_ms())
-    fleet = _fleet(chargers, vehicles, seed)
+    fleet = packaged_fleet(chargers, vehicles, seed)
     events = _until(end_ms, Simulation(fleet, start_ms, seed).events())
     if dry_run:
         for event in events:
@@ -140,16 +137,6 @@ def _span(
     if end_ms is not None and end_ms <= start_ms:
         raise click.UsageError("Simulated time must end after it begins.")
     return start_ms, end_ms
-
-
-def _fleet(chargers: int, vehicles: int, seed: int) -> Fleet:
-    stations, sessions = _rows("shenzhen-stations.csv"), _rows("level3-sessions.csv")
-    return new_fleet(chargers, vehicles, stations_of(stations), sessions_of(sessions), seed)
-
-
-def _rows(name: str) -> list[dict[str, str]]:
-    text = files("tether.simulator").joinpath("data", name).read_text(encoding="utf-8-sig")
-    return list(csv.DictReader(text.splitlines()))
 
 
 def _until(end_ms: int | None, events: Iterator[Event]) -> Iterator[Event]:
