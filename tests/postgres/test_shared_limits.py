@@ -9,13 +9,14 @@ from statistics import quantiles
 
 import pytest
 import redis as redis_client
+import uvloop
 
 from tests.conftest import Server
 from tests.faults.rig import Partner, Wire, metric, request_of, run, until
 from tests.parts import Redis, free_port
 from tests.postgres.test_migration import refused
 from tether.domain.keys import Key, Rate, TokenBuckets
-from tether.server.shared_limits import SharedBuckets, open_redis
+from tether.server.shared_limits import LATE_IN_A_ROW, TIMEOUT_S, SharedBuckets, open_redis
 
 ALLOWED = Rate(100, 60)
 GROWTH_S = 0.05
@@ -286,6 +287,24 @@ def test_a_process_that_loses_redis_goes_on_with_its_share_of_what_was_left(redi
         assert not (await own.take(known[0])).allowed
 
     asyncio.run(main())
+
+
+def test_a_process_that_is_busy_does_not_take_a_healthy_redis_for_lost(redis: Redis) -> None:
+    told: list[bool] = []
+
+    async def main() -> None:
+        shared = SharedBuckets(open_redis(redis.url), TokenBuckets(time.monotonic), told.append)
+        await until(lambda: told[-1])
+        for number in range(LATE_IN_A_ROW + 2):
+            asked = asyncio.ensure_future(shared.take(key_of(Rate(1, 1000), 10, f"busy{number}")))
+            with redis.frozen():
+                for _ in range(10):  # until it is sent
+                    await asyncio.sleep(0)
+            time.sleep(5 * TIMEOUT_S)  # noqa: ASYNC251  # the answer is there and nobody reads it
+            assert (await asked).allowed
+        assert told == [False, True]
+
+    uvloop.run(main())
 
 
 def test_extreme_rates_are_kept_exactly(redis: Redis) -> None:
