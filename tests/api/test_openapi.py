@@ -122,6 +122,7 @@ def routed() -> dict[str, set[str]]:
     """The methods of each route of the application, HEAD and OPTIONS understood."""
     store = SimpleNamespace(batcher=None)
     parts = cast(Any, SimpleNamespace(store=store, limiter=None, metrics=None, now_ms=None,
+                                      demo_key="", console=None, takes_key_requests=False,
                                       keys=None, serve_metrics=True))  # fmt: skip
     every = {**app.routes(parts), **app.open_routes(parts)}
     found = {
@@ -142,7 +143,17 @@ def test_the_document_has_every_route_with_every_method_and_nothing_else() -> No
 
 
 def test_exactly_the_open_routes_need_no_key() -> None:
-    parts = cast(Any, SimpleNamespace(store=None, metrics=None, serve_metrics=True))
+    parts = cast(
+        Any,
+        SimpleNamespace(
+            store=None,
+            metrics=None,
+            serve_metrics=True,
+            demo_key="",
+            console=None,
+            takes_key_requests=False,
+        ),
+    )
     for path, _, operation in operations():
         needs_none = operation.get("security", DOCUMENT["security"]) == []
         assert needs_none == (path in app.open_routes(parts)), path

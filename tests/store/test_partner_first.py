@@ -57,7 +57,9 @@ LOOK_UPS = {
     (states, "OF_CHARGER"),
 }  # fmt: skip
 OPERATORS_OWN = {
-    "partners", "keys", "key_requests", "console_sessions", "console_links", "epoch", VERSION_TABLE,
+    "partners", "keys", "key_requests", "audit_entries", "console_sessions", "console_links",
+    "epoch",
+    VERSION_TABLE,
 }  # fmt: skip
 
 Indexes = dict[str, list[tuple[str, ...]]]

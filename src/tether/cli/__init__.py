@@ -35,7 +35,7 @@ Those for your data follow TETHER_URL and TETHER_API_KEY: docs/cli.md.
 SECTIONS = {
     "Server": ("serve", "demo", "migrate", "check", "rebuild", "backup", "restore",
                "copy", "epoch"),
-    "Keys and partners": ("keys", "partners", "console"),
+    "Keys and partners": ("keys", "partners", "console", "audit"),
     "Your data": (
         "chargers", "vehicles", "events", "state", "sessions", "energy", "capacity", "watch",
         "import", "export", "simulate", "replay",

@@ -98,6 +98,22 @@ class WhenType(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+class SinceType(click.ParamType[int]):
+    """A point in time, in ms since 1970; a duration is that long ago."""
+
+    name = "since"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        try:
+            return now_ms() - parse_duration(value)
+        except ValueError:
+            pass
+        try:
+            return parse_when(value, now_ms())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 NEVER = -1  # ms since 1970, of what has no end
 
 

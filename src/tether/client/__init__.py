@@ -33,6 +33,7 @@ from tether.client.outbox import Outbox
 from tether.client.outbox_file import DamagedEvent, RefusedEvent
 from tether.client.sync import Client
 from tether.client.units import UnitWarning
+from tether.domain.audit import AuditEntry
 from tether.domain.views import (
     Capacity,
     ChargePeriod,
@@ -49,6 +50,7 @@ from tether.domain.views import (
 
 __all__ = [
     "AsyncClient",
+    "AuditEntry",
     "BulkResult",
     "Capacity",
     "ChargePeriod",

@@ -7,6 +7,7 @@ from typing import Generic, Literal, TypeVar, Unpack
 from tether.client.aio_derived import AsyncCapacities, AsyncSessions
 from tether.client.aio_run import AsyncFollowing, AsyncRunner
 from tether.client.aio_stream import AsyncStream
+from tether.client.audit import AuditSelection, audit_pages
 from tether.client.awaiting import Stop, http_to
 from tether.client.capacity import CapacityCalls
 from tether.client.connection import shown_url, target
@@ -29,6 +30,7 @@ from tether.client.stamps import Stamps
 from tether.client.streaming import Subscription
 from tether.client.sums import CurveSelection, Unit, curve
 from tether.domain import models
+from tether.domain.audit import AuditEntry
 from tether.domain.views import (
     ChargerState,
     EnergyStep,
@@ -128,6 +130,18 @@ class AsyncClient(AsyncRunner):
         return self._iterate(
             curve(self._patience, window, step, selection, page_size, stale_allowed=allowed)
         )
+
+    def audit(
+        self,
+        *,
+        order: Literal["asc", "desc"] = "asc",
+        page_size: int = 100,
+        **selection: Unpack[AuditSelection],
+    ) -> AsyncIterator[AuditEntry]:
+        """Who changed the partner's keys and settings, took back data or signed in, in the order of
+        time; `desc`: the newest first. Raises Invalid.
+        """
+        return self._iterate(audit_pages(self._patience, selection, order, page_size))
 
 
 class _AsyncEntities(Generic[E, S]):

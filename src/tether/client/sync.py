@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Generic, Literal, TypeVar, Unpack
 
+from tether.client.audit import AuditSelection, audit_pages
 from tether.client.blocking import Stop, http_to
 from tether.client.capacity import CapacityCalls
 from tether.client.connection import shown_url, target
@@ -30,6 +31,7 @@ from tether.client.sync_derived import Capacities, Sessions
 from tether.client.sync_run import Following, Runner
 from tether.client.sync_stream import Stream
 from tether.domain import models
+from tether.domain.audit import AuditEntry
 from tether.domain.views import (
     ChargerState,
     EnergyStep,
@@ -129,6 +131,18 @@ class Client(Runner):
         return self._iterate(
             curve(self._patience, window, step, selection, page_size, stale_allowed=allowed)
         )
+
+    def audit(
+        self,
+        *,
+        order: Literal["asc", "desc"] = "asc",
+        page_size: int = 100,
+        **selection: Unpack[AuditSelection],
+    ) -> Iterator[AuditEntry]:
+        """Who changed the partner's keys and settings, took back data or signed in, in the order of
+        time; `desc`: the newest first. Raises Invalid.
+        """
+        return self._iterate(audit_pages(self._patience, selection, order, page_size))
 
 
 class _Entities(Generic[E, S]):

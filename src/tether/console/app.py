@@ -11,6 +11,7 @@ import falcon.asgi
 import structlog
 from falcon.asgi import Request, Response
 
+from tether.console.audit import AuditFile, AuditPage
 from tether.console.flexibility import FiguresPage, FlexibilityPage
 from tether.console.gate import Gate, NotOurs, SignedOut
 from tether.console.key_requests import KeyRequestsPage
@@ -21,7 +22,14 @@ from tether.console.request_key import ASK, RequestedKeyPage, RequestKeyPage
 from tether.console.requests import RequestPage, RequestsPage
 from tether.console.session import SessionPage
 from tether.console.sessions import SessionsFile, SessionsPage, TotalsPage
-from tether.console.signing_in import EnterPage, HomePage, SignInLimit, SignInPage, SignOut
+from tether.console.signing_in import (
+    EnterPage,
+    HomePage,
+    RefusedSignIns,
+    SignInLimit,
+    SignInPage,
+    SignOut,
+)
 from tether.console.start import StartPage
 from tether.console.ticks import ENDED, TicksResource
 from tether.console.views import Views
@@ -72,13 +80,18 @@ def create_console(parts: Parts) -> Console:
     store, views = parts.store, Views(parts.now_ms, parts.takes_key_requests)
     visits = Visits(store, parts.now_ms)
     limit = SignInLimit(parts.workers)
+    refused = RefusedSignIns(store, parts.now_ms)
     routes: dict[str, object] = {
         HOME: HomePage(store),
-        "/console/sign-in": SignInPage(views, visits, parts.keys, limit),
-        "/console/enter/{token}": EnterPage(store, views, visits, limit, parts.now_ms),
+        "/console/sign-in": SignInPage(views, visits, parts.keys, limit, refused),
+        "/console/enter/{token}": EnterPage(store, views, visits, limit, refused),
         "/console/sign-out": SignOut(visits),
         "/console/partners": PartnersPage(store, views),
         "/console/key-requests": KeyRequestsPage(store, views),
+        "/console/audit": AuditPage(store, views),
+        "/console/audit.{form}": AuditFile(store, visits),
+        "/console/p/{partner:int}/audit": AuditPage(store, views),
+        "/console/p/{partner:int}/audit.{form}": AuditFile(store, visits),
         "/console/p/{partner:int}/live": LivePage(Charger, store, views),
         "/console/p/{partner:int}/live/vehicles": LivePage(Vehicle, store, views),
         "/console/p/{partner:int}/chargers/{id}": ChargerPage(store, views),

@@ -5,7 +5,8 @@ from falcon.asgi import Request, Response
 from tether.console.forms import change_of, read_form
 from tether.console.keys import LIVES_MS, limits_of
 from tether.console.views import Views
-from tether.console.visits import base_of, require_operator
+from tether.console.visits import actor_of, base_of, require_operator
+from tether.domain.audit import Actor
 from tether.domain.errors import Invalid, SetupError
 from tether.domain.key_requests import Limits
 from tether.domain.keys import DEFAULT_RATE
@@ -31,7 +32,7 @@ class KeyRequestsPage:
         form = await read_form(req)
         change = change_of(form, {"approve": self._approve, "decline": self._decline})
         try:
-            await change(form)
+            await change(form, actor_of(req))
         except (SetupError, Invalid) as error:
             await self._show(req, resp, status=400, problem=error.message, form=form)
             return
@@ -59,7 +60,7 @@ class KeyRequestsPage:
             rate=DEFAULT_RATE,
         )
 
-    async def _approve(self, form: dict[str, str]) -> None:
+    async def _approve(self, form: dict[str, str], by: Actor) -> None:
         now_ms = self._views.now_ms()
         request = await key_requests.find(self._store, now_ms, form.get("request", ""))
         rate, burst = limits_of(form)
@@ -68,10 +69,16 @@ class KeyRequestsPage:
             raise Invalid("lives", f"It must be one of {', '.join(filter(None, LIVES_MS))}.")
         limits = Limits(rate, burst or rate.requests, LIVES_MS[lives], "test" in form)
         await key_requests.approve(
-            self._store, now_ms, request, form.get("name", ""), limits, is_known="known" in form
+            self._store,
+            now_ms,
+            request,
+            form.get("name", ""),
+            limits,
+            is_known="known" in form,
+            by=by,
         )
 
-    async def _decline(self, form: dict[str, str]) -> None:
+    async def _decline(self, form: dict[str, str], by: Actor) -> None:
         now_ms = self._views.now_ms()
         request = await key_requests.find(self._store, now_ms, form.get("request", ""))
-        await key_requests.decline(self._store, now_ms, request)
+        await key_requests.decline(self._store, now_ms, request, by)

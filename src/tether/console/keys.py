@@ -8,7 +8,7 @@ from falcon.asgi import Request, Response
 
 from tether.console.forms import change_of, read_form
 from tether.console.views import Views, address
-from tether.console.visits import Visit, base_of, partner_of, require_change, visit_of
+from tether.console.visits import Visit, actor_of, base_of, partner_of, require_change, visit_of
 from tether.domain.errors import Invalid, NotFound, SetupError
 from tether.domain.keys import DEFAULT_RATE, TEST, Key, Rate, parse_rate
 from tether.server import admin
@@ -118,6 +118,7 @@ class KeysPage:
             expires_ms=_no_later(visit, None if length_ms is None else now_ms + length_ms),
             read_only="read_only" in form,
             test="test" in form,
+            by=actor_of(req),
         )
         return Made(secret, key)
 
@@ -132,7 +133,7 @@ class KeysPage:
         # A partner does not make its keys last longer, nor gets more of one than it had.
         ends_ms = None if visit.is_operator else old.expires_ms
         secret, key = await admin.rotate_key(
-            self._store, now_ms, old, OVERLAPS_MS[overlap], ends_ms
+            self._store, now_ms, old, OVERLAPS_MS[overlap], ends_ms, by=actor_of(req)
         )
         ends = now_ms + OVERLAPS_MS[overlap]
         if old.expires_ms is not None:
@@ -141,7 +142,7 @@ class KeysPage:
 
     async def _revoke(self, req: Request, form: dict[str, str]) -> None:
         key = await self._find(partner_of(req).id, form)
-        await self._store.keys.revoke(key, self._views.now_ms())
+        await admin.revoke_key(self._store, self._views.now_ms(), key, by=actor_of(req))
 
     async def _find(self, partner: int, form: dict[str, str]) -> Key:
         """The key that the form names by its SHA-256, if it is the partner's."""

@@ -9,7 +9,8 @@ from falcon.asgi import Request, Response
 from tether.console.forms import change_of, query_of, read_form
 from tether.console.keys import Made
 from tether.console.views import Views
-from tether.console.visits import base_of, require_operator
+from tether.console.visits import actor_of, base_of, require_operator
+from tether.domain.audit import Actor
 from tether.domain.errors import NotFound, SetupError, TetherError
 from tether.domain.partners import Partner
 from tether.server import admin
@@ -56,7 +57,7 @@ class PartnersPage:
         changes = {"create": self._create, "rename": self._rename, "delete": self._delete}
         change = change_of(form, changes)
         try:
-            made = await change(form)
+            made = await change(form, actor_of(req))
         except SetupError as error:
             await self._show(req, resp, status=400, problem=error.message, form=form)
             return
@@ -99,29 +100,30 @@ class PartnersPage:
             partner.id in self._going,
         )  # fmt: skip
 
-    async def _create(self, form: dict[str, str]) -> Made:
+    async def _create(self, form: dict[str, str], by: Actor) -> Made:
         name = form.get("name", "")
         if await self._store.partners.find(name) is not None:
             raise SetupError(f"There is a partner {name!r} already.")
-        secret, key = await admin.create_key(self._store, self._views.now_ms(), name)
+        secret, key = await admin.create_key(self._store, self._views.now_ms(), name, by=by)
         return Made(secret, key)
 
-    async def _rename(self, form: dict[str, str]) -> None:
+    async def _rename(self, form: dict[str, str], by: Actor) -> None:
         partner = await self._find(form)
-        await admin.rename_partner(self._store, partner.name, form.get("name", ""))
+        now_ms, name = self._views.now_ms(), form.get("name", "")
+        await admin.rename_partner(self._store, now_ms, partner.name, name, by=by)
 
-    async def _delete(self, form: dict[str, str]) -> None:
+    async def _delete(self, form: dict[str, str], by: Actor) -> None:
         partner = await self._find(form)
         if form.get("name") != partner.name:
             raise SetupError(f"Nothing was deleted: the name that you typed is not {partner.name}.")
         if partner.id not in self._going:
-            self._going[partner.id] = asyncio.create_task(self._erase(partner))
+            self._going[partner.id] = asyncio.create_task(self._erase(partner, by))
 
-    async def _erase(self, partner: Partner) -> None:
+    async def _erase(self, partner: Partner, by: Actor) -> None:
         """Deletes the partner, which may take minutes; it can be done again if it does not end."""
         try:
             await admin.erase_partner(
-                self._store, self._views.now_ms(), partner, lambda events: None
+                self._store, self._views.now_ms(), partner, lambda events: None, by=by
             )
             log.info("partner deleted", partner=partner.name)
         except TetherError as error:

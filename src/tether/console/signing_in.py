@@ -9,13 +9,15 @@ from tether.console.forms import query_of, read_form
 from tether.console.limits import Limit
 from tether.console.views import Views, address
 from tether.console.visits import HOME, Visits, base_of, local_path, visit_of
+from tether.domain.audit import NOBODY, Actor, entry
 from tether.domain.console import digest_of_token, is_token
 from tether.domain.errors import Forbidden, RateLimited
-from tether.domain.keys import Rate
+from tether.domain.keys import Rate, digest_of, is_well_formed
 from tether.server.authenticator import Authenticator
 from tether.server.store import Store
 
 ATTEMPTS = Rate(20, 60)  # of each address
+NOTED = Rate(60, 60)  # refused ones that a worker notes in the audit trail
 
 
 class SignInLimit:
@@ -38,6 +40,38 @@ def network_of(client: str | None) -> str:
     if isinstance(found, IPv6Address):
         return str(ip_network((found, 64), strict=False))
     return str(found)
+
+
+class RefusedSignIns:
+    """Notes refused ones in the audit trail: of a flood, which is like its beginning, only some."""
+
+    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._now_ms = now_ms
+        self._limit = Limit(NOTED, NOTED.requests, 1)
+
+    async def note(self, req: Request, secret: str | None) -> None:
+        """This one was refused: with a key, which may be one of a partner that works no more, or
+        with a link.
+        """
+        try:
+            await self._limit.check("")
+        except RateLimited:
+            return
+        known = None
+        if secret and is_well_formed(secret):
+            known = await self._store.keys.find(digest_of(secret))
+        by = Actor(
+            "operator" if secret is None else "key",
+            known.prefix if known else "",
+            req.context.request_id,
+            req.context.client or "",
+        )
+        what = "link" if secret is None else "key" if known else "unknown key"
+        partner = known.partner if known else NOBODY
+        await self._store.audit.add(
+            entry(partner, self._now_ms(), by, "console.sign_in_refused", what)
+        )
 
 
 class HomePage:
@@ -66,12 +100,18 @@ class SignInPage:
     is_open = True
 
     def __init__(
-        self, views: Views, visits: Visits, keys: Authenticator, limit: SignInLimit
+        self,
+        views: Views,
+        visits: Visits,
+        keys: Authenticator,
+        limit: SignInLimit,
+        refused: RefusedSignIns,
     ) -> None:
         self._views = views
         self._visits = visits
         self._keys = keys
         self._limit = limit
+        self._refused = refused
 
     async def on_get(self, req: Request, resp: Response) -> None:
         query = query_of(req)
@@ -94,6 +134,7 @@ class SignInPage:
             resp.set_header("Retry-After", str(error.retry_after_s))
             await self._show(req, resp, to, status=429, wait_s=error.retry_after_s)
         except Forbidden:
+            await self._refused.note(req, form.get("key", ""))
             await self._show(req, resp, to, status=403, is_wrong=True)
         else:
             await self._visits.begin(req, resp, key)
@@ -130,13 +171,13 @@ class EnterPage:
         views: Views,
         visits: Visits,
         limit: SignInLimit,
-        now_ms: Callable[[], int],
+        refused: RefusedSignIns,
     ) -> None:
         self._store = store
+        self._refused = refused
         self._views = views
         self._visits = visits
         self._limit = limit
-        self._now_ms = now_ms
 
     async def on_get(self, req: Request, resp: Response, token: str) -> None:
         await self._limit.check(req.context.client)
@@ -145,10 +186,12 @@ class EnterPage:
         good = (
             is_meant
             and is_token(token)
-            and await self._store.console.use_link(digest_of_token(token), self._now_ms())
+            and await self._store.console.use_link(digest_of_token(token), self._views.now_ms())
         )
         if good:
             await self._visits.begin(req, resp, None)
+        elif is_meant:
+            await self._refused.note(req, None)
         # The page, not this answer, leads on: a link that another site or program opened would
         # arrive without the cookie.
         status = 200 if good else 403

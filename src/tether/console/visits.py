@@ -8,11 +8,13 @@ from urllib.parse import unquote
 
 from falcon.asgi import Request, Response
 
+from tether.domain.audit import NOBODY, Actor, entry
 from tether.domain.console import SESSION_MS, digest_of_token, is_token, new_token
 from tether.domain.errors import Forbidden, NotFound
 from tether.domain.keys import Key
 from tether.domain.partners import Partner
 from tether.server.store import Store
+from tether.storage.audit import noting
 from tether.storage.console import SignedIn
 
 HOME = "/console"
@@ -67,7 +69,11 @@ class Visits:
         """Signs in with this key, or the operator."""
         token, now_ms = new_token(), self._now_ms()
         session = SignedIn(digest_of_token(token), now_ms + SESSION_MS, key)
-        await self._store.console.add(session, now_ms)
+        actor = actor_of(req)._replace(
+            kind="key" if key else "operator", key_prefix=key.prefix if key else ""
+        )
+        note = entry(key.partner if key else NOBODY, now_ms, actor, "console.sign_in", "console")
+        await self._store.console.add(session, now_ms, *noting(note))
         _set_cookie(req, resp, token, SESSION_MS // 1000)
 
     async def end(self, req: Request, resp: Response, visit: Visit) -> None:
@@ -94,6 +100,14 @@ def partner_of(req: Request) -> Partner:
     """The partner whose page it is; the gate has looked whether the visitor may see it."""
     partner: Partner = req.context.partner
     return partner
+
+
+def actor_of(req: Request) -> Actor:
+    """Who asks for this, as the audit trail has it."""
+    context = req.context
+    key = context.visit and context.visit.key
+    kind = "key" if key else "operator"
+    return Actor(kind, key.prefix if key else "", context.request_id, context.client or "")
 
 
 def require_change(req: Request) -> None:

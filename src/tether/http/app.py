@@ -13,6 +13,7 @@ from falcon.routing import CompiledRouter
 from tether.domain.keys import Limiter
 from tether.domain.models import Charger, Vehicle
 from tether.http import errors
+from tether.http.handlers.audit import AuditResource
 from tether.http.handlers.bulk import Bulk, EntityBulkResource, EventBulkResource
 from tether.http.handlers.capacity import CapacityResource
 from tether.http.handlers.entities import EntityListResource, EntityResource
@@ -74,7 +75,7 @@ def routes(parts: Parts) -> dict[str, object]:
         "/vehicles": EntityListResource(Vehicle, parts.store, states.of_vehicles),
         "/vehicles/{id}": EntityResource(Vehicle, parts.store),
         "/events": EventListResource(parts.store, parts.now_ms),
-        "/events/{id}": EventResource(parts.store),
+        "/events/{id}": EventResource(parts.store, parts.now_ms),
         "/events/bulk": EventBulkResource(bulk, parts.store, parts.now_ms),
         "/chargers/bulk": EntityBulkResource(Charger, bulk, parts.store),
         "/vehicles/bulk": EntityBulkResource(Vehicle, bulk, parts.store),
@@ -85,6 +86,7 @@ def routes(parts: Parts) -> dict[str, object]:
         "/sessions/summary": SessionSummaryResource(parts.store),
         "/energy": EnergyResource(parts.store),
         "/stream": StreamResource(parts.store, parts.keys, parts.metrics, parts.now_ms),
+        "/audit": AuditResource(parts.store),
         "/capacity": CapacityResource(parts.store, parts.now_ms),
     }
 

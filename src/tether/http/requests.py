@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlencode
 
 from falcon.asgi import Request, Response
 
+from tether.domain.audit import Actor
 from tether.domain.errors import (
     EpochChanged,
     Invalid,
@@ -112,6 +113,12 @@ def structured(token: str, parameter: str | None) -> str:
     safe = re.sub(r"[^ -~]", "?", without_keys(parameter))
     escaped = safe.replace("\\", "\\\\").replace('"', '\\"')
     return f'{token}; parameter="{escaped}"'
+
+
+def actor_of(req: Request) -> Actor:
+    """Who asks for this, as the audit trail has it."""
+    key, context = key_of(req), req.context
+    return Actor("key", key.prefix, context.request_id, context.client or "")
 
 
 def partner_of(req: Request) -> int:

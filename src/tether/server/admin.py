@@ -6,12 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from secrets import randbelow
 
+from tether.domain.audit import NOBODY, OPERATOR, Actor, entry
 from tether.domain.console import LINK_MS, digest_of_token, new_token
 from tether.domain.errors import SetupError
 from tether.domain.keys import DEFAULT_RATE, LIVE, TEST, Key, Rate, digest_of, new_key, prefix_of
 from tether.domain.partners import Holdings, Partner
+from tether.domain.timestamps import format_instant
 from tether.server.authenticator import REMEMBERED_MS
 from tether.server.store import Store
+from tether.storage.audit import noting
+from tether.storage.keys import adding
 
 LONGEST_NAME = 100
 KEY_LENGTH = len(new_key())
@@ -32,15 +36,40 @@ async def create_key(
     expires_ms: int | None = None,
     read_only: bool = False,
     test: bool = False,
+    by: Actor = OPERATOR,
 ) -> tuple[str, Key]:
     """A new key, in full, and what is stored of it; makes the partner if there is none.
 
     `burst` is the rate's number of requests unless it is given. Raises SetupError.
     """
+    _check_end(now_ms, expires_ms)
+    _check_name(name)
+    partner = await _partner_or_new(store, now_ms, partner_name, by)
+    secret, key = _new_key(
+        partner, now_ms, name=name, rate=rate, burst=burst, expires_ms=expires_ms,
+        read_only=read_only, test=test,
+    )  # fmt: skip
+    made = entry(partner.id, now_ms, by, "key.create", key.prefix, after=_limits_of(key))
+    await store.keys.add(key, *noting(made))
+    return secret, key
+
+
+def _check_end(now_ms: int, expires_ms: int | None) -> None:
     if expires_ms is not None and expires_ms <= now_ms:
         raise SetupError("The key would have expired before it was made: name a later end.")
-    _check_name(name)
-    partner = await _partner_or_new(store, now_ms, partner_name)
+
+
+def _new_key(
+    partner: Partner,
+    now_ms: int,
+    *,
+    name: str,
+    rate: Rate,
+    burst: int | None,
+    expires_ms: int | None,
+    read_only: bool,
+    test: bool,
+) -> tuple[str, Key]:
     secret = new_key(test=test)
     key = Key(
         digest=digest_of(secret),
@@ -54,8 +83,18 @@ async def create_key(
         created_ms=now_ms,
         expires_ms=expires_ms,
     )
-    await store.keys.add(key)
     return secret, key
+
+
+def _limits_of(key: Key) -> dict[str, object]:
+    """What the audit trail tells of a key."""
+    return {
+        "name": key.name,
+        "rate": f"{key.rate.requests} in {key.rate.window_s} s",
+        "burst": key.burst,
+        "readOnly": key.read_only,
+        "expiresAt": None if key.expires_ms is None else format_instant(key.expires_ms),
+    }
 
 
 async def set_key(
@@ -68,6 +107,7 @@ async def set_key(
     burst: int | None = None,
     expires_ms: int | None = None,
     lasts: bool = False,
+    by: Actor = OPERATOR,
 ) -> Key:
     """Changes what is given of a key, which may end never (`lasts`); returns it as it is then.
 
@@ -85,8 +125,17 @@ async def set_key(
     _check_name(changed.name)
     if expires_ms is not None and expires_ms <= now_ms:
         raise SetupError("The key would end in the past: tether keys revoke stops it now.")
-    await store.keys.set(changed)
+    was, becomes = _limits_of(key), _limits_of(changed)
+    note = entry(key.partner, now_ms, by, "key.change", key.prefix, before=was, after=becomes)
+    await store.keys.set(changed, *noting(note))
     return changed
+
+
+async def revoke_key(store: Store, now_ms: int, key: Key, *, by: Actor = OPERATOR) -> None:
+    """Stops the key for good, unless it is revoked already."""
+    if key.revoked_ms is None:
+        note = entry(key.partner, now_ms, by, "key.revoke", key.prefix)
+        await store.keys.revoke(key, now_ms, *noting(note))
 
 
 def _burst(key: Key, rate: Rate | None, burst: int | None) -> int:
@@ -105,6 +154,7 @@ async def rotate_key(
     *,
     rate: Rate | None = None,
     burst: int | None = None,
+    by: Actor = OPERATOR,
 ) -> tuple[str, Key]:
     """A new key that may do what `key` may, which itself works on for `overlap_ms` only.
 
@@ -119,10 +169,10 @@ async def rotate_key(
         raise SetupError(f"Key {key.prefix} does not work any more: create a new one.")
     if expires_ms is None and key.expires_ms is not None:
         expires_ms = now_ms + key.expires_ms - key.created_ms
-    secret, new = await create_key(
-        store,
+    _check_end(now_ms, expires_ms)
+    secret, new = _new_key(
+        await store.partners.get(key.partner),
         now_ms,
-        key.partner_name,
         name=key.name,
         rate=rate or key.rate,
         burst=_burst(key, rate, burst),
@@ -130,17 +180,20 @@ async def rotate_key(
         read_only=key.read_only,
         test=key.prefix.startswith(TEST),
     )
-    if overlap_ms:
-        await store.keys.expire(key, now_ms + overlap_ms)
-    else:
-        await store.keys.revoke(key, now_ms)
+    note = entry(
+        key.partner, now_ms, by, "key.rotate", key.prefix,
+        after={"key": new.prefix, "overlapSeconds": overlap_ms // 1000, **_limits_of(new)},
+    )  # fmt: skip
+    end = store.keys.expire if overlap_ms else store.keys.revoke
+    await end(key, now_ms + overlap_ms, adding(new), *noting(note))
     return secret, new
 
 
 async def console_link(store: Store, now_ms: int) -> str:
     """The path of a link that opens the console for the operator, once, for ten minutes."""
     token = new_token()
-    await store.console.add_link(digest_of_token(token), now_ms + LINK_MS, now_ms)
+    note = entry(NOBODY, now_ms, OPERATOR, "console.link", "operator")
+    await store.console.add_link(digest_of_token(token), now_ms + LINK_MS, now_ms, *noting(note))
     return f"/console/enter/{token}"
 
 
@@ -190,10 +243,16 @@ async def find_partner(store: Store, name: str) -> Partner:
     return partner
 
 
-async def rename_partner(store: Store, name: str, new_name: str) -> Partner:
+async def rename_partner(
+    store: Store, now_ms: int, name: str, new_name: str, *, by: Actor = OPERATOR
+) -> Partner:
     """Gives a partner another name; its keys and data stay. Raises SetupError."""
     partner = await find_partner(store, name)
-    await store.partners.rename(partner, _checked_name(new_name))
+    note = entry(
+        partner.id, now_ms, by, "partner.rename", str(partner.id),
+        before={"name": name}, after={"name": new_name},
+    )  # fmt: skip
+    await store.partners.rename(partner, _checked_name(new_name), *noting(note))
     return partner._replace(name=new_name)
 
 
@@ -207,26 +266,36 @@ async def close_partner(store: Store, now_ms: int, partner: Partner) -> None:
 
 
 async def erase_partner(
-    store: Store, now_ms: int, partner: Partner, progress: Callable[[int], None]
+    store: Store,
+    now_ms: int,
+    partner: Partner,
+    progress: Callable[[int], None],
+    *,
+    by: Actor = OPERATOR,
 ) -> Holdings:
     """Deletes a partner with its keys and everything it has; returns how much that was.
 
     Closes the partner first, so that nothing arrives behind. Tells `progress` of events as they
-    go. When it is interrupted, the partner is still there and it can be done again.
+    go. When it is interrupted, the partner is still there and it can be done again. Its audit trail
+    goes too: what remains is that the partner of its number was deleted, and by whom.
     """
     await close_partner(store, now_ms, partner)
     held = await store.partners.holdings(partner)
-    await store.partners.erase(partner, progress)
+    counts = {name: getattr(held, name) for name in Holdings._fields}
+    note = entry(NOBODY, now_ms, by, "partner.delete", str(partner.id), before=counts)
+    await store.partners.erase(partner, progress, *noting(note))
     return held
 
 
-async def new_partner(store: Store, now_ms: int, name: str) -> Partner:
+async def new_partner(store: Store, now_ms: int, name: str, by: Actor = OPERATOR) -> Partner:
     """A new partner, or the one of this name. Raises SetupError."""
-    return await store.partners.add(Partner(randbelow(2**47) + 1, _checked_name(name), now_ms))
+    new = Partner(randbelow(2**47) + 1, _checked_name(name), now_ms)
+    note = entry(new.id, now_ms, by, "partner.create", str(new.id), after={"name": name})
+    return await store.partners.add(new, *noting(note))
 
 
-async def _partner_or_new(store: Store, now_ms: int, name: str) -> Partner:
-    return await store.partners.find(name) or await new_partner(store, now_ms, name)
+async def _partner_or_new(store: Store, now_ms: int, name: str, by: Actor) -> Partner:
+    return await store.partners.find(name) or await new_partner(store, now_ms, name, by)
 
 
 def _checked_name(name: str) -> str:

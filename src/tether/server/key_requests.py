@@ -1,5 +1,6 @@
 """How a stranger comes to a key: it is asked for, the operator decides, the requester claims it."""
 
+from tether.domain.audit import NOBODY, OPERATOR, Actor, entry
 from tether.domain.console import digest_of_token, new_token
 from tether.domain.errors import SetupError, TetherError
 from tether.domain.key_requests import IN_MS, WAITS_MS, KeyRequest, Limits, RequestState, Wish
@@ -47,6 +48,7 @@ async def approve(
     limits: Limits,
     *,
     is_known: bool = False,
+    by: Actor = OPERATOR,
 ) -> Partner:
     """Lets the requester claim a key of this partner, which is a new one unless `is_known`.
 
@@ -62,17 +64,22 @@ async def approve(
         )
     if known is None and is_known:
         raise SetupError(f"There is no partner {partner_name!r}.")
-    partner = known or await admin.new_partner(store, now_ms, partner_name)
+    partner = known or await admin.new_partner(store, now_ms, partner_name, by)
     if not await store.key_requests.decide(request.digest, now_ms, partner.id, limits):
         raise SetupError(f"Key request {request.id} was decided meanwhile.")
+    made = {"rate": f"{limits.rate.requests} in {limits.rate.window_s} s", "burst": limits.burst}
+    await store.audit.add(
+        entry(partner.id, now_ms, by, "key_request.approve", request.id, after=made)
+    )
     return partner
 
 
-async def decline(store: Store, now_ms: int, request: KeyRequest) -> None:
+async def decline(store: Store, now_ms: int, request: KeyRequest, by: Actor = OPERATOR) -> None:
     """The requester gets no key. Raises SetupError."""
     _require_waiting(request)
     if not await store.key_requests.decide(request.digest, now_ms):
         raise SetupError(f"Key request {request.id} was decided meanwhile.")
+    await store.audit.add(entry(NOBODY, now_ms, by, "key_request.decline", request.id))
 
 
 async def claim(store: Store, now_ms: int, request: KeyRequest) -> tuple[str, Key] | None:
@@ -84,7 +91,11 @@ async def claim(store: Store, now_ms: int, request: KeyRequest) -> tuple[str, Ke
     if not await store.key_requests.claim(request.digest, digest, prefix_of(secret), now_ms):
         return None
     key = await store.keys.find(digest)
-    return None if key is None else (secret, key)
+    if key is None:
+        return None
+    by = Actor("key", key.prefix)
+    await store.audit.add(entry(key.partner, now_ms, by, "key_request.claim", request.id))
+    return secret, key
 
 
 def _require_waiting(request: KeyRequest) -> None:

@@ -27,6 +27,7 @@ from tether.server.request_cycle import RequestScheduler
 from tether.server.settings import Settings, metrics_address
 from tether.server.store import Store
 from tether.server.tracing import tracing
+from tether.server.upkeep import forget_audit
 
 log = structlog.get_logger()
 
@@ -114,6 +115,7 @@ async def serve(
             async with (
                 meanwhile(use.keep_writing()),
                 meanwhile(_look_around(store, metrics)),
+                meanwhile(forget_audit(store, settings.audit_days, now_ms)),
                 meanwhile(store.refusals.keep_writing())
                 if settings.console == "on"
                 else nullcontext(),

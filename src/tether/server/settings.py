@@ -42,6 +42,8 @@ class Settings:
     """`on` (at /console) or `off`."""
     key_requests: str = "off"
     """`on` (at /request-key, a page of the console) or `off`."""
+    audit_days: int = 400
+    """How long entries of the audit trail are kept."""
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     """Networks of proxies whose X-Forwarded-For is believed, such as `10.0.0.0/8`."""

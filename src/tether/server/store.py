@@ -12,6 +12,7 @@ from tether.projections.projector import Projector
 from tether.projections.rebuild import Rebuilder
 from tether.projections.summaries import Summaries
 from tether.server.refusals import Refusals
+from tether.storage.audit import Audit
 from tether.storage.console import ConsoleSessions
 from tether.storage.engine import Connections, Engine, Size
 from tether.storage.entities import Entities
@@ -78,6 +79,10 @@ class Store:
     @cached_property
     def console(self) -> ConsoleSessions:
         return ConsoleSessions(self._engine)
+
+    @cached_property
+    def audit(self) -> Audit:
+        return Audit(self._engine)
 
     @cached_property
     def refused_requests(self) -> RefusedRequests:

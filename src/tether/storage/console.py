@@ -65,13 +65,14 @@ class ConsoleSessions:
             return SignedIn(digest, expires_ms, None)
         return None if None in key[:4] else SignedIn(digest, expires_ms, key_of(key))
 
-    async def add(self, session: SignedIn, now_ms: int) -> None:
+    async def add(self, session: SignedIn, now_ms: int, *also: Statement) -> None:
         """Stores a new session; those that have expired go, and the oldest of too many."""
         key_digest = session.key.digest if session.key else ""
         await self._engine.write_all(
             Statement(END_EXPIRED, (now_ms,)),
             Statement(ADD, (session.digest, key_digest, now_ms, session.expires_ms)),
             Statement(END_OLDEST, (key_digest, SESSIONS_OF_EACH)),
+            *also,
         )
 
     async def end(self, digest: str) -> None:
@@ -85,10 +86,12 @@ class ConsoleSessions:
         )
         return ended
 
-    async def add_link(self, digest: str, expires_ms: int, now_ms: int) -> None:
+    async def add_link(self, digest: str, expires_ms: int, now_ms: int, *also: Statement) -> None:
         """Stores a link that signs an operator in, once, until it expires."""
         await self._engine.write_all(
-            Statement(ADD_LINK, (digest, expires_ms)), Statement(FORGET_LINKS, (now_ms, LINKS))
+            Statement(ADD_LINK, (digest, expires_ms)),
+            Statement(FORGET_LINKS, (now_ms, LINKS)),
+            *also,
         )
 
     async def use_link(self, digest: str, now_ms: int) -> bool:

@@ -28,6 +28,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "sessions": ("partner", "vehicle_id", "start_ms", "start_rank", "charger_id"),
     "session_versions": ("partner", "id"),
     "derivations": ("partner",),
+    "audit_entries": ("partner", "at_ms", "id"),
 }
 MADE_ANEW = {
     "epoch", "event_heads", "listings", "list_of_charger", "list_of_vehicle", "list_by_time",

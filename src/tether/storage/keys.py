@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tether.domain.keys import Key, Rate
 from tether.domain.models import to_json
-from tether.storage.engine import Engine, Row
+from tether.storage.engine import Engine, Row, Statement
 
 KEY_COLUMNS = """
 k.digest, k.prefix, k.partner, p.name, k.name, k.rate_requests, k.rate_window_s, k.burst,
@@ -51,8 +51,20 @@ def key_of(row: Row) -> Key:
     )  # fmt: skip
 
 
+def adding(key: Key) -> Statement:
+    """The statement that stores a new key."""
+    return Statement(
+        ADD,
+        (key.digest, key.prefix, key.partner, key.name, key.rate.requests, key.rate.window_s,
+         key.burst, int(key.read_only), key.created_ms, key.expires_ms),
+    )  # fmt: skip
+
+
 class Keys:
-    """The keys of all partners. Every method raises Unavailable."""
+    """The keys of all partners. Every method raises Unavailable.
+
+    What changes one takes statements that belong into the same transaction: of the audit trail.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -76,27 +88,24 @@ class Keys:
         rows = await self._engine.read(USE, now_ms)
         return {partner: (int(working), last_ms) for partner, working, last_ms in rows}
 
-    async def add(self, key: Key) -> None:
+    async def add(self, key: Key, *also: Statement) -> None:
         """Stores a new key."""
-        await self._engine.write(
-            ADD, key.digest, key.prefix, key.partner, key.name, key.rate.requests,
-            key.rate.window_s, key.burst, int(key.read_only), key.created_ms, key.expires_ms,
-        )  # fmt: skip
+        await self._engine.write_all(adding(key), *also)
 
-    async def revoke(self, key: Key, at_ms: int) -> None:
+    async def revoke(self, key: Key, at_ms: int, *also: Statement) -> None:
         """The key stops working for good; the instant is a note, the first one stays."""
-        await self._engine.write(REVOKE, key.digest, at_ms)
+        await self._engine.write_all(Statement(REVOKE, (key.digest, at_ms)), *also)
 
-    async def expire(self, key: Key, at_ms: int) -> None:
+    async def expire(self, key: Key, at_ms: int, *also: Statement) -> None:
         """The key stops working at this instant at the latest."""
-        await self._engine.write(EXPIRE, key.digest, at_ms)
+        await self._engine.write_all(Statement(EXPIRE, (key.digest, at_ms)), *also)
 
-    async def set(self, key: Key) -> None:
+    async def set(self, key: Key, *also: Statement) -> None:
         """The stored key gets the name, rate, burst and end of this one."""
-        await self._engine.write(
-            SET, key.digest, key.name, key.rate.requests, key.rate.window_s, key.burst,
-            key.expires_ms,
+        row = (
+            key.digest, key.name, key.rate.requests, key.rate.window_s, key.burst, key.expires_ms,
         )  # fmt: skip
+        await self._engine.write_all(Statement(SET, row), *also)
 
     async def note_used(self, uses: Mapping[str, tuple[int, str | None]]) -> None:
         """These keys, by digest, were used at this instant and from this address."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from tether.domain.errors import NotFound, SetupError
 from tether.domain.partners import Holdings, Partner
-from tether.storage.engine import Engine
+from tether.storage.engine import Engine, Statement
 
 ERASE_AT_ONCE = 5_000  # events, so that nobody waits long behind them
 
@@ -42,8 +42,8 @@ AND seq IN (SELECT seq FROM events WHERE partner = $1 ORDER BY seq LIMIT $2)
 """
 ERASE_PARTNER = "DELETE FROM partners WHERE id = $1"
 _FIRST_ERASED = (
-    "refused_requests", "chargers", "vehicles", "derivations", "session_versions", "sessions",
-    "withdrawals",
+    "audit_entries", "refused_requests", "chargers", "vehicles", "derivations",
+    "session_versions", "sessions", "withdrawals",
 )  # fmt: skip
 
 
@@ -53,9 +53,9 @@ class Partners:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def add(self, partner: Partner) -> Partner:
+    async def add(self, partner: Partner, *also: Statement) -> Partner:
         """Stores a new partner; returns the partner of this name, new or not."""
-        await self._engine.write(ADD, *partner)
+        await self._engine.write_all(Statement(ADD, partner), *also)
         found = await self.find(partner.name)
         assert found is not None
         return found
@@ -80,22 +80,24 @@ class Partners:
         """The partners that follow this name."""
         return [Partner(*row) for row in await self._engine.read(AFTER, name, limit)]
 
-    async def rename(self, partner: Partner, name: str) -> None:
+    async def rename(self, partner: Partner, name: str, *also: Statement) -> None:
         """Gives the partner another name. Raises SetupError if it is taken."""
         if await self.find(name) is not None:
             raise SetupError(f"There is a partner {name!r} already.")
-        await self._engine.write(RENAME, partner.id, name)
+        await self._engine.write_all(Statement(RENAME, (partner.id, name)), *also)
 
     async def holdings(self, partner: Partner) -> Holdings:
         """How much of what the partner has."""
         return Holdings(*(await self._engine.scan(HOLDINGS, partner.id))[0])
 
-    async def erase(self, partner: Partner, progress: Callable[[int], None]) -> None:
+    async def erase(
+        self, partner: Partner, progress: Callable[[int], None], *also: Statement
+    ) -> None:
         """Deletes the partner and everything it has; tells `progress` of events as they go.
 
         The keys go first, then what events refer to, so that nothing new arrives. Between the
         portions of events the others have their turn. In the end the database's files have nothing
-        of it.
+        of it. With the partner itself go the statements `also`.
         """
         await self._engine.write(ERASE_SIGNED_IN, partner.id)
         await self._engine.write(ERASE_KEY_REQUESTS, partner.id)  # none is claimed any more
@@ -111,7 +113,7 @@ class Partners:
         tables = (*_FIRST_ERASED, *self._engine.dialect.own_tables)
         await self._erase_all(partner, tables)
         await self._engine.scrub()  # before the partner goes: if it fails, it can be done again
-        await self._engine.write(ERASE_PARTNER, partner.id)
+        await self._engine.write_all(Statement(ERASE_PARTNER, (partner.id,)), *also)
         await self._erase_all(partner, tables)  # a server may just have begun to derive once more
 
     async def _erase_all(self, partner: Partner, tables: Iterable[str]) -> None:

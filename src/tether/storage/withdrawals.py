@@ -65,15 +65,23 @@ class Withdrawals:
         self._on_withdrawn = on_withdrawn
         self._add = ADD.format(event_numbers=engine.dialect.event_numbers)
 
-    async def withdraw(self, partner: int, ids: Sequence[str]) -> AsyncIterator[list[bool]]:
+    async def withdraw(
+        self, partner: int, ids: Sequence[str], *also: Statement
+    ) -> AsyncIterator[list[bool]]:
         """Takes back the events of these ids, some at a time.
 
-        Of each tells whether it is taken back, now or before; else the partner never had it.
+        Of each tells whether it is taken back, now or before; else the partner never had it. With
+        the first that are taken back now go the statements `also`: of the audit trail.
         """
         for start in range(0, len(ids), AT_ONCE):
-            yield await self._withdraw(partner, ids[start : start + AT_ONCE])
+            found, took = await self._withdraw(partner, ids[start : start + AT_ONCE], also)
+            also = () if took else also
+            yield found
 
-    async def _withdraw(self, partner: int, ids: Sequence[str]) -> list[bool]:
+    async def _withdraw(
+        self, partner: int, ids: Sequence[str], also: Sequence[Statement]
+    ) -> tuple[list[bool], bool]:
+        """The same of some, and whether any were taken back now."""
         found = await self._engine.scan(FIND, partner, batch_of([id] for id in ids))
         bodies = {id: body for id, body, _ in found if body is not None}
         if bodies:
@@ -82,9 +90,10 @@ class Withdrawals:
             await self._engine.write_all(
                 Statement(self._add, (partner, rows, len(bodies))),
                 Statement(REMOVE, (partner, rows)),
+                *also,
             )
             self._on_withdrawn(partner)
-        return [body is not None or before is not None for _, body, before in found]
+        return [body is not None or before is not None for _, body, before in found], bool(bodies)
 
 
 def _row(body: str, now_ms: int) -> WithdrawalRow:

@@ -163,7 +163,7 @@ def revoke(prefix: str, database: str) -> None:
 
     async def stop(store: Store, now_ms: int) -> Key:
         key = await admin.find_key(store, prefix)
-        await store.keys.revoke(key, now_ms)
+        await admin.revoke_key(store, now_ms, key)
         return key
 
     key = stores.in_store(database, stop)

@@ -145,7 +145,9 @@ def rename(partner: str, new_name: str, database: str) -> None:
     """Give PARTNER another name; its keys and data stay."""
     from tether.server import admin
 
-    stores.in_store(database, lambda store, now_ms: admin.rename_partner(store, partner, new_name))
+    stores.in_store(
+        database, lambda store, now_ms: admin.rename_partner(store, now_ms, partner, new_name)
+    )
     say(f"{partner} is now {new_name}.")
 
 

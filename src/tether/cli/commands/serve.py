@@ -35,6 +35,9 @@ from tether.server.settings import Settings
               show_envvar=True, type=click.Choice(["on", "off"]), metavar="on|off",
               help="Let strangers ask for a key at /request-key, which the operator decides: on or "
               "off.")  # fmt: skip
+@click.option("--audit-days", default=400, envvar="TETHER_AUDIT_DAYS", show_default=True,
+              show_envvar=True, type=WholeNumber(1, 36_500), metavar="N",
+              help="Days for which the audit trail is kept.")  # fmt: skip
 @click.option("--cors-origins", default="", type=OriginsType(), envvar="TETHER_CORS_ORIGINS",
               show_envvar=True, metavar="ORIGIN,…",
               help="Web origins that browsers may call from; * for all.  [default: none]",
@@ -74,6 +77,7 @@ def serve(
     metrics_by_partner: bool,
     console: str,
     key_requests: str,
+    audit_days: int,
     cors_origins: tuple[str, ...],
     trusted_proxies: tuple[str, ...],
     log_level: str,
@@ -97,6 +101,7 @@ def serve(
             metrics_by_partner=metrics_by_partner,
             console=console,
             key_requests=key_requests,
+            audit_days=audit_days,
             cors_origins=cors_origins,
             trusted_proxies=trusted_proxies,
             log_level=log_level,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from falcon.asgi import Request, Response
 
+from tether.domain.audit import entry
 from tether.domain.errors import Invalid, Malformed, NotFound
 from tether.domain.filters import EventFilter
 from tether.domain.models import (
@@ -17,6 +18,7 @@ from tether.domain.models import (
 from tether.domain.validation import check_instant, check_windows, has_doubted_power, new_event
 from tether.http import requests
 from tether.server.store import Store
+from tether.storage.audit import noting
 
 LIST_PARAMETERS = ("limit", "cursor", "order", "type", "chargerId", "vehicleId", "from", "to")
 _POSITION = re.compile(r"[0-9]{1,18}")
@@ -71,8 +73,9 @@ class EventListResource:
 class EventResource:
     """`/events/{id}`: one event."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
         self._store = store
+        self._now_ms = now_ms
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
         event_id = event_id_from_path(id)
@@ -86,7 +89,9 @@ class EventResource:
         event_id = event_id_from_path(id)
         if event_id is None:
             raise NotFound
-        async for known in self._store.withdrawals.withdraw(requests.partner_of(req), [event_id]):
+        partner, by = requests.partner_of(req), requests.actor_of(req)
+        also = noting(entry(partner, self._now_ms(), by, "event.withdraw", event_id))
+        async for known in self._store.withdrawals.withdraw(partner, [event_id], *also):
             if not all(known):
                 raise NotFound
         resp.status = 204

@@ -1,0 +1,102 @@
+"""`tether audit`: who changed what."""
+
+from collections.abc import Iterator
+
+import click
+
+from tether.cli import stores
+from tether.cli.display.output import note, show_line, show_table
+from tether.cli.options import SinceType, database_option
+from tether.domain.audit import ACTION, AuditEntry, Entry, shown
+from tether.domain.errors import SetupError
+from tether.domain.models import to_json
+from tether.server.store import Store
+
+AT_ONCE = 1_000
+
+
+@click.command()
+@click.option("--partner", metavar="PARTNER", help="Only what concerns this partner.")
+@click.option("--since", "from_ms", type=SinceType(),
+              help="From when on: a date, a date-time with a zone, or 7d, 12h ago.")  # fmt: skip
+@click.option("--action", metavar="ACTION", help="Only this action, such as key.revoke.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the newest N.")
+@click.option("--csv", "form", flag_value="csv", help="As CSV.")
+@click.option("--ndjson", "form", flag_value="ndjson", help="As JSON, an entry a line.")
+@click.option("--json", "form", flag_value="json", help="As one JSON array.")
+@database_option
+def audit(
+    partner: str | None,
+    from_ms: int | None,
+    action: str | None,
+    limit: int | None,
+    form: str | None,
+    database: str,
+) -> None:
+    """Show who changed keys, partners and settings, took back data or signed in.
+
+    The oldest first. What concerns no partner, such as a refused sign-in with an unknown key, is
+    there as well unless --partner names one.
+    """
+    if action is not None and not ACTION.fullmatch(action):
+        raise SetupError(f"{action!r} is no action: write one such as key.revoke.")
+
+    async def find(store: Store, now_ms: int) -> tuple[list[Entry], dict[int, str]]:
+        from tether.server import admin
+        from tether.storage.audit import Wanted
+
+        owner = None if partner is None else (await admin.find_partner(store, partner)).id
+        wanted = Wanted(owner, action, from_ms or 0)
+        found: list[Entry] = []
+        after = None
+        while limit is None or len(found) < limit:
+            size = AT_ONCE if limit is None else min(AT_ONCE, limit - len(found))
+            page = await store.audit.page(wanted, after, size, descending=True)
+            found += page
+            if len(page) < size:
+                break
+            after = page[-1].at_ms, page[-1].id
+        return found[::-1], {one.id: one.name for one in await store.partners.all()}
+
+    found, names = stores.in_store(database, find, tell=form is None)
+    entries = [(shown(one, to_partner=False), names.get(one.partner)) for one in found]
+    if form is None and not entries:
+        note("There are no such entries.")
+    elif form is None:
+        show_table(
+            ("Time", "Partner", "Who", "Action", "What", "Before", "After", "From"),
+            [_row(entry, name) for entry, name in entries],
+            wrapped=("Before", "After", "Partner"),
+        )
+    elif form == "json":
+        show_line(f"[{','.join(_lines(entries))}]")
+    elif form == "ndjson":
+        for line in _lines(entries):
+            show_line(line)
+    else:
+        _show_csv(entries)
+
+
+def _lines(entries: list[tuple[AuditEntry, str | None]]) -> Iterator[str]:
+    for entry, name in entries:
+        text = to_json(entry).decode()
+        yield text if name is None else f'{text[:-1]},"partner":{to_json(name).decode()}}}'
+
+
+def _show_csv(entries: list[tuple[AuditEntry, str | None]]) -> None:
+    from tether.files.audit_lines import AUDIT_COLUMNS, audit_csv
+    from tether.files.csv_form import csv_line, text_cell
+
+    click.echo(csv_line((*AUDIT_COLUMNS, "partner")), nl=False)
+    for entry, name in entries:
+        click.echo(
+            audit_csv(entry).rstrip("\n") + "," + csv_line([text_cell(name or "")]), nl=False
+        )
+
+
+def _row(entry: AuditEntry, name: str | None) -> tuple[str, ...]:
+    before, after = (to_json(one).decode() if one else "" for one in (entry.before, entry.after))
+    return (
+        entry.at, name or "", f"{entry.key}…" if entry.key else entry.actor, entry.action,
+        entry.target, before, after, entry.address or "",
+    )  # fmt: skip

@@ -1,0 +1,126 @@
+"""The audit trail: who changed what, of a partner or, for the operator, of all; also as a file."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from falcon.asgi import Request, Response
+
+from tether.console.forms import query_of
+from tether.console.ticks import until_gone
+from tether.console.views import Views
+from tether.console.visits import Visits, base_of, partner_of, visit_of
+from tether.domain.audit import ACTION, AuditEntry, Entry, shown
+from tether.domain.errors import Abandoned, Invalid, NotFound
+from tether.domain.models import to_json
+from tether.files.audit_lines import AUDIT_COLUMNS, audit_csv
+from tether.files.csv_form import csv_line
+from tether.server.store import Store
+from tether.storage.audit import END_OF_TIME, Place, Wanted
+from tether.storage.turns import Turns
+
+PAGE = 50
+AT_ONCE = 500
+_PLACE = re.compile(r"([0-9]{1,15}) ([0-9a-f]{16})")
+
+
+class AuditPage:
+    """`/console/audit` and `…/audit`: the newest first."""
+
+    def __init__(self, store: Store, views: Views) -> None:
+        self._store = store
+        self._views = views
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        query = query_of(req)
+        wanted = _wanted(req, query.get("action", ""))
+        before = _place(query.get("before"))
+        found = await self._store.audit.page(wanted, before, PAGE + 1, descending=True)
+        names = {}
+        if wanted.partner is None:
+            names = {one.id: one.name for one in await self._store.partners.all()}
+        last = found[PAGE - 1] if len(found) > PAGE else None
+        await self._views.show(
+            req,
+            resp,
+            "audit.html",
+            entries=[(one, _entry(req, one), names.get(one.partner, "")) for one in found[:PAGE]],
+            is_all=wanted.partner is None,
+            here=base_of(req) + req.path,
+            action=wanted.action or "",
+            earlier=last and f"{last.at_ms} {last.id}",
+            text=lambda values: to_json(values).decode(),
+        )
+
+    on_head = on_get
+
+
+class AuditFile:
+    """`/console/audit.csv`, `….ndjson` and the same of a partner: all of it, the oldest first."""
+
+    def __init__(self, store: Store, visits: Visits) -> None:
+        self._store = store
+        self._visits = visits
+        self._turns = Turns(2, of_each=1)
+
+    async def on_get(self, req: Request, resp: Response, form: str) -> None:
+        if form not in ("csv", "ndjson"):
+            raise NotFound
+        wanted = _wanted(req, query_of(req).get("action", ""))
+        kind = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"
+        resp.content_type = kind
+        resp.set_header("Content-Disposition", f'attachment; filename="audit.{form}"')
+        resp.stream = self._sent(req, self._lines(req, wanted, as_csv=form == "csv"))
+
+    async def _sent(self, req: Request, lines: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        """The lines, while the client is there to read them and its session lasts."""
+        leaving = asyncio.create_task(until_gone(req))
+        try:
+            async with aclosing(lines):
+                async for some in lines:
+                    if leaving.done() or await self._visits.of(req) is None:
+                        raise Abandoned  # so that nobody takes it for the whole
+                    yield some
+        finally:
+            leaving.cancel()
+
+    async def _lines(self, req: Request, wanted: Wanted, *, as_csv: bool) -> AsyncGenerator[bytes]:
+        line: Callable[[AuditEntry], str] = audit_csv if as_csv else _ndjson
+        if as_csv:
+            yield csv_line(AUDIT_COLUMNS).encode()
+        after: Place | None = None
+        while True:
+            async with self._turns.of(wanted.partner or 0):
+                found = await self._store.audit.page(wanted, after, AT_ONCE)
+            if not found:
+                return
+            yield "".join(line(_entry(req, one)) for one in found).encode()
+            after = found[-1].at_ms, found[-1].id
+
+
+def _wanted(req: Request, action: str) -> Wanted:
+    """Of whom the visitor may see entries, and which it asks for. Raises NotFound and Invalid."""
+    if action and not ACTION.fullmatch(action):
+        raise Invalid("action", "It must be one such as key.revoke.")
+    if req.context.partner is None and not visit_of(req).is_operator:
+        raise NotFound
+    partner = None if req.context.partner is None else partner_of(req).id
+    return Wanted(partner, action or None, 0, END_OF_TIME)
+
+
+def _entry(req: Request, stored: Entry) -> AuditEntry:
+    return shown(stored, to_partner=not visit_of(req).is_operator)
+
+
+def _ndjson(entry: AuditEntry) -> str:
+    return to_json(entry).decode() + "\n"
+
+
+def _place(text: str | None) -> Place | None:
+    if not text:
+        return None
+    found = _PLACE.fullmatch(text)
+    if found is None:
+        raise Invalid("before", "It must be one that a page of this list gave.")
+    return int(found[1]), found[2]

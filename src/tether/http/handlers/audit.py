@@ -1,0 +1,49 @@
+"""The audit trail over HTTP (an addition to the reference): who changed what of the partner."""
+
+import re
+
+from falcon.asgi import Request, Response
+
+from tether.domain.audit import ACTION, shown
+from tether.domain.errors import Invalid
+from tether.domain.models import to_json
+from tether.domain.validation import check_instant
+from tether.http import requests
+from tether.server.store import Store
+from tether.storage.audit import END_OF_TIME, Wanted
+
+LIST_PARAMETERS = ("limit", "cursor", "order", "action", "from", "to")
+_POSITION = re.compile(r"([0-9]{1,15}) ([0-9a-f]{16})")
+
+
+class AuditResource:
+    """`/audit`: the partner's entries in the order of time."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        query = requests.query_of(req, LIST_PARAMETERS)
+        limit, descending = requests.limit_of(query), requests.is_descending(query)
+        if "action" in query and not ACTION.fullmatch(query["action"]):
+            raise Invalid("action", "It must be one such as key.revoke.")
+        from_ms, to_ms = (
+            check_instant(name, query[name]) if name in query else default
+            for name, default in (("from", 0), ("to", END_OF_TIME))
+        )
+        epoch, position = await requests.begin_page(self._store, resp, query, _POSITION.fullmatch)
+        at_ms, _, entry_id = (position or "").partition(" ")
+        wanted = Wanted(requests.partner_of(req), query.get("action"), from_ms, to_ms)
+        async with self._store.entity_turns.of(requests.partner_of(req)):
+            found = await self._store.audit.page(
+                wanted, (int(at_ms), entry_id) if position else None, limit + 1,
+                descending=descending,
+            )  # fmt: skip
+        page = found[:limit]
+        resp.data = to_json([shown(one, to_partner=True) for one in page])
+        if len(found) > limit:
+            last = page[-1]
+            link = requests.next_link(req, query, epoch, f"{last.at_ms} {last.id}")
+            resp.set_header("Link", link)
+
+    on_head = on_get
