@@ -18,7 +18,7 @@ from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import OrderedEvent, SessionRecord, ordered_event
 from tether.domain.timestamps import format_instant
 from tether.projections import flexibility
-from tether.projections.flexibility import Asked, Chargers, Entry, MaxAge, Place
+from tether.projections.flexibility import Asked, Chargers, Entry, EntryPosition, MaxAge
 from tether.server import bootstrap
 from tether.server.settings import sqlite_path
 from tether.server.store import Store
@@ -201,7 +201,7 @@ async def check_by_charger(
     moment = None if at_ms is None else range(at_ms, at_ms + 1)
     then_ms = 2**60 if at_ms is None else at_ms
     expected = [
-        (Place(charger, 0), figures)
+        (EntryPosition(charger, 0), figures)
         for charger in sorted(CHARGERS)
         if (figures := folded(ordered, then_ms, {charger})).chargers
     ]
@@ -210,7 +210,7 @@ async def check_by_charger(
     asked, after = Asked(Chargers(), moment), None
     while page := await store.capacities.by_charger(partner, asked, after, 2):
         found += page
-        after = page[-1].place
+        after = page[-1].position
     assert found == expected
     for (charger, _), figures in expected:
         alone = Asked(Chargers(charger, charger), moment)
@@ -226,7 +226,7 @@ async def check_series_by(
     """By charger and by area over time: all with a vehicle plugged in, in pages."""
     asked = Asked(Chargers(), moments)
     expected = [
-        (Place(charger, place), figures)
+        (EntryPosition(charger, place), figures)
         for charger in sorted(CHARGERS)
         for place, at_ms in enumerate(moments)
         if (figures := folded(ordered, at_ms, {charger})).chargers
@@ -237,14 +237,14 @@ async def check_series_by(
         while page := await store.capacities.by_charger(partner, asked, after, limit):
             assert len(page) <= limit
             found += page
-            after = page[-1].place
+            after = page[-1].position
         assert found == expected
     areas: defaultdict[str, set[str]] = defaultdict(set)
     for name, charger in CHARGERS.items():
         areas[area_of(charger) or ""].add(name)
     assert len(areas) > 2
     of_areas = [
-        (Place(area, place), figures)
+        (EntryPosition(area, place), figures)
         for area in sorted(areas)
         for place, at_ms in enumerate(moments)
         if (figures := folded(ordered, at_ms, areas[area])).chargers

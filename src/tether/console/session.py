@@ -10,7 +10,7 @@ from tether.domain.models import event_id_from_path
 from tether.domain.session_views import session_of
 from tether.domain.views import Session
 from tether.server.store import Store
-from tether.storage.sessions import Place
+from tether.storage.sessions import SessionPosition
 
 MOST_EVENTS = 1_000
 
@@ -32,7 +32,7 @@ class SessionPage:
         placed = await self._store.events.of_vehicle(
             partner, record.vehicle_id, record.start_ms, MOST_EVENTS + 1, until_ms=until_ms
         )
-        place = record.start_ms, session_id
+        position = record.start_ms, session_id
         vehicle = SessionFilter(vehicle_ids=(record.vehicle_id,))
         charger = SessionFilter(charger_ids=(record.charger_id,))
         await self._views.show(
@@ -45,18 +45,18 @@ class SessionPage:
             events=[one.event for one in placed[:MOST_EVENTS]],
             is_cut=len(placed) > MOST_EVENTS,
             neighbours=[
-                ("Vehicle before", await self._next(partner, vehicle, place, back=True)),
-                ("Vehicle after", await self._next(partner, vehicle, place, back=False)),
-                ("Charger before", await self._next(partner, charger, place, back=True)),
-                ("Charger after", await self._next(partner, charger, place, back=False)),
+                ("Vehicle before", await self._next(partner, vehicle, position, back=True)),
+                ("Vehicle after", await self._next(partner, vehicle, position, back=False)),
+                ("Charger before", await self._next(partner, charger, position, back=True)),
+                ("Charger after", await self._next(partner, charger, position, back=False)),
             ],
         )
 
     on_head = on_get
 
     async def _next(
-        self, partner: int, wanted: SessionFilter, place: Place, *, back: bool
+        self, partner: int, wanted: SessionFilter, position: SessionPosition, *, back: bool
     ) -> Session | None:
         """The session of these that comes next in the order of their start, or came before."""
-        found, _ = await self._store.sessions.page(partner, wanted, place, 1, descending=back)
+        found, _ = await self._store.sessions.page(partner, wanted, position, 1, descending=back)
         return session_of(found[0]) if found else None

@@ -25,7 +25,7 @@ from tether.files.contents import columns_of
 from tether.files.csv_form import csv_line
 from tether.files.csv_table import to_csv
 from tether.server.store import Store
-from tether.storage.sessions import Place
+from tether.storage.sessions import SessionPosition
 from tether.storage.turns import Rest, Turns
 
 PAGE = 50
@@ -96,7 +96,7 @@ class SessionsPage:
         query = query_of(req)
         wanted, problem = _wanted(query), ""
         found: list[Session] = []
-        following: Place | None = None
+        following: SessionPosition | None = None
         try:
             found, following = await self._page(partner_of(req).id, wanted, query.get("after"))
         except Invalid as error:
@@ -124,9 +124,9 @@ class SessionsPage:
 
     async def _page(
         self, partner: int, wanted: Wanted, after: str | None
-    ) -> tuple[list[Session], Place | None]:
+    ) -> tuple[list[Session], SessionPosition | None]:
         found, stop = await self._store.sessions.page(
-            partner, wanted.filter, _place(after), PAGE + 1, descending=True
+            partner, wanted.filter, _position(after), PAGE + 1, descending=True
         )
         if len(found) > PAGE:
             stop = found[PAGE - 1].record.start_ms, found[PAGE - 1].id
@@ -226,7 +226,7 @@ class SessionsFile:
 
     async def _lines(self, partner: int, wanted: SessionFilter) -> AsyncGenerator[bytes]:
         yield csv_line(columns_of(Session)).encode()
-        after: Place | None = None
+        after: SessionPosition | None = None
         for _ in range(MOST_EXPORTED // 1_000):
             async with self._turns.of(partner):
                 found, stop = await self._store.sessions.page(
@@ -292,7 +292,7 @@ def _name(at_ms: int, zone: ZoneInfo, unit: Unit) -> str:
     return at.strftime({Unit.MONTH: "%Y-%m", Unit.HOUR: "%Y-%m-%d %H:%M"}.get(unit, "%Y-%m-%d"))
 
 
-def _place(text: str | None) -> Place | None:
+def _position(text: str | None) -> SessionPosition | None:
     if not text:
         return None
     found = _PLACE.fullmatch(text)

@@ -77,7 +77,7 @@ class Asked(NamedTuple):
     max_age: MaxAge | None = None
 
 
-class Place(NamedTuple):
+class EntryPosition(NamedTuple):
     """A charger or an area, and which of the moments."""
 
     name: str
@@ -85,9 +85,9 @@ class Place(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """The figures at a place. The area of chargers without a position has no name."""
+    """The figures at a position. The area of chargers without coordinates has no name."""
 
-    place: Place
+    position: EntryPosition
     figures: Figures
 
 
@@ -133,7 +133,13 @@ class Capacities:
         return await in_steps(totals.summing())
 
     async def by_charger(
-        self, partner: int, asked: Asked, after: Place | None, limit: int, *, stale: bool = False
+        self,
+        partner: int,
+        asked: Asked,
+        after: EntryPosition | None,
+        limit: int,
+        *,
+        stale: bool = False,
     ) -> list[Entry]:
         """The figures of each of these chargers at each moment with a vehicle plugged in, the first
         `limit` of them behind a place.
@@ -322,12 +328,12 @@ async def _with_pauses(rows: Iterable[T]) -> AsyncIterator[T]:
         await rest.if_long()
 
 
-def _entries(name: str, figures: Iterable[Figures], after: Place | None) -> Iterator[Entry]:
-    """Those with a vehicle plugged in, behind the place."""
+def _entries(name: str, figures: Iterable[Figures], after: EntryPosition | None) -> Iterator[Entry]:
+    """Those with a vehicle plugged in, behind the position."""
     for moment, one in enumerate(figures):
-        place = Place(name, moment)
-        if (one.vehicles or one.stale) and (after is None or place > after):
-            yield Entry(place, one)
+        position = EntryPosition(name, moment)
+        if (one.vehicles or one.stale) and (after is None or position > after):
+            yield Entry(position, one)
 
 
 def _wanted(

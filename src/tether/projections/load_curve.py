@@ -11,7 +11,7 @@ from tether.domain.filters import SessionFilter
 from tether.domain.load_curve import Profile
 from tether.domain.session_record import STARTED, UPDATED, OrderedEvent
 from tether.domain.summary import Keys, Load, Measured
-from tether.projections.summaries import Place, Row, Summaries, swept
+from tether.projections.summaries import Row, RowPosition, Summaries, swept
 from tether.storage.events import Events
 from tether.storage.plugged_in import EventsWanted, PluggedIn
 from tether.storage.session_records import ordered_events_in
@@ -42,7 +42,7 @@ class Page(NamedTuple):
     """Rows; `stop` is the place behind them if more may follow."""
 
     rows: list[Row[Load]]
-    stop: Place | None
+    stop: RowPosition | None
 
 
 class LoadCurves:
@@ -60,7 +60,7 @@ class LoadCurves:
         window: Window,
         keys: Keys | None,
         *,
-        after: Place | None,
+        after: RowPosition | None,
         limit: int,
     ) -> Page:
         """Up to `limit` rows behind a place, in the order of time and of groups.
@@ -79,12 +79,12 @@ class LoadCurves:
         behind = after if keys else None  # without keys the steps tell
         async for row in swept(sessions, window, keys or _together, Load, part=part, after=behind):
             if len(rows) == limit:  # only with keys
-                return Page(rows, rows[-1].place)
+                return Page(rows, rows[-1].position)
             rows.append(row)
         if keys is None:
             known = {row.bucket: row for row in rows}
             rows = [known.get(step) or Row(step, "", Load()) for step in steps]
-        stop = None if end_ms == window.to_ms else Place(steps[-1].from_ms, BEHIND)
+        stop = None if end_ms == window.to_ms else RowPosition(steps[-1].from_ms, BEHIND)
         return Page(rows, stop)
 
     async def _with_curves(
@@ -151,7 +151,7 @@ def _together(_: Measured) -> Sequence[str]:
     return ("",)
 
 
-async def _steps(window: Window, after: Place | None, limit: int) -> list[Bucket]:
+async def _steps(window: Window, after: RowPosition | None, limit: int) -> list[Bucket]:
     """The steps of a page: they begin with that of the place, or the next if it is done."""
     at_ms = window.from_ms
     if after is not None:

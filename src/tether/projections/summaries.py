@@ -25,8 +25,7 @@ from tether.storage.entities import Entities
 from tether.storage.plugged_in import PluggedIn, SessionKey
 from tether.storage.session_sums import MOST_OTHERS as MOST_OF_PART
 from tether.storage.session_sums import Part, PartSums, SessionSums
-from tether.storage.sessions import Place as SessionPlace
-from tether.storage.sessions import Sessions
+from tether.storage.sessions import SessionPosition, Sessions
 from tether.storage.turns import Rest
 
 AT_ONCE = 1_000  # sessions
@@ -36,7 +35,7 @@ MOST_OTHERS = 20_000  # sessions of a page that the database does not add up
 LAST_MS = parse_instant("9000-01-01T00:00:00Z")  # calendars end with the year 9999
 
 
-class Place(NamedTuple):
+class RowPosition(NamedTuple):
     """Where a row is: the beginning of its part of time, and its group."""
 
     from_ms: int
@@ -61,16 +60,16 @@ class Row(NamedTuple, Generic[T]):
     total: T
 
     @property
-    def place(self) -> Place:
+    def position(self) -> RowPosition:
         """Where it is."""
-        return Place(self.bucket.from_ms, self.key)
+        return RowPosition(self.bucket.from_ms, self.key)
 
 
 class Page(NamedTuple):
-    """Rows; `stop` is the place behind them if more may follow."""
+    """Rows; `stop` is the position behind them if more may follow."""
 
     rows: list[Row[Sums]]
-    stop: Place | None
+    stop: RowPosition | None
 
 
 class _Together:
@@ -133,7 +132,7 @@ class Summaries:
         division: Division,
         group: Group | None,
         *,
-        after: Place | None,
+        after: RowPosition | None,
         limit: int,
     ) -> Page:
         """Up to `limit` rows behind a place, in the order of time and of groups."""
@@ -149,7 +148,7 @@ class Summaries:
         sessions = self.measured(partner, wanted)
         async for row in swept(sessions, division, keys_of(group), Sums, part=part, after=after):
             if len(found) == limit:
-                return Page(found, found[-1].place)
+                return Page(found, found[-1].position)
             found.append(row)
         return Page(found, None)
 
@@ -158,7 +157,7 @@ class Summaries:
         partner: int,
         wanted: SessionFilter,
         division: Division,
-        after: Place | None,
+        after: RowPosition | None,
         limit: int,
     ) -> Page | None:
         """The same without groups, added up in the database; None if it leaves too much to us.
@@ -202,7 +201,7 @@ class Summaries:
             goes_on |= await sums.add_one(carried)
             carried = await anext(earlier, None)
         more = goes_on or await self._sums.first(partner, max(from_ms, end_ms), to_ms) is not None
-        return Page(sums.rows(), Place(buckets[-1].from_ms, "") if more else None)
+        return Page(sums.rows(), RowPosition(buckets[-1].from_ms, "") if more else None)
 
     async def _earlier(
         self, partner: int, wanted: SessionFilter, begin_ms: int
@@ -258,7 +257,7 @@ class Summaries:
 
     async def measured(self, partner: int, wanted: SessionFilter) -> AsyncIterator[Measured]:
         """The sessions in the order of their start."""
-        after: SessionPlace | None = None
+        after: SessionPosition | None = None
         while True:
             found, after = await self._sessions.page(partner, wanted, after, AT_ONCE)
             for known in found:
@@ -304,7 +303,7 @@ class _Sweep(Generic[T]):
         new: Callable[[], T],
         *,
         part: Bucket,
-        after: Place | None,
+        after: RowPosition | None,
     ) -> None:
         self._division = division
         self._keys = keys
@@ -353,7 +352,7 @@ class _Sweep(Generic[T]):
             await self._rest.if_long()
         for key in merge(*runs):
             row = Row(bucket, key, self._groups[key])
-            if self._after is None or row.place > self._after:
+            if self._after is None or row.position > self._after:
                 yield row
             await self._rest.if_long()
 
@@ -365,7 +364,7 @@ async def swept(
     new: Callable[[], T],
     *,
     part: Bucket,
-    after: Place | None,
+    after: RowPosition | None,
 ) -> AsyncIterator[Row[T]]:
     """The rows behind a place, of a part of time, of sessions in the order of their start."""
     sweep = _Sweep(division, keys, new, part=part, after=after)

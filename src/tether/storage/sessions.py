@@ -19,7 +19,7 @@ READ_AT_ONCE = 1_000  # sessions that a portion may look at
 MOST_BYTES = 2_000_000  # as they are stored; one has up to 1,000 charge periods
 LONGEST_SPAN = 48  # bits of ms: some thousand years
 
-Place = tuple[int, str]
+SessionPosition = tuple[int, str]
 """Where a session is in the order of a list: its instant there, and its id."""
 
 _SELECTED = """
@@ -47,7 +47,7 @@ WHERE (SELECT 1 FROM sessions s
 
 def page_statement(
     wanted: SessionFilter,
-    after: Place | None,
+    after: SessionPosition | None,
     *,
     descending: bool = False,
     spans: Iterable[int] = (),
@@ -68,7 +68,9 @@ def page_statement(
 class _PageStatement:
     """A statement for a page, while it is put together."""
 
-    def __init__(self, wanted: SessionFilter, after: Place | None, *, descending: bool) -> None:
+    def __init__(
+        self, wanted: SessionFilter, after: SessionPosition | None, *, descending: bool
+    ) -> None:
         self._wanted = wanted
         self._parameters: list[object] = []
         self._down = " DESC" if descending else ""
@@ -198,7 +200,7 @@ class SessionPage(NamedTuple):
     """Sessions; if `stop` is given there may be more behind that place."""
 
     found: list[StoredSession]
-    stop: Place | None
+    stop: SessionPosition | None
 
 
 class Sessions:
@@ -219,7 +221,7 @@ class Sessions:
         self,
         partner: int,
         wanted: SessionFilter,
-        after: Place | None,
+        after: SessionPosition | None,
         limit: int,
         *,
         descending: bool = False,
@@ -245,7 +247,7 @@ class Sessions:
                     if not looks or _is_wanted(session, wanted):
                         found.append(session)
                     size += len(row[1])
-                    after = _place(session, wanted)
+                    after = _position_of(session, wanted)
                 if size > MOST_BYTES:
                     return SessionPage(found, after)
                 await rest.if_long()
@@ -278,7 +280,7 @@ def _is_wanted(known: StoredSession, wanted: SessionFilter) -> bool:
     return wanted.flag is None or any(flag.name == wanted.flag for flag in session.flags)
 
 
-def _place(session: StoredSession, wanted: SessionFilter) -> Place:
+def _position_of(session: StoredSession, wanted: SessionFilter) -> SessionPosition:
     changes = wanted.updated_from_ms is not None
     return session.updated_ms if changes else session.record.start_ms, session.id
 

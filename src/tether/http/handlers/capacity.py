@@ -15,7 +15,7 @@ from tether.domain.models import ENTITY_ID_RULE, is_entity_id, to_json
 from tether.domain.validation import check_instant
 from tether.domain.views import Capacity
 from tether.http import requests
-from tether.projections.flexibility import Asked, Chargers, Entry, MaxAge, Place
+from tether.projections.flexibility import Asked, Chargers, Entry, EntryPosition, MaxAge
 from tether.server.store import Store
 from tether.storage.epochs import Epoch
 from tether.storage.turns import Steps, Turns, in_steps
@@ -79,7 +79,7 @@ class CapacityResource:
                 shown = await in_steps(_encoded(found[: page.limit], by, at_ms))
                 resp.data = b"[%b]" % b",".join(shown)
                 if len(found) > page.limit:  # one more than asked for: another page follows
-                    position = "{} {}".format(*found[page.limit - 1].place)
+                    position = "{} {}".format(*found[page.limit - 1].position)
                     resp.set_header("Link", requests.next_link(req, query, page.epoch, position))
                 return
             totals = await self._store.capacities.totals(partner, asked, stale=stale)
@@ -98,12 +98,12 @@ class CapacityResource:
         partner: int,
         asked: Asked,
         by: str | None,
-        after: Place | None,
+        after: EntryPosition | None,
         limit: int,
         *,
         stale: bool,
     ) -> list[Entry]:
-        """The first of those behind the place."""
+        """The first of those behind the position."""
         capacities = self._store.capacities
         if by == "charger":
             return await capacities.by_charger(partner, asked, after, limit, stale=stale)
@@ -135,7 +135,7 @@ class CapacityResource:
                     if len(found) < HELD:
                         at_ms = range(0)
                     else:
-                        after = found[-1].place
+                        after = found[-1].position
                     del found
             stale = True
             for start in range(0, len(lines), LINES):
@@ -147,7 +147,7 @@ class _Page(NamedTuple):
 
     limit: int
     epoch: Epoch
-    after: Place | None
+    after: EntryPosition | None
 
 
 async def _following(first: bytes, portions: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -164,7 +164,7 @@ def _shown(entry: Entry, by: str | None, at_ms: range) -> Capacity:
 
 
 def _over_time(totals: Iterable[Figures]) -> list[Entry]:
-    return [Entry(Place("", moment), figures) for moment, figures in enumerate(totals)]
+    return [Entry(EntryPosition("", moment), figures) for moment, figures in enumerate(totals)]
 
 
 def _encoded(entries: Iterable[Entry], by: str | None, at_ms: range) -> Steps[list[bytes]]:
@@ -175,10 +175,10 @@ def _encoded(entries: Iterable[Entry], by: str | None, at_ms: range) -> Steps[li
     return shown
 
 
-def _position(text: str) -> Place | None:
-    """The place that a cursor names, if it does. Once, cursors named chargers only."""
+def _position(text: str) -> EntryPosition | None:
+    """The position that a cursor names, if it does. Once, cursors named chargers only."""
     found = _POSITION.fullmatch(text)
-    return None if found is None else Place(found[1], int(found[2] or MOST_STREAMED))
+    return None if found is None else EntryPosition(found[1], int(found[2] or MOST_STREAMED))
 
 
 def _asked(query: dict[str, str], now_ms: int, *, as_lines: bool) -> Asked:

@@ -16,7 +16,7 @@ from tether.domain.validation import check_instant
 from tether.http import requests
 from tether.http.handlers.sessions import LIST_PARAMETERS, REPEATED, filter_of, ids_of
 from tether.projections.load_curve import Window
-from tether.projections.summaries import LAST_MS, Place
+from tether.projections.summaries import LAST_MS, RowPosition
 from tether.server.store import Store
 from tether.storage.epochs import Epoch
 from tether.storage.turns import Turns
@@ -145,11 +145,11 @@ def _is_position(text: str) -> bool:
     return found is not None and int(found[1]) < LAST_MS
 
 
-def _position(text: str | None) -> Place | None:
+def _position(text: str | None) -> RowPosition | None:
     if text is None:
         return None
     instant, _, key = text.partition(" ")
-    return Place(int(instant), key)
+    return RowPosition(int(instant), key)
 
 
 def _show_next(
@@ -157,11 +157,11 @@ def _show_next(
     resp: Response,
     query: dict[str, str],
     epoch: Epoch,
-    place: Place,
+    last: RowPosition,
     *,
     partial: bool = False,
 ) -> None:
     ids = {name: ids_of(query, name) for name in REPEATED if name in query}
-    position = "{} {}".format(*place)
+    position = "{} {}".format(*last)
     link = requests.next_link(req, {**query, **ids}, epoch, position, partial=partial)
     resp.set_header("Link", link)
