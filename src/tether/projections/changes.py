@@ -26,6 +26,7 @@ LATE_EVENTS = 5_000  # … and so many events, as they are in memory together
 LATE_MOST = 200  # events or sessions of such a vehicle; with more it is looked at by itself
 
 BEGINNING: Start = (-END_OF_TIME, 0, "")
+END: Start = (END_OF_TIME, 0, "")
 
 
 class Portion(NamedTuple):
@@ -132,7 +133,7 @@ class Changes:
                 continue
             start = timeline.begun[-1][0].start
             if late is not None and start[0] > late.last_ms:
-                stored = await self._records.from_start(partner, vehicle, start, 1)
+                stored = await self._records.between_starts(partner, vehicle, start, END, 1)
                 if stored and _is_again(timeline.begun[-1], stored[0]):
                     timeline.begun.pop()
                     until_ms = start[0]
@@ -143,7 +144,7 @@ class Changes:
                 portion = await self._portion(partner, vehicle, begin, end, wanted, told=told)
                 begin = end
                 yield portion
-        last = None if until_ms is None else start
+        last = END if until_ms is None else start
         while between := await self._end_of_some(partner, vehicle, begin, last):
             wanted = [one for one in timeline.begun if one[0].start < between]
             timeline.begun = timeline.begun[len(wanted) :]
@@ -198,19 +199,18 @@ class Changes:
                 yield list(instant)
 
     async def _end_of_some(
-        self, partner: int, vehicle: str, begin: Start, last: Start | None
+        self, partner: int, vehicle: str, begin: Start, last: Start
     ) -> Start | None:
         """Where SESSIONS of those that are stored from `begin` on end, if others follow."""
-        found = await self._records.from_start(partner, vehicle, begin, SESSIONS + 1)
-        end = found[-1].row.start if len(found) > SESSIONS else None
-        return None if end is None or (last is not None and end >= last) else end
+        end = await self._records.start_behind(partner, vehicle, begin, SESSIONS)
+        return end if end is not None and end < last else None
 
     async def _portion(
         self,
         partner: int,
         vehicle: str,
         begin: Start,
-        end: Start | None,
+        end: Start,
         wanted: list[Derived],
         *,
         told: set[Start],
@@ -222,11 +222,13 @@ class Changes:
         after `until_ms` told of these sessions remains.
         """
         known: list[Stored] = []
-        while some := await self._records.from_start(partner, vehicle, begin, SESSIONS):
-            known += (one for one in some if end is None or one.row.start < end)
-            last = some[-1].row.start
-            if len(some) < SESSIONS or (end is not None and last >= end):
+        while some := await self._records.between_starts(
+            partner, vehicle, begin, end, SESSIONS + 1
+        ):
+            known += some
+            if len(some) <= SESSIONS:
                 break
+            last = some[-1].row.start
             begin = (*last[:2], last[2] + "\x01")  # no id has a smaller character
         for stored in known:
             told.update(stored.row.ties.told)
@@ -339,10 +341,9 @@ def _compared(
         if until_ms is not None:
             found[0].reports = [*found[0].reports, *_after(row.ties.reports, until_ms)]
         should = Change(*found).row
-        if version is None or should.shown != row.shown:
-            changes.append(Change(*found))
-        elif should != row:
-            changes.append(Change(*found, visible=False))
+        if version is None or should != row:
+            seen = version is None or should.shown != row.shown
+            changes.append(Change(*found, visible=seen))
     return changes + [Change(*begun) for begun in missing.values()]
 
 

@@ -99,23 +99,15 @@ class Change(NamedTuple):
     def row(self) -> SessionRow:
         """The session as it is to be stored."""
         record = self.record
-        ended = record.end_ms is not None
+        here = record.newest_here
+        span = rest_ms = None
+        if record.end_ms is not None:
+            span, rest_ms = (record.end_ms - record.start_ms).bit_length(), here.at_ms
         return SessionRow(
-            vehicle_id=record.vehicle_id,
-            start_ms=record.start_ms,
-            start_rank=record.start_rank,
-            charger_id=record.charger_id,
-            id=record.id,
-            live=int(self.live),
-            end_ms=record.end_ms,
-            span=None if record.end_ms is None else (record.end_ms - record.start_ms).bit_length(),
-            rest_ms=record.newest_here.at_ms if ended else None,
-            last_seq=record.last.seq,
-            here_seq=record.newest_here.seq,
-            **totals_of(record)._asdict(),
-            body=text_of(record),
-            before=text_of(self.before),
-        )
+            record.vehicle_id, *record.start, record.id, int(self.live),
+            record.end_ms, span, rest_ms, record.last.seq, here.seq,
+            *totals_of(record), text_of(record), text_of(self.before),
+        )  # fmt: skip
 
 
 def text_of(value: SessionRecord | SessionContext) -> str:
@@ -185,11 +177,19 @@ SELECT (
 ) FROM wanted w
 """
 
-FROM_START = f"""
+BETWEEN_STARTS = f"""
 SELECT {_STORED} FROM sessions s
 WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1
   AND (s.start_ms, s.start_rank, s.charger_id) >= ($3, $4, $5)
-ORDER BY s.start_ms, s.start_rank, s.charger_id LIMIT $6
+  AND (s.start_ms, s.start_rank, s.charger_id) < ($6, $7, $8)
+ORDER BY s.start_ms, s.start_rank, s.charger_id LIMIT $9
+"""
+
+START_BEHIND = """
+SELECT s.start_ms, s.start_rank, s.charger_id FROM sessions s
+WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1
+  AND (s.start_ms, s.start_rank, s.charger_id) >= ($3, $4, $5)
+ORDER BY s.start_ms, s.start_rank, s.charger_id LIMIT 1 OFFSET $6
 """
 
 # For many vehicles: the newest session that began before an instant, and the start of the second
@@ -327,12 +327,19 @@ class SessionRecords:
         found = [_derived.decode(text) for (text,) in rows if text is not None]
         return {(record.vehicle_id, record.start): (record, before) for record, before in found}
 
-    async def from_start(
-        self, partner: int, vehicle: str, start: Start, limit: int
+    async def between_starts(
+        self, partner: int, vehicle: str, start: Start, end: Start, limit: int
     ) -> list[Stored]:
-        """The vehicle's sessions in the order of their start, from this one on."""
-        rows = await self._engine.scan(FROM_START, partner, vehicle, *start, limit)
-        return [Stored(SessionRow(*columns), version) for *columns, version in rows]
+        """The vehicle's sessions in the order of their start, from this one to before that one."""
+        rows = await self._engine.scan(BETWEEN_STARTS, partner, vehicle, *start, *end, limit)
+        return [Stored(SessionRow._make(columns), version) for *columns, version in rows]
+
+    async def start_behind(
+        self, partner: int, vehicle: str, start: Start, count: int
+    ) -> Start | None:
+        """The start of the session that lies so many behind this one, if there is one."""
+        rows = await self._engine.scan(START_BEHIND, partner, vehicle, *start, count)
+        return (*rows[0],) if rows else None
 
     async def around(
         self, partner: int, wanted: Iterable[tuple[str, int, int]]
