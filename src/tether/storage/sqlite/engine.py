@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 import apsw
 
@@ -24,7 +25,7 @@ from tether.storage.engine import Connections, Row, Size
 from tether.storage.sqlite.file import connect, native
 from tether.storage.sqlite.guard import FileGuard, FileTrouble
 from tether.storage.sqlite.writer import PASSING, Writer
-from tether.storage.turns import Turns
+from tether.storage.turns import LONGEST_S, Turns
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
 
@@ -48,7 +49,8 @@ class SqliteEngine:
         self._reader = connect(path)
         self._reader.execute(f"PRAGMA cache_size = -{READER_CACHE_KB}")
         self._reader.set_busy_timeout(0)  # the event loop must not wait; in WAL it never has to
-        self._reading = False  # in a transaction, until the end of this turn of the event loop
+        self._reading = False  # in a transaction, until the end of this turn of the event loop …
+        self._reading_since = 0.0  # … as it is since then, by the clock of Rest
         self._scanners = ThreadPoolExecutor(SCANS_AT_ONCE, "tether-scan")
         self._turns = Turns(SCANS_AT_ONCE, of_each=1, most_waiting=sys.maxsize, patience_s=None)
         self._scan = threading.local()
@@ -80,7 +82,7 @@ class SqliteEngine:
     def _begin_reading(self) -> None:
         if self._trouble is not None:
             raise Unavailable from FileTrouble(self._trouble)
-        self._reading = True
+        self._reading, self._reading_since = True, perf_counter()
         self._loop.call_soon(self._end_reading)
         if not self._reader.in_transaction:
             self._reader.execute("BEGIN")
@@ -96,6 +98,8 @@ class SqliteEngine:
     async def scan(self, sql: str, partner: int, *parameters: object) -> list[Row]:
         every = (partner, *parameters)
         if (rows := self._found_soon(sql, every)) is not None:
+            if perf_counter() - self._reading_since > LONGEST_S:  # who asks again and again
+                await asyncio.sleep(0)
             return rows
         return await self._turns.run(partner, partial(self._scan_in_thread, sql, every))
 
