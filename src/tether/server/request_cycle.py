@@ -11,7 +11,7 @@ from asyncio import Transport
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from secrets import token_hex
-from typing import Any, Protocol
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
@@ -36,27 +36,6 @@ _AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")  # before an abso
 _CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})
 
 
-class Connection(Protocol):
-    """What an exchange has to know of its connection: Uvicorn's parts, and our bounds."""
-
-    url: Any
-    headers: Any
-    server: Any
-    client: Any
-    scheme: Any
-    root_path: Any
-    asgi_version: Any
-    flow: Any
-    transport_of_exchanges: Any
-    server_state: Any
-    expect_100_continue: bool
-    tasks: set[Any]
-    bounds: Any
-
-    def on_response_complete(self) -> None:
-        """The answer is whole."""
-
-
 def has_one_host(headers: Sequence[tuple[bytes, bytes]], version: str) -> bool:
     """Whether the request names its host, and only one: who forwards it by one of two, and who
     serves it by the other, serves the wrong one (RFC 9112, 3.2).
@@ -65,7 +44,7 @@ def has_one_host(headers: Sequence[tuple[bytes, bytes]], version: str) -> bool:
     return hosts == 1 or (not hosts and version < "1.1")
 
 
-def _scope_of(connection: Connection, method: bytes) -> Any:
+def _scope_of(connection: Any, method: bytes) -> Any:
     """The request whose head has arrived, as ASGI describes it, but with the path as it was sent:
     `a%2Fb` is one segment, not two.
 
@@ -98,13 +77,9 @@ class RequestCycle(RequestResponseCycle):
     task: "asyncio.Task[None] | None" = None
 
     def __init__(
-        self,
-        connection: Connection,
-        method: bytes,
-        *,
-        keep_alive: bool,
-        knows_chunks: bool,
+        self, connection: Any, method: bytes, *, keep_alive: bool, knows_chunks: bool
     ) -> None:
+        """`connection` is Uvicorn's, with our bounds and our transport."""
         super().__init__(
             scope=_scope_of(connection, method),
             transport=connection.transport_of_exchanges,
