@@ -24,7 +24,7 @@ from tether.storage.dialect import SQLITE
 from tether.storage.engine import Connections, Row, Size
 from tether.storage.sqlite.file import connect, native
 from tether.storage.sqlite.guard import FileGuard, FileTrouble
-from tether.storage.sqlite.writer import PASSING, Writer
+from tether.storage.sqlite.writer import PASSING, SqliteWriter
 from tether.storage.turns import LONGEST_S, Turns
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
@@ -59,7 +59,7 @@ class SqliteEngine:
         self._guard = FileGuard(path)
         self._trouble: str | None = None
         self._watch = self._loop.create_task(self._watch_file())
-        self._writer = writer = Writer(path, connection, self._guard)
+        self._writer = writer = SqliteWriter(path, connection, self._guard)
         # What is written goes straight to the writer.
         self.write, self.write_all = writer.write, writer.write_all
         self.write_returning, self.list_events = writer.write_returning, writer.list_events

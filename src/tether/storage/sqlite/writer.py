@@ -127,7 +127,7 @@ class WriteQueue:
             pass
 
 
-class Writer:
+class SqliteWriter:
     """The writer thread, and what it can be asked for: see `Engine`."""
 
     def __init__(self, path: Path, connection: apsw.Connection, guard: FileGuard) -> None:
