@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
 
-from tether.simulator.replay import Session, sessions_of
+from tether.simulator.replay import RecordedSession, sessions_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "src/tether/simulator/data/level3-sessions.csv"
@@ -43,7 +43,7 @@ def hour_of(at_ms: int) -> str:
     return f"{EPOCH + timedelta(milliseconds=at_ms):%H}"
 
 
-def parts(session: Session) -> Iterator[tuple[int, int, Decimal]]:
+def parts(session: RecordedSession) -> Iterator[tuple[int, int, Decimal]]:
     """The session hour by hour: when each began, how many ms it was there, what it charged.
 
     What there is by an instant is cut off to the milliwatt hour; the last hour gets the rest.
@@ -58,7 +58,7 @@ def parts(session: Session) -> Iterator[tuple[int, int, Decimal]]:
         at, had = until, now
 
 
-def tables(sessions: Sequence[Session]) -> dict[str, list[list[str]]]:
+def tables(sessions: Sequence[RecordedSession]) -> dict[str, list[list[str]]]:
     """The rows of each table by the first words of its header."""
     begun: dict[str, int] = defaultdict(int)
     energy: dict[tuple[str, str], Decimal] = defaultdict(Decimal)

@@ -17,7 +17,7 @@ from tether.client import AuditEntry, Client, Invalid
 from tether.domain.audit import MOST_BYTES, OPERATOR, entry
 from tether.server import bootstrap
 from tether.server.upkeep import DAY_MS, forget_audit
-from tether.storage.audit import Wanted
+from tether.storage.audit import AuditFilter
 
 NASTY = "<b>\x1b[31m\u202e</b>'\""
 
@@ -183,7 +183,7 @@ def test_old_entries_go(tmp_path: Path) -> None:
             await store.audit.add(*entries)
             forgetting = asyncio.create_task(forget_audit(store, 5, lambda: 20 * DAY_MS))
             async with asyncio.timeout(60):
-                while len(found := await store.audit.page(Wanted(1), None, 10)) > 1:  # noqa: ASYNC110
+                while len(found := await store.audit.page(AuditFilter(1), None, 10)) > 1:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             forgetting.cancel()
             return [one.at_ms for one in found]

@@ -25,7 +25,7 @@ from tether.domain import timestamps
 from tether.domain.console import LINK_MS
 from tether.domain.keys import Rate, digest_of
 from tether.server import admin, bootstrap
-from tether.storage.refused_requests import MOST, RefusedRequest, Wanted
+from tether.storage.refused_requests import MOST, RefusalFilter, RefusedRequest
 
 PAGES = (
     "/live", "/live/vehicles", "/live?show=all&q=C1", "/keys", "/chargers/C1", "/vehicles/V1",
@@ -428,7 +428,7 @@ def test_of_a_flood_of_refusals_little_is_kept_and_the_newest_of_much(server: Se
                 await store.refused_requests.add(number, requests, now_ms)
             old = [RefusedRequest(1, "old", "", "GET", "/x", 404, 1, "", "", "")]
             await store.refused_requests.add(number, old, now_ms)
-            wanted = Wanted()
+            wanted = RefusalFilter()
             found = await store.refused_requests.page(number, wanted, (2**62, ""), now_ms, 10_000)
             assert len(found) <= MOST
             assert found[0].id.startswith("11-")

@@ -17,7 +17,7 @@ from tether.domain.models import to_json
 from tether.files.audit_lines import AUDIT_COLUMNS, audit_csv
 from tether.files.csv_form import csv_line
 from tether.server.store import Store
-from tether.storage.audit import END_OF_TIME, Place, Wanted
+from tether.storage.audit import END_OF_TIME, AuditFilter, AuditPosition
 from tether.storage.turns import Turns
 
 PAGE = 50
@@ -35,7 +35,7 @@ class AuditPage:
     async def on_get(self, req: Request, resp: Response) -> None:
         query = query_of(req)
         wanted = _wanted(req, query.get("action", ""))
-        before = _place(query.get("before"))
+        before = _position(query.get("before"))
         found = await self._store.audit.page(wanted, before, PAGE + 1, descending=True)
         names = {}
         if wanted.partner is None:
@@ -85,11 +85,13 @@ class AuditFile:
         finally:
             leaving.cancel()
 
-    async def _lines(self, req: Request, wanted: Wanted, *, as_csv: bool) -> AsyncGenerator[bytes]:
+    async def _lines(
+        self, req: Request, wanted: AuditFilter, *, as_csv: bool
+    ) -> AsyncGenerator[bytes]:
         line: Callable[[AuditEntry], str] = audit_csv if as_csv else _ndjson
         if as_csv:
             yield csv_line(AUDIT_COLUMNS).encode()
-        after: Place | None = None
+        after: AuditPosition | None = None
         while True:
             async with self._turns.of(wanted.partner or 0):
                 found = await self._store.audit.page(wanted, after, AT_ONCE)
@@ -99,14 +101,14 @@ class AuditFile:
             after = found[-1].at_ms, found[-1].id
 
 
-def _wanted(req: Request, action: str) -> Wanted:
+def _wanted(req: Request, action: str) -> AuditFilter:
     """Of whom the visitor may see entries, and which it asks for. Raises NotFound and Invalid."""
     if action and not ACTION.fullmatch(action):
         raise Invalid("action", "It must be one such as key.revoke.")
     if req.context.partner is None and not visit_of(req).is_operator:
         raise NotFound
     partner = None if req.context.partner is None else partner_of(req).id
-    return Wanted(partner, action or None, 0, END_OF_TIME)
+    return AuditFilter(partner, action or None, 0, END_OF_TIME)
 
 
 def _entry(req: Request, stored: Entry) -> AuditEntry:
@@ -117,7 +119,7 @@ def _ndjson(entry: AuditEntry) -> str:
     return to_json(entry).decode() + "\n"
 
 
-def _place(text: str | None) -> Place | None:
+def _position(text: str | None) -> AuditPosition | None:
     if not text:
         return None
     found = _PLACE.fullmatch(text)

@@ -60,7 +60,7 @@ class ChargerRow(NamedTuple):
     flags: list[Flagged]
 
 
-class Wanted(NamedTuple):
+class LiveWanted(NamedTuple):
     """What a table shows, and in which order."""
 
     show: str
@@ -115,7 +115,7 @@ class LivePage:
         return ("live",) if self._kind is Charger else ("live", "vehicles")
 
     async def _page(
-        self, partner: int, wanted: Wanted
+        self, partner: int, wanted: LiveWanted
     ) -> tuple[list[str], dict[str, object] | None]:
         """The ids of the page, and where the next one begins, if there is one."""
         if wanted.show == "all":
@@ -247,7 +247,7 @@ def _id(segment: str) -> str:
     return found
 
 
-def _wanted(req: Request) -> Wanted:
+def _wanted(req: Request) -> LiveWanted:
     query = query_of(req)
     show, order = query.get("show", "plugged"), query.get("order", "since")
     begins, after, skip = query.get("q", ""), query.get("after", ""), query.get("skip", "0")
@@ -261,4 +261,4 @@ def _wanted(req: Request) -> Wanted:
         raise Invalid("skip", f"It must be a whole number up to {MOST_SKIPPED}.")
     if begins and not is_entity_id(begins):
         begins = "\x7f"  # no id begins so, and nothing is found
-    return Wanted(show, order, begins, after, int(skip))
+    return LiveWanted(show, order, begins, after, int(skip))

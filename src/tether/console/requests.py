@@ -13,7 +13,7 @@ from tether.console.views import Views, address, visible
 from tether.console.visits import partner_of
 from tether.domain.errors import Invalid
 from tether.server.store import Store
-from tether.storage.refused_requests import DAYS_MS, MOST, RefusedRequest, Wanted
+from tether.storage.refused_requests import DAYS_MS, MOST, RefusalFilter, RefusedRequest
 
 PAGE = 50
 END = 2**62, ""
@@ -42,7 +42,7 @@ class RequestsPage:
         status, path, text = query.get("status", ""), query.get("path", ""), query.get("q", "")
         if len(text) > LONGEST_TEXT:
             raise Invalid("q", f"It has at most {LONGEST_TEXT} characters.")
-        wanted = Wanted(_statuses(status), path, text)
+        wanted = RefusalFilter(_statuses(status), path, text)
         before = _place(query.get("before"))
         found = await self._store.refused_requests.page(
             partner.id, wanted, before, self._views.now_ms(), PAGE + 1

@@ -38,7 +38,7 @@ NOBODY = "\x7f"  # no id is so
 _PLACE = re.compile(r"(-?[0-9]{1,15}) ([0-9a-f-]{36})")
 
 
-class Wanted(NamedTuple):
+class SessionsWanted(NamedTuple):
     """What is asked for, as it stands in the address."""
 
     first: str
@@ -123,7 +123,7 @@ class SessionsPage:
     on_head = on_get
 
     async def _page(
-        self, partner: int, wanted: Wanted, after: str | None
+        self, partner: int, wanted: SessionsWanted, after: str | None
     ) -> tuple[list[Session], SessionPosition | None]:
         found, stop = await self._store.sessions.page(
             partner, wanted.filter, _position(after), PAGE + 1, descending=True
@@ -245,7 +245,7 @@ class SessionsFile:
 # What is asked for --------------------------------------------------------------------------------
 
 
-def _wanted(query: dict[str, str]) -> Wanted:
+def _wanted(query: dict[str, str]) -> SessionsWanted:
     unit = query.get("unit") or Unit.DAY
     flag, status = query.get("flag", ""), query.get("status", "")
     if unit not in UNITS:
@@ -254,7 +254,7 @@ def _wanted(query: dict[str, str]) -> Wanted:
         raise Invalid("flag", f"It must be one of {', '.join(FLAGS)}.")
     if status not in ("", "active", "ended"):
         raise Invalid("status", "It must be active or ended.")
-    return Wanted(
+    return SessionsWanted(
         query.get("from", ""), query.get("to", ""), query.get("vehicle", ""),
         query.get("charger", ""), flag, status, query.get("zone") or "UTC", unit,
     )  # fmt: skip

@@ -31,7 +31,7 @@ AT_ONCE = 8  # portions of streams, of each partner one
 POLL_S = 0.2  # how soon what others derive is noticed
 
 
-class Portion(NamedTuple):
+class FeedPortion(NamedTuple):
     """The events up to a sequence number (with theirs), and what is newest of their vehicles."""
 
     events: list[tuple[int, str]]
@@ -84,7 +84,9 @@ class ChangeFeed:
         """The last event of the partner, and the last that is derived."""
         return await self._projector.derivations.progress(partner)
 
-    async def portion(self, partner: int, wanted: EventFilter, after: int, until: int) -> Portion:
+    async def portion(
+        self, partner: int, wanted: EventFilter, after: int, until: int
+    ) -> FeedPortion:
         """What of the wanted follows that event, up to `until`, as far as one portion goes."""
         async with self._turns.of(partner):
             found, stop = await self._events.portion(partner, wanted, after, PORTION)
@@ -94,7 +96,7 @@ class ChangeFeed:
             heads = [_decoder.decode(body) for _, body in events]
             vehicles = list(dict.fromkeys(head.vehicle_id for head in heads))
             latest = await self._states.of_vehicles(partner, vehicles) if vehicles else {}
-            return Portion(events, latest, end)
+            return FeedPortion(events, latest, end)
 
     @contextmanager
     def listening(self, partner_id: int) -> Iterator[Listener]:

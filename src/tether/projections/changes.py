@@ -29,7 +29,7 @@ BEGINNING: Start = (-END_OF_TIME, 0, "")
 END: Start = (END_OF_TIME, 0, "")
 
 
-class Portion(NamedTuple):
+class ChangedPortion(NamedTuple):
     """Some of a vehicle's sessions: how many there are, and which of them differ."""
 
     sessions: int
@@ -114,7 +114,7 @@ class Changes:
 
     async def of_vehicle(
         self, partner: int, vehicle: str, seq: int, late: Late | None = None
-    ) -> AsyncIterator[Portion]:
+    ) -> AsyncIterator[ChangedPortion]:
         """What changes in a vehicle's sessions when they are derived again from events to `seq`.
 
         With `late` only those that these events can have changed: from the session on which the
@@ -173,7 +173,7 @@ class Changes:
             if session.reports != [*old, *new, *later]:
                 session.reports = [*old, *new, *later]
                 changes.append(Change(session, known))
-        yield Portion(0, changes)
+        yield ChangedPortion(0, changes)
 
     async def _begin(self, partner: int, vehicle: str, at_ms: int) -> tuple[Start, SessionContext]:
         """The start of the newest session that began before this instant and from which a vehicle
@@ -215,7 +215,7 @@ class Changes:
         *,
         told: set[Start],
         until_ms: int | None = None,
-    ) -> Portion:
+    ) -> ChangedPortion:
         """What is not stored as it should of the sessions that begin from `begin` to before `end`.
 
         Adds to `told` the earlier sessions of which events of the stored ones told. What events
@@ -232,7 +232,7 @@ class Changes:
             begin = (*last[:2], last[2] + "\x01")  # no id has a smaller character
         for stored in known:
             told.update(stored.row.ties.told)
-        return Portion(len(wanted), _compared(wanted, known, until_ms))
+        return ChangedPortion(len(wanted), _compared(wanted, known, until_ms))
 
     # Many vehicles at once ------------------------------------------------------------------------
 

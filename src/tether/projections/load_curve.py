@@ -38,7 +38,7 @@ class Window(NamedTuple):
         return Bucket(max(from_ms, self.from_ms), min(to_ms, self.to_ms))
 
 
-class Page(NamedTuple):
+class CurvePage(NamedTuple):
     """Rows; `stop` is the place behind them if more may follow."""
 
     rows: list[Row[Load]]
@@ -62,7 +62,7 @@ class LoadCurves:
         *,
         after: RowPosition | None,
         limit: int,
-    ) -> Page:
+    ) -> CurvePage:
         """Up to `limit` rows behind a place, in the order of time and of groups.
 
         Without keys all steps of the window, with them those of groups that had a vehicle plugged
@@ -70,7 +70,7 @@ class LoadCurves:
         """
         steps = await _steps(window, after, limit)
         if not steps:
-            return Page([], None)
+            return CurvePage([], None)
         begin_ms, end_ms = steps[0].from_ms, steps[-1].to_ms
         lasting = wanted._replace(overlapping_from_ms=begin_ms - 1, overlapping_to_ms=end_ms)
         sessions = self._with_curves(partner, lasting, (*(step.from_ms for step in steps), end_ms))
@@ -79,13 +79,13 @@ class LoadCurves:
         behind = after if keys else None  # without keys the steps tell
         async for row in swept(sessions, window, keys or _together, Load, part=part, after=behind):
             if len(rows) == limit:  # only with keys
-                return Page(rows, rows[-1].position)
+                return CurvePage(rows, rows[-1].position)
             rows.append(row)
         if keys is None:
             known = {row.bucket: row for row in rows}
             rows = [known.get(step) or Row(step, "", Load()) for step in steps]
         stop = None if end_ms == window.to_ms else RowPosition(steps[-1].from_ms, BEHIND)
-        return Page(rows, stop)
+        return CurvePage(rows, stop)
 
     async def _with_curves(
         self, partner: int, wanted: SessionFilter, bounds: Sequence[int]

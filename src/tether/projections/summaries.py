@@ -65,7 +65,7 @@ class Row(NamedTuple, Generic[T]):
         return RowPosition(self.bucket.from_ms, self.key)
 
 
-class Page(NamedTuple):
+class SummaryPage(NamedTuple):
     """Rows; `stop` is the position behind them if more may follow."""
 
     rows: list[Row[Sums]]
@@ -134,7 +134,7 @@ class Summaries:
         *,
         after: RowPosition | None,
         limit: int,
-    ) -> Page:
+    ) -> SummaryPage:
         """Up to `limit` rows behind a place, in the order of time and of groups."""
         if group is None and _is_simple(wanted):
             page = await self._together(partner, wanted, division, after, limit)
@@ -148,9 +148,9 @@ class Summaries:
         sessions = self.measured(partner, wanted)
         async for row in swept(sessions, division, keys_of(group), Sums, part=part, after=after):
             if len(found) == limit:
-                return Page(found, found[-1].position)
+                return SummaryPage(found, found[-1].position)
             found.append(row)
-        return Page(found, None)
+        return SummaryPage(found, None)
 
     async def _together(
         self,
@@ -159,7 +159,7 @@ class Summaries:
         division: Division,
         after: RowPosition | None,
         limit: int,
-    ) -> Page | None:
+    ) -> SummaryPage | None:
         """The same without groups, added up in the database; None if it leaves too much to us.
 
         A page is of so many buckets at most, so it may have fewer rows.
@@ -173,7 +173,7 @@ class Summaries:
         if carried is None:
             first_ms = await self._sums.first(partner, max(from_ms, begin_ms), to_ms)
             if first_ms is None:
-                return Page([], None)
+                return SummaryPage([], None)
             begin_ms = first_ms
         buckets = await _buckets(division, begin_ms, limit)
         end_ms = buckets[-1].to_ms
@@ -201,7 +201,7 @@ class Summaries:
             goes_on |= await sums.add_one(carried)
             carried = await anext(earlier, None)
         more = goes_on or await self._sums.first(partner, max(from_ms, end_ms), to_ms) is not None
-        return Page(sums.rows(), RowPosition(buckets[-1].from_ms, "") if more else None)
+        return SummaryPage(sums.rows(), RowPosition(buckets[-1].from_ms, "") if more else None)
 
     async def _earlier(
         self, partner: int, wanted: SessionFilter, begin_ms: int

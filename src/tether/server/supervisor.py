@@ -22,7 +22,15 @@ from tether.server.metrics import added_up
 from tether.server.metrics_port import serving
 from tether.server.run import listen, url_of
 from tether.server.settings import Settings, metrics_address
-from tether.server.worker_link import FROM_WORKER, Begin, Counted, Line, Ready, Report, Total
+from tether.server.worker_link import (
+    FROM_WORKER,
+    Begin,
+    Counts,
+    Link,
+    Ready,
+    SayCounts,
+    TotalCounts,
+)
 
 log = structlog.get_logger()
 
@@ -66,9 +74,9 @@ def _reserved(host: str, port: int) -> Iterator[socket.socket]:
 class _Worker:
     """A worker process and what it has said."""
 
-    def __init__(self, process: Process, line: Line) -> None:
+    def __init__(self, process: Process, link: Link) -> None:
         self.process = process
-        self.line = line
+        self.link = link
         self.page = ""  # what it counted when it last said so
         self.reported = asyncio.Event()
 
@@ -80,7 +88,7 @@ class _Worker:
     def ask(self) -> None:
         """Wants to know what it counted up to now; `reported` says that it is known."""
         self.reported.clear()
-        self.line.send(Report())
+        self.link.send(SayCounts())
 
 
 class _Supervisor:
@@ -128,7 +136,7 @@ class _Supervisor:
             await asyncio.wait([listening], timeout=LAST_WORDS_S)
         finally:
             listening.cancel()
-            worker.line.close()
+            worker.link.close()
             self._workers.discard(worker)
             self._left = added_up([self._left, worker.page], of_the_gone=True)
             worker.reported.set()
@@ -146,22 +154,22 @@ class _Supervisor:
                     stdout=DEVNULL,
                     start_new_session=True,  # Ctrl-C is for the supervisor, which passes it on once
                 )
-            worker = _Worker(process, await Line.over(ours))
+            worker = _Worker(process, await Link.over(ours))
         except BaseException:
             ours.close()
             raise
         self._workers.add(worker)
         if self._stopping.is_set():
             worker.terminate()
-        worker.line.send(Begin(self._settings))
+        worker.link.send(Begin(self._settings))
         return worker
 
     async def _listen(self, worker: _Worker, ready: asyncio.Event) -> None:
         """Hears what the worker says until it is gone."""
-        while message := await worker.line.receive(FROM_WORKER):
+        while message := await worker.link.receive(FROM_WORKER):
             if isinstance(message, Ready):
                 ready.set()
-            elif isinstance(message, Counted):
+            elif isinstance(message, Counts):
                 worker.page = message.page
                 if message.asked:
                     worker.reported.set()
@@ -209,7 +217,7 @@ class _Supervisor:
 
 def _tell_total(worker: _Worker, adding: asyncio.Task[str]) -> None:
     failed = adding.cancelled() or adding.exception() is not None
-    worker.line.send(Total(None if failed else adding.result()))
+    worker.link.send(TotalCounts(None if failed else adding.result()))
 
 
 async def _when_all(ready: list[asyncio.Event], listening: Callable[[], None]) -> None:

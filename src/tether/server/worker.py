@@ -10,7 +10,7 @@ import uvloop
 from tether.server import logging
 from tether.server.metrics import Metrics
 from tether.server.run import listen, meanwhile, serve
-from tether.server.worker_link import SETTINGS, Line, Supervision
+from tether.server.worker_link import SETTINGS, Link, Supervision
 
 
 def main() -> None:
@@ -19,13 +19,13 @@ def main() -> None:
 
 
 async def _work() -> None:
-    line = await Line.over(socket.fromfd(sys.stdin.fileno(), socket.AF_UNIX, socket.SOCK_STREAM))
-    begin = await line.receive(SETTINGS)
+    link = await Link.over(socket.fromfd(sys.stdin.fileno(), socket.AF_UNIX, socket.SOCK_STREAM))
+    begin = await link.receive(SETTINGS)
     if begin is None:  # the supervisor was killed meanwhile
         return
     settings = begin.settings
     logging.configure(level=settings.log_level, as_json=settings.log_format != "text")
-    supervision = Supervision(line)
+    supervision = Supervision(link)
     metrics = Metrics(supervision.total, by_partner=settings.metrics_by_partner)
     async with meanwhile(_follow(supervision, metrics)):
         with listen(settings.host, settings.port, shared=True) as listener:

@@ -28,11 +28,11 @@ class Begin(msgspec.Struct, tag=True):
     settings: Settings
 
 
-class Report(msgspec.Struct, tag=True):
+class SayCounts(msgspec.Struct, tag=True):
     """To a worker: say now what you counted."""
 
 
-class Total(msgspec.Struct, tag=True):
+class TotalCounts(msgspec.Struct, tag=True):
     """To a worker that asked: what all of them counted; None if that is not known."""
 
     page: str | None
@@ -42,24 +42,24 @@ class Ready(msgspec.Struct, tag=True):
     """From a worker: it serves."""
 
 
-class Counted(msgspec.Struct, tag=True):
+class Counts(msgspec.Struct, tag=True):
     """From a worker: what it counted so far, in Prometheus' text format; it may have been asked."""
 
     page: str
     asked: bool = False
 
 
-class WantsTotal(msgspec.Struct, tag=True):
+class AsksTotal(msgspec.Struct, tag=True):
     """From a worker: somebody asks it what all of them counted."""
 
 
 T = TypeVar("T")
 SETTINGS = msgspec.json.Decoder(Begin)
-TO_WORKER = msgspec.json.Decoder(Report | Total)
-FROM_WORKER = msgspec.json.Decoder(Ready | Counted | WantsTotal)
+TO_WORKER = msgspec.json.Decoder(SayCounts | TotalCounts)
+FROM_WORKER = msgspec.json.Decoder(Ready | Counts | AsksTotal)
 
 
-class Line:
+class Link:
     """One end of the pair. What the other end does not read is soon not sent any more, nor kept."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,8 +67,8 @@ class Line:
         self._writer = writer
 
     @classmethod
-    async def over(cls, end: socket.socket) -> "Line":
-        """The line over this socket, which it closes at its end."""
+    async def over(cls, end: socket.socket) -> "Link":
+        """The link over this socket, which it closes at its end."""
         return cls(*await asyncio.open_unix_connection(sock=end, limit=MAX_MESSAGE_BYTES))
 
     def send(self, message: msgspec.Struct) -> None:
@@ -93,13 +93,13 @@ class Line:
 class Supervision:
     """A worker's view of its supervisor: reports to it, and asks it for the total."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, link: Link) -> None:
+        self._link = link
         self._asked: asyncio.Future[str | None] | None = None
 
     def ready(self) -> None:
         """Says that the worker serves."""
-        self._line.send(Ready())
+        self._link.send(Ready())
 
     async def follow(self, own_page: Callable[[], str]) -> None:
         """Tells what this worker counted, each second and when asked; returns when alone."""
@@ -108,19 +108,19 @@ class Supervision:
             await self._listen(own_page)
         finally:
             reporting.cancel()
-            self._line.send(Counted(own_page()))
+            self._link.send(Counts(own_page()))
 
     async def _listen(self, own_page: Callable[[], str]) -> None:
-        while message := await self._line.receive(TO_WORKER):
-            if isinstance(message, Report):
-                self._line.send(Counted(own_page(), asked=True))
+        while message := await self._link.receive(TO_WORKER):
+            if isinstance(message, SayCounts):
+                self._link.send(Counts(own_page(), asked=True))
             elif self._asked is not None and not self._asked.done():
                 self._asked.set_result(message.page)
 
     async def _report_often(self, own_page: Callable[[], str]) -> None:
         while True:
             began = time.perf_counter()
-            self._line.send(Counted(own_page()))
+            self._link.send(Counts(own_page()))
             took = time.perf_counter() - began
             await asyncio.sleep(max(REPORT_S, took / MOST_OF_THE_TIME))
 
@@ -128,7 +128,7 @@ class Supervision:
         """What all workers counted. Raises Unavailable if the supervisor does not answer."""
         if self._asked is None:
             self._asked = asyncio.get_running_loop().create_future()
-            self._line.send(WantsTotal())
+            self._link.send(AsksTotal())
         asked = self._asked
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):

@@ -14,7 +14,7 @@ from random import Random
 
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Vehicle
-from tether.simulator.replay import Session, sessions_of
+from tether.simulator.replay import RecordedSession, sessions_of
 
 FAST_KW, SLOW_KW = 60, 7
 LOWEST_KW = Decimal(1)
@@ -71,7 +71,7 @@ def new_fleet(
     chargers: int,
     vehicles: int,
     stations: Sequence[Station],
-    sessions: Sequence[Session],
+    sessions: Sequence[RecordedSession],
     seed: int,
 ) -> Fleet:
     """So many chargers and vehicles; the same for the same seed. Raises SetupError."""
@@ -117,7 +117,7 @@ def _charger(station: Station, kind: str, number: int) -> Charger:
     )
 
 
-def _vehicle(number: int, like: Session) -> Vehicle:
+def _vehicle(number: int, like: RecordedSession) -> Vehicle:
     return Vehicle(
         id=f"EV{number:05}",
         charge_capacity=(like.capacity_wh / _PER_KILO).quantize(_TENTH),
@@ -126,7 +126,7 @@ def _vehicle(number: int, like: Session) -> Vehicle:
     )
 
 
-def _habits(sessions: Sequence[Session]) -> Habits:
+def _habits(sessions: Sequence[RecordedSession]) -> Habits:
     hours = [session.arrival_ms // 3_600_000 % 24 for session in sessions]
     return Habits(
         [float(session.soc_arrival) for session in sessions],

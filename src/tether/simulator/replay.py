@@ -51,7 +51,7 @@ _MINUTES_PER_HOUR = _SECONDS_PER_MINUTE = Decimal(60)
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class RecordedSession:
     """One row: a vehicle's stay at a plug. Instants in ms since 1970, energies in Wh, powers in W,
     states of charge in %."""
 
@@ -77,9 +77,9 @@ class Session:
         return self.energy_wh / _PER_KILO
 
 
-def sessions_of(rows: Iterable[Mapping[str, str]]) -> list[Session]:
+def sessions_of(rows: Iterable[Mapping[str, str]]) -> list[RecordedSession]:
     """The sessions in these rows, by arrival. Raises SetupError with the row that is at fault."""
-    sessions: dict[int, Session] = {}
+    sessions: dict[int, RecordedSession] = {}
     for place, row in enumerate(rows, start=1):
         try:
             session = _session(row)
@@ -91,9 +91,9 @@ def sessions_of(rows: Iterable[Mapping[str, str]]) -> list[Session]:
     return sorted(sessions.values(), key=lambda s: (s.arrival_ms, s.departure_ms, s.number))
 
 
-def _session(row: Mapping[str, str]) -> Session:
+def _session(row: Mapping[str, str]) -> RecordedSession:
     values = {name: row[name] for name in COLUMNS}
-    session = Session(
+    session = RecordedSession(
         int(values["session"]),
         values["plug"],
         _minute_ms(values["arrival"]),
@@ -127,7 +127,7 @@ def _why(error: Exception) -> str:
     return "a column is empty." if isinstance(error, TypeError) else str(error)
 
 
-def chargers_of(sessions: Iterable[Session]) -> list[Charger]:
+def chargers_of(sessions: Iterable[RecordedSession]) -> list[Charger]:
     """The plugs at which the sessions took place, as chargers, by id."""
     return [
         Charger(id=plug, charge_power_min=LOWEST_POWER_KW, charge_power_max=STATION_POWER_KW)
@@ -135,7 +135,7 @@ def chargers_of(sessions: Iterable[Session]) -> list[Charger]:
     ]
 
 
-def vehicle_of(session: Session) -> Vehicle:
+def vehicle_of(session: RecordedSession) -> Vehicle:
     """The vehicle of the session."""
     return Vehicle(
         id=session.vehicle_id,
@@ -144,7 +144,7 @@ def vehicle_of(session: Session) -> Vehicle:
     )
 
 
-def events_of(session: Session) -> list[Event]:
+def events_of(session: RecordedSession) -> list[Event]:
     """The five events of the session, in the order in which they happened.
 
     The first two share an instant, and so do the last two: their order is that of this list.

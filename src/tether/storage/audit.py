@@ -25,11 +25,11 @@ WHERE {{whose}} AND (at_ms, id) {{comparison}} ($2, $3) AND at_ms >= $4 AND at_m
 ORDER BY at_ms {{order}}, id {{order}} LIMIT $6
 """
 
-Place = tuple[int, str]
+AuditPosition = tuple[int, str]
 """Where an entry is in the order of time: its instant and its id."""
 
 
-class Wanted(NamedTuple):
+class AuditFilter(NamedTuple):
     """Which entries are wanted: of a partner, of an action, from an instant to before another."""
 
     partner: int | None = None
@@ -54,7 +54,12 @@ class Audit:
         await self._engine.write_all(*noting(*entries))
 
     async def page(
-        self, wanted: Wanted, after: Place | None, limit: int, *, descending: bool = False
+        self,
+        wanted: AuditFilter,
+        after: AuditPosition | None,
+        limit: int,
+        *,
+        descending: bool = False,
     ) -> list[Entry]:
         """The next entries in the order of time, from a place on."""
         sql = _PAGE.format(

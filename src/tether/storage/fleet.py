@@ -56,7 +56,7 @@ _CHARGER_ORDER = {
 ORDERS = tuple(_VEHICLE_ORDER)
 
 
-class Sums(NamedTuple):
+class FleetSums(NamedTuple):
     """How many there are, as far as is counted; of what charges the powers together in kW."""
 
     chargers: int
@@ -73,11 +73,11 @@ class Fleet:
         self._engine = engine
         self._json = engine.dialect.session_json
 
-    async def sums(self, partner: int) -> Sums:
+    async def sums(self, partner: int) -> FleetSums:
         """What all of it does."""
         sql = SUMS.format(session_json=self._json)
         ((*counts, power),) = await self._engine.scan(sql, partner)
-        return Sums._make([*counts, None if power is None else float(power)])
+        return FleetSums._make([*counts, None if power is None else float(power)])
 
     async def plugged_in(
         self,

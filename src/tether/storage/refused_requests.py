@@ -63,7 +63,7 @@ SELECT {_COLUMNS} FROM refused_requests r WHERE r.partner = $1 AND r.id = $2
 """
 
 
-class Wanted(NamedTuple):
+class RefusalFilter(NamedTuple):
     """Which of them are wanted."""
 
     statuses: tuple[int, int] = (400, 599)
@@ -93,7 +93,7 @@ class RefusedRequests:
         await self._engine.write(FORGET, partner, now_ms - DAYS_MS)
 
     async def page(
-        self, partner: int, wanted: Wanted, before: tuple[int, str], now_ms: int, limit: int
+        self, partner: int, wanted: RefusalFilter, before: tuple[int, str], now_ms: int, limit: int
     ) -> list[RefusedRequest]:
         """The newest of the last week before a place, an instant and an id."""
         rows = await self._engine.scan(

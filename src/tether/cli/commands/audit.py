@@ -43,10 +43,10 @@ def audit(
 
     async def find(store: Store, now_ms: int) -> tuple[list[Entry], dict[int, str]]:
         from tether.server import admin
-        from tether.storage.audit import Wanted
+        from tether.storage.audit import AuditFilter
 
         owner = None if partner is None else (await admin.find_partner(store, partner)).id
-        wanted = Wanted(owner, action, from_ms or 0)
+        wanted = AuditFilter(owner, action, from_ms or 0)
         found: list[Entry] = []
         after = None
         while limit is None or len(found) < limit:

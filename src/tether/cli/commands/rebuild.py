@@ -14,7 +14,7 @@ from tether.server.store import Store
 MOST_NAMED = 20  # vehicles
 
 
-class Report(NamedTuple):
+class Rebuilt(NamedTuple):
     """What was found of a partner."""
 
     partner: str
@@ -59,7 +59,7 @@ async def differing_sessions(store: Store, now_ms: int) -> int:
     return sum(sum(report.differing.values()) for report in reports)
 
 
-async def _rebuild_all(store: Store, name: str | None, *, repair: bool) -> list[Report]:
+async def _rebuild_all(store: Store, name: str | None, *, repair: bool) -> list[Rebuilt]:
     from tether.server import admin
 
     partners = (
@@ -68,7 +68,7 @@ async def _rebuild_all(store: Store, name: str | None, *, repair: bool) -> list[
     return [await _rebuild(store, partner, repair=repair) for partner in partners]
 
 
-async def _rebuild(store: Store, partner: Partner, *, repair: bool) -> Report:
+async def _rebuild(store: Store, partner: Partner, *, repair: bool) -> Rebuilt:
     rebuilder = store.rebuilder
     waiting = await rebuilder.waiting(partner.id)
     if repair and waiting:
@@ -84,10 +84,10 @@ async def _rebuild(store: Store, partner: Partner, *, repair: bool) -> Report:
             sessions += checked.sessions
             if checked.differing:
                 differing[checked.vehicle_id] = checked.differing
-    return Report(partner.name, sessions, differing, waiting)
+    return Rebuilt(partner.name, sessions, differing, waiting)
 
 
-def _json(report: Report) -> dict[str, object]:
+def _json(report: Rebuilt) -> dict[str, object]:
     return {
         "partner": report.partner,
         "sessions": report.sessions,
@@ -97,7 +97,7 @@ def _json(report: Report) -> dict[str, object]:
     }
 
 
-def _show(report: Report, *, only_check: bool) -> None:
+def _show(report: Rebuilt, *, only_check: bool) -> None:
     total = sum(report.differing.values())
     what = f"{report.partner}: {counted(report.sessions, 'session')}"
     if not total:

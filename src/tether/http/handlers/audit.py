@@ -10,7 +10,7 @@ from tether.domain.models import to_json
 from tether.domain.validation import check_instant
 from tether.http import requests
 from tether.server.store import Store
-from tether.storage.audit import END_OF_TIME, Wanted
+from tether.storage.audit import END_OF_TIME, AuditFilter
 
 LIST_PARAMETERS = ("limit", "cursor", "order", "action", "from", "to")
 _POSITION = re.compile(r"([0-9]{1,15}) ([0-9a-f]{16})")
@@ -33,7 +33,7 @@ class AuditResource:
         )
         epoch, position = await requests.begin_page(self._store, resp, query, _POSITION.fullmatch)
         at_ms, _, entry_id = (position or "").partition(" ")
-        wanted = Wanted(requests.partner_of(req), query.get("action"), from_ms, to_ms)
+        wanted = AuditFilter(requests.partner_of(req), query.get("action"), from_ms, to_ms)
         async with self._store.entity_turns.of(requests.partner_of(req)):
             found = await self._store.audit.page(
                 wanted, (int(at_ms), entry_id) if position else None, limit + 1,

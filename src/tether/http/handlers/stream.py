@@ -35,7 +35,7 @@ RETRY_MS = 1000  # how soon a browser connects again
 _POSITION = re.compile(r"([0-9]{1,18})(?: ([0-9]{1,18}))?")
 
 
-class Position(NamedTuple):
+class StreamPosition(NamedTuple):
     """Where a consumer is: it has the events up to `shown`, and the states up to `whole`.
 
     States follow the events that led to them. Whoever goes on between the two gets the states that
@@ -84,12 +84,14 @@ class StreamResource:
         await self._asked(req, resp)
         resp.stream = _Body(_nothing())  # else Falcon would give it a length
 
-    async def _asked(self, req: Request, resp: Response) -> tuple[EventFilter, Epoch, Position]:
+    async def _asked(
+        self, req: Request, resp: Response
+    ) -> tuple[EventFilter, Epoch, StreamPosition]:
         query = requests.query_of(req, PARAMETERS)
         wanted, epoch = filter_of(query), await self._store.epochs.current()
         head, derived = await self._store.feed.ends(requests.partner_of(req))
         # What is committed and not yet derived is the past too, but its states are still to come.
-        position = _position(req, query, epoch, head) or Position(max(head, derived), derived)
+        position = _position(req, query, epoch, head) or StreamPosition(max(head, derived), derived)
         requests.show_epoch(resp, epoch)
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-store")
@@ -125,7 +127,7 @@ class _Stream:
         req: requests.ApiRequest,
         wanted: EventFilter,
         epoch: Epoch,
-        position: Position,
+        position: StreamPosition,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -223,9 +225,9 @@ class _Stream:
         shown, whole = self._position
         portion = await self._store.feed.portion(self.key.partner, self._wanted, whole, until)
         events = [(seq, body) for seq, body in portion.events if seq > shown]
-        end = Position(max(portion.end, shown), portion.end)
+        end = StreamPosition(max(portion.end, shown), portion.end)
         texts = [
-            f"event: event\nid: {Position(seq, whole).id(self._epoch)}\ndata: {body}\n\n"
+            f"event: event\nid: {StreamPosition(seq, whole).id(self._epoch)}\ndata: {body}\n\n"
             for seq, body in events
         ]
         now_ms = self._now_ms()
@@ -261,7 +263,9 @@ async def _nothing() -> AsyncGenerator[bytes]:
 # Positions ---------------------------------------------------------------------------------------
 
 
-def _position(req: Request, query: dict[str, str], epoch: Epoch, head: int) -> Position | None:
+def _position(
+    req: Request, query: dict[str, str], epoch: Epoch, head: int
+) -> StreamPosition | None:
     """Where the client wants to go on; None for now. `head` is the last event that there is.
 
     A client that connects again by itself sends both id and cursor: the id is newer.
@@ -274,13 +278,13 @@ def _position(req: Request, query: dict[str, str], epoch: Epoch, head: int) -> P
         if text is None:
             return None
         if text == "start":
-            return Position(0, 0)
+            return StreamPosition(0, 0)
     epoch_id, shown = requests.position_in(text)
     match = _POSITION.fullmatch(shown)
     if match is not None:
         if epoch_id != epoch.id:
             raise EpochChanged(name, format_instant(epoch.began_ms), "with cursor=start")
-        position = Position(int(match[1]), int(match[2] or match[1]))
+        position = StreamPosition(int(match[1]), int(match[2] or match[1]))
         # What is not there yet was lost since, without a new epoch: that must not pass unnoticed.
         if position.whole <= position.shown <= head:
             return position
