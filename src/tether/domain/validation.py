@@ -100,6 +100,11 @@ _signed_energy = partial(_number, unit=" (kWh)")
 _duration = partial(_number, low=_0, unit=" (seconds)")
 
 
+def check_duration(name: str, value: Any) -> Decimal:
+    """The seconds of a duration as an event has it. Raises Invalid."""
+    return _duration(name, value)
+
+
 def _powers(name: str, value: Any) -> tuple[Decimal, ...]:
     if not isinstance(value, list):
         raise Invalid(name, f"It must be an array of numbers above 0 (kW){_instead(value)}.")

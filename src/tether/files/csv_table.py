@@ -60,6 +60,7 @@ from tether.files.csv_form import (
 _DURATION = re.compile(r"([0-9]{1,4}):([0-5][0-9])(?::([0-5][0-9]))?")
 _SCALED = re.compile(r"(?P<member>\w+)(?:(?P<sign>[*/])(?P<factor>[0-9]+(?:\.[0-9]+)?))?")
 _FEW_DIGITS = Context(prec=15)  # as many as the API takes
+_FARTHEST = 1000  # digits of a number before or behind the point: the API takes fewer
 _TIME_RULE = (
     "It must be a time such as 2026-01-05T08:00:00Z, or with a time zone 2026-01-05 08:00, "
     "05.01.2026 08:00 or 1/5/2026 8:00 AM."
@@ -105,9 +106,9 @@ def read_csv(first: Line, lines: Iterator[Line], reading: Reading) -> Table:
         raise SetupError(f"Line {first.number} is no header of a CSV: {error}.") from None
     columns = _columns(header, reading)
     kind = reading.kind or guessed(column.member for column in columns if column)
-    _check_columns(header, columns, kind)
+    check_columns(header, columns, kind)
     seen = list(islice(lines, LOOK_AHEAD))
-    form, assumed = _told_by(form, columns, seen, reading)
+    form, assumed = told_by(form, list(_cells_of_rows(form, columns, seen)), reading)
     passed_over = [name for name, column in zip(header, columns, strict=True)
                    if name and column is None]  # fmt: skip
     if passed_over:
@@ -118,7 +119,7 @@ def read_csv(first: Line, lines: Iterator[Line], reading: Reading) -> Table:
         if len(cells) != len(header):
             raise Malformed(f"The header has {len(header)} cells, this row {len(cells)}.")
         return {
-            column.member: _value(column, cell, form)
+            column.member: value_in(column, cell, form)
             for column, cell in zip(columns, map(str.strip, cells), strict=True)
             if cell and column is not None and column.member not in REPORT_COLUMNS
         }
@@ -189,7 +190,8 @@ def _columns(header: Sequence[str], reading: Reading) -> list[Column | None]:
     ]
 
 
-def _check_columns(header: Sequence[str], columns: Sequence[Column | None], kind: Kind) -> None:
+def check_columns(header: Sequence[str], columns: Sequence[Column | None], kind: Kind) -> None:
+    """Raises SetupError for what cannot be a member, or is one twice."""
     seen: dict[str, str] = {}
     for name, column in zip(header, columns, strict=True):
         if column is None:
@@ -209,16 +211,17 @@ def _check_columns(header: Sequence[str], columns: Sequence[Column | None], kind
             )
 
 
-def _told_by(
-    form: CsvForm, columns: Sequence[Column | None], seen: Sequence[Line], reading: Reading
+def told_by(
+    form: CsvForm, cells: Sequence[tuple[int, Column, str]], reading: Reading
 ) -> tuple[CsvForm, list[str]]:
-    """The form as the first rows tell it, and what had to be assumed.
+    """The form as the cells of the first rows tell it, each with the number of its line, and what
+    had to be assumed.
 
     Raises SetupError for what they leave open and cannot be assumed.
     """
-    form, assumed = _numbers_told_by(form, columns, seen, reading)
+    form, assumed = _numbers_told_by(form, cells, reading)
     unclear: tuple[int, str] | None = None  # the first date that could be either
-    for number, column, cell in _cells_of_rows(form, columns, seen):
+    for number, column, cell in cells:
         if column.member not in TIMES:
             continue
         if form.zone is None and is_local(cell):
@@ -248,7 +251,7 @@ def _told_by(
 
 
 def _numbers_told_by(
-    form: CsvForm, columns: Sequence[Column | None], seen: Sequence[Line], reading: Reading
+    form: CsvForm, cells: Sequence[tuple[int, Column, str]], reading: Reading
 ) -> tuple[CsvForm, list[str]]:
     """The form of numbers as the first rows tell it, and what had to be assumed."""
     assumed = []
@@ -257,11 +260,7 @@ def _numbers_told_by(
         assumed.append(f"Cells are separated by {name}, and numbers may have a comma: 7,4.")
     if not form.decimal_comma or reading.decimal_comma:
         return form, assumed
-    numbers = [
-        cell
-        for _, column, cell in _cells_of_rows(form, columns, seen)
-        if column.member not in {*TEXTS, *TIMES}
-    ]
+    numbers = [cell for _, column, cell in cells if column.member not in {*TEXTS, *TIMES}]
     if any(map(has_decimal_comma, numbers)):
         form = form._replace(point_groups=None)
     elif unclear := next(filter(can_be_thousands, numbers), None):
@@ -283,7 +282,8 @@ def _cells_of_rows(
                 yield line.number, column, cell
 
 
-def _value(column: Column, cell: str, form: CsvForm) -> Any:
+def value_in(column: Column, cell: str, form: CsvForm) -> Any:
+    """What a cell that is not empty says. Raises Invalid, with the member's name."""
     name = column.member
     if name in TEXTS:
         return text_in(cell)
@@ -297,8 +297,14 @@ def _value(column: Column, cell: str, form: CsvForm) -> Any:
     if name == "chargedTime" and (found := _DURATION.fullmatch(cell)):
         hours, minutes, seconds = (int(part or 0) for part in found.groups())
         return Decimal(hours * 3600 + minutes * 60 + seconds)
-    number = number_in(name, cell, form)
-    return number if column.factor == 1 else _FEW_DIGITS.multiply(number, column.factor)
+    return scaled(number_in(name, cell, form), column)
+
+
+def scaled(number: Decimal, column: Column) -> Decimal:
+    """The number in the unit of the member; one that is out of all bounds stays as it is."""
+    if column.factor == 1 or abs(number.adjusted()) > _FARTHEST:
+        return number
+    return _FEW_DIGITS.multiply(number, column.factor)
 
 
 def _power(name: str, text: str, form: CsvForm) -> Decimal:

@@ -1,14 +1,15 @@
 """Chargers, vehicles, events and sessions in files: NDJSON and CSV, one of them a line.
 
-NDJSON has the API's objects. CSV has a header with the names of the API's members, or others that a
-map translates; an empty cell is a member that is not given, and several powers stand in one cell as
-`11;22`. Numbers keep their digits in both, so that what is written is what is read. Sessions are
-written as they are; read are lists of them, as operators have them. Nothing here opens a file or a
-connection.
+NDJSON has the API's objects. CSV has a header with the names of the API's members; in both a map
+translates others. In a CSV an empty cell is a member that is not given, and several powers stand in
+one cell as `11;22`. Numbers keep their digits in both, so that what is written is what is read.
+Sessions are written as they are; read are lists of them, as operators have them. Nothing here opens
+a file or a connection.
 """
 
 import re
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from itertools import chain, islice
 from typing import Any
 
@@ -16,9 +17,12 @@ from tether.domain.errors import Malformed, SetupError
 from tether.domain.models import to_json
 from tether.domain.timestamps import format_instant
 from tether.files.contents import (
+    LISTS,
     LONGEST_LINE,
     LOOK_AHEAD,
+    TEXTS,
     TIMES,
+    Column,
     Kind,
     Line,
     Reading,
@@ -29,10 +33,11 @@ from tether.files.contents import (
     row_of,
 )
 from tether.files.csv_form import CsvForm, instant_in, is_local
-from tether.files.csv_table import read_csv
+from tether.files.csv_table import check_columns, read_csv, scaled, told_by, value_in
 from tether.ingest.json_reader import decode_document
 
 _WORKBOOK = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
+_LONGEST_ID = 128
 _SEPARATOR_LINE = re.compile(rb'"?sep=(.)"?', re.IGNORECASE)
 
 # Reading ----------------------------------------------------------------------------------------
@@ -69,7 +74,7 @@ def read_table(content: Iterable[bytes], reading: Reading = Reading()) -> Table 
 
 def _ndjson(lines: Iterator[Line], reading: Reading) -> Table:
     if reading.columns:
-        raise SetupError("Only columns of a CSV can be mapped: here members have the API's names.")
+        return _mapped(lines, reading)
     kind, form = reading.kind, CsvForm(zone=reading.zone)
     if kind is None:
         seen = list(islice(lines, LOOK_AHEAD))
@@ -91,11 +96,66 @@ def _ndjson(lines: Iterator[Line], reading: Reading) -> Table:
     return Table(kind, None, rows(kind))
 
 
-def _members_in(line: Line) -> Iterable[str]:
+def _mapped(lines: Iterator[Line], reading: Reading) -> Table:
+    """The table of objects whose members mean what `reading` says; the others are passed over.
+
+    Texts in them are read as the cells of a CSV, in whatever form.
+    """
+    columns = {name: one for name, one in reading.columns.items() if name not in reading.ignored}
+    kind = reading.kind or guessed(column.member for column in columns.values())
+    check_columns(list(columns), list(columns.values()), kind)
+    seen = list(islice(lines, LOOK_AHEAD))
+    found = [(line.number, _members_in(line)) for line in seen]
+    names = list(dict.fromkeys(name for _, members in found for name in members))
+    assumed = [
+        f"Nothing is named {name!r} in the first {len(seen)} lines."
+        for name in columns if name not in names
+    ]  # fmt: skip
+    cells = [
+        (number, column, members[name].strip())
+        for number, members in found
+        for name, column in columns.items()
+        if isinstance(members.get(name), str)
+    ]
+    form = CsvForm(
+        ",", reading.decimal_comma, reading.zone, reading.date_order, reading.decimal_comma
+    )
+    form, told = told_by(form, cells, reading)
+    assumed += told
+    if passed_over := [name for name in names if name not in columns]:
+        assumed.append(f"Members that are passed over: {', '.join(passed_over)}.")
+
+    def document(text: str) -> dict[str, Any]:
+        members = _document(text.encode())
+        given = {
+            column.member: _meant(column, members.get(name), form)
+            for name, column in columns.items()
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    rows = (row_of(kind, line, document) for line in chain(seen, lines))
+    return Table(kind, None, rows, assumed=tuple(assumed))
+
+
+def _meant(column: Column, value: Any, form: CsvForm) -> Any:
+    """What the value of a member is here; None if it is not given. Raises Invalid."""
+    if isinstance(value, str):
+        cell = value.strip()
+        return value_in(column, cell, form) if cell else None
+    if not isinstance(value, Decimal):
+        return value
+    if column.member in LISTS:
+        return [value]
+    if column.member in TEXTS:  # a number of a station, or of a car
+        return f"{value:f}".removesuffix(".0") if abs(value.adjusted()) < _LONGEST_ID else value
+    return scaled(value, column)
+
+
+def _members_in(line: Line) -> dict[str, Any]:
     try:
-        return decode_document(line.content).keys()
+        return decode_document(line.content)
     except Malformed:
-        return ()
+        return {}
 
 
 def _in_zone(name: str, value: Any, form: CsvForm) -> Any:

@@ -72,7 +72,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
 
 def _readable(schema: Any, arrow: Any) -> tuple[Any, Any]:
     """The schemas that rows are brought to, one after the other, so that Python has them as they
-    are meant: timestamps as fine as its own, and floats of 32 bits by the way of their text, as 7.4
+    are meant: times as fine as its own, and floats of 32 bits by the way of their text, as 7.4
     would else be 7.400000095367432.
     """
     text = last = schema
@@ -80,6 +80,8 @@ def _readable(schema: Any, arrow: Any) -> tuple[Any, Any]:
         kind, listed = field.type, arrow.types.is_list(field.type)
         if arrow.types.is_timestamp(kind):
             last = last.set(place, field.with_type(arrow.timestamp("us", tz=kind.tz)))
+        elif arrow.types.is_duration(kind):
+            last = last.set(place, field.with_type(arrow.duration("us")))
         elif arrow.types.is_float32(kind.value_type if listed else kind):
             short, long = arrow.string(), arrow.float64()
             text = text.set(place, field.with_type(arrow.list_(short) if listed else short))
@@ -106,6 +108,8 @@ def _plain(value: Any) -> Any:
             plain = value.isoformat()
         case datetime():
             plain = format_instant((value - _EPOCH) // timedelta(milliseconds=1))
+        case timedelta():
+            plain = Decimal(value // timedelta(microseconds=1)) / 1_000_000
         case list():
             plain = list(map(_plain, value))
         case dict():

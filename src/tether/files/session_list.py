@@ -7,14 +7,13 @@ row is the same vehicle when the list is read again. Nothing here opens a file.
 """
 
 from collections.abc import Mapping
-from decimal import Decimal
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from tether.domain.errors import Invalid
 from tether.domain.models import ENTITY_ID_RULE, Event, EventType, is_entity_id
 from tether.domain.timestamps import format_instant
-from tether.domain.validation import MAX_EXPONENT, check_instant, new_event
+from tether.domain.validation import check_duration, check_instant, new_event
 
 TIMES = ("connectedAt", "startedAt", "stoppedAt", "disconnectedAt")
 NUMBERS = ("chargedEnergy", "chargedTime", "stateOfChargeStart", "stateOfChargeEnd")
@@ -45,12 +44,13 @@ def listed_session(document: Mapping[str, Any], latest_ms: int) -> ListedSession
     charges = energy or charged_time or "startedAt" in times or "stoppedAt" in times
     started_ms = times.get("startedAt", connected_ms)
     stopped_ms = times.get("stoppedAt", disconnected_ms)
-    # A time that is no time is refused with the event that has it.
-    if "stoppedAt" not in times and _is_time(charged_time):
-        over_ms = started_ms + int(charged_time * 1000)
+    if "stoppedAt" not in times and charged_time is not None:
+        over_ms = started_ms + int(check_duration("chargedTime", charged_time) * 1000)
         stopped_ms = over_ms if disconnected_ms is None else min(over_ms, disconnected_ms)
     if charges and stopped_ms is None and energy:
         raise Invalid("disconnectedAt", "Something must tell when the charge ended.")
+    if document.get("stateOfChargeEnd") is not None and stopped_ms is disconnected_ms is None:
+        raise Invalid("disconnectedAt", "Something must tell when stateOfChargeEnd was reached.")
     _check_order(times)
     known = {
         "chargerId": charger_id,
@@ -78,10 +78,6 @@ def listed_session(document: Mapping[str, Any], latest_ms: int) -> ListedSession
 def _event(kind: EventType, at_ms: int, members: dict[str, Any], latest_ms: int) -> Event:
     given = {name: value for name, value in members.items() if value is not None}
     return new_event({"type": kind, "timestamp": format_instant(at_ms), **given}, latest_ms)
-
-
-def _is_time(value: Any) -> TypeGuard[Decimal]:
-    return isinstance(value, Decimal) and value.adjusted() < MAX_EXPONENT
 
 
 def _required(document: Mapping[str, Any], name: str) -> Any:

@@ -91,7 +91,7 @@ More: docs/cli.md""",
 @click.option("--stamp", is_flag=True,
               help="Events without a timestamp happened now: not to be repeated.")  # fmt: skip
 @click.option("--map", "columns", type=ColumnType(), multiple=True, metavar="COLUMN=MEMBER",
-              help="What a column of a CSV is, once for each: others are passed over.")  # fmt: skip
+              help="What a column, or member, is; others are passed over.")  # fmt: skip
 @click.option("--ignore", "ignored", multiple=True, metavar="COLUMN",
               help="A column, or member, to pass over; once for each.")  # fmt: skip
 @click.option("--encoding", type=EncodingType(), default="utf-8", metavar="NAME",
