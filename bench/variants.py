@@ -18,7 +18,7 @@ from tether.domain.models import Event
 from tether.http.handlers.entities import EntityResource
 from tether.projections.projector import Projector
 from tether.server import bootstrap
-from tether.server.authenticator import Authenticator, KeyUse
+from tether.server.authenticator import Authenticator
 from tether.server.metrics import Metrics
 from tether.server.settings import Settings
 from tether.server.store import Store
@@ -35,11 +35,11 @@ def replace_storage() -> None:
         return ID
 
     def build_without_storage(
-        store: Store, keys: Authenticator, use: KeyUse, metrics: Metrics, settings: Settings,
+        store: Store, keys: Authenticator, metrics: Metrics, settings: Settings,
         *, tracer: Any = None,
     ) -> Callable[..., Any]:  # fmt: skip
         store.batcher.add = add  # type: ignore[method-assign]
-        return build(store, keys, use, metrics, settings, tracer=tracer)
+        return build(store, keys, metrics, settings, tracer=tracer)
 
     bootstrap.build_app = build_without_storage
 

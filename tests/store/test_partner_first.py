@@ -57,8 +57,8 @@ LOOK_UPS = {
     (states, "OF_CHARGER"),
 }  # fmt: skip
 OPERATORS_OWN = {
-    "partners", "keys", "key_requests", "audit_entries", "console_sessions", "console_links",
-    "epoch",
+    "partners", "keys", "key_requests", "key_hours", "audit_entries", "console_sessions",
+    "console_links", "epoch",
     VERSION_TABLE,
 }  # fmt: skip
 

@@ -13,12 +13,14 @@ from tether.domain.errors import Invalid, NotFound, SetupError
 from tether.domain.keys import DEFAULT_RATE, TEST, Key, Rate, parse_rate
 from tether.server import admin
 from tether.server.store import Store
+from tether.storage.key_hours import Use
 
 SHOWN = 200  # of a partner's keys, the newest
 WORKING = 20  # keys of a partner that work, where the partner makes them itself
 OVERLAPS_MS = {"0": 0, "1h": 3_600_000, "24h": 86_400_000, "7d": 7 * 86_400_000}
 LIVES_MS = {"": None, "30d": 30 * 86_400_000, "90d": 90 * 86_400_000, "365d": 365 * 86_400_000}
 GREATEST_BURST = 10**9
+UNUSED = Use(0, 0, 0, 0, 0)
 
 
 class Shown(NamedTuple):
@@ -28,6 +30,18 @@ class Shown(NamedTuple):
     state: str
     is_test: bool
     is_own: bool
+    use: Use
+    """In the last 24 hours."""
+
+    @property
+    def share(self) -> float:
+        """Of the rate that it used at most, in percent."""
+        return 100 * self.use.busiest / self.key.rate.requests
+
+    @property
+    def share_now(self) -> float:
+        """The same in this hour."""
+        return 100 * self.use.busiest_now / self.key.rate.requests
 
 
 class Made(NamedTuple):
@@ -81,6 +95,7 @@ class KeysPage:
     ) -> None:
         partner, own, now_ms = partner_of(req), visit_of(req).key, self._views.now_ms()
         found = await self._store.keys.of_partner(partner.id, SHOWN + 1)
+        used = await self._store.key_hours.of_partner(partner.id, now_ms)
         await self._views.show(
             req,
             resp,
@@ -88,7 +103,7 @@ class KeysPage:
             status=status,
             keys=[
                 Shown(key, _state(key, now_ms), key.prefix.startswith(TEST),
-                      own is not None and own.digest == key.digest)
+                      own is not None and own.digest == key.digest, used.get(key.digest, UNUSED))
                 for key in found[:SHOWN]
             ],
             is_cut=len(found) > SHOWN,

@@ -15,11 +15,14 @@ from tether.domain.errors import NotFound, SetupError, TetherError
 from tether.domain.partners import Partner
 from tether.server import admin
 from tether.server.store import Store
+from tether.storage.key_hours import Activity
 
 log = structlog.get_logger()
 
 PAGE = 50
-SILENT_MS = 86_400_000
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+NOTHING = Activity(0, 0, 0, 0)
+KNOWN_H = 24  # hours in which a partner did something, from which on it is known what is usual
 
 
 class Shown(NamedTuple):
@@ -32,6 +35,9 @@ class Shown(NamedTuple):
     keys: int
     """Those that work."""
     last_used_ms: int | None
+    activity: Activity
+    silent_after_ms: int
+    """So long without a request is longer than usual."""
     is_silent: bool
     is_going: bool
     """It is being deleted."""
@@ -78,26 +84,31 @@ class PartnersPage:
         form: dict[str, str] | None = None,
     ) -> None:
         found = await self._store.partners.after(query_of(req).get("after", ""), PAGE + 1)
-        used = await self._store.keys.use_by_partner(self._views.now_ms())
+        now_ms, shown = self._views.now_ms(), found[:PAGE]
+        used = await self._store.keys.use_by_partner(now_ms)
+        did = await self._store.key_hours.of_partners([one.id for one in shown], now_ms)
         await self._views.show(
             req,
             resp,
             "partners.html",
             status=status,
-            partners=[await self._shown(one, used) for one in found[:PAGE]],
+            partners=[await self._shown(one, used, did.get(one.id, NOTHING)) for one in shown],
             following=found[PAGE - 1].name if len(found) > PAGE else None,
             made=made,
             problem=problem,
             form=form or {},
         )
 
-    async def _shown(self, partner: Partner, used: dict[int, tuple[int, int | None]]) -> Shown:
+    async def _shown(
+        self, partner: Partner, used: dict[int, tuple[int, int | None]], activity: Activity
+    ) -> Shown:
         head, derived = await self._store.feed.ends(partner.id)
         keys, last_ms = used.get(partner.id, (0, None))
-        silent = head > 0 and (last_ms is None or self._views.now_ms() - last_ms > SILENT_MS)
+        silent_after_ms = _silent_after_ms(activity)
+        silent_ms = self._views.now_ms() - (last_ms or 0)
         return Shown(
-            partner, head, max(0, head - derived), keys, last_ms, silent,
-            partner.id in self._going,
+            partner, head, max(0, head - derived), keys, last_ms, activity, silent_after_ms,
+            head > 0 and silent_ms > silent_after_ms, partner.id in self._going,
         )  # fmt: skip
 
     async def _create(self, form: dict[str, str], by: Actor) -> Made:
@@ -136,3 +147,12 @@ class PartnersPage:
         if not number.isdecimal() or len(number) > 15:
             raise NotFound
         return await self._store.partners.get(int(number))
+
+
+def _silent_after_ms(activity: Activity) -> int:
+    """After so long without a request a partner is silent for longer than usual: twice its longest
+    pause of the last seven days; a day where that is not known.
+    """
+    if activity.active_hours < KNOWN_H:
+        return DAY_MS
+    return 2 * activity.longest_pause_h * HOUR_MS

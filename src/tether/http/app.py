@@ -35,7 +35,7 @@ from tether.http.handlers.stream import StreamResource
 from tether.http.handlers.summaries import EnergyResource, SessionSummaryResource
 from tether.http.middleware import Clients, Gate, Observer, open_paths
 from tether.http.requests import ApiRequest
-from tether.server.authenticator import Authenticator, KeyUse
+from tether.server.authenticator import Authenticator
 from tether.server.metrics import Metrics
 from tether.server.store import Store
 
@@ -48,7 +48,6 @@ class Parts:
 
     store: Store
     keys: Authenticator
-    key_use: KeyUse
     limiter: Limiter
     metrics: Metrics
     now_ms: Callable[[], int]
@@ -143,14 +142,18 @@ def _create_api(parts: Parts) -> Application:
 
     gate = Gate(
         parts.keys,
-        parts.key_use,
+        parts.store.key_use,
         parts.limiter,
         open_paths({*unguarded, *STRAYS}, (STATIC, GUIDES)),
         route_of,
         preflight=bool(parts.cors_origins),
     )
     observer = Observer(
-        parts.metrics, Clients(parts.trusted_proxies), route_of, parts.store.refusals
+        parts.metrics,
+        Clients(parts.trusted_proxies),
+        route_of,
+        parts.store.refusals,
+        parts.store.key_use,
     )
     middleware: list[Any] = [observer, gate]
     if parts.spans:

@@ -13,7 +13,7 @@ from falcon import HTTPNotFound
 from falcon.asgi import Request, Response
 from msgspec import UNSET
 
-from tether.domain.errors import Forbidden, RateLimited
+from tether.domain.errors import Code, Forbidden, RateLimited
 from tether.domain.keys import Limiter, without_keys
 from tether.http import requests
 from tether.http.errors import wants_page
@@ -93,9 +93,11 @@ class Observer:
         clients: Clients,
         route_of: Callable[[str], str | None],
         refusals: Refusals,
+        use: KeyUse,
     ) -> None:
         """`route_of` finds the template of a path."""
         self._refusals = refusals
+        self._use = use
         self._metrics = metrics
         self._clients = clients
         self._route_of = route_of
@@ -178,6 +180,11 @@ class Observer:
                 line.refused = rejections
         if key is not None:
             self._metrics.of_partner(key.partner_name, rejections)
+            limited = rejections.get(Code.RATE_LIMITED, 0)
+            cost = max(context.in_bulk or 1, 1) - limited
+            self._use.count(
+                key, context.started, cost, refused=status >= _REFUSED, limited=limited > 0
+            )
         logging.answered(line)
 
 

@@ -59,10 +59,12 @@ class EventBatcher:
         on_stored: Callable[[int], None],
         *,
         apply_backpressure: Callable[[int, int], Awaitable[None]],
+        on_added: Callable[[int, int], None],
     ) -> None:
-        """`on_stored` is told whose events were stored, `apply_backpressure` also how many: while
-        it does not return, the partner's next ones wait.
+        """`on_stored` is told whose events were stored, `on_added` also how many of them are new,
+        `apply_backpressure` how many came: while it does not return, the partner's next ones wait.
         """
+        self._on_added = on_added
         self._events = events
         self._apply_backpressure = apply_backpressure
         self._on_stored = on_stored
@@ -170,6 +172,7 @@ class EventBatcher:
         await asyncio.sleep(0)  # those who wait get their answers first
         self._on_progress(len(arrivals), self.waiting)
         self._on_stored(partner)
+        self._on_added(partner, added)
         if added == len(arrivals):
             return
         few = len(arrivals) <= MOST_EXPLAINED_AT_ONCE

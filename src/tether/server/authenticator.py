@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from tether.domain.errors import Forbidden, Unavailable
 from tether.domain.keys import KEY_LENGTH, Key, digest_if_well_formed
+from tether.storage.key_hours import HOUR_MS, SLOT_MS, Counts
 
 log = logging.getLogger(__name__)  # a command that makes keys need not load more
 
@@ -18,6 +19,7 @@ MOST_REMEMBERED = 10_000
 STRANGE_AT_ONCE = 4
 PATIENCE_S = 5.0
 USE_WRITTEN_S = 10.0
+MOST_COUNTED = 10_000  # keys
 
 Uses: TypeAlias = "Mapping[str, tuple[int, str | None]]"  # ms since 1970 and address, by digest
 
@@ -126,21 +128,84 @@ class Authenticator:
         self._remembered[digest] = (read_ms, key)
 
 
-class KeyUse:
-    """Notes which keys are used. No request waits for it to be written.
+class _Counted:
+    """What a key did since it was written last, and in the window of its rate that goes on."""
 
-    What cannot be written is kept and tried again; there is one note of each key.
+    __slots__ = ("busiest", "calls", "events", "in_window", "limited", "refused", "window")
+
+    def __init__(self) -> None:
+        self.calls = self.refused = self.limited = self.events = self.busiest = 0
+        self.window = self.in_window = 0
+
+    def take(self, partner: int, key: str, hour: int) -> Counts:
+        """What is to be written; it counts anew."""
+        taken = Counts(
+            partner, hour, key, self.calls, self.refused, self.limited, self.events, self.busiest
+        )
+        self.calls = self.refused = self.limited = self.events = self.busiest = 0
+        return taken
+
+    def give_back(self, taken: Counts) -> None:
+        """It could not be written."""
+        self.calls += taken.calls
+        self.refused += taken.refused
+        self.limited += taken.limited
+        self.events += taken.events
+        self.busiest = max(self.busiest, taken.busiest)
+
+
+class KeyUse:
+    """Notes which keys are used, and counts what they do. No request waits for it to be written.
+
+    What cannot be written is kept and tried again.
     """
 
-    def __init__(self, write: Callable[[Uses], Awaitable[None]], now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        write: Callable[[Uses], Awaitable[None]],
+        add: Callable[[list[Counts], int], Awaitable[None]],
+        now_ms: Callable[[], int],
+    ) -> None:
         self._write = write
+        self._add = add
         self._now_ms = now_ms
         self._noted: dict[str, str | None] = {}
         self._unwritten: dict[str, tuple[int, str | None]] = {}
+        self._counted: dict[tuple[int, str], _Counted] = {}
+        self._slot = 0
 
     def note(self, digest: str, client: str | None) -> None:
         """The key is used now, from this address."""
         self._noted[digest] = client
+
+    def count(self, key: Key, at_s: float, cost: int, *, refused: bool, limited: bool) -> None:
+        """A call of the key has its answer, and used so much of its rate at this instant."""
+        counted = self._of(key.partner, key.digest)
+        counted.calls += 1
+        counted.refused += refused
+        counted.limited += limited
+        window = int(at_s / key.rate.window_s)
+        if window != counted.window:
+            counted.window, counted.in_window = window, 0
+        counted.in_window += cost
+        if counted.in_window > counted.busiest:  # noqa: PLR1730 - max() takes longer
+            counted.busiest = counted.in_window
+
+    def stored(self, partner: int, events: int) -> None:
+        """So many new events of the partner were stored."""
+        self._of(partner, "").events += events
+
+    def _of(self, partner: int, key: str) -> _Counted:
+        counted = self._counted.get((partner, key))
+        if counted is not None:
+            return counted
+        if len(self._counted) >= MOST_COUNTED:  # those go that did nothing since
+            busy = {of: one for of, one in self._counted.items() if one.calls or one.events}
+            self._counted = busy
+        counted = _Counted()
+        if len(self._counted) < MOST_COUNTED:
+            self._counted[partner, key] = counted
+        return counted
 
     async def keep_writing(self) -> None:
         """Writes what was noted, again and again."""
@@ -149,17 +214,36 @@ class KeyUse:
             await self.write()
 
     async def write(self) -> None:
-        """Writes what was noted, if that is possible."""
+        """Writes what was noted and counted, if that is possible."""
         noted, self._noted = self._noted, {}
         now_ms = self._now_ms()
         self._unwritten.update({digest: (now_ms, client) for digest, client in noted.items()})
-        if not self._unwritten:
-            return
         try:
-            await self._write(self._unwritten)
+            if self._unwritten:
+                await self._write(self._unwritten)
+                self._unwritten = {}
+            await self._write_counts(now_ms)
         except Unavailable:
             return
         except Exception as error:  # a note is worth no failure
             log.error("key use not written", exc_info=error)
+
+    async def _write_counts(self, now_ms: int) -> None:
+        hour, slot = now_ms // HOUR_MS, now_ms // SLOT_MS
+        taken = [
+            (one, one.take(partner, key, hour))
+            for (partner, key), one in self._counted.items()
+            if one.calls or one.events
+        ]
+        if not taken:
             return
-        self._unwritten = {}
+        counts = [counts for _, counts in taken]
+        if slot == self._slot:  # else what it used would be added to what it used just before
+            counts = [one._replace(busiest=0) for one in counts]
+        try:
+            await self._add(counts, now_ms)
+        except BaseException:
+            for one, counts_of_one in taken:
+                one.give_back(counts_of_one)
+            raise
+        self._slot = slot

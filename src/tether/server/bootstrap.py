@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tether.domain.errors import SetupError
 from tether.domain.keys import Limiter, TokenBuckets
 from tether.domain.timestamps import now_ms
-from tether.server.authenticator import Authenticator, ForwardClock, KeyUse
+from tether.server.authenticator import Authenticator, ForwardClock
 from tether.server.settings import Settings, is_postgres, sqlite_path
 from tether.server.store import Store
 from tether.storage.engine import Engine
@@ -117,15 +117,9 @@ def authenticator(store: Store) -> Authenticator:
     return Authenticator(store.keys.find, ForwardClock(now_ms, time.monotonic))
 
 
-def key_use(store: Store) -> KeyUse:
-    """Which keys of this store are used."""
-    return KeyUse(store.keys.note_used, now_ms)
-
-
 def build_app(
     store: Store,
     keys: Authenticator,
-    use: KeyUse,
     metrics: "Metrics",
     settings: Settings,
     *,
@@ -138,7 +132,6 @@ def build_app(
         Parts(
             store=store,
             keys=keys,
-            key_use=use,
             limiter=_limiter(settings, metrics),
             metrics=metrics,
             now_ms=now_ms,

@@ -29,3 +29,4 @@ async def forget(store: Store, now_ms: int) -> None:
     await store.key_requests.forget(now_ms)
     for partner in await store.partners.all():
         await store.refused_requests.forget(partner.id, now_ms)
+        await store.key_hours.forget(partner.id, now_ms)

@@ -75,8 +75,7 @@ async def serve(
         tracing() as tracer,
     ):
         keys = bootstrap.authenticator(store)
-        use = bootstrap.key_use(store)
-        app = bootstrap.build_app(store, keys, use, metrics, settings, tracer=tracer)
+        app = bootstrap.build_app(store, keys, metrics, settings, tracer=tracer)
         connections = min(
             settings.max_connections, max(1, most_files - OTHER_FILES - settings.pool_size)
         )
@@ -113,7 +112,7 @@ async def serve(
         with serving(metrics.own_page, metrics_address(settings.metrics) if alone else None):
             _spare_the_collector()
             async with (
-                meanwhile(use.keep_writing()),
+                meanwhile(store.key_use.keep_writing()),
                 meanwhile(_look_around(store, metrics)),
                 meanwhile(forget_audit(store, settings.audit_days, now_ms)),
                 meanwhile(store.refusals.keep_writing())
@@ -126,7 +125,7 @@ async def serve(
                 await server.serve([listener, *more])
             with suppress(TimeoutError):  # the database may be away, and nobody waits for a note
                 async with asyncio.timeout(LAST_NOTE_S):
-                    await use.write()
+                    await store.key_use.write()
                     await store.refusals.write()
 
 

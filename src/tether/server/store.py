@@ -11,6 +11,7 @@ from tether.projections.load_curve import LoadCurves
 from tether.projections.projector import Projector
 from tether.projections.rebuild import Rebuilder
 from tether.projections.summaries import Summaries
+from tether.server.authenticator import KeyUse
 from tether.server.refusals import Refusals
 from tether.storage.audit import Audit
 from tether.storage.console import ConsoleSessions
@@ -19,6 +20,7 @@ from tether.storage.entities import Entities
 from tether.storage.epochs import Epochs
 from tether.storage.events import Events
 from tether.storage.fleet import Fleet
+from tether.storage.key_hours import KeyHours
 from tether.storage.key_requests import KeyRequests
 from tether.storage.keys import Keys
 from tether.storage.partners import PING, Partners
@@ -93,6 +95,14 @@ class Store:
         return Refusals(self.refused_requests, self._now_ms)
 
     @cached_property
+    def key_hours(self) -> KeyHours:
+        return KeyHours(self._engine)
+
+    @cached_property
+    def key_use(self) -> KeyUse:
+        return KeyUse(self.keys.note_used, self.key_hours.add, self._now_ms)
+
+    @cached_property
     def fleet(self) -> Fleet:
         return Fleet(self._engine)
 
@@ -143,7 +153,7 @@ class Store:
 
         return EventBatcher(
             self.events, self._now_ms, self._on_progress, self.projector.notice,
-            apply_backpressure=self.projector.apply_backpressure,
+            apply_backpressure=self.projector.apply_backpressure, on_added=self.key_use.stored,
         )  # fmt: skip
 
     @cached_property

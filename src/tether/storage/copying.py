@@ -21,6 +21,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "partners": ("id",),
     "keys": ("digest",),
     "key_requests": ("digest",),
+    "key_hours": ("partner", "hour", "key"),
     "chargers": ("partner", "id"),
     "vehicles": ("partner", "id"),
     "events": ("partner", "seq"),

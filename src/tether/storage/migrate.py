@@ -16,7 +16,7 @@ VERSION_TABLE = "tether_schema"
 COPY_TABLE = "tether_copy"
 """Is in a database while it is a copy that is not whole."""
 OUR_TABLES = {
-    "partners", "keys", "key_requests", "console_sessions", "console_links",
+    "partners", "keys", "key_requests", "key_hours", "console_sessions", "console_links",
     "chargers", "vehicles", "events", "withdrawals", "event_heads", "refused_requests",
     "sessions", "session_versions", "derivations",
     "audit_entries", "listings", "list_of_charger", "list_of_vehicle", "list_by_time", "epoch",

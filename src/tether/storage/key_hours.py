@@ -1,0 +1,124 @@
+"""What the keys did, by the hour: calls, refusals, and how near they came to their rate."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from tether.storage.engine import Engine, batch, batch_of, columns_of
+
+HOUR_MS = 3_600_000
+KEPT_HOURS = 8 * 24
+DAY_H = 24
+HISTORY_H = 7 * 24  # from which it is told what is usual
+SLOT_MS = 10_000
+
+
+class Counts(NamedTuple):
+    """What was counted in a process lately."""
+
+    partner: int
+    hour: int
+    key: str
+    """The key's SHA-256; nothing for what is counted of the partner as a whole."""
+    calls: int = 0
+    refused: int = 0
+    limited: int = 0
+    events: int = 0
+    busiest: int = 0
+    """What was used in the busiest window of the key's rate."""
+
+
+class Use(NamedTuple):
+    """What a key did in the last 24 hours, and at most used of its rate in one window of it."""
+
+    calls: int
+    refused: int
+    limited: int
+    busiest: int
+    busiest_now: int
+    """The same in this hour."""
+
+
+class Activity(NamedTuple):
+    """What a partner did: since midnight (UTC), and in the last seven days."""
+
+    events_today: int
+    refused_today: int
+    active_hours: int
+    longest_pause_h: int
+    """Between one hour in which it did something and the next; 1 if there was none in between."""
+
+
+_NOW_IN_SLOT = """
+(CASE WHEN key_hours.slot = excluded.slot THEN key_hours.in_slot ELSE 0 END + excluded.in_slot)
+"""
+# Every process writes once in ten seconds at most: what they write at about the same time adds up.
+# The order lets no two of them wait for each other.
+ADD = f"""
+WITH {batch("batch", *columns_of(Counts))}
+INSERT INTO key_hours (
+    partner, hour, key, calls, refused, limited, events, slot, in_slot, busiest
+)
+SELECT b.partner, b.hour, b.key, b.calls, b.refused, b.limited, b.events, $1, b.busiest, b.busiest
+FROM batch b WHERE EXISTS (SELECT 1 FROM partners p WHERE p.id = b.partner)
+ORDER BY b.partner, b.hour, b.key
+ON CONFLICT (partner, hour, key) DO UPDATE SET
+    calls = key_hours.calls + excluded.calls,
+    refused = key_hours.refused + excluded.refused,
+    limited = key_hours.limited + excluded.limited,
+    events = key_hours.events + excluded.events,
+    slot = excluded.slot,
+    in_slot = {_NOW_IN_SLOT},
+    busiest = CASE WHEN key_hours.busiest > {_NOW_IN_SLOT}
+                   THEN key_hours.busiest ELSE {_NOW_IN_SLOT} END
+"""
+OF_PARTNER = """
+SELECT h.key, sum(h.calls), sum(h.refused), sum(h.limited), max(h.busiest),
+       max(CASE WHEN h.hour = $3 THEN h.busiest ELSE 0 END)
+FROM key_hours h WHERE h.partner = $1 AND h.hour > $2 GROUP BY h.key
+"""
+# $1 is the first hour of today, $3 the first one of the seven days.
+OF_PARTNERS = f"""
+WITH {batch("wanted", "partner BIGINT")}, hours AS (
+    SELECT h.partner, h.hour, sum(h.refused) AS refused, sum(h.events) AS events
+    FROM wanted w JOIN key_hours h ON h.partner = w.partner AND h.hour >= $3
+    GROUP BY h.partner, h.hour
+), paused AS (
+    SELECT partner, hour, refused, events,
+           hour - lag(hour) OVER (PARTITION BY partner ORDER BY hour) AS pause
+    FROM hours
+)
+SELECT partner, sum(CASE WHEN hour >= $1 THEN events ELSE 0 END),
+       sum(CASE WHEN hour >= $1 THEN refused ELSE 0 END), count(*), coalesce(max(pause), 0)
+FROM paused GROUP BY partner
+"""
+FORGET = "DELETE FROM key_hours WHERE partner = $1 AND hour < $2"
+
+
+class KeyHours:
+    """What all keys did. Every method raises Unavailable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def add(self, counted: Iterable[Counts], now_ms: int) -> None:
+        """Adds what a process counted since it wrote last."""
+        await self._engine.write(ADD, now_ms // SLOT_MS, batch_of(counted))
+
+    async def of_partner(self, partner: int, now_ms: int) -> dict[str, Use]:
+        """What each key of the partner did, by its SHA-256."""
+        now_h = now_ms // HOUR_MS
+        rows = await self._engine.read(OF_PARTNER, partner, now_h - DAY_H, now_h)
+        return {key: Use(*map(int, row)) for key, *row in rows}
+
+    async def of_partners(self, partners: Sequence[int], now_ms: int) -> dict[int, Activity]:
+        """What each of these partners did, but for those that did nothing."""
+        now_h = now_ms // HOUR_MS
+        rows = await self._engine.read(
+            OF_PARTNERS, now_h // DAY_H * DAY_H, batch_of((one,) for one in partners),
+            now_h - HISTORY_H,
+        )  # fmt: skip
+        return {int(partner): Activity(*map(int, row)) for partner, *row in rows}
+
+    async def forget(self, partner: int, now_ms: int) -> None:
+        """Forgets what is older than eight days."""
+        await self._engine.write(FORGET, partner, now_ms // HOUR_MS - KEPT_HOURS)
