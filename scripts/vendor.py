@@ -33,6 +33,7 @@ FILES = (
     Vendored("htmx-ext-sse", "2.2.4", "0BSD", "dist/sse.min.js", STATIC / "htmx-sse.min.js"),
     Vendored("uplot", "1.6.32", "MIT", "dist/uPlot.iife.min.js", STATIC / "uplot.min.js"),
     Vendored("uplot", "1.6.32", "MIT", "dist/uPlot.min.css", STATIC / "uplot.min.css"),
+    Vendored("world-atlas", "2.0.2", "ISC", "countries-50m.json", STATIC / "countries-50m.json"),
     Vendored("axe-core", "4.14.1", "MPL-2.0", "axe.min.js", TESTS / "axe.min.js"),
 )  # fmt: skip
 HEADING = """\

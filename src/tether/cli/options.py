@@ -172,6 +172,22 @@ class OriginsType(click.ParamType[tuple[str, ...]]):
         return origins
 
 
+class TilesType(click.ParamType[str]):
+    """Where tiles of maps are."""
+
+    name = "URL"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        from tether.server.settings import origin_of
+
+        if value:
+            try:
+                origin_of(value)
+            except SetupError as error:
+                self.fail(error.message, param, ctx)
+        return str(value)
+
+
 class NetworksType(click.ParamType[tuple[str, ...]]):
     """Addresses and networks, between commas."""
 

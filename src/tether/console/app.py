@@ -17,6 +17,7 @@ from tether.console.gate import Gate, NotOurs, SignedOut
 from tether.console.key_requests import KeyRequestsPage
 from tether.console.keys import KeysPage
 from tether.console.live import ChargerPage, LivePage, VehiclePage
+from tether.console.map import PlacesResource, StatesResource
 from tether.console.partners import PartnersPage
 from tether.console.request_key import ASK, RequestedKeyPage, RequestKeyPage
 from tether.console.requests import RequestPage, RequestsPage
@@ -38,6 +39,7 @@ from tether.domain import errors
 from tether.domain.models import Charger, Vehicle
 from tether.server.authenticator import Authenticator
 from tether.server.metrics import Metrics
+from tether.server.settings import origin_of
 from tether.server.store import Store
 
 log = structlog.get_logger()
@@ -61,6 +63,8 @@ class Parts:
     workers: int
     takes_key_requests: bool
     """Whether `/request-key` is there."""
+    map_tiles: str
+    """Where maps get tiles, if the operator named a server."""
 
 
 STATUS: dict[type[errors.TetherError], int] = {
@@ -77,7 +81,7 @@ STATUS: dict[type[errors.TetherError], int] = {
 
 def create_console(parts: Parts) -> Console:
     """The ASGI application of these parts."""
-    store, views = parts.store, Views(parts.now_ms, parts.takes_key_requests)
+    store, views = parts.store, Views(parts.now_ms, parts.takes_key_requests, parts.map_tiles)
     visits = Visits(store, parts.now_ms)
     limit = SignInLimit(parts.workers)
     refused = RefusedSignIns(store, parts.now_ms)
@@ -94,6 +98,8 @@ def create_console(parts: Parts) -> Console:
         "/console/p/{partner:int}/audit.{form}": AuditFile(store, visits),
         "/console/p/{partner:int}/live": LivePage(Charger, store, views),
         "/console/p/{partner:int}/live/vehicles": LivePage(Vehicle, store, views),
+        "/console/p/{partner:int}/map/places": PlacesResource(store),
+        "/console/p/{partner:int}/map/states": StatesResource(store),
         "/console/p/{partner:int}/chargers/{id}": ChargerPage(store, views),
         "/console/p/{partner:int}/vehicles/{id}": VehiclePage(store, views),
         "/console/p/{partner:int}/sessions": SessionsPage(store, views),
@@ -118,7 +124,13 @@ def create_console(parts: Parts) -> Console:
         return found[3] if found else None
 
     gate = Gate(
-        visits, parts.client_of, parts.prefix_of, parts.metrics, route_of, workers=parts.workers
+        visits,
+        parts.client_of,
+        parts.prefix_of,
+        parts.metrics,
+        route_of,
+        workers=parts.workers,
+        images=origin_of(parts.map_tiles) if parts.map_tiles else "",
     )
     console: Console = falcon.asgi.App(middleware=[gate], router=router)
     console.resp_options.default_media_type = None  # type: ignore[assignment]  # of what is empty

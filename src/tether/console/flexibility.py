@@ -1,22 +1,30 @@
-"""Flexibility: what plugged-in vehicles could take and give, now and over the last day or week."""
+"""Flexibility: what plugged-in vehicles could take and give, now, by area, and over time."""
 
 import asyncio
-from decimal import Decimal
+from decimal import Decimal, localcontext
+from heapq import nlargest
+from operator import add
 from typing import NamedTuple
 
+import msgspec
 from falcon.asgi import Request, Response
 
 from tether.console.forms import query_of
 from tether.console.views import Views
 from tether.console.visits import partner_of
+from tether.domain.areas import SIDE
+from tether.domain.charge_period import EXACT
 from tether.domain.errors import Invalid, Unavailable
-from tether.domain.flexibility import capacity_of
+from tether.domain.flexibility import Figures, capacity_of
 from tether.domain.views import Capacity
-from tether.projections.flexibility import Asked, Chargers
+from tether.projections.flexibility import Asked, Chargers, Entry
+from tether.projections.unknowns import Lacking
 from tether.server.store import Store
-from tether.storage.turns import Turns
+from tether.storage.turns import Rest, Turns
 
 WAIT_S = 30.0
+MOST_NAMED = 20  # vehicles of which the same is not known
+MOST_AREAS = 500  # in the table and on the map
 HOUR_MS = 3_600_000
 SPANS = {"day": range(-24 * HOUR_MS, 1, HOUR_MS), "week": range(-168 * HOUR_MS, 1, 6 * HOUR_MS)}
 
@@ -31,6 +39,17 @@ class Moment(NamedTuple):
     def takeable(self) -> Decimal:
         """What the vehicles could have taken together, what they took included; in kW."""
         return self.capacity.charge_power + self.capacity.charge_power_available
+
+
+class Area(NamedTuple):
+    """What could be moved now in a box of a tenth of a degree; None: chargers without a position.
+
+    `west` and `south` are its edges in degrees.
+    """
+
+    west: str | None
+    south: str | None
+    capacity: Capacity
 
 
 class FlexibilityPage:
@@ -63,12 +82,18 @@ class FiguresPage:
         now_ms = self._views.now_ms()
         now: Capacity | None = None
         course: list[Moment] = []
+        areas: list[Area] = []
+        count = 0
+        lacking: dict[str, list[Lacking]] = {}
         try:
             async with asyncio.timeout(WAIT_S), self._turns.of(partner):
-                (figures,) = await self._store.capacities.totals(
+                places = await self._store.capacities.by_area(
                     partner, Asked(Chargers(), None), stale=True
                 )
-                now = capacity_of(figures, now_ms)
+                now = capacity_of(await _together(places), now_ms)
+                areas, count = _areas(places, now_ms), len(places)
+                if any(msgspec.structs.astuple(now.unknown)):
+                    lacking = await self._store.capacities.lacking(partner, MOST_NAMED)
                 last_ms = now_ms - now_ms % HOUR_MS
                 moments = range(last_ms + SPANS[span].start, last_ms + 1, SPANS[span].step)
                 found = await self._store.capacities.totals(
@@ -80,6 +105,37 @@ class FiguresPage:
                 ]
         except (TimeoutError, Unavailable):
             pass  # the page says that it took too long
-        await self._views.show(req, resp, "figures.html", now=now, course=course, span=span)
+        await self._views.show(
+            req,
+            resp,
+            "figures.html",
+            now=now,
+            areas=areas,
+            others=count - len(areas),
+            lacking=lacking,
+            side=SIDE,
+            course=course,
+            span=span,
+        )
 
     on_head = on_get
+
+
+async def _together(places: list[Entry]) -> Figures:
+    """The sums over all areas, which are those over all chargers."""
+    total, rest = Figures(), Rest()
+    for place in places:
+        with localcontext(EXACT):
+            total = Figures._make(map(add, total, place.figures))
+        await rest.if_long()
+    return total
+
+
+def _areas(places: list[Entry], now_ms: int) -> list[Area]:
+    """Those with the most that could be moved; the most first."""
+    most = nlargest(MOST_AREAS, places, lambda one: one.figures.takeable + one.figures.giveable)
+    areas = []
+    for place, figures in most:
+        west, south = place.name.split(",")[:2] if place.name else (None, None)
+        areas.append(Area(west, south, capacity_of(figures, now_ms)))
+    return areas

@@ -15,12 +15,12 @@ from tether.server import logging
 from tether.server.metrics import Metrics
 
 CONTENT_SECURITY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'{images}; "
+    "connect-src 'self'; font-src 'self'; form-action 'self'; frame-ancestors 'none'; "
+    "base-uri 'none'"
 )
 HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": CONTENT_SECURITY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "same-origin",
@@ -57,15 +57,21 @@ class Gate:
         route_of: Callable[[str], str | None],
         *,
         workers: int,
+        images: str,
     ) -> None:
         """`client_of` tells the address of who asks, `prefix_of` the path under which a proxy shows
-        us, and `route_of` the template of a path.
+        us, and `route_of` the template of a path. `images` is an origin of which pages may show
+        images, if any.
         """
         self._visits = visits
         self._client_of = client_of
         self._prefix_of = prefix_of
         self._metrics = metrics
         self._route_of = route_of
+        self._headers = {
+            **HEADERS,
+            "Content-Security-Policy": CONTENT_SECURITY.format(images=images and f" {images}"),
+        }
         self._limit = Limit(PAGES, PAGES_AT_ONCE, workers)
 
     async def process_request(self, req: Request, resp: Response) -> None:
@@ -76,7 +82,7 @@ class Gate:
         context.base = self._prefix_of(req)
         context.visit = context.partner = context.reason = None
         resp.set_header("X-Request-Id", context.request_id)
-        for name, value in HEADERS.items():
+        for name, value in self._headers.items():
             resp.set_header(name, value)
         if req.method not in _READS and not is_from_our_page(req):
             raise NotOurs

@@ -28,6 +28,7 @@ class Views:
     now_ms: Callable[[], int]
     takes_key_requests: bool
     """Whether strangers may ask for a key."""
+    map_tiles: str = ""
 
     async def show(
         self, req: Request, resp: Response, name: str, *, status: int = 200, **values: object
@@ -48,6 +49,7 @@ class Views:
             now_ms=self.now_ms(),
             takes_key_requests=self.takes_key_requests,
             request_id=context.request_id,
+            map_tiles=self.map_tiles,
             **values,
         )
         for piece in pieces:
@@ -83,6 +85,11 @@ def ago(at_ms: int | None, now_ms: int) -> str:
     if at_ms is None:
         return NOTHING
     return f"{duration(max(0, now_ms - at_ms))} ago"
+
+
+def degrees(text: str, positive: str, negative: str) -> str:
+    """The degrees of latitude or longitude with the half of the earth."""
+    return f"{text.removeprefix('-')}° {negative if text.startswith('-') else positive}"
 
 
 def duration(length_ms: float | Decimal | None) -> str:
@@ -130,7 +137,7 @@ def _templates_of_this_room() -> jinja2.Environment:
     )
     environment.globals.update(version=__version__, address=address, iso=format_instant)
     environment.filters.update(
-        number=number, count=count, ago=ago, duration=duration, moment=moment,
+        number=number, count=count, ago=ago, duration=duration, degrees=degrees, moment=moment,
         segment=lambda text: quote(text, safe=""), visible=visible,
     )  # fmt: skip
     return environment

@@ -102,7 +102,7 @@ class Figures(NamedTuple):
 _NOTHING = Figures()
 
 
-def _share(pair: Pair, condition: Condition) -> Figures:
+def share_of(pair: Pair, condition: Condition) -> Figures:
     """What this vehicle adds; what it could take or give is by itself."""
     runs, power, soc, stale = condition
     if stale:
@@ -320,7 +320,7 @@ class Totals:
             for place, changed in groupby(sorted(changes, key=_first), key=_first):
                 for _, number, condition in changed:
                     pair, old = there[number][0], shares.get(number, _NOTHING)
-                    new = _NOTHING if condition is None else _share(pair, condition)
+                    new = _NOTHING if condition is None else share_of(pair, condition)
                     now = Figures._make(map(add, map(sub, now, old), new))
                     shares[number] = new
                     yield

@@ -6,7 +6,6 @@ there is: see the indexes in migrations/0002.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from functools import lru_cache
 from heapq import merge
 from itertools import groupby, islice
 from typing import NamedTuple, TypeVar
@@ -28,12 +27,12 @@ from tether.domain.flexibility import (
     course_of,
     left_out,
     newest_at,
-    pair_of,
     thinned,
 )
-from tether.domain.models import Charger, Vehicle, from_json
+from tether.domain.models import Charger, from_json
 from tether.domain.session_record import OrderedEvent, SessionRecord
 from tether.projections.projector import Projector
+from tether.projections.unknowns import Lacking, lacking, pair_of_bodies
 from tether.storage.events import Events
 from tether.storage.plugged_in import EventsWanted, PluggedIn, SessionKey
 from tether.storage.session_records import ordered_events_in
@@ -45,7 +44,6 @@ EVENTS = 50  # of each of them: those of a session with more are read by themsel
 CHARGERS = 50  # of which the sessions of a window of time are looked up at once
 READINGS = 1000  # events of such a session
 MOST_OF_AREAS = 20_000  # areas times moments, of which the figures are in memory together
-LONGEST_KEPT = 1000  # characters of a charger and a vehicle, of which it is kept what they can do
 
 _LAST = "\x7f"  # behind every id
 
@@ -181,6 +179,12 @@ class Capacities:
             found += _entries(area, await in_steps(areas.pop(area).summing()), None)
         return found
 
+    async def lacking(self, partner: int, most: int) -> dict[str, list[Lacking]]:
+        """Of which vehicles that are plugged in something is not known now: by what it is, as in
+        `UnknownCapacity`, the first `most` of each. Does not wait for what is not derived yet.
+        """
+        return await lacking(self._plugged_in, partner, most)
+
     async def _occupied(self, partner: int, asked: Asked) -> AsyncIterator[Occupied]:
         """The chargers at which vehicles were plugged in, with these."""
         chargers, moments, max_age = asked
@@ -196,7 +200,7 @@ class Capacities:
                     if chargers.box is not None:
                         suits = chargers.box.has(from_json(Charger, found.charger))
                 if suits:
-                    now.there.append((_pair(found.charger, found.vehicle), found.course))
+                    now.there.append((pair_of_bodies(found.charger, found.vehicle), found.course))
                 await rest.if_long()
         if now is not None and now.there:
             yield now
@@ -369,22 +373,3 @@ def _readings_of(session: SessionRecord, events: Iterable[OrderedEvent]) -> Iter
         if position[:3] >= begin:
             power = event.charge_power if position.charger_id == session.charger_id else None
             yield Reading(position.at_ms, event.state_of_charge, power)
-
-
-def _pair(charger: str, vehicle: str) -> Pair:
-    """What a charger and a vehicle can do together, by their JSON.
-
-    Fleets are many of few kinds, so what was found once is kept for the next of the same kind.
-    """
-    is_usual = len(charger) + len(vehicle) <= LONGEST_KEPT  # each may have hundreds of long numbers
-    # The id comes first in both, the position last: neither matters.
-    return (_pair_of_kinds if is_usual else _pair_of_kinds.__wrapped__)(
-        charger.partition(",")[2].partition(',"latitude"')[0].rstrip("}"), vehicle.partition(",")[2]
-    )
-
-
-@lru_cache(maxsize=4096)
-def _pair_of_kinds(charger: str, vehicle: str) -> Pair:
-    return pair_of(
-        from_json(Charger, f'{{"id":"",{charger}}}'), from_json(Vehicle, f'{{"id":"",{vehicle}')
-    )

@@ -181,6 +181,7 @@ def _console(
             now_ms=ForwardClock(now_ms, time.monotonic),
             workers=settings.workers,
             takes_key_requests=settings.key_requests == "on",
+            map_tiles=settings.map_tiles,
         )
     )
 

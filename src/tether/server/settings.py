@@ -12,6 +12,7 @@ _SCHEME = re.compile(r"[^/]*?:")
 _ASSIGNMENT = re.compile(r"\s*[A-Za-z_ ]+=")  # host=… dbname=…, Server=…;Database=…
 _ACCOUNT = re.compile(r"[^/]*@[^/]*/")  # user@host/name
 _VARIABLE = re.compile(r"\$[A-Za-z_{(]|%[A-Za-z_]+%")
+_TILES = re.compile(r"(https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?)/[!#-&(-;=-~]*")
 _FORMS = "give a file's path, sqlite:///path or postgresql://user:password@host/name"
 
 
@@ -44,6 +45,8 @@ class Settings:
     """`on` (at /request-key, a page of the console) or `off`."""
     audit_days: int = 400
     """How long entries of the audit trail are kept."""
+    map_tiles: str = ""
+    """Whose pictures the console's maps show: a URL with `{z}`, `{x}` and `{y}`; none if empty."""
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     """Networks of proxies whose X-Forwarded-For is believed, such as `10.0.0.0/8`."""
@@ -96,6 +99,16 @@ def sqlite_path(database: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise SetupError(f"{path} begins with a user who is not known here.") from None
+
+
+def origin_of(map_tiles: str) -> str:
+    """The server of these tiles, as a Content-Security-Policy names it. Raises SetupError."""
+    found = _TILES.fullmatch(map_tiles)
+    if found is None or not all(part in map_tiles for part in ("{z}", "{x}", "{y}")):
+        raise SetupError(
+            f"{map_tiles!r} is no address of tiles: write https://tiles.example.com/{{z}}/{{x}}/{{y}}.png"
+        )
+    return found[1]
 
 
 def metrics_address(metrics: str) -> tuple[str, int] | None:

@@ -41,6 +41,7 @@ CHARGERS = f"""
 SELECT charger_id {_WANTED.format(lasting=_LASTING, id="charger_id")}
 GROUP BY charger_id ORDER BY {{order}}, charger_id LIMIT $4 OFFSET $5
 """
+OCCUPIED = f"SELECT charger_id, max(charging) FROM ({_LASTING}) lasting GROUP BY charger_id"
 _VEHICLE_ORDER = {
     "id": "vehicle_id",
     "since": "start_ms DESC",
@@ -78,6 +79,11 @@ class Fleet:
         sql = SUMS.format(session_json=self._json)
         ((*counts, power),) = await self._engine.scan(sql, partner)
         return FleetSums._make([*counts, None if power is None else float(power)])
+
+    async def occupied(self, partner: int) -> list[tuple[str, bool]]:
+        """The ids of the chargers at which vehicles are plugged in, and whether any charges."""
+        rows = await self._engine.scan(OCCUPIED.format(session_json=self._json), partner)
+        return [(charger_id, bool(charging)) for charger_id, charging in rows]
 
     async def plugged_in(
         self,

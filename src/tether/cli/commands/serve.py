@@ -7,6 +7,7 @@ from tether.cli.options import (
     NetworksType,
     OriginsType,
     RedisType,
+    TilesType,
     WholeNumber,
     database_option,
 )
@@ -38,6 +39,11 @@ from tether.server.settings import Settings
 @click.option("--audit-days", default=400, envvar="TETHER_AUDIT_DAYS", show_default=True,
               show_envvar=True, type=WholeNumber(1, 36_500), metavar="N",
               help="Days for which the audit trail is kept.")  # fmt: skip
+@click.option("--map-tiles", default="", envvar="TETHER_MAP_TILES", show_envvar=True,
+              type=TilesType(), metavar="URL",
+              help="A server of map tiles for the console, such as "
+              "https://tiles.example.com/{z}/{x}/{y}.png.  [default: none is asked]",
+              )  # fmt: skip
 @click.option("--cors-origins", default="", type=OriginsType(), envvar="TETHER_CORS_ORIGINS",
               show_envvar=True, metavar="ORIGIN,…",
               help="Web origins that browsers may call from; * for all.  [default: none]",
@@ -78,6 +84,7 @@ def serve(
     console: str,
     key_requests: str,
     audit_days: int,
+    map_tiles: str,
     cors_origins: tuple[str, ...],
     trusted_proxies: tuple[str, ...],
     log_level: str,
@@ -102,6 +109,7 @@ def serve(
             console=console,
             key_requests=key_requests,
             audit_days=audit_days,
+            map_tiles=map_tiles,
             cors_origins=cors_origins,
             trusted_proxies=trusted_proxies,
             log_level=log_level,
