@@ -419,6 +419,7 @@ def test_every_message_in_an_example_is_one_that_the_server_gives(
             client.put("/chargers/C1", content=b" " * 1_048_577),
             client.post("/events/bulk", content=b" " * 8_388_609),
             client.post("/events/bulk", content=b"7\n" * 10_001),
+            client.post("/events/withdraw", content=b""),
             client.put("/chargers/C1", content=b"", headers={"Content-Encoding": "br"}),
             client.get("/chargers", headers={"x-api-key": "nonsense"}),
             client.put("/chargers/C1", headers={"x-api-key": server.key(read_only=True)}),

@@ -82,6 +82,34 @@ def test_refusals_of_events_are_explained(site: Site) -> None:
     assert said == "Parameter {vehicleId} is invalid. It is required."
 
 
+def test_events_are_taken_back_by_their_ids(site: Site) -> None:
+    ids = [site.report("CONNECTED", f"10:{minute:02}") for minute in range(30)]
+    assert site.ok("events", "withdraw", ids[0], ids[1], ids[0]) == "Withdrew 2 events.\n"
+    assert site.ok("events", "withdraw", ids[0]) == "Withdrew 1 event.\n"
+    never = "0188ac4b-9dfa-7c3e-a51b-2f8e6d0b4c97"
+    done = site("events", "withdraw", ids[2], never)
+    assert (done.returncode, done.stdout) == (1, "Withdrew 1 event.\n")
+    assert done.stderr.strip().endswith(f"1 event not known: {never}.")
+    file = site.folder / "ids"
+    file.write_text(f'{ids[3]}\n\n"{ids[4]}"\n{{"id": "{ids[5]}"}}\nnonsense\n')
+    said = site.refused("events", "withdraw", "--file", str(file))
+    assert said == "Line 5: 'nonsense' is no id of an event. Nothing was withdrawn."
+    assert len(site.stored("events")) == 27
+    rest = site.ok("events", "list")
+    done = site("events", "withdraw", "--file", "-", stdin=rest)
+    assert done.returncode == 1
+    assert "without a terminal to ask in, pass --yes" in done.stderr
+    done = site("events", "withdraw", "--yes", "--file", "-", stdin=rest)
+    assert (done.returncode, done.stdout) == (0, "Withdrew 27 events.\n")
+    assert site.stored("events") == []
+    withdrawn = [json.loads(line)["id"] for line in site.ok("events", "withdrawn").splitlines()]
+    assert withdrawn == ids
+    status, seen = site.in_terminal("events", "withdrawn", "--limit", "1")
+    assert (status, seen.splitlines()[2].split()[2:]) == (
+        0, ["2026-01-05", "10:00:00", "connected", "C1", "V1"],
+    )  # fmt: skip
+
+
 Start = Callable[..., Popen]
 
 

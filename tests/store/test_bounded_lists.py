@@ -123,7 +123,7 @@ def test_the_stream_of_few_among_many(in_store: Callable[..., Any]) -> None:
             while after < until:
                 portion = await store.feed.portion(partner, wanted, after, until)
                 assert portion.end > after
-                found += [seq for seq, _ in portion.events]
+                found += [entry.seq for entry in portion.entries]
                 after = portion.end
             assert found == [seq for seq, one in there if fits(one, wanted)]
 

@@ -28,6 +28,8 @@ from tether.client.models import (
     PutResult,
     Saved,
     Vehicle,
+    Withdrawal,
+    WithdrawResult,
 )
 from tether.client.outbox import Outbox
 from tether.client.outbox_file import DamagedEvent, RefusedEvent
@@ -87,6 +89,8 @@ __all__ = [
     "UnknownCapacity",
     "Vehicle",
     "VehicleState",
+    "WithdrawResult",
+    "Withdrawal",
     "to_arrow",
     "to_pandas",
     "to_polars",

@@ -1,4 +1,6 @@
-"""Many in one request: events to `/events/bulk`, chargers and vehicles to theirs."""
+"""Many in one request: events to `/events/bulk`, chargers and vehicles to theirs, ids of events to
+`/events/withdraw`.
+"""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +18,7 @@ from tether.client.errors import (
     UnexpectedAnswer,
 )
 from tether.client.exchange import Answer, Patience, Pause, Request, Script, exchange, log, read
-from tether.client.models import BulkResult, Doubt, PutResult
+from tether.client.models import BulkResult, Doubt, PutResult, WithdrawResult
 from tether.client.units import Tell, tell_user
 from tether.domain.errors import Code
 from tether.domain.models import Charger, Event, Vehicle, to_json
@@ -26,10 +28,14 @@ LATER = frozenset({429, 503})  # an item of a bulk answer that is to be sent aga
 LONGEST_S = 30.0  # a bulk answer says when all would be let in; some are let in before
 _GZIP = 31  # zlib's name for that format
 _FAST = 1
-AN = {"event": "An event", "charger": "A charger", "vehicle": "A vehicle"}
+AN = {
+    "event": "An event", "charger": "A charger", "vehicle": "A vehicle",
+    "event id": "The id of an event",
+}  # fmt: skip
 
-M = TypeVar("M", bound=msgspec.Struct)
-R = TypeVar("R", bound=BulkResult | PutResult)
+M = TypeVar("M", bound=msgspec.Struct | str)
+Said = BulkResult | PutResult | WithdrawResult
+R = TypeVar("R", bound=Said)
 
 
 class Item(msgspec.Struct):
@@ -73,12 +79,16 @@ class BulkCalls(Generic[M, R]):
         ready: Callable[[M], M],
         result: Callable[[M, Item], R],
         tell: Tell = tell_user,
+        *,
+        path: str | None = None,
     ) -> None:
-        """`one` is event, charger or vehicle; `ready` makes one as it is sent, and raises
-        Invalid; `result` is what is told of one.
+        """`one` is event, charger, vehicle or event id; `ready` makes one as it is sent, and
+        raises Invalid; `result` is what is told of one. `path` is `/events/bulk` and the like
+        unless it is given.
         """
         self._one = one
         self._kind = f"{one}s"
+        self._path = path or f"/{one}s/bulk"
         self._patience = patience
         self._ready = ready
         self._result = result
@@ -156,7 +166,7 @@ class BulkCalls(Generic[M, R]):
                 yield Pause(seconds)
 
     def _send(self, things: Sequence[M], lines: Iterable[bytes]) -> Script[tuple[list[R], float]]:
-        request = bulk_request(self._kind, lines)
+        request = bulk_request(self._path, lines)
         answer: Answer = yield from exchange(request, self._patience, 200)
         items = read(list[Item], answer, request)
         if len(items) != len(things):
@@ -168,12 +178,12 @@ class BulkCalls(Generic[M, R]):
         return results, min(answer.retry_after or 0, LONGEST_S)
 
 
-def bulk_request(kind: str, lines: Iterable[bytes]) -> Request:
+def bulk_request(path: str, lines: Iterable[bytes]) -> Request:
     """The request with these, each given as its JSON."""
     zipper = zlib.compressobj(_FAST, wbits=_GZIP)
     body = zipper.compress(b"\n".join(lines)) + zipper.flush()
     headers = {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
-    return Request("POST", f"/{kind}/bulk", body, headers)
+    return Request("POST", path, body, headers)
 
 
 def event_result(event: Event, item: Item) -> BulkResult:
@@ -186,13 +196,18 @@ def put_result(entity: Charger | Vehicle, item: Item) -> PutResult:
     return PutResult(entity=entity, etag=item.etag, **_said(item))
 
 
+def withdraw_result(event_id: str, item: Item) -> WithdrawResult:
+    """What became of the withdrawal of an event."""
+    return WithdrawResult(id=event_id, **_said(item))
+
+
 def _said(item: Item) -> dict[str, Any]:
     """What is said of each, whatever it is."""
     names = ("status", "message", "code", "parameter", "warnings")
     return {name: getattr(item, name) for name in names}
 
 
-def come_back(result: BulkResult | PutResult, retry_after: float) -> RateLimited | Unavailable:
+def come_back(result: Said, retry_after: float) -> RateLimited | Unavailable:
     """What it means that one has to be sent again later."""
     kind = RateLimited if result.status == 429 else Unavailable
     error = kind(

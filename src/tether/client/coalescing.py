@@ -96,7 +96,7 @@ class RequestCoalescer:
         """What came of each."""
         if len(requests) == 1:
             return [await self._send_alone(requests[0])]
-        bulk = bulk_request("events", (request.body or b"" for request in requests))
+        bulk = bulk_request("/events/bulk", (request.body or b"" for request in requests))
         answer = await self._send_alone(bulk)
         if isinstance(answer, Lost):
             return [replace(answer, request_id=bulk.id)] * len(requests)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from tether.client.bulk import BulkCalls, event_result
+from tether.client.bulk import BulkCalls, event_result, withdraw_result
 from tether.client.entities import Pages
 from tether.client.errors import (
     TetherError,
@@ -20,7 +20,7 @@ from tether.client.exchange import (
     with_query,
 )
 from tether.client.following import cursor_behind
-from tether.client.models import BulkResult, Event, Instant
+from tether.client.models import BulkResult, Event, Instant, Withdrawal, WithdrawResult
 from tether.client.stamps import Stamps
 from tether.client.units import Tell, doubts_in, tell_user
 from tether.client.values import instant_text, sendable
@@ -36,6 +36,9 @@ class EventCalls:
         self._stamps = stamps
         self._tell = tell
         self._bulk = BulkCalls("event", patience, self.ready, event_result, tell)
+        self._withdrawals = BulkCalls(
+            "event id", patience, str, withdraw_result, tell, path="/events/withdraw"
+        )
 
     def ready(self, event: models.Event) -> models.Event:
         """The event as it is sent: exact, stamped, and without the id of a stored one."""
@@ -69,7 +72,8 @@ class EventCalls:
         # Its cursor leads to what comes before it, and read in the other direction to what follows.
         # There is none if no event comes before it.
         cursor = next_cursor(answer)
-        return cursor_behind(0 if cursor else len(last), cursor, epoch_of(answer))
+        taken = last[0].id if last and not cursor else None
+        return cursor_behind(taken or 0, cursor, epoch_of(answer))
 
     def pages(
         self,
@@ -94,6 +98,36 @@ class EventCalls:
             limit=page_size,
             **{"from": from_ if from_ is None else instant_text("from", from_)},
             to=to if to is None else instant_text("to", to),
+        )
+
+    def withdraw(self, event_id: str) -> Script[None]:
+        """Takes back the event of this id."""
+        request = Request("DELETE", path("events", event_id))
+        yield from exchange(request, self._patience, 204)
+
+    def withdraw_many(self, ids: Iterable[str]) -> Script[list[WithdrawResult]]:
+        """Takes back any number of events; the results, in order."""
+        return self._withdrawals.all(ids)
+
+    def withdrawn(
+        self,
+        *,
+        type: str | None,
+        charger_id: str | None,
+        vehicle_id: str | None,
+        order: str,
+        page_size: int,
+    ) -> Pages[Withdrawal]:
+        """What was taken back, by order of commit."""
+        return Pages(
+            Withdrawal,
+            self._patience,
+            "/events/withdrawn",
+            type=type,
+            chargerId=charger_id,
+            vehicleId=vehicle_id,
+            order=order,
+            limit=page_size,
         )
 
     def bulk(self, events: Iterable[models.Event]) -> Script[list[BulkResult]]:

@@ -1,9 +1,9 @@
 """Following events and changed sessions: where a consumer is, and what comes next.
 
 The server's cursors stand between pages. A consumer may stop in the middle of one, so its own place
-is finer: for events the cursor with which its page was asked for and how many of that page it has
-had, since what is committed never changes its place; for sessions, which move to the end when they
-change again, the last change that it has had.
+is finer: for events the id of the last one that it has had, which is a place also when that event
+was taken back, and the cursor with which its page was asked for; for sessions, which move to the
+end when they change again, the last change that it has had.
 
 With it goes the epoch of the database, as the same place is another one after a restore.
 """
@@ -14,7 +14,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from tether.client.errors import EpochChanged, RateLimited, Unavailable, epoch_changed, invalid
+from tether.client.errors import (
+    EpochChanged,
+    Invalid,
+    RateLimited,
+    Unavailable,
+    epoch_changed,
+    invalid,
+)
 from tether.client.exchange import (
     NO_PATIENCE,
     Onward,
@@ -29,15 +36,15 @@ from tether.client.exchange import (
     read,
     with_query,
 )
-from tether.client.models import Event
+from tether.client.models import Event, Withdrawal
 from tether.domain.views import Session
 
 PAGE = 1000
 _QUIET_FAILURES = 3
-_PLACE = re.compile(r"([0-9]{1,4})\.([^.]*)(?:\.([0-9a-f]*))?")
+_PLACE = re.compile(r"([0-9]{1,4}|[0-9a-f-]{36})\.([^.]*)(?:\.([0-9a-f]*))?")
 _CHANGE = re.compile(r"([0-9T:.-]{23}Z)/((?:[0-9a-f-]{36})?)(?:/([0-9a-f]*))?")
 
-M = TypeVar("M", Event, Session)
+M = TypeVar("M", Event, Session, Withdrawal)
 
 
 class Follower(ABC, Generic[M]):
@@ -138,36 +145,61 @@ class Follower(ABC, Generic[M]):
         return 0
 
 
-class EventFollower(Follower[Event]):
-    """Follows the events in the order in which they are committed."""
+class LogFollower(Follower[M]):
+    """Follows the events, or what is taken back of them, in the order of the commits."""
 
     def __init__(
-        self, cursor: str | None, poll_s: float, patience: Patience, *, start_again: bool = False
+        self,
+        kind: type[M],
+        cursor: str | None,
+        poll_s: float,
+        patience: Patience,
+        *,
+        start_again: bool = False,
     ) -> None:
-        super().__init__(Event, "events", poll_s, patience, start_again=start_again)
-        self._count = 0
+        what, self._path = _LOGS[kind]
+        # mypy loses M here
+        super().__init__(kind, what, poll_s, patience, start_again=start_again)  # type: ignore[arg-type]
+        self._last: str | None = None  # of the page that we are on, the last one that was taken
+        self._count = 0  # that were taken, if a cursor of an older version says so
         if cursor is not None:
-            self._count, self._page, self._epoch = _parsed(cursor)
+            self._count, self._last, self._page, self._epoch = _parsed(cursor)
 
     @property
     def cursor(self) -> str:
-        return cursor_behind(self._count, self._page, self._epoch)
+        return cursor_behind(self._last or self._count, self._page, self._epoch)
+
+    def fetch(self) -> Script[float]:
+        try:
+            return (yield from super().fetch())
+        except Invalid:
+            if self._last is None:
+                raise
+        # The server does not know it any more: what of its page was taken already comes again.
+        self._last = None
+        return 0
 
     def _target(self) -> str:
-        return with_query("/events", limit=PAGE, cursor=self._page)
+        return with_query(self._path, limit=PAGE, cursor=self._last or self._page)
 
-    def _new(self, page: Sequence[Event]) -> Sequence[Event]:
+    def _new(self, page: Sequence[M]) -> Sequence[M]:
         return page[self._count :]
 
-    def _taken(self, entry: Event) -> None:
-        self._count += 1
+    def _taken(self, entry: M) -> None:
+        self._last, self._count = entry.id, 0
 
     def _begin(self) -> None:
-        self._count = 0
+        self._last, self._count = None, 0
 
     def _turn(self, page: str) -> None:
         super()._turn(page)
-        self._count = 0
+        self._last, self._count = None, 0
+
+
+_LOGS: dict[type, tuple[str, str]] = {
+    Event: ("events", "/events"),
+    Withdrawal: ("withdrawals", "/events/withdrawn"),
+}
 
 
 class ChangeFollower(Follower[Session]):
@@ -216,20 +248,23 @@ def _key(session: Session) -> tuple[str, str]:
     return session.updated_at, session.id
 
 
-def cursor_behind(entries: int, page: str | None, epoch: str | None) -> str:
-    """The place behind so many entries of the page with the server's cursor `page`."""
-    return f"{entries}.{page or ''}{f'.{epoch}' if epoch else ''}"
+def cursor_behind(taken: str | int, page: str | None, epoch: str | None) -> str:
+    """The place behind the entry of this id, or behind so many entries, of the page with the
+    server's cursor `page`.
+    """
+    return f"{taken}.{page or ''}{f'.{epoch}' if epoch else ''}"
 
 
-def _parsed(cursor: str) -> tuple[int, str | None, str | None]:
-    """Entries, page and epoch. Of before epochs is what has entries and none, unless the server
-    tells by the page.
+def _parsed(cursor: str) -> tuple[int, str | None, str | None, str | None]:
+    """Count, id of the last entry, page and epoch. Of before epochs is what has entries and none,
+    unless the server tells by the page.
     """
     match = _PLACE.fullmatch(cursor)
     if match is None:
         raise invalid("cursor", "It must be one that `follow` gave.")
-    entries, page, epoch = int(match[1]), match[2] or None, match[3]
-    return entries, page, epoch or ("" if entries and not page else None)
+    taken, page, epoch = match[1], match[2] or None, match[3]
+    count, last = (int(taken), None) if taken.isdigit() else (0, taken)
+    return count, last, page, epoch or ("" if (count or last) and not page else None)
 
 
 def _change(cursor: str) -> tuple[tuple[str, str], str | None]:

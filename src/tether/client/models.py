@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict
 import msgspec
 
 from tether.domain import models
-from tether.domain.models import EventType
+from tether.domain.models import EventType, Withdrawal
 
-__all__ = ["Charger", "Event", "EventType", "Saved", "Vehicle"]
+__all__ = ["Charger", "Event", "EventType", "Saved", "Vehicle", "Withdrawal"]
 
 Number: TypeAlias = int | float | str | Decimal
 Instant: TypeAlias = datetime | str
@@ -170,3 +170,19 @@ class BulkResult(_Result):
     def ok(self) -> bool:
         """Whether the event is stored."""
         return self.id is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawResult(_Result):
+    """What became of one event of many that were to be taken back; `id` is what was given.
+
+    `status` is 204 if it is taken back, now or before, 404 if you never sent it. In the `results`
+    of an error it is None if the id was not sent or not answered.
+    """
+
+    id: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the event is taken back."""
+        return self.status == 204

@@ -25,7 +25,7 @@ from tether.client.exchange import (
     read,
     with_query,
 )
-from tether.client.models import Event
+from tether.client.models import Event, Withdrawal
 from tether.client.receiving import Damaged, Unpacking
 from tether.domain.views import VehicleState
 
@@ -34,8 +34,10 @@ LONGEST_BLOCK = 64 * 1024  # bytes; ours have some hundred
 _QUIET_FAILURES = 3
 _END_OF_LINE = re.compile(rb"\r\n|\n|\r(?!\Z)")  # the last \r may be half an end
 
-Message = Event | VehicleState
-_KINDS: dict[str, type[Message]] = {"event": Event, "state": VehicleState}
+Message = Event | Withdrawal | VehicleState
+_KINDS: dict[str, type[Message]] = {
+    "event": Event, "withdrawal": Withdrawal, "state": VehicleState,
+}  # fmt: skip
 
 
 class Interrupted(Exception):

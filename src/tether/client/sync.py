@@ -12,7 +12,7 @@ from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls
 from tether.client.events import EventCalls
 from tether.client.exchange import Patience
-from tether.client.following import EventFollower
+from tether.client.following import LogFollower
 from tether.client.models import (
     BulkResult,
     Charger,
@@ -23,6 +23,8 @@ from tether.client.models import (
     Saved,
     Vehicle,
     VehicleChanges,
+    Withdrawal,
+    WithdrawResult,
 )
 from tether.client.stamps import Stamps
 from tether.client.streaming import Subscription
@@ -101,7 +103,7 @@ class Client(Runner):
         vehicle_id: str | None = None,
         start_again: bool = False,
     ) -> Stream:
-        """Events as they are committed, and the states to which they lead.
+        """Events as they are committed, those which are taken back, and the states that follow.
 
         From now on, behind a `cursor` that a stream had, or with "start" from the first event on.
         Never ends by itself, not by an outage either: it connects again and goes on, without a gap.
@@ -278,7 +280,54 @@ class Events:
         goes on right behind that event. If the database was restored since, it raises EpochChanged
         or, to `start_again`, begins with the first event: what you have had comes again.
         """
-        follower = EventFollower(cursor, poll_s, self._patience, start_again=start_again)
+        follower = LogFollower(Event, cursor, poll_s, self._patience, start_again=start_again)
+        return Following(self._client, follower, stop or Stop())
+
+    def withdraw(self, id: str) -> None:
+        """Takes back an event: as if it had never been sent. Again does no harm. Raises NotFound if
+        you never sent it.
+        """
+        self._client._run(self._calls.withdraw(id))
+
+    def withdraw_many(self, ids: Iterable[str]) -> list[WithdrawResult]:
+        """Takes back many events, up to 10,000 in a request; says of each in order what became of
+        it. What ends it before its time raises; then `results` of the error has what is known, and
+        all of it can be done again.
+        """
+        return self._client._run(self._calls.withdraw_many(ids))
+
+    def withdrawn(
+        self,
+        *,
+        type: str | None = None,
+        charger_id: str | None = None,
+        vehicle_id: str | None = None,
+        order: Literal["asc", "desc"] = "asc",
+        page_size: int = 100,
+    ) -> Iterator[Withdrawal]:
+        """What was taken back, in the order in which it was."""
+        return self._client._iterate(
+            self._calls.withdrawn(
+                type=type,
+                charger_id=charger_id,
+                vehicle_id=vehicle_id,
+                order=order,
+                page_size=page_size,
+            )
+        )
+
+    def follow_withdrawn(
+        self,
+        cursor: str | None = None,
+        *,
+        poll_s: float = 1.0,
+        stop: Stop | None = None,
+        start_again: bool = False,
+    ) -> "Following[Withdrawal]":
+        """All that is taken back after the cursor, as `follow` has all events. Drop your copies of
+        these events; pass over those that you never had.
+        """
+        follower = LogFollower(Withdrawal, cursor, poll_s, self._patience, start_again=start_again)
         return Following(self._client, follower, stop or Stop())
 
     def list(

@@ -8,7 +8,7 @@ from tether.client.blocking import Stop, sleep, wait
 from tether.client.entities import Pages
 from tether.client.exchange import Answer, Lost, Patience, Request, Script
 from tether.client.following import Follower
-from tether.client.models import Event
+from tether.client.models import Event, Withdrawal
 from tether.domain.views import Session
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 M = TypeVar("M")
-F = TypeVar("F", Event, Session)
+F = TypeVar("F", Event, Session, Withdrawal)
 
 
 class Runner:

@@ -14,7 +14,7 @@ import msgspec
 
 from tether.domain.columns import INSTANTS
 from tether.domain.errors import Invalid, Malformed, SetupError
-from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id
+from tether.domain.models import Charger, Event, EventType, Vehicle, Withdrawal, is_entity_id
 from tether.domain.timestamps import parse_instant
 from tether.domain.validation import identified_entity, new_event
 from tether.domain.views import (
@@ -36,7 +36,7 @@ Entry: TypeAlias = Charger | Vehicle | Event
 Thing: TypeAlias = Entry | ListedSession
 Sum: TypeAlias = SessionSummary | EnergyStep
 Tabular: TypeAlias = Entry | Session | Sum
-Written: TypeAlias = Tabular | VehicleState | ChargerState
+Written: TypeAlias = Tabular | VehicleState | ChargerState | Withdrawal
 
 
 class Kind(StrEnum):

@@ -14,10 +14,10 @@ from tether.domain.keys import Limiter
 from tether.domain.models import Charger, Vehicle
 from tether.http import errors
 from tether.http.handlers.audit import AuditResource
-from tether.http.handlers.bulk import Bulk, EntityBulkResource, EventBulkResource
+from tether.http.handlers.bulk import Bulk, EntityBulkResource, EventBulkResource, WithdrawResource
 from tether.http.handlers.capacity import CapacityResource
 from tether.http.handlers.entities import EntityListResource, EntityResource
-from tether.http.handlers.events import EventListResource, EventResource
+from tether.http.handlers.events import EventListResource, EventResource, WithdrawalListResource
 from tether.http.handlers.pages import (
     AssetResource,
     GuideResource,
@@ -76,6 +76,8 @@ def routes(parts: Parts) -> dict[str, object]:
         "/events": EventListResource(parts.store, parts.now_ms),
         "/events/{id}": EventResource(parts.store, parts.now_ms),
         "/events/bulk": EventBulkResource(bulk, parts.store, parts.now_ms),
+        "/events/withdraw": WithdrawResource(bulk, parts.store, parts.now_ms),
+        "/events/withdrawn": WithdrawalListResource(parts.store),
         "/chargers/bulk": EntityBulkResource(Charger, bulk, parts.store),
         "/vehicles/bulk": EntityBulkResource(Vehicle, bulk, parts.store),
         "/chargers/{id}/state": ChargerStateResource(states),

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from tether.domain.errors import Invalid, Malformed, Refusal, TooLarge
-from tether.domain.models import Charger, Event, Vehicle
+from tether.domain.errors import Invalid, Malformed, NotFound, Refusal, TooLarge
+from tether.domain.models import Charger, Event, Vehicle, event_id_from_path
 from tether.domain.validation import MAX_ITEM_BYTES, MAX_ITEMS, identified_entity, new_event
 from tether.ingest.json_reader import decode_value, instead, marks_in
 from tether.storage.turns import Steps
@@ -20,7 +20,7 @@ MAX_DEPTH = 100
 MAX_NESTED = 200  # brackets and strings of a value of an array that has others in it
 
 Raw: TypeAlias = bytes | Refusal  # a line of NDJSON or a value of an array; or why it is not read
-Item: TypeAlias = Event | Charger | Vehicle
+Item: TypeAlias = Event | Charger | Vehicle | str
 E = TypeVar("E", Charger, Vehicle)
 
 
@@ -102,6 +102,18 @@ def entities(kind: type[E]) -> Items:
     return Items(one, read)
 
 
+def event_ids() -> Items:
+    """Ids of events, as JSON strings."""
+
+    def read(raw: bytes) -> str | Refusal:
+        text = decode_value(raw)
+        if not isinstance(text, str):
+            return Malformed("The id of an event must be a JSON string.").refusal()
+        return event_id_from_path(text) or NotFound().refusal()
+
+    return Items("event id", read)
+
+
 def _object(raw: bytes, what: str) -> dict[str, Any] | Refusal:
     """Raises Malformed if it is not JSON."""
     document = decode_value(raw)
@@ -134,7 +146,7 @@ def _too_long(items: Items) -> TooLarge:
 
 
 def _an(items: Items) -> str:
-    return f"an {items.one}" if items.one == "event" else f"a {items.one}"
+    return f"an {items.one}" if items.one.startswith("event") else f"a {items.one}"
 
 
 # NDJSON ------------------------------------------------------------------------------------------

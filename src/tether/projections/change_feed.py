@@ -20,21 +20,29 @@ from tether.domain.filters import EventFilter
 from tether.domain.session_views import LatestSession
 from tether.projections.projector import INTERVAL_S, Projector
 from tether.storage.derivations import Progress
-from tether.storage.events import Events
+from tether.storage.events import EVENTS, WITHDRAWALS, Events
 from tether.storage.states import States
 from tether.storage.turns import Turns
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
 
-PORTION = 100  # events
+PORTION = 100  # events, and withdrawals
 AT_ONCE = 8  # portions of streams, of each partner one
 POLL_S = 0.2  # how soon what others derive is noticed
 
 
-class FeedPortion(NamedTuple):
-    """The events up to a sequence number (with theirs), and what is newest of their vehicles."""
+class LogEntry(NamedTuple):
+    """An entry of the log: its sequence number, `event` or `withdrawal`, and its JSON."""
 
-    events: list[tuple[int, str]]
+    seq: int
+    kind: str
+    body: str
+
+
+class FeedPortion(NamedTuple):
+    """The entries up to a sequence number, and what is newest of their vehicles."""
+
+    entries: list[LogEntry]
     latest: dict[str, LatestSession | None]
     end: int
 
@@ -89,14 +97,18 @@ class ChangeFeed:
     ) -> FeedPortion:
         """What of the wanted follows that event, up to `until`, as far as one portion goes."""
         async with self._turns.of(partner):
-            found, stop = await self._events.portion(partner, wanted, after, PORTION)
-            beyond = found[-1][0] if len(found) == PORTION else stop
-            end = until if beyond is None else min(until, beyond)
-            events = [(seq, body) for seq, body in found if seq <= end]
-            heads = [_decoder.decode(body) for _, body in events]
-            vehicles = list(dict.fromkeys(head.vehicle_id for head in heads))
+            found: list[LogEntry] = []
+            end = until
+            for table, kind in ((EVENTS, "event"), (WITHDRAWALS, "withdrawal")):
+                page = await self._events.portion(partner, wanted, after, PORTION, table=table)
+                beyond = page.found[-1][0] if len(page.found) == PORTION else page.stop
+                end = end if beyond is None else min(end, beyond)
+                found += (LogEntry(seq, kind, body) for seq, body in page.found)
+            entries = sorted(entry for entry in found if entry.seq <= end)
+            heads = [_decoder.decode(entry.body) for entry in entries]
+            vehicles = list(dict.fromkeys(head.vehicle_id for head in heads if head.vehicle_id))
             latest = await self._states.of_vehicles(partner, vehicles) if vehicles else {}
-            return FeedPortion(events, latest, end)
+            return FeedPortion(entries, latest, end)
 
     @contextmanager
     def listening(self, partner_id: int) -> Iterator[Listener]:
@@ -155,7 +167,7 @@ class ChangeFeed:
 
 
 class _Head(msgspec.Struct, rename="camel"):
-    vehicle_id: str
+    vehicle_id: str | None = None
 
 
 _decoder = msgspec.json.Decoder(_Head)

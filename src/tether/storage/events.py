@@ -98,6 +98,13 @@ ORDER BY b.place
 
 GET = "SELECT body FROM events WHERE partner = $1 AND id = $2"
 
+# The number that an event has or had, and that of the withdrawal of an event.
+PLACE = """
+SELECT coalesce((SELECT e.seq FROM events e WHERE e.partner = $1 AND e.id = $2),
+                (SELECT w.event_seq FROM withdrawals w WHERE w.partner = $1 AND w.id = $2))
+"""
+PLACE_OF_WITHDRAWAL = "SELECT seq FROM withdrawals WHERE partner = $1 AND id = $2"
+
 # With the withdrawals, which have no body here.
 FOLLOWING = """
 SELECT seq, at_ms, vehicle_id, body FROM events WHERE partner = $1 AND seq > $2
@@ -248,6 +255,12 @@ class Events:
             raise NotFound
         body: str = row[0]
         return body.encode()
+
+    async def place(self, partner: int, event_id: str, *, table: str = EVENTS) -> int | None:
+        """The number of the event, also if it was taken back, or else that of its withdrawal."""
+        sql = PLACE if table == EVENTS else PLACE_OF_WITHDRAWAL
+        rows = await self._engine.read(sql, partner, event_id)
+        return int(rows[0][0]) if rows and rows[0][0] is not None else None
 
     async def page(
         self,

@@ -39,11 +39,14 @@ _BATCH = batch("batch", *columns_of(WithdrawalRow))
 # Only what is still there is taken back: another may just have done it.
 ADD = f"""
 WITH {_BATCH}, ready AS (
-    SELECT * FROM batch b
-    WHERE (SELECT e.seq FROM events e WHERE e.partner = $1 AND e.id = b.id) IS NOT NULL
+    SELECT * FROM (
+        SELECT b.*, (SELECT e.seq FROM events e WHERE e.partner = $1 AND e.id = b.id) AS event_seq
+        FROM batch b
+    ) b
+    WHERE b.event_seq IS NOT NULL
 ), numbers (base) AS ({{event_numbers}})
-INSERT INTO withdrawals (partner, seq, id, type, charger_id, vehicle_id, at_ms, body)
-SELECT $1, n.base + r.place, r.id, r.type, r.charger_id, r.vehicle_id, r.at_ms, r.body
+INSERT INTO withdrawals (partner, seq, id, event_seq, type, charger_id, vehicle_id, at_ms, body)
+SELECT $1, n.base + r.place, r.id, r.event_seq, r.type, r.charger_id, r.vehicle_id, r.at_ms, r.body
 FROM numbers n CROSS JOIN ready r
 WHERE true
 ON CONFLICT DO NOTHING

@@ -1,6 +1,9 @@
-"""`tether events`: report, list and follow them."""
+"""`tether events`: report, list, follow and withdraw them."""
 
+import json
+import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -9,7 +12,7 @@ import click
 from tether.cli import OrderedGroup
 from tether.cli.access import Access, with_access
 from tether.cli.display.listing import event_line, lines_option, list_limit_option, show_list
-from tether.cli.display.output import note, say
+from tether.cli.display.output import counted, note, say
 from tether.cli.following import (
     cursor_file_option,
     poll_option,
@@ -23,7 +26,9 @@ from tether.cli.members import (
     document_of,
     member_options,
 )
-from tether.domain.models import Event
+from tether.domain.errors import SetupError
+from tether.domain.models import Event, event_id_from_path
+from tether.domain.validation import MAX_ITEMS
 from tether.files.contents import Kind, entry_of
 
 if TYPE_CHECKING:
@@ -37,14 +42,27 @@ Examples:
   tether events list --charger C1408 --from 2023-05-01 --to 2023-06-01
   tether events follow --from-now
   tether events follow --cursor-file last | ./my-consumer
+  tether events withdraw 01a2023f-be90-768e-b3b4-4268a7fa0708
 
 Types: connected, started, updated, stopped, disconnected.
 """
 
 
+MANY = 20  # are not withdrawn without a question
+SHOWN = 5  # ids in a message
+
+order_option = click.option(
+    "--order",
+    type=click.Choice(["asc", "desc"]),
+    default="asc",
+    show_default=True,
+    help="As they came in, or the newest first.",
+)
+
+
 @click.group(cls=OrderedGroup, epilog=_EXAMPLES)
 def events() -> None:
-    """Report, list and follow your events."""
+    """Report, list, follow and withdraw your events."""
 
 
 @events.command()
@@ -81,13 +99,7 @@ def post(file: IO[bytes] | None, access: Access, **options: Any) -> None:
 @click.option("--vehicle", metavar="ID", help="Of this vehicle only.")
 @click.option("--from", "from_", type=InstantType(), help="Not before this time.")
 @click.option("--to", type=InstantType(), help="Before this time.")
-@click.option(
-    "--order",
-    type=click.Choice(["asc", "desc"]),
-    default="asc",
-    show_default=True,
-    help="As they came in, or the newest first.",
-)
+@order_option
 @list_limit_option
 @lines_option
 @with_access
@@ -119,6 +131,98 @@ def list_events(
         filtered = any((type, charger, vehicle, from_, to))
         none_yet = "No such event." if filtered else "There are no events yet."
         show_list(found, limit=limit, as_json=as_json, none_yet=none_yet)
+
+
+@events.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option("--file", type=click.File("rb"), help="Those in this file as well (- is standard "
+              "input): an id a line, or an event, as `tether events list` prints it.")  # fmt: skip
+@click.option("--yes", is_flag=True, help=f"Do not ask, also if they are more than {MANY}.")
+@with_access
+def withdraw(ids: tuple[str, ...], file: IO[bytes] | None, yes: bool, access: Access) -> None:
+    """Take back events that were sent by mistake, as if they had never been sent.
+
+    What was withdrawn before does no harm, so the same command can be run again.
+    """
+    wanted = [_event_id(text, "Argument") for text in ids]
+    if file is not None:
+        lines = ((number, line.strip()) for number, line in enumerate(file, 1))
+        wanted += [_id_in(line, f"Line {number}") for number, line in lines if line]
+    wanted = list(dict.fromkeys(wanted))
+    if not wanted:
+        raise click.UsageError("Name events by their ids, or a file of them.")
+    if len(wanted) > MANY and not yes:
+        _ask(len(wanted))
+    done, unknown = 0, list[str]()
+    with access.client() as client:
+        try:
+            for start in range(0, len(wanted), MAX_ITEMS):
+                results = client.events.withdraw_many(wanted[start : start + MAX_ITEMS])
+                done += sum(result.ok for result in results)
+                unknown += (result.id for result in results if not result.ok)
+        except BaseException:
+            if done:
+                note(f"Withdrew {counted(done, 'event')}. To go on, run the same command again.")
+            raise
+    say(f"Withdrew {counted(done, 'event')}.")
+    if unknown:
+        shown = ", ".join(unknown[:SHOWN])
+        more = f" and {len(unknown) - SHOWN:,} more" if len(unknown) > SHOWN else ""
+        raise SetupError(f"{counted(len(unknown), 'event')} not known: {shown}{more}.")
+
+
+def _ask(count: int) -> None:
+    note(f"This withdraws {counted(count, 'event')}, and what sessions have of them.")
+    if not sys.stdin.isatty():
+        raise SetupError("Nothing was withdrawn: without a terminal to ask in, pass --yes.")
+    if not click.confirm("Withdraw them?", err=True):
+        raise SetupError("Nothing was withdrawn.")
+
+
+def _id_in(line: bytes, place: str) -> str:
+    """The id on the line, or of the event that is there. Raises SetupError."""
+    text = line.decode(errors="replace")
+    if text.startswith(("{", '"')):
+        with suppress(ValueError):
+            found = json.loads(text)
+            text = str(found.get("id") if isinstance(found, dict) else found)
+    return _event_id(text, place)
+
+
+def _event_id(text: str, place: str) -> str:
+    event_id = event_id_from_path(text)
+    if event_id is None:
+        raise SetupError(f"{place}: {text[:60]!r} is no id of an event. Nothing was withdrawn.")
+    return event_id
+
+
+@events.command()
+@click.option("--type", "type", type=EventTypeType(), help="Events of this type only.")
+@click.option("--charger", metavar="ID", help="At this charger only.")
+@click.option("--vehicle", metavar="ID", help="Of this vehicle only.")
+@order_option
+@list_limit_option
+@lines_option
+@with_access
+def withdrawn(
+    type: str | None,
+    charger: str | None,
+    vehicle: str | None,
+    order: Literal["asc", "desc"],
+    limit: int | None,
+    as_json: bool,
+    access: Access,
+) -> None:
+    """List events that were withdrawn, in the order in which they were."""
+    with access.client() as client:
+        found = client.events.withdrawn(
+            type=type,
+            charger_id=charger,
+            vehicle_id=vehicle,
+            order=order,
+            page_size=min(limit or 1000, 1000),
+        )
+        show_list(found, limit=limit, as_json=as_json, none_yet="No event was withdrawn.")
 
 
 @events.command()

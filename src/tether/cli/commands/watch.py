@@ -17,7 +17,7 @@ from tether.cli.display.numbers import short
 from tether.cli.display.output import Cell, counted, note, show_line, table_of
 from tether.cli.display.rows import VEHICLE_STATE_TITLES, vehicle_state_row
 from tether.domain.errors import SetupError
-from tether.domain.models import Event, to_json
+from tether.domain.models import Event, Withdrawal, to_json
 from tether.domain.timestamps import format_instant, parse_instant
 from tether.domain.views import VehicleState
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _BESIDE_ROWS = 4  # lines of the screen: titles, the line below them, the sums, the cursor
 _REFRESHES_PER_S = 2
 _IDS = ("Vehicle", "Charger")  # may be long
+_KINDS = {Event: "event", Withdrawal: "withdrawal", VehicleState: "state"}
 _TROUBLE = "The server is out of reach: trying again by itself."
 
 _EXAMPLES = """\b
@@ -52,9 +53,9 @@ def watch(
 ) -> None:
     """Show which vehicles are plugged in, and what they do, as it changes.
 
-    In a pipe, or with --json, it prints each event and then the states to which it led, one a line,
-    each with the cursor from which to go on. Never ends by itself, not by an outage either; Ctrl-C
-    ends it.
+    In a pipe, or with --json, it prints each event, or its withdrawal, and then the states that
+    follow from it, one a line, each with the cursor from which to go on. Never ends by itself, not
+    by an outage either; Ctrl-C ends it.
     """
     with access.client(patient=True) as client:
         if as_json or not sys.stdout.isatty():
@@ -70,7 +71,7 @@ def _print_messages(
 ) -> None:
     stream = client.stream(cursor, charger_id=charger, vehicle_id=vehicle)
     for message in stream:
-        kind = "event" if isinstance(message, Event) else "state"
+        kind = _KINDS[type(message)]
         show_line(to_json({"cursor": stream.cursor, kind: message}))
 
 

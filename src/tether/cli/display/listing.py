@@ -16,13 +16,15 @@ from tether.cli.display.rows import (
     CHARGER_STATE_TITLES,
     SESSION_TITLES,
     VEHICLE_STATE_TITLES,
+    WITHDRAWAL_TITLES,
     charger_state_row,
     session_row,
     vehicle_state_row,
+    withdrawal_row,
 )
 from tether.cli.members import short_type
 from tether.cli.options import WholeNumber
-from tether.domain.models import Charger, Event, EventType, Vehicle, to_json
+from tether.domain.models import Charger, Event, EventType, Vehicle, Withdrawal, to_json
 from tether.domain.views import ChargerState, Session, VehicleState
 from tether.files.contents import Written
 from tether.files.formats import to_ndjson
@@ -174,6 +176,7 @@ _TABLES: dict[type, TableOf] = {
         ("Time (UTC)", "Event", "Charger", "Vehicle", "%", "kW", "kWh"),
         _event_row,
     ),
+    Withdrawal: (WITHDRAWAL_TITLES, withdrawal_row),
     VehicleState: (VEHICLE_STATE_TITLES, vehicle_state_row),
     ChargerState: (CHARGER_STATE_TITLES, charger_state_row),
     Session: (SESSION_TITLES, session_row),

@@ -8,7 +8,9 @@ import click
 
 from tether.cli.display import numbers
 from tether.cli.display.output import Cell, coloured, counted, plain, show_pairs, show_table
+from tether.cli.members import short_type
 from tether.cli.times import age, clock, minute
+from tether.domain.models import Withdrawal
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import ChargePeriod, ChargerState, EnergySource, Session, VehicleState
 
@@ -199,6 +201,20 @@ def _ago(seconds: Decimal | None) -> str:
 
 def _minute(instant: str | None) -> str:
     return "" if instant is None else minute(parse_instant(instant))
+
+
+WITHDRAWAL_TITLES = ("Withdrawn (UTC)", "Time (UTC)", "Event", "Charger", "Vehicle")
+
+
+def withdrawal_row(one: Withdrawal) -> list[str]:
+    """When an event was withdrawn, and what it was."""
+    return [
+        _second(one.withdrawn_at),
+        _second(one.timestamp),
+        short_type(one.type),
+        one.charger_id,
+        one.vehicle_id,
+    ]
 
 
 def _second(instant: str | None) -> str:

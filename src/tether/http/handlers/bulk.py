@@ -8,17 +8,19 @@ from typing import Any, TypeAlias, TypeVar
 import msgspec
 from falcon.asgi import Request, Response
 
-from tether.domain.errors import RateLimited, Refusal
+from tether.domain.audit import entry
+from tether.domain.errors import NotFound, RateLimited, Refusal, Unavailable
 from tether.domain.keys import Key, Limiter
 from tether.domain.models import Charger, Event, Vehicle, to_json
 from tether.domain.validation import MAX_BYTES
 from tether.http import requests
 from tether.http.errors import STATUS
 from tether.http.handlers.entities import EntityResource, etag
-from tether.ingest.bulk_reader import Items, entities, events_at, read_items
+from tether.ingest.bulk_reader import Items, entities, event_ids, events_at, read_items
 from tether.ingest.gunzip import gunzip
 from tether.ingest.unit_doubts import doubted_members
 from tether.server.store import Store
+from tether.storage.audit import noting
 from tether.storage.epochs import Epoch
 from tether.storage.events import EventRow
 from tether.storage.turns import Steps, Turns, in_steps
@@ -150,6 +152,38 @@ class EventBulkResource:
             arrivals.append(self._store.batcher.arrival(event))
             yield
         return arrivals
+
+
+class WithdrawResource:
+    """`/events/withdraw`: ids of events, each taken back as `DELETE /events/{id}` does."""
+
+    def __init__(self, bulk: Bulk, store: Store, now_ms: Callable[[], int]) -> None:
+        self._bulk = bulk
+        self._store = store
+        self._now_ms = now_ms
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        partner, by = requests.partner_of(req), requests.actor_of(req)
+
+        async def withdraw(ids: Sequence[str]) -> Sequence[Result]:
+            results: list[Result] = []
+            many = {"events": len(ids)}
+            also = noting(entry(partner, self._now_ms(), by, "event.withdraw", ids[0], after=many))
+            try:
+                async for known in self._store.withdrawals.withdraw(partner, ids, *also):
+                    done = zip(ids[len(results) :], known, strict=False)
+                    results += [
+                        {"status": 204, "id": id} if is_known else NotFound().refusal()
+                        for id, is_known in done
+                    ]
+                    await self._store.projector.apply_backpressure(partner, len(known))
+            except Unavailable as error:
+                if not results:
+                    raise
+                results += [error.refusal()] * (len(ids) - len(results))
+            return results
+
+        await self._bulk.answer(req, resp, event_ids(), withdraw)
 
 
 class EntityBulkResource(EntityResource[E]):

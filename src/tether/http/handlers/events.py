@@ -1,7 +1,7 @@
 """Events over HTTP."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from falcon.asgi import Request, Response
 
@@ -19,8 +19,11 @@ from tether.domain.validation import check_instant, check_windows, has_doubted_p
 from tether.http import requests
 from tether.server.store import Store
 from tether.storage.audit import noting
+from tether.storage.epochs import Epoch
+from tether.storage.events import EVENTS, WITHDRAWALS
 
-LIST_PARAMETERS = ("limit", "cursor", "order", "type", "chargerId", "vehicleId", "from", "to")
+WITHDRAWAL_PARAMETERS = ("limit", "cursor", "order", "type", "chargerId", "vehicleId")
+LIST_PARAMETERS = (*WITHDRAWAL_PARAMETERS, "from", "to")
 _POSITION = re.compile(r"[0-9]{1,18}")
 
 
@@ -45,29 +48,63 @@ class EventListResource:
         resp.data = to_json({"id": event_id})
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        query = requests.query_of(req, LIST_PARAMETERS)
-        limit, descending = requests.limit_of(query), requests.is_descending(query)
-        epoch, after = await requests.begin_page(self._store, resp, query, _POSITION.fullmatch)
-        partner, wanted = requests.partner_of(req), filter_of(query)
-        async with self._store.turns.of(partner):
-            found, stop = await self._store.events.page(
-                partner,
-                wanted,
-                after=None if after is None else int(after),
-                limit=limit + 1,
-                descending=descending,
-            )
-        page = found[:limit]
-        resp.data = f"[{','.join(body for _, body in page)}]".encode()
-        # Going forward the end is only the end for now: whoever got something gets a position from
-        # which to ask for what comes. An empty page without one says that there is nothing yet.
-        partial = stop is not None and len(found) <= limit
-        if partial or len(found) > limit or (page and not descending):
-            position = str(stop if partial else page[-1][0])
-            link = requests.next_link(req, query, epoch, position, partial=partial)
-            resp.set_header("Link", link)
+        await _show_page(self._store, req, resp, LIST_PARAMETERS, EVENTS)
 
     on_head = on_get
+
+
+class WithdrawalListResource:
+    """`/events/withdrawn`: what was taken back, in the order of the commits."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        await _show_page(self._store, req, resp, WITHDRAWAL_PARAMETERS, WITHDRAWALS)
+
+    on_head = on_get
+
+
+async def _show_page(
+    store: Store, req: Request, resp: Response, parameters: Sequence[str], table: str
+) -> None:
+    """A page of the log: of events, or of withdrawals."""
+    query = requests.query_of(req, parameters)
+    limit, descending = requests.limit_of(query), requests.is_descending(query)
+    partner, wanted = requests.partner_of(req), filter_of(query)
+    epoch, after = await _begin_page(store, resp, query, partner, table)
+    async with store.turns.of(partner):
+        found, stop = await store.events.page(
+            partner, wanted, after=after, limit=limit + 1, descending=descending, table=table
+        )
+    page = found[:limit]
+    resp.data = f"[{','.join(body for _, body in page)}]".encode()
+    # Going forward the end is only the end for now: whoever got something gets a position from
+    # which to ask for what comes. An empty page without one says that there is nothing yet.
+    partial = stop is not None and len(found) <= limit
+    if partial or len(found) > limit or (page and not descending):
+        position = str(stop if partial else page[-1][0])
+        link = requests.next_link(req, query, epoch, position, partial=partial)
+        resp.set_header("Link", link)
+
+
+async def _begin_page(
+    store: Store, resp: Response, query: dict[str, str], partner: int, table: str
+) -> tuple[Epoch, int | None]:
+    """The epoch, and the number behind which the page begins, None at the start.
+
+    The cursor may also be the id of the last event that somebody has. Raises Invalid.
+    """
+    event_id = event_id_from_path(query.get("cursor", ""))
+    if event_id is None:
+        epoch, after = await requests.begin_page(store, resp, query, _POSITION.fullmatch)
+        return epoch, None if after is None else int(after)
+    place = await store.events.place(partner, event_id, table=table)
+    if place is None:
+        raise Invalid("cursor", "No event of this id is known.")
+    epoch = await store.epochs.current()
+    requests.show_epoch(resp, epoch)
+    return epoch, place
 
 
 class EventResource:

@@ -52,7 +52,9 @@ class StreamPosition(NamedTuple):
 
 
 class StreamResource:
-    """`/stream`: the events in the order of their commits, and the states to which they lead."""
+    """`/stream`: the events in the order of their commits, those which are taken back among them,
+    and the states to which they lead.
+    """
 
     def __init__(
         self, store: Store, keys: Authenticator, metrics: Metrics, now_ms: Callable[[], int]
@@ -224,11 +226,11 @@ class _Stream:
     async def _portion(self, until: int) -> str:
         shown, whole = self._position
         portion = await self._store.feed.portion(self.key.partner, self._wanted, whole, until)
-        events = [(seq, body) for seq, body in portion.events if seq > shown]
+        entries = [entry for entry in portion.entries if entry.seq > shown]
         end = StreamPosition(max(portion.end, shown), portion.end)
         texts = [
-            f"event: event\nid: {StreamPosition(seq, whole).id(self._epoch)}\ndata: {body}\n\n"
-            for seq, body in events
+            f"event: {kind}\nid: {StreamPosition(seq, whole).id(self._epoch)}\ndata: {body}\n\n"
+            for seq, kind, body in entries
         ]
         now_ms = self._now_ms()
         for number, (id, latest) in enumerate(portion.latest.items(), 1):
@@ -238,7 +240,7 @@ class _Stream:
             mark = f"id: {end.id(self._epoch)}\n" if is_last else ""
             texts.append(f"event: state\n{mark}data: {state}\n\n")
         self._position = end
-        self._events += len(events)
+        self._events += len(entries)
         return "".join(texts)
 
 

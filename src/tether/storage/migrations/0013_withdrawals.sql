@@ -5,6 +5,7 @@ CREATE TABLE withdrawals (
     partner    BIGINT NOT NULL,
     seq        BIGINT NOT NULL,   -- in one row of numbers with those of events
     id         {text} NOT NULL,   -- of the event, which is in no other table any more
+    event_seq  BIGINT NOT NULL,   -- the number that the event had, for those who remember its id
     type       {text} NOT NULL,
     charger_id {text} NOT NULL,
     vehicle_id {text} NOT NULL,
