@@ -15,7 +15,8 @@ TABLES = (
 
 def make_older(path: Path, content: Path, schema: int) -> None:
     """A file of an older schema with the content of a new one."""
-    with closing(connect(path, create=True)) as connection:
+    path.touch()
+    with closing(connect(path)) as connection:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}").fetchall()
         connection.execute("PRAGMA journal_mode = WAL").fetchall()
         connection.execute(CREATE_VERSION_TABLE).fetchall()

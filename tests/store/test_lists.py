@@ -105,7 +105,8 @@ def test_filters_meet_events_that_are_being_listed(in_store: Callable[..., Any])
 def older(tmp_path: Path) -> str:
     """A file of the version before there were lists, with 50 events that nobody derived."""
     path = tmp_path / "older.db"
-    connection = connect(path, create=True)
+    path.touch()
+    connection = connect(path)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}").fetchall()
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
     connection.execute(CREATE_VERSION_TABLE).fetchall()

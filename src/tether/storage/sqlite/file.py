@@ -41,12 +41,11 @@ def check_version() -> None:
         raise SetupError(f"SQLite {apsw.sqlite_lib_version()} is too old; install a newer apsw.")
 
 
-def connect(path: Path, *, create: bool = False) -> apsw.Connection:
+def connect(path: Path) -> apsw.Connection:
     """A connection with the settings that all of ours have. Raises SetupError."""
     check_version()
-    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     try:
-        connection = apsw.Connection(str(path), flags=flags)
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         # Else SQLite plans a statement anew whenever its parameters change: that costs ten times
         # what running it does.

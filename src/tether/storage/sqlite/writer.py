@@ -116,15 +116,14 @@ class WriteQueue:
         return self._waiting.first(whose).is_small
 
     def _take_in(self) -> None:
-        try:
+        with suppress(Empty):
+            arrived = self._arrived.get(block=not (self._waiting or self._closed))
             while True:
-                arrived = self._arrived.get(block=not (self._waiting or self._closed))
                 if arrived is None:
                     self._closed = True
                 else:
                     self._waiting.put(arrived.whose, arrived)
-        except Empty:
-            pass
+                arrived = self._arrived.get_nowait()
 
 
 class SqliteWriter:
