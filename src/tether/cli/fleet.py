@@ -7,8 +7,8 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tether.cli.concurrency import each_of
 from tether.cli.display.output import counted
-from tether.cli.several import each_of
 from tether.domain.models import Charger, Event, Vehicle
 
 if TYPE_CHECKING:

@@ -6,15 +6,18 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import BinaryIO, TextIO, cast
+from typing import BinaryIO, NamedTuple, TextIO, cast
 
 import msgspec
 import structlog
 
 from tether.server.log_writer import Lines
-from tether.server.repeats import Kind, Repeats
 
 log = structlog.get_logger()
+
+FIRST = 20  # lines about the same that are written in a period
+PERIOD_S = 1.0
+MOST_KINDS = 200  # that are told apart in a period
 
 
 class Answered(msgspec.Struct):
@@ -119,16 +122,53 @@ def when_dropped(count: Callable[[int], None]) -> None:
     _error_lines.on_dropped = count
 
 
+class LineKind(NamedTuple):
+    """What lines are about that say the same: the event, its reason, and whom it happened to."""
+
+    event: str
+    reason: object
+    finer: tuple[tuple[str, object], ...] = ()
+
+
+class Sampler:
+    """Lets the first lines of a kind through in each period, and counts the others: the log stays
+    readable while the same is refused again and again.
+
+    `tell` is told at the end of the period how many these were. Where there are too many kinds,
+    those with the same reason are one.
+    """
+
+    def __init__(self, tell: Callable[[LineKind, int], None]) -> None:
+        self._tell = tell
+        self._lines: dict[LineKind, int] = {}
+
+    def is_new(self, event: str, reason: object, **finer: object) -> bool:
+        """Whether a line is to be written; called in the event loop."""
+        kind = LineKind(event, reason, tuple(finer.items()))
+        if not self._lines:
+            asyncio.get_running_loop().call_later(PERIOD_S, self._end)
+        elif kind not in self._lines and len(self._lines) >= MOST_KINDS:
+            kind = LineKind(event, reason)
+        lines = self._lines[kind] = self._lines.get(kind, 0) + 1
+        return lines <= FIRST
+
+    def _end(self) -> None:
+        counted, self._lines = self._lines, {}
+        for kind, lines in counted.items():
+            if lines > FIRST:
+                self._tell(kind, lines - FIRST)
+
+
 def is_new(event: str, reason: object, **finer: object) -> bool:
     """Whether to write a line about a refusal: not, if it says what many said just now.
 
     How many were left out is a line of its own, with what they had in common. At the level `debug`
     all are written.
     """
-    return not _standard_error.samples or _repeats.is_new(event, reason, **finer)
+    return not _standard_error.samples or _sampler.is_new(event, reason, **finer)
 
 
-def _tell_repeated(kind: Kind, lines: int) -> None:
+def _tell_repeated(kind: LineKind, lines: int) -> None:
     about = {name: value for name, value in kind.finer if value is not None}
     log.info("repeated", of=kind.event, lines=lines, reason=kind.reason, **about)
 
@@ -199,7 +239,7 @@ _error_lines = Lines(
     on_resumed=lambda lines: log.warning("log lines dropped", lines=lines),
 )
 _output_lines = Lines(1)
-_repeats = Repeats(_tell_repeated)
+_sampler = Sampler(_tell_repeated)
 _standard_error = _StandardError()
 
 

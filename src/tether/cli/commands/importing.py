@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
+from tether.cli.concurrency import in_own_thread
 from tether.cli.display.output import counted, note, say, show_line
 from tether.cli.display.progress import Rows, shown_rows
 from tether.cli.files import create
@@ -22,7 +23,6 @@ from tether.cli.fleet import Fleet
 from tether.cli.lines import STANDARD_INPUT, Damaged, Lines
 from tether.cli.members import PositiveNumberType
 from tether.cli.options import FilePath, SeparatorType, ZoneType
-from tether.cli.several import aside
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Event, Vehicle
 from tether.files.contents import Column, Entry, Kind, Reading, Row, Table
@@ -282,9 +282,9 @@ class _Import:
         portions = self._portions()
         async with AsyncClient(access.url, access.key, retries=PATIENT_RETRIES) as client:
             send = self._send_events if events else self._send_entities
-            following = asyncio.create_task(aside(partial(next, portions)))
+            following = asyncio.create_task(in_own_thread(partial(next, portions)))
             while portion := await following:
-                following = asyncio.create_task(aside(partial(next, portions)))
+                following = asyncio.create_task(in_own_thread(partial(next, portions)))
                 refused = await send(client, portion.rows)
                 for row, reason in sorted(refused, key=lambda one: one[0].line):
                     self.report.add(row, reason)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
+from tether.cli.concurrency import each_of
 from tether.cli.display.output import counted, note, say
 from tether.cli.display.progress import Rows, shown_rows
 from tether.cli.options import FilePath
-from tether.cli.several import each_of
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Event, Vehicle, to_json
 from tether.simulator.replay import chargers_of, events_of, sessions_of, vehicle_of

@@ -8,7 +8,7 @@ import apsw
 
 from tether.domain.errors import SetupError
 from tether.storage.sqlite.file import COPY, check_ours, check_served_by_this_name, connect
-from tether.storage.sqlite.workplace import workplace
+from tether.storage.sqlite.temporary_folder import temporary_folder
 
 PAGES_AT_ONCE = 500
 MOST_DAMAGES = 10
@@ -28,7 +28,7 @@ def back_up_sqlite(
     source = connect(path)
     try:
         check_ours(source, path)
-        with workplace(target.parent, ".tether-backup-") as folder:
+        with temporary_folder(target.parent, ".tether-backup-") as folder:
             copy = folder / target.name
             copy_sqlite(source, copy, progress)
             if damages := damages_in_sqlite(copy):

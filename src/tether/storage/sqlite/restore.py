@@ -12,7 +12,7 @@ from tether.storage import migrate
 from tether.storage.dialect import SQLITE
 from tether.storage.sqlite.backup import copy_sqlite, damages_in_sqlite, sync
 from tether.storage.sqlite.file import connect, migrate_sqlite, only_server, pending_sqlite
-from tether.storage.sqlite.workplace import workplace
+from tether.storage.sqlite.temporary_folder import temporary_folder
 
 BUSY_MS = 1_000  # for a command that looks something up to end
 _BESIDE = ("-wal", "-shm", "-journal")
@@ -37,7 +37,7 @@ def restore_sqlite(source: Path, target: Path, progress: Callable[[float], None]
     try:
         with (
             only_server(target),
-            workplace(place.parent, ".tether-restore-") as folder,
+            temporary_folder(place.parent, ".tether-restore-") as folder,
         ):
             copy = folder / place.name
             _make_copy(source, copy, progress)

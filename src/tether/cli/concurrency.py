@@ -28,7 +28,7 @@ async def each_of(things: Iterable[T], send: Callable[[T], Awaitable[None]]) -> 
         raise group.exceptions[0] from None
 
 
-async def aside(call: Callable[[], T]) -> T:
+async def in_own_thread(call: Callable[[], T]) -> T:
     """What the call gives, from a thread of its own. Nobody waits for that thread at the end.
 
     `asyncio.to_thread` would: who reads a pipe in which nothing comes could not be interrupted.

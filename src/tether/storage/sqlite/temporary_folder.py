@@ -12,7 +12,7 @@ _TRIES = 10
 
 
 @contextmanager
-def workplace(beside: Path, prefix: str) -> Iterator[Path]:
+def temporary_folder(beside: Path, prefix: str) -> Iterator[Path]:
     """A new folder in the folder `beside`, which is removed in the end. Raises OSError.
 
     So are those of the same prefix that were left there by processes which were killed. Whoever
