@@ -22,11 +22,11 @@ NO_VALID_KEY = "Forbidden. Send your key in the header x-api-key."
 NO_KEY = "ttr_live_" + "0" * 36
 PATHS = {
     "/chargers": "GET, HEAD, OPTIONS",
-    "/chargers/C1": "GET, HEAD, OPTIONS, PATCH, PUT",
+    "/chargers/C1": "DELETE, GET, HEAD, OPTIONS, PATCH, PUT",
     "/vehicles": "GET, HEAD, OPTIONS",
-    "/vehicles/V1": "GET, HEAD, OPTIONS, PATCH, PUT",
+    "/vehicles/V1": "DELETE, GET, HEAD, OPTIONS, PATCH, PUT",
     "/events": "GET, HEAD, OPTIONS, POST",
-    "/events/0188ac4b-9dfa-7c3e-a51b-2f8e6d0b4c97": "GET, HEAD, OPTIONS",
+    "/events/0188ac4b-9dfa-7c3e-a51b-2f8e6d0b4c97": "DELETE, GET, HEAD, OPTIONS",
 }
 OPEN = [
     "/",

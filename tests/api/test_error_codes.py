@@ -52,6 +52,7 @@ CALLS: list[tuple[str, str, dict[str, Any], str]] = [
     ("POST", "/events", {"json": {**CONNECTED, "chargerId": "C2"}}, "charger-unknown chargerId"),
     ("POST", "/events", {"json": {**CONNECTED, "vehicleId": "V2"}}, "vehicle-unknown vehicleId"),
     ("POST", "/events", {"json": {**CONNECTED, "stateOfCharge": 25.6}}, "event-contradicts"),
+    ("DELETE", "/vehicles/V1", {}, "has-events"),
     ("PUT", "/vehicles/V1", {"json": VEHICLE, "headers": {"If-Match": '"9"'}},
      "precondition-failed"),
     ("POST", "/events", {"content": b" " * 1_100_000}, "too-large"),

@@ -19,6 +19,7 @@ from tether.server.settings import is_postgres, sqlite_path
 from tether.storage import (
     derivations,
     entities,
+    erasures,
     events,
     fleet,
     partners,
@@ -47,7 +48,8 @@ OWN = {
 VIEWS = {"charger_events", "vehicle_events", "vehicle_history", "unlisted_events"}
 PARTNER_DATA = SHARED | OWN["postgres"] | OWN["sqlite"]
 SUBJECTS = (
-    derivations, entities, events, fleet, partners, plugged_in, refused_requests, session_records,
+    derivations, entities, erasures, events, fleet, partners, plugged_in, refused_requests,
+    session_records,
     session_sums,
     sessions, states, withdrawals,
 )  # fmt: skip
@@ -58,7 +60,7 @@ LOOK_UPS = {
 }  # fmt: skip
 OPERATORS_OWN = {
     "partners", "keys", "key_requests", "key_hours", "audit_entries", "console_sessions",
-    "console_links", "epoch",
+    "console_links", "epoch", "erasures",
     VERSION_TABLE,
 }  # fmt: skip
 
@@ -161,6 +163,7 @@ def words(dialect: Dialect) -> dict[str, str]:
     return {
         "event_numbers": dialect.event_numbers, "event_json": dialect.event_json,
         "session_json": dialect.session_json, "order": "soc", "position": dialect.position,
+        "one": "vehicle",
     }  # fmt: skip
 
 
@@ -294,7 +297,8 @@ def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
         if words.search(file.read_text(encoding="utf-8"))
     ]
     assert sorted(elsewhere) == [
-        "copying.py", "copying.py", "derivations.py", "dialect.py", "epochs.py", "event_lists.py",
+        "copying.py", "copying.py", "derivations.py", "dialect.py", "epochs.py", "erasures.py",
+        "event_lists.py",
         "events.py", "fleet.py", "partners.py", "plugged_in.py", "refused_requests.py",
         "session_records.py", "session_sums.py", "sessions.py", "states.py", "withdrawals.py",
     ]  # fmt: skip

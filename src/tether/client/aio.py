@@ -159,6 +159,17 @@ class _AsyncEntities(Generic[E, S]):
         """The one of this id and its version, for `if_match`. Raises NotFound."""
         return await self._client._run(self._calls.get_with_etag(id))
 
+    async def delete(
+        self, id: str, *, events: Literal["erase"] | None = None, if_match: str | None = None
+    ) -> bool:
+        """Deletes the one of this id; with `events="erase"` all that was reported of it, too, for
+        good. False if it is many: then the server goes on by itself.
+
+        Raises NotFound, also where a try whose answer was lost has deleted it, PreconditionFailed,
+        and Conflict if it has events and `events` is not given.
+        """
+        return await self._client._run(self._calls.delete(id, events, if_match))
+
     def list(self, *, page_size: int = 100) -> AsyncIterator[E]:
         """All of them in order of id; asks for the next page (1 to 1000 entries) when needed."""
         return self._client._iterate(self._calls.pages(page_size))

@@ -122,6 +122,13 @@ class EntityCalls(Generic[E, S]):
         answer = yield from exchange(request, self._patience, 200)
         return _saved(answer, request)
 
+    def delete(self, entity: str, events: str | None, if_match: str | None) -> Script[bool]:
+        """Deletes it; whether that is done, not only begun."""
+        target = with_query(self._path(entity), events=events)
+        request = Request("DELETE", target, None, _condition(if_match))
+        answer = yield from exchange(request, self._patience, 202, 204)
+        return answer.status == 204
+
     def get(self, entity: str) -> Script[E]:
         """The charger or vehicle of this id."""
         found, _ = yield from self.get_with_etag(entity)

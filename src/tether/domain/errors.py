@@ -30,6 +30,7 @@ class Code(StrEnum):
     CHARGER_UNKNOWN = "charger-unknown"
     VEHICLE_UNKNOWN = "vehicle-unknown"
     EVENT_CONTRADICTS = "event-contradicts"
+    HAS_EVENTS = "has-events"
     PRECONDITION_FAILED = "precondition-failed"
     TOO_LARGE = "too-large"
     ENCODING_UNSUPPORTED = "encoding-unsupported"
@@ -170,6 +171,19 @@ class Conflict(TetherError):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
         self.code, self.parameter = refusal.code, refusal.parameter
+
+
+class HasEvents(TetherError):
+    """The charger or vehicle has events, of which up to `most` were counted."""
+
+    code = Code.HAS_EVENTS
+
+    def __init__(self, count: int, most: int) -> None:
+        number = f"{count:,}" if count <= most else f"more than {most:,}"
+        super().__init__(
+            f"It has {number} event{'' if count == 1 else 's'}: add events=erase to erase it with "
+            "all of them, for good."
+        )
 
 
 class PreconditionFailed(TetherError):

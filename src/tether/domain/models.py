@@ -117,9 +117,12 @@ class Withdrawal(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=F
     withdrawn_at: str
 
 
+ERASED = "erased"
+"""Stands for the id in what followers are told of an erased charger or vehicle."""
+
 Entity = Charger | Vehicle
 
-T = TypeVar("T", Charger, Vehicle, Event)
+T = TypeVar("T", Charger, Vehicle, Event, Withdrawal)
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -136,7 +139,7 @@ def from_json(kind: type[T], body: bytes | str) -> T:
 
 
 _DECODE: dict[type, Callable[[bytes | str], Any]] = {
-    kind: msgspec.json.Decoder(kind).decode for kind in (Charger, Vehicle, Event)
+    kind: msgspec.json.Decoder(kind).decode for kind in (Charger, Vehicle, Event, Withdrawal)
 }
 
 

@@ -114,6 +114,7 @@ async def serve(
             async with (
                 meanwhile(store.key_use.keep_writing()),
                 meanwhile(_look_around(store, metrics)),
+                meanwhile(store.erasing.keep_erasing()),
                 meanwhile(forget_audit(store, settings.audit_days, now_ms)),
                 meanwhile(store.refusals.keep_writing())
                 if settings.console == "on"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tether.ingest.unit_doubts import UnitDoubts
 from tether.projections.change_feed import ChangeFeed
+from tether.projections.erasing import Erasing, Parts
 from tether.projections.flexibility import Capacities
 from tether.projections.load_curve import LoadCurves
 from tether.projections.projector import Projector
@@ -18,6 +19,7 @@ from tether.storage.console import ConsoleSessions
 from tether.storage.engine import Connections, Engine, Size
 from tether.storage.entities import Entities
 from tether.storage.epochs import Epochs
+from tether.storage.erasures import Erasures
 from tether.storage.events import Events
 from tether.storage.fleet import Fleet
 from tether.storage.key_hours import KeyHours
@@ -157,6 +159,11 @@ class Store:
         )  # fmt: skip
 
     @cached_property
+    def erasing(self) -> Erasing:
+        parts = Parts(Erasures(self._engine), self.entities, self.withdrawals, self.projector)
+        return Erasing(parts, self.refusals.write, self._on_failure)
+
+    @cached_property
     def withdrawals(self) -> Withdrawals:
         return Withdrawals(self._engine, self._now_ms, self.projector.notice)
 
@@ -194,6 +201,8 @@ class Store:
             await self.batcher.drain()
         if "entities" in made:
             await self.entities.drain()
+        if "erasing" in made:
+            await self.erasing.close()
         if "projector" in made:
             await self.projector.close()
         await self._engine.close()

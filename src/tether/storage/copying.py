@@ -30,6 +30,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "session_versions": ("partner", "id"),
     "derivations": ("partner",),
     "audit_entries": ("partner", "at_ms", "id"),
+    "erasures": ("partner", "kind", "code"),
 }
 MADE_ANEW = {
     "epoch", "event_heads", "listings", "list_of_charger", "list_of_vehicle", "list_by_time",

@@ -44,6 +44,11 @@ class Dialect:
     own_tables: tuple[str, ...]
     """Those with a row for a partner that only this engine has."""
 
+    stops_adding: tuple[str, ...]
+    """What a transaction begins with that removes a charger or vehicle: then no event is added that
+    saw it before, and all that was added is seen behind it.
+    """
+
 
 SQLITE = Dialect(
     name="sqlite",
@@ -60,6 +65,7 @@ SQLITE = Dialect(
     position="instr",
     pause_s=0.5,
     own_tables=("listings",),
+    stops_adding=(),  # one writes at a time
 )
 
 POSTGRES = Dialect(
@@ -79,4 +85,5 @@ POSTGRES = Dialect(
     position="strpos",
     pause_s=2.0,
     own_tables=("event_heads",),
+    stops_adding=("LOCK TABLE events IN SHARE MODE",),
 )

@@ -82,6 +82,9 @@ class Engine(Protocol):
     async def scrub(self) -> None:
         """Leaves nothing in the database's files of what was deleted, as far as the engine can."""
 
+    async def forget(self, text: str) -> None:
+        """The same of a text that is in no row any more, while others go on reading and writing."""
+
     async def close(self) -> None:
         """Finishes the writes under way and lets go of the database."""
 

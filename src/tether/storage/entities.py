@@ -2,15 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
 from tether.domain.errors import Forbidden, NotFound, PreconditionFailed, Refusal, Unavailable
 from tether.domain.models import Charger, Entity, Vehicle, from_json, to_json
 from tether.storage.engine import Engine, Row, batch, batch_of
+from tether.storage.erasures import code_of
 from tether.storage.patches import Patch, Patches, Target
 from tether.storage.turns import Steps, in_steps
 
+BEING_ERASED = partial(Unavailable, 1, "one of this id is being erased.")
 PUT_AT_ONCE = 1_000  # in one statement, so that other writes do not wait long
 
 _TABLE: dict[type[Entity], str] = {Charger: "chargers", Vehicle: "vehicles"}
@@ -22,12 +24,15 @@ GET_MANY = f"""
 WITH {batch("wanted", "id")}
 SELECT e.id, e.body FROM wanted w JOIN {{table}} e ON e.partner = $1 AND e.id = w.id
 """
+PARTNER = "SELECT 1 FROM partners WHERE id = $1"
 COUNT = "SELECT count(*) FROM {table} WHERE partner = $1"
 
 # A partner may be deleted while a body of its is still arriving: nothing must be left of it.
 _INSERT = """
 INSERT INTO {table} (partner, id, version, body)
-SELECT $1, $2, 1, $3 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
+SELECT $1, $2, 1, $3 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1) AND NOT EXISTS (
+    SELECT 1 FROM erasures x WHERE x.partner = $1 AND x.kind = '{table}' AND x.code = $4
+)
 ON CONFLICT (partner, id)
 """
 PUT = f"""
@@ -36,10 +41,12 @@ PUT = f"""
 # Many at once, each with how often it is put. In the order of ids, so that two of these statements
 # cannot wait for each other.
 PUT_ALL = f"""
-WITH {batch("batch", "id", "times BIGINT", "body")}
+WITH {batch("batch", "id", "times BIGINT", "body", "code")}
 INSERT INTO {{table}} (partner, id, version, body)
 SELECT $1, b.id, b.times, b.body FROM batch b
-WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
+WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1) AND NOT EXISTS (
+    SELECT 1 FROM erasures x WHERE x.partner = $1 AND x.kind = '{{table}}' AND x.code = b.code
+)
 ORDER BY b.id
 ON CONFLICT (partner, id)
 DO UPDATE SET version = {{table}}.version + excluded.version, body = excluded.body
@@ -113,12 +120,17 @@ class Entities:
     async def put(self, partner: int, entity: Entity) -> int:
         """Creates or replaces the entity; returns its version, 1 if it is new.
 
-        Raises Forbidden if the partner is gone.
+        Raises Forbidden if the partner is gone, Unavailable while one of this id is being erased.
         """
-        version = await self._change(PUT, partner, entity)
+        version = await self._change(PUT, partner, entity, new=True)
         if version is None:
-            raise Forbidden
+            await self._require_partner(partner)
+            raise BEING_ERASED()
         return version
+
+    async def _require_partner(self, partner: int) -> None:
+        if not await self._engine.read(PARTNER, partner):
+            raise Forbidden
 
     async def put_all(self, partner: int, entities: Sequence[Entity]) -> list[int | Refusal]:
         """Puts them one after the other, all of one kind; for each its version, or why not.
@@ -135,24 +147,27 @@ class Entities:
                 versions += [error.refusal()] * (len(entities) - len(versions))
         return versions
 
-    async def _put_some(self, partner: int, entities: Sequence[Entity]) -> list[int]:
+    async def _put_some(self, partner: int, entities: Sequence[Entity]) -> list[int | Refusal]:
         times = Counter(entity.id for entity in entities)
         last = {entity.id: entity for entity in entities}
         rows = await in_steps(_rows(last.values(), times))
         sql = _sql(PUT_ALL, type(entities[0]))
         found = await self._engine.write_returning(sql, partner, batch_of(rows))
         if not found:
-            raise Forbidden
+            await self._require_partner(partner)
         newest = {id: version - times[id] for id, version in found}
-        versions = []
+        versions: list[int | Refusal] = []
         for entity in entities:
-            newest[entity.id] += 1
-            versions.append(newest[entity.id])
+            if entity.id in newest:
+                newest[entity.id] += 1
+                versions.append(newest[entity.id])
+            else:
+                versions.append(BEING_ERASED().refusal())
         return versions
 
     async def create(self, partner: int, entity: Entity) -> int:
         """Creates the entity. Raises PreconditionFailed if it exists."""
-        return _expected(await self._change(CREATE, partner, entity))
+        return _expected(await self._change(CREATE, partner, entity, new=True))
 
     async def replace(self, partner: int, entity: Entity, version: int, by: int = 1) -> int:
         """Replaces this version of the entity; returns the next version, which is `by` higher.
@@ -174,20 +189,24 @@ class Entities:
         stored = await self.get(kind, partner, entity_id)
         return stored.version, from_json(cast(type[Any], kind), stored.body)
 
-    async def _change(self, sql: str, partner: int, entity: Entity, *version: int) -> int | None:
+    async def _change(
+        self, sql: str, partner: int, entity: Entity, *version: int, new: bool = False
+    ) -> int | None:
+        code = (code_of(entity.id),) if new else ()
         rows = await self._engine.write_returning(
-            _sql(sql, type(entity)), partner, entity.id, *version, to_json(entity).decode()
+            _sql(sql, type(entity)), partner, entity.id, *version, to_json(entity).decode(), *code
         )
         return int(rows[0][0]) if rows else None
 
 
 def _rows(
     entities: Iterable[Entity], times: Mapping[str, int]
-) -> Steps[list[tuple[str, int, str]]]:
+) -> Steps[list[tuple[str, int, str, str]]]:
     """The batch of PUT_ALL; each may have hundreds of powers to write."""
     rows = []
     for entity in entities:
-        rows.append((entity.id, times[entity.id], to_json(entity).decode()))
+        body = to_json(entity).decode()
+        rows.append((entity.id, times[entity.id], body, code_of(entity.id)))
         yield
     return rows
 

@@ -19,7 +19,8 @@ OUR_TABLES = {
     "partners", "keys", "key_requests", "key_hours", "console_sessions", "console_links",
     "chargers", "vehicles", "events", "withdrawals", "event_heads", "refused_requests",
     "sessions", "session_versions", "derivations",
-    "audit_entries", "listings", "list_of_charger", "list_of_vehicle", "list_by_time", "epoch",
+    "audit_entries", "erasures",
+    "listings", "list_of_charger", "list_of_vehicle", "list_by_time", "epoch",
 }  # fmt: skip
 OUR_VIEWS = {"charger_events", "vehicle_events", "vehicle_history"}
 

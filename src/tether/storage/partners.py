@@ -42,7 +42,8 @@ AND seq IN (SELECT seq FROM events WHERE partner = $1 ORDER BY seq LIMIT $2)
 """
 ERASE_PARTNER = "DELETE FROM partners WHERE id = $1"
 _FIRST_ERASED = (
-    "audit_entries", "refused_requests", "key_hours", "chargers", "vehicles", "derivations",
+    "audit_entries", "erasures", "refused_requests", "key_hours", "chargers", "vehicles",
+    "derivations",
     "session_versions", "sessions", "withdrawals",
 )  # fmt: skip
 

@@ -1,13 +1,15 @@
 """Sessions as partners read them: one by its id, and lists."""
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import NamedTuple
 
 import msgspec
 
+from tether.domain.earlier_sessions import EventPosition
 from tether.domain.errors import NotFound
 from tether.domain.filters import SessionFilter
-from tether.domain.models import Charger, Vehicle, from_json
+from tether.domain.models import ERASED, Charger, Vehicle, from_json
 from tether.domain.session_record import SessionRecord
 from tether.domain.session_views import StoredSession, session_of
 from tether.storage.engine import Engine, Row, batch, batch_of
@@ -23,7 +25,7 @@ SessionPosition = tuple[int, str]
 """Where a session is in the order of a list: its instant there, and its id."""
 
 _SELECTED = """
-SELECT s.id, s.body, s.live,
+SELECT u.id, s.body, coalesce(s.live, 0),
        (SELECT v.body FROM vehicles v WHERE v.partner = $1 AND v.id = s.vehicle_id),
        (SELECT c.body FROM chargers c WHERE c.partner = $1 AND c.id = s.charger_id),
        u.version, u.updated_ms
@@ -91,9 +93,16 @@ class _PageStatement:
         """The statement and its parameters."""
         if self._wanted.updated_from_ms is None:
             sources, chosen = self._sources(spans), ["s.live = 1", *self._lasted()]
+            joined = "CROSS JOIN sessions s"
         else:
             sources, chosen = [self._changed(self._wanted.updated_from_ms)], self._began
+            joined = "LEFT JOIN sessions s ON s.partner = $1 AND s.id = n.id"
         chosen += [f"{name} IN ({', '.join(values)})" for name, values in self._keys.items()]
+        if self._wanted.updated_from_ms is not None and chosen:
+            # Of one that was erased nobody knows any more whether it was wanted.
+            chosen = [f"(s.id IS NULL OR ({' AND '.join(chosen)}))"]
+        elif self._wanted.updated_from_ms is None:
+            chosen += ["s.partner = $1", "s.id = n.id"]
         down, most = self._down, self._add(reads)
         sql = f"""
 WITH near AS MATERIALIZED (
@@ -102,8 +111,8 @@ WITH near AS MATERIALIZED (
 )
 SELECT * FROM (
     {_SELECTED}
-    FROM near n CROSS JOIN sessions s CROSS JOIN session_versions u
-    WHERE s.partner = $1 AND s.id = n.id AND u.partner = $1 AND u.id = n.id
+    FROM near n CROSS JOIN session_versions u {joined}
+    WHERE u.partner = $1 AND u.id = n.id
       AND {" AND ".join(chosen or ["true"])}
     ORDER BY n.instant{down}, n.id{down} LIMIT $2
 ) page
@@ -241,12 +250,12 @@ class Sessions:
                 wanted, after, descending=descending, spans=spans, reads=reads
             )
             rows = await self._engine.scan(sql, partner, portion, *parameters)
-            stop = rows.pop() if rows and rows[-1][1] is None else None
+            stop = rows.pop() if rows and not rows[-1][5] else None  # which has no version
             for row in rows:
                 if (session := _session(row)) is not None:
                     if not looks or _is_wanted(session, wanted):
                         found.append(session)
-                    size += len(row[1])
+                    size += len(row[1] or "")
                     after = _position_of(session, wanted)
                 if size > MOST_BYTES:
                     return SessionPage(found, after)
@@ -287,8 +296,9 @@ def _position_of(session: StoredSession, wanted: SessionFilter) -> SessionPositi
 
 def _session(row: Row) -> StoredSession | None:
     session_id, body, live, vehicle, charger, version, updated_ms = row
-    if not (vehicle and charger):  # the partner is being deleted
-        return None
+    if not (vehicle and charger):
+        # It, or the partner, is being deleted.
+        return None if live else _erased(session_id, version, updated_ms)
     return StoredSession(
         session_id,
         _record.decode(body),
@@ -298,6 +308,15 @@ def _session(row: Row) -> StoredSession | None:
         updated_ms,
         not live,
     )
+
+
+def _erased(session_id: str, version: int, updated_ms: int) -> StoredSession:
+    """What followers are told of a session that went with its vehicle or charger."""
+    start_ms = int(session_id[:8] + session_id[9:13], 16)  # see SessionRecord.id
+    at = EventPosition(start_ms, 0, ERASED, 0)
+    record = SessionRecord(ERASED, ERASED, start_ms, 0, at, end_ms=start_ms)
+    vehicle = Vehicle(id=ERASED, charge_capacity=Decimal(1))
+    return StoredSession(session_id, record, vehicle, Charger(id=ERASED), version, updated_ms, True)
 
 
 _record = msgspec.json.Decoder(SessionRecord)

@@ -1,7 +1,8 @@
 """`tether chargers` and `tether vehicles`: the same commands for both."""
 
+import sys
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import click
 
@@ -14,7 +15,7 @@ from tether.cli.display.listing import (
     show_list,
     show_one,
 )
-from tether.cli.display.output import say
+from tether.cli.display.output import note, say
 from tether.cli.members import OF_CHARGERS, OF_VEHICLES, Members, document_of, member_options
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Vehicle
@@ -39,12 +40,12 @@ _file_argument = click.argument("file", required=False, type=click.File("rb"))
 
 @click.group(cls=OrderedGroup, epilog=_EXAMPLES["charger"])
 def chargers() -> None:
-    """List, show, put and change your chargers."""
+    """List, show, put, change and delete your chargers."""
 
 
 @click.group(cls=OrderedGroup, epilog=_EXAMPLES["vehicle"])
 def vehicles() -> None:
-    """List, show, put and change your vehicles."""
+    """List, show, put, change and delete your vehicles."""
 
 
 # The commands -----------------------------------------------------------------------------------
@@ -130,6 +131,38 @@ def _patch_command(one: str) -> Callable[..., None]:
     return command
 
 
+def _delete_command(one: str) -> Callable[..., None]:
+    @click.argument("id")
+    @click.option("--events", type=click.Choice(["erase"]), metavar="erase",
+                  help="erase: with all that was reported of it.")  # fmt: skip
+    @click.option("--yes", is_flag=True, help="Do not ask.")
+    @with_access
+    def command(id: str, events: Literal["erase"] | None, yes: bool, access: Access) -> None:
+        from tether.client import NotFound
+
+        with access.client() as client:
+            calls = client.chargers if one == "charger" else client.vehicles
+            try:
+                calls.get(id)
+                if not yes:
+                    _ask(one, id, events)
+                done = calls.delete(id, events=events)
+            except NotFound:
+                raise _missing(one, id) from None
+        what = f"{one} {id}{' with all its events' if events else ''}"
+        say(f"Deleted {what}." if done else f"The server is deleting {what}, and goes on with it.")
+
+    return command
+
+
+def _ask(one: str, id: str, events: str | None) -> None:
+    note(f"This deletes {one} {id} for good{', with all its events' if events else ''}.")
+    if not sys.stdin.isatty():
+        raise SetupError("Nothing was deleted: without a terminal to ask in, pass --yes.")
+    if not click.confirm("Delete it?", err=True):
+        raise SetupError("Nothing was deleted.")
+
+
 def _missing(one: str, id: str) -> SetupError:
     return SetupError(f"There is no {one} {id}.")
 
@@ -148,6 +181,12 @@ def _add_commands(group: click.Group, one: str, members: Members) -> None:
         "from options. An empty option, or null in the FILE, removes a member: "
         "--discharge-powers ''",
     )(member_options(members)(_patch_command(one)))
+    group.command(
+        "delete",
+        help=f"Delete the {one} ID.\n\nOne with events only with --events erase: then all that was "
+        "reported of it goes too, for good, and followers are told. Backups that were made before "
+        "still have it.",
+    )(_delete_command(one))
 
 
 _add_commands(chargers, "charger", OF_CHARGERS)

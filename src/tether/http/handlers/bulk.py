@@ -192,8 +192,8 @@ class EntityBulkResource(EntityResource[E]):
     The path is also that of the entity whose id is `bulk`.
     """
 
-    def __init__(self, kind: type[E], bulk: Bulk, store: Store) -> None:
-        super().__init__(kind, store)  # type: ignore[arg-type]  # mypy loses E here
+    def __init__(self, kind: type[E], bulk: Bulk, store: Store, now_ms: Callable[[], int]) -> None:
+        super().__init__(kind, store, now_ms)  # type: ignore[arg-type]  # mypy loses E here
         self._items = entities(kind)
         self._bulk = bulk
 
@@ -215,6 +215,9 @@ class EntityBulkResource(EntityResource[E]):
 
     async def on_patch(self, req: Request, resp: Response, id: str = OWN_NAME) -> None:
         await super().on_patch(req, resp, id)
+
+    async def on_delete(self, req: Request, resp: Response, id: str = OWN_NAME) -> None:
+        await super().on_delete(req, resp, id)
 
 
 def _all_saved(

@@ -6,6 +6,7 @@ from typing import Generic, TypeAlias, TypeVar
 import msgspec
 from falcon.asgi import Request, Response
 
+from tether.domain.audit import entry
 from tether.domain.errors import Invalid, NotFound, PreconditionFailed
 from tether.domain.models import Charger, Vehicle, is_entity_id, to_json
 from tether.domain.validation import changes_of, new_entity, patched_entity
@@ -13,7 +14,9 @@ from tether.domain.views import ChargerState, VehicleState
 from tether.http import requests
 from tether.ingest.unit_doubts import doubted_members
 from tether.server.store import Store
+from tether.storage.audit import noting
 from tether.storage.epochs import Epoch
+from tether.storage.erasures import Erasure
 from tether.storage.turns import Rest
 
 LIST_PARAMETERS = ("limit", "cursor", "include", "stale")
@@ -31,9 +34,10 @@ StatesOf: TypeAlias = Callable[
 class EntityResource(Generic[E]):
     """One charger or vehicle: `/chargers/{id}`, `/vehicles/{id}`."""
 
-    def __init__(self, kind: type[E], store: Store) -> None:
+    def __init__(self, kind: type[E], store: Store, now_ms: Callable[[], int]) -> None:
         self._kind: type[E] = kind
         self._store = store
+        self._now_ms = now_ms
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
         entity_id = requests.id_to_read(id)
@@ -60,6 +64,28 @@ class EntityResource(Generic[E]):
             resp.data = to_json({"id": entity_id})
         else:
             resp.data = b""
+
+    async def on_delete(self, req: Request, resp: Response, id: str) -> None:
+        entity_id, partner = requests.id_to_read(id), requests.partner_of(req)
+        query = requests.query_of(req, ("events",))
+        if query.get("events", "erase") != "erase":
+            raise Invalid("events", "It must be erase, or left out.")
+        if is_conditional(req):
+            epoch = await self._store.epochs.current()
+            current = await self._store.entities.get(self._kind, partner, entity_id)
+            check_version(req, etag(current.version, epoch))
+        one, now_ms = self._kind.__name__.lower(), self._now_ms()
+        is_person = self._kind is Vehicle  # whose id must not stay anywhere
+        note = entry(
+            partner, now_ms, requests.actor_of(req),
+            f"{one}.erase" if "events" in query else f"{one}.delete",
+            one if is_person or "events" in query else entity_id,
+        )  # fmt: skip
+        done = await self._store.erasing.erase(
+            Erasure(partner, f"{one}s", entity_id), now_ms, noting(note),
+            with_events="events" in query,
+        )  # fmt: skip
+        resp.status = 204 if done else 202
 
     async def _put(self, req: Request, entity: E, epoch: Epoch) -> int:
         partner = requests.partner_of(req)

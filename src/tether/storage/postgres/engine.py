@@ -124,6 +124,9 @@ class PostgresEngine:
 
         await self._pools["events"].run(vacuum, VACUUM_TIMEOUT_S)
 
+    async def forget(self, text: str) -> None:
+        await self.scrub()  # for which nobody waits
+
     async def close(self) -> None:
         for pool in self._pools.values():
             await pool.close()

@@ -63,7 +63,7 @@ class SqliteEngine:
         # What is written goes straight to the writer.
         self.write, self.write_all = writer.write, writer.write_all
         self.write_returning, self.list_events = writer.write_returning, writer.list_events
-        self.scrub = writer.scrub
+        self.scrub, self.forget = writer.scrub, writer.forget
 
     async def ping(self, sql: str) -> None:
         self._look_at_file()
@@ -123,7 +123,7 @@ class SqliteEngine:
             for connection in (self._reader, self._writer.connection):
                 connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._reader.close()
-        self._writer.connection.close()
+        self._writer.close()
         self._guard.close()
 
     async def _watch_file(self) -> None:

@@ -6,6 +6,7 @@ acknowledged only if the file is still the one that was opened.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from tether.storage.engine import Row, Statement
 from tether.storage.sqlite.event_lists import listing
 from tether.storage.sqlite.file import BUSY_TIMEOUT_MS, connect, native
 from tether.storage.sqlite.guard import FileGuard, FileTrouble
+from tether.storage.sqlite.traces import erase_traces
 from tether.storage.turns import FairQueue
 
 MOST_IN_ONE_COMMIT = 512
@@ -135,6 +137,9 @@ class SqliteWriter:
         self._path = path
         self._guard = guard
         self.connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KB}")
+        # What is deleted is overwritten: see traces.py for what that does not reach.
+        self.connection.execute("PRAGMA secure_delete = ON").fetchall()
+        self._file: int | None = None
         self._patient = True  # the file was not locked by another process last time
         self._queue = WriteQueue()
         self._thread = threading.Thread(target=self._run, name="tether-writer", daemon=True)
@@ -159,11 +164,27 @@ class SqliteWriter:
         """Writes the file anew: what was deleted is in free pages, but also in the gaps of those in
         use, where no other means gets at it. Others can read meanwhile.
         """
-        await self._enqueue(_overwrite_what_is_deleted)
+        await self._apart(_write_anew, self._path)
+
+    async def forget(self, text: str) -> None:
+        if self._file is None:
+            self._file = os.open(self._path, os.O_RDWR)
+        if trouble := self._guard.trouble():
+            raise Unavailable from FileTrouble(trouble)
+        await self._apart(erase_traces, self._path, self._file, text)
+
+    async def _apart(self, run: Callable[..., None], *values: object) -> None:
+        """Runs it in another thread."""
         try:
-            await self._loop.run_in_executor(None, _write_anew, self._path)
+            await self._loop.run_in_executor(None, run, *values)
         except (SetupError, *PASSING) as error:
             raise Unavailable from error
+
+    def close(self) -> None:
+        """Lets go of the file; no other connection may have it any more."""
+        self.connection.close()
+        if self._file is not None:
+            os.close(self._file)
 
     async def finish(self) -> None:
         """Returns when all that waits is done; nothing may come any more."""
@@ -218,10 +239,6 @@ class SqliteWriter:
         if self.connection.in_transaction:
             with suppress(apsw.Error):  # it is rolled back even then; this thread must go on
                 self.connection.execute("ROLLBACK")
-
-
-def _overwrite_what_is_deleted(writer: apsw.Connection, _: Sequence[Statement]) -> None:
-    writer.execute("PRAGMA secure_delete = ON").fetchall()
 
 
 def _write_anew(path: Path) -> None:

@@ -1,0 +1,260 @@
+"""Chargers and vehicles are deleted, with all that names them, on each engine."""
+
+import asyncio
+import contextlib
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.cli.conftest import Command
+from tests.conftest import TETHER, Server
+from tether.client import Client, Conflict, NotFound
+from tether.server import bootstrap
+
+CHARGER = {"chargePowers": [11]}
+VEHICLE = {"chargeCapacity": 60, "chargePowers": [11]}
+TYPES = ("CONNECTED", "CHARGE_STARTED", "CHARGE_STOPPED", "DISCONNECTED")
+FIRST = "2000-01-01T00:00:00Z"
+GONE = "GONE-vehicle_77"
+
+
+def reported(client: httpx.Client, vehicle: str, charger: str, stays: int, *, day: int = 1) -> None:
+    """The vehicle stays there so many times, an hour each."""
+    events = [
+        {
+            "type": f"VEHICLE_{kind}",
+            "chargerId": charger,
+            "vehicleId": vehicle,
+            "timestamp": f"2026-{1 + stay // 480:02}-{day + stay // 24 % 20:02}"
+            f"T{stay % 24:02}:{10 * minute:02}:00Z",
+        }
+        for stay in range(stays)
+        for minute, kind in enumerate(TYPES)
+    ]
+    for start in range(0, len(events), 5_000):
+        answer = client.post("/events/bulk", json=events[start : start + 5_000])
+        answer.raise_for_status()
+        assert {one["status"] for one in answer.json()} <= {200, 201}
+
+
+def fleet(client: httpx.Client, *vehicles: str) -> None:
+    for charger in ("C1", "C2"):
+        client.put(f"/chargers/{charger}", json=CHARGER).raise_for_status()
+    for vehicle in vehicles:
+        client.put(f"/vehicles/{vehicle}", json=VEHICLE).raise_for_status()
+
+
+def everything(client: httpx.Client, path: str, **query: object) -> list[dict[str, Any]]:
+    """All entries of a list."""
+    found: list[dict[str, Any]] = []
+    asked: dict[str, Any] = {"limit": 1000, **query}
+    answer = client.get(path, params=asked)
+    while True:
+        answer.raise_for_status()
+        found += answer.json()
+        if "next" not in answer.links or not answer.json():
+            return found
+        answer = client.get(answer.links["next"]["url"])
+
+
+def plain(sessions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The sessions without what counts their changes."""
+    return [
+        {name: value for name, value in one.items() if name not in ("version", "updatedAt")}
+        for one in sessions
+    ]
+
+
+def test_what_has_no_events_is_deleted_and_what_has_some_is_not(client: httpx.Client) -> None:
+    fleet(client, "V1", "V2")
+    reported(client, "V1", "C1", 3)
+    for path in ("/chargers/C2", "/vehicles/V2"):
+        assert client.delete(path).status_code == 204
+        assert client.get(path).status_code == 404
+        assert client.delete(path).status_code == 404
+        assert client.delete(path, params={"events": "erase"}).status_code == 404
+    for path in ("/chargers/C1", "/vehicles/V1"):
+        answer = client.delete(path)
+        assert answer.status_code == 409
+        assert "has 12 events" in answer.json()["message"]
+        assert answer.headers["tether-error"].startswith("has-events")
+        assert client.delete(path, params={"events": "all"}).status_code == 400
+        assert client.delete(path, headers={"If-Match": '"9"'}).status_code == 412
+        assert client.get(path).status_code == 200
+    assert len(everything(client, "/events")) == 12
+    assert client.put("/vehicles/V2", json=VEHICLE).status_code == 201
+
+
+def test_an_erased_vehicle_leaves_nothing_and_others_keep_all(client: httpx.Client) -> None:
+    fleet(client, "V1", GONE)
+    reported(client, "V1", "C1", 5)
+    others = everything(client, "/sessions")
+    follower = {one["id"] for one in everything(client, "/sessions", updatedFrom=FIRST)}
+    reported(client, GONE, "C1", 7, day=3)
+    everything(client, "/sessions")
+    changed = everything(client, "/sessions", updatedFrom=FIRST)
+    follower |= {one["id"] for one in changed}
+    assert len(follower) == 12
+    refused = {"type": "VEHICLE_CONNECTED", "chargerId": "nowhere", "vehicleId": GONE}
+    assert client.post("/events", json=refused).status_code == 409
+    last = max(one["updatedAt"] for one in changed)
+    assert client.delete(f"/vehicles/{GONE}", params={"events": "erase"}).status_code == 204
+    assert client.get(f"/vehicles/{GONE}").status_code == 404
+    assert {one["vehicleId"] for one in everything(client, "/events")} == {"V1"}
+    assert plain(everything(client, "/sessions")) == plain(others)
+    removed = everything(client, "/sessions", updatedFrom=last)
+    for one in removed:
+        if one["status"] == "removed":
+            follower.discard(one["id"])
+            assert one["vehicleId"] == "erased"
+    assert follower == {one["id"] for one in others}
+    # The same once more: as if it had never been there.
+    client.put(f"/vehicles/{GONE}", json=VEHICLE).raise_for_status()
+    reported(client, GONE, "C1", 7, day=3)
+    assert len(everything(client, "/sessions")) == 12
+    (entry,) = client.get("/audit", params={"action": "vehicle.erase"}).json()
+    assert entry["target"] == "vehicle"
+    assert GONE not in client.get("/audit").text
+
+
+def test_erasing_a_charger_is_as_if_nothing_had_been_sent_of_it(server: Server) -> None:
+    with server.client() as client, server.client() as other:
+        for one in (client, other):
+            fleet(one, "V1", "V2")
+            for vehicle in ("V1", "V2"):
+                reported(one, vehicle, "C1", 5)
+        for vehicle in ("V1", "V2"):
+            reported(client, vehicle, "C2", 9)  # between the others, and contradicting them
+        everything(client, "/sessions")
+        assert client.delete("/chargers/C2", params={"events": "erase"}).status_code == 204
+        assert plain(everything(client, "/sessions")) == plain(everything(other, "/sessions"))
+        assert client.get("/chargers/C2/state").status_code == 404
+        states = [
+            [one.get(f"/vehicles/{vehicle}/state").json() for vehicle in ("V1", "V2")]
+            for one in (client, other)
+        ]
+        for state in (state for some in states for state in some):
+            for name in [name for name in state if name.endswith("Age") or name == "asOf"]:
+                del state[name]
+            state.get("lastEvent", {}).pop("id", None)
+        assert states[0] == states[1]
+
+
+def test_of_what_is_erased_no_byte_is_left(
+    tmp_path: Path, new_server: Callable[..., Server]
+) -> None:
+    server = new_server(database=str(tmp_path / "tether.db"))
+    with server.client(server.key()) as client:
+        names = [f"{GONE}-{number}" for number in range(12)]
+        fleet(client, "V1", *names)
+        for day in range(1, 5):  # by turns, so that they share pages, and in no order
+            for number, vehicle in enumerate(["V1", *names]):
+                reported(client, vehicle, "C1", 10, day=1 + (day * 7 + number) % 9)
+            client.get("/sessions").raise_for_status()
+        body = {"type": "VEHICLE_CONNECTED", "chargerId": "no", "vehicleId": names[0]}
+        assert client.post("/events", json=body).status_code == 409
+        stop = threading.Event()
+
+        def go_on() -> None:
+            with server.client(str(client.headers["x-api-key"])) as writer:
+                while not stop.is_set():
+                    event = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1"}
+                    assert writer.post("/events", json=event).status_code == 201
+
+        meanwhile = threading.Thread(target=go_on)
+        meanwhile.start()
+        for vehicle in names:
+            answer = client.delete(f"/vehicles/{vehicle}", params={"events": "erase"})
+            assert answer.status_code == 204, answer.text
+        stop.set()
+        meanwhile.join()
+        found = {
+            file.name: file.read_bytes().count(GONE.encode())
+            for file in tmp_path.iterdir()
+            if file.is_file()
+        }
+        assert set(found.values()) == {0}, found
+        assert len(everything(client, "/sessions")) > 10
+    backup = tmp_path / "backup.db"
+    for words in (["backup", backup], ["check", "--full", "--port", "0"]):
+        database = ["--database", server.database]
+        done = subprocess.run([TETHER, *words, *database], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert GONE.encode() not in backup.read_bytes()
+    assert server.failures() == []
+
+
+def test_a_killed_server_goes_on_where_it_stood(
+    tmp_path: Path, new_server: Callable[..., Server]
+) -> None:
+    server = new_server(database=str(tmp_path / "tether.db"))
+    key = server.key()
+    with server.client(key) as client:
+        fleet(client, "V1", GONE)
+        reported(client, "V1", "C1", 20)
+        before = plain(everything(client, "/sessions"))
+    for moment in range(3):
+        with server.client(key) as client:
+            client.put(f"/vehicles/{GONE}", json=VEHICLE).raise_for_status()
+            reported(client, GONE, "C1", 400)
+            everything(client, "/sessions")
+
+            def ask() -> None:
+                with server.client(key) as asking, contextlib.suppress(httpx.HTTPError):
+                    asking.delete(f"/vehicles/{GONE}", params={"events": "erase"})
+
+            asked = threading.Thread(target=ask)
+            asked.start()
+            while client.get(f"/vehicles/{GONE}").status_code == 200:
+                time.sleep(0.005)
+            time.sleep(0.06 * moment)
+            server.kill()
+            asked.join()
+        server.start()
+        deadline = time.monotonic() + 120
+        while _under_way(server):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with server.client(key) as client:
+            assert plain(everything(client, "/sessions")) == before
+            assert len(everything(client, "/events")) == 80
+        for file in tmp_path.iterdir():
+            assert not file.is_file() or GONE.encode() not in file.read_bytes(), (moment, file)
+
+
+def _under_way(server: Server) -> bool:
+    async def look() -> bool:
+        async with bootstrap.open_store(server.database) as store:
+            return bool(await store.erasing.under_way())
+
+    return asyncio.run(look())
+
+
+def test_sdk_and_command_delete(server: Server, tmp_path: Path) -> None:
+    key = server.key()
+    with server.client(key) as client:
+        fleet(client, "V1", "V2")
+        reported(client, "V1", "C1", 2)
+    with Client(server.url, key) as sdk:
+        assert sdk.chargers.delete("C2") is True
+        with pytest.raises(Conflict, match="8 events"):
+            sdk.vehicles.delete("V1")
+        with pytest.raises(NotFound):
+            sdk.vehicles.delete("V9")
+    names = {"TETHER_URL": server.url, "TETHER_API_KEY": key}
+    command = Command(tmp_path, server.database, names)
+    assert "without a terminal" in command.refused("vehicles", "delete", "V2")
+    assert command.ok("vehicles", "delete", "V2", "--yes") == "Deleted vehicle V2.\n"
+    assert "8 events" in command.refused("chargers", "delete", "C1", "--yes")
+    assert "with all its events" in command.ok(
+        "chargers", "delete", "C1", "--yes", "--events", "erase"
+    )
+    with server.client(key) as client:
+        assert everything(client, "/events") == []
+        assert everything(client, "/sessions") == []
