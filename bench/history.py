@@ -14,7 +14,7 @@ from bench.contest import Bench, Measure, Outcome, compete, prepared, say
 from bench.contestants import CHARGERS, VEHICLES, Contestant, Server
 from bench.databases import Database
 from bench.derived import alone, wait_until_derived
-from bench.load import LoadError
+from bench.load import LoadError, median_latency
 from bench.table import Row, at_most, single
 
 GROWTH = 1.3  # the latency with ten times the history by that with it, at most
@@ -48,6 +48,12 @@ _MONTH: dict[str, str | int] = {
 _OVERLAPPING = {
     "overlappingFrom": _instant(_JANUARY), "overlappingTo": _instant(_JANUARY + DAY_S),
 }  # fmt: skip
+_ALL_OF_IT: dict[str, str | int] = {
+    "from_": _instant(FIRST_S),
+    "to": _instant(FIRST_S + LONG * MONTH_S),
+    "step": LONG * MONTH_S // 1000,
+}
+ALL_MS = 3_000
 # What is asked about one month, by what it is called in the table, and how many ms it may take.
 OF_A_MONTH: dict[str, tuple[str, float | None]] = {
     "capacity at a moment": (_asked("/capacity", at=_instant(_JANUARY)), 100),
@@ -89,6 +95,9 @@ def history(subject: Contestant) -> Callable[[Bench], list[Row]]:
                     took_ms = median(run.median_ms for run in outcome.runs[long])
                     name = f"{subject.engine}: {what}, {long}"
                     rows.append(single(name, took_ms, "{:.0f} ms", at_most(most_ms)))
+            took_ms = median_latency([alone(servers[long], _asked("/capacity", **_ALL_OF_IT))(0)])
+            name = f"{subject.engine}: 1,000 moments of {long}"
+            rows.append(single(name, took_ms, "{:.0f} ms", at_most(ALL_MS)))
         return rows
 
     return run

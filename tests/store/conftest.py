@@ -41,7 +41,7 @@ def in_store(migrated: str) -> Callable[[Scenario], Any]:
 
     def run(scenario: Scenario) -> Any:
         async def main() -> Any:
-            async with asyncio.timeout(60), bootstrap.open_store(migrated, pool_size=4) as store:
+            async with asyncio.timeout(300), bootstrap.open_store(migrated, pool_size=4) as store:
                 name = f"partner {uuid4().hex}"
                 partner = await store.partners.add(Partner(uuid4().int >> 81, name, 0))
                 return await scenario(store, partner.id)

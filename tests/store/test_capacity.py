@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from tether.domain import session_record
 from tether.domain.areas import area_of
-from tether.domain.flexibility import STALE, Box, Figures, Totals, condition_of, pair_of
+from tether.domain.course import STALE, condition_of
+from tether.domain.flexibility import Box, Figures, Totals, pair_of
 from tether.domain.models import Charger, Event, EventType, Vehicle
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import OrderedEvent, SessionRecord, ordered_event
@@ -22,7 +24,7 @@ from tether.projections.flexibility import Asked, Chargers, Entry, EntryPosition
 from tether.server import bootstrap
 from tether.server.settings import sqlite_path
 from tether.server.store import Store
-from tether.storage import plugged_in
+from tether.storage import plugged_in, session_records
 from tether.storage.dialect import SQLITE
 from tether.storage.sqlite.file import connect, native
 
@@ -146,7 +148,11 @@ async def furnish(store: Store, partner: int) -> None:
 def page_sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "tiny pages":
         monkeypatch.setattr(plugged_in, "KEYS", 2)
-        monkeypatch.setattr(plugged_in, "FIRST_KEYS", 3)
+        monkeypatch.setattr(plugged_in, "FIRST_STARTED", 3)
+        monkeypatch.setattr(plugged_in, "STARTED_AT_ONCE", 4)
+        # So of some sessions the events are read, and of some what lies beside them.
+        monkeypatch.setattr(session_record, "MOST_SEEN", 4)
+        monkeypatch.setattr(session_records, "LONGEST_COURSE", 60)
         sizes = {"PAGE": 3, "SESSIONS": 2, "EVENTS": 2, "CHARGERS": 2, "READINGS": 4}
         for name, size in sizes.items():
             monkeypatch.setattr(flexibility, name, size)

@@ -74,7 +74,7 @@ def test_sessions_get_their_totals_without_another_version(tmp_path: Path) -> No
         assert client.get("/sessions/summary?bucket=hour").json() == sums
     assert server.stop() == 0
     with closing(connect(old)) as connection:
-        without = "SELECT count(*) FROM sessions WHERE energy IS NULL"
+        without = "SELECT count(*) FROM sessions WHERE energy || course || seen IS NULL"
         assert connection.execute(without).fetchall() == [(0,)]
 
 

@@ -10,15 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether.domain.flexibility import (
-    Box,
-    Condition,
-    Course,
-    Figures,
-    Pair,
-    Totals,
-    pair_of,
-)
+from tether.domain.course import Condition, Course
+from tether.domain.flexibility import Box, Figures, Pair, Totals, pair_of
 from tether.domain.models import Charger, Powers, Vehicle, common_power
 
 D = Decimal

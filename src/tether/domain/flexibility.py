@@ -1,17 +1,18 @@
 """How much power and energy plugged-in vehicles could move: the rules of docs/capacity.md.
 
-Pure: it is given who was plugged in where and what was reported, and adds up. Instants are in ms
-since 1970, powers in kW, energies in kWh, states of charge in %.
+Pure: it is given who was plugged in where and how, and adds up. Powers are in kW, energies in kWh,
+states of charge in %.
 """
 
-from bisect import bisect_right
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from decimal import Decimal, localcontext
+from functools import lru_cache
 from itertools import groupby
 from operator import add, itemgetter, sub
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tether.domain.charge_period import EXACT, PeriodRecord
+from tether.domain.charge_period import EXACT
+from tether.domain.course import Condition, Course
 from tether.domain.models import (
     Charger,
     Vehicle,
@@ -21,10 +22,11 @@ from tether.domain.models import (
     highest_charge,
     highest_discharge,
 )
-from tether.domain.session_record import SessionRecord
 from tether.domain.session_views import plain
 from tether.domain.timestamps import format_instant
 from tether.domain.views import Capacity, UnknownCapacity
+
+KEPT = 4096  # figures of a vehicle, and of a charger: some megabytes
 
 _ZERO = Decimal(0)
 _FULL = Decimal(100)
@@ -59,21 +61,6 @@ def pair_of(charger: Charger, vehicle: Vehicle) -> Pair:
     )
 
 
-class Condition(NamedTuple):
-    """A plugged-in vehicle at a moment: whether a charge runs, its newest power, how full it is.
-
-    `stale`: it was not heard of for so long that it is left out.
-    """
-
-    charging: bool = False
-    power: Decimal | None = None
-    soc: Decimal | None = None
-    stale: bool = False
-
-
-STALE = Condition(stale=True)
-
-
 class Figures(NamedTuple):
     """What `Capacity` shows, as numbers that can be added up, of one vehicle or of many.
 
@@ -100,6 +87,8 @@ class Figures(NamedTuple):
 
 
 _NOTHING = Figures()
+_Sums = tuple[Any, ...]
+"""The same without names, which take longer to make."""
 
 
 def share_of(pair: Pair, condition: Condition) -> Figures:
@@ -126,6 +115,9 @@ def share_of(pair: Pair, condition: Condition) -> Figures:
     )  # fmt: skip
 
 
+_share = lru_cache(KEPT)(share_of)  # fleets are many of few kinds
+
+
 def _flow(
     flow: Decimal | None, most: Decimal | None, charger: Decimal, *, can_more: bool
 ) -> tuple[Decimal, Decimal, Decimal]:
@@ -136,162 +128,22 @@ def _flow(
     return flow, could, _ZERO
 
 
-def _at_charger(there: Figures, charge: Decimal, discharge: Decimal) -> Figures:
+@lru_cache(KEPT)
+def _at_charger(there: _Sums, charge: Decimal, discharge: Decimal) -> _Sums:
     """The figures of one charger, of its highest powers, from the sum over the vehicles at it."""
+    sums = Figures._make(there)
     # Never more than the charger has left.
-    takeable = min(there.takeable, max(_ZERO, charge - there.taken - there.may_take))
-    giveable = min(there.giveable, max(_ZERO, discharge - there.given - there.may_give))
-    return there._replace(
-        chargers=1 if there.vehicles else 0,
-        overloaded=int(there.taken > charge or there.given > discharge),
+    takeable = min(sums.takeable, max(_ZERO, charge - sums.taken - sums.may_take))
+    giveable = min(sums.giveable, max(_ZERO, discharge - sums.given - sums.may_give))
+    return sums._replace(
+        chargers=1 if sums.vehicles else 0,
+        overloaded=int(sums.taken > charge or sums.given > discharge),
         takeable=takeable,
         giveable=giveable,
     )
 
 
 # Over time ----------------------------------------------------------------------------------------
-
-
-class Reading(NamedTuple):
-    """What an event of a session says, if it does: how full, and the power if of this charger."""
-
-    at_ms: int
-    soc: Decimal | None = None
-    power: Decimal | None = None
-
-
-Course = list[tuple[int, Condition | None]]
-"""From which of some moments on, by place, a vehicle was how; None: it was not plugged in."""
-
-
-def condition_of(session: SessionRecord) -> Condition:
-    """How the vehicle of a session that lasts is by the newest that is known."""
-    period = session.charging
-    return Condition(period is not None, None if period is None else period.power, session.soc)
-
-
-class Newest(NamedTuple):
-    """What a session itself tells of the newest readings up to a moment.
-
-    Where it has only newer ones, `soc_since` and `power_since` say from which instant on there are
-    older ones among its events.
-    """
-
-    readings: list[Reading]
-    soc_since: int | None
-    power_since: int | None
-
-
-def newest_at(session: SessionRecord, at_ms: int) -> Newest:
-    """The newest readings up to this moment, at which the session lasted."""
-    readings, soc_since, power_since = [], None, None
-    if session.soc is not None:
-        if session.soc_ms <= at_ms:
-            readings.append(Reading(session.soc_ms, soc=session.soc))
-        else:
-            soc_since = session.start_ms
-    for period in session.periods:
-        runs = period.start_ms <= at_ms and (period.stop_ms is None or at_ms < period.stop_ms)
-        if runs and period.power is not None and period.power_first_ms <= at_ms:
-            if period.power_ms <= at_ms:
-                readings.append(Reading(period.power_ms, power=period.power))
-            else:
-                power_since = period.power_first_ms
-    return Newest(readings, soc_since, power_since)
-
-
-def thinned(readings: Iterable[Reading], moments: range, *, heard: bool = False) -> list[Reading]:
-    """Of these, which are in order, the last of each kind up to each moment: no other counts.
-
-    With `heard` also the last of any kind.
-    """
-    last: dict[tuple[int, str], Reading] = {}
-    for reading in readings:
-        place = _place(moments, reading.at_ms)
-        if reading.soc is not None:
-            last[place, "soc"] = Reading(reading.at_ms, soc=reading.soc)
-        if reading.power is not None:
-            last[place, "power"] = Reading(reading.at_ms, power=reading.power)
-        if heard:
-            last[place, "heard"] = Reading(reading.at_ms)
-    return list(last.values())
-
-
-def course_of(session: SessionRecord, readings: Iterable[Reading], moments: range) -> Course:
-    """How the vehicle of the session was at these moments.
-
-    Of `readings` those of one kind and instant are in the order of their events. The session and
-    its periods include the instant of their start and not that of their end.
-    """
-    first = _place(moments, session.start_ms)
-    end = len(moments) if session.end_ms is None else _place(moments, session.end_ms)
-    if first >= end:
-        return []
-    found: dict[int, Condition | None] = {first: Condition()}
-    charge: PeriodRecord | None = None
-    power = soc = None
-    for at_ms, _, step in _steps(session, readings):
-        if isinstance(step, Reading):
-            soc = soc if step.soc is None else step.soc
-            if step.power is not None and charge is not None and _has_read(charge, at_ms):
-                power = step.power
-        else:
-            charge, power = step, None
-        place = _place(moments, at_ms)
-        if place >= end:
-            break
-        found[place] = Condition(charge is not None, power, soc)
-    if end < len(moments):
-        found[end] = None
-    return list(found.items())
-
-
-def left_out(course: Course, heard: Sequence[int], moments: range, max_age_ms: int) -> Course:
-    """The course, but stale where the vehicle was not heard of for longer than `max_age_ms`.
-
-    `heard` are the instants of its events, in order.
-    """
-    conditions = dict(course)
-    silent = (_place(moments, at_ms + max_age_ms + 1) for at_ms in heard)
-    places = sorted({*conditions, *silent, *(_place(moments, at_ms) for at_ms in heard)})
-    found: Course = []
-    condition = None
-    for place in places:
-        condition = conditions.get(place, condition)
-        if place < len(moments) and (condition or found):
-            known = heard[bisect_right(heard, moments[place]) - 1]
-            late = moments[place] - known > max_age_ms
-            found.append((place, STALE if condition and late else condition))
-    return found
-
-
-def _has_read(period: PeriodRecord, at_ms: int) -> bool:
-    """Whether a power that was told then is one of the charge.
-
-    It is not if a charge that had started before was known of only later, by what came after it.
-    """
-    return period.power is not None and period.power_first_ms <= at_ms <= period.power_ms
-
-
-def _steps(
-    session: SessionRecord, readings: Iterable[Reading]
-) -> list[tuple[int, int, PeriodRecord | Reading | None]]:
-    """What happened in the session, in order: of one instant the end of a period, its start, the
-    readings.
-    """
-    steps: list[tuple[int, int, PeriodRecord | Reading | None]] = []
-    for period in session.periods:
-        if period.stop_ms != period.start_ms:  # else it ran at no moment
-            steps.append((period.start_ms, 1, period))
-            if period.stop_ms is not None:
-                steps.append((period.stop_ms, 0, None))
-    steps += ((reading.at_ms, 2, reading) for reading in readings)
-    return sorted(steps, key=itemgetter(0, 1))
-
-
-def _place(moments: range, at_ms: int) -> int:
-    """The place of the first moment that is not before the instant; their number if all are."""
-    return min(max(0, -((moments.start - at_ms) // moments.step)), len(moments))
 
 
 class Totals:
@@ -302,7 +154,7 @@ class Totals:
     """
 
     def __init__(self, moments: range) -> None:
-        self._changes: list[Figures] = [_NOTHING] * len(moments)
+        self._changes: list[_Sums] = [_NOTHING] * len(moments)
 
     def adding(self, there: Sequence[tuple[Pair, Course]]) -> Generator[None, None, None]:
         """Adds a charger: every vehicle that was plugged in at it, with its course.
@@ -314,19 +166,26 @@ class Totals:
             for number, (_, course) in enumerate(there)
             for place, condition in course
         ]
+        changes.sort(key=_first)
         shares: dict[int, Figures] = {}
-        now = before = _NOTHING
+        now: _Sums = _NOTHING
+        before: _Sums = _NOTHING
         with localcontext(EXACT):
-            for place, changed in groupby(sorted(changes, key=_first), key=_first):
+            for place, changed in groupby(changes, key=_first):
                 for _, number, condition in changed:
-                    pair, old = there[number][0], shares.get(number, _NOTHING)
-                    new = _NOTHING if condition is None else share_of(pair, condition)
-                    now = Figures._make(map(add, map(sub, now, old), new))
-                    shares[number] = new
+                    pair, old = there[number][0], shares.pop(number, _NOTHING)
+                    if condition is not None:
+                        shares[number] = _share(pair, condition)
+                    if len(shares) > 1:
+                        now = tuple(map(add, map(sub, now, old), shares.get(number, _NOTHING)))
+                    else:
+                        now = next(iter(shares.values()), _NOTHING)
                     yield
                 after = _at_charger(now, pair.charger_charge, pair.charger_discharge)
-                change = after if before is _NOTHING else map(sub, after, before)
-                self._changes[place] = Figures._make(map(add, self._changes[place], change))
+                sums = self._changes[place]
+                if before is not _NOTHING:
+                    sums = tuple(map(sub, sums, before))
+                self._changes[place] = tuple(map(add, sums, after))
                 before = after
 
     def summing(self) -> Generator[None, None, list[Figures]]:

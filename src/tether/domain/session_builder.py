@@ -86,8 +86,7 @@ class SessionBuilder:
         elif not (begins and position.rank == CONNECTED):
             period = session.charging
             _WHAT_IT_DOES[position.rank](session, position, event)
-        session.here = session.newest_here if elsewhere else None
-        session.last = position
+        session.hear(position, event, elsewhere=elsewhere)
         session.read_soc(position, event, period, elsewhere=elsewhere)
 
     def _begin(

@@ -34,6 +34,9 @@ TINY_SOC = Decimal(1)
 MOST_PERIODS = 1000
 """A session with more charge periods has one that takes in all the others that follow."""
 
+MOST_SEEN = 64
+"""The events of a session with more are not kept beside it: it is written with each of them."""
+
 _IDS = UUID("6b0d2a7e-3c55-4f8e-9d8e-0f6f6c9a7d41").bytes
 _MOST_INSTANT = 2**48 - 1
 CONNECTED, STARTED, UPDATED, STOPPED, DISCONNECTED = range(5)
@@ -56,6 +59,16 @@ class OrderedEvent(NamedTuple):
 def ordered_event(seq: int, at_ms: int, event: Event) -> OrderedEvent:
     """The event, committed as number `seq`, with its position."""
     return OrderedEvent(EventPosition(at_ms, _RANK[event.type], event.charger_id, seq), event)
+
+
+class Seen(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=False):
+    """What an event of a session read, so many ms after its start; the power only if it is that at
+    its charger.
+    """
+
+    after_ms: int
+    soc: Decimal | None = None
+    power: Decimal | None = None
 
 
 class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
@@ -86,6 +99,10 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     told: list[Start] = []
     """The earlier sessions of which events of this one told."""
 
+    seen: list[Seen] | None = []
+    """What each of its events read, in their order; None if they are too many, or not known. It is
+    stored beside the session, as it is no part of what is shown.
+    """
     formerly: Formerly | None = msgspec.field(default=None, name="left")
 
     def __post_init__(self) -> None:
@@ -121,6 +138,14 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     def newest_here(self) -> EventPosition:
         """The position of its newest event at this charger."""
         return self.here or self.last
+
+    def with_seen(self, seen: list[Seen] | None) -> "SessionRecord":
+        """Itself, with what is stored beside it, unless a node of a version that knows nothing of
+        that has taken in an event since.
+        """
+        whole = seen and self.start_ms + seen[-1].after_ms == self.last.at_ms
+        self.seen = seen if whole else None
+        return self
 
     def flag(self, name: str) -> None:
         """Notes that something about the session is odd."""
@@ -164,6 +189,16 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
             return free_ms
         # What the state of charge shows has happened since the reading before.
         return at_ms if event.charge_power or self.soc is None else max(free_ms, self.soc_ms)
+
+    def hear(self, position: EventPosition, event: Event, *, elsewhere: bool) -> None:
+        """Notes the event, which is the newest; `elsewhere` is another charger."""
+        self.here = self.newest_here if elsewhere else None
+        self.last = position
+        if self.seen is not None and len(self.seen) < MOST_SEEN:
+            power = None if elsewhere else event.charge_power
+            self.seen.append(Seen(position.at_ms - self.start_ms, event.state_of_charge, power))
+        else:
+            self.seen = None
 
     def read_soc(
         self, position: EventPosition, event: Event, period: PeriodRecord | None, *, elsewhere: bool

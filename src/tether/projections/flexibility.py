@@ -13,35 +13,36 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from tether.domain.areas import area_of
-from tether.domain.errors import Invalid
-from tether.domain.flexibility import (
+from tether.domain.course import (
     STALE,
-    Box,
     Condition,
     Course,
-    Figures,
-    Pair,
     Reading,
-    Totals,
+    Step,
+    Told,
     condition_of,
-    course_of,
+    course_at,
     left_out,
     newest_at,
+    readings_beside,
+    steps_of,
     thinned,
 )
+from tether.domain.errors import Invalid
+from tether.domain.flexibility import Box, Figures, Pair, Totals
 from tether.domain.models import Charger, from_json
 from tether.domain.session_record import OrderedEvent, SessionRecord
 from tether.projections.projector import Projector
 from tether.projections.unknowns import Lacking, lacking, pair_of_bodies
 from tether.storage.events import Events
-from tether.storage.plugged_in import EventsWanted, PluggedIn, SessionKey
+from tether.storage.plugged_in import EventsWanted, PastCourse, PastSession, PluggedIn
 from tether.storage.session_records import ordered_events_in
 from tether.storage.turns import Rest, in_steps
 
 PAGE = 100  # sessions that are read at once
 SESSIONS = 100  # whose events are read at once
 EVENTS = 50  # of each of them: those of a session with more are read by themselves
-CHARGERS = 50  # of which the sessions of a window of time are looked up at once
+CHARGERS = 20  # of which the sessions of a window of time are looked up at once
 READINGS = 1000  # events of such a session
 MOST_OF_AREAS = 20_000  # areas times moments, of which the figures are in memory together
 
@@ -224,63 +225,60 @@ class Capacities:
     async def _past(
         self, partner: int, chargers: Chargers, moments: range, max_age: MaxAge | None
     ) -> AsyncIterator[Iterable[Found]]:
-        async for keys in self._keys(partner, chargers, moments):
-            rows = await self._plugged_in.of_keys(partner, keys)
-            sessions = [_sessions.decode(body) async for body, _, _ in _with_pauses(rows)]
-            heard = max_age is not None
-            readings = await self._readings(partner, sessions, moments, heard=heard)
+        async for charger_id, courses, sessions in self._lasting(partner, chargers, moments):
             yield (
-                Found(session.charger_id, charger, vehicle, course)
-                for session, (_, vehicle, charger), known in zip(
-                    sessions, rows, readings, strict=True
-                )
-                if (course := _course(session, known, moments, max_age))
+                Found(charger_id, charger, vehicle, course)
+                for start_ms, end_ms, steps, vehicle, charger in courses
+                if (course := _course(start_ms, end_ms, steps, moments, max_age))
             )
+            if sessions:
+                records = [one.session for one in sessions]
+                heard = max_age is not None
+                readings = await self._readings(partner, records, moments, heard=heard)
+                yield (
+                    Found(record.charger_id, charger, vehicle, course)
+                    for (record, vehicle, charger), told in zip(sessions, readings, strict=True)
+                    for steps in [steps_of(record, told)]
+                    if (course := _course(record.start_ms, record.end_ms, steps, moments, max_age))
+                )
 
-    async def _keys(
+    async def _lasting(
         self, partner: int, chargers: Chargers, moments: range
-    ) -> AsyncIterator[list[SessionKey]]:
-        """Those of all sessions that lasted at one of the moments, and a few more, by charger."""
+    ) -> AsyncIterator[tuple[str, list[PastCourse], list[PastSession]]]:
+        """All sessions that lasted at one of the moments, and a few more, by charger."""
         at = self._plugged_in.at(partner, chargers.first, chargers.last, moments[0])
         runs = [run async for run in at]
         # A session that ended in between is in two of them.
         lasted = (key for key, _ in groupby(merge(*runs)))
         if len(moments) == 1:
             while keys := list(islice(lasted, PAGE)):
-                yield keys
+                yield "", [], await self._plugged_in.of_keys(partner, keys)
             return
-        ids, keys = list[str](), list[SessionKey]()
         first, waiting = chargers.first, next(lasted, None)
-        while len(ids) in (0, CHARGERS):
-            ids = await self._plugged_in.chargers(partner, first, chargers.last, CHARGERS)
-            if not ids:
-                break
-            async for begun in self._plugged_in.started(partner, ids, moments):
-                while waiting is not None and waiting.charger_id <= begun[0].charger_id:
+        while ids := await self._plugged_in.chargers(partner, first, chargers.last, CHARGERS):
+            async for charger_id, found, keys in self._plugged_in.started(partner, ids, moments):
+                while waiting is not None and waiting.charger_id <= charger_id:
                     keys.append(waiting)
                     waiting = next(lasted, None)
-                keys += begun
-                while len(keys) >= PAGE:
-                    yield keys[:PAGE]
-                    del keys[:PAGE]
-            while waiting is not None and waiting.charger_id <= ids[-1]:
-                keys.append(waiting)
-                waiting = next(lasted, None)
+                for start in range(0, len(keys), PAGE):
+                    some = keys[start : start + PAGE]
+                    yield charger_id, [], await self._plugged_in.of_keys(partner, some)
+                yield charger_id, found, []
             first = ids[-1] + " "
-        while keys:
-            yield keys[:PAGE]
-            del keys[:PAGE]
 
     # What was read of them ------------------------------------------------------------------------
 
     async def _readings(
         self, partner: int, sessions: Sequence[SessionRecord], moments: range, *, heard: bool
-    ) -> list[list[Reading]]:
+    ) -> list[list[Told]]:
         """What tells how each session was at the moments, and with `heard` when it was heard."""
         first_ms, last_ms = moments[0], moments[-1]
-        readings: list[list[Reading]] = [[] for _ in sessions]
+        readings: list[list[Told]] = [[] for _ in sessions]
         socs, powers, heards, events = [], [], [], []
         for number, session in enumerate(sessions):
+            if (beside := readings_beside(session)) is not None:
+                readings[number] = beside
+                continue
             if session.start_ms <= first_ms:
                 known = newest_at(session, first_ms)
                 readings[number] += known.readings
@@ -348,14 +346,13 @@ def _wanted(
 
 
 def _course(
-    session: SessionRecord, readings: Sequence[Reading], moments: range, max_age: MaxAge | None
+    start_ms: int, end_ms: int | None, steps: Sequence[Step], moments: range, max_age: MaxAge | None
 ) -> Course:
     """How the vehicle of the session was at these moments."""
-    course = course_of(session, readings, moments)
+    course = course_at(start_ms, end_ms, steps, moments)
     if max_age is None or not course:
         return course
-    heard = sorted({session.start_ms, *(reading.at_ms for reading in readings)})
-    return left_out(course, heard, moments, max_age.ms)
+    return left_out(course, start_ms, steps, moments, max_age.ms)
 
 
 def _condition(body: str, max_age: MaxAge | None) -> Condition:

@@ -11,13 +11,10 @@ from heapq import merge
 from itertools import islice
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-import msgspec
-
 from tether.domain.areas import area_of
 from tether.domain.calendar import WHOLE, Bucket, Division
 from tether.domain.filters import SessionFilter
 from tether.domain.models import Charger, Vehicle, from_json
-from tether.domain.session_record import SessionRecord
 from tether.domain.session_views import StoredSession
 from tether.domain.summary import Group, Keys, Measured, Sums, keys_of, measured_of
 from tether.domain.timestamps import parse_instant
@@ -218,8 +215,7 @@ class Summaries:
 
     async def _of_keys(self, partner: int, keys: list[SessionKey]) -> AsyncIterator[Measured]:
         """Those of these sessions that still exist."""
-        for body, vehicle, charger in await self._plugged_in.of_keys(partner, keys):
-            record = _record.decode(body)
+        for record, vehicle, charger in await self._plugged_in.of_keys(partner, keys):
             yield measured_of(StoredSession(
                 record.id, record, from_json(Vehicle, vehicle), from_json(Charger, charger), 0, 0
             ))  # fmt: skip
@@ -288,9 +284,6 @@ def _lasting(wanted: SessionFilter, from_ms: int) -> SessionFilter:
     """Of these the ones that lasted after this instant."""
     given = wanted.overlapping_from_ms
     return wanted._replace(overlapping_from_ms=from_ms if given is None else max(given, from_ms))
-
-
-_record = msgspec.json.Decoder(SessionRecord)
 
 
 class _Sweep(Generic[T]):

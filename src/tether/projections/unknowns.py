@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from tether.domain.flexibility import Pair, condition_of, pair_of, share_of
+from tether.domain.course import condition_of
+from tether.domain.flexibility import Pair, pair_of, share_of
 from tether.domain.models import Charger, Vehicle, from_json
 from tether.domain.session_record import SessionRecord
 from tether.storage.plugged_in import PluggedIn

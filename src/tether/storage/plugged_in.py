@@ -9,10 +9,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from tether.domain.course import Step
+from tether.domain.session_record import Seen, SessionRecord
 from tether.storage.engine import Engine, Row, batch, batch_of, columns_of
 
 KEYS = 1000  # of sessions, that are read at once
-FIRST_KEYS = 50  # of a charger, when many chargers are looked at: most have fewer
+FIRST_STARTED = 50  # sessions of a charger, when many chargers are looked at: most have fewer …
+STARTED_AT_ONCE = 500  # … and then so many
 LONGEST_SPAN = 48  # bits of ms: some thousand years
 FIRST_MS = -(2**62)
 _LAST = "\x7f"  # behind every id
@@ -35,6 +38,24 @@ class EventsWanted(NamedTuple):
     charger_id: str
     from_ms: int
     until_ms: int
+
+
+class PastSession(NamedTuple):
+    """A session, and the JSON of what it is of."""
+
+    session: SessionRecord
+    vehicle: str
+    charger: str
+
+
+class PastCourse(NamedTuple):
+    """How the vehicle of a session that has ended was, and the JSON of what it is of."""
+
+    start_ms: int
+    end_ms: int
+    steps: list[Step]
+    vehicle: str
+    charger: str
 
 
 class ActiveSession(NamedTuple):
@@ -97,23 +118,28 @@ ORDER BY c.id LIMIT $4
 """
 
 # The first $6 sessions at each charger in $2 that began behind the position $3 and $4, up to $5,
-# and lasted at one of the moments from $7 on in steps of $8, as a list of JSON arrays. Not written
-# as a join, as those below: see events.py. Of `k` an index has all that is asked for, so it is that
-# one which is read: else SQLite reads the sessions of all chargers in that time for each of them.
+# and lasted at one of the moments from $7 on in steps of $8, as a list of JSON arrays. One index
+# has all of it. Not written as a join, as those below: see events.py.
 STARTED = f"""
 WITH {batch("wanted", "charger_id")}
-SELECT w.charger_id, (
+SELECT w.charger_id,
+(SELECT c.body FROM chargers c WHERE c.partner = $1 AND c.id = w.charger_id),
+(
     SELECT string_agg(
-        '["' || x.vehicle_id || '",' || x.start_ms || ',' || x.start_rank || ',"' || x.id || '"]',
+        '["' || x.vehicle_id || '",' || x.start_ms || ',' || x.start_rank || ',"' || x.id || '",'
+        || coalesce(x.end_ms || ',' || x.course || ',' || x.vehicle, '0,null,null') || ']',
         ','
     )
     FROM (
-        SELECT s.vehicle_id, s.start_ms, s.start_rank, s.id FROM sessions k CROSS JOIN sessions s
-        WHERE k.partner = $1 AND k.charger_id = w.charger_id
-          AND (k.start_ms, k.id) > ($3, $4) AND k.start_ms <= $5
-          AND s.partner = $1 AND s.id = k.id AND s.live = 1
+        SELECT s.vehicle_id, s.start_ms, s.start_rank, s.id, s.end_ms, s.course,
+               CASE WHEN s.course IS NULL THEN NULL ELSE
+               (SELECT v.body FROM vehicles v WHERE v.partner = $1 AND v.id = s.vehicle_id)
+               END AS vehicle
+        FROM sessions s
+        WHERE s.partner = $1 AND s.charger_id = w.charger_id
+          AND (s.start_ms, s.id) > ($3, $4) AND s.start_ms <= $5 AND s.live + 0 = 1
           AND (s.end_ms IS NULL OR $7 + (s.start_ms - $7 + $8 - 1) / $8 * $8 < s.end_ms)
-        ORDER BY k.start_ms, k.id LIMIT $6
+        ORDER BY s.start_ms, s.id LIMIT $6
     ) x
 ) FROM wanted w ORDER BY w.place
 """
@@ -121,7 +147,7 @@ SELECT w.charger_id, (
 OF_KEYS = f"""
 WITH {batch("wanted", *_KEY)}
 SELECT (
-    SELECT s.body FROM sessions s
+    SELECT '[' || s.body || ',' || coalesce(s.seen, 'null') || ']' FROM sessions s
     WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.start_ms = w.start_ms
       AND s.start_rank = w.start_rank AND s.charger_id = w.charger_id AND s.live = 1
 ),
@@ -168,7 +194,21 @@ SELECT w.number, w.vehicle_id, w.charger_id, w.from_ms, w.until_ms, (
 ) FROM wanted w
 """
 
-_keys = msgspec.json.Decoder(list[tuple[str, int, int, str]])
+
+class _Started(msgspec.Struct, array_like=True, gc=False):
+    """A session as a list of JSON arrays has it; only its key where its course is not known."""
+
+    vehicle_id: str
+    start_ms: int
+    start_rank: int
+    id: str
+    end_ms: int
+    steps: list[Step] | None
+    vehicle: msgspec.Raw
+
+
+_started = msgspec.json.Decoder(list[_Started])
+_session = msgspec.json.Decoder(tuple[SessionRecord, list[Seen] | None])
 
 
 class PluggedIn:
@@ -220,32 +260,36 @@ class PluggedIn:
 
     async def started(
         self, partner: int, charger_ids: Sequence[str], moments: range
-    ) -> AsyncIterator[list[SessionKey]]:
+    ) -> AsyncIterator[tuple[str, list[PastCourse], list[SessionKey]]]:
         """The sessions that began at these chargers after the first of these moments and lasted at
-        another one: some at a time, of one charger, in the order of the chargers.
+        another one: some at a time, of one charger, in the order of the chargers, each of which
+        comes once at least. Of those whose course is not known the keys.
         """
         wanted = batch_of([charger_id] for charger_id in charger_ids)
         until_ms, grid = moments[-1], (moments[0], moments.step)
         rows = await self._engine.scan(
-            STARTED, partner, wanted, moments[0], _LAST, until_ms, FIRST_KEYS, *grid
+            STARTED, partner, wanted, moments[0], _LAST, until_ms, FIRST_STARTED, *grid
         )
-        for charger_id, text in rows:
-            keys, limit = _keys.decode(f"[{text or ''}]"), FIRST_KEYS
-            while keys:
-                yield [SessionKey(charger_id, *key[:3]) for key in keys]
-                if len(keys) < limit:
-                    break
-                one, (_, at_ms, _, id) = batch_of([[charger_id]]), keys[-1]
-                ((_, more),) = await self._engine.scan(
-                    STARTED, partner, one, at_ms, id, until_ms, KEYS, *grid
+        for charger_id, charger, text in rows:
+            found, limit = _started.decode(f"[{text or ''}]"), FIRST_STARTED
+            yield charger_id, *_of_charger(charger_id, charger, found)
+            while len(found) == limit:
+                one, last, limit = batch_of([[charger_id]]), found[-1], STARTED_AT_ONCE
+                ((*_, more),) = await self._engine.scan(
+                    STARTED, partner, one, last.start_ms, last.id, until_ms, limit, *grid
                 )
-                keys, limit = _keys.decode(f"[{more or ''}]"), KEYS
+                found = _started.decode(f"[{more or ''}]")
+                yield charger_id, *_of_charger(charger_id, charger, found)
 
-    async def of_keys(self, partner: int, keys: Iterable[SessionKey]) -> list[tuple[str, str, str]]:
-        """The JSON of these sessions that still exist, their vehicles and their chargers."""
+    async def of_keys(self, partner: int, keys: Iterable[SessionKey]) -> list[PastSession]:
+        """Those of these sessions that still exist."""
         rows = await self._engine.scan(OF_KEYS, partner, batch_of(keys))
-        return [(body, vehicle, charger) for body, vehicle, charger in rows
-                if body and vehicle and charger]  # fmt: skip
+        found = []
+        for text, vehicle, charger in rows:
+            if text and vehicle and charger:
+                session, seen = _session.decode(text)
+                found.append(PastSession(session.with_seen(seen), vehicle, charger))
+        return found
 
     async def soc_at(self, partner: int, wanted: Sequence[EventsWanted]) -> list[tuple[int, int]]:
         """The number of each session, and when its state of charge was told last, if it was."""
@@ -271,3 +315,17 @@ class PluggedIn:
         """The first events of each that are wanted, as `ordered_events_in` reads them."""
         rows = await self._engine.scan(EVENTS, partner, batch_of(wanted), limit)
         return [(EventsWanted(*columns), events) for *columns, events in rows]
+
+
+def _of_charger(
+    charger_id: str, charger: str | None, found: Iterable[_Started]
+) -> tuple[list[PastCourse], list[SessionKey]]:
+    """What was found, and the keys of those whose course is not known."""
+    courses, keys = list[PastCourse](), list[SessionKey]()
+    for one in found:
+        if one.steps is None:
+            keys.append(SessionKey(charger_id, one.vehicle_id, one.start_ms, one.start_rank))
+        elif charger:  # else the partner is being deleted
+            vehicle = bytes(one.vehicle).decode()
+            courses.append(PastCourse(one.start_ms, one.end_ms, one.steps, vehicle, charger))
+    return courses, keys

@@ -6,14 +6,16 @@ from typing import NamedTuple
 import msgspec
 
 from tether.domain.charge_period import Report
+from tether.domain.course import Step, readings_beside, steps_of
 from tether.domain.earlier_sessions import SessionContext, Start
 from tether.domain.models import Event, to_json
-from tether.domain.session_record import OrderedEvent, SessionRecord, ordered_event
+from tether.domain.session_record import OrderedEvent, Seen, SessionRecord, ordered_event
 from tether.domain.session_totals import UNKNOWN, SessionTotals, totals_of
 from tether.storage.derivations import Position
 from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
 
 ROWS = 1_000  # of a statement, which the database has in memory several times
+LONGEST_COURSE = 800  # characters: it is in an index, and PostgreSQL has 2,700 for an entry
 
 Derived = tuple[SessionRecord, SessionContext]
 """A session, and what it knows of the time before it."""
@@ -45,11 +47,13 @@ class SessionRow(NamedTuple):
     stop_ms: int | None
     body: str
     before: str
+    seen: str | None
+    course: str | None
 
     @property
     def shown(self) -> "SessionRow":
         """The row with nothing but what partners are shown, and what that is found by."""
-        return self._replace(before="", **UNKNOWN._asdict())
+        return self._replace(before="", seen=None, course=None, **UNKNOWN._asdict())
 
     @property
     def start(self) -> Start:
@@ -64,7 +68,7 @@ class SessionRow(NamedTuple):
     @property
     def derived(self) -> Derived:
         """The session, and what it knows of the time before it."""
-        return _record.decode(self.body), _context.decode(self.before)
+        return record_of(self.body, self.seen), _context.decode(self.before)
 
 
 class Stored(NamedTuple):
@@ -106,24 +110,41 @@ class Change(NamedTuple):
         return SessionRow(
             record.vehicle_id, *record.start, record.id, int(self.live),
             record.end_ms, span, rest_ms, record.last.seq, here.seq,
-            *totals_of(record), text_of(record), text_of(self.before),
+            *totals_of(record), text_of(msgspec.structs.replace(record, seen=[])),
+            text_of(self.before), None if record.seen is None else text_of(record.seen),
+            _course_of(record),
         )  # fmt: skip
 
 
-def text_of(value: SessionRecord | SessionContext) -> str:
+def text_of(value: SessionRecord | SessionContext | list[Seen] | list[Step]) -> str:
     """The JSON as it is stored."""
     return to_json(value).decode()
 
 
+def _course_of(record: SessionRecord) -> str | None:
+    """How its vehicle was, once it has ended; None if that is too long, or not known."""
+    readings = readings_beside(record)
+    if record.end_ms is None or readings is None:
+        return None
+    text = text_of(steps_of(record, readings))
+    return text if len(text) <= LONGEST_COURSE else None
+
+
+def record_of(body: str, seen: str | None) -> SessionRecord:
+    """The session as it is stored."""
+    return _record.decode(body).with_seen(None if seen is None else _seen.decode(seen))
+
+
 _record = msgspec.json.Decoder(SessionRecord)
+_seen = msgspec.json.Decoder(list[Seen])
 _context = msgspec.json.Decoder(SessionContext)
 _ties = msgspec.json.Decoder(Ties)
-_derived = msgspec.json.Decoder(Derived)
+_derived = msgspec.json.Decoder(tuple[SessionRecord, SessionContext, list[Seen] | None])
 _events = msgspec.json.Decoder(list[tuple[int, int, Event]])
 _rows = msgspec.json.Decoder(
     list[tuple[str, int, int, str, str, int, int | None, int | None, int | None, int, int,
                int | None, int | None, int | None, int | None, int | None, int | None, int | None,
-               int | None, msgspec.Raw, msgspec.Raw, int | None]]
+               int | None, msgspec.Raw, msgspec.Raw, msgspec.Raw, msgspec.Raw, int | None]]
 )  # fmt: skip
 
 
@@ -134,9 +155,15 @@ def ordered_events_in(text: str | None) -> list[OrderedEvent]:
 
 def _stored_in(text: str | None) -> list[Stored]:
     return [
-        Stored(SessionRow._make((*columns, bytes(body).decode(), bytes(before).decode())), version)
-        for *columns, body, before, version in _rows.decode(f"[{text or ''}]")
+        Stored(SessionRow._make((*columns, *map(_text_in, raw))), version)
+        for *columns, body, before, seen, course, version in _rows.decode(f"[{text or ''}]")
+        for raw in [(body, before, seen, course)]
     ]
+
+
+def _text_in(raw: msgspec.Raw) -> str | None:
+    text = bytes(raw).decode()
+    return None if text == "null" else text
 
 
 # Statements ---------------------------------------------------------------------------------------
@@ -145,8 +172,8 @@ _COLUMNS = columns_of(SessionRow)
 _NAMES = SessionRow._fields
 _KEY = _COLUMNS[:4]
 
-# A session and what it knows of the time before it, as one JSON array.
-_DERIVED = "'[' || s.body || ',' || s.before || ']'"
+# A session, what it knows of the time before it, and what its events read, as one JSON array.
+_DERIVED = "'[' || s.body || ',' || s.before || ',' || coalesce(s.seen, 'null') || ']'"
 # All columns, and the version.
 _STORED = f"""
 {", ".join(f"s.{name}" for name in _NAMES)},
@@ -210,8 +237,8 @@ SELECT w.vehicle_id, (
 
 def _in_json(name: str) -> str:
     """The column in a JSON array. Ids need no escapes there."""
-    if name in ("body", "before"):
-        return f"x.{name}"
+    if name in ("body", "before", "seen", "course"):
+        return f"coalesce(x.{name}, 'null')"
     is_text = f"{name} BIGINT" not in (*_COLUMNS, "version BIGINT")
     return f"'\"' || x.{name} || '\"'" if is_text else f"coalesce(CAST(x.{name} AS TEXT), 'null')"
 
@@ -258,9 +285,9 @@ SET {", ".join(f"{name} = excluded.{name}" for name in changed)}
 
 
 # Most changes of a session concern what no index has.
-_UNINDEXED = ("last_seq", "here_seq", "body", "before")
+_UNINDEXED = ("last_seq", "here_seq", "body", "before", "seen")
 WRITE_GROWN = _write(*_UNINDEXED)
-WRITE = _write(*_UNINDEXED, "live", "end_ms", "span", "rest_ms", *SessionTotals._fields)
+WRITE = _write(*_UNINDEXED, "live", "end_ms", "span", "rest_ms", "course", *SessionTotals._fields)
 
 WRITE_VERSIONS = f"""
 WITH {batch("batch", "id")}
@@ -324,7 +351,7 @@ class SessionRecords:
         """Those of these vehicles and starts."""
         keys = [(vehicle, *start) for vehicle, start in wanted]
         rows = await self._engine.scan(OF_STARTS, partner, batch_of(keys)) if keys else []
-        found = [_derived.decode(text) for (text,) in rows if text is not None]
+        found = [derived for (text,) in rows if (derived := _derived_in(text)) is not None]
         return {(record.vehicle_id, record.start): (record, before) for record, before in found}
 
     async def between_starts(
@@ -363,4 +390,7 @@ class SessionRecords:
 
 
 def _derived_in(text: str | None) -> Derived | None:
-    return None if text is None else _derived.decode(text)
+    if text is None:
+        return None
+    record, before, seen = _derived.decode(text)
+    return record.with_seen(seen), before
