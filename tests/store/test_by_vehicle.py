@@ -38,7 +38,9 @@ def document(body: object) -> dict[str, Any]:
 
 
 async def report_shuffled(store: Store, partner: int, random: Random, name: str) -> int:
-    """Dirty streams of vehicles, in no order; how many events that were."""
+    """Dirty streams of vehicles, in no order, of which some are taken back; how many events that
+    were.
+    """
     for charger, body in CHARGERS.items():
         await store.entities.put(partner, new_entity(Charger, charger, document(body)))
     names = [f"{name}{number}" for number in range(VEHICLES)]
@@ -47,7 +49,10 @@ async def report_shuffled(store: Store, partner: int, random: Random, name: str)
     bodies = [body for vehicle in names for body in stream(random, vehicle)]
     random.shuffle(bodies)
     arrivals = [store.batcher.arrival(new_event(document(body), now_ms())) for body in bodies]
-    await store.batcher.add_all(partner, arrivals)
+    ids = [id for id in await store.batcher.add_all(partner, arrivals) if isinstance(id, str)]
+    taken_back = random.sample(ids, len(ids) // 8)
+    async for known in store.withdrawals.withdraw(partner, taken_back):
+        assert all(known)
     return len(arrivals)
 
 
