@@ -12,10 +12,11 @@ import pytest
 
 from tether.domain.filters import SessionFilter
 from tether.server import bootstrap
-from tether.storage import plugged_in, session_sums
+from tether.storage import plugged_in
 from tether.storage.dialect import POSTGRES
 from tether.storage.engine import batch_of
 from tether.storage.postgres.pool import INDEXES_ONLY, preparing
+from tether.storage.session_sums import FIRST, Selection, statement
 from tether.storage.sessions import page_statement
 from tether.storage.sqlite.file import connect, native
 
@@ -60,7 +61,14 @@ def test_what_was_plugged_in_is_found_in_indexes_that_say_more_than_the_partner(
 
 
 def test_sums_read_one_index_and_nothing_else(explain: Explain) -> None:
-    for sql in (session_sums.SUMS, session_sums.SUMS_OF_ENDED_WITH_OTHERS, session_sums.FIRST):
+    some = Selection(charger_ids=("C",), vehicle_ids=("V",), ended_to_ms=1, after="C", last="D")
+    statements = [
+        statement(selection, others=others)[0]
+        for others in (False, True)
+        for selection in (Selection(), some._replace(by="charger_id"), Selection("vehicle_id"),
+                          Selection(ended=True))
+    ]  # fmt: skip
+    for sql in (*statements, FIRST):
         reads = [step for step in explain(sql) if " on sessions " in step]
         index_only = "Index Only Scan using sessions_in_sums on"
         assert [step for step in reads if index_only not in step] == []

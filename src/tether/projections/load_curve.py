@@ -11,7 +11,8 @@ from tether.domain.filters import SessionFilter
 from tether.domain.load_curve import Profile
 from tether.domain.session_record import STARTED, UPDATED, OrderedEvent
 from tether.domain.summary import Keys, Load, Measured
-from tether.projections.summaries import Row, RowPosition, Summaries, swept
+from tether.projections.rows import BEHIND, Row, RowPosition
+from tether.projections.summaries import Summaries, swept
 from tether.storage.events import Events
 from tether.storage.plugged_in import EventsWanted, PluggedIn
 from tether.storage.session_records import ordered_events_in
@@ -19,7 +20,6 @@ from tether.storage.turns import Rest
 
 SESSIONS = 100  # whose events are read at once
 EVENTS = 50  # of each charge: those of one with more are read by themselves
-BEHIND = "!"  # in the place of a group: all of that step are done. No id has it, and no area
 READINGS = 1_000  # events of such a charge
 
 

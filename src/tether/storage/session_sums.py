@@ -1,13 +1,13 @@
 """Sessions added up where they are, by the columns that they have for that: see migrations/0012.
 
-Of each part of time those that began in it are read, in one index. What one has beyond its end is
-told apart, for the part that follows. Sessions of which that cannot be told are named instead:
-those that go on, that reach beyond the part that follows, that have several charge periods and
-reach beyond their part, or numbers that are not whole.
+Of each part of time those that began in it are read, in one index, together or by groups. What one
+has beyond its end is told apart, for the part that follows. Sessions of which that cannot be told
+are named instead: those that go on, that reach beyond the part that follows, that have several
+charge periods and reach beyond their part, or numbers that are not whole.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -26,9 +26,24 @@ class Part(NamedTuple):
     next_ms: int
 
 
-class PartSums(NamedTuple):
-    """What those that began in a part have: all of it, and of that what is in the next one. Of how
-    many it is `added` says.
+class Selection(NamedTuple):
+    """Which sessions are added up, and by which column.
+
+    Of groups those behind `after`, up to `last`. Nothing and None mean all.
+    """
+
+    by: Literal["charger_id", "vehicle_id", None] = None
+    after: str | None = None
+    last: str | None = None
+    charger_ids: Sequence[str] = ()
+    vehicle_ids: Sequence[str] = ()
+    ended: bool = False
+    ended_to_ms: int | None = None
+
+
+class GroupSums(NamedTuple):
+    """What those of a group that began in a part have: all of it, and of that what is in the next
+    one. Of how many it is `added` says.
 
     Both are what `Sums.add_whole` takes, and the highest power in either. Nothing may lie beyond.
     """
@@ -36,17 +51,22 @@ class PartSums(NamedTuple):
     sessions: int
     vehicles: int
     chargers: int
-    added: int
-    whole: Sequence[int]
-    power: int | None
-    beyond: Sequence[int]
-    power_beyond: int | None
+    added: int = 0
+    whole: Sequence[int] = (0,) * 6
+    power: int | None = None
+    beyond: Sequence[int] = ()
+    power_beyond: int | None = None
+
+
+class PartSums(NamedTuple):
+    """The sums of each group in a part; all together are a group without a name."""
+
+    groups: dict[str, GroupSums]
     others: list[SessionKey]
 
 
 _HERE = """
-FROM sessions s WHERE s.partner = $1 AND s.live + 0 = 1
-AND s.start_ms >= w.first_ms AND s.start_ms < w.before_ms
+WHERE s.partner = $1 AND s.live + 0 = 1 AND s.start_ms >= w.first_ms AND s.start_ms < w.before_ms
 """
 # `+ 0`: else PostgreSQL may read those that have ended in another index, and then their rows.
 _END = "s.end_ms + 0"
@@ -92,39 +112,67 @@ _BEYOND = _list(
 )
 
 
-def _statement(condition: str = "", others: str = "NULL") -> str:
-    """The sums of each part; of sessions with this condition."""
-    return f"""
-WITH {batch("wanted", *columns_of(Part))}
-SELECT (
-    SELECT {_list("count(*)", "count(DISTINCT s.vehicle_id)", "count(DISTINCT s.charger_id)")}
-    {_HERE} {condition}
-), (
-    SELECT {_WHOLE} {_HERE} AND {_IS_SUM}
-), (
-    SELECT {_BEYOND} {_HERE} AND {_END} >= w.to_ms
-    AND ({_END} > w.to_ms OR s.charge_ms >= w.to_ms) AND {_IS_SUM}
-), {others}
-FROM wanted w ORDER BY w.place
-"""
+# `|| ''`: else PostgreSQL may read all sessions of a young table in the order of vehicles.
+_COUNTS = _list(
+    "count(*)", "count(DISTINCT s.vehicle_id || '')", "count(DISTINCT s.charger_id || '')"
+)
+_IS_BEYOND = f"{_END} >= w.to_ms AND ({_END} > w.to_ms OR s.charge_ms >= w.to_ms) AND {_IS_SUM}"
 
 
-def _statement_with_others(condition: str = "") -> str:
-    """The same, with the others, for which once more all are read."""
-    return _statement(condition, f"""(
+def statement(wanted: Selection, *, others: bool) -> tuple[str, list[object]]:
+    """The statement for the sums of each part, and its parameters from $3 on; $2 are the parts.
+
+    With `others` those are named that it does not add up, for which once more all are read.
+    """
+    parameters: list[object] = []
+
+    def add(value: object) -> str:
+        parameters.append(value)
+        return f"${len(parameters) + 2}"
+
+    # `|| ''`: else both engines may read more than the part, in an index by charger or vehicle.
+    key, chosen = None if wanted.by is None else f"s.{wanted.by} || ''", ""
+    if wanted.after is not None:
+        chosen += f" AND {key} > {add(wanted.after)}"
+    if wanted.last is not None:
+        chosen += f" AND {key} <= {add(wanted.last)}"
+    for name in ("charger_id", "vehicle_id"):
+        if ids := getattr(wanted, f"{name}s"):
+            given = add(batch_of([id] for id in ids))
+            chosen += f" AND s.{name} || '' IN (SELECT value ->> 0 FROM jsonb_each({given}))"
+    if wanted.ended or wanted.ended_to_ms is not None:
+        chosen += " AND s.end_ms IS NOT NULL"
+    if wanted.ended_to_ms is not None:
+        chosen += f" AND {_END} < {add(wanted.ended_to_ms)}"
+
+    def grouped(values: str, condition: str = "true") -> str:
+        if key is None:
+            sums = f"SELECT {values} AS sums FROM sessions s {_HERE} {chosen} AND {condition}"
+            return f"""(SELECT '["",' || x.sums || ']' FROM ({sums}) x)"""
+        sums = f"""
+            SELECT {key} AS key, {values} AS sums FROM sessions s {_HERE} {chosen} AND {condition}
+            GROUP BY {key}
+        """
+        return f"""(
+            SELECT string_agg('["' || x.key || '",' || x.sums || ']', ',') FROM ({sums}) x
+        )"""
+
+    named = "NULL"
+    if others:
+        named = f"""(
     SELECT string_agg(x.key, ',') FROM (
         SELECT '["' || s.charger_id || '","' || s.vehicle_id || '",' || s.start_ms || ','
                || s.start_rank || ']' AS key
-        {_HERE} {condition} AND NOT coalesce({_IS_SUM}, false) LIMIT {MOST_OTHERS + 1}
+        FROM sessions s {_HERE} {chosen} AND NOT coalesce({_IS_SUM}, false) LIMIT {MOST_OTHERS + 1}
     ) x
-)""")  # fmt: skip
+)"""
+    sql = f"""
+WITH {batch("wanted", *columns_of(Part))}
+SELECT {grouped(_COUNTS)}, {grouped(_WHOLE, _IS_SUM)}, {grouped(_BEYOND, _IS_BEYOND)}, {named}
+FROM wanted w ORDER BY w.place
+"""
+    return sql, parameters
 
-
-_ENDED = "AND s.end_ms IS NOT NULL"
-SUMS = _statement()
-SUMS_OF_ENDED = _statement(_ENDED)
-SUMS_WITH_OTHERS = _statement_with_others()
-SUMS_OF_ENDED_WITH_OTHERS = _statement_with_others(_ENDED)
 
 FIRST = """
 SELECT s.start_ms FROM sessions s
@@ -132,7 +180,8 @@ WHERE s.partner = $1 AND s.live + 0 = 1 AND s.start_ms >= $2 AND s.start_ms < $3
 ORDER BY s.start_ms LIMIT 1
 """
 
-_numbers = msgspec.json.Decoder(list[int])
+_counts = msgspec.json.Decoder(list[tuple[str, tuple[int, int, int]]])
+_groups = msgspec.json.Decoder(list[tuple[str, list[int]]])
 _keys = msgspec.json.Decoder(list[SessionKey])
 
 
@@ -147,33 +196,34 @@ class SessionSums:
         rows = await self._engine.scan(FIRST, partner, from_ms, to_ms)
         return int(rows[0][0]) if rows else None
 
-    async def of_parts(self, partner: int, parts: Sequence[Part], *, ended: bool) -> list[PartSums]:
-        """What began in each of these parts of time; `ended`: of sessions that have ended."""
-        sql = SUMS_OF_ENDED if ended else SUMS
-        found = [_sums(*row) for row in await self._engine.scan(sql, partner, batch_of(parts))]
+    async def of_parts(
+        self, partner: int, parts: Sequence[Part], wanted: Selection
+    ) -> list[PartSums]:
+        """What began in each of these parts of time."""
+        sql, parameters = statement(wanted, others=False)
+        rows = await self._engine.scan(sql, partner, batch_of(parts), *parameters)
+        found = [_sums(*row) for row in rows]
         # Those with others are read again with them, as both must be of one moment.
-        places = [place for place, one in enumerate(found) if one.added < one.sessions]
-        sql = SUMS_OF_ENDED_WITH_OTHERS if ended else SUMS_WITH_OTHERS
+        places = [
+            place for place, one in enumerate(found)
+            if any(group.added < group.sessions for group in one.groups.values())
+        ]  # fmt: skip
         if places:
-            wanted = batch_of(parts[place] for place in places)
-            rows = await self._engine.scan(sql, partner, wanted)
+            sql, parameters = statement(wanted, others=True)
+            again = batch_of(parts[place] for place in places)
+            rows = await self._engine.scan(sql, partner, again, *parameters)
             for place, row in zip(places, rows, strict=True):
                 found[place] = _sums(*row)
         return found
 
 
-def _sums(counts: str, whole: str, beyond: str, others: str | None) -> PartSums:
-    added, *all_of_it, power, powers = _numbers.decode(whole)
-    reach, *rest, power_beyond, powers_beyond = _numbers.decode(beyond)
-    sessions, vehicles, chargers = _numbers.decode(counts)
-    return PartSums(
-        sessions,
-        vehicles,
-        chargers,
-        added,
-        all_of_it,
-        power if powers else None,
-        rest if reach else (),
-        power_beyond if powers_beyond else None,
-        _keys.decode(f"[{others or ''}]"),
-    )
+def _sums(
+    counts: str | None, whole: str | None, beyond: str | None, others: str | None
+) -> PartSums:
+    groups = {key: GroupSums(*three) for key, three in _counts.decode(f"[{counts or ''}]")}
+    for key, (added, *sums, power, powers) in _groups.decode(f"[{whole or ''}]"):
+        groups[key] = groups[key]._replace(added=added, whole=sums, power=power if powers else None)
+    for key, (reach, *sums, power, powers) in _groups.decode(f"[{beyond or ''}]"):
+        if reach:
+            groups[key] = groups[key]._replace(beyond=sums, power_beyond=power if powers else None)
+    return PartSums(groups, _keys.decode(f"[{others or ''}]"))

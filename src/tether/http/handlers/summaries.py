@@ -15,8 +15,9 @@ from tether.domain.timestamps import format_instant
 from tether.domain.validation import check_instant
 from tether.http import requests
 from tether.http.handlers.sessions import LIST_PARAMETERS, REPEATED, filter_of, ids_of
+from tether.projections.database_sums import LAST_MS
 from tether.projections.load_curve import Window
-from tether.projections.summaries import LAST_MS, RowPosition
+from tether.projections.rows import RowPosition
 from tether.server.store import Store
 from tether.storage.epochs import Epoch
 from tether.storage.turns import Turns
