@@ -22,6 +22,7 @@ from tether.server.authenticator import Authenticator
 from tether.server.metrics import Metrics
 from tether.server.settings import Settings
 from tether.server.store import Store
+from tether.server.webhooks import WebhookService
 
 ID = "01999999-9999-7999-9999-999999999999"
 CHARGER = b'{"id":"C0001","chargePowers":[11,22],"latitude":62.268302,"longitude":17.448415}'
@@ -36,10 +37,10 @@ def replace_storage() -> None:
 
     def build_without_storage(
         store: Store, keys: Authenticator, metrics: Metrics, settings: Settings,
-        *, tracer: Any = None,
+        *, webhooks: WebhookService, tracer: Any = None,
     ) -> Callable[..., Any]:  # fmt: skip
         store.batcher.add = add  # type: ignore[method-assign]
-        return build(store, keys, metrics, settings, tracer=tracer)
+        return build(store, keys, metrics, settings, webhooks=webhooks, tracer=tracer)
 
     bootstrap.build_app = build_without_storage
 

@@ -24,6 +24,7 @@ from tether.server import admin, bootstrap
 TETHER = Path(sys.executable).with_name("tether")
 TAKES_LONG = ("abuse", "postgres", "faults", "replay", "client", "cli_partner", "deploy")
 FAST = Rate(1_000_000, 1)
+SECRET_KEY = "a-key-of-the-tests-that-has-over-32-characters"
 # httpx closes a connection of too many, or an expired one, although another thread may have taken
 # it just then: none may be either.
 ALL_KEPT = httpx.Limits(keepalive_expiry=None)
@@ -162,7 +163,8 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def shared(database: str) -> Iterator[Server]:
     """A server on this database that many tests share. None of them may make it fail."""
-    server = Server(database, ["--key-requests", "on"], keys_at_once=50).start()
+    secret = {"TETHER_SECRET_KEY": SECRET_KEY}
+    server = Server(database, ["--key-requests", "on"], secret, keys_at_once=50).start()
     yield server
     assert server.stop() == 0
     assert server.failures() == []

@@ -37,6 +37,9 @@ BEYOND_THE_SCHEMA = re.compile(
     r"|must not be in the future|must be given together\.|can only be given together with"
     r"|must be before to|there are at most 1000 moments|Longitudes must be|stored: send null"
     r"|must be the name of a time zone|must be asc together with|must not be after"
+    r"|must be now, start, or a cursor"
+    r"|must begin with https|must have no fragment|must have no name and password"
+    r"|must have a host name or an address|must be an address such as"
 )
 
 SCHEMA = schemathesis.openapi.from_dict(yaml.safe_load(openapi_text()))
@@ -60,6 +63,15 @@ def profile(max_examples: int, steps: int = 1) -> settings:
         phases=(Phase.explicit, Phase.generate),
         suppress_health_check=list(HealthCheck),
     )
+
+
+def keep_inside(case: Case[Any]) -> None:
+    """A webhook that would be called leads to a name that leads nowhere."""
+    body = case.body
+    if case.operation.path.startswith("/webhooks") and isinstance(body, dict):
+        url = body.get("url")
+        if isinstance(url, str) and url.startswith(("https://", "http://")):
+            body["url"] = "https://hook.invalid/"
 
 
 def check(response: Response, case: Case[Any]) -> None:
@@ -94,6 +106,7 @@ def test_every_operation_answers_good_and_bad_requests_as_the_document_says(
     @profile(30)
     @given(case=operation.as_strategy(generation_mode=MODES[mode]))
     def conforms(case: Case[Any]) -> None:
+        keep_inside(case)
         check(case.call(base_url=str(shared.base_url), headers=key), case)
 
     conforms()
@@ -152,6 +165,7 @@ def test_chains_of_requests_along_the_links_answer_as_the_document_says(server: 
             self.key = server.key()
 
         def get_call_kwargs(self, case: Case[Any]) -> dict[str, Any]:
+            keep_inside(case)
             return {"base_url": server.url, "headers": {"x-api-key": self.key}}
 
         def validate_response(self, response: Response, case: Case[Any], **_: Any) -> None:

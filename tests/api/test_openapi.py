@@ -123,7 +123,7 @@ def routed() -> dict[str, set[str]]:
     store = SimpleNamespace(batcher=None)
     parts = cast(Any, SimpleNamespace(store=store, limiter=None, metrics=None, now_ms=None,
                                       demo_key="", console=None, takes_key_requests=False,
-                                      keys=None, serve_metrics=True))  # fmt: skip
+                                      keys=None, webhooks=None, serve_metrics=True))  # fmt: skip
     every = {**app.routes(parts), **app.open_routes(parts)}
     found = {
         template: {m for m in HTTP_METHODS if hasattr(resource, f"on_{m.lower()}")} - {"HEAD"}
@@ -165,6 +165,9 @@ def test_every_operation_with_a_key_names_the_answers_that_any_of_them_may_have(
         if operation.get("security") == []:
             continue
         assert {"403", "429", "503"} <= answers
+        if path.startswith("/webhooks"):
+            assert ("404" in answers) == ("{id}" in path)
+            continue
         assert ("404" in answers) == (method in ("delete", "get", "patch") and "{id}" in path)
         if "requestBody" in operation:
             assert {"400", "413", "415"} <= answers
@@ -428,6 +431,10 @@ def test_every_message_in_an_example_is_one_that_the_server_gives(
             client.put("/chargers/C1", headers={"x-api-key": server.key(read_only=True)}),
             limited.get("/chargers"),
             limited.get("/chargers"),
+            client.post("/webhooks", json={"url": "http://example.com"}),
+            client.post("/webhooks", json={"url": "https://10.0.0.1"}),
+            client.post("/webhooks", json={"url": "https://example.com", "types": ["event"]}),
+            *(client.post("/webhooks", json={"url": "https://hook.invalid"}) for _ in range(21)),
         ]
     said = {answer.json().get("message") for answer in answers if answer.status_code >= 400}
     without_place = {re.sub(r"line \d+, column \d+", "line 1, column 19", str(m)) for m in said}

@@ -62,6 +62,7 @@ OPERATORS_OWN = {
     "partners", "keys", "key_requests", "key_hours", "audit_entries", "console_sessions",
     "console_links", "epoch", "erasures",
     VERSION_TABLE,
+    "webhooks", "webhook_parked", "webhook_attempts",  # of all partners at once for who delivers
 }  # fmt: skip
 
 Indexes = dict[str, list[tuple[str, ...]]]
@@ -300,5 +301,6 @@ def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
         "copying.py", "copying.py", "derivations.py", "dialect.py", "epochs.py", "erasures.py",
         "event_lists.py",
         "events.py", "fleet.py", "partners.py", "plugged_in.py", "refused_requests.py",
-        "session_records.py", "session_sums.py", "sessions.py", "states.py", "withdrawals.py",
+        "session_records.py", "session_sums.py", "sessions.py", "states.py", "webhooks.py",
+        "withdrawals.py",
     ]  # fmt: skip

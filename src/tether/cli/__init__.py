@@ -38,7 +38,7 @@ SECTIONS = {
     "Keys and partners": ("keys", "partners", "console", "audit"),
     "Your data": (
         "chargers", "vehicles", "events", "state", "sessions", "energy", "capacity", "watch",
-        "import", "export", "simulate", "replay",
+        "webhooks", "import", "export", "simulate", "replay",
     ),
 }  # fmt: skip
 """Each command is in the module of its name, or in the one that _MODULES says."""

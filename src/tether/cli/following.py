@@ -67,7 +67,7 @@ def print_followed(
     with (
         access.client(patient=True) as client,
         _told_of_restore(cursor_file),
-        _stopped_by_signals() as stop,
+        stopped_by_signals() as stop,
     ):
         following = begin(client, cursor, stop)
         if cursor_file and cursor is None:  # else what comes before anything is printed may be lost
@@ -98,7 +98,7 @@ def _told_of_restore(cursor_file: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
+def stopped_by_signals() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set, so that nothing stops between printing and remembering.
 
     A second signal does what it always does. Ends the command with the status of the signal.

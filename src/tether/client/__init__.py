@@ -33,6 +33,7 @@ from tether.client.models import (
 )
 from tether.client.outbox import Outbox
 from tether.client.outbox_file import DamagedEvent, RefusedEvent
+from tether.client.signatures import verify_webhook
 from tether.client.sync import Client
 from tether.client.units import UnitWarning
 from tether.domain.audit import AuditEntry
@@ -48,6 +49,12 @@ from tether.domain.views import (
     SessionSummary,
     UnknownCapacity,
     VehicleState,
+)
+from tether.domain.webhook_views import (
+    Webhook,
+    WebhookAttempt,
+    WebhookBacklog,
+    WebhookOutcome,
 )
 
 __all__ = [
@@ -89,9 +96,14 @@ __all__ = [
     "UnknownCapacity",
     "Vehicle",
     "VehicleState",
+    "Webhook",
+    "WebhookAttempt",
+    "WebhookBacklog",
+    "WebhookOutcome",
     "WithdrawResult",
     "Withdrawal",
     "to_arrow",
     "to_pandas",
     "to_polars",
+    "verify_webhook",
 ]

@@ -7,6 +7,7 @@ from typing import Generic, Literal, TypeVar, Unpack
 from tether.client.aio_derived import AsyncCapacities, AsyncSessions
 from tether.client.aio_run import AsyncFollowing, AsyncRunner
 from tether.client.aio_stream import AsyncStream
+from tether.client.aio_webhooks import AsyncWebhooks
 from tether.client.audit import AuditSelection, audit_pages
 from tether.client.awaiting import Stop, http_to
 from tether.client.capacity import CapacityCalls
@@ -57,6 +58,7 @@ class AsyncClient(AsyncRunner):
     events: "AsyncEvents"
     sessions: "AsyncSessions"
     capacity: "AsyncCapacities"
+    webhooks: "AsyncWebhooks"
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class AsyncClient(AsyncRunner):
         self.events = AsyncEvents(self, patience)
         self.sessions = AsyncSessions(self, patience)
         self.capacity = AsyncCapacities(self, CapacityCalls(patience))
+        self.webhooks = AsyncWebhooks(self, patience)
 
     def __repr__(self) -> str:
         return f"AsyncClient({shown_url(self._target.url)!r})"

@@ -32,6 +32,7 @@ from tether.client.sums import CurveSelection, Unit, curve
 from tether.client.sync_derived import Capacities, Sessions
 from tether.client.sync_run import Following, Runner
 from tether.client.sync_stream import Stream
+from tether.client.sync_webhooks import Webhooks
 from tether.domain import models
 from tether.domain.audit import AuditEntry
 from tether.domain.views import (
@@ -58,6 +59,7 @@ class Client(Runner):
     events: "Events"
     sessions: "Sessions"
     capacity: "Capacities"
+    webhooks: "Webhooks"
 
     def __init__(
         self,
@@ -75,6 +77,7 @@ class Client(Runner):
         self.events = Events(self, patience)
         self.sessions = Sessions(self, patience)
         self.capacity = Capacities(self, CapacityCalls(patience))
+        self.webhooks = Webhooks(self, patience)
 
     def __repr__(self) -> str:
         return f"Client({shown_url(self._target.url)!r})"

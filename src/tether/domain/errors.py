@@ -31,6 +31,7 @@ class Code(StrEnum):
     VEHICLE_UNKNOWN = "vehicle-unknown"
     EVENT_CONTRADICTS = "event-contradicts"
     HAS_EVENTS = "has-events"
+    TOO_MANY_WEBHOOKS = "too-many-webhooks"
     PRECONDITION_FAILED = "precondition-failed"
     TOO_LARGE = "too-large"
     ENCODING_UNSUPPORTED = "encoding-unsupported"

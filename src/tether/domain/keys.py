@@ -22,7 +22,9 @@ PREFIX_LENGTH = len(LIVE) + 8
 KEY_LENGTH = len(LIVE) + 36
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_IN_TEXT = re.compile(r"(ttr_(?:live|test)_[0-9A-Za-z]{8})[0-9A-Za-z]+")
+_IN_TEXT = re.compile(
+    r"(ttr_(?:live|test)_[0-9A-Za-z]{8}|wh(?:sec|sk)_[0-9A-Za-z+/]{4})[0-9A-Za-z+/=]+"
+)
 _FORM = re.compile(r"(ttr_(?:live|test)_[0-9A-Za-z]{30})([0-9A-Za-z]{6})")
 
 
@@ -103,8 +105,10 @@ def prefix_of(key: str) -> str:
 
 
 def without_keys(text: str) -> str:
-    """The text with every key in it cut down to its first characters, fit to be shown."""
-    return _IN_TEXT.sub(r"\1…", text) if "ttr_" in text else text
+    """The text with every key, and secret of a webhook, in it cut down to its first characters, fit
+    to be shown.
+    """
+    return _IN_TEXT.sub(r"\1…", text) if "ttr_" in text or "whs" in text else text
 
 
 def _checksum(text: str) -> str:

@@ -83,6 +83,8 @@ class StoredSession(NamedTuple):
     version: int
     updated_ms: int
     removed: bool = False
+    created_ms: int = 0
+    """When it was derived first; 0 if that was not noted."""
 
 
 class LatestSession(NamedTuple):

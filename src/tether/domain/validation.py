@@ -57,7 +57,7 @@ def _instead(value: Any) -> str:
     return ", without quotes" if isinstance(value, str) else ""
 
 
-def _number(
+def check_number(
     name: str,
     value: Any,
     *,
@@ -66,6 +66,7 @@ def _number(
     high: Decimal | None = None,
     unit: str = "",
 ) -> Decimal:
+    """The number, if it is one within the bounds that all numbers have, and these."""
     if not isinstance(value, Decimal):
         raise Invalid(name, f"It must be a number{unit}{_instead(value)}.")
     # The exponent is asked, not abs() or a comparison: those compute, and overflow at 1e1000000.
@@ -90,14 +91,14 @@ def _number(
 
 # Decimals are compared with Decimals in half the time.
 _0 = Decimal(0)
-_power = partial(_number, above=_0, unit=" (kW)")
-_capacity = partial(_number, above=_0, unit=" (kWh)")
-_latitude = partial(_number, low=Decimal(-90), high=Decimal(90), unit=" (degrees)")
-_longitude = partial(_number, low=Decimal(-180), high=Decimal(180), unit=" (degrees)")
-_state_of_charge = partial(_number, low=_0, high=Decimal(100), unit=" (%)")
-_signed_power = partial(_number, unit=" (kW)")
-_signed_energy = partial(_number, unit=" (kWh)")
-_duration = partial(_number, low=_0, unit=" (seconds)")
+_power = partial(check_number, above=_0, unit=" (kW)")
+_capacity = partial(check_number, above=_0, unit=" (kWh)")
+_latitude = partial(check_number, low=Decimal(-90), high=Decimal(90), unit=" (degrees)")
+_longitude = partial(check_number, low=Decimal(-180), high=Decimal(180), unit=" (degrees)")
+_state_of_charge = partial(check_number, low=_0, high=Decimal(100), unit=" (%)")
+_signed_power = partial(check_number, unit=" (kW)")
+_signed_energy = partial(check_number, unit=" (kWh)")
+_duration = partial(check_number, low=_0, unit=" (seconds)")
 
 
 def check_duration(name: str, value: Any) -> Decimal:
@@ -113,7 +114,8 @@ def _powers(name: str, value: Any) -> tuple[Decimal, ...]:
     return tuple(_power(name, power) for power in value)
 
 
-def _entity_id(name: str, value: Any) -> str:
+def check_entity_id(name: str, value: Any) -> str:
+    """The id of a charger or vehicle."""
     if isinstance(value, Decimal):
         raise Invalid(name, 'It must be text in quotes, such as "C1408".')
     if not isinstance(value, str) or not is_entity_id(value):
@@ -174,8 +176,8 @@ _ENTITY_MEMBERS: dict[type[Entity], dict[str, Member]] = {
 }
 _EVENT_MEMBERS = {
     "type": Member("type", _event_type),
-    "chargerId": Member("charger_id", _entity_id),
-    "vehicleId": Member("vehicle_id", _entity_id),
+    "chargerId": Member("charger_id", check_entity_id),
+    "vehicleId": Member("vehicle_id", check_entity_id),
     "stateOfCharge": Member("state_of_charge", _state_of_charge),
     "chargePower": Member("charge_power", _signed_power),
     "chargedEnergy": Member("charged_energy", _signed_energy),
@@ -206,7 +208,7 @@ _ALIASES = {
 }
 
 
-def _members(
+def checked_members(
     document: Document, members: Mapping[str, Member], owner: str, *, null_removes: bool = False
 ) -> dict[str, Any]:
     """The checked values of a document by model field; None for those that a null removes."""
@@ -258,7 +260,7 @@ def new_entity(kind: type[E], entity_id: str, document: Document) -> E:
 
     Raises Invalid. Reference: Charger and Vehicle Schema (PUT), Constraints (PUT).
     """
-    values = _members(_without_id(document, entity_id), _ENTITY_MEMBERS[kind], _owner(kind))
+    values = checked_members(_without_id(document, entity_id), _ENTITY_MEMBERS[kind], _owner(kind))
     return _checked(kind, entity_id, values)
 
 
@@ -271,7 +273,7 @@ def identified_entity(kind: type[E], document: Document) -> E:
     """The charger or vehicle of a document that has its id too. Raises Invalid."""
     if "id" not in document:
         raise Missing("id")
-    entity_id = _entity_id("id", document["id"])
+    entity_id = check_entity_id("id", document["id"])
     return new_entity(kind, entity_id, document)
 
 
@@ -281,7 +283,7 @@ def changes_of(kind: type[E], entity_id: str, document: Document) -> Changes:
     Raises Invalid. Reference: Charger and Vehicle Schema (PATCH).
     """
     document = _without_id(document, entity_id)
-    return _members(document, _ENTITY_MEMBERS[kind], _owner(kind), null_removes=True)
+    return checked_members(document, _ENTITY_MEMBERS[kind], _owner(kind), null_removes=True)
 
 
 def patched_entity(entity: E, changes: Changes) -> E:
@@ -375,7 +377,7 @@ def new_event(document: Document, now_ms: int) -> Event:
     if "type" not in document:
         raise Missing("type")
     kind = _event_type("type", document["type"])
-    values = _members(document, _MEMBERS_OF_TYPE[kind], kind)
+    values = checked_members(document, _MEMBERS_OF_TYPE[kind], kind)
     _required(values, _EVENT_MEMBERS, _REQUIRED_OF_TYPE[kind])
     at_ms = values.get("timestamp")
     if at_ms is not None:

@@ -33,11 +33,20 @@ from tether.http.handlers.sessions import SessionListResource, SessionResource
 from tether.http.handlers.states import ChargerStateResource, States, VehicleStateResource
 from tether.http.handlers.stream import StreamResource
 from tether.http.handlers.summaries import EnergyResource, SessionSummaryResource
+from tether.http.handlers.webhooks import (
+    WebhookAttemptsResource,
+    WebhookListResource,
+    WebhookReplayResource,
+    WebhookResource,
+    WebhookSecretResource,
+    WebhookTestResource,
+)
 from tether.http.middleware import Clients, Gate, Observer, open_paths
 from tether.http.requests import ApiRequest
 from tether.server.authenticator import Authenticator
 from tether.server.metrics import Metrics
 from tether.server.store import Store
+from tether.server.webhooks import WebhookService
 
 Application: TypeAlias = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 
@@ -50,6 +59,7 @@ class Parts:
     keys: Authenticator
     limiter: Limiter
     metrics: Metrics
+    webhooks: WebhookService
     now_ms: Callable[[], int]
     cors_origins: Sequence[str] = ()
     trusted_proxies: Sequence[str] = ()
@@ -68,6 +78,7 @@ def routes(parts: Parts) -> dict[str, object]:
     """What needs a key. The first six are the reference's, the lists included."""
     states = States(parts.store, parts.now_ms)
     bulk = Bulk(parts.limiter)
+    webhooks = parts.store, parts.webhooks, parts.now_ms
     return {
         "/chargers": EntityListResource(Charger, parts.store, states.of_chargers),
         "/chargers/{id}": EntityResource(Charger, parts.store, parts.now_ms),
@@ -89,6 +100,12 @@ def routes(parts: Parts) -> dict[str, object]:
         "/stream": StreamResource(parts.store, parts.keys, parts.metrics, parts.now_ms),
         "/audit": AuditResource(parts.store),
         "/capacity": CapacityResource(parts.store, parts.now_ms),
+        "/webhooks": WebhookListResource(*webhooks),
+        "/webhooks/{id}": WebhookResource(*webhooks),
+        "/webhooks/{id}/test": WebhookTestResource(*webhooks),
+        "/webhooks/{id}/attempts": WebhookAttemptsResource(*webhooks),
+        "/webhooks/{id}/replay": WebhookReplayResource(*webhooks),
+        "/webhooks/{id}/rotate-secret": WebhookSecretResource(*webhooks),
     }
 
 

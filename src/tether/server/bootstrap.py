@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import cache, partial
 from importlib import import_module
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from tether.domain.errors import SetupError
 from tether.domain.keys import Limiter, TokenBuckets
 from tether.domain.timestamps import now_ms
 from tether.server.authenticator import Authenticator, ForwardClock
+from tether.server.secret_box import SecretBox, keys_in, keys_in_file, no_keys
 from tether.server.settings import Settings, is_postgres, sqlite_path
 from tether.server.store import Store
+from tether.server.webhooks import WebhookService
 from tether.storage.engine import Engine
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
     from tether.server.metrics import Metrics
+    from tether.webhooks.deliverer import Deliverer
+    from tether.webhooks.sender import Sender
 
 # Adapters are imported when they are needed: nobody waits for those which are not.
 
@@ -117,12 +122,43 @@ def authenticator(store: Store) -> Authenticator:
     return Authenticator(store.keys.find, ForwardClock(now_ms, time.monotonic))
 
 
+def secret_box(settings: Settings) -> SecretBox:
+    """Where secrets are put before they are stored."""
+    if settings.secret_key:
+        return SecretBox(lambda: keys_in(settings.secret_key))
+    if is_postgres(settings.database):
+        return SecretBox(no_keys)
+    path = sqlite_path(settings.database)
+    return SecretBox(lambda: keys_in_file(path.with_name(path.name + ".secret-key")))
+
+
+def webhook_sender(settings: Settings, box: SecretBox) -> "Sender":
+    """What sends messages to the endpoints of partners."""
+    from tether.webhooks.sender import Sender
+
+    return Sender(
+        box, now_ms, allowed=[ip_network(text, strict=False) for text in settings.webhooks_allow],
+        allow_http=settings.webhooks_allow_http,
+    )  # fmt: skip
+
+
+def deliverer(
+    store: Store, sender: "Sender", metrics: "Metrics", settings: Settings
+) -> "Deliverer":
+    """What delivers to the endpoints of partners."""
+    from tether.webhooks.deliverer import Deliverer
+
+    alone = not is_postgres(settings.database)
+    return Deliverer(store, sender, now_ms, metrics, alone=alone)
+
+
 def build_app(
     store: Store,
     keys: Authenticator,
     metrics: "Metrics",
     settings: Settings,
     *,
+    webhooks: WebhookService,
     tracer: "Tracer | None" = None,
 ) -> Callable[..., Any]:
     """The ASGI application on this store: the API, and the console unless that is off."""
@@ -134,6 +170,7 @@ def build_app(
             keys=keys,
             limiter=_limiter(settings, metrics),
             metrics=metrics,
+            webhooks=webhooks,
             now_ms=now_ms,
             cors_origins=settings.cors_origins,
             trusted_proxies=settings.trusted_proxies,
@@ -201,6 +238,8 @@ def check(settings: Settings) -> None:
             "Keys are requested at a page of the console: --key-requests on (TETHER_KEY_REQUESTS) "
             "needs --console on (TETHER_CONSOLE)."
         )
+    if settings.secret_key:
+        keys_in(settings.secret_key)
     if settings.redis:
         from tether.server.shared_limits import open_redis
 

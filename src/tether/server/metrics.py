@@ -18,6 +18,7 @@ from prometheus_client import (
 from prometheus_client.utils import floatToGoString
 
 from tether import __version__
+from tether.domain.webhooks import Status
 from tether.storage.engine import Connections, Size
 from tether.version import commit
 
@@ -31,6 +32,7 @@ OTHERS = "other"
 _HIGHEST_OF_ALL = {
     "tether_build_info", "tether_derivation_waiting_events", "tether_derivation_lag_seconds",
     "tether_database_bytes", "tether_database_free_bytes", "process_start_time_seconds",
+    "tether_webhooks",
 }  # fmt: skip
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # of no use once they are added up
@@ -90,6 +92,18 @@ class Metrics:
             "tether_derivation_lag_seconds",
             "For how long the first of the events has waited that sessions and states do not "
             "contain yet.",
+            registry=self.registry,
+        )
+        self._webhooks = Gauge(
+            "tether_webhooks",
+            "Endpoints of webhooks, by how they are.",
+            ["status"],
+            registry=self.registry,
+        )
+        self._webhook_attempts = Counter(
+            "tether_webhook_attempts",
+            "Requests to endpoints of webhooks, by what came of them.",
+            ["outcome"],
             registry=self.registry,
         )
         self._derivation_failures = Counter(
@@ -191,6 +205,15 @@ class Metrics:
     def derivation_failed(self) -> None:
         """A portion of events could not be derived."""
         self._derivation_failures.inc()
+
+    def webhooks(self, counts: Mapping[Status, int]) -> None:
+        """So many endpoints there are, by how they are."""
+        for status, count in counts.items():
+            self._webhooks.labels(status).set(count)
+
+    def webhook_attempted(self, *, succeeded: bool) -> None:
+        """A request to an endpoint came to an end."""
+        self._webhook_attempts.labels("success" if succeeded else "failure").inc()
 
     def redis_in_use(self, yes: bool) -> None:
         """Whether this process shares its rate limits through Redis, or has lost it."""

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import partial
 from tempfile import TemporaryFile
 from typing import Any
@@ -28,6 +28,7 @@ from tether.server.settings import Settings, metrics_address
 from tether.server.store import Store
 from tether.server.tracing import tracing
 from tether.server.upkeep import forget_audit
+from tether.server.webhooks import WebhookService
 
 log = structlog.get_logger()
 
@@ -75,7 +76,10 @@ async def serve(
         tracing() as tracer,
     ):
         keys = bootstrap.authenticator(store)
-        app = bootstrap.build_app(store, keys, metrics, settings, tracer=tracer)
+        box = bootstrap.secret_box(settings)
+        sender = bootstrap.webhook_sender(settings, box)
+        webhooks = WebhookService(store.webhooks, store.audit, box, sender, now_ms)
+        app = bootstrap.build_app(store, keys, metrics, settings, webhooks=webhooks, tracer=tracer)
         connections = min(
             settings.max_connections, max(1, most_files - OTHER_FILES - settings.pool_size)
         )
@@ -116,6 +120,8 @@ async def serve(
                 meanwhile(_look_around(store, metrics)),
                 meanwhile(store.erasing.keep_erasing()),
                 meanwhile(forget_audit(store, settings.audit_days, now_ms)),
+                aclosing(sender),
+                meanwhile(bootstrap.deliverer(store, sender, metrics, settings).run()),
                 meanwhile(store.refusals.keep_writing())
                 if settings.console == "on"
                 else nullcontext(),

@@ -62,6 +62,11 @@ class Settings:
     """MB of answers that wait for clients which do not read, of each worker."""
     redis: str = ""
     """The Redis (or Valkey) that shares the rate limits among all workers and nodes."""
+    secret_key: str = ""
+    """Encrypts the secrets of webhooks. Without it a SQLite database has a file beside it."""
+    webhooks_allow: tuple[str, ...] = ()
+    """Networks that are not of the internet to which webhooks may go, such as `10.0.0.0/8`."""
+    webhooks_allow_http: bool = False
     demo_key: str = ""
     """The file that has the key of a demo, which the landing page then names."""
 

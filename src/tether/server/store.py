@@ -32,6 +32,7 @@ from tether.storage.session_sums import SessionSums
 from tether.storage.sessions import Sessions
 from tether.storage.states import States
 from tether.storage.turns import LoopTurns, Turns
+from tether.storage.webhooks import Webhooks
 from tether.storage.withdrawals import Withdrawals
 
 if TYPE_CHECKING:
@@ -127,6 +128,10 @@ class Store:
     @cached_property
     def epochs(self) -> Epochs:
         return Epochs(self._engine)
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        return Webhooks(self._engine)
 
     @cached_property
     def loop_turns(self) -> LoopTurns:

@@ -31,10 +31,13 @@ KEYS: dict[str, tuple[str, ...]] = {
     "derivations": ("partner",),
     "audit_entries": ("partner", "at_ms", "id"),
     "erasures": ("partner", "kind", "code"),
+    "webhooks": ("partner", "id"),
+    "webhook_parked": ("partner", "webhook", "id"),
 }
 MADE_ANEW = {
     "epoch", "event_heads", "listings", "list_of_charger", "list_of_vehicle", "list_by_time",
     "console_sessions", "console_links", "refused_requests",
+    "webhook_attempts",
 }  # fmt: skip
 
 CREATE_MARK = f"CREATE TABLE {COPY_TABLE} (origin TEXT NOT NULL)"

@@ -21,6 +21,7 @@ OUR_TABLES = {
     "sessions", "session_versions", "derivations",
     "audit_entries", "erasures",
     "listings", "list_of_charger", "list_of_vehicle", "list_by_time", "epoch",
+    "webhooks", "webhook_parked", "webhook_attempts",
 }  # fmt: skip
 OUR_VIEWS = {"charger_events", "vehicle_events", "vehicle_history"}
 

@@ -291,8 +291,8 @@ WRITE = _write(*_UNINDEXED, "live", "end_ms", "span", "rest_ms", "course", *Sess
 
 WRITE_VERSIONS = f"""
 WITH {batch("batch", "id")}
-INSERT INTO session_versions (partner, id, version, updated_ms)
-SELECT $1, b.id, 1, $4 FROM batch b
+INSERT INTO session_versions (partner, id, version, updated_ms, created_ms)
+SELECT $1, b.id, 1, $4, $4 FROM batch b
 WHERE (SELECT d.mark FROM derivations d WHERE d.partner = $1) = $3
 ON CONFLICT (partner, id) DO UPDATE
 SET version = session_versions.version + 1, updated_ms = excluded.updated_ms

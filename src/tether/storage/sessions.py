@@ -28,12 +28,12 @@ _SELECTED = """
 SELECT u.id, s.body, coalesce(s.live, 0),
        (SELECT v.body FROM vehicles v WHERE v.partner = $1 AND v.id = s.vehicle_id),
        (SELECT c.body FROM chargers c WHERE c.partner = $1 AND c.id = s.charger_id),
-       u.version, u.updated_ms
+       u.version, u.updated_ms, u.created_ms
 """
 GET = f"""
 {_SELECTED}
 FROM sessions s JOIN session_versions u ON u.partner = $1 AND u.id = s.id
-WHERE s.partner = $1 AND s.id = $2 AND s.live = 1
+WHERE s.partner = $1 AND s.id = $2
 """
 
 # Which spans there are among the sessions that began after an instant, but before $3.
@@ -117,7 +117,7 @@ SELECT * FROM (
     ORDER BY n.instant{down}, n.id{down} LIMIT $2
 ) page
 UNION ALL
-SELECT id, NULL, 0, NULL, NULL, 0, instant FROM (
+SELECT id, NULL, 0, NULL, NULL, 0, 0, instant FROM (
     SELECT instant, id FROM near ORDER BY instant{down}, id{down} LIMIT 1 OFFSET {most} - 1
 ) stop
 """
@@ -218,11 +218,13 @@ class Sessions:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def get(self, partner: int, session_id: str) -> StoredSession:
-        """The session. Raises NotFound."""
+    async def get(
+        self, partner: int, session_id: str, *, with_removed: bool = False
+    ) -> StoredSession:
+        """The session. Raises NotFound, also of one that was removed unless those are wanted."""
         row = await self._engine.look_up(GET, partner, session_id)
         found = None if row is None else _session(row)
-        if found is None:
+        if found is None or (found.removed and not with_removed):
             raise NotFound
         return found
 
@@ -295,10 +297,10 @@ def _position_of(session: StoredSession, wanted: SessionFilter) -> SessionPositi
 
 
 def _session(row: Row) -> StoredSession | None:
-    session_id, body, live, vehicle, charger, version, updated_ms = row
+    session_id, body, live, vehicle, charger, version, updated_ms, created_ms = row
     if not (vehicle and charger):
         # It, or the partner, is being deleted.
-        return None if live else _erased(session_id, version, updated_ms)
+        return None if live else _erased(session_id, version, updated_ms, created_ms)
     return StoredSession(
         session_id,
         _record.decode(body),
@@ -307,16 +309,19 @@ def _session(row: Row) -> StoredSession | None:
         version,
         updated_ms,
         not live,
+        created_ms,
     )
 
 
-def _erased(session_id: str, version: int, updated_ms: int) -> StoredSession:
+def _erased(session_id: str, version: int, updated_ms: int, created_ms: int) -> StoredSession:
     """What followers are told of a session that went with its vehicle or charger."""
     start_ms = int(session_id[:8] + session_id[9:13], 16)  # see SessionRecord.id
     at = EventPosition(start_ms, 0, ERASED, 0)
     record = SessionRecord(ERASED, ERASED, start_ms, 0, at, end_ms=start_ms)
     vehicle = Vehicle(id=ERASED, charge_capacity=Decimal(1))
-    return StoredSession(session_id, record, vehicle, Charger(id=ERASED), version, updated_ms, True)
+    return StoredSession(
+        session_id, record, vehicle, Charger(id=ERASED), version, updated_ms, True, created_ms
+    )
 
 
 _record = msgspec.json.Decoder(SessionRecord)

@@ -75,6 +75,14 @@ from tether.server.settings import Settings
               metavar="URL", help="Redis or Valkey that shares the rate limits of all workers and "
               "nodes, such as redis://host:6379/0.  [default: each worker limits its share]",
               )  # fmt: skip
+@click.option("--secret-key", default="", envvar="TETHER_SECRET_KEY", show_envvar=True,
+              metavar="TEXT", help="Encrypts the secrets of webhooks: 32 or more random "
+              "characters.  [default: in a file beside a SQLite database]")  # fmt: skip
+@click.option("--webhooks-allow", default="", type=NetworksType(), envvar="TETHER_WEBHOOKS_ALLOW",
+              show_envvar=True, metavar="NETWORK,…", help="Networks inside to which webhooks may "
+              "go, such as 10.0.0.0/8.  [default: none]")  # fmt: skip
+@click.option("--webhooks-allow-http", is_flag=True, envvar="TETHER_WEBHOOKS_ALLOW_HTTP",
+              show_envvar=True, help="Allow webhooks without encryption (http://).")  # fmt: skip
 def serve(
     database: str,
     host: str,
@@ -94,6 +102,9 @@ def serve(
     max_connections: int,
     max_unread: int,
     redis: str,
+    secret_key: str,
+    webhooks_allow: tuple[str, ...],
+    webhooks_allow_http: bool,
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C.
 
@@ -119,6 +130,9 @@ def serve(
             max_connections=max_connections,
             max_unread=max_unread,
             redis=redis,
+            secret_key=secret_key,
+            webhooks_allow=webhooks_allow,
+            webhooks_allow_http=webhooks_allow_http,
         )
     )
 

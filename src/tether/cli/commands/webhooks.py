@@ -1,0 +1,393 @@
+"""`tether webhooks`: addresses that the server calls with what happens."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from tether.cli import OrderedGroup
+from tether.cli.access import Access, with_access
+from tether.cli.display.listing import (
+    MOST_IN_A_TABLE,
+    lines_option,
+    list_limit_option,
+    object_option,
+)
+from tether.cli.display.output import (
+    Cell,
+    counted,
+    note,
+    say,
+    show_line,
+    show_pairs,
+    show_table,
+)
+from tether.cli.members import InstantType, PositiveNumberType
+from tether.cli.options import WholeNumber
+from tether.domain.errors import SetupError
+from tether.domain.models import to_json
+from tether.domain.webhooks import MOST_IN_BATCH, MessageType, SignatureKind
+
+if TYPE_CHECKING:
+    from tether.client import Client, Webhook, WebhookAttempt, WebhookOutcome
+
+_EXAMPLES = """\b
+Examples:
+  tether webhooks create https://partner.example.com/tether --type session.ended
+  tether webhooks test 0199b4f2-5c1e-7b60-9d55-1c8a2f6e7d90
+  tether webhooks attempts 0199b4f2-5c1e-7b60-9d55-1c8a2f6e7d90 --failed
+  tether webhooks listen --forward http://localhost:3000/hook
+
+The first characters of an ID are enough where no other begins so.
+"""
+_STYLES = {"active": "green", "failing": "yellow", "stopped": "red", "gone": "red"}
+
+type_option = click.option(
+    "--type",
+    "types",
+    multiple=True,
+    type=click.Choice([kind.value for kind in MessageType]),
+    help="These messages only; may be given several times.  [default: all]",
+)
+
+
+def _settings(command: Any) -> Any:
+    """The options that `create` and `set` share."""
+    for option in reversed(
+        [
+            type_option,
+            click.option("--charger", metavar="ID", help="About this charger only."),
+            click.option("--vehicle", metavar="ID", help="About this vehicle only."),
+            click.option(
+                "--from", "from_", metavar="PLACE",
+                help="Where to begin: now, start, or a cursor of events or of the stream.",
+            ),
+            click.option(
+                "--max-batch", type=WholeNumber(1, MOST_IN_BATCH), metavar="N",
+                help="How many messages a request may have.",
+            ),
+            click.option(
+                "--rate", type=PositiveNumberType(), metavar="N",
+                help="The most requests in a second.",
+            ),
+            click.option("--description", metavar="TEXT", help="For yourself."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.group(cls=OrderedGroup, epilog=_EXAMPLES)
+def webhooks() -> None:
+    """Have an address called with what happens."""
+
+
+@webhooks.command("list")
+@lines_option
+@with_access
+def list_webhooks(as_json: bool, access: Access) -> None:
+    """List your webhooks."""
+    with access.client() as client:
+        found = client.webhooks.list()
+    if as_json or not sys.stdout.isatty():
+        for one in found:
+            show_line(to_json(one))
+        return
+    if not found:
+        note("There are no webhooks yet: tether webhooks create --help")
+        return
+    titles = ("Id", "Status", "Address", "Messages", "Description")
+    rows: list[list[Cell | str]] = [
+        [one.id, _status(one), one.url, _types(one), one.description] for one in found
+    ]
+    show_table(titles, rows, wrapped=("Address", "Messages", "Description"))
+
+
+@webhooks.command()
+@click.argument("address", metavar="URL")
+@_settings
+@click.option(
+    "--signature",
+    type=click.Choice([kind.value for kind in SignatureKind]),
+    default="v1",
+    show_default=True,
+    help="With a shared secret (v1), or with a key of which you get the public half (v1a).",
+)
+@object_option
+@with_access
+def create(
+    address: str, signature: Literal["v1", "v1a"], as_json: bool, access: Access, **options: Any
+) -> None:
+    """Have URL called from now on.
+
+    Prints the secret by which messages are verified: it is shown only now.
+    """
+    with _access(access) as client:
+        made = client.webhooks.create(address, signature=signature, **_members(options))
+    if as_json:
+        show_line(to_json(made))
+        return
+    note(f"Webhook {made.id} calls {made.url}.")
+    note("Keep this well: it is shown only now.")
+    say(made.secret or made.public_key or "")
+
+
+@webhooks.command()
+@click.argument("id")
+@object_option
+@with_access
+def get(id: str, as_json: bool, access: Access) -> None:
+    """Show the webhook ID, and what it has not had yet."""
+    with _access(access) as client:
+        _show(client.webhooks.get(_whole_id(client, id)), as_json=as_json)
+
+
+@webhooks.command("set")
+@click.argument("id")
+@click.option("--url", "address", metavar="URL", help="Another address.")
+@_settings
+@click.option("--enable/--disable", "enabled", default=None, help="Switch it on or off.")
+@object_option
+@with_access
+def set_webhook(
+    id: str, address: str | None, enabled: bool | None, as_json: bool, access: Access,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Change the webhook ID.
+
+    An empty option takes away what is set: --charger ''
+    """
+    changes = _members(options)
+    if address is not None:
+        changes["url"] = address
+    if enabled is not None:
+        changes["enabled"] = enabled
+    if not changes:
+        raise click.UsageError("Nothing is to be changed: give an option.")
+    with _access(access) as client:
+        _show(client.webhooks.change(_whole_id(client, id), **changes), as_json=as_json)
+
+
+@webhooks.command()
+@click.argument("id")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_access
+def delete(id: str, yes: bool, access: Access) -> None:
+    """Delete the webhook ID."""
+    with _access(access) as client:
+        found = client.webhooks.get(_whole_id(client, id))
+        if not yes:
+            click.confirm(f"Delete the webhook that calls {found.url}?", abort=True, err=True)
+        client.webhooks.delete(found.id)
+    say(f"Deleted webhook {found.id}.")
+
+
+@webhooks.command()
+@click.argument("id")
+@object_option
+@with_access
+def test(id: str, as_json: bool, access: Access) -> None:
+    """Send a test message to the webhook ID, and say what came of it."""
+    with _access(access) as client:
+        outcome = client.webhooks.test(_whole_id(client, id))
+    if as_json or not sys.stdout.isatty():
+        show_line(to_json(outcome))
+    else:
+        say(_outcome(outcome))
+    if not outcome.succeeded:
+        sys.exit(1)
+
+
+@webhooks.command()
+@click.argument("id")
+@click.option("--failed", is_flag=True, help="Only those that failed.")
+@list_limit_option
+@lines_option
+@with_access
+def attempts(id: str, failed: bool, limit: int | None, as_json: bool, access: Access) -> None:
+    """List the last requests to the webhook ID, the newest first."""
+    with _access(access) as client:
+        found = client.webhooks.attempts(
+            _whole_id(client, id), failed=failed, page_size=min(limit or 500, 500)
+        )
+        most = limit or (MOST_IN_A_TABLE if sys.stdout.isatty() and not as_json else sys.maxsize)
+        made = [one for one, _ in zip(found, range(most), strict=False)]
+    if as_json or not sys.stdout.isatty():
+        for one in made:
+            show_line(to_json(one))
+        return
+    if not made:
+        note("There are no such attempts.")
+        return
+    show_table(("Time", "Message", "Result", "Took"), [_attempt(one) for one in made], ("Result",))
+
+
+@webhooks.command()
+@click.argument("id")
+@click.option("--message", "message_id", metavar="ID", help="This message.")
+@click.option(
+    "--failed-since", type=InstantType(), help="Those which failed for good since this time."
+)
+@click.option(
+    "--from", "from_", metavar="PLACE",
+    help="Everything from there on: start, or a cursor of events or of the stream.",
+)  # fmt: skip
+@with_access
+def replay(id: str, access: Access, **wanted: str | None) -> None:
+    """Send messages to the webhook ID once more."""
+    given = {name: value for name, value in wanted.items() if value is not None}
+    if len(given) != 1:
+        raise click.UsageError("Give exactly one of --message, --failed-since and --from.")
+    with _access(access) as client:
+        found = client.webhooks.replay(_whole_id(client, id), **given)
+    if found.replayed is None:
+        say("They will be sent.")
+    else:
+        verb = "will be sent" if found.replayed else "to send"
+        say(f"{counted(found.replayed, 'message')} {verb}.")
+
+
+@webhooks.command()
+@click.argument("id")
+@click.option(
+    "--overlap", type=click.IntRange(0, 604_800), metavar="SECONDS",
+    help="How long the old secret signs, too.  [default: a day]",
+)  # fmt: skip
+@object_option
+@with_access
+def rotate_secret(id: str, overlap: int | None, as_json: bool, access: Access) -> None:
+    """Get a new secret for the webhook ID, and print it."""
+    with _access(access) as client:
+        made = client.webhooks.rotate_secret(_whole_id(client, id), overlap=overlap)
+    if as_json:
+        show_line(to_json(made))
+        return
+    if made.old_secret_until:
+        note(f"The old one signs, too, until {made.old_secret_until}.")
+    note("Keep this well: it is shown only now.")
+    say(made.secret or made.public_key or "")
+
+
+@webhooks.command()
+@click.option("--forward", metavar="URL", required=True, help="Where messages are posted.")
+@click.option(
+    "--secret", metavar="SECRET", help="What signs them.  [default: a new one, which is printed]"
+)
+@type_option
+@with_access
+def listen(forward: str, secret: str | None, types: tuple[str, ...], access: Access) -> None:
+    """Post what happens from now on to a program on this machine.
+
+    To try a receiver out, without an address on the internet: messages look as those of a webhook
+    do, signatures included. Nothing is tried again. Ctrl-C ends it.
+    """
+    from tether.cli.forwarding import forward_messages
+
+    forward_messages(access, forward, secret, types)
+
+
+# What is shown ------------------------------------------------------------------------------------
+
+
+def _show(one: "Webhook", *, as_json: bool) -> None:
+    if as_json or not sys.stdout.isatty():
+        show_line(to_json(one))
+        return
+    backlog = one.backlog
+    pairs = [
+        ("Id", one.id),
+        ("Status", _status(one).text),
+        ("Address", one.url),
+        ("Messages", _types(one)),
+        ("Charger", one.charger_id or ""),
+        ("Vehicle", one.vehicle_id or ""),
+        ("Description", one.description),
+        ("In a request", f"up to {one.max_batch}" if one.max_batch > 1 else ""),
+        ("At most", f"{one.rate_per_second} requests/s" if one.rate_per_second else ""),
+        ("Not sent yet", _backlog(backlog.events, backlog.sessions) if backlog else ""),
+        ("Parked", counted(one.parked, "message") if one.parked else ""),
+        ("Last success", one.last_success_at or ""),
+        ("Failing since", one.failing_since or ""),
+        ("Waits for", one.waits_for or ""),
+        ("Next try", one.next_try_at or ""),
+        ("Stops", one.stops_at or ""),
+        ("Old secret until", one.old_secret_until or ""),
+    ]
+    show_pairs([pair for pair in pairs if pair[1]])
+
+
+def _backlog(events: int, sessions: int) -> str:
+    if not events and not sessions:
+        return "nothing"
+    changes = f"{sessions:,}{' or more' if sessions >= 1_000 else ''}"
+    return f"{counted(events, 'event')}, {changes} changes of sessions"
+
+
+def _status(one: "Webhook") -> Cell:
+    warning = f" ({one.warning} % of the time)" if one.warning else ""
+    return Cell(f"{one.status}{warning}", _STYLES.get(one.status, ""))
+
+
+def _types(one: "Webhook") -> str:
+    return "all" if len(one.types) == len(MessageType) else ", ".join(one.types)
+
+
+def _attempt(one: "WebhookAttempt") -> list[Cell | str]:
+    more = f" and {one.messages - 1} more" if one.messages > 1 else ""
+    result = Cell(str(one.status), "green") if one.succeeded else Cell(one.error or "", "red")
+    return [one.at, f"{one.message_id}{more}", result, _taken(one.duration)]
+
+
+def _taken(seconds: Decimal) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _outcome(outcome: "WebhookOutcome") -> str:
+    if outcome.succeeded:
+        return f"It answered {outcome.status} after {_taken(outcome.duration)}."
+    answer = f"\n{outcome.answer}" if outcome.answer else ""
+    return f"It failed after {_taken(outcome.duration)}: {outcome.error}{answer}"
+
+
+# What is given ------------------------------------------------------------------------------------
+
+
+def _members(options: dict[str, Any]) -> dict[str, Any]:
+    """What of the options is given, as the SDK names it; an empty one takes away."""
+    names = {
+        "types": "types", "charger": "charger_id", "vehicle": "vehicle_id", "from_": "from_",
+        "max_batch": "max_batch", "rate": "rate_per_second", "description": "description",
+    }  # fmt: skip
+    given = {name: options[option] for option, name in names.items()
+             if options[option] not in (None, ())}  # fmt: skip
+    return {
+        name: None if value == "" and name in ("charger_id", "vehicle_id") else value
+        for name, value in given.items()
+    }
+
+
+@contextmanager
+def _access(access: Access) -> "Iterator[Client]":
+    from tether.client import Conflict, NotFound
+
+    with access.client() as client:
+        try:
+            yield client
+        except NotFound:
+            raise SetupError("There is no such webhook; see: tether webhooks list") from None
+        except Conflict as error:
+            raise SetupError(error.message) from None
+
+
+def _whole_id(client: "Client", beginning: str) -> str:
+    """The id of the one webhook whose id begins so. Raises SetupError."""
+    if len(beginning) == 36:
+        return beginning
+    found = [one.id for one in client.webhooks.list() if one.id.startswith(beginning)]
+    if len(found) == 1 and beginning:
+        return found[0]
+    problem = f"{beginning!r} begins {len(found)} ids" if found else f"No id begins {beginning!r}"
+    raise SetupError(f"{problem}; see: tether webhooks list")

@@ -1,0 +1,68 @@
+"""Whether a webhook's message is from Tether, and new."""
+
+import base64
+import hmac
+from collections.abc import Mapping
+from time import time
+from typing import Any
+
+import msgspec
+
+from tether.domain.webhooks import (
+    PUBLIC_KEY,
+    TOLERANCE_S,
+    SignatureKind,
+    hmac_signature,
+    signed_text,
+)
+
+
+def verify_webhook(
+    headers: Mapping[str, str], body: bytes | str, secret: str, *, tolerance_s: int = TOLERANCE_S
+) -> dict[str, Any]:
+    """The message in the body of a request. Raises ValueError unless it was signed by this secret
+    (`whsec_…`), or by the private key to this public one (`whpk_…`), within the tolerance of now.
+
+    `body` must be the bytes as they came. Public keys need the package cryptography.
+    """
+    content = body.encode() if isinstance(body, str) else body
+    given = {name.lower(): value for name, value in headers.items()}
+    try:
+        message_id, at = given["webhook-id"], given["webhook-timestamp"]
+        signatures = given["webhook-signature"].split()
+    except KeyError as missing:
+        raise ValueError(f"The message has no header {missing}.") from None
+    if not (at.isascii() and at.isdigit() and len(at) < 16):
+        raise ValueError("The header webhook-timestamp is no number of seconds.")
+    if abs(time() - int(at)) > tolerance_s:
+        raise ValueError(f"The message was sent over {tolerance_s} s ago, or has yet to be.")
+    if not any(_is_good(one, secret, message_id, int(at), content) for one in signatures):
+        raise ValueError("The message was not signed by this secret.")
+    found: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
+    return found
+
+
+def _is_good(signature: str, secret: str, message_id: str, at_s: int, body: bytes) -> bool:
+    kind, _, text = signature.partition(",")
+    if secret.startswith(PUBLIC_KEY):
+        return kind == SignatureKind.ED25519 and _is_by_key(
+            secret, text, signed_text(message_id, at_s, body)
+        )
+    wanted = hmac_signature(secret, message_id, at_s, body)
+    return hmac.compare_digest(signature.encode(), wanted.encode())
+
+
+def _is_by_key(public_key: str, signature: str, signed: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+        Ed25519PublicKey,
+    )
+
+    key = Ed25519PublicKey.from_public_bytes(
+        base64.b64decode(public_key.removeprefix(PUBLIC_KEY), validate=True)
+    )
+    try:
+        key.verify(base64.b64decode(signature, validate=True), signed)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

@@ -1,0 +1,180 @@
+"""What is valid of a webhook: turns the members that a partner sent into an endpoint's."""
+
+from decimal import Decimal
+from functools import partial
+from typing import Any, NamedTuple
+
+from tether.domain.errors import Invalid, Missing
+from tether.domain.validation import (
+    Document,
+    Member,
+    check_entity_id,
+    check_instant,
+    check_number,
+    checked_members,
+)
+from tether.domain.webhooks import (
+    ALL_TYPES,
+    LONGEST_OVERLAP_MS,
+    MOST_IN_BATCH,
+    OVERLAP_MS,
+    MessageType,
+    SignatureKind,
+    fault_in_url,
+    message_id_in,
+    types_in,
+)
+
+LONGEST_URL = 2_000
+LONGEST_DESCRIPTION = 200
+MOST_PER_SECOND = Decimal(1_000)
+LEAST_PER_SECOND = Decimal("0.001")
+
+
+class Wanted(NamedTuple):
+    """What a partner asks for: the fields of an endpoint, and where in the log it is to begin."""
+
+    fields: dict[str, Any]
+    start: str | None
+    """`now`, `start` or a cursor; None if nothing is said of it."""
+
+
+def _url(name: str, value: Any, *, allow_http: bool) -> str:
+    if not isinstance(value, str):
+        raise Invalid(name, "It must be text: an address such as https://example.com/hook.")
+    if len(value) > LONGEST_URL:
+        raise Invalid(name, f"It must have at most {LONGEST_URL:,} characters.")
+    if fault := fault_in_url(value, allow_http=allow_http):
+        raise Invalid(name, fault)
+    return value
+
+
+def _types(name: str, value: Any) -> tuple[MessageType, ...]:
+    types = types_in(value) if isinstance(value, list) and len(value) <= 100 else None
+    if not types:
+        raise Invalid(name, f"It must be an array with some of {', '.join(ALL_TYPES)}.")
+    return types
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Invalid(name, "It must be true or false, without quotes.")
+    return value
+
+
+def _batch(name: str, value: Any) -> int:
+    number = check_number(name, value, low=Decimal(1), high=Decimal(MOST_IN_BATCH))
+    if number != number.to_integral_value():
+        raise Invalid(name, "It must be a whole number.")
+    return int(number)
+
+
+def _rate(name: str, value: Any) -> int:
+    number = check_number(
+        name, value, low=LEAST_PER_SECOND, high=MOST_PER_SECOND, unit=" of requests per second"
+    )
+    return int(number * 1000)
+
+
+def _description(name: str, value: Any) -> str:
+    if not isinstance(value, str) or len(value) > LONGEST_DESCRIPTION or not value.isprintable():
+        raise Invalid(name, f"It must be text of up to {LONGEST_DESCRIPTION} printable characters.")
+    return value
+
+
+def _start(name: str, value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 200:
+        raise Invalid(name, START_RULE)
+    return value
+
+
+def _signature(name: str, value: Any) -> SignatureKind:
+    if value not in tuple(SignatureKind):
+        raise Invalid(name, f"It must be one of {', '.join(SignatureKind)}.")
+    return SignatureKind(value)
+
+
+START_RULE = "It must be now, start, or a cursor of /events or /stream."
+
+_MEMBERS = {
+    "types": Member("types", _types),
+    "chargerId": Member("charger_id", check_entity_id),
+    "vehicleId": Member("vehicle_id", check_entity_id),
+    "from": Member("start", _start),
+    "enabled": Member("enabled", _boolean),
+    "maxBatch": Member("max_batch", _batch),
+    "ratePerSecond": Member("rate_mhz", _rate),
+    "description": Member("description", _description),
+    "signature": Member("signature", _signature),
+}
+_DEFAULTS = {
+    "types": ALL_TYPES, "charger_id": None, "vehicle_id": None, "enabled": True, "max_batch": 1,
+    "rate_mhz": None, "description": "", "signature": SignatureKind.HMAC,
+}  # fmt: skip
+_OWNER = "webhook"
+
+
+def _members(*, allow_http: bool) -> dict[str, Member]:
+    return {"url": Member("url", partial(_url, allow_http=allow_http)), **_MEMBERS}
+
+
+def new_webhook(document: Document, *, allow_http: bool) -> Wanted:
+    """The endpoint that a POST of this document asks for. Raises Invalid."""
+    if "url" not in document:
+        raise Missing("url")
+    fields = {**_DEFAULTS, **checked_members(document, _members(allow_http=allow_http), _OWNER)}
+    return Wanted(fields, fields.pop("start", "now"))
+
+
+def changes_of_webhook(document: Document, *, allow_http: bool) -> Wanted:
+    """What a PATCH with this document changes; null gives a member its default. Raises Invalid."""
+    fields = checked_members(document, _members(allow_http=allow_http), _OWNER, null_removes=True)
+    for name in ("signature", "url"):
+        if name in fields and (fields[name] is None or name == "signature"):
+            hint = "It is required." if name == "url" else "It cannot be changed: make a new one."
+            raise Invalid(name, hint)
+    start = fields.pop("start", None)
+    fields = {name: _DEFAULTS[name] if value is None and name in _DEFAULTS else value
+              for name, value in fields.items()}  # fmt: skip
+    return Wanted(fields, start)
+
+
+class Replay(NamedTuple):
+    """What is to be sent once more; one of these is given."""
+
+    message_id: str | None
+    failed_since_ms: int | None
+    start: str | None
+
+
+def replay_of(document: Document) -> Replay:
+    """What a POST of this document asks to be sent once more. Raises Invalid."""
+    values = checked_members(document, _REPLAY, "replay")
+    if len(values) != 1:
+        raise Invalid("messageId", "Exactly one of messageId, failedSince and from must be given.")
+    return Replay(values.get("message_id"), values.get("failed_since_ms"), values.get("start"))
+
+
+def _message_id(name: str, value: Any) -> str:
+    if not isinstance(value, str) or message_id_in(value) is None:
+        raise Invalid(name, "It must be the id of a message: what the header webhook-id said.")
+    return value
+
+
+def overlap_of(document: Document) -> int:
+    """For how many milliseconds the old secret signs, too. Raises Invalid."""
+    overlap_ms: int = checked_members(document, _ROTATION, "rotation").get("overlap", OVERLAP_MS)
+    return overlap_ms
+
+
+def _overlap(name: str, value: Any) -> int:
+    most = Decimal(LONGEST_OVERLAP_MS // 1000)
+    return int(check_number(name, value, low=Decimal(0), high=most, unit=" (seconds)") * 1000)
+
+
+_REPLAY = {
+    "messageId": Member("message_id", _message_id),
+    "failedSince": Member("failed_since_ms", check_instant),
+    "from": Member("start", _start),
+}
+_ROTATION = {"overlap": Member("overlap", _overlap)}

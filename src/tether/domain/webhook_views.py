@@ -1,0 +1,187 @@
+"""Webhooks as the API shows them. Durations in seconds; what is not known is left out."""
+
+from decimal import Decimal
+from typing import Protocol
+
+import msgspec
+
+from tether.domain.timestamps import format_instant
+from tether.domain.webhooks import (
+    STOPS_AFTER_MS,
+    Endpoint,
+    MessageType,
+    SignatureKind,
+    Status,
+    warning_of,
+)
+
+
+class WebhookBacklog(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a webhook has not had yet, before its filters; of sessions their changes, counted up to
+    1,000.
+    """
+
+    events: int
+    sessions: int
+
+
+class Webhook(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """An address that is called with what happens.
+
+    `status` is `failing` while the message `waits_for` is tried again, `failures` times so far, and
+    `stopped` after 120 hours; `warning` says of how many per cent of that time. `parked` messages
+    failed while others passed. The `secret`, or the `public_key`, is there only when it was made.
+    """
+
+    id: str
+    url: str
+    types: tuple[MessageType, ...]
+    charger_id: str | None = None
+    vehicle_id: str | None = None
+    description: str
+    enabled: bool
+    max_batch: int
+    rate_per_second: Decimal | None = None
+    signature: SignatureKind
+    status: Status
+    created_at: str
+    last_success_at: str | None = None
+    failing_since: str | None = None
+    failures: int | None = None
+    waits_for: str | None = None
+    next_try_at: str | None = None
+    stops_at: str | None = None
+    warning: int | None = None
+    old_secret_until: str | None = None
+    parked: int
+    replayed: int | None = None
+    backlog: WebhookBacklog | None = None
+    secret: str | None = None
+    public_key: str | None = None
+
+
+class WebhookOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """What came of a request to a webhook: `status` and the beginning of the `answer`, if there was
+    one, and why it failed.
+    """
+
+    at: str
+    succeeded: bool
+    status: int | None = None
+    duration: Decimal
+    error: str | None = None
+    answer: str | None = None
+
+
+class WebhookAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """One request to a webhook, with so many messages, and what came of it."""
+
+    id: str
+    message_id: str
+    type: str
+    messages: int
+    at: str
+    succeeded: bool
+    status: int | None = None
+    duration: Decimal
+    error: str | None = None
+    answer: str | None = None
+
+
+class Attempt(Protocol):
+    """One request to an endpoint, as it is stored."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def at_ms(self) -> int: ...
+    @property
+    def message_id(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def messages(self) -> int: ...
+    @property
+    def status(self) -> int | None: ...
+    @property
+    def taken_ms(self) -> int: ...
+    @property
+    def error(self) -> str: ...
+    @property
+    def answer(self) -> str: ...
+
+
+class Outcome(Protocol):
+    """What came of a request to an endpoint."""
+
+    @property
+    def at_ms(self) -> int: ...
+    @property
+    def status(self) -> int | None: ...
+    @property
+    def taken_ms(self) -> int: ...
+    @property
+    def error(self) -> str: ...
+    @property
+    def answer(self) -> str: ...
+
+
+def webhook_view(
+    endpoint: Endpoint, now_ms: int, backlog: tuple[int, int] | None = None
+) -> Webhook:
+    """The endpoint as it is shown, without its secret."""
+    failing_ms = None if endpoint.stopped else endpoint.failing_since_ms
+    stops_ms = None if failing_ms is None else failing_ms + STOPS_AFTER_MS
+    rotating = endpoint.old_secret and endpoint.old_until_ms > now_ms
+    return Webhook(
+        id=endpoint.id,
+        url=endpoint.url,
+        types=endpoint.types,
+        charger_id=endpoint.charger_id,
+        vehicle_id=endpoint.vehicle_id,
+        description=endpoint.description,
+        enabled=endpoint.enabled,
+        max_batch=endpoint.max_batch,
+        rate_per_second=None if endpoint.rate_mhz is None else Decimal(endpoint.rate_mhz) / 1000,
+        signature=endpoint.signature,
+        status=endpoint.status,
+        created_at=format_instant(endpoint.created_ms),
+        last_success_at=_instant(endpoint.success_ms),
+        failing_since=_instant(endpoint.failing_since_ms),
+        failures=endpoint.tries or None,
+        waits_for=endpoint.head or None,
+        next_try_at=None if failing_ms is None else format_instant(endpoint.due_ms),
+        stops_at=_instant(stops_ms),
+        warning=warning_of(failing_ms, now_ms),
+        old_secret_until=format_instant(endpoint.old_until_ms) if rotating else None,
+        parked=endpoint.parked,
+        backlog=backlog and WebhookBacklog(events=backlog[0], sessions=backlog[1]),
+    )
+
+
+def outcome_view(outcome: Outcome) -> WebhookOutcome:
+    """What came of a request, as it is shown."""
+    return WebhookOutcome(
+        at=format_instant(outcome.at_ms),
+        succeeded=not outcome.error,
+        status=outcome.status,
+        duration=Decimal(outcome.taken_ms) / 1000,
+        error=outcome.error or None,
+        answer=outcome.answer or None,
+    )
+
+
+def attempt_view(attempt: Attempt) -> WebhookAttempt:
+    """One request, as it is shown."""
+    outcome = msgspec.structs.asdict(outcome_view(attempt))
+    return WebhookAttempt(
+        id=attempt.id,
+        message_id=attempt.message_id,
+        type=attempt.type,
+        messages=attempt.messages,
+        **outcome,
+    )
+
+
+def _instant(at_ms: int | None) -> str | None:
+    return None if at_ms is None else format_instant(at_ms)

@@ -1,0 +1,313 @@
+"""Webhooks: what an endpoint is, the messages it gets, and when a message is tried again.
+
+The form of a message and its signature are those of Standard Webhooks 1.0. Instants are in
+milliseconds since 1970 here, and in seconds in the headers of a message.
+"""
+
+import base64
+import hmac
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from ipaddress import ip_address
+from secrets import token_bytes
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from tether.domain.models import to_json
+from tether.domain.timestamps import format_instant
+
+MOST_ENDPOINTS = 20  # of a partner
+MOST_BODY_BYTES = 20_000
+MOST_IN_BATCH = 100
+TRIES_BEFORE_PARKING = 4
+RETRIES_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
+JITTER = 0.1  # of a pause, to either side
+STOPS_AFTER_MS = 120 * 3_600_000  # of failing
+WARNINGS = (50, 70, 90)  # per cent of that
+RETRY_AFTER_S = (1, 3_600)  # what an endpoint may ask for
+OVERLAP_MS = 24 * 3_600_000  # in which an old secret signs too, unless another time is given
+LONGEST_OVERLAP_MS = 7 * OVERLAP_MS
+TOLERANCE_S = 300  # between the clocks of who signs and who verifies
+SECRET, PRIVATE_KEY, PUBLIC_KEY = "whsec_", "whsk_", "whpk_"
+
+_MESSAGE_ID = re.compile(
+    r"(event_created|event_withdrawn|session_started|session_updated|session_ended|session_removed"
+    r"|vehicle_state|charger_state)_([0-9a-f-]{36})(?:_([0-9]{1,18}))?"
+)
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\]")
+
+
+class MessageType(StrEnum):
+    """What a message tells."""
+
+    EVENT_CREATED = "event.created"
+    EVENT_WITHDRAWN = "event.withdrawn"
+    VEHICLE_STATE_CHANGED = "vehicle.state.changed"
+    CHARGER_STATE_CHANGED = "charger.state.changed"
+    SESSION_STARTED = "session.started"
+    SESSION_UPDATED = "session.updated"
+    SESSION_ENDED = "session.ended"
+    SESSION_REMOVED = "session.removed"
+
+
+ALL_TYPES = tuple(MessageType)
+OF_EVENTS = {MessageType.EVENT_CREATED, MessageType.EVENT_WITHDRAWN}
+"""These follow the order of the events, all others that of the changes of sessions."""
+TEST_TYPE = "webhook.test"
+BATCH_TYPE = "batch"
+
+
+class SignatureKind(StrEnum):
+    """How messages are signed: with a shared secret, or with a private key of ours."""
+
+    HMAC = "v1"
+    ED25519 = "v1a"
+
+
+class Status(StrEnum):
+    """How an endpoint is."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    """It was switched off by its owner."""
+    FAILING = "failing"
+    """Its last requests failed. They are repeated."""
+    STOPPED = "stopped"
+    """It failed for 120 hours. It keeps its place, and goes on after a successful test."""
+    GONE = "gone"
+    """It answered 410: it does not want any more."""
+
+
+class Place(NamedTuple):
+    """What an endpoint has had of the partner's log.
+
+    All entries up to `seq`, and all changes of sessions up to `session_id` in `session_ms`. Of what
+    comes next it has had the messages `passed`.
+    """
+
+    seq: int = 0
+    session_ms: int = 0
+    session_id: str = ""
+    passed: tuple[str, ...] = ()
+
+
+LAST_ID = "~"
+"""Follows the id of every session: with it a place is behind all that changed in a millisecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint, and where it is in the log."""
+
+    partner: int
+    id: str
+    url: str
+    types: tuple[MessageType, ...]
+    charger_id: str | None
+    vehicle_id: str | None
+    description: str
+    enabled: bool
+    max_batch: int
+    rate_mhz: int | None
+    """The most requests in a thousand seconds; None for no bound."""
+    signature: SignatureKind
+    secret: str
+    """Encrypted, as is the next one."""
+    old_secret: str
+    old_until_ms: int
+    created_ms: int
+    place: Place
+    head: str
+    """The id of the message that is next, once it failed; else empty."""
+    tries: int
+    """How often it failed."""
+    due_ms: int
+    failing_since_ms: int | None
+    stopped: str
+    """Empty, or the Status that it is stopped with."""
+    success_ms: int | None
+    parked: int = 0
+    """Messages beside the line."""
+
+    @property
+    def status(self) -> Status:
+        if self.stopped:
+            return Status(self.stopped)
+        if not self.enabled:
+            return Status.DISABLED
+        return Status.ACTIVE if self.failing_since_ms is None else Status.FAILING
+
+    @property
+    def wants_events(self) -> bool:
+        """Whether it follows the order of the events."""
+        return any(kind in OF_EVENTS for kind in self.types)
+
+    @property
+    def wants_sessions(self) -> bool:
+        """Whether it follows the changes of sessions."""
+        return any(kind not in OF_EVENTS for kind in self.types)
+
+
+class Message(NamedTuple):
+    """One message: its id, which is the same however often it is sent, and what it says."""
+
+    id: str
+    type: str
+    at_ms: int
+    data: bytes
+    """JSON."""
+
+    @property
+    def body(self) -> bytes:
+        """The body of a request with this message alone."""
+        at = format_instant(self.at_ms)
+        return b'{"type":"%b","timestamp":"%b","data":%b}' % (
+            self.type.encode(), at.encode(), self.data,
+        )  # fmt: skip
+
+
+def batch_of(messages: Sequence[Message], now_ms: int) -> Message:
+    """Several messages as one, whose data are theirs, each with its id."""
+    parts = (
+        b'{"id":"%b",%b' % (message.id.encode(), message.body.removeprefix(b"{"))
+        for message in messages
+    )
+    id = f"batch_{len(messages)}_{messages[0].id}"
+    return Message(id, BATCH_TYPE, now_ms, b"[%b]" % b",".join(parts))
+
+
+def message_of(
+    kind: MessageType, id: str, at_ms: int, ids: Mapping[str, object], shown: object
+) -> Message:
+    """The message about an object as the API shows it.
+
+    What would be too large lacks the list that makes it so, and says that it is `truncated`.
+    """
+    name = _OBJECT[kind]
+    data = to_json({**ids, name: shown})
+    if len(data) > MOST_BODY_BYTES - 200 and (list_name := _LARGE.get(name)):
+        assert isinstance(shown, msgspec.Struct)
+        short = msgspec.structs.replace(shown, **{list_name: ()})
+        data = to_json({**ids, "truncated": True, name: short})
+    return Message(id, kind, at_ms, data)
+
+
+_OBJECT = {
+    kind: "event" if kind in OF_EVENTS else "state" if "state" in kind else "session"
+    for kind in MessageType
+}
+_LARGE = {"session": "periods", "state": "vehicles"}
+
+
+class MessageId(NamedTuple):
+    """What a message's id says: its type, the id of the event or session, and its version."""
+
+    type: MessageType
+    object_id: str
+    version: int
+
+    def __str__(self) -> str:
+        word = self.type.removesuffix(".changed").replace(".", "_")
+        version = "" if self.type in OF_EVENTS else f"_{self.version}"
+        return f"{word}_{self.object_id}{version}"
+
+
+def message_id_in(text: str) -> MessageId | None:
+    """What the id of a message says; None if it is not one of ours."""
+    match = _MESSAGE_ID.fullmatch(text)
+    if match is None:
+        return None
+    found = MessageId(_BY_WORD[match[1]], match[2], int(match[3] or 0))
+    return found if str(found) == text else None
+
+
+_BY_WORD = {kind.removesuffix(".changed").replace(".", "_"): kind for kind in MessageType}
+
+
+# Signatures ---------------------------------------------------------------------------------------
+
+
+def new_secret() -> str:
+    """A secret with which messages are signed."""
+    return SECRET + base64.b64encode(token_bytes(32)).decode()
+
+
+def signed_text(message_id: str, timestamp_s: int, body: bytes) -> bytes:
+    """What is signed of a message."""
+    return b"%b.%d.%b" % (message_id.encode(), timestamp_s, body)
+
+
+def hmac_signature(secret: str, message_id: str, timestamp_s: int, body: bytes) -> str:
+    """The signature `v1,…` with a secret of the form `whsec_…`. Raises ValueError."""
+    key = base64.b64decode(secret.removeprefix(SECRET), validate=True)
+    digest = hmac.digest(key, signed_text(message_id, timestamp_s, body), sha256)
+    return f"{SignatureKind.HMAC},{base64.b64encode(digest).decode()}"
+
+
+# Trying again -------------------------------------------------------------------------------------
+
+
+def pause_s(failures: int, chance: float) -> float:
+    """How long to wait after so many tries that failed; `chance` is a number from 0 to 1."""
+    wait_s = RETRIES_S[min(failures, len(RETRIES_S)) - 1]
+    return wait_s * (1 + JITTER * (2 * chance - 1))
+
+
+def is_last_try(failures: int) -> bool:
+    """Whether a message beside the line has been tried as often as it is."""
+    return failures > len(RETRIES_S)
+
+
+def warning_of(failing_since_ms: int | None, now_ms: int) -> int | None:
+    """Of the time after which an endpoint is stopped, the per cent that it has failed for."""
+    if failing_since_ms is None:
+        return None
+    share = 100 * (now_ms - failing_since_ms) / STOPS_AFTER_MS
+    return max((warning for warning in WARNINGS if share >= warning), default=None)
+
+
+# What partners may ask for ------------------------------------------------------------------------
+
+
+def fault_in_url(url: str, *, allow_http: bool) -> str | None:
+    """What is wrong with the address of an endpoint, in a sentence; None if nothing is."""
+    schemes = ("https", "http") if allow_http else ("https",)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "It must be an address such as https://example.com/hook."
+    host = parts.netloc.rpartition(":")[0] if port is not None else parts.netloc.removesuffix(":")
+    faults = {
+        f"It must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}.":
+            not url.startswith(tuple(f"{scheme}://" for scheme in schemes)),
+        "It must have only characters of ASCII, others as %xx, and no blank.":
+            not url.isascii() or not url.isprintable() or " " in url or "\\" in url,
+        "It must have no name and password.": "@" in parts.netloc,
+        "It must have no fragment (#…).": "#" in url,
+        "It must have a host name or an address, and a port from 1 to 65535 if any.":
+            port == 0 or not _HOST.fullmatch(host),
+    }  # fmt: skip
+    return next((fault for fault, holds in faults.items() if holds), None)
+
+
+def literal_address(url: str) -> str | None:
+    """The IP address in the place of a host name, if there is one."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return None
+
+
+def types_in(values: Iterable[Any]) -> tuple[MessageType, ...] | None:
+    """The types of these names, each once and in our order; None if one is not known."""
+    named = list(values)
+    if not all(isinstance(name, str) and name in set(MessageType) for name in named):
+        return None
+    return tuple(kind for kind in MessageType if kind in named)

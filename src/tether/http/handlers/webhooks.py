@@ -1,0 +1,168 @@
+"""Webhooks over HTTP (an addition to the reference)."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from falcon.asgi import Request, Response
+
+from tether.domain.errors import EpochChanged, Invalid, NotFound
+from tether.domain.models import event_id_from_path, to_json
+from tether.domain.timestamps import format_instant
+from tether.domain.webhook_validation import (
+    START_RULE,
+    changes_of_webhook,
+    new_webhook,
+    overlap_of,
+    replay_of,
+)
+from tether.domain.webhook_views import Webhook, attempt_view, outcome_view, webhook_view
+from tether.http import requests
+from tether.server.store import Store
+from tether.server.webhooks import WebhookService
+
+_POSITION = re.compile(r"([0-9]{1,18})(?: [0-9]{1,18})?")
+_ATTEMPT = re.compile(r"[0-9a-f-]{36}")
+_FIRST = "~"  # behind all ids of attempts
+
+
+class _Resource:
+    def __init__(self, store: Store, service: WebhookService, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._service = service
+        self._now_ms = now_ms
+
+    async def _start(self, text: str | None) -> str | int | None:
+        """Where in the log `from` says: a number, if it is a cursor. Raises Invalid."""
+        if text in (None, "now", "start"):
+            return text
+        epoch = await self._store.epochs.current()
+        epoch_id, position = requests.position_in(text or "")
+        match = _POSITION.fullmatch(position)
+        if match is None:
+            raise Invalid("from", START_RULE)
+        if epoch_id != epoch.id:
+            raise EpochChanged("from", format_instant(epoch.began_ms), "with from=start")
+        return int(match[1])
+
+    async def _shown(self, partner: int, webhook_id: str, **more: Any) -> Webhook:
+        endpoint = await self._store.webhooks.get(partner, webhook_id)
+        backlog = await self._store.webhooks.backlog(endpoint)
+        view = webhook_view(endpoint, self._now_ms(), backlog)
+        return msgspec.structs.replace(view, **more) if more else view
+
+
+class WebhookListResource(_Resource):
+    """`/webhooks`: makes an endpoint; shows all of the partner, the oldest first."""
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        document = await requests.read_document(req)
+        wanted = new_webhook(document, allow_http=self._service.allow_http)
+        start = await self._start(wanted.start)
+        assert start is not None
+        partner = requests.partner_of(req)
+        webhook, secret = await self._service.create(
+            partner, wanted.fields, start, requests.actor_of(req)
+        )
+        resp.status = 201
+        resp.data = to_json(await self._shown(partner, webhook.id, **_secret(secret)))
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        requests.query_of(req, ())
+        now_ms = self._now_ms()
+        found = await self._store.webhooks.of_partner(requests.partner_of(req))
+        resp.data = to_json([webhook_view(webhook, now_ms) for webhook in found])
+
+    on_head = on_get
+
+
+class WebhookResource(_Resource):
+    """`/webhooks/{id}`: one endpoint."""
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+        resp.data = to_json(await self._shown(requests.partner_of(req), _id(id)))
+
+    on_head = on_get
+
+    async def on_patch(self, req: Request, resp: Response, id: str) -> None:
+        document = await requests.read_document(req)
+        wanted = changes_of_webhook(document, allow_http=self._service.allow_http)
+        start = await self._start(wanted.start)
+        partner, webhook_id = requests.partner_of(req), _id(id)
+        await self._service.change(
+            partner, webhook_id, wanted.fields, start, requests.actor_of(req)
+        )
+        resp.data = to_json(await self._shown(partner, webhook_id))
+
+    async def on_delete(self, req: Request, resp: Response, id: str) -> None:
+        await self._service.delete(requests.partner_of(req), _id(id), requests.actor_of(req))
+        resp.status = 204
+
+
+class WebhookTestResource(_Resource):
+    """`/webhooks/{id}/test`: sends a message that tells of nothing, and says what came of it."""
+
+    async def on_post(self, req: Request, resp: Response, id: str) -> None:
+        outcome = await self._service.test(requests.partner_of(req), _id(id))
+        resp.data = to_json(outcome_view(outcome))
+
+
+class WebhookAttemptsResource(_Resource):
+    """`/webhooks/{id}/attempts`: the requests that were made, the newest first."""
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+        query = requests.query_of(req, ("limit", "cursor", "failed"))
+        if query.get("failed", "true") not in ("true", "false"):
+            raise Invalid("failed", "It must be true or false.")
+        limit, partner, webhook_id = requests.limit_of(query), requests.partner_of(req), _id(id)
+        epoch, before = await requests.begin_page(self._store, resp, query, _ATTEMPT.fullmatch)
+        await self._store.webhooks.get(partner, webhook_id)
+        found = await self._store.webhooks.attempts(
+            partner, webhook_id, before or _FIRST, limit + 1, failed=query.get("failed") == "true"
+        )
+        page = found[:limit]
+        resp.data = to_json([attempt_view(attempt) for attempt in page])
+        if len(found) > limit:
+            resp.set_header("Link", requests.next_link(req, query, epoch, page[-1].id))
+
+    on_head = on_get
+
+
+class WebhookReplayResource(_Resource):
+    """`/webhooks/{id}/replay`: sends messages once more."""
+
+    async def on_post(self, req: Request, resp: Response, id: str) -> None:
+        replay = replay_of(await requests.read_document(req))
+        start = await self._start(replay.start)
+        partner, webhook_id = requests.partner_of(req), _id(id)
+        count = await self._service.replay(
+            partner, webhook_id, replay, start, requests.actor_of(req)
+        )
+        resp.status = 202
+        known = {} if start is not None else {"replayed": count}
+        resp.data = to_json(await self._shown(partner, webhook_id, **known))
+
+
+class WebhookSecretResource(_Resource):
+    """`/webhooks/{id}/rotate-secret`: a new secret, beside which the old one signs for a while."""
+
+    async def on_post(self, req: Request, resp: Response, id: str) -> None:
+        # What nobody says anything about has its default, also without a body.
+        overlap_ms = overlap_of(requests.document_in(await requests.read_body(req) or b"{}"))
+        partner, webhook_id = requests.partner_of(req), _id(id)
+        _, secret = await self._service.rotate(
+            partner, webhook_id, overlap_ms, requests.actor_of(req)
+        )
+        resp.data = to_json(await self._shown(partner, webhook_id, **_secret(secret)))
+
+
+def _id(segment: str) -> str:
+    webhook_id = event_id_from_path(segment)
+    if webhook_id is None:
+        raise NotFound
+    return webhook_id
+
+
+def _secret(text: str) -> dict[str, str]:
+    return {"public_key" if text.startswith("whpk_") else "secret": text}

@@ -1,0 +1,268 @@
+"""What partners do with their webhooks: the same for the API and the console."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+from uuid_utils import uuid7
+
+from tether.domain.audit import Actor, Entry, entry
+from tether.domain.errors import Code, Conflict, Invalid, Refusal, SetupError, Unavailable
+from tether.domain.models import to_json
+from tether.domain.timestamps import format_instant
+from tether.domain.webhook_validation import Replay
+from tether.domain.webhooks import (
+    LAST_ID,
+    MOST_ENDPOINTS,
+    PRIVATE_KEY,
+    PUBLIC_KEY,
+    TEST_TYPE,
+    Endpoint,
+    Message,
+    Place,
+    SignatureKind,
+    Status,
+    literal_address,
+    new_secret,
+)
+from tether.server.secret_box import SecretBox, new_signing_key, verifying_key
+from tether.storage.audit import Audit, noting
+from tether.storage.turns import Turns
+from tether.storage.webhooks import Attempt, Parked, Webhooks
+
+TESTS_AT_ONCE, TESTS_OF_EACH = 32, 2
+
+
+class Outcome(NamedTuple):
+    """What came of one request to an endpoint. `error` is empty if it succeeded."""
+
+    status: int | None = None
+    error: str = ""
+    answer: str = ""
+    retry_after_s: int | None = None
+    at_ms: int = 0
+    taken_ms: int = 0
+
+
+class Sender(Protocol):
+    """Sends messages to endpoints."""
+
+    allow_http: bool
+
+    async def send(self, webhook: Endpoint, message: Message) -> Outcome:
+        """Sends the message once."""
+
+    def check_address(self, text: str) -> None:
+        """Raises OSError if no request may go to this IP address."""
+
+
+def attempt_of(webhook: Endpoint, message: Message, outcome: Outcome, messages: int = 1) -> Attempt:
+    """What is kept of a request."""
+    return Attempt(
+        webhook.partner, webhook.id, str(uuid7()), outcome.at_ms, message.id, message.type,
+        messages, outcome.status, outcome.taken_ms, outcome.error,
+        outcome.answer.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+    )  # fmt: skip
+
+
+class WebhookService:
+    """Makes, changes, tests and replays the endpoints of partners. Raises Unavailable."""
+
+    def __init__(
+        self,
+        stored: Webhooks,
+        audit: Audit,
+        box: SecretBox,
+        sender: Sender,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._stored = stored
+        self._audit = audit
+        self._box = box
+        self._sender = sender
+        self._now_ms = now_ms
+        self._tests = Turns(TESTS_AT_ONCE, TESTS_OF_EACH)
+
+    @property
+    def allow_http(self) -> bool:
+        """Whether endpoints may be without encryption."""
+        return self._sender.allow_http
+
+    async def create(
+        self, partner: int, fields: dict[str, Any], start: str | int, by: Actor
+    ) -> tuple[Endpoint, str]:
+        """A new endpoint, and the secret (or public key) by which its messages are verified.
+
+        `start` is `now`, `start` or the number of the last event that it has had. Raises Invalid
+        and Conflict.
+        """
+        self._check_address(fields["url"])
+        shown, sealed = self._new_secret(fields["signature"])
+        webhook = Endpoint(
+            partner=partner, id=str(uuid7()), **fields, secret=sealed, old_secret="",
+            old_until_ms=0, created_ms=self._now_ms(), place=await self._place(partner, start),
+            head="", tries=0, due_ms=0, failing_since_ms=None, stopped="", success_ms=None,
+        )  # fmt: skip
+        if not await self._stored.add(webhook):
+            why = f"There are {MOST_ENDPOINTS} webhooks already: delete one first."
+            raise Conflict(Refusal(Code.TOO_MANY_WEBHOOKS, why))
+        note = self._entry(webhook, by, "webhook.create", after=_noted(fields))
+        await self._audit.add(note)
+        return webhook, shown
+
+    async def change(
+        self,
+        partner: int,
+        webhook_id: str,
+        fields: dict[str, Any],
+        start: str | int | None,
+        by: Actor,
+    ) -> Endpoint:
+        """Changes these fields and, if a start is given, the place. Raises Invalid and NotFound."""
+        webhook = await self._stored.get(partner, webhook_id)
+        if "url" in fields:
+            self._check_address(fields["url"])
+        changes = dict(fields)
+        if start is not None:
+            changes["place"] = await self._place(partner, start)
+        elif (place := await self._with_new_orders(webhook, fields)) != webhook.place:
+            changes["place"] = place
+        if start is not None or "url" in fields or (fields.get("enabled") and webhook.stopped):
+            changes |= self._fresh()
+        if changes:
+            was = _noted({name: getattr(webhook, name) for name in fields})
+            note = self._entry(webhook, by, "webhook.change", was, _noted(fields))
+            await self._stored.change(partner, webhook_id, changes, *noting(note))
+        return await self._stored.get(partner, webhook_id)
+
+    def _entry(
+        self,
+        webhook: Endpoint,
+        by: Actor,
+        action: str,
+        before: dict[str, Any] | None = None,
+        after: dict[str, Any] | None = None,
+    ) -> Entry:
+        return entry(
+            webhook.partner, self._now_ms(), by, action, webhook.id, before=before, after=after
+        )
+
+    async def _with_new_orders(self, webhook: Endpoint, fields: dict[str, Any]) -> Place:
+        """The place, which is at the end of an order that was not followed until now."""
+        if "types" not in fields:
+            return webhook.place
+        changed, place = replace(webhook, types=fields["types"]), webhook.place
+        now = await self._place(webhook.partner, "now")
+        if changed.wants_events and not webhook.wants_events:
+            place = place._replace(seq=now.seq)
+        if changed.wants_sessions and not webhook.wants_sessions:
+            place = place._replace(session_ms=now.session_ms, session_id=now.session_id, passed=())
+        return place
+
+    async def delete(self, partner: int, webhook_id: str, by: Actor) -> None:
+        """Deletes an endpoint. Raises NotFound."""
+        webhook = await self._stored.get(partner, webhook_id)
+        note = self._entry(webhook, by, "webhook.delete")
+        await self._stored.delete(partner, webhook_id, *noting(note))
+
+    async def rotate(
+        self, partner: int, webhook_id: str, overlap_ms: int, by: Actor
+    ) -> tuple[Endpoint, str]:
+        """A new secret; the old one signs, too, until the overlap ends. Raises NotFound."""
+        webhook = await self._stored.get(partner, webhook_id)
+        shown, sealed = self._new_secret(webhook.signature)
+        await self._stored.change(
+            partner, webhook_id,
+            {"secret": sealed, "old_secret": webhook.secret if overlap_ms else "",
+             "old_until_ms": self._now_ms() + overlap_ms},
+        )  # fmt: skip
+        return await self._stored.get(partner, webhook_id), shown
+
+    async def test(self, partner: int, webhook_id: str) -> Outcome:
+        """Sends a test message now. If it succeeds, an endpoint that failed goes on.
+
+        Raises NotFound, and RateLimited if too many are tested at once.
+        """
+        webhook = await self._stored.get(partner, webhook_id)
+        now_ms = self._now_ms()
+        data = to_json({"webhookId": webhook.id, "sentAt": format_instant(now_ms)})
+        message = Message(f"test_{uuid7()}", TEST_TYPE, now_ms, data)
+        async with self._tests.of(partner):
+            outcome = await self._sender.send(webhook, message)
+        await self._stored.save("", (), (), (), [attempt_of(webhook, message, outcome)])
+        if not outcome.error and webhook.status in (Status.FAILING, Status.STOPPED, Status.GONE):
+            await self._stored.change(partner, webhook_id, self._fresh())
+        return outcome
+
+    async def replay(
+        self,
+        partner: int,
+        webhook_id: str,
+        replay: Replay,
+        start: str | int | None,
+        by: Actor,
+    ) -> int:
+        """Sends once more what is asked for; returns how many messages are known to be sent.
+
+        From a place on nobody knows how many: 0. Raises NotFound.
+        """
+        webhook = await self._stored.get(partner, webhook_id)
+        now_ms = self._now_ms()
+        await self._audit.add(self._entry(webhook, by, "webhook.replay"))
+        if replay.message_id is not None:
+            parked = Parked(partner, webhook.id, replay.message_id, 0, now_ms, now_ms)
+            await self._stored.park(parked)
+            return 1
+        if start is None:
+            since_ms = replay.failed_since_ms or 0
+            return await self._stored.retry_failed(partner, webhook_id, now_ms, since_ms)
+        place = await self._place(partner, start)
+        await self._stored.change(partner, webhook_id, {"place": place, **self._fresh()})
+        return 0
+
+    def _fresh(self) -> dict[str, Any]:
+        """The fields of an endpoint of which nothing has failed."""
+        return {"stopped": "", "head": "", "tries": 0, "due_ms": 0, "failing_since_ms": None}
+
+    def _check_address(self, url: str) -> None:
+        """Raises Invalid if the URL names an IP address to which no request may go."""
+        if (address := literal_address(url)) is None:
+            return
+        try:
+            self._sender.check_address(address)
+        except OSError as error:
+            raise Invalid("url", str(error)) from None
+
+    async def _place(self, partner: int, start: str | int) -> Place:
+        if start == "start":
+            return Place()
+        if start == "now":
+            seq, session_ms = await self._stored.heads(partner)
+            return Place(seq, session_ms, LAST_ID)
+        assert isinstance(start, int)
+        event_id = await self._stored.event_at(partner, start)
+        # Of the sessions those come that changed since that event was received.
+        at_ms = 0 if event_id is None else int(event_id.replace("-", "")[:12], 16)
+        return Place(start, at_ms, "")
+
+    def _new_secret(self, kind: SignatureKind) -> tuple[str, str]:
+        """What its owner verifies by, and what is stored. Raises Unavailable."""
+        try:
+            if kind is SignatureKind.HMAC:
+                secret = new_secret()
+                return secret, self._box.seal(secret)
+            key = new_signing_key()
+            return PUBLIC_KEY + verifying_key(key), self._box.seal(PRIVATE_KEY + key)
+        except SetupError as error:
+            raise Unavailable(60, f"Webhooks are not set up here. {error.message}") from error
+
+
+def _noted(fields: dict[str, Any]) -> dict[str, Any]:
+    """What the audit trail has of these fields: no vehicle, and of an address only its host."""
+    noted: dict[str, Any] = {
+        name: fields[name] for name in ("types", "enabled", "max_batch") if name in fields
+    }
+    if "url" in fields:
+        noted["host"] = urlsplit(fields["url"]).hostname
+    return noted

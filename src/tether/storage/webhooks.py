@@ -1,0 +1,450 @@
+"""Webhooks: the endpoints and their places in the log, messages beside the line, and attempts.
+
+A process that delivers to an endpoint holds its lease. What it did since it took the lease counts
+only if the endpoint's `fence` is still the same: a new lease, and every change by its owner, gives
+it another one.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tether.domain.errors import NotFound
+from tether.domain.webhooks import (
+    LAST_ID,
+    MOST_ENDPOINTS,
+    Endpoint,
+    MessageType,
+    Place,
+    SignatureKind,
+    Status,
+)
+from tether.storage.derivations import HEAD
+from tether.storage.engine import Engine, Row, Statement, batch, batch_of, columns_of
+
+MOST_PARKED = 1_000  # of an endpoint, those that failed for good included
+MOST_ATTEMPTS = 500  # of an endpoint that are kept
+MOST_BEHIND = 1_000  # changes of sessions that are counted
+
+# Endpoints ----------------------------------------------------------------------------------------
+
+_CONFIGURED = (
+    "url", "types", "charger_id", "vehicle_id", "description", "enabled", "max_batch", "rate_mhz",
+    "signature", "secret", "old_secret", "old_until_ms",
+)  # fmt: skip
+_PLACED = ("seq", "session_ms", "session_id", "passed")
+_LINE = ("head", "tries", "due_ms", "failing_since_ms", "stopped", "success_ms")
+_COLUMNS = ("partner", "id", *_CONFIGURED, "created_ms", *_PLACED, *_LINE)
+_SELECTED = ", ".join(f"w.{name}" for name in _COLUMNS)
+_PARKED = """
+(SELECT count(*) FROM webhook_parked p WHERE p.partner = w.partner AND p.webhook = w.id)
+"""
+
+ADD = f"""
+INSERT INTO webhooks ({", ".join(_COLUMNS)}, lease, lease_ms, fence)
+SELECT {", ".join(f"${number}" for number in range(1, len(_COLUMNS) + 1))}, '', 0, 0
+WHERE EXISTS (SELECT 1 FROM partners p WHERE p.id = $1)
+  AND (SELECT count(*) FROM webhooks w WHERE w.partner = $1) < {MOST_ENDPOINTS}
+"""
+OF_PARTNER = f"""
+SELECT {_SELECTED}, {_PARKED} FROM webhooks w WHERE w.partner = $1 ORDER BY w.created_ms, w.id
+"""
+GET = f"SELECT {_SELECTED}, {_PARKED} FROM webhooks w WHERE w.partner = $1 AND w.id = $2"
+COUNTS = """
+SELECT w.enabled, w.stopped, w.failing_since_ms IS NULL, count(*) FROM webhooks w
+GROUP BY 1, 2, 3
+"""
+DELETE = "DELETE FROM webhooks WHERE partner = $1 AND id = $2"
+DELETE_PARKED = "DELETE FROM webhook_parked WHERE partner = $1 AND webhook = $2"
+DELETE_ATTEMPTS = "DELETE FROM webhook_attempts WHERE partner = $1 AND webhook = $2"
+HEADS = f"""
+SELECT {HEAD}, coalesce((SELECT d.updated_ms FROM derivations d WHERE d.partner = $1), 0)
+"""
+# Which received messages must come first: an event's id begins with its time of receipt.
+EVENT_AT = (
+    "SELECT e.id FROM events e WHERE e.partner = $1 AND e.seq <= $2 ORDER BY e.seq DESC LIMIT 1"
+)
+BACKLOG = f"""
+SELECT {HEAD} - w.seq, (SELECT count(*) FROM (
+    SELECT 1 FROM session_versions u
+    WHERE u.partner = $1 AND (u.updated_ms, u.id) > (w.session_ms, w.session_id)
+    LIMIT {MOST_BEHIND}) x)
+FROM webhooks w WHERE w.partner = $1 AND w.id = $2
+"""
+
+# Delivering ---------------------------------------------------------------------------------------
+
+# Whose turn it is at $2: something is behind the place, or a message beside the line is due.
+DUE = f"""
+SELECT w.partner, w.id FROM webhooks w LEFT JOIN derivations d ON d.partner = w.partner
+WHERE w.partner > $1 AND w.enabled = 1 AND w.stopped = '' AND w.lease_ms <= $2 AND w.due_ms <= $2
+  AND ((w.types LIKE '%event.%' AND (
+            w.seq < (SELECT e.seq FROM events e
+                     WHERE e.partner = w.partner ORDER BY e.seq DESC LIMIT 1)
+            OR w.seq < (SELECT x.seq FROM withdrawals x
+                        WHERE x.partner = w.partner ORDER BY x.seq DESC LIMIT 1)))
+    OR ((w.types LIKE '%session.%' OR w.types LIKE '%state.%')
+        AND (d.updated_ms > w.session_ms
+             OR (d.updated_ms = w.session_ms AND w.session_id <> '{LAST_ID}')))
+    OR (SELECT 1 FROM webhook_parked p
+        WHERE p.partner = w.partner AND p.webhook = w.id AND p.due_ms <= $2 LIMIT 1) IS NOT NULL)
+ORDER BY w.due_ms, w.partner, w.id LIMIT $3
+"""
+CLAIM = f"""
+WITH {batch("wanted", "partner BIGINT", "id")}
+UPDATE webhooks SET lease = $1, lease_ms = $4, fence = fence + 1
+FROM wanted t
+WHERE webhooks.partner = t.partner AND webhooks.id = t.id
+  AND webhooks.enabled = 1 AND webhooks.stopped = ''
+  AND webhooks.lease_ms <= $3 AND webhooks.due_ms <= $3
+RETURNING {", ".join(f"webhooks.{name}" for name in _COLUMNS)}, 0, webhooks.fence
+"""
+RELEASE = "UPDATE webhooks SET lease_ms = 0 WHERE lease_ms > $1"
+RENEW = "UPDATE webhooks SET lease_ms = $2 WHERE lease = $1 AND lease_ms > 0"
+
+
+class Progress(msgspec.Struct, array_like=True, frozen=True):
+    """What was reached for an endpoint since its lease was taken."""
+
+    partner: int
+    id: str
+    fence: int
+    seq: int
+    session_ms: int
+    session_id: str
+    passed: str
+    head: str
+    tries: int
+    due_ms: int
+    failing_since_ms: int | None
+    stopped: str
+    success_ms: int | None
+    lease_ms: int
+    """0 gives it back."""
+
+
+_REACHED = columns_of(Progress)
+SAVE = f"""
+WITH {batch("done", *_REACHED)}
+UPDATE webhooks SET {", ".join(f"{name} = d.{name}" for name in Progress.__struct_fields__[3:])}
+FROM done d
+WHERE webhooks.partner = d.partner AND webhooks.id = d.id
+  AND webhooks.lease = $1 AND webhooks.fence = d.fence
+"""
+
+# Beside the line ----------------------------------------------------------------------------------
+
+
+class Parked(msgspec.Struct, array_like=True, frozen=True):
+    """A message beside the line. Without `due_ms` all its tries failed."""
+
+    partner: int
+    webhook: str
+    id: str
+    tries: int
+    due_ms: int | None
+    since_ms: int
+
+
+PARK = f"""
+WITH {batch("parked", *columns_of(Parked))}
+INSERT INTO webhook_parked (partner, webhook, id, tries, due_ms, since_ms)
+SELECT p.partner, p.webhook, p.id, p.tries, p.due_ms, p.since_ms FROM parked p
+WHERE (SELECT 1 FROM webhooks w WHERE w.partner = p.partner AND w.id = p.webhook) = $1
+ON CONFLICT (partner, webhook, id) DO UPDATE
+SET tries = excluded.tries, due_ms = excluded.due_ms
+"""
+UNPARK = f"""
+WITH {batch("sent", "partner BIGINT", "webhook", "id")}
+DELETE FROM webhook_parked WHERE $1 = 1 AND (partner, webhook, id) IN (
+    SELECT s.partner, s.webhook, s.id FROM sent s)
+"""
+PARKED_DUE = """
+SELECT partner, webhook, id, tries, due_ms, since_ms FROM webhook_parked
+WHERE partner = $1 AND webhook = $2 AND due_ms <= $3 ORDER BY due_ms, id LIMIT $4
+"""
+RETRY_FAILED = """
+UPDATE webhook_parked SET due_ms = $3, tries = 0
+WHERE partner = $1 AND webhook = $2 AND due_ms IS NULL AND since_ms >= $4
+"""
+FAILED = """
+SELECT partner, webhook, id, tries, due_ms, since_ms FROM webhook_parked
+WHERE partner = $1 AND webhook = $2 ORDER BY since_ms DESC, id DESC LIMIT $3
+"""
+
+WITHDRAWAL = "SELECT w.seq, w.body FROM withdrawals w WHERE w.partner = $1 AND w.id = $2"
+EVENT = "SELECT e.seq, e.body FROM events e WHERE e.partner = $1 AND e.id = $2"
+
+# Attempts -----------------------------------------------------------------------------------------
+
+
+class Attempt(msgspec.Struct, array_like=True, frozen=True):
+    """One request to an endpoint, and what came of it. `error` is empty if it succeeded."""
+
+    partner: int
+    webhook: str
+    id: str
+    at_ms: int
+    message_id: str
+    type: str
+    messages: int
+    status: int | None
+    taken_ms: int
+    error: str
+    answer: str
+
+
+_ATTEMPT = Attempt.__struct_fields__
+NOTE = f"""
+WITH {batch("made", *columns_of(Attempt))}
+INSERT INTO webhook_attempts ({", ".join(_ATTEMPT)})
+SELECT {", ".join(f"m.{name}" for name in _ATTEMPT)} FROM made m
+WHERE (SELECT 1 FROM webhooks w WHERE w.partner = m.partner AND w.id = m.webhook) = $1
+ON CONFLICT (partner, webhook, id) DO NOTHING
+"""
+FORGET = f"""
+DELETE FROM webhook_attempts WHERE partner = $1 AND webhook = $2 AND id <= (
+    SELECT a.id FROM webhook_attempts a WHERE a.partner = $1 AND a.webhook = $2
+    ORDER BY a.id DESC LIMIT 1 OFFSET {MOST_ATTEMPTS})
+"""
+FORGET_BEFORE = "DELETE FROM webhook_attempts WHERE partner = $1 AND at_ms < $2"
+FORGET_ANSWERS = "UPDATE webhook_attempts SET answer = '' WHERE partner = $1 AND answer <> ''"
+_OF_VEHICLE = "SELECT w.id FROM webhooks w WHERE w.partner = $1 AND w.vehicle_id = $2"
+FORGET_OF_VEHICLE = (
+    f"DELETE FROM webhook_attempts WHERE partner = $1 AND webhook IN ({_OF_VEHICLE})",
+    f"DELETE FROM webhook_parked WHERE partner = $1 AND webhook IN ({_OF_VEHICLE})",
+    "DELETE FROM webhooks WHERE partner = $1 AND vehicle_id = $2",
+)
+ATTEMPTS = f"""
+SELECT {", ".join(_ATTEMPT)} FROM webhook_attempts
+WHERE partner = $1 AND webhook = $2 AND id < $3 AND ($4 = 0 OR error <> '')
+ORDER BY id DESC LIMIT $5
+"""
+
+
+class Claimed(NamedTuple):
+    """An endpoint whose lease was taken."""
+
+    webhook: Endpoint
+    fence: int
+
+
+class Backlog(NamedTuple):
+    """What an endpoint has not had: events of the partner at most, and changes of sessions, counted
+    up to a thousand, before its filters.
+    """
+
+    events: int
+    sessions: int
+
+
+class Heads(NamedTuple):
+    """The ends of both orders: the number of the last event, and when a session changed last."""
+
+    seq: int
+    session_ms: int
+
+
+def webhook_of(row: Row) -> Endpoint:
+    """The endpoint of a row of _COLUMNS and the number of its parked messages."""
+    values = dict(zip((*_COLUMNS, "parked"), row, strict=True))
+    seq, session_ms, session_id, passed = (values.pop(name) for name in _PLACED)
+    values["place"] = Place(seq, session_ms, session_id, tuple(passed.split()))
+    values["types"] = tuple(map(MessageType, values["types"].split()))
+    values["signature"] = SignatureKind(values["signature"])
+    values["enabled"] = bool(values["enabled"])
+    return Endpoint(**values)
+
+
+def columns_of_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of these fields of an endpoint."""
+    columns = dict(fields)
+    if "types" in columns:
+        columns["types"] = " ".join(columns["types"])
+    if "enabled" in columns:
+        columns["enabled"] = int(columns["enabled"])
+    if (place := columns.pop("place", None)) is not None:
+        columns |= zip(_PLACED, (*place[:3], " ".join(place.passed)), strict=True)
+    return columns
+
+
+class Webhooks:
+    """The endpoints of all partners. Every method raises Unavailable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def add(self, webhook: Endpoint) -> bool:
+        """Stores a new endpoint; returns whether there was room for it."""
+        fields = {name: getattr(webhook, name) for name in Endpoint.__slots__ if name != "parked"}
+        columns = columns_of_fields(fields)
+        added = await self._engine.write(ADD, *(columns[name] for name in _COLUMNS))
+        return bool(added)
+
+    async def of_partner(self, partner: int) -> list[Endpoint]:
+        """The partner's endpoints, by age."""
+        return [webhook_of(row) for row in await self._engine.scan(OF_PARTNER, partner)]
+
+    async def get(self, partner: int, webhook_id: str) -> Endpoint:
+        """The endpoint. Raises NotFound."""
+        rows = await self._engine.read(GET, partner, webhook_id)
+        if not rows:
+            raise NotFound
+        return webhook_of(rows[0])
+
+    async def counts(self) -> dict[Status, int]:
+        """How many endpoints there are of all partners, by how they are."""
+        counted = dict.fromkeys(Status, 0)
+        for enabled, stopped, well, number in await self._engine.read(COUNTS):
+            status = (
+                Status(stopped) if stopped
+                else Status.DISABLED if not enabled
+                else Status.ACTIVE if well
+                else Status.FAILING
+            )  # fmt: skip
+            counted[status] += int(number)
+        return counted
+
+    async def change(
+        self, partner: int, webhook_id: str, fields: Mapping[str, Any], *also: Statement
+    ) -> None:
+        """Sets these fields, with these statements in the transaction. If its place is among them,
+        what is under way counts no more, and whoever delivers goes on from there. Raises NotFound.
+        """
+        columns = columns_of_fields(fields)
+        assigned = [f"{name} = ${number}" for number, name in enumerate(columns, start=3)]
+        if columns.keys() & {*_PLACED, *_LINE}:
+            assigned += ["fence = fence + 1", "lease_ms = 0"]
+        sql = f"UPDATE webhooks SET {', '.join(assigned)} WHERE partner = $1 AND id = $2"
+        changed, *_ = await self._engine.write_all(
+            Statement(sql, (partner, webhook_id, *columns.values())), *also
+        )
+        if not changed:
+            raise NotFound
+
+    async def delete(self, partner: int, webhook_id: str, *also: Statement) -> bool:
+        """Deletes the endpoint with its attempts; returns whether there was one."""
+        deleted, *_ = await self._engine.write_all(
+            Statement(DELETE, (partner, webhook_id)),
+            Statement(DELETE_PARKED, (partner, webhook_id)),
+            Statement(DELETE_ATTEMPTS, (partner, webhook_id)),
+            *also,
+        )
+        return bool(deleted)
+
+    async def heads(self, partner: int) -> Heads:
+        """Where the orders of the partner end now."""
+        ((seq, session_ms),) = await self._engine.read(HEADS, partner)
+        return Heads(seq, session_ms)
+
+    async def backlog(self, endpoint: Endpoint) -> Backlog:
+        """What of the orders that it follows the endpoint has not had. Raises NotFound."""
+        rows = await self._engine.scan(BACKLOG, endpoint.partner, endpoint.id)
+        if not rows:
+            raise NotFound
+        events, sessions = rows[0]
+        return Backlog(
+            max(0, events) if endpoint.wants_events else 0,
+            sessions if endpoint.wants_sessions else 0,
+        )
+
+    async def event_at(self, partner: int, seq: int) -> str | None:
+        """The id of the last event up to this number."""
+        rows = await self._engine.read(EVENT_AT, partner, seq)
+        return rows[0][0] if rows else None
+
+    async def event(self, partner: int, event_id: str) -> tuple[int, str] | None:
+        """The number and the JSON of an event, if it is there."""
+        row = await self._engine.look_up(EVENT, partner, event_id)
+        return None if row is None else (row[0], row[1])
+
+    async def withdrawal(self, partner: int, event_id: str) -> tuple[int, str] | None:
+        """The same of the withdrawal of an event."""
+        row = await self._engine.look_up(WITHDRAWAL, partner, event_id)
+        return None if row is None else (row[0], row[1])
+
+    # Delivering
+
+    async def due(self, now_ms: int, limit: int) -> list[tuple[int, str]]:
+        """Endpoints whose turn it is and that nobody delivers to: partner and id."""
+        return [(partner, id) for partner, id in await self._engine.scan(DUE, 0, now_ms, limit)]
+
+    async def claim(
+        self, lease: str, wanted: Iterable[tuple[int, str]], now_ms: int, until_ms: int
+    ) -> list[Claimed]:
+        """Takes the lease of those of these endpoints that nobody has."""
+        rows = await self._engine.write_returning(CLAIM, lease, batch_of(wanted), now_ms, until_ms)
+        return [Claimed(webhook_of(columns), fence) for *columns, fence in rows]
+
+    async def release_all(self) -> None:
+        """Gives back all leases: for whoever knows that no other process has any."""
+        await self._engine.write(RELEASE, 0)
+
+    async def renew(self, lease: str, until_ms: int) -> None:
+        """Keeps all leases of this process."""
+        await self._engine.write(RENEW, lease, until_ms)
+
+    async def save(
+        self,
+        lease: str,
+        progress: Sequence[Progress],
+        parked: Sequence[Parked],
+        unparked: Sequence[tuple[int, str, str]],
+        attempts: Sequence[Attempt],
+    ) -> None:
+        """Stores what was reached for these endpoints, unless their leases were lost."""
+        statements = [
+            Statement(SAVE, (lease, batch_of(progress))),
+            Statement(PARK, (1, batch_of(parked))),
+            Statement(UNPARK, (1, batch_of(unparked))),
+            Statement(NOTE, (1, batch_of(attempts))),
+        ]
+        rows = (progress, parked, unparked, attempts)
+        await self._engine.write_all(
+            *(statement for statement, some in zip(statements, rows, strict=True) if some)
+        )
+
+    # Beside the line
+
+    async def park(self, parked: Parked) -> None:
+        """The message is sent beside the line."""
+        await self._engine.write(PARK, 1, batch_of([parked]))
+
+    async def parked_due(
+        self, partner: int, webhook_id: str, now_ms: int, limit: int
+    ) -> list[Parked]:
+        """Messages beside the line whose turn it is."""
+        rows = await self._engine.read(PARKED_DUE, partner, webhook_id, now_ms, limit)
+        return [Parked(*row) for row in rows]
+
+    async def parked(self, partner: int, webhook_id: str, limit: int) -> list[Parked]:
+        """The messages beside the line, the newest first."""
+        rows = await self._engine.scan(FAILED, partner, webhook_id, limit)
+        return [Parked(*row) for row in rows]
+
+    async def retry_failed(self, partner: int, webhook_id: str, now_ms: int, since_ms: int) -> int:
+        """Those which failed for good since then are tried again; returns how many they are."""
+        return await self._engine.write(RETRY_FAILED, partner, webhook_id, now_ms, since_ms)
+
+    async def forget_vehicle(self, partner: int, vehicle_id: str) -> None:
+        """Leaves nothing that names the vehicle: endpoints that are about it alone go, and what the
+        partner's endpoints answered, as they may have repeated what they were sent.
+        """
+        await self._engine.write_all(
+            *(Statement(sql, (partner, vehicle_id)) for sql in FORGET_OF_VEHICLE),
+            Statement(FORGET_ANSWERS, (partner,)),
+        )
+
+    # Attempts
+
+    async def attempts(
+        self, partner: int, webhook_id: str, before: str, limit: int, *, failed: bool = False
+    ) -> list[Attempt]:
+        """The newest attempts before the one of this id."""
+        rows = await self._engine.scan(ATTEMPTS, partner, webhook_id, before, int(failed), limit)
+        return [Attempt(*row) for row in rows]
+
+    async def forget_attempts(self, partner: int, webhook_id: str) -> None:
+        """Deletes all but the newest attempts."""
+        await self._engine.write(FORGET, partner, webhook_id)

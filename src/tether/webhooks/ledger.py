@@ -1,0 +1,83 @@
+"""What was reached for endpoints, and is written behind: many of them in one transaction."""
+
+from collections import Counter
+from time import monotonic
+
+from tether.domain.errors import Unavailable
+from tether.storage.webhooks import MOST_ATTEMPTS, Attempt, Parked, Progress, Webhooks
+
+LEASE_S = 8.0
+RENEWED_S = 2.0
+ATTEMPTS_OF_EACH = 25  # that succeeded, between two writes; those that failed are all kept
+
+
+class Ledger:
+    """What this process did under its leases since it was written last."""
+
+    def __init__(self, stored: Webhooks, lease: str) -> None:
+        self.lease = lease
+        self._stored = stored
+        self._renewed_at = monotonic()
+        self._since_forgotten: Counter[tuple[int, str]] = Counter()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._progress: dict[tuple[int, str], Progress] = {}
+        self._parked: dict[tuple[int, str, str], Parked | None] = {}
+        self._attempts: list[Attempt] = []
+        self._attempts_of: Counter[tuple[int, str]] = Counter()
+
+    def holds(self, since: float) -> bool:
+        """Whether a lease that was taken then has surely not run out."""
+        return monotonic() - max(since, self._renewed_at) < LEASE_S - RENEWED_S / 2
+
+    async def renew(self, until_ms: int) -> None:
+        """Keeps all leases, if it is time to."""
+        began = monotonic()
+        if began - self._renewed_at >= RENEWED_S:
+            await self._stored.renew(self.lease, until_ms)
+            self._renewed_at = began
+
+    def reached(self, progress: Progress) -> None:
+        """So far an endpoint has come."""
+        self._progress[progress.partner, progress.id] = progress
+
+    def park(self, parked: Parked) -> None:
+        """The message is tried again beside the line."""
+        self._parked[parked.partner, parked.webhook, parked.id] = parked
+
+    def unpark(self, parked: Parked) -> None:
+        """The message is not tried any more."""
+        self._parked[parked.partner, parked.webhook, parked.id] = None
+
+    def note(self, attempt: Attempt) -> None:
+        """Keeps the attempt, unless enough of the endpoint succeeded just now."""
+        key = attempt.partner, attempt.webhook
+        if attempt.error or self._attempts_of[key] < ATTEMPTS_OF_EACH:
+            self._attempts_of[key] += 1
+            self._attempts.append(attempt)
+
+    async def write(self) -> None:
+        """Writes it. What cannot be written is written next time, but for attempts."""
+        progress, parked, attempts = self._progress, self._parked, self._attempts
+        attempts_of = self._attempts_of
+        if not (progress or parked or attempts):
+            return
+        self._begin()
+        try:
+            await self._stored.save(
+                self.lease,
+                [*progress.values()],
+                [one for one in parked.values() if one is not None],
+                [key for key, one in parked.items() if one is None],
+                attempts,
+            )
+        except Unavailable:
+            self._progress = progress | self._progress
+            self._parked = parked | self._parked
+            raise
+        for key, count in attempts_of.items():
+            self._since_forgotten[key] += count
+            if self._since_forgotten[key] > MOST_ATTEMPTS // 2:
+                del self._since_forgotten[key]
+                await self._stored.forget_attempts(*key)

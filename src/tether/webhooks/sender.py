@@ -1,0 +1,126 @@
+"""One request to an endpoint, signed as Standard Webhooks 1.0 says."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from tether import __version__
+from tether.domain.errors import SetupError
+from tether.domain.webhooks import (
+    PRIVATE_KEY,
+    Endpoint,
+    Message,
+    SignatureKind,
+    hmac_signature,
+    signed_text,
+)
+from tether.server.secret_box import SecretBox, ed25519_signature
+from tether.server.webhooks import Outcome
+from tether.webhooks.addresses import Addresses, Network
+
+if TYPE_CHECKING:
+    from tether.webhooks.http_client import HttpClient
+
+TIMEOUT_S = 20.0  # of a whole attempt
+SHOWN_ANSWER = 1_000  # characters of it that are kept
+
+
+class Sender:
+    """Sends messages."""
+
+    def __init__(
+        self,
+        box: SecretBox,
+        now_ms: Callable[[], int],
+        *,
+        allowed: Sequence[Network] = (),
+        allow_http: bool = False,
+    ) -> None:
+        self._box = box
+        self._now_ms = now_ms
+        self._addresses = Addresses(allowed)
+        self.allow_http = allow_http
+        self._client: HttpClient | None = None
+
+    async def send(self, webhook: Endpoint, message: Message) -> Outcome:
+        """Sends the message once."""
+        now_ms, began = self._now_ms(), monotonic()
+        outcome = await self._outcome(webhook, message, now_ms)
+        taken_ms = round((monotonic() - began) * 1000)
+        return outcome._replace(at_ms=now_ms, taken_ms=taken_ms)
+
+    def check_address(self, text: str) -> None:
+        """Raises Refused if no request may go to this IP address."""
+        self._addresses.check(text)
+
+    async def aclose(self) -> None:
+        """Ends all connections."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def _outcome(self, webhook: Endpoint, message: Message, now_ms: int) -> Outcome:
+        # Most servers never send anything.
+        from tether.webhooks.http_client import Failed, HttpClient  # noqa: PLC0415
+
+        if webhook.url.startswith("http:") and not self.allow_http:
+            return Outcome(error="The address is not https.")
+        body = message.body
+        try:
+            headers = self._headers(webhook, message.id, now_ms, body)
+        except (SetupError, ValueError) as error:
+            return Outcome(error=f"The message cannot be signed. {error}")
+        if self._client is None:
+            self._client = HttpClient(self._addresses)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                answer = await self._client.post(webhook.url, headers, body)
+        except TimeoutError:
+            return Outcome(error=f"There was no answer within {TIMEOUT_S:.0f} s.")
+        except Failed as error:
+            return Outcome(error=str(error))
+        return Outcome(
+            answer.status,
+            _fault_in(answer.status),
+            answer.body.decode("utf-8", "replace")[:SHOWN_ANSWER],
+            _seconds(answer.retry_after),
+        )
+
+    def _headers(
+        self, webhook: Endpoint, message_id: str, now_ms: int, body: bytes
+    ) -> dict[str, str]:
+        at_s = now_ms // 1000
+        sealed = [webhook.secret]
+        if webhook.old_secret and webhook.old_until_ms > now_ms:
+            sealed.append(webhook.old_secret)
+        signatures = [
+            _signature(webhook.signature, self._box.open(one), message_id, at_s, body)
+            for one in sealed
+        ]
+        return {
+            "content-type": "application/json",
+            "user-agent": f"Tether/{__version__} (webhooks)",
+            "webhook-id": message_id,
+            "webhook-timestamp": str(at_s),
+            "webhook-signature": " ".join(signatures),
+        }
+
+
+def _signature(kind: SignatureKind, secret: str, message_id: str, at_s: int, body: bytes) -> str:
+    if kind is SignatureKind.HMAC:
+        return hmac_signature(secret, message_id, at_s, body)
+    text = signed_text(message_id, at_s, body)
+    return f"{kind},{ed25519_signature(secret.removeprefix(PRIVATE_KEY), text)}"
+
+
+def _fault_in(status: int) -> str:
+    if 200 <= status < 300:
+        return ""
+    if 300 <= status < 400:
+        return f"The answer was {status}: redirects are not followed."
+    return f"The answer was {status}."
+
+
+def _seconds(text: str | None) -> int | None:
+    """What a Retry-After in seconds says; one with a date is as good as none."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None

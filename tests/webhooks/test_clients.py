@@ -1,0 +1,170 @@
+"""Webhooks through the SDK and the command line, and messages verified by the SDK."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import TETHER, Server
+from tests.webhooks.conftest import fill
+from tests.webhooks.receiver import Receiver
+from tests.webhooks.test_delivery import post, wait
+from tether.client import AsyncClient, Client, Conflict, Invalid, NotFound, verify_webhook
+
+
+@pytest.fixture
+def key(server: Server) -> str:
+    found = server.key()
+    with server.client(found) as client:
+        fill(client)
+    return found
+
+
+def run(server: Server, key: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [TETHER, "webhooks", *words], capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "TETHER_URL": server.url, "TETHER_API_KEY": key},
+    )  # fmt: skip
+
+
+def test_the_sdk(server: Server, key: str, receiver: Receiver, path: str) -> None:
+    with Client(server.url, key) as client, server.client(key) as http:
+        made = client.webhooks.create(
+            receiver.url + path, types=["event.created"], description="Billing", rate_per_second=50
+        )
+        assert made.secret is not None
+        event = post(http)
+        (one,) = receiver.wait_for(path, 1)
+        message = verify_webhook(one.headers, one.body, made.secret)
+        assert message["data"]["eventId"] == event
+        assert client.webhooks.test(made.id).succeeded
+        attempts = wait(
+            lambda: len(found := list(client.webhooks.attempts(made.id))) == 2 and found
+        )
+        assert {attempt.type for attempt in attempts} == {"event.created", "webhook.test"}
+        changed = client.webhooks.change(made.id, enabled=False, description=None)
+        assert (changed.enabled, changed.description, changed.status) == (False, "", "disabled")
+        rotated = client.webhooks.rotate_secret(made.id, overlap=60)
+        assert rotated.secret not in (None, made.secret)
+        assert rotated.old_secret_until is not None
+        again = client.webhooks.replay(made.id, message_id=one.id)
+        assert again.replayed == 1
+        with pytest.raises(Invalid):
+            client.webhooks.create("https://127.0.0.1:9/#x")
+        client.webhooks.delete(made.id)
+        with pytest.raises(NotFound):
+            client.webhooks.get(made.id)
+
+
+async def _all(url: str, key: str) -> int:
+    async with AsyncClient(url, key) as client:
+        for _ in range(20):
+            await client.webhooks.create("https://hook.invalid/", enabled=False)
+        with pytest.raises(Conflict, match="20 webhooks"):
+            await client.webhooks.create("https://hook.invalid/")
+        return len(await client.webhooks.list())
+
+
+def test_there_are_at_most_twenty(server: Server, key: str) -> None:
+    assert asyncio.run(_all(server.url, key)) == 20
+
+
+def test_what_is_not_signed_is_refused(
+    server: Server, key: str, receiver: Receiver, path: str
+) -> None:
+    with Client(server.url, key) as client, server.client(key) as http:
+        shared = client.webhooks.create(receiver.url + path, types=["event.created"])
+        public = client.webhooks.create(
+            receiver.url + path + "a", types=["event.created"], signature="v1a"
+        )
+        post(http)
+    for made, where in ((shared, path), (public, path + "a")):
+        secret = made.secret or made.public_key
+        other = (shared.secret, public.public_key)[made is shared]
+        assert secret is not None
+        assert other is not None
+        (one,) = receiver.wait_for(where, 1)
+        verify_webhook({name.title(): text for name, text in one.headers.items()}, one.body, secret)
+        wrong: list[tuple[dict[str, str], bytes, str]] = [
+            (one.headers, one.body + b" ", secret),
+            (one.headers, one.body, other),
+            ({**one.headers, "webhook-id": "event_created_1"}, one.body, secret),
+            ({**one.headers, "webhook-timestamp": str(int(time.time()) - 400)}, one.body, secret),
+            ({**one.headers, "webhook-timestamp": "soon"}, one.body, secret),
+            ({**one.headers, "webhook-signature": "v1,AAAA v1a,AAAA v2 ,"}, one.body, secret),
+            ({"webhook-id": one.id}, one.body, secret),
+        ]
+        for headers, body, with_secret in wrong:
+            with pytest.raises(
+                ValueError, match=r"The message|The header|base64|padding|Incorrect"
+            ):
+                verify_webhook(headers, body, with_secret)
+
+
+def test_the_command_line(server: Server, key: str, receiver: Receiver, path: str) -> None:
+    made = run(server, key, "create", receiver.url + path, "--type", "event.created")
+    assert made.returncode == 0, made.stderr
+    secret = made.stdout.strip()
+    assert secret.startswith("whsec_")
+    (listed,) = map(json.loads, run(server, key, "list").stdout.splitlines())
+    with server.client(key) as http:
+        post(http)
+    (one,) = receiver.wait_for(path, 1)
+    verify_webhook(one.headers, one.body, secret)
+    start = listed["id"][:30]
+    tested = run(server, key, "test", start)
+    assert json.loads(tested.stdout)["succeeded"]
+    shown = json.loads(run(server, key, "get", start).stdout)
+    assert shown["backlog"] == {"events": 0, "sessions": 0}
+    changed = run(server, key, "set", start, "--disable", "--max-batch", "10", "--charger", "C1")
+    assert json.loads(changed.stdout)["maxBatch"] == 10
+    assert run(server, key, "attempts", start, "--limit", "1").stdout.count("\n") == 1
+    assert "1 message" in run(server, key, "replay", start, "--message", one.id).stdout
+    assert run(server, key, "rotate-secret", start).stdout.strip() not in ("", secret)
+    assert run(server, key, "delete", start, "--yes").returncode == 0
+    assert run(server, key, "list").stdout == ""
+
+
+def test_listening(server: Server, key: str, receiver: Receiver, path: str) -> None:
+    process = subprocess.Popen(
+        [TETHER, "webhooks", "listen", "--forward", receiver.url + path],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "TETHER_URL": server.url, "TETHER_API_KEY": key,
+             "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    secret = process.stdout.readline().strip()
+    number = 0
+
+    def told() -> list[str]:
+        nonlocal number
+        number += 1
+        with server.client(key) as http:
+            post(http, timestamp=f"2026-01-01T10:00:{number % 60:02}Z")
+        return [one.id for one in receiver.at(path)]
+
+    wait(told)
+    wait(lambda: any(one.id.startswith("session_") for one in receiver.at(path)))
+    for one in receiver.at(path):
+        found: dict[str, Any] = verify_webhook(one.headers, one.body, secret)
+        assert found["data"]["vehicleId"] == "V1"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+
+
+def test_a_key_that_only_reads_changes_nothing(server: Server, key: str) -> None:
+    with server.client(key) as http:
+        made = http.post("/webhooks", json={"url": "https://hook.invalid/"}).json()
+    with server.client(server.key(read_only=True)) as reader:
+        for method, address in (
+            ("POST", "/webhooks"), ("PATCH", f"/webhooks/{made['id']}"),
+            ("DELETE", f"/webhooks/{made['id']}"), ("POST", f"/webhooks/{made['id']}/test"),
+        ):  # fmt: skip
+            answer: httpx.Response = reader.request(method, address, json={})
+            assert answer.status_code == 403
