@@ -22,7 +22,8 @@ from tether.console.partners import PartnersPage
 from tether.console.request_key import ASK, RequestedKeyPage, RequestKeyPage
 from tether.console.requests import RequestPage, RequestsPage
 from tether.console.session import SessionPage
-from tether.console.sessions import SessionsFile, SessionsPage, TotalsPage
+from tether.console.sessions import SessionsPage, TotalsPage
+from tether.console.sessions_file import SessionsFile
 from tether.console.signing_in import (
     EnterPage,
     HomePage,
@@ -105,7 +106,7 @@ def create_console(parts: Parts) -> Console:
         "/console/p/{partner:int}/sessions": SessionsPage(store, views),
         "/console/p/{partner:int}/sessions/totals": TotalsPage(store, views),
         "/console/p/{partner:int}/sessions/{id}": SessionPage(store, views),
-        "/console/p/{partner:int}/sessions.csv": SessionsFile(store, visits),
+        "/console/p/{partner:int}/sessions.{form}": SessionsFile(store, visits),
         "/console/p/{partner:int}/requests": RequestsPage(store, views),
         "/console/p/{partner:int}/requests/one": RequestPage(store, views),
         "/console/p/{partner:int}/flexibility": FlexibilityPage(views),

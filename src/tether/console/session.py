@@ -4,13 +4,17 @@ from falcon.asgi import Request, Response
 
 from tether.console.views import Views
 from tether.console.visits import partner_of
+from tether.domain.earlier_sessions import SessionContext
 from tether.domain.errors import NotFound
 from tether.domain.filters import SessionFilter
 from tether.domain.models import event_id_from_path
-from tether.domain.session_views import session_of
-from tether.domain.views import Session
+from tether.domain.session_causes import causes_of
+from tether.domain.session_record import OrderedEvent
+from tether.domain.session_views import StoredSession, session_of
+from tether.domain.views import Flag, Session
 from tether.server.store import Store
 from tether.storage.sessions import SessionPosition
+from tether.storage.turns import in_steps
 
 MOST_EVENTS = 1_000
 
@@ -43,6 +47,9 @@ class SessionPage:
             vehicle=known.vehicle,
             charger=known.charger,
             events=[one.event for one in placed[:MOST_EVENTS]],
+            causes=await self._causes(partner, known, placed[:MOST_EVENTS])
+            if session.flags
+            else {},
             is_cut=len(placed) > MOST_EVENTS,
             neighbours=[
                 ("Vehicle before", await self._next(partner, vehicle, position, back=True)),
@@ -53,6 +60,15 @@ class SessionPage:
         )
 
     on_head = on_get
+
+    async def _causes(
+        self, partner: int, known: StoredSession, placed: list[OrderedEvent]
+    ) -> dict[str, list[Flag]]:
+        """The flags of the session by the events that caused them."""
+        key = known.record.vehicle_id, known.record.start
+        found = await self._store.session_records.of_starts(partner, [key])
+        _, before = found.get(key, (None, SessionContext()))  # it may just have been derived again
+        return await in_steps(causes_of(known, before, placed))
 
     async def _next(
         self, partner: int, wanted: SessionFilter, position: SessionPosition, *, back: bool

@@ -2,35 +2,29 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from datetime import UTC, date, datetime, timedelta
+from importlib.util import find_spec
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from falcon.asgi import Request, Response
 
 from tether.console.forms import query_of
-from tether.console.ticks import until_gone
 from tether.console.views import Views, address
-from tether.console.visits import Visits, partner_of
+from tether.console.visits import partner_of
 from tether.domain.calendar import Calendar, Undivided, Unit, zone_of
-from tether.domain.errors import Abandoned, Invalid, Unavailable
+from tether.domain.errors import Invalid, Unavailable
 from tether.domain.filters import SessionFilter
 from tether.domain.models import is_entity_id
 from tether.domain.session_views import FLAGS, session_of
 from tether.domain.summary import Sums
 from tether.domain.views import Session
-from tether.files.contents import columns_of
-from tether.files.csv_form import csv_line
-from tether.files.csv_table import to_csv
 from tether.server.store import Store
 from tether.storage.sessions import SessionPosition
 from tether.storage.turns import Rest, Turns
 
 PAGE = 50
 MOST_BARS = 400
-MOST_EXPORTED = 200_000
 ADD_UP_S = 5.0
 UNITS = (Unit.DAY, Unit.HOUR, Unit.MONTH)
 FIRST_DAY, LAST_DAY = date(1970, 1, 2), date(8999, 12, 31)
@@ -85,6 +79,11 @@ class SessionsWanted(NamedTuple):
         }  # fmt: skip
 
 
+def forms_here() -> list[str]:
+    """The forms in which sessions can be downloaded: Parquet needs an extra."""
+    return ["csv", "parquet"] if find_spec("pyarrow") else ["csv"]
+
+
 class SessionsPage:
     """`…/sessions`: the newest first."""
 
@@ -94,7 +93,7 @@ class SessionsPage:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         query = query_of(req)
-        wanted, problem = _wanted(query), ""
+        wanted, problem = sessions_wanted(query), ""
         found: list[Session] = []
         following: SessionPosition | None = None
         try:
@@ -112,7 +111,9 @@ class SessionsPage:
             flags=list(FLAGS),
             units=[unit.value for unit in UNITS],
             totals=_link(req, wanted.query(), "sessions", "totals"),
-            download=_link(req, wanted.query(), "sessions.csv"),
+            downloads=[
+                (form, _link(req, wanted.query(), f"sessions.{form}")) for form in forms_here()
+            ],
             here=_link(req, {}, "sessions"),
             again=_link(req, wanted.query(after=query.get("after")), "sessions"),
             next_page=None
@@ -154,7 +155,7 @@ class TotalsPage:
         self._turns = Turns(2, of_each=1)  # each may read much
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        partner, wanted = partner_of(req).id, _wanted(query_of(req))
+        partner, wanted = partner_of(req).id, sessions_wanted(query_of(req))
         chosen, zone, unit = wanted.filter, wanted.time_zone, Unit(wanted.unit)
         whole: list[Sums] = []
         bars: list[Bar] = []
@@ -196,56 +197,11 @@ class TotalsPage:
         return bool(found) or stop is not None
 
 
-class SessionsFile:
-    """`…/sessions.csv`: all that are wanted, as `tether export sessions` writes them."""
-
-    def __init__(self, store: Store, visits: Visits) -> None:
-        self._store = store
-        self._visits = visits
-        self._turns = Turns(4, of_each=1)
-
-    async def on_get(self, req: Request, resp: Response) -> None:
-        wanted = _wanted(query_of(req)).filter
-        resp.content_type = "text/csv; charset=utf-8"
-        resp.set_header("Content-Disposition", 'attachment; filename="sessions.csv"')
-        resp.stream = self._wanted_lines(req, self._lines(partner_of(req).id, wanted))
-
-    async def _wanted_lines(
-        self, req: Request, lines: AsyncGenerator[bytes]
-    ) -> AsyncGenerator[bytes]:
-        """The lines, while the client is there to read them and its session lasts."""
-        leaving = asyncio.create_task(until_gone(req))
-        try:
-            async with aclosing(lines):
-                async for some in lines:
-                    if leaving.done() or await self._visits.of(req) is None:
-                        raise Abandoned  # so that nobody takes it for the whole
-                    yield some
-        finally:
-            leaving.cancel()
-
-    async def _lines(self, partner: int, wanted: SessionFilter) -> AsyncGenerator[bytes]:
-        yield csv_line(columns_of(Session)).encode()
-        after: SessionPosition | None = None
-        for _ in range(MOST_EXPORTED // 1_000):
-            async with self._turns.of(partner):
-                found, stop = await self._store.sessions.page(
-                    partner, wanted, after, 1_000, descending=True
-                )
-                lines, rest = [], Rest()
-                for known in found:
-                    lines.append(to_csv(session_of(known)))
-                    await rest.if_long()
-            yield "".join(lines).encode()
-            if stop is None and len(found) < 1_000:
-                return
-            after = stop or (found[-1].record.start_ms, found[-1].id)
-
-
 # What is asked for --------------------------------------------------------------------------------
 
 
-def _wanted(query: dict[str, str]) -> SessionsWanted:
+def sessions_wanted(query: dict[str, str]) -> SessionsWanted:
+    """What the parameters of an address ask for. Raises Invalid."""
     unit = query.get("unit") or Unit.DAY
     flag, status = query.get("flag", ""), query.get("status", "")
     if unit not in UNITS:

@@ -5,12 +5,12 @@ takes numbers with more than 18 places after the point, which no meter has: they
 rounded. Read is what others write, too: integers, floats, and timestamps of any unit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from math import isfinite, isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tether.domain.columns import arrow_schema, has_places, row_of
 from tether.domain.errors import SetupError
@@ -28,14 +28,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class ParquetFile:
     """Writes a Parquet file, a page of things at a time."""
 
-    def __init__(self, model: type[Tabular], path: Path) -> None:
+    def __init__(self, model: type[Tabular], path: Path | BinaryIO) -> None:
         self._arrow, parquet = _pyarrow()
         number = self._arrow.decimal128(DIGITS, PLACES)
         self._schema = arrow_schema(model, self._arrow, number)
         self._file = parquet.ParquetWriter(path, self._schema, compression="zstd")
         self._pages: list[Any] = []
 
-    def write(self, things: list[Tabular]) -> None:
+    def write(self, things: Sequence[Tabular]) -> None:
         """So many more."""
         rows = [_row(thing) for thing in things]
         self._pages.append(self._arrow.RecordBatch.from_pylist(rows, schema=self._schema))

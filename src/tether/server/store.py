@@ -28,6 +28,7 @@ from tether.storage.keys import Keys
 from tether.storage.partners import PING, Partners
 from tether.storage.plugged_in import PluggedIn
 from tether.storage.refused_requests import RefusedRequests
+from tether.storage.session_records import SessionRecords
 from tether.storage.session_sums import SessionSums
 from tether.storage.sessions import Sessions
 from tether.storage.states import States
@@ -120,6 +121,10 @@ class Store:
     @cached_property
     def sessions(self) -> Sessions:
         return Sessions(self._engine)
+
+    @cached_property
+    def session_records(self) -> SessionRecords:
+        return SessionRecords(self._engine)
 
     @cached_property
     def states(self) -> States:

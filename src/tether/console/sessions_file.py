@@ -1,0 +1,118 @@
+"""Files of sessions: what `tether export sessions` writes of those that are wanted."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from tempfile import TemporaryFile
+from typing import BinaryIO
+
+from falcon.asgi import Request, Response
+
+from tether.console.forms import query_of
+from tether.console.sessions import sessions_wanted
+from tether.console.ticks import until_gone
+from tether.console.visits import Visits, partner_of
+from tether.domain.errors import Abandoned, NotFound
+from tether.domain.filters import SessionFilter
+from tether.domain.session_views import session_of
+from tether.domain.views import Session
+from tether.files.contents import columns_of
+from tether.files.csv_form import csv_line
+from tether.files.csv_table import to_csv
+from tether.files.parquet import ParquetFile
+from tether.server.store import Store
+from tether.storage.sessions import SessionPosition
+from tether.storage.turns import Rest, Turns
+
+MOST_EXPORTED = 200_000
+PAGE = 1_000
+CHUNK = 64 * 1024
+TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
+
+
+class SessionsFile:
+    """`…/sessions.csv` and `…/sessions.parquet`: all that are wanted, the newest first."""
+
+    def __init__(self, store: Store, visits: Visits) -> None:
+        self._store = store
+        self._visits = visits
+        self._turns = Turns(4, of_each=1)
+        self._whole = Turns(2, of_each=1)  # each has a file on the disk
+
+    async def on_get(self, req: Request, resp: Response, form: str) -> None:
+        if form not in TYPES:
+            raise NotFound
+        wanted, partner = sessions_wanted(query_of(req)).filter, partner_of(req).id
+        if form == "csv":
+            resp.stream = self._while_wanted(req, self._lines(partner, wanted))
+        else:
+            async with self._whole.of(partner):
+                resp.stream = self._chunks(await self._parquet(req, partner, wanted))
+        resp.content_type = TYPES[form]
+        resp.set_header("Content-Disposition", f'attachment; filename="sessions.{form}"')
+
+    async def _while_wanted(
+        self, req: Request, parts: AsyncGenerator[bytes]
+    ) -> AsyncGenerator[bytes]:
+        """The parts, while the client is there to read them and its session lasts."""
+        leaving = asyncio.create_task(until_gone(req))
+        try:
+            async with aclosing(parts):
+                async for some in parts:
+                    if leaving.done() or await self._visits.of(req) is None:
+                        raise Abandoned  # so that nobody takes it for the whole
+                    yield some
+        finally:
+            leaving.cancel()
+
+    async def _lines(self, partner: int, wanted: SessionFilter) -> AsyncGenerator[bytes]:
+        yield csv_line(columns_of(Session)).encode()
+        async with aclosing(self._pages(partner, wanted)) as pages:
+            async for page in pages:
+                lines, rest = [], Rest()
+                for session in page:
+                    lines.append(to_csv(session))
+                    await rest.if_long()
+                yield "".join(lines).encode()
+
+    async def _parquet(self, req: Request, partner: int, wanted: SessionFilter) -> BinaryIO:
+        """The whole file, whose beginning is known when all of it is. Raises SetupError."""
+        target = TemporaryFile()  # noqa: SIM115  # whoever sends it closes it
+        try:
+            file = await asyncio.to_thread(ParquetFile, Session, target)
+            leaving = asyncio.create_task(until_gone(req))
+            try:
+                async with aclosing(self._pages(partner, wanted)) as pages:
+                    async for page in pages:
+                        await asyncio.to_thread(file.write, page)
+                        if leaving.done() or await self._visits.of(req) is None:
+                            raise Abandoned
+            finally:
+                leaving.cancel()
+                await asyncio.to_thread(file.close)
+            target.seek(0)
+        except BaseException:
+            target.close()
+            raise
+        return target
+
+    async def _chunks(self, file: BinaryIO) -> AsyncGenerator[bytes]:
+        with file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+
+    async def _pages(self, partner: int, wanted: SessionFilter) -> AsyncGenerator[list[Session]]:
+        after: SessionPosition | None = None
+        for _ in range(MOST_EXPORTED // PAGE):
+            async with self._turns.of(partner):
+                found, stop = await self._store.sessions.page(
+                    partner, wanted, after, PAGE, descending=True
+                )
+                page, rest = [], Rest()
+                for known in found:
+                    page.append(session_of(known))
+                    await rest.if_long()
+            yield page
+            if stop is None and len(found) < PAGE:
+                return
+            after = stop or (found[-1].record.start_ms, found[-1].id)
