@@ -1,4 +1,4 @@
-"""Requests that were refused: which, why, and what would have to be different."""
+"""Requests that were refused, and some others: which, why, and what would have to differ."""
 
 import json
 import re
@@ -7,27 +7,32 @@ from typing import NamedTuple
 
 from falcon.asgi import Request, Response
 
+from tether.console import marking
 from tether.console.forms import query_of
 from tether.console.start import url_of
 from tether.console.views import Views, address, visible
 from tether.console.visits import partner_of
 from tether.domain.errors import Invalid
 from tether.server.store import Store
-from tether.storage.refused_requests import DAYS_MS, MOST, RefusalFilter, RefusedRequest
+from tether.storage.refused_requests import RefusalFilter, RefusedRequest
 
 PAGE = 50
 END = 2**62, ""
 LONGEST_TEXT = 200  # that is looked for: a request id has up to 128 characters
-STATUSES = {"": (400, 599), "4xx": (400, 499), "5xx": (500, 599)}
+STATUSES = {
+    "": (100, 599), "2xx": (200, 299), "3xx": (300, 399), "4xx": (400, 499), "5xx": (500, 599),
+}  # fmt: skip
+SHOWS = ("refused", "all")
 _PLACE = re.compile(r"([0-9]{1,15}) ([!-~]{1,128})")
 _PARAMETER = re.compile(r'parameter="([A-Za-z]{1,50})"')
 
 
-class Part(NamedTuple):
-    """A part of a text; `is_marked` if it is to blame."""
+class Item(NamedTuple):
+    """An item of a bulk that was refused, its number from 1."""
 
-    text: str
-    is_marked: bool
+    number: int
+    message: str
+    member: str | None
 
 
 class RequestsPage:
@@ -42,12 +47,15 @@ class RequestsPage:
         status, path, text = query.get("status", ""), query.get("path", ""), query.get("q", "")
         if len(text) > LONGEST_TEXT:
             raise Invalid("q", f"It has at most {LONGEST_TEXT} characters.")
-        wanted = RefusalFilter(_statuses(status), path, text)
+        shows = query.get("show", "refused")
+        if shows not in SHOWS:
+            raise Invalid("show", f"It must be one of {', '.join(SHOWS)}.")
+        wanted = RefusalFilter(_statuses(status), path, text, sampled=shows == "all")
         before = _place(query.get("before"))
         found = await self._store.refused_requests.page(
             partner.id, wanted, before, self._views.now_ms(), PAGE + 1
         )
-        asked: dict[str, object] = {"status": status, "path": path, "q": text}
+        asked: dict[str, object] = {"show": shows, "status": status, "path": path, "q": text}
         last = found[PAGE - 1] if len(found) > PAGE else None
         await self._views.show(
             req,
@@ -61,8 +69,8 @@ class RequestsPage:
             again=address(partner, "requests", query=asked),
             next_page=last
             and address(partner, "requests", query={**asked, "before": f"{last.at_ms} {last.id}"}),
-            days=DAYS_MS // 86_400_000,
-            most=MOST,
+            shows=shows,
+            kept=self._store.refused_requests.kept,
         )
 
     on_head = on_get
@@ -78,35 +86,25 @@ class RequestPage:
     async def on_get(self, req: Request, resp: Response) -> None:
         request_id = query_of(req).get("id", "")
         found = await self._store.refused_requests.get(partner_of(req).id, request_id)
-        member = _PARAMETER.search(found.error)
+        named, items = _PARAMETER.search(found.error), _items(found)
+        member = named[1] if named else None
         await self._views.show(
             req,
             resp,
             "request.html",
             request=found,
             message=_message(found),
-            member=member[1] if member else None,
-            target=marked(found.path, member[1] if member else None, _in_path),
-            body=marked(found.body, member[1] if member else None, _in_body),
+            member=member,
+            items=items,
+            kept=self._store.refused_requests.kept,
+            target=marking.in_path(found.path, member),
+            body=marking.in_bulk(found.body, [(one.number, one.member) for one in items])
+            if items
+            else marking.in_body(found.body, member),
             curl=_curl(found, url_of(req)),
         )
 
     on_head = on_get
-
-
-def marked(text: str, member: str | None, pattern: str) -> list[Part]:
-    """The text in parts, of which those are marked in which the member stands with its value."""
-    if member is None:
-        return [Part(text, False)]
-    parts, end = [], 0
-    for match in re.finditer(pattern.format(re.escape(member)), text):
-        parts += [Part(text[end : match.start()], False), Part(match[0], True)]
-        end = match.end()
-    return [part for part in [*parts, Part(text[end:], False)] if part.text]
-
-
-_in_body = r'"{}"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[^,}}\]\s]+)?'
-_in_path = r"(?<=[?&]){}=[^&]*"
 
 
 def _message(request: RefusedRequest) -> str:
@@ -116,6 +114,17 @@ def _message(request: RefusedRequest) -> str:
     except ValueError:
         return request.answer
     return str(answer.get("message", "")) if isinstance(answer, dict) else request.answer
+
+
+def _items(request: RefusedRequest) -> list[Item]:
+    """The items of a bulk of which the answer says that they were refused."""
+    if request.status >= 400 or not request.is_refused:
+        return []
+    try:
+        found = json.loads(request.answer)["items"]
+        return [Item(int(one["item"]), one["message"], one["parameter"]) for one in found]
+    except (ValueError, KeyError, TypeError):  # it was cut off
+        return []
 
 
 def _curl(request: RefusedRequest, url: str) -> str:
@@ -130,10 +139,10 @@ def _curl(request: RefusedRequest, url: str) -> str:
 
 
 def _statuses(text: str) -> tuple[int, int]:
-    if re.fullmatch(r"[45][0-9]{2}", text):
+    if re.fullmatch(r"[1-5][0-9]{2}", text):
         return int(text), int(text)
     if text not in STATUSES:
-        raise Invalid("status", "It must be 4xx, 5xx or one such as 409.")
+        raise Invalid("status", "It must be 2xx, 3xx, 4xx, 5xx or one such as 409.")
     return STATUSES[text]
 
 

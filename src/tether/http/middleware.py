@@ -1,6 +1,7 @@
 """What surrounds every request: its id, its log line, its metrics, its key and its rate limit."""
 
 import asyncio
+import math
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
@@ -15,15 +16,17 @@ from msgspec import UNSET
 
 from tether.domain.errors import Code, Forbidden, RateLimited
 from tether.domain.keys import Limiter, without_keys
+from tether.domain.models import to_json
 from tether.http import requests
 from tether.http.errors import wants_page
 from tether.server import logging
 from tether.server.authenticator import Authenticator, KeyUse
 from tether.server.metrics import Metrics
-from tether.server.refusals import LONGEST_BODY, Refusals
+from tether.server.refusals import Refusals
 
 LONGEST_FORWARDED = 2_000  # characters of X-Forwarded-For that are looked at, from its end
 MOST_HOPS = 10
+MOST_SAMPLED = 10_000  # partners of which it is remembered when one was kept last
 _REFUSED = 400  # and higher statuses
 _REPORTS = ("/events", "/events/bulk")
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -84,6 +87,24 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+class Sample:
+    """Which requests are kept though they were not refused: so many a minute of each partner."""
+
+    def __init__(self, a_minute: int) -> None:
+        self._pause_s = 60 / a_minute if a_minute else math.inf
+        self._first_s = 0.0 if a_minute else math.inf
+        self._next_s: dict[int, float] = {}
+
+    def has(self, partner: int, at_s: float) -> bool:
+        """Whether the partner's request that came at this instant is one of them."""
+        if at_s < self._next_s.get(partner, self._first_s):
+            return False
+        if len(self._next_s) >= MOST_SAMPLED:
+            self._next_s.clear()
+        self._next_s[partner] = at_s + self._pause_s
+        return True
+
+
 class Observer:
     """Gives each request an id (or keeps the client's), counts it and writes one line about it."""
 
@@ -97,6 +118,7 @@ class Observer:
     ) -> None:
         """`route_of` finds the template of a path."""
         self._refusals = refusals
+        self._sample = Sample(refusals.sample)
         self._use = use
         self._metrics = metrics
         self._clients = clients
@@ -109,6 +131,7 @@ class Observer:
         context.client = self._clients.of(req)
         context.in_bulk = None  # how many items there are in a bulk
         context.doubted = ()  # members whose unit is, of each event or entity
+        context.refused_items = ()  # of a bulk: the first ones, with their numbers
         context.rejections = {}  # why it was refused; of a bulk also how many items, by reason
         given = req.get_header("X-Request-Id")
         context.request_id = (
@@ -128,15 +151,24 @@ class Observer:
         # What the gate refuses has not been routed.
         route = req.uri_template or self._route_of(req.path) or "other"
         status, key = resp.status_code, context.key
-        if status >= _REFUSED and key and self._refusals.takes(key.partner):
-            self._note_refusal(req, resp, seconds)
+        if (
+            key
+            and (
+                status >= _REFUSED
+                or context.rejections
+                or self._sample.has(key.partner, context.started)
+            )
+            and self._refusals.takes(key.partner)
+        ):
+            self._note(req, resp, seconds)
         # The client has its answer first.
         asyncio.get_running_loop().call_soon(
             self._tell, context, req.method, route, status, seconds
         )
 
-    def _note_refusal(self, req: Request, resp: Response, seconds: float) -> None:
-        key = req.context.key
+    def _note(self, req: Request, resp: Response, seconds: float) -> None:
+        key, items = req.context.key, req.context.refused_items
+        body, cut_from = requests.beginning_of_body(req, self._refusals.longest_body)
         self._refusals.note(
             key.partner,
             request_id=req.context.request_id,
@@ -145,9 +177,10 @@ class Observer:
             path=f"{req.path}?{req.query_string}" if req.query_string else req.path,
             status=resp.status_code,
             seconds=seconds,
-            error=resp.get_header("Tether-Error") or "",
-            answer=resp.data or b"",
-            body=requests.beginning_of_body(req, LONGEST_BODY),
+            error=items[0][1].code if items else resp.get_header("Tether-Error") or "",
+            answer=_told(req.context) if items else resp.data or b"",
+            body=body,
+            cut_from=cut_from,
         )
 
     def _tell(self, context: Any, method: str, route: str, status: int, seconds: float) -> None:
@@ -186,6 +219,16 @@ class Observer:
                 key, context.started, cost, refused=status >= _REFUSED, limited=limited > 0
             )
         logging.answered(line)
+
+
+def _told(context: Any) -> bytes:
+    """What is said of a bulk with items that were refused: the first of them."""
+    items = [
+        {"item": number, "message": refusal.message[:150], "parameter": refusal.parameter}
+        for number, refusal in context.refused_items
+    ]
+    count = f"{sum(context.rejections.values()):,} of {context.in_bulk:,}"
+    return to_json({"message": f"{count} items were refused.", "items": items})
 
 
 class Gate:

@@ -18,6 +18,7 @@ from tether.server.settings import Settings, is_postgres, sqlite_path
 from tether.server.store import Store
 from tether.server.webhooks import WebhookService
 from tether.storage.engine import Engine
+from tether.storage.refused_requests import KEPT, Kept
 
 if TYPE_CHECKING:
     from falcon.asgi import App, Request, Response
@@ -94,12 +95,13 @@ async def open_store(
     on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None,
     on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
     on_refusal: Callable[[str], None] = lambda reason: None,
+    kept: Kept = KEPT,
 ) -> AsyncIterator[Store]:
-    """The store in this database, which must be migrated."""
+    """The store in this database, which must be migrated. `kept` says which requests it keeps."""
     engine = _engine(database, pool_size)
     store = Store(
         engine, now_ms, on_progress,
-        on_waiting=on_waiting, on_failure=on_failure, on_refusal=on_refusal,
+        on_waiting=on_waiting, on_failure=on_failure, on_refusal=on_refusal, kept=kept,
     )  # fmt: skip
     try:
         yield store

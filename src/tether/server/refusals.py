@@ -1,4 +1,4 @@
-"""What was refused, kept for the console: noted by requests, written now and then."""
+"""Requests that are kept for the console: noted when they were answered, written now and then."""
 
 import asyncio
 import logging
@@ -13,12 +13,13 @@ log = logging.getLogger(__name__)  # commands load it, too, and structlog is hea
 
 PERIOD_S = 1.0
 MOST, MOST_OF_EACH = 200, 40  # in a period; a flood is like its beginning
-LONGEST_BODY, LONGEST_ANSWER, LONGEST_PATH = 16_384, 2_000, 1_000
+LONGEST_ANSWER, LONGEST_PATH = 4_000, 1_000
 _NUL = str.maketrans({"\0": "\N{REPLACEMENT CHARACTER}"})  # which PostgreSQL's text cannot have
 
 
 class Refusals:
-    """Notes requests that were refused. No request waits for it to be written.
+    """Notes requests that were refused, and now and then another one. No request waits for it to be
+    written.
 
     What cannot be written, and what is too much, is lost: the log has it.
     """
@@ -29,10 +30,11 @@ class Refusals:
         self._noted: list[tuple[int, RefusedRequest]] = []
         self._of_each: Counter[int] = Counter()
         self._is_written = False
+        self.longest_body, self.sample = stored.kept.body_bytes, stored.kept.sample
 
     def takes(self, partner: int) -> bool:
         """Whether one more of this partner would be kept; none is where nobody writes them."""
-        room = self._is_written and len(self._noted) < MOST
+        room = self._is_written and len(self._noted) < MOST and self._stored.kept.rows > 0
         return room and self._of_each[partner] < MOST_OF_EACH
 
     def note(
@@ -48,13 +50,16 @@ class Refusals:
         error: str,
         answer: bytes,
         body: bytes,
+        cut_from: int = 0,
     ) -> None:
-        """The request was refused just now."""
+        """The request was answered just now. `cut_from` is the length of a body of which this is
+        only the beginning, or -1.
+        """
         self._of_each[partner] += 1
         request = RefusedRequest(
             self._now_ms(), request_id, key_prefix, method[:20], _text(path, LONGEST_PATH), status,
             int(seconds * 1_000_000), error, _text(answer, LONGEST_ANSWER),
-            _text(body, LONGEST_BODY),
+            _text(body, self.longest_body), cut_from,
         )  # fmt: skip
         self._noted.append((partner, request))
 

@@ -29,6 +29,7 @@ from tether.server.store import Store
 from tether.server.tracing import tracing
 from tether.server.upkeep import forget_audit
 from tether.server.webhooks import WebhookService
+from tether.storage.refused_requests import Kept
 
 log = structlog.get_logger()
 
@@ -71,6 +72,12 @@ async def serve(
             on_waiting=metrics.derivation_waiting,
             on_failure=derivation_failed,
             on_refusal=metrics.refused,
+            kept=Kept(
+                settings.requests_kept,
+                settings.requests_days,
+                settings.requests_body,
+                settings.requests_sample,
+            ),
         ) as store,
         meanwhile(store.projector.sweep()),
         tracing() as tracer,

@@ -41,6 +41,13 @@ class Settings:
     metrics_by_partner: bool = False
     console: str = "on"
     """`on` (at /console) or `off`."""
+    requests_kept: int = 5_000
+    """Refused requests of each partner that the console shows; of others a tenth of that."""
+    requests_days: int = 7
+    requests_body: int = 16_384
+    """Bytes of each body."""
+    requests_sample: int = 6
+    """Requests a minute that were not refused, of each partner in each worker."""
     key_requests: str = "off"
     """`on` (at /request-key, a page of the console) or `off`."""
     audit_days: int = 400

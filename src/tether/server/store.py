@@ -27,7 +27,7 @@ from tether.storage.key_requests import KeyRequests
 from tether.storage.keys import Keys
 from tether.storage.partners import PING, Partners
 from tether.storage.plugged_in import PluggedIn
-from tether.storage.refused_requests import RefusedRequests
+from tether.storage.refused_requests import KEPT, Kept, RefusedRequests
 from tether.storage.session_records import SessionRecords
 from tether.storage.session_sums import SessionSums
 from tether.storage.sessions import Sessions
@@ -60,7 +60,9 @@ class Store:
         on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None,
         on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
         on_refusal: Callable[[str], None] = lambda reason: None,
+        kept: Kept = KEPT,
     ) -> None:
+        self._kept = kept
         self._engine = engine
         self._now_ms = now_ms
         self._on_progress = on_progress
@@ -92,7 +94,7 @@ class Store:
 
     @cached_property
     def refused_requests(self) -> RefusedRequests:
-        return RefusedRequests(self._engine)
+        return RefusedRequests(self._engine, self._kept)
 
     @cached_property
     def refusals(self) -> Refusals:

@@ -1,4 +1,6 @@
-"""Requests that were refused, of each partner the newest: what was sent, and what was answered."""
+"""Requests that were refused, and a sample of the others, of each partner the newest: what was
+sent, and what was answered.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,14 +8,33 @@ from typing import NamedTuple
 from tether.domain.errors import NotFound
 from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
 
-MOST = 5_000  # of a partner
-DAYS_MS = 7 * 86_400_000
+DAY_MS = 86_400_000
+SAMPLED_PART = 10  # so many times fewer are kept of those that were not refused
 _LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # as both engines do
 _NEWEST_FIRST = "ORDER BY r.at_ms DESC, r.id DESC"
 
 
+class Kept(NamedTuple):
+    """How much is kept of each partner."""
+
+    rows: int = 5_000
+    """Refused requests; of others a tenth of that."""
+    days: int = 7
+    body_bytes: int = 16_384
+    """Of each body."""
+    sample: int = 6
+    """A minute, of requests that were not refused, in each worker."""
+
+
+KEPT = Kept()
+
+
 class RefusedRequest(NamedTuple):
-    """A request that was refused. Body, answer and path are shortened, and have no key in them."""
+    """A request. Body, answer and path are shortened, and have no key in them.
+
+    One with a status below 400 is of the sample, and has no error, or it is a bulk of which items
+    were refused: then the answer says which.
+    """
 
     at_ms: int
     id: str
@@ -25,6 +46,13 @@ class RefusedRequest(NamedTuple):
     error: str
     answer: str
     body: str
+    cut_from: int = 0
+    """How many bytes the body had of which only the beginning is here; -1 if it came in chunks."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it was, or items of it; else it is of the sample."""
+        return self.status >= 400 or self.error != ""
 
 
 _COLUMNS = ", ".join(f"r.{name}" for name in RefusedRequest._fields)
@@ -39,15 +67,19 @@ ON CONFLICT (partner, at_ms, id) DO NOTHING
 FORGET = """
 DELETE FROM refused_requests WHERE partner = $1 AND at_ms < $2
 """
-FORGET_MORE = """
-DELETE FROM refused_requests WHERE partner = $1 AND at_ms <= coalesce((
-    SELECT r.at_ms FROM refused_requests r WHERE r.partner = $1
+_FORGET_MORE = """
+DELETE FROM refused_requests WHERE partner = $1 AND {of_these} AND at_ms <= coalesce((
+    SELECT r.at_ms FROM refused_requests r WHERE r.partner = $1 AND {of_these}
     ORDER BY r.at_ms DESC LIMIT 1 OFFSET $2
 ), -1)
 """
+_REFUSED, _SAMPLED = "(status >= 400 OR error <> '')", "(status < 400 AND error = '')"
+FORGET_MORE = _FORGET_MORE.format(of_these=_REFUSED)
+FORGET_MORE_SAMPLED = _FORGET_MORE.format(of_these=_SAMPLED)
 # $2 and $3 are the place, $4 since when, $5 and $6 the statuses, $7 how the path begins, $8 what
-# the key, the path, the body, the answer or the id has in it. LIKE would do that too, but takes a
-# hundred times as long where much of the text is nearly the same.
+# the key, the path, the body, the answer or the id has in it, $9 whether the sample is wanted, too.
+# LIKE would do that as well, but takes a hundred times as long where much of the text is nearly the
+# same.
 PAGE = f"""
 SELECT {_COLUMNS} FROM refused_requests r
 WHERE r.partner = $1 AND (r.at_ms, r.id) < ($2, $3) AND r.at_ms >= $4
@@ -55,7 +87,8 @@ WHERE r.partner = $1 AND (r.at_ms, r.id) < ($2, $3) AND r.at_ms >= $4
   AND ($8 = '' OR {{position}}(
       lower(r.id || ' ' || r.key_prefix || ' ' || r.path || ' ' || r.answer || ' ' || r.body), $8
   ) > 0)
-{_NEWEST_FIRST} LIMIT $9
+  AND ($9 = 1 OR r.status >= 400 OR r.error <> '')
+{_NEWEST_FIRST} LIMIT $10
 """
 GET = f"""
 SELECT {_COLUMNS} FROM refused_requests r WHERE r.partner = $1 AND r.id = $2
@@ -66,41 +99,52 @@ SELECT {_COLUMNS} FROM refused_requests r WHERE r.partner = $1 AND r.id = $2
 class RefusalFilter(NamedTuple):
     """Which of them are wanted."""
 
-    statuses: tuple[int, int] = (400, 599)
+    statuses: tuple[int, int] = (100, 599)
     path: str = ""
     """How it begins."""
     text: str = ""
     """What it has in it."""
+    sampled: bool = False
+    """Those that were not refused, too."""
 
 
 class RefusedRequests:
     """What was refused, of all partners. Every method raises Unavailable."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, kept: Kept) -> None:
         self._engine = engine
+        self.kept = kept
         self._page = PAGE.format(position=engine.dialect.position)
 
     async def add(self, partner: int, requests: Sequence[RefusedRequest], now_ms: int) -> None:
-        """Stores them; forgets what is older than a week, and the oldest of too many."""
+        """Stores them; forgets what is too old, and the oldest of too many."""
+        most, forgetting = self.kept.rows, []
+        if any(request.is_refused for request in requests):
+            forgetting.append(Statement(FORGET_MORE, (partner, most)))
+        if not all(request.is_refused for request in requests):
+            forgetting.append(Statement(FORGET_MORE_SAMPLED, (partner, most // SAMPLED_PART)))
         await self._engine.write_all(
             Statement(ADD, (partner, batch_of(requests))),
-            Statement(FORGET, (partner, now_ms - DAYS_MS)),
-            Statement(FORGET_MORE, (partner, MOST)),
+            Statement(FORGET, (partner, self._since_ms(now_ms))),
+            *forgetting,
         )
 
     async def forget(self, partner: int, now_ms: int) -> None:
-        """Forgets what is older than a week."""
-        await self._engine.write(FORGET, partner, now_ms - DAYS_MS)
+        """Forgets what is too old."""
+        await self._engine.write(FORGET, partner, self._since_ms(now_ms))
 
     async def page(
         self, partner: int, wanted: RefusalFilter, before: tuple[int, str], now_ms: int, limit: int
     ) -> list[RefusedRequest]:
-        """The newest of the last week before a place, an instant and an id."""
+        """The newest of those days before a place, an instant and an id."""
         rows = await self._engine.scan(
-            self._page, partner, *before, now_ms - DAYS_MS, *wanted.statuses, wanted.path,
-            wanted.text.translate(_LOWER), limit,
+            self._page, partner, *before, self._since_ms(now_ms), *wanted.statuses, wanted.path,
+            wanted.text.translate(_LOWER), int(wanted.sampled), limit,
         )  # fmt: skip
         return [RefusedRequest(*row) for row in rows]
+
+    def _since_ms(self, now_ms: int) -> int:
+        return now_ms - self.kept.days * DAY_MS
 
     async def get(self, partner: int, request_id: str) -> RefusedRequest:
         """The newest with this id. Raises NotFound."""

@@ -24,6 +24,12 @@ def console(url: str | None, host: str, port: int, sign_out: bool, database: str
     """Print a link that opens the web console as the operator.
 
     It is good once, and for ten minutes. Partners sign in with an API key.
+
+    \b
+    Requests   which calls were refused, and why; found by their X-Request-Id
+    Start      the first calls of a partner, ticked as they arrive
+    Keys       which work, what they did, how near they are to their rate
+    Partners   who is silent for longer than usual, who waits to be derived
     """
     from tether.server import admin
 

@@ -32,6 +32,20 @@ from tether.server.settings import Settings
 @click.option("--console", default="on", envvar="TETHER_CONSOLE", show_default=True,
               show_envvar=True, type=click.Choice(["on", "off"]), metavar="on|off",
               help="The web console at /console: on or off.")  # fmt: skip
+@click.option("--requests-kept", default=5000, type=WholeNumber(0, 1_000_000),
+              envvar="TETHER_REQUESTS_KEPT", show_default=True, show_envvar=True, metavar="N",
+              help="Refused requests of each partner that the console shows; of others a tenth of "
+              "that.")  # fmt: skip
+@click.option("--requests-days", default=7, type=WholeNumber(1, 366),
+              envvar="TETHER_REQUESTS_DAYS", show_default=True, show_envvar=True, metavar="DAYS",
+              help="How long they are kept.")  # fmt: skip
+@click.option("--requests-body", default=16384, type=WholeNumber(0, 65536),
+              envvar="TETHER_REQUESTS_BODY", show_default=True, show_envvar=True, metavar="BYTES",
+              help="How much of each body is kept.")  # fmt: skip
+@click.option("--requests-sample", default=6, type=WholeNumber(0, 600),
+              envvar="TETHER_REQUESTS_SAMPLE", show_default=True, show_envvar=True, metavar="N",
+              help="Requests that were not refused: so many a minute of each partner are kept by "
+              "each worker, too.")  # fmt: skip
 @click.option("--key-requests", default="off", envvar="TETHER_KEY_REQUESTS", show_default=True,
               show_envvar=True, type=click.Choice(["on", "off"]), metavar="on|off",
               help="Let strangers ask for a key at /request-key, which the operator decides: on or "
@@ -90,6 +104,10 @@ def serve(
     metrics: str,
     metrics_by_partner: bool,
     console: str,
+    requests_kept: int,
+    requests_days: int,
+    requests_body: int,
+    requests_sample: int,
     key_requests: str,
     audit_days: int,
     map_tiles: str,
@@ -118,6 +136,10 @@ def serve(
             metrics=metrics,
             metrics_by_partner=metrics_by_partner,
             console=console,
+            requests_kept=requests_kept,
+            requests_days=requests_days,
+            requests_body=requests_body,
+            requests_sample=requests_sample,
             key_requests=key_requests,
             audit_days=audit_days,
             map_tiles=map_tiles,

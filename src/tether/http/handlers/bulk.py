@@ -26,6 +26,7 @@ from tether.storage.events import EventRow
 from tether.storage.turns import Steps, Turns, in_steps
 
 SHOWN_AT_ONCE = 200
+MOST_TOLD = 10  # refused items of which the console tells
 OWN_NAME = "bulk"
 E = TypeVar("E", Charger, Vehicle)
 Result: TypeAlias = dict[str, Any] | Refusal  # what the answer says of an item
@@ -64,7 +65,9 @@ class Bulk:
                     spool.seek(0)
                     results = await self._results(req, spool.read, items, store, is_gzip=is_gzip)
         requests.show_standing(resp, await self._limiter.take(key, 0))  # its items counted
-        refusals = [result for result in results if isinstance(result, Refusal)]
+        refused = [(n, one) for n, one in enumerate(results, 1) if isinstance(one, Refusal)]
+        refusals = [refusal for _, refusal in refused]
+        req.context.refused_items = refused[:MOST_TOLD]
         req.context.rejections = Counter(refusal.code for refusal in refusals)
         if wait_s := max((refusal.retry_after_s for refusal in refusals), default=0):
             resp.set_header("Retry-After", str(wait_s))
