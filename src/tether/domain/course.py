@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tether.domain.charge_period import PeriodRecord
-from tether.domain.session_record import SessionRecord
+from tether.domain.session_record import SessionRecord, with_reports
 
 
 class Condition(NamedTuple):
@@ -127,11 +127,12 @@ class Step(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=
 
 
 def steps_of(session: SessionRecord, readings: Iterable[Told]) -> list[Step]:
-    """How the vehicle was from its plug-in to its unplug.
+    """How the vehicle was from its plug-in to its unplug, by all that is known of the session.
 
     Of `readings` those of one kind and instant are in the order of their events. The session and
     its periods include the instant of their start and not that of their end.
     """
+    session = with_reports(session)
     found: list[Step] = []
     charge: PeriodRecord | None = None
     power = soc = None
