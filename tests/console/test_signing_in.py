@@ -30,7 +30,7 @@ from tether.storage.refused_requests import KEPT, RefusalFilter, RefusedRequest
 PAGES = (
     "/live", "/live/vehicles", "/live?show=all&q=C1", "/keys", "/chargers/C1", "/vehicles/V1",
     "/sessions", "/sessions/totals?unit=month", "/sessions.csv", "/flexibility",
-    "/flexibility/figures?span=week", "/start", "/requests?status=4xx&q=x",
+    "/flexibility/figures", "/flexibility/course?span=week", "/start", "/requests?status=4xx&q=x",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import structlog
 from falcon.asgi import Request, Response
 
 from tether.console.audit import AuditFile, AuditPage
-from tether.console.flexibility import FiguresPage, FlexibilityPage
+from tether.console.flexibility import CoursePage, FiguresPage, FlexibilityPage
 from tether.console.gate import Gate, NotOurs, SignedOut
 from tether.console.key_requests import KeyRequestsPage
 from tether.console.keys import KeysPage
@@ -111,6 +111,7 @@ def create_console(parts: Parts) -> Console:
         "/console/p/{partner:int}/requests/one": RequestPage(store, views),
         "/console/p/{partner:int}/flexibility": FlexibilityPage(views),
         "/console/p/{partner:int}/flexibility/figures": FiguresPage(store, views),
+        "/console/p/{partner:int}/flexibility/course": CoursePage(store, views),
         "/console/p/{partner:int}/start": StartPage(store, views),
         "/console/p/{partner:int}/keys": KeysPage(store, views),
         "/console/p/{partner:int}/ticks": TicksResource(store, visits),

@@ -59,16 +59,14 @@ class FlexibilityPage:
         self._views = views
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        span = query_of(req).get("span", "day")
-        if span not in SPANS:
-            raise Invalid("span", f"It must be one of {', '.join(SPANS)}.")
-        await self._views.show(req, resp, "flexibility.html", span=span, spans=list(SPANS))
+        spans = list(SPANS)
+        await self._views.show(req, resp, "flexibility.html", span=_span(req), spans=spans)
 
     on_head = on_get
 
 
 class FiguresPage:
-    """`…/flexibility/figures`: what could be moved now, and over time."""
+    """`…/flexibility/figures`: what could be moved now, by area, and what is not known."""
 
     def __init__(self, store: Store, views: Views) -> None:
         self._store = store
@@ -76,35 +74,21 @@ class FiguresPage:
         self._turns = Turns(2, of_each=1)  # each may read much
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        partner, span = partner_of(req).id, query_of(req).get("span", "day")
-        if span not in SPANS:
-            raise Invalid("span", f"It must be one of {', '.join(SPANS)}.")
+        partner, capacities = partner_of(req).id, self._store.capacities
         now_ms = self._views.now_ms()
         now: Capacity | None = None
-        course: list[Moment] = []
         areas: list[Area] = []
         count = 0
         lacking: dict[str, list[Lacking]] = {}
         try:
             async with asyncio.timeout(WAIT_S), self._turns.of(partner):
-                places = await self._store.capacities.by_area(
-                    partner, Asked(Chargers(), None), stale=True
-                )
+                places = await capacities.by_area(partner, Asked(Chargers(), None), stale=True)
                 now = capacity_of(await _together(places), now_ms)
                 areas, count = _areas(places, now_ms), len(places)
                 if any(msgspec.structs.astuple(now.unknown)):
-                    lacking = await self._store.capacities.lacking(partner, MOST_NAMED)
-                last_ms = now_ms - now_ms % HOUR_MS
-                moments = range(last_ms + SPANS[span].start, last_ms + 1, SPANS[span].step)
-                found = await self._store.capacities.totals(
-                    partner, Asked(Chargers(), moments), stale=True
-                )
-                course = [
-                    Moment(at_ms, capacity_of(figures, at_ms))
-                    for at_ms, figures in zip(moments, found, strict=True)
-                ]
+                    lacking = await capacities.lacking(partner, MOST_NAMED)
         except (TimeoutError, Unavailable):
-            pass  # the page says that it took too long
+            now = None  # the page says that it took too long
         await self._views.show(
             req,
             resp,
@@ -114,11 +98,46 @@ class FiguresPage:
             others=count - len(areas),
             lacking=lacking,
             side=SIDE,
-            course=course,
-            span=span,
         )
 
     on_head = on_get
+
+
+class CoursePage:
+    """`…/flexibility/course`: what could have been moved over the last day or week."""
+
+    def __init__(self, store: Store, views: Views) -> None:
+        self._store = store
+        self._views = views
+        self._turns = Turns(2, of_each=1)  # each may read much
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        partner, span = partner_of(req).id, _span(req)
+        now_ms = self._views.now_ms()
+        last_ms = now_ms - now_ms % HOUR_MS
+        moments = range(last_ms + SPANS[span].start, last_ms + 1, SPANS[span].step)
+        course: list[Moment] = []
+        try:
+            async with asyncio.timeout(WAIT_S), self._turns.of(partner):
+                found = await self._store.capacities.totals(
+                    partner, Asked(Chargers(), moments), stale=True
+                )
+                course = [
+                    Moment(at_ms, capacity_of(figures, at_ms))
+                    for at_ms, figures in zip(moments, found, strict=True)
+                ]
+        except (TimeoutError, Unavailable):
+            pass  # the page says that it took too long
+        await self._views.show(req, resp, "course.html", course=course, span=span)
+
+    on_head = on_get
+
+
+def _span(req: Request) -> str:
+    span = query_of(req).get("span", "day")
+    if span not in SPANS:
+        raise Invalid("span", f"It must be one of {', '.join(SPANS)}.")
+    return span
 
 
 async def _together(places: list[Entry]) -> Figures:
