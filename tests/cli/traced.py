@@ -34,7 +34,8 @@ def look(frame: FrameType, event: str, _: object) -> None:
     code = frame.f_code
     if event != "call" or not code.co_filename.startswith(OURS):
         return
-    if SERVES and code.co_name == "data_received":  # asyncio's name
+    # A body may come apart from its head.
+    if SERVES and code.co_name == "data_received" and not recording.is_set():  # asyncio's name
         recording.set()
         entered.clear()
         known.clear()
