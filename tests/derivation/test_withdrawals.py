@@ -52,7 +52,7 @@ def test_what_is_taken_back_leaves_no_trace(
     kept = report_and_take_back(changing, bodies, order)
     if kept:
         assert plain.post("/events/bulk", json=kept).status_code == 200
-    instants = [kept[0]["timestamp"], kept[-1]["timestamp"]] if kept else []
+    instants = sorted({one["timestamp"] for one in kept})[::5]
     assert picture(changing, vehicle, instants) == picture(plain, vehicle, instants)
     assert differing(server, changing, vehicle) == 0
 
