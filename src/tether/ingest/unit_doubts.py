@@ -4,9 +4,10 @@ Nothing is refused for that. It is looked up when the events are stored, and onl
 tell of an energy, as only that needs the vehicle.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -28,22 +29,21 @@ def doubted_members(kind: type[Charger | Vehicle], values: Mapping[str, Any]) ->
     """The members of a charger or vehicle whose unit is in doubt, of these values by field."""
     return [
         name
-        for name, member in members_of_entity(kind).items()
-        if any(_is_too_high(member.field, number) for number in _numbers(values.get(member.field)))
+        for name, field, most in _bounds(kind)
+        if (value := values.get(field))
+        and (max(value) if isinstance(value, tuple) else value) > most
     ]
 
 
-def _numbers(value: Any) -> Iterator[Decimal]:
-    if isinstance(value, Decimal):
-        yield value
-    elif value is not None:
-        yield from value
-
-
-def _is_too_high(field: str, number: Decimal) -> bool:
-    if field == "charge_capacity":
-        return number > MOST_CAPACITY
-    return "power" in field and number > MOST_POWER
+@cache
+def _bounds(kind: type[Charger | Vehicle]) -> list[tuple[str, str, Decimal]]:
+    """The name and the field of each member that has a unit, and what is likely at most."""
+    fields = ((name, member.field) for name, member in members_of_entity(kind).items())
+    return [
+        (name, field, MOST_CAPACITY if field == "charge_capacity" else MOST_POWER)
+        for name, field in fields
+        if field == "charge_capacity" or "power" in field
+    ]
 
 
 def has_doubted_energy(event: Event, capacity: Decimal | None) -> bool:
