@@ -14,17 +14,28 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 
-from tests import keeper
+from tests import forked, keeper
 from tests.parts import create_database, running_postgres, unmarked
 from tether.domain import timestamps
 from tether.domain.keys import Rate
 from tether.server import admin, bootstrap
 
-TETHER = Path(sys.executable).with_name("tether")
+TETHER = forked.TETHER
 TAKES_LONG = ("abuse", "postgres", "faults", "replay", "client", "cli_partner", "deploy")
 FAST = Rate(1_000_000, 1)
 SECRET_KEY = "a-key-of-the-tests-that-has-over-32-characters"
+# The same examples in every run: a test that fails does so for everybody.
+settings.register_profile(
+    "tether",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("tether")
+
 # httpx closes a connection of too many, or an expired one, although another thread may have taken
 # it just then: none may be either.
 ALL_KEPT = httpx.Limits(keepalive_expiry=None)
@@ -56,12 +67,8 @@ class Server:
     def start(self, port: int = 0) -> "Server":
         """Starts the process and waits until it listens."""
         command = [*self.program, "serve", "--database", self.database, "--port", str(port)]
-        self.process = subprocess.Popen(
-            [*command, *self.options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **self.environment},
+        self.process = forked.start_server(
+            [*command, *self.options], {**os.environ, **self.environment}
         )
         assert self.process.stdout is not None
         threading.Thread(target=self._collect_log, args=(self.process,), daemon=True).start()

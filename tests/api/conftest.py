@@ -4,20 +4,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.api.helpers import Wire
 from tests.conftest import Server
-
-# The same examples in every run: a test that fails does so for everybody.
-settings.register_profile(
-    "tether",
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-settings.load_profile("tether")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import TETHER
+from tests.forked import TETHER, run_command
 from tether.domain import timestamps
 from tether.server import admin, bootstrap
 
@@ -36,15 +36,12 @@ class Command:
         return {name: os.environ[name] for name in MEASURED if name in os.environ} | named
 
     def __call__(self, *words: str, stdin: str = "", **variables: str) -> Result:
-        return subprocess.run(
-            [TETHER, *words],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            cwd=self.folder,
-            env=self.variables(**variables),
+        return run_command(
+            [str(TETHER), *words],
+            folder=self.folder,
+            environment=self.variables(**variables),
+            stdin=stdin,
             timeout=240,
-            check=False,
         )
 
     def ok(self, *words: str, **variables: str) -> str:
