@@ -24,6 +24,7 @@ from tether.domain.timestamps import format_instant
 
 AT_ONCE = 4  # abuses
 LONGEST_S = 60.0  # of an abuse: then it is given up
+PATIENCE_S = 300.0  # for the server to take what there is to begin with
 BEGINNING_MS = 1_672_531_200_000  # 2023-01-01
 YEAR_MS = 365 * 86_400_000
 CROWDED = "crowded"  # a charger at which all vehicles are plugged in
@@ -106,6 +107,25 @@ class Partner:
         return "\r\n".join(
             [f"{method} {path} HTTP/1.1", "host: x", f"x-api-key: {self.key}", *lines, "", ""]
         ).encode()
+
+
+async def insist(session: aiohttp.ClientSession, method: str, path: str, body: bytes) -> None:
+    """Makes a request until all of it is stored: a slow database may ask for patience.
+
+    Raises RuntimeError if the server does not take it.
+    """
+    deadline = monotonic() + PATIENCE_S
+    while True:
+        async with session.request(method, path, data=body) as answer:
+            found = [answer.status]
+            if answer.status == 200 and path.endswith("/bulk"):
+                found = [item["status"] for item in await answer.json()]
+            pause_s = float(answer.headers.get("Retry-After", 1))
+        if 503 not in found or monotonic() > deadline:
+            break
+        await asyncio.sleep(pause_s)
+    if not {200, 201}.issuperset(found):
+        raise RuntimeError(f"The server did not take what there is to begin with: {set(found)}")
 
 
 def events(pick: random.Random, count: int, first_ms: int, kinds: Iterable[str]) -> bytes:
@@ -268,28 +288,26 @@ ABUSES: list[Abuse] = [
 
 async def furnish(url: str, key: str, number: int, count: int) -> None:
     """Gives a partner, by a key without a limit, what can be abused: things and `count` events."""
-    partner = Partner(url, key, number)
-    async with aiohttp.ClientSession(url, headers={"x-api-key": key}) as partner.session:
+    pick = random.Random(number)
+    async with aiohttp.ClientSession(url, headers={"x-api-key": key}) as session:
         for name in [CROWDED, *(f"C{n}" for n in range(10))]:
-            await partner.ask("PUT", f"/chargers/{name}", b'{"chargePowers":[11]}')
+            await insist(session, "PUT", f"/chargers/{name}", b'{"chargePowers":[11]}')
         vehicle = b'{"chargePowers":[11],"chargeCapacity":60}'
         for first in range(0, VEHICLES, 50):
-            await partner.all(
-                partner.ask("PUT", f"/vehicles/V{n}", vehicle) for n in range(first, first + 50)
+            some = range(first, first + 50)
+            await asyncio.gather(
+                *(insist(session, "PUT", f"/vehicles/V{n}", vehicle) for n in some)
             )
         crowd = [
             json.dumps({"type": "VEHICLE_CONNECTED", "chargerId": CROWDED, "vehicleId": f"V{n}",
                         "timestamp": format_instant(BEGINNING_MS + 2 * YEAR_MS + n)})
             for n in range(VEHICLES)
         ]  # fmt: skip
-        await partner.ask("POST", "/events/bulk", "\n".join(crowd).encode())
+        await insist(session, "POST", "/events/bulk", "\n".join(crowd).encode())
         for first in range(0, count, BULK):
             first_ms = BEGINNING_MS + first * 60_000
-            body = events(partner.random, min(BULK, count - first), first_ms, FEW_TYPES)
-            await partner.ask("POST", "/events/bulk", body)
-    bad = {status for status in partner.statuses if status not in ("200", "201")}
-    if bad:
-        raise RuntimeError(f"The server did not take what the soak begins with: {bad}")
+            body = events(pick, min(BULK, count - first), first_ms, FEW_TYPES)
+            await insist(session, "POST", "/events/bulk", body)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 import aiohttp
 
-from bench.hostile import ABUSES, furnish
+from bench.hostile import ABUSES, furnish, insist
 from bench.machine import busy_fraction
 from bench.postgres import postgres
 from bench.processes import CORES, free_port, resident_bytes, spawn, stop, wait_until_answering
@@ -74,9 +74,9 @@ class Good:
 
     async def _furnish(self, session: aiohttp.ClientSession) -> None:
         for n in range(THINGS):
-            charger, vehicle = {"chargePowers": [11]}, {"chargePowers": [11], "chargeCapacity": 60}
-            await session.put(f"/chargers/C{n}", json=charger)
-            await session.put(f"/vehicles/V{n}", json=vehicle)
+            await insist(session, "PUT", f"/chargers/C{n}", b'{"chargePowers":[11]}')
+            vehicle = b'{"chargePowers":[11],"chargeCapacity":60}'
+            await insist(session, "PUT", f"/vehicles/V{n}", vehicle)
 
     def _next(self, number: int) -> tuple[str, str, Any]:
         """The method, path and document of a request."""
