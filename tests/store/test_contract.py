@@ -20,6 +20,7 @@ from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_i
 from tether.domain.partners import Partner
 from tether.domain.timestamps import parse_instant
 from tether.ingest import event_batcher
+from tether.server import bootstrap
 from tether.server.store import Store
 
 InStore = Callable[[Scenario], Any]
@@ -289,6 +290,30 @@ def test_many_events_are_written_in_portions_with_each_its_result(
         assert await store.batcher.add_all(partner, []) == []
 
     in_store(scenario)
+
+
+def test_a_slow_database_gets_fewer_events_at_a_time_until_it_is_quick_again(
+    migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_batcher, "MOST_IN_ONE_STATEMENT", 8)
+    monkeypatch.setattr(event_batcher, "MOST_BESIDE_OTHERS", 2)
+    monkeypatch.setattr(event_batcher, "LATELY_S", 0.0)
+    sizes: list[int] = []
+
+    async def scenario() -> None:
+        async with bootstrap.open_store(migrated, lambda size, _: sizes.append(size)) as store:
+            partner = (await new_partner(store)).id
+            await add_site(store, partner)
+            for long_s, first in ((0.0, 0), (1e9, 100)):
+                monkeypatch.setattr(event_batcher, "LONG_S", long_s)
+                arrivals = [store.batcher.arrival(event(first + n)) for n in range(20)]
+                results = await store.batcher.add_all(partner, arrivals)
+                assert all(isinstance(one, str) for one in results)
+                await store.batcher.drain()
+                sizes.append(-1)
+
+    asyncio.run(scenario())
+    assert [size for size in sizes if size] == [8, 4, 2, 2, 2, 2, -1, 2, 4, 8, 6, -1]
 
 
 def test_the_list_is_in_the_order_of_the_commits_and_resumes_anywhere(in_store: InStore) -> None:

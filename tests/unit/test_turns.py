@@ -52,6 +52,23 @@ def test_nobody_saves_up_turns() -> None:
     assert 4 <= sum(one.startswith("good") for one in order) <= 6
 
 
+def test_who_takes_less_than_others_goes_first_when_some_of_its_work_comes_at_once() -> None:
+    queue = FairQueue[int | None, str]()
+    queue.put(GOOD, "good")
+    popped(queue, 0.001)
+    for number in range(200):
+        queue.put((BAD, WORSE)[number % 2], f"bad {number}")
+    for _ in range(100):
+        popped(queue, 0.01)
+    for number in range(10):
+        queue.put(GOOD, f"good {number}")
+    assert [popped(queue, 0.002)[:4] for _ in range(10)] == ["good"] * 10
+    for number in range(10):  # it has used up its lead
+        queue.put(GOOD, f"good {number}")
+    order = [popped(queue, 0.01)[:4] for _ in range(20)]
+    assert order.count("good") < 10
+
+
 def test_what_belongs_to_no_partner_has_turns_too() -> None:
     queue = FairQueue[int | None, str]()
     queue.put(None, "one")

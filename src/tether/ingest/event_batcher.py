@@ -21,8 +21,9 @@ from tether.storage.events import EventRow, Events
 from tether.storage.turns import Steps, in_steps
 
 MOST_IN_ONE_STATEMENT = 10_000
-MOST_BESIDE_OTHERS = 2_500  # while other partners report, too: theirs wait for the writer meanwhile
+MOST_BESIDE_OTHERS = 1_000  # while other partners report, too: theirs wait for the writer meanwhile
 LATELY_S = 1.0
+LONG_S = 2.0  # for a statement: then the next ones have fewer events, lest the database give up
 MOST_EXPLAINED_AT_ONCE = 100  # more are looked up beside the event loop
 
 WriteResult: TypeAlias = str | Refusal  # the event's id, or why it is not stored
@@ -70,6 +71,7 @@ class EventBatcher:
         self._on_stored = on_stored
         self._on_progress = on_progress
         self._now_ms = now_ms
+        self._most = MOST_IN_ONE_STATEMENT  # by what the database can do now
         self._latest: int | None = None  # partner
         self._other_at = -LATELY_S  # when events of another one than before came last
         self._waiting: dict[int, list[_Group]] = {}
@@ -111,9 +113,7 @@ class EventBatcher:
         """
         results: list[WriteResult] = []
         while len(results) < len(arrivals):
-            beside_others = monotonic() - self._other_at < LATELY_S
-            most = MOST_BESIDE_OTHERS if beside_others else MOST_IN_ONE_STATEMENT
-            some = arrivals[len(results) : len(results) + most]
+            some = arrivals[len(results) : len(results) + self._portion()]
             try:
                 results += await self._add(partner, some)
             except Unavailable as error:
@@ -121,6 +121,18 @@ class EventBatcher:
                     raise
                 results += [error.refusal()] * (len(arrivals) - len(results))
         return results
+
+    def _portion(self) -> int:
+        """How many events of a partner go in a statement now."""
+        beside_others = monotonic() - self._other_at < LATELY_S
+        return min(self._most, MOST_BESIDE_OTHERS) if beside_others else self._most
+
+    def _took(self, seconds: float, count: int) -> None:
+        """So long took a statement of so many events."""
+        if seconds > LONG_S:
+            self._most = max(min(self._most, count) // 2, MOST_BESIDE_OTHERS)
+        elif seconds < LONG_S / 4 and 2 * count > self._most:
+            self._most = min(2 * self._most, MOST_IN_ONE_STATEMENT)
 
     def _add(
         self, partner: int, arrivals: Sequence[EventRow]
@@ -146,7 +158,7 @@ class EventBatcher:
 
     async def _write_all(self, partner: int) -> None:
         while waiting := self._waiting[partner]:
-            batch = _first(waiting)
+            batch = _first(waiting, self._portion())
             self._waiting[partner] = waiting[len(batch) :]
             try:
                 await self._write(partner, batch)
@@ -164,8 +176,11 @@ class EventBatcher:
     async def _write(self, partner: int, batch: list[_Group]) -> None:
         _stamp_in_turn(batch, {})
         arrivals = [arrival for group in batch for arrival in group.arrivals]
-        rows = batch_of(arrivals)
-        added = await self._events.add(partner, rows, len(arrivals))
+        rows, began = batch_of(arrivals), monotonic()
+        try:
+            added = await self._events.add(partner, rows, len(arrivals))
+        finally:
+            self._took(monotonic() - began, len(arrivals))
         if added == len(arrivals):
             for group in batch:
                 _settle(group, [arrival.id for arrival in group.arrivals])
@@ -192,12 +207,12 @@ def _count(groups: Iterable[_Group]) -> int:
     return sum(len(group.arrivals) for group in groups)
 
 
-def _first(waiting: Sequence[_Group]) -> list[_Group]:
-    """Those that the next statement has."""
+def _first(waiting: Sequence[_Group], most: int) -> list[_Group]:
+    """Those that the next statement has, of so many events, or one of more."""
     count = 0
     for number, group in enumerate(waiting):
         count += len(group.arrivals)
-        if count > MOST_IN_ONE_STATEMENT and number:
+        if count > most and number:
             return list(waiting[:number])
     return list(waiting)
 

@@ -25,7 +25,8 @@ from tether.storage.session_records import Change, SessionRecords, SessionRow, w
 from tether.storage.turns import Rest, Turns
 
 AT_ONCE = 10_000  # events in a portion, which changes a fifth as many sessions, as a rule
-WRITTEN_AT_ONCE = 2_000  # of these; for others wait for the writer meanwhile
+WRITTEN_AT_ONCE = 500  # of these; for others wait for the writer meanwhile
+IN_BULK = 500  # events that were stored at once: more will follow
 MOST_BEHIND = 100_000  # events of a partner that may wait before its next ones are held up
 INTERVAL_S = 1.0  # between looks at what may have changed, and tries of what failed
 PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
@@ -148,7 +149,7 @@ class Projector:
         `stored` is how many more have been stored. So what is derived never falls far behind.
         Where deriving fails nobody waits for it.
         """
-        if stored > AT_ONCE // 5:
+        if stored > IN_BULK:
             self._in_bulk.add(partner)
         self._stored[partner] += stored
         if self._stored[partner] < AT_ONCE // 5:

@@ -20,6 +20,7 @@ PATIENCE_S = 20.0
 LONGEST_S = 0.001  # that is computed without a pause
 ROUND_S = 0.002  # of steps in a round of the event loop
 USUAL_STEP_S = 0.0002  # until it is known what the steps of a partner take
+LEAD_S = 0.03  # so much a partner can save up that takes less than others
 
 P = TypeVar("P", bound=Hashable)  # what tells a partner from others
 T = TypeVar("T")
@@ -29,8 +30,10 @@ Steps: TypeAlias = Generator[None, None, T]  # work that can be interrupted at e
 class FairQueue(Generic[P, T]):
     """What waits, of each partner in its order.
 
-    Whose comes next is decided by what the partners took. One that comes back is put level with the
-    one that was let in last, so that nobody can save up. All who are not known count as one.
+    Whose comes next is decided by how many seconds the partners took. One that comes back has a
+    small lead at most before the one that was let in last: so who takes less than others does not
+    wait when some of its work comes at once, and nobody can save up much. All who are not known
+    count as one.
     """
 
     def __init__(self) -> None:
@@ -50,7 +53,7 @@ class FairQueue(Generic[P, T]):
         """It waits from now on."""
         if partner not in self._waiting:
             self._waiting[partner] = deque()
-            self._taken[partner] = max(self._level, self._taken.get(partner, 0.0))
+            self._taken[partner] = max(self._level - LEAD_S, self._taken.get(partner, -LEAD_S))
         self._waiting[partner].append(item)
         self._count += 1
 
@@ -73,14 +76,14 @@ class FairQueue(Generic[P, T]):
             raise ValueError
         self._take_out(partner, item)
 
-    def charge(self, partner: P, amount: float) -> None:
-        """The partner took so much; less than nothing gives back."""
-        self._taken[partner] = self._taken.get(partner, self._level) + amount
-        if len(self._taken) > MOST_REMEMBERED:  # those below the level would be put there anyway
+    def charge(self, partner: P, seconds: float) -> None:
+        """The partner took so long; less than nothing gives back."""
+        self._taken[partner] = self._taken.get(partner, self._level - LEAD_S) + seconds
+        if len(self._taken) > MOST_REMEMBERED:  # those without a lead would be put there anyway
             self._taken = {
                 one: taken
                 for one, taken in self._taken.items()
-                if taken > self._level or one in self._waiting
+                if taken > self._level - LEAD_S or one in self._waiting
             }
 
     def _take_out(self, partner: P, item: T) -> T:
@@ -116,11 +119,11 @@ class Turns:
         self._refused = refused
         self._most_waiting = most_waiting
         self._patience_s = patience_s
-        self._present: Counter[int] = Counter()
-        self._waiting: FairQueue[int, asyncio.Future[None]] = FairQueue()
+        self._present: Counter[Hashable] = Counter()
+        self._waiting: FairQueue[Hashable, asyncio.Future[None]] = FairQueue()
 
     @asynccontextmanager
-    async def of(self, partner: int) -> AsyncIterator[None]:
+    async def of(self, partner: Hashable) -> AsyncIterator[None]:
         """The partner does one of its works meanwhile.
 
         Raises TooManyAtOnce if too many of its wait, Unavailable if it waits too long, Abandoned.
@@ -134,7 +137,7 @@ class Turns:
             self._waiting.charge(partner, perf_counter() - began)
             self._leave(partner)
 
-    async def run(self, partner: int, work: Callable[[], Awaitable[T]]) -> T:
+    async def run(self, partner: Hashable, work: Callable[[], Awaitable[T]]) -> T:
         """Does this work in one of the partner's turns, in a task of its own.
 
         The turn ends with the work: not when whoever asked for it gets to go on, nor when nobody
@@ -143,11 +146,11 @@ class Turns:
         check_wanted()
         return await asyncio.shield(asyncio.ensure_future(self._do(partner, work)))
 
-    async def _do(self, partner: int, work: Callable[[], Awaitable[T]]) -> T:
+    async def _do(self, partner: Hashable, work: Callable[[], Awaitable[T]]) -> T:
         async with self.of(partner):
             return await work()
 
-    async def _enter(self, partner: int) -> None:
+    async def _enter(self, partner: Hashable) -> None:
         if self._free and self._may(partner) and not self._waiting.of(partner):
             self._free -= 1
             self._present[partner] += 1
@@ -171,7 +174,7 @@ class Turns:
                 raise Unavailable from error
             raise
 
-    def _leave(self, partner: int) -> None:
+    def _leave(self, partner: Hashable) -> None:
         self._free += 1
         self._present[partner] -= 1
         if not self._present[partner]:
@@ -183,7 +186,7 @@ class Turns:
                 self._present[partner] += 1
                 turn.set_result(None)
 
-    def _may(self, partner: int) -> bool:
+    def _may(self, partner: Hashable) -> bool:
         return self._present[partner] < self._of_each
 
 
@@ -242,7 +245,8 @@ class LoopTurns:
     The loop goes on with whatever can, in the order in which it became able to. So a partner that
     has a thousand requests under way would have a thousand turns for each one of another. Here a
     task takes its next step at once only while there is little to do. Else it waits by partner, and
-    in each round of the loop some go on.
+    in each round of the loop some go on. What counts is the processor's time: on a full machine a
+    step may stand still for longer than it works.
     """
 
     def __init__(self) -> None:
@@ -250,7 +254,6 @@ class LoopTurns:
         self._waiting: FairQueue[Hashable, Shared[Any]] = FairQueue()
         self._step_s: dict[Hashable, float] = {}  # what the last step of a partner took
         self._left_s = ROUND_S
-        self._cpu_s = 0.0  # of this thread, as it was last looked at
         self.busy = False  # nobody may take a step without waiting
 
     def share(self, work: Coroutine[Any, Any, T], who: Callable[[], Hashable]) -> "Shared[T]":
@@ -263,17 +266,14 @@ class LoopTurns:
         return self._loop.create_future()
 
     def took(self, seconds: float) -> None:
-        """A step took so long."""
+        """A step computed for so long."""
         self._left_s -= seconds
         if self._left_s < 0 and not self.busy:
             self.busy = True
             self._loop.call_soon(self._begin_round)
 
     def charge(self, who: Hashable, seconds: float, expected_s: float) -> None:
-        """So long took a step for which the partner has been charged with what was expected."""
-        if seconds > ROUND_S:  # others may have had the processor, or the interpreter
-            before, self._cpu_s = self._cpu_s, thread_time()
-            seconds = min(seconds, self._cpu_s - before)
+        """So long computed a step for which the partner has been charged with what was expected."""
         self._waiting.charge(who, seconds - expected_s)
         if len(self._step_s) > MOST_REMEMBERED:
             self._step_s.clear()
@@ -281,7 +281,6 @@ class LoopTurns:
 
     def _begin_round(self) -> None:
         self._left_s, left_s = ROUND_S, ROUND_S
-        self._cpu_s = thread_time()
         while left_s > 0 and (found := self._waiting.pop()) is not None:
             who, one = found
             expected_s = self._step_s.get(who, USUAL_STEP_S)
@@ -324,18 +323,18 @@ class Shared(Coroutine[Any, Any, T]):
             self._turn = turns.wait(self, self._charged)
             return next(self._turn.__await__())
         self._turn = None
-        began = perf_counter()
+        began = thread_time()
         try:
             return self._work.send(value)
         except BaseException:
             self._end()
             raise
         finally:
-            self._took(perf_counter() - began)
+            self._took(thread_time() - began)
 
     def throw(self, *error: Any) -> Any:
         self._turn = None
-        began = perf_counter()
+        began = thread_time()
         try:
             return self._work.throw(*error)
         except BaseException:
@@ -343,7 +342,7 @@ class Shared(Coroutine[Any, Any, T]):
             raise
         finally:
             del error  # it knows this frame
-            self._took(perf_counter() - began)
+            self._took(thread_time() - began)
 
     def _end(self) -> None:
         """Forgets whose it was, which knows the request, which knows its task, which knows this:

@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tether.domain.errors import SetupError, Unavailable, for_another
 from tether.storage import migrate
 from tether.storage.dialect import POSTGRES
-from tether.storage.engine import Connections, Row, Size, Statement
+from tether.storage.engine import Connections, Row, Size, Statement, whose
 from tether.storage.epochs import Epoch, Known, new_epoch, tell_of_copy
 from tether.storage.postgres.batch_loader import BatchLoader
 from tether.storage.postgres.pool import NEEDED, Connection, Pool, preparing, purpose_of, shares
@@ -99,7 +99,8 @@ class PostgresEngine:
                 cursors = [await connection.execute(*statement) for statement in statements]
             return [cursor.rowcount for cursor in cursors]
 
-        return await self._pool(statements[0].sql).run(run, WRITE_TIMEOUT_S)
+        first = statements[0]
+        return await self._pool(first.sql).run(whose(first.parameters), run, WRITE_TIMEOUT_S)
 
     async def list_events(self, partner: int, last: int, until: int) -> None:
         pass  # an entry in an index costs little wherever it goes, but a list would cost a row
@@ -122,7 +123,7 @@ class PostgresEngine:
                 if table in migrate.OUR_TABLES:
                     await connection.execute(f"VACUUM {table}")
 
-        await self._pools["events"].run(vacuum, VACUUM_TIMEOUT_S)
+        await self._pools["events"].run(None, vacuum, VACUUM_TIMEOUT_S)
 
     async def forget(self, text: str) -> None:
         await self.scrub()  # for which nobody waits
@@ -146,7 +147,7 @@ class PostgresEngine:
             rows: list[Row] = list(await cursor.fetchall()) if cursor.description else []
             return _Outcome(rows, cursor.rowcount)
 
-        return await self._pool(sql).run(run, timeout_s, again=again)
+        return await self._pool(sql).run(whose(parameters), run, timeout_s, again=again)
 
 
 def _look_at(asked: "asyncio.Future[list[Row]]") -> None:

@@ -9,7 +9,8 @@ import asyncio
 import logging
 import re
 import select
-from collections.abc import Awaitable, Callable, Mapping
+import sys
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from functools import lru_cache
 from time import monotonic
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -22,6 +23,7 @@ from psycopg.types.numeric import Int8Dumper
 
 from tether.domain.errors import Unavailable
 from tether.storage.engine import Connections
+from tether.storage.turns import Turns
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
 
@@ -116,7 +118,9 @@ class Pool:
 
     def __init__(self, conninfo: str, size: int) -> None:
         self._conninfo = conninfo
-        self._free = asyncio.Semaphore(size)
+        # One is left for others, however much a partner asks for at once.
+        of_each = max(1, size - 1)
+        self._turns = Turns(size, of_each, most_waiting=sys.maxsize, patience_s=None)
         self._size = size
         self._idle: list[Connection] = []
         self._busy = 0
@@ -125,15 +129,20 @@ class Pool:
         self._told = "", 0.0
 
     async def run(
-        self, run: Callable[[Connection], Awaitable[T]], timeout_s: float, *, again: bool = False
+        self,
+        whose: Hashable,
+        run: Callable[[Connection], Awaitable[T]],
+        timeout_s: float,
+        *,
+        again: bool = False,
     ) -> T:
-        """Runs something on a free connection. Raises Unavailable.
+        """Runs something on a free connection, by partner in turn. Raises Unavailable, Abandoned.
 
         A pooled connection may have broken while it was idle: where `again` says that it does no
         harm, it is then run again, in the end on a new one.
         """
         try:
-            async with asyncio.timeout(timeout_s), self._free:
+            async with asyncio.timeout(timeout_s), self._turns.of(whose):
                 while True:
                     connection, is_new = await self._take()
                     try:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import apsw
 
 from tether.domain.errors import SetupError, Unavailable
-from tether.storage.engine import Row, Statement
+from tether.storage.engine import Row, Statement, whose
 from tether.storage.sqlite.event_lists import listing
 from tether.storage.sqlite.file import BUSY_TIMEOUT_MS, connect, native
 from tether.storage.sqlite.guard import FileGuard, FileTrouble
@@ -59,8 +59,8 @@ class Write(NamedTuple):
 
     @property
     def whose(self) -> object:
-        """The partner's number, as a rule."""
-        return self.statements[0].parameters[0] if self.statements else None
+        """Whom it belongs to."""
+        return whose(self.statements[0].parameters) if self.statements else None
 
     @property
     def is_small(self) -> bool:
