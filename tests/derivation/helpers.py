@@ -36,12 +36,12 @@ def put_vehicles(server: Server, key: str, names: Sequence[str], capacity: int) 
         async with bootstrap.open_store(server.database) as store:
             found = await store.keys.find(digest_of(key))
             assert found is not None
-            for start in range(0, len(names), 500):
+            for start in range(0, len(names), 50):
                 vehicles = (
                     Vehicle(
                         id=name, charge_capacity=Decimal(capacity), charge_powers=(Decimal(11),)
                     )
-                    for name in names[start : start + 500]
+                    for name in names[start : start + 50]
                 )
                 await asyncio.gather(*(store.entities.put(found.partner, one) for one in vehicles))
 
