@@ -53,7 +53,13 @@ def fill(server: Server, key: str, count: int) -> None:
                 )
                 for n in range(start, min(count, start + 10_000))
             ]
-            client.post("/events/bulk", content="\n".join(lines)).raise_for_status()
+            statuses = {503}
+            while 503 in statuses:  # a busy machine may ask for patience
+                answer = client.post("/events/bulk", content="\n".join(lines), timeout=120)
+                statuses = {503}
+                if answer.status_code != 503:
+                    statuses = {item["status"] for item in answer.raise_for_status().json()}
+            assert statuses == {201}
         while client.get("/sessions?limit=1").status_code != 200:
             pass
 
