@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Server
 from tests.faults.conftest import IMPATIENT
-from tests.faults.rig import Wire, many_files, metric, request_of, run
+from tests.faults.rig import Answer, Wire, many_files, metric, request_of, run
 
 EVENTS = 10_000
 SCANS = [
@@ -116,22 +116,23 @@ def test_another_partner_is_served_meanwhile(site: Site, path: str) -> None:
 def test_too_many_at_once_are_refused_and_only_to_who_asks_for_them(site: Site) -> None:
     path = "/events?type=VEHICLE_CHARGE_UPDATED&limit=1"
 
-    async def scenario() -> None:
-        wires = await asyncio.gather(*(Wire.to(site.server) for _ in range(300)))
+    async def scenario(number: int) -> list[Answer]:
+        wires = await asyncio.gather(*(Wire.to(site.server) for _ in range(number)))
         answers = asyncio.gather(*(wire.ask(request_of("GET", path, site.busy)) for wire in wires))
         wire = await Wire.to(site.server)
         for read in READS * 3:
             assert (await wire.ask(request_of("GET", read, site.quiet))).status == 200
         found = await answers
         refused = [answer for answer in found if answer.status == 429]
-        assert refused
         assert {answer.status for answer in found} <= {200, 429}
         assert all(answer.headers["retry-after"] == "1" for answer in refused)
         page = (await wire.ask(b"GET /metrics HTTP/1.1\r\nhost: tether\r\n\r\n")).body.decode()
         assert metric(page, "tether_refused_total", reason="reads") >= len(refused)
+        return refused
 
     with many_files():
-        run(scenario())
+        # On a busy machine the first ones may be answered before the last ones are sent.
+        assert any(run(scenario(number)) for number in (300, 600, 1200, 1500))
 
 
 def test_reads_whose_clients_hung_up_end_before_their_next_portion(site: Site) -> None:

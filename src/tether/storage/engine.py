@@ -16,11 +16,6 @@ class Statement(NamedTuple):
     parameters: tuple[object, ...]
 
 
-def whose(parameters: Sequence[object]) -> object:
-    """Whom what runs with these parameters belongs to: $1 is the partner, as a rule."""
-    return parameters[0] if parameters else None
-
-
 class Size(NamedTuple):
     """Of a database, in bytes, and what is free on the disk of its folder, where that is known."""
 

@@ -6,7 +6,15 @@ and other work that takes long, and steps of the event loop.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Hashable
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Hashable,
+    Sequence,
+)
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter, thread_time
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -25,6 +33,11 @@ LEAD_S = 0.03  # so much a partner can save up that takes less than others
 P = TypeVar("P", bound=Hashable)  # what tells a partner from others
 T = TypeVar("T")
 Steps: TypeAlias = Generator[None, None, T]  # work that can be interrupted at each yield
+
+
+def whose(parameters: Sequence[Any]) -> Hashable:
+    """Whom what runs with these parameters belongs to: $1 is the partner, as a rule."""
+    return parameters[0] if parameters else None
 
 
 class FairQueue(Generic[P, T]):

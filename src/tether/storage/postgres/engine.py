@@ -17,11 +17,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tether.domain.errors import SetupError, Unavailable, for_another
 from tether.storage import migrate
 from tether.storage.dialect import POSTGRES
-from tether.storage.engine import Connections, Row, Size, Statement, whose
+from tether.storage.engine import Connections, Row, Size, Statement
 from tether.storage.epochs import Epoch, Known, new_epoch, tell_of_copy
 from tether.storage.postgres.batch_loader import BatchLoader
 from tether.storage.postgres.pool import NEEDED, Connection, Pool, preparing, purpose_of, shares
-from tether.storage.turns import Turns
+from tether.storage.turns import Turns, whose
 
 PING_TIMEOUT_S = 4.0
 READ_TIMEOUT_S = 10.0

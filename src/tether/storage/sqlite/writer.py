@@ -18,12 +18,12 @@ from typing import Any, NamedTuple, TypeAlias
 import apsw
 
 from tether.domain.errors import SetupError, Unavailable
-from tether.storage.engine import Row, Statement, whose
+from tether.storage.engine import Row, Statement
 from tether.storage.sqlite.event_lists import listing
 from tether.storage.sqlite.file import BUSY_TIMEOUT_MS, connect, native
 from tether.storage.sqlite.guard import FileGuard, FileTrouble
 from tether.storage.sqlite.traces import erase_traces
-from tether.storage.turns import FairQueue
+from tether.storage.turns import FairQueue, whose
 
 MOST_IN_ONE_COMMIT = 512
 LARGE = 200_000  # characters of a write, which takes some ten milliseconds: it shares no commit
