@@ -168,7 +168,7 @@ class Observer:
 
     def _note(self, req: Request, resp: Response, seconds: float) -> None:
         key, items = req.context.key, req.context.refused_items
-        body, cut_from = requests.beginning_of_body(req, self._refusals.longest_body)
+        body, cut_from = _beginning_of_body(req, self._refusals.longest_body)
         self._refusals.note(
             key.partner,
             request_id=req.context.request_id,
@@ -219,6 +219,23 @@ class Observer:
                 key, context.started, cost, refused=status >= _REFUSED, limited=limited > 0
             )
         logging.answered(line)
+
+
+def _beginning_of_body(req: Request, most: int) -> tuple[bytes, int]:
+    """So many bytes of what came of the body with the head, as text; of a compressed one only that
+    it is that. And how long it was in all if there was more, -1 if that is not known, else 0.
+    """
+    if not isinstance(req, requests.ApiRequest):
+        return b"", 0
+    if (req.get_header("Content-Encoding") or "identity").lower() != "identity":
+        return b"(compressed)", 0
+    begun, whole = req.begun_body(), req.body_at_hand()
+    if whole is not None and len(whole) <= most:
+        return begun, 0
+    length = req.get_header("Content-Length") or ""
+    if whole is None and not length.isdecimal():
+        return begun[:most], -1 if req.get_header("Transfer-Encoding") else 0
+    return begun[:most], int(length) if length.isdecimal() else len(begun)
 
 
 def _told(context: Any) -> bytes:

@@ -189,23 +189,6 @@ async def read_body(req: Request) -> bytes | dict[str, Any]:
         return decode_document(body)
 
 
-def beginning_of_body(req: Request, most: int) -> tuple[bytes, int]:
-    """So many bytes of what came of the body with the head, as text; of a compressed one only that
-    it is that. And how long it was in all if there was more, -1 if that is not known, else 0.
-    """
-    if not isinstance(req, ApiRequest):
-        return b"", 0
-    if (req.get_header("Content-Encoding") or "identity").lower() != "identity":
-        return b"(compressed)", 0
-    begun, whole = req.begun_body(), req.body_at_hand()
-    if whole is not None and len(whole) <= most:
-        return begun, 0
-    length = req.get_header("Content-Length") or ""
-    if whole is None and not length.isdecimal():
-        return begun[:most], -1 if req.get_header("Transfer-Encoding") else 0
-    return begun[:most], int(length) if length.isdecimal() else len(begun)
-
-
 def body_at_hand(req: Request) -> bytes | None:
     """The whole body if it came with the head, still compressed if it is."""
     return req.body_at_hand() if isinstance(req, ApiRequest) else None
