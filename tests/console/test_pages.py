@@ -18,7 +18,7 @@ expect.set_options(timeout=PATIENCE_MS)
 HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}"
 PATHS = (
     "live?show=all", "live/vehicles", "chargers/C1", "vehicles/V1", "sessions",
-    "sessions/{session}", "requests", "flexibility", "start", "keys",
+    "sessions/{session}", "requests", "flexibility", "start", "keys", "webhooks",
 )  # fmt: skip
 
 

@@ -36,12 +36,14 @@ from tether.console.start import StartPage
 from tether.console.ticks import ENDED, TicksResource
 from tether.console.views import Views
 from tether.console.visits import HOME, Visits, base_of, local_path, path_of
+from tether.console.webhooks import WebhookPage, WebhooksPage
 from tether.domain import errors
 from tether.domain.models import Charger, Vehicle
 from tether.server.authenticator import Authenticator
 from tether.server.metrics import Metrics
 from tether.server.settings import origin_of
 from tether.server.store import Store
+from tether.server.webhooks import WebhookService
 
 log = structlog.get_logger()
 
@@ -55,6 +57,7 @@ class Parts:
     store: Store
     keys: Authenticator
     metrics: Metrics
+    webhooks: WebhookService
     client_of: Callable[[Request], str | None]
     """The address of who asks."""
     prefix_of: Callable[[Request], str]
@@ -70,6 +73,7 @@ class Parts:
 
 STATUS: dict[type[errors.TetherError], int] = {
     errors.Invalid: 400,
+    errors.Conflict: 409,
     errors.SetupError: 400,
     errors.Forbidden: 403,
     NotOurs: 403,
@@ -114,6 +118,8 @@ def create_console(parts: Parts) -> Console:
         "/console/p/{partner:int}/flexibility/course": CoursePage(store, views),
         "/console/p/{partner:int}/start": StartPage(store, views),
         "/console/p/{partner:int}/keys": KeysPage(store, views),
+        "/console/p/{partner:int}/webhooks": WebhooksPage(store, parts.webhooks, views),
+        "/console/p/{partner:int}/webhooks/{id}": WebhookPage(store, parts.webhooks, views),
         "/console/p/{partner:int}/ticks": TicksResource(store, visits),
     }
     if parts.takes_key_requests:

@@ -178,7 +178,7 @@ def build_app(
             trusted_proxies=settings.trusted_proxies,
             serve_metrics=settings.metrics == "on",
             demo_key=settings.demo_key,
-            console=_console_on_demand(store, keys, metrics, settings)
+            console=_console_on_demand(store, keys, metrics, webhooks, settings)
             if settings.console == "on"
             else None,
             takes_key_requests=settings.key_requests == "on",
@@ -188,11 +188,15 @@ def build_app(
 
 
 def _console_on_demand(
-    store: Store, keys: Authenticator, metrics: "Metrics", settings: Settings
+    store: Store,
+    keys: Authenticator,
+    metrics: "Metrics",
+    webhooks: WebhookService,
+    settings: Settings,
 ) -> Callable[..., Coroutine[Any, Any, None]]:
     @cache
     def console() -> "App[Request, Response]":
-        return _console(store, keys, metrics, settings)
+        return _console(store, keys, metrics, webhooks, settings)
 
     async def shown(scope: Any, receive: Any, send: Any) -> None:
         # What makes its pages is loaded when somebody looks: most servers are never asked.
@@ -204,7 +208,11 @@ def _console_on_demand(
 
 
 def _console(
-    store: Store, keys: Authenticator, metrics: "Metrics", settings: Settings
+    store: Store,
+    keys: Authenticator,
+    metrics: "Metrics",
+    webhooks: WebhookService,
+    settings: Settings,
 ) -> "App[Request, Response]":
     from tether.console.app import Parts, create_console
     from tether.http.middleware import Clients
@@ -215,6 +223,7 @@ def _console(
             store=store,
             keys=keys,
             metrics=metrics,
+            webhooks=webhooks,
             client_of=Clients(settings.trusted_proxies).of,
             prefix_of=prefix_of,
             now_ms=ForwardClock(now_ms, time.monotonic),

@@ -22,6 +22,7 @@ from tether.cli.commands.serve import serve
 from tether.cli.display.output import counted
 from tether.domain.errors import TetherError
 from tether.domain.keys import Key
+from tether.domain.webhooks import Status as WebhookStatus
 from tether.server.settings import is_postgres, sqlite_path
 from tether.server.store import Store
 
@@ -59,7 +60,7 @@ def inspect(given: Mapping[str, str | None], *, full: bool, live: bool) -> Itera
     if database is not None:
         try:
             yield ok("engine", maintenance.version(database))
-            yield from _database(database, full=full)
+            yield from _database(database, settings, full=full)
         except TetherError as error:
             yield problem("database", error.message, "")
     if "host" in settings and "port" in settings:
@@ -108,7 +109,7 @@ def _settings(given: Mapping[str, str | None]) -> tuple[list[Finding], dict[str,
 # Database -----------------------------------------------------------------------------------------
 
 
-def _database(database: str, *, full: bool) -> Iterator[Finding]:
+def _database(database: str, settings: Mapping[str, Any], *, full: bool) -> Iterator[Finding]:
     from tether.server import bootstrap, maintenance
 
     name = bootstrap.describe(database)
@@ -136,6 +137,10 @@ def _database(database: str, *, full: bool) -> Iterator[Finding]:
         yield surroundings.clock(database)
         yield ok("epoch", described(maintenance.epoch(database)))
         yield _keys(*stores.in_store(database, _all_keys, tell=False))
+        yield _webhooks(
+            stores.in_store(database, _webhook_counts, tell=False),
+            can_sign=bool(settings.get("secret_key")) or not is_postgres(database),
+        )
 
 
 def _folder(folder: Path) -> Iterator[Finding]:
@@ -224,6 +229,24 @@ def _integrity(database: str, *, full: bool) -> Finding:
     return problem(
         "integrity", f"Damaged: {damages[0]}", "Stop the server and restore the last backup."
     )
+
+
+async def _webhook_counts(store: Store, now_ms: int) -> dict[WebhookStatus, int]:
+    return await store.webhooks.counts()
+
+
+def _webhooks(counts: dict[WebhookStatus, int], *, can_sign: bool) -> Finding:
+    total, failing = sum(counts.values()), counts[WebhookStatus.FAILING]
+    stopped = counts[WebhookStatus.STOPPED]
+    if not can_sign:
+        text = f"{counted(total, 'webhook')}, and no key for their secrets: none can be made."
+        advice = "Set TETHER_SECRET_KEY, the same on all nodes, if partners want webhooks."
+        return (problem if total else warning)("webhooks", text, advice)
+    text = f"{counted(total, 'webhook')}: {failing:,} failing, {stopped:,} stopped."
+    if failing or stopped:
+        advice = "GET /webhooks/{id}/attempts, or the console, says why. Tell the partners."
+        return warning("webhooks", text, advice)
+    return ok("webhooks", text if total else "None.")
 
 
 async def _all_keys(store: Store, now_ms: int) -> tuple[list[Key], int]:
