@@ -214,9 +214,13 @@ class Sums:
         return len(self._chargers) + self._counted[1]
 
     def count(self, sessions: int, vehicles: int, chargers: int) -> None:
-        """So many began there, of so many vehicles, at so many chargers."""
+        """So many more began there, of so many other vehicles, at so many other chargers."""
         self.sessions += sessions
-        self._counted = vehicles, chargers
+        self._counted = self._counted[0] + vehicles, self._counted[1] + chargers
+
+    def count_vehicle(self, vehicle_id: str) -> None:
+        """One that began is of this vehicle, which may have been counted so before."""
+        self._vehicles.add(vehicle_id)
 
     def add_whole(self, parts: Sequence[int], power: int | None) -> None:
         """Takes in what many sessions have there together, in mWh, ms and mW: the plugged time,

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal, NamedTuple
 
+from tether.domain.areas import area_of
 from tether.domain.calendar import WHOLE, Bucket, Division
 from tether.domain.filters import SessionFilter
 from tether.domain.models import Charger, Vehicle, from_json
@@ -18,13 +19,21 @@ from tether.projections.rows import BEHIND, Row, RowPosition, SummaryPage
 from tether.storage.entities import Entities
 from tether.storage.plugged_in import PluggedIn, SessionKey
 from tether.storage.session_sums import MOST_OTHERS as MOST_OF_PART
-from tether.storage.session_sums import GroupSums, Part, PartSums, Selection, SessionSums
+from tether.storage.session_sums import (
+    MOST_PAIRS,
+    GroupSums,
+    Part,
+    PartSums,
+    Selection,
+    SessionSums,
+)
 from tether.storage.turns import Rest
 
 PARTS = 50  # of time, that are added up at once
 KEYS = 100  # of sessions, that are read at once
 NAMES = 4_000  # of groups, that are looked at once
 ROUNDS = 10  # of names or parts, for a page
+MOST_AREAS = 50_000  # chargers that are told by where they stand
 MOST_OTHERS = 20_000  # sessions of a page that the database does not add up
 LAST_MS = parse_instant("9000-01-01T00:00:00Z")  # calendars end with the year 9999
 
@@ -36,10 +45,18 @@ class _TooMuch(Exception):
 
 
 class _Names(NamedTuple):
-    """Some of the groups: those behind a name, up to another; None: from the first, to the last."""
+    """Some of the groups: those behind a name, up to another; None: from the first, to the last.
+
+    `areas` says where each charger stands, where the groups are areas.
+    """
 
     after: str | None = None
     last: str | None = None
+    areas: dict[str, str] | None = None
+
+    def of(self, key: str) -> str:
+        """The name of the group of what the database adds up by that."""
+        return key if self.areas is None else self.areas.get(key, "")
 
     def have(self, name: str) -> bool:
         """Whether the name is among them."""
@@ -51,8 +68,10 @@ class _Names(NamedTuple):
 class _Together:
     """The sums of some buckets that follow each other, by group."""
 
-    def __init__(self, buckets: list[Bucket]) -> None:
+    def __init__(self, buckets: list[Bucket], *, counted: bool) -> None:
+        """`counted`: the vehicles of a group are, else they are named."""
         self._buckets = buckets
+        self._counted = counted
         self._starts = [bucket.from_ms for bucket in buckets]
         self._sums: list[dict[str, Sums]] = [{} for _ in buckets]
         self._rest = Rest()
@@ -60,17 +79,22 @@ class _Together:
     def _of(self, place: int, name: str) -> Sums:
         return self._sums[place].setdefault(name, Sums())
 
-    def add(self, place: int, part: PartSums) -> bool:
+    async def add(self, place: int, part: PartSums, names: "_Names") -> bool:
         """Takes in what began in the bucket of this place; whether something goes on behind all."""
         goes_on = False
-        for name, one in part.groups.items():
-            if one.sessions:
+        for key, one in part.groups.items():
+            name = names.of(key)
+            if one.sessions and names.have(name):
                 goes_on |= self._add(place, name, one)
+        for charger_id, vehicle_id in part.pairs:
+            if names.have(name := names.of(charger_id)):
+                self._of(place, name).count_vehicle(vehicle_id)
+            await self._rest.if_long()
         return goes_on
 
     def _add(self, place: int, name: str, one: GroupSums) -> bool:
         sums = self._of(place, name)
-        sums.count(one.sessions, one.vehicles, one.chargers)
+        sums.count(one.sessions, one.vehicles if self._counted else 0, one.chargers)
         if not one.beyond:
             sums.add_whole(one.whole, one.power)
             return False
@@ -101,12 +125,13 @@ class _Together:
 
 
 class _Query(NamedTuple):
-    """What is asked for."""
+    """What is asked for; `areas` says where each charger stands, where groups are areas."""
 
     partner: int
     wanted: SessionFilter
     division: Division
     group: Group | None
+    areas: dict[str, str] | None = None
 
 
 class _Some(NamedTuple):
@@ -121,8 +146,7 @@ def is_for_database(wanted: SessionFilter, group: Group | None) -> bool:
     """Whether what is asked for depends on nothing but what the database can look at."""
     told_later = wanted.flag is not None or wanted.estimated is not None
     lasting = wanted.active or (wanted.ended_from_ms, wanted.overlapping_from_ms) != (None, None)
-    known = group in (None, Group.CHARGER, Group.VEHICLE)
-    return known and not told_later and not lasting
+    return group is not Group.FLAG and not told_later and not lasting
 
 
 class DatabaseSums:
@@ -149,10 +173,25 @@ class DatabaseSums:
         """Up to `limit` rows behind a place, or fewer though more follow; None if it leaves too
         much to us.
         """
+        areas = await self._areas(partner) if group is Group.AREA else None
+        if areas is not None and len(areas) > MOST_AREAS:
+            return None
         try:
-            return await self._page(_Query(partner, wanted, division, group), after, limit)
+            return await self._page(_Query(partner, wanted, division, group, areas), after, limit)
         except _TooMuch:
             return None
+
+    async def _areas(self, partner: int) -> dict[str, str]:
+        """Where each charger stands, of MOST_AREAS and some more."""
+        found, last, rest = dict[str, str](), "", Rest()
+        while len(found) <= MOST_AREAS and (
+            page := await self._entities.page(Charger, partner, last, 1_000)
+        ):
+            for id, body in page:
+                found[id] = area_of(from_json(Charger, body)) or ""
+                await rest.if_long()
+            last = page[-1][0]
+        return found
 
     async def _page(self, query: _Query, after: RowPosition | None, limit: int) -> SummaryPage:
         behind: str | None = None
@@ -188,6 +227,16 @@ class DatabaseSums:
         """So many groups behind a name, whether they have sessions or not."""
         if query.group is None:
             return _Names()
+        given = query.wanted.charger_ids
+        if query.areas is not None:
+            every = sorted(set(query.areas.values()))
+            found = every[bisect_right(every, behind) if behind is not None else 0 :][:size]
+            return _Names(behind, found[-1] if len(found) == size else None, query.areas)
+        if query.group is Group.VEHICLE:
+            given = query.wanted.vehicle_ids
+        if given:
+            found = [id for id in sorted(given) if id > (behind or "")][:size]
+            return _Names(behind, found[-1] if len(found) == size else None)
         kind = Charger if query.group is Group.CHARGER else Vehicle
         page = await self._entities.page(kind, query.partner, behind or "", size)
         return _Names(behind, page[-1][0] if len(page) == size else None)
@@ -214,7 +263,8 @@ class DatabaseSums:
             Part(max(one.from_ms, from_ms), min(one.to_ms, to_ms), one.to_ms, then_ms)
             for one, then_ms in zip(buckets, following, strict=True)
         ]
-        selection, sums = _selection(query, names), _Together(buckets)
+        selection = _selection(query, names)
+        sums = _Together(buckets, counted=not selection.pairs)
         goes_on, others = False, 0
 
         def named(session: Measured) -> list[str]:
@@ -224,10 +274,12 @@ class DatabaseSums:
             found = await self._sums.of_parts(partner, parts[start : start + PARTS], selection)
             known = [key for one in found for key in one.others]
             others += len(known)
-            if others > MOST_OTHERS or any(len(one.others) > MOST_OF_PART for one in found):
+            if others > MOST_OTHERS or any(
+                len(one.others) > MOST_OF_PART or len(one.pairs) > MOST_PAIRS for one in found
+            ):
                 raise _TooMuch
             for place, one in enumerate(found, start=start):
-                goes_on |= sums.add(place, one)
+                goes_on |= await sums.add(place, one, names)
             for at in range(0, len(known), KEYS):
                 for session in await self._of_keys(partner, known[at : at + KEYS]):
                     goes_on |= await sums.add_one(session, named(session))
@@ -270,6 +322,8 @@ def _selection(query: _Query, names: _Names) -> Selection:
     )
     if query.group is None:
         return chosen
+    if query.group is Group.AREA:
+        return chosen._replace(by="charger_id", pairs=True)
     by: Literal["charger_id", "vehicle_id"]
     by = "charger_id" if query.group is Group.CHARGER else "vehicle_id"
     return chosen._replace(by=by, after=names.after, last=names.last)

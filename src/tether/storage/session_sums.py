@@ -14,6 +14,7 @@ import msgspec
 from tether.storage.engine import Engine, batch, batch_of, columns_of
 from tether.storage.plugged_in import SessionKey
 
+MOST_PAIRS = 500_000  # of a charger and a vehicle, of each part
 MOST_OTHERS = 5_000  # that are named of each part; one more tells that there are more
 
 
@@ -29,7 +30,8 @@ class Part(NamedTuple):
 class Selection(NamedTuple):
     """Which sessions are added up, and by which column.
 
-    Of groups those behind `after`, up to `last`. Nothing and None mean all.
+    Of groups those behind `after`, up to `last`. Nothing and None mean all. `pairs`: which vehicles
+    each charger had is told, too.
     """
 
     by: Literal["charger_id", "vehicle_id", None] = None
@@ -39,6 +41,7 @@ class Selection(NamedTuple):
     vehicle_ids: Sequence[str] = ()
     ended: bool = False
     ended_to_ms: int | None = None
+    pairs: bool = False
 
 
 class GroupSums(NamedTuple):
@@ -63,6 +66,8 @@ class PartSums(NamedTuple):
 
     groups: dict[str, GroupSums]
     others: list[SessionKey]
+    pairs: list[tuple[str, str]]
+    """Chargers with the vehicles that they had; one more than MOST_PAIRS tells that it is more."""
 
 
 _HERE = """
@@ -166,9 +171,18 @@ def statement(wanted: Selection, *, others: bool) -> tuple[str, list[object]]:
         FROM sessions s {_HERE} {chosen} AND NOT coalesce({_IS_SUM}, false) LIMIT {MOST_OTHERS + 1}
     ) x
 )"""
+    pairs = "NULL"
+    if wanted.pairs:
+        pairs = f"""(
+    SELECT string_agg('["' || x.charger_id || '","' || x.vehicle_id || '"]', ',') FROM (
+        SELECT DISTINCT s.charger_id || '' AS charger_id, s.vehicle_id || '' AS vehicle_id
+        FROM sessions s {_HERE} {chosen} LIMIT {MOST_PAIRS + 1}
+    ) x
+)"""
     sql = f"""
 WITH {batch("wanted", *columns_of(Part))}
-SELECT {grouped(_COUNTS)}, {grouped(_WHOLE, _IS_SUM)}, {grouped(_BEYOND, _IS_BEYOND)}, {named}
+SELECT {grouped(_COUNTS)}, {grouped(_WHOLE, _IS_SUM)}, {grouped(_BEYOND, _IS_BEYOND)}, {named},
+       {pairs}
 FROM wanted w ORDER BY w.place
 """
     return sql, parameters
@@ -183,6 +197,7 @@ ORDER BY s.start_ms LIMIT 1
 _counts = msgspec.json.Decoder(list[tuple[str, tuple[int, int, int]]])
 _groups = msgspec.json.Decoder(list[tuple[str, list[int]]])
 _keys = msgspec.json.Decoder(list[SessionKey])
+_pairs = msgspec.json.Decoder(list[tuple[str, str]])
 
 
 class SessionSums:
@@ -218,7 +233,7 @@ class SessionSums:
 
 
 def _sums(
-    counts: str | None, whole: str | None, beyond: str | None, others: str | None
+    counts: str | None, whole: str | None, beyond: str | None, others: str | None, pairs: str | None
 ) -> PartSums:
     groups = {key: GroupSums(*three) for key, three in _counts.decode(f"[{counts or ''}]")}
     for key, (added, *sums, power, powers) in _groups.decode(f"[{whole or ''}]"):
@@ -226,4 +241,5 @@ def _sums(
     for key, (reach, *sums, power, powers) in _groups.decode(f"[{beyond or ''}]"):
         if reach:
             groups[key] = groups[key]._replace(beyond=sums, power_beyond=power if powers else None)
-    return PartSums(groups, _keys.decode(f"[{others or ''}]"))
+    others_of_it = _keys.decode(f"[{others or ''}]")
+    return PartSums(groups, others_of_it, _pairs.decode(f"[{pairs or ''}]"))
