@@ -52,6 +52,7 @@ def dirty(server: Server) -> Iterator[httpx.Client]:
 
 def check(client: httpx.Client, fleet: Fleet, moments: range) -> None:
     """Holds all together, and each charger by itself, against the fleet at each moment."""
+    read_all(client, "/sessions", vehicleId="nobody")  # is answered when all is derived
     step = str(moments.step // 1000)
     window = {"from": instant(moments.start), "to": instant(moments.stop), "step": step}
     whole = {ms_of(row["asOf"]): row for row in read(client.get("/capacity", params=window))}
