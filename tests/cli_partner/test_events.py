@@ -91,9 +91,12 @@ def test_events_are_taken_back_by_their_ids(site: Site) -> None:
     assert (done.returncode, done.stdout) == (1, "Withdrew 1 event.\n")
     assert done.stderr.strip().endswith(f"1 event not known: {never}.")
     file = site.folder / "ids"
-    file.write_text(f'{ids[3]}\n\n"{ids[4]}"\n{{"id": "{ids[5]}"}}\nnonsense\n')
-    said = site.refused("events", "withdraw", "--file", str(file))
-    assert said == "Line 5: 'nonsense' is no id of an event. Nothing was withdrawn."
+    good = f'\ufeff{ids[3]}\n\n"{ids[4]}"\n{{"id": "{ids[5]}"}}\n'
+    for bad in ("nonsense", '{"id": 7}', '{"id":' + "[" * 5_000):
+        file.write_text(f"{good}{bad}\n", encoding="utf-8")
+        said = site.refused("events", "withdraw", "--file", str(file))
+        assert said.startswith("Line 5: ")
+        assert said.endswith(" is no id of an event. Nothing was withdrawn.")
     assert len(site.stored("events")) == 27
     rest = site.ok("events", "list")
     done = site("events", "withdraw", "--file", "-", stdin=rest)

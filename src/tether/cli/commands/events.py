@@ -181,9 +181,9 @@ def _ask(count: int) -> None:
 
 def _id_in(line: bytes, place: str) -> str:
     """The id on the line, or of the event that is there. Raises SetupError."""
-    text = line.decode(errors="replace")
+    text = line.decode("utf-8-sig", errors="replace")
     if text.startswith(("{", '"')):
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             found = json.loads(text)
             text = str(found.get("id") if isinstance(found, dict) else found)
     return _event_id(text, place)
