@@ -15,6 +15,7 @@ from tether.domain.errors import NotFound, SetupError, TetherError
 from tether.domain.partners import Partner
 from tether.server import admin
 from tether.server.store import Store
+from tether.storage.fleet import MOST_OF_EACH
 from tether.storage.key_hours import Activity
 
 log = structlog.get_logger()
@@ -29,6 +30,8 @@ class Shown(NamedTuple):
     """A partner in the table."""
 
     partner: Partner
+    chargers: int
+    vehicles: int
     events: int
     backlog: int
     """Events that wait to be derived."""
@@ -97,6 +100,7 @@ class PartnersPage:
             made=made,
             problem=problem,
             form=form or {},
+            most=MOST_OF_EACH,
         )
 
     async def _shown(
@@ -106,8 +110,9 @@ class PartnersPage:
         keys, last_ms = used.get(partner.id, (0, None))
         silent_after_ms = _silent_after_ms(activity)
         silent_ms = self._views.now_ms() - (last_ms or 0)
+        sizes = await self._store.fleet.sizes(partner.id)
         return Shown(
-            partner, head, max(0, head - derived), keys, last_ms, activity, silent_after_ms,
+            partner, *sizes, head, max(0, head - derived), keys, last_ms, activity, silent_after_ms,
             head > 0 and silent_ms > silent_after_ms, partner.id in self._going,
         )  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tether.storage.engine import Engine
 
 MOST_COUNTED = 250_000  # chargers, vehicles
+MOST_OF_EACH = 10_000  # of each, where many partners are shown at once
 MOST_PLUGGED_IN = 20_000  # sessions that are looked at: the newest
 
 # Of each session that lasts: whether it is charging, with which power, and the state of charge.
@@ -21,6 +22,10 @@ FROM sessions s WHERE s.partner = $1 AND s.end_ms IS NULL AND s.live = 1
 ORDER BY s.start_ms DESC, s.id DESC LIMIT {MOST_PLUGGED_IN}
 """
 
+HAS = f"""
+SELECT (SELECT count(*) FROM (SELECT 1 FROM chargers WHERE partner = $1 LIMIT {MOST_OF_EACH}) c),
+       (SELECT count(*) FROM (SELECT 1 FROM vehicles WHERE partner = $1 LIMIT {MOST_OF_EACH}) v)
+"""
 SUMS = f"""
 SELECT (SELECT count(*) FROM (SELECT 1 FROM chargers WHERE partner = $1 LIMIT {MOST_COUNTED}) c),
        (SELECT count(*) FROM (SELECT 1 FROM vehicles WHERE partner = $1 LIMIT {MOST_COUNTED}) v),
@@ -79,6 +84,11 @@ class Fleet:
         sql = SUMS.format(session_json=self._json)
         ((*counts, power),) = await self._engine.scan(sql, partner)
         return FleetSums._make([*counts, None if power is None else float(power)])
+
+    async def sizes(self, partner: int) -> tuple[int, int]:
+        """How many chargers and vehicles it has, MOST_OF_EACH at most."""
+        ((chargers, vehicles),) = await self._engine.read(HAS, partner)
+        return int(chargers), int(vehicles)
 
     async def occupied(self, partner: int) -> list[tuple[str, bool]]:
         """The ids of the chargers at which vehicles are plugged in, and whether any charges."""
