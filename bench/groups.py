@@ -27,6 +27,7 @@ from bench.load import Run, post_events
 from bench.sizes import sizes
 from bench.sums import sums
 from bench.table import Limit, Row, at_least, at_most, single
+from bench.webhooks import webhooks
 
 Group = Callable[[Bench], list[Row]]
 Rival = tuple[Contestant, Limit | None]  # against whom, and the ratio that is required
@@ -164,6 +165,7 @@ GROUPS: dict[str, Group] = {
     "sqlite-lag": lag(tether("sqlite")),
     "sqlite-start": start(tether("sqlite"), required_s=1.0),
     "sqlite-size": sizes(tether("sqlite"), 1_000_000),
+    "sqlite-webhooks": webhooks(tether("sqlite")),
     "sqlite-history": history(tether("sqlite")),
     "postgres-post": post(
         tether("postgres"),
@@ -180,6 +182,7 @@ GROUPS: dict[str, Group] = {
     "postgres-derived": post(tether("postgres"), [(without_derivation("postgres"), at_least(0.8))]),
     "postgres-states": states(tether("postgres")),
     "postgres-lag": lag(tether("postgres")),
+    "postgres-webhooks": webhooks(tether("postgres")),
     "postgres-sessions": session_sizes(tether("postgres"), 10_000_000),
     "sqlite-sums": sums(tether("sqlite")),
     "postgres-sums": sums(tether("postgres")),
