@@ -28,6 +28,10 @@ REFUSED = {
     "type": "VEHICLE_CHARGE_UPDATED", "chargerId": "CCS1", "vehicleId": "session-0001",
     "stateOfCharge": 149.1, "chargePower": 48.2, "timestamp": "2022-04-12T19:30:00Z",
 }  # fmt: skip
+IS_DRAWN = """
+!document.querySelector('[hx-trigger=load]') && [...document.querySelectorAll('.map')].every(
+  (one) => maps.get(one)?.land?.rings.length)
+"""
 PAGES = {
     "live": "live",
     "vehicle": "vehicles/session-0001",
@@ -81,7 +85,11 @@ def call(url: str, key: str, body: object = None) -> object:
 
 def keep(page: Page, name: str) -> None:
     """Writes what the page shows, as WebP."""
-    page.wait_for_timeout(1500)  # what is fetched and drawn behind the page
+    for _ in range(200):  # what is fetched and drawn behind the page
+        page.wait_for_timeout(300)
+        if page.evaluate(IS_DRAWN):
+            break
+    page.wait_for_timeout(1500)
     session = page.context.new_cdp_session(page)
     shot = session.send("Page.captureScreenshot", {"format": "webp", "quality": QUALITY})
     (FIGURES / f"console-{name}.webp").write_bytes(base64.b64decode(shot["data"]))

@@ -84,7 +84,7 @@ function drawCluster(context, { x: px, y: py, sums, numbers, radius }, shown, lo
   }
   context.beginPath();
   context.arc(px, py, radius, 0, 2 * Math.PI);
-  context.strokeStyle = look("--page");
+  context.strokeStyle = look(all ? "--page" : "--muted");
   context.lineWidth = 1;
   context.stroke();
   if (!label) return;

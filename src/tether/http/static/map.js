@@ -59,7 +59,8 @@ class MapOfOurs {
       if (around < width) [west, width] = [xs[place], around];
     }
     const height = ys.at(-1) - ys[0];
-    const room = Math.min((this.width - 150) / Math.max(width, 1e-9), (this.height - 70) / Math.max(height, 1e-9));
+    const side = Math.max((1.5 * this.shown.side) / 360, 1e-9); // areas are seen whole
+    const room = Math.min((this.width - 150) / (width + side), (this.height - 70) / (height + side));
     this.lookAt(west + width / 2, (ys[0] + ys.at(-1)) / 2, Math.min(12, Math.log2(Math.max(room, 1) / TILE)));
   }
 
