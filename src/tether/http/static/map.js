@@ -6,6 +6,7 @@ const CELL = 56; // pixels of a cluster's cell
 const LISTED = 8;
 const LISTED_OF_ONE_PLACE = 50;
 const MOST_TILES = 256; // that are kept
+const LONGEST_MS = 10_000; // without asking
 const PART_OF_TIME = 10; // of which at most one is spent on asking for what has changed
 
 // A map -----------------------------------------------------------------------------------------
@@ -372,7 +373,7 @@ async function followStates() {
   setTimeout(() => {
     following = false;
     if (missed) followStates();
-  }, (performance.now() - began) * PART_OF_TIME);
+  }, Math.min((performance.now() - began) * PART_OF_TIME, LONGEST_MS));
 }
 
 document.addEventListener("DOMContentLoaded", beginMaps);
