@@ -167,7 +167,8 @@ class Observer:
         )
 
     def _note(self, req: Request, resp: Response, seconds: float) -> None:
-        key, items = req.context.key, req.context.refused_items
+        key = req.context.key
+        items = req.context.refused_items if resp.status_code < _REFUSED else ()
         body, cut_from = _beginning_of_body(req, self._refusals.longest_body)
         self._refusals.note(
             key.partner,
