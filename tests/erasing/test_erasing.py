@@ -14,8 +14,11 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.conftest import TETHER, Server
+from tests.console.visitors import partner_number
 from tether.client import Client, Conflict, NotFound
+from tether.domain.timestamps import now_ms
 from tether.server import bootstrap
+from tether.storage.erasures import Erasure
 
 CHARGER = {"chargePowers": [11]}
 VEHICLE = {"chargeCapacity": 60, "chargePowers": [11]}
@@ -226,6 +229,32 @@ def test_a_killed_server_goes_on_where_it_stood(
             assert len(everything(client, "/events")) == 80
         for file in tmp_path.iterdir():
             assert not file.is_file() or GONE.encode() not in file.read_bytes(), (moment, file)
+
+
+def test_an_erasure_reaches_what_is_known_of_webhooks(server: Server) -> None:
+    key = server.key()
+    with server.client(key) as client:
+        fleet(client, GONE)
+        reported(client, GONE, "C1", 1)
+    number = partner_number(server, key)
+    erasure = Erasure(number, "vehicles", GONE)
+
+    async def erase() -> tuple[list[Any], list[Any]]:
+        async with bootstrap.open_store(server.database) as store:
+            engine = store._engine
+            attempts = (
+                "INSERT INTO webhook_attempts (partner, webhook, id, at_ms, message_id, type, "
+                "messages, taken_ms, error, answer) VALUES ($1, 'w', $2, 0, '', '', 1, 0, '', $3)"
+            )
+            await engine.write(attempts, number, "1", f"no vehicle {GONE} here")
+            await engine.write(attempts, number, "2", "thanks")
+            await store.erasing.erase(erasure, now_ms(), (), with_events=True)
+            left = "SELECT id FROM webhook_attempts WHERE partner = $1"
+            return await engine.read(left, number), await store.erasing.under_way()
+
+    left, under_way = asyncio.run(erase())
+    assert [tuple(row) for row in left] == [("2",)]
+    assert erasure not in under_way
 
 
 def _under_way(server: Server) -> bool:

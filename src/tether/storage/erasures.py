@@ -64,6 +64,20 @@ DELETE FROM refused_requests WHERE partner = $1
 AND (at_ms, id) IN (SELECT b.at_ms, b.id FROM batch b)
 """
 
+# What receivers answered may name it, too; an endpoint that is for it alone gets nothing any more.
+ATTEMPTS = f"""
+SELECT webhook, id FROM webhook_attempts
+WHERE partner = $1 AND {{position}}(error || ' ' || answer, $2) > 0 LIMIT {AT_ONCE}
+"""
+FORGET_ATTEMPTS = f"""
+WITH {batch("batch", "webhook", "id")}
+DELETE FROM webhook_attempts WHERE partner = $1
+AND (webhook, id) IN (SELECT b.webhook, b.id FROM batch b)
+"""
+ENDPOINTS = f"""
+UPDATE webhooks SET {{one}}_id = '{ERASED}' WHERE partner = $1 AND {{one}}_id = $2
+"""
+
 
 class Erasure(NamedTuple):
     """What is erased: the charger or vehicle of this id; `kind` is the table it was in."""
@@ -93,6 +107,7 @@ class Erasures:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._requests = REQUESTS.format(position=engine.dialect.position)
+        self._attempts = ATTEMPTS.format(position=engine.dialect.position)
 
     async def all(self) -> list[Erasure]:
         """Those that are not done, the oldest first."""
@@ -142,7 +157,11 @@ class Erasures:
         requests = await self._engine.scan(self._requests, partner, id)
         if requests:
             await self._engine.write(FORGET_REQUESTS, partner, batch_of(requests))
-        return gone + len(taken) + len(requests)
+        attempts = await self._engine.scan(self._attempts, partner, id)
+        if attempts:
+            await self._engine.write(FORGET_ATTEMPTS, partner, batch_of(attempts))
+        endpoints = await self._engine.write(erasure.sql(ENDPOINTS), partner, id)
+        return gone + len(taken) + len(requests) + len(attempts) + endpoints
 
     async def end(self, erasure: Erasure) -> None:
         """Nothing of it is in any row: nothing is to be left in the files either. It is done."""
