@@ -91,6 +91,20 @@ def test_energies_of_any_fineness_and_size_add_up(client: httpx.Client) -> None:
         assert sum((row["chargedEnergy"] for row in rows), Decimal(0)) == listed_sum == by_hand
 
 
+def test_pages_of_groups_go_on_while_any_group_does(client: httpx.Client) -> None:
+    create_charger(client)
+    for vehicle, until in (("V1", "2026-01-05T12:30:00Z"), ("V2", "2026-01-05T10:45:00Z")):
+        create_vehicle(client, vehicle)
+        post(client, ("CONNECTED", "2026-01-05T10:30:00Z"), ("DISCONNECTED", until),
+             vehicle=vehicle)  # fmt: skip
+    hours = {"bucket": "hour", "by": "vehicle"}
+    expected = [("10", "V1", 1800), ("10", "V2", 900), ("11", "V1", 3600), ("12", "V1", 1800)]
+    for limit in (1, 2, 3, 100):
+        rows = read_all(client, "/sessions/summary", **hours, limit=limit)
+        found = [(row["from"][11:13], row["vehicleId"], row["pluggedTime"]) for row in rows]
+        assert found == expected
+
+
 def test_an_hour_that_comes_twice_is_two(client: httpx.Client) -> None:
     create_charger(client)
     create_vehicle(client)

@@ -287,6 +287,9 @@ class DatabaseSums:
             goes_on |= await sums.add_one(carried, named(carried))
             carried = await anext(earlier, None)
         more = goes_on or await self._sums.first(partner, max(from_ms, end_ms), to_ms) is not None
+        if not more and names.after is not None and end_ms < WHOLE.to_ms:
+            # What goes on may be of a group before these.
+            more = await anext(self._earlier(partner, wanted, end_ms), None) is not None
         return _Some(await sums.rows(), buckets, more)
 
     async def _earlier(
