@@ -95,6 +95,22 @@ def keep(page: Page, name: str) -> None:
     (FIGURES / f"console-{name}.webp").write_bytes(base64.b64decode(shot["data"]))
 
 
+def request_key(page: Page, url: str) -> None:
+    """The form, and what the operator sees of it."""
+    page.goto(f"{url}/request-key")
+    for label, text in (
+        ("Organisation", "Nordic Charge AB"), ("E-mail", "ops@nordic-charge.example"),
+        ("What is it for?", "Our public chargers report what happens at them."),
+        ("Size of the fleet", "40 chargers, 300 vehicles"),
+    ):  # fmt: skip
+        page.get_by_label(label).fill(text)
+    keep(page, "request-key")
+    page.get_by_role("button", name="Send").click()
+    page.goto(f"{url}/console/key-requests")
+    page.locator("summary").first.click()
+    keep(page, "key-requests")
+
+
 def draw(browser: Browser, url: str, link: str, key: str) -> None:
     """All pictures."""
     first = call(f"{url}/sessions?vehicleId=session-0001", key)
@@ -110,6 +126,7 @@ def draw(browser: Browser, url: str, link: str, key: str) -> None:
         keep(page, name)
     page.goto(f"{url}/console/partners")
     keep(page, "partners")
+    request_key(page, url)
     phone = browser.new_context(
         viewport={"width": 390, "height": 760}, color_scheme="dark",
         storage_state=context.storage_state(),
