@@ -55,7 +55,7 @@ def test_it_copies_what_the_package_is_made_of_and_nothing_else() -> None:
 
 
 def test_compose_takes_the_file() -> None:
-    environment = {**os.environ, "POSTGRES_PASSWORD": "secret"}
+    environment = {**os.environ, "POSTGRES_PASSWORD": "secret", "TETHER_SECRET_KEY": 40 * "s"}
     composed = subprocess.run(
         [program("docker-compose"), "--file", FOLDER / "compose.yaml", "config"],
         env=environment, capture_output=True, text=True, check=False,
