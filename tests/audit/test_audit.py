@@ -139,9 +139,11 @@ def test_the_console_shows_a_partner_its_own_and_the_operator_all(server: Server
         assert [row["id"] for row in rows] == [json.loads(line)["id"] for line in lines]
         assert json.loads(rows[-1]["after"])["burst"] == FAST.requests
     with visitor(server, None) as page:
+        # Others may have made more keys since than a page shows.
+        for whose, one in ((number, key), (strange, other)):
+            assert one[:17] in page.get(f"/console/p/{whose}/audit").text
         text = page.get("/console/audit?action=key.create").text
-        assert key[:17] in text
-        assert other[:17] in text
+        assert "key.create" in text
         assert "partner.create" not in text
         assert page.get("/console/audit?action=%3Cb%3E").status_code == 400
         assert page.get("/console/audit.ndjson").status_code == 200
