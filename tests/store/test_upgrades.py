@@ -5,6 +5,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,10 @@ def test_what_an_older_version_stored_is_there_and_its_sessions_follow_the_rules
     finally:
         assert server.stop() == 0
     assert server.failures() == []
+
+
+def test_each_step_has_a_number_of_its_own() -> None:
+    folder = files("tether.storage").joinpath("migrations")
+    names = {file.name.partition(".")[0] for file in folder.iterdir() if file.name.endswith(".sql")}
+    numbers = sorted(int(name.partition("_")[0]) for name in names)
+    assert numbers == list(range(1, len(names) + 1))
