@@ -185,7 +185,7 @@ def test_check_finds_nothing_wrong_with_a_good_setup(
         "python settings temporary engine folder disk database permissions schema integrity clock "
         "epoch"
     )
-    assert list(found) == [*expected.split(), "keys", "port"]
+    assert list(found) == [*expected.split(), "keys", "webhooks", "port"]
     assert all(one.startswith("ok: ") for many in found.values() for one in many)
     assert found["port"] == [f"ok: A Tether server answers on {port}, and is ready."]
     status, seen = tether.in_terminal("check", "--port", port)

@@ -22,7 +22,7 @@ Examples:
   tether demo                      try it: a server, a key, what to paste
   KEY=$(tether keys create acme)   a partner and its key
   tether serve --port 8000         serve the API
-  tether console                   the fleet, refused calls, keys, in a browser
+  tether console                   the fleet, refused calls, keys in a browser
   tether check                     is everything as it should be?
   tether events follow             your events, as they come in
 
