@@ -3,6 +3,7 @@
 import base64
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_urlsafe
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
 SHORTEST_KEY = 32  # characters
+MOST_REMEMBERED = 2_000  # secrets
 HINT = "Set TETHER_SECRET_KEY to 32 or more random characters, the same on all nodes."
 
 
@@ -27,12 +29,13 @@ class SecretBox:
     def __init__(self, keys: Callable[[], list[str]]) -> None:
         self._keys = keys
         self._made: MultiFernet | None = None
+        self.open = lru_cache(MOST_REMEMBERED)(self._open)  # each message is signed by one
 
     def seal(self, secret: str) -> str:
         """The secret as it is stored."""
         return self._fernet().encrypt(secret.encode()).decode()
 
-    def open(self, sealed: str) -> str:
+    def _open(self, sealed: str) -> str:
         """The secret that was stored so."""
         from cryptography.fernet import InvalidToken  # noqa: PLC0415
 
