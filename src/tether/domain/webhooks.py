@@ -87,13 +87,15 @@ class Place(NamedTuple):
     """What an endpoint has had of the partner's log.
 
     All entries up to `seq`, and all changes of sessions up to `session_id` in `session_ms`. Of what
-    comes next it has had the messages `passed`.
+    comes next it has had the messages `passed`. It has been told of all sessions that there were at
+    `told_ms`; of those which came later perhaps not, as they may have changed while it caught up.
     """
 
     seq: int = 0
     session_ms: int = 0
     session_id: str = ""
     passed: tuple[str, ...] = ()
+    told_ms: int = 0
 
 
 LAST_ID = "~"

@@ -157,7 +157,7 @@ class WebhookService:
         if changed.wants_events and not webhook.wants_events:
             place = place._replace(seq=now.seq)
         if changed.wants_sessions and not webhook.wants_sessions:
-            place = place._replace(session_ms=now.session_ms, session_id=now.session_id, passed=())
+            place = now._replace(seq=place.seq)
         return place
 
     async def delete(self, partner: int, webhook_id: str, by: Actor) -> None:
@@ -239,12 +239,12 @@ class WebhookService:
             return Place()
         if start == "now":
             seq, session_ms = await self._stored.heads(partner)
-            return Place(seq, session_ms, LAST_ID)
+            return Place(seq, session_ms, LAST_ID, told_ms=session_ms)
         assert isinstance(start, int)
         event_id = await self._stored.event_at(partner, start)
         # Of the sessions those come that changed since that event was received.
         at_ms = 0 if event_id is None else int(event_id.replace("-", "")[:12], 16)
-        return Place(start, at_ms, "")
+        return Place(start, at_ms, told_ms=max(0, at_ms - 1))
 
     def _new_secret(self, kind: SignatureKind) -> tuple[str, str]:
         """What its owner verifies by, and what is stored. Raises Unavailable."""

@@ -33,7 +33,7 @@ _CONFIGURED = (
     "url", "types", "charger_id", "vehicle_id", "description", "enabled", "max_batch", "rate_mhz",
     "signature", "secret", "old_secret", "old_until_ms",
 )  # fmt: skip
-_PLACED = ("seq", "session_ms", "session_id", "passed")
+_PLACED = ("seq", "session_ms", "session_id", "passed", "told_ms")
 _LINE = ("head", "tries", "due_ms", "failing_since_ms", "stopped", "success_ms")
 _COLUMNS = ("partner", "id", *_CONFIGURED, "created_ms", *_PLACED, *_LINE)
 _SELECTED = ", ".join(f"w.{name}" for name in _COLUMNS)
@@ -114,6 +114,7 @@ class Progress(msgspec.Struct, array_like=True, frozen=True):
     session_ms: int
     session_id: str
     passed: str
+    told_ms: int
     head: str
     tries: int
     due_ms: int
@@ -249,8 +250,8 @@ class Heads(NamedTuple):
 def webhook_of(row: Row) -> Endpoint:
     """The endpoint of a row of _COLUMNS and the number of its parked messages."""
     values = dict(zip((*_COLUMNS, "parked"), row, strict=True))
-    seq, session_ms, session_id, passed = (values.pop(name) for name in _PLACED)
-    values["place"] = Place(seq, session_ms, session_id, tuple(passed.split()))
+    seq, session_ms, session_id, passed, told_ms = (values.pop(name) for name in _PLACED)
+    values["place"] = Place(seq, session_ms, session_id, tuple(passed.split()), told_ms)
     values["types"] = tuple(map(MessageType, values["types"].split()))
     values["signature"] = SignatureKind(values["signature"])
     values["enabled"] = bool(values["enabled"])
@@ -265,7 +266,9 @@ def columns_of_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     if "enabled" in columns:
         columns["enabled"] = int(columns["enabled"])
     if (place := columns.pop("place", None)) is not None:
-        columns |= zip(_PLACED, (*place[:3], " ".join(place.passed)), strict=True)
+        columns |= zip(
+            _PLACED, (*place[:3], " ".join(place.passed), place.told_ms), strict=True
+        )
     return columns
 
 

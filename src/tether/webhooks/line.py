@@ -223,7 +223,7 @@ class Line:
         webhook, place = self._webhook, self._place
         self._ledger.reached(Progress(
             webhook.partner, webhook.id, self._fence, place.seq, place.session_ms,
-            place.session_id, " ".join(place.passed), self._head, self._tries, self._due_ms,
+            place.session_id, " ".join(place.passed), place.told_ms, self._head, self._tries, self._due_ms,
             self._failing_since_ms, self._stopped, self._success_ms, lease_ms,
         ))  # fmt: skip
 

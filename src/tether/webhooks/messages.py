@@ -85,11 +85,13 @@ class Messages:
             known = await self._store.sessions.get(partner, named.object_id, with_removed=True)
         except NotFound:
             return None
-        if known.version != named.version:
+        # Nobody else tells that it started: not the line, which tells of the newer version.
+        is_start = named.type is MessageType.SESSION_STARTED and not known.removed
+        if known.version != named.version and not is_start:
             return None
         if "state" in named.type:
             return await self._state(partner, known, named.type)
-        return _of_session(known, named.type)
+        return _of_session(known, named.type, named.version)
 
     async def _events(self, webhook: Endpoint, place: Place) -> list[Entry]:
         """Events and their withdrawals, in the order of the log."""
@@ -133,20 +135,17 @@ class Messages:
         shown = await self._shown(webhook, found)
         entries = []
         for known in found:
-            # What is told of a session depends on what the endpoint has been told of it, which its
-            # place says: not on how many versions there were meanwhile.
-            first = (known.created_ms, known.id) if known.created_ms else None
-            is_new = known.version == 1 if first is None else first > after
+            change = _of_change(known, webhook, _is_told(known, place))
             messages = [
-                message
-                for message in [*_of_change(known, webhook, is_new=is_new), *shown(known)]
+                message for message in [*change, *shown(known)]
                 if message.id not in place.passed
             ]
             entries.append(Entry(messages, _behind_session(known.updated_ms, known.id)))
         if stop is not None:
             entries.append(Entry([], _behind_session(*stop)))
         elif len(found) < PORTION:
-            entries.append(Entry([], _behind_session(head_ms, LAST_ID)))
+            # All that there was is told, wherever it was when this began.
+            entries.append(Entry([], _behind_session(head_ms, LAST_ID, told_ms=head_ms)))
         return entries
 
     async def _shown(
@@ -218,21 +217,36 @@ def _event_withdrawn(seq: int, body: str) -> Message:
 _withdrawal = msgspec.json.Decoder(Withdrawal)
 
 
-def _of_change(known: StoredSession, webhook: Endpoint, *, is_new: bool) -> list[Message]:
-    """What a change of a session tells, of what is wanted."""
+def _is_told(known: StoredSession, place: Place) -> bool | None:
+    """Whether whoever is at the place has been told of the session; None if nobody knows.
+
+    It depends on where it has been since the session was first there, not on its versions.
+    """
+    if not known.created_ms:
+        return known.version > 1
+    if known.created_ms <= place.told_ms:
+        return True
+    was_behind = (known.created_ms, known.id) > (place.session_ms, place.session_id)
+    return False if was_behind and not any(known.id in id for id in place.passed) else None
+
+
+def _of_change(known: StoredSession, webhook: Endpoint, is_told: bool | None) -> list[Message]:
+    """What a change of a session tells, of what is wanted. Rather twice that it started than never.
+    """
     if known.removed:
-        kinds = [] if is_new else [MessageType.SESSION_REMOVED]
+        kinds = [] if is_told is False else [MessageType.SESSION_REMOVED]
     else:
-        kinds = [MessageType.SESSION_STARTED] if is_new else []
+        starts = not is_told and MessageType.SESSION_STARTED in webhook.types
+        kinds = [MessageType.SESSION_STARTED] if starts else []
         if known.record.end_ms is not None:
             kinds.append(MessageType.SESSION_ENDED)
-        elif not is_new:
+        elif is_told or (is_told is None and not starts):
             kinds.append(MessageType.SESSION_UPDATED)
-    return [_of_session(known, kind) for kind in kinds if kind in webhook.types]
+    return [_of_session(known, kind, known.version) for kind in kinds if kind in webhook.types]
 
 
-def _of_session(known: StoredSession, kind: MessageType) -> Message:
-    id = str(MessageId(kind, known.id, known.version))
+def _of_session(known: StoredSession, kind: MessageType, version: int) -> Message:
+    id = str(MessageId(kind, known.id, version))
     return message_of(kind, id, known.updated_ms, _ids(known), session_of(known))
 
 
@@ -265,5 +279,13 @@ def _behind_event(seq: int) -> Callable[[Place], Place]:
     return lambda place: place._replace(seq=max(place.seq, seq))
 
 
-def _behind_session(at_ms: int, session_id: str) -> Callable[[Place], Place]:
-    return lambda place: place._replace(session_ms=at_ms, session_id=session_id, passed=())
+def _behind_session(
+    at_ms: int, session_id: str, *, told_ms: int = 0
+) -> Callable[[Place], Place]:
+    def behind(place: Place) -> Place:
+        place = place._replace(told_ms=max(place.told_ms, told_ms))
+        if (at_ms, session_id) < (place.session_ms, place.session_id):
+            return place  # what was read last changed after the end was looked up
+        return place._replace(session_ms=at_ms, session_id=session_id, passed=())
+
+    return behind
