@@ -50,3 +50,8 @@ def test_a_start_is_told_although_the_place_is_behind_it(
     changed(client, "V1", 3)
     wait(lambda: len(told()) >= 4)
     assert told()[3].id == f"session_updated_{first}_3"
+    # Nobody else tells that it started: beside the line that is told although there is a newer one.
+    client.post(f"/webhooks/{hook['id']}/replay", json={"messageId": f"session_started_{first}_1"})
+    wait(lambda: len(told()) >= 5)
+    assert told()[4].id == f"session_started_{first}_1"
+    assert told()[4].message["data"]["version"] == 3

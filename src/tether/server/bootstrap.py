@@ -151,7 +151,9 @@ def deliverer(
     from tether.webhooks.deliverer import Deliverer
 
     alone = not is_postgres(settings.database)
-    return Deliverer(store, sender, now_ms, metrics, alone=alone)
+    # If the machine's clock is set back, what is due waits no longer for that.
+    clock = ForwardClock(now_ms, time.monotonic)
+    return Deliverer(store, sender, clock, metrics, alone=alone)
 
 
 def build_app(

@@ -3,10 +3,11 @@
 import base64
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from secrets import token_urlsafe
+from secrets import token_hex, token_urlsafe
 from typing import TYPE_CHECKING
 
 from tether.domain.errors import SetupError
@@ -68,16 +69,27 @@ def keys_in(text: str) -> list[str]:
 def keys_in_file(path: Path) -> list[str]:
     """The key in this file, which is made if it is not there. Raises SetupError."""
     try:
-        try:
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(file, "w", encoding="utf-8") as opened:
-                opened.write(token_urlsafe(32) + "\n")
+        if not path.exists():
+            _make_key(path)
         return keys_in(path.read_text(encoding="utf-8").strip())
     except OSError as error:
         raise SetupError(f"{path}, the key of secrets, cannot be used: {error}") from error
+
+
+def _make_key(path: Path) -> None:
+    """A new key in this file, all at once: nobody sees it half written, also if the disk is full.
+    What another process has put there meanwhile stays.
+    """
+    made = path.with_name(f"{path.name}.{token_hex(8)}")
+    try:
+        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            opened.write(token_urlsafe(32) + "\n")
+            opened.flush()
+            os.fsync(opened.fileno())
+        with suppress(FileExistsError):
+            os.link(made, path)
+    finally:
+        made.unlink(missing_ok=True)
 
 
 def no_keys() -> list[str]:

@@ -8,7 +8,15 @@ from urllib.parse import urlsplit
 from uuid_utils import uuid7
 
 from tether.domain.audit import Actor, Entry, entry
-from tether.domain.errors import Code, Conflict, Invalid, Refusal, SetupError, Unavailable
+from tether.domain.errors import (
+    Code,
+    Conflict,
+    Invalid,
+    Refusal,
+    SetupError,
+    TooManyAtOnce,
+    Unavailable,
+)
 from tether.domain.models import to_json
 from tether.domain.timestamps import format_instant
 from tether.domain.webhook_validation import Replay
@@ -29,7 +37,7 @@ from tether.domain.webhooks import (
 from tether.server.secret_box import SecretBox, new_signing_key, verifying_key
 from tether.storage.audit import Audit, noting
 from tether.storage.turns import Turns
-from tether.storage.webhooks import Attempt, Parked, Webhooks
+from tether.storage.webhooks import MOST_PARKED, Attempt, Parked, Webhooks
 
 TESTS_AT_ONCE, TESTS_OF_EACH = 32, 2
 
@@ -176,6 +184,7 @@ class WebhookService:
             partner, webhook_id,
             {"secret": sealed, "old_secret": webhook.secret if overlap_ms else "",
              "old_until_ms": self._now_ms() + overlap_ms},
+            *noting(self._entry(webhook, by, "webhook.rotate_secret")),
         )  # fmt: skip
         return await self._stored.get(partner, webhook_id), shown
 
@@ -191,6 +200,7 @@ class WebhookService:
         async with self._tests.of(partner):
             outcome = await self._sender.send(webhook, message)
         await self._stored.save("", (), (), (), [attempt_of(webhook, message, outcome)])
+        await self._stored.forget_attempts(partner, webhook_id)
         if not outcome.error and webhook.status in (Status.FAILING, Status.STOPPED, Status.GONE):
             await self._stored.change(partner, webhook_id, self._fresh())
         return outcome
@@ -205,10 +215,13 @@ class WebhookService:
     ) -> int:
         """Sends once more what is asked for; returns how many messages are known to be sent.
 
-        From a place on nobody knows how many: 0. Raises NotFound.
+        From a place on nobody knows how many: 0. Raises NotFound, and TooManyAtOnce if too many
+        messages are beside the line.
         """
         webhook = await self._stored.get(partner, webhook_id)
         now_ms = self._now_ms()
+        if replay.message_id is not None and webhook.parked >= MOST_PARKED:
+            raise TooManyAtOnce(60)
         await self._audit.add(self._entry(webhook, by, "webhook.replay"))
         if replay.message_id is not None:
             parked = Parked(partner, webhook.id, replay.message_id, 0, now_ms, now_ms)

@@ -33,6 +33,7 @@ _CONFIGURED = (
     "url", "types", "charger_id", "vehicle_id", "description", "enabled", "max_batch", "rate_mhz",
     "signature", "secret", "old_secret", "old_until_ms",
 )  # fmt: skip
+_WANTED = ("types", "charger_id", "vehicle_id")
 _PLACED = ("seq", "session_ms", "session_id", "passed", "told_ms")
 _LINE = ("head", "tries", "due_ms", "failing_since_ms", "stopped", "success_ms")
 _COLUMNS = ("partner", "id", *_CONFIGURED, "created_ms", *_PLACED, *_LINE)
@@ -98,10 +99,17 @@ FROM wanted t
 WHERE webhooks.partner = t.partner AND webhooks.id = t.id
   AND webhooks.enabled = 1 AND webhooks.stopped = ''
   AND webhooks.lease_ms <= $3 AND webhooks.due_ms <= $3
-RETURNING {", ".join(f"webhooks.{name}" for name in _COLUMNS)}, 0, webhooks.fence
+RETURNING {", ".join(f"webhooks.{name}" for name in _COLUMNS)}, (
+    SELECT count(*) FROM webhook_parked p
+    WHERE p.partner = webhooks.partner AND p.webhook = webhooks.id), webhooks.fence
 """
 RELEASE = "UPDATE webhooks SET lease_ms = 0 WHERE lease_ms > $1"
-RENEW = "UPDATE webhooks SET lease_ms = $2 WHERE lease = $1 AND lease_ms > 0"
+RENEW = f"""
+WITH {batch("held", "partner BIGINT", "id")}
+UPDATE webhooks SET lease_ms = $3 FROM held h
+WHERE webhooks.partner = h.partner AND webhooks.id = h.id
+  AND webhooks.lease = $1 AND webhooks.lease_ms > 0
+"""
 
 
 class Progress(msgspec.Struct, array_like=True, frozen=True):
@@ -266,9 +274,7 @@ def columns_of_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     if "enabled" in columns:
         columns["enabled"] = int(columns["enabled"])
     if (place := columns.pop("place", None)) is not None:
-        columns |= zip(
-            _PLACED, (*place[:3], " ".join(place.passed), place.told_ms), strict=True
-        )
+        columns |= zip(_PLACED, (*place[:3], " ".join(place.passed), place.told_ms), strict=True)
     return columns
 
 
@@ -313,11 +319,12 @@ class Webhooks:
         self, partner: int, webhook_id: str, fields: Mapping[str, Any], *also: Statement
     ) -> None:
         """Sets these fields, with these statements in the transaction. If its place is among them,
-        what is under way counts no more, and whoever delivers goes on from there. Raises NotFound.
+        or what it wants, what is under way counts no more, and whoever delivers goes on from there.
+        Raises NotFound.
         """
         columns = columns_of_fields(fields)
         assigned = [f"{name} = ${number}" for number, name in enumerate(columns, start=3)]
-        if columns.keys() & {*_PLACED, *_LINE}:
+        if columns.keys() & {*_PLACED, *_LINE, *_WANTED}:
             assigned += ["fence = fence + 1", "lease_ms = 0"]
         sql = f"UPDATE webhooks SET {', '.join(assigned)} WHERE partner = $1 AND id = $2"
         changed, *_ = await self._engine.write_all(
@@ -384,9 +391,9 @@ class Webhooks:
         """Gives back all leases: for whoever knows that no other process has any."""
         await self._engine.write(RELEASE, 0)
 
-    async def renew(self, lease: str, until_ms: int) -> None:
-        """Keeps all leases of this process."""
-        await self._engine.write(RENEW, lease, until_ms)
+    async def renew(self, lease: str, held: Iterable[tuple[int, str]], until_ms: int) -> None:
+        """Keeps the leases of these endpoints that this process has."""
+        await self._engine.write(RENEW, lease, batch_of(held), until_ms)
 
     async def save(
         self,

@@ -75,7 +75,7 @@ class Deliverer:
             self._alone = False
         await self._ledger.write()
         if self._lines:
-            await self._ledger.renew(self._until_ms())
+            await self._ledger.renew(list(self._lines), self._until_ms())
         if room := min(CLAIMED_AT_ONCE, AT_ONCE - len(self._lines)):
             await self._claim(room)
         if monotonic() - self._counted_at >= COUNTED_S:

@@ -1,6 +1,7 @@
 """What was reached for endpoints, and is written behind: many of them in one transaction."""
 
 from collections import Counter
+from collections.abc import Iterable
 from time import monotonic
 
 from tether.domain.errors import Unavailable
@@ -31,11 +32,13 @@ class Ledger:
         """Whether a lease that was taken then has surely not run out."""
         return monotonic() - max(since, self._renewed_at) < LEASE_S - RENEWED_S / 2
 
-    async def renew(self, until_ms: int) -> None:
-        """Keeps all leases, if it is time to."""
+    async def renew(self, held: Iterable[tuple[int, str]], until_ms: int) -> None:
+        """Keeps the leases of these endpoints, if it is time to. Others of this process run out:
+        what was claimed is not known if the answer was lost.
+        """
         began = monotonic()
         if began - self._renewed_at >= RENEWED_S:
-            await self._stored.renew(self.lease, until_ms)
+            await self._stored.renew(self.lease, held, until_ms)
             self._renewed_at = began
 
     def reached(self, progress: Progress) -> None:

@@ -38,6 +38,7 @@ SLICE_S = 4.0  # for an endpoint, before another process may have it
 TOLD_S = 0.5  # between two notes of how far it is
 PARKED_AT_ONCE = 20
 AFTER_MISTAKE_MS = 60_000
+_SLOWED = (429, 503)  # answers of an endpoint that wants less
 
 Post: TypeAlias = Callable[[Endpoint, Sequence[Message]], Awaitable[Outcome]]
 """Sends these messages to the endpoint as one request."""
@@ -65,7 +66,7 @@ class Line:
         self._fence = claimed.fence
         self._since = since
         webhook = claimed.webhook
-        self._place = webhook.place
+        self._place, self._parked = webhook.place, webhook.parked
         self._head, self._tries = webhook.head, webhook.tries
         self._due_ms = now_ms()
         self._failing_since_ms = webhook.failing_since_ms
@@ -78,17 +79,25 @@ class Line:
         """Sends what follows, until there is no more, something fails or others want to."""
         try:
             until = monotonic() + SLICE_S
-            while monotonic() < until and await self._portion(until):
-                pass
-            if not self._stopped:
-                await self._send_parked(until)
+            # By lot, as one that takes the whole time must not keep the other from its turn.
+            turns = [self._send_line, self._send_parked]
+            random.shuffle(turns)
+            for turn in turns:
+                if not self._stopped and not self._is_over(until):
+                    await turn(until)
         except Unavailable:
             pass
         except Exception as error:
             self._due_ms = self._now_ms() + AFTER_MISTAKE_MS
             log.error("webhook not delivered", webhook=self._webhook.id, exc_info=error)
         finally:
+            pause_ms = round(1000 * (self._next_at - monotonic()))  # what is left of it
+            self._due_ms = max(self._due_ms, self._now_ms() + pause_ms)
             self._tell(lease_ms=0)
+
+    async def _send_line(self, until: float) -> None:
+        while not self._is_over(until) and await self._portion(until):
+            pass
 
     async def _portion(self, until: float) -> bool:
         """Sends the next portion; whether there may be more, and it is to be sent now."""
@@ -97,9 +106,13 @@ class Line:
         while steps:
             if (message := steps[0].message) is None:
                 self._pass(steps.popleft())
-            elif not await self._send_first(steps, message) or monotonic() > until:
+            elif not await self._send_first(steps, message) or self._is_over(until):
                 return False
         return bool(entries)
+
+    def _is_over(self, until: float) -> bool:
+        """Whether the next request would come after the end of the turn."""
+        return max(self._next_at, monotonic()) > until
 
     async def _send_first(self, steps: deque[_Step], first: Message) -> bool:
         """Sends the first message, or as many as one request takes; whether it goes on."""
@@ -113,7 +126,7 @@ class Line:
             self._succeeded()
             return True
         self._failed(first.id, outcome)
-        if self._stopped or outcome.status in (429, 503) or self._tries < TRIES_BEFORE_PARKING:
+        if self._stopped or outcome.status in _SLOWED or self._tries < TRIES_BEFORE_PARKING:
             return False
         return await self._try_next(steps, first)
 
@@ -134,7 +147,7 @@ class Line:
     async def _try_next(self, steps: deque[_Step], failed: Message) -> bool:
         """Whether another message passes: then the one that failed goes beside the line."""
         beyond = [step for step in [*steps][1:] if step.message]
-        if not beyond or self._webhook.parked >= MOST_PARKED:
+        if not beyond or self._parked >= MOST_PARKED:
             return False
         following = beyond[0].message
         assert following is not None
@@ -142,7 +155,8 @@ class Line:
         if outcome.error:
             return False
         now_ms = self._now_ms()
-        due_ms = now_ms + round(pause_s(self._tries, random.random()) * 1000)  # noqa: S311
+        due_ms = now_ms + _wait_ms(self._tries, outcome)
+        self._parked += 1
         self._ledger.park(Parked(
             self._webhook.partner, self._webhook.id, failed.id, self._tries, due_ms, now_ms,
         ))  # fmt: skip
@@ -159,7 +173,7 @@ class Line:
         webhook = self._webhook
         due = await self._messages.parked_due(webhook, PARKED_AT_ONCE)
         for parked in due:
-            if monotonic() > until or self._stopped or not self._ledger.holds(self._since):
+            if not self._ledger.holds(self._since):
                 return
             message = await self._messages.of_id(webhook, parked.id)
             if message is None:  # it is gone, or there is a newer one in the line
@@ -168,15 +182,18 @@ class Line:
             outcome = await self._send([message])
             if not outcome.error:
                 self._ledger.unpark(parked)
-                continue
-            if outcome.status == 410:
-                self._stopped = Status.GONE
-            tries = parked.tries + 1
-            wait_ms = round(pause_s(tries, random.random()) * 1000)  # noqa: S311
-            due_ms = None if is_last_try(tries) else self._now_ms() + wait_ms
-            self._ledger.park(Parked(
-                parked.partner, parked.webhook, parked.id, tries, due_ms, parked.since_ms
-            ))  # fmt: skip
+            else:
+                tries = parked.tries + 1
+                due_ms = None if is_last_try(tries) else self._now_ms() + _wait_ms(tries, outcome)
+                self._ledger.park(Parked(
+                    parked.partner, parked.webhook, parked.id, tries, due_ms, parked.since_ms
+                ))  # fmt: skip
+                if outcome.status == 410:
+                    self._stopped = Status.GONE
+                if outcome.status in _SLOWED or self._stopped:
+                    return
+            if self._is_over(until):
+                return
 
     async def _send(self, messages: list[Message]) -> Outcome:
         """One request, not sooner than the endpoint wants it."""
@@ -203,11 +220,8 @@ class Line:
         now_ms = self._now_ms()
         self._head, self._tries = message_id, self._tries + 1
         since_ms = self._failing_since_ms = self._failing_since_ms or now_ms
-        wait_s = pause_s(self._tries, random.random())  # noqa: S311
-        if outcome.status in (429, 503) and outcome.retry_after_s is not None:
-            lowest, highest = RETRY_AFTER_S
-            wait_s = min(max(outcome.retry_after_s, lowest), highest)
-        self._due_ms = min(now_ms + round(wait_s * 1000), since_ms + STOPS_AFTER_MS)
+        wait_ms = _wait_ms(self._tries, outcome)
+        self._due_ms = min(now_ms + wait_ms, since_ms + STOPS_AFTER_MS)
         if outcome.status == 410:
             self._stopped = Status.GONE
         elif now_ms >= since_ms + STOPS_AFTER_MS:
@@ -223,9 +237,18 @@ class Line:
         webhook, place = self._webhook, self._place
         self._ledger.reached(Progress(
             webhook.partner, webhook.id, self._fence, place.seq, place.session_ms,
-            place.session_id, " ".join(place.passed), place.told_ms, self._head, self._tries, self._due_ms,
-            self._failing_since_ms, self._stopped, self._success_ms, lease_ms,
+            place.session_id, " ".join(place.passed), place.told_ms, self._head, self._tries,
+            self._due_ms, self._failing_since_ms, self._stopped, self._success_ms, lease_ms,
         ))  # fmt: skip
+
+
+def _wait_ms(tries: int, outcome: Outcome) -> int:
+    """How long to wait after so many tries, the last of which came to this."""
+    wait_s = pause_s(tries, random.random())  # noqa: S311
+    if outcome.status in _SLOWED and outcome.retry_after_s is not None:
+        lowest, highest = RETRY_AFTER_S
+        wait_s = min(max(outcome.retry_after_s, lowest), highest)
+    return round(wait_s * 1000)
 
 
 def _steps(entries: Iterable[Entry]) -> Iterable[_Step]:

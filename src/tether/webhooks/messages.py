@@ -137,8 +137,7 @@ class Messages:
         for known in found:
             change = _of_change(known, webhook, _is_told(known, place))
             messages = [
-                message for message in [*change, *shown(known)]
-                if message.id not in place.passed
+                message for message in [*change, *shown(known)] if message.id not in place.passed
             ]
             entries.append(Entry(messages, _behind_session(known.updated_ms, known.id)))
         if stop is not None:
@@ -231,8 +230,7 @@ def _is_told(known: StoredSession, place: Place) -> bool | None:
 
 
 def _of_change(known: StoredSession, webhook: Endpoint, is_told: bool | None) -> list[Message]:
-    """What a change of a session tells, of what is wanted. Rather twice that it started than never.
-    """
+    """What a change of a session tells, of what is wanted. Better two starts than none."""
     if known.removed:
         kinds = [] if is_told is False else [MessageType.SESSION_REMOVED]
     else:
@@ -279,9 +277,7 @@ def _behind_event(seq: int) -> Callable[[Place], Place]:
     return lambda place: place._replace(seq=max(place.seq, seq))
 
 
-def _behind_session(
-    at_ms: int, session_id: str, *, told_ms: int = 0
-) -> Callable[[Place], Place]:
+def _behind_session(at_ms: int, session_id: str, *, told_ms: int = 0) -> Callable[[Place], Place]:
     def behind(place: Place) -> Place:
         place = place._replace(told_ms=max(place.told_ms, told_ms))
         if (at_ms, session_id) < (place.session_ms, place.session_id):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -90,12 +91,12 @@ class Sender:
         self, webhook: Endpoint, message_id: str, now_ms: int, body: bytes
     ) -> dict[str, str]:
         at_s = now_ms // 1000
-        sealed = [webhook.secret]
+        secrets = [self._box.open(webhook.secret)]
         if webhook.old_secret and webhook.old_until_ms > now_ms:
-            sealed.append(webhook.old_secret)
+            with suppress(SetupError):  # its key is gone: that may be why it was rotated
+                secrets.append(self._box.open(webhook.old_secret))
         signatures = [
-            _signature(webhook.signature, self._box.open(one), message_id, at_s, body)
-            for one in sealed
+            _signature(webhook.signature, secret, message_id, at_s, body) for secret in secrets
         ]
         return {
             "content-type": "application/json",

@@ -1,0 +1,129 @@
+"""Leases, pace, and secrets when a key is lost."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import Server
+from tests.webhooks.conftest import INSIDE
+from tests.webhooks.receiver import Receiver
+from tests.webhooks.test_delivery import add, post, wait
+from tether.domain.keys import digest_of
+from tether.server import bootstrap
+from tether.storage.webhooks import Claimed, Parked, Progress, Webhooks
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """On SQLite, with the key of the secrets in a file."""
+    server = Server(str(tmp_path_factory.mktemp("upkeep") / "tether.db"), INSIDE).start()
+    yield server
+    assert server.stop() == 0
+    assert server.failures() == []
+
+
+def in_store(
+    server: Server, client: httpx.Client, do: Callable[[Webhooks, int], Awaitable[None]]
+) -> None:
+    """Does this with the stored webhooks and the partner."""
+
+    async def run() -> None:
+        async with bootstrap.open_store(server.database) as store:
+            key = await store.keys.find(digest_of(client.headers["x-api-key"]))
+            assert key is not None
+            await do(store.webhooks, key.partner)
+
+    asyncio.run(run())
+
+
+def test_a_lease_under_which_nobody_delivers_runs_out(
+    server: Server, client: httpx.Client, receiver: Receiver, path: str
+) -> None:
+    held, lost = [add(client, receiver.url + path)["id"] for _ in range(2)]
+
+    async def leases(stored: Webhooks, partner: int) -> None:
+        both = [(partner, held), (partner, lost)]
+        await stored.park(Parked(partner, held, "session_started_x", 10, None, 0))
+        claimed = await stored.claim("dead", both, 10**14, 10**14 + 10)
+        assert {one.webhook.id: one.webhook.parked for one in claimed} == {held: 1, lost: 0}
+        # Whoever claimed them never learned of the second.
+        await stored.renew("dead", [(partner, held)], 10**14 + 100)
+        (other,) = await stored.claim("other", both, 10**14 + 20, 10**14 + 30)
+        assert other.webhook.id == lost
+
+    in_store(server, client, leases)
+
+
+def test_what_is_sent_while_other_types_are_set_counts_no_more(
+    server: Server, client: httpx.Client, receiver: Receiver, path: str
+) -> None:
+    id = add(client, receiver.url + path, types=["event.created"])["id"]
+    found: list[Claimed] = []
+
+    async def claim(stored: Webhooks, partner: int) -> None:
+        found.extend(await stored.claim("lease", [(partner, id)], 10**14, 10**14 + 10))
+
+    async def save(stored: Webhooks, partner: int) -> None:
+        fence = found[0].fence
+        passed = Progress(partner, id, fence, 99, 0, "", "", 0, "", 0, 0, None, "", None, 0)
+        await stored.save("lease", [passed], [], [], [])
+        assert (await stored.get(partner, id)).place.seq < 99
+
+    in_store(server, client, claim)
+    types = {"types": ["event.created", "event.withdrawn"]}
+    client.patch(f"/webhooks/{id}", json=types).raise_for_status()
+    in_store(server, client, save)
+
+
+def test_the_pace_holds_beyond_a_turn(client: httpx.Client, receiver: Receiver, path: str) -> None:
+    receiver.answer = lambda one: (500, {}, b"") if one.path == path else None
+    hook = add(client, receiver.url + path, types=["event.created"], ratePerSecond=0.001)
+    post(client)
+
+    def failing() -> str | None:
+        next_at: str | None = client.get(f"/webhooks/{hook['id']}").json().get("nextTryAt")
+        return next_at
+
+    next_at = datetime.fromisoformat(wait(failing))
+    (attempt,) = wait(lambda: client.get(f"/webhooks/{hook['id']}/attempts").json())
+    assert (next_at - datetime.fromisoformat(attempt["at"])).total_seconds() > 900
+
+
+def test_an_answer_that_is_not_http(client: httpx.Client) -> None:
+    def answer(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(10_000)
+            connection.sendall(b"\x1b[31mnot\x00http\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=answer, args=(listening,), daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/hook?token=secret"
+        hook = add(client, url)
+        outcome = client.post(f"/webhooks/{hook['id']}/test").json()
+    assert not outcome["succeeded"]
+    assert "secret" not in outcome["error"]  # it is in the log, too
+    assert outcome["error"].isprintable()
+
+
+def test_a_secret_is_rotated_when_its_key_is_lost(
+    server: Server, client: httpx.Client, receiver: Receiver, path: str
+) -> None:
+    hook = add(client, receiver.url + path)
+    server.stop()
+    key = Path(f"{server.database}.secret-key")
+    assert key.stat().st_mode & 0o077 == 0
+    key.unlink()
+    server.start(int(server.url.rpartition(":")[2]))
+    outcome = client.post(f"/webhooks/{hook['id']}/test").json()
+    assert "another key" in outcome["error"]
+    client.post(f"/webhooks/{hook['id']}/rotate-secret").raise_for_status()
+    outcome = client.post(f"/webhooks/{hook['id']}/test").json()
+    assert outcome["succeeded"], outcome
+    assert list(key.parent.glob("*.secret-key*")) == [key]
