@@ -1,6 +1,8 @@
 """Webhooks through the SDK and the command line, and messages verified by the SDK."""
 
 import asyncio
+import base64
+import hmac
 import json
 import os
 import signal
@@ -91,6 +93,8 @@ def test_what_is_not_signed_is_refused(
         assert other is not None
         (one,) = receiver.wait_for(where, 1)
         verify_webhook({name.title(): text for name, text in one.headers.items()}, one.body, secret)
+        signed = f"{one.id}.{one.headers['webhook-timestamp']}.".encode() + one.body
+        by_nothing = f"v1,{base64.b64encode(hmac.digest(b'', signed, 'sha256')).decode()}"
         wrong: list[tuple[dict[str, str], bytes, str]] = [
             (one.headers, one.body + b" ", secret),
             (one.headers, one.body, other),
@@ -99,10 +103,12 @@ def test_what_is_not_signed_is_refused(
             ({**one.headers, "webhook-timestamp": "soon"}, one.body, secret),
             ({**one.headers, "webhook-signature": "v1,AAAA v1a,AAAA v2 ,"}, one.body, secret),
             ({"webhook-id": one.id}, one.body, secret),
+            # A setting that is not there is no key with which anybody could sign.
+            ({**one.headers, "webhook-signature": by_nothing}, one.body, "whsec_"),
         ]
         for headers, body, with_secret in wrong:
             with pytest.raises(
-                ValueError, match=r"The message|The header|base64|padding|Incorrect"
+                ValueError, match=r"The message|The header|The secret|base64|padding|Incorrect"
             ):
                 verify_webhook(headers, body, with_secret)
 

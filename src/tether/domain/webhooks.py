@@ -247,6 +247,8 @@ def signed_text(message_id: str, timestamp_s: int, body: bytes) -> bytes:
 def hmac_signature(secret: str, message_id: str, timestamp_s: int, body: bytes) -> str:
     """The signature `v1,…` with a secret of the form `whsec_…`. Raises ValueError."""
     key = base64.b64decode(secret.removeprefix(SECRET), validate=True)
+    if not key:  # a setting that is not there: anybody could sign with it
+        raise ValueError("The secret is empty.")
     digest = hmac.digest(key, signed_text(message_id, timestamp_s, body), sha256)
     return f"{SignatureKind.HMAC},{base64.b64encode(digest).decode()}"
 

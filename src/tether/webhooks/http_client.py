@@ -84,10 +84,12 @@ def _reason(error: Exception) -> str:
         if isinstance(cause, Refused):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
-    # Of an answer that is no HTTP the client says the whole URL, too, which may have a password.
-    said = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
-    if isinstance(error, aiohttp.InvalidURL):
-        said = "The address is not valid."
+    # The client says the whole URL, too, which may have a password.
+    said = str(error)
+    if isinstance(error, aiohttp.ClientResponseError):
+        said = error.message
+    elif isinstance(error, aiohttp.InvalidURL):
+        said = error.description or "The address is not valid."
     text = " ".join(said.split()) or type(error).__name__
     return "".join(filter(str.isprintable, text))[:LONGEST_ERROR]
 
