@@ -95,6 +95,42 @@ def test_the_pace_holds_beyond_a_turn(client: httpx.Client, receiver: Receiver, 
     assert (next_at - datetime.fromisoformat(attempt["at"])).total_seconds() > 900
 
 
+def test_what_a_clock_that_was_ahead_has_left(
+    server: Server, client: httpx.Client, receiver: Receiver, path: str
+) -> None:
+    id = add(client, receiver.url + path, types=["event.created"])["id"]
+
+    async def be_ahead(stored: Webhooks, partner: int) -> None:
+        years_ms = 10**14
+        (one,) = await stored.claim("ahead", [(partner, id)], years_ms, years_ms)
+        place = one.webhook.place
+        await stored.save("ahead", [Progress(
+            partner, id, one.fence, *place[:3], "", place.told_ms, "", 0, years_ms, None, "", None,
+            years_ms,
+        )], [], [], [])  # fmt: skip
+
+    in_store(server, client, be_ahead)
+    event = post(client)
+    assert receiver.wait_for(path, 1)[0].id == f"event_created_{event}"
+
+
+def test_while_it_is_off_it_does_not_fail(
+    client: httpx.Client, receiver: Receiver, path: str
+) -> None:
+    receiver.answer = lambda one: (500, {}, b"") if one.path == path else None
+    hook = add(client, receiver.url + path, types=["event.created"])
+    post(client)
+
+    def stops_at() -> str | None:
+        found: str | None = client.get(f"/webhooks/{hook['id']}").json().get("stopsAt")
+        return found
+
+    before = wait(stops_at)
+    for enabled in (False, True):
+        client.patch(f"/webhooks/{hook['id']}", json={"enabled": enabled}).raise_for_status()
+    assert wait(stops_at) > before
+
+
 def test_an_answer_that_is_not_http(client: httpx.Client) -> None:
     def answer(listening: socket.socket) -> None:
         connection, _ = listening.accept()

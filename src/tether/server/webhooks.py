@@ -136,7 +136,9 @@ class WebhookService:
             changes["place"] = await self._place(partner, start)
         elif (place := await self._with_new_orders(webhook, fields)) != webhook.place:
             changes["place"] = place
-        if start is not None or "url" in fields or (fields.get("enabled") and webhook.stopped):
+        # While it was off it did not fail: that time does not count.
+        begins = fields.get("enabled") and (webhook.stopped or not webhook.enabled)
+        if start is not None or "url" in fields or begins:
             changes |= self._fresh()
         if changes:
             was = _noted({name: getattr(webhook, name) for name in fields})

@@ -76,10 +76,27 @@ FROM webhooks w WHERE w.partner = $1 AND w.id = $2
 
 # Delivering ---------------------------------------------------------------------------------------
 
+# An instant that is further ahead than there is reason for was written by a clock that has been set
+# back since: nobody waits for that.
+LONGEST_LEASE_MS = 60_000
+LONGEST_PACE_MS = 2_000_000
+LONGEST_PAUSE_MS = 100_000_000
+
+
+def _is_free(now: str) -> str:
+    """Whether nobody delivers to an endpoint, and its turn has come."""
+    at = f"CAST({now} AS BIGINT)"
+    return f"""(
+    enabled = 1 AND stopped = ''
+    AND lease_ms NOT BETWEEN {at} + 1 AND {at} + {LONGEST_LEASE_MS}
+    AND due_ms NOT BETWEEN {at} + 1 AND {at}
+        + CASE head WHEN '' THEN {LONGEST_PACE_MS} ELSE {LONGEST_PAUSE_MS} END)"""
+
+
 # Whose turn it is at $2: something is behind the place, or a message beside the line is due.
 DUE = f"""
 SELECT w.partner, w.id FROM webhooks w LEFT JOIN derivations d ON d.partner = w.partner
-WHERE w.partner > $1 AND w.enabled = 1 AND w.stopped = '' AND w.lease_ms <= $2 AND w.due_ms <= $2
+WHERE w.partner > $1 AND {_is_free("$2")}
   AND ((w.types LIKE '%event.%' AND (
             w.seq < (SELECT e.seq FROM events e
                      WHERE e.partner = w.partner ORDER BY e.seq DESC LIMIT 1)
@@ -96,9 +113,7 @@ CLAIM = f"""
 WITH {batch("wanted", "partner BIGINT", "id")}
 UPDATE webhooks SET lease = $1, lease_ms = $4, fence = fence + 1
 FROM wanted t
-WHERE webhooks.partner = t.partner AND webhooks.id = t.id
-  AND webhooks.enabled = 1 AND webhooks.stopped = ''
-  AND webhooks.lease_ms <= $3 AND webhooks.due_ms <= $3
+WHERE webhooks.partner = t.partner AND webhooks.id = t.id AND {_is_free("$3")}
 RETURNING {", ".join(f"webhooks.{name}" for name in _COLUMNS)}, (
     SELECT count(*) FROM webhook_parked p
     WHERE p.partner = webhooks.partner AND p.webhook = webhooks.id), webhooks.fence
