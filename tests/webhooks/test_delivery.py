@@ -202,6 +202,9 @@ def test_rotation(client: httpx.Client, receiver: Receiver, path: str) -> None:
     Oracle(newest["secret"]).verify(one.body, one.headers)
     with pytest.raises(Exception, match="signature"):
         Oracle(new["secret"]).verify(one.body, one.headers)
+    noted = client.get("/audit", params={"action": "webhook.rotate_secret"}).json()
+    assert [entry["target"] for entry in noted] == [hook["id"]] * 2
+    assert newest["secret"] not in str(noted)
 
 
 def test_replay(client: httpx.Client, receiver: Receiver, path: str) -> None:
