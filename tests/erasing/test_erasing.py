@@ -265,6 +265,54 @@ def test_an_erasure_reaches_what_is_known_of_webhooks(server: Server) -> None:
     assert erasure not in under_way
 
 
+def test_an_erasure_reaches_what_a_client_wrote_in_another_way(
+    tmp_path: Path, new_server: Callable[..., Server]
+) -> None:
+    server = new_server(database=str(tmp_path / "tether.db"))
+    gone = "DE:GONE@77"
+    with server.client() as client:
+        fleet(client, "V1", gone, "erased")
+        for vehicle in ("V1", gone, "erased"):
+            reported(client, vehicle, "C1", 1)
+        for path in ("/sessions?bad=1&vehicleId=DE%3AGONE%4077", "/sessions?bad=1&v=DE%3aGONE@77"):
+            assert client.get(path).status_code == 400
+        body = r'{"type":"VEHICLE_CONNECTED","chargerId":"no","vehicleId":"DE\u003AGONE\u004077"}'
+        headers = {"Content-Type": "application/json"}
+        assert client.post("/events", content=body, headers=headers).status_code == 409
+        for of_vehicle in ({"vehicleId": gone}, {}):
+            webhook = {"url": "https://example.com", "types": ["event.created"], **of_vehicle}
+            webhook["description"] = f"for {gone}"
+            client.post("/webhooks", json=webhook).raise_for_status()
+        answer = client.delete(
+            "/vehicles/DE%3AGONE%4077",
+            params={"events": "erase"},
+            headers={"X-Request-Id": gone.replace("@", "-")},
+        )
+        assert answer.status_code == 204
+        (webhook,) = client.get("/webhooks").json()
+        assert webhook["description"] == "for erased"
+        # What takes the place of an id may be one itself.
+        assert erased(client, "/vehicles/erased")
+        assert {one["vehicleId"] for one in everything(client, "/events")} == {"V1"}
+        for vehicle in (gone, "erased"):
+            assert client.delete(f"/vehicles/{vehicle}?events=erase").status_code == 404
+    assert server.stop() == 0
+    found = b"".join(file.read_bytes() for file in tmp_path.iterdir() if file.is_file())
+    assert [one for one in (b"GONE@77", b"GONE%4077", b"GONE\\u00") if one in found] == []
+
+
+def test_a_client_that_names_its_request_after_the_vehicle(client: httpx.Client) -> None:
+    gone = "DE:GONE-78"
+    fleet(client, gone)
+    reported(client, gone, "C1", 1)
+    answer = client.delete(
+        f"/vehicles/{gone}", params={"events": "erase"}, headers={"X-Request-Id": f"for-{gone}"}
+    )
+    assert answer.status_code == 204
+    assert answer.headers["x-request-id"] == f"for-{gone}"
+    assert gone not in client.get("/audit").text
+
+
 def _under_way(server: Server) -> bool:
     async def look() -> bool:
         async with bootstrap.open_store(server.database) as store:

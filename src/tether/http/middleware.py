@@ -132,6 +132,7 @@ class Observer:
         context.in_bulk = None  # how many items there are in a bulk
         context.doubted = ()  # members whose unit is, of each event or entity
         context.refused_items = ()  # of a bulk: the first ones, with their numbers
+        context.is_kept = True  # for the page Requests, if it is refused or of the sample
         context.rejections = {}  # why it was refused; of a bulk also how many items, by reason
         given = req.get_header("X-Request-Id")
         context.request_id = (
@@ -153,6 +154,7 @@ class Observer:
         status, key = resp.status_code, context.key
         if (
             key
+            and context.is_kept
             and (
                 status >= _REFUSED
                 or context.rejections

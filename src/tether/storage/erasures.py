@@ -55,7 +55,7 @@ WHERE partner = $1 AND seq IN (SELECT b.seq FROM batch b)
 """
 REQUESTS = f"""
 SELECT at_ms, id FROM refused_requests
-WHERE partner = $1 AND {{position}}(path || ' ' || answer || ' ' || body, $2) > 0
+WHERE partner = $1 AND {{position}}({{path}} || ' ' || {{text}} || ' ' || id, $2) > 0
 LIMIT {AT_ONCE}
 """
 FORGET_REQUESTS = f"""
@@ -64,19 +64,26 @@ DELETE FROM refused_requests WHERE partner = $1
 AND (at_ms, id) IN (SELECT b.at_ms, b.id FROM batch b)
 """
 
-# What receivers answered may name it, too; an endpoint that is for it alone gets nothing any more.
+# What receivers answered may name it, too.
 ATTEMPTS = f"""
 SELECT webhook, id FROM webhook_attempts
-WHERE partner = $1 AND {{position}}(error || ' ' || answer, $2) > 0 LIMIT {AT_ONCE}
+WHERE partner = $1 AND {{position}}({{text}}, $2) > 0 LIMIT {AT_ONCE}
 """
 FORGET_ATTEMPTS = f"""
 WITH {batch("batch", "webhook", "id")}
 DELETE FROM webhook_attempts WHERE partner = $1
 AND (webhook, id) IN (SELECT b.webhook, b.id FROM batch b)
 """
-ENDPOINTS = f"""
-UPDATE webhooks SET {{one}}_id = '{ERASED}' WHERE partner = $1 AND {{one}}_id = $2
-"""
+# What is for it alone has nothing to tell any more.
+_ENDPOINTS = "SELECT w.id FROM webhooks w WHERE w.partner = $1 AND w.{one}_id = $2"
+FORGET_ENDPOINTS = (
+    f"DELETE FROM webhook_attempts WHERE partner = $1 AND webhook IN ({_ENDPOINTS})",
+    f"DELETE FROM webhook_parked WHERE partner = $1 AND webhook IN ({_ENDPOINTS})",
+    "DELETE FROM webhooks WHERE partner = $1 AND {one}_id = $2",
+    f"UPDATE webhooks SET description = replace(description, $2, '{ERASED}') WHERE partner = $1",
+)
+
+_ESCAPED = ":@+*~"  # of the characters of an id, those that clients write in another way
 
 
 class Erasure(NamedTuple):
@@ -106,8 +113,6 @@ class Erasures:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._requests = REQUESTS.format(position=engine.dialect.position)
-        self._attempts = ATTEMPTS.format(position=engine.dialect.position)
 
     async def all(self) -> list[Erasure]:
         """Those that are not done, the oldest first."""
@@ -150,18 +155,31 @@ class Erasures:
         """Removes some of what still names it, once nothing is derived from it; how many rows."""
         partner, _, id = erasure
         gone = await self._engine.write(erasure.sql(SESSIONS), partner, id)
-        taken = await self._engine.scan(erasure.sql(WITHDRAWALS), partner, id)
+        taken = []
+        if id != ERASED:  # else it is what others are renamed to
+            taken = await self._engine.scan(erasure.sql(WITHDRAWALS), partner, id)
         if taken:
             rows = batch_of((seq, _without(body, erasure)) for seq, body in taken)
             await self._engine.write(erasure.sql(RENAME), partner, rows)
-        requests = await self._engine.scan(self._requests, partner, id)
+        position = self._engine.dialect.position
+        sql = REQUESTS.format(
+            position=position,
+            path=_plain("path", "%", id),
+            text=_plain("(answer || ' ' || body)", "\\u00", id),
+        )
+        requests = await self._engine.scan(sql, partner, id)
         if requests:
             await self._engine.write(FORGET_REQUESTS, partner, batch_of(requests))
-        attempts = await self._engine.scan(self._attempts, partner, id)
+        sql = ATTEMPTS.format(
+            position=position, text=_plain("(error || ' ' || answer)", "\\u00", id)
+        )
+        attempts = await self._engine.scan(sql, partner, id)
         if attempts:
             await self._engine.write(FORGET_ATTEMPTS, partner, batch_of(attempts))
-        endpoints = await self._engine.write(erasure.sql(ENDPOINTS), partner, id)
-        return gone + len(taken) + len(requests) + len(attempts) + endpoints
+        await self._engine.write_all(
+            *(Statement(erasure.sql(sql), (partner, id)) for sql in FORGET_ENDPOINTS)
+        )
+        return gone + len(taken) + len(requests) + len(attempts)
 
     async def end(self, erasure: Erasure) -> None:
         """Nothing of it is in any row: nothing is to be left in the files either. It is done."""
@@ -174,3 +192,13 @@ def _without(body: str, erasure: Erasure) -> str:
     name = f"{erasure.kind[:-1]}_id"
     shown = msgspec.structs.replace(from_json(Withdrawal, body.encode()), **{name: ERASED})
     return to_json(shown).decode()
+
+
+def _plain(column: str, mark: str, id: str) -> str:
+    """SQL for the text with the characters of this id as they are, which may be written as a mark
+    and two digits: `%3A` in addresses, a backslash with `u003a` in JSON.
+    """
+    for character in sorted(set(id) & set(_ESCAPED)):
+        for code in {f"{ord(character):02x}", f"{ord(character):02X}"}:
+            column = f"replace({column}, '{mark}{code}', '{character}')"
+    return column

@@ -232,14 +232,6 @@ DELETE FROM webhook_attempts WHERE partner = $1 AND webhook = $2 AND id <= (
     SELECT a.id FROM webhook_attempts a WHERE a.partner = $1 AND a.webhook = $2
     ORDER BY a.id DESC LIMIT 1 OFFSET {MOST_ATTEMPTS})
 """
-FORGET_BEFORE = "DELETE FROM webhook_attempts WHERE partner = $1 AND at_ms < $2"
-FORGET_ANSWERS = "UPDATE webhook_attempts SET answer = '' WHERE partner = $1 AND answer <> ''"
-_OF_VEHICLE = "SELECT w.id FROM webhooks w WHERE w.partner = $1 AND w.vehicle_id = $2"
-FORGET_OF_VEHICLE = (
-    f"DELETE FROM webhook_attempts WHERE partner = $1 AND webhook IN ({_OF_VEHICLE})",
-    f"DELETE FROM webhook_parked WHERE partner = $1 AND webhook IN ({_OF_VEHICLE})",
-    "DELETE FROM webhooks WHERE partner = $1 AND vehicle_id = $2",
-)
 ATTEMPTS = f"""
 SELECT {", ".join(_ATTEMPT)} FROM webhook_attempts
 WHERE partner = $1 AND webhook = $2 AND id < $3 AND ($4 = 0 OR error <> '')
@@ -451,15 +443,6 @@ class Webhooks:
     async def retry_failed(self, partner: int, webhook_id: str, now_ms: int, since_ms: int) -> int:
         """Those which failed for good since then are tried again; returns how many they are."""
         return await self._engine.write(RETRY_FAILED, partner, webhook_id, now_ms, since_ms)
-
-    async def forget_vehicle(self, partner: int, vehicle_id: str) -> None:
-        """Leaves nothing that names the vehicle: endpoints that are about it alone go, and what the
-        partner's endpoints answered, as they may have repeated what they were sent.
-        """
-        await self._engine.write_all(
-            *(Statement(sql, (partner, vehicle_id)) for sql in FORGET_OF_VEHICLE),
-            Statement(FORGET_ANSWERS, (partner,)),
-        )
 
     # Attempts
 

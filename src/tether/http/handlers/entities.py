@@ -70,14 +70,18 @@ class EntityResource(Generic[E]):
         query = requests.query_of(req, ("events",))
         if query.get("events", "erase") != "erase":
             raise Invalid("events", "It must be erase, or left out.")
+        req.context.is_kept = "events" not in query  # else it would name what is gone
         if is_conditional(req):
             epoch = await self._store.epochs.current()
             current = await self._store.entities.get(self._kind, partner, entity_id)
             check_version(req, etag(current.version, epoch))
         one, now_ms = self._kind.__name__.lower(), self._now_ms()
+        by = requests.actor_of(req)
+        if entity_id in by.request_id:  # which the client may choose
+            by = by._replace(request_id="")
         is_person = self._kind is Vehicle  # whose id must not stay anywhere
         note = entry(
-            partner, now_ms, requests.actor_of(req),
+            partner, now_ms, by,
             f"{one}.erase" if "events" in query else f"{one}.delete",
             one if is_person or "events" in query else entity_id,
         )  # fmt: skip

@@ -98,7 +98,9 @@ def _pages_with(file: int, page_bytes: int, wanted: bytes) -> Iterator[int]:
                 if page != last:
                     yield page
                 last = page
-            place = joined.find(wanted, place + 1)
+            # The rest of this page tells nothing new, and of a short text may have very many.
+            beyond = last * page_bytes - begins - len(wanted) + 1
+            place = joined.find(wanted, max(place + 1, beyond))
         before = joined[-len(wanted) + 1 :] if len(wanted) > 1 else b""
         offset += len(part)
 
