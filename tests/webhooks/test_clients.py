@@ -157,6 +157,14 @@ def test_listening(server: Server, key: str, receiver: Receiver, path: str) -> N
 
     wait(told)
     wait(lambda: any(one.id.startswith("session_") for one in receiver.at(path)))
+
+    def withdrawn() -> bool:
+        with server.client(key) as http:
+            gone = post(http, type="VEHICLE_CHARGE_UPDATED", timestamp="2026-01-01T11:00:00Z")
+            http.delete(f"/events/{gone}").raise_for_status()
+        return any(one.id.startswith("event_withdrawn_") for one in receiver.at(path))
+
+    wait(withdrawn)
     for one in receiver.at(path):
         found: dict[str, Any] = verify_webhook(one.headers, one.body, secret)
         assert found["data"]["vehicleId"] == "V1"

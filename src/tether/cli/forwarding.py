@@ -11,7 +11,7 @@ from tether.cli.access import Access
 from tether.cli.display.output import note, say
 from tether.cli.following import stopped_by_signals
 from tether.domain.errors import SetupError
-from tether.domain.models import Event
+from tether.domain.models import Event, Withdrawal
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import Session, SessionStatus
 from tether.domain.webhooks import (
@@ -45,7 +45,7 @@ def forward_messages(access: Access, url: str, secret: str | None, types: Sequen
     ):
         note(f"Forwarding to {url}. Ctrl-C ends it. The secret is:")
         say(secret)
-        for follow in (_events, _sessions):
+        for follow in (_events, _withdrawals, _sessions):
             threading.Thread(
                 target=_put, args=(messages, follow, client, stop), daemon=True
             ).start()
@@ -94,15 +94,26 @@ def _put(
 
 
 def _events(client: "Client", stop: threading.Event) -> Iterator[Message]:
-    kind = MessageType.EVENT_CREATED
     for number, event in enumerate(client.events.follow(client.events.now(), stop=stop), 1):
         assert isinstance(event, Event)
-        assert event.id is not None
-        ids = {
-            "eventId": event.id, "chargerId": event.charger_id, "vehicleId": event.vehicle_id,
-            "sequence": number,
-        }  # fmt: skip
-        yield message_of(kind, str(MessageId(kind, event.id, 0)), event.at_ms, ids, event)
+        yield _of_event(MessageType.EVENT_CREATED, event, event.at_ms, number)
+
+
+def _withdrawals(client: "Client", stop: threading.Event) -> Iterator[Message]:
+    following = client.events.follow_withdrawn(client.events.now(), stop=stop)
+    for number, gone in enumerate(following, 1):
+        assert isinstance(gone, Withdrawal)
+        at_ms = parse_instant(gone.withdrawn_at)
+        yield _of_event(MessageType.EVENT_WITHDRAWN, gone, at_ms, number)
+
+
+def _of_event(kind: MessageType, event: Event | Withdrawal, at_ms: int, number: int) -> Message:
+    assert event.id is not None
+    ids = {
+        "eventId": event.id, "chargerId": event.charger_id, "vehicleId": event.vehicle_id,
+        "sequence": number,
+    }  # fmt: skip
+    return message_of(kind, str(MessageId(kind, event.id, 0)), at_ms, ids, event)
 
 
 _OF_STATUS = {

@@ -282,7 +282,8 @@ def listen(forward: str, secret: str | None, types: tuple[str, ...], access: Acc
     """Post what happens from now on to a program on this machine.
 
     To try a receiver out, without an address on the internet: messages look as those of a webhook
-    do, signatures included. Nothing is tried again. Ctrl-C ends it.
+    do, signatures included, but there are none about states, and `sequence` counts from 1. Nothing
+    is tried again. Ctrl-C ends it.
     """
     from tether.cli.forwarding import forward_messages
 
