@@ -117,7 +117,8 @@ def test_pages_find_what_they_are_made_of(address: str, path: str) -> None:
     assert found
     for one in found:
         assert urljoin(page, one).startswith(f"{address}/")
-        assert httpx.get(urljoin(page, one)).status_code == 200
+        # The console leads on to where one signs in.
+        assert httpx.get(urljoin(page, one), follow_redirects=True).status_code == 200
     # The reference asks for the document by the same rule, and calls the server that it names.
     (named,) = re.findall(r'fetch\("([^"]+)"\)', httpx.get(f"{address}/static/docs.js").text)
     document = urljoin(page, named)

@@ -37,9 +37,10 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def counts_in(path: Path) -> list[list[Any]]:
     with closing(connect(path)) as connection:
         return [
-            [name, EVENTS, sessions]
-            for name, sessions in connection.execute(
-                "SELECT p.name, count(*) FROM partners p JOIN sessions s ON s.partner = p.id "
+            [name, events, sessions]
+            for name, events, sessions in connection.execute(
+                "SELECT p.name, (SELECT count(*) FROM events e WHERE e.partner = p.id), count(*) "
+                "FROM partners p JOIN sessions s ON s.partner = p.id "
                 "GROUP BY p.name ORDER BY p.name"
             )
         ]
