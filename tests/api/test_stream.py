@@ -240,3 +240,11 @@ def test_a_key_has_a_limit_of_streams_and_gets_a_place_back(
             pass
         with streaming(client) as found:
             next(found)
+
+
+def test_of_an_erased_vehicle_there_is_a_withdrawal_but_no_state(site: httpx.Client) -> None:
+    report(site, 3)
+    assert site.delete("/vehicles/V3?events=erase").status_code == 204
+    found = told(site, cursor="start")
+    assert [one.data["vehicleId"] for one in found if one.name == "withdrawal"] == ["erased"]
+    assert states_in(found).keys() == {"V1", "V2"}

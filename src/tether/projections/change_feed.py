@@ -17,6 +17,7 @@ import msgspec
 
 from tether.domain.errors import Unavailable
 from tether.domain.filters import EventFilter
+from tether.domain.models import ERASED
 from tether.domain.session_views import LatestSession
 from tether.projections.projector import INTERVAL_S, Projector
 from tether.storage.derivations import Progress
@@ -108,6 +109,8 @@ class ChangeFeed:
             heads = [_decoder.decode(entry.body) for entry in entries]
             vehicles = list(dict.fromkeys(head.vehicle_id for head in heads if head.vehicle_id))
             latest = await self._states.of_vehicles(partner, vehicles) if vehicles else {}
+            if latest.get(ERASED, ERASED) is None:  # stands for those of which there is no state
+                del latest[ERASED]
             return FeedPortion(entries, latest, end)
 
     @contextmanager

@@ -228,9 +228,13 @@ class _Stream:
         portion = await self._store.feed.portion(self.key.partner, self._wanted, whole, until)
         entries = [entry for entry in portion.entries if entry.seq > shown]
         end = StreamPosition(max(portion.end, shown), portion.end)
+        # Where there is no state, the last entry is all of the portion that is left.
+        places = [StreamPosition(entry.seq, whole) for entry in entries]
+        if places and not portion.latest:
+            places[-1] = end
         texts = [
-            f"event: {kind}\nid: {StreamPosition(seq, whole).id(self._epoch)}\ndata: {body}\n\n"
-            for seq, kind, body in entries
+            f"event: {kind}\nid: {place.id(self._epoch)}\ndata: {body}\n\n"
+            for place, (_, kind, body) in zip(places, entries, strict=True)
         ]
         now_ms = self._now_ms()
         for number, (id, latest) in enumerate(portion.latest.items(), 1):
