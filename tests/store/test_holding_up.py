@@ -44,7 +44,7 @@ def test_who_asks_for_what_came_in_bulk_does_not_wait_for_more(
     in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projector, "INTERVAL_S", 60)
-    monkeypatch.setattr(projector, "AT_ONCE", 50)
+    monkeypatch.setattr(projector, "IN_BULK", 10)
 
     async def scenario(store: Store, partner: int) -> None:
         await add_site(store, partner)
