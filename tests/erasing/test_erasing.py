@@ -313,6 +313,24 @@ def test_a_client_that_names_its_request_after_the_vehicle(client: httpx.Client)
     assert gone not in client.get("/audit").text
 
 
+def test_the_request_that_deletes_is_not_kept(
+    tmp_path: Path, new_server: Callable[..., Server]
+) -> None:
+    server = new_server(database=str(tmp_path / "tether.db"))
+    names, key = (GONE, "GONE-without-events"), server.key()
+    with server.client(key) as client:
+        fleet(client, *names)
+        reported(client, GONE, "C1", 1)
+    for name, query in zip(names, ({"events": "erase"}, {}), strict=True):
+        server.stop()
+        server.start()  # of each partner the first request is of the sample
+        with server.client(key) as client:
+            assert client.delete(f"/vehicles/{name}", params=query).status_code == 204
+    server.stop()
+    found = b"".join(file.read_bytes() for file in tmp_path.iterdir() if file.is_file())
+    assert b"GONE" not in found
+
+
 def _under_way(server: Server) -> bool:
     async def look() -> bool:
         async with bootstrap.open_store(server.database) as store:

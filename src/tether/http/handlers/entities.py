@@ -89,6 +89,7 @@ class EntityResource(Generic[E]):
             Erasure(partner, f"{one}s", entity_id), now_ms, noting(note),
             with_events="events" in query,
         )  # fmt: skip
+        req.context.is_kept = False
         resp.status = 204 if done else 202
 
     async def _put(self, req: Request, entity: E, epoch: Epoch) -> int:
