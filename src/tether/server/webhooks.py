@@ -37,7 +37,8 @@ from tether.domain.webhooks import (
 from tether.server.secret_box import SecretBox, new_signing_key, verifying_key
 from tether.storage.audit import Audit, noting
 from tether.storage.turns import Turns
-from tether.storage.webhooks import MOST_PARKED, Attempt, Parked, Webhooks
+from tether.storage.webhook_rows import Attempt, Parked
+from tether.storage.webhooks import MOST_PARKED, Webhooks
 
 TESTS_AT_ONCE, TESTS_OF_EACH = 32, 2
 

@@ -28,7 +28,8 @@ from tether.domain.webhooks import (
     warning_of,
 )
 from tether.server.webhooks import Outcome
-from tether.storage.webhooks import MOST_PARKED, Claimed, Parked, Progress
+from tether.storage.webhook_rows import Parked
+from tether.storage.webhooks import MOST_PARKED, Claimed, Progress
 from tether.webhooks.ledger import LEASE_S, Ledger
 from tether.webhooks.messages import Entry, Messages
 
