@@ -15,7 +15,7 @@ from tether.storage.engine import Engine, batch, batch_of, columns_of
 from tether.storage.plugged_in import SessionKey
 
 MOST_PAIRS = 500_000  # of a charger and a vehicle, of each part
-MOST_OTHERS = 5_000  # that are named of each part; one more tells that there are more
+MOST_OTHERS = 20_000  # that are named of each part; one more tells that there are more
 
 
 class Part(NamedTuple):
