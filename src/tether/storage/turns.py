@@ -36,8 +36,13 @@ Steps: TypeAlias = Generator[None, None, T]  # work that can be interrupted at e
 
 
 def whose(parameters: Sequence[Any]) -> Hashable:
-    """Whom what runs with these parameters belongs to: $1 is the partner, as a rule."""
-    return parameters[0] if parameters else None
+    """Whom what runs with these parameters belongs to: $1 is the partner, if it is a number.
+
+    All else belongs to nobody in particular. Were a key that somebody made up one of its own, it
+    would have taken nothing yet, and go before the keys that there are.
+    """
+    first = parameters[0] if parameters else None
+    return first if isinstance(first, int) else None
 
 
 class FairQueue(Generic[P, T]):
