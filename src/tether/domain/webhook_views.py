@@ -88,29 +88,6 @@ class WebhookAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     answer: str | None = None
 
 
-class Attempt(Protocol):
-    """One request to an endpoint, as it is stored."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def at_ms(self) -> int: ...
-    @property
-    def message_id(self) -> str: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def messages(self) -> int: ...
-    @property
-    def status(self) -> int | None: ...
-    @property
-    def taken_ms(self) -> int: ...
-    @property
-    def error(self) -> str: ...
-    @property
-    def answer(self) -> str: ...
-
-
 class Outcome(Protocol):
     """What came of a request to an endpoint."""
 
@@ -124,6 +101,19 @@ class Outcome(Protocol):
     def error(self) -> str: ...
     @property
     def answer(self) -> str: ...
+
+
+class Attempt(Outcome, Protocol):
+    """One request to an endpoint, as it is stored."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def message_id(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def messages(self) -> int: ...
 
 
 def webhook_view(
