@@ -37,7 +37,7 @@ BEYOND_THE_SCHEMA = re.compile(
     r"|must not be in the future|must be given together\.|can only be given together with"
     r"|must be before to|there are at most 1000 moments|Longitudes must be|stored: send null"
     r"|must be the name of a time zone|must be asc together with|must not be after"
-    r"|must be now, start, or a cursor"
+    r"|must be now, start, or a cursor|of before the database was restored"
     r"|must begin with https|must have no fragment|must have no name and password"
     r"|must have a host name or an address|must be an address such as"
 )

@@ -241,14 +241,16 @@ def test_a_consumer_that_was_down_misses_nothing_while_late_events_arrive(
             for place in range(0, len(reports), 16):
                 client.events.bulk(reports[place : place + 16])
                 next(client.sessions.list(page_size=1))  # waits until it is derived
+            written.set()
 
+        written = threading.Event()  # else the consumer may wait for changes that do not come
         writer = threading.Thread(target=report)
         writer.start()
         copy: dict[str, Session] = {}
         cursor: str | None = None
         while writer.is_alive():
             with Client(server.url, key) as consumer:
-                changes = consumer.sessions.changes(cursor, poll_s=0.01)
+                changes = consumer.sessions.changes(cursor, poll_s=0.01, stop=written)
                 assert cursor in (None, changes.cursor)
                 for session in islice(changes, chance.randrange(1, 25)):
                     apply(copy, session)

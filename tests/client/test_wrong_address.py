@@ -51,4 +51,4 @@ def test_help_names_only_what_is_for_users(kind: type) -> None:
     text = pydoc.render_doc(kind)
     assert "users" not in text
     public = {name for name in vars(kind) if not name.startswith("_")}
-    assert public == {"close", "energy", "stream"}
+    assert public == {"audit", "close", "energy", "stream"}

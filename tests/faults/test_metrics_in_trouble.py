@@ -12,11 +12,12 @@ from tests.faults.rig import Partner, Wire, event, metric, post_events, run, unt
 from tests.faults.test_locked_database import locked
 from tests.parts import free_port
 from tether import __version__
+from tether.domain.webhooks import Status
 from tether.server.metrics import MOST_PARTNERS, Metrics
 
 ALLOWED: dict[str, set[str] | None] = {
     "method": {"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE", "other"},
-    "status": {"200", "201", "400", "403", "404", "405", "409", "413", "503"},
+    "status": {"200", "201", "400", "403", "404", "405", "409", "413", "503", *Status},
     "le": None,
     "reason": None,
     "route": None,
@@ -25,6 +26,7 @@ ALLOWED: dict[str, set[str] | None] = {
     "folder": None,
     "purpose": {"keys", "entities", "events"},
     "state": {"busy", "idle", "free"},
+    "outcome": {"success", "failure"},
 }
 
 

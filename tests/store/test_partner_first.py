@@ -164,7 +164,7 @@ def words(dialect: Dialect) -> dict[str, str]:
     return {
         "event_numbers": dialect.event_numbers, "event_json": dialect.event_json,
         "session_json": dialect.session_json, "order": "soc", "position": dialect.position,
-        "one": "vehicle",
+        "one": "vehicle", "path": "path", "text": "body",
     }  # fmt: skip
 
 
@@ -301,6 +301,6 @@ def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
         "copying.py", "copying.py", "derivations.py", "dialect.py", "epochs.py", "erasures.py",
         "event_lists.py",
         "events.py", "fleet.py", "partners.py", "plugged_in.py", "refused_requests.py",
-        "session_records.py", "session_sums.py", "sessions.py", "states.py", "webhooks.py",
+        "session_records.py", "session_sums.py", "sessions.py", "states.py", "webhook_rows.py",
         "withdrawals.py",
     ]  # fmt: skip
