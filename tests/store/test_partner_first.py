@@ -301,6 +301,6 @@ def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
         "copying.py", "copying.py", "derivations.py", "dialect.py", "epochs.py", "erasures.py",
         "event_lists.py",
         "events.py", "fleet.py", "partners.py", "plugged_in.py", "refused_requests.py",
-        "session_records.py", "session_sums.py", "sessions.py", "states.py", "webhook_rows.py", "webhooks.py",
-        "withdrawals.py",
+        "session_records.py", "session_sums.py", "sessions.py", "states.py",
+        "webhook_rows.py", "webhooks.py", "withdrawals.py",
     ]  # fmt: skip
