@@ -100,14 +100,18 @@ class Changes:
             changes.append(Change(session, before))
         return changes, late
 
-    async def waiting(self, partner: int, after: int, until: int) -> AsyncIterator[list[Late]]:
+    async def waiting(
+        self, partner: int, after: int, until: int, *, to_end: bool
+    ) -> AsyncIterator[list[Late]]:
         """Of which vehicles events come or were taken back behind the number `after`, up to
         `until`, as if all of them were late; many vehicles at a time, in the order of their ids.
+
+        `to_end`: as if they reached to the end of time, so that all sessions behind are compared.
         """
         last = ""
         while found := await self._events.vehicles_following(partner, after, until, last, VEHICLES):
             yield [
-                Late(vehicle, first_ms, last_ms, count)
+                Late(vehicle, first_ms, END_OF_TIME if to_end else last_ms, count)
                 for vehicle, count, first_ms, last_ms in found
             ]
             last = found[-1].vehicle_id

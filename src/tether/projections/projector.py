@@ -300,13 +300,16 @@ class Projector:
         again. The number moves on when all vehicles are done; until then the position is not
         finished: of some vehicles the sessions contain events behind it. Whoever goes on after a
         crash begins at the same number and goes at least as far, so these only prove to be right.
+        Then the crash may have come between two sessions of a vehicle: that one is as it should be
+        says nothing of those behind it, and all are compared.
         """
+        torn = position.unfinished
         head, _ = await self.derivations.progress(partner)
         until = min(head, position.seq + MOST_BEHIND)
         for last in (*range(position.seq + MOST_BEHIND // 2, until, MOST_BEHIND // 2), until):
             await self._engine.list_events(partner, last, last)
         seq, changes = position.seq, list[Change]()
-        async for late in self.changes.waiting(partner, seq, until):
+        async for late in self.changes.waiting(partner, seq, until, to_end=torn):
             async for more in self.changes.of_late(partner, until, late):
                 changes += more
                 if len(changes) >= WRITTEN_AT_ONCE:
