@@ -1,18 +1,16 @@
 """The audit trail: who changed what, of a partner or, for the operator, of all; also as a file."""
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 
 from falcon.asgi import Request, Response
 
 from tether.console.forms import query_of
-from tether.console.ticks import until_gone
+from tether.console.ticks import while_wanted
 from tether.console.views import Views
 from tether.console.visits import Visits, base_of, partner_of, visit_of
 from tether.domain.audit import ACTION, AuditEntry, Entry, shown
-from tether.domain.errors import Abandoned, Invalid, NotFound
+from tether.domain.errors import Invalid, NotFound
 from tether.domain.models import to_json
 from tether.files.audit_lines import AUDIT_COLUMNS, audit_csv
 from tether.files.csv_form import csv_line
@@ -71,19 +69,8 @@ class AuditFile:
         kind = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"
         resp.content_type = kind
         resp.set_header("Content-Disposition", f'attachment; filename="audit.{form}"')
-        resp.stream = self._sent(req, self._lines(req, wanted, as_csv=form == "csv"))
-
-    async def _sent(self, req: Request, lines: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        """The lines, while the client is there to read them and its session lasts."""
-        leaving = asyncio.create_task(until_gone(req))
-        try:
-            async with aclosing(lines):
-                async for some in lines:
-                    if leaving.done() or await self._visits.of(req) is None:
-                        raise Abandoned  # so that nobody takes it for the whole
-                    yield some
-        finally:
-            leaving.cancel()
+        lines = self._lines(req, wanted, as_csv=form == "csv")
+        resp.stream = while_wanted(req, self._visits, lines)
 
     async def _lines(
         self, req: Request, wanted: AuditFilter, *, as_csv: bool

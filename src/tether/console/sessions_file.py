@@ -10,7 +10,7 @@ from falcon.asgi import Request, Response
 
 from tether.console.forms import query_of
 from tether.console.sessions import sessions_wanted
-from tether.console.ticks import until_gone
+from tether.console.ticks import until_gone, while_wanted
 from tether.console.visits import Visits, partner_of
 from tether.domain.errors import Abandoned, NotFound
 from tether.domain.filters import SessionFilter
@@ -44,26 +44,12 @@ class SessionsFile:
             raise NotFound
         wanted, partner = sessions_wanted(query_of(req)).filter, partner_of(req).id
         if form == "csv":
-            resp.stream = self._while_wanted(req, self._lines(partner, wanted))
+            resp.stream = while_wanted(req, self._visits, self._lines(partner, wanted))
         else:
             async with self._whole.of(partner):
                 resp.stream = self._chunks(await self._parquet(req, partner, wanted))
         resp.content_type = TYPES[form]
         resp.set_header("Content-Disposition", f'attachment; filename="sessions.{form}"')
-
-    async def _while_wanted(
-        self, req: Request, parts: AsyncGenerator[bytes]
-    ) -> AsyncGenerator[bytes]:
-        """The parts, while the client is there to read them and its session lasts."""
-        leaving = asyncio.create_task(until_gone(req))
-        try:
-            async with aclosing(parts):
-                async for some in parts:
-                    if leaving.done() or await self._visits.of(req) is None:
-                        raise Abandoned  # so that nobody takes it for the whole
-                    yield some
-        finally:
-            leaving.cancel()
 
     async def _lines(self, partner: int, wanted: SessionFilter) -> AsyncGenerator[bytes]:
         yield csv_line(columns_of(Session)).encode()

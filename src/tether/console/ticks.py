@@ -9,7 +9,7 @@ from time import monotonic
 from falcon.asgi import Request, Response
 
 from tether.console.visits import Visits, partner_of, visit_of
-from tether.domain.errors import TooManyAtOnce, Unavailable
+from tether.domain.errors import Abandoned, TooManyAtOnce, Unavailable
 from tether.server.store import Store
 
 MOST_STREAMS = 32  # of one partner in one process
@@ -104,3 +104,18 @@ async def until_gone(req: Request) -> None:
     """Returns when the client has hung up."""
     while (await req._receive())["type"] != "http.disconnect":
         pass
+
+
+async def while_wanted(
+    req: Request, visits: Visits, parts: AsyncGenerator[bytes]
+) -> AsyncGenerator[bytes]:
+    """The parts of a file, while the client is there to read them and its session lasts."""
+    leaving = asyncio.create_task(until_gone(req))
+    try:
+        async with aclosing(parts):
+            async for some in parts:
+                if leaving.done() or await visits.of(req) is None:
+                    raise Abandoned  # so that nobody takes it for the whole
+                yield some
+    finally:
+        leaving.cancel()
