@@ -28,6 +28,7 @@ from tether.storage import (
     session_records,
     session_sums,
     sessions,
+    snapshots,
     states,
     withdrawals,
 )
@@ -39,7 +40,7 @@ from tether.storage.sqlite.file import connect
 
 SHARED = {
     "chargers", "vehicles", "events", "sessions", "session_versions", "derivations",
-    "refused_requests", "withdrawals",
+    "refused_requests", "withdrawals", "snapshots",
 }  # fmt: skip
 OWN = {
     "postgres": {"event_heads"},
@@ -51,7 +52,7 @@ SUBJECTS = (
     derivations, entities, erasures, events, fleet, partners, plugged_in, refused_requests,
     session_records,
     session_sums,
-    sessions, states, withdrawals,
+    sessions, snapshots, states, withdrawals,
 )  # fmt: skip
 VERBS = {"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}
 LOOK_UPS = {
@@ -301,6 +302,7 @@ def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
         "copying.py", "copying.py", "derivations.py", "dialect.py", "epochs.py", "erasures.py",
         "event_lists.py",
         "events.py", "fleet.py", "partners.py", "plugged_in.py", "refused_requests.py",
-        "session_records.py", "session_sums.py", "sessions.py", "states.py",
+        "session_records.py", "session_sums.py", "sessions.py", "snapshots.py",
+            "states.py",
         "webhook_rows.py", "webhooks.py", "withdrawals.py",
     ]  # fmt: skip

@@ -16,11 +16,12 @@ from tether.domain.earlier_sessions import (
     EndedSession,
     EventPosition,
     Formerly,
+    SessionContext,
     Start,
     as_now,
     meant,
 )
-from tether.domain.models import Event, EventType
+from tether.domain.models import ERASED, Event, EventType
 
 MOST_TAKEN = 8
 """More events of one instant are not named: then sessions are derived again from an earlier one."""
@@ -339,6 +340,25 @@ def with_reports(session: SessionRecord) -> SessionRecord:
             whole.flag("vehicle-shared" if report.there else "event-after-disconnect")
         tell_late(whole, report)
     return whole
+
+
+def without_charger(
+    session: SessionRecord | None, before: SessionContext, charger: str
+) -> tuple[SessionRecord | None, SessionContext]:
+    """A session and what it knows of the time before it, as if nothing was known of a charger."""
+    before = msgspec.structs.replace(before, left=_elsewhere(before.left, charger))
+    if session is None or session.charger_id == charger:
+        return None, before
+    last = session.last
+    if last.charger_id == charger:
+        last = last._replace(charger_id=ERASED)
+    left = None if session.left is None else _elsewhere(session.left, charger)
+    told = [start for start in session.told if start[2] != charger]
+    return msgspec.structs.replace(session, last=last, left=left, told=told), before
+
+
+def _elsewhere(left: tuple[EndedSession, ...], charger: str) -> tuple[EndedSession, ...]:
+    return tuple(one for one in left if one.charger_id != charger)
 
 
 def milliseconds(seconds: Decimal) -> int:

@@ -4,7 +4,7 @@ Nothing here writes, and the events beyond a given sequence number are not looke
 """
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -13,16 +13,17 @@ from tether.domain.earlier_sessions import RECENT, EventPosition, SessionContext
 from tether.domain.models import Event, from_json
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import MOST_TAKEN, OrderedEvent, SessionRecord, ordered_event
+from tether.projections.comparing import compared, is_again, reports_after
+from tether.projections.late import Late, grouped
 from tether.storage.engine import Row
 from tether.storage.events import END_OF_TIME, Events
-from tether.storage.session_records import Change, Derived, SessionRecords, Stored, text_of
+from tether.storage.session_records import Change, Derived, SessionRecords, Stored
+from tether.storage.snapshots import Snapshot, Snapshots
 from tether.storage.turns import Rest
 
 PAGE = 1000  # events of one vehicle
 VEHICLES = 10_000  # of which is looked up at once what waits
 SESSIONS = 100  # sessions of one vehicle
-LATE_AT_ONCE = 100  # vehicles of which events came late …
-LATE_EVENTS = 5_000  # … and so many events, as they are in memory together
 LATE_MOST = 200  # events or sessions of such a vehicle; with more it is looked at by itself
 
 BEGINNING: Start = (-END_OF_TIME, 0, "")
@@ -36,23 +37,31 @@ class ChangedPortion(NamedTuple):
     changes: list[Change]
 
 
-class Late(NamedTuple):
-    """A vehicle of which events came late or were taken back: the instants of the first and of the
-    last of them, and how many they are.
+class Beginning(NamedTuple):
+    """From where a vehicle is derived again: the events from an instant on, the session that is
+    known by then, if any, and what is known of before. What is stored is compared from `start` on.
     """
 
-    vehicle: str
-    first_ms: int
-    last_ms: int
-    events: int
+    from_ms: int
+    start: Start
+    session: SessionRecord | None
+    before: SessionContext
+
+    @classmethod
+    def of(cls, snapshot: Snapshot | None) -> "Beginning":
+        """Where the vehicle's history begins: there are no older sessions."""
+        if snapshot is None:
+            return cls(-END_OF_TIME, BEGINNING, None, SessionContext())
+        return cls(snapshot.at_ms, BEGINNING, *snapshot.known)
 
 
 class Changes:
     """Finds out what is to be changed."""
 
-    def __init__(self, events: Events, records: SessionRecords) -> None:
+    def __init__(self, events: Events, records: SessionRecords, snapshots: Snapshots) -> None:
         self._events = events
         self._records = records
+        self._snapshots = snapshots
 
     async def of_events(self, partner: int, rows: list[Row]) -> tuple[list[Change], list[Late]]:
         """What these events change, the next ones behind those that the sessions contain.
@@ -72,16 +81,23 @@ class Changes:
         rows.clear()
         changes: list[Change] = []
         late: list[Late] = []
+        expired = await self._snapshots.of_vehicles(partner, withdrawn)
         for vehicle, instants in withdrawn.items():
-            all_ms = [*instants, *map(_at_ms, events.pop(vehicle, ()))]
-            late.append(Late(vehicle, min(all_ms), max(all_ms), len(all_ms)))
-        known = await self._records.last(partner, list(events))
+            begins_ms = expired[vehicle].at_ms if vehicle in expired else -END_OF_TIME
+            # What expired is contained in the snapshot for good.
+            if all_ms := [at_ms for at_ms in instants if at_ms >= begins_ms]:
+                all_ms += map(_at_ms, events.pop(vehicle, ()))
+                late.append(Late(vehicle, min(all_ms), max(all_ms), len(all_ms)))
+        known = list(await self._records.last(partner, list(events)))
+        unknown = [vehicle for vehicle, last in known if last is None]
+        expired = await self._snapshots.of_vehicles(partner, unknown)
         reports: dict[tuple[str, Start], list[Report]] = defaultdict(list)
         for vehicle, last in known:
             await rest.if_long()
             new = sorted(events.pop(vehicle))
             session, before = last or (None, SessionContext())
-            if session is not None and new[0].position.at_ms <= session.last.at_ms:
+            is_late = session is not None and new[0].position.at_ms <= session.last.at_ms
+            if is_late or vehicle in expired:
                 late.append(Late(vehicle, _at_ms(new[0]), _at_ms(new[-1]), len(new)))
                 continue
             was = None if session is None else _state(session)
@@ -117,37 +133,46 @@ class Changes:
             last = found[-1].vehicle_id
 
     async def of_vehicle(
-        self, partner: int, vehicle: str, seq: int, late: Late | None = None
+        self,
+        partner: int,
+        vehicle: str,
+        seq: int,
+        late: Late | None = None,
+        snapshot: Snapshot | None = None,
     ) -> AsyncIterator[ChangedPortion]:
         """What changes in a vehicle's sessions when they are derived again from events to `seq`.
 
         With `late` only those that these events can have changed: from the session on which the
-        first lies, up to where those behind the last are again as they are stored.
+        first lies, up to where those behind the last are again as they are stored. With `snapshot`
+        they are derived from it: it is to be the vehicle's.
         """
-        begin, before = BEGINNING, SessionContext()
-        if late is not None:
-            begin, before = await self._begin(partner, vehicle, late.first_ms)
-        first, told = begin, set[Start]()
+        beginning = Beginning.of(snapshot)
+        if snapshot is None:
+            beginning = await self._begin(partner, vehicle, None if late is None else late.first_ms)
+        begin, taken = beginning.start, beginning.before.taken
+        told = set[Start]()
         until_ms: int | None = None
-        timeline = SessionBuilder(before=before)
-        async for instant in self._instants(partner, vehicle, seq, begin[0]):
+        timeline = SessionBuilder(beginning.session, beginning.before)
+        async for instant in self._instants(partner, vehicle, seq, beginning.from_ms):
             count = len(timeline.begun)
-            timeline.take(one for one in instant if one.position.seq not in before.taken)
+            timeline.take(one for one in instant if one.position.seq not in taken)
             if len(timeline.begun) == count:
                 continue
             start = timeline.begun[-1][0].start
             if late is not None and start[0] > late.last_ms:
                 stored = await self._records.between_starts(partner, vehicle, start, END, 1)
-                if stored and _is_again(timeline.begun[-1], stored[0]):
+                if stored and is_again(timeline.begun[-1], stored[0]):
                     timeline.begun.pop()
                     until_ms = start[0]
                     break
             if len(timeline.begun) > SESSIONS + RECENT:
+                _show_known(timeline, beginning, begin)
                 wanted, timeline.begun = timeline.begun[:SESSIONS], timeline.begun[SESSIONS:]
                 end = timeline.begun[0][0].start
                 portion = await self._portion(partner, vehicle, begin, end, wanted, told=told)
                 begin = end
                 yield portion
+        _show_known(timeline, beginning, begin)
         last = END if until_ms is None else start
         while between := await self._end_of_some(partner, vehicle, begin, last):
             wanted = [one for one in timeline.begun if one[0].start < between]
@@ -161,43 +186,72 @@ class Changes:
         )
         reports: dict[tuple[str, Start], list[Report]] = defaultdict(list)
         for earlier in told:
-            if earlier < first:
+            if earlier < beginning.start:
                 reports[vehicle, earlier] = []
         for earlier, report in timeline.reports:
-            reports[vehicle, earlier].append(report)
+            # Of what has expired there is nothing to tell.
+            if beginning.start != BEGINNING or earlier[0] >= beginning.from_ms:
+                reports[vehicle, earlier].append(report)
+        yield ChangedPortion(0, await self._told(partner, beginning, reports, until_ms=until_ms))
+
+    async def _told(
+        self,
+        partner: int,
+        beginning: Beginning,
+        reports: dict[tuple[str, Start], list[Report]],
+        *,
+        until_ms: int | None,
+    ) -> list[Change]:
+        """What changes in earlier sessions if events from the beginning on told this of them."""
+        first, taken = beginning.start, beginning.before.taken
         changes = []
         told_of = await self._records.of_starts(partner, reports)
-        for (_, start), (session, known) in told_of.items():
-            new = reports[vehicle, start]
+        for place, (session, known) in told_of.items():
+            new = reports[place]
             old = [
                 one for one in session.reports
-                if one.at_ms < first[0] or (one.at_ms == first[0] and one.seq in before.taken)
+                if one.at_ms < first[0] or (one.at_ms == first[0] and one.seq in taken)
             ]  # fmt: skip
-            later = _after(session.reports, until_ms)
+            later = reports_after(session.reports, until_ms)
             if session.reports != [*old, *new, *later]:
                 session.reports = [*old, *new, *later]
                 changes.append(Change(session, known))
-        yield ChangedPortion(0, changes)
+        return changes
 
-    async def _begin(self, partner: int, vehicle: str, at_ms: int) -> tuple[Start, SessionContext]:
-        """The start of the newest session that began before this instant and from which a vehicle
-        can be derived again, and what it knows of before.
+    async def snapshot(self, partner: int, vehicle: str, seq: int, at_ms: int) -> Snapshot:
+        """What the vehicle's events before an instant make, of those up to the number `seq`."""
+        beginning = await self._begin(partner, vehicle, at_ms)
+        timeline = SessionBuilder(beginning.session, beginning.before)
+        taken = beginning.before.taken
+        async for instant in self._instants(partner, vehicle, seq, beginning.from_ms, at_ms - 1):
+            timeline.take(one for one in instant if one.position.seq not in taken)
+        at_ms = max(at_ms, beginning.from_ms)  # it never goes back
+        return Snapshot.of(vehicle, at_ms, timeline.session, timeline.before)
+
+    async def _begin(self, partner: int, vehicle: str, at_ms: int | None) -> Beginning:
+        """The newest session that began before this instant and from which a vehicle can be derived
+        again; else where its history begins.
         """
+        snapshot = (await self._snapshots.of_vehicles(partner, [vehicle])).get(vehicle)
         for _ in range(SESSIONS):
+            if at_ms is None:
+                break
             found = await self._records.last_before(partner, vehicle, at_ms)
-            if found is None:
+            if found is None or (snapshot and found[0].start_ms < snapshot.at_ms):
                 break
             session, before = found
             if len(before.taken) < MOST_TAKEN:
-                return session.start, before
+                return Beginning(session.start_ms, session.start, None, before)
             at_ms = session.start_ms
-        return BEGINNING, SessionContext()
+        return Beginning.of(snapshot)
 
     async def _instants(
-        self, partner: int, vehicle: str, seq: int, from_ms: int
+        self, partner: int, vehicle: str, seq: int, from_ms: int, until_ms: int = END_OF_TIME
     ) -> AsyncIterator[list[OrderedEvent]]:
         """The events of a vehicle from then on, those of an instant together, not all at once."""
-        portions = self._events.portions_of_vehicle(partner, vehicle, from_ms, PAGE, until=seq)
+        portions = self._events.portions_of_vehicle(
+            partner, vehicle, from_ms, PAGE, until_ms=until_ms, until=seq
+        )
         async for portion in portions:
             for _, instant in groupby(sorted(portion), key=_at_ms):
                 yield list(instant)
@@ -236,7 +290,7 @@ class Changes:
             begin = (*last[:2], last[2] + "\x01")  # no id has a smaller character
         for stored in known:
             told.update(stored.row.ties.told)
-        return ChangedPortion(len(wanted), _compared(wanted, known, until_ms))
+        return ChangedPortion(len(wanted), compared(wanted, known, until_ms))
 
     # Many vehicles at once ------------------------------------------------------------------------
 
@@ -248,8 +302,14 @@ class Changes:
             if one.events >= LATE_MOST:
                 async for portion in self.of_vehicle(partner, one.vehicle, seq, one):
                     yield portion.changes
-        for some in _grouped(one for one in late if one.events < LATE_MOST):
+        for some in grouped(one for one in late if one.events < LATE_MOST):
             bounds = await self._bounds(partner, some)
+            snapshots = await self._snapshots.of_vehicles(partner, bounds)
+            expired = {
+                vehicle
+                for vehicle, snapshot in snapshots.items()
+                if bounds[vehicle].start[0] < snapshot.at_ms
+            }
             wanted = (
                 (one.vehicle, bounds[one.vehicle].start, bounds[one.vehicle].until_ms)
                 for one in some
@@ -259,7 +319,9 @@ class Changes:
             for vehicle, events, known in contents:
                 await rest.if_long()
                 one = late_of[vehicle]
-                differing = _between(one, bounds[vehicle], events, known)
+                differing = None
+                if vehicle not in expired:
+                    differing = _between(one, bounds[vehicle], events, known)
                 if differing is None:
                     async for portion in self.of_vehicle(partner, vehicle, seq, one):
                         yield portion.changes
@@ -278,18 +340,15 @@ class Changes:
         return bounds
 
 
-def _grouped(late: Iterable[Late]) -> Iterator[list[Late]]:
-    """Those which are looked at together."""
-    group: list[Late] = []
-    events = 0
-    for one in late:
-        if group and (len(group) == LATE_AT_ONCE or events + one.events > LATE_EVENTS):
-            yield group
-            group, events = [], 0
-        group.append(one)
-        events += one.events
-    if group:
-        yield group
+def _show_known(timeline: SessionBuilder, beginning: Beginning, begin: Start) -> None:
+    """Shows the session, too, with which the timeline began, if it lasts longer than was known: an
+    event was taken back that had ended it. It is the first of all, and was not shown before.
+    """
+    known = beginning.session
+    if begin != beginning.start or known is None:
+        return
+    if known.end_ms is None or known.end_ms > beginning.from_ms:
+        timeline.begun.insert(0, (known, beginning.before))
 
 
 class _Bounds(NamedTuple):
@@ -319,47 +378,11 @@ def _between(
         if len(timeline.begun) > count:
             start = timeline.begun[-1][0].start
             behind = start[0] > late.last_ms and start in stored
-            if behind and _is_again(timeline.begun[-1], stored[start]):
+            if behind and is_again(timeline.begun[-1], stored[start]):
                 timeline.begun.pop()
                 before = [one for one in known if one.row.start < start]
-                return _compared(timeline.begun, before, start[0])
-    return _compared(timeline.begun, known) if bounds.until_ms == END_OF_TIME else None
-
-
-def _compared(
-    wanted: Iterable[Derived],
-    known: Iterable[Stored],
-    until_ms: int | None = None,
-) -> list[Change]:
-    """What of the wanted sessions is not stored just so, and what is stored beyond.
-
-    What events after `until_ms` told of them remains.
-    """
-    missing = {session.start: (session, before) for session, before in wanted}
-    changes = []
-    for row, version in known:
-        found = missing.pop(row.start, None)
-        if found is None:
-            changes.append(Change(*row.derived, live=False))
-            continue
-        if until_ms is not None:
-            found[0].reports = [*found[0].reports, *_after(row.ties.reports, until_ms)]
-        should = Change(*found).row
-        if version is None or should != row:
-            seen = version is None or should.shown != row.shown
-            changes.append(Change(*found, visible=seen))
-    return changes + [Change(*begun) for begun in missing.values()]
-
-
-def _is_again(begun: Derived, stored: Stored) -> bool:
-    """Whether the session begins as it is stored: then all that follows is as it is stored."""
-    session, before = begun
-    return session.start == stored.row.start and text_of(before) == stored.row.before
-
-
-def _after(reports: list[Report], until_ms: int | None) -> list[Report]:
-    """Those of events after the instant; none without one."""
-    return [one for one in reports if until_ms is not None and one.at_ms > until_ms]
+                return compared(timeline.begun, before, start[0])
+    return compared(timeline.begun, known) if bounds.until_ms == END_OF_TIME else None
 
 
 def _state(session: SessionRecord) -> tuple[EventPosition, int | None, int]:

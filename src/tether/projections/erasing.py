@@ -12,6 +12,8 @@ from time import monotonic
 from typing import NamedTuple
 
 from tether.domain.errors import HasEvents, NotDerived, NotFound, Unavailable
+from tether.domain.models import Charger
+from tether.projections.expiring import Expiring
 from tether.projections.projector import Projector
 from tether.storage.engine import Statement
 from tether.storage.entities import Entities
@@ -29,6 +31,7 @@ class Parts(NamedTuple):
     entities: Entities
     withdrawals: Withdrawals
     projector: Projector
+    expiring: Expiring
 
 
 class Erasing:
@@ -125,6 +128,8 @@ class Erasing:
             with suppress(NotDerived):
                 await self._parts.projector.catch_up(partner)
                 break
+        if KINDS[erasure.kind] is Charger:
+            await self._parts.expiring.forget_charger(partner, erasure.id)
         await self._write_requests()
         left = 1
         while left:

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import sys
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -22,6 +22,7 @@ from tether.storage.engine import Engine, Row
 from tether.storage.events import Events
 from tether.storage.partners import Partners
 from tether.storage.session_records import Change, SessionRecords, SessionRow, writing
+from tether.storage.snapshots import Snapshot, Snapshots, putting
 from tether.storage.turns import Rest, Turns
 
 AT_ONCE = 10_000  # events in a portion, which changes a fifth as many sessions, as a rule
@@ -77,7 +78,7 @@ class Projector:
         self._partners = Partners(engine)
         self._events = Events(engine)
         self.derivations = Derivations(engine)
-        self.changes = Changes(self._events, SessionRecords(engine))
+        self.changes = Changes(self._events, SessionRecords(engine), Snapshots(engine))
         self._now_ms = now_ms
         self._noticed: set[int] = set()
         self._waiting: dict[int, int] = {}
@@ -338,11 +339,14 @@ class Projector:
         changes: list[Change],
         *,
         finished: bool = True,
+        snapshots: Sequence[Snapshot] = (),
     ) -> Position | None:
-        """Stores what changed and that the sessions now contain all events up to `seq`.
+        """Stores what changed, these snapshots, and that the sessions now contain all events up to
+        `seq`.
 
         Returns where they are then. Goes no further, and returns None, if somebody else changed
-        them since `position`. Not `finished`: of some vehicles they contain later ones, too.
+        them since `position`, or took back events that the snapshots contain. Not `finished`: of
+        some vehicles they contain later ones, too.
         """
         while len(changes) > WRITTEN_AT_ONCE:
             some, changes = changes[:WRITTEN_AT_ONCE], changes[WRITTEN_AT_ONCE:]
@@ -364,7 +368,8 @@ class Projector:
             if change.visible:
                 visible.append(row.id)
         advanced, *_ = await self._engine.write_all(
-            advancing(partner, position, to),
+            advancing(partner, position, to, unless_withdrawn=bool(snapshots)),
             *writing(partner, to, grown, others, visible),
+            *([putting(partner, snapshots, to.mark)] if snapshots else []),
         )
         return to if advanced else None

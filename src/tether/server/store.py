@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tether.ingest.unit_doubts import UnitDoubts
 from tether.projections.change_feed import ChangeFeed
 from tether.projections.erasing import Erasing, Parts
+from tether.projections.expiring import Expiring, ExpiringParts
 from tether.projections.flexibility import Capacities
 from tether.projections.load_curve import LoadCurves
 from tether.projections.projector import Projector
@@ -31,6 +32,7 @@ from tether.storage.refused_requests import KEPT, Kept, RefusedRequests
 from tether.storage.session_records import SessionRecords
 from tether.storage.session_sums import SessionSums
 from tether.storage.sessions import Sessions
+from tether.storage.snapshots import Snapshots
 from tether.storage.states import States
 from tether.storage.turns import LoopTurns, Turns
 from tether.storage.webhooks import Webhooks
@@ -172,8 +174,18 @@ class Store:
 
     @cached_property
     def erasing(self) -> Erasing:
-        parts = Parts(Erasures(self._engine), self.entities, self.withdrawals, self.projector)
+        parts = Parts(
+            Erasures(self._engine), self.entities, self.withdrawals, self.projector, self.expiring
+        )
         return Erasing(parts, self.refusals.write, self._on_failure)
+
+    @cached_property
+    def expiring(self) -> Expiring:
+        parts = ExpiringParts(
+            self.entities, Snapshots(self._engine), self.session_records, self.withdrawals,
+            self.projector,
+        )  # fmt: skip
+        return Expiring(parts)
 
     @cached_property
     def withdrawals(self) -> Withdrawals:

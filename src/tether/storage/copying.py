@@ -29,6 +29,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "sessions": ("partner", "vehicle_id", "start_ms", "start_rank", "charger_id"),
     "session_versions": ("partner", "id"),
     "derivations": ("partner",),
+    "snapshots": ("partner", "vehicle_id"),
     "audit_entries": ("partner", "at_ms", "id"),
     "erasures": ("partner", "kind", "code"),
     "webhooks": ("partner", "id"),

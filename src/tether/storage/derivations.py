@@ -27,6 +27,7 @@ POSITION = "SELECT seq, updated_ms, mark FROM derivations WHERE partner = $1"
 ADVANCE = """
 UPDATE derivations SET seq = $3, updated_ms = $4, mark = $5 WHERE partner = $1 AND mark = $2
 """
+ADVANCE_UNLESS_WITHDRAWN = f"{ADVANCE} AND {LAST_WITHDRAWAL} <= $3"
 
 
 class Progress(NamedTuple):
@@ -54,9 +55,14 @@ class Position(NamedTuple):
         return self.mark < 0
 
 
-def advancing(partner: int, position: Position, to: Position) -> Statement:
-    """The statement that moves on; it changes no row if another was at it since `position`."""
-    return Statement(ADVANCE, (partner, position.mark, *to))
+def advancing(
+    partner: int, position: Position, to: Position, *, unless_withdrawn: bool = False
+) -> Statement:
+    """The statement that moves on; it changes no row if another was at it since `position`, or, if
+    that matters, events were taken back behind `to`.
+    """
+    sql = ADVANCE_UNLESS_WITHDRAWN if unless_withdrawn else ADVANCE
+    return Statement(sql, (partner, position.mark, *to))
 
 
 class Derivations:

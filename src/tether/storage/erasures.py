@@ -29,6 +29,11 @@ REMOVE = """
 DELETE FROM {one}s WHERE partner = $1 AND id = $2
 AND EXISTS (SELECT 1 FROM erasures WHERE partner = $1 AND kind = '{one}s' AND code = $3)
 """
+# Else a session that it keeps would show again when the events go that ended it.
+FORGET_SNAPSHOT = """
+DELETE FROM snapshots WHERE partner = $1 AND vehicle_id = $2
+AND EXISTS (SELECT 1 FROM erasures WHERE partner = $1 AND kind = 'vehicles' AND code = $3)
+"""
 DONE = "DELETE FROM erasures WHERE partner = $1 AND kind = $2 AND code = $3"
 
 EVENTS = f"""
@@ -142,6 +147,7 @@ class Erasures:
             *before,
             Statement(erasure.sql(ADD), given),
             Statement(erasure.sql(REMOVE), (partner, id, erasure.code)),
+            *_forgetting_snapshot(erasure),
             *also,
         )
         return bool(counts[len(before)])
@@ -177,7 +183,8 @@ class Erasures:
         if attempts:
             await self._engine.write(FORGET_ATTEMPTS, partner, batch_of(attempts))
         await self._engine.write_all(
-            *(Statement(erasure.sql(sql), (partner, id)) for sql in FORGET_ENDPOINTS)
+            *(Statement(erasure.sql(sql), (partner, id)) for sql in FORGET_ENDPOINTS),
+            *_forgetting_snapshot(erasure),
         )
         return gone + len(taken) + len(requests) + len(attempts)
 
@@ -185,6 +192,12 @@ class Erasures:
         """Nothing of it is in any row: nothing is to be left in the files either. It is done."""
         await self._engine.forget(erasure.id)
         await self._engine.write(DONE, erasure.partner, erasure.kind, erasure.code)
+
+
+def _forgetting_snapshot(erasure: Erasure) -> list[Statement]:
+    if KINDS[erasure.kind] is not Vehicle:
+        return []
+    return [Statement(FORGET_SNAPSHOT, (erasure.partner, erasure.id, erasure.code))]
 
 
 def _without(body: str, erasure: Erasure) -> str:

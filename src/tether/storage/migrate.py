@@ -18,7 +18,7 @@ COPY_TABLE = "tether_copy"
 OUR_TABLES = {
     "partners", "keys", "key_requests", "key_hours", "console_sessions", "console_links",
     "chargers", "vehicles", "events", "withdrawals", "event_heads", "refused_requests",
-    "sessions", "session_versions", "derivations",
+    "sessions", "session_versions", "derivations", "snapshots",
     "audit_entries", "erasures",
     "listings", "list_of_charger", "list_of_vehicle", "list_by_time", "epoch",
     "webhooks", "webhook_parked", "webhook_attempts",

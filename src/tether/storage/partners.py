@@ -44,7 +44,7 @@ ERASE_PARTNER = "DELETE FROM partners WHERE id = $1"
 _FIRST_ERASED = (
     "webhooks", "webhook_parked", "webhook_attempts",
     "audit_entries", "erasures", "refused_requests", "key_hours", "chargers", "vehicles",
-    "derivations",
+    "derivations", "snapshots",
     "session_versions", "sessions", "withdrawals",
 )  # fmt: skip
 

@@ -1,0 +1,121 @@
+"""Snapshots: from where each vehicle is derived of which the older events have expired.
+
+Events before the instant of a snapshot mean nothing any more: what they meant is in it.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from tether.domain.earlier_sessions import SessionContext
+from tether.domain.models import to_json
+from tether.domain.session_record import SessionRecord, without_charger
+from tether.storage.engine import Engine, Statement, batch, batch_of
+
+PAGE = 200
+VEHICLES = 1_000  # that are looked at in one statement
+
+OF_VEHICLES = f"""
+WITH {batch("wanted", "vehicle_id")}
+SELECT s.vehicle_id, s.at_ms, s.body FROM wanted w
+JOIN snapshots s ON s.partner = $1 AND s.vehicle_id = w.vehicle_id
+"""
+NEXT = """
+SELECT vehicle_id, at_ms, body FROM snapshots WHERE partner = $1 AND vehicle_id > $2
+ORDER BY vehicle_id LIMIT $3
+"""
+# Belongs behind the statement that moves to the position with the mark $3, in its transaction.
+PUT = f"""
+WITH {batch("batch", "vehicle_id", "at_ms BIGINT", "body")}
+INSERT INTO snapshots (partner, vehicle_id, at_ms, body)
+SELECT $1, b.vehicle_id, b.at_ms, b.body FROM batch b
+WHERE (SELECT d.mark FROM derivations d WHERE d.partner = $1) = $3
+AND EXISTS (SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = b.vehicle_id)
+ON CONFLICT (partner, vehicle_id) DO UPDATE SET at_ms = excluded.at_ms, body = excluded.body
+"""
+
+# Of each of these vehicles its first event before an instant. Not written as a join: see events.py.
+FIRST_EVENTS = f"""
+WITH {batch("wanted", "vehicle_id")}
+SELECT w.vehicle_id, (
+    SELECT h.at_ms FROM vehicle_history h
+    WHERE h.partner = $1 AND h.vehicle_id = w.vehicle_id AND h.at_ms < $3
+    ORDER BY h.at_ms, h.type, h.charger_id, h.stamp LIMIT 1
+) FROM wanted w
+"""
+# The first events of a vehicle before an instant.
+EXPIRED_EVENTS = """
+SELECT (SELECT e.id FROM events e WHERE e.partner = $1 AND e.seq = h.seq) FROM vehicle_history h
+WHERE h.partner = $1 AND h.vehicle_id = $2 AND h.at_ms < $3
+ORDER BY h.at_ms, h.type, h.charger_id, h.stamp LIMIT $4
+"""
+
+_known = msgspec.json.Decoder(tuple[SessionRecord | None, SessionContext])
+
+
+class Snapshot(NamedTuple):
+    """What the session builder had made of a vehicle's events before an instant."""
+
+    vehicle_id: str
+    at_ms: int
+    body: str
+
+    @classmethod
+    def of(
+        cls, vehicle: str, at_ms: int, session: SessionRecord | None, before: SessionContext
+    ) -> "Snapshot":
+        """The snapshot with the last session by then, and what that knows of the time before it."""
+        return cls(vehicle, at_ms, to_json((session, before)).decode())
+
+    @property
+    def known(self) -> tuple[SessionRecord | None, SessionContext]:
+        """The last session by then, and what that knows of the time before it."""
+        return _known.decode(self.body)
+
+    def without_charger(self, charger: str) -> "Snapshot":
+        """The same as if nothing was known of a charger."""
+        return self.of(self.vehicle_id, self.at_ms, *without_charger(*self.known, charger))
+
+
+def putting(partner: int, snapshots: Iterable[Snapshot], mark: int) -> Statement:
+    """The statement that stores these snapshots, if the position has this mark."""
+    return Statement(PUT, (partner, batch_of(snapshots), mark))
+
+
+class Snapshots:
+    """The snapshots of all partners' vehicles. Every method raises Unavailable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def of_vehicles(self, partner: int, vehicles: Iterable[str]) -> dict[str, Snapshot]:
+        """Those that there are of these vehicles."""
+        wanted = [[vehicle] for vehicle in vehicles]
+        if not wanted:
+            return {}
+        rows = await self._engine.scan(OF_VEHICLES, partner, batch_of(wanted))
+        return {row[0]: Snapshot(*row) for row in rows}
+
+    async def first_events(
+        self, partner: int, vehicles: Iterable[str], before_ms: int
+    ) -> dict[str, int]:
+        """Of those of these vehicles that have events before an instant, when the first one was."""
+        wanted = batch_of([vehicle] for vehicle in vehicles)
+        rows = await self._engine.scan(FIRST_EVENTS, partner, wanted, before_ms)
+        return {vehicle: at_ms for vehicle, at_ms in rows if at_ms is not None}
+
+    async def expired_events(
+        self, partner: int, vehicle: str, before_ms: int, limit: int
+    ) -> list[str]:
+        """The ids of the vehicle's first events before an instant."""
+        rows = await self._engine.scan(EXPIRED_EVENTS, partner, vehicle, before_ms, limit)
+        return [event_id for (event_id,) in rows if event_id is not None]
+
+    async def all(self, partner: int) -> AsyncIterator[Snapshot]:
+        """All of a partner, in the order of their vehicles' ids."""
+        last = ""
+        while rows := await self._engine.scan(NEXT, partner, last, PAGE):
+            for row in rows:
+                yield Snapshot(*row)
+            last = rows[-1][0]
