@@ -181,7 +181,7 @@ def test_of_a_deleted_partner_only_its_deletion_remains(server: Server, command:
 
 def test_old_entries_go(tmp_path: Path) -> None:
     database = str(tmp_path / "tether.db")
-    bootstrap.migrate(database)
+    bootstrap.database_of(database).migrate()
 
     async def forgets() -> list[int]:
         async with bootstrap.open_store(database) as store:

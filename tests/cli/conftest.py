@@ -71,7 +71,7 @@ class Command:
                 key, _ = await admin.create_key(store, timestamps.now_ms(), partner, **options)
                 return key
 
-        bootstrap.migrate(self.database)
+        bootstrap.database_of(self.database).migrate()
         return asyncio.run(make())
 
     def in_terminal(self, *words: str, answer: str = "", columns: int = 80) -> tuple[int, str]:

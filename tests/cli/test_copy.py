@@ -14,6 +14,7 @@ from tests.conftest import Server
 from tests.faults.rig import event
 from tether.domain.errors import SetupError
 from tether.server import maintenance
+from tether.server.bootstrap import database_of
 from tether.storage.copying import KEYS, MADE_ANEW
 from tether.storage.migrate import OUR_TABLES
 
@@ -146,7 +147,7 @@ def test_what_was_interrupted_is_not_served_and_goes_on(
     assert server.stop() == 0
 
     with pytest.raises(Interrupted):
-        maintenance.copy(tether.database, target, breaking_off)
+        maintenance.copy(database_of(tether.database), database_of(target), breaking_off)
     for command in (("serve", "--port", "0"), ("keys", "list"), ("migrate",)):
         assert "is a copy that is not whole" in tether.refused(*command, "--database", target)
     other = str(tmp_path / "other.db")
@@ -176,7 +177,7 @@ def test_a_source_that_changed_since_is_found(tether: Command, tmp_path: Path) -
         yield lambda done: None
 
     with pytest.raises(Interrupted):
-        maintenance.copy(tether.database, target, broken)
+        maintenance.copy(database_of(tether.database), database_of(target), broken)
     tether.ok("partners", "rename", "a", "z")
     with pytest.raises(SetupError, match="was changed since the copy began"):
-        maintenance.copy(tether.database, target, no_progress)
+        maintenance.copy(database_of(tether.database), database_of(target), no_progress)

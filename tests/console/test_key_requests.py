@@ -172,7 +172,7 @@ def test_the_command_lists_approves_and_declines(server: Server, stranger: httpx
 
 
 def test_requests_expire_are_bounded_and_go_with_their_partner(database: str) -> None:
-    bootstrap.migrate(database)
+    bootstrap.database_of(database).migrate()
     wish, now_ms = Wish(*WISH.values()), timestamps.now_ms()
 
     async def fill() -> None:

@@ -64,7 +64,7 @@ def run(database: str, use: Callable[[Store], object]) -> None:
         async with bootstrap.open_store(database) as store:
             await use(store)  # type: ignore[misc]
 
-    bootstrap.migrate(database)
+    bootstrap.database_of(database).migrate()
     asyncio.run(work())
 
 

@@ -109,7 +109,7 @@ def test_what_is_marked_in_a_bulk(body: str, number: int, marked: list[str]) -> 
 
 
 def test_how_much_is_kept_is_a_setting(database: str) -> None:
-    bootstrap.migrate(database)
+    bootstrap.database_of(database).migrate()
     here_ms = now_ms()
 
     def made(number: int, status: int, at_ms: int = here_ms) -> RefusedRequest:

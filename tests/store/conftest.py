@@ -31,7 +31,7 @@ async def events_page(store: Store, partner: int, wanted: EventFilter, **options
 @pytest.fixture(scope="session")
 def migrated(database: str) -> str:
     """The session's database on each engine, with its schema."""
-    bootstrap.migrate(database)
+    bootstrap.database_of(database).migrate()
     return database
 
 

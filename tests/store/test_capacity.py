@@ -262,7 +262,7 @@ def test_sqlite_finds_everything_in_an_index_that_says_more_than_the_partner(
     tmp_path: Path,
 ) -> None:
     database = str(tmp_path / "tether.db")
-    bootstrap.migrate(database)
+    bootstrap.database_of(database).migrate()
     connection = connect(sqlite_path(database))
     searches = []
     for name, text in vars(plugged_in).items():

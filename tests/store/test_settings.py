@@ -21,6 +21,6 @@ from tether.storage.sqlite.file import connect
 )
 def test_every_setting_is_in_force(tmp_path: Path, setting: str, value: int) -> None:
     path = tmp_path / "tether.db"
-    bootstrap.migrate(str(path))
+    bootstrap.database_of(str(path)).migrate()
     with closing(connect(path)) as connection:
         assert connection.execute(f"PRAGMA {setting}").fetchall() == [(value,)]

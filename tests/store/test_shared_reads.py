@@ -19,7 +19,7 @@ def vehicle(name: str, capacity: int) -> Vehicle:
 
 def test_what_another_process_changes_is_seen(tmp_path: Path) -> None:
     url = str(tmp_path / "tether.db")
-    bootstrap.migrate(url)
+    bootstrap.database_of(url).migrate()
 
     async def capacity(store: Store) -> bytes:
         await asyncio.sleep(0)  # a turn of the event loop sees one state of the database

@@ -13,7 +13,7 @@ from tether.domain.errors import SetupError
 from tether.domain.keys import Rate, parse_rate
 from tether.domain.timestamps import now_ms
 from tether.files.csv_form import SEPARATORS
-from tether.server.settings import default_database, is_postgres, parse_address, sqlite_path
+from tether.server.settings import checked_database, default_database, parse_address
 
 
 class DatabaseType(click.ParamType[str]):
@@ -26,7 +26,7 @@ class DatabaseType(click.ParamType[str]):
         if not text:
             self.fail("it names no database.", param, ctx)
         try:
-            return text if is_postgres(text) else str(text if sqlite_path(text) else "")
+            return checked_database(text)
         except SetupError as error:
             self.fail(error.message, param, ctx)
 

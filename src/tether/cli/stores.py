@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from tether.cli.display.output import note
 from tether.domain.errors import SetupError
 from tether.domain.timestamps import now_ms
-from tether.server.settings import default_database, is_postgres, sqlite_path
+from tether.server.settings import default_database
 from tether.server.store import Store
+from tether.storage.database import Database
 
 T = TypeVar("T")
 
@@ -20,37 +21,21 @@ DEMO_DATABASE = Path(".tether/tether.db")  # of `make run` in this folder
 PATIENCE_S = 1.0
 
 
-def exists(database: str) -> bool:
-    """Whether there is a database; PostgreSQL's own answer comes with the first connection.
-
-    Raises SetupError if it cannot be one.
-    """
-    if is_postgres(database):
-        return True
-    path = sqlite_path(database)
-    if path.is_dir():
-        raise SetupError(f"{path} is a folder: name a file in it, such as {path / 'tether.db'}.")
-    return path.exists()
-
-
-def require(database: str) -> None:
+def require(database: Database) -> None:
     """Raises SetupError if there is no database."""
-    if not exists(database):
+    if not database.exists():
         raise SetupError(
-            f"There is no database {sqlite_path(database)}: `tether serve` makes it, --database "
+            f"There is no database {database.describe()}: `tether serve` makes it, --database "
             "(TETHER_DATABASE) names another."
         )
 
 
-def require_current(database: str) -> None:
+def require_current(database: Database) -> None:
     """Raises SetupError if there is no database, or it is outdated."""
-    from tether.server import bootstrap
-
     require(database)
-    if steps := bootstrap.pending_steps(database):
+    if steps := database.pending_steps():
         raise SetupError(
-            f"{bootstrap.describe(database)} is not up to date ({steps} missing): "
-            "run tether migrate."
+            f"{database.describe()} is not up to date ({steps} missing): run tether migrate."
         )
 
 
@@ -70,17 +55,18 @@ def in_store(
     """
     from tether.server import bootstrap
 
-    if make and not exists(database):
+    found = bootstrap.database_of(database)
+    if make and not found.exists():
         if not insist and (other := _server_here()):
             raise SetupError(
-                f"There is no database {bootstrap.describe(database)}, and {other}: name its "
-                "database with --database (TETHER_DATABASE), or make this one with --create."
+                f"There is no database {found.describe()}, and {other}: name its database with "
+                "--database (TETHER_DATABASE), or make this one with --create."
             )
-        bootstrap.migrate(database)
-        note(f"New database {bootstrap.describe(database)}.")
+        found.migrate()
+        note(f"New database {found.describe()}.")
     elif tell:
         say_which(database)
-    require_current(database)
+    require_current(found)
 
     async def run() -> T:
         async with bootstrap.open_store(database) as store:
@@ -94,12 +80,12 @@ def say_which(database: str) -> None:
     """Says which database a command uses if nobody named it, or if a server runs here on another:
     what is done to the wrong one has no effect that anybody sees.
     """
-    from tether.server import bootstrap
+    from tether.server.bootstrap import database_of
 
-    unserved = not is_postgres(database) and not bootstrap.is_served(database)
-    elsewhere = unserved and bootstrap.is_served(str(DEMO_DATABASE))
+    found = database_of(database)
+    elsewhere = found.file is not None and not found.is_served() and _is_demo_served()
     if _is_default(database) or elsewhere:
-        note(f"Database: {bootstrap.describe(database)}")
+        note(f"Database: {found.describe()}")
     if elsewhere:
         note(f"A server runs here on {DEMO_DATABASE}, and none on this one.")
 
@@ -111,13 +97,17 @@ def _is_default(database: str) -> bool:
         return False
 
 
+def _is_demo_served() -> bool:
+    from tether.server.bootstrap import database_of
+
+    return database_of(str(DEMO_DATABASE)).is_served()
+
+
 def _server_here() -> str | None:
     """The server that runs here, in words: that of a demo in this folder, or any at the address
     that servers and clients have by the environment.
     """
-    from tether.server import bootstrap
-
-    if bootstrap.is_served(str(DEMO_DATABASE)):
+    if _is_demo_served():
         return f"a server runs here on {DEMO_DATABASE}"
     host, port = os.environ.get("TETHER_HOST", "127.0.0.1"), os.environ.get("TETHER_PORT", "8000")
     urls = [f"http://{host}:{port}", os.environ.get("TETHER_URL", "")]

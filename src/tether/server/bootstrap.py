@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from functools import cache, partial
 from importlib import import_module
 from ipaddress import ip_network
@@ -17,7 +17,7 @@ from tether.server.secret_box import SecretBox, keys_in, keys_in_file, no_keys
 from tether.server.settings import Settings, is_postgres, sqlite_path
 from tether.server.store import Store
 from tether.server.webhooks import WebhookService
-from tether.storage.engine import Engine
+from tether.storage.database import Database
 from tether.storage.refused_requests import KEPT, Kept
 
 if TYPE_CHECKING:
@@ -31,59 +31,15 @@ if TYPE_CHECKING:
 # Adapters are imported when they are needed: nobody waits for those which are not.
 
 
-def migrate(database: str) -> int:
-    """Brings the database's schema up to date; returns how many steps that took.
+def database_of(name: str) -> Database:
+    """The database of this name: a path or a URL. Raises SetupError if it can be none."""
+    if is_postgres(name):
+        from tether.storage.postgres.database import PostgresDatabase
 
-    Raises SetupError if the database cannot be used, is not ours, or is newer than we are.
-    """
-    if is_postgres(database):
-        from tether.storage.postgres.engine import migrate_postgres
+        return PostgresDatabase(name)
+    from tether.storage.sqlite.database import SqliteDatabase
 
-        return migrate_postgres(database)
-    from tether.storage.sqlite.file import migrate_sqlite
-
-    return migrate_sqlite(sqlite_path(database))
-
-
-def pending_steps(database: str) -> int:
-    """How many steps the schema of the database still needs. Raises SetupError as above."""
-    if is_postgres(database):
-        from tether.storage.postgres.engine import pending_postgres
-
-        return pending_postgres(database)
-    from tether.storage.sqlite.file import pending_sqlite
-
-    return pending_sqlite(sqlite_path(database))
-
-
-def only_server(database: str) -> AbstractContextManager[None]:
-    """Meanwhile no other process can serve the database, if it is one that has one server.
-
-    Raises SetupError if there is one already.
-    """
-    if is_postgres(database):
-        return nullcontext()
-    from tether.storage.sqlite.file import only_server
-
-    return only_server(sqlite_path(database))
-
-
-def is_served(database: str) -> bool:
-    """Whether a server on this machine has the database, if it is one that has one server."""
-    if is_postgres(database):
-        return False
-    from tether.storage.sqlite.file import is_served
-
-    return is_served(sqlite_path(database))
-
-
-def describe(database: str) -> str:
-    """The database, fit to be shown and logged: without a password."""
-    if is_postgres(database):
-        from tether.storage.postgres.engine import describe_postgres
-
-        return describe_postgres(database)
-    return str(sqlite_path(database))
+    return SqliteDatabase(sqlite_path(name))
 
 
 @asynccontextmanager
@@ -98,25 +54,14 @@ async def open_store(
     kept: Kept = KEPT,
 ) -> AsyncIterator[Store]:
     """The store in this database, which must be migrated. `kept` says which requests it keeps."""
-    engine = _engine(database, pool_size)
     store = Store(
-        engine, now_ms, on_progress,
+        database_of(database).open(pool_size), now_ms, on_progress,
         on_waiting=on_waiting, on_failure=on_failure, on_refusal=on_refusal, kept=kept,
     )  # fmt: skip
     try:
         yield store
     finally:
         await store.close()
-
-
-def _engine(database: str, pool_size: int) -> Engine:
-    if is_postgres(database):
-        from tether.storage.postgres.engine import PostgresEngine
-
-        return PostgresEngine(database, pool_size)
-    from tether.storage.sqlite.engine import SqliteEngine
-
-    return SqliteEngine(sqlite_path(database))
 
 
 def authenticator(store: Store) -> Authenticator:
@@ -128,10 +73,10 @@ def secret_box(settings: Settings) -> SecretBox:
     """Where secrets are put before they are stored."""
     if settings.secret_key:
         return SecretBox(lambda: keys_in(settings.secret_key))
-    if is_postgres(settings.database):
+    file = database_of(settings.database).file
+    if file is None:
         return SecretBox(no_keys)
-    path = sqlite_path(settings.database)
-    return SecretBox(lambda: keys_in_file(path.with_name(path.name + ".secret-key")))
+    return SecretBox(lambda: keys_in_file(file.with_name(file.name + ".secret-key")))
 
 
 def webhook_sender(settings: Settings, box: SecretBox) -> "Sender":
@@ -150,7 +95,7 @@ def deliverer(
     """What delivers to the endpoints of partners."""
     from tether.webhooks.deliverer import Deliverer
 
-    alone = not is_postgres(settings.database)
+    alone = database_of(settings.database).file is not None
     # If the machine's clock is set back, what is due waits no longer for that.
     clock = ForwardClock(now_ms, time.monotonic)
     return Deliverer(store, sender, clock, metrics, alone=alone)

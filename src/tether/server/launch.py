@@ -11,7 +11,7 @@ import structlog
 
 from tether.domain.errors import SetupError, TetherError
 from tether.server import bootstrap, logging
-from tether.server.settings import Settings, is_postgres
+from tether.server.settings import Settings
 from tether.version import version
 
 log = structlog.get_logger()
@@ -29,7 +29,7 @@ def launch(settings: Settings, listening: Callable[[str], None]) -> None:
     logging.configure(level=settings.log_level, as_json=as_json)
     # Of another program: with it the library would keep our metrics in files of that folder.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    database = bootstrap.describe(settings.database)
+    database = bootstrap.database_of(settings.database).describe()
     started = time.monotonic()
     log.info(
         "start", version=version(), pid=os.getpid(), workers=settings.workers, database=database
@@ -43,13 +43,14 @@ def launch(settings: Settings, listening: Callable[[str], None]) -> None:
 
 
 def _run(settings: Settings, listening: Callable[[str], None]) -> None:
-    if settings.workers > 1 and not is_postgres(settings.database):
+    database = bootstrap.database_of(settings.database)
+    if settings.workers > 1 and database.file is not None:
         raise SetupError(
             "A SQLite file has one server process: use --workers 1, or a PostgreSQL database."
         )
     bootstrap.check(settings)
-    bootstrap.migrate(settings.database)
-    with bootstrap.only_server(settings.database):
+    database.migrate()
+    with database.only_server():
         if settings.workers > 1:
             from tether.server.supervisor import supervise
 

@@ -113,6 +113,13 @@ def sqlite_path(database: str) -> Path:
         raise SetupError(f"{path} begins with a user who is not known here.") from None
 
 
+def checked_database(name: str) -> str:
+    """The name of a database. Raises SetupError if it can be none."""
+    if not is_postgres(name):
+        sqlite_path(name)
+    return name
+
+
 def origin_of(map_tiles: str) -> str:
     """The server of these tiles, as a Content-Security-Policy names it. Raises SetupError."""
     found = _TILES.fullmatch(map_tiles)

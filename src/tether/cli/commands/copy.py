@@ -24,18 +24,20 @@ def copy(source: str, target: str) -> None:
     When it is interrupted, run it again: it goes on. In the end every row is compared, and all
     sessions are derived again and compared. Cursors of before go on in the copy.
     """
-    from tether.server import bootstrap, maintenance
+    from tether.server.bootstrap import database_of
+    from tether.server.maintenance import copy
 
-    stores.require_current(source)
-    name = bootstrap.describe(target)
-    if name == bootstrap.describe(source):
+    from_, to = database_of(source), database_of(target)
+    stores.require_current(from_)
+    name = to.describe()
+    if name == from_.describe():
         raise SetupError("--from and --to are the same database.")
-    rows = maintenance.copy(source, target, progress)
-    say(f"Copied {bootstrap.describe(source)} to {name}: {counted(rows, 'row')}, none differs.")
+    rows = copy(from_, to, progress)
+    say(f"Copied {from_.describe()} to {name}: {counted(rows, 'row')}, none differs.")
     differing = stores.in_store(target, differing_sessions)
     if differing:
         raise SetupError(
             f"{counted(differing, 'session')} of {name} differ from what the events say, as in "
-            f"{bootstrap.describe(source)}: run tether rebuild."
+            f"{from_.describe()}: run tether rebuild."
         )
     say("All sessions are what their events say. It can be served.")

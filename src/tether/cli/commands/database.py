@@ -18,10 +18,11 @@ def migrate(database: str) -> None:
     `tether serve` does this too when it starts; as a step of its own it can go first in a
     roll-out. The version before keeps working on the new schema.
     """
-    from tether.server import bootstrap
+    from tether.server.bootstrap import database_of
 
-    new = not stores.exists(database)
-    steps, name = bootstrap.migrate(database), bootstrap.describe(database)
+    found = database_of(database)
+    new = not found.exists()
+    steps, name = found.migrate(), found.describe()
     if new:
         say(f"Created {name}.")
     elif steps:
@@ -40,13 +41,14 @@ def backup(file: Path, force: bool, database: str) -> None:
     The copy is consistent, checked, and a database by itself; `tether restore` puts it back. FILE
     appears when the copy is whole.
     """
-    from tether.server import bootstrap, maintenance
+    from tether.server.bootstrap import database_of
 
-    stores.require(database)
+    found = database_of(database)
+    stores.require(found)
     with progress("Copying", 1) as done:
-        maintenance.back_up(database, file, done, replace=force)
+        found.back_up(file, done, replace=force)
     size = file.stat().st_size / 1e6
-    say(f"Copied {bootstrap.describe(database)} to {file} ({size:,.1f} MB).")
+    say(f"Copied {found.describe()} to {file} ({size:,.1f} MB).")
 
 
 @click.command()
@@ -59,10 +61,11 @@ def restore(file: Path, database: str) -> None:
     new one. What was acknowledged after the backup is lost, so a new epoch begins: consumers whose
     cursors are of before are told to begin again, in place of missing events.
     """
-    from tether.server import bootstrap, maintenance
+    from tether.server.bootstrap import database_of
 
+    found = database_of(database)
     with progress("Copying", 1) as done:
-        aside = maintenance.restore(database, file, done)
-    say(f"Restored {file} to {bootstrap.describe(database)}; a new epoch began.")
+        aside = found.restore(file, done)
+    say(f"Restored {file} to {found.describe()}; a new epoch began.")
     if aside is not None:
         say(f"The database of before is {aside}: remove it when nothing of it is needed.")

@@ -62,8 +62,9 @@ def _ways_in(database: str, file: Path) -> tuple[str, str]:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SetupError(f"{file.parent} cannot be made: {error.strerror}.") from error
-    new = not stores.exists(database)
-    bootstrap.migrate(database)
+    found = bootstrap.database_of(database)
+    new = not found.exists()
+    found.migrate()
     kept = file.read_text(encoding="ascii", errors="replace").strip() if file.exists() else ""
 
     async def find(store: Store, now_ms: int) -> tuple[str, str]:

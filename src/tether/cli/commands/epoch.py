@@ -8,6 +8,7 @@ from tether.cli import OrderedGroup, stores
 from tether.cli.display.output import say, show_json
 from tether.cli.options import database_option, json_option
 from tether.domain.timestamps import format_instant
+from tether.storage.database import Database
 from tether.storage.epochs import REMEMBERED_S, Known
 
 
@@ -25,7 +26,7 @@ def epoch() -> None:
 @database_option
 def show(as_json: bool, database: str) -> None:
     """Show the epoch of the database."""
-    known = _epoch_of(database)
+    known = _database(database).epoch()
     if as_json:
         show_json(
             {
@@ -47,12 +48,10 @@ def new(database: str) -> None:
     the file, or PostgreSQL's point-in-time recovery; not of a fail-over that loses nothing.
     `tether restore` does it by itself. Running servers follow before this returns.
     """
-    from tether.server import maintenance
-
-    _epoch_of(database)
-    maintenance.new_epoch(database)
+    found = _database(database)
+    found.begin_epoch()
     time.sleep(2 * REMEMBERED_S)  # servers read it once a second
-    say(f"A new epoch began: {maintenance.epoch(database).epoch.id}.")
+    say(f"A new epoch began: {found.epoch().epoch.id}.")
 
 
 def described(known: Known) -> str:
@@ -62,9 +61,10 @@ def described(known: Known) -> str:
     return f"{text} This is a copy: a new one begins when it is served." if known.ends else text
 
 
-def _epoch_of(database: str) -> Known:
-    from tether.server import maintenance
+def _database(name: str) -> Database:
+    from tether.server.bootstrap import database_of
 
-    stores.say_which(database)
-    stores.require_current(database)
-    return maintenance.epoch(database)
+    stores.say_which(name)
+    found = database_of(name)
+    stores.require_current(found)
+    return found

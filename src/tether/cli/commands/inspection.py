@@ -23,8 +23,8 @@ from tether.cli.display.output import counted
 from tether.domain.errors import TetherError
 from tether.domain.keys import Key
 from tether.domain.webhooks import Status as WebhookStatus
-from tether.server.settings import is_postgres, sqlite_path
 from tether.server.store import Store
+from tether.storage.database import Database, Surroundings
 
 OLDEST_PYTHON = (3, 11)
 LITTLE_SPACE = 1_000_000_000
@@ -41,7 +41,7 @@ def inspect(given: Mapping[str, str | None], *, full: bool, live: bool) -> Itera
 
     `live`: only what a running server says of itself, which takes little of anybody.
     """
-    from tether.server import maintenance
+    from tether.server.bootstrap import database_of
 
     yield _python()
     findings, settings = _settings(given)
@@ -59,8 +59,9 @@ def inspect(given: Mapping[str, str | None], *, full: bool, live: bool) -> Itera
     database = settings.get("database")
     if database is not None:
         try:
-            yield ok("engine", maintenance.version(database))
-            yield from _database(database, settings, full=full)
+            found = database_of(database)
+            yield ok("engine", found.version())
+            yield from _database(found, database, settings, full=full)
         except TetherError as error:
             yield problem("database", error.message, "")
     if "host" in settings and "port" in settings:
@@ -109,37 +110,36 @@ def _settings(given: Mapping[str, str | None]) -> tuple[list[Finding], dict[str,
 # Database -----------------------------------------------------------------------------------------
 
 
-def _database(database: str, settings: Mapping[str, Any], *, full: bool) -> Iterator[Finding]:
-    from tether.server import bootstrap, maintenance
-
-    name = bootstrap.describe(database)
-    if not is_postgres(database):
-        yield from _folder(sqlite_path(database).absolute().parent)
-    if not stores.exists(database):
-        yield warning("database", f"{name} does not exist yet.", "tether serve makes it.")
+def _database(
+    found: Database, name: str, settings: Mapping[str, Any], *, full: bool
+) -> Iterator[Finding]:
+    if found.file is not None:
+        yield from _folder(found.file.absolute().parent)
+    if not found.exists():
+        yield warning("database", f"{found.describe()} does not exist yet.",
+                      "tether serve makes it.")  # fmt: skip
         return
-    pending = bootstrap.pending_steps(database)
-    yield ok("database", name)
-    if not is_postgres(database):
-        yield from _permissions(sqlite_path(database))
-        yield from _names(sqlite_path(database))
+    pending = found.pending_steps()
+    yield ok("database", found.describe())
+    if found.file is not None:
+        yield from _permissions(found.file)
+        yield from _names(found.file)
     if pending:
         yield problem("schema", f"{counted(pending, 'step')} missing.", "Run tether migrate.")
     else:
         yield ok("schema", "Up to date.")
-    if is_postgres(database):
-        yield from _surroundings(database, pending)
+    if (around := found.surroundings()) is not None:
+        yield from _surroundings(around, pending)
     else:
-        yield _integrity(database, full=full)  # PostgreSQL does it whenever it reads a page
-    if is_postgres(database):
-        yield from surroundings.certificates(database)
+        yield _integrity(found.damages(full=full))  # a server does it when it reads a page
+    yield from surroundings.certificates(found)
     if not pending:
-        yield surroundings.clock(database)
-        yield ok("epoch", described(maintenance.epoch(database)))
-        yield _keys(*stores.in_store(database, _all_keys, tell=False))
+        yield surroundings.clock(found)
+        yield ok("epoch", described(found.epoch()))
+        yield _keys(*stores.in_store(name, _all_keys, tell=False))
         yield _webhooks(
-            stores.in_store(database, _webhook_counts, tell=False),
-            can_sign=bool(settings.get("secret_key")) or not is_postgres(database),
+            stores.in_store(name, _webhook_counts, tell=False),
+            can_sign=bool(settings.get("secret_key")) or found.file is not None,
         )
 
 
@@ -183,10 +183,7 @@ def _permissions(file: Path) -> Iterator[Finding]:
         yield ok("permissions", f"Not open to everybody (mode {mode:o}).")
 
 
-def _surroundings(database: str, pending: int) -> Iterator[Finding]:
-    from tether.server import maintenance
-
-    found = maintenance.surroundings(database)
+def _surroundings(found: Surroundings, pending: int) -> Iterator[Finding]:
     if found.risks:
         yield warning("durability", f"The server runs with {', '.join(found.risks)}.",
                       "Switch it on: what was acknowledged may be lost.")  # fmt: skip
@@ -220,10 +217,7 @@ def _surroundings(database: str, pending: int) -> Iterator[Finding]:
         yield ok("connections", text)
 
 
-def _integrity(database: str, *, full: bool) -> Finding:
-    from tether.server import maintenance
-
-    damages = maintenance.damages(database, full=full)
+def _integrity(damages: list[str]) -> Finding:
     if not damages:
         return ok("integrity", "No damage found.")
     return problem(

@@ -216,10 +216,10 @@ def rotate(
 
 
 def _hand_out(secret: str, key: Key, database: str) -> None:
-    from tether.server.bootstrap import describe
+    from tether.server.bootstrap import database_of
 
     note(
-        f"{_described(key)}\nFor servers of {describe(database)}. "
+        f"{_described(key)}\nFor servers of {database_of(database).describe()}. "
         "Keep it well: it is shown only now."
     )
     click.echo(secret)

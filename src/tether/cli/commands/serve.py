@@ -177,8 +177,8 @@ def start(settings: Settings) -> None:
 
 def _say_listening(url: str, settings: Settings) -> None:
     from tether.server import logging
-    from tether.server.bootstrap import describe
+    from tether.server.bootstrap import database_of
 
-    database = describe(settings.database)
+    database = database_of(settings.database).describe()
     text = f"Tether listens on {url} (database: {database})"
     logging.announce("ready", text, url=url, database=database)

@@ -9,7 +9,8 @@ from http.client import HTTPConnection, HTTPException
 from tether.cli.commands.findings import Finding, ok, problem, warning
 from tether.cli.times import day, duration
 from tether.domain.errors import SetupError
-from tether.server.settings import is_postgres, metrics_address
+from tether.server.settings import metrics_address
+from tether.storage.database import Database
 
 PATIENCE_S = 5.0
 MOST_BYTES = 4_000_000
@@ -32,17 +33,15 @@ def temporary() -> Finding:
         )  # fmt: skip
 
 
-def clock(database: str) -> Finding:
+def clock(database: Database) -> Finding:
     """This machine's clock against the database's, and against what was written to it."""
-    from tether.server import maintenance
-
-    ahead_ms = maintenance.clock_ahead_ms(database)
+    ahead_ms = database.clock_ahead_ms()
     if ahead_ms is None:
         return ok("clock", "Nothing to compare it with yet.")
     advice = "Let the machine take its time from NTP: keys and stamps of events go by its clock."
-    of = "PostgreSQL's" if is_postgres(database) else "what was written last"
+    of = "PostgreSQL's" if database.file is None else "what was written last"
     if abs(ahead_ms) < SLOW_CLOCK_MS:
-        return ok("clock", f"As {of}." if is_postgres(database) else f"Not behind {of}.")
+        return ok("clock", f"As {of}." if database.file is None else f"Not behind {of}.")
     text = f"{duration(abs(ahead_ms))} {'ahead of' if ahead_ms > 0 else 'behind'} {of}."
     if abs(ahead_ms) < WRONG_CLOCK_MS:
         return warning("clock", text, advice)
@@ -64,12 +63,10 @@ def redis(url: str) -> Finding:
     return ok("redis", f"It answers (version {version}).")
 
 
-def certificates(database: str) -> Iterator[Finding]:
+def certificates(database: Database) -> Iterator[Finding]:
     """Whether those of a connection to PostgreSQL are to end soon."""
-    from tether.storage.postgres.certificates import certificates
-
     now_ms = time.time_ns() // 1_000_000
-    for name, ends_ms in certificates(database):
+    for name, ends_ms in database.certificates():
         text = f"{name}: until {day(ends_ms)}."
         if ends_ms <= now_ms:
             yield problem("certificate", f"{name}: ended {day(ends_ms)}.", "Renew it.")

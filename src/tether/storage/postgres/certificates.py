@@ -7,21 +7,16 @@ from base64 import b64decode
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
+
+from tether.storage.database import Certificate
 
 PATIENCE_S = 3.0
 _SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")  # the protocol's number
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 _UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x17, 0x18, 0xA0
-
-
-class Certificate(NamedTuple):
-    """One of them; `ends_ms` is in ms since 1970."""
-
-    name: str
-    ends_ms: int
 
 
 def certificates(url: str) -> Iterator[Certificate]:

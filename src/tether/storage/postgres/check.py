@@ -1,9 +1,8 @@
 """What of a PostgreSQL database `tether check` tells: rights, settings, room for connections."""
 
-from typing import NamedTuple
-
 from tether.domain.models import to_json
 from tether.storage import migrate
+from tether.storage.database import Surroundings
 from tether.storage.postgres.engine import is_direct, session
 from tether.storage.postgres.pool import NEEDED
 
@@ -38,26 +37,6 @@ SELECT current_setting('server_encoding'), pg_is_in_recovery(),
        - coalesce(current_setting('reserved_connections', true), '0')::int
        - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')
 """
-
-
-class Surroundings(NamedTuple):
-    """What Tether finds in a PostgreSQL database."""
-
-    risks: list[str]
-    """Settings that let a commit be answered before it is on disk, such as `fsync = off`."""
-    missing_rights: list[str]
-    """Such as `UPDATE on events`."""
-    settings: list[str]
-    """Those that Tether needs otherwise, such as `statement_timeout = 1s`."""
-    direct: bool
-    """No pooler stands between, so every connection can have settings of its own."""
-    encoding: str
-    is_replica: bool
-    read_only: bool
-    most: int
-    """Connections that the server takes."""
-    free: int
-    """How many of them are left to us."""
 
 
 def surroundings(url: str) -> Surroundings:

@@ -182,23 +182,11 @@ def migrate_postgres(url: str) -> int:
         for step in missing:
             connection.execute(step.script)
             connection.execute(f"INSERT INTO {migrate.VERSION_TABLE} VALUES ({step.version})")
-        if copied := _epoch(connection).ends:
+        if copied := epoch_of(connection).ends:
             begin_epoch(connection, new_epoch())
     if copied:
         tell_of_copy()
     return len(missing)
-
-
-def epoch_of_postgres(url: str) -> Known:
-    """Which epoch the database says it is. Raises SetupError."""
-    with session(url) as connection:
-        return _epoch(connection)
-
-
-def new_epoch_of_postgres(url: str) -> None:
-    """Begins a new epoch in the database. Raises SetupError."""
-    with session(url) as connection:
-        begin_epoch(connection, new_epoch())
 
 
 def pending_postgres(url: str) -> int:
@@ -210,13 +198,6 @@ def pending_postgres(url: str) -> int:
         migrate.check_whole(tables, name)
         current = _version(connection) if migrate.VERSION_TABLE in tables else 0
         return len(migrate.steps_after(POSTGRES, current, name))
-
-
-def version_of_postgres(url: str) -> str:
-    """The server's version, such as `18.1`. Raises SetupError if it cannot be reached."""
-    with session(url) as connection:
-        number = connection.info.server_version
-    return f"{number // 10_000}.{number % 10_000}"
 
 
 def describe_postgres(url: str) -> str:
@@ -302,7 +283,8 @@ _HOME = """
 """
 
 
-def _epoch(connection: psycopg.Connection[tuple[Any, ...]]) -> Known:
+def epoch_of(connection: psycopg.Connection[tuple[Any, ...]]) -> Known:
+    """Which epoch the database says it is."""
     query = f"SELECT id, began_ms, home <> ({_HOME}) FROM epoch"
     ((id, began_ms, ends),) = connection.execute(query).fetchall()
     return Known(Epoch(id, began_ms), ends=ends)
