@@ -21,6 +21,7 @@ from bench.contestants import (
 )
 from bench.databases import PostgresDatabase
 from bench.derived import lag, session_sizes, states
+from bench.erasure import erasure
 from bench.history import history
 from bench.ingestion import bulk, clients, fleet, shuffled
 from bench.load import Run, post_events
@@ -167,6 +168,7 @@ GROUPS: dict[str, Group] = {
     "sqlite-size": sizes(tether("sqlite"), 1_000_000),
     "sqlite-webhooks": webhooks(tether("sqlite")),
     "sqlite-history": history(tether("sqlite")),
+    "sqlite-erasing": erasure(tether("sqlite")),
     "postgres-post": post(
         tether("postgres"),
         [(fastify_postgres(), at_least(2)), (fastapi(), at_least(15))],
@@ -188,6 +190,7 @@ GROUPS: dict[str, Group] = {
     "postgres-sums": sums(tether("postgres")),
     "postgres-size": sizes(tether("postgres"), 10_000_000),
     "postgres-history": history(tether("postgres")),
+    "postgres-erasing": erasure(tether("postgres")),
     "sdk": clients(tether("sqlite"), at_least(0.8), at_least(0.9)),
 }
 

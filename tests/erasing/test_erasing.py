@@ -1,10 +1,8 @@
 """Chargers and vehicles are deleted, with all that names them, on each engine."""
 
 import asyncio
-import contextlib
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ from tests.console.visitors import partner_number
 from tether.client import Client, Conflict, NotFound
 from tether.domain.timestamps import now_ms
 from tether.server import bootstrap
-from tether.storage.erasures import Erasure
+from tether.storage.erasures import NOTED_MS, Erasure, Erasures
+from tether.storage.refused_requests import RefusedRequest
 
 CHARGER = {"chargePowers": [11]}
 VEHICLE = {"chargeCapacity": 60, "chargePowers": [11]}
@@ -201,44 +200,6 @@ def test_of_what_is_erased_no_byte_is_left(
     assert server.failures() == []
 
 
-def test_a_killed_server_goes_on_where_it_stood(
-    tmp_path: Path, new_server: Callable[..., Server]
-) -> None:
-    server = new_server(database=str(tmp_path / "tether.db"))
-    key = server.key()
-    with server.client(key) as client:
-        fleet(client, "V1", GONE)
-        reported(client, "V1", "C1", 20)
-        before = plain(everything(client, "/sessions"))
-    for moment in range(3):
-        with server.client(key) as client:
-            client.put(f"/vehicles/{GONE}", json=VEHICLE).raise_for_status()
-            reported(client, GONE, "C1", 400)
-            everything(client, "/sessions")
-
-            def ask() -> None:
-                with server.client(key) as asking, contextlib.suppress(httpx.HTTPError):
-                    asking.delete(f"/vehicles/{GONE}", params={"events": "erase"})
-
-            asked = threading.Thread(target=ask)
-            asked.start()
-            while client.get(f"/vehicles/{GONE}").status_code == 200:
-                time.sleep(0.005)
-            time.sleep(0.06 * moment)
-            server.kill()
-            asked.join()
-        server.start()
-        deadline = time.monotonic() + 120
-        while _under_way(server):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        with server.client(key) as client:
-            assert plain(everything(client, "/sessions")) == before
-            assert len(everything(client, "/events")) == 80
-        for file in tmp_path.iterdir():
-            assert not file.is_file() or GONE.encode() not in file.read_bytes(), (moment, file)
-
-
 def test_an_erasure_reaches_what_is_known_of_webhooks(server: Server) -> None:
     key = server.key()
     with server.client(key) as client:
@@ -313,6 +274,73 @@ def test_a_client_that_names_its_request_after_the_vehicle(client: httpx.Client)
     assert gone not in client.get("/audit").text
 
 
+def test_what_another_node_had_noted_is_not_written_after_an_erasure(server: Server) -> None:
+    key = server.key()
+    with server.client(key) as client:
+        fleet(client, GONE, "DE:GONE@79")
+        reported(client, GONE, "C1", 1)
+    number = partner_number(server, key)
+
+    async def scenario() -> list[str]:
+        async with bootstrap.open_store(server.database) as store:
+
+            def note(id: str, path: str = "/events", body: str = "{}") -> None:
+                store.refusals.note(
+                    number, request_id=id, key_prefix="", method="POST", path=path, status=400,
+                    seconds=0, error="", answer=b"", body=body.encode(),
+                )  # fmt: skip
+
+            note("plain", body=f'{{"vehicleId": "{GONE}"}}')
+            note("path", path="/sessions?vehicleId=DE%3aGONE%4079")
+            note("escaped", body='{"vehicleId": "DE\\u003AGONE@79"}')
+            note(f"id-{GONE}")
+            note("other")
+            for vehicle in (GONE, "DE:GONE@79"):
+                with server.client(key) as client:
+                    assert erased(client, f"/vehicles/{vehicle}")
+            await store.refusals.write()
+            # The server has some of its own, with keys.
+            kept = (
+                "SELECT id FROM refused_requests WHERE partner = $1 AND key_prefix = '' ORDER BY id"
+            )
+            found = [id for (id,) in await store._engine.read(kept, number)]
+            # A minute later nothing is left of that, and it is an id like any other.
+            erasures = Erasures(store._engine)
+            await erasures.forget_ended(now_ms() + NOTED_MS + 1)
+            left = "SELECT count(*) FROM erasures WHERE partner = $1"
+            assert [tuple(row) for row in await store._engine.read(left, number)] == [(0,)]
+            note("later", body=f'{{"vehicleId": "{GONE}"}}')
+            await store.refusals.write()
+            return found + [id for (id,) in await store._engine.read(kept, number)]
+
+    assert asyncio.run(scenario()) == ["other", "later", "other"]
+
+
+def test_what_was_written_all_the_same_goes_a_minute_later(server: Server) -> None:
+    key = server.key()
+    with server.client(key) as client:
+        fleet(client, GONE)
+        assert erased(client, f"/vehicles/{GONE}")
+    number = partner_number(server, key)
+    late = RefusedRequest(now_ms(), "late", "", "GET", f"/vehicles/{GONE}", 404, 1, "", "", "")
+
+    async def scenario() -> None:
+        async with bootstrap.open_store(server.database) as store:
+            engine = store._engine
+            # As by a statement that began before the erasure.
+            names = ", ".join(RefusedRequest._fields)
+            values = ", ".join(f"${place}" for place in range(2, len(late) + 2))
+            await engine.write(
+                f"INSERT INTO refused_requests (partner, {names}) VALUES ($1, {values})",
+                number, *late,
+            )  # fmt: skip
+            await Erasures(engine).forget_ended(now_ms() + NOTED_MS + 1)
+            kept = "SELECT count(*) FROM refused_requests WHERE partner = $1 AND id = 'late'"
+            assert [tuple(row) for row in await engine.read(kept, number)] == [(0,)]
+
+    asyncio.run(scenario())
+
+
 def test_the_request_that_deletes_is_not_kept(
     tmp_path: Path, new_server: Callable[..., Server]
 ) -> None:
@@ -331,10 +359,31 @@ def test_the_request_that_deletes_is_not_kept(
     assert b"GONE" not in found
 
 
-def _under_way(server: Server) -> bool:
+def under_way(server: Server) -> bool:
+    """Whether anything is being erased."""
+
     async def look() -> bool:
         async with bootstrap.open_store(server.database) as store:
             return bool(await store.erasing.under_way())
+
+    return asyncio.run(look())
+
+
+def naming(server: Server, text: str) -> list[str]:
+    """The files that have this text, or on PostgreSQL the tables."""
+    if "://" not in server.database:
+        files = [one for one in Path(server.database).parent.iterdir() if one.is_file()]
+        return [file.name for file in files if text.encode() in file.read_bytes()]
+
+    async def look() -> list[str]:
+        async with bootstrap.open_store(server.database) as store:
+            found = []
+            tables = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
+            for (table,) in await store._engine.read(tables):
+                sql = f"SELECT count(*) FROM {table} t WHERE strpos(CAST(t AS TEXT), $1) > 0"
+                ((count,),) = await store._engine.read(sql, text)
+                found += [table] if count else []
+            return found
 
     return asyncio.run(look())
 

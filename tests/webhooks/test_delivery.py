@@ -216,6 +216,11 @@ def test_replay(client: httpx.Client, receiver: Receiver, path: str) -> None:
     )
     assert answer.status_code == 202
     assert receiver.wait_for(path, 6)[5].id == f"event_created_{ids[2]}"
+    for unknown in (f"event_created_{hook['id']}", f"event_withdrawn_{ids[2]}",
+                    f"session_started_{hook['id']}_1"):  # fmt: skip
+        answer = client.post(f"/webhooks/{hook['id']}/replay", json={"messageId": unknown})
+        assert answer.status_code == 404, unknown
+    assert len(client.get("/audit", params={"action": "webhook.replay"}).json()) == 1
     answer = client.post(f"/webhooks/{hook['id']}/replay", json={"from": "start"})
     assert answer.status_code == 202
     again = receiver.wait_for(path, 11)[6:]

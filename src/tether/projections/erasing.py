@@ -6,7 +6,7 @@ refused requests, and from what the file still has of deleted rows. Every step m
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple
@@ -40,14 +40,12 @@ class Erasing:
     def __init__(
         self,
         parts: Parts,
-        write_requests: Callable[[], Awaitable[None]],
+        now_ms: Callable[[], int],
         on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
     ) -> None:
-        """`write_requests` stores the refused requests that are noted in memory; `on_failure` is
-        told of each try that failed by a mistake of ours.
-        """
+        """`on_failure` is told of each try that failed by a mistake of ours."""
         self._parts = parts
-        self._write_requests = write_requests
+        self._now_ms = now_ms
         self._on_failure = on_failure
         self._tasks: dict[Erasure, asyncio.Task[None]] = {}
 
@@ -89,11 +87,12 @@ class Erasing:
         return await self._parts.erasures.all()
 
     async def keep_erasing(self) -> None:
-        """Goes on, for ever, with what another process has left."""
+        """Goes on, for ever, with what another process has left, and forgets what is long done."""
         while True:
             with suppress(Unavailable):
                 for erasure in await self._parts.erasures.all():
                     self._task(erasure)
+                await self._parts.erasures.forget_ended(self._now_ms())
             await asyncio.sleep(AGAIN_S)
 
     async def close(self) -> None:
@@ -130,9 +129,8 @@ class Erasing:
                 break
         if KINDS[erasure.kind] is Charger:
             await self._parts.expiring.forget_charger(partner, erasure.id)
-        await self._write_requests()
         left = 1
         while left:
             await asyncio.sleep(0)
             left = await erasures.forget_some(erasure)
-        await erasures.end(erasure)
+        await erasures.end(erasure, self._now_ms())

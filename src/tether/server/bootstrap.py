@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from falcon.asgi import App, Request, Response
     from opentelemetry.trace import Tracer
 
+    from tether.domain.webhooks import Endpoint
     from tether.server.metrics import Metrics
     from tether.webhooks.deliverer import Deliverer
     from tether.webhooks.sender import Sender
@@ -87,6 +88,18 @@ def webhook_sender(settings: Settings, box: SecretBox) -> "Sender":
         box, now_ms, allowed=[ip_network(text, strict=False) for text in settings.webhooks_allow],
         allow_http=settings.webhooks_allow_http,
     )  # fmt: skip
+
+
+def webhook_service(store: Store, box: SecretBox, sender: "Sender") -> WebhookService:
+    """What partners do with their webhooks."""
+    from tether.webhooks.messages import Messages
+
+    messages = Messages(store, now_ms)
+
+    async def is_known(webhook: "Endpoint", message_id: str) -> bool:
+        return await messages.of_id(webhook, message_id) is not None
+
+    return WebhookService(store.webhooks, is_known, box, sender, now_ms)
 
 
 def deliverer(

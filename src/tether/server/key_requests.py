@@ -8,6 +8,7 @@ from tether.domain.keys import Key, digest_of, new_key, prefix_of
 from tether.domain.partners import Partner
 from tether.server import admin
 from tether.server.store import Store
+from tether.storage.audit import noting
 
 
 class TooMany(TetherError):
@@ -65,37 +66,34 @@ async def approve(
     if known is None and is_known:
         raise SetupError(f"There is no partner {partner_name!r}.")
     partner = known or await admin.new_partner(store, now_ms, partner_name, by)
-    if not await store.key_requests.decide(request.digest, now_ms, partner.id, limits):
-        raise SetupError(f"Key request {request.id} was decided meanwhile.")
     made = {"rate": f"{limits.rate.requests} in {limits.rate.window_s} s", "burst": limits.burst}
-    await store.audit.add(
-        entry(partner.id, now_ms, by, "key_request.approve", request.id, after=made)
-    )
+    note = entry(partner.id, now_ms, by, "key_request.approve", request.id, after=made)
+    if not await store.key_requests.decide(
+        request.digest, now_ms, *noting(note), partner=partner.id, limits=limits
+    ):
+        raise SetupError(f"Key request {request.id} was decided meanwhile.")
     return partner
 
 
 async def decline(store: Store, now_ms: int, request: KeyRequest, by: Actor = OPERATOR) -> None:
     """The requester gets no key. Raises SetupError."""
     _require_waiting(request)
-    if not await store.key_requests.decide(request.digest, now_ms):
+    note = entry(NOBODY, now_ms, by, "key_request.decline", request.id)
+    if not await store.key_requests.decide(request.digest, now_ms, *noting(note)):
         raise SetupError(f"Key request {request.id} was decided meanwhile.")
-    await store.audit.add(entry(NOBODY, now_ms, by, "key_request.decline", request.id))
 
 
 async def claim(store: Store, now_ms: int, request: KeyRequest) -> tuple[str, Key] | None:
     """The key of an approved request, made now, in full and as it is stored; once."""
-    if request.limits is None:
+    if request.limits is None or request.partner is None:
         return None
     secret = new_key(test=request.limits.is_test)
-    digest = digest_of(secret)
-    if not await store.key_requests.claim(request.digest, digest, prefix_of(secret), now_ms):
+    digest, prefix = digest_of(secret), prefix_of(secret)
+    note = entry(request.partner, now_ms, Actor("key", prefix), "key_request.claim", request.id)
+    if not await store.key_requests.claim(request.digest, digest, prefix, now_ms, *noting(note)):
         return None
     key = await store.keys.find(digest)
-    if key is None:
-        return None
-    by = Actor("key", key.prefix)
-    await store.audit.add(entry(key.partner, now_ms, by, "key_request.claim", request.id))
-    return secret, key
+    return None if key is None else (secret, key)
 
 
 def _require_waiting(request: KeyRequest) -> None:

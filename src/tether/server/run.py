@@ -28,7 +28,6 @@ from tether.server.settings import Settings, metrics_address
 from tether.server.store import Store
 from tether.server.tracing import tracing
 from tether.server.upkeep import forget_audit
-from tether.server.webhooks import WebhookService
 from tether.storage.refused_requests import Kept
 
 log = structlog.get_logger()
@@ -85,7 +84,7 @@ async def serve(
         keys = bootstrap.authenticator(store)
         box = bootstrap.secret_box(settings)
         sender = bootstrap.webhook_sender(settings, box)
-        webhooks = WebhookService(store.webhooks, store.audit, box, sender, now_ms)
+        webhooks = bootstrap.webhook_service(store, box, sender)
         app = bootstrap.build_app(store, keys, metrics, settings, webhooks=webhooks, tracer=tracer)
         connections = min(
             settings.max_connections, max(1, most_files - OTHER_FILES - settings.pool_size)

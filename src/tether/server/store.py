@@ -177,7 +177,7 @@ class Store:
         parts = Parts(
             Erasures(self._engine), self.entities, self.withdrawals, self.projector, self.expiring
         )
-        return Erasing(parts, self.refusals.write, self._on_failure)
+        return Erasing(parts, self._now_ms, self._on_failure)
 
     @cached_property
     def expiring(self) -> Expiring:

@@ -1,6 +1,6 @@
 """What partners do with their webhooks: the same for the API and the console."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -12,6 +12,7 @@ from tether.domain.errors import (
     Code,
     Conflict,
     Invalid,
+    NotFound,
     Refusal,
     SetupError,
     TooManyAtOnce,
@@ -35,7 +36,7 @@ from tether.domain.webhooks import (
     new_secret,
 )
 from tether.server.secret_box import SecretBox, new_signing_key, verifying_key
-from tether.storage.audit import Audit, noting
+from tether.storage.audit import noting
 from tether.storage.turns import Turns
 from tether.storage.webhook_rows import Attempt, Parked
 from tether.storage.webhooks import MOST_PARKED, Webhooks
@@ -81,13 +82,14 @@ class WebhookService:
     def __init__(
         self,
         stored: Webhooks,
-        audit: Audit,
+        is_known: Callable[[Endpoint, str], Awaitable[bool]],
         box: SecretBox,
         sender: Sender,
         now_ms: Callable[[], int],
     ) -> None:
+        """`is_known` tells whether the message of this id could be sent to the endpoint."""
         self._stored = stored
-        self._audit = audit
+        self._is_known = is_known
         self._box = box
         self._sender = sender
         self._now_ms = now_ms
@@ -113,11 +115,10 @@ class WebhookService:
             old_until_ms=0, created_ms=self._now_ms(), place=await self._place(partner, start),
             head="", tries=0, due_ms=0, failing_since_ms=None, stopped="", success_ms=None,
         )  # fmt: skip
-        if not await self._stored.add(webhook):
+        note = self._entry(webhook, by, "webhook.create", after=_noted(fields))
+        if not await self._stored.add(webhook, *noting(note)):
             why = f"There are {MOST_ENDPOINTS} webhooks already: delete one first."
             raise Conflict(Refusal(Code.TOO_MANY_WEBHOOKS, why))
-        note = self._entry(webhook, by, "webhook.create", after=_noted(fields))
-        await self._audit.add(note)
         return webhook, shown
 
     async def change(
@@ -218,23 +219,25 @@ class WebhookService:
     ) -> int:
         """Sends once more what is asked for; returns how many messages are known to be sent.
 
-        From a place on nobody knows how many: 0. Raises NotFound, and TooManyAtOnce if too many
-        messages are beside the line.
+        From a place on nobody knows how many: 0. Raises NotFound, also if there is no such message
+        any more, and TooManyAtOnce if too many messages are beside the line.
         """
         webhook = await self._stored.get(partner, webhook_id)
         now_ms = self._now_ms()
         if replay.message_id is not None and webhook.parked >= MOST_PARKED:
             raise TooManyAtOnce(60)
-        await self._audit.add(self._entry(webhook, by, "webhook.replay"))
+        also = noting(self._entry(webhook, by, "webhook.replay"))
         if replay.message_id is not None:
+            if not await self._is_known(webhook, replay.message_id):
+                raise NotFound
             parked = Parked(partner, webhook.id, replay.message_id, 0, now_ms, now_ms)
-            await self._stored.park(parked)
+            await self._stored.park(parked, *also)
             return 1
         if start is None:
             since_ms = replay.failed_since_ms or 0
-            return await self._stored.retry_failed(partner, webhook_id, now_ms, since_ms)
+            return await self._stored.retry_failed(partner, webhook_id, now_ms, since_ms, *also)
         place = await self._place(partner, start)
-        await self._stored.change(partner, webhook_id, {"place": place, **self._fresh()})
+        await self._stored.change(partner, webhook_id, {"place": place, **self._fresh()}, *also)
         return 0
 
     def _fresh(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ END_OF_TIME = 2**62
 _COLUMNS = ", ".join(Entry._fields)
 ADD = f"""
 INSERT INTO audit_entries ({_COLUMNS})
-VALUES ({", ".join(f"${number}" for number in range(1, len(Entry._fields) + 1))})
+SELECT {", ".join(f"${number}" for number in range(1, len(Entry._fields) + 1))}
 """
 FORGET = """
 DELETE FROM audit_entries WHERE (partner, at_ms, id) IN (
@@ -39,7 +39,9 @@ class AuditFilter(NamedTuple):
 
 
 def noting(*entries: Entry) -> Sequence[Statement]:
-    """The statements that add these entries, for the transaction of the change."""
+    """The statements that add these entries, for the transaction of the change, which may have a
+    condition for them: see `where_found`.
+    """
     return [Statement(ADD, tuple(entry)) for entry in entries]
 
 

@@ -35,6 +35,9 @@ class Dialect:
     position: str
     """The function that tells where a text has another one in it, from 1; 0 if nowhere."""
 
+    of_hex: str
+    """The text whose bytes a column has in hexadecimal; the column is put in braces."""
+
     pause_s: float
     """How long events gather between two portions of derivation while nobody asks for what follows
     from them: a session of which several events came is written once. On SQLite a longer pause
@@ -63,6 +66,7 @@ SQLITE = Dialect(
     event_json="e.body",
     session_json="s.body",
     position="instr",
+    of_hex="CAST(unhex({}) AS TEXT)",
     pause_s=0.5,
     own_tables=("listings",),
     stops_adding=(),  # one writes at a time
@@ -83,7 +87,8 @@ POSTGRES = Dialect(
     event_json="CAST(e.body AS json)",
     session_json="CAST(s.body AS json)",
     position="strpos",
+    of_hex="convert_from(decode({}, 'hex'), 'UTF8')",
     pause_s=2.0,
     own_tables=("event_heads",),
-    stops_adding=("LOCK TABLE events IN SHARE MODE",),
+    stops_adding=("LOCK TABLE event_heads IN SHARE MODE",),
 )

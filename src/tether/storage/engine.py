@@ -1,6 +1,7 @@
 """What the store asks of a database, and how a statement gets many rows."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, get_type_hints
 
 from tether.domain.models import to_json
@@ -14,6 +15,27 @@ class Statement(NamedTuple):
 
     sql: str
     parameters: tuple[object, ...]
+
+
+def where_found(some: Iterable[Statement], query: str, *parameters: object) -> list[Statement]:
+    """These statements, each an INSERT … SELECT without a condition, where this query has a row.
+
+    So what tells of a change is not written where nothing changed.
+    """
+    return [
+        Statement(
+            f"{sql} WHERE EXISTS ({_NUMBER.sub(_raised_by(len(given)), query)})",
+            (*given, *parameters),
+        )
+        for sql, given in some
+    ]
+
+
+_NUMBER = re.compile(r"\$([0-9]+)")
+
+
+def _raised_by(count: int) -> Callable[[re.Match[str]], str]:
+    return lambda found: f"${int(found[1]) + count}"
 
 
 class Size(NamedTuple):

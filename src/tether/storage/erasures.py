@@ -1,19 +1,23 @@
 """Chargers and vehicles that are being erased, and the statements by which all of one goes."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from tether.domain.models import ERASED, Charger, Entity, Vehicle, Withdrawal, from_json, to_json
-from tether.storage.engine import Engine, Statement, batch, batch_of
+from tether.storage.dialect import Dialect
+from tether.storage.engine import Engine, Statement, batch, batch_of, where_found
 
 AT_ONCE = 500  # rows in a transaction, for which others wait
 MOST_COUNTED = 10_000  # events, before it is said that there are more
+# What names it and was noted in memory by then, here or on another node, is not written so long
+# after the end. Whoever has notes for longer drops them.
+NOTED_MS = 60_000
 
 KINDS: dict[str, type[Entity]] = {"chargers": Charger, "vehicles": Vehicle}
 
-ALL = "SELECT partner, kind, code FROM erasures ORDER BY begun_ms"
+ALL = "SELECT partner, kind, code FROM erasures WHERE kind <> 'ended' ORDER BY begun_ms"
 FIND = "SELECT 1 FROM erasures WHERE partner = $1 AND kind = $2 AND code = $3"
 _EVENTS = "SELECT 1 FROM {one}_events e WHERE e.partner = $1 AND e.{one}_id = $2"
 COUNT = f"SELECT count(*) FROM ({_EVENTS} LIMIT {MOST_COUNTED + 1}) x"
@@ -34,7 +38,18 @@ FORGET_SNAPSHOT = """
 DELETE FROM snapshots WHERE partner = $1 AND vehicle_id = $2
 AND EXISTS (SELECT 1 FROM erasures WHERE partner = $1 AND kind = 'vehicles' AND code = $3)
 """
+THERE = """
+SELECT 1 FROM {one}s x WHERE x.partner = $1 AND x.id = $2
+AND EXISTS (SELECT 1 FROM erasures WHERE partner = $1 AND kind = '{one}s' AND code = $3)
+"""
 DONE = "DELETE FROM erasures WHERE partner = $1 AND kind = $2 AND code = $3"
+ENDED = """
+INSERT INTO erasures (partner, kind, code, begun_ms) VALUES ($1, 'ended', $2, $3)
+ON CONFLICT (partner, kind, code) DO UPDATE SET begun_ms = excluded.begun_ms
+"""
+LONG_ENDED = """
+SELECT partner, code FROM erasures WHERE kind = 'ended' AND begun_ms NOT BETWEEN $1 AND $2
+"""
 
 EVENTS = f"""
 SELECT (SELECT x.id FROM events x WHERE x.partner = $1 AND x.seq = e.seq) FROM {{one}}_events e
@@ -59,9 +74,7 @@ UPDATE withdrawals SET {{one}}_id = '{ERASED}', body = (
 WHERE partner = $1 AND seq IN (SELECT b.seq FROM batch b)
 """
 REQUESTS = f"""
-SELECT at_ms, id FROM refused_requests
-WHERE partner = $1 AND {{position}}({{path}} || ' ' || {{text}} || ' ' || id, $2) > 0
-LIMIT {AT_ONCE}
+SELECT at_ms, id FROM refused_requests WHERE partner = $1 AND {{names}} LIMIT {AT_ONCE}
 """
 FORGET_REQUESTS = f"""
 WITH {batch("batch", "at_ms BIGINT", "id")}
@@ -71,8 +84,7 @@ AND (at_ms, id) IN (SELECT b.at_ms, b.id FROM batch b)
 
 # What receivers answered may name it, too.
 ATTEMPTS = f"""
-SELECT webhook, id FROM webhook_attempts
-WHERE partner = $1 AND {{position}}({{text}}, $2) > 0 LIMIT {AT_ONCE}
+SELECT webhook, id FROM webhook_attempts WHERE partner = $1 AND {{names}} LIMIT {AT_ONCE}
 """
 FORGET_ATTEMPTS = f"""
 WITH {batch("batch", "webhook", "id")}
@@ -143,12 +155,13 @@ class Erasures:
         partner, _, id = erasure
         given = (partner, id, erasure.code, now_ms, int(with_events))
         before = [Statement(sql, ()) for sql in self._engine.dialect.stops_adding]
+        this = (partner, id, erasure.code)
         counts = await self._engine.write_all(
             *before,
             Statement(erasure.sql(ADD), given),
-            Statement(erasure.sql(REMOVE), (partner, id, erasure.code)),
+            *where_found(also, erasure.sql(THERE), *this),
+            Statement(erasure.sql(REMOVE), this),
             *_forgetting_snapshot(erasure),
-            *also,
         )
         return bool(counts[len(before)])
 
@@ -167,31 +180,47 @@ class Erasures:
         if taken:
             rows = batch_of((seq, _without(body, erasure)) for seq, body in taken)
             await self._engine.write(erasure.sql(RENAME), partner, rows)
-        position = self._engine.dialect.position
-        sql = REQUESTS.format(
-            position=position,
-            path=_plain("path", "%", id),
-            text=_plain("(answer || ' ' || body)", "\\u00", id),
-        )
-        requests = await self._engine.scan(sql, partner, id)
-        if requests:
-            await self._engine.write(FORGET_REQUESTS, partner, batch_of(requests))
-        sql = ATTEMPTS.format(
-            position=position, text=_plain("(error || ' ' || answer)", "\\u00", id)
-        )
-        attempts = await self._engine.scan(sql, partner, id)
-        if attempts:
-            await self._engine.write(FORGET_ATTEMPTS, partner, batch_of(attempts))
+        noted = await self._forget_noted(partner, id)
         await self._engine.write_all(
             *(Statement(erasure.sql(sql), (partner, id)) for sql in FORGET_ENDPOINTS),
             *_forgetting_snapshot(erasure),
         )
-        return gone + len(taken) + len(requests) + len(attempts)
+        return gone + len(taken) + noted
 
-    async def end(self, erasure: Erasure) -> None:
+    async def _forget_noted(self, partner: int, id: str) -> int:
+        """Removes some of what was noted of requests and names it; how many rows."""
+        count = 0
+        for find, forget, names in (
+            (REQUESTS, FORGET_REQUESTS, names_in_request),
+            (ATTEMPTS, FORGET_ATTEMPTS, names_in_attempt),
+        ):
+            sql = find.format(names=names(self._engine.dialect, "$2", id))
+            rows = await self._engine.scan(sql, partner, id)
+            if rows:
+                await self._engine.write(forget, partner, batch_of(rows))
+            count += len(rows)
+        return count
+
+    async def end(self, erasure: Erasure, now_ms: int) -> None:
         """Nothing of it is in any row: nothing is to be left in the files either. It is done."""
         await self._engine.forget(erasure.id)
-        await self._engine.write(DONE, erasure.partner, erasure.kind, erasure.code)
+        partner, kind, _ = erasure
+        await self._engine.write_all(
+            Statement(DONE, (partner, kind, erasure.code)),
+            Statement(ENDED, (partner, erasure.code, now_ms)),
+        )
+
+    async def forget_ended(self, now_ms: int) -> None:
+        """Removes what still says that something was erased, where that is long enough ago."""
+        ended = await self._engine.read(LONG_ENDED, now_ms - NOTED_MS, now_ms + NOTED_MS)
+        for partner, code in ended:
+            id = bytes.fromhex(code).decode()
+            late = 0  # what was written by a statement that began before
+            while count := await self._forget_noted(partner, id):
+                late += count
+            if late:
+                await self._engine.forget(id)
+            await self._engine.write(DONE, partner, "ended", code)
 
 
 def _forgetting_snapshot(erasure: Erasure) -> list[Statement]:
@@ -205,6 +234,34 @@ def _without(body: str, erasure: Erasure) -> str:
     name = f"{erasure.kind[:-1]}_id"
     shown = msgspec.structs.replace(from_json(Withdrawal, body.encode()), **{name: ERASED})
     return to_json(shown).decode()
+
+
+def unless_erased(dialect: Dialect, partner: str, names: "Names") -> str:
+    """SQL that is true unless the row names what is being erased of the partner, or was a moment
+    ago: it may have been noted before that.
+    """
+    id = dialect.of_hex.format("x.code")
+    return f"""NOT EXISTS (
+    SELECT 1 FROM erasures x WHERE x.partner = {partner} AND {names(dialect, id)}
+)"""
+
+
+Names: TypeAlias = Callable[..., str]
+"""SQL that is true for a row that names an id: of the dialect, the SQL of the id, and the id itself
+where that is known. Of the columns those are looked through that have text of others.
+"""
+
+
+def names_in_request(dialect: Dialect, sought: str, id: str = _ESCAPED) -> str:
+    """As `Names`, of a refused request."""
+    path, text = _plain("path", "%", id), _plain("(answer || ' ' || body)", "\\u00", id)
+    return f"{dialect.position}({path} || ' ' || {text} || ' ' || id, {sought}) > 0"
+
+
+def names_in_attempt(dialect: Dialect, sought: str, id: str = _ESCAPED) -> str:
+    """As `Names`, of an attempt of a webhook."""
+    text = _plain("(error || ' ' || answer)", "\\u00", id)
+    return f"{dialect.position}({text}, {sought}) > 0"
 
 
 def _plain(column: str, mark: str, id: str) -> str:

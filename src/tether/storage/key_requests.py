@@ -10,7 +10,7 @@ from tether.domain.key_requests import (
     Wish,
 )
 from tether.domain.keys import Rate
-from tether.storage.engine import Engine, Row, Statement
+from tether.storage.engine import Engine, Row, Statement, where_found
 
 KEY_NAME = "requested"
 SHOWN = 500  # to the operator, the newest; of those that wait all
@@ -40,12 +40,17 @@ UPDATE key_requests SET decided_ms = $2, expires_ms = $3, partner = $4, rate_req
     rate_window_s = $6, burst = $7, lasts_ms = $8, is_test = $9
 WHERE digest = $1 AND decided_ms IS NULL AND expires_ms > $2
 """
+# Of two who decide at once only what the first decided is found.
+DECIDED = """
+SELECT 1 FROM key_requests WHERE digest = $1 AND decided_ms = $2 AND coalesce(partner, 0) = $3
+"""
 CLAIM = """
 UPDATE key_requests SET claimed_ms = $2, claimed_key = $3
 WHERE digest = $1 AND claimed_key IS NULL AND expires_ms > $2
   AND EXISTS (SELECT 1 FROM partners p WHERE p.id = key_requests.partner)
 """
 # Of two who claim at once the first has its key in the request: the other adds none.
+CLAIMED = "SELECT 1 FROM key_requests WHERE digest = $1 AND claimed_key = $2"
 ADD_CLAIMED = """
 INSERT INTO keys (digest, prefix, partner, name, rate_requests, rate_window_s, burst, read_only,
                   created_ms, expires_ms)
@@ -90,21 +95,37 @@ class KeyRequests:
         return [_request_of(row) for row in await self._engine.read(LIST, now_ms, SHOWN)]
 
     async def decide(
-        self, digest: str, now_ms: int, partner: int | None = None, limits: Limits | None = None
+        self,
+        digest: str,
+        now_ms: int,
+        *also: Statement,
+        partner: int | None = None,
+        limits: Limits | None = None,
     ) -> bool:
-        """Approves it for this partner, or declines it, if it waits; returns whether it did."""
+        """Approves it for this partner, or declines it, if it waits; returns whether it did.
+
+        With that go the statements `also`: of the audit trail.
+        """
         may: tuple[int | None, ...] = (None,) * 5
         if limits is not None:
             rate, burst, lasts_ms, is_test = limits
             may = rate.requests, rate.window_s, burst, lasts_ms, int(is_test)
-        done = await self._engine.write(DECIDE, digest, now_ms, now_ms + KEPT_MS, partner, *may)
+        done, *_ = await self._engine.write_all(
+            Statement(DECIDE, (digest, now_ms, now_ms + KEPT_MS, partner, *may)),
+            *where_found(also, DECIDED, digest, now_ms, partner or 0),
+        )
         return bool(done)
 
-    async def claim(self, digest: str, key_digest: str, key_prefix: str, now_ms: int) -> bool:
-        """Makes this the key of the approved request, and stores it, unless there is one."""
-        claimed, _ = await self._engine.write_all(
+    async def claim(
+        self, digest: str, key_digest: str, key_prefix: str, now_ms: int, *also: Statement
+    ) -> bool:
+        """Makes this the key of the approved request, and stores it, unless there is one; with it
+        go the statements `also`.
+        """
+        claimed, *_ = await self._engine.write_all(
             Statement(CLAIM, (digest, now_ms, key_digest)),
             Statement(ADD_CLAIMED, (digest, key_digest, key_prefix, KEY_NAME)),
+            *where_found(also, CLAIMED, digest, key_digest),
         )
         return bool(claimed)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tether.domain.errors import NotFound
 from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
+from tether.storage.erasures import names_in_request, unless_erased
 
 DAY_MS = 86_400_000
 SAMPLED_PART = 10  # so many times fewer are kept of those that were not refused
@@ -61,7 +62,7 @@ ADD = f"""
 WITH {batch("batch", *columns_of(RefusedRequest))}
 INSERT INTO refused_requests (partner, {", ".join(RefusedRequest._fields)})
 SELECT $1, {", ".join(f"b.{name}" for name in RefusedRequest._fields)} FROM batch b
-WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
+WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1) AND {{unless_erased}}
 ON CONFLICT (partner, at_ms, id) DO NOTHING
 """
 FORGET = """
@@ -115,16 +116,19 @@ class RefusedRequests:
         self._engine = engine
         self.kept = kept
         self._page = PAGE.format(position=engine.dialect.position)
+        self._add = ADD.format(unless_erased=unless_erased(engine.dialect, "$1", names_in_request))
 
     async def add(self, partner: int, requests: Sequence[RefusedRequest], now_ms: int) -> None:
-        """Stores them; forgets what is too old, and the oldest of too many."""
+        """Stores them, but for what names a charger or vehicle that was erased; forgets what is too
+        old, and the oldest of too many.
+        """
         most, forgetting = self.kept.rows, []
         if any(request.is_refused for request in requests):
             forgetting.append(Statement(FORGET_MORE, (partner, most)))
         if not all(request.is_refused for request in requests):
             forgetting.append(Statement(FORGET_MORE_SAMPLED, (partner, most // SAMPLED_PART)))
         await self._engine.write_all(
-            Statement(ADD, (partner, batch_of(requests))),
+            Statement(self._add, (partner, batch_of(requests))),
             Statement(FORGET, (partner, self._since_ms(now_ms))),
             *forgetting,
         )

@@ -1,4 +1,6 @@
-"""Messages of webhooks beside the line, and attempts: their rows, and the statements for them."""
+"""What lies beside the line of a webhook, attempts, and what waits: rows and statements."""
+
+from typing import NamedTuple
 
 import msgspec
 
@@ -74,6 +76,7 @@ WITH {batch("made", *columns_of(Attempt))}
 INSERT INTO webhook_attempts ({", ".join(_ATTEMPT)})
 SELECT {", ".join(f"m.{name}" for name in _ATTEMPT)} FROM made m
 WHERE (SELECT 1 FROM webhooks w WHERE w.partner = m.partner AND w.id = m.webhook) = $1
+  AND {{unless_erased}}
 ON CONFLICT (partner, webhook, id) DO NOTHING
 """
 FORGET = f"""
@@ -86,3 +89,21 @@ SELECT {", ".join(_ATTEMPT)} FROM webhook_attempts
 WHERE partner = $1 AND webhook = $2 AND id < $3 AND ($4 = 0 OR error <> '')
 ORDER BY id DESC LIMIT $5
 """
+
+# What waits ---------------------------------------------------------------------------------------
+
+
+class Backlog(NamedTuple):
+    """What an endpoint has not had: events of the partner at most, and changes of sessions, counted
+    up to a thousand, before its filters.
+    """
+
+    events: int
+    sessions: int
+
+
+class Heads(NamedTuple):
+    """The ends of both orders: the number of the last event, and when a session changed last."""
+
+    seq: int
+    session_ms: int

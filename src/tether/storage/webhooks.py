@@ -21,7 +21,8 @@ from tether.domain.webhooks import (
     Status,
 )
 from tether.storage.derivations import HEAD
-from tether.storage.engine import Engine, Row, Statement, batch, batch_of, columns_of
+from tether.storage.engine import Engine, Row, Statement, batch, batch_of, columns_of, where_found
+from tether.storage.erasures import names_in_attempt, unless_erased
 from tether.storage.webhook_rows import (
     ATTEMPTS,
     EVENT,
@@ -34,6 +35,8 @@ from tether.storage.webhook_rows import (
     UNPARK,
     WITHDRAWAL,
     Attempt,
+    Backlog,
+    Heads,
     Parked,
 )
 
@@ -69,6 +72,7 @@ COUNTS = """
 SELECT w.enabled, w.stopped, w.failing_since_ms IS NULL, count(*) FROM webhooks w
 GROUP BY 1, 2, 3
 """
+THIS = "SELECT 1 FROM webhooks WHERE partner = $1 AND id = $2"
 DELETE = "DELETE FROM webhooks WHERE partner = $1 AND id = $2"
 DELETE_PARKED = "DELETE FROM webhook_parked WHERE partner = $1 AND webhook = $2"
 DELETE_ATTEMPTS = "DELETE FROM webhook_attempts WHERE partner = $1 AND webhook = $2"
@@ -178,22 +182,6 @@ class Claimed(NamedTuple):
     fence: int
 
 
-class Backlog(NamedTuple):
-    """What an endpoint has not had: events of the partner at most, and changes of sessions, counted
-    up to a thousand, before its filters.
-    """
-
-    events: int
-    sessions: int
-
-
-class Heads(NamedTuple):
-    """The ends of both orders: the number of the last event, and when a session changed last."""
-
-    seq: int
-    session_ms: int
-
-
 def webhook_of(row: Row) -> Endpoint:
     """The endpoint of a row of _COLUMNS and the number of its parked messages."""
     values = dict(zip((*_COLUMNS, "parked"), row, strict=True))
@@ -218,16 +206,25 @@ def columns_of_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Webhooks:
-    """The endpoints of all partners. Every method raises Unavailable."""
+    """The endpoints of all partners. Every method raises Unavailable.
+
+    What changes one takes statements that belong into the same transaction: of the audit trail.
+    Where there is no such endpoint they are not run.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        erased = unless_erased(engine.dialect, "m.partner", names_in_attempt)
+        self._note = NOTE.format(unless_erased=erased)
 
-    async def add(self, webhook: Endpoint) -> bool:
+    async def add(self, webhook: Endpoint, *also: Statement) -> bool:
         """Stores a new endpoint; returns whether there was room for it."""
         fields = {name: getattr(webhook, name) for name in Endpoint.__slots__ if name != "parked"}
         columns = columns_of_fields(fields)
-        added = await self._engine.write(ADD, *(columns[name] for name in _COLUMNS))
+        added, *_ = await self._engine.write_all(
+            Statement(ADD, tuple(columns[name] for name in _COLUMNS)),
+            *where_found(also, THIS, webhook.partner, webhook.id),
+        )
         return bool(added)
 
     async def of_partner(self, partner: int) -> list[Endpoint]:
@@ -257,9 +254,8 @@ class Webhooks:
     async def change(
         self, partner: int, webhook_id: str, fields: Mapping[str, Any], *also: Statement
     ) -> None:
-        """Sets these fields, with these statements in the transaction. If its place is among them,
-        or what it wants, what is under way counts no more, and whoever delivers goes on from there.
-        Raises NotFound.
+        """Sets these fields. If its place is among them, or what it wants, what is under way counts
+        no more, and whoever delivers goes on from there. Raises NotFound.
         """
         columns = columns_of_fields(fields)
         assigned = [f"{name} = ${number}" for number, name in enumerate(columns, start=3)]
@@ -267,20 +263,21 @@ class Webhooks:
             assigned += ["fence = fence + 1", "lease_ms = 0"]
         sql = f"UPDATE webhooks SET {', '.join(assigned)} WHERE partner = $1 AND id = $2"
         changed, *_ = await self._engine.write_all(
-            Statement(sql, (partner, webhook_id, *columns.values())), *also
+            Statement(sql, (partner, webhook_id, *columns.values())),
+            *where_found(also, THIS, partner, webhook_id),
         )
         if not changed:
             raise NotFound
 
     async def delete(self, partner: int, webhook_id: str, *also: Statement) -> bool:
         """Deletes the endpoint with its attempts; returns whether there was one."""
-        deleted, *_ = await self._engine.write_all(
+        counts = await self._engine.write_all(
+            *where_found(also, THIS, partner, webhook_id),
             Statement(DELETE, (partner, webhook_id)),
             Statement(DELETE_PARKED, (partner, webhook_id)),
             Statement(DELETE_ATTEMPTS, (partner, webhook_id)),
-            *also,
         )
-        return bool(deleted)
+        return bool(counts[len(also)])
 
     async def heads(self, partner: int) -> Heads:
         """Where the orders of the partner end now."""
@@ -347,7 +344,7 @@ class Webhooks:
             Statement(SAVE, (lease, batch_of(progress))),
             Statement(PARK, (1, batch_of(parked))),
             Statement(UNPARK, (1, batch_of(unparked))),
-            Statement(NOTE, (1, batch_of(attempts))),
+            Statement(self._note, (1, batch_of(attempts))),
         ]
         rows = (progress, parked, unparked, attempts)
         await self._engine.write_all(
@@ -356,9 +353,12 @@ class Webhooks:
 
     # Beside the line
 
-    async def park(self, parked: Parked) -> None:
+    async def park(self, parked: Parked, *also: Statement) -> None:
         """The message is sent beside the line."""
-        await self._engine.write(PARK, 1, batch_of([parked]))
+        await self._engine.write_all(
+            Statement(PARK, (1, batch_of([parked]))),
+            *where_found(also, THIS, parked.partner, parked.webhook),
+        )
 
     async def parked_due(
         self, partner: int, webhook_id: str, now_ms: int, limit: int
@@ -372,9 +372,15 @@ class Webhooks:
         rows = await self._engine.scan(FAILED, partner, webhook_id, limit)
         return [Parked(*row) for row in rows]
 
-    async def retry_failed(self, partner: int, webhook_id: str, now_ms: int, since_ms: int) -> int:
+    async def retry_failed(
+        self, partner: int, webhook_id: str, now_ms: int, since_ms: int, *also: Statement
+    ) -> int:
         """Those which failed for good since then are tried again; returns how many they are."""
-        return await self._engine.write(RETRY_FAILED, partner, webhook_id, now_ms, since_ms)
+        retried, *_ = await self._engine.write_all(
+            Statement(RETRY_FAILED, (partner, webhook_id, now_ms, since_ms)),
+            *where_found(also, THIS, partner, webhook_id),
+        )
+        return retried
 
     # Attempts
 

@@ -31,8 +31,8 @@ def for_each_key(sql: str) -> str:
     OFFSET 0 keeps the planner from making a join of it, which might begin at the wrong end: so it
     has the plan that it has by itself.
     """
-    each = sql.replace("$2", "w.key")
-    return f"SELECT w.key, x.* FROM jsonb_each($2) w CROSS JOIN LATERAL ({each} OFFSET 0) x"
+    each = sql.replace("$2", "asked.key")  # no statement has a table of this name
+    return f"SELECT asked.key, x.* FROM jsonb_each($2) asked CROSS JOIN LATERAL ({each} OFFSET 0) x"
 
 
 class BatchLoader:
