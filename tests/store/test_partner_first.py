@@ -165,7 +165,8 @@ def words(dialect: Dialect) -> dict[str, str]:
     return {
         "event_numbers": dialect.event_numbers, "event_json": dialect.event_json,
         "session_json": dialect.session_json, "order": "soc", "position": dialect.position,
-        "one": "vehicle", "path": "path", "text": "body",
+        "one": "vehicle", "names": erasures.names_in_request(dialect, "$2"),
+        "unless_erased": erasures.unless_erased(dialect, "$1", erasures.names_in_request),
     }  # fmt: skip
 
 
