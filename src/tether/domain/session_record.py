@@ -140,6 +140,12 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         """The position of its newest event at this charger."""
         return self.here or self.last
 
+    @property
+    def alone(self) -> "SessionRecord":
+        """Itself as it is shown, with nothing of other sessions, chargers, or single events."""
+        last = self.last._replace(charger_id=self.charger_id)
+        return msgspec.structs.replace(self, last=last, here=None, left=None, told=[], seen=None)
+
     def with_seen(self, seen: list[Seen] | None) -> "SessionRecord":
         """Itself, with what is stored beside it, unless a node of a version that knows nothing of
         that has taken in an event since.

@@ -102,7 +102,9 @@ class Change(NamedTuple):
     @property
     def row(self) -> SessionRow:
         """The session as it is to be stored."""
-        record = self.record
+        record, before = self.record, self.before
+        if not self.live:  # what it knew of others may be erased meanwhile
+            record, before = record.alone, SessionContext()
         here = record.newest_here
         span = rest_ms = None
         if record.end_ms is not None:
@@ -111,7 +113,7 @@ class Change(NamedTuple):
             record.vehicle_id, *record.start, record.id, int(self.live),
             record.end_ms, span, rest_ms, record.last.seq, here.seq,
             *totals_of(record), text_of(msgspec.structs.replace(record, seen=[])),
-            text_of(self.before), None if record.seen is None else text_of(record.seen),
+            text_of(before), None if record.seen is None else text_of(record.seen),
             _course_of(record),
         )  # fmt: skip
 
