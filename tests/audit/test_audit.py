@@ -15,8 +15,9 @@ from tests.conftest import FAST, Server
 from tests.console.visitors import OURS, new_link, partner_number, visitor
 from tether.client import AuditEntry, Client, Invalid
 from tether.domain.audit import MOST_BYTES, OPERATOR, entry
+from tether.domain.partners import DAY_MS
 from tether.server import bootstrap
-from tether.server.upkeep import DAY_MS, forget_audit
+from tether.server.upkeep import forget_audit
 from tether.storage.audit import AuditFilter
 
 NASTY = "<b>\x1b[31m\u202e</b>'\""

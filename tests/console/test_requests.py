@@ -13,10 +13,11 @@ from tests.conftest import Server
 from tests.console.test_signing_in import refused_of, with_things
 from tests.console.visitors import visitor
 from tether.console.marking import in_bulk
+from tether.domain.partners import DAY_MS
 from tether.domain.timestamps import now_ms
 from tether.http.middleware import Sample
 from tether.server import admin, bootstrap
-from tether.storage.refused_requests import DAY_MS, Kept, RefusalFilter, RefusedRequest
+from tether.storage.refused_requests import Kept, RefusalFilter, RefusedRequest
 
 GOOD = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1", "stateOfCharge": 20,
         "timestamp": "2026-01-05T08:00:00Z"}  # fmt: skip

@@ -25,6 +25,7 @@ from tether.storage import (
     partners,
     plugged_in,
     refused_requests,
+    retention,
     session_records,
     session_sums,
     sessions,
@@ -40,7 +41,7 @@ from tether.storage.sqlite.file import connect
 
 SHARED = {
     "chargers", "vehicles", "events", "sessions", "session_versions", "derivations",
-    "refused_requests", "withdrawals", "snapshots",
+    "refused_requests", "retention", "withdrawals", "snapshots",
 }  # fmt: skip
 OWN = {
     "postgres": {"event_heads"},
@@ -50,7 +51,7 @@ VIEWS = {"charger_events", "vehicle_events", "vehicle_history", "unlisted_events
 PARTNER_DATA = SHARED | OWN["postgres"] | OWN["sqlite"]
 SUBJECTS = (
     derivations, entities, erasures, events, fleet, partners, plugged_in, refused_requests,
-    session_records,
+    retention, session_records,
     session_sums,
     sessions, snapshots, states, withdrawals,
 )  # fmt: skip
@@ -303,7 +304,7 @@ def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
         "copying.py", "copying.py", "derivations.py", "dialect.py", "epochs.py", "erasures.py",
         "event_lists.py",
         "events.py", "fleet.py", "partners.py", "plugged_in.py", "refused_requests.py",
-        "session_records.py", "session_sums.py", "sessions.py", "snapshots.py",
-            "states.py",
+        "retention.py", "session_records.py", "session_sums.py", "sessions.py", "snapshots.py",
+        "states.py",
         "webhook_rows.py", "webhooks.py", "withdrawals.py",
     ]  # fmt: skip

@@ -1,5 +1,6 @@
 """What endpoints are sent, in which order, and what happens when they fail."""
 
+import asyncio
 import base64
 import time
 from datetime import UTC, datetime
@@ -10,7 +11,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks.webhooks import Webhook as Oracle
 
+from tests.conftest import Server
 from tests.webhooks.receiver import Received, Receiver
+from tether.domain.keys import digest_of
+from tether.domain.partners import DAY_MS, Ages
+from tether.domain.timestamps import now_ms
+from tether.server import bootstrap, forgetting
+from tether.storage.webhook_rows import Attempt
 
 EVENT = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1", "stateOfCharge": 40}
 
@@ -257,3 +264,33 @@ def test_withdrawals_in_the_order_of_the_log(
         f"event_withdrawn_{first}", f"event_created_{third}",
     ]  # fmt: skip
     assert received[2].message["data"]["event"]["withdrawnAt"]
+
+
+def test_attempts_go_by_their_age(
+    server: Server, client: httpx.Client, receiver: Receiver, path: str
+) -> None:
+    hook = add(client, receiver.url + path)["id"]
+    here_ms = now_ms()
+
+    async def forget() -> None:
+        async with bootstrap.open_store(server.database) as store:
+            key = await store.keys.find(digest_of(client.headers["x-api-key"]))
+            assert key is not None
+            made = [
+                Attempt(key.partner, hook, f"{days}", here_ms - days * DAY_MS, "x", "x", 1, 200, 1,
+                        "", "")
+                for days in (40, 20, 3, 2)
+            ]  # fmt: skip
+            await store.webhooks.save("", [], [], [], made)
+
+            async def left() -> list[str]:
+                await forgetting.forget(store, here_ms, 30 * DAY_MS)
+                return [one.id for one in await store.webhooks.attempts(key.partner, hook, "~", 9)]
+
+            assert await left() == ["3", "20", "2"]
+            await store.retention.set(key.partner, Ages(attempts_ms=3 * DAY_MS + 1))
+            assert await left() == ["3", "2"]
+            await store.retention.set(key.partner, Ages(attempts_ms=0))
+            assert await left() == ["3", "2"]
+
+    asyncio.run(forget())

@@ -11,6 +11,7 @@ import click
 from tether.cli.times import parse_duration, parse_when
 from tether.domain.errors import SetupError
 from tether.domain.keys import Rate, parse_rate
+from tether.domain.partners import DAY_MS
 from tether.domain.timestamps import now_ms
 from tether.files.csv_form import SEPARATORS
 from tether.server.settings import checked_database, default_database, parse_address
@@ -134,6 +135,22 @@ class DurationType(click.ParamType[int]):
             return parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+AS_SERVER_SAYS = -1  # ms, of what has no age of its own
+
+
+class AgeType(DurationType):
+    """For how long something is kept, in ms: a day at least, `forever` (0) or `default`."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        text = str(value).strip().lower()
+        if text in ("forever", "default"):
+            return 0 if text == "forever" else AS_SERVER_SAYS
+        age_ms = super().convert(value, param, ctx)
+        if age_ms < DAY_MS:
+            self.fail("It must be a day at least, forever or default.", param, ctx)
+        return age_ms
 
 
 class MetricsType(click.ParamType[str]):

@@ -70,7 +70,9 @@ class EpochChanged(Invalid):
 
 
 class Conflict(TetherError):
-    """The charger or vehicle of an event is unknown, or it contradicts a recorded one (409)."""
+    """The charger or vehicle of an event is unknown, it contradicts a recorded one, or it is older
+    than what is kept (409).
+    """
 
 
 class PreconditionFailed(TetherError):

@@ -228,6 +228,6 @@ class Outbox:
 
 
 def _is_final(result: BulkResult) -> bool:
-    """Whether the server will never take it: it is wrong, or contradicts what is recorded."""
+    """Whether the server will never take it: it is wrong, too old, or contradicts another."""
     status = result.status or 0
     return 400 <= status < 500 and status not in (408, 429)

@@ -13,6 +13,7 @@ from tether.console.start import url_of
 from tether.console.views import Views, address, visible
 from tether.console.visits import partner_of
 from tether.domain.errors import Invalid
+from tether.domain.partners import age_in_words
 from tether.server.store import Store
 from tether.storage.refused_requests import RefusalFilter, RefusedRequest
 
@@ -57,6 +58,7 @@ class RequestsPage:
         )
         asked: dict[str, object] = {"show": shows, "status": status, "path": path, "q": text}
         last = found[PAGE - 1] if len(found) > PAGE else None
+        kept_ms = await self._store.refused_requests.kept_ms(partner.id)
         await self._views.show(
             req,
             resp,
@@ -70,6 +72,7 @@ class RequestsPage:
             next_page=last
             and address(partner, "requests", query={**asked, "before": f"{last.at_ms} {last.id}"}),
             shows=shows,
+            kept_for=f"for {age_in_words(kept_ms)}" if kept_ms else "for ever",
             kept=self._store.refused_requests.kept,
         )
 

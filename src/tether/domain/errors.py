@@ -30,6 +30,7 @@ class Code(StrEnum):
     CHARGER_UNKNOWN = "charger-unknown"
     VEHICLE_UNKNOWN = "vehicle-unknown"
     EVENT_CONTRADICTS = "event-contradicts"
+    EVENT_EXPIRED = "event-expired"
     HAS_EVENTS = "has-events"
     TOO_MANY_WEBHOOKS = "too-many-webhooks"
     PRECONDITION_FAILED = "precondition-failed"

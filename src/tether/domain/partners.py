@@ -18,3 +18,32 @@ class Holdings(NamedTuple):
     vehicles: int
     events: int
     keys: int
+
+
+DAY_MS = 86_400_000
+
+
+class Ages(NamedTuple):
+    """For how long what is of a partner is kept, in ms: 0 for ever, None as the server says.
+
+    Events before `horizon_ms` are refused; all that could go before `expired_ms` is gone.
+    """
+
+    events_ms: int | None = None
+    requests_ms: int | None = None
+    attempts_ms: int | None = None
+    horizon_ms: int | None = None
+    expired_ms: int | None = None
+
+    @property
+    def is_to_expire(self) -> bool:
+        """Whether there may be events that are still to go."""
+        return self.horizon_ms is not None and self.horizon_ms != self.expired_ms
+
+
+def age_in_words(age_ms: int | None) -> str:
+    """Such as `400 days`, `for ever` or `as the server says`."""
+    if age_ms is None:
+        return "as the server says"
+    days = age_ms / DAY_MS
+    return f"{days:g} day{'' if days == 1 else 's'}" if age_ms else "for ever"

@@ -16,6 +16,7 @@ from uuid_utils import uuid7
 
 from tether.domain.errors import Code, Conflict, Refusal, Unavailable, for_another
 from tether.domain.models import Event, from_json, to_json
+from tether.domain.timestamps import format_instant
 from tether.storage.engine import Row, batch_of
 from tether.storage.events import EventRow, Events
 from tether.storage.turns import Steps, in_steps
@@ -99,7 +100,7 @@ class EventBatcher:
         """The id of the event once it is durable: a new one, or that of the same event before.
 
         An event without a timestamp gets the server's time and is always new. Raises Conflict if
-        the charger or vehicle is unknown or the event contradicts a recorded one.
+        the charger or vehicle is unknown, or the event contradicts a recorded one or is too old.
         """
         (result,) = await self._add(partner, [self.arrival(event)])
         if isinstance(result, Refusal):
@@ -254,7 +255,7 @@ def _stamped_after(newest: dict[str, int], first: dict[str, int], arrival: Event
 def _newest_stamps(arrivals: Iterable[EventRow], found: Iterable[Row]) -> dict[str, int]:
     """Of each vehicle the newest instant that the server gave to an event that is not new."""
     newest: dict[str, int] = {}
-    for arrival, (_, _, itself, _, stamped_ms) in zip(arrivals, found, strict=True):
+    for arrival, (_, _, itself, _, stamped_ms, _) in zip(arrivals, found, strict=True):
         if stamped_ms is not None and itself is None:
             newest[arrival.vehicle_id] = max(stamped_ms, newest.get(arrival.vehicle_id, 0))
     return newest
@@ -262,7 +263,7 @@ def _newest_stamps(arrivals: Iterable[EventRow], found: Iterable[Row]) -> dict[s
 
 def _result(arrival: EventRow, found: Row) -> WriteResult | None:
     """The id under which the event is recorded, or why it is not; None if it can be by now."""
-    has_charger, has_vehicle, itself, recorded_body, _ = found
+    has_charger, has_vehicle, itself, recorded_body, _, horizon_ms = found
     if itself is not None:
         return arrival.id
     if recorded_body is not None:
@@ -270,11 +271,17 @@ def _result(arrival: EventRow, found: Row) -> WriteResult | None:
         if recorded.id and recorded == from_json(Event, arrival.body).identified(recorded.id):
             return recorded.id
         return _OTHER_VALUES
-    if not has_charger:
-        return _NO_CHARGER
-    if not has_vehicle:
-        return _NO_VEHICLE
+    if horizon_ms is not None:
+        return _expired(horizon_ms)
+    if not (has_charger and has_vehicle):
+        return _NO_VEHICLE if has_charger else _NO_CHARGER
     return None  # charger or vehicle were created meanwhile, or it gets another instant
+
+
+def _expired(horizon_ms: int) -> Refusal:
+    since = format_instant(horizon_ms)
+    message = f"Events before {since} are not kept any more: this one is not stored."
+    return Refusal(Code.EVENT_EXPIRED, message, parameter="timestamp")
 
 
 def _fail(groups: Iterable[_Group], error: Exception) -> None:

@@ -10,7 +10,7 @@ from tether.domain.audit import NOBODY, OPERATOR, Actor, entry
 from tether.domain.console import LINK_MS, digest_of_token, new_token
 from tether.domain.errors import SetupError
 from tether.domain.keys import DEFAULT_RATE, LIVE, TEST, Key, Rate, digest_of, new_key, prefix_of
-from tether.domain.partners import Holdings, Partner
+from tether.domain.partners import Ages, Holdings, Partner, age_in_words
 from tether.domain.timestamps import format_instant
 from tether.server.authenticator import REMEMBERED_MS
 from tether.server.store import Store
@@ -254,6 +254,28 @@ async def rename_partner(
     )  # fmt: skip
     await store.partners.rename(partner, _checked_name(new_name), *noting(note))
     return partner._replace(name=new_name)
+
+
+async def set_retention(
+    store: Store, now_ms: int, partner: Partner, ages: Ages, *, by: Actor = OPERATOR
+) -> None:
+    """Says for how long what is of the partner is kept."""
+    was, becomes = _in_words(await store.retention.get(partner.id)), _in_words(ages)
+    if was == becomes:
+        return
+    note = entry(
+        partner.id, now_ms, by, "retention.change", str(partner.id), before=was, after=becomes
+    )
+    await store.retention.set(partner.id, ages, *noting(note))
+
+
+def _in_words(ages: Ages) -> dict[str, str]:
+    """What the audit trail tells of it."""
+    return {
+        "events": age_in_words(ages.events_ms),
+        "requests": age_in_words(ages.requests_ms),
+        "attempts": age_in_words(ages.attempts_ms),
+    }
 
 
 async def close_partner(store: Store, now_ms: int, partner: Partner) -> None:

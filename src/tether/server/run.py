@@ -27,7 +27,7 @@ from tether.server.request_cycle import RequestScheduler
 from tether.server.settings import Settings, metrics_address
 from tether.server.store import Store
 from tether.server.tracing import tracing
-from tether.server.upkeep import forget_audit
+from tether.server.upkeep import forget_audit, keep_expiring
 from tether.storage.refused_requests import Kept
 
 log = structlog.get_logger()
@@ -131,7 +131,8 @@ async def serve(
                 meanwhile(store.refusals.keep_writing())
                 if settings.console == "on"
                 else nullcontext(),
-                meanwhile(keep_forgetting(store, now_ms)),
+                meanwhile(keep_forgetting(store, settings.attempt_days, now_ms)),
+                meanwhile(keep_expiring(store, settings.event_days, now_ms)),
             ):
                 # All of them are closed when the server stops, so that nobody connects any more.
                 more = [listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1)]

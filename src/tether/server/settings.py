@@ -52,6 +52,10 @@ class Settings:
     """`on` (at /request-key, a page of the console) or `off`."""
     audit_days: int = 400
     """How long entries of the audit trail are kept."""
+    event_days: int = 0
+    """How long events are kept of partners of which nothing else is said; 0 for ever."""
+    attempt_days: int = 30
+    """The same of attempts of webhooks."""
     map_tiles: str = ""
     """Whose pictures the console's maps show: a URL with `{z}`, `{x}` and `{y}`; none if empty."""
     cors_origins: tuple[str, ...] = ()

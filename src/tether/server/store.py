@@ -29,6 +29,7 @@ from tether.storage.keys import Keys
 from tether.storage.partners import PING, Partners
 from tether.storage.plugged_in import PluggedIn
 from tether.storage.refused_requests import KEPT, Kept, RefusedRequests
+from tether.storage.retention import Retention
 from tether.storage.session_records import SessionRecords
 from tether.storage.session_sums import SessionSums
 from tether.storage.sessions import Sessions
@@ -97,6 +98,10 @@ class Store:
     @cached_property
     def refused_requests(self) -> RefusedRequests:
         return RefusedRequests(self._engine, self._kept)
+
+    @cached_property
+    def retention(self) -> Retention:
+        return Retention(self._engine)
 
     @cached_property
     def refusals(self) -> Refusals:

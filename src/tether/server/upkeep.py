@@ -1,14 +1,19 @@
 """What a server does by itself, beside requests: it forgets what is kept for a time only."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 
 from tether.domain.errors import Unavailable
+from tether.domain.partners import DAY_MS
 from tether.server.store import Store
 
+log = logging.getLogger(__name__)
+
 AGAIN_S = 600.0
-DAY_MS = 86_400_000
+EXPIRES_AGAIN_S = 60.0
+STEP_MS = 3_600_000  # in which horizons move on
 
 
 async def forget_audit(store: Store, days: int, now_ms: Callable[[], int]) -> None:
@@ -19,3 +24,29 @@ async def forget_audit(store: Store, days: int, now_ms: Callable[[], int]) -> No
             forgotten = await store.audit.forget(now_ms() - days * DAY_MS)
         # The others have their turn between two portions.
         await asyncio.sleep(0.1 if forgotten else AGAIN_S)
+
+
+async def keep_expiring(store: Store, event_days: int, now_ms: Callable[[], int]) -> None:
+    """Lets events expire, again and again. They are kept for so many days where nothing else is
+    said of their partner; 0: for ever.
+    """
+    while True:
+        with suppress(Unavailable):
+            for partner in await store.partners.all():
+                try:
+                    await expire(store, partner.id, event_days * DAY_MS, now_ms)
+                except Unavailable:
+                    raise
+                except Exception as error:  # what is wrong with one must not end the others
+                    log.error("expired events not deleted", exc_info=error)
+        await asyncio.sleep(EXPIRES_AGAIN_S)
+
+
+async def expire(store: Store, partner: int, default_ms: int, now_ms: Callable[[], int]) -> None:
+    """Moves the partner's horizon on. Raises Unavailable."""
+    ages = await store.retention.get(partner)
+    age_ms = default_ms if ages.events_ms is None else ages.events_ms
+    if age_ms:
+        horizon_ms = (now_ms() - age_ms) // STEP_MS * STEP_MS
+        if ages.horizon_ms is None or horizon_ms > ages.horizon_ms:
+            await store.retention.move(partner, horizon_ms)

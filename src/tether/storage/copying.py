@@ -32,6 +32,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "snapshots": ("partner", "vehicle_id"),
     "audit_entries": ("partner", "at_ms", "id"),
     "erasures": ("partner", "kind", "code"),
+    "retention": ("partner",),
     "webhooks": ("partner", "id"),
     "webhook_parked": ("partner", "webhook", "id"),
 }

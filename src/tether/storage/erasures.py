@@ -8,6 +8,7 @@ import msgspec
 from tether.domain.models import ERASED, Charger, Entity, Vehicle, Withdrawal, from_json, to_json
 from tether.storage.dialect import Dialect
 from tether.storage.engine import Engine, Statement, batch, batch_of, where_found
+from tether.storage.webhook_rows import FORGET_SOME
 
 AT_ONCE = 500  # rows in a transaction, for which others wait
 MOST_COUNTED = 10_000  # events, before it is said that there are more
@@ -85,11 +86,6 @@ AND (at_ms, id) IN (SELECT b.at_ms, b.id FROM batch b)
 # What receivers answered may name it, too.
 ATTEMPTS = f"""
 SELECT webhook, id FROM webhook_attempts WHERE partner = $1 AND {{names}} LIMIT {AT_ONCE}
-"""
-FORGET_ATTEMPTS = f"""
-WITH {batch("batch", "webhook", "id")}
-DELETE FROM webhook_attempts WHERE partner = $1
-AND (webhook, id) IN (SELECT b.webhook, b.id FROM batch b)
 """
 # What is for it alone has nothing to tell any more.
 _ENDPOINTS = "SELECT w.id FROM webhooks w WHERE w.partner = $1 AND w.{one}_id = $2"
@@ -192,7 +188,7 @@ class Erasures:
         count = 0
         for find, forget, names in (
             (REQUESTS, FORGET_REQUESTS, names_in_request),
-            (ATTEMPTS, FORGET_ATTEMPTS, names_in_attempt),
+            (ATTEMPTS, FORGET_SOME, names_in_attempt),
         ):
             sql = find.format(names=names(self._engine.dialect, "$2", id))
             rows = await self._engine.scan(sql, partner, id)

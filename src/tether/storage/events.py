@@ -52,6 +52,8 @@ _SAME_EVENT = """
    AND e.type = b.type AND e.charger_id = b.charger_id
  ORDER BY e.stamp LIMIT 1)
 """
+# Before it no event of the partner is taken: see retention.py. It is looked up once for a batch.
+_HORIZON = "(SELECT r.horizon_ms FROM retention r WHERE r.partner = $1)"
 
 # The newest instant that the server gave to an event of the vehicle, if it is not before those of
 # the batch: then none of them is added, as those that are added later would come behind the others.
@@ -69,7 +71,7 @@ _STAMPED_SINCE = """
 ADD = f"""
 WITH {_BATCH}, ready AS (
     SELECT * FROM batch b
-    WHERE {_HAS_CHARGER} AND {_HAS_VEHICLE}
+    WHERE {_HAS_CHARGER} AND {_HAS_VEHICLE} AND (b.at_ms < {_HORIZON}) IS NOT TRUE
       AND CASE b.stamped_ms WHEN 0 THEN {_SAME_EVENT} IS NULL ELSE {_STAMPED_SINCE} IS NULL END
 ), numbers (base) AS ({{event_numbers}})
 INSERT INTO events (partner, seq, id, type, charger_id, vehicle_id, at_ms, stamp, body)
@@ -82,14 +84,15 @@ ON CONFLICT DO NOTHING
 
 # What became of the events of a batch of which not all were inserted: whether there are charger and
 # vehicle, whether it was inserted itself (it may be taken back by now), the recorded one of the
-# same identity, and what was stamped since.
+# same identity, what was stamped since, and the horizon if it is before that.
 EXPLAIN = f"""
 WITH {_BATCH}
 SELECT {_HAS_CHARGER}, {_HAS_VEHICLE},
        coalesce((SELECT e.id FROM events e WHERE e.partner = $1 AND e.id = b.id),
                 (SELECT w.id FROM withdrawals w WHERE w.partner = $1 AND w.id = b.id)),
        CASE WHEN b.stamped_ms = 0 THEN {_SAME_EVENT} END,
-       CASE WHEN b.stamped_ms > 0 THEN {_STAMPED_SINCE} END
+       CASE WHEN b.stamped_ms > 0 THEN {_STAMPED_SINCE} END,
+       CASE WHEN b.at_ms < {_HORIZON} THEN {_HORIZON} END
 FROM batch b
 ORDER BY b.place
 """

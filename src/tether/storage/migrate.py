@@ -19,7 +19,7 @@ OUR_TABLES = {
     "partners", "keys", "key_requests", "key_hours", "console_sessions", "console_links",
     "chargers", "vehicles", "events", "withdrawals", "event_heads", "refused_requests",
     "sessions", "session_versions", "derivations", "snapshots",
-    "audit_entries", "erasures",
+    "audit_entries", "erasures", "retention",
     "listings", "list_of_charger", "list_of_vehicle", "list_by_time", "epoch",
     "webhooks", "webhook_parked", "webhook_attempts",
 }  # fmt: skip

@@ -43,8 +43,8 @@ AND seq IN (SELECT seq FROM events WHERE partner = $1 ORDER BY seq LIMIT $2)
 ERASE_PARTNER = "DELETE FROM partners WHERE id = $1"
 _FIRST_ERASED = (
     "webhooks", "webhook_parked", "webhook_attempts",
-    "audit_entries", "erasures", "refused_requests", "key_hours", "chargers", "vehicles",
-    "derivations", "snapshots",
+    "audit_entries", "erasures", "retention", "refused_requests", "key_hours", "chargers",
+    "vehicles", "derivations", "snapshots",
     "session_versions", "sessions", "withdrawals",
 )  # fmt: skip
 

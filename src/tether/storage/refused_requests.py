@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tether.domain.errors import NotFound
+from tether.domain.partners import DAY_MS
 from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
 from tether.storage.erasures import names_in_request, unless_erased
+from tether.storage.retention import Retention
 
-DAY_MS = 86_400_000
 SAMPLED_PART = 10  # so many times fewer are kept of those that were not refused
 _LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # as both engines do
 _NEWEST_FIRST = "ORDER BY r.at_ms DESC, r.id DESC"
@@ -21,6 +22,7 @@ class Kept(NamedTuple):
     rows: int = 5_000
     """Refused requests; of others a tenth of that."""
     days: int = 7
+    """Unless something else is said of the partner."""
     body_bytes: int = 16_384
     """Of each body."""
     sample: int = 6
@@ -114,6 +116,7 @@ class RefusedRequests:
 
     def __init__(self, engine: Engine, kept: Kept) -> None:
         self._engine = engine
+        self._retention = Retention(engine)
         self.kept = kept
         self._page = PAGE.format(position=engine.dialect.position)
         self._add = ADD.format(unless_erased=unless_erased(engine.dialect, "$1", names_in_request))
@@ -129,26 +132,33 @@ class RefusedRequests:
             forgetting.append(Statement(FORGET_MORE_SAMPLED, (partner, most // SAMPLED_PART)))
         await self._engine.write_all(
             Statement(self._add, (partner, batch_of(requests))),
-            Statement(FORGET, (partner, self._since_ms(now_ms))),
+            Statement(FORGET, (partner, await self._since_ms(partner, now_ms))),
             *forgetting,
         )
 
     async def forget(self, partner: int, now_ms: int) -> None:
         """Forgets what is too old."""
-        await self._engine.write(FORGET, partner, self._since_ms(now_ms))
+        await self._engine.write(FORGET, partner, await self._since_ms(partner, now_ms))
 
     async def page(
         self, partner: int, wanted: RefusalFilter, before: tuple[int, str], now_ms: int, limit: int
     ) -> list[RefusedRequest]:
         """The newest of those days before a place, an instant and an id."""
+        since_ms = await self._since_ms(partner, now_ms)
         rows = await self._engine.scan(
-            self._page, partner, *before, self._since_ms(now_ms), *wanted.statuses, wanted.path,
+            self._page, partner, *before, since_ms, *wanted.statuses, wanted.path,
             wanted.text.translate(_LOWER), int(wanted.sampled), limit,
         )  # fmt: skip
         return [RefusedRequest(*row) for row in rows]
 
-    def _since_ms(self, now_ms: int) -> int:
-        return now_ms - self.kept.days * DAY_MS
+    async def kept_ms(self, partner: int) -> int:
+        """For how long those of the partner are kept; 0 for ever."""
+        own_ms = (await self._retention.get(partner)).requests_ms
+        return self.kept.days * DAY_MS if own_ms is None else own_ms
+
+    async def _since_ms(self, partner: int, now_ms: int) -> int:
+        kept_ms = await self.kept_ms(partner)
+        return now_ms - kept_ms if kept_ms else 0
 
     async def get(self, partner: int, request_id: str) -> RefusedRequest:
         """The newest with this id. Raises NotFound."""

@@ -84,6 +84,14 @@ DELETE FROM webhook_attempts WHERE partner = $1 AND webhook = $2 AND id <= (
     SELECT a.id FROM webhook_attempts a WHERE a.partner = $1 AND a.webhook = $2
     ORDER BY a.id DESC LIMIT 1 OFFSET {MOST_ATTEMPTS})
 """
+AGED = """
+SELECT webhook, id FROM webhook_attempts WHERE partner = $1 AND at_ms < $2 LIMIT $3
+"""
+FORGET_SOME = f"""
+WITH {batch("batch", "webhook", "id")}
+DELETE FROM webhook_attempts WHERE partner = $1
+AND (webhook, id) IN (SELECT b.webhook, b.id FROM batch b)
+"""
 ATTEMPTS = f"""
 SELECT {", ".join(_ATTEMPT)} FROM webhook_attempts
 WHERE partner = $1 AND webhook = $2 AND id < $3 AND ($4 = 0 OR error <> '')

@@ -24,10 +24,12 @@ from tether.storage.derivations import HEAD
 from tether.storage.engine import Engine, Row, Statement, batch, batch_of, columns_of, where_found
 from tether.storage.erasures import names_in_attempt, unless_erased
 from tether.storage.webhook_rows import (
+    AGED,
     ATTEMPTS,
     EVENT,
     FAILED,
     FORGET,
+    FORGET_SOME,
     NOTE,
     PARK,
     PARKED_DUE,
@@ -42,6 +44,7 @@ from tether.storage.webhook_rows import (
 
 MOST_PARKED = 1_000  # of an endpoint, those that failed for good included
 MOST_BEHIND = 1_000  # changes of sessions that are counted
+AGED_AT_ONCE = 500  # attempts in a transaction, for which others wait
 
 # Endpoints ----------------------------------------------------------------------------------------
 
@@ -394,3 +397,8 @@ class Webhooks:
     async def forget_attempts(self, partner: int, webhook_id: str) -> None:
         """Deletes all but the newest attempts."""
         await self._engine.write(FORGET, partner, webhook_id)
+
+    async def forget_aged(self, partner: int, before_ms: int) -> None:
+        """Deletes attempts that are older, some at a time."""
+        while aged := await self._engine.scan(AGED, partner, before_ms, AGED_AT_ONCE):
+            await self._engine.write(FORGET_SOME, partner, batch_of(aged))

@@ -16,19 +16,19 @@ from tether.cli.display.output import (
     show_table,
 )
 from tether.cli.display.progress import progress
-from tether.cli.options import database_option, json_option
+from tether.cli.options import AS_SERVER_SAYS, AgeType, database_option, json_option
 from tether.cli.times import day, minute
 from tether.domain.errors import SetupError
 from tether.domain.filters import EventFilter
 from tether.domain.keys import Key
-from tether.domain.partners import Holdings, Partner
+from tether.domain.partners import DAY_MS, Ages, Holdings, Partner, age_in_words
 from tether.domain.timestamps import format_instant
 from tether.server.store import Store
 
 
 @click.group(cls=OrderedGroup)
 def partners() -> None:
-    """List, show, rename and delete partners.
+    """List, show, rename and delete partners; say how long their events are kept.
 
     A partner comes with its first key: tether keys create PARTNER
     """
@@ -149,6 +149,80 @@ def rename(partner: str, new_name: str, database: str) -> None:
         database, lambda store, now_ms: admin.rename_partner(store, now_ms, partner, new_name)
     )
     say(f"{partner} is now {new_name}.")
+
+
+@partners.command()
+@click.argument("partner")
+@click.option("--events", "events_ms", type=AgeType(), metavar="AGE",
+              help="Ended sessions and their events: 400d, forever, or default as the server "
+              "says.")  # fmt: skip
+@click.option("--requests", "requests_ms", type=AgeType(), metavar="AGE",
+              help="Refused requests: 7d, forever or default.")  # fmt: skip
+@click.option("--attempts", "attempts_ms", type=AgeType(), metavar="AGE",
+              help="Attempts of webhooks: 30d, forever or default.")  # fmt: skip
+@json_option
+@database_option
+def retention(
+    partner: str,
+    events_ms: int | None,
+    requests_ms: int | None,
+    attempts_ms: int | None,
+    as_json: bool,
+    database: str,
+) -> None:
+    """Show or say for how long what is of PARTNER is kept.
+
+    What is older is deleted in the background, for good, and older events are refused from then on.
+    What is to be kept elsewhere: tether export events --output events.parquet, first.
+    """
+    from tether.server import admin
+
+    async def change(store: Store, now_ms: int) -> Ages:
+        found = await admin.find_partner(store, partner)
+        was = await store.retention.get(found.id)
+        ages = Ages(
+            _age(events_ms, was.events_ms),
+            _age(requests_ms, was.requests_ms),
+            _age(attempts_ms, was.attempts_ms),
+        )
+        await admin.set_retention(store, now_ms, found, ages)
+        return ages._replace(horizon_ms=was.horizon_ms)
+
+    ages = stores.in_store(database, change)
+    horizon = None if ages.horizon_ms is None else format_instant(ages.horizon_ms)
+    if as_json:
+        show_json(
+            {
+                "partner": partner,
+                "eventDays": _days(ages.events_ms),
+                "requestDays": _days(ages.requests_ms),
+                "attemptDays": _days(ages.attempts_ms),
+                "horizon": horizon,
+            }
+        )
+        return
+    show_pairs(
+        [
+            ("Events", _in_words(ages.events_ms, "--event-days")),
+            ("Refused requests", _in_words(ages.requests_ms, "--requests-days")),
+            ("Attempts of webhooks", _in_words(ages.attempts_ms, "--attempt-days")),
+            ("Horizon", f"events before {horizon} are refused" if horizon else "none yet"),
+        ]
+    )
+
+
+def _age(given_ms: int | None, was_ms: int | None) -> int | None:
+    if given_ms is None:
+        return was_ms
+    return None if given_ms == AS_SERVER_SAYS else given_ms
+
+
+def _days(age_ms: int | None) -> float | None:
+    return None if age_ms is None else age_ms / DAY_MS
+
+
+def _in_words(age_ms: int | None, setting: str) -> str:
+    return age_in_words(age_ms) + (f": {setting}" if age_ms is None else "")
 
 
 @partners.command()

@@ -53,6 +53,13 @@ from tether.server.settings import Settings
 @click.option("--audit-days", default=400, envvar="TETHER_AUDIT_DAYS", show_default=True,
               show_envvar=True, type=WholeNumber(1, 36_500), metavar="N",
               help="Days for which the audit trail is kept.")  # fmt: skip
+@click.option("--event-days", default=0, envvar="TETHER_EVENT_DAYS", show_default=True,
+              show_envvar=True, type=WholeNumber(0, 36_500), metavar="N",
+              help="Days for which events are kept, unless partners retention says something else; "
+              "0: for ever.")  # fmt: skip
+@click.option("--attempt-days", default=30, envvar="TETHER_ATTEMPT_DAYS", show_default=True,
+              show_envvar=True, type=WholeNumber(0, 36_500), metavar="N",
+              help="The same of attempts of webhooks.")  # fmt: skip
 @click.option("--map-tiles", default="", envvar="TETHER_MAP_TILES", show_envvar=True,
               type=TilesType(), metavar="URL",
               help="A server of map tiles for the console, such as "
@@ -110,6 +117,8 @@ def serve(
     requests_sample: int,
     key_requests: str,
     audit_days: int,
+    event_days: int,
+    attempt_days: int,
     map_tiles: str,
     cors_origins: tuple[str, ...],
     trusted_proxies: tuple[str, ...],
@@ -142,6 +151,8 @@ def serve(
             requests_sample=requests_sample,
             key_requests=key_requests,
             audit_days=audit_days,
+            event_days=event_days,
+            attempt_days=attempt_days,
             map_tiles=map_tiles,
             cors_origins=cors_origins,
             trusted_proxies=trusted_proxies,

@@ -89,7 +89,8 @@ Purpose: TypeAlias = Literal["keys", "entities", "events"]
 T = TypeVar("T")
 
 _ABOUT_EVENTS = re.compile(
-    r"\b(\w*events|withdrawals|event_heads|session\w*|derivations|vehicle_history|refused_requests)\b"
+    r"\b(\w*events|withdrawals|event_heads|session\w*|derivations|vehicle_history|refused_requests"
+    r"|retention)\b"
 )
 _ABOUT_ENTITIES = re.compile(r"\b(chargers|vehicles)\b")
 
