@@ -14,7 +14,7 @@ from tether.domain.errors import Code
 from tether.domain.keys import Rate
 from tether.http.errors import STATUS
 from tether.http.handlers.pages import openapi_text
-from tether.server.request_cycle import STATUS as STATUS_OUTSIDE
+from tether.server.last_answers import STATUS as STATUS_OUTSIDE
 
 ROOT = Path(__file__).parents[2]
 UPDATED = {**CONNECTED, "type": "VEHICLE_CHARGE_UPDATED"}

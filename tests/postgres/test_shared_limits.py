@@ -15,7 +15,8 @@ from tests.conftest import Server
 from tests.faults.rig import Partner, Wire, metric, request_of, run, until
 from tests.parts import Redis, free_port
 from tests.postgres.test_migration import refused
-from tether.domain.keys import Key, Rate, TokenBuckets
+from tether.domain.keys import Key, Rate
+from tether.server.authenticator import TokenBuckets
 from tether.server.shared_limits import LATE_IN_A_ROW, TIMEOUT_S, SharedBuckets, open_redis
 
 ALLOWED = Rate(100, 60)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tether.server.connection_bounds import Bounds
-from tether.server.request_cycle import RequestCycle
+from tether.server.protocol import RequestCycle
 
 Headers = list[tuple[bytes, bytes]]
 LENGTH: Headers = [(b"content-length", b"5")]

@@ -267,7 +267,7 @@ def test_a_small_write_waits_for_no_large_one_of_another() -> None:
                     pass
 
             text = "x" * size
-            return Write(run, [Statement("", (partner, text))], loop.create_future())
+            return Write(run, [Statement("", (partner, text))], partner, loop.create_future())
 
         def committed() -> list[object]:
             writes = queue.next_commit()

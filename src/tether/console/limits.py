@@ -4,7 +4,8 @@ import time
 from typing import NamedTuple
 
 from tether.domain.errors import RateLimited
-from tether.domain.keys import Rate, TokenBuckets
+from tether.domain.keys import Rate
+from tether.server.authenticator import TokenBuckets
 
 
 class _Counted(NamedTuple):

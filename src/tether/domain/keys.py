@@ -1,20 +1,18 @@
-"""API keys: their form, how they are made and recognised, and what a key may do, how often.
+"""API keys: their form, how they are made and recognised, and what a key may do.
 
 A key is `ttr_live_` or `ttr_test_`, 30 random base62 characters and 6 of a checksum over what
 precedes, so that a mistyped key is refused without a look into the database and a scanner can find
 leaked ones. Tether stores the SHA-256 of a key and its first characters, never the key.
 """
 
-import math
 import re
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from functools import lru_cache
 from hashlib import sha256
-from typing import NamedTuple, Protocol
+from math import inf
 from zlib import crc32
 
 LIVE, TEST = "ttr_live_", "ttr_test_"
@@ -65,13 +63,19 @@ class Key:
     """To some seconds, by the clock of the server that it was used at."""
     last_used_from: str | None = None
 
-    def works_at(self, now_ms: int) -> bool:
-        """Whether the key opens anything at this instant.
+    @property
+    def works_until_ms(self) -> float:
+        """From when on the key opens nothing, as it is known now; infinity if it has no end.
 
-        A revoked one does not, whenever that was: it may have been by a clock that is ahead.
+        A revoked one never does, whenever that was: it may have been by a clock that is ahead.
         """
-        expired = self.expires_ms is not None and self.expires_ms <= now_ms
-        return not expired and self.revoked_ms is None
+        if self.revoked_ms is not None:
+            return -inf
+        return inf if self.expires_ms is None else self.expires_ms
+
+    def works_at(self, now_ms: int) -> bool:
+        """Whether the key opens anything at this instant."""
+        return now_ms < self.works_until_ms
 
 
 def new_key(*, test: bool = False) -> str:
@@ -148,88 +152,3 @@ def parse_rate(text: str) -> Rate:
     if requests.denominator > 1:
         requests, seconds = Fraction(requests.numerator), seconds * requests.denominator
     return Rate(int(requests), seconds)
-
-
-# The rate limit: a bucket that holds `burst` tokens and refills at the key's rate ----------------
-
-
-class Verdict(NamedTuple):
-    """What a limiter says of one request."""
-
-    allowed: bool
-    remaining: int
-    reset_s: int
-    """Whole seconds until the bucket is full again."""
-    retry_after_s: int
-    """Whole seconds until a request would be allowed; 0 if this one was."""
-
-
-class Counted(Protocol):
-    """What has a bucket of its own: a key, or whoever else is counted."""
-
-    @property
-    def digest(self) -> str: ...
-    @property
-    def rate(self) -> Rate: ...
-    @property
-    def burst(self) -> int: ...
-
-
-class Limiter(Protocol):
-    """Counts what the keys do. It never fails: when in doubt it counts by itself."""
-
-    async def take(self, key: Key, cost: int = 1) -> Verdict:
-        """Takes `cost` tokens of the key's bucket, if it has them."""
-
-
-@dataclass(slots=True)
-class _Bucket:
-    tokens: float
-    filled_at: float
-
-
-class TokenBuckets:
-    """The buckets in the memory of this process: of `workers` processes each holds its share."""
-
-    def __init__(
-        self, clock: Callable[[], float], workers: int = 1, most_keys: int = 100_000
-    ) -> None:
-        self._clock = clock
-        self._workers = workers
-        self._most_keys = most_keys
-        self._buckets: dict[str, _Bucket] = {}
-
-    async def take(self, key: Counted, cost: int = 1) -> Verdict:
-        rate, size = self._share(key)
-        bucket = self._filled(key, rate, size)
-        allowed = bucket.tokens >= cost
-        if allowed:
-            bucket.tokens -= cost
-        reset_s = math.ceil((size - bucket.tokens) / rate)
-        retry_after_s = 0 if allowed else math.ceil((cost - bucket.tokens) / rate)
-        return Verdict(allowed, int(bucket.tokens), reset_s, retry_after_s)
-
-    def cap(self, key: Key, remaining: int) -> None:
-        """All workers together have no more than that left: here is no more than its share."""
-        bucket = self._filled(key, *self._share(key))
-        bucket.tokens = min(bucket.tokens, remaining / self._workers)
-
-    def _share(self, key: Counted) -> tuple[float, float]:
-        """Rate a second and size of the bucket here; at least 1, else nothing would be let in."""
-        return key.rate.per_second / self._workers, max(key.burst / self._workers, 1.0)
-
-    def _filled(self, key: Counted, rate: float, size: float) -> _Bucket:
-        """The bucket with what it has regained since it was looked at."""
-        now = self._clock()
-        bucket = self._buckets.get(key.digest)
-        if bucket is None:
-            return self._add(key.digest, _Bucket(size, now))
-        bucket.tokens = min(size, bucket.tokens + (now - bucket.filled_at) * rate)
-        bucket.filled_at = now
-        return bucket
-
-    def _add(self, digest: str, bucket: _Bucket) -> _Bucket:
-        if len(self._buckets) >= self._most_keys:  # the oldest goes: its key had its rest
-            del self._buckets[next(iter(self._buckets))]
-        self._buckets[digest] = bucket
-        return bucket

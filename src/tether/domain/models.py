@@ -124,12 +124,8 @@ Entity = Charger | Vehicle
 
 T = TypeVar("T", Charger, Vehicle, Event, Withdrawal)
 
-_encoder = msgspec.json.Encoder(decimal_format="number")
-
-
-def to_json(value: object) -> bytes:
-    """The JSON of a charger, vehicle, event or anything built of them; Decimals become numbers."""
-    return _encoder.encode(value)
+to_json: Callable[[object], bytes] = msgspec.json.Encoder(decimal_format="number").encode
+"""The JSON of a charger, vehicle, event or anything built of them; Decimals become numbers."""
 
 
 def from_json(kind: type[T], body: bytes | str) -> T:
@@ -148,13 +144,13 @@ _DECODE: dict[type, Callable[[bytes | str], Any]] = {
 ENTITY_ID_RULE = (
     "It must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ * + @ : - and neither . nor .. alone."
 )
-_ENTITY_ID = re.compile(r"[A-Za-z0-9._~*+@:-]{1,128}")
+ENTITY_ID = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._~*+@:-]{1,128}")
 _LONGEST_IN_PATH = 3 * 128  # each character as %xx
 
 
 def is_entity_id(text: str) -> bool:
     """Whether partners may name a charger or a vehicle so."""
-    return _ENTITY_ID.fullmatch(text) is not None and text not in (".", "..")
+    return ENTITY_ID.fullmatch(text) is not None
 
 
 def entity_id_from_path(segment: str) -> str | None:

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from tether.domain.errors import Invalid, Missing, Unknown
 from tether.domain.models import (
+    ENTITY_ID,
     ENTITY_ID_RULE,
     Charger,
     Entity,
     Event,
     EventType,
     Vehicle,
-    is_entity_id,
 )
 from tether.domain.timestamps import fault_in, format_instant, parse_instant
 
@@ -118,7 +118,7 @@ def check_entity_id(name: str, value: Any) -> str:
     """The id of a charger or vehicle."""
     if isinstance(value, Decimal):
         raise Invalid(name, 'It must be text in quotes, such as "C1408".')
-    if not isinstance(value, str) or not is_entity_id(value):
+    if not isinstance(value, str) or ENTITY_ID.fullmatch(value) is None:
         raise Invalid(name, ENTITY_ID_RULE)
     return value
 
@@ -143,17 +143,6 @@ def check_instant(name: str, value: Any) -> int:
     if at_ms < EARLIEST_MS:
         raise Invalid(name, "It must not be before the year 2000.")
     return at_ms
-
-
-def check_windows(query: Mapping[str, str], *windows: tuple[str, str]) -> None:
-    """Refuses, with Invalid, a window of time whose first instant is after its last one.
-
-    Of each window the two parameters are named; both or one may be missing.
-    """
-    for first, last in windows:
-        given = [check_instant(name, query[name]) for name in (first, last) if name in query]
-        if given != sorted(given):
-            raise Invalid(first, f"It must not be after {last}.")
 
 
 # Members by what they belong to -----------------------------------------------------------------

@@ -1,8 +1,8 @@
 """The HTTP application: every route on this page."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import falcon
 import falcon.asgi
@@ -10,7 +10,6 @@ from falcon.asgi import Request, Response
 from falcon.constants import HTTP_METHODS
 from falcon.routing import CompiledRouter
 
-from tether.domain.keys import Limiter
 from tether.domain.models import Charger, Vehicle
 from tether.http import errors
 from tether.http.handlers.audit import AuditResource
@@ -41,14 +40,12 @@ from tether.http.handlers.webhooks import (
     WebhookSecretResource,
     WebhookTestResource,
 )
-from tether.http.middleware import Clients, Gate, Observer, open_paths
+from tether.http.middleware import Application, Clients, Gate, Observer, by_path, open_paths
 from tether.http.requests import ApiRequest
-from tether.server.authenticator import Authenticator
+from tether.server.authenticator import Authenticator, Limiter
 from tether.server.metrics import Metrics
 from tether.server.store import Store
 from tether.server.webhooks import WebhookService
-
-Application: TypeAlias = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +125,7 @@ def open_routes(parts: Parts) -> dict[str, object]:
     return {**pages, "/metrics": MetricsResource(parts.metrics)} if parts.serve_metrics else pages
 
 
-CONSOLE, KEY_REQUEST = b"/console", b"/request-key"
+CONSOLE, KEY_REQUEST = "/console", "/request-key"
 STATIC = "/static/"
 FAVICON = "/favicon.ico"  # for which browsers ask by themselves
 GUIDES = "/guides/"
@@ -141,14 +138,7 @@ def create_app(parts: Parts) -> Application:
     if console is None:
         return api
     pages = (CONSOLE, *([KEY_REQUEST] if parts.takes_key_requests else ()))
-    below = tuple(page + b"/" for page in pages)
-
-    def app(scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
-        path = scope["raw_path"]
-        is_page = path.startswith(pages) and (path in pages or path.startswith(below))
-        return (console if is_page else api)(scope, receive, send)
-
-    return app
+    return by_path(api, console, pages)
 
 
 def _create_api(parts: Parts) -> Application:

@@ -1,26 +1,28 @@
-"""What surrounds every request: its id, its log line, its metrics, its key and its rate limit."""
+"""What surrounds every request: whom it is for, its id, its log line, its metrics, its key and its
+rate limit.
+"""
 
 import asyncio
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from random import getrandbits
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 from falcon import HTTPNotFound
 from falcon.asgi import Request, Response
 from msgspec import UNSET
 
 from tether.domain.errors import Code, Forbidden, RateLimited
-from tether.domain.keys import Limiter, without_keys
+from tether.domain.keys import without_keys
 from tether.domain.models import to_json
 from tether.http import requests
 from tether.http.errors import wants_page
 from tether.server import logging
-from tether.server.authenticator import Authenticator, KeyUse
+from tether.server.authenticator import Authenticator, KeyUse, Limiter
 from tether.server.metrics import Metrics
 from tether.server.refusals import Refusals
 
@@ -32,6 +34,21 @@ _REPORTS = ("/events", "/events/bulk")
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"})
+
+Application: TypeAlias = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
+"""One of ASGI."""
+
+
+def by_path(api: Application, console: Application, pages: tuple[str, ...]) -> Application:
+    """The application that hands requests of these paths, and below, to the console."""
+    below = tuple(f"{page}/" for page in pages)
+
+    def app(scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
+        path = scope["path"]
+        is_page = path.startswith(pages) and (path in pages or path.startswith(below))
+        return (console if is_page else api)(scope, receive, send)
+
+    return app
 
 
 class Clients:

@@ -20,11 +20,13 @@ from tether.domain.errors import (
     Unknown,
     UnsupportedEncoding,
 )
-from tether.domain.keys import Key, Verdict, without_keys
+from tether.domain.keys import Key, without_keys
 from tether.domain.models import ENTITY_ID_RULE, entity_id_from_path
 from tether.domain.timestamps import format_instant
+from tether.domain.validation import check_instant
 from tether.ingest.gunzip import gunzip
 from tether.ingest.json_reader import decode_document
+from tether.server.authenticator import Verdict
 from tether.server.store import Store
 from tether.storage.epochs import ID as EPOCH_ID
 from tether.storage.epochs import Epoch
@@ -270,6 +272,20 @@ def limit_of(query: dict[str, str]) -> int:
     if re.fullmatch(r"[0-9]{1,4}", text) and 1 <= int(text) <= MAX_LIMIT:
         return int(text)
     raise Invalid("limit", f"It must be a whole number from 1 to {MAX_LIMIT}.")
+
+
+def instants_of(query: dict[str, str], *windows: tuple[str, ...]) -> dict[str, int]:
+    """The instants that the query gives, by parameter, in ms since 1970.
+
+    Of each window of time the parameters are named, the first one before the last. Raises Invalid.
+    """
+    found: dict[str, int] = {}
+    for window in windows:
+        given = {name: check_instant(name, query[name]) for name in window if name in query}
+        if [*given.values()] != sorted(given.values()):
+            raise Invalid(window[0], f"It must not be after {window[-1]}.")
+        found |= given
+    return found
 
 
 async def begin_page(

@@ -16,8 +16,8 @@ from uuid_utils import uuid7
 
 from tether.domain.errors import Code, Conflict, Refusal, Unavailable, for_another
 from tether.domain.models import Event, from_json, to_json
-from tether.domain.timestamps import format_instant
-from tether.storage.engine import Row, batch_of
+from tether.domain.timestamps import format_instant, parse_instant
+from tether.storage.engine import Row
 from tether.storage.events import EventRow, Events
 from tether.storage.turns import Steps, in_steps
 
@@ -85,15 +85,16 @@ class EventBatcher:
 
     def arrival(self, event: Event) -> EventRow:
         """The event with what the server gives it: an id and, if it has none, a timestamp."""
-        at_ms = stamped_ms = self._now_ms()
-        if event.timestamp is None:
-            event = event.stamped(at_ms)
+        if (timestamp := event.timestamp) is None:
+            at_ms = stamped_ms = self._now_ms()
+            timestamp = format_instant(at_ms)
         else:
-            at_ms, stamped_ms = event.at_ms, 0
+            at_ms, stamped_ms = parse_instant(timestamp), 0
         event_id = str(uuid7())  # unique, and roughly in the order of receipt
+        body = to_json(msgspec.structs.replace(event, id=event_id, timestamp=timestamp))
         return EventRow(
             event_id, event.type, event.charger_id, event.vehicle_id, at_ms, stamped_ms,
-            to_json(event.identified(event_id)).decode(),
+            body.decode(),
         )  # fmt: skip
 
     async def add(self, partner: int, event: Event) -> str:
@@ -177,9 +178,9 @@ class EventBatcher:
     async def _write(self, partner: int, batch: list[_Group]) -> None:
         _stamp_in_turn(batch, {})
         arrivals = [arrival for group in batch for arrival in group.arrivals]
-        rows, began = batch_of(arrivals), monotonic()
+        began = monotonic()
         try:
-            added = await self._events.add(partner, rows, len(arrivals))
+            added = await self._events.add(partner, arrivals)
         finally:
             self._took(monotonic() - began, len(arrivals))
         if added == len(arrivals):
@@ -192,7 +193,7 @@ class EventBatcher:
         if added == len(arrivals):
             return
         few = len(arrivals) <= MOST_EXPLAINED_AT_ONCE
-        found = await self._events.explain(partner, rows, few=few)
+        found = await self._events.explain(partner, arrivals, few=few)
         _stamp_in_turn(batch, _newest_stamps(arrivals, found))
         explained = iter(found)
         for group in batch:

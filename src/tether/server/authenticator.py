@@ -1,12 +1,16 @@
-"""Recognises keys: which request carries which key, whether it works, and when it was used last."""
+"""Recognises keys: which request carries which key, whether it works, how often it may be used, and
+when it was used last.
+"""
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias
 
 from tether.domain.errors import Forbidden, Unavailable
-from tether.domain.keys import KEY_LENGTH, Key, digest_if_well_formed
+from tether.domain.keys import KEY_LENGTH, Key, Rate, digest_if_well_formed
 from tether.storage.key_hours import HOUR_MS, SLOT_MS, Counts
 
 log = logging.getLogger(__name__)  # a command that makes keys need not load more
@@ -42,6 +46,14 @@ class ForwardClock:
         return now_ms
 
 
+class _Remembered(NamedTuple):
+    """A key as it was read, and up to when it is let in without more ado."""
+
+    key: Key
+    read_ms: int
+    works_until_ms: float
+
+
 class Authenticator:
     """The keys that were used lately, read again from the store every second.
 
@@ -53,7 +65,7 @@ class Authenticator:
     ) -> None:
         self._find = find
         self._now_ms = now_ms
-        self._remembered: dict[str, tuple[int, Key]] = {}
+        self._remembered: dict[str, _Remembered] = {}
         self._readings: dict[str, asyncio.Future[Key | None]] = {}
         self._strange = asyncio.Semaphore(STRANGE_AT_ONCE)
 
@@ -67,10 +79,14 @@ class Authenticator:
         except ValueError:
             raise Forbidden from None
         now_ms = self._now_ms()
-        read_ms, key = self._remembered.get(digest, (0, None))
-        if key is None or now_ms - read_ms >= REMEMBERED_MS:
+        known = self._remembered.get(digest)
+        if known is not None and now_ms < known.works_until_ms:
+            return known.key
+        if known is None or now_ms - known.read_ms >= REMEMBERED_MS:
             # Whoever gives up takes it from nobody else.
             key = await asyncio.shield(self._reading(digest, now_ms))
+        else:
+            key = known.key
         if key is None or not key.works_at(now_ms):
             raise Forbidden
         return key
@@ -85,10 +101,10 @@ class Authenticator:
         if len(secret) != KEY_LENGTH:
             return None
         try:
-            _, key = self._remembered.get(digest_if_well_formed(secret), (0, None))
+            known = self._remembered.get(digest_if_well_formed(secret))
         except ValueError:
             return None
-        return key
+        return known.key if known else None
 
     def _reading(self, digest: str, now_ms: int) -> "asyncio.Future[Key | None]":
         """The key from the store, which is asked once by all who want to know it at that time.
@@ -125,7 +141,98 @@ class Authenticator:
             return
         if len(self._remembered) >= MOST_REMEMBERED:
             self._remembered.clear()
-        self._remembered[digest] = (read_ms, key)
+        works_until_ms = min(key.works_until_ms, read_ms + REMEMBERED_MS)
+        self._remembered[digest] = _Remembered(key, read_ms, works_until_ms)
+
+
+# The rate limit: a bucket that holds `burst` tokens and refills at the key's rate -----------------
+
+
+class Verdict(NamedTuple):
+    """What a limiter says of one request."""
+
+    allowed: bool
+    remaining: int
+    reset_s: int
+    """Whole seconds until the bucket is full again."""
+    retry_after_s: int
+    """Whole seconds until a request would be allowed; 0 if this one was."""
+
+
+class Limited(Protocol):
+    """What has a bucket of its own: a key, or whoever else is limited."""
+
+    @property
+    def digest(self) -> str: ...
+    @property
+    def rate(self) -> Rate: ...
+    @property
+    def burst(self) -> int: ...
+
+
+class Limiter(Protocol):
+    """Counts what the keys do. It never fails: when in doubt it counts by itself."""
+
+    async def take(self, key: Key, cost: int = 1) -> Verdict:
+        """Takes `cost` tokens of the key's bucket, if it has them."""
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    filled_at: float
+
+
+class TokenBuckets:
+    """The buckets in the memory of this process: of `workers` processes each holds its share."""
+
+    def __init__(
+        self, clock: Callable[[], float], workers: int = 1, most_keys: int = 100_000
+    ) -> None:
+        self._clock = clock
+        self._workers = workers
+        self._most_keys = most_keys
+        self._buckets: dict[str, _Bucket] = {}
+
+    async def take(self, key: Limited, cost: int = 1) -> Verdict:
+        rate, size = self._share(key)
+        bucket = self._filled(key, rate, size)
+        allowed = bucket.tokens >= cost
+        if allowed:
+            bucket.tokens -= cost
+        reset_s = math.ceil((size - bucket.tokens) / rate)
+        retry_after_s = 0 if allowed else math.ceil((cost - bucket.tokens) / rate)
+        return Verdict(allowed, int(bucket.tokens), reset_s, retry_after_s)
+
+    def cap(self, key: Key, remaining: int) -> None:
+        """All workers together have no more than that left: here is no more than its share."""
+        bucket = self._filled(key, *self._share(key))
+        bucket.tokens = min(bucket.tokens, remaining / self._workers)
+
+    def _share(self, key: Limited) -> tuple[float, float]:
+        """Rate a second and size of the bucket here; at least 1, else nothing would be let in."""
+        rate = key.rate
+        per_second = rate.requests / (rate.window_s * self._workers)
+        return per_second, max(key.burst / self._workers, 1.0)
+
+    def _filled(self, key: Limited, rate: float, size: float) -> _Bucket:
+        """The bucket with what it has regained since it was looked at."""
+        now = self._clock()
+        bucket = self._buckets.get(key.digest)
+        if bucket is None:
+            return self._add(key.digest, _Bucket(size, now))
+        bucket.tokens = min(size, bucket.tokens + (now - bucket.filled_at) * rate)
+        bucket.filled_at = now
+        return bucket
+
+    def _add(self, digest: str, bucket: _Bucket) -> _Bucket:
+        if len(self._buckets) >= self._most_keys:  # the oldest goes: its key had its rest
+            del self._buckets[next(iter(self._buckets))]
+        self._buckets[digest] = bucket
+        return bucket
+
+
+# What keys are used for ---------------------------------------------------------------------------
 
 
 class _Counted:

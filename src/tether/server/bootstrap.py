@@ -10,9 +10,8 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from tether.domain.errors import SetupError
-from tether.domain.keys import Limiter, TokenBuckets
 from tether.domain.timestamps import now_ms
-from tether.server.authenticator import Authenticator, ForwardClock
+from tether.server.authenticator import Authenticator, ForwardClock, Limiter, TokenBuckets
 from tether.server.secret_box import SecretBox, keys_in, keys_in_file, no_keys
 from tether.server.settings import Settings, is_postgres, sqlite_path
 from tether.server.store import Store
@@ -32,8 +31,12 @@ if TYPE_CHECKING:
 # Adapters are imported when they are needed: nobody waits for those which are not.
 
 
+@cache
 def database_of(name: str) -> Database:
-    """The database of this name: a path or a URL. Raises SetupError if it can be none."""
+    """The database of this name, a path or a URL, on its engine: all else follows from that.
+
+    Raises SetupError if it can be none.
+    """
     if is_postgres(name):
         from tether.storage.postgres.database import PostgresDatabase
 

@@ -23,7 +23,6 @@ from tether.server.connection_bounds import Bounds
 from tether.server.forgetting import keep_forgetting
 from tether.server.metrics import Metrics
 from tether.server.metrics_port import serving
-from tether.server.request_cycle import RequestScheduler
 from tether.server.settings import Settings, metrics_address
 from tether.server.store import Store
 from tether.server.tracing import tracing
@@ -90,8 +89,12 @@ async def serve(
             settings.max_connections, max(1, most_files - OTHER_FILES - settings.pool_size)
         )
         bounds = Bounds(connections, settings.max_unread * 1_000_000, metrics.refused)
-        scheduler = RequestScheduler(store.loop_turns, keys.partner_of)
-        connection: Any = partial(protocol.LimitedHttpProtocol, bounds=bounds, scheduler=scheduler)
+        connection: Any = partial(
+            protocol.LimitedHttpProtocol,
+            bounds=bounds,
+            turns=store.loop_turns,
+            partner_of=keys.partner_of,
+        )
         server = _Server(
             uvicorn.Config(
                 app,

@@ -20,7 +20,8 @@ from redis.exceptions import NoScriptError
 from throttled.rate_limiter.gcra import RedisLimitAtomicActionSpec
 
 from tether.domain.errors import SetupError
-from tether.domain.keys import Key, TokenBuckets, Verdict
+from tether.domain.keys import Key
+from tether.server.authenticator import TokenBuckets, Verdict
 
 log = structlog.get_logger()
 

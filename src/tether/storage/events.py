@@ -1,6 +1,6 @@
 """Events: how they are inserted, in batches, and read, by id, in pages and for what is derived."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import msgspec
 
 from tether.domain.errors import NotFound
 from tether.domain.filters import EventFilter
-from tether.domain.models import Event, from_json
+from tether.domain.models import Event, from_json, to_json
 from tether.domain.session_record import OrderedEvent, ordered_event
 from tether.storage.engine import Engine, Row, batch, columns_of
 
@@ -213,6 +213,11 @@ SELECT count(*), {nearest}(CASE WHEN seq {comparison} $2 THEN seq END) FROM (
 """
 
 
+def _rows(arrivals: Sequence[EventRow]) -> str:
+    """The batch of these, as `batch_of` makes it."""
+    return to_json(dict(enumerate(arrivals, start=1))).decode()
+
+
 class EventPage(NamedTuple):
     """A page of events or withdrawals: sequence number and JSON of each.
 
@@ -241,15 +246,14 @@ class Events:
         self._engine = engine
         self._add = ADD.format(event_numbers=engine.dialect.event_numbers)
 
-    async def add(self, partner: int, rows: str, count: int) -> int:
-        """Inserts a batch of EventRows; returns how many were new, and whose charger and vehicle
-        exist.
-        """
-        return await self._engine.write(self._add, partner, rows, count)
+    async def add(self, partner: int, arrivals: Sequence[EventRow]) -> int:
+        """Inserts events; returns how many were new, and whose charger and vehicle exist."""
+        return await self._engine.write(self._add, partner, _rows(arrivals), len(arrivals))
 
-    async def explain(self, partner: int, rows: str, *, few: bool) -> list[Row]:
-        """Of each of a batch what EXPLAIN finds."""
-        return await (self._engine.read if few else self._engine.scan)(EXPLAIN, partner, rows)
+    async def explain(self, partner: int, arrivals: Sequence[EventRow], *, few: bool) -> list[Row]:
+        """Of each of these what EXPLAIN finds."""
+        read = self._engine.read if few else self._engine.scan
+        return await read(EXPLAIN, partner, _rows(arrivals))
 
     async def get(self, partner: int, event_id: str) -> bytes:
         """The JSON of the event. Raises NotFound."""

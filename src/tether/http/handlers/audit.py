@@ -7,7 +7,6 @@ from falcon.asgi import Request, Response
 from tether.domain.audit import ACTION, shown
 from tether.domain.errors import Invalid
 from tether.domain.models import to_json
-from tether.domain.validation import check_instant, check_windows
 from tether.http import requests
 from tether.server.store import Store
 from tether.storage.audit import END_OF_TIME, AuditFilter
@@ -27,11 +26,8 @@ class AuditResource:
         limit, descending = requests.limit_of(query), requests.is_descending(query)
         if "action" in query and not ACTION.fullmatch(query["action"]):
             raise Invalid("action", "It must be one such as key.revoke.")
-        check_windows(query, ("from", "to"))
-        from_ms, to_ms = (
-            check_instant(name, query[name]) if name in query else default
-            for name, default in (("from", 0), ("to", END_OF_TIME))
-        )
+        instants = requests.instants_of(query, ("from", "to"))
+        from_ms, to_ms = instants.get("from", 0), instants.get("to", END_OF_TIME)
         epoch, position = await requests.begin_page(self._store, resp, query, _POSITION.fullmatch)
         at_ms, _, entry_id = (position or "").partition(" ")
         wanted = AuditFilter(requests.partner_of(req), query.get("action"), from_ms, to_ms)

@@ -10,7 +10,7 @@ from falcon.asgi import Request, Response
 
 from tether.domain.audit import entry
 from tether.domain.errors import NotFound, RateLimited, Refusal, Unavailable
-from tether.domain.keys import Key, Limiter
+from tether.domain.keys import Key
 from tether.domain.models import Charger, Event, Vehicle, to_json
 from tether.domain.validation import MAX_BYTES
 from tether.http import requests
@@ -19,6 +19,7 @@ from tether.http.handlers.entities import EntityResource, etag
 from tether.ingest.bulk_reader import Items, entities, event_ids, events_at, read_items
 from tether.ingest.gunzip import gunzip
 from tether.ingest.unit_doubts import doubted_members
+from tether.server.authenticator import Limiter
 from tether.server.store import Store
 from tether.storage.audit import noting
 from tether.storage.epochs import Epoch

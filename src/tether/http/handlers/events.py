@@ -15,7 +15,7 @@ from tether.domain.models import (
     is_entity_id,
     to_json,
 )
-from tether.domain.validation import check_instant, check_windows, has_doubted_power, new_event
+from tether.domain.validation import has_doubted_power, new_event
 from tether.http import requests
 from tether.server.store import Store
 from tether.storage.audit import noting
@@ -142,8 +142,8 @@ def filter_of(query: dict[str, str]) -> EventFilter:
     for name in ("chargerId", "vehicleId"):
         if name in query and not is_entity_id(query[name]):
             raise Invalid(name, ENTITY_ID_RULE)
-    check_windows(query, ("from", "to"))
-    from_ms, to_ms = (
-        check_instant(name, query[name]) if name in query else None for name in ("from", "to")
-    )
-    return EventFilter(kind, query.get("chargerId"), query.get("vehicleId"), from_ms, to_ms)
+    instants = requests.instants_of(query, ("from", "to"))
+    return EventFilter(
+        kind, query.get("chargerId"), query.get("vehicleId"), instants.get("from"),
+        instants.get("to"),
+    )  # fmt: skip

@@ -8,7 +8,6 @@ from tether.domain.errors import Invalid, NotFound
 from tether.domain.filters import SessionFilter
 from tether.domain.models import ENTITY_ID_RULE, event_id_from_path, is_entity_id, to_json
 from tether.domain.session_views import FLAGS, session_of
-from tether.domain.validation import check_instant, check_windows
 from tether.http import requests
 from tether.server.store import Store
 from tether.storage.turns import Rest
@@ -32,7 +31,12 @@ _INSTANTS = {
     "overlappingTo": "overlapping_to_ms",
     "updatedFrom": "updated_from_ms",
 }
-_WINDOWS = ("from", "to"), ("endedFrom", "endedTo"), ("overlappingFrom", "overlappingTo")
+_WINDOWS = (
+    ("from", "to"),
+    ("endedFrom", "endedTo"),
+    ("overlappingFrom", "overlappingTo"),
+    ("updatedFrom",),
+)
 _POSITION = re.compile(r"-?[0-9]{1,15} [0-9a-f-]{36}")
 
 
@@ -114,7 +118,7 @@ def filter_of(query: dict[str, str]) -> SessionFilter:
                 "It cannot be given together with updatedFrom: whoever follows changes would miss "
                 "those by which a session leaves the list.",
             )
-    check_windows(query, *_WINDOWS)
+    instants = requests.instants_of(query, *_WINDOWS)
     status, estimated = query.get("status"), query.get("estimated")
     return SessionFilter(
         charger_ids,
@@ -122,11 +126,7 @@ def filter_of(query: dict[str, str]) -> SessionFilter:
         active=None if status is None else status == "active",
         flag=query.get("flag"),
         estimated=None if estimated is None else estimated == "true",
-        **{
-            member: check_instant(name, query[name])
-            for name, member in _INSTANTS.items()
-            if name in query
-        },
+        **{_INSTANTS[name]: at_ms for name, at_ms in instants.items()},
     )
 
 

@@ -15,11 +15,11 @@ from tether.domain.errors import SetupError
 from tether.storage import epochs, migrate
 from tether.storage.dialect import SQLITE
 from tether.storage.epochs import Epoch, Known
-from tether.storage.sqlite.guard import is_shortened
 
 APPLICATION_ID = 0x54455448  # "TETH": tells our files from other people's
 COPY = 0x434F5059  # "COPY", as the file's user_version: a backup that was not served since
-_FILE_BEGINS = b"SQLite format 3\0"
+FILE_BEGINS = b"SQLite format 3\0"
+HEADER_BYTES = 100
 # Before 3.51.3 a WAL database which two connections write at once can be corrupted.
 OLDEST_SAFE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 5_000
@@ -103,7 +103,7 @@ def _make(path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        beginning = os.read(file, len(_FILE_BEGINS))
+        beginning = os.read(file, len(FILE_BEGINS))
         os.close(file)
     except OSError as error:
         raise SetupError(f"{path} cannot be made or opened: {error.strerror}.") from error
@@ -114,10 +114,10 @@ def _make(path: Path) -> None:
             f"{path} is empty or gone, but {log} is there and has what was written last: put both "
             "back, or move the log away."
         )
-    if beginning == _FILE_BEGINS and not has_log and is_shortened(path):
+    if beginning == FILE_BEGINS and not has_log and is_shortened(path):
         raise SetupError(f"{path} is damaged: it was truncated. Restore the last backup.")
     # SQLite takes a file shorter than a page for an empty one, and would write over it.
-    if beginning.strip(b"\0") and beginning != _FILE_BEGINS:
+    if beginning.strip(b"\0") and beginning != FILE_BEGINS:
         raise SetupError(f"{path} is not a SQLite database; nothing was changed.")
 
 
@@ -279,3 +279,18 @@ def _version(connection: apsw.Connection) -> int:
     (version,) = next(iter(connection.execute(migrate.READ_VERSION)))
     assert isinstance(version, int)
     return version
+
+
+def is_shortened(path: Path) -> bool:
+    """Whether the file has fewer bytes than it says. It must be closed, and have no log."""
+    with path.open("rb") as file:
+        header = file.read(HEADER_BYTES)
+    if len(header) < HEADER_BYTES or header[24:28] != header[92:96]:
+        return False  # empty, or written by a program that does not say
+    return path.stat().st_size < bytes_in(header)
+
+
+def bytes_in(header: bytes) -> int:
+    """How many bytes a file has by its header."""
+    page, count = struct.unpack(">H", header[16:18])[0], struct.unpack(">I", header[28:32])[0]
+    return int((65_536 if page == 1 else page) * count)
