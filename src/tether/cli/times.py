@@ -1,10 +1,9 @@
 """Durations and instants as an operator writes and reads them."""
 
 import re
-from datetime import UTC, datetime
 from decimal import Decimal
 
-from tether.domain.timestamps import parse_instant
+from tether.domain.timestamps import moment_of, parse_instant
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _DURATION = re.compile(r"(?:[0-9]{1,9}[smhdw])+")
@@ -34,9 +33,8 @@ def parse_when(text: str, now_ms: int) -> int:
         return now_ms + parse_duration(plain)
     except ValueError:
         pass
-    day = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", plain)
     try:
-        return parse_instant(f"{plain}T00:00:00Z" if day else plain)
+        return parse_instant(from_midnight(plain))
     except ValueError:
         raise ValueError(
             f"{text!r} is no point in time: write a date such as 2030-01-31, a date-time such as "
@@ -44,14 +42,20 @@ def parse_when(text: str, now_ms: int) -> int:
         ) from None
 
 
+def from_midnight(text: str) -> str:
+    """The text; of a date its first moment in UTC, as a date-time."""
+    is_date = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)
+    return f"{text}T00:00:00Z" if is_date else text
+
+
 def day(at_ms: int) -> str:
     """The date of the instant in UTC."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d")
+    return moment_of(at_ms).strftime("%Y-%m-%d")
 
 
 def minute(at_ms: int) -> str:
     """Date and time of the instant in UTC, to the minute."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    return moment_of(at_ms).strftime("%Y-%m-%d %H:%M")
 
 
 def age(seconds: Decimal) -> str:

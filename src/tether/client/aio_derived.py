@@ -8,19 +8,12 @@ from tether.client.awaiting import Stop
 from tether.client.capacity import By, CapacityCalls, Selection
 from tether.client.events import EventCalls
 from tether.client.exchange import Patience
-from tether.client.models import (
-    Event,
-    Instant,
-)
+from tether.client.models import Event, Instant
 from tether.client.sessions import SessionCalls, SessionSelection
 from tether.client.stamps import Stamps
 from tether.client.sums import Division, Unit, summaries
 from tether.client.values import instant_text
-from tether.domain.views import (
-    Capacity,
-    Session,
-    SessionSummary,
-)
+from tether.domain.views import Capacity, Session, SessionSummary
 
 
 class AsyncSessions:
@@ -176,7 +169,7 @@ class AsyncCapacities:
         """The same at `from_`, every `step` seconds after that, and before `to`, which is now if
         it is not given. At most 1,000 moments, none in the future. Raises Invalid.
         """
-        return await self._client._run(self._calls.series(from_, to, step, selection))
+        return await self._client._run(self._calls.series((from_, to, step), selection))
 
     async def over_time(
         self,
@@ -191,12 +184,11 @@ class AsyncCapacities:
         """The same one by one, at up to 10,000 moments. With `by` of each charger or area with a
         vehicle plugged in: one charger or area after the other, each by time.
         """
+        window = (from_, to, step)
         if by is None:
-            moments = await self._client._run(self._calls.lines(from_, to, step, selection))
-            for one in moments:
+            for one in await self._client._run(self._calls.lines(window, selection)):
                 yield one
             return
-        window = {"from": from_, "to": to, "step": step}
-        pages = self._calls.pages(by, page_size, selection, **window)
+        pages = self._calls.pages(by, page_size, selection, window=window)
         async for one in self._client._iterate(pages):
             yield one

@@ -5,7 +5,7 @@ from typing import TypedDict
 from tether.client.entities import Pages
 from tether.client.exchange import Patience
 from tether.client.models import Instant
-from tether.client.values import instant_text
+from tether.client.values import instant_or_none
 from tether.domain.audit import AuditEntry
 
 
@@ -21,7 +21,6 @@ def audit_pages(
     patience: Patience, selection: AuditSelection, order: str, page_size: int
 ) -> Pages[AuditEntry]:
     """The entries in the order of time."""
-    from_, to = selection.get("from_"), selection.get("to")
     return Pages(
         AuditEntry,
         patience,
@@ -29,6 +28,6 @@ def audit_pages(
         action=selection.get("action"),
         order=None if order == "asc" else order,
         limit=page_size,
-        **{"from": None if from_ is None else instant_text("from", from_)},
-        to=None if to is None else instant_text("to", to),
+        from_=instant_or_none("from", selection.get("from_")),
+        to=instant_or_none("to", selection.get("to")),
     )

@@ -5,13 +5,15 @@ from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from tether.client.entities import Pages
-from tether.client.exchange import Patience, Request, Script, exchange, read, stale, with_query
+from tether.client.exchange import Patience, Request, Script, ask, exchange, read, stale, with_query
 from tether.client.models import Instant, Number
-from tether.client.values import box_text, instant_text
+from tether.client.values import box_text, instant_or_none, instant_text
 from tether.domain.views import Capacity
 
 By: TypeAlias = Literal["charger", "area"]
 Box: TypeAlias = tuple[Number, Number, Number, Number]
+Window: TypeAlias = tuple[Instant, Instant | None, int]
+"""From when on, to before when, which is now if it is None, and every how many seconds."""
 
 
 class Selection(TypedDict, total=False):
@@ -26,32 +28,22 @@ class Selection(TypedDict, total=False):
 
 
 class CapacityCalls:
-    """Scripts for available flexibility."""
+    """Scripts for available flexibility; `AsyncCapacities` says what they do."""
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
 
     def get(self, at: Instant | None, selection: Selection) -> Script[Capacity]:
-        """The figures of a moment."""
-        request = _request(**_selection(**selection), at=_instant("at", at))
-        answer = yield from exchange(request, self._patience, 200)
-        return read(Capacity, answer, request)
+        target = with_query("/capacity", **_selection(**selection), at=instant_or_none("at", at))
+        return ask(Capacity, Request("GET", target), self._patience)
 
-    def series(
-        self, from_: Instant, to: Instant | None, step: int, selection: Selection
-    ) -> Script[list[Capacity]]:
-        """The figures of some moments."""
-        window = {"from": _instant("from", from_), "to": _instant("to", to), "step": step}
-        request = _request(**_selection(**selection), **window)
-        answer = yield from exchange(request, self._patience, 200)
-        return read(list[Capacity], answer, request)
+    def series(self, window: Window, selection: Selection) -> Script[list[Capacity]]:
+        target = with_query("/capacity", **_selection(**selection), **_times(window))
+        return ask(list[Capacity], Request("GET", target), self._patience)
 
-    def lines(
-        self, from_: Instant, to: Instant | None, step: int, selection: Selection
-    ) -> Script[Iterator[Capacity]]:
+    def lines(self, window: Window, selection: Selection) -> Script[Iterator[Capacity]]:
         """The figures of many moments, in one answer of which each line is read when it is due."""
-        window = {"from": _instant("from", from_), "to": _instant("to", to), "step": step}
-        target = with_query("/capacity", **_selection(**selection), **window)
+        target = with_query("/capacity", **_selection(**selection), **_times(window))
         request = Request("GET", target, headers={"Accept": "application/x-ndjson"})
         answer = yield from exchange(request, self._patience, 200)
         return (
@@ -59,25 +51,23 @@ class CapacityCalls:
         )
 
     def pages(
-        self, by: By, page_size: int, selection: Selection, **moments: Any
+        self,
+        by: By,
+        page_size: int,
+        selection: Selection,
+        *,
+        at: Instant | None = None,
+        window: Window | None = None,
     ) -> Pages[Capacity]:
         """The figures of each charger or area, at a moment or over time."""
-        return Pages(
-            Capacity,
-            self._patience,
-            "/capacity",
-            by=by,
-            **_selection(**selection),
-            **{
-                name: value if name == "step" else _instant(name, value)
-                for name, value in moments.items()
-            },
-            limit=page_size,
-        )
+        times = {"at": instant_or_none("at", at)} if window is None else _times(window)
+        query = {"by": by, **_selection(**selection), **times, "limit": page_size}
+        return Pages(Capacity, self._patience, "/capacity", **query)
 
 
-def _request(**query: Any) -> Request:
-    return Request("GET", with_query("/capacity", **query))
+def _times(window: Window) -> dict[str, Any]:
+    from_, to, step = window
+    return {"from": instant_text("from", from_), "to": instant_or_none("to", to), "step": step}
 
 
 def _selection(
@@ -93,7 +83,3 @@ def _selection(
         "maxAge": max_age,
         "stale": stale(stale_allowed),
     }
-
-
-def _instant(name: str, value: Instant | None) -> str | None:
-    return None if value is None else instant_text(name, value)

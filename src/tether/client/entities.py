@@ -14,6 +14,7 @@ from tether.client.exchange import (
     Patience,
     Request,
     Script,
+    ask,
     exchange,
     is_partial,
     next_cursor,
@@ -48,7 +49,6 @@ class Pages(Generic[M]):
         self.more = True
 
     def next(self) -> Script[list[M]]:
-        """The next page."""
         request = Request("GET", with_query(self._target, **self._query))
         answer = yield from exchange(request, self._patience, 200)
         page = self._entries(answer, request)
@@ -84,7 +84,7 @@ class StatePages(Pages[tuple[M, N]]):
 
 
 class EntityCalls(Generic[E, S]):
-    """Scripts for chargers, or for vehicles."""
+    """Scripts for chargers, or for vehicles; `AsyncChargers` says what they do."""
 
     def __init__(self, kind: type[E], state: type[S], patience: Patience) -> None:
         self._kind: type[E] = kind
@@ -96,7 +96,6 @@ class EntityCalls(Generic[E, S]):
         )
 
     def put(self, entity: Entity, if_match: str | None) -> Script[Saved]:
-        """Creates or replaces."""
         entity = exact(entity)
         request = Request("PUT", self._path(entity.id), to_json(entity), _condition(if_match))
         try:
@@ -112,11 +111,9 @@ class EntityCalls(Generic[E, S]):
         return _saved(answer, request)
 
     def bulk(self, entities: Iterable[Entity]) -> Script[list[PutResult]]:
-        """Creates or replaces any number of them; the results, in order."""
         return self._bulk.all(entities)
 
     def patch(self, entity: str, changes: Mapping[str, Any], if_match: str | None) -> Script[Saved]:
-        """Changes some members."""
         body = patch_of(self._kind, changes)
         request = Request("PATCH", self._path(entity), body, _condition(if_match))
         answer = yield from exchange(request, self._patience, 200)
@@ -130,29 +127,23 @@ class EntityCalls(Generic[E, S]):
         return answer.status == 204
 
     def get(self, entity: str) -> Script[E]:
-        """The charger or vehicle of this id."""
         found, _ = yield from self.get_with_etag(entity)
         return found
 
     def get_with_etag(self, entity: str) -> Script[tuple[E, str]]:
-        """The charger or vehicle of this id, and its version."""
         request = Request("GET", path(self._list[1:], entity))
         answer = yield from exchange(request, self._patience, 200)
         return read(self._kind, answer, request), answer.headers.get("etag", "")
 
     def state(self, entity: str, stale_allowed: bool) -> Script[S]:
-        """What is known now of the charger or vehicle of this id."""
         target = path(self._list[1:], entity, "state")
         request = Request("GET", with_query(target, stale=stale(stale_allowed)))
-        answer = yield from exchange(request, self._patience, 200)
-        return read(self._state, answer, request)
+        return ask(self._state, request, self._patience)
 
     def pages(self, page_size: int) -> Pages[E]:
-        """All of them, in order of their ids."""
         return Pages(self._kind, self._patience, self._list, limit=page_size)
 
     def state_pages(self, page_size: int, stale_allowed: bool) -> StatePages[E, S]:
-        """All of them, in order of their ids, with their states."""
         return StatePages(
             self._kind,
             self._state,

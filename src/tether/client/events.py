@@ -1,17 +1,17 @@
 """What can be asked about events: one, many in one request, lists."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from tether.client.bulk import BulkCalls, event_result, withdraw_result
 from tether.client.entities import Pages
-from tether.client.errors import (
-    TetherError,
-)
+from tether.client.errors import TetherError
 from tether.client.exchange import (
     Created,
     Patience,
     Request,
     Script,
+    ask,
     epoch_of,
     exchange,
     next_cursor,
@@ -23,13 +23,20 @@ from tether.client.following import cursor_behind
 from tether.client.models import BulkResult, Event, Instant, Withdrawal, WithdrawResult
 from tether.client.stamps import Stamps
 from tether.client.units import Tell, doubts_in, tell_user
-from tether.client.values import instant_text, sendable
+from tether.client.values import instant_or_none, sendable
 from tether.domain import models
 from tether.domain.models import to_json
 
+EventFilters: TypeAlias = Mapping[str, str | None]
+
+
+def event_filters(type: str | None, charger_id: str | None, vehicle_id: str | None) -> EventFilters:
+    """The parameters that say which events are wanted; None does not narrow it down."""
+    return {"type": type, "chargerId": charger_id, "vehicleId": vehicle_id}
+
 
 class EventCalls:
-    """Scripts for events."""
+    """Scripts for events; `AsyncEvents` says what they do."""
 
     def __init__(self, patience: Patience, stamps: Stamps, tell: Tell = tell_user) -> None:
         self._patience = patience
@@ -46,7 +53,6 @@ class EventCalls:
         return event if event.timestamp else event.stamped(self._stamps.next(event.vehicle_id))
 
     def post(self, event: models.Event) -> Script[str]:
-        """Reports an event; its id."""
         event = self.ready(event)
         request = Request("POST", "/events", to_json(event), may_share=True)
         try:
@@ -59,10 +65,7 @@ class EventCalls:
         return event_id
 
     def get(self, event_id: str) -> Script[Event]:
-        """The event of this id."""
-        request = Request("GET", path("events", event_id))
-        answer = yield from exchange(request, self._patience, 200)
-        return read(Event, answer, request)
+        return ask(Event, Request("GET", path("events", event_id)), self._patience)
 
     def now(self) -> Script[str]:
         """The place behind the last event that there is."""
@@ -77,61 +80,35 @@ class EventCalls:
 
     def pages(
         self,
-        *,
-        type: str | None,
-        charger_id: str | None,
-        vehicle_id: str | None,
+        filters: EventFilters,
         from_: Instant | None,
         to: Instant | None,
         order: str,
         page_size: int,
     ) -> Pages[Event]:
-        """The events that pass the filters, by order of commit."""
         return Pages(
             Event,
             self._patience,
             "/events",
-            type=type,
-            chargerId=charger_id,
-            vehicleId=vehicle_id,
+            **filters,
             order=order,
             limit=page_size,
-            **{"from": from_ if from_ is None else instant_text("from", from_)},
-            to=to if to is None else instant_text("to", to),
+            from_=instant_or_none("from", from_),
+            to=instant_or_none("to", to),
         )
 
     def withdraw(self, event_id: str) -> Script[None]:
-        """Takes back the event of this id."""
         request = Request("DELETE", path("events", event_id))
         yield from exchange(request, self._patience, 204)
 
     def withdraw_many(self, ids: Iterable[str]) -> Script[list[WithdrawResult]]:
-        """Takes back any number of events; the results, in order."""
         return self._withdrawals.all(ids)
 
-    def withdrawn(
-        self,
-        *,
-        type: str | None,
-        charger_id: str | None,
-        vehicle_id: str | None,
-        order: str,
-        page_size: int,
-    ) -> Pages[Withdrawal]:
-        """What was taken back, by order of commit."""
-        return Pages(
-            Withdrawal,
-            self._patience,
-            "/events/withdrawn",
-            type=type,
-            chargerId=charger_id,
-            vehicleId=vehicle_id,
-            order=order,
-            limit=page_size,
-        )
+    def withdrawn(self, filters: EventFilters, order: str, page_size: int) -> Pages[Withdrawal]:
+        path = "/events/withdrawn"
+        return Pages(Withdrawal, self._patience, path, **filters, order=order, limit=page_size)
 
     def bulk(self, events: Iterable[models.Event]) -> Script[list[BulkResult]]:
-        """Reports any number of events; the results, in order."""
         return self._bulk.all(events)
 
     def bulk_once(self, events: Sequence[models.Event]) -> Script[tuple[list[BulkResult], float]]:

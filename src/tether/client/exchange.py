@@ -250,6 +250,12 @@ def read(kind: type[T], answer: Answer, request: Request) -> T:
     return found
 
 
+def ask(kind: type[T], request: Request, patience: Patience, status: int = 200) -> Script[T]:
+    """The body of the answer of this status. Raises what `exchange` and `read` do."""
+    answer = yield from exchange(request, patience, status)
+    return read(kind, answer, request)
+
+
 def no_answer_of_ours(answer: Answer, request: Request, why: str) -> UnexpectedAnswer:
     """What it means that the body of an answer is not what the API promises."""
     return UnexpectedAnswer(
@@ -311,8 +317,13 @@ def stale(allowed: bool) -> str | None:
 
 
 def with_query(target: str, **parameters: Any) -> str:
-    """The path with those parameters that are not None; one that is a list is given repeatedly."""
-    given = {name: value for name, value in parameters.items() if value is not None}
+    """The path with those parameters that are not None; one that is a list is given repeatedly.
+
+    `from_` is the parameter `from`, which is a word of Python.
+    """
+    given = {
+        name.removesuffix("_"): value for name, value in parameters.items() if value is not None
+    }
     return f"{target}?{urlencode(given, doseq=True, quote_via=quote, safe='')}" if given else target
 
 

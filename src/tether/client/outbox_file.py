@@ -136,7 +136,6 @@ class OutboxFile:
         self._turn = _NONE
 
     def close(self) -> None:
-        """Closes the file."""
         with self._mutex:
             if not self._is_closed:
                 self._is_closed = True
@@ -203,7 +202,6 @@ class OutboxFile:
             db.executemany("DELETE FROM waiting WHERE number = ?", [(number,) for number in gone])
 
     def depth(self) -> int:
-        """How many events wait."""
         with self._reading() as db:
             return int(db.execute("SELECT count(*) FROM waiting").fetchone()[0])
 

@@ -10,9 +10,8 @@ from tether.client.exchange import (
     Patience,
     Request,
     Script,
-    exchange,
+    ask,
     path,
-    read,
     stale,
     with_query,
 )
@@ -80,23 +79,19 @@ def query_of(selection: SessionSelection) -> dict[str, Any]:
 
 
 class SessionCalls:
-    """Scripts for sessions."""
+    """Scripts for sessions; `AsyncSessions` says what they do."""
 
     def __init__(self, patience: Patience, events: EventCalls) -> None:
         self._patience = patience
         self._events = events
 
     def get(self, session_id: str, stale_allowed: bool) -> Script[Session]:
-        """The session of this id."""
-        target = path("sessions", session_id)
-        request = Request("GET", with_query(target, stale=stale(stale_allowed)))
-        answer = yield from exchange(request, self._patience, 200)
-        return read(Session, answer, request)
+        target = with_query(path("sessions", session_id), stale=stale(stale_allowed))
+        return ask(Session, Request("GET", target), self._patience)
 
     def pages(
         self, selection: SessionSelection, order: str, page_size: int, stale_allowed: bool
     ) -> Pages[Session]:
-        """The sessions that pass the filters, by their start, or by their last change."""
         return Pages(
             Session,
             self._patience,

@@ -76,7 +76,7 @@ def curve(
         patience,
         "/energy",
         **query_of(ids),
-        **{"from": instant_text("from", window[0])},
+        from_=instant_text("from", window[0]),
         to=instant_text("to", window[1]),
         step=step,
         timeZone=selection.get("time_zone"),

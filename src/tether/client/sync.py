@@ -10,7 +10,7 @@ from tether.client.blocking import Stop, http_to
 from tether.client.capacity import CapacityCalls
 from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls
-from tether.client.events import EventCalls
+from tether.client.events import EventCalls, event_filters
 from tether.client.exchange import Patience
 from tether.client.following import LogFollower
 from tether.client.models import (
@@ -35,11 +35,7 @@ from tether.client.sync_stream import Stream
 from tether.client.sync_webhooks import Webhooks
 from tether.domain import models
 from tether.domain.audit import AuditEntry
-from tether.domain.views import (
-    ChargerState,
-    EnergyStep,
-    VehicleState,
-)
+from tether.domain.views import ChargerState, EnergyStep, VehicleState
 
 E = TypeVar("E", Charger, Vehicle)
 S = TypeVar("S", ChargerState, VehicleState)
@@ -114,7 +110,7 @@ class Client(Runner):
         states of all vehicles, lacks nothing that the stream will not bring. After a restore of the
         database it raises EpochChanged or, to `start_again`, begins with the first event.
         """
-        filters = {"type": type, "chargerId": charger_id, "vehicleId": vehicle_id}
+        filters = event_filters(type, charger_id, vehicle_id)
         wanted = Subscription(cursor, self._patience, start_again=start_again, **filters)
         return Stream(self._http, wanted)
 
@@ -320,15 +316,8 @@ class Events:
         page_size: int = 100,
     ) -> Iterator[Withdrawal]:
         """What was taken back, in the order in which it was."""
-        return self._client._iterate(
-            self._calls.withdrawn(
-                type=type,
-                charger_id=charger_id,
-                vehicle_id=vehicle_id,
-                order=order,
-                page_size=page_size,
-            )
-        )
+        filters = event_filters(type, charger_id, vehicle_id)
+        return self._client._iterate(self._calls.withdrawn(filters, order, page_size))
 
     def follow_withdrawn(
         self,
@@ -356,14 +345,5 @@ class Events:
         page_size: int = 100,
     ) -> Iterator[Event]:
         """The events in the order in which they were committed; `from_` inclusive, `to` not."""
-        return self._client._iterate(
-            self._calls.pages(
-                type=type,
-                charger_id=charger_id,
-                vehicle_id=vehicle_id,
-                from_=from_,
-                to=to,
-                order=order,
-                page_size=page_size,
-            )
-        )
+        filters = event_filters(type, charger_id, vehicle_id)
+        return self._client._iterate(self._calls.pages(filters, from_, to, order, page_size))

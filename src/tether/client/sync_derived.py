@@ -8,20 +8,13 @@ from tether.client.blocking import Stop
 from tether.client.capacity import By, CapacityCalls, Selection
 from tether.client.events import EventCalls
 from tether.client.exchange import Patience
-from tether.client.models import (
-    Event,
-    Instant,
-)
+from tether.client.models import Event, Instant
 from tether.client.sessions import SessionCalls, SessionSelection
 from tether.client.stamps import Stamps
 from tether.client.sums import Division, Unit, summaries
 from tether.client.sync_run import Following, Runner
 from tether.client.values import instant_text
-from tether.domain.views import (
-    Capacity,
-    Session,
-    SessionSummary,
-)
+from tether.domain.views import Capacity, Session, SessionSummary
 
 
 class Sessions:
@@ -177,7 +170,7 @@ class Capacities:
         """The same at `from_`, every `step` seconds after that, and before `to`, which is now if
         it is not given. At most 1,000 moments, none in the future. Raises Invalid.
         """
-        return self._client._run(self._calls.series(from_, to, step, selection))
+        return self._client._run(self._calls.series((from_, to, step), selection))
 
     def over_time(
         self,
@@ -192,12 +185,11 @@ class Capacities:
         """The same one by one, at up to 10,000 moments. With `by` of each charger or area with a
         vehicle plugged in: one charger or area after the other, each by time.
         """
+        window = (from_, to, step)
         if by is None:
-            moments = self._client._run(self._calls.lines(from_, to, step, selection))
-            for one in moments:
+            for one in self._client._run(self._calls.lines(window, selection)):
                 yield one
             return
-        window = {"from": from_, "to": to, "step": step}
-        pages = self._calls.pages(by, page_size, selection, **window)
+        pages = self._calls.pages(by, page_size, selection, window=window)
         for one in self._client._iterate(pages):
             yield one

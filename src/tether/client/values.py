@@ -1,7 +1,7 @@
 """From what users give to what is sent: exact Decimals, instants in the API's form, checked ids."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from numbers import Integral
 from typing import Any, TypeVar
@@ -18,12 +18,11 @@ from tether.domain.models import (
     is_entity_id,
     to_json,
 )
-from tether.domain.timestamps import format_instant, parse_instant
+from tether.domain.timestamps import format_instant, ms_of, parse_instant
 
 M = TypeVar("M", bound=Charger | Vehicle | Event)
 
 _DIGITS = 15  # what the API takes, and what a float holds for certain
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def exact(model: M) -> M:
@@ -68,12 +67,17 @@ def instant_text(name: str, value: object) -> str:
         raise invalid(name, "A datetime must have a time zone.")
     try:
         if isinstance(value, datetime):
-            return format_instant((value - _EPOCH) // (datetime.resolution * 1000))
+            return format_instant(ms_of(value))
         return format_instant(parse_instant(value))  # type: ignore[arg-type]  # else TypeError
     except (TypeError, ValueError, OverflowError):  # the last day of 9999 goes on in UTC
         raise invalid(
             name, "It must be a datetime or RFC 3339 text, such as 2023-05-11T22:06:40.738Z."
         ) from None
+
+
+def instant_or_none(name: str, value: object) -> str | None:
+    """The same of an instant that may be missing. Raises Invalid."""
+    return None if value is None else instant_text(name, value)
 
 
 def entity_id(name: str, value: object) -> str:

@@ -5,9 +5,9 @@ from typing import Any, Literal, TypedDict
 
 from tether.client.entities import Pages
 from tether.client.errors import invalid
-from tether.client.exchange import Patience, Request, Script, exchange, path, read
+from tether.client.exchange import Patience, Request, Script, ask, exchange, path
 from tether.client.models import Instant, Number
-from tether.client.values import instant_text
+from tether.client.values import instant_or_none
 from tether.domain.models import to_json
 from tether.domain.webhook_views import Webhook, WebhookAttempt, WebhookOutcome
 
@@ -39,7 +39,7 @@ class WebhookChanges(WebhookMembers, total=False):
 
 
 class WebhookCalls:
-    """Scripts for webhooks."""
+    """Scripts for webhooks; `AsyncWebhooks` says what they do."""
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
@@ -47,39 +47,27 @@ class WebhookCalls:
     def create(
         self, url: str, signature: Literal["v1", "v1a"], members: WebhookMembers
     ) -> Script[Webhook]:
-        """Makes one; it has its secret."""
         body = _body({"url": url, "signature": signature, **members})
-        request = Request("POST", "/webhooks", body)
-        answer = yield from exchange(request, ONCE, 201)
-        return read(Webhook, answer, request)
+        return ask(Webhook, Request("POST", "/webhooks", body), ONCE, 201)
 
     def list(self) -> Script[list[Webhook]]:
-        """All of them."""
-        request = Request("GET", "/webhooks")
-        answer = yield from exchange(request, self._patience, 200)
-        return read(list[Webhook], answer, request)
+        return ask(list[Webhook], Request("GET", "/webhooks"), self._patience)
 
     def get(self, id: str) -> Script[Webhook]:
-        """The one of this id."""
-        return (yield from self._one(Request("GET", path("webhooks", id))))
+        return ask(Webhook, Request("GET", path("webhooks", id)), self._patience)
 
     def change(self, id: str, changes: WebhookChanges) -> Script[Webhook]:
-        """Changes some members."""
-        return (yield from self._one(Request("PATCH", path("webhooks", id), _body(changes))))
+        request = Request("PATCH", path("webhooks", id), _body(changes))
+        return ask(Webhook, request, self._patience)
 
     def delete(self, id: str) -> Script[None]:
-        """Deletes it."""
-        request = Request("DELETE", path("webhooks", id))
-        yield from exchange(request, self._patience, 204)
+        yield from exchange(Request("DELETE", path("webhooks", id)), self._patience, 204)
 
     def test(self, id: str) -> Script[WebhookOutcome]:
-        """Sends a test message."""
         request = Request("POST", path("webhooks", id, "test"), b"{}")
-        answer = yield from exchange(request, self._patience, 200)
-        return read(WebhookOutcome, answer, request)
+        return ask(WebhookOutcome, request, self._patience)
 
     def attempts(self, id: str, page_size: int, *, failed: bool) -> Pages[WebhookAttempt]:
-        """The requests that were made, the newest first."""
         return Pages(
             WebhookAttempt,
             self._patience,
@@ -91,22 +79,16 @@ class WebhookCalls:
     def replay(
         self, id: str, message_id: str | None, failed_since: Instant | None, start: str | None
     ) -> Script[Webhook]:
-        """Has messages sent once more."""
-        since = None if failed_since is None else instant_text("failed_since", failed_since)
+        since = instant_or_none("failed_since", failed_since)
         wanted = {"messageId": message_id, "failedSince": since, "from": start}
         body = to_json({name: value for name, value in wanted.items() if value is not None})
-        return (yield from self._one(Request("POST", path("webhooks", id, "replay"), body), 202))
+        request = Request("POST", path("webhooks", id, "replay"), body)
+        return ask(Webhook, request, self._patience, 202)
 
     def rotate_secret(self, id: str, overlap_s: float | None) -> Script[Webhook]:
-        """Gets a new secret; the webhook has it."""
         body = to_json({} if overlap_s is None else {"overlap": overlap_s})
         request = Request("POST", path("webhooks", id, "rotate-secret"), body)
-        answer = yield from exchange(request, ONCE, 200)
-        return read(Webhook, answer, request)
-
-    def _one(self, request: Request, status: int = 200) -> Script[Webhook]:
-        answer = yield from exchange(request, self._patience, status)
-        return read(Webhook, answer, request)
+        return ask(Webhook, request, ONCE)
 
 
 _NAMES = {

@@ -4,16 +4,16 @@ Each part begins where the one before it ends, whatever the clocks of the zone d
 25 hours there, and where clocks move by half an hour two hours of the clock are shorter.
 """
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 from tether.domain.errors import Invalid
+from tether.domain.timestamps import moment_of, ms_of
 
 HOUR_MS = 3_600_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 # What lies in the folder of zones and is none of the IANA's: `right/` counts leap seconds.
 _NO_ZONES = ("posix/", "right/", "posixrules", "localtime", "Factory")
@@ -126,19 +126,15 @@ class Calendar:
 
     def _begin_ms(self, day: date) -> int:
         """Its first instant: where clocks skip midnight, that at which they do."""
-        return _ms_of(datetime(day.year, day.month, day.day, tzinfo=self._zone))
+        return ms_of(datetime(day.year, day.month, day.day, tzinfo=self._zone))
 
     def _local(self, at_ms: int) -> datetime:
-        return (_EPOCH + at_ms * _MILLISECOND).astimezone(self._zone)
+        return moment_of(at_ms).astimezone(self._zone)
 
     def _offset_ms(self, at_ms: int) -> int:
         offset = self._local(at_ms).utcoffset()
         assert offset is not None
         return offset // _MILLISECOND
-
-
-def _ms_of(at: datetime) -> int:
-    return (at - _EPOCH) // _MILLISECOND
 
 
 @lru_cache(maxsize=1000)  # there are some 600

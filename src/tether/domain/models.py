@@ -6,7 +6,7 @@ degrees. Numbers are Decimals and keep their digits: what was sent as 22.0 is an
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 
-from tether.domain.timestamps import format_instant, parse_instant
+from tether.domain.timestamps import format_instant, moment_of, parse_instant
 
 
 class EventType(StrEnum):
@@ -91,7 +91,7 @@ class Event(
     @property
     def time(self) -> datetime:
         """The instant as a datetime in UTC; the event must have a timestamp."""
-        return datetime.fromtimestamp(self.at_ms / 1000, UTC)
+        return moment_of(self.at_ms)
 
     def stamped(self, at_ms: int) -> "Event":
         """The same event with this instant (milliseconds since 1970)."""

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_DAY = date(1970, 1, 1)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def now_ms() -> int:
@@ -59,6 +60,16 @@ def _since_epoch(text: str) -> int:
     since = datetime.fromisoformat(text) - _EPOCH
     # To divide by a millisecond would take as long as all the rest.
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
+
+
+def ms_of(at: datetime) -> int:
+    """Milliseconds since 1970 of a datetime with a zone; digits beyond them are cut off."""
+    return (at - _EPOCH) // _MILLISECOND
+
+
+def moment_of(at_ms: int) -> datetime:
+    """The instant as a datetime in UTC."""
+    return _EPOCH + at_ms * _MILLISECOND
 
 
 def fault_in(value: object) -> str | None:

@@ -9,22 +9,20 @@ time ends, they have their offset. Nothing here opens a file.
 import csv
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from io import StringIO
 from typing import Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
 from tether.domain.errors import Invalid
-from tether.domain.timestamps import parse_instant
+from tether.domain.timestamps import moment_of, ms_of, parse_instant
 
 SEPARATORS = (",", ";", "\t", "|")
 BYTE_ORDER_MARK = "\ufeff"
 
 DateOrder: TypeAlias = Literal["dmy", "mdy"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 # What spreadsheets take for the beginning of a formula.
 _FORMULA = re.compile(r"[=+@\t\r-]")
@@ -83,7 +81,7 @@ def instant_cell(instant: str, form: CsvForm) -> str:
     """The instant, which is given as the API shows it, on the form's clock."""
     if form.zone is None:
         return instant
-    local = (_EPOCH + parse_instant(instant) * _MILLISECOND).astimezone(form.zone)
+    local = moment_of(parse_instant(instant)).astimezone(form.zone)
     text = local.strftime("%Y-%m-%d %H:%M:%S")
     if local.microsecond:
         text += f"{',' if form.decimal_comma else '.'}{local.microsecond // 1000:03}"
@@ -197,7 +195,7 @@ def instant_in(name: str, cell: str, form: CsvForm = API_FORM) -> int | None:
     local = _local_of(name, cell, found, form)
     if (offset := found["zone"]) is not None:
         text = "+00:00" if offset.upper() in ("Z", "UTC") else f"{offset[:3]}:{offset[-2:]}"
-        return _ms_of(datetime.fromisoformat(f"{local.isoformat()}{text}"))
+        return ms_of(datetime.fromisoformat(f"{local.isoformat()}{text}"))
     if form.zone is None:
         raise Invalid(name, "It has no time zone.")
     instants = _instants_of(local, form.zone)
@@ -210,7 +208,7 @@ def instant_in(name: str, cell: str, form: CsvForm = API_FORM) -> int | None:
         raise Invalid(
             name, f"The clocks of {form.zone.key} showed {cell} twice: add its offset, {offsets}."
         )
-    return _ms_of(instants[0])
+    return ms_of(instants[0])
 
 
 def _local_of(name: str, cell: str, found: re.Match[str], form: CsvForm) -> datetime:
@@ -246,7 +244,3 @@ def _instants_of(local: datetime, zone: ZoneInfo) -> list[datetime]:
         if at.astimezone(zone).replace(tzinfo=None, fold=0) == local and at not in instants:
             instants.append(at)
     return instants
-
-
-def _ms_of(at: datetime) -> int:
-    return (at - _EPOCH) // _MILLISECOND

@@ -6,7 +6,7 @@ rounded. Read is what others write, too: integers, floats, and timestamps of any
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from math import isfinite, isnan
 from pathlib import Path
@@ -15,14 +15,13 @@ from typing import Any, BinaryIO
 from tether.domain.columns import arrow_schema, has_places, row_of
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
-from tether.domain.timestamps import format_instant
+from tether.domain.timestamps import format_instant, ms_of
 from tether.files.contents import Sum, Tabular
 
 DIGITS, PLACES = 38, 18
 PAGES_TOGETHER = 50  # pages of rows in a row group
 MARK = b"PAR1"  # with which a Parquet file begins
 _ROWS_AT_ONCE = 1000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ParquetFile:
@@ -36,7 +35,6 @@ class ParquetFile:
         self._pages: list[Any] = []
 
     def write(self, things: Sequence[Tabular]) -> None:
-        """So many more."""
         rows = [_row(thing) for thing in things]
         self._pages.append(self._arrow.RecordBatch.from_pylist(rows, schema=self._schema))
         if len(self._pages) == PAGES_TOGETHER:
@@ -107,7 +105,7 @@ def _plain(value: Any) -> Any:
         case datetime(tzinfo=None):
             plain = value.isoformat()
         case datetime():
-            plain = format_instant((value - _EPOCH) // timedelta(milliseconds=1))
+            plain = format_instant(ms_of(value))
         case timedelta():
             plain = Decimal(value // timedelta(microseconds=1)) / 1_000_000
         case list():
