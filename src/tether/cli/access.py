@@ -92,6 +92,17 @@ class Access:
                 ) from None
 
     @contextmanager
+    def asking_for(self, what: str) -> Iterator["Client"]:
+        """The SDK's client, as `client` gives it; says so if there is no such thing."""
+        from tether.client import NotFound
+
+        with self.client() as client:
+            try:
+                yield client
+            except NotFound:
+                raise SetupError(f"There is no {what}.") from None
+
+    @contextmanager
     def explained(self) -> Iterator[None]:
         """Turns errors of the SDK that are nobody's in particular into sentences."""
         from tether.client import (

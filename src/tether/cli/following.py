@@ -7,22 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tether.cli.access import Access
 from tether.cli.display.output import say, show_line
 from tether.cli.files import replacing
-from tether.cli.options import FilePath
+from tether.cli.options import F, FilePath
 from tether.domain.errors import SetupError
 from tether.files.formats import to_ndjson
 
 if TYPE_CHECKING:
     from tether.client import Client
     from tether.client.sync_run import Following
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 poll_option = click.option(
     "--poll",

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import IO, Any, TypeAlias, TypeVar
+from typing import IO, Any, TypeAlias
 
 import click
 
+from tether.cli.options import F, Parsed, together
+from tether.cli.times import from_midnight
 from tether.domain.errors import Invalid, Malformed, SetupError
 from tether.domain.models import EventType
 from tether.domain.timestamps import format_instant, parse_instant
@@ -14,82 +16,61 @@ from tether.files.contents import LONGEST_LINE, event_type_of
 from tether.files.csv_form import number_in
 from tether.ingest.json_reader import decode_document
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 Members: TypeAlias = Mapping[str, tuple[click.ParamType[Any], str]]
 
 NOTHING = ""  # what removes a member in a PATCH
 
 
-class NumberType(click.ParamType[Decimal | str]):
-    """A number, with its digits; or nothing, which removes it."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Decimal | str:
-        try:
-            return number_in("", value) if value.strip() else NOTHING
-        except Invalid:
-            self.fail(f"{value!r} is not a number such as 7.4.", param, ctx)
+def _number(text: str) -> Decimal:
+    try:
+        return number_in("", text)
+    except Invalid:
+        raise ValueError(f"{text!r} is not a number such as 7.4.") from None
 
 
-class PositiveNumberType(click.ParamType[Decimal]):
-    """A number above 0, with its digits."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Decimal:
-        try:
-            number = number_in("", value.strip())
-        except Invalid:
-            number = Decimal(0)
-        if number <= 0:
-            self.fail(f"{value!r} is not a number above 0 such as 7.4.", param, ctx)
-        return number
+def _number_or_nothing(text: str) -> Decimal | str:
+    return _number(text) if text.strip() else NOTHING
 
 
-class NumbersType(click.ParamType[list[Decimal]]):
-    """Numbers, between commas; none removes them."""
-
-    name = "number,…"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> list[Decimal]:
-        try:
-            return [number_in("", part.strip()) for part in value.split(",") if value.strip()]
-        except Invalid:
-            self.fail(f"{value!r} is not a list of numbers such as 11,22.", param, ctx)
+def _positive_number(text: str) -> Decimal:
+    try:
+        number = number_in("", text.strip())
+    except Invalid:
+        number = Decimal(0)
+    if number <= 0:
+        raise ValueError(f"{text!r} is not a number above 0 such as 7.4.")
+    return number
 
 
-class InstantType(click.ParamType[str]):
-    """A date (its first moment in UTC) or a date-time with a zone, in the API's form."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        text = value.strip()
-        day = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)
-        try:
-            return format_instant(parse_instant(f"{text}T00:00:00Z" if day else text))
-        except (ValueError, OverflowError):  # the last day of 9999 goes on in UTC
-            self.fail(
-                f"{value!r} is no point in time: write a date such as 2030-01-31, or a date-time "
-                "with a zone such as 2030-01-31T18:00:00Z.",
-                param,
-                ctx,
-            )
+def _numbers(text: str) -> list[Decimal]:
+    try:
+        return [number_in("", part.strip()) for part in text.split(",") if part.strip()]
+    except Invalid:
+        raise ValueError(f"{text!r} is not a list of numbers such as 11,22.") from None
 
 
-class EventTypeType(click.ParamType[str]):
-    """A type of events: its last word is enough, in capitals or not."""
+def _instant(text: str) -> str:
+    try:
+        return format_instant(parse_instant(from_midnight(text.strip())))
+    except (ValueError, OverflowError):  # the last day of 9999 goes on in UTC
+        raise ValueError(
+            f"{text!r} is no point in time: write a date such as 2030-01-31, or a date-time "
+            "with a zone such as 2030-01-31T18:00:00Z."
+        ) from None
 
-    name = "type"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        found = event_type_of(value)
-        if found is None:
-            known = ", ".join(map(short_type, EventType))
-            self.fail(f"{value!r} is none of {known}.", param, ctx)
-        return found.value
+def _event_type(text: str) -> str:
+    found = event_type_of(text)
+    if found is None:
+        raise ValueError(f"{text!r} is none of {', '.join(map(short_type, EventType))}.")
+    return found.value
+
+
+NUMBER = Parsed("number", _number_or_nothing)
+POSITIVE_NUMBER = Parsed("number", _positive_number)
+NUMBERS = Parsed("number,…", _numbers)  # none removes them
+INSTANT = Parsed("time", _instant)  # in the API's form; of a date its first moment in UTC
+EVENT_TYPE = Parsed("type", _event_type)  # its last word is enough, in capitals or not
 
 
 def short_type(kind: EventType) -> str:
@@ -97,15 +78,14 @@ def short_type(kind: EventType) -> str:
     return kind.value.rpartition("_")[2].lower()
 
 
-def member_options(members: Members) -> Callable[[Command], Command]:
+def member_options(members: Members) -> Callable[[F], F]:
     """Adds an option for each of these members, named like it: --charge-power-min."""
-
-    def add(command: Command) -> Command:
-        for name, (kind, text) in reversed(list(members.items())):
-            command = click.option(f"--{_kebab(name)}", name, type=kind, help=text)(command)
-        return command
-
-    return add
+    return together(
+        *(
+            click.option(f"--{_kebab(name)}", name, type=kind, help=text)
+            for name, (kind, text) in members.items()
+        )
+    )
 
 
 def _kebab(name: str) -> str:
@@ -113,24 +93,24 @@ def _kebab(name: str) -> str:
 
 
 _POWERS: Members = {
-    "chargePowers": (NumbersType(), "Powers it charges with, kW: 11,22."),
-    "chargePowerMin": (NumberType(), "Lowest power it charges with, kW."),
-    "chargePowerMax": (NumberType(), "Highest power it charges with, kW."),
-    "dischargePowers": (NumbersType(), "Powers it feeds back with, kW."),
-    "dischargePowerMin": (NumberType(), "Lowest power it feeds back with, kW."),
-    "dischargePowerMax": (NumberType(), "Highest power it feeds back with, kW."),
+    "chargePowers": (NUMBERS, "Powers it charges with, kW: 11,22."),
+    "chargePowerMin": (NUMBER, "Lowest power it charges with, kW."),
+    "chargePowerMax": (NUMBER, "Highest power it charges with, kW."),
+    "dischargePowers": (NUMBERS, "Powers it feeds back with, kW."),
+    "dischargePowerMin": (NUMBER, "Lowest power it feeds back with, kW."),
+    "dischargePowerMax": (NUMBER, "Highest power it feeds back with, kW."),
 }
 OF_CHARGERS: Members = {
     **_POWERS,
-    "latitude": (NumberType(), "Where it stands, degrees."),
-    "longitude": (NumberType(), "Where it stands, degrees."),
+    "latitude": (NUMBER, "Where it stands, degrees."),
+    "longitude": (NUMBER, "Where it stands, degrees."),
 }
-OF_VEHICLES: Members = {"chargeCapacity": (NumberType(), "What its battery holds, kWh."), **_POWERS}
+OF_VEHICLES: Members = {"chargeCapacity": (NUMBER, "What its battery holds, kWh."), **_POWERS}
 OF_EVENTS: Members = {
-    "stateOfCharge": (NumberType(), "How full the battery is, %."),
-    "chargePower": (NumberType(), "Power, kW; below 0 feeds back."),
-    "chargedEnergy": (NumberType(), "Energy since the start, kWh."),
-    "chargedTime": (NumberType(), "Seconds since the start."),
+    "stateOfCharge": (NUMBER, "How full the battery is, %."),
+    "chargePower": (NUMBER, "Power, kW; below 0 feeds back."),
+    "chargedEnergy": (NUMBER, "Energy since the start, kWh."),
+    "chargedTime": (NUMBER, "Seconds since the start."),
 }
 
 

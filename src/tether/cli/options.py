@@ -2,34 +2,39 @@
 
 import os
 import re
+from collections.abc import Callable
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
 from tether.cli.times import parse_duration, parse_when
 from tether.domain.errors import SetupError
-from tether.domain.keys import Rate, parse_rate
+from tether.domain.keys import DEFAULT_RATE, parse_rate
 from tether.domain.partners import DAY_MS
 from tether.domain.timestamps import now_ms
 from tether.files.csv_form import SEPARATORS
-from tether.server.settings import checked_database, default_database, parse_address
+from tether.server.settings import checked_database, default_database, origin_of, parse_address
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-class DatabaseType(click.ParamType[str]):
-    """A file's path, sqlite:///path or a PostgreSQL URL."""
+class Parsed(click.ParamType[T]):
+    """A value that `parse` makes of the text; its ValueError or SetupError says what is wrong."""
 
-    name = "url"
+    def __init__(self, name: str, parse: Callable[[str], T]) -> None:
+        self.name = name
+        self._parse = parse
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        text = str(value).strip()
-        if not text:
-            self.fail("it names no database.", param, ctx)
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not isinstance(value, str):  # a default
+            return value
         try:
-            return checked_database(text)
-        except SetupError as error:
-            self.fail(error.message, param, ctx)
+            return self._parse(value)
+        except (ValueError, SetupError) as error:
+            self.fail(str(error), param, ctx)
 
 
 class FilePath(click.Path):
@@ -42,206 +47,137 @@ class FilePath(click.Path):
         return super().convert(path, param, ctx)
 
 
-class ZoneType(click.ParamType[ZoneInfo]):
-    """A time zone, by its name in the IANA's list."""
-
-    name = "zone"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> ZoneInfo:
-        if isinstance(value, ZoneInfo):
-            return value
-        try:
-            return ZoneInfo(value.strip())
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            self.fail(f"{value!r} is no time zone such as Europe/Berlin.", param, ctx)
-
-
-class SeparatorType(click.ParamType[str]):
-    """What separates the cells of a CSV."""
-
-    name = "character"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        names = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
-        found = names.get(str(value).lower(), str(value))
-        if found not in SEPARATORS:
-            self.fail(f"{value!r} is none of , ; | and tab.", param, ctx)
-        return found
-
-
 class WholeNumber(click.IntRange):
     """A whole number within limits; click's own calls itself an integer range."""
 
     name = "whole number"
 
 
-class RateType(click.ParamType[Rate]):
-    """How many requests in how much time."""
-
-    name = "rate"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Rate:
-        try:
-            return value if isinstance(value, Rate) else parse_rate(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class WhenType(click.ParamType[int]):
-    """A point in time, in ms since 1970."""
-
-    name = "when"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        try:
-            return parse_when(value, now_ms())
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class SinceType(click.ParamType[int]):
-    """A point in time, in ms since 1970; a duration is that long ago."""
-
-    name = "since"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        try:
-            return now_ms() - parse_duration(value)
-        except ValueError:
-            pass
-        try:
-            return parse_when(value, now_ms())
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 NEVER = -1  # ms since 1970, of what has no end
-
-
-class WhenOrNeverType(WhenType):
-    """A point in time, or `never`."""
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        return NEVER if str(value).strip() == "never" else super().convert(value, param, ctx)
-
-
-class DurationType(click.ParamType[int]):
-    """A length of time, in ms."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        try:
-            return parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 AS_SERVER_SAYS = -1  # ms, of what has no age of its own
 
 
-class AgeType(DurationType):
-    """For how long something is kept, in ms: a day at least, `forever` (0) or `default`."""
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        text = str(value).strip().lower()
-        if text in ("forever", "default"):
-            return 0 if text == "forever" else AS_SERVER_SAYS
-        age_ms = super().convert(value, param, ctx)
-        if age_ms < DAY_MS:
-            self.fail("It must be a day at least, forever or default.", param, ctx)
-        return age_ms
+def _database(text: str) -> str:
+    text = text.strip()
+    if not text:
+        raise ValueError("it names no database.")
+    return checked_database(text)
 
 
-class MetricsType(click.ParamType[str]):
-    """Where the metrics are: on, off or HOST:PORT."""
+def _zone(text: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(text.strip())
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{text!r} is no time zone such as Europe/Berlin.") from None
 
-    name = "on|off|HOST:PORT"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        text = str(value).strip()
-        if text in ("on", "off"):
-            return text
+def _separator(text: str) -> str:
+    names = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
+    found = names.get(text.lower(), text)
+    if found not in SEPARATORS:
+        raise ValueError(f"{text!r} is none of , ; | and tab.")
+    return found
+
+
+def _when(text: str) -> int:
+    return parse_when(text, now_ms())
+
+
+def _since(text: str) -> int:
+    try:
+        return now_ms() - parse_duration(text)
+    except ValueError:
+        return _when(text)
+
+
+def _age(text: str) -> int:
+    word = text.strip().lower()
+    if word in ("forever", "default"):
+        return 0 if word == "forever" else AS_SERVER_SAYS
+    age_ms = parse_duration(text)
+    if age_ms < DAY_MS:
+        raise ValueError("It must be a day at least, forever or default.")
+    return age_ms
+
+
+def _metrics(text: str) -> str:
+    text = text.strip()
+    if text not in ("on", "off"):
         try:
             parse_address(text)
         except SetupError:
-            self.fail(f"{text!r} is none of on, off and HOST:PORT.", param, ctx)
-        return text
+            raise ValueError(f"{text!r} is none of on, off and HOST:PORT.") from None
+    return text
 
 
-class OriginsType(click.ParamType[tuple[str, ...]]):
-    """Web origins, between commas."""
-
-    name = "ORIGIN,…"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        origins = tuple(filter(None, map(str.strip, value.split(","))))
-        for origin in origins:
-            if origin != "*" and not re.fullmatch(r"https?://[^/\s?#@]+", origin):
-                self.fail(
-                    f"{origin!r} is not an origin: write https://app.example.com, without a path, "
-                    "or * for all.",
-                    param,
-                    ctx,
-                )
-        return origins
+def _listed(text: str) -> list[str]:
+    return list(filter(None, map(str.strip, text.split(","))))
 
 
-class TilesType(click.ParamType[str]):
-    """Where tiles of maps are."""
-
-    name = "URL"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        from tether.server.settings import origin_of
-
-        if value:
-            try:
-                origin_of(value)
-            except SetupError as error:
-                self.fail(error.message, param, ctx)
-        return str(value)
+def _origins(text: str) -> tuple[str, ...]:
+    origins = _listed(text)
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"https?://[^/\s?#@]+", origin):
+            raise ValueError(
+                f"{origin!r} is not an origin: write https://app.example.com, without a path, "
+                "or * for all."
+            )
+    return tuple(origins)
 
 
-class NetworksType(click.ParamType[tuple[str, ...]]):
-    """Addresses and networks, between commas."""
-
-    name = "ADDRESS,…"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        networks = []
-        for text in filter(None, map(str.strip, value.split(","))):
-            try:
-                networks.append(str(ip_network(text, strict=False)))
-            except ValueError:
-                self.fail(
-                    f"{text!r} is no address or network: write 127.0.0.1, 10.0.0.0/8 or fd00::/8.",
-                    param,
-                    ctx,
-                )
-        return tuple(networks)
+def _tiles(text: str) -> str:
+    if text:
+        origin_of(text)  # raises SetupError if it has none
+    return text
 
 
-class RedisType(click.ParamType[str]):
-    """A Redis URL, or nothing."""
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no address or network: write 127.0.0.1, 10.0.0.0/8 or fd00::/8."
+        ) from None
 
-    name = "url"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        text = str(value).strip()
-        if text and not text.startswith(("redis://", "rediss://", "unix://")):
-            # What was given may hold a password.
-            self.fail("it must begin with redis://, rediss:// or unix://.", param, ctx)
-        return text
+def _redis(text: str) -> str:
+    text = text.strip()
+    if text and not text.startswith(("redis://", "rediss://", "unix://")):
+        # What was given may hold a password.
+        raise ValueError("it must begin with redis://, rediss:// or unix://.")
+    return text
+
+
+DATABASE = Parsed("url", _database)  # a file's path, sqlite:///path or a PostgreSQL URL
+ZONE = Parsed("zone", _zone)
+SEPARATOR = Parsed("character", _separator)  # between the cells of a CSV
+RATE = Parsed("rate", parse_rate)
+WHEN = Parsed("when", _when)  # ms since 1970
+WHEN_OR_NEVER = Parsed("when", lambda text: NEVER if text.strip() == "never" else _when(text))
+SINCE = Parsed("since", _since)  # ms since 1970; a duration is that long ago
+DURATION = Parsed("duration", parse_duration)  # ms
+AGE = Parsed("duration", _age)  # ms that something is kept; 0 is for ever
+METRICS = Parsed("on|off|HOST:PORT", _metrics)
+ORIGINS = Parsed("ORIGIN,…", _origins)
+TILES = Parsed("URL", _tiles)
+NETWORKS = Parsed("ADDRESS,…", lambda text: tuple(map(_network, _listed(text))))
+REDIS = Parsed("url", _redis)
+
+
+def together(*options: Callable[[Any], Any]) -> Callable[[F], F]:
+    """All of these options as one decorator; they are shown in this order."""
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 database_option = click.option(
     "--database",
-    type=DatabaseType(),
+    type=DATABASE,
     default=default_database,
     envvar="TETHER_DATABASE",
     show_envvar=True,
@@ -250,4 +186,13 @@ database_option = click.option(
     "[default: a file in your data folder]",
 )
 
+rate_options = together(
+    click.option("--rate", type=RATE, default=str(DEFAULT_RATE), show_default=True,
+                 help="Requests allowed: 100 (a second), 90/min, 5000/h."),
+    click.option("--burst", type=WholeNumber(1, 10**9), metavar="N",
+                 help="Requests allowed at once.  [default: the number of --rate]"),
+)  # fmt: skip
+test_option = click.option(
+    "--test", is_flag=True, help="Let it begin with ttr_test_, not ttr_live_."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")

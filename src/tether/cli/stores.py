@@ -116,20 +116,12 @@ def _server_here() -> str | None:
 
 def _is_ours(url: str) -> bool:
     """Whether a Tether server answers there, on this machine."""
-    from http.client import HTTPConnection, HTTPException
+    from tether.cli.servers import is_healthy
 
     try:
         parts = urlsplit(url)
-        if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "localhost", "::1"):
-            return False
-        connection = HTTPConnection(parts.hostname, parts.port or 80, timeout=PATIENCE_S)
+        port = parts.port or 80
     except ValueError:  # a port that is none
         return False
-    try:
-        connection.request("GET", "/health")
-        answer = connection.getresponse()
-        return answer.status == 200 and answer.getheader("X-Request-Id") is not None
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
+    is_here = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+    return is_here and is_healthy(parts.hostname or "", port, PATIENCE_S)

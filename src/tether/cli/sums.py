@@ -2,54 +2,53 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from itertools import islice
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
 
 from tether.cli.display.charts import spark_room, sparkline
-from tether.cli.display.listing import MOST_IN_A_TABLE
+from tether.cli.display.listing import MORE, MOST_IN_A_TABLE
 from tether.cli.display.numbers import short
 from tether.cli.display.output import note, say, show_line, show_table
 from tether.cli.display.sums import step_table, summary_table
-from tether.cli.options import FilePath, WholeNumber
-from tether.cli.writing import Output, csv_options
+from tether.cli.options import ZONE, WholeNumber, together
+from tether.cli.writing import Output, csv_options, form_of, output_option
 from tether.domain.models import to_json
 from tether.domain.views import EnergyStep, SessionSummary
 
 FORMATS = ("table", "json", "csv", "ndjson", "parquet")
 PAGE = 1000
-F = TypeVar("F", bound=Callable[..., Any])
 Sum = SessionSummary | EnergyStep
 
 
-def sum_options(command: F) -> F:
-    """Adds the options that say how rows are shown, or written."""
-    options = (
-        click.option("--limit", type=WholeNumber(1),
-                     help=f"At most so many.  [default: {MOST_IN_A_TABLE} in a table, else all]"),
-        click.option("--format", "form", type=click.Choice(FORMATS),
-                     help="[default: as the name of FILE says, table in a terminal, else ndjson]"),
-        click.option("--output", metavar="FILE", type=FilePath(dir_okay=False, path_type=Path),
-                     help="Not standard output. Whole or not there; .gz is compressed."),
-        csv_options,
-    )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+calendar_zone_option = click.option(
+    "--time-zone",
+    "zone",
+    type=ZONE,
+    metavar="ZONE",
+    help="Whose clocks and calendar, such as Europe/Berlin.  [default: UTC]",
+)
+sum_options = together(
+    click.option("--limit", type=WholeNumber(1),
+                 help=f"At most so many.  [default: {MOST_IN_A_TABLE} in a table, else all]"),
+    click.option("--format", "form", type=click.Choice(FORMATS),
+                 help="[default: as the name of FILE says, table in a terminal, else ndjson]"),
+    output_option,
+    csv_options,
+)  # fmt: skip
+"""How rows are shown, or written."""
 
 
 def output_of(model: type[Sum], options: dict[str, Any], zone: ZoneInfo | None) -> Output:
     """How they are to be shown or written; takes its own out of the options."""
     file, form = options.pop("output"), options.pop("form")
     if form is None:
-        name = file.name.removesuffix(".gz") if file else ""
         usual = "table" if file is None and sys.stdout.isatty() else "ndjson"
-        form = next((one for one in FORMATS if name.endswith(f".{one}")), usual)
+        form = form_of(file, FORMATS, usual)
     csv = {name: options.pop(name) for name in ("separator", "decimal_comma", "bom")}
     output = Output(model, form, file, **csv, zone=zone)
     output.check()
@@ -69,7 +68,6 @@ def show_sums(found: Iterator[Any], output: Output, limit: int | None, *, days: 
         with output.opened() as writer:
             while page := list(islice(rows, PAGE)):
                 writer.write(page)
-            writer.close()
 
 
 def _show(found: Iterator[Any], output: Output, limit: int | None, *, days: bool) -> None:
@@ -90,4 +88,4 @@ def _show(found: Iterator[Any], output: Output, limit: int | None, *, days: bool
         if len(powers) > 1 and any(powers):
             say(f"\n{sparkline(powers, spark_room())} up to {short(max(powers))} kW")
     if limit is None and next(found, None) is not None:
-        note(f"\nThere are more: --limit shows more than {MOST_IN_A_TABLE}, a pipe gets all.")
+        note(MORE)

@@ -2,27 +2,25 @@
 
 import gzip
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol, TypeVar, cast
+from typing import IO, Any, NamedTuple, Protocol, cast
 from zoneinfo import ZoneInfo
 
 import click
 
 from tether.cli.display.output import plain, safe_json
 from tether.cli.files import followed, replacing
-from tether.cli.options import SeparatorType
+from tether.cli.options import SEPARATOR, FilePath, together
 from tether.files.contents import Tabular, columns_of
 from tether.files.csv_form import BYTE_ORDER_MARK, CsvForm, csv_line
 from tether.files.csv_table import to_csv
 from tether.files.formats import to_ndjson
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-_CSV_OPTIONS = (
-    click.option("--separator", type=SeparatorType(),
+csv_options = together(
+    click.option("--separator", type=SEPARATOR,
                  help="CSV: , ; | or tab.  [default: , or, with --decimal-comma, ;]"),
     click.option("--decimal-comma", is_flag=True, help="CSV: 7,4 in place of 7.4."),
     click.option("--bom", is_flag=True,
@@ -30,21 +28,27 @@ _CSV_OPTIONS = (
 )  # fmt: skip
 
 
-def csv_options(command: F) -> F:
-    """Adds the options of a CSV: `separator`, `decimal_comma` and `bom`."""
-    for option in reversed(_CSV_OPTIONS):
-        command = option(command)
-    return command
+output_option = click.option(
+    "--output",
+    metavar="FILE",
+    type=FilePath(dir_okay=False, path_type=Path),
+    help="Not standard output. Whole or not there; .gz is compressed.",
+)
+
+
+def form_of(file: Path | None, forms: Sequence[str], usual: str) -> str:
+    """Which of these forms the name of the file says, else the usual one."""
+    name = file.name.removesuffix(".gz") if file else ""
+    return next((form for form in forms if name.endswith(f".{form}")), usual)
 
 
 class Writer(Protocol):
-    """Writes things; `close` makes it whole."""
+    """Writes things."""
 
-    def write(self, things: list[Any]) -> None:
-        """So many more."""
+    def write(self, things: list[Any]) -> None: ...
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Nothing more comes: it is whole."""
 
 
 class Output(NamedTuple):
@@ -73,21 +77,22 @@ class Output(NamedTuple):
     def opened(self) -> Iterator[Writer]:
         """What writes there; a file gets its name when it is whole."""
         with target(self.file) as path:
-            gzipped = self.file is not None and self.file.suffix == ".gz"
-            if self.form == "parquet" and path is not None:
-                from tether.files.parquet import ParquetFile
+            writer = self._writer(path)
+            yield writer
+            writer.close()
 
-                yield ParquetFile(self.model, path)
-            elif self.form == "csv":
-                form = CsvForm(
-                    self.separator or (";" if self.decimal_comma else ","),
-                    self.decimal_comma,
-                    self.zone,
-                )
-                header = BYTE_ORDER_MARK * self.bom + csv_line(columns_of(self.model), form)
-                yield _Text(partial(to_csv, form=form), header, path, gzipped=gzipped)
-            else:
-                yield _Text(to_ndjson, "", path, gzipped=gzipped)
+    def _writer(self, path: Path | None) -> Writer:
+        if self.form == "parquet" and path is not None:
+            from tether.files.parquet import ParquetFile
+
+            return ParquetFile(self.model, path)
+        gzipped = self.file is not None and self.file.suffix == ".gz"
+        if self.form != "csv":
+            return _Text(to_ndjson, "", path, gzipped=gzipped)
+        separator = self.separator or (";" if self.decimal_comma else ",")
+        form = CsvForm(separator, self.decimal_comma, self.zone)
+        header = BYTE_ORDER_MARK * self.bom + csv_line(columns_of(self.model), form)
+        return _Text(partial(to_csv, form=form), header, path, gzipped=gzipped)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import click
 
 from tether.cli import stores
 from tether.cli.display.output import note, show_line, show_table
-from tether.cli.options import SinceType, database_option
+from tether.cli.options import SINCE, database_option
 from tether.domain.audit import ACTION, AuditEntry, Entry, shown
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
@@ -17,7 +17,7 @@ AT_ONCE = 1_000
 
 @click.command()
 @click.option("--partner", metavar="PARTNER", help="Only what concerns this partner.")
-@click.option("--since", "from_ms", type=SinceType(),
+@click.option("--since", "from_ms", type=SINCE,
               help="From when on: a date, a date-time with a zone, or 7d, 12h ago.")  # fmt: skip
 @click.option("--action", metavar="ACTION", help="Only this action, such as key.revoke.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the newest N.")

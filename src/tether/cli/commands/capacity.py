@@ -1,21 +1,25 @@
 """`tether capacity`: how much power and energy plugged-in vehicles could move."""
 
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
-from itertools import islice
+from functools import partial
 
 import click
 
 from tether.cli.access import Access, with_access
 from tether.cli.display.charts import spark_room, sparkline
-from tether.cli.display.listing import MOST_IN_A_TABLE, list_limit_option, stale_option
+from tether.cli.display.listing import (
+    lines_option,
+    list_limit_option,
+    show_list,
+    show_one,
+    stale_option,
+)
 from tether.cli.display.numbers import short
-from tether.cli.display.output import counted, note, show_line, show_pairs, show_table
-from tether.cli.members import InstantType, NumbersType
-from tether.cli.options import DurationType
+from tether.cli.display.output import counted, show_pairs, show_table
+from tether.cli.members import INSTANT, NUMBERS
+from tether.cli.options import DURATION
 from tether.client.capacity import By, Selection
-from tether.domain.models import to_json
 from tether.domain.views import Capacity
 
 _EXAMPLES = """\b
@@ -27,6 +31,7 @@ Examples:
   tether capacity --from 2026-01-05 --to 2026-01-06 --step 1h --by area
 """
 _AREA = "Area"
+MOST_MOMENTS = 10_000  # of a series
 _TITLES = (
     "Time (UTC)", "Charger", "Vehicles", "Takes\nkW", "more\nkW", "Gives\nkW", "more\nkW",
     "Stored\nkWh", "Room\nkWh", "Unknown",
@@ -34,23 +39,21 @@ _TITLES = (
 
 
 @click.command(epilog=_EXAMPLES)
-@click.option("--at", type=InstantType(), help="At this past moment.  [default: now]")
+@click.option("--at", type=INSTANT, help="At this past moment.  [default: now]")
 @click.option("--charger", metavar="ID", help="Of this charger only.")
-@click.option(
-    "--bbox", type=NumbersType(), metavar="W,S,E,N", help="Of chargers in this box, degrees."
-)
+@click.option("--bbox", type=NUMBERS, metavar="W,S,E,N", help="Of chargers in this box, degrees.")
 @click.option("--by", type=click.Choice(["charger", "area"]),
               help="Of each charger, or of each area: a box of a tenth of a degree.")  # fmt: skip
 @click.option("--by-charger", is_flag=True, help="The same as --by charger.")
-@click.option("--from", "from_", type=InstantType(), help="Over time: from this moment on …")
-@click.option("--to", type=InstantType(), help="… to before this one …  [default: now]")
-@click.option("--step", type=DurationType(), help="… at moments so far apart: 15m, 1h.")
+@click.option("--from", "from_", type=INSTANT, help="Over time: from this moment on …")
+@click.option("--to", type=INSTANT, help="… to before this one …  [default: now]")
+@click.option("--step", type=DURATION, help="… at moments so far apart: 15m, 1h.")
 @click.option(
-    "--max-age", type=DurationType(), help="Leave out vehicles not heard of for longer: 24h, 7d."
+    "--max-age", type=DURATION, help="Leave out vehicles not heard of for longer: 24h, 7d."
 )
 @list_limit_option
 @stale_option
-@click.option("--json", "as_json", is_flag=True, help="Objects, one a line, as in a pipe.")
+@lines_option
 @with_access
 def capacity(
     at: str | None,
@@ -78,7 +81,6 @@ def capacity(
     if bbox is not None and len(bbox) != 4:
         raise click.UsageError("--bbox takes four numbers: west,south,east,north.")
     box = None if bbox is None else (bbox[0], bbox[1], bbox[2], bbox[3])
-    as_json = as_json or not sys.stdout.isatty()
     selection: Selection = {
         "charger_id": charger,
         "bbox": box,
@@ -86,6 +88,10 @@ def capacity(
         "stale_allowed": stale_allowed,
     }
     with access.client() as client:
+        if by is None and not series:
+            one = client.capacity.get(at=at, **selection)
+            show_one(one, lambda one: show_pairs(_pairs(one)), as_json=as_json)
+            return
         size = min(limit or 1000, 1000)
         if series:
             assert from_ is not None
@@ -93,17 +99,16 @@ def capacity(
             found = client.capacity.over_time(
                 from_=from_, to=to, step=step // 1000, by=by, page_size=size, **selection
             )
-            if by is None:
-                _show_list(found, as_json=as_json)
-            else:
-                _show_some(found, limit, as_json=as_json, timed=True)
-        elif by is not None:
+        else:
             ask = client.capacity.by_charger if by == "charger" else client.capacity.by_area
             found = ask(at=at, page_size=size, **selection)
-            _show_some(found, limit, as_json=as_json, timed=False)
-        else:
-            one = client.capacity.get(at=at, **selection)
-            _show_list([one], as_json=True) if as_json else show_pairs(_pairs(one))
+        show_list(
+            found,
+            partial(_show_table, timed=series),
+            limit=limit if by else MOST_MOMENTS,
+            as_json=as_json,
+            none_yet="No vehicle is plugged in.",
+        )
 
 
 def _check(
@@ -123,38 +128,17 @@ def _check(
         raise click.UsageError("--limit goes with --by.")
 
 
-def _show_some(found: Iterator[Capacity], limit: int | None, *, as_json: bool, timed: bool) -> None:
-    if as_json:
-        _show_list(islice(found, limit), as_json=True)
-        return
-    shown = list(islice(found, limit or MOST_IN_A_TABLE))
-    if not shown:
-        note("No vehicle is plugged in.")
-        return
-    _show_list(shown, as_json=False, timed=timed)
-    if limit is None and next(found, None) is not None:
-        note(f"\nThere are more: --limit shows more than {MOST_IN_A_TABLE}, a pipe gets all.")
-
-
-def _show_list(found: Iterable[Capacity], *, as_json: bool, timed: bool = True) -> None:
-    if as_json:
-        for one in found:
-            show_line(to_json(one))
-    else:
-        listed = list(found)
-        to_minute = all(_time(one).endswith(":00") for one in listed)
-        rows = [_row(one, 16 if to_minute else 19) for one in listed]
-        if not timed:
-            rows = [["", *row[1:]] for row in rows]
-        titles = [_AREA if name == "Charger" and _is_by_area(listed) else name for name in _TITLES]
-        show_table(titles, rows, wrapped=("Time (UTC)", "Charger", _AREA, "Unknown"))
-        if len({one.as_of for one in listed}) == len(listed) > 1:
-            click.echo()
-            show_pairs(_courses(listed))
-
-
-def _is_by_area(listed: Iterable[Capacity]) -> bool:
-    return any(one.area for one in listed)
+def _show_table(listed: Sequence[Capacity], *, timed: bool) -> None:
+    to_minute = all(_time(one).endswith(":00") for one in listed)
+    rows = [_row(one, 16 if to_minute else 19) for one in listed]
+    if not timed:
+        rows = [["", *row[1:]] for row in rows]
+    is_by_area = any(one.area for one in listed)
+    titles = [_AREA if name == "Charger" and is_by_area else name for name in _TITLES]
+    show_table(titles, rows, wrapped=("Time (UTC)", "Charger", _AREA, "Unknown"))
+    if len({one.as_of for one in listed}) == len(listed) > 1:
+        click.echo()
+        show_pairs(_courses(listed))
 
 
 def _courses(moments: Sequence[Capacity]) -> list[tuple[str, str]]:

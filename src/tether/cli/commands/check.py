@@ -44,12 +44,7 @@ def check(
             {
                 "ok": worst is not Status.PROBLEM,
                 "checks": [
-                    {
-                        "check": finding.check,
-                        "status": finding.status.name.lower(),
-                        "message": finding.message,
-                        "advice": finding.advice,
-                    }
+                    finding._asdict() | {"status": finding.status.name.lower()}
                     for finding in findings
                 ],
             }

@@ -5,6 +5,7 @@ import click
 from tether.cli import stores
 from tether.cli.display.output import note, say
 from tether.cli.options import WholeNumber, database_option
+from tether.cli.servers import reachable
 from tether.server.store import Store
 
 
@@ -49,5 +50,5 @@ def console(url: str | None, host: str, port: int, sign_out: bool, database: str
 def _address(url: str | None, host: str, port: int) -> str:
     if url:
         return url.rstrip("/")
-    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - all of them
+    here = reachable(host)
     return f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"

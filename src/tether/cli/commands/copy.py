@@ -6,15 +6,15 @@ from tether.cli import stores
 from tether.cli.commands.rebuild import differing_sessions
 from tether.cli.display.output import counted, say
 from tether.cli.display.progress import progress
-from tether.cli.options import DatabaseType
+from tether.cli.options import DATABASE
 from tether.domain.errors import SetupError
 
 
 @click.command()
-@click.option("--from", "source", type=DatabaseType(), required=True, metavar="URL",
+@click.option("--from", "source", type=DATABASE, required=True, metavar="URL",
               help="What is copied: a file's path or postgresql://user:password@host/name.",
               )  # fmt: skip
-@click.option("--to", "target", type=DatabaseType(), required=True, metavar="URL",
+@click.option("--to", "target", type=DATABASE, required=True, metavar="URL",
               help="A new, empty database, or a copy that was interrupted.")  # fmt: skip
 def copy(source: str, target: str) -> None:
     """Copy a database into another one, of either kind.

@@ -7,9 +7,10 @@ import click
 
 from tether.cli.access import Access, with_access
 from tether.cli.display.listing import stale_allowed_option
-from tether.cli.members import InstantType
-from tether.cli.options import ZoneType
-from tether.cli.sums import PAGE, output_of, show_sums, sum_options
+from tether.cli.members import INSTANT
+from tether.cli.options import Parsed
+from tether.cli.session_filters import ids_options
+from tether.cli.sums import PAGE, calendar_zone_option, output_of, show_sums, sum_options
 from tether.cli.times import parse_duration
 from tether.domain.calendar import Unit
 from tether.domain.views import EnergyStep
@@ -23,37 +24,27 @@ Examples:
 """
 
 
-class StepType(click.ParamType[str]):
+def _step(text: str) -> str:
     """A length of time in whole seconds, or hour, day, week or month of a calendar."""
-
-    name = "step"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        if value in list(Unit):
-            return str(value)
-        try:
-            seconds = parse_duration(str(value)) // 1000
-        except ValueError:
-            seconds = 0
-        if not seconds:
-            self.fail(
-                f"{value!r} is no step: write 15m, 1h, or hour, day, week, month.", param, ctx
-            )
-        return str(seconds)
+    if text in list(Unit):
+        return text
+    try:
+        seconds = parse_duration(text) // 1000
+    except ValueError:
+        seconds = 0
+    if not seconds:
+        raise ValueError(f"{text!r} is no step: write 15m, 1h, or hour, day, week, month.")
+    return str(seconds)
 
 
 @click.command(epilog=_EXAMPLES)
-@click.option("--from", "from_", type=InstantType(), required=True, help="From this time on …")
-@click.option("--to", type=InstantType(), required=True, help="… to before this one.")
-@click.option("--step", type=StepType(), default="hour", show_default=True,
+@click.option("--from", "from_", type=INSTANT, required=True, help="From this time on …")
+@click.option("--to", type=INSTANT, required=True, help="… to before this one.")
+@click.option("--step", type=Parsed("step", _step), default="hour", show_default=True,
               help="15m, 1h, or hour, day, week, month by the clocks of the zone.")  # fmt: skip
-@click.option("--time-zone", "zone", type=ZoneType(), metavar="ZONE",
-              help="Whose clocks and calendar, such as Europe/Berlin.  [default: UTC]")  # fmt: skip
+@calendar_zone_option
 @click.option("--by", type=click.Choice(["charger", "area"]), help="Curves of each.")
-@click.option("--charger", "charger_id", metavar="ID", multiple=True,
-              help="At this charger only. May be given up to 50 times.")  # fmt: skip
-@click.option("--vehicle", "vehicle_id", metavar="ID", multiple=True,
-              help="Of this vehicle only. May be given up to 50 times.")  # fmt: skip
+@ids_options
 @sum_options
 @stale_allowed_option
 @with_access

@@ -1,6 +1,5 @@
 """`tether chargers` and `tether vehicles`: the same commands for both."""
 
-import sys
 from collections.abc import Callable
 from typing import IO, Any, Literal
 
@@ -12,12 +11,12 @@ from tether.cli.display.listing import (
     lines_option,
     list_limit_option,
     object_option,
+    show_entity,
     show_list,
     show_one,
 )
-from tether.cli.display.output import note, say
+from tether.cli.display.output import confirm, say
 from tether.cli.members import OF_CHARGERS, OF_VEHICLES, Members, document_of, member_options
-from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Vehicle
 from tether.domain.validation import changes_of, new_entity
 
@@ -74,14 +73,9 @@ def _get_command(one: str) -> Callable[..., None]:
     @object_option
     @with_access
     def command(id: str, as_json: bool, access: Access) -> None:
-        from tether.client import NotFound
-
-        with access.client() as client:
+        with access.asking_for(f"{one} {id}") as client:
             calls = client.chargers if one == "charger" else client.vehicles
-            try:
-                show_one(calls.get(id), as_json=as_json)
-            except NotFound:
-                raise _missing(one, id) from None
+            show_one(calls.get(id), show_entity, as_json=as_json)
 
     return command
 
@@ -112,20 +106,15 @@ def _patch_command(one: str) -> Callable[..., None]:
     @_file_argument
     @with_access
     def command(id: str, file: IO[bytes] | None, access: Access, **options: Any) -> None:
-        from tether.client import NotFound
-
         document = {
             name: None if value == "" else value
             for name, value in document_of(file, options).items()
         }
-        with access.client() as client:
-            try:
-                if one == "charger":
-                    client.chargers.patch(id, **changes_of(Charger, id, document))
-                else:
-                    client.vehicles.patch(id, **changes_of(Vehicle, id, document))
-            except NotFound:
-                raise _missing(one, id) from None
+        with access.asking_for(f"{one} {id}") as client:
+            if one == "charger":
+                client.chargers.patch(id, **changes_of(Charger, id, document))
+            else:
+                client.vehicles.patch(id, **changes_of(Vehicle, id, document))
         say(f"Changed {one} {id}.")
 
     return command
@@ -138,33 +127,18 @@ def _delete_command(one: str) -> Callable[..., None]:
     @click.option("--yes", is_flag=True, help="Do not ask.")
     @with_access
     def command(id: str, events: Literal["erase"] | None, yes: bool, access: Access) -> None:
-        from tether.client import NotFound
-
-        with access.client() as client:
+        with access.asking_for(f"{one} {id}") as client:
             calls = client.chargers if one == "charger" else client.vehicles
-            try:
-                calls.get(id)
-                if not yes:
-                    _ask(one, id, events)
-                done = calls.delete(id, events=events)
-            except NotFound:
-                raise _missing(one, id) from None
+            calls.get(id)
+            if not yes:
+                all_of_it = ", with all its events" if events else ""
+                loss = f"This deletes {one} {id} for good{all_of_it}."
+                confirm(loss, "Delete it?", "Nothing was deleted")
+            done = calls.delete(id, events=events)
         what = f"{one} {id}{' with all its events' if events else ''}"
         say(f"Deleted {what}." if done else f"The server is deleting {what}, and goes on with it.")
 
     return command
-
-
-def _ask(one: str, id: str, events: str | None) -> None:
-    note(f"This deletes {one} {id} for good{', with all its events' if events else ''}.")
-    if not sys.stdin.isatty():
-        raise SetupError("Nothing was deleted: without a terminal to ask in, pass --yes.")
-    if not click.confirm("Delete it?", err=True):
-        raise SetupError("Nothing was deleted.")
-
-
-def _missing(one: str, id: str) -> SetupError:
-    return SetupError(f"There is no {one} {id}.")
 
 
 def _add_commands(group: click.Group, one: str, members: Members) -> None:

@@ -1,7 +1,6 @@
 """`tether events`: report, list, follow and withdraw them."""
 
 import json
-import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 from tether.cli import OrderedGroup
 from tether.cli.access import Access, with_access
 from tether.cli.display.listing import event_line, lines_option, list_limit_option, show_list
-from tether.cli.display.output import counted, note, say
+from tether.cli.display.output import confirm, counted, note, say
 from tether.cli.following import (
     cursor_file_option,
     poll_option,
@@ -20,9 +19,9 @@ from tether.cli.following import (
     start_again_option,
 )
 from tether.cli.members import (
+    EVENT_TYPE,
+    INSTANT,
     OF_EVENTS,
-    EventTypeType,
-    InstantType,
     document_of,
     member_options,
 )
@@ -67,11 +66,11 @@ def events() -> None:
 
 @events.command()
 @click.argument("file", required=False, type=click.File("rb"))
-@click.option("--type", "type", type=EventTypeType(), help="What happened.")
+@click.option("--type", "type", type=EVENT_TYPE, help="What happened.")
 @click.option("--charger", "chargerId", metavar="ID", help="At which charger.")
 @click.option("--vehicle", "vehicleId", metavar="ID", help="To which vehicle.")
 @member_options(OF_EVENTS)
-@click.option("--timestamp", type=InstantType(), help="When it happened.  [default: now]")
+@click.option("--timestamp", type=INSTANT, help="When it happened.  [default: now]")
 @with_access
 def post(file: IO[bytes] | None, access: Access, **options: Any) -> None:
     """Report an event and print its id.
@@ -94,11 +93,11 @@ def post(file: IO[bytes] | None, access: Access, **options: Any) -> None:
 
 
 @events.command("list")
-@click.option("--type", "type", type=EventTypeType(), help="Of this type only.")
+@click.option("--type", "type", type=EVENT_TYPE, help="Of this type only.")
 @click.option("--charger", metavar="ID", help="At this charger only.")
 @click.option("--vehicle", metavar="ID", help="Of this vehicle only.")
-@click.option("--from", "from_", type=InstantType(), help="Not before this time.")
-@click.option("--to", type=InstantType(), help="Before this time.")
+@click.option("--from", "from_", type=INSTANT, help="Not before this time.")
+@click.option("--to", type=INSTANT, help="Before this time.")
 @order_option
 @list_limit_option
 @lines_option
@@ -152,7 +151,8 @@ def withdraw(ids: tuple[str, ...], file: IO[bytes] | None, yes: bool, access: Ac
     if not wanted:
         raise click.UsageError("Name events by their ids, or a file of them.")
     if len(wanted) > MANY and not yes:
-        _ask(len(wanted))
+        loss = f"This withdraws {counted(len(wanted), 'event')}, and what sessions have of them."
+        confirm(loss, "Withdraw them?", "Nothing was withdrawn")
     done, unknown = 0, list[str]()
     with access.client() as client:
         try:
@@ -169,14 +169,6 @@ def withdraw(ids: tuple[str, ...], file: IO[bytes] | None, yes: bool, access: Ac
         shown = ", ".join(unknown[:SHOWN])
         more = f" and {len(unknown) - SHOWN:,} more" if len(unknown) > SHOWN else ""
         raise SetupError(f"{counted(len(unknown), 'event')} not known: {shown}{more}.")
-
-
-def _ask(count: int) -> None:
-    note(f"This withdraws {counted(count, 'event')}, and what sessions have of them.")
-    if not sys.stdin.isatty():
-        raise SetupError("Nothing was withdrawn: without a terminal to ask in, pass --yes.")
-    if not click.confirm("Withdraw them?", err=True):
-        raise SetupError("Nothing was withdrawn.")
 
 
 def _id_in(line: bytes, place: str) -> str:
@@ -197,7 +189,7 @@ def _event_id(text: str, place: str) -> str:
 
 
 @events.command()
-@click.option("--type", "type", type=EventTypeType(), help="Events of this type only.")
+@click.option("--type", "type", type=EVENT_TYPE, help="Events of this type only.")
 @click.option("--charger", metavar="ID", help="At this charger only.")
 @click.option("--vehicle", metavar="ID", help="Of this vehicle only.")
 @order_option

@@ -14,10 +14,10 @@ import click
 from tether.cli.access import Access, told_of_waiting, with_access
 from tether.cli.display.output import counted, note
 from tether.cli.display.progress import Rows, shown_rows
-from tether.cli.members import InstantType
-from tether.cli.options import FilePath, ZoneType
+from tether.cli.members import INSTANT
+from tether.cli.options import ZONE
 from tether.cli.session_filters import given, option_of, session_filters
-from tether.cli.writing import Output, Writer, csv_options
+from tether.cli.writing import Output, Writer, csv_options, form_of, output_option
 from tether.domain.calendar import Unit
 from tether.domain.views import Session, SessionSummary
 from tether.files.contents import MODELS, Entry
@@ -53,17 +53,16 @@ Examples:
 are written here. Sessions come of the events.""",
 )
 @click.argument("kind", metavar="|".join(KINDS), type=click.Choice(list(KINDS)))
-@click.option("--from", "from_", type=InstantType(),
+@click.option("--from", "from_", type=INSTANT,
               help="Events, or begun sessions, not before this time.")  # fmt: skip
-@click.option("--to", type=InstantType(), help="Events, or begun sessions, before this time.")
+@click.option("--to", type=INSTANT, help="Events, or begun sessions, before this time.")
 @session_filters
 @click.option("--order", type=click.Choice(["asc", "desc"]), default="asc", show_default=True,
               help="Sessions: the oldest or the newest first.")  # fmt: skip
 @click.option("--format", "form", type=click.Choice(FORMATS),
               help="[default: as the name of FILE says, else ndjson]")  # fmt: skip
-@click.option("--output", metavar="FILE", type=FilePath(dir_okay=False, path_type=Path),
-              help="Not standard output. Whole or not there; .gz is compressed.")  # fmt: skip
-@click.option("--time-zone", "zone", type=ZoneType(), metavar="ZONE",
+@output_option
+@click.option("--time-zone", "zone", type=ZONE, metavar="ZONE",
               help="CSV: local times, such as of Europe/Berlin, that spreadsheets take for dates.  "
               "[default: instants in UTC]")  # fmt: skip
 @click.option("--bucket", type=click.Choice([unit.value for unit in Unit]),
@@ -103,7 +102,7 @@ def export(
         raise click.UsageError("--order is for sessions.")
     if (bucket or by) and kind != "summaries":
         raise click.UsageError("--bucket and --by are for summaries.")
-    form = form or _form_of(output)
+    form = form or form_of(output, FORMATS, "ndjson")
     if zone and form != "csv" and not bucket:
         raise click.UsageError("--time-zone is for CSV: give --format csv.")
     file = Output(KINDS[kind], form, output, separator, decimal_comma, bom, zone)
@@ -143,21 +142,14 @@ def _found(
     return client.vehicles.list(page_size=PAGE)
 
 
-def _form_of(output: Path | None) -> str:
-    name = output.name.removesuffix(".gz") if output else ""
-    return next((form for form in FORMATS if name.endswith(f".{form}")), "ndjson")
-
-
 def _write(found: Iterator[Exported], writer: Writer, kind: str, *, quiet: bool) -> int:
     """Writes them all, a page at a time; how many they were."""
-
     done = 0
     # Where the rows themselves are seen, a counter would stand between them.
-    with nullcontext(Rows(kind, 0)) if quiet else shown_rows(kind) as shown:
-        with told_of_waiting(shown.notice):
-            while page := list(islice(found, PAGE)):
-                writer.write(page)
-                done += len(page)
-                shown.advance(len(page))
-        writer.close()
+    progress = nullcontext(Rows(kind, 0)) if quiet else shown_rows(kind)
+    with progress as shown, told_of_waiting(shown.notice):
+        while page := list(islice(found, PAGE)):
+            writer.write(page)
+            done += len(page)
+            shown.advance(len(page))
     return done

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 from zoneinfo import ZoneInfo
 
 import click
@@ -21,8 +21,8 @@ from tether.cli.display.progress import Rows, shown_rows
 from tether.cli.files import create
 from tether.cli.fleet import Fleet
 from tether.cli.lines import STANDARD_INPUT, Damaged, Lines
-from tether.cli.members import PositiveNumberType
-from tether.cli.options import FilePath, SeparatorType, ZoneType
+from tether.cli.members import POSITIVE_NUMBER
+from tether.cli.options import SEPARATOR, ZONE, FilePath, Parsed
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Event, Vehicle
 from tether.files.contents import Column, Entry, Kind, Reading, Row, Table
@@ -45,29 +45,12 @@ NO_TIMESTAMP = (
 )
 
 
-class ColumnType(click.ParamType[tuple[str, Column]]):
-    """What a column of somebody else's file is here."""
-
-    name = "column=member"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Column]:
-        try:
-            return column_of(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class EncodingType(click.ParamType[str]):
-    """A name of an encoding of text."""
-
-    name = "encoding"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        try:
-            "".encode(value)
-        except LookupError:
-            self.fail(f"{value!r} is no encoding: utf-8, cp1252, latin-1, utf-16 …", param, ctx)
-        return str(value)
+def _encoding(text: str) -> str:
+    try:
+        "".encode(text)
+    except LookupError:
+        raise ValueError(f"{text!r} is no encoding: utf-8, cp1252, latin-1, utf-16 …") from None
+    return text
 
 
 @click.command(
@@ -90,24 +73,25 @@ More: docs/cli.md""",
               help="What the file holds.  [default: as its members say]")  # fmt: skip
 @click.option("--stamp", is_flag=True,
               help="Events without a timestamp happened now: not to be repeated.")  # fmt: skip
-@click.option("--map", "columns", type=ColumnType(), multiple=True, metavar="COLUMN=MEMBER",
+@click.option("--map", "columns", type=Parsed("column=member", column_of), multiple=True,
+              metavar="COLUMN=MEMBER",
               help="What a column, or member, is; others are passed over.")  # fmt: skip
 @click.option("--ignore", "ignored", multiple=True, metavar="COLUMN",
               help="A column, or member, to pass over; once for each.")  # fmt: skip
-@click.option("--encoding", type=EncodingType(), default="utf-8", metavar="NAME",
+@click.option("--encoding", type=Parsed("encoding", _encoding), default="utf-8", metavar="NAME",
               help="How the file's letters are written: cp1252, latin-1, utf-16.  "
               "[default: UTF-8]")  # fmt: skip
-@click.option("--time-zone", "zone", type=ZoneType(), metavar="ZONE",
+@click.option("--time-zone", "zone", type=ZONE, metavar="ZONE",
               help="Of times without one, such as Europe/Berlin.")  # fmt: skip
 @click.option("--date-order", type=click.Choice(["dmy", "mdy"]),
               help="Whether day or month comes first in 05/01/2026.")  # fmt: skip
-@click.option("--separator", type=SeparatorType(),
+@click.option("--separator", type=SEPARATOR,
               help="Between cells: , ; | or tab.  [default: as the header says]")  # fmt: skip
 @click.option("--decimal-comma", is_flag=True,
               help="7,4 means 7.4.  [default: where commas do not separate cells]")  # fmt: skip
-@click.option("--create-chargers", type=PositiveNumberType(), metavar="KW",
+@click.option("--create-chargers", type=POSITIVE_NUMBER, metavar="KW",
               help="Create the chargers that events name, with this power.")  # fmt: skip
-@click.option("--create-vehicles", type=PositiveNumberType(), metavar="KWH",
+@click.option("--create-vehicles", type=POSITIVE_NUMBER, metavar="KWH",
               help="Create the vehicles that events name, with this capacity.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Send nothing: show what the first rows mean.")
 @with_access
@@ -217,7 +201,6 @@ class _Report:
     _file: IO[str] | None = None
 
     def add(self, row: Row, reason: str) -> None:
-        """One more refused row."""
         if self._file is None:
             self._file = create(self.path)
             if self.table.header is not None:
@@ -229,7 +212,6 @@ class _Report:
         self.rows += 1
 
     def close(self) -> None:
-        """Nothing more comes."""
         if self._file is not None:
             self._file.close()
 
@@ -275,7 +257,6 @@ class _Import:
     started: float = field(default_factory=time.monotonic)
 
     async def send(self, access: Access, shown: Rows) -> None:
-        """Sends all rows."""
         from tether.client import AsyncClient
 
         events = self.table.kind in OF_EVENTS
@@ -343,7 +324,6 @@ class _Import:
         return refused
 
     def summarize(self, what: str) -> None:
-        """Says what was done."""
         self.report.close()
         seconds = time.monotonic() - self.started
         rate = (self.stored + self.report.rows) / seconds

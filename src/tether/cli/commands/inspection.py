@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tether.cli.commands.epoch import described
 from tether.cli.commands.findings import Finding, ok, problem, warning
 from tether.cli.commands.serve import serve
 from tether.cli.display.output import counted
+from tether.cli.servers import is_healthy, is_ready
 from tether.domain.errors import TetherError
 from tether.domain.keys import Key
 from tether.domain.webhooks import Status as WebhookStatus
@@ -291,22 +291,9 @@ def _reason(error: OSError) -> str:
 
 def _who_answers(host: str, port: int) -> Finding | None:
     """What to say if a Tether server answers there."""
-    connection = HTTPConnection(host, port, timeout=PATIENCE_S)
-    try:
-        statuses = []
-        for path in ("/health", "/ready"):
-            connection.request("GET", path)
-            response = connection.getresponse()
-            statuses.append((response.status, response.getheader("X-Request-Id") is not None))
-            response.read(65_536)
-    except (OSError, HTTPException):
+    if not is_healthy(host, port, PATIENCE_S):
         return None
-    finally:
-        connection.close()
-    health, ready = statuses
-    if health != (200, True):
-        return None
-    if ready[0] != 200:
+    if not is_ready(host, port, PATIENCE_S):
         return problem("port", f"A Tether server answers on {port} but is not ready.",
                        "Its log says why.")  # fmt: skip
     return ok("port", f"A Tether server answers on {port}, and is ready.")

@@ -4,10 +4,10 @@ import click
 
 from tether.cli import OrderedGroup, stores
 from tether.cli.display.output import note, say, show_json, show_table
-from tether.cli.options import DurationType, RateType, WholeNumber, database_option, json_option
+from tether.cli.options import DURATION, database_option, json_option, rate_options, test_option
 from tether.cli.times import minute
 from tether.domain.key_requests import KeyRequest, Limits
-from tether.domain.keys import DEFAULT_RATE, Rate
+from tether.domain.keys import Rate
 from tether.domain.partners import Partner
 from tether.domain.timestamps import format_instant
 from tether.server.store import Store
@@ -48,14 +48,11 @@ def list_requests(as_json: bool, database: str) -> None:
 @click.argument("partner")
 @click.option("--known", is_flag=True,
               help="PARTNER is there already: the key opens all that it has.")  # fmt: skip
-@click.option("--rate", type=RateType(), default=str(DEFAULT_RATE), show_default=True,
-              help="Requests allowed: 100 (a second), 90/min, 5000/h.")  # fmt: skip
-@click.option("--burst", type=WholeNumber(1, 10**9), metavar="N",
-              help="Requests allowed at once.  [default: the number of --rate]")  # fmt: skip
-@click.option("--for", "lasts_ms", type=DurationType(),
+@rate_options
+@click.option("--for", "lasts_ms", type=DURATION,
               help="How long the key works, from when it is claimed: 90d, 12h.  [default: until "
               "it is revoked]")  # fmt: skip
-@click.option("--test", is_flag=True, help="Let it begin with ttr_test_, not ttr_live_.")
+@test_option
 @database_option
 def approve(
     request: str,

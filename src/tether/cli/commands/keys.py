@@ -6,17 +6,19 @@ from tether.cli import OrderedGroup, stores
 from tether.cli.commands.key_requests import requests
 from tether.cli.display.output import Cell, note, say, show_json, show_table
 from tether.cli.options import (
+    DURATION,
     NEVER,
-    DurationType,
-    RateType,
-    WhenOrNeverType,
-    WhenType,
+    RATE,
+    WHEN,
+    WHEN_OR_NEVER,
     WholeNumber,
     database_option,
     json_option,
+    rate_options,
+    test_option,
 )
 from tether.cli.times import day, duration, minute
-from tether.domain.keys import DEFAULT_RATE, TEST, Key, Rate
+from tether.domain.keys import TEST, Key, Rate
 from tether.domain.timestamps import format_instant
 from tether.server.store import Store
 
@@ -38,15 +40,12 @@ def keys() -> None:
 @keys.command()
 @click.argument("partner")
 @click.option("--name", default="", help="What the key is for, such as production.")
-@click.option("--rate", type=RateType(), default=str(DEFAULT_RATE), show_default=True,
-              help="Requests allowed: 100 (a second), 90/min, 5000/h.")  # fmt: skip
-@click.option("--burst", type=WholeNumber(1, 10**9), metavar="N",
-              help="Requests allowed at once.  [default: the number of --rate]")  # fmt: skip
-@click.option("--expires", "expires_ms", type=WhenType(),
+@rate_options
+@click.option("--expires", "expires_ms", type=WHEN,
               help="When it stops working: a date (00:00 UTC), a date-time with a zone, or 90d, "
               "12h, 30m from now.  [default: never]")  # fmt: skip
 @click.option("--read-only", is_flag=True, help="Let it read, not write.")
-@click.option("--test", is_flag=True, help="Let it begin with ttr_test_, not ttr_live_.")
+@test_option
 @click.option("--create", "insist", is_flag=True,
               help="Make the database if there is none, also while a server runs here on another.",
               )  # fmt: skip
@@ -114,11 +113,11 @@ def list_keys(partner: str | None, as_json: bool, database: str) -> None:
 @keys.command("set")
 @click.argument("prefix")
 @click.option("--name", help="What the key is for.")
-@click.option("--rate", type=RateType(), help="Requests allowed: 100 (a second), 90/min, 5000/h.")
+@click.option("--rate", type=RATE, help="Requests allowed: 100 (a second), 90/min, 5000/h.")
 @click.option("--burst", type=WholeNumber(1, 10**9), metavar="N",
               help="Requests allowed at once.  [default: as it is, or the number of --rate where "
               "it was that]")  # fmt: skip
-@click.option("--expires", "expires_ms", type=WhenOrNeverType(),
+@click.option("--expires", "expires_ms", type=WHEN_OR_NEVER,
               help="When it stops working, as in create; never lets it work for good.",
               )  # fmt: skip
 @database_option
@@ -175,12 +174,12 @@ def revoke(prefix: str, database: str) -> None:
 
 @keys.command()
 @click.argument("prefix")
-@click.option("--overlap", "overlap_ms", type=DurationType(), default="24h", show_default=True,
+@click.option("--overlap", "overlap_ms", type=DURATION, default="24h", show_default=True,
               help="How long the old key works on: 24h, 30m, 0.")  # fmt: skip
-@click.option("--expires", "expires_ms", type=WhenType(),
+@click.option("--expires", "expires_ms", type=WHEN,
               help="When the new key stops working, as in create.  [default: it lives as long as "
               "the old one was to live]")  # fmt: skip
-@click.option("--rate", type=RateType(),
+@click.option("--rate", type=RATE,
               help="Another rate for the new key.  [default: that of the old one]")  # fmt: skip
 @click.option("--burst", type=WholeNumber(1, 10**9), metavar="N",
               help="Another burst for the new key.  [default: as in set]")  # fmt: skip

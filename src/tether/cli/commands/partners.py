@@ -1,13 +1,12 @@
 """`tether partners`: whose data it is."""
 
-import sys
-
 import click
 import msgspec
 
 from tether.cli import OrderedGroup, stores
 from tether.cli.commands.keys import key_json, show_keys, state_of
 from tether.cli.display.output import (
+    confirm,
     counted,
     note,
     say,
@@ -16,9 +15,8 @@ from tether.cli.display.output import (
     show_table,
 )
 from tether.cli.display.progress import progress
-from tether.cli.options import AS_SERVER_SAYS, AgeType, database_option, json_option
+from tether.cli.options import AGE, AS_SERVER_SAYS, database_option, json_option
 from tether.cli.times import day, minute
-from tether.domain.errors import SetupError
 from tether.domain.filters import EventFilter
 from tether.domain.keys import Key
 from tether.domain.partners import DAY_MS, Ages, Holdings, Partner, age_in_words
@@ -153,12 +151,12 @@ def rename(partner: str, new_name: str, database: str) -> None:
 
 @partners.command()
 @click.argument("partner")
-@click.option("--events", "events_ms", type=AgeType(), metavar="AGE",
+@click.option("--events", "events_ms", type=AGE, metavar="AGE",
               help="Ended sessions and their events: 400d, forever, or default as the server "
               "says.")  # fmt: skip
-@click.option("--requests", "requests_ms", type=AgeType(), metavar="AGE",
+@click.option("--requests", "requests_ms", type=AGE, metavar="AGE",
               help="Refused requests: 7d, forever or default.")  # fmt: skip
-@click.option("--attempts", "attempts_ms", type=AgeType(), metavar="AGE",
+@click.option("--attempts", "attempts_ms", type=AGE, metavar="AGE",
               help="Attempts of webhooks: 30d, forever or default.")  # fmt: skip
 @json_option
 @database_option
@@ -252,18 +250,12 @@ def delete(partner: str, yes: bool, database: str) -> None:
 
     held = stores.in_store(database, look)
     if not yes:
-        _ask(partner, held)
+        confirm(
+            f"This erases {partner} for good: {_list(held)}.", "Erase it?", "Nothing was erased"
+        )
     with progress("Erasing events", held.events) as set_progress:
         erased = stores.in_store(database, erase)
     say(f"Erased {partner}: {_list(erased)}.")
-
-
-def _ask(partner: str, held: Holdings) -> None:
-    note(f"This erases {partner} for good: {_list(held)}.")
-    if not sys.stdin.isatty():
-        raise SetupError("Nothing was erased: without a terminal to ask in, pass --yes.")
-    if not click.confirm("Erase it?", err=True):
-        raise SetupError("Nothing was erased.")
 
 
 def _list(held: Holdings) -> str:

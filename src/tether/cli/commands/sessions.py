@@ -18,6 +18,8 @@ from tether.cli.display.listing import (
     list_limit_option,
     object_option,
     show_list,
+    show_one,
+    show_rows,
     stale_allowed_option,
     stale_option,
 )
@@ -34,13 +36,12 @@ from tether.cli.following import (
     print_followed,
     start_again_option,
 )
-from tether.cli.members import InstantType
-from tether.cli.options import DurationType, ZoneType
+from tether.cli.members import INSTANT
+from tether.cli.options import DURATION, together
 from tether.cli.session_filters import given, option_of, session_filters
-from tether.cli.sums import PAGE, output_of, show_sums, sum_options
+from tether.cli.sums import PAGE, calendar_zone_option, output_of, show_sums, sum_options
 from tether.cli.times import clock
 from tether.domain.calendar import Unit
-from tether.domain.errors import SetupError
 from tether.domain.models import to_json
 from tether.domain.timestamps import format_instant
 from tether.domain.validation import EARLIEST_MS
@@ -62,8 +63,12 @@ Examples:
   tether sessions end 01880cda-1c62-8ddf-a043-2c8c729ae5ea --at 2023-05-12T07:45:30Z
 """
 _OF_CHANGES = {"charger_id", "vehicle_id", "from_", "to", "updated_from"}
+_begun_options = together(
+    click.option("--from", "from_", type=INSTANT, help="Begun not before this time."),
+    click.option("--to", type=INSTANT, help="Begun before this time."),
+)
 _updated_from_option = click.option(
-    "--updated-from", type=InstantType(), help="Only what changed at this time or later."
+    "--updated-from", type=INSTANT, help="Only what changed at this time or later."
 )
 
 
@@ -73,11 +78,10 @@ def sessions() -> None:
 
 
 @sessions.command("list")
-@click.option("--from", "from_", type=InstantType(), help="Begun not before this time.")
-@click.option("--to", type=InstantType(), help="Begun before this time.")
+@_begun_options
 @session_filters
 @_updated_from_option
-@click.option("--stale", "silent_ms", type=DurationType(), metavar="AGE",
+@click.option("--stale", "silent_ms", type=DURATION, metavar="AGE",
               help="Active ones not heard of for so long, such as 7d.")  # fmt: skip
 @click.option("--order", type=click.Choice(["asc", "desc"]),
               help="The oldest or the newest first.  [default: desc in a terminal, else asc]",
@@ -127,7 +131,8 @@ def list_sessions(
             )
             table = SILENT_SESSION_TITLES, partial(silent_session_row, now_ms=now_ms)
             none = "Every active session was heard of since."
-            show_list(silent, limit=limit, as_json=as_json, none_yet=none, table=table)
+            show = partial(show_rows, table)
+            show_list(silent, show, limit=limit, as_json=as_json, none_yet=none)
             return
         found = client.sessions.list(
             order=order or ("desc" if newest_first else "asc"),
@@ -143,12 +148,10 @@ def list_sessions(
 @click.option(
     "--bucket", type=click.Choice([unit.value for unit in Unit]), help="Sums of each of these."
 )
-@click.option("--time-zone", "zone", type=ZoneType(), metavar="ZONE",
-              help="Whose clocks and calendar, such as Europe/Berlin.  [default: UTC]")  # fmt: skip
+@calendar_zone_option
 @click.option("--by", type=click.Choice(["charger", "vehicle", "flag", "area"]),
               help="Sums of each of these.")  # fmt: skip
-@click.option("--from", "from_", type=InstantType(), help="Begun not before this time.")
-@click.option("--to", type=InstantType(), help="Begun before this time.")
+@_begun_options
 @session_filters
 @sum_options
 @stale_allowed_option
@@ -187,22 +190,14 @@ def summarize(
 @with_access
 def get_session(id: str, stale_allowed: bool, as_json: bool, access: Access) -> None:
     """Show the session ID: its charge periods, and what is odd about it."""
-    from tether.client import NotFound
-
-    with access.client() as client:
-        try:
-            session = client.sessions.get(id, stale_allowed=stale_allowed)
-        except NotFound:
-            raise SetupError(f"There is no session {id}.") from None
-    if as_json or not sys.stdout.isatty():
-        show_line(to_json(session))
-    else:
-        show_session(session)
+    with access.asking_for(f"session {id}") as client:
+        session = client.sessions.get(id, stale_allowed=stale_allowed)
+    show_one(session, show_session, as_json=as_json)
 
 
 @sessions.command("end")
 @click.argument("id")
-@click.option("--at", type=InstantType(), required=True, help="When the vehicle was unplugged.")
+@click.option("--at", type=INSTANT, required=True, help="When the vehicle was unplugged.")
 @click.option("--dry-run", is_flag=True, help="Send nothing: show the event.")
 @with_access
 def end_session(id: str, at: str, dry_run: bool, access: Access) -> None:
@@ -211,17 +206,12 @@ def end_session(id: str, at: str, dry_run: bool, access: Access) -> None:
     It is an event like any other, a VEHICLE_DISCONNECTED of the session's vehicle at its charger. A
     time before the session's newest event is refused. Run again, it says that the session ended.
     """
-    from tether.client import NotFound
-
-    with access.client() as client:
-        try:
-            if dry_run:
-                show_line(to_json(client.sessions.ending(id, at=at)))
-                note("Nothing is sent.")
-                return
-            session = client.sessions.end(id, at=at)
-        except NotFound:
-            raise SetupError(f"There is no session {id}.") from None
+    with access.asking_for(f"session {id}") as client:
+        if dry_run:
+            show_line(to_json(client.sessions.ending(id, at=at)))
+            note("Nothing is sent.")
+            return
+        session = client.sessions.end(id, at=at)
     length = clock(session.plugged_time or Decimal(0))
     say(
         f"Ended session {id}: {session.vehicle_id} left {session.charger_id} at "

@@ -14,8 +14,8 @@ import click
 from tether.cli.access import Access, api_key_option, told_of_waiting, url_option
 from tether.cli.display.output import counted, note, plain, say, show_line
 from tether.cli.display.progress import progress
-from tether.cli.members import InstantType
-from tether.cli.options import DurationType, WholeNumber
+from tether.cli.members import INSTANT
+from tether.cli.options import DURATION, Parsed, WholeNumber
 from tether.cli.times import minute
 from tether.domain import timestamps
 from tether.domain.errors import SetupError
@@ -28,26 +28,21 @@ if TYPE_CHECKING:
     from tether.client import Client
 
 
-class SpeedType(click.ParamType[float]):
-    """How many times as fast as in reality."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        try:
-            speed = float(value)
-        except ValueError:
-            speed = 0
-        if not 0 < speed <= FASTEST:
-            self.fail(f"{value!r} is not a number above 0 and up to 1,000,000.", param, ctx)
-        return speed
-
-
 FASTEST = 1_000_000
 DAY_MS = 86_400_000
 PORTION = 1_000  # events that are sent together at most
 TICK_S = 0.25  # how long events are collected before they are sent
 MOST_SHOWN = 5
+
+
+def _speed(text: str) -> float:
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0
+    if not 0 < speed <= FASTEST:
+        raise ValueError(f"{text!r} is not a number above 0 and up to 1,000,000.")
+    return speed
 
 
 @click.command(
@@ -62,15 +57,15 @@ Examples:
               help="How many chargers.")  # fmt: skip
 @click.option("--vehicles", default=80, type=WholeNumber(1), show_default=True, metavar="N",
               help="How many vehicles.")  # fmt: skip
-@click.option("--speed", default="60", type=SpeedType(), show_default=True,
+@click.option("--speed", default="60", type=Parsed("number", _speed), show_default=True,
               help="Simulated seconds in a second; 1 is as in reality.")  # fmt: skip
 @click.option("--seed", type=WholeNumber(0), metavar="N",
               help="For the same fleet and events again.")  # fmt: skip
-@click.option("--from", "from_", type=InstantType(),
+@click.option("--from", "from_", type=INSTANT,
               help="Where simulated time begins.  [default: so as to end about now]")  # fmt: skip
-@click.option("--for", "length_ms", type=DurationType(),
+@click.option("--for", "length_ms", type=DURATION,
               help="How much simulated time: 8h, 7d.  [default: until stopped]")  # fmt: skip
-@click.option("--until", type=InstantType(), help="Where simulated time ends.")
+@click.option("--until", type=INSTANT, help="Where simulated time ends.")
 @click.option("--dry-run", is_flag=True, help="Print the events at once; send nothing.")
 @url_option
 @api_key_option
@@ -228,7 +223,6 @@ class _Run:
         return self.sent / max(time.monotonic() - self.started, 0.001)
 
     def summarize(self) -> None:
-        """Says what was done."""
         say(
             f"{counted(self.sent, 'event')} ({self.rate:,.0f}/s), {self.energy_kwh:,.0f} kWh "
             f"charged, {len(self.plugged):,} plugged in, {len(self.charging):,} charging."

@@ -4,16 +4,15 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
-from http.client import HTTPConnection, HTTPException
 
 from tether.cli.commands.findings import Finding, ok, problem, warning
+from tether.cli.servers import ask, is_healthy, is_ready
 from tether.cli.times import day, duration
 from tether.domain.errors import SetupError
 from tether.server.settings import metrics_address
 from tether.storage.database import Database
 
 PATIENCE_S = 5.0
-MOST_BYTES = 4_000_000
 SLOW_CLOCK_MS, WRONG_CLOCK_MS = 2_000, 60_000
 SOON_MS = 30 * 86_400_000
 _METRIC = re.compile(r"^(tether_[a-z_]+)(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
@@ -82,24 +81,22 @@ def certificates(database: Database) -> Iterator[Finding]:
 def live(host: str, port: int, metrics: str, *, shares: bool) -> Iterator[Finding]:
     """What a running server says of itself. `shares`: its rate limits are to be in Redis."""
     at = f"{host} port {port}"
-    health = _get(host, port, "/health")
-    if health is None or (health[0], health[1]) != (200, True):
+    if not is_healthy(host, port, PATIENCE_S):
         yield problem("server", f"No Tether server answers on {at}.", "Start it, or see its log.")
         return
-    ready = _get(host, port, "/ready")
-    if ready is None or ready[0] != 200:
+    if not is_ready(host, port, PATIENCE_S):
         yield problem("server", f"The server on {at} is not ready.", "Its log says why.")
         return
     yield ok("server", f"A Tether server answers on {at}, and is ready.")
     address = (host, port) if metrics == "on" else metrics_address(metrics)
-    page = _get(*address, "/metrics") if address else None
-    if page is None or page[0] != 200:
+    page = ask(*address, "/metrics", PATIENCE_S) if address else None
+    if page is None or page.status != 200:
         yield warning("metrics", "The server tells no numbers.",
                       "Whether its workers reach Redis and have temporary files is not known: see "
                       "--metrics (TETHER_METRICS).")  # fmt: skip
         return
     numbers: dict[str, float] = {}
-    for name, number in _METRIC.findall(page[2]):
+    for name, number in _METRIC.findall(page.body):
         numbers[name] = numbers.get(name, 0.0) + float(number)
     yield from _workers(numbers, shares=shares)
 
@@ -121,22 +118,3 @@ def _workers(numbers: dict[str, float], *, shares: bool) -> Iterator[Finding]:
     if failures := int(numbers.get("tether_derivation_failures_total", 0)):
         yield warning("derivation", f"{failures} portions of events could not be derived.",
                       "The log line `derivation failed` has the trace.")  # fmt: skip
-
-
-def _get(host: str, port: int, path: str) -> tuple[int, bool, str] | None:
-    """Status, whether it is one of ours, and body; None if nobody answers."""
-    connection = HTTPConnection(_reachable(host), port, timeout=PATIENCE_S)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        ours = answer.getheader("X-Request-Id") is not None
-        return answer.status, ours, answer.read(MOST_BYTES).decode(errors="replace")
-    except (OSError, HTTPException):
-        return None
-    finally:
-        connection.close()
-
-
-def _reachable(host: str) -> str:
-    """Where a server that listens there is reached from this machine."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104

@@ -11,10 +11,11 @@ import click
 from tether.cli import OrderedGroup
 from tether.cli.access import Access, with_access
 from tether.cli.display.listing import (
-    MOST_IN_A_TABLE,
     lines_option,
     list_limit_option,
     object_option,
+    show_list,
+    show_one,
 )
 from tether.cli.display.output import (
     Cell,
@@ -25,8 +26,8 @@ from tether.cli.display.output import (
     show_pairs,
     show_table,
 )
-from tether.cli.members import InstantType, PositiveNumberType
-from tether.cli.options import WholeNumber
+from tether.cli.members import INSTANT, POSITIVE_NUMBER
+from tether.cli.options import WholeNumber, together
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
 from tether.domain.webhooks import MOST_IN_BATCH, MessageType, SignatureKind
@@ -54,30 +55,19 @@ type_option = click.option(
 )
 
 
-def _settings(command: Any) -> Any:
-    """The options that `create` and `set` share."""
-    for option in reversed(
-        [
-            type_option,
-            click.option("--charger", metavar="ID", help="About this charger only."),
-            click.option("--vehicle", metavar="ID", help="About this vehicle only."),
-            click.option(
-                "--from", "from_", metavar="PLACE",
-                help="Where to begin: now, start, or a cursor of events or of the stream.",
-            ),
-            click.option(
-                "--max-batch", type=WholeNumber(1, MOST_IN_BATCH), metavar="N",
-                help="How many messages a request may have.",
-            ),
-            click.option(
-                "--rate", type=PositiveNumberType(), metavar="N",
-                help="The most requests in a second.",
-            ),
-            click.option("--description", metavar="TEXT", help="For yourself."),
-        ]
-    ):  # fmt: skip
-        command = option(command)
-    return command
+_settings = together(
+    type_option,
+    click.option("--charger", metavar="ID", help="About this charger only."),
+    click.option("--vehicle", metavar="ID", help="About this vehicle only."),
+    click.option("--from", "from_", metavar="PLACE",
+                 help="Where to begin: now, start, or a cursor of events or of the stream."),
+    click.option("--max-batch", type=WholeNumber(1, MOST_IN_BATCH), metavar="N",
+                 help="How many messages a request may have."),
+    click.option("--rate", type=POSITIVE_NUMBER, metavar="N",
+                 help="The most requests in a second."),
+    click.option("--description", metavar="TEXT", help="For yourself."),
+)  # fmt: skip
+"""The options that `create` and `set` share."""
 
 
 @click.group(cls=OrderedGroup, epilog=_EXAMPLES)
@@ -92,18 +82,8 @@ def list_webhooks(as_json: bool, access: Access) -> None:
     """List your webhooks."""
     with access.client() as client:
         found = client.webhooks.list()
-    if as_json or not sys.stdout.isatty():
-        for one in found:
-            show_line(to_json(one))
-        return
-    if not found:
-        note("There are no webhooks yet: tether webhooks create --help")
-        return
-    titles = ("Id", "Status", "Address", "Messages", "Description")
-    rows: list[list[Cell | str]] = [
-        [one.id, _status(one), one.url, _types(one), one.description] for one in found
-    ]
-    show_table(titles, rows, wrapped=("Address", "Messages", "Description"))
+    none_yet = "There are no webhooks yet: tether webhooks create --help"
+    show_list(iter(found), _show_table, limit=len(found), as_json=as_json, none_yet=none_yet)
 
 
 @webhooks.command()
@@ -127,12 +107,7 @@ def create(
     """
     with _access(access) as client:
         made = client.webhooks.create(address, signature=signature, **_members(options))
-    if as_json:
-        show_line(to_json(made))
-        return
-    note(f"Webhook {made.id} calls {made.url}.")
-    note("Keep this well: it is shown only now.")
-    say(made.secret or made.public_key or "")
+    _hand_out(made, f"Webhook {made.id} calls {made.url}.", as_json=as_json)
 
 
 @webhooks.command()
@@ -142,7 +117,7 @@ def create(
 def get(id: str, as_json: bool, access: Access) -> None:
     """Show the webhook ID, and what it has not had yet."""
     with _access(access) as client:
-        _show(client.webhooks.get(_whole_id(client, id)), as_json=as_json)
+        show_one(client.webhooks.get(_whole_id(client, id)), _show, as_json=as_json)
 
 
 @webhooks.command("set")
@@ -168,7 +143,8 @@ def set_webhook(
     if not changes:
         raise click.UsageError("Nothing is to be changed: give an option.")
     with _access(access) as client:
-        _show(client.webhooks.change(_whole_id(client, id), **changes), as_json=as_json)
+        changed = client.webhooks.change(_whole_id(client, id), **changes)
+    show_one(changed, _show, as_json=as_json)
 
 
 @webhooks.command()
@@ -193,10 +169,7 @@ def test(id: str, as_json: bool, access: Access) -> None:
     """Send a test message to the webhook ID, and say what came of it."""
     with _access(access) as client:
         outcome = client.webhooks.test(_whole_id(client, id))
-    if as_json or not sys.stdout.isatty():
-        show_line(to_json(outcome))
-    else:
-        say(_outcome(outcome))
+    show_one(outcome, lambda one: say(_outcome(one)), as_json=as_json)
     if not outcome.succeeded:
         sys.exit(1)
 
@@ -213,24 +186,14 @@ def attempts(id: str, failed: bool, limit: int | None, as_json: bool, access: Ac
         found = client.webhooks.attempts(
             _whole_id(client, id), failed=failed, page_size=min(limit or 500, 500)
         )
-        most = limit or (MOST_IN_A_TABLE if sys.stdout.isatty() and not as_json else sys.maxsize)
-        made = [one for one, _ in zip(found, range(most), strict=False)]
-    if as_json or not sys.stdout.isatty():
-        for one in made:
-            show_line(to_json(one))
-        return
-    if not made:
-        note("There are no such attempts.")
-        return
-    show_table(("Time", "Message", "Result", "Took"), [_attempt(one) for one in made], ("Result",))
+        none = "There are no such attempts."
+        show_list(found, _show_attempts, limit=limit, as_json=as_json, none_yet=none)
 
 
 @webhooks.command()
 @click.argument("id")
 @click.option("--message", "message_id", metavar="ID", help="This message.")
-@click.option(
-    "--failed-since", type=InstantType(), help="Those which failed for good since this time."
-)
+@click.option("--failed-since", type=INSTANT, help="Those which failed for good since this time.")
 @click.option(
     "--from", "from_", metavar="PLACE",
     help="Everything from there on: start, or a cursor of events or of the stream.",
@@ -262,13 +225,9 @@ def rotate_secret(id: str, overlap: int | None, as_json: bool, access: Access) -
     """Get a new secret for the webhook ID, and print it."""
     with _access(access) as client:
         made = client.webhooks.rotate_secret(_whole_id(client, id), overlap=overlap)
-    if as_json:
-        show_line(to_json(made))
-        return
-    if made.old_secret_until:
-        note(f"The old one signs, too, until {made.old_secret_until}.")
-    note("Keep this well: it is shown only now.")
-    say(made.secret or made.public_key or "")
+    until = made.old_secret_until
+    about = f"The old one signs, too, until {until}." if until else ""
+    _hand_out(made, about, as_json=as_json)
 
 
 @webhooks.command()
@@ -293,31 +252,53 @@ def listen(forward: str, secret: str | None, types: tuple[str, ...], access: Acc
 # What is shown ------------------------------------------------------------------------------------
 
 
-def _show(one: "Webhook", *, as_json: bool) -> None:
-    if as_json or not sys.stdout.isatty():
-        show_line(to_json(one))
+def _hand_out(made: "Webhook", about: str, *, as_json: bool) -> None:
+    """Prints the secret of a webhook, or the key that verifies its messages."""
+    if as_json:
+        show_line(to_json(made))
         return
-    backlog = one.backlog
-    pairs = [
-        ("Id", one.id),
-        ("Status", _status(one).text),
-        ("Address", one.url),
-        ("Messages", _types(one)),
-        ("Charger", one.charger_id or ""),
-        ("Vehicle", one.vehicle_id or ""),
-        ("Description", one.description),
-        ("In a request", f"up to {one.max_batch}" if one.max_batch > 1 else ""),
-        ("At most", f"{one.rate_per_second} requests/s" if one.rate_per_second else ""),
-        ("Not sent yet", _backlog(backlog.events, backlog.sessions) if backlog else ""),
-        ("Parked", counted(one.parked, "message") if one.parked else ""),
-        ("Last success", one.last_success_at or ""),
-        ("Failing since", one.failing_since or ""),
-        ("Waits for", one.waits_for or ""),
-        ("Next try", one.next_try_at or ""),
-        ("Stops", one.stops_at or ""),
-        ("Old secret until", one.old_secret_until or ""),
+    if about:
+        note(about)
+    note("Keep this well: it is shown only now.")
+    say(made.secret or made.public_key or "")
+
+
+def _show_table(found: "list[Webhook]") -> None:
+    titles = ("Id", "Status", "Address", "Messages", "Description")
+    rows: list[list[Cell | str]] = [
+        [one.id, _status(one), one.url, _types(one), one.description] for one in found
     ]
-    show_pairs([pair for pair in pairs if pair[1]])
+    show_table(titles, rows, wrapped=("Address", "Messages", "Description"))
+
+
+def _show_attempts(made: "list[WebhookAttempt]") -> None:
+    titles = ("Time", "Message", "Result", "Took")
+    show_table(titles, [_attempt(one) for one in made], wrapped=("Result",))
+
+
+def _show(one: "Webhook") -> None:
+    backlog = one.backlog
+    show_pairs(
+        [
+            ("Id", one.id),
+            ("Status", _status(one).text),
+            ("Address", one.url),
+            ("Messages", _types(one)),
+            ("Charger", one.charger_id or ""),
+            ("Vehicle", one.vehicle_id or ""),
+            ("Description", one.description),
+            ("In a request", f"up to {one.max_batch}" if one.max_batch > 1 else ""),
+            ("At most", f"{one.rate_per_second} requests/s" if one.rate_per_second else ""),
+            ("Not sent yet", _backlog(backlog.events, backlog.sessions) if backlog else ""),
+            ("Parked", counted(one.parked, "message") if one.parked else ""),
+            ("Last success", one.last_success_at or ""),
+            ("Failing since", one.failing_since or ""),
+            ("Waits for", one.waits_for or ""),
+            ("Next try", one.next_try_at or ""),
+            ("Stops", one.stops_at or ""),
+            ("Old secret until", one.old_secret_until or ""),
+        ]
+    )
 
 
 def _backlog(events: int, sessions: int) -> str:

@@ -1,12 +1,11 @@
 """How lists and entities are shown: tables in a terminal, JSON for programs."""
 
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import partial
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import click
 
@@ -26,11 +25,13 @@ from tether.cli.members import short_type
 from tether.cli.options import WholeNumber
 from tether.domain.models import Charger, Event, EventType, Vehicle, Withdrawal, to_json
 from tether.domain.views import ChargerState, Session, VehicleState
-from tether.files.contents import Written
-from tether.files.formats import to_ndjson
+
+T = TypeVar("T")
+TableOf: TypeAlias = tuple[Sequence[str], Callable[[Any], Sequence[Cell | str]]]
+"""The titles of a table, and what makes the cells of a row."""
 
 MOST_IN_A_TABLE = 100
-WIDE = 120  # columns of a terminal in which there is room for ids that nobody remembers
+MORE = f"\nThere are more: --limit shows more than {MOST_IN_A_TABLE}, a pipe gets all."
 
 list_limit_option = click.option(
     "--limit",
@@ -49,64 +50,68 @@ object_option = click.option("--json", "as_json", is_flag=True, help="The object
 
 
 def show_list(
-    things: Iterator[Written],
+    things: Iterator[T],
+    show: Callable[[list[T]], None] | None = None,
     *,
     limit: int | None,
     as_json: bool,
     none_yet: str,
-    table: "TableOf | None" = None,
 ) -> None:
-    """Shows at most so many of them, in this table, else in that of their kind. `none_yet` is said
-    where it would have no row.
+    """Shows at most so many of them: to people by `show`, else in the table of their kind, and to
+    programs as JSON. `none_yet` is said to people where there are none.
     """
     if as_json or not sys.stdout.isatty():
         for thing in islice(things, limit):
-            show_line(to_ndjson(thing))
+            show_line(to_json(thing))
         return
     found = list(islice(things, limit or MOST_IN_A_TABLE))
     if not found:
         note(none_yet)
         return
-    titles, row = table or _TABLES[type(found[0])]
-    rows = [row(thing) for thing in found]
-    if (
-        table is None
-        and isinstance(found[0], Session)
-        and shutil.get_terminal_size().columns >= WIDE
-    ):
-        titles = (*titles, "Id")
-        rows = [[*session_row(one), one.id] for one in found if isinstance(one, Session)]
-    show_table(titles, rows, wrapped=("Charger", "Vehicle", "Vehicles"))
+    if show is not None:
+        show(found)
+    else:
+        show_rows(_TABLES[type(found[0])], found)
     if limit is None and next(things, None) is not None:
-        note(f"\nThere are more: --limit shows more than {MOST_IN_A_TABLE}, a pipe gets all.")
+        note(MORE)
 
 
-def show_one(entity: Charger | Vehicle, *, as_json: bool) -> None:
-    """Shows one: its members for people, the API's object for programs."""
+def show_rows(table: TableOf, things: Iterable[Any]) -> None:
+    """Shows them in this table."""
+    titles, row = table
+    rows = [row(thing) for thing in things]
+    show_table(titles, rows, wrapped=("Charger", "Vehicle", "Vehicles"))
+
+
+def show_one(thing: T, show: Callable[[T], None], *, as_json: bool) -> None:
+    """Shows one: to people by `show`, to programs as the API's object."""
     if as_json or not sys.stdout.isatty():
-        show_line(to_json(entity))
-        return
-    show_pairs([pair for pair in _pairs(entity) if pair[1]])
+        show_line(to_json(thing))
+    else:
+        show(thing)
 
 
-def _pairs(entity: Charger | Vehicle) -> list[tuple[str, str]]:
+def show_entity(entity: Charger | Vehicle) -> None:
+    """Shows the members of a charger or vehicle."""
     if isinstance(entity, Vehicle):
         particular = ("Capacity", _with("kWh", entity.charge_capacity))
     else:
         particular = ("Position", _position(entity))
-    return [
-        ("Id", entity.id),
-        particular,
-        ("Charges with", _charge(entity)),
-        ("Feeds back with", _discharge(entity)),
-    ]
+    show_pairs(
+        [
+            ("Id", entity.id),
+            particular,
+            ("Charges with", _charge(entity)),
+            ("Feeds back with", _discharge(entity)),
+        ]
+    )
 
 
 # Cells ------------------------------------------------------------------------------------------
 
 
-def _with(unit: str, number: Decimal | None) -> str:
-    return "" if number is None else f"{numbers.given(number)} {unit}"
+def _with(unit: str, number: Decimal) -> str:
+    return f"{numbers.given(number)} {unit}"
 
 
 def _powers(powers: Sequence[Decimal], low: Decimal | None, high: Decimal | None) -> str:
@@ -126,16 +131,8 @@ def _discharge(entity: Charger | Vehicle) -> str:
 
 
 def _position(charger: Charger) -> str:
-    return (
-        ""
-        if charger.latitude is None
-        else f"{_degrees(charger.latitude)}, {_degrees(charger.longitude)}"
-    )
-
-
-def _degrees(number: Decimal | None) -> str:
-    """To a metre."""
-    return "" if number is None else numbers.given(number, 5)
+    degrees = (charger.latitude, charger.longitude)
+    return ", ".join(numbers.given(one, 5) for one in degrees if one is not None)  # to a metre
 
 
 def _charger_row(thing: Charger) -> list[str]:
@@ -152,22 +149,11 @@ def _event_row(thing: Event) -> list[str]:
         short_type(thing.type),
         thing.charger_id,
         thing.vehicle_id,
-        *_measured(thing),
+        numbers.percent(thing.state_of_charge),
+        numbers.power(thing.charge_power),
+        numbers.energy(thing.charged_energy),
     ]
 
-
-def _measured(event: Event) -> tuple[str, str, str]:
-    """How full, the power and the energy; empty where it does not tell."""
-    full, power, energy = event.state_of_charge, event.charge_power, event.charged_energy
-    return (
-        "" if full is None else numbers.percent(full),
-        "" if power is None else numbers.power(power),
-        "" if energy is None else numbers.energy(energy),
-    )
-
-
-TableOf: TypeAlias = tuple[Sequence[str], Callable[[Any], Sequence[Cell | str]]]
-"""The titles of a table, and what makes the cells of a row."""
 
 _TABLES: dict[type, TableOf] = {
     Charger: (("Charger", "Charges with", "Feeds back with", "Position"), _charger_row),

@@ -1,21 +1,24 @@
-"""Numbers as people read them in a terminal: rounded. JSON and files have every digit."""
+"""Numbers as people read them in a terminal: rounded. JSON and files have every digit.
+
+A measurement that is not known is an empty text.
+"""
 
 from decimal import Decimal
 
 
-def percent(number: Decimal) -> str:
+def percent(number: Decimal | None) -> str:
     """A state of charge, to a tenth: `29.0`."""
-    return f"{number:z.1f}"
+    return "" if number is None else f"{number:z.1f}"
 
 
-def energy(number: Decimal) -> str:
+def energy(number: Decimal | None) -> str:
     """kWh, to 10 Wh: `10.50`."""
-    return f"{number:z,.2f}"
+    return "" if number is None else f"{number:z,.2f}"
 
 
-def power(number: Decimal) -> str:
+def power(number: Decimal | None) -> str:
     """kW, to 10 W, without zeros that say nothing: `11`, `7.36`."""
-    return short(number, 2)
+    return "" if number is None else short(number, 2)
 
 
 def given(number: Decimal, places: int = 2) -> str:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from tether.domain.errors import SetupError
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -55,6 +57,17 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """Says something beside the result: on standard error."""
     click.echo(plain(text, "\n"), err=True)
+
+
+def confirm(loss: str, question: str, unchanged: str) -> None:
+    """Says what would be lost and asks. Raises SetupError, which says that nothing was changed,
+    unless somebody says yes in a terminal.
+    """
+    note(loss)
+    if not sys.stdin.isatty():
+        raise SetupError(f"{unchanged}: without a terminal to ask in, pass --yes.")
+    if not click.confirm(question, err=True):
+        raise SetupError(f"{unchanged}.")
 
 
 def show_json(value: object) -> None:
@@ -138,9 +151,10 @@ def _show_plain(titles: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
 
 
 def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Prints names and what belongs to them, one a line."""
-    width = max(len(name) for name, _ in pairs)
-    for name, text in pairs:
+    """Prints names and what belongs to them, one a line, but for those with nothing."""
+    given = [(name, text) for name, text in pairs if text]
+    width = max(len(name) for name, _ in given)
+    for name, text in given:
         click.echo(f"{click.style(name.ljust(width), dim=True)}  {plain(text)}")
 
 

@@ -1,7 +1,6 @@
 """How sessions and live states are shown to people. Times are UTC."""
 
 import shutil
-from collections.abc import Sequence
 from decimal import Decimal
 
 import click
@@ -17,8 +16,9 @@ from tether.domain.views import ChargePeriod, ChargerState, EnergySource, Sessio
 VEHICLE_STATE_TITLES = ("Vehicle", "Now", "Charger", "For", "kW", "%", "Old", "Last event")
 CHARGER_STATE_TITLES = ("Charger", "Now", "Vehicles", "For", "kW", "Last event")
 SESSION_TITLES = (
-    "Begun (UTC)", "Charger", "Vehicle", "Stay", "Charged", "kWh", "%", "Flags",
+    "Begun (UTC)", "Charger", "Vehicle", "Stay", "Charged", "kWh", "%", "Flags", "Id",
 )  # fmt: skip
+WIDE = 120  # columns of a terminal in which there is room for ids that nobody remembers
 SILENT_SESSION_TITLES = ("Id", "Charger", "Vehicle", "Begun", "Heard of")
 
 
@@ -32,8 +32,8 @@ def vehicle_state_row(state: VehicleState) -> list[Cell | str]:
         _does(state),
         state.charger_id or "",
         _since(state, state.as_of),
-        _power(state.charge_power),
-        _percent(state.state_of_charge),
+        numbers.power(state.charge_power),
+        numbers.percent(state.state_of_charge),
         "" if state.state_of_charge_age is None else age(state.state_of_charge_age),
         _ago(state.last_event_age),
     ]
@@ -59,7 +59,7 @@ def charger_state_row(state: ChargerState) -> list[Cell | str]:
         does,
         ", ".join(vehicle.vehicle_id for vehicle in state.vehicles),
         _since(state.vehicles[0], state.as_of) if state.vehicles else "",
-        _power(state.charge_power),
+        numbers.power(state.charge_power),
         _ago(state.last_event_age),
     ]
 
@@ -86,6 +86,7 @@ def session_row(session: Session) -> list[Cell | str]:
         _energy(session.charged_energy, estimated=session.estimated),
         _gained(session),
         Cell(str(len(session.flags)) if session.flags else "", "yellow"),
+        session.id if shutil.get_terminal_size().columns >= WIDE else "",
     ]
 
 
@@ -103,7 +104,7 @@ def silent_session_row(session: Session, now_ms: int) -> list[Cell | str]:
 
 def session_line(session: Session) -> str:
     """One session for people, on a line of its own."""
-    begun, charger, vehicle, stay, _, energy, gained, _ = (
+    begun, charger, vehicle, stay, _, energy, gained, *_ = (
         cell.text if isinstance(cell, Cell) else cell for cell in session_row(session)
     )
     what = f"{energy:>9} kWh  {gained:9}" if energy else f"{'':15}{gained:9}"
@@ -132,7 +133,7 @@ def show_session(session: Session) -> None:
         ("Heard of", _second(session.last_event_at)),
         ("Changed", f"{_second(session.updated_at)}, version {session.version}"),
     ]
-    show_pairs([pair for pair in pairs if pair[1]])
+    show_pairs(pairs)
     if session.periods:
         click.echo()
         titles = ("Charge from (UTC)", "To", "Charged", "kWh", "Energy is")
@@ -162,11 +163,10 @@ def _period_row(period: ChargePeriod) -> list[Cell | str]:
 
 
 def _powers(session: Session) -> str:
-    both: Sequence[tuple[Decimal | None, str]] = (
-        (session.average_power, "on average"),
-        (session.maximum_power, "at most"),
+    both = ((session.average_power, "on average"), (session.maximum_power, "at most"))
+    return ", ".join(
+        f"{numbers.power(power)} kW {word}" for power, word in both if power is not None
     )
-    return ", ".join(f"{_power(power)} kW {word}" for power, word in both if power is not None)
 
 
 def _stay(session: Session) -> Cell:
@@ -176,23 +176,14 @@ def _stay(session: Session) -> Cell:
 
 
 def _energy(energy: Decimal | None, *, estimated: bool) -> str:
-    if energy is None:
-        return ""
-    return f"{'~' if estimated else ''}{numbers.energy(energy)}"
+    return f"{'~' if estimated and energy is not None else ''}{numbers.energy(energy)}"
 
 
 def _gained(session: Session) -> str:
     """The first and the last state of charge, or one where they are shown alike."""
-    start, end = _percent(session.state_of_charge_start), _percent(session.state_of_charge_end)
+    start = numbers.percent(session.state_of_charge_start)
+    end = numbers.percent(session.state_of_charge_end)
     return start if start == end else f"{start}→{end}"
-
-
-def _power(number: Decimal | None) -> str:
-    return "" if number is None else numbers.power(number)
-
-
-def _percent(number: Decimal | None) -> str:
-    return "" if number is None else numbers.percent(number)
 
 
 def _ago(seconds: Decimal | None) -> str:

@@ -1,0 +1,45 @@
+"""What a server says that may run on this machine, or near it."""
+
+from http.client import HTTPConnection, HTTPException
+from typing import NamedTuple
+
+MOST_BYTES = 4_000_000
+
+
+class Answer(NamedTuple):
+    """An answer; `is_ours` says whether it is one of a Tether server."""
+
+    status: int
+    is_ours: bool
+    body: str
+
+
+def ask(host: str, port: int, path: str, patience_s: float) -> Answer | None:
+    """What is answered there; None if nobody does."""
+    connection = HTTPConnection(reachable(host), port, timeout=patience_s)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        is_ours = answer.getheader("X-Request-Id") is not None
+        return Answer(answer.status, is_ours, answer.read(MOST_BYTES).decode(errors="replace"))
+    except (OSError, HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def is_healthy(host: str, port: int, patience_s: float) -> bool:
+    """Whether a Tether server answers there."""
+    answer = ask(host, port, "/health", patience_s)
+    return answer is not None and answer.status == 200 and answer.is_ours
+
+
+def is_ready(host: str, port: int, patience_s: float) -> bool:
+    """Whether that server takes requests."""
+    answer = ask(host, port, "/ready", patience_s)
+    return answer is not None and answer.status == 200
+
+
+def reachable(host: str) -> str:
+    """Where a server that listens there is reached from this machine."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - all addresses
