@@ -240,6 +240,10 @@ class Store:
         """How large the database is."""
         return await self._engine.size()
 
+    async def shrink(self) -> None:
+        """Gives the system back some of the room of deleted rows, if that is much."""
+        await self._engine.shrink()
+
     def connections(self) -> Mapping[str, Connections]:
         """The connections to the database's server, by purpose."""
         return self._engine.connections()

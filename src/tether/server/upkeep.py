@@ -39,6 +39,7 @@ async def keep_expiring(store: Store, event_days: int, now_ms: Callable[[], int]
                     raise
                 except Exception as error:  # what is wrong with one must not end the others
                     log.error("expired events not deleted", exc_info=error)
+            await store.shrink()
         await asyncio.sleep(EXPIRES_AGAIN_S)
 
 

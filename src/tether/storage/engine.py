@@ -107,6 +107,11 @@ class Engine(Protocol):
     async def forget(self, text: str) -> None:
         """The same of a text that is in no row any more, while others go on reading and writing."""
 
+    async def shrink(self) -> None:
+        """Gives the system back some of the room of deleted rows, if that is much of all there is.
+        Others write meanwhile.
+        """
+
     async def close(self) -> None:
         """Finishes the writes under way and lets go of the database."""
 

@@ -62,7 +62,7 @@ class SqliteEngine:
         # What is written goes straight to the writer.
         self.write, self.write_all = writer.write, writer.write_all
         self.write_returning, self.list_events = writer.write_returning, writer.list_events
-        self.scrub, self.forget = writer.scrub, writer.forget
+        self.scrub, self.forget, self.shrink = writer.scrub, writer.forget, writer.shrink
 
     async def ping(self, sql: str) -> None:
         self._look_at_file()

@@ -74,6 +74,8 @@ def migrate_sqlite(path: Path) -> int:
     connection = connect(path)
     try:
         check_ours(connection, path)
+        # Of a file that is made now; what was made without it stays so until it is written anew.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA temp_store = FILE")  # a step may sort all events there are
         connection.execute("BEGIN IMMEDIATE")

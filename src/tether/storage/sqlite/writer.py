@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from struct import unpack
@@ -24,13 +25,13 @@ import apsw
 
 from tether.domain.errors import SetupError, Unavailable
 from tether.storage.engine import Row, Statement
+from tether.storage.sqlite import room
 from tether.storage.sqlite.event_lists import listing
 from tether.storage.sqlite.file import (
     BUSY_TIMEOUT_MS,
     FILE_BEGINS,
     HEADER_BYTES,
     bytes_in,
-    connect,
     native,
 )
 from tether.storage.sqlite.traces import erase_traces
@@ -43,7 +44,6 @@ LARGE = 200_000  # characters of a write, which takes some ten milliseconds: it 
 WRITER_CACHE_KB = 6_000
 # While another process keeps the file locked only the first to meet it waits that long.
 STILL_BUSY_TIMEOUT_MS = 250
-SCRUB_TRIES = 12
 _LOG_HEADER_BYTES = 32
 _FRAME_HEADER_BYTES = 24
 _TRIES = 3  # another process may be at it between two looks
@@ -157,6 +157,7 @@ class SqliteWriter:
         # What is deleted is overwritten: see traces.py for what that does not reach.
         self.connection.execute("PRAGMA secure_delete = ON").fetchall()
         self._file: int | None = None
+        self._pages = asyncio.Lock()  # nobody moves pages while another looks for what is in them
         self._patient = True  # the file was not locked by another process last time
         self._queue = WriteQueue()
         self._thread = threading.Thread(target=self._run, name="tether-writer", daemon=True)
@@ -181,14 +182,28 @@ class SqliteWriter:
         """Writes the file anew: what was deleted is in free pages, but also in the gaps of those in
         use, where no other means gets at it. Others can read meanwhile.
         """
-        await self._apart(_write_anew, self._path)
+        await self._apart(room.write_anew, self._path)
 
     async def forget(self, text: str) -> None:
         if self._file is None:
             self._file = os.open(self._path, os.O_RDWR)
         if trouble := self._guard.trouble():
             raise Unavailable from FileTrouble(trouble)
-        await self._apart(erase_traces, self._path, self._file, text)
+        async with self._pages:
+            await self._apart(erase_traces, self._path, self._file, text)
+
+    async def shrink(self) -> None:
+        most, shrunk = room.MOST_FREE, False
+        while await self._give_back(most):
+            most, shrunk = room.LEFT_FREE, True
+            await asyncio.sleep(room.PAUSE_S)
+        if shrunk:  # the file itself gets shorter when all of the log is in it
+            await self._apart(room.copy_log, self._path)
+
+    async def _give_back(self, most: float) -> bool:
+        async with self._pages:
+            given: bool = await self._enqueue(partial(room.give_back, most))
+            return given
 
     async def _apart(self, run: Callable[..., None], *values: object) -> None:
         """Runs it in another thread."""
@@ -257,34 +272,6 @@ class SqliteWriter:
         if self.connection.in_transaction:
             with suppress(apsw.Error):  # it is rolled back even then; this thread must go on
                 self.connection.execute("ROLLBACK")
-
-
-def _write_anew(path: Path) -> None:
-    connection = connect(path)
-    try:
-        connection.execute("PRAGMA temp_store = FILE")  # it may be larger than the memory
-        _insist(lambda: connection.execute("VACUUM").fetchall())
-        # What was in the log is in the file then, and nothing in the log.
-        _insist(lambda: _empty_log(connection))
-    finally:
-        connection.close()
-
-
-def _empty_log(connection: apsw.Connection) -> None:
-    ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    if busy:
-        raise apsw.BusyError("somebody reads what is in the log")
-
-
-def _insist(run: Callable[[], Any]) -> None:
-    """Runs it until it meets nobody who reads or writes. Raises BusyError if that takes long."""
-    for left in reversed(range(SCRUB_TRIES)):
-        try:
-            run()
-            return
-        except apsw.BusyError:  # after BUSY_TIMEOUT_MS
-            if not left:
-                raise
 
 
 def _change(writer: apsw.Connection, statements: Sequence[Statement]) -> list[int]:
