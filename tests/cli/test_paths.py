@@ -86,12 +86,12 @@ def hold(name: str, way: list[str], files: int, entries: int) -> None:
 
 def test_an_event(server: TracedServer, client: httpx.Client) -> None:
     posts = [client.build_request("POST", "/events", json=EVENT) for _ in range(REQUESTS)]
-    hold("POST /events", server.way(posts, client), files=12, entries=37)
+    hold("POST /events", server.way(posts, client), files=12, entries=38)
 
 
 def test_a_list_of_sessions(server: TracedServer, client: httpx.Client) -> None:
     gets = [client.build_request("GET", "/sessions") for _ in range(REQUESTS)]
-    hold("GET /sessions", server.way(gets, client), files=16, entries=48)
+    hold("GET /sessions", server.way(gets, client), files=16, entries=50)
 
 
 def test_a_new_key(tmp_path: Path) -> None:
@@ -104,4 +104,4 @@ def test_a_new_key(tmp_path: Path) -> None:
             [sys.executable, str(TRACED), str(trace), "keys", "create", "acme"],
             env=environment, check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
-    hold("tether keys create", json.loads(trace.read_text()), files=22, entries=81)
+    hold("tether keys create", json.loads(trace.read_text()), files=22, entries=84)
