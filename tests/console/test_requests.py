@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Server
 from tests.console.test_signing_in import refused_of, with_things
 from tests.console.visitors import visitor
-from tether.console.marking import in_bulk
+from tether.console.highlight import in_bulk
 from tether.domain.partners import DAY_MS
 from tether.domain.timestamps import now_ms
 from tether.http.middleware import Sample

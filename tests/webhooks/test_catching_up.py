@@ -24,7 +24,7 @@ def changed(client: httpx.Client, vehicle: str, version: int) -> str:
     return id
 
 
-def test_a_start_is_told_although_the_place_is_behind_it(
+def test_a_start_is_told_although_the_position_is_behind_it(
     client: httpx.Client, receiver: Receiver, path: str
 ) -> None:
     hook = add(client, receiver.url + path, types=KINDS, enabled=False)
@@ -50,7 +50,7 @@ def test_a_start_is_told_although_the_place_is_behind_it(
     changed(client, "V1", 3)
     wait(lambda: len(told()) >= 4)
     assert told()[3].id == f"session_updated_{first}_3"
-    # Nobody else tells that it started: beside the line that is told although there is a newer one.
+    # Nobody else tells that it started: once parked it is sent although there is a newer version.
     client.post(f"/webhooks/{hook['id']}/replay", json={"messageId": f"session_started_{first}_1"})
     wait(lambda: len(told()) >= 5)
     assert told()[4].id == f"session_started_{first}_1"

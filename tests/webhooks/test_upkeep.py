@@ -74,7 +74,7 @@ def test_what_is_sent_while_other_types_are_set_counts_no_more(
         fence = found[0].fence
         passed = Progress(partner, id, fence, 99, 0, "", "", 0, "", 0, 0, None, "", None, 0)
         await stored.save("lease", [passed], [], [], [])
-        assert (await stored.get(partner, id)).place.seq < 99
+        assert (await stored.get(partner, id)).position.seq < 99
 
     in_store(server, client, claim)
     types = {"types": ["event.created", "event.withdrawn"]}
@@ -104,10 +104,10 @@ def test_what_a_clock_that_was_ahead_has_left(
     async def be_ahead(stored: Webhooks, partner: int) -> None:
         years_ms = 10**14
         (one,) = await stored.claim("ahead", [(partner, id)], years_ms, years_ms)
-        place = one.webhook.place
+        position = one.webhook.position
         await stored.save("ahead", [Progress(
-            partner, id, one.fence, *place[:3], "", place.told_ms, "", 0, years_ms, None, "", None,
-            years_ms,
+            partner, id, one.fence, *position[:3], "", position.caught_up_ms, "", 0, years_ms, None,
+            "", None, years_ms,
         )], [], [], [])  # fmt: skip
 
     in_store(server, client, be_ahead)

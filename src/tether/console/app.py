@@ -13,13 +13,15 @@ from falcon.asgi import Request, Response
 
 from tether.console.audit import AuditFile, AuditPage
 from tether.console.flexibility import CoursePage, FiguresPage, FlexibilityPage
-from tether.console.gate import Gate, NotOurs, SignedOut
 from tether.console.key_requests import KeyRequestsPage
 from tether.console.keys import KeysPage
 from tether.console.live import ChargerPage, LivePage, VehiclePage
 from tether.console.map import PlacesResource, StatesResource
+from tether.console.middleware import CrossSiteRequest, Middleware, SignedOut
+from tether.console.pages import redirect
 from tether.console.partners import PartnersPage
-from tether.console.request_key import ASK, RequestedKeyPage, RequestKeyPage
+from tether.console.rendering import Renderer
+from tether.console.request_key import REQUEST_KEY, RequestedKeyPage, RequestKeyPage
 from tether.console.requests import RequestPage, RequestsPage
 from tether.console.session import SessionPage
 from tether.console.sessions import SessionsPage, TotalsPage
@@ -33,9 +35,8 @@ from tether.console.signing_in import (
     SignOut,
 )
 from tether.console.start import StartPage
-from tether.console.ticks import ENDED, TicksResource
-from tether.console.views import Views
-from tether.console.visits import HOME, Visits, base_of, local_path, path_of
+from tether.console.updates import ENDED, UpdatesResource
+from tether.console.users import HOME, UserSessions, local_path, path_of
 from tether.console.webhooks import WebhookPage, WebhooksPage
 from tether.domain import errors
 from tether.domain.models import Charger, Vehicle
@@ -76,7 +77,7 @@ STATUS: dict[type[errors.TetherError], int] = {
     errors.Conflict: 409,
     errors.SetupError: 400,
     errors.Forbidden: 403,
-    NotOurs: 403,
+    CrossSiteRequest: 403,
     errors.NotFound: 404,
     errors.TooLarge: 413,
     errors.RateLimited: 429,
@@ -86,53 +87,55 @@ STATUS: dict[type[errors.TetherError], int] = {
 
 def create_console(parts: Parts) -> Console:
     """The ASGI application of these parts."""
-    store, views = parts.store, Views(parts.now_ms, parts.takes_key_requests, parts.map_tiles)
-    visits = Visits(store, parts.now_ms)
+    store, renderer = parts.store, Renderer(parts.now_ms, parts.takes_key_requests, parts.map_tiles)
+    user_sessions = UserSessions(store, parts.now_ms)
     limit = SignInLimit(parts.workers)
     refused = RefusedSignIns(store, parts.now_ms)
     routes: dict[str, object] = {
-        HOME: HomePage(store),
-        "/console/sign-in": SignInPage(views, visits, parts.keys, limit, refused),
-        "/console/enter/{token}": EnterPage(store, views, visits, limit, refused),
-        "/console/sign-out": SignOut(visits),
-        "/console/partners": PartnersPage(store, views),
-        "/console/key-requests": KeyRequestsPage(store, views),
-        "/console/audit": AuditPage(store, views),
-        "/console/audit.{form}": AuditFile(store, visits),
-        "/console/p/{partner:int}/audit": AuditPage(store, views),
-        "/console/p/{partner:int}/audit.{form}": AuditFile(store, visits),
-        "/console/p/{partner:int}/live": LivePage(Charger, store, views),
-        "/console/p/{partner:int}/live/vehicles": LivePage(Vehicle, store, views),
+        HOME: HomePage(store, renderer),
+        "/console/sign-in": SignInPage(
+            store, renderer, user_sessions, limit, refused, keys=parts.keys
+        ),
+        "/console/enter/{token}": EnterPage(store, renderer, user_sessions, limit, refused),
+        "/console/sign-out": SignOut(user_sessions),
+        "/console/partners": PartnersPage(store, renderer),
+        "/console/key-requests": KeyRequestsPage(store, renderer),
+        "/console/audit": AuditPage(store, renderer),
+        "/console/audit.{form}": AuditFile(store, user_sessions),
+        "/console/p/{partner:int}/audit": AuditPage(store, renderer),
+        "/console/p/{partner:int}/audit.{form}": AuditFile(store, user_sessions),
+        "/console/p/{partner:int}/live": LivePage(Charger, store, renderer),
+        "/console/p/{partner:int}/live/vehicles": LivePage(Vehicle, store, renderer),
         "/console/p/{partner:int}/map/places": PlacesResource(store),
         "/console/p/{partner:int}/map/states": StatesResource(store),
-        "/console/p/{partner:int}/chargers/{id}": ChargerPage(store, views),
-        "/console/p/{partner:int}/vehicles/{id}": VehiclePage(store, views),
-        "/console/p/{partner:int}/sessions": SessionsPage(store, views),
-        "/console/p/{partner:int}/sessions/totals": TotalsPage(store, views),
-        "/console/p/{partner:int}/sessions/{id}": SessionPage(store, views),
-        "/console/p/{partner:int}/sessions.{form}": SessionsFile(store, visits),
-        "/console/p/{partner:int}/requests": RequestsPage(store, views),
-        "/console/p/{partner:int}/requests/one": RequestPage(store, views),
-        "/console/p/{partner:int}/flexibility": FlexibilityPage(views),
-        "/console/p/{partner:int}/flexibility/figures": FiguresPage(store, views),
-        "/console/p/{partner:int}/flexibility/course": CoursePage(store, views),
-        "/console/p/{partner:int}/start": StartPage(store, views),
-        "/console/p/{partner:int}/keys": KeysPage(store, views),
-        "/console/p/{partner:int}/webhooks": WebhooksPage(store, parts.webhooks, views),
-        "/console/p/{partner:int}/webhooks/{id}": WebhookPage(store, parts.webhooks, views),
-        "/console/p/{partner:int}/ticks": TicksResource(store, visits),
+        "/console/p/{partner:int}/chargers/{id}": ChargerPage(store, renderer),
+        "/console/p/{partner:int}/vehicles/{id}": VehiclePage(store, renderer),
+        "/console/p/{partner:int}/sessions": SessionsPage(store, renderer),
+        "/console/p/{partner:int}/sessions/totals": TotalsPage(store, renderer),
+        "/console/p/{partner:int}/sessions/{id}": SessionPage(store, renderer),
+        "/console/p/{partner:int}/sessions.{form}": SessionsFile(store, user_sessions),
+        "/console/p/{partner:int}/requests": RequestsPage(store, renderer),
+        "/console/p/{partner:int}/requests/one": RequestPage(store, renderer),
+        "/console/p/{partner:int}/flexibility": FlexibilityPage(store, renderer),
+        "/console/p/{partner:int}/flexibility/figures": FiguresPage(store, renderer),
+        "/console/p/{partner:int}/flexibility/course": CoursePage(store, renderer),
+        "/console/p/{partner:int}/start": StartPage(store, renderer),
+        "/console/p/{partner:int}/keys": KeysPage(store, renderer),
+        "/console/p/{partner:int}/webhooks": WebhooksPage(store, parts.webhooks, renderer),
+        "/console/p/{partner:int}/webhooks/{id}": WebhookPage(store, parts.webhooks, renderer),
+        "/console/p/{partner:int}/ticks": UpdatesResource(store, user_sessions),
     }
     if parts.takes_key_requests:
-        routes[ASK] = RequestKeyPage(store, views, limit)
-        routes[ASK + "/{token}"] = RequestedKeyPage(store, views, limit)
+        routes[REQUEST_KEY] = RequestKeyPage(store, renderer, limit)
+        routes[REQUEST_KEY + "/{token}"] = RequestedKeyPage(store, renderer, limit)
     router = falcon.routing.CompiledRouter()
 
     def route_of(path: str) -> str | None:
         found = router.find(path)
         return found[3] if found else None
 
-    gate = Gate(
-        visits,
+    middleware = Middleware(
+        user_sessions,
         parts.client_of,
         parts.prefix_of,
         parts.metrics,
@@ -140,20 +143,18 @@ def create_console(parts: Parts) -> Console:
         workers=parts.workers,
         images=origin_of(parts.map_tiles) if parts.map_tiles else "",
     )
-    console: Console = falcon.asgi.App(middleware=[gate], router=router)
+    console: Console = falcon.asgi.App(middleware=[middleware], router=router)
     console.resp_options.default_media_type = None  # type: ignore[assignment]  # of what is empty
     console.req_options.strip_url_path_trailing_slash = True  # as people add it
     for template, resource in routes.items():
         console.add_route(template, resource)
-    _answer_errors(console, views)
+    _answer_errors(console, renderer)
     return console
 
 
-def _answer_errors(console: Console, views: Views) -> None:
+def _answer_errors(console: Console, renderer: Renderer) -> None:
     async def signed_out(req: Request, resp: Response, error: Any, params: Any) -> None:
-        base = base_of(req)
         back = local_path(path_of(req)) if req.method in ("GET", "HEAD") else HOME
-        address = f"{base}/console/sign-in?to={quote(back, safe='')}"
         if "text/event-stream" in (req.get_header("Accept") or ""):
             resp.content_type = "text/event-stream"
             resp.data = ENDED.encode()
@@ -162,15 +163,14 @@ def _answer_errors(console: Console, views: Views) -> None:
             resp.set_header("HX-Refresh", "true")
             resp.data = b""
         else:
-            resp.status = 303
-            resp.set_header("Location", address)
+            redirect(req, resp, f"{HOME}/sign-in?to={quote(back, safe='')}")
 
     async def show(req: Request, resp: Response, status: int, message: str) -> None:
         title = f"{status} {HTTPStatus(status).phrase}"
-        await views.show(req, resp, "error.html", status=status, title=title, message=message)
+        await renderer.render(req, resp, "error.html", status=status, title=title, message=message)
 
     async def not_found(req: Request, resp: Response, error: Any, params: Any) -> None:
-        if req.context.visit is None:
+        if req.context.user is None:
             await signed_out(req, resp, error, params)
         else:
             req.context.reason = errors.Code.NOT_FOUND

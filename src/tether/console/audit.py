@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator, Callable
 
 from falcon.asgi import Request, Response
 
-from tether.console.forms import query_of
-from tether.console.ticks import while_wanted
-from tether.console.views import Views
-from tether.console.visits import Visits, base_of, partner_of, visit_of
+from tether.console.forms import position, query_of
+from tether.console.pages import Page
+from tether.console.updates import while_wanted
+from tether.console.users import UserSessions, base_of, partner_of, user_of
 from tether.domain.audit import ACTION, AuditEntry, Entry, shown
 from tether.domain.errors import Invalid, NotFound
 from tether.domain.models import to_json
@@ -20,26 +20,22 @@ from tether.storage.turns import Turns
 
 PAGE = 50
 AT_ONCE = 500
-_PLACE = re.compile(r"([0-9]{1,15}) ([0-9a-f]{16})")
+_POSITION = re.compile(r"([0-9]{1,15}) ([0-9a-f]{16})")
 
 
-class AuditPage:
+class AuditPage(Page):
     """`/console/audit` and `…/audit`: the newest first."""
-
-    def __init__(self, store: Store, views: Views) -> None:
-        self._store = store
-        self._views = views
 
     async def on_get(self, req: Request, resp: Response) -> None:
         query = query_of(req)
         wanted = _wanted(req, query.get("action", ""))
-        before = _position(query.get("before"))
+        before = position(query, "before", _POSITION)
         found = await self._store.audit.page(wanted, before, PAGE + 1, descending=True)
         names = {}
         if wanted.partner is None:
             names = {one.id: one.name for one in await self._store.partners.all()}
         last = found[PAGE - 1] if len(found) > PAGE else None
-        await self._views.show(
+        await self._renderer.render(
             req,
             resp,
             "audit.html",
@@ -51,15 +47,13 @@ class AuditPage:
             text=lambda values: to_json(values).decode(),
         )
 
-    on_head = on_get
-
 
 class AuditFile:
     """`/console/audit.csv`, `….ndjson` and the same of a partner: all of it, the oldest first."""
 
-    def __init__(self, store: Store, visits: Visits) -> None:
+    def __init__(self, store: Store, user_sessions: UserSessions) -> None:
         self._store = store
-        self._visits = visits
+        self._user_sessions = user_sessions
         self._turns = Turns(2, of_each=1)
 
     async def on_get(self, req: Request, resp: Response, form: str) -> None:
@@ -70,7 +64,7 @@ class AuditFile:
         resp.content_type = kind
         resp.set_header("Content-Disposition", f'attachment; filename="audit.{form}"')
         lines = self._lines(req, wanted, as_csv=form == "csv")
-        resp.stream = while_wanted(req, self._visits, lines)
+        resp.stream = while_wanted(req, self._user_sessions, lines)
 
     async def _lines(
         self, req: Request, wanted: AuditFilter, *, as_csv: bool
@@ -92,24 +86,15 @@ def _wanted(req: Request, action: str) -> AuditFilter:
     """Of whom the visitor may see entries, and which it asks for. Raises NotFound and Invalid."""
     if action and not ACTION.fullmatch(action):
         raise Invalid("action", "It must be one such as key.revoke.")
-    if req.context.partner is None and not visit_of(req).is_operator:
+    if req.context.partner is None and not user_of(req).is_operator:
         raise NotFound
     partner = None if req.context.partner is None else partner_of(req).id
     return AuditFilter(partner, action or None, 0, END_OF_TIME)
 
 
 def _entry(req: Request, stored: Entry) -> AuditEntry:
-    return shown(stored, to_partner=not visit_of(req).is_operator)
+    return shown(stored, to_partner=not user_of(req).is_operator)
 
 
 def _ndjson(entry: AuditEntry) -> str:
     return to_json(entry).decode() + "\n"
-
-
-def _position(text: str | None) -> AuditPosition | None:
-    if not text:
-        return None
-    found = _PLACE.fullmatch(text)
-    if found is None:
-        raise Invalid("before", "It must be one that a page of this list gave.")
-    return int(found[1]), found[2]

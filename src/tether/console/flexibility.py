@@ -9,12 +9,13 @@ from typing import NamedTuple
 import msgspec
 from falcon.asgi import Request, Response
 
-from tether.console.forms import query_of
-from tether.console.views import Views
-from tether.console.visits import partner_of
+from tether.console.forms import choice, query_of
+from tether.console.pages import Page
+from tether.console.rendering import Renderer
+from tether.console.users import partner_of
 from tether.domain.areas import SIDE
 from tether.domain.charge_period import EXACT
-from tether.domain.errors import Invalid, Unavailable
+from tether.domain.errors import Unavailable
 from tether.domain.flexibility import Figures, capacity_of
 from tether.domain.views import Capacity
 from tether.projections.flexibility import Asked, Chargers, Entry
@@ -52,30 +53,24 @@ class Area(NamedTuple):
     capacity: Capacity
 
 
-class FlexibilityPage:
+class FlexibilityPage(Page):
     """`…/flexibility`: the page, which asks for its figures, as they may take a moment."""
-
-    def __init__(self, views: Views) -> None:
-        self._views = views
 
     async def on_get(self, req: Request, resp: Response) -> None:
         spans = list(SPANS)
-        await self._views.show(req, resp, "flexibility.html", span=_span(req), spans=spans)
-
-    on_head = on_get
+        await self._renderer.render(req, resp, "flexibility.html", span=_span(req), spans=spans)
 
 
-class FiguresPage:
+class FiguresPage(Page):
     """`…/flexibility/figures`: what could be moved now, by area, and what is not known."""
 
-    def __init__(self, store: Store, views: Views) -> None:
-        self._store = store
-        self._views = views
+    def __init__(self, store: Store, renderer: Renderer) -> None:
+        super().__init__(store, renderer)
         self._turns = Turns(2, of_each=1)  # each may read much
 
     async def on_get(self, req: Request, resp: Response) -> None:
         partner, capacities = partner_of(req).id, self._store.capacities
-        now_ms = self._views.now_ms()
+        now_ms = self._renderer.now_ms()
         now: Capacity | None = None
         areas: list[Area] = []
         count = 0
@@ -89,7 +84,7 @@ class FiguresPage:
                     lacking = await capacities.lacking(partner, MOST_NAMED)
         except (TimeoutError, Unavailable):
             now = None  # the page says that it took too long
-        await self._views.show(
+        await self._renderer.render(
             req,
             resp,
             "figures.html",
@@ -100,20 +95,17 @@ class FiguresPage:
             side=SIDE,
         )
 
-    on_head = on_get
 
-
-class CoursePage:
+class CoursePage(Page):
     """`…/flexibility/course`: what could have been moved over the last day or week."""
 
-    def __init__(self, store: Store, views: Views) -> None:
-        self._store = store
-        self._views = views
+    def __init__(self, store: Store, renderer: Renderer) -> None:
+        super().__init__(store, renderer)
         self._turns = Turns(2, of_each=1)  # each may read much
 
     async def on_get(self, req: Request, resp: Response) -> None:
         partner, span = partner_of(req).id, _span(req)
-        now_ms = self._views.now_ms()
+        now_ms = self._renderer.now_ms()
         last_ms = now_ms - now_ms % HOUR_MS
         moments = range(last_ms + SPANS[span].start, last_ms + 1, SPANS[span].step)
         course: list[Moment] = []
@@ -128,16 +120,11 @@ class CoursePage:
                 ]
         except (TimeoutError, Unavailable):
             pass  # the page says that it took too long
-        await self._views.show(req, resp, "course.html", course=course, span=span)
-
-    on_head = on_get
+        await self._renderer.render(req, resp, "course.html", course=course, span=span)
 
 
 def _span(req: Request) -> str:
-    span = query_of(req).get("span", "day")
-    if span not in SPANS:
-        raise Invalid("span", f"It must be one of {', '.join(SPANS)}.")
-    return span
+    return choice(query_of(req), "span", SPANS, "day")
 
 
 async def _together(places: list[Entry]) -> Figures:

@@ -1,14 +1,12 @@
 """What pages send: the fields of a form, and what an address asks for."""
 
-from collections.abc import Mapping
-from typing import TypeVar
+import re
+from collections.abc import Collection, Mapping
 from urllib.parse import parse_qsl
 
 from falcon.asgi import Request
 
 from tether.domain.errors import Invalid, TooLarge
-
-T = TypeVar("T")
 
 MOST_BYTES = 8_192
 MOST_FIELDS = 50
@@ -24,16 +22,34 @@ async def read_form(req: Request) -> dict[str, str]:
     return _pairs(body.decode("utf-8", "replace"), "form")
 
 
-def change_of(form: dict[str, str], changes: Mapping[str, T]) -> T:
-    """The one of these changes that the form's button names. Raises Invalid."""
-    if form.get("do") not in changes:
-        raise Invalid("do", f"It must be one of {', '.join(changes)}.")
-    return changes[form["do"]]
-
-
 def query_of(req: Request) -> dict[str, str]:
     """The parameters of the address. Raises Invalid."""
     return _pairs(req.query_string, "query")
+
+
+def choice(
+    fields: Mapping[str, str], name: str, choices: Collection[str], default: str = ""
+) -> str:
+    """The value of this field, which must be one of the choices. Raises Invalid."""
+    value = fields.get(name) or default
+    if value not in choices:
+        raise Invalid(name, f"It must be one of {', '.join(filter(None, choices))}.")
+    return value
+
+
+def position(
+    fields: Mapping[str, str], name: str, pattern: re.Pattern[str]
+) -> tuple[int, str] | None:
+    """The place in a list, an instant and an id, behind which a page begins; None for its start.
+
+    The pattern has a group for each. Raises Invalid.
+    """
+    if not fields.get(name):
+        return None
+    found = pattern.fullmatch(fields[name])
+    if found is None:
+        raise Invalid(name, "It must be one that a page of this list gave.")
+    return int(found[1]), found[2]
 
 
 def _pairs(text: str, name: str) -> dict[str, str]:

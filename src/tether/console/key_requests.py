@@ -1,84 +1,55 @@
 """Who asked for a key, for the operator: approve with a partner's name and limits, or decline."""
 
-from falcon.asgi import Request, Response
+from falcon.asgi import Request
 
-from tether.console.forms import change_of, read_form
-from tether.console.keys import LIVES_MS, limits_of
-from tether.console.views import Views
-from tether.console.visits import actor_of, base_of, require_operator
-from tether.domain.audit import Actor
-from tether.domain.errors import Invalid, SetupError
-from tether.domain.key_requests import Limits
+from tether.console.keys import LIFETIMES_MS, lifetime_of, limits_of
+from tether.console.pages import FormPage
+from tether.console.rendering import Renderer
+from tether.console.users import actor_of
+from tether.domain.key_requests import KeyRequest, Limits
 from tether.domain.keys import DEFAULT_RATE
 from tether.server import key_requests
 from tether.server.store import Store
 
 
-class KeyRequestsPage:
+class KeyRequestsPage(FormPage):
     """`/console/key-requests`."""
 
-    def __init__(self, store: Store, views: Views) -> None:
-        self._store = store
-        self._views = views
+    of_operator = True
+    template = "key-requests.html"
 
-    async def on_get(self, req: Request, resp: Response) -> None:
-        require_operator(req)
-        await self._show(req, resp)
+    def __init__(self, store: Store, renderer: Renderer) -> None:
+        super().__init__(store, renderer)
+        self.changes = {"approve": self._approve, "decline": self._decline}
 
-    on_head = on_get
+    async def values(self, req: Request) -> dict[str, object]:
+        return {
+            "requests": await self._store.key_requests.all(self._renderer.now_ms()),
+            "lifetimes": [name for name in LIFETIMES_MS if name],
+            "rate": DEFAULT_RATE,
+        }
 
-    async def on_post(self, req: Request, resp: Response) -> None:
-        require_operator(req)
-        form = await read_form(req)
-        change = change_of(form, {"approve": self._approve, "decline": self._decline})
-        try:
-            await change(form, actor_of(req))
-        except (SetupError, Invalid) as error:
-            await self._show(req, resp, status=400, problem=error.message, form=form)
-            return
-        resp.status = 303
-        resp.set_header("Location", f"{base_of(req)}/console/key-requests")
-
-    async def _show(
-        self,
-        req: Request,
-        resp: Response,
-        *,
-        status: int = 200,
-        problem: str = "",
-        form: dict[str, str] | None = None,
-    ) -> None:
-        await self._views.show(
-            req,
-            resp,
-            "key-requests.html",
-            status=status,
-            requests=await self._store.key_requests.all(self._views.now_ms()),
-            problem=problem,
-            form=form or {},
-            lives=[life for life in LIVES_MS if life],
-            rate=DEFAULT_RATE,
-        )
-
-    async def _approve(self, form: dict[str, str], by: Actor) -> None:
-        now_ms = self._views.now_ms()
-        request = await key_requests.find(self._store, now_ms, form.get("request", ""))
+    async def _approve(self, req: Request, form: dict[str, str]) -> str:
+        request = await self._find(form)
         rate, burst = limits_of(form)
-        lives = form.get("lives", "")
-        if lives not in LIVES_MS:
-            raise Invalid("lives", f"It must be one of {', '.join(filter(None, LIVES_MS))}.")
-        limits = Limits(rate, burst or rate.requests, LIVES_MS[lives], "test" in form)
+        limits = Limits(rate, burst or rate.requests, lifetime_of(form), "test" in form)
         await key_requests.approve(
             self._store,
-            now_ms,
+            self._renderer.now_ms(),
             request,
             form.get("name", ""),
             limits,
             is_known="known" in form,
-            by=by,
+            by=actor_of(req),
         )
+        return req.path
 
-    async def _decline(self, form: dict[str, str], by: Actor) -> None:
-        now_ms = self._views.now_ms()
-        request = await key_requests.find(self._store, now_ms, form.get("request", ""))
-        await key_requests.decline(self._store, now_ms, request, by)
+    async def _decline(self, req: Request, form: dict[str, str]) -> str:
+        request = await self._find(form)
+        await key_requests.decline(self._store, self._renderer.now_ms(), request, actor_of(req))
+        return req.path
+
+    async def _find(self, form: dict[str, str]) -> KeyRequest:
+        return await key_requests.find(
+            self._store, self._renderer.now_ms(), form.get("request", "")
+        )

@@ -4,12 +4,13 @@ import asyncio
 from dataclasses import replace
 from typing import NamedTuple
 
-from falcon.asgi import Request, Response
+from falcon.asgi import Request
 
-from tether.console.forms import change_of, read_form
-from tether.console.views import Views, address
-from tether.console.visits import Visit, actor_of, base_of, partner_of, require_change, visit_of
-from tether.domain.errors import Invalid, NotFound, SetupError
+from tether.console.forms import choice
+from tether.console.pages import FormPage
+from tether.console.rendering import Renderer
+from tether.console.users import User, actor_of, partner_of, user_of
+from tether.domain.errors import NotFound, SetupError
 from tether.domain.keys import DEFAULT_RATE, TEST, Key, Rate, parse_rate
 from tether.server import admin
 from tether.server.store import Store
@@ -18,7 +19,7 @@ from tether.storage.key_hours import Use
 SHOWN = 200  # of a partner's keys, the newest
 WORKING = 20  # keys of a partner that work, where the partner makes them itself
 OVERLAPS_MS = {"0": 0, "1h": 3_600_000, "24h": 86_400_000, "7d": 7 * 86_400_000}
-LIVES_MS = {"": None, "30d": 30 * 86_400_000, "90d": 90 * 86_400_000, "365d": 365 * 86_400_000}
+LIFETIMES_MS = {"": None, "30d": 30 * 86_400_000, "90d": 90 * 86_400_000, "365d": 365 * 86_400_000}
 GREATEST_BURST = 10**9
 UNUSED = Use(0, 0, 0, 0, 0)
 
@@ -53,111 +54,71 @@ class Made(NamedTuple):
     """The one that it replaces."""
 
 
-class KeysPage:
+class KeysPage(FormPage):
     """`…/keys`."""
 
-    def __init__(self, store: Store, views: Views) -> None:
-        self._store = store
-        self._views = views
-        self._changing = asyncio.Lock()  # else many at once would all find room for one more
+    template = "keys.html"
 
-    async def on_get(self, req: Request, resp: Response) -> None:
-        await self._show(req, resp)
+    def __init__(self, store: Store, renderer: Renderer) -> None:
+        super().__init__(store, renderer)
+        self._making = asyncio.Lock()  # else many at once would all find room for one more
+        self.changes = {"create": self._create, "rotate": self._rotate, "revoke": self._revoke}
 
-    on_head = on_get
-
-    async def on_post(self, req: Request, resp: Response) -> None:
-        require_change(req)
-        form = await read_form(req)
-        changes = {"create": self._create, "rotate": self._rotate, "revoke": self._revoke}
-        change = change_of(form, changes)
-        try:
-            async with self._changing:
-                made = await change(req, form)
-        except (SetupError, Invalid) as error:
-            await self._show(req, resp, status=400, problem=error.message, form=form)
-            return
-        if made is None:
-            resp.status = 303
-            resp.set_header("Location", base_of(req) + address(partner_of(req), "keys"))
-        else:
-            await self._show(req, resp, made=made)
-
-    async def _show(
-        self,
-        req: Request,
-        resp: Response,
-        *,
-        status: int = 200,
-        made: Made | None = None,
-        problem: str = "",
-        form: dict[str, str] | None = None,
-    ) -> None:
-        partner, own, now_ms = partner_of(req), visit_of(req).key, self._views.now_ms()
+    async def values(self, req: Request) -> dict[str, object]:
+        partner, own, now_ms = partner_of(req), user_of(req).key, self._renderer.now_ms()
         found = await self._store.keys.of_partner(partner.id, SHOWN + 1)
         used = await self._store.key_hours.of_partner(partner.id, now_ms)
-        await self._views.show(
-            req,
-            resp,
-            "keys.html",
-            status=status,
-            keys=[
+        return {
+            "keys": [
                 Shown(key, _state(key, now_ms), key.prefix.startswith(TEST),
                       own is not None and own.digest == key.digest, used.get(key.digest, UNUSED))
                 for key in found[:SHOWN]
             ],
-            is_cut=len(found) > SHOWN,
-            made=made,
-            problem=problem,
-            form=form or {},
-            overlaps=list(OVERLAPS_MS),
-            lives=[life for life in LIVES_MS if life],
-            rate=own.rate if own else DEFAULT_RATE,
-        )  # fmt: skip
+            "is_cut": len(found) > SHOWN,
+            "overlaps": list(OVERLAPS_MS),
+            "lifetimes": [name for name in LIFETIMES_MS if name],
+            "rate": own.rate if own else DEFAULT_RATE,
+        }  # fmt: skip
 
-    async def _create(self, req: Request, form: dict[str, str]) -> Made:
-        visit, partner, now_ms = visit_of(req), partner_of(req), self._views.now_ms()
-        await self._check_count(visit, partner.id)
-        lives = form.get("lives", "")
-        if lives not in LIVES_MS:
-            raise Invalid("lives", f"It must be one of {', '.join(filter(None, LIVES_MS))}.")
-        length_ms = LIVES_MS[lives]
-        rate, burst = _limits(visit, form)
-        secret, key = await admin.create_key(
-            self._store,
-            now_ms,
-            partner.name,
-            name=form.get("name", ""),
-            rate=rate,
-            burst=burst,
-            expires_ms=_no_later(visit, None if length_ms is None else now_ms + length_ms),
-            read_only="read_only" in form,
-            test="test" in form,
-            by=actor_of(req),
-        )
-        return Made(secret, key)
+    async def _create(self, req: Request, form: dict[str, str]) -> dict[str, object]:
+        user, now_ms = user_of(req), self._renderer.now_ms()
+        async with self._making:
+            await self._check_count(user, partner_of(req).id)
+            lifetime_ms = lifetime_of(form)
+            rate, burst = _limits(user, form)
+            secret, key = await admin.create_key(
+                self._store,
+                now_ms,
+                partner_of(req).name,
+                name=form.get("name", ""),
+                rate=rate,
+                burst=burst,
+                expires_ms=_no_later(user, None if lifetime_ms is None else now_ms + lifetime_ms),
+                read_only="read_only" in form,
+                test="test" in form,
+                by=actor_of(req),
+            )
+        return {"made": Made(secret, key)}
 
-    async def _rotate(self, req: Request, form: dict[str, str]) -> Made:
-        visit, partner, now_ms = visit_of(req), partner_of(req), self._views.now_ms()
-        overlap = form.get("overlap", "24h")
-        if overlap not in OVERLAPS_MS:
-            raise Invalid("overlap", f"It must be one of {', '.join(OVERLAPS_MS)}.")
-        old = await self._find(partner.id, form)
-        _check_reach(visit, old)
-        await self._check_count(visit, partner.id)
-        # A partner does not make its keys last longer, nor gets more of one than it had.
-        ends_ms = None if visit.is_operator else old.expires_ms
-        secret, key = await admin.rotate_key(
-            self._store, now_ms, old, OVERLAPS_MS[overlap], ends_ms, by=actor_of(req)
-        )
-        ends = now_ms + OVERLAPS_MS[overlap]
-        if old.expires_ms is not None:
-            ends = min(ends, old.expires_ms)
-        return Made(secret, key, replace(old, expires_ms=ends))
+    async def _rotate(self, req: Request, form: dict[str, str]) -> dict[str, object]:
+        user, partner, now_ms = user_of(req), partner_of(req), self._renderer.now_ms()
+        overlap_ms = OVERLAPS_MS[choice(form, "overlap", OVERLAPS_MS, "24h")]
+        async with self._making:
+            old = await self._find(partner.id, form)
+            _check_reach(user, old)
+            await self._check_count(user, partner.id)
+            # A partner does not make its keys last longer, nor gets more of one than it had.
+            ends_ms = None if user.is_operator else old.expires_ms
+            secret, key = await admin.rotate_key(
+                self._store, now_ms, old, overlap_ms, ends_ms, by=actor_of(req)
+            )
+        old_ends_ms = min(now_ms + overlap_ms, old.expires_ms or now_ms + overlap_ms)
+        return {"made": Made(secret, key, replace(old, expires_ms=old_ends_ms))}
 
-    async def _revoke(self, req: Request, form: dict[str, str]) -> None:
+    async def _revoke(self, req: Request, form: dict[str, str]) -> str:
         key = await self._find(partner_of(req).id, form)
-        await admin.revoke_key(self._store, self._views.now_ms(), key, by=actor_of(req))
+        await admin.revoke_key(self._store, self._renderer.now_ms(), key, by=actor_of(req))
+        return req.path
 
     async def _find(self, partner: int, form: dict[str, str]) -> Key:
         """The key that the form names by its SHA-256, if it is the partner's."""
@@ -166,10 +127,10 @@ class KeysPage:
             raise NotFound
         return key
 
-    async def _check_count(self, visit: Visit, partner: int) -> None:
-        if visit.is_operator:
+    async def _check_count(self, user: User, partner: int) -> None:
+        if user.is_operator:
             return
-        now_ms = self._views.now_ms()
+        now_ms = self._renderer.now_ms()
         found = await self._store.keys.of_partner(partner, SHOWN)
         if sum(key.works_at(now_ms) for key in found) >= WORKING:
             raise SetupError(
@@ -177,9 +138,9 @@ class KeysPage:
             )
 
 
-def _limits(visit: Visit, form: dict[str, str]) -> tuple[Rate, int | None]:
+def _limits(user: User, form: dict[str, str]) -> tuple[Rate, int | None]:
     """Rate and burst of a new key. A partner's new key gets those of the key that signed in."""
-    return limits_of(form) if visit.key is None else (visit.key.rate, visit.key.burst)
+    return limits_of(form) if user.key is None else (user.key.rate, user.key.burst)
 
 
 def limits_of(form: dict[str, str]) -> tuple[Rate, int | None]:
@@ -194,9 +155,14 @@ def limits_of(form: dict[str, str]) -> tuple[Rate, int | None]:
     return rate, int(burst[:10]) if burst else None
 
 
-def _check_reach(visit: Visit, old: Key) -> None:
+def lifetime_of(form: dict[str, str]) -> int | None:
+    """How long a new key works, in ms; None for ever. Raises Invalid."""
+    return LIFETIMES_MS[choice(form, "lives", LIFETIMES_MS)]
+
+
+def _check_reach(user: User, old: Key) -> None:
     """Raises SetupError if a partner would get a key that may do more than the one it came with."""
-    own = visit.key
+    own = user.key
     if own is None or own.digest == old.digest:
         return
     outlasts = own.expires_ms is not None and (
@@ -210,9 +176,9 @@ def _check_reach(visit: Visit, old: Key) -> None:
         )
 
 
-def _no_later(visit: Visit, expires_ms: int | None) -> int | None:
+def _no_later(user: User, expires_ms: int | None) -> int | None:
     """A partner's new key ends no later than the key that signed in."""
-    own = visit.key.expires_ms if visit.key else None
+    own = user.key.expires_ms if user.key else None
     ends = [end for end in (expires_ms, own) if end is not None]
     return min(ends, default=None)
 

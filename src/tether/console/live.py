@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 from falcon.asgi import Request, Response
 
-from tether.console.forms import query_of
-from tether.console.views import Views, address
-from tether.console.visits import partner_of
+from tether.console.forms import choice, query_of
+from tether.console.pages import Page
+from tether.console.rendering import Renderer, address
+from tether.console.users import partner_of
 from tether.domain.errors import Invalid, NotFound
 from tether.domain.filters import EventFilter, SessionFilter
 from tether.domain.models import (
@@ -29,7 +30,6 @@ from tether.domain.session_views import (
 from tether.domain.views import ChargerState, Session, VehicleState
 from tether.server.store import Store
 from tether.storage.fleet import ORDERS
-from tether.storage.states import AtCharger
 
 PAGE = 50
 HISTORY = 20  # sessions and events of one charger or vehicle
@@ -76,13 +76,14 @@ class LiveWanted(NamedTuple):
         return {"show": self.show, "order": self.order, "q": self.begins, **changed}
 
 
-class LivePage:
+class LivePage(Page):
     """`…/live`: chargers, `…/live/vehicles`: vehicles."""
 
-    def __init__(self, kind: type[Charger] | type[Vehicle], store: Store, views: Views) -> None:
+    def __init__(
+        self, kind: type[Charger] | type[Vehicle], store: Store, renderer: Renderer
+    ) -> None:
+        super().__init__(store, renderer)
         self._kind = kind
-        self._store = store
-        self._views = views
 
     async def on_get(self, req: Request, resp: Response) -> None:
         wanted = _wanted(req)
@@ -90,11 +91,11 @@ class LivePage:
         ids, following = await self._page(partner, wanted)
         of_chargers = self._kind is Charger
         rows: list[ChargerRow] | list[VehicleRow] = (
-            await charger_rows(self._store, partner, ids, self._views.now_ms())
+            await charger_rows(self._store, partner, ids, self._renderer.now_ms())
             if of_chargers
-            else await vehicle_rows(self._store, partner, ids, self._views.now_ms())
+            else await vehicle_rows(self._store, partner, ids, self._renderer.now_ms())
         )
-        await self._views.show(
+        await self._renderer.render(
             req,
             resp,
             "live.html",
@@ -107,8 +108,6 @@ class LivePage:
             else address(partner_of(req), *self._path, query=wanted.query(**following)),
             here=address(partner_of(req), *self._path),
         )
-
-    on_head = on_get
 
     @property
     def _path(self) -> tuple[str, ...]:
@@ -136,18 +135,14 @@ class LivePage:
         return ids[:PAGE], {"skip": wanted.skip + PAGE} if len(ids) > PAGE else None
 
 
-class ChargerPage:
+class ChargerPage(Page):
     """`…/chargers/{id}`: one charger with what happened there."""
-
-    def __init__(self, store: Store, views: Views) -> None:
-        self._store = store
-        self._views = views
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
         charger_id, partner = _id(id), partner_of(req).id
         stored = await self._store.entities.get(Charger, partner, charger_id)
-        (row,) = await charger_rows(self._store, partner, [charger_id], self._views.now_ms())
-        await self._views.show(
+        (row,) = await charger_rows(self._store, partner, [charger_id], self._renderer.now_ms())
+        await self._renderer.render(
             req,
             resp,
             "charger.html",
@@ -157,24 +152,17 @@ class ChargerPage:
                 self._store, partner, SessionFilter(charger_ids=(charger_id,))
             ),
             events=await newest_events(self._store, partner, EventFilter(charger_id=charger_id)),
-            flag_sentences=FLAGS,
         )
 
-    on_head = on_get
 
-
-class VehiclePage:
+class VehiclePage(Page):
     """`…/vehicles/{id}`: one vehicle with its history."""
-
-    def __init__(self, store: Store, views: Views) -> None:
-        self._store = store
-        self._views = views
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
         vehicle_id, partner = _id(id), partner_of(req).id
         stored = await self._store.entities.get(Vehicle, partner, vehicle_id)
-        (row,) = await vehicle_rows(self._store, partner, [vehicle_id], self._views.now_ms())
-        await self._views.show(
+        (row,) = await vehicle_rows(self._store, partner, [vehicle_id], self._renderer.now_ms())
+        await self._renderer.render(
             req,
             resp,
             "vehicle.html",
@@ -184,10 +172,7 @@ class VehiclePage:
                 self._store, partner, SessionFilter(vehicle_ids=(vehicle_id,))
             ),
             events=await newest_events(self._store, partner, EventFilter(vehicle_id=vehicle_id)),
-            flag_sentences=FLAGS,
         )
-
-    on_head = on_get
 
 
 # What is read of the store ------------------------------------------------------------------------
@@ -201,16 +186,12 @@ async def vehicle_rows(store: Store, partner: int, ids: list[str], now_ms: int) 
 
 async def charger_rows(store: Store, partner: int, ids: list[str], now_ms: int) -> list[ChargerRow]:
     """These chargers as they are now, as far as that is derived."""
-    found = await store.states.of_chargers(partner, ids)
-    return [
-        ChargerRow(id, _charger_state(id, found[id], now_ms), _flags(found[id].sessions))
-        for id in ids
-    ]
-
-
-def _charger_state(charger_id: str, there: AtCharger, now_ms: int) -> ChargerState:
-    vehicles = [vehicle_state(one.record.vehicle_id, one, now_ms) for one in there.sessions]
-    return charger_state(charger_id, vehicles, there.last_event, now_ms, more=there.more)
+    found, rows = await store.states.of_chargers(partner, ids), []
+    for id in ids:
+        sessions, last_event, more = found[id]
+        state = charger_state(id, sessions, last_event, now_ms, more=more)
+        rows.append(ChargerRow(id, state, _flags(sessions)))
+    return rows
 
 
 def _flags(latest: list[LatestSession] | list[LatestSession | None]) -> list[Flagged]:
@@ -249,12 +230,9 @@ def _id(segment: str) -> str:
 
 def _wanted(req: Request) -> LiveWanted:
     query = query_of(req)
-    show, order = query.get("show", "plugged"), query.get("order", "since")
+    show = choice(query, "show", SHOWN, "plugged")
+    order = choice(query, "order", ORDERS, "since")
     begins, after, skip = query.get("q", ""), query.get("after", ""), query.get("skip", "0")
-    if show not in SHOWN:
-        raise Invalid("show", f"It must be one of {', '.join(SHOWN)}.")
-    if order not in ORDERS:
-        raise Invalid("order", f"It must be one of {', '.join(ORDERS)}.")
     if after and not is_entity_id(after):
         raise Invalid("after", ENTITY_ID_RULE)
     if not skip.isdecimal() or len(skip) > 6 or int(skip) > MOST_SKIPPED:

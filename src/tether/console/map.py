@@ -3,7 +3,7 @@
 import msgspec
 from falcon.asgi import Request, Response
 
-from tether.console.visits import partner_of
+from tether.console.users import partner_of
 from tether.domain.models import Charger
 from tether.server.store import Store
 from tether.storage.turns import Rest, Turns

@@ -4,12 +4,13 @@ import asyncio
 from typing import NamedTuple
 
 import structlog
-from falcon.asgi import Request, Response
+from falcon.asgi import Request
 
-from tether.console.forms import change_of, query_of, read_form
+from tether.console.forms import query_of
 from tether.console.keys import Made
-from tether.console.views import Views
-from tether.console.visits import actor_of, base_of, require_operator
+from tether.console.pages import FormPage
+from tether.console.rendering import Renderer
+from tether.console.users import actor_of
 from tether.domain.audit import Actor
 from tether.domain.errors import NotFound, SetupError, TetherError
 from tether.domain.partners import Partner
@@ -42,66 +43,30 @@ class Shown(NamedTuple):
     silent_after_ms: int
     """So long without a request is longer than usual."""
     is_silent: bool
-    is_going: bool
-    """It is being deleted."""
+    is_being_deleted: bool
 
 
-class PartnersPage:
+class PartnersPage(FormPage):
     """`/console/partners`."""
 
-    def __init__(self, store: Store, views: Views) -> None:
-        self._store = store
-        self._views = views
-        self._going: dict[int, asyncio.Task[None]] = {}
+    of_operator = True
+    template = "partners.html"
 
-    async def on_get(self, req: Request, resp: Response) -> None:
-        require_operator(req)
-        await self._show(req, resp)
+    def __init__(self, store: Store, renderer: Renderer) -> None:
+        super().__init__(store, renderer)
+        self._deleting: dict[int, asyncio.Task[None]] = {}
+        self.changes = {"create": self._create, "rename": self._rename, "delete": self._delete}
 
-    on_head = on_get
-
-    async def on_post(self, req: Request, resp: Response) -> None:
-        require_operator(req)
-        form = await read_form(req)
-        changes = {"create": self._create, "rename": self._rename, "delete": self._delete}
-        change = change_of(form, changes)
-        try:
-            made = await change(form, actor_of(req))
-        except SetupError as error:
-            await self._show(req, resp, status=400, problem=error.message, form=form)
-            return
-        if made is not None:
-            await self._show(req, resp, made=made)
-            return
-        resp.status = 303
-        resp.set_header("Location", f"{base_of(req)}/console/partners")
-
-    async def _show(
-        self,
-        req: Request,
-        resp: Response,
-        *,
-        status: int = 200,
-        made: Made | None = None,
-        problem: str = "",
-        form: dict[str, str] | None = None,
-    ) -> None:
+    async def values(self, req: Request) -> dict[str, object]:
         found = await self._store.partners.after(query_of(req).get("after", ""), PAGE + 1)
-        now_ms, shown = self._views.now_ms(), found[:PAGE]
+        now_ms, shown = self._renderer.now_ms(), found[:PAGE]
         used = await self._store.keys.use_by_partner(now_ms)
         did = await self._store.key_hours.of_partners([one.id for one in shown], now_ms)
-        await self._views.show(
-            req,
-            resp,
-            "partners.html",
-            status=status,
-            partners=[await self._shown(one, used, did.get(one.id, NOTHING)) for one in shown],
-            following=found[PAGE - 1].name if len(found) > PAGE else None,
-            made=made,
-            problem=problem,
-            form=form or {},
-            most=MOST_OF_EACH,
-        )
+        return {
+            "partners": [await self._shown(one, used, did.get(one.id, NOTHING)) for one in shown],
+            "following": found[PAGE - 1].name if len(found) > PAGE else None,
+            "most": MOST_OF_EACH,
+        }
 
     async def _shown(
         self, partner: Partner, used: dict[int, tuple[int, int | None]], activity: Activity
@@ -109,43 +74,45 @@ class PartnersPage:
         head, derived = await self._store.feed.ends(partner.id)
         keys, last_ms = used.get(partner.id, (0, None))
         silent_after_ms = _silent_after_ms(activity)
-        silent_ms = self._views.now_ms() - (last_ms or 0)
+        silent_ms = self._renderer.now_ms() - (last_ms or 0)
         sizes = await self._store.fleet.sizes(partner.id)
         return Shown(
             partner, *sizes, head, max(0, head - derived), keys, last_ms, activity, silent_after_ms,
-            head > 0 and silent_ms > silent_after_ms, partner.id in self._going,
+            head > 0 and silent_ms > silent_after_ms, partner.id in self._deleting,
         )  # fmt: skip
 
-    async def _create(self, form: dict[str, str], by: Actor) -> Made:
-        name = form.get("name", "")
+    async def _create(self, req: Request, form: dict[str, str]) -> dict[str, object]:
+        name, now_ms = form.get("name", ""), self._renderer.now_ms()
         if await self._store.partners.find(name) is not None:
             raise SetupError(f"There is a partner {name!r} already.")
-        secret, key = await admin.create_key(self._store, self._views.now_ms(), name, by=by)
-        return Made(secret, key)
+        made = await admin.create_key(self._store, now_ms, name, by=actor_of(req))
+        return {"made": Made(*made)}
 
-    async def _rename(self, form: dict[str, str], by: Actor) -> None:
+    async def _rename(self, req: Request, form: dict[str, str]) -> str:
         partner = await self._find(form)
-        now_ms, name = self._views.now_ms(), form.get("name", "")
-        await admin.rename_partner(self._store, now_ms, partner.name, name, by=by)
+        now_ms, name = self._renderer.now_ms(), form.get("name", "")
+        await admin.rename_partner(self._store, now_ms, partner.name, name, by=actor_of(req))
+        return req.path
 
-    async def _delete(self, form: dict[str, str], by: Actor) -> None:
+    async def _delete(self, req: Request, form: dict[str, str]) -> str:
         partner = await self._find(form)
         if form.get("name") != partner.name:
             raise SetupError(f"Nothing was deleted: the name that you typed is not {partner.name}.")
-        if partner.id not in self._going:
-            self._going[partner.id] = asyncio.create_task(self._erase(partner, by))
+        if partner.id not in self._deleting:
+            self._deleting[partner.id] = asyncio.create_task(self._erase(partner, actor_of(req)))
+        return req.path
 
     async def _erase(self, partner: Partner, by: Actor) -> None:
         """Deletes the partner, which may take minutes; it can be done again if it does not end."""
         try:
             await admin.erase_partner(
-                self._store, self._views.now_ms(), partner, lambda events: None, by=by
+                self._store, self._renderer.now_ms(), partner, lambda events: None, by=by
             )
             log.info("partner deleted", partner=partner.name)
         except TetherError as error:
             log.error("partner not deleted", partner=partner.name, exc_info=error)
         finally:
-            del self._going[partner.id]
+            del self._deleting[partner.id]
 
     async def _find(self, form: dict[str, str]) -> Partner:
         number = form.get("partner", "")

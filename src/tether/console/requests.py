@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from falcon.asgi import Request, Response
 
-from tether.console import marking
-from tether.console.forms import query_of
+from tether.console import highlight
+from tether.console.forms import choice, position, query_of
+from tether.console.pages import Page
+from tether.console.rendering import address, visible
 from tether.console.start import url_of
-from tether.console.views import Views, address, visible
-from tether.console.visits import partner_of
+from tether.console.users import partner_of
 from tether.domain.errors import Invalid
 from tether.domain.partners import age_in_words
-from tether.server.store import Store
 from tether.storage.refused_requests import RefusalFilter, RefusedRequest
 
 PAGE = 50
@@ -24,7 +24,7 @@ STATUSES = {
     "": (100, 599), "2xx": (200, 299), "3xx": (300, 399), "4xx": (400, 499), "5xx": (500, 599),
 }  # fmt: skip
 SHOWS = ("refused", "all")
-_PLACE = re.compile(r"([0-9]{1,15}) ([!-~]{1,128})")
+_POSITION = re.compile(r"([0-9]{1,15}) ([!-~]{1,128})")
 _PARAMETER = re.compile(r'parameter="([A-Za-z]{1,50})"')
 
 
@@ -36,30 +36,24 @@ class Item(NamedTuple):
     member: str | None
 
 
-class RequestsPage:
+class RequestsPage(Page):
     """`…/requests`: the newest first."""
-
-    def __init__(self, store: Store, views: Views) -> None:
-        self._store = store
-        self._views = views
 
     async def on_get(self, req: Request, resp: Response) -> None:
         query, partner = query_of(req), partner_of(req)
         status, path, text = query.get("status", ""), query.get("path", ""), query.get("q", "")
         if len(text) > LONGEST_TEXT:
             raise Invalid("q", f"It has at most {LONGEST_TEXT} characters.")
-        shows = query.get("show", "refused")
-        if shows not in SHOWS:
-            raise Invalid("show", f"It must be one of {', '.join(SHOWS)}.")
+        shows = choice(query, "show", SHOWS, "refused")
         wanted = RefusalFilter(_statuses(status), path, text, sampled=shows == "all")
-        before = _place(query.get("before"))
+        before = position(query, "before", _POSITION) or END
         found = await self._store.refused_requests.page(
-            partner.id, wanted, before, self._views.now_ms(), PAGE + 1
+            partner.id, wanted, before, self._renderer.now_ms(), PAGE + 1
         )
         asked: dict[str, object] = {"show": shows, "status": status, "path": path, "q": text}
         last = found[PAGE - 1] if len(found) > PAGE else None
         kept_ms = await self._store.refused_requests.kept_ms(partner.id)
-        await self._views.show(
+        await self._renderer.render(
             req,
             resp,
             "requests.html",
@@ -76,22 +70,16 @@ class RequestsPage:
             kept=self._store.refused_requests.kept,
         )
 
-    on_head = on_get
 
-
-class RequestPage:
+class RequestPage(Page):
     """`…/requests/one?id=…`: one of them, with what is to blame marked in its body."""
-
-    def __init__(self, store: Store, views: Views) -> None:
-        self._store = store
-        self._views = views
 
     async def on_get(self, req: Request, resp: Response) -> None:
         request_id = query_of(req).get("id", "")
         found = await self._store.refused_requests.get(partner_of(req).id, request_id)
         named, items = _PARAMETER.search(found.error), _items(found)
         member = named[1] if named else None
-        await self._views.show(
+        await self._renderer.render(
             req,
             resp,
             "request.html",
@@ -100,14 +88,12 @@ class RequestPage:
             member=member,
             items=items,
             kept=self._store.refused_requests.kept,
-            target=marking.in_path(found.path, member),
-            body=marking.in_bulk(found.body, [(one.number, one.member) for one in items])
+            target=highlight.in_path(found.path, member),
+            body=highlight.in_bulk(found.body, [(one.number, one.member) for one in items])
             if items
-            else marking.in_body(found.body, member),
+            else highlight.in_body(found.body, member),
             curl=_curl(found, url_of(req)),
         )
-
-    on_head = on_get
 
 
 def _message(request: RefusedRequest) -> str:
@@ -147,12 +133,3 @@ def _statuses(text: str) -> tuple[int, int]:
     if text not in STATUSES:
         raise Invalid("status", "It must be 2xx, 3xx, 4xx, 5xx or one such as 409.")
     return STATUSES[text]
-
-
-def _place(text: str | None) -> tuple[int, str]:
-    if not text:
-        return END
-    found = _PLACE.fullmatch(text)
-    if found is None:
-        raise Invalid("before", "It must be one that a page of this list gave.")
-    return int(found[1]), found[2]

@@ -2,34 +2,26 @@
 
 from falcon.asgi import Request, Response
 
-from tether.console.views import Views
-from tether.console.visits import partner_of
+from tether.console.pages import Page
+from tether.console.users import partner_of
 from tether.domain.earlier_sessions import SessionContext
-from tether.domain.errors import NotFound
 from tether.domain.filters import SessionFilter
-from tether.domain.models import event_id_from_path
+from tether.domain.models import uuid_to_read
 from tether.domain.session_causes import causes_of
 from tether.domain.session_record import OrderedEvent
 from tether.domain.session_views import StoredSession, session_of
 from tether.domain.views import Flag, Session
-from tether.server.store import Store
 from tether.storage.sessions import SessionPosition
 from tether.storage.turns import in_steps
 
 MOST_EVENTS = 1_000
 
 
-class SessionPage:
+class SessionPage(Page):
     """`…/sessions/{id}`."""
 
-    def __init__(self, store: Store, views: Views) -> None:
-        self._store = store
-        self._views = views
-
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
-        session_id, partner = event_id_from_path(id), partner_of(req).id
-        if session_id is None:
-            raise NotFound
+        session_id, partner = uuid_to_read(id), partner_of(req).id
         known = await self._store.sessions.get(partner, session_id)
         session, record = session_of(known), known.record
         until_ms = max(record.last.at_ms, record.end_ms or 0)
@@ -39,7 +31,7 @@ class SessionPage:
         position = record.start_ms, session_id
         vehicle = SessionFilter(vehicle_ids=(record.vehicle_id,))
         charger = SessionFilter(charger_ids=(record.charger_id,))
-        await self._views.show(
+        await self._renderer.render(
             req,
             resp,
             "session.html",
@@ -58,8 +50,6 @@ class SessionPage:
                 ("Charger after", await self._next(partner, charger, position, back=False)),
             ],
         )
-
-    on_head = on_get
 
     async def _causes(
         self, partner: int, known: StoredSession, placed: list[OrderedEvent]

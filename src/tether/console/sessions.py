@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 
 from falcon.asgi import Request, Response
 
-from tether.console.forms import query_of
-from tether.console.views import Views, address
-from tether.console.visits import partner_of
+from tether.console.forms import choice, position, query_of
+from tether.console.pages import Page
+from tether.console.rendering import Renderer, address
+from tether.console.users import partner_of
 from tether.domain.calendar import Calendar, Undivided, Unit, zone_of
 from tether.domain.errors import Invalid, Unavailable
 from tether.domain.filters import SessionFilter
@@ -29,7 +30,7 @@ ADD_UP_S = 5.0
 UNITS = (Unit.DAY, Unit.HOUR, Unit.MONTH)
 FIRST_DAY, LAST_DAY = date(1970, 1, 2), date(8999, 12, 31)
 NOBODY = "\x7f"  # no id is so
-_PLACE = re.compile(r"(-?[0-9]{1,15}) ([0-9a-f-]{36})")
+_POSITION = re.compile(r"(-?[0-9]{1,15}) ([0-9a-f-]{36})")
 
 
 class SessionsWanted(NamedTuple):
@@ -84,12 +85,8 @@ def forms_here() -> list[str]:
     return ["csv", "parquet"] if find_spec("pyarrow") else ["csv"]
 
 
-class SessionsPage:
+class SessionsPage(Page):
     """`…/sessions`: the newest first."""
-
-    def __init__(self, store: Store, views: Views) -> None:
-        self._store = store
-        self._views = views
 
     async def on_get(self, req: Request, resp: Response) -> None:
         query = query_of(req)
@@ -97,10 +94,11 @@ class SessionsPage:
         found: list[Session] = []
         following: SessionPosition | None = None
         try:
-            found, following = await self._page(partner_of(req).id, wanted, query.get("after"))
+            after = position(query, "after", _POSITION)
+            found, following = await self._page(partner_of(req).id, wanted, after)
         except Invalid as error:
             problem = error.message
-        await self._views.show(
+        await self._renderer.render(
             req,
             resp,
             "sessions.html",
@@ -121,13 +119,11 @@ class SessionsPage:
             else _link(req, wanted.query(after="{} {}".format(*following)), "sessions"),
         )
 
-    on_head = on_get
-
     async def _page(
-        self, partner: int, wanted: SessionsWanted, after: str | None
+        self, partner: int, wanted: SessionsWanted, after: SessionPosition | None
     ) -> tuple[list[Session], SessionPosition | None]:
         found, stop = await self._store.sessions.page(
-            partner, wanted.filter, _position(after), PAGE + 1, descending=True
+            partner, wanted.filter, after, PAGE + 1, descending=True
         )
         if len(found) > PAGE:
             stop = found[PAGE - 1].record.start_ms, found[PAGE - 1].id
@@ -146,12 +142,11 @@ class Bar(NamedTuple):
     total: Sums
 
 
-class TotalsPage:
+class TotalsPage(Page):
     """`…/sessions/totals`: what the wanted sessions have together, and their energy over time."""
 
-    def __init__(self, store: Store, views: Views) -> None:
-        self._store = store
-        self._views = views
+    def __init__(self, store: Store, renderer: Renderer) -> None:
+        super().__init__(store, renderer)
         self._turns = Turns(2, of_each=1)  # each may read much
 
     async def on_get(self, req: Request, resp: Response) -> None:
@@ -177,7 +172,7 @@ class TotalsPage:
                 ]
         except (TimeoutError, Unavailable):
             whole, bars = [], []
-        await self._views.show(
+        await self._renderer.render(
             req,
             resp,
             "totals.html",
@@ -190,8 +185,6 @@ class TotalsPage:
             back=_link(req, wanted.query(), "sessions"),
         )
 
-    on_head = on_get
-
     async def _any(self, partner: int, chosen: SessionFilter) -> bool:
         found, stop = await self._store.sessions.page(partner, chosen, None, 1)
         return bool(found) or stop is not None
@@ -202,18 +195,16 @@ class TotalsPage:
 
 def sessions_wanted(query: dict[str, str]) -> SessionsWanted:
     """What the parameters of an address ask for. Raises Invalid."""
-    unit = query.get("unit") or Unit.DAY
-    flag, status = query.get("flag", ""), query.get("status", "")
-    if unit not in UNITS:
-        raise Invalid("unit", f"It must be one of {', '.join(UNITS)}.")
-    if flag and flag not in FLAGS:
-        raise Invalid("flag", f"It must be one of {', '.join(FLAGS)}.")
-    if status not in ("", "active", "ended"):
-        raise Invalid("status", "It must be active or ended.")
     return SessionsWanted(
-        query.get("from", ""), query.get("to", ""), query.get("vehicle", ""),
-        query.get("charger", ""), flag, status, query.get("zone") or "UTC", unit,
-    )  # fmt: skip
+        query.get("from", ""),
+        query.get("to", ""),
+        query.get("vehicle", ""),
+        query.get("charger", ""),
+        choice(query, "flag", ("", *FLAGS)),
+        choice(query, "status", ("", "active", "ended")),
+        query.get("zone") or "UTC",
+        choice(query, "unit", UNITS, Unit.DAY),
+    )
 
 
 def _link(req: Request, query: dict[str, object], *path: str) -> str:
@@ -246,12 +237,3 @@ def _begin_ms(day: date, zone: ZoneInfo) -> int:
 def _name(at_ms: int, zone: ZoneInfo, unit: Unit) -> str:
     at = datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(zone)
     return at.strftime({Unit.MONTH: "%Y-%m", Unit.HOUR: "%Y-%m-%d %H:%M"}.get(unit, "%Y-%m-%d"))
-
-
-def _position(text: str | None) -> SessionPosition | None:
-    if not text:
-        return None
-    found = _PLACE.fullmatch(text)
-    if found is None:
-        raise Invalid("after", "It must be one that a page of this list gave.")
-    return int(found[1]), found[2]

@@ -10,8 +10,8 @@ from falcon.asgi import Request, Response
 
 from tether.console.forms import query_of
 from tether.console.sessions import sessions_wanted
-from tether.console.ticks import until_gone, while_wanted
-from tether.console.visits import Visits, partner_of
+from tether.console.updates import until_gone, while_wanted
+from tether.console.users import UserSessions, partner_of
 from tether.domain.errors import Abandoned, NotFound
 from tether.domain.filters import SessionFilter
 from tether.domain.session_views import session_of
@@ -33,9 +33,9 @@ TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.pa
 class SessionsFile:
     """`…/sessions.csv` and `…/sessions.parquet`: all that are wanted, the newest first."""
 
-    def __init__(self, store: Store, visits: Visits) -> None:
+    def __init__(self, store: Store, user_sessions: UserSessions) -> None:
         self._store = store
-        self._visits = visits
+        self._user_sessions = user_sessions
         self._turns = Turns(4, of_each=1)
         self._whole = Turns(2, of_each=1)  # each has a file on the disk
 
@@ -44,7 +44,7 @@ class SessionsFile:
             raise NotFound
         wanted, partner = sessions_wanted(query_of(req)).filter, partner_of(req).id
         if form == "csv":
-            resp.stream = while_wanted(req, self._visits, self._lines(partner, wanted))
+            resp.stream = while_wanted(req, self._user_sessions, self._lines(partner, wanted))
         else:
             async with self._whole.of(partner):
                 resp.stream = self._chunks(await self._parquet(req, partner, wanted))
@@ -71,7 +71,7 @@ class SessionsFile:
                 async with aclosing(self._pages(partner, wanted)) as pages:
                     async for page in pages:
                         await asyncio.to_thread(file.write, page)
-                        if leaving.done() or await self._visits.of(req) is None:
+                        if leaving.done() or await self._user_sessions.of(req) is None:
                             raise Abandoned
             finally:
                 leaving.cancel()

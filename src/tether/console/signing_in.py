@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Any
 
 from falcon.asgi import Request, Response
 
 from tether.console.forms import query_of, read_form
-from tether.console.limits import Limit
-from tether.console.views import Views, address
-from tether.console.visits import HOME, Visits, base_of, local_path, visit_of
+from tether.console.pages import Page, redirect
+from tether.console.rate_limit import RateLimit
+from tether.console.rendering import Renderer, address
+from tether.console.users import HOME, UserSessions, local_path, user_of
 from tether.domain.audit import NOBODY, Actor, entry
 from tether.domain.console import digest_of_token, is_token
 from tether.domain.errors import Forbidden, RateLimited
@@ -24,7 +26,7 @@ class SignInLimit:
     """How often an address may try to sign in; of IPv6 all that are given out together."""
 
     def __init__(self, workers: int) -> None:
-        self._limit = Limit(ATTEMPTS, ATTEMPTS.requests, workers)
+        self._limit = RateLimit(ATTEMPTS, ATTEMPTS.requests, workers)
 
     async def check(self, client: str | None) -> None:
         """Raises RateLimited if it tried too often."""
@@ -48,7 +50,7 @@ class RefusedSignIns:
     def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._now_ms = now_ms
-        self._limit = Limit(NOTED, NOTED.requests, 1)
+        self._limit = RateLimit(NOTED, NOTED.requests, 1)
 
     async def note(self, req: Request, secret: str | None) -> None:
         """This one was refused: with a key, which may be one of a partner that works no more, or
@@ -74,41 +76,37 @@ class RefusedSignIns:
         )
 
 
-class HomePage:
+class HomePage(Page):
     """`/console`: leads to what the visitor most likely wants to see."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
     async def on_get(self, req: Request, resp: Response) -> None:
-        key = visit_of(req).key
+        key = user_of(req).key
         if key is not None:
             head, _ = await self._store.feed.ends(key.partner)
             path = f"/console/p/{key.partner}/{'live' if head else 'start'}"
         else:
             partners = await self._store.partners.after("", 2)
             path = address(partners[0], "live") if len(partners) == 1 else "/console/partners"
-        resp.status = 303
-        resp.set_header("Location", base_of(req) + path)
-
-    on_head = on_get
+        redirect(req, resp, path)
 
 
-class SignInPage:
+class SignInPage(Page):
     """`/console/sign-in`: a partner signs in with a key."""
 
     is_open = True
 
     def __init__(
         self,
-        views: Views,
-        visits: Visits,
-        keys: Authenticator,
+        store: Store,
+        renderer: Renderer,
+        user_sessions: UserSessions,
         limit: SignInLimit,
         refused: RefusedSignIns,
+        *,
+        keys: Authenticator,
     ) -> None:
-        self._views = views
-        self._visits = visits
+        super().__init__(store, renderer)
+        self._user_sessions = user_sessions
         self._keys = keys
         self._limit = limit
         self._refused = refused
@@ -116,13 +114,10 @@ class SignInPage:
     async def on_get(self, req: Request, resp: Response) -> None:
         query = query_of(req)
         to = local_path(query.get("to"))
-        if req.context.visit is not None:
-            resp.status = 303
-            resp.set_header("Location", base_of(req) + to)
-            return
-        await self._show(req, resp, to, lost="lost" in query)
-
-    on_head = on_get
+        if req.context.user is not None:
+            redirect(req, resp, to)
+        else:
+            await self._show(req, resp, to, lost="lost" in query)
 
     async def on_post(self, req: Request, resp: Response) -> None:
         form = await read_form(req)
@@ -137,30 +132,16 @@ class SignInPage:
             await self._refused.note(req, form.get("key", ""))
             await self._show(req, resp, to, status=403, is_wrong=True)
         else:
-            await self._visits.begin(req, resp, key)
-            resp.status = 303
+            await self._user_sessions.begin(req, resp, key)
             # A browser that has not kept the cookie comes to the sign-in, which then says why.
-            arrived = f"{HOME}/sign-in?lost=1&to={_quoted(to)}"
-            resp.set_header("Location", base_of(req) + arrived)
+            redirect(req, resp, f"{HOME}/sign-in?lost=1&to={_quoted(to)}")
 
-    async def _show(
-        self,
-        req: Request,
-        resp: Response,
-        to: str,
-        *,
-        status: int = 200,
-        is_wrong: bool = False,
-        wait_s: int = 0,
-        lost: bool = False,
-    ) -> None:
-        await self._views.show(
-            req, resp, "sign-in.html",
-            status=status, to=to, is_wrong=is_wrong, wait_s=wait_s, lost=lost,
-        )  # fmt: skip
+    async def _show(self, req: Request, resp: Response, to: str, **done: Any) -> None:
+        values = {"is_wrong": False, "wait_s": 0, "lost": False}
+        await self._renderer.render(req, resp, "sign-in.html", to=to, **{**values, **done})
 
 
-class EnterPage:
+class EnterPage(Page):
     """`/console/enter/{token}`: an operator comes in by a link, once."""
 
     is_open = True
@@ -168,15 +149,14 @@ class EnterPage:
     def __init__(
         self,
         store: Store,
-        views: Views,
-        visits: Visits,
+        renderer: Renderer,
+        user_sessions: UserSessions,
         limit: SignInLimit,
         refused: RefusedSignIns,
     ) -> None:
-        self._store = store
+        super().__init__(store, renderer)
         self._refused = refused
-        self._views = views
-        self._visits = visits
+        self._user_sessions = user_sessions
         self._limit = limit
 
     async def on_get(self, req: Request, resp: Response, token: str) -> None:
@@ -186,31 +166,30 @@ class EnterPage:
         good = (
             is_meant
             and is_token(token)
-            and await self._store.console.use_link(digest_of_token(token), self._views.now_ms())
+            and await self._store.console.use_link(digest_of_token(token), self._renderer.now_ms())
         )
         if good:
-            await self._visits.begin(req, resp, None)
+            await self._user_sessions.begin(req, resp, None)
         elif is_meant:
             await self._refused.note(req, None)
         # The page, not this answer, leads on: a link that another site or program opened would
         # arrive without the cookie.
         status = 200 if good else 403
-        await self._views.show(req, resp, "enter.html", status=status, good=good)
+        await self._renderer.render(req, resp, "enter.html", status=status, good=good)
 
-    async def on_head(self, req: Request, resp: Response, token: str) -> None:
+    async def on_head(self, req: Request, resp: Response, **params: Any) -> None:
         """Uses nothing up."""
 
 
 class SignOut:
     """`/console/sign-out`: ends the session."""
 
-    def __init__(self, visits: Visits) -> None:
-        self._visits = visits
+    def __init__(self, user_sessions: UserSessions) -> None:
+        self._user_sessions = user_sessions
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        await self._visits.end(req, resp, visit_of(req))
-        resp.status = 303
-        resp.set_header("Location", f"{base_of(req)}{HOME}/sign-in")
+        await self._user_sessions.end(req, resp, user_of(req))
+        redirect(req, resp, f"{HOME}/sign-in")
 
 
 def _quoted(path: str) -> str:

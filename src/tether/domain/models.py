@@ -15,6 +15,7 @@ from uuid import UUID
 
 import msgspec
 
+from tether.domain.errors import NotFound
 from tether.domain.timestamps import format_instant, moment_of, parse_instant
 
 
@@ -171,6 +172,14 @@ def event_id_from_path(segment: str) -> str | None:
         return str(UUID(segment))
     except ValueError:
         return None
+
+
+def uuid_to_read(segment: str) -> str:
+    """The same for what is read by its id: an event, a session, a webhook. Raises NotFound."""
+    found = event_id_from_path(segment)
+    if found is None:
+        raise NotFound
+    return found
 
 
 # Powers -------------------------------------------------------------------------------------------

@@ -298,17 +298,18 @@ def vehicle_state(vehicle_id: str, latest: LatestSession | None, now_ms: int) ->
 
 def charger_state(
     charger_id: str,
-    vehicles: Iterable[VehicleState],
+    sessions: Iterable[LatestSession],
     last_event: Event | None,
     now_ms: int,
     *,
     more: bool,
 ) -> ChargerState:
-    """What is known of a charger now: the states of the vehicles at it, and its newest event.
+    """What is known of a charger now: the states of the vehicles at it, by their sessions, and its
+    newest event.
 
     `more`: there are more vehicles than these.
     """
-    there = tuple(vehicles)
+    there = tuple(vehicle_state(one.record.vehicle_id, one, now_ms) for one in sessions)
     return ChargerState(
         charger_id=charger_id,
         occupied=bool(there),

@@ -78,33 +78,53 @@ class Status(StrEnum):
     FAILING = "failing"
     """Its last requests failed. They are repeated."""
     STOPPED = "stopped"
-    """It failed for 120 hours. It keeps its place, and goes on after a successful test."""
+    """It failed for 120 hours. It keeps its position, and goes on after a successful test."""
     GONE = "gone"
     """It answered 410: it does not want any more."""
 
 
-class Place(NamedTuple):
+class LogPosition(NamedTuple):
     """What an endpoint has had of the partner's log.
 
     All entries up to `seq`, and all changes of sessions up to `session_id` in `session_ms`. Of what
-    comes next it has had the messages `passed`. It has been told of all sessions that there were at
-    `told_ms`; of those which came later perhaps not, as they may have changed while it caught up.
+    comes next it has had the messages with the ids `sent`. It has been told of all sessions that
+    there were at `caught_up_ms`; of those which came later perhaps not, as they may have changed
+    before it came to them.
     """
 
     seq: int = 0
     session_ms: int = 0
     session_id: str = ""
-    passed: tuple[str, ...] = ()
-    told_ms: int = 0
+    sent: tuple[str, ...] = ()
+    caught_up_ms: int = 0
+
+    def after_event(self, seq: int) -> "LogPosition":
+        """The position behind an event or a withdrawal."""
+        return self._replace(seq=max(self.seq, seq))
+
+    def after_session(self, at_ms: int, session_id: str) -> "LogPosition":
+        """The position behind a change of a session."""
+        if (at_ms, session_id) < (self.session_ms, self.session_id):
+            return self  # what was read last changed after the end was looked up
+        return self._replace(session_ms=at_ms, session_id=session_id, sent=())
+
+    def after_message(self, message_id: str) -> "LogPosition":
+        """The position behind a message that is not the last of a change of a session."""
+        return self._replace(sent=(*self.sent, message_id))
+
+    def caught_up(self, at_ms: int) -> "LogPosition":
+        """The position behind all changes of sessions up to this instant."""
+        position = self._replace(caught_up_ms=max(self.caught_up_ms, at_ms))
+        return position.after_session(at_ms, LAST_ID)
 
 
 LAST_ID = "~"
-"""Follows the id of every session: with it a place is behind all that changed in a millisecond."""
+"""Follows the id of every session: with it a position is behind all changes of a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint, and where it is in the log."""
+    """An endpoint, and its position in the log."""
 
     partner: int
     id: str
@@ -123,7 +143,7 @@ class Endpoint:
     old_secret: str
     old_until_ms: int
     created_ms: int
-    place: Place
+    position: LogPosition
     head: str
     """The id of the message that is next, once it failed; else empty."""
     tries: int
@@ -134,7 +154,7 @@ class Endpoint:
     """Empty, or the Status that it is stopped with."""
     success_ms: int | None
     parked: int = 0
-    """Messages beside the line."""
+    """Messages that failed while others succeeded: they are tried apart from the queue."""
 
     @property
     def status(self) -> Status:
@@ -263,7 +283,7 @@ def pause_s(failures: int, chance: float) -> float:
 
 
 def is_last_try(failures: int) -> bool:
-    """Whether a message beside the line has been tried as often as it is."""
+    """Whether a parked message has been tried as often as it is."""
     return failures > len(RETRIES_S)
 
 

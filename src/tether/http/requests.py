@@ -292,7 +292,7 @@ async def begin_page(
     store: Store, resp: Response, query: dict[str, str], is_position: Callable[[str], object]
 ) -> tuple[Epoch, str | None]:
     """The epoch of a list, which the answer tells, and the position behind which the page begins:
-    what `next_link` put into the cursor, or None at the start.
+    what `show_next` put into the cursor, or None at the start.
 
     Raises Invalid, and EpochChanged if the cursor is of another epoch.
     """
@@ -362,15 +362,16 @@ def show_epoch(resp: Response, epoch: Epoch) -> None:
         resp.set_header("Tether-Epoch", epoch.id)
 
 
-def next_link(
+def show_next(
     req: Request,
+    resp: Response,
     query: Mapping[str, str | Sequence[str]],
     epoch: Epoch,
     position: str,
     *,
     partial: bool = False,
-) -> str:
-    """The Link header to the page that follows `position` of the same list.
+) -> None:
+    """Leads by a Link header to the page that follows `position` of the same list.
 
     A parameter of the query that is repeated has its values in a sequence.
     `partial`: this page is shorter than asked for, or empty, although more may follow.
@@ -378,7 +379,7 @@ def next_link(
     parameters = urlencode({**query, "cursor": cursor_text(epoch.id, position)}, doseq=True)
     more = '; partial="true"' if partial else ""
     address = f"{_base_url(req)}{prefix_of(req)}{req.path}?{parameters}"
-    return f'<{address}>; rel="next"{more}'
+    resp.set_header("Link", f'<{address}>; rel="next"{more}')
 
 
 def cursor_text(epoch_id: str, position: str) -> str:

@@ -28,8 +28,8 @@ from tether.domain.webhooks import (
     PUBLIC_KEY,
     TEST_TYPE,
     Endpoint,
+    LogPosition,
     Message,
-    Place,
     SignatureKind,
     Status,
     literal_address,
@@ -112,7 +112,8 @@ class WebhookService:
         shown, sealed = self._new_secret(fields["signature"])
         webhook = Endpoint(
             partner=partner, id=str(uuid7()), **fields, secret=sealed, old_secret="",
-            old_until_ms=0, created_ms=self._now_ms(), place=await self._place(partner, start),
+            old_until_ms=0, created_ms=self._now_ms(),
+            position=await self._position(partner, start),
             head="", tries=0, due_ms=0, failing_since_ms=None, stopped="", success_ms=None,
         )  # fmt: skip
         note = self._entry(webhook, by, "webhook.create", after=_noted(fields))
@@ -129,15 +130,15 @@ class WebhookService:
         start: str | int | None,
         by: Actor,
     ) -> Endpoint:
-        """Changes these fields and, if a start is given, the place. Raises Invalid and NotFound."""
+        """Changes these fields, and the position if a start is given. Raises Invalid, NotFound."""
         webhook = await self._stored.get(partner, webhook_id)
         if "url" in fields:
             self._check_address(fields["url"])
         changes = dict(fields)
         if start is not None:
-            changes["place"] = await self._place(partner, start)
-        elif (place := await self._with_new_orders(webhook, fields)) != webhook.place:
-            changes["place"] = place
+            changes["position"] = await self._position(partner, start)
+        elif (position := await self._with_new_orders(webhook, fields)) != webhook.position:
+            changes["position"] = position
         # While it was off it did not fail: that time does not count.
         begins = fields.get("enabled") and (webhook.stopped or not webhook.enabled)
         if start is not None or "url" in fields or begins:
@@ -160,17 +161,17 @@ class WebhookService:
             webhook.partner, self._now_ms(), by, action, webhook.id, before=before, after=after
         )
 
-    async def _with_new_orders(self, webhook: Endpoint, fields: dict[str, Any]) -> Place:
-        """The place, which is at the end of an order that was not followed until now."""
+    async def _with_new_orders(self, webhook: Endpoint, fields: dict[str, Any]) -> LogPosition:
+        """The position, which is at the end of an order that was not followed until now."""
         if "types" not in fields:
-            return webhook.place
-        changed, place = replace(webhook, types=fields["types"]), webhook.place
-        now = await self._place(webhook.partner, "now")
+            return webhook.position
+        changed, position = replace(webhook, types=fields["types"]), webhook.position
+        now = await self._position(webhook.partner, "now")
         if changed.wants_events and not webhook.wants_events:
-            place = place._replace(seq=now.seq)
+            position = position._replace(seq=now.seq)
         if changed.wants_sessions and not webhook.wants_sessions:
-            place = now._replace(seq=place.seq)
-        return place
+            position = now._replace(seq=position.seq)
+        return position
 
     async def delete(self, partner: int, webhook_id: str, by: Actor) -> None:
         """Deletes an endpoint. Raises NotFound."""
@@ -219,8 +220,8 @@ class WebhookService:
     ) -> int:
         """Sends once more what is asked for; returns how many messages are known to be sent.
 
-        From a place on nobody knows how many: 0. Raises NotFound, also if there is no such message
-        any more, and TooManyAtOnce if too many messages are beside the line.
+        From a position on nobody knows how many: 0. Raises NotFound, also if there is no such
+        message any more, and TooManyAtOnce if too many messages are parked.
         """
         webhook = await self._stored.get(partner, webhook_id)
         now_ms = self._now_ms()
@@ -236,8 +237,8 @@ class WebhookService:
         if start is None:
             since_ms = replay.failed_since_ms or 0
             return await self._stored.retry_failed(partner, webhook_id, now_ms, since_ms, *also)
-        place = await self._place(partner, start)
-        await self._stored.change(partner, webhook_id, {"place": place, **self._fresh()}, *also)
+        changes = {"position": await self._position(partner, start), **self._fresh()}
+        await self._stored.change(partner, webhook_id, changes, *also)
         return 0
 
     def _fresh(self) -> dict[str, Any]:
@@ -253,17 +254,17 @@ class WebhookService:
         except OSError as error:
             raise Invalid("url", str(error)) from None
 
-    async def _place(self, partner: int, start: str | int) -> Place:
+    async def _position(self, partner: int, start: str | int) -> LogPosition:
         if start == "start":
-            return Place()
+            return LogPosition()
         if start == "now":
             seq, session_ms = await self._stored.heads(partner)
-            return Place(seq, session_ms, LAST_ID, told_ms=session_ms)
+            return LogPosition(seq, session_ms, LAST_ID, caught_up_ms=session_ms)
         assert isinstance(start, int)
         event_id = await self._stored.event_at(partner, start)
         # Of the sessions those come that changed since that event was received.
         at_ms = 0 if event_id is None else int(event_id.replace("-", "")[:12], 16)
-        return Place(start, at_ms, told_ms=max(0, at_ms - 1))
+        return LogPosition(start, at_ms, caught_up_ms=max(0, at_ms - 1))
 
     def _new_secret(self, kind: SignatureKind) -> tuple[str, str]:
         """What its owner verifies by, and what is stored. Raises Unavailable."""

@@ -1,4 +1,4 @@
-"""What lies beside the line of a webhook, attempts, and what waits: rows and statements."""
+"""Parked messages of webhooks, attempts, and what waits: their rows, and the statements for them."""
 
 from typing import NamedTuple
 
@@ -8,11 +8,11 @@ from tether.storage.engine import batch, columns_of
 
 MOST_ATTEMPTS = 500  # of an endpoint that are kept
 
-# Beside the line ----------------------------------------------------------------------------------
+# Parked messages ----------------------------------------------------------------------------------
 
 
 class Parked(msgspec.Struct, array_like=True, frozen=True):
-    """A message beside the line. Without `due_ms` all its tries failed."""
+    """A message that is sent apart from the queue. Without `due_ms` all its tries failed."""
 
     partner: int
     webhook: str

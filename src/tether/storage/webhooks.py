@@ -1,4 +1,4 @@
-"""Webhooks: the endpoints and their places in the log, messages beside the line, and attempts.
+"""Webhooks: the endpoints and their positions in the log, parked messages, and attempts.
 
 A process that delivers to an endpoint holds its lease. What it did since it took the lease counts
 only if the endpoint's `fence` is still the same: a new lease, and every change by its owner, gives
@@ -15,8 +15,8 @@ from tether.domain.webhooks import (
     LAST_ID,
     MOST_ENDPOINTS,
     Endpoint,
+    LogPosition,
     MessageType,
-    Place,
     SignatureKind,
     Status,
 )
@@ -53,9 +53,9 @@ _CONFIGURED = (
     "signature", "secret", "old_secret", "old_until_ms",
 )  # fmt: skip
 _WANTED = ("types", "charger_id", "vehicle_id")
-_PLACED = ("seq", "session_ms", "session_id", "passed", "told_ms")
-_LINE = ("head", "tries", "due_ms", "failing_since_ms", "stopped", "success_ms")
-_COLUMNS = ("partner", "id", *_CONFIGURED, "created_ms", *_PLACED, *_LINE)
+_POSITION = ("seq", "session_ms", "session_id", "passed", "told_ms")
+_DELIVERY = ("head", "tries", "due_ms", "failing_since_ms", "stopped", "success_ms")
+_COLUMNS = ("partner", "id", *_CONFIGURED, "created_ms", *_POSITION, *_DELIVERY)
 _SELECTED = ", ".join(f"w.{name}" for name in _COLUMNS)
 _PARKED = """
 (SELECT count(*) FROM webhook_parked p WHERE p.partner = w.partner AND p.webhook = w.id)
@@ -113,7 +113,7 @@ def _is_free(now: str) -> str:
         + CASE head WHEN '' THEN {LONGEST_PACE_MS} ELSE {LONGEST_PAUSE_MS} END)"""
 
 
-# Whose turn it is at $2: something is behind the place, or a message beside the line is due.
+# Whose turn it is at $2: something is behind the position, or a parked message is due.
 DUE = f"""
 SELECT w.partner, w.id FROM webhooks w LEFT JOIN derivations d ON d.partner = w.partner
 WHERE w.partner > $1 AND {_is_free("$2")}
@@ -148,7 +148,7 @@ WHERE webhooks.partner = h.partner AND webhooks.id = h.id
 
 
 class Progress(msgspec.Struct, array_like=True, frozen=True):
-    """What was reached for an endpoint since its lease was taken."""
+    """How far an endpoint is, under its lease: the columns of its position and of its delivery."""
 
     partner: int
     id: str
@@ -168,9 +168,9 @@ class Progress(msgspec.Struct, array_like=True, frozen=True):
     """0 gives it back."""
 
 
-_REACHED = columns_of(Progress)
+_PROGRESS = columns_of(Progress)
 SAVE = f"""
-WITH {batch("done", *_REACHED)}
+WITH {batch("done", *_PROGRESS)}
 UPDATE webhooks SET {", ".join(f"{name} = d.{name}" for name in Progress.__struct_fields__[3:])}
 FROM done d
 WHERE webhooks.partner = d.partner AND webhooks.id = d.id
@@ -188,8 +188,8 @@ class Claimed(NamedTuple):
 def webhook_of(row: Row) -> Endpoint:
     """The endpoint of a row of _COLUMNS and the number of its parked messages."""
     values = dict(zip((*_COLUMNS, "parked"), row, strict=True))
-    seq, session_ms, session_id, passed, told_ms = (values.pop(name) for name in _PLACED)
-    values["place"] = Place(seq, session_ms, session_id, tuple(passed.split()), told_ms)
+    seq, session_ms, session_id, sent, caught_up_ms = (values.pop(name) for name in _POSITION)
+    values["position"] = LogPosition(seq, session_ms, session_id, tuple(sent.split()), caught_up_ms)
     values["types"] = tuple(map(MessageType, values["types"].split()))
     values["signature"] = SignatureKind(values["signature"])
     values["enabled"] = bool(values["enabled"])
@@ -203,9 +203,19 @@ def columns_of_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         columns["types"] = " ".join(columns["types"])
     if "enabled" in columns:
         columns["enabled"] = int(columns["enabled"])
-    if (place := columns.pop("place", None)) is not None:
-        columns |= zip(_PLACED, (*place[:3], " ".join(place.passed), place.told_ms), strict=True)
+    if (position := columns.pop("position", None)) is not None:
+        values = (*position[:3], " ".join(position.sent), position.caught_up_ms)
+        columns |= zip(_POSITION, values, strict=True)
     return columns
+
+
+def progress_of(endpoint: Endpoint, fence: int, lease_ms: int) -> Progress:
+    """How far the endpoint is, under the lease that has this fence."""
+    fields = {name: getattr(endpoint, name) for name in ("position", *_DELIVERY)}
+    return Progress(
+        partner=endpoint.partner, id=endpoint.id, fence=fence, lease_ms=lease_ms,
+        **columns_of_fields(fields),
+    )  # fmt: skip
 
 
 class Webhooks:
@@ -257,12 +267,12 @@ class Webhooks:
     async def change(
         self, partner: int, webhook_id: str, fields: Mapping[str, Any], *also: Statement
     ) -> None:
-        """Sets these fields. If its place is among them, or what it wants, what is under way counts
-        no more, and whoever delivers goes on from there. Raises NotFound.
+        """Sets these fields. If the position is among them, or what it wants, what is under way
+        counts no more, and whoever delivers goes on from there. Raises NotFound.
         """
         columns = columns_of_fields(fields)
         assigned = [f"{name} = ${number}" for number, name in enumerate(columns, start=3)]
-        if columns.keys() & {*_PLACED, *_LINE, *_WANTED}:
+        if columns.keys() & {*_POSITION, *_DELIVERY, *_WANTED}:
             assigned += ["fence = fence + 1", "lease_ms = 0"]
         sql = f"UPDATE webhooks SET {', '.join(assigned)} WHERE partner = $1 AND id = $2"
         changed, *_ = await self._engine.write_all(
@@ -342,7 +352,7 @@ class Webhooks:
         unparked: Sequence[tuple[int, str, str]],
         attempts: Sequence[Attempt],
     ) -> None:
-        """Stores what was reached for these endpoints, unless their leases were lost."""
+        """Stores how far these endpoints are, unless their leases were lost."""
         statements = [
             Statement(SAVE, (lease, batch_of(progress))),
             Statement(PARK, (1, batch_of(parked))),
@@ -354,10 +364,10 @@ class Webhooks:
             *(statement for statement, some in zip(statements, rows, strict=True) if some)
         )
 
-    # Beside the line
+    # Parked messages
 
     async def park(self, parked: Parked, *also: Statement) -> None:
-        """The message is sent beside the line."""
+        """The message is sent apart from the queue."""
         await self._engine.write_all(
             Statement(PARK, (1, batch_of([parked]))),
             *where_found(also, THIS, parked.partner, parked.webhook),
@@ -366,12 +376,12 @@ class Webhooks:
     async def parked_due(
         self, partner: int, webhook_id: str, now_ms: int, limit: int
     ) -> list[Parked]:
-        """Messages beside the line whose turn it is."""
+        """Parked messages whose turn it is."""
         rows = await self._engine.read(PARKED_DUE, partner, webhook_id, now_ms, limit)
         return [Parked(*row) for row in rows]
 
     async def parked(self, partner: int, webhook_id: str, limit: int) -> list[Parked]:
-        """The messages beside the line, the newest first."""
+        """The parked messages, the newest first."""
         rows = await self._engine.scan(FAILED, partner, webhook_id, limit)
         return [Parked(*row) for row in rows]
 

@@ -19,9 +19,9 @@ from tether.domain.webhooks import Endpoint, Message, batch_of
 from tether.server.metrics import Metrics
 from tether.server.store import Store
 from tether.server.webhooks import Outcome, Sender, attempt_of
-from tether.webhooks.ledger import LEASE_S, Ledger
-from tether.webhooks.line import Line
 from tether.webhooks.messages import Messages
+from tether.webhooks.progress import LEASE_S, ProgressWriter
+from tether.webhooks.worker import EndpointWorker
 
 log = structlog.get_logger()
 
@@ -29,7 +29,7 @@ TICK_S = 0.25
 CLAIMED_AT_ONCE = 250
 AT_ONCE = 1_000  # endpoints that this process delivers to; one that hangs takes 20 s
 COUNTED_S = 10.0
-LAST_WORDS_S = 2.0  # for requests under way when the server stops
+STOP_S = 2.0  # for requests under way when the server stops
 
 
 class Deliverer:
@@ -51,8 +51,8 @@ class Deliverer:
         self._sender = sender
         self._now_ms = now_ms
         self._metrics = metrics
-        self._ledger = Ledger(store.webhooks, token_hex(8))
-        self._lines: dict[tuple[int, str], asyncio.Task[None]] = {}
+        self._progress = ProgressWriter(store.webhooks, token_hex(8))
+        self._workers: dict[tuple[int, str], asyncio.Task[None]] = {}
         self._counted_at = 0.0
 
     async def run(self) -> None:
@@ -73,10 +73,10 @@ class Deliverer:
         if self._alone:
             await self._stored.release_all()
             self._alone = False
-        await self._ledger.write()
-        if self._lines:
-            await self._ledger.renew(list(self._lines), self._until_ms())
-        if room := min(CLAIMED_AT_ONCE, AT_ONCE - len(self._lines)):
+        await self._progress.write()
+        if self._workers:
+            await self._progress.renew_leases(list(self._workers), self._until_ms())
+        if room := min(CLAIMED_AT_ONCE, AT_ONCE - len(self._workers)):
             await self._claim(room)
         if monotonic() - self._counted_at >= COUNTED_S:
             self._counted_at = monotonic()
@@ -85,22 +85,18 @@ class Deliverer:
     async def _claim(self, room: int) -> None:
         """Begins to deliver where there is something to deliver, and nobody does."""
         now_ms, began = self._now_ms(), monotonic()
-        due = [one for one in await self._stored.due(now_ms, room) if one not in self._lines]
+        due = [one for one in await self._stored.due(now_ms, room) if one not in self._workers]
         if not due:
             return
-        lease = self._ledger.lease
+        lease = self._progress.lease
         for claimed in await self._stored.claim(lease, due, now_ms, self._until_ms()):
-            line = Line(
-                self._messages,
-                self._post,
-                self._ledger,
-                self._now_ms,
-                claimed=claimed,
-                since=began,
-            )
+            worker = EndpointWorker(
+                self._messages, self._post, self._progress, self._now_ms,
+                claimed=claimed, claimed_at=began,
+            )  # fmt: skip
             key = claimed.webhook.partner, claimed.webhook.id
-            task = self._lines[key] = asyncio.create_task(line.run())
-            task.add_done_callback(lambda _, key=key: self._lines.pop(key))  # type: ignore[misc]
+            task = self._workers[key] = asyncio.create_task(worker.run())
+            task.add_done_callback(lambda _, key=key: self._workers.pop(key))  # type: ignore[misc]
 
     def _until_ms(self) -> int:
         return self._now_ms() + round(LEASE_S * 1000)
@@ -109,15 +105,15 @@ class Deliverer:
         message = messages[0] if len(messages) == 1 else batch_of(messages, self._now_ms())
         outcome = await self._sender.send(webhook, message)
         self._metrics.webhook_attempted(succeeded=not outcome.error)
-        self._ledger.note(attempt_of(webhook, message, outcome, len(messages)))
+        self._progress.add_attempt(attempt_of(webhook, message, outcome, len(messages)))
         return outcome
 
     async def _end(self) -> None:
-        tasks = list(self._lines.values())
+        tasks = list(self._workers.values())
         if tasks:
-            await asyncio.wait(tasks, timeout=LAST_WORDS_S)
+            await asyncio.wait(tasks, timeout=STOP_S)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(Unavailable):  # then the leases run out
-            await self._ledger.write()
+            await self._progress.write()

@@ -40,7 +40,6 @@ class AuditResource:
         resp.data = to_json([shown(one, to_partner=True) for one in page])
         if len(found) > limit:
             last = page[-1]
-            link = requests.next_link(req, query, epoch, f"{last.at_ms} {last.id}")
-            resp.set_header("Link", link)
+            requests.show_next(req, resp, query, epoch, f"{last.at_ms} {last.id}")
 
     on_head = on_get

@@ -80,7 +80,7 @@ class CapacityResource:
                 resp.data = b"[%b]" % b",".join(shown)
                 if len(found) > page.limit:  # one more than asked for: another page follows
                     position = "{} {}".format(*found[page.limit - 1].position)
-                    resp.set_header("Link", requests.next_link(req, query, page.epoch, position))
+                    requests.show_next(req, resp, query, page.epoch, position)
                 return
             totals = await self._store.capacities.totals(partner, asked, stale=stale)
         shown = await in_steps(_encoded(_over_time(totals), None, at_ms))

@@ -156,8 +156,7 @@ class EntityListResource(Generic[E]):
             resp.data = f"[{','.join(bodies)}]".encode()
         if len(bodies) < len(found):
             position, partial = page[len(bodies) - 1][0], len(bodies) < len(page)
-            link = requests.next_link(req, query, epoch, position, partial=partial)
-            resp.set_header("Link", link)
+            requests.show_next(req, resp, query, epoch, position, partial=partial)
 
     on_head = on_get
 

@@ -14,6 +14,7 @@ from tether.domain.models import (
     event_id_from_path,
     is_entity_id,
     to_json,
+    uuid_to_read,
 )
 from tether.domain.validation import has_doubted_power, new_event
 from tether.http import requests
@@ -84,8 +85,7 @@ async def _show_page(
     partial = stop is not None and len(found) <= limit
     if partial or len(found) > limit or (page and not descending):
         position = str(stop if partial else page[-1][0])
-        link = requests.next_link(req, query, epoch, position, partial=partial)
-        resp.set_header("Link", link)
+        requests.show_next(req, resp, query, epoch, position, partial=partial)
 
 
 async def _begin_page(
@@ -115,17 +115,12 @@ class EventResource:
         self._now_ms = now_ms
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
-        event_id = event_id_from_path(id)
-        if event_id is None:
-            raise NotFound
-        resp.data = await self._store.events.get(requests.partner_of(req), event_id)
+        resp.data = await self._store.events.get(requests.partner_of(req), uuid_to_read(id))
 
     on_head = on_get
 
     async def on_delete(self, req: Request, resp: Response, id: str) -> None:
-        event_id = event_id_from_path(id)
-        if event_id is None:
-            raise NotFound
+        event_id = uuid_to_read(id)
         partner, by = requests.partner_of(req), requests.actor_of(req)
         also = noting(entry(partner, self._now_ms(), by, "event.withdraw", event_id))
         async for known in self._store.withdrawals.withdraw(partner, [event_id], *also):

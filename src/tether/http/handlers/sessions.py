@@ -4,9 +4,9 @@ import re
 
 from falcon.asgi import Request, Response
 
-from tether.domain.errors import Invalid, NotFound
+from tether.domain.errors import Invalid
 from tether.domain.filters import SessionFilter
-from tether.domain.models import ENTITY_ID_RULE, event_id_from_path, is_entity_id, to_json
+from tether.domain.models import ENTITY_ID_RULE, is_entity_id, to_json, uuid_to_read
 from tether.domain.session_views import FLAGS, session_of
 from tether.http import requests
 from tether.server.store import Store
@@ -79,10 +79,9 @@ class SessionListResource:
         else:
             return
         ids = {name: ids_of(query, name) for name in REPEATED if name in query}
-        link = requests.next_link(
-            req, {**query, **ids}, epoch, "{} {}".format(*position), partial=partial
+        requests.show_next(
+            req, resp, {**query, **ids}, epoch, "{} {}".format(*position), partial=partial
         )
-        resp.set_header("Link", link)
 
     on_head = on_get
 
@@ -94,10 +93,7 @@ class SessionResource:
         self._store = store
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
-        session_id = event_id_from_path(id)
-        if session_id is None:
-            raise NotFound
-        partner = requests.partner_of(req)
+        session_id, partner = uuid_to_read(id), requests.partner_of(req)
         await requests.derive_first(self._store, req, resp)
         resp.data = to_json(session_of(await self._store.sessions.get(partner, session_id)))
 

@@ -53,8 +53,7 @@ class States:
 
 
 def _charger_state(charger_id: str, found: AtCharger, now_ms: int) -> ChargerState:
-    there = [vehicle_state(latest.record.vehicle_id, latest, now_ms) for latest in found.sessions]
-    return charger_state(charger_id, there, found.last_event, now_ms, more=found.more)
+    return charger_state(charger_id, found.sessions, found.last_event, now_ms, more=found.more)
 
 
 class VehicleStateResource:

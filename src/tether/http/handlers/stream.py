@@ -2,16 +2,14 @@
 
 import asyncio
 import re
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable
 from time import monotonic
 from typing import NamedTuple
 
 import structlog
 from falcon.asgi import Request, Response
 
-from tether.domain.errors import EpochChanged, Forbidden, Invalid, TooManyAtOnce, Unavailable
+from tether.domain.errors import EpochChanged, Forbidden, Invalid, Unavailable
 from tether.domain.filters import EventFilter
 from tether.domain.models import to_json
 from tether.domain.session_views import vehicle_state
@@ -20,6 +18,7 @@ from tether.http import requests
 from tether.http.handlers.events import filter_of
 from tether.projections.change_feed import Listener
 from tether.server.authenticator import Authenticator
+from tether.server.event_streams import EventStreams, StreamBody
 from tether.server.metrics import Metrics
 from tether.server.store import Store
 from tether.storage.epochs import Epoch
@@ -61,16 +60,12 @@ class StreamResource:
     ) -> None:
         self._store = store
         self._keys = keys
-        self._metrics = metrics
         self._now_ms = now_ms
-        self._open: Counter[int] = Counter()
+        self._streams = EventStreams(store.feed, MOST_STREAMS, metrics.open_streams)
 
     async def on_get(self, req: requests.ApiRequest, resp: Response) -> None:
         wanted, epoch, position = await self._asked(req, resp)
-        if self._store.feed.closed:
-            raise Unavailable(why="The server is about to stop.")
-        if self._open[requests.partner_of(req)] >= MOST_STREAMS:
-            raise TooManyAtOnce(int(HEARTBEAT_S))
+        self._streams.check_room(requests.partner_of(req))
         stream = _Stream(
             self._store,
             self._keys,
@@ -80,11 +75,11 @@ class StreamResource:
             epoch=epoch,
             position=position,
         )
-        resp.stream = _Body(self._counted(stream))
+        resp.stream = self._streams.body(requests.partner_of(req), stream.run())
 
     async def on_head(self, req: Request, resp: Response) -> None:
         await self._asked(req, resp)
-        resp.stream = _Body(_nothing())  # else Falcon would give it a length
+        resp.stream = StreamBody(_nothing())  # else Falcon would give it a length
 
     async def _asked(
         self, req: Request, resp: Response
@@ -99,22 +94,6 @@ class StreamResource:
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Accel-Buffering", "no")  # nginx would hold it back
         return wanted, epoch, position
-
-    async def _counted(self, stream: "_Stream") -> AsyncGenerator[bytes]:
-        """The stream, which is counted meanwhile and logged at its end."""
-        partner = stream.key.partner
-        self._open[partner] += 1
-        self._metrics.open_streams(+1)
-        try:
-            async with aclosing(stream.run()) as parts:
-                async for text in parts:
-                    yield text.encode()
-        finally:
-            self._metrics.open_streams(-1)
-            self._open[partner] -= 1
-            if not self._open[partner]:
-                del self._open[partner]
-            stream.log_end()
 
 
 class _Stream:
@@ -139,7 +118,7 @@ class _Stream:
         self._position = position
         self._req = req
         self._secret = req.get_header("X-API-Key")
-        self.key = requests.key_of(req)
+        self._key = requests.key_of(req)
         self._request_id = req.context.request_id
         self._began = self._spoke = monotonic()
         self._checked = 0.0
@@ -148,7 +127,7 @@ class _Stream:
 
     async def run(self) -> AsyncGenerator[str]:
         """What is sent, piece by piece, until the client, the key or the server is gone."""
-        with self._store.feed.listening(self.key.partner) as listener:
+        with self._store.feed.listening(self._key.partner) as listener:
             leaving = asyncio.create_task(self._until_gone(listener))
             try:
                 # At once, so that the client knows that it is connected, and its position.
@@ -162,17 +141,18 @@ class _Stream:
                         self._spoke = monotonic()
             finally:
                 leaving.cancel()
+                self._log_end()
 
     def _id(self) -> str:
         return self._position.id(self._epoch)
 
-    def log_end(self) -> None:
+    def _log_end(self) -> None:
         """Writes the line about the stream: the one of the request came at its beginning."""
         log.info(
             "stream ended",
             request_id=self._request_id,
-            partner=self.key.partner_name,
-            key=self.key.prefix,
+            partner=self._key.partner_name,
+            key=self._key.prefix,
             reason=self._end,
             events=self._events,
             s=round(monotonic() - self._began, 3),
@@ -225,7 +205,7 @@ class _Stream:
 
     async def _portion(self, until: int) -> str:
         shown, whole = self._position
-        portion = await self._store.feed.portion(self.key.partner, self._wanted, whole, until)
+        portion = await self._store.feed.portion(self._key.partner, self._wanted, whole, until)
         entries = [entry for entry in portion.entries if entry.seq > shown]
         end = StreamPosition(max(portion.end, shown), portion.end)
         # Where there is no state, the last entry is all of the portion that is left.
@@ -246,19 +226,6 @@ class _Stream:
         self._position = end
         self._events += len(entries)
         return "".join(texts)
-
-
-class _Body(AsyncIterator[bytes]):
-    """What Falcon sends: it closes what has `close`, however the answer ends."""
-
-    def __init__(self, parts: AsyncGenerator[bytes]) -> None:
-        self._parts = parts
-
-    async def __anext__(self) -> bytes:
-        return await anext(self._parts)
-
-    async def close(self) -> None:
-        await self._parts.aclose()
 
 
 async def _nothing() -> AsyncGenerator[bytes]:

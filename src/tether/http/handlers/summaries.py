@@ -164,5 +164,4 @@ def _show_next(
 ) -> None:
     ids = {name: ids_of(query, name) for name in REPEATED if name in query}
     position = "{} {}".format(*last)
-    link = requests.next_link(req, {**query, **ids}, epoch, position, partial=partial)
-    resp.set_header("Link", link)
+    requests.show_next(req, resp, {**query, **ids}, epoch, position, partial=partial)

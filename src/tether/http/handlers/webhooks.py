@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from falcon.asgi import Request, Response
 
-from tether.domain.errors import EpochChanged, Invalid, NotFound
-from tether.domain.models import event_id_from_path, to_json
+from tether.domain.errors import EpochChanged, Invalid
+from tether.domain.models import to_json, uuid_to_read
 from tether.domain.timestamps import format_instant
 from tether.domain.webhook_validation import (
     START_RULE,
@@ -81,7 +81,7 @@ class WebhookResource(_Resource):
     """`/webhooks/{id}`: one endpoint."""
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
-        resp.data = to_json(await self._shown(requests.partner_of(req), _id(id)))
+        resp.data = to_json(await self._shown(requests.partner_of(req), uuid_to_read(id)))
 
     on_head = on_get
 
@@ -89,14 +89,16 @@ class WebhookResource(_Resource):
         document = await requests.read_document(req)
         wanted = changes_of_webhook(document, allow_http=self._service.allow_http)
         start = await self._start(wanted.start)
-        partner, webhook_id = requests.partner_of(req), _id(id)
+        partner, webhook_id = requests.partner_of(req), uuid_to_read(id)
         await self._service.change(
             partner, webhook_id, wanted.fields, start, requests.actor_of(req)
         )
         resp.data = to_json(await self._shown(partner, webhook_id))
 
     async def on_delete(self, req: Request, resp: Response, id: str) -> None:
-        await self._service.delete(requests.partner_of(req), _id(id), requests.actor_of(req))
+        await self._service.delete(
+            requests.partner_of(req), uuid_to_read(id), requests.actor_of(req)
+        )
         resp.status = 204
 
 
@@ -104,7 +106,7 @@ class WebhookTestResource(_Resource):
     """`/webhooks/{id}/test`: sends a message that tells of nothing, and says what came of it."""
 
     async def on_post(self, req: Request, resp: Response, id: str) -> None:
-        outcome = await self._service.test(requests.partner_of(req), _id(id))
+        outcome = await self._service.test(requests.partner_of(req), uuid_to_read(id))
         resp.data = to_json(outcome_view(outcome))
 
 
@@ -115,7 +117,11 @@ class WebhookAttemptsResource(_Resource):
         query = requests.query_of(req, ("limit", "cursor", "failed"))
         if query.get("failed", "true") not in ("true", "false"):
             raise Invalid("failed", "It must be true or false.")
-        limit, partner, webhook_id = requests.limit_of(query), requests.partner_of(req), _id(id)
+        limit, partner, webhook_id = (
+            requests.limit_of(query),
+            requests.partner_of(req),
+            uuid_to_read(id),
+        )
         epoch, before = await requests.begin_page(self._store, resp, query, _ATTEMPT.fullmatch)
         await self._store.webhooks.get(partner, webhook_id)
         found = await self._store.webhooks.attempts(
@@ -124,7 +130,7 @@ class WebhookAttemptsResource(_Resource):
         page = found[:limit]
         resp.data = to_json([attempt_view(attempt) for attempt in page])
         if len(found) > limit:
-            resp.set_header("Link", requests.next_link(req, query, epoch, page[-1].id))
+            requests.show_next(req, resp, query, epoch, page[-1].id)
 
     on_head = on_get
 
@@ -135,7 +141,7 @@ class WebhookReplayResource(_Resource):
     async def on_post(self, req: Request, resp: Response, id: str) -> None:
         replay = replay_of(await requests.read_document(req))
         start = await self._start(replay.start)
-        partner, webhook_id = requests.partner_of(req), _id(id)
+        partner, webhook_id = requests.partner_of(req), uuid_to_read(id)
         count = await self._service.replay(
             partner, webhook_id, replay, start, requests.actor_of(req)
         )
@@ -150,18 +156,11 @@ class WebhookSecretResource(_Resource):
     async def on_post(self, req: Request, resp: Response, id: str) -> None:
         # What nobody says anything about has its default, also without a body.
         overlap_ms = overlap_of(requests.document_in(await requests.read_body(req) or b"{}"))
-        partner, webhook_id = requests.partner_of(req), _id(id)
+        partner, webhook_id = requests.partner_of(req), uuid_to_read(id)
         _, secret = await self._service.rotate(
             partner, webhook_id, overlap_ms, requests.actor_of(req)
         )
         resp.data = to_json(await self._shown(partner, webhook_id, **_secret(secret)))
-
-
-def _id(segment: str) -> str:
-    webhook_id = event_id_from_path(segment)
-    if webhook_id is None:
-        raise NotFound
-    return webhook_id
 
 
 def _secret(text: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ class _Counted(NamedTuple):
     burst: int
 
 
-class Limit:
+class RateLimit:
     """So often may each of those whom a text tells apart; all workers together."""
 
     def __init__(self, rate: Rate, burst: int, workers: int) -> None:

@@ -1,4 +1,4 @@
-"""What was reached for endpoints, and is written behind: many of them in one transaction."""
+"""How far the endpoints of this process are, which is written for many in one transaction."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,8 +13,8 @@ RENEWED_S = 2.0
 ATTEMPTS_OF_EACH = 25  # that succeeded, between two writes; those that failed are all kept
 
 
-class Ledger:
-    """What this process did under its leases since it was written last."""
+class ProgressWriter:
+    """What this process did under its leases, and has not been written yet."""
 
     def __init__(self, stored: Webhooks, lease: str) -> None:
         self.lease = lease
@@ -29,11 +29,11 @@ class Ledger:
         self._attempts: list[Attempt] = []
         self._attempts_of: Counter[tuple[int, str]] = Counter()
 
-    def holds(self, since: float) -> bool:
+    def has_lease(self, claimed_at: float) -> bool:
         """Whether a lease that was taken then has surely not run out."""
-        return monotonic() - max(since, self._renewed_at) < LEASE_S - RENEWED_S / 2
+        return monotonic() - max(claimed_at, self._renewed_at) < LEASE_S - RENEWED_S / 2
 
-    async def renew(self, held: Iterable[tuple[int, str]], until_ms: int) -> None:
+    async def renew_leases(self, held: Iterable[tuple[int, str]], until_ms: int) -> None:
         """Keeps the leases of these endpoints, if it is time to. Others of this process run out:
         what was claimed is not known if the answer was lost.
         """
@@ -42,19 +42,19 @@ class Ledger:
             await self._stored.renew(self.lease, held, until_ms)
             self._renewed_at = began
 
-    def reached(self, progress: Progress) -> None:
-        """So far an endpoint has come."""
+    def add(self, progress: Progress) -> None:
+        """An endpoint is so far now."""
         self._progress[progress.partner, progress.id] = progress
 
     def park(self, parked: Parked) -> None:
-        """The message is tried again beside the line."""
+        """The message is tried again, apart from the queue."""
         self._parked[parked.partner, parked.webhook, parked.id] = parked
 
     def unpark(self, parked: Parked) -> None:
         """The message is not tried any more."""
         self._parked[parked.partner, parked.webhook, parked.id] = None
 
-    def note(self, attempt: Attempt) -> None:
+    def add_attempt(self, attempt: Attempt) -> None:
         """Keeps the attempt, unless enough of the endpoint succeeded just now."""
         key = attempt.partner, attempt.webhook
         if attempt.error or self._attempts_of[key] < ATTEMPTS_OF_EACH:

@@ -7,9 +7,9 @@ from typing import Any
 
 from falcon.asgi import Request, Response
 
-from tether.console.limits import Limit
-from tether.console.visits import Visits, is_from_our_page
-from tether.domain.errors import TetherError
+from tether.console.rate_limit import RateLimit
+from tether.console.users import UserSessions, is_from_our_page
+from tether.domain.errors import NotFound, TetherError
 from tether.domain.keys import Rate
 from tether.server import logging
 from tether.server.metrics import Metrics
@@ -38,19 +38,19 @@ class SignedOut(TetherError):
         super().__init__("Sign in first.")
 
 
-class NotOurs(TetherError):
+class CrossSiteRequest(TetherError):
     """A change that no page of ours asked for: another site's, made in the visitor's name."""
 
     def __init__(self) -> None:
         super().__init__("This did not come from a page of the console. Nothing was changed.")
 
 
-class Gate:
+class Middleware:
     """Lets in who is signed in and may see the partner, and changes only from our own pages."""
 
     def __init__(
         self,
-        visits: Visits,
+        user_sessions: UserSessions,
         client_of: Callable[[Request], str | None],
         prefix_of: Callable[[Request], str],
         metrics: Metrics,
@@ -63,7 +63,7 @@ class Gate:
         us, and `route_of` the template of a path. `images` is an origin of which pages may show
         images, if any.
         """
-        self._visits = visits
+        self._user_sessions = user_sessions
         self._client_of = client_of
         self._prefix_of = prefix_of
         self._metrics = metrics
@@ -72,7 +72,7 @@ class Gate:
             **HEADERS,
             "Content-Security-Policy": CONTENT_SECURITY.format(images=images and f" {images}"),
         }
-        self._limit = Limit(PAGES, PAGES_AT_ONCE, workers)
+        self._limit = RateLimit(PAGES, PAGES_AT_ONCE, workers)
 
     async def process_request(self, req: Request, resp: Response) -> None:
         context = req.context
@@ -80,26 +80,28 @@ class Gate:
         context.request_id = f"{getrandbits(64):016x}"
         context.client = self._client_of(req)
         context.base = self._prefix_of(req)
-        context.visit = context.partner = context.reason = None
+        context.user = context.partner = context.reason = None
         resp.set_header("X-Request-Id", context.request_id)
         for name, value in self._headers.items():
             resp.set_header(name, value)
         if req.method not in _READS and not is_from_our_page(req):
-            raise NotOurs
-        context.visit = visit = await self._visits.of(req)
-        if visit is not None:
-            await self._limit.check("" if visit.key is None else str(visit.key.partner))
+            raise CrossSiteRequest
+        context.user = user = await self._user_sessions.of(req)
+        if user is not None:
+            await self._limit.check("" if user.key is None else str(user.key.partner))
 
     async def process_resource(
         self, req: Request, resp: Response, resource: Any, params: dict[str, Any]
     ) -> None:
         if getattr(resource, "is_open", False):
             return
-        visit = req.context.visit
-        if visit is None:
+        user = req.context.user
+        if user is None:
             raise SignedOut
+        if getattr(resource, "of_operator", False) and not user.is_operator:
+            raise NotFound  # others need not know of the page
         if "partner" in params:
-            req.context.partner = await self._visits.partner(visit, params.pop("partner"))
+            req.context.partner = await self._user_sessions.partner(user, params.pop("partner"))
 
     async def process_response(
         self, req: Request, resp: Response, resource: object, succeeded: bool
@@ -109,7 +111,7 @@ class Gate:
         method = req.method if req.method in ("GET", "HEAD", "POST") else "other"
         route = req.uri_template or self._route_of(req.path) or "/console/…"
         self._metrics.request(method, route, resp.status_code, seconds)
-        key = context.visit and context.visit.key
+        key = context.user and context.user.key
         line = logging.Answered(
             request_id=context.request_id,
             partner=key.partner_name if key else context.partner and context.partner.name,

@@ -1,19 +1,19 @@
 """Tells open pages that there is something new: they ask again for what they show."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from time import monotonic
 
 from falcon.asgi import Request, Response
 
-from tether.console.visits import Visits, partner_of, visit_of
-from tether.domain.errors import Abandoned, TooManyAtOnce, Unavailable
+from tether.console.users import UserSessions, partner_of
+from tether.domain.errors import Abandoned, Unavailable
+from tether.server.event_streams import EventStreams
 from tether.server.store import Store
 
 MOST_STREAMS = 32  # of one partner in one process
-PAUSE_S = 2.0  # between two ticks, however much happens
+PAUSE_S = 2.0  # between two messages, however much happens
 LOOK_S = 1.0  # how often the session is looked at: one that has ended stops within 2 s
 HEARTBEAT_S = 15.0
 RETRY_MS = 1_000
@@ -22,37 +22,22 @@ ENDED = "event: ended\ndata: \n\n"
 """Nobody is signed in any more: the page asks for itself again, and finds the sign-in."""
 
 
-class TicksResource:
+class UpdatesResource:
     """`…/ticks`: `changed`, every two seconds at most; `ended` when signed out."""
 
-    def __init__(self, store: Store, visits: Visits) -> None:
+    def __init__(self, store: Store, user_sessions: UserSessions) -> None:
         self._store = store
-        self._visits = visits
-        self._open: Counter[int] = Counter()
+        self._user_sessions = user_sessions
+        self._streams = EventStreams(store.feed, MOST_STREAMS)
 
     async def on_get(self, req: Request, resp: Response) -> None:
         partner = partner_of(req).id
-        if self._store.feed.closed:
-            raise Unavailable(why="The server is about to stop.")
-        if self._open[partner] >= MOST_STREAMS:
-            raise TooManyAtOnce(int(HEARTBEAT_S))
-        visit_of(req)
+        self._streams.check_room(partner)
         resp.content_type = "text/event-stream"
         resp.set_header("X-Accel-Buffering", "no")
-        resp.stream = _Body(self._counted(req, partner))
+        resp.stream = self._streams.body(partner, self._updates(req, partner))
 
-    async def _counted(self, req: Request, partner: int) -> AsyncGenerator[bytes]:
-        self._open[partner] += 1
-        try:
-            async with aclosing(self._ticks(req, partner)) as ticks:
-                async for tick in ticks:
-                    yield tick.encode()
-        finally:
-            self._open[partner] -= 1
-            if not self._open[partner]:
-                del self._open[partner]
-
-    async def _ticks(self, req: Request, partner: int) -> AsyncGenerator[str]:
+    async def _updates(self, req: Request, partner: int) -> AsyncGenerator[str]:
         _, shown = await self._store.feed.ends(partner)
         with self._store.feed.listening(partner) as listener:
             leaving = asyncio.create_task(until_gone(req))
@@ -82,22 +67,9 @@ class TicksResource:
 
     async def _is_over(self, req: Request) -> bool:
         try:
-            return await self._visits.of(req) is None
+            return await self._user_sessions.of(req) is None
         except Unavailable:  # it cannot be told now, and nothing can be read either
             return False
-
-
-class _Body(AsyncIterator[bytes]):
-    """What Falcon sends: it closes what has `close`, however the answer ends."""
-
-    def __init__(self, parts: AsyncGenerator[bytes]) -> None:
-        self._parts = parts
-
-    async def __anext__(self) -> bytes:
-        return await anext(self._parts)
-
-    async def close(self) -> None:
-        await self._parts.aclose()
 
 
 async def until_gone(req: Request) -> None:
@@ -107,14 +79,14 @@ async def until_gone(req: Request) -> None:
 
 
 async def while_wanted(
-    req: Request, visits: Visits, parts: AsyncGenerator[bytes]
+    req: Request, user_sessions: UserSessions, parts: AsyncGenerator[bytes]
 ) -> AsyncGenerator[bytes]:
     """The parts of a file, while the client is there to read them and its session lasts."""
     leaving = asyncio.create_task(until_gone(req))
     try:
         async with aclosing(parts):
             async for some in parts:
-                if leaving.done() or await visits.of(req) is None:
+                if leaving.done() or await user_sessions.of(req) is None:
                     raise Abandoned  # so that nobody takes it for the whole
                 yield some
     finally:

@@ -12,7 +12,7 @@ import jinja2
 from falcon.asgi import Request, Response
 
 from tether import __version__
-from tether.console.visits import base_of
+from tether.console.users import base_of
 from tether.domain.partners import Partner
 from tether.domain.timestamps import format_instant
 from tether.storage.turns import Rest
@@ -22,7 +22,7 @@ HTML = "text/html; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
+class Renderer:
     """Renders templates, in pieces, so that others have their turn."""
 
     now_ms: Callable[[], int]
@@ -30,7 +30,7 @@ class Views:
     """Whether strangers may ask for a key."""
     map_tiles: str = ""
 
-    async def show(
+    async def render(
         self, req: Request, resp: Response, name: str, *, status: int = 200, **values: object
     ) -> None:
         """Answers with the page of this template."""
@@ -43,7 +43,7 @@ class Views:
         pieces = template.generate(
             base=base,
             console=f"{base}/console",
-            visit=context.visit,
+            user=context.user,
             partner=context.partner,
             path=req.path,
             now_ms=self.now_ms(),

@@ -1,4 +1,4 @@
-"""Who looks at the console: sessions, the cookie that has their token, and what each may do."""
+"""Users of the console: their sessions, the cookie that has the token, and what each may do."""
 
 import re
 from collections.abc import Callable
@@ -23,8 +23,8 @@ _LONGEST_PATH = 1_000
 _TOO_LARGE = 2**63  # for a number in the database
 
 
-class Visit(NamedTuple):
-    """A request of somebody who is signed in."""
+class User(NamedTuple):
+    """Somebody who is signed in: a partner by one of its keys, or the operator."""
 
     session: SignedIn
 
@@ -44,7 +44,7 @@ class Visit(NamedTuple):
         return self.key is None or not self.key.read_only
 
 
-class Visits:
+class UserSessions:
     """The sessions of the console, read at every request: what ends one holds at once, everywhere.
 
     `now_ms` is a clock that does not go back.
@@ -54,7 +54,7 @@ class Visits:
         self._store = store
         self._now_ms = now_ms
 
-    async def of(self, req: Request) -> Visit | None:
+    async def of(self, req: Request) -> User | None:
         """Whose request this is, if the cookie's session lasts and its key works."""
         token = req.get_cookie_values(_cookie_name(req))
         if not token or not is_token(token[0]):
@@ -63,7 +63,7 @@ class Visits:
         now_ms = self._now_ms()
         if found is None or found.expires_ms <= now_ms:
             return None
-        return Visit(found) if found.key is None or found.key.works_at(now_ms) else None
+        return User(found) if found.key is None or found.key.works_at(now_ms) else None
 
     async def begin(self, req: Request, resp: Response, key: Key | None) -> None:
         """Signs in with this key, or the operator."""
@@ -76,28 +76,28 @@ class Visits:
         await self._store.console.add(session, now_ms, *noting(note))
         _set_cookie(req, resp, token, SESSION_MS // 1000)
 
-    async def end(self, req: Request, resp: Response, visit: Visit) -> None:
+    async def end(self, req: Request, resp: Response, user: User) -> None:
         """Signs out."""
-        await self._store.console.end(visit.session.digest)
+        await self._store.console.end(user.session.digest)
         _set_cookie(req, resp, "", 0)
 
-    async def partner(self, visit: Visit, partner_id: int) -> Partner:
-        """The partner, if the visitor may see it. Raises NotFound."""
-        if visit.key is not None and visit.key.partner != partner_id:
+    async def partner(self, user: User, partner_id: int) -> Partner:
+        """The partner, if the user may see it. Raises NotFound."""
+        if user.key is not None and user.key.partner != partner_id:
             raise NotFound
         if not 0 < partner_id < _TOO_LARGE:
             raise NotFound
         return await self._store.partners.get(partner_id)
 
 
-def visit_of(req: Request) -> Visit:
-    """Whose request the gate has let in."""
-    visit: Visit = req.context.visit
-    return visit
+def user_of(req: Request) -> User:
+    """Who asks; the middleware has looked whether anybody is signed in."""
+    user: User = req.context.user
+    return user
 
 
 def partner_of(req: Request) -> Partner:
-    """The partner whose page it is; the gate has looked whether the visitor may see it."""
+    """The partner whose page it is; the middleware has looked whether the user may see it."""
     partner: Partner = req.context.partner
     return partner
 
@@ -105,21 +105,15 @@ def partner_of(req: Request) -> Partner:
 def actor_of(req: Request) -> Actor:
     """Who asks for this, as the audit trail has it."""
     context = req.context
-    key = context.visit and context.visit.key
+    key = context.user and context.user.key
     kind = "key" if key else "operator"
     return Actor(kind, key.prefix if key else "", context.request_id, context.client or "")
 
 
 def require_change(req: Request) -> None:
-    """Raises Forbidden if the visitor may only look."""
-    if not visit_of(req).may_change:
+    """Raises Forbidden if the user may only look."""
+    if not user_of(req).may_change:
         raise Forbidden(read_only=True)
-
-
-def require_operator(req: Request) -> None:
-    """Raises NotFound for everybody else, who need not know of the page."""
-    if not visit_of(req).is_operator:
-        raise NotFound
 
 
 def local_path(text: str | None) -> str:

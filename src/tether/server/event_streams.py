@@ -1,0 +1,60 @@
+"""Answers of Server-Sent Events, which go on until the client leaves: how many there may be."""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+
+from tether.domain.errors import TooManyAtOnce, Unavailable
+from tether.projections.change_feed import ChangeFeed
+
+RETRY_AFTER_S = 15
+
+
+class EventStreams:
+    """The streams of this process: of each partner so many at once."""
+
+    def __init__(
+        self, feed: ChangeFeed, most: int, on_change: Callable[[int], None] = lambda change: None
+    ) -> None:
+        """`on_change` is told that there is one more (1), or one less (-1)."""
+        self._feed = feed
+        self._most = most
+        self._on_change = on_change
+        self._open: Counter[int] = Counter()
+
+    def check_room(self, partner: int) -> None:
+        """Raises TooManyAtOnce if the partner has too many, and Unavailable if the server stops."""
+        if self._feed.closed:
+            raise Unavailable(why="The server is about to stop.")
+        if self._open[partner] >= self._most:
+            raise TooManyAtOnce(RETRY_AFTER_S)
+
+    def body(self, partner: int, parts: AsyncGenerator[str]) -> "StreamBody":
+        """The body of a stream with these parts, which is counted while it is sent."""
+        return StreamBody(self._counted(partner, parts))
+
+    async def _counted(self, partner: int, parts: AsyncGenerator[str]) -> AsyncGenerator[bytes]:
+        self._open[partner] += 1
+        self._on_change(+1)
+        try:
+            async with aclosing(parts):
+                async for part in parts:
+                    yield part.encode()
+        finally:
+            self._on_change(-1)
+            self._open[partner] -= 1
+            if not self._open[partner]:
+                del self._open[partner]
+
+
+class StreamBody(AsyncIterator[bytes]):
+    """What Falcon sends: it closes what has `close`, however the answer ends."""
+
+    def __init__(self, parts: AsyncGenerator[bytes]) -> None:
+        self._parts = parts
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._parts)
+
+    async def close(self) -> None:
+        await self._parts.aclose()
