@@ -12,11 +12,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -41,46 +45,99 @@ PAGES = {
     "request": "requests/one?id=late-night-1",
     "flexibility": "flexibility",
     "keys": "keys",
+    "webhooks": "webhooks",
+    "webhook": "webhooks/{webhook}",
+    "audit": "audit",
     "start": "start",
 }
 
 
 @contextmanager
-def demo() -> Iterator[tuple[str, str, str]]:
-    """A demo with a year of real sessions and a simulated day: its address, link and key."""
+def server() -> Iterator[tuple[str, str, str]]:
+    """A server with a year of real sessions and a simulated day: its address, a link and a key."""
     with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen(
-            [TETHER, "demo", "--port", "0", "--data", f"{folder}/data"],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder,
-        )  # fmt: skip
-        assert process.stdout is not None
-        text = ""
-        while "curl" not in text:
-            text += process.stdout.readline()
-        link = re.findall(r"(http://\S+)(/console/enter/\S+)", text)[0]
-        key = re.findall(r"ttr_live_\w+", text)[0]
-        environment = {**os.environ, "TETHER_URL": link[0], "TETHER_API_KEY": key}
+        environment = {**os.environ, "TETHER_DATABASE": f"{folder}/tether.db"}
+
+        def tether(*words: str) -> str:
+            done = subprocess.run(
+                [TETHER, *words], check=True, env=environment, capture_output=True, text=True
+            )
+            return done.stdout
+
+        with (log := Path(folder, "log")).open("w") as file:
+            process = subprocess.Popen(
+                [TETHER, "serve", "--port", "0", "--key-requests", "on",
+                 "--webhooks-allow", "127.0.0.0/8", "--webhooks-allow-http"],
+                stdout=file, stderr=subprocess.DEVNULL, env=environment,
+            )  # fmt: skip
+        while not (found := re.search(r"http://[\w.]+:\d+", log.read_text())):
+            time.sleep(0.1)
+        url = found[0]
+        key = tether("keys", "create", "demo", "--name", "demo", "--rate", "10000").strip()
+        environment |= {"TETHER_URL": url, "TETHER_API_KEY": key}
+        link = re.findall(r"http://\S+/console/enter/\S+", tether("console", "--url", url))[0]
         day = ["simulate", "--seed", "7", "--chargers", "60", "--vehicles", "90"]
         for words in (["replay"], [*day, "--for", "1d", "--speed", "100000"]):
             subprocess.run([TETHER, *words], check=True, env=environment, capture_output=True)
         try:
-            yield link[0], "".join(link), key
+            yield url, link, key
         finally:
             process.send_signal(signal.SIGINT)
             process.wait()
 
 
-def call(url: str, key: str, body: object = None) -> object:
+def call(url: str, key: str, body: object = None, *, method: str | None = None) -> Any:
     """What the API answers."""
     request = urllib.request.Request(
-        url, data=None if body is None else json.dumps(body).encode(),
+        url, data=None if body is None else json.dumps(body).encode(), method=method,
         headers={"x-api-key": key, "X-Request-Id": "late-night-1"},
     )  # fmt: skip
     try:
         with urllib.request.urlopen(request) as answer:
-            return json.load(answer)
+            return json.loads(answer.read() or b"null")
     except urllib.error.HTTPError as error:
         return json.load(error)
+
+
+@contextmanager
+def receiver() -> Iterator[str]:
+    """An address for webhooks, which answers 204; below it `/billing`, which answers 500."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            is_broken = self.path == "/billing"
+            self.send_response(500 if is_broken else 204)
+            self.end_headers()
+            if is_broken:
+                self.wfile.write(b"out of memory")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://localhost:{httpd.server_port}"
+        httpd.shutdown()
+
+
+def call_back(url: str, key: str, address: str) -> str:
+    """Makes webhooks and something to tell them; the id of one that works."""
+    works = {"url": f"{address}/tether", "description": "Back office"}
+    fails = {"url": f"{address}/billing", "description": "Invoices", "types": ["session.ended"]}
+    webhook = call(f"{url}/webhooks", key, works)
+    call(f"{url}/webhooks", key, fails)
+    event = {"chargerId": "C1408", "vehicleId": "V0313"}
+    call(f"{url}/chargers/C1408", key, {"chargePowers": [11]}, method="PUT")
+    capacity = {"chargePowers": [11], "chargeCapacity": 74.8}
+    call(f"{url}/vehicles/V0313", key, capacity, method="PUT")
+    call(f"{url}/events", key, {**event, "type": "VEHICLE_CONNECTED", "stateOfCharge": 22})
+    mistake = call(f"{url}/events", key, {**event, "type": "VEHICLE_CHARGE_STARTED"})
+    call(f"{url}/events/{mistake['id']}", key, method="DELETE")
+    call(f"{url}/events", key, {**event, "type": "VEHICLE_DISCONNECTED"})
+    time.sleep(10)  # until the second try has failed, too
+    call(f"{url}/webhooks/{webhook['id']}/test", key, method="POST")
+    return str(webhook["id"])
 
 
 def keep(page: Page, name: str) -> None:
@@ -111,10 +168,9 @@ def request_key(page: Page, url: str) -> None:
     keep(page, "key-requests")
 
 
-def draw(browser: Browser, url: str, link: str, key: str) -> None:
+def draw(browser: Browser, url: str, link: str, key: str, webhook: str) -> None:
     """All pictures."""
     first = call(f"{url}/sessions?vehicleId=session-0001", key)
-    assert isinstance(first, list)
     call(f"{url}/events", key, REFUSED)
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
@@ -122,7 +178,7 @@ def draw(browser: Browser, url: str, link: str, key: str) -> None:
     page.wait_for_url("**/live")
     start = page.url.removesuffix("live")
     for name, path in PAGES.items():
-        page.goto(start + path.replace("{session}", first[0]["id"]))
+        page.goto(start + path.format(session=first[0]["id"], webhook=webhook))
         keep(page, name)
     page.goto(f"{url}/console/partners")
     keep(page, "partners")
@@ -138,9 +194,9 @@ def draw(browser: Browser, url: str, link: str, key: str) -> None:
 def main() -> int:
     """Writes the pictures."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
-    with demo() as (url, link, key), sync_playwright() as playwright:
+    with server() as (url, link, key), receiver() as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
-        draw(browser, url, link, key)
+        draw(browser, url, link, key, call_back(url, key, address))
         browser.close()
     return 0
 

@@ -44,7 +44,7 @@ class AuditPage(Page):
             here=base_of(req) + req.path,
             action=wanted.action or "",
             earlier=last and f"{last.at_ms} {last.id}",
-            text=lambda values: to_json(values).decode(),
+            text=_text,
         )
 
 
@@ -94,6 +94,13 @@ def _wanted(req: Request, action: str) -> AuditFilter:
 
 def _entry(req: Request, stored: Entry) -> AuditEntry:
     return shown(stored, to_partner=not user_of(req).is_operator)
+
+
+def _text(value: object) -> str:
+    """A value of before or after: text as it is, the values of a list with commas."""
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return value if isinstance(value, str) else to_json(value).decode()
 
 
 def _ndjson(entry: AuditEntry) -> str:
