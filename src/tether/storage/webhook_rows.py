@@ -1,4 +1,4 @@
-"""Parked messages of webhooks, attempts, and what waits: their rows, and the statements for them."""
+"""Parked messages of webhooks, attempts, and what waits: their rows and statements."""
 
 from typing import NamedTuple
 
