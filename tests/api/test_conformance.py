@@ -35,7 +35,7 @@ BEYOND_THE_SCHEMA = re.compile(
     r"|at most 15 significant digits|one that a Link header of this list gave|RFC 3339 date-time"
     r"|must be given together with|cannot be given together with|must be given\.$"
     r"|must not be in the future|must be given together\.|can only be given together with"
-    r"|must be before to|there are at most 1000 moments|Longitudes must be|stored: send null"
+    r"|must not be before the year 2000|must be before to|there are at most 1000 moments|Longitudes must be|stored: send null"
     r"|must be the name of a time zone|must be asc together with|must not be after"
     r"|must be now, start, or a cursor|of before the database was restored"
     r"|must begin with https|must have no fragment|must have no name and password"

@@ -28,7 +28,7 @@ class UpdatesResource:
     def __init__(self, store: Store, user_sessions: UserSessions) -> None:
         self._store = store
         self._user_sessions = user_sessions
-        self._streams = EventStreams(store.feed, MOST_STREAMS)
+        self._streams = EventStreams(store, MOST_STREAMS)
 
     async def on_get(self, req: Request, resp: Response) -> None:
         partner = partner_of(req).id

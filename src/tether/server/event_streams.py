@@ -1,11 +1,12 @@
 """Answers of Server-Sent Events, which go on until the client leaves: how many there may be."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from tether.domain.errors import TooManyAtOnce, Unavailable
-from tether.projections.change_feed import ChangeFeed
+from tether.server.metrics import Metrics
+from tether.server.store import Store
 
 RETRY_AFTER_S = 15
 
@@ -13,18 +14,15 @@ RETRY_AFTER_S = 15
 class EventStreams:
     """The streams of this process: of each partner so many at once."""
 
-    def __init__(
-        self, feed: ChangeFeed, most: int, on_change: Callable[[int], None] = lambda change: None
-    ) -> None:
-        """`on_change` is told that there is one more (1), or one less (-1)."""
-        self._feed = feed
+    def __init__(self, store: Store, most: int, metrics: Metrics | None = None) -> None:
+        self._store = store
         self._most = most
-        self._on_change = on_change
+        self._metrics = metrics
         self._open: Counter[int] = Counter()
 
     def check_room(self, partner: int) -> None:
         """Raises TooManyAtOnce if the partner has too many, and Unavailable if the server stops."""
-        if self._feed.closed:
+        if self._store.feed.closed:
             raise Unavailable(why="The server is about to stop.")
         if self._open[partner] >= self._most:
             raise TooManyAtOnce(RETRY_AFTER_S)
@@ -34,17 +32,20 @@ class EventStreams:
         return StreamBody(self._counted(partner, parts))
 
     async def _counted(self, partner: int, parts: AsyncGenerator[str]) -> AsyncGenerator[bytes]:
-        self._open[partner] += 1
-        self._on_change(+1)
+        self._count(partner, +1)
         try:
             async with aclosing(parts):
                 async for part in parts:
                     yield part.encode()
         finally:
-            self._on_change(-1)
-            self._open[partner] -= 1
-            if not self._open[partner]:
-                del self._open[partner]
+            self._count(partner, -1)
+
+    def _count(self, partner: int, change: int) -> None:
+        self._open[partner] += change
+        if not self._open[partner]:
+            del self._open[partner]
+        if self._metrics:
+            self._metrics.open_streams(change)
 
 
 class StreamBody(AsyncIterator[bytes]):

@@ -61,7 +61,7 @@ class StreamResource:
         self._store = store
         self._keys = keys
         self._now_ms = now_ms
-        self._streams = EventStreams(store.feed, MOST_STREAMS, metrics.open_streams)
+        self._streams = EventStreams(store, MOST_STREAMS, metrics)
 
     async def on_get(self, req: requests.ApiRequest, resp: Response) -> None:
         wanted, epoch, position = await self._asked(req, resp)
