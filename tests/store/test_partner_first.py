@@ -41,7 +41,7 @@ from tether.storage.sqlite.file import connect
 
 SHARED = {
     "chargers", "vehicles", "events", "sessions", "session_versions", "derivations",
-    "refused_requests", "retention", "withdrawals", "snapshots",
+    "refused_requests", "withdrawals", "snapshots",
 }  # fmt: skip
 OWN = {
     "postgres": {"event_heads"},
@@ -65,6 +65,7 @@ OPERATORS_OWN = {
     "console_links", "epoch", "erasures",
     VERSION_TABLE,
     "webhooks", "webhook_parked", "webhook_attempts",  # of all partners at once for who delivers
+    "retention",  # the same for who lets events expire
 }  # fmt: skip
 
 Indexes = dict[str, list[tuple[str, ...]]]

@@ -35,11 +35,6 @@ class Ages(NamedTuple):
     horizon_ms: int | None = None
     expired_ms: int | None = None
 
-    @property
-    def is_to_expire(self) -> bool:
-        """Whether there may be events that are still to go."""
-        return self.horizon_ms is not None and self.horizon_ms != self.expired_ms
-
 
 def age_in_words(age_ms: int | None) -> str:
     """Such as `400 days`, `for ever` or `as the server says`."""

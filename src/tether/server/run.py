@@ -120,6 +120,7 @@ async def serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
+        only = bootstrap.database_of(settings.database).file is not None
         # Of several workers the supervisor serves the metrics.
         alone = settings.workers == 1
         with serving(metrics.own_page, metrics_address(settings.metrics) if alone else None):
@@ -135,7 +136,7 @@ async def serve(
                 if settings.console == "on"
                 else nullcontext(),
                 meanwhile(keep_forgetting(store, settings.attempt_days, now_ms)),
-                meanwhile(keep_expiring(store, settings.event_days, now_ms)),
+                meanwhile(keep_expiring(store, settings.event_days, now_ms, alone=only)),
             ):
                 # All of them are closed when the server stops, so that nobody connects any more.
                 more = [listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1)]

@@ -5,14 +5,15 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
-from tether.domain.errors import Unavailable
-from tether.domain.partners import DAY_MS
+from tether.domain.errors import NotDerived, Unavailable
+from tether.domain.partners import DAY_MS, Ages
 from tether.server.store import Store
+from tether.storage.retention import LEASE_MS
 
 log = logging.getLogger(__name__)
 
 AGAIN_S = 600.0
-EXPIRES_AGAIN_S = 60.0
+EXPIRES_AGAIN_S = 15.0
 STEP_MS = 3_600_000  # in which horizons move on
 
 
@@ -26,15 +27,22 @@ async def forget_audit(store: Store, days: int, now_ms: Callable[[], int]) -> No
         await asyncio.sleep(0.1 if forgotten else AGAIN_S)
 
 
-async def keep_expiring(store: Store, event_days: int, now_ms: Callable[[], int]) -> None:
+async def keep_expiring(
+    store: Store, event_days: int, now_ms: Callable[[], int], *, alone: bool
+) -> None:
     """Lets events expire, again and again. They are kept for so many days where nothing else is
-    said of their partner; 0: for ever.
+    said of their partner; 0: for ever. `alone` says that no other process can be at it.
     """
+    if alone:
+        with suppress(Unavailable):
+            await store.retention.release_all()
     while True:
         with suppress(Unavailable):
-            for partner in await store.partners.all():
+            for partner, ages in await store.retention.all():
                 try:
-                    await expire(store, partner.id, event_days * DAY_MS, now_ms)
+                    await expire(store, partner, ages, event_days * DAY_MS, now_ms)
+                except NotDerived:
+                    continue  # it is tried again; the others need not wait for that
                 except Unavailable:
                     raise
                 except Exception as error:  # what is wrong with one must not end the others
@@ -43,11 +51,35 @@ async def keep_expiring(store: Store, event_days: int, now_ms: Callable[[], int]
         await asyncio.sleep(EXPIRES_AGAIN_S)
 
 
-async def expire(store: Store, partner: int, default_ms: int, now_ms: Callable[[], int]) -> None:
-    """Moves the partner's horizon on. Raises Unavailable."""
-    ages = await store.retention.get(partner)
+async def expire(
+    store: Store, partner: int, ages: Ages, default_ms: int, now_ms: Callable[[], int]
+) -> None:
+    """Moves the partner's horizon on, and lets go what is before it, unless another process does.
+    Raises Unavailable.
+    """
     age_ms = default_ms if ages.events_ms is None else ages.events_ms
     if age_ms:
         horizon_ms = (now_ms() - age_ms) // STEP_MS * STEP_MS
         if ages.horizon_ms is None or horizon_ms > ages.horizon_ms:
             await store.retention.move(partner, horizon_ms)
+            ages = await store.retention.get(partner)
+    if ages.horizon_ms is None or ages.horizon_ms == ages.expired_ms:
+        return
+    if not await store.retention.claim(partner, now_ms()):
+        return
+    renewing = asyncio.create_task(_renew(store, partner, now_ms))
+    try:
+        await store.expiring.expire(partner, ages.horizon_ms)
+    except Exception:
+        await store.retention.release(partner)
+        raise
+    finally:
+        renewing.cancel()
+    await store.retention.release(partner, ages.horizon_ms)
+
+
+async def _renew(store: Store, partner: int, now_ms: Callable[[], int]) -> None:
+    while True:
+        await asyncio.sleep(LEASE_MS / 3000)
+        with suppress(Unavailable):
+            await store.retention.renew(partner, now_ms())

@@ -14,13 +14,14 @@ from tether.storage.derivations import DERIVED, HEAD
 from tether.storage.engine import Engine, Statement, batch, batch_of
 
 TOLD_MS = 30 * DAY_MS  # so long followers can learn that expired events and sessions are gone
-LEASE_MS = 60_000
+LEASE_MS = 10_000
 AT_ONCE = 500  # rows in a transaction, for which others wait
 
-GET = """
-SELECT events_ms, requests_ms, attempts_ms, horizon_ms, expired_ms FROM retention
-WHERE partner = $1
-"""
+_AGES = "events_ms, requests_ms, attempts_ms, horizon_ms, expired_ms"
+GET = f"SELECT {_AGES} FROM retention WHERE partner = $1"
+ALL = (
+    f"SELECT p.id, {_AGES} FROM partners p LEFT JOIN retention r ON r.partner = p.id ORDER BY p.id"
+)
 SET = """
 INSERT INTO retention (partner, events_ms, requests_ms, attempts_ms, lease_ms)
 SELECT $1, $2, $3, $4, 0 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
@@ -43,6 +44,7 @@ WHERE partner = $1 AND horizon_ms > coalesce(expired_ms, horizon_ms - 1)
 """
 RENEW = f"UPDATE retention SET lease_ms = $2 + {LEASE_MS} WHERE partner = $1"
 RELEASE = "UPDATE retention SET lease_ms = 0 WHERE partner = $1"
+RELEASE_ALL = "UPDATE retention SET lease_ms = 0 WHERE lease_ms > $1"
 EXPIRED = "UPDATE retention SET lease_ms = 0, expired_ms = $2 WHERE partner = $1"
 
 # The last entry of the log stays: its number must not be given again.
@@ -83,6 +85,10 @@ class Retention:
         rows = await self._engine.read(GET, partner)
         return Ages(*rows[0]) if rows else Ages()
 
+    async def all(self) -> list[tuple[int, Ages]]:
+        """The same of all partners."""
+        return [(partner, Ages(*ages)) for partner, *ages in await self._engine.read(ALL)]
+
     async def set(self, partner: int, ages: Ages, *also: Statement) -> None:
         """Says for how long what is of the partner is kept; its horizon stays."""
         lengths = (ages.events_ms, ages.requests_ms, ages.attempts_ms)
@@ -107,6 +113,10 @@ class Retention:
             await self._engine.write(RELEASE, partner)
         else:
             await self._engine.write(EXPIRED, partner, expired_ms)
+
+    async def release_all(self) -> None:
+        """No process is at anything: for whoever knows that there is no other."""
+        await self._engine.write(RELEASE_ALL, 0)
 
     async def forget_told(self, partner: int, now_ms: int) -> None:
         """Deletes what followers had time to learn, some at a time: withdrawals of expired events,

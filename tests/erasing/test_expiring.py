@@ -1,0 +1,85 @@
+"""Events expire while a server runs; killed meanwhile, it goes on where it stood."""
+
+import random
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.cli.conftest import Command
+from tests.conftest import TETHER, Server
+from tests.erasing.test_erasing import everything, fleet, plain, reported
+from tether.domain.partners import DAY_MS
+from tether.domain.timestamps import now_ms, parse_instant
+
+FIRST = "2000-01-01T00:00:00Z"
+BETWEEN_MS = parse_instant("2026-01-08T00:00:00Z")  # about then is the horizon, and nothing else
+KILLS = {"sqlite": 3, "postgres": 1}
+
+
+@pytest.mark.parametrize("engine", KILLS)
+def test_what_is_old_goes_and_followers_end_with_what_is_there(
+    engine: str,
+    new_server: Callable[..., Server],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
+    database = str(tmp_path / "tether.db")
+    if engine == "postgres":
+        database = request.getfixturevalue("new_postgres_database")()
+    server = new_server(database=database)
+    port = int(server.url.rpartition(":")[2])
+    with server.client(server.key("old")) as client, server.client() as other:
+        for one in (client, other):
+            fleet(one, "V1", "V2")
+            for vehicle, charger in (("V1", "C1"), ("V2", "C2")):
+                reported(one, vehicle, charger, 120)
+                reported(one, vehicle, charger, 120, day=11)
+        before = everything(client, "/sessions")
+        events = {one["id"] for one in everything(client, "/events")}
+        cursor = client.get("/events", params={"limit": 10}).links["next"]["url"]
+        days = (now_ms() - BETWEEN_MS) // DAY_MS
+        Command(tmp_path, database).ok("partners", "retention", "old", "--events", f"{days}d")
+        chance = random.Random(7)
+        for _ in range(KILLS[engine]):  # it begins when it starts
+            server.kill()
+            server.start(port)
+            time.sleep(chance.uniform(0, 0.3))
+        stay = [one for one in before if parse_instant(one["connectedAt"]) > BETWEEN_MS]
+        assert 2 * len(stay) == len(before) == 480
+        left = until_there_are(client, 4 * len(stay))
+        assert plain(everything(client, "/sessions")) == plain(stay)
+        taken = {one["id"] for one in everything(client, "/events/withdrawn")}
+        assert events - taken == {one["id"] for one in left}
+        assert taken <= events
+        changed = everything(client, "/sessions", updatedFrom=FIRST)
+        removed = {one["id"] for one in changed if one["status"] == "removed"}
+        assert removed == {one["id"] for one in before} - {one["id"] for one in stay}
+        assert client.get(cursor).json() == left[:10]
+        assert len(everything(other, "/events")) == len(events)
+        # What is reported from now on means the same as if all of it were there.
+        for one in (client, other):
+            reported(one, "V1", "C2", 5, day=25)
+        late = plain(everything(client, "/sessions"))
+        assert plain(everything(other, "/sessions"))[-len(late) :] == late
+    shown = Command(tmp_path, database).json("partners", "retention", "old")
+    assert abs(parse_instant(shown["horizon"]) - BETWEEN_MS) <= 2 * DAY_MS
+    checked = subprocess.run(
+        [TETHER, "rebuild", "--check", "--database", database],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def until_there_are(client: httpx.Client, count: int) -> list[dict[str, Any]]:
+    """The events, as soon as they are so many, however long that takes on a busy machine."""
+    deadline = time.monotonic() + 120
+    while len(found := everything(client, "/events")) > count:
+        assert time.monotonic() < deadline, (len(found), count)
+        time.sleep(0.1)
+    assert len(found) == count
+    return found
