@@ -23,7 +23,7 @@ from tether.domain.timestamps import parse_instant
 from tether.server import bootstrap
 
 KILLS = int(os.environ.get("TETHER_TEST_KILLS", "3"))
-VEHICLES = [f"V{number}" for number in range(60)]
+VEHICLES = [f"V{number}" for number in range(30)]
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"])
