@@ -74,8 +74,10 @@ def migrate_sqlite(path: Path) -> int:
     connection = connect(path)
     try:
         check_ours(connection, path)
-        # Of a file that is made now; what was made without it stays so until it is written anew.
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        if not _tables(connection):
+            # What was made without it stays so until it is written anew. To set it again would
+            # write to a file that is about to be refused.
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA temp_store = FILE")  # a step may sort all events there are
         connection.execute("BEGIN IMMEDIATE")
