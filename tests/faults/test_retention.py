@@ -1,4 +1,4 @@
-"""Killed while events expire, a server goes on where it stood, and followers end with what it has."""
+"""Killed while events expire, a server goes on where it stood; followers end with what it has."""
 
 import asyncio
 import json
