@@ -19,7 +19,7 @@ from tether.domain.timestamps import format_instant
 EVENTS = 1_000_000
 ERASED_S = 2.0
 DELAY_MS = 100.0
-EVERY_S = 0.01
+CLIENTS, EVERY_S = 10, 0.1  # each so often, in turn: together a POST every 10 ms
 ALONE_S = 5.0
 _AFTER_MS = 1_500_000_000_000  # behind all that is there
 _numbers = count()
@@ -82,19 +82,23 @@ def _posting(server: Server) -> Iterator[list[float]]:
     due: who has to wait for the one before waits, too.
     """
     lags: list[float] = []
-    over = threading.Event()
-    worker = threading.Thread(target=_post, args=(server, lags, over))
-    worker.start()
+    over, began = threading.Event(), time.perf_counter()
+    clients = [
+        threading.Thread(target=_post, args=(server, began + EVERY_S * place / CLIENTS, lags, over))
+        for place in range(CLIENTS)
+    ]
+    for client in clients:
+        client.start()
     try:
         yield lags
     finally:
         over.set()
-        worker.join()
+        for client in clients:
+            client.join()
 
 
-def _post(server: Server, lags: list[float], over: threading.Event) -> None:
+def _post(server: Server, due: float, lags: list[float], over: threading.Event) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    due = time.perf_counter()
     while not over.is_set():
         time.sleep(max(0.0, due - time.perf_counter()))
         event = {

@@ -13,6 +13,7 @@ import pytest
 from tests.cli.conftest import Command
 from tests.conftest import TETHER, Server
 from tests.console.visitors import partner_number
+from tests.faults.test_withdrawals import Followers
 from tether.client import Client, Conflict, NotFound
 from tether.domain.timestamps import now_ms
 from tether.server import bootstrap
@@ -339,6 +340,91 @@ def test_what_was_written_all_the_same_goes_a_minute_later(server: Server) -> No
             assert [tuple(row) for row in await engine.read(kept, number)] == [(0,)]
 
     asyncio.run(scenario())
+
+
+def test_one_id_put_reported_taken_back_and_erased_at_once(server: Server) -> None:
+    key, gone, turns = server.key(), "AT-ONCE_77", 8
+    ids, followers = ["none"], Followers()
+    statuses: set[tuple[str, int]] = set()
+
+    def repeat(act: Callable[[httpx.Client, int], httpx.Response]) -> None:
+        with server.client(key) as client:
+            for number in range(turns):
+                answer = act(client, number)
+                name = f"{answer.request.method} {answer.request.url.path}"
+                statuses.add((name, answer.status_code))
+
+    def put(client: httpx.Client, number: int) -> httpx.Response:
+        headers = {"If-None-Match": "*"} if number % 2 else {}
+        return client.put(f"/vehicles/{gone}", json=VEHICLE, headers=headers)
+
+    def report(client: httpx.Client, number: int) -> httpx.Response:
+        events = [{"type": f"VEHICLE_{kind}", "chargerId": "C1", "vehicleId": gone,
+                   "timestamp": f"2026-01-05T{number:02}:{minute:02}:00Z"}
+                  for minute, kind in enumerate(TYPES)]  # fmt: skip
+        answer = client.post("/events/bulk", json=events)
+        ids.extend(one["id"] for one in answer.json() if one["status"] == 201)
+        return answer
+
+    def erase(client: httpx.Client, number: int) -> httpx.Response:
+        query = {"events": "erase"} if number % 3 else {}
+        return client.delete(f"/vehicles/{gone}", params=query)
+
+    with server.client(key) as client:
+        fleet(client, "V1")
+        reported(client, "V1", "C1", 3, day=5)
+        before = plain(everything(client, "/sessions"))
+        acts = (
+            put, report, put, report, erase, erase,
+            lambda client, number: client.post("/events/withdraw", json=ids[-9:]),
+            lambda client, number: client.get(f"/vehicles/{gone}/state"),
+        )  # fmt: skip
+        for _ in range(3):
+            threads = [threading.Thread(target=repeat, args=(act,)) for act in acts]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            while client.put(f"/vehicles/{gone}", json=VEHICLE).status_code == 503:
+                pass  # it may still be erased
+            followers.catch_up(client)
+        assert statuses <= {
+            *((f"PUT /vehicles/{gone}", status) for status in (200, 201, 412, 503)),
+            *((f"DELETE /vehicles/{gone}", status) for status in (202, 204, 404, 409)),
+            *((f"GET /vehicles/{gone}/state", status) for status in (200, 404)),
+            ("POST /events/bulk", 200), ("POST /events/withdraw", 200),
+        }  # fmt: skip
+        assert erased(client, f"/vehicles/{gone}")
+        assert plain(everything(client, "/sessions")) == before
+        events = everything(client, "/events")
+        assert {one["vehicleId"] for one in events} == {"V1"}
+        followers.catch_up(client)
+        found = {one["id"]: one for one in events}
+        assert followers.events == followers.streamed == found
+        assert plain([*followers.sessions.values()]) == before
+    assert naming(server, gone) == []
+    assert server.failures() == []
+
+
+def test_nonsense_is_not_taken_back(client: httpx.Client) -> None:
+    fleet(client, "V1")
+    reported(client, "V1", "C1", 1)
+    (first, *_) = [one["id"] for one in everything(client, "/events")]
+    nonsense = [
+        None, 1, {}, [], "", "x" * 36, "../events", first.replace("-", ""), f"{first} ",
+        "\u0661" * 36, "00000000-0000-0000-0000-000000000000", "erased", "%00", True,
+    ]  # fmt: skip
+    answer = client.post("/events/withdraw", json=nonsense)
+    assert answer.status_code == 200
+    assert {one["status"] for one in answer.json()} == {400, 404}
+    assert client.get("/audit", params={"action": "event.withdraw"}).json() == []
+    answer = client.post("/events/withdraw", json=[first, *nonsense, first.upper(), first])
+    assert [one["status"] for one in answer.json() if one["status"] == 204] == [204] * 3
+    for body in ("", "[", "{}", '"x"', "[" * 1000, "null"):
+        assert client.post("/events/withdraw", content=body).status_code in (200, 400)
+    assert len(everything(client, "/events")) == 3
+    assert len(everything(client, "/events/withdrawn")) == 1
+    assert len(client.get("/audit", params={"action": "event.withdraw"}).json()) == 1
 
 
 def test_the_request_that_deletes_is_not_kept(

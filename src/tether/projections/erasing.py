@@ -6,8 +6,8 @@ refused requests, and from what the file still has of deleted rows. Every step m
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import NamedTuple
 
@@ -119,18 +119,25 @@ class Erasing:
     async def _run(self, erasure: Erasure) -> None:
         erasures, partner = self._parts.erasures, erasure.partner
         while ids := await erasures.some_events(erasure):
-            began = monotonic()
-            async for _ in self._parts.withdrawals.withdraw(partner, ids):
-                pass
-            await asyncio.sleep(monotonic() - began)  # the others have their turn
+            async with _in_turns():
+                async for _ in self._parts.withdrawals.withdraw(partner, ids):
+                    pass
         while True:
             with suppress(NotDerived):
                 await self._parts.projector.catch_up(partner)
                 break
         if KINDS[erasure.kind] is Charger:
             await self._parts.expiring.forget_charger(partner, erasure.id)
-        left = 1
+        left = True
         while left:
-            await asyncio.sleep(0)
-            left = await erasures.forget_some(erasure)
+            async with _in_turns():
+                left = await erasures.forget_some(erasure)
         await erasures.end(erasure, self._now_ms())
+
+
+@asynccontextmanager
+async def _in_turns() -> AsyncIterator[None]:
+    """Has the others write for as long as what is done here took."""
+    began = monotonic()
+    yield
+    await asyncio.sleep(monotonic() - began)

@@ -166,8 +166,14 @@ class Entities:
         return versions
 
     async def create(self, partner: int, entity: Entity) -> int:
-        """Creates the entity. Raises PreconditionFailed if it exists."""
-        return _expected(await self._change(CREATE, partner, entity, new=True))
+        """Creates the entity. Raises PreconditionFailed if it exists, and else as `put`."""
+        version = await self._change(CREATE, partner, entity, new=True)
+        if version is None:
+            await self._require_partner(partner)
+            if await self._engine.read(_sql(GET, type(entity)), partner, entity.id):
+                raise PreconditionFailed
+            raise BEING_ERASED()
+        return version
 
     async def replace(self, partner: int, entity: Entity, version: int, by: int = 1) -> int:
         """Replaces this version of the entity; returns the next version, which is `by` higher.

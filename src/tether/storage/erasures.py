@@ -10,7 +10,8 @@ from tether.storage.dialect import Dialect
 from tether.storage.engine import Engine, Statement, batch, batch_of, where_found
 from tether.storage.webhook_rows import FORGET_SOME
 
-AT_ONCE = 500  # rows in a transaction, for which others wait
+AT_ONCE = 250  # rows in a transaction, for which others wait
+NOTED_AT_ONCE = 500  # of those for which everything is looked through each time
 MOST_COUNTED = 10_000  # events, before it is said that there are more
 # What names it and was noted in memory by then, here or on another node, is not written so long
 # after the end. Whoever has notes for longer drops them.
@@ -75,7 +76,7 @@ UPDATE withdrawals SET {{one}}_id = '{ERASED}', body = (
 WHERE partner = $1 AND seq IN (SELECT b.seq FROM batch b)
 """
 REQUESTS = f"""
-SELECT at_ms, id FROM refused_requests WHERE partner = $1 AND {{names}} LIMIT {AT_ONCE}
+SELECT at_ms, id FROM refused_requests WHERE partner = $1 AND {{names}} LIMIT {NOTED_AT_ONCE}
 """
 FORGET_REQUESTS = f"""
 WITH {batch("batch", "at_ms BIGINT", "id")}
@@ -85,7 +86,7 @@ AND (at_ms, id) IN (SELECT b.at_ms, b.id FROM batch b)
 
 # What receivers answered may name it, too.
 ATTEMPTS = f"""
-SELECT webhook, id FROM webhook_attempts WHERE partner = $1 AND {{names}} LIMIT {AT_ONCE}
+SELECT webhook, id FROM webhook_attempts WHERE partner = $1 AND {{names}} LIMIT {NOTED_AT_ONCE}
 """
 # What is for it alone has nothing to tell any more.
 _ENDPOINTS = "SELECT w.id FROM webhooks w WHERE w.partner = $1 AND w.{one}_id = $2"
@@ -166,22 +167,27 @@ class Erasures:
         rows = await self._engine.scan(erasure.sql(EVENTS), erasure.partner, erasure.id)
         return [id for (id,) in rows if id is not None]
 
-    async def forget_some(self, erasure: Erasure) -> int:
-        """Removes some of what still names it, once nothing is derived from it; how many rows."""
+    async def forget_some(self, erasure: Erasure) -> bool:
+        """Removes some of what still names it, once nothing is derived from it; whether more of it
+        may be left.
+        """
         partner, _, id = erasure
-        gone = await self._engine.write(erasure.sql(SESSIONS), partner, id)
+        if await self._engine.write(erasure.sql(SESSIONS), partner, id):
+            return True
         taken = []
         if id != ERASED:  # else it is what others are renamed to
             taken = await self._engine.scan(erasure.sql(WITHDRAWALS), partner, id)
         if taken:
             rows = batch_of((seq, _without(body, erasure)) for seq, body in taken)
             await self._engine.write(erasure.sql(RENAME), partner, rows)
-        noted = await self._forget_noted(partner, id)
+            return True
+        if await self._forget_noted(partner, id):
+            return True
         await self._engine.write_all(
             *(Statement(erasure.sql(sql), (partner, id)) for sql in FORGET_ENDPOINTS),
             *_forgetting_snapshot(erasure),
         )
-        return gone + len(taken) + noted
+        return False
 
     async def _forget_noted(self, partner: int, id: str) -> int:
         """Removes some of what was noted of requests and names it; how many rows."""

@@ -20,7 +20,7 @@ import apsw
 from tether.storage.sqlite.file import connect
 
 PAGES_AT_ONCE = 200  # while nobody else commits
-READ_BYTES = 1 << 20
+READ_BYTES = 1 << 18  # for as long as a part of this is searched nothing else is computed
 WAIT_MS = 40  # that others may have to wait for us at once
 TRIES = 400
 _TREES = {2: 12, 5: 12, 10: 8, 13: 8}  # the kinds of pages with rows, and the length of their heads
@@ -87,22 +87,23 @@ def _empty_log(connection: apsw.Connection) -> None:
 
 def _pages_with(file: int, page_bytes: int, wanted: bytes) -> Iterator[int]:
     """The numbers of the pages that have these bytes, which may lie across two pages."""
-    offset, before = 0, b""
-    while part := os.pread(file, READ_BYTES, offset):
-        joined = before + part
-        begins = offset - len(before)
-        place, last = joined.find(wanted), 0
+    kept = len(wanted) - 1  # of the part before, in front of the next one
+    buffer = bytearray(kept + READ_BYTES)
+    offset = last = 0
+    while count := os.preadv(file, [memoryview(buffer)[kept:]], offset):
+        begins, end = offset - kept, kept + count
+        place = buffer.find(wanted, 0 if offset else kept, end)
         while place >= 0:
-            for byte in (begins + place, begins + place + len(wanted) - 1):
+            for byte in (begins + place, begins + place + kept):
                 page = byte // page_bytes + 1
                 if page != last:
                     yield page
                 last = page
             # The rest of this page tells nothing new, and of a short text may have very many.
-            beyond = last * page_bytes - begins - len(wanted) + 1
-            place = joined.find(wanted, max(place + 1, beyond))
-        before = joined[-len(wanted) + 1 :] if len(wanted) > 1 else b""
-        offset += len(part)
+            beyond = last * page_bytes - begins - kept
+            place = buffer.find(wanted, max(place + 1, beyond), end)
+        buffer[:kept] = buffer[count:end]
+        offset += count
 
 
 def _clean(found: _Found, connection: apsw.Connection) -> None:
