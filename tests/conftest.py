@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -40,8 +42,25 @@ settings.load_profile("tether")
 # it just then: none may be either.
 ALL_KEPT = httpx.Limits(keepalive_expiry=None)
 
+subprocess.Popen = forked.Popen  # type: ignore[misc,assignment]
+
 # A shell lets `make test &` ignore SIGINT, and the servers and commands that we start would too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Of several processes each compiles its share of the tests, with pytest's own `assert`.
+
+    Each needs all of them, to know what there is, and would compile all of them at the same time.
+    """
+    if session.config.args != session.config.getini("testpaths"):
+        return
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    files = sorted(Path(__file__).parent.rglob("test_*.py"))
+    for file in files[number::processes]:
+        with suppress(Exception):  # which comes again when it is collected
+            import_module(".".join(file.relative_to(session.config.rootpath).with_suffix("").parts))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,9 +86,10 @@ class Server:
     def start(self, port: int = 0) -> "Server":
         """Starts the process and waits until it listens."""
         command = [*self.program, "serve", "--database", self.database, "--port", str(port)]
-        self.process = forked.start_server(
-            [*command, *self.options], {**os.environ, **self.environment}
-        )
+        self.process = subprocess.Popen(
+            [*command, *self.options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **self.environment},
+        )  # fmt: skip
         assert self.process.stdout is not None
         threading.Thread(target=self._collect_log, args=(self.process,), daemon=True).start()
         first = self.process.stdout.readline()
@@ -148,8 +168,7 @@ def postgres() -> Iterator[str]:
     if named := os.environ.get("TETHER_TEST_POSTGRES"):
         yield named
     else:
-        # Nothing here survives a crash of the machine, and others wait for the same disk.
-        with running_postgres(max_connections="200", fsync="off") as server:
+        with running_postgres(max_connections="200") as server:
             yield server.url()
 
 

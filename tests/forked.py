@@ -3,7 +3,8 @@
 Most of what a command or a small server takes is to load Python's modules, and the tests start
 more than a thousand. What is started so is a process of its own as any other, with its own
 arguments, environment, folder and standard files. Where something depends on how Python itself
-starts, such as its variables, a real start is made.
+starts, such as its variables, a real start is made. The tests' `subprocess` starts all of `tether`
+so: conftest.py.
 
 python tests/forked.py SOCKET MODULE …: loads these modules, and forks for who asks by that socket.
 """
@@ -21,19 +22,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
+from inspect import signature
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import Any, AnyStr
 
 TETHER = Path(sys.executable).with_name("tether")
 _SERVER = ("tether.cli.commands.serve", "tether.server.launch", "tether.server.run",
            "tether.http.app", "tether.storage.sqlite.file", "tether.storage.sqlite.engine",
            "uvloop", "uvicorn.lifespan.off")  # fmt: skip
-_COMMAND = ("tether.cli.commands.keys", "tether.cli.commands.events", "tether.cli.commands.check",
-            "tether.server.store", "tether.server.admin", "tether.storage.sqlite.engine",
+_COMMAND = ("tether.cli.commands.check", "tether.cli.commands.database",
+            "tether.cli.commands.events", "tether.cli.commands.exporting",
+            "tether.cli.commands.importing", "tether.cli.commands.keys",
+            "tether.cli.commands.sessions", "tether.server.store", "tether.server.bootstrap",
+            "tether.server.maintenance", "tether.storage.sqlite.engine",
             "tether.storage.postgres.engine", "tether.client.blocking_http")  # fmt: skip
 _OF_PYTHON = ("PYTHON", "LC_", "LANG", "COVERAGE", "LD_", "MALLOC")
 _MOST_BYTES = 200_000  # of a message
@@ -41,110 +45,76 @@ _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith(
 _asking = threading.Lock()
 
 
-def is_usual(environment: Mapping[str, str]) -> bool:
-    """Whether Python would start in this environment as it has started here."""
+def is_usual(environment: Mapping[str, str] | None) -> bool:
+    """Whether Python would start in this environment, else in ours, as it has started here."""
+    if environment is None:
+        environment = os.environ
     names = {name for name in {*environment, *os.environ} if name.startswith(_OF_PYTHON)}
     if any(name.startswith("COVERAGE") for name in names):  # which measures from the start on
         return False
     return all(environment.get(name) in (None, os.environ.get(name)) for name in names)
 
 
-class Forked(subprocess.Popen[str]):
-    """A process that was started so. It cannot `communicate`."""
+class Popen(subprocess.Popen[AnyStr]):
+    """`subprocess.Popen`, which forks where it is to start `tether` in the usual way."""
 
-    def __init__(
-        self,
-        words: Sequence[str],
-        *,
-        folder: Path,
-        environment: Mapping[str, str],
-        files: Sequence[int],
-        stdout: IO[str] | None = None,
-        stderr: IO[str] | None = None,
-    ) -> None:
-        """`files` are its standard ones; of the others, those who read what it writes."""
-        self.args, self.stdin, self.stdout, self.stderr = words, None, stdout, stderr
-        self.returncode: int | None = None
+    def __init__(self, args: Any, *, env: Mapping[str, str] | None = None, **options: Any) -> None:
+        self._end = -1
+        self._forks = (
+            isinstance(args, list)
+            and str(args[0]) == str(TETHER)
+            and is_usual(env)
+            and not {"preexec_fn", "pass_fds", "process_group"} & options.keys()
+        )
+        super().__init__(args, env=env, **options)
+
+    def _execute_child(self, *given: Any) -> None:
+        real = super()._execute_child  # type: ignore[misc]  # not public, but as it is for years
+        if not self._forks:
+            real(*given)
+            return
+        of = signature(real).bind(*given).arguments
+        words = list(map(os.fsdecode, of["args"]))
+        standard = [of["p2cread"], of["c2pwrite"], of["errwrite"]]
         self._end, told = os.pipe()
-        kind = _SERVER if "serve" in words[1:2] else _COMMAND
         os.umask(mask := os.umask(0o077))
         state = {
-            "argv": list(words), "folder": str(folder), "environment": dict(environment),
-            "mask": mask, "limits": [(limit, resource.getrlimit(limit)) for limit in _LIMITS],
-        }  # fmt: skip
-        self.pid = _ask(kind, state, [*files, told])
+            "argv": words,
+            "folder": os.fsdecode(of["cwd"] or Path.cwd()),
+            "environment": dict(os.environ if of["env"] is None else of["env"]),
+            "mask": mask,
+            "limits": [(limit, resource.getrlimit(limit)) for limit in _LIMITS],
+            "leads": of["start_new_session"],
+        }
+        files: list[int] = [number if file == -1 else file for number, file in enumerate(standard)]
+        self.pid = _ask(_SERVER if "serve" in words[1:2] else _COMMAND, state, [*files, told])
         os.close(told)
+        pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        self._close_pipe_fds(*map(of.__getitem__, pipes))  # type: ignore[attr-defined]
 
-    def poll(self) -> int | None:
-        return self._wait_for(0)
+    def _internal_poll(self, **state: Any) -> Any:
+        return self._ended(0) if self._forks else super()._internal_poll(**state)  # type: ignore[misc]
 
-    def wait(self, timeout: float | None = None) -> int:
-        status = self._wait_for(timeout)
+    def _wait(self, timeout: float | None) -> Any:
+        if not self._forks:
+            return super()._wait(timeout)  # type: ignore[misc]
+        status = self._ended(timeout)
         if status is None:
             assert timeout is not None
             raise subprocess.TimeoutExpired(self.args, timeout)
         return status
 
-    def send_signal(self, sig: int) -> None:
-        if self.poll() is None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, sig)
-
-    def _wait_for(self, timeout: float | None) -> int | None:
+    def _ended(self, timeout: float | None) -> int | None:
+        """Its status, if it has one within that time."""
         if self.returncode is None:
             end = select.poll()
             end.register(self._end, select.POLLIN)
-            if end.poll(None if timeout is None else 1000 * timeout):
-                self.returncode = int(os.read(self._end, 10))
-                os.close(self._end)
+            end.poll(None if timeout is None else 1000 * timeout)
+            with self._waitpid_lock:  # type: ignore[attr-defined]
+                if self.returncode is None and end.poll(0):
+                    self.returncode = int(os.read(self._end, 10))
+                    os.close(self._end)
         return self.returncode
-
-
-def start_server(words: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
-    """Starts `tether serve …`, of which both outputs can be read."""
-    if words[0] != str(TETHER) or not is_usual(environment):
-        return subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-        )
-    (stdout, out), (stderr, error) = os.pipe(), os.pipe()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    try:
-        return Forked(
-            words, folder=Path.cwd(), environment=environment, files=(nothing, out, error),
-            stdout=open(stdout), stderr=open(stderr),
-        )  # fmt: skip
-    finally:
-        for file in (nothing, out, error):
-            os.close(file)
-
-
-def run_command(
-    words: Sequence[str],
-    *,
-    folder: Path,
-    environment: Mapping[str, str],
-    stdin: str,
-    timeout: float,
-) -> subprocess.CompletedProcess[str]:
-    """Runs `tether …` to its end, and returns what it wrote."""
-    if not is_usual(environment):
-        return subprocess.run(
-            words, input=stdin, capture_output=True, text=True, cwd=folder, env=environment,
-            timeout=timeout, check=False,
-        )  # fmt: skip
-    with TemporaryFile("w+") as given, TemporaryFile("w+") as out, TemporaryFile("w+") as error:
-        given.write(stdin)
-        given.seek(0)
-        files = [file.fileno() for file in (given, out, error)]
-        process = Forked(words, folder=folder, environment=environment, files=files)
-        try:
-            status = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-        for file in (out, error):
-            file.seek(0)
-        return subprocess.CompletedProcess(words, status, out.read(), error.read())
 
 
 # The process that forks ---------------------------------------------------------------------------
@@ -218,6 +188,8 @@ def _become(state: dict[str, Any], standard: list[int]) -> None:
         file = open(number, mode, line_by_line, closefd=False)  # noqa: SIM115
         setattr(sys, name, file)
         setattr(sys, f"__{name}__", file)
+    if state["leads"]:
+        os.setsid()
     os.chdir(state["folder"])
     os.umask(state["mask"])
     for limit, values in state["limits"]:

@@ -48,7 +48,7 @@ def test_a_deleted_partner_comes_back_by_point_in_time_recovery() -> None:
     beforehand, aside, recover, epoch = commands_below(
         RUNBOOK, "Point-in-time recovery of PostgreSQL"
     )
-    with running_postgres(fsync="off") as postgres:
+    with running_postgres() as postgres:
         environment = {
             "PATH": f"{postgres_programs()}:/usr/bin:/bin",
             "PGDATA": str(postgres.data),

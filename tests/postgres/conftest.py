@@ -14,9 +14,9 @@ def database(new_postgres_database: Callable[[], str]) -> str:
     return new_postgres_database()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own_postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server of the test's own, which it may stop and freeze."""
+    """A PostgreSQL server of a file's own, which its tests may stop and freeze, and start again."""
     with running_postgres(max_connections="60") as server:
         yield server
 
