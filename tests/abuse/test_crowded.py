@@ -59,8 +59,9 @@ def site(
         database = str(tmp_path_factory.mktemp("site") / "tether.db")
     server = Server(database, ["--log-level", "warning"]).start()
     key = server.key()
-    put_vehicles(server, key, [f"V{number}" for number in range(VEHICLES)], capacity=70)
     with server.client(key) as client:
+        names = [f"V{number}" for number in range(VEHICLES)]
+        put_vehicles(client, names, {"chargePowers": [11], "chargeCapacity": 70})
         client.put("/chargers/C1", content=b'{"chargePowers":[11]}').raise_for_status()
         report(client, [event("CONNECTED", number, number) for number in range(VEHICLES)])
         # Three of them charge a thousand times.
@@ -76,7 +77,7 @@ def site(
                 ],
             )  # fmt: skip
         while client.get("/sessions?limit=1", timeout=60).status_code != 200:
-            pass
+            sleep(0.1)
     yield Site(server, key)
     server.kill()
     assert server.failures() == []

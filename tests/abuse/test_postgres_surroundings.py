@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -84,7 +85,7 @@ def held_up(database: str, table: str, server: Server, path: str, key: str) -> I
         for reader in readers:
             reader.start()
         while watching.execute(WAITS, [name_of(database)]).fetchone() == (0,):
-            pass
+            time.sleep(0.02)
         yield
         locking.rollback()
     for reader in readers:

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import NamedTuple
 
 import pytest
@@ -61,7 +61,7 @@ def fill(server: Server, key: str, count: int) -> None:
                     statuses = {item["status"] for item in answer.raise_for_status().json()}
             assert statuses == {201}
         while client.get("/sessions?limit=1").status_code != 200:
-            pass
+            sleep(0.05)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])

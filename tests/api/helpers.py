@@ -9,9 +9,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import yaml
 
 from tether.domain.errors import Code
 from tether.http.errors import STATUS
+from tether.http.handlers.pages import openapi_text
 
 # For what is decided before the database is asked: to test it on each engine would tell no more.
 ON_ONE_ENGINE = pytest.mark.parametrize("server", ["sqlite"], indirect=True)
@@ -27,6 +29,12 @@ CONNECTED = {
 ID_RULE = (
     "It must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ * + @ : - and neither . nor .. alone."
 )
+
+
+def openapi_document() -> dict[str, Any]:
+    """The OpenAPI document, by the loader in C: the other one takes a second."""
+    document: dict[str, Any] = yaml.load(openapi_text(), yaml.CSafeLoader)
+    return document
 
 
 def create_charger(client: httpx.Client, charger_id: str = "C1") -> None:

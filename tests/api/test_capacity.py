@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-import yaml
 
 from tests.api.helpers import (
     CHARGER,
@@ -19,6 +18,7 @@ from tests.api.helpers import (
     create_event,
     create_vehicle,
     message,
+    openapi_document,
     pages,
     refused_parameter,
 )
@@ -28,10 +28,9 @@ from tether.domain.models import to_json
 from tether.domain.timestamps import format_instant, parse_instant
 from tether.domain.views import Capacity, UnknownCapacity
 from tether.http.handlers.capacity import LIST_PARAMETERS, NDJSON
-from tether.http.handlers.pages import openapi_text
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "capacity.md").read_text()
-API: dict[str, Any] = yaml.safe_load(openapi_text())
+API = openapi_document()
 POWERS = (
     "chargePower",
     "chargePowerAvailable",

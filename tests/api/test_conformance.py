@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.core.result import Ok
@@ -23,9 +22,8 @@ from schemathesis.specs.openapi.checks import (
     positive_data_acceptance,
 )
 
-from tests.api.helpers import ON_ONE_ENGINE, create_both, create_event
+from tests.api.helpers import ON_ONE_ENGINE, create_both, create_event, openapi_document
 from tests.conftest import Server
-from tether.http.handlers.pages import openapi_text
 
 pytestmark = ON_ONE_ENGINE
 
@@ -43,7 +41,7 @@ BEYOND_THE_SCHEMA = re.compile(
     r"|must have a host name or an address|must be an address such as"
 )
 
-SCHEMA = schemathesis.openapi.from_dict(yaml.safe_load(openapi_text()))
+SCHEMA = schemathesis.openapi.from_dict(openapi_document())
 ENDLESS = "/stream"  # nobody could wait for the end of its answer: test_stream.py
 FOUND = [
     found.ok()
@@ -158,7 +156,7 @@ def test_every_read_answers_with_what_there_is_as_the_document_says(
 
 
 def test_chains_of_requests_along_the_links_answer_as_the_document_says(server: Server) -> None:
-    fresh = schemathesis.openapi.from_dict(yaml.safe_load(openapi_text())).exclude(path=ENDLESS)
+    fresh = schemathesis.openapi.from_dict(openapi_document()).exclude(path=ENDLESS)
 
     class Chains(fresh.as_state_machine()):  # type: ignore[misc]
         def setup(self) -> None:

@@ -6,14 +6,19 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
-from tests.api.helpers import CONNECTED, ON_ONE_ENGINE, VEHICLE, create_both, error
+from tests.api.helpers import (
+    CONNECTED,
+    ON_ONE_ENGINE,
+    VEHICLE,
+    create_both,
+    error,
+    openapi_document,
+)
 from tests.conftest import Server
 from tether.domain.errors import Code
 from tether.domain.keys import Rate
 from tether.http.errors import STATUS
-from tether.http.handlers.pages import openapi_text
 from tether.server.last_answers import STATUS as STATUS_OUTSIDE
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +115,7 @@ def test_a_name_that_somebody_made_up_stays_in_its_string(partner: httpx.Client,
 def test_the_list_of_codes_is_the_same_everywhere() -> None:
     assert set(STATUS) == set(Code)
     assert {code: STATUS[code] for code in STATUS_OUTSIDE} == STATUS_OUTSIDE
-    components = yaml.safe_load(openapi_text())["components"]
+    components = openapi_document()["components"]
     schema = components["schemas"]["ErrorCode"]
     assert schema["enum"] == list(Code)
     pattern = components["headers"]["Tether-Error"]["schema"]["pattern"]

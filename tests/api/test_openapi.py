@@ -10,11 +10,11 @@ import httpx
 import jsonschema_rs
 import msgspec
 import pytest
-import yaml
 from falcon.constants import HTTP_METHODS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.api.helpers import openapi_document
 from tests.conftest import Server
 from tether import __version__
 from tether.domain import validation
@@ -24,10 +24,9 @@ from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_i
 from tether.domain.session_views import FLAGS
 from tether.http import app, requests
 from tether.http.handlers import entities, events, sessions, summaries
-from tether.http.handlers.pages import openapi_text
 from tether.http.handlers.stream import PARAMETERS as STREAM_PARAMETERS
 
-DOCUMENT: dict[str, Any] = yaml.safe_load(openapi_text())
+DOCUMENT = openapi_document()
 SCHEMAS: dict[str, dict[str, Any]] = DOCUMENT["components"]["schemas"]
 JSON = "application/json"
 PAGES = {

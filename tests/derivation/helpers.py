@@ -1,51 +1,33 @@
 """How the tests of what is derived send events and read what became of them."""
 
-import asyncio
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from random import Random
 from typing import Any
 
 import httpx
 
-from tests.conftest import Server
 from tests.derivation.streams import CHARGERS, VEHICLE, Body
-from tether.domain.keys import digest_of
-from tether.domain.models import Vehicle
-from tether.server import bootstrap
 
 VOLATILE = ("version", "updatedAt")
 
 
-def prepare(client: httpx.Client, vehicles: list[str]) -> None:
+def prepare(client: httpx.Client, vehicles: Sequence[str]) -> None:
     """The chargers, and these vehicles."""
     for charger, body in CHARGERS.items():
         assert client.put(f"/chargers/{charger}", json=body).status_code in (200, 201)
-    for vehicle in vehicles:
-        assert client.put(f"/vehicles/{vehicle}", json=VEHICLE).status_code in (200, 201)
+    put_vehicles(client, vehicles, VEHICLE)
 
 
-def put_vehicles(server: Server, key: str, names: Sequence[str], capacity: int) -> None:
-    """Thousands of vehicles of 11 kW for the partner of this key. By the API they would take long.
-
-    `capacity` is in kWh.
-    """
-
-    async def put() -> None:
-        async with bootstrap.open_store(server.database) as store:
-            found = await store.keys.find(digest_of(key))
-            assert found is not None
-            for start in range(0, len(names), 50):
-                vehicles = (
-                    Vehicle(
-                        id=name, charge_capacity=Decimal(capacity), charge_powers=(Decimal(11),)
-                    )
-                    for name in names[start : start + 50]
-                )
-                await asyncio.gather(*(store.entities.put(found.partner, one) for one in vehicles))
-
-    asyncio.run(put())
+def put_vehicles(client: httpx.Client, names: Sequence[str], vehicle: Mapping[str, Any]) -> None:
+    """Vehicles that differ in nothing but their ids."""
+    for start in range(0, len(names), 5_000):
+        bodies = [{"id": name, **vehicle} for name in names[start : start + 5_000]]
+        answer = client.post("/vehicles/bulk", json=bodies)
+        assert answer.status_code == 200, answer.text
+        assert {item["status"] for item in answer.json()} <= {200, 201}, answer.text
 
 
 def send(client: httpx.Client, bodies: list[Body], random: Random, largest: int = 400) -> None:
@@ -75,6 +57,7 @@ def read_all(client: httpx.Client, path: str, **query: Any) -> list[Any]:
     found: list[Any] = []
     answer = client.get(path, params={"limit": 1000, **query})
     while answer.status_code == 503:
+        time.sleep(0.05)
         answer = client.get(path, params={"limit": 1000, **query})
     while page := read(answer):
         found += page

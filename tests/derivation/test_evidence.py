@@ -53,8 +53,8 @@ def sent(server: Server) -> Iterator[Sent]:
             vehicle = f"{number}.{order}"
             waiting[vehicle] = [{**event, "vehicleId": vehicle} for event in events]
     key = server.key(name, rate=FAST)
-    put_vehicles(server, key, list(waiting), capacity=60)
     with server.client(key, timeout=60) as client:
+        put_vehicles(client, list(waiting), {"chargePowers": [11], "chargeCapacity": 60})
         for charger in ("C1", "C2", "C3"):
             assert client.put(f"/chargers/{charger}", json=CHARGER).status_code == 201
         for vehicle, events in waiting.items():
