@@ -22,7 +22,8 @@ from tests.conftest import Server
 
 TRACED = Path(__file__).with_name("traced.py")
 ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
-REQUESTS = 12
+REQUESTS, TRIES = 12, 20
+ALIKE = 3  # so many have nothing beside them: that would not be the same each time
 EVENT = {
     "type": "VEHICLE_CHARGE_UPDATED",
     "chargerId": "C1",
@@ -38,13 +39,26 @@ class TracedServer(Server):
     trace: Path
 
     def way(self, requests: list[httpx.Request], client: httpx.Client) -> list[str]:
-        """The files that one of these requests entered, in their order."""
-        self.trace.write_text("")
-        for request in requests:
-            client.send(request).raise_for_status()
-            sleep(0.05)  # for what follows from it, behind the answer
-        ways = [json.loads(line) for line in self.trace.read_text().splitlines()]
-        return min(ways, key=lambda way: (len(set(way)), len(way)))
+        """The files that one of these requests entered, in their order.
+
+        On a busy machine they are sent again, until nothing happens beside some of them.
+        """
+        ways: list[list[str]] = []
+        for _ in range(TRIES):
+            self.trace.write_text("")
+            for request in requests:
+                client.send(request).raise_for_status()
+                sleep(0.05)  # for what follows from it, behind the answer
+            ways += [json.loads(line) for line in self.trace.read_text().splitlines()]
+            ways.sort(key=length)
+            if length(ways[0]) == length(ways[ALIKE - 1]):
+                break
+        return ways[0]
+
+
+def length(way: list[str]) -> tuple[int, int]:
+    """How many files it enters, and how often any."""
+    return len(set(way)), len(way)
 
 
 @pytest.fixture(scope="module")
