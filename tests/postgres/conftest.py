@@ -15,10 +15,18 @@ def database(new_postgres_database: Callable[[], str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def own_postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server of a file's own, which its tests may stop and freeze, and start again."""
+def lasting_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of a file's own."""
     with running_postgres(max_connections="60") as server:
         yield server
+
+
+@pytest.fixture
+def own_postgres(lasting_postgres: Postgres) -> Iterator[Postgres]:
+    """A PostgreSQL server that a test may stop and freeze."""
+    yield lasting_postgres
+    if not (lasting_postgres.data / "postmaster.pid").exists():  # the test failed meanwhile
+        lasting_postgres.start()
 
 
 @pytest.fixture
