@@ -187,14 +187,7 @@ class _Log(logging.StreamHandler[TextIO]):
         return plain(super().format(record), keep="\n")
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """What the SDK warns of: of wrong units, for example."""
     note(f"Warning: {plain(str(message))}")
 

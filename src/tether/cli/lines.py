@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterator
 from io import BufferedIOBase, TextIOWrapper
 from pathlib import Path
-from types import TracebackType
 
 from tether.domain.errors import SetupError
 from tether.files import parquet
@@ -60,12 +59,7 @@ class Lines:
     def __enter__(self) -> "Lines":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         if kind is None:  # else a thread may still be reading, and closing would wait for it
             self._raw.close()
 

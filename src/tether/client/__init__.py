@@ -50,12 +50,7 @@ from tether.domain.views import (
     UnknownCapacity,
     VehicleState,
 )
-from tether.domain.webhook_views import (
-    Webhook,
-    WebhookAttempt,
-    WebhookBacklog,
-    WebhookOutcome,
-)
+from tether.domain.webhook_views import Webhook, WebhookAttempt, WebhookBacklog, WebhookOutcome
 
 __all__ = [
     "AsyncClient",

@@ -1,7 +1,6 @@
 """The awaiting client."""
 
 from collections.abc import AsyncIterator, Iterable
-from types import TracebackType
 from typing import Generic, Literal, TypeVar, Unpack
 
 from tether.client.aio_derived import AsyncCapacities, AsyncSessions
@@ -49,13 +48,6 @@ class AsyncClient(AsyncRunner):
     wait until all events are derived, unless they are given `stale_allowed`.
     """
 
-    chargers: "AsyncChargers"
-    vehicles: "AsyncVehicles"
-    events: "AsyncEvents"
-    sessions: "AsyncSessions"
-    capacity: "AsyncCapacities"
-    webhooks: "AsyncWebhooks"
-
     def __init__(
         self,
         url: str | None = None,
@@ -72,7 +64,7 @@ class AsyncClient(AsyncRunner):
         self.events = AsyncEvents(self, patience)
         self.sessions = AsyncSessions(self, patience)
         self.capacity = AsyncCapacities(self, CapacityCalls(patience))
-        self.webhooks = AsyncWebhooks(self, patience)
+        self.webhooks = AsyncWebhooks(self)
 
     def __repr__(self) -> str:
         return f"AsyncClient({shown_url(self._target.url)!r})"
@@ -80,12 +72,7 @@ class AsyncClient(AsyncRunner):
     async def __aenter__(self) -> "AsyncClient":
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -127,10 +114,10 @@ class AsyncClient(AsyncRunner):
         day, week or month of a calendar. By charger or area there are those in which a vehicle was
         plugged in. The steps add up to the energy of the sessions. Raises Invalid.
         """
-        window, allowed = (from_, to), stale_allowed
-        return self._iterate(
-            curve(self._patience, window, step, selection, page_size, stale_allowed=allowed)
+        pages = curve(
+            self._patience, (from_, to), step, selection, page_size, stale_allowed=stale_allowed
         )
+        return self._iterate(pages)
 
     def audit(
         self,

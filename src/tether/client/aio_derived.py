@@ -59,10 +59,9 @@ class AsyncSessions:
         `updated_from`. Raises Invalid.
         """
         division: Division = {"bucket": bucket, "time_zone": time_zone, "by": by}
+        patience = self._client._patience
         return self._client._iterate(
-            summaries(
-                self._client._patience, selection, division, page_size, stale_allowed=stale_allowed
-            )
+            summaries(patience, selection, division, page_size, stale_allowed)
         )
 
     async def silent_since(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tether.client.awaiting import Stop, sleep, wait
 from tether.client.entities import Pages
-from tether.client.exchange import Answer, Lost, Patience, Request, Script
+from tether.client.exchange import Answer, Lost, Patience, Request, Script, ask
 from tether.client.following import Follower
 from tether.client.models import Event, Withdrawal
 from tether.domain.views import Session
@@ -39,6 +39,20 @@ class AsyncRunner:
             else:
                 outcome = None
                 await sleep(step.seconds)
+
+    async def _ask(
+        self,
+        kind: type[T],
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        *,
+        status: int = 200,
+        patience: Patience | None = None,
+    ) -> T:
+        """The body of the answer to one request."""
+        request = Request(method, target, body)
+        return await self._run(ask(kind, request, patience or self._patience, status))
 
     async def _iterate(self, pages: Pages[M]) -> AsyncIterator[M]:
         """The entries of all pages."""

@@ -1,7 +1,6 @@
 """The stream, for the awaiting client."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from tether.client.awaiting import sleep
@@ -45,12 +44,7 @@ class AsyncStream(AsyncIterator[Message]):
         await self._next()  # the first thing that the server sends is the place
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def __anext__(self) -> Message:

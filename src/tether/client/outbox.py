@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterable, Sequence
 from logging import getLogger
 from os import PathLike
-from types import TracebackType
 
 from tether.client.bulk import come_back, event_result, refusal
 from tether.client.errors import Conflict, Invalid, TooLarge
@@ -71,12 +70,7 @@ class Outbox:
     def __enter__(self) -> "Outbox":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def put(self, event: models.Event) -> models.Event:

@@ -6,15 +6,7 @@ from typing import Any, Literal, TypedDict
 from tether.client.entities import Pages
 from tether.client.errors import Conflict, invalid
 from tether.client.events import EventCalls
-from tether.client.exchange import (
-    Patience,
-    Request,
-    Script,
-    ask,
-    path,
-    stale,
-    with_query,
-)
+from tether.client.exchange import Patience, Request, Script, ask, path, stale, with_query
 from tether.client.following import ChangeFollower
 from tether.client.models import Event, EventType, Instant
 from tether.client.values import instant_text

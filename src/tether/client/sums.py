@@ -29,7 +29,6 @@ def summaries(
     selection: SessionSelection,
     division: Division,
     page_size: int,
-    *,
     stale_allowed: bool,
 ) -> Pages[SessionSummary]:
     """The sums of the sessions that pass the filters."""

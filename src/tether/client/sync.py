@@ -2,7 +2,6 @@
 """The blocking client."""
 
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import Generic, Literal, TypeVar, Unpack
 
 from tether.client.audit import AuditSelection, audit_pages
@@ -50,13 +49,6 @@ class Client(Runner):
     wait until all events are derived, unless they are given `stale_allowed`.
     """
 
-    chargers: "Chargers"
-    vehicles: "Vehicles"
-    events: "Events"
-    sessions: "Sessions"
-    capacity: "Capacities"
-    webhooks: "Webhooks"
-
     def __init__(
         self,
         url: str | None = None,
@@ -73,7 +65,7 @@ class Client(Runner):
         self.events = Events(self, patience)
         self.sessions = Sessions(self, patience)
         self.capacity = Capacities(self, CapacityCalls(patience))
-        self.webhooks = Webhooks(self, patience)
+        self.webhooks = Webhooks(self)
 
     def __repr__(self) -> str:
         return f"Client({shown_url(self._target.url)!r})"
@@ -81,12 +73,7 @@ class Client(Runner):
     def __enter__(self) -> "Client":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -128,10 +115,10 @@ class Client(Runner):
         day, week or month of a calendar. By charger or area there are those in which a vehicle was
         plugged in. The steps add up to the energy of the sessions. Raises Invalid.
         """
-        window, allowed = (from_, to), stale_allowed
-        return self._iterate(
-            curve(self._patience, window, step, selection, page_size, stale_allowed=allowed)
+        pages = curve(
+            self._patience, (from_, to), step, selection, page_size, stale_allowed=stale_allowed
         )
+        return self._iterate(pages)
 
     def audit(
         self,

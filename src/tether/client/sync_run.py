@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tether.client.blocking import Stop, sleep, wait
 from tether.client.entities import Pages
-from tether.client.exchange import Answer, Lost, Patience, Request, Script
+from tether.client.exchange import Answer, Lost, Patience, Request, Script, ask
 from tether.client.following import Follower
 from tether.client.models import Event, Withdrawal
 from tether.domain.views import Session
@@ -40,6 +40,20 @@ class Runner:
             else:
                 outcome = None
                 sleep(step.seconds)
+
+    def _ask(
+        self,
+        kind: type[T],
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        *,
+        status: int = 200,
+        patience: Patience | None = None,
+    ) -> T:
+        """The body of the answer to one request."""
+        request = Request(method, target, body)
+        return self._run(ask(kind, request, patience or self._patience, status))
 
     def _iterate(self, pages: Pages[M]) -> Iterator[M]:
         """The entries of all pages."""

@@ -2,7 +2,6 @@
 """The stream, for the blocking client."""
 
 from collections.abc import Generator, Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from tether.client.blocking import sleep
@@ -46,12 +45,7 @@ class Stream(Iterator[Message]):
         self._next()  # the first thing that the server sends is the place
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __next__(self) -> Message:

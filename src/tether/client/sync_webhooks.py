@@ -4,19 +4,21 @@
 from collections.abc import Iterator
 from typing import Literal, Unpack
 
-from tether.client.exchange import Patience
+from tether.client.entities import Pages
+from tether.client.exchange import Request, exchange, path
 from tether.client.models import Instant
 from tether.client.sync_run import Runner
-from tether.client.webhooks import WebhookCalls, WebhookChanges, WebhookMembers
+from tether.client.values import instant_or_none
+from tether.client.webhooks import ONCE, WebhookChanges, WebhookMembers, webhook_body
+from tether.domain.models import to_json
 from tether.domain.webhook_views import Webhook, WebhookAttempt, WebhookOutcome
 
 
 class Webhooks:
     """The partner's webhooks."""
 
-    def __init__(self, client: Runner, patience: Patience) -> None:
+    def __init__(self, client: Runner) -> None:
         self._client = client
-        self._calls = WebhookCalls(patience)
 
     def create(
         self,
@@ -31,35 +33,41 @@ class Webhooks:
         only now. Raises Invalid, Conflict if there are too many. It is tried once: if the answer
         is lost, look at `list` first.
         """
-        return self._client._run(self._calls.create(url, signature, members))
+        body = webhook_body({"url": url, "signature": signature, **members})
+        return self._client._ask(Webhook, "POST", "/webhooks", body, status=201, patience=ONCE)
 
     def list(self) -> list[Webhook]:
         """All of them, the oldest first."""
-        return self._client._run(self._calls.list())
+        return self._client._ask(list[Webhook], "GET", "/webhooks")
 
     def get(self, id: str) -> Webhook:
         """The one of this id, with what it has not had yet. Raises NotFound."""
-        return self._client._run(self._calls.get(id))
+        return self._client._ask(Webhook, "GET", path("webhooks", id))
 
     def change(self, id: str, **changes: Unpack[WebhookChanges]) -> Webhook:
         """Changes some members; None gives one its default. Raises NotFound, Invalid."""
-        return self._client._run(self._calls.change(id, changes))
+        body = webhook_body(changes)
+        return self._client._ask(Webhook, "PATCH", path("webhooks", id), body)
 
     def delete(self, id: str) -> None:
         """Deletes it. Raises NotFound."""
-        self._client._run(self._calls.delete(id))
+        request = Request("DELETE", path("webhooks", id))
+        self._client._run(exchange(request, self._client._patience, 204))
 
     def test(self, id: str) -> WebhookOutcome:
         """Sends a test message now and says what came of it. If it succeeds, a webhook that has
         stopped goes on. Raises NotFound.
         """
-        return self._client._run(self._calls.test(id))
+        target = path("webhooks", id, "test")
+        return self._client._ask(WebhookOutcome, "POST", target, b"{}")
 
     def attempts(
         self, id: str, *, failed: bool = False, page_size: int = 100
     ) -> Iterator[WebhookAttempt]:
         """The last requests that were made, or that `failed`, the newest first. Raises NotFound."""
-        return self._client._iterate(self._calls.attempts(id, page_size, failed=failed))
+        target, only = path("webhooks", id, "attempts"), "true" if failed else None
+        pages = Pages(WebhookAttempt, self._client._patience, target, limit=page_size, failed=only)
+        return self._client._iterate(pages)
 
     def replay(
         self,
@@ -72,10 +80,16 @@ class Webhooks:
         """Has one message sent once more, or those which failed for good since an instant, or all
         from `from_` on: start, or a cursor of events or of the stream. Raises NotFound, Invalid.
         """
-        return self._client._run(self._calls.replay(id, message_id, failed_since, from_))
+        since = instant_or_none("failed_since", failed_since)
+        wanted = {"messageId": message_id, "failedSince": since, "from": from_}
+        body = to_json({name: value for name, value in wanted.items() if value is not None})
+        target = path("webhooks", id, "replay")
+        return self._client._ask(Webhook, "POST", target, body, status=202)
 
     def rotate_secret(self, id: str, *, overlap: float | None = None) -> Webhook:
         """Gets a new secret, beside which the old one signs for `overlap` seconds: a day unless
         they are given. What this returns has the new one. Raises NotFound, Invalid.
         """
-        return self._client._run(self._calls.rotate_secret(id, overlap))
+        body = to_json({} if overlap is None else {"overlap": overlap})
+        target = path("webhooks", id, "rotate-secret")
+        return self._client._ask(Webhook, "POST", target, body, patience=ONCE)

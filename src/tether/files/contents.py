@@ -17,19 +17,9 @@ from tether.domain.errors import Invalid, Malformed, SetupError
 from tether.domain.models import Charger, Event, EventType, Vehicle, Withdrawal, is_entity_id
 from tether.domain.timestamps import parse_instant
 from tether.domain.validation import identified_entity, new_event
-from tether.domain.views import (
-    ChargerState,
-    EnergyStep,
-    Session,
-    SessionSummary,
-    VehicleState,
-)
+from tether.domain.views import ChargerState, EnergyStep, Session, SessionSummary, VehicleState
 from tether.files import session_list
-from tether.files.csv_form import (
-    API_FORM,
-    CsvForm,
-    DateOrder,
-)
+from tether.files.csv_form import API_FORM, CsvForm, DateOrder
 from tether.files.session_list import ListedSession, listed_session
 
 Entry: TypeAlias = Charger | Vehicle | Event

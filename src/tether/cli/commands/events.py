@@ -12,19 +12,8 @@ from tether.cli import OrderedGroup
 from tether.cli.access import Access, with_access
 from tether.cli.display.listing import event_line, lines_option, list_limit_option, show_list
 from tether.cli.display.output import confirm, counted, note, say
-from tether.cli.following import (
-    cursor_file_option,
-    poll_option,
-    print_followed,
-    start_again_option,
-)
-from tether.cli.members import (
-    EVENT_TYPE,
-    INSTANT,
-    OF_EVENTS,
-    document_of,
-    member_options,
-)
+from tether.cli.following import cursor_file_option, poll_option, print_followed, start_again_option
+from tether.cli.members import EVENT_TYPE, INSTANT, OF_EVENTS, document_of, member_options
 from tether.domain.errors import SetupError
 from tether.domain.models import Event, event_id_from_path
 from tether.domain.validation import MAX_ITEMS

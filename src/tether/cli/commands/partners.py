@@ -5,15 +5,7 @@ import msgspec
 
 from tether.cli import OrderedGroup, stores
 from tether.cli.commands.keys import key_json, show_keys, state_of
-from tether.cli.display.output import (
-    confirm,
-    counted,
-    note,
-    say,
-    show_json,
-    show_pairs,
-    show_table,
-)
+from tether.cli.display.output import confirm, counted, note, say, show_json, show_pairs, show_table
 from tether.cli.display.progress import progress
 from tether.cli.options import AGE, AS_SERVER_SAYS, database_option, json_option
 from tether.cli.times import day, minute

@@ -4,7 +4,7 @@ import asyncio
 import csv
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from importlib.resources import files
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
-from tether.cli.concurrency import each_of
 from tether.cli.display.output import counted, note, say
 from tether.cli.display.progress import Rows, shown_rows
 from tether.cli.options import FilePath
@@ -23,11 +22,11 @@ from tether.domain.models import Charger, Event, Vehicle, to_json
 from tether.simulator.replay import chargers_of, events_of, sessions_of, vehicle_of
 
 if TYPE_CHECKING:
-    from tether.client import AsyncClient
+    from tether.client import AsyncClient, PutResult
 
 T = TypeVar("T", Charger, Vehicle)
 
-PORTION = 1_000  # events in a request
+PORTION = 1_000  # in a request
 MOST_SHOWN = 10
 
 
@@ -95,31 +94,26 @@ class _Replay:
 
         async with AsyncClient(access.url, access.key, retries=PATIENT_RETRIES) as client:
             started = time.monotonic()
-            self.chargers = await self._put_all(client, self.chargers, shown)
-            self.vehicles = await self._put_all(client, self.vehicles, shown)
+            self.chargers = await self._put_all(client.chargers.bulk, self.chargers, shown)
+            self.vehicles = await self._put_all(client.vehicles.bulk, self.vehicles, shown)
             self.events = await self._report(client, shown)
             self.seconds = time.monotonic() - started
             if verify and not self.refusals:
                 await self._verify(client)
 
-    async def _put_all(self, client: "AsyncClient", things: list[T], shown: Rows) -> list[T]:
-        """Several at a time; what is refused does not stop the rest."""
-        from tether.client import Conflict, Invalid, TooLarge
-
+    async def _put_all(
+        self, send: Callable[[list[T]], Awaitable[list["PutResult"]]], things: list[T], shown: Rows
+    ) -> list[T]:
+        """What is refused does not stop the rest."""
         taken = []
-
-        async def put(thing: T) -> None:
-            try:
-                if isinstance(thing, Charger):
-                    await client.chargers.put(thing)
+        for start in range(0, len(things), PORTION):
+            portion = things[start : start + PORTION]
+            for thing, result in zip(portion, await send(portion), strict=True):
+                if result.ok:
+                    taken.append(thing)
                 else:
-                    await client.vehicles.put(thing)
-                taken.append(thing)
-            except (Conflict, Invalid, TooLarge) as error:
-                self.refusals.append(f"{thing.id}: {error.message}")
-            shown.advance(1)
-
-        await each_of(things, put)
+                    self.refusals.append(f"{thing.id}: {result.message}")
+            shown.advance(len(portion))
         return taken
 
     async def _report(self, client: "AsyncClient", shown: Rows) -> list[Event]:

@@ -30,12 +30,7 @@ from tether.cli.display.rows import (
     show_session,
     silent_session_row,
 )
-from tether.cli.following import (
-    cursor_file_option,
-    poll_option,
-    print_followed,
-    start_again_option,
-)
+from tether.cli.following import cursor_file_option, poll_option, print_followed, start_again_option
 from tether.cli.members import INSTANT
 from tether.cli.options import DURATION, together
 from tether.cli.session_filters import given, option_of, session_filters

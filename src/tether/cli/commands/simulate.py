@@ -3,17 +3,15 @@
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tether.cli.access import Access, api_key_option, told_of_waiting, url_option
 from tether.cli.display.output import counted, note, plain, say, show_line
-from tether.cli.display.progress import progress
 from tether.cli.members import INSTANT
 from tether.cli.options import DURATION, Parsed, WholeNumber
 from tether.cli.times import minute
@@ -142,19 +140,10 @@ def _until(end_ms: int | None, events: Iterator[Event]) -> Iterator[Event]:
 
 
 def _put_fleet(client: "Client", fleet: Fleet) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    puts: list[Callable[[], Any]] = [
-        *(partial(client.chargers.put, charger) for charger in fleet.chargers),
-        *(partial(client.vehicles.put, vehicle) for vehicle in fleet.vehicles),
-    ]
-    pool = ThreadPoolExecutor(8)
-    try:
-        with progress("Chargers and vehicles", len(puts)) as set_progress:
-            for done, _ in enumerate(pool.map(lambda put: put(), puts), start=1):
-                set_progress(done)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    results = client.chargers.bulk(fleet.chargers) + client.vehicles.bulk(fleet.vehicles)
+    for result in results:
+        if not result.ok:
+            raise SetupError(f"{result.entity.id}: {result.message}")
 
 
 # Sending ----------------------------------------------------------------------------------------

@@ -17,15 +17,7 @@ from tether.cli.display.listing import (
     show_list,
     show_one,
 )
-from tether.cli.display.output import (
-    Cell,
-    counted,
-    note,
-    say,
-    show_line,
-    show_pairs,
-    show_table,
-)
+from tether.cli.display.output import Cell, counted, note, say, show_line, show_pairs, show_table
 from tether.cli.members import INSTANT, POSITIVE_NUMBER
 from tether.cli.options import WholeNumber, together
 from tether.domain.errors import SetupError
