@@ -17,7 +17,6 @@ FILES = {
     "aio.py": "sync.py",
     "aio_derived.py": "sync_derived.py",
     "aio_run.py": "sync_run.py",
-    "aio_stream.py": "sync_stream.py",
     "aio_webhooks.py": "sync_webhooks.py",
 }
 HEADING = "# Made from {} by scripts/unasync.py: change that, then `make unasync`.\n"

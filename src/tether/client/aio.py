@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Generic, Literal, TypeVar, Unpack
 
 from tether.client.aio_derived import AsyncCapacities, AsyncSessions
-from tether.client.aio_run import AsyncFollowing, AsyncRunner
-from tether.client.aio_stream import AsyncStream
+from tether.client.aio_run import AsyncFollowing, AsyncRunner, AsyncStream
 from tether.client.aio_webhooks import AsyncWebhooks
 from tether.client.audit import AuditSelection, audit_pages
 from tether.client.awaiting import Stop, http_to

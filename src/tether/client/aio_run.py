@@ -1,13 +1,15 @@
-"""What runs the scripts of the SDK, and what follows a list without end."""
+"""What runs the scripts of the SDK, and what has no end: lists that are followed, the stream."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tether.client.awaiting import Stop, sleep, wait
 from tether.client.entities import Pages
 from tether.client.exchange import Answer, Lost, Patience, Request, Script, ask
 from tether.client.following import Follower
+from tether.client.forks import anew_in_children, leave_to_parent
 from tether.client.models import Event, Withdrawal
+from tether.client.streaming import Interrupted, Message, Subscription
 from tether.domain.views import Session
 
 if TYPE_CHECKING:
@@ -82,3 +84,77 @@ class AsyncFollowing(AsyncIterator[F], Generic[F]):
             if seconds := await self._client._run(self._follower.fetch()):
                 await wait(self._stop, seconds)
         raise StopAsyncIteration
+
+
+class AsyncStream(AsyncIterator[Message]):
+    """An endless iterator of events and states. `cursor` is the place after the last one it gave.
+
+    Raises what makes waiting useless, such as Forbidden for a key that works no more. A task that
+    waits for the next one may be cancelled: nothing is lost by that.
+    """
+
+    def __init__(self, http: "Http", wanted: Subscription) -> None:
+        self._http = http
+        self._wanted = wanted
+        self._messages: AsyncGenerator[Message | None] | None = None
+        anew_in_children(self)
+
+    def forked(self) -> None:
+        """The connection is the parent's: this process makes one, at the same place."""
+        leave_to_parent(self._messages)
+        self._messages = None
+
+    @property
+    def cursor(self) -> str | None:
+        """The place after the last message, for `stream`; None before it is connected."""
+        return self._wanted.cursor
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether an outage lasts, while it tries again by itself."""
+        return self._wanted.in_outage
+
+    async def __aenter__(self) -> "AsyncStream":
+        await self._next()  # the first thing that the server sends is the place
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def __anext__(self) -> Message:
+        while True:
+            message = await self._next()
+            if message is not None:
+                return message
+
+    async def close(self) -> None:
+        """Closes the connection; to go on reading makes a new one."""
+        if self._messages is not None:
+            await self._messages.aclose()
+            self._messages = None
+
+    async def _next(self) -> Message | None:
+        if self._messages is None:
+            self._messages = self._run()
+        try:
+            return await anext(self._messages)
+        except BaseException:  # the connection is gone, but not the place
+            self._messages = None
+            raise
+
+    async def _run(self) -> AsyncGenerator[Message | None]:
+        wanted = self._wanted
+        while True:
+            try:
+                async with self._http.open(wanted.request()) as opened:
+                    if isinstance(opened, Answer):
+                        seconds = wanted.refused(opened)
+                    else:
+                        wanted.check(opened.headers)
+                        async for data in opened.body:
+                            for message in wanted.received(data):
+                                yield message
+                        seconds = wanted.ended()
+            except Interrupted as error:
+                seconds = wanted.interrupted(error.lost)
+            await sleep(seconds)

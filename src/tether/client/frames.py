@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from tether.domain.columns import ColumnKind, arrow_schema, columns_of, has_places, row_of
+from tether.domain.columns import (
+    DIGITS,
+    PLACES,
+    ColumnKind,
+    arrow_schema,
+    columns_of,
+    fits,
+    row_of,
+)
 from tether.domain.views import ChargePeriod
 
 if TYPE_CHECKING:
@@ -19,8 +27,6 @@ if TYPE_CHECKING:
     import pyarrow
 
 M = TypeVar("M", bound=msgspec.Struct)
-
-DIGITS, PLACES = 38, 18
 
 
 def to_arrow(things: Iterable[M], kind: type[M] | None = None) -> "pyarrow.Table":
@@ -34,7 +40,7 @@ def to_arrow(things: Iterable[M], kind: type[M] | None = None) -> "pyarrow.Table
     """
     arrow = _library("pyarrow", "to_arrow")
     found, model = _all_of_one_kind(things, kind)
-    schema = arrow_schema(model, arrow, arrow.decimal128(DIGITS, PLACES))
+    schema = arrow_schema(model, arrow)
     rows = [row_of(thing, _fine) for thing in found]
     return arrow.Table.from_pylist(rows, schema=schema)
 
@@ -120,6 +126,6 @@ def _as_it_is(number: Decimal) -> Decimal:
 
 
 def _fine(number: Decimal) -> Decimal:
-    if not has_places(number, PLACES):
+    if not fits(number):
         raise ValueError(f"{number} has more than {PLACES} decimal places.")
     return number

@@ -29,8 +29,7 @@ from tether.client.stamps import Stamps
 from tether.client.streaming import Subscription
 from tether.client.sums import CurveSelection, Unit, curve
 from tether.client.sync_derived import Capacities, Sessions
-from tether.client.sync_run import Following, Runner
-from tether.client.sync_stream import Stream
+from tether.client.sync_run import Following, Runner, Stream
 from tether.client.sync_webhooks import Webhooks
 from tether.domain import models
 from tether.domain.audit import AuditEntry

@@ -16,6 +16,8 @@ from msgspec import inspect
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import ChargePeriod
 
+DIGITS, PLACES = 38, 18
+"""Of numbers in tables that have decimals: exact, and sums of many stay within it."""
 INSTANTS = frozenset({
     "timestamp", "connectedAt", "startedAt", "stoppedAt", "disconnectedAt", "updatedAt",
     "lastEventAt", "from", "to", "asOf",
@@ -108,15 +110,16 @@ def _value(
     return makers[kind](thing) if kind in makers else thing
 
 
-def has_places(number: Decimal, places: int) -> bool:
-    """Whether so many places after the point are enough for it."""
+def fits(number: Decimal) -> bool:
+    """Whether PLACES after the point are enough for it."""
     exponent = number.normalize().as_tuple().exponent
-    return isinstance(exponent, int) and -exponent <= places
+    return isinstance(exponent, int) and -exponent <= PLACES
 
 
-def arrow_schema(model: type[msgspec.Struct], arrow: Any, number: Any) -> Any:
-    """The schema of Arrow for these, with this type for numbers; `arrow` is the module pyarrow."""
+def arrow_schema(model: type[msgspec.Struct], arrow: Any) -> Any:
+    """The schema of Arrow for these; `arrow` is the module pyarrow."""
     text, instant = arrow.string(), arrow.timestamp("ms", tz="UTC")
+    number = arrow.decimal128(DIGITS, PLACES)
 
     def types(*, words: Any) -> dict[ColumnKind, Any]:
         return {

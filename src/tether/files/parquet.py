@@ -12,13 +12,12 @@ from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tether.domain.columns import arrow_schema, has_places, row_of
+from tether.domain.columns import PLACES, arrow_schema, fits, row_of
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
 from tether.domain.timestamps import format_instant, ms_of
 from tether.files.contents import Sum, Tabular
 
-DIGITS, PLACES = 38, 18
 PAGES_TOGETHER = 50  # pages of rows in a row group
 MARK = b"PAR1"  # with which a Parquet file begins
 _ROWS_AT_ONCE = 1000
@@ -29,8 +28,7 @@ class ParquetFile:
 
     def __init__(self, model: type[Tabular], path: Path | BinaryIO) -> None:
         self._arrow, parquet = _pyarrow()
-        number = self._arrow.decimal128(DIGITS, PLACES)
-        self._schema = arrow_schema(model, self._arrow, number)
+        self._schema = arrow_schema(model, self._arrow)
         self._file = parquet.ParquetWriter(path, self._schema, compression="zstd")
         self._pages: list[Any] = []
 
@@ -131,7 +129,7 @@ def _pyarrow() -> tuple[Any, Any]:
 
 def _row(thing: Tabular) -> dict[str, Any]:
     def fine(number: Decimal) -> Decimal:
-        if not has_places(number, PLACES):
+        if not fits(number):
             raise SetupError(
                 f"{_name(thing)} has the number {number}, too fine for Parquet's {PLACES} places "
                 "after the point: export CSV or NDJSON."

@@ -251,11 +251,5 @@ def delete(partner: str, yes: bool, database: str) -> None:
 
 
 def _list(held: Holdings) -> str:
-    return ", ".join(
-        [
-            counted(held.keys, "key"),
-            counted(held.chargers, "charger"),
-            counted(held.vehicles, "vehicle"),
-            counted(held.events, "event"),
-        ]
-    )
+    kinds = ("key", "charger", "vehicle", "event")
+    return ", ".join(counted(getattr(held, f"{one}s"), one) for one in kinds)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
     from tether.client import Client
-    from tether.client.sync_stream import Stream
+    from tether.client.sync_run import Stream
 
 _BESIDE_ROWS = 4  # lines of the screen: titles, the line below them, the sums, the cursor
 _REFRESHES_PER_S = 2

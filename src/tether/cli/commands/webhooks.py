@@ -20,6 +20,7 @@ from tether.cli.display.listing import (
 from tether.cli.display.output import Cell, counted, note, say, show_line, show_pairs, show_table
 from tether.cli.members import INSTANT, POSITIVE_NUMBER
 from tether.cli.options import WholeNumber, together
+from tether.cli.session_filters import given
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
 from tether.domain.webhooks import MOST_IN_BATCH, MessageType, SignatureKind
@@ -49,13 +50,13 @@ type_option = click.option(
 
 _settings = together(
     type_option,
-    click.option("--charger", metavar="ID", help="About this charger only."),
-    click.option("--vehicle", metavar="ID", help="About this vehicle only."),
+    click.option("--charger", "charger_id", metavar="ID", help="About this charger only."),
+    click.option("--vehicle", "vehicle_id", metavar="ID", help="About this vehicle only."),
     click.option("--from", "from_", metavar="PLACE",
                  help="Where to begin: now, start, or a cursor of events or of the stream."),
     click.option("--max-batch", type=WholeNumber(1, MOST_IN_BATCH), metavar="N",
                  help="How many messages a request may have."),
-    click.option("--rate", type=POSITIVE_NUMBER, metavar="N",
+    click.option("--rate", "rate_per_second", type=POSITIVE_NUMBER, metavar="N",
                  help="The most requests in a second."),
     click.option("--description", metavar="TEXT", help="For yourself."),
 )  # fmt: skip
@@ -193,11 +194,11 @@ def attempts(id: str, failed: bool, limit: int | None, as_json: bool, access: Ac
 @with_access
 def replay(id: str, access: Access, **wanted: str | None) -> None:
     """Send messages to the webhook ID once more."""
-    given = {name: value for name, value in wanted.items() if value is not None}
-    if len(given) != 1:
+    chosen = given(wanted)
+    if len(chosen) != 1:
         raise click.UsageError("Give exactly one of --message, --failed-since and --from.")
     with _access(access) as client:
-        found = client.webhooks.replay(_whole_id(client, id), **given)
+        found = client.webhooks.replay(_whole_id(client, id), **chosen)
     if found.replayed is None:
         say("They will be sent.")
     else:
@@ -330,16 +331,10 @@ def _outcome(outcome: "WebhookOutcome") -> str:
 
 
 def _members(options: dict[str, Any]) -> dict[str, Any]:
-    """What of the options is given, as the SDK names it; an empty one takes away."""
-    names = {
-        "types": "types", "charger": "charger_id", "vehicle": "vehicle_id", "from_": "from_",
-        "max_batch": "max_batch", "rate": "rate_per_second", "description": "description",
-    }  # fmt: skip
-    given = {name: options[option] for option, name in names.items()
-             if options[option] not in (None, ())}  # fmt: skip
+    """What of the options is given; an empty one takes away."""
     return {
         name: None if value == "" and name in ("charger_id", "vehicle_id") else value
-        for name, value in given.items()
+        for name, value in given(options).items()
     }
 
 
