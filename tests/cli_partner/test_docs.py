@@ -119,6 +119,12 @@ def leaves(command: click.Command, path: str) -> Iterator[tuple[str, click.Comma
         yield path, command
 
 
+def test_no_command_has_two_options_of_one_name() -> None:
+    for path, command in leaves(cli, "tether"):
+        names = [name for option in command.params for name in option.opts]
+        assert len(names) == len(set(names)), path
+
+
 def test_every_command_of_partners_is_in_the_document_and_has_help() -> None:
     for name in PARTNER_COMMANDS:
         top = cli.get_command(click.Context(cli), name)

@@ -128,8 +128,10 @@ def test_the_command_line(server: Server, key: str, receiver: Receiver, path: st
     assert json.loads(tested.stdout)["succeeded"]
     shown = json.loads(run(server, key, "get", start).stdout)
     assert shown["backlog"] == {"events": 0, "sessions": 0}
-    changed = run(server, key, "set", start, "--disable", "--max-batch", "10", "--charger", "C1")
-    assert json.loads(changed.stdout)["maxBatch"] == 10
+    moved = ("--address", receiver.url + path + "/moved")
+    changed = run(server, key, "set", start, "--disable", "--charger", "C1", *moved)
+    members = json.loads(changed.stdout)
+    assert (members["chargerId"], members["url"]) == ("C1", moved[1])
     assert run(server, key, "attempts", start, "--limit", "1").stdout.count("\n") == 1
     assert "1 message" in run(server, key, "replay", start, "--message", one.id).stdout
     assert run(server, key, "rotate-secret", start).stdout.strip() not in ("", secret)

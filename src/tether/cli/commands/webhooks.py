@@ -115,7 +115,7 @@ def get(id: str, as_json: bool, access: Access) -> None:
 
 @webhooks.command("set")
 @click.argument("id")
-@click.option("--url", "address", metavar="URL", help="Another address.")
+@click.option("--address", metavar="URL", help="Another address.")
 @_settings
 @click.option("--enable/--disable", "enabled", default=None, help="Switch it on or off.")
 @object_option
