@@ -142,6 +142,11 @@ class Access:
             ) from None
 
 
+def calls_of(client: "Client", one: str) -> Any:
+    """The calls for chargers or for vehicles, of which `one` is charger or vehicle."""
+    return client.chargers if one == "charger" else client.vehicles
+
+
 @contextmanager
 def told_of_waiting(tell: Callable[[str], None]) -> Iterator[None]:
     """Tells once that the SDK waits: long work that seems to stand still needs an explanation."""

@@ -3,25 +3,23 @@
 from http.client import HTTPConnection, HTTPException
 from typing import NamedTuple
 
-MOST_BYTES = 4_000_000
-
 
 class Answer(NamedTuple):
-    """An answer; `is_ours` says whether it is one of a Tether server."""
+    """An answer; `is_ours` says whether a Tether server gave it."""
 
     status: int
     is_ours: bool
     body: str
 
 
-def ask(host: str, port: int, path: str, patience_s: float) -> Answer | None:
-    """What is answered there; None if nobody does."""
+def ask(host: str, port: int, path: str, patience_s: float, most_bytes: int = 0) -> Answer | None:
+    """What is answered there, with so much of the body; None if nobody does."""
     connection = HTTPConnection(reachable(host), port, timeout=patience_s)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
         is_ours = answer.getheader("X-Request-Id") is not None
-        return Answer(answer.status, is_ours, answer.read(MOST_BYTES).decode(errors="replace"))
+        return Answer(answer.status, is_ours, answer.read(most_bytes).decode(errors="replace"))
     except (OSError, HTTPException):
         return None
     finally:

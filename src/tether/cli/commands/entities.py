@@ -6,7 +6,7 @@ from typing import IO, Any, Literal
 import click
 
 from tether.cli import OrderedGroup
-from tether.cli.access import Access, with_access
+from tether.cli.access import Access, calls_of, with_access
 from tether.cli.display.listing import (
     lines_option,
     list_limit_option,
@@ -34,6 +34,7 @@ Examples:
   tether vehicles get V0313 --json
   tether vehicles list""",
 }
+_MODELS: dict[str, Any] = {"charger": Charger, "vehicle": Vehicle}
 _file_argument = click.argument("file", required=False, type=click.File("rb"))
 
 
@@ -56,10 +57,9 @@ def _list_command(one: str) -> Callable[..., None]:
     @with_access
     def command(limit: int | None, as_json: bool, access: Access) -> None:
         with access.client() as client:
-            calls = client.chargers if one == "charger" else client.vehicles
             size = min(limit or 1000, 1000)
             show_list(
-                calls.list(page_size=size),
+                calls_of(client, one).list(page_size=size),
                 limit=limit,
                 as_json=as_json,
                 none_yet=f"There are no {one}s yet: tether {one}s put --help",
@@ -74,8 +74,7 @@ def _get_command(one: str) -> Callable[..., None]:
     @with_access
     def command(id: str, as_json: bool, access: Access) -> None:
         with access.asking_for(f"{one} {id}") as client:
-            calls = client.chargers if one == "charger" else client.vehicles
-            show_one(calls.get(id), show_entity, as_json=as_json)
+            show_one(calls_of(client, one).get(id), show_entity, as_json=as_json)
 
     return command
 
@@ -92,10 +91,7 @@ def _put_command(one: str) -> Callable[..., None]:
             if value != ""
         }
         with access.client() as client:
-            if one == "charger":
-                saved = client.chargers.put(new_entity(Charger, id, document))
-            else:
-                saved = client.vehicles.put(new_entity(Vehicle, id, document))
+            saved = calls_of(client, one).put(new_entity(_MODELS[one], id, document))
         say(f"{'Created' if saved.created else 'Replaced'} {one} {id}.")
 
     return command
@@ -111,10 +107,7 @@ def _patch_command(one: str) -> Callable[..., None]:
             for name, value in document_of(file, options).items()
         }
         with access.asking_for(f"{one} {id}") as client:
-            if one == "charger":
-                client.chargers.patch(id, **changes_of(Charger, id, document))
-            else:
-                client.vehicles.patch(id, **changes_of(Vehicle, id, document))
+            calls_of(client, one).patch(id, **changes_of(_MODELS[one], id, document))
         say(f"Changed {one} {id}.")
 
     return command
@@ -128,7 +121,7 @@ def _delete_command(one: str) -> Callable[..., None]:
     @with_access
     def command(id: str, events: Literal["erase"] | None, yes: bool, access: Access) -> None:
         with access.asking_for(f"{one} {id}") as client:
-            calls = client.chargers if one == "charger" else client.vehicles
+            calls = calls_of(client, one)
             calls.get(id)
             if not yes:
                 all_of_it = ", with all its events" if events else ""

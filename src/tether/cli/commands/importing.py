@@ -3,13 +3,13 @@
 import asyncio
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
 import click
@@ -24,7 +24,7 @@ from tether.cli.lines import STANDARD_INPUT, Damaged, Lines
 from tether.cli.members import POSITIVE_NUMBER
 from tether.cli.options import SEPARATOR, ZONE, FilePath, Parsed
 from tether.domain.errors import SetupError
-from tether.domain.models import Charger, Event, Vehicle
+from tether.domain.models import Event
 from tether.files.contents import Column, Entry, Kind, Reading, Row, Table
 from tether.files.csv_form import DateOrder, csv_line
 from tether.files.csv_table import column_of, refused_csv, report_header
@@ -34,7 +34,6 @@ from tether.files.session_list import ListedSession
 if TYPE_CHECKING:
     from tether.client import AsyncClient
 
-T = TypeVar("T", Charger, Vehicle)
 Refused: TypeAlias = tuple[Row, str]  # with the reason
 
 PORTION = 2_000  # rows that are read, and sent, together
@@ -177,10 +176,6 @@ def _show(table: Table) -> None:
     note(f"{counted(good, one)} would be sent, {counted(refused, 'row')} refused: nothing is sent.")
 
 
-def _of(kind: type[T], rows: Iterable[Row]) -> list[T]:
-    return [row.thing for row in rows if isinstance(row.thing, kind)]
-
-
 def _entries(row: Row) -> Sequence[Entry]:
     """What the row says, as the API takes it."""
     if row.thing is None:
@@ -311,10 +306,8 @@ class _Import:
         """Sends chargers or vehicles in their order: of two with one id the later one counts."""
         refused: list[Refused] = [(row, row.reason) for row in rows if row.thing is None]
         good = [row for row in rows if row.thing is not None]
-        if self.table.kind is Kind.CHARGERS:
-            results = await client.chargers.bulk(_of(Charger, good))
-        else:
-            results = await client.vehicles.bulk(_of(Vehicle, good))
+        calls: Any = client.chargers if self.table.kind is Kind.CHARGERS else client.vehicles
+        results = await calls.bulk([row.thing for row in good])
         for row, result in zip(good, results, strict=True):
             if result.ok:
                 self.stored += 1

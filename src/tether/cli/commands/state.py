@@ -6,7 +6,7 @@ from functools import partial
 import click
 
 from tether.cli import OrderedGroup
-from tether.cli.access import Access, with_access
+from tether.cli.access import Access, calls_of, with_access
 from tether.cli.display.listing import lines_option, list_limit_option, show_list, stale_option
 from tether.domain.errors import SetupError
 from tether.domain.views import ChargerState, VehicleState
@@ -34,7 +34,7 @@ def _command(one: str) -> Callable[..., None]:
         ids: Sequence[str], limit: int | None, stale_allowed: bool, as_json: bool, access: Access
     ) -> None:
         with access.client() as client:
-            calls = client.chargers if one == "charger" else client.vehicles
+            calls = calls_of(client, one)
             if ids:
                 get = partial(calls.state, stale_allowed=stale_allowed)
                 found = _each(get, ids, one)

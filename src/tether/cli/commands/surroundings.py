@@ -13,6 +13,7 @@ from tether.server.settings import metrics_address
 from tether.storage.database import Database
 
 PATIENCE_S = 5.0
+MOST_BYTES = 4_000_000
 SLOW_CLOCK_MS, WRONG_CLOCK_MS = 2_000, 60_000
 SOON_MS = 30 * 86_400_000
 _METRIC = re.compile(r"^(tether_[a-z_]+)(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
@@ -89,7 +90,7 @@ def live(host: str, port: int, metrics: str, *, shares: bool) -> Iterator[Findin
         return
     yield ok("server", f"A Tether server answers on {at}, and is ready.")
     address = (host, port) if metrics == "on" else metrics_address(metrics)
-    page = ask(*address, "/metrics", PATIENCE_S) if address else None
+    page = ask(*address, "/metrics", PATIENCE_S, MOST_BYTES) if address else None
     if page is None or page.status != 200:
         yield warning("metrics", "The server tells no numbers.",
                       "Whether its workers reach Redis and have temporary files is not known: see "

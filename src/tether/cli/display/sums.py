@@ -11,6 +11,8 @@ from tether.cli.display.output import Cell
 from tether.domain.views import EnergyStep, SessionSummary
 
 WIDE = 110  # columns of a terminal in which there is room for powers and longer bars
+_SUMMARY_TITLES = ("Of", "Begun", "Plugged\nh", "Charged\nh", "kWh", "estim.\nkWh", "Use\n%")
+_POWER_TITLES = ("Mean\nkW", "Most\nkW")
 _STEP_TITLES = ("Of", "kWh", "estim.\nkWh", "spread\nkWh", "kW")
 _MOST_OF_NAME = 20  # columns that an id takes beside a bar: a longer one goes on in the next line
 
@@ -19,18 +21,9 @@ def summary_table(
     found: Sequence[SessionSummary], zone: ZoneInfo | None, width: int, *, days: bool
 ) -> tuple[list[str], list[list[Cell | str]]]:
     """Titles and rows of sums; times by the clocks of the zone, or only days."""
-    titles = [
-        _clock_of(zone),
-        "Of",
-        "Begun",
-        "Plugged\nh",
-        "Charged\nh",
-        "kWh",
-        "estim.\nkWh",
-        "Use\n%",
-    ]
+    titles = [_clock_of(zone), *_SUMMARY_TITLES]
     if width >= WIDE:
-        titles += ["Mean\nkW", "Most\nkW"]
+        titles += _POWER_TITLES
     rows: list[list[str]] = []
     for row in found:
         cells = [
@@ -46,10 +39,8 @@ def summary_table(
             "" if row.maximum_power is None else tenth(row.maximum_power),
         ]
         rows.append(cells[: len(titles)])
-    energies, estimated = (
-        [row.charged_energy for row in found],
-        [row.estimated_energy for row in found],
-    )
+    energies = [row.charged_energy for row in found]
+    estimated = [row.estimated_energy for row in found]
     return _with_bars(titles, rows, energies, estimated)
 
 
