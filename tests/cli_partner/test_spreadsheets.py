@@ -23,7 +23,7 @@ from tests.conftest import Server
 from tether.domain.errors import Invalid, SetupError
 from tether.domain.models import Event
 from tether.domain.timestamps import format_instant, parse_instant
-from tether.files.contents import Column, Entry, Reading, Row, columns_of
+from tether.files.contents import Entry, MappedColumn, Reading, Row, csv_columns
 from tether.files.csv_form import CsvForm, csv_line, instant_cell, instant_in
 from tether.files.csv_table import refused_csv, to_csv
 from tether.files.formats import read_table
@@ -52,7 +52,7 @@ def test_every_instant_survives_every_clock(at_ms: int, zone: ZoneInfo) -> None:
 @given(entities() | events, st.sampled_from([";", "\t", "|", ","]), st.booleans())
 def test_everything_survives_every_form(thing: Entry, separator: str, decimal_comma: bool) -> None:
     form = CsvForm(separator, decimal_comma, ZONES[0])
-    lines = [csv_line(columns_of(type(thing)), form), to_csv(thing, form)]
+    lines = [csv_line(csv_columns(type(thing)), form), to_csv(thing, form)]
     reading = Reading(separator=separator, decimal_comma=decimal_comma, zone=ZONES[0])
     table = read_table([line.encode() for line in lines], reading)
     assert table is not None
@@ -218,7 +218,10 @@ def test_cells_may_have_line_breaks_and_a_stray_quote_costs_one_row() -> None:
         'C5,2026-01-05 08:00,""',
     ]
     content = "\n".join(lines).encode().splitlines(keepends=True)
-    columns = {"Station": Column("chargerId"), "Plugged in (local)": Column("connectedAt")}
+    columns = {
+        "Station": MappedColumn("chargerId"),
+        "Plugged in (local)": MappedColumn("connectedAt"),
+    }
     table = read_table(content, Reading(zone=ZONES[0], columns=columns))
     assert table is not None
     rows = list(table.rows)
@@ -238,12 +241,12 @@ def test_what_is_refused_runs_no_formula_in_a_spreadsheet() -> None:
 
 
 MAPPED = {
-    "Station": Column("chargerId"),
-    "Car": Column("vehicleId"),
-    "Start": Column("connectedAt"),
-    "End": Column("disconnectedAt"),
-    "Wh": Column("chargedEnergy", Decimal("0.001")),
-    "Minutes": Column("chargedTime", Decimal(60)),
+    "Station": MappedColumn("chargerId"),
+    "Car": MappedColumn("vehicleId"),
+    "Start": MappedColumn("connectedAt"),
+    "End": MappedColumn("disconnectedAt"),
+    "Wh": MappedColumn("chargedEnergy", Decimal("0.001")),
+    "Minutes": MappedColumn("chargedTime", Decimal(60)),
 }
 BERLIN = Reading(zone=ZONES[0], columns=MAPPED)
 
@@ -292,7 +295,7 @@ def test_what_a_map_of_objects_cannot_mean_is_said() -> None:
         read_objects(BERLIN, {**whole, "Start": "05/01/2026 08:00"})
     with pytest.raises(SetupError, match="Line 1 has a time without a zone"):
         read_objects(BERLIN._replace(zone=None), {**whole, "Start": "2026-01-05 08:00"})
-    twice = BERLIN._replace(columns={**MAPPED, "Car": Column("chargerId")})
+    twice = BERLIN._replace(columns={**MAPPED, "Car": MappedColumn("chargerId")})
     with pytest.raises(SetupError, match="'Station' and 'Car' are both chargerId"):
         read_objects(twice, whole)
     wrong = {"Start": 1769846400, "Wh": "much", "Minutes": [1], "Station": {"id": 1}}

@@ -27,7 +27,7 @@ from tether.client import (
     UnexpectedAnswer,
     connection,
 )
-from tether.client.exchange import NO_PATIENCE, Request, exchange
+from tether.client.exchange import NO_RETRIES, Request, exchange
 
 KEY = "ttr_live_0123456789abcdefghijABCDEFGHIJ000000"
 MISSING = Said(404, b'{"message":"Not Found"}')
@@ -139,7 +139,7 @@ def test_a_server_that_stops_reading_is_given_up(ask: Ask, monkeypatch: pytest.M
     with create_server(("127.0.0.1", 0)) as deaf:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         with pytest.raises(Unavailable):
-            ask(url, lambda client: client._run(exchange(request, NO_PATIENCE, 200)), timeout=0.5)
+            ask(url, lambda client: client._run(exchange(request, NO_RETRIES, 200)), timeout=0.5)
 
 
 def test_an_answer_that_ends_too_early_is_none(ask: Ask) -> None:

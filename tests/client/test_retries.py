@@ -29,9 +29,9 @@ from tether.client.events import EventCalls
 from tether.client.exchange import (
     Answer,
     Lost,
-    Patience,
     Pause,
     Request,
+    RetryPolicy,
     Script,
     exchange,
     next_cursor,
@@ -54,9 +54,9 @@ def answer(status: int, body: bytes = b"{}", **headers: str) -> Answer:
     return Answer(status, named, body)
 
 
-def pauses(outcomes: list[Answer | Lost], patience: Patience) -> list[float]:
+def pauses(outcomes: list[Answer | Lost], policy: RetryPolicy) -> list[float]:
     """How long a request with these outcomes waits each time; ends as the script does."""
-    script: Script[Answer] = exchange(Request("GET", "/"), patience, 200)
+    script: Script[Answer] = exchange(Request("GET", "/"), policy, 200)
     waited = []
     step = next(script)
     try:
@@ -150,45 +150,45 @@ def test_an_event_that_no_request_can_carry_does_not_hold_up_the_others() -> Non
 
 
 def test_waits_grow_and_are_spread_and_end() -> None:
-    patience = Patience(retries=8)
+    policy = RetryPolicy(retries=8)
     for _ in range(20):
-        waited = pauses([Lost("")] * 8 + [answer(200)], patience)
+        waited = pauses([Lost("")] * 8 + [answer(200)], policy)
         limits = [0.25, 0.5, 1, 2, 4, 8, 15, 15]
         assert all(0 <= wait <= limit for wait, limit in zip(waited, limits, strict=True))
     assert len({round(wait, 6) for wait in waited}) == 8
     with pytest.raises(Unavailable):
-        pauses([Lost("")] * 9, patience)
+        pauses([Lost("")] * 9, policy)
     with pytest.raises(Unavailable):
-        pauses([Lost("")], Patience(retries=0))
+        pauses([Lost("")], RetryPolicy(retries=0))
     with pytest.raises(Unavailable):
-        pauses([Lost("", final=True)], patience)
+        pauses([Lost("", final=True)], policy)
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_honoured(status: int) -> None:
     for _ in range(20):
-        (wait,) = pauses([answer(status, retry_after="7"), answer(200)], Patience(8))
+        (wait,) = pauses([answer(status, retry_after="7"), answer(200)], RetryPolicy(8))
         assert 7 <= wait <= 7.25
     moment = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
-    (wait,) = pauses([answer(status, retry_after=moment), answer(200)], Patience(8))
+    (wait,) = pauses([answer(status, retry_after=moment), answer(200)], RetryPolicy(8))
     assert 28 <= wait <= 31
     for odd in ("soon", "-3", "1e9", ""):
-        (wait,) = pauses([answer(status, retry_after=odd), answer(200)], Patience(8))
+        (wait,) = pauses([answer(status, retry_after=odd), answer(200)], RetryPolicy(8))
         assert 0 <= wait <= 0.25
 
 
 def test_a_long_wait_is_left_to_the_caller() -> None:
     with pytest.raises(RateLimited) as caught:
-        pauses([answer(429, b'{"message":"Too Many Requests"}', retry_after="61")], Patience(8))
+        pauses([answer(429, b'{"message":"Too Many Requests"}', retry_after="61")], RetryPolicy(8))
     assert caught.value.retry_after == 61
     with pytest.raises(Unavailable) as unavailable:
-        pauses([answer(503, retry_after="3600")], Patience(8))
+        pauses([answer(503, retry_after="3600")], RetryPolicy(8))
     assert unavailable.value.retry_after == 3600
 
 
 def test_work_without_end_waits_no_age() -> None:
     for wish in (61.0, 3600.0, 251_606_923_023.0):
-        assert 60 <= Patience(0, cap_s=30).backoff(9, wish) <= 90
+        assert 60 <= RetryPolicy(0, cap_s=30).backoff(9, wish) <= 90
 
 
 def test_retry_after_on_the_wire() -> None:
@@ -264,7 +264,7 @@ def test_an_error_in_the_middle_of_bulk_says_what_is_known() -> None:
 
 
 def test_bulk_does_not_wait_until_there_is_room_for_all() -> None:
-    calls = EventCalls(Patience(retries=1), Stamps())
+    calls = EventCalls(RetryPolicy(retries=1), Stamps())
     script = calls.bulk([update(1), update(2)])
     request = next(script)
     assert isinstance(request, Request)

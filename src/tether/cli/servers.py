@@ -4,7 +4,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import NamedTuple
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """An answer; `is_ours` says whether a Tether server gave it."""
 
     status: int
@@ -12,29 +12,29 @@ class Answer(NamedTuple):
     body: str
 
 
-def ask(host: str, port: int, path: str, patience_s: float, most_bytes: int = 0) -> Answer | None:
+def get(host: str, port: int, path: str, timeout_s: float, most_bytes: int = 0) -> Response | None:
     """What is answered there, with so much of the body; None if nobody does."""
-    connection = HTTPConnection(reachable(host), port, timeout=patience_s)
+    connection = HTTPConnection(reachable(host), port, timeout=timeout_s)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
         is_ours = answer.getheader("X-Request-Id") is not None
-        return Answer(answer.status, is_ours, answer.read(most_bytes).decode(errors="replace"))
+        return Response(answer.status, is_ours, answer.read(most_bytes).decode(errors="replace"))
     except (OSError, HTTPException):
         return None
     finally:
         connection.close()
 
 
-def is_healthy(host: str, port: int, patience_s: float) -> bool:
+def is_healthy(host: str, port: int, timeout_s: float) -> bool:
     """Whether a Tether server answers there."""
-    answer = ask(host, port, "/health", patience_s)
+    answer = get(host, port, "/health", timeout_s)
     return answer is not None and answer.status == 200 and answer.is_ours
 
 
-def is_ready(host: str, port: int, patience_s: float) -> bool:
+def is_ready(host: str, port: int, timeout_s: float) -> bool:
     """Whether that server takes requests."""
-    answer = ask(host, port, "/ready", patience_s)
+    answer = get(host, port, "/ready", timeout_s)
     return answer is not None and answer.status == 200
 
 

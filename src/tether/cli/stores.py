@@ -18,7 +18,7 @@ from tether.storage.database import Database
 T = TypeVar("T")
 
 DEMO_DATABASE = Path(".tether/tether.db")  # of `make run` in this folder
-PATIENCE_S = 1.0
+TIMEOUT_S = 1.0
 
 
 def require(database: Database) -> None:
@@ -124,4 +124,4 @@ def _is_ours(url: str) -> bool:
     except ValueError:  # a port that is none
         return False
     is_here = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
-    return is_here and is_healthy(parts.hostname or "", port, PATIENCE_S)
+    return is_here and is_healthy(parts.hostname or "", port, TIMEOUT_S)

@@ -14,7 +14,7 @@ import click
 from tether.cli.display.output import plain, safe_json
 from tether.cli.files import followed, replacing
 from tether.cli.options import SEPARATOR, FilePath, together
-from tether.files.contents import Tabular, columns_of
+from tether.files.contents import Tabular, csv_columns
 from tether.files.csv_form import BYTE_ORDER_MARK, CsvForm, csv_line
 from tether.files.csv_table import to_csv
 from tether.files.formats import to_ndjson
@@ -91,7 +91,7 @@ class Output(NamedTuple):
             return _Text(to_ndjson, "", path, gzipped=gzipped)
         separator = self.separator or (";" if self.decimal_comma else ",")
         form = CsvForm(separator, self.decimal_comma, self.zone)
-        header = BYTE_ORDER_MARK * self.bom + csv_line(columns_of(self.model), form)
+        header = BYTE_ORDER_MARK * self.bom + csv_line(csv_columns(self.model), form)
         return _Text(partial(to_csv, form=form), header, path, gzipped=gzipped)
 
 

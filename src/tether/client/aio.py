@@ -12,7 +12,7 @@ from tether.client.capacity import CapacityCalls
 from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls
 from tether.client.events import EventCalls, event_filters
-from tether.client.exchange import Patience
+from tether.client.exchange import RetryPolicy
 from tether.client.following import LogFollower
 from tether.client.models import (
     BulkResult,
@@ -57,12 +57,12 @@ class AsyncClient(AsyncRunner):
     ) -> None:
         self._target = target(url, api_key, timeout)
         self._http = http_to(self._target)
-        self._patience = patience = Patience(retries)
-        self.chargers = AsyncChargers(self, EntityCalls(Charger, ChargerState, patience))
-        self.vehicles = AsyncVehicles(self, EntityCalls(Vehicle, VehicleState, patience))
-        self.events = AsyncEvents(self, patience)
-        self.sessions = AsyncSessions(self, patience)
-        self.capacity = AsyncCapacities(self, CapacityCalls(patience))
+        self._policy = policy = RetryPolicy(retries)
+        self.chargers = AsyncChargers(self, EntityCalls(Charger, ChargerState, policy))
+        self.vehicles = AsyncVehicles(self, EntityCalls(Vehicle, VehicleState, policy))
+        self.events = AsyncEvents(self, policy)
+        self.sessions = AsyncSessions(self, policy)
+        self.capacity = AsyncCapacities(self, CapacityCalls(policy))
         self.webhooks = AsyncWebhooks(self)
 
     def __repr__(self) -> str:
@@ -96,7 +96,7 @@ class AsyncClient(AsyncRunner):
         database it raises EpochChanged or, to `start_again`, begins with the first event.
         """
         filters = event_filters(type, charger_id, vehicle_id)
-        wanted = Subscription(cursor, self._patience, start_again=start_again, **filters)
+        wanted = Subscription(cursor, self._policy, start_again=start_again, **filters)
         return AsyncStream(self._http, wanted)
 
     def energy(
@@ -114,7 +114,7 @@ class AsyncClient(AsyncRunner):
         plugged in. The steps add up to the energy of the sessions. Raises Invalid.
         """
         pages = curve(
-            self._patience, (from_, to), step, selection, page_size, stale_allowed=stale_allowed
+            self._policy, (from_, to), step, selection, page_size, stale_allowed=stale_allowed
         )
         return self._iterate(pages)
 
@@ -128,7 +128,7 @@ class AsyncClient(AsyncRunner):
         """Who changed the partner's keys and settings, took back data or signed in, in the order of
         time; `desc`: the newest first. Raises Invalid.
         """
-        return self._iterate(audit_pages(self._patience, selection, order, page_size))
+        return self._iterate(audit_pages(self._policy, selection, order, page_size))
 
 
 class _AsyncEntities(Generic[E, S]):
@@ -231,10 +231,10 @@ class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
 class AsyncEvents:
     """The partner's events."""
 
-    def __init__(self, client: AsyncClient, patience: Patience) -> None:
+    def __init__(self, client: AsyncClient, policy: RetryPolicy) -> None:
         self._client = client
-        self._patience = patience
-        self._calls = EventCalls(patience, Stamps())
+        self._policy = policy
+        self._calls = EventCalls(policy, Stamps())
 
     async def post(self, event: models.Event) -> str:
         """Reports an event and returns its id; one without a timestamp happens now.
@@ -275,7 +275,7 @@ class AsyncEvents:
         goes on right behind that event. If the database was restored since, it raises EpochChanged
         or, to `start_again`, begins with the first event: what you have had comes again.
         """
-        follower = LogFollower(Event, cursor, poll_s, self._patience, start_again=start_again)
+        follower = LogFollower(Event, cursor, poll_s, self._policy, start_again=start_again)
         return AsyncFollowing(self._client, follower, stop or Stop())
 
     async def withdraw(self, id: str) -> None:
@@ -315,7 +315,7 @@ class AsyncEvents:
         """All that is taken back after the cursor, as `follow` has all events. Drop your copies of
         these events; pass over those that you never had.
         """
-        follower = LogFollower(Withdrawal, cursor, poll_s, self._patience, start_again=start_again)
+        follower = LogFollower(Withdrawal, cursor, poll_s, self._policy, start_again=start_again)
         return AsyncFollowing(self._client, follower, stop or Stop())
 
     def list(

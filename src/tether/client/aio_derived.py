@@ -7,7 +7,7 @@ from tether.client.aio_run import AsyncFollowing, AsyncRunner
 from tether.client.awaiting import Stop
 from tether.client.capacity import By, CapacityCalls, Selection
 from tether.client.events import EventCalls
-from tether.client.exchange import Patience
+from tether.client.exchange import RetryPolicy
 from tether.client.models import Event, Instant
 from tether.client.sessions import SessionCalls, SessionSelection
 from tether.client.stamps import Stamps
@@ -19,9 +19,9 @@ from tether.domain.views import Capacity, Session, SessionSummary
 class AsyncSessions:
     """The partner's charging sessions, which the server derives from the events."""
 
-    def __init__(self, client: AsyncRunner, patience: Patience) -> None:
+    def __init__(self, client: AsyncRunner, policy: RetryPolicy) -> None:
         self._client = client
-        self._calls = SessionCalls(patience, EventCalls(patience, Stamps()))
+        self._calls = SessionCalls(policy, EventCalls(policy, Stamps()))
 
     async def get(self, id: str, *, stale_allowed: bool = False) -> Session:
         """The session of this id. Raises NotFound, also for one that was removed."""
@@ -59,9 +59,9 @@ class AsyncSessions:
         `updated_from`. Raises Invalid.
         """
         division: Division = {"bucket": bucket, "time_zone": time_zone, "by": by}
-        patience = self._client._patience
+        policy = self._client._policy
         return self._client._iterate(
-            summaries(patience, selection, division, page_size, stale_allowed)
+            summaries(policy, selection, division, page_size, stale_allowed)
         )
 
     async def silent_since(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tether.client.awaiting import Stop, sleep, wait
 from tether.client.entities import Pages
-from tether.client.exchange import Answer, Lost, Patience, Request, Script, ask
+from tether.client.exchange import Answer, Lost, Request, RetryPolicy, Script, ask
 from tether.client.following import Follower
 from tether.client.forks import anew_in_children, leave_to_parent
 from tether.client.models import Event, Withdrawal
@@ -24,7 +24,7 @@ class AsyncRunner:
     """Does what the scripts of the SDK say."""
 
     _http: "Http"
-    _patience: Patience
+    _policy: RetryPolicy
 
     async def _run(self, script: Script[T]) -> T:
         """Does what a script of the SDK says."""
@@ -50,11 +50,11 @@ class AsyncRunner:
         body: bytes | None = None,
         *,
         status: int = 200,
-        patience: Patience | None = None,
+        policy: RetryPolicy | None = None,
     ) -> T:
         """The body of the answer to one request."""
         request = Request(method, target, body)
-        return await self._run(ask(kind, request, patience or self._patience, status))
+        return await self._run(ask(kind, request, policy or self._policy, status))
 
     async def _iterate(self, pages: Pages[M]) -> AsyncIterator[M]:
         """The entries of all pages."""

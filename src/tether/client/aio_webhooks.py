@@ -33,9 +33,7 @@ class AsyncWebhooks:
         is lost, look at `list` first.
         """
         body = webhook_body({"url": url, "signature": signature, **members})
-        return await self._client._ask(
-            Webhook, "POST", "/webhooks", body, status=201, patience=ONCE
-        )
+        return await self._client._ask(Webhook, "POST", "/webhooks", body, status=201, policy=ONCE)
 
     async def list(self) -> list[Webhook]:
         """All of them, the oldest first."""
@@ -53,7 +51,7 @@ class AsyncWebhooks:
     async def delete(self, id: str) -> None:
         """Deletes it. Raises NotFound."""
         request = Request("DELETE", path("webhooks", id))
-        await self._client._run(exchange(request, self._client._patience, 204))
+        await self._client._run(exchange(request, self._client._policy, 204))
 
     async def test(self, id: str) -> WebhookOutcome:
         """Sends a test message now and says what came of it. If it succeeds, a webhook that has
@@ -67,7 +65,7 @@ class AsyncWebhooks:
     ) -> AsyncIterator[WebhookAttempt]:
         """The last requests that were made, or that `failed`, the newest first. Raises NotFound."""
         target, only = path("webhooks", id, "attempts"), "true" if failed else None
-        pages = Pages(WebhookAttempt, self._client._patience, target, limit=page_size, failed=only)
+        pages = Pages(WebhookAttempt, self._client._policy, target, limit=page_size, failed=only)
         return self._client._iterate(pages)
 
     async def replay(
@@ -93,4 +91,4 @@ class AsyncWebhooks:
         """
         body = to_json({} if overlap is None else {"overlap": overlap})
         target = path("webhooks", id, "rotate-secret")
-        return await self._client._ask(Webhook, "POST", target, body, patience=ONCE)
+        return await self._client._ask(Webhook, "POST", target, body, policy=ONCE)

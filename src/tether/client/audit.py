@@ -3,7 +3,7 @@
 from typing import TypedDict
 
 from tether.client.entities import Pages
-from tether.client.exchange import Patience
+from tether.client.exchange import RetryPolicy
 from tether.client.models import Instant
 from tether.client.values import instant_or_none
 from tether.domain.audit import AuditEntry
@@ -18,12 +18,12 @@ class AuditSelection(TypedDict, total=False):
 
 
 def audit_pages(
-    patience: Patience, selection: AuditSelection, order: str, page_size: int
+    policy: RetryPolicy, selection: AuditSelection, order: str, page_size: int
 ) -> Pages[AuditEntry]:
     """The entries in the order of time."""
     return Pages(
         AuditEntry,
-        patience,
+        policy,
         "/audit",
         action=selection.get("action"),
         order=None if order == "asc" else order,

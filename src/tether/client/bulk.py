@@ -17,7 +17,7 @@ from tether.client.errors import (
     Unavailable,
     UnexpectedAnswer,
 )
-from tether.client.exchange import Answer, Patience, Pause, Request, Script, exchange, log, read
+from tether.client.exchange import Answer, Pause, Request, RetryPolicy, Script, exchange, log, read
 from tether.client.models import BulkResult, Doubt, PutResult, WithdrawResult
 from tether.client.units import Tell, tell_user
 from tether.domain.errors import Code
@@ -75,7 +75,7 @@ class BulkCalls(Generic[M, R]):
     def __init__(
         self,
         one: str,
-        patience: Patience,
+        policy: RetryPolicy,
         ready: Callable[[M], M],
         result: Callable[[M, Item], R],
         tell: Tell = tell_user,
@@ -89,7 +89,7 @@ class BulkCalls(Generic[M, R]):
         self._one = one
         self._kind = f"{one}s"
         self._path = path or f"/{one}s/bulk"
-        self._patience = patience
+        self._policy = policy
         self._ready = ready
         self._result = result
         self._tell = tell
@@ -159,7 +159,7 @@ class BulkCalls(Generic[M, R]):
             left = [result for result in results if result.status in LATER]
             if left:
                 failures = 1 if len(left) < len(results) else failures + 1
-                seconds = self._patience.pause(failures, retry_after)
+                seconds = self._policy.pause(failures, retry_after)
                 if seconds is None:
                     raise come_back(left[0], retry_after)
                 log.info("%d of %d %s wait: %.2f s", len(left), len(results), self._kind, seconds)
@@ -167,7 +167,7 @@ class BulkCalls(Generic[M, R]):
 
     def _send(self, things: Sequence[M], lines: Iterable[bytes]) -> Script[tuple[list[R], float]]:
         request = bulk_request(self._path, lines)
-        answer: Answer = yield from exchange(request, self._patience, 200)
+        answer: Answer = yield from exchange(request, self._policy, 200)
         items = read(list[Item], answer, request)
         if len(items) != len(things):
             raise UnexpectedAnswer(

@@ -5,7 +5,16 @@ from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from tether.client.entities import Pages
-from tether.client.exchange import Patience, Request, Script, ask, exchange, read, stale, with_query
+from tether.client.exchange import (
+    Request,
+    RetryPolicy,
+    Script,
+    ask,
+    exchange,
+    read,
+    stale,
+    with_query,
+)
 from tether.client.models import Instant, Number
 from tether.client.values import box_text, instant_or_none, instant_text
 from tether.domain.views import Capacity
@@ -30,22 +39,22 @@ class Selection(TypedDict, total=False):
 class CapacityCalls:
     """Scripts for available flexibility; `AsyncCapacities` says what they do."""
 
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
 
     def get(self, at: Instant | None, selection: Selection) -> Script[Capacity]:
         target = with_query("/capacity", **_selection(**selection), at=instant_or_none("at", at))
-        return ask(Capacity, Request("GET", target), self._patience)
+        return ask(Capacity, Request("GET", target), self._policy)
 
     def series(self, window: Window, selection: Selection) -> Script[list[Capacity]]:
         target = with_query("/capacity", **_selection(**selection), **_times(window))
-        return ask(list[Capacity], Request("GET", target), self._patience)
+        return ask(list[Capacity], Request("GET", target), self._policy)
 
     def lines(self, window: Window, selection: Selection) -> Script[Iterator[Capacity]]:
         """The figures of many moments, in one answer of which each line is read when it is due."""
         target = with_query("/capacity", **_selection(**selection), **_times(window))
         request = Request("GET", target, headers={"Accept": "application/x-ndjson"})
-        answer = yield from exchange(request, self._patience, 200)
+        answer = yield from exchange(request, self._policy, 200)
         return (
             read(Capacity, replace(answer, body=line), request) for line in answer.body.splitlines()
         )
@@ -62,7 +71,7 @@ class CapacityCalls:
         """The figures of each charger or area, at a moment or over time."""
         times = {"at": instant_or_none("at", at)} if window is None else _times(window)
         query = {"by": by, **_selection(**selection), **times, "limit": page_size}
-        return Pages(Capacity, self._patience, "/capacity", **query)
+        return Pages(Capacity, self._policy, "/capacity", **query)
 
 
 def _times(window: Window) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from tether.client.exchange import (
     Answer,
     Created,
     Onward,
-    Patience,
     Request,
+    RetryPolicy,
     Script,
     ask,
     exchange,
@@ -40,9 +40,9 @@ N = TypeVar("N")
 class Pages(Generic[M]):
     """The pages of a list, one after the other, until there is no more."""
 
-    def __init__(self, kind: type[M], patience: Patience, target: str, **query: Any) -> None:
+    def __init__(self, kind: type[M], policy: RetryPolicy, target: str, **query: Any) -> None:
         self._kind: type[M] = kind
-        self._patience = patience
+        self._policy = policy
         self._target = target
         self._query = query
         self._onward = Onward()
@@ -50,7 +50,7 @@ class Pages(Generic[M]):
 
     def next(self) -> Script[list[M]]:
         request = Request("GET", with_query(self._target, **self._query))
-        answer = yield from exchange(request, self._patience, 200)
+        answer = yield from exchange(request, self._policy, 200)
         page = self._entries(answer, request)
         self._query["cursor"] = cursor = next_cursor(answer)
         # Events and changes have a link at their end too, for what is to come: a short page is the
@@ -72,9 +72,9 @@ class StatePages(Pages[tuple[M, N]]):
     """The pages of a list whose entries have a state: pairs of both."""
 
     def __init__(
-        self, kind: type[M], state: type[N], patience: Patience, target: str, **query: Any
+        self, kind: type[M], state: type[N], policy: RetryPolicy, target: str, **query: Any
     ) -> None:
-        super().__init__(tuple[M, N], patience, target, include="state", **query)
+        super().__init__(tuple[M, N], policy, target, include="state", **query)
         self._entity, self._state = kind, state
 
     def _entries(self, answer: Answer, request: Request) -> list[tuple[M, N]]:
@@ -86,20 +86,20 @@ class StatePages(Pages[tuple[M, N]]):
 class EntityCalls(Generic[E, S]):
     """Scripts for chargers, or for vehicles; `AsyncChargers` says what they do."""
 
-    def __init__(self, kind: type[E], state: type[S], patience: Patience) -> None:
+    def __init__(self, kind: type[E], state: type[S], policy: RetryPolicy) -> None:
         self._kind: type[E] = kind
         self._state: type[S] = state
-        self._patience = patience
+        self._policy = policy
         self._list = f"/{kind.__name__.lower()}s"
         self._bulk: BulkCalls[models.Charger | models.Vehicle, PutResult] = BulkCalls(
-            kind.__name__.lower(), patience, exact, put_result
+            kind.__name__.lower(), policy, exact, put_result
         )
 
     def put(self, entity: Entity, if_match: str | None) -> Script[Saved]:
         entity = exact(entity)
         request = Request("PUT", self._path(entity.id), to_json(entity), _condition(if_match))
         try:
-            answer = yield from exchange(request, self._patience, 200, 201)
+            answer = yield from exchange(request, self._policy, 200, 201)
         except PreconditionFailed as error:
             # An earlier try, whose answer was lost, may have made the version a new one.
             if not error.unsure:
@@ -116,14 +116,14 @@ class EntityCalls(Generic[E, S]):
     def patch(self, entity: str, changes: Mapping[str, Any], if_match: str | None) -> Script[Saved]:
         body = patch_of(self._kind, changes)
         request = Request("PATCH", self._path(entity), body, _condition(if_match))
-        answer = yield from exchange(request, self._patience, 200)
+        answer = yield from exchange(request, self._policy, 200)
         return _saved(answer, request)
 
     def delete(self, entity: str, events: str | None, if_match: str | None) -> Script[bool]:
         """Deletes it; whether that is done, not only begun."""
         target = with_query(self._path(entity), events=events)
         request = Request("DELETE", target, None, _condition(if_match))
-        answer = yield from exchange(request, self._patience, 202, 204)
+        answer = yield from exchange(request, self._policy, 202, 204)
         return answer.status == 204
 
     def get(self, entity: str) -> Script[E]:
@@ -132,22 +132,22 @@ class EntityCalls(Generic[E, S]):
 
     def get_with_etag(self, entity: str) -> Script[tuple[E, str]]:
         request = Request("GET", path(self._list[1:], entity))
-        answer = yield from exchange(request, self._patience, 200)
+        answer = yield from exchange(request, self._policy, 200)
         return read(self._kind, answer, request), answer.headers.get("etag", "")
 
     def state(self, entity: str, stale_allowed: bool) -> Script[S]:
         target = path(self._list[1:], entity, "state")
         request = Request("GET", with_query(target, stale=stale(stale_allowed)))
-        return ask(self._state, request, self._patience)
+        return ask(self._state, request, self._policy)
 
     def pages(self, page_size: int) -> Pages[E]:
-        return Pages(self._kind, self._patience, self._list, limit=page_size)
+        return Pages(self._kind, self._policy, self._list, limit=page_size)
 
     def state_pages(self, page_size: int, stale_allowed: bool) -> StatePages[E, S]:
         return StatePages(
             self._kind,
             self._state,
-            self._patience,
+            self._policy,
             self._list,
             limit=page_size,
             stale=stale(stale_allowed),

@@ -8,8 +8,8 @@ from tether.client.entities import Pages
 from tether.client.errors import TetherError
 from tether.client.exchange import (
     Created,
-    Patience,
     Request,
+    RetryPolicy,
     Script,
     ask,
     epoch_of,
@@ -38,13 +38,13 @@ def event_filters(type: str | None, charger_id: str | None, vehicle_id: str | No
 class EventCalls:
     """Scripts for events; `AsyncEvents` says what they do."""
 
-    def __init__(self, patience: Patience, stamps: Stamps, tell: Tell = tell_user) -> None:
-        self._patience = patience
+    def __init__(self, policy: RetryPolicy, stamps: Stamps, tell: Tell = tell_user) -> None:
+        self._policy = policy
         self._stamps = stamps
         self._tell = tell
-        self._bulk = BulkCalls("event", patience, self.ready, event_result, tell)
+        self._bulk = BulkCalls("event", policy, self.ready, event_result, tell)
         self._withdrawals = BulkCalls(
-            "event id", patience, str, withdraw_result, tell, path="/events/withdraw"
+            "event id", policy, str, withdraw_result, tell, path="/events/withdraw"
         )
 
     def ready(self, event: models.Event) -> models.Event:
@@ -56,7 +56,7 @@ class EventCalls:
         event = self.ready(event)
         request = Request("POST", "/events", to_json(event), may_share=True)
         try:
-            answer = yield from exchange(request, self._patience, 201)
+            answer = yield from exchange(request, self._policy, 201)
             event_id = read(Created, answer, request).id
         except TetherError as error:
             error.event = event  # type: ignore[assignment]  # the same class at run time
@@ -65,12 +65,12 @@ class EventCalls:
         return event_id
 
     def get(self, event_id: str) -> Script[Event]:
-        return ask(Event, Request("GET", path("events", event_id)), self._patience)
+        return ask(Event, Request("GET", path("events", event_id)), self._policy)
 
     def now(self) -> Script[str]:
         """The place behind the last event that there is."""
         request = Request("GET", with_query("/events", order="desc", limit=1))
-        answer = yield from exchange(request, self._patience, 200)
+        answer = yield from exchange(request, self._policy, 200)
         last = read(list[Event], answer, request)
         # Its cursor leads to what comes before it, and read in the other direction to what follows.
         # There is none if no event comes before it.
@@ -88,7 +88,7 @@ class EventCalls:
     ) -> Pages[Event]:
         return Pages(
             Event,
-            self._patience,
+            self._policy,
             "/events",
             **filters,
             order=order,
@@ -99,14 +99,14 @@ class EventCalls:
 
     def withdraw(self, event_id: str) -> Script[None]:
         request = Request("DELETE", path("events", event_id))
-        yield from exchange(request, self._patience, 204)
+        yield from exchange(request, self._policy, 204)
 
     def withdraw_many(self, ids: Iterable[str]) -> Script[list[WithdrawResult]]:
         return self._withdrawals.all(ids)
 
     def withdrawn(self, filters: EventFilters, order: str, page_size: int) -> Pages[Withdrawal]:
         path = "/events/withdrawn"
-        return Pages(Withdrawal, self._patience, path, **filters, order=order, limit=page_size)
+        return Pages(Withdrawal, self._policy, path, **filters, order=order, limit=page_size)
 
     def bulk(self, events: Iterable[models.Event]) -> Script[list[BulkResult]]:
         return self._bulk.all(events)

@@ -124,7 +124,7 @@ Script: TypeAlias = Generator[Request | Pause, Answer | Lost | None, T]
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How often to try again, and how long to wait before: exponentially longer, full jitter."""
 
     retries: int
@@ -157,10 +157,10 @@ class Patience:
         return wish + random.uniform(0, spread)  # noqa: S311 - nothing secret
 
 
-NO_PATIENCE = Patience(0)
+NO_RETRIES = RetryPolicy(0)
 
 
-def exchange(request: Request, patience: Patience, *expected: int) -> Script[Answer]:
+def exchange(request: Request, policy: RetryPolicy, *expected: int) -> Script[Answer]:
     """Sends until there is an answer of an expected status. Raises what another one means."""
     unsure = False
     for failures in count(1):
@@ -175,11 +175,11 @@ def exchange(request: Request, patience: Patience, *expected: int) -> Script[Ans
             return answer
         error = error_of(outcome, request)
         assert isinstance(error, RateLimited | Unavailable)
-        seconds = patience.pause(failures, error.retry_after)
+        seconds = policy.pause(failures, error.retry_after)
         if seconds is None or (isinstance(outcome, Lost) and outcome.final):
             raise error
         unsure = unsure or _may_be_done(outcome)
-        first = failures == 1 and isinstance(outcome, Lost) and patience.warns()
+        first = failures == 1 and isinstance(outcome, Lost) and policy.warns()
         level = WARNING if first else INFO
         words = "%s %s: %s Trying again in %.2f s."
         log.log(level, words, request.method, request.target, error, seconds)
@@ -250,9 +250,9 @@ def read(kind: type[T], answer: Answer, request: Request) -> T:
     return found
 
 
-def ask(kind: type[T], request: Request, patience: Patience, status: int = 200) -> Script[T]:
+def ask(kind: type[T], request: Request, policy: RetryPolicy, status: int = 200) -> Script[T]:
     """The body of the answer of this status. Raises what `exchange` and `read` do."""
-    answer = yield from exchange(request, patience, status)
+    answer = yield from exchange(request, policy, status)
     return read(kind, answer, request)
 
 

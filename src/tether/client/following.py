@@ -23,10 +23,10 @@ from tether.client.errors import (
     invalid,
 )
 from tether.client.exchange import (
-    NO_PATIENCE,
+    NO_RETRIES,
     Onward,
-    Patience,
     Request,
+    RetryPolicy,
     Script,
     epoch_of,
     exchange,
@@ -54,7 +54,7 @@ class Follower(ABC, Generic[M]):
     """
 
     def __init__(
-        self, kind: type[M], what: str, poll_s: float, patience: Patience, *, start_again: bool
+        self, kind: type[M], what: str, poll_s: float, policy: RetryPolicy, *, start_again: bool
     ) -> None:
         self._kind: type[M] = kind
         self._what = what
@@ -62,7 +62,7 @@ class Follower(ABC, Generic[M]):
         self._following: str | None = None  # that of the one behind it, once the page is fetched
         self._ready: deque[M] = deque()
         self._poll_s = poll_s
-        self._patience = patience
+        self._policy = policy
         self._start_again = start_again
         self._epoch: str | None = None  # of the place; None for the start, which is in every one
         self._failures = 0
@@ -110,12 +110,12 @@ class Follower(ABC, Generic[M]):
         """
         request = Request("GET", self._target())
         try:
-            answer = yield from exchange(request, NO_PATIENCE, 200)
+            answer = yield from exchange(request, NO_RETRIES, 200)
         except (RateLimited, Unavailable) as error:
             self._failures += 1
             if self._failures == _QUIET_FAILURES:
                 log.warning("Following the %s is interrupted: %s", self._what, error)
-            wait = self._patience.backoff(self._failures, error.retry_after)
+            wait = self._policy.backoff(self._failures, error.retry_after)
             return max(wait, self._poll_s)
         except EpochChanged as error:
             return self._leave(error)
@@ -153,13 +153,13 @@ class LogFollower(Follower[M]):
         kind: type[M],
         cursor: str | None,
         poll_s: float,
-        patience: Patience,
+        policy: RetryPolicy,
         *,
         start_again: bool = False,
     ) -> None:
         what, self._path = _LOGS[kind]
         # mypy loses M here
-        super().__init__(kind, what, poll_s, patience, start_again=start_again)  # type: ignore[arg-type]
+        super().__init__(kind, what, poll_s, policy, start_again=start_again)  # type: ignore[arg-type]
         self._last: str | None = None  # of the page that we are on, the last one that was taken
         self._count = 0  # that were taken, if a cursor of an older version says so
         if cursor is not None:
@@ -210,11 +210,11 @@ class ChangeFollower(Follower[Session]):
         cursor: str | None,
         start: str,
         poll_s: float,
-        patience: Patience,
+        policy: RetryPolicy,
         *,
         start_again: bool,
     ) -> None:
-        super().__init__(Session, "sessions", poll_s, patience, start_again=start_again)
+        super().__init__(Session, "sessions", poll_s, policy, start_again=start_again)
         self._start = self._last = (start, "")
         if cursor is not None:
             self._last, self._epoch = _change(cursor)

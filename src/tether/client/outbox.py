@@ -9,7 +9,7 @@ from os import PathLike
 from tether.client.bulk import come_back, event_result, refusal
 from tether.client.errors import Conflict, Invalid, TooLarge
 from tether.client.events import EventCalls
-from tether.client.exchange import NO_PATIENCE, Patience
+from tether.client.exchange import NO_RETRIES, RetryPolicy
 from tether.client.forks import anew_in_children
 from tether.client.models import BulkResult, Doubt
 from tether.client.outbox_file import DamagedEvent, OutboxFile, RefusedEvent, WaitingEvent
@@ -39,8 +39,8 @@ class Outbox:
     def __init__(self, path: str | PathLike[str], client: Client) -> None:
         self._file = OutboxFile(path)
         self._client = client
-        self._calls = EventCalls(NO_PATIENCE, Stamps(), self._log_doubts)
-        self._patience = Patience(0, base_s=0.25, cap_s=30.0)
+        self._calls = EventCalls(NO_RETRIES, Stamps(), self._log_doubts)
+        self._policy = RetryPolicy(0, base_s=0.25, cap_s=30.0)
         self._most = MOST_AT_ONCE
         self._doubts: set[Doubt] = set()
         self._closing = False
@@ -147,7 +147,7 @@ class Outbox:
             except Exception as error:  # whatever it is: the events stay, and are tried again
                 self._report(error)
                 retry_after = getattr(error, "retry_after", None)
-                self._wait(self._hurry, self._patience.backoff(self._failures, retry_after))
+                self._wait(self._hurry, self._policy.backoff(self._failures, retry_after))
             else:
                 self._wait(self._put, LOOK_S)
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypedDict
 from tether.client.entities import Pages
 from tether.client.errors import Conflict, invalid
 from tether.client.events import EventCalls
-from tether.client.exchange import Patience, Request, Script, ask, path, stale, with_query
+from tether.client.exchange import Request, RetryPolicy, Script, ask, path, stale, with_query
 from tether.client.following import ChangeFollower
 from tether.client.models import Event, EventType, Instant
 from tether.client.values import instant_text
@@ -73,20 +73,20 @@ def query_of(selection: SessionSelection) -> dict[str, Any]:
 class SessionCalls:
     """Scripts for sessions; `AsyncSessions` says what they do."""
 
-    def __init__(self, patience: Patience, events: EventCalls) -> None:
-        self._patience = patience
+    def __init__(self, policy: RetryPolicy, events: EventCalls) -> None:
+        self._policy = policy
         self._events = events
 
     def get(self, session_id: str, stale_allowed: bool) -> Script[Session]:
         target = with_query(path("sessions", session_id), stale=stale(stale_allowed))
-        return ask(Session, Request("GET", target), self._patience)
+        return ask(Session, Request("GET", target), self._policy)
 
     def pages(
         self, selection: SessionSelection, order: str, page_size: int, stale_allowed: bool
     ) -> Pages[Session]:
         return Pages(
             Session,
-            self._patience,
+            self._policy,
             "/sessions",
             **query_of(selection),
             order=None if order == "asc" else order,
@@ -132,4 +132,4 @@ class SessionCalls:
     ) -> ChangeFollower:
         """The place from which on changes are followed."""
         start = FIRST if updated_from is None else instant_text("updatedFrom", updated_from)
-        return ChangeFollower(cursor, start, poll_s, self._patience, start_again=start_again)
+        return ChangeFollower(cursor, start, poll_s, self._policy, start_again=start_again)

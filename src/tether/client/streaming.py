@@ -17,8 +17,8 @@ from tether.client.exchange import (
     AGAIN_LATER,
     Answer,
     Lost,
-    Patience,
     Request,
+    RetryPolicy,
     error_of,
     log,
     no_answer_of_ours,
@@ -53,7 +53,7 @@ class Subscription:
     def __init__(
         self,
         cursor: str | None,
-        patience: Patience,
+        policy: RetryPolicy,
         *,
         start_again: bool = False,
         **filters: str | None,
@@ -61,7 +61,7 @@ class Subscription:
         self._begin = cursor
         self._start_again = start_again
         self._filters = filters
-        self._patience = patience
+        self._policy = policy
         self._failures = 0
         self._request = Request("GET", "/stream")
         self._parser = _Parser()
@@ -136,7 +136,7 @@ class Subscription:
     def _pause(self, error: TetherError) -> float:
         assert isinstance(error, RateLimited | Unavailable)
         self._failures += 1
-        seconds = self._patience.backoff(self._failures, error.retry_after)
+        seconds = self._policy.backoff(self._failures, error.retry_after)
         tell = log.warning if self._failures == _QUIET_FAILURES else log.info
         tell("The stream is interrupted: %s; again in %.2f s", error, seconds)
         return seconds

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Literal, TypeAlias, TypedDict
 
 from tether.client.entities import Pages
-from tether.client.exchange import Patience, stale
+from tether.client.exchange import RetryPolicy, stale
 from tether.client.models import Instant
 from tether.client.sessions import SessionSelection, query_of
 from tether.client.values import instant_text
@@ -25,7 +25,7 @@ class Division(TypedDict, total=False):
 
 
 def summaries(
-    patience: Patience,
+    policy: RetryPolicy,
     selection: SessionSelection,
     division: Division,
     page_size: int,
@@ -34,7 +34,7 @@ def summaries(
     """The sums of the sessions that pass the filters."""
     return Pages(
         SessionSummary,
-        patience,
+        policy,
         "/sessions/summary",
         **query_of(selection),
         bucket=division.get("bucket"),
@@ -57,7 +57,7 @@ class CurveSelection(TypedDict, total=False):
 
 
 def curve(
-    patience: Patience,
+    policy: RetryPolicy,
     window: tuple[Instant, Instant],
     step: int | Unit,
     selection: CurveSelection,
@@ -72,7 +72,7 @@ def curve(
     }
     return Pages(
         EnergyStep,
-        patience,
+        policy,
         "/energy",
         **query_of(ids),
         from_=instant_text("from", window[0]),

@@ -10,7 +10,7 @@ from tether.client.capacity import CapacityCalls
 from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls
 from tether.client.events import EventCalls, event_filters
-from tether.client.exchange import Patience
+from tether.client.exchange import RetryPolicy
 from tether.client.following import LogFollower
 from tether.client.models import (
     BulkResult,
@@ -58,12 +58,12 @@ class Client(Runner):
     ) -> None:
         self._target = target(url, api_key, timeout)
         self._http = http_to(self._target)
-        self._patience = patience = Patience(retries)
-        self.chargers = Chargers(self, EntityCalls(Charger, ChargerState, patience))
-        self.vehicles = Vehicles(self, EntityCalls(Vehicle, VehicleState, patience))
-        self.events = Events(self, patience)
-        self.sessions = Sessions(self, patience)
-        self.capacity = Capacities(self, CapacityCalls(patience))
+        self._policy = policy = RetryPolicy(retries)
+        self.chargers = Chargers(self, EntityCalls(Charger, ChargerState, policy))
+        self.vehicles = Vehicles(self, EntityCalls(Vehicle, VehicleState, policy))
+        self.events = Events(self, policy)
+        self.sessions = Sessions(self, policy)
+        self.capacity = Capacities(self, CapacityCalls(policy))
         self.webhooks = Webhooks(self)
 
     def __repr__(self) -> str:
@@ -97,7 +97,7 @@ class Client(Runner):
         database it raises EpochChanged or, to `start_again`, begins with the first event.
         """
         filters = event_filters(type, charger_id, vehicle_id)
-        wanted = Subscription(cursor, self._patience, start_again=start_again, **filters)
+        wanted = Subscription(cursor, self._policy, start_again=start_again, **filters)
         return Stream(self._http, wanted)
 
     def energy(
@@ -115,7 +115,7 @@ class Client(Runner):
         plugged in. The steps add up to the energy of the sessions. Raises Invalid.
         """
         pages = curve(
-            self._patience, (from_, to), step, selection, page_size, stale_allowed=stale_allowed
+            self._policy, (from_, to), step, selection, page_size, stale_allowed=stale_allowed
         )
         return self._iterate(pages)
 
@@ -129,7 +129,7 @@ class Client(Runner):
         """Who changed the partner's keys and settings, took back data or signed in, in the order of
         time; `desc`: the newest first. Raises Invalid.
         """
-        return self._iterate(audit_pages(self._patience, selection, order, page_size))
+        return self._iterate(audit_pages(self._policy, selection, order, page_size))
 
 
 class _Entities(Generic[E, S]):
@@ -232,10 +232,10 @@ class Vehicles(_Entities[Vehicle, VehicleState]):
 class Events:
     """The partner's events."""
 
-    def __init__(self, client: Client, patience: Patience) -> None:
+    def __init__(self, client: Client, policy: RetryPolicy) -> None:
         self._client = client
-        self._patience = patience
-        self._calls = EventCalls(patience, Stamps())
+        self._policy = policy
+        self._calls = EventCalls(policy, Stamps())
 
     def post(self, event: models.Event) -> str:
         """Reports an event and returns its id; one without a timestamp happens now.
@@ -276,7 +276,7 @@ class Events:
         goes on right behind that event. If the database was restored since, it raises EpochChanged
         or, to `start_again`, begins with the first event: what you have had comes again.
         """
-        follower = LogFollower(Event, cursor, poll_s, self._patience, start_again=start_again)
+        follower = LogFollower(Event, cursor, poll_s, self._policy, start_again=start_again)
         return Following(self._client, follower, stop or Stop())
 
     def withdraw(self, id: str) -> None:
@@ -316,7 +316,7 @@ class Events:
         """All that is taken back after the cursor, as `follow` has all events. Drop your copies of
         these events; pass over those that you never had.
         """
-        follower = LogFollower(Withdrawal, cursor, poll_s, self._patience, start_again=start_again)
+        follower = LogFollower(Withdrawal, cursor, poll_s, self._policy, start_again=start_again)
         return Following(self._client, follower, stop or Stop())
 
     def list(

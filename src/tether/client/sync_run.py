@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tether.client.blocking import Stop, sleep, wait
 from tether.client.entities import Pages
-from tether.client.exchange import Answer, Lost, Patience, Request, Script, ask
+from tether.client.exchange import Answer, Lost, Request, RetryPolicy, Script, ask
 from tether.client.following import Follower
 from tether.client.forks import anew_in_children, leave_to_parent
 from tether.client.models import Event, Withdrawal
@@ -25,7 +25,7 @@ class Runner:
     """Does what the scripts of the SDK say."""
 
     _http: "Http"
-    _patience: Patience
+    _policy: RetryPolicy
 
     def _run(self, script: Script[T]) -> T:
         """Does what a script of the SDK says."""
@@ -51,11 +51,11 @@ class Runner:
         body: bytes | None = None,
         *,
         status: int = 200,
-        patience: Patience | None = None,
+        policy: RetryPolicy | None = None,
     ) -> T:
         """The body of the answer to one request."""
         request = Request(method, target, body)
-        return self._run(ask(kind, request, patience or self._patience, status))
+        return self._run(ask(kind, request, policy or self._policy, status))
 
     def _iterate(self, pages: Pages[M]) -> Iterator[M]:
         """The entries of all pages."""

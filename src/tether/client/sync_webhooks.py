@@ -34,7 +34,7 @@ class Webhooks:
         is lost, look at `list` first.
         """
         body = webhook_body({"url": url, "signature": signature, **members})
-        return self._client._ask(Webhook, "POST", "/webhooks", body, status=201, patience=ONCE)
+        return self._client._ask(Webhook, "POST", "/webhooks", body, status=201, policy=ONCE)
 
     def list(self) -> list[Webhook]:
         """All of them, the oldest first."""
@@ -52,7 +52,7 @@ class Webhooks:
     def delete(self, id: str) -> None:
         """Deletes it. Raises NotFound."""
         request = Request("DELETE", path("webhooks", id))
-        self._client._run(exchange(request, self._client._patience, 204))
+        self._client._run(exchange(request, self._client._policy, 204))
 
     def test(self, id: str) -> WebhookOutcome:
         """Sends a test message now and says what came of it. If it succeeds, a webhook that has
@@ -66,7 +66,7 @@ class Webhooks:
     ) -> Iterator[WebhookAttempt]:
         """The last requests that were made, or that `failed`, the newest first. Raises NotFound."""
         target, only = path("webhooks", id, "attempts"), "true" if failed else None
-        pages = Pages(WebhookAttempt, self._client._patience, target, limit=page_size, failed=only)
+        pages = Pages(WebhookAttempt, self._client._policy, target, limit=page_size, failed=only)
         return self._client._iterate(pages)
 
     def replay(
@@ -92,4 +92,4 @@ class Webhooks:
         """
         body = to_json({} if overlap is None else {"overlap": overlap})
         target = path("webhooks", id, "rotate-secret")
-        return self._client._ask(Webhook, "POST", target, body, patience=ONCE)
+        return self._client._ask(Webhook, "POST", target, body, policy=ONCE)

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 
 from tether.client.errors import invalid
-from tether.client.exchange import Patience
+from tether.client.exchange import RetryPolicy
 from tether.client.models import Number
 from tether.domain.models import to_json
 
 # A try whose answer was lost may have made one: another would be one too many, and a secret that
 # nobody has seen.
-ONCE = Patience(0)
+ONCE = RetryPolicy(0)
 
 
 class WebhookMembers(TypedDict, total=False):

@@ -16,7 +16,7 @@ from tether.domain.errors import Abandoned, NotFound
 from tether.domain.filters import SessionFilter
 from tether.domain.session_views import session_of
 from tether.domain.views import Session
-from tether.files.contents import columns_of
+from tether.files.contents import csv_columns
 from tether.files.csv_form import csv_line
 from tether.files.csv_table import to_csv
 from tether.files.parquet import ParquetFile
@@ -52,7 +52,7 @@ class SessionsFile:
         resp.set_header("Content-Disposition", f'attachment; filename="sessions.{form}"')
 
     async def _lines(self, partner: int, wanted: SessionFilter) -> AsyncGenerator[bytes]:
-        yield csv_line(columns_of(Session)).encode()
+        yield csv_line(csv_columns(Session)).encode()
         async with aclosing(self._pages(partner, wanted)) as pages:
             async for page in pages:
                 lines, rest = [], Rest()

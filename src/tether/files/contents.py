@@ -50,13 +50,13 @@ MODELS: dict[Kind, type[Entry]] = {
 }
 
 
-def columns_of(model: type[Written]) -> tuple[str, ...]:
+def csv_columns(model: type[Written]) -> tuple[str, ...]:
     """The columns of a CSV of these."""
     return tuple(field.encode_name for field in msgspec.structs.fields(model))
 
 
 COLUMNS = {
-    **{kind: columns_of(model) for kind, model in MODELS.items()},
+    **{kind: csv_columns(model) for kind, model in MODELS.items()},
     Kind.SESSIONS: session_list.COLUMNS,
 }
 ALL_COLUMNS = {name for columns in COLUMNS.values() for name in columns}
@@ -114,7 +114,7 @@ class Table(NamedTuple):
     assumed: tuple[str, ...] = ()
 
 
-class Column(NamedTuple):
+class MappedColumn(NamedTuple):
     """What a column of somebody else's file is here: a member, and by what its numbers are
     multiplied.
     """
@@ -134,7 +134,7 @@ class Reading(NamedTuple):
     decimal_comma: bool = False
     zone: ZoneInfo | None = None
     date_order: DateOrder | None = None
-    columns: Mapping[str, Column] = {}
+    columns: Mapping[str, MappedColumn] = {}
     ignored: Sequence[str] = ()
     """Columns, or members, that are passed over whatever they are."""
 
@@ -153,7 +153,7 @@ def guessed(names: Iterable[str]) -> Kind:
     raise SetupError("It cannot be told what these are: say it with --kind.")
 
 
-def row_of(kind: Kind, line: Line, document_of: Callable[[str], dict[str, Any]]) -> Row:
+def read_row(kind: Kind, line: Line, document_of: Callable[[str], dict[str, Any]]) -> Row:
     """What the line says, of whose text `document_of` makes the members."""
     text = line.content.decode(errors="replace").rstrip("\r\n")
     try:

@@ -28,15 +28,15 @@ from tether.files.contents import (
     REPORT_COLUMNS,
     TEXTS,
     TIMES,
-    Column,
     Kind,
     Line,
+    MappedColumn,
     Reading,
     Row,
     Table,
     Tabular,
     guessed,
-    row_of,
+    read_row,
 )
 from tether.files.csv_form import (
     API_FORM,
@@ -72,7 +72,7 @@ _SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # Reading ----------------------------------------------------------------------------------------
 
 
-def column_of(text: str) -> tuple[str, Column]:
+def column_of(text: str) -> tuple[str, MappedColumn]:
     """The column's name and its meaning of `Energy (Wh)=chargedEnergy/1000`. Raises ValueError."""
     name, _, meaning = text.rpartition("=")
     found = _SCALED.fullmatch(meaning.strip())
@@ -87,7 +87,7 @@ def column_of(text: str) -> tuple[str, Column]:
         raise ValueError(f"{text!r}: the factor must be above 0.")
     if found["sign"] == "/":
         factor = _FEW_DIGITS.divide(Decimal(1), factor)
-    return name.strip(), Column(found["member"], factor)
+    return name.strip(), MappedColumn(found["member"], factor)
 
 
 def read_csv(first: Line, lines: Iterator[Line], reading: Reading) -> Table:
@@ -126,7 +126,7 @@ def read_csv(first: Line, lines: Iterator[Line], reading: Reading) -> Table:
 
     def rows(kind: Kind) -> Iterator[Row]:
         for line in chain(seen, lines):
-            yield row_of(kind, line, document)
+            yield read_row(kind, line, document)
 
     return Table(kind, header, rows(kind), form, tuple(assumed))
 
@@ -176,7 +176,7 @@ def _is_open(content: bytes, separator: str) -> bool:
     return is_open
 
 
-def _columns(header: Sequence[str], reading: Reading) -> list[Column | None]:
+def _columns(header: Sequence[str], reading: Reading) -> list[MappedColumn | None]:
     """What each column is; None for one that is passed over, as others have a meaning."""
     for name in (*reading.columns, *reading.ignored):
         if name not in header:
@@ -185,12 +185,14 @@ def _columns(header: Sequence[str], reading: Reading) -> list[Column | None]:
         None
         if name in reading.ignored or not name
         else reading.columns.get(name)
-        or (None if reading.columns and name not in REPORT_COLUMNS else Column(name))
+        or (None if reading.columns and name not in REPORT_COLUMNS else MappedColumn(name))
         for name in header
     ]
 
 
-def check_columns(header: Sequence[str], columns: Sequence[Column | None], kind: Kind) -> None:
+def check_columns(
+    header: Sequence[str], columns: Sequence[MappedColumn | None], kind: Kind
+) -> None:
     """Raises SetupError for what cannot be a member, or is one twice."""
     seen: dict[str, str] = {}
     for name, column in zip(header, columns, strict=True):
@@ -212,7 +214,7 @@ def check_columns(header: Sequence[str], columns: Sequence[Column | None], kind:
 
 
 def told_by(
-    form: CsvForm, cells: Sequence[tuple[int, Column, str]], reading: Reading
+    form: CsvForm, cells: Sequence[tuple[int, MappedColumn, str]], reading: Reading
 ) -> tuple[CsvForm, list[str]]:
     """The form as the cells of the first rows tell it, each with the number of its line, and what
     had to be assumed.
@@ -251,7 +253,7 @@ def told_by(
 
 
 def _numbers_told_by(
-    form: CsvForm, cells: Sequence[tuple[int, Column, str]], reading: Reading
+    form: CsvForm, cells: Sequence[tuple[int, MappedColumn, str]], reading: Reading
 ) -> tuple[CsvForm, list[str]]:
     """The form of numbers as the first rows tell it, and what had to be assumed."""
     assumed = []
@@ -269,8 +271,8 @@ def _numbers_told_by(
 
 
 def _cells_of_rows(
-    form: CsvForm, columns: Sequence[Column | None], rows: Iterable[Line]
-) -> Iterator[tuple[int, Column, str]]:
+    form: CsvForm, columns: Sequence[MappedColumn | None], rows: Iterable[Line]
+) -> Iterator[tuple[int, MappedColumn, str]]:
     """The cells that mean something, with the numbers of their lines."""
     for line in rows:
         try:
@@ -282,7 +284,7 @@ def _cells_of_rows(
                 yield line.number, column, cell
 
 
-def value_in(column: Column, cell: str, form: CsvForm) -> Any:
+def value_in(column: MappedColumn, cell: str, form: CsvForm) -> Any:
     """What a cell that is not empty says. Raises Invalid, with the member's name."""
     name = column.member
     if name in TEXTS:
@@ -300,7 +302,7 @@ def value_in(column: Column, cell: str, form: CsvForm) -> Any:
     return scaled(number_in(name, cell, form), column)
 
 
-def scaled(number: Decimal, column: Column) -> Decimal:
+def scaled(number: Decimal, column: MappedColumn) -> Decimal:
     """The number in the unit of the member; one that is out of all bounds stays as it is."""
     if column.factor == 1 or abs(number.adjusted()) > _FARTHEST:
         return number
@@ -320,7 +322,7 @@ def _power(name: str, text: str, form: CsvForm) -> Decimal:
 
 
 def to_csv(thing: Tabular, form: CsvForm = API_FORM) -> str:
-    """The row of a charger, vehicle, event, session or sum under the header of its `columns_of`.
+    """The row of a charger, vehicle, event, session or sum under the header of its `csv_columns`.
 
     A session's flags are their names; a charge period is the words startedAt, stoppedAt,
     chargedEnergy, chargedTime and energySource, as the API has them, with - for what it does not

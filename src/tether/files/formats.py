@@ -22,15 +22,15 @@ from tether.files.contents import (
     LOOK_AHEAD,
     TEXTS,
     TIMES,
-    Column,
     Kind,
     Line,
+    MappedColumn,
     Reading,
     Row,
     Table,
     Written,
     guessed,
-    row_of,
+    read_row,
 )
 from tether.files.csv_form import CsvForm, instant_in, is_local
 from tether.files.csv_table import check_columns, read_csv, scaled, told_by, value_in
@@ -91,7 +91,7 @@ def _ndjson(lines: Iterator[Line], reading: Reading) -> Table:
 
     def rows(kind: Kind) -> Iterator[Row]:
         for line in lines:
-            yield row_of(kind, line, document)
+            yield read_row(kind, line, document)
 
     return Table(kind, None, rows(kind))
 
@@ -133,11 +133,11 @@ def _mapped(lines: Iterator[Line], reading: Reading) -> Table:
         }
         return {name: value for name, value in given.items() if value is not None}
 
-    rows = (row_of(kind, line, document) for line in chain(seen, lines))
+    rows = (read_row(kind, line, document) for line in chain(seen, lines))
     return Table(kind, None, rows, assumed=tuple(assumed))
 
 
-def _meant(column: Column, value: Any, form: CsvForm) -> Any:
+def _meant(column: MappedColumn, value: Any, form: CsvForm) -> Any:
     """What the value of a member is here; None if it is not given. Raises Invalid."""
     if isinstance(value, str):
         cell = value.strip()

@@ -19,13 +19,13 @@ from tether.cli.concurrency import in_own_thread
 from tether.cli.display.output import counted, note, say, show_line
 from tether.cli.display.progress import Rows, shown_rows
 from tether.cli.files import create
-from tether.cli.fleet import Fleet
 from tether.cli.lines import STANDARD_INPUT, Damaged, Lines
 from tether.cli.members import POSITIVE_NUMBER
+from tether.cli.missing_entities import MissingEntities
 from tether.cli.options import SEPARATOR, ZONE, FilePath, Parsed
 from tether.domain.errors import SetupError
 from tether.domain.models import Event
-from tether.files.contents import Column, Entry, Kind, Reading, Row, Table
+from tether.files.contents import Entry, Kind, MappedColumn, Reading, Row, Table
 from tether.files.csv_form import DateOrder, csv_line
 from tether.files.csv_table import column_of, refused_csv, report_header
 from tether.files.formats import read_table, refused_ndjson, to_ndjson
@@ -98,7 +98,7 @@ def import_(
     file: str,
     kind: str | None,
     stamp: bool,
-    columns: Sequence[tuple[str, Column]],
+    columns: Sequence[tuple[str, MappedColumn]],
     ignored: Sequence[str],
     encoding: str,
     zone: ZoneInfo | None,
@@ -131,8 +131,8 @@ def import_(
         if dry_run:
             _show(table)
             return
-        fleet = Fleet(create_chargers, create_vehicles)
-        run = _Import(table, lines, _report_of(file, table), stamp, fleet)
+        missing = MissingEntities(create_chargers, create_vehicles)
+        run = _Import(table, lines, _report_of(file, table), stamp, missing)
         try:
             with shown_rows(table.kind, lines.size) as shown, told_of_waiting(shown.notice):
                 asyncio.run(run.send(access, shown))
@@ -245,7 +245,7 @@ class _Import:
     lines: Lines
     report: _Report
     stamp: bool
-    fleet: Fleet
+    missing: MissingEntities
     created: int = 0
     stored: int = 0
     line: int = 0
@@ -294,7 +294,7 @@ class _Import:
                 events += told
             else:
                 refused.append((row, row.reason or NO_TIMESTAMP))
-        await self.fleet.complete(client, events)
+        await self.missing.complete(client, events)
         reasons: dict[int, Refused] = {}
         for row, result in zip(good, await client.events.bulk(events), strict=True):
             if not result.ok:
@@ -327,7 +327,7 @@ class _Import:
         else:
             replaced = self.stored - self.created
             say(f"  {counted(self.stored, one)}: {self.created:,} created, {replaced:,} replaced")
-        if self.fleet.created:
-            say(f"  {self.fleet.created}")
+        if self.missing.created:
+            say(f"  {self.missing.created}")
         if self.report.rows:
             say(f"  {counted(self.report.rows, 'row')} refused: see {self.report.path}")

@@ -31,7 +31,7 @@ LITTLE_SPACE = 1_000_000_000
 TOO_LITTLE_SPACE = 100_000_000
 FEW_CONNECTIONS = 5
 SOON_MS = 7 * 86_400_000
-PATIENCE_S = 2.0
+TIMEOUT_S = 2.0
 _SEE_HELP = "tether serve --help lists the settings."
 OTHER_VARIABLES = {"TETHER_URL", "TETHER_API_KEY"}  # of the commands for a partner's data
 
@@ -291,9 +291,9 @@ def _reason(error: OSError) -> str:
 
 def _who_answers(host: str, port: int) -> Finding | None:
     """What to say if a Tether server answers there."""
-    if not is_healthy(host, port, PATIENCE_S):
+    if not is_healthy(host, port, TIMEOUT_S):
         return None
-    if not is_ready(host, port, PATIENCE_S):
+    if not is_ready(host, port, TIMEOUT_S):
         return problem("port", f"A Tether server answers on {port} but is not ready.",
                        "Its log says why.")  # fmt: skip
     return ok("port", f"A Tether server answers on {port}, and is ready.")

@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 
 from tether.cli.commands.findings import Finding, ok, problem, warning
-from tether.cli.servers import ask, is_healthy, is_ready
+from tether.cli.servers import get, is_healthy, is_ready
 from tether.cli.times import day, duration
 from tether.domain.errors import SetupError
 from tether.server.settings import metrics_address
 from tether.storage.database import Database
 
-PATIENCE_S = 5.0
+TIMEOUT_S = 5.0
 MOST_BYTES = 4_000_000
 SLOW_CLOCK_MS, WRONG_CLOCK_MS = 2_000, 60_000
 SOON_MS = 30 * 86_400_000
@@ -82,15 +82,15 @@ def certificates(database: Database) -> Iterator[Finding]:
 def live(host: str, port: int, metrics: str, *, shares: bool) -> Iterator[Finding]:
     """What a running server says of itself. `shares`: its rate limits are to be in Redis."""
     at = f"{host} port {port}"
-    if not is_healthy(host, port, PATIENCE_S):
+    if not is_healthy(host, port, TIMEOUT_S):
         yield problem("server", f"No Tether server answers on {at}.", "Start it, or see its log.")
         return
-    if not is_ready(host, port, PATIENCE_S):
+    if not is_ready(host, port, TIMEOUT_S):
         yield problem("server", f"The server on {at} is not ready.", "Its log says why.")
         return
     yield ok("server", f"A Tether server answers on {at}, and is ready.")
     address = (host, port) if metrics == "on" else metrics_address(metrics)
-    page = ask(*address, "/metrics", PATIENCE_S, MOST_BYTES) if address else None
+    page = get(*address, "/metrics", TIMEOUT_S, MOST_BYTES) if address else None
     if page is None or page.status != 200:
         yield warning("metrics", "The server tells no numbers.",
                       "Whether its workers reach Redis and have temporary files is not known: see "

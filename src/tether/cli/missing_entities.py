@@ -18,7 +18,7 @@ USUAL_KW = Decimal(11)  # of a vehicle that is created, unless the power of char
 
 
 @dataclass
-class Fleet:
+class MissingEntities:
     """Creates the chargers and vehicles that do not exist, with what was said of all of them."""
 
     charger_kw: Decimal | None
