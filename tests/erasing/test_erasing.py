@@ -143,6 +143,12 @@ def test_erasing_a_charger_is_as_if_nothing_had_been_sent_of_it(server: Server) 
                 reported(one, vehicle, "C1", 5)
         for vehicle in ("V1", "V2"):
             reported(client, vehicle, "C2", 9)  # between the others, and contradicting them
+        for minute, kind in enumerate(TYPES[:2]):  # and both are charging there now
+            for vehicle in ("V1", "V2"):
+                event = {"type": f"VEHICLE_{kind}", "chargerId": "C2", "vehicleId": vehicle,
+                         "timestamp": f"2026-02-01T00:{minute:02}:00Z"}  # fmt: skip
+                client.post("/events", json=event).raise_for_status()
+        assert client.get("/chargers/C2/state").json()["charging"]
         everything(client, "/sessions")
         assert erased(client, "/chargers/C2")
         assert plain(everything(client, "/sessions")) == plain(everything(other, "/sessions"))

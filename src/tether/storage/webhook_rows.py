@@ -1,9 +1,10 @@
-"""Parked messages of webhooks, attempts, and what waits: their rows and statements."""
+"""Of a webhook: what is parked, attempts, what waits and whose turn it is, as rows and SQL."""
 
 from typing import NamedTuple
 
 import msgspec
 
+from tether.domain.webhooks import LAST_ID
 from tether.storage.engine import batch, columns_of
 
 MOST_ATTEMPTS = 500  # of an endpoint that are kept
@@ -115,3 +116,40 @@ class Heads(NamedTuple):
 
     seq: int
     session_ms: int
+
+
+# Whose turn it is ---------------------------------------------------------------------------------
+
+# An instant that is further ahead than there is reason for was written by a clock that has been set
+# back since: nobody waits for that.
+LONGEST_LEASE_MS = 60_000
+LONGEST_PACE_MS = 2_000_000
+LONGEST_PAUSE_MS = 100_000_000
+
+
+def is_free(now: str) -> str:
+    """Whether nobody delivers to an endpoint, and its turn has come."""
+    at = f"CAST({now} AS BIGINT)"
+    return f"""(
+    enabled = 1 AND stopped = ''
+    AND lease_ms NOT BETWEEN {at} + 1 AND {at} + {LONGEST_LEASE_MS}
+    AND due_ms NOT BETWEEN {at} + 1 AND {at}
+        + CASE head WHEN '' THEN {LONGEST_PACE_MS} ELSE {LONGEST_PAUSE_MS} END)"""
+
+
+# Whose turn it is at $2: something is behind the position, or a parked message is due.
+DUE = f"""
+SELECT w.partner, w.id FROM webhooks w LEFT JOIN derivations d ON d.partner = w.partner
+WHERE w.partner > $1 AND {is_free("$2")}
+  AND ((w.types LIKE '%event.%' AND (
+            w.seq < (SELECT e.seq FROM events e
+                     WHERE e.partner = w.partner ORDER BY e.seq DESC LIMIT 1)
+            OR w.seq < (SELECT x.seq FROM withdrawals x
+                        WHERE x.partner = w.partner ORDER BY x.seq DESC LIMIT 1)))
+    OR ((w.types LIKE '%session.%' OR w.types LIKE '%state.%')
+        AND (d.updated_ms > w.session_ms
+             OR (d.updated_ms = w.session_ms AND w.session_id <> '{LAST_ID}')))
+    OR (SELECT 1 FROM webhook_parked p
+        WHERE p.partner = w.partner AND p.webhook = w.id AND p.due_ms <= $2 LIMIT 1) IS NOT NULL)
+ORDER BY w.due_ms, w.partner, w.id LIMIT $3
+"""

@@ -12,7 +12,6 @@ import msgspec
 
 from tether.domain.errors import NotFound
 from tether.domain.webhooks import (
-    LAST_ID,
     MOST_ENDPOINTS,
     Endpoint,
     LogPosition,
@@ -26,6 +25,7 @@ from tether.storage.erasures import names_in_attempt, unless_erased
 from tether.storage.webhook_rows import (
     AGED,
     ATTEMPTS,
+    DUE,
     EVENT,
     FAILED,
     FORGET,
@@ -40,6 +40,7 @@ from tether.storage.webhook_rows import (
     Backlog,
     Heads,
     Parked,
+    is_free,
 )
 
 MOST_PARKED = 1_000  # of an endpoint, those that failed for good included
@@ -96,44 +97,11 @@ FROM webhooks w WHERE w.partner = $1 AND w.id = $2
 
 # Delivering ---------------------------------------------------------------------------------------
 
-# An instant that is further ahead than there is reason for was written by a clock that has been set
-# back since: nobody waits for that.
-LONGEST_LEASE_MS = 60_000
-LONGEST_PACE_MS = 2_000_000
-LONGEST_PAUSE_MS = 100_000_000
-
-
-def _is_free(now: str) -> str:
-    """Whether nobody delivers to an endpoint, and its turn has come."""
-    at = f"CAST({now} AS BIGINT)"
-    return f"""(
-    enabled = 1 AND stopped = ''
-    AND lease_ms NOT BETWEEN {at} + 1 AND {at} + {LONGEST_LEASE_MS}
-    AND due_ms NOT BETWEEN {at} + 1 AND {at}
-        + CASE head WHEN '' THEN {LONGEST_PACE_MS} ELSE {LONGEST_PAUSE_MS} END)"""
-
-
-# Whose turn it is at $2: something is behind the position, or a parked message is due.
-DUE = f"""
-SELECT w.partner, w.id FROM webhooks w LEFT JOIN derivations d ON d.partner = w.partner
-WHERE w.partner > $1 AND {_is_free("$2")}
-  AND ((w.types LIKE '%event.%' AND (
-            w.seq < (SELECT e.seq FROM events e
-                     WHERE e.partner = w.partner ORDER BY e.seq DESC LIMIT 1)
-            OR w.seq < (SELECT x.seq FROM withdrawals x
-                        WHERE x.partner = w.partner ORDER BY x.seq DESC LIMIT 1)))
-    OR ((w.types LIKE '%session.%' OR w.types LIKE '%state.%')
-        AND (d.updated_ms > w.session_ms
-             OR (d.updated_ms = w.session_ms AND w.session_id <> '{LAST_ID}')))
-    OR (SELECT 1 FROM webhook_parked p
-        WHERE p.partner = w.partner AND p.webhook = w.id AND p.due_ms <= $2 LIMIT 1) IS NOT NULL)
-ORDER BY w.due_ms, w.partner, w.id LIMIT $3
-"""
 CLAIM = f"""
 WITH {batch("wanted", "partner BIGINT", "id")}
 UPDATE webhooks SET lease = $1, lease_ms = $4, fence = fence + 1
 FROM wanted t
-WHERE webhooks.partner = t.partner AND webhooks.id = t.id AND {_is_free("$3")}
+WHERE webhooks.partner = t.partner AND webhooks.id = t.id AND {is_free("$3")}
 RETURNING {", ".join(f"webhooks.{name}" for name in _COLUMNS)}, (
     SELECT count(*) FROM webhook_parked p
     WHERE p.partner = webhooks.partner AND p.webhook = webhooks.id), webhooks.fence
