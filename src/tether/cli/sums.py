@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import partial
 from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,9 +12,9 @@ from zoneinfo import ZoneInfo
 import click
 
 from tether.cli.display.charts import spark_room, sparkline
-from tether.cli.display.listing import MORE, MOST_IN_A_TABLE
+from tether.cli.display.listing import MOST_IN_A_TABLE, show_some
 from tether.cli.display.numbers import short
-from tether.cli.display.output import note, say, show_line, show_table
+from tether.cli.display.output import say, show_line, show_table
 from tether.cli.display.sums import step_table, summary_table
 from tether.cli.options import ZONE, WholeNumber, together
 from tether.cli.writing import Output, csv_options, form_of, output_option
@@ -60,7 +61,7 @@ def output_of(model: type[Sum], options: dict[str, Any], zone: ZoneInfo | None) 
 def show_sums(found: Iterator[Any], output: Output, limit: int | None, *, days: bool) -> None:
     """Shows or writes rows; `days` says that each begins with a day."""
     if output.form == "table":
-        _show(found, output, limit, days=days)
+        show_some(found, partial(_show, output, days=days), limit, "No such session.")
     elif output.form == "json":
         show_line(to_json(list(islice(found, limit))))
     else:
@@ -70,11 +71,7 @@ def show_sums(found: Iterator[Any], output: Output, limit: int | None, *, days: 
                 writer.write(page)
 
 
-def _show(found: Iterator[Any], output: Output, limit: int | None, *, days: bool) -> None:
-    rows = list(islice(found, limit or MOST_IN_A_TABLE))
-    if not rows:
-        note("No such session.")
-        return
+def _show(output: Output, rows: list[Any], *, days: bool) -> None:
     width = shutil.get_terminal_size().columns
     if output.model is EnergyStep:
         titles, shown = step_table(rows, output.zone, days=days)
@@ -87,5 +84,3 @@ def _show(found: Iterator[Any], output: Output, limit: int | None, *, days: bool
         powers = [row.average_power or Decimal(0) for row in rows]
         if len(powers) > 1 and any(powers):
             say(f"\n{sparkline(powers, spark_room())} up to {short(max(powers))} kW")
-    if limit is None and next(found, None) is not None:
-        note(MORE)

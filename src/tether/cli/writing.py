@@ -63,7 +63,7 @@ class Output(NamedTuple):
     zone: ZoneInfo | None = None
 
     def check(self) -> None:
-        """Raises for what does not go together."""
+        """Raises UsageError for options that do not go together."""
         if self.form != "csv" and (self.separator or self.decimal_comma or self.bom):
             raise click.UsageError(
                 "--separator, --decimal-comma and --bom are for CSV: give --format csv."

@@ -58,12 +58,12 @@ class _Allowance:
         return left if timeout is None else min(timeout, left)
 
     def came(self, size: int) -> None:
-        """So many bytes have come."""
+        """Adds the time that these bytes allow."""
         if self._until is not None:
             self._until += size * self._each_byte_s
 
     def renew(self, seconds: float, each_byte_s: float) -> None:
-        """From now on so many."""
+        """Begins anew with so many seconds, and so many more for each byte."""
         self._until, self._each_byte_s = time.monotonic() + seconds, each_byte_s
 
 

@@ -93,7 +93,7 @@ class RequestCoalescer:
         self._end_one()
 
     async def _outcomes(self, requests: list[Request]) -> Outcomes:
-        """What came of each."""
+        """Sends them, as one request if they are several; what came of each."""
         if len(requests) == 1:
             return [await self._send_alone(requests[0])]
         bulk = bulk_request("/events/bulk", (request.body or b"" for request in requests))

@@ -1,8 +1,7 @@
 """What can go wrong for a user of the SDK, by its meaning.
 
-These are not the errors of `tether.domain.errors`: those are what the server says to itself,
-without HTTP;
-these are what came over the wire. They share the root, so that who calls both catches both.
+These are not the errors of `tether.domain.errors`: the server raises those itself, without HTTP;
+these say what came over the wire. They share the root, so that one `except` catches both.
 """
 
 from collections.abc import Sequence

@@ -126,7 +126,7 @@ class OutboxFile:
         self._mutex.release()
 
     def forked(self) -> None:
-        """The connection is the parent's, and whether it is its turn."""
+        """The child connects anew, and the right to deliver stays with the parent."""
         leave_to_parent(self._db)
         self._is_open = False
         self._mutex = threading.RLock()

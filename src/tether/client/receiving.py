@@ -75,7 +75,7 @@ class Receiving:
         self._flaw: str | None = None
 
     def take(self, data: bytes) -> bool:
-        """More of the body. Whether we want what follows."""
+        """Takes more of the body; returns whether what follows is wanted."""
         self._packed += len(data)
         try:
             for piece in self._unpacking.feed(data):
@@ -90,7 +90,7 @@ class Receiving:
         return self._flaw is None
 
     def answer(self) -> Answer:
-        """What has come, when it has ended or is not wanted any more."""
+        """The answer, once the body has ended or no more of it is wanted."""
         flaw = self._flaw
         if flaw is None and self._pieces and not self._unpacking.is_whole:
             flaw = "its gzip stream ends too early"

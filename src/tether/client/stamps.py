@@ -30,7 +30,7 @@ class Stamps:
         anew_in_children(self)
 
     def forked(self) -> None:
-        """A thread of the parent may have the lock, and will not give it back here."""
+        """The child needs a lock of its own: a thread of the parent may hold the old one."""
         self._mutex = threading.Lock()
 
     def next(self, vehicle_id: str) -> int:

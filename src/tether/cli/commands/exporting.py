@@ -2,11 +2,12 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
 import click
@@ -21,9 +22,6 @@ from tether.cli.writing import Output, Writer, csv_options, form_of, output_opti
 from tether.domain.calendar import Unit
 from tether.domain.views import Session, SessionSummary
 from tether.files.contents import MODELS, Entry
-
-if TYPE_CHECKING:
-    from tether.client import Client
 
 FORMATS = ("csv", "ndjson", "parquet")
 PAGE = 1000
@@ -107,17 +105,19 @@ def export(
         raise click.UsageError("--time-zone is for CSV: give --format csv.")
     file = Output(KINDS[kind], form, output, separator, decimal_comma, bom, zone)
     file.check()
+    chosen |= given({"from_": from_, "to": to})
+    zone_name = zone.key if zone and bucket else None
+    division: Any = {"bucket": bucket, "by": by, "time_zone": zone_name}
     started = time.monotonic()
     with file.opened() as writer, access.client(patient=True) as client:
-        if kind == "summaries":
-            chosen |= {
-                "bucket": bucket,
-                "by": by,
-                "time_zone": zone.key if zone and bucket else None,
-            }
-        elif kind == "sessions":
-            chosen["order"] = order
-        found = _found(client, kind, from_, to, chosen)
+        lists: dict[str, Callable[..., Iterator[Exported]]] = {
+            "chargers": client.chargers.list,
+            "vehicles": client.vehicles.list,
+            "events": client.events.list,
+            "sessions": partial(client.sessions.list, order=order),
+            "summaries": partial(client.sessions.summary, **division),
+        }
+        found = lists[kind](page_size=PAGE, **chosen)
         done = _write(found, writer, kind, quiet=output is None and sys.stdout.isatty())
     if output is not None:
         seconds = time.monotonic() - started
@@ -125,21 +125,6 @@ def export(
             f"Exported {counted(done, _ONE.get(kind, kind.removesuffix('s')))} to {output} "
             f"({output.stat().st_size:,} bytes, {seconds:.1f} s, {done / seconds:,.0f}/s)."
         )
-
-
-def _found(
-    client: "Client", kind: str, from_: str | None, to: str | None, of_sessions: dict[str, Any]
-) -> Iterator[Exported]:
-    match kind:
-        case "events":
-            return client.events.list(from_=from_, to=to, page_size=PAGE)
-        case "sessions":
-            return client.sessions.list(from_=from_, to=to, page_size=PAGE, **of_sessions)
-        case "summaries":
-            return client.sessions.summary(from_=from_, to=to, page_size=PAGE, **of_sessions)
-        case "chargers":
-            return client.chargers.list(page_size=PAGE)
-    return client.vehicles.list(page_size=PAGE)
 
 
 def _write(found: Iterator[Exported], writer: Writer, kind: str, *, quiet: bool) -> int:

@@ -124,7 +124,7 @@ class Board:
         self._states: dict[str, tuple[float, VehicleState]] = {}  # and when they came
 
     def take(self, state: VehicleState) -> None:
-        """This is known of a vehicle now."""
+        """Takes in what is known of a vehicle now."""
         self._states.pop(state.vehicle_id, None)
         if state.plugged_in and self._charger in (None, state.charger_id):
             self._states[state.vehicle_id] = (time.monotonic(), state)

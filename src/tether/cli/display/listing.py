@@ -31,7 +31,6 @@ TableOf: TypeAlias = tuple[Sequence[str], Callable[[Any], Sequence[Cell | str]]]
 """The titles of a table, and what makes the cells of a row."""
 
 MOST_IN_A_TABLE = 100
-MORE = f"\nThere are more: --limit shows more than {MOST_IN_A_TABLE}, a pipe gets all."
 
 list_limit_option = click.option(
     "--limit",
@@ -63,17 +62,25 @@ def show_list(
     if as_json or not sys.stdout.isatty():
         for thing in islice(things, limit):
             show_line(to_json(thing))
-        return
+    else:
+        show_some(things, show or _show_table, limit, none_yet)
+
+
+def show_some(
+    things: Iterator[T], show: Callable[[list[T]], None], limit: int | None, none_yet: str
+) -> None:
+    """Shows people at most so many of them, and says if there are more, or none."""
     found = list(islice(things, limit or MOST_IN_A_TABLE))
     if not found:
         note(none_yet)
         return
-    if show is not None:
-        show(found)
-    else:
-        show_rows(_TABLES[type(found[0])], found)
+    show(found)
     if limit is None and next(things, None) is not None:
-        note(MORE)
+        note(f"\nThere are more: --limit shows more than {MOST_IN_A_TABLE}, a pipe gets all.")
+
+
+def _show_table(things: list[Any]) -> None:
+    show_rows(_TABLES[type(things[0])], things)
 
 
 def show_rows(table: TableOf, things: Iterable[Any]) -> None:

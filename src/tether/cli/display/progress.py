@@ -38,7 +38,7 @@ class Rows:
         self._done = 0
 
     def advance(self, rows: int, place: int | None = None) -> None:
-        """So many more rows are done; and of the whole so much, if that is not told in rows."""
+        """Counts rows that are done. `place` is how far in the whole they end, unless in rows."""
         self._done += rows
         place = self._done if place is None else place
         if time.monotonic() - self._told >= _TELL_S:
