@@ -86,11 +86,11 @@ def server() -> Iterator[tuple[str, str, str]]:
             process.wait()
 
 
-def call(url: str, key: str, body: object = None, *, method: str | None = None) -> Any:
+def call(url: str, key: str, body: object = None, method: str | None = None, **headers: str) -> Any:
     """What the API answers."""
     request = urllib.request.Request(
         url, data=None if body is None else json.dumps(body).encode(), method=method,
-        headers={"x-api-key": key, "X-Request-Id": "late-night-1"},
+        headers={"x-api-key": key, **headers},
     )  # fmt: skip
     try:
         with urllib.request.urlopen(request) as answer:
@@ -171,7 +171,7 @@ def request_key(page: Page, url: str) -> None:
 def draw(browser: Browser, url: str, link: str, key: str, webhook: str) -> None:
     """All pictures."""
     first = call(f"{url}/sessions?vehicleId=session-0001", key)
-    call(f"{url}/events", key, REFUSED)
+    call(f"{url}/events", key, REFUSED, **{"X-Request-Id": "late-night-1"})
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     page.goto(link)
