@@ -16,8 +16,8 @@ from tests.webhooks.receiver import Received, Receiver
 from tether.domain.keys import digest_of
 from tether.domain.partners import DAY_MS, Ages
 from tether.domain.timestamps import now_ms
+from tether.domain.webhooks import Attempt
 from tether.server import bootstrap, forgetting
-from tether.storage.webhook_rows import Attempt
 
 EVENT = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1", "stateOfCharge": 40}
 

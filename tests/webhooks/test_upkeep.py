@@ -16,8 +16,8 @@ from tests.webhooks.receiver import Receiver
 from tests.webhooks.test_delivery import add, post, wait
 from tether.domain.keys import digest_of
 from tether.server import bootstrap
-from tether.storage.webhook_rows import Parked
-from tether.storage.webhooks import Claimed, Progress, Webhooks
+from tether.storage.webhook_rows import Claimed, Parked
+from tether.storage.webhooks import Progress, Webhooks
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ from tether.server.webhooks import WebhookService
 
 ATTEMPTS = 50
 OVERLAP_MS = 24 * 3_600_000
-_NEWEST = "~"
 
 
 class Made(NamedTuple):
@@ -85,7 +84,7 @@ class WebhookPage(FormPage):
         endpoint = await self._store.webhooks.get(partner, webhook_id)
         backlog = await self._store.webhooks.backlog(endpoint)
         attempts = await self._store.webhooks.attempts(
-            partner, webhook_id, _NEWEST, ATTEMPTS, failed=failed
+            partner, webhook_id, None, ATTEMPTS, failed=failed
         )
         return {
             "webhook": webhook_view(endpoint, self._renderer.now_ms(), backlog),

@@ -1,15 +1,16 @@
 """Webhooks as the API shows them. Durations in seconds; what is not known is left out."""
 
 from decimal import Decimal
-from typing import Protocol
 
 import msgspec
 
 from tether.domain.timestamps import format_instant
 from tether.domain.webhooks import (
     STOPS_AFTER_MS,
+    Attempt,
     Endpoint,
     MessageType,
+    Outcome,
     SignatureKind,
     Status,
     warning_of,
@@ -88,34 +89,6 @@ class WebhookAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     answer: str | None = None
 
 
-class Outcome(Protocol):
-    """What came of a request to an endpoint."""
-
-    @property
-    def at_ms(self) -> int: ...
-    @property
-    def status(self) -> int | None: ...
-    @property
-    def taken_ms(self) -> int: ...
-    @property
-    def error(self) -> str: ...
-    @property
-    def answer(self) -> str: ...
-
-
-class Attempt(Outcome, Protocol):
-    """One request to an endpoint, as it is stored."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def message_id(self) -> str: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def messages(self) -> int: ...
-
-
 def webhook_view(
     endpoint: Endpoint, now_ms: int, backlog: tuple[int, int] | None = None
 ) -> Webhook:
@@ -149,7 +122,7 @@ def webhook_view(
     )
 
 
-def outcome_view(outcome: Outcome) -> WebhookOutcome:
+def outcome_view(outcome: Outcome | Attempt) -> WebhookOutcome:
     """What came of a request, as it is shown."""
     return WebhookOutcome(
         at=format_instant(outcome.at_ms),

@@ -83,6 +83,15 @@ class Status(StrEnum):
     """It answered 410: it does not want any more."""
 
 
+def status_of(stopped: str, *, enabled: bool, failing: bool) -> Status:
+    """How an endpoint is; `stopped` is empty, or why nothing is sent to it."""
+    if stopped:
+        return Status(stopped)
+    if not enabled:
+        return Status.DISABLED
+    return Status.FAILING if failing else Status.ACTIVE
+
+
 class LogPosition(NamedTuple):
     """What an endpoint has had of the partner's log.
 
@@ -119,7 +128,7 @@ class LogPosition(NamedTuple):
 
 
 LAST_ID = "~"
-"""Follows the id of every session: with it a position is behind all changes of a millisecond."""
+"""Follows every id. A position with it is behind all changes of a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +167,8 @@ class Endpoint:
 
     @property
     def status(self) -> Status:
-        if self.stopped:
-            return Status(self.stopped)
-        if not self.enabled:
-            return Status.DISABLED
-        return Status.ACTIVE if self.failing_since_ms is None else Status.FAILING
+        failing = self.failing_since_ms is not None
+        return status_of(self.stopped, enabled=self.enabled, failing=failing)
 
     @property
     def wants_events(self) -> bool:
@@ -249,6 +255,33 @@ def message_id_in(text: str) -> MessageId | None:
 
 
 _BY_WORD = {kind.removesuffix(".changed").replace(".", "_"): kind for kind in MessageType}
+
+
+class Outcome(NamedTuple):
+    """What came of one request to an endpoint. `error` is empty if it succeeded."""
+
+    status: int | None = None
+    error: str = ""
+    answer: str = ""
+    retry_after_s: int | None = None
+    at_ms: int = 0
+    taken_ms: int = 0
+
+
+class Attempt(msgspec.Struct, array_like=True, frozen=True):
+    """One request to an endpoint, and what came of it. `error` is empty if it succeeded."""
+
+    partner: int
+    webhook: str
+    id: str
+    at_ms: int
+    message_id: str
+    type: str
+    messages: int
+    status: int | None
+    taken_ms: int
+    error: str
+    answer: str
 
 
 # Signatures ---------------------------------------------------------------------------------------

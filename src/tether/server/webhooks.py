@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from uuid_utils import uuid7
@@ -27,9 +27,11 @@ from tether.domain.webhooks import (
     PRIVATE_KEY,
     PUBLIC_KEY,
     TEST_TYPE,
+    Attempt,
     Endpoint,
     LogPosition,
     Message,
+    Outcome,
     SignatureKind,
     Status,
     literal_address,
@@ -38,21 +40,10 @@ from tether.domain.webhooks import (
 from tether.server.secret_box import SecretBox, new_signing_key, verifying_key
 from tether.storage.audit import noting
 from tether.storage.turns import Turns
-from tether.storage.webhook_rows import Attempt, Parked
+from tether.storage.webhook_rows import Parked
 from tether.storage.webhooks import MOST_PARKED, Webhooks
 
 TESTS_AT_ONCE, TESTS_OF_EACH = 32, 2
-
-
-class Outcome(NamedTuple):
-    """What came of one request to an endpoint. `error` is empty if it succeeded."""
-
-    status: int | None = None
-    error: str = ""
-    answer: str = ""
-    retry_after_s: int | None = None
-    at_ms: int = 0
-    taken_ms: int = 0
 
 
 class Sender(Protocol):

@@ -4,10 +4,18 @@ from typing import NamedTuple
 
 import msgspec
 
-from tether.domain.webhooks import LAST_ID
+from tether.domain.webhooks import LAST_ID, Attempt, Endpoint
 from tether.storage.engine import batch, columns_of
 
 MOST_ATTEMPTS = 500  # of an endpoint that are kept
+
+
+class Claimed(NamedTuple):
+    """An endpoint whose lease was taken."""
+
+    webhook: Endpoint
+    fence: int
+
 
 # Parked messages ----------------------------------------------------------------------------------
 
@@ -41,10 +49,6 @@ SELECT partner, webhook, id, tries, due_ms, since_ms FROM webhook_parked
 WHERE partner = $1 AND webhook = $2 AND due_ms <= $3 ORDER BY due_ms, id LIMIT $4
 """
 RETRY_FAILED = """
-UPDATE webhook_parked SET due_ms = $3, tries = 0
-WHERE partner = $1 AND webhook = $2 AND due_ms IS NULL AND since_ms >= $4
-"""
-FAILED = """
 SELECT partner, webhook, id, tries, due_ms, since_ms FROM webhook_parked
 WHERE partner = $1 AND webhook = $2 ORDER BY since_ms DESC, id DESC LIMIT $3
 """
@@ -53,23 +57,6 @@ WITHDRAWAL = "SELECT w.seq, w.body FROM withdrawals w WHERE w.partner = $1 AND w
 EVENT = "SELECT e.seq, e.body FROM events e WHERE e.partner = $1 AND e.id = $2"
 
 # Attempts -----------------------------------------------------------------------------------------
-
-
-class Attempt(msgspec.Struct, array_like=True, frozen=True):
-    """One request to an endpoint, and what came of it. `error` is empty if it succeeded."""
-
-    partner: int
-    webhook: str
-    id: str
-    at_ms: int
-    message_id: str
-    type: str
-    messages: int
-    status: int | None
-    taken_ms: int
-    error: str
-    answer: str
-
 
 _ATTEMPT = Attempt.__struct_fields__
 NOTE = f"""

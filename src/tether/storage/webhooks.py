@@ -6,18 +6,20 @@ it another one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from tether.domain.errors import NotFound
 from tether.domain.webhooks import (
     MOST_ENDPOINTS,
+    Attempt,
     Endpoint,
     LogPosition,
     MessageType,
     SignatureKind,
     Status,
+    status_of,
 )
 from tether.storage.derivations import HEAD
 from tether.storage.engine import Engine, Row, Statement, batch, batch_of, columns_of, where_found
@@ -27,7 +29,6 @@ from tether.storage.webhook_rows import (
     ATTEMPTS,
     DUE,
     EVENT,
-    FAILED,
     FORGET,
     FORGET_SOME,
     NOTE,
@@ -36,8 +37,8 @@ from tether.storage.webhook_rows import (
     RETRY_FAILED,
     UNPARK,
     WITHDRAWAL,
-    Attempt,
     Backlog,
+    Claimed,
     Heads,
     Parked,
     is_free,
@@ -146,13 +147,6 @@ WHERE webhooks.partner = d.partner AND webhooks.id = d.id
 """
 
 
-class Claimed(NamedTuple):
-    """An endpoint whose lease was taken."""
-
-    webhook: Endpoint
-    fence: int
-
-
 def webhook_of(row: Row) -> Endpoint:
     """The endpoint of a row of _COLUMNS and the number of its parked messages."""
     values = dict(zip((*_COLUMNS, "parked"), row, strict=True))
@@ -223,12 +217,7 @@ class Webhooks:
         """How many endpoints there are of all partners, by how they are."""
         counted = dict.fromkeys(Status, 0)
         for enabled, stopped, well, number in await self._engine.read(COUNTS):
-            status = (
-                Status(stopped) if stopped
-                else Status.DISABLED if not enabled
-                else Status.ACTIVE if well
-                else Status.FAILING
-            )  # fmt: skip
+            status = status_of(stopped, enabled=enabled, failing=not well)
             counted[status] += int(number)
         return counted
 
@@ -348,11 +337,6 @@ class Webhooks:
         rows = await self._engine.read(PARKED_DUE, partner, webhook_id, now_ms, limit)
         return [Parked(*row) for row in rows]
 
-    async def parked(self, partner: int, webhook_id: str, limit: int) -> list[Parked]:
-        """The parked messages, the newest first."""
-        rows = await self._engine.scan(FAILED, partner, webhook_id, limit)
-        return [Parked(*row) for row in rows]
-
     async def retry_failed(
         self, partner: int, webhook_id: str, now_ms: int, since_ms: int, *also: Statement
     ) -> int:
@@ -366,9 +350,10 @@ class Webhooks:
     # Attempts
 
     async def attempts(
-        self, partner: int, webhook_id: str, before: str, limit: int, *, failed: bool = False
+        self, partner: int, webhook_id: str, before: str | None, limit: int, *, failed: bool = False
     ) -> list[Attempt]:
-        """The newest attempts before the one of this id."""
+        """The newest attempts, or those before the one of this id."""
+        before = before or LAST_ID
         rows = await self._engine.scan(ATTEMPTS, partner, webhook_id, before, int(failed), limit)
         return [Attempt(*row) for row in rows]
 

@@ -15,10 +15,10 @@ from time import monotonic
 import structlog
 
 from tether.domain.errors import Unavailable
-from tether.domain.webhooks import Endpoint, Message, batch_of
+from tether.domain.webhooks import Endpoint, Message, Outcome, batch_of
 from tether.server.metrics import Metrics
 from tether.server.store import Store
-from tether.server.webhooks import Outcome, Sender, attempt_of
+from tether.server.webhooks import Sender, attempt_of
 from tether.webhooks.messages import Messages
 from tether.webhooks.progress import LEASE_S, ProgressWriter
 from tether.webhooks.worker import EndpointWorker

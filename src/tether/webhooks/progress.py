@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from time import monotonic
 
 from tether.domain.errors import Unavailable
-from tether.storage.webhook_rows import MOST_ATTEMPTS, Attempt, Parked
+from tether.domain.webhooks import Attempt
+from tether.storage.webhook_rows import MOST_ATTEMPTS, Parked
 from tether.storage.webhooks import Progress, Webhooks
 
 LEASE_S = 8.0

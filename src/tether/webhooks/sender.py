@@ -12,12 +12,12 @@ from tether.domain.webhooks import (
     PRIVATE_KEY,
     Endpoint,
     Message,
+    Outcome,
     SignatureKind,
     hmac_signature,
     signed_text,
 )
 from tether.server.secret_box import SecretBox, ed25519_signature
-from tether.server.webhooks import Outcome
 from tether.webhooks.addresses import Addresses, Network
 
 if TYPE_CHECKING:

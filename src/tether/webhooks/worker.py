@@ -25,14 +25,14 @@ from tether.domain.webhooks import (
     Endpoint,
     LogPosition,
     Message,
+    Outcome,
     Status,
     is_last_try,
     pause_s,
     warning_of,
 )
-from tether.server.webhooks import Outcome
-from tether.storage.webhook_rows import Parked
-from tether.storage.webhooks import MOST_PARKED, Claimed, progress_of
+from tether.storage.webhook_rows import Claimed, Parked
+from tether.storage.webhooks import MOST_PARKED, progress_of
 from tether.webhooks.messages import Advance, Entry, Messages
 from tether.webhooks.progress import LEASE_S, ProgressWriter
 

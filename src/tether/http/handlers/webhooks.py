@@ -24,7 +24,6 @@ from tether.server.webhooks import WebhookService
 
 _POSITION = re.compile(r"([0-9]{1,18})(?: [0-9]{1,18})?")
 _ATTEMPT = re.compile(r"[0-9a-f-]{36}")
-_FIRST = "~"  # behind all ids of attempts
 
 
 class _Resource:
@@ -125,7 +124,7 @@ class WebhookAttemptsResource(_Resource):
         epoch, before = await requests.begin_page(self._store, resp, query, _ATTEMPT.fullmatch)
         await self._store.webhooks.get(partner, webhook_id)
         found = await self._store.webhooks.attempts(
-            partner, webhook_id, before or _FIRST, limit + 1, failed=query.get("failed") == "true"
+            partner, webhook_id, before, limit + 1, failed=query.get("failed") == "true"
         )
         page = found[:limit]
         resp.data = to_json([attempt_view(attempt) for attempt in page])
