@@ -12,6 +12,7 @@ import msgspec
 
 from tether.domain.errors import NotFound
 from tether.domain.webhooks import (
+    LAST_ID,
     MOST_ENDPOINTS,
     Attempt,
     Endpoint,
