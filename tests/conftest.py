@@ -53,12 +53,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
     Each needs all of them, to know what there is, and would compile all of them at the same time.
     """
-    if session.config.args != session.config.getini("testpaths"):
+    name = os.environ.get("PYTEST_XDIST_WORKER")  # gw0, gw1 …
+    if name is None or session.config.args != session.config.getini("testpaths"):
         return
-    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    processes = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     files = sorted(Path(__file__).parent.rglob("test_*.py"))
-    for file in files[number::processes]:
+    for file in files[int(name[2:]) :: processes]:
         with suppress(Exception):  # which comes again when it is collected
             import_module(".".join(file.relative_to(session.config.rootpath).with_suffix("").parts))
 

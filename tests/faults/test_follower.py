@@ -13,7 +13,7 @@ from tests.faults.rig import Partner, Wire, event, memory_mb, post_events, run
 WRITERS = 8
 CONNECTIONS = 4  # of each writer, which reports of one vehicle on each
 EACH = 3_124
-STORED, ALONE, IN_BULK = 100_000, 20_000, 5_000
+STORED, ALONE, IN_BULK = 100_000, 10_000, 5_000
 
 
 @pytest.fixture(scope="module")
