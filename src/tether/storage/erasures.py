@@ -11,6 +11,7 @@ from tether.storage.engine import Engine, Statement, batch, batch_of, where_foun
 from tether.storage.webhook_rows import FORGET_SOME
 
 AT_ONCE = 250  # rows in a transaction, for which others wait
+SESSIONS_AT_ONCE = 50  # which are in many indexes
 NOTED_AT_ONCE = 500  # of those for which everything is looked through each time
 MOST_COUNTED = 10_000  # events, before it is said that there are more
 # What names it and was noted in memory by then, here or on another node, is not written so long
@@ -61,7 +62,7 @@ WHERE e.partner = $1 AND e.{{one}}_id = $2 ORDER BY e.seq LIMIT {AT_ONCE}
 SESSIONS = f"""
 DELETE FROM sessions WHERE partner = $1 AND {{one}}_id = $2 AND id IN (
     SELECT s.id FROM sessions s WHERE s.partner = $1 AND s.{{one}}_id = $2 AND s.live = 0
-    LIMIT {AT_ONCE}
+    LIMIT {SESSIONS_AT_ONCE}
 )
 """
 WITHDRAWALS = f"""

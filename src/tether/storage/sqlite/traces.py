@@ -7,6 +7,7 @@ is committed is in the file by then, so that nobody has anything to copy there. 
 nothing to SQLite; in the end a commit tells all connections to read the pages anew.
 """
 
+import ctypes
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,7 +21,7 @@ import apsw
 from tether.storage.sqlite.file import connect
 
 PAGES_AT_ONCE = 200  # while nobody else commits
-READ_BYTES = 1 << 18  # for as long as a part of this is searched nothing else is computed
+READ_BYTES = 1 << 20
 WAIT_MS = 40  # that others may have to wait for us at once
 TRIES = 400
 _TREES = {2: 12, 5: 12, 10: 8, 13: 8}  # the kinds of pages with rows, and the length of their heads
@@ -89,10 +90,11 @@ def _pages_with(file: int, page_bytes: int, wanted: bytes) -> Iterator[int]:
     """The numbers of the pages that have these bytes, which may lie across two pages."""
     kept = len(wanted) - 1  # of the part before, in front of the next one
     buffer = bytearray(kept + READ_BYTES)
+    find = _finder(buffer, wanted)
     offset = last = 0
     while count := os.preadv(file, [memoryview(buffer)[kept:]], offset):
         begins, end = offset - kept, kept + count
-        place = buffer.find(wanted, 0 if offset else kept, end)
+        place = find(0 if offset else kept, end)
         while place >= 0:
             for byte in (begins + place, begins + place + kept):
                 page = byte // page_bytes + 1
@@ -101,9 +103,31 @@ def _pages_with(file: int, page_bytes: int, wanted: bytes) -> Iterator[int]:
                 last = page
             # The rest of this page tells nothing new, and of a short text may have very many.
             beyond = last * page_bytes - begins - kept
-            place = buffer.find(wanted, max(place + 1, beyond), end)
+            place = find(max(place + 1, beyond), end)
         buffer[:kept] = buffer[count:end]
         offset += count
+
+
+def _finder(buffer: bytearray, wanted: bytes) -> Callable[[int, int], int]:
+    """Finds it from one place to another in the buffer; -1 if it is not there.
+
+    With the C library, as then others can compute meanwhile: Python's own search stops them all.
+    """
+    try:
+        memmem = ctypes.CDLL(None).memmem
+    except (OSError, AttributeError):
+        return lambda start, end: buffer.find(wanted, start, end)
+    memmem.restype = ctypes.c_void_p
+    memmem.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t
+    begin = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+    def find(start: int, end: int) -> int:
+        if start >= end:
+            return -1
+        found = memmem(begin + start, end - start, wanted, len(wanted))
+        return -1 if found is None else int(found) - begin
+
+    return find
 
 
 def _clean(found: _Found, connection: apsw.Connection) -> None:
