@@ -369,7 +369,8 @@ def test_one_id_put_reported_taken_back_and_erased_at_once(server: Server) -> No
                    "timestamp": f"2026-01-05T{number:02}:{minute:02}:00Z"}
                   for minute, kind in enumerate(TYPES)]  # fmt: skip
         answer = client.post("/events/bulk", json=events)
-        ids.extend(one["id"] for one in answer.json() if one["status"] == 201)
+        if answer.status_code == 200:
+            ids.extend(one["id"] for one in answer.json() if one["status"] == 201)
         return answer
 
     def erase(client: httpx.Client, number: int) -> httpx.Response:
@@ -396,9 +397,10 @@ def test_one_id_put_reported_taken_back_and_erased_at_once(server: Server) -> No
             followers.catch_up(client)
         assert statuses <= {
             *((f"PUT /vehicles/{gone}", status) for status in (200, 201, 412, 503)),
-            *((f"DELETE /vehicles/{gone}", status) for status in (202, 204, 404, 409)),
-            *((f"GET /vehicles/{gone}/state", status) for status in (200, 404)),
-            ("POST /events/bulk", 200), ("POST /events/withdraw", 200),
+            *((f"DELETE /vehicles/{gone}", status) for status in (202, 204, 404, 409, 503)),
+            *((f"GET /vehicles/{gone}/state", status) for status in (200, 404, 503)),
+            *((f"POST /events/{path}", status) for path in ("bulk", "withdraw")
+              for status in (200, 503)),
         }  # fmt: skip
         assert erased(client, f"/vehicles/{gone}")
         assert plain(everything(client, "/sessions")) == before
