@@ -22,8 +22,8 @@ import apsw
 from tether.domain.errors import SetupError, Unavailable
 from tether.storage.dialect import SQLITE
 from tether.storage.engine import Connections, Row, Size
-from tether.storage.sqlite.file import connect, native
-from tether.storage.sqlite.writer import PASSING, FileGuard, FileTrouble, SqliteWriter
+from tether.storage.sqlite.file import FileTrouble, connect, native
+from tether.storage.sqlite.writer import PASSING, FileGuard, SqliteWriter
 from tether.storage.turns import LONGEST_S, Turns
 
 log = logging.getLogger(__name__)  # structlog takes a while to load

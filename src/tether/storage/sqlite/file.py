@@ -35,6 +35,10 @@ PRAGMA schema_version;  -- reads the file: from now on nobody can lock it agains
 _BYTE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 1 << 62, 1, 0)
 
 
+class FileTrouble(OSError):
+    """The file is not what was opened, so nothing can be said to be in it."""
+
+
 def check_version() -> None:
     """Refuses, with SetupError, a SQLite that can damage our files."""
     if tuple(map(int, apsw.sqlite_lib_version().split("."))) < OLDEST_SAFE:

@@ -1,6 +1,7 @@
 """The room of deleted rows in a SQLite file, which is written anew, or gives some pages back."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,18 @@ def give_back(most: float, writer: apsw.Connection, _: Sequence[object]) -> bool
         return False
     writer.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})").fetchall()
     return True
+
+
+async def shrink(give_back_some: Callable[[float], Awaitable[bool]]) -> bool:
+    """Has pages given back until few are free, if many are; returns whether any were.
+
+    `give_back_some` is told more than which part of the file must be free.
+    """
+    most, shrunk = MOST_FREE, False
+    while await give_back_some(most):
+        most, shrunk = LEFT_FREE, True
+        await asyncio.sleep(PAUSE_S)
+    return shrunk
 
 
 def copy_log(path: Path) -> None:

@@ -31,6 +31,7 @@ from tether.storage.sqlite.file import (
     BUSY_TIMEOUT_MS,
     FILE_BEGINS,
     HEADER_BYTES,
+    FileTrouble,
     bytes_in,
     native,
 )
@@ -44,14 +45,8 @@ LARGE = 200_000  # characters of a write, which takes some ten milliseconds: it 
 WRITER_CACHE_KB = 6_000
 # While another process keeps the file locked only the first to meet it waits that long.
 STILL_BUSY_TIMEOUT_MS = 250
-_LOG_HEADER_BYTES = 32
-_FRAME_HEADER_BYTES = 24
+_LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 _TRIES = 3  # another process may be at it between two looks
-
-
-class FileTrouble(OSError):
-    """The file is not what was opened, so nothing can be said to be in it."""
-
 
 PASSING = (
     apsw.BusyError,
@@ -179,9 +174,7 @@ class SqliteWriter:
         await self.write_all(*listing(partner, last, until))
 
     async def scrub(self) -> None:
-        """Writes the file anew: what was deleted is in free pages, but also in the gaps of those in
-        use, where no other means gets at it. Others can read meanwhile.
-        """
+        """Writes the file anew: nothing else gets at the gaps in its pages. Others can read."""
         await self._apart(room.write_anew, self._path)
 
     async def forget(self, text: str) -> None:
@@ -193,17 +186,12 @@ class SqliteWriter:
             await self._apart(erase_traces, self._path, self._file, text)
 
     async def shrink(self) -> None:
-        most, shrunk = room.MOST_FREE, False
-        while await self._give_back(most):
-            most, shrunk = room.LEFT_FREE, True
-            await asyncio.sleep(room.PAUSE_S)
-        if shrunk:  # the file itself gets shorter when all of the log is in it
+        if await room.shrink(self._give_back):  # the file is shorter once all of the log is in it
             await self._apart(room.copy_log, self._path)
 
     async def _give_back(self, most: float) -> bool:
         async with self._pages:
-            given: bool = await self._enqueue(partial(room.give_back, most))
-            return given
+            return bool(await self._enqueue(partial(room.give_back, most)))
 
     async def _apart(self, run: Callable[..., None], *values: object) -> None:
         """Runs it in another thread."""
