@@ -18,6 +18,9 @@ from tests.derivation.helpers import put_vehicles, read, read_all
 
 CHARGER = {"chargePowers": [11]}
 FEW_EVENTS, ORDERS, ROUNDS = 5, 20, 10
+# What is derived is the same code on each engine: PostgreSQL, which takes longer, stores and reads
+# what comes of a quarter of the orders.
+EVERY = {"sqlite": 1, "postgres": 4}
 
 
 class Sent(NamedTuple):
@@ -27,6 +30,7 @@ class Sent(NamedTuple):
     client: httpx.Client
     sessions: dict[str, list[dict[str, Any]]]
     states: dict[str, dict[str, Any]]
+    every: int
 
 
 def orders(stream: str, random: Random) -> list[list[Body]]:
@@ -48,8 +52,9 @@ def sent(server: Server) -> Iterator[Sent]:
     """
     random, name = Random(13), "evidence"
     waiting: dict[str, list[Body]] = {}
+    every = EVERY["postgres" if server.database.startswith("postgres") else "sqlite"]
     for number, (stream, _) in enumerate(CASES.values()):
-        for order, events in enumerate(orders(stream, random)):
+        for order, events in enumerate(orders(stream, random)[::every]):
             vehicle = f"{number}.{order}"
             waiting[vehicle] = [{**event, "vehicleId": vehicle} for event in events]
     key = server.key(name, rate=FAST)
@@ -78,7 +83,7 @@ def sent(server: Server) -> Iterator[Sent]:
         for session in read_all(client, "/sessions"):
             sessions[session["vehicleId"]].append(session)
         listed = read_all(client, "/vehicles", include="state")
-        yield Sent(name, client, sessions, {one["id"]: one["state"] for one in listed})
+        yield Sent(name, client, sessions, {one["id"]: one["state"] for one in listed}, every)
 
 
 def bulk(client: httpx.Client, bodies: list[Body]) -> None:
@@ -112,7 +117,7 @@ def test_a_stream_means_what_happened_in_any_order_of_arrival(sent: Sent, case: 
     stream, told = CASES[case]
     expected, number = meaning_of(told), list(CASES).index(case)
     vehicles = [vehicle for vehicle in sent.states if vehicle.split(".")[0] == str(number)]
-    assert len(vehicles) >= ORDERS or len(events_of(stream)) < FEW_EVENTS
+    assert len(vehicles) >= ORDERS // sent.every or len(events_of(stream)) < FEW_EVENTS
     flags = set()
     for vehicle in vehicles:
         found = found_of(sent.sessions[vehicle], sent.states[vehicle])
