@@ -80,6 +80,8 @@ def test_the_operator_says_for_how_long(server: Server, tmp_path: Path) -> None:
     }  # fmt: skip
     said = command.refused("partners", "retention", "kept", "--events", "3h", status=2)
     assert "a day at least" in said
+    said = command.refused("partners", "retention", "kept", "--events", "1y", status=2)
+    assert "forever and default" in said
     assert "no partner" in command.refused("partners", "retention", "nobody", "--events", "9d")
     with server.client(key) as client:
         found = client.get("/audit", params={"action": "retention.change"}).json()

@@ -94,7 +94,10 @@ def _age(text: str) -> int:
     word = text.strip().lower()
     if word in ("forever", "default"):
         return 0 if word == "forever" else AS_SERVER_SAYS
-    age_ms = parse_duration(text)
+    try:
+        age_ms = parse_duration(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is none of 400d, 52w, 36h …, forever and default.") from None
     if age_ms < DAY_MS:
         raise ValueError("It must be a day at least, forever or default.")
     return age_ms
