@@ -103,6 +103,41 @@ def test_sessions_and_states(client: httpx.Client, receiver: Receiver, path: str
     wait(lambda: not told("vehicle.state.changed")[-1].message["data"]["state"]["pluggedIn"])
 
 
+def test_a_session_of_before_that_goes_changes_no_state_of_its_vehicle(
+    client: httpx.Client, receiver: Receiver, path: str
+) -> None:
+    kinds = ["session.ended", "session.removed", "vehicle.state.changed", "charger.state.changed"]
+    add(client, receiver.url + path, types=kinds)
+
+    def told(kind: str, id: str, version: int = 0) -> list[Received]:
+        return [
+            one for one in receiver.at(path)
+            if one.message["type"] == kind and one.message["data"]["sessionId"] == id
+            and one.message["data"]["version"] >= version
+        ]  # fmt: skip
+
+    def goes(id: str, events: list[str]) -> int:
+        """Takes back all events of a session; returns how often its vehicle's state was told."""
+        for event in reversed(events):  # it begins where it began until it is gone
+            assert client.delete(f"/events/{event}").status_code == 204
+        removed = wait(lambda: told("session.removed", id))[-1].message["data"]["version"]
+        # What is told of its charger comes behind what is told of its vehicle.
+        wait(lambda: told("charger.state.changed", id, removed))
+        return len(told("vehicle.state.changed", id, removed))
+
+    both = []
+    for day in ("01", "02"):
+        events = [
+            post(client, type=f"VEHICLE_{kind}", timestamp=f"2026-01-{day}T1{hour}:00:00Z")
+            for hour, kind in enumerate(("CONNECTED", "DISCONNECTED"))
+        ]
+        id = client.get("/sessions", params={"order": "desc", "limit": 1}).json()[0]["id"]
+        wait(lambda id=id: told("session.ended", id))
+        both.append((id, events))
+    assert goes(*both[0]) == 0
+    assert goes(*both[1]) > 0
+
+
 def test_whoever_was_away_is_told_that_it_started(
     client: httpx.Client, receiver: Receiver, path: str
 ) -> None:

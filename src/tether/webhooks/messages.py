@@ -176,8 +176,8 @@ class Messages:
                 return states
             if of_vehicles is not None:
                 latest = of_vehicles.get(known.record.vehicle_id)
-                # A session of before says nothing of where the vehicle is now.
-                if known.removed or latest is None or latest.record.id == known.id:
+                # A session of before says nothing of where the vehicle is now, nor that it is gone.
+                if latest is None or known.record.start >= latest.record.start:
                     states.append(_vehicle(known, vehicle_state(
                         known.record.vehicle_id, latest, now_ms)))  # fmt: skip
             if of_chargers is not None:
