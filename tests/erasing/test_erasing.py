@@ -119,6 +119,7 @@ def test_an_erased_vehicle_leaves_nothing_and_others_keep_all(client: httpx.Clie
     assert erased(client, f"/vehicles/{GONE}")
     assert client.get(f"/vehicles/{GONE}").status_code == 404
     assert {one["vehicleId"] for one in everything(client, "/events")} == {"V1"}
+    assert {one["reason"] for one in everything(client, "/events/withdrawn")} == {"erased"}
     assert plain(everything(client, "/sessions")) == plain(others)
     removed = everything(client, "/sessions", updatedFrom=last)
     for one in removed:

@@ -48,7 +48,9 @@ def test_what_is_old_goes_and_followers_end_with_what_is_there(
         assert 2 * len(stay) == len(before) == 480
         left = until_there_are(client, 4 * len(stay))
         assert plain(everything(client, "/sessions")) == plain(stay)
-        taken = {one["id"] for one in everything(client, "/events/withdrawn")}
+        withdrawn = everything(client, "/events/withdrawn")
+        assert {one["reason"] for one in withdrawn} == {"expired"}
+        taken = {one["id"] for one in withdrawn}
         assert events - taken == {one["id"] for one in left}
         assert taken <= events
         changed = everything(client, "/sessions", updatedFrom=FIRST)

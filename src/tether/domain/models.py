@@ -103,11 +103,21 @@ class Event(
         return msgspec.structs.replace(self, id=event_id)
 
 
-class Withdrawal(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+class WithdrawalReason(StrEnum):
+    """Why an event went that nobody had taken back by itself."""
+
+    EXPIRED = "expired"
+    ERASED = "erased"
+
+
+class Withdrawal(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False
+):
     """An event was taken back (an addition to the reference).
 
-    All but `withdrawn_at`, when the server did that, is what the event said: `id` is that of the
-    event, `timestamp` is when it happened.
+    All but `withdrawn_at`, when the server did that, and `reason` is what the event said: `id` is
+    that of the event, `timestamp` is when it happened. Without a reason it was a mistake: somebody
+    took back this event.
     """
 
     id: str
@@ -116,6 +126,7 @@ class Withdrawal(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=F
     vehicle_id: str
     timestamp: str
     withdrawn_at: str
+    reason: WithdrawalReason | None = None
 
 
 ERASED = "erased"

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from tether.domain.errors import HasEvents, NotDerived, NotFound, Unavailable
-from tether.domain.models import Charger
+from tether.domain.models import Charger, WithdrawalReason
 from tether.projections.expiring import Expiring
 from tether.projections.projector import Projector
 from tether.storage.engine import Statement
@@ -120,7 +120,8 @@ class Erasing:
         erasures, partner = self._parts.erasures, erasure.partner
         while ids := await erasures.some_events(erasure):
             async with _in_turns():
-                async for _ in self._parts.withdrawals.withdraw(partner, ids):
+                reason = WithdrawalReason.ERASED
+                async for _ in self._parts.withdrawals.withdraw(partner, ids, reason=reason):
                     pass
         while True:
             with suppress(NotDerived):

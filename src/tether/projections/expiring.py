@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import NamedTuple
 
-from tether.domain.models import Vehicle
+from tether.domain.models import Vehicle, WithdrawalReason
 from tether.projections.changes import BEGINNING
 from tether.projections.late import Late
 from tether.projections.projector import Projector
@@ -176,7 +176,8 @@ class Expiring:
 
     async def _withdraw(self, partner: int, ids: list[str]) -> int:
         began, count = monotonic(), 0
-        async for found in self._parts.withdrawals.withdraw(partner, ids):
+        reason = WithdrawalReason.EXPIRED
+        async for found in self._parts.withdrawals.withdraw(partner, ids, reason=reason):
             count += sum(found)
         await asyncio.sleep(monotonic() - began)  # the others have their turn
         return count

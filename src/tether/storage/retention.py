@@ -47,6 +47,8 @@ RELEASE = "UPDATE retention SET lease_ms = 0 WHERE partner = $1"
 RELEASE_ALL = "UPDATE retention SET lease_ms = 0 WHERE lease_ms > $1"
 EXPIRED = "UPDATE retention SET lease_ms = 0, expired_ms = $2 WHERE partner = $1"
 
+OLDER = "SELECT count(*) FROM events WHERE partner = $1 AND at_ms < $2"
+
 # The last entry of the log stays: its number must not be given again.
 TOLD = f"""
 SELECT seq, body FROM withdrawals
@@ -93,6 +95,11 @@ class Retention:
         """Says for how long what is of the partner is kept; its horizon stays."""
         lengths = (ages.events_ms, ages.requests_ms, ages.attempts_ms)
         await self._engine.write_all(Statement(SET, (partner, *lengths)), *also)
+
+    async def older(self, partner: int, before_ms: int) -> int:
+        """How many events the partner has from before an instant."""
+        ((count,),) = await self._engine.scan(OLDER, partner, before_ms)
+        return int(count)
 
     async def move(self, partner: int, horizon_ms: int) -> None:
         """Takes no event any more that is older. What was taken before can be read afterwards."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
-from tether.domain.models import Event, Withdrawal, from_json, to_json
+from tether.domain.models import Event, Withdrawal, WithdrawalReason, from_json, to_json
 from tether.domain.timestamps import format_instant
 from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
 
@@ -69,27 +69,37 @@ class Withdrawals:
         self._add = ADD.format(event_numbers=engine.dialect.event_numbers)
 
     async def withdraw(
-        self, partner: int, ids: Sequence[str], *also: Statement
+        self,
+        partner: int,
+        ids: Sequence[str],
+        *also: Statement,
+        reason: WithdrawalReason | None = None,
     ) -> AsyncIterator[list[bool]]:
-        """Takes back the events of these ids, some at a time.
+        """Takes back the events of these ids, some at a time. The reason is told if it was not
+        their sender who wants that.
 
         Of each tells whether it is taken back, now or before; else the partner never had it. With
         the first that are taken back now go the statements `also`: of the audit trail.
         """
         for start in range(0, len(ids), AT_ONCE):
-            found, took = await self._withdraw(partner, ids[start : start + AT_ONCE], also)
+            some = ids[start : start + AT_ONCE]
+            found, took = await self._withdraw(partner, some, also, reason)
             also = () if took else also
             yield found
 
     async def _withdraw(
-        self, partner: int, ids: Sequence[str], also: Sequence[Statement]
+        self,
+        partner: int,
+        ids: Sequence[str],
+        also: Sequence[Statement],
+        reason: WithdrawalReason | None,
     ) -> tuple[list[bool], bool]:
         """The same of some, and whether any were taken back now."""
         found = await self._engine.scan(FIND, partner, batch_of([id] for id in ids))
         bodies = {id: body for id, body, _ in found if body is not None}
         if bodies:
             now_ms = self._now_ms()
-            rows = batch_of(_row(body, now_ms) for body in bodies.values())
+            rows = batch_of(_row(body, now_ms, reason) for body in bodies.values())
             await self._engine.write_all(
                 Statement(self._add, (partner, rows, len(bodies))),
                 Statement(REMOVE, (partner, rows)),
@@ -99,7 +109,7 @@ class Withdrawals:
         return [body is not None or before is not None for _, body, before in found], bool(bodies)
 
 
-def _row(body: str, now_ms: int) -> WithdrawalRow:
+def _row(body: str, now_ms: int, reason: WithdrawalReason | None) -> WithdrawalRow:
     event = from_json(Event, body)
     assert event.id is not None
     assert event.timestamp is not None
@@ -110,6 +120,7 @@ def _row(body: str, now_ms: int) -> WithdrawalRow:
         vehicle_id=event.vehicle_id,
         timestamp=event.timestamp,
         withdrawn_at=format_instant(now_ms),
+        reason=reason,
     )
     return WithdrawalRow(
         event.id, event.type, event.charger_id, event.vehicle_id, event.at_ms,

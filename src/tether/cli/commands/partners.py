@@ -1,5 +1,7 @@
 """`tether partners`: whose data it is."""
 
+import sys
+
 import click
 import msgspec
 
@@ -150,6 +152,7 @@ def rename(partner: str, new_name: str, database: str) -> None:
               help="Refused requests: 7d, forever or default.")  # fmt: skip
 @click.option("--attempts", "attempts_ms", type=AGE, metavar="AGE",
               help="Attempts of webhooks: 30d, forever or default.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Do not ask in a terminal.")
 @json_option
 @database_option
 def retention(
@@ -157,6 +160,7 @@ def retention(
     events_ms: int | None,
     requests_ms: int | None,
     attempts_ms: int | None,
+    yes: bool,
     as_json: bool,
     database: str,
 ) -> None:
@@ -164,8 +168,21 @@ def retention(
 
     What is older is deleted in the background, for good, and older events are refused from then on.
     What is to be kept elsewhere: tether export events --output events.parquet, first.
+
+    In JSON, 0 days are for ever, and null is as the server says.
     """
     from tether.server import admin
+
+    async def look(store: Store, now_ms: int) -> int:
+        found = await admin.find_partner(store, partner)
+        return await store.retention.older(found.id, now_ms - (events_ms or 0))
+
+    if events_ms is not None and events_ms > 0 and (older := stores.in_store(database, look)):
+        loss = f"This deletes what is older of {partner}: {counted(older, 'event')}."
+        if sys.stdin.isatty() and not yes:
+            confirm(loss, "Delete them?", "Nothing was changed")
+        else:
+            note(loss)
 
     async def change(store: Store, now_ms: int) -> Ages:
         found = await admin.find_partner(store, partner)

@@ -194,7 +194,7 @@ def _minute(instant: str | None) -> str:
     return "" if instant is None else minute(parse_instant(instant))
 
 
-WITHDRAWAL_TITLES = ("Withdrawn (UTC)", "Time (UTC)", "Event", "Charger", "Vehicle")
+WITHDRAWAL_TITLES = ("Withdrawn (UTC)", "Time (UTC)", "Event", "Charger", "Vehicle", "Reason")
 
 
 def withdrawal_row(one: Withdrawal) -> list[str]:
@@ -205,6 +205,7 @@ def withdrawal_row(one: Withdrawal) -> list[str]:
         short_type(one.type),
         one.charger_id,
         one.vehicle_id,
+        one.reason or "",
     ]
 
 
