@@ -78,12 +78,15 @@ def migrate_sqlite(path: Path) -> int:
     connection = connect(path)
     try:
         check_ours(connection, path)
-        if not _tables(connection):
+        is_new = not _tables(connection)
+        if is_new:
             # What was made without it stays so until it is written anew. To set it again would
             # write to a file that is about to be refused.
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA temp_store = FILE")  # a step may sort all events there are
+        # A step may sort all events there are. A new file has none, and may be made where there is
+        # no folder for temporary files.
+        connection.execute(f"PRAGMA temp_store = {'MEMORY' if is_new else 'FILE'}")
         connection.execute("BEGIN IMMEDIATE")
         tables = _tables(connection)
         migrate.check_whole(tables, str(path))
