@@ -51,7 +51,7 @@ def test_kills_while_events_expire(
     port = int(server.url.rpartition(":")[2])
     for kill in range(KILLS):
         server.kill()
-        run(move(server.database, partner, instants[(kill + 1) * len(instants) // (KILLS + 2)]))
+        run(move(server.database, partner, instants[(kill + 1) * len(instants) * 4 // (5 * KILLS)]))
         server.start(port)
         time.sleep(random.uniform(0, 0.6))
         if kill % 3 == 0:
