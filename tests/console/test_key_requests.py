@@ -16,7 +16,7 @@ from tether.domain import timestamps
 from tether.domain.console import digest_of_token
 from tether.domain.key_requests import KEPT_MS, MOST_WAITING, OF_AN_ADDRESS, WAITS_MS, Limits, Wish
 from tether.domain.keys import Rate
-from tether.server import bootstrap, forgetting, key_requests
+from tether.server import bootstrap, key_requests, upkeep
 from tether.server.store import Store
 
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe {{7*7}} \x1b[31m'\""
@@ -199,7 +199,7 @@ def test_requests_expire_are_bounded_and_go_with_their_partner(database: str) ->
         assert await key_requests.claim(store, late_ms, request) is None  # too late
         await store.partners.erase(made, lambda events: None)
         assert await store.key_requests.find(digest_of_token(token), now_ms) is None
-        await forgetting.forget(store, now_ms + WAITS_MS)
+        await upkeep.forget(store, now_ms + WAITS_MS)
         assert await store.key_requests.all(now_ms) == []
 
     asyncio.run(fill())

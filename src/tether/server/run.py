@@ -20,13 +20,12 @@ from tether.domain.errors import SetupError, Unavailable
 from tether.domain.timestamps import now_ms
 from tether.server import bootstrap, logging, protocol
 from tether.server.connection_bounds import Bounds
-from tether.server.forgetting import keep_forgetting
 from tether.server.metrics import Metrics
 from tether.server.metrics_port import serving
 from tether.server.settings import Settings, metrics_address
 from tether.server.store import Store
 from tether.server.tracing import tracing
-from tether.server.upkeep import forget_audit, keep_expiring
+from tether.server.upkeep import forget_audit, keep_expiring, keep_forgetting
 from tether.storage.refused_requests import Kept
 
 log = structlog.get_logger()

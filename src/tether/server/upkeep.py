@@ -1,4 +1,6 @@
-"""What a server does by itself, beside requests: it forgets what is kept for a time only."""
+"""What a server does by itself, beside requests: what is kept for a time only goes when that is
+over, also if nothing new comes to push it out.
+"""
 
 import asyncio
 import logging
@@ -13,6 +15,7 @@ from tether.storage.retention import LEASE_MS
 log = logging.getLogger(__name__)
 
 AGAIN_S = 600.0
+FORGETS_AGAIN_S = 3600.0
 EXPIRES_AGAIN_S = 15.0
 STEP_MS = 3_600_000  # in which horizons move on
 
@@ -25,6 +28,32 @@ async def forget_audit(store: Store, days: int, now_ms: Callable[[], int]) -> No
             forgotten = await store.audit.forget(now_ms() - days * DAY_MS)
         # The others have their turn between two portions.
         await asyncio.sleep(0.1 if forgotten else AGAIN_S)
+
+
+async def keep_forgetting(store: Store, attempt_days: int, now_ms: Callable[[], int]) -> None:
+    """Deletes what is too old, again and again. Attempts of webhooks are kept for so many days
+    where nothing else is said; 0: for ever.
+    """
+    while True:
+        try:
+            await forget(store, now_ms(), attempt_days * DAY_MS)
+        except Unavailable:
+            pass
+        except Exception as error:  # it is tried again
+            log.error("old rows not deleted", exc_info=error)
+        await asyncio.sleep(FORGETS_AGAIN_S)
+
+
+async def forget(store: Store, now_ms: int, attempts_ms: int = 0) -> None:
+    """Deletes what is too old by this time. Raises Unavailable."""
+    await store.key_requests.forget(now_ms)
+    for partner in await store.partners.all():
+        await store.refused_requests.forget(partner.id, now_ms)
+        await store.key_hours.forget(partner.id, now_ms)
+        own_ms = (await store.retention.get(partner.id)).attempts_ms
+        if age_ms := attempts_ms if own_ms is None else own_ms:
+            await store.webhooks.forget_aged(partner.id, now_ms - age_ms)
+        await store.retention.forget_told(partner.id, now_ms)
 
 
 async def keep_expiring(
