@@ -14,7 +14,7 @@ from tether.domain.models import Event, from_json
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import MOST_TAKEN, OrderedEvent, SessionRecord, ordered_event
 from tether.projections.comparing import compared, is_again, reports_after
-from tether.projections.late import Late, grouped
+from tether.projections.late import LATE_MOST, Bounds, Late, between, grouped
 from tether.storage.engine import Row
 from tether.storage.events import END_OF_TIME, Events
 from tether.storage.session_records import Change, Derived, SessionRecords, Stored
@@ -24,7 +24,6 @@ from tether.storage.turns import Rest
 PAGE = 1000  # events of one vehicle
 VEHICLES = 10_000  # of which is looked up at once what waits
 SESSIONS = 100  # sessions of one vehicle
-LATE_MOST = 200  # events or sessions of such a vehicle; with more it is looked at by itself
 
 BEGINNING: Start = (-END_OF_TIME, 0, "")
 END: Start = (END_OF_TIME, 0, "")
@@ -81,40 +80,59 @@ class Changes:
         rows.clear()
         changes: list[Change] = []
         late: list[Late] = []
-        expired = await self._snapshots.of_vehicles(partner, withdrawn)
-        for vehicle, instants in withdrawn.items():
-            begins_ms = expired[vehicle].at_ms if vehicle in expired else -END_OF_TIME
-            # What expired is contained in the snapshot for good.
-            if all_ms := [at_ms for at_ms in instants if at_ms >= begins_ms]:
-                all_ms += map(_at_ms, events.pop(vehicle, ()))
-                late.append(Late(vehicle, min(all_ms), max(all_ms), len(all_ms)))
-        known = list(await self._records.last(partner, list(events)))
-        unknown = [vehicle for vehicle, last in known if last is None]
-        expired = await self._snapshots.of_vehicles(partner, unknown)
+        for vehicle, instants in (await self._not_expired(partner, withdrawn)).items():
+            all_ms = [*instants, *map(_at_ms, events.pop(vehicle, ()))]
+            late.append(Late(vehicle, min(all_ms), max(all_ms), len(all_ms)))
+        known = await self._records.last(partner, list(events))  # each is decoded in its turn
         reports: dict[tuple[str, Start], list[Report]] = defaultdict(list)
         for vehicle, last in known:
             await rest.if_long()
-            new = sorted(events.pop(vehicle))
-            session, before = last or (None, SessionContext())
-            is_late = session is not None and new[0].position.at_ms <= session.last.at_ms
-            if is_late or vehicle in expired:
-                late.append(Late(vehicle, _at_ms(new[0]), _at_ms(new[-1]), len(new)))
+            if last is None:
                 continue
-            was = None if session is None else _state(session)
+            new = sorted(events.pop(vehicle))
+            session, before = last
+            if new[0].position.at_ms <= session.last.at_ms:
+                late.append(Late.of(vehicle, new))
+                continue
+            was = _state(session)
             timeline = SessionBuilder(session, before).take(new)
-            # Else the next session has begun after its end.
-            if session is not None and was is not None and was != _state(session):
+            if was != _state(session):  # else the next session has begun after its end
                 lasts = session.end_ms is None and was[1] is None
                 changes.append(Change(session, before, grown=lasts))
             changes += (Change(*begun) for begun in timeline.begun)
             for start, report in timeline.reports:
                 reports[vehicle, start].append(report)
+        new_changes, new_late = await self._of_first(partner, events)
         for (vehicle, start), (session, before) in (
             await self._records.of_starts(partner, reports)
         ).items():
             session.reports = [*session.reports, *reports[vehicle, start]]
             changes.append(Change(session, before))
+        return changes + new_changes, late + new_late
+
+    async def _of_first(
+        self, partner: int, events: dict[str, list[OrderedEvent]]
+    ) -> tuple[list[Change], list[Late]]:
+        """The same of vehicles that have no session yet, each with its events."""
+        cut_ms = await self._snapshots.instants(partner, events)
+        changes, late, rest = list[Change](), list[Late](), Rest()
+        for vehicle, new in events.items():
+            await rest.if_long()
+            new.sort()
+            if vehicle in cut_ms:  # there may be older events, with which its snapshot goes on
+                late.append(Late.of(vehicle, new))
+            else:
+                changes += (Change(*begun) for begun in SessionBuilder().take(new).begun)
         return changes, late
+
+    async def _not_expired(
+        self, partner: int, withdrawn: dict[str, list[int]]
+    ) -> dict[str, list[int]]:
+        """Of these vehicles and instants those that a snapshot does not contain for good."""
+        cut_ms = await self._snapshots.instants(partner, withdrawn)
+        for vehicle, until_ms in cut_ms.items():
+            withdrawn[vehicle] = [at_ms for at_ms in withdrawn[vehicle] if at_ms >= until_ms]
+        return {vehicle: instants for vehicle, instants in withdrawn.items() if instants}
 
     async def waiting(
         self, partner: int, after: int, until: int, *, to_end: bool
@@ -232,7 +250,7 @@ class Changes:
         """The newest session that began before this instant and from which a vehicle can be derived
         again; else where its history begins.
         """
-        snapshot = (await self._snapshots.of_vehicles(partner, [vehicle])).get(vehicle)
+        snapshot = await self._snapshots.get(partner, vehicle)
         for _ in range(SESSIONS):
             if at_ms is None:
                 break
@@ -304,39 +322,32 @@ class Changes:
                     yield portion.changes
         for some in grouped(one for one in late if one.events < LATE_MOST):
             bounds = await self._bounds(partner, some)
-            snapshots = await self._snapshots.of_vehicles(partner, bounds)
-            expired = {
-                vehicle
-                for vehicle, snapshot in snapshots.items()
-                if bounds[vehicle].start[0] < snapshot.at_ms
-            }
-            wanted = (
-                (one.vehicle, bounds[one.vehicle].start, bounds[one.vehicle].until_ms)
-                for one in some
-            )
+            wanted = ((vehicle, one.start, one.until_ms) for vehicle, one in bounds.items())
             contents = await self._records.between(partner, seq, LATE_MOST, wanted)
-            late_of, rest = {one.vehicle: one for one in some}, Rest()
+            alone = {one.vehicle: one for one in some}
+            rest = Rest()
             for vehicle, events, known in contents:
                 await rest.if_long()
-                one = late_of[vehicle]
-                differing = None
-                if vehicle not in expired:
-                    differing = _between(one, bounds[vehicle], events, known)
-                if differing is None:
-                    async for portion in self.of_vehicle(partner, vehicle, seq, one):
-                        yield portion.changes
-                else:
+                differing = between(alone[vehicle], bounds[vehicle], events, known)
+                if differing is not None:
+                    del alone[vehicle]
                     yield differing
+            for vehicle, one in alone.items():
+                async for portion in self.of_vehicle(partner, vehicle, seq, one):
+                    yield portion.changes
 
-    async def _bounds(self, partner: int, late: Iterable[Late]) -> dict[str, "_Bounds"]:
-        """Of each vehicle where it is to be derived again."""
-        places = ((one.vehicle, one.first_ms, one.last_ms) for one in late)
+    async def _bounds(self, partner: int, late: Iterable[Late]) -> dict[str, Bounds]:
+        """Of each vehicle where it is to be derived again, unless that is at a snapshot."""
+        places = [(one.vehicle, one.first_ms, one.last_ms) for one in late]
+        cut_ms = await self._snapshots.instants(partner, (vehicle for vehicle, *_ in places))
         bounds = {}
-        for vehicle, (last, until_ms) in (await self._records.around(partner, places)).items():
+        for vehicle, (last, end_ms) in (await self._records.around(partner, places)).items():
             start, before = BEGINNING, SessionContext()
             if last is not None:
                 start, before = last[0].start, last[1]
-            bounds[vehicle] = _Bounds(before, start, END_OF_TIME if until_ms is None else until_ms)
+            if start[0] >= cut_ms.get(vehicle, start[0]):
+                until_ms = END_OF_TIME if end_ms is None else end_ms
+                bounds[vehicle] = Bounds(before, start, until_ms)
         return bounds
 
 
@@ -349,40 +360,6 @@ def _show_known(timeline: SessionBuilder, beginning: Beginning, begin: Start) ->
         return
     if known.end_ms is None or known.end_ms > beginning.from_ms:
         timeline.begun.insert(0, (known, beginning.before))
-
-
-class _Bounds(NamedTuple):
-    """From where on a vehicle is derived again, what is known of before, and to where at least."""
-
-    before: SessionContext
-    start: Start
-    until_ms: int
-
-
-def _between(
-    late: Late, bounds: _Bounds, events: list[OrderedEvent], known: list[Stored]
-) -> list[Change] | None:
-    """What changes between the bounds; None if it goes on beyond them, or there is too much."""
-    taken = bounds.before.taken
-    if len(taken) >= MOST_TAKEN or LATE_MOST in (len(events), len(known)):
-        return None
-    if any(start < bounds.start for one in known for start in one.row.ties.told):
-        return None
-    timeline = SessionBuilder(before=bounds.before)
-    stored = {one.row.start: one for one in known}
-    for _, instant in groupby(events, key=_at_ms):
-        count = len(timeline.begun)
-        timeline.take(one for one in instant if one.position.seq not in taken)
-        if timeline.reports:
-            return None
-        if len(timeline.begun) > count:
-            start = timeline.begun[-1][0].start
-            behind = start[0] > late.last_ms and start in stored
-            if behind and is_again(timeline.begun[-1], stored[start]):
-                timeline.begun.pop()
-                before = [one for one in known if one.row.start < start]
-                return compared(timeline.begun, before, start[0])
-    return compared(timeline.begun, known) if bounds.until_ms == END_OF_TIME else None
 
 
 def _state(session: SessionRecord) -> tuple[EventPosition, int | None, int]:

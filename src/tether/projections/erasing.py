@@ -6,9 +6,8 @@ refused requests, and from what the file still has of deleted rows. Every step m
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from time import monotonic
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from tether.domain.errors import HasEvents, NotDerived, NotFound, Unavailable
@@ -18,6 +17,7 @@ from tether.projections.projector import Projector
 from tether.storage.engine import Statement
 from tether.storage.entities import Entities
 from tether.storage.erasures import KINDS, MOST_COUNTED, Erasure, Erasures
+from tether.storage.turns import giving_way
 from tether.storage.withdrawals import Withdrawals
 
 AGAIN_S = 5.0  # between looks for erasures that a process left that was killed
@@ -119,7 +119,7 @@ class Erasing:
     async def _run(self, erasure: Erasure) -> None:
         erasures, partner = self._parts.erasures, erasure.partner
         while ids := await erasures.some_events(erasure):
-            async with _in_turns():
+            async with giving_way():
                 reason = WithdrawalReason.ERASED
                 async for _ in self._parts.withdrawals.withdraw(partner, ids, reason=reason):
                     pass
@@ -131,14 +131,6 @@ class Erasing:
             await self._parts.expiring.forget_charger(partner, erasure.id)
         left = True
         while left:
-            async with _in_turns():
+            async with giving_way():
                 left = await erasures.forget_some(erasure)
         await erasures.end(erasure, self._now_ms())
-
-
-@asynccontextmanager
-async def _in_turns() -> AsyncIterator[None]:
-    """Has the others write for as long as what is done here took."""
-    began = monotonic()
-    yield
-    await asyncio.sleep(monotonic() - began)

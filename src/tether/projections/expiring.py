@@ -10,21 +10,19 @@ taken back, so that followers are told; as they mean nothing any more, it does n
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from time import monotonic
 from typing import NamedTuple
 
 from tether.domain.models import Vehicle, WithdrawalReason
 from tether.projections.changes import BEGINNING
 from tether.projections.late import Late
 from tether.projections.projector import Projector
-from tether.storage.derivations import Position
 from tether.storage.entities import Entities
 from tether.storage.session_records import Change, SessionRecords
 from tether.storage.snapshots import VEHICLES, Snapshot, Snapshots
+from tether.storage.turns import giving_way
 from tether.storage.withdrawals import AT_ONCE, Withdrawals
 
 CHANGED_AT_ONCE = 100  # sessions: while more are looked for, somebody else may change some
-AGAIN_S = 0.02
 
 
 class ExpiringParts(NamedTuple):
@@ -54,9 +52,9 @@ class Expiring:
         while page := await self._parts.entities.page(Vehicle, partner, after, VEHICLES):
             after = page[-1][0]
             vehicles = [vehicle for vehicle, _ in page]
-            while expired := await self._expired(partner, vehicles, horizon_ms):
-                await self._cut_all(partner, expired)
-                count += await self._take_back(partner, expired)
+            while until_ms := await self._expired(partner, vehicles, horizon_ms):
+                await self._cut_all(partner, until_ms)
+                count += await self._take_back(partner, until_ms)
         return count
 
     async def _expired(
@@ -66,7 +64,7 @@ class Expiring:
         first_ms = await self._parts.snapshots.first_events(partner, vehicles, horizon_ms)
         if not first_ms:
             return {}
-        snapshots = await self._parts.snapshots.of_vehicles(partner, first_ms)
+        cut_ms = await self._parts.snapshots.instants(partner, first_ms)
         wanted = ((vehicle, horizon_ms, horizon_ms) for vehicle in first_ms)
         until_ms = {}
         for vehicle, (last, _) in (await self._parts.records.around(partner, wanted)).items():
@@ -78,19 +76,15 @@ class Expiring:
             )
             if behind is not None and behind[0] > first_ms[vehicle]:
                 at_ms = min(at_ms, behind[0])
-            if vehicle in snapshots:
-                at_ms = max(at_ms, snapshots[vehicle].at_ms)
+            at_ms = max(at_ms, cut_ms.get(vehicle, at_ms))
             if first_ms[vehicle] < at_ms:
                 until_ms[vehicle] = at_ms
         return until_ms
 
     async def _cut_all(self, partner: int, until_ms: dict[str, int]) -> None:
         """Cuts these vehicles, unless they are cut there already."""
-        found = await self._parts.snapshots.of_vehicles(partner, until_ms)
-        vehicles = [
-            vehicle for vehicle, at_ms in until_ms.items()
-            if vehicle not in found or found[vehicle].at_ms < at_ms
-        ]  # fmt: skip
+        cut_ms = await self._parts.snapshots.instants(partner, until_ms)
+        vehicles = [vehicle for vehicle, at_ms in until_ms.items() if cut_ms.get(vehicle) != at_ms]
 
         async def make(vehicle: str, seq: int) -> Snapshot | None:
             changes = self._parts.projector.changes
@@ -108,8 +102,8 @@ class Expiring:
         ]  # fmt: skip
 
         async def make(vehicle: str, seq: int) -> Snapshot | None:
-            now = await self._parts.snapshots.of_vehicles(partner, [vehicle])
-            return now[vehicle].without_charger(charger) if vehicle in now else None
+            now = await self._parts.snapshots.get(partner, vehicle)
+            return None if now is None else now.without_charger(charger)
 
         await self._replace(partner, vehicles, make)
 
@@ -125,7 +119,7 @@ class Expiring:
         """
         waiting = deque(vehicles)
         while waiting:
-            position = await self._position(partner)
+            position = await self._parts.projector.settled(partner)
             if position is None:  # the partner was deleted
                 return
             snapshots, changes, done = list[Snapshot](), list[Change](), 0
@@ -143,18 +137,6 @@ class Expiring:
                 for _ in range(done):
                     waiting.popleft()
             await asyncio.sleep(0)
-
-    async def _position(self, partner: int) -> Position | None:
-        """Where the sessions stand, once they contain all that is there of each vehicle."""
-        derivations = self._parts.projector.derivations
-        while True:
-            position = await derivations.position(partner)
-            if position is None:
-                return None
-            if not position.unfinished and not await derivations.withdrawn_since(partner, position):
-                return position
-            await self._parts.projector.portion(partner)
-            await asyncio.sleep(AGAIN_S)
 
     async def _changes(self, partner: int, seq: int, snapshot: Snapshot) -> list[Change]:
         """What changes if a vehicle is derived from this snapshot."""
@@ -175,9 +157,8 @@ class Expiring:
         return count + await self._withdraw(partner, ids)
 
     async def _withdraw(self, partner: int, ids: list[str]) -> int:
-        began, count = monotonic(), 0
-        reason = WithdrawalReason.EXPIRED
-        async for found in self._parts.withdrawals.withdraw(partner, ids, reason=reason):
-            count += sum(found)
-        await asyncio.sleep(monotonic() - began)  # the others have their turn
+        count, reason = 0, WithdrawalReason.EXPIRED
+        async with giving_way():
+            async for found in self._parts.withdrawals.withdraw(partner, ids, reason=reason):
+                count += sum(found)
         return count

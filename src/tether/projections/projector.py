@@ -30,6 +30,7 @@ WRITTEN_AT_ONCE = 500  # of these; for others wait for the writer meanwhile
 IN_BULK = 500  # events that were stored at once: more will follow
 MOST_BEHIND = 100_000  # events of a partner that may wait before its next ones are held up
 INTERVAL_S = 1.0  # between looks at what may have changed, and tries of what failed
+SETTLED_AGAIN_S = 0.02
 PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
 SWEPT_AT_ONCE = 200  # partners
 USUAL_RATE = 5_000.0  # events a second, until it was measured
@@ -319,6 +320,18 @@ class Projector:
                         return None
                     position, changes = written, []
         return await self.write(partner, position, until, changes)
+
+    async def settled(self, partner: int) -> Position | None:
+        """Where the sessions stand, once they are those of the events that there are: derives what
+        stands in the way of that. None if there is no such partner.
+        """
+        while (position := await self.derivations.position(partner)) is not None:
+            withdrawn = await self.derivations.withdrawn_since(partner, position)
+            if not position.unfinished and not withdrawn:
+                return position
+            await self.portion(partner)
+            await asyncio.sleep(SETTLED_AGAIN_S)
+        return None
 
     def _another_does_it(self, partner: int, position: Position) -> bool:
         """Whether another process was faster, and got further since: to race it would be in vain.

@@ -64,14 +64,9 @@ class Rebuilder:
         repaired = 0
         while True:
             sessions = differing = 0
-            position = await self._projector.derivations.position(partner)
+            position = await self._projector.settled(partner)
             if position is None:  # the partner was deleted
                 return Checked(vehicle, 0, repaired)
-            # Then the sessions are not those of the events that there are.
-            if position.unfinished or await self._withdrawn_since(partner, position):
-                await self._projector.portion(partner)
-                await asyncio.sleep(AGAIN_S)
-                continue
             async for portion in self._projector.changes.of_vehicle(partner, vehicle, position.seq):
                 sessions += portion.sessions
                 if not portion.changes:
@@ -92,11 +87,8 @@ class Rebuilder:
         """Stores the changes, if any; None if the sessions are not at that position any more, or
         are not those of the events that there are.
         """
-        if await self._withdrawn_since(partner, position):
+        if await self._projector.derivations.withdrawn_since(partner, position):
             return None
         if changes:
             return await self._projector.write(partner, position, position.seq, changes)
         return position if await self._projector.derivations.position(partner) == position else None
-
-    async def _withdrawn_since(self, partner: int, position: Position) -> bool:
-        return await self._projector.derivations.withdrawn_since(partner, position)

@@ -1,12 +1,11 @@
 """Partners, and how one is deleted with everything it has."""
 
-import asyncio
-import time
 from collections.abc import Callable, Iterable
 
 from tether.domain.errors import NotFound, SetupError
 from tether.domain.partners import Holdings, Partner
 from tether.storage.engine import Engine, Statement
+from tether.storage.turns import giving_way
 
 ERASE_AT_ONCE = 5_000  # events, so that nobody waits long behind them
 
@@ -107,10 +106,9 @@ class Partners:
         await self._erase_all(partner, _FIRST_ERASED)
         erased = ERASE_AT_ONCE
         while erased == ERASE_AT_ONCE:
-            began = time.monotonic()
-            erased = await self._engine.write(ERASE_EVENTS, partner.id, ERASE_AT_ONCE)
-            progress(erased)
-            await asyncio.sleep(time.monotonic() - began)
+            async with giving_way():
+                erased = await self._engine.write(ERASE_EVENTS, partner.id, ERASE_AT_ONCE)
+                progress(erased)
         # As long as there are events it must be known how far they are listed, else they are again.
         tables = (*_FIRST_ERASED, *self._engine.dialect.own_tables)
         await self._erase_all(partner, tables)

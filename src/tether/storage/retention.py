@@ -4,14 +4,12 @@ Events with a timestamp before a partner's horizon are refused: ADD in events.py
 none comes any more where events expired, and what was derived behind them stays as it is.
 """
 
-import asyncio
-from time import monotonic
-
 from tether.domain.models import Withdrawal, from_json
 from tether.domain.partners import DAY_MS, Ages
 from tether.domain.timestamps import parse_instant
 from tether.storage.derivations import DERIVED, HEAD
 from tether.storage.engine import Engine, Statement, batch, batch_of
+from tether.storage.turns import giving_way
 
 TOLD_MS = 30 * DAY_MS  # so long followers can learn that expired events and sessions are gone
 LEASE_MS = 10_000
@@ -129,12 +127,13 @@ class Retention:
         """Deletes what followers had time to learn, some at a time: withdrawals of expired events,
         and sessions of that time that are no more.
         """
-        horizon_ms, began = (await self.get(partner)).horizon_ms, monotonic()
+        horizon_ms = (await self.get(partner)).horizon_ms
         if horizon_ms is None:
             return
-        while await self._forget_some(partner, horizon_ms, now_ms - TOLD_MS):
-            await asyncio.sleep(monotonic() - began)  # the others have their turn
-            began = monotonic()
+        left = 1
+        while left:
+            async with giving_way():
+                left = await self._forget_some(partner, horizon_ms, now_ms - TOLD_MS)
 
     async def _forget_some(self, partner: int, horizon_ms: int, since_ms: int) -> int:
         told = [

@@ -16,9 +16,10 @@ from tether.storage.engine import Engine, Statement, batch, batch_of
 PAGE = 200
 VEHICLES = 1_000  # that are looked at in one statement
 
-OF_VEHICLES = f"""
+GET = "SELECT vehicle_id, at_ms, body FROM snapshots WHERE partner = $1 AND vehicle_id = $2"
+INSTANTS = f"""
 WITH {batch("wanted", "vehicle_id")}
-SELECT s.vehicle_id, s.at_ms, s.body FROM wanted w
+SELECT s.vehicle_id, s.at_ms FROM wanted w
 JOIN snapshots s ON s.partner = $1 AND s.vehicle_id = w.vehicle_id
 """
 NEXT = """
@@ -89,13 +90,18 @@ class Snapshots:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def of_vehicles(self, partner: int, vehicles: Iterable[str]) -> dict[str, Snapshot]:
-        """Those that there are of these vehicles."""
+    async def get(self, partner: int, vehicle: str) -> Snapshot | None:
+        """That of a vehicle, if there is one."""
+        rows = await self._engine.scan(GET, partner, vehicle)
+        return Snapshot(*rows[0]) if rows else None
+
+    async def instants(self, partner: int, vehicles: Iterable[str]) -> dict[str, int]:
+        """Of those of these vehicles that have one, its instant."""
         wanted = [[vehicle] for vehicle in vehicles]
         if not wanted:
             return {}
-        rows = await self._engine.scan(OF_VEHICLES, partner, batch_of(wanted))
-        return {row[0]: Snapshot(*row) for row in rows}
+        rows = await self._engine.scan(INSTANTS, partner, batch_of(wanted))
+        return {row[0]: row[1] for row in rows}
 
     async def first_events(
         self, partner: int, vehicles: Iterable[str], before_ms: int

@@ -224,6 +224,14 @@ def check_wanted() -> None:
         raise Abandoned
 
 
+@asynccontextmanager
+async def giving_way() -> AsyncIterator[None]:
+    """Lets others work, after what is done here, for as long as that took."""
+    began = perf_counter()
+    yield
+    await asyncio.sleep(perf_counter() - began)
+
+
 class Rest:
     """Lets others have the event loop when this has computed for a while."""
 
