@@ -258,22 +258,6 @@ def query_of(
     return query
 
 
-def is_descending(query: dict[str, str]) -> bool:
-    """Whether the list is wanted from its end. Raises Invalid."""
-    order = query.get("order", "asc")
-    if order not in ("asc", "desc"):
-        raise Invalid("order", "It must be asc (oldest first) or desc (newest first).")
-    return order == "desc"
-
-
-def limit_of(query: dict[str, str]) -> int:
-    """How many entries a page may have. Raises Invalid."""
-    text = query.get("limit", str(DEFAULT_LIMIT))
-    if re.fullmatch(r"[0-9]{1,4}", text) and 1 <= int(text) <= MAX_LIMIT:
-        return int(text)
-    raise Invalid("limit", f"It must be a whole number from 1 to {MAX_LIMIT}.")
-
-
 def instants_of(query: dict[str, str], *windows: tuple[str, ...]) -> dict[str, int]:
     """The instants that the query gives, by parameter, in ms since 1970.
 
@@ -288,28 +272,67 @@ def instants_of(query: dict[str, str], *windows: tuple[str, ...]) -> dict[str, i
     return found
 
 
-async def begin_page(
-    store: Store, resp: Response, query: dict[str, str], is_position: Callable[[str], object]
-) -> tuple[Epoch, str | None]:
-    """The epoch of a list, which the answer tells, and the position behind which the page begins:
-    what `show_next` put into the cursor, or None at the start.
+class Page:
+    """The page of a list that a request asks for, and the link to the page that follows it."""
 
-    Raises Invalid, and EpochChanged if the cursor is of another epoch.
-    """
-    epoch = await store.epochs.current()
-    text = query.get("cursor")
-    position = None if text is None else _position_of(text, epoch, is_position)
-    show_epoch(resp, epoch)
-    return epoch, position
+    def __init__(
+        self,
+        store: Store,
+        req: Request,
+        resp: Response,
+        allowed: Collection[str],
+        repeated: Collection[str] = (),
+    ) -> None:
+        """The list has the `allowed` parameters. Raises Invalid, Unknown."""
+        self.query = query = query_of(req, allowed, repeated)
+        limit, order = query.get("limit", str(DEFAULT_LIMIT)), query.get("order", "asc")
+        if not (re.fullmatch(r"[0-9]{1,4}", limit) and 1 <= int(limit) <= MAX_LIMIT):
+            raise Invalid("limit", f"It must be a whole number from 1 to {MAX_LIMIT}.")
+        if order not in ("asc", "desc"):
+            raise Invalid("order", "It must be asc (oldest first) or desc (newest first).")
+        self.limit = int(limit)
+        self.descending = order == "desc"
+        self.partner = partner_of(req)
+        self._store, self._req, self._resp, self._repeated = store, req, resp, repeated
+        self._epoch_id = ""
 
+    async def begin(
+        self, is_position: Callable[[str], object] | None, *, derived: bool = False
+    ) -> str | None:
+        """The position after which the page begins, or None at the start of the list. It is what
+        `link_next` put into the cursor; without `is_position` the cursor is not read.
 
-def _position_of(text: str, epoch: Epoch, is_position: Callable[[str], object]) -> str:
-    epoch_id, position = position_in(text)
-    if not is_position(position):
-        raise Invalid("cursor", "It must be one that a Link header of this list gave.")
-    if epoch_id != epoch.id:
-        raise EpochChanged("cursor", format_instant(epoch.began_ms), "without it")
-    return position
+        Waits until all events are derived if the page shows what is `derived` from them. Raises
+        Invalid, EpochChanged if the cursor is of another epoch, and NotDerived.
+        """
+        epoch = await self._store.epochs.current()
+        cursor, position = self.query.get("cursor"), None
+        if cursor is not None and is_position is not None:
+            epoch_id, position = position_in(cursor)
+            if not is_position(position):
+                raise Invalid("cursor", "It must be one that a Link header of this list gave.")
+            if epoch_id != epoch.id:
+                raise EpochChanged("cursor", format_instant(epoch.began_ms), "without it")
+        self._epoch_id = epoch.id
+        show_epoch(self._resp, epoch)
+        if derived:
+            await derive_first(self._store, self._req, self._resp, self.query)
+        return position
+
+    def link_next(self, position: str, *, partial: bool = False) -> None:
+        """Adds a Link header that leads to the page after this position.
+
+        `partial`: this page is shorter than asked for, or empty, although more may follow.
+        """
+        parameters: dict[str, str | list[str]] = {
+            name: [*dict.fromkeys(value.split(","))] if name in self._repeated else value
+            for name, value in self.query.items()
+        }
+        parameters["cursor"] = cursor_text(self._epoch_id, position)
+        more = '; partial="true"' if partial else ""
+        path = f"{_base_url(self._req)}{prefix_of(self._req)}{self._req.path}"
+        target = f"{path}?{urlencode(parameters, doseq=True)}"
+        self._resp.set_header("Link", f'<{target}>; rel="next"{more}')
 
 
 def position_in(text: str) -> tuple[str, str]:
@@ -360,26 +383,6 @@ def show_epoch(resp: Response, epoch: Epoch) -> None:
     """Says of which epoch a list is, for those who keep places of their own."""
     if epoch.id:
         resp.set_header("Tether-Epoch", epoch.id)
-
-
-def show_next(
-    req: Request,
-    resp: Response,
-    query: Mapping[str, str | Sequence[str]],
-    epoch: Epoch,
-    position: str,
-    *,
-    partial: bool = False,
-) -> None:
-    """Leads by a Link header to the page that follows `position` of the same list.
-
-    A parameter of the query that is repeated has its values in a sequence.
-    `partial`: this page is shorter than asked for, or empty, although more may follow.
-    """
-    parameters = urlencode({**query, "cursor": cursor_text(epoch.id, position)}, doseq=True)
-    more = '; partial="true"' if partial else ""
-    address = f"{_base_url(req)}{prefix_of(req)}{req.path}?{parameters}"
-    resp.set_header("Link", f'<{address}>; rel="next"{more}')
 
 
 def cursor_text(epoch_id: str, position: str) -> str:

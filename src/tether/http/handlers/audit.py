@@ -22,24 +22,23 @@ class AuditResource:
         self._store = store
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        query = requests.query_of(req, LIST_PARAMETERS)
-        limit, descending = requests.limit_of(query), requests.is_descending(query)
+        page = requests.Page(self._store, req, resp, LIST_PARAMETERS)
+        query = page.query
         if "action" in query and not ACTION.fullmatch(query["action"]):
             raise Invalid("action", "It must be one such as key.revoke.")
         instants = requests.instants_of(query, ("from", "to"))
         from_ms, to_ms = instants.get("from", 0), instants.get("to", END_OF_TIME)
-        epoch, position = await requests.begin_page(self._store, resp, query, _POSITION.fullmatch)
+        position = await page.begin(_POSITION.fullmatch)
         at_ms, _, entry_id = (position or "").partition(" ")
-        wanted = AuditFilter(requests.partner_of(req), query.get("action"), from_ms, to_ms)
-        async with self._store.entity_turns.of(requests.partner_of(req)):
+        wanted = AuditFilter(page.partner, query.get("action"), from_ms, to_ms)
+        async with self._store.entity_turns.of(page.partner):
             found = await self._store.audit.page(
-                wanted, (int(at_ms), entry_id) if position else None, limit + 1,
-                descending=descending,
+                wanted, (int(at_ms), entry_id) if position else None, page.limit + 1,
+                descending=page.descending,
             )  # fmt: skip
-        page = found[:limit]
-        resp.data = to_json([shown(one, to_partner=True) for one in page])
-        if len(found) > limit:
-            last = page[-1]
-            requests.show_next(req, resp, query, epoch, f"{last.at_ms} {last.id}")
+        entries = found[: page.limit]
+        resp.data = to_json([shown(one, to_partner=True) for one in entries])
+        if len(found) > page.limit:
+            page.link_next(f"{entries[-1].at_ms} {entries[-1].id}")
 
     on_head = on_get

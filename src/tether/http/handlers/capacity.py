@@ -5,7 +5,6 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable
 from decimal import Decimal
 from operator import itemgetter
-from typing import NamedTuple
 
 from falcon.asgi import Request, Response
 
@@ -17,7 +16,6 @@ from tether.domain.views import Capacity
 from tether.http import requests
 from tether.projections.flexibility import Asked, Chargers, Entry, EntryPosition, MaxAge
 from tether.server.store import Store
-from tether.storage.epochs import Epoch
 from tether.storage.turns import Steps, Turns, in_steps
 
 LIST_PARAMETERS = (
@@ -57,41 +55,35 @@ class CapacityResource:
         self._turns = Turns(AT_ONCE, of_each=1, patience_s=PATIENCE_S)
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        query = requests.query_of(req, LIST_PARAMETERS)
+        page = requests.Page(self._store, req, resp, LIST_PARAMETERS)
+        query = page.query
         now_ms, as_lines = self._now_ms(), NDJSON in (req.get_header("Accept") or "").lower()
         asked = _asked(query, now_ms, as_lines=as_lines)
         by, at_ms = query.get("by"), asked.moments or range(now_ms, now_ms + 1)
-        # Before a turn is waited for: what is wrong is said at once.
-        page = await self._page(req, resp, query) if by is not None and not as_lines else None
         if as_lines:
             portions = self._portions(req, resp, query, asked, at_ms)
             first = await anext(portions, b"")  # what goes wrong in it has an answer of its own
             resp.content_type = NDJSON
             resp.stream = _following(first, portions)
             return
-        partner = requests.partner_of(req)
+        # A wrong cursor is refused before the request waits for its turn.
+        position = None if by is None else await page.begin(_position)
+        after = None if position is None else _position(position)
+        partner = page.partner
         async with self._turns.of(partner):
             stale = await requests.takes_stale(self._store, req, resp, query)
-            if page is not None:
-                found = await self._entries(
-                    partner, asked, by, page.after, page.limit + 1, stale=stale
-                )
+            if by is not None:
+                found = await self._entries(partner, asked, by, after, page.limit + 1, stale=stale)
                 shown = await in_steps(_encoded(found[: page.limit], by, at_ms))
                 resp.data = b"[%b]" % b",".join(shown)
                 if len(found) > page.limit:  # one more than asked for: another page follows
-                    position = "{} {}".format(*found[page.limit - 1].position)
-                    requests.show_next(req, resp, query, page.epoch, position)
+                    page.link_next("{} {}".format(*found[page.limit - 1].position))
                 return
             totals = await self._store.capacities.totals(partner, asked, stale=stale)
         shown = await in_steps(_encoded(_over_time(totals), None, at_ms))
         resp.data = b"[%b]" % b",".join(shown) if "from" in query else shown[0]
 
     on_head = on_get
-
-    async def _page(self, req: Request, resp: Response, query: dict[str, str]) -> "_Page":
-        limit = requests.limit_of(query)
-        epoch, position = await requests.begin_page(self._store, resp, query, _position)
-        return _Page(limit, epoch, None if position is None else _position(position))
 
     async def _entries(
         self,
@@ -140,14 +132,6 @@ class CapacityResource:
             stale = True
             for start in range(0, len(lines), LINES):
                 yield b"\n".join(lines[start : start + LINES]) + b"\n"
-
-
-class _Page(NamedTuple):
-    """Which entries of a list are wanted."""
-
-    limit: int
-    epoch: Epoch
-    after: EntryPosition | None
 
 
 async def _following(first: bytes, portions: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -133,38 +133,32 @@ class EntityListResource(Generic[E]):
         self._states = states
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        query = requests.query_of(req, LIST_PARAMETERS)
+        page = requests.Page(self._store, req, resp, LIST_PARAMETERS)
+        query, partner, with_states = page.query, page.partner, "include" in page.query
         if query.get("include", "state") != "state":
             raise Invalid("include", "It must be state, or left out.")
-        if "stale" in query and "include" not in query:
+        if "stale" in query and not with_states:
             raise Invalid("stale", "It can only be given together with include=state.")
-        limit, partner = requests.limit_of(query), requests.partner_of(req)
-        epoch, cursor = await requests.begin_page(self._store, resp, query, is_entity_id)
-        after = cursor or ""
-        if "include" in query:
-            await requests.derive_first(self._store, req, resp, query)
-            turns = self._store.turns
-        else:
-            turns = self._store.entity_turns
+        after = await page.begin(is_entity_id, derived=with_states) or ""
+        turns = self._store.turns if with_states else self._store.entity_turns
         async with turns.of(partner):
             # One more than asked for, to know whether another page follows.
-            found = await self._store.entities.page(self._kind, partner, after, limit + 1)
-            page = found[:limit]
-            bodies = [body for _, body in page]
-            if "include" in query:
-                bodies = await self._with_states(partner, page)
+            found = await self._store.entities.page(self._kind, partner, after, page.limit + 1)
+            entities = found[: page.limit]
+            bodies = [body for _, body in entities]
+            if with_states:
+                bodies = await self._with_states(partner, entities)
             resp.data = f"[{','.join(bodies)}]".encode()
         if len(bodies) < len(found):
-            position, partial = page[len(bodies) - 1][0], len(bodies) < len(page)
-            requests.show_next(req, resp, query, epoch, position, partial=partial)
+            page.link_next(entities[len(bodies) - 1][0], partial=len(bodies) < len(entities))
 
     on_head = on_get
 
-    async def _with_states(self, partner: int, page: Sequence[tuple[str, str]]) -> list[str]:
+    async def _with_states(self, partner: int, entities: Sequence[tuple[str, str]]) -> list[str]:
         """The bodies with their states; fewer where these are large."""
         bodies: list[str] = []
         size, rest = 0, Rest()
-        while size < MOST_BYTES and (some := page[len(bodies) : len(bodies) + STATES_AT_ONCE]):
+        while size < MOST_BYTES and (some := entities[len(bodies) : len(bodies) + STATES_AT_ONCE]):
             states = await self._states(partner, [entity_id for entity_id, _ in some])
             for (_, body), state in zip(some, states, strict=True):
                 bodies.append(f'{body[:-1]},"state":{to_json(state).decode()}}}')

@@ -20,7 +20,6 @@ from tether.domain.validation import has_doubted_power, new_event
 from tether.http import requests
 from tether.server.store import Store
 from tether.storage.audit import noting
-from tether.storage.epochs import Epoch
 from tether.storage.events import EVENTS, WITHDRAWALS
 
 WITHDRAWAL_PARAMETERS = ("limit", "cursor", "order", "type", "chargerId", "vehicleId")
@@ -70,41 +69,37 @@ async def _show_page(
     store: Store, req: Request, resp: Response, parameters: Sequence[str], table: str
 ) -> None:
     """A page of the log: of events, or of withdrawals."""
-    query = requests.query_of(req, parameters)
-    limit, descending = requests.limit_of(query), requests.is_descending(query)
-    partner, wanted = requests.partner_of(req), filter_of(query)
-    epoch, after = await _begin_page(store, resp, query, partner, table)
-    async with store.turns.of(partner):
+    page = requests.Page(store, req, resp, parameters)
+    wanted = filter_of(page.query)
+    after = await _begin(page, store, table)
+    async with store.turns.of(page.partner):
         found, stop = await store.events.page(
-            partner, wanted, after=after, limit=limit + 1, descending=descending, table=table
-        )
-    page = found[:limit]
-    resp.data = f"[{','.join(body for _, body in page)}]".encode()
-    # Going forward the end is only the end for now: whoever got something gets a position from
-    # which to ask for what comes. An empty page without one says that there is nothing yet.
-    partial = stop is not None and len(found) <= limit
-    if partial or len(found) > limit or (page and not descending):
-        position = str(stop if partial else page[-1][0])
-        requests.show_next(req, resp, query, epoch, position, partial=partial)
+            page.partner, wanted, after=after, limit=page.limit + 1,
+            descending=page.descending, table=table,
+        )  # fmt: skip
+    events = found[: page.limit]
+    resp.data = f"[{','.join(body for _, body in events)}]".encode()
+    # In ascending order more events may come, so the last page has a link, too. An empty page
+    # without a link says that there is nothing yet.
+    partial = stop is not None and len(found) <= page.limit
+    if partial or len(found) > page.limit or (events and not page.descending):
+        page.link_next(str(stop if partial else events[-1][0]), partial=partial)
 
 
-async def _begin_page(
-    store: Store, resp: Response, query: dict[str, str], partner: int, table: str
-) -> tuple[Epoch, int | None]:
-    """The epoch, and the number behind which the page begins, None at the start.
+async def _begin(page: requests.Page, store: Store, table: str) -> int | None:
+    """The sequence number after which the page begins, None at the start of the list.
 
-    The cursor may also be the id of the last event that somebody has. Raises Invalid.
+    The cursor may also be the id of the last event that the client has. Raises Invalid.
     """
-    event_id = event_id_from_path(query.get("cursor", ""))
+    event_id = event_id_from_path(page.query.get("cursor", ""))
     if event_id is None:
-        epoch, after = await requests.begin_page(store, resp, query, _POSITION.fullmatch)
-        return epoch, None if after is None else int(after)
-    place = await store.events.place(partner, event_id, table=table)
-    if place is None:
+        position = await page.begin(_POSITION.fullmatch)
+        return None if position is None else int(position)
+    seq = await store.events.place(page.partner, event_id, table=table)
+    if seq is None:
         raise Invalid("cursor", "No event of this id is known.")
-    epoch = await store.epochs.current()
-    requests.show_epoch(resp, epoch)
-    return epoch, place
+    await page.begin(None)
+    return seq
 
 
 class EventResource:

@@ -1,16 +1,17 @@
 """Charging sessions over HTTP (an addition to the reference)."""
 
 import re
+from collections.abc import Iterable
 
 from falcon.asgi import Request, Response
 
 from tether.domain.errors import Invalid
 from tether.domain.filters import SessionFilter
 from tether.domain.models import ENTITY_ID_RULE, is_entity_id, to_json, uuid_to_read
-from tether.domain.session_views import FLAGS, session_of
+from tether.domain.session_views import FLAGS, StoredSession, session_of
 from tether.http import requests
 from tether.server.store import Store
-from tether.storage.turns import Rest
+from tether.storage.turns import Steps, in_steps
 
 LIST_PARAMETERS = (
     "limit", "cursor", "order", "chargerId", "vehicleId", "from", "to", "endedFrom", "endedTo",
@@ -47,41 +48,27 @@ class SessionListResource:
         self._store = store
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        query = requests.query_of(req, LIST_PARAMETERS, REPEATED)
-        limit, wanted = requests.limit_of(query), filter_of(query)
-        descending = requests.is_descending(query)
-        if descending and wanted.updated_from_ms is not None:
+        page = requests.Page(self._store, req, resp, LIST_PARAMETERS, REPEATED)
+        wanted = filter_of(page.query)
+        changes = wanted.updated_from_ms is not None
+        if changes and page.descending:
             raise Invalid(
                 "order", "It must be asc together with updatedFrom: changes are followed."
             )
-        partner = requests.partner_of(req)
-        epoch, cursor = await requests.begin_page(self._store, resp, query, _POSITION.fullmatch)
-        after = _position(cursor)
-        await requests.derive_first(self._store, req, resp, query)
-        async with self._store.turns.of(partner):
+        after = _position(await page.begin(_POSITION.fullmatch, derived=True))
+        async with self._store.turns.of(page.partner):
             # One more than asked for, to know whether another page follows.
             found, stop = await self._store.sessions.page(
-                partner, wanted, after, limit + 1, descending=descending
+                page.partner, wanted, after, page.limit + 1, descending=page.descending
             )
-            page = found[:limit]
-            shown, rest = [], Rest()
-            for known in page:
-                shown.append(to_json(session_of(known)))
-                await rest.if_long()
-            resp.data = b"[%b]" % b",".join(shown)
-        # The end of the changes is only the end for now: see /events.
-        changes = wanted.updated_from_ms is not None
-        partial = stop is not None and len(found) <= limit
+            sessions = found[: page.limit]
+            resp.data = b"[%b]" % b",".join(await in_steps(_bodies(sessions)))
+        partial = stop is not None and len(found) <= page.limit
         if stop is not None and partial:
-            position = stop
-        elif len(found) > limit or (page and changes):
-            position = (page[-1].updated_ms if changes else page[-1].record.start_ms), page[-1].id
-        else:
-            return
-        ids = {name: ids_of(query, name) for name in REPEATED if name in query}
-        requests.show_next(
-            req, resp, {**query, **ids}, epoch, "{} {}".format(*position), partial=partial
-        )
+            page.link_next("{} {}".format(*stop), partial=True)
+        elif len(found) > page.limit or (sessions and changes):  # more changes may come
+            last = sessions[-1]
+            page.link_next(f"{last.updated_ms if changes else last.record.start_ms} {last.id}")
 
     on_head = on_get
 
@@ -141,6 +128,14 @@ def ids_of(query: dict[str, str], name: str) -> tuple[str, ...]:
 def _check_word(query: dict[str, str], name: str, words: tuple[str, str]) -> None:
     if query.get(name, words[0]) not in words:
         raise Invalid(name, f"It must be {' or '.join(words)}.")
+
+
+def _bodies(sessions: Iterable[StoredSession]) -> Steps[list[bytes]]:
+    bodies = []
+    for session in sessions:
+        bodies.append(to_json(session_of(session)))
+        yield
+    return bodies
 
 
 def _position(text: str | None) -> tuple[int, str] | None:

@@ -19,7 +19,6 @@ from tether.projections.database_sums import LAST_MS
 from tether.projections.load_curve import Window
 from tether.projections.rows import RowPosition
 from tether.server.store import Store
-from tether.storage.epochs import Epoch
 from tether.storage.turns import Turns
 
 PARAMETERS = (
@@ -43,27 +42,20 @@ class SessionSummaryResource:
         self._turns = Turns(AT_ONCE, of_each=1, patience_s=PATIENCE_S)
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        query = requests.query_of(req, PARAMETERS, REPEATED)
-        limit, wanted, group = (
-            requests.limit_of(query),
-            filter_of(query),
-            _group(query, list(Group)),
-        )
-        division = _division(query)
-        partner = requests.partner_of(req)
-        epoch, cursor = await requests.begin_page(self._store, resp, query, _is_position)
-        after = _position(cursor)
-        await requests.derive_first(self._store, req, resp, query)
+        page = requests.Page(self._store, req, resp, PARAMETERS, REPEATED)
+        query, partner = page.query, page.partner
+        wanted, group, division = filter_of(query), _group(query, list(Group)), _division(query)
+        after = _position(await page.begin(_is_position, derived=True))
         async with self._turns.of(partner):
             rows, stop = await self._store.summaries.page(
-                partner, wanted, division, group, after=after, limit=limit
+                partner, wanted, division, group, after=after, limit=page.limit
             )
             there = await self._store.summaries.chargers(partner, wanted, group)
             resp.data = to_json([
                 summary_of(total, bucket, group, key, there(key)) for bucket, key, total in rows
             ])  # fmt: skip
         if stop is not None:
-            _show_next(req, resp, query, epoch, stop, partial=len(rows) < limit)
+            page.link_next("{} {}".format(*stop), partial=len(rows) < page.limit)
 
     on_head = on_get
 
@@ -76,22 +68,20 @@ class EnergyResource:
         self._turns = Turns(AT_ONCE, of_each=1, patience_s=PATIENCE_S)
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        query = requests.query_of(req, ENERGY_PARAMETERS, REPEATED)
-        limit, window = requests.limit_of(query), _window(query)
-        group = _group(query, (Group.CHARGER, Group.AREA))
+        page = requests.Page(self._store, req, resp, ENERGY_PARAMETERS, REPEATED)
+        query, partner = page.query, page.partner
+        window, group = _window(query), _group(query, (Group.CHARGER, Group.AREA))
         charger_ids, vehicle_ids = (ids_of(query, name) for name in REPEATED)
         wanted = SessionFilter(charger_ids, vehicle_ids)
-        partner = requests.partner_of(req)
-        epoch, cursor = await requests.begin_page(self._store, resp, query, _is_position)
-        after = _position(cursor)
-        await requests.derive_first(self._store, req, resp, query)
+        after = _position(await page.begin(_is_position, derived=True))
         async with self._turns.of(partner):
             rows, stop = await self._store.load_curves.page(
-                partner, wanted, window, keys_of(group) if group else None, after=after, limit=limit
-            )
+                partner, wanted, window, keys_of(group) if group else None,
+                after=after, limit=page.limit,
+            )  # fmt: skip
             resp.data = to_json([step_of(total, bucket, group, key) for bucket, key, total in rows])
         if stop is not None:
-            _show_next(req, resp, query, epoch, stop, partial=len(rows) < limit)
+            page.link_next("{} {}".format(*stop), partial=len(rows) < page.limit)
 
     on_head = on_get
 
@@ -151,17 +141,3 @@ def _position(text: str | None) -> RowPosition | None:
         return None
     instant, _, key = text.partition(" ")
     return RowPosition(int(instant), key)
-
-
-def _show_next(
-    req: Request,
-    resp: Response,
-    query: dict[str, str],
-    epoch: Epoch,
-    last: RowPosition,
-    *,
-    partial: bool = False,
-) -> None:
-    ids = {name: ids_of(query, name) for name in REPEATED if name in query}
-    position = "{} {}".format(*last)
-    requests.show_next(req, resp, {**query, **ids}, epoch, position, partial=partial)

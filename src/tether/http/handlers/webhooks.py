@@ -113,23 +113,20 @@ class WebhookAttemptsResource(_Resource):
     """`/webhooks/{id}/attempts`: the requests that were made, the newest first."""
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
-        query = requests.query_of(req, ("limit", "cursor", "failed"))
-        if query.get("failed", "true") not in ("true", "false"):
+        page = requests.Page(self._store, req, resp, ("limit", "cursor", "failed"))
+        failed = page.query.get("failed", "false")
+        if failed not in ("true", "false"):
             raise Invalid("failed", "It must be true or false.")
-        limit, partner, webhook_id = (
-            requests.limit_of(query),
-            requests.partner_of(req),
-            uuid_to_read(id),
-        )
-        epoch, before = await requests.begin_page(self._store, resp, query, _ATTEMPT.fullmatch)
-        await self._store.webhooks.get(partner, webhook_id)
+        webhook_id = uuid_to_read(id)
+        before = await page.begin(_ATTEMPT.fullmatch)
+        await self._store.webhooks.get(page.partner, webhook_id)
         found = await self._store.webhooks.attempts(
-            partner, webhook_id, before, limit + 1, failed=query.get("failed") == "true"
+            page.partner, webhook_id, before, page.limit + 1, failed=failed == "true"
         )
-        page = found[:limit]
-        resp.data = to_json([attempt_view(attempt) for attempt in page])
-        if len(found) > limit:
-            requests.show_next(req, resp, query, epoch, page[-1].id)
+        attempts = found[: page.limit]
+        resp.data = to_json([attempt_view(attempt) for attempt in attempts])
+        if len(found) > page.limit:
+            page.link_next(attempts[-1].id)
 
     on_head = on_get
 
