@@ -28,8 +28,7 @@ from tether.ingest.gunzip import gunzip
 from tether.ingest.json_reader import decode_document
 from tether.server.authenticator import Verdict
 from tether.server.store import Store
-from tether.storage.epochs import ID as EPOCH_ID
-from tether.storage.epochs import Epoch
+from tether.storage.log_positions import EPOCH_ID, Epoch
 from tether.storage.turns import Turns, in_steps
 
 UNIT = "unit"  # what a Tether-Warning may say
@@ -354,8 +353,11 @@ async def derive_first(
 
     Raises NotDerived, and as `takes_stale` does.
     """
+    partner = partner_of(req)
     if not await takes_stale(store, req, resp, query):
-        await store.projector.catch_up(partner_of(req))
+        head, derived = await store.derivations.progress(partner)
+        if derived < head:
+            await store.projector.catch_up(partner)
 
 
 async def takes_stale(

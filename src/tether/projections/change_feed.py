@@ -20,8 +20,8 @@ from tether.domain.filters import EventFilter
 from tether.domain.models import ERASED
 from tether.domain.session_views import LatestSession
 from tether.projections.projector import INTERVAL_S, Projector
-from tether.storage.derivations import Progress
 from tether.storage.events import EVENTS, WITHDRAWALS, Events
+from tether.storage.log_positions import Progress
 from tether.storage.states import States
 from tether.storage.turns import Turns
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from tether.domain.errors import NotDerived, Unavailable
 from tether.projections.changes import Changes
-from tether.storage.derivations import Derivations, Position, advancing
 from tether.storage.engine import Engine, Row
 from tether.storage.events import Events
+from tether.storage.log_positions import Derivations, Position, advancing
 from tether.storage.partners import Partners
 from tether.storage.session_records import Change, SessionRecords, SessionRow, writing
 from tether.storage.snapshots import Snapshot, Snapshots, putting

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from tether.domain.models import Vehicle
 from tether.projections.projector import Projector
-from tether.storage.derivations import Position
 from tether.storage.entities import Entities
+from tether.storage.log_positions import Position
 from tether.storage.session_records import Change
 
 VEHICLES_AT_ONCE = 1000

@@ -19,13 +19,13 @@ from tether.storage.audit import Audit
 from tether.storage.console import ConsoleSessions
 from tether.storage.engine import Connections, Engine, Size
 from tether.storage.entities import Entities
-from tether.storage.epochs import Epochs
 from tether.storage.erasures import Erasures
 from tether.storage.events import Events
 from tether.storage.fleet import Fleet
 from tether.storage.key_hours import KeyHours
 from tether.storage.key_requests import KeyRequests
 from tether.storage.keys import Keys
+from tether.storage.log_positions import Derivations, Epochs
 from tether.storage.partners import PING, Partners
 from tether.storage.plugged_in import PluggedIn
 from tether.storage.refused_requests import KEPT, Kept, RefusedRequests
@@ -142,6 +142,10 @@ class Store:
     @cached_property
     def epochs(self) -> Epochs:
         return Epochs(self._engine)
+
+    @cached_property
+    def derivations(self) -> Derivations:
+        return Derivations(self._engine)
 
     @cached_property
     def webhooks(self) -> Webhooks:

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
 from tether.domain.errors import SetupError
-from tether.storage.epochs import Known, new_epoch
+from tether.storage.log_positions import EpochState, new_epoch
 from tether.storage.migrate import COPY_TABLE
 
 Values = Sequence[Any]
@@ -74,7 +74,7 @@ class Side(Protocol):
     def begin(self, origin: str) -> None:
         """From now on it is a copy of this that is not whole."""
 
-    def finish(self, epoch: Known) -> None:
+    def finish(self, epoch: EpochState) -> None:
         """It is whole: makes what the engine has of its own, and begins to be in this epoch."""
 
 
@@ -86,7 +86,7 @@ class Difference(NamedTuple):
     should_be: int
 
 
-def begin(source: Side, target: Side, epoch: Known) -> None:
+def begin(source: Side, target: Side, epoch: EpochState) -> None:
     """Makes `target` a copy of `source` that is not whole, or finds it so. Raises SetupError."""
     origin = f"{source.name} {epoch.epoch.id}"
     begun = target.origin()
@@ -148,9 +148,9 @@ def differences(
             yield Difference(table, counts[1], counts[0])
 
 
-def finish(target: Side, epoch: Known) -> None:
+def finish(target: Side, epoch: EpochState) -> None:
     """Lets `target` be served: in the same epoch, as nothing was lost."""
-    target.finish(Known(new_epoch(), ends=False) if epoch.ends else epoch)
+    target.finish(EpochState(new_epoch(), ends=False) if epoch.ends else epoch)
 
 
 def _portions(

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from tether.storage.copying import Side
 from tether.storage.engine import Engine
-from tether.storage.epochs import Known
+from tether.storage.log_positions import EpochState
 
 
 class Surroundings(NamedTuple):
@@ -71,7 +71,7 @@ class Database(Protocol):
     def version(self) -> str:
         """What it runs on, such as `SQLite 3.54.0`."""
 
-    def epoch(self) -> Known:
+    def epoch(self) -> EpochState:
         """Its epoch; it must be up to date."""
 
     def begin_epoch(self) -> None:

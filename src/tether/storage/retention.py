@@ -7,8 +7,8 @@ none comes any more where events expired, and what was derived behind them stays
 from tether.domain.models import Withdrawal, from_json
 from tether.domain.partners import DAY_MS, Ages
 from tether.domain.timestamps import parse_instant
-from tether.storage.derivations import DERIVED, HEAD
 from tether.storage.engine import Engine, Statement, batch, batch_of
+from tether.storage.log_positions import DERIVED, HEAD
 from tether.storage.turns import giving_way
 
 TOLD_MS = 30 * DAY_MS  # so long followers can learn that expired events and sessions are gone

@@ -11,8 +11,8 @@ from tether.domain.earlier_sessions import SessionContext, Start
 from tether.domain.models import Event, to_json
 from tether.domain.session_record import OrderedEvent, Seen, SessionRecord, ordered_event
 from tether.domain.session_totals import UNKNOWN, SessionTotals, totals_of
-from tether.storage.derivations import Position
 from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
+from tether.storage.log_positions import Position
 
 ROWS = 1_000  # of a statement, which the database has in memory several times
 LONGEST_COURSE = 800  # characters: it is in an index, and PostgreSQL has 2,700 for an entry

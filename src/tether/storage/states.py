@@ -10,8 +10,8 @@ from tether.domain.errors import NotFound
 from tether.domain.models import Event, from_json
 from tether.domain.session_record import SessionRecord
 from tether.domain.session_views import LatestSession
-from tether.storage.derivations import DERIVED, HEAD, LAST_WITHDRAWAL
 from tether.storage.engine import Engine, Row, batch, batch_of
+from tether.storage.log_positions import DERIVED, HEAD, LAST_WITHDRAWAL
 from tether.storage.session_records import NEWEST_FIRST
 
 MOST = 100  # sessions that are shown of those that last at a charger

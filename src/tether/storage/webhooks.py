@@ -22,9 +22,9 @@ from tether.domain.webhooks import (
     Status,
     status_of,
 )
-from tether.storage.derivations import HEAD
 from tether.storage.engine import Engine, Row, Statement, batch, batch_of, columns_of, where_found
 from tether.storage.erasures import names_in_attempt, unless_erased
+from tether.storage.log_positions import HEAD
 from tether.storage.webhook_rows import (
     AGED,
     ATTEMPTS,

@@ -9,7 +9,7 @@ from tether.cli.display.output import say, show_json
 from tether.cli.options import database_option, json_option
 from tether.domain.timestamps import format_instant
 from tether.storage.database import Database
-from tether.storage.epochs import REMEMBERED_S, Known
+from tether.storage.log_positions import EPOCH_REMEMBERED_S, EpochState
 
 
 @click.group(cls=OrderedGroup)
@@ -50,11 +50,11 @@ def new(database: str) -> None:
     """
     found = _database(database)
     found.begin_epoch()
-    time.sleep(2 * REMEMBERED_S)  # servers read it once a second
+    time.sleep(2 * EPOCH_REMEMBERED_S)  # servers read it once a second
     say(f"A new epoch began: {found.epoch().epoch.id}.")
 
 
-def described(known: Known) -> str:
+def described(known: EpochState) -> str:
     """The epoch in a sentence or two."""
     id, began_ms = known.epoch
     text = f"{id}, since {format_instant(began_ms)}." if id else "None yet: cursors carry none."

@@ -22,8 +22,8 @@ from tether.ingest.unit_doubts import doubted_members
 from tether.server.authenticator import Limiter
 from tether.server.store import Store
 from tether.storage.audit import noting
-from tether.storage.epochs import Epoch
 from tether.storage.events import EventRow
+from tether.storage.log_positions import Epoch
 from tether.storage.turns import Steps, Turns, in_steps
 
 SHOWN_AT_ONCE = 200

@@ -15,8 +15,8 @@ from tether.http import requests
 from tether.ingest.unit_doubts import doubted_members
 from tether.server.store import Store
 from tether.storage.audit import noting
-from tether.storage.epochs import Epoch
 from tether.storage.erasures import Erasure
+from tether.storage.log_positions import Epoch
 from tether.storage.turns import Rest
 
 LIST_PARAMETERS = ("limit", "cursor", "include", "stale")

@@ -21,7 +21,7 @@ from tether.server.authenticator import Authenticator
 from tether.server.event_streams import EventStreams, StreamBody
 from tether.server.metrics import Metrics
 from tether.server.store import Store
-from tether.storage.epochs import Epoch
+from tether.storage.log_positions import Epoch
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ import psycopg
 from tether.domain.errors import SetupError
 from tether.storage import copying, migrate
 from tether.storage.copying import Values
-from tether.storage.epochs import Known
+from tether.storage.log_positions import EpochState
 from tether.storage.postgres.engine import begin_epoch, describe_postgres, session
 
 _COLUMNS = """
@@ -73,7 +73,7 @@ class PostgresSide:
             self.query(copying.CREATE_MARK)
             self.query(f"INSERT INTO {migrate.COPY_TABLE} VALUES (?)", origin)
 
-    def finish(self, epoch: Known) -> None:
+    def finish(self, epoch: EpochState) -> None:
         with self._connection.transaction():
             self.query(_HEADS)
             begin_epoch(self._connection, epoch.epoch)

@@ -8,7 +8,7 @@ from tether.domain.errors import SetupError
 from tether.domain.timestamps import now_ms
 from tether.storage.database import Certificate, Surroundings
 from tether.storage.engine import Engine
-from tether.storage.epochs import Known, new_epoch
+from tether.storage.log_positions import EpochState, new_epoch
 from tether.storage.postgres import engine
 from tether.storage.postgres.copying import PostgresSide, postgres_side
 
@@ -49,7 +49,7 @@ class PostgresDatabase:
             number = connection.info.server_version
         return f"PostgreSQL {number // 10_000}.{number % 10_000}"
 
-    def epoch(self) -> Known:
+    def epoch(self) -> EpochState:
         with engine.session(self._url) as connection:
             return engine.epoch_of(connection)
 

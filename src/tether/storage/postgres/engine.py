@@ -18,7 +18,7 @@ from tether.domain.errors import SetupError, Unavailable, for_another
 from tether.storage import migrate
 from tether.storage.dialect import POSTGRES
 from tether.storage.engine import Connections, Row, Size, Statement
-from tether.storage.epochs import Epoch, Known, new_epoch, tell_of_copy
+from tether.storage.log_positions import Epoch, EpochState, log_restored_copy, new_epoch
 from tether.storage.postgres.batch_loader import BatchLoader
 from tether.storage.postgres.pool import NEEDED, Connection, Pool, preparing, purpose_of, shares
 from tether.storage.turns import Turns, whose
@@ -188,7 +188,7 @@ def migrate_postgres(url: str) -> int:
         if copied := epoch_of(connection).ends:
             begin_epoch(connection, new_epoch())
     if copied:
-        tell_of_copy()
+        log_restored_copy()
     return len(missing)
 
 
@@ -286,11 +286,11 @@ _HOME = """
 """
 
 
-def epoch_of(connection: psycopg.Connection[tuple[Any, ...]]) -> Known:
+def epoch_of(connection: psycopg.Connection[tuple[Any, ...]]) -> EpochState:
     """Which epoch the database says it is."""
     query = f"SELECT id, began_ms, home <> ({_HOME}) FROM epoch"
     ((id, began_ms, ends),) = connection.execute(query).fetchall()
-    return Known(Epoch(id, began_ms), ends=ends)
+    return EpochState(Epoch(id, began_ms), ends=ends)
 
 
 def begin_epoch(connection: psycopg.Connection[tuple[Any, ...]], epoch: Epoch) -> None:

@@ -8,9 +8,9 @@ from typing import Any, cast
 import apsw
 
 from tether.domain.errors import SetupError
-from tether.storage import copying, epochs, migrate
+from tether.storage import copying, migrate
 from tether.storage.copying import Values
-from tether.storage.epochs import Known
+from tether.storage.log_positions import BEGIN_EPOCH, EpochState
 from tether.storage.sqlite.file import connect, native
 
 # Sorted, so that each goes to the end of its table: see migrations/0003.
@@ -64,11 +64,11 @@ class SqliteSide:
             self.query(copying.CREATE_MARK)
             self.query(f"INSERT INTO {migrate.COPY_TABLE} VALUES (?)", origin)
 
-    def finish(self, epoch: Known) -> None:
+    def finish(self, epoch: EpochState) -> None:
         self.query("PRAGMA temp_store = FILE")  # what is sorted may be larger than the memory
         with self._connection:
             self.query(_LISTS)
-            self.query(native(epochs.BEGIN), *epoch.epoch)
+            self.query(native(BEGIN_EPOCH), *epoch.epoch)
             self.query(copying.DROP_MARK)
 
 

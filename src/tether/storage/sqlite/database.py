@@ -10,7 +10,7 @@ from tether.domain.errors import SetupError
 from tether.domain.timestamps import now_ms
 from tether.storage.database import Certificate, Surroundings
 from tether.storage.engine import Engine
-from tether.storage.epochs import NEWEST_INSTANT, Known
+from tether.storage.log_positions import NEWEST_INSTANT, EpochState
 from tether.storage.sqlite import file
 from tether.storage.sqlite.copying import SqliteSide, sqlite_side
 
@@ -51,7 +51,7 @@ class SqliteDatabase:
         file.check_version()
         return f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})"
 
-    def epoch(self) -> Known:
+    def epoch(self) -> EpochState:
         return file.epoch_of_sqlite(self.file)
 
     def begin_epoch(self) -> None:

@@ -12,9 +12,16 @@ from pathlib import Path
 import apsw
 
 from tether.domain.errors import SetupError
-from tether.storage import epochs, migrate
+from tether.storage import migrate
 from tether.storage.dialect import SQLITE
-from tether.storage.epochs import Epoch, Known
+from tether.storage.log_positions import (
+    BEGIN_EPOCH,
+    READ_EPOCH,
+    Epoch,
+    EpochState,
+    log_restored_copy,
+    new_epoch,
+)
 
 APPLICATION_ID = 0x54455448  # "TETH": tells our files from other people's
 COPY = 0x434F5059  # "COPY", as the file's user_version: a backup that was not served since
@@ -101,7 +108,7 @@ def migrate_sqlite(path: Path) -> int:
             begin_epoch(connection)
         connection.execute("COMMIT")
         if copied:
-            epochs.tell_of_copy()
+            log_restored_copy()
         return len(missing)
     except apsw.Error as error:
         raise SetupError(f"{path} cannot be used: {error}") from error
@@ -239,11 +246,11 @@ def pending_sqlite(path: Path) -> int:
         return len(migrate.steps_after(SQLITE, _version(connection), str(path)))
 
 
-def epoch_of_sqlite(path: Path) -> Known:
+def epoch_of_sqlite(path: Path) -> EpochState:
     """Which epoch the file says it is. Raises SetupError."""
     with _using(path) as connection:
-        ((id, began_ms),) = connection.execute(epochs.READ).fetchall()
-        return Known(Epoch(str(id), int(str(began_ms))), ends=is_copy(connection))
+        ((id, began_ms),) = connection.execute(READ_EPOCH).fetchall()
+        return EpochState(Epoch(str(id), int(str(began_ms))), ends=is_copy(connection))
 
 
 def new_epoch_of_sqlite(path: Path) -> None:
@@ -261,7 +268,7 @@ def is_copy(connection: apsw.Connection) -> bool:
 
 def begin_epoch(connection: apsw.Connection) -> None:
     """Begins a new epoch, in the transaction that is open. The file is no copy any more."""
-    connection.execute(native(epochs.BEGIN), epochs.new_epoch())
+    connection.execute(native(BEGIN_EPOCH), new_epoch())
     connection.execute("PRAGMA user_version = 0")
 
 
