@@ -105,7 +105,7 @@ def test_an_event(server: TracedServer, client: httpx.Client) -> None:
 
 def test_a_list_of_sessions(server: TracedServer, client: httpx.Client) -> None:
     gets = [client.build_request("GET", "/sessions") for _ in range(REQUESTS)]
-    hold("GET /sessions", server.way(gets, client), files=16, entries=50)
+    hold("GET /sessions", server.way(gets, client), files=14, entries=43)
 
 
 def test_a_new_key(tmp_path: Path) -> None:

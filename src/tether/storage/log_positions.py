@@ -23,15 +23,6 @@ EPOCH_REMEMBERED_S = 1.0
 EPOCH_ID = re.compile(r"[0-9a-f]{12}|")
 READ_EPOCH = "SELECT id, began_ms FROM epoch"
 BEGIN_EPOCH = "UPDATE epoch SET id = $1, began_ms = $2"
-# The newest instant by the clocks of servers: all of these are in the past.
-NEWEST_INSTANT = """
-SELECT max(at_ms) FROM (
-    SELECT max(updated_ms) AS at_ms FROM derivations
-    UNION ALL SELECT max(created_ms) FROM keys
-    UNION ALL SELECT max(last_used_ms) FROM keys
-    UNION ALL SELECT began_ms FROM epoch
-) newest
-"""
 
 
 class Epoch(NamedTuple):

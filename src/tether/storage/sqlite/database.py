@@ -10,9 +10,19 @@ from tether.domain.errors import SetupError
 from tether.domain.timestamps import now_ms
 from tether.storage.database import Certificate, Surroundings
 from tether.storage.engine import Engine
-from tether.storage.log_positions import NEWEST_INSTANT, EpochState
+from tether.storage.log_positions import EpochState
 from tether.storage.sqlite import file
 from tether.storage.sqlite.copying import SqliteSide, sqlite_side
+
+# The newest instant by the clocks of servers: all of these are in the past.
+_NEWEST_INSTANT = """
+SELECT max(at_ms) FROM (
+    SELECT max(updated_ms) AS at_ms FROM derivations
+    UNION ALL SELECT max(created_ms) FROM keys
+    UNION ALL SELECT max(last_used_ms) FROM keys
+    UNION ALL SELECT began_ms FROM epoch
+) newest
+"""
 
 
 class SqliteDatabase:
@@ -60,7 +70,7 @@ class SqliteDatabase:
     def clock_ahead_ms(self) -> int | None:
         with self.side() as side:
             began_ms = now_ms()
-            ((newest_ms,),) = side.query(NEWEST_INSTANT)
+            ((newest_ms,),) = side.query(_NEWEST_INSTANT)
         return None if newest_ms is None else min(0, began_ms - int(newest_ms))
 
     def damages(self, *, full: bool = False) -> list[str]:
