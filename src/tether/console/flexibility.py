@@ -18,8 +18,7 @@ from tether.domain.charge_period import EXACT
 from tether.domain.errors import Unavailable
 from tether.domain.flexibility import Figures, capacity_of
 from tether.domain.views import Capacity
-from tether.projections.flexibility import Asked, Chargers, Entry
-from tether.projections.unknowns import Lacking
+from tether.projections.flexibility import CapacityQuery, Chargers, Entry, IncompleteVehicle
 from tether.server.store import Store
 from tether.storage.turns import Rest, Turns
 
@@ -74,14 +73,16 @@ class FiguresPage(Page):
         now: Capacity | None = None
         areas: list[Area] = []
         count = 0
-        lacking: dict[str, list[Lacking]] = {}
+        lacking: dict[str, list[IncompleteVehicle]] = {}
         try:
             async with asyncio.timeout(WAIT_S), self._turns.of(partner):
-                places = await capacities.by_area(partner, Asked(Chargers(), None), stale=True)
+                places = await capacities.by_area(
+                    partner, CapacityQuery(Chargers(), None), stale=True
+                )
                 now = capacity_of(await _together(places), now_ms)
                 areas, count = _areas(places, now_ms), len(places)
                 if any(msgspec.structs.astuple(now.unknown)):
-                    lacking = await capacities.lacking(partner, MOST_NAMED)
+                    lacking = await capacities.incomplete(partner, MOST_NAMED)
         except (TimeoutError, Unavailable):
             now = None  # the page says that it took too long
         await self._renderer.render(
@@ -112,7 +113,7 @@ class CoursePage(Page):
         try:
             async with asyncio.timeout(WAIT_S), self._turns.of(partner):
                 found = await self._store.capacities.totals(
-                    partner, Asked(Chargers(), moments), stale=True
+                    partner, CapacityQuery(Chargers(), moments), stale=True
                 )
                 course = [
                     Moment(at_ms, capacity_of(figures, at_ms))

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 from tether.domain.errors import Invalid
-from tether.domain.timestamps import moment_of, ms_of
+from tether.domain.timestamps import moment_of, ms_of, parse_instant
 
 HOUR_MS = 3_600_000
 _MILLISECOND = timedelta(milliseconds=1)
@@ -27,6 +27,7 @@ class Bucket(NamedTuple):
 
 
 WHOLE = Bucket(0, 2**62)
+LAST_MS = parse_instant("9000-01-01T00:00:00Z")  # Python's calendar ends with the year 9999
 
 
 class Unit(StrEnum):

@@ -1,4 +1,4 @@
-"""How a vehicle was while it was plugged in: whether a charge ran, at which power, how full it was.
+"""The course of a plugged-in vehicle: whether it charged, its power and its state of charge.
 
 Instants are in ms since 1970, powers in kW, states of charge in %.
 """
@@ -16,9 +16,9 @@ from tether.domain.session_record import SessionRecord, with_reports
 
 
 class Condition(NamedTuple):
-    """A plugged-in vehicle at a moment: whether a charge runs, its newest power, how full it is.
+    """A plugged-in vehicle at a moment: its newest power, and its state of charge.
 
-    `stale`: it was not heard of for so long that it is left out.
+    `stale`: its newest event is too old, so sums leave the vehicle out.
     """
 
     charging: bool = False
@@ -30,32 +30,25 @@ class Condition(NamedTuple):
 STALE = Condition(stale=True)
 
 Course = list[tuple[int, Condition | None]]
-"""From which of some moments on, by place, a vehicle was how; None: it was not plugged in."""
+"""The condition of a vehicle from a moment on, by the index of the moment; None: not plugged in."""
 
 
 def condition_of(session: SessionRecord) -> Condition:
-    """How the vehicle of a session that lasts is by the newest that is known."""
+    """The newest known condition of the vehicle of an active session."""
     period = session.charging
     return Condition(period is not None, None if period is None else period.power, session.soc)
 
 
-# What was read ------------------------------------------------------------------------------------
+# Readings -----------------------------------------------------------------------------------------
+
+Reading = tuple[int, Decimal | None, Decimal | None]
+"""What an event of a session reports: its instant, the state of charge, and the power at this
+charger. There are many of them, and named tuples take much longer to make.
+"""
 
 
-class Reading(NamedTuple):
-    """What an event of a session says, if it does: how full, and the power if of this charger."""
-
-    at_ms: int
-    soc: Decimal | None = None
-    power: Decimal | None = None
-
-
-Told = tuple[int, Decimal | None, Decimal | None]
-"""The same where there are many: tuples without names are made much quicker."""
-
-
-def readings_beside(session: SessionRecord) -> list[Told] | None:
-    """What its events said, if that is stored beside the session."""
+def readings_beside(session: SessionRecord) -> list[Reading] | None:
+    """The readings of all events of the session, if they are stored beside it."""
     if session.seen is None:
         return None
     start_ms = session.start_ms
@@ -63,10 +56,10 @@ def readings_beside(session: SessionRecord) -> list[Told] | None:
 
 
 class Newest(NamedTuple):
-    """What a session itself tells of the newest readings up to a moment.
+    """The newest readings up to a moment that the session itself has.
 
-    Where it has only newer ones, `soc_since` and `power_since` say from which instant on there are
-    older ones among its events.
+    Where the session has only newer ones, `soc_since` and `power_since` say from which instant on
+    there are older ones among its events.
     """
 
     readings: list[Reading]
@@ -75,49 +68,49 @@ class Newest(NamedTuple):
 
 
 def newest_at(session: SessionRecord, at_ms: int) -> Newest:
-    """The newest readings up to this moment, at which the session lasted."""
-    readings, soc_since, power_since = [], None, None
+    """The newest readings up to this moment, at which the session was active."""
+    readings, soc_since, power_since = list[Reading](), None, None
     if session.soc is not None:
         if session.soc_ms <= at_ms:
-            readings.append(Reading(session.soc_ms, soc=session.soc))
+            readings.append((session.soc_ms, session.soc, None))
         else:
             soc_since = session.start_ms
     for period in session.periods:
         runs = period.start_ms <= at_ms and (period.stop_ms is None or at_ms < period.stop_ms)
         if runs and period.power is not None and period.power_first_ms <= at_ms:
             if period.power_ms <= at_ms:
-                readings.append(Reading(period.power_ms, power=period.power))
+                readings.append((period.power_ms, None, period.power))
             else:
                 power_since = period.power_first_ms
     return Newest(readings, soc_since, power_since)
 
 
 def thinned(readings: Iterable[Reading], moments: range, *, heard: bool = False) -> list[Reading]:
-    """Of these, which are in order, the last of each kind up to each moment: no other counts.
+    """The last state of charge and the last power before each moment: no other reading counts.
 
-    With `heard` also the last of any kind.
+    The readings are in order. With `heard` also the last event of any kind before each moment.
     """
     last: dict[tuple[int, str], Reading] = {}
-    for reading in readings:
-        place = _place(moments, reading.at_ms)
-        if reading.soc is not None:
-            last[place, "soc"] = Reading(reading.at_ms, soc=reading.soc)
-        if reading.power is not None:
-            last[place, "power"] = Reading(reading.at_ms, power=reading.power)
+    for at_ms, soc, power in readings:
+        moment = _index(moments, at_ms)
+        if soc is not None:
+            last[moment, "soc"] = (at_ms, soc, None)
+        if power is not None:
+            last[moment, "power"] = (at_ms, None, power)
         if heard:
-            last[place, "heard"] = Reading(reading.at_ms)
+            last[moment, "heard"] = (at_ms, None, None)
     return list(last.values())
 
 
-# Step by step -------------------------------------------------------------------------------------
+# Steps --------------------------------------------------------------------------------------------
 
 HEARD, CHARGING = 1, 2
 
 
 class Step(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=False):
-    """How the vehicle was from so many ms after the start of its session on.
+    """The condition of the vehicle from `after_ms` after the start of its session on.
 
-    `kind` is HEARD if an event came then, plus CHARGING if a charge ran.
+    `kind` is HEARD if an event came at that instant, plus CHARGING if a charge ran.
     """
 
     after_ms: int
@@ -126,11 +119,11 @@ class Step(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=
     soc: Decimal | None = None
 
 
-def steps_of(session: SessionRecord, readings: Iterable[Told]) -> list[Step]:
-    """How the vehicle was from its plug-in to its unplug, by all that is known of the session.
+def steps_of(session: SessionRecord, readings: Iterable[Reading]) -> list[Step]:
+    """The condition of the vehicle from plug-in to unplug.
 
-    Of `readings` those of one kind and instant are in the order of their events. The session and
-    its periods include the instant of their start and not that of their end.
+    Readings of one kind and one instant are in the order of their events. The session and its
+    periods include the instant of their start, and exclude the instant of their end.
     """
     session = with_reports(session)
     found: list[Step] = []
@@ -138,7 +131,7 @@ def steps_of(session: SessionRecord, readings: Iterable[Told]) -> list[Step]:
     power = soc = None
     start_ms, end_ms = session.start_ms, session.end_ms
     now_ms, heard = start_ms, HEARD
-    for at_ms, kind, one, told in _happened(session, readings):
+    for at_ms, kind, one, read in _happened(session, readings):
         if at_ms > now_ms:
             runs = CHARGING if charge is not None else 0
             found.append(Step(now_ms - start_ms, heard + runs, power, soc))
@@ -150,8 +143,8 @@ def steps_of(session: SessionRecord, readings: Iterable[Told]) -> list[Step]:
             continue
         heard = HEARD
         soc = soc if one is None else one
-        if told is not None and charge is not None and _has_read(charge, at_ms):
-            power = told
+        if read is not None and charge is not None and _has_read(charge, at_ms):
+            power = read
     runs = CHARGING if charge is not None else 0
     return [*found, Step(now_ms - start_ms, heard + runs, power, soc)]
 
@@ -161,17 +154,18 @@ _in_time = itemgetter(0, 1)
 
 
 def _happened(
-    session: SessionRecord, readings: Iterable[Told]
+    session: SessionRecord, readings: Iterable[Reading]
 ) -> list[tuple[int, int, Any, Decimal | None]]:
-    """What happened in the session, in order: of one instant the end of a period, its start, the
-    readings. Behind the instant and the kind comes the period, or the state of charge and the
-    power.
+    """What happened in the session, in order. At one instant a period ends first, then one starts,
+    then come the readings.
+
+    Each item has the instant, the kind, and the period, or the state of charge and the power.
     """
     found: list[tuple[int, int, Any, Decimal | None]] = [
         (at_ms, _READING, soc, power) for at_ms, soc, power in readings
     ]
     for period in session.periods:
-        if period.stop_ms != period.start_ms:  # else it ran at no moment
+        if period.stop_ms != period.start_ms:  # otherwise it ran at no moment
             found.append((period.start_ms, _START, period, None))
             if period.stop_ms is not None:
                 found.append((period.stop_ms, _STOP, None, None))
@@ -180,55 +174,55 @@ def _happened(
 
 
 def _has_read(period: PeriodRecord, at_ms: int) -> bool:
-    """Whether a power that was told then is one of the charge.
+    """Whether the charge has taken in the power of this instant.
 
-    It is not if a charge that had started before was known of only later, by what came after it.
+    It has not if only later events showed that the charge had already started.
     """
     return period.power is not None and period.power_first_ms <= at_ms <= period.power_ms
 
 
 def course_at(start_ms: int, end_ms: int | None, steps: Sequence[Step], moments: range) -> Course:
-    """How the vehicle of a session was at these moments; `end_ms` is None if it lasts."""
-    place = _place(moments, start_ms)
-    end = len(moments) if end_ms is None else _place(moments, end_ms)
-    if place >= end:
+    """The course of a session's vehicle at these moments; `end_ms` is None for an active one."""
+    moment = _index(moments, start_ms)
+    end = len(moments) if end_ms is None else _index(moments, end_ms)
+    if moment >= end:
         return []
     found: Course = []
-    last, after_ms = steps[0], moments[place] - start_ms
+    last, after_ms = steps[0], moments[moment] - start_ms
     for step in steps:
         if step.after_ms > after_ms:
-            found.append((place, Condition(last.kind >= CHARGING, last.power, last.soc)))
-            place = _place(moments, start_ms + step.after_ms)
-            if place >= end:
+            found.append((moment, Condition(last.kind >= CHARGING, last.power, last.soc)))
+            moment = _index(moments, start_ms + step.after_ms)
+            if moment >= end:
                 break
-            after_ms = moments[place] - start_ms
+            after_ms = moments[moment] - start_ms
         last = step
     else:
-        found.append((place, Condition(last.kind >= CHARGING, last.power, last.soc)))
+        found.append((moment, Condition(last.kind >= CHARGING, last.power, last.soc)))
     if end < len(moments):
         found.append((end, None))
     return found
 
 
-def left_out(
+def with_stale(
     course: Course, start_ms: int, steps: Sequence[Step], moments: range, max_age_ms: int
 ) -> Course:
-    """The course, but stale where the vehicle was not heard of for longer than `max_age_ms`."""
+    """The course, but stale where the newest event is older than `max_age_ms`."""
     heard = [start_ms + step.after_ms for step in steps if step.kind & HEARD]
     conditions = dict(course)
-    silent = (_place(moments, at_ms + max_age_ms + 1) for at_ms in heard)
-    places = sorted({*conditions, *silent, *(_place(moments, at_ms) for at_ms in heard)})
+    silent = (_index(moments, at_ms + max_age_ms + 1) for at_ms in heard)
+    changes = sorted({*conditions, *silent, *(_index(moments, at_ms) for at_ms in heard)})
     found: Course = []
     condition = None
-    for place in places:
-        condition = conditions.get(place, condition)
-        if place < len(moments) and (condition or found):
-            known = heard[bisect_right(heard, moments[place]) - 1]
-            late = moments[place] - known > max_age_ms
-            found.append((place, STALE if condition and late else condition))
+    for moment in changes:
+        condition = conditions.get(moment, condition)
+        if moment < len(moments) and (condition or found):
+            newest = heard[bisect_right(heard, moments[moment]) - 1]
+            stale = moments[moment] - newest > max_age_ms
+            found.append((moment, STALE if condition and stale else condition))
     return found
 
 
-def _place(moments: range, at_ms: int) -> int:
-    """The place of the first moment that is not before the instant; their number if all are."""
+def _index(moments: range, at_ms: int) -> int:
+    """The index of the first moment at or after the instant; their number if there is none."""
     return min(max(0, -((moments.start - at_ms) // moments.step)), len(moments))

@@ -6,7 +6,7 @@ Instants are in ms since 1970, powers in kW, energies in kWh, times in s unless 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from tether.domain.areas import area_of
 from tether.domain.calendar import WHOLE, Bucket
@@ -33,11 +33,8 @@ class Group(StrEnum):
 # Dividing -----------------------------------------------------------------------------------------
 
 
-class Curve(Protocol):
-    """How the energy of a charge came."""
-
-    def until(self, at_ms: int) -> Decimal:
-        """How much of it had come by this instant, within the charge."""
+Curve = Callable[[int], Decimal]
+"""How much of a charge's energy had come by an instant within the charge."""
 
 
 class Charge(NamedTuple):
@@ -86,7 +83,7 @@ class Charge(NamedTuple):
         if at_ms <= self.start_ms:
             return _ZERO
         if curve is not None:
-            return curve.until(at_ms)
+            return curve(at_ms)
         return share(total, places, at_ms - self.start_ms, self.end_ms - self.start_ms)
 
 

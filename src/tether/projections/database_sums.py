@@ -1,7 +1,7 @@
-"""Sums of sessions that the database makes, of parts of time and of groups; it leaves us a few.
+"""Sums of sessions by time and by group that the database makes. It leaves a few sessions to us.
 
-A page ends as soon as it is full. Groups are gone through in the order of their names, as many at a
-time as may fill it, so that all pages together add up hardly more than one page of everything.
+A page ends when it is full. It takes the groups in the order of their names, only as many at once
+as may fill the page: so all pages together add up little more than a single page would.
 """
 
 from bisect import bisect_right
@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal, NamedTuple
 
 from tether.domain.areas import area_of
-from tether.domain.calendar import WHOLE, Bucket, Division
+from tether.domain.calendar import LAST_MS, WHOLE, Bucket, Division
 from tether.domain.filters import SessionFilter
 from tether.domain.models import Charger, Vehicle, from_json
 from tether.domain.session_views import StoredSession
 from tether.domain.summary import Group, Measured, Sums, keys_of, measured_of
-from tether.domain.timestamps import parse_instant
-from tether.projections.rows import BEHIND, Row, RowPosition, SummaryPage
+from tether.projections.rows import ALL_GROUPS, Page, Row, RowPosition
 from tether.storage.entities import Entities
 from tether.storage.plugged_in import PluggedIn, SessionKey
 from tether.storage.session_sums import MOST_OTHERS as MOST_OF_PART
@@ -29,13 +28,13 @@ from tether.storage.session_sums import (
 )
 from tether.storage.turns import Rest
 
-PARTS = 50  # of time, that are added up at once
-KEYS = 100  # of sessions, that are read at once
-NAMES = 4_000  # of groups, that are looked at once
-ROUNDS = 10  # of names or parts, for a page
-MOST_AREAS = 50_000  # chargers that are told by where they stand
+PARTS = 50  # parts of time that are added up at once
+KEYS = 100  # sessions that are read at once
+NAMES = 4_000  # groups of a round
+ROUNDS = 10  # rounds of groups or parts for a page
+MOST_AREAS = 50_000  # chargers, if the groups are areas
 MOST_OTHERS = 20_000  # sessions of a page that the database does not add up
-LAST_MS = parse_instant("9000-01-01T00:00:00Z")  # calendars end with the year 9999
+CHARGERS = 1_000  # that are read at once
 
 Reader = Callable[[int, SessionFilter], AsyncIterator[Measured]]
 
@@ -44,10 +43,10 @@ class _TooMuch(Exception):
     """The database leaves too much to us."""
 
 
-class _Names(NamedTuple):
-    """Some of the groups: those behind a name, up to another; None: from the first, to the last.
+class _GroupRange(NamedTuple):
+    """The groups after a name, up to another; None: from the first, to the last.
 
-    `areas` says where each charger stands, where the groups are areas.
+    `areas` has the area of each charger, if the groups are areas.
     """
 
     after: str | None = None
@@ -55,21 +54,21 @@ class _Names(NamedTuple):
     areas: dict[str, str] | None = None
 
     def of(self, key: str) -> str:
-        """The name of the group of what the database adds up by that."""
+        """The name of the group for a key of the database's sums."""
         return key if self.areas is None else self.areas.get(key, "")
 
-    def have(self, name: str) -> bool:
-        """Whether the name is among them."""
+    def has(self, name: str) -> bool:
+        """Whether the name is in the range."""
         return (self.after is None or name > self.after) and (
             self.last is None or name <= self.last
         )
 
 
-class _Together:
-    """The sums of some buckets that follow each other, by group."""
+class _BucketSums:
+    """The sums of consecutive buckets, by group."""
 
     def __init__(self, buckets: list[Bucket], *, counted: bool) -> None:
-        """`counted`: the vehicles of a group are, else they are named."""
+        """`counted`: the database counts the vehicles of a group, and does not name them."""
         self._buckets = buckets
         self._counted = counted
         self._starts = [bucket.from_ms for bucket in buckets]
@@ -79,18 +78,18 @@ class _Together:
     def _of(self, place: int, name: str) -> Sums:
         return self._sums[place].setdefault(name, Sums())
 
-    async def add(self, place: int, part: PartSums, names: "_Names") -> bool:
-        """Takes in what began in the bucket of this place; whether something goes on behind all."""
-        goes_on = False
+    async def add(self, place: int, part: PartSums, groups: _GroupRange) -> bool:
+        """Adds the sessions that began in this bucket. True if one continues after all buckets."""
+        continues = False
         for key, one in part.groups.items():
-            name = names.of(key)
-            if one.sessions and names.have(name):
-                goes_on |= self._add(place, name, one)
+            name = groups.of(key)
+            if one.sessions and groups.has(name):
+                continues |= self._add(place, name, one)
         for charger_id, vehicle_id in part.pairs:
-            if names.have(name := names.of(charger_id)):
+            if groups.has(name := groups.of(charger_id)):
                 self._of(place, name).count_vehicle(vehicle_id)
             await self._rest.if_long()
-        return goes_on
+        return continues
 
     def _add(self, place: int, name: str, one: GroupSums) -> bool:
         sums = self._of(place, name)
@@ -106,7 +105,7 @@ class _Together:
         return True
 
     async def add_one(self, session: Measured, names: Sequence[str]) -> bool:
-        """Takes in a session that was counted already; whether it goes on behind all."""
+        """Adds a session that is already counted. True if it continues after all buckets."""
         place, last_ms = max(0, bisect_right(self._starts, session.start_ms) - 1), session.last_ms
         while place < len(self._buckets) and self._buckets[place].from_ms <= last_ms:
             for name in names:
@@ -116,7 +115,7 @@ class _Together:
         return bool(names) and last_ms >= self._buckets[-1].to_ms
 
     async def rows(self) -> list[Row[Sums]]:
-        """Those of buckets and groups in which something was, in order."""
+        """The rows of all buckets and groups that have a session, in order."""
         found: list[Row[Sums]] = []
         for bucket, groups in zip(self._buckets, self._sums, strict=True):
             found += (Row(bucket, name, groups[name]) for name in sorted(groups))
@@ -125,7 +124,7 @@ class _Together:
 
 
 class _Query(NamedTuple):
-    """What is asked for; `areas` says where each charger stands, where groups are areas."""
+    """What a page is asked for. `areas` has the area of each charger, if the groups are areas."""
 
     partner: int
     wanted: SessionFilter
@@ -134,8 +133,8 @@ class _Query(NamedTuple):
     areas: dict[str, str] | None = None
 
 
-class _Some(NamedTuple):
-    """Rows of some buckets, of which none follow if there are none; `more` may follow behind."""
+class _Found(NamedTuple):
+    """The rows of some buckets. No buckets: nothing follows. `more`: later buckets may follow."""
 
     rows: list[Row[Sums]]
     buckets: list[Bucket]
@@ -143,10 +142,28 @@ class _Some(NamedTuple):
 
 
 def is_for_database(wanted: SessionFilter, group: Group | None) -> bool:
-    """Whether what is asked for depends on nothing but what the database can look at."""
-    told_later = wanted.flag is not None or wanted.estimated is not None
+    """Whether the database has all that the filter and the group need."""
+    by_view = wanted.flag is not None or wanted.estimated is not None
     lasting = wanted.active or (wanted.ended_from_ms, wanted.overlapping_from_ms) != (None, None)
-    return group is not Group.FLAG and not told_later and not lasting
+    return group is not Group.FLAG and not by_view and not lasting
+
+
+async def areas_of(
+    entities: Entities, partner: int, charger_ids: Sequence[str] = ()
+) -> AsyncIterator[tuple[str, str]]:
+    """The id and the area of each of these chargers, or of all; "" without a position."""
+    rest, last = Rest(), ""
+    while True:
+        if charger_ids:
+            page = await entities.get_many(Charger, partner, charger_ids)
+        else:
+            page = await entities.page(Charger, partner, last, CHARGERS)
+        for id, body in page:
+            yield id, area_of(from_json(Charger, body)) or ""
+            await rest.if_long()
+        if charger_ids or not page:
+            return
+        last = page[-1][0]
 
 
 class DatabaseSums:
@@ -169,93 +186,87 @@ class DatabaseSums:
         *,
         after: RowPosition | None,
         limit: int,
-    ) -> SummaryPage | None:
-        """Up to `limit` rows behind a place, or fewer though more follow; None if it leaves too
-        much to us.
+    ) -> Page[Sums] | None:
+        """Up to `limit` rows after a position, or fewer though more follow; None if the database
+        leaves too many sessions to us.
         """
-        areas = await self._areas(partner) if group is Group.AREA else None
-        if areas is not None and len(areas) > MOST_AREAS:
-            return None
+        areas: dict[str, str] | None = None
+        if group is Group.AREA:
+            areas = {}
+            async for charger_id, area in areas_of(self._entities, partner):
+                areas[charger_id] = area
+                if len(areas) > MOST_AREAS:
+                    return None
         try:
             return await self._page(_Query(partner, wanted, division, group, areas), after, limit)
         except _TooMuch:
             return None
 
-    async def _areas(self, partner: int) -> dict[str, str]:
-        """Where each charger stands, of MOST_AREAS and some more."""
-        found, last, rest = dict[str, str](), "", Rest()
-        while len(found) <= MOST_AREAS and (
-            page := await self._entities.page(Charger, partner, last, 1_000)
-        ):
-            for id, body in page:
-                found[id] = area_of(from_json(Charger, body)) or ""
-                await rest.if_long()
-            last = page[-1][0]
-        return found
-
-    async def _page(self, query: _Query, after: RowPosition | None, limit: int) -> SummaryPage:
-        behind: str | None = None
-        begin_ms = 0
+    async def _page(self, query: _Query, after: RowPosition | None, limit: int) -> Page[Sums]:
+        begin_ms, last_name = 0, None
         if after is not None:
             bucket = query.division.bucket(after.from_ms)
             begin_ms = bucket.to_ms
-            if query.group is not None and after.key != BEHIND:
-                begin_ms, behind = bucket.from_ms, after.key
-        rows, place = list[Row[Sums]](), after
+            if query.group is not None and after.key != ALL_GROUPS:
+                begin_ms, last_name = bucket.from_ms, after.key
+        rows, position = list[Row[Sums]](), after
         size, count = limit + 1, limit if query.group is None else 1
         for _ in range(ROUNDS):
-            names = await self._names(query, behind, size)
-            one = behind is not None or names.last is not None
-            found, buckets, more = await self._some(query, begin_ms, 1 if one else count, names)
+            groups = await self._groups(query, last_name, size)
+            is_range = last_name is not None or groups.last is not None
+            found, buckets, more = await self._buckets(
+                query, begin_ms, 1 if is_range else count, groups
+            )
             rows += found
             if len(rows) > limit:
-                return SummaryPage(rows[:limit], rows[limit - 1].position)
-            if not buckets or not (more or names.last is not None):
-                return SummaryPage(rows, None)
-            if names.last is not None:
-                begin_ms, behind = buckets[0].from_ms, names.last
-                place = RowPosition(begin_ms, behind)
+                return Page(rows[:limit], rows[limit - 1].position)
+            if not buckets or not (more or groups.last is not None):
+                return Page(rows, None)
+            if groups.last is not None:
+                begin_ms, last_name = buckets[0].from_ms, groups.last
+                position = RowPosition(begin_ms, last_name)
             else:
-                begin_ms, behind = buckets[-1].to_ms, None
-                place = RowPosition(buckets[-1].from_ms, BEHIND)
+                begin_ms, last_name = buckets[-1].to_ms, None
+                position = RowPosition(buckets[-1].from_ms, ALL_GROUPS)
             if query.group is None:
                 break
             size, count = min(2 * size, NAMES), min(2 * count, PARTS)
-        return SummaryPage(rows, place)
+        return Page(rows, position)
 
-    async def _names(self, query: _Query, behind: str | None, size: int) -> _Names:
-        """So many groups behind a name, whether they have sessions or not."""
+    async def _groups(self, query: _Query, after: str | None, size: int) -> _GroupRange:
+        """The next groups after a name, whether they have sessions or not."""
         if query.group is None:
-            return _Names()
-        given = query.wanted.charger_ids
+            return _GroupRange()
+        of_vehicles = query.group is Group.VEHICLE
+        given = query.wanted.vehicle_ids if of_vehicles else query.wanted.charger_ids
         if query.areas is not None:
             every = sorted(set(query.areas.values()))
-            found = every[bisect_right(every, behind) if behind is not None else 0 :][:size]
-            return _Names(behind, found[-1] if len(found) == size else None, query.areas)
-        if query.group is Group.VEHICLE:
-            given = query.wanted.vehicle_ids
-        if given:
-            found = [id for id in sorted(given) if id > (behind or "")][:size]
-            return _Names(behind, found[-1] if len(found) == size else None)
-        kind = Charger if query.group is Group.CHARGER else Vehicle
-        page = await self._entities.page(kind, query.partner, behind or "", size)
-        return _Names(behind, page[-1][0] if len(page) == size else None)
+            names = every[bisect_right(every, after) if after is not None else 0 :][:size]
+        elif given:
+            names = [id for id in sorted(given) if id > (after or "")][:size]
+        else:
+            kind = Vehicle if of_vehicles else Charger
+            page = await self._entities.page(kind, query.partner, after or "", size)
+            names = [id for id, _ in page]
+        return _GroupRange(after, names[-1] if len(names) == size else None, query.areas)
 
-    async def _some(self, query: _Query, begin_ms: int, count: int, names: _Names) -> _Some:
-        """The rows of so many buckets from this instant on, or from the first that has any."""
+    async def _buckets(
+        self, query: _Query, begin_ms: int, count: int, groups: _GroupRange
+    ) -> _Found:
+        """The rows of up to `count` buckets from this instant on, or from the first session on."""
         partner, wanted, keys = query.partner, query.wanted, keys_of(query.group)
         from_ms = 0 if wanted.from_ms is None else wanted.from_ms
         bounds = (wanted.to_ms, wanted.overlapping_to_ms, wanted.ended_to_ms, WHOLE.to_ms)
         to_ms = min(bound for bound in bounds if bound is not None)
         earlier = self._earlier(partner, wanted, begin_ms)
-        # What had begun before lasts from the very beginning on; else time without any is skipped.
+        # A session that has begun earlier is in the first bucket. Without one, skip empty time.
         carried = await anext(earlier, None)
-        if carried is None and names.after is None:
+        if carried is None and groups.after is None:
             first_ms = await self._sums.first(partner, max(from_ms, begin_ms), to_ms)
             if first_ms is None:
-                return _Some([], [])
+                return _Found([], [])
             begin_ms = first_ms
-        buckets = await _buckets(query.division, begin_ms, count)
+        buckets = await _buckets_from(query.division, begin_ms, count)
         end_ms = buckets[-1].to_ms
         next_ms = query.division.bucket(end_ms).to_ms if end_ms < WHOLE.to_ms else end_ms
         following = [*(one.to_ms for one in buckets[1:]), next_ms]
@@ -263,12 +274,12 @@ class DatabaseSums:
             Part(max(one.from_ms, from_ms), min(one.to_ms, to_ms), one.to_ms, then_ms)
             for one, then_ms in zip(buckets, following, strict=True)
         ]
-        selection = _selection(query, names)
-        sums = _Together(buckets, counted=not selection.pairs)
-        goes_on, others = False, 0
+        selection = _selection(query, groups)
+        sums = _BucketSums(buckets, counted=not selection.pairs)
+        continues, others = False, 0
 
         def named(session: Measured) -> list[str]:
-            return [name for name in keys(session) if names.have(name)]
+            return [name for name in keys(session) if groups.has(name)]
 
         for start in range(0, len(parts), PARTS):
             found = await self._sums.of_parts(partner, parts[start : start + PARTS], selection)
@@ -279,34 +290,34 @@ class DatabaseSums:
             ):
                 raise _TooMuch
             for place, one in enumerate(found, start=start):
-                goes_on |= await sums.add(place, one, names)
+                continues |= await sums.add(place, one, groups)
             for at in range(0, len(known), KEYS):
                 for session in await self._of_keys(partner, known[at : at + KEYS]):
-                    goes_on |= await sums.add_one(session, named(session))
+                    continues |= await sums.add_one(session, named(session))
         while carried is not None:
-            goes_on |= await sums.add_one(carried, named(carried))
+            continues |= await sums.add_one(carried, named(carried))
             carried = await anext(earlier, None)
-        more = goes_on or await self._sums.first(partner, max(from_ms, end_ms), to_ms) is not None
-        if not more and names.after is not None and end_ms < WHOLE.to_ms:
-            # What goes on may be of a group before these.
+        more = continues or await self._sums.first(partner, max(from_ms, end_ms), to_ms) is not None
+        if not more and groups.after is not None and end_ms < WHOLE.to_ms:
+            # A session of an earlier group may continue.
             more = await anext(self._earlier(partner, wanted, end_ms), None) is not None
-        return _Some(await sums.rows(), buckets, more)
+        return _Found(await sums.rows(), buckets, more)
 
     async def _earlier(
         self, partner: int, wanted: SessionFilter, begin_ms: int
     ) -> AsyncIterator[Measured]:
-        """The sessions that had begun before this instant and have something behind it."""
+        """The sessions that began before this instant and continue after it."""
         if not begin_ms or begin_ms <= (wanted.from_ms or 0):
             return
         to_ms = begin_ms if wanted.to_ms is None else min(wanted.to_ms, begin_ms)
-        # What charges at the very end of a part, too.
+        # Includes a charge at the very end of a part.
         lasting = wanted._replace(to_ms=to_ms, overlapping_from_ms=begin_ms - 1)
         async for session in self._measured(partner, lasting):
             if session.last_ms >= begin_ms:
                 yield session
 
     async def _of_keys(self, partner: int, keys: list[SessionKey]) -> list[Measured]:
-        """Those of these sessions that still exist."""
+        """These sessions, but for those that no longer exist."""
         return [
             measured_of(StoredSession(
                 record.id, record, from_json(Vehicle, vehicle), from_json(Charger, charger), 0, 0
@@ -315,7 +326,7 @@ class DatabaseSums:
         ]  # fmt: skip
 
 
-def _selection(query: _Query, names: _Names) -> Selection:
+def _selection(query: _Query, groups: _GroupRange) -> Selection:
     wanted = query.wanted
     chosen = Selection(
         charger_ids=wanted.charger_ids,
@@ -329,11 +340,11 @@ def _selection(query: _Query, names: _Names) -> Selection:
         return chosen._replace(by="charger_id", pairs=True)
     by: Literal["charger_id", "vehicle_id"]
     by = "charger_id" if query.group is Group.CHARGER else "vehicle_id"
-    return chosen._replace(by=by, after=names.after, last=names.last)
+    return chosen._replace(by=by, after=groups.after, last=groups.last)
 
 
-async def _buckets(division: Division, begin_ms: int, limit: int) -> list[Bucket]:
-    """So many buckets at most, from the one of this instant on."""
+async def _buckets_from(division: Division, begin_ms: int, limit: int) -> list[Bucket]:
+    """Up to `limit` buckets. The first one contains this instant."""
     found, rest = [division.bucket(begin_ms)], Rest()
     while len(found) < limit and found[-1].to_ms < LAST_MS:
         found.append(division.bucket(found[-1].to_ms))

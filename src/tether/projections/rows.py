@@ -1,32 +1,33 @@
-"""Rows of what is added up by time and by groups, and pages of them."""
+"""Sums by time and by group: their rows, and pages of rows."""
 
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from tether.domain.calendar import Bucket
-from tether.domain.summary import Measured, Sums
+from tether.domain.summary import Measured
 
-BEHIND = "!"  # in the place of a group: all of that part are done. No id has it, and no area
+# Stands for a group in a position: all groups of that bucket are done. No id and no area has it.
+ALL_GROUPS = "!"
 
 
 class RowPosition(NamedTuple):
-    """Where a row is: the beginning of its part of time, and its group."""
+    """The position of a row: the start of its bucket, and its group."""
 
     from_ms: int
     key: str
 
 
 class Total(Protocol):
-    """What is added up."""
+    """Adds up measures of sessions."""
 
     def add(self, session: Measured, bucket: Bucket) -> None:
-        """Takes in what the session has there."""
+        """Adds the part of the session that lies in the bucket."""
 
 
 T = TypeVar("T", bound=Total)
 
 
 class Row(NamedTuple, Generic[T]):
-    """What a group has in a part of time."""
+    """The sums of a group in a bucket."""
 
     bucket: Bucket
     key: str
@@ -34,12 +35,12 @@ class Row(NamedTuple, Generic[T]):
 
     @property
     def position(self) -> RowPosition:
-        """Where it is."""
+        """The position of the row."""
         return RowPosition(self.bucket.from_ms, self.key)
 
 
-class SummaryPage(NamedTuple):
-    """Rows; `stop` is the position behind them if more may follow."""
+class Page(NamedTuple, Generic[T]):
+    """Rows; `stop` is the position after them if more may follow."""
 
-    rows: list[Row[Sums]]
+    rows: list[Row[T]]
     stop: RowPosition | None

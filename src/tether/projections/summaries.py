@@ -1,22 +1,21 @@
-"""Adds up sessions by parts of time and by groups, and their energy as a load curve.
+"""Adds up sessions by time and by group, for summaries and load curves.
 
-Time is gone through from its first part on. What is in memory is the sessions that go on beyond the
-part that is added up, and its groups; a page ends as soon as it is full.
+It takes one bucket of time after the other. In memory are the groups of the bucket, and the
+sessions that continue after it. A page ends when it is full.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from heapq import merge
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Generic
 
-from tether.domain.areas import area_of
 from tether.domain.calendar import WHOLE, Bucket, Division
 from tether.domain.filters import SessionFilter
-from tether.domain.models import Charger, from_json
+from tether.domain.models import Charger
 from tether.domain.summary import Group, Keys, Measured, Sums, keys_of, measured_of
-from tether.projections.database_sums import DatabaseSums, is_for_database
-from tether.projections.rows import BEHIND, Row, RowPosition, SummaryPage, Total
+from tether.projections.database_sums import DatabaseSums, areas_of, is_for_database
+from tether.projections.rows import ALL_GROUPS, Page, Row, RowPosition, T
 from tether.storage.entities import Entities
 from tether.storage.plugged_in import PluggedIn
 from tether.storage.session_sums import SessionSums
@@ -25,11 +24,9 @@ from tether.storage.turns import Rest
 
 AT_ONCE = 1_000  # sessions
 
-T = TypeVar("T", bound=Total)
-
 
 class Summaries:
-    """What sessions have together. Every method raises Unavailable."""
+    """Sums of sessions. Every method raises Unavailable."""
 
     def __init__(
         self, sessions: Sessions, entities: Entities, sums: SessionSums, plugged_in: PluggedIn
@@ -47,8 +44,8 @@ class Summaries:
         *,
         after: RowPosition | None,
         limit: int,
-    ) -> SummaryPage:
-        """Up to `limit` rows behind a place, in the order of time and of groups."""
+    ) -> Page[Sums]:
+        """Up to `limit` rows after a position, in the order of time and of groups."""
         if is_for_database(wanted, group):
             page = await self._by_database.page(
                 partner, wanted, division, group, after=after, limit=limit
@@ -56,23 +53,23 @@ class Summaries:
             if page is not None:
                 return page
         part = WHOLE
-        if after is not None and group is not None and after.key == BEHIND:
+        if after is not None and group is not None and after.key == ALL_GROUPS:
             after = RowPosition(division.bucket(after.from_ms).to_ms, "")
         if after is not None:
             part = Bucket(after.from_ms, WHOLE.to_ms)
-            wanted = _lasting(wanted, after.from_ms - 1)  # what charges at its very end, too
+            wanted = _lasting(wanted, after.from_ms - 1)  # includes a charge at the very end
         found: list[Row[Sums]] = []
         sessions = self.measured(partner, wanted)
         async for row in swept(sessions, division, keys_of(group), Sums, part=part, after=after):
             if len(found) == limit:
-                return SummaryPage(found, found[-1].position)
+                return Page(found, found[-1].position)
             found.append(row)
-        return SummaryPage(found, None)
+        return Page(found, None)
 
     async def chargers(
         self, partner: int, wanted: SessionFilter, group: Group | None
     ) -> Callable[[str], int]:
-        """How many chargers each group has of those at which the wanted sessions can be."""
+        """How many chargers each group has, of the chargers that the filter names, or of all."""
         if group is Group.CHARGER:
             return lambda _: 1
         ids = wanted.charger_ids
@@ -83,22 +80,10 @@ class Summaries:
                 else await self._entities.count(Charger, partner)
             )
             return lambda _: count
-        counts, rest = Counter[str](), Rest()
-        async for body in self._bodies(partner, ids):
-            counts[area_of(from_json(Charger, body)) or ""] += 1
-            await rest.if_long()
+        counts = Counter[str]()
+        async for _, area in areas_of(self._entities, partner, ids):
+            counts[area] += 1
         return counts.__getitem__
-
-    async def _bodies(self, partner: int, ids: Sequence[str]) -> AsyncIterator[str]:
-        """The JSON of these chargers, or of all."""
-        if ids:
-            for _, body in await self._entities.get_many(Charger, partner, ids):
-                yield body
-            return
-        last = ""
-        while page := await self._entities.page(Charger, partner, last, AT_ONCE):
-            for last, body in page:  # noqa: B007
-                yield body
 
     async def measured(self, partner: int, wanted: SessionFilter) -> AsyncIterator[Measured]:
         """The sessions in the order of their start."""
@@ -114,13 +99,13 @@ class Summaries:
 
 
 def _lasting(wanted: SessionFilter, from_ms: int) -> SessionFilter:
-    """Of these the ones that lasted after this instant."""
+    """The filter, but only for sessions that lasted after this instant."""
     given = wanted.overlapping_from_ms
     return wanted._replace(overlapping_from_ms=from_ms if given is None else max(given, from_ms))
 
 
 class _Sweep(Generic[T]):
-    """Goes through time, with sessions that are given in the order of their start."""
+    """Adds up one bucket after the other, from sessions in the order of their start."""
 
     def __init__(
         self,
@@ -142,20 +127,20 @@ class _Sweep(Generic[T]):
         self._rest = Rest()
 
     async def before(self, at_ms: int | None) -> AsyncIterator[Row[T]]:
-        """The rows of the parts of time that end before this instant, or of all."""
+        """The rows of the buckets that end before this instant, or of all buckets."""
         while self._bucket is not None and (at_ms is None or at_ms >= self._bucket.to_ms):
             async for row in self._rows(self._bucket):
                 yield row
             self._groups = {}
-            goes_on = self._open and self._bucket.to_ms < self._end_ms
-            bucket = self._bucket = self._division.bucket(self._bucket.to_ms) if goes_on else None
+            more = self._open and self._bucket.to_ms < self._end_ms
+            bucket = self._bucket = self._division.bucket(self._bucket.to_ms) if more else None
             if bucket is not None:
-                going_on, self._open = self._open, []
-                for session in going_on:
+                continuing, self._open = self._open, []
+                for session in continuing:
                     await self._take(session, bucket)
 
     async def add(self, session: Measured) -> None:
-        """Takes in a session, which began after those that were taken in before."""
+        """Adds a session, which began after the sessions before it."""
         if self._bucket is None:
             self._bucket = self._division.bucket(session.start_ms)
         await self._take(session, self._bucket)
@@ -192,7 +177,7 @@ async def swept(
     part: Bucket,
     after: RowPosition | None,
 ) -> AsyncIterator[Row[T]]:
-    """The rows behind a place, of a part of time, of sessions in the order of their start."""
+    """The rows of a part of time after a position. Sessions come in the order of their start."""
     sweep = _Sweep(division, keys, new, part=part, after=after)
     async for session in sessions:
         async for row in sweep.before(session.start_ms):

@@ -214,7 +214,7 @@ class Store:
 
     @cached_property
     def capacities(self) -> Capacities:
-        return Capacities(PluggedIn(self._engine), self.events, self.projector)
+        return Capacities(PluggedIn(self._engine), self.projector)
 
     @cached_property
     def summaries(self) -> Summaries:
@@ -223,7 +223,7 @@ class Store:
 
     @cached_property
     def load_curves(self) -> LoadCurves:
-        return LoadCurves(self.summaries, PluggedIn(self._engine), self.events)
+        return LoadCurves(self.summaries, PluggedIn(self._engine))
 
     async def close(self) -> None:
         """Finishes the writes under way and lets go of the database."""

@@ -10,10 +10,16 @@ from typing import NamedTuple
 import msgspec
 
 from tether.domain.course import Step
-from tether.domain.session_record import Seen, SessionRecord
+from tether.domain.session_record import OrderedEvent, Seen, SessionRecord
 from tether.storage.engine import Engine, Row, batch, batch_of, columns_of
+from tether.storage.events import Events
+from tether.storage.session_records import ordered_events_in
+from tether.storage.turns import Rest
 
 KEYS = 1000  # of sessions, that are read at once
+SESSIONS = 100  # whose events are read at once
+EVENTS_OF_EACH = 50  # sessions with more events are read one by one, …
+EVENTS_AT_ONCE = 1000  # … in parts of this size
 FIRST_STARTED = 50  # sessions of a charger, when many chargers are looked at: most have fewer …
 STARTED_AT_ONCE = 500  # … and then so many
 LONGEST_SPAN = 48  # bits of ms: some thousand years
@@ -216,6 +222,7 @@ class PluggedIn:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._events = Events(engine)
         event_json = engine.dialect.event_json
         self._soc_at = SOC_AT.format(event_json=event_json)
         self._power_at = POWER_AT.format(event_json=event_json)
@@ -310,11 +317,22 @@ class PluggedIn:
         return [(number, at_ms) for number, at_ms in rows if at_ms is not None]
 
     async def events(
-        self, partner: int, wanted: Sequence[EventsWanted], limit: int
-    ) -> list[tuple[EventsWanted, str | None]]:
-        """The first events of each that are wanted, as `ordered_events_in` reads them."""
-        rows = await self._engine.scan(EVENTS, partner, batch_of(wanted), limit)
-        return [(EventsWanted(*columns), events) for *columns, events in rows]
+        self, partner: int, wanted: Sequence[EventsWanted]
+    ) -> AsyncIterator[tuple[EventsWanted, list[OrderedEvent]]]:
+        """The events of each session, in order; those of a long session come in several parts."""
+        rest = Rest()
+        for start in range(0, len(wanted), SESSIONS):
+            some = batch_of(wanted[start : start + SESSIONS])
+            for *columns, text in await self._engine.scan(EVENTS, partner, some, EVENTS_OF_EACH):
+                one, events = EventsWanted(*columns), ordered_events_in(text)
+                if len(events) < EVENTS_OF_EACH:
+                    yield one, events
+                else:
+                    async for part in self._events.portions_of_vehicle(
+                        partner, one.vehicle_id, one.from_ms, EVENTS_AT_ONCE, until_ms=one.until_ms
+                    ):
+                        yield one, sorted(part)
+                await rest.if_long()
 
 
 def _of_charger(

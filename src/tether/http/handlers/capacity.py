@@ -14,7 +14,7 @@ from tether.domain.models import ENTITY_ID_RULE, is_entity_id, to_json
 from tether.domain.validation import check_instant
 from tether.domain.views import Capacity
 from tether.http import requests
-from tether.projections.flexibility import Asked, Chargers, Entry, EntryPosition, MaxAge
+from tether.projections.flexibility import CapacityQuery, Chargers, Entry, EntryPosition, MaxAge
 from tether.server.store import Store
 from tether.storage.turns import Steps, Turns, in_steps
 
@@ -88,7 +88,7 @@ class CapacityResource:
     async def _entries(
         self,
         partner: int,
-        asked: Asked,
+        asked: CapacityQuery,
         by: str | None,
         after: EntryPosition | None,
         limit: int,
@@ -104,7 +104,12 @@ class CapacityResource:
         return every[begin : begin + limit]
 
     async def _portions(
-        self, req: Request, resp: Response, query: dict[str, str], asked: Asked, at_ms: range
+        self,
+        req: Request,
+        resp: Response,
+        query: dict[str, str],
+        asked: CapacityQuery,
+        at_ms: range,
     ) -> AsyncIterator[bytes]:
         """The lines of all figures, some at a time. While the client takes them no turn is held,
         and no more than HELD of them: it may never read on.
@@ -165,7 +170,7 @@ def _position(text: str) -> EntryPosition | None:
     return None if found is None else EntryPosition(found[1], int(found[2] or MOST_STREAMED))
 
 
-def _asked(query: dict[str, str], now_ms: int, *, as_lines: bool) -> Asked:
+def _asked(query: dict[str, str], now_ms: int, *, as_lines: bool) -> CapacityQuery:
     """What is asked for. Raises Invalid."""
     by = query.get("by")
     if by not in (None, "charger", "area"):
@@ -176,7 +181,7 @@ def _asked(query: dict[str, str], now_ms: int, *, as_lines: bool) -> Asked:
         if name in query and by is None:
             raise Invalid(name, "It can only be given together with by.")
     most = MOST_STREAMED if as_lines or by is not None else MOST_MOMENTS
-    return Asked(_chargers(query), _moments(query, now_ms, most), _max_age(query, now_ms))
+    return CapacityQuery(_chargers(query), _moments(query, now_ms, most), _max_age(query, now_ms))
 
 
 def _max_age(query: dict[str, str], now_ms: int) -> MaxAge | None:

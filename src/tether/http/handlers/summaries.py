@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from falcon.asgi import Request, Response
 
-from tether.domain.calendar import Calendar, Division, Steps, Undivided, Unit, zone_of
+from tether.domain.calendar import LAST_MS, Calendar, Division, Steps, Undivided, Unit, zone_of
 from tether.domain.errors import Invalid, Missing
 from tether.domain.filters import SessionFilter
 from tether.domain.models import to_json
@@ -15,7 +15,6 @@ from tether.domain.timestamps import format_instant
 from tether.domain.validation import check_instant
 from tether.http import requests
 from tether.http.handlers.sessions import LIST_PARAMETERS, REPEATED, filter_of, ids_of
-from tether.projections.database_sums import LAST_MS
 from tether.projections.load_curve import Window
 from tether.projections.rows import RowPosition
 from tether.server.store import Store
