@@ -34,10 +34,9 @@ from tether.client.exchange import (
     RetryPolicy,
     Script,
     exchange,
-    next_cursor,
     path,
 )
-from tether.client.stamps import Stamps
+from tether.client.pagination import next_cursor
 
 KEY = "ttr_live_0123456789abcdefghijABCDEFGHIJ000000"
 CREATED = Said(201, b'{"id":"an id"}')
@@ -264,8 +263,8 @@ def test_an_error_in_the_middle_of_bulk_says_what_is_known() -> None:
 
 
 def test_bulk_does_not_wait_until_there_is_room_for_all() -> None:
-    calls = EventCalls(RetryPolicy(retries=1), Stamps())
-    script = calls.bulk([update(1), update(2)])
+    calls = EventCalls(RetryPolicy(retries=1))
+    script = calls.bulk.all([update(1), update(2)])
     request = next(script)
     assert isinstance(request, Request)
     status, body, _, _ = items(201, 429)

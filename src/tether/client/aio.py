@@ -6,13 +6,12 @@ from typing import Generic, Literal, TypeVar, Unpack
 from tether.client.aio_derived import AsyncCapacities, AsyncSessions
 from tether.client.aio_run import AsyncFollowing, AsyncRunner, AsyncStream
 from tether.client.aio_webhooks import AsyncWebhooks
-from tether.client.audit import AuditSelection, audit_pages
 from tether.client.awaiting import Stop, http_to
-from tether.client.capacity import CapacityCalls
+from tether.client.bulk import BulkCalls, put_result, withdraw_result
 from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls
-from tether.client.events import EventCalls, event_filters
-from tether.client.exchange import RetryPolicy
+from tether.client.events import EventCalls
+from tether.client.exchange import Request, RetryPolicy, exchange, path
 from tether.client.following import LogFollower
 from tether.client.models import (
     BulkResult,
@@ -27,9 +26,10 @@ from tether.client.models import (
     Withdrawal,
     WithdrawResult,
 )
-from tether.client.stamps import Stamps
+from tether.client.pagination import StatePages
+from tether.client.selections import AuditSelection, CurveSelection, Unit, query_of, stale
 from tether.client.streaming import Subscription
-from tether.client.sums import CurveSelection, Unit, curve
+from tether.client.values import exact, instant_or_none, instant_text
 from tether.domain import models
 from tether.domain.audit import AuditEntry
 from tether.domain.views import ChargerState, EnergyStep, VehicleState
@@ -57,12 +57,12 @@ class AsyncClient(AsyncRunner):
     ) -> None:
         self._target = target(url, api_key, timeout)
         self._http = http_to(self._target)
-        self._policy = policy = RetryPolicy(retries)
-        self.chargers = AsyncChargers(self, EntityCalls(Charger, ChargerState, policy))
-        self.vehicles = AsyncVehicles(self, EntityCalls(Vehicle, VehicleState, policy))
-        self.events = AsyncEvents(self, policy)
-        self.sessions = AsyncSessions(self, policy)
-        self.capacity = AsyncCapacities(self, CapacityCalls(policy))
+        self._policy = RetryPolicy(retries)
+        self.chargers = AsyncChargers(self, Charger, ChargerState)
+        self.vehicles = AsyncVehicles(self, Vehicle, VehicleState)
+        self.events = AsyncEvents(self)
+        self.sessions = AsyncSessions(self)
+        self.capacity = AsyncCapacities(self)
         self.webhooks = AsyncWebhooks(self)
 
     def __repr__(self) -> str:
@@ -95,9 +95,15 @@ class AsyncClient(AsyncRunner):
         states of all vehicles, lacks nothing that the stream will not bring. After a restore of the
         database it raises EpochChanged or, to `start_again`, begins with the first event.
         """
-        filters = event_filters(type, charger_id, vehicle_id)
-        wanted = Subscription(cursor, self._policy, start_again=start_again, **filters)
-        return AsyncStream(self._http, wanted)
+        subscription = Subscription(
+            cursor,
+            self._policy,
+            start_again=start_again,
+            type=type,
+            chargerId=charger_id,
+            vehicleId=vehicle_id,
+        )
+        return AsyncStream(self._http, subscription)
 
     def energy(
         self,
@@ -113,10 +119,16 @@ class AsyncClient(AsyncRunner):
         day, week or month of a calendar. By charger or area there are those in which a vehicle was
         plugged in. The steps add up to the energy of the sessions. Raises Invalid.
         """
-        pages = curve(
-            self._policy, (from_, to), step, selection, page_size, stale_allowed=stale_allowed
+        return self._list(
+            EnergyStep,
+            "/energy",
+            **query_of(selection),
+            from_=instant_text("from", from_),
+            to=instant_text("to", to),
+            step=step,
+            stale=stale(stale_allowed),
+            limit=page_size,
         )
-        return self._iterate(pages)
 
     def audit(
         self,
@@ -128,17 +140,25 @@ class AsyncClient(AsyncRunner):
         """Who changed the partner's keys and settings, took back data or signed in, in the order of
         time; `desc`: the newest first. Raises Invalid.
         """
-        return self._iterate(audit_pages(self._policy, selection, order, page_size))
+        newest_first = None if order == "asc" else order
+        query = query_of(selection)
+        return self._list(AuditEntry, "/audit", **query, order=newest_first, limit=page_size)
 
 
 class _AsyncEntities(Generic[E, S]):
-    def __init__(self, client: AsyncClient, calls: EntityCalls[E, S]) -> None:
+    def __init__(self, client: AsyncClient, kind: type[E], state: type[S]) -> None:
         self._client = client
-        self._calls: EntityCalls[E, S] = calls
+        self._kind: type[E] = kind
+        self._state: type[S] = state
+        name, policy = kind.__name__.lower(), client._policy
+        self._path = f"/{name}s"
+        self._calls: EntityCalls[E] = EntityCalls(kind, policy)
+        self._bulk = BulkCalls(name, f"{self._path}/bulk", policy, exact, put_result)
 
     async def get(self, id: str) -> E:
         """The one of this id. Raises NotFound."""
-        return await self._client._run(self._calls.get(id))
+        entity, _ = await self.get_with_etag(id)
+        return entity
 
     async def get_with_etag(self, id: str) -> tuple[E, str]:
         """The one of this id and its version, for `if_match`. Raises NotFound."""
@@ -157,17 +177,26 @@ class _AsyncEntities(Generic[E, S]):
 
     def list(self, *, page_size: int = 100) -> AsyncIterator[E]:
         """All of them in order of id; asks for the next page (1 to 1000 entries) when needed."""
-        return self._client._iterate(self._calls.pages(page_size))
+        return self._client._list(self._kind, self._path, limit=page_size)
 
     async def state(self, id: str, *, stale_allowed: bool = False) -> S:
         """What is known now of the one of this id. Raises NotFound."""
-        return await self._client._run(self._calls.state(id, stale_allowed))
+        target = self._path + path(id, "state")
+        return await self._client._get(self._state, target, stale=stale(stale_allowed))
 
     def list_with_state(
         self, *, page_size: int = 100, stale_allowed: bool = False
     ) -> AsyncIterator[tuple[E, S]]:
         """All of them in order of id, each with what is known of it now."""
-        return self._client._iterate(self._calls.state_pages(page_size, stale_allowed))
+        pages = StatePages(
+            self._kind,
+            self._state,
+            self._client._policy,
+            self._path,
+            limit=page_size,
+            stale=stale(stale_allowed),
+        )
+        return self._client._iterate(pages)
 
 
 class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
@@ -187,7 +216,7 @@ class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
         Refused ones do not raise. What ends it before its time does, such as Unavailable: then
         `results` of the error has what is known.
         """
-        return await self._client._run(self._calls.bulk(chargers))
+        return await self._client._run(self._bulk.all(chargers))
 
     async def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[ChargerChanges]
@@ -216,7 +245,7 @@ class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
         Refused ones do not raise. What ends it before its time does, such as Unavailable: then
         `results` of the error has what is known.
         """
-        return await self._client._run(self._calls.bulk(vehicles))
+        return await self._client._run(self._bulk.all(vehicles))
 
     async def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[VehicleChanges]
@@ -231,10 +260,11 @@ class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
 class AsyncEvents:
     """The partner's events."""
 
-    def __init__(self, client: AsyncClient, policy: RetryPolicy) -> None:
+    def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._policy = policy
-        self._calls = EventCalls(policy, Stamps())
+        self._policy = policy = client._policy
+        self._calls = EventCalls(policy)
+        self._withdrawals = BulkCalls("event id", "/events/withdraw", policy, str, withdraw_result)
 
     async def post(self, event: models.Event) -> str:
         """Reports an event and returns its id; one without a timestamp happens now.
@@ -250,11 +280,11 @@ class AsyncEvents:
         Refused events do not raise. What ends it before its time does, such as Unavailable: then
         `results` of the error has what is known.
         """
-        return await self._client._run(self._calls.bulk(events))
+        return await self._client._run(self._calls.bulk.all(events))
 
     async def get(self, id: str) -> Event:
         """The event of this id. Raises NotFound."""
-        return await self._client._run(self._calls.get(id))
+        return await self._client._get(Event, path("events", id))
 
     async def now(self) -> str:
         """The cursor behind the last event that there is: `follow` begins there with the next."""
@@ -282,14 +312,15 @@ class AsyncEvents:
         """Takes back an event: as if it had never been sent. Again does no harm. Raises NotFound if
         you never sent it.
         """
-        await self._client._run(self._calls.withdraw(id))
+        request = Request("DELETE", path("events", id))
+        await self._client._run(exchange(request, self._policy, 204))
 
     async def withdraw_many(self, ids: Iterable[str]) -> list[WithdrawResult]:
         """Takes back many events, up to 10,000 in a request; says of each in order what became of
         it. What ends it before its time raises; then `results` of the error has what is known, and
         all of it can be done again.
         """
-        return await self._client._run(self._calls.withdraw_many(ids))
+        return await self._client._run(self._withdrawals.all(ids))
 
     def withdrawn(
         self,
@@ -301,8 +332,15 @@ class AsyncEvents:
         page_size: int = 100,
     ) -> AsyncIterator[Withdrawal]:
         """What was taken back, in the order in which it was."""
-        filters = event_filters(type, charger_id, vehicle_id)
-        return self._client._iterate(self._calls.withdrawn(filters, order, page_size))
+        return self._client._list(
+            Withdrawal,
+            "/events/withdrawn",
+            type=type,
+            chargerId=charger_id,
+            vehicleId=vehicle_id,
+            order=order,
+            limit=page_size,
+        )
 
     def follow_withdrawn(
         self,
@@ -330,5 +368,14 @@ class AsyncEvents:
         page_size: int = 100,
     ) -> AsyncIterator[Event]:
         """The events in the order in which they were committed; `from_` inclusive, `to` not."""
-        filters = event_filters(type, charger_id, vehicle_id)
-        return self._client._iterate(self._calls.pages(filters, from_, to, order, page_size))
+        return self._client._list(
+            Event,
+            "/events",
+            type=type,
+            chargerId=charger_id,
+            vehicleId=vehicle_id,
+            from_=instant_or_none("from", from_),
+            to=instant_or_none("to", to),
+            order=order,
+            limit=page_size,
+        )

@@ -1,14 +1,14 @@
 """What runs the scripts of the SDK, and what has no end: lists that are followed, the stream."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tether.client.awaiting import Stop, sleep, wait
-from tether.client.entities import Pages
-from tether.client.exchange import Answer, Lost, Request, RetryPolicy, Script, ask
+from tether.client.exchange import Answer, Lost, Request, RetryPolicy, Script, ask, with_query
 from tether.client.following import Follower
 from tether.client.forks import anew_in_children, leave_to_parent
 from tether.client.models import Event, Withdrawal
+from tether.client.pagination import Pages
 from tether.client.streaming import Interrupted, Message, Subscription
 from tether.domain.views import Session
 
@@ -55,6 +55,14 @@ class AsyncRunner:
         """The body of the answer to one request."""
         request = Request(method, target, body)
         return await self._run(ask(kind, request, policy or self._policy, status))
+
+    async def _get(self, kind: type[T], target: str, /, **query: Any) -> T:
+        """The body of the answer to a GET with these parameters."""
+        return await self._ask(kind, "GET", with_query(target, **query))
+
+    def _list(self, kind: type[M], target: str, /, **query: Any) -> AsyncIterator[M]:
+        """The entries of all pages of a list with these parameters."""
+        return self._iterate(Pages(kind, self._policy, target, **query))
 
     async def _iterate(self, pages: Pages[M]) -> AsyncIterator[M]:
         """The entries of all pages."""

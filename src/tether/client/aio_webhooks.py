@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from typing import Literal, Unpack
 
 from tether.client.aio_run import AsyncRunner
-from tether.client.entities import Pages
 from tether.client.exchange import Request, exchange, path
 from tether.client.models import Instant
 from tether.client.values import instant_or_none
@@ -37,11 +36,11 @@ class AsyncWebhooks:
 
     async def list(self) -> list[Webhook]:
         """All of them, the oldest first."""
-        return await self._client._ask(list[Webhook], "GET", "/webhooks")
+        return await self._client._get(list[Webhook], "/webhooks")
 
     async def get(self, id: str) -> Webhook:
         """The one of this id, with what it has not had yet. Raises NotFound."""
-        return await self._client._ask(Webhook, "GET", path("webhooks", id))
+        return await self._client._get(Webhook, path("webhooks", id))
 
     async def change(self, id: str, **changes: Unpack[WebhookChanges]) -> Webhook:
         """Changes some members; None gives one its default. Raises NotFound, Invalid."""
@@ -65,8 +64,7 @@ class AsyncWebhooks:
     ) -> AsyncIterator[WebhookAttempt]:
         """The last requests that were made, or that `failed`, the newest first. Raises NotFound."""
         target, only = path("webhooks", id, "attempts"), "true" if failed else None
-        pages = Pages(WebhookAttempt, self._client._policy, target, limit=page_size, failed=only)
-        return self._client._iterate(pages)
+        return self._client._list(WebhookAttempt, target, limit=page_size, failed=only)
 
     async def replay(
         self,

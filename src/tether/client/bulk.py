@@ -75,20 +75,18 @@ class BulkCalls(Generic[M, R]):
     def __init__(
         self,
         one: str,
+        path: str,
         policy: RetryPolicy,
         ready: Callable[[M], M],
         result: Callable[[M, Item], R],
-        tell: Tell = tell_user,
         *,
-        path: str | None = None,
+        tell: Tell = tell_user,
     ) -> None:
-        """`one` is event, charger, vehicle or event id; `ready` makes one as it is sent, and
-        raises Invalid; `result` is what is told of one. `path` is `/events/bulk` and the like
-        unless it is given.
+        """`one` is event, charger, vehicle or event id. `ready` gives one in the form that is sent,
+        or raises Invalid. `result` makes the result of one.
         """
         self._one = one
-        self._kind = f"{one}s"
-        self._path = path or f"/{one}s/bulk"
+        self._path = path
         self._policy = policy
         self._ready = ready
         self._result = result
@@ -162,7 +160,9 @@ class BulkCalls(Generic[M, R]):
                 seconds = self._policy.pause(failures, retry_after)
                 if seconds is None:
                     raise come_back(left[0], retry_after)
-                log.info("%d of %d %s wait: %.2f s", len(left), len(results), self._kind, seconds)
+                log.info(
+                    "%d of %d %s wait: %.2f s", len(left), len(results), f"{self._one}s", seconds
+                )
                 yield Pause(seconds)
 
     def _send(self, things: Sequence[M], lines: Iterable[bytes]) -> Script[tuple[list[R], float]]:

@@ -1,59 +1,35 @@
-"""What can be asked about events: one, many in one request, lists."""
+"""Scripts for events: one, many in one request, the newest cursor, a missing unplug."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
-
-from tether.client.bulk import BulkCalls, event_result, withdraw_result
-from tether.client.entities import Pages
-from tether.client.errors import TetherError
-from tether.client.exchange import (
-    Created,
-    Request,
-    RetryPolicy,
-    Script,
-    ask,
-    epoch_of,
-    exchange,
-    next_cursor,
-    path,
-    read,
-    with_query,
-)
+from tether.client.bulk import BulkCalls, event_result
+from tether.client.errors import Conflict, TetherError, invalid
+from tether.client.exchange import Created, Request, RetryPolicy, Script, exchange, read, with_query
 from tether.client.following import cursor_behind
-from tether.client.models import BulkResult, Event, Instant, Withdrawal, WithdrawResult
+from tether.client.models import Event, EventType, Instant
+from tether.client.pagination import epoch_of, next_cursor
 from tether.client.stamps import Stamps
 from tether.client.units import Tell, doubts_in, tell_user
-from tether.client.values import instant_or_none, sendable
+from tether.client.values import instant_text, sendable
 from tether.domain import models
 from tether.domain.models import to_json
-
-EventFilters: TypeAlias = Mapping[str, str | None]
-
-
-def event_filters(type: str | None, charger_id: str | None, vehicle_id: str | None) -> EventFilters:
-    """The parameters that say which events are wanted; None does not narrow it down."""
-    return {"type": type, "chargerId": charger_id, "vehicleId": vehicle_id}
+from tether.domain.views import Session, SessionStatus
 
 
 class EventCalls:
     """Scripts for events; `AsyncEvents` says what they do."""
 
-    def __init__(self, policy: RetryPolicy, stamps: Stamps, tell: Tell = tell_user) -> None:
+    def __init__(self, policy: RetryPolicy, tell: Tell = tell_user) -> None:
         self._policy = policy
-        self._stamps = stamps
+        self._stamps = Stamps()
         self._tell = tell
-        self._bulk = BulkCalls("event", policy, self.ready, event_result, tell)
-        self._withdrawals = BulkCalls(
-            "event id", policy, str, withdraw_result, tell, path="/events/withdraw"
-        )
+        self.bulk = BulkCalls("event", "/events/bulk", policy, self._ready, event_result, tell=tell)
 
-    def ready(self, event: models.Event) -> models.Event:
+    def _ready(self, event: models.Event) -> models.Event:
         """The event as it is sent: exact, stamped, and without the id of a stored one."""
         event = sendable(event)
         return event if event.timestamp else event.stamped(self._stamps.next(event.vehicle_id))
 
     def post(self, event: models.Event) -> Script[str]:
-        event = self.ready(event)
+        event = self._ready(event)
         request = Request("POST", "/events", to_json(event), may_share=True)
         try:
             answer = yield from exchange(request, self._policy, 201)
@@ -64,53 +40,27 @@ class EventCalls:
         self._tell(doubts_in(answer))
         return event_id
 
-    def get(self, event_id: str) -> Script[Event]:
-        return ask(Event, Request("GET", path("events", event_id)), self._policy)
-
     def now(self) -> Script[str]:
-        """The place behind the last event that there is."""
         request = Request("GET", with_query("/events", order="desc", limit=1))
         answer = yield from exchange(request, self._policy, 200)
         last = read(list[Event], answer, request)
-        # Its cursor leads to what comes before it, and read in the other direction to what follows.
-        # There is none if no event comes before it.
+        # The cursor of this list stands before the last event. Read in the other direction, it
+        # leads to what follows. Without an earlier event there is no cursor.
         cursor = next_cursor(answer)
-        taken = last[0].id if last and not cursor else None
-        return cursor_behind(taken or 0, cursor, epoch_of(answer))
+        last_id = last[0].id if last and not cursor else None
+        return cursor_behind(last_id or 0, cursor, epoch_of(answer))
 
-    def pages(
-        self,
-        filters: EventFilters,
-        from_: Instant | None,
-        to: Instant | None,
-        order: str,
-        page_size: int,
-    ) -> Pages[Event]:
-        return Pages(
-            Event,
-            self._policy,
-            "/events",
-            **filters,
-            order=order,
-            limit=page_size,
-            from_=instant_or_none("from", from_),
-            to=instant_or_none("to", to),
-        )
 
-    def withdraw(self, event_id: str) -> Script[None]:
-        request = Request("DELETE", path("events", event_id))
-        yield from exchange(request, self._policy, 204)
-
-    def withdraw_many(self, ids: Iterable[str]) -> Script[list[WithdrawResult]]:
-        return self._withdrawals.all(ids)
-
-    def withdrawn(self, filters: EventFilters, order: str, page_size: int) -> Pages[Withdrawal]:
-        path = "/events/withdrawn"
-        return Pages(Withdrawal, self._policy, path, **filters, order=order, limit=page_size)
-
-    def bulk(self, events: Iterable[models.Event]) -> Script[list[BulkResult]]:
-        return self._bulk.all(events)
-
-    def bulk_once(self, events: Sequence[models.Event]) -> Script[tuple[list[BulkResult], float]]:
-        """One request with these ready events; what it says of each, and how long to wait."""
-        return self._bulk.once(events)
+def unplug_of(session: Session, at: Instant) -> Event:
+    """The missing unplug of this session, at this time. Raises Conflict, Invalid."""
+    at, last = instant_text("at", at), session.last_event_at
+    if session.status != SessionStatus.ACTIVE or last is None:
+        raise Conflict(f"Session {session.id} ended already, at {session.disconnected_at}.")
+    if at < last:
+        raise invalid("at", f"It must not be before {last}, the session's newest event.")
+    return Event(
+        type=EventType.VEHICLE_DISCONNECTED,
+        charger_id=session.charger_id,
+        vehicle_id=session.vehicle_id,
+        timestamp=at,
+    )

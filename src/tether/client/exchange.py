@@ -19,7 +19,7 @@ from itertools import count
 from logging import INFO, WARNING, getLogger
 from time import monotonic
 from typing import Any, TypeAlias, TypeVar, get_type_hints
-from urllib.parse import parse_qs, quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -41,7 +41,6 @@ AGAIN_LATER = frozenset({408, 429, 502, 503, 504})
 NOT_DONE = frozenset({408, 429})  # of these: what certainly was not carried out
 QUIET_S = 30.0  # after a warning that nothing answers
 LONGEST_WISH_S = 365 * 86_400.0
-_NEXT = re.compile(r'<([^<>]*)>\s*;[^,<]*\brel="?next\b"?')  # never looks at a byte twice
 # A token and, among its parameters, a string (RFC 9651).
 _ERROR = re.compile(
     r" *([A-Za-z*][\w!#$%&'*+.^`|~:/-]*)"
@@ -265,55 +264,12 @@ def no_answer_of_ours(answer: Answer, request: Request, why: str) -> UnexpectedA
     )
 
 
-def next_cursor(answer: Answer) -> str | None:
-    """The cursor in the link to the next page. Only that: the link's host is not asked."""
-    match = _NEXT.search(answer.headers.get("link", ""))
-    try:
-        found = parse_qs(urlsplit(match[1]).query).get("cursor") if match else None
-    except ValueError:  # such as a bracket too many: to take it for the end would lose the rest
-        raise UnexpectedAnswer("The link to the next page is no address.", status=200) from None
-    return found[0] if found else None
-
-
-def epoch_of(answer: Answer) -> str:
-    """The epoch of the database that a list is of; nothing before the first one began."""
-    return answer.headers.get("tether-epoch", "")
-
-
-def is_partial(answer: Answer) -> bool:
-    """Whether more follows although the page is short, or empty: the server had read enough."""
-    return 'partial="true"' in answer.headers.get("link", "")
-
-
-class Onward:
-    """Sees whether cursors lead in a circle, with one of them in memory (Brent's algorithm)."""
-
-    def __init__(self) -> None:
-        self._seen: str | None = None
-        self._steps, self._turn = 0, 1
-
-    def check(self, cursor: str | None) -> None:
-        """One more cursor, unless it is None. Raises UnexpectedAnswer in a circle."""
-        if cursor is None:
-            return
-        if cursor == self._seen:
-            raise UnexpectedAnswer("The links to the next page lead in a circle.", status=200)
-        self._steps += 1
-        if self._steps == self._turn:
-            self._seen, self._steps, self._turn = cursor, 0, 2 * self._turn
-
-
 def path(*segments: str) -> str:
     """The path of these segments. An id that no entity can have stays one segment."""
     return "".join(
         "/" + (quote(segment, safe="") if segment.strip(".") else "%2E" * len(segment))
         for segment in segments
     )
-
-
-def stale(allowed: bool) -> str | None:
-    """What the parameter `stale` has to be."""
-    return "allowed" if allowed else None
 
 
 def with_query(target: str, **parameters: Any) -> str:

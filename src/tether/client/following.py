@@ -24,22 +24,21 @@ from tether.client.errors import (
 )
 from tether.client.exchange import (
     NO_RETRIES,
-    Onward,
     Request,
     RetryPolicy,
     Script,
-    epoch_of,
     exchange,
-    is_partial,
     log,
-    next_cursor,
     read,
     with_query,
 )
-from tether.client.models import Event, Withdrawal
+from tether.client.models import Event, Instant, Withdrawal
+from tether.client.pagination import CycleDetector, epoch_of, is_partial, next_cursor
+from tether.client.values import instant_text
 from tether.domain.views import Session
 
 PAGE = 1000
+FIRST = "2000-01-01T00:00:00.000Z"  # the API takes no earlier instant
 _QUIET_FAILURES = 3
 _PLACE = re.compile(r"([0-9]{1,4}|[0-9a-f-]{36})\.([^.]*)(?:\.([0-9a-f]*))?")
 _CHANGE = re.compile(r"([0-9T:.-]{23}Z)/((?:[0-9a-f-]{36})?)(?:/([0-9a-f]*))?")
@@ -66,7 +65,7 @@ class Follower(ABC, Generic[M]):
         self._start_again = start_again
         self._epoch: str | None = None  # of the place; None for the start, which is in every one
         self._failures = 0
-        self._onward = Onward()
+        self._cycles = CycleDetector()
 
     @property
     @abstractmethod
@@ -127,7 +126,7 @@ class Follower(ABC, Generic[M]):
             self._epoch = epoch_of(answer)
         following = next_cursor(answer)
         if page:
-            self._onward.check(following)
+            self._cycles.check(following)
         if new := self._new(page):
             self._ready.extend(new)
             self._following = following
@@ -140,7 +139,7 @@ class Follower(ABC, Generic[M]):
             raise error
         log.warning("The database was restored: following the %s from the start again", self._what)
         self._page = self._following = self._epoch = None
-        self._onward = Onward()
+        self._cycles = CycleDetector()
         self._begin()
         return 0
 
@@ -203,18 +202,19 @@ _LOGS: dict[type, tuple[str, str]] = {
 
 
 class ChangeFollower(Follower[Session]):
-    """Follows the changes of sessions, from a cursor or else from the instant `start`."""
+    """Follows the changes of sessions, from a cursor, or from an instant if there is none."""
 
     def __init__(
         self,
         cursor: str | None,
-        start: str,
+        updated_from: Instant | None,
         poll_s: float,
         policy: RetryPolicy,
         *,
         start_again: bool,
     ) -> None:
         super().__init__(Session, "sessions", poll_s, policy, start_again=start_again)
+        start = FIRST if updated_from is None else instant_text("updatedFrom", updated_from)
         self._start = self._last = (start, "")
         if cursor is not None:
             self._last, self._epoch = _change(cursor)

@@ -13,7 +13,6 @@ from tether.client.exchange import NO_RETRIES, RetryPolicy
 from tether.client.forks import anew_in_children
 from tether.client.models import BulkResult, Doubt
 from tether.client.outbox_file import DamagedEvent, OutboxFile, RefusedEvent, WaitingEvent
-from tether.client.stamps import Stamps
 from tether.client.sync import Client
 from tether.client.units import in_words
 from tether.client.values import sendable
@@ -39,7 +38,7 @@ class Outbox:
     def __init__(self, path: str | PathLike[str], client: Client) -> None:
         self._file = OutboxFile(path)
         self._client = client
-        self._calls = EventCalls(NO_RETRIES, Stamps(), self._log_doubts)
+        self._calls = EventCalls(NO_RETRIES, self._log_doubts)
         self._policy = RetryPolicy(0, base_s=0.25, cap_s=30.0)
         self._most = MOST_AT_ONCE
         self._doubts: set[Doubt] = set()
@@ -200,7 +199,7 @@ class Outbox:
             except _REFUSED_ALONE:
                 pass  # ask once more below: only what says so of this very event is a refusal
         try:
-            return self._client._run(self._calls.bulk_once([waiting.event for waiting in batch]))
+            return self._client._run(self._calls.bulk.once([waiting.event for waiting in batch]))
         except TooLarge as error:
             if len(batch) > 1:
                 raise

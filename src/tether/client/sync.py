@@ -4,13 +4,12 @@
 from collections.abc import Iterable, Iterator
 from typing import Generic, Literal, TypeVar, Unpack
 
-from tether.client.audit import AuditSelection, audit_pages
 from tether.client.blocking import Stop, http_to
-from tether.client.capacity import CapacityCalls
+from tether.client.bulk import BulkCalls, put_result, withdraw_result
 from tether.client.connection import shown_url, target
 from tether.client.entities import EntityCalls
-from tether.client.events import EventCalls, event_filters
-from tether.client.exchange import RetryPolicy
+from tether.client.events import EventCalls
+from tether.client.exchange import Request, RetryPolicy, exchange, path
 from tether.client.following import LogFollower
 from tether.client.models import (
     BulkResult,
@@ -25,12 +24,13 @@ from tether.client.models import (
     Withdrawal,
     WithdrawResult,
 )
-from tether.client.stamps import Stamps
+from tether.client.pagination import StatePages
+from tether.client.selections import AuditSelection, CurveSelection, Unit, query_of, stale
 from tether.client.streaming import Subscription
-from tether.client.sums import CurveSelection, Unit, curve
 from tether.client.sync_derived import Capacities, Sessions
 from tether.client.sync_run import Following, Runner, Stream
 from tether.client.sync_webhooks import Webhooks
+from tether.client.values import exact, instant_or_none, instant_text
 from tether.domain import models
 from tether.domain.audit import AuditEntry
 from tether.domain.views import ChargerState, EnergyStep, VehicleState
@@ -58,12 +58,12 @@ class Client(Runner):
     ) -> None:
         self._target = target(url, api_key, timeout)
         self._http = http_to(self._target)
-        self._policy = policy = RetryPolicy(retries)
-        self.chargers = Chargers(self, EntityCalls(Charger, ChargerState, policy))
-        self.vehicles = Vehicles(self, EntityCalls(Vehicle, VehicleState, policy))
-        self.events = Events(self, policy)
-        self.sessions = Sessions(self, policy)
-        self.capacity = Capacities(self, CapacityCalls(policy))
+        self._policy = RetryPolicy(retries)
+        self.chargers = Chargers(self, Charger, ChargerState)
+        self.vehicles = Vehicles(self, Vehicle, VehicleState)
+        self.events = Events(self)
+        self.sessions = Sessions(self)
+        self.capacity = Capacities(self)
         self.webhooks = Webhooks(self)
 
     def __repr__(self) -> str:
@@ -96,9 +96,15 @@ class Client(Runner):
         states of all vehicles, lacks nothing that the stream will not bring. After a restore of the
         database it raises EpochChanged or, to `start_again`, begins with the first event.
         """
-        filters = event_filters(type, charger_id, vehicle_id)
-        wanted = Subscription(cursor, self._policy, start_again=start_again, **filters)
-        return Stream(self._http, wanted)
+        subscription = Subscription(
+            cursor,
+            self._policy,
+            start_again=start_again,
+            type=type,
+            chargerId=charger_id,
+            vehicleId=vehicle_id,
+        )
+        return Stream(self._http, subscription)
 
     def energy(
         self,
@@ -114,10 +120,16 @@ class Client(Runner):
         day, week or month of a calendar. By charger or area there are those in which a vehicle was
         plugged in. The steps add up to the energy of the sessions. Raises Invalid.
         """
-        pages = curve(
-            self._policy, (from_, to), step, selection, page_size, stale_allowed=stale_allowed
+        return self._list(
+            EnergyStep,
+            "/energy",
+            **query_of(selection),
+            from_=instant_text("from", from_),
+            to=instant_text("to", to),
+            step=step,
+            stale=stale(stale_allowed),
+            limit=page_size,
         )
-        return self._iterate(pages)
 
     def audit(
         self,
@@ -129,17 +141,25 @@ class Client(Runner):
         """Who changed the partner's keys and settings, took back data or signed in, in the order of
         time; `desc`: the newest first. Raises Invalid.
         """
-        return self._iterate(audit_pages(self._policy, selection, order, page_size))
+        newest_first = None if order == "asc" else order
+        query = query_of(selection)
+        return self._list(AuditEntry, "/audit", **query, order=newest_first, limit=page_size)
 
 
 class _Entities(Generic[E, S]):
-    def __init__(self, client: Client, calls: EntityCalls[E, S]) -> None:
+    def __init__(self, client: Client, kind: type[E], state: type[S]) -> None:
         self._client = client
-        self._calls: EntityCalls[E, S] = calls
+        self._kind: type[E] = kind
+        self._state: type[S] = state
+        name, policy = kind.__name__.lower(), client._policy
+        self._path = f"/{name}s"
+        self._calls: EntityCalls[E] = EntityCalls(kind, policy)
+        self._bulk = BulkCalls(name, f"{self._path}/bulk", policy, exact, put_result)
 
     def get(self, id: str) -> E:
         """The one of this id. Raises NotFound."""
-        return self._client._run(self._calls.get(id))
+        entity, _ = self.get_with_etag(id)
+        return entity
 
     def get_with_etag(self, id: str) -> tuple[E, str]:
         """The one of this id and its version, for `if_match`. Raises NotFound."""
@@ -158,17 +178,26 @@ class _Entities(Generic[E, S]):
 
     def list(self, *, page_size: int = 100) -> Iterator[E]:
         """All of them in order of id; asks for the next page (1 to 1000 entries) when needed."""
-        return self._client._iterate(self._calls.pages(page_size))
+        return self._client._list(self._kind, self._path, limit=page_size)
 
     def state(self, id: str, *, stale_allowed: bool = False) -> S:
         """What is known now of the one of this id. Raises NotFound."""
-        return self._client._run(self._calls.state(id, stale_allowed))
+        target = self._path + path(id, "state")
+        return self._client._get(self._state, target, stale=stale(stale_allowed))
 
     def list_with_state(
         self, *, page_size: int = 100, stale_allowed: bool = False
     ) -> Iterator[tuple[E, S]]:
         """All of them in order of id, each with what is known of it now."""
-        return self._client._iterate(self._calls.state_pages(page_size, stale_allowed))
+        pages = StatePages(
+            self._kind,
+            self._state,
+            self._client._policy,
+            self._path,
+            limit=page_size,
+            stale=stale(stale_allowed),
+        )
+        return self._client._iterate(pages)
 
 
 class Chargers(_Entities[Charger, ChargerState]):
@@ -188,7 +217,7 @@ class Chargers(_Entities[Charger, ChargerState]):
         Refused ones do not raise. What ends it before its time does, such as Unavailable: then
         `results` of the error has what is known.
         """
-        return self._client._run(self._calls.bulk(chargers))
+        return self._client._run(self._bulk.all(chargers))
 
     def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[ChargerChanges]
@@ -217,7 +246,7 @@ class Vehicles(_Entities[Vehicle, VehicleState]):
         Refused ones do not raise. What ends it before its time does, such as Unavailable: then
         `results` of the error has what is known.
         """
-        return self._client._run(self._calls.bulk(vehicles))
+        return self._client._run(self._bulk.all(vehicles))
 
     def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[VehicleChanges]
@@ -232,10 +261,11 @@ class Vehicles(_Entities[Vehicle, VehicleState]):
 class Events:
     """The partner's events."""
 
-    def __init__(self, client: Client, policy: RetryPolicy) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
-        self._policy = policy
-        self._calls = EventCalls(policy, Stamps())
+        self._policy = policy = client._policy
+        self._calls = EventCalls(policy)
+        self._withdrawals = BulkCalls("event id", "/events/withdraw", policy, str, withdraw_result)
 
     def post(self, event: models.Event) -> str:
         """Reports an event and returns its id; one without a timestamp happens now.
@@ -251,11 +281,11 @@ class Events:
         Refused events do not raise. What ends it before its time does, such as Unavailable: then
         `results` of the error has what is known.
         """
-        return self._client._run(self._calls.bulk(events))
+        return self._client._run(self._calls.bulk.all(events))
 
     def get(self, id: str) -> Event:
         """The event of this id. Raises NotFound."""
-        return self._client._run(self._calls.get(id))
+        return self._client._get(Event, path("events", id))
 
     def now(self) -> str:
         """The cursor behind the last event that there is: `follow` begins there with the next."""
@@ -283,14 +313,15 @@ class Events:
         """Takes back an event: as if it had never been sent. Again does no harm. Raises NotFound if
         you never sent it.
         """
-        self._client._run(self._calls.withdraw(id))
+        request = Request("DELETE", path("events", id))
+        self._client._run(exchange(request, self._policy, 204))
 
     def withdraw_many(self, ids: Iterable[str]) -> list[WithdrawResult]:
         """Takes back many events, up to 10,000 in a request; says of each in order what became of
         it. What ends it before its time raises; then `results` of the error has what is known, and
         all of it can be done again.
         """
-        return self._client._run(self._calls.withdraw_many(ids))
+        return self._client._run(self._withdrawals.all(ids))
 
     def withdrawn(
         self,
@@ -302,8 +333,15 @@ class Events:
         page_size: int = 100,
     ) -> Iterator[Withdrawal]:
         """What was taken back, in the order in which it was."""
-        filters = event_filters(type, charger_id, vehicle_id)
-        return self._client._iterate(self._calls.withdrawn(filters, order, page_size))
+        return self._client._list(
+            Withdrawal,
+            "/events/withdrawn",
+            type=type,
+            chargerId=charger_id,
+            vehicleId=vehicle_id,
+            order=order,
+            limit=page_size,
+        )
 
     def follow_withdrawn(
         self,
@@ -331,5 +369,14 @@ class Events:
         page_size: int = 100,
     ) -> Iterator[Event]:
         """The events in the order in which they were committed; `from_` inclusive, `to` not."""
-        filters = event_filters(type, charger_id, vehicle_id)
-        return self._client._iterate(self._calls.pages(filters, from_, to, order, page_size))
+        return self._client._list(
+            Event,
+            "/events",
+            type=type,
+            chargerId=charger_id,
+            vehicleId=vehicle_id,
+            from_=instant_or_none("from", from_),
+            to=instant_or_none("to", to),
+            order=order,
+            limit=page_size,
+        )

@@ -2,31 +2,40 @@
 """What the server derives from the events: sessions and capacity."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Literal, Unpack
 
 from tether.client.blocking import Stop
-from tether.client.capacity import By, CapacityCalls, Selection
-from tether.client.events import EventCalls
-from tether.client.exchange import RetryPolicy
+from tether.client.errors import Conflict
+from tether.client.events import EventCalls, unplug_of
+from tether.client.exchange import Request, exchange, path, read, with_query
+from tether.client.following import ChangeFollower
 from tether.client.models import Event, Instant
-from tether.client.sessions import SessionCalls, SessionSelection
-from tether.client.stamps import Stamps
-from tether.client.sums import Division, Unit, summaries
+from tether.client.selections import (
+    By,
+    CapacitySelection,
+    SessionSelection,
+    Unit,
+    capacity_query,
+    query_of,
+    stale,
+    window_query,
+)
 from tether.client.sync_run import Following, Runner
-from tether.client.values import instant_text
-from tether.domain.views import Capacity, Session, SessionSummary
+from tether.client.values import instant_or_none, instant_text
+from tether.domain.views import Capacity, Session, SessionStatus, SessionSummary
 
 
 class Sessions:
     """The partner's charging sessions, which the server derives from the events."""
 
-    def __init__(self, client: Runner, policy: RetryPolicy) -> None:
+    def __init__(self, client: Runner) -> None:
         self._client = client
-        self._calls = SessionCalls(policy, EventCalls(policy, Stamps()))
 
     def get(self, id: str, *, stale_allowed: bool = False) -> Session:
         """The session of this id. Raises NotFound, also for one that was removed."""
-        return self._client._run(self._calls.get(id, stale_allowed))
+        target = path("sessions", id)
+        return self._client._get(Session, target, stale=stale(stale_allowed))
 
     def list(
         self,
@@ -41,7 +50,14 @@ class Sessions:
         With `updated_from` in the order of their last change, and the removed ones among them.
         Raises Invalid, also where filters exclude each other.
         """
-        return self._client._iterate(self._calls.pages(selection, order, page_size, stale_allowed))
+        return self._client._list(
+            Session,
+            "/sessions",
+            **query_of(selection),
+            order=None if order == "asc" else order,
+            stale=stale(stale_allowed),
+            limit=page_size,
+        )
 
     def summary(
         self,
@@ -59,10 +75,15 @@ class Sessions:
         In the order of time, then of the group. The selection is that of `list`, without
         `updated_from`. Raises Invalid.
         """
-        division: Division = {"bucket": bucket, "time_zone": time_zone, "by": by}
-        policy = self._client._policy
-        return self._client._iterate(
-            summaries(policy, selection, division, page_size, stale_allowed)
+        return self._client._list(
+            SessionSummary,
+            "/sessions/summary",
+            **query_of(selection),
+            bucket=bucket,
+            timeZone=time_zone,
+            by=by,
+            stale=stale(stale_allowed),
+            limit=page_size,
         )
 
     def silent_since(
@@ -92,7 +113,7 @@ class Sessions:
 
     def ending(self, id: str, *, at: Instant) -> Event:
         """The VEHICLE_DISCONNECTED that `end` would report. Raises what that does."""
-        return self._client._run(self._calls.ending(id, at))
+        return unplug_of(self.get(id), at)
 
     def end(self, id: str, *, at: Instant) -> Session:
         """Reports the missing unplug of an active session, and returns the session as it is then.
@@ -100,7 +121,16 @@ class Sessions:
         Raises NotFound, Conflict if it ended already, and Invalid for a time before its newest
         event, or one that is too far in the future.
         """
-        return self._client._run(self._calls.end(id, at))
+        event = self.ending(id, at=at)
+        self._client._run(EventCalls(self._client._policy).post(event))
+        session = self.get(id)
+        if session.status == SessionStatus.ACTIVE:
+            # An unplug in the instant of the plug-in may belong to the session before.
+            raise Conflict(
+                f"The unplug at {event.timestamp} is stored, but did not end session {id}: "
+                "end it at a later time."
+            )
+        return session
 
     def changes(
         self,
@@ -117,46 +147,54 @@ class Sessions:
         session that a late event did away with comes with the status `removed`. Ends and goes on
         as `Events.follow` does: nothing that changed while the consumer was down is missed.
         """
-        follower = self._calls.changes(cursor, updated_from, poll_s, start_again=start_again)
+        policy = self._client._policy
+        follower = ChangeFollower(cursor, updated_from, poll_s, policy, start_again=start_again)
         return Following(self._client, follower, stop or Stop())
 
 
 class Capacities:
     """How much power and energy the partner's plugged-in vehicles could move."""
 
-    def __init__(self, client: Runner, calls: CapacityCalls) -> None:
+    def __init__(self, client: Runner) -> None:
         self._client = client
-        self._calls = calls
 
-    def get(self, *, at: Instant | None = None, **selection: Unpack[Selection]) -> Capacity:
+    def get(self, *, at: Instant | None = None, **selection: Unpack[CapacitySelection]) -> Capacity:
         """What plugged-in vehicles take, give and store, and how much more they could.
 
         Now, or `at` a past moment. Of all chargers, or of one, or of those in a box: `bbox` is
         (min longitude, min latitude, max longitude, max latitude) in degrees. Raises Invalid.
         """
-        return self._client._run(self._calls.get(at, selection))
+        query = capacity_query(**selection)
+        return self._client._get(Capacity, "/capacity", **query, at=instant_or_none("at", at))
 
     def by_charger(
         self,
         *,
         at: Instant | None = None,
         page_size: int = 100,
-        **selection: Unpack[Selection],
+        **selection: Unpack[CapacitySelection],
     ) -> Iterator[Capacity]:
         """The same of each charger with a vehicle plugged in, in order of their ids."""
-        return self._client._iterate(self._calls.pages("charger", page_size, selection, at=at))
+        return self._at_moment("charger", at, page_size, selection)
 
     def by_area(
         self,
         *,
         at: Instant | None = None,
         page_size: int = 100,
-        **selection: Unpack[Selection],
+        **selection: Unpack[CapacitySelection],
     ) -> Iterator[Capacity]:
         """The same of each box of a tenth of a degree in which such chargers stand; `area` is None
         of those without a position.
         """
-        return self._client._iterate(self._calls.pages("area", page_size, selection, at=at))
+        return self._at_moment("area", at, page_size, selection)
+
+    def _at_moment(
+        self, by: By, at: Instant | None, page_size: int, selection: CapacitySelection
+    ) -> Iterator[Capacity]:
+        query = capacity_query(**selection)
+        moment = instant_or_none("at", at)
+        return self._client._list(Capacity, "/capacity", by=by, **query, at=moment, limit=page_size)
 
     def series(
         self,
@@ -164,12 +202,13 @@ class Capacities:
         from_: Instant,
         to: Instant | None = None,
         step: int,
-        **selection: Unpack[Selection],
+        **selection: Unpack[CapacitySelection],
     ) -> list[Capacity]:
         """The same at `from_`, every `step` seconds after that, and before `to`, which is now if
         it is not given. At most 1,000 moments, none in the future. Raises Invalid.
         """
-        return self._client._run(self._calls.series((from_, to, step), selection))
+        query = capacity_query(**selection) | window_query(from_, to, step)
+        return self._client._get(list[Capacity], "/capacity", **query)
 
     def over_time(
         self,
@@ -179,16 +218,19 @@ class Capacities:
         step: int,
         by: By | None = None,
         page_size: int = 1000,
-        **selection: Unpack[Selection],
+        **selection: Unpack[CapacitySelection],
     ) -> Iterator[Capacity]:
         """The same one by one, at up to 10,000 moments. With `by` of each charger or area with a
         vehicle plugged in: one charger or area after the other, each by time.
         """
-        window = (from_, to, step)
+        query = capacity_query(**selection) | window_query(from_, to, step)
         if by is None:
-            for one in self._client._run(self._calls.lines(window, selection)):
-                yield one
+            headers = {"Accept": "application/x-ndjson"}
+            request = Request("GET", with_query("/capacity", **query), headers=headers)
+            answer = self._client._run(exchange(request, self._client._policy, 200))
+            for line in answer.body.splitlines():
+                yield read(Capacity, replace(answer, body=line), request)
             return
-        pages = self._calls.pages(by, page_size, selection, window=window)
-        for one in self._client._iterate(pages):
+        pages = self._client._list(Capacity, "/capacity", by=by, **query, limit=page_size)
+        for one in pages:
             yield one

@@ -4,7 +4,6 @@
 from collections.abc import Iterator
 from typing import Literal, Unpack
 
-from tether.client.entities import Pages
 from tether.client.exchange import Request, exchange, path
 from tether.client.models import Instant
 from tether.client.sync_run import Runner
@@ -38,11 +37,11 @@ class Webhooks:
 
     def list(self) -> list[Webhook]:
         """All of them, the oldest first."""
-        return self._client._ask(list[Webhook], "GET", "/webhooks")
+        return self._client._get(list[Webhook], "/webhooks")
 
     def get(self, id: str) -> Webhook:
         """The one of this id, with what it has not had yet. Raises NotFound."""
-        return self._client._ask(Webhook, "GET", path("webhooks", id))
+        return self._client._get(Webhook, path("webhooks", id))
 
     def change(self, id: str, **changes: Unpack[WebhookChanges]) -> Webhook:
         """Changes some members; None gives one its default. Raises NotFound, Invalid."""
@@ -66,8 +65,7 @@ class Webhooks:
     ) -> Iterator[WebhookAttempt]:
         """The last requests that were made, or that `failed`, the newest first. Raises NotFound."""
         target, only = path("webhooks", id, "attempts"), "true" if failed else None
-        pages = Pages(WebhookAttempt, self._client._policy, target, limit=page_size, failed=only)
-        return self._client._iterate(pages)
+        return self._client._list(WebhookAttempt, target, limit=page_size, failed=only)
 
     def replay(
         self,

@@ -1,4 +1,4 @@
-"""What can be asked about webhooks."""
+"""The members of webhooks, and their JSON."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
@@ -6,10 +6,11 @@ from typing import Any, TypedDict
 from tether.client.errors import invalid
 from tether.client.exchange import RetryPolicy
 from tether.client.models import Number
+from tether.client.selections import api_name
 from tether.domain.models import to_json
 
-# A try whose answer was lost may have made one: another would be one too many, and a secret that
-# nobody has seen.
+# A lost answer may be that of a webhook which was made. Another try would make a second one, whose
+# secret nobody has seen.
 ONCE = RetryPolicy(0)
 
 
@@ -35,18 +36,14 @@ class WebhookChanges(WebhookMembers, total=False):
     url: str
 
 
-_NAMES = {
-    "url": "url", "signature": "signature", "types": "types", "charger_id": "chargerId",
-    "vehicle_id": "vehicleId", "from_": "from", "enabled": "enabled", "max_batch": "maxBatch",
-    "rate_per_second": "ratePerSecond", "description": "description",
-}  # fmt: skip
+_KNOWN = {"signature", *WebhookChanges.__annotations__}
 
 
 def webhook_body(members: Mapping[str, Any]) -> bytes:
-    """The members as JSON. Raises TypeError for one that there is not."""
-    if unknown := members.keys() - _NAMES.keys():
+    """The members as JSON. Raises TypeError for an unknown member."""
+    if unknown := members.keys() - _KNOWN:
         raise TypeError(f"A webhook has no {', '.join(sorted(unknown))}.")
-    body = {_NAMES[name]: value for name, value in members.items()}
+    body = {api_name(name): value for name, value in members.items()}
     types = body.get("types")
     if isinstance(types, str):
         raise invalid("types", "It must be several types, such as ['session.ended'].")

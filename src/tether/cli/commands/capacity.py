@@ -19,7 +19,7 @@ from tether.cli.display.numbers import short
 from tether.cli.display.output import counted, show_pairs, show_table
 from tether.cli.members import INSTANT, NUMBERS
 from tether.cli.options import DURATION
-from tether.client.capacity import By, Selection
+from tether.client.selections import By, CapacitySelection
 from tether.domain.views import Capacity
 
 _EXAMPLES = """\b
@@ -81,7 +81,7 @@ def capacity(
     if bbox is not None and len(bbox) != 4:
         raise click.UsageError("--bbox takes four numbers: west,south,east,north.")
     box = None if bbox is None else (bbox[0], bbox[1], bbox[2], bbox[3])
-    selection: Selection = {
+    selection: CapacitySelection = {
         "charger_id": charger,
         "bbox": box,
         "max_age": None if max_age is None else max_age // 1000,
