@@ -15,7 +15,7 @@ from tether.domain.models import Charger, Vehicle
 from tether.domain.timestamps import now_ms
 from tether.domain.validation import new_entity, new_event
 from tether.ingest.json_reader import decode_document
-from tether.projections import changes, late, projector
+from tether.projections import changes, projector, recompute
 from tether.projections.projector import Projector
 from tether.server.store import Store
 from tether.storage import session_records
@@ -143,7 +143,7 @@ def test_what_is_derived_again_from_the_first_event_on_is_what_it_was(
     in_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # More are stored than are looked at together.
-    for module, name in ((changes, "SESSIONS"), (changes, "LATE_MOST"), (late, "LATE_MOST")):
+    for module, name in ((changes, "SESSIONS"), (changes, "LATE_MOST"), (recompute, "LATE_MOST")):
         monkeypatch.setattr(module, name, 2)
     monkeypatch.setattr(projector, "MOST_BEHIND", 40)
     random = Random(9)

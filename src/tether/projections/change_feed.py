@@ -1,8 +1,8 @@
-"""The event log as a stream: its next portion, and the states to which that led.
+"""The event log as a stream: its next portion, and the states of its vehicles.
 
-It goes as far as the sessions are derived, so that what is shown of a vehicle contains the events
-that are shown. Nothing is queued for those who read it: each holds a position and asks for what
-follows. So a slow one costs no memory, and every process and node can answer every one of them.
+It ends where the sessions are derived, so that the state of a vehicle contains the events of the
+stream. Nothing is queued for the readers: each has a position and asks for the next entries. So a
+slow reader costs no memory, and every process and node can answer every reader.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ from tether.storage.turns import Turns
 log = logging.getLogger(__name__)  # structlog takes a while to load
 
 PORTION = 100  # events, and withdrawals
-AT_ONCE = 8  # portions of streams, of each partner one
-POLL_S = 0.2  # how soon what others derive is noticed
+AT_ONCE = 8  # portions that are read at the same time, one of each partner
+POLL_S = 0.2  # how often to look whether other processes have derived events
 
 
 class LogEntry(NamedTuple):
@@ -41,7 +41,7 @@ class LogEntry(NamedTuple):
 
 
 class FeedPortion(NamedTuple):
-    """The entries up to a sequence number, and what is newest of their vehicles."""
+    """The entries up to a sequence number, and the latest session of each of their vehicles."""
 
     entries: list[LogEntry]
     latest: dict[str, LatestSession | None]
@@ -49,19 +49,17 @@ class FeedPortion(NamedTuple):
 
 
 class Listener:
-    """One who reads the stream of a partner, and wants to know when there is more."""
+    """A reader of a partner's stream: is notified of new entries.
 
-    def __init__(self, partner: "_Partner") -> None:
-        self._partner = partner
+    `derived` is the number of the last event that can be shown.
+    """
+
+    def __init__(self, derived: int) -> None:
+        self.derived = derived
         self.news = asyncio.Event()
 
-    @property
-    def derived(self) -> int:
-        """The last event that can be shown."""
-        return self._partner.derived
-
     async def wait(self, seconds: float) -> None:
-        """Returns when there may be more, or `news` is set for another reason, or then."""
+        """Returns when `news` is set, or after so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.news.wait()
@@ -69,7 +67,7 @@ class Listener:
 
 
 class _Partner:
-    """How far the sessions of a partner are, which all its listeners in this process share."""
+    """The listeners of a partner in this process, and how far its sessions are derived."""
 
     def __init__(self) -> None:
         self.derived = 0
@@ -84,19 +82,19 @@ class ChangeFeed:
         self._events = events
         self._states = states
         self._projector = projector
-        # Whoever has a stream may always wait.
+        # Every stream may wait, for as long as it takes.
         self._turns = Turns(AT_ONCE, of_each=1, most_waiting=sys.maxsize, patience_s=None)
         self._partners: dict[int, _Partner] = {}
         self.closed = False
 
     async def ends(self, partner: int) -> Progress:
-        """The last event of the partner, and the last that is derived."""
+        """The numbers of the partner's last event, and of the last derived one."""
         return await self._projector.derivations.progress(partner)
 
     async def portion(
         self, partner: int, wanted: EventFilter, after: int, until: int
     ) -> FeedPortion:
-        """What of the wanted follows that event, up to `until`, as far as one portion goes."""
+        """The next portion of wanted entries after a number, up to the number `until`."""
         async with self._turns.of(partner):
             found: list[LogEntry] = []
             end = until
@@ -109,15 +107,15 @@ class ChangeFeed:
             heads = [_decoder.decode(entry.body) for entry in entries]
             vehicles = list(dict.fromkeys(head.vehicle_id for head in heads if head.vehicle_id))
             latest = await self._states.of_vehicles(partner, vehicles) if vehicles else {}
-            if latest.get(ERASED, ERASED) is None:  # stands for those of which there is no state
+            if latest.get(ERASED, ERASED) is None:  # the id of all erased vehicles: without a state
                 del latest[ERASED]
             return FeedPortion(entries, latest, end)
 
     @contextmanager
     def listening(self, partner_id: int) -> Iterator[Listener]:
-        """Tells the listener meanwhile when there is more."""
+        """A listener that is notified until the context ends."""
         partner = self._partners.setdefault(partner_id, _Partner())
-        listener = Listener(partner)
+        listener = Listener(partner.derived)
         partner.listeners.add(listener)
         if partner.task is None:
             partner.task = asyncio.create_task(self._watch(partner_id, partner))
@@ -130,7 +128,7 @@ class ChangeFeed:
                 self._partners.pop(partner_id, None)
 
     def close(self) -> None:
-        """Nothing more will be told: the listeners find `closed`."""
+        """Ends all streams: wakes the listeners, which find `closed`."""
         self.closed = True
         for partner in self._partners.values():
             assert partner.task is not None
@@ -139,7 +137,7 @@ class ChangeFeed:
                 listener.news.set()
 
     async def _watch(self, partner_id: int, partner: _Partner) -> None:
-        """Looks again and again how far it is: by itself, as others may derive, and when told."""
+        """Notifies the listeners when events are derived, in this process or another one."""
         behind_since: float | None = None
         while True:
             progress = self._projector.progress(partner_id)
@@ -155,13 +153,14 @@ class ChangeFeed:
             if derived != partner.derived:
                 partner.derived, behind_since = derived, None
                 for listener in partner.listeners:
+                    listener.derived = derived
                     listener.news.set()
             if head <= derived:
                 behind_since = None
             elif behind_since is None:
                 behind_since = monotonic()
             else:
-                if monotonic() - behind_since > INTERVAL_S / 2:  # whoever should derive it does not
+                if monotonic() - behind_since > INTERVAL_S / 2:  # no process derives it
                     self._projector.notice(partner_id)
                 self._projector.hurry(partner_id)
             with suppress(TimeoutError):

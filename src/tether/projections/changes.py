@@ -1,6 +1,6 @@
-"""What new events change in the sessions that are stored, and whether these are as they should be.
+"""Finds the changes of stored sessions: by new events, by late ones, or by a check of all.
 
-Nothing here writes, and the events beyond a given sequence number are not looked at.
+Nothing here writes. Events after a given sequence number are not read.
 """
 
 from collections import defaultdict
@@ -13,8 +13,16 @@ from tether.domain.earlier_sessions import RECENT, EventPosition, SessionContext
 from tether.domain.models import Event, from_json
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import MOST_TAKEN, OrderedEvent, SessionRecord, ordered_event
-from tether.projections.comparing import compared, is_again, reports_after
-from tether.projections.late import LATE_MOST, Bounds, Late, between, grouped
+from tether.projections.recompute import (
+    LATE_MOST,
+    Bounds,
+    Late,
+    batches_of,
+    begins_as_stored,
+    changes_between,
+    compared,
+    reports_after,
+)
 from tether.storage.engine import Row
 from tether.storage.events import END_OF_TIME, Events
 from tether.storage.session_records import Change, Derived, SessionRecords, Stored
@@ -22,7 +30,7 @@ from tether.storage.snapshots import Snapshot, Snapshots
 from tether.storage.turns import Rest
 
 PAGE = 1000  # events of one vehicle
-VEHICLES = 10_000  # of which is looked up at once what waits
+VEHICLES = 10_000  # whose waiting events are looked up at once
 SESSIONS = 100  # sessions of one vehicle
 
 BEGINNING: Start = (-END_OF_TIME, 0, "")
@@ -30,15 +38,15 @@ END: Start = (END_OF_TIME, 0, "")
 
 
 class ChangedPortion(NamedTuple):
-    """Some of a vehicle's sessions: how many there are, and which of them differ."""
+    """Some of a vehicle's sessions: how many there are, and which of them change."""
 
     sessions: int
     changes: list[Change]
 
 
 class Beginning(NamedTuple):
-    """From where a vehicle is derived again: the events from an instant on, the session that is
-    known by then, if any, and what is known of before. What is stored is compared from `start` on.
+    """Where a vehicle's sessions are computed again from: the events from an instant on, the
+    session at that instant, if any, and its context. Stored sessions are compared from `start` on.
     """
 
     from_ms: int
@@ -48,14 +56,18 @@ class Beginning(NamedTuple):
 
     @classmethod
     def of(cls, snapshot: Snapshot | None) -> "Beginning":
-        """Where the vehicle's history begins: there are no older sessions."""
+        """The beginning of the vehicle's history: there are no older sessions."""
         if snapshot is None:
             return cls(-END_OF_TIME, BEGINNING, None, SessionContext())
         return cls(snapshot.at_ms, BEGINNING, *snapshot.known)
 
+    def builder(self) -> SessionBuilder:
+        """A session builder that goes on from here."""
+        return SessionBuilder(self.session, self.before)
+
 
 class Changes:
-    """Finds out what is to be changed."""
+    """Finds the changes of stored sessions. Every method raises Unavailable."""
 
     def __init__(self, events: Events, records: SessionRecords, snapshots: Snapshots) -> None:
         self._events = events
@@ -63,10 +75,10 @@ class Changes:
         self._snapshots = snapshots
 
     async def of_events(self, partner: int, rows: list[Row]) -> tuple[list[Change], list[Late]]:
-        """What these events change, the next ones behind those that the sessions contain.
+        """The changes by these events, which follow those that the sessions contain, and the
+        vehicles whose events came late or were withdrawn: their changes are left to `of_late`.
 
-        What those change that came late or were taken back is left to `of_late`. Empties `rows`:
-        they are megabytes.
+        Empties `rows`: they are megabytes.
         """
         events: defaultdict[str, list[OrderedEvent]] = defaultdict(list)
         withdrawn: defaultdict[str, list[int]] = defaultdict(list)
@@ -83,7 +95,7 @@ class Changes:
         for vehicle, instants in (await self._not_expired(partner, withdrawn)).items():
             all_ms = [*instants, *map(_at_ms, events.pop(vehicle, ()))]
             late.append(Late(vehicle, min(all_ms), max(all_ms), len(all_ms)))
-        known = await self._records.last(partner, list(events))  # each is decoded in its turn
+        known = await self._records.last(partner, list(events))  # decodes one at a time
         reports: dict[tuple[str, Start], list[Report]] = defaultdict(list)
         for vehicle, last in known:
             await rest.if_long()
@@ -95,12 +107,12 @@ class Changes:
                 late.append(Late.of(vehicle, new))
                 continue
             was = _state(session)
-            timeline = SessionBuilder(session, before).take(new)
-            if was != _state(session):  # else the next session has begun after its end
+            builder = SessionBuilder(session, before).take(new)
+            if was != _state(session):  # otherwise the next session began after its end
                 lasts = session.end_ms is None and was[1] is None
                 changes.append(Change(session, before, grown=lasts))
-            changes += (Change(*begun) for begun in timeline.begun)
-            for start, report in timeline.reports:
+            changes += (Change(*begun) for begun in builder.begun)
+            for start, report in builder.reports:
                 reports[vehicle, start].append(report)
         new_changes, new_late = await self._of_first(partner, events)
         for (vehicle, start), (session, before) in (
@@ -113,13 +125,13 @@ class Changes:
     async def _of_first(
         self, partner: int, events: dict[str, list[OrderedEvent]]
     ) -> tuple[list[Change], list[Late]]:
-        """The same of vehicles that have no session yet, each with its events."""
+        """The same for vehicles without a session, each with its events."""
         cut_ms = await self._snapshots.instants(partner, events)
         changes, late, rest = list[Change](), list[Late](), Rest()
         for vehicle, new in events.items():
             await rest.if_long()
             new.sort()
-            if vehicle in cut_ms:  # there may be older events, with which its snapshot goes on
+            if vehicle in cut_ms:  # it continues from its snapshot, maybe with older events
                 late.append(Late.of(vehicle, new))
             else:
                 changes += (Change(*begun) for begun in SessionBuilder().take(new).begun)
@@ -128,7 +140,7 @@ class Changes:
     async def _not_expired(
         self, partner: int, withdrawn: dict[str, list[int]]
     ) -> dict[str, list[int]]:
-        """Of these vehicles and instants those that a snapshot does not contain for good."""
+        """The instants of each vehicle that come after its snapshot, if it has one."""
         cut_ms = await self._snapshots.instants(partner, withdrawn)
         for vehicle, until_ms in cut_ms.items():
             withdrawn[vehicle] = [at_ms for at_ms in withdrawn[vehicle] if at_ms >= until_ms]
@@ -137,10 +149,10 @@ class Changes:
     async def waiting(
         self, partner: int, after: int, until: int, *, to_end: bool
     ) -> AsyncIterator[list[Late]]:
-        """Of which vehicles events come or were taken back behind the number `after`, up to
-        `until`, as if all of them were late; many vehicles at a time, in the order of their ids.
+        """The vehicles with events or withdrawals after the number `after`, up to `until`, as if
+        all of these were late: many vehicles at a time, in the order of their ids.
 
-        `to_end`: as if they reached to the end of time, so that all sessions behind are compared.
+        `to_end`: as if they reached to the end of time, so that all later sessions are compared.
         """
         last = ""
         while found := await self._events.vehicles_following(partner, after, until, last, VEHICLES):
@@ -158,61 +170,62 @@ class Changes:
         late: Late | None = None,
         snapshot: Snapshot | None = None,
     ) -> AsyncIterator[ChangedPortion]:
-        """What changes in a vehicle's sessions when they are derived again from events to `seq`.
+        """The changes when a vehicle's sessions are computed again from the events up to `seq`.
 
-        With `late` only those that these events can have changed: from the session on which the
-        first lies, up to where those behind the last are again as they are stored. With `snapshot`
-        they are derived from it: it is to be the vehicle's.
+        With `late` only the sessions that these events can have changed: from the session of the
+        first event, up to the first later one that begins as it is stored. With `snapshot` from
+        this snapshot, which becomes the vehicle's.
         """
         beginning = Beginning.of(snapshot)
         if snapshot is None:
             beginning = await self._begin(partner, vehicle, None if late is None else late.first_ms)
-        begin, taken = beginning.start, beginning.before.taken
-        told = set[Start]()
+        begin = beginning.start
+        reported = set[Start]()
         until_ms: int | None = None
-        timeline = SessionBuilder(beginning.session, beginning.before)
-        async for instant in self._instants(partner, vehicle, seq, beginning.from_ms):
-            count = len(timeline.begun)
-            timeline.take(one for one in instant if one.position.seq not in taken)
-            if len(timeline.begun) == count:
+        builder = beginning.builder()
+        async for instant in self._instants(partner, vehicle, seq, beginning):
+            count = len(builder.begun)
+            builder.take(instant)
+            if len(builder.begun) == count:
                 continue
-            start = timeline.begun[-1][0].start
+            start = builder.begun[-1][0].start
             if late is not None and start[0] > late.last_ms:
                 stored = await self._records.between_starts(partner, vehicle, start, END, 1)
-                if stored and is_again(timeline.begun[-1], stored[0]):
-                    timeline.begun.pop()
+                if stored and begins_as_stored(builder.begun[-1], stored[0]):
+                    builder.begun.pop()
                     until_ms = start[0]
                     break
-            if len(timeline.begun) > SESSIONS + RECENT:
-                _show_known(timeline, beginning, begin)
-                wanted, timeline.begun = timeline.begun[:SESSIONS], timeline.begun[SESSIONS:]
-                end = timeline.begun[0][0].start
-                portion = await self._portion(partner, vehicle, begin, end, wanted, told=told)
+            if len(builder.begun) > SESSIONS + RECENT:
+                _add_first(builder, beginning, begin)
+                wanted, builder.begun = builder.begun[:SESSIONS], builder.begun[SESSIONS:]
+                end = builder.begun[0][0].start
+                portion = await self._portion(
+                    partner, vehicle, begin, end, wanted, reported=reported
+                )
                 begin = end
                 yield portion
-        _show_known(timeline, beginning, begin)
+        _add_first(builder, beginning, begin)
         last = END if until_ms is None else start
-        while between := await self._end_of_some(partner, vehicle, begin, last):
-            wanted = [one for one in timeline.begun if one[0].start < between]
-            timeline.begun = timeline.begun[len(wanted) :]
+        while begin != last:
+            end = await self._end_of_some(partner, vehicle, begin, last)
+            wanted = [one for one in builder.begun if one[0].start < end]
+            builder.begun = builder.begun[len(wanted) :]
             yield await self._portion(
-                partner, vehicle, begin, between, wanted, told=told, until_ms=until_ms
+                partner, vehicle, begin, end, wanted, reported=reported, until_ms=until_ms
             )
-            begin = between
-        yield await self._portion(
-            partner, vehicle, begin, last, timeline.begun, told=told, until_ms=until_ms
-        )
+            begin = end
         reports: dict[tuple[str, Start], list[Report]] = defaultdict(list)
-        for earlier in told:
+        for earlier in reported:
             if earlier < beginning.start:
                 reports[vehicle, earlier] = []
-        for earlier, report in timeline.reports:
-            # Of what has expired there is nothing to tell.
+        for earlier, report in builder.reports:
+            # Expired sessions have no reports.
             if beginning.start != BEGINNING or earlier[0] >= beginning.from_ms:
                 reports[vehicle, earlier].append(report)
-        yield ChangedPortion(0, await self._told(partner, beginning, reports, until_ms=until_ms))
+        changes = await self._report_changes(partner, beginning, reports, until_ms=until_ms)
+        yield ChangedPortion(0, changes)
 
-    async def _told(
+    async def _report_changes(
         self,
         partner: int,
         beginning: Beginning,
@@ -220,12 +233,13 @@ class Changes:
         *,
         until_ms: int | None,
     ) -> list[Change]:
-        """What changes in earlier sessions if events from the beginning on told this of them."""
+        """The changes of earlier sessions, if the events from the beginning on have these reports
+        on them.
+        """
         first, taken = beginning.start, beginning.before.taken
         changes = []
-        told_of = await self._records.of_starts(partner, reports)
-        for place, (session, known) in told_of.items():
-            new = reports[place]
+        for key, (session, known) in (await self._records.of_starts(partner, reports)).items():
+            new = reports[key]
             old = [
                 one for one in session.reports
                 if one.at_ms < first[0] or (one.at_ms == first[0] and one.seq in taken)
@@ -237,18 +251,17 @@ class Changes:
         return changes
 
     async def snapshot(self, partner: int, vehicle: str, seq: int, at_ms: int) -> Snapshot:
-        """What the vehicle's events before an instant make, of those up to the number `seq`."""
+        """The snapshot that the vehicle's events before an instant make, up to the number `seq`."""
         beginning = await self._begin(partner, vehicle, at_ms)
-        timeline = SessionBuilder(beginning.session, beginning.before)
-        taken = beginning.before.taken
-        async for instant in self._instants(partner, vehicle, seq, beginning.from_ms, at_ms - 1):
-            timeline.take(one for one in instant if one.position.seq not in taken)
-        at_ms = max(at_ms, beginning.from_ms)  # it never goes back
-        return Snapshot.of(vehicle, at_ms, timeline.session, timeline.before)
+        builder = beginning.builder()
+        async for instant in self._instants(partner, vehicle, seq, beginning, at_ms - 1):
+            builder.take(instant)
+        at_ms = max(at_ms, beginning.from_ms)  # a snapshot never goes back
+        return Snapshot.of(vehicle, at_ms, builder.session, builder.before)
 
     async def _begin(self, partner: int, vehicle: str, at_ms: int | None) -> Beginning:
-        """The newest session that began before this instant and from which a vehicle can be derived
-        again; else where its history begins.
+        """The newest session before this instant from which the vehicle can be computed again;
+        otherwise the beginning of its history.
         """
         snapshot = await self._snapshots.get(partner, vehicle)
         for _ in range(SESSIONS):
@@ -264,22 +277,26 @@ class Changes:
         return Beginning.of(snapshot)
 
     async def _instants(
-        self, partner: int, vehicle: str, seq: int, from_ms: int, until_ms: int = END_OF_TIME
+        self,
+        partner: int,
+        vehicle: str,
+        seq: int,
+        beginning: Beginning,
+        until_ms: int = END_OF_TIME,
     ) -> AsyncIterator[list[OrderedEvent]]:
-        """The events of a vehicle from then on, those of an instant together, not all at once."""
+        """The vehicle's events from the beginning on, one list for each instant."""
+        taken = beginning.before.taken
         portions = self._events.portions_of_vehicle(
-            partner, vehicle, from_ms, PAGE, until_ms=until_ms, until=seq
+            partner, vehicle, beginning.from_ms, PAGE, until_ms=until_ms, until=seq
         )
         async for portion in portions:
             for _, instant in groupby(sorted(portion), key=_at_ms):
-                yield list(instant)
+                yield [one for one in instant if one.position.seq not in taken]
 
-    async def _end_of_some(
-        self, partner: int, vehicle: str, begin: Start, last: Start
-    ) -> Start | None:
-        """Where SESSIONS of those that are stored from `begin` on end, if others follow."""
+    async def _end_of_some(self, partner: int, vehicle: str, begin: Start, last: Start) -> Start:
+        """The end of the first SESSIONS stored sessions from `begin` on, but at most `last`."""
         end = await self._records.start_behind(partner, vehicle, begin, SESSIONS)
-        return end if end is not None and end < last else None
+        return last if end is None else min(end, last)
 
     async def _portion(
         self,
@@ -289,13 +306,13 @@ class Changes:
         end: Start,
         wanted: list[Derived],
         *,
-        told: set[Start],
+        reported: set[Start],
         until_ms: int | None = None,
     ) -> ChangedPortion:
-        """What is not stored as it should of the sessions that begin from `begin` to before `end`.
+        """The changes of the sessions that begin from `begin` to before `end`.
 
-        Adds to `told` the earlier sessions of which events of the stored ones told. What events
-        after `until_ms` told of these sessions remains.
+        Adds to `reported` the earlier sessions on which events of the stored sessions reported.
+        Reports from events after `until_ms` stay.
         """
         known: list[Stored] = []
         while some := await self._records.between_starts(
@@ -307,7 +324,7 @@ class Changes:
             last = some[-1].row.start
             begin = (*last[:2], last[2] + "\x01")  # no id has a smaller character
         for stored in known:
-            told.update(stored.row.ties.told)
+            reported.update(stored.row.ties.told)
         return ChangedPortion(len(wanted), compared(wanted, known, until_ms))
 
     # Many vehicles at once ------------------------------------------------------------------------
@@ -315,33 +332,31 @@ class Changes:
     async def of_late(
         self, partner: int, seq: int, late: Sequence[Late]
     ) -> AsyncIterator[list[Change]]:
-        """What changes with late events: as a rule two statements do for many vehicles."""
-        for one in late:
-            if one.events >= LATE_MOST:
-                async for portion in self.of_vehicle(partner, one.vehicle, seq, one):
-                    yield portion.changes
-        for some in grouped(one for one in late if one.events < LATE_MOST):
-            bounds = await self._bounds(partner, some)
+        """The changes by late events. Two statements suffice for a batch of vehicles, as a rule."""
+        alone = [one for one in late if one.events >= LATE_MOST]
+        for batch in batches_of(one for one in late if one.events < LATE_MOST):
+            bounds = await self._bounds(partner, batch)
             wanted = ((vehicle, one.start, one.until_ms) for vehicle, one in bounds.items())
             contents = await self._records.between(partner, seq, LATE_MOST, wanted)
-            alone = {one.vehicle: one for one in some}
+            left = {one.vehicle: one for one in batch}
             rest = Rest()
             for vehicle, events, known in contents:
                 await rest.if_long()
-                differing = between(alone[vehicle], bounds[vehicle], events, known)
-                if differing is not None:
-                    del alone[vehicle]
-                    yield differing
-            for vehicle, one in alone.items():
-                async for portion in self.of_vehicle(partner, vehicle, seq, one):
-                    yield portion.changes
+                changes = changes_between(left[vehicle], bounds[vehicle], events, known)
+                if changes is not None:
+                    del left[vehicle]
+                    yield changes
+            alone += left.values()
+        for one in alone:
+            async for portion in self.of_vehicle(partner, one.vehicle, seq, one):
+                yield portion.changes
 
     async def _bounds(self, partner: int, late: Iterable[Late]) -> dict[str, Bounds]:
-        """Of each vehicle where it is to be derived again, unless that is at a snapshot."""
-        places = [(one.vehicle, one.first_ms, one.last_ms) for one in late]
-        cut_ms = await self._snapshots.instants(partner, (vehicle for vehicle, *_ in places))
+        """The bounds of each vehicle, but for vehicles that go on from their snapshot."""
+        wanted = [(one.vehicle, one.first_ms, one.last_ms) for one in late]
+        cut_ms = await self._snapshots.instants(partner, (vehicle for vehicle, *_ in wanted))
         bounds = {}
-        for vehicle, (last, end_ms) in (await self._records.around(partner, places)).items():
+        for vehicle, (last, end_ms) in (await self._records.around(partner, wanted)).items():
             start, before = BEGINNING, SessionContext()
             if last is not None:
                 start, before = last[0].start, last[1]
@@ -351,19 +366,19 @@ class Changes:
         return bounds
 
 
-def _show_known(timeline: SessionBuilder, beginning: Beginning, begin: Start) -> None:
-    """Shows the session, too, with which the timeline began, if it lasts longer than was known: an
-    event was taken back that had ended it. It is the first of all, and was not shown before.
+def _add_first(builder: SessionBuilder, beginning: Beginning, begin: Start) -> None:
+    """Adds the session that the builder began with, if it lasts longer than was known: an event
+    that had ended it was withdrawn. This is the first session of all, so it is added only once.
     """
     known = beginning.session
     if begin != beginning.start or known is None:
         return
     if known.end_ms is None or known.end_ms > beginning.from_ms:
-        timeline.begun.insert(0, (known, beginning.before))
+        builder.begun.insert(0, (known, beginning.before))
 
 
 def _state(session: SessionRecord) -> tuple[EventPosition, int | None, int]:
-    """What differs as soon as an event changes the session."""
+    """Differs as soon as an event changes the session."""
     return session.last, session.end_ms, len(session.reports)
 
 

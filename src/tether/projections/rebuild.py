@@ -1,4 +1,4 @@
-"""Derives sessions again from the events, beside servers, and puts right what is not so stored."""
+"""Computes sessions again from the events, beside running servers, and repairs stored ones."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ AGAIN_S = 0.02
 
 
 class Checked(NamedTuple):
-    """A vehicle: how many sessions its events make, and how many were not stored just so."""
+    """A vehicle: how many sessions its events make, and how many were stored differently."""
 
     vehicle_id: str
     sessions: int
@@ -23,24 +23,24 @@ class Checked(NamedTuple):
 
 
 class Rebuilder:
-    """Compares what is stored with what the events say. Every method raises Unavailable."""
+    """Compares stored sessions with the events. Every method raises Unavailable."""
 
     def __init__(self, entities: Entities, projector: Projector) -> None:
         self._entities = entities
         self._projector = projector
 
     async def vehicles(self, partner: int) -> int:
-        """How many vehicles there are to check."""
+        """The number of vehicles to check."""
         return await self._entities.count(Vehicle, partner)
 
     async def waiting(self, partner: int) -> int:
-        """How many events the sessions do not contain yet."""
+        """The number of events that are not derived yet."""
         return await self._projector.behind(partner)
 
     async def derive(self, partner: int) -> AsyncIterator[int]:
-        """Derives what waits now, unless a server is quicker; tells again and again how much does.
+        """Derives the events that wait now, unless a server is quicker; yields how many still wait.
 
-        Not what arrives meanwhile: beside a busy server it would never end.
+        It leaves out events that arrive meanwhile: beside a busy server it would never end.
         """
         head, derived = await self._projector.derivations.progress(partner)
         while derived < head:
@@ -50,7 +50,7 @@ class Rebuilder:
             derived = (await self._projector.derivations.progress(partner)).derived
 
     async def check(self, partner: int, *, repair: bool) -> AsyncIterator[Checked]:
-        """Checks vehicle after vehicle; with `repair` what differs is then stored as it should."""
+        """Checks one vehicle after the other; with `repair` it stores the right sessions."""
         after = ""
         while page := await self._entities.page(Vehicle, partner, after, VEHICLES_AT_ONCE):
             for vehicle_id, _ in page:
@@ -58,8 +58,8 @@ class Rebuilder:
             after = page[-1][0]
 
     async def _check(self, partner: int, vehicle: str, *, repair: bool) -> Checked:
-        """Once more whenever a server has changed sessions between the two sides of a comparison:
-        what differs then may be what it has just derived.
+        """Checks a vehicle, and starts again if a server has changed sessions meanwhile: then a
+        difference may be what the server has just derived.
         """
         repaired = 0
         while True:
@@ -84,8 +84,8 @@ class Rebuilder:
     async def _keep(
         self, partner: int, position: Position, changes: list[Change]
     ) -> Position | None:
-        """Stores the changes, if any; None if the sessions are not at that position any more, or
-        are not those of the events that there are.
+        """Stores the changes, if any. None if the sessions have left that position, or if events
+        were withdrawn since.
         """
         if await self._projector.derivations.withdrawn_since(partner, position):
             return None

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from tether.ingest.unit_doubts import UnitDoubts
 from tether.projections.change_feed import ChangeFeed
-from tether.projections.erasing import Erasing, Parts
-from tether.projections.expiring import Expiring, ExpiringParts
+from tether.projections.erasing import Erasing
+from tether.projections.expiring import Expiring
 from tether.projections.flexibility import Capacities
 from tether.projections.load_curve import LoadCurves
 from tether.projections.projector import Projector
@@ -183,18 +183,17 @@ class Store:
 
     @cached_property
     def erasing(self) -> Erasing:
-        parts = Parts(
-            Erasures(self._engine), self.entities, self.withdrawals, self.projector, self.expiring
-        )
-        return Erasing(parts, self._now_ms, self._on_failure)
+        return Erasing(
+            Erasures(self._engine), self.entities, self.withdrawals, self.projector,
+            self.expiring, self._now_ms, self._on_failure,
+        )  # fmt: skip
 
     @cached_property
     def expiring(self) -> Expiring:
-        parts = ExpiringParts(
+        return Expiring(
             self.entities, Snapshots(self._engine), self.session_records, self.withdrawals,
             self.projector,
         )  # fmt: skip
-        return Expiring(parts)
 
     @cached_property
     def withdrawals(self) -> Withdrawals:

@@ -1,0 +1,116 @@
+"""Computes a vehicle's sessions again in memory, and compares them with the stored ones."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from tether.domain.charge_period import Report
+from tether.domain.earlier_sessions import SessionContext, Start
+from tether.domain.session_builder import SessionBuilder
+from tether.domain.session_record import MOST_TAKEN, OrderedEvent
+from tether.storage.events import END_OF_TIME
+from tether.storage.session_records import Change, Derived, Stored, text_of
+
+VEHICLES_AT_ONCE = 100  # vehicles of a batch …
+EVENTS_AT_ONCE = 5_000  # … and their events, which are in memory together
+LATE_MOST = 200  # events or sessions of a vehicle; a vehicle with more is not part of a batch
+
+
+class Late(NamedTuple):
+    """A vehicle whose events came late or were withdrawn: the instants of the first and the last of
+    these events, and how many there are.
+    """
+
+    vehicle: str
+    first_ms: int
+    last_ms: int
+    events: int
+
+    @classmethod
+    def of(cls, vehicle: str, events: Sequence[OrderedEvent]) -> "Late":
+        """The vehicle with these events, which are in order."""
+        return cls(vehicle, events[0].position.at_ms, events[-1].position.at_ms, len(events))
+
+
+class Bounds(NamedTuple):
+    """A vehicle is computed again from `start` on, with what is known before it, and at least up to
+    `until_ms`.
+    """
+
+    before: SessionContext
+    start: Start
+    until_ms: int
+
+
+def batches_of(late: Iterable[Late]) -> Iterator[list[Late]]:
+    """Batches of vehicles that are read together."""
+    batch: list[Late] = []
+    events = 0
+    for one in late:
+        if batch and (len(batch) == VEHICLES_AT_ONCE or events + one.events > EVENTS_AT_ONCE):
+            yield batch
+            batch, events = [], 0
+        batch.append(one)
+        events += one.events
+    if batch:
+        yield batch
+
+
+def changes_between(
+    late: Late, bounds: Bounds, events: list[OrderedEvent], known: list[Stored]
+) -> list[Change] | None:
+    """The changes between the bounds; None if they reach further, or there is too much to read."""
+    taken = bounds.before.taken
+    if len(taken) >= MOST_TAKEN or LATE_MOST in (len(events), len(known)):
+        return None
+    if any(start < bounds.start for one in known for start in one.row.ties.told):
+        return None
+    builder = SessionBuilder(before=bounds.before)
+    stored = {one.row.start: one for one in known}
+    for _, instant in groupby(events, key=lambda one: one.position.at_ms):
+        count = len(builder.begun)
+        builder.take(one for one in instant if one.position.seq not in taken)
+        if builder.reports:
+            return None
+        if len(builder.begun) > count:
+            start = builder.begun[-1][0].start
+            follows = start[0] > late.last_ms and start in stored
+            if follows and begins_as_stored(builder.begun[-1], stored[start]):
+                builder.begun.pop()
+                before = [one for one in known if one.row.start < start]
+                return compared(builder.begun, before, start[0])
+    return compared(builder.begun, known) if bounds.until_ms == END_OF_TIME else None
+
+
+def compared(
+    wanted: Iterable[Derived], known: Iterable[Stored], until_ms: int | None = None
+) -> list[Change]:
+    """The wanted sessions that are not stored exactly so, and the stored ones that are not wanted.
+
+    Reports from events after `until_ms` stay.
+    """
+    missing = {session.start: (session, before) for session, before in wanted}
+    changes = []
+    for row, version in known:
+        found = missing.pop(row.start, None)
+        if found is None:
+            changes.append(Change(*row.derived, live=False))
+            continue
+        if until_ms is not None:
+            found[0].reports = [*found[0].reports, *reports_after(row.ties.reports, until_ms)]
+        should = Change(*found).row
+        if version is None or should != row:
+            visible = version is None or should.shown != row.shown
+            changes.append(Change(*found, visible=visible))
+    return changes + [Change(*begun) for begun in missing.values()]
+
+
+def begins_as_stored(begun: Derived, stored: Stored) -> bool:
+    """Whether the session begins as it is stored. Then all later sessions are as stored."""
+    session, before = begun
+    return session.start == stored.row.start and text_of(before) == stored.row.before
+
+
+def reports_after(reports: list[Report], until_ms: int | None) -> list[Report]:
+    """The reports from events after the instant; none without an instant."""
+    return [one for one in reports if until_ms is not None and one.at_ms > until_ms]
