@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from tether.domain import session_record
-from tether.domain.areas import area_of
 from tether.domain.course import STALE, condition_of
 from tether.domain.flexibility import Box, Figures, Totals, pair_of
-from tether.domain.models import Charger, Event, EventType, Vehicle
+from tether.domain.models import Charger, Event, EventType, Vehicle, area_of
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import OrderedEvent, SessionRecord, ordered_event
 from tether.domain.timestamps import format_instant

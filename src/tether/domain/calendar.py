@@ -1,7 +1,7 @@
-"""How time is divided: into hours, days, weeks and months of a time zone, or into equal steps.
+"""Divides time into hours, days, weeks and months of a time zone, or into equal steps.
 
-Each part begins where the one before it ends, whatever the clocks of the zone do: days have 23 or
-25 hours there, and where clocks move by half an hour two hours of the clock are shorter.
+Each bucket begins where the one before it ends, also when the clocks of the zone change. Then a day
+has 23 or 25 hours. Where the clocks move by half an hour, two hours are shorter.
 """
 
 from datetime import date, datetime, timedelta
@@ -15,7 +15,7 @@ from tether.domain.timestamps import moment_of, ms_of, parse_instant
 
 HOUR_MS = 3_600_000
 _MILLISECOND = timedelta(milliseconds=1)
-# What lies in the folder of zones and is none of the IANA's: `right/` counts leap seconds.
+# In the folder of zones, but not of the IANA's list: `right/` counts leap seconds.
 _NO_ZONES = ("posix/", "right/", "posixrules", "localtime", "Factory")
 
 
@@ -31,7 +31,7 @@ LAST_MS = parse_instant("9000-01-01T00:00:00Z")  # Python's calendar ends with t
 
 
 class Unit(StrEnum):
-    """What a calendar divides time into."""
+    """The units of a calendar."""
 
     HOUR = "hour"
     DAY = "day"
@@ -40,17 +40,17 @@ class Unit(StrEnum):
 
 
 class Division(Protocol):
-    """Divides time into parts that follow each other."""
+    """Divides time into consecutive buckets."""
 
     def bucket(self, at_ms: int) -> Bucket:
-        """The part that has this instant."""
+        """The bucket of this instant."""
 
 
 class Undivided:
-    """All time as one part."""
+    """All time as one bucket."""
 
     def bucket(self, at_ms: int) -> Bucket:  # noqa: ARG002, RUF100
-        """The one part that there is."""
+        """The only bucket."""
         return WHOLE
 
 
@@ -62,7 +62,7 @@ class Steps:
         self._step_ms = step_ms
 
     def bucket(self, at_ms: int) -> Bucket:
-        """The step that has this instant."""
+        """The step of this instant."""
         begin_ms = at_ms - (at_ms - self._from_ms) % self._step_ms
         return Bucket(begin_ms, begin_ms + self._step_ms)
 
@@ -73,15 +73,15 @@ class Calendar:
     def __init__(self, unit: Unit, zone: ZoneInfo) -> None:
         self._unit = unit
         self._zone = zone
-        self._last = self._one_before = Bucket(0, 0)
+        self._last = self._previous = Bucket(0, 0)
 
     def bucket(self, at_ms: int) -> Bucket:
-        """The hour, day, week or month that has this instant."""
-        for known in (self._last, self._one_before):
+        """The hour, day, week or month of this instant."""
+        for known in (self._last, self._previous):
             if known.from_ms <= at_ms < known.to_ms:
                 return known
         found = self._hour(at_ms) if self._unit is Unit.HOUR else self._days(at_ms)
-        self._last, self._one_before = found, self._last
+        self._last, self._previous = found, self._last
         return found
 
     def _hour(self, at_ms: int) -> Bucket:
@@ -95,7 +95,7 @@ class Calendar:
         return Bucket(begin_ms, end_ms)
 
     def _change(self, before_ms: int, after_ms: int) -> int:
-        """The first instant with the offset of `after_ms`, which is not that of `before_ms`."""
+        """The instant between the two at which the clocks change."""
         offset_ms = self._offset_ms(after_ms)
         while after_ms - before_ms > 1:
             between_ms = (before_ms + after_ms) // 2
@@ -107,7 +107,7 @@ class Calendar:
 
     def _days(self, at_ms: int) -> Bucket:
         first = self._first(self._local(at_ms).date())
-        # Where clocks go back over midnight, a day of the calendar comes back for some minutes.
+        # Where clocks go back over midnight, the day before returns for some minutes.
         while (begin_ms := self._begin_ms(first)) > at_ms:
             first = self._first(first - timedelta(days=1))
         while (end_ms := self._begin_ms(self._next(first))) <= at_ms:
@@ -115,7 +115,7 @@ class Calendar:
         return Bucket(begin_ms, end_ms)
 
     def _first(self, day: date) -> date:
-        """The first day of the day, week or month that has this one."""
+        """The first day of this day's month or week, or the day itself."""
         if self._unit is Unit.MONTH:
             return day.replace(day=1)
         return day - timedelta(days=day.weekday()) if self._unit is Unit.WEEK else day
@@ -126,7 +126,7 @@ class Calendar:
         return first + timedelta(days=7 if self._unit is Unit.WEEK else 1)
 
     def _begin_ms(self, day: date) -> int:
-        """Its first instant: where clocks skip midnight, that at which they do."""
+        """The first instant of the day: where clocks skip midnight, the instant of the change."""
         return ms_of(datetime(day.year, day.month, day.day, tzinfo=self._zone))
 
     def _local(self, at_ms: int) -> datetime:

@@ -1,7 +1,7 @@
-"""The API's objects as rows of a table: what columns there are, and of what kind.
+"""The API's objects as rows of a table with typed columns, for Parquet and for data frames.
 
-For Parquet and for data frames, which have types; a CSV has text. Names are the API's; the members
-of an object within an object are columns of their own, as `unknown.stateOfCharge`.
+Columns have the API's names. The members of an inner object are columns of their own, such as
+`unknown.stateOfCharge`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +17,7 @@ from tether.domain.timestamps import parse_instant
 from tether.domain.views import ChargePeriod
 
 DIGITS, PLACES = 38, 18
-"""Of numbers in tables that have decimals: exact, and sums of many stay within it."""
+"""Of decimal columns: numbers are exact, and sums of many numbers fit."""
 INSTANTS = frozenset({
     "timestamp", "connectedAt", "startedAt", "stoppedAt", "disconnectedAt", "updatedAt",
     "lastEventAt", "from", "to", "asOf",
@@ -25,7 +25,7 @@ INSTANTS = frozenset({
 
 
 class ColumnKind(Enum):
-    """What the values of a column are."""
+    """The kind of a column's values."""
 
     TEXT = "text"
     WORD = "one of a few words"
@@ -39,7 +39,7 @@ class ColumnKind(Enum):
 
 
 class Column(NamedTuple):
-    """A column: its name, the kind of its values, and the fields that lead to them."""
+    """A column: its name, the kind of its values, and the path of fields to them."""
 
     name: str
     kind: ColumnKind
@@ -57,21 +57,21 @@ _KINDS: list[tuple[type[inspect.Type], ColumnKind]] = [
 
 @cache
 def columns_of(model: type[msgspec.Struct]) -> tuple[Column, ...]:
-    """The columns of a table of these."""
+    """The columns of a table of these objects."""
     return tuple(_columns(inspect.type_info(model), "", ()))
 
 
 def _columns(info: inspect.Type, prefix: str, path: tuple[str, ...]) -> Iterator[Column]:
     assert isinstance(info, inspect.StructType)
     for field in info.fields:
-        name, way = f"{prefix}{field.encode_name}", (*path, field.name)
+        name, inner_path = f"{prefix}{field.encode_name}", (*path, field.name)
         inner = field.type
         if isinstance(inner, inspect.UnionType):
             inner = next(one for one in inner.types if not isinstance(one, inspect.NoneType))
         if isinstance(inner, inspect.StructType):
-            yield from _columns(inner, f"{name}.", way)
+            yield from _columns(inner, f"{name}.", inner_path)
         else:
-            yield Column(name, _kind(field.encode_name, inner), way)
+            yield Column(name, _kind(field.encode_name, inner), inner_path)
 
 
 def _kind(name: str, info: inspect.Type) -> ColumnKind:
@@ -85,7 +85,7 @@ def _kind(name: str, info: inspect.Type) -> ColumnKind:
 
 
 def row_of(thing: msgspec.Struct, number: Callable[[Decimal], Any]) -> dict[str, Any]:
-    """What the thing has in each column, None for what it does not have."""
+    """The object's value in each column, None for a missing one. `number` converts Decimals."""
     return {
         column.name: _value(thing, column.path, column.kind, number)
         for column in columns_of(type(thing))
@@ -111,31 +111,26 @@ def _value(
 
 
 def fits(number: Decimal) -> bool:
-    """Whether PLACES after the point are enough for it."""
+    """Whether the number has at most PLACES digits after the point."""
     exponent = number.normalize().as_tuple().exponent
     return isinstance(exponent, int) and -exponent <= PLACES
 
 
 def arrow_schema(model: type[msgspec.Struct], arrow: Any) -> Any:
-    """The schema of Arrow for these; `arrow` is the module pyarrow."""
-    text, instant = arrow.string(), arrow.timestamp("ms", tz="UTC")
-    number = arrow.decimal128(DIGITS, PLACES)
-
-    def types(*, words: Any) -> dict[ColumnKind, Any]:
-        return {
-            ColumnKind.TEXT: text,
-            ColumnKind.WORD: words,
-            ColumnKind.INSTANT: instant,
-            ColumnKind.NUMBER: number,
-            ColumnKind.COUNT: arrow.int64(),
-            ColumnKind.TRUTH: arrow.bool_(),
-            ColumnKind.NUMBERS: arrow.list_(number),
-            ColumnKind.NAMES: arrow.list_(text),
-        }
-
-    # A dictionary within a list of structs is what some readers cannot read.
-    inner = types(words=text)
-    period = arrow.struct([(one.name, inner[one.kind]) for one in columns_of(ChargePeriod)])
-    outer = types(words=arrow.dictionary(arrow.int8(), text))
-    outer[ColumnKind.PERIODS] = arrow.list_(period)
-    return arrow.schema([(one.name, outer[one.kind]) for one in columns_of(model)])
+    """The Arrow schema of these objects; `arrow` is the module pyarrow."""
+    text, number = arrow.string(), arrow.decimal128(DIGITS, PLACES)
+    types = {
+        ColumnKind.TEXT: text,
+        ColumnKind.WORD: text,
+        ColumnKind.INSTANT: arrow.timestamp("ms", tz="UTC"),
+        ColumnKind.NUMBER: number,
+        ColumnKind.COUNT: arrow.int64(),
+        ColumnKind.TRUTH: arrow.bool_(),
+        ColumnKind.NUMBERS: arrow.list_(number),
+        ColumnKind.NAMES: arrow.list_(text),
+    }
+    period = arrow.struct([(one.name, types[one.kind]) for one in columns_of(ChargePeriod)])
+    types[ColumnKind.PERIODS] = arrow.list_(period)
+    # Not within periods: some readers cannot read a dictionary within a list of structs.
+    types[ColumnKind.WORD] = arrow.dictionary(arrow.int8(), text)
+    return arrow.schema([(one.name, types[one.kind]) for one in columns_of(model)])

@@ -1,10 +1,10 @@
-"""Everything that can go wrong in Tether's own terms. No HTTP here: the edge has a table for that.
+"""The errors of Tether, without HTTP: `http/errors.py` has the table of status codes.
 
-The message of an error is written for the partner's developer who reads it in an answer.
+The message of an error is for the partner's developer, who reads it in an answer.
 
-An exception holds the frames that it came through, and they all that was in them: bodies, batches,
-the exception itself. So none is kept for longer than it takes to handle it: what has to be
-remembered becomes a Refusal, and whoever waits for the same as others gets an exception of its own.
+An exception keeps its frames alive, with all that is in them: bodies, batches, the exception
+itself. So no exception is kept after it was handled: a Refusal has what must be remembered, and
+each of several tasks that wait for the same result gets its own exception.
 """
 
 from enum import StrEnum
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Code(StrEnum):
-    """What went wrong, for programs: the closed list of what an answer's `Tether-Error` may say."""
+    """What went wrong, for programs: all values of the header `Tether-Error`."""
 
     REQUEST_MALFORMED = "request-malformed"
     BODY_MALFORMED = "body-malformed"
@@ -45,22 +45,24 @@ class Code(StrEnum):
 
 
 class TetherError(Exception):
-    """Base of all errors which Tether raises on purpose.
+    """Base of all errors that Tether raises on purpose.
 
-    `code` says to programs what is wrong, `parameter` with which member or parameter. Errors that
+    `code` tells programs what is wrong, `parameter` names the body member or parameter. Errors that
     answer no request have no code.
     """
 
     code: str | None = None
     parameter: str | None = None
-    retry_after_s = 0  # from then on the same request may succeed; 0 if it never will by itself
+    message = ""
+    retry_after_s = 0  # after that time the same request may succeed; 0 if it never will
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, message: str | None = None) -> None:
+        if message is not None:
+            self.message = message
+        super().__init__(self.message)
 
     def refusal(self) -> "Refusal":
-        """What to remember of it."""
+        """The error as a plain value."""
         code = Code(self.code or Code.INTERNAL_ERROR)
         return Refusal(code, self.message, self.retry_after_s, self.parameter)
 
@@ -75,15 +77,15 @@ class Refusal(NamedTuple):
 
 
 class Malformed(TetherError):
-    """The body is not the JSON object that it has to be."""
+    """The body is not a JSON object."""
 
     code = Code.BODY_MALFORMED
 
 
 class Invalid(TetherError):
-    """A parameter (a body member, a path or a query parameter) has a value that it must not have.
+    """A parameter (a body member, a path or a query parameter) has an invalid value.
 
-    `hint` is one sentence that says what would be valid.
+    `hint` is a sentence that says which values are valid.
     """
 
     code = Code.PARAMETER_INVALID
@@ -96,7 +98,7 @@ class Invalid(TetherError):
 
 
 class Missing(Invalid):
-    """A parameter that is required was left out."""
+    """A required parameter is missing."""
 
     code = Code.PARAMETER_MISSING
 
@@ -105,15 +107,15 @@ class Missing(Invalid):
 
 
 class Unknown(Invalid):
-    """There is no such parameter here."""
+    """The request has an unknown parameter."""
 
     code = Code.PARAMETER_UNKNOWN
 
 
 class EpochChanged(TetherError):
-    """A parameter is a place in a history of the database that was left, as by restoring a backup.
+    """A parameter is a cursor of an earlier epoch, as after a restore of the database.
 
-    `again` says with what to begin again.
+    `again` says where to begin again.
     """
 
     code = Code.EPOCH_CHANGED
@@ -127,14 +129,13 @@ class EpochChanged(TetherError):
 
 
 class Abandoned(TetherError):
-    """Whoever asked for this has hung up: nobody gets an answer."""
+    """The client has hung up: nobody gets an answer."""
 
-    def __init__(self) -> None:
-        super().__init__("The client has hung up.")
+    message = "The client has hung up."
 
 
 class Forbidden(TetherError):
-    """The key is missing, unknown, expired or revoked, all with one sentence, or may only read."""
+    """The key is missing, unknown, expired or revoked, all with one message, or it is read-only."""
 
     def __init__(self, *, read_only: bool = False) -> None:
         self.code = Code.KEY_READ_ONLY if read_only else Code.KEY_INVALID
@@ -143,7 +144,7 @@ class Forbidden(TetherError):
 
 
 class RateLimited(TetherError):
-    """The key has used up its requests for the moment."""
+    """The key has used up its rate limit for now."""
 
     code = Code.RATE_LIMITED
 
@@ -153,22 +154,20 @@ class RateLimited(TetherError):
 
 
 class TooManyAtOnce(RateLimited):
-    """The partner has as many reads or streams under way as it may have."""
+    """The partner has too many reads or streams under way."""
 
     code = Code.TOO_MANY_AT_ONCE
 
 
 class NotFound(TetherError):
-    """There is no such thing, or it belongs to somebody else."""
+    """It does not exist, or it belongs to another partner."""
 
     code = Code.NOT_FOUND
-
-    def __init__(self) -> None:
-        super().__init__("Not Found")
+    message = "Not Found"
 
 
 class Conflict(TetherError):
-    """The request is valid but contradicts what is stored."""
+    """The request is valid but contradicts stored data."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
@@ -176,7 +175,7 @@ class Conflict(TetherError):
 
 
 class HasEvents(TetherError):
-    """The charger or vehicle has events, of which up to `most` were counted."""
+    """The charger or vehicle has events. `count` is exact up to `most`."""
 
     code = Code.HAS_EVENTS
 
@@ -189,16 +188,14 @@ class HasEvents(TetherError):
 
 
 class PreconditionFailed(TetherError):
-    """The caller asked for a version of the entity that is not the current one."""
+    """The version in the request is not the current version of the entity."""
 
     code = Code.PRECONDITION_FAILED
-
-    def __init__(self) -> None:
-        super().__init__("Precondition Failed")
+    message = "Precondition Failed"
 
 
 class TooLarge(TetherError):
-    """The body is larger than what is accepted."""
+    """The body is too large."""
 
     code = Code.TOO_LARGE
 
@@ -207,7 +204,7 @@ class TooLarge(TetherError):
 
 
 class UnsupportedEncoding(TetherError):
-    """The body is compressed in a way that is not understood."""
+    """The body has an unsupported compression."""
 
     code = Code.ENCODING_UNSUPPORTED
 
@@ -218,7 +215,7 @@ class UnsupportedEncoding(TetherError):
 class Unavailable(TetherError):
     """The server or its database cannot do this now; the same request may succeed soon.
 
-    `cause` is for the log: the exception that was met, if none is chained.
+    `cause` is for the log: the original exception, if it is not chained.
     """
 
     code = Code.UNAVAILABLE
@@ -230,7 +227,7 @@ class Unavailable(TetherError):
 
 
 class NotDerived(Unavailable):
-    """What is asked for would lack events that are stored: they wait to be derived."""
+    """The answer would lack stored events, which wait to be derived."""
 
     code = Code.NOT_DERIVED
 
@@ -243,11 +240,11 @@ class NotDerived(Unavailable):
 
 
 class SetupError(TetherError):
-    """The server cannot work with what it was given: settings, database, file or port."""
+    """The server cannot work with its settings, its database, a file or a port."""
 
 
 def for_another(error: Exception) -> Exception:
-    """The same error for one more who waits for what failed, without the frames that it knows."""
+    """A copy of the error for another task that waits for the same result, without its frames."""
     if isinstance(error, Unavailable):
         return Unavailable(error.retry_after_s, cause=error.cause or repr(error.__cause__))
     return RuntimeError("".join(format_exception(error)))

@@ -1,7 +1,6 @@
 """How much power and energy plugged-in vehicles could move: the rules of docs/capacity.md.
 
-Pure: it is given who was plugged in where and how, and adds up. Powers are in kW, energies in kWh,
-states of charge in %.
+Powers are in kW, energies in kWh, states of charge in %.
 """
 
 from collections.abc import Generator, Sequence
@@ -26,7 +25,7 @@ from tether.domain.session_views import plain
 from tether.domain.timestamps import format_instant
 from tether.domain.views import Capacity, UnknownCapacity
 
-KEPT = 4096  # figures of a vehicle, and of a charger: some megabytes
+CACHED = 4096  # figures of a vehicle, and of a charger: some megabytes
 
 _ZERO = Decimal(0)
 _FULL = Decimal(100)
@@ -37,9 +36,9 @@ _first = itemgetter(0)
 
 
 class Pair(NamedTuple):
-    """A vehicle and the charger at which it is plugged in: what they can do, whatever they do.
+    """What a vehicle and its charger can do together: the capacity, and the highest powers.
 
-    The highest powers of both are None where they have none in common.
+    `charge` and `discharge` are None if the two have no power in common.
     """
 
     capacity: Decimal
@@ -62,9 +61,10 @@ def pair_of(charger: Charger, vehicle: Vehicle) -> Pair:
 
 
 class Figures(NamedTuple):
-    """What `Capacity` shows, as numbers that can be added up, of one vehicle or of many.
+    """The numbers of a `Capacity`, of one vehicle or of many, in a form that can be added up.
 
-    What may be flowing, where that is not known, is not shown, but must not be promised either.
+    `may_take` and `may_give` are powers that may be flowing where no power is known. They are not
+    shown, but the charger cannot offer them any more.
     """
 
     chargers: int = 0
@@ -88,11 +88,11 @@ class Figures(NamedTuple):
 
 _NOTHING = Figures()
 _Sums = tuple[Any, ...]
-"""The same without names, which take longer to make."""
+"""The same as a plain tuple: named tuples take longer to make."""
 
 
 def share_of(pair: Pair, condition: Condition) -> Figures:
-    """What this vehicle adds; what it could take or give is by itself."""
+    """The figures of this vehicle alone: the limit of the charger comes later."""
     runs, power, soc, stale = condition
     if stale:
         return Figures(stale=1)
@@ -115,23 +115,25 @@ def share_of(pair: Pair, condition: Condition) -> Figures:
     )  # fmt: skip
 
 
-_share = lru_cache(KEPT)(share_of)  # fleets are many of few kinds
+_share = lru_cache(CACHED)(share_of)  # fleets are many of few kinds
 
 
 def _flow(
     flow: Decimal | None, most: Decimal | None, charger: Decimal, *, can_more: bool
 ) -> tuple[Decimal, Decimal, Decimal]:
-    """In one direction what flows, what more could, and what may flow if that is not known."""
+    """For one direction: the power that flows, the power that could be added, and the power that
+    may flow if it is not known.
+    """
     if flow is None:
         return _ZERO, _ZERO, charger if most is None else most
     could = most - flow if can_more and most is not None and most > flow else _ZERO
     return flow, could, _ZERO
 
 
-@lru_cache(KEPT)
-def _at_charger(there: _Sums, charge: Decimal, discharge: Decimal) -> _Sums:
-    """The figures of one charger, of its highest powers, from the sum over the vehicles at it."""
-    sums = Figures._make(there)
+@lru_cache(CACHED)
+def _at_charger(vehicles: _Sums, charge: Decimal, discharge: Decimal) -> _Sums:
+    """The figures of one charger, from the sum over its vehicles and its highest powers."""
+    sums = Figures._make(vehicles)
     # Never more than the charger has left.
     takeable = min(sums.takeable, max(_ZERO, charge - sums.taken - sums.may_take))
     giveable = min(sums.giveable, max(_ZERO, discharge - sums.given - sums.may_give))
@@ -147,33 +149,33 @@ def _at_charger(there: _Sums, charge: Decimal, discharge: Decimal) -> _Sums:
 
 
 class Totals:
-    """The sums over chargers at each of some moments.
+    """The sums over chargers at each moment.
 
-    What is kept is by how much they change from one moment to the next, so that the work grows
-    with what happened and not with the number of moments.
+    They are kept as differences between consecutive moments, so that the work grows with the number
+    of changes and not with the number of moments.
     """
 
     def __init__(self, moments: range) -> None:
         self._changes: list[_Sums] = [_NOTHING] * len(moments)
 
-    def adding(self, there: Sequence[tuple[Pair, Course]]) -> Generator[None, None, None]:
-        """Adds a charger: every vehicle that was plugged in at it, with its course.
+    def adding(self, vehicles: Sequence[tuple[Pair, Course]]) -> Generator[None, None, None]:
+        """Adds a charger: every vehicle that was plugged in there, with its course.
 
-        It does so as it is iterated over, and stops after each change, as there may be very many.
+        The work happens during the iteration, one change per step: there may be very many.
         """
         changes = [
-            (place, number, condition)
-            for number, (_, course) in enumerate(there)
-            for place, condition in course
+            (moment, number, condition)
+            for number, (_, course) in enumerate(vehicles)
+            for moment, condition in course
         ]
         changes.sort(key=_first)
         shares: dict[int, Figures] = {}
         now: _Sums = _NOTHING
         before: _Sums = _NOTHING
         with localcontext(EXACT):
-            for place, changed in groupby(changes, key=_first):
+            for moment, changed in groupby(changes, key=_first):
                 for _, number, condition in changed:
-                    pair, old = there[number][0], shares.pop(number, _NOTHING)
+                    pair, old = vehicles[number][0], shares.pop(number, _NOTHING)
                     if condition is not None:
                         shares[number] = _share(pair, condition)
                     if len(shares) > 1:
@@ -182,14 +184,14 @@ class Totals:
                         now = next(iter(shares.values()), _NOTHING)
                     yield
                 after = _at_charger(now, pair.charger_charge, pair.charger_discharge)
-                sums = self._changes[place]
+                sums = self._changes[moment]
                 if before is not _NOTHING:
                     sums = tuple(map(sub, sums, before))
-                self._changes[place] = tuple(map(add, sums, after))
+                self._changes[moment] = tuple(map(add, sums, after))
                 before = after
 
     def summing(self) -> Generator[None, None, list[Figures]]:
-        """The sums at each moment; as it is iterated over, as there may be many moments."""
+        """The sums at each moment. The work happens during the iteration: there may be many."""
         sums, now = list[Figures](), _NOTHING
         with localcontext(EXACT):
             for change in self._changes:
@@ -204,8 +206,8 @@ class Totals:
 
 
 class Box(NamedTuple):
-    """An area in degrees, its edges included; one whose west is beyond its east crosses the
-    antimeridian (RFC 7946, 5.2).
+    """A box in degrees, with its edges. If west is greater than east, it crosses the antimeridian
+    (RFC 7946, 5.2).
     """
 
     west: Decimal
@@ -214,7 +216,7 @@ class Box(NamedTuple):
     north: Decimal
 
     def has(self, charger: Charger) -> bool:
-        """Whether the charger stands there; one without a position stands nowhere."""
+        """Whether the charger is in the box; False without a position."""
         if charger.latitude is None or charger.longitude is None:
             return False
         if not self.south <= charger.latitude <= self.north:

@@ -1,4 +1,4 @@
-"""What a charger, a vehicle and an event are. Members and units follow the reference's schemas.
+"""Chargers, vehicles and events. Members and units follow the reference's schemas.
 
 Powers are in kW, energies in kWh, durations in seconds, states of charge in percent, coordinates in
 degrees. Numbers are Decimals and keep their digits: what was sent as 22.0 is answered as 22.0.
@@ -7,7 +7,7 @@ degrees. Numbers are Decimals and keep their digits: what was sent as 22.0 is an
 import re
 from collections.abc import Callable
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -20,7 +20,7 @@ from tether.domain.timestamps import format_instant, moment_of, parse_instant
 
 
 class EventType(StrEnum):
-    """The five things that can be reported of a vehicle at a charger."""
+    """The five types of events of a vehicle at a charger."""
 
     VEHICLE_CONNECTED = "VEHICLE_CONNECTED"
     VEHICLE_DISCONNECTED = "VEHICLE_DISCONNECTED"
@@ -28,11 +28,11 @@ class EventType(StrEnum):
     VEHICLE_CHARGE_STOPPED = "VEHICLE_CHARGE_STOPPED"
     VEHICLE_CHARGE_UPDATED = "VEHICLE_CHARGE_UPDATED"
 
-    __hash__ = str.__hash__  # that of enumerations is in Python, and this is looked up per event
+    __hash__ = str.__hash__  # faster than the hash of enumerations: it is used for each event
 
 
 class Charger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """A charger: the powers it supports, either discrete or as a range, and where it stands.
+    """A charger: the powers it supports, either discrete or as a range, and its position.
 
     Reference: Charger Schema (GET). Powers in kW, coordinates in degrees.
     """
@@ -67,10 +67,10 @@ class Vehicle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
 class Event(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False
 ):
-    """Something that happened to a vehicle at a charger.
+    """An event of a vehicle at a charger.
 
-    Reference: Event Schema (GET). `id` is the server's; `timestamp` has the reference's form, and
-    is None only in an event that asks the server for its time.
+    Reference: Event Schema (GET). The server makes the `id`. `timestamp` has the reference's form;
+    it is None only if the server is to set the time.
     """
 
     id: str | None = None
@@ -99,12 +99,12 @@ class Event(
         return msgspec.structs.replace(self, timestamp=format_instant(at_ms))
 
     def identified(self, event_id: str) -> "Event":
-        """The same event with the id that the server gave it."""
+        """The same event with this id."""
         return msgspec.structs.replace(self, id=event_id)
 
 
 class WithdrawalReason(StrEnum):
-    """Why an event went that nobody had taken back by itself."""
+    """Why the server withdrew an event."""
 
     EXPIRED = "expired"
     ERASED = "erased"
@@ -113,11 +113,11 @@ class WithdrawalReason(StrEnum):
 class Withdrawal(
     msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False
 ):
-    """An event was taken back (an addition to the reference).
+    """The withdrawal of an event (an addition to the reference).
 
-    All but `withdrawn_at`, when the server did that, and `reason` is what the event said: `id` is
-    that of the event, `timestamp` is when it happened. Without a reason it was a mistake: somebody
-    took back this event.
+    `withdrawn_at` is the time of the withdrawal. `reason` is there if the server withdrew the event
+    by itself; without a reason the partner withdrew a mistake. All other members are the event's:
+    `id` is the id of the event, `timestamp` is when it happened.
     """
 
     id: str
@@ -130,18 +130,18 @@ class Withdrawal(
 
 
 ERASED = "erased"
-"""Stands for the id in what followers are told of an erased charger or vehicle."""
+"""Replaces the id of an erased charger or vehicle, in all that followers get."""
 
 Entity = Charger | Vehicle
 
 T = TypeVar("T", Charger, Vehicle, Event, Withdrawal)
 
 to_json: Callable[[object], bytes] = msgspec.json.Encoder(decimal_format="number").encode
-"""The JSON of a charger, vehicle, event or anything built of them; Decimals become numbers."""
+"""The JSON of a charger, vehicle, event or other object; Decimals become numbers."""
 
 
 def from_json(kind: type[T], body: bytes | str) -> T:
-    """The charger, vehicle or event of a JSON that `to_json` made."""
+    """The charger, vehicle, event or withdrawal that `to_json` has encoded."""
     decode: Callable[[bytes | str], T] = _DECODE[kind]
     return decode(body)
 
@@ -161,14 +161,14 @@ _LONGEST_IN_PATH = 3 * 128  # each character as %xx
 
 
 def is_entity_id(text: str) -> bool:
-    """Whether partners may name a charger or a vehicle so."""
+    """Whether the text is a valid id of a charger or a vehicle."""
     return ENTITY_ID.fullmatch(text) is not None
 
 
 def entity_id_from_path(segment: str) -> str | None:
-    """The id in one segment of the raw, still percent-encoded path; None if it is not one.
+    """The id in one segment of the raw, percent-encoded path; None if it is not a valid id.
 
-    Decoded once and only once: `%2541` is not `A`, and `a%2Fb` never becomes two segments.
+    It is decoded exactly once: `%2541` is not `A`, and `a%2Fb` never becomes two segments.
     """
     if "%" in segment and len(segment) <= _LONGEST_IN_PATH:
         segment = unquote_to_bytes(segment).decode("latin-1")
@@ -176,7 +176,7 @@ def entity_id_from_path(segment: str) -> str | None:
 
 
 def event_id_from_path(segment: str) -> str | None:
-    """The id of an event in the form in which we hand it out, or None if it cannot be one."""
+    """The id of an event in its canonical form; None if it is not a valid id."""
     if len(segment) != 36:
         return None
     try:
@@ -186,7 +186,7 @@ def event_id_from_path(segment: str) -> str | None:
 
 
 def uuid_to_read(segment: str) -> str:
-    """The same for what is read by its id: an event, a session, a webhook. Raises NotFound."""
+    """The canonical id of an event, a session or a webhook. Raises NotFound if it is not valid."""
     found = event_id_from_path(segment)
     if found is None:
         raise NotFound
@@ -199,7 +199,7 @@ _ZERO = Decimal(0)
 
 
 class Powers(NamedTuple):
-    """What one side supports in one direction: discrete powers, or a range, or nothing."""
+    """The powers of a charger or vehicle in one direction: discrete, or a range, or none."""
 
     discrete: tuple[Decimal, ...] = ()
     lowest: Decimal | None = None
@@ -207,17 +207,17 @@ class Powers(NamedTuple):
 
 
 def charge_powers(entity: Entity) -> Powers:
-    """What it supports when the vehicle takes power."""
+    """The powers for charging."""
     return Powers(entity.charge_powers, entity.charge_power_min, entity.charge_power_max)
 
 
 def discharge_powers(entity: Entity) -> Powers:
-    """What it supports when the vehicle gives power."""
+    """The powers for discharging."""
     return Powers(entity.discharge_powers, entity.discharge_power_min, entity.discharge_power_max)
 
 
 def common_power(one: Powers, other: Powers) -> Decimal | None:
-    """The highest power that both support: 0 if one supports none at all, None if no common one."""
+    """The highest power that both support: 0 if one supports none, None if they share none."""
     if one.discrete:
         if other.discrete:
             return max(set(one.discrete).intersection(other.discrete), default=None)
@@ -240,6 +240,23 @@ def highest_charge(entity: Entity) -> Decimal:
 
 
 def highest_discharge(entity: Entity) -> Decimal:
-    """The highest power in kW at which it can give back; 0 if it cannot."""
+    """The highest power in kW at which it can discharge; 0 if it cannot."""
     powers = entity.discharge_powers
     return max(powers) if powers else entity.discharge_power_max or _ZERO
+
+
+# Areas --------------------------------------------------------------------------------------------
+
+AREA_SIDE = Decimal("0.1")  # degrees
+
+
+def area_of(charger: Charger) -> str | None:
+    """The area of the charger: a box `west,south,east,north` in degrees, as `bbox` takes it.
+
+    None without a position. A charger on an edge belongs to the box east or north of it.
+    """
+    if charger.longitude is None or charger.latitude is None:
+        return None
+    west = charger.longitude.quantize(AREA_SIDE, ROUND_FLOOR) + 0  # not -0.0
+    south = charger.latitude.quantize(AREA_SIDE, ROUND_FLOOR) + 0
+    return f"{west},{south},{west + AREA_SIDE},{south + AREA_SIDE}"

@@ -1,6 +1,6 @@
-"""What a session adds to sums, as whole numbers that a database can add up.
+"""The totals of a session as whole numbers, which a database can add up.
 
-Energies in mWh, powers in mW, times in ms. Only where that is exact, and depends on events alone.
+Energies in mWh, powers in mW, times in ms. Only where that is exact and depends on events alone.
 """
 
 from decimal import Decimal
@@ -10,12 +10,12 @@ from tether.domain.charge_period import EXACT, PeriodRecord
 from tether.domain.session_record import SessionRecord, with_reports
 from tether.domain.session_views import to_milliwatt_hours
 
-_MOST = 10**12  # so that many of them add up to what a database has room for
+_MOST = 10**12  # a database's integers can hold the sum of many such numbers
 
 
 class SessionTotals(NamedTuple):
-    """All None where only the session itself tells it. From `charge_ms` to `stop_ms` it charged;
-    they are None if it has several charge periods.
+    """The totals; all None if they are not exact. The session charged from `charge_ms` to
+    `stop_ms`, which are None if it has several charge periods.
     """
 
     energy: int | None = None
@@ -31,31 +31,36 @@ class SessionTotals(NamedTuple):
 UNKNOWN = SessionTotals()
 
 
+class _NotExact(Exception):
+    """A number is not whole, is too large, or depends on the vehicle."""
+
+
 def totals_of(session: SessionRecord) -> SessionTotals:
-    """What the session adds, once it has ended."""
+    """The totals of a session that has ended; UNKNOWN for one that is active, or if not exact."""
     if session.end_ms is None:
         return UNKNOWN
     record = with_reports(session)
     energy = estimated = charged = measured = unmeasured = 0
-    power: int | None = None
-    for period in record.periods:
-        lasted_ms = period.lasted_ms(session.end_ms)
-        taken = _energy(period, lasted_ms)
-        time = lasted_ms if period.time_s is None else _whole(period.time_s, 3)
-        highest = None if period.power_max is None else _whole(period.power_max, 6)
-        if time is None or taken is None or (highest is None and period.power_max is not None):
-            return UNKNOWN
-        charged += time
-        if highest is not None:
-            power = highest if power is None else max(power, highest)
-        if not taken:
-            unmeasured += 1
-            continue
-        energy += taken[0]
-        measured += time
-        estimated += 0 if period.energy is not None else taken[0]
+    powers: list[int] = []
+    try:
+        for period in record.periods:
+            lasted_ms = period.lasted_ms(session.end_ms)
+            taken = _energy(period, lasted_ms)
+            time = lasted_ms if period.time_s is None else _whole(period.time_s, 3)
+            charged += time
+            if period.power_max is not None:
+                powers.append(_whole(period.power_max, 6))
+            if taken is None:
+                unmeasured += 1
+                continue
+            energy += taken
+            measured += time
+            estimated += 0 if period.energy is not None else taken
+    except _NotExact:
+        return UNKNOWN
     if max(abs(energy), abs(estimated), charged) > _MOST:
         return UNKNOWN
+    power = max(powers, default=None)
     totals = SessionTotals(energy, estimated, charged, measured, unmeasured, power)
     return _with_charge(totals, record)
 
@@ -71,33 +76,33 @@ def _with_charge(totals: SessionTotals, record: SessionRecord) -> SessionTotals:
     if not within:
         return totals._replace(charge_ms=record.start_ms, stop_ms=record.start_ms)
     if len(within) > 1:
-        # One of no length at the very end may be in the bucket behind that of all others.
+        # A period of no length at the very end may be in a later bucket than all others.
         return UNKNOWN if (end_ms, end_ms) in within else totals
     ((charge_ms, stop_ms),) = within
-    # It is divided as energy * part / whole.
+    # The database computes energy * part / whole.
     greatest = max(abs(totals.energy or 0), totals.charged or 0) * (stop_ms - charge_ms)
     return totals._replace(charge_ms=charge_ms, stop_ms=stop_ms) if greatest < 2**62 else UNKNOWN
 
 
-def _energy(period: PeriodRecord, lasted_ms: int) -> tuple[int] | tuple[()] | None:
-    """The energy of the period; nothing if it is not known, None if it is no such number."""
+def _energy(period: PeriodRecord, lasted_ms: int) -> int | None:
+    """The energy of the period; None if it is not known. Raises _NotExact."""
     if period.energy is not None:
-        energy = period.energy
-    elif (counted := period.counted) is not None:
-        energy = counted
-    elif (by_power := period.by_power(lasted_ms)) is not None:
-        energy = to_milliwatt_hours(by_power)
-    else:
-        # What the state of charge tells depends on the vehicle.
-        return None if period.soc_start is not None and period.soc_end is not None else ()
-    whole = _whole(energy, 6)
-    return None if whole is None else (whole,)
+        return _whole(period.energy, 6)
+    if (counted := period.counted) is not None:
+        return _whole(counted, 6)
+    if (by_power := period.by_power(lasted_ms)) is not None:
+        return _whole(to_milliwatt_hours(by_power), 6)
+    if period.soc_start is not None and period.soc_end is not None:
+        raise _NotExact  # the state of charge gives an energy that depends on the vehicle
+    return None
 
 
-def _whole(number: Decimal, places: int) -> int | None:
-    """The number in units of so many places behind the point, if it is a whole number of them."""
+def _whole(number: Decimal, places: int) -> int:
+    """The number in units of so many decimal places. Raises _NotExact if it is not whole."""
     if abs(number) > _MOST:
-        return None
+        raise _NotExact
     scaled = number.scaleb(places, EXACT)
     whole = int(scaled)
-    return whole if whole == scaled else None
+    if whole != scaled:
+        raise _NotExact
+    return whole

@@ -1,4 +1,4 @@
-"""Sessions in sums: how they are divided over time and added up, by the rules of docs/summaries.md.
+"""Divides sessions over time and adds them up: the rules of docs/summaries.md.
 
 Instants are in ms since 1970, powers in kW, energies in kWh, times in s unless their name says ms.
 """
@@ -8,10 +8,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
-from tether.domain.areas import area_of
 from tether.domain.calendar import WHOLE, Bucket
 from tether.domain.charge_period import EXACT
-from tether.domain.models import Charger
+from tether.domain.models import Charger, area_of
 from tether.domain.session_record import with_reports
 from tether.domain.session_views import GREATEST, StoredSession, plain, seconds, session_of
 from tether.domain.timestamps import format_instant
@@ -22,7 +21,7 @@ _ZERO, _HOUR_S = Decimal(0), Decimal(3600)
 
 
 class Group(StrEnum):
-    """By what sessions are told apart."""
+    """What sessions can be grouped by."""
 
     CHARGER = "charger"
     VEHICLE = "vehicle"
@@ -38,9 +37,9 @@ Curve = Callable[[int], Decimal]
 
 
 class Charge(NamedTuple):
-    """A charge period: when it was, and what it took. It lies within its session.
+    """A charge period, within its session: its time, energy and power.
 
-    Without a curve it is the same all the time.
+    Without a curve the energy spreads evenly over the time.
     """
 
     start_ms: int
@@ -49,27 +48,27 @@ class Charge(NamedTuple):
     time: Decimal
     estimated: bool
     power: Decimal | None
-    """The highest that an event told."""
+    """The highest power of an event."""
     curve: Curve | None = None
 
     def touches(self, bucket: Bucket) -> bool:
-        """Whether some of it lies there; one of no length lies where it begins."""
+        """Whether a part of it is in the bucket. A period of no length is where it begins."""
         if self.start_ms == self.end_ms:
             return bucket.from_ms <= self.start_ms < bucket.to_ms
         return self.start_ms < bucket.to_ms and self.end_ms > bucket.from_ms
 
     def energy_in(self, bucket: Bucket) -> Decimal:
-        """Its energy there."""
+        """Its energy in the bucket."""
         assert self.energy is not None
         return self._in(bucket, self.energy, ENERGY_PLACES, self.curve)
 
     def time_in(self, bucket: Bucket) -> Decimal:
-        """Its time there."""
+        """Its time in the bucket."""
         return self._in(bucket, self.time, TIME_PLACES, None)
 
     def _in(self, bucket: Bucket, total: Decimal, places: int, curve: Curve | None) -> Decimal:
-        """What lies between two instants is what was done at the later less what was at the
-        earlier: so parts add up, however finely time is divided.
+        """The total up to the end of the bucket, less the total up to its start: so all parts add
+        up, however finely time is divided.
         """
         if self.start_ms >= bucket.from_ms and self.end_ms <= bucket.to_ms:
             return total
@@ -88,13 +87,13 @@ class Charge(NamedTuple):
 
 
 def share(total: Decimal, places: int, part: int, whole: int) -> Decimal:
-    """This part of the total, cut off behind so many places."""
+    """This part of the total, rounded towards zero to so many decimal places."""
     units = int(EXACT.multiply(abs(total).scaleb(places, EXACT), Decimal(part))) // whole
     return Decimal(-units if total < 0 else units).scaleb(-places)
 
 
 class Measured(NamedTuple):
-    """A session in numbers. One that goes on ends with its newest event."""
+    """A session in numbers. An active session ends with its newest event."""
 
     vehicle_id: str
     charger_id: str
@@ -106,13 +105,13 @@ class Measured(NamedTuple):
 
     @property
     def last_ms(self) -> int:
-        """The last instant of which something is to be counted."""
+        """The last instant that counts."""
         at_end = any(one.start_ms == one.end_ms == self.end_ms for one in self.charges)
         return self.end_ms if at_end else max(self.start_ms, self.end_ms - 1)
 
 
 def measured_of(known: StoredSession) -> Measured:
-    """The session in numbers, which are those that it is shown with."""
+    """The session in numbers: the same numbers as in its view."""
     shown, record = session_of(known), with_reports(known.record)
     start_ms = record.start_ms
     end_ms = max(start_ms, record.last.at_ms if record.end_ms is None else record.end_ms)
@@ -143,7 +142,7 @@ Keys = Callable[[Measured], Sequence[str]]
 
 
 def keys_of(group: Group | None) -> Keys:
-    """What tells the groups that a session is in; "" stands for that of which nothing is known."""
+    """A function that returns the groups of a session; "" is the group without a value."""
     match group:
         case Group.CHARGER:
             return lambda session: (session.charger_id,)
@@ -160,7 +159,7 @@ def keys_of(group: Group | None) -> Keys:
 
 
 class Sums:
-    """What the sessions of a group have in a bucket."""
+    """The sums of a group's sessions in a bucket."""
 
     def __init__(self) -> None:
         self.sessions = self.plugged_ms = self.without_energy = 0
@@ -171,7 +170,7 @@ class Sums:
         self.power: Decimal | None = None
 
     def add(self, session: Measured, bucket: Bucket) -> None:
-        """Takes in what the session has there."""
+        """Adds the part of the session that lies in the bucket."""
         if bucket.from_ms <= session.start_ms < bucket.to_ms:
             self.sessions += 1
             self._vehicles.add(session.vehicle_id)
@@ -179,7 +178,7 @@ class Sums:
         self.add_measures(session, bucket)
 
     def add_measures(self, session: Measured, bucket: Bucket) -> None:
-        """Takes in what the session has there, but for that it began."""
+        """Adds the measures of the session in the bucket, without counting the session."""
         plugged_ms = min(session.end_ms, bucket.to_ms) - max(session.start_ms, bucket.from_ms)
         self.plugged_ms += max(0, plugged_ms)
         for charge in session.charges:
@@ -202,27 +201,29 @@ class Sums:
 
     @property
     def vehicle_count(self) -> int:
-        """How many different vehicles the sessions that began have."""
+        """The number of different vehicles of the sessions that began in the bucket."""
         return len(self._vehicles) + self._counted[0]
 
     @property
     def charger_count(self) -> int:
-        """The same of chargers."""
+        """The number of different chargers of these sessions."""
         return len(self._chargers) + self._counted[1]
 
     def count(self, sessions: int, vehicles: int, chargers: int) -> None:
-        """So many more began there, of so many other vehicles, at so many other chargers."""
+        """Counts sessions that began in the bucket, with their other vehicles and chargers."""
         self.sessions += sessions
         self._counted = self._counted[0] + vehicles, self._counted[1] + chargers
 
     def count_vehicle(self, vehicle_id: str) -> None:
-        """One that began is of this vehicle, which may have been counted so before."""
+        """Counts a vehicle, unless it is already counted by its id."""
         self._vehicles.add(vehicle_id)
 
     def add_whole(self, parts: Sequence[int], power: int | None) -> None:
-        """Takes in what many sessions have there together, in mWh, ms and mW: the plugged time,
-        energy, the estimated part of it, charged time, that of periods whose energy is known, and
-        how many others there are; and the highest power.
+        """Adds the totals of many sessions in the bucket, in mWh, ms and mW.
+
+        `parts` are the plugged time, the energy, its estimated part, the charged time, the charged
+        time of periods whose energy is known, and the number of other periods. `power` is the
+        highest power.
         """
         plugged_ms, energy, estimated, charged, measured, unmeasured = parts
         self.plugged_ms += plugged_ms
@@ -237,13 +238,13 @@ class Sums:
 
 
 class Load:
-    """What the charges of a group took in a step."""
+    """The energy of a group's charges in a step."""
 
     def __init__(self) -> None:
         self.energy = self.estimated = self.spread = _ZERO
 
     def add(self, session: Measured, bucket: Bucket) -> None:
-        """Takes in what the session has there."""
+        """Adds the part of the session that lies in the bucket."""
         for charge in session.charges:
             if charge.energy is None or not charge.touches(bucket):
                 continue
@@ -261,7 +262,7 @@ class Load:
 def summary_of(
     sums: Sums, bucket: Bucket, group: Group | None, key: str, chargers: int
 ) -> SessionSummary:
-    """The sums as partners are shown them; `chargers` is how many there are to be plugged in at."""
+    """The view of the sums; `chargers` is the number of chargers of the group."""
     divided = bucket != WHOLE
     return SessionSummary(
         from_=format_instant(bucket.from_ms) if divided else None,
@@ -282,7 +283,7 @@ def summary_of(
 
 
 def step_of(load: Load, bucket: Bucket, group: Group | None, key: str) -> EnergyStep:
-    """A step of the load curve as partners are shown it."""
+    """The view of a step of the load curve."""
     return EnergyStep(
         from_=format_instant(bucket.from_ms),
         to=format_instant(bucket.to_ms),

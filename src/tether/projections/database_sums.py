@@ -8,10 +8,9 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal, NamedTuple
 
-from tether.domain.areas import area_of
 from tether.domain.calendar import LAST_MS, WHOLE, Bucket, Division
 from tether.domain.filters import SessionFilter
-from tether.domain.models import Charger, Vehicle, from_json
+from tether.domain.models import Charger, Vehicle, area_of, from_json
 from tether.domain.session_views import StoredSession
 from tether.domain.summary import Group, Measured, Sums, keys_of, measured_of
 from tether.projections.rows import ALL_GROUPS, Page, Row, RowPosition

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from tether.domain.areas import area_of
 from tether.domain.course import (
     STALE,
     Condition,
@@ -29,7 +28,7 @@ from tether.domain.course import (
 )
 from tether.domain.errors import Invalid
 from tether.domain.flexibility import Box, Figures, Pair, Totals, pair_of, share_of
-from tether.domain.models import Charger, Vehicle, from_json
+from tether.domain.models import Charger, Vehicle, area_of, from_json
 from tether.domain.session_record import OrderedEvent, SessionRecord
 from tether.projections.projector import Projector
 from tether.storage.plugged_in import EventsWanted, PastCourse, PastSession, PluggedIn
