@@ -48,6 +48,8 @@ _MODULES = {
     "migrate": "database",
     "backup": "database",
     "restore": "database",
+    "copy": "database",
+    "epoch": "database",
     "chargers": "entities",
     "vehicles": "entities",
     "import": "importing",

@@ -1,8 +1,9 @@
-"""What `tether sessions summary` and `tether energy` share: formats, tables, files."""
+"""What `tether sessions summary` and `tether energy` share: options, tables with bars, files."""
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from itertools import islice
@@ -11,11 +12,10 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from tether.cli.display.charts import spark_room, sparkline
+from tether.cli.display.charts import bar_cells, spark_room, sparkline
 from tether.cli.display.listing import MOST_IN_A_TABLE, show_some
-from tether.cli.display.numbers import short
-from tether.cli.display.output import say, show_line, show_table
-from tether.cli.display.sums import step_table, summary_table
+from tether.cli.display.numbers import short, tenth
+from tether.cli.display.output import Cell, say, show_line, show_table
 from tether.cli.options import ZONE, WholeNumber, together
 from tether.cli.writing import Output, csv_options, form_of, output_option
 from tether.domain.models import to_json
@@ -24,6 +24,11 @@ from tether.domain.views import EnergyStep, SessionSummary
 FORMATS = ("table", "json", "csv", "ndjson", "parquet")
 PAGE = 1000
 Sum = SessionSummary | EnergyStep
+WIDE = 110  # columns of a terminal in which there is room for powers and longer bars
+_SUMMARY_TITLES = ("Of", "Begun", "Plugged\nh", "Charged\nh", "kWh", "estim.\nkWh", "Use\n%")
+_POWER_TITLES = ("Mean\nkW", "Most\nkW")
+_STEP_TITLES = ("Of", "kWh", "estim.\nkWh", "spread\nkWh", "kW")
+_MOST_OF_NAME = 20  # columns that an id takes beside a bar: a longer one goes on in the next line
 
 
 calendar_zone_option = click.option(
@@ -74,9 +79,9 @@ def show_sums(found: Iterator[Any], output: Output, limit: int | None, *, days: 
 def _show(output: Output, rows: list[Any], *, days: bool) -> None:
     width = shutil.get_terminal_size().columns
     if output.model is EnergyStep:
-        titles, shown = step_table(rows, output.zone, days=days)
+        titles, shown = _step_table(rows, output.zone, days=days)
     else:
-        titles, shown = summary_table(rows, output.zone, width, days=days)
+        titles, shown = _summary_table(rows, output.zone, width, days=days)
     if not sys.stdout.isatty():  # where each row is a line
         titles = [title.replace("\n", " ") for title in titles]
     show_table(titles, shown, wrapped=("Of",))
@@ -84,3 +89,87 @@ def _show(output: Output, rows: list[Any], *, days: bool) -> None:
         powers = [row.average_power or Decimal(0) for row in rows]
         if len(powers) > 1 and any(powers):
             say(f"\n{sparkline(powers, spark_room())} up to {short(max(powers))} kW")
+
+
+# Tables -----------------------------------------------------------------------------------------
+
+
+def _summary_table(
+    found: Sequence[SessionSummary], zone: ZoneInfo | None, width: int, *, days: bool
+) -> tuple[list[str], list[list[Cell | str]]]:
+    """Titles and rows of sums; times by the clocks of the zone, or only days."""
+    titles = [_clock_of(zone), *_SUMMARY_TITLES]
+    if width >= WIDE:
+        titles += _POWER_TITLES
+    rows: list[list[str]] = []
+    for row in found:
+        cells = [
+            "" if row.from_ is None else _local(row.from_, zone, days=days),
+            row.charger_id or row.vehicle_id or row.flag or row.area or "",
+            f"{row.sessions:,}",
+            tenth(row.plugged_time / 3600),
+            tenth(row.charged_time / 3600),
+            tenth(row.charged_energy),
+            tenth(row.estimated_energy) if row.estimated_energy else "",
+            "" if row.utilisation is None else tenth(100 * row.utilisation),
+            "" if row.average_power is None else tenth(row.average_power),
+            "" if row.maximum_power is None else tenth(row.maximum_power),
+        ]
+        rows.append(cells[: len(titles)])
+    energies = [row.charged_energy for row in found]
+    estimated = [row.estimated_energy for row in found]
+    return _with_bars(titles, rows, energies, estimated)
+
+
+def _step_table(
+    found: Sequence[EnergyStep], zone: ZoneInfo | None, *, days: bool
+) -> tuple[list[str], list[list[Cell | str]]]:
+    """Titles and rows of a load curve."""
+    rows = [
+        [
+            _local(row.from_, zone, days=days),
+            row.charger_id or row.area or "",
+            tenth(row.charged_energy),
+            tenth(row.estimated_energy) if row.estimated_energy else "",
+            tenth(row.spread_energy) if row.spread_energy else "",
+            tenth(row.average_power or Decimal(0)),
+        ]
+        for row in found
+    ]
+    powers = [row.average_power or Decimal(0) for row in found]
+    estimated = [
+        power * row.estimated_energy / row.charged_energy if row.charged_energy > 0 else Decimal(0)
+        for row, power in zip(found, powers, strict=True)
+    ]
+    return _with_bars([_clock_of(zone), *_STEP_TITLES], rows, powers, estimated)
+
+
+def _with_bars(
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    values: Sequence[Decimal],
+    estimated: Sequence[Decimal],
+) -> tuple[list[str], list[list[Cell | str]]]:
+    """Adds a bar to each row where the terminal has room; what is estimated of it is lighter."""
+    columns = zip(*rows, strict=True)
+    taken = sum(
+        2 + min(_MOST_OF_NAME, max(map(len, [*title.split("\n"), *cells])))
+        for title, cells in zip(titles, columns, strict=True)
+        if any(cells)
+    )
+    bars = bar_cells(values, taken, estimated)
+    if bars is None:
+        return list(titles), [list(row) for row in rows]
+    return [*titles, ""], [[*row, one] for row, one in zip(rows, bars, strict=True)]
+
+
+def _clock_of(zone: ZoneInfo | None) -> str:
+    """The title of times."""
+    return f"From\n{zone.key if zone else 'UTC'}"
+
+
+def _local(instant: str, zone: ZoneInfo | None, *, days: bool) -> str:
+    at = datetime.fromisoformat(instant).astimezone(zone or ZoneInfo("UTC"))
+    if days:
+        return f"{at:%Y-%m-%d}"
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at.second else f"{at:%Y-%m-%d %H:%M}"

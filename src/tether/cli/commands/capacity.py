@@ -1,8 +1,8 @@
 """`tether capacity`: how much power and energy plugged-in vehicles could move."""
 
 from collections.abc import Sequence
-from decimal import Decimal
 from functools import partial
+from typing import Any
 
 import click
 
@@ -19,7 +19,7 @@ from tether.cli.display.numbers import short
 from tether.cli.display.output import counted, show_pairs, show_table
 from tether.cli.members import INSTANT, NUMBERS
 from tether.cli.options import DURATION
-from tether.client.selections import By, CapacitySelection
+from tether.client.selections import By
 from tether.domain.views import Capacity
 
 _EXAMPLES = """\b
@@ -40,7 +40,7 @@ _TITLES = (
 
 @click.command(epilog=_EXAMPLES)
 @click.option("--at", type=INSTANT, help="At this past moment.  [default: now]")
-@click.option("--charger", metavar="ID", help="Of this charger only.")
+@click.option("--charger", "charger_id", metavar="ID", help="Of this charger only.")
 @click.option("--bbox", type=NUMBERS, metavar="W,S,E,N", help="Of chargers in this box, degrees.")
 @click.option("--by", type=click.Choice(["charger", "area"]),
               help="Of each charger, or of each area: a box of a tenth of a degree.")  # fmt: skip
@@ -57,18 +57,15 @@ _TITLES = (
 @with_access
 def capacity(
     at: str | None,
-    charger: str | None,
-    bbox: list[Decimal] | None,
     by: By | None,
     by_charger: bool,
     from_: str | None,
     to: str | None,
     step: int | None,
-    max_age: int | None,
     limit: int | None,
-    stale_allowed: bool,
     as_json: bool,
     access: Access,
+    **selection: Any,
 ) -> None:
     """Show what plugged-in vehicles could take and give.
 
@@ -77,16 +74,16 @@ def capacity(
     """
     series = any((from_, to, step is not None))
     by = "charger" if by_charger else by
-    _check(at, from_, step, series=series, limited=limit is not None and by is None)
-    if bbox is not None and len(bbox) != 4:
+    if series and (from_ is None or step is None):
+        raise click.UsageError("Give --from and --step together.")
+    if series and at is not None:
+        raise click.UsageError("--from, --to and --step go without --at.")
+    if limit is not None and by is None:
+        raise click.UsageError("--limit goes with --by.")
+    if selection["bbox"] is not None and len(selection["bbox"]) != 4:
         raise click.UsageError("--bbox takes four numbers: west,south,east,north.")
-    box = None if bbox is None else (bbox[0], bbox[1], bbox[2], bbox[3])
-    selection: CapacitySelection = {
-        "charger_id": charger,
-        "bbox": box,
-        "max_age": None if max_age is None else max_age // 1000,
-        "stale_allowed": stale_allowed,
-    }
+    if selection["max_age"] is not None:
+        selection["max_age"] //= 1000  # the SDK takes seconds
     with access.client() as client:
         if by is None and not series:
             one = client.capacity.get(at=at, **selection)
@@ -111,23 +108,6 @@ def capacity(
         )
 
 
-def _check(
-    at: str | None,
-    from_: str | None,
-    step: int | None,
-    *,
-    series: bool,
-    limited: bool,
-) -> None:
-    """Raises for options that do not go together."""
-    if series and (from_ is None or step is None):
-        raise click.UsageError("Give --from and --step together.")
-    if series and at is not None:
-        raise click.UsageError("--from, --to and --step go without --at.")
-    if limited:
-        raise click.UsageError("--limit goes with --by.")
-
-
 def _show_table(listed: Sequence[Capacity], *, timed: bool) -> None:
     to_minute = all(_time(one).endswith(":00") for one in listed)
     rows = [_row(one, 16 if to_minute else 19) for one in listed]
@@ -138,11 +118,11 @@ def _show_table(listed: Sequence[Capacity], *, timed: bool) -> None:
     show_table(titles, rows, wrapped=("Time (UTC)", "Charger", _AREA, "Unknown"))
     if len({one.as_of for one in listed}) == len(listed) > 1:
         click.echo()
-        show_pairs(_courses(listed))
+        show_pairs(_sparklines(listed))
 
 
-def _courses(moments: Sequence[Capacity]) -> list[tuple[str, str]]:
-    """Lines that show how the figures went, each on its own scale, with the highest."""
+def _sparklines(moments: Sequence[Capacity]) -> list[tuple[str, str]]:
+    """A sparkline for each figure over time, each on its own scale, with the highest value."""
     figures = (
         ("Takes", [one.charge_power for one in moments], "kW"),
         ("could take more", [one.charge_power_available for one in moments], "kW"),

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 import click
 
-from tether.cli.commands.findings import Finding, Status
-from tether.cli.commands.inspection import inspect
+from tether.cli.commands.inspection import Finding, Status, inspect
 from tether.cli.display.output import Cell, counted, plain, say, show_json
 from tether.cli.options import json_option
 

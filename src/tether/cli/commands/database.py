@@ -1,13 +1,19 @@
-"""`tether migrate`, `tether backup` and `tether restore`."""
+"""The commands for a database as a whole: `migrate`, `backup`, `restore`, `copy` and `epoch`."""
 
+import time
 from pathlib import Path
 
 import click
 
-from tether.cli import stores
-from tether.cli.display.output import counted, say
+from tether.cli import OrderedGroup, stores
+from tether.cli.commands.rebuild import differing_sessions
+from tether.cli.display.output import counted, say, show_json
 from tether.cli.display.progress import progress
-from tether.cli.options import FilePath, database_option
+from tether.cli.options import DATABASE, FilePath, database_option, json_option
+from tether.domain.errors import SetupError
+from tether.domain.timestamps import format_instant
+from tether.storage.database import Database
+from tether.storage.log_positions import EPOCH_REMEMBERED_S, EpochState
 
 
 @click.command()
@@ -18,9 +24,7 @@ def migrate(database: str) -> None:
     `tether serve` does this too when it starts; as a step of its own it can go first in a
     roll-out. The version before keeps working on the new schema.
     """
-    from tether.server.bootstrap import database_of
-
-    found = database_of(database)
+    found = _database(database)
     new = not found.exists()
     steps, name = found.migrate(), found.describe()
     if new:
@@ -41,9 +45,7 @@ def backup(file: Path, force: bool, database: str) -> None:
     The copy is consistent, checked, and a database by itself; `tether restore` puts it back. FILE
     appears when the copy is whole.
     """
-    from tether.server.bootstrap import database_of
-
-    found = database_of(database)
+    found = _database(database)
     stores.require(found)
     with progress("Copying", 1) as done:
         found.back_up(file, done, replace=force)
@@ -61,11 +63,103 @@ def restore(file: Path, database: str) -> None:
     new one. What was acknowledged after the backup is lost, so a new epoch begins: consumers whose
     cursors are of before are told to begin again, in place of missing events.
     """
-    from tether.server.bootstrap import database_of
-
-    found = database_of(database)
+    found = _database(database)
     with progress("Copying", 1) as done:
         aside = found.restore(file, done)
     say(f"Restored {file} to {found.describe()}; a new epoch began.")
     if aside is not None:
         say(f"The database of before is {aside}: remove it when nothing of it is needed.")
+
+
+@click.command()
+@click.option("--from", "source", type=DATABASE, required=True, metavar="URL",
+              help="What is copied: a file's path or postgresql://user:password@host/name.",
+              )  # fmt: skip
+@click.option("--to", "target", type=DATABASE, required=True, metavar="URL",
+              help="A new, empty database, or a copy that was interrupted.")  # fmt: skip
+def copy(source: str, target: str) -> None:
+    """Copy a database into another one, of either kind.
+
+    From a SQLite file to PostgreSQL, back, or between two of a kind: partners, keys, chargers,
+    vehicles, events with their ids and order, and what is derived. Stop the servers of both first.
+    When it is interrupted, run it again: it goes on. In the end every row is compared, and all
+    sessions are derived again and compared. Cursors of before go on in the copy.
+    """
+    from tether.server.maintenance import copy
+
+    from_, to = _database(source), _database(target)
+    stores.require_current(from_)
+    name = to.describe()
+    if name == from_.describe():
+        raise SetupError("--from and --to are the same database.")
+    rows = copy(from_, to, progress)
+    say(f"Copied {from_.describe()} to {name}: {counted(rows, 'row')}, none differs.")
+    differing = stores.in_store(target, differing_sessions)
+    if differing:
+        raise SetupError(
+            f"{counted(differing, 'session')} of {name} differ from what the events say, as in "
+            f"{from_.describe()}: run tether rebuild."
+        )
+    say("All sessions are what their events say. It can be served.")
+
+
+@click.group(cls=OrderedGroup)
+def epoch() -> None:
+    """Show or begin the epoch that cursors carry.
+
+    A new epoch tells every consumer that something it has had may be lost: its cursors are refused
+    with 400, in place of missing events in silence.
+    """
+
+
+@epoch.command()
+@json_option
+@database_option
+def show(as_json: bool, database: str) -> None:
+    """Show the epoch of the database."""
+    known = _current_database(database).epoch()
+    if as_json:
+        show_json(
+            {
+                "epoch": known.epoch.id or None,
+                "beganAt": format_instant(known.epoch.began_ms) if known.epoch.id else None,
+                "endsAtStart": known.ends,
+            }
+        )
+    else:
+        say(epoch_text(known))
+
+
+@epoch.command()
+@database_option
+def new(database: str) -> None:
+    """Begin a new epoch, after a recovery that lost something.
+
+    A step of every recovery that goes back in time, such as a restored snapshot, a plain copy of
+    the file, or PostgreSQL's point-in-time recovery; not of a fail-over that loses nothing.
+    `tether restore` does it by itself. Running servers follow before this returns.
+    """
+    found = _current_database(database)
+    found.begin_epoch()
+    time.sleep(2 * EPOCH_REMEMBERED_S)  # servers read it once a second
+    say(f"A new epoch began: {found.epoch().epoch.id}.")
+
+
+def epoch_text(known: EpochState) -> str:
+    """The epoch in a sentence or two."""
+    id, began_ms = known.epoch
+    text = f"{id}, since {format_instant(began_ms)}." if id else "None yet: cursors carry none."
+    return f"{text} This is a copy: a new one begins when it is served." if known.ends else text
+
+
+def _database(name: str) -> Database:
+    from tether.server.bootstrap import database_of
+
+    return database_of(name)
+
+
+def _current_database(name: str) -> Database:
+    stores.say_which(name)
+    found = _database(name)
+    stores.require_current(found)
+    return found

@@ -1,6 +1,6 @@
 """`tether energy`: what was charged when, as a load curve."""
 
-from typing import Any, Literal, cast
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import click
@@ -9,7 +9,7 @@ from tether.cli.access import Access, with_access
 from tether.cli.display.listing import stale_allowed_option
 from tether.cli.members import INSTANT
 from tether.cli.options import Parsed
-from tether.cli.session_filters import ids_options
+from tether.cli.session_filters import given, ids_options
 from tether.cli.sums import PAGE, calendar_zone_option, output_of, show_sums, sum_options
 from tether.cli.times import parse_duration
 from tether.domain.calendar import Unit
@@ -53,11 +53,7 @@ def energy(
     to: str,
     step: str,
     zone: ZoneInfo | None,
-    by: Literal["charger", "area"] | None,
-    charger_id: tuple[str, ...],
-    vehicle_id: tuple[str, ...],
     limit: int | None,
-    stale_allowed: bool,
     access: Access,
     **options: Any,
 ) -> None:
@@ -75,9 +71,6 @@ def energy(
             step=cast(Any, step) if calendar else int(step),
             time_zone=zone.key if zone and calendar else None,
             page_size=min(limit or PAGE, PAGE),
-            charger_id=charger_id or None,
-            vehicle_id=vehicle_id or None,
-            stale_allowed=stale_allowed,
-            by=by,
+            **given(options),
         )
         show_sums(found, output, limit, days=calendar and step != "hour")

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -14,6 +15,7 @@ from tether.cli.display.listing import event_line, lines_option, list_limit_opti
 from tether.cli.display.output import confirm, counted, note, say
 from tether.cli.following import cursor_file_option, poll_option, print_followed, start_again_option
 from tether.cli.members import EVENT_TYPE, INSTANT, OF_EVENTS, document_of, member_options
+from tether.cli.options import F, together
 from tether.domain.errors import SetupError
 from tether.domain.models import Event, event_id_from_path
 from tether.domain.validation import MAX_ITEMS
@@ -34,10 +36,18 @@ Examples:
 
 Types: connected, started, updated, stopped, disconnected.
 """
+MOST_UNASKED = 20  # events that are withdrawn without a question
+MOST_SHOWN = 5  # ids in a message
 
 
-MANY = 20  # are not withdrawn without a question
-SHOWN = 5  # ids in a message
+def _filters(of: str) -> Callable[[F], F]:
+    """The options that filter events, by the names of the SDK; `of` begins the help of --type."""
+    return together(
+        click.option("--type", type=EVENT_TYPE, help=f"{of} this type only."),
+        click.option("--charger", "charger_id", metavar="ID", help="At this charger only."),
+        click.option("--vehicle", "vehicle_id", metavar="ID", help="Of this vehicle only."),
+    )
+
 
 order_option = click.option(
     "--order",
@@ -55,7 +65,7 @@ def events() -> None:
 
 @events.command()
 @click.argument("file", required=False, type=click.File("rb"))
-@click.option("--type", "type", type=EVENT_TYPE, help="What happened.")
+@click.option("--type", type=EVENT_TYPE, help="What happened.")
 @click.option("--charger", "chargerId", metavar="ID", help="At which charger.")
 @click.option("--vehicle", "vehicleId", metavar="ID", help="To which vehicle.")
 @member_options(OF_EVENTS)
@@ -82,9 +92,7 @@ def post(file: IO[bytes] | None, access: Access, **options: Any) -> None:
 
 
 @events.command("list")
-@click.option("--type", "type", type=EVENT_TYPE, help="Of this type only.")
-@click.option("--charger", metavar="ID", help="At this charger only.")
-@click.option("--vehicle", metavar="ID", help="Of this vehicle only.")
+@_filters("Of")
 @click.option("--from", "from_", type=INSTANT, help="Not before this time.")
 @click.option("--to", type=INSTANT, help="Before this time.")
 @order_option
@@ -92,32 +100,15 @@ def post(file: IO[bytes] | None, access: Access, **options: Any) -> None:
 @lines_option
 @with_access
 def list_events(
-    type: str | None,
-    charger: str | None,
-    vehicle: str | None,
-    from_: str | None,
-    to: str | None,
-    order: Literal["asc", "desc"],
-    limit: int | None,
-    as_json: bool,
-    access: Access,
+    order: Literal["asc", "desc"], limit: int | None, as_json: bool, access: Access, **filters: Any
 ) -> None:
     """List your events, as they came in.
 
     Times are dates (their first moment in UTC) or date-times with a zone.
     """
     with access.client() as client:
-        found = client.events.list(
-            type=type,
-            charger_id=charger,
-            vehicle_id=vehicle,
-            from_=from_,
-            to=to,
-            order=order,
-            page_size=min(limit or 1000, 1000),
-        )
-        filtered = any((type, charger, vehicle, from_, to))
-        none_yet = "No such event." if filtered else "There are no events yet."
+        found = client.events.list(order=order, page_size=min(limit or 1000, 1000), **filters)
+        none_yet = "No such event." if any(filters.values()) else "There are no events yet."
         show_list(found, limit=limit, as_json=as_json, none_yet=none_yet)
 
 
@@ -125,7 +116,7 @@ def list_events(
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--file", type=click.File("rb"), help="Those in this file as well (- is standard "
               "input): an id a line, or an event, as `tether events list` prints it.")  # fmt: skip
-@click.option("--yes", is_flag=True, help=f"Do not ask, also if they are more than {MANY}.")
+@click.option("--yes", is_flag=True, help=f"Do not ask, also if they are more than {MOST_UNASKED}.")
 @with_access
 def withdraw(ids: tuple[str, ...], file: IO[bytes] | None, yes: bool, access: Access) -> None:
     """Take back events that were sent by mistake, as if they had never been sent.
@@ -139,7 +130,7 @@ def withdraw(ids: tuple[str, ...], file: IO[bytes] | None, yes: bool, access: Ac
     wanted = list(dict.fromkeys(wanted))
     if not wanted:
         raise click.UsageError("Name events by their ids, or a file of them.")
-    if len(wanted) > MANY and not yes:
+    if len(wanted) > MOST_UNASKED and not yes:
         loss = f"This withdraws {counted(len(wanted), 'event')}, and what sessions have of them."
         confirm(loss, "Withdraw them?", "Nothing was withdrawn")
     done, unknown = 0, list[str]()
@@ -155,8 +146,8 @@ def withdraw(ids: tuple[str, ...], file: IO[bytes] | None, yes: bool, access: Ac
             raise
     say(f"Withdrew {counted(done, 'event')}.")
     if unknown:
-        shown = ", ".join(unknown[:SHOWN])
-        more = f" and {len(unknown) - SHOWN:,} more" if len(unknown) > SHOWN else ""
+        shown = ", ".join(unknown[:MOST_SHOWN])
+        more = f" and {len(unknown) - MOST_SHOWN:,} more" if len(unknown) > MOST_SHOWN else ""
         raise SetupError(f"{counted(len(unknown), 'event')} not known: {shown}{more}.")
 
 
@@ -178,31 +169,17 @@ def _event_id(text: str, place: str) -> str:
 
 
 @events.command()
-@click.option("--type", "type", type=EVENT_TYPE, help="Events of this type only.")
-@click.option("--charger", metavar="ID", help="At this charger only.")
-@click.option("--vehicle", metavar="ID", help="Of this vehicle only.")
+@_filters("Events of")
 @order_option
 @list_limit_option
 @lines_option
 @with_access
 def withdrawn(
-    type: str | None,
-    charger: str | None,
-    vehicle: str | None,
-    order: Literal["asc", "desc"],
-    limit: int | None,
-    as_json: bool,
-    access: Access,
+    order: Literal["asc", "desc"], limit: int | None, as_json: bool, access: Access, **filters: Any
 ) -> None:
     """List events that were withdrawn, in the order in which they were."""
     with access.client() as client:
-        found = client.events.withdrawn(
-            type=type,
-            charger_id=charger,
-            vehicle_id=vehicle,
-            order=order,
-            page_size=min(limit or 1000, 1000),
-        )
+        found = client.events.withdrawn(order=order, page_size=min(limit or 1000, 1000), **filters)
         show_list(found, limit=limit, as_json=as_json, none_yet="No event was withdrawn.")
 
 

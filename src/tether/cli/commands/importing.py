@@ -1,21 +1,22 @@
 """`tether import`: chargers, vehicles, events and lists of sessions from a file."""
 
 import asyncio
+import concurrent.futures
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from zoneinfo import ZoneInfo
 
 import click
 
 from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
-from tether.cli.concurrency import in_own_thread
 from tether.cli.display.output import counted, note, say, show_line
 from tether.cli.display.progress import Rows, shown_rows
 from tether.cli.files import create
@@ -34,6 +35,7 @@ from tether.files.session_list import ListedSession
 if TYPE_CHECKING:
     from tether.client import AsyncClient
 
+T = TypeVar("T")
 Refused: TypeAlias = tuple[Row, str]  # with the reason
 
 PORTION = 2_000  # rows that are read, and sent, together
@@ -258,9 +260,9 @@ class _Import:
         portions = self._portions()
         async with AsyncClient(access.url, access.key, retries=PATIENT_RETRIES) as client:
             send = self._send_events if events else self._send_entities
-            following = asyncio.create_task(in_own_thread(partial(next, portions)))
+            following = asyncio.create_task(_in_thread(partial(next, portions)))
             while portion := await following:
-                following = asyncio.create_task(in_own_thread(partial(next, portions)))
+                following = asyncio.create_task(_in_thread(partial(next, portions)))
                 refused = await send(client, portion.rows)
                 for row, reason in sorted(refused, key=lambda one: one[0].line):
                     self.report.add(row, reason)
@@ -331,3 +333,22 @@ class _Import:
             say(f"  {self.missing.created}")
         if self.report.rows:
             say(f"  {counted(self.report.rows, 'row')} refused: see {self.report.path}")
+
+
+async def _in_thread(call: Callable[[], T]) -> T:
+    """The result of the call, which runs in a daemon thread.
+
+    The end of the program waits for `asyncio.to_thread`: Ctrl-C would not end a command that reads
+    from a pipe in which nothing comes.
+    """
+    result = concurrent.futures.Future[T]()
+    result.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(result)

@@ -1,61 +1,98 @@
 """What `tether check` looks at: each check yields one finding, and none changes anything."""
 
+import enum
 import os
 import platform
+import re
 import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from tether.cli import stores
-from tether.cli.commands import surroundings
-from tether.cli.commands.epoch import described
-from tether.cli.commands.findings import Finding, ok, problem, warning
+from tether.cli.commands.database import epoch_text
 from tether.cli.commands.serve import serve
 from tether.cli.display.output import counted
-from tether.cli.servers import is_healthy, is_ready
-from tether.domain.errors import TetherError
+from tether.cli.servers import get, is_healthy, is_ready
+from tether.cli.times import day, duration
+from tether.domain import timestamps
+from tether.domain.errors import SetupError, TetherError
 from tether.domain.keys import Key
 from tether.domain.webhooks import Status as WebhookStatus
+from tether.server.settings import metrics_address
 from tether.server.store import Store
 from tether.storage.database import Database, Surroundings
 
-OLDEST_PYTHON = (3, 11)
 LITTLE_SPACE = 1_000_000_000
 TOO_LITTLE_SPACE = 100_000_000
 FEW_CONNECTIONS = 5
-SOON_MS = 7 * 86_400_000
-TIMEOUT_S = 2.0
+KEY_SOON_MS = 7 * 86_400_000
+CERTIFICATE_SOON_MS = 30 * 86_400_000
+SLOW_CLOCK_MS, WRONG_CLOCK_MS = 2_000, 60_000
+TIMEOUT_S = 5.0
+MOST_BYTES = 4_000_000  # of the page of metrics
 _SEE_HELP = "tether serve --help lists the settings."
 OTHER_VARIABLES = {"TETHER_URL", "TETHER_API_KEY"}  # of the commands for a partner's data
+_METRIC = re.compile(r"^(tether_[a-z_]+)(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
+
+
+class Status(enum.IntEnum):
+    """How bad it is."""
+
+    OK = 0
+    WARNING = 1
+    PROBLEM = 2
+
+
+class Finding(NamedTuple):
+    """What one check found; `advice` is what to do about it."""
+
+    check: str
+    status: Status
+    message: str
+    advice: str = ""
+
+
+def ok(check: str, message: str) -> Finding:
+    """It is as it should be."""
+    return Finding(check, Status.OK, message)
+
+
+def warning(check: str, message: str, advice: str) -> Finding:
+    """It works, but somebody should know."""
+    return Finding(check, Status.WARNING, message, advice)
+
+
+def problem(check: str, message: str, advice: str) -> Finding:
+    """It does not work."""
+    return Finding(check, Status.PROBLEM, message, advice)
 
 
 def inspect(given: Mapping[str, str | None], *, full: bool, live: bool) -> Iterator[Finding]:
-    """All findings. `given` are settings as text, unchecked; those not given have defaults.
+    """All findings. `given` are settings as text, not checked yet; the others have their defaults.
 
-    `live`: only what a running server says of itself, which takes little of anybody.
+    `live`: asks only the running server, which costs little.
     """
     from tether.server.bootstrap import database_of
 
-    yield _python()
+    yield ok("python", f"Python {platform.python_version()}")
     findings, settings = _settings(given)
     yield from findings
     if live:
         if {"host", "port", "metrics"} <= settings.keys():
-            yield from surroundings.live(
+            yield from _live_server(
                 settings["host"], settings["port"], settings["metrics"],
                 shares=bool(settings.get("redis")),
             )  # fmt: skip
         return
-    yield surroundings.temporary()
+    yield _temporary_files()
     if settings.get("redis"):
-        yield surroundings.redis(settings["redis"])
+        yield _redis(settings["redis"])
     database = settings.get("database")
     if database is not None:
         try:
@@ -66,13 +103,6 @@ def inspect(given: Mapping[str, str | None], *, full: bool, live: bool) -> Itera
             yield problem("database", error.message, "")
     if "host" in settings and "port" in settings:
         yield _port(settings["host"], settings["port"])
-
-
-def _python() -> Finding:
-    found = f"Python {platform.python_version()}"
-    if sys.version_info < OLDEST_PYTHON:
-        return problem("python", f"{found} is too old.", "Tether needs Python 3.11 or newer.")
-    return ok("python", found)
 
 
 # Settings -----------------------------------------------------------------------------------------
@@ -100,10 +130,10 @@ def _settings(given: Mapping[str, str | None]) -> tuple[list[Finding], dict[str,
         advice = f"Did you mean {close[0]}?" if close else _SEE_HELP
         findings.append(warning("settings", f"{name} is not a setting.", advice))
     if not findings:
-        text = (
-            f"{used} given, the others have their defaults." if used else "All at their defaults."
+        others = "the others have their defaults."
+        findings.append(
+            ok("settings", f"{used} given, {others}" if used else "All at their defaults.")
         )
-        findings.append(ok("settings", text))
     return findings, settings
 
 
@@ -122,8 +152,7 @@ def _database(
     pending = found.pending_steps()
     yield ok("database", found.describe())
     if found.file is not None:
-        yield from _permissions(found.file)
-        yield from _names(found.file)
+        yield from _file(found.file)
     if pending:
         yield problem("schema", f"{counted(pending, 'step')} missing.", "Run tether migrate.")
     else:
@@ -131,16 +160,24 @@ def _database(
     if (around := found.surroundings()) is not None:
         yield from _surroundings(around, pending)
     else:
-        yield _integrity(found.damages(full=full))  # a server does it when it reads a page
-    yield from surroundings.certificates(found)
+        damages = found.damages(full=full)  # a server looks for them when it reads a page
+        if damages:
+            yield problem("integrity", f"Damaged: {damages[0]}",
+                          "Stop the server and restore the last backup.")  # fmt: skip
+        else:
+            yield ok("integrity", "No damage found.")
+    yield from _certificates(found)
     if not pending:
-        yield surroundings.clock(found)
-        yield ok("epoch", described(found.epoch()))
-        yield _keys(*stores.in_store(name, _all_keys, tell=False))
-        yield _webhooks(
-            stores.in_store(name, _webhook_counts, tell=False),
-            can_sign=bool(settings.get("secret_key")) or found.file is not None,
-        )
+        yield _clock(found)
+        yield ok("epoch", epoch_text(found.epoch()))
+        keys, webhooks, now_ms = stores.in_store(name, _read, tell=False)
+        yield _keys(keys, now_ms)
+        can_sign = bool(settings.get("secret_key")) or found.file is not None
+        yield _webhooks(webhooks, can_sign=can_sign)
+
+
+async def _read(store: Store, now_ms: int) -> tuple[list[Key], dict[WebhookStatus, int], int]:
+    return await store.keys.all(), await store.webhooks.counts(), now_ms
 
 
 def _folder(folder: Path) -> Iterator[Finding]:
@@ -165,13 +202,7 @@ def _folder(folder: Path) -> Iterator[Finding]:
         yield ok("disk", text)
 
 
-def _names(file: Path) -> Iterator[Finding]:
-    if file.stat().st_nlink > 1:
-        yield warning("names", f"{file.name} has another name, too (a hard link).",
-                      "Whoever opens it by that one damages it: remove it.")  # fmt: skip
-
-
-def _permissions(file: Path) -> Iterator[Finding]:
+def _file(file: Path) -> Iterator[Finding]:
     mode = file.stat().st_mode & 0o777
     if not os.access(file, os.R_OK | os.W_OK):
         yield problem("permissions", f"{file.name} is not yours to read and write.",
@@ -181,6 +212,9 @@ def _permissions(file: Path) -> Iterator[Finding]:
                       f"chmod 600 {file}")  # fmt: skip
     else:
         yield ok("permissions", f"Not open to everybody (mode {mode:o}).")
+    if file.stat().st_nlink > 1:
+        yield warning("names", f"{file.name} has another name, too (a hard link).",
+                      "Whoever opens it by that one damages it: remove it.")  # fmt: skip
 
 
 def _surroundings(found: Surroundings, pending: int) -> Iterator[Finding]:
@@ -217,18 +251,6 @@ def _surroundings(found: Surroundings, pending: int) -> Iterator[Finding]:
         yield ok("connections", text)
 
 
-def _integrity(damages: list[str]) -> Finding:
-    if not damages:
-        return ok("integrity", "No damage found.")
-    return problem(
-        "integrity", f"Damaged: {damages[0]}", "Stop the server and restore the last backup."
-    )
-
-
-async def _webhook_counts(store: Store, now_ms: int) -> dict[WebhookStatus, int]:
-    return await store.webhooks.counts()
-
-
 def _webhooks(counts: dict[WebhookStatus, int], *, can_sign: bool) -> Finding:
     total, failing = sum(counts.values()), counts[WebhookStatus.FAILING]
     stopped = counts[WebhookStatus.STOPPED]
@@ -243,17 +265,13 @@ def _webhooks(counts: dict[WebhookStatus, int], *, can_sign: bool) -> Finding:
     return ok("webhooks", text if total else "None.")
 
 
-async def _all_keys(store: Store, now_ms: int) -> tuple[list[Key], int]:
-    return await store.keys.all(), now_ms
-
-
 def _keys(keys: list[Key], now_ms: int) -> Finding:
     active = [key for key in keys if key.works_at(now_ms)]
     if not active:
         return warning("keys", "No key works: nobody can call the API.",
                        "tether keys create PARTNER")  # fmt: skip
     partners = {key.partner for key in active}
-    lasting = {key.partner for key in active if key.works_at(now_ms + SOON_MS)}
+    lasting = {key.partner for key in active if key.works_at(now_ms + KEY_SOON_MS)}
     text = f"{len(active):,} active of {counted(len(partners), 'partner')}."
     if partners == lasting:
         return ok("keys", text)
@@ -265,7 +283,106 @@ def _keys(keys: list[Key], now_ms: int) -> Finding:
     )  # fmt: skip
 
 
-# Port ---------------------------------------------------------------------------------------------
+# The machine and the server ---------------------------------------------------------------------
+
+
+def _temporary_files() -> Finding:
+    """Whether the server can buffer large bodies in temporary files."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(b"x" * 65_536)
+            file.flush()
+        return ok("temporary", f"{tempfile.gettempdir()} is writable.")
+    except OSError as error:
+        return problem(
+            "temporary", f"No temporary file can be written: {error.strerror}.",
+            "Bodies above 64 KiB are answered 503: name a folder with TMPDIR.",
+        )  # fmt: skip
+
+
+def _clock(database: Database) -> Finding:
+    """Compares this machine's clock with the database's, or with the newest data in it."""
+    ahead_ms = database.clock_ahead_ms()
+    if ahead_ms is None:
+        return ok("clock", "Nothing to compare it with yet.")
+    advice = "Let the machine take its time from NTP: keys and stamps of events go by its clock."
+    of = "PostgreSQL's" if database.file is None else "what was written last"
+    if abs(ahead_ms) < SLOW_CLOCK_MS:
+        return ok("clock", f"As {of}." if database.file is None else f"Not behind {of}.")
+    text = f"{duration(abs(ahead_ms))} {'ahead of' if ahead_ms > 0 else 'behind'} {of}."
+    if abs(ahead_ms) < WRONG_CLOCK_MS:
+        return warning("clock", text, advice)
+    return problem("clock", text, advice)
+
+
+def _redis(url: str) -> Finding:
+    """Whether Redis answers."""
+    from tether.server import maintenance
+
+    try:
+        version = maintenance.redis_version(url)
+    except SetupError as error:
+        return problem(
+            "redis", error.message,
+            "Until it answers each worker allows its share of the rates: start it, or mend "
+            "--redis (TETHER_REDIS).",
+        )  # fmt: skip
+    return ok("redis", f"It answers (version {version}).")
+
+
+def _certificates(database: Database) -> Iterator[Finding]:
+    """Whether the certificates of a connection to PostgreSQL end soon."""
+    now_ms = timestamps.now_ms()
+    for name, ends_ms in database.certificates():
+        text = f"{name}: until {day(ends_ms)}."
+        if ends_ms <= now_ms:
+            yield problem("certificate", f"{name}: ended {day(ends_ms)}.", "Renew it.")
+        elif ends_ms <= now_ms + CERTIFICATE_SOON_MS:
+            yield warning("certificate", text, "Renew it soon.")
+        else:
+            yield ok("certificate", text)
+
+
+def _live_server(host: str, port: int, metrics: str, *, shares: bool) -> Iterator[Finding]:
+    """What a running server reports. `shares`: it should keep its rate limits in Redis."""
+    at = f"{host} port {port}"
+    if not is_healthy(host, port, TIMEOUT_S):
+        yield problem("server", f"No Tether server answers on {at}.", "Start it, or see its log.")
+        return
+    if not is_ready(host, port, TIMEOUT_S):
+        yield problem("server", f"The server on {at} is not ready.", "Its log says why.")
+        return
+    yield ok("server", f"A Tether server answers on {at}, and is ready.")
+    address = (host, port) if metrics == "on" else metrics_address(metrics)
+    page = get(*address, "/metrics", TIMEOUT_S, MOST_BYTES) if address else None
+    if page is None or page.status != 200:
+        yield warning("metrics", "The server tells no numbers.",
+                      "Whether its workers reach Redis and have temporary files is not known: see "
+                      "--metrics (TETHER_METRICS).")  # fmt: skip
+        return
+    numbers: dict[str, float] = {}
+    for name, number in _METRIC.findall(page.body):
+        numbers[name] = numbers.get(name, 0.0) + float(number)
+    yield from _workers(numbers, shares=shares)
+
+
+def _workers(numbers: dict[str, float], *, shares: bool) -> Iterator[Finding]:
+    workers = int(numbers.get("tether_workers", 0))
+    usable = int(numbers.get("tether_temporary_files_usable", workers))
+    if usable < workers:
+        yield problem("workers", f"{workers - usable} of {workers} have no temporary files.",
+                      "Bodies above 64 KiB are answered 503: see its TMPDIR.")  # fmt: skip
+    else:
+        yield ok("workers", f"{workers}, all with temporary files.")
+    lost = workers - int(numbers.get("tether_redis_in_use", 0)) if shares else 0
+    if lost:
+        yield warning("redis", f"{lost} of {workers} workers do not reach it.",
+                      "They allow their share of the rates until they do.")  # fmt: skip
+    elif shares:
+        yield ok("redis", "All workers use it.")
+    if failures := int(numbers.get("tether_derivation_failures_total", 0)):
+        yield warning("derivation", f"{failures} portions of events could not be derived.",
+                      "The log line `derivation failed` has the trace.")  # fmt: skip
 
 
 def _port(host: str, port: int) -> Finding:
@@ -277,23 +394,12 @@ def _port(host: str, port: int) -> Finding:
     try:
         socket.create_server(address, family=family).close()
     except OSError as error:
-        answer = _who_answers(host, port)
-        if answer is None:
-            return problem("port", f"{host} port {port}: {_reason(error)}.",
+        if not is_healthy(host, port, TIMEOUT_S):
+            reason = os.strerror(error.errno) if error.errno else error
+            return problem("port", f"{host} port {port}: {reason}.",
                            "Choose another with --port (TETHER_PORT).")  # fmt: skip
-        return answer
+        if not is_ready(host, port, TIMEOUT_S):
+            return problem("port", f"A Tether server answers on {port} but is not ready.",
+                           "Its log says why.")  # fmt: skip
+        return ok("port", f"A Tether server answers on {port}, and is ready.")
     return ok("port", f"{port} on {host} is free." if port else "Any free one.")
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)
-
-
-def _who_answers(host: str, port: int) -> Finding | None:
-    """What to say if a Tether server answers there."""
-    if not is_healthy(host, port, TIMEOUT_S):
-        return None
-    if not is_ready(host, port, TIMEOUT_S):
-        return problem("port", f"A Tether server answers on {port} but is not ready.",
-                       "Its log says why.")  # fmt: skip
-    return ok("port", f"A Tether server answers on {port}, and is ready.")

@@ -154,9 +154,7 @@ def list_sessions(
 def summarize(
     bucket: Literal["hour", "day", "week", "month"] | None,
     zone: ZoneInfo | None,
-    by: Literal["charger", "vehicle", "flag", "area"] | None,
     limit: int | None,
-    stale_allowed: bool,
     access: Access,
     **options: Any,
 ) -> None:
@@ -170,9 +168,7 @@ def summarize(
         found = client.sessions.summary(
             bucket=bucket,
             time_zone=zone.key if zone and bucket else None,
-            by=by,
             page_size=min(limit or PAGE, PAGE),
-            stale_allowed=stale_allowed,
             **given(options),
         )
         show_sums(found, output, limit, days=bucket != "hour")
