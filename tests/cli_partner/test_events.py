@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli_partner.conftest import Site
 from tests.conftest import TETHER, Server
-from tether.cli.display.listing import event_line
+from tether.cli.display.rows import event_line
 from tether.domain.models import Event, EventType
 
 Popen = subprocess.Popen[str]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli_partner.conftest import Site
 from tests.conftest import TETHER
-from tether.cli.display.rows import session_line, vehicle_state_row
+from tether.cli.display.rows import TABLES, session_line
 from tether.cli.times import age, clock
 from tether.domain.views import Flag, Session, SessionStatus, VehicleState
 
@@ -245,8 +245,7 @@ def test_lines_of_changes_and_units_of_ages() -> None:
     ]  # fmt: skip
     assert [clock(Decimal(number)) for number in (59, 3600, 360_060)] == ["0:00", "1:00", "100:01"]
     away = VehicleState(vehicle_id="V1", plugged_in=True, charging=False, as_of=session.updated_at)
-    assert [str(cell[0]) if isinstance(cell, tuple) else cell for cell in
-            vehicle_state_row(away)][:2] == ["V1", "plugged in"]  # fmt: skip
+    assert TABLES[VehicleState].row(away)[:2] == ["V1", "plugged in"]
 
 
 # Export -----------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_bars_take_the_room_that_there_is(monkeypatch: pytest.MonkeyPatch) -> No
     def longest(columns: int) -> int | None:
         monkeypatch.setenv("COLUMNS", str(columns))
         cells = bar_cells(decimals(1, 2, 4), 50)
-        return None if cells is None else max(len(cell.text) for cell in cells)
+        return None if cells is None else max(len(cell) for cell in cells)
 
     assert (longest(200), longest(80), longest(56)) == (charts.MOST_BAR, 30, 6)
     assert longest(55) is None

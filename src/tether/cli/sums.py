@@ -15,7 +15,7 @@ import click
 from tether.cli.display.charts import bar_cells, spark_room, sparkline
 from tether.cli.display.listing import MOST_IN_A_TABLE, show_some
 from tether.cli.display.numbers import short, tenth
-from tether.cli.display.output import Cell, say, show_line, show_table
+from tether.cli.display.output import say, show_line, show_table
 from tether.cli.options import ZONE, WholeNumber, together
 from tether.cli.writing import Output, csv_options, form_of, output_option
 from tether.domain.models import to_json
@@ -96,7 +96,7 @@ def _show(output: Output, rows: list[Any], *, days: bool) -> None:
 
 def _summary_table(
     found: Sequence[SessionSummary], zone: ZoneInfo | None, width: int, *, days: bool
-) -> tuple[list[str], list[list[Cell | str]]]:
+) -> tuple[list[str], list[list[str]]]:
     """Titles and rows of sums; times by the clocks of the zone, or only days."""
     titles = [_clock_of(zone), *_SUMMARY_TITLES]
     if width >= WIDE:
@@ -123,7 +123,7 @@ def _summary_table(
 
 def _step_table(
     found: Sequence[EnergyStep], zone: ZoneInfo | None, *, days: bool
-) -> tuple[list[str], list[list[Cell | str]]]:
+) -> tuple[list[str], list[list[str]]]:
     """Titles and rows of a load curve."""
     rows = [
         [
@@ -149,7 +149,7 @@ def _with_bars(
     rows: Sequence[Sequence[str]],
     values: Sequence[Decimal],
     estimated: Sequence[Decimal],
-) -> tuple[list[str], list[list[Cell | str]]]:
+) -> tuple[list[str], list[list[str]]]:
     """Adds a bar to each row where the terminal has room; what is estimated of it is lighter."""
     columns = zip(*rows, strict=True)
     taken = sum(

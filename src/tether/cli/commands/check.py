@@ -80,7 +80,7 @@ def _show_rich(findings: list[Finding]) -> None:
         said = Text(plain(finding.message))
         if finding.advice:
             said.append(f"\n{plain(finding.advice)}", style="" if finding.status else "dim")
-        table.add_row(Text(mark.text, mark.style), Text(finding.check, "bold"), said)
+        table.add_row(Text(mark, mark.style), Text(finding.check, "bold"), said)
     console = Console(highlight=False)
     console.print(table)
     console.print()

@@ -11,11 +11,11 @@ from tether.cli.display.listing import (
     lines_option,
     list_limit_option,
     object_option,
-    show_entity,
     show_list,
     show_one,
 )
 from tether.cli.display.output import confirm, say
+from tether.cli.display.rows import show_entity
 from tether.cli.members import OF_CHARGERS, OF_VEHICLES, Members, document_of, member_options
 from tether.domain.models import Charger, Vehicle
 from tether.domain.validation import changes_of, new_entity

@@ -11,8 +11,9 @@ import click
 
 from tether.cli import OrderedGroup
 from tether.cli.access import Access, with_access
-from tether.cli.display.listing import event_line, lines_option, list_limit_option, show_list
+from tether.cli.display.listing import lines_option, list_limit_option, show_list
 from tether.cli.display.output import confirm, counted, note, say
+from tether.cli.display.rows import event_line
 from tether.cli.following import cursor_file_option, poll_option, print_followed, start_again_option
 from tether.cli.members import EVENT_TYPE, INSTANT, OF_EVENTS, document_of, member_options
 from tether.cli.options import F, together

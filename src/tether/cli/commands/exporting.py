@@ -14,7 +14,7 @@ import click
 
 from tether.cli.access import Access, told_of_waiting, with_access
 from tether.cli.display.output import counted, note
-from tether.cli.display.progress import Rows, shown_rows
+from tether.cli.display.progress import RowProgress, row_progress
 from tether.cli.members import INSTANT
 from tether.cli.options import ZONE
 from tether.cli.session_filters import given, option_of, session_filters
@@ -131,10 +131,10 @@ def _write(found: Iterator[Exported], writer: Writer, kind: str, *, quiet: bool)
     """Writes them all, a page at a time; how many they were."""
     done = 0
     # Where the rows themselves are seen, a counter would stand between them.
-    progress = nullcontext(Rows(kind, 0)) if quiet else shown_rows(kind)
-    with progress as shown, told_of_waiting(shown.notice):
+    shown = nullcontext(RowProgress(kind, 0)) if quiet else row_progress(kind)
+    with shown as progress, told_of_waiting(progress.notice):
         while page := list(islice(found, PAGE)):
             writer.write(page)
             done += len(page)
-            shown.advance(len(page))
+            progress.advance(len(page))
     return done

@@ -18,7 +18,7 @@ import click
 
 from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
 from tether.cli.display.output import counted, note, say, show_line
-from tether.cli.display.progress import Rows, shown_rows
+from tether.cli.display.progress import RowProgress, row_progress
 from tether.cli.files import create
 from tether.cli.lines import STANDARD_INPUT, Damaged, Lines
 from tether.cli.members import POSITIVE_NUMBER
@@ -136,8 +136,8 @@ def import_(
         missing = MissingEntities(create_chargers, create_vehicles)
         run = _Import(table, lines, _report_of(file, table), stamp, missing)
         try:
-            with shown_rows(table.kind, lines.size) as shown, told_of_waiting(shown.notice):
-                asyncio.run(run.send(access, shown))
+            with row_progress(table.kind, lines.size) as progress, told_of_waiting(progress.notice):
+                asyncio.run(run.send(access, progress))
         except BaseException as error:
             # Also when it is interrupted: what was done is done, and somebody wants to know.
             run.summarize(f"Stopped after line {run.line:,} of {lines.name}, after")
@@ -253,7 +253,7 @@ class _Import:
     line: int = 0
     started: float = field(default_factory=time.monotonic)
 
-    async def send(self, access: Access, shown: Rows) -> None:
+    async def send(self, access: Access, progress: RowProgress) -> None:
         from tether.client import AsyncClient
 
         events = self.table.kind in OF_EVENTS
@@ -267,7 +267,7 @@ class _Import:
                 for row, reason in sorted(refused, key=lambda one: one[0].line):
                     self.report.add(row, reason)
                 self.line = portion.rows[-1].line
-                shown.advance(len(portion.rows), portion.place)
+                progress.advance(len(portion.rows), portion.place)
 
     def _portions(self) -> Iterator[_Portion | None]:
         """The rows; at last None. What stops the reading does so after the rows before it."""

@@ -280,7 +280,7 @@ def rate_text(rate: Rate) -> str:
     return f"{rate.requests}/{_PER.get(rate.window_s, f'{rate.window_s}s')}"
 
 
-def _row(key: Key, now_ms: int) -> list[Cell | str]:
+def _row(key: Key, now_ms: int) -> list[str]:
     return [
         key.prefix,
         key.partner_name,
@@ -292,7 +292,7 @@ def _row(key: Key, now_ms: int) -> list[Cell | str]:
     ]
 
 
-def _state_cell(key: Key, now_ms: int) -> Cell:
+def _state_cell(key: Key, now_ms: int) -> str:
     state = state_of(key, now_ms)
     if state == "revoked" and key.revoked_ms is not None:
         return Cell(f"revoked {day(key.revoked_ms)}", "red")

@@ -9,24 +9,24 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
 from tether.cli.display.output import counted, note, say
-from tether.cli.display.progress import Rows, shown_rows
+from tether.cli.display.progress import RowProgress, row_progress
 from tether.cli.options import FilePath
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Event, Vehicle, to_json
 from tether.simulator.replay import chargers_of, events_of, sessions_of, vehicle_of
 
 if TYPE_CHECKING:
-    from tether.client import AsyncClient, PutResult
+    from tether.client import AsyncClient
 
-T = TypeVar("T", Charger, Vehicle)
+T = TypeVar("T", Charger, Vehicle, Event)
 
-PORTION = 1_000  # in a request
+BATCH = 1_000  # things in a request
 MOST_SHOWN = 10
 
 
@@ -47,13 +47,13 @@ def replay(file: str | None, verify: bool, access: Access) -> None:
     run = _Replay(
         chargers_of(sessions),
         [vehicle_of(session) for session in sessions],
-        # In the order of their times, as they happened; those of one instant as they are.
+        # By their times; the sort is stable for events of the same instant.
         sorted((e for session in sessions for e in events_of(session)), key=lambda e: e.at_ms),
     )
     with access.explained():
         access.check()
-        with shown_rows("sent", run.size) as shown, told_of_waiting(shown.notice):
-            asyncio.run(run.send(access, shown, verify=verify))
+        with row_progress("sent", run.size) as progress, told_of_waiting(progress.notice):
+            asyncio.run(run.send(access, progress, verify=verify))
     run.summarize(access.shown)
     if run.refusals:
         sys.exit(1)
@@ -71,7 +71,7 @@ def _rows(file: str | None) -> list[dict[str, str]]:
 
 @dataclass
 class _Replay:
-    """What is to be sent, and then what was; `refusals` says what the server would not have."""
+    """What is to be sent, and after `send` what was accepted; `refusals` has the rest."""
 
     chargers: list[Charger]
     vehicles: list[Vehicle]
@@ -82,51 +82,42 @@ class _Replay:
 
     @property
     def size(self) -> int:
-        """How much there is to send."""
+        """How many things there are to send."""
         return len(self.chargers) + len(self.vehicles) + len(self.events)
 
-    async def send(self, access: Access, shown: Rows, *, verify: bool) -> None:
-        """Sends chargers, vehicles and events; keeps of them those that the server has taken.
+    async def send(self, access: Access, progress: RowProgress, *, verify: bool) -> None:
+        """Sends chargers, vehicles and events; keeps those that the server accepted.
 
-        With `verify` it reads everything back; raises SetupError if that is not what was sent.
+        With `verify` it reads everything back. Raises SetupError if something differs.
         """
         from tether.client import AsyncClient
 
         async with AsyncClient(access.url, access.key, retries=PATIENT_RETRIES) as client:
             started = time.monotonic()
-            self.chargers = await self._put_all(client.chargers.bulk, self.chargers, shown)
-            self.vehicles = await self._put_all(client.vehicles.bulk, self.vehicles, shown)
-            self.events = await self._report(client, shown)
+            self.chargers = await self._send(client.chargers.bulk, self.chargers, progress)
+            self.vehicles = await self._send(client.vehicles.bulk, self.vehicles, progress)
+            self.events = await self._send(client.events.bulk, self.events, progress)
             self.seconds = time.monotonic() - started
             if verify and not self.refusals:
                 await self._verify(client)
 
-    async def _put_all(
-        self, send: Callable[[list[T]], Awaitable[list["PutResult"]]], things: list[T], shown: Rows
+    async def _send(
+        self, bulk: Callable[[list[T]], Awaitable[Any]], things: list[T], progress: RowProgress
     ) -> list[T]:
-        """What is refused does not stop the rest."""
-        taken = []
-        for start in range(0, len(things), PORTION):
-            portion = things[start : start + PORTION]
-            for thing, result in zip(portion, await send(portion), strict=True):
-                if result.ok:
-                    taken.append(thing)
+        """Sends the things in batches. Returns those that the server accepted."""
+        accepted: list[Any] = []
+        for start in range(0, len(things), BATCH):
+            batch = things[start : start + BATCH]
+            for thing, result in zip(batch, await bulk(batch), strict=True):
+                if not result.ok:
+                    name = thing.vehicle_id if isinstance(thing, Event) else thing.id
+                    self.refusals.append(f"{name}: {result.message}")
+                elif isinstance(thing, Event):
+                    accepted.append(thing.identified(result.id))
                 else:
-                    self.refusals.append(f"{thing.id}: {result.message}")
-            shown.advance(len(portion))
-        return taken
-
-    async def _report(self, client: "AsyncClient", shown: Rows) -> list[Event]:
-        taken = []
-        for start in range(0, len(self.events), PORTION):
-            results = await client.events.bulk(self.events[start : start + PORTION])
-            for result in results:
-                if result.id is not None:
-                    taken.append(result.event.identified(result.id))
-                else:
-                    self.refusals.append(f"{result.event.vehicle_id}: {result.message}")
-            shown.advance(len(results))
-        return taken
+                    accepted.append(thing)
+            progress.advance(len(batch))
+        return accepted
 
     async def _verify(self, client: "AsyncClient") -> None:
         held: list[Charger | Vehicle | Event] = [
@@ -140,7 +131,7 @@ class _Replay:
         self.verified = True
 
     def summarize(self, url: str) -> None:
-        """Says what was done, on standard output; refusals on standard error."""
+        """Prints the result on standard output, refusals on standard error."""
         rate = (self.size + len(self.refusals)) / self.seconds
         energy_kwh = sum((event.charged_energy or Decimal(0) for event in self.events), Decimal(0))
         say(f"Sent to {url} in {self.seconds:.1f} s ({rate:,.0f}/s):")
@@ -161,7 +152,7 @@ class _Replay:
 def _compare(
     sent: Sequence[Charger | Vehicle | Event], held: Iterable[Charger | Vehicle | Event]
 ) -> None:
-    """Raises SetupError unless the server holds all that was sent, to the last digit."""
+    """Raises SetupError unless the server has all things exactly as they were sent."""
     found = {(type(thing), thing.id): to_json(thing) for thing in held}
     wrong = [thing.id for thing in sent if found.get((type(thing), thing.id)) != to_json(thing)]
     if wrong:

@@ -24,12 +24,7 @@ from tether.cli.display.listing import (
     stale_option,
 )
 from tether.cli.display.output import note, say, show_line
-from tether.cli.display.rows import (
-    SILENT_SESSION_TITLES,
-    session_line,
-    show_session,
-    silent_session_row,
-)
+from tether.cli.display.rows import session_line, show_session, silent_sessions
 from tether.cli.following import cursor_file_option, poll_option, print_followed, start_again_option
 from tether.cli.members import INSTANT
 from tether.cli.options import DURATION, together
@@ -124,9 +119,8 @@ def list_sessions(
                 page_size=min(limit or 1000, 1000),
                 stale_allowed=stale_allowed,
             )
-            table = SILENT_SESSION_TITLES, partial(silent_session_row, now_ms=now_ms)
             none = "Every active session was heard of since."
-            show = partial(show_rows, table)
+            show = partial(show_rows, silent_sessions(now_ms))
             show_list(silent, show, limit=limit, as_json=as_json, none_yet=none)
             return
         found = client.sessions.list(

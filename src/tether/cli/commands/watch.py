@@ -14,8 +14,8 @@ import msgspec
 from tether.cli.access import Access, told_of_waiting, with_access
 from tether.cli.display.listing import lines_option
 from tether.cli.display.numbers import short
-from tether.cli.display.output import Cell, counted, note, show_line, table_of
-from tether.cli.display.rows import VEHICLE_STATE_TITLES, vehicle_state_row
+from tether.cli.display.output import counted, note, show_line, table_of
+from tether.cli.display.rows import TABLES
 from tether.domain.errors import SetupError
 from tether.domain.models import Event, Withdrawal, to_json
 from tether.domain.timestamps import format_instant, parse_instant
@@ -134,9 +134,9 @@ class Board:
         states = [state for _, state in known]
         trouble = [_TROUBLE] if self._stream.interrupted else []
         room = max(console.size.height - _BESIDE_ROWS - len(trouble), 1)
-        rows = [vehicle_state_row(_aged(*one)) for one in known[::-1][:room]]
-        cells = [[one if isinstance(one, Cell) else Cell(one) for one in row] for row in rows]
-        yield table_of(VEHICLE_STATE_TITLES, cells, cut=_IDS)
+        table = TABLES[VehicleState]
+        rows = [table.row(_aged(*one)) for one in known[::-1][:room]]
+        yield table_of(table.titles, rows, cut=_IDS)
         power = sum((state.charge_power or Decimal(0) for state in states), Decimal(0))
         charging = sum(state.charging for state in states)
         more = f" ({len(states) - room:,} not shown)" if len(states) > room else ""

@@ -258,7 +258,7 @@ def _hand_out(made: "Webhook", about: str, *, as_json: bool) -> None:
 
 def _show_table(found: "list[Webhook]") -> None:
     titles = ("Id", "Status", "Address", "Messages", "Description")
-    rows: list[list[Cell | str]] = [
+    rows: list[list[str]] = [
         [one.id, _status(one), one.url, _types(one), one.description] for one in found
     ]
     show_table(titles, rows, wrapped=("Address", "Messages", "Description"))
@@ -274,7 +274,7 @@ def _show(one: "Webhook") -> None:
     show_pairs(
         [
             ("Id", one.id),
-            ("Status", _status(one).text),
+            ("Status", _status(one)),
             ("Address", one.url),
             ("Messages", _types(one)),
             ("Charger", one.charger_id or ""),
@@ -310,7 +310,7 @@ def _types(one: "Webhook") -> str:
     return "all" if len(one.types) == len(MessageType) else ", ".join(one.types)
 
 
-def _attempt(one: "WebhookAttempt") -> list[Cell | str]:
+def _attempt(one: "WebhookAttempt") -> list[str]:
     more = f" and {one.messages - 1} more" if one.messages > 1 else ""
     result = Cell(str(one.status), "green") if one.succeeded else Cell(one.error or "", "red")
     return [one.at, f"{one.message_id}{more}", result, _taken(one.duration)]

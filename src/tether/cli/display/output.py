@@ -1,6 +1,6 @@
 """What the commands print: tables in a terminal, aligned text in a pipe, JSON for scripts.
 
-rich takes a while to import and is needed by few commands, so it is imported where it is used.
+rich is slow to import, so it is imported on first use.
 """
 
 import json
@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,16 +18,20 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-class Cell(NamedTuple):
-    """A text and how a terminal shows it, in rich's words such as `bold red`."""
+class Cell(str):
+    """A text, and its style in a terminal, in rich's words such as `bold red`."""
 
-    text: str
-    style: str = ""
+    style: str
+
+    def __new__(cls, text: str, style: str) -> "Cell":
+        cell = super().__new__(cls, text)
+        cell.style = style
+        return cell
 
 
-# What commands a terminal, or makes it show something else than what is there: control characters,
-# and what is invisible or turns the direction of writing (Unicode's categories Cc, Cf, Cs, Zl, Zp).
-_COMMANDING = re.compile(
+# Characters that control a terminal or hide text: control characters, invisible characters, and
+# those that change the direction of writing (Unicode's categories Cc, Cf, Cs, Zl, Zp).
+_CONTROL = re.compile(
     "[\0-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-"
     "\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f]"
@@ -35,13 +39,11 @@ _COMMANDING = re.compile(
 
 
 def plain(text: str, keep: str = "") -> str:
-    """The text with everything that commands a terminal spelled out, but for what is in `keep`.
+    """The text with its control characters escaped, except those in `keep`.
 
-    Names, ids and messages are somebody else's: they must not colour, move or forge anything.
+    Names, ids and messages come from others: they must not control the terminal.
     """
-    return _COMMANDING.sub(
-        lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text
-    )
+    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
 
 
 def coloured(text: str, colour: str) -> str:
@@ -50,18 +52,18 @@ def coloured(text: str, colour: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tells what was done, where that is all that a command has to say."""
+    """Prints a message as the result of a command."""
     click.echo(plain(text, "\n"))
 
 
 def note(text: str) -> None:
-    """Says something beside the result: on standard error."""
+    """Prints a message beside the result: on standard error."""
     click.echo(plain(text, "\n"), err=True)
 
 
 def confirm(loss: str, question: str, unchanged: str) -> None:
-    """Says what would be lost and asks. Raises SetupError, which says that nothing was changed,
-    unless somebody says yes in a terminal.
+    """Prints what would be lost, and asks. Raises SetupError with the text `unchanged` unless the
+    user says yes in a terminal.
     """
     note(loss)
     if not sys.stdin.isatty():
@@ -76,50 +78,44 @@ def show_json(value: object) -> None:
 
 
 def show_line(document: bytes | str) -> None:
-    """Prints JSON exactly as it is. A terminal gets the same value, in characters that it shows."""
+    """Prints JSON. A terminal gets the same value with control characters escaped."""
     text = document if isinstance(document, str) else document.decode()
     click.echo(safe_json(text.rstrip("\n")) if sys.stdout.isatty() else text.rstrip("\n"))
 
 
 def safe_json(text: str) -> str:
-    """The same JSON with everything in its strings escaped that commands a terminal."""
-    return _COMMANDING.sub(
+    """The same JSON with the control characters in its strings escaped."""
+    return _CONTROL.sub(
         lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text
     )
 
 
 def show_table(
-    titles: Sequence[str], rows: Sequence[Sequence[Cell | str]], wrapped: Collection[str] = ()
+    titles: Sequence[str], rows: Sequence[Sequence[str]], wrapped: Collection[str] = ()
 ) -> None:
     """Prints a table. A terminal breaks the lines of the `wrapped` columns, never of the others.
 
-    Where that is not enough, an ellipsis says what is cut off. It also shows no column in which
-    nothing stands.
+    Where that is not enough, an ellipsis marks what is cut off. A terminal does not show empty
+    columns.
     """
-    cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        used = [place for place in range(len(titles)) if any(row[place].text for row in cells)]
-        shown = [[row[place] for place in used] for row in cells]
-        _show_rich([titles[place] for place in used], shown, wrapped)
-    else:
-        _show_plain(titles, cells)
-
-
-def _show_rich(
-    titles: Sequence[str], rows: Sequence[Sequence[Cell]], wrapped: Collection[str]
-) -> None:
+    if not sys.stdout.isatty():
+        _show_plain(titles, rows)
+        return
     from rich.console import Console
 
-    Console(highlight=False).print(table_of(titles, rows, wrapped))
+    used = [column for column in range(len(titles)) if any(row[column] for row in rows)]
+    cells = [[row[column] for column in used] for row in rows]
+    table = table_of([titles[column] for column in used], cells, wrapped)
+    Console(highlight=False).print(table)
 
 
 def table_of(
     titles: Sequence[str],
-    rows: Sequence[Sequence[Cell]],
+    rows: Sequence[Sequence[str]],
     wrapped: Collection[str] = (),
     cut: Collection[str] = (),
 ) -> "Table":
-    """The table as a terminal shows it. If it is too wide, ids in `cut` columns end in `…`."""
+    """The table for a terminal. If it is too wide, ids in the `cut` columns end in `…`."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -138,12 +134,12 @@ def table_of(
             no_wrap=title not in wrapped and title not in cut,
         )
     for row in rows:
-        table.add_row(*(Text(plain(cell.text), style=cell.style) for cell in row))
+        table.add_row(*(Text(plain(cell), style=getattr(cell, "style", "")) for cell in row))
     return table
 
 
-def _show_plain(titles: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    lines = [list(titles), *([plain(cell.text) for cell in row] for row in rows)]
+def _show_plain(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    lines = [list(titles), *(list(map(plain, row)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
@@ -151,7 +147,7 @@ def _show_plain(titles: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
 
 
 def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Prints names and what belongs to them, one a line, but for those with nothing."""
+    """Prints names and their values, one a line. Empty values are left out."""
     given = [(name, text) for name, text in pairs if text]
     width = max(len(name) for name, _ in given)
     for name, text in given:

@@ -1,6 +1,6 @@
-"""How far a long command has come, on standard error: a bar in a terminal.
+"""The progress of a long command, on standard error: a bar in a terminal.
 
-rich takes a while to import, so it is imported when there is something to show.
+rich is slow to import, so it is imported on first use.
 """
 
 import sys
@@ -14,12 +14,12 @@ from tether.cli.display.output import note, plain
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_TELL_S = 10.0
+_REPORT_S = 10.0
 
 
 @contextmanager
 def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
-    """A bar, if there is a terminal; yields what sets how far it is."""
+    """Shows a bar in a terminal. Yields the function that sets how much of the total is done."""
     if not sys.stderr.isatty():
         yield lambda done: None
         return
@@ -28,64 +28,53 @@ def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
         yield lambda done: bar.update(task, completed=done)
 
 
-class Rows:
-    """How many rows are done, and how much of the whole that is."""
+class RowProgress:
+    """Counts rows, and shows how many are done: as a bar in a terminal, else as a line at times."""
 
-    def __init__(self, unit: str, total: int) -> None:
+    def __init__(self, unit: str, total: int, bar: "Progress | None" = None) -> None:
         self._unit = unit
         self._total = total
-        self._started = self._told = time.monotonic()
+        self._bar = bar
+        self._task = bar.add_task("", total=total or None, rows=0, rate=0.0) if bar else None
+        self._started = self._reported = time.monotonic()
         self._done = 0
 
-    def advance(self, rows: int, place: int | None = None) -> None:
-        """Counts rows that are done. `place` is how far in the whole they end, unless in rows."""
+    def advance(self, rows: int, position: int | None = None) -> None:
+        """Counts rows that are done. `position`: how far in the whole they end, if not in rows."""
         self._done += rows
-        place = self._done if place is None else place
-        if time.monotonic() - self._told >= _TELL_S:
-            self._told = time.monotonic()
-            rate = self._done / (self._told - self._started)
-            part = f", {place * 100 // self._total} %" if self._total else ""
+        position = self._done if position is None else position
+        now = time.monotonic()
+        rate = self._done / (now - self._started)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=position, rows=self._done, rate=rate)
+        elif now - self._reported >= _REPORT_S:
+            self._reported = now
+            part = f", {position * 100 // self._total} %" if self._total else ""
             note(f"{self._done:,} {self._unit}{part}, {rate:,.0f}/s")
 
     def notice(self, text: str) -> None:
-        """Says something beside it."""
-        note(text)
-
-
-class _RowsInTerminal(Rows):
-    """As a bar."""
-
-    def __init__(self, unit: str, total: int, bar: "Progress") -> None:
-        super().__init__(unit, total)
-        self._bar = bar
-        self._task = bar.add_task("", total=total or None, rows=0, rate=0.0)
-
-    def advance(self, rows: int, place: int | None = None) -> None:
-        self._done += rows
-        place = self._done if place is None else place
-        rate = self._done / (time.monotonic() - self._started)
-        self._bar.update(self._task, completed=place, rows=self._done, rate=rate)
-
-    def notice(self, text: str) -> None:
-        self._bar.console.print(plain(text), markup=False, highlight=False)
+        """Prints a line above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(plain(text), markup=False, highlight=False)
+        else:
+            note(text)
 
 
 @contextmanager
-def shown_rows(unit: str, total: int = 0) -> Iterator[Rows]:
-    """Shows how many rows (`unit` names them) are done: a bar in a terminal, else a line at times.
+def row_progress(unit: str, total: int = 0) -> Iterator[RowProgress]:
+    """Shows how many rows are done; `unit` names them.
 
-    `total` is the size of the whole, in rows or in what `advance` is told as the place; 0 if it is
-    unknown.
+    `total` is the size of the whole, in rows or in the unit of `position`; 0 if it is not known.
     """
     if not sys.stderr.isatty():
-        yield Rows(unit, total)
+        yield RowProgress(unit, total)
         return
     with _bar(f"{{task.fields[rows]:,}} {unit}, {{task.fields[rate]:,.0f}}/s", total) as bar:
-        yield _RowsInTerminal(unit, total, bar)
+        yield RowProgress(unit, total, bar)
 
 
 def _bar(text: str, total: float) -> "Progress":
-    """The bar that all commands have; of what has no known end only the text."""
+    """The progress bar of all commands; only its text if the total is not known."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining

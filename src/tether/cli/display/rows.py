@@ -1,7 +1,9 @@
-"""How sessions and live states are shown to people. Times are UTC."""
+"""How chargers, vehicles, events, states and sessions are shown to people. Times are UTC."""
 
 import shutil
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from typing import Any, NamedTuple
 
 import click
 
@@ -9,27 +11,115 @@ from tether.cli.display import numbers
 from tether.cli.display.output import Cell, coloured, counted, plain, show_pairs, show_table
 from tether.cli.members import short_type
 from tether.cli.times import age, clock, minute
-from tether.domain.models import Withdrawal
+from tether.domain.models import Charger, Event, EventType, Vehicle, Withdrawal
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import ChargePeriod, ChargerState, EnergySource, Session, VehicleState
 
-VEHICLE_STATE_TITLES = ("Vehicle", "Now", "Charger", "For", "kW", "%", "Old", "Last event")
-CHARGER_STATE_TITLES = ("Charger", "Now", "Vehicles", "For", "kW", "Last event")
-SESSION_TITLES = (
-    "Begun (UTC)", "Charger", "Vehicle", "Stay", "Charged", "kWh", "%", "Flags", "Id",
-)  # fmt: skip
 WIDE = 120  # columns of a terminal in which there is room for ids that nobody remembers
-SILENT_SESSION_TITLES = ("Id", "Charger", "Vehicle", "Begun", "Heard of")
+
+
+class Table(NamedTuple):
+    """The titles of a table, and the function that makes the cells of a row."""
+
+    titles: Sequence[str]
+    row: Callable[[Any], Sequence[str]]
+
+
+# Chargers, vehicles, events -----------------------------------------------------------------------
+
+
+def show_entity(entity: Charger | Vehicle) -> None:
+    """Shows the members of a charger or vehicle."""
+    if isinstance(entity, Vehicle):
+        particular = ("Capacity", _with("kWh", entity.charge_capacity))
+    else:
+        particular = ("Position", _position(entity))
+    show_pairs(
+        [
+            ("Id", entity.id),
+            particular,
+            ("Charges with", _charge(entity)),
+            ("Feeds back with", _discharge(entity)),
+        ]
+    )
+
+
+def _with(unit: str, number: Decimal) -> str:
+    return f"{numbers.given(number)} {unit}"
+
+
+def _powers(powers: Sequence[Decimal], low: Decimal | None, high: Decimal | None) -> str:
+    if powers:
+        return f"{', '.join(map(numbers.given, powers))} kW"
+    if low is None or high is None:
+        return ""
+    return f"{numbers.given(low)} to {numbers.given(high)} kW"
+
+
+def _charge(entity: Charger | Vehicle) -> str:
+    return _powers(entity.charge_powers, entity.charge_power_min, entity.charge_power_max)
+
+
+def _discharge(entity: Charger | Vehicle) -> str:
+    return _powers(entity.discharge_powers, entity.discharge_power_min, entity.discharge_power_max)
+
+
+def _position(charger: Charger) -> str:
+    degrees = (charger.latitude, charger.longitude)
+    return ", ".join(numbers.given(one, 5) for one in degrees if one is not None)  # to a metre
+
+
+def _charger_row(thing: Charger) -> list[str]:
+    return [thing.id, _charge(thing), _discharge(thing), _position(thing)]
+
+
+def _vehicle_row(thing: Vehicle) -> list[str]:
+    return [thing.id, _with("kWh", thing.charge_capacity), _charge(thing), _discharge(thing)]
+
+
+def _event_row(thing: Event) -> list[str]:
+    return [
+        thing.time.strftime("%Y-%m-%d %H:%M:%S"),
+        short_type(thing.type),
+        thing.charger_id,
+        thing.vehicle_id,
+        numbers.percent(thing.state_of_charge),
+        numbers.power(thing.charge_power),
+        numbers.energy(thing.charged_energy),
+    ]
+
+
+def event_line(event: Event) -> str:
+    """One event for people, on a line of its own: how full, and the power or else the energy."""
+    time, kind, charger, vehicle, full, power, energy = _event_row(event)
+    measured = f"{power} kW" if power else f"{energy} kWh" if energy else ""
+    longest = max(len(short_type(kind)) for kind in EventType)
+    line = (
+        f"{time}  {kind:{longest}}  {charger:10}  {vehicle:8}  {full and full + ' %':8}  {measured}"
+    )
+    return line.rstrip()
+
+
+def _withdrawal_row(one: Withdrawal) -> list[str]:
+    """When an event was withdrawn, and what it was."""
+    return [
+        _second(one.withdrawn_at),
+        _second(one.timestamp),
+        short_type(one.type),
+        one.charger_id,
+        one.vehicle_id,
+        one.reason or "",
+    ]
 
 
 # States -----------------------------------------------------------------------------------------
 
 
-def vehicle_state_row(state: VehicleState) -> list[Cell | str]:
+def _vehicle_state_row(state: VehicleState) -> list[str]:
     """The cells of a vehicle's state."""
     return [
         state.vehicle_id,
-        _does(state),
+        _activity(state),
         state.charger_id or "",
         _since(state, state.as_of),
         numbers.power(state.charge_power),
@@ -39,24 +129,24 @@ def vehicle_state_row(state: VehicleState) -> list[Cell | str]:
     ]
 
 
-def _does(state: VehicleState) -> Cell:
+def _activity(state: VehicleState) -> str:
     if state.charging:
         back = (state.charge_power or 0) < 0
         return Cell("feeding back" if back else "charging", "green")
     if state.plugged_in:
-        return Cell("plugged in")
+        return "plugged in"
     return Cell("away" if state.last_event else "no event", "dim")
 
 
-def charger_state_row(state: ChargerState) -> list[Cell | str]:
+def _charger_state_row(state: ChargerState) -> list[str]:
     """The cells of a charger's state."""
     if not state.occupied:
-        does = Cell("free" if state.last_event else "no event", "dim")
+        activity: str = Cell("free" if state.last_event else "no event", "dim")
     else:
-        does = Cell("charging", "green") if state.charging else Cell("occupied")
+        activity = Cell("charging", "green") if state.charging else "occupied"
     return [
         state.charger_id,
-        does,
+        activity,
         ", ".join(vehicle.vehicle_id for vehicle in state.vehicles),
         _since(state.vehicles[0], state.as_of) if state.vehicles else "",
         numbers.power(state.charge_power),
@@ -75,22 +165,22 @@ def _since(state: VehicleState, now: str) -> str:
 # Sessions ---------------------------------------------------------------------------------------
 
 
-def session_row(session: Session) -> list[Cell | str]:
+def _session_row(session: Session) -> list[str]:
     """The cells of a session."""
     return [
         _minute(session.connected_at),
         session.charger_id,
         session.vehicle_id,
-        _stay(session),
+        _plugged_time(session),
         clock(session.charged_time),
         _energy(session.charged_energy, estimated=session.estimated),
-        _gained(session),
+        _states_of_charge(session),
         Cell(str(len(session.flags)) if session.flags else "", "yellow"),
         session.id if shutil.get_terminal_size().columns >= WIDE else "",
     ]
 
 
-def silent_session_row(session: Session, now_ms: int) -> list[Cell | str]:
+def _silent_session_row(session: Session, now_ms: int) -> list[str]:
     """The cells of an active session of which nothing was heard for long."""
     heard_ms = parse_instant(session.last_event_at or session.connected_at)
     return [
@@ -104,12 +194,10 @@ def silent_session_row(session: Session, now_ms: int) -> list[Cell | str]:
 
 def session_line(session: Session) -> str:
     """One session for people, on a line of its own."""
-    begun, charger, vehicle, stay, _, energy, gained, *_ = (
-        cell.text if isinstance(cell, Cell) else cell for cell in session_row(session)
-    )
-    what = f"{energy:>9} kWh  {gained:9}" if energy else f"{'':15}{gained:9}"
+    begun, charger, vehicle, plugged, _, energy, states, *_ = _session_row(session)
+    what = f"{energy:>9} kWh  {states:9}" if energy else f"{'':15}{states:9}"
     flags = ", ".join(flag.name for flag in session.flags)
-    return f"{begun}  {charger:10}  {vehicle:8}  {stay:>8}  {what}  {flags}".rstrip()
+    return f"{begun}  {charger:10}  {vehicle:8}  {plugged:>8}  {what}  {flags}".rstrip()
 
 
 def show_session(session: Session) -> None:
@@ -128,8 +216,8 @@ def show_session(session: Session) -> None:
         ("Plugged for", "" if session.plugged_time is None else f"{clock(session.plugged_time)} h"),
         ("Charged for", f"{clock(session.charged_time)} h"),
         ("Energy", ", ".join(filter(None, [energy and f"{energy} kWh", *notes]))),
-        ("Full", f"{gained} %" if (gained := _gained(session)) else ""),
-        ("Power", _powers(session)),
+        ("Full", f"{states} %" if (states := _states_of_charge(session)) else ""),
+        ("Power", _session_powers(session)),
         ("Heard of", _second(session.last_event_at)),
         ("Changed", f"{_second(session.updated_at)}, version {session.version}"),
     ]
@@ -152,7 +240,7 @@ _SOURCES = {
 }
 
 
-def _period_row(period: ChargePeriod) -> list[Cell | str]:
+def _period_row(period: ChargePeriod) -> list[str]:
     return [
         _second(period.started_at),
         _second(period.stopped_at) or "goes on",
@@ -162,16 +250,16 @@ def _period_row(period: ChargePeriod) -> list[Cell | str]:
     ]
 
 
-def _powers(session: Session) -> str:
+def _session_powers(session: Session) -> str:
     both = ((session.average_power, "on average"), (session.maximum_power, "at most"))
     return ", ".join(
         f"{numbers.power(power)} kW {word}" for power, word in both if power is not None
     )
 
 
-def _stay(session: Session) -> Cell:
+def _plugged_time(session: Session) -> str:
     if session.plugged_time is not None and session.status == "ended":
-        return Cell(clock(session.plugged_time))
+        return clock(session.plugged_time)
     return Cell(session.status.value, "green" if session.status == "active" else "dim")
 
 
@@ -179,7 +267,7 @@ def _energy(energy: Decimal | None, *, estimated: bool) -> str:
     return f"{'~' if estimated and energy is not None else ''}{numbers.energy(energy)}"
 
 
-def _gained(session: Session) -> str:
+def _states_of_charge(session: Session) -> str:
     """The first and the last state of charge, or one where they are shown alike."""
     start = numbers.percent(session.state_of_charge_start)
     end = numbers.percent(session.state_of_charge_end)
@@ -194,20 +282,34 @@ def _minute(instant: str | None) -> str:
     return "" if instant is None else minute(parse_instant(instant))
 
 
-WITHDRAWAL_TITLES = ("Withdrawn (UTC)", "Time (UTC)", "Event", "Charger", "Vehicle", "Reason")
-
-
-def withdrawal_row(one: Withdrawal) -> list[str]:
-    """When an event was withdrawn, and what it was."""
-    return [
-        _second(one.withdrawn_at),
-        _second(one.timestamp),
-        short_type(one.type),
-        one.charger_id,
-        one.vehicle_id,
-        one.reason or "",
-    ]
-
-
 def _second(instant: str | None) -> str:
     return "" if instant is None else f"{instant[:10]} {instant[11:19]}"
+
+
+# Tables ------------------------------------------------------------------------------------------
+
+
+TABLES: dict[type, Table] = {
+    Charger: Table(("Charger", "Charges with", "Feeds back with", "Position"), _charger_row),
+    Vehicle: Table(("Vehicle", "Capacity", "Charges with", "Feeds back with"), _vehicle_row),
+    Event: Table(("Time (UTC)", "Event", "Charger", "Vehicle", "%", "kW", "kWh"), _event_row),
+    Withdrawal: Table(
+        ("Withdrawn (UTC)", "Time (UTC)", "Event", "Charger", "Vehicle", "Reason"), _withdrawal_row
+    ),
+    VehicleState: Table(
+        ("Vehicle", "Now", "Charger", "For", "kW", "%", "Old", "Last event"), _vehicle_state_row
+    ),
+    ChargerState: Table(
+        ("Charger", "Now", "Vehicles", "For", "kW", "Last event"), _charger_state_row
+    ),
+    Session: Table(
+        ("Begun (UTC)", "Charger", "Vehicle", "Stay", "Charged", "kWh", "%", "Flags", "Id"),
+        _session_row,
+    ),
+}
+
+
+def silent_sessions(now_ms: int) -> Table:
+    """The table of active sessions that were not heard of for long."""
+    titles = ("Id", "Charger", "Vehicle", "Begun", "Heard of")
+    return Table(titles, lambda session: _silent_session_row(session, now_ms))
