@@ -148,6 +148,16 @@ def test_files_of_ours_exist(document: Path) -> None:
         assert (ROOT / name).exists() or "NNNN" in name, f"there is no {name}"
 
 
+ROOMS = "|".join(path.name for path in (ROOT / "src" / "tether").iterdir() if path.is_dir())
+
+
+@each_document
+def test_modules_of_ours_exist(document: Path) -> None:
+    for name in re.findall(rf"`((?:{ROOMS})/[\w/.-]*\w\.\w+)`", document.read_text()):
+        found = [ROOT / folder / name for folder in ("src/tether", "tests")]
+        assert any(path.exists() for path in found) or "NNNN" in name, f"there is no {name}"
+
+
 # The README's examples ---------------------------------------------------------------------------
 
 CALL_AND_ANSWER = re.compile(r"^```sh\n(curl .*?)^```\n```json\n(.*?)^```$", re.DOTALL | re.M)

@@ -1,6 +1,6 @@
 """The Python SDK for partners: `Client`, `AsyncClient`, `Outbox`. See docs/sdk.md.
 
-Needs msgspec, httpx2 (with its httpcore2) and aiohttp only, nothing of the server's.
+Imports domain, and the libraries msgspec, httpx2 and aiohttp; nothing of the server.
 """
 
 from tether.client.aio import AsyncClient

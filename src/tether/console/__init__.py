@@ -1,5 +1,5 @@
-"""The web console: pages for people, at `/console`, over the store and the rules that the API has.
+"""The web console at `/console`: routes (`app.py`), pages, templates, sign-in.
 
-It uses `domain`, `server` and what these are made of; never `http`, `cli` or `client`. Pages are
-rendered here and need no JavaScript to show their data; scripts and styles are in `http/static`.
+Imports domain, projections, storage and server; never http, cli or client. Scripts and styles are in
+`http/static`; pages show their data without JavaScript.
 """

@@ -1,5 +1,4 @@
-"""The rules, pure: what a charger, a vehicle and an event are, what is valid, what events mean.
+"""Pure rules: models, validation, errors, keys, and what events mean (sessions, states, sums).
 
-Imports nothing of ours, and does no I/O. Clocks and ids are passed in: `now_ms` of `timestamps` is
-for those who pass one. Every room may import it.
+Does no I/O and imports no other room; clocks and ids are passed in. Every room may import it.
 """

@@ -1,4 +1,4 @@
-"""Chargers, vehicles, events and sessions in files: CSV, NDJSON, Parquet, in and out.
+"""Reads and writes chargers, vehicles, events and sessions as CSV, NDJSON and Parquet.
 
 Imports domain and ingest's JSON reader. Never imports http, storage, server, cli or client.
 """

@@ -1,5 +1,5 @@
-"""The HTTP edge: routes, what surrounds every request, handlers, the reference pages.
+"""The HTTP API: routes (`app.py`), middleware, handlers, reading requests, errors, OpenAPI.
 
-Imports domain, ingest, storage, and of server what it is given: metrics, authenticator, limits.
+Imports domain, ingest, projections, storage and server (metrics, authenticator, store).
 Never imports cli or client. Nothing but server.bootstrap imports it.
 """

@@ -1,4 +1,4 @@
-"""Sessions and live states follow the event log: when they are derived, and from what.
+"""Derives sessions and states from the event log; computes capacity and sums; removes old events.
 
 Imports domain and storage. Never imports http, cli, client, ingest or server.
 """

@@ -1,4 +1,4 @@
-"""Where Tether keeps what it is told: a file for each subject, with its SQL, on two engines.
+"""Repositories: a file for each subject, with its SQL for both engines; migrations.
 
 Imports domain. Never imports ingest, projections, http, cli, client or server.
 """

@@ -1,5 +1,5 @@
-"""Webhooks: partners are called back with what happened, in the order of their log.
+"""Delivers webhooks: schedule, messages, requests to endpoints, and addresses that are forbidden.
 
-Lives here: who delivers what when, the requests to endpoints, and where these may not go. It may
-import domain, storage, projections and the store; never http, console, cli or client.
+Imports domain, storage, projections and the store; never http, console, cli or client. What partners
+change of their webhooks is in `server/webhooks.py`.
 """

@@ -1,4 +1,4 @@
-"""The subcommands of `tether`, a module each.
+"""The subcommands of `tether`: a module for each.
 
 Imports domain, files, simulator, client, server and cli. Never imports http.
 """

@@ -1,4 +1,4 @@
-"""What people see in a terminal: tables, progress, pairs; safe for whatever an id contains.
+"""Output in a terminal: tables, progress, charts; control characters in ids do no harm.
 
 Imports domain and cli. Never imports http, storage, server or client.
 """

@@ -1,4 +1,4 @@
-"""What answers each route: reads the request, asks the store, shows the result.
+"""The handlers of the routes: each reads the request, asks the store and makes the answer.
 
-Imports what http imports. app.py has all routes on one page.
+They import what http imports. `app.py` maps every route to its handler.
 """
