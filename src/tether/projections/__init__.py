@@ -1,4 +1,4 @@
-"""Derives sessions and states from the event log; computes capacity and sums; removes old events.
+"""Derives sessions and states from the event log; capacity and sums; expiring and erasing.
 
 Imports domain and storage. Never imports http, cli, client, ingest or server.
 """
