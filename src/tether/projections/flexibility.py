@@ -302,9 +302,9 @@ class Capacities:
             if from_ms <= until_ms:
                 events.append(_wanted(number, session, from_ms, until_ms))
         newest = [
-            *await self._plugged_in.soc_at(partner, socs),
-            *await self._plugged_in.power_at(partner, powers),
-            *await self._plugged_in.heard_at(partner, heards),
+            *await self._plugged_in.newest(partner, socs, "soc"),
+            *await self._plugged_in.newest(partner, powers, "power"),
+            *await self._plugged_in.newest(partner, heards, "event"),
         ]
         events += (_wanted(number, sessions[number], at_ms, at_ms) for number, at_ms in newest)
         async for one, some in self._plugged_in.events(partner, events):

@@ -83,6 +83,7 @@ HEAD = f"""
     SELECT {_LAST_EVENT} AS seq UNION ALL SELECT {LAST_WITHDRAWAL}
 ) x)
 """
+HAS_MARK = "(SELECT d.mark FROM derivations d WHERE d.partner = $1) = $3"
 DERIVED = "coalesce((SELECT d.seq FROM derivations d WHERE d.partner = $1), 0)"
 
 PROGRESS = f"SELECT {HEAD}, {DERIVED}"

@@ -1,9 +1,9 @@
-"""Sessions added up where they are, by the columns that they have for that: see migrations/0012.
+"""Sums of sessions, added up by the database from columns that are made for it: migrations/0012.
 
-Of each part of time those that began in it are read, in one index, together or by groups. What one
-has beyond its end is told apart, for the part that follows. Sessions of which that cannot be told
-are named instead: those that go on, that reach beyond the part that follows, that have several
-charge periods and reach beyond their part, or numbers that are not whole.
+For each part of time the sessions that began in it are added up, all together or by group. What
+they have after the end of the part is added up apart, as it belongs to the next part. Sessions that
+cannot be split so are returned by their keys instead: active ones, ones that go on after the next
+part, ones with several charge periods that go on after their part, and ones with fractions.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,10 @@ import msgspec
 
 from tether.storage.engine import Engine, batch, batch_of, columns_of
 from tether.storage.plugged_in import SessionKey
+from tether.storage.sql import json_array, json_id, json_list
 
-MOST_PAIRS = 500_000  # of a charger and a vehicle, of each part
-MOST_OTHERS = 20_000  # that are named of each part; one more tells that there are more
+MOST_PAIRS = 500_000  # of a charger and a vehicle, in each part
+MOST_OTHERS = 20_000  # keys in each part; one more says that there are more
 
 
 class Part(NamedTuple):
@@ -28,10 +29,10 @@ class Part(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """Which sessions are added up, and by which column.
+    """Which sessions are added up, and by which column they are grouped.
 
-    Of groups those behind `after`, up to `last`. Nothing and None mean all. `pairs`: which vehicles
-    each charger had is told, too.
+    Only groups after `after`, up to `last`. Empty and None mean all. With `pairs` the answer has
+    the vehicles of each charger, too.
     """
 
     by: Literal["charger_id", "vehicle_id", None] = None
@@ -45,10 +46,10 @@ class Selection(NamedTuple):
 
 
 class GroupSums(NamedTuple):
-    """What those of a group that began in a part have: all of it, and of that what is in the next
-    one. Of how many it is `added` says.
+    """The sums of the sessions of a group that began in a part: the whole sums, and the share that
+    lies beyond the end of the part, if there is any. `added` sessions are in the sums.
 
-    Both are what `Sums.add_whole` takes, and the highest power in either. Nothing may lie beyond.
+    `whole` and `beyond` are arguments of `Sums.add_whole`; the powers are the highest ones.
     """
 
     sessions: int
@@ -62,18 +63,18 @@ class GroupSums(NamedTuple):
 
 
 class PartSums(NamedTuple):
-    """The sums of each group in a part; all together are a group without a name."""
+    """The sums of each group in a part. Without groups, all sessions are a group named ""."""
 
     groups: dict[str, GroupSums]
     others: list[SessionKey]
     pairs: list[tuple[str, str]]
-    """Chargers with the vehicles that they had; one more than MOST_PAIRS tells that it is more."""
+    """Chargers with their vehicles; one more than MOST_PAIRS says that there are more."""
 
 
 _HERE = """
 WHERE s.partner = $1 AND s.live + 0 = 1 AND s.start_ms >= w.first_ms AND s.start_ms < w.before_ms
 """
-# `+ 0`: else PostgreSQL may read those that have ended in another index, and then their rows.
+# Without `+ 0` PostgreSQL may read the ended sessions in another index, and then their rows.
 _END = "s.end_ms + 0"
 _IS_SUM = f"""
 s.energy IS NOT NULL AND {_END} <= w.next_ms AND ({_END} <= w.to_ms OR s.stop_ms IS NOT NULL)
@@ -81,14 +82,13 @@ s.energy IS NOT NULL AND {_END} <= w.next_ms AND ({_END} <= w.to_ms OR s.stop_ms
 _SUMMED = ("energy", "estimated", "charged", "measured")
 
 
-def _list(*values: str) -> str:
-    """The values as a JSON array."""
-    joined = " || ',' || ".join(f"coalesce({value}, 0)" for value in values)
-    return f"'[' || {joined} || ']'"
+def _numbers(*values: str) -> str:
+    """The numbers as a JSON array, with 0 for NULL."""
+    return json_array(*(f"coalesce({value}, 0)" for value in values))
 
 
 def _beyond(name: str) -> str:
-    """What lies beyond the end of the part: what is left when its own is cut off."""
+    """The share after the end of the part: the whole without the share up to there."""
     part, whole = "(w.to_ms - s.charge_ms)", "(s.stop_ms - s.charge_ms)"
     return (
         f"sum(s.{name} - CASE WHEN s.charge_ms >= w.to_ms THEN 0 WHEN s.stop_ms <= w.to_ms "
@@ -97,18 +97,18 @@ def _beyond(name: str) -> str:
 
 
 def _highest(power: str) -> tuple[str, str]:
-    """The highest of these, and how many there are: none is not 0."""
+    """The highest power, and how many there are: no power is not 0."""
     return f"max({power})", f"count({power})"
 
 
-_WHOLE = _list(
+_WHOLE = _numbers(
     "count(*)",
     "sum(s.end_ms - s.start_ms)",
     *(f"sum(s.{name})" for name in _SUMMED),
     "sum(s.unmeasured)",
     *_highest("CASE WHEN s.charge_ms >= w.to_ms THEN NULL ELSE s.power END"),
 )
-_BEYOND = _list(
+_BEYOND = _numbers(
     "count(*)",
     "sum(s.end_ms - w.to_ms)",
     *map(_beyond, _SUMMED),
@@ -117,8 +117,8 @@ _BEYOND = _list(
 )
 
 
-# `|| ''`: else PostgreSQL may read all sessions of a young table in the order of vehicles.
-_COUNTS = _list(
+# Without `|| ''` PostgreSQL may read all sessions of a new table in the order of vehicles.
+_COUNTS = _numbers(
     "count(*)", "count(DISTINCT s.vehicle_id || '')", "count(DISTINCT s.charger_id || '')"
 )
 _IS_BEYOND = f"{_END} >= w.to_ms AND ({_END} > w.to_ms OR s.charge_ms >= w.to_ms) AND {_IS_SUM}"
@@ -127,7 +127,8 @@ _IS_BEYOND = f"{_END} >= w.to_ms AND ({_END} > w.to_ms OR s.charge_ms >= w.to_ms
 def statement(wanted: Selection, *, others: bool) -> tuple[str, list[object]]:
     """The statement for the sums of each part, and its parameters from $3 on; $2 are the parts.
 
-    With `others` those are named that it does not add up, for which once more all are read.
+    With `others` it also selects the keys of the sessions that it does not add up, which takes
+    another pass.
     """
     parameters: list[object] = []
 
@@ -135,7 +136,7 @@ def statement(wanted: Selection, *, others: bool) -> tuple[str, list[object]]:
         parameters.append(value)
         return f"${len(parameters) + 2}"
 
-    # `|| ''`: else both engines may read more than the part, in an index by charger or vehicle.
+    # Without `|| ''` both engines may read more than the part, in an index by charger or vehicle.
     key, chosen = None if wanted.by is None else f"s.{wanted.by} || ''", ""
     if wanted.after is not None:
         chosen += f" AND {key} > {add(wanted.after)}"
@@ -150,38 +151,33 @@ def statement(wanted: Selection, *, others: bool) -> tuple[str, list[object]]:
     if wanted.ended_to_ms is not None:
         chosen += f" AND {_END} < {add(wanted.ended_to_ms)}"
 
-    def grouped(values: str, condition: str = "true") -> str:
-        if key is None:
-            sums = f"SELECT {values} AS sums FROM sessions s {_HERE} {chosen} AND {condition}"
-            return f"""(SELECT '["",' || x.sums || ']' FROM ({sums}) x)"""
-        sums = f"""
-            SELECT {key} AS key, {values} AS sums FROM sessions s {_HERE} {chosen} AND {condition}
-            GROUP BY {key}
-        """
-        return f"""(
-            SELECT string_agg('["' || x.key || '",' || x.sums || ']', ',') FROM ({sums}) x
-        )"""
+    sessions = f"FROM sessions s {_HERE} {chosen}"
 
-    named = "NULL"
+    def grouped(values: str, condition: str = "true") -> str:
+        sums = f"{values} AS sums {sessions} AND {condition}"
+        if key is None:
+            return json_list(json_array("'\"\"'", "x.sums"), f"SELECT {sums}")
+        groups = f"SELECT {key} AS key, {sums} GROUP BY {key}"
+        return json_list(json_array(json_id("x.key"), "x.sums"), groups)
+
+    keys = pairs = "'[]'"
     if others:
-        named = f"""(
-    SELECT string_agg(x.key, ',') FROM (
-        SELECT '["' || s.charger_id || '","' || s.vehicle_id || '",' || s.start_ms || ','
-               || s.start_rank || ']' AS key
-        FROM sessions s {_HERE} {chosen} AND NOT coalesce({_IS_SUM}, false) LIMIT {MOST_OTHERS + 1}
-    ) x
-)"""
-    pairs = "NULL"
+        element = json_array(
+            json_id("x.charger_id"), json_id("x.vehicle_id"), "x.start_ms", "x.start_rank"
+        )
+        keys = json_list(element, f"""
+            SELECT s.charger_id, s.vehicle_id, s.start_ms, s.start_rank {sessions}
+            AND NOT coalesce({_IS_SUM}, false) LIMIT {MOST_OTHERS + 1}
+        """)  # fmt: skip
     if wanted.pairs:
-        pairs = f"""(
-    SELECT string_agg('["' || x.charger_id || '","' || x.vehicle_id || '"]', ',') FROM (
-        SELECT DISTINCT s.charger_id || '' AS charger_id, s.vehicle_id || '' AS vehicle_id
-        FROM sessions s {_HERE} {chosen} LIMIT {MOST_PAIRS + 1}
-    ) x
-)"""
+        element = json_array(json_id("x.charger_id"), json_id("x.vehicle_id"))
+        pairs = json_list(element, f"""
+            SELECT DISTINCT s.charger_id || '' AS charger_id, s.vehicle_id || '' AS vehicle_id
+            {sessions} LIMIT {MOST_PAIRS + 1}
+        """)  # fmt: skip
     sql = f"""
 WITH {batch("wanted", *columns_of(Part))}
-SELECT {grouped(_COUNTS)}, {grouped(_WHOLE, _IS_SUM)}, {grouped(_BEYOND, _IS_BEYOND)}, {named},
+SELECT {grouped(_COUNTS)}, {grouped(_WHOLE, _IS_SUM)}, {grouped(_BEYOND, _IS_BEYOND)}, {keys},
        {pairs}
 FROM wanted w ORDER BY w.place
 """
@@ -201,24 +197,24 @@ _pairs = msgspec.json.Decoder(list[tuple[str, str]])
 
 
 class SessionSums:
-    """Sums of all partners' sessions. Every method raises Unavailable."""
+    """Sums of sessions, of all partners. Every method raises Unavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def first(self, partner: int, from_ms: int, to_ms: int) -> int | None:
-        """When the first session began that began in this time."""
+        """The first start of a session in this time."""
         rows = await self._engine.scan(FIRST, partner, from_ms, to_ms)
         return int(rows[0][0]) if rows else None
 
     async def of_parts(
         self, partner: int, parts: Sequence[Part], wanted: Selection
     ) -> list[PartSums]:
-        """What began in each of these parts of time."""
+        """The sums of the sessions that began in each of these parts of time."""
         sql, parameters = statement(wanted, others=False)
         rows = await self._engine.scan(sql, partner, batch_of(parts), *parameters)
         found = [_sums(*row) for row in rows]
-        # Those with others are read again with them, as both must be of one moment.
+        # Parts with other sessions are read again with these, as both must be of one moment.
         places = [
             place for place, one in enumerate(found)
             if any(group.added < group.sessions for group in one.groups.values())
@@ -232,14 +228,11 @@ class SessionSums:
         return found
 
 
-def _sums(
-    counts: str | None, whole: str | None, beyond: str | None, others: str | None, pairs: str | None
-) -> PartSums:
-    groups = {key: GroupSums(*three) for key, three in _counts.decode(f"[{counts or ''}]")}
-    for key, (added, *sums, power, powers) in _groups.decode(f"[{whole or ''}]"):
+def _sums(counts: str, whole: str, beyond: str, others: str, pairs: str) -> PartSums:
+    groups = {key: GroupSums(*three) for key, three in _counts.decode(counts)}
+    for key, (added, *sums, power, powers) in _groups.decode(whole):
         groups[key] = groups[key]._replace(added=added, whole=sums, power=power if powers else None)
-    for key, (reach, *sums, power, powers) in _groups.decode(f"[{beyond or ''}]"):
-        if reach:
+    for key, (count, *sums, power, powers) in _groups.decode(beyond):
+        if count:
             groups[key] = groups[key]._replace(beyond=sums, power_beyond=power if powers else None)
-    others_of_it = _keys.decode(f"[{others or ''}]")
-    return PartSums(groups, others_of_it, _pairs.decode(f"[{pairs or ''}]"))
+    return PartSums(groups, _keys.decode(others), _pairs.decode(pairs))

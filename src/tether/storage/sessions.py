@@ -205,6 +205,12 @@ SELECT id, NULL, 0, NULL, NULL, 0, 0, instant FROM (
             yield f"(s.end_ms IS NULL OR s.end_ms > {since} OR s.start_ms >= {since})"
 
 
+async def spans_before(engine: Engine, partner: int, at_ms: int) -> list[int]:
+    """The spans of ended sessions that began before the instant and may have lasted until it."""
+    since = batch_of((span, at_ms - (1 << span)) for span in range(1, LONGEST_SPAN))
+    return [span for (span,) in await engine.scan(SPANS, partner, since, at_ms)]
+
+
 class SessionPage(NamedTuple):
     """Sessions; if `stop` is given there may be more behind that place."""
 
@@ -243,7 +249,10 @@ class Sessions:
         """
         found: list[StoredSession] = []
         looks = wanted.flag is not None or wanted.estimated is not None
-        spans = await self._spans(partner, wanted)
+        lasting_ms = _lasting_ms(wanted)
+        spans: list[int] = []
+        if not (lasting_ms is None or wanted.active or wanted.updated_from_ms is not None):
+            spans = await spans_before(self._engine, partner, lasting_ms)
         size, reads, rest = 0, PORTION, Rest()
         for _ in range(PORTIONS):
             portion = PORTION if looks else min(PORTION, limit - len(found))
@@ -268,14 +277,6 @@ class Sessions:
                 after = stop[-1], stop[0]
                 reads = min(reads * 4, READ_AT_ONCE)  # few of them are wanted
         return SessionPage(found, after)
-
-    async def _spans(self, partner: int, wanted: SessionFilter) -> list[int]:
-        """The spans of those that may have begun before the time for which they are wanted."""
-        lasting_ms = _lasting_ms(wanted)
-        if lasting_ms is None or wanted.active or wanted.updated_from_ms is not None:
-            return []
-        since = batch_of((span, lasting_ms - (1 << span)) for span in range(1, LONGEST_SPAN))
-        return [span for (span,) in await self._engine.scan(SPANS, partner, since, lasting_ms)]
 
 
 def _lasting_ms(wanted: SessionFilter) -> int | None:

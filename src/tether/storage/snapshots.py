@@ -1,6 +1,6 @@
-"""Snapshots: from where each vehicle is derived of which the older events have expired.
+"""Snapshots: where the derivation of a vehicle starts when its older events have expired.
 
-Events before the instant of a snapshot mean nothing any more: what they meant is in it.
+A snapshot has what the events before its instant meant. Such events are not derived any more.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -12,9 +12,11 @@ from tether.domain.earlier_sessions import SessionContext
 from tether.domain.models import to_json
 from tether.domain.session_record import SessionRecord, without_charger
 from tether.storage.engine import Engine, Statement, batch, batch_of
+from tether.storage.log_positions import HAS_MARK
+from tether.storage.sql import pages
 
 PAGE = 200
-VEHICLES = 1_000  # that are looked at in one statement
+VEHICLES = 1_000  # in one statement
 
 GET = "SELECT vehicle_id, at_ms, body FROM snapshots WHERE partner = $1 AND vehicle_id = $2"
 INSTANTS = f"""
@@ -26,17 +28,17 @@ NEXT = """
 SELECT vehicle_id, at_ms, body FROM snapshots WHERE partner = $1 AND vehicle_id > $2
 ORDER BY vehicle_id LIMIT $3
 """
-# Belongs behind the statement that moves to the position with the mark $3, in its transaction.
+# Run it behind the statement that moves to the position with the mark $3, in its transaction.
 PUT = f"""
 WITH {batch("batch", "vehicle_id", "at_ms BIGINT", "body")}
 INSERT INTO snapshots (partner, vehicle_id, at_ms, body)
 SELECT $1, b.vehicle_id, b.at_ms, b.body FROM batch b
-WHERE (SELECT d.mark FROM derivations d WHERE d.partner = $1) = $3
+WHERE {HAS_MARK}
 AND EXISTS (SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = b.vehicle_id)
 ON CONFLICT (partner, vehicle_id) DO UPDATE SET at_ms = excluded.at_ms, body = excluded.body
 """
 
-# Of each of these vehicles its first event before an instant. Not written as a join: see events.py.
+# The first event before an instant of each vehicle. Not written as a join: see events.py.
 FIRST_EVENTS = f"""
 WITH {batch("wanted", "vehicle_id")}
 SELECT w.vehicle_id, (
@@ -66,16 +68,16 @@ class Snapshot(NamedTuple):
     def of(
         cls, vehicle: str, at_ms: int, session: SessionRecord | None, before: SessionContext
     ) -> "Snapshot":
-        """The snapshot with the last session by then, and what that knows of the time before it."""
+        """The snapshot with the last session by then, and what it knows of earlier sessions."""
         return cls(vehicle, at_ms, to_json((session, before)).decode())
 
     @property
     def known(self) -> tuple[SessionRecord | None, SessionContext]:
-        """The last session by then, and what that knows of the time before it."""
+        """The last session by then, and what it knows of earlier sessions."""
         return _known.decode(self.body)
 
     def without_charger(self, charger: str) -> "Snapshot":
-        """The same as if nothing was known of a charger."""
+        """The snapshot without what it has of a charger."""
         return self.of(self.vehicle_id, self.at_ms, *without_charger(*self.known, charger))
 
 
@@ -91,22 +93,20 @@ class Snapshots:
         self._engine = engine
 
     async def get(self, partner: int, vehicle: str) -> Snapshot | None:
-        """That of a vehicle, if there is one."""
+        """The snapshot of a vehicle, if there is one."""
         rows = await self._engine.scan(GET, partner, vehicle)
         return Snapshot(*rows[0]) if rows else None
 
     async def instants(self, partner: int, vehicles: Iterable[str]) -> dict[str, int]:
-        """Of those of these vehicles that have one, its instant."""
+        """The instants of the snapshots of these vehicles. Some vehicles may have none."""
         wanted = [[vehicle] for vehicle in vehicles]
-        if not wanted:
-            return {}
-        rows = await self._engine.scan(INSTANTS, partner, batch_of(wanted))
+        rows = await self._engine.scan(INSTANTS, partner, batch_of(wanted)) if wanted else []
         return {row[0]: row[1] for row in rows}
 
     async def first_events(
         self, partner: int, vehicles: Iterable[str], before_ms: int
     ) -> dict[str, int]:
-        """Of those of these vehicles that have events before an instant, when the first one was."""
+        """When the first event of each vehicle was, for those with events before an instant."""
         wanted = batch_of([vehicle] for vehicle in vehicles)
         rows = await self._engine.scan(FIRST_EVENTS, partner, wanted, before_ms)
         return {vehicle: at_ms for vehicle, at_ms in rows if at_ms is not None}
@@ -119,9 +119,7 @@ class Snapshots:
         return [event_id for (event_id,) in rows if event_id is not None]
 
     async def all(self, partner: int) -> AsyncIterator[Snapshot]:
-        """All of a partner, in the order of their vehicles' ids."""
-        last = ""
-        while rows := await self._engine.scan(NEXT, partner, last, PAGE):
+        """All snapshots of a partner, in the order of their vehicles' ids."""
+        async for rows in pages(self._engine, NEXT, partner, ("",), limit=PAGE):
             for row in rows:
                 yield Snapshot(*row)
-            last = rows[-1][0]

@@ -1,4 +1,4 @@
-"""What is newest of a vehicle, and at a charger: a session, and the events that say so."""
+"""The state of a vehicle or charger: its newest sessions, and their newest events."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,26 +13,26 @@ from tether.domain.session_views import LatestSession
 from tether.storage.engine import Engine, Row, batch, batch_of
 from tether.storage.log_positions import DERIVED, HEAD, LAST_WITHDRAWAL
 from tether.storage.session_records import NEWEST_FIRST
+from tether.storage.sql import json_array, json_list
 
-MOST = 100  # sessions that are shown of those that last at a charger
-FEW = 5  # … if it is asked for this one charger, in the event loop
+MOST = 100  # active sessions that are returned of a charger
+FEW = 5  # … when one charger is looked up, in the event loop
 
 
 def _event(seq: str) -> str:
-    """The event of that number; `null` if it was taken back and that is not derived yet."""
+    """The event with this number; `null` if it was withdrawn and that is not derived yet."""
     found = f"SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = {seq}"
     return f"coalesce(({found}), 'null')"
 
 
-# A vehicle's newest session, what it knows of before, and the newest event of it, as a JSON array.
+# A vehicle's newest session, what it knows of earlier ones, and its newest event.
 _LATEST = f"""
-(SELECT '[' || s.body || ',' || s.before || ',' || {_event("s.last_seq")} || ']' FROM sessions s
+(SELECT {json_array("s.body", "s.before", _event("s.last_seq"))} FROM sessions s
  WHERE s.partner = $1 AND s.vehicle_id = {{vehicle}} AND s.live = 1 {NEWEST_FIRST})
 """
 
-# Whether there is the vehicle, whether events of it wait to be derived or any that were taken back,
-# and what is newest of it.
-# The order makes it that index also while the tables are young which ends in the number.
+# Whether the vehicle exists, whether events of it or withdrawals wait to be derived, and its newest
+# session. With ORDER BY the index that ends in the number is used while the tables are new, too.
 OF_VEHICLE = f"""
 SELECT (SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = $2),
        coalesce((SELECT e.seq FROM vehicle_events e WHERE e.partner = $1 AND e.vehicle_id = $2
@@ -40,32 +40,31 @@ SELECT (SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = $2),
        {_LATEST.format(vehicle="$2")}
 """
 
-# What is newest of each vehicle in $2.
+# The newest session of each vehicle in $2.
 OF_VEHICLES = f"""
 WITH {batch("wanted", "vehicle_id")}
 SELECT w.vehicle_id, {_LATEST.format(vehicle="w.vehicle_id")} FROM wanted w
 """
 
-# The newest sessions that last at a charger, with what they know of before, their newest events and
-# those there, as a list of JSON arrays, one more than is shown; the newest event there of the
-# sessions that have ended. Not written as joins: see events.py.
-_AT_CHARGER = f"""
-(SELECT string_agg(
-    '[' || x.body || ',' || x.before || ',' || x.last || ',' || x.here || ']', ','
- ) FROM (
+# The newest active sessions at a charger, each with what it knows of earlier ones, its newest event
+# and its newest event there, one more than is returned; the newest event there of ended sessions.
+# Not written as joins: see events.py.
+_ACTIVE = f"""
     SELECT s.body, s.before, {_event("s.last_seq")} AS last, {_event("s.here_seq")} AS here
     FROM sessions s
     WHERE s.partner = $1 AND s.charger_id = {{charger}} AND s.end_ms IS NULL AND s.live = 1
     ORDER BY s.start_ms DESC, s.id DESC LIMIT {{most}} + 1
- ) x),
+"""
+_AT_CHARGER = f"""
+{json_list(json_array("x.body", "x.before", "x.last", "x.here"), _ACTIVE)},
 (SELECT e.body FROM events e WHERE e.partner = $1 AND e.seq = (
     SELECT s.here_seq FROM sessions s
     WHERE s.partner = $1 AND s.charger_id = {{charger}} AND s.end_ms IS NOT NULL AND s.live = 1
     ORDER BY s.rest_ms DESC LIMIT 1))
 """
 
-# Whether there is the charger, whether any events wait to be derived (those of other chargers may
-# say that a vehicle has left this one), and what is there.
+# Whether the charger exists, whether any events wait to be derived (those of other chargers may say
+# that a vehicle has left this one), and what is there.
 OF_CHARGER = f"""
 SELECT (SELECT 1 FROM chargers c WHERE c.partner = $1 AND c.id = $2), {HEAD} > {DERIVED},
        {_AT_CHARGER.format(charger="$2", most=FEW)}
@@ -81,7 +80,7 @@ SELECT w.charger_id, {_AT_CHARGER.format(charger="w.charger_id", most=MOST)} FRO
 class AtCharger(NamedTuple):
     """The vehicles that are plugged in at a charger, and the newest event there.
 
-    If there are `more` vehicles, these are the last that were plugged in.
+    If there are `more` vehicles, these were plugged in last.
     """
 
     sessions: list[LatestSession]
@@ -90,9 +89,9 @@ class AtCharger(NamedTuple):
 
 
 class Latest(NamedTuple):
-    """What is newest of a vehicle, if anything was reported, as far as it is derived.
+    """The newest session of a vehicle, if it has any, as far as sessions are derived.
 
-    `waits`: there are events of it that are not derived yet.
+    `waits` says that some of its events are not derived yet.
     """
 
     waits: bool
@@ -100,35 +99,35 @@ class Latest(NamedTuple):
 
 
 class Occupancy(NamedTuple):
-    """The same of a charger, of which events of any vehicle may tell."""
+    """What is at a charger. `waits` says that some events of any vehicle are not derived yet."""
 
     waits: bool
     there: AtCharger
 
 
 class States:
-    """What is newest of all partners' vehicles and chargers. Every method raises Unavailable."""
+    """The states of all partners' vehicles and chargers. Every method raises Unavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def of_vehicle(self, partner: int, vehicle_id: str) -> Latest:
-        """What is newest of a vehicle. Raises NotFound."""
+        """The newest session of a vehicle. Raises NotFound."""
         waits, latest = await self._find(OF_VEHICLE, partner, vehicle_id)
         return Latest(waits, _latest(latest))
 
     async def of_vehicles(
         self, partner: int, vehicle_ids: Sequence[str]
     ) -> dict[str, LatestSession | None]:
-        """What is newest of each of these vehicles."""
+        """The newest session of each of these vehicles."""
         wanted = batch_of([vehicle_id] for vehicle_id in vehicle_ids)
         rows = await self._engine.scan(OF_VEHICLES, partner, wanted)
         return {vehicle_id: _latest(latest) for vehicle_id, latest in rows}
 
     async def of_charger(self, partner: int, charger_id: str) -> Occupancy:
         """What is plugged in at a charger. Raises NotFound."""
-        waits, lasting, ended = await self._find(OF_CHARGER, partner, charger_id)
-        there = _at_charger(lasting, ended, FEW)
+        waits, active, ended = await self._find(OF_CHARGER, partner, charger_id)
+        there = _at_charger(active, ended, FEW)
         if there.more:
             there = (await self.of_chargers(partner, [charger_id]))[charger_id]
         return Occupancy(waits, there)
@@ -137,9 +136,7 @@ class States:
         """What is plugged in at each of these chargers."""
         wanted = batch_of([charger_id] for charger_id in charger_ids)
         rows = await self._engine.scan(OF_CHARGERS, partner, wanted)
-        return {
-            charger_id: _at_charger(lasting, ended, MOST) for charger_id, lasting, ended in rows
-        }
+        return {charger_id: _at_charger(active, ended, MOST) for charger_id, active, ended in rows}
 
     async def _find(self, sql: str, partner: int, entity_id: str) -> Row:
         row = await self._engine.look_up(sql, partner, entity_id)
@@ -148,16 +145,16 @@ class States:
         return row[1:]
 
 
-def _at_charger(lasting: str | None, ended: str | None, most: int) -> AtCharger:
-    """`lasting` are the sessions that last, `ended` is the newest event of the others."""
-    rows = _lasting.decode(f"[{lasting or ''}]")
-    rows.sort(key=lambda row: (row[0].start_ms, row[0].id))
-    shown = rows[-most:]
-    events = [here for *_, here in shown] + ([from_json(Event, ended)] if ended else [])
-    known = (event for event in events if event is not None)
-    newest = max(known, key=lambda event: event.at_ms, default=None)
-    latest = [LatestSession(session, before, last) for session, before, last, _ in shown]
-    return AtCharger(latest, newest, len(rows) > most)
+def _at_charger(active: str, ended: str | None, most: int) -> AtCharger:
+    """`active` has the active sessions, `ended` is the newest event of the ended ones."""
+    rows = sorted(_active.decode(active), key=lambda row: (row[0].start_ms, row[0].id))
+    newest = rows[-most:]
+    events = [here for *_, here in newest if here is not None]
+    if ended:
+        events.append(from_json(Event, ended))
+    last_event = max(events, key=lambda event: event.at_ms, default=None)
+    sessions = [LatestSession(session, before, last) for session, before, last, _ in newest]
+    return AtCharger(sessions, last_event, len(rows) > most)
 
 
 def _latest(text: str | None) -> LatestSession | None:
@@ -165,6 +162,6 @@ def _latest(text: str | None) -> LatestSession | None:
 
 
 _decoder = msgspec.json.Decoder(LatestSession)
-_lasting = msgspec.json.Decoder(
+_active = msgspec.json.Decoder(
     list[tuple[SessionRecord, SessionContext, Event | None, Event | None]]
 )
