@@ -20,6 +20,9 @@ from tether.storage.webhook_rows import Claimed, Parked
 from tether.storage.webhooks import Progress, Webhooks
 
 
+SINCE_MS = 1_600_000_000_000  # 2020-09-13T12:26:40Z
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """On SQLite, with the key of the secrets in a file."""
@@ -59,6 +62,25 @@ def test_a_lease_under_which_nobody_delivers_runs_out(
         assert other.webhook.id == lost
 
     in_store(server, client, leases)
+
+
+def test_messages_that_failed_for_good_are_replayed_from_an_instant_on(
+    server: Server, client: httpx.Client, receiver: Receiver, path: str
+) -> None:
+    hook = add(client, receiver.url + path, types=["event.created"])
+    ids = [post(client, type="VEHICLE_CHARGE_UPDATED", stateOfCharge=soc) for soc in (40, 41)]
+    receiver.wait_for(path, 2)
+
+    async def fail(stored: Webhooks, partner: int) -> None:
+        for number, id in enumerate(ids):
+            message = f"event_created_{id}"
+            await stored.park(Parked(partner, hook["id"], message, 10, None, SINCE_MS * number))
+
+    in_store(server, client, fail)
+    since = {"failedSince": "2020-09-13T12:26:40Z"}
+    replay = client.post(f"/webhooks/{hook['id']}/replay", json=since)
+    assert (replay.status_code, replay.json()["replayed"]) == (202, 1)
+    assert receiver.wait_for(path, 3)[2].id == f"event_created_{ids[1]}"
 
 
 def test_what_is_sent_while_other_types_are_set_counts_no_more(

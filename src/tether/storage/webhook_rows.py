@@ -49,8 +49,8 @@ SELECT partner, webhook, id, tries, due_ms, since_ms FROM webhook_parked
 WHERE partner = $1 AND webhook = $2 AND due_ms <= $3 ORDER BY due_ms, id LIMIT $4
 """
 RETRY_FAILED = """
-SELECT partner, webhook, id, tries, due_ms, since_ms FROM webhook_parked
-WHERE partner = $1 AND webhook = $2 ORDER BY since_ms DESC, id DESC LIMIT $3
+UPDATE webhook_parked SET due_ms = $3, tries = 0
+WHERE partner = $1 AND webhook = $2 AND due_ms IS NULL AND since_ms >= $4
 """
 
 WITHDRAWAL = "SELECT w.seq, w.body FROM withdrawals w WHERE w.partner = $1 AND w.id = $2"
