@@ -19,7 +19,6 @@ from tether.server import bootstrap
 from tether.storage.webhook_rows import Claimed, Parked
 from tether.storage.webhooks import Progress, Webhooks
 
-
 SINCE_MS = 1_600_000_000_000  # 2020-09-13T12:26:40Z
 
 
