@@ -1,4 +1,4 @@
-"""What is known of a vehicle's earlier sessions: what events may still tell of them, however late.
+"""Earlier sessions of a vehicle: what later sessions know of them, to recognise late reports.
 
 Instants are in ms since 1970, powers in kW, energies in kWh, states of charge in %.
 """
@@ -13,23 +13,23 @@ from tether.domain.charge_period import TOLERANCE_MS, Report, Told, allows
 from tether.domain.models import Event, EventType
 
 RECENT = 8
-"""Of so many last sessions a report may still come after another session has begun."""
+"""The number of last sessions that late reports may belong to."""
 
 MOST_UPDATES = 50
-"""Of an ended session so many updates are noted at most."""
+"""The most late updates of an ended session that count."""
 
 MOST_TOLD = 8
-"""So many charges of a session are known to later ones, the last of them."""
+"""The number of last charges of a session that later sessions know."""
 
 Start = tuple[int, int, str]
-"""What tells a session from the vehicle's others, and orders them: its instant, the rank of the
-event that began it, its charger.
+"""Identifies a session of a vehicle, and orders its sessions: the instant of the first event, its
+rank, and the charger.
 """
 
 
 class EventPosition(NamedTuple):
-    """Where an event stands among those of its vehicle. `seq` only parts what the server stamped
-    with one instant: what partners stamp differs before that.
+    """The position of an event among the events of its vehicle. `seq` only orders events that the
+    server stamped with the same instant: other events differ before that.
     """
 
     at_ms: int
@@ -50,13 +50,13 @@ _SHORT = {
 
 
 class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=True, gc=False):
-    """What later sessions have to know of one that has ended: what may still be reported of it.
+    """What later sessions know of an ended session.
 
-    It is stored with each of the next sessions, and so has short names there.
+    It is stored with each of the next sessions, with short names.
 
-    `unseen`: no event told that the vehicle left. `charges` are those of which no STOPPED told,
-    `told` is what was reported of the others, the newest ones last, `earlier` of earlier ones at
-    this charger of which nothing is missing. `power` is the highest of its last charge.
+    `unseen`: no event showed that the vehicle left. `charges` are the charges without a STOPPED
+    event. `told` has the reports on the other charges, the newest last. `earlier` has the reports
+    on earlier complete sessions at this charger. `power` is the highest of the last charge.
     """
 
     start_ms: int
@@ -69,10 +69,10 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
     unseen: bool = False
     earlier: tuple[Told, ...] = ()
     passed: int = 0
-    """How many sessions between it and the next one that is known are not."""
+    """The number of unknown sessions between this one and the next known one."""
     updates: int = 0
     shared: bool = False
-    """Events named the vehicle there after it seemed to have left."""
+    """Events reported the vehicle there after it seemed to have left."""
 
     @property
     def end_ms(self) -> int:
@@ -81,17 +81,17 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
 
     @property
     def start(self) -> Start:
-        """What tells it from the vehicle's others."""
+        """Identifies the session among the vehicle's sessions."""
         return self.start_ms, self.start_rank, self.charger_id
 
     @property
     def energy(self) -> Decimal | None:
-        """The newest energy that was told of it."""
+        """The newest reported energy."""
         return self.told[-1].energy if self.told else None
 
     def after(self, earlier: tuple["EndedSession", ...]) -> tuple["EndedSession", ...]:
-        """What is known of the last sessions, this one the last of them. Of each charger the last
-        one is known, and those of which something is missing that may still be told.
+        """The last known sessions with this one at the end: the last session of each charger, and
+        all sessions that still miss a report.
         """
         known, told, age, passed = [self], list[Told](), 0, 0
         for one in reversed(earlier):
@@ -111,20 +111,20 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         known.reverse()
         return tuple(known)
 
-    def knows(self, energy: Decimal | None, time_s: Decimal | None) -> bool:
-        """Whether this was reported already. An energy or a time alone may be that of another
-        charge, too: then only what was reported last is looked at.
+    def has_report(self, energy: Decimal | None, time_s: Decimal | None) -> bool:
+        """Whether this was already reported. An energy or a time alone may be another charge's: it
+        is compared with the last report only.
         """
         told = self.told[-1:]
         if energy is not None and time_s is not None:
             told = self.earlier + self.told
         return any(one.is_again(energy, time_s) for one in told)
 
-    def learns(self, report: Report) -> bool:
-        """Whether it tells something that is not known."""
+    def is_new(self, report: Report) -> bool:
+        """Whether the report adds something."""
         if report.type is EventType.VEHICLE_DISCONNECTED:
             return self.unseen
-        if self.knows(report.energy, report.time_s):
+        if self.has_report(report.energy, report.time_s):
             return False
         if report.there and not self.shared:
             return True
@@ -133,8 +133,8 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         new = report.energy is not None and report.energy != self.energy
         return new and self.updates < MOST_UPDATES
 
-    def knowing(self, report: Report) -> "EndedSession":
-        """The same with what the report tells."""
+    def with_report(self, report: Report) -> "EndedSession":
+        """The session with this report."""
         if report.type is EventType.VEHICLE_DISCONNECTED:
             return msgspec.structs.replace(self, unseen=False)
         charges = self.charges
@@ -153,7 +153,7 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         )
 
     def had_time_for(self, time_s: Decimal) -> bool:
-        """Whether a charge of it of which no STOPPED told can have taken so long."""
+        """Whether a charge without a STOPPED event can have taken so long."""
         if not self.charges:
             return False
         first, last = meant(self.charges, time_s)
@@ -161,35 +161,35 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         return time_s * 1000 <= longest_ms + TOLERANCE_MS
 
     def has_lasted(self, time_s: Decimal) -> bool:
-        """Whether a charge of it of which no STOPPED told is about as long."""
+        """Whether a charge without a STOPPED event is about as long."""
         if not self.charges:
             return False
         first, last = meant(self.charges, time_s)
         return has_lasted((self.charges[first][0], self.charges[last][1]), time_s)
 
     def gives_more(self, energy: Decimal | None, since_ms: int) -> bool:
-        """Whether no power gives so much since then, but a charge of it may have."""
+        """Whether the power cannot give so much energy since then, but a charge of it could."""
         if energy is None or self.power is None or not self.charges:
             return False
         return not allows(self.power, energy, since_ms)
 
-    def report(self, place: EventPosition, event: Event) -> Report:
-        """What the event tells of the session."""
-        at_ms = place.at_ms
+    def report(self, position: EventPosition, event: Event) -> Report:
+        """The event as a report on the session."""
+        at_ms = position.at_ms
         energy, time_s, there = event.charged_energy, event.charged_time, False
         late = at_ms - self.end_ms > TOLERANCE_MS
-        if late and self.unseen and not self.knows(energy, time_s):
+        if late and self.unseen and not self.has_report(energy, time_s):
             there = bool(event.charge_power)
             if event.type is EventType.VEHICLE_CHARGE_STOPPED and self.charges:
                 there = time_s is None or has_lasted((self.charges[-1][0], at_ms), time_s)
-        return Report(at_ms, place.seq, event.type, energy, time_s, there)
+        return Report(at_ms, position.seq, event.type, energy, time_s, there)
 
     def is_meant(self, at_ms: int, event: Event) -> bool:
-        """Whether a report of that instant is of this session, by its own account."""
+        """Whether an event of this instant belongs to this session, by its energy and time."""
         energy, time_s = event.charged_energy, event.charged_time
         if energy is None and time_s is None:
             return event.type is EventType.VEHICLE_CHARGE_STOPPED
-        if self.knows(energy, time_s):
+        if self.has_report(energy, time_s):
             return True
         if time_s is not None:
             began_ms = at_ms - time_s * 1000
@@ -200,7 +200,7 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
 
 
 class _FormerlyEnded(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """How an ended session was stored before migration 9, with how many have begun since."""
+    """An ended session as it was stored before migration 9. `age` counts the later sessions."""
 
     start: Start
     end_ms: int
@@ -218,7 +218,7 @@ Formerly = tuple[_FormerlyEnded, ...]
 
 
 def as_now(stored: Formerly) -> tuple[EndedSession, ...]:
-    """The same in the form of now."""
+    """The same in today's form."""
     newer_ages = [one.age for one in stored[1:]] + [-1]
     return tuple(
         EndedSession(
@@ -231,51 +231,49 @@ def as_now(stored: Formerly) -> tuple[EndedSession, ...]:
 
 
 def meant(charges: Sequence[Charge], time_s: Decimal | None) -> tuple[int, int]:
-    """Which of these charges, of which no STOPPED told, a report is of, the first and the last: the
-    newest one. If it tells its time, that of the nearest length, or two that only a repeated start
-    parts.
+    """The indexes of the first and the last charge that a report belongs to, of charges without a
+    STOPPED event: the newest charge. With a time it is the charge of the nearest length, or two
+    charges with only a repeated start between them.
     """
     newest = len(charges) - 1
     if time_s is None:
         return newest, newest
-    several = [(place, place) for place in range(newest, -1, -1)]
-    several += [
-        (place - 1, place) for place in range(newest, 0, -1)
-        if charges[place - 1][1] == charges[place][0]
+    spans = [(index, index) for index in range(newest, -1, -1)]
+    spans += [
+        (index - 1, index) for index in range(newest, 0, -1)
+        if charges[index - 1][1] == charges[index][0]
     ]  # fmt: skip
-    return min(several, key=lambda s: abs(charges[s[1]][1] - charges[s[0]][0] - time_s * 1000))
+    return min(spans, key=lambda s: abs(charges[s[1]][1] - charges[s[0]][0] - time_s * 1000))
 
 
-def left_by(
-    lefts: Sequence[EndedSession], energy: Decimal | None, time_s: Decimal | None
+def session_of_report(
+    ended: Sequence[EndedSession], energy: Decimal | None, time_s: Decimal | None
 ) -> EndedSession | None:
-    """Of these sessions at one charger, the newest one last, the one that a report is of."""
-    for left in reversed(lefts):
-        if left.knows(energy, time_s):
-            return left
+    """The session of a report. `ended` are the sessions at one charger, the newest last."""
+    for one in reversed(ended):
+        if one.has_report(energy, time_s):
+            return one
         if energy is None or time_s is None:
             break
-    for left in reversed(lefts):
-        if left.charges and (time_s is None or left.had_time_for(time_s)):
-            return left
-    return lefts[-1] if lefts else None
+    for one in reversed(ended):
+        if one.charges and (time_s is None or one.had_time_for(time_s)):
+            return one
+    return ended[-1] if ended else None
 
 
 def has_lasted(charge: tuple[int, int] | None, time_s: Decimal) -> bool:
-    """Whether the charge, its start and its stop, is about as long."""
+    """Whether the charge, given by its start and stop, is about as long."""
     return charge is not None and abs(charge[1] - charge[0] - time_s * 1000) <= TOLERANCE_MS
 
 
 class SessionContext(msgspec.Struct, omit_defaults=True, gc=False):
-    """What a session has to know of the time before it: of the last one, of those before of which
-    something is missing, and the newest state of charge.
-    """
+    """The context of a session: the last sessions before it, and the newest state of charge."""
 
     left: tuple[EndedSession, ...] = msgspec.field(default=(), name="known")
     soc: Decimal | None = None
     soc_ms: int = 0
     taken: tuple[int, ...] = ()
-    """Which events of the instant at which the session begins came before it, by their numbers."""
+    """The numbers of the events of the session's first instant that came before it."""
     formerly: Formerly | None = msgspec.field(default=None, name="left")
 
     def __post_init__(self) -> None:

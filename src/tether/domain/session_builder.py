@@ -1,11 +1,10 @@
-"""The session builder: what the events of one vehicle mean, its sessions and their charge periods.
+"""The session builder: makes sessions and their charge periods of the events of one vehicle.
 
-The sessions depend only on the set of the vehicle's events, never on the order of their arrival.
-Nothing else is looked at, neither the clock nor the charger nor the vehicle. The events are taken
-in the order of their timestamps. What each one means is decided by evidence: by what is under way,
-and by what the event says of itself (its time, its energy, its state of charge). Streams are dirty:
-no event is refused and none is corrected; what does not fit leaves a flag. docs/sessions.md tells
-the rules in the words of users.
+The sessions depend only on the set of the vehicle's events, never on the order of their arrival,
+nor on the clock, the charger or the vehicle. The builder takes the events in the order of their
+timestamps. Evidence decides what each event means: the session and the charge under way, and the
+event's own time, energy and state of charge. Streams are dirty: no event is refused or corrected,
+and an event that does not fit leaves a flag. docs/sessions.md has the rules in the words of users.
 """
 
 from collections.abc import Iterable
@@ -21,7 +20,7 @@ from tether.domain.earlier_sessions import (
     SessionContext,
     Start,
     has_lasted,
-    left_by,
+    session_of_report,
 )
 from tether.domain.models import Event, EventType
 from tether.domain.session_record import (
@@ -41,11 +40,11 @@ from tether.domain.session_record import (
 
 
 class SessionBuilder:
-    """Takes in the events of one vehicle in the order of their instants.
+    """Takes the events of one vehicle in the order of their instants.
 
-    `session` is the last session so far and `before` what it knows of the time before it; a builder
-    may begin with any known session. `begun` has all that began since, the last one included, and
-    `reports` what was told of sessions that began before this builder.
+    `session` is the last session so far, and `before` its context. A builder may begin with any
+    known session. `begun` has all sessions that began since, and `reports` the reports on earlier
+    sessions.
     """
 
     def __init__(
@@ -57,9 +56,9 @@ class SessionBuilder:
         self.reports: list[tuple[Start, Report]] = []
 
     def take(self, events: Iterable[OrderedEvent]) -> "SessionBuilder":
-        """Takes in these events, which are in order, with all events of an instant together."""
-        for _, together in groupby(events, key=lambda one: one.position.at_ms):
-            instant = list(together)
+        """Takes these events, which are in order. All events of an instant come in one call."""
+        for _, group in groupby(events, key=lambda one: one.position.at_ms):
+            instant = list(group)
             if len(instant) == 1:
                 self._take(instant[0], [])
                 continue
@@ -69,7 +68,7 @@ class SessionBuilder:
         return self
 
     def _take(self, one: OrderedEvent, taken: list[OrderedEvent]) -> None:
-        """Takes in the next one; `taken` are those of its instant before it."""
+        """Takes the next event; `taken` are the events of its instant before it."""
         position, event = one
         session = self.session
         begins = session is None or self._plugs_in(session, position, event)
@@ -78,21 +77,21 @@ class SessionBuilder:
         period = None
         elsewhere = session.charger_id != position.charger_id
         if elsewhere or session.end_ms is not None:
-            self._tell_left(session, position, event)
+            self._report_to_ended(session, position, event)
         elif (event.charged_time or event.charged_energy) and (
-            left := self._earlier_session(session, position, event)
+            ended := self._earlier_session(session, position, event)
         ):
-            self._report(session, left, position, event)
+            self._report(session, ended, position, event)
         elif not (begins and position.rank == CONNECTED):
             period = session.charging
-            _WHAT_IT_DOES[position.rank](session, position, event)
+            _APPLY[position.rank](session, position, event)
         session.hear(position, event, elsewhere=elsewhere)
         session.read_soc(position, event, period, elsewhere=elsewhere)
 
     def _begin(
         self, position: EventPosition, event: Event, taken: list[OrderedEvent]
     ) -> SessionRecord:
-        """A session that this event begins; it ends the one that lasts."""
+        """Begins a session with this event; it ends the active one."""
         if (old := self.session) is not None:
             if old.end_ms is None:
                 old.end(position.at_ms)
@@ -110,44 +109,45 @@ class SessionBuilder:
         return self.session
 
     def _plugs_in(self, session: SessionRecord, position: EventPosition, event: Event) -> bool:
-        """Whether the event is evidence that the vehicle was plugged in there anew."""
-        here, lasts = session.charger_id == position.charger_id, session.end_ms is None
+        """Whether the event is evidence that the vehicle was plugged in again."""
+        here, active = session.charger_id == position.charger_id, session.end_ms is None
         soc = self.before.soc if session.soc is None else session.soc
         if position.rank == CONNECTED:
-            return not (here and lasts) or session.was_away(event)
-        if here and lasts:
+            return not (here and active) or session.was_away(event)
+        if here and active:
             return False
         if position.rank == STARTED:
             return True
-        left = self._left_at(session, position, event)
-        if position.rank == DISCONNECTED or left is None:
-            # Of a session of which nothing is known; not if the vehicle is known to be elsewhere.
+        ended = self._ended_session(session, position, event)
+        if position.rank == DISCONNECTED or ended is None:
+            # An unknown session at this charger, unless the vehicle is plugged in elsewhere.
             shows = position.rank == STOPPED or _shows_charge(soc, event)
-            return left is None and (not lasts or (position.rank != DISCONNECTED and shows))
-        may_go_on = left.unseen and bool(left.charges)
-        if may_go_on or left.is_meant(position.at_ms, event):
+            return ended is None and (not active or (position.rank != DISCONNECTED and shows))
+        may_continue = ended.unseen and bool(ended.charges)
+        if may_continue or ended.is_meant(position.at_ms, event):
             return False
-        late = position.at_ms - left.end_ms <= TOLERANCE_MS
+        late = position.at_ms - ended.end_ms <= TOLERANCE_MS
         return not late and (position.rank == STOPPED or _shows_charge(soc, event))
 
-    def _left_at(
+    def _ended_session(
         self, session: SessionRecord, position: EventPosition, event: Event
     ) -> EndedSession | None:
-        """What is known of the session at this charger that has ended and that the event is of."""
+        """The ended session at this charger that the event belongs to."""
         known = self.before.left if session.left is None else session.left
         if session.end_ms is not None:
             known = *known, session.as_left()
-        lefts = [one for one in known if one.charger_id == position.charger_id]
+        ended = [one for one in known if one.charger_id == position.charger_id]
         if position.rank not in (UPDATED, STOPPED):
-            return lefts[-1] if lefts else None
-        return left_by(lefts, event.charged_energy, event.charged_time)
+            return ended[-1] if ended else None
+        return session_of_report(ended, event.charged_energy, event.charged_time)
 
     def _earlier_session(
         self, session: SessionRecord, position: EventPosition, event: Event
     ) -> EndedSession | None:
-        """The earlier session at this charger of which a report is, though the vehicle is back:
-        what it tells does not fit into this session, or into what follows its last reported charge,
-        and is of a charge of the earlier one.
+        """The earlier session that a report belongs to, though the vehicle is back at the charger.
+
+        The report does not fit into this session, or into its time after the last reported charge,
+        and it fits a charge of the earlier session.
         """
         energy, time_s, free_ms = event.charged_energy, event.charged_time, session.start_ms
         if session.charging is not None and time_s is None:
@@ -158,56 +158,56 @@ class SessionBuilder:
             if abs(began_ms - last.start_ms) <= TOLERANCE_MS or last.told.is_again(energy, time_s):
                 return None
         since_ms, fits = position.at_ms - free_ms, False
-        left = self._left_at(session, position, event)
-        if left is not None and time_s is None:
-            fits = left.gives_more(energy, since_ms)
-        elif left is not None and time_s is not None and time_s * 1000 > since_ms + TOLERANCE_MS:
-            lasted = left.has_lasted(time_s) if session.charging else left.had_time_for(time_s)
-            fits = lasted or left.knows(energy, time_s)
-        return left if fits else None
+        ended = self._ended_session(session, position, event)
+        if ended is not None and time_s is None:
+            fits = ended.gives_more(energy, since_ms)
+        elif ended is not None and time_s is not None and time_s * 1000 > since_ms + TOLERANCE_MS:
+            lasted = ended.has_lasted(time_s) if session.charging else ended.had_time_for(time_s)
+            fits = lasted or ended.has_report(energy, time_s)
+        return ended if fits else None
 
-    def _tell_left(self, session: SessionRecord, position: EventPosition, event: Event) -> None:
-        """Tells a session that has ended what the event says; the vehicle stays where it is."""
-        left = self._left_at(session, position, event)
-        late = left is None or position.at_ms - left.end_ms > TOLERANCE_MS
+    def _report_to_ended(
+        self, session: SessionRecord, position: EventPosition, event: Event
+    ) -> None:
+        """Reports the event to an ended session; the vehicle's place does not change."""
+        ended = self._ended_session(session, position, event)
+        late = ended is None or position.at_ms - ended.end_ms > TOLERANCE_MS
         if session.charger_id == position.charger_id and late:
             session.flag("event-after-disconnect")
-        if left is not None and left.start == session.start:
+        if ended is not None and ended.start == session.start:
             if position.rank in (UPDATED, STOPPED):
-                tell_late(session, left.report(position, event))
+                tell_late(session, ended.report(position, event))
             return
-        shared = left is not None and self._report(session, left, position, event)
-        leaves = left is not None and left.unseen and position.rank == DISCONNECTED
+        shared = ended is not None and self._report(session, ended, position, event)
+        leaves = ended is not None and ended.unseen and position.rank == DISCONNECTED
         if late and not leaves and session.charger_id != position.charger_id:
             session.flag("vehicle-shared" if shared else "event-elsewhere")
 
     def _report(
-        self, session: SessionRecord, left: EndedSession, position: EventPosition, event: Event
+        self, session: SessionRecord, ended: EndedSession, position: EventPosition, event: Event
     ) -> bool:
-        """Tells an earlier session what the event says of it; returns whether that shows that the
-        vehicle was still there.
-        """
-        report = left.report(position, event)
-        if position.rank in (CONNECTED, STARTED) or not left.learns(report):
+        """Reports the event to an earlier session. True if the vehicle was still there."""
+        report = ended.report(position, event)
+        if position.rank in (CONNECTED, STARTED) or not ended.is_new(report):
             return report.there
         begun = [self._first, *(one for one, _ in self.begun[-RECENT - 1 :])]
-        found = next((one for one in reversed(begun) if one and one.start == left.start), None)
+        found = next((one for one in reversed(begun) if one and one.start == ended.start), None)
         if found is None:
-            self.reports.append((left.start, report))
+            self.reports.append((ended.start, report))
         else:
             found.reports = [*found.reports, report]
-        session.told = sorted({*session.told, left.start})
-        lefts = self.before.left if session.left is None else session.left
-        now = left.knowing(report)
-        session.left = tuple(now if one.start == left.start else one for one in lefts)
+        session.told = sorted({*session.told, ended.start})
+        known = self.before.left if session.left is None else session.left
+        now = ended.with_report(report)
+        session.left = tuple(now if one.start == ended.start else one for one in known)
         return report.there
 
 
-# What each type of event does to the session ------------------------------------------------------
+# Types of events ----------------------------------------------------------------------------------
 
 
 def _connect(session: SessionRecord, position: EventPosition, event: Event) -> None:
-    """Plugged in there already: nothing shows that it was away."""
+    """The vehicle is already plugged in there, and nothing shows that it was away."""
     if session.start_missing and position.at_ms - session.start_ms <= TOLERANCE_MS:
         session.start_missing = False
     else:
@@ -215,7 +215,7 @@ def _connect(session: SessionRecord, position: EventPosition, event: Event) -> N
 
 
 def _start(session: SessionRecord, position: EventPosition, event: Event) -> None:
-    """A charge begins. One under way ends there, unless it has just begun."""
+    """A charge begins. It ends the charge under way, unless that one has just begun."""
     period = session.charging
     if period is not None and position.at_ms - period.start_ms <= TOLERANCE_MS:
         if not period.start_missing:
@@ -231,7 +231,7 @@ def _start(session: SessionRecord, position: EventPosition, event: Event) -> Non
 
 
 def _update(session: SessionRecord, position: EventPosition, event: Event) -> None:
-    """Tells of the charge under way, or of one that has ended, or shows that one is under way."""
+    """Updates the charge under way or one that has ended, or shows that a charge is under way."""
     period = session.charging
     if (ended := _ended_charge(session, position.at_ms, event)) is not None:
         session.flag("update-after-stop")
@@ -257,7 +257,7 @@ def _update(session: SessionRecord, position: EventPosition, event: Event) -> No
 
 
 def _stop(session: SessionRecord, position: EventPosition, event: Event) -> None:
-    """Ends the charge that its account points at, and reports it."""
+    """Ends and reports the charge that fits the event."""
     period = session.charging
     if (ended := _ended_charge(session, position.at_ms, event)) is not None:
         if ended.energy is not None or not ended.cut:
@@ -273,7 +273,7 @@ def _stop(session: SessionRecord, position: EventPosition, event: Event) -> None
         session.flag("charged-time-too-long")
     period.stop_ms = position.at_ms
     if period.energy is not None or period.time_s is not None:
-        period.add(event)  # it stands for many
+        period.add(event)  # one period for many charges
     elif period.tell(event.charged_energy, event.charged_time):
         session.flag("meter-began-anew")
 
@@ -283,15 +283,15 @@ def _disconnect(session: SessionRecord, position: EventPosition, event: Event) -
     session.end(position.at_ms)
 
 
-_WHAT_IT_DOES = (_connect, _start, _update, _stop, _disconnect)
+_APPLY = (_connect, _start, _update, _stop, _disconnect)
 
 
 # Evidence -----------------------------------------------------------------------------------------
 
 
 def _shows_charge(soc: Decimal | None, event: Event) -> bool:
-    """Whether an update shows that a charge is under way: by its power, else by its own account,
-    else because the state of charge rose.
+    """Whether an update shows that a charge is under way: by its power, by its energy or time, or
+    because the state of charge rose.
     """
     if event.charge_power:
         return True
@@ -302,7 +302,7 @@ def _shows_charge(soc: Decimal | None, event: Event) -> bool:
 
 
 def _begins_charge(session: SessionRecord, position: EventPosition, event: Event) -> bool:
-    """Whether an update while none is under way is of a charge whose start nothing told."""
+    """Whether an update belongs to a charge without a start, while no charge is under way."""
     last = session.periods[-1] if session.periods else None
     late = last is not None and position.at_ms - (last.stop_ms or 0) <= TOLERANCE_MS
     if late and event.charge_power:
@@ -311,7 +311,7 @@ def _begins_charge(session: SessionRecord, position: EventPosition, event: Event
 
 
 def _ended_charge(session: SessionRecord, at_ms: int, event: Event) -> PeriodRecord | None:
-    """The charge of the session that has ended and that a report is of, by its own account."""
+    """The ended charge of the session that a report belongs to, by its energy and time."""
     period, energy, time_s = session.charging, event.charged_energy, event.charged_time
     ended = (session.periods if period is None else session.periods[:-1])[-MOST_TOLD:]
     if time_s is None:
@@ -326,8 +326,8 @@ def _ended_charge(session: SessionRecord, at_ms: int, event: Event) -> PeriodRec
 
 
 def _is_by_time(last: PeriodRecord, period: PeriodRecord | None, at_ms: int, event: Event) -> bool:
-    """Whether a report that tells its time is of the last charge and not of one since: since then
-    there was less time, or the last one took just as long and was not reported.
+    """Whether a report with a time belongs to the last charge, not to a later one: less time has
+    passed since, or the last charge took equally long and was not reported.
     """
     assert event.charged_time is not None
     assert last.stop_ms is not None
@@ -338,9 +338,9 @@ def _is_by_time(last: PeriodRecord, period: PeriodRecord | None, at_ms: int, eve
         return True
     if time_ms <= since_ms + TOLERANCE_MS:
         fits = has_lasted((last.start_ms, last.stop_ms), event.charged_time)
-        sits = event.type is EventType.VEHICLE_CHARGE_UPDATED and not event.charge_power
-        creeps = sits and event.charged_time == last.time_s
-        return period is None and (creeps or (fits and last.energy is None))
+        idle = event.type is EventType.VEHICLE_CHARGE_UPDATED and not event.charge_power
+        repeated = idle and event.charged_time == last.time_s
+        return period is None and (repeated or (fits and last.energy is None))
     if again or period is None:
         return True
     others = [since_ms, at_ms - last.start_ms] if last.cut else [since_ms]
@@ -351,8 +351,8 @@ def _is_by_time(last: PeriodRecord, period: PeriodRecord | None, at_ms: int, eve
 def _is_by_energy(
     last: PeriodRecord, period: PeriodRecord | None, at_ms: int, event: Event
 ) -> bool:
-    """The same of a report that does not tell its time: the energy is known, or is that of a charge
-    that was not reported, or no power gives it since.
+    """The same for a report without a time: its energy is already known, or belongs to a charge
+    that was not reported, or is more than the power allows since then.
     """
     energy, stopped = event.charged_energy, event.type is EventType.VEHICLE_CHARGE_STOPPED
     assert last.stop_ms is not None
@@ -376,8 +376,8 @@ def _is_by_energy(
 def _joined(
     session: SessionRecord, position: EventPosition, event: Event, period: PeriodRecord
 ) -> PeriodRecord:
-    """The period under way, joined with those before it that are the same charge: the reported time
-    goes back to their start, their meter went on, or the power since the newest allows less energy.
+    """The period under way, joined with earlier periods of the same charge: the reported time goes
+    back to their start, their meter continued, or the power allows less energy since the newest.
     """
     energy = event.charged_energy
     merged = "periods-merged" in session.flags

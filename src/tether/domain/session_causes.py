@@ -1,4 +1,4 @@
-"""Which event is to blame for what is odd about a session: told by the rules that derive it."""
+"""Which event caused a flag of a session: found by the rules that make the session."""
 
 from collections.abc import Generator, Sequence, Set
 from itertools import groupby
@@ -12,11 +12,11 @@ from tether.domain.session_record import OrderedEvent, SessionRecord
 from tether.domain.session_views import StoredSession, session_of
 from tether.domain.views import Flag
 
-MOST_AT_ONCE = 50  # events of one instant that are looked at one by one
+MOST_AT_ONCE = 50  # events of one instant; with more, none of them is a cause
 
 
 class _Watched(SessionBuilder):
-    """Takes in events, and notices behind which of them the session has a flag that it had not."""
+    """Takes events, and notes after which of them the session has a new flag."""
 
     def __init__(self, known: StoredSession, before: SessionContext) -> None:
         super().__init__(before=before)
@@ -24,7 +24,7 @@ class _Watched(SessionBuilder):
         self._names: Set[str] = frozenset()
         self._periods = 0
         self.found: list[tuple[str, Flag]] = []
-        """Ids of events, each with a flag."""
+        """Ids of events, each with its flag."""
         self.watches = True
 
     def _take(self, one: OrderedEvent, taken: list[OrderedEvent]) -> None:
@@ -33,27 +33,27 @@ class _Watched(SessionBuilder):
         session = next(filter(self._is_the_one, (self.session, before)), None)
         if session is None or not self.watches:
             return
-        if len(session.periods) > self._periods:  # each has what is odd about it anew
+        if len(session.periods) > self._periods:  # a new period begins without flags
             self._names &= self._flags(session, []).keys()
         flags = self._flags(session, session.periods[-1:])
         event_id = one.event.id or ""
         self.found += ((event_id, flag) for name, flag in flags.items() if name not in self._names)
-        if len(session.periods) == self._periods:  # what is odd no more was not odd
+        if len(session.periods) == self._periods:  # a flag that is gone had no cause
             for name in self._names - flags.keys():
                 self._forget(name)
         self._names, self._periods = flags.keys(), len(session.periods)
 
     def _forget(self, name: str) -> None:
-        """The event behind which the session had this flag last has not caused it."""
-        places = [place for place, (_, flag) in enumerate(self.found) if flag.name == name]
-        if places:
-            del self.found[places[-1]]
+        """Removes the last cause of this flag."""
+        indexes = [index for index, (_, flag) in enumerate(self.found) if flag.name == name]
+        if indexes:
+            del self.found[indexes[-1]]
 
     def _is_the_one(self, session: SessionRecord | None) -> bool:
         return session is not None and session.start == self._known.record.start
 
     def _flags(self, session: SessionRecord, periods: list[PeriodRecord]) -> dict[str, Flag]:
-        """What is odd about the session so far, if it has these periods alone."""
+        """The flags of the session so far, with only these periods."""
         part = msgspec.structs.replace(session, periods=periods, reports=[])
         return {flag.name: flag for flag in session_of(self._known._replace(record=part)).flags}
 
@@ -61,11 +61,11 @@ class _Watched(SessionBuilder):
 def causes_of(
     known: StoredSession, before: SessionContext, events: Sequence[OrderedEvent]
 ) -> Generator[None, None, dict[str, list[Flag]]]:
-    """The flags of the session by the id of the event behind which it first had each.
+    """The flags of the session, by the id of the event that caused each.
 
-    `before` is what it knows of the time before it, and `events` are those of the vehicle from its
-    start on, in order. Does so as it is iterated over, as there may be many. What no event here is
-    to blame for has none.
+    `before` is the session's context. `events` are the vehicle's events from the start of the
+    session on, in order. The work happens during the iteration: there may be many events. A flag
+    that none of them caused is left out.
     """
     builder = _Watched(known, before)
     for _, together in groupby(events, key=lambda one: one.position.at_ms):
