@@ -70,7 +70,7 @@ def test_ten_thousand_in_bulk(server: Server, key: str) -> None:
 def test_ten_thousand_through_the_outbox(
     server: Server, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tether.client.outbox.MOST_AT_ONCE", 400)  # else it took few requests
+    monkeypatch.setattr("tether.client.outbox.MAX_BATCH", 400)  # else it took few requests
     with Client(server.url, key) as direct, Proxy(server.url, 0.5, seed=4) as proxy:
         fleet = create_fleet(direct, 7)
         path = tmp_path / "outbox.db"

@@ -134,7 +134,7 @@ def test_a_server_that_says_nothing_is_given_up(ask: Ask) -> None:
 
 
 def test_a_server_that_stops_reading_is_given_up(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "SLOWEST_BYTES_PER_S", 1e9)
+    monkeypatch.setattr(connection, "MIN_UPLOAD_BYTES_PER_S", 1e9)
     request = Request("POST", "/events/bulk", b"x" * 64 * 1024 * 1024)
     with create_server(("127.0.0.1", 0)) as deaf:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"

@@ -261,7 +261,7 @@ def test_what_is_put_never_fills_the_disk_to_the_last(
         for number in range(100):
             outbox.put(update(number))
         usage = shutil.disk_usage(path)
-        nearly_full = usage._replace(free=outbox_file.SPARE_BYTES - 1)
+        nearly_full = usage._replace(free=outbox_file.RESERVED_BYTES - 1)
         monkeypatch.setattr(outbox_file, "disk_usage", lambda _: nearly_full)
         with pytest.raises(OutboxError, match="the disk is full"):
             outbox.put(update(100))

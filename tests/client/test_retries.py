@@ -28,7 +28,7 @@ from tether.client import (
 from tether.client.events import EventCalls
 from tether.client.exchange import (
     Answer,
-    Lost,
+    NoAnswer,
     Pause,
     Request,
     RetryPolicy,
@@ -53,7 +53,7 @@ def answer(status: int, body: bytes = b"{}", **headers: str) -> Answer:
     return Answer(status, named, body)
 
 
-def pauses(outcomes: list[Answer | Lost], policy: RetryPolicy) -> list[float]:
+def pauses(outcomes: list[Answer | NoAnswer], policy: RetryPolicy) -> list[float]:
     """How long a request with these outcomes waits each time; ends as the script does."""
     script: Script[Answer] = exchange(Request("GET", "/"), policy, 200)
     waited = []
@@ -151,16 +151,16 @@ def test_an_event_that_no_request_can_carry_does_not_hold_up_the_others() -> Non
 def test_waits_grow_and_are_spread_and_end() -> None:
     policy = RetryPolicy(retries=8)
     for _ in range(20):
-        waited = pauses([Lost("")] * 8 + [answer(200)], policy)
+        waited = pauses([NoAnswer("")] * 8 + [answer(200)], policy)
         limits = [0.25, 0.5, 1, 2, 4, 8, 15, 15]
         assert all(0 <= wait <= limit for wait, limit in zip(waited, limits, strict=True))
     assert len({round(wait, 6) for wait in waited}) == 8
     with pytest.raises(Unavailable):
-        pauses([Lost("")] * 9, policy)
+        pauses([NoAnswer("")] * 9, policy)
     with pytest.raises(Unavailable):
-        pauses([Lost("")], RetryPolicy(retries=0))
+        pauses([NoAnswer("")], RetryPolicy(retries=0))
     with pytest.raises(Unavailable):
-        pauses([Lost("", final=True)], policy)
+        pauses([NoAnswer("", final=True)], policy)
 
 
 @pytest.mark.parametrize("status", [429, 503])

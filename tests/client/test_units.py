@@ -52,7 +52,7 @@ def test_what_is_stored_in_doubt_is_warned_of(sdk: Client) -> None:
 
 def test_events_that_tasks_report_at_once_are_warned_of(server: Server, sdk: Client) -> None:
     async def report() -> None:
-        async with AsyncClient(server.url, sdk._target.headers["X-API-Key"]) as client:
+        async with AsyncClient(server.url, sdk._endpoint.headers["X-API-Key"]) as client:
             await asyncio.gather(*(client.events.post(stopped(n, 43000)) for n in range(30)))
 
     with pytest.warns(UnitWarning) as caught:

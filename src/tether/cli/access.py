@@ -53,9 +53,9 @@ class Access:
     @property
     def shown(self) -> str:
         """The address, without a password that may be in it."""
-        from tether.client.connection import shown_url
+        from tether.client.connection import url_without_password
 
-        return shown_url(self.url)
+        return url_without_password(self.url)
 
     def note_demo(self) -> None:
         """Says that the key is that of the demo, before much is done with it."""

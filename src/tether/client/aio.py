@@ -8,7 +8,7 @@ from tether.client.aio_run import AsyncFollowing, AsyncRunner, AsyncStream
 from tether.client.aio_webhooks import AsyncWebhooks
 from tether.client.awaiting import Stop, http_to
 from tether.client.bulk import BulkCalls, put_result, withdraw_result
-from tether.client.connection import shown_url, target
+from tether.client.connection import endpoint, url_without_password
 from tether.client.entities import EntityCalls
 from tether.client.events import EventCalls
 from tether.client.exchange import Request, RetryPolicy, exchange, path
@@ -55,8 +55,8 @@ class AsyncClient(AsyncRunner):
         timeout: float = 30.0,
         retries: int = 8,
     ) -> None:
-        self._target = target(url, api_key, timeout)
-        self._http = http_to(self._target)
+        self._endpoint = endpoint(url, api_key, timeout)
+        self._http = http_to(self._endpoint)
         self._policy = RetryPolicy(retries)
         self.chargers = AsyncChargers(self, Charger, ChargerState)
         self.vehicles = AsyncVehicles(self, Vehicle, VehicleState)
@@ -66,7 +66,7 @@ class AsyncClient(AsyncRunner):
         self.webhooks = AsyncWebhooks(self)
 
     def __repr__(self) -> str:
-        return f"AsyncClient({shown_url(self._target.url)!r})"
+        return f"AsyncClient({url_without_password(self._endpoint.url)!r})"
 
     async def __aenter__(self) -> "AsyncClient":
         return self

@@ -4,9 +4,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tether.client.awaiting import Stop, sleep, wait
-from tether.client.exchange import Answer, Lost, Request, RetryPolicy, Script, ask, with_query
+from tether.client.exchange import Answer, NoAnswer, Request, RetryPolicy, Script, ask, with_query
 from tether.client.following import Follower
-from tether.client.forks import anew_in_children, leave_to_parent
+from tether.client.forks import leave_to_parent, reset_after_fork
 from tether.client.models import Event, Withdrawal
 from tether.client.pagination import Pages
 from tether.client.streaming import Interrupted, Message, Subscription
@@ -29,7 +29,7 @@ class AsyncRunner:
     async def _run(self, script: Script[T]) -> T:
         """Does what a script of the SDK says."""
         self._http.check()
-        outcome: Answer | Lost | None = None
+        outcome: Answer | NoAnswer | None = None
         while True:
             try:
                 step = script.send(outcome)
@@ -101,13 +101,13 @@ class AsyncStream(AsyncIterator[Message]):
     waits for the next one may be cancelled: nothing is lost by that.
     """
 
-    def __init__(self, http: "Http", wanted: Subscription) -> None:
+    def __init__(self, http: "Http", subscription: Subscription) -> None:
         self._http = http
-        self._wanted = wanted
+        self._subscription = subscription
         self._messages: AsyncGenerator[Message | None] | None = None
-        anew_in_children(self)
+        reset_after_fork(self)
 
-    def forked(self) -> None:
+    def after_fork_in_child(self) -> None:
         """The connection is the parent's: this process makes one, at the same place."""
         leave_to_parent(self._messages)
         self._messages = None
@@ -115,12 +115,12 @@ class AsyncStream(AsyncIterator[Message]):
     @property
     def cursor(self) -> str | None:
         """The place after the last message, for `stream`; None before it is connected."""
-        return self._wanted.cursor
+        return self._subscription.cursor
 
     @property
     def interrupted(self) -> bool:
         """Whether an outage lasts, while it tries again by itself."""
-        return self._wanted.in_outage
+        return self._subscription.in_outage
 
     async def __aenter__(self) -> "AsyncStream":
         await self._next()  # the first thing that the server sends is the place
@@ -151,18 +151,18 @@ class AsyncStream(AsyncIterator[Message]):
             raise
 
     async def _run(self) -> AsyncGenerator[Message | None]:
-        wanted = self._wanted
+        subscription = self._subscription
         while True:
             try:
-                async with self._http.open(wanted.request()) as opened:
+                async with self._http.open(subscription.request()) as opened:
                     if isinstance(opened, Answer):
-                        seconds = wanted.refused(opened)
+                        seconds = subscription.refused(opened)
                     else:
-                        wanted.check(opened.headers)
+                        subscription.check(opened.headers)
                         async for data in opened.body:
-                            for message in wanted.received(data):
+                            for message in subscription.received(data):
                                 yield message
-                        seconds = wanted.ended()
+                        seconds = subscription.ended()
             except Interrupted as error:
-                seconds = wanted.interrupted(error.lost)
+                seconds = subscription.interrupted(error.no_answer)
             await sleep(seconds)

@@ -1,6 +1,6 @@
 """HTTP for the awaiting client: one try of a request, with aiohttp (docs/decisions/0013).
 
-Both clients go through the same proxies and trust the same certificates.
+Both clients use the same proxies and trust the same certificates.
 """
 
 import asyncio
@@ -13,18 +13,18 @@ import httpx2
 from yarl import URL
 
 from tether.client.coalescing import RequestCoalescer
-from tether.client.connection import IDLE_S, MOST_CONNECTIONS, Target, lost, proxy_to
+from tether.client.connection import IDLE_S, MAX_CONNECTIONS, Endpoint, no_answer, proxy_to
 from tether.client.errors import TetherError
-from tether.client.exchange import Answer, Lost, Request
-from tether.client.forks import anew_in_children, leave_to_parent
-from tether.client.receiving import SLOWEST_BYTES_PER_S, Receiving, headers_of
+from tether.client.exchange import Answer, NoAnswer, Request
+from tether.client.forks import leave_to_parent, reset_after_fork
+from tether.client.receiving import MIN_DOWNLOAD_BYTES_PER_S, AnswerReader, headers_of
 from tether.client.streaming import SILENCE_S, Interrupted
 
 _UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 class _Broken(Exception):
-    """A connection broke. No error of aiohttp, which would send PUT and GET again by itself."""
+    """A connection broke. On an error of its own, aiohttp would send PUT and GET again."""
 
     def __init__(self, cause: Exception) -> None:
         self.cause = cause
@@ -33,8 +33,8 @@ class _Broken(Exception):
 _FAILURES = (aiohttp.ClientError, TimeoutError, _Broken, ValueError)
 
 
-class Opened(NamedTuple):
-    """An answer of status 200 whose body is still to come, as it is on the wire."""
+class OpenAnswer(NamedTuple):
+    """An answer of status 200 whose body is still to come, not decompressed."""
 
     headers: Mapping[str, str]
     body: AsyncIterator[bytes]
@@ -43,87 +43,87 @@ class Opened(NamedTuple):
 class AwaitingHttp:
     """Connections to one server, for any number of tasks of one event loop."""
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
         self._session: aiohttp.ClientSession | None = None
-        self._coalescer = RequestCoalescer(self._send_alone)
-        anew_in_children(self)
+        self._coalescer = RequestCoalescer(self._send_one)
+        reset_after_fork(self)
 
-    def forked(self) -> None:
-        """Connections belong to the process that opened them."""
+    def after_fork_in_child(self) -> None:
+        """A child opens its own connections."""
         leave_to_parent(self._session)
         self._session = None
 
-    async def send(self, request: Request) -> Answer | Lost:
-        """Sends it once; what came of it."""
-        send = self._coalescer.send if request.may_share else self._send_alone
+    async def send(self, request: Request) -> Answer | NoAnswer:
+        """Sends a request once."""
+        send = self._coalescer.send if request.may_share else self._send_one
         return await send(request)
 
-    async def _send_alone(self, request: Request) -> Answer | Lost:
+    async def _send_one(self, request: Request) -> Answer | NoAnswer:
         try:
             asking = self._ask(request)
             async with (
-                self._free,
-                asyncio.timeout(self._target.sending_s(request)) as waiting,
+                self._slots,
+                asyncio.timeout(self._endpoint.answer_timeout_s(request)) as waiting,
                 asking as response,
             ):
                 return await self._received(response, waiting)
         except _FAILURES as error:
-            return _lost(error, self._target.url)
+            return _no_answer(error, self._endpoint.url)
 
     @asynccontextmanager
-    async def open(self, request: Request) -> AsyncIterator[Opened | Answer]:
-        """Sends it, for an answer that goes on if it is 200.
+    async def open(self, request: Request) -> AsyncIterator[OpenAnswer | Answer]:
+        """Sends a request for a stream. An answer of status 200 is still open.
 
-        Raises Interrupted, also while that is read.
+        Raises Interrupted, also while the stream is read.
         """
         times = aiohttp.ClientTimeout(
-            total=None, sock_connect=self._target.connect_timeout_s, sock_read=SILENCE_S
+            total=None, sock_connect=self._endpoint.connect_timeout_s, sock_read=SILENCE_S
         )
         try:
             async with AsyncExitStack() as stack:
                 asking = self._ask(request, timeout=times)
-                await stack.enter_async_context(self._free)
-                async with asyncio.timeout(self._target.sending_s(request)) as waiting:
+                await stack.enter_async_context(self._slots)
+                async with asyncio.timeout(self._endpoint.answer_timeout_s(request)) as waiting:
                     response = await stack.enter_async_context(asking)
-                    answer: Opened | Answer = Opened(
+                    answer: OpenAnswer | Answer = OpenAnswer(
                         headers_of(response.raw_headers), response.content.iter_any()
                     )
                     if response.status != 200:
                         answer = await self._received(response, waiting)
                 yield answer
         except _FAILURES as error:
-            raise Interrupted(_lost(error, self._target.url)) from None
+            raise Interrupted(_no_answer(error, self._endpoint.url)) from None
 
     def _ask(
         self, request: Request, **options: Any
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._connections().request(
             request.method,
-            URL(self._target.url_of(request), encoded=True),
+            URL(self._endpoint.url_of(request), encoded=True),
             data=request.body,
-            headers=self._target.headers_of(request),
+            headers=self._endpoint.headers_of(request),
             allow_redirects=False,
             **options,
         )
 
     async def _received(self, response: aiohttp.ClientResponse, waiting: asyncio.Timeout) -> Answer:
-        receiving = Receiving(response.status, headers_of(response.raw_headers))
-        until = asyncio.get_running_loop().time() + self._target.timeout_s
+        receiving = AnswerReader(response.status, headers_of(response.raw_headers))
+        until = asyncio.get_running_loop().time() + self._endpoint.timeout_s
         waiting.reschedule(until)
         async for data in response.content.iter_any():
             if not receiving.take(data):
                 break
-            until += len(data) / SLOWEST_BYTES_PER_S
+            until += len(data) / MIN_DOWNLOAD_BYTES_PER_S
             waiting.reschedule(until)
         return receiving.answer()
 
     def _connections(self) -> aiohttp.ClientSession:
-        """Raises TetherError in another event loop than the first one."""
+        """The session. Raises TetherError in another event loop than the first one."""
         loop = asyncio.get_running_loop()
-        if self._session is None:  # it can only be made where an event loop runs
-            self._session = _session_to(self._target)
-            self._free = asyncio.Semaphore(MOST_CONNECTIONS)
+        if self._session is None:  # it needs a running event loop
+            self._session = _session_to(self._endpoint)
+            self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
             self._loop = loop
         elif self._loop is not loop:
             raise TetherError(
@@ -135,7 +135,7 @@ class AwaitingHttp:
     def check(self) -> None:
         """Raises TetherError in another event loop than the first one.
 
-        Before a call waits for what only the first one can do.
+        Called before a call waits for something in that loop.
         """
         self._connections()
 
@@ -145,34 +145,34 @@ class AwaitingHttp:
             await self._session.close()
 
 
-def _lost(error: Exception, url: str) -> Lost:
+def _no_answer(error: Exception, url: str) -> NoAnswer:
     if isinstance(error, _Broken):
-        return lost(error.cause, url, sent=True, final=False)
+        return no_answer(error.cause, url, sent=True, final=False)
     if isinstance(error, aiohttp.ClientError | TimeoutError):
-        return lost(error, url, sent=not isinstance(error, _UNSENT), final=False)
-    return lost(error, url, sent=False, final=True)  # such as a line break in a header
+        return no_answer(error, url, sent=not isinstance(error, _UNSENT), final=False)
+    return no_answer(error, url, sent=False, final=True)  # such as a line break in a header
 
 
-def _session_to(target: Target) -> aiohttp.ClientSession:
-    tls = target.url.startswith("https:")
+def _session_to(endpoint: Endpoint) -> aiohttp.ClientSession:
+    tls = endpoint.url.startswith("https:")
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            limit=MOST_CONNECTIONS,
+            limit=MAX_CONNECTIONS,
             keepalive_timeout=IDLE_S,
             ssl=httpx2.create_ssl_context() if tls else True,
         ),
         timeout=aiohttp.ClientTimeout(
-            total=None, sock_connect=target.connect_timeout_s, sock_read=target.timeout_s
+            total=None, sock_connect=endpoint.connect_timeout_s, sock_read=endpoint.timeout_s
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
-        middlewares=(_once,),
-        proxy=proxy_to(target.url),
+        middlewares=(_never_resend,),
+        proxy=proxy_to(endpoint.url),
         skip_auto_headers=("Content-Type",),
         auto_decompress=False,
     )
 
 
-async def _once(
+async def _never_resend(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
     try:

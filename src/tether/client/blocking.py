@@ -1,4 +1,4 @@
-"""What the blocking client waits with. `awaiting.py` has the same names for the awaiting one."""
+"""Waiting and HTTP for the blocking client. `awaiting.py` has the same names for the other."""
 
 import threading
 import time
@@ -13,5 +13,5 @@ http_to = Http
 
 
 def wait(stop: Stop, seconds: float) -> None:
-    """Waits until it is set, but not longer."""
+    """Waits until `stop` is set, at most so many seconds."""
     stop.wait(seconds)

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import httpcore2
 import httpx2
 
-from tether.client.connection import IDLE_S, MOST_CONNECTIONS, Target, lost, proxy_to
-from tether.client.exchange import Answer, Lost, Request
-from tether.client.forks import anew_in_children, leave_to_parent
-from tether.client.receiving import SLOWEST_BYTES_PER_S, Receiving, headers_of
+from tether.client.connection import IDLE_S, MAX_CONNECTIONS, Endpoint, no_answer, proxy_to
+from tether.client.exchange import Answer, NoAnswer, Request
+from tether.client.forks import leave_to_parent, reset_after_fork
+from tether.client.receiving import MIN_DOWNLOAD_BYTES_PER_S, AnswerReader, headers_of
 from tether.client.streaming import SILENCE_S, Interrupted
 
 _PORTION = 256 * 1024
@@ -29,17 +29,17 @@ _FAILURES = (
 )
 
 
-class Opened(NamedTuple):
-    """An answer of status 200 whose body is still to come, as it is on the wire."""
+class OpenAnswer(NamedTuple):
+    """An answer of status 200 whose body is still to come, not decompressed."""
 
     headers: Mapping[str, str]
     body: Iterator[bytes]
 
 
-class _Allowance:
-    """For how many seconds a try may go on once it has a connection, and what a byte adds to them.
+class _Deadline:
+    """The time that a try has once it has a connection. Each byte can add time.
 
-    A library bounds each wait by itself: a server that sends a byte at a time could go on for ever.
+    httpcore2 bounds each wait alone: a server that sends a byte at a time could go on for ever.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -48,7 +48,7 @@ class _Allowance:
         self._until: float | None = None
 
     def left(self, timeout: float | None, error: type[Exception]) -> float:
-        """For how many seconds the next wait may last. Raises the error if there are none."""
+        """The seconds that the next wait may last. Raises the error if none are left."""
         now = time.monotonic()
         if self._until is None:
             self._until = now + self._seconds
@@ -57,51 +57,51 @@ class _Allowance:
         left = self._until - now
         return left if timeout is None else min(timeout, left)
 
-    def came(self, size: int) -> None:
-        """Adds the time that these bytes allow."""
+    def extend(self, size: int) -> None:
+        """Adds the time for these bytes."""
         if self._until is not None:
             self._until += size * self._each_byte_s
 
-    def renew(self, seconds: float, each_byte_s: float) -> None:
-        """Begins anew with so many seconds, and so many more for each byte."""
+    def restart(self, seconds: float, each_byte_s: float) -> None:
+        """Starts again with so many seconds, and so many more for each byte."""
         self._until, self._each_byte_s = time.monotonic() + seconds, each_byte_s
 
 
-_allowance: ContextVar[_Allowance | None] = ContextVar("allowance", default=None)
+_deadline: ContextVar[_Deadline | None] = ContextVar("deadline", default=None)
 
 
 @contextmanager
-def _allowing(seconds: float) -> Iterator[_Allowance]:
-    """Bounds all waiting of this thread meanwhile."""
-    allowance = _Allowance(seconds)
-    token = _allowance.set(allowance)
+def _with_deadline(seconds: float) -> Iterator[_Deadline]:
+    """Bounds all waits of this thread in the block."""
+    deadline = _Deadline(seconds)
+    token = _deadline.set(deadline)
     try:
-        yield allowance
+        yield deadline
     finally:
-        _allowance.reset(token)
+        _deadline.reset(token)
 
 
 class _Stream(httpcore2.NetworkStream):
-    """A connection on which waiting is bounded."""
+    """A connection whose waits end at the deadline of the thread."""
 
     def __init__(self, stream: httpcore2.NetworkStream) -> None:
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        allowance = _allowance.get()
-        if allowance is None:
+        deadline = _deadline.get()
+        if deadline is None:
             return self._stream.read(max_bytes, timeout)
-        data = self._stream.read(max_bytes, allowance.left(timeout, httpcore2.ReadTimeout))
-        allowance.came(len(data))
+        data = self._stream.read(max_bytes, deadline.left(timeout, httpcore2.ReadTimeout))
+        deadline.extend(len(data))
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        allowance = _allowance.get()
-        if allowance is None:
+        deadline = _deadline.get()
+        if deadline is None:
             self._stream.write(buffer, timeout)
             return
-        for start in range(0, len(buffer), _PORTION):  # each of which may take that long
-            seconds = allowance.left(timeout, httpcore2.WriteTimeout)
+        for start in range(0, len(buffer), _PORTION):  # each portion may take that long
+            seconds = deadline.left(timeout, httpcore2.WriteTimeout)
             self._stream.write(buffer[start : start + _PORTION], seconds)
 
     def close(self) -> None:
@@ -127,49 +127,49 @@ class _Network(httpcore2.SyncBackend):
 class BlockingHttp:
     """Connections to one server, for any number of threads."""
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._pool = _pool_to(target)
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._pool = _pool_to(endpoint)
         self._is_closed = False
-        anew_in_children(self)
+        reset_after_fork(self)
 
-    def forked(self) -> None:
-        """Connections belong to the process that opened them."""
+    def after_fork_in_child(self) -> None:
+        """A child opens its own connections."""
         leave_to_parent(self._pool)
-        self._pool = _pool_to(self._target)
+        self._pool = _pool_to(self._endpoint)
 
     def check(self) -> None:
-        """Any thread may use it."""
+        """Does nothing: any thread may use it."""
 
-    def send(self, request: Request) -> Answer | Lost:
-        """Sends it once; what came of it."""
+    def send(self, request: Request) -> Answer | NoAnswer:
+        """Sends a request once."""
         try:
             with (
-                _allowing(self._target.sending_s(request)) as allowance,
-                self._ask(request, self._target.timeout_s) as response,
+                _with_deadline(self._endpoint.answer_timeout_s(request)) as deadline,
+                self._ask(request, self._endpoint.timeout_s) as response,
             ):
-                return self._received(response, allowance)
+                return self._received(response, deadline)
         except _FAILURES as error:
-            return _lost(error, self._target.url)
+            return _no_answer(error, self._endpoint.url)
 
     @contextmanager
-    def open(self, request: Request) -> Iterator[Opened | Answer]:
-        """Sends it, for an answer that goes on if it is 200.
+    def open(self, request: Request) -> Iterator[OpenAnswer | Answer]:
+        """Sends a request for a stream. An answer of status 200 is still open.
 
-        Raises Interrupted, also while that is read.
+        Raises Interrupted, also while the stream is read.
         """
         try:
             with ExitStack() as stack:
-                with _allowing(self._target.sending_s(request)) as allowance:
+                with _with_deadline(self._endpoint.answer_timeout_s(request)) as deadline:
                     response = stack.enter_context(self._ask(request, SILENCE_S))
-                    answer: Opened | Answer = Opened(
+                    answer: OpenAnswer | Answer = OpenAnswer(
                         headers_of(response.headers), response.iter_stream()
                     )
                     if response.status != 200:
-                        answer = self._received(response, allowance)
+                        answer = self._received(response, deadline)
                 yield answer
         except _FAILURES as error:
-            raise Interrupted(_lost(error, self._target.url)) from None
+            raise Interrupted(_no_answer(error, self._endpoint.url)) from None
 
     def _ask(
         self, request: Request, timeout_s: float
@@ -177,22 +177,22 @@ class BlockingHttp:
         if self._is_closed:
             raise RuntimeError("The client is closed.")
         times = {
-            "connect": self._target.connect_timeout_s,
+            "connect": self._endpoint.connect_timeout_s,
             "read": timeout_s,
             "write": timeout_s,
             "pool": timeout_s,
         }
         return self._pool.stream(
             request.method,
-            self._target.url_of(request),
-            headers=list(self._target.headers_of(request).items()),
+            self._endpoint.url_of(request),
+            headers=list(self._endpoint.headers_of(request).items()),
             content=request.body,
             extensions={"timeout": times},
         )
 
-    def _received(self, response: httpcore2.Response, allowance: _Allowance) -> Answer:
-        receiving = Receiving(response.status, headers_of(response.headers))
-        allowance.renew(self._target.timeout_s, 1 / SLOWEST_BYTES_PER_S)
+    def _received(self, response: httpcore2.Response, deadline: _Deadline) -> Answer:
+        receiving = AnswerReader(response.status, headers_of(response.headers))
+        deadline.restart(self._endpoint.timeout_s, 1 / MIN_DOWNLOAD_BYTES_PER_S)
         for data in response.iter_stream():
             if not receiving.take(data):
                 break
@@ -204,13 +204,13 @@ class BlockingHttp:
         self._pool.close()
 
 
-def _pool_to(target: Target) -> httpcore2.ConnectionPool:
-    proxy = proxy_to(target.url)
+def _pool_to(endpoint: Endpoint) -> httpcore2.ConnectionPool:
+    proxy = proxy_to(endpoint.url)
     return httpcore2.ConnectionPool(
-        ssl_context=httpx2.create_ssl_context() if target.url.startswith("https:") else None,
+        ssl_context=httpx2.create_ssl_context() if endpoint.url.startswith("https:") else None,
         proxy=_proxy(proxy) if proxy else None,
-        max_connections=MOST_CONNECTIONS,
-        max_keepalive_connections=MOST_CONNECTIONS,
+        max_connections=MAX_CONNECTIONS,
+        max_keepalive_connections=MAX_CONNECTIONS,
         keepalive_expiry=IDLE_S,
         network_backend=_Network(),
     )
@@ -226,5 +226,7 @@ def _proxy(address: str) -> httpcore2.Proxy:
     )
 
 
-def _lost(error: Exception, url: str) -> Lost:
-    return lost(error, url, sent=not isinstance(error, _UNSENT), final=isinstance(error, _HOPELESS))
+def _no_answer(error: Exception, url: str) -> NoAnswer:
+    return no_answer(
+        error, url, sent=not isinstance(error, _UNSENT), final=isinstance(error, _HOPELESS)
+    )

@@ -1,6 +1,4 @@
-"""Many in one request: events to `/events/bulk`, chargers and vehicles to theirs, ids of events to
-`/events/withdraw`.
-"""
+"""Bulk requests: many events, chargers, vehicles, or ids of events to withdraw."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,13 +17,13 @@ from tether.client.errors import (
 )
 from tether.client.exchange import Answer, Pause, Request, RetryPolicy, Script, exchange, log, read
 from tether.client.models import BulkResult, Doubt, PutResult, WithdrawResult
-from tether.client.units import Tell, tell_user
+from tether.client.units import WarningHandler, warn_user
 from tether.domain.errors import Code
 from tether.domain.models import Charger, Event, Vehicle, to_json
 from tether.domain.validation import MAX_BYTES, MAX_ITEM_BYTES, MAX_ITEMS
 
-LATER = frozenset({429, 503})  # an item of a bulk answer that is to be sent again
-LONGEST_S = 30.0  # a bulk answer says when all would be let in; some are let in before
+RETRY_STATUSES_OF_ITEMS = frozenset({429, 503})  # an item with such a status is sent again
+MAX_WAIT_S = 30.0  # Retry-After is for all items; some may go earlier
 _GZIP = 31  # zlib's name for that format
 _FAST = 1
 AN = {
@@ -34,12 +32,12 @@ AN = {
 }  # fmt: skip
 
 M = TypeVar("M", bound=msgspec.Struct | str)
-Said = BulkResult | PutResult | WithdrawResult
-R = TypeVar("R", bound=Said)
+AnyResult = BulkResult | PutResult | WithdrawResult
+R = TypeVar("R", bound=AnyResult)
 
 
 class Item(msgspec.Struct):
-    """What an answer says of one."""
+    """The part of a bulk answer about one thing."""
 
     status: int | None
     id: str | None = None
@@ -51,13 +49,13 @@ class Item(msgspec.Struct):
 
 
 def refusal(error: TetherError) -> Item:
-    """What is said of one that met this error."""
+    """The item for one thing that met this error."""
     return Item(error.status, message=error.message, code=error.code, parameter=error.parameter)
 
 
 @dataclass(slots=True)
 class _Chunk(Generic[M, R]):
-    """What goes into one request; what cannot be sent has its result already."""
+    """The things for one request. A thing that cannot be sent has its result already."""
 
     things: list[M] = field(default_factory=list)
     lines: list[bytes] = field(default_factory=list)
@@ -65,7 +63,7 @@ class _Chunk(Generic[M, R]):
     size: int = 0
 
     def waiting(self) -> list[int]:
-        """The places of those that have to be sent, in order."""
+        """The indexes of the things without a result, in order."""
         return [place for place, result in enumerate(self.results) if result is None]
 
 
@@ -80,7 +78,7 @@ class BulkCalls(Generic[M, R]):
         ready: Callable[[M], M],
         result: Callable[[M, Item], R],
         *,
-        tell: Tell = tell_user,
+        tell: WarningHandler = warn_user,
     ) -> None:
         """`one` is event, charger, vehicle or event id. `ready` gives one in the form that is sent,
         or raises Invalid. `result` makes the result of one.
@@ -90,10 +88,10 @@ class BulkCalls(Generic[M, R]):
         self._policy = policy
         self._ready = ready
         self._result = result
-        self._tell = tell
+        self._on_warnings = tell
 
     def all(self, things: Iterable[M]) -> Script[list[R]]:
-        """Sends any number of them; the results, in order."""
+        """Sends any number of things; the results, in order."""
         results: list[R] = []
         for chunk in self._chunks(things):
             try:
@@ -108,7 +106,7 @@ class BulkCalls(Generic[M, R]):
         return results
 
     def once(self, things: Sequence[M]) -> Script[tuple[list[R], float]]:
-        """One request with what is ready; what it says of each, and how long to wait."""
+        """Sends one request with ready things; the results, and the seconds to wait."""
         return (yield from self._send(things, [to_json(thing) for thing in things]))
 
     def _chunks(self, things: Iterable[M]) -> Iterator[_Chunk[M, R]]:
@@ -133,7 +131,7 @@ class BulkCalls(Generic[M, R]):
 
     def _line_of(self, thing: M) -> bytes:
         line = to_json(thing)
-        if len(line) > MAX_ITEM_BYTES:  # the server would take no such line
+        if len(line) > MAX_ITEM_BYTES:  # the server refuses such a line
             raise TooLarge(
                 f"{AN[self._one]} must not be larger than {MAX_ITEM_BYTES:,} bytes.",
                 status=413,
@@ -142,9 +140,10 @@ class BulkCalls(Generic[M, R]):
         return line
 
     def _deliver(self, chunk: _Chunk[M, R]) -> Script[None]:
-        """Sends until each is stored or refused for good, those that have to wait in order.
+        """Sends until each thing is stored or finally refused.
 
-        Nothing behind them is sent meanwhile: else a vehicle's events would be stored out of order.
+        Things that must wait keep their order, and later chunks wait for them, so that a vehicle's
+        events are stored in order.
         """
         failures = 0
         while waiting := chunk.waiting():
@@ -153,13 +152,13 @@ class BulkCalls(Generic[M, R]):
                 [chunk.lines[place] for place in waiting],
             )
             for place, result in zip(waiting, results, strict=True):
-                chunk.results[place] = None if result.status in LATER else result
-            left = [result for result in results if result.status in LATER]
+                chunk.results[place] = None if result.status in RETRY_STATUSES_OF_ITEMS else result
+            left = [result for result in results if result.status in RETRY_STATUSES_OF_ITEMS]
             if left:
                 failures = 1 if len(left) < len(results) else failures + 1
                 seconds = self._policy.pause(failures, retry_after)
                 if seconds is None:
-                    raise come_back(left[0], retry_after)
+                    raise retry_error(left[0], retry_after)
                 log.info(
                     "%d of %d %s wait: %.2f s", len(left), len(results), f"{self._one}s", seconds
                 )
@@ -174,12 +173,12 @@ class BulkCalls(Generic[M, R]):
                 f"A bulk answer must have one item for each {self._one}.", status=200
             )
         results = [self._result(thing, item) for thing, item in zip(things, items, strict=True)]
-        self._tell({doubt for item in items for doubt in item.warnings})
-        return results, min(answer.retry_after or 0, LONGEST_S)
+        self._on_warnings({doubt for item in items for doubt in item.warnings})
+        return results, min(answer.retry_after or 0, MAX_WAIT_S)
 
 
 def bulk_request(path: str, lines: Iterable[bytes]) -> Request:
-    """The request with these, each given as its JSON."""
+    """The request with these lines of JSON."""
     zipper = zlib.compressobj(_FAST, wbits=_GZIP)
     body = zipper.compress(b"\n".join(lines)) + zipper.flush()
     headers = {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
@@ -187,28 +186,28 @@ def bulk_request(path: str, lines: Iterable[bytes]) -> Request:
 
 
 def event_result(event: Event, item: Item) -> BulkResult:
-    """What became of an event."""
-    return BulkResult(event=event, id=item.id, **_said(item))
+    """The result of an event."""
+    return BulkResult(event=event, id=item.id, **_common_fields(item))
 
 
 def put_result(entity: Charger | Vehicle, item: Item) -> PutResult:
-    """What became of a charger or vehicle."""
-    return PutResult(entity=entity, etag=item.etag, **_said(item))
+    """The result of a charger or vehicle."""
+    return PutResult(entity=entity, etag=item.etag, **_common_fields(item))
 
 
 def withdraw_result(event_id: str, item: Item) -> WithdrawResult:
-    """What became of the withdrawal of an event."""
-    return WithdrawResult(id=event_id, **_said(item))
+    """The result of a withdrawal."""
+    return WithdrawResult(id=event_id, **_common_fields(item))
 
 
-def _said(item: Item) -> dict[str, Any]:
-    """What is said of each, whatever it is."""
+def _common_fields(item: Item) -> dict[str, Any]:
+    """The fields that all results have."""
     names = ("status", "message", "code", "parameter", "warnings")
     return {name: getattr(item, name) for name in names}
 
 
-def come_back(result: Said, retry_after: float) -> RateLimited | Unavailable:
-    """What it means that one has to be sent again later."""
+def retry_error(result: AnyResult, retry_after: float) -> RateLimited | Unavailable:
+    """The error of a thing that must be sent again later."""
     kind = RateLimited if result.status == 429 else Unavailable
     error = kind(
         result.message or "Some could not be stored.",

@@ -13,13 +13,13 @@ from tether.client.exchange import (
     RetryPolicy,
     Script,
     exchange,
-    no_answer_of_ours,
     path,
     read,
+    unexpected_answer,
     with_query,
 )
 from tether.client.models import Charger, Saved, Vehicle
-from tether.client.units import doubts_in, tell_user
+from tether.client.units import warn_user, warnings_in
 from tether.client.values import entity_id, exact, patch_of
 from tether.domain.models import Entity, to_json
 
@@ -79,6 +79,6 @@ def _saved(answer: Answer, request: Request) -> Saved:
     if created:
         read(Created, answer, request)
     elif answer.body:  # such as a hotel's login page: nothing was stored
-        raise no_answer_of_ours(answer, request, "it should be empty")
-    tell_user(doubts_in(answer))
+        raise unexpected_answer(answer, request, "it should be empty")
+    warn_user(warnings_in(answer))
     return Saved(created=created, etag=answer.headers.get("etag", ""))

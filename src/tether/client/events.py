@@ -3,11 +3,11 @@
 from tether.client.bulk import BulkCalls, event_result
 from tether.client.errors import Conflict, TetherError, invalid
 from tether.client.exchange import Created, Request, RetryPolicy, Script, exchange, read, with_query
-from tether.client.following import cursor_behind
+from tether.client.following import cursor_after
 from tether.client.models import Event, EventType, Instant
 from tether.client.pagination import epoch_of, next_cursor
 from tether.client.stamps import Stamps
-from tether.client.units import Tell, doubts_in, tell_user
+from tether.client.units import WarningHandler, warn_user, warnings_in
 from tether.client.values import instant_text, sendable
 from tether.domain import models
 from tether.domain.models import to_json
@@ -17,10 +17,10 @@ from tether.domain.views import Session, SessionStatus
 class EventCalls:
     """Scripts for events; `AsyncEvents` says what they do."""
 
-    def __init__(self, policy: RetryPolicy, tell: Tell = tell_user) -> None:
+    def __init__(self, policy: RetryPolicy, tell: WarningHandler = warn_user) -> None:
         self._policy = policy
         self._stamps = Stamps()
-        self._tell = tell
+        self._on_warnings = tell
         self.bulk = BulkCalls("event", "/events/bulk", policy, self._ready, event_result, tell=tell)
 
     def _ready(self, event: models.Event) -> models.Event:
@@ -37,7 +37,7 @@ class EventCalls:
         except TetherError as error:
             error.event = event  # type: ignore[assignment]  # the same class at run time
             raise
-        self._tell(doubts_in(answer))
+        self._on_warnings(warnings_in(answer))
         return event_id
 
     def now(self) -> Script[str]:
@@ -48,7 +48,7 @@ class EventCalls:
         # leads to what follows. Without an earlier event there is no cursor.
         cursor = next_cursor(answer)
         last_id = last[0].id if last and not cursor else None
-        return cursor_behind(last_id or 0, cursor, epoch_of(answer))
+        return cursor_after(last_id or 0, cursor, epoch_of(answer))
 
 
 def unplug_of(session: Session, at: Instant) -> Event:

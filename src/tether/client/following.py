@@ -39,9 +39,9 @@ from tether.domain.views import Session
 
 PAGE = 1000
 FIRST = "2000-01-01T00:00:00.000Z"  # the API takes no earlier instant
-_QUIET_FAILURES = 3
-_PLACE = re.compile(r"([0-9]{1,4}|[0-9a-f-]{36})\.([^.]*)(?:\.([0-9a-f]*))?")
-_CHANGE = re.compile(r"([0-9T:.-]{23}Z)/((?:[0-9a-f-]{36})?)(?:/([0-9a-f]*))?")
+_WARN_AFTER_FAILURES = 3
+_LOG_CURSOR = re.compile(r"([0-9]{1,4}|[0-9a-f-]{36})\.([^.]*)(?:\.([0-9a-f]*))?")
+_CHANGE_CURSOR = re.compile(r"([0-9T:.-]{23}Z)/((?:[0-9a-f-]{36})?)(?:/([0-9a-f]*))?")
 
 M = TypeVar("M", Event, Session, Withdrawal)
 
@@ -112,7 +112,7 @@ class Follower(ABC, Generic[M]):
             answer = yield from exchange(request, NO_RETRIES, 200)
         except (RateLimited, Unavailable) as error:
             self._failures += 1
-            if self._failures == _QUIET_FAILURES:
+            if self._failures == _WARN_AFTER_FAILURES:
                 log.warning("Following the %s is interrupted: %s", self._what, error)
             wait = self._policy.backoff(self._failures, error.retry_after)
             return max(wait, self._poll_s)
@@ -162,11 +162,11 @@ class LogFollower(Follower[M]):
         self._last: str | None = None  # of the page that we are on, the last one that was taken
         self._count = 0  # that were taken, if a cursor of an older version says so
         if cursor is not None:
-            self._count, self._last, self._page, self._epoch = _parsed(cursor)
+            self._count, self._last, self._page, self._epoch = _parse_log_cursor(cursor)
 
     @property
     def cursor(self) -> str:
-        return cursor_behind(self._last or self._count, self._page, self._epoch)
+        return cursor_after(self._last or self._count, self._page, self._epoch)
 
     def fetch(self) -> Script[float]:
         try:
@@ -217,7 +217,7 @@ class ChangeFollower(Follower[Session]):
         start = FIRST if updated_from is None else instant_text("updatedFrom", updated_from)
         self._start = self._last = (start, "")
         if cursor is not None:
-            self._last, self._epoch = _change(cursor)
+            self._last, self._epoch = _parse_change_cursor(cursor)
 
     @property
     def cursor(self) -> str:
@@ -234,32 +234,32 @@ class ChangeFollower(Follower[Session]):
         )
 
     def _new(self, page: Sequence[Session]) -> Sequence[Session]:
-        return [session for session in page if _key(session) > self._last]
+        return [session for session in page if _change_order(session) > self._last]
 
     def _taken(self, entry: Session) -> None:
-        self._last = _key(entry)
+        self._last = _change_order(entry)
 
     def _begin(self) -> None:
         self._last = self._start
 
 
-def _key(session: Session) -> tuple[str, str]:
+def _change_order(session: Session) -> tuple[str, str]:
     """What the server orders changes by."""
     return session.updated_at, session.id
 
 
-def cursor_behind(taken: str | int, page: str | None, epoch: str | None) -> str:
+def cursor_after(taken: str | int, page: str | None, epoch: str | None) -> str:
     """The place behind the entry of this id, or behind so many entries, of the page with the
     server's cursor `page`.
     """
     return f"{taken}.{page or ''}{f'.{epoch}' if epoch else ''}"
 
 
-def _parsed(cursor: str) -> tuple[int, str | None, str | None, str | None]:
+def _parse_log_cursor(cursor: str) -> tuple[int, str | None, str | None, str | None]:
     """Count, id of the last entry, page and epoch. Of before epochs is what has entries and none,
     unless the server tells by the page.
     """
-    match = _PLACE.fullmatch(cursor)
+    match = _LOG_CURSOR.fullmatch(cursor)
     if match is None:
         raise invalid("cursor", "It must be one that `follow` gave.")
     taken, page, epoch = match[1], match[2] or None, match[3]
@@ -267,9 +267,9 @@ def _parsed(cursor: str) -> tuple[int, str | None, str | None, str | None]:
     return count, last, page, epoch or ("" if (count or last) and not page else None)
 
 
-def _change(cursor: str) -> tuple[tuple[str, str], str | None]:
+def _parse_change_cursor(cursor: str) -> tuple[tuple[str, str], str | None]:
     """The last change and the epoch; of before epochs is what has a change and none."""
-    match = _CHANGE.fullmatch(cursor)
+    match = _CHANGE_CURSOR.fullmatch(cursor)
     if match is None:
         raise invalid("cursor", "It must be one that `changes` gave.")
     return (match[1], match[2]), match[3] or ("" if match[2] else None)

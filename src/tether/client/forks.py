@@ -17,30 +17,30 @@ from typing import Protocol, runtime_checkable
 from weakref import WeakSet
 
 
-class Forked(Protocol):
+class ForkAware(Protocol):
     """Something that has connections, locks or threads."""
 
-    def forked(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Called in a child: begins anew."""
 
 
 @runtime_checkable
-class Held(Forked, Protocol):
+class ForkLock(ForkAware, Protocol):
     """Something of which no other thread may be in the middle when the process forks."""
 
     def before_fork(self) -> None:
         """Waits until nothing is under way, and lets nothing begin."""
 
-    def after_fork(self) -> None:
+    def after_fork_in_parent(self) -> None:
         """Goes on, in the parent."""
 
 
-_known: WeakSet[Forked] = WeakSet()
+_known: WeakSet[ForkAware] = WeakSet()
 _mutex = threading.Lock()
-_held: list[Held] = []
+_held: list[ForkLock] = []
 
 
-def anew_in_children(thing: Forked) -> None:
+def reset_after_fork(thing: ForkAware) -> None:
     """From now on every child of this process begins anew with this thing."""
     with _mutex:
         _known.add(thing)
@@ -54,14 +54,14 @@ def leave_to_parent(inherited: object) -> None:
 
 def _before() -> None:
     _mutex.acquire()
-    _held[:] = [thing for thing in _known if isinstance(thing, Held)]
+    _held[:] = [thing for thing in _known if isinstance(thing, ForkLock)]
     for thing in _held:
         thing.before_fork()
 
 
 def _in_parent() -> None:
     for thing in _held:
-        thing.after_fork()
+        thing.after_fork_in_parent()
     _held.clear()
     _mutex.release()
 
@@ -70,7 +70,7 @@ def _in_child() -> None:
     _held.clear()
     _mutex.release()
     for thing in list(_known):
-        thing.forked()
+        thing.after_fork_in_child()
 
 
 with suppress(AttributeError):  # where there is no fork

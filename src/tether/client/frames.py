@@ -38,10 +38,10 @@ def to_arrow(things: Iterable[M], kind: type[M] | None = None) -> "pyarrow.Table
 
     Raises ImportError without pyarrow, ValueError for a number with more than 18 decimal places.
     """
-    arrow = _library("pyarrow", "to_arrow")
-    found, model = _all_of_one_kind(things, kind)
+    arrow = _import("pyarrow", "to_arrow")
+    found, model = _check_kind(things, kind)
     schema = arrow_schema(model, arrow)
-    rows = [row_of(thing, _fine) for thing in found]
+    rows = [row_of(thing, _checked) for thing in found]
     return arrow.Table.from_pylist(rows, schema=schema)
 
 
@@ -52,9 +52,9 @@ def to_pandas(
 
     Numbers are float64, or with `exact` Decimals with all their digits; what is not known is NaN.
     """
-    pandas = _library("pandas", "to_pandas")
-    found, model = _all_of_one_kind(things, kind)
-    rows = [row_of(thing, _as_it_is if exact else float) for thing in found]
+    pandas = _import("pandas", "to_pandas")
+    found, model = _check_kind(things, kind)
+    rows = [row_of(thing, _unchanged if exact else float) for thing in found]
     return pandas.DataFrame({
         column.name: _series(
             pandas, [row[column.name] for row in rows], column.kind, exact=exact
@@ -82,8 +82,8 @@ def to_polars(
 
     Numbers are Float64, or with `exact` Decimal(38, 18); what is not known is null.
     """
-    library = _library("polars", "to_polars")
-    found, model = _all_of_one_kind(things, kind)
+    library = _import("polars", "to_polars")
+    found, model = _check_kind(things, kind)
     number = library.Decimal(DIGITS, PLACES) if exact else library.Float64
     types = {
         ColumnKind.TEXT: library.String,
@@ -98,12 +98,12 @@ def to_polars(
     period = {one.name: types[one.kind] for one in columns_of(ChargePeriod)}
     types[ColumnKind.PERIODS] = library.List(library.Struct(period))
     schema = {column.name: types[column.kind] for column in columns_of(model)}
-    rows = [row_of(thing, _fine if exact else float) for thing in found]
+    rows = [row_of(thing, _checked if exact else float) for thing in found]
     frame: polars.DataFrame = library.DataFrame(rows, schema=schema, orient="row")
     return frame
 
 
-def _all_of_one_kind(things: Iterable[M], kind: type[M] | None) -> tuple[list[M], type[M]]:
+def _check_kind(things: Iterable[M], kind: type[M] | None) -> tuple[list[M], type[M]]:
     found = list(things)
     model = kind or (type(found[0]) if found else None)
     if model is None:
@@ -114,18 +114,18 @@ def _all_of_one_kind(things: Iterable[M], kind: type[M] | None) -> tuple[list[M]
     return found, model
 
 
-def _library(name: str, caller: str) -> Any:
+def _import(name: str, caller: str) -> Any:
     try:
         return import_module(name)
     except ImportError:
         raise ImportError(f"{caller} needs {name}: pip install {name}") from None
 
 
-def _as_it_is(number: Decimal) -> Decimal:
+def _unchanged(number: Decimal) -> Decimal:
     return number
 
 
-def _fine(number: Decimal) -> Decimal:
+def _checked(number: Decimal) -> Decimal:
     if not fits(number):
         raise ValueError(f"{number} has more than {PLACES} decimal places.")
     return number

@@ -6,25 +6,25 @@ from collections.abc import Iterable, Sequence
 from logging import getLogger
 from os import PathLike
 
-from tether.client.bulk import come_back, event_result, refusal
+from tether.client.bulk import event_result, refusal, retry_error
 from tether.client.errors import Conflict, Invalid, TooLarge
 from tether.client.events import EventCalls
 from tether.client.exchange import NO_RETRIES, RetryPolicy
-from tether.client.forks import anew_in_children
+from tether.client.forks import reset_after_fork
 from tether.client.models import BulkResult, Doubt
 from tether.client.outbox_file import DamagedEvent, OutboxFile, RefusedEvent, WaitingEvent
 from tether.client.sync import Client
-from tether.client.units import in_words
+from tether.client.units import warning_text
 from tether.client.values import sendable
 from tether.domain import models
 from tether.domain.validation import MAX_BYTES
 
 log = getLogger("tether.client.outbox")
 
-MOST_AT_ONCE = 1000
-LOOK_S = 1.0  # how often to look for what other processes have put
-_LOOK_CLOSELY_S = 0.02
-_REFUSED_ALONE = (Invalid, Conflict, TooLarge)
+MAX_BATCH = 1000
+POLL_S = 1.0  # how often to look for what other processes have put
+_FLUSH_POLL_S = 0.02
+_REFUSALS = (Invalid, Conflict, TooLarge)
 
 
 class Outbox:
@@ -38,16 +38,16 @@ class Outbox:
     def __init__(self, path: str | PathLike[str], client: Client) -> None:
         self._file = OutboxFile(path)
         self._client = client
-        self._calls = EventCalls(NO_RETRIES, self._log_doubts)
+        self._calls = EventCalls(NO_RETRIES, self._log_warnings)
         self._policy = RetryPolicy(0, base_s=0.25, cap_s=30.0)
-        self._most = MOST_AT_ONCE
+        self._most = MAX_BATCH
         self._doubts: set[Doubt] = set()
         self._closing = False
-        self.forked()
+        self.after_fork_in_child()
         self._begin()
-        anew_in_children(self)
+        reset_after_fork(self)
 
-    def forked(self) -> None:
+    def after_fork_in_child(self) -> None:
         """A child has no thread until it puts something: its parent delivers what waits."""
         self._failures = 0
         self._error: Exception | None = None
@@ -120,10 +120,10 @@ class Outbox:
         end, last = time.monotonic() + timeout, self._file.last()
         self._hurry.set()
         self._begin()
-        while self._file.waits_until(last):
+        while self._file.waits_up_to(last):
             if time.monotonic() >= end or self._closing:
                 return False
-            time.sleep(_LOOK_CLOSELY_S)
+            time.sleep(_FLUSH_POLL_S)
         return True
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class Outbox:
                 retry_after = getattr(error, "retry_after", None)
                 self._wait(self._hurry, self._policy.backoff(self._failures, retry_after))
             else:
-                self._wait(self._put, LOOK_S)
+                self._wait(self._put, POLL_S)
 
     def _wait(self, signal: threading.Event, seconds: float) -> None:
         if not self._closing:
@@ -168,7 +168,7 @@ class Outbox:
                     self._most = len(batch) // 2  # what is wrong with one concerns no other
                     continue
                 self._failures, self._error = 0, None
-                self._most = MOST_AT_ONCE
+                self._most = MAX_BATCH
                 if not batch and not self._file.depth():
                     return
 
@@ -188,7 +188,7 @@ class Outbox:
         for waiting, status, message in refused:
             log.warning("Event %d was refused with status %d: %s", waiting.number, status, message)
         if later:
-            raise come_back(later, retry_after)
+            raise retry_error(later, retry_after)
 
     def _send(self, batch: list[WaitingEvent]) -> tuple[Sequence[BulkResult], float]:
         if len(batch) == 1:
@@ -196,7 +196,7 @@ class Outbox:
             try:
                 stored = self._client._run(self._calls.post(event))
                 return [BulkResult(event=event, status=201, id=stored)], 0
-            except _REFUSED_ALONE:
+            except _REFUSALS:
                 pass  # ask once more below: only what says so of this very event is a refusal
         try:
             return self._client._run(self._calls.bulk.once([waiting.event for waiting in batch]))
@@ -205,13 +205,13 @@ class Outbox:
                 raise
             return [event_result(batch[0].event, refusal(error))], 0
 
-    def _log_doubts(self, doubts: Iterable[Doubt]) -> None:
+    def _log_warnings(self, doubts: Iterable[Doubt]) -> None:
         """Each once, and not as Python warns: where that is an error, what is delivered would be
         sent for ever.
         """
         for doubt in {*doubts} - self._doubts:
             self._doubts.add(doubt)
-            log.warning("%s", in_words(doubt))
+            log.warning("%s", warning_text(doubt))
 
     def _report(self, error: Exception) -> None:
         self._failures += 1

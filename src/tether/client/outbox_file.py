@@ -24,8 +24,8 @@ from shutil import disk_usage
 import msgspec
 
 from tether.client.errors import OutboxError
-from tether.client.exchange import UNREADABLE
-from tether.client.forks import anew_in_children, leave_to_parent
+from tether.client.exchange import DECODE_ERRORS
+from tether.client.forks import leave_to_parent, reset_after_fork
 from tether.client.models import Event
 from tether.client.stamps import next_stamp
 from tether.domain import models
@@ -36,7 +36,7 @@ log = getLogger("tether.client.outbox")
 
 VERSION = 1
 BUSY_S = 30.0
-SPARE_BYTES = 1024 * 1024
+RESERVED_BYTES = 1024 * 1024
 """What putting leaves of the disk: a thousand events are that large, and to forget them needs a
 journal of them. Without it, an outbox that has filled its disk could never be emptied again."""
 
@@ -63,7 +63,7 @@ _SET_ASIDE = """
 INSERT OR REPLACE INTO refused SELECT number, coalesce(body, x''), ?, ?, ? FROM waiting
 WHERE number = ?
 """
-_ASIDE = """
+_SET_ASIDE_ROWS = """
 SELECT number, CAST(body AS BLOB), CAST(status AS INTEGER), CAST(message AS BLOB), at_ms
 FROM refused ORDER BY number
 """
@@ -115,17 +115,17 @@ class OutboxFile:
             except BaseException:
                 self._db.close()
                 raise
-        anew_in_children(self)
+        reset_after_fork(self)
 
     def before_fork(self) -> None:
         """No other thread is in the middle of anything while the process forks."""
         self._mutex.acquire()
 
-    def after_fork(self) -> None:
+    def after_fork_in_parent(self) -> None:
         """Goes on, in the parent."""
         self._mutex.release()
 
-    def forked(self) -> None:
+    def after_fork_in_child(self) -> None:
         """The child connects anew, and the right to deliver stays with the parent."""
         leave_to_parent(self._db)
         self._is_open = False
@@ -147,7 +147,7 @@ class OutboxFile:
     def put(self, event: models.Event) -> models.Event:
         """Stores an event, stamped if it was not, and returns it when it is on the disk."""
         with self._transaction() as db:
-            self._keep_spare(db)
+            self._check_disk_space(db)
             if event.timestamp is None:
                 vehicle = event.vehicle_id
                 last = db.execute("SELECT at_ms FROM stamps WHERE vehicle_id = ?", (vehicle,))
@@ -157,10 +157,10 @@ class OutboxFile:
             db.execute("INSERT INTO waiting (body) VALUES (?)", (to_json(event).decode(),))
         return event
 
-    def _keep_spare(self, db: sqlite3.Connection) -> None:
+    def _check_disk_space(self, db: sqlite3.Connection) -> None:
         """Raises OutboxError if the file would have to grow on a disk that is nearly full."""
         free_pages = db.execute("PRAGMA freelist_count").fetchone()[0]
-        if not free_pages and disk_usage(self._folder).free < SPARE_BYTES:
+        if not free_pages and disk_usage(self._folder).free < RESERVED_BYTES:
             raise OutboxError(f"The outbox {self._path} cannot take more: the disk is full.")
 
     def oldest(self, most: int, most_bytes: int) -> list[WaitingEvent]:
@@ -211,7 +211,7 @@ class OutboxFile:
             found = db.execute("SELECT max(number) FROM waiting").fetchone()[0]
             return int(found or 0)
 
-    def waits_until(self, number: int) -> bool:
+    def waits_up_to(self, number: int) -> bool:
         """Whether anything up to this number still waits."""
         with self._reading() as db:
             row = db.execute("SELECT 1 FROM waiting WHERE number <= ? LIMIT 1", (number,))
@@ -221,7 +221,7 @@ class OutboxFile:
         """What the server refused for good, in order."""
         return [
             RefusedEvent(number, event, status, message, at)
-            for number, event, _, status, message, at in self._aside()
+            for number, event, _, status, message, at in self._set_aside_rows()
             if event is not None
         ]
 
@@ -229,13 +229,13 @@ class OutboxFile:
         """What holds no event any more, in order."""
         return [
             DamagedEvent(number, body, at)
-            for number, event, body, _, _, at in self._aside()
+            for number, event, body, _, _, at in self._set_aside_rows()
             if event is None
         ]
 
-    def _aside(self) -> Iterator[tuple[int, Event | None, bytes, int, str, datetime]]:
+    def _set_aside_rows(self) -> Iterator[tuple[int, Event | None, bytes, int, str, datetime]]:
         with self._reading() as db:
-            rows = db.execute(_ASIDE).fetchall()
+            rows = db.execute(_SET_ASIDE_ROWS).fetchall()
         for number, body, status, message, at_ms in rows:
             text = (message or b"").decode(errors="replace")
             yield number, _event(body), body or b"", status, text, _moment(at_ms)
@@ -341,7 +341,7 @@ def _event(body: bytes | None) -> Event | None:
     """The event, if this is one that can be sent twice without being reported twice."""
     try:
         event = msgspec.json.decode(body or b"", type=Event)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None
     return event if event.timestamp else None
 

@@ -1,8 +1,7 @@
-"""The answer as it comes in: how much of it we take, at which pace, and what it is when unpacked.
+"""Reads answers within bounds of size and time, and decompresses them.
 
-Whoever answers may be anybody: a broken proxy, a stranger on the way. So an answer that has no end,
-or takes for ever, or grows a thousandfold when it is unpacked, costs a bounded amount of memory and
-time.
+A broken proxy or a stranger may answer in place of the server. An answer without an end, a very
+slow one, or one that grows a thousandfold when decompressed takes bounded memory and time.
 """
 
 import zlib
@@ -10,15 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tether.client.exchange import Answer
 
-MOST_BYTES = 32 * 1024 * 1024  # several times the largest page of this API
-MOST_OF_A_REFUSAL = 64 * 1024  # its status counts; of a login page we read no more
-SLOWEST_BYTES_PER_S = 1024
+MAX_BODY_BYTES = 32 * 1024 * 1024  # several times the largest page of this API
+MAX_ERROR_BYTES = 64 * 1024  # only the status and the message matter
+MIN_DOWNLOAD_BYTES_PER_S = 1024
 _GZIP = 31  # zlib's name for that format
 _PIECE = 64 * 1024
 
 
 def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """The headers by their names in lower case; those that come several times, in one."""
+    """The headers by their names in lower case. Repeated headers are joined."""
     headers: dict[str, str] = {}
     for name, value in raw:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
@@ -26,8 +25,8 @@ def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return headers
 
 
-class Unpacking:
-    """Turns bytes off the wire into those of the body, in small pieces. Raises Damaged."""
+class Decompressor:
+    """Decompresses a body in small pieces."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         coding = headers.get("content-encoding", "identity").strip().lower()
@@ -35,9 +34,9 @@ class Unpacking:
         self._known = coding in ("identity", "gzip", "x-gzip")
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The pieces that these bytes hold."""
+        """The pieces of the body in these bytes. Raises DecompressionError."""
         if not self._known:
-            raise Damaged("it has a Content-Encoding that was not asked for")
+            raise DecompressionError("it has a Content-Encoding that was not asked for")
         if self._unzip is None:
             yield data
             return
@@ -46,53 +45,53 @@ class Unpacking:
             try:
                 piece = self._unzip.decompress(data, _PIECE)
             except zlib.error:
-                raise Damaged("it is no gzip") from None
+                raise DecompressionError("it is no gzip") from None
             data, full = self._unzip.unconsumed_tail, len(piece) == _PIECE
             if piece:
                 yield piece
 
     @property
-    def is_whole(self) -> bool:
-        """Whether nothing is missing at its end."""
+    def is_complete(self) -> bool:
+        """Whether the body has reached its end."""
         return self._unzip is None or self._unzip.eof
 
 
-class Damaged(Exception):
-    """The body cannot be unpacked."""
+class DecompressionError(Exception):
+    """The body cannot be decompressed."""
 
 
-class Receiving:
-    """An answer whose body is still to come."""
+class AnswerReader:
+    """Collects an answer whose body is still to come."""
 
     def __init__(self, status: int, headers: Mapping[str, str]) -> None:
         self._status = status
         self._headers = headers
-        self._unpacking = Unpacking(headers)
+        self._decompressor = Decompressor(headers)
         self._succeeded = 200 <= status < 300
-        self._most = MOST_BYTES if self._succeeded else MOST_OF_A_REFUSAL
+        self._most = MAX_BODY_BYTES if self._succeeded else MAX_ERROR_BYTES
         self._pieces: list[bytes] = []
         self._packed = self._size = 0
         self._flaw: str | None = None
 
     def take(self, data: bytes) -> bool:
-        """Takes more of the body; returns whether what follows is wanted."""
+        """Takes more of the body. Returns whether to read on."""
         self._packed += len(data)
         try:
-            for piece in self._unpacking.feed(data):
+            for piece in self._decompressor.feed(data):
                 self._pieces.append(piece)
                 self._size += len(piece)
                 if self._size > self._most:
                     break
-        except Damaged as error:
+        except DecompressionError as error:
             self._flaw = str(error)
         if max(self._size, self._packed) > self._most:
             self._flaw = f"it is larger than {self._most:,} bytes"
         return self._flaw is None
 
     def answer(self) -> Answer:
-        """The answer, once the body has ended or no more of it is wanted."""
+        """The answer, after the last `take`."""
         flaw = self._flaw
-        if flaw is None and self._pieces and not self._unpacking.is_whole:
+        if flaw is None and self._pieces and not self._decompressor.is_complete:
             flaw = "its gzip stream ends too early"
         body = b"" if flaw and self._succeeded else b"".join(self._pieces)
         return Answer(self._status, self._headers, body, flaw=flaw)

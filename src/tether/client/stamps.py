@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from tether.client.forks import anew_in_children
+from tether.client.forks import reset_after_fork
 from tether.domain.timestamps import now_ms
 
 STEP_BACK_MS = 60_000
@@ -26,10 +26,10 @@ class Stamps:
         self._clock = clock
         self._last: dict[str, int] = {}
         self._most = _MANY
-        self.forked()
-        anew_in_children(self)
+        self.after_fork_in_child()
+        reset_after_fork(self)
 
-    def forked(self) -> None:
+    def after_fork_in_child(self) -> None:
         """The child needs a lock of its own: a thread of the parent may hold the old one."""
         self._mutex = threading.Lock()
 
@@ -39,10 +39,10 @@ class Stamps:
             now = self._clock()
             stamp = self._last[vehicle_id] = next_stamp(now, self._last.get(vehicle_id, 0))
             if len(self._last) > self._most:
-                self._forget(now)
+                self._drop_old(now)
             return stamp
 
-    def _forget(self, now: int) -> None:
+    def _drop_old(self, now: int) -> None:
         """Drops what is so long ago that it cannot matter any more."""
         recent = now - STEP_BACK_MS
         self._last = {vehicle: last for vehicle, last in self._last.items() if last > recent}

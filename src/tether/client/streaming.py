@@ -14,24 +14,24 @@ from tether.client.errors import (
     UnexpectedAnswer,
 )
 from tether.client.exchange import (
-    AGAIN_LATER,
+    RETRY_STATUSES,
     Answer,
-    Lost,
+    NoAnswer,
     Request,
     RetryPolicy,
     error_of,
     log,
-    no_answer_of_ours,
     read,
+    unexpected_answer,
     with_query,
 )
 from tether.client.models import Event, Withdrawal
-from tether.client.receiving import Damaged, Unpacking
+from tether.client.receiving import DecompressionError, Decompressor
 from tether.domain.views import VehicleState
 
 SILENCE_S = 40.0  # more than two heartbeats of the server
-LONGEST_BLOCK = 64 * 1024  # bytes; ours have some hundred
-_QUIET_FAILURES = 3
+MAX_BLOCK_BYTES = 64 * 1024  # bytes; ours have some hundred
+_WARN_AFTER_FAILURES = 3
 _END_OF_LINE = re.compile(rb"\r\n|\n|\r(?!\Z)")  # the last \r may be half an end
 
 Message = Event | Withdrawal | VehicleState
@@ -43,8 +43,8 @@ _KINDS: dict[str, type[Message]] = {
 class Interrupted(Exception):
     """The answer broke off, or there was none."""
 
-    def __init__(self, lost: Lost) -> None:
-        self.lost = lost
+    def __init__(self, no_answer: NoAnswer) -> None:
+        self.no_answer = no_answer
 
 
 class Subscription:
@@ -64,8 +64,8 @@ class Subscription:
         self._policy = policy
         self._failures = 0
         self._request = Request("GET", "/stream")
-        self._parser = _Parser()
-        self._unpacking = Unpacking({})
+        self._parser = _EventStreamParser()
+        self._decompressor = Decompressor({})
         self.cursor: str | None = None
 
     @property
@@ -82,12 +82,12 @@ class Subscription:
         self._request = Request(
             "GET", with_query("/stream", cursor=begin, **self._filters), headers=headers
         )
-        self._parser = _Parser()
+        self._parser = _EventStreamParser()
         return self._request
 
     def check(self, headers: Mapping[str, str]) -> None:
         """Raises UnexpectedAnswer if this is no stream of ours."""
-        self._unpacking = Unpacking(headers)
+        self._decompressor = Decompressor(headers)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "text/event-stream":
             raise self._unexpected(f"it is of the type {kind or 'none'}")
@@ -95,9 +95,9 @@ class Subscription:
     def received(self, data: bytes) -> Iterator[Message | None]:
         """The messages in these bytes; None where there is only a new place."""
         try:
-            for piece in self._unpacking.feed(data):
+            for piece in self._decompressor.feed(data):
                 yield from self._messages(piece)
-        except Damaged as error:
+        except DecompressionError as error:
             raise self._unexpected(str(error)) from None
 
     def _messages(self, data: bytes) -> Iterator[Message | None]:
@@ -118,26 +118,26 @@ class Subscription:
             log.warning("The database was restored: reading the stream from the start again")
             self._begin, self.cursor = "start", None
             return 0
-        if answer.status not in AGAIN_LATER:
+        if answer.status not in RETRY_STATUSES:
             raise error
         return self._pause(error)
 
-    def interrupted(self, lost: Lost) -> float:
+    def interrupted(self, no_answer: NoAnswer) -> float:
         """The seconds to wait before connecting again. Raises Unavailable if that is no use."""
-        error = error_of(lost, self._request)
-        if lost.final:
+        error = error_of(no_answer, self._request)
+        if no_answer.final:
             raise error
         return self._pause(error)
 
     def ended(self) -> float:
         """The seconds to wait after the server ended the stream decently."""
-        return self.interrupted(Lost("The server ended the stream."))
+        return self.interrupted(NoAnswer("The server ended the stream."))
 
     def _pause(self, error: TetherError) -> float:
         assert isinstance(error, RateLimited | Unavailable)
         self._failures += 1
         seconds = self._policy.backoff(self._failures, error.retry_after)
-        tell = log.warning if self._failures == _QUIET_FAILURES else log.info
+        tell = log.warning if self._failures == _WARN_AFTER_FAILURES else log.info
         tell("The stream is interrupted: %s; again in %.2f s", error, seconds)
         return seconds
 
@@ -148,10 +148,10 @@ class Subscription:
         return read(kind, Answer(200, {}, text), self._request)
 
     def _unexpected(self, why: str) -> UnexpectedAnswer:
-        return no_answer_of_ours(Answer(200, {}, b""), self._request, why)
+        return unexpected_answer(Answer(200, {}, b""), self._request, why)
 
 
-class _Parser:
+class _EventStreamParser:
     """Server-Sent Events, as the HTML standard reads them."""
 
     def __init__(self) -> None:
@@ -173,7 +173,7 @@ class _Parser:
 
     def is_too_long(self) -> bool:
         """Whether a line, or what belongs together, is longer than any of ours."""
-        return len(self._rest) + self._size > LONGEST_BLOCK
+        return len(self._rest) + self._size > MAX_BLOCK_BYTES
 
     def _take(self, line: bytes) -> None:
         name, _, value = line.partition(b":")

@@ -6,7 +6,7 @@ from typing import Generic, Literal, TypeVar, Unpack
 
 from tether.client.blocking import Stop, http_to
 from tether.client.bulk import BulkCalls, put_result, withdraw_result
-from tether.client.connection import shown_url, target
+from tether.client.connection import endpoint, url_without_password
 from tether.client.entities import EntityCalls
 from tether.client.events import EventCalls
 from tether.client.exchange import Request, RetryPolicy, exchange, path
@@ -56,8 +56,8 @@ class Client(Runner):
         timeout: float = 30.0,
         retries: int = 8,
     ) -> None:
-        self._target = target(url, api_key, timeout)
-        self._http = http_to(self._target)
+        self._endpoint = endpoint(url, api_key, timeout)
+        self._http = http_to(self._endpoint)
         self._policy = RetryPolicy(retries)
         self.chargers = Chargers(self, Charger, ChargerState)
         self.vehicles = Vehicles(self, Vehicle, VehicleState)
@@ -67,7 +67,7 @@ class Client(Runner):
         self.webhooks = Webhooks(self)
 
     def __repr__(self) -> str:
-        return f"Client({shown_url(self._target.url)!r})"
+        return f"Client({url_without_password(self._endpoint.url)!r})"
 
     def __enter__(self) -> "Client":
         return self

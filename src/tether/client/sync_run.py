@@ -5,9 +5,9 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tether.client.blocking import Stop, sleep, wait
-from tether.client.exchange import Answer, Lost, Request, RetryPolicy, Script, ask, with_query
+from tether.client.exchange import Answer, NoAnswer, Request, RetryPolicy, Script, ask, with_query
 from tether.client.following import Follower
-from tether.client.forks import anew_in_children, leave_to_parent
+from tether.client.forks import leave_to_parent, reset_after_fork
 from tether.client.models import Event, Withdrawal
 from tether.client.pagination import Pages
 from tether.client.streaming import Interrupted, Message, Subscription
@@ -30,7 +30,7 @@ class Runner:
     def _run(self, script: Script[T]) -> T:
         """Does what a script of the SDK says."""
         self._http.check()
-        outcome: Answer | Lost | None = None
+        outcome: Answer | NoAnswer | None = None
         while True:
             try:
                 step = script.send(outcome)
@@ -102,13 +102,13 @@ class Stream(Iterator[Message]):
     waits for the next one may be cancelled: nothing is lost by that.
     """
 
-    def __init__(self, http: "Http", wanted: Subscription) -> None:
+    def __init__(self, http: "Http", subscription: Subscription) -> None:
         self._http = http
-        self._wanted = wanted
+        self._subscription = subscription
         self._messages: Generator[Message | None] | None = None
-        anew_in_children(self)
+        reset_after_fork(self)
 
-    def forked(self) -> None:
+    def after_fork_in_child(self) -> None:
         """The connection is the parent's: this process makes one, at the same place."""
         leave_to_parent(self._messages)
         self._messages = None
@@ -116,12 +116,12 @@ class Stream(Iterator[Message]):
     @property
     def cursor(self) -> str | None:
         """The place after the last message, for `stream`; None before it is connected."""
-        return self._wanted.cursor
+        return self._subscription.cursor
 
     @property
     def interrupted(self) -> bool:
         """Whether an outage lasts, while it tries again by itself."""
-        return self._wanted.in_outage
+        return self._subscription.in_outage
 
     def __enter__(self) -> "Stream":
         self._next()  # the first thing that the server sends is the place
@@ -152,18 +152,18 @@ class Stream(Iterator[Message]):
             raise
 
     def _run(self) -> Generator[Message | None]:
-        wanted = self._wanted
+        subscription = self._subscription
         while True:
             try:
-                with self._http.open(wanted.request()) as opened:
+                with self._http.open(subscription.request()) as opened:
                     if isinstance(opened, Answer):
-                        seconds = wanted.refused(opened)
+                        seconds = subscription.refused(opened)
                     else:
-                        wanted.check(opened.headers)
+                        subscription.check(opened.headers)
                         for data in opened.body:
-                            for message in wanted.received(data):
+                            for message in subscription.received(data):
                                 yield message
-                        seconds = wanted.ended()
+                        seconds = subscription.ended()
             except Interrupted as error:
-                seconds = wanted.interrupted(error.lost)
+                seconds = subscription.interrupted(error.no_answer)
             sleep(seconds)

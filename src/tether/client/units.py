@@ -7,7 +7,7 @@ from warnings import warn
 
 import msgspec
 
-from tether.client.exchange import UNREADABLE, Answer
+from tether.client.exchange import DECODE_ERRORS, Answer
 from tether.client.models import Doubt
 
 _ITEM = re.compile(r' *([a-z*][\w!#$%&\'*+.^`|~:/-]*)[^",]*?; *parameter="([^"\\]*)"')
@@ -21,11 +21,11 @@ class _Item(msgspec.Struct):
     warnings: tuple[Doubt, ...] = ()
 
 
-Tell: TypeAlias = Callable[[Iterable[Doubt]], None]
+WarningHandler: TypeAlias = Callable[[Iterable[Doubt]], None]
 """Tells the user of doubts."""
 
 
-def doubts_in(answer: Answer) -> tuple[Doubt, ...]:
+def warnings_in(answer: Answer) -> tuple[Doubt, ...]:
     """What an answer to one event or entity warns of. One that came in bulk has it in the body."""
     if field := answer.headers.get("tether-warning"):
         return tuple(Doubt(code, parameter) for code, parameter in _ITEM.findall(field))
@@ -33,17 +33,17 @@ def doubts_in(answer: Answer) -> tuple[Doubt, ...]:
         return ()
     try:
         return msgspec.json.decode(answer.body, type=_Item).warnings
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return ()
 
 
-def tell_user(doubts: Iterable[Doubt]) -> None:
+def warn_user(doubts: Iterable[Doubt]) -> None:
     """As Python warns: each doubt once, unless the user wants it otherwise."""
     for doubt in doubts:
-        warn(in_words(doubt), UnitWarning, stacklevel=2)
+        warn(warning_text(doubt), UnitWarning, stacklevel=2)
 
 
-def in_words(doubt: Doubt) -> str:
+def warning_text(doubt: Doubt) -> str:
     """The doubt as a sentence."""
     name = doubt.parameter or "A number"
     unit = "kWh" if name in ("chargeCapacity", "chargedEnergy") else "kW"

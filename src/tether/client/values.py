@@ -132,13 +132,13 @@ def _event_type(name: str, value: Any) -> EventType:
         raise invalid(name, f"It must be one of {', '.join(EventType)}.") from None
 
 
-def _as_it_is(name: str, value: object) -> object:
+def _unchanged(name: str, value: object) -> object:
     return value
 
 
 Convert = Callable[[str, Any], Any]
 _CONVERTERS: dict[str, Convert] = {
-    "id": _as_it_is,  # in the path, where the server checks it; an event's is the server's own
+    "id": _unchanged,  # in the path, where the server checks it; an event's is the server's own
     "charger_id": entity_id,
     "vehicle_id": entity_id,
     "type": _event_type,
