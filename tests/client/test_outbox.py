@@ -316,9 +316,9 @@ def test_many_threads_and_outboxes_share_a_file(server: Server, key: str, path: 
 
 def test_only_one_delivers_at_a_time(path: Path) -> None:
     one, two = OutboxFile(path), OutboxFile(path)
-    with one.turn() as first, two.turn() as second:
+    with one.delivery_lock() as first, two.delivery_lock() as second:
         assert (first, second) == (True, False)
-    with two.turn() as second, one.turn() as first:
+    with two.delivery_lock() as second, one.delivery_lock() as first:
         assert (first, second) == (False, True)
     one.close()
     two.close()

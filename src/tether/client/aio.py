@@ -41,10 +41,10 @@ S = TypeVar("S", ChargerState, VehicleState)
 class AsyncClient(AsyncRunner):
     """Tether's Partner API. May be used by many tasks; keeps its connections until closed.
 
-    `url` and `api_key` come from TETHER_URL and TETHER_API_KEY unless they are given. `timeout` is
-    how many seconds one try may go without hearing anything, `retries` how often a call is tried
-    again after a broken connection, 429, 502, 503 and 504. Calls on states, sessions and capacity
-    wait until all events are derived, unless they are given `stale_allowed`.
+    `url` and `api_key` are by default TETHER_URL and TETHER_API_KEY. `timeout` is the number of
+    seconds that one try may go without any data. `retries` is how often a call is tried again after
+    a broken connection, 429, 502, 503 and 504. Calls on states, sessions and capacity wait until
+    all events are derived, unless they get `stale_allowed`.
     """
 
     def __init__(
@@ -87,13 +87,13 @@ class AsyncClient(AsyncRunner):
         vehicle_id: str | None = None,
         start_again: bool = False,
     ) -> AsyncStream:
-        """Events as they are committed, those which are taken back, and the states that follow.
+        """Events as they are committed, withdrawals, and the states that follow from them.
 
-        From now on, behind a `cursor` that a stream had, or with "start" from the first event on.
-        Never ends by itself, not by an outage either: it connects again and goes on, without a gap.
-        In a `with` statement it is connected when that begins: what you ask for then, such as the
-        states of all vehicles, lacks nothing that the stream will not bring. After a restore of the
-        database it raises EpochChanged or, to `start_again`, begins with the first event.
+        It begins now, after a `cursor` of an earlier stream, or with "start" at the first event. It
+        never ends by itself: in an outage it connects again and goes on, without a gap. A `with`
+        statement connects it at once: states of vehicles that you get inside of it and the messages
+        of the stream together lack nothing. After a restore of the database it raises EpochChanged,
+        or with `start_again` begins at the first event.
         """
         subscription = Subscription(
             cursor,
@@ -115,8 +115,8 @@ class AsyncClient(AsyncRunner):
         stale_allowed: bool = False,
         **selection: Unpack[CurveSelection],
     ) -> AsyncIterator[EnergyStep]:
-        """What was charged from `from_` to before `to`, in steps of so many seconds, or of an hour,
-        day, week or month of a calendar. By charger or area there are those in which a vehicle was
+        """The load curve from `from_` to before `to`, in steps of so many seconds, or of an hour,
+        day, week or month of a calendar. With `by` it has the chargers or areas with a vehicle
         plugged in. The steps add up to the energy of the sessions. Raises Invalid.
         """
         return self._list(
@@ -137,8 +137,8 @@ class AsyncClient(AsyncRunner):
         page_size: int = 100,
         **selection: Unpack[AuditSelection],
     ) -> AsyncIterator[AuditEntry]:
-        """Who changed the partner's keys and settings, took back data or signed in, in the order of
-        time; `desc`: the newest first. Raises Invalid.
+        """The audit trail: changes of the partner's keys and settings, withdrawals and sign-ins, in
+        the order of time, or with `desc` the newest first. Raises Invalid.
         """
         newest_first = None if order == "asc" else order
         query = query_of(selection)
@@ -156,38 +156,38 @@ class _AsyncEntities(Generic[E, S]):
         self._bulk = BulkCalls(name, f"{self._path}/bulk", policy, exact, put_result)
 
     async def get(self, id: str) -> E:
-        """The one of this id. Raises NotFound."""
+        """The charger or vehicle with this id. Raises NotFound."""
         entity, _ = await self.get_with_etag(id)
         return entity
 
     async def get_with_etag(self, id: str) -> tuple[E, str]:
-        """The one of this id and its version, for `if_match`. Raises NotFound."""
+        """The charger or vehicle with this id, and its version for `if_match`. Raises NotFound."""
         return await self._client._run(self._calls.get_with_etag(id))
 
     async def delete(
         self, id: str, *, events: Literal["erase"] | None = None, if_match: str | None = None
     ) -> bool:
-        """Deletes the one of this id; with `events="erase"` all that was reported of it, too, for
-        good. False if it is many: then the server goes on by itself.
+        """Deletes the charger or vehicle with this id; with `events="erase"` also all its events,
+        for good. False if they are many: then the server goes on by itself.
 
-        Raises NotFound, also where a try whose answer was lost has deleted it, PreconditionFailed,
-        and Conflict if it has events and `events` is not given.
+        Raises NotFound, also if an earlier try whose answer was lost has deleted it,
+        PreconditionFailed, and Conflict if it has events and `events` is not given.
         """
         return await self._client._run(self._calls.delete(id, events, if_match))
 
     def list(self, *, page_size: int = 100) -> AsyncIterator[E]:
-        """All of them in order of id; asks for the next page (1 to 1000 entries) when needed."""
+        """All of them by id; requests the next page (1 to 1000 entries) when needed."""
         return self._client._list(self._kind, self._path, limit=page_size)
 
     async def state(self, id: str, *, stale_allowed: bool = False) -> S:
-        """What is known now of the one of this id. Raises NotFound."""
+        """The live state of the charger or vehicle with this id. Raises NotFound."""
         target = self._path + path(id, "state")
         return await self._client._get(self._state, target, stale=stale(stale_allowed))
 
     def list_with_state(
         self, *, page_size: int = 100, stale_allowed: bool = False
     ) -> AsyncIterator[tuple[E, S]]:
-        """All of them in order of id, each with what is known of it now."""
+        """All of them by id, each with its live state."""
         pages = StatePages(
             self._kind,
             self._state,
@@ -210,11 +210,11 @@ class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
         return await self._client._run(self._calls.put(charger, if_match))
 
     async def bulk(self, chargers: Iterable[models.Charger]) -> list[PutResult]:
-        """Creates or replaces many chargers, up to 10,000 in a request; says of each in order what
-        became of it. Of two with one id the later one counts.
+        """Creates or replaces many chargers, up to 10,000 in a request. Returns the result of each,
+        in order. Of two with one id the later one counts.
 
-        Refused ones do not raise. What ends it before its time does, such as Unavailable: then
-        `results` of the error has what is known.
+        Refused chargers do not raise. An error that ends the call early, such as Unavailable, has
+        the results so far in `results`.
         """
         return await self._client._run(self._bulk.all(chargers))
 
@@ -239,11 +239,11 @@ class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
         return await self._client._run(self._calls.put(vehicle, if_match))
 
     async def bulk(self, vehicles: Iterable[models.Vehicle]) -> list[PutResult]:
-        """Creates or replaces many vehicles, up to 10,000 in a request; says of each in order what
-        became of it. Of two with one id the later one counts.
+        """Creates or replaces many vehicles, up to 10,000 in a request. Returns the result of each,
+        in order. Of two with one id the later one counts.
 
-        Refused ones do not raise. What ends it before its time does, such as Unavailable: then
-        `results` of the error has what is known.
+        Refused vehicles do not raise. An error that ends the call early, such as Unavailable, has
+        the results so far in `results`.
         """
         return await self._client._run(self._bulk.all(vehicles))
 
@@ -267,27 +267,27 @@ class AsyncEvents:
         self._withdrawals = BulkCalls("event id", "/events/withdraw", policy, str, withdraw_result)
 
     async def post(self, event: models.Event) -> str:
-        """Reports an event and returns its id; one without a timestamp happens now.
+        """Reports an event and returns its id. An event without a timestamp happens now.
 
-        Raises Invalid, Conflict. If it raises Unavailable or RateLimited and you want to try again
-        later, post the `event` of the error, which has its timestamp: that is safe at any time.
+        Raises Invalid, Conflict. After Unavailable or RateLimited, post the `event` of the error to
+        try again: it has its timestamp, so that is safe at any time.
         """
         return await self._client._run(self._calls.post(event))
 
     async def bulk(self, events: Iterable[models.Event]) -> list[BulkResult]:
-        """Reports many events, up to 10,000 in a request; says of each in order what became of it.
+        """Reports many events, up to 10,000 in a request. Returns the result of each, in order.
 
-        Refused events do not raise. What ends it before its time does, such as Unavailable: then
-        `results` of the error has what is known.
+        Refused events do not raise. An error that ends the call early, such as Unavailable, has the
+        results so far in `results`.
         """
         return await self._client._run(self._calls.bulk.all(events))
 
     async def get(self, id: str) -> Event:
-        """The event of this id. Raises NotFound."""
+        """The event with this id. Raises NotFound."""
         return await self._client._get(Event, path("events", id))
 
     async def now(self) -> str:
-        """The cursor behind the last event that there is: `follow` begins there with the next."""
+        """The cursor after the last event: from there, `follow` begins with the next event."""
         return await self._client._run(self._calls.now())
 
     def follow(
@@ -298,27 +298,27 @@ class AsyncEvents:
         stop: Stop | None = None,
         start_again: bool = False,
     ) -> "AsyncFollowing[Event]":
-        """All events after the cursor, from the first one if there is none, as they are committed.
+        """All events after the cursor, or from the first one, as they are committed.
 
-        Never ends by itself, not by an outage either; `stop` ends it when it is set. Store the
-        `cursor` of what this returns when an event is dealt with: given back after a restart, it
-        goes on right behind that event. If the database was restored since, it raises EpochChanged
-        or, to `start_again`, begins with the first event: what you have had comes again.
+        It never ends by itself, not even in an outage; `stop` ends it when it is set. Store the
+        `cursor` of the returned iterator after you have processed an event. Given again after a
+        restart, it goes on with the next event. After a restore of the database it raises
+        EpochChanged, or with `start_again` begins at the first event: then events come again.
         """
         follower = LogFollower(Event, cursor, poll_s, self._policy, start_again=start_again)
         return AsyncFollowing(self._client, follower, stop or Stop())
 
     async def withdraw(self, id: str) -> None:
-        """Takes back an event: as if it had never been sent. Again does no harm. Raises NotFound if
-        you never sent it.
+        """Withdraws an event, as if it had never been sent. Doing so again does no harm. Raises
+        NotFound if you never sent it.
         """
         request = Request("DELETE", path("events", id))
         await self._client._run(exchange(request, self._policy, 204))
 
     async def withdraw_many(self, ids: Iterable[str]) -> list[WithdrawResult]:
-        """Takes back many events, up to 10,000 in a request; says of each in order what became of
-        it. What ends it before its time raises; then `results` of the error has what is known, and
-        all of it can be done again.
+        """Withdraws many events, up to 10,000 in a request. Returns the result of each, in order.
+        An error that ends the call early has the results so far in `results`. Doing all of it again
+        does no harm.
         """
         return await self._client._run(self._withdrawals.all(ids))
 
@@ -331,7 +331,7 @@ class AsyncEvents:
         order: Literal["asc", "desc"] = "asc",
         page_size: int = 100,
     ) -> AsyncIterator[Withdrawal]:
-        """What was taken back, in the order in which it was."""
+        """The withdrawals, in their order."""
         return self._client._list(
             Withdrawal,
             "/events/withdrawn",
@@ -350,8 +350,8 @@ class AsyncEvents:
         stop: Stop | None = None,
         start_again: bool = False,
     ) -> "AsyncFollowing[Withdrawal]":
-        """All that is taken back after the cursor, as `follow` has all events. Drop your copies of
-        these events; pass over those that you never had.
+        """All withdrawals after the cursor, as `follow` gives all events. Drop your copies of these
+        events; ignore those that you never had.
         """
         follower = LogFollower(Withdrawal, cursor, poll_s, self._policy, start_again=start_again)
         return AsyncFollowing(self._client, follower, stop or Stop())

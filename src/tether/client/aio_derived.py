@@ -1,4 +1,4 @@
-"""What the server derives from the events: sessions and capacity."""
+"""Sessions and capacity, which the server derives from the events."""
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
@@ -32,7 +32,7 @@ class AsyncSessions:
         self._client = client
 
     async def get(self, id: str, *, stale_allowed: bool = False) -> Session:
-        """The session of this id. Raises NotFound, also for one that was removed."""
+        """The session with this id. Raises NotFound, also for a removed session."""
         target = path("sessions", id)
         return await self._client._get(Session, target, stale=stale(stale_allowed))
 
@@ -44,10 +44,10 @@ class AsyncSessions:
         stale_allowed: bool = False,
         **selection: Unpack[SessionSelection],
     ) -> AsyncIterator[Session]:
-        """The sessions in the order of their start; `desc`: the newest first.
+        """The sessions in the order of their start, or with `desc` the newest first.
 
-        With `updated_from` in the order of their last change, and the removed ones among them.
-        Raises Invalid, also where filters exclude each other.
+        With `updated_from` they come in the order of their last change, with removed sessions.
+        Raises Invalid, also for filters that exclude each other.
         """
         return self._client._list(
             Session,
@@ -68,10 +68,10 @@ class AsyncSessions:
         stale_allowed: bool = False,
         **selection: Unpack[SessionSelection],
     ) -> AsyncIterator[SessionSummary]:
-        """The sums of these sessions: in total or by groups, of all time or of each hour, day, week
-        or month on the clocks of a zone such as Europe/Berlin, which is UTC unless it is given.
+        """The sums of these sessions: in total or by group, of all time or for each hour, day, week
+        or month of a time zone such as Europe/Berlin, by default UTC.
 
-        In the order of time, then of the group. The selection is that of `list`, without
+        They are in the order of time, then of the group. The selection is as in `list`, without
         `updated_from`. Raises Invalid.
         """
         return self._client._list(
@@ -95,7 +95,7 @@ class AsyncSessions:
         stale_allowed: bool = False,
     ) -> AsyncIterator[Session]:
         """The active sessions without an event at that instant or later, in the order of their
-        start: the unplug of some of them is lost. Reads the active ones that began before it.
+        start. Some of them may lack their unplug. Reads all active ones that began before it.
         """
         since = instant_text("instant", instant)
         active = self.list(
@@ -111,14 +111,14 @@ class AsyncSessions:
                 yield session
 
     async def ending(self, id: str, *, at: Instant) -> Event:
-        """The VEHICLE_DISCONNECTED that `end` would report. Raises what that does."""
+        """The VEHICLE_DISCONNECTED that `end` would report. Raises the same errors."""
         return unplug_of(await self.get(id), at)
 
     async def end(self, id: str, *, at: Instant) -> Session:
-        """Reports the missing unplug of an active session, and returns the session as it is then.
+        """Reports the missing unplug of an active session, and returns the session after it.
 
-        Raises NotFound, Conflict if it ended already, and Invalid for a time before its newest
-        event, or one that is too far in the future.
+        Raises NotFound, Conflict if the session has ended already, and Invalid for a time before
+        its newest event or too far in the future.
         """
         event = await self.ending(id, at=at)
         await self._client._run(EventCalls(self._client._policy).post(event))
@@ -140,11 +140,11 @@ class AsyncSessions:
         stop: Stop | None = None,
         start_again: bool = False,
     ) -> "AsyncFollowing[Session]":
-        """All sessions, then each one again that changes, as it is then.
+        """All sessions, then each session again when it changes.
 
-        Without a cursor it begins with what changed at `updated_from` or later, or with all. A
-        session that a late event did away with comes with the status `removed`. Ends and goes on
-        as `Events.follow` does: nothing that changed while the consumer was down is missed.
+        Without a cursor it begins with the changes at `updated_from` or later, or with all. A
+        session that a late event has removed comes with the status `removed`. It ends and goes on
+        as `Events.follow` does: changes while the consumer was down are not missed.
         """
         policy = self._client._policy
         follower = ChangeFollower(cursor, updated_from, poll_s, policy, start_again=start_again)
@@ -160,10 +160,10 @@ class AsyncCapacities:
     async def get(
         self, *, at: Instant | None = None, **selection: Unpack[CapacitySelection]
     ) -> Capacity:
-        """What plugged-in vehicles take, give and store, and how much more they could.
+        """The power and energy that plugged-in vehicles take, give and store, and could.
 
-        Now, or `at` a past moment. Of all chargers, or of one, or of those in a box: `bbox` is
-        (min longitude, min latitude, max longitude, max latitude) in degrees. Raises Invalid.
+        It is for now, or for a past moment `at`; for all chargers, one, or those in a box: `bbox`
+        is (min longitude, min latitude, max longitude, max latitude) in degrees. Raises Invalid.
         """
         query = capacity_query(**selection)
         return await self._client._get(Capacity, "/capacity", **query, at=instant_or_none("at", at))
@@ -175,7 +175,7 @@ class AsyncCapacities:
         page_size: int = 100,
         **selection: Unpack[CapacitySelection],
     ) -> AsyncIterator[Capacity]:
-        """The same of each charger with a vehicle plugged in, in order of their ids."""
+        """The capacity of each charger with a vehicle plugged in, by id."""
         return self._at_moment("charger", at, page_size, selection)
 
     def by_area(
@@ -185,8 +185,8 @@ class AsyncCapacities:
         page_size: int = 100,
         **selection: Unpack[CapacitySelection],
     ) -> AsyncIterator[Capacity]:
-        """The same of each box of a tenth of a degree in which such chargers stand; `area` is None
-        of those without a position.
+        """The capacity of each area with such chargers: a box of a tenth of a degree. `area` is
+        None for chargers without a position.
         """
         return self._at_moment("area", at, page_size, selection)
 
@@ -205,8 +205,8 @@ class AsyncCapacities:
         step: int,
         **selection: Unpack[CapacitySelection],
     ) -> list[Capacity]:
-        """The same at `from_`, every `step` seconds after that, and before `to`, which is now if
-        it is not given. At most 1,000 moments, none in the future. Raises Invalid.
+        """The capacity at `from_` and every `step` seconds after it, before `to`, by default now.
+        At most 1,000 moments, none in the future. Raises Invalid.
         """
         query = capacity_query(**selection) | window_query(from_, to, step)
         return await self._client._get(list[Capacity], "/capacity", **query)
@@ -221,8 +221,8 @@ class AsyncCapacities:
         page_size: int = 1000,
         **selection: Unpack[CapacitySelection],
     ) -> AsyncIterator[Capacity]:
-        """The same one by one, at up to 10,000 moments. With `by` of each charger or area with a
-        vehicle plugged in: one charger or area after the other, each by time.
+        """As `series`, one by one, at up to 10,000 moments. With `by` for each charger or area with
+        a vehicle plugged in: one charger or area after the other, each in the order of time.
         """
         query = capacity_query(**selection) | window_query(from_, to, step)
         if by is None:

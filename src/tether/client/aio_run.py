@@ -1,4 +1,4 @@
-"""What runs the scripts of the SDK, and what has no end: lists that are followed, the stream."""
+"""Runs the scripts of the SDK; the endless iterators of `follow`, `changes` and `stream`."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -21,13 +21,13 @@ F = TypeVar("F", Event, Session, Withdrawal)
 
 
 class AsyncRunner:
-    """Does what the scripts of the SDK say."""
+    """Runs scripts: sends their requests and waits."""
 
     _http: "Http"
     _policy: RetryPolicy
 
     async def _run(self, script: Script[T]) -> T:
-        """Does what a script of the SDK says."""
+        """Runs a script; its result."""
         self._http.check()
         outcome: Answer | NoAnswer | None = None
         while True:
@@ -72,7 +72,7 @@ class AsyncRunner:
 
 
 class AsyncFollowing(AsyncIterator[F], Generic[F]):
-    """An endless iterator. Its `cursor` is the place after the last entry that it gave."""
+    """An endless iterator. Its `cursor` is the position after the last entry that it gave."""
 
     def __init__(self, client: AsyncRunner, follower: Follower[F], stop: Stop) -> None:
         self._client = client
@@ -81,7 +81,7 @@ class AsyncFollowing(AsyncIterator[F], Generic[F]):
 
     @property
     def cursor(self) -> str:
-        """The place after the last entry, for `follow` or `changes`."""
+        """The cursor after the last entry, for `follow` or `changes`."""
         return self._follower.cursor
 
     async def __anext__(self) -> F:
@@ -95,10 +95,10 @@ class AsyncFollowing(AsyncIterator[F], Generic[F]):
 
 
 class AsyncStream(AsyncIterator[Message]):
-    """An endless iterator of events and states. `cursor` is the place after the last one it gave.
+    """An endless iterator of events and states. `cursor` is the position after the last one.
 
-    Raises what makes waiting useless, such as Forbidden for a key that works no more. A task that
-    waits for the next one may be cancelled: nothing is lost by that.
+    It raises errors that waiting cannot mend, such as Forbidden for a revoked key. A task that
+    waits for the next message may be cancelled: no message is lost.
     """
 
     def __init__(self, http: "Http", subscription: Subscription) -> None:
@@ -108,22 +108,22 @@ class AsyncStream(AsyncIterator[Message]):
         reset_after_fork(self)
 
     def after_fork_in_child(self) -> None:
-        """The connection is the parent's: this process makes one, at the same place."""
+        """The connection belongs to the parent: the child makes its own, at the same cursor."""
         leave_to_parent(self._messages)
         self._messages = None
 
     @property
     def cursor(self) -> str | None:
-        """The place after the last message, for `stream`; None before it is connected."""
+        """The cursor after the last message, for `stream`; None before it is connected."""
         return self._subscription.cursor
 
     @property
     def interrupted(self) -> bool:
-        """Whether an outage lasts, while it tries again by itself."""
+        """Whether it has no connection, and tries again by itself."""
         return self._subscription.in_outage
 
     async def __aenter__(self) -> "AsyncStream":
-        await self._next()  # the first thing that the server sends is the place
+        await self._next()  # the server first sends the cursor
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -136,7 +136,7 @@ class AsyncStream(AsyncIterator[Message]):
                 return message
 
     async def close(self) -> None:
-        """Closes the connection; to go on reading makes a new one."""
+        """Closes the connection. Reading on makes a new one."""
         if self._messages is not None:
             await self._messages.aclose()
             self._messages = None
@@ -146,7 +146,7 @@ class AsyncStream(AsyncIterator[Message]):
             self._messages = self._run()
         try:
             return await anext(self._messages)
-        except BaseException:  # the connection is gone, but not the place
+        except BaseException:  # the connection is gone, but not the cursor
             self._messages = None
             raise
 

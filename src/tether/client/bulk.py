@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -54,17 +54,12 @@ def refusal(error: TetherError) -> Item:
 
 
 @dataclass(slots=True)
-class _Chunk(Generic[M, R]):
-    """The things for one request. A thing that cannot be sent has its result already."""
+class _Entry(Generic[M, R]):
+    """A thing of a chunk, its line of JSON, and its result once that is final."""
 
-    things: list[M] = field(default_factory=list)
-    lines: list[bytes] = field(default_factory=list)
-    results: list[R | None] = field(default_factory=list)
-    size: int = 0
-
-    def waiting(self) -> list[int]:
-        """The indexes of the things without a result, in order."""
-        return [place for place, result in enumerate(self.results) if result is None]
+    thing: M
+    line: bytes
+    result: R | None
 
 
 class BulkCalls(Generic[M, R]):
@@ -97,20 +92,21 @@ class BulkCalls(Generic[M, R]):
             try:
                 yield from self._deliver(chunk)
             except TetherError as error:
-                known = zip(chunk.things, chunk.results, strict=True)
                 error.results = results + [
-                    result or self._result(thing, refusal(error)) for thing, result in known
+                    entry.result or self._result(entry.thing, refusal(error)) for entry in chunk
                 ]
                 raise
-            results += (result for result in chunk.results if result is not None)
+            results += (entry.result for entry in chunk if entry.result is not None)
         return results
 
     def once(self, things: Sequence[M]) -> Script[tuple[list[R], float]]:
         """Sends one request with ready things; the results, and the seconds to wait."""
         return (yield from self._send(things, [to_json(thing) for thing in things]))
 
-    def _chunks(self, things: Iterable[M]) -> Iterator[_Chunk[M, R]]:
-        chunk: _Chunk[M, R] = _Chunk()
+    def _chunks(self, things: Iterable[M]) -> Iterator[list[_Entry[M, R]]]:
+        """The things for each request. A thing that cannot be sent has its result already."""
+        chunk: list[_Entry[M, R]] = []
+        size = 0
         for given in things:
             thing, line, result = given, b"", None
             try:
@@ -118,15 +114,12 @@ class BulkCalls(Generic[M, R]):
                 line = self._line_of(thing)
             except (Invalid, TooLarge) as error:
                 result = self._result(thing, refusal(error))
-            full = len(chunk.things) == MAX_ITEMS or chunk.size + len(line) >= MAX_BYTES
-            if full and chunk.things:
+            if chunk and (len(chunk) == MAX_ITEMS or size + len(line) >= MAX_BYTES):
                 yield chunk
-                chunk = _Chunk()
-            chunk.things.append(thing)
-            chunk.lines.append(line)
-            chunk.results.append(result)
-            chunk.size += len(line) + 1
-        if chunk.things:
+                chunk, size = [], 0
+            chunk.append(_Entry(thing, line, result))
+            size += len(line) + 1
+        if chunk:
             yield chunk
 
     def _line_of(self, thing: M) -> bytes:
@@ -139,20 +132,19 @@ class BulkCalls(Generic[M, R]):
             )
         return line
 
-    def _deliver(self, chunk: _Chunk[M, R]) -> Script[None]:
+    def _deliver(self, chunk: Sequence[_Entry[M, R]]) -> Script[None]:
         """Sends until each thing is stored or finally refused.
 
         Things that must wait keep their order, and later chunks wait for them, so that a vehicle's
         events are stored in order.
         """
         failures = 0
-        while waiting := chunk.waiting():
+        while waiting := [entry for entry in chunk if entry.result is None]:
             results, retry_after = yield from self._send(
-                [chunk.things[place] for place in waiting],
-                [chunk.lines[place] for place in waiting],
+                [entry.thing for entry in waiting], [entry.line for entry in waiting]
             )
-            for place, result in zip(waiting, results, strict=True):
-                chunk.results[place] = None if result.status in RETRY_STATUSES_OF_ITEMS else result
+            for entry, result in zip(waiting, results, strict=True):
+                entry.result = None if result.status in RETRY_STATUSES_OF_ITEMS else result
             left = [result for result in results if result.status in RETRY_STATUSES_OF_ITEMS]
             if left:
                 failures = 1 if len(left) < len(results) else failures + 1

@@ -1,7 +1,7 @@
-"""What can go wrong for a user of the SDK, by its meaning.
+"""The errors of the SDK.
 
-These are not the errors of `tether.domain.errors`: the server raises those itself, without HTTP;
-these say what came over the wire. They share the root, so that one `except` catches both.
+The server raises those of `tether.domain.errors`; these are about answers over HTTP. Both have one
+base class, so that one `except` catches both.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 class TetherError(errors.TetherError):
     """Base of all errors of the SDK.
 
-    `status` is that of the HTTP answer, None if there was none; `request_id` finds the request in
-    the server's log. `code` says what is wrong, by the list in docs/errors.md, such as
-    `charger-unknown`, and `parameter` with which member or parameter as the API spells it, such as
-    `stateOfCharge`; each is None where there is none.
+    `status` is the status of the HTTP answer. `request_id` finds the request in the server's log.
+    `code` says what is wrong, such as `charger-unknown`; docs/errors.md lists the codes.
+    `parameter` is the wrong member or parameter in the API's spelling, such as `stateOfCharge`.
+    Each of them is None if it is not known.
 
-    An error of `events.post` has the `event` as it was sent, with its timestamp: to try again later
-    without reporting it twice, post that one. An error of `bulk` has in `results` what is
-    known of the events which were taken from the input; those without an id have their `event` too.
+    An error of `events.post` has the `event` as it was sent, with its timestamp. To try again later
+    without reporting it twice, post that one. An error of `bulk` has in `results` the results of
+    all things that were taken from the input so far, each with its `event`, `entity` or `id`.
     """
 
     def __init__(
@@ -58,61 +58,61 @@ class NotFound(TetherError):
 
 
 class Invalid(TetherError):
-    """A value that must not be so (400). The SDK itself raises it for what it cannot send."""
+    """A value is not valid (400). The SDK raises it, too, for a value that it cannot send."""
 
 
 class EpochChanged(Invalid):
-    """A cursor is of before the database was restored, and what followed it may be lost (400).
+    """A cursor is older than a restore of the database, and events after it may be lost (400).
 
-    Follow again without it, or with `start_again=True`, and expect what you have had to come again.
+    Follow again without it, or with `start_again=True`. Entries that you had will come again.
     """
 
 
 class Conflict(TetherError):
-    """The charger or vehicle of an event is unknown, it contradicts a recorded one, or it is older
-    than what is kept (409).
+    """The charger or vehicle of an event is unknown, the event contradicts a stored one, or it is
+    older than the retention time (409).
     """
 
 
 class PreconditionFailed(TetherError):
-    """The entity has not the version that `if_match` names (412).
+    """The entity does not have the version of `if_match` (412).
 
-    `unsure` is true if the answer to an earlier try was lost: that one may have been carried out,
-    which then is why the version is another now. Get the entity to see.
+    `unsure` is true if the answer to an earlier try was lost. That try may have changed the entity,
+    and with it the version. Get the entity to see.
     """
 
     unsure = False
 
 
 class TooLarge(TetherError):
-    """The body is larger than what the server accepts (413)."""
+    """The body is larger than the server accepts (413)."""
 
 
 class RateLimited(TetherError):
     """The key has used up its requests for the moment (429), and the retries did not help.
 
-    `retry_after` is how many seconds the server said to wait, None if it did not say.
+    `retry_after` is the number of seconds that the server asked to wait, or None.
     """
 
     retry_after: float | None = None
 
 
 class Unavailable(TetherError):
-    """No answer, or one that says to come back later (408, 502 to 504), and retries did not help.
+    """No answer, or one that says to try again later (408, 502 to 504), and retries did not help.
 
-    Whether a write was carried out is not known; it can be sent again without harm.
-    `retry_after` is how many seconds the server said to wait, None if it did not say.
+    It is not known whether a write was executed. Sending it again does no harm.
+    `retry_after` is the number of seconds that the server asked to wait, or None.
     """
 
     retry_after: float | None = None
 
 
 class UnexpectedAnswer(TetherError):
-    """Not an answer of this API: a wrong URL, something in between, or a bug in the server."""
+    """Not an answer of this API: a wrong URL, a proxy in between, or a bug in the server."""
 
 
 class OutboxError(TetherError):
-    """The file of the outbox cannot be used: the disk is full, it is read-only, it is no outbox."""
+    """The outbox file cannot be used: the disk is full, it is read-only, or it is no outbox."""
 
 
 OF_STATUS: dict[int, type[TetherError]] = {
@@ -131,7 +131,7 @@ OF_STATUS: dict[int, type[TetherError]] = {
 
 
 def epoch_changed() -> EpochChanged:
-    """What the SDK says where it finds it out by itself, in the words of the server."""
+    """The error when the SDK notices it, in the words of the server."""
     return EpochChanged(
         "Parameter {cursor} is invalid. It is of before the database was restored: what followed "
         "it may be lost. Begin again without it.",
@@ -142,7 +142,7 @@ def epoch_changed() -> EpochChanged:
 
 
 def invalid(parameter: str, hint: str) -> Invalid:
-    """What the SDK says of a value that cannot be sent, in the words of the server."""
+    """The error for a value that cannot be sent, in the words of the server."""
     return Invalid(
         f"Parameter {{{parameter}}} is invalid. {hint}",
         status=400,

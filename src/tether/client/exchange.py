@@ -16,6 +16,7 @@ from enum import Enum
 from functools import cache
 from itertools import count
 from logging import INFO, WARNING, getLogger
+from math import inf
 from time import monotonic
 from typing import Any, TypeAlias, TypeVar, get_type_hints
 from urllib.parse import quote, urlencode
@@ -121,23 +122,23 @@ class Pause:
 Script: TypeAlias = Generator[Request | Pause, Answer | NoAnswer | None, T]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RetryPolicy:
     """How often to try again, and how long to wait: exponential backoff with full jitter."""
 
     retries: int
     base_s: float = 0.25
     cap_s: float = 15.0
-    warned: list[float] = field(default_factory=list, compare=False, repr=False)
+    warned_at: float = field(default=-inf, compare=False, repr=False)
     max_retry_after_s: float = 60.0
 
     def warns(self) -> bool:
         """Whether to log a warning that nothing answers: once in each outage."""
         now = monotonic()
-        if self.warned and now - self.warned[-1] < WARNING_INTERVAL_S:
-            return False
-        self.warned[:] = [now]
-        return True
+        is_due = now - self.warned_at >= WARNING_INTERVAL_S
+        if is_due:
+            self.warned_at = now
+        return is_due
 
     def pause(self, failures: int, retry_after: float | None) -> float | None:
         """The seconds to wait after so many failures in a row; None to give up."""

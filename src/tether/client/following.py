@@ -1,11 +1,11 @@
-"""Following events and changed sessions: where a consumer is, and what comes next.
+"""Following events and changed sessions: the position of a consumer, and the next entries.
 
-The server's cursors stand between pages. A consumer may stop in the middle of one, so its own place
-is finer: for events the id of the last one that it has had, which is a place also when that event
-was taken back, and the cursor with which its page was asked for; for sessions, which move to the
-end when they change again, the last change that it has had.
+The server's cursors stand between pages. A consumer may stop in the middle of a page, so its own
+cursor says more. For events it has the id of the last one that was taken, also if that event is
+withdrawn by now, and the server's cursor of the page. For sessions, which move to the end when they
+change again, it has the last change that was taken.
 
-With it goes the epoch of the database, as the same place is another one after a restore.
+It also has the epoch of the database, as a restore makes older cursors useless.
 """
 
 import re
@@ -47,9 +47,9 @@ M = TypeVar("M", Event, Session, Withdrawal)
 
 
 class Follower(ABC, Generic[M]):
-    """A consumer's place in a feed, and what of it is fetched but not yet taken.
+    """A consumer's position in a feed, and the fetched entries that are not taken yet.
 
-    When the database was restored it raises EpochChanged, or with `start_again` begins again.
+    After a restore of the database it raises EpochChanged, or with `start_again` begins again.
     """
 
     def __init__(
@@ -57,55 +57,55 @@ class Follower(ABC, Generic[M]):
     ) -> None:
         self._kind: type[M] = kind
         self._what = what
-        self._page: str | None = None  # the server's cursor of the page that we are on
-        self._following: str | None = None  # that of the one behind it, once the page is fetched
-        self._ready: deque[M] = deque()
+        self._page: str | None = None  # the server's cursor of the current page
+        self._next_page: str | None = None  # of the next page, once this one is fetched
+        self._fetched: deque[M] = deque()
         self._poll_s = poll_s
         self._policy = policy
         self._start_again = start_again
-        self._epoch: str | None = None  # of the place; None for the start, which is in every one
+        self._epoch: str | None = None  # of the position; None at the start
         self._failures = 0
         self._cycles = CycleDetector()
 
     @property
     @abstractmethod
     def cursor(self) -> str:
-        """The place right after the last entry that was taken."""
+        """The position after the last entry that was taken."""
 
     @abstractmethod
     def _target(self) -> str:
-        """Path and query of the page that we are on."""
+        """Path and query of the current page."""
 
     @abstractmethod
-    def _new(self, page: Sequence[M]) -> Sequence[M]:
-        """What of the page was not taken yet."""
+    def _untaken(self, page: Sequence[M]) -> Sequence[M]:
+        """The entries of the page that were not taken yet."""
 
     @abstractmethod
     def _taken(self, entry: M) -> None:
         """This entry was taken."""
 
     @abstractmethod
-    def _begin(self) -> None:
-        """Goes to the start."""
+    def _restart(self) -> None:
+        """Goes back to the start."""
 
-    def _turn(self, page: str) -> None:
-        """All of the page was taken: goes on to this one."""
-        self._page, self._following = page, None
+    def _go_to(self, page: str) -> None:
+        """Goes on to this page, as all of the current one was taken."""
+        self._page, self._next_page = page, None
 
     def take(self) -> M | None:
-        """The next entry; None if there has to be a fetch first."""
-        if not self._ready:
+        """The next entry; None if `fetch` must come first."""
+        if not self._fetched:
             return None
-        entry = self._ready.popleft()
+        entry = self._fetched.popleft()
         self._taken(entry)
-        if not self._ready and self._following:
-            self._turn(self._following)
+        if not self._fetched and self._next_page:
+            self._go_to(self._next_page)
         return entry
 
     def fetch(self) -> Script[float]:
-        """Gets what comes next. The seconds to wait before the next fetch, if this got nothing.
+        """Gets the next entries. The seconds to wait before the next fetch; 0 if there are some.
 
-        An outage does not end it: it asks again, less and less often.
+        In an outage it goes on, less and less often.
         """
         request = Request("GET", self._target())
         try:
@@ -117,35 +117,35 @@ class Follower(ABC, Generic[M]):
             wait = self._policy.backoff(self._failures, error.retry_after)
             return max(wait, self._poll_s)
         except EpochChanged as error:
-            return self._leave(error)
+            return self._epoch_changed(error)
         self._failures = 0
         if self._epoch not in (None, epoch_of(answer)):
-            return self._leave(epoch_changed())
+            return self._epoch_changed(epoch_changed())
         page = read(list[self._kind], answer, request)  # type: ignore[name-defined]
         if page:
             self._epoch = epoch_of(answer)
         following = next_cursor(answer)
         if page:
             self._cycles.check(following)
-        if new := self._new(page):
-            self._ready.extend(new)
-            self._following = following
+        if new := self._untaken(page):
+            self._fetched.extend(new)
+            self._next_page = following
         elif following:
-            self._turn(following)
+            self._go_to(following)
         return 0 if page or is_partial(answer) else self._poll_s
 
-    def _leave(self, error: EpochChanged) -> float:
+    def _epoch_changed(self, error: EpochChanged) -> float:
         if not self._start_again:
             raise error
         log.warning("The database was restored: following the %s from the start again", self._what)
-        self._page = self._following = self._epoch = None
+        self._page = self._next_page = self._epoch = None
         self._cycles = CycleDetector()
-        self._begin()
+        self._restart()
         return 0
 
 
 class LogFollower(Follower[M]):
-    """Follows the events, or what is taken back of them, in the order of the commits."""
+    """Follows events, or withdrawals, in the order of the commits."""
 
     def __init__(
         self,
@@ -159,8 +159,8 @@ class LogFollower(Follower[M]):
         what, self._path = _LOGS[kind]
         # mypy loses M here
         super().__init__(kind, what, poll_s, policy, start_again=start_again)  # type: ignore[arg-type]
-        self._last: str | None = None  # of the page that we are on, the last one that was taken
-        self._count = 0  # that were taken, if a cursor of an older version says so
+        self._last: str | None = None  # id of the last entry that was taken of this page
+        self._count = 0  # of entries that were taken, in cursors of older versions
         if cursor is not None:
             self._count, self._last, self._page, self._epoch = _parse_log_cursor(cursor)
 
@@ -174,24 +174,24 @@ class LogFollower(Follower[M]):
         except Invalid:
             if self._last is None:
                 raise
-        # The server does not know it any more: what of its page was taken already comes again.
+        # The server no longer knows this id: entries of the page that were taken come again.
         self._last = None
         return 0
 
     def _target(self) -> str:
         return with_query(self._path, limit=PAGE, cursor=self._last or self._page)
 
-    def _new(self, page: Sequence[M]) -> Sequence[M]:
+    def _untaken(self, page: Sequence[M]) -> Sequence[M]:
         return page[self._count :]
 
     def _taken(self, entry: M) -> None:
         self._last, self._count = entry.id, 0
 
-    def _begin(self) -> None:
+    def _restart(self) -> None:
         self._last, self._count = None, 0
 
-    def _turn(self, page: str) -> None:
-        super()._turn(page)
+    def _go_to(self, page: str) -> None:
+        super()._go_to(page)
         self._last, self._count = None, 0
 
 
@@ -202,7 +202,7 @@ _LOGS: dict[type, tuple[str, str]] = {
 
 
 class ChangeFollower(Follower[Session]):
-    """Follows the changes of sessions, from a cursor, or from an instant if there is none."""
+    """Follows the changes of sessions, from a cursor or from an instant."""
 
     def __init__(
         self,
@@ -224,7 +224,7 @@ class ChangeFollower(Follower[Session]):
         return "/".join([*self._last, self._epoch] if self._epoch else self._last)
 
     def _target(self) -> str:
-        # Who follows has what comes later, too: it need not wait until all events are derived.
+        # A follower also gets later changes: the server need not derive all events first.
         return with_query(
             "/sessions",
             limit=PAGE,
@@ -233,31 +233,32 @@ class ChangeFollower(Follower[Session]):
             cursor=self._page,
         )
 
-    def _new(self, page: Sequence[Session]) -> Sequence[Session]:
+    def _untaken(self, page: Sequence[Session]) -> Sequence[Session]:
         return [session for session in page if _change_order(session) > self._last]
 
     def _taken(self, entry: Session) -> None:
         self._last = _change_order(entry)
 
-    def _begin(self) -> None:
+    def _restart(self) -> None:
         self._last = self._start
 
 
 def _change_order(session: Session) -> tuple[str, str]:
-    """What the server orders changes by."""
+    """The server's order of changes."""
     return session.updated_at, session.id
 
 
 def cursor_after(taken: str | int, page: str | None, epoch: str | None) -> str:
-    """The place behind the entry of this id, or behind so many entries, of the page with the
+    """The cursor after an entry, given by its id, or after so many entries, of the page with the
     server's cursor `page`.
     """
     return f"{taken}.{page or ''}{f'.{epoch}' if epoch else ''}"
 
 
 def _parse_log_cursor(cursor: str) -> tuple[int, str | None, str | None, str | None]:
-    """Count, id of the last entry, page and epoch. Of before epochs is what has entries and none,
-    unless the server tells by the page.
+    """Count, id of the last entry, page and epoch.
+
+    A cursor with an entry and neither page nor epoch is older than epochs, and gets the epoch "".
     """
     match = _LOG_CURSOR.fullmatch(cursor)
     if match is None:
@@ -268,7 +269,7 @@ def _parse_log_cursor(cursor: str) -> tuple[int, str | None, str | None, str | N
 
 
 def _parse_change_cursor(cursor: str) -> tuple[tuple[str, str], str | None]:
-    """The last change and the epoch; of before epochs is what has a change and none."""
+    """The last change and the epoch. A change without epoch is older than epochs: it gets ""."""
     match = _CHANGE_CURSOR.fullmatch(cursor)
     if match is None:
         raise invalid("cursor", "It must be one that `changes` gave.")

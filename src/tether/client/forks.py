@@ -1,14 +1,14 @@
-"""What a process has open stays its own when it forks (multiprocessing, gunicorn --preload).
+"""Forks (multiprocessing, gunicorn --preload): a child opens its own connections.
 
-Two processes that write to one connection get each other's answers, so the child begins with new
-ones. It must not close what it inherited either: a pool may have been locked at that moment by a
-thread which the child does not have, an event loop and a SQLite file are shared with the parent.
+Two processes that write to one connection would get each other's answers. A child must not close
+inherited connections either: a thread of the parent may have locked the pool at that moment, and
+event loops and SQLite files are shared with the parent.
 """
 
 import ctypes
 
-# Python imports this at the first look-up of a host name. A process that forks while a thread of it
-# does so has children that never find a host: "unknown encoding: idna". Nothing remains to import.
+# Python imports this at the first look-up of a host name. If a process forks during that import,
+# its children cannot look up hosts: "unknown encoding: idna". So it is imported before any fork.
 import encodings.idna  # noqa: F401
 import os
 import threading
@@ -18,21 +18,21 @@ from weakref import WeakSet
 
 
 class ForkAware(Protocol):
-    """Something that has connections, locks or threads."""
+    """An object with connections, locks or threads."""
 
     def after_fork_in_child(self) -> None:
-        """Called in a child: begins anew."""
+        """Called in a child: starts with new ones."""
 
 
 @runtime_checkable
 class ForkLock(ForkAware, Protocol):
-    """Something of which no other thread may be in the middle when the process forks."""
+    """An object that no other thread may be using while the process forks."""
 
     def before_fork(self) -> None:
-        """Waits until nothing is under way, and lets nothing begin."""
+        """Waits until no thread uses it, and locks it."""
 
     def after_fork_in_parent(self) -> None:
-        """Goes on, in the parent."""
+        """Unlocks it in the parent."""
 
 
 _known: WeakSet[ForkAware] = WeakSet()
@@ -41,13 +41,13 @@ _held: list[ForkLock] = []
 
 
 def reset_after_fork(thing: ForkAware) -> None:
-    """From now on every child of this process begins anew with this thing."""
+    """Has `after_fork_in_child` called in every child of this process from now on."""
     with _mutex:
         _known.add(thing)
 
 
 def leave_to_parent(inherited: object) -> None:
-    """Lets something live for ever, so that it is not even closed when the child ends."""
+    """Keeps an inherited object alive for ever, so that the child never closes it."""
     if inherited is not None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 

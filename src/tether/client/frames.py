@@ -1,7 +1,4 @@
-"""What lists give, as tables of pandas, Polars and Arrow, where those are installed.
-
-The SDK needs none of them: they are imported when a table is asked for.
-"""
+"""Lists as tables of pandas, Polars and Arrow. These packages are imported on first use."""
 
 from collections.abc import Iterable
 from decimal import Decimal

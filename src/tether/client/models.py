@@ -1,8 +1,8 @@
-"""Charger, Vehicle and Event: the server's own classes, more easily made.
+"""Charger, Vehicle and Event with convenient constructors, and the results of calls.
 
-Whoever makes one may give any kind of number, any iterable of powers, a datetime. A type checker
-sees that here; at run time these are the classes of `tether.domain.models`. A model holds what it
-was given until it is sent; one that came from the server has Decimals and text.
+A constructor takes any kind of number, any iterable of powers, a datetime. Only type checkers see
+these classes: at run time they are the classes of `tether.domain.models`. A model keeps the values
+that it was given until it is sent. A model from the server has Decimals and text.
 """
 
 from collections.abc import Iterable
@@ -78,7 +78,7 @@ else:
 
 
 class PowerChanges(TypedDict, total=False):
-    """What PATCH can change of chargers and vehicles alike; None removes."""
+    """Changes of a charger or vehicle with PATCH; None removes a member."""
 
     charge_powers: Iterable[Number] | None
     charge_power_min: Number | None
@@ -89,23 +89,23 @@ class PowerChanges(TypedDict, total=False):
 
 
 class ChargerChanges(PowerChanges, total=False):
-    """What PATCH can change of a charger; None removes."""
+    """Changes of a charger with PATCH; None removes a member."""
 
     latitude: Number | None
     longitude: Number | None
 
 
 class VehicleChanges(PowerChanges, total=False):
-    """What PATCH can change of a vehicle; None removes."""
+    """Changes of a vehicle with PATCH; None removes a member."""
 
     charge_capacity: Number
 
 
 class Saved(NamedTuple):
-    """What became of a PUT or PATCH.
+    """The result of a PUT or PATCH.
 
-    `created` is of the try that was answered: if the answer to an earlier one was lost, that may
-    have created what this one replaced. `etag` is the version's, for `if_match`.
+    `created` is about the try that was answered. If the answer to an earlier try was lost, that try
+    may have created the entity. `etag` is the version, for `if_match`.
     """
 
     created: bool
@@ -113,7 +113,7 @@ class Saved(NamedTuple):
 
 
 class Doubt(msgspec.Struct, frozen=True):
-    """A warning of the server: a code, which is `unit`, and the member that it is about."""
+    """A warning of the server: its code, which is `unit`, and the member with the value."""
 
     code: str
     parameter: str | None = None
@@ -121,7 +121,7 @@ class Doubt(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Result:
-    """What the answer to many says of each."""
+    """The fields that all results have."""
 
     status: int | None
     message: str | None = None
@@ -132,12 +132,11 @@ class _Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutResult(_Result):
-    """What became of one charger or vehicle of many: its version, or why it is not stored.
+    """The result of one charger or vehicle in bulk: its version, or why it is not stored.
 
-    `status` is 201 if it was created, 200 if it was replaced. Of a refusal it is what the PUT would
-    have been answered, with its `message`, `code` and `parameter`; in the `results` of an error it
-    is None if the entity was not sent or not answered. `warnings` has what the server doubts of an
-    entity that it stored.
+    `status` is 201 if it was created, 200 if it was replaced. If it was refused, `status`,
+    `message`, `code` and `parameter` are as for a PUT. In the `results` of an error, `status` is
+    None if the entity was not sent or not answered. `warnings` are about values that were stored.
     """
 
     entity: models.Charger | models.Vehicle
@@ -156,11 +155,11 @@ class PutResult(_Result):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkResult(_Result):
-    """What became of one event: its id, or the status and message of its refusal.
+    """The result of one event in bulk: its id, or the status and message of its refusal.
 
-    `code` and `parameter` are those that an error would have. `warnings` has what the server doubts
-    of an event that it stored. `event` is the event as it was sent, with its timestamp. In the
-    `results` of an error, `status` is None if the event was not sent or not answered.
+    `code` and `parameter` are as in an error. `warnings` are about values that were stored. `event`
+    is the event as it was sent, with its timestamp. In the `results` of an error, `status` is None
+    if the event was not sent or not answered.
     """
 
     event: models.Event
@@ -174,15 +173,15 @@ class BulkResult(_Result):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WithdrawResult(_Result):
-    """What became of one event of many that were to be taken back; `id` is what was given.
+    """The result of one withdrawal in bulk; `id` is the id that was given.
 
-    `status` is 204 if it is taken back, now or before, 404 if you never sent it. In the `results`
-    of an error it is None if the id was not sent or not answered.
+    `status` is 204 if the event is withdrawn, now or before, 404 if you never sent it. In the
+    `results` of an error it is None if the id was not sent or not answered.
     """
 
     id: str
 
     @property
     def ok(self) -> bool:
-        """Whether the event is taken back."""
+        """Whether the event is withdrawn."""
         return self.status == 204

@@ -1,4 +1,4 @@
-"""The outbox: events are on the disk first, and on the server as soon as the network allows."""
+"""The outbox: events go to the disk first, and to the server when the network allows."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ from tether.domain.validation import MAX_BYTES
 log = getLogger("tether.client.outbox")
 
 MAX_BATCH = 1000
-POLL_S = 1.0  # how often to look for what other processes have put
+POLL_S = 1.0  # how often to look for events of other processes
 _FLUSH_POLL_S = 0.02
 _REFUSALS = (Invalid, Conflict, TooLarge)
 
@@ -40,31 +40,31 @@ class Outbox:
         self._client = client
         self._calls = EventCalls(NO_RETRIES, self._log_warnings)
         self._policy = RetryPolicy(0, base_s=0.25, cap_s=30.0)
-        self._most = MAX_BATCH
-        self._doubts: set[Doubt] = set()
+        self._batch_size = MAX_BATCH
+        self._logged: set[Doubt] = set()
         self._closing = False
         self.after_fork_in_child()
-        self._begin()
+        self._wake_up()
         reset_after_fork(self)
 
     def after_fork_in_child(self) -> None:
-        """A child has no thread until it puts something: its parent delivers what waits."""
+        """A child has no thread until it puts an event: its parent delivers the waiting ones."""
         self._failures = 0
         self._error: Exception | None = None
-        self._put = threading.Event()
-        self._hurry = threading.Event()
-        self._beginning = threading.Lock()
+        self._put_signal = threading.Event()
+        self._flush_signal = threading.Event()
+        self._start_lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def _begin(self) -> None:
-        """The background is there from now on, and looks."""
-        with self._beginning:
+    def _wake_up(self) -> None:
+        """Starts the thread if there is none, and wakes it up."""
+        with self._start_lock:
             if self._thread is None and not self._closing:
                 self._thread = threading.Thread(
                     target=self._work, name="tether-outbox", daemon=True
                 )
                 self._thread.start()
-        self._put.set()
+        self._put_signal.set()
 
     def __enter__(self) -> "Outbox":
         return self
@@ -79,7 +79,7 @@ class Outbox:
         for example because the disk is full.
         """
         stored = self._file.put(sendable(event))
-        self._begin()
+        self._wake_up()
         return stored
 
     @property
@@ -105,7 +105,7 @@ class Outbox:
     def requeue(self, refused: RefusedEvent) -> bool:
         """Delivers a refused event again, after all that waits. False if it is not there."""
         found = self._file.requeue(refused.number)
-        self._begin()
+        self._wake_up()
         return found
 
     def delete(self, refused: RefusedEvent | DamagedEvent) -> bool:
@@ -118,8 +118,8 @@ class Outbox:
         Makes a delivery that waits for a better time try at once.
         """
         end, last = time.monotonic() + timeout, self._file.last()
-        self._hurry.set()
-        self._begin()
+        self._flush_signal.set()
+        self._wake_up()
         while self._file.waits_up_to(last):
             if time.monotonic() >= end or self._closing:
                 return False
@@ -129,46 +129,46 @@ class Outbox:
     def close(self) -> None:
         """Ends the delivery, after the request under way. What waits stays in the file."""
         self._closing = True
-        self._put.set()
-        self._hurry.set()
+        self._put_signal.set()
+        self._flush_signal.set()
         if self._thread is not None:
             self._thread.join()
         self._file.close()
 
-    # The background ------------------------------------------------------------------------------
+    # The thread ----------------------------------------------------------------------------------
 
     def _work(self) -> None:
         while not self._closing:
-            self._put.clear()
-            self._hurry.clear()
+            self._put_signal.clear()
+            self._flush_signal.clear()
             try:
                 self._deliver_all()
-            except Exception as error:  # whatever it is: the events stay, and are tried again
+            except Exception as error:  # the events stay, and are tried again
                 self._report(error)
                 retry_after = getattr(error, "retry_after", None)
-                self._wait(self._hurry, self._policy.backoff(self._failures, retry_after))
+                self._wait(self._flush_signal, self._policy.backoff(self._failures, retry_after))
             else:
-                self._wait(self._put, POLL_S)
+                self._wait(self._put_signal, POLL_S)
 
     def _wait(self, signal: threading.Event, seconds: float) -> None:
         if not self._closing:
             signal.wait(seconds)
 
     def _deliver_all(self) -> None:
-        """Delivers until nothing waits. Raises whatever keeps it from that."""
-        with self._file.turn() as mine:
-            while mine and not self._closing:
-                batch = self._file.oldest(self._most, MAX_BYTES)
+        """Delivers until no event waits. Raises any error."""
+        with self._file.delivery_lock() as acquired:
+            while acquired and not self._closing:
+                batch = self._file.oldest(self._batch_size, MAX_BYTES)
                 try:
                     if batch:
                         self._deliver(batch)
                 except (Invalid, TooLarge):
                     if len(batch) == 1:
                         raise
-                    self._most = len(batch) // 2  # what is wrong with one concerns no other
+                    self._batch_size = len(batch) // 2  # one bad event must not stop the others
                     continue
                 self._failures, self._error = 0, None
-                self._most = MAX_BATCH
+                self._batch_size = MAX_BATCH
                 if not batch and not self._file.depth():
                     return
 
@@ -197,7 +197,7 @@ class Outbox:
                 stored = self._client._run(self._calls.post(event))
                 return [BulkResult(event=event, status=201, id=stored)], 0
             except _REFUSALS:
-                pass  # ask once more below: only what says so of this very event is a refusal
+                pass  # ask again below: only the item of a bulk answer is surely about this event
         try:
             return self._client._run(self._calls.bulk.once([waiting.event for waiting in batch]))
         except TooLarge as error:
@@ -206,11 +206,11 @@ class Outbox:
             return [event_result(batch[0].event, refusal(error))], 0
 
     def _log_warnings(self, doubts: Iterable[Doubt]) -> None:
-        """Each once, and not as Python warns: where that is an error, what is delivered would be
-        sent for ever.
+        """Logs each warning once. Python's warnings can be errors: then the delivery would fail,
+        and be repeated for ever.
         """
-        for doubt in {*doubts} - self._doubts:
-            self._doubts.add(doubt)
+        for doubt in {*doubts} - self._logged:
+            self._logged.add(doubt)
             log.warning("%s", warning_text(doubt))
 
     def _report(self, error: Exception) -> None:
@@ -221,6 +221,6 @@ class Outbox:
 
 
 def _is_final(result: BulkResult) -> bool:
-    """Whether the server will never take it: it is wrong, too old, or contradicts another."""
+    """Whether the server will never take this event."""
     status = result.status or 0
     return 400 <= status < 500 and status not in (408, 429)

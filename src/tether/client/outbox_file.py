@@ -1,10 +1,10 @@
-"""The file of an outbox: what waits, what was refused, the last stamp of each vehicle.
+"""The file of an outbox: waiting events, refused events, the last timestamp of each vehicle.
 
-A rollback journal, not a write-ahead log: the SQLite that comes with Python may be one that damages
-a database with a log and several connections (fixed in 3.51.3). With TRUNCATE and FULL a commit is
-on the disk when it returns.
+It has a rollback journal, not a write-ahead log, as Python's SQLite may be older than 3.51.3: those
+can damage a database that several connections write with a write-ahead log. With TRUNCATE and FULL
+a commit is on the disk when it returns.
 
-A forked child has connections of its own: SQLite must not even close those of another process.
+A forked child opens its own connection: SQLite must not even close one of another process.
 """
 
 import fcntl
@@ -37,11 +37,11 @@ log = getLogger("tether.client.outbox")
 VERSION = 1
 BUSY_S = 30.0
 RESERVED_BYTES = 1024 * 1024
-"""What putting leaves of the disk: a thousand events are that large, and to forget them needs a
-journal of them. Without it, an outbox that has filled its disk could never be emptied again."""
+"""Disk space that `put` leaves free. Deleting a thousand delivered events needs a journal of that
+size: without the space, an outbox that has filled the disk could never be emptied again."""
 
 _SCHEMA = (
-    # The number is the order of delivery; it is never used again.
+    # The number is the order of delivery. It is never used again.
     "CREATE TABLE waiting (number INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL)",
     """
     CREATE TABLE refused (
@@ -56,7 +56,7 @@ _SCHEMA = (
     f"PRAGMA user_version = {VERSION}",
 )
 _NONE = -1
-DAMAGED = 0  # in place of a status
+DAMAGED = 0  # as status
 DAMAGE = "It holds no event."
 _LAST_MS = 253_402_300_800_000  # the year 10000
 _SET_ASIDE = """
@@ -74,7 +74,7 @@ INSERT INTO stamps VALUES (?, ?) ON CONFLICT (vehicle_id) DO UPDATE SET at_ms = 
 
 @dataclass(frozen=True, slots=True)
 class WaitingEvent:
-    """An event that is to be delivered."""
+    """An event that waits for delivery."""
 
     number: int
     event: Event
@@ -82,7 +82,7 @@ class WaitingEvent:
 
 @dataclass(frozen=True, slots=True)
 class DamagedEvent:
-    """A row of the file which holds no event any more, as it was found. `number` names it."""
+    """A row of the file that holds no readable event, as it was found. `number` names it."""
 
     number: int
     content: bytes
@@ -111,41 +111,41 @@ class OutboxFile:
         with self._errors():
             self._connect()
             try:
-                self._turn = _open(f"{self._path}-turn")
+                self._lock_fd = _open(f"{self._path}-turn")
             except BaseException:
                 self._db.close()
                 raise
         reset_after_fork(self)
 
     def before_fork(self) -> None:
-        """No other thread is in the middle of anything while the process forks."""
+        """No other thread uses the file while the process forks."""
         self._mutex.acquire()
 
     def after_fork_in_parent(self) -> None:
-        """Goes on, in the parent."""
+        """Other threads may use it again."""
         self._mutex.release()
 
     def after_fork_in_child(self) -> None:
-        """The child connects anew, and the right to deliver stays with the parent."""
+        """The child connects again. The delivery lock stays with the parent."""
         leave_to_parent(self._db)
         self._is_open = False
         self._mutex = threading.RLock()
-        if self._is_closed or self._turn == _NONE:
+        if self._is_closed or self._lock_fd == _NONE:
             return
-        os.close(self._turn)
-        self._turn = _NONE
+        os.close(self._lock_fd)
+        self._lock_fd = _NONE
 
     def close(self) -> None:
         with self._mutex:
             if not self._is_closed:
                 self._is_closed = True
-                if self._turn != _NONE:
-                    os.close(self._turn)
+                if self._lock_fd != _NONE:
+                    os.close(self._lock_fd)
                 if self._is_open:
                     self._db.close()
 
     def put(self, event: models.Event) -> models.Event:
-        """Stores an event, stamped if it was not, and returns it when it is on the disk."""
+        """Stores an event, with a timestamp, and returns it when it is on the disk."""
         with self._transaction() as db:
             self._check_disk_space(db)
             if event.timestamp is None:
@@ -164,7 +164,7 @@ class OutboxFile:
             raise OutboxError(f"The outbox {self._path} cannot take more: the disk is full.")
 
     def oldest(self, most: int, most_bytes: int) -> list[WaitingEvent]:
-        """The events that are to be delivered first: one, and what of the next fits beside it."""
+        """The oldest waiting events: at least one, at most so many, within so many bytes."""
         with self._reading() as db:
             query = "SELECT number, CAST(body AS BLOB) FROM waiting ORDER BY number LIMIT ?"
             rows = db.execute(query, (most,)).fetchall()
@@ -175,7 +175,7 @@ class OutboxFile:
         return [WaitingEvent(number, event) for number, event in events if event is not None]
 
     def _set_aside(self, damaged: Sequence[int]) -> None:
-        """Makes way for what waits behind rows that hold no event."""
+        """Sets rows without a readable event aside, as later events wait behind them."""
         if not damaged:
             return
         with self._transaction() as db:
@@ -187,7 +187,7 @@ class OutboxFile:
     def settle(
         self, delivered: Sequence[int], refused: Sequence[tuple[WaitingEvent, int, str]]
     ) -> None:
-        """Forgets what was delivered and sets aside what was refused, at once."""
+        """Deletes delivered events and sets refused ones aside, in one transaction."""
         gone = [*delivered, *(waiting.number for waiting, _, _ in refused)]
         if not gone:
             return
@@ -206,19 +206,19 @@ class OutboxFile:
             return int(db.execute("SELECT count(*) FROM waiting").fetchone()[0])
 
     def last(self) -> int:
-        """The number of the event that was put last."""
+        """The highest number of a waiting event; 0 without one."""
         with self._reading() as db:
             found = db.execute("SELECT max(number) FROM waiting").fetchone()[0]
             return int(found or 0)
 
     def waits_up_to(self, number: int) -> bool:
-        """Whether anything up to this number still waits."""
+        """Whether an event up to this number still waits."""
         with self._reading() as db:
             row = db.execute("SELECT 1 FROM waiting WHERE number <= ? LIMIT 1", (number,))
             return row.fetchone() is not None
 
     def refused(self) -> list[RefusedEvent]:
-        """What the server refused for good, in order."""
+        """The finally refused events, in order."""
         return [
             RefusedEvent(number, event, status, message, at)
             for number, event, _, status, message, at in self._set_aside_rows()
@@ -226,7 +226,7 @@ class OutboxFile:
         ]
 
     def damaged(self) -> list[DamagedEvent]:
-        """What holds no event any more, in order."""
+        """The damaged rows, in order."""
         return [
             DamagedEvent(number, body, at)
             for number, event, body, _, _, at in self._set_aside_rows()
@@ -241,7 +241,7 @@ class OutboxFile:
             yield number, _event(body), body or b"", status, text, _moment(at_ms)
 
     def requeue(self, number: int) -> bool:
-        """Puts a refused event behind all that waits. Whether there was one."""
+        """Puts a refused event behind all waiting ones. Whether there was one."""
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO waiting (body) SELECT body FROM refused WHERE number = ?", (number,)
@@ -254,31 +254,31 @@ class OutboxFile:
             return db.execute("DELETE FROM refused WHERE number = ?", (number,)).rowcount > 0
 
     @contextmanager
-    def turn(self) -> Iterator[bool]:
-        """Whether it is our turn to deliver: nobody else does, in no process, while this lasts.
+    def delivery_lock(self) -> Iterator[bool]:
+        """Takes the lock for delivery, if no thread or process has it. Whether it is ours.
 
-        It is a lock of the system on a file beside this one, so it ends with the process that has
-        it, and a forked child does not think that it has it too.
+        It is a `flock` on a file beside this one: it ends with its process, and a forked child does
+        not have it.
         """
         with self._errors():
-            if self._turn == _NONE:
-                self._turn = _open(f"{self._path}-turn")
-            turn = self._turn
+            if self._lock_fd == _NONE:
+                self._lock_fd = _open(f"{self._path}-turn")
+            lock_fd = self._lock_fd
             try:
-                fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                mine = False
+                acquired = False
             else:
-                mine = True
+                acquired = True
         try:
-            yield mine
+            yield acquired
         finally:
-            if mine:
-                fcntl.flock(turn, fcntl.LOCK_UN)
+            if acquired:
+                fcntl.flock(lock_fd, fcntl.LOCK_UN)
 
     def _connect(self) -> None:
-        # Not opened if it is there: to close it again would drop SQLite's locks of this process.
-        with suppress(OSError):  # then SQLite says it
+        # O_EXCL: closing an existing file would drop the locks that SQLite has in this process.
+        with suppress(OSError):  # SQLite reports it below
             os.close(_open(self._path, os.O_EXCL))
         self._db = sqlite3.connect(
             self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
@@ -333,12 +333,12 @@ class OutboxFile:
 
 
 def _open(path: str, how: int = 0) -> int:
-    """Opens a file; one that is new is its owner's alone, and so are SQLite's files beside it."""
+    """Opens a file. A new one, and SQLite's files beside it, only their owner can read."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | how, 0o600)
 
 
 def _event(body: bytes | None) -> Event | None:
-    """The event, if this is one that can be sent twice without being reported twice."""
+    """The event, if it is readable and has a timestamp: only then it can be sent twice."""
     try:
         event = msgspec.json.decode(body or b"", type=Event)
     except DECODE_ERRORS:

@@ -15,34 +15,34 @@ _NEXT = re.compile(r'<([^<>]*)>\s*;[^,<]*\brel="?next\b"?')  # never looks at a 
 
 
 def next_cursor(answer: Answer) -> str | None:
-    """The cursor in the link to the next page. Only that: the link's host is not asked."""
+    """The cursor in the link to the next page. Its host is not asked."""
     match = _NEXT.search(answer.headers.get("link", ""))
     try:
         found = parse_qs(urlsplit(match[1]).query).get("cursor") if match else None
-    except ValueError:  # such as a bracket too many: to take it for the end would lose the rest
+    except ValueError:  # such as a bracket too many
         raise UnexpectedAnswer("The link to the next page is no address.", status=200) from None
     return found[0] if found else None
 
 
 def epoch_of(answer: Answer) -> str:
-    """The epoch of the database that a list is of; nothing before the first one began."""
+    """The epoch of the database in a list's answer; empty in the first one."""
     return answer.headers.get("tether-epoch", "")
 
 
 def is_partial(answer: Answer) -> bool:
-    """Whether more follows although the page is short, or empty: the server had read enough."""
+    """Whether a short or empty page is not the last one: the server has read enough for now."""
     return 'partial="true"' in answer.headers.get("link", "")
 
 
 class CycleDetector:
-    """Sees whether cursors lead in a circle, with one of them in memory (Brent's algorithm)."""
+    """Finds out whether cursors lead in a circle, by Brent's algorithm with one in memory."""
 
     def __init__(self) -> None:
         self._seen: str | None = None
         self._steps, self._turn = 0, 1
 
     def check(self, cursor: str | None) -> None:
-        """One more cursor, unless it is None. Raises UnexpectedAnswer in a circle."""
+        """Adds a cursor; None is ignored. Raises UnexpectedAnswer in a circle."""
         if cursor is None:
             return
         if cursor == self._seen:
@@ -53,7 +53,7 @@ class CycleDetector:
 
 
 class Pages(Generic[M]):
-    """The pages of a list, one after the other, until there is no more."""
+    """The pages of a list, until `more` is false."""
 
     def __init__(self, kind: type[M], policy: RetryPolicy, target: str, **query: Any) -> None:
         self._kind: type[M] = kind
@@ -68,8 +68,8 @@ class Pages(Generic[M]):
         answer = yield from exchange(request, self._policy, 200)
         page = self._entries(answer, request)
         self._query["cursor"] = cursor = next_cursor(answer)
-        # Events and changes have a link at their end too, for what is to come: a short page is the
-        # last unless it says that it is not, else a list would never end while others write.
+        # Events and changes have a link even at their end, for later entries. So a short page is
+        # the last one, unless it is partial: else a list would never end while others write.
         is_short = len(page) < self._query["limit"] and not is_partial(answer)
         self.more = cursor is not None and not is_short
         self._cycles.check(cursor if self.more else None)
@@ -84,7 +84,7 @@ class _Stated(msgspec.Struct, Generic[N]):
 
 
 class StatePages(Pages[tuple[M, N]]):
-    """The pages of a list whose entries have a state: pairs of both."""
+    """The pages of a list with states: pairs of entity and state."""
 
     def __init__(
         self, kind: type[M], state: type[N], policy: RetryPolicy, target: str, **query: Any

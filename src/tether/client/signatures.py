@@ -1,4 +1,4 @@
-"""Whether a webhook's message is from Tether, and new."""
+"""Verifies the signature of a webhook's message."""
 
 import base64
 import hmac

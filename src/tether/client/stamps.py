@@ -1,4 +1,4 @@
-"""The timestamps that the SDK gives to events which have none."""
+"""Timestamps for events without one."""
 
 import threading
 from collections.abc import Callable
@@ -11,10 +11,10 @@ _MANY = 10_000
 
 
 def next_stamp(now: int, last: int) -> int:
-    """An instant for the next event of a vehicle whose last one was stamped `last`.
+    """The timestamp of a vehicle's next event, after one with the timestamp `last`.
 
-    It is later than that, so that no two are taken for one event and their order shows; but a clock
-    that was corrected by more than a minute is believed.
+    It is later than `last`, so that two events stay two and keep their order. But if the clock was
+    set back by more than a minute, it is `now`.
     """
     return last + 1 if now <= last < now + STEP_BACK_MS else now
 
@@ -30,11 +30,11 @@ class Stamps:
         reset_after_fork(self)
 
     def after_fork_in_child(self) -> None:
-        """The child needs a lock of its own: a thread of the parent may hold the old one."""
+        """The child needs a new lock: a thread of the parent may hold the old one."""
         self._mutex = threading.Lock()
 
     def next(self, vehicle_id: str) -> int:
-        """The instant (ms since 1970) of an event of this vehicle that happens now."""
+        """The timestamp (ms since 1970) of an event of this vehicle that happens now."""
         with self._mutex:
             now = self._clock()
             stamp = self._last[vehicle_id] = next_stamp(now, self._last.get(vehicle_id, 0))
@@ -43,7 +43,7 @@ class Stamps:
             return stamp
 
     def _drop_old(self, now: int) -> None:
-        """Drops what is so long ago that it cannot matter any more."""
+        """Drops timestamps that are too old to matter."""
         recent = now - STEP_BACK_MS
         self._last = {vehicle: last for vehicle, last in self._last.items() if last > recent}
         self._most = max(_MANY, 2 * len(self._last))

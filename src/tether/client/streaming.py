@@ -1,6 +1,6 @@
-"""The stream of events and states: where a consumer is, and what the bytes of the answer mean.
+"""The stream of events and states: its cursor, and its messages in the bytes of an answer.
 
-Without input and output, as the scripts are; the two clients read the bytes and wait.
+No I/O, as in the scripts: the two clients read the bytes and wait.
 """
 
 import re
@@ -30,9 +30,9 @@ from tether.client.receiving import DecompressionError, Decompressor
 from tether.domain.views import VehicleState
 
 SILENCE_S = 40.0  # more than two heartbeats of the server
-MAX_BLOCK_BYTES = 64 * 1024  # bytes; ours have some hundred
+MAX_BLOCK_BYTES = 64 * 1024  # ours have some hundred bytes
 _WARN_AFTER_FAILURES = 3
-_END_OF_LINE = re.compile(rb"\r\n|\n|\r(?!\Z)")  # the last \r may be half an end
+_END_OF_LINE = re.compile(rb"\r\n|\n|\r(?!\Z)")  # a \r at the end may be half of \r\n
 
 Message = Event | Withdrawal | VehicleState
 _KINDS: dict[str, type[Message]] = {
@@ -41,14 +41,14 @@ _KINDS: dict[str, type[Message]] = {
 
 
 class Interrupted(Exception):
-    """The answer broke off, or there was none."""
+    """The answer broke off, or none came."""
 
     def __init__(self, no_answer: NoAnswer) -> None:
         self.no_answer = no_answer
 
 
 class Subscription:
-    """What is asked for, and the place behind the last message that was given."""
+    """What a stream asks for, and the cursor after its last message."""
 
     def __init__(
         self,
@@ -70,11 +70,11 @@ class Subscription:
 
     @property
     def in_outage(self) -> bool:
-        """Whether it was interrupted and nothing has come since."""
+        """Whether the stream is interrupted, and nothing has come since."""
         return self._failures > 0
 
     def request(self) -> Request:
-        """What to ask the server now."""
+        """The request that connects, or connects again."""
         begin = self._begin if self.cursor is None else None
         headers = {"Accept": "text/event-stream"}
         if self.cursor is not None:
@@ -86,14 +86,14 @@ class Subscription:
         return self._request
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Raises UnexpectedAnswer if this is no stream of ours."""
+        """Raises UnexpectedAnswer if this answer is not a stream of this API."""
         self._decompressor = Decompressor(headers)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "text/event-stream":
             raise self._unexpected(f"it is of the type {kind or 'none'}")
 
     def received(self, data: bytes) -> Iterator[Message | None]:
-        """The messages in these bytes; None where there is only a new place."""
+        """The messages in these bytes; None for a new cursor alone."""
         try:
             for piece in self._decompressor.feed(data):
                 yield from self._messages(piece)
@@ -112,7 +112,7 @@ class Subscription:
             raise self._unexpected("a line or a message has no end")
 
     def refused(self, answer: Answer) -> float:
-        """The seconds to wait after this answer. Raises what it means if waiting does not help."""
+        """The seconds to wait after this answer. Raises its error if waiting does not help."""
         error = error_of(answer, self._request)
         if isinstance(error, EpochChanged) and self._start_again:
             log.warning("The database was restored: reading the stream from the start again")
@@ -123,14 +123,14 @@ class Subscription:
         return self._pause(error)
 
     def interrupted(self, no_answer: NoAnswer) -> float:
-        """The seconds to wait before connecting again. Raises Unavailable if that is no use."""
+        """The seconds to wait before connecting again. Raises Unavailable if that cannot help."""
         error = error_of(no_answer, self._request)
         if no_answer.final:
             raise error
         return self._pause(error)
 
     def ended(self) -> float:
-        """The seconds to wait after the server ended the stream decently."""
+        """The seconds to wait after the server ended the stream in order."""
         return self.interrupted(NoAnswer("The server ended the stream."))
 
     def _pause(self, error: TetherError) -> float:
@@ -152,7 +152,7 @@ class Subscription:
 
 
 class _EventStreamParser:
-    """Server-Sent Events, as the HTML standard reads them."""
+    """Parses Server-Sent Events by the rules of the HTML standard."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -162,7 +162,7 @@ class _EventStreamParser:
         self._fields = self._size = 0
 
     def feed(self, data: bytes) -> Iterator[tuple[str, str | None, bytes]]:
-        """Of each block that is whole now: its name, the newest id, its data."""
+        """Name, newest id and data of each block that is complete now."""
         *lines, self._rest = _END_OF_LINE.split(self._rest + data)
         for line in lines:
             if line:
@@ -172,7 +172,7 @@ class _EventStreamParser:
                 self._name, self._data, self._fields, self._size = "", [], 0, 0
 
     def is_too_long(self) -> bool:
-        """Whether a line, or what belongs together, is longer than any of ours."""
+        """Whether a line or a block is too long for this API."""
         return len(self._rest) + self._size > MAX_BLOCK_BYTES
 
     def _take(self, line: bytes) -> None:
@@ -184,7 +184,7 @@ class _EventStreamParser:
             self._data.append(value)
         elif name == b"id" and b"\0" not in value:
             self._id = value.decode(errors="replace")
-        else:  # a comment, or what concerns browsers
+        else:  # a comment, or a field for browsers
             return
         self._fields += 1
         self._size += len(line)

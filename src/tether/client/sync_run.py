@@ -1,5 +1,5 @@
 # Made from aio_run.py by scripts/unasync.py: change that, then `make unasync`.
-"""What runs the scripts of the SDK, and what has no end: lists that are followed, the stream."""
+"""Runs the scripts of the SDK; the endless iterators of `follow`, `changes` and `stream`."""
 
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -22,13 +22,13 @@ F = TypeVar("F", Event, Session, Withdrawal)
 
 
 class Runner:
-    """Does what the scripts of the SDK say."""
+    """Runs scripts: sends their requests and waits."""
 
     _http: "Http"
     _policy: RetryPolicy
 
     def _run(self, script: Script[T]) -> T:
-        """Does what a script of the SDK says."""
+        """Runs a script; its result."""
         self._http.check()
         outcome: Answer | NoAnswer | None = None
         while True:
@@ -73,7 +73,7 @@ class Runner:
 
 
 class Following(Iterator[F], Generic[F]):
-    """An endless iterator. Its `cursor` is the place after the last entry that it gave."""
+    """An endless iterator. Its `cursor` is the position after the last entry that it gave."""
 
     def __init__(self, client: Runner, follower: Follower[F], stop: Stop) -> None:
         self._client = client
@@ -82,7 +82,7 @@ class Following(Iterator[F], Generic[F]):
 
     @property
     def cursor(self) -> str:
-        """The place after the last entry, for `follow` or `changes`."""
+        """The cursor after the last entry, for `follow` or `changes`."""
         return self._follower.cursor
 
     def __next__(self) -> F:
@@ -96,10 +96,10 @@ class Following(Iterator[F], Generic[F]):
 
 
 class Stream(Iterator[Message]):
-    """An endless iterator of events and states. `cursor` is the place after the last one it gave.
+    """An endless iterator of events and states. `cursor` is the position after the last one.
 
-    Raises what makes waiting useless, such as Forbidden for a key that works no more. A task that
-    waits for the next one may be cancelled: nothing is lost by that.
+    It raises errors that waiting cannot mend, such as Forbidden for a revoked key. A task that
+    waits for the next message may be cancelled: no message is lost.
     """
 
     def __init__(self, http: "Http", subscription: Subscription) -> None:
@@ -109,22 +109,22 @@ class Stream(Iterator[Message]):
         reset_after_fork(self)
 
     def after_fork_in_child(self) -> None:
-        """The connection is the parent's: this process makes one, at the same place."""
+        """The connection belongs to the parent: the child makes its own, at the same cursor."""
         leave_to_parent(self._messages)
         self._messages = None
 
     @property
     def cursor(self) -> str | None:
-        """The place after the last message, for `stream`; None before it is connected."""
+        """The cursor after the last message, for `stream`; None before it is connected."""
         return self._subscription.cursor
 
     @property
     def interrupted(self) -> bool:
-        """Whether an outage lasts, while it tries again by itself."""
+        """Whether it has no connection, and tries again by itself."""
         return self._subscription.in_outage
 
     def __enter__(self) -> "Stream":
-        self._next()  # the first thing that the server sends is the place
+        self._next()  # the server first sends the cursor
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -137,7 +137,7 @@ class Stream(Iterator[Message]):
                 return message
 
     def close(self) -> None:
-        """Closes the connection; to go on reading makes a new one."""
+        """Closes the connection. Reading on makes a new one."""
         if self._messages is not None:
             self._messages.close()
             self._messages = None
@@ -147,7 +147,7 @@ class Stream(Iterator[Message]):
             self._messages = self._run()
         try:
             return next(self._messages)
-        except BaseException:  # the connection is gone, but not the place
+        except BaseException:  # the connection is gone, but not the cursor
             self._messages = None
             raise
 

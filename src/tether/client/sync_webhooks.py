@@ -1,5 +1,5 @@
 # Made from aio_webhooks.py by scripts/unasync.py: change that, then `make unasync`.
-"""Webhooks: addresses that the server calls with what happens."""
+"""Webhooks: URLs that the server calls with messages."""
 
 from collections.abc import Iterator
 from typing import Literal, Unpack
@@ -26,11 +26,11 @@ class Webhooks:
         signature: Literal["v1", "v1a"] = "v1",
         **members: Unpack[WebhookMembers],
     ) -> Webhook:
-        """Has this address called with what happens from now on, or from where `from_` says.
+        """Creates a webhook: this URL is called with messages from now on, or from `from_` on.
 
-        What this returns has the `secret`, or the `public_key`, for `verify_webhook`: it is shown
-        only now. Raises Invalid, Conflict if there are too many. It is tried once: if the answer
-        is lost, look at `list` first.
+        The result has the `secret`, or the `public_key`, for `verify_webhook`: no other call shows
+        it. Raises Invalid, Conflict if there are too many. It is tried once: if the answer is lost,
+        look at `list` first.
         """
         body = webhook_body({"url": url, "signature": signature, **members})
         return self._client._ask(Webhook, "POST", "/webhooks", body, status=201, policy=ONCE)
@@ -40,11 +40,11 @@ class Webhooks:
         return self._client._get(list[Webhook], "/webhooks")
 
     def get(self, id: str) -> Webhook:
-        """The one of this id, with what it has not had yet. Raises NotFound."""
+        """The webhook with this id, and its backlog. Raises NotFound."""
         return self._client._get(Webhook, path("webhooks", id))
 
     def change(self, id: str, **changes: Unpack[WebhookChanges]) -> Webhook:
-        """Changes some members; None gives one its default. Raises NotFound, Invalid."""
+        """Changes some members; None sets the default. Raises NotFound, Invalid."""
         body = webhook_body(changes)
         return self._client._ask(Webhook, "PATCH", path("webhooks", id), body)
 
@@ -54,8 +54,8 @@ class Webhooks:
         self._client._run(exchange(request, self._client._policy, 204))
 
     def test(self, id: str) -> WebhookOutcome:
-        """Sends a test message now and says what came of it. If it succeeds, a webhook that has
-        stopped goes on. Raises NotFound.
+        """Sends a test message now; its outcome. If it succeeds, a stopped webhook goes on. Raises
+        NotFound.
         """
         target = path("webhooks", id, "test")
         return self._client._ask(WebhookOutcome, "POST", target, b"{}")
@@ -63,7 +63,7 @@ class Webhooks:
     def attempts(
         self, id: str, *, failed: bool = False, page_size: int = 100
     ) -> Iterator[WebhookAttempt]:
-        """The last requests that were made, or that `failed`, the newest first. Raises NotFound."""
+        """The last requests, or only those that `failed`, the newest first. Raises NotFound."""
         target, only = path("webhooks", id, "attempts"), "true" if failed else None
         return self._client._list(WebhookAttempt, target, limit=page_size, failed=only)
 
@@ -75,8 +75,8 @@ class Webhooks:
         failed_since: Instant | None = None,
         from_: str | None = None,
     ) -> Webhook:
-        """Has one message sent once more, or those which failed for good since an instant, or all
-        from `from_` on: start, or a cursor of events or of the stream. Raises NotFound, Invalid.
+        """Sends one message again, or all that finally failed since an instant, or all from `from_`
+        on: start, or a cursor of events or of the stream. Raises NotFound, Invalid.
         """
         since = instant_or_none("failed_since", failed_since)
         wanted = {"messageId": message_id, "failedSince": since, "from": from_}
@@ -85,8 +85,8 @@ class Webhooks:
         return self._client._ask(Webhook, "POST", target, body, status=202)
 
     def rotate_secret(self, id: str, *, overlap: float | None = None) -> Webhook:
-        """Gets a new secret, beside which the old one signs for `overlap` seconds: a day unless
-        they are given. What this returns has the new one. Raises NotFound, Invalid.
+        """Makes a new secret, which the result has. The old one also signs for `overlap` seconds,
+        by default a day. Raises NotFound, Invalid.
         """
         body = to_json({} if overlap is None else {"overlap": overlap})
         target = path("webhooks", id, "rotate-secret")

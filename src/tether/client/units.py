@@ -1,4 +1,4 @@
-"""What the server doubts: numbers that are valid, and more likely meant in another unit."""
+"""Warnings of the server: a valid number that is probably in another unit."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -22,11 +22,11 @@ class _Item(msgspec.Struct):
 
 
 WarningHandler: TypeAlias = Callable[[Iterable[Doubt]], None]
-"""Tells the user of doubts."""
+"""Gets the warnings of an answer."""
 
 
 def warnings_in(answer: Answer) -> tuple[Doubt, ...]:
-    """What an answer to one event or entity warns of. One that came in bulk has it in the body."""
+    """The warnings in an answer about one thing; an item of a bulk answer has them in its body."""
     if field := answer.headers.get("tether-warning"):
         return tuple(Doubt(code, parameter) for code, parameter in _ITEM.findall(field))
     if b'"warnings"' not in answer.body:
@@ -38,13 +38,13 @@ def warnings_in(answer: Answer) -> tuple[Doubt, ...]:
 
 
 def warn_user(doubts: Iterable[Doubt]) -> None:
-    """As Python warns: each doubt once, unless the user wants it otherwise."""
+    """Gives them to Python's `warnings`, which shows each one once by default."""
     for doubt in doubts:
         warn(warning_text(doubt), UnitWarning, stacklevel=2)
 
 
 def warning_text(doubt: Doubt) -> str:
-    """The doubt as a sentence."""
+    """The warning as a sentence."""
     name = doubt.parameter or "A number"
     unit = "kWh" if name in ("chargeCapacity", "chargedEnergy") else "kW"
     return f"{name} was stored as it was sent, but it is far too high for {unit}: check the unit."

@@ -1,4 +1,4 @@
-"""From what users give to what is sent: exact Decimals, instants in the API's form, checked ids."""
+"""Converts the values that users give: exact Decimals, instants in the API's form, checked ids."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -22,13 +22,13 @@ from tether.domain.timestamps import format_instant, ms_of, parse_instant
 
 M = TypeVar("M", bound=Charger | Vehicle | Event)
 
-_DIGITS = 15  # what the API takes, and what a float holds for certain
+_DIGITS = 15  # that the API takes, and that a float surely holds
 
 
 def exact(model: M) -> M:
-    """The same charger, vehicle or event with every value in the type which the model declares.
+    """The charger, vehicle or event with every value in the type that the model declares.
 
-    Raises Invalid for a value that is none, TypeError for what is no model.
+    Raises Invalid for a wrong value, TypeError for another object.
     """
     fields = _FIELDS.get(type(model))
     if fields is None:
@@ -44,7 +44,7 @@ def exact(model: M) -> M:
 
 
 def sendable(event: Event) -> Event:
-    """The event without the id of a stored one, with every value exact. Raises Invalid."""
+    """The event with exact values and without the id of a stored event. Raises Invalid."""
     event = exact(event)
     return event if event.id is None else msgspec.structs.replace(event, id=None)
 
@@ -69,19 +69,19 @@ def instant_text(name: str, value: object) -> str:
         if isinstance(value, datetime):
             return format_instant(ms_of(value))
         return format_instant(parse_instant(value))  # type: ignore[arg-type]  # else TypeError
-    except (TypeError, ValueError, OverflowError):  # the last day of 9999 goes on in UTC
+    except (TypeError, ValueError, OverflowError):  # the last day of 9999 may be later in UTC
         raise invalid(
             name, "It must be a datetime or RFC 3339 text, such as 2023-05-11T22:06:40.738Z."
         ) from None
 
 
 def instant_or_none(name: str, value: object) -> str | None:
-    """The same of an instant that may be missing. Raises Invalid."""
+    """As `instant_text`, but None stays None. Raises Invalid."""
     return None if value is None else instant_text(name, value)
 
 
 def entity_id(name: str, value: object) -> str:
-    """An id that partners may give. Raises Invalid."""
+    """The id, if it is a valid one. Raises Invalid."""
     if isinstance(value, str) and is_entity_id(value):
         return value
     raise invalid(name, ENTITY_ID_RULE)
@@ -104,9 +104,9 @@ def _decimal(value: object) -> Decimal | None:
         return value
     if isinstance(value, float):
         # 0.1 + 0.2 has 17 digits, of which the last two are noise that the API would refuse.
-        exactly = Decimal(float.__repr__(value))  # of its own: NumPy's is "np.float64(0.3)"
+        exactly = Decimal(float.__repr__(value))  # as repr() of NumPy's is "np.float64(0.3)"
         return exactly if len(exactly.as_tuple().digits) <= _DIGITS else Decimal(f"{value:.15g}")
-    if isinstance(value, Integral) and not isinstance(value, bool):  # NumPy's are no ints
+    if isinstance(value, Integral) and not isinstance(value, bool):  # NumPy's integers are no ints
         return Decimal(int(value))
     if isinstance(value, str):
         try:
@@ -138,7 +138,7 @@ def _unchanged(name: str, value: object) -> object:
 
 Convert = Callable[[str, Any], Any]
 _CONVERTERS: dict[str, Convert] = {
-    "id": _unchanged,  # in the path, where the server checks it; an event's is the server's own
+    "id": _unchanged,  # the server checks it
     "charger_id": entity_id,
     "vehicle_id": entity_id,
     "type": _event_type,
@@ -149,7 +149,7 @@ _CONVERTERS: dict[str, Convert] = {
 
 
 _FIELDS: dict[type, list[tuple[str, str, Convert]]] = {
-    # Of each field its name, its name on the wire and what makes its value exact.
+    # Of each field: its name, its name in JSON, and its converter.
     kind: [
         (field.name, field.encode_name, _CONVERTERS.get(field.name, _number))
         for field in msgspec.structs.fields(kind)

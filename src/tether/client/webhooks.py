@@ -15,9 +15,9 @@ ONCE = RetryPolicy(0)
 
 
 class WebhookMembers(TypedDict, total=False):
-    """What a webhook may have: which messages, about which charger or vehicle, from where in the
-    log (now, start, or a cursor of events or of the stream); whether it is on, how many messages
-    a request may have, and how many requests a second.
+    """The members of a webhook: the types of messages, the charger or vehicle that they are about,
+    the start in the log (now, start, or a cursor of events or of the stream), whether it is on,
+    the most messages in a request, and the most requests per second.
     """
 
     types: Iterable[str] | None
@@ -31,7 +31,7 @@ class WebhookMembers(TypedDict, total=False):
 
 
 class WebhookChanges(WebhookMembers, total=False):
-    """What can be changed of a webhook; None gives a member its default."""
+    """The members of a webhook that can be changed; None sets the default."""
 
     url: str
 

@@ -1,8 +1,8 @@
-"""A fleet to simulate: chargers at real stations, vehicles like those that charged in reality.
+"""A simulated fleet: chargers at real stations, vehicles like those of real sessions.
 
-Positions and kinds of charge points are those of Shenzhen's public stations; capacities, highest
-powers and how full a battery is before and after are those of the charging sessions of `replay`.
-What the stations' data do not say: fast points have 60 kW, slow ones 7 kW.
+Positions and kinds of charge points are from Shenzhen's public stations. Capacities, maximum powers
+and states of charge on arrival and departure are from the charging sessions of `replay`. The data
+have no powers of stations: fast points get 60 kW, slow ones 7 kW.
 """
 
 import csv
@@ -18,7 +18,7 @@ from tether.simulator.replay import RecordedSession, sessions_of
 
 FAST_KW, SLOW_KW = 60, 7
 LOWEST_KW = Decimal(1)
-# The capacities of the sessions are estimates; those of short sessions can be far off.
+# The capacities in the data are estimates, and wrong for some short sessions.
 SMALLEST_KWH, LARGEST_KWH = 15, 130
 _PER_KILO = Decimal(1000)
 _TENTH = Decimal("0.1")
@@ -37,7 +37,7 @@ class Station:
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What drivers did: states of charge (%) on arrival and departure, arrivals by hour."""
+    """Habits of drivers: states of charge (%) on arrival and departure, arrivals by hour."""
 
     on_arrival: Sequence[float]
     on_departure: Sequence[float]
@@ -46,7 +46,7 @@ class Habits:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Chargers, vehicles, and how their drivers behave."""
+    """Chargers, vehicles, and the habits of their drivers."""
 
     chargers: Sequence[Charger]
     vehicles: Sequence[Vehicle]
@@ -74,7 +74,7 @@ def new_fleet(
     sessions: Sequence[RecordedSession],
     seed: int,
 ) -> Fleet:
-    """So many chargers and vehicles; the same for the same seed. Raises SetupError."""
+    """A fleet of this size; the same for the same seed. Raises SetupError."""
     points = [
         _charger(station, kind, number)
         for station in stations
@@ -93,7 +93,7 @@ def new_fleet(
 
 
 def packaged_fleet(chargers: int, vehicles: int, seed: int) -> Fleet:
-    """The same from the data that come with Tether."""
+    """A fleet of this size from the data that come with Tether."""
     stations, sessions = _rows("shenzhen-stations.csv"), _rows("level3-sessions.csv")
     return new_fleet(chargers, vehicles, stations_of(stations), sessions_of(sessions), seed)
 
@@ -104,7 +104,7 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 def power_kw(entity: Charger | Vehicle) -> float:
-    """The highest power that it can charge with."""
+    """The maximum charging power."""
     return float(entity.charge_power_max or max(entity.charge_powers))
 
 

@@ -1,29 +1,29 @@
-"""What a table of charging sessions means in the API's terms: chargers, vehicles and events.
+"""Makes chargers, vehicles and events of a table of charging sessions.
 
-Made for the 1,878 sessions of one fast charging station in `data/level3-sessions.csv`; every table
-with the same columns will do. What the data say is sent as they say it:
+It is made for the 1,878 sessions of one fast charging station in `data/level3-sessions.csv`, and
+takes every table with the same columns. These values are in the data:
 
-- a plug is a charger, its name is the charger's id;
-- a session is a vehicle of its own, for the data name none, with the session's battery capacity and
-  as its only power the highest of the session, rounded up to a whole kW;
-- arrival and departure are minutes without a zone, taken as UTC; states of charge are in %;
-- energy is the session's to the last digit, Wh divided by 1000;
-- the time charged is the stay in whole minutes, which counts the minute of arrival and that of
-  departure: the stamps, cut to the minute, lie one minute less apart.
+- Each plug is a charger. Its name is the charger's id.
+- The data name no vehicles, so each session has its own. It has the session's battery capacity, and
+  as its only power the maximum of the session, rounded up to a whole kW.
+- Arrival and departure are minutes without a zone, taken as UTC. States of charge are in %.
+- Energy has all its digits: Wh divided by 1000.
+- The time charged is the stay in whole minutes. It counts the minute of arrival and that of
+  departure, so it is one minute more than the difference of the two.
 
-What they do not say, and what is taken instead:
+These values are not in the data:
 
-- when charging began and ended: on arrival and on departure, for nothing else is known;
-- how it went halfway: the state of charge in the middle of the two, rounded to 0.01 %, and the mean
-  power, rounded to a watt;
-- the capacity is the source's estimate from energy and states of charge, with more digits than the
-  API takes or it can mean: it is rounded to a Wh;
-- what the plugs support: up to the station's 172.5 kW, from 1 kW since no lowest power is known.
-  (Nine sessions have a reading up to 1.4 % above that; their vehicles keep it.)
+- Charging begins on arrival and ends on departure.
+- Halfway, the state of charge is the mean of both, rounded to 0.01 %, and the power is the mean
+  power, rounded to a watt.
+- The capacity is the source's estimate from energy and states of charge, with more digits than the
+  API takes. It is rounded to a Wh.
+- A plug supports 1 kW to the station's 172.5 kW. (Nine sessions have up to 1.4 % more; their
+  vehicles keep that.)
 
-No row is left out or bent to fit: one that the API's rules refuse is refused by the server, which
-says why. The station's data have no such row: states of charge lie in 0 to 100 and never fall,
-powers and energies are above 0, stays last five minutes or more, and never overlap at one plug.
+No row is left out or changed: the server refuses one that breaks the API's rules, and says why. The
+station's data have no such row: states of charge lie in 0 to 100 and never fall, powers and
+energies are above 0, stays last five minutes or more, and never overlap at one plug.
 """
 
 from collections.abc import Iterable, Mapping
@@ -73,12 +73,12 @@ class RecordedSession:
 
     @property
     def energy_kwh(self) -> Decimal:
-        """What was charged, exactly."""
+        """The energy charged, exactly."""
         return self.energy_wh / _PER_KILO
 
 
 def sessions_of(rows: Iterable[Mapping[str, str]]) -> list[RecordedSession]:
-    """The sessions in these rows, by arrival. Raises SetupError with the row that is at fault."""
+    """The sessions in these rows, by arrival. Raises SetupError that names the bad row."""
     sessions: dict[int, RecordedSession] = {}
     for place, row in enumerate(rows, start=1):
         try:
@@ -128,7 +128,7 @@ def _why(error: Exception) -> str:
 
 
 def chargers_of(sessions: Iterable[RecordedSession]) -> list[Charger]:
-    """The plugs at which the sessions took place, as chargers, by id."""
+    """The plugs of these sessions as chargers, by id."""
     return [
         Charger(id=plug, charge_power_min=LOWEST_POWER_KW, charge_power_max=STATION_POWER_KW)
         for plug in sorted({session.plug for session in sessions})
@@ -147,7 +147,7 @@ def vehicle_of(session: RecordedSession) -> Vehicle:
 def events_of(session: RecordedSession) -> list[Event]:
     """The five events of the session, in the order in which they happened.
 
-    The first two share an instant, and so do the last two: their order is that of this list.
+    The first two share an instant, and so do the last two. The list has their order.
     """
     halfway_ms = (session.arrival_ms + session.departure_ms) // 2
     soc_halfway = ((session.soc_arrival + session.soc_departure) / 2).quantize(_HUNDREDTH)

@@ -1,39 +1,40 @@
-"""Simulates a fleet: who arrives where and when, how charging goes, when it ends.
+"""Simulates a fleet: arrivals, charging and departures.
 
-The clock is virtual and the dice are seeded: the same fleet, start and seed give the same events in
-the same order, however fast they are taken. A heap holds what happens next to each vehicle.
+The clock is virtual and random numbers are seeded: the same fleet, start and seed give the same
+events in the same order, however fast they are taken. A heap holds the next step of each vehicle.
 
 - Vehicles arrive by the time of day at their chargers, most in the afternoon, few at night.
-- A charger has one vehicle at a time; who finds none free comes back later.
-- Below 80 % a vehicle charges with the lower of both highest powers; above, the power falls in a
-  straight line over the state of charge, to a fifth at 100 %. Integrated, that is a straight rise
-  of the state of charge and then an exponential approach, so that every state and every energy is
-  computed from the beginning of the session, and no error adds up.
-- Energy is what the battery takes: capacity times the rise of the state of charge.
-- At a fast charger one stays until the battery is as full as wanted; at a slow one for hours.
-- On the way a vehicle uses no more than 15 kW on average.
+- A charger has one vehicle at a time. A vehicle that finds no free charger comes back later.
+- Below 80 % a vehicle charges with the lower of both maximum powers. Above, the power falls in a
+  straight line over the state of charge, to a fifth at 100 %. So the state of charge rises in a
+  straight line, then approaches its end exponentially. Every state and every energy is computed
+  from the start of the session, so that no errors add up.
+- Energy is the energy in the battery: capacity times the rise of the state of charge.
+- At a fast charger a vehicle stays until it has the wanted state of charge, at a slow one for
+  hours.
+- On the road a vehicle uses at most 15 kW on average.
 """
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import Enum, auto
 from random import Random
+from typing import Any, TypeAlias
 
 from tether.domain.models import Charger, Event, EventType, Vehicle
 from tether.domain.timestamps import format_instant
 from tether.simulator.fleet import FAST_KW, Fleet, power_kw
 
 KNEE_PCT = 80.0  # state of charge above which the power falls
-LAST_PART = 0.2  # of the power that is left at 100 %
-VISITS_PER_DAY = 0.9  # arrivals of a vehicle that is on the road
+LAST_PART = 0.2  # of the full power, at 100 %
+VISITS_PER_DAY = 0.9  # of a vehicle that is on the road
 TIME_ZONE_MS = 8 * 3_600_000  # Shenzhen's local time
 DRIVING_KW = 15.0
-UPDATE_S = {True: 300, False: 900}  # how often a fast and a slow charger report
+UPDATE_S = {True: 300, False: 900}  # for a fast and a slow charger
 
-_FALL = (1 - LAST_PART) / (100 - KNEE_PCT)  # part of the power that is lost with each percent
+_FALL = (1 - LAST_PART) / (100 - KNEE_PCT)  # part of the full power that each percent takes away
 _SECONDS_PER_HOUR = 3600
 _DAY_S = 86_400
 _HUNDREDTH, _THOUSANDTH = Decimal("0.01"), Decimal("0.001")
@@ -49,16 +50,16 @@ class Charging:
 
     @property
     def _rate(self) -> float:
-        """Percent in a second at full power."""
+        """Percent per second at full power."""
         return 100 * self.full_power_kw / (self.capacity_kwh * _SECONDS_PER_HOUR)
 
     @property
     def _knee_s(self) -> float:
-        """When the power begins to fall."""
+        """The seconds until the power begins to fall."""
         return max(0.0, (KNEE_PCT - self.soc_start) / self._rate)
 
     def soc_after(self, seconds: float) -> float:
-        """The state of charge; dsoc/dt is the rate, times what the fall leaves of it."""
+        """The state of charge; dsoc/dt is the rate times the power's part of the full power."""
         knee_s = self._knee_s
         if seconds <= knee_s:
             return self.soc_start + self._rate * seconds
@@ -67,7 +68,7 @@ class Charging:
         return min(100.0, KNEE_PCT + (1 - left) / _FALL)
 
     def seconds_to(self, soc: float) -> float:
-        """How long it takes to this state of charge."""
+        """The seconds until this state of charge."""
         if soc <= KNEE_PCT:
             return max(0.0, (soc - self.soc_start) / self._rate)
         above = max(0.0, self.soc_start - KNEE_PCT)
@@ -83,19 +84,9 @@ class Charging:
         return self.capacity_kwh * (soc - self.soc_start) / 100
 
 
-class _Step(Enum):
-    """What happens next to a vehicle."""
-
-    ARRIVE = auto()
-    START = auto()
-    UPDATE = auto()
-    STOP = auto()
-    LEAVE = auto()
-
-
 @dataclass(slots=True)
 class _Car:
-    """A vehicle and where it is in its day. Instants in ms, states of charge in %."""
+    """A vehicle and its situation. Instants in ms, states of charge in %."""
 
     vehicle: Vehicle
     soc: float
@@ -112,32 +103,29 @@ class _Car:
         return power_kw(self.charger) >= FAST_KW
 
 
+_Step: TypeAlias = Callable[[_Car, int], Event | None]
+"""What happens to a vehicle at an instant (ms), and the event that reports it."""
+
+
 class Simulation:
-    """The events of a fleet from an instant on, without end."""
+    """The endless events of a fleet from an instant on."""
 
     def __init__(self, fleet: Fleet, start_ms: int, seed: int) -> None:
         self._habits = fleet.habits
         self._dice = Random(seed)  # noqa: S311 - no secret
         self._free = list(fleet.chargers)
         self._heap: list[tuple[int, int, _Step, _Car]] = []
-        self._number = 0  # of the happening: orders those of one instant
+        self._number = 0  # of the step: gives the order within one instant
         self._busiest = max(fleet.habits.by_hour)
         for vehicle in fleet.vehicles:
             car = _Car(vehicle, self._dice.uniform(25, 95), start_ms)
-            self._plan(_Step.ARRIVE, car, self._next_arrival_ms(start_ms))
+            self._plan(self._arrive, car, self._next_arrival_ms(start_ms))
 
     def events(self) -> Iterator[Event]:
         """All events, in the order in which they happen."""
-        steps = {
-            _Step.ARRIVE: self._arrive,
-            _Step.START: self._start,
-            _Step.UPDATE: self._update,
-            _Step.STOP: self._stop,
-            _Step.LEAVE: self._leave,
-        }
         while self._heap:
             at_ms, _, step, car = heapq.heappop(self._heap)
-            event = steps[step](car, at_ms)
+            event = step(car, at_ms)
             if event is not None:
                 yield event
 
@@ -145,17 +133,17 @@ class Simulation:
         self._number += 1
         heapq.heappush(self._heap, (at_ms, self._number, step, car))
 
-    # What happens ---------------------------------------------------------------------------------
+    # Steps ----------------------------------------------------------------------------------------
 
     def _arrive(self, car: _Car, at_ms: int) -> Event | None:
         arrival_soc = self._soc_on_arrival(car, at_ms)
         if not self._free or arrival_soc > 92:
-            self._plan(_Step.ARRIVE, car, self._next_arrival_ms(at_ms))
+            self._plan(self._arrive, car, self._next_arrival_ms(at_ms))
             return None
         place = self._dice.randrange(len(self._free))
         self._free[place], self._free[-1] = self._free[-1], self._free[place]
         car.charger, car.soc = self._free.pop(), arrival_soc
-        self._plan(_Step.START, car, at_ms + 1000 * self._dice.randint(5, 60))
+        self._plan(self._start, car, at_ms + 1000 * self._dice.randint(5, 60))
         return self._event(car, EventType.VEHICLE_CONNECTED, at_ms)
 
     def _start(self, car: _Car, at_ms: int) -> Event:
@@ -176,12 +164,12 @@ class Simulation:
         return self._event(car, EventType.VEHICLE_CHARGE_STARTED, at_ms, charge_power=power_now)
 
     def _plan_charging(self, car: _Car, at_ms: int) -> None:
-        """The next report, or the end."""
+        """Plans the next report, or the end of charging."""
         following_ms = at_ms + 1000 * UPDATE_S[car.fast]
         if following_ms < car.stop_ms:
-            self._plan(_Step.UPDATE, car, following_ms)
+            self._plan(self._update, car, following_ms)
         else:
-            self._plan(_Step.STOP, car, car.stop_ms)
+            self._plan(self._stop, car, car.stop_ms)
 
     def _update(self, car: _Car, at_ms: int) -> Event:
         energy, seconds = self._charged(car, at_ms)
@@ -198,7 +186,7 @@ class Simulation:
 
     def _stop(self, car: _Car, at_ms: int) -> Event:
         energy, seconds = self._charged(car, at_ms)
-        self._plan(_Step.LEAVE, car, car.leave_ms)
+        self._plan(self._leave, car, car.leave_ms)
         return self._event(
             car,
             EventType.VEHICLE_CHARGE_STOPPED,
@@ -208,7 +196,7 @@ class Simulation:
         )
 
     def _charged(self, car: _Car, at_ms: int) -> tuple[Decimal, Decimal]:
-        """Fills the battery up to this instant; energy (kWh) and time (s) since the start."""
+        """Charges up to this instant; energy (kWh) and time (s) since the start."""
         assert car.charging is not None
         seconds = (at_ms - car.since_ms) // 1000
         car.soc = car.charging.soc_after(seconds)
@@ -220,19 +208,19 @@ class Simulation:
         self._free.append(car.charger)
         car.charger = car.charging = None
         car.since_ms = at_ms
-        self._plan(_Step.ARRIVE, car, self._next_arrival_ms(at_ms))
+        self._plan(self._arrive, car, self._next_arrival_ms(at_ms))
         return event
 
-    # What drivers do ------------------------------------------------------------------------------
+    # Drivers --------------------------------------------------------------------------------------
 
     def _next_arrival_ms(self, after_ms: int) -> int:
-        """When the vehicle next wants to charge: often at busy hours, seldom at quiet ones.
+        """The next time that a vehicle wants to charge: often in busy hours, seldom in quiet ones.
 
-        Arrivals at the busiest hour's rate, of which those of other hours are thinned out.
+        Draws arrivals at the rate of the busiest hour, and drops some of the other hours' ones.
         """
         hours = self._habits.by_hour
         most_per_s = VISITS_PER_DAY * self._busiest * len(hours) / sum(hours) / _DAY_S
-        at_ms = after_ms + 20 * 60_000  # nobody comes back before
+        at_ms = after_ms + 20 * 60_000  # the earliest return
         while True:
             at_ms += 1000 * (1 + int(self._dice.expovariate(most_per_s)))
             hour = (at_ms + TIME_ZONE_MS) // 3_600_000 % 24
@@ -240,13 +228,13 @@ class Simulation:
                 return at_ms
 
     def _soc_on_arrival(self, car: _Car, at_ms: int) -> float:
-        """What is left: as in reality, if so much can have been used since."""
+        """The state of charge at an arrival: a real one, but no less than driving can have used."""
         used_kwh = DRIVING_KW * (at_ms - car.since_ms) / 1000 / _SECONDS_PER_HOUR
         lowest = car.soc - 100 * used_kwh / float(car.vehicle.charge_capacity)
         usual = self._dice.choice(self._habits.on_arrival)
         return min(car.soc, max(usual, lowest, 2.0))
 
-    def _event(self, car: _Car, kind: EventType, at_ms: int, **measured: Decimal) -> Event:
+    def _event(self, car: _Car, kind: EventType, at_ms: int, **measured: Any) -> Event:
         assert car.charger is not None
         return Event(
             type=kind,
@@ -254,9 +242,7 @@ class Simulation:
             vehicle_id=car.vehicle.id,
             state_of_charge=_rounded(car.soc, _HUNDREDTH),
             timestamp=format_instant(at_ms),
-            charge_power=measured.get("charge_power"),
-            charged_energy=measured.get("charged_energy"),
-            charged_time=measured.get("charged_time"),
+            **measured,
         )
 
 
