@@ -12,7 +12,8 @@ import pytest
 
 from tests.api.helpers import ON_ONE_ENGINE
 from tests.replay.table import rows
-from tether.domain import charge_period, session_record
+from tether.domain import session_record
+from tether.domain.models import EXACT
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_views import FLAGS, StoredSession, session_of
 from tether.domain.timestamps import parse_instant
@@ -171,11 +172,11 @@ def test_what_is_said_of_the_real_data_is_so() -> None:
     found = real_sessions()
     flagged = [session for session in found if session.flags]
     assert {flag.name for session in flagged for flag in session.flags} == {"energy-above-capacity"}
-    energy = charge_period.EXACT.create_decimal(0)
+    energy = EXACT.create_decimal(0)
     for session in found:
         (period,) = session.periods
         assert period.energy_source is EnergySource.REPORTED
-        energy = charge_period.EXACT.add(energy, period.charged_energy or 0)
+        energy = EXACT.add(energy, period.charged_energy or 0)
     assert f"{len(found):,} sessions, one period each, all `reported`: {energy:,} kWh" in said
     assert f"{len(flagged)} sessions carry `energy-above-capacity`" in said
     for number, session in enumerate(found):

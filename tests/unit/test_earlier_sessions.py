@@ -4,8 +4,7 @@ from decimal import Decimal
 
 import msgspec
 
-from tether.domain.charge_period import Told
-from tether.domain.earlier_sessions import EndedSession, SessionContext
+from tether.domain.earlier_sessions import EndedSession, SessionContext, Told
 
 FORMERLY = (
     '{"left":[[[1000,0,"C1"],5000,false,[[2000,3000]],[[7.5,3600]],11,true,3,[[1,2]],6],'

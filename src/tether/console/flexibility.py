@@ -13,10 +13,9 @@ from tether.console.forms import choice, query_of
 from tether.console.pages import Page
 from tether.console.rendering import Renderer
 from tether.console.users import partner_of
-from tether.domain.charge_period import EXACT
 from tether.domain.errors import Unavailable
 from tether.domain.flexibility import Figures, capacity_of
-from tether.domain.models import AREA_SIDE
+from tether.domain.models import AREA_SIDE, EXACT
 from tether.domain.views import Capacity
 from tether.projections.flexibility import CapacityQuery, Chargers, Entry, IncompleteVehicle
 from tether.server.store import Store

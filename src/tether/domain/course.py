@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tether.domain.charge_period import PeriodRecord
-from tether.domain.session_record import SessionRecord, with_reports
+from tether.domain.session_record import PeriodRecord, SessionRecord, with_reports
 
 
 class Condition(NamedTuple):

@@ -9,8 +9,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from tether.domain.charge_period import TOLERANCE_MS, Report, Told, allows
-from tether.domain.models import Event, EventType
+from tether.domain.models import EXACT, Event, EventType
+
+TOLERANCE_MS = 2 * 60 * 1000
+"""Clocks and the order of messages may be wrong by so much."""
+
+# Powers and clocks are rounded, so a charge may report so much more than its power allows.
+_MARGIN = Decimal("1.1")
+_MARGIN_MS = 60 * 1000
 
 RECENT = 8
 """The number of last sessions that late reports may belong to."""
@@ -25,6 +31,44 @@ Start = tuple[int, int, str]
 """Identifies a session of a vehicle, and orders its sessions: the instant of the first event, its
 rank, and the charger.
 """
+
+
+class Told(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=False):
+    """What was reported of a charge. Energy in kWh, time in s. `metered`: what the meter said that
+    began anew, which does not know of the energy before.
+    """
+
+    energy: Decimal | None = None
+    time_s: Decimal | None = None
+    metered: Decimal | None = None
+
+    def is_again(self, energy: Decimal | None, time_s: Decimal | None) -> bool:
+        """Whether a report tells the same, or a part of it."""
+        if energy is None and time_s is None:
+            return False
+        same = energy is None or energy in (self.energy, self.metered)
+        return same and (time_s is None or time_s == self.time_s)
+
+
+NOTHING = Told()
+
+
+class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What an event told of a charge after the session had ended. Energy in kWh, time in s."""
+
+    at_ms: int
+    seq: int
+    type: EventType
+    energy: Decimal | None = None
+    time_s: Decimal | None = None
+    there: bool = False
+    """It shows that the vehicle was still there, though it seemed to have left."""
+
+
+def allows(power: Decimal, energy: Decimal, during_ms: int) -> bool:
+    """Whether this power in kW, held for that long, gives that energy in kWh."""
+    most = EXACT.multiply(EXACT.multiply(power, _MARGIN), Decimal(during_ms + _MARGIN_MS))
+    return EXACT.multiply(energy, Decimal(3_600_000)) <= most
 
 
 class EventPosition(NamedTuple):

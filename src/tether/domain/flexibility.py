@@ -10,9 +10,9 @@ from itertools import groupby
 from operator import add, itemgetter, sub
 from typing import Any, NamedTuple
 
-from tether.domain.charge_period import EXACT
 from tether.domain.course import Condition, Course
 from tether.domain.models import (
+    EXACT,
     Charger,
     Vehicle,
     charge_powers,

@@ -7,7 +7,8 @@ from contextlib import suppress
 from decimal import Decimal
 from fractions import Fraction
 
-from tether.domain.charge_period import EXACT, LONG_GAP_MS
+from tether.domain.models import EXACT
+from tether.domain.session_record import LONG_GAP_MS
 from tether.domain.summary import ENERGY_PLACES, Charge
 
 

@@ -7,7 +7,7 @@ degrees. Numbers are Decimals and keep their digits: what was sent as 22.0 is an
 import re
 from collections.abc import Callable
 from datetime import datetime
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_FLOOR, Context, Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -17,6 +17,9 @@ import msgspec
 
 from tether.domain.errors import NotFound
 from tether.domain.timestamps import format_instant, moment_of, parse_instant
+
+EXACT = Context(prec=60)
+"""Sums and products of the numbers in events are exact in this context."""
 
 
 class EventType(StrEnum):

@@ -11,12 +11,13 @@ from collections.abc import Iterable
 from decimal import Decimal
 from itertools import groupby
 
-from tether.domain.charge_period import TOLERANCE_MS, PeriodRecord, Report
 from tether.domain.earlier_sessions import (
     MOST_TOLD,
     RECENT,
+    TOLERANCE_MS,
     EndedSession,
     EventPosition,
+    Report,
     SessionContext,
     Start,
     has_lasted,
@@ -31,6 +32,7 @@ from tether.domain.session_record import (
     STOPPED,
     UPDATED,
     OrderedEvent,
+    PeriodRecord,
     SessionRecord,
     in_order,
     is_too_long,

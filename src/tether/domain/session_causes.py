@@ -5,10 +5,9 @@ from itertools import groupby
 
 import msgspec
 
-from tether.domain.charge_period import PeriodRecord
 from tether.domain.earlier_sessions import SessionContext
 from tether.domain.session_builder import SessionBuilder
-from tether.domain.session_record import OrderedEvent, SessionRecord
+from tether.domain.session_record import OrderedEvent, PeriodRecord, SessionRecord
 from tether.domain.session_views import StoredSession, session_of
 from tether.domain.views import Flag
 

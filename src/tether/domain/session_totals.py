@@ -6,8 +6,8 @@ Energies in mWh, powers in mW, times in ms. Only where that is exact and depends
 from decimal import Decimal
 from typing import NamedTuple
 
-from tether.domain.charge_period import EXACT, PeriodRecord
-from tether.domain.session_record import SessionRecord, with_reports
+from tether.domain.models import EXACT
+from tether.domain.session_record import PeriodRecord, SessionRecord, with_reports
 from tether.domain.session_views import to_milliwatt_hours
 
 _MOST = 10**12  # a database's integers can hold the sum of many such numbers

@@ -9,10 +9,17 @@ from decimal import Decimal
 from functools import reduce
 from typing import NamedTuple
 
-from tether.domain.charge_period import EXACT, PeriodRecord, allows
-from tether.domain.earlier_sessions import SessionContext
-from tether.domain.models import Charger, Entity, Event, Vehicle, highest_charge, highest_discharge
-from tether.domain.session_record import SessionRecord, with_reports
+from tether.domain.earlier_sessions import SessionContext, allows
+from tether.domain.models import (
+    EXACT,
+    Charger,
+    Entity,
+    Event,
+    Vehicle,
+    highest_charge,
+    highest_discharge,
+)
+from tether.domain.session_record import PeriodRecord, SessionRecord, with_reports
 from tether.domain.timestamps import format_instant
 from tether.domain.views import (
     ChargePeriod,
@@ -190,10 +197,11 @@ def _energy(
         return period.counted, EnergySource.METER
     gained = _gained(period, known.vehicle)
     if (energy := period.by_power(lasted_ms)) is not None:
-        by_then = period.by_power(min(lasted_ms, period.soc_end_ms - period.start_ms))
-        comparable = period.soc_end_ms >= period.power_ms  # it is the newer reading
-        if comparable and _differ(by_then, gained, known.vehicle):
-            flags.add("state-of-charge-differs")
+        # The state of charge is compared if it is the newer reading.
+        if gained is not None and period.soc_end_ms >= period.power_ms:
+            by_then = period.by_power(min(lasted_ms, period.soc_end_ms - period.start_ms))
+            if _differ(by_then, gained, known.vehicle):
+                flags.add("state-of-charge-differs")
         return to_milliwatt_hours(energy), EnergySource.POWER
     if gained is None:
         return None, None
@@ -216,11 +224,11 @@ def _gained(period: PeriodRecord, vehicle: Vehicle) -> Decimal | None:
     return EXACT.divide(EXACT.multiply(percent, vehicle.charge_capacity), Decimal(100))
 
 
-def _differ(energy: Decimal | None, gained: Decimal | None, vehicle: Vehicle) -> bool:
-    """Whether the state of charge tells something else than the power, by over a fifth and by over
-    two points: it is told in whole ones.
+def _differ(energy: Decimal | None, gained: Decimal, vehicle: Vehicle) -> bool:
+    """Whether the energy that the state of charge shows differs from that of the power by over a
+    fifth, and by over two points, as many vehicles report whole ones.
     """
-    if energy is None or gained is None:
+    if energy is None:
         return False
     difference = abs(EXACT.subtract(energy, gained))
     highest = max(abs(energy), abs(gained))

@@ -9,8 +9,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from tether.domain.calendar import WHOLE, Bucket
-from tether.domain.charge_period import EXACT
-from tether.domain.models import Charger, area_of
+from tether.domain.models import EXACT, Charger, area_of
 from tether.domain.session_record import with_reports
 from tether.domain.session_views import GREATEST, StoredSession, plain, seconds, session_of
 from tether.domain.timestamps import format_instant

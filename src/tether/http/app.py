@@ -40,7 +40,7 @@ from tether.http.handlers.webhooks import (
     WebhookSecretResource,
     WebhookTestResource,
 )
-from tether.http.middleware import Application, Clients, Gate, Observer, by_path, open_paths
+from tether.http.middleware import ApiMiddleware, Application, Clients, by_path, open_paths
 from tether.http.requests import ApiRequest
 from tether.server.authenticator import Authenticator, Limiter
 from tether.server.metrics import Metrics
@@ -149,22 +149,18 @@ def _create_api(parts: Parts) -> Application:
         found = None if path.startswith("//") else router.find(path)
         return found[3] if found else None
 
-    gate = Gate(
-        parts.keys,
-        parts.store.key_use,
-        parts.limiter,
-        open_paths({*unguarded, *STRAYS}, (STATIC, GUIDES)),
-        route_of,
+    api_middleware = ApiMiddleware(
+        keys=parts.keys,
+        limiter=parts.limiter,
+        use=parts.store.key_use,
+        refusals=parts.store.refusals,
+        metrics=parts.metrics,
+        clients=Clients(parts.trusted_proxies),
+        is_open=open_paths({*unguarded, *STRAYS}, (STATIC, GUIDES)),
+        route_of=route_of,
         preflight=bool(parts.cors_origins),
     )
-    observer = Observer(
-        parts.metrics,
-        Clients(parts.trusted_proxies),
-        route_of,
-        parts.store.refusals,
-        parts.store.key_use,
-    )
-    middleware: list[Any] = [observer, gate]
+    middleware: list[Any] = [api_middleware]
     if parts.spans:
         middleware.insert(0, parts.spans(route_of))
     if parts.cors_origins:
@@ -172,7 +168,7 @@ def _create_api(parts: Parts) -> Application:
     app: falcon.asgi.App[Request, Response] = falcon.asgi.App(
         middleware=middleware, request_type=ApiRequest, router=router
     )
-    # What has no body has no type either; the Observer gives JSON its own.
+    # What has no body has no type either; the middleware gives JSON its own.
     app.resp_options.default_media_type = None  # type: ignore[assignment]
     methods = {}
     below = {

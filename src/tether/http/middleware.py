@@ -22,7 +22,7 @@ from tether.domain.models import to_json
 from tether.http import requests
 from tether.http.errors import wants_page
 from tether.server import logging
-from tether.server.authenticator import Authenticator, KeyUse, Limiter
+from tether.server.authenticator import Authenticator, KeyUse, Limiter, Verdict
 from tether.server.metrics import Metrics
 from tether.server.refusals import Refusals
 
@@ -122,24 +122,37 @@ class Sample:
         return True
 
 
-class Observer:
-    """Gives each request an id (or keeps the client's), counts it and writes one line about it."""
+class ApiMiddleware:
+    """Gives each request an id (or keeps the client's) and admits it if its key works, may do this,
+    and has not used up its rate limit. Counts the request and logs it after the answer.
+    """
 
     def __init__(
         self,
+        *,
+        keys: Authenticator,
+        limiter: Limiter,
+        use: KeyUse,
+        refusals: Refusals,
         metrics: Metrics,
         clients: Clients,
+        is_open: Callable[[str], bool],
         route_of: Callable[[str], str | None],
-        refusals: Refusals,
-        use: KeyUse,
+        preflight: bool,
     ) -> None:
-        """`route_of` finds the template of a path."""
+        """`is_open` tells whether a path needs no key, `route_of` finds the template of a path.
+        `preflight`: browsers may ask without a key what they may send (CORS).
+        """
+        self._keys = keys
+        self._limiter = limiter
+        self._use = use
         self._refusals = refusals
         self._sample = Sample(refusals.sample)
-        self._use = use
         self._metrics = metrics
         self._clients = clients
+        self._is_open = is_open
         self._route_of = route_of
+        self._preflight = preflight
 
     async def process_request(self, req: Request, resp: Response) -> None:
         context = req.context
@@ -158,6 +171,31 @@ class Observer:
             else f"{getrandbits(64):016x}"
         )
         resp.set_header("X-Request-Id", context.request_id)
+        if not (self._is_open(req.path) or (self._preflight and _is_preflight(req))):
+            await self._admit(req, resp)
+        if req.path.startswith("//"):  # the router would take //chargers for /chargers
+            raise HTTPNotFound
+
+    async def _admit(self, req: Request, resp: Response) -> None:
+        secret = req.get_header("X-API-Key")
+        if secret is None and wants_page(req) and not self._route_of(req.path):
+            raise HTTPNotFound  # somebody mistyped the address of a page
+        try:
+            key = req.context.key = await self._keys.recognise(secret)
+        except Forbidden:
+            req.context.key = self._keys.remembered(secret or "")  # for the log: it works no more
+            raise
+        verdict = await self._limiter.take(key)
+        # Proxies know that Authorization makes an answer private, but not that x-api-key does.
+        resp.set_header("Cache-Control", "private, no-cache")
+        resp.set_header(
+            "RateLimit-Policy", f'"default";q={key.rate.requests};w={key.rate.window_s}'
+        )
+        set_rate_limit(resp, verdict)
+        if key.read_only and req.method not in _READS:
+            raise Forbidden(read_only=True)
+        if not verdict.allowed:
+            raise RateLimited(verdict.retry_after_s)
 
     async def process_response(
         self, req: Request, resp: Response, resource: object, succeeded: bool
@@ -166,7 +204,7 @@ class Observer:
         if resp.data and resp.content_type is None:
             resp.content_type = "application/json"
         seconds = perf_counter() - context.started
-        # What the gate refuses has not been routed.
+        # A request that was not admitted has not been routed.
         route = req.uri_template or self._route_of(req.path) or "other"
         status, key = resp.status_code, context.key
         if (
@@ -232,6 +270,8 @@ class Observer:
             if rejections:
                 line.refused = rejections
         if key is not None:
+            if Code.KEY_INVALID not in rejections:
+                self._use.note(key.digest, context.client)
             self._metrics.of_partner(key.partner_name, rejections)
             limited = rejections.get(Code.RATE_LIMITED, 0)
             cost = max(context.in_bulk or 1, 1) - limited
@@ -268,53 +308,9 @@ def _told(context: Any) -> bytes:
     return to_json({"message": f"{count} items were refused.", "items": items})
 
 
-class Gate:
-    """Lets a request in whose key works, may do this, and has not used up its rate."""
-
-    def __init__(
-        self,
-        keys: Authenticator,
-        use: KeyUse,
-        limiter: Limiter,
-        is_open: Callable[[str], bool],
-        route_of: Callable[[str], str | None],
-        *,
-        preflight: bool,
-    ) -> None:
-        self._keys = keys
-        self._use = use
-        self._limiter = limiter
-        self._is_open = is_open
-        self._route_of = route_of
-        self._preflight = preflight
-
-    async def process_request(self, req: Request, resp: Response) -> None:
-        if not (self._is_open(req.path) or (self._preflight and _is_preflight(req))):
-            await self._admit(req, resp)
-        if req.path.startswith("//"):  # the router would take //chargers for /chargers
-            raise HTTPNotFound
-
-    async def _admit(self, req: Request, resp: Response) -> None:
-        secret = req.get_header("X-API-Key")
-        if secret is None and wants_page(req) and not self._route_of(req.path):
-            raise HTTPNotFound  # somebody mistyped the address of a page
-        try:
-            key = req.context.key = await self._keys.recognise(secret)
-        except Forbidden:
-            req.context.key = self._keys.remembered(secret or "")  # for the log: it works no more
-            raise
-        self._use.note(key.digest, req.context.client)
-        verdict = await self._limiter.take(key)
-        # Proxies know that Authorization makes an answer private, but not that x-api-key does.
-        resp.set_header("Cache-Control", "private, no-cache")
-        resp.set_header(
-            "RateLimit-Policy", f'"default";q={key.rate.requests};w={key.rate.window_s}'
-        )
-        requests.show_standing(resp, verdict)
-        if key.read_only and req.method not in _READS:
-            raise Forbidden(read_only=True)
-        if not verdict.allowed:
-            raise RateLimited(verdict.retry_after_s)
+def set_rate_limit(resp: Response, verdict: Verdict) -> None:
+    """Says how much of its rate limit the key has left."""
+    resp.set_header("RateLimit", f'"default";r={verdict.remaining};t={verdict.reset_s}')
 
 
 def _is_preflight(req: Request) -> bool:

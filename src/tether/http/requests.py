@@ -26,7 +26,6 @@ from tether.domain.timestamps import format_instant
 from tether.domain.validation import check_instant
 from tether.ingest.gunzip import gunzip
 from tether.ingest.json_reader import decode_document
-from tether.server.authenticator import Verdict
 from tether.server.store import Store
 from tether.storage.log_positions import EPOCH_ID, Epoch
 from tether.storage.turns import Turns, in_steps
@@ -90,14 +89,9 @@ class ApiRequest(Request):
 
 
 def key_of(req: Request) -> Key:
-    """The key that the gate admitted the request by."""
+    """The key by which the request was admitted."""
     key: Key = req.context.key
     return key
-
-
-def show_standing(resp: Response, verdict: Verdict) -> None:
-    """Says how much of its rate limit the key has left."""
-    resp.set_header("RateLimit", f'"default";r={verdict.remaining};t={verdict.reset_s}')
 
 
 def warn_of(req: Request, resp: Response, doubted: Sequence[str]) -> None:
@@ -151,20 +145,23 @@ def _lower(name: str) -> bytes:
 # The body ----------------------------------------------------------------------------------------
 
 
-async def read_document(req: Request) -> dict[str, Any]:
+async def read_document(
+    req: Request, *, if_array: str = "", if_empty: bytes = b""
+) -> dict[str, Any]:
     """The JSON object in the body, whatever the content type says; gzip is undone.
 
-    Raises TooLarge, UnsupportedEncoding, Malformed. Reads no further than the limit.
+    `if_array` says in the message for a JSON array what to do with it, `if_empty` stands for an
+    empty body. Raises TooLarge, UnsupportedEncoding, Malformed. Reads no further than the limit.
     """
-    return document_in(await read_body(req))
+    body = await _read_body(req)
+    if isinstance(body, dict):
+        return body
+    if if_array and body.lstrip().startswith(b"["):
+        raise Malformed(f"The body must be a JSON object: {if_array}.")
+    return decode_document(body or if_empty)
 
 
-def document_in(body: bytes | dict[str, Any]) -> dict[str, Any]:
-    """The JSON object in what `read_body` returned. Raises Malformed."""
-    return decode_document(body) if isinstance(body, bytes) else body
-
-
-async def read_body(req: Request) -> bytes | dict[str, Any]:
+async def _read_body(req: Request) -> bytes | dict[str, Any]:
     """The body's bytes or, if it is large, the object in it, by the rules of `read_document`.
 
     Large ones are never many at a time, as a mebibyte takes up to 30 ms to decode.

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from tether.domain.charge_period import Report
-from tether.domain.earlier_sessions import RECENT, EventPosition, SessionContext, Start
+from tether.domain.earlier_sessions import RECENT, EventPosition, Report, SessionContext, Start
 from tether.domain.models import Event, from_json
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import MOST_TAKEN, OrderedEvent, SessionRecord, ordered_event

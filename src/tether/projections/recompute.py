@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from tether.domain.charge_period import Report
-from tether.domain.earlier_sessions import SessionContext, Start
+from tether.domain.earlier_sessions import Report, SessionContext, Start
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import MOST_TAKEN, OrderedEvent
 from tether.storage.events import END_OF_TIME

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from time import monotonic_ns, time_ns
 from typing import NamedTuple, Protocol, TypeAlias
 
 from tether.domain.errors import Forbidden, Unavailable
@@ -34,16 +35,14 @@ class ForwardClock:
     Else a key that has expired would work again. A clock that is set forward is followed.
     """
 
-    def __init__(self, now_ms: Callable[[], int], passed_s: Callable[[], float]) -> None:
-        self._now_ms = now_ms
-        self._passed_s = passed_s  # since any moment; it never goes back
-        self._offset_ms = now_ms() - int(passed_s() * 1000)
+    def __init__(self) -> None:
+        self._offset_ns = time_ns() - monotonic_ns()
 
     def __call__(self) -> int:
-        passed_ms = int(self._passed_s() * 1000)
-        now_ms = max(self._now_ms(), passed_ms + self._offset_ms)
-        self._offset_ms = now_ms - passed_ms
-        return now_ms
+        passed_ns = monotonic_ns()
+        now_ns = max(time_ns(), passed_ns + self._offset_ns)
+        self._offset_ns = now_ns - passed_ns
+        return now_ns // 1_000_000
 
 
 class _Remembered(NamedTuple):

@@ -70,7 +70,7 @@ async def open_store(
 
 def authenticator(store: Store) -> Authenticator:
     """The keys of this store."""
-    return Authenticator(store.keys.find, ForwardClock(now_ms, time.monotonic))
+    return Authenticator(store.keys.find, ForwardClock())
 
 
 def secret_box(settings: Settings) -> SecretBox:
@@ -113,7 +113,7 @@ def deliverer(
 
     alone = database_of(settings.database).file is not None
     # If the machine's clock is set back, what is due waits no longer for that.
-    clock = ForwardClock(now_ms, time.monotonic)
+    clock = ForwardClock()
     return Deliverer(store, sender, clock, metrics, alone=alone)
 
 
@@ -189,7 +189,7 @@ def _console(
             webhooks=webhooks,
             client_of=Clients(settings.trusted_proxies).of,
             prefix_of=prefix_of,
-            now_ms=ForwardClock(now_ms, time.monotonic),
+            now_ms=ForwardClock(),
             workers=settings.workers,
             takes_key_requests=settings.key_requests == "on",
             map_tiles=settings.map_tiles,

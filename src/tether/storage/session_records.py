@@ -5,9 +5,8 @@ from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 
-from tether.domain.charge_period import Report
 from tether.domain.course import Step, readings_beside, steps_of
-from tether.domain.earlier_sessions import SessionContext, Start
+from tether.domain.earlier_sessions import Report, SessionContext, Start
 from tether.domain.models import Event, to_json
 from tether.domain.session_record import OrderedEvent, Seen, SessionRecord, ordered_event
 from tether.domain.session_totals import UNKNOWN, SessionTotals, totals_of

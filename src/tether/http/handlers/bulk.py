@@ -16,6 +16,7 @@ from tether.domain.validation import MAX_BYTES
 from tether.http import requests
 from tether.http.errors import STATUS
 from tether.http.handlers.entities import EntityResource, etag
+from tether.http.middleware import set_rate_limit
 from tether.ingest.bulk_reader import Items, entities, event_ids, events_at, read_items
 from tether.ingest.gunzip import gunzip
 from tether.ingest.unit_doubts import doubted_members
@@ -65,7 +66,7 @@ class Bulk:
                         spool.write(part)
                     spool.seek(0)
                     results = await self._results(req, spool.read, items, store, is_gzip=is_gzip)
-        requests.show_standing(resp, await self._limiter.take(key, 0))  # its items counted
+        set_rate_limit(resp, await self._limiter.take(key, 0))  # its items counted
         refused = [(n, one) for n, one in enumerate(results, 1) if isinstance(one, Refusal)]
         refusals = [refusal for _, refusal in refused]
         req.context.refused_items = refused[:MOST_TOLD]
@@ -105,7 +106,7 @@ class Bulk:
     async def _admit(self, key: Key, count: int) -> tuple[int, Refusal]:
         """How many of so many items the key may send now, and what the others are told.
 
-        The gate has let the request in, and counted it as its first item.
+        The request itself was counted as its first item when it was admitted.
         """
         verdict = await self._limiter.take(key, count - 1)
         if verdict.allowed:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from falcon.asgi import Request, Response
 
 from tether.domain.audit import entry
-from tether.domain.errors import Invalid, Malformed, NotFound
+from tether.domain.errors import Invalid, NotFound
 from tether.domain.filters import EventFilter
 from tether.domain.models import (
     ENTITY_ID_RULE,
@@ -36,11 +36,9 @@ class EventListResource:
         self._now_ms = now_ms
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        body, now_ms = await requests.read_body(req), self._now_ms()
-        if isinstance(body, bytes) and body.lstrip().startswith(b"["):
-            raise Malformed("The body must be a JSON object: POST many to /events/bulk.")
-        event = new_event(requests.document_in(body), now_ms)
         partner = requests.partner_of(req)
+        document = await requests.read_document(req, if_array="POST many to /events/bulk")
+        event = new_event(document, self._now_ms())
         event_id = await self._batcher.add(partner, event)
         if event.charged_energy or has_doubted_power(event):
             requests.warn_of(req, resp, await self._store.doubts.of_event(partner, event))

@@ -151,7 +151,7 @@ class WebhookSecretResource(_Resource):
 
     async def on_post(self, req: Request, resp: Response, id: str) -> None:
         # What nobody says anything about has its default, also without a body.
-        overlap_ms = overlap_of(requests.document_in(await requests.read_body(req) or b"{}"))
+        overlap_ms = overlap_of(await requests.read_document(req, if_empty=b"{}"))
         partner, webhook_id = requests.partner_of(req), uuid_to_read(id)
         _, secret = await self._service.rotate(
             partner, webhook_id, overlap_ms, requests.actor_of(req)
