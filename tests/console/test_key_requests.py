@@ -14,7 +14,14 @@ from tests.conftest import TETHER, Server
 from tests.console.visitors import OURS, from_address, visitor
 from tether.domain import timestamps
 from tether.domain.console import digest_of_token
-from tether.domain.key_requests import KEPT_MS, MOST_WAITING, OF_AN_ADDRESS, WAITS_MS, Limits, Wish
+from tether.domain.key_requests import (
+    KEPT_MS,
+    MOST_WAITING,
+    OF_AN_ADDRESS,
+    WAITS_MS,
+    Limits,
+    RequestForm,
+)
 from tether.domain.keys import Rate
 from tether.server import bootstrap, key_requests, upkeep
 from tether.server.store import Store
@@ -173,7 +180,7 @@ def test_the_command_lists_approves_and_declines(server: Server, stranger: httpx
 
 def test_requests_expire_are_bounded_and_go_with_their_partner(database: str) -> None:
     bootstrap.database_of(database).migrate()
-    wish, now_ms = Wish(*WISH.values()), timestamps.now_ms()
+    form, now_ms = RequestForm(*WISH.values()), timestamps.now_ms()
 
     async def fill() -> None:
         async with bootstrap.open_store(database) as store:
@@ -181,16 +188,16 @@ def test_requests_expire_are_bounded_and_go_with_their_partner(database: str) ->
 
     async def use(store: Store) -> None:
         begin_ms = now_ms - WAITS_MS - 10
-        old = await key_requests.ask(store, begin_ms, wish, "old")
+        old = await key_requests.ask(store, begin_ms, form, "old")
         for number in range(MOST_WAITING):
-            await key_requests.ask(store, now_ms, wish, str(number))
+            await key_requests.ask(store, now_ms, form, str(number))
         assert await store.key_requests.find(digest_of_token(old), now_ms) is None
         assert await store.key_requests.find(digest_of_token(old), begin_ms) is None  # it is gone
         with pytest.raises(key_requests.TooMany):
-            await key_requests.ask(store, now_ms, wish, "one more")
+            await key_requests.ask(store, now_ms, form, "one more")
         first, *_ = await store.key_requests.all(now_ms)
         await key_requests.decline(store, now_ms, first)
-        token = await key_requests.ask(store, now_ms, wish, "one more")  # there is room again
+        token = await key_requests.ask(store, now_ms, form, "one more")  # there is room again
         request = await key_requests.find(store, now_ms, digest_of_token(token))
         limits = Limits(Rate(1, 1), 1, None, is_test=True)
         made = await key_requests.approve(store, now_ms, request, "Gone", limits)

@@ -12,7 +12,7 @@ from tether.console.rendering import Renderer
 from tether.console.signing_in import SignInLimit, network_of
 from tether.domain.console import digest_of_token, is_token
 from tether.domain.errors import Invalid, RateLimited
-from tether.domain.key_requests import LONGEST, KeyRequest, wish_of
+from tether.domain.key_requests import LONGEST, KeyRequest, checked_form
 from tether.server import key_requests
 from tether.server.store import Store
 
@@ -39,8 +39,8 @@ class RequestKeyPage(Page):
         client = network_of(req.context.client)
         try:
             await self._limit.check(req.context.client)
-            wish = wish_of(form)
-            token = await key_requests.ask(self._store, self._renderer.now_ms(), wish, client)
+            checked = checked_form(form)
+            token = await key_requests.ask(self._store, self._renderer.now_ms(), checked, client)
         except Invalid as error:
             wrong = {"wrong": error.parameter, "mistake": error.hint}
             await self._show(req, resp, status=400, form=form, **wrong)
@@ -48,7 +48,7 @@ class RequestKeyPage(Page):
             resp.set_header("Retry-After", str(error.retry_after_s))
             await self._show(req, resp, status=429, form=form, problem=MANY)
         else:
-            log.info("key requested", organisation=wish.organisation, client=req.context.client)
+            log.info("key requested", organisation=checked.organisation, client=req.context.client)
             redirect(req, resp, f"{REQUEST_KEY}/{token}")
 
     async def _show(self, req: Request, resp: Response, **done: Any) -> None:

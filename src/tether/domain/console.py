@@ -1,6 +1,6 @@
-"""Signing in to the console: the tokens of sessions and of links, and how long they last.
+"""Tokens of the console: for sessions and for sign-in links.
 
-A token is 176 random bits. What is stored is its SHA-256, never the token.
+A token is 176 random bits. Only its SHA-256 is stored.
 """
 
 import re
@@ -14,15 +14,15 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{30}")
 
 
 def new_token() -> str:
-    """A token that nobody can guess."""
+    """A new random token."""
     return secrets.token_urlsafe(22)
 
 
 def is_token(text: str) -> bool:
-    """Whether this can be a token at all."""
+    """Whether the text has the form of a token."""
     return _TOKEN.fullmatch(text) is not None
 
 
 def digest_of_token(token: str) -> str:
-    """The SHA-256 of the token, in hexadecimal: what is stored in its place."""
+    """The SHA-256 of the token, in hexadecimal, for storage."""
     return sha256(token.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Requests for an API key: what is asked of whoever wants one, and what becomes of it."""
+"""Requests for an API key: the form, and the state of a request."""
 
 import re
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from tether.domain.errors import Invalid, Missing
 from tether.domain.keys import Rate
 
 WAITS_MS = 30 * 86_400_000
-"""How long a request waits to be decided."""
+"""How long a request waits for a decision."""
 KEPT_MS = 14 * 86_400_000
-"""How long a decided one is shown, and can be claimed."""
+"""How long a decided request is shown, and can be claimed."""
 OF_AN_ADDRESS, IN_MS = 5, 3_600_000
 MOST_WAITING = 200
 
@@ -19,18 +19,18 @@ LONGEST = {"organisation": 100, "email": 254, "purpose": 1_000, "fleet": 100}
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 
-class Wish(NamedTuple):
-    """What the requester says. It is a stranger's text: it may look like anything."""
+class RequestForm(NamedTuple):
+    """The form of a request. It is untrusted text."""
 
     organisation: str
     email: str
     purpose: str
     fleet: str
-    """How large the fleet is, in the requester's words."""
+    """The size of the fleet, in the requester's words."""
 
 
 class Limits(NamedTuple):
-    """What the key of an approved request may do. `lasts_ms` from when it is claimed."""
+    """The limits of the key of an approved request. `lasts_ms` counts from the claim."""
 
     rate: Rate
     burst: int
@@ -39,7 +39,7 @@ class Limits(NamedTuple):
 
 
 class RequestState(StrEnum):
-    """Where a request stands."""
+    """The state of a request."""
 
     WAITING = "waiting"
     DECLINED = "declined"
@@ -51,11 +51,11 @@ class KeyRequest(NamedTuple):
     """A request for a key. Instants in ms since 1970."""
 
     digest: str
-    """The SHA-256 of the token in the requester's address; its beginning is the request's id."""
+    """The SHA-256 of the token in the requester's link; its beginning is the request's id."""
     created_ms: int
     expires_ms: int
     client: str
-    wish: Wish
+    form: RequestForm
     decided_ms: int | None
     partner: int | None
     partner_name: str | None
@@ -64,12 +64,12 @@ class KeyRequest(NamedTuple):
 
     @property
     def id(self) -> str:
-        """By which the operator names it."""
+        """The id that the operator uses."""
         return self.digest[:10]
 
     @property
     def state(self) -> RequestState:
-        """Where it stands."""
+        """The state of the request."""
         if self.decided_ms is None:
             return RequestState.WAITING
         if self.partner is None:
@@ -77,9 +77,9 @@ class KeyRequest(NamedTuple):
         return RequestState.APPROVED if self.claimed_ms is None else RequestState.CLAIMED
 
 
-def wish_of(form: Mapping[str, str]) -> Wish:
-    """What the form wishes. Raises Invalid with the field's name."""
-    values = {name: form.get(name, "").replace("\r", "").strip() for name in Wish._fields}
+def checked_form(form: Mapping[str, str]) -> RequestForm:
+    """Validates the form. Raises Invalid with the field's name."""
+    values = {name: form.get(name, "").replace("\r", "").strip() for name in RequestForm._fields}
     for name, text in values.items():
         if not text:
             raise Missing(name, "Fill it in.")
@@ -87,4 +87,4 @@ def wish_of(form: Mapping[str, str]) -> Wish:
             raise Invalid(name, f"It has at most {LONGEST[name]:,} characters.")
     if not _EMAIL.fullmatch(values["email"]):
         raise Invalid("email", "Write an address such as name@example.com.")
-    return Wish(**values)
+    return RequestForm(**values)

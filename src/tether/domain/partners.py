@@ -1,4 +1,4 @@
-"""Partners, whose chargers, vehicles and events are kept apart from all others'."""
+"""Partners. Each sees only its own chargers, vehicles and events."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ class Partner(NamedTuple):
 
 
 class Holdings(NamedTuple):
-    """How much of what a partner has."""
+    """The number of each kind of object of a partner."""
 
     chargers: int
     vehicles: int
@@ -24,9 +24,9 @@ DAY_MS = 86_400_000
 
 
 class Ages(NamedTuple):
-    """For how long what is of a partner is kept, in ms: 0 for ever, None as the server says.
+    """The retention of a partner's data, in ms: 0 means for ever, None the server's default.
 
-    Events before `horizon_ms` are refused; all that could go before `expired_ms` is gone.
+    Events before `horizon_ms` are refused. Everything before `expired_ms` has expired.
     """
 
     events_ms: int | None = None
@@ -37,7 +37,7 @@ class Ages(NamedTuple):
 
 
 def age_in_words(age_ms: int | None) -> str:
-    """Such as `400 days`, `for ever` or `as the server says`."""
+    """The retention in words: `400 days`, `for ever` or `as the server says`."""
     if age_ms is None:
         return "as the server says"
     days = age_ms / DAY_MS

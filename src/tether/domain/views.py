@@ -1,7 +1,7 @@
-"""What Tether derives from events, as its API shows it: sessions and live states.
+"""Sessions, live states, capacity and sums as the API shows them: what Tether derives from events.
 
 An addition to the reference. Powers are in kW, energies in kWh, durations and ages in seconds,
-states of charge in percent; a value that is not known is left out.
+states of charge in percent. Unknown values are left out.
 """
 
 from decimal import Decimal
@@ -13,8 +13,8 @@ from tether.domain.models import Event
 
 
 class SessionStatus(StrEnum):
-    """Whether the vehicle is still plugged in. A session is removed when a late event showed that
-    there was none, or that it was part of another.
+    """Whether the vehicle is still plugged in. A session is removed when a late event shows that it
+    did not happen, or that it was part of another session.
     """
 
     ACTIVE = "active"
@@ -23,20 +23,20 @@ class SessionStatus(StrEnum):
 
 
 class EnergySource(StrEnum):
-    """Where the energy of a charge period comes from; all but the first are estimates."""
+    """The source of a charge period's energy; all but the first are estimates."""
 
     REPORTED = "reported"
     """The `chargedEnergy` of the event that ended the period."""
     METER = "meter"
-    """The `chargedEnergy` of the newest update: at least so much."""
+    """The `chargedEnergy` of the newest update: the energy is at least so much."""
     POWER = "power"
-    """Power over time: straight lines between the readings, the first and the last one held."""
+    """Power over time: straight lines between readings. The first and the last reading hold."""
     STATE_OF_CHARGE = "stateOfCharge"
-    """What the state of charge gained, of the vehicle's capacity."""
+    """The gain of the state of charge, times the vehicle's capacity."""
 
 
 class Flag(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
-    """Something odd about a session: its name, and a sentence that says what it means."""
+    """Something odd about a session: its name, and a sentence that explains it."""
 
     name: str
     message: str
@@ -45,7 +45,7 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename
 class ChargePeriod(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False
 ):
-    """One charge period of a session. Without `stopped_at` it goes on."""
+    """A charge period of a session. Without `stopped_at` it is still active."""
 
     started_at: str
     stopped_at: str | None = None
@@ -57,12 +57,12 @@ class ChargePeriod(
 class Session(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False
 ):
-    """One stay of one vehicle at one charger, from plug-in to unplug.
+    """A session of a vehicle at a charger, from plug-in to unplug.
 
-    `charged_energy` is the sum over the periods of which it is known; `estimated` says that not all
-    of it was reported, `periods_without_energy` of how many nothing is known. What goes on is
-    counted up to the newest event of the session, at `last_event_at`. `version` counts the changes
-    of the session and `updated_at` is the time of the last one.
+    `charged_energy` is the sum over the periods whose energy is known. `estimated` tells that not
+    all of it was reported, `periods_without_energy` is the number of other periods. An active
+    session counts up to its newest event, at `last_event_at`. `version` counts the changes of the
+    session, and `updated_at` is the time of the last change.
     """
 
     id: str
@@ -88,7 +88,7 @@ class Session(
 
 
 class VehicleState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What is known of a vehicle at the moment `as_of`; the ages say how old each value is then."""
+    """The state of a vehicle at the moment `as_of`, with the age of each value at that moment."""
 
     vehicle_id: str
     plugged_in: bool
@@ -109,10 +109,10 @@ class VehicleState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ChargerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What is known of a charger at the moment `as_of`, with the vehicles that are plugged in.
+    """The state of a charger at the moment `as_of`, with the plugged-in vehicles.
 
-    `charge_power` is the sum of the vehicles' known ones. If there are `more_vehicles` than the 100
-    that were plugged in last, the others count in nothing here.
+    `charge_power` is the sum of the vehicles' known powers. At most the 100 vehicles that were
+    plugged in last count; `more_vehicles` tells that there are others.
     """
 
     charger_id: str
@@ -129,11 +129,11 @@ class ChargerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class UnknownCapacity(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"
 ):
-    """How many plugged-in vehicles the figures of a `Capacity` lack something of, by what is not
-    known: how full they are, what they take or give while a charge runs, a charge power that both
-    the vehicle and the charger support, a discharge power. `stale` are left out, as they were not
-    heard of for longer than was asked for. At `power_above_charger` chargers the powers of the
-    vehicles together are higher than the charger supports.
+    """The number of plugged-in vehicles of a `Capacity` that lack a value: the state of charge, the
+    power of a charge under way, a charge power that both the vehicle and the charger support, or
+    such a discharge power. `stale` vehicles are left out, as their newest event is older than the
+    request allows. At `power_above_charger` chargers the powers of the vehicles add up to more than
+    the charger supports.
     """
 
     state_of_charge: int
@@ -145,13 +145,13 @@ class UnknownCapacity(
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What the plugged-in vehicles take, give and store at the moment `as_of`, and how much more
-    they could; of all chargers that were asked for, or of the one that `charger_id` names, or of
-    those in the box `area`.
+    """The power and energy that plugged-in vehicles take, give and store at the moment `as_of`, and
+    how much more is possible: at all chargers of the request, at the charger `charger_id`, or at
+    the chargers in the box `area`.
 
-    Powers in kW, energies in kWh. `charge_power` is what vehicles take and `discharge_power` what
-    others give, never set off against each other; `charge_power_available` could be taken and
-    `discharge_power_available` given beside that.
+    Powers in kW, energies in kWh. `charge_power` is the sum of what vehicles take, and
+    `discharge_power` the sum of what other vehicles give; they are never set off against each
+    other. `charge_power_available` and `discharge_power_available` are possible in addition.
     """
 
     as_of: str
@@ -170,12 +170,12 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
 
 
 class SessionSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What sessions have together: all that were asked for, or those of a group, or what they have
-    within a part of time, from `from_` to before `to`.
+    """The sums of sessions: of all sessions of the request, of a group, or of a bucket of time from
+    `from_` to before `to`.
 
-    `sessions`, `vehicles` and `chargers` are those that began then. All else is divided among the
-    times in which it was. `utilisation` is the plugged time as a part of the time that there was,
-    of all chargers that were asked for together.
+    `sessions`, `vehicles` and `chargers` count the sessions that began in the bucket. All other
+    values are divided over the time. `utilisation` is the plugged time as a fraction of the time of
+    all chargers of the request together.
     """
 
     from_: str | None = msgspec.field(name="from", default=None)
@@ -198,10 +198,10 @@ class SessionSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class EnergyStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What was charged from `from_` to before `to`: by all that was asked for, or by a group.
+    """The energy that was charged from `from_` to before `to`: in total, or by a group.
 
-    Of `charged_energy` `estimated_energy` was not reported, and `spread_energy` is of charges of
-    which no readings tell how they went: it is spread evenly over their time.
+    `estimated_energy` is the part of `charged_energy` that was not reported. `spread_energy` is the
+    part from charges without power readings: it is spread evenly over their time.
     """
 
     from_: str = msgspec.field(name="from")

@@ -1,4 +1,4 @@
-"""What is valid of a webhook: turns the members that a partner sent into an endpoint's."""
+"""Validates webhooks: turns the members of a request into the fields of an endpoint."""
 
 from decimal import Decimal
 from functools import partial
@@ -32,11 +32,11 @@ LEAST_PER_SECOND = Decimal("0.001")
 
 
 class Wanted(NamedTuple):
-    """What a partner asks for: the fields of an endpoint, and where in the log it is to begin."""
+    """The fields of an endpoint in a request, and where in the log the endpoint begins."""
 
     fields: dict[str, Any]
     start: str | None
-    """`now`, `start` or a cursor; None if nothing is said of it."""
+    """`now`, `start` or a cursor; None if it is not given."""
 
 
 def _url(name: str, value: Any, *, allow_http: bool) -> str:
@@ -119,7 +119,7 @@ def _members(*, allow_http: bool) -> dict[str, Member]:
 
 
 def new_webhook(document: Document, *, allow_http: bool) -> Wanted:
-    """The endpoint that a POST of this document asks for. Raises Invalid."""
+    """The endpoint of a POST request. Raises Invalid."""
     if "url" not in document:
         raise Missing("url")
     fields = {**_DEFAULTS, **checked_members(document, _members(allow_http=allow_http), _OWNER)}
@@ -127,7 +127,7 @@ def new_webhook(document: Document, *, allow_http: bool) -> Wanted:
 
 
 def changes_of_webhook(document: Document, *, allow_http: bool) -> Wanted:
-    """What a PATCH with this document changes; null gives a member its default. Raises Invalid."""
+    """The changes of a PATCH request; null sets a member to its default. Raises Invalid."""
     fields = checked_members(document, _members(allow_http=allow_http), _OWNER, null_removes=True)
     for name in ("signature", "url"):
         if name in fields and (fields[name] is None or name == "signature"):
@@ -140,7 +140,7 @@ def changes_of_webhook(document: Document, *, allow_http: bool) -> Wanted:
 
 
 class Replay(NamedTuple):
-    """What is to be sent once more; one of these is given."""
+    """Which messages to send again; exactly one field is given."""
 
     message_id: str | None
     failed_since_ms: int | None
@@ -148,7 +148,7 @@ class Replay(NamedTuple):
 
 
 def replay_of(document: Document) -> Replay:
-    """What a POST of this document asks to be sent once more. Raises Invalid."""
+    """The replay that a POST request asks for. Raises Invalid."""
     values = checked_members(document, _REPLAY, "replay")
     if len(values) != 1:
         raise Invalid("messageId", "Exactly one of messageId, failedSince and from must be given.")
@@ -162,7 +162,7 @@ def _message_id(name: str, value: Any) -> str:
 
 
 def overlap_of(document: Document) -> int:
-    """For how many milliseconds the old secret signs, too. Raises Invalid."""
+    """For how many milliseconds the old secret signs too. Raises Invalid."""
     overlap_ms: int = checked_members(document, _ROTATION, "rotation").get("overlap", OVERLAP_MS)
     return overlap_ms
 

@@ -1,4 +1,4 @@
-"""Webhooks as the API shows them. Durations in seconds; what is not known is left out."""
+"""Webhooks as the API shows them. Durations in seconds; unknown values are left out."""
 
 from decimal import Decimal
 
@@ -18,8 +18,8 @@ from tether.domain.webhooks import (
 
 
 class WebhookBacklog(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a webhook has not had yet, before its filters; of sessions their changes, counted up to
-    1,000.
+    """What a webhook has not received yet, before its filters: events, and changes of sessions,
+    counted up to 1,000.
     """
 
     events: int
@@ -27,11 +27,12 @@ class WebhookBacklog(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """An address that is called with what happens.
+    """A webhook: an address that receives messages.
 
-    `status` is `failing` while the message `waits_for` is tried again, `failures` times so far, and
-    `stopped` after 120 hours; `warning` says of how many per cent of that time. `parked` messages
-    failed while others passed. The `secret`, or the `public_key`, is there only when it was made.
+    `status` is `failing` while the message `waits_for` is tried again, after `failures` so far, and
+    `stopped` after 120 hours; `warning` tells how many per cent of that time have passed. `parked`
+    messages failed while others succeeded. The `secret` or the `public_key` is there only in the
+    answer to the request that made it.
     """
 
     id: str
@@ -62,8 +63,8 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
 
 
 class WebhookOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What came of a request to a webhook: `status` and the beginning of the `answer`, if there was
-    one, and why it failed.
+    """The result of a request to a webhook: `status` and the beginning of the `answer`, if there
+    was one, and the `error`.
     """
 
     at: str
@@ -75,7 +76,7 @@ class WebhookOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class WebhookAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """One request to a webhook, with so many messages, and what came of it."""
+    """A request to a webhook, with the number of its messages, and its result."""
 
     id: str
     message_id: str
@@ -92,7 +93,7 @@ class WebhookAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 def webhook_view(
     endpoint: Endpoint, now_ms: int, backlog: tuple[int, int] | None = None
 ) -> Webhook:
-    """The endpoint as it is shown, without its secret."""
+    """The view of the endpoint, without its secret."""
     failing_ms = None if endpoint.stopped else endpoint.failing_since_ms
     stops_ms = None if failing_ms is None else failing_ms + STOPS_AFTER_MS
     rotating = endpoint.old_secret and endpoint.old_until_ms > now_ms
@@ -123,7 +124,7 @@ def webhook_view(
 
 
 def outcome_view(outcome: Outcome | Attempt) -> WebhookOutcome:
-    """What came of a request, as it is shown."""
+    """The view of the result of a request."""
     return WebhookOutcome(
         at=format_instant(outcome.at_ms),
         succeeded=not outcome.error,
@@ -135,7 +136,7 @@ def outcome_view(outcome: Outcome | Attempt) -> WebhookOutcome:
 
 
 def attempt_view(attempt: Attempt) -> WebhookAttempt:
-    """One request, as it is shown."""
+    """The view of a request."""
     outcome = msgspec.structs.asdict(outcome_view(attempt))
     return WebhookAttempt(
         id=attempt.id,

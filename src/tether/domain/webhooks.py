@@ -1,7 +1,7 @@
-"""Webhooks: what an endpoint is, the messages it gets, and when a message is tried again.
+"""Webhooks: endpoints, their messages, signatures and the retry policy.
 
-The form of a message and its signature are those of Standard Webhooks 1.0. Instants are in
-milliseconds since 1970 here, and in seconds in the headers of a message.
+Messages and signatures follow Standard Webhooks 1.0. Instants are in milliseconds since 1970 here,
+and in seconds in the headers of a message.
 """
 
 import base64
@@ -30,20 +30,16 @@ JITTER = 0.1  # of a pause, to either side
 STOPS_AFTER_MS = 120 * 3_600_000  # of failing
 WARNINGS = (50, 70, 90)  # per cent of that
 RETRY_AFTER_S = (1, 3_600)  # what an endpoint may ask for
-OVERLAP_MS = 24 * 3_600_000  # in which an old secret signs too, unless another time is given
+OVERLAP_MS = 24 * 3_600_000  # how long an old secret signs too, by default
 LONGEST_OVERLAP_MS = 7 * OVERLAP_MS
-TOLERANCE_S = 300  # between the clocks of who signs and who verifies
+TOLERANCE_S = 300  # between the clocks of the sender and the receiver
 SECRET, PRIVATE_KEY, PUBLIC_KEY = "whsec_", "whsk_", "whpk_"
 
-_MESSAGE_ID = re.compile(
-    r"(event_created|event_withdrawn|session_started|session_updated|session_ended|session_removed"
-    r"|vehicle_state|charger_state)_([0-9a-f-]{36})(?:_([0-9]{1,18}))?"
-)
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\]")
 
 
 class MessageType(StrEnum):
-    """What a message tells."""
+    """The types of messages."""
 
     EVENT_CREATED = "event.created"
     EVENT_WITHDRAWN = "event.withdrawn"
@@ -57,34 +53,34 @@ class MessageType(StrEnum):
 
 ALL_TYPES = tuple(MessageType)
 OF_EVENTS = {MessageType.EVENT_CREATED, MessageType.EVENT_WITHDRAWN}
-"""These follow the order of the events, all others that of the changes of sessions."""
+"""These follow the order of the events, all others the order of the changes of sessions."""
 TEST_TYPE = "webhook.test"
 BATCH_TYPE = "batch"
 
 
 class SignatureKind(StrEnum):
-    """How messages are signed: with a shared secret, or with a private key of ours."""
+    """How messages are signed: with a shared secret, or with a private key of the server."""
 
     HMAC = "v1"
     ED25519 = "v1a"
 
 
 class Status(StrEnum):
-    """How an endpoint is."""
+    """The status of an endpoint."""
 
     ACTIVE = "active"
     DISABLED = "disabled"
-    """It was switched off by its owner."""
+    """Its owner has switched it off."""
     FAILING = "failing"
-    """Its last requests failed. They are repeated."""
+    """Its last requests failed. They are tried again."""
     STOPPED = "stopped"
-    """It failed for 120 hours. It keeps its position, and goes on after a successful test."""
+    """It failed for 120 hours. It keeps its position, and continues after a successful test."""
     GONE = "gone"
-    """It answered 410: it does not want any more."""
+    """It answered 410: it wants no more messages."""
 
 
 def status_of(stopped: str, *, enabled: bool, failing: bool) -> Status:
-    """How an endpoint is; `stopped` is empty, or why nothing is sent to it."""
+    """The status of an endpoint; `stopped` is empty, or the Status that it is stopped with."""
     if stopped:
         return Status(stopped)
     if not enabled:
@@ -93,12 +89,12 @@ def status_of(stopped: str, *, enabled: bool, failing: bool) -> Status:
 
 
 class LogPosition(NamedTuple):
-    """What an endpoint has had of the partner's log.
+    """The position of an endpoint in the partner's log.
 
-    All entries up to `seq`, and all changes of sessions up to `session_id` in `session_ms`. Of what
-    comes next it has had the messages with the ids `sent`. It has been told of all sessions that
-    there were at `caught_up_ms`; of those which came later perhaps not, as they may have changed
-    before it came to them.
+    It has received all entries up to `seq`, and all changes of sessions up to `session_id` in
+    `session_ms`, and of the next change the messages with the ids `sent`. It has received every
+    session that existed at `caught_up_ms`. It may have missed states of later sessions, which
+    changed again before it reached them.
     """
 
     seq: int = 0
@@ -108,27 +104,27 @@ class LogPosition(NamedTuple):
     caught_up_ms: int = 0
 
     def after_event(self, seq: int) -> "LogPosition":
-        """The position behind an event or a withdrawal."""
+        """The position after an event or a withdrawal."""
         return self._replace(seq=max(self.seq, seq))
 
     def after_session(self, at_ms: int, session_id: str) -> "LogPosition":
-        """The position behind a change of a session."""
+        """The position after a change of a session."""
         if (at_ms, session_id) < (self.session_ms, self.session_id):
-            return self  # what was read last changed after the end was looked up
+            return self  # the session changed after the end of the log was read
         return self._replace(session_ms=at_ms, session_id=session_id, sent=())
 
     def after_message(self, message_id: str) -> "LogPosition":
-        """The position behind a message that is not the last of a change of a session."""
+        """The position after a message, if more messages of the same change follow."""
         return self._replace(sent=(*self.sent, message_id))
 
     def caught_up(self, at_ms: int) -> "LogPosition":
-        """The position behind all changes of sessions up to this instant."""
+        """The position after all changes of sessions up to this instant."""
         position = self._replace(caught_up_ms=max(self.caught_up_ms, at_ms))
         return position.after_session(at_ms, LAST_ID)
 
 
 LAST_ID = "~"
-"""Follows every id. A position with it is behind all changes of a millisecond."""
+"""Sorts after every id. A position with it is after all changes of a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,22 +144,22 @@ class Endpoint:
     """The most requests in a thousand seconds; None for no bound."""
     signature: SignatureKind
     secret: str
-    """Encrypted, as is the next one."""
+    """Encrypted, as is `old_secret`."""
     old_secret: str
     old_until_ms: int
     created_ms: int
     position: LogPosition
     head: str
-    """The id of the message that is next, once it failed; else empty."""
+    """The id of the next message if it failed; otherwise empty."""
     tries: int
-    """How often it failed."""
+    """How often the next message failed."""
     due_ms: int
     failing_since_ms: int | None
     stopped: str
-    """Empty, or the Status that it is stopped with."""
+    """Empty, or the Status that the endpoint is stopped with."""
     success_ms: int | None
     parked: int = 0
-    """Messages that failed while others succeeded: they are tried apart from the queue."""
+    """The number of messages that failed while others succeeded: they are tried separately."""
 
     @property
     def status(self) -> Status:
@@ -172,17 +168,17 @@ class Endpoint:
 
     @property
     def wants_events(self) -> bool:
-        """Whether it follows the order of the events."""
+        """Whether it wants messages on events."""
         return any(kind in OF_EVENTS for kind in self.types)
 
     @property
     def wants_sessions(self) -> bool:
-        """Whether it follows the changes of sessions."""
+        """Whether it wants messages on changes of sessions."""
         return any(kind not in OF_EVENTS for kind in self.types)
 
 
 class Message(NamedTuple):
-    """One message: its id, which is the same however often it is sent, and what it says."""
+    """A message. Its id stays the same, however often it is sent."""
 
     id: str
     type: str
@@ -192,7 +188,7 @@ class Message(NamedTuple):
 
     @property
     def body(self) -> bytes:
-        """The body of a request with this message alone."""
+        """The body of a request with only this message."""
         at = format_instant(self.at_ms)
         return b'{"type":"%b","timestamp":"%b","data":%b}' % (
             self.type.encode(), at.encode(), self.data,
@@ -200,7 +196,7 @@ class Message(NamedTuple):
 
 
 def batch_of(messages: Sequence[Message], now_ms: int) -> Message:
-    """Several messages as one, whose data are theirs, each with its id."""
+    """Several messages as one message. Its data are the messages, each with its id."""
     parts = (
         b'{"id":"%b",%b' % (message.id.encode(), message.body.removeprefix(b"{"))
         for message in messages
@@ -212,9 +208,9 @@ def batch_of(messages: Sequence[Message], now_ms: int) -> Message:
 def message_of(
     kind: MessageType, id: str, at_ms: int, ids: Mapping[str, object], shown: object
 ) -> Message:
-    """The message about an object as the API shows it.
+    """The message on an object as the API shows it.
 
-    What would be too large lacks the list that makes it so, and says that it is `truncated`.
+    If it is too large, it lacks the longest list of the object, and says that it is `truncated`.
     """
     name = _OBJECT[kind]
     data = to_json({**ids, name: shown})
@@ -233,20 +229,20 @@ _LARGE = {"session": "periods", "state": "vehicles"}
 
 
 class MessageId(NamedTuple):
-    """What a message's id says: its type, the id of the event or session, and its version."""
+    """The parts of a message's id: its type, the id of the event or session, and its version."""
 
     type: MessageType
     object_id: str
     version: int
 
     def __str__(self) -> str:
-        word = self.type.removesuffix(".changed").replace(".", "_")
+        word = _word_of(self.type)
         version = "" if self.type in OF_EVENTS else f"_{self.version}"
         return f"{word}_{self.object_id}{version}"
 
 
 def message_id_in(text: str) -> MessageId | None:
-    """What the id of a message says; None if it is not one of ours."""
+    """The parts of a message's id; None if it is not one of our ids."""
     match = _MESSAGE_ID.fullmatch(text)
     if match is None:
         return None
@@ -254,11 +250,16 @@ def message_id_in(text: str) -> MessageId | None:
     return found if str(found) == text else None
 
 
-_BY_WORD = {kind.removesuffix(".changed").replace(".", "_"): kind for kind in MessageType}
+def _word_of(kind: MessageType) -> str:
+    return kind.removesuffix(".changed").replace(".", "_")
+
+
+_BY_WORD = {_word_of(kind): kind for kind in MessageType}
+_MESSAGE_ID = re.compile(rf"({'|'.join(_BY_WORD)})_([0-9a-f-]{{36}})(?:_([0-9]{{1,18}}))?")
 
 
 class Outcome(NamedTuple):
-    """What came of one request to an endpoint. `error` is empty if it succeeded."""
+    """The result of a request to an endpoint. `error` is empty if it succeeded."""
 
     status: int | None = None
     error: str = ""
@@ -269,7 +270,7 @@ class Outcome(NamedTuple):
 
 
 class Attempt(msgspec.Struct, array_like=True, frozen=True):
-    """One request to an endpoint, and what came of it. `error` is empty if it succeeded."""
+    """A request to an endpoint, and its result. `error` is empty if it succeeded."""
 
     partner: int
     webhook: str
@@ -288,51 +289,51 @@ class Attempt(msgspec.Struct, array_like=True, frozen=True):
 
 
 def new_secret() -> str:
-    """A secret with which messages are signed."""
+    """A secret for signing messages."""
     return SECRET + base64.b64encode(token_bytes(32)).decode()
 
 
 def signed_text(message_id: str, timestamp_s: int, body: bytes) -> bytes:
-    """What is signed of a message."""
+    """The text of a message that is signed."""
     return b"%b.%d.%b" % (message_id.encode(), timestamp_s, body)
 
 
 def hmac_signature(secret: str, message_id: str, timestamp_s: int, body: bytes) -> str:
     """The signature `v1,…` with a secret of the form `whsec_…`. Raises ValueError."""
     key = base64.b64decode(secret.removeprefix(SECRET), validate=True)
-    if not key:  # a setting that is not there: anybody could sign with it
+    if not key:  # a missing setting: anybody could sign with it
         raise ValueError("The secret is empty.")
     digest = hmac.digest(key, signed_text(message_id, timestamp_s, body), sha256)
     return f"{SignatureKind.HMAC},{base64.b64encode(digest).decode()}"
 
 
-# Trying again -------------------------------------------------------------------------------------
+# Retry policy -------------------------------------------------------------------------------------
 
 
 def pause_s(failures: int, chance: float) -> float:
-    """How long to wait after so many tries that failed; `chance` is a number from 0 to 1."""
+    """The backoff after so many failures; `chance` is a random number from 0 to 1."""
     wait_s = RETRIES_S[min(failures, len(RETRIES_S)) - 1]
     return wait_s * (1 + JITTER * (2 * chance - 1))
 
 
 def is_last_try(failures: int) -> bool:
-    """Whether a parked message has been tried as often as it is."""
+    """Whether a parked message has failed too often to be tried again."""
     return failures > len(RETRIES_S)
 
 
 def warning_of(failing_since_ms: int | None, now_ms: int) -> int | None:
-    """Of the time after which an endpoint is stopped, the per cent that it has failed for."""
+    """The highest of WARNINGS that is reached; None if none is, or the endpoint does not fail."""
     if failing_since_ms is None:
         return None
     share = 100 * (now_ms - failing_since_ms) / STOPS_AFTER_MS
     return max((warning for warning in WARNINGS if share >= warning), default=None)
 
 
-# What partners may ask for ------------------------------------------------------------------------
+# Validation ---------------------------------------------------------------------------------------
 
 
 def fault_in_url(url: str, *, allow_http: bool) -> str | None:
-    """What is wrong with the address of an endpoint, in a sentence; None if nothing is."""
+    """What is wrong with the URL of an endpoint, in a sentence; None if it is valid."""
     schemes = ("https", "http") if allow_http else ("https",)
     try:
         parts = urlsplit(url)
@@ -354,7 +355,7 @@ def fault_in_url(url: str, *, allow_http: bool) -> str | None:
 
 
 def literal_address(url: str) -> str | None:
-    """The IP address in the place of a host name, if there is one."""
+    """The IP address in the URL; None if it has a host name."""
     host = (urlsplit(url).hostname or "").rstrip(".")
     try:
         return str(ip_address(host))
@@ -363,7 +364,7 @@ def literal_address(url: str) -> str | None:
 
 
 def types_in(values: Iterable[Any]) -> tuple[MessageType, ...] | None:
-    """The types of these names, each once and in our order; None if one is not known."""
+    """The types of these names, each once, in the order of MessageType; None if one is unknown."""
     named = list(values)
     if not all(isinstance(name, str) and name in set(MessageType) for name in named):
         return None

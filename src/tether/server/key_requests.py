@@ -3,7 +3,14 @@
 from tether.domain.audit import NOBODY, OPERATOR, Actor, entry
 from tether.domain.console import digest_of_token, new_token
 from tether.domain.errors import SetupError, TetherError
-from tether.domain.key_requests import IN_MS, WAITS_MS, KeyRequest, Limits, RequestState, Wish
+from tether.domain.key_requests import (
+    IN_MS,
+    WAITS_MS,
+    KeyRequest,
+    Limits,
+    RequestForm,
+    RequestState,
+)
 from tether.domain.keys import Key, digest_of, new_key, prefix_of
 from tether.domain.partners import Partner
 from tether.server import admin
@@ -20,11 +27,11 @@ class TooMany(TetherError):
         super().__init__("Too many keys were asked for of late.")
 
 
-async def ask(store: Store, now_ms: int, wish: Wish, client: str) -> str:
+async def ask(store: Store, now_ms: int, form: RequestForm, client: str) -> str:
     """The token of the address at which the requester waits. Raises TooMany."""
     token = new_token()
     digest = digest_of_token(token)
-    if not await store.key_requests.add(digest, wish, client, now_ms, now_ms + WAITS_MS):
+    if not await store.key_requests.add(digest, form, client, now_ms, now_ms + WAITS_MS):
         raise TooMany
     return token
 

@@ -7,7 +7,7 @@ from tether.domain.key_requests import (
     OF_AN_ADDRESS,
     KeyRequest,
     Limits,
-    Wish,
+    RequestForm,
 )
 from tether.domain.keys import Rate
 from tether.storage.engine import Engine, Row, Statement, where_found
@@ -64,7 +64,7 @@ def _request_of(row: Row) -> KeyRequest:
     asked, fate, may = row[:4], row[8:12], row[12:]
     requests, window_s, burst, lasts_ms, is_test = may
     limits = Limits(Rate(requests, window_s), burst, lasts_ms, bool(is_test)) if requests else None
-    return KeyRequest._make((*asked, Wish(*row[4:8]), *fate, limits))
+    return KeyRequest._make((*asked, RequestForm(*row[4:8]), *fate, limits))
 
 
 class KeyRequests:
@@ -73,13 +73,15 @@ class KeyRequests:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def add(self, digest: str, wish: Wish, client: str, now_ms: int, ends_ms: int) -> bool:
+    async def add(
+        self, digest: str, form: RequestForm, client: str, now_ms: int, ends_ms: int
+    ) -> bool:
         """Stores a new request, unless too many wait, or too many came from the same client."""
         _, added = await self._engine.write_all(
             Statement(FORGET, (now_ms,)),
             Statement(
                 ADD,
-                (digest, now_ms, ends_ms, client, *wish, now_ms - IN_MS, OF_AN_ADDRESS,
+                (digest, now_ms, ends_ms, client, *form, now_ms - IN_MS, OF_AN_ADDRESS,
                  MOST_WAITING),
             ),
         )  # fmt: skip

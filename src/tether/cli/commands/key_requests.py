@@ -92,7 +92,7 @@ def decline(request: tuple[str, ...], database: str) -> None:
         for one in request:
             found = await key_requests.find(store, now_ms, one)
             await key_requests.decline(store, now_ms, found)
-            say(f"Declined {found.id} of {found.wish.organisation}.")
+            say(f"Declined {found.id} of {found.form.organisation}.")
 
     stores.in_store(database, change)
 
@@ -102,7 +102,7 @@ def _json(request: KeyRequest) -> dict[str, object]:
     return {
         "id": request.id,
         "state": request.state,
-        **request.wish._asdict(),
+        **request.form._asdict(),
         "from": request.client,
         "partner": request.partner_name,
         "createdAt": format_instant(request.created_ms),
@@ -113,6 +113,6 @@ def _json(request: KeyRequest) -> dict[str, object]:
 
 
 def _row(request: KeyRequest) -> tuple[str, ...]:
-    organisation, email, purpose, fleet = request.wish
+    organisation, email, purpose, fleet = request.form
     asked = minute(request.created_ms)
     return request.id, request.state, asked, organisation, email, fleet, purpose
