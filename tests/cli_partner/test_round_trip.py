@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id
 from tether.domain.timestamps import format_instant
-from tether.files.contents import COLUMNS, Entry, Kind, Reading, Table, Thing
+from tether.files.contents import COLUMNS, Entry, Kind, ReadOptions, Table, Thing
 from tether.files.csv_form import csv_line
 from tether.files.csv_table import refused_csv, report_header, to_csv
 from tether.files.formats import read_table, refused_ndjson, to_ndjson
@@ -108,7 +108,7 @@ def test_no_content_is_more_than_refused(content: list[bytes]) -> None:
                 report = csv_line(report_header(table.header)), refused_csv(row, table.header)
                 (_, cells) = csv.reader(report)
                 assert cells[:2] == [str(row.line), row.reason]
-                again = read_table([line.encode() for line in report], Reading(table.kind))
+                again = read_table([line.encode() for line in report], ReadOptions(table.kind))
                 assert again is not None
                 assert [row.thing for row in again.rows] == [None]  # unless it is corrected
 

@@ -23,8 +23,8 @@ from tests.conftest import Server
 from tether.domain.errors import Invalid, SetupError
 from tether.domain.models import Event
 from tether.domain.timestamps import format_instant, parse_instant
-from tether.files.contents import Entry, MappedColumn, Reading, Row, csv_columns
-from tether.files.csv_form import CsvForm, csv_line, instant_cell, instant_in
+from tether.files.contents import Entry, MappedColumn, ReadOptions, Row, csv_columns
+from tether.files.csv_form import CsvForm, csv_line, instant_cell, parse_instant_cell
 from tether.files.csv_table import refused_csv, to_csv
 from tether.files.formats import read_table
 from tether.files.session_list import ListedSession, listed_session
@@ -46,14 +46,14 @@ def test_every_instant_survives_every_clock(at_ms: int, zone: ZoneInfo) -> None:
     for decimal_comma in (False, True):
         form = CsvForm(";", decimal_comma, zone)
         cell = instant_cell(format_instant(at_ms), form)
-        assert instant_in("timestamp", cell, form) == at_ms, cell
+        assert parse_instant_cell("timestamp", cell, form) == at_ms, cell
 
 
 @given(entities() | events, st.sampled_from([";", "\t", "|", ","]), st.booleans())
 def test_everything_survives_every_form(thing: Entry, separator: str, decimal_comma: bool) -> None:
     form = CsvForm(separator, decimal_comma, ZONES[0])
     lines = [csv_line(csv_columns(type(thing)), form), to_csv(thing, form)]
-    reading = Reading(separator=separator, decimal_comma=decimal_comma, zone=ZONES[0])
+    reading = ReadOptions(separator=separator, decimal_comma=decimal_comma, zone=ZONES[0])
     table = read_table([line.encode() for line in lines], reading)
     assert table is not None
     ((_, _, found, reason),) = table.rows
@@ -77,12 +77,12 @@ def test_everything_survives_every_form(thing: Entry, separator: str, decimal_co
 )
 def test_times_as_spreadsheets_write_them(cell: str, instant: str) -> None:
     form = CsvForm(zone=ZONES[0], date_order="dmy")
-    assert instant_in("timestamp", cell, form) == parse_instant(instant)
+    assert parse_instant_cell("timestamp", cell, form) == parse_instant(instant)
 
 
 def refusals(*rows: str, **said: Any) -> list[str]:
     lines = ["type,chargerId,vehicleId,timestamp", *rows]
-    table = read_table([f"{line}\n".encode() for line in lines], Reading(**said))
+    table = read_table([f"{line}\n".encode() for line in lines], ReadOptions(**said))
     assert table is not None
     return [row.reason for row in table.rows]
 
@@ -130,7 +130,7 @@ def test_what_a_file_leaves_open_is_asked_for() -> None:
     )
     # What looks like a date elsewhere asks for nothing, and a later row tells it.
     lines = ["id,chargePowers,Remark", "C1,11,05/01/2026 08:00"]
-    table = read_table([line.encode() for line in lines], Reading(ignored=("Remark",)))
+    table = read_table([line.encode() for line in lines], ReadOptions(ignored=("Remark",)))
     assert table is not None
     assert [row.reason for row in table.rows] == [""]
     rows = ["VEHICLE_CONNECTED,C1,V1,05/01/2026 08:00", "VEHICLE_CONNECTED,C1,V1,13/01/2026 08:00"]
@@ -144,7 +144,7 @@ def numbers(*cells: str, separator: str = ";", **said: Any) -> list[str]:
         ("type", "chargerId", "vehicleId", "timestamp", "chargedEnergy"),
         *(("stopped", "C1", "V1", "2026-01-05T08:00:00Z", cell) for cell in cells),
     )]  # fmt: skip
-    table = read_table(lines, Reading(**said))
+    table = read_table(lines, ReadOptions(**said))
     assert table is not None
     return [
         str(row.thing.charged_energy) if isinstance(row.thing, Event) else
@@ -222,7 +222,7 @@ def test_cells_may_have_line_breaks_and_a_stray_quote_costs_one_row() -> None:
         "Station": MappedColumn("chargerId"),
         "Plugged in (local)": MappedColumn("connectedAt"),
     }
-    table = read_table(content, Reading(zone=ZONES[0], columns=columns))
+    table = read_table(content, ReadOptions(zone=ZONES[0], columns=columns))
     assert table is not None
     rows = list(table.rows)
     assert [row.line for row in rows] == [3, 5, 6, 7, 8]
@@ -248,10 +248,10 @@ MAPPED = {
     "Wh": MappedColumn("chargedEnergy", Decimal("0.001")),
     "Minutes": MappedColumn("chargedTime", Decimal(60)),
 }
-BERLIN = Reading(zone=ZONES[0], columns=MAPPED)
+BERLIN = ReadOptions(zone=ZONES[0], columns=MAPPED)
 
 
-def read_objects(reading: Reading, *rows: dict[str, Any]) -> tuple[list[Row], tuple[str, ...]]:
+def read_objects(reading: ReadOptions, *rows: dict[str, Any]) -> tuple[list[Row], tuple[str, ...]]:
     table = read_table([json.dumps(row).encode() + b"\n" for row in rows], reading)
     assert table is not None
     return list(table.rows), table.assumed

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tether.domain.errors import SetupError
 from tether.files import parquet
-from tether.files.contents import LONGEST_LINE
+from tether.files.contents import MAX_LINE_BYTES
 
 STANDARD_INPUT = "-"
 _GZIP = b"\x1f\x8b"
@@ -72,10 +72,10 @@ class Lines:
         for row in self._rows or ():
             self.number += 1
             yield row
-        while not self._rows and (line := self._read(LONGEST_LINE + 1)):
+        while not self._rows and (line := self._read(MAX_LINE_BYTES + 1)):
             self.number += 1
             yield line
-            if len(line) > LONGEST_LINE:
+            if len(line) > MAX_LINE_BYTES:
                 while not line.endswith(b"\n"):
                     line = self._read(_PORTION) or b"\n"
 

@@ -12,8 +12,8 @@ from tether.cli.times import from_midnight
 from tether.domain.errors import Invalid, Malformed, SetupError
 from tether.domain.models import EventType
 from tether.domain.timestamps import format_instant, parse_instant
-from tether.files.contents import LONGEST_LINE, event_type_of
-from tether.files.csv_form import number_in
+from tether.files.contents import MAX_LINE_BYTES, event_type_of
+from tether.files.csv_form import parse_number_cell
 from tether.ingest.json_reader import decode_document
 
 Members: TypeAlias = Mapping[str, tuple[click.ParamType[Any], str]]
@@ -23,7 +23,7 @@ NOTHING = ""  # what removes a member in a PATCH
 
 def _number(text: str) -> Decimal:
     try:
-        return number_in("", text)
+        return parse_number_cell("", text)
     except Invalid:
         raise ValueError(f"{text!r} is not a number such as 7.4.") from None
 
@@ -34,7 +34,7 @@ def _number_or_nothing(text: str) -> Decimal | str:
 
 def _positive_number(text: str) -> Decimal:
     try:
-        number = number_in("", text.strip())
+        number = parse_number_cell("", text.strip())
     except Invalid:
         number = Decimal(0)
     if number <= 0:
@@ -44,7 +44,7 @@ def _positive_number(text: str) -> Decimal:
 
 def _numbers(text: str) -> list[Decimal]:
     try:
-        return [number_in("", part.strip()) for part in text.split(",") if part.strip()]
+        return [parse_number_cell("", part.strip()) for part in text.split(",") if part.strip()]
     except Invalid:
         raise ValueError(f"{text!r} is not a list of numbers such as 11,22.") from None
 
@@ -123,9 +123,9 @@ def document_of(file: IO[bytes] | None, options: Mapping[str, Any]) -> dict[str,
         return given
     if given:
         raise click.UsageError("Give either a JSON file or options, not both.")
-    content = file.read(LONGEST_LINE + 1)
-    if len(content) > LONGEST_LINE:
-        raise SetupError(f"{_name(file)} is longer than {LONGEST_LINE:,} bytes.")
+    content = file.read(MAX_LINE_BYTES + 1)
+    if len(content) > MAX_LINE_BYTES:
+        raise SetupError(f"{_name(file)} is longer than {MAX_LINE_BYTES:,} bytes.")
     try:
         return decode_document(content)
     except Malformed as error:

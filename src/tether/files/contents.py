@@ -1,4 +1,4 @@
-"""What files hold: chargers, vehicles, events and lists of sessions, whatever form they are in.
+"""The contents of files: chargers, vehicles, events and lists of sessions, in any format.
 
 Members have the API's names and rules. Nothing here opens a file.
 """
@@ -30,7 +30,7 @@ Written: TypeAlias = Tabular | VehicleState | ChargerState | Withdrawal
 
 
 class Kind(StrEnum):
-    """What a file holds."""
+    """The kind of things in a file."""
 
     CHARGERS = "chargers"
     VEHICLES = "vehicles"
@@ -39,7 +39,7 @@ class Kind(StrEnum):
 
     @property
     def one(self) -> str:
-        """One of them, in words."""
+        """The singular."""
         return self.value.removesuffix("s")
 
 
@@ -51,7 +51,7 @@ MODELS: dict[Kind, type[Entry]] = {
 
 
 def csv_columns(model: type[Written]) -> tuple[str, ...]:
-    """The columns of a CSV of these."""
+    """The columns of a CSV of this model."""
     return tuple(field.encode_name for field in msgspec.structs.fields(model))
 
 
@@ -61,18 +61,18 @@ COLUMNS = {
 }
 ALL_COLUMNS = {name for columns in COLUMNS.values() for name in columns}
 REPORT_COLUMNS = ("line", "reason")
-"""What a report of refused rows adds. They are passed over, so that it can be imported again."""
+"""Columns that a report of refused rows adds. Imports ignore them, so that a report can be read."""
 
 NOT_UTF_8 = (
     "It is not UTF-8: save the file as CSV UTF-8, or say what it is, such as --encoding cp1252."
 )
 NO_SUCH_YEAR = "It has a time before the year 1, or after 9999, in UTC."
-LONGEST_LINE = 1 << 20  # bytes; as much as a body of the API may have
-LOOK_AHEAD = 100  # objects that are looked at to tell what an NDJSON file holds
+MAX_LINE_BYTES = 1 << 20  # as much as a body of the API may have
+LOOK_AHEAD = 100  # lines that are read to detect the kind and the form
 TEXTS = {"id", "type", "chargerId", "vehicleId"}
 TIMES = INSTANTS
 LISTS = {"chargePowers", "dischargePowers"}
-# How the reference's examples name some members: the rules know them too.
+# Names of members in the examples of the reference, which are valid, too.
 ALIASES = {
     Kind.CHARGERS: {
         f"{end}{use}Power" for end in ("min", "max") for use in ("Charge", "Discharge")
@@ -81,12 +81,12 @@ ALIASES = {
     Kind.SESSIONS: set(),
 }
 ALIASES[Kind.VEHICLES] = ALIASES[Kind.CHARGERS]
-# Whether an event is too far in the future is for the server's clock to say.
-_FAR_AHEAD_MS = parse_instant("9999-01-01T00:00:00Z")
+# The server decides by its own clock which events are too far in the future.
+_LATEST_MS = parse_instant("9999-01-01T00:00:00Z")
 
 
 class Row(NamedTuple):
-    """A line of a file: what it says, or the reason why it says nothing. `text` is the line."""
+    """A line of a file with its thing, or with the reason why it has none. `text` is the line."""
 
     line: int
     text: str
@@ -102,9 +102,9 @@ class Line(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What a file holds. `header` is that of a CSV, None if it is NDJSON; `form` is the CSV's.
+    """The contents of a file. `header` and `form` are a CSV's; NDJSON has no header.
 
-    `assumed` are sentences on what the file does not say itself.
+    `assumed` are sentences about assumptions, as the file leaves something open.
     """
 
     kind: Kind
@@ -115,18 +115,16 @@ class Table(NamedTuple):
 
 
 class MappedColumn(NamedTuple):
-    """What a column of somebody else's file is here: a member, and by what its numbers are
-    multiplied.
-    """
+    """The meaning of a column of another program: a member, and the factor of its numbers."""
 
     member: str
     factor: Decimal = Decimal(1)
 
 
-class Reading(NamedTuple):
-    """What is said of a file beside it; None where the file itself shall tell.
+class ReadOptions(NamedTuple):
+    """How to read a file; None means that it is detected.
 
-    `columns` are the meanings of columns by their names: others are passed over then.
+    `columns` are the meanings of columns by their names. If given, other columns are ignored.
     """
 
     kind: Kind | None = None
@@ -136,11 +134,11 @@ class Reading(NamedTuple):
     date_order: DateOrder | None = None
     columns: Mapping[str, MappedColumn] = {}
     ignored: Sequence[str] = ()
-    """Columns, or members, that are passed over whatever they are."""
+    """Columns, or members, that are always ignored."""
 
 
-def guessed(names: Iterable[str]) -> Kind:
-    """What has these members: only events have a type, only vehicles a capacity."""
+def guess_kind(names: Iterable[str]) -> Kind:
+    """The kind of things with these members. Raises SetupError if it is not clear."""
     found = set(names)
     if "connectedAt" in found:
         return Kind.SESSIONS
@@ -154,31 +152,34 @@ def guessed(names: Iterable[str]) -> Kind:
 
 
 def read_row(kind: Kind, line: Line, document_of: Callable[[str], dict[str, Any]]) -> Row:
-    """What the line says, of whose text `document_of` makes the members."""
+    """The row of a line; `document_of` makes the members of its text."""
     text = line.content.decode(errors="replace").rstrip("\r\n")
     try:
-        if len(line.content) > LONGEST_LINE:
-            raise Malformed(f"It is longer than {LONGEST_LINE:,} bytes.")
+        if len(line.content) > MAX_LINE_BYTES:
+            raise Malformed(f"It is longer than {MAX_LINE_BYTES:,} bytes.")
         line.content.decode()
         document = document_of(text)
         try:
-            return Row(line.number, text, thing_of(kind, dict(document)))
+            given = {k: v for k, v in document.items() if k not in REPORT_COLUMNS}
+            if kind is Kind.SESSIONS:
+                return Row(line.number, text, listed_session(given, _LATEST_MS))
+            return Row(line.number, text, entry_of(kind, given))
         except Invalid as error:
-            given = document.get(error.parameter) if error.parameter in TEXTS else None
-            reason = f"{error.message}{_advice(given)}"
+            value = document.get(error.parameter) if error.parameter in TEXTS else None
+            reason = f"{error.message}{_advice(value)}"
     except UnicodeDecodeError:
         reason = NOT_UTF_8
     except csv.Error:
         reason = 'It is no row of a CSV: a quote " is out of place.'
     except (Malformed, Invalid) as error:
         reason = error.message
-    except OverflowError:  # 01.01.0001, by which some mean nothing, is in the year before in UTC
+    except OverflowError:  # 01.01.0001, used by some for "no time", may be before the year 1 in UTC
         reason = NO_SUCH_YEAR
     return Row(line.number, text, None, reason)
 
 
 def _advice(value: object) -> str:
-    """What to write in place of a refused id such as a licence plate, if this is one."""
+    """What to write instead of a refused id with blanks, such as a licence plate."""
     words = value.split() if isinstance(value, str) else []
     if len(words) < 2 or not is_entity_id("-".join(words)):
         return ""
@@ -186,35 +187,21 @@ def _advice(value: object) -> str:
 
 
 def event_type_of(text: str) -> EventType | None:
-    """The type of events of which this is the name, or the last word; in capitals or not."""
+    """The event type with this name, or with this last word, in any case."""
     name = text.strip().upper().replace("-", "_")
     return next((kind for kind in EventType if name and f"_{kind}".endswith(f"_{name}")), None)
 
 
-def thing_of(kind: Kind, document: dict[str, Any]) -> Thing:
-    """The charger, vehicle, event or session which this object is, by the API's rules.
-
-    Raises Invalid.
-    """
-    for name in REPORT_COLUMNS:
-        document.pop(name, None)
-    return (
-        listed_session(document, _FAR_AHEAD_MS)
-        if kind is Kind.SESSIONS
-        else entry_of(kind, document)
-    )
-
-
 def entry_of(kind: Kind, document: dict[str, Any]) -> Entry:
-    """The charger, vehicle or event which this object is, by the API's rules. Raises Invalid.
+    """The charger, vehicle or event of this object, by the API's rules. Raises Invalid.
 
-    The id of an event is passed over: the server gives it, the same one to the same event.
+    The id of an event is ignored: the server gives the same event the same id.
     """
     if kind is Kind.EVENTS:
         document.pop("id", None)
         if isinstance(kind_of := document.get("type"), str) and (found := event_type_of(kind_of)):
             document["type"] = found.value
-        return new_event(document, _FAR_AHEAD_MS)
+        return new_event(document, _LATEST_MS)
     if kind is Kind.CHARGERS:
         return identified_entity(Charger, document)
     return identified_entity(Vehicle, document)

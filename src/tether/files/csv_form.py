@@ -1,9 +1,9 @@
-"""How the cells of a CSV are written: the separator, the decimal mark, the clock of its times.
+"""The form of a CSV: its separator, decimal mark and time zone.
 
-A CSV of our own has commas, decimal points and instants in UTC. Spreadsheets in much of Europe want
-semicolons, decimal commas and local time, and write files in that form. Local times stand without a
-zone, so that a spreadsheet takes them for dates; only in the hour that occurs twice, when summer
-time ends, they have their offset. Nothing here opens a file.
+A CSV of Tether has commas, decimal points and instants in UTC. Spreadsheets in much of Europe read
+and write semicolons, decimal commas and local time. Local times have no zone, so that a spreadsheet
+takes them for dates. Only in the hour that occurs twice, when summer time ends, they have their
+offset. Nothing here opens a file.
 """
 
 import csv
@@ -24,10 +24,10 @@ BYTE_ORDER_MARK = "\ufeff"
 DateOrder: TypeAlias = Literal["dmy", "mdy"]
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-# What spreadsheets take for the beginning of a formula.
+# Spreadsheets take these for the start of a formula.
 _FORMULA = re.compile(r"[=+@\t\r-]")
 _HIDDEN_FORMULA = re.compile(r"'[=+@\t\r-]")
-# Thousands in groups: 1.234,5 and 1,234.5, also with blanks or apostrophes.
+# Numbers with grouped thousands: 1.234,5 and 1,234.5, also with blanks or apostrophes.
 _GROUPED = re.compile(r"-?[1-9][0-9]{0,2}(?P<mark>[.,' \u2019\xa0\u202f])[0-9]{3}"
                       r"(?:(?P=mark)[0-9]{3})*(?P<rest>[.,][0-9]+)?")  # fmt: skip
 _LOCAL = re.compile(
@@ -41,11 +41,11 @@ _LOCAL = re.compile(
 
 
 class CsvForm(NamedTuple):
-    """How the cells of a CSV are written.
+    """The form of the cells of a CSV.
 
-    `zone` is that of times; None means instants in UTC as the API has them. `date_order` is that of
-    dates with slashes or dashes, such as 05/01/2026; None means that they are not known to occur.
-    `point_groups` says whether 1.234 is 1234; None means that it is not clear.
+    `zone` is the zone of times; None means instants in UTC as in the API. `date_order` is the order
+    in dates with slashes or dashes, such as 05/01/2026; None if none are known. `point_groups`
+    says whether 1.234 is 1234; None means that it is not clear.
     """
 
     separator: str = ","
@@ -73,12 +73,12 @@ def number_cell(number: Decimal, form: CsvForm) -> str:
 
 
 def text_cell(text: str) -> str:
-    """The text, which a spreadsheet shall not take for a formula."""
+    """The text, escaped if a spreadsheet would take it for a formula."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def instant_cell(instant: str, form: CsvForm) -> str:
-    """The instant, which is given as the API shows it, on the form's clock."""
+    """An instant of the API in the zone of the form."""
     if form.zone is None:
         return instant
     local = moment_of(parse_instant(instant)).astimezone(form.zone)
@@ -100,14 +100,14 @@ def cells_of(text: str, form: CsvForm = API_FORM) -> list[str]:
     return next(rows, [])
 
 
-def text_in(cell: str) -> str:
-    """The text of which `text_cell` made this cell."""
+def parse_text_cell(cell: str) -> str:
+    """The text in a cell of `text_cell`."""
     return cell[1:] if _HIDDEN_FORMULA.match(cell) else cell
 
 
-def number_in(name: str, cell: str, form: CsvForm = API_FORM) -> Decimal:
-    """The number that a cell holds, with its digits. Raises Invalid, with the member's name."""
-    text = _ungrouped(name, cell, form)
+def parse_number_cell(name: str, cell: str, form: CsvForm = API_FORM) -> Decimal:
+    """The number in a cell, with all its digits. Raises Invalid with the member's name."""
+    text = _without_grouping(name, cell, form)
     if form.decimal_comma and text.count(",") == 1 and "." not in text:
         text = text.replace(",", ".")
     try:
@@ -119,8 +119,8 @@ def number_in(name: str, cell: str, form: CsvForm = API_FORM) -> Decimal:
     raise Invalid(name, f"It must be a number such as {example}.")
 
 
-def _ungrouped(name: str, cell: str, form: CsvForm) -> str:
-    """The number without marks between its thousands. Raises Invalid if it can be two numbers."""
+def _without_grouping(name: str, cell: str, form: CsvForm) -> str:
+    """The number without thousands separators. Raises Invalid if it can be two numbers."""
     found = _GROUPED.fullmatch(cell)
     if found is None:
         return cell
@@ -144,7 +144,7 @@ def _ungrouped(name: str, cell: str, form: CsvForm) -> str:
 
 
 def has_decimal_comma(cell: str) -> bool:
-    """Whether it can only be a number with a decimal comma."""
+    """Whether the cell can only be a number with a decimal comma."""
     found = _GROUPED.fullmatch(cell)
     if found is not None:
         return found["mark"] != "," and (found["rest"] or "").startswith(",")
@@ -152,25 +152,25 @@ def has_decimal_comma(cell: str) -> bool:
 
 
 def can_be_thousands(cell: str) -> bool:
-    """Whether its point can be one that groups thousands: 1.234."""
+    """Whether the point in the cell can separate thousands: 1.234."""
     found = _GROUPED.fullmatch(cell)
     return found is not None and cell.count(".") == 1 and found["rest"] is None
 
 
-def harmless(cell: str) -> str:
-    """A cell of somebody else's, which a spreadsheet shall not take for a formula."""
+def safe_cell(cell: str) -> str:
+    """A cell of another program, escaped if a spreadsheet would take it for a formula."""
     is_number = _NUMBER.fullmatch(cell.replace(",", ".", 1))
     return cell if is_number else text_cell(cell)
 
 
 def is_local(cell: str) -> bool:
-    """Whether it is a time without a zone."""
+    """Whether the cell is a time without a zone."""
     found = _LOCAL.fullmatch(cell)
     return found is not None and found["zone"] is None
 
 
-def order_in(cell: str) -> DateOrder | Literal["unknown"] | None:
-    """What a time tells of the order of day and month; None where that is plain."""
+def date_order_of(cell: str) -> DateOrder | Literal["unknown"] | None:
+    """The order of day and month that a time shows; None for a form with only one order."""
     found = _LOCAL.fullmatch(cell)
     if found is None or found["mark"] not in ("/", "-"):
         return None
@@ -179,11 +179,11 @@ def order_in(cell: str) -> DateOrder | Literal["unknown"] | None:
     return "mdy" if int(found["second"]) > 12 else "unknown"
 
 
-def instant_in(name: str, cell: str, form: CsvForm = API_FORM) -> int | None:
-    """Milliseconds since 1970 of the time in a cell; None if it is in none of the forms we know.
+def parse_instant_cell(name: str, cell: str, form: CsvForm = API_FORM) -> int | None:
+    """Milliseconds since 1970 of the time in a cell; None if the form of the time is not known.
 
-    Raises Invalid, with the member's name, for a time that its zone does not have, or has twice,
-    and where the zone or the order of day and month is not known.
+    Raises Invalid with the member's name for a time that its zone does not have, or has twice, and
+    if the zone or the order of day and month is not known.
     """
     try:
         return parse_instant(cell)
@@ -237,7 +237,7 @@ def _local_of(name: str, cell: str, found: re.Match[str], form: CsvForm) -> date
 
 
 def _instants_of(local: datetime, zone: ZoneInfo) -> list[datetime]:
-    """When the clocks of the zone showed this: once, twice, or never."""
+    """The instants at which clocks in the zone show this time: one, two, or none."""
     instants: list[datetime] = []
     for fold in (0, 1):
         at = local.replace(tzinfo=zone, fold=fold).astimezone(UTC)

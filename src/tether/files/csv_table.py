@@ -1,6 +1,6 @@
-"""Tables in CSV: read by their header or by a map of their columns, and written.
+"""Reads and writes tables in CSV. A header, or a map of the columns, says what they mean.
 
-An empty cell is a member that is not given; several powers stand in one cell as `11;22`.
+An empty cell is a missing member. Several powers are in one cell, as `11;22`.
 """
 
 import csv
@@ -22,8 +22,8 @@ from tether.files.contents import (
     ALL_COLUMNS,
     COLUMNS,
     LISTS,
-    LONGEST_LINE,
     LOOK_AHEAD,
+    MAX_LINE_BYTES,
     NOT_UTF_8,
     REPORT_COLUMNS,
     TEXTS,
@@ -31,11 +31,11 @@ from tether.files.contents import (
     Kind,
     Line,
     MappedColumn,
-    Reading,
+    ReadOptions,
     Row,
     Table,
     Tabular,
-    guessed,
+    guess_kind,
     read_row,
 )
 from tether.files.csv_form import (
@@ -45,27 +45,27 @@ from tether.files.csv_form import (
     can_be_thousands,
     cells_of,
     csv_line,
-    harmless,
+    date_order_of,
     has_decimal_comma,
     instant_cell,
-    instant_in,
     is_local,
     number_cell,
-    number_in,
-    order_in,
+    parse_instant_cell,
+    parse_number_cell,
+    parse_text_cell,
+    safe_cell,
     text_cell,
-    text_in,
 )
 
 _DURATION = re.compile(r"([0-9]{1,4}):([0-5][0-9])(?::([0-5][0-9]))?")
 _SCALED = re.compile(r"(?P<member>\w+)(?:(?P<sign>[*/])(?P<factor>[0-9]+(?:\.[0-9]+)?))?")
-_FEW_DIGITS = Context(prec=15)  # as many as the API takes
-_FARTHEST = 1000  # digits of a number before or behind the point: the API takes fewer
+_CONTEXT = Context(prec=15)  # as many digits as the API takes
+_MAX_EXPONENT = 1000  # of a number; the API takes less
 _TIME_RULE = (
     "It must be a time such as 2026-01-05T08:00:00Z, or with a time zone 2026-01-05 08:00, "
     "05.01.2026 08:00 or 1/5/2026 8:00 AM."
 )
-_MOST_LINES = 100  # of one row, whose cells have line breaks
+_MAX_LINES = 100  # of one row with line breaks in its cells
 _SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -73,7 +73,7 @@ _SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def column_of(text: str) -> tuple[str, MappedColumn]:
-    """The column's name and its meaning of `Energy (Wh)=chargedEnergy/1000`. Raises ValueError."""
+    """Name and meaning of a column from `Energy (Wh)=chargedEnergy/1000`. Raises ValueError."""
     name, _, meaning = text.rpartition("=")
     found = _SCALED.fullmatch(meaning.strip())
     if not name.strip() or found is None or found["member"] not in ALL_COLUMNS:
@@ -86,29 +86,29 @@ def column_of(text: str) -> tuple[str, MappedColumn]:
     if not factor:
         raise ValueError(f"{text!r}: the factor must be above 0.")
     if found["sign"] == "/":
-        factor = _FEW_DIGITS.divide(Decimal(1), factor)
+        factor = _CONTEXT.divide(Decimal(1), factor)
     return name.strip(), MappedColumn(found["member"], factor)
 
 
-def read_csv(first: Line, lines: Iterator[Line], reading: Reading) -> Table:
+def read_csv(first: Line, lines: Iterator[Line], options: ReadOptions) -> Table:
     """The table under this header. Raises SetupError as `read_table` does."""
     try:
-        # Names of columns have none of these, those of others hardly any.
-        separator = reading.separator or max(SEPARATORS, key=first.content.decode().count)
-        form = CsvForm(separator, reading.decimal_comma or separator != ",", reading.zone,
-                       reading.date_order, reading.decimal_comma)  # fmt: skip
-        lines = joined_lines(chain([first], lines), separator)
+        # Our column names have none of these, and those of other programs hardly any.
+        separator = options.separator or max(SEPARATORS, key=first.content.decode().count)
+        form = CsvForm(separator, options.decimal_comma or separator != ",", options.zone,
+                       options.date_order, options.decimal_comma)  # fmt: skip
+        lines = join_lines(chain([first], lines), separator)
         names = cells_of(next(lines, first).content.decode(), form)
         header = tuple(" ".join(name.split()) for name in names)
     except UnicodeDecodeError:
         raise SetupError(NOT_UTF_8) from None
     except csv.Error as error:
         raise SetupError(f"Line {first.number} is no header of a CSV: {error}.") from None
-    columns = _columns(header, reading)
-    kind = reading.kind or guessed(column.member for column in columns if column)
+    columns = _columns(header, options)
+    kind = options.kind or guess_kind(column.member for column in columns if column)
     check_columns(header, columns, kind)
     seen = list(islice(lines, LOOK_AHEAD))
-    form, assumed = told_by(form, list(_cells_of_rows(form, columns, seen)), reading)
+    form, assumed = detect_form(form, list(_cells_of_rows(form, columns, seen)), options)
     passed_over = [name for name, column in zip(header, columns, strict=True)
                    if name and column is None]  # fmt: skip
     if passed_over:
@@ -119,7 +119,7 @@ def read_csv(first: Line, lines: Iterator[Line], reading: Reading) -> Table:
         if len(cells) != len(header):
             raise Malformed(f"The header has {len(header)} cells, this row {len(cells)}.")
         return {
-            column.member: value_in(column, cell, form)
+            column.member: parse_cell(column, cell, form)
             for column, cell in zip(columns, map(str.strip, cells), strict=True)
             if cell and column is not None and column.member not in REPORT_COLUMNS
         }
@@ -131,18 +131,18 @@ def read_csv(first: Line, lines: Iterator[Line], reading: Reading) -> Table:
     return Table(kind, header, rows(kind), form, tuple(assumed))
 
 
-def joined_lines(lines: Iterator[Line], separator: str) -> Iterator[Line]:
-    """The lines, but those of which quoted cells go on in the next: such a row is one line.
+def join_lines(lines: Iterator[Line], separator: str) -> Iterator[Line]:
+    """The lines, where a row with line breaks in quoted cells is one line.
 
-    A quote that nothing closes is one line's fault: that is refused, the next ones are not.
+    A line with an open quote that is never closed stays alone, so that only this line is refused.
     """
     waiting: deque[Line] = deque()
     while (first := waiting.popleft() if waiting else next(lines, None)) is not None:
-        if not _is_open(first.content, separator):
+        if not _has_open_quote(first.content, separator):
             yield first
             continue
         row, size, whole = [first], len(first.content), None
-        while whole is None and len(row) < _MOST_LINES and size <= LONGEST_LINE:
+        while whole is None and len(row) < _MAX_LINES and size <= MAX_LINE_BYTES:
             following = waiting.popleft() if waiting else next(lines, None)
             if following is None:
                 break
@@ -150,7 +150,7 @@ def joined_lines(lines: Iterator[Line], separator: str) -> Iterator[Line]:
             size += len(following.content)
             if b'"' in following.content:
                 whole = b"".join(line.content for line in row)
-                whole = None if _is_open(whole, separator) else whole
+                whole = None if _has_open_quote(whole, separator) else whole
         if whole is not None and _is_row(whole, separator):
             yield first._replace(content=whole)
         else:
@@ -165,8 +165,8 @@ def _is_row(content: bytes, separator: str) -> bool:
         return False
 
 
-def _is_open(content: bytes, separator: str) -> bool:
-    """Whether a quoted cell has no end yet."""
+def _has_open_quote(content: bytes, separator: str) -> bool:
+    """Whether a quoted cell is still open at the end."""
     mark, unquoted = separator.encode(), content.replace(b'""', b"")
     is_open, place = False, 0
     while (place := unquoted.find(b'"', place)) >= 0:
@@ -176,16 +176,16 @@ def _is_open(content: bytes, separator: str) -> bool:
     return is_open
 
 
-def _columns(header: Sequence[str], reading: Reading) -> list[MappedColumn | None]:
-    """What each column is; None for one that is passed over, as others have a meaning."""
-    for name in (*reading.columns, *reading.ignored):
+def _columns(header: Sequence[str], options: ReadOptions) -> list[MappedColumn | None]:
+    """The meaning of each column; None for an ignored one."""
+    for name in (*options.columns, *options.ignored):
         if name not in header:
             raise SetupError(f"There is no column {name!r}: these are {', '.join(header)}.")
     return [
         None
-        if name in reading.ignored or not name
-        else reading.columns.get(name)
-        or (None if reading.columns and name not in REPORT_COLUMNS else MappedColumn(name))
+        if name in options.ignored or not name
+        else options.columns.get(name)
+        or (None if options.columns and name not in REPORT_COLUMNS else MappedColumn(name))
         for name in header
     ]
 
@@ -193,7 +193,7 @@ def _columns(header: Sequence[str], reading: Reading) -> list[MappedColumn | Non
 def check_columns(
     header: Sequence[str], columns: Sequence[MappedColumn | None], kind: Kind
 ) -> None:
-    """Raises SetupError for what cannot be a member, or is one twice."""
+    """Raises SetupError for an unknown member, or for one that is there twice."""
     seen: dict[str, str] = {}
     for name, column in zip(header, columns, strict=True):
         if column is None:
@@ -213,15 +213,14 @@ def check_columns(
             )
 
 
-def told_by(
-    form: CsvForm, cells: Sequence[tuple[int, MappedColumn, str]], reading: Reading
+def detect_form(
+    form: CsvForm, cells: Sequence[tuple[int, MappedColumn, str]], options: ReadOptions
 ) -> tuple[CsvForm, list[str]]:
-    """The form as the cells of the first rows tell it, each with the number of its line, and what
-    had to be assumed.
+    """The form that the cells of the first rows show, and the assumptions that were made.
 
-    Raises SetupError for what they leave open and cannot be assumed.
+    Each cell has the number of its line. Raises SetupError if something stays open.
     """
-    form, assumed = _numbers_told_by(form, cells, reading)
+    form, assumed = _detect_numbers(form, cells, options)
     unclear: tuple[int, str] | None = None  # the first date that could be either
     for number, column, cell in cells:
         if column.member not in TIMES:
@@ -231,10 +230,10 @@ def told_by(
                 f"Line {number} has a time without a zone, {cell}: "
                 "say which it is with --time-zone, such as --time-zone Europe/Berlin."
             )
-        order = order_in(cell)
+        order = date_order_of(cell)
         if order == "unknown":
             unclear = unclear or (number, cell)
-        if order in ("dmy", "mdy") and form.date_order not in (order, None, reading.date_order):
+        if order in ("dmy", "mdy") and form.date_order not in (order, None, options.date_order):
             raise SetupError(
                 f"Line {number}: in {cell} day and month are not in the order of other lines: "
                 "mend it, or say which is right with --date-order."
@@ -252,15 +251,15 @@ def told_by(
     return form, assumed
 
 
-def _numbers_told_by(
-    form: CsvForm, cells: Sequence[tuple[int, MappedColumn, str]], reading: Reading
+def _detect_numbers(
+    form: CsvForm, cells: Sequence[tuple[int, MappedColumn, str]], options: ReadOptions
 ) -> tuple[CsvForm, list[str]]:
-    """The form of numbers as the first rows tell it, and what had to be assumed."""
+    """The form of numbers that the first rows show, and the assumptions that were made."""
     assumed = []
-    if form.separator != "," and reading.separator is None:
+    if form.separator != "," and options.separator is None:
         name = _SEPARATOR_NAMES.get(form.separator, repr(form.separator))
         assumed.append(f"Cells are separated by {name}, and numbers may have a comma: 7,4.")
-    if not form.decimal_comma or reading.decimal_comma:
+    if not form.decimal_comma or options.decimal_comma:
         return form, assumed
     numbers = [cell for _, column, cell in cells if column.member not in {*TEXTS, *TIMES}]
     if any(map(has_decimal_comma, numbers)):
@@ -273,7 +272,7 @@ def _numbers_told_by(
 def _cells_of_rows(
     form: CsvForm, columns: Sequence[MappedColumn | None], rows: Iterable[Line]
 ) -> Iterator[tuple[int, MappedColumn, str]]:
-    """The cells that mean something, with the numbers of their lines."""
+    """The cells of columns with a meaning, with the numbers of their lines."""
     for line in rows:
         try:
             cells = cells_of(line.content.decode(errors="replace"), form)
@@ -284,35 +283,35 @@ def _cells_of_rows(
                 yield line.number, column, cell
 
 
-def value_in(column: MappedColumn, cell: str, form: CsvForm) -> Any:
-    """What a cell that is not empty says. Raises Invalid, with the member's name."""
+def parse_cell(column: MappedColumn, cell: str, form: CsvForm) -> Any:
+    """The value of a cell that is not empty. Raises Invalid with the member's name."""
     name = column.member
     if name in TEXTS:
-        return text_in(cell)
+        return parse_text_cell(cell)
     if name in TIMES:
-        at_ms = instant_in(name, cell, form)
+        at_ms = parse_instant_cell(name, cell, form)
         if at_ms is None:
             raise Invalid(name, _TIME_RULE)
         return format_instant(at_ms)
     if name in LISTS:
-        return [_power(name, power.strip(), form) for power in cell.split(";")]
+        return [_parse_power(name, power.strip(), form) for power in cell.split(";")]
     if name == "chargedTime" and (found := _DURATION.fullmatch(cell)):
         hours, minutes, seconds = (int(part or 0) for part in found.groups())
         return Decimal(hours * 3600 + minutes * 60 + seconds)
-    return scaled(number_in(name, cell, form), column)
+    return scale(parse_number_cell(name, cell, form), column)
 
 
-def scaled(number: Decimal, column: MappedColumn) -> Decimal:
-    """The number in the unit of the member; one that is out of all bounds stays as it is."""
-    if column.factor == 1 or abs(number.adjusted()) > _FARTHEST:
+def scale(number: Decimal, column: MappedColumn) -> Decimal:
+    """The number in the unit of the member. A number that is far too large or small stays."""
+    if column.factor == 1 or abs(number.adjusted()) > _MAX_EXPONENT:
         return number
-    return _FEW_DIGITS.multiply(number, column.factor)
+    return _CONTEXT.multiply(number, column.factor)
 
 
-def _power(name: str, text: str, form: CsvForm) -> Decimal:
+def _parse_power(name: str, text: str, form: CsvForm) -> Decimal:
     """One of several numbers in a cell. Raises Invalid."""
     try:
-        return number_in(name, text, form)
+        return parse_number_cell(name, text, form)
     except Invalid:
         rule = "It must be a number such as 7.4, several with semicolons between them."
         raise Invalid(name, rule) from None
@@ -322,11 +321,10 @@ def _power(name: str, text: str, form: CsvForm) -> Decimal:
 
 
 def to_csv(thing: Tabular, form: CsvForm = API_FORM) -> str:
-    """The row of a charger, vehicle, event, session or sum under the header of its `csv_columns`.
+    """The row of a charger, vehicle, event, session or sum under the header of `csv_columns`.
 
-    A session's flags are their names; a charge period is the words startedAt, stoppedAt,
-    chargedEnergy, chargedTime and energySource, as the API has them, with - for what it does not
-    have.
+    Flags of a session are their names. A charge period is its values of startedAt, stoppedAt,
+    chargedEnergy, chargedTime and energySource, as in the API, with - for a missing one.
     """
     cells = [
         _cell(field.encode_name, getattr(thing, field.name), form)
@@ -350,7 +348,7 @@ def _cell(name: str, value: Any, form: CsvForm) -> str:
 
 
 def _part(value: Any, form: CsvForm) -> str:
-    """One of several in a cell."""
+    """One of several values in a cell."""
     if isinstance(value, Flag):
         return value.name
     if isinstance(value, ChargePeriod):
@@ -361,9 +359,9 @@ def _part(value: Any, form: CsvForm) -> str:
 
 
 def refused_csv(row: Row, header: Sequence[str], form: CsvForm = API_FORM) -> str:
-    """A refused row of a CSV for its report, under the columns of `report_header`.
+    """A refused row of a CSV for the report, under the columns of `report_header`.
 
-    It keeps its cells, too many or too few: as it is, it would be refused again.
+    It keeps all its cells, even if they are too many or too few.
     """
     try:
         cells = cells_of(row.text, form)
@@ -371,7 +369,7 @@ def refused_csv(row: Row, header: Sequence[str], form: CsvForm = API_FORM) -> st
         kept = [cell for name, cell in named if name not in REPORT_COLUMNS]
     except csv.Error:
         kept = [row.text]
-    shown = (harmless("".join(c if c.isprintable() else "\ufffd" for c in cell)) for cell in kept)
+    shown = (safe_cell("".join(c if c.isprintable() else "\ufffd" for c in cell)) for cell in kept)
     return csv_line([str(row.line), row.reason, *shown], form)
 
 

@@ -1,10 +1,8 @@
-"""Chargers, vehicles, events and sessions in files: NDJSON and CSV, one of them a line.
+"""Chargers, vehicles, events and sessions in NDJSON and CSV, one in each line.
 
-NDJSON has the API's objects. CSV has a header with the names of the API's members; in both a map
-translates others. In a CSV an empty cell is a member that is not given, and several powers stand in
-one cell as `11;22`. Numbers keep their digits in both, so that what is written is what is read.
-Sessions are written as they are; read are lists of them, as operators have them. Nothing here opens
-a file or a connection.
+NDJSON has the API's objects. CSV has a header with the names of the API's members. In both, a map
+can translate other names. Numbers keep all their digits. Sessions are written as the API has them,
+and read as the lists that operators have. Nothing here opens a file or a connection.
 """
 
 import re
@@ -18,36 +16,36 @@ from tether.domain.models import to_json
 from tether.domain.timestamps import format_instant
 from tether.files.contents import (
     LISTS,
-    LONGEST_LINE,
     LOOK_AHEAD,
+    MAX_LINE_BYTES,
     TEXTS,
     TIMES,
     Kind,
     Line,
     MappedColumn,
-    Reading,
+    ReadOptions,
     Row,
     Table,
     Written,
-    guessed,
+    guess_kind,
     read_row,
 )
-from tether.files.csv_form import CsvForm, instant_in, is_local
-from tether.files.csv_table import check_columns, read_csv, scaled, told_by, value_in
+from tether.files.csv_form import CsvForm, is_local, parse_instant_cell
+from tether.files.csv_table import check_columns, detect_form, parse_cell, read_csv, scale
 from tether.ingest.json_reader import decode_document
 
 _WORKBOOK = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
-_LONGEST_ID = 128
+_MAX_ID_LENGTH = 128
 _SEPARATOR_LINE = re.compile(rb'"?sep=(.)"?', re.IGNORECASE)
 
 # Reading ----------------------------------------------------------------------------------------
 
 
-def read_table(content: Iterable[bytes], reading: Reading = Reading()) -> Table | None:  # noqa: B008
-    """What these lines hold, told by their members unless `reading` says it; None if nothing.
+def read_table(content: Iterable[bytes], options: ReadOptions = ReadOptions()) -> Table | None:  # noqa: B008
+    """The table in these lines; None if there is none. The kind is detected if it is not given.
 
-    Reads no further than it must. Raises SetupError if it cannot tell, for a bad CSV header, and
-    where times have no zone, or dates no order, and `reading` says none.
+    Reads no more lines than needed. Raises SetupError if the kind is not clear, for a bad CSV
+    header, and for times without a zone or dates without an order if `options` do not say them.
     """
     lines = (
         Line(number, line)
@@ -58,8 +56,8 @@ def read_table(content: Iterable[bytes], reading: Reading = Reading()) -> Table 
     if first is None:
         return None
     first = first._replace(content=first.content.removeprefix(b"\xef\xbb\xbf"))
-    if separator := _SEPARATOR_LINE.fullmatch(first.content.strip()):  # a word to Excel
-        reading = reading._replace(separator=reading.separator or separator[1].decode("latin-1"))
+    if separator := _SEPARATOR_LINE.fullmatch(first.content.strip()):  # for Excel
+        options = options._replace(separator=options.separator or separator[1].decode("latin-1"))
         first = next(lines, None)
         if first is None:
             return None
@@ -68,25 +66,25 @@ def read_table(content: Iterable[bytes], reading: Reading = Reading()) -> Table 
     if first.content.lstrip().startswith(b"["):
         raise SetupError("A JSON array is not read: write one object a line (NDJSON), or CSV.")
     if first.content.lstrip().startswith(b"{"):
-        return _ndjson(chain([first], lines), reading)
-    return read_csv(first, lines, reading)
+        return _ndjson(chain([first], lines), options)
+    return read_csv(first, lines, options)
 
 
-def _ndjson(lines: Iterator[Line], reading: Reading) -> Table:
-    if reading.columns:
-        return _mapped(lines, reading)
-    kind, form = reading.kind, CsvForm(zone=reading.zone)
+def _ndjson(lines: Iterator[Line], options: ReadOptions) -> Table:
+    if options.columns:
+        return _mapped(lines, options)
+    kind, form = options.kind, CsvForm(zone=options.zone)
     if kind is None:
         seen = list(islice(lines, LOOK_AHEAD))
-        kind = guessed(name for line in seen for name in _members_in(line))
+        kind = guess_kind(name for line in seen for name in _members_in(line))
         lines = chain(seen, lines)
 
     def document(text: str) -> dict[str, Any]:
         found = _document(text.encode())
         return {
-            name: _in_zone(name, value, form)
+            name: _instant_in_zone(name, value, form)
             for name, value in found.items()
-            if name not in reading.ignored
+            if name not in options.ignored
         }
 
     def rows(kind: Kind) -> Iterator[Row]:
@@ -96,13 +94,13 @@ def _ndjson(lines: Iterator[Line], reading: Reading) -> Table:
     return Table(kind, None, rows(kind))
 
 
-def _mapped(lines: Iterator[Line], reading: Reading) -> Table:
-    """The table of objects whose members mean what `reading` says; the others are passed over.
+def _mapped(lines: Iterator[Line], options: ReadOptions) -> Table:
+    """The table of objects with the members of `options.columns`; other members are ignored.
 
-    Texts in them are read as the cells of a CSV, in whatever form.
+    Texts are read like the cells of a CSV.
     """
-    columns = {name: one for name, one in reading.columns.items() if name not in reading.ignored}
-    kind = reading.kind or guessed(column.member for column in columns.values())
+    columns = {name: one for name, one in options.columns.items() if name not in options.ignored}
+    kind = options.kind or guess_kind(column.member for column in columns.values())
     check_columns(list(columns), list(columns.values()), kind)
     seen = list(islice(lines, LOOK_AHEAD))
     found = [(line.number, _members_in(line)) for line in seen]
@@ -118,9 +116,9 @@ def _mapped(lines: Iterator[Line], reading: Reading) -> Table:
         if isinstance(members.get(name), str)
     ]
     form = CsvForm(
-        ",", reading.decimal_comma, reading.zone, reading.date_order, reading.decimal_comma
+        ",", options.decimal_comma, options.zone, options.date_order, options.decimal_comma
     )
-    form, told = told_by(form, cells, reading)
+    form, told = detect_form(form, cells, options)
     assumed += told
     if passed_over := [name for name in names if name not in columns]:
         assumed.append(f"Members that are passed over: {', '.join(passed_over)}.")
@@ -128,7 +126,7 @@ def _mapped(lines: Iterator[Line], reading: Reading) -> Table:
     def document(text: str) -> dict[str, Any]:
         members = _document(text.encode())
         given = {
-            column.member: _meant(column, members.get(name), form)
+            column.member: _member_value(column, members.get(name), form)
             for name, column in columns.items()
         }
         return {name: value for name, value in given.items() if value is not None}
@@ -137,18 +135,18 @@ def _mapped(lines: Iterator[Line], reading: Reading) -> Table:
     return Table(kind, None, rows, assumed=tuple(assumed))
 
 
-def _meant(column: MappedColumn, value: Any, form: CsvForm) -> Any:
-    """What the value of a member is here; None if it is not given. Raises Invalid."""
+def _member_value(column: MappedColumn, value: Any, form: CsvForm) -> Any:
+    """The value in the API's terms; None if it is missing. Raises Invalid."""
     if isinstance(value, str):
         cell = value.strip()
-        return value_in(column, cell, form) if cell else None
+        return parse_cell(column, cell, form) if cell else None
     if not isinstance(value, Decimal):
         return value
     if column.member in LISTS:
         return [value]
-    if column.member in TEXTS:  # a number of a station, or of a car
-        return f"{value:f}".removesuffix(".0") if abs(value.adjusted()) < _LONGEST_ID else value
-    return scaled(value, column)
+    if column.member in TEXTS:  # an id that is a number
+        return f"{value:f}".removesuffix(".0") if abs(value.adjusted()) < _MAX_ID_LENGTH else value
+    return scale(value, column)
 
 
 def _members_in(line: Line) -> dict[str, Any]:
@@ -158,18 +156,18 @@ def _members_in(line: Line) -> dict[str, Any]:
         return {}
 
 
-def _in_zone(name: str, value: Any, form: CsvForm) -> Any:
-    """The value; a time without a zone, such as pandas writes into Parquet, in that of the form."""
+def _instant_in_zone(name: str, value: Any, form: CsvForm) -> Any:
+    """The value. A time without a zone, such as pandas writes, gets the zone of the form."""
     if form.zone is None or name not in TIMES or not isinstance(value, str) or not is_local(value):
         return value
-    at_ms = instant_in(name, value, form)
+    at_ms = parse_instant_cell(name, value, form)
     return value if at_ms is None else format_instant(at_ms)
 
 
 def _document(line: bytes) -> dict[str, Any]:
     try:
         return decode_document(line)
-    except Malformed as error:  # its words are those for a body of several lines
+    except Malformed as error:  # its message is for a body of several lines
         words = error.message.replace("The body", "It").replace("(line 1, column", "(column")
         raise Malformed(words) from None
 
@@ -178,16 +176,16 @@ def _document(line: bytes) -> dict[str, Any]:
 
 
 def to_ndjson(thing: Written) -> str:
-    """The line of an object of the API."""
+    """A line with the object of the API."""
     return to_json(thing).decode() + "\n"
 
 
 def refused_ndjson(row: Row) -> str:
-    """A refused line for its report: the object with its line and the reason, or its text."""
+    """A refused line for the report: the object, or its text, with line number and reason."""
     try:
         document = decode_document(row.text.encode())
     except Malformed:
-        document = {"text": row.text[:LONGEST_LINE]}
+        document = {"text": row.text[:MAX_LINE_BYTES]}
     report = {"line": row.line, "reason": row.reason}
     return (
         to_json({**report, **{k: v for k, v in document.items() if k not in report}}).decode()

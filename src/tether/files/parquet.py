@@ -1,8 +1,8 @@
-"""Chargers, vehicles, events and sessions as Parquet, through pyarrow, an extra of its own.
+"""Chargers, vehicles, events and sessions in Parquet, with pyarrow, which is an extra.
 
-Every number is written as a decimal128(38, 18): exact, and sums of many stay within it. The API
-takes numbers with more than 18 places after the point, which no meter has: they are refused, not
-rounded. Read is what others write, too: integers, floats, and timestamps of any unit.
+Every number is written as a decimal128(38, 18), which is exact and has room for sums. A number with
+more than 18 decimal places, which the API allows, is refused, not rounded. Files of other programs
+can be read, too: with integers, floats, and timestamps of any unit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from tether.domain.timestamps import format_instant, ms_of
 from tether.files.contents import Sum, Tabular
 
 PAGES_TOGETHER = 50  # pages of rows in a row group
-MARK = b"PAR1"  # with which a Parquet file begins
+MARK = b"PAR1"  # the first bytes of a Parquet file
 _ROWS_AT_ONCE = 1000
 
 
@@ -39,7 +39,7 @@ class ParquetFile:
             self._write_pages()
 
     def close(self) -> None:
-        """Makes the file whole."""
+        """Completes the file."""
         if self._pages:
             self._write_pages()
         self._file.close()
@@ -67,9 +67,10 @@ def read_lines(path: Path) -> Iterator[bytes]:
 
 
 def _readable(schema: Any, arrow: Any) -> tuple[Any, Any]:
-    """The schemas that rows are brought to, one after the other, so that Python has them as they
-    are meant: times as fine as its own, and floats of 32 bits by the way of their text, as 7.4
-    would else be 7.400000095367432.
+    """Two schemas to which rows are cast, one after the other, so that Python can read them.
+
+    Times get microseconds. Floats of 32 bits become text first, as 7.4 would become
+    7.400000095367432.
     """
     text = last = schema
     for place, field in enumerate(schema):
@@ -86,19 +87,19 @@ def _readable(schema: Any, arrow: Any) -> tuple[Any, Any]:
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    given = {name: _plain(value) for name, value in row.items()}
+    given = {name: _json_value(value) for name, value in row.items()}
     return to_json({name: value for name, value in given.items() if value is not None}) + b"\n"
 
 
-def _plain(value: Any) -> Any:
-    """The value as JSON has it, None for what is not given."""
+def _json_value(value: Any) -> Any:
+    """The value in JSON; None for a missing one."""
     match value:
         case float() if isnan(value):
             plain: Any = None
         case float():
-            # The shortest number that is this float; what is none is for the API's rules to refuse.
+            # The shortest number for this float. The API's rules refuse an infinite one.
             plain = Decimal(repr(value)) if isfinite(value) else str(value)
-        case Decimal():  # of 18 places, most of them zeros
+        case Decimal():  # without trailing zeros
             plain = Decimal(f"{value.normalize():f}")
         case datetime(tzinfo=None):
             plain = value.isoformat()
@@ -107,9 +108,9 @@ def _plain(value: Any) -> Any:
         case timedelta():
             plain = Decimal(value // timedelta(microseconds=1)) / 1_000_000
         case list():
-            plain = list(map(_plain, value))
+            plain = list(map(_json_value, value))
         case dict():
-            plain = {name: _plain(inner) for name, inner in value.items()}
+            plain = {name: _json_value(inner) for name, inner in value.items()}
         case _:
             plain = value
     return plain
@@ -128,7 +129,7 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def _row(thing: Tabular) -> dict[str, Any]:
-    def fine(number: Decimal) -> Decimal:
+    def checked(number: Decimal) -> Decimal:
         if not fits(number):
             raise SetupError(
                 f"{_name(thing)} has the number {number}, too fine for Parquet's {PLACES} places "
@@ -136,7 +137,7 @@ def _row(thing: Tabular) -> dict[str, Any]:
             )
         return number
 
-    return row_of(thing, fine)
+    return row_of(thing, checked)
 
 
 def _name(whole: Tabular) -> str:

@@ -1,9 +1,9 @@
-"""A list of charging sessions, as operators export it, as the events that tell of them.
+"""Makes events of a list of charging sessions, as operators export it.
 
-A row is one stay of a vehicle at a charger with at most one charge. What the list does not say is
-taken so: a charge starts with the plug-in, and stops when its `chargedTime` is over, else with the
-unplug. A row without a vehicle is one of its own, named by charger and plug-in, so that the same
-row is the same vehicle when the list is read again. Nothing here opens a file.
+A row is one session of a vehicle at a charger with at most one charge. By default a charge starts
+with the plug-in, and stops after its `chargedTime`, or with the unplug. A row without a vehicle
+gets its own vehicle, named by charger and plug-in, so that reading the list again gives the same
+vehicle. Nothing here opens a file.
 """
 
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ from tether.domain.validation import check_duration, check_instant, new_event
 TIMES = ("connectedAt", "startedAt", "stoppedAt", "disconnectedAt")
 NUMBERS = ("chargedEnergy", "chargedTime", "stateOfChargeStart", "stateOfChargeEnd")
 COLUMNS = ("chargerId", "vehicleId", *TIMES, *NUMBERS)
-_LONGEST_ID = 128
+_MAX_ID_LENGTH = 128
 
 
 class ListedSession(NamedTuple):
-    """A row of the list: the events that tell of it, in order."""
+    """The events of a row of the list, in order."""
 
     events: tuple[Event, ...]
 
 
 def listed_session(document: Mapping[str, Any], latest_ms: int) -> ListedSession:
-    """The session of a row with these members; times are RFC 3339, up to `latest_ms`.
+    """The session of a row with these members. Times are RFC 3339, up to `latest_ms`.
 
     Raises Invalid.
     """
@@ -54,22 +54,22 @@ def listed_session(document: Mapping[str, Any], latest_ms: int) -> ListedSession
     _check_order(times)
     known = {
         "chargerId": charger_id,
-        "vehicleId": document.get("vehicleId") or _own_vehicle(charger_id, connected_ms),
+        "vehicleId": document.get("vehicleId") or _guest_vehicle_id(charger_id, connected_ms),
     }
-    full = {"stateOfCharge": document.get("stateOfChargeStart")}
-    left = {"stateOfCharge": document.get("stateOfChargeEnd")}
-    told: list[tuple[EventType, int | None, dict[str, Any]]] = [
-        (EventType.VEHICLE_CONNECTED, connected_ms, full)
+    at_start = {"stateOfCharge": document.get("stateOfChargeStart")}
+    at_end = {"stateOfCharge": document.get("stateOfChargeEnd")}
+    events: list[tuple[EventType, int | None, dict[str, Any]]] = [
+        (EventType.VEHICLE_CONNECTED, connected_ms, at_start)
     ]
     if charges:
-        reported = {"chargedEnergy": energy, "chargedTime": charged_time, **left}
-        told.append((EventType.VEHICLE_CHARGE_STARTED, started_ms, full))
-        told.append((EventType.VEHICLE_CHARGE_STOPPED, stopped_ms, reported))
-    told.append((EventType.VEHICLE_DISCONNECTED, disconnected_ms, left))
+        reported = {"chargedEnergy": energy, "chargedTime": charged_time, **at_end}
+        events.append((EventType.VEHICLE_CHARGE_STARTED, started_ms, at_start))
+        events.append((EventType.VEHICLE_CHARGE_STOPPED, stopped_ms, reported))
+    events.append((EventType.VEHICLE_DISCONNECTED, disconnected_ms, at_end))
     return ListedSession(
         tuple(
             _event(kind, at_ms, {**known, **members}, latest_ms)
-            for kind, at_ms, members in told
+            for kind, at_ms, members in events
             if at_ms is not None
         )
     )
@@ -93,6 +93,6 @@ def _check_order(times: Mapping[str, int]) -> None:
             raise Invalid(later, f"It must not be before {earlier}.")
 
 
-def _own_vehicle(charger_id: str, connected_ms: int) -> str:
+def _guest_vehicle_id(charger_id: str, connected_ms: int) -> str:
     at = format_instant(connected_ms)
-    return f"guest-{at[:19].replace(':', '')}-{charger_id}"[:_LONGEST_ID]
+    return f"guest-{at[:19].replace(':', '')}-{charger_id}"[:_MAX_ID_LENGTH]

@@ -26,7 +26,7 @@ from tether.cli.missing_entities import MissingEntities
 from tether.cli.options import SEPARATOR, ZONE, FilePath, Parsed
 from tether.domain.errors import SetupError
 from tether.domain.models import Event
-from tether.files.contents import Entry, Kind, MappedColumn, Reading, Row, Table
+from tether.files.contents import Entry, Kind, MappedColumn, ReadOptions, Row, Table
 from tether.files.csv_form import DateOrder, csv_line
 from tether.files.csv_table import column_of, refused_csv, report_header
 from tether.files.formats import read_table, refused_ndjson, to_ndjson
@@ -120,7 +120,7 @@ def import_(
     A list of sessions, as operators export it, becomes events.
     """
 
-    reading = Reading(
+    reading = ReadOptions(
         Kind(kind) if kind else None, separator, decimal_comma, zone, date_order, dict(columns),
         ignored,
     )  # fmt: skip
@@ -149,7 +149,7 @@ def import_(
         sys.exit(1)
 
 
-def _table(lines: Lines, reading: Reading) -> Table:
+def _table(lines: Lines, reading: ReadOptions) -> Table:
     try:
         table = read_table(lines, reading)
     except Damaged:
