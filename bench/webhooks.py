@@ -20,7 +20,8 @@ from bench.processes import LOAD_CORES
 from bench.table import Row, at_most, single
 from tether.domain.keys import Rate
 from tether.domain.timestamps import now_ms
-from tether.server import admin, bootstrap
+from tether.server import admin
+from tether.server.store import open_store
 
 PARTNERS, OF_EACH = 50, 20
 HANGING_OF_EACH = 2
@@ -52,7 +53,7 @@ def webhooks(subject: Contestant) -> Callable[[Bench], list[Row]]:
 
 
 async def _keys(server: Server) -> list[str]:
-    async with bootstrap.open_store(server.database.url) as store:
+    async with open_store(server.database.url) as store:
         made = [
             await admin.create_key(store, now_ms(), f"partner {number}", rate=_FAST)
             for number in range(PARTNERS)

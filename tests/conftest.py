@@ -22,7 +22,8 @@ from tests import forked, keeper
 from tests.parts import create_database, running_postgres, unmarked
 from tether.domain import timestamps
 from tether.domain.keys import Rate
-from tether.server import admin, bootstrap
+from tether.server import admin
+from tether.server.store import open_store
 
 TETHER = forked.TETHER
 QUICK = ("api", "audit", "cli", "store", "unit")
@@ -132,7 +133,7 @@ class Server:
         return key
 
     async def _new_keys(self, partners: list[str], rate: Rate, **options: Any) -> list[str]:
-        async with bootstrap.open_store(self.database) as store:
+        async with open_store(self.database) as store:
             now_ms = timestamps.now_ms()
             made = await asyncio.gather(
                 *(admin.create_key(store, now_ms, name, rate=rate, **options) for name in partners)

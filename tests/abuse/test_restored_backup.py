@@ -21,7 +21,7 @@ from tests.older import make_older
 from tests.parts import postgres_programs
 from tests.streams import streaming
 from tether.client import AsyncClient, Client, EpochChanged
-from tether.server import bootstrap
+from tether.server.databases import database_of
 from tether.storage.sqlite.file import connect
 
 BEGIN_AGAIN = "Begin again without it."
@@ -260,14 +260,14 @@ def test_restore_refuses_what_would_do_harm_and_changes_nothing(
         database.execute("INSERT INTO tether_schema VALUES (9999)")
 
     def refused(file: object) -> str:
-        before = bootstrap.database_of(served.database).epoch()
+        before = database_of(served.database).epoch()
         listed = sorted(tmp_path.iterdir())
         done = tether(served.database, "restore", str(file))
         assert (done.returncode, done.stdout) == (1, "")
         assert "Traceback" not in done.stderr
         assert sorted(path for path in tmp_path.iterdir() if path in listed) == listed
         assert not list(tmp_path.glob(".tether-*"))
-        assert bootstrap.database_of(served.database).epoch() == before
+        assert database_of(served.database).epoch() == before
         return done.stderr
 
     assert "is served by process" in refused(backup)

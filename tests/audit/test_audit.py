@@ -16,7 +16,8 @@ from tests.console.visitors import OURS, new_link, partner_number, visitor
 from tether.client import AuditEntry, Client, Invalid
 from tether.domain.audit import MOST_BYTES, OPERATOR, entry
 from tether.domain.partners import DAY_MS
-from tether.server import bootstrap
+from tether.server.databases import database_of
+from tether.server.store import open_store
 from tether.server.upkeep import forget_audit
 from tether.storage.audit import AuditFilter
 
@@ -182,10 +183,10 @@ def test_of_a_deleted_partner_only_its_deletion_remains(server: Server, command:
 
 def test_old_entries_go(tmp_path: Path) -> None:
     database = str(tmp_path / "tether.db")
-    bootstrap.database_of(database).migrate()
+    database_of(database).migrate()
 
     async def forgets() -> list[int]:
-        async with bootstrap.open_store(database) as store:
+        async with open_store(database) as store:
             entries = (entry(1, at_ms, OPERATOR, "a.b", "c") for at_ms in (10, 20 * DAY_MS))
             await store.audit.add(*entries)
             forgetting = asyncio.create_task(forget_audit(store, 5, lambda: 20 * DAY_MS))

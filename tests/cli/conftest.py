@@ -15,7 +15,9 @@ import pytest
 
 from tests.conftest import TETHER
 from tether.domain import timestamps
-from tether.server import admin, bootstrap
+from tether.server import admin
+from tether.server.databases import database_of
+from tether.server.store import open_store
 
 MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 Result = subprocess.CompletedProcess[str]
@@ -64,11 +66,11 @@ class Command:
         """A new key, made without a process where its making is not what is tested."""
 
         async def make() -> str:
-            async with bootstrap.open_store(self.database) as store:
+            async with open_store(self.database) as store:
                 key, _ = await admin.create_key(store, timestamps.now_ms(), partner, **options)
                 return key
 
-        bootstrap.database_of(self.database).migrate()
+        database_of(self.database).migrate()
         return asyncio.run(make())
 
     def in_terminal(self, *words: str, answer: str = "", columns: int = 80) -> tuple[int, str]:

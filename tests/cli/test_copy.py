@@ -14,7 +14,7 @@ from tests.conftest import Server
 from tests.faults.rig import event
 from tether.domain.errors import SetupError
 from tether.server import maintenance
-from tether.server.bootstrap import database_of
+from tether.server.databases import database_of
 from tether.storage.copying import KEYS, MADE_ANEW
 from tether.storage.migrate import OUR_TABLES
 

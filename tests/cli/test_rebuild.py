@@ -13,7 +13,7 @@ from tests.cli.conftest import Command
 from tests.conftest import FAST, Server
 from tests.derivation.helpers import prepare, read_all, send, sessions, states
 from tests.derivation.streams import Body, stream
-from tether.server.settings import is_postgres
+from tether.server.databases import is_postgres
 from tether.storage.sqlite.file import connect
 
 VEHICLES = [f"V{number}" for number in range(30)]

@@ -7,7 +7,7 @@ from tests.api.helpers import ON_ONE_ENGINE
 from tests.cli.conftest import Command
 from tests.conftest import Server
 from tether.domain.errors import SetupError
-from tether.server.settings import is_postgres, sqlite_path
+from tether.server.databases import is_postgres, sqlite_path
 
 NO_PATH = "The database is no path: give a file's path"
 UNKNOWN = "is not a database that Tether knows"

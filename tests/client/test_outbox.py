@@ -34,7 +34,7 @@ from tether.client import (
 from tether.client.outbox_file import OutboxFile
 from tether.domain import timestamps
 from tether.domain.keys import digest_of
-from tether.server import bootstrap
+from tether.server.store import open_store
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -162,7 +162,7 @@ def test_a_revoked_key_keeps_everything_and_is_reported(
         fleet = create_fleet(client, 1)
 
     async def revoke() -> None:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             found = await store.keys.find(digest_of(key))
             assert found is not None
             await store.keys.revoke(found, timestamps.now_ms())

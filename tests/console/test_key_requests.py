@@ -23,8 +23,9 @@ from tether.domain.key_requests import (
     RequestForm,
 )
 from tether.domain.keys import Rate
-from tether.server import bootstrap, key_requests, upkeep
-from tether.server.store import Store
+from tether.server import key_requests, upkeep
+from tether.server.databases import database_of
+from tether.server.store import Store, open_store
 
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe {{7*7}} \x1b[31m'\""
 WISH = {
@@ -179,11 +180,11 @@ def test_the_command_lists_approves_and_declines(server: Server, stranger: httpx
 
 
 def test_requests_expire_are_bounded_and_go_with_their_partner(database: str) -> None:
-    bootstrap.database_of(database).migrate()
+    database_of(database).migrate()
     form, now_ms = RequestForm(*WISH.values()), timestamps.now_ms()
 
     async def fill() -> None:
-        async with bootstrap.open_store(database) as store:
+        async with open_store(database) as store:
             await use(store)
 
     async def use(store: Store) -> None:

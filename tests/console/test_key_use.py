@@ -11,9 +11,10 @@ from tether.domain.errors import Unavailable
 from tether.domain.keys import Rate
 from tether.domain.models import Charger, Event, EventType, Vehicle
 from tether.domain.timestamps import now_ms
-from tether.server import admin, bootstrap
+from tether.server import admin
 from tether.server.authenticator import KeyUse
-from tether.server.store import Store
+from tether.server.databases import database_of
+from tether.server.store import Store, open_store
 from tether.storage.key_hours import HOUR_MS, KEPT_HOURS, SLOT_MS, Activity, Counts, Use
 
 ONE = Decimal(1)
@@ -61,10 +62,10 @@ def test_calls_refusals_and_events_of_the_day_are_on_the_pages(
 
 def run(database: str, use: Callable[[Store], object]) -> None:
     async def work() -> None:
-        async with bootstrap.open_store(database) as store:
+        async with open_store(database) as store:
             await use(store)  # type: ignore[misc]
 
-    bootstrap.database_of(database).migrate()
+    database_of(database).migrate()
     asyncio.run(work())
 
 
@@ -150,7 +151,7 @@ QUIET = {  # in which hours before its last request it did something, how long t
 
 def test_silent_is_who_is_it_for_longer_than_usual(server: Server) -> None:
     async def fill() -> None:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             here_ms = now_ms()
             for name, (hours, quiet_h, _) in QUIET.items():
                 last_ms = here_ms - quiet_h * HOUR_MS

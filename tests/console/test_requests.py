@@ -16,7 +16,9 @@ from tether.console.highlight import in_bulk
 from tether.domain.partners import DAY_MS
 from tether.domain.timestamps import now_ms
 from tether.http.middleware import Sample
-from tether.server import admin, bootstrap
+from tether.server import admin
+from tether.server.databases import database_of
+from tether.server.store import open_store
 from tether.storage.refused_requests import Kept, RefusalFilter, RefusedRequest
 
 GOOD = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1", "stateOfCharge": 20,
@@ -110,7 +112,7 @@ def test_what_is_marked_in_a_bulk(body: str, number: int, marked: list[str]) -> 
 
 
 def test_how_much_is_kept_is_a_setting(database: str) -> None:
-    bootstrap.database_of(database).migrate()
+    database_of(database).migrate()
     here_ms = now_ms()
 
     def made(number: int, status: int, at_ms: int = here_ms) -> RefusedRequest:
@@ -120,7 +122,7 @@ def test_how_much_is_kept_is_a_setting(database: str) -> None:
 
     async def work() -> None:
         kept = Kept(rows=20, days=2, body_bytes=10, sample=2)
-        async with bootstrap.open_store(database, kept=kept) as store:
+        async with open_store(database, kept=kept) as store:
             _, key = await admin.create_key(store, here_ms, "acme")
             partner, requests = key.partner, store.refused_requests
             await requests.add(partner, [made(number, 404) for number in range(50)], here_ms)

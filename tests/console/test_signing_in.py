@@ -24,7 +24,8 @@ from tests.console.visitors import (
 from tether.domain import timestamps
 from tether.domain.console import LINK_MS
 from tether.domain.keys import Rate, digest_of
-from tether.server import admin, bootstrap
+from tether.server import admin
+from tether.server.store import open_store
 from tether.storage.refused_requests import KEPT, RefusalFilter, RefusedRequest
 
 PAGES = (
@@ -177,7 +178,7 @@ def test_a_link_that_was_not_used_in_time_is_worth_nothing(
     server: Server, stranger: httpx.Client
 ) -> None:
     async def make() -> str:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             return await admin.console_link(store, timestamps.now_ms() - LINK_MS)
 
     assert stranger.get(asyncio.run(make())).status_code == 403
@@ -417,7 +418,7 @@ def test_of_a_flood_of_refusals_little_is_kept_and_the_newest_of_much(server: Se
     path = f"/console/p/{number}/requests"
 
     async def fill() -> None:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             now_ms = timestamps.now_ms()
             for round in range(12):
                 requests = [
@@ -465,7 +466,7 @@ def test_of_a_body_so_many_bytes_are_kept(server: Server) -> None:
     number = partner_number(server, server.key())
 
     async def keep() -> RefusedRequest:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             store.refusals.note(
                 number, request_id="mine", key_prefix="", method="POST", path="/events",
                 status=400, seconds=0.0, error="", answer=b"", body=b"\xff" * 20_000,
@@ -501,7 +502,7 @@ def test_a_partner_rotates_no_key_that_may_do_more_than_its_own(server: Server) 
     path = f"/console/p/{number}/keys"
 
     async def make(**limits: object) -> str:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             now_ms = timestamps.now_ms()
             (name,) = [one.name for one in await store.partners.all() if one.id == number]
             secret, _ = await admin.create_key(store, now_ms, name, **limits)  # type: ignore[arg-type]

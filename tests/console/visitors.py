@@ -10,7 +10,7 @@ from tests.conftest import TETHER, Server
 from tether.domain import timestamps
 from tether.domain.console import SESSION_MS, digest_of_token, new_token
 from tether.domain.keys import digest_of
-from tether.server import bootstrap
+from tether.server.store import open_store
 from tether.storage.console import SignedIn
 
 OURS = {"Sec-Fetch-Site": "same-origin"}  # as a browser says of a form of ours
@@ -26,7 +26,7 @@ def new_session(server: Server, key: str | None, *, lasts_ms: int = SESSION_MS) 
     token = new_token()
 
     async def add() -> None:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             now_ms = timestamps.now_ms()
             found = await store.keys.find(digest_of(key)) if key else None
             assert found or key is None
@@ -61,7 +61,7 @@ def partner_number(server: Server, key: str) -> int:
     """The number that stands in the addresses of the partner's pages."""
 
     async def find() -> int:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             found = await store.keys.find(digest_of(key))
             assert found
             return found.partner

@@ -12,7 +12,7 @@ from tests.conftest import Server
 from tests.derivation.helpers import prepare
 from tests.derivation.streams import Body, stream
 from tests.faults.rig import CUT_OFF, Wire, request_of
-from tether.server import bootstrap
+from tether.server.store import open_store
 
 RETRY_S = 0.05
 
@@ -67,7 +67,7 @@ class Load:
 
 async def rebuilt(database: str) -> tuple[int, list[Any], int]:
     """What `tether rebuild --check` counts: sessions, vehicles that differ, events that wait."""
-    async with bootstrap.open_store(database) as store:
+    async with open_store(database) as store:
         sessions, differing, waiting = 0, [], 0
         for partner in await store.partners.all():
             waiting += await store.rebuilder.waiting(partner.id)

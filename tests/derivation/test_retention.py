@@ -14,7 +14,7 @@ from tests.derivation.streams import Body, stream
 from tests.derivation.test_withdrawals import differing
 from tether.domain.keys import digest_of
 from tether.domain.timestamps import format_instant, parse_instant
-from tether.server import bootstrap
+from tether.server.store import open_store
 
 LAST_MS = 2**62
 
@@ -84,7 +84,7 @@ def expire(server: Server, client: httpx.Client, horizon_ms: int) -> None:
     """Lets expire what has ended before the horizon."""
 
     async def run() -> None:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             key = await store.keys.find(digest_of(client.headers["x-api-key"]))
             assert key is not None
             await store.expiring.expire(key.partner, horizon_ms)

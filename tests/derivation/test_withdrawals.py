@@ -15,7 +15,7 @@ from tests.conftest import Server
 from tests.derivation.helpers import prepare, read, read_all, send, sessions
 from tests.derivation.streams import VEHICLE, Body, stream
 from tether.domain.keys import digest_of
-from tether.server import bootstrap
+from tether.server.store import open_store
 
 NUMBERS = count()
 VALUES = ("stateOfCharge", "chargePower", "chargedEnergy", "chargedTime")
@@ -118,7 +118,7 @@ def differing(server: Server, client: httpx.Client, vehicle: str) -> int:
     """How many sessions of the vehicle a rebuild finds that are not as its events say."""
 
     async def check() -> int:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             key = await store.keys.find(digest_of(client.headers["x-api-key"]))
             assert key is not None
             found = store.rebuilder.check(key.partner, repair=False)

@@ -16,7 +16,7 @@ from tests.console.visitors import partner_number
 from tests.faults.test_withdrawals import Followers
 from tether.client import Client, Conflict, NotFound
 from tether.domain.timestamps import now_ms
-from tether.server import bootstrap
+from tether.server.store import open_store
 from tether.storage.erasures import NOTED_MS, Erasure, Erasures
 from tether.storage.refused_requests import RefusedRequest
 
@@ -217,7 +217,7 @@ def test_an_erasure_reaches_what_is_known_of_webhooks(server: Server) -> None:
     erasure = Erasure(number, "vehicles", GONE)
 
     async def erase() -> tuple[list[Any], list[Any]]:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             engine = store._engine
             attempts = (
                 "INSERT INTO webhook_attempts (partner, webhook, id, at_ms, message_id, type, "
@@ -290,7 +290,7 @@ def test_what_another_node_had_noted_is_not_written_after_an_erasure(server: Ser
     number = partner_number(server, key)
 
     async def scenario() -> list[str]:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
 
             def note(id: str, path: str = "/events", body: str = "{}") -> None:
                 store.refusals.note(
@@ -333,7 +333,7 @@ def test_what_was_written_all_the_same_goes_a_minute_later(server: Server) -> No
     late = RefusedRequest(now_ms(), "late", "", "GET", f"/vehicles/{GONE}", 404, 1, "", "", "")
 
     async def scenario() -> None:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             engine = store._engine
             # As by a statement that began before the erasure.
             names = ", ".join(RefusedRequest._fields)
@@ -458,7 +458,7 @@ def under_way(server: Server) -> bool:
     """Whether anything is being erased."""
 
     async def look() -> bool:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             return bool(await store.erasing.under_way())
 
     return asyncio.run(look())
@@ -471,7 +471,7 @@ def naming(server: Server, text: str) -> list[str]:
         return [file.name for file in files if text.encode() in file.read_bytes()]
 
     async def look() -> list[str]:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             found = []
             tables = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
             for (table,) in await store._engine.read(tables):

@@ -12,7 +12,7 @@ from tests.console.visitors import partner_number
 from tests.erasing.test_erasing import fleet
 from tether.client import Client, Conflict, Event
 from tether.domain.timestamps import parse_instant
-from tether.server import bootstrap
+from tether.server.store import open_store
 
 HORIZON = "2026-03-01T00:00:00.000Z"
 OLD = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1",
@@ -25,7 +25,7 @@ def move(server: Server, key: str, horizon: str = HORIZON) -> None:
     number = partner_number(server, key)
 
     async def run() -> None:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             await store.retention.move(number, parse_instant(horizon))
 
     asyncio.run(run())

@@ -13,7 +13,8 @@ from tests.conftest import Server
 from tests.faults.rig import Partner, Wire, run
 from tether.domain import timestamps
 from tether.domain.keys import LIVE, new_key
-from tether.server import admin, bootstrap
+from tether.server import admin
+from tether.server.store import open_store
 from tether.storage.sqlite.file import connect
 
 FOLLOWS_WITHIN_S = 2.0
@@ -39,7 +40,7 @@ def test_revoked_rotated_and_expired_keys_stop_working_in_time(
     expiring = server.key("A", expires_ms=timestamps.now_ms() + overlap_ms)
 
     async def revoke_and_rotate() -> str:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             now = timestamps.now_ms()
             await store.keys.revoke(await admin.find_key(store, revoked), now)
             old = await admin.find_key(store, rotated)
@@ -68,7 +69,7 @@ def test_a_request_under_way_outlives_its_key_but_the_connection_does_not(
     async def scenario() -> None:
         wire = await Wire.to(server)
         assert (await wire.ask(partner.post(1))).status == 201
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             await store.keys.revoke(await admin.find_key(store, partner.key), timestamps.now_ms())
         await asyncio.sleep(FOLLOWS_WITHIN_S)
         assert (await wire.ask(partner.post(2))).status == 403
@@ -151,7 +152,7 @@ def test_no_key_stands_in_full_in_the_log_the_metrics_the_database_or_an_error(
     key, unknown, revoked = server.key(), new_key(), server.key()
 
     async def revoke() -> None:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             await store.keys.revoke(await admin.find_key(store, revoked), timestamps.now_ms())
 
     asyncio.run(revoke())

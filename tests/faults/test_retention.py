@@ -20,7 +20,7 @@ from tests.derivation.streams import stream
 from tests.faults.rig import run
 from tests.faults.test_withdrawals import Followers
 from tether.domain.timestamps import parse_instant
-from tether.server import bootstrap
+from tether.server.store import open_store
 
 KILLS = int(os.environ.get("TETHER_TEST_KILLS", "3"))
 VEHICLES = [f"V{number}" for number in range(30)]
@@ -93,13 +93,13 @@ def write(server: Server, key: str, stop: threading.Event, posted: list[str]) ->
 
 async def move(database: str, partner: int, horizon_ms: int) -> None:
     """Says that older events are not kept."""
-    async with bootstrap.open_store(database) as store:
+    async with open_store(database) as store:
         await store.retention.release_all()  # as if the lease of who was killed had run out
         await store.retention.move(partner, horizon_ms)
 
 
 async def expired(database: str, partner: int, horizon_ms: int) -> None:
     """Returns when all is gone that can go."""
-    async with bootstrap.open_store(database) as store:
+    async with open_store(database) as store:
         while (await store.retention.get(partner)).expired_ms != horizon_ms:  # noqa: ASYNC110
             await asyncio.sleep(0.1)

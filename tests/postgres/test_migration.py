@@ -14,7 +14,7 @@ from tests.conftest import TETHER, Server
 from tests.parts import Postgres, free_port, running_postgres
 from tests.postgres.rig import query
 from tether.domain.errors import SetupError
-from tether.server import bootstrap
+from tether.server.databases import database_of
 from tether.storage.postgres.engine import describe_postgres
 
 PASSWORD = "s3cr3t/with@odd:chars%&?#"
@@ -67,20 +67,20 @@ def test_eight_nodes_that_start_at_once_migrate_once(
     assert [one.returncode for one in nodes] == [0] * 8
     versions = query(database, "SELECT version FROM tether_schema ORDER BY version")
     assert versions == sorted(set(versions))
-    assert bootstrap.database_of(database).pending_steps() == 0
+    assert database_of(database).pending_steps() == 0
 
 
 def test_migrate_is_a_step_of_its_own_that_can_be_repeated(database: str) -> None:
-    assert bootstrap.database_of(database).pending_steps() > 0
+    assert database_of(database).pending_steps() > 0
     assert "not up to date" in refused("keys", "list", "--database", database)
     assert tether("migrate", "--database", database).returncode == 0
-    assert bootstrap.database_of(database).pending_steps() == 0
+    assert database_of(database).pending_steps() == 0
     again = tether("migrate", "--database", database)
     assert (again.returncode, "is up to date" in again.stdout) == (0, True)
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(database: str) -> None:
-    bootstrap.database_of(database).migrate()
+    database_of(database).migrate()
     query(database, "INSERT INTO tether_schema VALUES (9000) RETURNING 1")
     for command in (("serve", "--port", "0"), ("migrate",)):
         sentence = refused(*command, "--database", database)
@@ -121,7 +121,7 @@ def test_a_role_that_may_not_create_tables_is_told_so_and_can_serve_later(
         connection.execute(f"CREATE ROLE {role} LOGIN".encode())
     url = re.sub("//postgres@", f"//{role}@", database)
     assert "permission denied for schema public" in refused("migrate", "--database", url)
-    bootstrap.database_of(database).migrate()
+    database_of(database).migrate()
     with psycopg.connect(database, autocommit=True) as connection:
         rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public"
         connection.execute(f"GRANT {rights} TO {role}".encode())

@@ -7,8 +7,8 @@ import pytest
 
 from tether.domain.filters import EventFilter, SessionFilter
 from tether.domain.partners import Partner
-from tether.server import bootstrap
-from tether.server.store import Store
+from tether.server.databases import database_of
+from tether.server.store import Store, open_store
 from tether.storage.events import EventPage
 from tether.storage.sessions import SessionPage
 
@@ -31,7 +31,7 @@ async def events_page(store: Store, partner: int, wanted: EventFilter, **options
 @pytest.fixture(scope="session")
 def migrated(database: str) -> str:
     """The session's database on each engine, with its schema."""
-    bootstrap.database_of(database).migrate()
+    database_of(database).migrate()
     return database
 
 
@@ -41,7 +41,7 @@ def in_store(migrated: str) -> Callable[[Scenario], Any]:
 
     def run(scenario: Scenario) -> Any:
         async def main() -> Any:
-            async with asyncio.timeout(300), bootstrap.open_store(migrated, pool_size=4) as store:
+            async with asyncio.timeout(300), open_store(migrated, pool_size=4) as store:
                 name = f"partner {uuid4().hex}"
                 partner = await store.partners.add(Partner(uuid4().int >> 81, name, 0))
                 return await scenario(store, partner.id)

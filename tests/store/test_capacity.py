@@ -20,8 +20,7 @@ from tether.domain.session_record import OrderedEvent, SessionRecord, ordered_ev
 from tether.domain.timestamps import format_instant
 from tether.projections import flexibility
 from tether.projections.flexibility import CapacityQuery, Chargers, Entry, EntryPosition, MaxAge
-from tether.server import bootstrap
-from tether.server.settings import sqlite_path
+from tether.server.databases import database_of, sqlite_path
 from tether.server.store import Store
 from tether.storage import plugged_in, session_records
 from tether.storage.dialect import SQLITE
@@ -270,7 +269,7 @@ def test_sqlite_finds_everything_in_an_index_that_says_more_than_the_partner(
     tmp_path: Path,
 ) -> None:
     database = str(tmp_path / "tether.db")
-    bootstrap.database_of(database).migrate()
+    database_of(database).migrate()
     connection = connect(sqlite_path(database))
     searches = []
     for name, text in vars(plugged_in).items():

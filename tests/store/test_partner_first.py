@@ -14,8 +14,7 @@ import sqlglot
 from sqlglot import exp
 
 from tether.domain.filters import EventFilter, SessionFilter
-from tether.server import bootstrap
-from tether.server.settings import is_postgres, sqlite_path
+from tether.server.databases import database_of, is_postgres, sqlite_path
 from tether.storage import (
     entities,
     erasures,
@@ -112,7 +111,7 @@ def indexes_of_postgres(database: str) -> Indexes:
 
 
 def test_every_key_and_index_of_partner_data_begins_with_the_partner(database: str) -> None:
-    bootstrap.database_of(database).migrate()
+    database_of(database).migrate()
     postgres = is_postgres(database)
     found = indexes_of_postgres(database) if postgres else indexes_of_sqlite(database)
     assert set(found) == SHARED | OWN["postgres" if postgres else "sqlite"] | OPERATORS_OWN
@@ -124,7 +123,7 @@ def test_every_key_and_index_of_partner_data_begins_with_the_partner(database: s
 
 
 def test_the_views_tie_what_they_join_to_one_partner(database: str) -> None:
-    bootstrap.database_of(database).migrate()
+    database_of(database).migrate()
     if is_postgres(database):
         with psycopg.connect(database) as connection:
             rows = connection.execute(
@@ -149,7 +148,7 @@ def test_the_views_tie_what_they_join_to_one_partner(database: str) -> None:
 
 def test_all_text_is_ordered_byte_by_byte(new_postgres_database: Callable[[], str]) -> None:
     database = new_postgres_database()  # SQLite compares bytes unless a column says otherwise
-    bootstrap.database_of(database).migrate()
+    database_of(database).migrate()
     with psycopg.connect(database) as connection:
         others = connection.execute(
             "SELECT table_name, column_name FROM information_schema.columns "

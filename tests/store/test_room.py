@@ -10,8 +10,8 @@ import pytest
 
 from tests.cli.conftest import Command
 from tether.domain.partners import DAY_MS, Ages, Partner
-from tether.server import bootstrap
-from tether.server.store import Store
+from tether.server.databases import database_of
+from tether.server.store import Store, open_store
 from tether.storage.refused_requests import RefusedRequest
 
 ROWS, BODY = 3_000, "y" * 8_000
@@ -42,10 +42,10 @@ def test_the_file_gets_smaller_and_an_old_one_when_it_is_written_anew(
         with contextlib.closing(apsw.Connection(str(path))) as connection:
             connection.execute("PRAGMA application_id = 0x54455448; CREATE TABLE x (y)")
             connection.execute("DROP TABLE x")
-    bootstrap.database_of(command.database).migrate()
+    database_of(command.database).migrate()
 
     async def work() -> Any:
-        async with bootstrap.open_store(command.database) as store:
+        async with open_store(command.database) as store:
             await store.partners.add(Partner(1, "acme", 0))
             await filled(store)
             await store.refused_requests.forget(1, 10**12 + 100 * DAY_MS)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tether.server import bootstrap
+from tether.server.databases import database_of
 from tether.storage.sqlite.file import connect
 
 
@@ -21,6 +21,6 @@ from tether.storage.sqlite.file import connect
 )
 def test_every_setting_is_in_force(tmp_path: Path, setting: str, value: int) -> None:
     path = tmp_path / "tether.db"
-    bootstrap.database_of(str(path)).migrate()
+    database_of(str(path)).migrate()
     with closing(connect(path)) as connection:
         assert connection.execute(f"PRAGMA {setting}").fetchall() == [(value,)]

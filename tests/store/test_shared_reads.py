@@ -9,8 +9,8 @@ import pytest
 from tether.domain.errors import NotFound
 from tether.domain.models import Vehicle
 from tether.domain.partners import Partner
-from tether.server import bootstrap
-from tether.server.store import Store
+from tether.server.databases import database_of
+from tether.server.store import Store, open_store
 
 
 def vehicle(name: str, capacity: int) -> Vehicle:
@@ -19,14 +19,14 @@ def vehicle(name: str, capacity: int) -> Vehicle:
 
 def test_what_another_process_changes_is_seen(tmp_path: Path) -> None:
     url = str(tmp_path / "tether.db")
-    bootstrap.database_of(url).migrate()
+    database_of(url).migrate()
 
     async def capacity(store: Store) -> bytes:
         await asyncio.sleep(0)  # a turn of the event loop sees one state of the database
         return (await store.entities.get(Vehicle, 1, "V1")).body
 
     async def scenario() -> None:
-        async with bootstrap.open_store(url) as store, bootstrap.open_store(url) as other:
+        async with open_store(url) as store, open_store(url) as other:
             await store.partners.add(Partner(1, "p", 0))
             with pytest.raises(NotFound):
                 await capacity(store)

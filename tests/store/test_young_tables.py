@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tether.domain.filters import SessionFilter
-from tether.server import bootstrap
+from tether.server.databases import database_of
 from tether.storage import plugged_in
 from tether.storage.dialect import POSTGRES
 from tether.storage.engine import batch_of
@@ -35,7 +35,7 @@ ROWS = {
 def explain(new_postgres_database: Callable[[], str]) -> Iterator[Explain]:
     """Tells the steps of a statement, with tables that have filled since they were made."""
     database = new_postgres_database()
-    bootstrap.database_of(database).migrate()
+    database_of(database).migrate()
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(preparing(INDEXES_ONLY))
         for table, columns in ROWS.items():
@@ -99,7 +99,7 @@ def test_nor_are_they_on_sqlite(
     tmp_path: Path, active: bool | None, from_ms: int | None, after: tuple[int, str] | None
 ) -> None:
     file = tmp_path / "tether.db"
-    bootstrap.database_of(str(file)).migrate()
+    database_of(str(file)).migrate()
     wanted = SessionFilter(vehicle_ids=("V1",), from_ms=from_ms, active=active)
     sql, parameters = page_statement(wanted, after)
     with closing(connect(file)) as connection:
@@ -114,7 +114,7 @@ def test_what_lasted_at_a_moment_is_not_looked_for_in_all_times(
     tmp_path: Path, descending: bool
 ) -> None:
     file = tmp_path / "tether.db"
-    bootstrap.database_of(str(file)).migrate()
+    database_of(str(file)).migrate()
     wanted = SessionFilter(("C1",), overlapping_from_ms=2**40, overlapping_to_ms=2**41)
     sql, parameters = page_statement(wanted, None, descending=descending, spans=[20, 30])
     ended = (2**39, "", 2**40, "", "~", 30, 100)

@@ -17,7 +17,7 @@ from tests.summaries.reference import ms_of
 from tests.summaries.reference import shown as instant
 from tests.summaries.test_reference import Fleet as Listed
 from tether.domain.models import to_json
-from tether.server.settings import is_postgres
+from tether.server.databases import is_postgres
 from tether.simulator.replay import chargers_of, events_of, sessions_of, vehicle_of
 
 STREAMS = {"sqlite": 500, "postgres": 60}  # the rules are the same, what is read is not

@@ -14,7 +14,7 @@ from tests.derivation.helpers import prepare, read, read_all, send
 from tests.derivation.streams import CHARGERS, stream
 from tests.summaries import reference
 from tests.summaries.reference import EVER, Site, ms_of
-from tether.server.settings import is_postgres
+from tether.server.databases import is_postgres
 
 STREAMS = {"sqlite": 500, "postgres": 100}  # the rules are the same, the sums are not
 SHIFT_MS = 82 * 86_400_000  # to the night in which clocks of Europe are put forward

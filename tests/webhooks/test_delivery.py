@@ -17,7 +17,8 @@ from tether.domain.keys import digest_of
 from tether.domain.partners import DAY_MS, Ages
 from tether.domain.timestamps import now_ms
 from tether.domain.webhooks import Attempt
-from tether.server import bootstrap, upkeep
+from tether.server import upkeep
+from tether.server.store import open_store
 
 EVENT = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1", "stateOfCharge": 40}
 
@@ -308,7 +309,7 @@ def test_attempts_go_by_their_age(
     here_ms = now_ms()
 
     async def forget() -> None:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             key = await store.keys.find(digest_of(client.headers["x-api-key"]))
             assert key is not None
             made = [

@@ -15,7 +15,7 @@ from tests.webhooks.conftest import INSIDE
 from tests.webhooks.receiver import Receiver
 from tests.webhooks.test_delivery import add, post, wait
 from tether.domain.keys import digest_of
-from tether.server import bootstrap
+from tether.server.store import open_store
 from tether.storage.webhook_rows import Claimed, Parked
 from tether.storage.webhooks import Progress, Webhooks
 
@@ -37,7 +37,7 @@ def in_store(
     """Does this with the stored webhooks and the partner."""
 
     async def run() -> None:
-        async with bootstrap.open_store(server.database) as store:
+        async with open_store(server.database) as store:
             key = await store.keys.find(digest_of(client.headers["x-api-key"]))
             assert key is not None
             await do(store.webhooks, key.partner)

@@ -15,7 +15,8 @@ from tether.domain.keys import DEFAULT_RATE, parse_rate
 from tether.domain.partners import DAY_MS
 from tether.domain.timestamps import now_ms
 from tether.files.csv_form import SEPARATORS
-from tether.server.settings import checked_database, default_database, origin_of, parse_address
+from tether.server.databases import checked_database, default_database
+from tether.server.settings import origin_of, parse_address
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

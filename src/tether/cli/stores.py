@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from tether.cli.display.output import note
 from tether.domain.errors import SetupError
 from tether.domain.timestamps import now_ms
-from tether.server.settings import default_database
-from tether.server.store import Store
+from tether.server.databases import database_of, default_database
+from tether.server.store import Store, open_store
 from tether.storage.database import Database
 
 T = TypeVar("T")
@@ -53,9 +53,7 @@ def in_store(
     those want who `insist`. `tell`: says which database it is. Raises SetupError if it is missing
     or outdated.
     """
-    from tether.server import bootstrap
-
-    found = bootstrap.database_of(database)
+    found = database_of(database)
     if make and not found.exists():
         if not insist and (other := _server_here()):
             raise SetupError(
@@ -69,7 +67,7 @@ def in_store(
     require_current(found)
 
     async def run() -> T:
-        async with bootstrap.open_store(database) as store:
+        async with open_store(database) as store:
             return await use(store, now_ms())
 
     return asyncio.run(run())
@@ -80,8 +78,6 @@ def say_which(database: str) -> None:
     """Says which database a command uses if nobody named it, or if a server runs here on another:
     what is done to the wrong one has no effect that anybody sees.
     """
-    from tether.server.bootstrap import database_of
-
     found = database_of(database)
     elsewhere = found.file is not None and not found.is_served() and _is_demo_served()
     if _is_default(database) or elsewhere:
@@ -98,8 +94,6 @@ def _is_default(database: str) -> bool:
 
 
 def _is_demo_served() -> bool:
-    from tether.server.bootstrap import database_of
-
     return database_of(str(DEMO_DATABASE)).is_served()
 
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from functools import cache, partial
 from importlib import import_module
 from ipaddress import ip_network
@@ -12,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 from tether.domain.errors import SetupError
 from tether.domain.timestamps import now_ms
 from tether.server.authenticator import Authenticator, ForwardClock, Limiter, TokenBuckets
+from tether.server.databases import database_of
 from tether.server.secret_box import SecretBox, keys_in, keys_in_file, no_keys
-from tether.server.settings import Settings, is_postgres, sqlite_path
+from tether.server.settings import Settings
 from tether.server.store import Store
 from tether.server.webhooks import WebhookService
-from tether.storage.database import Database
-from tether.storage.refused_requests import KEPT, Kept
 
 if TYPE_CHECKING:
     from falcon.asgi import App, Request, Response
@@ -29,43 +27,6 @@ if TYPE_CHECKING:
     from tether.webhooks.sender import Sender
 
 # Adapters are imported when they are needed: nobody waits for those which are not.
-
-
-@cache
-def database_of(name: str) -> Database:
-    """The database of this name, a path or a URL, on its engine: all else follows from that.
-
-    Raises SetupError if it can be none.
-    """
-    if is_postgres(name):
-        from tether.storage.postgres.database import PostgresDatabase
-
-        return PostgresDatabase(name)
-    from tether.storage.sqlite.database import SqliteDatabase
-
-    return SqliteDatabase(sqlite_path(name))
-
-
-@asynccontextmanager
-async def open_store(
-    database: str,
-    on_progress: Callable[[int, int], None] = lambda committed, waiting: None,
-    pool_size: int = 2,
-    *,
-    on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None,
-    on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
-    on_refusal: Callable[[str], None] = lambda reason: None,
-    kept: Kept = KEPT,
-) -> AsyncIterator[Store]:
-    """The store in this database, which must be migrated. `kept` says which requests it keeps."""
-    store = Store(
-        database_of(database).open(pool_size), now_ms, on_progress,
-        on_waiting=on_waiting, on_failure=on_failure, on_refusal=on_refusal, kept=kept,
-    )  # fmt: skip
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 def authenticator(store: Store) -> Authenticator:

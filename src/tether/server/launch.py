@@ -11,6 +11,7 @@ import structlog
 
 from tether.domain.errors import SetupError, TetherError
 from tether.server import bootstrap, logging
+from tether.server.databases import database_of
 from tether.server.settings import Settings
 from tether.version import version
 
@@ -29,7 +30,7 @@ def launch(settings: Settings, listening: Callable[[str], None]) -> None:
     logging.configure(level=settings.log_level, as_json=as_json)
     # Of another program: with it the library would keep our metrics in files of that folder.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    database = bootstrap.database_of(settings.database).describe()
+    database = database_of(settings.database).describe()
     started = time.monotonic()
     log.info(
         "start", version=version(), pid=os.getpid(), workers=settings.workers, database=database
@@ -43,7 +44,7 @@ def launch(settings: Settings, listening: Callable[[str], None]) -> None:
 
 
 def _run(settings: Settings, listening: Callable[[str], None]) -> None:
-    database = bootstrap.database_of(settings.database)
+    database = database_of(settings.database)
     if settings.workers > 1 and database.file is not None:
         raise SetupError(
             "A SQLite file has one server process: use --workers 1, or a PostgreSQL database."

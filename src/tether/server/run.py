@@ -20,10 +20,11 @@ from tether.domain.errors import SetupError, Unavailable
 from tether.domain.timestamps import now_ms
 from tether.server import bootstrap, logging, protocol
 from tether.server.connection_bounds import Bounds
+from tether.server.databases import database_of
 from tether.server.metrics import Metrics
 from tether.server.metrics_port import serving
 from tether.server.settings import Settings, metrics_address
-from tether.server.store import Store
+from tether.server.store import Store, open_store
 from tether.server.tracing import tracing
 from tether.server.upkeep import forget_audit, keep_expiring, keep_forgetting
 from tether.storage.refused_requests import Kept
@@ -62,7 +63,7 @@ async def serve(
         log.error("derivation failed", partner=partner, exc_info=error)
 
     async with (
-        bootstrap.open_store(
+        open_store(
             settings.database,
             metrics.progress,
             settings.pool_size,
@@ -119,7 +120,7 @@ async def serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
-        only = bootstrap.database_of(settings.database).file is not None
+        only = database_of(settings.database).file is not None
         # Of several workers the supervisor serves the metrics.
         alone = settings.workers == 1
         with serving(metrics.own_page, metrics_address(settings.metrics) if alone else None):

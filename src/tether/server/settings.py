@@ -2,31 +2,11 @@
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from platformdirs import user_data_path
 
 from tether.domain.errors import SetupError
+from tether.server.databases import default_database
 
-_SCHEME = re.compile(r"[^/]*?:")
-_ASSIGNMENT = re.compile(r"\s*[A-Za-z_ ]+=")  # host=… dbname=…, Server=…;Database=…
-_ACCOUNT = re.compile(r"[^/]*@[^/]*/")  # user@host/name
-_VARIABLE = re.compile(r"\$[A-Za-z_{(]|%[A-Za-z_]+%")
 _TILES = re.compile(r"(https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?)/[!#-&(-;=-~]*")
-_FORMS = "give a file's path, sqlite:///path or postgresql://user:password@host/name"
-
-
-def default_database() -> str:
-    """The file in the user's data folder that is used when none is named.
-
-    Raises SetupError for a user without a home, as in a container.
-    """
-    try:
-        return str(user_data_path("tether", appauthor=False) / "tether.db")
-    except RuntimeError:
-        raise SetupError(
-            "You have no home folder here: name the database with --database (TETHER_DATABASE)."
-        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,48 +60,6 @@ class Settings:
     webhooks_allow_http: bool = False
     demo_key: str = ""
     """The file that has the key of a demo, which the landing page then names."""
-
-
-def is_postgres(database: str) -> bool:
-    """Whether this names a PostgreSQL database, not a file."""
-    return database.startswith(("postgresql://", "postgres://"))
-
-
-def sqlite_path(database: str) -> Path:
-    """The file that this names: a path, or `sqlite:///` before one; `~` is the user's folder.
-
-    What was meant as something else is no file of that name, which nobody would find again. Raises
-    SetupError, which shows nothing that may be a password.
-    """
-    if database.startswith(("'", '"')):
-        raise SetupError("The database has quotes around its name: leave them out.")
-    if _ASSIGNMENT.match(database) or _ACCOUNT.match(database):
-        raise SetupError(f"The database is no path: {_FORMS} (./ before a path with = or @).")
-    path = database
-    if database.startswith("sqlite://"):
-        path = database.removeprefix("sqlite:///")
-        if not path or path == database:
-            raise SetupError(f"{database} names no file: write sqlite:///path or a plain path.")
-        if "?" in path or path == ":memory:":
-            raise SetupError(f"{database} names no file alone: write sqlite:///path.")
-    elif scheme := _SCHEME.match(database):  # also one with a slash too few
-        raise SetupError(
-            f"{scheme[0]} is not a database that Tether knows: {_FORMS} "
-            "(./ before the path of a file whose name has a colon)"
-        )
-    if _VARIABLE.search(path):
-        raise SetupError(f"{path} has a variable in it that nothing expands: write the whole path.")
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise SetupError(f"{path} begins with a user who is not known here.") from None
-
-
-def checked_database(name: str) -> str:
-    """The name of a database. Raises SetupError if it can be none."""
-    if not is_postgres(name):
-        sqlite_path(name)
-    return name
 
 
 def origin_of(map_tiles: str) -> str:

@@ -1,9 +1,11 @@
 """The store: all that is kept in one database, and what works on it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from tether.domain.timestamps import now_ms
 from tether.ingest.unit_doubts import UnitDoubts
 from tether.projections.change_feed import ChangeFeed
 from tether.projections.erasing import Erasing
@@ -14,6 +16,7 @@ from tether.projections.projector import Projector
 from tether.projections.rebuild import Rebuilder
 from tether.projections.summaries import Summaries
 from tether.server.authenticator import KeyUse
+from tether.server.databases import database_of
 from tether.server.refusals import Refusals
 from tether.storage.audit import Audit
 from tether.storage.console import ConsoleSessions
@@ -254,3 +257,25 @@ class Store:
     async def ping(self) -> None:
         """Returns if the database answers."""
         await self._engine.ping(PING)
+
+
+@asynccontextmanager
+async def open_store(
+    database: str,
+    on_progress: Callable[[int, int], None] = lambda committed, waiting: None,
+    pool_size: int = 2,
+    *,
+    on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None,
+    on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
+    on_refusal: Callable[[str], None] = lambda reason: None,
+    kept: Kept = KEPT,
+) -> AsyncIterator[Store]:
+    """The store in this database, which must be migrated. `kept` says which requests it keeps."""
+    store = Store(
+        database_of(database).open(pool_size), now_ms, on_progress,
+        on_waiting=on_waiting, on_failure=on_failure, on_refusal=on_refusal, kept=kept,
+    )  # fmt: skip
+    try:
+        yield store
+    finally:
+        await store.close()

@@ -12,6 +12,7 @@ from tether.cli.display.progress import progress
 from tether.cli.options import DATABASE, FilePath, database_option, json_option
 from tether.domain.errors import SetupError
 from tether.domain.timestamps import format_instant
+from tether.server.databases import database_of
 from tether.storage.database import Database
 from tether.storage.log_positions import EPOCH_REMEMBERED_S, EpochState
 
@@ -24,7 +25,7 @@ def migrate(database: str) -> None:
     `tether serve` does this too when it starts; as a step of its own it can go first in a
     roll-out. The version before keeps working on the new schema.
     """
-    found = _database(database)
+    found = database_of(database)
     new = not found.exists()
     steps, name = found.migrate(), found.describe()
     if new:
@@ -45,7 +46,7 @@ def backup(file: Path, force: bool, database: str) -> None:
     The copy is consistent, checked, and a database by itself; `tether restore` puts it back. FILE
     appears when the copy is whole.
     """
-    found = _database(database)
+    found = database_of(database)
     stores.require(found)
     with progress("Copying", 1) as done:
         found.back_up(file, done, replace=force)
@@ -63,7 +64,7 @@ def restore(file: Path, database: str) -> None:
     new one. What was acknowledged after the backup is lost, so a new epoch begins: consumers whose
     cursors are of before are told to begin again, in place of missing events.
     """
-    found = _database(database)
+    found = database_of(database)
     with progress("Copying", 1) as done:
         aside = found.restore(file, done)
     say(f"Restored {file} to {found.describe()}; a new epoch began.")
@@ -87,7 +88,7 @@ def copy(source: str, target: str) -> None:
     """
     from tether.server.maintenance import copy
 
-    from_, to = _database(source), _database(target)
+    from_, to = database_of(source), database_of(target)
     stores.require_current(from_)
     name = to.describe()
     if name == from_.describe():
@@ -152,14 +153,8 @@ def epoch_text(known: EpochState) -> str:
     return f"{text} This is a copy: a new one begins when it is served." if known.ends else text
 
 
-def _database(name: str) -> Database:
-    from tether.server.bootstrap import database_of
-
-    return database_of(name)
-
-
 def _current_database(name: str) -> Database:
     stores.say_which(name)
-    found = _database(name)
+    found = database_of(name)
     stores.require_current(found)
     return found

@@ -13,6 +13,7 @@ from tether.cli.files import FOR_OWNER, replacing
 from tether.cli.options import FilePath, WholeNumber
 from tether.domain.errors import SetupError
 from tether.domain.keys import Key, Rate, digest_of, is_well_formed
+from tether.server.databases import database_of
 from tether.server.settings import Settings
 from tether.server.store import Store
 
@@ -56,13 +57,13 @@ def _ways_in(database: str, file: Path) -> tuple[str, str]:
     """The key of the demo's partner: the one in the file while it works, else a new one. And the
     path of a link to the console.
     """
-    from tether.server import admin, bootstrap
+    from tether.server import admin
 
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SetupError(f"{file.parent} cannot be made: {error.strerror}.") from error
-    found = bootstrap.database_of(database)
+    found = database_of(database)
     new = not found.exists()
     found.migrate()
     kept = file.read_text(encoding="ascii", errors="replace").strip() if file.exists() else ""

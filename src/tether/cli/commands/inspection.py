@@ -24,6 +24,7 @@ from tether.domain import timestamps
 from tether.domain.errors import SetupError, TetherError
 from tether.domain.keys import Key
 from tether.domain.webhooks import Status as WebhookStatus
+from tether.server.databases import database_of
 from tether.server.settings import metrics_address
 from tether.server.store import Store
 from tether.storage.database import Database, Surroundings
@@ -78,8 +79,6 @@ def inspect(given: Mapping[str, str | None], *, full: bool, live: bool) -> Itera
 
     `live`: asks only the running server, which costs little.
     """
-    from tether.server.bootstrap import database_of
-
     yield ok("python", f"Python {platform.python_version()}")
     findings, settings = _settings(given)
     yield from findings

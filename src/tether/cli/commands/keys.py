@@ -20,6 +20,7 @@ from tether.cli.options import (
 from tether.cli.times import day, duration, minute
 from tether.domain.keys import TEST, Key, Rate
 from tether.domain.timestamps import format_instant
+from tether.server.databases import database_of
 from tether.server.store import Store
 
 _PER = {1: "s", 60: "min", 3600: "h"}
@@ -215,8 +216,6 @@ def rotate(
 
 
 def _hand_out(secret: str, key: Key, database: str) -> None:
-    from tether.server.bootstrap import database_of
-
     note(
         f"{_described(key)}\nFor servers of {database_of(database).describe()}. "
         "Keep it well: it is shown only now."

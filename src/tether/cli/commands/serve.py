@@ -17,6 +17,7 @@ from tether.cli.options import (
 )
 from tether.domain.errors import TetherError
 from tether.domain.keys import without_keys
+from tether.server.databases import database_of
 from tether.server.settings import Settings
 
 _DEFAULTS = {field.name: field.default for field in fields(Settings)}
@@ -128,7 +129,6 @@ def start(settings: Settings) -> None:
 
 def _say_listening(url: str, settings: Settings) -> None:
     from tether.server import logging
-    from tether.server.bootstrap import database_of
 
     database = database_of(settings.database).describe()
     text = f"Tether listens on {url} (database: {database})"
