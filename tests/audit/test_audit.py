@@ -14,12 +14,12 @@ from tests.cli.conftest import Command
 from tests.conftest import FAST, Server
 from tests.console.visitors import OURS, new_link, partner_number, visitor
 from tether.client import AuditEntry, Client, Invalid
-from tether.domain.audit import MOST_BYTES, OPERATOR, entry
+from tether.domain.audit import OPERATOR, Entry
 from tether.domain.partners import DAY_MS
 from tether.server.databases import database_of
 from tether.server.store import open_store
 from tether.server.upkeep import forget_audit
-from tether.storage.audit import AuditFilter
+from tether.storage.audit import MOST_BYTES, AuditFilter, audit_entry
 
 NASTY = "<b>\x1b[31m\u202e</b>'\""
 
@@ -187,7 +187,7 @@ def test_old_entries_go(tmp_path: Path) -> None:
 
     async def forgets() -> list[int]:
         async with open_store(database) as store:
-            entries = (entry(1, at_ms, OPERATOR, "a.b", "c") for at_ms in (10, 20 * DAY_MS))
+            entries = (audit_entry(1, at_ms, OPERATOR, "a.b", "c") for at_ms in (10, 20 * DAY_MS))
             await store.audit.add(*entries)
             forgetting = asyncio.create_task(forget_audit(store, 5, lambda: 20 * DAY_MS))
             async with asyncio.timeout(60):
@@ -200,7 +200,13 @@ def test_old_entries_go(tmp_path: Path) -> None:
 
 
 def test_what_is_large_is_left_out_and_what_is_the_same_too() -> None:
-    made = entry(1, 0, OPERATOR, "a.b", "x" * 999, after={"text": "y" * MOST_BYTES})
+    made = Entry._make(
+        audit_entry(1, 0, OPERATOR, "a.b", "x" * 999, after={"text": "y" * MOST_BYTES}).parameters
+    )
     assert (made.after, len(made.target)) == ("", 200)
-    made = entry(1, 0, OPERATOR, "a.b", "", before={"a": 1, "b": 2}, after={"a": 1, "b": 3, "c": 4})
+    made = Entry._make(
+        audit_entry(
+            1, 0, OPERATOR, "a.b", "", before={"a": 1, "b": 2}, after={"a": 1, "b": 3, "c": 4}
+        ).parameters
+    )
     assert (made.before, made.after) == ('{"b":2}', '{"b":3,"c":4}')

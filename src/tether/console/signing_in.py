@@ -11,12 +11,13 @@ from tether.console.pages import Page, redirect
 from tether.console.rate_limit import RateLimit
 from tether.console.rendering import Renderer, address
 from tether.console.users import HOME, UserSessions, local_path, user_of
-from tether.domain.audit import NOBODY, Actor, entry
+from tether.domain.audit import NOBODY, Actor
 from tether.domain.console import digest_of_token, is_token
 from tether.domain.errors import Forbidden, RateLimited
 from tether.domain.keys import Rate, digest_of, is_well_formed
 from tether.server.authenticator import Authenticator
 from tether.server.store import Store
+from tether.storage.audit import audit_entry
 
 ATTEMPTS = Rate(20, 60)  # of each address
 NOTED = Rate(60, 60)  # refused ones that a worker notes in the audit trail
@@ -72,7 +73,7 @@ class RefusedSignIns:
         what = "link" if secret is None else "key" if known else "unknown key"
         partner = known.partner if known else NOBODY
         await self._store.audit.add(
-            entry(partner, self._now_ms(), by, "console.sign_in_refused", what)
+            audit_entry(partner, self._now_ms(), by, "console.sign_in_refused", what)
         )
 
 

@@ -8,13 +8,13 @@ from urllib.parse import unquote
 
 from falcon.asgi import Request, Response
 
-from tether.domain.audit import NOBODY, Actor, entry
+from tether.domain.audit import NOBODY, Actor
 from tether.domain.console import SESSION_MS, digest_of_token, is_token, new_token
 from tether.domain.errors import Forbidden, NotFound
 from tether.domain.keys import Key
 from tether.domain.partners import Partner
 from tether.server.store import Store
-from tether.storage.audit import noting
+from tether.storage.audit import audit_entry
 from tether.storage.console import SignedIn
 
 HOME = "/console"
@@ -72,8 +72,10 @@ class UserSessions:
         actor = actor_of(req)._replace(
             kind="key" if key else "operator", key_prefix=key.prefix if key else ""
         )
-        note = entry(key.partner if key else NOBODY, now_ms, actor, "console.sign_in", "console")
-        await self._store.console.add(session, now_ms, *noting(note))
+        entry = audit_entry(
+            key.partner if key else NOBODY, now_ms, actor, "console.sign_in", "console"
+        )
+        await self._store.console.add(session, now_ms, entry)
         _set_cookie(req, resp, token, SESSION_MS // 1000)
 
     async def end(self, req: Request, resp: Response, user: User) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from secrets import randbelow
 
-from tether.domain.audit import NOBODY, OPERATOR, Actor, entry
+from tether.domain.audit import NOBODY, OPERATOR, Actor
 from tether.domain.console import LINK_MS, digest_of_token, new_token
 from tether.domain.errors import SetupError
 from tether.domain.keys import DEFAULT_RATE, LIVE, TEST, Key, Rate, digest_of, new_key, prefix_of
@@ -14,8 +14,8 @@ from tether.domain.partners import Ages, Holdings, Partner, age_in_words
 from tether.domain.timestamps import format_instant
 from tether.server.authenticator import REMEMBERED_MS
 from tether.server.store import Store
-from tether.storage.audit import noting
-from tether.storage.keys import adding
+from tether.storage.audit import audit_entry
+from tether.storage.keys import add_statement
 
 LONGEST_NAME = 100
 KEY_LENGTH = len(new_key())
@@ -49,8 +49,8 @@ async def create_key(
         partner, now_ms, name=name, rate=rate, burst=burst, expires_ms=expires_ms,
         read_only=read_only, test=test,
     )  # fmt: skip
-    made = entry(partner.id, now_ms, by, "key.create", key.prefix, after=_limits_of(key))
-    await store.keys.add(key, *noting(made))
+    entry = audit_entry(partner.id, now_ms, by, "key.create", key.prefix, after=_limits_of(key))
+    await store.keys.add(key, entry)
     return secret, key
 
 
@@ -126,16 +126,18 @@ async def set_key(
     if expires_ms is not None and expires_ms <= now_ms:
         raise SetupError("The key would end in the past: tether keys revoke stops it now.")
     was, becomes = _limits_of(key), _limits_of(changed)
-    note = entry(key.partner, now_ms, by, "key.change", key.prefix, before=was, after=becomes)
-    await store.keys.set(changed, *noting(note))
+    entry = audit_entry(
+        key.partner, now_ms, by, "key.change", key.prefix, before=was, after=becomes
+    )
+    await store.keys.set(changed, entry)
     return changed
 
 
 async def revoke_key(store: Store, now_ms: int, key: Key, *, by: Actor = OPERATOR) -> None:
     """Stops the key for good, unless it is revoked already."""
     if key.revoked_ms is None:
-        note = entry(key.partner, now_ms, by, "key.revoke", key.prefix)
-        await store.keys.revoke(key, now_ms, *noting(note))
+        entry = audit_entry(key.partner, now_ms, by, "key.revoke", key.prefix)
+        await store.keys.revoke(key, now_ms, entry)
 
 
 def _burst(key: Key, rate: Rate | None, burst: int | None) -> int:
@@ -180,20 +182,20 @@ async def rotate_key(
         read_only=key.read_only,
         test=key.prefix.startswith(TEST),
     )
-    note = entry(
+    entry = audit_entry(
         key.partner, now_ms, by, "key.rotate", key.prefix,
         after={"key": new.prefix, "overlapSeconds": overlap_ms // 1000, **_limits_of(new)},
     )  # fmt: skip
     end = store.keys.expire if overlap_ms else store.keys.revoke
-    await end(key, now_ms + overlap_ms, adding(new), *noting(note))
+    await end(key, now_ms + overlap_ms, add_statement(new), entry)
     return secret, new
 
 
 async def console_link(store: Store, now_ms: int) -> str:
     """The path of a link that opens the console for the operator, once, for ten minutes."""
     token = new_token()
-    note = entry(NOBODY, now_ms, OPERATOR, "console.link", "operator")
-    await store.console.add_link(digest_of_token(token), now_ms + LINK_MS, now_ms, *noting(note))
+    entry = audit_entry(NOBODY, now_ms, OPERATOR, "console.link", "operator")
+    await store.console.add_link(digest_of_token(token), now_ms + LINK_MS, now_ms, entry)
     return f"/console/enter/{token}"
 
 
@@ -248,11 +250,11 @@ async def rename_partner(
 ) -> Partner:
     """Gives a partner another name; its keys and data stay. Raises SetupError."""
     partner = await find_partner(store, name)
-    note = entry(
+    entry = audit_entry(
         partner.id, now_ms, by, "partner.rename", str(partner.id),
         before={"name": name}, after={"name": new_name},
     )  # fmt: skip
-    await store.partners.rename(partner, _checked_name(new_name), *noting(note))
+    await store.partners.rename(partner, _checked_name(new_name), entry)
     return partner._replace(name=new_name)
 
 
@@ -263,10 +265,10 @@ async def set_retention(
     was, becomes = _in_words(await store.retention.get(partner.id)), _in_words(ages)
     if was == becomes:
         return
-    note = entry(
+    entry = audit_entry(
         partner.id, now_ms, by, "retention.change", str(partner.id), before=was, after=becomes
     )
-    await store.retention.set(partner.id, ages, *noting(note))
+    await store.retention.set(partner.id, ages, entry)
 
 
 def _in_words(ages: Ages) -> dict[str, str]:
@@ -304,16 +306,16 @@ async def erase_partner(
     await close_partner(store, now_ms, partner)
     held = await store.partners.holdings(partner)
     counts = {name: getattr(held, name) for name in Holdings._fields}
-    note = entry(NOBODY, now_ms, by, "partner.delete", str(partner.id), before=counts)
-    await store.partners.erase(partner, progress, *noting(note))
+    entry = audit_entry(NOBODY, now_ms, by, "partner.delete", str(partner.id), before=counts)
+    await store.partners.erase(partner, progress, entry)
     return held
 
 
 async def new_partner(store: Store, now_ms: int, name: str, by: Actor = OPERATOR) -> Partner:
     """A new partner, or the one of this name. Raises SetupError."""
     new = Partner(randbelow(2**47) + 1, _checked_name(name), now_ms)
-    note = entry(new.id, now_ms, by, "partner.create", str(new.id), after={"name": name})
-    return await store.partners.add(new, *noting(note))
+    entry = audit_entry(new.id, now_ms, by, "partner.create", str(new.id), after={"name": name})
+    return await store.partners.add(new, entry)
 
 
 async def _partner_or_new(store: Store, now_ms: int, name: str, by: Actor) -> Partner:

@@ -1,6 +1,6 @@
 """How a stranger comes to a key: it is asked for, the operator decides, the requester claims it."""
 
-from tether.domain.audit import NOBODY, OPERATOR, Actor, entry
+from tether.domain.audit import NOBODY, OPERATOR, Actor
 from tether.domain.console import digest_of_token, new_token
 from tether.domain.errors import SetupError, TetherError
 from tether.domain.key_requests import (
@@ -15,7 +15,7 @@ from tether.domain.keys import Key, digest_of, new_key, prefix_of
 from tether.domain.partners import Partner
 from tether.server import admin
 from tether.server.store import Store
-from tether.storage.audit import noting
+from tether.storage.audit import audit_entry
 
 
 class TooMany(TetherError):
@@ -74,9 +74,9 @@ async def approve(
         raise SetupError(f"There is no partner {partner_name!r}.")
     partner = known or await admin.new_partner(store, now_ms, partner_name, by)
     made = {"rate": f"{limits.rate.requests} in {limits.rate.window_s} s", "burst": limits.burst}
-    note = entry(partner.id, now_ms, by, "key_request.approve", request.id, after=made)
+    entry = audit_entry(partner.id, now_ms, by, "key_request.approve", request.id, after=made)
     if not await store.key_requests.decide(
-        request.digest, now_ms, *noting(note), partner=partner.id, limits=limits
+        request.digest, now_ms, entry, partner=partner.id, limits=limits
     ):
         raise SetupError(f"Key request {request.id} was decided meanwhile.")
     return partner
@@ -85,8 +85,8 @@ async def approve(
 async def decline(store: Store, now_ms: int, request: KeyRequest, by: Actor = OPERATOR) -> None:
     """The requester gets no key. Raises SetupError."""
     _require_waiting(request)
-    note = entry(NOBODY, now_ms, by, "key_request.decline", request.id)
-    if not await store.key_requests.decide(request.digest, now_ms, *noting(note)):
+    entry = audit_entry(NOBODY, now_ms, by, "key_request.decline", request.id)
+    if not await store.key_requests.decide(request.digest, now_ms, entry):
         raise SetupError(f"Key request {request.id} was decided meanwhile.")
 
 
@@ -96,8 +96,10 @@ async def claim(store: Store, now_ms: int, request: KeyRequest) -> tuple[str, Ke
         return None
     secret = new_key(test=request.limits.is_test)
     digest, prefix = digest_of(secret), prefix_of(secret)
-    note = entry(request.partner, now_ms, Actor("key", prefix), "key_request.claim", request.id)
-    if not await store.key_requests.claim(request.digest, digest, prefix, now_ms, *noting(note)):
+    entry = audit_entry(
+        request.partner, now_ms, Actor("key", prefix), "key_request.claim", request.id
+    )
+    if not await store.key_requests.claim(request.digest, digest, prefix, now_ms, entry):
         return None
     key = await store.keys.find(digest)
     return None if key is None else (secret, key)

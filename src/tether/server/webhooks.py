@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from uuid_utils import uuid7
 
-from tether.domain.audit import Actor, Entry, entry
+from tether.domain.audit import Actor
 from tether.domain.errors import (
     Code,
     Conflict,
@@ -38,7 +38,8 @@ from tether.domain.webhooks import (
     new_secret,
 )
 from tether.server.secret_box import SecretBox, new_signing_key, verifying_key
-from tether.storage.audit import noting
+from tether.storage.audit import audit_entry
+from tether.storage.engine import Statement
 from tether.storage.turns import Turns
 from tether.storage.webhook_rows import Parked
 from tether.storage.webhooks import MOST_PARKED, Webhooks
@@ -107,8 +108,8 @@ class WebhookService:
             position=await self._position(partner, start),
             head="", tries=0, due_ms=0, failing_since_ms=None, stopped="", success_ms=None,
         )  # fmt: skip
-        note = self._entry(webhook, by, "webhook.create", after=_noted(fields))
-        if not await self._stored.add(webhook, *noting(note)):
+        entry = self._entry(webhook, by, "webhook.create", after=_noted(fields))
+        if not await self._stored.add(webhook, entry):
             why = f"There are {MOST_ENDPOINTS} webhooks already: delete one first."
             raise Conflict(Refusal(Code.TOO_MANY_WEBHOOKS, why))
         return webhook, shown
@@ -136,8 +137,8 @@ class WebhookService:
             changes |= self._fresh()
         if changes:
             was = _noted({name: getattr(webhook, name) for name in fields})
-            note = self._entry(webhook, by, "webhook.change", was, _noted(fields))
-            await self._stored.change(partner, webhook_id, changes, *noting(note))
+            entry = self._entry(webhook, by, "webhook.change", was, _noted(fields))
+            await self._stored.change(partner, webhook_id, changes, entry)
         return await self._stored.get(partner, webhook_id)
 
     def _entry(
@@ -147,8 +148,8 @@ class WebhookService:
         action: str,
         before: dict[str, Any] | None = None,
         after: dict[str, Any] | None = None,
-    ) -> Entry:
-        return entry(
+    ) -> Statement:
+        return audit_entry(
             webhook.partner, self._now_ms(), by, action, webhook.id, before=before, after=after
         )
 
@@ -167,8 +168,8 @@ class WebhookService:
     async def delete(self, partner: int, webhook_id: str, by: Actor) -> None:
         """Deletes an endpoint. Raises NotFound."""
         webhook = await self._stored.get(partner, webhook_id)
-        note = self._entry(webhook, by, "webhook.delete")
-        await self._stored.delete(partner, webhook_id, *noting(note))
+        entry = self._entry(webhook, by, "webhook.delete")
+        await self._stored.delete(partner, webhook_id, entry)
 
     async def rotate(
         self, partner: int, webhook_id: str, overlap_ms: int, by: Actor
@@ -180,7 +181,7 @@ class WebhookService:
             partner, webhook_id,
             {"secret": sealed, "old_secret": webhook.secret if overlap_ms else "",
              "old_until_ms": self._now_ms() + overlap_ms},
-            *noting(self._entry(webhook, by, "webhook.rotate_secret")),
+            self._entry(webhook, by, "webhook.rotate_secret"),
         )  # fmt: skip
         return await self._stored.get(partner, webhook_id), shown
 
@@ -218,18 +219,18 @@ class WebhookService:
         now_ms = self._now_ms()
         if replay.message_id is not None and webhook.parked >= MOST_PARKED:
             raise TooManyAtOnce(60)
-        also = noting(self._entry(webhook, by, "webhook.replay"))
+        entry = self._entry(webhook, by, "webhook.replay")
         if replay.message_id is not None:
             if not await self._is_known(webhook, replay.message_id):
                 raise NotFound
             parked = Parked(partner, webhook.id, replay.message_id, 0, now_ms, now_ms)
-            await self._stored.park(parked, *also)
+            await self._stored.park(parked, entry)
             return 1
         if start is None:
             since_ms = replay.failed_since_ms or 0
-            return await self._stored.retry_failed(partner, webhook_id, now_ms, since_ms, *also)
+            return await self._stored.retry_failed(partner, webhook_id, now_ms, since_ms, entry)
         changes = {"position": await self._position(partner, start), **self._fresh()}
-        await self._stored.change(partner, webhook_id, changes, *also)
+        await self._stored.change(partner, webhook_id, changes, entry)
         return 0
 
     def _fresh(self) -> dict[str, Any]:

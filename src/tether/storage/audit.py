@@ -1,13 +1,19 @@
-"""The audit trail: entries are added, beside what they tell of, and read; none is changed."""
+"""The audit trail: entries are added in the transaction of each change, and read, never changed."""
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Mapping
+from itertools import count
 from typing import NamedTuple
 
-from tether.domain.audit import Entry
+from tether.domain.audit import ACTION, Actor, Entry
+from tether.domain.models import to_json
 from tether.storage.engine import Engine, Statement
 
 FORGOTTEN_AT_ONCE = 2_000
 END_OF_TIME = 2**62
+MOST_BYTES = 2_000  # of `before` and of `after`; larger values are left out
+LONGEST_TARGET = 200
+_numbers = count()  # orders the entries of the same millisecond
 
 _COLUMNS = ", ".join(Entry._fields)
 ADD = f"""
@@ -38,11 +44,41 @@ class AuditFilter(NamedTuple):
     to_ms: int = END_OF_TIME
 
 
-def noting(*entries: Entry) -> Sequence[Statement]:
-    """The statements that add these entries, for the transaction of the change, which may have a
-    condition for them: see `where_found`.
+def audit_entry(
+    partner: int,
+    at_ms: int,
+    by: Actor,
+    action: str,
+    target: str,
+    *,
+    before: Mapping[str, object] | None = None,
+    after: Mapping[str, object] | None = None,
+) -> Statement:
+    """The statement that adds an entry, for the transaction of the change.
+
+    `action` is what was done, such as `key.revoke`, to the `target`. If both `before` and `after`
+    are given, only the members that differ are stored. No argument may contain the id of a
+    vehicle: an erased vehicle must leave no trace. See also `where_found`.
     """
-    return [Statement(ADD, tuple(entry)) for entry in entries]
+    assert ACTION.fullmatch(action), action
+    if before is not None and after is not None:
+        names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        before = {name: before[name] for name in names if name in before}
+        after = {name: after[name] for name in names if name in after}
+    entry_id = f"{next(_numbers) & 0xFFFFFF:06x}{secrets.token_hex(5)}"
+    entry = Entry(
+        partner, at_ms, entry_id, by.kind, by.key_prefix, action,
+        target[:LONGEST_TARGET], _json(before), _json(after), by.request_id, by.address,
+    )  # fmt: skip
+    return Statement(ADD, entry)
+
+
+def _json(values: Mapping[str, object] | None) -> str:
+    """These values as JSON; an empty text if there are none, or if they are large."""
+    if not values:
+        return ""
+    text = to_json(values)
+    return text.decode() if len(text) <= MOST_BYTES else ""
 
 
 class Audit:
@@ -51,9 +87,9 @@ class Audit:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def add(self, *entries: Entry) -> None:
-        """Stores these entries, which tell of what changed nothing in the database."""
-        await self._engine.write_all(*noting(*entries))
+    async def add(self, *entries: Statement) -> None:
+        """Stores entries about something that changed nothing else in the database."""
+        await self._engine.write_all(*entries)
 
     async def page(
         self,

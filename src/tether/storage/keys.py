@@ -51,7 +51,7 @@ def key_of(row: Row) -> Key:
     )  # fmt: skip
 
 
-def adding(key: Key) -> Statement:
+def add_statement(key: Key) -> Statement:
     """The statement that stores a new key."""
     return Statement(
         ADD,
@@ -90,7 +90,7 @@ class Keys:
 
     async def add(self, key: Key, *also: Statement) -> None:
         """Stores a new key."""
-        await self._engine.write_all(adding(key), *also)
+        await self._engine.write_all(add_statement(key), *also)
 
     async def revoke(self, key: Key, at_ms: int, *also: Statement) -> None:
         """The key stops working for good; the instant is a note, the first one stays."""

@@ -8,7 +8,6 @@ from typing import Any, TypeAlias, TypeVar
 import msgspec
 from falcon.asgi import Request, Response
 
-from tether.domain.audit import entry
 from tether.domain.errors import NotFound, RateLimited, Refusal, Unavailable
 from tether.domain.keys import Key
 from tether.domain.models import Charger, Event, Vehicle, to_json
@@ -22,7 +21,7 @@ from tether.ingest.gunzip import gunzip
 from tether.ingest.unit_doubts import doubted_members
 from tether.server.authenticator import Limiter
 from tether.server.store import Store
-from tether.storage.audit import noting
+from tether.storage.audit import audit_entry
 from tether.storage.events import EventRow
 from tether.storage.log_positions import Epoch
 from tether.storage.turns import Steps, Turns, in_steps
@@ -173,9 +172,9 @@ class WithdrawResource:
         async def withdraw(ids: Sequence[str]) -> Sequence[Result]:
             results: list[Result] = []
             many = {"events": len(ids)}
-            also = noting(entry(partner, self._now_ms(), by, "event.withdraw", ids[0], after=many))
+            entry = audit_entry(partner, self._now_ms(), by, "event.withdraw", ids[0], after=many)
             try:
-                async for known in self._store.withdrawals.withdraw(partner, ids, *also):
+                async for known in self._store.withdrawals.withdraw(partner, ids, entry):
                     done = zip(ids[len(results) :], known, strict=False)
                     results += [
                         {"status": 204, "id": id} if is_known else NotFound().refusal()

@@ -6,7 +6,6 @@ from typing import Generic, TypeAlias, TypeVar
 import msgspec
 from falcon.asgi import Request, Response
 
-from tether.domain.audit import entry
 from tether.domain.errors import Invalid, NotFound, PreconditionFailed
 from tether.domain.models import Charger, Vehicle, is_entity_id, to_json
 from tether.domain.validation import changes_of, new_entity, patched_entity
@@ -14,7 +13,7 @@ from tether.domain.views import ChargerState, VehicleState
 from tether.http import requests
 from tether.ingest.unit_doubts import doubted_members
 from tether.server.store import Store
-from tether.storage.audit import noting
+from tether.storage.audit import audit_entry
 from tether.storage.erasures import Erasure
 from tether.storage.log_positions import Epoch
 from tether.storage.turns import Rest
@@ -80,13 +79,13 @@ class EntityResource(Generic[E]):
         if entity_id in by.request_id:  # which the client may choose
             by = by._replace(request_id="")
         is_person = self._kind is Vehicle  # whose id must not stay anywhere
-        note = entry(
+        entry = audit_entry(
             partner, now_ms, by,
             f"{one}.erase" if "events" in query else f"{one}.delete",
             one if is_person or "events" in query else entity_id,
         )  # fmt: skip
         done = await self._store.erasing.erase(
-            Erasure(partner, f"{one}s", entity_id), now_ms, noting(note),
+            Erasure(partner, f"{one}s", entity_id), now_ms, [entry],
             with_events="events" in query,
         )  # fmt: skip
         req.context.is_kept = False

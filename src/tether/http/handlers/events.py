@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 
 from falcon.asgi import Request, Response
 
-from tether.domain.audit import entry
 from tether.domain.errors import Invalid, NotFound
 from tether.domain.filters import EventFilter
 from tether.domain.models import (
@@ -19,7 +18,7 @@ from tether.domain.models import (
 from tether.domain.validation import has_doubted_power, new_event
 from tether.http import requests
 from tether.server.store import Store
-from tether.storage.audit import noting
+from tether.storage.audit import audit_entry
 from tether.storage.events import EVENTS, WITHDRAWALS
 
 WITHDRAWAL_PARAMETERS = ("limit", "cursor", "order", "type", "chargerId", "vehicleId")
@@ -115,8 +114,8 @@ class EventResource:
     async def on_delete(self, req: Request, resp: Response, id: str) -> None:
         event_id = uuid_to_read(id)
         partner, by = requests.partner_of(req), requests.actor_of(req)
-        also = noting(entry(partner, self._now_ms(), by, "event.withdraw", event_id))
-        async for known in self._store.withdrawals.withdraw(partner, [event_id], *also):
+        entry = audit_entry(partner, self._now_ms(), by, "event.withdraw", event_id)
+        async for known in self._store.withdrawals.withdraw(partner, [event_id], entry):
             if not all(known):
                 raise NotFound
         resp.status = 204
