@@ -31,13 +31,13 @@ from typing import Any, AnyStr
 
 TETHER = Path(sys.executable).with_name("tether")
 _SERVER = ("tether.cli.commands.serve", "tether.server.launch", "tether.server.run",
-           "tether.http.app", "tether.storage.sqlite.file", "tether.storage.sqlite.engine",
+           "tether.http.app", "tether.storage.sqlite.file", "tether.storage.sqlite.database",
            "uvloop", "uvicorn.lifespan.off")  # fmt: skip
 _COMMAND = ("tether.cli.commands.check", "tether.cli.commands.database",
             "tether.cli.commands.events", "tether.cli.commands.exporting",
             "tether.cli.commands.importing", "tether.cli.commands.keys",
             "tether.cli.commands.sessions", "tether.server.store", "tether.server.bootstrap",
-            "tether.server.maintenance", "tether.storage.sqlite.engine",
+            "tether.server.maintenance", "tether.storage.sqlite.database",
             "tether.storage.postgres.engine", "tether.client.blocking_http")  # fmt: skip
 _OF_PYTHON = ("PYTHON", "LC_", "LANG", "COVERAGE", "LD_", "MALLOC")
 _MOST_BYTES = 200_000  # of a message

@@ -14,7 +14,7 @@ from tether.domain.filters import SessionFilter
 from tether.projections import projector
 from tether.server.store import Store
 from tether.storage.postgres.engine import PostgresEngine
-from tether.storage.sqlite.engine import SqliteEngine
+from tether.storage.sqlite.database import SqliteEngine
 
 
 def test_what_holds_up_is_derived_at_once(
