@@ -1,4 +1,4 @@
-"""What needs to know Tether's table of events on PostgreSQL: COPY, and the ceiling's insert."""
+"""Code that knows Tether's table of events on PostgreSQL: COPY, and the insert of pgbench."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Before anything is measured: does everybody do the same work, and is it on disk?"""
+"""Checks before a measurement: same work for all contestants, and durable writes."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""From runs to rows: ratios of medians, and whether the runs count at all."""
+"""Makes rows from runs: ratios of medians, and whether the runs are valid."""
 
 from collections.abc import Callable, Sequence
 from statistics import median

@@ -1,4 +1,4 @@
-"""What is derived of events: how fast it is read, how soon it is there, how it grows."""
+"""Measures derived data: speed of reads, delay after an event, growth."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""What is measured: each group runs its contestants in turn and yields its rows."""
+"""The groups of the benchmark: each runs its contestants in turn and yields rows."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is asked of the past: whether it takes longer the more history there is."""
+"""Measures whether reads of the past get slower with more history."""
 
 import http.client
 import json

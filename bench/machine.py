@@ -1,4 +1,4 @@
-"""The machine that everything is measured on: is it idle, is its disk a disk?"""
+"""Checks the machine: is it idle, and is the disk a real disk?"""
 
 import os
 import time

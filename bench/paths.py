@@ -1,4 +1,4 @@
-"""Where to look in a database full of events: ids and pages, found by reading the list."""
+"""Finds ids and pages to read in a database full of events."""
 
 import http.client
 import json

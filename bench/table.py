@@ -1,4 +1,4 @@
-"""The rows of the result and the one table they are printed in."""
+"""The rows of the result, and the table that shows them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -39,20 +39,20 @@ settings.register_profile(
 )
 settings.load_profile("tether")
 
-# httpx closes a connection of too many, or an expired one, although another thread may have taken
-# it just then: none may be either.
+# httpx may close a surplus or expired connection that another thread has just taken. So keep all
+# connections.
 ALL_KEPT = httpx.Limits(keepalive_expiry=None)
 
 subprocess.Popen = forked.Popen  # type: ignore[misc,assignment]
 
-# A shell lets `make test &` ignore SIGINT, and the servers and commands that we start would too.
+# With `make test &` the shell ignores SIGINT, and child processes inherit that. Restore the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Of several processes each compiles its share of the tests, with pytest's own `assert`.
+    """Each test process compiles a share of the test files.
 
-    Each needs all of them, to know what there is, and would compile all of them at the same time.
+    Every process needs all of them; without this, each would compile all of them.
     """
     name = os.environ.get("PYTEST_XDIST_WORKER")  # gw0, gw1 …
     if name is None or session.config.args != session.config.getini("testpaths"):
@@ -65,7 +65,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is quick comes last: else one of three processes has to end something long alone."""
+    """Runs quick tests last, so that no process is left alone with a long one."""
     items.sort(key=lambda item: item.path.parent.name in QUICK)
 
 
@@ -81,7 +81,7 @@ class Server:
     process: "subprocess.Popen[str] | None" = None
     program: list[str] = field(default_factory=lambda: [str(TETHER)])
     keys_at_once: int = 1
-    """Opening the database for each key takes longer than many a test."""
+    """Opened once, because opening the database takes longer than many tests."""
     spare_keys: list[str] = field(default_factory=list)
 
     def start(self, port: int = 0) -> "Server":
@@ -112,13 +112,13 @@ class Server:
         return self.process.wait(timeout=180)
 
     def kill(self) -> None:
-        """Kills it where it stands."""
+        """Kills it with SIGKILL."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
 
     def failures(self) -> list[str]:
-        """Log lines that no test may cause: a request which the server could not handle."""
+        """Log lines of requests that the server could not handle. No test may cause any."""
         return [line for line in self.log if '"event":"failed"' in line or "Traceback" in line]
 
     def key(self, partner: str | None = None, *, rate: Rate = FAST, **options: Any) -> str:
@@ -141,7 +141,7 @@ class Server:
             return [secret for secret, _ in made]
 
     def client(self, key: str | None = None, **options: Any) -> httpx.Client:
-        """An HTTP client that carries a key: this one, or that of a new partner."""
+        """An HTTP client with this key, or with the key of a new partner."""
         headers = {"x-api-key": self.key() if key is None else key}
         # Reading certificates takes 70 ms.
         options = {"timeout": 30, "verify": False, "limits": ALL_KEPT, **options}
@@ -150,7 +150,7 @@ class Server:
 
 @pytest.fixture(scope="session", autouse=True)
 def ended_with_the_tests() -> Iterator[None]:
-    """Whatever the tests start ends with them, also when they are killed."""
+    """Ends all processes that the tests start, even if the tests are killed."""
     mark = uuid4().hex
     process = subprocess.Popen(
         [sys.executable, keeper.__file__, mark],
@@ -211,7 +211,7 @@ def postgres_server(new_postgres_database: Callable[[], str]) -> Iterator[Server
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def server(request: pytest.FixtureRequest) -> Server:
-    """The shared server on each engine in turn: the other one goes on meanwhile."""
+    """The shared server, on each engine in turn."""
     found: Server = request.getfixturevalue(f"{request.param}_server")
     return found
 
@@ -225,7 +225,7 @@ def client(server: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def new_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Makes servers of the test's own, on a new database unless one is named."""
+    """Makes servers for one test, on a new database unless one is given."""
     servers: list[Server] = []
 
     def make(*options: str, database: str | None = None, **environment: str) -> Server:

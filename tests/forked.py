@@ -140,7 +140,7 @@ def _ask(kind: tuple[str, ...], state: Any, files: list[int]) -> int:
 
 
 def main() -> None:
-    """Returns in each of the forked processes, when it is what it shall be."""
+    """Returns in each forked process, with its arguments and environment set."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     for name in sys.argv[2:]:
         importlib.import_module(name)

@@ -27,7 +27,7 @@ UNPRIVILEGED = "nobody"  # PostgreSQL refuses to run as root
 
 
 def unmarked() -> dict[str, str]:
-    """The environment for what somebody else ends."""
+    """The environment for processes that are ended elsewhere."""
     return {name: value for name, value in os.environ.items() if name != keeper.NAME}
 
 
@@ -114,7 +114,7 @@ class Postgres:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """It does nothing at all meanwhile, but its connections stay."""
+        """Suspends it; its connections stay open."""
         stopped = self.processes()
         for process in stopped:
             process.suspend()
@@ -139,7 +139,7 @@ def create_database(server_url: str) -> str:
 
 @contextmanager
 def running_postgres(**settings: str) -> Iterator[Postgres]:
-    """A new PostgreSQL server for the time being."""
+    """A new PostgreSQL server within this context."""
     folder = Path(tempfile.mkdtemp(prefix="tether-postgres-"))
     server = Postgres(folder, free_port(), settings)
     if server.user is not None:
@@ -205,14 +205,14 @@ class Redis:
         wait_for_port(self.port)
 
     def kill(self) -> None:
-        """Kills it where it stands."""
+        """Kills it with SIGKILL."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """It does nothing at all meanwhile, but its connections stay."""
+        """Suspends it; its connections stay open."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
         try:
@@ -223,7 +223,7 @@ class Redis:
 
 @contextmanager
 def running_redis() -> Iterator[Redis]:
-    """A new Redis server for the time being."""
+    """A new Redis server within this context."""
     with tempfile.TemporaryDirectory(prefix="tether-redis-") as folder:
         server = Redis(Path(folder), free_port())
         server.start()
@@ -235,7 +235,7 @@ def running_redis() -> Iterator[Redis]:
 
 
 def wait_for_port(port: int, seconds: float = 30) -> None:
-    """Returns when somebody listens there."""
+    """Returns when a process listens there."""
     end = time.monotonic() + seconds
     while True:
         try:
