@@ -45,7 +45,7 @@ ALL_KEPT = httpx.Limits(keepalive_expiry=None)
 
 subprocess.Popen = forked.Popen  # type: ignore[misc,assignment]
 
-# With `make test &` the shell ignores SIGINT, and child processes inherit that. Restore the default.
+# With `make test &` the shell ignores SIGINT, and children inherit that. Restore the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
