@@ -13,7 +13,7 @@ from tether.console.forms import choice, position, query_of
 from tether.console.pages import Page
 from tether.console.rendering import Renderer, address
 from tether.console.users import partner_of
-from tether.domain.calendar import Calendar, Undivided, Unit, zone_of
+from tether.domain.calendar import Calendar, Unit, undivided, zone_of
 from tether.domain.errors import Invalid, Unavailable
 from tether.domain.filters import SessionFilter
 from tether.domain.models import is_entity_id
@@ -159,11 +159,11 @@ class TotalsPage(Page):
             async with asyncio.timeout(ADD_UP_S), self._turns.of(partner):
                 summaries = self._store.summaries
                 rows, _ = await summaries.page(
-                    partner, chosen, Undivided(), None, after=None, limit=1
+                    partner, chosen, undivided, None, after=None, limit=1
                 )
                 whole = [row.total for row in rows]
                 rows, more = await summaries.page(
-                    partner, chosen, Calendar(unit, zone), None, after=None, limit=MOST_BARS
+                    partner, chosen, Calendar(unit, zone).bucket, None, after=None, limit=MOST_BARS
                 )
                 is_cut = more is not None
                 bars = [

@@ -4,10 +4,11 @@ Each bucket begins where the one before it ends, also when the clocks of the zon
 has 23 or 25 hours. Where the clocks move by half an hour, two hours are shorter.
 """
 
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from tether.domain.errors import Invalid
@@ -39,32 +40,23 @@ class Unit(StrEnum):
     MONTH = "month"
 
 
-class Division(Protocol):
-    """Divides time into consecutive buckets."""
-
-    def bucket(self, at_ms: int) -> Bucket:
-        """The bucket of this instant."""
+Division = Callable[[int], Bucket]
+"""Divides time into consecutive buckets: returns the bucket of an instant."""
 
 
-class Undivided:
+def undivided(_: int) -> Bucket:
     """All time as one bucket."""
-
-    def bucket(self, at_ms: int) -> Bucket:  # noqa: ARG002, RUF100
-        """The only bucket."""
-        return WHOLE
+    return WHOLE
 
 
-class Steps:
+def steps(from_ms: int, step_ms: int) -> Division:
     """Equal steps, one of which begins at `from_ms`."""
 
-    def __init__(self, from_ms: int, step_ms: int) -> None:
-        self._from_ms = from_ms
-        self._step_ms = step_ms
+    def step(at_ms: int) -> Bucket:
+        begin_ms = at_ms - (at_ms - from_ms) % step_ms
+        return Bucket(begin_ms, begin_ms + step_ms)
 
-    def bucket(self, at_ms: int) -> Bucket:
-        """The step of this instant."""
-        begin_ms = at_ms - (at_ms - self._from_ms) % self._step_ms
-        return Bucket(begin_ms, begin_ms + self._step_ms)
+    return step
 
 
 class Calendar:

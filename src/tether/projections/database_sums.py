@@ -204,7 +204,7 @@ class DatabaseSums:
     async def _page(self, query: _Query, after: RowPosition | None, limit: int) -> Page[Sums]:
         begin_ms, last_name = 0, None
         if after is not None:
-            bucket = query.division.bucket(after.from_ms)
+            bucket = query.division(after.from_ms)
             begin_ms = bucket.to_ms
             if query.group is not None and after.key != ALL_GROUPS:
                 begin_ms, last_name = bucket.from_ms, after.key
@@ -267,7 +267,7 @@ class DatabaseSums:
             begin_ms = first_ms
         buckets = await _buckets_from(query.division, begin_ms, count)
         end_ms = buckets[-1].to_ms
-        next_ms = query.division.bucket(end_ms).to_ms if end_ms < WHOLE.to_ms else end_ms
+        next_ms = query.division(end_ms).to_ms if end_ms < WHOLE.to_ms else end_ms
         following = [*(one.to_ms for one in buckets[1:]), next_ms]
         parts = [
             Part(max(one.from_ms, from_ms), min(one.to_ms, to_ms), one.to_ms, then_ms)
@@ -344,8 +344,8 @@ def _selection(query: _Query, groups: _GroupRange) -> Selection:
 
 async def _buckets_from(division: Division, begin_ms: int, limit: int) -> list[Bucket]:
     """Up to `limit` buckets. The first one contains this instant."""
-    found, rest = [division.bucket(begin_ms)], Rest()
+    found, rest = [division(begin_ms)], Rest()
     while len(found) < limit and found[-1].to_ms < LAST_MS:
-        found.append(division.bucket(found[-1].to_ms))
+        found.append(division(found[-1].to_ms))
         await rest.if_long()
     return found

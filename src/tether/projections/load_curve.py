@@ -28,7 +28,7 @@ class Window(NamedTuple):
 
     def bucket(self, at_ms: int) -> Bucket:
         """The step of this instant, or the time after the last step."""
-        from_ms, to_ms = self.division.bucket(at_ms)
+        from_ms, to_ms = self.division(at_ms)
         if at_ms >= self.to_ms:
             return Bucket(max(from_ms, self.to_ms), to_ms)
         return Bucket(max(from_ms, self.from_ms), min(to_ms, self.to_ms))
@@ -67,7 +67,7 @@ class LoadCurves:
         part = Bucket(begin_ms, end_ms)
         last = after if keys else None  # without keys the steps begin after it
         async for row in swept(
-            sessions, window, keys or keys_of(None), Load, part=part, after=last
+            sessions, window.bucket, keys or keys_of(None), Load, part=part, after=last
         ):
             if len(rows) == limit:  # only with keys
                 return Page(rows, rows[-1].position)

@@ -54,7 +54,7 @@ class Summaries:
                 return page
         part = WHOLE
         if after is not None and group is not None and after.key == ALL_GROUPS:
-            after = RowPosition(division.bucket(after.from_ms).to_ms, "")
+            after = RowPosition(division(after.from_ms).to_ms, "")
         if after is not None:
             part = Bucket(after.from_ms, WHOLE.to_ms)
             wanted = _lasting(wanted, after.from_ms - 1)  # includes a charge at the very end
@@ -121,7 +121,7 @@ class _Sweep(Generic[T]):
         self._new = new
         self._after = after
         self._end_ms = part.to_ms
-        self._bucket = None if part == WHOLE else division.bucket(part.from_ms)
+        self._bucket = None if part == WHOLE else division(part.from_ms)
         self._groups: dict[str, T] = {}
         self._open: list[Measured] = []
         self._rest = Rest()
@@ -133,7 +133,7 @@ class _Sweep(Generic[T]):
                 yield row
             self._groups = {}
             more = self._open and self._bucket.to_ms < self._end_ms
-            bucket = self._bucket = self._division.bucket(self._bucket.to_ms) if more else None
+            bucket = self._bucket = self._division(self._bucket.to_ms) if more else None
             if bucket is not None:
                 continuing, self._open = self._open, []
                 for session in continuing:
@@ -142,7 +142,7 @@ class _Sweep(Generic[T]):
     async def add(self, session: Measured) -> None:
         """Adds a session, which began after the sessions before it."""
         if self._bucket is None:
-            self._bucket = self._division.bucket(session.start_ms)
+            self._bucket = self._division(session.start_ms)
         await self._take(session, self._bucket)
 
     async def _take(self, session: Measured, bucket: Bucket) -> None:

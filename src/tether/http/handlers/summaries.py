@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from falcon.asgi import Request, Response
 
-from tether.domain.calendar import LAST_MS, Calendar, Division, Steps, Undivided, Unit, zone_of
+from tether.domain.calendar import LAST_MS, Calendar, Division, Unit, steps, undivided, zone_of
 from tether.domain.errors import Invalid, Missing
 from tether.domain.filters import SessionFilter
 from tether.domain.models import to_json
@@ -89,10 +89,10 @@ def _division(query: dict[str, str]) -> Division:
     if "bucket" not in query:
         if "timeZone" in query:
             raise Invalid("timeZone", "It can only be given together with bucket.")
-        return Undivided()
+        return undivided
     if query["bucket"] not in list(Unit):
         raise Invalid("bucket", f"It must be one of {', '.join(Unit)}.")
-    return Calendar(Unit(query["bucket"]), _zone(query))
+    return Calendar(Unit(query["bucket"]), _zone(query)).bucket
 
 
 def _zone(query: dict[str, str]) -> ZoneInfo:
@@ -110,7 +110,7 @@ def _window(query: dict[str, str]) -> Window:
         raise Invalid("from", "It must be before to.")
     step = query["step"]
     if step in list(Unit):
-        return Window(from_ms, to_ms, Calendar(Unit(step), _zone(query)))
+        return Window(from_ms, to_ms, Calendar(Unit(step), _zone(query)).bucket)
     if not re.fullmatch(r"[0-9]{1,9}", step) or int(step) == 0:
         raise Invalid(
             "step",
@@ -118,7 +118,7 @@ def _window(query: dict[str, str]) -> Window:
         )
     if "timeZone" in query:
         raise Invalid("timeZone", f"It can only be given together with a step of {_UNITS}.")
-    return Window(from_ms, to_ms, Steps(from_ms, int(step) * 1000))
+    return Window(from_ms, to_ms, steps(from_ms, int(step) * 1000))
 
 
 def _group(query: dict[str, str], known: Collection[Group]) -> Group | None:
