@@ -19,7 +19,7 @@ from tether.domain.models import AREA_SIDE, EXACT
 from tether.domain.views import Capacity
 from tether.projections.flexibility import CapacityQuery, Chargers, Entry, IncompleteVehicle
 from tether.server.store import Store
-from tether.storage.turns import Rest, Turns
+from tether.storage.turns import TimeSlice, Turns
 
 WAIT_S = 30.0
 MOST_NAMED = 20  # vehicles of which the same is not known
@@ -129,11 +129,11 @@ def _span(req: Request) -> str:
 
 async def _together(places: list[Entry]) -> Figures:
     """The sums over all areas, which are those over all chargers."""
-    total, rest = Figures(), Rest()
+    total, time_slice = Figures(), TimeSlice()
     for place in places:
         with localcontext(EXACT):
             total = Figures._make(map(add, total, place.figures))
-        await rest.if_long()
+        await time_slice.yield_if_over()
     return total
 
 

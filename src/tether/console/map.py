@@ -6,7 +6,7 @@ from falcon.asgi import Request, Response
 from tether.console.users import partner_of
 from tether.domain.models import Charger
 from tether.server.store import Store
-from tether.storage.turns import Rest, Turns
+from tether.storage.turns import TimeSlice, Turns
 
 MOST_PLACES = 20_000
 PAGE = 1_000
@@ -35,7 +35,7 @@ class PlacesResource:
         self._turns = Turns(AT_ONCE, OF_EACH)
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        parts, count, without, after, rest = [], 0, 0, "", Rest()
+        parts, count, without, after, time_slice = [], 0, 0, "", TimeSlice()
         async with self._turns.of(partner_of(req).id):
             while count < MOST_PLACES:
                 found = await self._store.entities.page(
@@ -49,7 +49,7 @@ class PlacesResource:
                     else:
                         where = round(at.longitude, DIGITS), round(at.latitude, DIGITS)
                         places.append((charger_id, *where))
-                    await rest.if_long()
+                    await time_slice.yield_if_over()
                 if places:
                     parts.append(msgspec.json.encode(places)[1:-1])
                 count += len(found)

@@ -15,7 +15,7 @@ from tether import __version__
 from tether.console.users import base_of
 from tether.domain.partners import Partner
 from tether.domain.timestamps import format_instant
-from tether.storage.turns import Rest
+from tether.storage.turns import TimeSlice
 
 NOTHING = "\N{EN DASH}"
 HTML = "text/html; charset=utf-8"
@@ -39,7 +39,7 @@ class Renderer:
         if not _loaded:  # which takes some time for the first page
             await asyncio.to_thread(_load)
         template = _loaded[name]
-        parts, rest = [], Rest()
+        parts, time_slice = [], TimeSlice()
         pieces = template.generate(
             base=base,
             console=f"{base}/console",
@@ -54,7 +54,7 @@ class Renderer:
         )
         for piece in pieces:
             parts.append(piece)
-            await rest.if_long()
+            await time_slice.yield_if_over()
         resp.status = status
         resp.content_type = HTML
         resp.data = "".join(parts).encode()

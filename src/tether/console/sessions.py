@@ -22,7 +22,7 @@ from tether.domain.summary import Sums
 from tether.domain.views import Session
 from tether.server.store import Store
 from tether.storage.sessions import SessionPosition
-from tether.storage.turns import Rest, Turns
+from tether.storage.turns import TimeSlice, Turns
 
 PAGE = 50
 MOST_BARS = 400
@@ -127,10 +127,10 @@ class SessionsPage(Page):
         )
         if len(found) > PAGE:
             stop = found[PAGE - 1].record.start_ms, found[PAGE - 1].id
-        shown, rest = [], Rest()
+        shown, time_slice = [], TimeSlice()
         for known in found[:PAGE]:
             shown.append(session_of(known))
-            await rest.if_long()
+            await time_slice.yield_if_over()
         return shown, stop
 
 

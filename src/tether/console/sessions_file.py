@@ -22,7 +22,7 @@ from tether.files.csv_table import to_csv
 from tether.files.parquet import ParquetFile
 from tether.server.store import Store
 from tether.storage.sessions import SessionPosition
-from tether.storage.turns import Rest, Turns
+from tether.storage.turns import TimeSlice, Turns
 
 MOST_EXPORTED = 200_000
 PAGE = 1_000
@@ -55,10 +55,10 @@ class SessionsFile:
         yield csv_line(csv_columns(Session)).encode()
         async with aclosing(self._pages(partner, wanted)) as pages:
             async for page in pages:
-                lines, rest = [], Rest()
+                lines, time_slice = [], TimeSlice()
                 for session in page:
                     lines.append(to_csv(session))
-                    await rest.if_long()
+                    await time_slice.yield_if_over()
                 yield "".join(lines).encode()
 
     async def _parquet(self, req: Request, partner: int, wanted: SessionFilter) -> BinaryIO:
@@ -94,10 +94,10 @@ class SessionsFile:
                 found, stop = await self._store.sessions.page(
                     partner, wanted, after, PAGE, descending=True
                 )
-                page, rest = [], Rest()
+                page, time_slice = [], TimeSlice()
                 for known in found:
                     page.append(session_of(known))
-                    await rest.if_long()
+                    await time_slice.yield_if_over()
             yield page
             if stop is None and len(found) < PAGE:
                 return

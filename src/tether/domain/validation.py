@@ -376,6 +376,6 @@ def new_event(document: Document, now_ms: int) -> Event:
     return Event(**values)
 
 
-def has_doubted_power(event: Event) -> bool:
+def has_unlikely_power(event: Event) -> bool:
     """Whether the power is valid, and more likely meant in another unit."""
     return event.charge_power is not None and abs(event.charge_power) > MOST_POWER

@@ -160,7 +160,7 @@ class ApiMiddleware:
         context.key = None
         context.client = self._clients.of(req)
         context.in_bulk = None  # how many items there are in a bulk
-        context.doubted = ()  # members whose unit is, of each event or entity
+        context.warned = ()  # members whose unit is, of each event or entity
         context.refused_items = ()  # of a bulk: the first ones, with their numbers
         context.is_kept = True  # for the page Requests, if it is refused or of the sample
         context.rejections = {}  # why it was refused; of a bulk also how many items, by reason
@@ -246,8 +246,8 @@ class ApiMiddleware:
         method = method if method in METHODS else "other"
         rejections = context.rejections
         self._metrics.request(method, route, status, seconds)
-        for name in context.doubted:
-            self._metrics.doubted_unit(name)
+        for name in context.warned:
+            self._metrics.unit_warning(name)
         key = context.key
         line = logging.Answered(
             request_id=context.request_id,

@@ -94,11 +94,11 @@ def key_of(req: Request) -> Key:
     return key
 
 
-def warn_of(req: Request, resp: Response, doubted: Sequence[str]) -> None:
-    """Says of which members the unit is in doubt, if of any. All is stored as it was sent."""
-    if doubted:
-        resp.set_header("Tether-Warning", ", ".join(structured(UNIT, name) for name in doubted))
-        req.context.doubted = doubted
+def warn_of(req: Request, resp: Response, members: Sequence[str]) -> None:
+    """Adds a Tether-Warning header for members whose unit is unlikely. They are stored as sent."""
+    if members:
+        resp.set_header("Tether-Warning", ", ".join(structured(UNIT, name) for name in members))
+        req.context.warned = members
 
 
 def structured(token: str, parameter: str | None) -> str:

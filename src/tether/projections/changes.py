@@ -26,7 +26,7 @@ from tether.storage.engine import Row
 from tether.storage.events import END_OF_TIME, Events
 from tether.storage.session_records import Change, Derived, SessionRecords, Stored
 from tether.storage.snapshots import Snapshot, Snapshots
-from tether.storage.turns import Rest
+from tether.storage.turns import TimeSlice
 
 PAGE = 1000  # events of one vehicle
 VEHICLES = 10_000  # whose waiting events are looked up at once
@@ -81,13 +81,13 @@ class Changes:
         """
         events: defaultdict[str, list[OrderedEvent]] = defaultdict(list)
         withdrawn: defaultdict[str, list[int]] = defaultdict(list)
-        rest = Rest()
+        time_slice = TimeSlice()
         for seq, at_ms, vehicle_id, body in rows:
             if body is None:
                 withdrawn[vehicle_id].append(at_ms)
             else:
                 events[vehicle_id].append(ordered_event(seq, at_ms, from_json(Event, body)))
-            await rest.if_long()
+            await time_slice.yield_if_over()
         rows.clear()
         changes: list[Change] = []
         late: list[Late] = []
@@ -97,7 +97,7 @@ class Changes:
         known = await self._records.last(partner, list(events))  # decodes one at a time
         reports: dict[tuple[str, Start], list[Report]] = defaultdict(list)
         for vehicle, last in known:
-            await rest.if_long()
+            await time_slice.yield_if_over()
             if last is None:
                 continue
             new = sorted(events.pop(vehicle))
@@ -126,9 +126,9 @@ class Changes:
     ) -> tuple[list[Change], list[Late]]:
         """The same for vehicles without a session, each with its events."""
         cut_ms = await self._snapshots.instants(partner, events)
-        changes, late, rest = list[Change](), list[Late](), Rest()
+        changes, late, time_slice = list[Change](), list[Late](), TimeSlice()
         for vehicle, new in events.items():
-            await rest.if_long()
+            await time_slice.yield_if_over()
             new.sort()
             if vehicle in cut_ms:  # it continues from its snapshot, maybe with older events
                 late.append(Late.of(vehicle, new))
@@ -338,9 +338,9 @@ class Changes:
             wanted = ((vehicle, one.start, one.until_ms) for vehicle, one in bounds.items())
             contents = await self._records.between(partner, seq, LATE_MOST, wanted)
             left = {one.vehicle: one for one in batch}
-            rest = Rest()
+            time_slice = TimeSlice()
             for vehicle, events, known in contents:
-                await rest.if_long()
+                await time_slice.yield_if_over()
                 changes = changes_between(left[vehicle], bounds[vehicle], events, known)
                 if changes is not None:
                     del left[vehicle]

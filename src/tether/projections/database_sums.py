@@ -25,7 +25,7 @@ from tether.storage.session_sums import (
     Selection,
     SessionSums,
 )
-from tether.storage.turns import Rest
+from tether.storage.turns import TimeSlice
 
 PARTS = 50  # parts of time that are added up at once
 KEYS = 100  # sessions that are read at once
@@ -72,7 +72,7 @@ class _BucketSums:
         self._counted = counted
         self._starts = [bucket.from_ms for bucket in buckets]
         self._sums: list[dict[str, Sums]] = [{} for _ in buckets]
-        self._rest = Rest()
+        self._time_slice = TimeSlice()
 
     def _of(self, place: int, name: str) -> Sums:
         return self._sums[place].setdefault(name, Sums())
@@ -87,7 +87,7 @@ class _BucketSums:
         for charger_id, vehicle_id in part.pairs:
             if groups.has(name := groups.of(charger_id)):
                 self._of(place, name).count_vehicle(vehicle_id)
-            await self._rest.if_long()
+            await self._time_slice.yield_if_over()
         return continues
 
     def _add(self, place: int, name: str, one: GroupSums) -> bool:
@@ -110,7 +110,7 @@ class _BucketSums:
             for name in names:
                 self._of(place, name).add_measures(session, self._buckets[place])
             place += 1
-            await self._rest.if_long()
+            await self._time_slice.yield_if_over()
         return bool(names) and last_ms >= self._buckets[-1].to_ms
 
     async def rows(self) -> list[Row[Sums]]:
@@ -118,7 +118,7 @@ class _BucketSums:
         found: list[Row[Sums]] = []
         for bucket, groups in zip(self._buckets, self._sums, strict=True):
             found += (Row(bucket, name, groups[name]) for name in sorted(groups))
-            await self._rest.if_long()
+            await self._time_slice.yield_if_over()
         return found
 
 
@@ -151,7 +151,7 @@ async def areas_of(
     entities: Entities, partner: int, charger_ids: Sequence[str] = ()
 ) -> AsyncIterator[tuple[str, str]]:
     """The id and the area of each of these chargers, or of all; "" without a position."""
-    rest, last = Rest(), ""
+    time_slice, last = TimeSlice(), ""
     while True:
         if charger_ids:
             page = await entities.get_many(Charger, partner, charger_ids)
@@ -159,7 +159,7 @@ async def areas_of(
             page = await entities.page(Charger, partner, last, CHARGERS)
         for id, body in page:
             yield id, area_of(from_json(Charger, body)) or ""
-            await rest.if_long()
+            await time_slice.yield_if_over()
         if charger_ids or not page:
             return
         last = page[-1][0]
@@ -344,8 +344,8 @@ def _selection(query: _Query, groups: _GroupRange) -> Selection:
 
 async def _buckets_from(division: Division, begin_ms: int, limit: int) -> list[Bucket]:
     """Up to `limit` buckets. The first one contains this instant."""
-    found, rest = [division(begin_ms)], Rest()
+    found, time_slice = [division(begin_ms)], TimeSlice()
     while len(found) < limit and found[-1].to_ms < LAST_MS:
         found.append(division(found[-1].to_ms))
-        await rest.if_long()
+        await time_slice.yield_if_over()
     return found

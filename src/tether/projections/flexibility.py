@@ -32,7 +32,7 @@ from tether.domain.models import Charger, Vehicle, area_of, from_json
 from tether.domain.session_record import OrderedEvent, SessionRecord
 from tether.projections.projector import Projector
 from tether.storage.plugged_in import EventsWanted, PastCourse, PastSession, PluggedIn
-from tether.storage.turns import Rest, in_steps
+from tether.storage.turns import TimeSlice, in_steps
 
 PAGE = 100  # sessions that are read at once
 CHARGERS = 20  # whose sessions are looked up at once
@@ -183,9 +183,9 @@ class Capacities:
             "common_charge_power": [],
             "common_discharge_power": [],
         }
-        rest = Rest()
+        time_slice = TimeSlice()
         async for one in self._now(partner, CapacityQuery(Chargers(), None)):
-            await rest.if_long()
+            await time_slice.yield_if_over()
             ((_, condition),) = one.course
             assert condition is not None
             share = share_of(_pair_of_bodies(one.charger, one.vehicle), condition)
@@ -206,7 +206,7 @@ class Capacities:
             await self._projector.catch_up(partner)
         read = self._now if query.moments is None else self._past
         current: OccupiedCharger | None = None
-        box, in_box, rest = query.chargers.box, True, Rest()
+        box, in_box, time_slice = query.chargers.box, True, TimeSlice()
         async for found in read(partner, query):
             if current is None or found.charger_id != current.charger_id:
                 if current is not None and current.vehicles:
@@ -216,7 +216,7 @@ class Capacities:
             if in_box:
                 pair = _pair_of_bodies(found.charger, found.vehicle)
                 current.vehicles.append((pair, found.course))
-            await rest.if_long()
+            await time_slice.yield_if_over()
         if current is not None and current.vehicles:
             yield current
 

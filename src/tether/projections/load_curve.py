@@ -14,7 +14,7 @@ from tether.domain.summary import Keys, Load, Measured, keys_of
 from tether.projections.rows import ALL_GROUPS, Page, Row, RowPosition
 from tether.projections.summaries import Summaries, swept
 from tether.storage.plugged_in import EventsWanted, PluggedIn
-from tether.storage.turns import Rest
+from tether.storage.turns import TimeSlice
 
 SESSIONS = 100  # whose curves are made at once
 
@@ -127,11 +127,11 @@ async def _steps(window: Window, after: RowPosition | None, limit: int) -> list[
     if after is not None:
         step = window.bucket(max(at_ms, after.from_ms))
         at_ms = step.to_ms if after.key == ALL_GROUPS else step.from_ms
-    steps, rest = list[Bucket](), Rest()
+    steps, time_slice = list[Bucket](), TimeSlice()
     while at_ms < window.to_ms and len(steps) < limit:
         steps.append(window.bucket(at_ms))
         at_ms = steps[-1].to_ms
-        await rest.if_long()
+        await time_slice.yield_if_over()
     return steps
 
 

@@ -23,7 +23,7 @@ from tether.storage.log_positions import Derivations, Position, advancing
 from tether.storage.partners import Partners
 from tether.storage.session_records import Change, SessionRecords, SessionRow, writing
 from tether.storage.snapshots import Snapshot, Snapshots, putting
-from tether.storage.turns import Rest, Turns
+from tether.storage.turns import TimeSlice, Turns
 
 AT_ONCE = 10_000  # events in a portion, which changes a fifth as many sessions, as a rule
 WRITTEN_AT_ONCE = 500  # of these; for others wait for the writer meanwhile
@@ -373,9 +373,9 @@ class Projector:
         grown: list[SessionRow] = []
         others: list[SessionRow] = []
         visible: list[str] = []
-        rest = Rest()
+        time_slice = TimeSlice()
         for change in changes:
-            await rest.if_long()
+            await time_slice.yield_if_over()
             row = change.row
             (grown if change.grown else others).append(row)
             if change.visible:

@@ -20,7 +20,7 @@ from tether.storage.entities import Entities
 from tether.storage.plugged_in import PluggedIn
 from tether.storage.session_sums import SessionSums
 from tether.storage.sessions import SessionPosition, Sessions
-from tether.storage.turns import Rest
+from tether.storage.turns import TimeSlice
 
 AT_ONCE = 1_000  # sessions
 
@@ -124,7 +124,7 @@ class _Sweep(Generic[T]):
         self._bucket = None if part == WHOLE else division(part.from_ms)
         self._groups: dict[str, T] = {}
         self._open: list[Measured] = []
-        self._rest = Rest()
+        self._time_slice = TimeSlice()
 
     async def before(self, at_ms: int | None) -> AsyncIterator[Row[T]]:
         """The rows of the buckets that end before this instant, or of all buckets."""
@@ -154,18 +154,18 @@ class _Sweep(Generic[T]):
                 if key not in self._groups:
                     self._groups[key] = self._new()
                 self._groups[key].add(session, bucket)
-        await self._rest.if_long()
+        await self._time_slice.yield_if_over()
 
     async def _rows(self, bucket: Bucket) -> AsyncIterator[Row[T]]:
         keys, runs = iter(self._groups), list[list[str]]()
         while run := sorted(islice(keys, AT_ONCE)):
             runs.append(run)
-            await self._rest.if_long()
+            await self._time_slice.yield_if_over()
         for key in merge(*runs):
             row = Row(bucket, key, self._groups[key])
             if self._after is None or row.position > self._after:
                 yield row
-            await self._rest.if_long()
+            await self._time_slice.yield_if_over()
 
 
 async def swept(

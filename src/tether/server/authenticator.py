@@ -1,6 +1,4 @@
-"""Recognises keys: which request carries which key, whether it works, how often it may be used, and
-when it was used last.
-"""
+"""Keys at work: whether a key is valid, its rate limit, and how it is used."""
 
 import asyncio
 import logging
@@ -14,13 +12,13 @@ from tether.domain.errors import Forbidden, Unavailable
 from tether.domain.keys import KEY_LENGTH, Key, Rate, digest_if_well_formed
 from tether.storage.key_hours import HOUR_MS, SLOT_MS, Counts
 
-log = logging.getLogger(__name__)  # a command that makes keys need not load more
+log = logging.getLogger(__name__)  # not structlog: commands that make keys start faster
 
-# A revoked or changed key is known everywhere after at most 2 s; half of that leaves room.
+# The promise is that all servers know a revoked or changed key after 2 s at most.
 REMEMBERED_MS = 1_000
 MOST_REMEMBERED = 10_000
-# Anybody can make up keys of the right form. So many that are not remembered are looked up at once:
-# those that are do not wait behind them.
+# Anybody can make up keys of the right form. Only so many unknown keys are looked up at once, so
+# that known keys do not wait behind them.
 STRANGE_AT_ONCE = 4
 PATIENCE_S = 5.0
 USE_WRITTEN_S = 10.0
@@ -30,9 +28,8 @@ Uses: TypeAlias = "Mapping[str, tuple[int, str | None]]"  # ms since 1970 and ad
 
 
 class ForwardClock:
-    """Milliseconds since 1970, which go on as time does when the machine's clock is set back.
-
-    Else a key that has expired would work again. A clock that is set forward is followed.
+    """Milliseconds since 1970. It goes on steadily when the machine's clock is set back, so that an
+    expired key does not work again. It follows a clock that is set forward.
     """
 
     def __init__(self) -> None:
@@ -46,7 +43,7 @@ class ForwardClock:
 
 
 class _Remembered(NamedTuple):
-    """A key as it was read, and up to when it is let in without more ado."""
+    """A key as it was read, and until when it is valid without another check."""
 
     key: Key
     read_ms: int
@@ -54,7 +51,7 @@ class _Remembered(NamedTuple):
 
 
 class Authenticator:
-    """The keys that were used lately, read again from the store every second.
+    """Remembers the keys that were used lately, and reads them from the store again every second.
 
     `now_ms` is a clock that does not go back.
     """
@@ -70,7 +67,7 @@ class Authenticator:
 
     async def recognise(self, secret: str | None) -> Key:
         """The key. Raises Forbidden if it is missing, malformed, unknown, expired or revoked."""
-        # Anybody can send this: nothing is made or kept of what is no key.
+        # Anybody can send this, so nothing is computed or kept for what is not a key.
         if secret is None or len(secret) != KEY_LENGTH:
             raise Forbidden
         try:
@@ -82,7 +79,7 @@ class Authenticator:
         if known is not None and now_ms < known.works_until_ms:
             return known.key
         if known is None or now_ms - known.read_ms >= REMEMBERED_MS:
-            # Whoever gives up takes it from nobody else.
+            # Shielded, because other requests wait for the same reading.
             key = await asyncio.shield(self._reading(digest, now_ms))
         else:
             key = known.key
@@ -91,12 +88,12 @@ class Authenticator:
         return key
 
     def partner_of(self, secret: str) -> int | None:
-        """Whose key it was when it was used last, if that is remembered. It may work no more."""
+        """The partner of the key, if the key is remembered. It may not be valid any more."""
         key = self.remembered(secret)
         return key.partner if key else None
 
     def remembered(self, secret: str) -> Key | None:
-        """The key as it was read last, if that was lately. It may work no more."""
+        """The key as it was read last, if that was lately. It may not be valid any more."""
         if len(secret) != KEY_LENGTH:
             return None
         try:
@@ -106,10 +103,10 @@ class Authenticator:
         return known.key if known else None
 
     def _reading(self, digest: str, now_ms: int) -> "asyncio.Future[Key | None]":
-        """The key from the store, which is asked once by all who want to know it at that time.
+        """Reads the key from the store, once for all requests that want it now.
 
-        Else every request under way would ask when a busy key is to be read again, and the writes
-        would wait behind them for a connection.
+        Otherwise every request under way would read a busy key again, and writes would wait behind
+        these reads for a connection.
         """
         reading = self._readings.get(digest)
         if reading is None:
@@ -144,11 +141,11 @@ class Authenticator:
         self._remembered[digest] = _Remembered(key, read_ms, works_until_ms)
 
 
-# The rate limit: a bucket that holds `burst` tokens and refills at the key's rate -----------------
+# Rate limits: a bucket holds `burst` tokens and refills at the key's rate -------------------------
 
 
 class Verdict(NamedTuple):
-    """What a limiter says of one request."""
+    """What a limiter decides about one request."""
 
     allowed: bool
     remaining: int
@@ -159,7 +156,7 @@ class Verdict(NamedTuple):
 
 
 class Limited(Protocol):
-    """What has a bucket of its own: a key, or whoever else is limited."""
+    """Has a bucket of its own: a key, or a client of the console."""
 
     @property
     def digest(self) -> str: ...
@@ -170,7 +167,7 @@ class Limited(Protocol):
 
 
 class Limiter(Protocol):
-    """Counts what the keys do. It never fails: when in doubt it counts by itself."""
+    """Counts the requests of keys. It never fails: without Redis each process counts alone."""
 
     async def take(self, key: Key, cost: int = 1) -> Verdict:
         """Takes `cost` tokens of the key's bucket, if it has them."""
@@ -204,18 +201,18 @@ class TokenBuckets:
         return Verdict(allowed, int(bucket.tokens), reset_s, retry_after_s)
 
     def cap(self, key: Key, remaining: int) -> None:
-        """All workers together have no more than that left: here is no more than its share."""
+        """All workers together have at most so many tokens left; this one keeps its share."""
         bucket = self._filled(key, *self._share(key))
         bucket.tokens = min(bucket.tokens, remaining / self._workers)
 
     def _share(self, key: Limited) -> tuple[float, float]:
-        """Rate a second and size of the bucket here; at least 1, else nothing would be let in."""
+        """Tokens per second and size of this bucket, which has room for one request at least."""
         rate = key.rate
         per_second = rate.requests / (rate.window_s * self._workers)
         return per_second, max(key.burst / self._workers, 1.0)
 
     def _filled(self, key: Limited, rate: float, size: float) -> _Bucket:
-        """The bucket with what it has regained since it was looked at."""
+        """The bucket with the tokens that it has regained since the last time."""
         now = self._clock()
         bucket = self._buckets.get(key.digest)
         if bucket is None:
@@ -225,17 +222,17 @@ class TokenBuckets:
         return bucket
 
     def _add(self, digest: str, bucket: _Bucket) -> _Bucket:
-        if len(self._buckets) >= self._most_keys:  # the oldest goes: its key had its rest
+        if len(self._buckets) >= self._most_keys:  # the oldest one, which is full again by now
             del self._buckets[next(iter(self._buckets))]
         self._buckets[digest] = bucket
         return bucket
 
 
-# What keys are used for ---------------------------------------------------------------------------
+# The use of keys ----------------------------------------------------------------------------------
 
 
 class _Counted:
-    """What a key did since it was written last, and in the window of its rate that goes on."""
+    """The counts of a key since the last write, and in the current window of its rate."""
 
     __slots__ = ("busiest", "calls", "events", "in_window", "limited", "refused", "window")
 
@@ -244,7 +241,7 @@ class _Counted:
         self.window = self.in_window = 0
 
     def take(self, partner: int, key: str, hour: int) -> Counts:
-        """What is to be written; it counts anew."""
+        """Returns the counts to write and starts again from zero."""
         taken = Counts(
             partner, hour, key, self.calls, self.refused, self.limited, self.events, self.busiest
         )
@@ -252,7 +249,7 @@ class _Counted:
         return taken
 
     def give_back(self, taken: Counts) -> None:
-        """It could not be written."""
+        """Adds counts again that could not be written."""
         self.calls += taken.calls
         self.refused += taken.refused
         self.limited += taken.limited
@@ -261,7 +258,7 @@ class _Counted:
 
 
 class KeyUse:
-    """Notes which keys are used, and counts what they do. No request waits for it to be written.
+    """Records which keys are used, and counts their requests. No request waits for these writes.
 
     What cannot be written is kept and tried again.
     """
@@ -281,11 +278,11 @@ class KeyUse:
         self._slot = 0
 
     def note(self, digest: str, client: str | None) -> None:
-        """The key is used now, from this address."""
+        """Records that the key was used, and from which address."""
         self._noted[digest] = client
 
     def count(self, key: Key, at_s: float, cost: int, *, refused: bool, limited: bool) -> None:
-        """A call of the key has its answer, and used so much of its rate at this instant."""
+        """Counts an answered call of the key, which cost so much of its rate at this instant."""
         counted = self._of(key.partner, key.digest)
         counted.calls += 1
         counted.refused += refused
@@ -298,14 +295,14 @@ class KeyUse:
             counted.busiest = counted.in_window
 
     def stored(self, partner: int, events: int) -> None:
-        """So many new events of the partner were stored."""
+        """Counts new events of the partner."""
         self._of(partner, "").events += events
 
     def _of(self, partner: int, key: str) -> _Counted:
         counted = self._counted.get((partner, key))
         if counted is not None:
             return counted
-        if len(self._counted) >= MOST_COUNTED:  # those go that did nothing since
+        if len(self._counted) >= MOST_COUNTED:  # keys without new calls go
             busy = {of: one for of, one in self._counted.items() if one.calls or one.events}
             self._counted = busy
         counted = _Counted()
@@ -314,13 +311,13 @@ class KeyUse:
         return counted
 
     async def keep_writing(self) -> None:
-        """Writes what was noted, again and again."""
+        """Writes the records and counts, again and again."""
         while True:
             await asyncio.sleep(USE_WRITTEN_S)
             await self.write()
 
     async def write(self) -> None:
-        """Writes what was noted and counted, if that is possible."""
+        """Writes the records and counts, if that is possible."""
         noted, self._noted = self._noted, {}
         now_ms = self._now_ms()
         self._unwritten.update({digest: (now_ms, client) for digest, client in noted.items()})
@@ -331,7 +328,7 @@ class KeyUse:
             await self._write_counts(now_ms)
         except Unavailable:
             return
-        except Exception as error:  # a note is worth no failure
+        except Exception as error:  # no reason to stop
             log.error("key use not written", exc_info=error)
 
     async def _write_counts(self, now_ms: int) -> None:
@@ -344,7 +341,7 @@ class KeyUse:
         if not taken:
             return
         counts = [counts for _, counts in taken]
-        if slot == self._slot:  # else what it used would be added to what it used just before
+        if slot == self._slot:  # this slot has a busiest count already, and they are added up
             counts = [one._replace(busiest=0) for one in counts]
         try:
             await self._add(counts, now_ms)

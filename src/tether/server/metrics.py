@@ -66,7 +66,7 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
-        self._doubted = Counter(
+        self._unit_warnings = Counter(
             "tether_doubted_units",
             "Numbers that were stored, and are more likely meant in another unit, by member.",
             ["parameter"],
@@ -187,9 +187,9 @@ class Metrics:
         """So many events were refused."""
         self._rejected.labels(reason).inc(count)
 
-    def doubted_unit(self, parameter: str) -> None:
+    def unit_warning(self, parameter: str) -> None:
         """A number was stored that is more likely meant in another unit."""
-        self._doubted.labels(parameter).inc()
+        self._unit_warnings.labels(parameter).inc()
 
     def progress(self, committed: int, waiting: int) -> None:
         """So many events were committed together, if any, and so many wait now."""

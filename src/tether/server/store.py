@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tether.domain.timestamps import now_ms
-from tether.ingest.unit_doubts import UnitDoubts
+from tether.ingest.unit_warnings import UnitWarnings
 from tether.projections.change_feed import ChangeFeed
 from tether.projections.erasing import Erasing
 from tether.projections.expiring import Expiring
@@ -203,8 +203,8 @@ class Store:
         return Withdrawals(self._engine, self._now_ms, self.projector.notice)
 
     @cached_property
-    def doubts(self) -> UnitDoubts:
-        return UnitDoubts(self.entities)
+    def unit_warnings(self) -> UnitWarnings:
+        return UnitWarnings(self.entities)
 
     @cached_property
     def rebuilder(self) -> Rebuilder:

@@ -16,7 +16,7 @@ from tether.storage.events import Events
 from tether.storage.session_records import event_list, ordered_events_in
 from tether.storage.sessions import spans_before
 from tether.storage.sql import columns, json_array, json_id, json_list, pages
-from tether.storage.turns import Rest
+from tether.storage.turns import TimeSlice
 
 KEYS = 1000  # of sessions, in one read
 SESSIONS = 100  # whose events are read at once
@@ -297,7 +297,7 @@ class PluggedIn:
         self, partner: int, wanted: Sequence[EventsWanted]
     ) -> AsyncIterator[tuple[EventsWanted, list[OrderedEvent]]]:
         """The events of each session, in order; those of a long session come in several parts."""
-        rest = Rest()
+        time_slice = TimeSlice()
         for start in range(0, len(wanted), SESSIONS):
             some = wanted[start : start + SESSIONS]
             rows = await self._engine.scan(EVENTS, partner, batch_of(some), EVENTS_OF_EACH)
@@ -310,7 +310,7 @@ class PluggedIn:
                         partner, one.vehicle_id, one.from_ms, EVENTS_AT_ONCE, until_ms=one.until_ms
                     ):
                         yield one, sorted(part)
-                await rest.if_long()
+                await time_slice.yield_if_over()
 
 
 def _divided(

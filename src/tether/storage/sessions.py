@@ -13,7 +13,7 @@ from tether.domain.models import ERASED, Charger, Vehicle, from_json
 from tether.domain.session_record import SessionRecord
 from tether.domain.session_views import StoredSession, session_of
 from tether.storage.engine import Engine, Row, batch, batch_of
-from tether.storage.turns import Rest
+from tether.storage.turns import TimeSlice
 
 PORTION = 50  # sessions that are read at once
 PORTIONS = 100  # for one page
@@ -253,7 +253,7 @@ class Sessions:
         spans: list[int] = []
         if not (lasting_ms is None or wanted.active or wanted.updated_from_ms is not None):
             spans = await spans_before(self._engine, partner, lasting_ms)
-        size, reads, rest = 0, PORTION, Rest()
+        size, reads, time_slice = 0, PORTION, TimeSlice()
         for _ in range(PORTIONS):
             portion = PORTION if looks else min(PORTION, limit - len(found))
             reads = max(reads, portion)
@@ -270,7 +270,7 @@ class Sessions:
                     after = _position_of(session, wanted)
                 if size > MOST_BYTES:
                     return SessionPage(found, after)
-                await rest.if_long()
+                await time_slice.yield_if_over()
             if len(found) >= limit or (len(rows) < portion and stop is None):
                 return SessionPage(found, None)
             if stop is not None and len(rows) < portion:

@@ -1,7 +1,7 @@
-"""Partners take turns, so that the work of none delays that of another.
+"""Partners take turns, so that the work of one does not delay the work of another.
 
-Of all that waits, what belongs to the partner that has had the least goes on first: writes, lists
-and other work that takes long, and steps of the event loop.
+When work waits, the work of the partner that has used the least time goes first. This holds for
+writes, for lists and other long work, and for steps of the event loop.
 """
 
 import asyncio
@@ -22,36 +22,36 @@ from weakref import WeakSet
 
 from tether.domain.errors import Abandoned, TooManyAtOnce, Unavailable
 
-MOST_REMEMBERED = 1_000  # partners of which it is known what they took
+MOST_REMEMBERED = 1_000  # partners whose used time is remembered
 MOST_WAITING = 200  # of a partner
 PATIENCE_S = 20.0
-LONGEST_S = 0.001  # that is computed without a pause
+LONGEST_S = 0.001  # of computing without a pause
 ROUND_S = 0.002  # of steps in a round of the event loop
-USUAL_STEP_S = 0.0002  # until it is known what the steps of a partner take
-LEAD_S = 0.03  # so much a partner can save up that takes less than others
+USUAL_STEP_S = 0.0002  # assumed until a step of the partner was measured
+LEAD_S = 0.03  # the most time that a partner can save up by using less than others
 
-P = TypeVar("P", bound=Hashable)  # what tells a partner from others
+P = TypeVar("P", bound=Hashable)  # identifies a partner
 T = TypeVar("T")
 Steps: TypeAlias = Generator[None, None, T]  # work that can be interrupted at each yield
 
 
 def whose(parameters: Sequence[Any]) -> Hashable:
-    """Whom what runs with these parameters belongs to: $1 is the partner, if it is a number.
+    """The partner of a statement with these parameters: $1 if that is a number, else None.
 
-    All else belongs to nobody in particular. Were a key that somebody made up one of its own, it
-    would have taken nothing yet, and go before the keys that there are.
+    None stands for all others together. If an invented key counted as a partner of its own, it
+    would have used no time yet and would go before the real keys.
     """
     first = parameters[0] if parameters else None
     return first if isinstance(first, int) else None
 
 
 class FairQueue(Generic[P, T]):
-    """What waits, of each partner in its order.
+    """Items that wait, first in first out for each partner.
 
-    Whose comes next is decided by how many seconds the partners took. One that comes back has a
-    small lead at most before the one that was let in last: so who takes less than others does not
-    wait when some of its work comes at once, and nobody can save up much. All who are not known
-    count as one.
+    The next item is from the partner that has used the fewest seconds. A partner that comes back
+    has at most a small lead over the partner of the last item. So a partner that uses little does
+    not wait when some of its work comes at once, and no partner can save up much time. All unknown
+    partners count as one.
     """
 
     def __init__(self) -> None:
@@ -64,11 +64,11 @@ class FairQueue(Generic[P, T]):
         return self._count
 
     def of(self, partner: P) -> int:
-        """How many wait of this partner."""
+        """How many items of this partner wait."""
         return len(self._waiting.get(partner, ()))
 
     def put(self, partner: P, item: T) -> None:
-        """It waits from now on."""
+        """Adds an item that waits."""
         if partner not in self._waiting:
             self._waiting[partner] = deque()
             self._taken[partner] = max(self._level - LEAD_S, self._taken.get(partner, -LEAD_S))
@@ -76,28 +76,28 @@ class FairQueue(Generic[P, T]):
         self._count += 1
 
     def first(self, partner: P) -> T:
-        """What is next of this partner, of which some wait."""
+        """The next item of this partner, which must have one."""
         return self._waiting[partner][0]
 
     def pop(self, may: Callable[[P], bool] = lambda partner: True) -> tuple[P, T] | None:
-        """The next one, and whose it is, of the partners that may; None if there is none."""
-        those = [*filter(may, self._waiting)]
-        if not those:
+        """Takes out the next item of the partners that `may`, with its partner, or returns None."""
+        partners = [*filter(may, self._waiting)]
+        if not partners:
             return None
-        partner = min(those, key=self._taken.__getitem__)
+        partner = min(partners, key=self._taken.__getitem__)
         self._level = max(self._level, self._taken[partner])
         return partner, self._take_out(partner, self._waiting[partner][0])
 
     def remove(self, partner: P, item: T) -> None:
-        """It waits no more. Raises ValueError if it does not wait."""
+        """Takes out this item. Raises ValueError if it does not wait."""
         if partner not in self._waiting:
             raise ValueError
         self._take_out(partner, item)
 
     def charge(self, partner: P, seconds: float) -> None:
-        """The partner took so long; less than nothing gives back."""
+        """The partner used so much time; a negative number gives some back."""
         self._taken[partner] = self._taken.get(partner, self._level - LEAD_S) + seconds
-        if len(self._taken) > MOST_REMEMBERED:  # those without a lead would be put there anyway
+        if len(self._taken) > MOST_REMEMBERED:  # the others would start at that level anyway
             self._taken = {
                 one: taken
                 for one, taken in self._taken.items()
@@ -117,9 +117,9 @@ class FairQueue(Generic[P, T]):
 
 
 class Turns:
-    """Bounds how many of all partners, and how many of each, do something at the same time.
+    """Limits how much work runs at the same time, in all and of each partner.
 
-    Who comes later waits; next is the partner whose work has taken the least time.
+    Other work waits. Next is the partner whose work has used the least time.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Turns:
         most_waiting: int = MOST_WAITING,
         patience_s: float | None = PATIENCE_S,
     ) -> None:
-        """`refused` is told the reason when one is not let wait, or has waited too long."""
+        """`refused` gets the reason when work may not wait, or has waited too long."""
         self._free = at_once
         self._of_each = of_each
         self._refused = refused
@@ -142,9 +142,10 @@ class Turns:
 
     @asynccontextmanager
     async def of(self, partner: Hashable) -> AsyncIterator[None]:
-        """The partner does one of its works meanwhile.
+        """Waits for a turn of the partner, which lasts until the end of the block.
 
-        Raises TooManyAtOnce if too many of its wait, Unavailable if it waits too long, Abandoned.
+        Raises TooManyAtOnce if too much work of the partner waits, Unavailable after waiting too
+        long, and Abandoned.
         """
         await self._enter(partner)
         began = perf_counter()
@@ -158,8 +159,8 @@ class Turns:
     async def run(self, partner: Hashable, work: Callable[[], Awaitable[T]]) -> T:
         """Does this work in one of the partner's turns, in a task of its own.
 
-        The turn ends with the work: not when whoever asked for it gets to go on, nor when nobody
-        wants it any more. Raises Abandoned, before it begins.
+        The turn ends when the work ends, even if the caller is cancelled. Raises Abandoned before
+        the work begins.
         """
         check_wanted()
         return await asyncio.shield(asyncio.ensure_future(self._do(partner, work)))
@@ -183,7 +184,7 @@ class Turns:
                 await turn
         except BaseException as error:
             if turn.cancelled():
-                with suppress(ValueError):  # it was passed over already
+                with suppress(ValueError):  # it was taken out already
                     self._waiting.remove(partner, turn)
             else:
                 self._leave(partner)
@@ -199,7 +200,7 @@ class Turns:
             del self._present[partner]
         while self._free and (found := self._waiting.pop(self._may)) is not None:
             partner, turn = found
-            if not turn.done():  # else it was given up
+            if not turn.done():  # its caller may have given up
                 self._free -= 1
                 self._present[partner] += 1
                 turn.set_result(None)
@@ -208,37 +209,37 @@ class Turns:
         return self._present[partner] < self._of_each
 
 
-# Reads that nobody waits for any more. They are not cancelled, which the driver of PostgreSQL takes
-# for a reason to open another connection, but end before their next portion.
+# Reads that nobody waits for any more. They end before their next portion. They are not cancelled,
+# because the driver of PostgreSQL would then open another connection.
 _abandoned: WeakSet["asyncio.Task[Any]"] = WeakSet()
 
 
 def abandon(task: "asyncio.Task[Any]") -> None:
-    """Nobody waits any more for what this task reads."""
+    """Marks a read that nobody waits for any more."""
     _abandoned.add(task)
 
 
 def check_wanted() -> None:
-    """Raises Abandoned if nobody waits any more for what this task reads."""
+    """Raises Abandoned if nobody waits any more for the read of this task."""
     if _abandoned and asyncio.current_task() in _abandoned:
         raise Abandoned
 
 
 @asynccontextmanager
 async def giving_way() -> AsyncIterator[None]:
-    """Lets others work, after what is done here, for as long as that took."""
+    """Pauses after the block for as long as the block took, so that others can work."""
     began = perf_counter()
     yield
     await asyncio.sleep(perf_counter() - began)
 
 
-class Rest:
-    """Lets others have the event loop when this has computed for a while."""
+class TimeSlice:
+    """Lets other tasks use the event loop when this one has computed for LONGEST_S."""
 
     def __init__(self) -> None:
         self._end = perf_counter() + LONGEST_S
 
-    async def if_long(self) -> None:
+    async def yield_if_over(self) -> None:
         """Returns at once, or in the next round of the event loop. Raises Abandoned."""
         if perf_counter() > self._end:
             await asyncio.sleep(0)
@@ -247,59 +248,59 @@ class Rest:
 
 
 async def in_steps(work: Steps[T]) -> T:
-    """Does the work, and lets others have their turn every millisecond.
+    """Does the work and lets other tasks run every millisecond.
 
-    A thread would not do: beside one that computes the event loop waits five milliseconds for the
-    interpreter whenever it has looked for news.
+    A thread would not help. While it computes, the event loop waits five milliseconds for the
+    interpreter each time it has checked for input.
     """
-    rest = Rest()
+    time_slice = TimeSlice()
     while True:
         try:
             next(work)
         except StopIteration as done:
             result: T = done.value
             return result
-        await rest.if_long()
+        await time_slice.yield_if_over()
 
 
 # The event loop -----------------------------------------------------------------------------------
 
 
 class LoopTurns:
-    """Whose tasks may take a step of the event loop now.
+    """Decides which tasks may take a step of the event loop now.
 
-    The loop goes on with whatever can, in the order in which it became able to. So a partner that
-    has a thousand requests under way would have a thousand turns for each one of another. Here a
-    task takes its next step at once only while there is little to do. Else it waits by partner, and
-    in each round of the loop some go on. What counts is the processor's time: on a full machine a
-    step may stand still for longer than it works.
+    The event loop runs ready tasks in order. So a partner with a thousand requests under way would
+    get a thousand turns for each turn of another. Here a task takes its next step at once only
+    while there is little to do. Otherwise it waits with its partner, and some tasks go on in each
+    round of the loop. Processor time is counted, because on a full machine a step can stand still
+    for longer than it computes.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting: FairQueue[Hashable, Shared[Any]] = FairQueue()
-        self._step_s: dict[Hashable, float] = {}  # what the last step of a partner took
+        self._step_s: dict[Hashable, float] = {}  # the time of the last step of each partner
         self._left_s = ROUND_S
-        self.busy = False  # nobody may take a step without waiting
+        self.busy = False  # no task may take a step without waiting
 
     def share(self, work: Coroutine[Any, Any, T], who: Callable[[], Hashable]) -> "Shared[T]":
-        """The same work, in steps that take turns; `who` tells whose it is, when it has to wait."""
+        """The same work in steps that take turns. `who` finds its partner if it has to wait."""
         return Shared(self, work, who)
 
     def wait(self, one: "Shared[Any]", who: Hashable) -> "asyncio.Future[None]":
-        """Is done when it is its turn."""
+        """A future that is done when it is the turn of this work."""
         self._waiting.put(who, one)
         return self._loop.create_future()
 
     def took(self, seconds: float) -> None:
-        """A step computed for so long."""
+        """A step has computed for so long."""
         self._left_s -= seconds
         if self._left_s < 0 and not self.busy:
             self.busy = True
             self._loop.call_soon(self._begin_round)
 
     def charge(self, who: Hashable, seconds: float, expected_s: float) -> None:
-        """So long computed a step for which the partner has been charged with what was expected."""
+        """A step has computed for so long; its partner was charged for the expected time."""
         self._waiting.charge(who, seconds - expected_s)
         if len(self._step_s) > MOST_REMEMBERED:
             self._step_s.clear()
@@ -319,7 +320,7 @@ class LoopTurns:
 
 
 class Shared(Coroutine[Any, Any, T]):
-    """Work whose steps take turns. What ends it, such as that it is cancelled, does not wait."""
+    """Work whose steps take turns. An exception, such as a cancellation, does not wait."""
 
     __slots__ = ("_charged", "_expected_s", "_turn", "_turns", "_who", "_work")
 
@@ -329,12 +330,12 @@ class Shared(Coroutine[Any, Any, T]):
         self._turns = turns
         self._work = work
         self._who: Callable[[], Hashable] | None = who
-        self._charged: Hashable = None  # whose it is, as soon as it had to wait
+        self._charged: Hashable = None  # its partner, once it had to wait
         self._turn: asyncio.Future[None] | None = None
         self._expected_s = 0.0
 
     def admit(self, expected_s: float) -> bool:
-        """It may take a step, of which so much is expected; whether it still wants to."""
+        """Lets it take a step of about this length; returns False if it does not wait any more."""
         if self._turn is None or self._turn.done():
             return False
         self._turn.set_result(None)
@@ -367,12 +368,12 @@ class Shared(Coroutine[Any, Any, T]):
             self._end()
             raise
         finally:
-            del error  # it knows this frame
+            del error  # it refers to this frame
             self._took(thread_time() - began)
 
     def _end(self) -> None:
-        """Forgets whose it was, which knows the request, which knows its task, which knows this:
-        else all of it would stay until the collector of cycles comes.
+        """Breaks a cycle of references: `_who` knows the request, which knows its task, which knows
+        this. The memory would only be freed by the garbage collector.
         """
         self._who = None
 

@@ -18,7 +18,7 @@ from tether.http.handlers.entities import EntityResource, etag
 from tether.http.middleware import set_rate_limit
 from tether.ingest.bulk_reader import Items, entities, event_ids, events_at, read_items
 from tether.ingest.gunzip import gunzip
-from tether.ingest.unit_doubts import doubted_members
+from tether.ingest.unit_warnings import unlikely_members
 from tether.server.authenticator import Limiter
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
@@ -94,7 +94,7 @@ class Bulk:
             good = [one for one in found[:admitted] if not isinstance(one, Refusal)]
             added = iter(await store(good) if good else ())
             results = [one if isinstance(one, Refusal) else next(added) for one in found[:admitted]]
-            req.context.doubted = [
+            req.context.warned = [
                 warning["parameter"]
                 for result in results
                 if isinstance(result, dict)
@@ -140,15 +140,15 @@ class EventBulkResource:
         await self._bulk.answer(req, resp, events_at(self._now_ms()), store)
 
     async def _warn(self, partner: int, events: Sequence[Event], results: Sequence[Result]) -> None:
-        """Says of those that are stored which units are in doubt."""
+        """Adds warnings to the results of stored events with an unlikely unit."""
         stored = [
             (event, result)
             for event, result in zip(events, results, strict=True)
             if isinstance(result, dict) and (event.charge_power or event.charged_energy)
         ]
-        doubts = await self._store.doubts.of_events(partner, [event for event, _ in stored])
-        for (_, result), doubted in zip(stored, doubts, strict=True):
-            result.update(_warnings(doubted))
+        warned = await self._store.unit_warnings.of_events(partner, [event for event, _ in stored])
+        for (_, result), members in zip(stored, warned, strict=True):
+            result.update(_warnings(members))
 
     def _arrivals(self, events: Sequence[Event]) -> Steps[list[EventRow]]:
         arrivals = []
@@ -236,14 +236,14 @@ def _all_saved(
 
 def _saved(entity: Charger | Vehicle, version: int, epoch: Epoch) -> dict[str, Any]:
     status = 201 if version == 1 else 200
-    doubted = doubted_members(type(entity), msgspec.structs.asdict(entity))
+    members = unlikely_members(type(entity), msgspec.structs.asdict(entity))
     stored = {"status": status, "id": entity.id, "etag": etag(version, epoch)}
-    return stored | _warnings(doubted)
+    return stored | _warnings(members)
 
 
-def _warnings(doubted: Sequence[str]) -> dict[str, Any]:
-    """What a result says of members whose unit is in doubt; nothing if there are none."""
-    warnings = [{"code": requests.UNIT, "parameter": name} for name in doubted]
+def _warnings(members: Sequence[str]) -> dict[str, Any]:
+    """The warnings about these members, whose unit is unlikely; empty if there are none."""
+    warnings = [{"code": requests.UNIT, "parameter": name} for name in members]
     return {"warnings": warnings} if warnings else {}
 
 

@@ -11,12 +11,12 @@ from tether.domain.models import Charger, Vehicle, is_entity_id, to_json
 from tether.domain.validation import changes_of, new_entity, patched_entity
 from tether.domain.views import ChargerState, VehicleState
 from tether.http import requests
-from tether.ingest.unit_doubts import doubted_members
+from tether.ingest.unit_warnings import unlikely_members
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
 from tether.storage.erasures import Erasure
 from tether.storage.log_positions import Epoch
-from tether.storage.turns import Rest
+from tether.storage.turns import TimeSlice
 
 LIST_PARAMETERS = ("limit", "cursor", "include", "stale")
 STATES_AT_ONCE = 20  # a charger's names up to 100 vehicles
@@ -57,7 +57,7 @@ class EntityResource(Generic[E]):
         epoch = await self._store.epochs.current()
         version = await self._put(req, entity, epoch)
         resp.set_header("ETag", etag(version, epoch))
-        requests.warn_of(req, resp, doubted_members(self._kind, msgspec.structs.asdict(entity)))
+        requests.warn_of(req, resp, unlikely_members(self._kind, msgspec.structs.asdict(entity)))
         if version == 1:
             resp.status = 201
             resp.data = to_json({"id": entity_id})
@@ -116,7 +116,7 @@ class EntityResource(Generic[E]):
 
         version = await self._store.entities.patch(self._kind, partner, entity_id, patch)
         resp.set_header("ETag", etag(version, epoch))
-        requests.warn_of(req, resp, doubted_members(self._kind, changes))
+        requests.warn_of(req, resp, unlikely_members(self._kind, changes))
         resp.data = b""
 
 
@@ -156,13 +156,13 @@ class EntityListResource(Generic[E]):
     async def _with_states(self, partner: int, entities: Sequence[tuple[str, str]]) -> list[str]:
         """The bodies with their states; fewer where these are large."""
         bodies: list[str] = []
-        size, rest = 0, Rest()
+        size, time_slice = 0, TimeSlice()
         while size < MOST_BYTES and (some := entities[len(bodies) : len(bodies) + STATES_AT_ONCE]):
             states = await self._states(partner, [entity_id for entity_id, _ in some])
             for (_, body), state in zip(some, states, strict=True):
                 bodies.append(f'{body[:-1]},"state":{to_json(state).decode()}}}')
                 size += len(bodies[-1])
-                await rest.if_long()
+                await time_slice.yield_if_over()
         return bodies
 
 

@@ -15,7 +15,7 @@ from tether.domain.models import (
     to_json,
     uuid_to_read,
 )
-from tether.domain.validation import has_doubted_power, new_event
+from tether.domain.validation import has_unlikely_power, new_event
 from tether.http import requests
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
@@ -39,8 +39,8 @@ class EventListResource:
         document = await requests.read_document(req, if_array="POST many to /events/bulk")
         event = new_event(document, self._now_ms())
         event_id = await self._batcher.add(partner, event)
-        if event.charged_energy or has_doubted_power(event):
-            requests.warn_of(req, resp, await self._store.doubts.of_event(partner, event))
+        if event.charged_energy or has_unlikely_power(event):
+            requests.warn_of(req, resp, await self._store.unit_warnings.of_event(partner, event))
         resp.status = 201
         resp.data = to_json({"id": event_id})
 

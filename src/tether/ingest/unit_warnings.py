@@ -1,7 +1,7 @@
-"""Which events have numbers that are more likely meant in another unit (an addition).
+"""Finds numbers that are valid, but more likely meant in another unit (an addition).
 
-Nothing is refused for that. It is looked up when the events are stored, and only for those that
-tell of an energy, as only that needs the vehicle.
+Nothing is refused for that. Events are checked after they are stored. Only energies need the
+vehicle, so it is looked up only for events that report an energy.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,19 +14,19 @@ import msgspec
 
 from tether.domain.errors import NotFound, Unavailable
 from tether.domain.models import Charger, Event, Vehicle
-from tether.domain.validation import MOST_POWER, has_doubted_power, members_of_entity
+from tether.domain.validation import MOST_POWER, has_unlikely_power, members_of_entity
 from tether.storage.entities import Entities
 from tether.storage.turns import Steps, in_steps
 
 MOST_CAPACITY = Decimal(2_000)
-"""A battery that stores more, in kWh, is none of a vehicle."""
+"""No vehicle has a battery that stores more, in kWh."""
 
 MOST_BATTERIES = 5
-"""A charge period does not move the energy of more batteries than these."""
+"""A charge period moves at most the energy of so many batteries."""
 
 
-def doubted_members(kind: type[Charger | Vehicle], values: Mapping[str, Any]) -> list[str]:
-    """The members of a charger or vehicle whose unit is in doubt, of these values by field."""
+def unlikely_members(kind: type[Charger | Vehicle], values: Mapping[str, Any]) -> list[str]:
+    """The members of a charger or vehicle whose unit is unlikely; `values` are by field."""
     return [
         name
         for name, field, most in _bounds(kind)
@@ -37,7 +37,7 @@ def doubted_members(kind: type[Charger | Vehicle], values: Mapping[str, Any]) ->
 
 @cache
 def _bounds(kind: type[Charger | Vehicle]) -> list[tuple[str, str, Decimal]]:
-    """The name and the field of each member that has a unit, and what is likely at most."""
+    """Of each member that has a unit: its name, its field and the most that is likely."""
     fields = ((name, member.field) for name, member in members_of_entity(kind).items())
     return [
         (name, field, MOST_CAPACITY if field == "charge_capacity" else MOST_POWER)
@@ -46,8 +46,8 @@ def _bounds(kind: type[Charger | Vehicle]) -> list[tuple[str, str, Decimal]]:
     ]
 
 
-def has_doubted_energy(event: Event, capacity: Decimal | None) -> bool:
-    """Whether that of its energy is, at a vehicle that stores so much (kWh), if that is known."""
+def has_unlikely_energy(event: Event, capacity: Decimal | None) -> bool:
+    """Whether its energy is too much for a vehicle of this capacity (kWh), if that is known."""
     energy = event.charged_energy
     return energy is not None and capacity is not None and abs(energy) > MOST_BATTERIES * capacity
 
@@ -59,24 +59,24 @@ class _Vehicle(msgspec.Struct, rename="camel", gc=False):
 _decode = msgspec.json.Decoder(_Vehicle).decode
 
 
-class UnitDoubts:
-    """Knows the vehicles that events name."""
+class UnitWarnings:
+    """Checks events against the vehicles that they name."""
 
     def __init__(self, entities: Entities) -> None:
         self._entities = entities
 
     async def of_event(self, partner: int, event: Event) -> list[str]:
-        """The members of an event, which is stored, whose unit is in doubt."""
+        """The members of a stored event whose unit is unlikely."""
         capacity = None
         if event.charged_energy:
-            # It is stored: nobody is to send it again because this fails.
+            # The event is stored. If this failed, the client would send it again.
             with suppress(Unavailable, NotFound):
                 stored = await self._entities.get(Vehicle, partner, event.vehicle_id)
                 capacity = _decode(stored.body).charge_capacity
-        return _doubted(event, capacity)
+        return _unlikely(event, capacity)
 
     async def of_events(self, partner: int, events: Sequence[Event]) -> list[list[str]]:
-        """The same of each of many."""
+        """The same for each of many events."""
         wanted = {event.vehicle_id for event in events if event.charged_energy}
         found: list[tuple[str, str]] = []
         if wanted:
@@ -86,17 +86,17 @@ class UnitDoubts:
         return await in_steps(_each(events, capacities))
 
 
-def _doubted(event: Event, capacity: Decimal | None) -> list[str]:
-    power, energy = has_doubted_power(event), has_doubted_energy(event, capacity)
+def _unlikely(event: Event, capacity: Decimal | None) -> list[str]:
+    power, energy = has_unlikely_power(event), has_unlikely_energy(event, capacity)
     return ["chargePower"] * power + ["chargedEnergy"] * energy
 
 
 def _each(events: Iterable[Event], capacities: dict[str, Decimal]) -> Steps[list[list[str]]]:
-    doubts = []
+    found = []
     for event in events:
-        doubts.append(_doubted(event, capacities.get(event.vehicle_id)))
+        found.append(_unlikely(event, capacities.get(event.vehicle_id)))
         yield
-    return doubts
+    return found
 
 
 def _read(rows: Iterable[tuple[str, str]]) -> Steps[dict[str, Decimal]]:
