@@ -1,6 +1,4 @@
-"""What surrounds every request: whom it is for, its id, its log line, its metrics, its key and its
-rate limit.
-"""
+"""What happens around every request: API or console, id, key, rate limit, log line and metrics."""
 
 import asyncio
 import math
@@ -26,9 +24,9 @@ from tether.server.authenticator import Authenticator, KeyUse, Limiter, Verdict
 from tether.server.metrics import Metrics
 from tether.server.refusals import Refusals
 
-LONGEST_FORWARDED = 2_000  # characters of X-Forwarded-For that are looked at, from its end
+LONGEST_FORWARDED = 2_000  # characters at the end of X-Forwarded-For that are read
 MOST_HOPS = 10
-MOST_SAMPLED = 10_000  # partners of which it is remembered when one was kept last
+MOST_SAMPLED = 10_000  # partners whose last sampled request is remembered
 _REFUSED = 400  # and higher statuses
 _REPORTS = ("/events", "/events/bulk")
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -36,11 +34,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"})
 
 Application: TypeAlias = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
-"""One of ASGI."""
+"""An ASGI application."""
 
 
 def by_path(api: Application, console: Application, pages: tuple[str, ...]) -> Application:
-    """The application that hands requests of these paths, and below, to the console."""
+    """An application that passes requests for these paths, and paths below, to the console."""
     below = tuple(f"{page}/" for page in pages)
 
     def app(scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
@@ -52,10 +50,10 @@ def by_path(api: Application, console: Application, pages: tuple[str, ...]) -> A
 
 
 class Clients:
-    """Tells the address of a request's client.
+    """Finds the address of a request's client.
 
-    X-Forwarded-For is a claim: it is believed as far as those who wrote it, from the last one
-    backwards, are among the trusted networks.
+    X-Forwarded-For is only a claim. Its addresses are read from the last one backwards, as long as
+    the proxy that added them is in a trusted network.
     """
 
     def __init__(self, trusted: Sequence[str]) -> None:
@@ -89,13 +87,13 @@ class Clients:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """The address, also if a port follows it, or IPv6 has one of IPv4 in it."""
+    """The address without a port. An IPv4 address that is mapped to IPv6 becomes IPv4."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
-    if "%" in text:  # the zone of an address may be any text
+    if "%" in text:  # the zone of an IPv6 address may be any text
         return None
     try:
         address = ip_address(text)
@@ -105,7 +103,7 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 class Sample:
-    """Which requests are kept though they were not refused: so many a minute of each partner."""
+    """Selects successful requests to keep: so many a minute of each partner."""
 
     def __init__(self, a_minute: int) -> None:
         self._pause_s = 60 / a_minute if a_minute else math.inf
@@ -113,7 +111,7 @@ class Sample:
         self._next_s: dict[int, float] = {}
 
     def has(self, partner: int, at_s: float) -> bool:
-        """Whether the partner's request that came at this instant is one of them."""
+        """Whether to keep the partner's request of this instant."""
         if at_s < self._next_s.get(partner, self._first_s):
             return False
         if len(self._next_s) >= MOST_SAMPLED:
@@ -159,11 +157,11 @@ class ApiMiddleware:
         context.started = perf_counter()
         context.key = None
         context.client = self._clients.of(req)
-        context.in_bulk = None  # how many items there are in a bulk
-        context.warned = ()  # members whose unit is, of each event or entity
-        context.refused_items = ()  # of a bulk: the first ones, with their numbers
-        context.is_kept = True  # for the page Requests, if it is refused or of the sample
-        context.rejections = {}  # why it was refused; of a bulk also how many items, by reason
+        context.in_bulk = None  # number of items in a bulk
+        context.warned = ()  # members with an unlikely unit, of all events or entities
+        context.refused_items = ()  # the first refused items of a bulk, with their numbers
+        context.is_kept = True  # may appear on the page Requests
+        context.rejections = {}  # why it was refused; for a bulk the number of items by reason
         given = req.get_header("X-Request-Id")
         context.request_id = (
             given
@@ -183,7 +181,7 @@ class ApiMiddleware:
         try:
             key = req.context.key = await self._keys.recognise(secret)
         except Forbidden:
-            req.context.key = self._keys.remembered(secret or "")  # for the log: it works no more
+            req.context.key = self._keys.remembered(secret or "")  # for the log
             raise
         verdict = await self._limiter.take(key)
         # Proxies know that Authorization makes an answer private, but not that x-api-key does.
@@ -282,8 +280,8 @@ class ApiMiddleware:
 
 
 def _beginning_of_body(req: Request, most: int) -> tuple[bytes, int]:
-    """So many bytes of what came of the body with the head, as text; of a compressed one only that
-    it is that. And how long it was in all if there was more, -1 if that is not known, else 0.
+    """At most so many bytes of the body that came with the head, or a note that it is compressed;
+    and the length of the whole body if it was longer, -1 if its length is not known, else 0.
     """
     if not isinstance(req, requests.ApiRequest):
         return b"", 0
@@ -299,7 +297,7 @@ def _beginning_of_body(req: Request, most: int) -> tuple[bytes, int]:
 
 
 def _told(context: Any) -> bytes:
-    """What is said of a bulk with items that were refused: the first of them."""
+    """The answer that is kept for a bulk with refused items: the first of these."""
     items = [
         {"item": number, "message": refusal.message[:150], "parameter": refusal.parameter}
         for number, refusal in context.refused_items
@@ -314,10 +312,10 @@ def set_rate_limit(resp: Response, verdict: Verdict) -> None:
 
 
 def _is_preflight(req: Request) -> bool:
-    """A browser's question, which by its nature carries no key (CORS)."""
+    """Whether this is a CORS preflight of a browser, which never has a key."""
     return req.method == "OPTIONS" and bool(req.get_header("Access-Control-Request-Method"))
 
 
 def open_paths(paths: Collection[str], folders: tuple[str, ...]) -> Callable[[str], bool]:
-    """Tells whether a path needs no key: it is one of `paths` or lies below one of `folders`."""
+    """A function that tells whether a path needs no key: one of `paths`, or below `folders`."""
     return lambda path: path in paths or path.startswith(folders)

@@ -1,4 +1,4 @@
-"""What handlers read of a request: ids in the path, the body, conditions, the page of a list."""
+"""What handlers read from a request: ids in the path, the body, the parameters of a list."""
 
 import asyncio
 import re
@@ -30,29 +30,29 @@ from tether.server.store import Store
 from tether.storage.log_positions import EPOCH_ID, Epoch
 from tether.storage.turns import Turns, in_steps
 
-UNIT = "unit"  # what a Tether-Warning may say
+UNIT = "unit"  # the code of a Tether-Warning
 MAX_BODY_BYTES = 1024 * 1024
 CHUNK_BYTES = 64 * 1024
-MAX_PARAMETER = 2_000  # characters, as they are sent
+MAX_PARAMETER = 2_000  # characters, percent-encoded
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
-MOST_WAITING = 100  # bodies of a partner, each with what came with its head: up to 256 KiB
+MOST_WAITING = 100  # bodies of a partner, each with up to 256 KiB that came with its head
 # Bodies above CHUNK_BYTES, or compressed.
 _large = Turns(at_once=16, of_each=4, most_waiting=MOST_WAITING, patience_s=None)
 LONGEST_PREFIX = 200
-# No segment begins with a dot or is empty: else a prefix could lead to somewhere else.
+# No segment is empty or begins with a dot, so that a prefix cannot lead somewhere else.
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 _HOST = re.compile(r"[A-Za-z0-9.\-_]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
 
 class ApiRequest(Request):
-    """Falcon's request, made cheaper where every request comes by."""
+    """Falcon's request with faster headers, and with access to the body."""
 
     __slots__ = ()
 
     def get_header(  # type: ignore[override]  # Falcon's has overloads for what nobody uses here
         self, name: str, required: bool = False, default: str | None = None
     ) -> str | None:
-        """The header, or else the default: Falcon raises and catches an error for each it lacks."""
+        """The header or the default. Falcon raises and catches an error for a missing header."""
         value = self._asgi_headers.get(_lower(name))
         return default if value is None else value.decode("latin-1")
 
@@ -62,14 +62,13 @@ class ApiRequest(Request):
         return None if event is None or event["more_body"] else event["body"]
 
     def begun_body(self) -> bytes:
-        """What of the body came with the head."""
+        """The part of the body that came with the head."""
         event = self._first_event
         return b"" if event is None else bytes(event["body"])
 
     async def parts_of_body(self) -> AsyncIterator[bytes]:
-        """The body as it arrives. Raises Malformed if the client hangs up before its end.
-
-        Falcon's stream does not tell that from the end.
+        """The body as it arrives. Raises Malformed if the client hangs up before its end, which
+        Falcon's stream does not detect.
         """
         event = self._first_event
         while event is None or event["more_body"]:
@@ -77,13 +76,12 @@ class ApiRequest(Request):
                 yield event["body"]
             event = await self._receive()
             if event["type"] == "http.disconnect":
-                raise Malformed("The body broke off.")  # who sent it cannot be told
+                raise Malformed("The body broke off.")  # nobody gets this answer
         yield event["body"]
 
     async def until_gone(self) -> None:
         """Returns when the client has hung up; for an answer that goes on until then."""
-        # Not kept in the scope: it would hold the request, which holds the scope, and all that is
-        # garbage which only the collector of cycles finds.
+        # Not kept in the scope: that would be a cycle, which only the garbage collector frees.
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -102,7 +100,7 @@ def warn_of(req: Request, resp: Response, members: Sequence[str]) -> None:
 
 
 def structured(token: str, parameter: str | None) -> str:
-    """A code and the parameter that it is about, as an item of a structured field (RFC 9651)."""
+    """A code and its parameter as an item of a structured field (RFC 9651)."""
     if parameter is None:
         return token
     safe = re.sub(r"[^ -~]", "?", without_keys(parameter))
@@ -111,7 +109,7 @@ def structured(token: str, parameter: str | None) -> str:
 
 
 def actor_of(req: Request) -> Actor:
-    """Who asks for this, as the audit trail has it."""
+    """The author of the request for the audit trail."""
     key, context = key_of(req), req.context
     return Actor("key", key.prefix, context.request_id, context.client or "")
 
@@ -164,7 +162,7 @@ async def read_document(
 async def _read_body(req: Request) -> bytes | dict[str, Any]:
     """The body's bytes or, if it is large, the object in it, by the rules of `read_document`.
 
-    Large ones are never many at a time, as a mebibyte takes up to 30 ms to decode.
+    Only few large bodies are read at a time, as a mebibyte takes up to 30 ms to decode.
     """
     is_gzip = is_gzipped(req)
     _check_announced(req, MAX_BODY_BYTES)
@@ -182,7 +180,7 @@ async def _read_body(req: Request) -> bytes | dict[str, Any]:
             body = await in_steps(gunzip(body, MAX_BODY_BYTES))
         if len(body) <= CHUNK_BYTES:
             return body
-        # A step of its own. A thread would hold the interpreter just as long.
+        # Decoding is a step of its own. A thread would hold the interpreter just as long.
         await asyncio.sleep(0)
         return decode_document(body)
 
@@ -193,7 +191,7 @@ def body_at_hand(req: Request) -> bytes | None:
 
 
 async def _read_on(parts: AsyncIterator[bytes], read: bytearray, limit: int) -> None:
-    """Adds to what was read until there is no more, or it is over the limit."""
+    """Reads on until the end of the body, or until more than the limit is read."""
     while len(read) <= limit and (part := await anext(parts, None)) is not None:
         read += part
 
@@ -234,8 +232,8 @@ def query_of(
 ) -> dict[str, str]:
     """The query parameters. Raises Invalid for one that is unknown or given twice.
 
-    The values of one that may be `repeated` come with commas between them. A plus sign is a plus
-    sign here, as in a path: ids and time zones have them, nothing has blanks.
+    The values of a `repeated` parameter are joined with commas. A plus sign stays a plus sign, as
+    in a path, because ids and time zones have them and no value has blanks.
     """
     query: dict[str, str] = {}
     for pair in filter(None, req.query_string.split("&")):
@@ -257,7 +255,7 @@ def query_of(
 def instants_of(query: dict[str, str], *windows: tuple[str, ...]) -> dict[str, int]:
     """The instants that the query gives, by parameter, in ms since 1970.
 
-    Of each window of time the parameters are named, the first one before the last. Raises Invalid.
+    `windows` names the parameters of each window of time, the first one first. Raises Invalid.
     """
     found: dict[str, int] = {}
     for window in windows:
@@ -332,13 +330,13 @@ class Page:
 
 
 def position_in(text: str) -> tuple[str, str]:
-    """The epoch and the position of which `cursor_text` made this text; nothing if it did not."""
+    """The epoch id and the position in a cursor; two empty texts if it is not one of ours."""
     try:
         cursor = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)).decode("ascii")
     except (UnicodeError, ValueError):
         return "", ""
     epoch_id, _, position = cursor.rpartition("/")
-    # The decoder skips what it does not know.
+    # The decoder skips unknown characters.
     is_ours = EPOCH_ID.fullmatch(epoch_id) and cursor_text(epoch_id, position) == text
     return (epoch_id, position) if is_ours else ("", "")
 
@@ -346,9 +344,9 @@ def position_in(text: str) -> tuple[str, str]:
 async def derive_first(
     store: Store, req: Request, resp: Response, query: Mapping[str, str] | None = None
 ) -> None:
-    """Returns when all events are derived, or at once if the client takes what is derived by now.
+    """Returns when all events are derived, or at once if the client accepts stale data.
 
-    Raises NotDerived, and as `takes_stale` does.
+    Raises NotDerived, and the errors of `takes_stale`.
     """
     partner = partner_of(req)
     if not await takes_stale(store, req, resp, query):
@@ -360,9 +358,9 @@ async def derive_first(
 async def takes_stale(
     store: Store, req: Request, resp: Response, query: Mapping[str, str] | None = None
 ) -> bool:
-    """Whether the client takes what is derived by now; the answer then says up to which event.
+    """Whether the client accepts stale data. The answer then says up to which event they go.
 
-    `query` has the parameters where they are read already. Raises Invalid.
+    `query` has the parameters if they are read already. Raises Invalid.
     """
     if query is None:
         query = query_of(req, ("stale",))
@@ -371,7 +369,7 @@ async def takes_stale(
         return False
     if wanted != "allowed":
         raise Invalid("stale", "It must be allowed, or left out.")
-    # Before anything is read: what is derived meanwhile is more than is promised, never less.
+    # Asked before the data are read, so they contain at least the events up to this one.
     epoch = await store.epochs.current()
     seq = await store.projector.derived_to(partner_of(req))
     resp.set_header("Tether-Derived-To", cursor_text(epoch.id, str(seq)))
@@ -379,21 +377,22 @@ async def takes_stale(
 
 
 def show_epoch(resp: Response, epoch: Epoch) -> None:
-    """Says of which epoch a list is, for those who keep places of their own."""
+    """Adds a header with the epoch, for clients that keep positions of their own."""
     if epoch.id:
         resp.set_header("Tether-Epoch", epoch.id)
 
 
 def cursor_text(epoch_id: str, position: str) -> str:
-    """The cursor of a position, as clients see it."""
+    """The cursor of a position, as clients get it."""
     text = f"{epoch_id}/{position}" if epoch_id else position
     return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def prefix_of(req: Request) -> str:
-    """The path under which a proxy shows us, as /tether; nothing if it says none, or an odd one.
+    """The path under which a proxy serves us, such as /tether; empty if it names none or an
+    invalid one.
 
-    Several proxies may each have added theirs, the outermost first.
+    Each of several proxies may have added one, the outermost first.
     """
     text = req.get_header("X-Forwarded-Prefix")
     if text is None or len(text) > LONGEST_PREFIX:
@@ -403,7 +402,7 @@ def prefix_of(req: Request) -> str:
 
 
 def _base_url(req: Request) -> str:
-    """Scheme and authority as the client addressed us; nothing if its headers are odd."""
+    """Scheme and authority that the client used; empty if its headers are invalid."""
     scheme, host = req.forwarded_scheme, req.get_header("Host") or ""
     odd = scheme not in ("http", "https") or not _HOST.fullmatch(host)
     return "" if odd else f"{scheme}://{host}"

@@ -1,8 +1,8 @@
-"""How events come in: those which wait are written together, in one statement for each partner.
+"""Writes incoming events in batches: the waiting events of a partner go in one statement.
 
-While the events of a partner are being committed, its next ones wait; when the commit is done
-they all go in the next statement. So a lone event is written at once, and under load one commit
-carries many, on either engine.
+While events of a partner are being committed, its next events wait. After the commit they all go
+in the next statement. So a single event is written at once, and under load one commit has many
+events, on both engines.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ from tether.storage.events import EventRow, Events
 from tether.storage.turns import Steps, in_steps
 
 MOST_IN_ONE_STATEMENT = 10_000
-MOST_BESIDE_OTHERS = 1_000  # while other partners report, too: theirs wait for the writer meanwhile
+MOST_BESIDE_OTHERS = 1_000  # while other partners report, too, and wait for the writer
 LATELY_S = 1.0
-LONG_S = 2.0  # for a statement: then the next ones have fewer events, lest the database give up
-MOST_EXPLAINED_AT_ONCE = 100  # more are looked up beside the event loop
+LONG_S = 2.0  # after a slower statement the next ones have fewer events
+MOST_EXPLAINED_AT_ONCE = 100  # more are looked up outside the event loop
 
 WriteResult: TypeAlias = str | Refusal  # the event's id, or why it is not stored
 _OTHER_VALUES = Refusal(
@@ -44,14 +44,14 @@ _NO_CHARGER, _NO_VEHICLE = (
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """Events that were reported together, and are written together."""
+    """Events of one request, which are written together."""
 
     arrivals: Sequence[EventRow]
     stored: "asyncio.Future[list[WriteResult]]"
 
 
 class EventBatcher:
-    """The way of all events into the store."""
+    """Stores all incoming events."""
 
     def __init__(
         self,
@@ -63,8 +63,8 @@ class EventBatcher:
         apply_backpressure: Callable[[int, int], Awaitable[None]],
         on_added: Callable[[int, int], None],
     ) -> None:
-        """`on_stored` is told whose events were stored, `on_added` also how many of them are new,
-        `apply_backpressure` how many came: while it does not return, the partner's next ones wait.
+        """`on_stored` gets the partner after each write, `on_added` also the number of new events.
+        `apply_backpressure` gets the number of events; the partner's next events wait for it.
         """
         self._on_added = on_added
         self._events = events
@@ -72,9 +72,9 @@ class EventBatcher:
         self._on_stored = on_stored
         self._on_progress = on_progress
         self._now_ms = now_ms
-        self._most = MOST_IN_ONE_STATEMENT  # by what the database can do now
+        self._most = MOST_IN_ONE_STATEMENT  # adapts to the speed of the database
         self._latest: int | None = None  # partner
-        self._other_at = -LATELY_S  # when events of another one than before came last
+        self._other_at = -LATELY_S  # when the reporting partner last changed
         self._waiting: dict[int, list[_Group]] = {}
         self._writers: set[asyncio.Task[None]] = set()
 
@@ -84,7 +84,7 @@ class EventBatcher:
         return sum(map(_count, self._waiting.values()))
 
     def arrival(self, event: Event) -> EventRow:
-        """The event with what the server gives it: an id and, if it has none, a timestamp."""
+        """The event with an id and, if it has none, a timestamp of the server."""
         if (timestamp := event.timestamp) is None:
             at_ms = stamped_ms = self._now_ms()
             timestamp = format_instant(at_ms)
@@ -98,10 +98,11 @@ class EventBatcher:
         )  # fmt: skip
 
     async def add(self, partner: int, event: Event) -> str:
-        """The id of the event once it is durable: a new one, or that of the same event before.
+        """Stores the event and returns its id: a new one, or the id of the same event if that was
+        stored before.
 
         An event without a timestamp gets the server's time and is always new. Raises Conflict if
-        the charger or vehicle is unknown, or the event contradicts a recorded one or is too old.
+        the charger or vehicle is unknown, or the event contradicts a stored one or is too old.
         """
         (result,) = await self._add(partner, [self.arrival(event)])
         if isinstance(result, Refusal):
@@ -109,7 +110,7 @@ class EventBatcher:
         return result
 
     async def add_all(self, partner: int, arrivals: Sequence[EventRow]) -> list[WriteResult]:
-        """The same for many, one portion after the other: for each its id, or why not.
+        """Stores many events, in portions. Returns the id of each, or why it was not stored.
 
         Raises Unavailable if none could be stored.
         """
@@ -125,12 +126,12 @@ class EventBatcher:
         return results
 
     def _portion(self) -> int:
-        """How many events of a partner go in a statement now."""
+        """The most events of a partner in one statement now."""
         beside_others = monotonic() - self._other_at < LATELY_S
         return min(self._most, MOST_BESIDE_OTHERS) if beside_others else self._most
 
     def _took(self, seconds: float, count: int) -> None:
-        """So long took a statement of so many events."""
+        """Adapts the size of statements to the time that one of `count` events took."""
         if seconds > LONG_S:
             self._most = max(min(self._most, count) // 2, MOST_BESIDE_OTHERS)
         elif seconds < LONG_S / 4 and 2 * count > self._most:
@@ -154,7 +155,7 @@ class EventBatcher:
         return stored
 
     async def drain(self) -> None:
-        """Returns when nothing waits any more."""
+        """Returns when no event waits any more."""
         while self._writers:
             await asyncio.wait(self._writers)
 
@@ -165,7 +166,7 @@ class EventBatcher:
             try:
                 await self._write(partner, batch)
             except Unavailable as error:
-                # What came behind it meanwhile would only wait as long again.
+                # The events that came meanwhile would only wait as long again.
                 _fail([*batch, *self._waiting[partner]], error)
                 self._waiting[partner] = []
             except Exception as error:
@@ -186,7 +187,7 @@ class EventBatcher:
         if added == len(arrivals):
             for group in batch:
                 _settle(group, [arrival.id for arrival in group.arrivals])
-        await asyncio.sleep(0)  # those who wait get their answers first
+        await asyncio.sleep(0)  # the waiting requests get their answers first
         self._on_progress(len(arrivals), self.waiting)
         self._on_stored(partner)
         self._on_added(partner, added)
@@ -210,7 +211,7 @@ def _count(groups: Iterable[_Group]) -> int:
 
 
 def _first(waiting: Sequence[_Group], most: int) -> list[_Group]:
-    """Those that the next statement has, of so many events, or one of more."""
+    """The next groups with at most so many events together, or one larger group."""
     count = 0
     for number, group in enumerate(waiting):
         count += len(group.arrivals)
@@ -230,8 +231,8 @@ def _results(
 
 
 def _stamp_in_turn(groups: Iterable[_Group], newest: dict[str, int]) -> None:
-    """Lets the instants that the server gives to events of a vehicle grow, also where its clock
-    went back: what it stamped first came first. `newest` has the last one of each vehicle.
+    """Makes the server's timestamps of a vehicle's events strictly increasing, even if the clock
+    went back. `newest` has the last timestamp of each vehicle.
     """
     first: dict[str, int] = {}
     for group in groups:
@@ -254,7 +255,7 @@ def _stamped_after(newest: dict[str, int], first: dict[str, int], arrival: Event
 
 
 def _newest_stamps(arrivals: Iterable[EventRow], found: Iterable[Row]) -> dict[str, int]:
-    """Of each vehicle the newest instant that the server gave to an event that is not new."""
+    """The newest stored timestamp of the server for each vehicle."""
     newest: dict[str, int] = {}
     for arrival, (_, _, itself, _, stamped_ms, _) in zip(arrivals, found, strict=True):
         if stamped_ms is not None and itself is None:
@@ -263,7 +264,7 @@ def _newest_stamps(arrivals: Iterable[EventRow], found: Iterable[Row]) -> dict[s
 
 
 def _result(arrival: EventRow, found: Row) -> WriteResult | None:
-    """The id under which the event is recorded, or why it is not; None if it can be by now."""
+    """The id of the stored event, or why it is not stored; None if it should be tried again."""
     has_charger, has_vehicle, itself, recorded_body, _, horizon_ms = found
     if itself is not None:
         return arrival.id
@@ -276,7 +277,7 @@ def _result(arrival: EventRow, found: Row) -> WriteResult | None:
         return _expired(horizon_ms)
     if not (has_charger and has_vehicle):
         return _NO_VEHICLE if has_charger else _NO_CHARGER
-    return None  # charger or vehicle were created meanwhile, or it gets another instant
+    return None  # its charger or vehicle was just created, or it needs another timestamp
 
 
 def _expired(horizon_ms: int) -> Refusal:
@@ -292,5 +293,5 @@ def _fail(groups: Iterable[_Group], error: Exception) -> None:
 
 
 def _settle(group: _Group, results: list[WriteResult]) -> None:
-    if not group.stored.done():  # else the client is gone
+    if not group.stored.done():  # the client may be gone
         group.stored.set_result(results)

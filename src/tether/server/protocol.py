@@ -1,12 +1,12 @@
 """HTTP/1.1 on the wire: Uvicorn's protocol and request, with the limits that they lack.
 
-Uvicorn waits for ever for a head or a body that does not come and for a client that does not take
-its answer, and lets a head grow without end. Here a request has 30 s to arrive whole; what is not
-HTTP is answered in the form of all our errors; a wish to speak another protocol is passed over, as
-RFC 9110 allows, while Uvicorn's parser would lose the body of such a request.
+Uvicorn waits for ever for a head or a body that does not come, and for a client that does not read
+its answer. It does not limit the size of a head. Here a request has 30 s to arrive whole, and
+what is not HTTP gets an error like all our errors. A request to upgrade to another protocol is
+ignored, as RFC 9110 allows; Uvicorn's parser would lose the body of such a request.
 
-Uvicorn writes the head and the body of an answer separately, which the kernel sends separately, and
-tries two regular expressions on each header. Here an answer whose length is known is one write.
+Uvicorn writes the head and the body of an answer separately, so the kernel sends two packets, and
+it matches two regular expressions for each header. Here an answer of known length is one write.
 """
 
 import asyncio
@@ -36,36 +36,36 @@ from tether.storage.turns import LoopTurns, abandon
 log = structlog.get_logger()
 
 REQUEST_TIMEOUT_S = 30.0  # for a request to arrive whole
-READER_TIMEOUT_S = 60.0  # for a client to take at least something of what it was sent
-STOP_TIMEOUT_S = 5.0  # for either of them when the server is told to stop
-LINGER_S = 0.5  # for a request that was on its way when the server was told to stop
+READER_TIMEOUT_S = 60.0  # for a client to read at least some of its answer
+STOP_TIMEOUT_S = 5.0  # for either of them when the server stops
+LINGER_S = 0.5  # for a request that was on its way when the server began to stop
 FAREWELL_S = 5.0  # for a client to stop sending and read why it was refused
 MAX_HEAD_BYTES = 64 * 1024
-MAX_HEADERS = 200  # or a few more, of those that arrive at once
-SMALL_BYTES = 8 * 1024  # of a request that is not whole: so much is not worth counting
-LARGE_BYTES = 128 * 1024  # as so much the others count: more is kept elsewhere, and bounded there
-WRITE_BUFFER_BYTES = 32 * 1024  # of a connection: with more in it the next piece has to wait
-MOST_WAITING = 16  # requests of a connection that wait for the answer to the one before them
-SLICE_BYTES = 1024  # so much is read at once, unless it is of a body: some fifty short requests
-REQUEST_BYTES = 3000  # about what a request that waits takes
-MOST_REFUSED = 64  # connections beyond the bound that are told so: the others are just closed
+MAX_HEADERS = 200  # or a few more if they arrive at once
+SMALL_BYTES = 8 * 1024  # smaller incomplete requests are not counted
+LARGE_BYTES = 128 * 1024  # counted for each other one; larger bodies have bounds of their own
+WRITE_BUFFER_BYTES = 32 * 1024  # of a connection: with more in it, the next piece waits
+MOST_WAITING = 16  # pipelined requests of a connection
+SLICE_BYTES = 1024  # read at once, unless they are part of a body: some fifty short requests
+REQUEST_BYTES = 3000  # memory of a waiting request, about
+MOST_REFUSED = 64  # connections beyond the bound that get an answer: others are just closed
 MAX_FRAMING_BYTES = 8 * 1024 * 1024  # of a body's chunk sizes and trailers; not the body itself
-PIECE_BYTES = 64 * 1024  # of a body that is longer: the next one goes when the client took it
+PIECE_BYTES = 64 * 1024  # of a longer body: the next piece follows when the client has read it
 
 _UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 _READS = ("GET", "HEAD")
 _log = logging.getLogger("uvicorn.error")
 _AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")  # before an absolute path
-# With these in a header, somebody could begin another one, or the body.
+# With one of these in its value, a header could begin another header, or the body.
 _CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
     """One connection.
 
-    One timer runs while a request has begun to arrive and is not whole, another from the first
-    answer on: that one is not set anew for each answer, but looks at the time of the last when it
-    is over, since timers cost more than looking at the clock.
+    One timer runs while a request is arriving. Another runs from the first answer on. It is not
+    set again for each answer, because timers cost more than reading the clock: when it ends, it
+    checks the time of the last answer.
     """
 
     cycle: "RequestCycle"
@@ -78,8 +78,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         partner_of: Callable[[str], int | None],
         **options: Any,
     ) -> None:
-        """Requests begin, and go on, by partner in turn. `partner_of` tells whose key it is, if
-        that is known without asking anybody.
+        """The partners' requests take turns. `partner_of` finds the partner of a key, if the key is
+        remembered.
         """
         super().__init__(*arguments, **options)
         self.bounds = bounds
@@ -87,18 +87,18 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._partner_of = partner_of
         self._timer: TimerHandle | None = None
         self._reader_timer: TimerHandle | None = None
-        self._arriving = False  # a request has begun and is not whole
-        self._wrong = "Invalid HTTP request received."  # if it is
-        self._in_body = False  # … and its head is whole
-        self._began_now = False  # … and began in the bytes at hand
-        self._bytes_of_body = 0  # among the bytes at hand
-        self._body_left = 0  # as the head announced it
-        self._unparsed = b""  # came, while enough requests wait already
-        self._bytes_beside = 0  # of the request that arrives: in its head or around its body
-        self._bytes_arrived = 0  # of it altogether
+        self._arriving = False  # a request has begun and is not complete
+        self._fault = "Invalid HTTP request received."  # of a request that cannot be parsed
+        self._in_body = False  # … and its head is complete
+        self._began_now = False  # … and began in the current bytes
+        self._bytes_of_body = 0  # in the current bytes
+        self._body_left = 0  # by the Content-Length
+        self._unparsed = b""  # received while enough requests wait
+        self._bytes_beside = 0  # of the arriving request: in its head or around its body
+        self._bytes_arrived = 0  # of it in all
         self._bytes_framing = 0  # beside its body since the last chunk began
         self._stopping = False
-        self._deaf = False  # the last answer is sent; what still comes is not looked at
+        self._deaf = False  # the last answer is sent; further bytes are ignored
         self._answering: RequestCycle | None = None  # of several in a pipeline, the first
         self._answered_at = 0.0  # by the loop's clock
 
@@ -115,7 +115,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _turn_away(self, *, told: bool) -> None:
         self.bounds.refused("connections")
         if told:
-            self._arriving = True  # as far as one can know
+            self._arriving = True  # probably
             self._refuse(Code.UNAVAILABLE, "Service Unavailable")
         else:
             self._deaf = True
@@ -131,8 +131,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._answering is not None:  # Uvicorn tells only the last of a pipeline
             self._answering.abandon()
         super().connection_lost(exc)
-        # Forgets who knows this connection: else its 10 kB would stay until the collector of cycles
-        # has looked at everything there is, which it does seldom.
+        # Breaks cycles of references. Otherwise the 10 kB of this connection would stay until the
+        # garbage collector has searched everything, which is seldom.
         self.transport_of_exchanges.close = self.transport.close  # type: ignore[method-assign]
         self.pipeline.clear()
         self._arriving, self._answering = False, None
@@ -141,7 +141,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     # What arrives ---------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Reads the bytes, in slices, as long as not too many requests wait."""
+        """Parses the bytes in slices, unless too many requests wait."""
         if self._unparsed:
             data, self._unparsed = self._unparsed + data, b""
         start = 0
@@ -160,7 +160,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.bounds.hold(self.flow, LARGE_BYTES, self._make_room, reason="arriving")
 
     def _make_room(self) -> None:
-        """Refuses the request that is not whole, for others which go on arriving."""
+        """Refuses the incomplete request, so that others can go on arriving."""
         if self._in_body:
             self._refuse(Code.UNAVAILABLE, "Service Unavailable")
             self.cycle.disconnected = True
@@ -169,7 +169,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         elif self._is_idle():
             self._refuse(Code.UNAVAILABLE, "Service Unavailable")
             self.headers, self.url = [], b""
-        else:  # the answer to the one before would be taken for its own
+        else:  # its client would take the previous answer for this refusal
             self.transport.abort()
 
     def _receive(self, data: bytes) -> None:
@@ -187,10 +187,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._stay_with_http(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(Code.REQUEST_MALFORMED, self._wrong)
+            self._refuse(Code.REQUEST_MALFORMED, self._fault)
 
     def _stay_with_http(self, rest: bytes) -> None:
-        """Reads the same request again without its wish to upgrade; `rest` follows its head."""
+        """Parses the request again without its Upgrade headers; `rest` follows its head."""
         method = self.parser.get_method()
         if method == b"CONNECT":
             self._refuse(Code.REQUEST_MALFORMED, "Invalid HTTP request received.")
@@ -201,7 +201,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._feed(b"\r\n".join([*lines, b"", rest]))
 
     def _count(self, beside: int) -> None:
-        if self._began_now:  # how much of these bytes is its own is not known; they are not many
+        if self._began_now:  # the share of these few bytes is not known
             self._began_now = False
             return
         self._bytes_beside += beside
@@ -211,7 +211,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._refuse(Code.HEAD_TOO_LARGE, "Request Header Fields Too Large")
         elif self._in_body:
             self._bytes_framing += beside
-            # The parser copies what it has of a line with each slice: a long one took seconds.
+            # The parser copies an incomplete line with each slice: a long one took seconds.
             if self._bytes_framing > MAX_HEAD_BYTES or self._bytes_beside > MAX_FRAMING_BYTES:
                 self._close()
 
@@ -226,9 +226,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._bytes_beside = self._bytes_arrived = self._bytes_framing = self._body_left = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_body:  # a trailer is of no use to us, and there may be millions
+        if self._in_body:  # trailers are ignored: there may be millions
             return
-        name, value = name.lower(), value.rstrip(b" \t")  # which the parser leaves there
+        name, value = name.lower(), value.rstrip(b" \t")  # the parser keeps blanks
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         elif name == b"content-length":
@@ -241,8 +241,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         version = parser.get_http_version()
         if not has_one_host(self.headers, version):
-            self._wrong = "A request must have one Host header, and not two."
-            raise ValueError  # which ends the parser's work
+            self._fault = "A request must have one Host header, and not two."
+            raise ValueError  # stops the parser
         self._in_body, self._bytes_beside, self._bytes_framing = True, 0, 0
         current = version >= "1.1"  # an older client knows neither of the two (RFC 9112, 6.1, 9.3)
         keep_alive = current and parser.should_keep_alive() and not self._stopping
@@ -256,11 +256,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((self.cycle, self.app))
 
     def _begin(self, cycle: "RequestCycle", app: Any) -> None:
-        """Lets the application have the request, as soon as it is its turn."""
+        """Gives the request to the application when it is its turn."""
         self._answering = cycle
         work = self._turns.share(cycle.run_asgi(app), partial(_whose, cycle, self._partner_of))
         cycle.task = self.loop.create_task(work)
-        cycle.tasks.add(cycle.task)  # and it takes itself out: a callback costs more
+        cycle.tasks.add(cycle.task)  # it removes itself: a callback costs more
 
     def on_body(self, body: bytes) -> None:
         self._bytes_of_body += len(body)
@@ -287,7 +287,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     # The end of a connection ----------------------------------------------------------------------
 
     def shutdown(self) -> None:
-        """The server stops: what arrives is still answered, also what was on its way."""
+        """The server stops. Requests that are arriving or on their way are still answered."""
         self._stopping = True
         if self._timer is not None:
             self._stop_timer()
@@ -342,7 +342,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self.bounds.release(self.transport)
-        if not self.transport.is_closing():  # it took what there was: the next time counts anew
+        if not self.transport.is_closing():  # the client has read everything
             self._stop_reader_timer()
 
     def _close_if_idle(self) -> None:
@@ -369,11 +369,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._refuse(Code.REQUEST_TIMEOUT, "Request Timeout")
 
     def _refuse(self, code: Code, message: str) -> None:
-        """Answers outside the application, which has not seen a whole request, and hangs up."""
+        """Answers without the application, as the request is not complete, and hangs up."""
         if self.transport.is_closing():
             return
         if not self._is_idle() and not (self._arriving and self._in_body):
-            # An earlier request is being answered, and its answer must not be taken for this one.
+            # An earlier request is being answered. Its client would take this answer for that one.
             self.flow.pause_reading()
             self.cycle.keep_alive = False
             return
@@ -387,9 +387,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._hang_up()
 
     def _hang_up(self) -> None:
-        """Closes the connection so that the client gets to read its last answer.
+        """Closes the connection so that the client can still read its last answer.
 
-        To close it while something of the request is on its way would destroy the answer, too.
+        Closing it while parts of the request are on their way would destroy the answer.
         """
         if not self._arriving or self.pipeline:
             self._close()
@@ -404,7 +404,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._watch_reader()
 
     def _watch_reader(self) -> None:
-        """Else whoever never reads keeps the connection, and what it was sent, for ever."""
+        """Closes the connection later if its client does not read its answer."""
         unread = self.transport.get_write_buffer_size()
         if unread and self._reader_timer is None:
             seconds = STOP_TIMEOUT_S if self._stopping else READER_TIMEOUT_S
@@ -457,7 +457,7 @@ class RequestCycle(RequestResponseCycle):
 
     async def run_asgi(self, app: Any) -> None:
         try:
-            if self.flow.write_paused:  # else whoever does not read could have answers pile up
+            if self.flow.write_paused:  # answers must not pile up for a client that does not read
                 await self.flow.drain()
             await app(self.scope, self.receive, self.send)
             if not self.response_complete and not self.disconnected:
@@ -471,12 +471,12 @@ class RequestCycle(RequestResponseCycle):
             else:
                 await self.send_500_response()
         finally:
-            self.on_response = _nothing  # else connection and request would keep each other
+            self.on_response = _nothing  # breaks a cycle of connection and request
             self.tasks.discard(self.task)
-            self.task = None  # else its work, which knows whose it is, and this keep each other
+            self.task = None  # breaks a cycle of the task and this request
 
     def abandon(self) -> None:
-        """The client is gone: what is only read for it ends at its next portion. Writes go on."""
+        """The client is gone. Reads end at their next portion. Writes go on."""
         self.disconnected = True
         self.message_event.set()
         if self.task is not None and self.scope["method"] in _READS and not self.response_started:
@@ -531,7 +531,7 @@ class RequestCycle(RequestResponseCycle):
         if self.chunked_encoding:
             head += b"transfer-encoding: chunked\r\n"
         self._head = head + b"\r\n"
-        if endless:  # the body may be long in coming
+        if endless:  # the body may come much later
             self._write_head()
 
     def _write_head(self) -> None:
@@ -540,7 +540,7 @@ class RequestCycle(RequestResponseCycle):
             self._head = None
 
     def _finish(self, body: bytes) -> None:
-        """Sends an answer whose head waited for this, its whole body."""
+        """Sends the head, which has waited for the body, and the body in one write."""
         assert self._head is not None
         if self.scope["method"] == "HEAD":
             body = b""
@@ -551,7 +551,7 @@ class RequestCycle(RequestResponseCycle):
         self._complete()
 
     async def _send_pieces(self, body: bytes) -> None:
-        """The same for a long body, which is not copied: it may be sent to many at once."""
+        """Sends a long body in pieces, without copying it, as it may go to many clients at once."""
         self._check_length(body)
         self._write_head()
         view = memoryview(body)
@@ -580,13 +580,13 @@ class RequestCycle(RequestResponseCycle):
 
 
 def _scope_of(connection: Any, method: bytes) -> Any:
-    """The request whose head has arrived, as ASGI describes it, but with the path as it was sent:
-    `a%2Fb` is one segment, not two.
+    """The ASGI scope of the request whose head has arrived. Its path is as it was sent: `a%2Fb` is
+    one segment, not two.
 
-    Whatever version of HTTP it claims (0.9 and 2.0 get through the parser), it came as 1.1: Falcon
-    would fail on a version that it does not know.
+    The version of HTTP is always 1.1. The parser also accepts 0.9 and 2.0, but Falcon fails on
+    versions that it does not know.
     """
-    # A target has no fragment (RFC 9112, 3.2): "#" stays, as ids that differ behind it differ.
+    # A target has no fragment (RFC 9112, 3.2), so "#" is part of the path.
     url = connection.url
     target = url if url.startswith(b"/") else _AUTHORITY.sub(b"", url)
     raw_path, _, query = target.partition(b"?")
@@ -607,15 +607,15 @@ def _scope_of(connection: Any, method: bytes) -> Any:
 
 
 def has_one_host(headers: Sequence[tuple[bytes, bytes]], version: str) -> bool:
-    """Whether the request names its host, and only one: who forwards it by one of two, and who
-    serves it by the other, serves the wrong one (RFC 9112, 3.2).
+    """Whether the request has exactly one Host header. With two, a proxy might use the one and we
+    the other (RFC 9112, 3.2).
     """
     hosts = [name for name, _ in headers].count(b"host")
     return hosts == 1 or (not hosts and version < "1.1")
 
 
 def _whose(cycle: RequestCycle, partner_of: Callable[[str], int | None]) -> Hashable:
-    """The partner, or one for all with strange keys, and another for all without a key."""
+    """The partner, or one name for all unknown keys and one for requests without a key."""
     for name, value in cycle.scope["headers"]:
         if name == b"x-api-key":
             return partner_of(value.decode("latin-1")) or "strange key"
@@ -627,7 +627,7 @@ def _nothing() -> None:
 
 
 class TransportOfExchange:
-    """What Uvicorn's request uses of the transport; to close it means to hang up decently."""
+    """The part of the transport that Uvicorn's request uses. `close` hangs up gracefully."""
 
     __slots__ = ("abort", "close", "is_closing", "write")
 

@@ -17,8 +17,8 @@ from tether.storage.turns import TimeSlice
 
 PORTION = 50  # sessions that are read at once
 PORTIONS = 100  # for one page
-READ_AT_ONCE = 1_000  # sessions that a portion may look at
-MOST_BYTES = 2_000_000  # as they are stored; one has up to 1,000 charge periods
+READ_AT_ONCE = 1_000  # sessions that one statement may search
+MOST_BYTES = 2_000_000  # stored bytes of a page; a session has up to 1,000 charge periods
 LONGEST_SPAN = 48  # bits of ms: some thousand years
 
 SessionPosition = tuple[int, str]
