@@ -1,10 +1,10 @@
-"""What lists can be asked for."""
+"""Filters of lists."""
 
 from typing import NamedTuple
 
 
 class EventFilter(NamedTuple):
-    """Which events of a partner a list shows; None means all. Instants in ms since 1970."""
+    """Selects events of a partner; None means all. Instants in ms since 1970."""
 
     type: str | None = None
     charger_id: str | None = None
@@ -14,23 +14,23 @@ class EventFilter(NamedTuple):
 
     @property
     def has_window(self) -> bool:
-        """Whether only events from a time, or to one, are wanted."""
+        """Whether it has a beginning or an end in time."""
         return self.from_ms is not None or self.to_ms is not None
 
     @property
     def is_selective(self) -> bool:
-        """Whether more events may be read than are shown: no index has those that are wanted."""
+        """Whether no index has just these events, so more may be read than are shown."""
         both = self.charger_id is not None and self.vehicle_id is not None
         return both or self.type is not None or self.has_window
 
 
 class SessionFilter(NamedTuple):
-    """Which sessions of a partner a list shows; None, or no id, means all. Instants in ms since
-    1970.
+    """Selects sessions of a partner; None, or no id, means all. Instants in ms since 1970.
 
-    Windows reach from their first instant to before their last one. Sessions began in that of
-    `from_ms`, have ended in that of `ended_from_ms`, and lasted at some time in that of
-    `overlapping_from_ms`. What may change in a session is not for lists of changes.
+    Windows include their first instant and exclude their last one. Sessions began between `from_ms`
+    and `to_ms`, ended between `ended_from_ms` and `ended_to_ms`, and lasted at some time between
+    `overlapping_from_ms` and `overlapping_to_ms`. Lists of changes only filter by what never
+    changes in a session.
     """
 
     charger_ids: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
-"""Makes sessions and states, as partners are shown them, of the records that are stored.
+"""Makes sessions and states, as partners see them, from the stored records.
 
-Here, and not where sessions are made, they are compared with what the vehicle and the charger are
-said to be: that may change at any time, while a session depends on events alone.
+They are compared with the vehicle and the charger here, not where sessions are derived. Vehicles
+and chargers may change at any time, while a session depends on events alone.
 """
 
 from collections.abc import Iterable
@@ -77,7 +77,7 @@ _ZERO, _ONE, _HOUR_S = Decimal(0), Decimal(1), Decimal(3600)
 _THOUSANDTH, _MILLIONTH = Decimal("0.001"), Decimal("0.000001")
 
 GREATEST = Decimal(10) ** 9
-"""Numbers of events are smaller. What is computed of them and is not, is not known."""
+"""Numbers in events are smaller. A computed number that is not smaller counts as unknown."""
 
 
 class StoredSession(NamedTuple):
@@ -91,13 +91,13 @@ class StoredSession(NamedTuple):
     updated_ms: int
     removed: bool = False
     created_ms: int = 0
-    """When it was derived first; 0 if that was not noted."""
+    """When it was first derived; 0 if that is not known."""
 
 
 class LatestSession(NamedTuple):
-    """A vehicle's newest session, what it knows of the time before, and its newest event.
+    """A vehicle's newest session with its context, and its newest event.
 
-    There is no event if that was taken back, and the session still is as before.
+    The event is None if it was withdrawn and the session was not derived again yet.
     """
 
     record: SessionRecord
@@ -106,7 +106,7 @@ class LatestSession(NamedTuple):
 
 
 def session_of(known: StoredSession) -> Session:
-    """The session as a session."""
+    """The session as partners see it."""
     record = with_reports(known.record)
     until_ms = record.last.at_ms if record.end_ms is None else record.end_ms
     flags = _flags(record)
@@ -160,7 +160,7 @@ def _status(known: StoredSession) -> SessionStatus:
 def _period(
     period: PeriodRecord, until_ms: int, known: StoredSession, flags: set[str]
 ) -> ChargePeriod:
-    """The period; adds to `flags` what is odd about it."""
+    """The period. Adds flags for what is odd about it."""
     if period.start_missing:
         flags.add("start-missing")
     if period.stop_missing:
@@ -190,7 +190,7 @@ def _period(
 def _energy(
     period: PeriodRecord, lasted_ms: int, known: StoredSession, flags: set[str]
 ) -> tuple[Decimal | None, EnergySource | None]:
-    """The energy of the period by the best source that there is."""
+    """The energy of the period from the best available source."""
     if period.energy is not None:
         return period.energy, EnergySource.REPORTED
     if period.metered is not None:
@@ -212,12 +212,12 @@ def _energy(
 
 
 def to_milliwatt_hours(energy: Decimal) -> Decimal:
-    """The energy in kWh, as fine as one that is computed of powers is told."""
+    """The energy in kWh with the digits that are shown of energies from powers."""
     return _rounded(energy, _MILLIONTH)
 
 
 def _gained(period: PeriodRecord, vehicle: Vehicle) -> Decimal | None:
-    """What the state of charge says that the battery has gained in the period, in kWh."""
+    """The energy that the battery gained in the period by its state of charge, in kWh."""
     if period.soc_start is None or period.soc_end is None:
         return None
     percent = EXACT.subtract(period.soc_end, period.soc_start)
@@ -238,7 +238,7 @@ def _differ(energy: Decimal | None, gained: Decimal, vehicle: Vehicle) -> bool:
 def _is_possible(
     energy: Decimal | None, during_ms: int, period: PeriodRecord, known: StoredSession
 ) -> bool:
-    """Whether the lowest of the powers of charger and vehicle, and the highest told, allow it."""
+    """Whether the powers of charger and vehicle, and the highest reported power, allow it."""
     if not energy:
         return True
     if energy > 0:
@@ -251,7 +251,7 @@ def _is_possible(
 
 
 def _flags(record: SessionRecord) -> set[str]:
-    """What is odd about the session, apart from its energies and powers."""
+    """The flags of the session that do not depend on energies and powers."""
     flags = set(record.flags)
     if record.start_missing:
         flags.add("connect-missing")
@@ -261,7 +261,7 @@ def _flags(record: SessionRecord) -> set[str]:
 
 
 def _is_above(period: PeriodRecord, entity: Entity) -> bool:
-    """Whether a reading was higher than what the charger or vehicle supports, in its direction."""
+    """Whether a reading of the power was higher than the charger or vehicle supports."""
     if period.power_max is None or period.power_min is None:
         return False
     if period.power_max > highest_charge(entity):
@@ -273,7 +273,7 @@ def _is_above(period: PeriodRecord, entity: Entity) -> bool:
 
 
 def vehicle_state(vehicle_id: str, latest: LatestSession | None, now_ms: int) -> VehicleState:
-    """What is known of a vehicle now; `latest` is None if nothing was ever reported of it."""
+    """The state of a vehicle now; `latest` is None if it has no events."""
     as_of = format_instant(now_ms)
     if latest is None:
         return VehicleState(vehicle_id=vehicle_id, plugged_in=False, charging=False, as_of=as_of)
@@ -312,7 +312,7 @@ def charger_state(
     *,
     more: bool,
 ) -> ChargerState:
-    """What is known of a charger now: the states of the vehicles at it, by their sessions, and its
+    """The state of a charger now: the states of the vehicles at it, by their sessions, and its
     newest event.
 
     `more`: there are more vehicles than these.
@@ -335,17 +335,17 @@ def charger_state(
 
 
 def seconds(milliseconds: int) -> Decimal:
-    """So many milliseconds in seconds."""
+    """Milliseconds in seconds."""
     return Decimal(milliseconds) / 1000
 
 
 def age(at_ms: int, now_ms: int) -> Decimal:
-    """How many seconds ago it was; 0 for what a clock that is ahead has stamped."""
+    """How many seconds ago it was; 0 if it is in the future, as clocks may be wrong."""
     return seconds(max(0, now_ms - at_ms))
 
 
 def _sum(one: Decimal | None, other: Decimal | None) -> Decimal | None:
-    """The exact sum of what is known of these; None if nothing is."""
+    """The exact sum of the known numbers; None if both are unknown."""
     if one is None or other is None:
         return other if one is None else one
     return EXACT.add(one, other)
@@ -359,11 +359,11 @@ def _average(energy: Decimal | None, time_s: Decimal | None) -> Decimal | None:
 
 
 def _rounded(value: Decimal, step: Decimal) -> Decimal:
-    """The value to that many digits, without zeros at its end."""
+    """The value rounded to a multiple of `step`, without trailing zeros."""
     return plain(value.quantize(step, context=EXACT))
 
 
 def plain(value: Decimal) -> Decimal:
-    """The same number without zeros at its end: sums have those of whatever was added."""
+    """The same number without trailing zeros, which sums have."""
     short = value.normalize(EXACT)
     return short.quantize(_ONE, context=EXACT) if short == short.to_integral() else short

@@ -1,9 +1,9 @@
-"""Derives the sessions from the events, as a follower of the event log.
+"""Derives the sessions from the event log.
 
-What the sessions contain is all events up to a sequence number, which stands beside them and moves
-with them in one transaction. So it does not matter who derives, when, or how often: after a crash
-it goes on from there, and of several nodes that derive the same events one is admitted and the
-others see that it was done. Events wait for none of this.
+The sessions contain all events up to a sequence number, which is stored beside them and changes in
+the same transaction. So it does not matter who derives, when, or how often. After a crash a server
+goes on from this number. If several nodes derive the same events, one of them can store the result
+and the others see that it is done. Storing events does not wait for any of this.
 """
 
 import asyncio
@@ -26,32 +26,32 @@ from tether.storage.snapshots import Snapshot, Snapshots, putting
 from tether.storage.turns import TimeSlice, Turns
 
 AT_ONCE = 10_000  # events in a portion, which changes a fifth as many sessions, as a rule
-WRITTEN_AT_ONCE = 500  # of these; for others wait for the writer meanwhile
-IN_BULK = 500  # events that were stored at once: more will follow
-MOST_BEHIND = 100_000  # events of a partner that may wait before its next ones are held up
-INTERVAL_S = 1.0  # between looks at what may have changed, and tries of what failed
+WRITTEN_AT_ONCE = 500  # changes, as others wait for the writer meanwhile
+IN_BULK = 500  # events stored at once, after which more will follow
+MOST_BEHIND = 100_000  # waiting events of a partner before its next events are delayed
+INTERVAL_S = 1.0  # between checks for changes, and between tries after a failure
 SETTLED_AGAIN_S = 0.02
-PATIENCE_S = 5.0  # how long a reader waits for its events to be derived
+PATIENCE_S = 5.0  # that a reader waits until its events are derived
 SWEPT_AT_ONCE = 200  # partners
-USUAL_RATE = 5_000.0  # events a second, until it was measured
+USUAL_RATE = 5_000.0  # events per second, until it is measured
 MOST_SEEN = 1_000
 
 
 class Lag:
-    """For how long the first of the events that wait has waited, to some seconds."""
+    """How long the oldest waiting event has waited, to a few seconds."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[int, float]] = deque()  # up to which there were events, and when
+        self._seen: deque[tuple[int, float]] = deque()  # the last event at a time
 
     def note(self, head: int, derived: int) -> None:
-        """There are events up to the number `head`, of which those up to `derived` are derived."""
+        """Records that there are events up to `head`, which are derived up to `derived`."""
         if len(self._seen) < MOST_SEEN and (not self._seen or self._seen[-1][0] < head):
             self._seen.append((head, monotonic()))
         while self._seen and self._seen[0][0] <= derived:
             self._seen.popleft()
 
     def seconds(self) -> float:
-        """How long."""
+        """The lag in seconds."""
         return monotonic() - self._seen[0][1] if self._seen else 0.0
 
 
@@ -67,9 +67,9 @@ class Projector:
         *,
         share: Callable[[Any, Callable[[], Hashable]], Any],
     ) -> None:
-        """`on_waiting` is told now and then how many events wait, of all partners, and for how long
-        the oldest of them has; `on_failure` of each portion of a partner that could not be derived,
-        by a mistake of ours.
+        """`on_waiting` regularly gets the number of waiting events of all partners, and how long
+        the oldest has waited. `on_failure` gets the partner and the error when a bug stops a
+        portion.
         """
         self._engine = engine
         self._on_waiting = on_waiting
@@ -86,7 +86,7 @@ class Projector:
         self._lags: defaultdict[int, Lag] = defaultdict(Lag)
         self._failing: set[int] = set()
         self._rate = USUAL_RATE
-        self._began: dict[int, float] = {}  # when it began to derive what it derives now
+        self._began: dict[int, float] = {}  # when the current portion began
         self._others: dict[int, int] = {}  # the mark at which another process was faster
         self._stored: defaultdict[int, int] = defaultdict(int)
         self._in_bulk: set[int] = set()
@@ -95,19 +95,19 @@ class Projector:
         self._progress: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
 
     def notice(self, partner: int) -> None:
-        """Events of the partner may wait: derives them in the background."""
+        """Derives events of the partner that may wait, in the background."""
         self._noticed.add(partner)
         if partner not in self._tasks:
             work = self._share(self._follow(partner), lambda: partner)
             self._tasks[partner] = asyncio.create_task(work)
 
     def hurry(self, partner: int) -> None:
-        """Somebody waits for what is derived here: it is derived without gathering more."""
+        """Derives at once, without collecting more events, because a reader waits."""
         if partner in self._tasks:
             self._urgent[partner].set()
 
     async def derived_to(self, partner: int) -> int:
-        """The last of the events that are derived, without waiting; hurries if more are stored."""
+        """The number of the last derived event, without waiting; hurries if more are stored."""
         head, derived = await self.derivations.progress(partner)
         if derived < head:
             self.notice(partner)
@@ -115,7 +115,7 @@ class Projector:
         return derived
 
     async def catch_up(self, partner: int) -> None:
-        """Returns when all events that are committed now are derived.
+        """Waits until all events that are committed now are derived.
 
         Raises NotDerived if that takes too long, and Unavailable.
         """
@@ -134,9 +134,9 @@ class Projector:
             wanted = min(wanted, head)  # less than before if the partner is being erased
 
     def _not_derived(self, partner: int, waiting: int, progress: int) -> NotDerived:
-        """What is said after PATIENCE_S in which `progress` events were derived, here or elsewhere.
+        """The error after PATIENCE_S in which `progress` events were derived, here or elsewhere.
 
-        Where none were, the time that the last ones took here is what there is to go by.
+        If there was no progress, the estimate uses the time of the last events here.
         """
         if partner in self._failing:
             return NotDerived(waiting, round(10 * INTERVAL_S), failed=True)
@@ -148,8 +148,8 @@ class Projector:
     async def apply_backpressure(self, partner: int, stored: int) -> None:
         """Returns at once, or up to INTERVAL_S later if very many events of the partner wait.
 
-        `stored` is how many more have been stored. So what is derived never falls far behind.
-        Where deriving fails nobody waits for it.
+        `stored` is the number of events that were just stored. So derived data never fall far
+        behind. There is no delay while deriving fails.
         """
         if stored > IN_BULK:
             self._in_bulk.add(partner)
@@ -166,8 +166,8 @@ class Projector:
         del self._stored[partner]
 
     async def sweep(self) -> None:
-        """Derives, for ever, what nobody has noticed: events which a process left that was killed,
-        which were copied in, or which came before there were sessions.
+        """Derives for ever events that nobody has announced: from a process that was killed, copied
+        into the database, or older than sessions.
         """
         partners: list[int] = []
         at_once = sys.maxsize  # all of them when it starts, then some at a time
@@ -183,7 +183,7 @@ class Projector:
             await asyncio.sleep(3 * INTERVAL_S)
 
     async def behind(self, partner: int) -> int:
-        """How many events of the partner wait, or a few more, as not every number has an event."""
+        """How many events of the partner wait, or a few more, as some numbers have no event."""
         head, derived = await self.derivations.progress(partner)
         waiting = max(0, head - derived)
         if waiting:
@@ -195,11 +195,11 @@ class Projector:
         return waiting
 
     def progress(self, partner: int) -> asyncio.Event:
-        """Is set when more is derived here; another node may derive it without that."""
+        """An event that is set when more is derived here, but not when another node derives it."""
         return self._progress[partner]
 
     async def close(self) -> None:
-        """Stops where it stands; nothing is lost by that."""
+        """Stops at once. Nothing is lost."""
         for task in list(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -219,9 +219,9 @@ class Projector:
             del self._tasks[partner]
 
     async def _pause(self, partner: int, seconds: float) -> bool:
-        """Waits that long, or until somebody asks for what waits; returns whether somebody does.
+        """Waits that long, or until a reader hurries; returns whether one does.
 
-        What came in bulk is followed by more, which shall not share the processor with this.
+        After a bulk more events follow, which should not share the processor with deriving.
         """
         urgent = self._urgent[partner]
         if partner in self._in_bulk:
@@ -245,7 +245,7 @@ class Projector:
                 pause_s = await self.portion(partner, urgent=urgent)
         except Unavailable:
             return INTERVAL_S
-        except Exception as error:  # what is wrong with one portion must not end it for good
+        except Exception as error:  # a bug in one portion must not end deriving
             self._failing.add(partner)
             self._on_failure(partner, error)
             return 10 * INTERVAL_S
@@ -255,9 +255,9 @@ class Projector:
         return pause_s
 
     async def portion(self, partner: int, *, urgent: bool = True) -> float | None:
-        """Derives the next events; the seconds to pause then, None when nothing is left.
+        """Derives the next events. Returns the seconds to pause, or None when nothing is left.
 
-        What is not urgent is left to another process that is at it.
+        Unless it is urgent, it leaves the work to another process that is doing it.
         """
         position = await self.derivations.position(partner)
         pause_s = self._engine.dialect.pause_s
@@ -278,14 +278,14 @@ class Projector:
             self._others[partner] = position.mark
             return 3 * pause_s
         took_s = monotonic() - began
-        if full:  # what is done of a few says nothing of many
+        if full:  # the rate of a few events says nothing about many
             self._rate = (done.seq - position.seq) / took_s
-        if done.seq > last:  # in no order: the more gather, the fewer sessions change twice
+        if done.seq > last:  # out of order: with more events at once fewer sessions change twice
             return min(took_s, PATIENCE_S)
         return 0.0 if full else pause_s
 
     async def _in_order(self, partner: int, position: Position, rows: list[Row]) -> Position | None:
-        """Derives these events, unless many of them are late and more are to come."""
+        """Derives these events in order, unless many of them are late and more will follow."""
         last, full = int(rows[-1][0]), len(rows) == AT_ONCE
         await self._engine.list_events(partner, last, last + MOST_BEHIND // 2)
         changes, late = await self.changes.of_events(partner, rows)
@@ -296,14 +296,14 @@ class Projector:
         return await self.write(partner, position, last, changes)
 
     async def _by_vehicle(self, partner: int, position: Position) -> Position | None:
-        """Derives all that waits, vehicle after vehicle.
+        """Derives all waiting events, vehicle after vehicle.
 
-        In the order in which they came, events in no order would change the same sessions again and
-        again. The number moves on when all vehicles are done; until then the position is not
-        finished: of some vehicles the sessions contain events behind it. Whoever goes on after a
-        crash begins at the same number and goes at least as far, so these only prove to be right.
-        Then the crash may have come between two sessions of a vehicle: that one is as it should be
-        says nothing of those behind it, and all are compared.
+        In the order of the log, late events would change the same sessions again and again. The
+        position moves when all vehicles are done. Until then it is unfinished: sessions of some
+        vehicles contain later events. After a crash deriving begins at the same number and goes at
+        least as far, so it only confirms these sessions. But the crash may have come between two
+        sessions of a vehicle. So a correct session says nothing about later ones, and all sessions
+        are compared.
         """
         torn = position.unfinished
         head, _ = await self.derivations.progress(partner)
@@ -322,8 +322,8 @@ class Projector:
         return await self.write(partner, position, until, changes)
 
     async def settled(self, partner: int) -> Position | None:
-        """Where the sessions stand, once they are those of the events that there are: derives what
-        stands in the way of that. None if there is no such partner.
+        """The position of the sessions when it is finished and contains no withdrawn events, for
+        which it derives. None if there is no such partner.
         """
         while (position := await self.derivations.position(partner)) is not None:
             withdrawn = await self.derivations.withdrawn_since(partner, position)
@@ -334,9 +334,8 @@ class Projector:
         return None
 
     def _another_does_it(self, partner: int, position: Position) -> bool:
-        """Whether another process was faster, and got further since: to race it would be in vain.
-
-        The work of both would be done twice, and half of it thrown away.
+        """Whether another process was faster, and has made progress since. In a race both would
+        derive the same events.
         """
         last = self._others.pop(partner, None)
         if last is None or last == position.mark:
@@ -354,12 +353,11 @@ class Projector:
         finished: bool = True,
         snapshots: Sequence[Snapshot] = (),
     ) -> Position | None:
-        """Stores what changed, these snapshots, and that the sessions now contain all events up to
-        `seq`.
+        """Stores the changes, the snapshots, and that the sessions contain all events up to `seq`.
 
-        Returns where they are then. Goes no further, and returns None, if somebody else changed
-        them since `position`, or took back events that the snapshots contain. Not `finished`: of
-        some vehicles they contain later ones, too.
+        Returns the new position. Stops and returns None if somebody else has changed the sessions
+        since `position`, or withdrawn events that the snapshots contain. Not `finished`: sessions
+        of some vehicles contain later events.
         """
         while len(changes) > WRITTEN_AT_ONCE:
             some, changes = changes[:WRITTEN_AT_ONCE], changes[WRITTEN_AT_ONCE:]
