@@ -1,4 +1,4 @@
-"""A session as it is stored: what the session builder makes of events.
+"""Sessions and their charge periods as they are stored: the session builder makes them.
 
 Instants are in ms since 1970, powers in kW, energies in kWh, states of charge in %.
 """
@@ -28,24 +28,24 @@ from tether.domain.earlier_sessions import (
 from tether.domain.models import ERASED, EXACT, Event, EventType
 
 MOST_TAKEN = 8
-"""More events of one instant are not named: then sessions are derived again from an earlier one."""
+"""If more events share an instant, sessions are computed again from an earlier session."""
 
 AWAY_SOC = Decimal(1)
-"""A vehicle that is plugged in again with so much less charge, in %, has been away."""
+"""If a vehicle is plugged in again with so much less charge, in %, it has been away."""
 
 TINY_SOC = Decimal(1)
-"""A state of charge, in %, that is more likely a fraction, if a whole session has no higher one."""
+"""If a session has no higher state of charge than this, in %, it is probably a fraction."""
 
 MOST_PERIODS = 1000
-"""A session with more charge periods has one that takes in all the others that follow."""
+"""The last of so many charge periods of a session takes in all later ones."""
 
 LONG_GAP_MS = 15 * 60 * 1000
-"""Over a longer gap between two readings of the power the first one is held: chargers that report
-on change are silent while nothing changes, and no power rises for hours.
+"""After a longer gap between two readings of the power, the first one holds: chargers that report
+only changes are silent while nothing changes, and no power rises for hours.
 """
 
 MOST_SEEN = 64
-"""The events of a session with more are not kept beside it: it is written with each of them."""
+"""The readings of more events are not stored beside the session: each event writes all of them."""
 
 _IDS = UUID("6b0d2a7e-3c55-4f8e-9d8e-0f6f6c9a7d41").bytes
 _MOST_INSTANT = 2**48 - 1
@@ -72,14 +72,14 @@ def ordered_event(seq: int, at_ms: int, event: Event) -> OrderedEvent:
 
 
 class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
-    """One charge period. `stop_ms` is None while it goes on."""
+    """A charge period. `stop_ms` is None while it is active."""
 
     start_ms: int
     stop_ms: int | None = None
-    # Told by the event that ended it, or after that.
+    # Reported by the event that ended it, or later.
     energy: Decimal | None = None
     time_s: Decimal | None = None
-    # Told by the newest update that carried it, and what was counted before the meter began anew.
+    # The newest meter reading of an update, and the energy from before the meter was reset.
     metered: Decimal | None = None
     metered_before: Decimal | None = None
     # The readings of the power: first, last, and twice the area between them, in kW·ms.
@@ -90,41 +90,41 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
     power_area: Decimal = Decimal(0)
     power_max: Decimal | None = None
     power_min: Decimal | None = None
-    # The state of charge when it began and when it ended, or the newest of it.
+    # The state of charge at the start, and at the end or the newest one.
     soc_start: Decimal | None = None
     soc_end: Decimal | None = None
     soc_end_ms: int = 0
     soc_final: bool = False
-    # No STARTED told of it; only a rising state of charge did.
+    # There was no STARTED event; only a rising state of charge showed it.
     start_missing: bool = False
     by_soc: bool = False
-    # Ended by a second start, which may have begun nothing new, or by the end of the session.
+    # Ended by a second start, which may belong to the same charge, or by the end of the session.
     cut: bool = False
     stop_missing: bool = False
     reported_ms: int = 0
-    """When it was reported, if that was after its end."""
+    """When it was reported, if that was after the end of the session."""
 
     @property
     def counted(self) -> Decimal | None:
-        """The energy that its meter has counted."""
+        """The energy by the meter."""
         if self.metered is None or self.metered_before is None:
             return self.metered
         return EXACT.add(self.metered_before, self.metered)
 
     @property
     def told(self) -> Told:
-        """What was reported of it."""
+        """The report on the period."""
         if self.energy is None and self.metered_before is not None:
             return Told(self.counted, self.time_s, self.metered)
         return Told(self.counted if self.energy is None else self.energy, self.time_s)
 
     @property
     def is_unreported(self) -> bool:
-        """Whether no STOPPED told of it: it ended otherwise, and its energy is not known."""
+        """Whether it ended without a STOPPED event, and its energy is not known."""
         return self.energy is None and (self.stop_missing or self.cut)
 
     def lasted_ms(self, until_ms: int) -> int:
-        """How long it lasted, or has lasted until then."""
+        """The length of the period, or its length up to an instant if it is active."""
         return (until_ms if self.stop_ms is None else self.stop_ms) - self.start_ms
 
     def allows(self, energy: Decimal | None, during_ms: int) -> bool:
@@ -167,8 +167,8 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         return anew
 
     def tell(self, energy: Decimal | None, time_s: Decimal | None) -> bool:
-        """Takes what is told of the whole period, unless it was told before; returns whether the
-        meter has begun anew.
+        """Takes a report on the whole period, unless it is already reported. Returns whether the
+        meter was reset.
         """
         if self.time_s is None:
             self.time_s = time_s
@@ -177,14 +177,14 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
             return False
         fell = counted is not None and 0 <= 2 * energy < counted
         if fell or (self.metered_before is not None and counted is not None and energy < counted):
-            self.read_meter(energy)  # it does not know what was counted before
+            self.read_meter(energy)  # the meter was reset
             return True
         self.energy = energy
         return False
 
     def goes_on(self, event: Event, at_ms: int) -> bool:
-        """Whether a report is of this charge, longer and with more energy than was told of it: then
-        it had not ended, and is as long as that.
+        """Whether a report is on this charge with a longer time and more energy. Then the charge
+        had not ended, and takes the new values.
         """
         energy, time_s = event.charged_energy, event.charged_time
         if energy is None or self.energy is None or self.stop_ms is None or energy <= self.energy:
@@ -199,20 +199,20 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         return same
 
     def resume(self, power: Decimal, at_ms: int) -> None:
-        """It is under way again, as an update with a power shows."""
+        """Makes the charge active again, after an update with a power."""
         self.metered, self.metered_before = self.energy, None
         self.energy = self.time_s = self.stop_ms = None
         self.read_power(power, at_ms)
 
     def add(self, event: Event) -> None:
-        """Takes what the event tells of one more charge: this period stands for many."""
+        """Adds the report on another charge: this period stands for many."""
         if event.charged_energy is not None:
             self.energy = EXACT.add(self.energy or Decimal(0), event.charged_energy)
         if event.charged_time is not None:
             self.time_s = EXACT.add(self.time_s or Decimal(0), event.charged_time)
 
     def join(self, other: "PeriodRecord") -> None:
-        """Takes in the period that follows: both are one."""
+        """Joins this period with the next one."""
         if other.power is not None and other.power_first is not None:
             self.read_power(other.power_first, other.power_first_ms)
             self.power_area = EXACT.add(self.power_area, other.power_area)
@@ -237,8 +237,8 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class Seen(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=False):
-    """What an event of a session read, so many ms after its start; the power only if it is that at
-    its charger.
+    """The readings of an event, `after_ms` after the start of its session. It has a power only if
+    the event is at the session's charger.
     """
 
     after_ms: int
@@ -247,7 +247,7 @@ class Seen(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=
 
 
 class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
-    """A vehicle at a charger, from plug-in to unplug; `end_ms` is None until then."""
+    """A session of a vehicle at a charger, from plug-in to unplug; `end_ms` is None until then."""
 
     vehicle_id: str
     charger_id: str
@@ -256,27 +256,27 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     last: EventPosition
     """The position of its newest event."""
     here: EventPosition | None = None
-    """The position of its newest event at this charger, where that is another one."""
+    """The position of its newest event at this charger, if `last` is at another one."""
     end_ms: int | None = None
     end_missing: bool = False
-    """No event told that the vehicle left: another session shows that it did."""
+    """There was no DISCONNECTED event: another session shows that the vehicle has left."""
     start_missing: bool = False
-    """No event told that the vehicle was plugged in."""
+    """There was no CONNECTED event."""
     periods: list[PeriodRecord] = []
     flags: list[str] = []
     soc_start: Decimal | None = None
     soc: Decimal | None = None
     soc_ms: int = 0
     reports: list[Report] = []
-    """What events told of it when another session had begun."""
+    """Reports on it after another session had begun."""
     left: tuple[EndedSession, ...] | None = msgspec.field(default=None, name="known")
-    """What is known of earlier sessions, where an event of this one told more than was known."""
+    """The known earlier sessions, if events of this session have reported on one of them."""
     told: list[Start] = []
-    """The earlier sessions of which events of this one told."""
+    """The earlier sessions that events of this session have reported on."""
 
     seen: list[Seen] | None = []
-    """What each of its events read, in their order; None if they are too many, or not known. It is
-    stored beside the session, as it is no part of what is shown.
+    """The readings of its events, in order; None if there are too many, or they are not known. They
+    are stored in a column of their own, as partners never see them.
     """
     formerly: Formerly | None = msgspec.field(default=None, name="left")
 
@@ -288,8 +288,8 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     def id(self) -> str:
         """The same events give the same session the same id (RFC 9562, version 8).
 
-        It begins with the instant, as the newest sessions are those that are written: of an index
-        of ids that lie anywhere each of them would change a page.
+        It begins with the instant: most writes change the newest sessions, which are then on few
+        pages of an index.
         """
         began = f"{self.start_ms}/{self.start_rank}/{self.charger_id}/{self.vehicle_id}"
         instant = f"{self.start_ms & _MOST_INSTANT:012x}"
@@ -299,12 +299,12 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
 
     @property
     def start(self) -> Start:
-        """What tells it from the vehicle's others."""
+        """Identifies the session among the vehicle's sessions."""
         return self.start_ms, self.start_rank, self.charger_id
 
     @property
     def charging(self) -> PeriodRecord | None:
-        """The period that goes on, if one does."""
+        """The active charge period, if there is one."""
         if self.periods and self.periods[-1].stop_ms is None:
             return self.periods[-1]
         return None
@@ -316,25 +316,25 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
 
     @property
     def alone(self) -> "SessionRecord":
-        """Itself as it is shown, with nothing of other sessions, chargers, or single events."""
+        """The session as partners see it, without other sessions, chargers or single events."""
         last = self.last._replace(charger_id=self.charger_id)
         return msgspec.structs.replace(self, last=last, here=None, left=None, told=[], seen=None)
 
     def with_seen(self, seen: list[Seen] | None) -> "SessionRecord":
-        """Itself, with what is stored beside it, unless a node of a version that knows nothing of
-        that has taken in an event since.
+        """The session with its stored readings, unless a server of an older version has added an
+        event without them.
         """
         whole = seen and self.start_ms + seen[-1].after_ms == self.last.at_ms
         self.seen = seen if whole else None
         return self
 
     def flag(self, name: str) -> None:
-        """Notes that something about the session is odd."""
+        """Adds a flag."""
         if name not in self.flags:
             self.flags = sorted([*self.flags, name])
 
     def new_period(self, start_ms: int, *, start_missing: bool = False) -> PeriodRecord:
-        """A charge period that begins now."""
+        """Begins a charge period."""
         if len(self.periods) == MOST_PERIODS:
             self.flag("periods-merged")
             self.periods[-1].stop_ms = None
@@ -354,25 +354,25 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         return event.state_of_charge < self.soc - AWAY_SOC
 
     def end(self, at_ms: int) -> None:
-        """The vehicle has left; a charge under way ends with that."""
+        """Ends the session, and the charge under way."""
         if self.charging is not None:
             self.charging.stop_missing = True
             self.charging.stop_ms = at_ms
         self.end_ms = at_ms
 
     def free_start(self, at_ms: int, event: Event) -> int:
-        """When a period began of which no STARTED told: by its own account, within what is free."""
+        """The start of a period without a STARTED event: by its time, within the free time."""
         free_ms = self.periods[-1].stop_ms if self.periods else self.start_ms
         assert free_ms is not None
         if event.charged_time is not None:
             return max(free_ms, at_ms - milliseconds(event.charged_time))
         if event.type is EventType.VEHICLE_CHARGE_STOPPED:
             return free_ms
-        # What the state of charge shows has happened since the reading before.
+        # The state of charge rose since the reading before.
         return at_ms if event.charge_power or self.soc is None else max(free_ms, self.soc_ms)
 
     def hear(self, position: EventPosition, event: Event, *, elsewhere: bool) -> None:
-        """Notes the event, which is the newest; `elsewhere` is another charger."""
+        """Records the newest event; `elsewhere`: it is at another charger."""
         self.here = self.newest_here if elsewhere else None
         self.last = position
         if self.seen is not None and len(self.seen) < MOST_SEEN:
@@ -412,7 +412,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
             newest.soc_final = newest.stop_ms is not None
 
     def as_left(self) -> EndedSession:
-        """What later sessions have to know of it; it has ended."""
+        """What later sessions have to know of this ended session."""
         assert self.end_ms is not None
         missing = [one for one in self.periods if one.is_unreported]
         charges = [(one.start_ms, one.start_ms + one.lasted_ms(self.end_ms)) for one in missing]
@@ -452,11 +452,11 @@ def in_order(session: SessionRecord | None, events: list[OrderedEvent]) -> list[
     )
 
 
-# What is told after the end -----------------------------------------------------------------------
+# Late reports -------------------------------------------------------------------------------------
 
 
 def tell_late(session: SessionRecord, report: Report) -> None:
-    """Takes in what an event told of the session after its end."""
+    """Takes a report that came after the end of the session."""
     end_ms, energy, time_s = session.end_ms, report.energy, report.time_s
     assert end_ms is not None
     if report.type is EventType.VEHICLE_DISCONNECTED:
@@ -491,7 +491,7 @@ def tell_late(session: SessionRecord, report: Report) -> None:
 def _late_period(
     session: SessionRecord, energy: Decimal | None, time_s: Decimal | None
 ) -> PeriodRecord | None:
-    """The period of a session that has ended of which a report is; None if it was told already."""
+    """The period that a late report belongs to; None if it is already reported."""
     again = (one.told.is_again(energy, time_s) for one in session.periods)
     if energy is not None and time_s is not None and any(again):
         return None
@@ -510,7 +510,7 @@ def _late_period(
 
 
 def with_reports(session: SessionRecord) -> SessionRecord:
-    """The session with what was reported of it when another one had begun."""
+    """The session with the reports that came after another session had begun."""
     if not session.reports:
         return session
     whole = msgspec.convert(msgspec.to_builtins(session, builtin_types=(Decimal,)), SessionRecord)
@@ -525,7 +525,7 @@ def with_reports(session: SessionRecord) -> SessionRecord:
 def without_charger(
     session: SessionRecord | None, before: SessionContext, charger: str
 ) -> tuple[SessionRecord | None, SessionContext]:
-    """A session and what it knows of the time before it, as if nothing was known of a charger."""
+    """A session and its context, without anything that is known of a charger."""
     before = msgspec.structs.replace(before, left=_elsewhere(before.left, charger))
     if session is None or session.charger_id == charger:
         return None, before
@@ -542,10 +542,10 @@ def _elsewhere(left: tuple[EndedSession, ...], charger: str) -> tuple[EndedSessi
 
 
 def milliseconds(seconds: Decimal) -> int:
-    """So many seconds in whole milliseconds."""
+    """Seconds as whole milliseconds."""
     return int(seconds * 1000)
 
 
 def is_too_long(period: PeriodRecord, at_ms: int, time_s: Decimal | None) -> bool:
-    """Whether a report of that instant tells a longer time than has passed."""
+    """Whether a report at that instant has a longer time than has passed."""
     return time_s is not None and time_s * 1000 > at_ms - period.start_ms + TOLERANCE_MS
