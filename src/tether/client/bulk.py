@@ -73,7 +73,7 @@ class BulkCalls(Generic[M, R]):
         ready: Callable[[M], M],
         result: Callable[[M, Item], R],
         *,
-        tell: WarningHandler = warn_user,
+        on_warnings: WarningHandler = warn_user,
     ) -> None:
         """`one` is event, charger, vehicle or event id. `ready` gives one in the form that is sent,
         or raises Invalid. `result` makes the result of one.
@@ -83,7 +83,7 @@ class BulkCalls(Generic[M, R]):
         self._policy = policy
         self._ready = ready
         self._result = result
-        self._on_warnings = tell
+        self._on_warnings = on_warnings
 
     def all(self, things: Iterable[M]) -> Script[list[R]]:
         """Sends any number of things; the results, in order."""

@@ -17,11 +17,13 @@ from tether.domain.views import Session, SessionStatus
 class EventCalls:
     """Scripts for events; `AsyncEvents` says what they do."""
 
-    def __init__(self, policy: RetryPolicy, tell: WarningHandler = warn_user) -> None:
+    def __init__(self, policy: RetryPolicy, on_warnings: WarningHandler = warn_user) -> None:
         self._policy = policy
         self._stamps = Stamps()
-        self._on_warnings = tell
-        self.bulk = BulkCalls("event", "/events/bulk", policy, self._ready, event_result, tell=tell)
+        self._on_warnings = on_warnings
+        self.bulk = BulkCalls(
+            "event", "/events/bulk", policy, self._ready, event_result, on_warnings=on_warnings
+        )
 
     def _ready(self, event: models.Event) -> models.Event:
         """The event as it is sent: exact, stamped, and without the id of a stored one."""

@@ -192,18 +192,18 @@ def error_of(outcome: Answer | NoAnswer, request: Request) -> TetherError:
     """The error that this outcome means."""
     if isinstance(outcome, NoAnswer):
         return Unavailable(outcome.reason, request_id=outcome.request_id or request.id)
-    status, said = outcome.status, _error_body(outcome)
+    status, body = outcome.status, _error_body(outcome)
     kind = OF_STATUS.get(status, UnexpectedAnswer)
-    if said.message is None and status not in RETRY_STATUSES:
+    if body.message is None and status not in RETRY_STATUSES:
         kind = UnexpectedAnswer
-    elif said.code == Code.EPOCH_CHANGED:
+    elif body.code == Code.EPOCH_CHANGED:
         kind = EpochChanged
     error = kind(
-        said.message or f"{request.method} {request.target} was answered with status {status}.",
+        body.message or f"{request.method} {request.target} was answered with status {status}.",
         status=status,
         request_id=outcome.headers.get("x-request-id", request.id),
-        code=said.code,
-        parameter=said.parameter,
+        code=body.code,
+        parameter=body.parameter,
     )
     if isinstance(error, RateLimited | Unavailable):
         error.retry_after = outcome.retry_after
@@ -223,12 +223,12 @@ class _ErrorBody(msgspec.Struct):
 def _error_body(answer: Answer) -> _ErrorBody:
     """The error in this answer; empty if it is no error of this API."""
     try:
-        said = msgspec.json.decode(answer.body, type=_ErrorBody)
+        body = msgspec.json.decode(answer.body, type=_ErrorBody)
     except DECODE_ERRORS:
-        said = _ErrorBody()
+        body = _ErrorBody()
     if match := _ERROR.match(answer.headers.get("tether-error", "")):
-        said.code, said.parameter = match[1], _unescaped(match[2])
-    return said
+        body.code, body.parameter = match[1], _unescaped(match[2])
+    return body
 
 
 def _unescaped(text: str | None) -> str | None:

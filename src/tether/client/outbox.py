@@ -30,9 +30,9 @@ _REFUSALS = (Invalid, Conflict, TooLarge)
 class Outbox:
     """Stores events in a file and delivers them in order in the background, each exactly once.
 
-    Any number of threads and processes may put into the same file; one of them delivers at a time.
-    What waits when it is closed, or its process killed, is delivered by the next one that is opened
-    on the file. The client stays open: it is not the outbox's to close.
+    Any number of threads and processes may put events into the same file. One of them delivers at a
+    time. Events that wait when it is closed, or its process is killed, are delivered by the next
+    outbox on this file. The outbox does not close the client.
     """
 
     def __init__(self, path: str | PathLike[str], client: Client) -> None:
@@ -75,8 +75,8 @@ class Outbox:
     def put(self, event: models.Event) -> models.Event:
         """Stores an event and returns it, with its timestamp, when it is safe on the disk.
 
-        One without a timestamp happens now. Raises Invalid, and OutboxError if it is not stored,
-        for example because the disk is full.
+        An event without a timestamp happens now. Raises Invalid, and OutboxError if the event is
+        not stored, for example because the disk is full.
         """
         stored = self._file.put(sendable(event))
         self._wake_up()
@@ -89,33 +89,33 @@ class Outbox:
 
     @property
     def error(self) -> Exception | None:
-        """What keeps the events from being delivered at the moment, such as Forbidden; or None."""
+        """The error that stops the delivery at the moment, such as Forbidden, or None."""
         return self._error
 
     @property
     def refused(self) -> list[RefusedEvent]:
-        """The events that the server refused for good, with the reasons. They are kept."""
+        """The events that the server finally refused, with the reasons. They are kept."""
         return self._file.refused()
 
     @property
     def damaged(self) -> list[DamagedEvent]:
-        """What the file held in place of an event, damaged. It is kept, and holds up nothing."""
+        """The damaged rows of the file. They are kept, and do not stop the delivery."""
         return self._file.damaged()
 
     def requeue(self, refused: RefusedEvent) -> bool:
-        """Delivers a refused event again, after all that waits. False if it is not there."""
+        """Delivers a refused event again, after all waiting ones. False if it is not there."""
         found = self._file.requeue(refused.number)
         self._wake_up()
         return found
 
     def delete(self, refused: RefusedEvent | DamagedEvent) -> bool:
-        """Deletes what was refused or is damaged. False if it is not there."""
+        """Deletes a refused event or a damaged row. False if it is not there."""
         return self._file.delete(refused.number)
 
     def flush(self, timeout: float) -> bool:
-        """Waits until all that was put so far is delivered or refused; False if it takes longer.
+        """Waits until all events so far are delivered or refused; False if that takes longer.
 
-        Makes a delivery that waits for a better time try at once.
+        A delivery that waits for its next try starts at once.
         """
         end, last = time.monotonic() + timeout, self._file.last()
         self._flush_signal.set()
@@ -127,7 +127,7 @@ class Outbox:
         return True
 
     def close(self) -> None:
-        """Ends the delivery, after the request under way. What waits stays in the file."""
+        """Ends the delivery after the current request. Waiting events stay in the file."""
         self._closing = True
         self._put_signal.set()
         self._flush_signal.set()

@@ -1,4 +1,4 @@
-"""What lists of the SDK can be narrowed down to, and the parameters of the API for that."""
+"""Filters of lists, and the parameters of the API for them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias, TypedDict

@@ -48,7 +48,7 @@ class Interrupted(Exception):
 
 
 class Subscription:
-    """What a stream asks for, and the cursor after its last message."""
+    """The request of a stream, and the cursor after its last message."""
 
     def __init__(
         self,
@@ -137,8 +137,8 @@ class Subscription:
         assert isinstance(error, RateLimited | Unavailable)
         self._failures += 1
         seconds = self._policy.backoff(self._failures, error.retry_after)
-        tell = log.warning if self._failures == _WARN_AFTER_FAILURES else log.info
-        tell("The stream is interrupted: %s; again in %.2f s", error, seconds)
+        write = log.warning if self._failures == _WARN_AFTER_FAILURES else log.info
+        write("The stream is interrupted: %s; again in %.2f s", error, seconds)
         return seconds
 
     def _message(self, name: str, text: bytes) -> Message | None:

@@ -103,7 +103,7 @@ def _decimal(value: object) -> Decimal | None:
     if isinstance(value, Decimal):
         return value
     if isinstance(value, float):
-        # 0.1 + 0.2 has 17 digits, of which the last two are noise that the API would refuse.
+        # 0.1 + 0.2 has 17 digits. The last two are noise, and the API would refuse them.
         exactly = Decimal(float.__repr__(value))  # as repr() of NumPy's is "np.float64(0.3)"
         return exactly if len(exactly.as_tuple().digits) <= _DIGITS else Decimal(f"{value:.15g}")
     if isinstance(value, Integral) and not isinstance(value, bool):  # NumPy's integers are no ints

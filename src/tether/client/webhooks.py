@@ -9,8 +9,8 @@ from tether.client.models import Number
 from tether.client.selections import api_name
 from tether.domain.models import to_json
 
-# A lost answer may be that of a webhook which was made. Another try would make a second one, whose
-# secret nobody has seen.
+# If the answer to a create is lost, the webhook may exist. Another try would make a second one, and
+# the secret of the first would stay unknown.
 ONCE = RetryPolicy(0)
 
 

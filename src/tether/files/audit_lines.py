@@ -10,7 +10,7 @@ AUDIT_COLUMNS = (
 
 
 def audit_csv(entry: AuditEntry) -> str:
-    """The entry as a row. What was before and is after stands there as JSON."""
+    """The row of an entry. The values before and after are JSON."""
     before, after = (to_json(one).decode() if one else "" for one in (entry.before, entry.after))
     return csv_line(
         [

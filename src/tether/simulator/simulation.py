@@ -104,7 +104,7 @@ class _Car:
 
 
 _Step: TypeAlias = Callable[[_Car, int], Event | None]
-"""What happens to a vehicle at an instant (ms), and the event that reports it."""
+"""A step of a vehicle at an instant (ms); returns the event that reports it."""
 
 
 class Simulation:
