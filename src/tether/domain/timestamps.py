@@ -15,7 +15,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def now_ms() -> int:
-    """The clock of this machine. Rules do not ask it: they are told the time."""
+    """The clock of this machine. Rules get the time as a parameter."""
     return time.time_ns() // 1_000_000
 
 
@@ -26,14 +26,14 @@ _RFC_3339 = re.compile(
     r"(?:\.[0-9]+)?"
     r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
-# As we write it ourselves: most of what comes in has this form already.
+# The form that we write. Most incoming timestamps have it already.
 _CANONICAL = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z"
 )
 _CANONICAL_LENGTH = len("2023-05-11T22:06:40.738Z")
 
 
-@lru_cache(maxsize=4096)  # that of an event is read twice: when it is checked and when it is stored
+@lru_cache(maxsize=4096)  # each event is parsed twice: when it is checked and when it is stored
 def _canonical_instant(text: str) -> int | None:
     if _CANONICAL.fullmatch(text) is None:
         return None
@@ -48,7 +48,7 @@ def parse_instant(text: str) -> int:
 
     Raises ValueError for everything else: no zone, `24:00`, a leap second, 30 February.
     """
-    # What is remembered is short, though a body may have a mebibyte of text there.
+    # Only short texts are cached: a body may have a mebibyte here.
     if len(text) == _CANONICAL_LENGTH and (at_ms := _canonical_instant(text)) is not None:
         return at_ms
     if _RFC_3339.fullmatch(text) is None:
@@ -58,7 +58,7 @@ def parse_instant(text: str) -> int:
 
 def _since_epoch(text: str) -> int:
     since = datetime.fromisoformat(text) - _EPOCH
-    # To divide by a millisecond would take as long as all the rest.
+    # Dividing by a timedelta would double the time.
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
@@ -73,7 +73,7 @@ def moment_of(at_ms: int) -> datetime:
 
 
 def fault_in(value: object) -> str | None:
-    """A sentence that says what is wrong with what should be an instant, if that is known."""
+    """A sentence that says what is wrong with this timestamp, if that is known."""
     if isinstance(value, Decimal) or (isinstance(value, str) and _NUMBER.fullmatch(value)):
         return "Seconds or milliseconds since 1970 are not understood."
     if not isinstance(value, str):
@@ -113,7 +113,7 @@ def format_instant(at_ms: int) -> str:
 
 
 _DAY_MS = 86_400_000
-# An answer has several instants for each entry: to look up their parts costs least.
+# An answer has several timestamps for each entry. Looking up their parts is fastest.
 _MINUTES = [f"T{hour:02}:{minute:02}:" for hour in range(24) for minute in range(60)]
 _SECONDS = [f"{second:02}." for second in range(60)]
 _THOUSANDTHS = [f"{ms:03}Z" for ms in range(1000)]

@@ -1,4 +1,4 @@
-"""Events: how they are inserted, in batches, and read, by id, in pages and for what is derived."""
+"""Events: inserts in batches; reads by id, in pages and for deriving sessions."""
 
 from collections.abc import AsyncIterator, Sequence
 from functools import lru_cache
@@ -12,18 +12,18 @@ from tether.domain.models import Event, from_json, to_json
 from tether.domain.session_record import OrderedEvent, ordered_event
 from tether.storage.engine import Engine, Row, batch, columns_of
 
-READ_AT_ONCE = 20_000  # events that a portion of a list may read, and …
-WINDOW_AT_ONCE = 100_000  # … entries of the index by time that are read to find a window's ends
+READ_AT_ONCE = 20_000  # events that a portion of a list may read
+WINDOW_AT_ONCE = 100_000  # index entries by time that are read to find the ends of a window
 PORTIONS = 20  # of events that one request reads
-END_OF_TIME = 2**62  # and behind every number
-EVENTS, WITHDRAWALS = "events", "withdrawals"  # the tables of which there are pages
+END_OF_TIME = 2**62  # also above every sequence number
+EVENTS, WITHDRAWALS = "events", "withdrawals"  # tables that are listed in pages
 
 # Adding -------------------------------------------------------------------------------------------
 
 
 class EventRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """An event as a batch has it. `stamped_ms` is 0 if the partner gave the instant; if the server
-    did, it is the first one that it gave to an event of the vehicle in the batch.
+    """An event in a batch. `stamped_ms` is 0 if the partner gave the timestamp. Otherwise it is the
+    first timestamp that the server gave to an event of the vehicle in the batch.
     """
 
     id: str
@@ -37,9 +37,9 @@ class EventRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 _BATCH = batch("batch", *columns_of(EventRow))
 
-# Looked up in an index for each event of a batch. Written as scalar subqueries because PostgreSQL
-# makes joins of EXISTS and LEFT JOIN, and with the estimates of a young table such a join reads all
-# events of the partner. ORDER BY stamp singles out the one index that ends in it.
+# Each event of a batch is looked up in an index. These are scalar subqueries, because PostgreSQL
+# turns EXISTS and LEFT JOIN into joins, and with the estimates of a new table such a join reads all
+# events of the partner. ORDER BY stamp selects the only index that ends in it.
 _HAS_CHARGER = """
 (SELECT 1 FROM chargers c WHERE c.partner = $1 AND c.id = b.charger_id LIMIT 1) IS NOT NULL
 """
@@ -52,12 +52,12 @@ _SAME_EVENT = """
    AND e.type = b.type AND e.charger_id = b.charger_id
  ORDER BY e.stamp LIMIT 1)
 """
-# Before it no event of the partner is taken: see retention.py. It is looked up once for a batch.
+# Earlier events of the partner are refused: see retention.py. It is read once for a batch.
 _HORIZON = "(SELECT r.horizon_ms FROM retention r WHERE r.partner = $1)"
 
-# The newest instant that the server gave to an event of the vehicle, if it is not before those of
-# the batch: then none of them is added, as those that are added later would come behind the others.
-# Partners may have stamped events with instants to come, of which some are looked through.
+# The newest timestamp of the server for the vehicle, if it is not before those of the batch. Then
+# none of them is added: they get later timestamps first. Partners may have sent events with future
+# timestamps, so some of these are skipped.
 _STAMPED_SINCE = """
 (SELECT max(x.at_ms) FROM (
     SELECT e.at_ms, e.stamp FROM events e
@@ -66,8 +66,8 @@ _STAMPED_SINCE = """
  ) x WHERE x.stamp > 0)
 """
 
-# What is ready is found before the numbers are taken, as with these PostgreSQL makes the partner's
-# other writers wait. `true` tells SQLite that ON does not belong to the join.
+# The events are checked before they get numbers, because from then on the partner's other writers
+# wait on PostgreSQL. `WHERE true` tells SQLite that ON does not belong to the join.
 ADD = f"""
 WITH {_BATCH}, ready AS (
     SELECT * FROM batch b
@@ -82,9 +82,9 @@ WHERE true
 ON CONFLICT DO NOTHING
 """
 
-# What became of the events of a batch of which not all were inserted: whether there are charger and
-# vehicle, whether it was inserted itself (it may be taken back by now), the recorded one of the
-# same identity, what was stamped since, and the horizon if it is before that.
+# For each event of a batch that was not inserted completely: whether its charger and its vehicle
+# exist, its id if it was inserted (it may be withdrawn by now), the stored event of the same
+# identity, the newest timestamp of the server, and the horizon if the event is before it.
 EXPLAIN = f"""
 WITH {_BATCH}
 SELECT {_HAS_CHARGER}, {_HAS_VEHICLE},
@@ -101,14 +101,14 @@ ORDER BY b.place
 
 GET = "SELECT body FROM events WHERE partner = $1 AND id = $2"
 
-# The number that an event has or had, and that of the withdrawal of an event.
+# The number of an event, also if it was withdrawn, and the number of its withdrawal.
 PLACE = """
 SELECT coalesce((SELECT e.seq FROM events e WHERE e.partner = $1 AND e.id = $2),
                 (SELECT w.event_seq FROM withdrawals w WHERE w.partner = $1 AND w.id = $2))
 """
 PLACE_OF_WITHDRAWAL = "SELECT seq FROM withdrawals WHERE partner = $1 AND id = $2"
 
-# With the withdrawals, which have no body here.
+# Events and withdrawals; withdrawals have no body here.
 FOLLOWING = """
 SELECT seq, at_ms, vehicle_id, body FROM events WHERE partner = $1 AND seq > $2
 UNION ALL
@@ -116,8 +116,8 @@ SELECT seq, at_ms, vehicle_id, NULL FROM withdrawals WHERE partner = $1 AND seq 
 ORDER BY seq LIMIT $3
 """
 
-# Of each vehicle, in the order of their ids, how many events and withdrawals came behind $2 up to
-# $3, and when the first and the last of these events were.
+# The vehicles with events or withdrawals after $2 and up to $3, in the order of their ids, with
+# their count and the timestamps of the first and the last one.
 VEHICLES_FOLLOWING = """
 SELECT vehicle_id, count(*), min(at_ms), max(at_ms) FROM (
     SELECT vehicle_id, at_ms FROM events
@@ -129,8 +129,8 @@ SELECT vehicle_id, count(*), min(at_ms), max(at_ms) FROM (
 GROUP BY vehicle_id ORDER BY vehicle_id LIMIT $5
 """
 
-# `+ 0` keeps the number out of the choice of an index, and the order, which only one index has,
-# makes it that one also while the tables are young.
+# `+ 0` prevents the use of an index for the number. The order selects the only index that has it,
+# also while the tables are new.
 OF_VEHICLE = """
 SELECT seq, at_ms, body FROM vehicle_history
 WHERE partner = $1 AND vehicle_id = $2 AND at_ms >= $3 AND at_ms <= $4 AND seq + 0 <= $5
@@ -146,8 +146,8 @@ def page_statement(
     """The statement for a page of events, or of withdrawals, and its parameters from $3 on; $1
     partner, $2 limit.
 
-    It reads READ_AT_ONCE events at most. If there are as many, it adds a row with the number of the
-    last of them and no body.
+    It reads at most READ_AT_ONCE events. If it reads so many, it adds a row with the number of the
+    last one and no body.
     """
     given = tuple(value is not None for value in wanted)
     selective = wanted.is_selective if table == EVENTS else wanted != EventFilter()
@@ -163,7 +163,7 @@ def _page(
     names = [start for start, used in zip(_CONDITIONS, given, strict=True) if used]
     numbered = [f"{start}${number}" for number, start in enumerate(names, start=3)]
     key = "vehicle_id" if given[2] else "charger_id" if given[1] else None
-    if table != EVENTS:  # has no other index than that of its order
+    if table != EVENTS:  # it only has the index of its order
         key = None
     relation = {"vehicle_id": "vehicle_events", "charger_id": "charger_events", None: table}[key]
     indexed = ["partner = $1", *(text for text in numbered if key and text.startswith(key))]
@@ -193,8 +193,8 @@ def window_statement(
 ) -> tuple[str, list[object]]:
     """The statement for the ends of a window of time, and its parameters; $1 is the partner.
 
-    It counts the entries of the window, WINDOW_AT_ONCE at most, and finds the one of them which
-    comes next in the order of commits after the event `beyond` (or before it).
+    It counts the events in the window, at most WINDOW_AT_ONCE, and finds the one that comes next
+    after the number `beyond` (or before it, if `descending`).
     """
     times = [wanted.from_ms, wanted.to_ms]
     sql = _window(tuple(time is not None for time in times), descending)
@@ -214,14 +214,14 @@ SELECT count(*), {nearest}(CASE WHEN seq {comparison} $2 THEN seq END) FROM (
 
 
 def _rows(arrivals: Sequence[EventRow]) -> str:
-    """The batch of these, as `batch_of` makes it."""
+    """The parameter of a batch, as `batch_of` makes it."""
     return to_json(dict(enumerate(arrivals, start=1))).decode()
 
 
 class EventPage(NamedTuple):
     """A page of events or withdrawals: sequence number and JSON of each.
 
-    If `stop` is given there may be more of them beyond that number, of which none was read.
+    If `stop` is given, there may be more beyond that number, which were not read.
     """
 
     found: list[tuple[int, str]]
@@ -229,8 +229,8 @@ class EventPage(NamedTuple):
 
 
 class VehicleEvents(NamedTuple):
-    """How many events of a vehicle came or were taken back, and the instants of the first and the
-    last of them.
+    """The number of new and withdrawn events of a vehicle, and the timestamps of the first and the
+    last one.
     """
 
     vehicle_id: str
@@ -247,11 +247,11 @@ class Events:
         self._add = ADD.format(event_numbers=engine.dialect.event_numbers)
 
     async def add(self, partner: int, arrivals: Sequence[EventRow]) -> int:
-        """Inserts events; returns how many were new, and whose charger and vehicle exist."""
+        """Inserts the events that are new and valid. Returns their number."""
         return await self._engine.write(self._add, partner, _rows(arrivals), len(arrivals))
 
     async def explain(self, partner: int, arrivals: Sequence[EventRow], *, few: bool) -> list[Row]:
-        """Of each of these what EXPLAIN finds."""
+        """The row of EXPLAIN for each event."""
         read = self._engine.read if few else self._engine.scan
         return await read(EXPLAIN, partner, _rows(arrivals))
 
@@ -264,7 +264,7 @@ class Events:
         return body.encode()
 
     async def place(self, partner: int, event_id: str, *, table: str = EVENTS) -> int | None:
-        """The number of the event, also if it was taken back, or else that of its withdrawal."""
+        """The number of the event, also if it was withdrawn, or of its withdrawal."""
         sql = PLACE if table == EVENTS else PLACE_OF_WITHDRAWAL
         rows = await self._engine.read(sql, partner, event_id)
         return int(rows[0][0]) if rows and rows[0][0] is not None else None
@@ -279,9 +279,9 @@ class Events:
         descending: bool = False,
         table: str = EVENTS,
     ) -> EventPage:
-        """The next events, or withdrawals, in the order of their commits, from `after` on.
+        """The next events, or withdrawals, after the number `after`, in the order of commits.
 
-        Where few of many are wanted it reads PORTIONS portions at most, and may find none.
+        It reads at most PORTIONS portions. So it may find none if few events match.
         """
         for portion in range(PORTIONS):
             found, stop = await self.portion(
@@ -307,8 +307,8 @@ class Events:
         descending: bool = False,
         table: str = EVENTS,
     ) -> EventPage:
-        """The same as far as one statement goes."""
-        # What is in an index one after the other is read sooner than a thread takes over.
+        """The part of a page that one statement finds."""
+        # Without a filter it reads the index in order, which is faster than changing to a thread.
         read = self._engine.read if wanted == EventFilter() else self._engine.scan
         sql, parameters = page_statement(wanted, after, descending, table)
         rows = await read(sql, partner, limit, *parameters)
@@ -318,9 +318,9 @@ class Events:
     async def _nearest(
         self, partner: int, wanted: EventFilter, beyond: int, *, descending: bool
     ) -> int | None:
-        """Behind which number events of the window of time are to be looked for, beyond this one.
+        """The number after which the next events of the window are, beyond this one.
 
-        None if there are none. If there are too many of the window to look at, it is this one.
+        None if there are none. This number itself if the window has too many events to search.
         """
         sql, parameters = window_statement(wanted, beyond, descending)
         ((count, nearest),) = await self._engine.scan(sql, partner, *parameters)
@@ -331,15 +331,15 @@ class Events:
         return int(nearest) + (1 if descending else -1)
 
     async def following(self, partner: int, seq: int, limit: int) -> list[Row]:
-        """The next events behind that number: number, instant, vehicle, JSON. Among them in their
-        order are those which were taken back, with the number of that, and None for the JSON.
+        """The next events and withdrawals after that number: number, timestamp, vehicle, and the
+        JSON of an event or None for a withdrawal.
         """
         return await self._engine.scan(FOLLOWING, partner, seq, limit)
 
     async def vehicles_following(
         self, partner: int, seq: int, until: int, after: str, limit: int
     ) -> list[VehicleEvents]:
-        """Of which vehicles events came or were taken back behind one number, up to another."""
+        """The vehicles with events or withdrawals after one number and up to another."""
         rows = await self._engine.scan(VEHICLES_FOLLOWING, partner, seq, until, after, limit)
         return [VehicleEvents(*row) for row in rows]
 
@@ -353,7 +353,7 @@ class Events:
         until_ms: int = END_OF_TIME,
         until: int = END_OF_TIME,
     ) -> list[OrderedEvent]:
-        """The vehicle's first events in a time, of those up to the number `until`."""
+        """The vehicle's first events in a window of time, up to the number `until`."""
         bounds = (from_ms, until_ms, until)
         rows = await self._engine.scan(OF_VEHICLE, partner, vehicle_id, *bounds, limit)
         return [ordered_event(seq, at_ms, from_json(Event, body)) for seq, at_ms, body in rows]
@@ -368,13 +368,13 @@ class Events:
         until_ms: int = END_OF_TIME,
         until: int = END_OF_TIME,
     ) -> AsyncIterator[list[OrderedEvent]]:
-        """All of them, about so many at a time, those of an instant together."""
+        """All of these events, about `limit` at a time, events of one instant together."""
         most = limit
         while True:
             read = await self.of_vehicle(
                 partner, vehicle_id, from_ms, most, until_ms=until_ms, until=until
             )
-            # Of the last instant there may be more: it is read again, from its beginning.
+            # There may be more events of the last instant, so it is read again from its beginning.
             again_ms = read[-1].position.at_ms if len(read) == most else None
             yield [one for one in read if one.position.at_ms != again_ms]
             if again_ms is None:
