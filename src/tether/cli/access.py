@@ -1,4 +1,4 @@
-"""How a partner's commands reach the server: where it is, the key, and what goes wrong."""
+"""How a partner's commands reach the server: the URL, the key, and messages for errors."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 DEMO_KEY = Path(".tether/demo.key")
-RETRIES = 3  # when somebody waits for the answer
+RETRIES = 3  # when a user waits for the answer
 PATIENT_RETRIES = 12  # when the work is long: about a minute of outage
 
 url_option = click.option(
@@ -40,37 +40,37 @@ api_key_option = click.option(
 
 
 class Access:
-    """Where the server is, and the key. Never shows the key."""
+    """The URL of the server and the key. Never shows the key."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
         self.url = url
         self._is_demo = not api_key
-        self.key = checked_key(api_key or demo_key())
+        self.key = _checked_key(api_key or _demo_key())
 
     def __repr__(self) -> str:
-        return f"Access({self.shown!r})"
+        return f"Access({self.safe_url!r})"
 
     @property
-    def shown(self) -> str:
-        """The address, without a password that may be in it."""
+    def safe_url(self) -> str:
+        """The URL without its password."""
         from tether.client.connection import url_without_password
 
         return url_without_password(self.url)
 
-    def note_demo(self) -> None:
-        """Says that the key is that of the demo, before much is done with it."""
+    def _note_demo_key(self) -> None:
+        """Says that the demo key is used, before a long command."""
         if self._is_demo:
             note(f"With the demo key in {DEMO_KEY}.")
 
     @contextmanager
     def client(self, *, patient: bool = False) -> Iterator["Client"]:
-        """The SDK's client; what stops it becomes a sentence.
+        """The SDK's client. Its errors become messages.
 
-        For a `patient` one it is tried first, without patience, whether there is such a server.
+        `patient`: retries for long, after one check without retries that the server is there.
         """
         from tether.client import Client
 
-        with self.explained():
+        with self.errors_as_messages():
             if patient:
                 self.check()
             retries = PATIENT_RETRIES if patient else RETRIES
@@ -79,21 +79,21 @@ class Access:
 
     def check(self) -> None:
         """Raises if there is no such server or it does not accept the key."""
-        self.note_demo()
+        self._note_demo_key()
         from tether.client import Client, NotFound
 
         with Client(self.url, self.key, retries=0, timeout=10) as client:
             try:
                 next(client.chargers.list(page_size=1), None)
-            except NotFound:  # a list is there even if nothing is in it
+            except NotFound:  # a Tether server has this list, even if it is empty
                 raise SetupError(
-                    f"{self.shown} does not answer like a Tether server: "
+                    f"{self.safe_url} does not answer like a Tether server: "
                     "it has no list of chargers."
                 ) from None
 
     @contextmanager
     def asking_for(self, what: str) -> Iterator["Client"]:
-        """The SDK's client, as `client` gives it; says so if there is no such thing."""
+        """The SDK's client. A NotFound becomes the message that there is no such thing."""
         from tether.client import NotFound
 
         with self.client() as client:
@@ -103,8 +103,8 @@ class Access:
                 raise SetupError(f"There is no {what}.") from None
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Turns errors of the SDK that are nobody's in particular into sentences."""
+    def errors_as_messages(self) -> Iterator[None]:
+        """Turns the SDK's general errors into SetupErrors with a message for the user."""
         from tether.client import (
             EpochChanged,
             Forbidden,
@@ -123,53 +123,55 @@ class Access:
             ) from None
         except Forbidden:
             raise SetupError(
-                f"The server at {self.shown} does not accept this API key for that (403). "
+                f"The server at {self.safe_url} does not accept this API key for that (403). "
                 "Is it revoked, expired, or made with --read-only?"
             ) from None
         except Unavailable as error:
             if error.status is None:
                 reason = error.message.partition(f" {IS_IT_RUNNING}")[0]
                 raise SetupError(
-                    f"Nothing answers at {self.shown}. Is the server running there? ({reason})"
+                    f"Nothing answers at {self.safe_url}. Is the server running there? ({reason})"
                 ) from None
-            raise SetupError(f"The server at {self.shown} cannot do this now: {error}.") from None
+            raise SetupError(
+                f"The server at {self.safe_url} cannot do this now: {error}."
+            ) from None
         except RateLimited as error:
             wait = f" in {error.retry_after:.0f} s" if error.retry_after else " later"
             raise SetupError(f"The key's rate limit is used up (429): try again{wait}.") from None
         except UnexpectedAnswer as error:
             raise SetupError(
-                f"{self.shown} does not answer like a Tether server: {error.message}"
+                f"{self.safe_url} does not answer like a Tether server: {error.message}"
             ) from None
 
 
 def calls_of(client: "Client", one: str) -> Any:
-    """The calls for chargers or for vehicles, of which `one` is charger or vehicle."""
+    """The client's calls for chargers or vehicles. `one` is `charger` or `vehicle`."""
     return client.chargers if one == "charger" else client.vehicles
 
 
 @contextmanager
-def told_of_waiting(tell: Callable[[str], None]) -> Iterator[None]:
-    """Tells once that the SDK waits: long work that seems to stand still needs an explanation."""
+def retries_noticed(notice: Callable[[str], None]) -> Iterator[None]:
+    """Says once, by `notice`, that the SDK waits and tries again."""
 
-    class Teller(logging.Handler):
+    class Once(logging.Handler):
+        done = False
+
         def emit(self, record: logging.LogRecord) -> None:
-            if not self.told:
-                self.told = True
-                tell("The server asks to wait, or is out of reach: trying again by itself.")
+            if not self.done:
+                self.done = True
+                notice("The server asks to wait, or is out of reach: trying again by itself.")
 
-        told = False
-
-    log, teller = logging.getLogger("tether.client"), Teller()
+    log, handler = logging.getLogger("tether.client"), Once()
     log.setLevel(logging.INFO)
-    log.addHandler(teller)
+    log.addHandler(handler)
     try:
         yield
     finally:
-        log.removeHandler(teller)
+        log.removeHandler(handler)
 
 
 def with_access(command: Callable[P, T]) -> Callable[..., T]:
-    """Gives a command the options --url and --api-key, and their Access as `access`."""
+    """Adds the options --url and --api-key to a command, which gets them as `access`."""
 
     @url_option
     @api_key_option
@@ -180,7 +182,7 @@ def with_access(command: Callable[P, T]) -> Callable[..., T]:
     return run
 
 
-def demo_key() -> str:
+def _demo_key() -> str:
     """The key that `make run` left in this folder. Raises SetupError if there is none."""
     try:
         return DEMO_KEY.read_text(encoding="ascii")
@@ -191,8 +193,8 @@ def demo_key() -> str:
         ) from None
 
 
-def checked_key(key: str) -> str:
-    """The key, if it can be one. Raises SetupError, which does not show it."""
+def _checked_key(key: str) -> str:
+    """The key, if it is well-formed. Raises SetupError, which does not show the key."""
     key = key.strip()
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise SetupError("The API key has characters that no key has.")

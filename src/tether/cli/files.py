@@ -1,4 +1,4 @@
-"""Files that commands write: whole or not there, and never through a link that was planted."""
+"""Writes files safely: complete or not at all, and never through a link of another user."""
 
 import os
 import secrets
@@ -11,18 +11,18 @@ from typing import IO
 from tether.domain.errors import SetupError
 
 FOR_OWNER = 0o600
-FOR_ALL = 0o644  # less what the umask takes away; nobody else writes, not even without a umask
+FOR_ALL = 0o644  # minus the umask; only the owner may write
 _MOST_LINKS = 40
 
 
 def create(path: Path) -> IO[str]:
-    """Makes a new file. Raises FileExistsError if anything has that name, a link for example."""
+    """Creates a file. Raises FileExistsError if the name is taken, also by a link."""
     return open(_created(path), "w", encoding="utf-8")
 
 
 @contextmanager
 def replacing(path: Path, mode: int = FOR_ALL) -> Iterator[Path]:
-    """A new file beside this one, which takes its name in the end, or is gone if that fails."""
+    """A new file in the same folder, which gets the name at the end; an error removes it."""
     partial = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.partial")
     try:
         os.close(_created(partial, mode))
@@ -37,21 +37,21 @@ def replacing(path: Path, mode: int = FOR_ALL) -> Iterator[Path]:
 
 
 def followed(path: Path) -> Path:
-    """Where a link leads, if only its owner can have put it there. Raises SetupError.
+    """The target of a link that the user or root made. Raises SetupError for other links.
 
-    In a folder where others may write, they may have: what we write would go where they want it.
+    Another user who may write in the folder could point a link at any file of ours.
     """
-    place = path
+    target = path
     for _ in range(_MOST_LINKS):
-        if not place.is_symlink():
-            return place
-        folder = place.parent.stat()
+        if not target.is_symlink():
+            return target
+        folder = target.parent.stat()
         mine = (os.geteuid(), 0)
-        if folder.st_mode & stat.S_IWOTH or place.lstat().st_uid not in mine:
+        if folder.st_mode & stat.S_IWOTH or target.lstat().st_uid not in mine:
             raise SetupError(
                 f"{path} is a link which somebody else may have put there: name another file."
             )
-        place = place.parent / os.readlink(place)
+        target = target.parent / os.readlink(target)
     raise SetupError(f"{path} is a link that leads nowhere.")
 
 

@@ -1,4 +1,4 @@
-"""What `follow` commands share: signals end them between two entries, a file keeps the place."""
+"""Shared by the `follow` commands: signals end them between entries, a file keeps the cursor."""
 
 import signal
 import sys
@@ -33,7 +33,7 @@ poll_option = click.option(
 
 
 def cursor_file_option(what: str) -> Callable[[F], F]:
-    """The option of the file that remembers the last one that was printed."""
+    """The option for the file that keeps the cursor of the last printed entry."""
     return click.option(
         "--cursor-file",
         type=FilePath(dir_okay=False, path_type=Path),
@@ -56,22 +56,22 @@ def print_followed(
     cursor_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Prints all that `begin` follows from the file's cursor on: as `line_of` says for people.
+    """Prints the entries after the cursor in the file: as `line_of` in a terminal, else as JSON.
 
-    Never ends by itself; Ctrl-C and SIGTERM end it.
+    Runs until Ctrl-C or SIGTERM.
     """
     people = sys.stdout.isatty() and not as_json
     cursor = _read_cursor(cursor_file) if cursor_file else None
     with (
         access.client(patient=True) as client,
-        _told_of_restore(cursor_file),
+        _explained_restore(cursor_file),
         stopped_by_signals() as stop,
     ):
         following = begin(client, cursor, stop)
-        if cursor_file and cursor is None:  # else what comes before anything is printed may be lost
+        if cursor_file and cursor is None:  # so that a stop before the first entry loses nothing
             _write_cursor(cursor_file, following.cursor)
         for entry in following:
-            # Only what has gone out counts: else one could be lost between two runs.
+            # Print first, then save the cursor, so that no entry is lost.
             if people:
                 say(line_of(entry))
             else:
@@ -81,7 +81,7 @@ def print_followed(
 
 
 @contextmanager
-def _told_of_restore(cursor_file: Path | None) -> Iterator[None]:
+def _explained_restore(cursor_file: Path | None) -> Iterator[None]:
     from tether.client import EpochChanged
 
     try:
@@ -97,9 +97,9 @@ def _told_of_restore(cursor_file: Path | None) -> Iterator[None]:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that nothing stops between printing and remembering.
+    """An event that Ctrl-C and SIGTERM set, so that a command stops between two entries.
 
-    A second signal does what it always does. Ends the command with the status of the signal.
+    A second signal has its usual effect. The exit status is the status of the signal.
     """
     stop = threading.Event()
     caught: list[int] = []

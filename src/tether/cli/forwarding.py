@@ -1,4 +1,4 @@
-"""`tether webhooks listen`: what happens, posted to a program on this machine."""
+"""`tether webhooks listen`: posts messages to a program on this machine."""
 
 import queue
 import threading
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from tether.client import Client
 
 TIMEOUT_S = 20.0
-LOOK_S = 0.2
+POLL_S = 0.2
 
 
 def forward_messages(access: Access, url: str, secret: str | None, types: Sequence[str]) -> None:
-    """Posts each message to the URL, and prints what came of it, until Ctrl-C."""
+    """Posts each message to the URL and prints the result, until Ctrl-C."""
     from httpx2 import Client as Http
     from httpx2 import HTTPError
 
-    secret = _checked(secret or new_secret())
+    secret = _checked_secret(secret or new_secret())
     wanted = set(types or MessageType)
     messages: queue.Queue[Message | Exception] = queue.Queue(maxsize=1000)
     with (
@@ -47,11 +47,11 @@ def forward_messages(access: Access, url: str, secret: str | None, types: Sequen
         say(secret)
         for follow in (_events, _withdrawals, _sessions):
             threading.Thread(
-                target=_put, args=(messages, follow, client, stop), daemon=True
+                target=_enqueue, args=(messages, follow, client, stop), daemon=True
             ).start()
         while not stop.is_set():
             try:
-                message = messages.get(timeout=LOOK_S)
+                message = messages.get(timeout=POLL_S)
             except queue.Empty:
                 continue
             if isinstance(message, Exception):
@@ -72,7 +72,7 @@ def forward_messages(access: Access, url: str, secret: str | None, types: Sequen
             say(f"{datetime.now(UTC):%H:%M:%S}  {message.type}  {message.id}  {result}")
 
 
-def _checked(secret: str) -> str:
+def _checked_secret(secret: str) -> str:
     try:
         hmac_signature(secret, "", 0, b"")
     except ValueError:
@@ -80,7 +80,7 @@ def _checked(secret: str) -> str:
     return secret
 
 
-def _put(
+def _enqueue(
     messages: "queue.Queue[Message | Exception]",
     follow: "Callable[[Client, threading.Event], Iterator[Message]]",
     client: "Client",
@@ -96,7 +96,7 @@ def _put(
 def _events(client: "Client", stop: threading.Event) -> Iterator[Message]:
     for number, event in enumerate(client.events.follow(client.events.now(), stop=stop), 1):
         assert isinstance(event, Event)
-        yield _of_event(MessageType.EVENT_CREATED, event, event.at_ms, number)
+        yield _event_message(MessageType.EVENT_CREATED, event, event.at_ms, number)
 
 
 def _withdrawals(client: "Client", stop: threading.Event) -> Iterator[Message]:
@@ -104,10 +104,12 @@ def _withdrawals(client: "Client", stop: threading.Event) -> Iterator[Message]:
     for number, gone in enumerate(following, 1):
         assert isinstance(gone, Withdrawal)
         at_ms = parse_instant(gone.withdrawn_at)
-        yield _of_event(MessageType.EVENT_WITHDRAWN, gone, at_ms, number)
+        yield _event_message(MessageType.EVENT_WITHDRAWN, gone, at_ms, number)
 
 
-def _of_event(kind: MessageType, event: Event | Withdrawal, at_ms: int, number: int) -> Message:
+def _event_message(
+    kind: MessageType, event: Event | Withdrawal, at_ms: int, number: int
+) -> Message:
     assert event.id is not None
     ids = {
         "eventId": event.id, "chargerId": event.charger_id, "vehicleId": event.vehicle_id,
@@ -116,7 +118,7 @@ def _of_event(kind: MessageType, event: Event | Withdrawal, at_ms: int, number: 
     return message_of(kind, str(MessageId(kind, event.id, 0)), at_ms, ids, event)
 
 
-_OF_STATUS = {
+_TYPE_OF_STATUS = {
     SessionStatus.ACTIVE: MessageType.SESSION_UPDATED,
     SessionStatus.ENDED: MessageType.SESSION_ENDED,
     SessionStatus.REMOVED: MessageType.SESSION_REMOVED,
@@ -126,12 +128,12 @@ _OF_STATUS = {
 def _sessions(client: "Client", stop: threading.Event) -> Iterator[Message]:
     for session in client.sessions.changes(updated_from=datetime.now(UTC), stop=stop):
         if session.version == 1:
-            yield _of_session(MessageType.SESSION_STARTED, session)
+            yield _session_message(MessageType.SESSION_STARTED, session)
         if session.version > 1 or session.status is not SessionStatus.ACTIVE:
-            yield _of_session(_OF_STATUS[session.status], session)
+            yield _session_message(_TYPE_OF_STATUS[session.status], session)
 
 
-def _of_session(kind: MessageType, session: Session) -> Message:
+def _session_message(kind: MessageType, session: Session) -> Message:
     ids = {
         "sessionId": session.id, "chargerId": session.charger_id,
         "vehicleId": session.vehicle_id, "version": session.version,

@@ -1,4 +1,4 @@
-"""The lines of a file or of standard input, gzip or not, however long the file or a line is.
+"""Reads lines from a file or standard input, gzip or not, within bounded memory.
 
 Rows of Parquet come as lines of NDJSON.
 """
@@ -18,26 +18,26 @@ from tether.files.contents import MAX_LINE_BYTES
 STANDARD_INPUT = "-"
 _GZIP = b"\x1f\x8b"
 _UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # Excel's "Unicode Text" begins so
-_PORTION = 1 << 16
+_CHUNK = 1 << 16
 
 
 class Damaged(SetupError):
-    """A file whose content ends, or makes no sense, where there should be more of it."""
+    """The file is cut off or damaged."""
 
 
 class Lines:
-    """Reads bytes line by line; a line that is too long comes cut, the rest of it is passed over.
+    """Reads bytes line by line. A line that is too long is cut; the rest of it is skipped.
 
-    `size` is how many bytes the file has, 0 if that is not known; `number` counts the lines.
-    Raises Damaged where a gzip stream is broken.
+    `size` is the size of the file in bytes, 0 if it is not known; `number` counts the lines.
+    Raises Damaged if the gzip stream is broken.
     """
 
     def __init__(self, path: str, encoding: str = "utf-8") -> None:
-        """`encoding` is that of the file: the lines are UTF-8, if that is what it says it is."""
+        """`encoding` is the encoding of the file. The lines are UTF-8."""
         self.name = "Standard input" if path == STANDARD_INPUT else path
         self.number = 0
         if path == STANDARD_INPUT:
-            # Not sys.stdin.buffer: Python cannot end while a thread reads from that.
+            # Not sys.stdin.buffer: Python cannot exit while a thread reads from it.
             self.size, self._raw = 0, open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115
         else:
             self.size = Path(path).stat().st_size
@@ -60,12 +60,12 @@ class Lines:
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
-        if kind is None:  # else a thread may still be reading, and closing would wait for it
+        if kind is None:  # after an error a thread may still read: closing would wait for it
             self._raw.close()
 
     @property
-    def place(self) -> int:
-        """How many bytes of the file are read."""
+    def position(self) -> int:
+        """The number of bytes that are read."""
         return self._raw.tell() if self.size else 0
 
     def __iter__(self) -> Iterator[bytes]:
@@ -77,7 +77,7 @@ class Lines:
             yield line
             if len(line) > MAX_LINE_BYTES:
                 while not line.endswith(b"\n"):
-                    line = self._read(_PORTION) or b"\n"
+                    line = self._read(_CHUNK) or b"\n"
 
     def _read(self, most: int) -> bytes:
         try:

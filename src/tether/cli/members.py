@@ -1,4 +1,4 @@
-"""Options for the members of chargers, vehicles and events, and documents from files."""
+"""Options for the members of chargers, vehicles and events, and JSON documents from files."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from tether.ingest.json_reader import decode_document
 
 Members: TypeAlias = Mapping[str, tuple[click.ParamType[Any], str]]
 
-NOTHING = ""  # what removes a member in a PATCH
+EMPTY = ""  # an empty option: it removes a member in a PATCH
 
 
 def _number(text: str) -> Decimal:
@@ -29,7 +29,7 @@ def _number(text: str) -> Decimal:
 
 
 def _number_or_nothing(text: str) -> Decimal | str:
-    return _number(text) if text.strip() else NOTHING
+    return _number(text) if text.strip() else EMPTY
 
 
 def _positive_number(text: str) -> Decimal:
@@ -68,18 +68,18 @@ def _event_type(text: str) -> str:
 
 NUMBER = Parsed("number", _number_or_nothing)
 POSITIVE_NUMBER = Parsed("number", _positive_number)
-NUMBERS = Parsed("number,…", _numbers)  # none removes them
-INSTANT = Parsed("time", _instant)  # in the API's form; of a date its first moment in UTC
-EVENT_TYPE = Parsed("type", _event_type)  # its last word is enough, in capitals or not
+NUMBERS = Parsed("number,…", _numbers)  # an empty list removes the member
+INSTANT = Parsed("time", _instant)  # in the API's form; a date is its first moment in UTC
+EVENT_TYPE = Parsed("type", _event_type)  # the last word is enough, in any case
 
 
 def short_type(kind: EventType) -> str:
-    """The last word of the type, which tells it from the others."""
+    """The last word of the type: `connected` for VEHICLE_CONNECTED."""
     return kind.value.rpartition("_")[2].lower()
 
 
 def member_options(members: Members) -> Callable[[F], F]:
-    """Adds an option for each of these members, named like it: --charge-power-min."""
+    """Adds an option for each member: --charge-power-min for `chargePowerMin`."""
     return together(
         *(
             click.option(f"--{_kebab(name)}", name, type=kind, help=text)
@@ -92,7 +92,7 @@ def _kebab(name: str) -> str:
     return re.sub(r"([A-Z])", r"-\1", name).lower()
 
 
-_POWERS: Members = {
+_POWER_MEMBERS: Members = {
     "chargePowers": (NUMBERS, "Powers it charges with, kW: 11,22."),
     "chargePowerMin": (NUMBER, "Lowest power it charges with, kW."),
     "chargePowerMax": (NUMBER, "Highest power it charges with, kW."),
@@ -100,13 +100,16 @@ _POWERS: Members = {
     "dischargePowerMin": (NUMBER, "Lowest power it feeds back with, kW."),
     "dischargePowerMax": (NUMBER, "Highest power it feeds back with, kW."),
 }
-OF_CHARGERS: Members = {
-    **_POWERS,
+CHARGER_MEMBERS: Members = {
+    **_POWER_MEMBERS,
     "latitude": (NUMBER, "Where it stands, degrees."),
     "longitude": (NUMBER, "Where it stands, degrees."),
 }
-OF_VEHICLES: Members = {"chargeCapacity": (NUMBER, "What its battery holds, kWh."), **_POWERS}
-OF_EVENTS: Members = {
+VEHICLE_MEMBERS: Members = {
+    "chargeCapacity": (NUMBER, "What its battery holds, kWh."),
+    **_POWER_MEMBERS,
+}
+EVENT_MEMBERS: Members = {
     "stateOfCharge": (NUMBER, "How full the battery is, %."),
     "chargePower": (NUMBER, "Power, kW; below 0 feeds back."),
     "chargedEnergy": (NUMBER, "Energy since the start, kWh."),
@@ -115,7 +118,7 @@ OF_EVENTS: Members = {
 
 
 def document_of(file: IO[bytes] | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The members in the JSON file or those in options, as they were given: not both, not none."""
+    """The members from the JSON file or from the options. Raises UsageError for both or none."""
     given = {name: value for name, value in options.items() if value is not None}
     if file is None:
         if not given:

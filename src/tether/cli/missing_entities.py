@@ -1,4 +1,4 @@
-"""Chargers and vehicles that events of a file name and that do not exist."""
+"""Creates the chargers and vehicles that imported events name and that do not exist."""
 
 import asyncio
 from collections import Counter

@@ -1,11 +1,11 @@
-"""What a server says that may run on this machine, or near it."""
+"""Asks a server on this machine, or near it, for its health."""
 
 from http.client import HTTPConnection, HTTPException
 from typing import NamedTuple
 
 
 class Response(NamedTuple):
-    """An answer; `is_ours` says whether a Tether server gave it."""
+    """A response. `is_ours`: it comes from a Tether server."""
 
     status: int
     is_ours: bool
@@ -13,7 +13,7 @@ class Response(NamedTuple):
 
 
 def get(host: str, port: int, path: str, timeout_s: float, most_bytes: int = 0) -> Response | None:
-    """What is answered there, with so much of the body; None if nobody does."""
+    """The response, with the first bytes of its body; None if there is none."""
     connection = HTTPConnection(reachable(host), port, timeout=timeout_s)
     try:
         connection.request("GET", path)
@@ -27,17 +27,17 @@ def get(host: str, port: int, path: str, timeout_s: float, most_bytes: int = 0) 
 
 
 def is_healthy(host: str, port: int, timeout_s: float) -> bool:
-    """Whether a Tether server answers there."""
+    """Whether a Tether server answers at this address."""
     answer = get(host, port, "/health", timeout_s)
     return answer is not None and answer.status == 200 and answer.is_ours
 
 
 def is_ready(host: str, port: int, timeout_s: float) -> bool:
-    """Whether that server takes requests."""
+    """Whether that server is ready for requests."""
     answer = get(host, port, "/ready", timeout_s)
     return answer is not None and answer.status == 200
 
 
 def reachable(host: str) -> str:
-    """Where a server that listens there is reached from this machine."""
+    """The host at which this machine reaches a server that listens on `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - all addresses

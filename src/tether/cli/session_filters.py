@@ -1,4 +1,4 @@
-"""The options by which commands choose sessions."""
+"""The options that filter sessions."""
 
 from typing import Any
 
@@ -29,15 +29,15 @@ session_filters = together(
     click.option("--overlapping-to", type=INSTANT,
                  help="Plugged in at some time before this one."),
 )  # fmt: skip
-"""The command gets them by the names that the SDK has for them."""
+"""The parameters have the names of the SDK."""
 
 
 def given(filters: dict[str, Any]) -> dict[str, Any]:
-    """Those of the options that were given."""
+    """The options that the user gave."""
     return {name: value for name, value in filters.items() if value not in (None, ())}
 
 
 def option_of(name: str) -> str:
-    """The option as it is written."""
+    """The name of the option: `--charger` for `charger_id`."""
     words = {"charger_id": "charger", "vehicle_id": "vehicle"}
     return "--" + words.get(name, name).replace("_", "-")

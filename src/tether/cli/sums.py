@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from tether.cli.display.charts import bar_cells, spark_room, sparkline
+from tether.cli.display.charts import bar_cells, sparkline, sparkline_width
 from tether.cli.display.listing import MOST_IN_A_TABLE, show_some
 from tether.cli.display.numbers import short, tenth
 from tether.cli.display.output import say, show_line, show_table
@@ -28,7 +28,7 @@ WIDE = 110  # columns of a terminal in which there is room for powers and longer
 _SUMMARY_TITLES = ("Of", "Begun", "Plugged\nh", "Charged\nh", "kWh", "estim.\nkWh", "Use\n%")
 _POWER_TITLES = ("Mean\nkW", "Most\nkW")
 _STEP_TITLES = ("Of", "kWh", "estim.\nkWh", "spread\nkWh", "kW")
-_MOST_OF_NAME = 20  # columns that an id takes beside a bar: a longer one goes on in the next line
+_NAME_COLUMNS = 20  # columns of an id beside a bar; a longer id is wrapped
 
 
 calendar_zone_option = click.option(
@@ -46,11 +46,11 @@ sum_options = together(
     output_option,
     csv_options,
 )  # fmt: skip
-"""How rows are shown, or written."""
+"""How rows are shown or written."""
 
 
 def output_of(model: type[Sum], options: dict[str, Any], zone: ZoneInfo | None) -> Output:
-    """How they are to be shown or written; takes its own out of the options."""
+    """How to show or write the rows. Removes its own options from `options`."""
     file, form = options.pop("output"), options.pop("form")
     if form is None:
         usual = "table" if file is None and sys.stdout.isatty() else "ndjson"
@@ -64,7 +64,7 @@ def output_of(model: type[Sum], options: dict[str, Any], zone: ZoneInfo | None) 
 
 
 def show_sums(found: Iterator[Any], output: Output, limit: int | None, *, days: bool) -> None:
-    """Shows or writes rows; `days` says that each begins with a day."""
+    """Shows or writes rows. `days`: each row begins with a day."""
     if output.form == "table":
         show_some(found, partial(_show, output, days=days), limit, "No such session.")
     elif output.form == "json":
@@ -88,7 +88,7 @@ def _show(output: Output, rows: list[Any], *, days: bool) -> None:
     if output.model is EnergyStep and not any(row[1] for row in shown):
         powers = [row.average_power or Decimal(0) for row in rows]
         if len(powers) > 1 and any(powers):
-            say(f"\n{sparkline(powers, spark_room())} up to {short(max(powers))} kW")
+            say(f"\n{sparkline(powers, sparkline_width())} up to {short(max(powers))} kW")
 
 
 # Tables -----------------------------------------------------------------------------------------
@@ -97,8 +97,8 @@ def _show(output: Output, rows: list[Any], *, days: bool) -> None:
 def _summary_table(
     found: Sequence[SessionSummary], zone: ZoneInfo | None, width: int, *, days: bool
 ) -> tuple[list[str], list[list[str]]]:
-    """Titles and rows of sums; times by the clocks of the zone, or only days."""
-    titles = [_clock_of(zone), *_SUMMARY_TITLES]
+    """Titles and rows of sums. Times are local times of the zone, or only days."""
+    titles = [_time_title(zone), *_SUMMARY_TITLES]
     if width >= WIDE:
         titles += _POWER_TITLES
     rows: list[list[str]] = []
@@ -141,7 +141,7 @@ def _step_table(
         power * row.estimated_energy / row.charged_energy if row.charged_energy > 0 else Decimal(0)
         for row, power in zip(found, powers, strict=True)
     ]
-    return _with_bars([_clock_of(zone), *_STEP_TITLES], rows, powers, estimated)
+    return _with_bars([_time_title(zone), *_STEP_TITLES], rows, powers, estimated)
 
 
 def _with_bars(
@@ -150,10 +150,10 @@ def _with_bars(
     values: Sequence[Decimal],
     estimated: Sequence[Decimal],
 ) -> tuple[list[str], list[list[str]]]:
-    """Adds a bar to each row where the terminal has room; what is estimated of it is lighter."""
+    """Adds a bar to each row if the terminal is wide enough; estimated energy is lighter."""
     columns = zip(*rows, strict=True)
     taken = sum(
-        2 + min(_MOST_OF_NAME, max(map(len, [*title.split("\n"), *cells])))
+        2 + min(_NAME_COLUMNS, max(map(len, [*title.split("\n"), *cells])))
         for title, cells in zip(titles, columns, strict=True)
         if any(cells)
     )
@@ -163,8 +163,8 @@ def _with_bars(
     return [*titles, ""], [[*row, one] for row, one in zip(rows, bars, strict=True)]
 
 
-def _clock_of(zone: ZoneInfo | None) -> str:
-    """The title of times."""
+def _time_title(zone: ZoneInfo | None) -> str:
+    """The title of the column of times."""
     return f"From\n{zone.key if zone else 'UTC'}"
 
 

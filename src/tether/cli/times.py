@@ -1,4 +1,4 @@
-"""Durations and instants as an operator writes and reads them."""
+"""Parses and formats durations and instants for the command line."""
 
 import re
 from decimal import Decimal
@@ -24,7 +24,7 @@ def parse_duration(text: str) -> int:
 
 
 def parse_when(text: str, now_ms: int) -> int:
-    """The instant that a date (its first moment, UTC), a date-time or a duration from now means.
+    """The instant of a date (its first moment, UTC), a date-time or a duration from now, in ms.
 
     Raises ValueError with a sentence.
     """
@@ -43,7 +43,7 @@ def parse_when(text: str, now_ms: int) -> int:
 
 
 def from_midnight(text: str) -> str:
-    """The text; of a date its first moment in UTC, as a date-time."""
+    """A date as the date-time of its first moment in UTC; other texts as they are."""
     is_date = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)
     return f"{text}T00:00:00Z" if is_date else text
 
@@ -59,7 +59,7 @@ def minute(at_ms: int) -> str:
 
 
 def age(seconds: Decimal) -> str:
-    """How long that is, in the unit that suits it, rounded down: `59 s`, `90 min`, `2 d`."""
+    """A duration in a suitable unit, rounded down: `59 s`, `90 min`, `2 d`."""
     whole = int(seconds)
     for length, from_, unit in ((86_400, 172_800, "d"), (3600, 7200, "h"), (60, 120, "min")):
         if whole >= from_:
@@ -68,13 +68,13 @@ def age(seconds: Decimal) -> str:
 
 
 def clock(seconds: Decimal) -> str:
-    """So many hours and minutes, rounded down: `9:38`; less than a minute is `0:00`."""
+    """Hours and minutes, rounded down: `9:38`; less than a minute is `0:00`."""
     minutes = int(seconds) // 60
     return f"{minutes // 60}:{minutes % 60:02}"
 
 
 def duration(length_ms: int) -> str:
-    """The duration in a unit that suits it, rounded down: `24h`, `90min`, `30s`."""
+    """A duration in a suitable unit, rounded down: `24 h`, `90 min`, `30 s`."""
     for unit, length, name in (("h", 2, "h"), ("m", 2, "min"), ("s", 0, "s")):
         if length_ms >= length * _UNITS_MS[unit]:
             return f"{length_ms // _UNITS_MS[unit]} {name}"

@@ -37,22 +37,22 @@ output_option = click.option(
 
 
 def form_of(file: Path | None, forms: Sequence[str], usual: str) -> str:
-    """Which of these forms the name of the file says, else the usual one."""
+    """The format that the file name says, otherwise the usual one."""
     name = file.name.removesuffix(".gz") if file else ""
     return next((form for form in forms if name.endswith(f".{form}")), usual)
 
 
 class Writer(Protocol):
-    """Writes things."""
+    """Writes things in one format."""
 
     def write(self, things: list[Any]) -> None: ...
 
     def close(self) -> None:
-        """Nothing more comes: it is whole."""
+        """Completes the output."""
 
 
 class Output(NamedTuple):
-    """What is written, and how. `file` is None for standard output."""
+    """What to write, and how. `file` is None for standard output."""
 
     model: type[Tabular]
     form: str
@@ -75,7 +75,7 @@ class Output(NamedTuple):
 
     @contextmanager
     def opened(self) -> Iterator[Writer]:
-        """What writes there; a file gets its name when it is whole."""
+        """The writer. A file gets its name when it is complete."""
         with target(self.file) as path:
             writer = self._writer(path)
             yield writer
@@ -97,14 +97,14 @@ class Output(NamedTuple):
 
 @contextmanager
 def target(output: Path | None) -> Iterator[Path | None]:
-    """Where to write: None for standard output, or a file that gets its name when it is whole.
+    """The path to write to: None for standard output, or a file that is renamed when complete.
 
-    A pipe or a device, such as /dev/null, is written to: a file must not take its place.
+    A pipe or a device, such as /dev/null, is not replaced by a file.
     """
     if output is None:
         yield None
         return
-    whole = followed(output)  # a link goes on to be one
+    whole = followed(output)  # a link stays a link
     if whole.exists() and not whole.is_file():
         yield whole
         return
@@ -130,7 +130,7 @@ class _Text:
         text = "".join(map(self._text, things))
         self._file.write(self._shown(text))
         if not self._is_ours:
-            self._file.flush()  # whoever reads it shall not wait for more
+            self._file.flush()  # so that a reader gets each page at once
 
     def close(self) -> None:
         if self._is_ours:

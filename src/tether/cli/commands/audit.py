@@ -1,4 +1,4 @@
-"""`tether audit`: who changed what."""
+"""`tether audit`: shows the audit trail."""
 
 from collections.abc import Iterator
 
@@ -10,6 +10,7 @@ from tether.cli.options import SINCE, database_option
 from tether.domain.audit import ACTION, AuditEntry, Entry, shown
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
+from tether.server import admin
 from tether.server.store import Store
 
 AT_ONCE = 1_000
@@ -42,7 +43,6 @@ def audit(
         raise SetupError(f"{action!r} is no action: write one such as key.revoke.")
 
     async def find(store: Store, now_ms: int) -> tuple[list[Entry], dict[int, str]]:
-        from tether.server import admin
         from tether.storage.audit import AuditFilter
 
         owner = None if partner is None else (await admin.find_partner(store, partner)).id

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from tether.cli.access import Access, with_access
-from tether.cli.display.charts import spark_room, sparkline
+from tether.cli.display.charts import sparkline, sparkline_width
 from tether.cli.display.listing import (
     lines_option,
     list_limit_option,
@@ -131,7 +131,7 @@ def _sparklines(moments: Sequence[Capacity]) -> list[tuple[str, str]]:
         ("Stored", [one.energy_stored for one in moments], "kWh"),
     )
     return [
-        (name, f"{sparkline(values, spark_room())} up to {short(max(values))} {unit}")
+        (name, f"{sparkline(values, sparkline_width())} up to {short(max(values))} {unit}")
         for name, values, unit in figures
         if any(values)
     ]

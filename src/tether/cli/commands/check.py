@@ -1,4 +1,4 @@
-"""`tether check`: what is wrong with a setup."""
+"""`tether check`: looks for problems of a setup."""
 
 import sys
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def check(
     and changes nothing. With --live it asks the running server instead: is it there, is it ready,
     have its workers what they need? The exit status is 1 if there is a problem.
     """
-    findings = _watched(inspect(given, full=full, live=live))
+    findings = _with_spinner(inspect(given, full=full, live=live))
     worst = max(finding.status for finding in findings)
     if as_json:
         show_json(
@@ -56,8 +56,8 @@ def check(
         ctx.exit(1)
 
 
-def _watched(findings: Iterator[Finding]) -> list[Finding]:
-    """The findings; while a person waits for them, a sign of life."""
+def _with_spinner(findings: Iterator[Finding]) -> list[Finding]:
+    """All findings. A terminal shows a spinner meanwhile."""
     if not sys.stderr.isatty():
         return list(findings)
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""`tether console`: lets the operator into the web console."""
+"""`tether console`: prints a sign-in link for the operator."""
 
 import click
 
@@ -6,7 +6,7 @@ from tether.cli import stores
 from tether.cli.display.output import note, say
 from tether.cli.options import WholeNumber, database_option
 from tether.cli.servers import reachable
-from tether.server.store import Store
+from tether.server import admin
 
 
 @click.command()
@@ -32,17 +32,12 @@ def console(url: str | None, host: str, port: int, sign_out: bool, database: str
     Keys       which work, what they did, how near they are to their rate
     Partners   who is silent for longer than usual, who waits to be derived
     """
-    from tether.server import admin
-
     if sign_out:
         ended = stores.in_store(database, lambda store, _: store.console.end_operators())
         say(f"Ended {ended} session{'' if ended == 1 else 's'} of the operator.")
         return
 
-    async def link(store: Store, now_ms: int) -> str:
-        return await admin.console_link(store, now_ms)
-
-    path = stores.in_store(database, link)
+    path = stores.in_store(database, admin.console_link)
     note("Open this in a browser within ten minutes. It signs in once, as the operator:")
     click.echo(f"{_address(url, host, port)}{path}")
 

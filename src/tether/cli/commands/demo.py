@@ -12,7 +12,8 @@ from tether.cli.display.output import note
 from tether.cli.files import FOR_OWNER, replacing
 from tether.cli.options import FilePath, WholeNumber
 from tether.domain.errors import SetupError
-from tether.domain.keys import Key, Rate, digest_of, is_well_formed
+from tether.domain.keys import Rate, digest_of, is_well_formed
+from tether.server import admin
 from tether.server.databases import database_of
 from tether.server.settings import Settings
 from tether.server.store import Store
@@ -37,7 +38,7 @@ def demo(port: int, folder: Path) -> None:
     from tether.server.launch import launch
 
     database, file = str(folder / "tether.db"), folder / "demo.key"
-    key, link = _ways_in(database, file)
+    key, link = _key_and_link(database, file)
     settings = Settings(
         database=database,
         host=HOST,
@@ -49,15 +50,15 @@ def demo(port: int, folder: Path) -> None:
     try:
         launch(settings, lambda url: _welcome(url, key, link, folder))
     except SetupError as error:
-        raise _explained(error, port, folder) from error
+        raise _with_advice(error, port, folder) from error
     logging.tell(f"\nStopped. Data and key stay in {folder}.", err=True)
 
 
-def _ways_in(database: str, file: Path) -> tuple[str, str]:
-    """The key of the demo's partner: the one in the file while it works, else a new one. And the
-    path of a link to the console.
+def _key_and_link(database: str, file: Path) -> tuple[str, str]:
+    """The key of the demo partner and the path of a link to the console.
+
+    The key is the one in the file while it works, otherwise a new one.
     """
-    from tether.server import admin
 
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -70,14 +71,16 @@ def _ways_in(database: str, file: Path) -> tuple[str, str]:
 
     async def find(store: Store, now_ms: int) -> tuple[str, str]:
         link = await admin.console_link(store, now_ms)
-        if _works(await store.keys.find(digest_of(kept)), kept, now_ms):
+        known = await store.keys.find(digest_of(kept))
+        if known is not None and is_well_formed(kept) and known.works_at(now_ms):
             return kept, link
         secret, _ = await admin.create_key(store, now_ms, PARTNER, name="demo", rate=RATE)
         return secret, link
 
     key, link = stores.in_store(database, find, tell=False)
     if key != kept:
-        _keep(key, file)
+        with replacing(file, FOR_OWNER) as partial:
+            partial.write_text(f"{key}\n", encoding="ascii")
         if kept:
             note(f"The key in {file} does not work here: there is a new one now.")
         elif not new:
@@ -85,17 +88,7 @@ def _ways_in(database: str, file: Path) -> tuple[str, str]:
     return key, link
 
 
-def _works(key: Key | None, text: str, now_ms: int) -> bool:
-    return key is not None and is_well_formed(text) and key.works_at(now_ms)
-
-
-def _keep(key: str, file: Path) -> None:
-    """Writes the key for its owner's eyes only; the file is whole at every moment."""
-    with replacing(file, FOR_OWNER) as partial:
-        partial.write_text(f"{key}\n", encoding="ascii")
-
-
-def _explained(error: SetupError, port: int, folder: Path) -> SetupError:
+def _with_advice(error: SetupError, port: int, folder: Path) -> SetupError:
     other = port + 1 if port < 65535 else port - 1
     cause = error.__cause__ or error.__context__
     if isinstance(cause, BlockingIOError):  # the lock that a server has on its database
@@ -108,7 +101,7 @@ def _explained(error: SetupError, port: int, folder: Path) -> SetupError:
     return error
 
 
-# In the shell that they are pasted into, these run as they stand.
+# Users paste these into a shell as they are.
 _COMMANDS = """\
   Paste into another terminal: a charger, a vehicle, and it is plugged in.
 

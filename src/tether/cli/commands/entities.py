@@ -16,7 +16,13 @@ from tether.cli.display.listing import (
 )
 from tether.cli.display.output import confirm, say
 from tether.cli.display.rows import show_entity
-from tether.cli.members import OF_CHARGERS, OF_VEHICLES, Members, document_of, member_options
+from tether.cli.members import (
+    CHARGER_MEMBERS,
+    VEHICLE_MEMBERS,
+    Members,
+    document_of,
+    member_options,
+)
 from tether.domain.models import Charger, Vehicle
 from tether.domain.validation import changes_of, new_entity
 
@@ -85,7 +91,7 @@ def _put_command(one: str) -> Callable[..., None]:
     @with_access
     def command(id: str, file: IO[bytes] | None, access: Access, **options: Any) -> None:
         document = {
-            # An empty option gives nothing: that is what a PUT of the others means.
+            # An empty option leaves the member out: a PUT removes it then.
             name: value
             for name, value in document_of(file, options).items()
             if value != ""
@@ -156,5 +162,5 @@ def _add_commands(group: click.Group, one: str, members: Members) -> None:
     )(_delete_command(one))
 
 
-_add_commands(chargers, "charger", OF_CHARGERS)
-_add_commands(vehicles, "vehicle", OF_VEHICLES)
+_add_commands(chargers, "charger", CHARGER_MEMBERS)
+_add_commands(vehicles, "vehicle", VEHICLE_MEMBERS)

@@ -15,7 +15,7 @@ from tether.cli.display.listing import lines_option, list_limit_option, show_lis
 from tether.cli.display.output import confirm, counted, note, say
 from tether.cli.display.rows import event_line
 from tether.cli.following import cursor_file_option, poll_option, print_followed, start_again_option
-from tether.cli.members import EVENT_TYPE, INSTANT, OF_EVENTS, document_of, member_options
+from tether.cli.members import EVENT_MEMBERS, EVENT_TYPE, INSTANT, document_of, member_options
 from tether.cli.options import F, together
 from tether.domain.errors import SetupError
 from tether.domain.models import Event, event_id_from_path
@@ -69,7 +69,7 @@ def events() -> None:
 @click.option("--type", type=EVENT_TYPE, help="What happened.")
 @click.option("--charger", "chargerId", metavar="ID", help="At which charger.")
 @click.option("--vehicle", "vehicleId", metavar="ID", help="To which vehicle.")
-@member_options(OF_EVENTS)
+@member_options(EVENT_MEMBERS)
 @click.option("--timestamp", type=INSTANT, help="When it happened.  [default: now]")
 @with_access
 def post(file: IO[bytes] | None, access: Access, **options: Any) -> None:

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from tether.cli.access import Access, told_of_waiting, with_access
+from tether.cli.access import Access, retries_noticed, with_access
 from tether.cli.display.output import counted, note
 from tether.cli.display.progress import RowProgress, row_progress
 from tether.cli.members import INSTANT
@@ -31,8 +31,8 @@ KINDS: dict[str, type[Exported]] = {
     "sessions": Session,
     "summaries": SessionSummary,
 }
-OF_SESSIONS = ("sessions", "summaries")
-_ONE = {"summaries": "sum"}
+SESSION_KINDS = ("sessions", "summaries")
+_SINGULARS = {"summaries": "sum"}
 
 
 @click.command(
@@ -91,10 +91,10 @@ def export(
     are dates (their first moment in UTC) or date-times with a zone. Days and other buckets of
     summaries are those of --time-zone.
     """
-    if kind not in ("events", *OF_SESSIONS) and (from_ or to):
+    if kind not in ("events", *SESSION_KINDS) and (from_ or to):
         raise click.UsageError("--from and --to are for events and sessions.")
     chosen = given(filters)
-    for name in () if kind in OF_SESSIONS else chosen:
+    for name in () if kind in SESSION_KINDS else chosen:
         raise click.UsageError(f"{option_of(name)} is for sessions.")
     if order == "desc" and kind != "sessions":
         raise click.UsageError("--order is for sessions.")
@@ -122,17 +122,17 @@ def export(
     if output is not None:
         seconds = time.monotonic() - started
         note(
-            f"Exported {counted(done, _ONE.get(kind, kind.removesuffix('s')))} to {output} "
+            f"Exported {counted(done, _SINGULARS.get(kind, kind.removesuffix('s')))} to {output} "
             f"({output.stat().st_size:,} bytes, {seconds:.1f} s, {done / seconds:,.0f}/s)."
         )
 
 
 def _write(found: Iterator[Exported], writer: Writer, kind: str, *, quiet: bool) -> int:
-    """Writes them all, a page at a time; how many they were."""
+    """Writes all things, a page at a time. Returns their number."""
     done = 0
-    # Where the rows themselves are seen, a counter would stand between them.
+    # A terminal that shows the rows gets no progress bar between them.
     shown = nullcontext(RowProgress(kind, 0)) if quiet else row_progress(kind)
-    with shown as progress, told_of_waiting(progress.notice):
+    with shown as progress, retries_noticed(progress.notice):
         while page := list(islice(found, PAGE)):
             writer.write(page)
             done += len(page)

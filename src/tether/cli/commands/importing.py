@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
+from tether.cli.access import PATIENT_RETRIES, Access, retries_noticed, with_access
 from tether.cli.display.output import counted, note, say, show_line
 from tether.cli.display.progress import RowProgress, row_progress
 from tether.cli.files import create
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Refused: TypeAlias = tuple[Row, str]  # with the reason
 
-PORTION = 2_000  # rows that are read, and sent, together
+BATCH = 2_000  # rows that are read, and sent, together
 DRY_ROWS = 10
-OF_EVENTS = (Kind.EVENTS, Kind.SESSIONS)
+EVENT_KINDS = (Kind.EVENTS, Kind.SESSIONS)
 NO_TIMESTAMP = (
     "It has no timestamp: imported twice it would be reported twice. Give it one, or pass --stamp."
 )
@@ -124,7 +124,7 @@ def import_(
         Kind(kind) if kind else None, separator, decimal_comma, zone, date_order, dict(columns),
         ignored,
     )  # fmt: skip
-    with Lines(file, encoding) as lines, access.explained():
+    with Lines(file, encoding) as lines, access.errors_as_messages():
         if not dry_run:
             access.check()
         table = _table(lines, reading)
@@ -136,10 +136,10 @@ def import_(
         missing = MissingEntities(create_chargers, create_vehicles)
         run = _Import(table, lines, _report_of(file, table), stamp, missing)
         try:
-            with row_progress(table.kind, lines.size) as progress, told_of_waiting(progress.notice):
+            with row_progress(table.kind, lines.size) as progress, retries_noticed(progress.notice):
                 asyncio.run(run.send(access, progress))
         except BaseException as error:
-            # Also when it is interrupted: what was done is done, and somebody wants to know.
+            # Also after Ctrl-C: say what was imported so far.
             run.summarize(f"Stopped after line {run.line:,} of {lines.name}, after")
             if not isinstance(error, KeyboardInterrupt):
                 note("Run it again when the cause is gone: what is stored stays as it is.")
@@ -162,7 +162,7 @@ def _table(lines: Lines, reading: ReadOptions) -> Table:
 
 
 def _show(table: Table) -> None:
-    """Shows what the first rows would be stored as, and counts the rest."""
+    """Shows the first rows as they would be stored, and counts the others."""
     good = refused = 0
     for row in table.rows:
         if row.thing is None:
@@ -179,7 +179,7 @@ def _show(table: Table) -> None:
 
 
 def _entries(row: Row) -> Sequence[Entry]:
-    """What the row says, as the API takes it."""
+    """The chargers, vehicles or events of the row."""
     if row.thing is None:
         return ()
     return row.thing.events if isinstance(row.thing, ListedSession) else (row.thing,)
@@ -190,7 +190,7 @@ def _entries(row: Row) -> Sequence[Entry]:
 
 @dataclass
 class _Report:
-    """The file of refused rows. It is made when there is one; an old one goes away before."""
+    """The file of refused rows. It is created for the first refused row."""
 
     path: Path
     table: Table
@@ -214,10 +214,10 @@ class _Report:
 
 
 def _report_of(file: str, table: Table) -> _Report:
-    """`events.ndjson.gz` has `events.refused.ndjson` beside it.
+    """The report beside the file: `events.refused.ndjson` for `events.ndjson.gz`.
 
-    What is no file on a disk, such as the shell's `<(zcat old.gz)`, has nothing beside it: then the
-    report is where the command runs.
+    For a pipe, such as the shell's `<(zcat old.gz)`, the report is in the current folder. Removes
+    an old report.
     """
     form = "ndjson" if table.header is None else "csv"
     path = Path(file)
@@ -232,16 +232,16 @@ def _report_of(file: str, table: Table) -> _Report:
 # Sending ----------------------------------------------------------------------------------------
 
 
-class _Portion(NamedTuple):
-    """Rows that are sent together, and how far in the file they end."""
+class _Batch(NamedTuple):
+    """Rows that are sent together, and the position in the file, in bytes, after them."""
 
     rows: list[Row]
-    place: int
+    position: int
 
 
 @dataclass
 class _Import:
-    """One run: reads a portion while it sends the one before, and keeps account."""
+    """One run: reads a batch while it sends the batch before, and counts."""
 
     table: Table
     lines: Lines
@@ -256,36 +256,36 @@ class _Import:
     async def send(self, access: Access, progress: RowProgress) -> None:
         from tether.client import AsyncClient
 
-        events = self.table.kind in OF_EVENTS
-        portions = self._portions()
+        events = self.table.kind in EVENT_KINDS
+        batches = self._batches()
         async with AsyncClient(access.url, access.key, retries=PATIENT_RETRIES) as client:
             send = self._send_events if events else self._send_entities
-            following = asyncio.create_task(_in_thread(partial(next, portions)))
-            while portion := await following:
-                following = asyncio.create_task(_in_thread(partial(next, portions)))
-                refused = await send(client, portion.rows)
+            following = asyncio.create_task(_in_thread(partial(next, batches)))
+            while batch := await following:
+                following = asyncio.create_task(_in_thread(partial(next, batches)))
+                refused = await send(client, batch.rows)
                 for row, reason in sorted(refused, key=lambda one: one[0].line):
                     self.report.add(row, reason)
-                self.line = portion.rows[-1].line
-                progress.advance(len(portion.rows), portion.place)
+                self.line = batch.rows[-1].line
+                progress.advance(len(batch.rows), batch.position)
 
-    def _portions(self) -> Iterator[_Portion | None]:
-        """The rows; at last None. What stops the reading does so after the rows before it."""
+    def _batches(self) -> Iterator[_Batch | None]:
+        """The batches, then None. An error of reading is raised after the rows before it."""
         failure = None
         while failure is None:
             rows: list[Row] = []
             try:
-                rows.extend(islice(self.table.rows, PORTION))
+                rows.extend(islice(self.table.rows, BATCH))
             except (SetupError, OSError) as error:
                 failure = error
             if rows:
-                yield _Portion(rows, self.lines.place)
+                yield _Batch(rows, self.lines.position)
             elif failure is None:
                 yield None
         raise failure
 
     async def _send_events(self, client: "AsyncClient", rows: list[Row]) -> list[Refused]:
-        """Sends events in their order; the refused rows, with the reasons."""
+        """Sends events in order. Returns the refused rows with the reasons."""
         refused: list[Refused] = []
         good: list[Row] = []
         events: list[Event] = []
@@ -305,7 +305,7 @@ class _Import:
         return [*refused, *reasons.values()]
 
     async def _send_entities(self, client: "AsyncClient", rows: list[Row]) -> list[Refused]:
-        """Sends chargers or vehicles in their order: of two with one id the later one counts."""
+        """Sends chargers or vehicles in order. Of two with the same id the later one counts."""
         refused: list[Refused] = [(row, row.reason) for row in rows if row.thing is None]
         good = [row for row in rows if row.thing is not None]
         calls: Any = client.chargers if self.table.kind is Kind.CHARGERS else client.vehicles
@@ -324,7 +324,7 @@ class _Import:
         rate = (self.stored + self.report.rows) / seconds
         say(f"{what} {seconds:.1f} s ({rate:,.0f} rows/s):")
         one = self.table.kind.one
-        if self.table.kind in OF_EVENTS:
+        if self.table.kind in EVENT_KINDS:
             say(f"  {counted(self.stored, one)} stored, now or before")
         else:
             replaced = self.stored - self.created

@@ -1,4 +1,4 @@
-"""What `tether check` looks at: each check yields one finding, and none changes anything."""
+"""The checks of `tether check`. They yield findings and change nothing."""
 
 import enum
 import os
@@ -51,7 +51,7 @@ class Status(enum.IntEnum):
 
 
 class Finding(NamedTuple):
-    """What one check found; `advice` is what to do about it."""
+    """The result of one check; `advice` says what to do."""
 
     check: str
     status: Status
@@ -60,12 +60,12 @@ class Finding(NamedTuple):
 
 
 def ok(check: str, message: str) -> Finding:
-    """It is as it should be."""
+    """Nothing is wrong."""
     return Finding(check, Status.OK, message)
 
 
 def warning(check: str, message: str, advice: str) -> Finding:
-    """It works, but somebody should know."""
+    """It works, but the operator should know."""
     return Finding(check, Status.WARNING, message, advice)
 
 
@@ -108,7 +108,7 @@ def inspect(given: Mapping[str, str | None], *, full: bool, live: bool) -> Itera
 
 
 def _settings(given: Mapping[str, str | None]) -> tuple[list[Finding], dict[str, Any]]:
-    """What is wrong with the settings, and those that are right."""
+    """What is wrong with the settings, and the values of the valid ones."""
     findings: list[Finding] = []
     settings: dict[str, Any] = {}
     context = click.Context(serve, info_name="serve")
@@ -181,7 +181,7 @@ async def _read(store: Store, now_ms: int) -> tuple[list[Key], dict[WebhookStatu
 
 def _folder(folder: Path) -> Iterator[Finding]:
     while not folder.exists() and folder != folder.parent:
-        folder = folder.parent  # what is missing would be made here
+        folder = folder.parent  # missing folders are made here
     try:
         with tempfile.TemporaryFile(dir=folder):
             yield ok("folder", f"{folder} is writable.")

@@ -1,4 +1,4 @@
-"""`tether keys requests`: who asked for a key at the server's page."""
+"""`tether keys requests`: lists, approves and declines requests for a key."""
 
 import click
 
@@ -10,6 +10,7 @@ from tether.domain.key_requests import KeyRequest, Limits
 from tether.domain.keys import Rate
 from tether.domain.partners import Partner
 from tether.domain.timestamps import format_instant
+from tether.server import key_requests
 from tether.server.store import Store
 
 TITLES = ("Request", "State", "Asked", "Organisation", "E-mail", "Fleet", "Purpose")
@@ -31,10 +32,7 @@ def requests() -> None:
 def list_requests(as_json: bool, database: str) -> None:
     """List those that wait, then those that are decided."""
 
-    async def find(store: Store, now_ms: int) -> list[KeyRequest]:
-        return await store.key_requests.all(now_ms)
-
-    found = stores.in_store(database, find)
+    found = stores.in_store(database, lambda store, now_ms: store.key_requests.all(now_ms))
     if as_json:
         show_json([_json(request) for request in found])
     elif found:
@@ -69,8 +67,6 @@ def approve(
     REQUEST is its id, or the beginning of it. Makes the partner. The requester claims the key
     within 14 days: it is made then, and nobody else sees it.
     """
-    from tether.server import key_requests
-
     limits = Limits(rate, burst or rate.requests, lasts_ms or None, test)
 
     async def change(store: Store, now_ms: int) -> Partner:
@@ -86,7 +82,6 @@ def approve(
 @database_option
 def decline(request: tuple[str, ...], database: str) -> None:
     """Decline each REQUEST, named by its id or the beginning of it."""
-    from tether.server import key_requests
 
     async def change(store: Store, now_ms: int) -> None:
         for one in request:

@@ -1,4 +1,4 @@
-"""`tether keys`: what opens the API."""
+"""`tether keys`: create, list, change, revoke and rotate API keys."""
 
 import click
 
@@ -20,6 +20,7 @@ from tether.cli.options import (
 from tether.cli.times import day, duration, minute
 from tether.domain.keys import TEST, Key, Rate
 from tether.domain.timestamps import format_instant
+from tether.server import admin
 from tether.server.databases import database_of
 from tether.server.store import Store
 
@@ -69,7 +70,6 @@ def create(
     \b
       KEY=$(tether keys create acme --rate 5000/h --expires 90d)
     """
-    from tether.server import admin
 
     async def make(store: Store, now_ms: int) -> tuple[str, Key]:
         known = await store.partners.find(partner) is not None
@@ -89,7 +89,7 @@ def create(
         return made
 
     secret, key = stores.in_store(database, make, make=True, insist=insist)
-    _hand_out(secret, key, database)
+    _show_new_key(secret, key, database)
 
 
 @keys.command("list")
@@ -98,7 +98,6 @@ def create(
 @database_option
 def list_keys(partner: str | None, as_json: bool, database: str) -> None:
     """List all keys, or PARTNER's."""
-    from tether.server import admin
 
     async def find(store: Store, now_ms: int) -> tuple[list[Key], int]:
         found = await store.keys.all()
@@ -135,8 +134,6 @@ def set_key(
     PREFIX is any unambiguous beginning of the key. What is not given stays; the key itself stays,
     and servers follow within 2 seconds.
     """
-    from tether.server import admin
-
     if all(given is None for given in (name, rate, burst, expires_ms)):
         raise click.UsageError("Give what to change: --name, --rate, --burst or --expires.")
 
@@ -159,7 +156,6 @@ def revoke(prefix: str, database: str) -> None:
 
     PREFIX is any unambiguous beginning of the key.
     """
-    from tether.server import admin
 
     async def stop(store: Store, now_ms: int) -> Key:
         key = await admin.find_key(store, prefix)
@@ -197,7 +193,6 @@ def rotate(
 
     PREFIX is any unambiguous beginning of the old key, which works on for the overlap.
     """
-    from tether.server import admin
 
     async def replace(store: Store, now_ms: int) -> tuple[str, Key, Key]:
         old = await admin.find_key(store, prefix)
@@ -212,10 +207,10 @@ def rotate(
         note(f"The old key, {old.prefix}…, works until {minute(old.expires_ms)} UTC.")
     else:
         note(f"The old key, {old.prefix}…, is revoked: no server accepts it after 2 seconds.")
-    _hand_out(secret, key, database)
+    _show_new_key(secret, key, database)
 
 
-def _hand_out(secret: str, key: Key, database: str) -> None:
+def _show_new_key(secret: str, key: Key, database: str) -> None:
     note(
         f"{_described(key)}\nFor servers of {database_of(database).describe()}. "
         "Keep it well: it is shown only now."
@@ -226,7 +221,7 @@ def _hand_out(secret: str, key: Key, database: str) -> None:
 def _described(key: Key) -> str:
     ends = f"until {minute(key.expires_ms)} UTC" if key.expires_ms is not None else "for good"
     access = "reads only" if key.read_only else "reads and writes"
-    rate = f"{rate_text(key.rate)} (burst {key.burst})"
+    rate = f"{_rate_text(key.rate)} (burst {key.burst})"
     return f"Key {key.prefix}… of {key.partner_name} {access}, {rate}, {ends}."
 
 
@@ -237,7 +232,7 @@ keys.add_command(requests)
 
 
 def show_keys(found: list[Key], now_ms: int, *, as_json: bool) -> None:
-    """Prints the keys."""
+    """Prints the keys as a table or as JSON."""
     if as_json:
         show_json([key_json(key, now_ms) for key in found])
     elif found:
@@ -254,7 +249,7 @@ def key_json(key: Key, now_ms: int) -> dict[str, object]:
         "prefix": key.prefix,
         "partner": key.partner_name,
         "name": key.name,
-        "state": state_of(key, now_ms),
+        "state": _state(key, now_ms),
         "rate": {"requests": key.rate.requests, "windowSeconds": key.rate.window_s},
         "burst": key.burst,
         "readOnly": key.read_only,
@@ -267,14 +262,13 @@ def key_json(key: Key, now_ms: int) -> dict[str, object]:
     }
 
 
-def state_of(key: Key, now_ms: int) -> str:
-    """`active`, `expired` or `revoked`."""
+def _state(key: Key, now_ms: int) -> str:
     if key.works_at(now_ms):
         return "active"
     return "expired" if key.revoked_ms is None else "revoked"
 
 
-def rate_text(rate: Rate) -> str:
+def _rate_text(rate: Rate) -> str:
     """The rate as `--rate` takes it."""
     return f"{rate.requests}/{_PER.get(rate.window_s, f'{rate.window_s}s')}"
 
@@ -284,7 +278,7 @@ def _row(key: Key, now_ms: int) -> list[str]:
         key.prefix,
         key.partner_name,
         key.name,
-        rate_text(key.rate),
+        _rate_text(key.rate),
         "read" if key.read_only else "",
         _state_cell(key, now_ms),
         f"{minute(key.last_used_ms)} {key.last_used_from or ''}" if key.last_used_ms else "",
@@ -292,7 +286,7 @@ def _row(key: Key, now_ms: int) -> list[str]:
 
 
 def _state_cell(key: Key, now_ms: int) -> str:
-    state = state_of(key, now_ms)
+    state = _state(key, now_ms)
     if state == "revoked" and key.revoked_ms is not None:
         return Cell(f"revoked {day(key.revoked_ms)}", "red")
     if state == "expired" and key.expires_ms is not None:

@@ -1,4 +1,4 @@
-"""`tether partners`: whose data it is."""
+"""`tether partners`: list, show, rename and delete partners."""
 
 import sys
 
@@ -6,15 +6,15 @@ import click
 import msgspec
 
 from tether.cli import OrderedGroup, stores
-from tether.cli.commands.keys import key_json, show_keys, state_of
+from tether.cli.commands.keys import key_json, show_keys
 from tether.cli.display.output import confirm, counted, note, say, show_json, show_pairs, show_table
 from tether.cli.display.progress import progress
 from tether.cli.options import AGE, AS_SERVER_SAYS, database_option, json_option
 from tether.cli.times import day, minute
 from tether.domain.filters import EventFilter
-from tether.domain.keys import Key
 from tether.domain.partners import DAY_MS, Ages, Holdings, Partner, age_in_words
 from tether.domain.timestamps import format_instant
+from tether.server import admin
 from tether.server.store import Store
 
 
@@ -57,76 +57,56 @@ def list_partners(as_json: bool, database: str) -> None:
         note("There are no partners yet; make one with its first key: tether keys create PARTNER")
 
 
-class _Portrait(msgspec.Struct):
-    partner: Partner
-    held: Holdings
-    first_event: str | None
-    last_event: str | None
-    keys: list[Key]
-    now_ms: int
-
-
 @partners.command()
 @click.argument("partner")
 @json_option
 @database_option
 def show(partner: str, as_json: bool, database: str) -> None:
     """Show what PARTNER has: keys, chargers, vehicles, events."""
-    seen = stores.in_store(database, lambda store, now_ms: _portrait(store, now_ms, partner))
-    if as_json:
-        show_json(
-            {
-                "name": seen.partner.name,
-                "createdAt": format_instant(seen.partner.created_ms),
-                "chargers": seen.held.chargers,
-                "vehicles": seen.held.vehicles,
-                "events": seen.held.events,
-                "firstEventAt": seen.first_event,
-                "lastEventAt": seen.last_event,
-                "keys": [key_json(key, seen.now_ms) for key in seen.keys],
-            }
+
+    async def read(store: Store, now_ms: int) -> None:
+        found = await admin.find_partner(store, partner)
+        held = await store.partners.holdings(found)
+        first = await _time_of_event(store, found, newest=False)
+        last = await _time_of_event(store, found, newest=True)
+        keys = [key for key in await store.keys.all() if key.partner == found.id]
+        if as_json:
+            show_json(
+                {
+                    "name": found.name,
+                    "createdAt": format_instant(found.created_ms),
+                    "chargers": held.chargers,
+                    "vehicles": held.vehicles,
+                    "events": held.events,
+                    "firstEventAt": first,
+                    "lastEventAt": last,
+                    "keys": [key_json(key, now_ms) for key in keys],
+                }
+            )
+            return
+        received = f" (first received: {first[:10]}, last: {last[:10]})" if first and last else ""
+        active = sum(key.works_at(now_ms) for key in keys)
+        show_pairs(
+            [
+                ("Partner", found.name),
+                ("Created", f"{minute(found.created_ms)} UTC"),
+                ("Chargers", f"{held.chargers:,}"),
+                ("Vehicles", f"{held.vehicles:,}"),
+                ("Events", f"{held.events:,}{received}"),
+                ("Keys", f"{len(keys):,}, {active:,} active"),
+            ]
         )
-        return
-    active = sum(state_of(key, seen.now_ms) == "active" for key in seen.keys)
-    show_pairs(
-        [
-            ("Partner", seen.partner.name),
-            ("Created", f"{minute(seen.partner.created_ms)} UTC"),
-            ("Chargers", f"{seen.held.chargers:,}"),
-            ("Vehicles", f"{seen.held.vehicles:,}"),
-            ("Events", f"{seen.held.events:,}{_span(seen)}"),
-            ("Keys", f"{len(seen.keys):,}, {active:,} active"),
-        ]
-    )
-    if seen.keys:
-        click.echo()
-        show_keys(seen.keys, seen.now_ms, as_json=False)
+        if keys:
+            click.echo()
+            show_keys(keys, now_ms, as_json=False)
 
-
-async def _portrait(store: Store, now_ms: int, name: str) -> _Portrait:
-    from tether.server import admin
-
-    partner = await admin.find_partner(store, name)
-    return _Portrait(
-        partner,
-        await store.partners.holdings(partner),
-        await _time_of_event(store, partner, newest=False),
-        await _time_of_event(store, partner, newest=True),
-        [key for key in await store.keys.all() if key.partner == partner.id],
-        now_ms,
-    )
+    stores.in_store(database, read)
 
 
 async def _time_of_event(store: Store, partner: Partner, *, newest: bool) -> str | None:
-    """The timestamp of the event that came in first or last."""
+    """The timestamp of the event that was received first or last."""
     page, _ = await store.events.portion(partner.id, EventFilter(), None, 1, descending=newest)
     return str(msgspec.json.decode(page[0][1])["timestamp"]) if page else None
-
-
-def _span(seen: _Portrait) -> str:
-    if seen.first_event is None or seen.last_event is None:
-        return ""
-    return f" (first received: {seen.first_event[:10]}, last: {seen.last_event[:10]})"
 
 
 @partners.command()
@@ -135,8 +115,6 @@ def _span(seen: _Portrait) -> str:
 @database_option
 def rename(partner: str, new_name: str, database: str) -> None:
     """Give PARTNER another name; its keys and data stay."""
-    from tether.server import admin
-
     stores.in_store(
         database, lambda store, now_ms: admin.rename_partner(store, now_ms, partner, new_name)
     )
@@ -171,7 +149,6 @@ def retention(
 
     In JSON, 0 days are for ever, and null is as the server says.
     """
-    from tether.server import admin
 
     async def look(store: Store, now_ms: int) -> int:
         found = await admin.find_partner(store, partner)
@@ -241,7 +218,6 @@ def delete(partner: str, yes: bool, database: str) -> None:
 
     Its keys stop working first. When interrupted, run it again.
     """
-    from tether.server import admin
 
     async def look(store: Store, now_ms: int) -> Holdings:
         return await store.partners.holdings(await admin.find_partner(store, partner))
@@ -260,13 +236,15 @@ def delete(partner: str, yes: bool, database: str) -> None:
     held = stores.in_store(database, look)
     if not yes:
         confirm(
-            f"This erases {partner} for good: {_list(held)}.", "Erase it?", "Nothing was erased"
+            f"This erases {partner} for good: {_holdings_text(held)}.",
+            "Erase it?",
+            "Nothing was erased",
         )
     with progress("Erasing events", held.events) as set_progress:
         erased = stores.in_store(database, erase)
-    say(f"Erased {partner}: {_list(erased)}.")
+    say(f"Erased {partner}: {_holdings_text(erased)}.")
 
 
-def _list(held: Holdings) -> str:
+def _holdings_text(held: Holdings) -> str:
     kinds = ("key", "charger", "vehicle", "event")
     return ", ".join(counted(getattr(held, f"{one}s"), one) for one in kinds)

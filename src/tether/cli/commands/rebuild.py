@@ -1,4 +1,4 @@
-"""`tether rebuild`: are sessions and states what the events say?"""
+"""`tether rebuild`: derives the sessions again from the events, and compares."""
 
 from typing import NamedTuple
 
@@ -9,20 +9,21 @@ from tether.cli.display.output import counted, note, say, show_json
 from tether.cli.display.progress import progress
 from tether.cli.options import database_option, json_option
 from tether.domain.partners import Partner
+from tether.server import admin
 from tether.server.store import Store
 
 MOST_NAMED = 20  # vehicles
 
 
-class Rebuilt(NamedTuple):
-    """What was found of a partner."""
+class Report(NamedTuple):
+    """The result for one partner."""
 
     partner: str
     sessions: int
     differing: dict[str, int]
-    """How many sessions of which vehicles."""
+    """Numbers of sessions that differ, by vehicle."""
     waiting: int
-    """Events that the sessions do not contain yet."""
+    """Events that are not derived yet."""
 
 
 @click.command()
@@ -54,21 +55,19 @@ def rebuild(
 
 
 async def differing_sessions(store: Store, now_ms: int) -> int:
-    """How many sessions of all partners differ from what their events say."""
+    """The number of sessions of all partners that differ from their events."""
     reports = await _rebuild_all(store, None, repair=False)
     return sum(sum(report.differing.values()) for report in reports)
 
 
-async def _rebuild_all(store: Store, name: str | None, *, repair: bool) -> list[Rebuilt]:
-    from tether.server import admin
-
+async def _rebuild_all(store: Store, name: str | None, *, repair: bool) -> list[Report]:
     partners = (
         await store.partners.all() if name is None else [await admin.find_partner(store, name)]
     )
     return [await _rebuild(store, partner, repair=repair) for partner in partners]
 
 
-async def _rebuild(store: Store, partner: Partner, *, repair: bool) -> Rebuilt:
+async def _rebuild(store: Store, partner: Partner, *, repair: bool) -> Report:
     rebuilder = store.rebuilder
     waiting = await rebuilder.waiting(partner.id)
     if repair and waiting:
@@ -84,10 +83,10 @@ async def _rebuild(store: Store, partner: Partner, *, repair: bool) -> Rebuilt:
             sessions += checked.sessions
             if checked.differing:
                 differing[checked.vehicle_id] = checked.differing
-    return Rebuilt(partner.name, sessions, differing, waiting)
+    return Report(partner.name, sessions, differing, waiting)
 
 
-def _json(report: Rebuilt) -> dict[str, object]:
+def _json(report: Report) -> dict[str, object]:
     return {
         "partner": report.partner,
         "sessions": report.sessions,
@@ -97,7 +96,7 @@ def _json(report: Rebuilt) -> dict[str, object]:
     }
 
 
-def _show(report: Rebuilt, *, only_check: bool) -> None:
+def _show(report: Report, *, only_check: bool) -> None:
     total = sum(report.differing.values())
     what = f"{report.partner}: {counted(report.sessions, 'session')}"
     if not total:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tether.cli.access import PATIENT_RETRIES, Access, told_of_waiting, with_access
+from tether.cli.access import PATIENT_RETRIES, Access, retries_noticed, with_access
 from tether.cli.display.output import counted, note, say
 from tether.cli.display.progress import RowProgress, row_progress
 from tether.cli.options import FilePath
@@ -50,11 +50,11 @@ def replay(file: str | None, verify: bool, access: Access) -> None:
         # By their times; the sort is stable for events of the same instant.
         sorted((e for session in sessions for e in events_of(session)), key=lambda e: e.at_ms),
     )
-    with access.explained():
+    with access.errors_as_messages():
         access.check()
-        with row_progress("sent", run.size) as progress, told_of_waiting(progress.notice):
+        with row_progress("sent", run.size) as progress, retries_noticed(progress.notice):
             asyncio.run(run.send(access, progress, verify=verify))
-    run.summarize(access.shown)
+    run.summarize(access.safe_url)
     if run.refusals:
         sys.exit(1)
 

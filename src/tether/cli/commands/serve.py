@@ -24,7 +24,7 @@ _DEFAULTS = {field.name: field.default for field in fields(Settings)}
 
 
 def _setting(flag: str, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
-    """The option of a setting, with the setting's default and its environment variable."""
+    """The option for a setting, with its default and its environment variable."""
     word = flag.removeprefix("--").replace("-", "_")
     name = name or word
     default = _DEFAULTS[name]
@@ -121,7 +121,7 @@ def start(settings: Settings) -> None:
     except (TetherError, OSError) as error:
         if settings.log_format != "json":
             raise
-        # Whoever asked for JSON gets nothing else.
+        # With --log-format json every line is JSON.
         cause = error.__cause__ and repr(error.__cause__)
         logging.log.error("cannot serve", message=without_keys(str(error)), cause=cause)
         raise SystemExit(1) from error

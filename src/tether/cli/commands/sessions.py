@@ -52,7 +52,7 @@ Examples:
   tether sessions list --stale 7d
   tether sessions end 01880cda-1c62-8ddf-a043-2c8c729ae5ea --at 2023-05-12T07:45:30Z
 """
-_OF_CHANGES = {"charger_id", "vehicle_id", "from_", "to", "updated_from"}
+_CHANGES_FILTERS = {"charger_id", "vehicle_id", "from_", "to", "updated_from"}
 _begun_options = together(
     click.option("--from", "from_", type=INSTANT, help="Begun not before this time."),
     click.option("--to", type=INSTANT, help="Begun before this time."),
@@ -101,7 +101,7 @@ def list_sessions(
     if "updated_from" in chosen:
         if order == "desc":
             raise click.UsageError("--order desc does not go with --updated-from.")
-        for name in chosen.keys() - _OF_CHANGES:
+        for name in chosen.keys() - _CHANGES_FILTERS:
             raise click.UsageError(f"{option_of(name)} does not go with --updated-from.")
     if silent_ms is not None and (
         chosen.keys() - {"charger_id", "vehicle_id", "status"} or chosen.get("status") == "ended"

@@ -1,4 +1,4 @@
-"""`tether simulate`: a believable fleet at work."""
+"""`tether simulate`: simulates a fleet and sends its events."""
 
 import secrets
 import sys
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tether.cli.access import Access, api_key_option, told_of_waiting, url_option
+from tether.cli.access import Access, api_key_option, retries_noticed, url_option
 from tether.cli.display.output import counted, note, plain, say, show_line
 from tether.cli.members import INSTANT
 from tether.cli.options import DURATION, Parsed, WholeNumber
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FASTEST = 1_000_000
 DAY_MS = 86_400_000
-PORTION = 1_000  # events that are sent together at most
+BATCH = 1_000  # events that are sent together at most
 TICK_S = 0.25  # how long events are collected before they are sent
 MOST_SHOWN = 5
 
@@ -101,7 +101,7 @@ def simulate(
     try:
         with access.client(patient=True) as client:
             _put_fleet(client, fleet)
-            with _shown(run) as tell, told_of_waiting(tell):
+            with _live_counters(run) as tell, retries_noticed(tell):
                 run.send_all(client, events)
     finally:
         run.summarize()
@@ -112,7 +112,7 @@ def simulate(
 def _span(
     from_: str | None, length_ms: int | None, until: str | None, speed: float, now_ms: int
 ) -> tuple[int, int | None]:
-    """Where simulated time begins and ends, in ms. Raises a UsageError."""
+    """The first and the last moment of simulated time, in ms. Raises UsageError."""
     if length_ms is not None and until is not None and from_ is not None:
         raise click.UsageError("Give two of --from, --for and --until, not all three.")
     end_ms = timestamps.parse_instant(until) if until else None
@@ -121,7 +121,7 @@ def _span(
     elif end_ms is not None:
         start_ms = end_ms - (length_ms or DAY_MS)
     elif length_ms is not None:
-        # Whole days, so that the same seed means the same events all day long.
+        # Whole days, so that the same seed gives the same events all day.
         start_ms = (now_ms - length_ms) // DAY_MS * DAY_MS
     else:
         start_ms = now_ms // 1000 * 1000 if speed <= 1 else (now_ms - DAY_MS) // DAY_MS * DAY_MS
@@ -151,7 +151,7 @@ def _put_fleet(client: "Client", fleet: Fleet) -> None:
 
 @dataclass
 class _Run:
-    """Sends events when their time has come, and keeps account."""
+    """Sends events when they are due, and counts."""
 
     start_ms: int
     end_ms: int | None
@@ -171,23 +171,23 @@ class _Run:
         return int(min(self.start_ms + passed_ms, self.end_ms or now_ms, now_ms))
 
     def send_all(self, client: "Client", events: Iterator[Event]) -> None:
-        """Sends them all in their order, each when its time has come."""
+        """Sends all events in order, each when it is due."""
         self.started = time.monotonic()
-        portion: list[Event] = []
+        batch: list[Event] = []
         for event in events:
-            if portion and (len(portion) == PORTION or event.at_ms > self.now_ms()):
-                self._send(client, portion)
-                portion = []
+            if batch and (len(batch) == BATCH or event.at_ms > self.now_ms()):
+                self._send(client, batch)
+                batch = []
             while event.at_ms > (now_ms := self.now_ms()):
                 self.reached_ms = now_ms
                 time.sleep(TICK_S)
-            portion.append(event)
-        self._send(client, portion)
+            batch.append(event)
+        self._send(client, batch)
 
-    def _send(self, client: "Client", portion: list[Event]) -> None:
-        if portion:
-            self.reached_ms = portion[-1].at_ms
-        for result in client.events.bulk(portion):
+    def _send(self, client: "Client", batch: list[Event]) -> None:
+        if batch:
+            self.reached_ms = batch[-1].at_ms
+        for result in client.events.bulk(batch):
             if result.ok:
                 self._count(result.event)
             else:
@@ -223,8 +223,8 @@ class _Run:
 
 
 @contextmanager
-def _shown(run: _Run) -> Iterator[Any]:
-    """Live counters, in a terminal; yields what says something beside them."""
+def _live_counters(run: _Run) -> Iterator[Any]:
+    """Shows live counters in a terminal. Yields the function that prints a line above them."""
     if not sys.stderr.isatty():
         yield note
         return

@@ -1,4 +1,4 @@
-"""`tether watch`: what is plugged in, as it changes."""
+"""`tether watch`: shows plugged-in vehicles live."""
 
 import signal
 import sys
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from tether.cli.access import Access, told_of_waiting, with_access
+from tether.cli.access import Access, retries_noticed, with_access
 from tether.cli.display.listing import lines_option
 from tether.cli.display.numbers import short
 from tether.cli.display.output import counted, note, show_line, table_of
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from tether.client import Client
     from tether.client.sync_run import Stream
 
-_BESIDE_ROWS = 4  # lines of the screen: titles, the line below them, the sums, the cursor
+_OTHER_LINES = 4  # lines of the screen: titles, the line below them, the sums, the cursor
 _REFRESHES_PER_S = 2
 _IDS = ("Vehicle", "Charger")  # may be long
 _KINDS = {Event: "event", Withdrawal: "withdrawal", VehicleState: "state"}
-_TROUBLE = "The server is out of reach: trying again by itself."
+_OUT_OF_REACH = "The server is out of reach: trying again by itself."
 
 _EXAMPLES = """\b
 Examples:
@@ -80,21 +80,21 @@ def _show_board(client: "Client", charger: str | None, vehicle: str | None) -> N
     from rich.live import Live
 
     with ExitStack() as stack:
-        # Connected first: so nothing is missed between what is there and what comes. Not only the
-        # charger's events are wanted: a vehicle that is next seen at another one has left it.
-        with told_of_waiting(note):
+        # Connect first, so that no change between the list and the stream is missed. The stream
+        # has all chargers: a vehicle that appears at another charger has left this one.
+        with retries_noticed(note):
             stream = stack.enter_context(client.stream(vehicle_id=vehicle))
             states = list(_plugged_in(client, charger, vehicle))
         board = Board(stream, charger)
         for state in sorted(states, key=lambda state: -(state.last_event_age or 0)):
-            board.take(state)
+            board.update(state)
         stack.enter_context(_ended_by_sigterm())
-        stack.enter_context(told_of_waiting(lambda text: None))  # the board says it
+        stack.enter_context(retries_noticed(lambda text: None))  # the board shows it
         screen = Console(highlight=False)
         stack.enter_context(Live(board, console=screen, refresh_per_second=_REFRESHES_PER_S))
         for message in stream:
             if isinstance(message, VehicleState):
-                board.take(message)
+                board.update(message)
 
 
 def _plugged_in(
@@ -116,24 +116,24 @@ def _plugged_in(
 
 
 class Board:
-    """The vehicles that are plugged in; whoever was heard of last is at the top."""
+    """The plugged-in vehicles. The one with the newest event is at the top."""
 
     def __init__(self, stream: "Stream", charger: str | None = None) -> None:
         self._stream = stream
         self._charger = charger
-        self._states: dict[str, tuple[float, VehicleState]] = {}  # and when they came
+        self._states: dict[str, tuple[float, VehicleState]] = {}  # with the time of arrival
 
-    def take(self, state: VehicleState) -> None:
-        """Takes in what is known of a vehicle now."""
+    def update(self, state: VehicleState) -> None:
+        """Updates the state of a vehicle."""
         self._states.pop(state.vehicle_id, None)
         if state.plugged_in and self._charger in (None, state.charger_id):
             self._states[state.vehicle_id] = (time.monotonic(), state)
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        known = list(self._states.values())  # the other thread goes on
+        known = list(self._states.values())  # a copy: another thread changes it
         states = [state for _, state in known]
-        trouble = [_TROUBLE] if self._stream.interrupted else []
-        room = max(console.size.height - _BESIDE_ROWS - len(trouble), 1)
+        trouble = [_OUT_OF_REACH] if self._stream.interrupted else []
+        room = max(console.size.height - _OTHER_LINES - len(trouble), 1)
         table = TABLES[VehicleState]
         rows = [table.row(_aged(*one)) for one in known[::-1][:room]]
         yield table_of(table.titles, rows, cut=_IDS)
@@ -146,7 +146,7 @@ class Board:
 
 
 def _aged(came: float, state: VehicleState) -> VehicleState:
-    """The state with its ages as they are now."""
+    """The state, with its ages counted up to now."""
     more = int(time.monotonic() - came)
     names = ("state_of_charge_age", "charge_power_age", "last_event_age")
     ages = {name: getattr(state, name) for name in names}
@@ -159,7 +159,7 @@ def _aged(came: float, state: VehicleState) -> VehicleState:
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Decently: else the terminal would be left without its cursor."""
+    """Exits in order on SIGTERM, so that rich shows the cursor again."""
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         yield

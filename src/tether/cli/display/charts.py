@@ -1,7 +1,4 @@
-"""Bars and sparklines in a terminal.
-
-What they tell, their shapes tell: colour only sets them off.
-"""
+"""Bars and sparklines in a terminal. Their shapes say everything; colour is only decoration."""
 
 import shutil
 from collections.abc import Sequence
@@ -11,10 +8,10 @@ from fractions import Fraction
 from tether.cli.display.output import Cell
 
 STYLE = "cyan"
-LEAST_BAR = 6  # columns; a shorter bar tells nothing
+LEAST_BAR = 6  # columns; a shorter bar says nothing
 MOST_BAR = 40
 MOST_SPARKS = 60
-_BESIDE_SPARKS = 36  # columns for the name of the line and what it reaches
+_SPARKLINE_TEXT = 36  # columns for the name of the line and what it reaches
 
 
 _LEVELS = "▁▂▃▄▅▆▇█"  # of a sparkline, from the lowest to the highest
@@ -23,16 +20,16 @@ _FULL, _LIGHT = "█", "░"  # a column of a bar, and one of what is estimated
 
 
 def sparkline(values: Sequence[Decimal | None], width: int = MOST_SPARKS) -> str:
-    """The course of the values in one line of at most that width; a blank is one not known.
+    """The values as one line of at most `width` columns; an unknown value is a blank.
 
-    It stands on 0, or on the lowest value if that is below. Of more values than columns each column
-    shows the highest of its own, so that no peak is lost.
+    The base line is 0, or the lowest value if it is negative. With more values than columns each
+    column shows the highest of its values, so that no peak is lost.
     """
     count = len(values)
     columns = min(count, max(1, width))
     shown: list[Decimal | None] = []
-    for place in range(columns):
-        own = values[place * count // columns : (place + 1) * count // columns]
+    for column in range(columns):
+        own = values[column * count // columns : (column + 1) * count // columns]
         shown.append(max((value for value in own if value is not None), default=None))
     known = [value for value in shown if value is not None]
     low = min([*known, Decimal(0)])
@@ -44,15 +41,15 @@ def sparkline(values: Sequence[Decimal | None], width: int = MOST_SPARKS) -> str
     )
 
 
-def spark_room() -> int:
-    """How many columns a sparkline may take in this terminal, with words beside it."""
-    return max(8, min(MOST_SPARKS, shutil.get_terminal_size().columns - _BESIDE_SPARKS))
+def sparkline_width() -> int:
+    """The columns that this terminal has for a sparkline, with text beside it."""
+    return max(8, min(MOST_SPARKS, shutil.get_terminal_size().columns - _SPARKLINE_TEXT))
 
 
 def bar(value: Decimal, most: Decimal, width: int, light: Decimal = Decimal(0)) -> str:
-    """A bar of `value` where `most` fills the width; its last part, `light`, is drawn lighter.
+    """A bar for `value`; `most` fills the width. Its last part, `light`, is drawn lighter.
 
-    Something is never nothing: what is above 0 has at least a thin line.
+    A value above 0 has at least a thin line.
     """
     if value <= 0 or most <= 0 or width < 1:
         return ""
@@ -68,9 +65,9 @@ def bar(value: Decimal, most: Decimal, width: int, light: Decimal = Decimal(0)) 
 def bar_cells(
     values: Sequence[Decimal], taken: int, lights: Sequence[Decimal] | None = None
 ) -> list[Cell] | None:
-    """A bar for each row of a table whose other columns take so many columns of the terminal.
+    """A bar for each row of a table whose other columns are `taken` characters wide.
 
-    None where there is no room, or nothing to compare.
+    None if there is no space, or nothing to compare.
     """
     width = min(MOST_BAR, shutil.get_terminal_size().columns - taken)
     most = max(values, default=Decimal(0))

@@ -1,4 +1,4 @@
-"""How lists and entities are shown: tables in a terminal, JSON for programs."""
+"""Shows lists and single things: tables in a terminal, JSON for programs."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -41,8 +41,10 @@ def show_list(
     as_json: bool,
     none_yet: str,
 ) -> None:
-    """Shows at most so many of them: to people by `show`, else in the table of their kind, and to
-    programs as JSON. `none_yet` is said to people where there are none.
+    """Shows at most `limit` things: JSON in a pipe, a table in a terminal.
+
+    `show` prints them in a terminal, by default in the table of their type. `none_yet` is the
+    message for an empty list.
     """
     if as_json or not sys.stdout.isatty():
         for thing in islice(things, limit):
@@ -54,7 +56,7 @@ def show_list(
 def show_some(
     things: Iterator[T], show: Callable[[list[T]], None], limit: int | None, none_yet: str
 ) -> None:
-    """Shows people at most so many of them, and says if there are more, or none."""
+    """Shows at most `limit` things in a terminal, and says if there are more, or none."""
     found = list(islice(things, limit or MOST_IN_A_TABLE))
     if not found:
         note(none_yet)
@@ -75,7 +77,7 @@ def show_rows(table: Table, things: Iterable[Any]) -> None:
 
 
 def show_one(thing: T, show: Callable[[T], None], *, as_json: bool) -> None:
-    """Shows one: to people by `show`, to programs as the API's object."""
+    """Shows one thing: by `show` in a terminal, as the API's object in a pipe."""
     if as_json or not sys.stdout.isatty():
         show_line(to_json(thing))
     else:

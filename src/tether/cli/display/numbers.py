@@ -1,6 +1,6 @@
-"""Numbers as people read them in a terminal: rounded. JSON and files have every digit.
+"""Numbers for people in a terminal: rounded. JSON and files have every digit.
 
-A measurement that is not known is an empty text.
+An unknown measurement is an empty text.
 """
 
 from decimal import Decimal
@@ -17,27 +17,27 @@ def energy(number: Decimal | None) -> str:
 
 
 def power(number: Decimal | None) -> str:
-    """kW, to 10 W, without zeros that say nothing: `11`, `7.36`."""
+    """kW, to 10 W, without trailing zeros: `11`, `7.36`."""
     return "" if number is None else short(number, 2)
 
 
 def given(number: Decimal, places: int = 2) -> str:
-    """What somebody set, such as a capacity: as it is, unless it has more places than that."""
+    """A number that a user set, such as a capacity: exact, unless it has more decimal places."""
     exponent = number.as_tuple().exponent
     is_short = isinstance(exponent, int) and exponent >= -places
     return f"{number:f}" if is_short else short(number, places)
 
 
 def short(number: Decimal, places: int = 1) -> str:
-    """To so many places without zeros that say nothing; from a thousand on to the unit."""
+    """To so many decimal places without trailing zeros; from 1000 on to the unit."""
     if abs(number) >= 1000:
         return f"{number:,.0f}"
     text = f"{number:z.{places}f}"
     if number and not Decimal(text):
-        return f"{number:.1g}"  # something is never nothing
+        return f"{number:.1g}"  # not zero
     return text.rstrip("0").removesuffix(".") if places else text
 
 
 def tenth(number: Decimal) -> str:
-    """To a tenth; from a thousand on to the unit."""
+    """To a tenth; from 1000 on to the unit."""
     return f"{number:z,.1f}" if abs(number) < 1000 else f"{number:,.0f}"

@@ -1,4 +1,4 @@
-"""How chargers, vehicles, events, states and sessions are shown to people. Times are UTC."""
+"""Shows chargers, vehicles, events, states and sessions in a terminal. Times are UTC."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from tether.domain.models import Charger, Event, EventType, Vehicle, Withdrawal
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import ChargePeriod, ChargerState, EnergySource, Session, VehicleState
 
-WIDE = 120  # columns of a terminal in which there is room for ids that nobody remembers
+WIDE = 120  # columns; a terminal of this width shows the ids of sessions, too
 
 
 class Table(NamedTuple):
@@ -29,7 +29,7 @@ class Table(NamedTuple):
 
 
 def show_entity(entity: Charger | Vehicle) -> None:
-    """Shows the members of a charger or vehicle."""
+    """Prints the members of a charger or vehicle."""
     if isinstance(entity, Vehicle):
         particular = ("Capacity", _with("kWh", entity.charge_capacity))
     else:
@@ -90,7 +90,7 @@ def _event_row(thing: Event) -> list[str]:
 
 
 def event_line(event: Event) -> str:
-    """One event for people, on a line of its own: how full, and the power or else the energy."""
+    """An event as one line: the state of charge, and the power, or else the energy."""
     time, kind, charger, vehicle, full, power, energy = _event_row(event)
     measured = f"{power} kW" if power else f"{energy} kWh" if energy else ""
     longest = max(len(short_type(kind)) for kind in EventType)
@@ -101,7 +101,7 @@ def event_line(event: Event) -> str:
 
 
 def _withdrawal_row(one: Withdrawal) -> list[str]:
-    """When an event was withdrawn, and what it was."""
+    """The cells of a withdrawal."""
     return [
         _second(one.withdrawn_at),
         _second(one.timestamp),
@@ -155,7 +155,7 @@ def _charger_state_row(state: ChargerState) -> list[str]:
 
 
 def _since(state: VehicleState, now: str) -> str:
-    """For how long it has been plugged in."""
+    """How long the vehicle has been plugged in."""
     if state.plugged_in_since is None:
         return ""
     length_ms = parse_instant(now) - parse_instant(state.plugged_in_since)
@@ -181,7 +181,7 @@ def _session_row(session: Session) -> list[str]:
 
 
 def _silent_session_row(session: Session, now_ms: int) -> list[str]:
-    """The cells of an active session of which nothing was heard for long."""
+    """The cells of an active session without a recent event."""
     heard_ms = parse_instant(session.last_event_at or session.connected_at)
     return [
         session.id,
@@ -193,7 +193,7 @@ def _silent_session_row(session: Session, now_ms: int) -> list[str]:
 
 
 def session_line(session: Session) -> str:
-    """One session for people, on a line of its own."""
+    """A session as one line."""
     begun, charger, vehicle, plugged, _, energy, states, *_ = _session_row(session)
     what = f"{energy:>9} kWh  {states:9}" if energy else f"{'':15}{states:9}"
     flags = ", ".join(flag.name for flag in session.flags)
@@ -201,7 +201,7 @@ def session_line(session: Session) -> str:
 
 
 def show_session(session: Session) -> None:
-    """Everything about a session, its charge periods and flags."""
+    """Prints all about a session, with its charge periods and flags."""
     energy = _energy(session.charged_energy, estimated=False)
     unknown = session.periods_without_energy
     notes = ["estimated"] if energy and session.estimated else []
@@ -268,7 +268,7 @@ def _energy(energy: Decimal | None, *, estimated: bool) -> str:
 
 
 def _states_of_charge(session: Session) -> str:
-    """The first and the last state of charge, or one where they are shown alike."""
+    """The first and the last state of charge, or one if their texts are equal."""
     start = numbers.percent(session.state_of_charge_start)
     end = numbers.percent(session.state_of_charge_end)
     return start if start == end else f"{start}→{end}"
@@ -310,6 +310,6 @@ TABLES: dict[type, Table] = {
 
 
 def silent_sessions(now_ms: int) -> Table:
-    """The table of active sessions that were not heard of for long."""
+    """The table of active sessions without a recent event."""
     titles = ("Id", "Charger", "Vehicle", "Begun", "Heard of")
     return Table(titles, lambda session: _silent_session_row(session, now_ms))
