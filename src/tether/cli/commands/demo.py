@@ -59,7 +59,6 @@ def _key_and_link(database: str, file: Path) -> tuple[str, str]:
 
     The key is the one in the file while it works, otherwise a new one.
     """
-
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
