@@ -306,5 +306,5 @@ def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
         "refused_requests.py",
         "retention.py", "session_records.py", "session_sums.py", "sessions.py", "snapshots.py",
         "states.py",
-        "webhook_rows.py", "webhooks.py", "withdrawals.py",
+        "webhooks.py", "withdrawals.py",
     ]  # fmt: skip

@@ -16,8 +16,7 @@ from tests.webhooks.receiver import Receiver
 from tests.webhooks.test_delivery import add, post, wait
 from tether.domain.keys import digest_of
 from tether.server.store import open_store
-from tether.storage.webhook_rows import Claimed, Parked
-from tether.storage.webhooks import Progress, Webhooks
+from tether.storage.webhooks import Claimed, Parked, Progress, Webhooks
 
 SINCE_MS = 1_600_000_000_000  # 2020-09-13T12:26:40Z
 

@@ -41,8 +41,7 @@ from tether.server.secret_box import SecretBox, new_signing_key, verifying_key
 from tether.storage.audit import audit_entry
 from tether.storage.engine import Statement
 from tether.storage.turns import Turns
-from tether.storage.webhook_rows import Parked
-from tether.storage.webhooks import MOST_PARKED, Webhooks
+from tether.storage.webhooks import MOST_PARKED, Parked, Webhooks
 
 TESTS_AT_ONCE, TESTS_OF_EACH = 32, 2
 

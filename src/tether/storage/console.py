@@ -1,5 +1,5 @@
-"""Who is signed in to the console, and the links with which operators sign in: of each the SHA-256
-of its token.
+"""Sessions of the console, and the links with which operators sign in. Of each token only the
+SHA-256 is stored.
 """
 
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from tether.domain.keys import Key
 from tether.storage.engine import Engine, Statement
 from tether.storage.keys import KEY_COLUMNS, key_of
 
-SESSIONS_OF_EACH = 50  # of a key, and of the operator; the oldest end first
+SESSIONS_OF_EACH = 50  # for each key, and for the operator; the oldest end first
 LINKS = 50  # that are not used yet
 
 FIND = f"""
@@ -40,7 +40,7 @@ DELETE FROM console_links WHERE expires_ms <= $1 OR digest IN (
 
 
 class SignedIn(NamedTuple):
-    """A session of the console. Without a key it is the operator's."""
+    """A session of the console. A session without a key is the operator's."""
 
     digest: str
     expires_ms: int
@@ -54,8 +54,8 @@ class ConsoleSessions:
         self._engine = engine
 
     async def find(self, digest: str) -> SignedIn | None:
-        """The session whose token has this SHA-256, unless its key is gone. It may have expired,
-        and so may its key.
+        """The session whose token has this SHA-256; None if its key was deleted. The session and
+        its key may have expired.
         """
         rows = await self._engine.read(FIND, digest)
         if not rows:
@@ -66,7 +66,7 @@ class ConsoleSessions:
         return None if None in key[:4] else SignedIn(digest, expires_ms, key_of(key))
 
     async def add(self, session: SignedIn, now_ms: int, *also: Statement) -> None:
-        """Stores a new session; those that have expired go, and the oldest of too many."""
+        """Stores a new session. Deletes expired ones, and the oldest if there are too many."""
         key_digest = session.key.digest if session.key else ""
         await self._engine.write_all(
             Statement(END_EXPIRED, (now_ms,)),
@@ -76,18 +76,18 @@ class ConsoleSessions:
         )
 
     async def end(self, digest: str) -> None:
-        """The session is over."""
+        """Ends the session."""
         await self._engine.write(END, digest)
 
     async def end_operators(self) -> int:
-        """Ends all sessions of the operator, and forgets the links; returns how many ended."""
+        """Ends all sessions of the operator, and deletes the links; returns how many ended."""
         ended, _ = await self._engine.write_all(
             Statement(END_ALL_OF, ("",)), Statement(FORGET_ALL_LINKS, ())
         )
         return ended
 
     async def add_link(self, digest: str, expires_ms: int, now_ms: int, *also: Statement) -> None:
-        """Stores a link that signs an operator in, once, until it expires."""
+        """Stores a link that signs an operator in once, until it expires."""
         await self._engine.write_all(
             Statement(ADD_LINK, (digest, expires_ms)),
             Statement(FORGET_LINKS, (now_ms, LINKS)),
@@ -95,6 +95,6 @@ class ConsoleSessions:
         )
 
     async def use_link(self, digest: str, now_ms: int) -> bool:
-        """Uses the link up; returns whether it was there and has not expired."""
+        """Uses up the link; returns whether it existed and had not expired."""
         rows = await self._engine.write_returning(USE_LINK, digest)
         return bool(rows) and int(rows[0][0]) > now_ms

@@ -1,7 +1,7 @@
 """Copies a whole database into another one, of either engine, row by row in the order of keys.
 
-What is committed of a copy is always the beginning of each table, so a copy that was interrupted
-goes on behind its last rows. Until it is whole and checked, nothing serves it.
+A copy that was interrupted has the first rows of each table, and goes on after them. No server uses
+a copy before it is complete and checked.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ Values = Sequence[Any]
 
 ROWS_AT_ONCE = 5_000
 
-# Each table that is copied, with its primary key. What an engine has of its own is made anew.
+# Each table that is copied, with its primary key. Tables that only one engine has are made again.
 KEYS: dict[str, tuple[str, ...]] = {
     "partners": ("id",),
     "keys": ("digest",),
@@ -51,7 +51,7 @@ class Side(Protocol):
     """One of the two databases. Statements have `?` for their parameters."""
 
     name: str
-    """To show: without a password."""
+    """For display: without a password."""
 
     def query(self, sql: str, *parameters: object) -> list[Values]:
         """The rows of a query."""
@@ -63,23 +63,23 @@ class Side(Protocol):
         """Raises SetupError if a server or a command of ours uses the database."""
 
     def freeze(self) -> None:
-        """From now on queries see the database as it is at this moment."""
+        """Makes all later queries see the database as it is now."""
 
     def add(self, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
-        """Adds these rows to a table, in one transaction that is on disk at the end."""
+        """Adds these rows to a table in one transaction, durable when this returns."""
 
     def origin(self) -> str | None:
-        """Of what it is a copy that is not whole; None if it is none."""
+        """The source of which it is an incomplete copy; None if it is none."""
 
     def begin(self, origin: str) -> None:
-        """From now on it is a copy of this that is not whole."""
+        """Marks it as an incomplete copy of this source."""
 
     def finish(self, epoch: EpochState) -> None:
-        """It is whole: makes what the engine has of its own, and begins to be in this epoch."""
+        """Completes the copy: makes the tables that only this engine has, and sets the epoch."""
 
 
 class Difference(NamedTuple):
-    """What one table has and should have."""
+    """How many rows a table has, and how many it should have."""
 
     table: str
     rows: int
@@ -87,7 +87,7 @@ class Difference(NamedTuple):
 
 
 def begin(source: Side, target: Side, epoch: EpochState) -> None:
-    """Makes `target` a copy of `source` that is not whole, or finds it so. Raises SetupError."""
+    """Makes `target` an incomplete copy of `source`, unless it is one. Raises SetupError."""
     origin = f"{source.name} {epoch.epoch.id}"
     begun = target.origin()
     if begun is None:
@@ -110,13 +110,13 @@ def total(source: Side) -> int:
 
 
 def copy(source: Side, target: Side, progress: Callable[[int], None]) -> None:
-    """Copies what `target` lacks; tells `progress` how many rows it has by now."""
+    """Copies the rows that `target` lacks; calls `progress` with the number of rows it has."""
     done = 0
     for table, key in KEYS.items():
         columns = source.columns(table)
         last = target.query(_last(table, key))
         done += target.query(f"SELECT count(*) FROM {table}")[0][0]
-        for rows in _portions(source, table, key, columns, last[0] if last else None):
+        for rows in _pages(source, table, key, columns, last[0] if last else None):
             target.add(table, columns, rows)
             done += len(rows)
             progress(done)
@@ -125,39 +125,39 @@ def copy(source: Side, target: Side, progress: Callable[[int], None]) -> None:
 def differences(
     source: Side, target: Side, progress: Callable[[int], None]
 ) -> Iterator[Difference]:
-    """The tables of which not all rows are the same, in the same order.
+    """The tables whose rows, or their order, differ.
 
-    Tells `progress` how many rows were compared.
+    Calls `progress` with the number of rows compared.
     """
     done = 0
     for table, key in KEYS.items():
         columns, sums = source.columns(table), (sha256(), sha256())
         counts = [0, 0]
-        sides = [_portions(side, table, key, columns, None) for side in (source, target)]
+        sides = [_pages(side, table, key, columns, None) for side in (source, target)]
         ended = False
         while not ended:
-            portions = [next(side, []) for side in sides]
-            for place, rows in enumerate(portions):
-                counts[place] += len(rows)
+            pages = [next(side, []) for side in sides]
+            for number, rows in enumerate(pages):
+                counts[number] += len(rows)
                 for row in rows:
-                    sums[place].update(repr(tuple(row)).encode())
-            done += len(portions[0])
+                    sums[number].update(repr(tuple(row)).encode())
+            done += len(pages[0])
             progress(done)
-            ended = not any(portions)
+            ended = not any(pages)
         if sums[0].digest() != sums[1].digest():
             yield Difference(table, counts[1], counts[0])
 
 
 def finish(target: Side, epoch: EpochState) -> None:
-    """Lets `target` be served: in the same epoch, as nothing was lost."""
+    """Makes `target` ready for servers. The epoch stays the same, as nothing was lost."""
     target.finish(EpochState(new_epoch(), ends=False) if epoch.ends else epoch)
 
 
-def _portions(
+def _pages(
     side: Side, table: str, key: Sequence[str], columns: Sequence[str], after: Values | None
 ) -> Iterator[list[Values]]:
-    """All rows behind the key `after`, in the order of keys."""
-    places = [columns.index(name) for name in key]
+    """All rows after the key `after`, in the order of keys."""
+    numbers = [columns.index(name) for name in key]
     names, order = ", ".join(columns), ", ".join(key)
     marks = ", ".join("?" for _ in key)
     first = f"SELECT {names} FROM {table} ORDER BY {order} LIMIT {ROWS_AT_ONCE}"
@@ -168,7 +168,7 @@ def _portions(
             yield rows
         if len(rows) < ROWS_AT_ONCE:
             return
-        after = [rows[-1][place] for place in places]
+        after = [rows[-1][number] for number in numbers]
 
 
 def _last(table: str, key: Sequence[str]) -> str:

@@ -1,55 +1,54 @@
-"""The words in which the engines differ in SQL. All else is written once, in its subject's file."""
+"""The parts of SQL that differ between the engines. Each subject writes its other SQL once."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One engine's words; each is put where the shared SQL names it in braces."""
+    """One engine's SQL. Shared statements name these parts in braces."""
 
     name: str
 
     text: str
-    """The type of text that is ordered byte by byte on every machine, as our cursors need it."""
+    """The type of text that sorts by bytes on every machine, as our cursors need it."""
 
     clustered: str
-    """Ends a CREATE TABLE whose rows live inside the primary key, where the engine can do that."""
+    """Ends a CREATE TABLE whose rows are stored in the primary key, if the engine can do that."""
 
     event_numbers: str
     """Yields `base`: a batch of $3 events or withdrawals takes the sequence numbers base + 1 to
     base + $3.
 
-    SQLite has one writer, so the largest number in the tables is the last one given. On PostgreSQL
-    many write: the counter's row stays locked until the commit, so no smaller number can become
-    visible after a larger one, and the statement that waits for it sees the newest value. Where
-    there is no counter (no event yet, or events that were copied in) it starts from the tables. It
-    reads all of `ready` first: from then on others wait for the counter.
+    SQLite has one writer, so the largest number in the tables was given last. PostgreSQL has many
+    writers: the counter's row stays locked until the commit, so numbers become visible in their
+    order. If there is no counter (before the first event, or in a copy), it starts from the tables.
+    It reads all of `ready` first, because other writers wait while the counter is locked.
     """
 
     event_json: str
-    """The body of the event `e` as JSON, of which ->> takes a member."""
+    """The body of the event `e` as JSON, for ->>."""
 
     session_json: str
-    """The same of the session `s`."""
+    """The body of the session `s` as JSON."""
 
     position: str
-    """The function that tells where a text has another one in it, from 1; 0 if nowhere."""
+    """The function for the position of a text in another one, from 1; 0 if it is not there."""
 
     of_hex: str
-    """The text whose bytes a column has in hexadecimal; the column is put in braces."""
+    """The text whose bytes a column has in hexadecimal; the column replaces the braces."""
 
     pause_s: float
-    """How long events gather between two portions of derivation while nobody asks for what follows
-    from them: a session of which several events came is written once. On SQLite a longer pause
-    means more to write at once, for which the one writer's next commits wait.
+    """How long the projector waits between two batches of events while nobody reads sessions. Then
+    a session with several new events is written once. On SQLite a longer pause makes larger writes,
+    and the next commits wait for them.
     """
 
     own_tables: tuple[str, ...]
-    """Those with a row for a partner that only this engine has."""
+    """Tables with a row for each partner that only this engine has."""
 
     stops_adding: tuple[str, ...]
-    """What a transaction begins with that removes a charger or vehicle: then no event is added that
-    saw it before, and all that was added is seen behind it.
+    """The statements that a transaction begins with when it removes a charger or vehicle. After
+    them no statement can add an event that found it, and all added events are visible.
     """
 
 
@@ -69,7 +68,7 @@ SQLITE = Dialect(
     of_hex="CAST(unhex({}) AS TEXT)",
     pause_s=0.5,
     own_tables=("listings",),
-    stops_adding=(),  # one writes at a time
+    stops_adding=(),  # there is one writer
 )
 
 POSTGRES = Dialect(

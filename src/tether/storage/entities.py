@@ -1,4 +1,4 @@
-"""Chargers and vehicles: two tables of the same form, of which each row has the JSON of one."""
+"""Chargers and vehicles: two tables with the same columns. Each row has the JSON of an entity."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,6 @@ _TABLE: dict[type[Entity], str] = {Charger: "chargers", Vehicle: "vehicles"}
 
 GET = "SELECT version, body FROM {table} WHERE partner = $1 AND id = $2"
 PAGE = "SELECT id, body FROM {table} WHERE partner = $1 AND id > $2 ORDER BY id LIMIT $3"
-ITSELF = "SELECT id, body FROM {table} WHERE partner = $1 AND id = $2"
 GET_MANY = f"""
 WITH {batch("wanted", "id")}
 SELECT e.id, e.body FROM wanted w JOIN {{table}} e ON e.partner = $1 AND e.id = w.id
@@ -27,20 +26,17 @@ SELECT e.id, e.body FROM wanted w JOIN {{table}} e ON e.partner = $1 AND e.id = 
 PARTNER = "SELECT 1 FROM partners WHERE id = $1"
 COUNT = "SELECT count(*) FROM {table} WHERE partner = $1"
 
-# A partner may be deleted while a body of its is still arriving: nothing must be left of it.
-_INSERT = """
+# A partner may be deleted while one of its requests is still arriving: nothing may be stored then.
+CREATE = """
 INSERT INTO {table} (partner, id, version, body)
 SELECT $1, $2, 1, $3 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1) AND NOT EXISTS (
     SELECT 1 FROM erasures x WHERE x.partner = $1 AND x.kind = '{table}' AND x.code = $4
 )
-ON CONFLICT (partner, id)
+ON CONFLICT (partner, id) DO NOTHING RETURNING version
 """
+# Each row says how many times it was put in the batch. The order of ids keeps two of these
+# statements from waiting for each other.
 PUT = f"""
-{_INSERT} DO UPDATE SET version = {{table}}.version + 1, body = excluded.body RETURNING version
-"""
-# Many at once, each with how often it is put. In the order of ids, so that two of these statements
-# cannot wait for each other.
-PUT_ALL = f"""
 WITH {batch("batch", "id", "times BIGINT", "body", "code")}
 INSERT INTO {{table}} (partner, id, version, body)
 SELECT $1, b.id, b.times, b.body FROM batch b
@@ -52,7 +48,6 @@ ON CONFLICT (partner, id)
 DO UPDATE SET version = {{table}}.version + excluded.version, body = excluded.body
 RETURNING id, version
 """
-CREATE = f"{_INSERT} DO NOTHING RETURNING version"
 REPLACE = """
 UPDATE {table} SET version = version + $4, body = $5
 WHERE partner = $1 AND id = $2 AND version = $3
@@ -75,7 +70,7 @@ class Entities:
         self._patches = Patches(self._read, self.replace)
 
     async def drain(self) -> None:
-        """Returns when no patch waits any more."""
+        """Returns when all patches are written."""
         await self._patches.drain()
 
     async def get(self, kind: type[Entity], partner: int, entity_id: str) -> Stored:
@@ -89,7 +84,7 @@ class Entities:
     async def get_many(
         self, kind: type[Entity], partner: int, entity_ids: Iterable[str]
     ) -> list[tuple[str, str]]:
-        """Id and JSON of those of these ids that there are."""
+        """Id and JSON of the entities with these ids, where they exist."""
         wanted = batch_of((entity_id,) for entity_id in entity_ids)
         rows = await self._engine.scan(_sql(GET_MANY, kind), partner, wanted)
         return [(entity_id, body) for entity_id, body in rows]
@@ -104,10 +99,11 @@ class Entities:
     async def beginning(
         self, kind: type[Entity], partner: int, begins: str, after: str, limit: int
     ) -> list[tuple[str, str]]:
-        """The same of those whose ids begin so."""
+        """The same, only entities whose ids begin with `begins`."""
         rows: list[Row] = []
         if after < begins:
-            rows = await self._engine.read(_sql(ITSELF, kind), partner, begins)
+            found = await self._engine.read(_sql(GET, kind), partner, begins)
+            rows = [(begins, body) for _, body in found]
             after = begins
         rows += await self._engine.read(_sql(PAGE, kind), partner, after, limit - len(rows))
         return [(entity_id, body) for entity_id, body in rows if entity_id.startswith(begins)]
@@ -122,9 +118,8 @@ class Entities:
 
         Raises Forbidden if the partner is gone, Unavailable while one of this id is being erased.
         """
-        version = await self._change(PUT, partner, entity, new=True)
-        if version is None:
-            await self._require_partner(partner)
+        (version,) = await self._put_some(partner, [entity])
+        if isinstance(version, Refusal):
             raise BEING_ERASED()
         return version
 
@@ -133,7 +128,7 @@ class Entities:
             raise Forbidden
 
     async def put_all(self, partner: int, entities: Sequence[Entity]) -> list[int | Refusal]:
-        """Puts them one after the other, all of one kind; for each its version, or why not.
+        """Puts entities of one kind, one after the other; for each its version, or why not.
 
         Raises Forbidden if the partner is gone, Unavailable if nothing could be put.
         """
@@ -151,7 +146,7 @@ class Entities:
         times = Counter(entity.id for entity in entities)
         last = {entity.id: entity for entity in entities}
         rows = await in_steps(_rows(last.values(), times))
-        sql = _sql(PUT_ALL, type(entities[0]))
+        sql = _sql(PUT, type(entities[0]))
         found = await self._engine.write_returning(sql, partner, batch_of(rows))
         if not found:
             await self._require_partner(partner)
@@ -166,27 +161,31 @@ class Entities:
         return versions
 
     async def create(self, partner: int, entity: Entity) -> int:
-        """Creates the entity. Raises PreconditionFailed if it exists, and else as `put`."""
-        version = await self._change(CREATE, partner, entity, new=True)
-        if version is None:
+        """Creates the entity. Raises PreconditionFailed if it exists, and the errors of `put`."""
+        kind, id = type(entity), entity.id
+        row = partner, id, to_json(entity).decode(), code_of(id)
+        if not await self._engine.write_returning(_sql(CREATE, kind), *row):
             await self._require_partner(partner)
-            if await self._engine.read(_sql(GET, type(entity)), partner, entity.id):
+            if await self._engine.read(_sql(GET, kind), partner, id):
                 raise PreconditionFailed
             raise BEING_ERASED()
-        return version
+        return 1
 
     async def replace(self, partner: int, entity: Entity, version: int, by: int = 1) -> int:
-        """Replaces this version of the entity; returns the next version, which is `by` higher.
+        """Replaces this version of the entity; returns the new version, which is `by` higher.
 
-        Raises PreconditionFailed if there is no such version any more.
+        Raises PreconditionFailed if the entity has another version.
         """
-        return _expected(await self._change(REPLACE, partner, entity, version, by))
+        row = partner, entity.id, version, by, to_json(entity).decode()
+        if not await self._engine.write_returning(_sql(REPLACE, type(entity)), *row):
+            raise PreconditionFailed
+        return version + by
 
     async def patch(self, kind: type[Entity], partner: int, entity_id: str, patch: Patch) -> int:
-        """Makes the next version of the entity as `patch` says; returns which that is.
+        """Changes the entity with `patch`; returns its new version.
 
-        However many patches come at once, each finds what those before it made. Raises NotFound,
-        and what `patch` raises.
+        When several patches arrive at once, each gets the result of the one before. Raises
+        NotFound, and what `patch` raises.
         """
         return await self._patches.apply((kind, partner, entity_id), patch)
 
@@ -195,32 +194,17 @@ class Entities:
         stored = await self.get(kind, partner, entity_id)
         return stored.version, from_json(cast(type[Any], kind), stored.body)
 
-    async def _change(
-        self, sql: str, partner: int, entity: Entity, *version: int, new: bool = False
-    ) -> int | None:
-        code = (code_of(entity.id),) if new else ()
-        rows = await self._engine.write_returning(
-            _sql(sql, type(entity)), partner, entity.id, *version, to_json(entity).decode(), *code
-        )
-        return int(rows[0][0]) if rows else None
-
 
 def _rows(
     entities: Iterable[Entity], times: Mapping[str, int]
 ) -> Steps[list[tuple[str, int, str, str]]]:
-    """The batch of PUT_ALL; each may have hundreds of powers to write."""
+    """The batch of PUT. One entity may have hundreds of powers to encode."""
     rows = []
     for entity in entities:
         body = to_json(entity).decode()
         rows.append((entity.id, times[entity.id], body, code_of(entity.id)))
         yield
     return rows
-
-
-def _expected(version: int | None) -> int:
-    if version is None:
-        raise PreconditionFailed
-    return version
 
 
 @lru_cache

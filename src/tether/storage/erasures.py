@@ -1,4 +1,4 @@
-"""Chargers and vehicles that are being erased, and the statements by which all of one goes."""
+"""Erasures of chargers and vehicles, and the statements that delete all data about one."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
@@ -8,14 +8,14 @@ import msgspec
 from tether.domain.models import ERASED, Charger, Entity, Vehicle, Withdrawal, from_json, to_json
 from tether.storage.dialect import Dialect
 from tether.storage.engine import Engine, Statement, batch, batch_of, where_found
-from tether.storage.webhook_rows import FORGET_SOME
+from tether.storage.sql import delete_batch
 
 AT_ONCE = 250  # rows in a transaction, for which others wait
-SESSIONS_AT_ONCE = 50  # which are in many indexes
-NOTED_AT_ONCE = 500  # of those for which everything is looked through each time
-MOST_COUNTED = 10_000  # events, before it is said that there are more
-# What names it and was noted in memory by then, here or on another node, is not written so long
-# after the end. Whoever has notes for longer drops them.
+SESSIONS_AT_ONCE = 50  # fewer, as they are in many indexes
+NOTED_AT_ONCE = 500  # more, as each statement reads all rows of the partner
+MOST_COUNTED = 10_000  # events
+# For this time after an erasure no node stores a request that names the entity. Nodes drop requests
+# that they hold in memory for longer.
 NOTED_MS = 60_000
 
 KINDS: dict[str, type[Entity]] = {"chargers": Charger, "vehicles": Vehicle}
@@ -36,7 +36,7 @@ REMOVE = """
 DELETE FROM {one}s WHERE partner = $1 AND id = $2
 AND EXISTS (SELECT 1 FROM erasures WHERE partner = $1 AND kind = '{one}s' AND code = $3)
 """
-# Else a session that it keeps would show again when the events go that ended it.
+# Otherwise a session in it would appear again when the events that ended it are withdrawn.
 FORGET_SNAPSHOT = """
 DELETE FROM snapshots WHERE partner = $1 AND vehicle_id = $2
 AND EXISTS (SELECT 1 FROM erasures WHERE partner = $1 AND kind = 'vehicles' AND code = $3)
@@ -58,7 +58,7 @@ EVENTS = f"""
 SELECT (SELECT x.id FROM events x WHERE x.partner = $1 AND x.seq = e.seq) FROM {{one}}_events e
 WHERE e.partner = $1 AND e.{{one}}_id = $2 ORDER BY e.seq LIMIT {AT_ONCE}
 """
-# Followers learn from the versions that these sessions are gone.
+# Their rows in session_versions stay: clients learn from these that the sessions are gone.
 SESSIONS = f"""
 DELETE FROM sessions WHERE partner = $1 AND {{one}}_id = $2 AND id IN (
     SELECT s.id FROM sessions s WHERE s.partner = $1 AND s.{{one}}_id = $2 AND s.live = 0
@@ -79,17 +79,14 @@ WHERE partner = $1 AND seq IN (SELECT b.seq FROM batch b)
 REQUESTS = f"""
 SELECT at_ms, id FROM refused_requests WHERE partner = $1 AND {{names}} LIMIT {NOTED_AT_ONCE}
 """
-FORGET_REQUESTS = f"""
-WITH {batch("batch", "at_ms BIGINT", "id")}
-DELETE FROM refused_requests WHERE partner = $1
-AND (at_ms, id) IN (SELECT b.at_ms, b.id FROM batch b)
-"""
+FORGET_REQUESTS = delete_batch("refused_requests", "at_ms BIGINT", "id")
 
-# What receivers answered may name it, too.
+# The answers of receivers may name it, too.
 ATTEMPTS = f"""
 SELECT webhook, id FROM webhook_attempts WHERE partner = $1 AND {{names}} LIMIT {NOTED_AT_ONCE}
 """
-# What is for it alone has nothing to tell any more.
+FORGET_ATTEMPTS = delete_batch("webhook_attempts", "webhook", "id")
+# An endpoint for this entity alone has nothing to deliver any more.
 _ENDPOINTS = "SELECT w.id FROM webhooks w WHERE w.partner = $1 AND w.{one}_id = $2"
 FORGET_ENDPOINTS = (
     f"DELETE FROM webhook_attempts WHERE partner = $1 AND webhook IN ({_ENDPOINTS})",
@@ -98,11 +95,11 @@ FORGET_ENDPOINTS = (
     f"UPDATE webhooks SET description = replace(description, $2, '{ERASED}') WHERE partner = $1",
 )
 
-_ESCAPED = ":@+*~"  # of the characters of an id, those that clients write in another way
+_ESCAPED = ":@+*~"  # the characters of ids that clients may escape
 
 
 class Erasure(NamedTuple):
-    """What is erased: the charger or vehicle of this id; `kind` is the table it was in."""
+    """The erasure of the charger or vehicle with this id; `kind` is its table."""
 
     partner: int
     kind: str
@@ -110,7 +107,7 @@ class Erasure(NamedTuple):
 
     @property
     def code(self) -> str:
-        """The id as it stands in the table of erasures: else it would be there for a while yet."""
+        """The id as the table of erasures has it: the id itself must not stay in the database."""
         return code_of(self.id)
 
     def sql(self, text: str) -> str:
@@ -130,16 +127,16 @@ class Erasures:
         self._engine = engine
 
     async def all(self) -> list[Erasure]:
-        """Those that are not done, the oldest first."""
+        """The erasures under way, the oldest first."""
         rows = await self._engine.read(ALL)
         return [Erasure(one, kind, bytes.fromhex(code).decode()) for one, kind, code in rows]
 
     async def is_under_way(self, erasure: Erasure) -> bool:
-        """Whether it has begun and is not done."""
+        """Whether the erasure has begun and not ended."""
         return bool(await self._engine.read(FIND, erasure.partner, erasure.kind, erasure.code))
 
     async def count_events(self, erasure: Erasure) -> int:
-        """How many events name it; one more than MOST_COUNTED where there are more."""
+        """The number of its events; one more than MOST_COUNTED if there are more."""
         sql = erasure.sql(COUNT)
         ((count,),) = await self._engine.scan(sql, erasure.partner, erasure.id)
         return int(count)
@@ -147,8 +144,9 @@ class Erasures:
     async def begin(
         self, erasure: Erasure, now_ms: int, also: Sequence[Statement], *, with_events: bool
     ) -> bool:
-        """Removes the charger or vehicle itself, so that no event is added any more, and notes that
-        the rest of it has to go. False if there is none, or it has events and must have none.
+        """Deletes the charger or vehicle itself, so that no more events are added, and stores that
+        the rest has to be deleted. False if it does not exist, or has events though `with_events`
+        is False.
         """
         partner, _, id = erasure
         given = (partner, id, erasure.code, now_ms, int(with_events))
@@ -169,14 +167,14 @@ class Erasures:
         return [id for (id,) in rows if id is not None]
 
     async def forget_some(self, erasure: Erasure) -> bool:
-        """Removes some of what still names it, once nothing is derived from it; whether more of it
-        may be left.
+        """Deletes some of the data that still names it, once no session is derived from it; returns
+        whether there may be more.
         """
         partner, _, id = erasure
         if await self._engine.write(erasure.sql(SESSIONS), partner, id):
             return True
         taken = []
-        if id != ERASED:  # else it is what others are renamed to
+        if id != ERASED:  # other ids are renamed to this one
             taken = await self._engine.scan(erasure.sql(WITHDRAWALS), partner, id)
         if taken:
             rows = batch_of((seq, _without(body, erasure)) for seq, body in taken)
@@ -191,11 +189,11 @@ class Erasures:
         return False
 
     async def _forget_noted(self, partner: int, id: str) -> int:
-        """Removes some of what was noted of requests and names it; how many rows."""
+        """Deletes some of the requests and attempts that name it; returns how many."""
         count = 0
         for find, forget, names in (
             (REQUESTS, FORGET_REQUESTS, names_in_request),
-            (ATTEMPTS, FORGET_SOME, names_in_attempt),
+            (ATTEMPTS, FORGET_ATTEMPTS, names_in_attempt),
         ):
             sql = find.format(names=names(self._engine.dialect, "$2", id))
             rows = await self._engine.scan(sql, partner, id)
@@ -205,7 +203,7 @@ class Erasures:
         return count
 
     async def end(self, erasure: Erasure, now_ms: int) -> None:
-        """Nothing of it is in any row: nothing is to be left in the files either. It is done."""
+        """Ends the erasure: no row has the id any more, and now it is removed from the files, too."""
         await self._engine.forget(erasure.id)
         partner, kind, _ = erasure
         await self._engine.write_all(
@@ -214,11 +212,11 @@ class Erasures:
         )
 
     async def forget_ended(self, now_ms: int) -> None:
-        """Removes what still says that something was erased, where that is long enough ago."""
+        """Deletes the records of erasures that ended long enough ago."""
         ended = await self._engine.read(LONG_ENDED, now_ms - NOTED_MS, now_ms + NOTED_MS)
         for partner, code in ended:
             id = bytes.fromhex(code).decode()
-            late = 0  # what was written by a statement that began before
+            late = 0  # rows from statements that began before the end
             while count := await self._forget_noted(partner, id):
                 late += count
             if late:
@@ -233,15 +231,15 @@ def _forgetting_snapshot(erasure: Erasure) -> list[Statement]:
 
 
 def _without(body: str, erasure: Erasure) -> str:
-    """What followers are told of a withdrawal, without the id."""
+    """The JSON of a withdrawal without the id."""
     name = f"{erasure.kind[:-1]}_id"
-    shown = msgspec.structs.replace(from_json(Withdrawal, body.encode()), **{name: ERASED})
-    return to_json(shown).decode()
+    withdrawal = msgspec.structs.replace(from_json(Withdrawal, body.encode()), **{name: ERASED})
+    return to_json(withdrawal).decode()
 
 
 def unless_erased(dialect: Dialect, partner: str, names: "Names") -> str:
-    """SQL that is true unless the row names what is being erased of the partner, or was a moment
-    ago: it may have been noted before that.
+    """SQL that is true unless the row names an entity of the partner that is being erased, or was
+    erased a moment ago.
     """
     id = dialect.of_hex.format("x.code")
     return f"""NOT EXISTS (
@@ -250,8 +248,8 @@ def unless_erased(dialect: Dialect, partner: str, names: "Names") -> str:
 
 
 Names: TypeAlias = Callable[..., str]
-"""SQL that is true for a row that names an id: of the dialect, the SQL of the id, and the id itself
-where that is known. Of the columns those are looked through that have text of others.
+"""Makes SQL that is true for a row whose texts have an id in them. Its arguments are the dialect,
+the SQL of the id, and the id itself if it is known.
 """
 
 
@@ -268,8 +266,8 @@ def names_in_attempt(dialect: Dialect, sought: str, id: str = _ESCAPED) -> str:
 
 
 def _plain(column: str, mark: str, id: str) -> str:
-    """SQL for the text with the characters of this id as they are, which may be written as a mark
-    and two digits: `%3A` in addresses, a backslash with `u003a` in JSON.
+    """SQL for the text with the characters of this id unescaped. Escaped they are a mark and two
+    digits: `%3A` in addresses, a backslash with `u003a` in JSON.
     """
     for character in sorted(set(id) & set(_ESCAPED)):
         for code in {f"{ord(character):02x}", f"{ord(character):02X}"}:

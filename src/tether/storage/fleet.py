@@ -1,6 +1,6 @@
-"""What a whole fleet does now, for people who look at it: sums, and which come first by a value.
+"""The state of a whole fleet now, for the console: sums, and lists in the order of a value.
 
-Looks at what is plugged in only, and at so much of it at most.
+Only plugged-in vehicles are read, up to a limit.
 """
 
 from typing import NamedTuple
@@ -9,10 +9,10 @@ from tether.storage.engine import Engine
 
 MOST_COUNTED = 250_000  # chargers, vehicles
 MOST_OF_EACH = 10_000  # of each, where many partners are shown at once
-MOST_PLUGGED_IN = 20_000  # sessions that are looked at: the newest
+MOST_PLUGGED_IN = 20_000  # sessions that are read: the newest
 
-# Of each session that lasts: whether it is charging, with which power, and the state of charge.
-_LASTING = f"""
+# For each active session: whether it is charging, its last power, and its state of charge.
+_ACTIVE = f"""
 SELECT s.charger_id, s.vehicle_id, s.start_ms,
        CASE WHEN {{session_json}} -> 'periods' -> -1 IS NOT NULL
              AND {{session_json}} -> 'periods' -> -1 ->> 'stop_ms' IS NULL THEN 1 END AS charging,
@@ -30,23 +30,23 @@ SUMS = f"""
 SELECT (SELECT count(*) FROM (SELECT 1 FROM chargers WHERE partner = $1 LIMIT {MOST_COUNTED}) c),
        (SELECT count(*) FROM (SELECT 1 FROM vehicles WHERE partner = $1 LIMIT {MOST_COUNTED}) v),
        count(*), count(charging), sum(CASE WHEN charging = 1 THEN last_power END)
-FROM ({_LASTING}) lasting
+FROM ({_ACTIVE}) active
 """
 
-# $2 is how the id begins, $3 whether only those are wanted that charge, $4 and $5 the page.
-_WANTED = """
-FROM (SELECT *, CASE WHEN charging = 1 THEN last_power END AS power FROM ({lasting}) x) lasting
-WHERE substr({id}, 1, length($2)) = $2 AND (charging = 1 OR $3 = 0)
+# $2 is the beginning of the id, $3 whether only charging vehicles are wanted, $4 and $5 the page.
+_WITH_POWER = f"""
+FROM (SELECT *, CASE WHEN charging = 1 THEN last_power END AS power FROM ({_ACTIVE}) x) active
+WHERE (charging = 1 OR $3 = 0)
 """
 VEHICLES = f"""
-SELECT vehicle_id {_WANTED.format(lasting=_LASTING, id="vehicle_id")}
+SELECT vehicle_id {_WITH_POWER} AND substr(vehicle_id, 1, length($2)) = $2
 ORDER BY {{order}}, vehicle_id LIMIT $4 OFFSET $5
 """
 CHARGERS = f"""
-SELECT charger_id {_WANTED.format(lasting=_LASTING, id="charger_id")}
+SELECT charger_id {_WITH_POWER} AND substr(charger_id, 1, length($2)) = $2
 GROUP BY charger_id ORDER BY {{order}}, charger_id LIMIT $4 OFFSET $5
 """
-OCCUPIED = f"SELECT charger_id, max(charging) FROM ({_LASTING}) lasting GROUP BY charger_id"
+OCCUPIED = f"SELECT charger_id, max(charging) FROM ({_ACTIVE}) active GROUP BY charger_id"
 _VEHICLE_ORDER = {
     "id": "vehicle_id",
     "since": "start_ms DESC",
@@ -63,7 +63,7 @@ ORDERS = tuple(_VEHICLE_ORDER)
 
 
 class FleetSums(NamedTuple):
-    """How many there are, as far as is counted; of what charges the powers together in kW."""
+    """Counts, up to their limits, and the total power of the charging vehicles in kW."""
 
     chargers: int
     vehicles: int
@@ -73,25 +73,25 @@ class FleetSums(NamedTuple):
 
 
 class Fleet:
-    """What the fleets of all partners do now. Every method raises Unavailable and RateLimited."""
+    """The fleets of all partners now. Every method raises Unavailable and RateLimited."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._json = engine.dialect.session_json
 
     async def sums(self, partner: int) -> FleetSums:
-        """What all of it does."""
+        """The sums of the partner's fleet."""
         sql = SUMS.format(session_json=self._json)
         ((*counts, power),) = await self._engine.scan(sql, partner)
         return FleetSums._make([*counts, None if power is None else float(power)])
 
     async def sizes(self, partner: int) -> tuple[int, int]:
-        """How many chargers and vehicles it has, MOST_OF_EACH at most."""
+        """The numbers of the partner's chargers and vehicles, up to MOST_OF_EACH."""
         ((chargers, vehicles),) = await self._engine.read(HAS, partner)
         return int(chargers), int(vehicles)
 
     async def occupied(self, partner: int) -> list[tuple[str, bool]]:
-        """The ids of the chargers at which vehicles are plugged in, and whether any charges."""
+        """The ids of the chargers with vehicles plugged in, and whether any of them is charging."""
         rows = await self._engine.scan(OCCUPIED.format(session_json=self._json), partner)
         return [(charger_id, bool(charging)) for charger_id, charging in rows]
 
@@ -106,7 +106,7 @@ class Fleet:
         limit: int,
         offset: int,
     ) -> list[str]:
-        """The ids of the vehicles that are plugged in, or of the chargers at which any is."""
+        """The ids of the plugged-in vehicles, or of their chargers."""
         sql, orders = (CHARGERS, _CHARGER_ORDER) if of_chargers else (VEHICLES, _VEHICLE_ORDER)
         text = sql.format(session_json=self._json, order=orders[order])
         rows = await self._engine.scan(text, partner, begins, int(charging), limit, offset)

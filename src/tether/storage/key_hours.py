@@ -1,4 +1,4 @@
-"""What the keys did, by the hour: calls, refusals, and how near they came to their rate."""
+"""The use of keys by the hour: calls, refusals, and how close they came to their rate limit."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -8,27 +8,29 @@ from tether.storage.engine import Engine, batch, batch_of, columns_of
 HOUR_MS = 3_600_000
 KEPT_HOURS = 8 * 24
 DAY_H = 24
-HISTORY_H = 7 * 24  # from which it is told what is usual
+HISTORY_H = 7 * 24  # shows what is usual for a partner
 SLOT_MS = 10_000
 
 
 class Counts(NamedTuple):
-    """What was counted in a process lately."""
+    """What a process counted since it wrote last."""
 
     partner: int
     hour: int
     key: str
-    """The key's SHA-256; nothing for what is counted of the partner as a whole."""
+    """The key's SHA-256; empty for counts of the whole partner."""
     calls: int = 0
     refused: int = 0
     limited: int = 0
     events: int = 0
     busiest: int = 0
-    """What was used in the busiest window of the key's rate."""
+    """The tokens used in the busiest window of the key's rate limit."""
 
 
 class Use(NamedTuple):
-    """What a key did in the last 24 hours, and at most used of its rate in one window of it."""
+    """What a key did in the last 24 hours, and the most tokens it used in a window of its rate
+    limit.
+    """
 
     calls: int
     refused: int
@@ -51,8 +53,8 @@ class Activity(NamedTuple):
 _NOW_IN_SLOT = """
 (CASE WHEN key_hours.slot = excluded.slot THEN key_hours.in_slot ELSE 0 END + excluded.in_slot)
 """
-# Every process writes once in ten seconds at most: what they write at about the same time adds up.
-# The order lets no two of them wait for each other.
+# Every process writes at most once in ten seconds. Counts from the same ten seconds add up. The
+# order keeps two of these statements from waiting for each other.
 ADD = f"""
 WITH {batch("batch", *columns_of(Counts))}
 INSERT INTO key_hours (
@@ -95,7 +97,7 @@ FORGET = "DELETE FROM key_hours WHERE partner = $1 AND hour < $2"
 
 
 class KeyHours:
-    """What all keys did. Every method raises Unavailable."""
+    """The use of all keys. Every method raises Unavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -111,7 +113,7 @@ class KeyHours:
         return {key: Use(*map(int, row)) for key, *row in rows}
 
     async def of_partners(self, partners: Sequence[int], now_ms: int) -> dict[int, Activity]:
-        """What each of these partners did, but for those that did nothing."""
+        """What each of these partners did. Partners that did nothing are left out."""
         now_h = now_ms // HOUR_MS
         rows = await self._engine.read(
             OF_PARTNERS, now_h // DAY_H * DAY_H, batch_of((one,) for one in partners),
@@ -120,5 +122,5 @@ class KeyHours:
         return {int(partner): Activity(*map(int, row)) for partner, *row in rows}
 
     async def forget(self, partner: int, now_ms: int) -> None:
-        """Forgets what is older than eight days."""
+        """Deletes what is older than eight days."""
         await self._engine.write(FORGET, partner, now_ms // HOUR_MS - KEPT_HOURS)

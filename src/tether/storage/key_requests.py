@@ -13,7 +13,7 @@ from tether.domain.keys import Rate
 from tether.storage.engine import Engine, Row, Statement, where_found
 
 KEY_NAME = "requested"
-SHOWN = 500  # to the operator, the newest; of those that wait all
+MOST_LISTED = 500  # waiting requests first
 
 _COLUMNS = """
 r.digest, r.created_ms, r.expires_ms, r.client, r.organisation, r.email, r.purpose, r.fleet,
@@ -40,7 +40,7 @@ UPDATE key_requests SET decided_ms = $2, expires_ms = $3, partner = $4, rate_req
     rate_window_s = $6, burst = $7, lasts_ms = $8, is_test = $9
 WHERE digest = $1 AND decided_ms IS NULL AND expires_ms > $2
 """
-# Of two who decide at once only what the first decided is found.
+# When two operators decide at once, this finds only the first decision.
 DECIDED = """
 SELECT 1 FROM key_requests WHERE digest = $1 AND decided_ms = $2 AND coalesce(partner, 0) = $3
 """
@@ -49,7 +49,7 @@ UPDATE key_requests SET claimed_ms = $2, claimed_key = $3
 WHERE digest = $1 AND claimed_key IS NULL AND expires_ms > $2
   AND EXISTS (SELECT 1 FROM partners p WHERE p.id = key_requests.partner)
 """
-# Of two who claim at once the first has its key in the request: the other adds none.
+# When two clients claim at once, the request has the key of the first one: the other adds no key.
 CLAIMED = "SELECT 1 FROM key_requests WHERE digest = $1 AND claimed_key = $2"
 ADD_CLAIMED = """
 INSERT INTO keys (digest, prefix, partner, name, rate_requests, rate_window_s, burst, read_only,
@@ -61,10 +61,9 @@ FROM key_requests r WHERE r.digest = $1 AND r.claimed_key = $2
 
 
 def _request_of(row: Row) -> KeyRequest:
-    asked, fate, may = row[:4], row[8:12], row[12:]
-    requests, window_s, burst, lasts_ms, is_test = may
+    requests, window_s, burst, lasts_ms, is_test = row[12:]
     limits = Limits(Rate(requests, window_s), burst, lasts_ms, bool(is_test)) if requests else None
-    return KeyRequest._make((*asked, RequestForm(*row[4:8]), *fate, limits))
+    return KeyRequest._make((*row[:4], RequestForm(*row[4:8]), *row[8:12], limits))
 
 
 class KeyRequests:
@@ -93,8 +92,8 @@ class KeyRequests:
         return _request_of(rows[0]) if rows else None
 
     async def all(self, now_ms: int) -> list[KeyRequest]:
-        """Those that wait, then those that are decided, each the newest first."""
-        return [_request_of(row) for row in await self._engine.read(LIST, now_ms, SHOWN)]
+        """The waiting requests, then the decided ones, each the newest first."""
+        return [_request_of(row) for row in await self._engine.read(LIST, now_ms, MOST_LISTED)]
 
     async def decide(
         self,
@@ -104,16 +103,17 @@ class KeyRequests:
         partner: int | None = None,
         limits: Limits | None = None,
     ) -> bool:
-        """Approves it for this partner, or declines it, if it waits; returns whether it did.
+        """Approves a waiting request for this partner, or declines it without one; returns whether
+        it was waiting.
 
-        With that go the statements `also`: of the audit trail.
+        The statements `also`, of the audit trail, run in the same transaction.
         """
-        may: tuple[int | None, ...] = (None,) * 5
+        granted: tuple[int | None, ...] = (None,) * 5
         if limits is not None:
             rate, burst, lasts_ms, is_test = limits
-            may = rate.requests, rate.window_s, burst, lasts_ms, int(is_test)
+            granted = rate.requests, rate.window_s, burst, lasts_ms, int(is_test)
         done, *_ = await self._engine.write_all(
-            Statement(DECIDE, (digest, now_ms, now_ms + KEPT_MS, partner, *may)),
+            Statement(DECIDE, (digest, now_ms, now_ms + KEPT_MS, partner, *granted)),
             *where_found(also, DECIDED, digest, now_ms, partner or 0),
         )
         return bool(done)
@@ -121,8 +121,8 @@ class KeyRequests:
     async def claim(
         self, digest: str, key_digest: str, key_prefix: str, now_ms: int, *also: Statement
     ) -> bool:
-        """Makes this the key of the approved request, and stores it, unless there is one; with it
-        go the statements `also`.
+        """Stores this key for the approved request, unless it has a key. The statements `also` run
+        in the same transaction.
         """
         claimed, *_ = await self._engine.write_all(
             Statement(CLAIM, (digest, now_ms, key_digest)),
@@ -132,5 +132,5 @@ class KeyRequests:
         return bool(claimed)
 
     async def forget(self, now_ms: int) -> None:
-        """Deletes those that have expired."""
+        """Deletes expired requests."""
         await self._engine.write(FORGET, now_ms)

@@ -1,9 +1,9 @@
 """Patches of one charger or vehicle that arrive together are written together.
 
-Each reads the entity, merges, and replaces the version it read. Of many at once only one could win,
-and all others would have to do it again: the work would grow by the square. So, as events do, they
-gather while one write is under way; the next write has all of them, merged one after another in the
-order of their arrival. Other processes may write too: who loses against them merges again.
+A patch reads the entity, changes it, and replaces the version that it read. Of many patches at once
+only one could succeed, and all others would have to try again. So patches wait while one write is
+under way, and the next write has all of them, applied in the order of their arrival. Other
+processes may write too: if one of them was faster, the patches are applied again.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from typing import Any, NamedTuple, TypeAlias
 from tether.domain.errors import PreconditionFailed, Unavailable
 from tether.domain.models import Entity
 
-MOST_WAITING = 2_000  # of one entity; a later one is told to come again
+MOST_WAITING = 2_000  # patches of one entity; later ones are refused with Unavailable
 MOST_AT_ONCE = 200
-BUSY_S = 0.005  # so long patches are merged before others have the event loop
+BUSY_S = 0.005  # patches are applied for this time before other tasks have the event loop
 
 Patch: TypeAlias = Callable[[int, Any], Any]
-"""Makes of an entity, whose version it is told, the next one; raises what its sender is told."""
+"""Returns the changed entity, given its version and itself; raises what the sender gets."""
 Target: TypeAlias = tuple[type[Entity], int, str]
 """Kind, partner and id of an entity."""
 
@@ -30,16 +30,16 @@ class _Waiting(NamedTuple):
 
 
 class Patches:
-    """The way of all patches into the store."""
+    """Writes patches in batches by entity."""
 
     def __init__(
         self,
         read: Callable[[Target], Awaitable[tuple[int, Entity]]],
         replace: Callable[[int, Entity, int, int], Awaitable[int]],
     ) -> None:
-        """`read` tells version and entity of a target, or raises NotFound. `replace` puts an entity
-        of a partner in place of the version that it is given, as one that is so many higher; it
-        raises PreconditionFailed if there is no such version any more.
+        """`read` returns version and entity of a target, or raises NotFound. `replace` is called
+        with partner, entity, the version to replace, and by how much the new version is higher. It
+        raises PreconditionFailed if the entity has another version.
         """
         self._read = read
         self._replace = replace
@@ -47,9 +47,9 @@ class Patches:
         self._writers: set[asyncio.Task[None]] = set()
 
     async def apply(self, target: Target, patch: Patch) -> int:
-        """The version that the patch made, once it is durable.
+        """Applies the patch; returns the new version when it is durable.
 
-        Raises what `patch` raises, NotFound, and Unavailable also when too many wait.
+        Raises what `patch` raises, NotFound, and Unavailable, also when too many patches wait.
         """
         waiting = self._waiting.get(target)
         if waiting is not None and len(waiting) >= MOST_WAITING:
@@ -63,14 +63,14 @@ class Patches:
         else:
             waiting.append(one)
         version = one.version
-        del one, waiting  # an error would hold this frame, and the frame, through these, the error
+        del one, waiting  # an error refers to this frame: these would make a reference cycle
         try:
             return await version
         finally:
             del version
 
     async def drain(self) -> None:
-        """Returns when nothing waits any more."""
+        """Returns when all patches are written."""
         while self._writers:
             await asyncio.wait(self._writers)
 
@@ -81,7 +81,7 @@ class Patches:
                 while not await self._write(target, batch):
                     pass
             except Unavailable as error:
-                # What came behind it meanwhile would only wait as long again.
+                # The patches that arrived since would only wait as long again.
                 _fail([*batch, *self._waiting[target]], error)
                 self._waiting[target] = []
             except Exception as error:
@@ -89,7 +89,7 @@ class Patches:
         del self._waiting[target]
 
     async def _write(self, target: Target, batch: list[_Waiting]) -> bool:
-        """Writes what the patches make of the entity; whether nobody else changed it meanwhile."""
+        """Applies and writes the patches; False if another process changed the entity meanwhile."""
         read, entity = await self._read(target)
         version = read
         results: list[tuple[_Waiting, int | Exception]] = []

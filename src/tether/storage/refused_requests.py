@@ -1,5 +1,5 @@
-"""Requests that were refused, and a sample of the others, of each partner the newest: what was
-sent, and what was answered.
+"""The newest refused requests of each partner, and a sample of the other requests: what was sent,
+and what was answered.
 """
 
 from collections.abc import Sequence
@@ -10,23 +10,24 @@ from tether.domain.partners import DAY_MS
 from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
 from tether.storage.erasures import names_in_request, unless_erased
 from tether.storage.retention import Retention
+from tether.storage.sql import columns
 
-SAMPLED_PART = 10  # so many times fewer are kept of those that were not refused
+SAMPLED_PART = 10  # the sample has a tenth of the rows of refused requests
 _LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # as both engines do
 _NEWEST_FIRST = "ORDER BY r.at_ms DESC, r.id DESC"
 
 
 class Kept(NamedTuple):
-    """How much is kept of each partner."""
+    """How much is kept for each partner."""
 
     rows: int = 5_000
-    """Refused requests; of others a tenth of that."""
+    """Refused requests; a tenth of that of other requests."""
     days: int = 7
-    """Unless something else is said of the partner."""
+    """Unless the partner has its own setting."""
     body_bytes: int = 16_384
     """Of each body."""
     sample: int = 6
-    """A minute, of requests that were not refused, in each worker."""
+    """Requests a minute that were not refused, in each worker."""
 
 
 KEPT = Kept()
@@ -35,8 +36,8 @@ KEPT = Kept()
 class RefusedRequest(NamedTuple):
     """A request. Body, answer and path are shortened, and have no key in them.
 
-    One with a status below 400 is of the sample, and has no error, or it is a bulk of which items
-    were refused: then the answer says which.
+    A status below 400 means a request of the sample, without an error, or a bulk request with
+    refused items, which are in the answer.
     """
 
     at_ms: int
@@ -50,20 +51,21 @@ class RefusedRequest(NamedTuple):
     answer: str
     body: str
     cut_from: int = 0
-    """How many bytes the body had of which only the beginning is here; -1 if it came in chunks."""
+    """The length of a body that was shortened, in bytes; -1 if it came in chunks."""
 
     @property
     def is_refused(self) -> bool:
-        """Whether it was, or items of it; else it is of the sample."""
+        """Whether the request or some of its items were refused. Otherwise it is of the sample."""
         return self.status >= 400 or self.error != ""
 
 
-_COLUMNS = ", ".join(f"r.{name}" for name in RefusedRequest._fields)
+_NAMES = RefusedRequest._fields
+_COLUMNS = columns("r", _NAMES)
 
 ADD = f"""
 WITH {batch("batch", *columns_of(RefusedRequest))}
-INSERT INTO refused_requests (partner, {", ".join(RefusedRequest._fields)})
-SELECT $1, {", ".join(f"b.{name}" for name in RefusedRequest._fields)} FROM batch b
+INSERT INTO refused_requests (partner, {", ".join(_NAMES)})
+SELECT $1, {columns("b", _NAMES)} FROM batch b
 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1) AND {{unless_erased}}
 ON CONFLICT (partner, at_ms, id) DO NOTHING
 """
@@ -79,10 +81,9 @@ DELETE FROM refused_requests WHERE partner = $1 AND {of_these} AND at_ms <= coal
 _REFUSED, _SAMPLED = "(status >= 400 OR error <> '')", "(status < 400 AND error = '')"
 FORGET_MORE = _FORGET_MORE.format(of_these=_REFUSED)
 FORGET_MORE_SAMPLED = _FORGET_MORE.format(of_these=_SAMPLED)
-# $2 and $3 are the place, $4 since when, $5 and $6 the statuses, $7 how the path begins, $8 what
-# the key, the path, the body, the answer or the id has in it, $9 whether the sample is wanted, too.
-# LIKE would do that as well, but takes a hundred times as long where much of the text is nearly the
-# same.
+# $2 and $3 are the position, $4 the first instant, $5 and $6 the statuses, $7 how the path begins,
+# $8 a text in id, key, path, answer or body, $9 whether the sample is wanted, too. LIKE would take
+# a hundred times as long where much of the text nearly matches.
 PAGE = f"""
 SELECT {_COLUMNS} FROM refused_requests r
 WHERE r.partner = $1 AND (r.at_ms, r.id) < ($2, $3) AND r.at_ms >= $4
@@ -100,19 +101,19 @@ SELECT {_COLUMNS} FROM refused_requests r WHERE r.partner = $1 AND r.id = $2
 
 
 class RefusalFilter(NamedTuple):
-    """Which of them are wanted."""
+    """Selects requests."""
 
     statuses: tuple[int, int] = (100, 599)
     path: str = ""
-    """How it begins."""
+    """The beginning of the path."""
     text: str = ""
-    """What it has in it."""
+    """A text in the request."""
     sampled: bool = False
-    """Those that were not refused, too."""
+    """Also requests that were not refused."""
 
 
 class RefusedRequests:
-    """What was refused, of all partners. Every method raises Unavailable."""
+    """The kept requests of all partners. Every method raises Unavailable."""
 
     def __init__(self, engine: Engine, kept: Kept) -> None:
         self._engine = engine
@@ -122,8 +123,8 @@ class RefusedRequests:
         self._add = ADD.format(unless_erased=unless_erased(engine.dialect, "$1", names_in_request))
 
     async def add(self, partner: int, requests: Sequence[RefusedRequest], now_ms: int) -> None:
-        """Stores them, but for what names a charger or vehicle that was erased; forgets what is too
-        old, and the oldest of too many.
+        """Stores requests, without those that name an erased charger or vehicle. Deletes old ones,
+        and the oldest if there are too many.
         """
         most, forgetting = self.kept.rows, []
         if any(request.is_refused for request in requests):
@@ -137,13 +138,13 @@ class RefusedRequests:
         )
 
     async def forget(self, partner: int, now_ms: int) -> None:
-        """Forgets what is too old."""
+        """Deletes requests that are too old."""
         await self._engine.write(FORGET, partner, await self._since_ms(partner, now_ms))
 
     async def page(
         self, partner: int, wanted: RefusalFilter, before: tuple[int, str], now_ms: int, limit: int
     ) -> list[RefusedRequest]:
-        """The newest of those days before a place, an instant and an id."""
+        """The newest requests before a position, an instant and an id."""
         since_ms = await self._since_ms(partner, now_ms)
         rows = await self._engine.scan(
             self._page, partner, *before, since_ms, *wanted.statuses, wanted.path,
@@ -152,7 +153,7 @@ class RefusedRequests:
         return [RefusedRequest(*row) for row in rows]
 
     async def kept_ms(self, partner: int) -> int:
-        """For how long those of the partner are kept; 0 for ever."""
+        """How long the partner's requests are kept; 0 for ever."""
         own_ms = (await self._retention.get(partner)).requests_ms
         return self.kept.days * DAY_MS if own_ms is None else own_ms
 
@@ -161,7 +162,7 @@ class RefusedRequests:
         return now_ms - kept_ms if kept_ms else 0
 
     async def get(self, partner: int, request_id: str) -> RefusedRequest:
-        """The newest with this id. Raises NotFound."""
+        """The newest request with this id. Raises NotFound."""
         rows = await self._engine.scan(GET, partner, request_id)
         if not rows:
             raise NotFound

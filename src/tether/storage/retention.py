@@ -1,17 +1,18 @@
-"""For how long what is of a partner is kept, and what goes when followers had time to learn of it.
+"""How long the data of each partner is kept, and the deletion of what clients had time to learn of.
 
-Events with a timestamp before a partner's horizon are refused: ADD in events.py looks at it. So
-none comes any more where events expired, and what was derived behind them stays as it is.
+ADD in events.py refuses events with a timestamp before the partner's horizon. So no event arrives
+where events have expired, and later sessions stay as they are.
 """
 
 from tether.domain.models import Withdrawal, from_json
 from tether.domain.partners import DAY_MS, Ages
 from tether.domain.timestamps import parse_instant
-from tether.storage.engine import Engine, Statement, batch, batch_of
+from tether.storage.engine import Engine, Statement, batch_of
 from tether.storage.log_positions import DERIVED, HEAD
+from tether.storage.sql import delete_batch
 from tether.storage.turns import giving_way
 
-TOLD_MS = 30 * DAY_MS  # so long followers can learn that expired events and sessions are gone
+TOLD_MS = 30 * DAY_MS  # clients can learn for this time that events and sessions have expired
 LEASE_MS = 10_000
 AT_ONCE = 500  # rows in a transaction, for which others wait
 
@@ -26,7 +27,7 @@ SELECT $1, $2, $3, $4, 0 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
 ON CONFLICT (partner) DO UPDATE SET events_ms = excluded.events_ms,
     requests_ms = excluded.requests_ms, attempts_ms = excluded.attempts_ms
 """
-# It only moves on: what was refused once is gone.
+# The horizon only moves forward: refused events cannot come back.
 MOVE = """
 INSERT INTO retention (partner, horizon_ms, lease_ms)
 SELECT $1, $2, 0 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
@@ -34,7 +35,7 @@ ON CONFLICT (partner) DO UPDATE SET horizon_ms = CASE
     WHEN retention.horizon_ms > excluded.horizon_ms THEN retention.horizon_ms
     ELSE excluded.horizon_ms END
 """
-# A lease that ends later than any that is taken now is of a clock that was set back since.
+# A lease that ends later than a new one would was taken by a clock that has been set back since.
 CLAIM = f"""
 UPDATE retention SET lease_ms = $2 + {LEASE_MS}
 WHERE partner = $1 AND horizon_ms > coalesce(expired_ms, horizon_ms - 1)
@@ -47,85 +48,80 @@ EXPIRED = "UPDATE retention SET lease_ms = 0, expired_ms = $2 WHERE partner = $1
 
 OLDER = "SELECT count(*) FROM events WHERE partner = $1 AND at_ms < $2"
 
-# The last entry of the log stays: its number must not be given again.
+# The last entry of the log stays: its number must not be used again.
 TOLD = f"""
 SELECT seq, body FROM withdrawals
 WHERE partner = $1 AND at_ms < $2 AND seq < {HEAD} AND seq <= {DERIVED}
 ORDER BY seq LIMIT {AT_ONCE}
 """
-FORGET_TOLD = f"""
-WITH {batch("batch", "seq BIGINT")}
-DELETE FROM withdrawals WHERE partner = $1 AND seq IN (SELECT b.seq FROM batch b)
-"""
+FORGET_TOLD = delete_batch("withdrawals", "seq BIGINT")
 GONE = f"""
 SELECT s.id FROM sessions s
 WHERE s.partner = $1 AND s.start_ms < $2 AND s.live = 0
   AND (SELECT u.updated_ms FROM session_versions u WHERE u.partner = $1 AND u.id = s.id) < $3
 ORDER BY s.start_ms, s.id LIMIT {AT_ONCE}
 """
-FORGET_GONE = f"""
-WITH {batch("batch", "id")}
-DELETE FROM sessions WHERE partner = $1 AND live = 0 AND id IN (SELECT b.id FROM batch b)
-"""
+FORGET_GONE = f"{delete_batch('sessions', 'id')} AND live = 0"
 FORGET_VERSIONS = f"""
-WITH {batch("batch", "id")}
-DELETE FROM session_versions WHERE partner = $1 AND id IN (SELECT b.id FROM batch b)
+{delete_batch("session_versions", "id")}
 AND (SELECT 1 FROM sessions s WHERE s.partner = $1 AND s.id = session_versions.id) IS NULL
 """
 
 
 class Retention:
-    """What is kept of all partners. Every method raises Unavailable."""
+    """The retention of all partners. Every method raises Unavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def get(self, partner: int) -> Ages:
-        """What is said of the partner."""
+        """The settings of the partner."""
         rows = await self._engine.read(GET, partner)
         return Ages(*rows[0]) if rows else Ages()
 
     async def all(self) -> list[tuple[int, Ages]]:
-        """The same of all partners."""
+        """The settings of all partners."""
         return [(partner, Ages(*ages)) for partner, *ages in await self._engine.read(ALL)]
 
     async def set(self, partner: int, ages: Ages, *also: Statement) -> None:
-        """Says for how long what is of the partner is kept; its horizon stays."""
+        """Sets how long the partner's data is kept. The horizon stays."""
         lengths = (ages.events_ms, ages.requests_ms, ages.attempts_ms)
         await self._engine.write_all(Statement(SET, (partner, *lengths)), *also)
 
     async def older(self, partner: int, before_ms: int) -> int:
-        """How many events the partner has from before an instant."""
+        """The number of the partner's events before an instant."""
         ((count,),) = await self._engine.scan(OLDER, partner, before_ms)
         return int(count)
 
     async def move(self, partner: int, horizon_ms: int) -> None:
-        """Takes no event any more that is older. What was taken before can be read afterwards."""
+        """Moves the horizon: older events are refused. Events accepted before are readable then."""
         before = [Statement(sql, ()) for sql in self._engine.dialect.stops_adding]
         await self._engine.write_all(*before, Statement(MOVE, (partner, horizon_ms)))
 
     async def claim(self, partner: int, now_ms: int) -> bool:
-        """Whether it is for this process, and no other, to let the partner's events expire now."""
+        """Takes the lease to expire the partner's events; False if another process has it, or there
+        is nothing to expire.
+        """
         return bool(await self._engine.write(CLAIM, partner, now_ms))
 
     async def renew(self, partner: int, now_ms: int) -> None:
-        """This process is still at it."""
+        """Extends the lease."""
         await self._engine.write(RENEW, partner, now_ms)
 
     async def release(self, partner: int, expired_ms: int | None = None) -> None:
-        """It is not any more; `expired_ms` is the horizon before which all is gone that can go."""
+        """Releases the lease; `expired_ms` is the horizon if all events before it have expired."""
         if expired_ms is None:
             await self._engine.write(RELEASE, partner)
         else:
             await self._engine.write(EXPIRED, partner, expired_ms)
 
     async def release_all(self) -> None:
-        """No process is at anything: for whoever knows that there is no other."""
+        """Releases all leases. Only for a process that knows that it is alone."""
         await self._engine.write(RELEASE_ALL, 0)
 
     async def forget_told(self, partner: int, now_ms: int) -> None:
-        """Deletes what followers had time to learn, some at a time: withdrawals of expired events,
-        and sessions of that time that are no more.
+        """Deletes, some at a time, what clients had time to learn of: withdrawals of expired
+        events, and removed sessions from that time.
         """
         horizon_ms = (await self.get(partner)).horizon_ms
         if horizon_ms is None:

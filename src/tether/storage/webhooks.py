@@ -1,12 +1,12 @@
-"""Webhooks: the endpoints and their positions in the log, parked messages, and attempts.
+"""Webhooks: endpoints with their positions in the log, parked messages, and attempts.
 
-A process that delivers to an endpoint holds its lease. What it did since it took the lease counts
-only if the endpoint's `fence` is still the same: a new lease, and every change by its owner, gives
-it another one.
+A process that delivers to an endpoint holds its lease. What it did under the lease is
+stored only if the endpoint's `fence` is still the same. A new lease and every change by the owner
+change the fence.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,27 +25,10 @@ from tether.domain.webhooks import (
 from tether.storage.engine import Engine, Row, Statement, batch, batch_of, columns_of, where_found
 from tether.storage.erasures import names_in_attempt, unless_erased
 from tether.storage.log_positions import HEAD
-from tether.storage.webhook_rows import (
-    AGED,
-    ATTEMPTS,
-    DUE,
-    EVENT,
-    FORGET,
-    FORGET_SOME,
-    NOTE,
-    PARK,
-    PARKED_DUE,
-    RETRY_FAILED,
-    UNPARK,
-    WITHDRAWAL,
-    Backlog,
-    Claimed,
-    Heads,
-    Parked,
-    is_free,
-)
+from tether.storage.sql import columns, delete_batch
 
-MOST_PARKED = 1_000  # of an endpoint, those that failed for good included
+MOST_PARKED = 1_000  # of an endpoint, with those that failed for good
+MOST_ATTEMPTS = 500  # of an endpoint that are kept
 MOST_BEHIND = 1_000  # changes of sessions that are counted
 AGED_AT_ONCE = 500  # attempts in a transaction, for which others wait
 
@@ -59,10 +42,15 @@ _WANTED = ("types", "charger_id", "vehicle_id")
 _POSITION = ("seq", "session_ms", "session_id", "passed", "told_ms")
 _DELIVERY = ("head", "tries", "due_ms", "failing_since_ms", "stopped", "success_ms")
 _COLUMNS = ("partner", "id", *_CONFIGURED, "created_ms", *_POSITION, *_DELIVERY)
-_SELECTED = ", ".join(f"w.{name}" for name in _COLUMNS)
-_PARKED = """
-(SELECT count(*) FROM webhook_parked p WHERE p.partner = w.partner AND p.webhook = w.id)
-"""
+
+
+def _selected(alias: str) -> str:
+    """The columns, and the number of parked messages: a row of `webhook_of`."""
+    return f"""
+{columns(alias, _COLUMNS)},
+(SELECT count(*) FROM webhook_parked p
+ WHERE p.partner = {alias}.partner AND p.webhook = {alias}.id)"""
+
 
 ADD = f"""
 INSERT INTO webhooks ({", ".join(_COLUMNS)}, lease, lease_ms, fence)
@@ -71,9 +59,9 @@ WHERE EXISTS (SELECT 1 FROM partners p WHERE p.id = $1)
   AND (SELECT count(*) FROM webhooks w WHERE w.partner = $1) < {MOST_ENDPOINTS}
 """
 OF_PARTNER = f"""
-SELECT {_SELECTED}, {_PARKED} FROM webhooks w WHERE w.partner = $1 ORDER BY w.created_ms, w.id
+SELECT {_selected("w")} FROM webhooks w WHERE w.partner = $1 ORDER BY w.created_ms, w.id
 """
-GET = f"SELECT {_SELECTED}, {_PARKED} FROM webhooks w WHERE w.partner = $1 AND w.id = $2"
+GET = f"SELECT {_selected('w')} FROM webhooks w WHERE w.partner = $1 AND w.id = $2"
 COUNTS = """
 SELECT w.enabled, w.stopped, w.failing_since_ms IS NULL, count(*) FROM webhooks w
 GROUP BY 1, 2, 3
@@ -85,7 +73,7 @@ DELETE_ATTEMPTS = "DELETE FROM webhook_attempts WHERE partner = $1 AND webhook =
 HEADS = f"""
 SELECT {HEAD}, coalesce((SELECT d.updated_ms FROM derivations d WHERE d.partner = $1), 0)
 """
-# Which received messages must come first: an event's id begins with its time of receipt.
+# The last event up to a number. An event's id begins with its time of receipt.
 EVENT_AT = (
     "SELECT e.id FROM events e WHERE e.partner = $1 AND e.seq <= $2 ORDER BY e.seq DESC LIMIT 1"
 )
@@ -97,16 +85,67 @@ SELECT {HEAD} - w.seq, (SELECT count(*) FROM (
 FROM webhooks w WHERE w.partner = $1 AND w.id = $2
 """
 
+WITHDRAWAL = "SELECT w.seq, w.body FROM withdrawals w WHERE w.partner = $1 AND w.id = $2"
+EVENT = "SELECT e.seq, e.body FROM events e WHERE e.partner = $1 AND e.id = $2"
+
+
+class Backlog(NamedTuple):
+    """What an endpoint has not received: events, and changes of sessions up to MOST_BEHIND. The
+    filters of the endpoint are not applied.
+    """
+
+    events: int
+    sessions: int
+
+
+class Heads(NamedTuple):
+    """The number of the partner's last event, and the instant of its last change of a session."""
+
+    seq: int
+    session_ms: int
+
+
 # Delivering ---------------------------------------------------------------------------------------
 
+# A later instant than these bounds allow was written by a clock that has been set back since. It is
+# ignored.
+LONGEST_LEASE_MS = 60_000
+LONGEST_PACE_MS = 2_000_000
+LONGEST_PAUSE_MS = 100_000_000
+
+
+def is_free(now: str) -> str:
+    """SQL that is true if no process delivers to an endpoint, and it is due."""
+    at = f"CAST({now} AS BIGINT)"
+    return f"""(
+    enabled = 1 AND stopped = ''
+    AND lease_ms NOT BETWEEN {at} + 1 AND {at} + {LONGEST_LEASE_MS}
+    AND due_ms NOT BETWEEN {at} + 1 AND {at}
+        + CASE head WHEN '' THEN {LONGEST_PACE_MS} ELSE {LONGEST_PAUSE_MS} END)"""
+
+
+# The endpoints that are due at $2: something follows their position, or a parked message is due.
+DUE = f"""
+SELECT w.partner, w.id FROM webhooks w LEFT JOIN derivations d ON d.partner = w.partner
+WHERE w.partner > $1 AND {is_free("$2")}
+  AND ((w.types LIKE '%event.%' AND (
+            w.seq < (SELECT e.seq FROM events e
+                     WHERE e.partner = w.partner ORDER BY e.seq DESC LIMIT 1)
+            OR w.seq < (SELECT x.seq FROM withdrawals x
+                        WHERE x.partner = w.partner ORDER BY x.seq DESC LIMIT 1)))
+    OR ((w.types LIKE '%session.%' OR w.types LIKE '%state.%')
+        AND (d.updated_ms > w.session_ms
+             OR (d.updated_ms = w.session_ms AND w.session_id <> '{LAST_ID}')))
+    OR (SELECT 1 FROM webhook_parked p
+        WHERE p.partner = w.partner AND p.webhook = w.id AND p.due_ms <= $2 LIMIT 1) IS NOT NULL)
+ORDER BY w.due_ms, w.partner, w.id LIMIT $3
+"""
 CLAIM = f"""
 WITH {batch("wanted", "partner BIGINT", "id")}
 UPDATE webhooks SET lease = $1, lease_ms = $4, fence = fence + 1
 FROM wanted t
 WHERE webhooks.partner = t.partner AND webhooks.id = t.id AND {is_free("$3")}
-RETURNING {", ".join(f"webhooks.{name}" for name in _COLUMNS)}, (
-    SELECT count(*) FROM webhook_parked p
-    WHERE p.partner = webhooks.partner AND p.webhook = webhooks.id), webhooks.fence
+RETURNING {_selected("webhooks")}, webhooks.fence
 """
 RELEASE = "UPDATE webhooks SET lease_ms = 0 WHERE lease_ms > $1"
 RENEW = f"""
@@ -118,7 +157,7 @@ WHERE webhooks.partner = h.partner AND webhooks.id = h.id
 
 
 class Progress(msgspec.Struct, array_like=True, frozen=True):
-    """How far an endpoint is, under its lease: the columns of its position and of its delivery."""
+    """The progress of an endpoint under its lease: the columns of position and delivery."""
 
     partner: int
     id: str
@@ -135,12 +174,11 @@ class Progress(msgspec.Struct, array_like=True, frozen=True):
     stopped: str
     success_ms: int | None
     lease_ms: int
-    """0 gives it back."""
+    """0 releases the lease."""
 
 
-_PROGRESS = columns_of(Progress)
 SAVE = f"""
-WITH {batch("done", *_PROGRESS)}
+WITH {batch("done", *columns_of(Progress))}
 UPDATE webhooks SET {", ".join(f"{name} = d.{name}" for name in Progress.__struct_fields__[3:])}
 FROM done d
 WHERE webhooks.partner = d.partner AND webhooks.id = d.id
@@ -148,8 +186,15 @@ WHERE webhooks.partner = d.partner AND webhooks.id = d.id
 """
 
 
+class Claimed(NamedTuple):
+    """An endpoint whose lease was taken."""
+
+    webhook: Endpoint
+    fence: int
+
+
 def webhook_of(row: Row) -> Endpoint:
-    """The endpoint of a row of _COLUMNS and the number of its parked messages."""
+    """The endpoint of a row of `_selected`."""
     values = dict(zip((*_COLUMNS, "parked"), row, strict=True))
     seq, session_ms, session_id, sent, caught_up_ms = (values.pop(name) for name in _POSITION)
     values["position"] = LogPosition(seq, session_ms, session_id, tuple(sent.split()), caught_up_ms)
@@ -159,46 +204,108 @@ def webhook_of(row: Row) -> Endpoint:
     return Endpoint(**values)
 
 
-def columns_of_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of these fields of an endpoint."""
-    columns = dict(fields)
-    if "types" in columns:
-        columns["types"] = " ".join(columns["types"])
-    if "enabled" in columns:
-        columns["enabled"] = int(columns["enabled"])
-    if (position := columns.pop("position", None)) is not None:
+def row_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of these fields of an endpoint, with their values."""
+    row = dict(fields)
+    if "types" in row:
+        row["types"] = " ".join(row["types"])
+    if "enabled" in row:
+        row["enabled"] = int(row["enabled"])
+    if (position := row.pop("position", None)) is not None:
         values = (*position[:3], " ".join(position.sent), position.caught_up_ms)
-        columns |= zip(_POSITION, values, strict=True)
-    return columns
+        row |= zip(_POSITION, values, strict=True)
+    return row
 
 
 def progress_of(endpoint: Endpoint, fence: int, lease_ms: int) -> Progress:
-    """How far the endpoint is, under the lease that has this fence."""
+    """The progress of the endpoint under the lease with this fence."""
     fields = {name: getattr(endpoint, name) for name in ("position", *_DELIVERY)}
     return Progress(
         partner=endpoint.partner, id=endpoint.id, fence=fence, lease_ms=lease_ms,
-        **columns_of_fields(fields),
+        **row_of(fields),
     )  # fmt: skip
+
+
+# Parked messages ----------------------------------------------------------------------------------
+
+
+class Parked(msgspec.Struct, array_like=True, frozen=True):
+    """A message that is sent apart from the queue. Without `due_ms` it failed for good."""
+
+    partner: int
+    webhook: str
+    id: str
+    tries: int
+    due_ms: int | None
+    since_ms: int
+
+
+_PARKED = Parked.__struct_fields__
+PARK = f"""
+WITH {batch("parked", *columns_of(Parked))}
+INSERT INTO webhook_parked ({", ".join(_PARKED)}) SELECT {columns("p", _PARKED)} FROM parked p
+WHERE (SELECT 1 FROM webhooks w WHERE w.partner = p.partner AND w.id = p.webhook) = $1
+ON CONFLICT (partner, webhook, id) DO UPDATE
+SET tries = excluded.tries, due_ms = excluded.due_ms
+"""
+UNPARK = f"""
+WITH {batch("sent", "partner BIGINT", "webhook", "id")}
+DELETE FROM webhook_parked WHERE $1 = 1 AND (partner, webhook, id) IN (
+    SELECT s.partner, s.webhook, s.id FROM sent s)
+"""
+PARKED_DUE = f"""
+SELECT {", ".join(_PARKED)} FROM webhook_parked
+WHERE partner = $1 AND webhook = $2 AND due_ms <= $3 ORDER BY due_ms, id LIMIT $4
+"""
+RETRY_FAILED = """
+UPDATE webhook_parked SET due_ms = $3, tries = 0
+WHERE partner = $1 AND webhook = $2 AND due_ms IS NULL AND since_ms >= $4
+"""
+
+# Attempts -----------------------------------------------------------------------------------------
+
+_ATTEMPT = Attempt.__struct_fields__
+ADD_ATTEMPTS = f"""
+WITH {batch("made", *columns_of(Attempt))}
+INSERT INTO webhook_attempts ({", ".join(_ATTEMPT)}) SELECT {columns("m", _ATTEMPT)} FROM made m
+WHERE (SELECT 1 FROM webhooks w WHERE w.partner = m.partner AND w.id = m.webhook) = $1
+  AND {{unless_erased}}
+ON CONFLICT (partner, webhook, id) DO NOTHING
+"""
+FORGET = f"""
+DELETE FROM webhook_attempts WHERE partner = $1 AND webhook = $2 AND id <= (
+    SELECT a.id FROM webhook_attempts a WHERE a.partner = $1 AND a.webhook = $2
+    ORDER BY a.id DESC LIMIT 1 OFFSET {MOST_ATTEMPTS})
+"""
+AGED = """
+SELECT webhook, id FROM webhook_attempts WHERE partner = $1 AND at_ms < $2 LIMIT $3
+"""
+FORGET_SOME = delete_batch("webhook_attempts", "webhook", "id")
+ATTEMPTS = f"""
+SELECT {", ".join(_ATTEMPT)} FROM webhook_attempts
+WHERE partner = $1 AND webhook = $2 AND id < $3 AND ($4 = 0 OR error <> '')
+ORDER BY id DESC LIMIT $5
+"""
 
 
 class Webhooks:
     """The endpoints of all partners. Every method raises Unavailable.
 
-    What changes one takes statements that belong into the same transaction: of the audit trail.
-    Where there is no such endpoint they are not run.
+    Methods that change an endpoint take statements of the audit trail for the same transaction.
+    These are not run if there is no such endpoint.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         erased = unless_erased(engine.dialect, "m.partner", names_in_attempt)
-        self._note = NOTE.format(unless_erased=erased)
+        self._add_attempts = ADD_ATTEMPTS.format(unless_erased=erased)
 
     async def add(self, webhook: Endpoint, *also: Statement) -> bool:
         """Stores a new endpoint; returns whether there was room for it."""
         fields = {name: getattr(webhook, name) for name in Endpoint.__slots__ if name != "parked"}
-        columns = columns_of_fields(fields)
+        row = row_of(fields)
         added, *_ = await self._engine.write_all(
-            Statement(ADD, tuple(columns[name] for name in _COLUMNS)),
+            Statement(ADD, tuple(row[name] for name in _COLUMNS)),
             *where_found(also, THIS, webhook.partner, webhook.id),
         )
         return bool(added)
@@ -215,7 +322,7 @@ class Webhooks:
         return webhook_of(rows[0])
 
     async def counts(self) -> dict[Status, int]:
-        """How many endpoints there are of all partners, by how they are."""
+        """The number of endpoints of all partners, by status."""
         counted = dict.fromkeys(Status, 0)
         for enabled, stopped, well, number in await self._engine.read(COUNTS):
             status = status_of(stopped, enabled=enabled, failing=not well)
@@ -225,23 +332,23 @@ class Webhooks:
     async def change(
         self, partner: int, webhook_id: str, fields: Mapping[str, Any], *also: Statement
     ) -> None:
-        """Sets these fields. If the position is among them, or what it wants, what is under way
-        counts no more, and whoever delivers goes on from there. Raises NotFound.
+        """Sets these fields. If the position or the filters are among them, the current lease ends,
+        and the next one starts from what is stored now. Raises NotFound.
         """
-        columns = columns_of_fields(fields)
-        assigned = [f"{name} = ${number}" for number, name in enumerate(columns, start=3)]
-        if columns.keys() & {*_POSITION, *_DELIVERY, *_WANTED}:
+        row = row_of(fields)
+        assigned = [f"{name} = ${number}" for number, name in enumerate(row, start=3)]
+        if row.keys() & {*_POSITION, *_DELIVERY, *_WANTED}:
             assigned += ["fence = fence + 1", "lease_ms = 0"]
         sql = f"UPDATE webhooks SET {', '.join(assigned)} WHERE partner = $1 AND id = $2"
         changed, *_ = await self._engine.write_all(
-            Statement(sql, (partner, webhook_id, *columns.values())),
+            Statement(sql, (partner, webhook_id, *row.values())),
             *where_found(also, THIS, partner, webhook_id),
         )
         if not changed:
             raise NotFound
 
     async def delete(self, partner: int, webhook_id: str, *also: Statement) -> bool:
-        """Deletes the endpoint with its attempts; returns whether there was one."""
+        """Deletes the endpoint with its attempts; returns whether it existed."""
         counts = await self._engine.write_all(
             *where_found(also, THIS, partner, webhook_id),
             Statement(DELETE, (partner, webhook_id)),
@@ -251,12 +358,12 @@ class Webhooks:
         return bool(counts[len(also)])
 
     async def heads(self, partner: int) -> Heads:
-        """Where the orders of the partner end now."""
+        """The ends of the partner's log now."""
         ((seq, session_ms),) = await self._engine.read(HEADS, partner)
         return Heads(seq, session_ms)
 
     async def backlog(self, endpoint: Endpoint) -> Backlog:
-        """What of the orders that it follows the endpoint has not had. Raises NotFound."""
+        """What the endpoint has not received yet. Raises NotFound."""
         rows = await self._engine.scan(BACKLOG, endpoint.partner, endpoint.id)
         if not rows:
             raise NotFound
@@ -272,34 +379,34 @@ class Webhooks:
         return rows[0][0] if rows else None
 
     async def event(self, partner: int, event_id: str) -> tuple[int, str] | None:
-        """The number and the JSON of an event, if it is there."""
+        """The number and the JSON of an event, if it exists."""
         row = await self._engine.look_up(EVENT, partner, event_id)
         return None if row is None else (row[0], row[1])
 
     async def withdrawal(self, partner: int, event_id: str) -> tuple[int, str] | None:
-        """The same of the withdrawal of an event."""
+        """The number and the JSON of the withdrawal of an event, if it exists."""
         row = await self._engine.look_up(WITHDRAWAL, partner, event_id)
         return None if row is None else (row[0], row[1])
 
     # Delivering
 
     async def due(self, now_ms: int, limit: int) -> list[tuple[int, str]]:
-        """Endpoints whose turn it is and that nobody delivers to: partner and id."""
+        """Endpoints that are due and to which no process delivers: partner and id."""
         return [(partner, id) for partner, id in await self._engine.scan(DUE, 0, now_ms, limit)]
 
     async def claim(
         self, lease: str, wanted: Iterable[tuple[int, str]], now_ms: int, until_ms: int
     ) -> list[Claimed]:
-        """Takes the lease of those of these endpoints that nobody has."""
+        """Takes the leases of these endpoints, where they are free."""
         rows = await self._engine.write_returning(CLAIM, lease, batch_of(wanted), now_ms, until_ms)
         return [Claimed(webhook_of(columns), fence) for *columns, fence in rows]
 
     async def release_all(self) -> None:
-        """Gives back all leases: for whoever knows that no other process has any."""
+        """Releases all leases. Only for a process that knows that it is alone."""
         await self._engine.write(RELEASE, 0)
 
     async def renew(self, lease: str, held: Iterable[tuple[int, str]], until_ms: int) -> None:
-        """Keeps the leases of these endpoints that this process has."""
+        """Extends the leases of these endpoints that this process holds."""
         await self._engine.write(RENEW, lease, batch_of(held), until_ms)
 
     async def save(
@@ -310,12 +417,12 @@ class Webhooks:
         unparked: Sequence[tuple[int, str, str]],
         attempts: Sequence[Attempt],
     ) -> None:
-        """Stores how far these endpoints are, unless their leases were lost."""
+        """Stores the progress of these endpoints, unless their leases were lost."""
         statements = [
             Statement(SAVE, (lease, batch_of(progress))),
             Statement(PARK, (1, batch_of(parked))),
             Statement(UNPARK, (1, batch_of(unparked))),
-            Statement(self._note, (1, batch_of(attempts))),
+            Statement(self._add_attempts, (1, batch_of(attempts))),
         ]
         rows = (progress, parked, unparked, attempts)
         await self._engine.write_all(
@@ -325,7 +432,7 @@ class Webhooks:
     # Parked messages
 
     async def park(self, parked: Parked, *also: Statement) -> None:
-        """The message is sent apart from the queue."""
+        """Parks the message: it is sent apart from the queue."""
         await self._engine.write_all(
             Statement(PARK, (1, batch_of([parked]))),
             *where_found(also, THIS, parked.partner, parked.webhook),
@@ -334,14 +441,14 @@ class Webhooks:
     async def parked_due(
         self, partner: int, webhook_id: str, now_ms: int, limit: int
     ) -> list[Parked]:
-        """Parked messages whose turn it is."""
+        """Parked messages that are due."""
         rows = await self._engine.read(PARKED_DUE, partner, webhook_id, now_ms, limit)
         return [Parked(*row) for row in rows]
 
     async def retry_failed(
         self, partner: int, webhook_id: str, now_ms: int, since_ms: int, *also: Statement
     ) -> int:
-        """Those which failed for good since then are tried again; returns how many they are."""
+        """Tries messages again that failed for good since an instant; returns how many."""
         retried, *_ = await self._engine.write_all(
             Statement(RETRY_FAILED, (partner, webhook_id, now_ms, since_ms)),
             *where_found(also, THIS, partner, webhook_id),
@@ -353,7 +460,7 @@ class Webhooks:
     async def attempts(
         self, partner: int, webhook_id: str, before: str | None, limit: int, *, failed: bool = False
     ) -> list[Attempt]:
-        """The newest attempts, or those before the one of this id."""
+        """The newest attempts, or the newest ones before this id."""
         before = before or LAST_ID
         rows = await self._engine.scan(ATTEMPTS, partner, webhook_id, before, int(failed), limit)
         return [Attempt(*row) for row in rows]
@@ -363,6 +470,6 @@ class Webhooks:
         await self._engine.write(FORGET, partner, webhook_id)
 
     async def forget_aged(self, partner: int, before_ms: int) -> None:
-        """Deletes attempts that are older, some at a time."""
+        """Deletes attempts from before an instant, some at a time."""
         while aged := await self._engine.scan(AGED, partner, before_ms, AGED_AT_ONCE):
             await self._engine.write(FORGET_SOME, partner, batch_of(aged))

@@ -1,8 +1,9 @@
-"""Events that are taken back: as if they had never been sent, but that followers are told.
+"""Withdrawals: they undo events, as if these had never been sent, and clients that follow the log
+receive them.
 
 A withdrawal is an entry of the partner's log, with the next number in the order of commits. The
-event goes in the same transaction; what was derived from it is derived again when the projector
-comes to that entry.
+event is deleted in the same transaction. When the projector comes to the entry, it derives the
+sessions again.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,6 +13,7 @@ import msgspec
 from tether.domain.models import Event, Withdrawal, WithdrawalReason, from_json, to_json
 from tether.domain.timestamps import format_instant
 from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
+from tether.storage.sql import delete_batch
 
 AT_ONCE = 500  # events in a transaction, for which others wait
 
@@ -24,7 +26,7 @@ FROM batch b ORDER BY b.place
 
 
 class WithdrawalRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A withdrawal as a batch has it; `at_ms` is when the event happened."""
+    """A withdrawal in a batch; `at_ms` is the instant of the event."""
 
     id: str
     type: str
@@ -36,7 +38,7 @@ class WithdrawalRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 _BATCH = batch("batch", *columns_of(WithdrawalRow))
 
-# Only what is still there is taken back: another may just have done it.
+# Only events that still exist: another request may just have withdrawn them.
 ADD = f"""
 WITH {_BATCH}, ready AS (
     SELECT * FROM (
@@ -51,9 +53,7 @@ FROM numbers n CROSS JOIN ready r
 WHERE true
 ON CONFLICT DO NOTHING
 """
-REMOVE = f"""
-WITH {_BATCH} DELETE FROM events WHERE partner = $1 AND id IN (SELECT b.id FROM batch b)
-"""
+REMOVE = delete_batch("events", "id")
 
 
 class Withdrawals:
@@ -62,7 +62,7 @@ class Withdrawals:
     def __init__(
         self, engine: Engine, now_ms: Callable[[], int], on_withdrawn: Callable[[int], None]
     ) -> None:
-        """`on_withdrawn` is told whose events were taken back."""
+        """`on_withdrawn` is called with the partner whose events were withdrawn."""
         self._engine = engine
         self._now_ms = now_ms
         self._on_withdrawn = on_withdrawn
@@ -75,16 +75,16 @@ class Withdrawals:
         *also: Statement,
         reason: WithdrawalReason | None = None,
     ) -> AsyncIterator[list[bool]]:
-        """Takes back the events of these ids, some at a time. The reason is told if it was not
-        their sender who wants that.
+        """Withdraws the events with these ids, some at a time. A reason is given if their sender
+        did not ask for it.
 
-        Of each tells whether it is taken back, now or before; else the partner never had it. With
-        the first that are taken back now go the statements `also`: of the audit trail.
+        Yields for each whether it is withdrawn, now or before; False if the partner never had it.
+        The statements `also`, of the audit trail, run with the first withdrawals.
         """
         for start in range(0, len(ids), AT_ONCE):
             some = ids[start : start + AT_ONCE]
-            found, took = await self._withdraw(partner, some, also, reason)
-            also = () if took else also
+            found, withdrew = await self._withdraw(partner, some, also, reason)
+            also = () if withdrew else also
             yield found
 
     async def _withdraw(
@@ -94,7 +94,7 @@ class Withdrawals:
         also: Sequence[Statement],
         reason: WithdrawalReason | None,
     ) -> tuple[list[bool], bool]:
-        """The same of some, and whether any were taken back now."""
+        """Withdraws some events; also returns whether any was withdrawn now."""
         found = await self._engine.scan(FIND, partner, batch_of([id] for id in ids))
         bodies = {id: body for id, body, _ in found if body is not None}
         if bodies:
@@ -113,7 +113,7 @@ def _row(body: str, now_ms: int, reason: WithdrawalReason | None) -> WithdrawalR
     event = from_json(Event, body)
     assert event.id is not None
     assert event.timestamp is not None
-    shown = Withdrawal(
+    withdrawal = Withdrawal(
         id=event.id,
         type=event.type,
         charger_id=event.charger_id,
@@ -124,5 +124,5 @@ def _row(body: str, now_ms: int, reason: WithdrawalReason | None) -> WithdrawalR
     )
     return WithdrawalRow(
         event.id, event.type, event.charger_id, event.vehicle_id, event.at_ms,
-        to_json(shown).decode(),
+        to_json(withdrawal).decode(),
     )  # fmt: skip

@@ -31,7 +31,7 @@ from tether.domain.webhooks import (
 from tether.server.store import Store
 from tether.storage.events import EVENTS, WITHDRAWALS
 from tether.storage.states import AtCharger
-from tether.storage.webhook_rows import Parked
+from tether.storage.webhooks import Parked
 
 PORTION = 100  # entries of the log
 

@@ -6,8 +6,7 @@ from time import monotonic
 
 from tether.domain.errors import Unavailable
 from tether.domain.webhooks import Attempt
-from tether.storage.webhook_rows import MOST_ATTEMPTS, Parked
-from tether.storage.webhooks import Progress, Webhooks
+from tether.storage.webhooks import MOST_ATTEMPTS, Parked, Progress, Webhooks
 
 LEASE_S = 8.0
 RENEWED_S = 2.0

@@ -31,8 +31,7 @@ from tether.domain.webhooks import (
     pause_s,
     warning_of,
 )
-from tether.storage.webhook_rows import Claimed, Parked
-from tether.storage.webhooks import MOST_PARKED, progress_of
+from tether.storage.webhooks import MOST_PARKED, Claimed, Parked, progress_of
 from tether.webhooks.messages import Advance, Entry, Messages
 from tether.webhooks.progress import LEASE_S, ProgressWriter
 
