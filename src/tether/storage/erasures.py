@@ -203,7 +203,7 @@ class Erasures:
         return count
 
     async def end(self, erasure: Erasure, now_ms: int) -> None:
-        """Ends the erasure: no row has the id any more, and now it is removed from the files, too."""
+        """Ends the erasure: no row has the id any more. Removes it from the files, too."""
         await self._engine.forget(erasure.id)
         partner, kind, _ = erasure
         await self._engine.write_all(
