@@ -42,7 +42,7 @@ SECTIONS = {
         "webhooks", "import", "export", "simulate", "replay",
     ),
 }  # fmt: skip
-"""Each command is in the module of its name, or in the one that _MODULES says."""
+"""Each command is in the module with its name, or in the module that _MODULES names."""
 
 _MODULES = {
     "migrate": "database",
@@ -65,7 +65,7 @@ class OrderedGroup(click.Group):
 
 
 class SectionedGroup(click.Group):
-    """The top of the command line: imports a command when it is called or shown, not before."""
+    """The root group. It imports a command only when the command is called or shown."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for names in SECTIONS.values() for name in names]
@@ -74,7 +74,7 @@ class SectionedGroup(click.Group):
         if cmd_name not in self.list_commands(ctx):
             return None
         module = import_module(f"tether.cli.commands.{_MODULES.get(cmd_name, cmd_name)}")
-        # A command that Python has a word for is named `import_` there.
+        # A command whose name is a Python keyword has an underscore: `import_`.
         command = getattr(module, cmd_name + "_" * iskeyword(cmd_name))
         assert isinstance(command, click.Command)
         return command
@@ -112,7 +112,7 @@ def _show_version(ctx: click.Context) -> None:
 
 
 def main() -> None:
-    """Runs the command line; what goes wrong on purpose ends it with one sentence."""
+    """Runs the command line. An expected error ends it with one sentence."""
     _make_standard_files_usable()
     logging.lastResort = _Log()
     warnings.showwarning = _show_warning
@@ -143,7 +143,7 @@ def main() -> None:
         if wrong is None:
             raise
         status = _fail(f"{wrong!a} is not valid UTF-8.")
-    except BrokenPipeError:  # whoever read our output has gone
+    except BrokenPipeError:  # the reader of our output has ended
         status = 1
         _forget_output()
     except OSError as error:
@@ -154,12 +154,12 @@ def main() -> None:
 
 
 def _make_standard_files_usable() -> None:
-    """Who has closed one gives or sees nothing. All of them are UTF-8, also where Python's variable
-    PYTHONIOENCODING says otherwise; bytes that are no text do not end a command.
+    """Replaces closed standard files by /dev/null, and makes all of them UTF-8, whatever
+    PYTHONIOENCODING says. Invalid bytes do not end a command.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
-            # As this number, else that of the next file: what is printed would go there.
+            # Take this number. Otherwise the next file gets it, and our output goes into that file.
             nothing = os.open(os.devnull, os.O_RDWR)
             os.dup2(nothing, number)
             os.set_inheritable(number, True)  # for workers
@@ -170,7 +170,7 @@ def _make_standard_files_usable() -> None:
 
 
 def _is_text(word: str) -> bool:
-    """Whether an argument was UTF-8: for bytes that are none, Python makes up halves of letters."""
+    """Whether an argument was UTF-8. Python decodes invalid bytes as surrogates."""
     try:
         word.encode()
     except UnicodeEncodeError:
@@ -179,7 +179,7 @@ def _is_text(word: str) -> bool:
 
 
 class _Log(logging.StreamHandler[TextIO]):
-    """What the SDK logs, of outages for example, where nobody else has asked for it."""
+    """Prints what the SDK logs, such as outages, if no other log handler is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class _Log(logging.StreamHandler[TextIO]):
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """What the SDK warns of: of wrong units, for example."""
+    """Prints warnings of the SDK, for example about wrong units."""
     note(f"Warning: {plain(str(message))}")
 
 
@@ -201,7 +201,7 @@ def _show_usage(error: click.ClickException) -> None:
 
 
 def _forget_output() -> None:
-    """What is left of the output must not be tried again when Python ends."""
+    """Keeps Python from writing the rest of the output again when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -213,7 +213,7 @@ def _fail(sentence: str, status: int = 1) -> int:
 
 
 def _quoted() -> Iterator[str]:
-    """The variables and options whose quotes no shell has taken away, as in a file of variables."""
+    """The variables and options whose values still have quotes, as from a file of variables."""
     options = (word.partition("=")[::2] for word in sys.argv if word.startswith("--"))
     variables = (pair for pair in os.environ.items() if pair[0].startswith("TETHER_"))
     for name, value in (*variables, *options):

@@ -1,4 +1,4 @@
-"""Options and kinds of values that several commands share."""
+"""Options, and types of their values, that several commands share."""
 
 import os
 import re
@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Parsed(click.ParamType[T]):
-    """A value that `parse` makes of the text; its ValueError or SetupError says what is wrong."""
+    """A value that `parse` reads; its ValueError or SetupError becomes a usage error."""
 
     def __init__(self, name: str, parse: Callable[[str], T]) -> None:
         self.name = name
@@ -39,7 +39,7 @@ class Parsed(click.ParamType[T]):
 
 
 class FilePath(click.Path):
-    """A path; `~` is the user's folder also where the shell leaves it, as in `--output=~/x`."""
+    """A path. It expands `~`, because shells do not expand it in `--output=~/x`."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         path = os.path.expanduser(value)
@@ -49,13 +49,13 @@ class FilePath(click.Path):
 
 
 class WholeNumber(click.IntRange):
-    """A whole number within limits; click's own calls itself an integer range."""
+    """A whole number within limits. Click would call it an integer range."""
 
     name = "whole number"
 
 
-NEVER = -1  # ms since 1970, of what has no end
-AS_SERVER_SAYS = -1  # ms, of what has no age of its own
+NEVER = -1  # in place of ms since 1970: there is no end
+AS_SERVER_SAYS = -1  # in place of ms: the setting of the server applies
 
 
 def _database(text: str) -> str:
@@ -147,7 +147,7 @@ def _network(text: str) -> str:
 def _redis(text: str) -> str:
     text = text.strip()
     if text and not text.startswith(("redis://", "rediss://", "unix://")):
-        # What was given may hold a password.
+        # Do not show the value: it may contain a password.
         raise ValueError("it must begin with redis://, rediss:// or unix://.")
     return text
 
@@ -158,9 +158,9 @@ SEPARATOR = Parsed("character", _separator)  # between the cells of a CSV
 RATE = Parsed("rate", parse_rate)
 WHEN = Parsed("when", _when)  # ms since 1970
 WHEN_OR_NEVER = Parsed("when", lambda text: NEVER if text.strip() == "never" else _when(text))
-SINCE = Parsed("since", _since)  # ms since 1970; a duration is that long ago
+SINCE = Parsed("since", _since)  # ms since 1970; a duration means that long ago
 DURATION = Parsed("duration", parse_duration)  # ms
-AGE = Parsed("duration", _age)  # ms that something is kept; 0 is for ever
+AGE = Parsed("duration", _age)  # ms; 0 means for ever
 METRICS = Parsed("on|off|HOST:PORT", _metrics)
 ORIGINS = Parsed("ORIGIN,…", _origins)
 TILES = Parsed("URL", _tiles)
@@ -169,7 +169,7 @@ REDIS = Parsed("url", _redis)
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[F], F]:
-    """All of these options as one decorator; they are shown in this order."""
+    """One decorator for all of these options. The help shows them in this order."""
 
     def add(command: F) -> F:
         for option in reversed(options):
@@ -191,7 +191,7 @@ database_option = click.option(
 )
 
 rate_options = together(
-    click.option("--rate", type=RATE, default=str(DEFAULT_RATE), show_default=True,
+    click.option("--rate", type=RATE, default=DEFAULT_RATE, show_default=True,
                  help="Requests allowed: 100 (a second), 90/min, 5000/h."),
     click.option("--burst", type=WholeNumber(1, 10**9), metavar="N",
                  help="Requests allowed at once.  [default: the number of --rate]"),

@@ -1,4 +1,4 @@
-"""How a command reaches the store: in an event loop of its own, once the database is fit."""
+"""How a command opens the database: it checks the schema, then runs an event loop of its own."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ def require(database: Database) -> None:
 
 
 def require_current(database: Database) -> None:
-    """Raises SetupError if there is no database, or it is outdated."""
+    """Raises SetupError if the database is missing or outdated."""
     require(database)
     if steps := database.pending_steps():
         raise SetupError(
@@ -47,11 +47,11 @@ def in_store(
     insist: bool = False,
     tell: bool = True,
 ) -> T:
-    """What `use` returns of the open store and the time in ms.
+    """Opens the store, and returns the result of `use(store, now in ms)`.
 
-    `make` makes a database where there is none, unless a server runs here on another, which only
-    those want who `insist`. `tell`: says which database it is. Raises SetupError if it is missing
-    or outdated.
+    `make`: creates a missing database. It refuses if a server runs here on another database, unless
+    `insist`. `tell`: prints which database is used, if that may be unclear. Raises SetupError if
+    the database is missing or outdated.
     """
     found = database_of(database)
     if make and not found.exists():
@@ -73,10 +73,10 @@ def in_store(
     return asyncio.run(run())
 
 
-@cache  # once, however often a command opens it
+@cache  # a command may open the database several times
 def say_which(database: str) -> None:
-    """Says which database a command uses if nobody named it, or if a server runs here on another:
-    what is done to the wrong one has no effect that anybody sees.
+    """Prints which database a command uses, if the user named none, or if a server runs here on
+    another one. Otherwise a change to the wrong database would go unnoticed.
     """
     found = database_of(database)
     elsewhere = found.file is not None and not found.is_served() and _is_demo_served()
@@ -98,8 +98,8 @@ def _is_demo_served() -> bool:
 
 
 def _server_here() -> str | None:
-    """The server that runs here, in words: that of a demo in this folder, or any at the address
-    that servers and clients have by the environment.
+    """Describes the server that runs here: the demo in this folder, or one at the address in the
+    environment variables of servers and clients.
     """
     if _is_demo_served():
         return f"a server runs here on {DEMO_DATABASE}"
@@ -115,7 +115,7 @@ def _is_ours(url: str) -> bool:
     try:
         parts = urlsplit(url)
         port = parts.port or 80
-    except ValueError:  # a port that is none
+    except ValueError:  # an invalid port
         return False
     is_here = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
     return is_here and is_healthy(parts.hostname or "", port, TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""What the operator does with partners and keys, beside the running server."""
+"""The operations of the operator on partners and keys, while servers run."""
 
 import asyncio
 import re
@@ -21,7 +21,7 @@ LONGEST_NAME = 100
 KEY_LENGTH = len(new_key())
 
 _PARTNER_NAME = re.compile(r"[^\W_](?:[\w .&'()+-]{0,98}[\w.)])?")
-# Servers forget a revoked key within REMEMBERED_MS; the rest is for the requests under way.
+# Servers forget a revoked key within REMEMBERED_MS. The other half is for running requests.
 _REQUESTS_END_MS = 2 * REMEMBERED_MS
 
 
@@ -38,9 +38,9 @@ async def create_key(
     test: bool = False,
     by: Actor = OPERATOR,
 ) -> tuple[str, Key]:
-    """A new key, in full, and what is stored of it; makes the partner if there is none.
+    """Creates a key, and its partner if it is new. Returns the key in full, and as it is stored.
 
-    `burst` is the rate's number of requests unless it is given. Raises SetupError.
+    The default of `burst` is the number of requests of the rate. Raises SetupError.
     """
     _check_end(now_ms, expires_ms)
     _check_name(name)
@@ -87,7 +87,7 @@ def _new_key(
 
 
 def _limits_of(key: Key) -> dict[str, object]:
-    """What the audit trail tells of a key."""
+    """The fields of a key in the audit trail."""
     return {
         "name": key.name,
         "rate": f"{key.rate.requests} in {key.rate.window_s} s",
@@ -109,7 +109,7 @@ async def set_key(
     lasts: bool = False,
     by: Actor = OPERATOR,
 ) -> Key:
-    """Changes what is given of a key, which may end never (`lasts`); returns it as it is then.
+    """Changes the given fields of a key; `lasts` removes its end. Returns the changed key.
 
     Raises SetupError.
     """
@@ -141,7 +141,7 @@ async def revoke_key(store: Store, now_ms: int, key: Key, *, by: Actor = OPERATO
 
 
 def _burst(key: Key, rate: Rate | None, burst: int | None) -> int:
-    """The burst of a key that gets another rate: if it was the rate's number, it stays so."""
+    """The burst for a new rate. If it was the number of the old rate, it follows the new one."""
     if burst is not None:
         return burst
     return rate.requests if rate is not None and key.burst == key.rate.requests else key.burst
@@ -158,14 +158,11 @@ async def rotate_key(
     burst: int | None = None,
     by: Actor = OPERATOR,
 ) -> tuple[str, Key]:
-    """A new key that may do what `key` may, which itself works on for `overlap_ms` only.
+    """Creates a key with the rights of `key`, which itself works for `overlap_ms` more.
 
-    It gets another rate and burst where these are given.
-
-    Without an overlap it is revoked, which works whatever the clocks of the servers say.
-
-    Unless `expires_ms` says when the new key ends, it lives as long as the old one was to live.
-    Raises SetupError.
+    The new key keeps the rate and burst unless others are given. Without `expires_ms` it has the
+    same lifetime as the old key. Without an overlap the old key is revoked, which does not depend
+    on the clocks of the servers. Raises SetupError.
     """
     if not key.works_at(now_ms):
         raise SetupError(f"Key {key.prefix} does not work any more: create a new one.")
@@ -192,7 +189,7 @@ async def rotate_key(
 
 
 async def console_link(store: Store, now_ms: int) -> str:
-    """The path of a link that opens the console for the operator, once, for ten minutes."""
+    """The path of a link to the console for the operator. It works once, within ten minutes."""
     token = new_token()
     entry = audit_entry(NOBODY, now_ms, OPERATOR, "console.link", "operator")
     await store.console.add_link(digest_of_token(token), now_ms + LINK_MS, now_ms, entry)
@@ -205,10 +202,10 @@ def _check_name(name: str) -> None:
 
 
 async def find_key(store: Store, beginning: str) -> Key:
-    """The one key that begins so; `ttr_live_` may be left out, a key in full will do as well.
+    """The one key with this beginning, with or without `ttr_live_`, or a key in full.
 
-    Of a beginning longer than what is stored of a key, the stored part decides. Raises SetupError
-    if no key or more than one begins so.
+    Only the first characters of a key are stored: of a longer beginning only they are compared.
+    Raises SetupError if there is no such key, or more than one.
     """
     if not beginning:
         raise SetupError("Give the first characters of a key; see: tether keys list")
@@ -238,7 +235,7 @@ def _random_part(prefix: str) -> str:
 
 
 async def find_partner(store: Store, name: str) -> Partner:
-    """The partner of this name. Raises SetupError."""
+    """The partner with this name. Raises SetupError."""
     partner = await store.partners.find(name)
     if partner is None:
         raise SetupError(f"There is no partner {name!r}; see: tether partners list")
@@ -248,7 +245,7 @@ async def find_partner(store: Store, name: str) -> Partner:
 async def rename_partner(
     store: Store, now_ms: int, name: str, new_name: str, *, by: Actor = OPERATOR
 ) -> Partner:
-    """Gives a partner another name; its keys and data stay. Raises SetupError."""
+    """Renames a partner; its keys and data stay. Raises SetupError."""
     partner = await find_partner(store, name)
     entry = audit_entry(
         partner.id, now_ms, by, "partner.rename", str(partner.id),
@@ -261,7 +258,7 @@ async def rename_partner(
 async def set_retention(
     store: Store, now_ms: int, partner: Partner, ages: Ages, *, by: Actor = OPERATOR
 ) -> None:
-    """Says for how long what is of the partner is kept."""
+    """Sets how long the data of the partner are kept."""
     was, becomes = _in_words(await store.retention.get(partner.id)), _in_words(ages)
     if was == becomes:
         return
@@ -272,7 +269,7 @@ async def set_retention(
 
 
 def _in_words(ages: Ages) -> dict[str, str]:
-    """What the audit trail tells of it."""
+    """The fields of the retention in the audit trail."""
     return {
         "events": age_in_words(ages.events_ms),
         "requests": age_in_words(ages.requests_ms),
@@ -281,11 +278,11 @@ def _in_words(ages: Ages) -> dict[str, str]:
 
 
 async def close_partner(store: Store, now_ms: int, partner: Partner) -> None:
-    """Revokes the partner's keys; returns when no server lets one in any more."""
+    """Revokes the partner's keys; returns when no server accepts one any more."""
     keys = [key for key in await store.keys.all() if key.partner == partner.id]
     for key in keys:
         await store.keys.revoke(key, now_ms)
-    if keys:  # however long ago one was revoked: the clock that says so may have been another
+    if keys:  # also for keys that were revoked before: another clock may have set that time
         await asyncio.sleep(_REQUESTS_END_MS / 1000)
 
 
@@ -297,11 +294,11 @@ async def erase_partner(
     *,
     by: Actor = OPERATOR,
 ) -> Holdings:
-    """Deletes a partner with its keys and everything it has; returns how much that was.
+    """Deletes a partner with its keys and all its data; returns how much that was.
 
-    Closes the partner first, so that nothing arrives behind. Tells `progress` of events as they
-    go. When it is interrupted, the partner is still there and it can be done again. Its audit trail
-    goes too: what remains is that the partner of its number was deleted, and by whom.
+    It closes the partner first, so that nothing new arrives, and reports deleted events to
+    `progress`. If it is interrupted, the partner still exists and can be deleted again. Its audit
+    trail is deleted too; one entry remains, which says who deleted the partner with this number.
     """
     await close_partner(store, now_ms, partner)
     held = await store.partners.holdings(partner)
@@ -312,7 +309,7 @@ async def erase_partner(
 
 
 async def new_partner(store: Store, now_ms: int, name: str, by: Actor = OPERATOR) -> Partner:
-    """A new partner, or the one of this name. Raises SetupError."""
+    """Creates a partner, or finds the one with this name. Raises SetupError."""
     new = Partner(randbelow(2**47) + 1, _checked_name(name), now_ms)
     entry = audit_entry(new.id, now_ms, by, "partner.create", str(new.id), after={"name": name})
     return await store.partners.add(new, entry)

@@ -1,4 +1,4 @@
-"""Puts the parts together: the only module that knows all of them."""
+"""Puts the parts together. No other module knows all of them."""
 
 import asyncio
 import time
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from tether.webhooks.deliverer import Deliverer
     from tether.webhooks.sender import Sender
 
-# Adapters are imported when they are needed: nobody waits for those which are not.
+# Adapters are imported on first use, so that servers without them start fast.
 
 
 def authenticator(store: Store) -> Authenticator:
-    """The keys of this store."""
+    """The authenticator for the keys of this store."""
     return Authenticator(store.keys.find, ForwardClock())
 
 
 def secret_box(settings: Settings) -> SecretBox:
-    """Where secrets are put before they are stored."""
+    """Encrypts secrets before they are stored."""
     if settings.secret_key:
         return SecretBox(lambda: keys_in(settings.secret_key))
     file = database_of(settings.database).file
@@ -45,7 +45,7 @@ def secret_box(settings: Settings) -> SecretBox:
 
 
 def webhook_sender(settings: Settings, box: SecretBox) -> "Sender":
-    """What sends messages to the endpoints of partners."""
+    """Sends messages to the endpoints of partners."""
     from tether.webhooks.sender import Sender
 
     return Sender(
@@ -55,7 +55,7 @@ def webhook_sender(settings: Settings, box: SecretBox) -> "Sender":
 
 
 def webhook_service(store: Store, box: SecretBox, sender: "Sender") -> WebhookService:
-    """What partners do with their webhooks."""
+    """The operations of partners on their webhooks."""
     from tether.webhooks.messages import Messages
 
     messages = Messages(store, now_ms)
@@ -69,11 +69,11 @@ def webhook_service(store: Store, box: SecretBox, sender: "Sender") -> WebhookSe
 def deliverer(
     store: Store, sender: "Sender", metrics: "Metrics", settings: Settings
 ) -> "Deliverer":
-    """What delivers to the endpoints of partners."""
+    """Delivers events and sessions to the endpoints of partners."""
     from tether.webhooks.deliverer import Deliverer
 
     alone = database_of(settings.database).file is not None
-    # If the machine's clock is set back, what is due waits no longer for that.
+    # If the machine's clock is set back, deliveries are not late.
     clock = ForwardClock()
     return Deliverer(store, sender, clock, metrics, alone=alone)
 
@@ -123,7 +123,7 @@ def _console_on_demand(
         return _console(store, keys, metrics, webhooks, settings)
 
     async def shown(scope: Any, receive: Any, send: Any) -> None:
-        # What makes its pages is loaded when somebody looks: most servers are never asked.
+        # The console is imported at its first request: most servers never get one.
         if not console.cache_info().currsize:
             await asyncio.to_thread(import_module, "tether.console.app")
         await console()(scope, receive, send)
@@ -167,7 +167,7 @@ def _spans(tracer: "Tracer | None") -> Callable[[Callable[[str], str | None]], o
 
 
 def check(settings: Settings) -> None:
-    """Raises SetupError for what a worker process could only fail at again and again."""
+    """Raises SetupError for settings with which every worker process would fail."""
     if settings.key_requests == "on" and settings.console == "off":
         raise SetupError(
             "Keys are requested at a page of the console: --key-requests on (TETHER_KEY_REQUESTS) "

@@ -20,7 +20,7 @@ _FORMS = "give a file's path, sqlite:///path or postgresql://user:password@host/
 
 
 def default_database() -> str:
-    """The file in the user's data folder that is used when none is named.
+    """The file in the user's data folder, for commands without `--database`.
 
     Raises SetupError for a user without a home, as in a container.
     """
@@ -46,22 +46,22 @@ def database_of(name: str) -> "Database":
 
 
 def checked_database(name: str) -> str:
-    """The name of a database. Raises SetupError if it can be none."""
+    """The name of a database, unchanged. Raises SetupError if it is invalid."""
     if not is_postgres(name):
         sqlite_path(name)
     return name
 
 
 def is_postgres(database: str) -> bool:
-    """Whether this names a PostgreSQL database, not a file."""
+    """Whether this is the name of a PostgreSQL database, not of a file."""
     return database.startswith(("postgresql://", "postgres://"))
 
 
 def sqlite_path(database: str) -> Path:
-    """The file that this names: a path, or `sqlite:///` before one; `~` is the user's folder.
+    """The file with this name: a path, perhaps after `sqlite:///`; `~` is expanded.
 
-    What was meant as something else is no file of that name, which nobody would find again. Raises
-    SetupError, which shows nothing that may be a password.
+    Raises SetupError for a name that was probably meant as something else than a file. Its message
+    never contains a password.
     """
     if database.startswith(("'", '"')):
         raise SetupError("The database has quotes around its name: leave them out.")

@@ -1,4 +1,4 @@
-"""The store: all that is kept in one database, and what works on it."""
+"""The store: the repositories of one database, and the services that work on them."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -45,16 +45,16 @@ from tether.storage.withdrawals import Withdrawals
 if TYPE_CHECKING:
     from tether.ingest.event_batcher import EventBatcher
 
-# Lists that are being read and put together: each may be megabytes. On a busy server each takes
-# some rounds of the event loop: a partner with few places would wait behind its own lists.
+# Lists that are read at the same time, in all and of each partner. Each may have megabytes, and
+# takes several turns of the event loop on a busy server.
 ANSWERS_AT_ONCE, ANSWERS_OF_EACH = 24, 6
 
 
 class Store:
-    """One database: a part for each subject, of which each has its statements.
+    """One database, with a repository for each subject.
 
-    Every method of every part raises Unavailable while the database cannot be used. Those on
-    partner data see the given partner's only.
+    Every method of a repository raises Unavailable while the database cannot be used. Methods for
+    partner data see the data of the given partner only.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Store:
         self._on_failure = on_failure
         self._on_refusal = on_refusal
 
-    # Each part is made when it is first asked for: most commands need few.
+    # Each repository is created on first use: most commands need few of them.
 
     @cached_property
     def partners(self) -> Partners:
@@ -176,7 +176,7 @@ class Store:
 
     @cached_property
     def batcher(self) -> "EventBatcher":
-        # Whoever has no server loads this file for the help of commands.
+        # Imported on first use, because the help of commands imports this module.
         from tether.ingest.event_batcher import EventBatcher  # noqa: PLC0415
 
         return EventBatcher(
@@ -228,7 +228,7 @@ class Store:
         return LoadCurves(self.summaries, PluggedIn(self._engine))
 
     async def close(self) -> None:
-        """Finishes the writes under way and lets go of the database."""
+        """Finishes the pending writes and closes the database."""
         made = vars(self)
         if "feed" in made:
             self.feed.close()
@@ -247,7 +247,7 @@ class Store:
         return await self._engine.size()
 
     async def shrink(self) -> None:
-        """Gives the system back some of the room of deleted rows, if that is much."""
+        """Returns some of the space of deleted rows to the system, if it is much."""
         await self._engine.shrink()
 
     def connections(self) -> Mapping[str, Connections]:

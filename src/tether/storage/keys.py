@@ -1,4 +1,4 @@
-"""API keys: of each its SHA-256 and what it may do, never the key itself."""
+"""API keys: the SHA-256 of each, and what it may do, never the key itself."""
 
 from collections.abc import Mapping
 
@@ -33,7 +33,7 @@ SET = """
 UPDATE keys SET name = $2, rate_requests = $3, rate_window_s = $4, burst = $5, expires_ms = $6
 WHERE digest = $1
 """
-# $1 is a JSON object by digest: instant and address. Nodes may write late what others know better.
+# $1 is a JSON object: instant and address by digest. An older instant does not replace a newer one.
 NOTE_USED = """
 UPDATE keys SET last_used_ms = used.at_ms, last_used_from = used.client
 FROM (SELECT key AS digest, CAST(value ->> 0 AS BIGINT) AS at_ms, value ->> 1 AS client
@@ -63,7 +63,7 @@ def add_statement(key: Key) -> Statement:
 class Keys:
     """The keys of all partners. Every method raises Unavailable.
 
-    What changes one takes statements that belong into the same transaction: of the audit trail.
+    Methods that change a key run the statements `also` in the same transaction: audit entries.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -79,12 +79,12 @@ class Keys:
         return [key_of(row) for row in await self._engine.read(LIST)]
 
     async def of_partner(self, partner: int, limit: int) -> list[Key]:
-        """The partner's newest keys, those that work no more included."""
+        """The partner's newest keys, including expired and revoked ones."""
         rows = await self._engine.read(OF_PARTNER, partner, limit)
         return [key_of(row) for row in rows]
 
     async def use_by_partner(self, now_ms: int) -> dict[int, tuple[int, int | None]]:
-        """How many keys of each partner work, and when one was used last."""
+        """For each partner: how many keys work, and when one was last used."""
         rows = await self._engine.read(USE, now_ms)
         return {partner: (int(working), last_ms) for partner, working, last_ms in rows}
 
@@ -93,7 +93,7 @@ class Keys:
         await self._engine.write_all(add_statement(key), *also)
 
     async def revoke(self, key: Key, at_ms: int, *also: Statement) -> None:
-        """The key stops working for good; the instant is a note, the first one stays."""
+        """Revokes the key for good. A second call keeps the first instant."""
         await self._engine.write_all(Statement(REVOKE, (key.digest, at_ms)), *also)
 
     async def expire(self, key: Key, at_ms: int, *also: Statement) -> None:
@@ -101,7 +101,7 @@ class Keys:
         await self._engine.write_all(Statement(EXPIRE, (key.digest, at_ms)), *also)
 
     async def set(self, key: Key, *also: Statement) -> None:
-        """The stored key gets the name, rate, burst and end of this one."""
+        """Stores the name, rate, burst and end of this key."""
         row = (
             key.digest, key.name, key.rate.requests, key.rate.window_s, key.burst, key.expires_ms,
         )  # fmt: skip

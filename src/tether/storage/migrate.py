@@ -1,9 +1,8 @@
 """The steps that bring a database to the schema this version of Tether works with.
 
-A step is `migrations/NNNN_name.sql`, run on both engines, and beside it, where only one engine
-needs something, `NNNN_name.sqlite.sql` or `NNNN_name.postgres.sql`. Steps are never changed after
-a release; a step must leave the version before it able to work, so that both can run during a
-roll-out.
+A step is `migrations/NNNN_name.sql`, which runs on both engines. SQL for one engine only is beside
+it, in `NNNN_name.sqlite.sql` or `NNNN_name.postgres.sql`. Steps are never changed after a release.
+The version before must still work after a step, so that both can run during a roll-out.
 """
 
 from importlib.resources import files
@@ -14,7 +13,7 @@ from tether.storage.dialect import Dialect
 
 VERSION_TABLE = "tether_schema"
 COPY_TABLE = "tether_copy"
-"""Is in a database while it is a copy that is not whole."""
+"""A database has this table while it is an incomplete copy."""
 OUR_TABLES = {
     "partners", "keys", "key_requests", "key_hours", "console_sessions", "console_links",
     "chargers", "vehicles", "events", "withdrawals", "event_heads", "refused_requests",
@@ -66,13 +65,13 @@ def steps_after(dialect: Dialect, current: int, database: str) -> list[Step]:
 
 
 def check_whole(tables: set[str], database: str) -> None:
-    """Refuses, with SetupError, a copy that is not whole."""
+    """Raises SetupError if the database is an incomplete copy."""
     if COPY_TABLE in tables:
         raise SetupError(f"{database} is a copy that is not whole: run the same tether copy again.")
 
 
 def check_not_foreign(tables: set[str], database: str) -> None:
-    """Refuses, with SetupError, tables of our names in a database that is not ours."""
+    """Raises SetupError if another program's database has a table with one of our names."""
     if VERSION_TABLE not in tables and (clash := sorted(tables & OUR_TABLES)):
         raise SetupError(
             f"{database} is not a Tether database but has a table {clash[0]!r}; nothing was "

@@ -1,4 +1,4 @@
-"""Partners, and how one is deleted with everything it has."""
+"""Partners, and the deletion of a partner with all its data."""
 
 from collections.abc import Callable, Iterable
 
@@ -7,7 +7,7 @@ from tether.domain.partners import Holdings, Partner
 from tether.storage.engine import Engine, Statement
 from tether.storage.turns import giving_way
 
-ERASE_AT_ONCE = 5_000  # events, so that nobody waits long behind them
+ERASE_AT_ONCE = 5_000  # events in a batch, so that others do not wait long
 
 PING = "SELECT 1 FROM partners LIMIT 1"
 
@@ -88,20 +88,21 @@ class Partners:
         await self._engine.write_all(Statement(RENAME, (partner.id, name)), *also)
 
     async def holdings(self, partner: Partner) -> Holdings:
-        """How much of what the partner has."""
+        """How much data the partner has, by kind."""
         return Holdings(*(await self._engine.scan(HOLDINGS, partner.id))[0])
 
     async def erase(
         self, partner: Partner, progress: Callable[[int], None], *also: Statement
     ) -> None:
-        """Deletes the partner and everything it has; tells `progress` of events as they go.
+        """Deletes the partner and all its data; reports deleted events to `progress`.
 
-        The keys go first, then what events refer to, so that nothing new arrives. Between the
-        portions of events the others have their turn. In the end the database's files have nothing
-        of it. With the partner itself go the statements `also`.
+        The keys go first, then the entities that events refer to, so that nothing new arrives.
+        Events are deleted in batches, and other partners have their turn in between. In the end
+        the database's files contain none of its data. The statements `also` run in the transaction
+        that deletes the partner itself.
         """
         await self._engine.write(ERASE_SIGNED_IN, partner.id)
-        await self._engine.write(ERASE_KEY_REQUESTS, partner.id)  # none is claimed any more
+        await self._engine.write(ERASE_KEY_REQUESTS, partner.id)  # nobody can claim one now
         await self._engine.write(ERASE_KEYS, partner.id)
         await self._erase_all(partner, _FIRST_ERASED)
         erased = ERASE_AT_ONCE
@@ -109,12 +110,13 @@ class Partners:
             async with giving_way():
                 erased = await self._engine.write(ERASE_EVENTS, partner.id, ERASE_AT_ONCE)
                 progress(erased)
-        # As long as there are events it must be known how far they are listed, else they are again.
+        # The positions of the event lists go last: without them events would be listed again.
         tables = (*_FIRST_ERASED, *self._engine.dialect.own_tables)
         await self._erase_all(partner, tables)
-        await self._engine.scrub()  # before the partner goes: if it fails, it can be done again
+        # Before the partner itself: if this fails, the deletion can be repeated.
+        await self._engine.scrub()
         await self._engine.write_all(Statement(ERASE_PARTNER, (partner.id,)), *also)
-        await self._erase_all(partner, tables)  # a server may just have begun to derive once more
+        await self._erase_all(partner, tables)  # a server may have begun to derive again
 
     async def _erase_all(self, partner: Partner, tables: Iterable[str]) -> None:
         for table in tables:

@@ -1,4 +1,4 @@
-"""The SQLite file itself: opened, made, brought up to date, recognised as ours."""
+"""The SQLite file: opens, creates, migrates and locks it, and recognises files of Tether."""
 
 import fcntl
 import os
@@ -23,45 +23,45 @@ from tether.storage.log_positions import (
     new_epoch,
 )
 
-APPLICATION_ID = 0x54455448  # "TETH": tells our files from other people's
-COPY = 0x434F5059  # "COPY", as the file's user_version: a backup that was not served since
+APPLICATION_ID = 0x54455448  # "TETH": marks the files of Tether
+COPY = 0x434F5059  # "COPY", as the file's user_version: a backup that no server has opened yet
 FILE_BEGINS = b"SQLite format 3\0"
 HEADER_BYTES = 100
-# Before 3.51.3 a WAL database which two connections write at once can be corrupted.
+# Before 3.51.3, two connections that write at once can corrupt a WAL database.
 OLDEST_SAFE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 5_000
 _PRAGMAS = """
 PRAGMA synchronous = FULL;
-PRAGMA cache_size = -2000;  -- kB: what is not here is in the page cache of the system
+PRAGMA cache_size = -2000;  -- kB: other pages are in the page cache of the system
 PRAGMA temp_store = MEMORY;
 PRAGMA journal_size_limit = 67108864;
-PRAGMA wal_autocheckpoint = 16000;  -- 64 MiB: a page that changes often is copied back less often
+PRAGMA wal_autocheckpoint = 16000;  -- 64 MiB: pages that change often are copied back less often
 PRAGMA schema_version;  -- reads the file: from now on nobody can lock it against readers
 """
-# The kernel's struct flock: an exclusive lock on one byte far behind those that SQLite locks.
+# The kernel's struct flock: an exclusive lock on one byte far behind the bytes that SQLite locks.
 _BYTE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 1 << 62, 1, 0)
 
 
 class FileTrouble(OSError):
-    """The file is not what was opened, so nothing can be said to be in it."""
+    """The file is not the one that was opened, so its content is unknown."""
 
 
 def check_version() -> None:
-    """Refuses, with SetupError, a SQLite that can damage our files."""
+    """Raises SetupError if this version of SQLite can damage our files."""
     if tuple(map(int, apsw.sqlite_lib_version().split("."))) < OLDEST_SAFE:
         raise SetupError(f"SQLite {apsw.sqlite_lib_version()} is too old; install a newer apsw.")
 
 
 def connect(path: Path) -> apsw.Connection:
-    """A connection with the settings that all of ours have. Raises SetupError."""
+    """A connection with the settings of all our connections. Raises SetupError."""
     check_version()
     try:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        # Else SQLite plans a statement anew whenever its parameters change: that costs ten times
-        # what running it does.
+        # Without this, SQLite plans a statement again whenever its parameters change, which takes
+        # ten times as long as to run it.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
-        connection.execute(_PRAGMAS).fetchall()  # else it stops at the first that answers
+        connection.execute(_PRAGMAS).fetchall()  # all of them: also those after a row
     except apsw.NotADBError:
         raise SetupError(f"{path} is not a SQLite database; nothing was changed.") from None
     except apsw.Error as error:
@@ -71,12 +71,12 @@ def connect(path: Path) -> apsw.Connection:
 
 @lru_cache(maxsize=256)
 def native(sql: str) -> str:
-    """The statement with SQLite's numbered parameters: `$2` is a name there, `?2` is a place."""
+    """The statement with SQLite's numbered parameters: `$2` is a name in SQLite, `?2` a number."""
     return re.sub(r"\$([0-9]+)", r"?\1", sql)
 
 
 def migrate_sqlite(path: Path) -> int:
-    """Creates the file if need be and brings its schema up to date; returns how many steps it took.
+    """Creates the file if it is missing, and migrates its schema; returns the number of steps.
 
     Raises SetupError if the file is not ours or was made by a newer version.
     """
@@ -87,12 +87,12 @@ def migrate_sqlite(path: Path) -> int:
         check_ours(connection, path)
         is_new = not _tables(connection)
         if is_new:
-            # What was made without it stays so until it is written anew. To set it again would
-            # write to a file that is about to be refused.
+            # Only for new files: in an existing file this has no effect until a VACUUM, and would
+            # write to a file that may be refused below.
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
-        # A step may sort all events there are. A new file has none, and may be made where there is
-        # no folder for temporary files.
+        # A step may sort all events. A new file has none, and may be created on a system without a
+        # folder for temporary files.
         connection.execute(f"PRAGMA temp_store = {'MEMORY' if is_new else 'FILE'}")
         connection.execute("BEGIN IMMEDIATE")
         tables = _tables(connection)
@@ -117,7 +117,7 @@ def migrate_sqlite(path: Path) -> int:
 
 
 def _make(path: Path) -> None:
-    """Makes the file, if there is none, for its owner's eyes only; SQLite's other files follow."""
+    """Creates the file if it is missing. Only its owner can read it, and SQLite's other files."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -141,11 +141,11 @@ def _make(path: Path) -> None:
 
 @contextmanager
 def only_server(path: Path) -> Iterator[None]:
-    """Meanwhile no other process serves the file. Raises SetupError if one does already.
+    """Locks the file against other servers. Raises SetupError if another process serves it.
 
-    There are two locks, of which the kernel lets go however this process ends: on a file beside it,
-    which tells who has it, and on a byte of the file itself, which no other name of the file gets
-    around. That one stays open, since to close it would undo the locks that SQLite has on it.
+    There are two locks: one on a file beside it, which names the process, and one on a byte of the
+    file itself, which also holds under another name of the file. The kernel releases both when this
+    process ends. The file stays open meanwhile, because to close it would release SQLite's locks.
     """
     beside = _beside(path)
     try:
@@ -163,10 +163,10 @@ def only_server(path: Path) -> Iterator[None]:
 
 
 def check_served_by_this_name(path: Path) -> None:
-    """Refuses, with SetupError, a file that is served by another of its names (a hard link).
+    """Raises SetupError if a server has opened the file by another name (a hard link).
 
-    The names of the files beside it follow from its own: through another one, what the server wrote
-    last would not be seen, and what is written now would be written over.
+    SQLite names its log after the file. Under another name we would not see the server's last
+    writes, and the server would overwrite ours.
     """
     if not path.exists() or path.stat().st_nlink < 2:
         return
@@ -202,7 +202,7 @@ def _beside(path: Path) -> Path:
 
 
 def _lock_byte(file: int) -> bool:
-    """Locks the byte for as long as this descriptor is open, unless another one has it."""
+    """Locks the byte until this descriptor is closed; returns False if another process has it."""
     if not hasattr(fcntl, "F_OFD_SETLK"):
         return True  # not Linux: only the file beside it is locked
     try:
@@ -227,7 +227,7 @@ def _lock(lock: int, path: Path) -> None:
 
 @contextmanager
 def _using(path: Path) -> Iterator[apsw.Connection]:
-    """The file, opened for a moment. Raises SetupError."""
+    """A connection to the file, which is closed at the end. Raises SetupError."""
     connection = connect(path)
     try:
         yield connection
@@ -238,7 +238,7 @@ def _using(path: Path) -> Iterator[apsw.Connection]:
 
 
 def pending_sqlite(path: Path) -> int:
-    """How many steps the schema of the file still needs. Raises SetupError as above."""
+    """How many steps the schema of the file still needs. Raises SetupError."""
     check_served_by_this_name(path)
     with _using(path) as connection:
         check_ours(connection, path)
@@ -247,7 +247,7 @@ def pending_sqlite(path: Path) -> int:
 
 
 def epoch_of_sqlite(path: Path) -> EpochState:
-    """Which epoch the file says it is. Raises SetupError."""
+    """The epoch that is stored in the file. Raises SetupError."""
     with _using(path) as connection:
         ((id, began_ms),) = connection.execute(READ_EPOCH).fetchall()
         return EpochState(Epoch(str(id), int(str(began_ms))), ends=is_copy(connection))
@@ -262,18 +262,18 @@ def new_epoch_of_sqlite(path: Path) -> None:
 
 
 def is_copy(connection: apsw.Connection) -> bool:
-    """Whether the file is a backup, so that a new epoch begins when it is served."""
+    """Whether the file is a backup: then a new epoch begins when a server opens it."""
     return connection.execute("PRAGMA user_version").fetchall() == [(COPY,)]
 
 
 def begin_epoch(connection: apsw.Connection) -> None:
-    """Begins a new epoch, in the transaction that is open. The file is no copy any more."""
+    """Begins a new epoch in the open transaction. The file no longer counts as a copy."""
     connection.execute(native(BEGIN_EPOCH), new_epoch())
     connection.execute("PRAGMA user_version = 0")
 
 
 def check_ours(connection: apsw.Connection, path: Path) -> None:
-    """Refuses, with SetupError, a file that is not Tether's."""
+    """Raises SetupError if the file is not a database of Tether."""
     try:
         tables = _tables(connection)
         (application,) = connection.execute("PRAGMA application_id").fetchall()[0]
@@ -300,15 +300,15 @@ def _version(connection: apsw.Connection) -> int:
 
 
 def is_shortened(path: Path) -> bool:
-    """Whether the file has fewer bytes than it says. It must be closed, and have no log."""
+    """Whether the file is shorter than its header says. It must be closed, and have no log."""
     with path.open("rb") as file:
         header = file.read(HEADER_BYTES)
     if len(header) < HEADER_BYTES or header[24:28] != header[92:96]:
-        return False  # empty, or written by a program that does not say
+        return False  # empty, or written by a program that does not store the size
     return path.stat().st_size < bytes_in(header)
 
 
 def bytes_in(header: bytes) -> int:
-    """How many bytes a file has by its header."""
+    """The size of a file in bytes, as its header says."""
     page, count = struct.unpack(">H", header[16:18])[0], struct.unpack(">I", header[28:32])[0]
     return int((65_536 if page == 1 else page) * count)

@@ -39,11 +39,11 @@ from tether.storage.sqlite.traces import erase_traces
 from tether.storage.turns import FairQueue, whose
 
 MOST_IN_ONE_COMMIT = 512
-LARGE = 200_000  # characters of a write, which takes some ten milliseconds: it shares no commit
-# The sessions of a thousand vehicles change several thousand pages in a commit: those which are not
-# in the cache then are read again, and written twice.
+LARGE = 200_000  # characters: a larger write takes some ten milliseconds, and has its own commit
+# The sessions of a thousand vehicles change several thousand pages in a commit. Pages that do not
+# fit into the cache are read again, and written twice.
 WRITER_CACHE_KB = 6_000
-# While another process keeps the file locked only the first to meet it waits that long.
+# While another process locks the file, only the first write waits for the full timeout.
 STILL_BUSY_TIMEOUT_MS = 250
 _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 _TRIES = 3  # another process may be at it between two looks
@@ -65,9 +65,7 @@ Run: TypeAlias = Callable[[apsw.Connection, Sequence[Statement]], Any]
 
 
 class Write(NamedTuple):
-    """What is to be done with some statements, whom that belongs to, and who waits for what it
-    returns.
-    """
+    """Statements, the function that runs them, their partner, and the future of the result."""
 
     run: Run
     statements: Sequence[Statement]
@@ -76,7 +74,7 @@ class Write(NamedTuple):
 
     @property
     def is_small(self) -> bool:
-        """Whether others may wait for its commit."""
+        """Whether it may share a commit with others."""
         texts = (
             value
             for _, parameters in self.statements
@@ -87,26 +85,26 @@ class Write(NamedTuple):
 
 
 class WriteQueue:
-    """Writes on their way from the event loop to the writer thread."""
+    """The queue of writes from the event loop to the writer thread."""
 
     def __init__(self) -> None:
         self._arrived: SimpleQueue[Write | None] = SimpleQueue()
-        # These are of the writer thread alone.
+        # Only the writer thread uses these.
         self._waiting: FairQueue[object, Write] = FairQueue()
         self._closed = False
 
     def put(self, write: Write) -> None:
-        """It waits from now on."""
+        """Adds a write to the queue."""
         self._arrived.put(write)
 
     def close(self) -> None:
-        """No more come."""
+        """Ends the queue: no more writes follow."""
         self._arrived.put(None)
 
     def next_commit(self) -> list[Write]:
-        """Those that are written together next. Waits for some; none when it is closed.
+        """The writes of the next commit. Waits for some; returns none when the queue is closed.
 
-        A large one has a commit of its own, so that nobody else waits for it.
+        A large write has its own commit, so that nobody else waits for it.
         """
         self._take_in()
         writes: list[Write] = []
@@ -119,7 +117,7 @@ class WriteQueue:
         return writes
 
     def run(self, write: Write, writer: apsw.Connection) -> Any:
-        """Does it, and counts for its partner how long that takes."""
+        """Runs the write, and charges the time to its partner."""
         began = perf_counter()
         try:
             return write.run(writer, write.statements)
@@ -141,7 +139,7 @@ class WriteQueue:
 
 
 class SqliteWriter:
-    """The writer thread, and what it can be asked for: see `Engine`."""
+    """The writer thread, and the methods of `Engine` that write."""
 
     def __init__(self, path: Path, connection: apsw.Connection, guard: "FileGuard") -> None:
         self.connection = connection
@@ -149,11 +147,11 @@ class SqliteWriter:
         self._path = path
         self._guard = guard
         self.connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KB}")
-        # What is deleted is overwritten: see traces.py for what that does not reach.
+        # SQLite overwrites deleted rows; traces.py removes the copies that this does not reach.
         self.connection.execute("PRAGMA secure_delete = ON").fetchall()
         self._file: int | None = None
-        self._pages = asyncio.Lock()  # nobody moves pages while another looks for what is in them
-        self._patient = True  # the file was not locked by another process last time
+        self._pages = asyncio.Lock()  # held while pages are moved or searched
+        self._patient = True  # no other process locked the file last time
         self._queue = WriteQueue()
         self._thread = threading.Thread(target=self._run, name="tether-writer", daemon=True)
         self._thread.start()
@@ -174,7 +172,7 @@ class SqliteWriter:
         await self.write_all(*listing(partner, last, until))
 
     async def scrub(self) -> None:
-        """Writes the file anew: nothing else gets at the gaps in its pages. Others can read."""
+        """Rewrites the file: only that clears the gaps in its pages. Others can read meanwhile."""
         await self._apart(room.write_anew, self._path)
 
     async def forget(self, text: str) -> None:
@@ -201,18 +199,18 @@ class SqliteWriter:
             raise Unavailable from error
 
     def close(self) -> None:
-        """Lets go of the file; no other connection may have it any more."""
+        """Closes the file. All other connections must be closed before."""
         self.connection.close()
         if self._file is not None:
             os.close(self._file)
 
     async def finish(self) -> None:
-        """Returns when all that waits is done; nothing may come any more."""
+        """Returns when all waiting writes are done. No write may follow."""
         self._queue.close()
         await self._loop.run_in_executor(None, self._thread.join)
 
     def _enqueue(self, run: Run, *statements: Statement) -> "asyncio.Future[Any]":
-        """Has the writer thread run this with its connection and the statements."""
+        """Makes the writer thread call `run` with its connection and the statements."""
         answer = self._loop.create_future()
         partner = whose(statements[0].parameters) if statements else None
         self._queue.put(Write(run, statements, partner, answer))
@@ -225,20 +223,20 @@ class SqliteWriter:
             self._loop.call_soon_threadsafe(_answer, writes, self._commit(writes))
 
     def _commit(self, writes: list[Write]) -> list[Any]:
-        """Runs the writes in one transaction; what each returned, or the error that it met."""
+        """Runs the writes in one transaction; returns the result or the error of each."""
         try:
             self._check_file()
             self._begin()
             results = [self._queue.run(write, self.connection) for write in writes]
             self.connection.execute("COMMIT")
-            self._check_file()  # else it is on no disk that anybody will look at
+            self._check_file()  # if the file was replaced, the commit is lost
             return results
         except Exception as error:
             self._roll_back()
             if len(writes) == 1 or isinstance(error, PASSING):
-                # Its frames know the writes, which know who waits, who will know the error.
+                # Without its traceback, which would form a reference cycle with the futures.
                 return [error.with_traceback(None)] * len(writes)
-        # One of them is at fault: the others must not suffer for it.
+        # One of the writes is at fault. Run each alone, so that the others succeed.
         return [result for write in writes for result in self._commit([write])]
 
     def _check_file(self) -> None:
@@ -258,7 +256,7 @@ class SqliteWriter:
 
     def _roll_back(self) -> None:
         if self.connection.in_transaction:
-            with suppress(apsw.Error):  # it is rolled back even then; this thread must go on
+            with suppress(apsw.Error):  # it is rolled back all the same, and this thread must go on
                 self.connection.execute("ROLLBACK")
 
 
@@ -277,8 +275,7 @@ def _return(writer: apsw.Connection, statements: Sequence[Statement]) -> list[Ro
 
 def _answer(writes: list[Write], results: list[Any]) -> None:
     for write, result in zip(writes, results, strict=True):
-        # Its client may be gone, or Ctrl-C cancels it right now: what it asked for is done all the
-        # same.
+        # The client may be gone, or Ctrl-C may have cancelled the future. The write is done anyway.
         with suppress(asyncio.InvalidStateError):
             if isinstance(result, PASSING):
                 write.answer.set_exception(Unavailable(cause=repr(result)))
@@ -292,7 +289,7 @@ def _answer(writes: list[Write], results: list[Any]) -> None:
 
 
 class _Lost(Exception):
-    """What is wrong; `for_good` if it cannot be put right under a running server."""
+    """What is wrong with the file; `for_good` if a running server cannot recover from it."""
 
     def __init__(self, reason: str, *, for_good: bool = False) -> None:
         super().__init__(reason)
@@ -300,10 +297,10 @@ class _Lost(Exception):
 
 
 class FileGuard:
-    """Compares a file and those beside it with what they were when it was made.
+    """Checks that a file, its log and its index are still the ones that were opened.
 
-    It is made when a connection to the file is open, and closed when none is any more: to close a
-    descriptor of the file before would undo the locks that SQLite has on it.
+    Create it after a connection to the file is open, and close it after all connections: to close a
+    descriptor of the file earlier would release the locks of SQLite.
     """
 
     def __init__(self, path: Path) -> None:
@@ -323,7 +320,7 @@ class FileGuard:
         self._lost: str | None = None
 
     def trouble(self) -> str | None:
-        """What is wrong, if anything is."""
+        """What is wrong with the file, or None."""
         if self._lost is not None:
             return self._lost
         for left in reversed(range(_TRIES)):
@@ -342,7 +339,7 @@ class FileGuard:
 
     @property
     def has_file(self) -> bool:
-        """Whether the file itself is where and what it was, whatever is beside it."""
+        """Whether the file itself is still in its place, whatever happened to its log and index."""
         try:
             self._look_at_file()
         except (_Lost, OSError):
@@ -350,7 +347,7 @@ class FileGuard:
         return self._lost is None
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         os.close(self._file)
         if self._index_file is not None:
             os.close(self._index_file)
@@ -380,7 +377,7 @@ class FileGuard:
         has_log = header[18:20] == b"\2\2"
         if has_log != self._logged or changes < self._changes:
             raise _Lost(f"{self._path} was overwritten with another database", for_good=True)
-        # It gets shorter only when it was vacuumed, and says so then.
+        # Only a vacuum makes it shorter, and then its header has the new size.
         if size < self._bytes and size != bytes_in(header):
             raise _Lost(f"{self._path} was truncated")
         self._bytes, self._changes = size, changes
