@@ -20,7 +20,7 @@ _UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x17, 0x18, 0xA0
 
 
 def certificates(url: str) -> Iterator[Certificate]:
-    """Those that can be read: of the server, if it has TLS, and in the files that the URL names."""
+    """The certificates of the server, if it uses TLS, and in the files that the URL names."""
     parts: dict[str, Any] = conninfo_to_dict(url)
     for option in ("sslcert", "sslrootcert"):
         path = Path(str(parts.get(option) or ""))
@@ -35,7 +35,7 @@ def certificates(url: str) -> Iterator[Certificate]:
 
 
 def _server_certificate(host: str, port: int) -> bytes | None:
-    """What the server shows, whoever signed it; None if it cannot be reached or has no TLS."""
+    """The server's certificate, unverified; None if it cannot be reached or has no TLS."""
     if host.startswith("/"):  # the folder of a local socket
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -73,7 +73,7 @@ def _read(der: bytes) -> tuple[int, bytes]:
 
 
 def _all(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """The tags and contents that follow each other (X.690, distinguished encoding)."""
+    """The tags and contents of consecutive values (X.690, distinguished encoding)."""
     while der:
         tag, length, start = der[0], der[1], 2
         if length & 0x80:

@@ -1,4 +1,4 @@
-"""What of a PostgreSQL database `tether check` tells: rights, settings, room for connections."""
+"""What `tether check` reports of a PostgreSQL database: rights, settings, free connections."""
 
 from tether.domain.models import to_json
 from tether.storage import migrate
@@ -6,7 +6,7 @@ from tether.storage.database import Surroundings
 from tether.storage.postgres.engine import is_direct, session
 from tether.storage.postgres.pool import NEEDED
 
-# Settings with which a commit is answered before it is on disk.
+# Settings that acknowledge a commit before it is on disk.
 _RISKS = """
 SELECT name || ' = ' || setting FROM pg_settings
 WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'

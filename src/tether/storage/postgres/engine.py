@@ -1,7 +1,7 @@
 """PostgreSQL: many processes and machines on one database.
 
-Every statement is its own transaction, so nothing is left open when a client or a node dies, and a
-transaction pooler such as PgBouncer may stand between.
+Every statement is its own transaction. So nothing stays open when a client or a node dies, and a
+transaction pooler such as PgBouncer can be used.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ WRITE_TIMEOUT_S = 10.0
 VACUUM_TIMEOUT_S = 3_600.0
 MIGRATION_LOCK = 0x54455448  # any number, as long as all versions use the same
 
-# Notice within seconds a machine that is gone; what the URL itself says goes before.
+# With these a lost machine is noticed within seconds. Options of the URL take precedence.
 _DEFAULTS = {
     "application_name": "tether",
     "connect_timeout": "5",
@@ -65,8 +65,8 @@ class PostgresEngine:
         self._pinging: asyncio.Future[list[Row]] | None = None
 
     async def ping(self, sql: str) -> None:
-        # Whoever asks again meanwhile waits for the same. It is not cancelled: the driver takes
-        # long to give up a statement of a server that stands still.
+        # Pings at the same time share one query. It is not cancelled: the driver takes long to give
+        # up a statement if the server hangs.
         if self._pinging is None or self._pinging.done():
             self._pinging = asyncio.ensure_future(self.read(sql))
             self._pinging.add_done_callback(_look_at)
@@ -94,7 +94,7 @@ class PostgresEngine:
 
     async def write_all(self, *statements: Statement) -> list[int]:
         async def run(connection: Connection) -> list[int]:
-            # The pipeline sends all of it at once, so nothing waits within the transaction.
+            # The pipeline sends all statements at once, so the transaction never waits for us.
             async with connection.pipeline(), connection.transaction():
                 cursors = [await connection.execute(*statement) for statement in statements]
             return [cursor.rowcount for cursor in cursors]
@@ -103,7 +103,7 @@ class PostgresEngine:
         return await self._pool(first.sql).run(whose(first.parameters), run, WRITE_TIMEOUT_S)
 
     async def list_events(self, partner: int, last: int, until: int) -> None:
-        pass  # an entry in an index costs little wherever it goes, but a list would cost a row
+        pass  # PostgreSQL has indexes instead: a list would cost a row for each event
 
     async def size(self) -> Size:
         ((used,),) = await self.read("SELECT pg_database_size(current_database())")
@@ -113,8 +113,8 @@ class PostgresEngine:
         return {name: pool.connections() for name, pool in self._pools.items()}
 
     async def scrub(self) -> None:
-        """What was deleted takes no room any more, in the tables that the role owns. Until it is
-        used for something else, it may still be on the disk.
+        """Frees the room of deleted rows in the tables that the role owns. Until the room is used
+        again, the rows may still be on the disk.
         """
 
         async def vacuum(connection: Connection) -> None:
@@ -126,7 +126,7 @@ class PostgresEngine:
         await self._pools["events"].run(None, vacuum, VACUUM_TIMEOUT_S)
 
     async def forget(self, text: str) -> None:
-        await self.scrub()  # for which nobody waits
+        await self.scrub()  # which blocks no statement
 
     async def shrink(self) -> None:
         pass  # autovacuum frees the room in the tables
@@ -144,7 +144,7 @@ class PostgresEngine:
         async def run(connection: Connection) -> _Outcome:
             if connection.isolation_level is None:
                 cursor = await connection.execute(sql, parameters)
-            else:  # the database's own is another
+            else:  # the database has another default
                 async with connection.pipeline(), connection.transaction():
                     cursor = await connection.execute(sql, parameters)
             rows: list[Row] = list(await cursor.fetchall()) if cursor.description else []
@@ -154,7 +154,7 @@ class PostgresEngine:
 
 
 def _look_at(asked: "asyncio.Future[list[Row]]") -> None:
-    """Takes note of its error, which asyncio logs otherwise if nobody waits any more."""
+    """Retrieves the error. Otherwise asyncio logs it if nobody waits for it."""
     if not asked.cancelled():
         asked.exception()
 
@@ -169,7 +169,7 @@ def _scans(at_once: int) -> Turns:
 def migrate_postgres(url: str) -> int:
     """Brings the schema up to date; returns how many steps it took.
 
-    However many nodes start at once, one of them does it while the others wait.
+    If several nodes start at once, one of them does it and the others wait.
     Raises SetupError if the database cannot be reached, is not ours, or is newer.
     """
     name = describe_postgres(url)
@@ -204,7 +204,7 @@ def pending_postgres(url: str) -> int:
 
 
 def describe_postgres(url: str) -> str:
-    """The database's address without anything secret, to show and to log. Raises SetupError."""
+    """The database's address without secrets, for display and logs. Raises SetupError."""
     parts = _parts_of(url)
     user, name = parts.get("user"), parts.get("dbname") or parts.get("user") or ""
     hosts = (parts.get("host") or "localhost").split(",")
@@ -215,9 +215,9 @@ def describe_postgres(url: str) -> str:
 
 
 def _parts_of(url: str) -> dict[str, str]:
-    """The options that the URL gives. Raises SetupError, which does not show any of it.
+    """The options in the URL. Raises SetupError, without any part of the URL in the message.
 
-    A password in which @ or / are not encoded ends in what looks like host, port and name.
+    An unencoded @ or / in a password would put part of it into host, port or name.
     """
     try:
         parts = {name: str(value) for name, value in conninfo_to_dict(url).items()}
@@ -238,8 +238,8 @@ def _conninfo(url: str) -> str:
 
 @contextmanager
 def session(url: str, *, prepare: bool = True) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """A connection for one purpose, where it can be with the settings that we need; `prepare=False`
-    leaves those that it has. Raises SetupError for whatever goes wrong on it.
+    """A connection with the settings that we need, unless a pooler is used; `prepare=False` keeps
+    the settings that it has. Raises SetupError for all errors on it.
     """
     name = describe_postgres(url)
     try:
@@ -252,7 +252,7 @@ def session(url: str, *, prepare: bool = True) -> Iterator[psycopg.Connection[tu
 
 
 def is_direct(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
-    """Whether no pooler stands between, which may lend what is set on its session to others."""
+    """Whether no pooler is used. A pooler may share our settings with other clients."""
     return connection.execute("SELECT pg_backend_pid()").fetchone() == (
         connection.info.backend_pid,
     )
@@ -279,7 +279,7 @@ def _tables(connection: psycopg.Connection[tuple[Any, ...]]) -> set[str]:
     return {str(name) for (name,) in connection.execute(_TABLES)}
 
 
-# Where a dump is restored, database or table have other numbers. A fail-over keeps them.
+# In a restored dump the database or the table has another number. A fail-over keeps both.
 _HOME = """
 (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 || '.' || CAST('epoch'::regclass AS OID)
@@ -294,7 +294,7 @@ def epoch_of(connection: psycopg.Connection[tuple[Any, ...]]) -> EpochState:
 
 
 def begin_epoch(connection: psycopg.Connection[tuple[Any, ...]], epoch: Epoch) -> None:
-    """From now on the database is in this epoch, and no copy of another one."""
+    """Sets the epoch of the database. It is no copy any more."""
     query = f"UPDATE epoch SET id = %s, began_ms = %s, home = {_HOME}"
     connection.execute(query, epoch)
 

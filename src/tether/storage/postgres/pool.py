@@ -1,8 +1,8 @@
 """Connections to PostgreSQL, for one purpose each.
 
-The pools are our own because they must fail at once while the database is away (the client gets its
-503 and tries again) and be at work with the first request after the database's return: pools that
-reconnect in the background do neither.
+The pools are our own because they must fail at once while the database is away, so that the client
+gets its 503 and tries again, and work with the first request after the database has returned. Pools
+that reconnect in the background do neither.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ from tether.storage.turns import Turns
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
 
-TOLD_S = 60.0  # so long the same refusal is not told again
-FULL_S = 1.0  # so long PostgreSQL is taken at its word that it has no connection left
+TOLD_S = 60.0  # the same refusal is logged once in this time
+FULL_S = 1.0  # no new connection is tried for this time after PostgreSQL had none left
 
-# What passes, or the operator puts right: the connection broke; the server starts, stops, is full,
-# overloaded, a replica or damaged; a right was taken away, a table or schema is not where it was.
+# Errors that pass, or that the operator can repair: the connection broke; the server starts, stops,
+# is full, overloaded, a replica or damaged; a right, a table or a schema is missing.
 PASSING = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -45,8 +45,8 @@ PASSING = (
     psycopg.errors.FeatureNotSupported,  # … or did so before the table was changed
     TimeoutError,
 )
-# After these, with which nothing was done, a new connection may do better: to the server that has
-# taken over, with the settings of now, or without what was prepared on this one.
+# After these errors nothing was done, and a new connection may work: to the server that has taken
+# over, with the current settings, or without the old prepared statements.
 _SPENT = (
     psycopg.errors.ReadOnlySqlTransaction,
     psycopg.errors.InvalidSqlStatementName,
@@ -64,7 +64,7 @@ NEEDED = {
     "standard_conforming_strings": "on",
     "row_security": "off",  # rows that a policy hides are an error, and not missing in silence
 }
-"""What roles, databases and servers may have set otherwise, and Tether must have so."""
+"""Settings that Tether needs, whatever the role, the database or the server sets."""
 
 # All that we do finds its rows in an index, one after the other. A statement that was prepared
 # while a table was nearly empty would go on to read the whole table while it fills, until
@@ -97,11 +97,10 @@ _ABOUT_ENTITIES = re.compile(r"\b(chargers|vehicles)\b")
 
 @lru_cache
 def purpose_of(sql: str) -> Purpose:
-    """What the statement is about. Those about one thing cannot take the connections of another.
+    """The purpose of the statement. Each purpose has its own connections.
 
-    Whatever locks or overloads the events and what is derived from them, or searches what was
-    refused, keys are recognised, and chargers and vehicles read and written: each has connections
-    of its own.
+    So keys are recognised, and chargers and vehicles are read and written, while something locks or
+    overloads the tables of events and sessions.
     """
     if _ABOUT_EVENTS.search(sql):
         return "events"
@@ -109,17 +108,17 @@ def purpose_of(sql: str) -> Purpose:
 
 
 def shares(pool_size: int) -> dict[Purpose, int]:
-    """How many of the connections each purpose has: one at least."""
+    """The number of connections for each purpose: at least one."""
     keys, entities = max(1, pool_size // 8), max(1, pool_size // 4)
     return {"keys": keys, "entities": entities, "events": max(1, pool_size - keys - entities)}
 
 
 class Pool:
-    """Up to so many connections, made when they are needed."""
+    """A pool of up to `size` connections, opened when they are needed."""
 
     def __init__(self, conninfo: str, size: int) -> None:
         self._conninfo = conninfo
-        # One is left for others, however much a partner asks for at once.
+        # One connection is left for others, however much a partner asks for at once.
         of_each = max(1, size - 1)
         self._turns = Turns(size, of_each, most_waiting=sys.maxsize, patience_s=None)
         self._size = size
@@ -137,10 +136,10 @@ class Pool:
         *,
         again: bool = False,
     ) -> T:
-        """Runs something on a free connection, by partner in turn. Raises Unavailable, Abandoned.
+        """Runs something on a free connection; partners take turns. Raises Unavailable, Abandoned.
 
-        A pooled connection may have broken while it was idle: where `again` says that it does no
-        harm, it is then run again, in the end on a new one.
+        A pooled connection may have broken while it was idle. With `again` it is then run again, in
+        the end on a new connection.
         """
         try:
             async with asyncio.timeout(timeout_s), self._turns.of(whose):
@@ -160,18 +159,18 @@ class Pool:
             raise Unavailable from error
 
     def connections(self) -> Connections:
-        """How many there are."""
+        """The number of connections."""
         return Connections(self._busy, len(self._idle), self._size)
 
     def _tell(self, refusal: str) -> None:
-        """Says what the operator has to put right, also where no request is to blame."""
+        """Logs what the operator has to repair."""
         told, when = self._told
         if refusal != told or monotonic() - when > TOLD_S:
             log.error("PostgreSQL refuses: %s", refusal)
             self._told = refusal, monotonic()
 
     async def close(self) -> None:
-        """Lets go of the connections that nobody uses."""
+        """Closes the idle connections."""
         while self._idle:
             await self._idle.pop().close()
 
@@ -193,7 +192,7 @@ class Pool:
     async def _take(self) -> tuple[Connection, bool]:
         """A connection, and whether it is new.
 
-        Where PostgreSQL takes no more of them, those that are there have to do.
+        If PostgreSQL has none left, it waits for one of the pool.
         """
         while True:
             if connection := self._take_idle():
@@ -210,7 +209,7 @@ class Pool:
                 await self._returned.wait()
 
     def _take_idle(self) -> Connection | None:
-        """A connection that the server has not ended while it was idle."""
+        """An idle connection that the server has not closed."""
         while self._idle:
             connection = self._idle.pop()
             if not _has_news(connection):
@@ -224,18 +223,18 @@ class Pool:
             return
         broken = connection.broken
         await connection.close()
-        if broken:  # whatever did it has probably broken the others: better new ones
+        if broken:  # the others are probably broken, too
             await self.close()
 
 
 def preparing(settings: Mapping[str, str]) -> bytes:
-    """The statement that gives a connection of our own these settings, and a safe commit."""
+    """The statement that gives a connection these settings, and durable commits."""
     text = msgspec.json.encode(settings).decode()
     return _PREPARE.format(settings=f"'{text}'").encode()
 
 
 def _has_news(connection: Connection) -> bool:
-    """Whether the server said something unasked: nearly always that the connection has ended."""
+    """Whether the server sent something: nearly always that it has closed the connection."""
     waiting = select.poll()
     waiting.register(connection.pgconn.socket, select.POLLIN)
     return bool(waiting.poll(0))
@@ -245,14 +244,14 @@ async def _connect(conninfo: str) -> Connection:
     connection = await AsyncConnection.connect(
         conninfo, autocommit=True, cursor_factory=AsyncRawCursor
     )
-    # One type for all whole numbers, lest every statement be prepared for each size of them.
+    # One type for all integers: otherwise each statement is prepared once for each size of them.
     connection.adapters.register_dumper(int, Int8Dumper)
     cursor = await connection.execute(
         "SELECT pg_backend_pid(), current_setting('default_transaction_isolation')"
     )
     pid, isolation = await cursor.fetchone() or (None, None)
-    # Behind a pooler the next statement may reach another server process than this one: there
-    # what is prepared or set now is unknown then.
+    # Behind a pooler the next statement may reach another server process, which does not know what
+    # is prepared or set here.
     if pid == connection.info.backend_pid:
         connection.prepare_threshold = 0
         await connection.execute(preparing({**NEEDED, **INDEXES_ONLY}))
