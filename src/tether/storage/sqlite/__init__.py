@@ -1,4 +1,4 @@
 """SQLite: one file, one writer thread, reads in the event loop. Its backup and restore.
 
-Imports domain and storage. Only bootstrap, maintenance and the CLI's checks import it.
+Imports domain and storage. Only server.databases imports it.
 """
