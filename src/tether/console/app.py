@@ -13,15 +13,19 @@ from falcon.asgi import Request, Response
 
 from tether.console.audit import AuditFile, AuditPage
 from tether.console.flexibility import CoursePage, FiguresPage, FlexibilityPage
-from tether.console.key_requests import KeyRequestsPage
+from tether.console.key_requests import (
+    REQUEST_KEY,
+    KeyRequestsPage,
+    RequestedKeyPage,
+    RequestKeyPage,
+)
 from tether.console.keys import KeysPage
-from tether.console.live import ChargerPage, LivePage, VehiclePage
+from tether.console.live import EntityPage, LivePage
 from tether.console.map import PlacesResource, StatesResource
 from tether.console.middleware import CrossSiteRequest, Middleware, SignedOut
 from tether.console.pages import redirect
 from tether.console.partners import PartnersPage
 from tether.console.rendering import Renderer
-from tether.console.request_key import REQUEST_KEY, RequestedKeyPage, RequestKeyPage
 from tether.console.requests import RequestPage, RequestsPage
 from tether.console.session import SessionPage
 from tether.console.sessions import SessionsPage, TotalsPage
@@ -108,8 +112,8 @@ def create_console(parts: Parts) -> Console:
         "/console/p/{partner:int}/live/vehicles": LivePage(Vehicle, store, renderer),
         "/console/p/{partner:int}/map/places": PlacesResource(store),
         "/console/p/{partner:int}/map/states": StatesResource(store),
-        "/console/p/{partner:int}/chargers/{id}": ChargerPage(store, renderer),
-        "/console/p/{partner:int}/vehicles/{id}": VehiclePage(store, renderer),
+        "/console/p/{partner:int}/chargers/{id}": EntityPage(Charger, store, renderer),
+        "/console/p/{partner:int}/vehicles/{id}": EntityPage(Vehicle, store, renderer),
         "/console/p/{partner:int}/sessions": SessionsPage(store, renderer),
         "/console/p/{partner:int}/sessions/totals": TotalsPage(store, renderer),
         "/console/p/{partner:int}/sessions/{id}": SessionPage(store, renderer),

@@ -1,6 +1,6 @@
 """Chargers and vehicles as they are now: all of a partner, and one of them with its history."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from falcon.asgi import Request, Response
 
@@ -22,7 +22,6 @@ from tether.domain.models import (
 from tether.domain.session_views import (
     FLAGS,
     LatestSession,
-    StoredSession,
     charger_state,
     session_of,
     vehicle_state,
@@ -35,6 +34,7 @@ PAGE = 50
 HISTORY = 20  # sessions and events of one charger or vehicle
 MOST_SKIPPED = 20_000
 SHOWN = ("plugged", "charging", "all")
+Kind: TypeAlias = type[Charger] | type[Vehicle]
 
 
 class Flagged(NamedTuple):
@@ -44,19 +44,11 @@ class Flagged(NamedTuple):
     message: str
 
 
-class VehicleRow(NamedTuple):
-    """A vehicle in a table."""
+class EntityRow(NamedTuple):
+    """A charger or vehicle in a table."""
 
     id: str
-    state: VehicleState
-    flags: list[Flagged]
-
-
-class ChargerRow(NamedTuple):
-    """A charger in a table."""
-
-    id: str
-    state: ChargerState
+    state: ChargerState | VehicleState
     flags: list[Flagged]
 
 
@@ -72,16 +64,14 @@ class LiveWanted(NamedTuple):
     """So many come before the page, in other orders."""
 
     def query(self, **changed: object) -> dict[str, object]:
-        """The same as parameters of an address; what is not said begins at the first page."""
+        """The same as parameters of an address, which begins at the first page by default."""
         return {"show": self.show, "order": self.order, "q": self.begins, **changed}
 
 
 class LivePage(Page):
     """`…/live`: chargers, `…/live/vehicles`: vehicles."""
 
-    def __init__(
-        self, kind: type[Charger] | type[Vehicle], store: Store, renderer: Renderer
-    ) -> None:
+    def __init__(self, kind: Kind, store: Store, renderer: Renderer) -> None:
         super().__init__(store, renderer)
         self._kind = kind
 
@@ -89,20 +79,14 @@ class LivePage(Page):
         wanted = _wanted(req)
         partner = partner_of(req).id
         ids, following = await self._page(partner, wanted)
-        of_chargers = self._kind is Charger
-        rows: list[ChargerRow] | list[VehicleRow] = (
-            await charger_rows(self._store, partner, ids, self._renderer.now_ms())
-            if of_chargers
-            else await vehicle_rows(self._store, partner, ids, self._renderer.now_ms())
-        )
         await self._renderer.render(
             req,
             resp,
             "live.html",
             sums=await self._store.fleet.sums(partner),
-            of_chargers=of_chargers,
+            of_chargers=self._kind is Charger,
             wanted=wanted,
-            rows=rows,
+            rows=await _rows(self._kind, self._store, partner, ids, self._renderer.now_ms()),
             next_page=None
             if following is None
             else address(partner_of(req), *self._path, query=wanted.query(**following)),
@@ -135,67 +119,61 @@ class LivePage(Page):
         return ids[:PAGE], {"skip": wanted.skip + PAGE} if len(ids) > PAGE else None
 
 
-class ChargerPage(Page):
-    """`…/chargers/{id}`: one charger with what happened there."""
+class EntityPage(Page):
+    """`…/chargers/{id}`, `…/vehicles/{id}`: one charger or vehicle with its history."""
+
+    def __init__(self, kind: Kind, store: Store, renderer: Renderer) -> None:
+        super().__init__(store, renderer)
+        self._kind = kind
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
-        charger_id, partner = _id(id), partner_of(req).id
-        stored = await self._store.entities.get(Charger, partner, charger_id)
-        (row,) = await charger_rows(self._store, partner, [charger_id], self._renderer.now_ms())
+        entity_id, partner = entity_id_from_path(id), partner_of(req).id
+        if entity_id is None:
+            raise NotFound
+        stored = await self._store.entities.get(self._kind, partner, entity_id)
+        values: dict[str, Any]
+        if self._kind is Charger:
+            values = {"charger": from_json(Charger, stored.body)}
+            events = EventFilter(charger_id=entity_id)
+            sessions = SessionFilter(charger_ids=(entity_id,))
+        else:
+            values = {"vehicle": from_json(Vehicle, stored.body)}
+            events = EventFilter(vehicle_id=entity_id)
+            sessions = SessionFilter(vehicle_ids=(entity_id,))
+        (row,) = await _rows(self._kind, self._store, partner, [entity_id], self._renderer.now_ms())
         await self._renderer.render(
             req,
             resp,
-            "charger.html",
-            charger=from_json(Charger, stored.body),
+            f"{self._kind.__name__.lower()}.html",
             row=row,
-            sessions=await newest_sessions(
-                self._store, partner, SessionFilter(charger_ids=(charger_id,))
-            ),
-            events=await newest_events(self._store, partner, EventFilter(charger_id=charger_id)),
+            sessions=await _newest_sessions(self._store, partner, sessions),
+            events=await _newest_events(self._store, partner, events),
+            **values,
         )
 
 
-class VehiclePage(Page):
-    """`…/vehicles/{id}`: one vehicle with its history."""
-
-    async def on_get(self, req: Request, resp: Response, id: str) -> None:
-        vehicle_id, partner = _id(id), partner_of(req).id
-        stored = await self._store.entities.get(Vehicle, partner, vehicle_id)
-        (row,) = await vehicle_rows(self._store, partner, [vehicle_id], self._renderer.now_ms())
-        await self._renderer.render(
-            req,
-            resp,
-            "vehicle.html",
-            vehicle=from_json(Vehicle, stored.body),
-            row=row,
-            sessions=await newest_sessions(
-                self._store, partner, SessionFilter(vehicle_ids=(vehicle_id,))
-            ),
-            events=await newest_events(self._store, partner, EventFilter(vehicle_id=vehicle_id)),
-        )
+# Reads from the store -----------------------------------------------------------------------------
 
 
-# What is read of the store ------------------------------------------------------------------------
-
-
-async def vehicle_rows(store: Store, partner: int, ids: list[str], now_ms: int) -> list[VehicleRow]:
-    """These vehicles as they are now, as far as that is derived."""
-    found = await store.states.of_vehicles(partner, ids)
-    return [VehicleRow(id, vehicle_state(id, found[id], now_ms), _flags([found[id]])) for id in ids]
-
-
-async def charger_rows(store: Store, partner: int, ids: list[str], now_ms: int) -> list[ChargerRow]:
-    """These chargers as they are now, as far as that is derived."""
+async def _rows(
+    kind: Kind, store: Store, partner: int, ids: list[str], now_ms: int
+) -> list[EntityRow]:
+    """The current states of these chargers or vehicles, as far as they are derived."""
+    if kind is Vehicle:
+        latest = await store.states.of_vehicles(partner, ids)
+        return [
+            EntityRow(id, vehicle_state(id, latest[id], now_ms), _flags([latest[id]])) for id in ids
+        ]
     found, rows = await store.states.of_chargers(partner, ids), []
     for id in ids:
         sessions, last_event, more = found[id]
         state = charger_state(id, sessions, last_event, now_ms, more=more)
-        rows.append(ChargerRow(id, state, _flags(sessions)))
+        rows.append(EntityRow(id, state, _flags(sessions)))
     return rows
 
 
 def _flags(latest: list[LatestSession] | list[LatestSession | None]) -> list[Flagged]:
-    """What is odd about sessions that last; what compares with vehicle and charger is not told."""
+    """The flags of sessions that last, without those that compare with vehicle and charger."""
     names = {
         name
         for one in latest
@@ -205,27 +183,19 @@ def _flags(latest: list[LatestSession] | list[LatestSession | None]) -> list[Fla
     return [Flagged(name, FLAGS[name]) for name in sorted(names & FLAGS.keys())]
 
 
-async def newest_sessions(store: Store, partner: int, wanted: SessionFilter) -> list[Session]:
+async def _newest_sessions(store: Store, partner: int, wanted: SessionFilter) -> list[Session]:
     """The newest of these sessions."""
-    found: list[StoredSession]
     found, _ = await store.sessions.page(partner, wanted, None, HISTORY, descending=True)
     return [session_of(known) for known in found]
 
 
-async def newest_events(store: Store, partner: int, wanted: EventFilter) -> list[Event]:
-    """The events of these that came last."""
+async def _newest_events(store: Store, partner: int, wanted: EventFilter) -> list[Event]:
+    """The newest of these events."""
     page = await store.events.page(partner, wanted, after=None, limit=HISTORY, descending=True)
     return [from_json(Event, body) for _, body in page.found]
 
 
-# What is asked for --------------------------------------------------------------------------------
-
-
-def _id(segment: str) -> str:
-    found = entity_id_from_path(segment)
-    if found is None:
-        raise NotFound
-    return found
+# Parameters of the address ------------------------------------------------------------------------
 
 
 def _wanted(req: Request) -> LiveWanted:

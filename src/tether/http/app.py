@@ -29,7 +29,7 @@ from tether.http.handlers.pages import (
     reference_page,
 )
 from tether.http.handlers.sessions import SessionListResource, SessionResource
-from tether.http.handlers.states import ChargerStateResource, States, VehicleStateResource
+from tether.http.handlers.states import CurrentStates, StateResource
 from tether.http.handlers.stream import StreamResource
 from tether.http.handlers.summaries import EnergyResource, SessionSummaryResource
 from tether.http.handlers.webhooks import (
@@ -73,7 +73,7 @@ class Parts:
 
 def routes(parts: Parts) -> dict[str, object]:
     """What needs a key. The first six are the reference's, the lists included."""
-    states = States(parts.store, parts.now_ms)
+    states = CurrentStates(parts.store, parts.now_ms)
     bulk = Bulk(parts.limiter)
     webhooks = parts.store, parts.webhooks, parts.now_ms
     return {
@@ -88,8 +88,8 @@ def routes(parts: Parts) -> dict[str, object]:
         "/events/withdrawn": WithdrawalListResource(parts.store),
         "/chargers/bulk": EntityBulkResource(Charger, bulk, parts.store, parts.now_ms),
         "/vehicles/bulk": EntityBulkResource(Vehicle, bulk, parts.store, parts.now_ms),
-        "/chargers/{id}/state": ChargerStateResource(states),
-        "/vehicles/{id}/state": VehicleStateResource(states),
+        "/chargers/{id}/state": StateResource(parts.store, states.of_charger),
+        "/vehicles/{id}/state": StateResource(parts.store, states.of_vehicle),
         "/sessions": SessionListResource(parts.store),
         "/sessions/{id}": SessionResource(parts.store),
         "/sessions/summary": SessionSummaryResource(parts.store),

@@ -266,6 +266,18 @@ def instants_of(query: dict[str, str], *windows: tuple[str, ...]) -> dict[str, i
     return found
 
 
+def seconds_of(query: dict[str, str], name: str, alternatives: str = "") -> int:
+    """The parameter as a whole number of seconds above 0. Raises Invalid.
+
+    `alternatives` ends the rule in the message.
+    """
+    text = query[name]
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
+        rule = f"It must be a whole number of seconds from 1 to 999999999{alternatives}."
+        raise Invalid(name, rule)
+    return int(text)
+
+
 class Page:
     """The page of a list that a request asks for, and the link to the page that follows it."""
 

@@ -4,6 +4,8 @@ Labels never hold an id or a key, and partners only where the operator wants the
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from operator import add
 from typing import cast
 
 from prometheus_client import (
@@ -47,115 +49,82 @@ class Metrics:
         self._of_all = of_all
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        Gauge(
-            "tether_build_info",
-            "Which Tether this is: always 1.",
-            ["version", "commit"],
-            registry=self.registry,
-        ).labels(__version__, commit()).set(1)
-        self._requests = Histogram(
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        gauge("tether_build_info", "Which Tether this is: always 1.", ["version", "commit"]).labels(
+            __version__, commit()
+        ).set(1)
+        self._requests = histogram(
             "tether_request_seconds",
             "Time from the request's head to its answer, by route and status.",
             ["method", "route", "status"],
             buckets=_SECONDS,
-            registry=self.registry,
         )
-        self._rejected = Counter(
-            "tether_rejected_events",
-            "Events that were not accepted, by reason.",
-            ["reason"],
-            registry=self.registry,
+        self._rejected = counter(
+            "tether_rejected_events", "Events that were not accepted, by reason.", ["reason"]
         )
-        self._unit_warnings = Counter(
+        self._unit_warnings = counter(
             "tether_doubted_units",
             "Numbers that were stored, and are more likely meant in another unit, by member.",
             ["parameter"],
-            registry=self.registry,
         )
-        self._batches = Histogram(
-            "tether_commit_batch_size",
-            "Events that were written together.",
-            buckets=_BATCHES,
-            registry=self.registry,
+        self._batches = histogram(
+            "tether_commit_batch_size", "Events that were written together.", buckets=_BATCHES
         )
-        self._queue = Gauge(
-            "tether_queue_depth",
-            "Events that wait for a commit.",
-            registry=self.registry,
-        )
-        self._derivation_waiting = Gauge(
+        self._queue = gauge("tether_queue_depth", "Events that wait for a commit.")
+        self._derivation_waiting = gauge(
             "tether_derivation_waiting_events",
             "Events that sessions and states do not contain yet.",
-            registry=self.registry,
         )
-        self._derivation_lag = Gauge(
+        self._derivation_lag = gauge(
             "tether_derivation_lag_seconds",
             "For how long the first of the events has waited that sessions and states do not "
             "contain yet.",
-            registry=self.registry,
         )
-        self._webhooks = Gauge(
-            "tether_webhooks",
-            "Endpoints of webhooks, by how they are.",
-            ["status"],
-            registry=self.registry,
+        self._webhooks = gauge(
+            "tether_webhooks", "Endpoints of webhooks, by how they are.", ["status"]
         )
-        self._webhook_attempts = Counter(
+        self._webhook_attempts = counter(
             "tether_webhook_attempts",
             "Requests to endpoints of webhooks, by what came of them.",
             ["outcome"],
-            registry=self.registry,
         )
-        self._derivation_failures = Counter(
-            "tether_derivation_failures",
-            "Portions of events that could not be derived.",
-            registry=self.registry,
+        self._derivation_failures = counter(
+            "tether_derivation_failures", "Portions of events that could not be derived."
         )
-        self._redis = Gauge(
-            "tether_redis_in_use",
-            "Workers that share their rate limits through Redis.",
-            registry=self.registry,
+        self._redis = gauge(
+            "tether_redis_in_use", "Workers that share their rate limits through Redis."
         )
-        Gauge("tether_workers", "Worker processes that serve.", registry=self.registry).set(1)
-        self._database = Gauge(
-            "tether_database_bytes", "What the database takes.", registry=self.registry
-        )
-        self._database_free = Gauge(
+        gauge("tether_workers", "Worker processes that serve.").set(1)
+        self._database = gauge("tether_database_bytes", "What the database takes.")
+        self._database_free = gauge(
             "tether_database_free_bytes",
             "What there is room for on the disk of the SQLite file, by its folder.",
             ["folder"],
-            registry=self.registry,
         )
-        self._connections = Gauge(
+        self._connections = gauge(
             "tether_pool_connections",
             "Connections to PostgreSQL, by purpose and state.",
             ["purpose", "state"],
-            registry=self.registry,
         )
         self._of_partners: PartnerMetrics | None = None
         if by_partner:
             self._of_partners = PartnerMetrics(self.registry)
-        self._temporary = Gauge(
+        self._temporary = gauge(
             "tether_temporary_files_usable",
             "Workers that can put large bodies into temporary files.",
-            registry=self.registry,
         )
-        self._streams = Gauge(
-            "tether_open_streams",
-            "Consumers of /stream that are connected.",
-            registry=self.registry,
-        )
-        self._refused = Counter(
+        self._streams = gauge("tether_open_streams", "Consumers of /stream that are connected.")
+        self._refused = counter(
             "tether_refused",
             "What was refused so that it does not harm others: connections beyond their bound, "
             "unread answers, reads by those who have too many at once.",
             ["reason"],
-            registry=self.registry,
         )
-        self._dropped_lines = Counter(
+        self._dropped_lines = counter(
             "tether_dropped_log_lines",
             "Log lines that nobody read in time, or that could not be written.",
-            registry=self.registry,
         )
         # Finding a labelled child costs more than using it.
         self._children: dict[tuple[str, str, int], Histogram] = {}
@@ -291,8 +260,8 @@ def added_up(pages: Iterable[str], *, of_the_gone: bool = False) -> str:
                 series = families.setdefault(f"{heading}\n{line}\n", {})
             else:
                 name, _, number = line.rpartition(" ")
-                add = max if name.partition("{")[0] in _HIGHEST_OF_ALL else _sum
-                series[name] = add(series.get(name, 0.0), float(number))
+                combine = max if name.partition("{")[0] in _HIGHEST_OF_ALL else add
+                series[name] = combine(series.get(name, 0.0), float(number))
     if of_the_gone:
         families = {head: of for head, of in families.items() if not head.endswith(" gauge\n")}
     elif not families:
@@ -305,7 +274,3 @@ def added_up(pages: Iterable[str], *, of_the_gone: bool = False) -> str:
 
 def _text(number: float) -> str:
     return cast(str, floatToGoString(number))  # type: ignore[no-untyped-call]
-
-
-def _sum(one: float, other: float) -> float:
-    return one + other

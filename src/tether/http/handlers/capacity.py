@@ -185,12 +185,9 @@ def _asked(query: dict[str, str], now_ms: int, *, as_lines: bool) -> CapacityQue
 
 
 def _max_age(query: dict[str, str], now_ms: int) -> MaxAge | None:
-    text = query.get("maxAge")
-    if text is None:
+    if "maxAge" not in query:
         return None
-    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
-        raise Invalid("maxAge", "It must be a whole number of seconds from 1 to 999999999.")
-    return MaxAge(int(text) * 1000, now_ms)
+    return MaxAge(requests.seconds_of(query, "maxAge") * 1000, now_ms)
 
 
 def _chargers(query: dict[str, str]) -> Chargers:
@@ -236,9 +233,7 @@ def _moments(query: dict[str, str], now_ms: int, most: int) -> range | None:
         raise Invalid("to", "It must not be in the future.")
     if from_ms >= to_ms:
         raise Invalid("from", "It must be before to, which is now unless it is given.")
-    if not re.fullmatch(r"[0-9]{1,9}", query["step"]) or int(query["step"]) == 0:
-        raise Invalid("step", "It must be a whole number of seconds from 1 to 999999999.")
-    moments = range(from_ms, to_ms, int(query["step"]) * 1000)
+    moments = range(from_ms, to_ms, requests.seconds_of(query, "step") * 1000)
     if len(moments) > most:
         least = -((from_ms - to_ms) // (most * 1000))
         more = "" if most == MOST_STREAMED else f" ({MOST_STREAMED} with Accept: {NDJSON})"

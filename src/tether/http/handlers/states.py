@@ -1,6 +1,7 @@
 """Live state over HTTP (an addition to the reference)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from falcon.asgi import Request, Response
 
@@ -11,25 +12,28 @@ from tether.http import requests
 from tether.server.store import Store
 from tether.storage.states import AtCharger, Occupancy
 
+StateOf: TypeAlias = Callable[..., Awaitable[ChargerState | VehicleState]]
+"""Takes a partner, an id and `stale`."""
 
-class States:
-    """What is known of chargers and vehicles at this moment."""
+
+class CurrentStates:
+    """The current states of chargers and vehicles."""
 
     def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
-        self.store = store
+        self._store = store
         self._now_ms = now_ms
 
     async def of_vehicle(self, partner: int, vehicle_id: str, *, stale: bool) -> VehicleState:
         """The state of a vehicle. Raises NotFound."""
-        found = await self.store.states.of_vehicle(partner, vehicle_id)
+        found = await self._store.states.of_vehicle(partner, vehicle_id)
         if found.waits and not stale:
-            await self.store.projector.catch_up(partner)
-            found = await self.store.states.of_vehicle(partner, vehicle_id)
+            await self._store.projector.catch_up(partner)
+            found = await self._store.states.of_vehicle(partner, vehicle_id)
         return vehicle_state(vehicle_id, found.session, self._now_ms())
 
     async def of_vehicles(self, partner: int, vehicle_ids: Sequence[str]) -> list[VehicleState]:
         """The states of these vehicles, in their order, as far as they are derived."""
-        found = await self.store.states.of_vehicles(partner, vehicle_ids)
+        found = await self._store.states.of_vehicles(partner, vehicle_ids)
         now_ms = self._now_ms()
         return [vehicle_state(id, found[id], now_ms) for id in vehicle_ids]
 
@@ -37,17 +41,17 @@ class States:
         """The state of a charger. Raises NotFound."""
         found = await self._of_charger(partner, charger_id)
         if found.waits and not stale:
-            await self.store.projector.catch_up(partner)
+            await self._store.projector.catch_up(partner)
             found = await self._of_charger(partner, charger_id)
         return _charger_state(charger_id, found.there, self._now_ms())
 
     async def _of_charger(self, partner: int, charger_id: str) -> Occupancy:
-        async with self.store.turns.of(partner):  # there may be many vehicles
-            return await self.store.states.of_charger(partner, charger_id)
+        async with self._store.turns.of(partner):  # there may be many vehicles
+            return await self._store.states.of_charger(partner, charger_id)
 
     async def of_chargers(self, partner: int, charger_ids: Sequence[str]) -> list[ChargerState]:
         """The states of these chargers, in their order, as far as they are derived."""
-        found = await self.store.states.of_chargers(partner, charger_ids)
+        found = await self._store.states.of_chargers(partner, charger_ids)
         now_ms = self._now_ms()
         return [_charger_state(id, found[id], now_ms) for id in charger_ids]
 
@@ -56,29 +60,16 @@ def _charger_state(charger_id: str, found: AtCharger, now_ms: int) -> ChargerSta
     return charger_state(charger_id, found.sessions, found.last_event, now_ms, more=found.more)
 
 
-class VehicleStateResource:
-    """`/vehicles/{id}/state`: where the vehicle is, how full, and whether it is charged."""
+class StateResource:
+    """`/vehicles/{id}/state`, `/chargers/{id}/state`: the current state of one of them."""
 
-    def __init__(self, states: States) -> None:
-        self._states = states
-
-    async def on_get(self, req: Request, resp: Response, id: str) -> None:
-        partner, vehicle_id = requests.partner_of(req), requests.id_to_read(id)
-        stale = await requests.takes_stale(self._states.store, req, resp)
-        resp.data = to_json(await self._states.of_vehicle(partner, vehicle_id, stale=stale))
-
-    on_head = on_get
-
-
-class ChargerStateResource:
-    """`/chargers/{id}/state`: which vehicles are plugged in, and what each does."""
-
-    def __init__(self, states: States) -> None:
-        self._states = states
+    def __init__(self, store: Store, state_of: StateOf) -> None:
+        self._store = store
+        self._state_of = state_of
 
     async def on_get(self, req: Request, resp: Response, id: str) -> None:
-        partner, charger_id = requests.partner_of(req), requests.id_to_read(id)
-        stale = await requests.takes_stale(self._states.store, req, resp)
-        resp.data = to_json(await self._states.of_charger(partner, charger_id, stale=stale))
+        partner, entity_id = requests.partner_of(req), requests.id_to_read(id)
+        stale = await requests.takes_stale(self._store, req, resp)
+        resp.data = to_json(await self._state_of(partner, entity_id, stale=stale))
 
     on_head = on_get

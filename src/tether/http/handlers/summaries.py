@@ -111,14 +111,10 @@ def _window(query: dict[str, str]) -> Window:
     step = query["step"]
     if step in list(Unit):
         return Window(from_ms, to_ms, Calendar(Unit(step), _zone(query)).bucket)
-    if not re.fullmatch(r"[0-9]{1,9}", step) or int(step) == 0:
-        raise Invalid(
-            "step",
-            f"It must be a whole number of seconds from 1 to 999999999, or {', '.join(Unit)}.",
-        )
+    step_ms = requests.seconds_of(query, "step", f", or {', '.join(Unit)}") * 1000
     if "timeZone" in query:
         raise Invalid("timeZone", f"It can only be given together with a step of {_UNITS}.")
-    return Window(from_ms, to_ms, steps(from_ms, int(step) * 1000))
+    return Window(from_ms, to_ms, steps(from_ms, step_ms))
 
 
 def _group(query: dict[str, str], known: Collection[Group]) -> Group | None:
