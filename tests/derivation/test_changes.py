@@ -52,7 +52,7 @@ def changed_by(client: httpx.Client, *reports: tuple[Any, ...], **more: Any) -> 
 
 
 def test_a_late_event_changes_the_session_it_lies_in_and_no_other(fleet: httpx.Client) -> None:
-    third = {"from": "2026-01-05T02:00:00Z", "limit": 1}
+    third: dict[str, str | int] = {"from": "2026-01-05T02:00:00Z", "limit": 1}
     (before,) = read(fleet.get("/sessions", params=third))  # of version 2 if derived in between
     assert changed_by(fleet, ("CHARGE_STARTED", 2, 5)) == ["02:00"] * 2
     assert changed_by(fleet, ("CHARGE_STOPPED", 2, 40), chargedEnergy=7) == ["02:00"] * 2

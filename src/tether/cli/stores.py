@@ -79,7 +79,7 @@ def say_which(database: str) -> None:
     another one. Otherwise a change to the wrong database would go unnoticed.
     """
     found = database_of(database)
-    elsewhere = found.file is not None and not found.is_served() and _is_demo_served()
+    elsewhere = found.file is not None and _is_demo_served() and not found.is_served()
     if _is_default(database) or elsewhere:
         note(f"Database: {found.describe()}")
     if elsewhere:
