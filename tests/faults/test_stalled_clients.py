@@ -1,13 +1,12 @@
 """Clients that stop in the middle, or never read, cost little and are not kept for ever."""
 
 import asyncio
-import gc
 import resource
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.conftest import Server
+from tests.conftest import TETHER, Server
 from tests.faults.rig import (
     Partner,
     Wire,
@@ -126,24 +125,19 @@ def test_a_slow_reader_gets_its_whole_answer(impatient_server: Callable[..., Ser
     run(scenario())
 
 
-def test_the_server_uses_as_many_connections_as_the_system_lets_it(
-    new_server: Callable[..., Server],
-) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    gc.collect()  # the tests before have left sockets
-    # What starts it has files open, too.
-    few = max(256, len(list(Path("/proc/self/fd").iterdir())) + 200)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, few), hard))
-    try:
-        server = new_server()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    limits = resource.prlimit(pid_of(server), resource.RLIMIT_NOFILE)
-    assert limits == (hard, hard)
+def test_the_server_uses_as_many_connections_as_the_system_lets_it(tmp_path: Path) -> None:
+    few = ["sh", "-c", 'ulimit -Sn 256 && exec "$0" "$@"', str(TETHER)]
+    server = Server(str(tmp_path / "tether.db"), program=few)
+    server.start()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     async def scenario() -> None:
         wires = [await Wire.to(server) for _ in range(400)]
         for wire in wires:
             assert (await wire.ask(b"GET /health HTTP/1.1\r\nhost: tether\r\n\r\n")).status == 200
 
-    run(scenario())
+    try:
+        assert resource.prlimit(pid_of(server), resource.RLIMIT_NOFILE) == (hard, hard)
+        run(scenario())
+    finally:
+        server.kill()
