@@ -35,7 +35,8 @@ FEW_CONNECTIONS = 5
 KEY_SOON_MS = 7 * 86_400_000
 CERTIFICATE_SOON_MS = 30 * 86_400_000
 SLOW_CLOCK_MS, WRONG_CLOCK_MS = 2_000, 60_000
-TIMEOUT_S = 5.0
+TIMEOUT_S = 5.0  # of a request to a server that should run
+PORT_TIMEOUT_S = 2.0  # of a request to whatever uses the port
 MOST_BYTES = 4_000_000  # of the page of metrics
 _SEE_HELP = "tether serve --help lists the settings."
 OTHER_VARIABLES = {"TETHER_URL", "TETHER_API_KEY"}  # of the commands for a partner's data
@@ -282,7 +283,7 @@ def _keys(keys: list[Key], now_ms: int) -> Finding:
     )  # fmt: skip
 
 
-# The machine and the server ---------------------------------------------------------------------
+# The machine and the server -----------------------------------------------------------------------
 
 
 def _temporary_files() -> Finding:
@@ -393,11 +394,11 @@ def _port(host: str, port: int) -> Finding:
     try:
         socket.create_server(address, family=family).close()
     except OSError as error:
-        if not is_healthy(host, port, TIMEOUT_S):
+        if not is_healthy(host, port, PORT_TIMEOUT_S):
             reason = os.strerror(error.errno) if error.errno else error
             return problem("port", f"{host} port {port}: {reason}.",
                            "Choose another with --port (TETHER_PORT).")  # fmt: skip
-        if not is_ready(host, port, TIMEOUT_S):
+        if not is_ready(host, port, PORT_TIMEOUT_S):
             return problem("port", f"A Tether server answers on {port} but is not ready.",
                            "Its log says why.")  # fmt: skip
         return ok("port", f"A Tether server answers on {port}, and is ready.")
