@@ -16,8 +16,8 @@ from tether.domain import timestamps
 from tether.domain.console import digest_of_token
 from tether.domain.key_requests import (
     KEPT_MS,
+    MOST_OF_CLIENT,
     MOST_WAITING,
-    OF_AN_ADDRESS,
     WAITS_MS,
     Limits,
     RequestForm,
@@ -94,7 +94,7 @@ def test_what_is_asked_has_bounds_and_the_form_keeps_what_was_typed(
 
 
 def test_an_address_asks_a_few_times_an_hour(server: Server, stranger: httpx.Client) -> None:
-    for _ in range(OF_AN_ADDRESS):
+    for _ in range(MOST_OF_CLIENT):
         ask(stranger)
     answer = stranger.post("/request-key", data=WISH)
     assert answer.status_code == 429

@@ -19,7 +19,7 @@ from tether.http.middleware import Sample
 from tether.server import admin
 from tether.server.databases import database_of
 from tether.server.store import open_store
-from tether.storage.refused_requests import Kept, RefusalFilter, RefusedRequest
+from tether.storage.refused_requests import RefusalFilter, RefusedRequest, RequestLogSettings
 
 GOOD = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1", "stateOfCharge": 20,
         "timestamp": "2026-01-05T08:00:00Z"}  # fmt: skip
@@ -121,7 +121,7 @@ def test_how_much_is_kept_is_a_setting(database: str) -> None:
                               error, "", "")  # fmt: skip
 
     async def work() -> None:
-        kept = Kept(rows=20, days=2, body_bytes=10, sample=2)
+        kept = RequestLogSettings(rows=20, days=2, body_bytes=10, sample=2)
         async with open_store(database, kept=kept) as store:
             _, key = await admin.create_key(store, here_ms, "acme")
             partner, requests = key.partner, store.refused_requests

@@ -26,7 +26,7 @@ from tether.domain.console import LINK_MS
 from tether.domain.keys import Rate, digest_of
 from tether.server import admin
 from tether.server.store import open_store
-from tether.storage.refused_requests import KEPT, RefusalFilter, RefusedRequest
+from tether.storage.refused_requests import DEFAULT_REQUEST_LOG, RefusalFilter, RefusedRequest
 
 PAGES = (
     "/live", "/live/vehicles", "/live?show=all&q=C1", "/keys", "/chargers/C1", "/vehicles/V1",
@@ -431,7 +431,7 @@ def test_of_a_flood_of_refusals_little_is_kept_and_the_newest_of_much(server: Se
             await store.refused_requests.add(number, old, now_ms)
             wanted = RefusalFilter()
             found = await store.refused_requests.page(number, wanted, (2**62, ""), now_ms, 10_000)
-            assert len(found) <= KEPT.rows
+            assert len(found) <= DEFAULT_REQUEST_LOG.rows
             assert found[0].id.startswith("11-")
 
     asyncio.run(fill())

@@ -227,7 +227,7 @@ def test_an_erasure_reaches_what_is_known_of_webhooks(server: Server) -> None:
             await engine.write(attempts, number, "2", "thanks")
             await store.erasing.erase(erasure, now_ms(), (), with_events=True)
             left = "SELECT id FROM webhook_attempts WHERE partner = $1"
-            return await engine.read(left, number), await store.erasing.under_way()
+            return await engine.read(left, number), await store.erasing.erasures.all()
 
     left, under_way = asyncio.run(erase())
     assert [tuple(row) for row in left] == [("2",)]
@@ -459,7 +459,7 @@ def under_way(server: Server) -> bool:
 
     async def look() -> bool:
         async with open_store(server.database) as store:
-            return bool(await store.erasing.under_way())
+            return bool(await store.erasing.erasures.all())
 
     return asyncio.run(look())
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from tether.domain import session_record
-from tether.domain.course import STALE, condition_of
 from tether.domain.flexibility import Box, Figures, Totals, pair_of
 from tether.domain.models import Charger, Event, EventType, Vehicle, area_of
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import OrderedEvent, SessionRecord, ordered_event
+from tether.domain.timeline import STALE, condition_of
 from tether.domain.timestamps import format_instant
 from tether.projections import flexibility
-from tether.projections.flexibility import CapacityQuery, Chargers, Entry, EntryPosition, MaxAge
+from tether.projections.flexibility import CapacityQuery, Entry, EntryPosition
 from tether.server.databases import database_of, sqlite_path
 from tether.server.store import Store
 from tether.storage import plugged_in, session_records
@@ -149,8 +149,8 @@ def page_sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(plugged_in, "FIRST_STARTED", 3)
         monkeypatch.setattr(plugged_in, "STARTED_AT_ONCE", 4)
         # So of some sessions the events are read, and of some what lies beside them.
-        monkeypatch.setattr(session_record, "MOST_SEEN", 4)
-        monkeypatch.setattr(session_records, "LONGEST_COURSE", 60)
+        monkeypatch.setattr(session_record, "MOST_READINGS", 4)
+        monkeypatch.setattr(session_records, "LONGEST_TIMELINE", 60)
         monkeypatch.setattr(plugged_in, "SESSIONS", 2)
         monkeypatch.setattr(plugged_in, "EVENTS_OF_EACH", 2)
         monkeypatch.setattr(plugged_in, "EVENTS_AT_ONCE", 4)
@@ -171,36 +171,31 @@ def test_every_past_moment_is_what_was_known_then(in_store: Callable[..., Any]) 
         step_ms = (last_ms - START_MS) // 40
         everything = range(START_MS - step_ms, last_ms + 2 * step_ms, step_ms)
         expected = [folded(ordered, at_ms, set(CHARGERS)) for at_ms in everything]
-        assert (
-            await store.capacities.totals(partner, CapacityQuery(Chargers(), everything))
-            == expected
-        )
-        assert (
-            await store.capacities.totals(partner, CapacityQuery(Chargers(), None)) == expected[-1:]
-        )
+        assert await store.capacities.totals(partner, CapacityQuery(moments=everything)) == expected
+        assert await store.capacities.totals(partner, CapacityQuery()) == expected[-1:]
         for minutes in (1, 10, 60):
-            max_age = MaxAge(minutes * MINUTE_MS, everything[-1])
-            heard = [folded(ordered, at, set(CHARGERS), max_age.ms) for at in everything]
+            max_age_ms = minutes * MINUTE_MS
+            heard = [folded(ordered, at, set(CHARGERS), max_age_ms) for at in everything]
             totals = store.capacities.totals
-            assert await totals(partner, CapacityQuery(Chargers(), everything, max_age)) == heard
-            assert await totals(partner, CapacityQuery(Chargers(), None, max_age)) == heard[-1:]
+            past = CapacityQuery(moments=everything, max_age_ms=max_age_ms)
+            now = CapacityQuery(max_age_ms=max_age_ms, now_ms=everything[-1])
+            assert await totals(partner, past) == heard
+            assert await totals(partner, now) == heard[-1:]
             assert any(figures.stale for figures in heard)
         assert len({tuple(figures) for figures in expected}) > 30
         instants = [event.at_ms + more for event in events[::40] for more in (-1, 0)]
         for at_ms in instants:
             moment = range(at_ms, at_ms + 1)
             one = folded(ordered, at_ms, set(CHARGERS))
-            assert await store.capacities.totals(partner, CapacityQuery(Chargers(), moment)) == [
-                one
-            ]
-            age = MaxAge(MINUTE_MS, at_ms)
-            one = folded(ordered, at_ms, set(CHARGERS), age.ms)
-            assert await totals(partner, CapacityQuery(Chargers(), moment, age)) == [one]
+            assert await store.capacities.totals(partner, CapacityQuery(moments=moment)) == [one]
+            one = folded(ordered, at_ms, set(CHARGERS), MINUTE_MS)
+            past = CapacityQuery(moments=moment, max_age_ms=MINUTE_MS)
+            assert await totals(partner, past) == [one]
         for moment_ms in (everything[20], None):
             await check_by_charger(store, partner, ordered, moment_ms)
         await check_series_by(store, partner, ordered, everything)
         dense = range(everything[10], everything[20], 1 + (everything[20] - everything[10]) // 900)
-        found = await store.capacities.totals(partner, CapacityQuery(Chargers("C2", "C5"), dense))
+        found = await store.capacities.totals(partner, CapacityQuery("C2", "C5", moments=dense))
         some = {"C2", "C3", "C4", "C5"}
         assert found[::150] == [folded(ordered, at_ms, some) for at_ms in dense[::150]]
 
@@ -220,24 +215,24 @@ async def check_by_charger(
     ]
     assert len(expected) > 3
     found: list[Entry] = []
-    asked, after = CapacityQuery(Chargers(), moment), None
+    asked, after = CapacityQuery(moments=moment), None
     while page := await store.capacities.by_charger(partner, asked, after, 2):
         found += page
         after = page[-1].position
     assert found == expected
     for (charger, _), figures in expected:
-        alone = CapacityQuery(Chargers(charger, charger), moment)
+        alone = CapacityQuery(charger, charger, moments=moment)
         assert await store.capacities.totals(partner, alone) == [figures]
-    box = Chargers(box=Box(D(-4), D(2), D(0), D(90)))
+    in_box = CapacityQuery(box=Box(D(-4), D(2), D(0), D(90)), moments=moment)
     inside = folded(ordered, then_ms, {"C2", "C3", "C4"})
-    assert await store.capacities.totals(partner, CapacityQuery(box, moment)) == [inside]
+    assert await store.capacities.totals(partner, in_box) == [inside]
 
 
 async def check_series_by(
     store: Store, partner: int, ordered: dict[str, list[OrderedEvent]], moments: range
 ) -> None:
     """By charger and by area over time: all with a vehicle plugged in, in pages."""
-    asked = CapacityQuery(Chargers(), moments)
+    asked = CapacityQuery(moments=moments)
     expected = [
         (EntryPosition(charger, place), figures)
         for charger in sorted(CHARGERS)

@@ -13,7 +13,7 @@ from tether.domain.errors import NotFound, Unavailable
 from tether.domain.filters import SessionFilter
 from tether.domain.models import Charger
 from tether.projections import projector
-from tether.projections.flexibility import CapacityQuery, Chargers
+from tether.projections.flexibility import CapacityQuery
 from tether.server.store import Store
 from tether.storage import partners
 
@@ -36,9 +36,9 @@ def test_reads_go_on_while_a_partner_is_erased(in_store: Callable[..., Any]) -> 
             lambda: store.states.of_vehicles(partner.id, ["V1"]),
             lambda: store.states.of_chargers(partner.id, ["C1"]),
             lambda: store.entities.get(Charger, partner.id, "C1"),
-            lambda: store.capacities.totals(partner.id, CapacityQuery(Chargers(), None)),
+            lambda: store.capacities.totals(partner.id, CapacityQuery()),
             lambda: store.capacities.totals(
-                partner.id, CapacityQuery(Chargers(), range(start_ms, start_ms + 1))
+                partner.id, CapacityQuery(moments=range(start_ms, start_ms + 1))
             ),
         ]
         erasing = asyncio.create_task(store.partners.erase(partner, lambda erased: None))

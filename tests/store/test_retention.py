@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.store.test_contract import add_site, charger, event, report
 from tether.domain.filters import EventFilter, SessionFilter
-from tether.domain.partners import DAY_MS, Ages
+from tether.domain.partners import DAY_MS, RetentionPeriods
 from tether.domain.timestamps import format_instant, now_ms, parse_instant
 from tether.server import upkeep
 from tether.server.store import Store
@@ -46,15 +46,15 @@ def test_the_horizon_follows_the_clock_and_what_is_said(in_store: InStore) -> No
             return None if found is None else format_instant(found)
 
         assert await horizon(0) is None
-        await store.retention.set(partner, Ages(events_ms=0))
+        await store.retention.set(partner, RetentionPeriods(events_ms=0))
         assert await horizon(7) is None
-        await store.retention.set(partner, Ages())
+        await store.retention.set(partner, RetentionPeriods())
         assert await horizon(7) == "2026-06-24T10:00:00.000Z"
-        await store.retention.set(partner, Ages(events_ms=30 * DAY_MS))
+        await store.retention.set(partner, RetentionPeriods(events_ms=30 * DAY_MS))
         assert await horizon(7) == "2026-06-24T10:00:00.000Z"
-        await store.retention.set(partner, Ages(events_ms=2 * DAY_MS))
+        await store.retention.set(partner, RetentionPeriods(events_ms=2 * DAY_MS))
         assert await horizon(7) == "2026-06-29T10:00:00.000Z"
-        await store.retention.set(partner, Ages(events_ms=0))
+        await store.retention.set(partner, RetentionPeriods(events_ms=0))
         assert await horizon(7) == "2026-06-29T10:00:00.000Z"
 
     in_store(scenario)
@@ -76,9 +76,9 @@ def test_refused_requests_go_by_the_partner_s_own_age(in_store: InStore) -> None
             return [one.id for one in page]
 
         assert await kept() == ["1 days", "5 days"]
-        await store.retention.set(partner, Ages(requests_ms=0))
+        await store.retention.set(partner, RetentionPeriods(requests_ms=0))
         assert await kept() == ["1 days", "5 days", "20 days"]
-        await store.retention.set(partner, Ages(requests_ms=2 * DAY_MS))
+        await store.retention.set(partner, RetentionPeriods(requests_ms=2 * DAY_MS))
         assert await kept() == ["1 days"]
 
     in_store(scenario)
@@ -106,16 +106,16 @@ def test_what_tells_of_expired_events_goes_when_followers_had_time(in_store: InS
 
         later_ms = now_ms() + 31 * DAY_MS
         before = await told()
-        await store.retention.forget_told(partner, later_ms)  # nothing expires
+        await store.retention.delete_tombstones(partner, later_ms)  # nothing expires
         assert await told() == before
         await store.retention.move(partner, parse_instant("2026-05-01T10:00:15Z"))
-        await store.retention.forget_told(partner, now_ms() + 29 * DAY_MS)
+        await store.retention.delete_tombstones(partner, now_ms() + 29 * DAY_MS)
         assert await told() == before
-        await store.retention.forget_told(partner, later_ms)
+        await store.retention.delete_tombstones(partner, later_ms)
         # Those of what is not behind the horizon stay.
         assert await told() == [before[0] - 15, 5]
         await store.retention.move(partner, parse_instant("2026-05-01T10:01:00Z"))
-        await store.retention.forget_told(partner, later_ms)
+        await store.retention.delete_tombstones(partner, later_ms)
         assert await told() == [0, 1]
         await report(store, partner, [event(90)])
         assert (await store.projector.derivations.progress(partner)).head > head

@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from tests.cli.conftest import Command
-from tether.domain.partners import DAY_MS, Ages, Partner
+from tether.domain.partners import DAY_MS, Partner, RetentionPeriods
 from tether.server.databases import database_of
 from tether.server.store import Store, open_store
 from tether.storage.refused_requests import RefusedRequest
@@ -53,7 +53,7 @@ def test_the_file_gets_smaller_and_an_old_one_when_it_is_written_anew(
             shrinking = asyncio.create_task(store.shrink())
             writes = 0
             while not shrinking.done():
-                await store.retention.set(1, Ages(attempts_ms=writes * DAY_MS))
+                await store.retention.set(1, RetentionPeriods(attempts_ms=writes * DAY_MS))
                 writes += 1
             await shrinking
             shrunk = pragma(path, "page_count")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether.domain.course import Condition, Course
 from tether.domain.flexibility import Box, Figures, Pair, Totals, pair_of
 from tether.domain.models import Charger, Powers, Vehicle, common_power
+from tether.domain.timeline import Condition, Timeline
 
 D = Decimal
 TENTHS = range(1, 61)  # every power that the examples can have, in tenths of a kW
@@ -162,14 +162,14 @@ def test_energies_are_exact() -> None:
 
 class Seen(NamedTuple):
     pair: Pair
-    course: Course
+    course: Timeline
 
 
 @st.composite
 def courses(draw: st.DrawFn, moments: int) -> Seen:
     places = sorted(draw(st.sets(st.integers(0, moments - 1), min_size=1, max_size=5)))
     powers = st.sampled_from([None, -7, 0, 3, 11])
-    course: Course = [
+    course: Timeline = [
         (place, charging(draw(powers), draw(st.sampled_from([None, 0, 50, 100]))))
         for place in places
     ]
@@ -179,7 +179,7 @@ def courses(draw: st.DrawFn, moments: int) -> Seen:
     return Seen(draw(kind), course)
 
 
-def state_at(course: Course, place: int) -> Condition | None:
+def state_at(course: Timeline, place: int) -> Condition | None:
     known = [condition for start, condition in course if start <= place]
     return known[-1] if known else None
 
@@ -198,7 +198,7 @@ def test_a_series_is_what_each_moment_is_by_itself(chargers: Sequence[Sequence[S
 
 def test_many_vehicles_at_one_charger_take_no_longer_than_at_many() -> None:
     """Nothing else is served meanwhile, and a depot may well be registered as one charger."""
-    fleet: list[tuple[Pair, Course]] = [(pair(), [(n % 1000, charging(7))]) for n in range(4000)]
+    fleet: list[tuple[Pair, Timeline]] = [(pair(), [(n % 1000, charging(7))]) for n in range(4000)]
     seconds = []
     for chargers in ([[one] for one in fleet], [fleet]):
         series, begun = Totals(range(1000)), process_time()

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import msgspec
 
-from tether.domain.earlier_sessions import EndedSession, SessionContext, Told
+from tether.domain.earlier_sessions import ChargeReport, EndedSession, SessionContext
 
 FORMERLY = (
     '{"left":[[[1000,0,"C1"],5000,false,[[2000,3000]],[[7.5,3600]],11,true,3,[[1,2]],6],'
@@ -14,10 +14,10 @@ FORMERLY = (
 NOW = SessionContext(
     (
         EndedSession(
-            1000, "C1", 4000, 0, (Told(Decimal("7.5"), Decimal(3600)),), Decimal(11),
-            ((2000, 3000),), True, (Told(Decimal(1), Decimal(2)),), 2, 3, True,
+            1000, "C1", 4000, 0, (ChargeReport(Decimal("7.5"), Decimal(3600)),), Decimal(11),
+            ((2000, 3000),), True, (ChargeReport(Decimal(1), Decimal(2)),), 2, 3, True,
         ),
-        EndedSession(6000, "C2", 1000, 1, passed=2),
+        EndedSession(6000, "C2", 1000, 1, skipped=2),
         EndedSession(8000, "C2", 1000),
     ),
     Decimal("50.5"),
@@ -36,6 +36,6 @@ def test_of_many_sessions_the_last_eight_are_known_and_of_a_charger_the_last_one
     for number in range(12):
         at_b = number in (6, 9)
         known = EndedSession(number * 10, "B" if at_b else f"C{number}", 5).after(known)
-    assert [(one.start_ms, one.passed) for one in known] == [
+    assert [(one.start_ms, one.skipped) for one in known] == [
         (40, 0), (50, 1), (70, 0), (80, 0), (90, 0), (100, 0), (110, 0),
     ]  # fmt: skip

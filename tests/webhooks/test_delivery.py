@@ -14,7 +14,7 @@ from standardwebhooks.webhooks import Webhook as Oracle
 from tests.conftest import Server
 from tests.webhooks.receiver import Received, Receiver
 from tether.domain.keys import digest_of
-from tether.domain.partners import DAY_MS, Ages
+from tether.domain.partners import DAY_MS, RetentionPeriods
 from tether.domain.timestamps import now_ms
 from tether.domain.webhooks import Attempt
 from tether.server import upkeep
@@ -324,9 +324,9 @@ def test_attempts_go_by_their_age(
                 return [one.id for one in await store.webhooks.attempts(key.partner, hook, "~", 9)]
 
             assert await left() == ["3", "20", "2"]
-            await store.retention.set(key.partner, Ages(attempts_ms=3 * DAY_MS + 1))
+            await store.retention.set(key.partner, RetentionPeriods(attempts_ms=3 * DAY_MS + 1))
             assert await left() == ["3", "2"]
-            await store.retention.set(key.partner, Ages(attempts_ms=0))
+            await store.retention.set(key.partner, RetentionPeriods(attempts_ms=0))
             assert await left() == ["3", "2"]
 
     asyncio.run(forget())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from tether.domain.columns import (
+from tether.domain.table_schema import (
     DIGITS,
     PLACES,
     ColumnKind,

@@ -17,7 +17,7 @@ from tether.domain.errors import Unavailable
 from tether.domain.flexibility import Figures, capacity_of
 from tether.domain.models import AREA_SIDE, EXACT
 from tether.domain.views import Capacity
-from tether.projections.flexibility import CapacityQuery, Chargers, Entry, IncompleteVehicle
+from tether.projections.flexibility import CapacityQuery, Entry, IncompleteVehicle
 from tether.server.store import Store
 from tether.storage.turns import TimeSlice, Turns
 
@@ -75,9 +75,7 @@ class FiguresPage(Page):
         lacking: dict[str, list[IncompleteVehicle]] = {}
         try:
             async with asyncio.timeout(WAIT_S), self._turns.of(partner):
-                places = await capacities.by_area(
-                    partner, CapacityQuery(Chargers(), None), stale=True
-                )
+                places = await capacities.by_area(partner, CapacityQuery(), stale=True)
                 now = capacity_of(await _together(places), now_ms)
                 areas, count = _areas(places, now_ms), len(places)
                 if any(msgspec.structs.astuple(now.unknown)):
@@ -112,7 +110,7 @@ class CoursePage(Page):
         try:
             async with asyncio.timeout(WAIT_S), self._turns.of(partner):
                 found = await self._store.capacities.totals(
-                    partner, CapacityQuery(Chargers(), moments), stale=True
+                    partner, CapacityQuery(moments=moments), stale=True
                 )
                 course = [
                     Moment(at_ms, capacity_of(figures, at_ms))

@@ -14,7 +14,7 @@ from tether.console.rendering import address, visible
 from tether.console.start import url_of
 from tether.console.users import partner_of
 from tether.domain.errors import Invalid
-from tether.domain.partners import age_in_words
+from tether.domain.partners import retention_in_words
 from tether.storage.refused_requests import RefusalFilter, RefusedRequest
 
 PAGE = 50
@@ -66,7 +66,7 @@ class RequestsPage(Page):
             next_page=last
             and address(partner, "requests", query={**asked, "before": f"{last.at_ms} {last.id}"}),
             shows=shows,
-            kept_for=f"for {age_in_words(kept_ms)}" if kept_ms else "for ever",
+            kept_for=f"for {retention_in_words(kept_ms)}" if kept_ms else "for ever",
             kept=self._store.refused_requests.kept,
         )
 

@@ -4,6 +4,7 @@ Each bucket begins where the one before it ends, also when the clocks of the zon
 has 23 or 25 hours. Where the clocks move by half an hour, two hours are shorter.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -16,7 +17,7 @@ from tether.domain.timestamps import moment_of, ms_of, parse_instant
 
 HOUR_MS = 3_600_000
 _MILLISECOND = timedelta(milliseconds=1)
-# In the folder of zones, but not of the IANA's list: `right/` counts leap seconds.
+# These are in the folder of zones, but are not zones of the IANA. `right/` counts leap seconds.
 _NO_ZONES = ("posix/", "right/", "posixrules", "localtime", "Factory")
 
 
@@ -88,14 +89,9 @@ class Calendar:
 
     def _change(self, before_ms: int, after_ms: int) -> int:
         """The instant between the two at which the clocks change."""
-        offset_ms = self._offset_ms(after_ms)
-        while after_ms - before_ms > 1:
-            between_ms = (before_ms + after_ms) // 2
-            if self._offset_ms(between_ms) == offset_ms:
-                after_ms = between_ms
-            else:
-                before_ms = between_ms
-        return after_ms
+        instants, offset_ms = range(before_ms + 1, after_ms), self._offset_ms(after_ms)
+        changed = bisect_left(instants, True, key=lambda at_ms: self._offset_ms(at_ms) == offset_ms)
+        return before_ms + 1 + changed
 
     def _days(self, at_ms: int) -> Bucket:
         first = self._first(self._local(at_ms).date())
@@ -130,7 +126,7 @@ class Calendar:
         return offset // _MILLISECOND
 
 
-@lru_cache(maxsize=1000)  # there are some 600
+@lru_cache(maxsize=1000)  # there are about 600 zones
 def zone_of(parameter: str, name: str) -> ZoneInfo:
     """The time zone of this name in the IANA's list. Raises Invalid."""
     try:

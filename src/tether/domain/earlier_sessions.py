@@ -12,9 +12,9 @@ import msgspec
 from tether.domain.models import EXACT, Event, EventType
 
 TOLERANCE_MS = 2 * 60 * 1000
-"""Clocks and the order of messages may be wrong by so much."""
+"""Clocks and the order of messages may be wrong by this much."""
 
-# Powers and clocks are rounded, so a charge may report so much more than its power allows.
+# Powers and clocks are rounded, so a charge may report this much more than its power allows.
 _MARGIN = Decimal("1.1")
 _MARGIN_MS = 60 * 1000
 
@@ -24,8 +24,8 @@ RECENT = 8
 MOST_UPDATES = 50
 """The most late updates of an ended session that count."""
 
-MOST_TOLD = 8
-"""The number of last charges of a session that later sessions know."""
+MOST_REPORTS = 8
+"""Later sessions know the reports on so many last charges of a session."""
 
 Start = tuple[int, int, str]
 """Identifies a session of a vehicle, and orders its sessions: the instant of the first event, its
@@ -33,36 +33,36 @@ rank, and the charger.
 """
 
 
-class Told(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=False):
-    """What was reported of a charge. Energy in kWh, time in s. `metered`: what the meter said that
-    began anew, which does not know of the energy before.
+class ChargeReport(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=False):
+    """The reported energy in kWh and time in s of a charge. `metered` is the newest reading of a
+    meter that was reset during the charge: it lacks the energy before.
     """
 
     energy: Decimal | None = None
     time_s: Decimal | None = None
     metered: Decimal | None = None
 
-    def is_again(self, energy: Decimal | None, time_s: Decimal | None) -> bool:
-        """Whether a report tells the same, or a part of it."""
+    def covers(self, energy: Decimal | None, time_s: Decimal | None) -> bool:
+        """Whether another report has the same values, or some of them."""
         if energy is None and time_s is None:
             return False
         same = energy is None or energy in (self.energy, self.metered)
         return same and (time_s is None or time_s == self.time_s)
 
 
-NOTHING = Told()
+NO_REPORT = ChargeReport()
 
 
-class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What an event told of a charge after the session had ended. Energy in kWh, time in s."""
+class LateReport(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A report on a charge that came after the end of the session. Energy in kWh, time in s."""
 
     at_ms: int
     seq: int
     type: EventType
     energy: Decimal | None = None
     time_s: Decimal | None = None
-    there: bool = False
-    """It shows that the vehicle was still there, though it seemed to have left."""
+    still_there: bool = False
+    """It shows that the vehicle was still plugged in, though another event showed that it left."""
 
 
 def allows(power: Decimal, energy: Decimal, during_ms: int) -> bool:
@@ -87,9 +87,9 @@ Charge = tuple[int, int]
 
 
 _SHORT = {
-    "start_ms": "s", "start_rank": "r", "charger_id": "c", "lasted_ms": "d", "told": "t",
-    "power": "p", "charges": "m", "unseen": "u", "earlier": "e", "passed": "g", "updates": "n",
-    "shared": "h",
+    "start_ms": "s", "start_rank": "r", "charger_id": "c", "lasted_ms": "d", "reports": "t",
+    "power": "p", "charges": "m", "end_missing": "u", "earlier_reports": "e", "skipped": "g",
+    "updates": "n", "shared": "h",
 }  # fmt: skip
 
 
@@ -98,21 +98,22 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
 
     It is stored with each of the next sessions, with short names.
 
-    `unseen`: no event showed that the vehicle left. `charges` are the charges without a STOPPED
-    event. `told` has the reports on the other charges, the newest last. `earlier` has the reports
-    on earlier complete sessions at this charger. `power` is the highest of the last charge.
+    `end_missing`: no event showed that the vehicle left. `charges` are the charges without a
+    STOPPED event. `reports` are the reports on the other charges, the newest last, and
+    `earlier_reports` those on earlier complete sessions at this charger. `power` is the highest
+    power of the last charge.
     """
 
     start_ms: int
     charger_id: str
     lasted_ms: int
     start_rank: int = 0
-    told: tuple[Told, ...] = ()
+    reports: tuple[ChargeReport, ...] = ()
     power: Decimal | None = None
     charges: tuple[Charge, ...] = ()
-    unseen: bool = False
-    earlier: tuple[Told, ...] = ()
-    passed: int = 0
+    end_missing: bool = False
+    earlier_reports: tuple[ChargeReport, ...] = ()
+    skipped: int = 0
     """The number of unknown sessions between this one and the next known one."""
     updates: int = 0
     shared: bool = False
@@ -131,27 +132,27 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
     @property
     def energy(self) -> Decimal | None:
         """The newest reported energy."""
-        return self.told[-1].energy if self.told else None
+        return self.reports[-1].energy if self.reports else None
 
     def after(self, earlier: tuple["EndedSession", ...]) -> tuple["EndedSession", ...]:
         """The last known sessions with this one at the end: the last session of each charger, and
         all sessions that still miss a report.
         """
-        known, told, age, passed = [self], list[Told](), 0, 0
+        known, reports, age, skipped = [self], list[ChargeReport](), 0, 0
         for one in reversed(earlier):
-            age += 1 + one.passed
+            age += 1 + one.skipped
             if age >= RECENT:
                 break
-            if one.charger_id == self.charger_id and not one.unseen and not one.charges:
-                told = [*one.earlier, *one.told, *told][-MOST_TOLD:]
-                passed += 1 + one.passed
+            if one.charger_id == self.charger_id and not one.end_missing and not one.charges:
+                reports = [*one.earlier_reports, *one.reports, *reports][-MOST_REPORTS:]
+                skipped += 1 + one.skipped
                 continue
             known.append(
-                msgspec.structs.replace(one, passed=one.passed + passed) if passed else one
+                msgspec.structs.replace(one, skipped=one.skipped + skipped) if skipped else one
             )
-            passed = 0
-        if told or self.earlier:
-            known[0] = msgspec.structs.replace(self, earlier=tuple(told))
+            skipped = 0
+        if reports or self.earlier_reports:
+            known[0] = msgspec.structs.replace(self, earlier_reports=tuple(reports))
         known.reverse()
         return tuple(known)
 
@@ -159,40 +160,40 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         """Whether this was already reported. An energy or a time alone may be another charge's: it
         is compared with the last report only.
         """
-        told = self.told[-1:]
+        reports = self.reports[-1:]
         if energy is not None and time_s is not None:
-            told = self.earlier + self.told
-        return any(one.is_again(energy, time_s) for one in told)
+            reports = self.earlier_reports + self.reports
+        return any(one.covers(energy, time_s) for one in reports)
 
-    def is_new(self, report: Report) -> bool:
+    def is_new(self, report: LateReport) -> bool:
         """Whether the report adds something."""
         if report.type is EventType.VEHICLE_DISCONNECTED:
-            return self.unseen
+            return self.end_missing
         if self.has_report(report.energy, report.time_s):
             return False
-        if report.there and not self.shared:
+        if report.still_there and not self.shared:
             return True
         if not self.charges or report.type is EventType.VEHICLE_CHARGE_STOPPED:
             return bool(self.charges)
         new = report.energy is not None and report.energy != self.energy
         return new and self.updates < MOST_UPDATES
 
-    def with_report(self, report: Report) -> "EndedSession":
+    def with_report(self, report: LateReport) -> "EndedSession":
         """The session with this report."""
         if report.type is EventType.VEHICLE_DISCONNECTED:
-            return msgspec.structs.replace(self, unseen=False)
+            return msgspec.structs.replace(self, end_missing=False)
         charges = self.charges
         if report.type is EventType.VEHICLE_CHARGE_STOPPED and charges:
-            first, last = meant(charges, report.time_s)
+            first, last = matching_charges(charges, report.time_s)
             charges = charges[:first] + charges[last + 1 :]
-        told = self.told
+        reports = self.reports
         if (report.energy, report.time_s) != (None, None):
-            told = (*told, Told(report.energy, report.time_s))[-MOST_TOLD:]
+            reports = (*reports, ChargeReport(report.energy, report.time_s))[-MOST_REPORTS:]
         return msgspec.structs.replace(
             self,
             charges=charges,
-            told=told,
-            shared=self.shared or report.there,
+            reports=reports,
+            shared=self.shared or report.still_there,
             updates=self.updates + 1,
         )
 
@@ -200,7 +201,7 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         """Whether a charge without a STOPPED event can have taken so long."""
         if not self.charges:
             return False
-        first, last = meant(self.charges, time_s)
+        first, last = matching_charges(self.charges, time_s)
         longest_ms = self.charges[last][1] - self.charges[first][0]
         return time_s * 1000 <= longest_ms + TOLERANCE_MS
 
@@ -208,7 +209,7 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         """Whether a charge without a STOPPED event is about as long."""
         if not self.charges:
             return False
-        first, last = meant(self.charges, time_s)
+        first, last = matching_charges(self.charges, time_s)
         return has_lasted((self.charges[first][0], self.charges[last][1]), time_s)
 
     def gives_more(self, energy: Decimal | None, since_ms: int) -> bool:
@@ -217,18 +218,18 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
             return False
         return not allows(self.power, energy, since_ms)
 
-    def report(self, position: EventPosition, event: Event) -> Report:
+    def late_report(self, position: EventPosition, event: Event) -> LateReport:
         """The event as a report on the session."""
         at_ms = position.at_ms
-        energy, time_s, there = event.charged_energy, event.charged_time, False
+        energy, time_s, still_there = event.charged_energy, event.charged_time, False
         late = at_ms - self.end_ms > TOLERANCE_MS
-        if late and self.unseen and not self.has_report(energy, time_s):
-            there = bool(event.charge_power)
+        if late and self.end_missing and not self.has_report(energy, time_s):
+            still_there = bool(event.charge_power)
             if event.type is EventType.VEHICLE_CHARGE_STOPPED and self.charges:
-                there = time_s is None or has_lasted((self.charges[-1][0], at_ms), time_s)
-        return Report(at_ms, position.seq, event.type, energy, time_s, there)
+                still_there = time_s is None or has_lasted((self.charges[-1][0], at_ms), time_s)
+        return LateReport(at_ms, position.seq, event.type, energy, time_s, still_there)
 
-    def is_meant(self, at_ms: int, event: Event) -> bool:
+    def matches(self, at_ms: int, event: Event) -> bool:
         """Whether an event of this instant belongs to this session, by its energy and time."""
         energy, time_s = event.charged_energy, event.charged_time
         if energy is None and time_s is None:
@@ -243,38 +244,38 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         return self.power is not None and not allows(self.power, energy, at_ms - self.end_ms)
 
 
-class _FormerlyEnded(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class _LegacyEndedSession(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An ended session as it was stored before migration 9. `age` counts the later sessions."""
 
     start: Start
     end_ms: int
-    seen: bool
+    end_seen: bool
     charges: tuple[Charge, ...]
-    told: tuple[Told, ...]
+    reports: tuple[ChargeReport, ...]
     power: Decimal | None
     shared: bool
     updates: int
-    earlier: tuple[Told, ...]
+    earlier_reports: tuple[ChargeReport, ...]
     age: int
 
 
-Formerly = tuple[_FormerlyEnded, ...]
+LegacyEndedSessions = tuple[_LegacyEndedSession, ...]
 
 
-def as_now(stored: Formerly) -> tuple[EndedSession, ...]:
+def from_legacy(stored: LegacyEndedSessions) -> tuple[EndedSession, ...]:
     """The same in today's form."""
     newer_ages = [one.age for one in stored[1:]] + [-1]
     return tuple(
         EndedSession(
             one.start[0], one.start[2], one.end_ms - one.start[0], one.start[1],
-            one.told, one.power, one.charges, not one.seen,
-            one.earlier, one.age - newer - 1, one.updates, one.shared,
+            one.reports, one.power, one.charges, not one.end_seen,
+            one.earlier_reports, one.age - newer - 1, one.updates, one.shared,
         )
         for one, newer in zip(stored, newer_ages, strict=True)
     )  # fmt: skip
 
 
-def meant(charges: Sequence[Charge], time_s: Decimal | None) -> tuple[int, int]:
+def matching_charges(charges: Sequence[Charge], time_s: Decimal | None) -> tuple[int, int]:
     """The indexes of the first and the last charge that a report belongs to, of charges without a
     STOPPED event: the newest charge. With a time it is the charge of the nearest length, or two
     charges with only a repeated start between them.
@@ -313,13 +314,13 @@ def has_lasted(charge: tuple[int, int] | None, time_s: Decimal) -> bool:
 class SessionContext(msgspec.Struct, omit_defaults=True, gc=False):
     """The context of a session: the last sessions before it, and the newest state of charge."""
 
-    left: tuple[EndedSession, ...] = msgspec.field(default=(), name="known")
+    earlier: tuple[EndedSession, ...] = msgspec.field(default=(), name="known")
     soc: Decimal | None = None
     soc_ms: int = 0
     taken: tuple[int, ...] = ()
     """The numbers of the events of the session's first instant that came before it."""
-    formerly: Formerly | None = msgspec.field(default=None, name="left")
+    legacy: LegacyEndedSessions | None = msgspec.field(default=None, name="left")
 
     def __post_init__(self) -> None:
-        if self.formerly is not None:
-            self.left, self.formerly = as_now(self.formerly), None
+        if self.legacy is not None:
+            self.earlier, self.legacy = from_legacy(self.legacy), None

@@ -10,7 +10,6 @@ from itertools import groupby
 from operator import add, itemgetter, sub
 from typing import Any, NamedTuple
 
-from tether.domain.course import Condition, Course
 from tether.domain.models import (
     EXACT,
     Charger,
@@ -22,6 +21,7 @@ from tether.domain.models import (
     highest_discharge,
 )
 from tether.domain.session_views import plain
+from tether.domain.timeline import Condition, Timeline
 from tether.domain.timestamps import format_instant
 from tether.domain.views import Capacity, UnknownCapacity
 
@@ -158,15 +158,15 @@ class Totals:
     def __init__(self, moments: range) -> None:
         self._changes: list[_Sums] = [_NOTHING] * len(moments)
 
-    def adding(self, vehicles: Sequence[tuple[Pair, Course]]) -> Generator[None, None, None]:
-        """Adds a charger: every vehicle that was plugged in there, with its course.
+    def adding(self, vehicles: Sequence[tuple[Pair, Timeline]]) -> Generator[None, None, None]:
+        """Adds a charger: every vehicle that was plugged in there, with its timeline.
 
         The work happens during the iteration, one change per step: there may be very many.
         """
         changes = [
             (moment, number, condition)
-            for number, (_, course) in enumerate(vehicles)
-            for moment, condition in course
+            for number, (_, timeline) in enumerate(vehicles)
+            for moment, condition in timeline
         ]
         changes.sort(key=_first)
         shares: dict[int, Figures] = {}

@@ -1,4 +1,7 @@
-"""When the energy of a charge came, by the readings of its power: see docs/summaries.md."""
+"""Load curves: the energy of charges over time, by the readings of their power.
+
+See docs/summaries.md. Instants are in ms since 1970, powers in kW, energies in kWh.
+"""
 
 from array import array
 from bisect import bisect_left, bisect_right
@@ -7,9 +10,13 @@ from contextlib import suppress
 from decimal import Decimal
 from fractions import Fraction
 
+from tether.domain.calendar import Bucket
 from tether.domain.models import EXACT
 from tether.domain.session_record import LONG_GAP_MS
-from tether.domain.summary import ENERGY_PLACES, Charge
+from tether.domain.session_views import average_power, plain, seconds
+from tether.domain.summary import ENERGY_PLACES, Charge, Group, Measured, group_member
+from tether.domain.timestamps import format_instant
+from tether.domain.views import EnergyStep
 
 
 class Profile:
@@ -70,3 +77,35 @@ class Profile:
             self._next += 1
         self._area = EXACT.fma(EXACT.add(power, then), Decimal(length_ms), self._area)
         self._at_ms = at_ms
+
+
+class Load:
+    """The energy of a group's charges in a step."""
+
+    def __init__(self) -> None:
+        self.energy = self.estimated = self.spread = Decimal(0)
+
+    def add(self, session: Measured, bucket: Bucket) -> None:
+        """Adds the part of the session that lies in the bucket."""
+        for charge in session.charges:
+            if charge.energy is None or not charge.touches(bucket):
+                continue
+            energy = charge.energy_in(bucket)
+            self.energy = EXACT.add(self.energy, energy)
+            if charge.estimated:
+                self.estimated = EXACT.add(self.estimated, energy)
+            if charge.curve is None:
+                self.spread = EXACT.add(self.spread, energy)
+
+
+def step_of(load: Load, bucket: Bucket, group: Group | None, key: str) -> EnergyStep:
+    """The view of a step of the load curve."""
+    return EnergyStep(
+        from_=format_instant(bucket.from_ms),
+        to=format_instant(bucket.to_ms),
+        **group_member(group, key),
+        charged_energy=plain(load.energy),
+        estimated_energy=plain(load.estimated),
+        spread_energy=plain(load.spread),
+        average_power=average_power(load.energy, seconds(bucket.to_ms - bucket.from_ms)),
+    )

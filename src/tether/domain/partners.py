@@ -23,7 +23,7 @@ class Holdings(NamedTuple):
 DAY_MS = 86_400_000
 
 
-class Ages(NamedTuple):
+class RetentionPeriods(NamedTuple):
     """The retention of a partner's data, in ms: 0 means for ever, None the server's default.
 
     Events before `horizon_ms` are refused. Everything before `expired_ms` has expired.
@@ -36,7 +36,7 @@ class Ages(NamedTuple):
     expired_ms: int | None = None
 
 
-def age_in_words(age_ms: int | None) -> str:
+def retention_in_words(age_ms: int | None) -> str:
     """The retention in words: `400 days`, `for ever` or `as the server says`."""
     if age_ms is None:
         return "as the server says"

@@ -12,12 +12,12 @@ from decimal import Decimal
 from itertools import groupby
 
 from tether.domain.earlier_sessions import (
-    MOST_TOLD,
+    MOST_REPORTS,
     RECENT,
     TOLERANCE_MS,
     EndedSession,
     EventPosition,
-    Report,
+    LateReport,
     SessionContext,
     Start,
     has_lasted,
@@ -37,7 +37,7 @@ from tether.domain.session_record import (
     in_order,
     is_too_long,
     milliseconds,
-    tell_late,
+    take_late_report,
 )
 
 
@@ -55,7 +55,7 @@ class SessionBuilder:
         self.session = self._first = session
         self.before = before or SessionContext()
         self.begun: list[tuple[SessionRecord, SessionContext]] = []
-        self.reports: list[tuple[Start, Report]] = []
+        self.reports: list[tuple[Start, LateReport]] = []
 
     def take(self, events: Iterable[OrderedEvent]) -> "SessionBuilder":
         """Takes these events, which are in order. All events of an instant come in one call."""
@@ -87,7 +87,7 @@ class SessionBuilder:
         elif not (begins and position.rank == CONNECTED):
             period = session.charging
             _APPLY[position.rank](session, position, event)
-        session.hear(position, event, elsewhere=elsewhere)
+        session.record_newest(position, event, elsewhere=elsewhere)
         session.read_soc(position, event, period, elsewhere=elsewhere)
 
     def _begin(
@@ -98,11 +98,10 @@ class SessionBuilder:
             if old.end_ms is None:
                 old.end(position.at_ms)
                 old.end_missing = True
-            known = old.left if old.left is not None else self.before.left
-            left = old.as_left().after(known)
+            earlier = old.ended().after(self._known_at(old))
             newest = self.before if old.soc is None else old
             numbers = tuple(one.position.seq for one in taken[:MOST_TAKEN])
-            self.before = SessionContext(left, newest.soc, newest.soc_ms, numbers)
+            self.before = SessionContext(earlier, newest.soc, newest.soc_ms, numbers)
         self.session = SessionRecord(
             event.vehicle_id, event.charger_id, position.at_ms, position.rank, position,
             start_missing=position.rank != CONNECTED,
@@ -125,19 +124,23 @@ class SessionBuilder:
             # An unknown session at this charger, unless the vehicle is plugged in elsewhere.
             shows = position.rank == STOPPED or _shows_charge(soc, event)
             return ended is None and (not active or (position.rank != DISCONNECTED and shows))
-        may_continue = ended.unseen and bool(ended.charges)
-        if may_continue or ended.is_meant(position.at_ms, event):
+        may_continue = ended.end_missing and bool(ended.charges)
+        if may_continue or ended.matches(position.at_ms, event):
             return False
         late = position.at_ms - ended.end_ms <= TOLERANCE_MS
         return not late and (position.rank == STOPPED or _shows_charge(soc, event))
+
+    def _known_at(self, session: SessionRecord) -> tuple[EndedSession, ...]:
+        """The earlier sessions, with the reports from events of this session."""
+        return self.before.earlier if session.earlier is None else session.earlier
 
     def _ended_session(
         self, session: SessionRecord, position: EventPosition, event: Event
     ) -> EndedSession | None:
         """The ended session at this charger that the event belongs to."""
-        known = self.before.left if session.left is None else session.left
+        known = self._known_at(session)
         if session.end_ms is not None:
-            known = *known, session.as_left()
+            known = *known, session.ended()
         ended = [one for one in known if one.charger_id == position.charger_id]
         if position.rank not in (UPDATED, STOPPED):
             return ended[-1] if ended else None
@@ -157,7 +160,7 @@ class SessionBuilder:
         if session.periods and (last := session.periods[-1]).stop_ms and last.energy is not None:
             free_ms = last.stop_ms
             began_ms = position.at_ms - milliseconds(time_s or Decimal(0))
-            if abs(began_ms - last.start_ms) <= TOLERANCE_MS or last.told.is_again(energy, time_s):
+            if abs(began_ms - last.start_ms) <= TOLERANCE_MS or last.report.covers(energy, time_s):
                 return None
         since_ms, fits = position.at_ms - free_ms, False
         ended = self._ended_session(session, position, event)
@@ -178,10 +181,10 @@ class SessionBuilder:
             session.flag("event-after-disconnect")
         if ended is not None and ended.start == session.start:
             if position.rank in (UPDATED, STOPPED):
-                tell_late(session, ended.report(position, event))
+                take_late_report(session, ended.late_report(position, event))
             return
         shared = ended is not None and self._report(session, ended, position, event)
-        leaves = ended is not None and ended.unseen and position.rank == DISCONNECTED
+        leaves = ended is not None and ended.end_missing and position.rank == DISCONNECTED
         if late and not leaves and session.charger_id != position.charger_id:
             session.flag("vehicle-shared" if shared else "event-elsewhere")
 
@@ -189,20 +192,21 @@ class SessionBuilder:
         self, session: SessionRecord, ended: EndedSession, position: EventPosition, event: Event
     ) -> bool:
         """Reports the event to an earlier session. True if the vehicle was still there."""
-        report = ended.report(position, event)
+        report = ended.late_report(position, event)
         if position.rank in (CONNECTED, STARTED) or not ended.is_new(report):
-            return report.there
+            return report.still_there
         begun = [self._first, *(one for one, _ in self.begun[-RECENT - 1 :])]
         found = next((one for one in reversed(begun) if one and one.start == ended.start), None)
         if found is None:
             self.reports.append((ended.start, report))
         else:
             found.reports = [*found.reports, report]
-        session.told = sorted({*session.told, ended.start})
-        known = self.before.left if session.left is None else session.left
-        now = ended.with_report(report)
-        session.left = tuple(now if one.start == ended.start else one for one in known)
-        return report.there
+        session.reports_on = sorted({*session.reports_on, ended.start})
+        session.earlier = tuple(
+            one.with_report(report) if one.start == ended.start else one
+            for one in self._known_at(session)
+        )
+        return report.still_there
 
 
 # Types of events ----------------------------------------------------------------------------------
@@ -266,7 +270,7 @@ def _stop(session: SessionRecord, position: EventPosition, event: Event) -> None
             session.flag("stop-repeated")
         ended.cut = False
         if not (period is None and ended.goes_on(event, position.at_ms)):
-            ended.tell(event.charged_energy, event.charged_time)
+            ended.take_report(event.charged_energy, event.charged_time)
         return
     if period is None:
         period = session.new_period(session.free_start(position.at_ms, event), start_missing=True)
@@ -276,7 +280,7 @@ def _stop(session: SessionRecord, position: EventPosition, event: Event) -> None
     period.stop_ms = position.at_ms
     if period.energy is not None or period.time_s is not None:
         period.add(event)  # one period for many charges
-    elif period.tell(event.charged_energy, event.charged_time):
+    elif period.take_report(event.charged_energy, event.charged_time):
         session.flag("meter-began-anew")
 
 
@@ -315,14 +319,14 @@ def _begins_charge(session: SessionRecord, position: EventPosition, event: Event
 def _ended_charge(session: SessionRecord, at_ms: int, event: Event) -> PeriodRecord | None:
     """The ended charge of the session that a report belongs to, by its energy and time."""
     period, energy, time_s = session.charging, event.charged_energy, event.charged_time
-    ended = (session.periods if period is None else session.periods[:-1])[-MOST_TOLD:]
+    ended = (session.periods if period is None else session.periods[:-1])[-MOST_REPORTS:]
     if time_s is None:
         return ended[-1] if ended and _is_by_energy(ended[-1], period, at_ms, event) else None
     if energy is not None and (
         period is None or event.type is not EventType.VEHICLE_CHARGE_STOPPED
     ):
         for one in reversed(ended):
-            if one.told.is_again(energy, time_s):
+            if one.report.covers(energy, time_s):
                 return one
     return ended[-1] if ended and _is_by_time(ended[-1], period, at_ms, event) else None
 
@@ -335,7 +339,7 @@ def _is_by_time(last: PeriodRecord, period: PeriodRecord | None, at_ms: int, eve
     assert last.stop_ms is not None
     time_ms = event.charged_time * 1000
     since_ms = at_ms - (last.stop_ms if period is None else period.start_ms)
-    again = last.told.is_again(event.charged_energy, event.charged_time)
+    again = last.report.covers(event.charged_energy, event.charged_time)
     if again and (period is None or event.type is not EventType.VEHICLE_CHARGE_STOPPED):
         return True
     if time_ms <= since_ms + TOLERANCE_MS:
@@ -362,10 +366,10 @@ def _is_by_energy(
         since_ms = at_ms - period.start_ms
         return (
             energy is not None
-            and energy == last.told.energy
+            and energy == last.report.energy
             and not period.allows(energy, since_ms)
         )
-    if energy is None or energy == last.told.energy:
+    if energy is None or energy == last.report.energy:
         return stopped or energy is not None
     if last.energy is None:
         return not event.charge_power

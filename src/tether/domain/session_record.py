@@ -11,19 +11,19 @@ from uuid import UUID
 import msgspec
 
 from tether.domain.earlier_sessions import (
-    MOST_TOLD,
-    NOTHING,
+    MOST_REPORTS,
+    NO_REPORT,
     TOLERANCE_MS,
+    ChargeReport,
     EndedSession,
     EventPosition,
-    Formerly,
-    Report,
+    LateReport,
+    LegacyEndedSessions,
     SessionContext,
     Start,
-    Told,
     allows,
-    as_now,
-    meant,
+    from_legacy,
+    matching_charges,
 )
 from tether.domain.models import ERASED, EXACT, Event, EventType
 
@@ -44,7 +44,7 @@ LONG_GAP_MS = 15 * 60 * 1000
 only changes are silent while nothing changes, and no power rises for hours.
 """
 
-MOST_SEEN = 64
+MOST_READINGS = 64
 """The readings of more events are not stored beside the session: each event writes all of them."""
 
 _IDS = UUID("6b0d2a7e-3c55-4f8e-9d8e-0f6f6c9a7d41").bytes
@@ -112,11 +112,11 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         return EXACT.add(self.metered_before, self.metered)
 
     @property
-    def told(self) -> Told:
+    def report(self) -> ChargeReport:
         """The report on the period."""
         if self.energy is None and self.metered_before is not None:
-            return Told(self.counted, self.time_s, self.metered)
-        return Told(self.counted if self.energy is None else self.energy, self.time_s)
+            return ChargeReport(self.counted, self.time_s, self.metered)
+        return ChargeReport(self.counted if self.energy is None else self.energy, self.time_s)
 
     @property
     def is_unreported(self) -> bool:
@@ -166,7 +166,7 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         self.metered = energy
         return anew
 
-    def tell(self, energy: Decimal | None, time_s: Decimal | None) -> bool:
+    def take_report(self, energy: Decimal | None, time_s: Decimal | None) -> bool:
         """Takes a report on the whole period, unless it is already reported. Returns whether the
         meter was reset.
         """
@@ -236,7 +236,7 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         self.stop_ms, self.cut, self.stop_missing = other.stop_ms, other.cut, other.stop_missing
 
 
-class Seen(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=False):
+class EventReading(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True, gc=False):
     """The readings of an event, `after_ms` after the start of its session. It has a power only if
     the event is at the session's charger.
     """
@@ -267,22 +267,22 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     soc_start: Decimal | None = None
     soc: Decimal | None = None
     soc_ms: int = 0
-    reports: list[Report] = []
+    reports: list[LateReport] = []
     """Reports on it after another session had begun."""
-    left: tuple[EndedSession, ...] | None = msgspec.field(default=None, name="known")
+    earlier: tuple[EndedSession, ...] | None = msgspec.field(default=None, name="known")
     """The known earlier sessions, if events of this session have reported on one of them."""
-    told: list[Start] = []
+    reports_on: list[Start] = msgspec.field(default_factory=list, name="told")
     """The earlier sessions that events of this session have reported on."""
 
-    seen: list[Seen] | None = []
+    readings: list[EventReading] | None = msgspec.field(default_factory=list, name="seen")
     """The readings of its events, in order; None if there are too many, or they are not known. They
     are stored in a column of their own, as partners never see them.
     """
-    formerly: Formerly | None = msgspec.field(default=None, name="left")
+    legacy: LegacyEndedSessions | None = msgspec.field(default=None, name="left")
 
     def __post_init__(self) -> None:
-        if self.formerly is not None:
-            self.left, self.formerly = as_now(self.formerly), None
+        if self.legacy is not None:
+            self.earlier, self.legacy = from_legacy(self.legacy), None
 
     @property
     def id(self) -> str:
@@ -315,17 +315,19 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         return self.here or self.last
 
     @property
-    def alone(self) -> "SessionRecord":
+    def without_references(self) -> "SessionRecord":
         """The session as partners see it, without other sessions, chargers or single events."""
         last = self.last._replace(charger_id=self.charger_id)
-        return msgspec.structs.replace(self, last=last, here=None, left=None, told=[], seen=None)
+        return msgspec.structs.replace(
+            self, last=last, here=None, earlier=None, reports_on=[], readings=None
+        )
 
-    def with_seen(self, seen: list[Seen] | None) -> "SessionRecord":
+    def with_readings(self, readings: list[EventReading] | None) -> "SessionRecord":
         """The session with its stored readings, unless a server of an older version has added an
         event without them.
         """
-        whole = seen and self.start_ms + seen[-1].after_ms == self.last.at_ms
-        self.seen = seen if whole else None
+        whole = readings and self.start_ms + readings[-1].after_ms == self.last.at_ms
+        self.readings = readings if whole else None
         return self
 
     def flag(self, name: str) -> None:
@@ -371,15 +373,17 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         # The state of charge rose since the reading before.
         return at_ms if event.charge_power or self.soc is None else max(free_ms, self.soc_ms)
 
-    def hear(self, position: EventPosition, event: Event, *, elsewhere: bool) -> None:
+    def record_newest(self, position: EventPosition, event: Event, *, elsewhere: bool) -> None:
         """Records the newest event; `elsewhere`: it is at another charger."""
         self.here = self.newest_here if elsewhere else None
         self.last = position
-        if self.seen is not None and len(self.seen) < MOST_SEEN:
+        if self.readings is not None and len(self.readings) < MOST_READINGS:
             power = None if elsewhere else event.charge_power
-            self.seen.append(Seen(position.at_ms - self.start_ms, event.state_of_charge, power))
+            self.readings.append(
+                EventReading(position.at_ms - self.start_ms, event.state_of_charge, power)
+            )
         else:
-            self.seen = None
+            self.readings = None
 
     def read_soc(
         self, position: EventPosition, event: Event, period: PeriodRecord | None, *, elsewhere: bool
@@ -411,18 +415,18 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
             newest.soc_end, newest.soc_end_ms = soc, position.at_ms
             newest.soc_final = newest.stop_ms is not None
 
-    def as_left(self) -> EndedSession:
+    def ended(self) -> EndedSession:
         """What later sessions have to know of this ended session."""
         assert self.end_ms is not None
         missing = [one for one in self.periods if one.is_unreported]
         charges = [(one.start_ms, one.start_ms + one.lasted_ms(self.end_ms)) for one in missing]
         if not self.periods:
             charges = [(self.start_ms, self.end_ms)]
-        told = [one.told for one in self.periods if one.told != NOTHING]
+        reports = [one.report for one in self.periods if one.report != NO_REPORT]
         return EndedSession(
             self.start_ms, self.charger_id, self.end_ms - self.start_ms, self.start_rank,
-            tuple(told[-MOST_TOLD:]), self.periods[-1].power_max if self.periods else None,
-            tuple(charges[-MOST_TOLD:]), self.end_missing,
+            tuple(reports[-MOST_REPORTS:]), self.periods[-1].power_max if self.periods else None,
+            tuple(charges[-MOST_REPORTS:]), self.end_missing,
         )  # fmt: skip
 
 
@@ -455,7 +459,7 @@ def in_order(session: SessionRecord | None, events: list[OrderedEvent]) -> list[
 # Late reports -------------------------------------------------------------------------------------
 
 
-def tell_late(session: SessionRecord, report: Report) -> None:
+def take_late_report(session: SessionRecord, report: LateReport) -> None:
     """Takes a report that came after the end of the session."""
     end_ms, energy, time_s = session.end_ms, report.energy, report.time_s
     assert end_ms is not None
@@ -485,14 +489,14 @@ def tell_late(session: SessionRecord, report: Report) -> None:
     if period.energy is None and is_too_long(period, report.at_ms, time_s):
         session.flag("charged-time-too-long")
     period.stop_missing, period.cut, period.reported_ms = False, False, report.at_ms
-    period.tell(energy, time_s)
+    period.take_report(energy, time_s)
 
 
 def _late_period(
     session: SessionRecord, energy: Decimal | None, time_s: Decimal | None
 ) -> PeriodRecord | None:
     """The period that a late report belongs to; None if it is already reported."""
-    again = (one.told.is_again(energy, time_s) for one in session.periods)
+    again = (one.report.covers(energy, time_s) for one in session.periods)
     if energy is not None and time_s is not None and any(again):
         return None
     numbers = [number for number, one in enumerate(session.periods) if one.is_unreported]
@@ -503,7 +507,7 @@ def _late_period(
         (one.start_ms, one.start_ms + one.lasted_ms(end_ms))
         for one in (session.periods[number] for number in numbers)
     ]
-    first, last = (numbers[number] for number in meant(charges, time_s))
+    first, last = (numbers[number] for number in matching_charges(charges, time_s))
     if first != last:
         session.periods[first].join(session.periods.pop(last))
     return session.periods[first]
@@ -517,8 +521,8 @@ def with_reports(session: SessionRecord) -> SessionRecord:
     for report in session.reports:
         leaves = report.type is EventType.VEHICLE_DISCONNECTED
         if not leaves and report.at_ms - (whole.end_ms or 0) > TOLERANCE_MS:
-            whole.flag("vehicle-shared" if report.there else "event-after-disconnect")
-        tell_late(whole, report)
+            whole.flag("vehicle-shared" if report.still_there else "event-after-disconnect")
+        take_late_report(whole, report)
     return whole
 
 
@@ -526,19 +530,21 @@ def without_charger(
     session: SessionRecord | None, before: SessionContext, charger: str
 ) -> tuple[SessionRecord | None, SessionContext]:
     """A session and its context, without anything that is known of a charger."""
-    before = msgspec.structs.replace(before, left=_elsewhere(before.left, charger))
+    before = msgspec.structs.replace(before, earlier=_elsewhere(before.earlier, charger))
     if session is None or session.charger_id == charger:
         return None, before
     last = session.last
     if last.charger_id == charger:
         last = last._replace(charger_id=ERASED)
-    left = None if session.left is None else _elsewhere(session.left, charger)
-    told = [start for start in session.told if start[2] != charger]
-    return msgspec.structs.replace(session, last=last, left=left, told=told), before
+    earlier = None if session.earlier is None else _elsewhere(session.earlier, charger)
+    reports_on = [start for start in session.reports_on if start[2] != charger]
+    return msgspec.structs.replace(
+        session, last=last, earlier=earlier, reports_on=reports_on
+    ), before
 
 
-def _elsewhere(left: tuple[EndedSession, ...], charger: str) -> tuple[EndedSession, ...]:
-    return tuple(one for one in left if one.charger_id != charger)
+def _elsewhere(sessions: tuple[EndedSession, ...], charger: str) -> tuple[EndedSession, ...]:
+    return tuple(one for one in sessions if one.charger_id != charger)
 
 
 def milliseconds(seconds: Decimal) -> int:

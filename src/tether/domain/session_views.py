@@ -140,7 +140,7 @@ def session_of(known: StoredSession) -> Session:
         periods_without_energy=without_energy,
         state_of_charge_start=record.soc_start,
         state_of_charge_end=record.soc,
-        average_power=_average(energy, measured_time),
+        average_power=average_power(energy, measured_time),
         maximum_power=highest,
         periods=tuple(periods),
         # During a roll-out there may be flags that only another version knows.
@@ -213,7 +213,7 @@ def _energy(
 
 def to_milliwatt_hours(energy: Decimal) -> Decimal:
     """The energy in kWh with the digits that are shown of energies from powers."""
-    return _rounded(energy, _MILLIONTH)
+    return rounded(energy, _MILLIONTH)
 
 
 def _gained(period: PeriodRecord, vehicle: Vehicle) -> Decimal | None:
@@ -351,14 +351,15 @@ def _sum(one: Decimal | None, other: Decimal | None) -> Decimal | None:
     return EXACT.add(one, other)
 
 
-def _average(energy: Decimal | None, time_s: Decimal | None) -> Decimal | None:
+def average_power(energy: Decimal | None, time_s: Decimal | None) -> Decimal | None:
+    """The power in kW; None if it is unknown or too large."""
     if energy is None or not time_s:
         return None
     average = EXACT.divide(EXACT.multiply(energy, _HOUR_S), time_s)
-    return _rounded(average, _THOUSANDTH) if abs(average) < GREATEST else None
+    return rounded(average, _THOUSANDTH) if abs(average) < GREATEST else None
 
 
-def _rounded(value: Decimal, step: Decimal) -> Decimal:
+def rounded(value: Decimal, step: Decimal) -> Decimal:
     """The value rounded to a multiple of `step`, without trailing zeros."""
     return plain(value.quantize(step, context=EXACT))
 

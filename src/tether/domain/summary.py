@@ -6,17 +6,24 @@ Instants are in ms since 1970, powers in kW, energies in kWh, times in s unless 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from tether.domain.calendar import WHOLE, Bucket
 from tether.domain.models import EXACT, Charger, area_of
 from tether.domain.session_record import with_reports
-from tether.domain.session_views import GREATEST, StoredSession, plain, seconds, session_of
+from tether.domain.session_views import (
+    StoredSession,
+    average_power,
+    plain,
+    rounded,
+    seconds,
+    session_of,
+)
 from tether.domain.timestamps import format_instant
-from tether.domain.views import EnergySource, EnergyStep, SessionSummary
+from tether.domain.views import EnergySource, SessionSummary
 
 ENERGY_PLACES, TIME_PLACES = 6, 3  # to the milliwatt hour, and to the millisecond
-_ZERO, _HOUR_S = Decimal(0), Decimal(3600)
+_ZERO, _MILLIONTH = Decimal(0), Decimal("0.000001")
 
 
 class Group(StrEnum):
@@ -236,23 +243,47 @@ class Sums:
             self.power = highest if self.power is None else max(self.power, highest)
 
 
-class Load:
-    """The energy of a group's charges in a step."""
+# Rows ---------------------------------------------------------------------------------------------
 
-    def __init__(self) -> None:
-        self.energy = self.estimated = self.spread = _ZERO
+# Stands for a group in a position: all groups of that bucket are done. No id and no area has it.
+ALL_GROUPS = "!"
+
+
+class RowPosition(NamedTuple):
+    """The position of a row: the start of its bucket, and its group."""
+
+    from_ms: int
+    key: str
+
+
+class Total(Protocol):
+    """Adds up measures of sessions."""
 
     def add(self, session: Measured, bucket: Bucket) -> None:
         """Adds the part of the session that lies in the bucket."""
-        for charge in session.charges:
-            if charge.energy is None or not charge.touches(bucket):
-                continue
-            energy = charge.energy_in(bucket)
-            self.energy = EXACT.add(self.energy, energy)
-            if charge.estimated:
-                self.estimated = EXACT.add(self.estimated, energy)
-            if charge.curve is None:
-                self.spread = EXACT.add(self.spread, energy)
+
+
+T = TypeVar("T", bound=Total)
+
+
+class Row(NamedTuple, Generic[T]):
+    """The sums of a group in a bucket."""
+
+    bucket: Bucket
+    key: str
+    total: T
+
+    @property
+    def position(self) -> RowPosition:
+        """The position of the row."""
+        return RowPosition(self.bucket.from_ms, self.key)
+
+
+class Page(NamedTuple, Generic[T]):
+    """Rows; `stop` is the position after them if more may follow."""
+
+    rows: list[Row[T]]
+    stop: RowPosition | None
 
 
 # Showing ------------------------------------------------------------------------------------------
@@ -266,7 +297,7 @@ def summary_of(
     return SessionSummary(
         from_=format_instant(bucket.from_ms) if divided else None,
         to=format_instant(bucket.to_ms) if divided else None,
-        **_named(group, key),
+        **group_member(group, key),
         sessions=sums.sessions,
         vehicles=sums.vehicle_count,
         chargers=sums.charger_count,
@@ -275,41 +306,18 @@ def summary_of(
         charged_energy=plain(sums.energy),
         estimated_energy=plain(sums.estimated),
         periods_without_energy=sums.without_energy,
-        average_power=_power(sums.energy, sums.time_of_energy),
+        average_power=average_power(sums.energy, sums.time_of_energy),
         maximum_power=None if sums.power is None else plain(sums.power),
         utilisation=_utilisation(sums, bucket, chargers) if divided and chargers else None,
     )
 
 
-def step_of(load: Load, bucket: Bucket, group: Group | None, key: str) -> EnergyStep:
-    """The view of a step of the load curve."""
-    return EnergyStep(
-        from_=format_instant(bucket.from_ms),
-        to=format_instant(bucket.to_ms),
-        **_named(group, key),
-        charged_energy=plain(load.energy),
-        estimated_energy=plain(load.estimated),
-        spread_energy=plain(load.spread),
-        average_power=_power(load.energy, seconds(bucket.to_ms - bucket.from_ms)),
-    )
-
-
-def _named(group: Group | None, key: str) -> dict[str, str]:
+def group_member(group: Group | None, key: str) -> dict[str, str]:
+    """The member of a view that names the group."""
     names = {Group.CHARGER: "charger_id", Group.VEHICLE: "vehicle_id"}
     return {} if group is None or not key else {names.get(group, group.value): key}
 
 
-def _power(energy: Decimal, time: Decimal) -> Decimal | None:
-    if not time:
-        return None
-    power = EXACT.divide(EXACT.multiply(energy, _HOUR_S), time)
-    return _rounded(power, "0.001") if abs(power) < GREATEST else None
-
-
 def _utilisation(sums: Sums, bucket: Bucket, chargers: int) -> Decimal:
     there_ms = chargers * (bucket.to_ms - bucket.from_ms)
-    return _rounded(EXACT.divide(Decimal(sums.plugged_ms), Decimal(there_ms)), "0.000001")
-
-
-def _rounded(value: Decimal, step: str) -> Decimal:
-    return plain(value.quantize(Decimal(step), context=EXACT))
+    return rounded(EXACT.divide(Decimal(sums.plugged_ms), Decimal(there_ms)), _MILLIONTH)

@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from tether.domain.columns import INSTANTS
 from tether.domain.errors import Invalid, Malformed, SetupError
 from tether.domain.models import Charger, Event, EventType, Vehicle, Withdrawal, is_entity_id
+from tether.domain.table_schema import INSTANTS
 from tether.domain.timestamps import parse_instant
 from tether.domain.validation import identified_entity, new_event
 from tether.domain.views import ChargerState, EnergyStep, Session, SessionSummary, VehicleState

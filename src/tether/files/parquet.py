@@ -12,9 +12,9 @@ from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tether.domain.columns import PLACES, arrow_schema, fits, row_of
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
+from tether.domain.table_schema import PLACES, arrow_schema, fits, row_of
 from tether.domain.timestamps import format_instant, ms_of
 from tether.files.contents import Sum, Tabular
 

@@ -1,8 +1,8 @@
-"""The event log as a stream: its next portion, and the states of its vehicles.
+"""The event log as a stream, with the states of its vehicles.
 
-It ends where the sessions are derived, so that the state of a vehicle contains the events of the
-stream. Nothing is queued for the readers: each has a position and asks for the next entries. So a
-slow reader costs no memory, and every process and node can answer every reader.
+The stream ends where the sessions are derived, so that the state of a vehicle contains the events
+of the stream. Readers have no queue: each has a position and reads the next entries. So a slow
+reader costs no memory, and every process and node can answer every reader.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ from tether.storage.turns import Turns
 log = logging.getLogger(__name__)  # structlog takes a while to load
 
 PORTION = 100  # events, and withdrawals
-AT_ONCE = 8  # portions that are read at the same time, one of each partner
-POLL_S = 0.2  # how often to look whether other processes have derived events
+READS_AT_ONCE = 8  # one for each partner
+POLL_S = 0.2  # between checks whether other processes have derived events
 
 
 class LogEntry(NamedTuple):
@@ -49,10 +49,7 @@ class FeedPortion(NamedTuple):
 
 
 class Listener:
-    """A reader of a partner's stream: is notified of new entries.
-
-    `derived` is the number of the last event that can be shown.
-    """
+    """A reader of a partner's stream. `derived` is the number of the last derived event."""
 
     def __init__(self, derived: int) -> None:
         self.derived = derived
@@ -82,8 +79,8 @@ class ChangeFeed:
         self._events = events
         self._states = states
         self._projector = projector
-        # Every stream may wait, for as long as it takes.
-        self._turns = Turns(AT_ONCE, of_each=1, most_waiting=sys.maxsize, patience_s=None)
+        # All streams may wait, without a time limit.
+        self._turns = Turns(READS_AT_ONCE, of_each=1, most_waiting=sys.maxsize, patience_s=None)
         self._partners: dict[int, _Partner] = {}
         self.closed = False
 
@@ -107,7 +104,7 @@ class ChangeFeed:
             heads = [_decoder.decode(entry.body) for entry in entries]
             vehicles = list(dict.fromkeys(head.vehicle_id for head in heads if head.vehicle_id))
             latest = await self._states.of_vehicles(partner, vehicles) if vehicles else {}
-            if latest.get(ERASED, ERASED) is None:  # the id of all erased vehicles: without a state
+            if latest.get(ERASED, ERASED) is None:  # all erased vehicles have this id, and no state
                 del latest[ERASED]
             return FeedPortion(entries, latest, end)
 
@@ -146,7 +143,7 @@ class ChangeFeed:
             except Unavailable:
                 await asyncio.sleep(INTERVAL_S)
                 continue
-            except Exception as error:  # must not end it for good
+            except Exception as error:  # a bug must not end the streams
                 log.error("watching partner %d failed", partner_id, exc_info=error)
                 await asyncio.sleep(10 * INTERVAL_S)
                 continue
@@ -160,7 +157,7 @@ class ChangeFeed:
             elif behind_since is None:
                 behind_since = monotonic()
             else:
-                if monotonic() - behind_since > INTERVAL_S / 2:  # no process derives it
+                if monotonic() - behind_since > INTERVAL_S / 2:  # no process derives the events
                     self._projector.notice(partner_id)
                 self._projector.hurry(partner_id)
             with suppress(TimeoutError):

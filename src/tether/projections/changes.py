@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from tether.domain.earlier_sessions import RECENT, EventPosition, Report, SessionContext, Start
+from tether.domain.earlier_sessions import RECENT, EventPosition, LateReport, SessionContext, Start
 from tether.domain.models import Event, from_json
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import MOST_TAKEN, OrderedEvent, SessionRecord, ordered_event
@@ -24,7 +24,7 @@ from tether.projections.recompute import (
 )
 from tether.storage.engine import Row
 from tether.storage.events import END_OF_TIME, Events
-from tether.storage.session_records import Change, Derived, SessionRecords, Stored
+from tether.storage.session_records import Change, SessionRecords
 from tether.storage.snapshots import Snapshot, Snapshots
 from tether.storage.turns import TimeSlice
 
@@ -95,7 +95,7 @@ class Changes:
             all_ms = [*instants, *map(_at_ms, events.pop(vehicle, ()))]
             late.append(Late(vehicle, min(all_ms), max(all_ms), len(all_ms)))
         known = await self._records.last(partner, list(events))  # decodes one at a time
-        reports: dict[tuple[str, Start], list[Report]] = defaultdict(list)
+        reports: dict[tuple[str, Start], list[LateReport]] = defaultdict(list)
         for vehicle, last in known:
             await time_slice.yield_if_over()
             if last is None:
@@ -196,24 +196,19 @@ class Changes:
                     break
             if len(builder.begun) > SESSIONS + RECENT:
                 _add_first(builder, beginning, begin)
-                wanted, builder.begun = builder.begun[:SESSIONS], builder.begun[SESSIONS:]
-                end = builder.begun[0][0].start
-                portion = await self._portion(
-                    partner, vehicle, begin, end, wanted, reported=reported
-                )
+                end = builder.begun[SESSIONS][0].start
+                async for portion in self._portions(
+                    partner, vehicle, builder, begin, end, reported=reported
+                ):
+                    yield portion
                 begin = end
-                yield portion
         _add_first(builder, beginning, begin)
-        last = END if until_ms is None else start
-        while begin != last:
-            end = await self._end_of_some(partner, vehicle, begin, last)
-            wanted = [one for one in builder.begun if one[0].start < end]
-            builder.begun = builder.begun[len(wanted) :]
-            yield await self._portion(
-                partner, vehicle, begin, end, wanted, reported=reported, until_ms=until_ms
-            )
-            begin = end
-        reports: dict[tuple[str, Start], list[Report]] = defaultdict(list)
+        end = END if until_ms is None else start
+        async for portion in self._portions(
+            partner, vehicle, builder, begin, end, reported=reported, until_ms=until_ms
+        ):
+            yield portion
+        reports: dict[tuple[str, Start], list[LateReport]] = defaultdict(list)
         for earlier in reported:
             if earlier < beginning.start:
                 reports[vehicle, earlier] = []
@@ -228,7 +223,7 @@ class Changes:
         self,
         partner: int,
         beginning: Beginning,
-        reports: dict[tuple[str, Start], list[Report]],
+        reports: dict[tuple[str, Start], list[LateReport]],
         *,
         until_ms: int | None,
     ) -> list[Change]:
@@ -292,39 +287,33 @@ class Changes:
             for _, instant in groupby(sorted(portion), key=_at_ms):
                 yield [one for one in instant if one.position.seq not in taken]
 
-    async def _end_of_some(self, partner: int, vehicle: str, begin: Start, last: Start) -> Start:
-        """The end of the first SESSIONS stored sessions from `begin` on, but at most `last`."""
-        end = await self._records.start_behind(partner, vehicle, begin, SESSIONS)
-        return last if end is None else min(end, last)
-
-    async def _portion(
+    async def _portions(
         self,
         partner: int,
         vehicle: str,
+        builder: SessionBuilder,
         begin: Start,
         end: Start,
-        wanted: list[Derived],
         *,
         reported: set[Start],
         until_ms: int | None = None,
-    ) -> ChangedPortion:
-        """The changes of the sessions that begin from `begin` to before `end`.
+    ) -> AsyncIterator[ChangedPortion]:
+        """The changes of the sessions that begin from `begin` to before `end`. Removes these
+        sessions from the builder.
 
         Adds to `reported` the earlier sessions on which events of the stored sessions reported.
         Reports from events after `until_ms` stay.
         """
-        known: list[Stored] = []
-        while some := await self._records.between_starts(
-            partner, vehicle, begin, end, SESSIONS + 1
-        ):
-            known += some
-            if len(some) <= SESSIONS:
-                break
-            last = some[-1].row.start
-            begin = (*last[:2], last[2] + "\x01")  # no id has a smaller character
-        for stored in known:
-            reported.update(stored.row.ties.told)
-        return ChangedPortion(len(wanted), compared(wanted, known, until_ms))
+        while begin != end:
+            behind = await self._records.start_behind(partner, vehicle, begin, SESSIONS)
+            stop = end if behind is None else min(behind, end)
+            known = await self._records.between_starts(partner, vehicle, begin, stop, SESSIONS + 1)
+            for stored in known:
+                reported.update(stored.row.references.reports_on)
+            wanted = [one for one in builder.begun if one[0].start < stop]
+            builder.begun = builder.begun[len(wanted) :]
+            yield ChangedPortion(len(wanted), compared(wanted, known, until_ms))
+            begin = stop
 
     # Many vehicles at once ------------------------------------------------------------------------
 

@@ -12,8 +12,17 @@ from tether.domain.calendar import LAST_MS, WHOLE, Bucket, Division
 from tether.domain.filters import SessionFilter
 from tether.domain.models import Charger, Vehicle, area_of, from_json
 from tether.domain.session_views import StoredSession
-from tether.domain.summary import Group, Measured, Sums, keys_of, measured_of
-from tether.projections.rows import ALL_GROUPS, Page, Row, RowPosition
+from tether.domain.summary import (
+    ALL_GROUPS,
+    Group,
+    Measured,
+    Page,
+    Row,
+    RowPosition,
+    Sums,
+    keys_of,
+    measured_of,
+)
 from tether.storage.entities import Entities
 from tether.storage.plugged_in import PluggedIn, SessionKey
 from tether.storage.session_sums import MOST_OTHERS as MOST_OF_PART
@@ -265,7 +274,7 @@ class DatabaseSums:
             if first_ms is None:
                 return _Found([], [])
             begin_ms = first_ms
-        buckets = await _buckets_from(query.division, begin_ms, count)
+        buckets = await buckets_from(query.division, begin_ms, count)
         end_ms = buckets[-1].to_ms
         next_ms = query.division(end_ms).to_ms if end_ms < WHOLE.to_ms else end_ms
         following = [*(one.to_ms for one in buckets[1:]), next_ms]
@@ -342,10 +351,12 @@ def _selection(query: _Query, groups: _GroupRange) -> Selection:
     return chosen._replace(by=by, after=groups.after, last=groups.last)
 
 
-async def _buckets_from(division: Division, begin_ms: int, limit: int) -> list[Bucket]:
-    """Up to `limit` buckets. The first one contains this instant."""
+async def buckets_from(
+    division: Division, begin_ms: int, limit: int, end_ms: int = LAST_MS
+) -> list[Bucket]:
+    """Up to `limit` buckets, from the one that contains `begin_ms` to the one before `end_ms`."""
     found, time_slice = [division(begin_ms)], TimeSlice()
-    while len(found) < limit and found[-1].to_ms < LAST_MS:
+    while len(found) < limit and found[-1].to_ms < end_ms:
         found.append(division(found[-1].to_ms))
         await time_slice.yield_if_over()
     return found

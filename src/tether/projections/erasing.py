@@ -76,10 +76,6 @@ class Erasing:
         if count := await self.erasures.count_events(erasure):
             raise HasEvents(count, MOST_COUNTED)
 
-    async def under_way(self) -> list[Erasure]:
-        """The erasures under way, in this process or another one."""
-        return await self.erasures.all()
-
     async def keep_erasing(self) -> None:
         """Continues, for ever, what other processes have left, and forgets old erasures."""
         while True:

@@ -12,26 +12,24 @@ from typing import NamedTuple
 
 import msgspec
 
-from tether.domain.course import (
-    STALE,
-    Condition,
-    Course,
-    Reading,
-    Step,
-    condition_of,
-    course_at,
-    newest_at,
-    readings_beside,
-    steps_of,
-    thinned,
-    with_stale,
-)
 from tether.domain.errors import Invalid
 from tether.domain.flexibility import Box, Figures, Pair, Totals, pair_of, share_of
 from tether.domain.models import Charger, Vehicle, area_of, from_json
 from tether.domain.session_record import OrderedEvent, SessionRecord
+from tether.domain.timeline import (
+    STALE,
+    Condition,
+    Reading,
+    Timeline,
+    condition_of,
+    newest_at,
+    steps_of,
+    stored_readings,
+    thinned,
+    timeline_at,
+)
 from tether.projections.projector import Projector
-from tether.storage.plugged_in import EventsWanted, PastCourse, PastSession, PluggedIn
+from tether.storage.plugged_in import EventsWanted, Kind, PastSession, PastTimeline, PluggedIn
 from tether.storage.turns import TimeSlice, in_steps
 
 PAGE = 100  # sessions that are read at once
@@ -42,27 +40,19 @@ LONGEST_CACHED = 1000  # characters of a charger and a vehicle together
 _LAST = "\x7f"  # sorts after every id
 
 
-class Chargers(NamedTuple):
-    """Selects chargers: the ids from `first` to `last`, and of these the chargers in the box."""
+class CapacityQuery(NamedTuple):
+    """Selects the chargers from the id `first` to `last` that are in the box, and past moments.
+
+    Without moments it asks for the present, `now_ms`. It leaves out vehicles without an event for
+    longer than `max_age_ms`.
+    """
 
     first: str = ""
     last: str = _LAST
     box: Box | None = None
-
-
-class MaxAge(NamedTuple):
-    """Leaves out vehicles without an event for longer than this. `now_ms` is the present."""
-
-    ms: int
-    now_ms: int
-
-
-class CapacityQuery(NamedTuple):
-    """Which chargers, at which moments (None: now), and how old the newest event may be."""
-
-    chargers: Chargers
-    moments: range | None
-    max_age: MaxAge | None = None
+    moments: range | None = None
+    max_age_ms: int | None = None
+    now_ms: int = 0
 
 
 class EntryPosition(NamedTuple):
@@ -80,20 +70,20 @@ class Entry(NamedTuple):
 
 
 class OccupiedCharger(NamedTuple):
-    """A charger with the vehicles that were plugged in there, each with its course."""
+    """A charger with the vehicles that were plugged in there, each with its timeline."""
 
     charger_id: str
     charger: str
-    vehicles: list[tuple[Pair, Course]]
+    vehicles: list[tuple[Pair, Timeline]]
 
 
 class PluggedInVehicle(NamedTuple):
-    """A vehicle that was plugged in at a charger, and its course over the moments of the query."""
+    """A vehicle that was plugged in at a charger, and its timeline at the moments of the query."""
 
     charger_id: str
     charger: str
     vehicle: str
-    course: Course
+    timeline: Timeline
 
 
 class IncompleteVehicle(NamedTuple):
@@ -138,8 +128,7 @@ class Capacities:
         entries after a position.
         """
         if after is not None:
-            first = max(query.chargers.first, after.name)
-            query = query._replace(chargers=query.chargers._replace(first=first))
+            query = query._replace(first=max(query.first, after.name))
         found: list[Entry] = []
         async for one in self._occupied(partner, query, stale=stale):
             totals = Totals(query.moments or range(1))
@@ -184,9 +173,9 @@ class Capacities:
             "common_discharge_power": [],
         }
         time_slice = TimeSlice()
-        async for one in self._now(partner, CapacityQuery(Chargers(), None)):
+        async for one in self._now(partner, CapacityQuery()):
             await time_slice.yield_if_over()
-            ((_, condition),) = one.course
+            ((_, condition),) = one.timeline
             assert condition is not None
             share = share_of(_pair_of_bodies(one.charger, one.vehicle), condition)
             lacks = share.no_soc, share.no_power, share.no_common_charge, share.no_common_discharge
@@ -206,7 +195,7 @@ class Capacities:
             await self._projector.catch_up(partner)
         read = self._now if query.moments is None else self._past
         current: OccupiedCharger | None = None
-        box, in_box, time_slice = query.chargers.box, True, TimeSlice()
+        box, in_box, time_slice = query.box, True, TimeSlice()
         async for found in read(partner, query):
             if current is None or found.charger_id != current.charger_id:
                 if current is not None and current.vehicles:
@@ -215,7 +204,7 @@ class Capacities:
                 in_box = box is None or box.has(from_json(Charger, found.charger))
             if in_box:
                 pair = _pair_of_bodies(found.charger, found.vehicle)
-                current.vehicles.append((pair, found.course))
+                current.vehicles.append((pair, found.timeline))
             await time_slice.yield_if_over()
         if current is not None and current.vehicles:
             yield current
@@ -223,11 +212,10 @@ class Capacities:
     # Now ------------------------------------------------------------------------------------------
 
     async def _now(self, partner: int, query: CapacityQuery) -> AsyncIterator[PluggedInVehicle]:
-        chargers = query.chargers
-        async for page in self._plugged_in.now(partner, chargers.first, chargers.last, PAGE):
+        async for page in self._plugged_in.now(partner, query.first, query.last, PAGE):
             for one in page:
                 if one.vehicle and one.charger:  # otherwise the partner is being deleted
-                    condition = _condition(one.body, query.max_age)
+                    condition = _condition(one.body, query)
                     yield PluggedInVehicle(
                         one.charger_id, one.charger, one.vehicle, [(0, condition)]
                     )
@@ -235,24 +223,26 @@ class Capacities:
     # At past moments ------------------------------------------------------------------------------
 
     async def _past(self, partner: int, query: CapacityQuery) -> AsyncIterator[PluggedInVehicle]:
-        moments, max_age = query.moments, query.max_age
+        moments, max_age_ms = query.moments, query.max_age_ms
         assert moments is not None
-        async for charger_id, courses, sessions in self._lasting(partner, query.chargers, moments):
-            for start_ms, end_ms, steps, vehicle, charger in courses:
-                if course := _course(start_ms, end_ms, steps, moments, max_age):
-                    yield PluggedInVehicle(charger_id, charger, vehicle, course)
+        async for charger_id, timelines, sessions in self._lasting(partner, query, moments):
+            for start_ms, end_ms, steps, vehicle, charger in timelines:
+                if timeline := timeline_at(start_ms, end_ms, steps, moments, max_age_ms):
+                    yield PluggedInVehicle(charger_id, charger, vehicle, timeline)
             records = [one.session for one in sessions]
-            readings = await self._readings(partner, records, moments, heard=max_age is not None)
+            readings = await self._readings(partner, records, moments, heard=max_age_ms is not None)
             for (record, vehicle, charger), known in zip(sessions, readings, strict=True):
                 steps = steps_of(record, known)
-                if course := _course(record.start_ms, record.end_ms, steps, moments, max_age):
-                    yield PluggedInVehicle(record.charger_id, charger, vehicle, course)
+                if timeline := timeline_at(
+                    record.start_ms, record.end_ms, steps, moments, max_age_ms
+                ):
+                    yield PluggedInVehicle(record.charger_id, charger, vehicle, timeline)
 
     async def _lasting(
-        self, partner: int, chargers: Chargers, moments: range
-    ) -> AsyncIterator[tuple[str, list[PastCourse], list[PastSession]]]:
+        self, partner: int, query: CapacityQuery, moments: range
+    ) -> AsyncIterator[tuple[str, list[PastTimeline], list[PastSession]]]:
         """All sessions that lasted at one of the moments, and a few more, by charger."""
-        at = self._plugged_in.at(partner, chargers.first, chargers.last, moments[0])
+        at = self._plugged_in.at(partner, query.first, query.last, moments[0])
         runs = [run async for run in at]
         # A session that ended while they were read is in two of the runs.
         lasted = (key for key, _ in groupby(merge(*runs)))
@@ -260,8 +250,8 @@ class Capacities:
             while keys := list(islice(lasted, PAGE)):
                 yield "", [], await self._plugged_in.of_keys(partner, keys)
             return
-        first, waiting = chargers.first, next(lasted, None)
-        while ids := await self._plugged_in.chargers(partner, first, chargers.last, CHARGERS):
+        first, waiting = query.first, next(lasted, None)
+        while ids := await self._plugged_in.chargers(partner, first, query.last, CHARGERS):
             async for charger_id, found, keys in self._plugged_in.started(partner, ids, moments):
                 while waiting is not None and waiting.charger_id <= charger_id:
                     keys.append(waiting)
@@ -275,38 +265,36 @@ class Capacities:
     async def _readings(
         self, partner: int, sessions: Sequence[SessionRecord], moments: range, *, heard: bool
     ) -> list[list[Reading]]:
-        """The readings that decide each session's course at the moments.
+        """The readings that decide each session's timeline at the moments.
 
         `heard`: also the newest event of any kind before each moment.
         """
         first_ms, last_ms = moments[0], moments[-1]
         readings: list[list[Reading]] = [[] for _ in sessions]
-        socs, powers, heards, events = [], [], [], []
+        older: dict[Kind, list[EventsWanted]] = {"soc": [], "power": [], "event": []}
+        events: list[EventsWanted] = []
         for number, session in enumerate(sessions):
-            if (beside := readings_beside(session)) is not None:
+            if (beside := stored_readings(session)) is not None:
                 readings[number] = beside
                 continue
             if session.start_ms <= first_ms:
                 known = newest_at(session, first_ms)
                 readings[number] += known.readings
                 if known.soc_since is not None:
-                    socs.append(_wanted(number, session, known.soc_since, first_ms))
+                    older["soc"].append(_wanted(number, session, known.soc_since, first_ms))
                 if known.power_since is not None:
-                    powers.append(_wanted(number, session, known.power_since, first_ms))
+                    older["power"].append(_wanted(number, session, known.power_since, first_ms))
                 if heard and session.last.at_ms <= first_ms:
                     readings[number].append((session.last.at_ms, None, None))
                 elif heard:
-                    heards.append(_wanted(number, session, session.start_ms, first_ms))
+                    older["event"].append(_wanted(number, session, session.start_ms, first_ms))
             from_ms = max(session.start_ms, first_ms + 1)
             until_ms = min(last_ms, session.last.at_ms)
             if from_ms <= until_ms:
                 events.append(_wanted(number, session, from_ms, until_ms))
-        newest = [
-            *await self._plugged_in.newest(partner, socs, "soc"),
-            *await self._plugged_in.newest(partner, powers, "power"),
-            *await self._plugged_in.newest(partner, heards, "event"),
-        ]
-        events += (_wanted(number, sessions[number], at_ms, at_ms) for number, at_ms in newest)
+        for kind, wanted in older.items():
+            newest = await self._plugged_in.newest(partner, wanted, kind)
+            events += (_wanted(number, sessions[number], at_ms, at_ms) for number, at_ms in newest)
         async for one, some in self._plugged_in.events(partner, events):
             found = _readings_of(sessions[one.number], some)
             readings[one.number] += thinned(found, moments, heard=heard)
@@ -325,20 +313,11 @@ def _wanted(number: int, session: SessionRecord, from_ms: int, until_ms: int) ->
     return EventsWanted(number, session.vehicle_id, session.charger_id, from_ms, until_ms)
 
 
-def _course(
-    start_ms: int, end_ms: int | None, steps: Sequence[Step], moments: range, max_age: MaxAge | None
-) -> Course:
-    """The vehicle's course over these moments."""
-    course = course_at(start_ms, end_ms, steps, moments)
-    if max_age is None or not course:
-        return course
-    return with_stale(course, start_ms, steps, moments, max_age.ms)
-
-
-def _condition(body: str, max_age: MaxAge | None) -> Condition:
+def _condition(body: str, query: CapacityQuery) -> Condition:
     """The newest known condition of the session's vehicle."""
     session = _sessions.decode(body)
-    if max_age is not None and max_age.now_ms - session.last.at_ms > max_age.ms:
+    age_ms = query.now_ms - session.last.at_ms
+    if query.max_age_ms is not None and age_ms > query.max_age_ms:
         return STALE
     return condition_of(session)
 

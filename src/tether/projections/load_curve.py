@@ -8,13 +8,12 @@ from typing import NamedTuple
 
 from tether.domain.calendar import Bucket, Division
 from tether.domain.filters import SessionFilter
-from tether.domain.load_curve import Profile
+from tether.domain.load_curve import Load, Profile
 from tether.domain.session_record import STARTED, UPDATED, OrderedEvent
-from tether.domain.summary import Keys, Load, Measured, keys_of
-from tether.projections.rows import ALL_GROUPS, Page, Row, RowPosition
+from tether.domain.summary import ALL_GROUPS, Keys, Measured, Page, Row, RowPosition, keys_of
+from tether.projections.database_sums import buckets_from
 from tether.projections.summaries import Summaries, swept
 from tether.storage.plugged_in import EventsWanted, PluggedIn
-from tether.storage.turns import TimeSlice
 
 SESSIONS = 100  # whose curves are made at once
 
@@ -127,12 +126,9 @@ async def _steps(window: Window, after: RowPosition | None, limit: int) -> list[
     if after is not None:
         step = window.bucket(max(at_ms, after.from_ms))
         at_ms = step.to_ms if after.key == ALL_GROUPS else step.from_ms
-    steps, time_slice = list[Bucket](), TimeSlice()
-    while at_ms < window.to_ms and len(steps) < limit:
-        steps.append(window.bucket(at_ms))
-        at_ms = steps[-1].to_ms
-        await time_slice.yield_if_over()
-    return steps
+    if at_ms >= window.to_ms:
+        return []
+    return await buckets_from(window.bucket, at_ms, limit, window.to_ms)
 
 
 def _read_powers(profile: Profile, wanted: EventsWanted, events: Sequence[OrderedEvent]) -> None:

@@ -11,7 +11,7 @@ import secrets
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from time import monotonic
 from typing import Any
 
@@ -34,25 +34,25 @@ SETTLED_AGAIN_S = 0.02
 PATIENCE_S = 5.0  # that a reader waits until its events are derived
 SWEPT_AT_ONCE = 200  # partners
 USUAL_RATE = 5_000.0  # events per second, until it is measured
-MOST_SEEN = 1_000
+MOST_SAMPLES = 1_000
 
 
 class Lag:
     """How long the oldest waiting event has waited, to a few seconds."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[int, float]] = deque()  # the last event at a time
+        self._samples: deque[tuple[int, float]] = deque()  # last events, each with its time
 
     def note(self, head: int, derived: int) -> None:
         """Records that there are events up to `head`, which are derived up to `derived`."""
-        if len(self._seen) < MOST_SEEN and (not self._seen or self._seen[-1][0] < head):
-            self._seen.append((head, monotonic()))
-        while self._seen and self._seen[0][0] <= derived:
-            self._seen.popleft()
+        if len(self._samples) < MOST_SAMPLES and (not self._samples or self._samples[-1][0] < head):
+            self._samples.append((head, monotonic()))
+        while self._samples and self._samples[0][0] <= derived:
+            self._samples.popleft()
 
     def seconds(self) -> float:
         """The lag in seconds."""
-        return monotonic() - self._seen[0][1] if self._seen else 0.0
+        return monotonic() - self._samples[0][1] if self._samples else 0.0
 
 
 class Projector:
@@ -231,17 +231,15 @@ class Projector:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await urgent.wait()
-        asked = urgent.is_set()
+        hurries = urgent.is_set()
         urgent.clear()
-        return asked
+        return hurries
 
     async def _try(self, partner: int, urgent: bool) -> float | None:
         self._began[partner] = monotonic()
         try:
-            if await self.behind(partner) > AT_ONCE // 10:
-                async with self._large.of(partner):
-                    pause_s = await self.portion(partner, urgent=urgent)
-            else:
+            is_large = await self.behind(partner) > AT_ONCE // 10
+            async with self._large.of(partner) if is_large else nullcontext():
                 pause_s = await self.portion(partner, urgent=urgent)
         except Unavailable:
             return INTERVAL_S

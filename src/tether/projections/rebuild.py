@@ -29,18 +29,10 @@ class Rebuilder:
         self._entities = entities
         self._projector = projector
 
-    async def vehicles(self, partner: int) -> int:
-        """The number of vehicles to check."""
-        return await self._entities.count(Vehicle, partner)
-
-    async def waiting(self, partner: int) -> int:
-        """The number of events that are not derived yet."""
-        return await self._projector.behind(partner)
-
     async def derive(self, partner: int) -> AsyncIterator[int]:
         """Derives the events that wait now, unless a server is quicker; yields how many still wait.
 
-        It leaves out events that arrive meanwhile: beside a busy server it would never end.
+        It leaves out events that arrive meanwhile: otherwise it would not end beside a busy server.
         """
         head, derived = await self._projector.derivations.progress(partner)
         while derived < head:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from tether.domain.earlier_sessions import Report, SessionContext, Start
+from tether.domain.earlier_sessions import LateReport, SessionContext, Start
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import MOST_TAKEN, OrderedEvent
 from tether.storage.events import END_OF_TIME
@@ -62,7 +62,7 @@ def changes_between(
     taken = bounds.before.taken
     if len(taken) >= MOST_TAKEN or LATE_MOST in (len(events), len(known)):
         return None
-    if any(start < bounds.start for one in known for start in one.row.ties.told):
+    if any(start < bounds.start for one in known for start in one.row.references.reports_on):
         return None
     builder = SessionBuilder(before=bounds.before)
     stored = {one.row.start: one for one in known}
@@ -96,7 +96,7 @@ def compared(
             changes.append(Change(*row.derived, live=False))
             continue
         if until_ms is not None:
-            found[0].reports = [*found[0].reports, *reports_after(row.ties.reports, until_ms)]
+            found[0].reports = [*found[0].reports, *reports_after(row.references.reports, until_ms)]
         should = Change(*found).row
         if version is None or should != row:
             visible = version is None or should.shown != row.shown
@@ -110,6 +110,6 @@ def begins_as_stored(begun: Derived, stored: Stored) -> bool:
     return session.start == stored.row.start and text_of(before) == stored.row.before
 
 
-def reports_after(reports: list[Report], until_ms: int | None) -> list[Report]:
+def reports_after(reports: list[LateReport], until_ms: int | None) -> list[LateReport]:
     """The reports from events after the instant; none without an instant."""
     return [one for one in reports if until_ms is not None and one.at_ms > until_ms]

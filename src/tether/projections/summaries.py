@@ -1,21 +1,31 @@
 """Adds up sessions by time and by group, for summaries and load curves.
 
-It takes one bucket of time after the other. In memory are the groups of the bucket, and the
-sessions that continue after it. A page ends when it is full.
+It takes one bucket of time after the other. In memory are the groups of the bucket and the sessions
+that continue after it. A page ends when it is full.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from heapq import merge
 from itertools import islice
-from typing import Generic
 
 from tether.domain.calendar import WHOLE, Bucket, Division
 from tether.domain.filters import SessionFilter
 from tether.domain.models import Charger
-from tether.domain.summary import Group, Keys, Measured, Sums, keys_of, measured_of
+from tether.domain.summary import (
+    ALL_GROUPS,
+    Group,
+    Keys,
+    Measured,
+    Page,
+    Row,
+    RowPosition,
+    Sums,
+    T,
+    keys_of,
+    measured_of,
+)
 from tether.projections.database_sums import DatabaseSums, areas_of, is_for_database
-from tether.projections.rows import ALL_GROUPS, Page, Row, RowPosition, T
 from tether.storage.entities import Entities
 from tether.storage.plugged_in import PluggedIn
 from tether.storage.session_sums import SessionSums
@@ -104,70 +114,6 @@ def _lasting(wanted: SessionFilter, from_ms: int) -> SessionFilter:
     return wanted._replace(overlapping_from_ms=from_ms if given is None else max(given, from_ms))
 
 
-class _Sweep(Generic[T]):
-    """Adds up one bucket after the other, from sessions in the order of their start."""
-
-    def __init__(
-        self,
-        division: Division,
-        keys: Keys,
-        new: Callable[[], T],
-        *,
-        part: Bucket,
-        after: RowPosition | None,
-    ) -> None:
-        self._division = division
-        self._keys = keys
-        self._new = new
-        self._after = after
-        self._end_ms = part.to_ms
-        self._bucket = None if part == WHOLE else division(part.from_ms)
-        self._groups: dict[str, T] = {}
-        self._open: list[Measured] = []
-        self._time_slice = TimeSlice()
-
-    async def before(self, at_ms: int | None) -> AsyncIterator[Row[T]]:
-        """The rows of the buckets that end before this instant, or of all buckets."""
-        while self._bucket is not None and (at_ms is None or at_ms >= self._bucket.to_ms):
-            async for row in self._rows(self._bucket):
-                yield row
-            self._groups = {}
-            more = self._open and self._bucket.to_ms < self._end_ms
-            bucket = self._bucket = self._division(self._bucket.to_ms) if more else None
-            if bucket is not None:
-                continuing, self._open = self._open, []
-                for session in continuing:
-                    await self._take(session, bucket)
-
-    async def add(self, session: Measured) -> None:
-        """Adds a session, which began after the sessions before it."""
-        if self._bucket is None:
-            self._bucket = self._division(session.start_ms)
-        await self._take(session, self._bucket)
-
-    async def _take(self, session: Measured, bucket: Bucket) -> None:
-        last_ms = session.last_ms
-        if last_ms >= bucket.to_ms:
-            self._open.append(session)
-        if last_ms >= bucket.from_ms:
-            for key in self._keys(session):
-                if key not in self._groups:
-                    self._groups[key] = self._new()
-                self._groups[key].add(session, bucket)
-        await self._time_slice.yield_if_over()
-
-    async def _rows(self, bucket: Bucket) -> AsyncIterator[Row[T]]:
-        keys, runs = iter(self._groups), list[list[str]]()
-        while run := sorted(islice(keys, AT_ONCE)):
-            runs.append(run)
-            await self._time_slice.yield_if_over()
-        for key in merge(*runs):
-            row = Row(bucket, key, self._groups[key])
-            if self._after is None or row.position > self._after:
-                yield row
-            await self._time_slice.yield_if_over()
-
-
 async def swept(
     sessions: AsyncIterator[Measured],
     division: Division,
@@ -178,10 +124,53 @@ async def swept(
     after: RowPosition | None,
 ) -> AsyncIterator[Row[T]]:
     """The rows of a part of time after a position. Sessions come in the order of their start."""
-    sweep = _Sweep(division, keys, new, part=part, after=after)
+    bucket = None if part == WHOLE else division(part.from_ms)
+    groups: dict[str, T] = {}
+    continuing: list[Measured] = []  # sessions that continue after the bucket
+    time_slice = TimeSlice()
+
+    async def add(session: Measured, bucket: Bucket) -> None:
+        last_ms = session.last_ms
+        if last_ms >= bucket.to_ms:
+            continuing.append(session)
+        if last_ms >= bucket.from_ms:
+            for key in keys(session):
+                if key not in groups:
+                    groups[key] = new()
+                groups[key].add(session, bucket)
+        await time_slice.yield_if_over()
+
+    async for session in _and_end(sessions):
+        while bucket is not None and (session is None or session.start_ms >= bucket.to_ms):
+            async for key in _in_order(groups):
+                row = Row(bucket, key, groups[key])
+                if after is None or row.position > after:
+                    yield row
+            groups.clear()
+            more = continuing and bucket.to_ms < part.to_ms
+            bucket = division(bucket.to_ms) if more else None
+            if bucket is not None:
+                begun = continuing.copy()
+                continuing.clear()
+                for one in begun:
+                    await add(one, bucket)
+        if session is not None:
+            bucket = bucket or division(session.start_ms)
+            await add(session, bucket)
+
+
+async def _and_end(sessions: AsyncIterator[Measured]) -> AsyncIterator[Measured | None]:
     async for session in sessions:
-        async for row in sweep.before(session.start_ms):
-            yield row
-        await sweep.add(session)
-    async for row in sweep.before(None):
-        yield row
+        yield session
+    yield None
+
+
+async def _in_order(groups: Iterable[str]) -> AsyncIterator[str]:
+    """The names in their order, sorted a few at a time: there may be very many."""
+    names, runs, time_slice = iter(groups), list[list[str]](), TimeSlice()
+    while run := sorted(islice(names, AT_ONCE)):
+        runs.append(run)
+        await time_slice.yield_if_over()
+    for name in merge(*runs):
+        yield name
+        await time_slice.yield_if_over()

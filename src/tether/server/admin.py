@@ -10,7 +10,7 @@ from tether.domain.audit import NOBODY, OPERATOR, Actor
 from tether.domain.console import LINK_MS, digest_of_token, new_token
 from tether.domain.errors import SetupError
 from tether.domain.keys import DEFAULT_RATE, LIVE, TEST, Key, Rate, digest_of, new_key, prefix_of
-from tether.domain.partners import Ages, Holdings, Partner, age_in_words
+from tether.domain.partners import Holdings, Partner, RetentionPeriods, retention_in_words
 from tether.domain.timestamps import format_instant
 from tether.server.authenticator import REMEMBERED_MS
 from tether.server.store import Store
@@ -256,7 +256,7 @@ async def rename_partner(
 
 
 async def set_retention(
-    store: Store, now_ms: int, partner: Partner, ages: Ages, *, by: Actor = OPERATOR
+    store: Store, now_ms: int, partner: Partner, ages: RetentionPeriods, *, by: Actor = OPERATOR
 ) -> None:
     """Sets how long the data of the partner are kept."""
     was, becomes = _in_words(await store.retention.get(partner.id)), _in_words(ages)
@@ -268,12 +268,12 @@ async def set_retention(
     await store.retention.set(partner.id, ages, entry)
 
 
-def _in_words(ages: Ages) -> dict[str, str]:
+def _in_words(ages: RetentionPeriods) -> dict[str, str]:
     """The fields of the retention in the audit trail."""
     return {
-        "events": age_in_words(ages.events_ms),
-        "requests": age_in_words(ages.requests_ms),
-        "attempts": age_in_words(ages.attempts_ms),
+        "events": retention_in_words(ages.events_ms),
+        "requests": retention_in_words(ages.requests_ms),
+        "attempts": retention_in_words(ages.attempts_ms),
     }
 
 

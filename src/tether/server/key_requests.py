@@ -4,7 +4,7 @@ from tether.domain.audit import NOBODY, OPERATOR, Actor
 from tether.domain.console import digest_of_token, new_token
 from tether.domain.errors import SetupError, TetherError
 from tether.domain.key_requests import (
-    IN_MS,
+    CLIENT_WINDOW_MS,
     WAITS_MS,
     KeyRequest,
     Limits,
@@ -21,7 +21,7 @@ from tether.storage.audit import audit_entry
 class TooMany(TetherError):
     """No more requests for a key are taken now: of this address, or of all."""
 
-    retry_after_s = IN_MS // 1000
+    retry_after_s = CLIENT_WINDOW_MS // 1000
 
     def __init__(self) -> None:
         super().__init__("Too many keys were asked for of late.")

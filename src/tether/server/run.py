@@ -27,7 +27,7 @@ from tether.server.settings import Settings, metrics_address
 from tether.server.store import Store, open_store
 from tether.server.tracing import tracing
 from tether.server.upkeep import forget_audit, keep_expiring, keep_forgetting
-from tether.storage.refused_requests import Kept
+from tether.storage.refused_requests import RequestLogSettings
 
 log = structlog.get_logger()
 
@@ -70,7 +70,7 @@ async def serve(
             on_waiting=metrics.derivation_waiting,
             on_failure=derivation_failed,
             on_refusal=metrics.refused,
-            kept=Kept(
+            kept=RequestLogSettings(
                 settings.requests_kept,
                 settings.requests_days,
                 settings.requests_body,

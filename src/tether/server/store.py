@@ -31,7 +31,7 @@ from tether.storage.keys import Keys
 from tether.storage.log_positions import Derivations, Epochs
 from tether.storage.partners import PING, Partners
 from tether.storage.plugged_in import PluggedIn
-from tether.storage.refused_requests import KEPT, Kept, RefusedRequests
+from tether.storage.refused_requests import DEFAULT_REQUEST_LOG, RefusedRequests, RequestLogSettings
 from tether.storage.retention import Retention
 from tether.storage.session_records import SessionRecords
 from tether.storage.session_sums import SessionSums
@@ -66,7 +66,7 @@ class Store:
         on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None,
         on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
         on_refusal: Callable[[str], None] = lambda reason: None,
-        kept: Kept = KEPT,
+        kept: RequestLogSettings = DEFAULT_REQUEST_LOG,
     ) -> None:
         self._kept = kept
         self._engine = engine
@@ -268,7 +268,7 @@ async def open_store(
     on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None,
     on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
     on_refusal: Callable[[str], None] = lambda reason: None,
-    kept: Kept = KEPT,
+    kept: RequestLogSettings = DEFAULT_REQUEST_LOG,
 ) -> AsyncIterator[Store]:
     """The store in this database, which must be migrated. `kept` says which requests it keeps."""
     store = Store(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from tether.domain.errors import NotDerived, Unavailable
-from tether.domain.partners import DAY_MS, Ages
+from tether.domain.partners import DAY_MS, RetentionPeriods
 from tether.server.store import Store
 from tether.storage.retention import LEASE_MS
 
@@ -53,7 +53,7 @@ async def forget(store: Store, now_ms: int, attempts_ms: int = 0) -> None:
         own_ms = (await store.retention.get(partner.id)).attempts_ms
         if age_ms := attempts_ms if own_ms is None else own_ms:
             await store.webhooks.forget_aged(partner.id, now_ms - age_ms)
-        await store.retention.forget_told(partner.id, now_ms)
+        await store.retention.delete_tombstones(partner.id, now_ms)
 
 
 async def keep_expiring(
@@ -81,7 +81,7 @@ async def keep_expiring(
 
 
 async def expire(
-    store: Store, partner: int, ages: Ages, default_ms: int, now_ms: Callable[[], int]
+    store: Store, partner: int, ages: RetentionPeriods, default_ms: int, now_ms: Callable[[], int]
 ) -> None:
     """Moves the partner's horizon on, and lets go what is before it, unless another process does.
     Raises Unavailable.

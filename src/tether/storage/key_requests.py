@@ -1,10 +1,10 @@
 """Requests for an API key, by the SHA-256 of the token in the requester's address."""
 
 from tether.domain.key_requests import (
-    IN_MS,
+    CLIENT_WINDOW_MS,
     KEPT_MS,
+    MOST_OF_CLIENT,
     MOST_WAITING,
-    OF_AN_ADDRESS,
     KeyRequest,
     Limits,
     RequestForm,
@@ -80,7 +80,7 @@ class KeyRequests:
             Statement(FORGET, (now_ms,)),
             Statement(
                 ADD,
-                (digest, now_ms, ends_ms, client, *form, now_ms - IN_MS, OF_AN_ADDRESS,
+                (digest, now_ms, ends_ms, client, *form, now_ms - CLIENT_WINDOW_MS, MOST_OF_CLIENT,
                  MOST_WAITING),
             ),
         )  # fmt: skip

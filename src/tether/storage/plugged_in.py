@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from tether.domain.course import Step
-from tether.domain.session_record import OrderedEvent, Seen, SessionRecord
+from tether.domain.session_record import EventReading, OrderedEvent, SessionRecord
+from tether.domain.timeline import Step
 from tether.storage.engine import Engine, batch, batch_of, columns_of
 from tether.storage.events import Events
 from tether.storage.session_records import event_list, ordered_events_in
@@ -57,7 +57,7 @@ class PastSession(NamedTuple):
     charger: str
 
 
-class PastCourse(NamedTuple):
+class PastTimeline(NamedTuple):
     """How the vehicle was during an ended session, and the JSON of vehicle and charger."""
 
     start_ms: int
@@ -182,7 +182,8 @@ SELECT w.number, (
 SOC_AT = _newest("{event_json} ->> 'stateOfCharge' IS NOT NULL")
 POWER_AT = _newest("{event_json} ->> 'chargePower' IS NOT NULL AND e.charger_id = w.charger_id")
 HEARD_AT = _newest("true")
-_NEWEST = {"soc": SOC_AT, "power": POWER_AT, "event": HEARD_AT}
+Kind = Literal["soc", "power", "event"]
+_NEWEST: dict[Kind, str] = {"soc": SOC_AT, "power": POWER_AT, "event": HEARD_AT}
 
 # For each session the first $3 of its events. Only one index has this order, so it is the one that
 # is read.
@@ -197,7 +198,7 @@ SELECT {event_list(_EVENTS)} FROM wanted w ORDER BY w.place
 
 
 class _Started(msgspec.Struct, array_like=True, gc=False):
-    """A session as STARTED selects it; only its key if its course is not stored."""
+    """A session as STARTED selects it; only its key if its timeline is not stored."""
 
     vehicle_id: str
     start_ms: int
@@ -209,7 +210,7 @@ class _Started(msgspec.Struct, array_like=True, gc=False):
 
 
 _started = msgspec.json.Decoder(list[_Started])
-_session = msgspec.json.Decoder(tuple[SessionRecord, list[Seen] | None])
+_session = msgspec.json.Decoder(tuple[SessionRecord, list[EventReading] | None])
 
 
 class PluggedIn:
@@ -249,10 +250,10 @@ class PluggedIn:
 
     async def started(
         self, partner: int, charger_ids: Sequence[str], moments: range
-    ) -> AsyncIterator[tuple[str, list[PastCourse], list[SessionKey]]]:
+    ) -> AsyncIterator[tuple[str, list[PastTimeline], list[SessionKey]]]:
         """The sessions that began at these chargers after the first of these moments and were
         active at another one, in portions of one charger each. The chargers come in their order,
-        each at least once. Sessions whose course is not stored come as keys.
+        each at least once. Sessions whose timeline is not stored come as keys.
         """
         until_ms, grid = moments[-1], (moments[0], moments.step)
         wanted = batch_of([charger_id] for charger_id in charger_ids)
@@ -276,15 +277,12 @@ class PluggedIn:
         found = []
         for text, vehicle, charger in rows:
             if text and vehicle and charger:
-                session, seen = _session.decode(text)
-                found.append(PastSession(session.with_seen(seen), vehicle, charger))
+                session, readings = _session.decode(text)
+                found.append(PastSession(session.with_readings(readings), vehicle, charger))
         return found
 
     async def newest(
-        self,
-        partner: int,
-        wanted: Sequence[EventsWanted],
-        kind: Literal["soc", "power", "event"],
+        self, partner: int, wanted: Sequence[EventsWanted], kind: Kind
     ) -> list[tuple[int, int]]:
         """The number of each session, and the instant of its newest event with a state of charge,
         with a power at its charger, or of any kind. Sessions without such an event are left out.
@@ -315,13 +313,13 @@ class PluggedIn:
 
 def _divided(
     charger_id: str, charger: str | None, found: Iterable[_Started]
-) -> tuple[list[PastCourse], list[SessionKey]]:
-    """The courses that are stored, and the keys of the other sessions."""
-    courses, keys = list[PastCourse](), list[SessionKey]()
+) -> tuple[list[PastTimeline], list[SessionKey]]:
+    """The timelines that are stored, and the keys of the other sessions."""
+    timelines, keys = list[PastTimeline](), list[SessionKey]()
     for one in found:
         if one.steps is None:
             keys.append(SessionKey(charger_id, one.vehicle_id, one.start_ms, one.start_rank))
         elif charger:  # without one the partner is being deleted
             vehicle = bytes(one.vehicle).decode()
-            courses.append(PastCourse(one.start_ms, one.end_ms, one.steps, vehicle, charger))
-    return courses, keys
+            timelines.append(PastTimeline(one.start_ms, one.end_ms, one.steps, vehicle, charger))
+    return timelines, keys

@@ -17,8 +17,8 @@ _LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # as bo
 _NEWEST_FIRST = "ORDER BY r.at_ms DESC, r.id DESC"
 
 
-class Kept(NamedTuple):
-    """How much is kept for each partner."""
+class RequestLogSettings(NamedTuple):
+    """How many refused and sampled requests are stored for each partner, and for how long."""
 
     rows: int = 5_000
     """Refused requests; a tenth of that of other requests."""
@@ -30,7 +30,7 @@ class Kept(NamedTuple):
     """Requests a minute that were not refused, in each worker."""
 
 
-KEPT = Kept()
+DEFAULT_REQUEST_LOG = RequestLogSettings()
 
 
 class RefusedRequest(NamedTuple):
@@ -115,7 +115,7 @@ class RefusalFilter(NamedTuple):
 class RefusedRequests:
     """The kept requests of all partners. Every method raises Unavailable."""
 
-    def __init__(self, engine: Engine, kept: Kept) -> None:
+    def __init__(self, engine: Engine, kept: RequestLogSettings) -> None:
         self._engine = engine
         self._retention = Retention(engine)
         self.kept = kept

@@ -5,14 +5,14 @@ where events have expired, and later sessions stay as they are.
 """
 
 from tether.domain.models import Withdrawal, from_json
-from tether.domain.partners import DAY_MS, Ages
+from tether.domain.partners import DAY_MS, RetentionPeriods
 from tether.domain.timestamps import parse_instant
 from tether.storage.engine import Engine, Statement, batch_of
 from tether.storage.log_positions import DERIVED, HEAD
 from tether.storage.sql import delete_batch
 from tether.storage.turns import giving_way
 
-TOLD_MS = 30 * DAY_MS  # clients can learn for this time that events and sessions have expired
+TOMBSTONE_MS = 30 * DAY_MS  # clients can learn for this time that events and sessions have expired
 LEASE_MS = 10_000
 AT_ONCE = 500  # rows in a transaction, for which others wait
 
@@ -49,20 +49,20 @@ EXPIRED = "UPDATE retention SET lease_ms = 0, expired_ms = $2 WHERE partner = $1
 OLDER = "SELECT count(*) FROM events WHERE partner = $1 AND at_ms < $2"
 
 # The last entry of the log stays: its number must not be used again.
-TOLD = f"""
+WITHDRAWALS = f"""
 SELECT seq, body FROM withdrawals
 WHERE partner = $1 AND at_ms < $2 AND seq < {HEAD} AND seq <= {DERIVED}
 ORDER BY seq LIMIT {AT_ONCE}
 """
-FORGET_TOLD = delete_batch("withdrawals", "seq BIGINT")
-GONE = f"""
+DELETE_WITHDRAWALS = delete_batch("withdrawals", "seq BIGINT")
+REMOVED_SESSIONS = f"""
 SELECT s.id FROM sessions s
 WHERE s.partner = $1 AND s.start_ms < $2 AND s.live = 0
   AND (SELECT u.updated_ms FROM session_versions u WHERE u.partner = $1 AND u.id = s.id) < $3
 ORDER BY s.start_ms, s.id LIMIT {AT_ONCE}
 """
-FORGET_GONE = f"{delete_batch('sessions', 'id')} AND live = 0"
-FORGET_VERSIONS = f"""
+DELETE_REMOVED = f"{delete_batch('sessions', 'id')} AND live = 0"
+DELETE_VERSIONS = f"""
 {delete_batch("session_versions", "id")}
 AND (SELECT 1 FROM sessions s WHERE s.partner = $1 AND s.id = session_versions.id) IS NULL
 """
@@ -74,16 +74,18 @@ class Retention:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def get(self, partner: int) -> Ages:
+    async def get(self, partner: int) -> RetentionPeriods:
         """The settings of the partner."""
         rows = await self._engine.read(GET, partner)
-        return Ages(*rows[0]) if rows else Ages()
+        return RetentionPeriods(*rows[0]) if rows else RetentionPeriods()
 
-    async def all(self) -> list[tuple[int, Ages]]:
+    async def all(self) -> list[tuple[int, RetentionPeriods]]:
         """The settings of all partners."""
-        return [(partner, Ages(*ages)) for partner, *ages in await self._engine.read(ALL)]
+        return [
+            (partner, RetentionPeriods(*ages)) for partner, *ages in await self._engine.read(ALL)
+        ]
 
-    async def set(self, partner: int, ages: Ages, *also: Statement) -> None:
+    async def set(self, partner: int, ages: RetentionPeriods, *also: Statement) -> None:
         """Sets how long the partner's data is kept. The horizon stays."""
         lengths = (ages.events_ms, ages.requests_ms, ages.attempts_ms)
         await self._engine.write_all(Statement(SET, (partner, *lengths)), *also)
@@ -119,9 +121,10 @@ class Retention:
         """Releases all leases. Only for a process that knows that it is alone."""
         await self._engine.write(RELEASE_ALL, 0)
 
-    async def forget_told(self, partner: int, now_ms: int) -> None:
-        """Deletes, some at a time, what clients had time to learn of: withdrawals of expired
-        events, and removed sessions from that time.
+    async def delete_tombstones(self, partner: int, now_ms: int) -> None:
+        """Deletes, some at a time, old withdrawals of expired events and old removed sessions.
+
+        Clients had TOMBSTONE_MS to learn of them.
         """
         horizon_ms = (await self.get(partner)).horizon_ms
         if horizon_ms is None:
@@ -129,21 +132,21 @@ class Retention:
         left = 1
         while left:
             async with giving_way():
-                left = await self._forget_some(partner, horizon_ms, now_ms - TOLD_MS)
+                left = await self._delete_some(partner, horizon_ms, now_ms - TOMBSTONE_MS)
 
-    async def _forget_some(self, partner: int, horizon_ms: int, since_ms: int) -> int:
-        told = [
+    async def _delete_some(self, partner: int, horizon_ms: int, since_ms: int) -> int:
+        withdrawals = [
             (seq,)
-            for seq, body in await self._engine.scan(TOLD, partner, horizon_ms)
+            for seq, body in await self._engine.scan(WITHDRAWALS, partner, horizon_ms)
             if parse_instant(from_json(Withdrawal, body.encode()).withdrawn_at) < since_ms
         ]
-        if told:
-            await self._engine.write(FORGET_TOLD, partner, batch_of(told))
-        gone = await self._engine.scan(GONE, partner, horizon_ms, since_ms)
-        if gone:
-            ids = batch_of(gone)
+        if withdrawals:
+            await self._engine.write(DELETE_WITHDRAWALS, partner, batch_of(withdrawals))
+        removed = await self._engine.scan(REMOVED_SESSIONS, partner, horizon_ms, since_ms)
+        if removed:
+            ids = batch_of(removed)
             await self._engine.write_all(
-                Statement(FORGET_GONE, (partner, ids)),
-                Statement(FORGET_VERSIONS, (partner, ids)),
+                Statement(DELETE_REMOVED, (partner, ids)),
+                Statement(DELETE_VERSIONS, (partner, ids)),
             )
-        return len(told) + len(gone)
+        return len(withdrawals) + len(removed)

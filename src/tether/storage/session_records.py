@@ -5,17 +5,19 @@ from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 
-from tether.domain.course import Step, readings_beside, steps_of
-from tether.domain.earlier_sessions import Report, SessionContext, Start
+from tether.domain.earlier_sessions import LateReport, SessionContext, Start
 from tether.domain.models import Event, to_json
-from tether.domain.session_record import OrderedEvent, Seen, SessionRecord, ordered_event
+from tether.domain.session_record import EventReading, OrderedEvent, SessionRecord, ordered_event
 from tether.domain.session_totals import UNKNOWN, SessionTotals, totals_of
+from tether.domain.timeline import Step, steps_of, stored_readings
 from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
 from tether.storage.log_positions import HAS_MARK, Position
 from tether.storage.sql import columns, json_array, json_id, json_list
 
 ROWS = 1_000  # in a statement: the database holds them in memory several times
-LONGEST_COURSE = 800  # characters: it is in an index, where PostgreSQL allows 2,700 bytes an entry
+LONGEST_TIMELINE = (
+    800  # characters: it is in an index, where PostgreSQL allows 2,700 bytes an entry
+)
 
 Derived = tuple[SessionRecord, SessionContext]
 """A session, and what it knows of earlier sessions."""
@@ -61,9 +63,9 @@ class SessionRow(NamedTuple):
         return self.start_ms, self.start_rank, self.charger_id
 
     @property
-    def ties(self) -> "Ties":
+    def references(self) -> "References":
         """Its references to other sessions."""
-        return _ties.decode(self.body)
+        return _references.decode(self.body)
 
     @property
     def derived(self) -> Derived:
@@ -78,13 +80,13 @@ class Stored(NamedTuple):
     version: int | None
 
 
-class Ties(msgspec.Struct):
+class References(msgspec.Struct):
     """References between sessions: the earlier sessions that events of this one report on, and the
     reports of later events on this one.
     """
 
-    told: list[Start] = []
-    reports: list[Report] = []
+    reports_on: list[Start] = msgspec.field(default_factory=list, name="told")
+    reports: list[LateReport] = []
 
 
 class Change(NamedTuple):
@@ -105,7 +107,7 @@ class Change(NamedTuple):
         """The session as it is stored."""
         record, before = self.record, self.before
         if not self.live:  # it may know of a vehicle or charger that was erased
-            record, before = record.alone, SessionContext()
+            record, before = record.without_references, SessionContext()
         here = record.newest_here
         span = rest_ms = None
         if record.end_ms is not None:
@@ -113,28 +115,28 @@ class Change(NamedTuple):
         return SessionRow(
             record.vehicle_id, *record.start, record.id, int(self.live),
             record.end_ms, span, rest_ms, record.last.seq, here.seq,
-            *totals_of(record), text_of(msgspec.structs.replace(record, seen=[])),
-            text_of(before), None if record.seen is None else text_of(record.seen),
-            _course_of(record),
+            *totals_of(record), text_of(msgspec.structs.replace(record, readings=[])),
+            text_of(before), None if record.readings is None else text_of(record.readings),
+            _timeline_of(record),
         )  # fmt: skip
 
 
-def text_of(value: SessionRecord | SessionContext | list[Seen] | list[Step]) -> str:
+def text_of(value: SessionRecord | SessionContext | list[EventReading] | list[Step]) -> str:
     """The JSON that is stored."""
     return to_json(value).decode()
 
 
-def _course_of(record: SessionRecord) -> str | None:
-    """The course of an ended session; None if it is unknown or too long."""
-    readings = readings_beside(record)
+def _timeline_of(record: SessionRecord) -> str | None:
+    """The timeline of an ended session; None if it is unknown or too long."""
+    readings = stored_readings(record)
     if record.end_ms is None or readings is None:
         return None
     text = text_of(steps_of(record, readings))
-    return text if len(text) <= LONGEST_COURSE else None
+    return text if len(text) <= LONGEST_TIMELINE else None
 
 
-_ties = msgspec.json.Decoder(Ties)
-_derived = msgspec.json.Decoder(tuple[SessionRecord, SessionContext, list[Seen] | None])
+_references = msgspec.json.Decoder(References)
+_derived = msgspec.json.Decoder(tuple[SessionRecord, SessionContext, list[EventReading] | None])
 _events = msgspec.json.Decoder(list[tuple[int, int, Event]])
 _JSON_COLUMNS = ("body", "before", "seen", "course")
 _row_types = [
@@ -147,8 +149,8 @@ _rows: "msgspec.json.Decoder[list[tuple[Any, ...]]]" = msgspec.json.Decoder(
 
 
 def _derived_in(text: str) -> Derived:
-    record, before, seen = _derived.decode(text)
-    return record.with_seen(seen), before
+    record, before, readings = _derived.decode(text)
+    return record.with_readings(readings), before
 
 
 def event_list(rows: str) -> str:

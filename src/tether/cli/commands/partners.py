@@ -12,7 +12,7 @@ from tether.cli.display.progress import progress
 from tether.cli.options import AGE, AS_SERVER_SAYS, database_option, json_option
 from tether.cli.times import day, minute
 from tether.domain.filters import EventFilter
-from tether.domain.partners import DAY_MS, Ages, Holdings, Partner, age_in_words
+from tether.domain.partners import DAY_MS, Holdings, Partner, RetentionPeriods, retention_in_words
 from tether.domain.timestamps import format_instant
 from tether.server import admin
 from tether.server.store import Store
@@ -161,10 +161,10 @@ def retention(
         else:
             note(loss)
 
-    async def change(store: Store, now_ms: int) -> Ages:
+    async def change(store: Store, now_ms: int) -> RetentionPeriods:
         found = await admin.find_partner(store, partner)
         was = await store.retention.get(found.id)
-        ages = Ages(
+        ages = RetentionPeriods(
             _age(events_ms, was.events_ms),
             _age(requests_ms, was.requests_ms),
             _age(attempts_ms, was.attempts_ms),
@@ -206,7 +206,7 @@ def _days(age_ms: int | None) -> float | None:
 
 
 def _in_words(age_ms: int | None, setting: str) -> str:
-    return age_in_words(age_ms) + (f": {setting}" if age_ms is None else "")
+    return retention_in_words(age_ms) + (f": {setting}" if age_ms is None else "")
 
 
 @partners.command()

@@ -8,6 +8,7 @@ from tether.cli import stores
 from tether.cli.display.output import counted, note, say, show_json
 from tether.cli.display.progress import progress
 from tether.cli.options import database_option, json_option
+from tether.domain.models import Vehicle
 from tether.domain.partners import Partner
 from tether.server import admin
 from tether.server.store import Store
@@ -69,14 +70,15 @@ async def _rebuild_all(store: Store, name: str | None, *, repair: bool) -> list[
 
 async def _rebuild(store: Store, partner: Partner, *, repair: bool) -> Report:
     rebuilder = store.rebuilder
-    waiting = await rebuilder.waiting(partner.id)
+    waiting = await store.projector.behind(partner.id)
     if repair and waiting:
         with progress(f"{partner.name}: deriving", waiting) as done:
             async for left in rebuilder.derive(partner.id):
                 done(max(0, waiting - left))
-        waiting = await rebuilder.waiting(partner.id)
+        waiting = await store.projector.behind(partner.id)
     sessions, vehicles, differing = 0, 0, {}
-    with progress(f"{partner.name}: comparing", await rebuilder.vehicles(partner.id)) as done:
+    count = await store.entities.count(Vehicle, partner.id)
+    with progress(f"{partner.name}: comparing", count) as done:
         async for checked in rebuilder.check(partner.id, repair=repair):
             vehicles += 1
             done(vehicles)

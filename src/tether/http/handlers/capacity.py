@@ -14,7 +14,7 @@ from tether.domain.models import ENTITY_ID_RULE, is_entity_id, to_json
 from tether.domain.validation import check_instant
 from tether.domain.views import Capacity
 from tether.http import requests
-from tether.projections.flexibility import CapacityQuery, Chargers, Entry, EntryPosition, MaxAge
+from tether.projections.flexibility import CapacityQuery, Entry, EntryPosition
 from tether.server.store import Store
 from tether.storage.turns import Steps, Turns, in_steps
 
@@ -181,22 +181,16 @@ def _asked(query: dict[str, str], now_ms: int, *, as_lines: bool) -> CapacityQue
         if name in query and by is None:
             raise Invalid(name, "It can only be given together with by.")
     most = MOST_STREAMED if as_lines or by is not None else MOST_MOMENTS
-    return CapacityQuery(_chargers(query), _moments(query, now_ms, most), _max_age(query, now_ms))
-
-
-def _max_age(query: dict[str, str], now_ms: int) -> MaxAge | None:
-    if "maxAge" not in query:
-        return None
-    return MaxAge(requests.seconds_of(query, "maxAge") * 1000, now_ms)
-
-
-def _chargers(query: dict[str, str]) -> Chargers:
-    chargers = Chargers()
-    if (charger_id := query.get("chargerId")) is not None:
-        if not is_entity_id(charger_id):
-            raise Invalid("chargerId", ENTITY_ID_RULE)
-        chargers = chargers._replace(first=charger_id, last=charger_id)
-    return chargers._replace(box=_box(query["bbox"])) if "bbox" in query else chargers
+    charger_id = query.get("chargerId")
+    if charger_id is not None and not is_entity_id(charger_id):
+        raise Invalid("chargerId", ENTITY_ID_RULE)
+    asked = CapacityQuery(
+        box=_box(query["bbox"]) if "bbox" in query else None,
+        moments=_moments(query, now_ms, most),
+        max_age_ms=requests.seconds_of(query, "maxAge") * 1000 if "maxAge" in query else None,
+        now_ms=now_ms,
+    )
+    return asked if charger_id is None else asked._replace(first=charger_id, last=charger_id)
 
 
 def _box(text: str) -> Box:

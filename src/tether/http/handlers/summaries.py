@@ -9,14 +9,14 @@ from falcon.asgi import Request, Response
 from tether.domain.calendar import LAST_MS, Calendar, Division, Unit, steps, undivided, zone_of
 from tether.domain.errors import Invalid, Missing
 from tether.domain.filters import SessionFilter
+from tether.domain.load_curve import step_of
 from tether.domain.models import to_json
-from tether.domain.summary import Group, keys_of, step_of, summary_of
+from tether.domain.summary import Group, RowPosition, keys_of, summary_of
 from tether.domain.timestamps import format_instant
 from tether.domain.validation import check_instant
 from tether.http import requests
 from tether.http.handlers.sessions import LIST_PARAMETERS, REPEATED, filter_of, ids_of
 from tether.projections.load_curve import Window
-from tether.projections.rows import RowPosition
 from tether.server.store import Store
 from tether.storage.turns import Turns
 

@@ -1,4 +1,4 @@
-"""The course of a plugged-in vehicle: whether it charged, its power and its state of charge.
+"""The timeline of a plugged-in vehicle: whether it charged, its power and its state of charge.
 
 Instants are in ms since 1970, powers in kW, states of charge in %.
 """
@@ -28,7 +28,7 @@ class Condition(NamedTuple):
 
 STALE = Condition(stale=True)
 
-Course = list[tuple[int, Condition | None]]
+Timeline = list[tuple[int, Condition | None]]
 """The condition of a vehicle from a moment on, by the index of the moment; None: not plugged in."""
 
 
@@ -46,12 +46,12 @@ charger. There are many of them, and named tuples take much longer to make.
 """
 
 
-def readings_beside(session: SessionRecord) -> list[Reading] | None:
+def stored_readings(session: SessionRecord) -> list[Reading] | None:
     """The readings of all events of the session, if they are stored beside it."""
-    if session.seen is None:
+    if session.readings is None:
         return None
     start_ms = session.start_ms
-    return [(start_ms + one.after_ms, one.soc, one.power) for one in session.seen]
+    return [(start_ms + one.after_ms, one.soc, one.power) for one in session.readings]
 
 
 class Newest(NamedTuple):
@@ -180,13 +180,22 @@ def _has_read(period: PeriodRecord, at_ms: int) -> bool:
     return period.power is not None and period.power_first_ms <= at_ms <= period.power_ms
 
 
-def course_at(start_ms: int, end_ms: int | None, steps: Sequence[Step], moments: range) -> Course:
-    """The course of a session's vehicle at these moments; `end_ms` is None for an active one."""
+def timeline_at(
+    start_ms: int,
+    end_ms: int | None,
+    steps: Sequence[Step],
+    moments: range,
+    max_age_ms: int | None = None,
+) -> Timeline:
+    """The timeline of a session's vehicle at these moments; `end_ms` is None for an active one.
+
+    The condition is stale where the newest event is older than `max_age_ms`.
+    """
     moment = _index(moments, start_ms)
     end = len(moments) if end_ms is None else _index(moments, end_ms)
     if moment >= end:
         return []
-    found: Course = []
+    found: Timeline = []
     last, after_ms = steps[0], moments[moment] - start_ms
     for step in steps:
         if step.after_ms > after_ms:
@@ -200,18 +209,17 @@ def course_at(start_ms: int, end_ms: int | None, steps: Sequence[Step], moments:
         found.append((moment, Condition(last.kind >= CHARGING, last.power, last.soc)))
     if end < len(moments):
         found.append((end, None))
-    return found
+    return found if max_age_ms is None else _with_stale(found, start_ms, steps, moments, max_age_ms)
 
 
-def with_stale(
-    course: Course, start_ms: int, steps: Sequence[Step], moments: range, max_age_ms: int
-) -> Course:
-    """The course, but stale where the newest event is older than `max_age_ms`."""
+def _with_stale(
+    timeline: Timeline, start_ms: int, steps: Sequence[Step], moments: range, max_age_ms: int
+) -> Timeline:
     heard = [start_ms + step.after_ms for step in steps if step.kind & HEARD]
-    conditions = dict(course)
+    conditions = dict(timeline)
     silent = (_index(moments, at_ms + max_age_ms + 1) for at_ms in heard)
     changes = sorted({*conditions, *silent, *(_index(moments, at_ms) for at_ms in heard)})
-    found: Course = []
+    found: Timeline = []
     condition = None
     for moment in changes:
         condition = conditions.get(moment, condition)
