@@ -14,6 +14,7 @@ from tether.domain.earlier_sessions import (
     MOST_REPORTS,
     NO_REPORT,
     TOLERANCE_MS,
+    Charge,
     ChargeReport,
     EndedSession,
     EventPosition,
@@ -126,6 +127,10 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
     def lasted_ms(self, until_ms: int) -> int:
         """The length of the period, or its length up to an instant if it is active."""
         return (until_ms if self.stop_ms is None else self.stop_ms) - self.start_ms
+
+    def span(self, until_ms: int) -> Charge:
+        """The start and the stop of the period; it stops at the instant if it is active."""
+        return self.start_ms, until_ms if self.stop_ms is None else self.stop_ms
 
     def allows(self, energy: Decimal | None, during_ms: int) -> bool:
         """Whether the powers that were told allow so much energy in that time."""
@@ -418,8 +423,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
     def ended(self) -> EndedSession:
         """What later sessions have to know of this ended session."""
         assert self.end_ms is not None
-        missing = [one for one in self.periods if one.is_unreported]
-        charges = [(one.start_ms, one.start_ms + one.lasted_ms(self.end_ms)) for one in missing]
+        charges = [one.span(self.end_ms) for one in self.periods if one.is_unreported]
         if not self.periods:
             charges = [(self.start_ms, self.end_ms)]
         reports = [one.report for one in self.periods if one.report != NO_REPORT]
@@ -433,7 +437,8 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
 def in_order(session: SessionRecord | None, events: list[OrderedEvent]) -> list[OrderedEvent]:
     """The events of one instant in the order in which they can have happened.
 
-    What is under way ends first, then what begins begins; what remains is in the order of a charge.
+    First the session and the charge under way end, then others begin. The remaining events are in
+    the order of a charge.
     """
     ends: list[OrderedEvent] = []
     if session is not None and session.end_ms is None:
@@ -447,7 +452,7 @@ def in_order(session: SessionRecord | None, events: list[OrderedEvent]) -> list[
             wanted = {UPDATED: leaves or stops, STOPPED: stops, DISCONNECTED: leaves}
             if leaves or session.charging is not None:
                 ends = [one for one in here if wanted.get(one.position.rank)]
-            if not leaves and not again:  # what else there is there comes before others
+            if not leaves and not again:  # other events here come before events elsewhere
                 ends += [one for one in here if one not in ends]
     rest = [one for one in events if one not in ends]
     first = {position.charger_id: position.rank for position, _ in reversed(rest)}
@@ -502,11 +507,7 @@ def _late_period(
     numbers = [number for number, one in enumerate(session.periods) if one.is_unreported]
     if not numbers:
         return session.periods[-1]
-    end_ms = session.end_ms or 0
-    charges = [
-        (one.start_ms, one.start_ms + one.lasted_ms(end_ms))
-        for one in (session.periods[number] for number in numbers)
-    ]
+    charges = [session.periods[number].span(session.end_ms or 0) for number in numbers]
     first, last = (numbers[number] for number in matching_charges(charges, time_s))
     if first != last:
         session.periods[first].join(session.periods.pop(last))

@@ -129,13 +129,14 @@ def new_webhook(document: Document, *, allow_http: bool) -> Wanted:
 def changes_of_webhook(document: Document, *, allow_http: bool) -> Wanted:
     """The changes of a PATCH request; null sets a member to its default. Raises Invalid."""
     fields = checked_members(document, _members(allow_http=allow_http), _OWNER, null_removes=True)
-    for name in ("signature", "url"):
-        if name in fields and (fields[name] is None or name == "signature"):
-            hint = "It is required." if name == "url" else "It cannot be changed: make a new one."
-            raise Invalid(name, hint)
+    if "signature" in fields:
+        raise Invalid("signature", "It cannot be changed: make a new one.")
+    if "url" in fields and fields["url"] is None:
+        raise Invalid("url", "It is required.")
     start = fields.pop("start", None)
-    fields = {name: _DEFAULTS[name] if value is None and name in _DEFAULTS else value
-              for name, value in fields.items()}  # fmt: skip
+    fields = {
+        name: _DEFAULTS.get(name) if value is None else value for name, value in fields.items()
+    }
     return Wanted(fields, start)
 
 
