@@ -1,4 +1,4 @@
-"""Earlier sessions of a vehicle: what later sessions know of them, to recognise late reports.
+"""Earlier sessions of a vehicle, as later sessions know them, to recognise late reports.
 
 Instants are in ms since 1970, powers in kW, energies in kWh, states of charge in %.
 """
@@ -94,7 +94,7 @@ _SHORT = {
 
 
 class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=True, gc=False):
-    """What later sessions know of an ended session.
+    """An ended session, as later sessions know it.
 
     It is stored with each of the next sessions, with short names.
 
@@ -117,7 +117,7 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
     """The number of unknown sessions between this one and the next known one."""
     updates: int = 0
     shared: bool = False
-    """Events reported the vehicle there after it seemed to have left."""
+    """Events reported the vehicle at this charger after another event showed that it left."""
 
     @property
     def end_ms(self) -> int:
@@ -213,7 +213,7 @@ class EndedSession(msgspec.Struct, rename=_SHORT, omit_defaults=True, frozen=Tru
         return has_lasted((self.charges[first][0], self.charges[last][1]), time_s)
 
     def gives_more(self, energy: Decimal | None, since_ms: int) -> bool:
-        """Whether the power cannot give so much energy since then, but a charge of it could."""
+        """Whether the power gives less energy since then, and an earlier charge may explain it."""
         if energy is None or self.power is None or not self.charges:
             return False
         return not allows(self.power, energy, since_ms)

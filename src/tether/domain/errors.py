@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Code(StrEnum):
-    """What went wrong, for programs: all values of the header `Tether-Error`."""
+    """The kinds of errors, for programs: all values of the header `Tether-Error`."""
 
     REQUEST_MALFORMED = "request-malformed"
     BODY_MALFORMED = "body-malformed"

@@ -63,8 +63,8 @@ def pair_of(charger: Charger, vehicle: Vehicle) -> Pair:
 class Figures(NamedTuple):
     """The numbers of a `Capacity`, of one vehicle or of many, in a form that can be added up.
 
-    `may_take` and `may_give` are powers that may be flowing where no power is known. They are not
-    shown, but the charger cannot offer them any more.
+    `may_take` and `may_give` are the powers that may flow where no power is known. Partners do not
+    see them, but they reduce the power that the charger can still offer.
     """
 
     chargers: int = 0
@@ -202,7 +202,7 @@ class Totals:
         return sums
 
 
-# What is shown ------------------------------------------------------------------------------------
+# Views --------------------------------------------------------------------------------------------
 
 
 class Box(NamedTuple):

@@ -27,7 +27,7 @@ _ZERO, _MILLIONTH = Decimal(0), Decimal("0.000001")
 
 
 class Group(StrEnum):
-    """What sessions can be grouped by."""
+    """The groups of sessions."""
 
     CHARGER = "charger"
     VEHICLE = "vehicle"

@@ -57,8 +57,8 @@ def stored_readings(session: SessionRecord) -> list[Reading] | None:
 class Newest(NamedTuple):
     """The newest readings up to a moment that the session itself has.
 
-    Where the session has only newer ones, `soc_since` and `power_since` say from which instant on
-    there are older ones among its events.
+    If the session has only newer ones, its events since `soc_since` and `power_since` have older
+    ones.
     """
 
     readings: list[Reading]
@@ -175,7 +175,7 @@ def _happened(
 def _has_read(period: PeriodRecord, at_ms: int) -> bool:
     """Whether the charge has taken in the power of this instant.
 
-    It has not if only later events showed that the charge had already started.
+    It has not if only a later event showed that the charge had started.
     """
     return period.power is not None and period.power_first_ms <= at_ms <= period.power_ms
 

@@ -29,7 +29,7 @@ from tether.storage.snapshots import Snapshot, Snapshots
 from tether.storage.turns import TimeSlice
 
 PAGE = 1000  # events of one vehicle
-VEHICLES = 10_000  # whose waiting events are looked up at once
+VEHICLES = 10_000  # that one query for waiting events returns
 SESSIONS = 100  # sessions of one vehicle
 
 BEGINNING: Start = (-END_OF_TIME, 0, "")
@@ -44,8 +44,10 @@ class ChangedPortion(NamedTuple):
 
 
 class Beginning(NamedTuple):
-    """Where a vehicle's sessions are computed again from: the events from an instant on, the
-    session at that instant, if any, and its context. Stored sessions are compared from `start` on.
+    """A point in the history of a vehicle from which its sessions are computed again.
+
+    It has the session at the instant `from_ms`, if any, and its context. Later events are read
+    again. Stored sessions are compared from `start` on.
     """
 
     from_ms: int
@@ -74,10 +76,10 @@ class Changes:
         self._snapshots = snapshots
 
     async def of_events(self, partner: int, rows: list[Row]) -> tuple[list[Change], list[Late]]:
-        """The changes by these events, which follow those that the sessions contain, and the
-        vehicles whose events came late or were withdrawn: their changes are left to `of_late`.
+        """The changes by these events, which follow the events that the sessions contain.
 
-        Empties `rows`: they are megabytes.
+        Also returns the vehicles whose events came late or were withdrawn: `of_late` finds their
+        changes. Empties `rows`: they are megabytes.
         """
         events: defaultdict[str, list[OrderedEvent]] = defaultdict(list)
         withdrawn: defaultdict[str, list[int]] = defaultdict(list)
@@ -355,8 +357,8 @@ class Changes:
 
 
 def _add_first(builder: SessionBuilder, beginning: Beginning, begin: Start) -> None:
-    """Adds the session that the builder began with, if it lasts longer than was known: an event
-    that had ended it was withdrawn. This is the first session of all, so it is added only once.
+    """Adds the session that the builder began with, if it lasts longer than before, because the
+    event that ended it was withdrawn. It is the first of all sessions, so this happens only once.
     """
     known = beginning.session
     if begin != beginning.start or known is None:

@@ -132,7 +132,7 @@ class _BucketSums:
 
 
 class _Query(NamedTuple):
-    """What a page is asked for. `areas` has the area of each charger, if the groups are areas."""
+    """The query for a page. `areas` has the area of each charger, if the groups are areas."""
 
     partner: int
     wanted: SessionFilter

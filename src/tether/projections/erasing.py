@@ -77,7 +77,7 @@ class Erasing:
             raise HasEvents(count, MOST_COUNTED)
 
     async def keep_erasing(self) -> None:
-        """Continues, for ever, what other processes have left, and forgets old erasures."""
+        """Continues, for ever, the erasures of other processes, and deletes old ones that ended."""
         while True:
             with suppress(Unavailable):
                 for erasure in await self.erasures.all():

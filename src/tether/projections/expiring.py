@@ -1,9 +1,9 @@
-"""Lets the events of a vehicle expire, with the sessions that they made.
+"""Removes expired events of a vehicle, and the sessions that they made.
 
 Each vehicle is cut at an instant: at the horizon, or at the start of the session that is active at
-the horizon. A snapshot keeps the state that the events before the cut have led to. From then on the
-vehicle's sessions are computed from the snapshot, so that all that remains, and all that arrives
-later, gives the same sessions as before. The same transaction removes the sessions before the cut.
+the horizon. A snapshot stores the state that the events before the cut led to. From then on the
+vehicle's sessions are computed from the snapshot. So the remaining events, and events that arrive
+later, give the same sessions as before. The same transaction removes the sessions before the cut.
 After that the events are withdrawn, so that followers hear of it. They no longer count for any
 session, so this may happen at any time.
 """

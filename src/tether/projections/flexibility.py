@@ -1,4 +1,4 @@
-"""How much power and energy plugged-in vehicles could move: reads what the figures need.
+"""The flexibility of plugged-in vehicles: reads sessions and events, and adds up the figures.
 
 Chargers come in the order of their ids, one page at a time, so that neither memory nor the pauses
 of the event loop grow with the fleet.
@@ -33,8 +33,8 @@ from tether.storage.plugged_in import EventsWanted, Kind, PastSession, PastTimel
 from tether.storage.turns import TimeSlice, in_steps
 
 PAGE = 100  # sessions that are read at once
-CHARGERS = 20  # whose sessions are looked up at once
-MOST_OF_AREAS = 20_000  # areas times moments, whose figures are in memory together
+CHARGERS = 20  # in a query for sessions
+MOST_OF_AREAS = 20_000  # areas times moments: their figures are in memory together
 LONGEST_CACHED = 1000  # characters of a charger and a vehicle together
 
 _LAST = "\x7f"  # sorts after every id

@@ -1,4 +1,4 @@
-"""The energy of charges over time, by the readings of their power where there are any.
+"""Load curves: the energy of charges over time, by the readings of their power if there are any.
 
 A page has some steps of time. It reads the sessions of that time, and their events.
 """
@@ -15,7 +15,7 @@ from tether.projections.database_sums import buckets_from
 from tether.projections.summaries import Summaries, swept
 from tether.storage.plugged_in import EventsWanted, PluggedIn
 
-SESSIONS = 100  # whose curves are made at once
+SESSIONS = 100  # their curves are in memory together
 
 
 class Window(NamedTuple):

@@ -166,8 +166,8 @@ class Projector:
         del self._stored[partner]
 
     async def sweep(self) -> None:
-        """Derives for ever events that nobody has announced: from a process that was killed, copied
-        into the database, or older than sessions.
+        """Derives, for ever, events that no process has announced: events of a process that was
+        killed, copied events, and events from before there were sessions.
         """
         partners: list[int] = []
         at_once = sys.maxsize  # all of them when it starts, then some at a time
@@ -276,7 +276,7 @@ class Projector:
             self._others[partner] = position.mark
             return 3 * pause_s
         took_s = monotonic() - began
-        if full:  # the rate of a few events says nothing about many
+        if full:  # a few events are no measure for many
             self._rate = (done.seq - position.seq) / took_s
         if done.seq > last:  # out of order: with more events at once fewer sessions change twice
             return min(took_s, PATIENCE_S)

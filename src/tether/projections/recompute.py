@@ -17,7 +17,7 @@ LATE_MOST = 200  # events or sessions of a vehicle; a vehicle with more is not p
 
 class Late(NamedTuple):
     """A vehicle whose events came late or were withdrawn: the instants of the first and the last of
-    these events, and how many there are.
+    these events, and their number.
     """
 
     vehicle: str
@@ -32,7 +32,7 @@ class Late(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """A vehicle is computed again from `start` on, with what is known before it, and at least up to
+    """A vehicle is computed again from `start` on, with the context before it, and at least up to
     `until_ms`.
     """
 
