@@ -15,7 +15,7 @@ from tether.domain.session_record import MOST_TAKEN, OrderedEvent, SessionRecord
 from tether.projections.recompute import (
     LATE_MOST,
     Bounds,
-    Late,
+    LateEvents,
     batches_of,
     begins_as_stored,
     changes_between,
@@ -75,11 +75,13 @@ class Changes:
         self._records = records
         self._snapshots = snapshots
 
-    async def of_events(self, partner: int, rows: list[Row]) -> tuple[list[Change], list[Late]]:
+    async def of_events(
+        self, partner: int, rows: list[Row]
+    ) -> tuple[list[Change], list[LateEvents]]:
         """The changes by these events, which follow the events that the sessions contain.
 
-        Also returns the vehicles whose events came late or were withdrawn: `of_late` finds their
-        changes. Empties `rows`: they are megabytes.
+        Also returns the late and withdrawn events of each vehicle: `of_late` finds their changes.
+        Empties `rows`: they are megabytes.
         """
         events: defaultdict[str, list[OrderedEvent]] = defaultdict(list)
         withdrawn: defaultdict[str, list[int]] = defaultdict(list)
@@ -92,10 +94,10 @@ class Changes:
             await time_slice.yield_if_over()
         rows.clear()
         changes: list[Change] = []
-        late: list[Late] = []
+        late: list[LateEvents] = []
         for vehicle, instants in (await self._not_expired(partner, withdrawn)).items():
             all_ms = [*instants, *map(_at_ms, events.pop(vehicle, ()))]
-            late.append(Late(vehicle, min(all_ms), max(all_ms), len(all_ms)))
+            late.append(LateEvents(vehicle, min(all_ms), max(all_ms), len(all_ms)))
         known = await self._records.last(partner, list(events))  # decodes one at a time
         reports: dict[tuple[str, Start], list[LateReport]] = defaultdict(list)
         for vehicle, last in known:
@@ -105,7 +107,7 @@ class Changes:
             new = sorted(events.pop(vehicle))
             session, before = last
             if new[0].position.at_ms <= session.last.at_ms:
-                late.append(Late.of(vehicle, new))
+                late.append(LateEvents.of(vehicle, new))
                 continue
             was = _state(session)
             builder = SessionBuilder(session, before).take(new)
@@ -125,15 +127,15 @@ class Changes:
 
     async def _of_first(
         self, partner: int, events: dict[str, list[OrderedEvent]]
-    ) -> tuple[list[Change], list[Late]]:
+    ) -> tuple[list[Change], list[LateEvents]]:
         """The same for vehicles without a session, each with its events."""
         cut_ms = await self._snapshots.instants(partner, events)
-        changes, late, time_slice = list[Change](), list[Late](), TimeSlice()
+        changes, late, time_slice = list[Change](), list[LateEvents](), TimeSlice()
         for vehicle, new in events.items():
             await time_slice.yield_if_over()
             new.sort()
             if vehicle in cut_ms:  # it continues from its snapshot, maybe with older events
-                late.append(Late.of(vehicle, new))
+                late.append(LateEvents.of(vehicle, new))
             else:
                 changes += (Change(*begun) for begun in SessionBuilder().take(new).begun)
         return changes, late
@@ -149,7 +151,7 @@ class Changes:
 
     async def waiting(
         self, partner: int, after: int, until: int, *, to_end: bool
-    ) -> AsyncIterator[list[Late]]:
+    ) -> AsyncIterator[list[LateEvents]]:
         """The vehicles with events or withdrawals after the number `after`, up to `until`, as if
         all of these were late: many vehicles at a time, in the order of their ids.
 
@@ -158,7 +160,7 @@ class Changes:
         last = ""
         while found := await self._events.vehicles_following(partner, after, until, last, VEHICLES):
             yield [
-                Late(vehicle, first_ms, END_OF_TIME if to_end else last_ms, count)
+                LateEvents(vehicle, first_ms, END_OF_TIME if to_end else last_ms, count)
                 for vehicle, count, first_ms, last_ms in found
             ]
             last = found[-1].vehicle_id
@@ -168,7 +170,7 @@ class Changes:
         partner: int,
         vehicle: str,
         seq: int,
-        late: Late | None = None,
+        late: LateEvents | None = None,
         snapshot: Snapshot | None = None,
     ) -> AsyncIterator[ChangedPortion]:
         """The changes when a vehicle's sessions are computed again from the events up to `seq`.
@@ -320,7 +322,7 @@ class Changes:
     # Many vehicles at once ------------------------------------------------------------------------
 
     async def of_late(
-        self, partner: int, seq: int, late: Sequence[Late]
+        self, partner: int, seq: int, late: Sequence[LateEvents]
     ) -> AsyncIterator[list[Change]]:
         """The changes by late events. Two statements suffice for a batch of vehicles, as a rule."""
         alone = [one for one in late if one.events >= LATE_MOST]
@@ -341,7 +343,7 @@ class Changes:
             async for portion in self.of_vehicle(partner, one.vehicle, seq, one):
                 yield portion.changes
 
-    async def _bounds(self, partner: int, late: Iterable[Late]) -> dict[str, Bounds]:
+    async def _bounds(self, partner: int, late: Iterable[LateEvents]) -> dict[str, Bounds]:
         """The bounds of each vehicle, but for vehicles that go on from their snapshot."""
         wanted = [(one.vehicle, one.first_ms, one.last_ms) for one in late]
         cut_ms = await self._snapshots.instants(partner, (vehicle for vehicle, *_ in wanted))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from tether.domain.models import Vehicle, WithdrawalReason
 from tether.projections.changes import BEGINNING
 from tether.projections.projector import Projector
-from tether.projections.recompute import Late
+from tether.projections.recompute import LateEvents
 from tether.storage.entities import Entities
 from tether.storage.session_records import Change, SessionRecords
 from tether.storage.snapshots import VEHICLES, Snapshot, Snapshots
@@ -130,7 +130,7 @@ class Expiring:
 
     async def _changes(self, partner: int, seq: int, snapshot: Snapshot) -> list[Change]:
         """The changes if a vehicle's sessions are computed from this snapshot."""
-        late = Late(snapshot.vehicle_id, snapshot.at_ms, snapshot.at_ms - 1, 0)
+        late = LateEvents(snapshot.vehicle_id, snapshot.at_ms, snapshot.at_ms - 1, 0)
         portions = self.projector.changes.of_vehicle(
             partner, snapshot.vehicle_id, seq, late, snapshot
         )

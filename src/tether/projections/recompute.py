@@ -15,9 +15,9 @@ EVENTS_AT_ONCE = 5_000  # … and their events, which are in memory together
 LATE_MOST = 200  # events or sessions of a vehicle; a vehicle with more is not part of a batch
 
 
-class Late(NamedTuple):
-    """A vehicle whose events came late or were withdrawn: the instants of the first and the last of
-    these events, and their number.
+class LateEvents(NamedTuple):
+    """The late and withdrawn events of a vehicle: the instants of the first and the last one, and
+    their number.
     """
 
     vehicle: str
@@ -26,8 +26,8 @@ class Late(NamedTuple):
     events: int
 
     @classmethod
-    def of(cls, vehicle: str, events: Sequence[OrderedEvent]) -> "Late":
-        """The vehicle with these events, which are in order."""
+    def of(cls, vehicle: str, events: Sequence[OrderedEvent]) -> "LateEvents":
+        """These events of the vehicle, which are in order."""
         return cls(vehicle, events[0].position.at_ms, events[-1].position.at_ms, len(events))
 
 
@@ -41,9 +41,9 @@ class Bounds(NamedTuple):
     until_ms: int
 
 
-def batches_of(late: Iterable[Late]) -> Iterator[list[Late]]:
+def batches_of(late: Iterable[LateEvents]) -> Iterator[list[LateEvents]]:
     """Batches of vehicles that are read together."""
-    batch: list[Late] = []
+    batch: list[LateEvents] = []
     events = 0
     for one in late:
         if batch and (len(batch) == VEHICLES_AT_ONCE or events + one.events > EVENTS_AT_ONCE):
@@ -56,7 +56,7 @@ def batches_of(late: Iterable[Late]) -> Iterator[list[Late]]:
 
 
 def changes_between(
-    late: Late, bounds: Bounds, events: list[OrderedEvent], known: list[Stored]
+    late: LateEvents, bounds: Bounds, events: list[OrderedEvent], known: list[Stored]
 ) -> list[Change] | None:
     """The changes between the bounds; None if they reach further, or there is too much to read."""
     taken = bounds.before.taken
@@ -99,7 +99,7 @@ def compared(
             found[0].reports = [*found[0].reports, *reports_after(row.references.reports, until_ms)]
         should = Change(*found).row
         if version is None or should != row:
-            visible = version is None or should.shown != row.shown
+            visible = version is None or should.visible_part != row.visible_part
             changes.append(Change(*found, visible=visible))
     return changes + [Change(*begun) for begun in missing.values()]
 

@@ -53,7 +53,7 @@ class SessionRow(NamedTuple):
     course: str | None
 
     @property
-    def shown(self) -> "SessionRow":
+    def visible_part(self) -> "SessionRow":
         """The row with only what partners see, and the keys by which they find it."""
         return self._replace(before="", seen=None, course=None, **UNKNOWN._asdict())
 
