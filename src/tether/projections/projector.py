@@ -219,14 +219,13 @@ class Projector:
             del self._tasks[partner]
 
     async def _pause(self, partner: int, seconds: float) -> bool:
-        """Waits that long, or until a reader hurries; returns whether one does.
-
-        After a bulk more events follow, which should not share the processor with deriving.
+        """Waits that long, after a bulk perhaps longer, or until a reader hurries; returns whether
+        one does.
         """
         urgent = self._urgent[partner]
         if partner in self._in_bulk:
             self._in_bulk.discard(partner)
-            seconds = max(seconds, INTERVAL_S)
+            seconds = max(seconds, self._engine.dialect.bulk_pause_s)
         if seconds:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):

@@ -43,6 +43,12 @@ class Dialect:
     and the next commits wait for them.
     """
 
+    bulk_pause_s: float
+    """How long the projector waits after a bulk, because more events follow. SQLite runs in the
+    process that reads these events, so deriving would delay their answers. PostgreSQL does its part
+    in another process: without a pause both processes are busy.
+    """
+
     own_tables: tuple[str, ...]
     """Tables with a row for each partner that only this engine has."""
 
@@ -67,6 +73,7 @@ SQLITE = Dialect(
     position="instr",
     of_hex="CAST(unhex({}) AS TEXT)",
     pause_s=0.5,
+    bulk_pause_s=1.0,
     own_tables=("listings",),
     stops_adding=(),  # there is one writer
 )
@@ -88,6 +95,7 @@ POSTGRES = Dialect(
     position="strpos",
     of_hex="convert_from(decode({}, 'hex'), 'UTF8')",
     pause_s=2.0,
+    bulk_pause_s=0.0,
     own_tables=("event_heads",),
     stops_adding=("LOCK TABLE event_heads IN SHARE MODE",),
 )
