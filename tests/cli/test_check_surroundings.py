@@ -18,7 +18,7 @@ import pytest
 from tests.cli.conftest import Command
 from tests.conftest import TETHER, Server
 from tests.parts import free_port, running_redis
-from tether.storage.postgres.certificates import certificates
+from tether.storage.postgres.database import PostgresDatabase
 
 SHIFTED = Path(__file__).parents[1] / "abuse" / "shifted.py"
 Found = dict[str, tuple[str, str]]
@@ -152,7 +152,9 @@ def test_the_ends_of_certificates_are_known(tmp_path: Path, days: int) -> None:
     own, _ = certificate(tmp_path, 10)
     now_s = time.time()
     with server_with(cert, key) as port:
-        found = dict(certificates(f"postgresql://u@127.0.0.1:{port}/x?sslcert={own}"))
+        found = dict(
+            PostgresDatabase(f"postgresql://u@127.0.0.1:{port}/x?sslcert={own}").certificates()
+        )
     assert found.keys() == {"10.crt", f"127.0.0.1:{port}"}
     for name, length in (("10.crt", 10), (f"127.0.0.1:{port}", days)):
         assert abs(found[name] / 1000 - now_s - length * 86_400) < 120

@@ -15,7 +15,7 @@ from tests.faults.rig import event
 from tether.domain.errors import SetupError
 from tether.server import maintenance
 from tether.server.databases import database_of
-from tether.storage.copying import KEYS, MADE_ANEW
+from tether.storage.copying import KEYS, NOT_COPIED
 from tether.storage.migrate import OUR_TABLES
 
 EVENTS = 300
@@ -51,8 +51,8 @@ def no_progress(what: str, total: float) -> Iterator[Progress]:
 
 
 def test_each_table_is_copied_or_made_anew() -> None:
-    assert KEYS.keys() | MADE_ANEW == OUR_TABLES
-    assert not KEYS.keys() & MADE_ANEW
+    assert KEYS.keys() | NOT_COPIED == OUR_TABLES
+    assert not KEYS.keys() & NOT_COPIED
 
 
 def test_from_sqlite_to_postgresql_and_back_nobody_notices(

@@ -15,7 +15,7 @@ from tests.parts import Postgres, free_port, running_postgres
 from tests.postgres.rig import query
 from tether.domain.errors import SetupError
 from tether.server.databases import database_of
-from tether.storage.postgres.engine import describe_postgres
+from tether.storage.postgres.database import PostgresDatabase
 
 PASSWORD = "s3cr3t/with@odd:chars%&?#"
 
@@ -208,7 +208,7 @@ def test_a_wrong_password_is_refused_in_a_sentence_that_does_not_show_it(guarded
 )
 def test_a_password_that_is_not_encoded_is_not_shown_either(url: str) -> None:
     with pytest.raises(SetupError) as refusal:
-        describe_postgres(url)
+        PostgresDatabase(url).describe()
     assert "cannot be read" in refusal.value.message
     assert "%40 for @" in refusal.value.message
     for part in ("s3", "cr3t", "part"):
@@ -242,4 +242,4 @@ def test_an_address_is_described_without_its_secrets() -> None:
         "postgresql:///n?host=a,b&password=p": "a:5432,b:5432/n",
     }
     for url, shown in described.items():
-        assert describe_postgres(url) == f"postgresql://{shown}"
+        assert PostgresDatabase(url).describe() == f"postgresql://{shown}"

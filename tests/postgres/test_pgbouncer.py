@@ -16,7 +16,7 @@ from tests.parts import Postgres
 from tests.postgres.pooler import running_pgbouncer, through
 from tests.postgres.rig import Follower, Load, check_exactly_once, query
 from tests.postgres.test_migration import refused
-from tether.storage.postgres.engine import PostgresEngine
+from tether.storage.postgres.database import PostgresDatabase
 
 COUNT_BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
 
@@ -115,7 +115,7 @@ def test_statements_are_prepared_on_a_server_but_not_on_a_pooler(
     database: str, pooler: int
 ) -> None:
     async def prepared(url: str) -> int:
-        engine = PostgresEngine(url, 1)
+        engine = PostgresDatabase(url).open(1)
         for number in range(8):
             await engine.read("SELECT $1::bigint + 1", number)
         ((count,),) = await engine.read("SELECT count(*) FROM pg_prepared_statements")
@@ -135,7 +135,7 @@ def test_a_session_that_a_pooler_lends_keeps_the_settings_it_had(
 ) -> None:
     async def main() -> None:
         for url, setting in ((database, "off"), (through(pooler, database), "on")):
-            engine = PostgresEngine(url, 1)
+            engine = PostgresDatabase(url).open(1)
             assert await engine.read("SHOW enable_seqscan") == [(setting,)]
             await engine.close()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tether.storage.postgres.engine import PostgresEngine
+from tether.storage.postgres.database import PostgresDatabase
 
 SLEEP = "SELECT $1::bigint, pg_sleep(0.02)"  # about no events: two of the sixteen connections
 GOOD, BAD = 1, 2
@@ -10,7 +10,7 @@ GOOD, BAD = 1, 2
 
 def test_a_partner_waits_for_no_queue_of_another(postgres: str) -> None:
     async def scenario() -> list[int]:
-        engine, order = PostgresEngine(postgres, 16), list[int]()
+        engine, order = PostgresDatabase(postgres).open(16), list[int]()
 
         async def read(partner: int) -> None:
             await engine.read(SLEEP, partner)

@@ -28,7 +28,7 @@ from tether.domain.session_views import (
 )
 from tether.domain.views import ChargerState, Session, VehicleState
 from tether.server.store import Store
-from tether.storage.fleet import ORDERS
+from tether.storage.fleet_overview import ORDERS
 
 PAGE = 50
 HISTORY = 20  # sessions and events of one charger or vehicle
@@ -102,8 +102,8 @@ class LivePage(Page):
     ) -> tuple[list[str], dict[str, object] | None]:
         """The ids of the page, and where the next one begins, if there is one."""
         if wanted.show == "all":
-            found = await self._store.entities.beginning(
-                self._kind, partner, wanted.begins, wanted.after, PAGE + 1
+            found = await self._store.entities.page(
+                self._kind, partner, wanted.after, PAGE + 1, begins=wanted.begins
             )
             ids = [entity_id for entity_id, _ in found]
             return ids[:PAGE], {"after": ids[PAGE - 1]} if len(ids) > PAGE else None

@@ -61,4 +61,4 @@ def _is_begun(database: Database) -> bool:
     if database.file is not None and not database.file.exists():
         return False
     with database.side() as side:
-        return side.origin() is not None
+        return copying.origin_of(side) is not None

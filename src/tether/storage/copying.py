@@ -1,22 +1,23 @@
 """Copies a whole database into another one, of either engine, row by row in the order of keys.
 
-A copy that was interrupted has the first rows of each table, and goes on after them. No server uses
-a copy before it is complete and checked.
+An interrupted copy has the first rows of each table, and can be continued. No server uses a copy
+before it is complete and checked.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
 from tether.domain.errors import SetupError
-from tether.storage.log_positions import EpochState, new_epoch
+from tether.storage.log_positions import Epoch, EpochState, new_epoch
 from tether.storage.migrate import COPY_TABLE
 
 Values = Sequence[Any]
 
 ROWS_AT_ONCE = 5_000
 
-# Each table that is copied, with its primary key. Tables that only one engine has are made again.
+# Each table that is copied, with its primary key.
 KEYS: dict[str, tuple[str, ...]] = {
     "partners": ("id",),
     "keys": ("digest",),
@@ -36,15 +37,11 @@ KEYS: dict[str, tuple[str, ...]] = {
     "webhooks": ("partner", "id"),
     "webhook_parked": ("partner", "webhook", "id"),
 }
-MADE_ANEW = {
+NOT_COPIED = {
     "epoch", "event_heads", "listings", "list_of_charger", "list_of_vehicle", "list_by_time",
     "console_sessions", "console_links", "refused_requests",
     "webhook_attempts",
 }  # fmt: skip
-
-CREATE_MARK = f"CREATE TABLE {COPY_TABLE} (origin TEXT NOT NULL)"
-READ_MARK = f"SELECT origin FROM {COPY_TABLE}"
-DROP_MARK = f"DROP TABLE {COPY_TABLE}"
 
 
 class Side(Protocol):
@@ -56,8 +53,11 @@ class Side(Protocol):
     def query(self, sql: str, *parameters: object) -> list[Values]:
         """The rows of a query."""
 
+    def transaction(self) -> AbstractContextManager[object]:
+        """Commits the changes of the block together."""
+
     def columns(self, table: str) -> list[str]:
-        """The columns of a table, in any order."""
+        """The columns of a table, in any order; none if there is no such table."""
 
     def check_alone(self) -> None:
         """Raises SetupError if a server or a command of ours uses the database."""
@@ -68,14 +68,8 @@ class Side(Protocol):
     def add(self, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
         """Adds these rows to a table in one transaction, durable when this returns."""
 
-    def origin(self) -> str | None:
-        """The source of which it is an incomplete copy; None if it is none."""
-
-    def begin(self, origin: str) -> None:
-        """Marks it as an incomplete copy of this source."""
-
-    def finish(self, epoch: EpochState) -> None:
-        """Completes the copy: makes the tables that only this engine has, and sets the epoch."""
+    def finish(self, epoch: Epoch) -> None:
+        """Fills the tables that only this engine has, and sets the epoch."""
 
 
 class Difference(NamedTuple):
@@ -89,19 +83,28 @@ class Difference(NamedTuple):
 def begin(source: Side, target: Side, epoch: EpochState) -> None:
     """Makes `target` an incomplete copy of `source`, unless it is one. Raises SetupError."""
     origin = f"{source.name} {epoch.epoch.id}"
-    begun = target.origin()
+    begun = origin_of(target)
     if begun is None:
         for table in KEYS:
             if target.query(f"SELECT 1 FROM {table} LIMIT 1"):
                 raise SetupError(
                     f"{target.name} has something in it ({table}): name a new database."
                 )
-        target.begin(origin)
+        with target.transaction():
+            target.query(f"CREATE TABLE {COPY_TABLE} (origin TEXT NOT NULL)")
+            target.query(f"INSERT INTO {COPY_TABLE} VALUES (?)", origin)
     elif begun != origin:
         raise SetupError(
             f"{target.name} is a copy of something else that is not whole: remove it, or name "
             "another database."
         )
+
+
+def origin_of(side: Side) -> str | None:
+    """The source of which a database is an incomplete copy; None if it is none."""
+    if not side.columns(COPY_TABLE):
+        return None
+    return str(side.query(f"SELECT origin FROM {COPY_TABLE}")[0][0])
 
 
 def total(source: Side) -> int:
@@ -150,7 +153,9 @@ def differences(
 
 def finish(target: Side, epoch: EpochState) -> None:
     """Makes `target` ready for servers. The epoch stays the same, as nothing was lost."""
-    target.finish(EpochState(new_epoch(), ends=False) if epoch.ends else epoch)
+    with target.transaction():
+        target.finish(new_epoch() if epoch.ends else epoch.epoch)
+        target.query(f"DROP TABLE {COPY_TABLE}")
 
 
 def _pages(

@@ -1,19 +1,27 @@
-"""Chargers and vehicles: two tables with the same columns. Each row has the JSON of an entity."""
+"""Chargers and vehicles: two tables with the same columns, which have the JSON of an entity."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from tether.domain.errors import Forbidden, NotFound, PreconditionFailed, Refusal, Unavailable
 from tether.domain.models import Charger, Entity, Vehicle, from_json, to_json
+from tether.storage.batches import Batches
 from tether.storage.engine import Engine, Row, batch, batch_of
 from tether.storage.erasures import code_of
-from tether.storage.patches import Patch, Patches, Target
-from tether.storage.turns import Steps, in_steps
+from tether.storage.turns import Steps, TimeSlice, in_steps
 
 BEING_ERASED = partial(Unavailable, 1, "one of this id is being erased.")
-PUT_AT_ONCE = 1_000  # in one statement, so that other writes do not wait long
+PUT_AT_ONCE = 1_000  # entities in one statement, so that other writes do not wait long
+MOST_PATCHES_WAITING = 2_000  # of one entity; later ones are refused with Unavailable
+PATCHES_AT_ONCE = 200
+
+Patch: TypeAlias = Callable[[int, Any], Any]
+"""Returns the changed entity, given its version and itself; raises the error for its sender."""
+Target: TypeAlias = tuple[type[Entity], int, str]
+"""Kind, partner and id of an entity."""
 
 _TABLE: dict[type[Entity], str] = {Charger: "chargers", Vehicle: "vehicles"}
 
@@ -26,7 +34,7 @@ SELECT e.id, e.body FROM wanted w JOIN {{table}} e ON e.partner = $1 AND e.id = 
 PARTNER = "SELECT 1 FROM partners WHERE id = $1"
 COUNT = "SELECT count(*) FROM {table} WHERE partner = $1"
 
-# A partner may be deleted while one of its requests is still arriving: nothing may be stored then.
+# A partner may be deleted while one of its requests arrives. Then nothing may be stored.
 CREATE = """
 INSERT INTO {table} (partner, id, version, body)
 SELECT $1, $2, 1, $3 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1) AND NOT EXISTS (
@@ -34,8 +42,8 @@ SELECT $1, $2, 1, $3 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1) AND NOT
 )
 ON CONFLICT (partner, id) DO NOTHING RETURNING version
 """
-# Each row says how many times it was put in the batch. The order of ids keeps two of these
-# statements from waiting for each other.
+# `times` says how often an entity was put in the batch. The order of ids prevents deadlocks between
+# these statements.
 PUT = f"""
 WITH {batch("batch", "id", "times BIGINT", "body", "code")}
 INSERT INTO {{table}} (partner, id, version, body)
@@ -67,7 +75,9 @@ class Entities:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._patches = Patches(self._read, self.replace)
+        self._patches = Batches(
+            self._apply, most_at_once=PATCHES_AT_ONCE, most_waiting=MOST_PATCHES_WAITING
+        )
 
     async def drain(self) -> None:
         """Returns when all patches are written."""
@@ -90,16 +100,11 @@ class Entities:
         return [(entity_id, body) for entity_id, body in rows]
 
     async def page(
-        self, kind: type[Entity], partner: int, after: str, limit: int
+        self, kind: type[Entity], partner: int, after: str, limit: int, *, begins: str = ""
     ) -> list[tuple[str, str]]:
-        """Id and JSON of the `limit` entities that follow the id `after`, in order of id."""
-        rows = await self._engine.read(_sql(PAGE, kind), partner, after, limit)
-        return [(entity_id, body) for entity_id, body in rows]
-
-    async def beginning(
-        self, kind: type[Entity], partner: int, begins: str, after: str, limit: int
-    ) -> list[tuple[str, str]]:
-        """The same, only entities whose ids begin with `begins`."""
+        """Id and JSON of the `limit` entities that follow the id `after`, in order of id. With
+        `begins`, only entities whose ids begin with it.
+        """
         rows: list[Row] = []
         if after < begins:
             found = await self._engine.read(_sql(GET, kind), partner, begins)
@@ -116,7 +121,8 @@ class Entities:
     async def put(self, partner: int, entity: Entity) -> int:
         """Creates or replaces the entity; returns its version, 1 if it is new.
 
-        Raises Forbidden if the partner is gone, Unavailable while one of this id is being erased.
+        Raises Forbidden if the partner is deleted, Unavailable while an entity with this id is
+        being erased.
         """
         (version,) = await self._put_some(partner, [entity])
         if isinstance(version, Refusal):
@@ -128,9 +134,10 @@ class Entities:
             raise Forbidden
 
     async def put_all(self, partner: int, entities: Sequence[Entity]) -> list[int | Refusal]:
-        """Puts entities of one kind, one after the other; for each its version, or why not.
+        """Puts entities of one kind, one after the other. Returns the version of each, or why it
+        was not stored.
 
-        Raises Forbidden if the partner is gone, Unavailable if nothing could be put.
+        Raises Forbidden if the partner is deleted, Unavailable if nothing could be stored.
         """
         versions: list[int | Refusal] = []
         while some := entities[len(versions) : len(versions) + PUT_AT_ONCE]:
@@ -184,15 +191,37 @@ class Entities:
     async def patch(self, kind: type[Entity], partner: int, entity_id: str, patch: Patch) -> int:
         """Changes the entity with `patch`; returns its new version.
 
-        When several patches arrive at once, each gets the result of the one before. Raises
-        NotFound, and what `patch` raises.
+        Raises NotFound, Unavailable, also if too many patches wait, and what `patch` raises.
         """
-        return await self._patches.apply((kind, partner, entity_id), patch)
+        return await self._patches.add((kind, partner, entity_id), patch)
 
-    async def _read(self, target: Target) -> tuple[int, Entity]:
+    async def _apply(self, target: Target, patches: Sequence[Patch]) -> Sequence[int | Exception]:
+        """Applies patches that arrived together, one after the other, and writes the result once.
+
+        Otherwise only one of them would find the version that it has read. If another process was
+        faster, they are applied again.
+        """
         kind, partner, entity_id = target
-        stored = await self.get(kind, partner, entity_id)
-        return stored.version, from_json(cast(type[Any], kind), stored.body)
+        while True:
+            try:
+                stored = await self.get(kind, partner, entity_id)
+            except NotFound:
+                return [NotFound() for _ in patches]
+            version, entity = stored.version, from_json(cast(type[Any], kind), stored.body)
+            results: list[int | Exception] = []
+            time_slice = TimeSlice()
+            for patch in patches:
+                try:
+                    entity = patch(version, entity)
+                    version += 1
+                    results.append(version)
+                except Exception as error:
+                    results.append(error.with_traceback(None))
+                await time_slice.yield_if_over()
+            with suppress(PreconditionFailed):
+                if version > stored.version:
+                    await self.replace(partner, entity, stored.version, version - stored.version)
+                return results
 
 
 def _rows(

@@ -1,8 +1,8 @@
 """Connections to PostgreSQL, for one purpose each.
 
-The pools are our own because they must fail at once while the database is away, so that the client
-gets its 503 and tries again, and work with the first request after the database has returned. Pools
-that reconnect in the background do neither.
+While the database is away, these pools fail at once, so that the client gets its 503 and tries
+again. They work with the first request after the database has returned. Pools that reconnect in the
+background do neither.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ from tether.storage.turns import Turns
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
 
-TOLD_S = 60.0  # the same refusal is logged once in this time
-FULL_S = 1.0  # no new connection is tried for this time after PostgreSQL had none left
+LOGGED_AGAIN_S = 60.0  # the same refusal is not logged again before
+FULL_S = 1.0  # after PostgreSQL had no connection left, none is opened for this time
 
-# Errors that pass, or that the operator can repair: the connection broke; the server starts, stops,
-# is full, overloaded, a replica or damaged; a right, a table or a schema is missing.
+# Temporary errors, or errors that the operator can repair: the connection broke; the server starts,
+# stops, is full, overloaded, a replica or damaged; a right, a table or a schema is missing.
 PASSING = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -41,13 +41,13 @@ PASSING = (
     psycopg.errors.UndefinedColumn,
     psycopg.errors.InvalidSchemaName,
     psycopg.errors.InvalidCatalogName,
-    psycopg.errors.InvalidSqlStatementName,  # a server process that has not prepared it …
+    psycopg.errors.InvalidSqlStatementName,  # this server process has not prepared it …
     psycopg.errors.FeatureNotSupported,  # … or did so before the table was changed
     TimeoutError,
 )
-# After these errors nothing was done, and a new connection may work: to the server that has taken
-# over, with the current settings, or without the old prepared statements.
-_SPENT = (
+# After these errors nothing was done, and a new connection may work: to the new primary server,
+# with the current settings, or without the old prepared statements.
+_STALE_CONNECTION = (
     psycopg.errors.ReadOnlySqlTransaction,
     psycopg.errors.InvalidSqlStatementName,
     psycopg.errors.FeatureNotSupported,
@@ -56,26 +56,25 @@ _SPENT = (
 NEEDED = {
     "default_transaction_isolation": "read committed",  # each statement sees what is committed
     "default_transaction_deferrable": "off",
-    "statement_timeout": "0",  # how long something may take is decided here
+    "statement_timeout": "0",  # Tether has its own timeouts
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
-    "idle_session_timeout": "0",  # or it may end a connection just when a write goes out
+    "idle_session_timeout": "0",  # it could close a connection just when a write is sent
     "transaction_timeout": "0",
     "standard_conforming_strings": "on",
-    "row_security": "off",  # rows that a policy hides are an error, and not missing in silence
+    "row_security": "off",  # if a policy hides rows, the statement fails
 }
 """Settings that Tether needs, whatever the role, the database or the server sets."""
 
-# All that we do finds its rows in an index, one after the other. A statement that was prepared
-# while a table was nearly empty would go on to read the whole table while it fills, until
-# PostgreSQL analyses it again.
+# All our statements find their rows in an index. A statement that was prepared while a table was
+# nearly empty would read the whole table, until PostgreSQL analyses the table again.
 INDEXES_ONLY = {
     **dict.fromkeys(("enable_seqscan", "enable_bitmapscan"), "off"),
     **dict.fromkeys(("enable_hashjoin", "enable_mergejoin"), "off"),
     **dict.fromkeys(("enable_indexscan", "enable_indexonlyscan", "enable_nestloop"), "on"),
 }
-# Not every version has every setting. `off` alone would acknowledge what is not on disk; how much
-# more than that is waited for (a replica) is the operator's choice.
+# Not every version has every setting. With `off`, a commit would be acknowledged before it is on
+# disk. Whether it also waits for a replica is the operator's choice.
 _PREPARE = """
 SELECT set_config(key, value, false) FROM jsonb_each_text({settings})
 WHERE current_setting(key, true) IS NOT NULL
@@ -99,8 +98,8 @@ _ABOUT_ENTITIES = re.compile(r"\b(chargers|vehicles)\b")
 def purpose_of(sql: str) -> Purpose:
     """The purpose of the statement. Each purpose has its own connections.
 
-    So keys are recognised, and chargers and vehicles are read and written, while something locks or
-    overloads the tables of events and sessions.
+    So the tables of keys, chargers and vehicles can be used while something locks or overloads the
+    tables of events and sessions.
     """
     if _ABOUT_EVENTS.search(sql):
         return "events"
@@ -118,19 +117,18 @@ class Pool:
 
     def __init__(self, conninfo: str, size: int) -> None:
         self._conninfo = conninfo
-        # One connection is left for others, however much a partner asks for at once.
-        of_each = max(1, size - 1)
-        self._turns = Turns(size, of_each, most_waiting=sys.maxsize, patience_s=None)
+        # A partner never uses all connections.
+        self._turns = Turns(size, max(1, size - 1), most_waiting=sys.maxsize, patience_s=None)
         self._size = size
         self._idle: list[Connection] = []
         self._busy = 0
         self._returned = asyncio.Event()
         self._full_until = 0.0
-        self._told = "", 0.0
+        self._logged = "", 0.0  # the last refusal, and when
 
     async def run(
         self,
-        whose: Hashable,
+        partner: Hashable,
         run: Callable[[Connection], Awaitable[T]],
         timeout_s: float,
         *,
@@ -138,16 +136,16 @@ class Pool:
     ) -> T:
         """Runs something on a free connection; partners take turns. Raises Unavailable, Abandoned.
 
-        A pooled connection may have broken while it was idle. With `again` it is then run again, in
-        the end on a new connection.
+        A connection may have broken while it was idle. With `again` it is then run again on another
+        one, and in the end on a new one.
         """
         try:
-            async with asyncio.timeout(timeout_s), self._turns.of(whose):
+            async with asyncio.timeout(timeout_s), self._turns.of(partner):
                 while True:
                     connection, is_new = await self._take()
                     try:
                         return await self._run_on(connection, run)
-                    except _SPENT:
+                    except _STALE_CONNECTION:
                         if is_new:
                             raise
                     except PASSING:
@@ -155,19 +153,19 @@ class Pool:
                             raise
         except PASSING as error:
             if isinstance(error, psycopg.ProgrammingError):
-                self._tell(str(error).partition("\n")[0])
+                self._log(str(error).partition("\n")[0])
             raise Unavailable from error
 
     def connections(self) -> Connections:
         """The number of connections."""
         return Connections(self._busy, len(self._idle), self._size)
 
-    def _tell(self, refusal: str) -> None:
+    def _log(self, refusal: str) -> None:
         """Logs what the operator has to repair."""
-        told, when = self._told
-        if refusal != told or monotonic() - when > TOLD_S:
+        last, at = self._logged
+        if refusal != last or monotonic() - at > LOGGED_AGAIN_S:
             log.error("PostgreSQL refuses: %s", refusal)
-            self._told = refusal, monotonic()
+            self._logged = refusal, monotonic()
 
     async def close(self) -> None:
         """Closes the idle connections."""
@@ -178,12 +176,12 @@ class Pool:
         self._busy += 1
         try:
             return await run(connection)
-        except _SPENT:
+        except _STALE_CONNECTION:
             await connection.close()
             raise
         finally:
             try:
-                await self._give_back(connection)
+                await self._return(connection)
             finally:
                 self._busy -= 1
                 self._returned.set()
@@ -203,21 +201,21 @@ class Pool:
                 except psycopg.OperationalError as error:
                     if not (self._busy or self._idle):
                         raise
-                    self._tell(str(error).strip().rpartition("\n")[2])
+                    self._log(str(error).strip().rpartition("\n")[2])
                     self._full_until = monotonic() + FULL_S
-            if not self._idle:  # else one was given back just now
+            if not self._idle:  # none was returned just now
                 await self._returned.wait()
 
     def _take_idle(self) -> Connection | None:
         """An idle connection that the server has not closed."""
         while self._idle:
             connection = self._idle.pop()
-            if not _has_news(connection):
+            if not _has_input(connection):
                 return connection
             connection.pgconn.finish()
         return None
 
-    async def _give_back(self, connection: Connection) -> None:
+    async def _return(self, connection: Connection) -> None:
         if connection.info.transaction_status == TransactionStatus.IDLE:
             self._idle.append(connection)
             return
@@ -228,13 +226,13 @@ class Pool:
 
 
 def preparing(settings: Mapping[str, str]) -> bytes:
-    """The statement that gives a connection these settings, and durable commits."""
+    """The statement that sets these settings of a connection, and durable commits."""
     text = msgspec.json.encode(settings).decode()
     return _PREPARE.format(settings=f"'{text}'").encode()
 
 
-def _has_news(connection: Connection) -> bool:
-    """Whether the server sent something: nearly always that it has closed the connection."""
+def _has_input(connection: Connection) -> bool:
+    """Whether the server sent something, nearly always because it closed the connection."""
     waiting = select.poll()
     waiting.register(connection.pgconn.socket, select.POLLIN)
     return bool(waiting.poll(0))
@@ -244,14 +242,14 @@ async def _connect(conninfo: str) -> Connection:
     connection = await AsyncConnection.connect(
         conninfo, autocommit=True, cursor_factory=AsyncRawCursor
     )
-    # One type for all integers: otherwise each statement is prepared once for each size of them.
+    # One type for all integers. Otherwise each statement is prepared once for each size of them.
     connection.adapters.register_dumper(int, Int8Dumper)
     cursor = await connection.execute(
         "SELECT pg_backend_pid(), current_setting('default_transaction_isolation')"
     )
     pid, isolation = await cursor.fetchone() or (None, None)
-    # Behind a pooler the next statement may reach another server process, which does not know what
-    # is prepared or set here.
+    # With a pooler the next statement may reach another server process, which does not have the
+    # prepared statements and settings of this one.
     if pid == connection.info.backend_pid:
         connection.prepare_threshold = 0
         await connection.execute(preparing({**NEEDED, **INDEXES_ONLY}))

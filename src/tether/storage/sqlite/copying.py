@@ -1,16 +1,15 @@
 """A SQLite file as one of the two sides of a copy."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import apsw
 
 from tether.domain.errors import SetupError
-from tether.storage import copying, migrate
 from tether.storage.copying import Values
-from tether.storage.log_positions import BEGIN_EPOCH, EpochState
+from tether.storage.log_positions import BEGIN_EPOCH, Epoch
 from tether.storage.sqlite.file import connect, native
 
 # Sorted, so that each goes to the end of its table: see migrations/0003.
@@ -28,7 +27,7 @@ SELECT partner, vehicle_id, at_ms, seq FROM events ORDER BY partner, vehicle_id,
 
 
 class SqliteSide:
-    """A file, which must be up to date."""
+    """See `Side`."""
 
     def __init__(self, path: Path, connection: apsw.Connection) -> None:
         self.name = str(path)
@@ -37,6 +36,9 @@ class SqliteSide:
     def query(self, sql: str, *parameters: object) -> list[Values]:
         rows = self._connection.execute(sql, cast(tuple[Any, ...], parameters)).fetchall()
         return cast(list[Values], rows)
+
+    def transaction(self) -> AbstractContextManager[object]:
+        return self._connection
 
     def columns(self, table: str) -> list[str]:
         return [str(name) for _, name, *_ in self.query(f"PRAGMA table_info({table})")]
@@ -54,22 +56,9 @@ class SqliteSide:
         with self._connection:
             self._connection.executemany(sql, cast(Any, rows))
 
-    def origin(self) -> str | None:
-        if not self.query("SELECT 1 FROM sqlite_master WHERE name = ?", migrate.COPY_TABLE):
-            return None
-        return str(self.query(copying.READ_MARK)[0][0])
-
-    def begin(self, origin: str) -> None:
-        with self._connection:
-            self.query(copying.CREATE_MARK)
-            self.query(f"INSERT INTO {migrate.COPY_TABLE} VALUES (?)", origin)
-
-    def finish(self, epoch: EpochState) -> None:
-        self.query("PRAGMA temp_store = FILE")  # what is sorted may be larger than the memory
-        with self._connection:
-            self.query(_LISTS)
-            self.query(native(BEGIN_EPOCH), *epoch.epoch)
-            self.query(copying.DROP_MARK)
+    def finish(self, epoch: Epoch) -> None:
+        self.query(_LISTS)
+        self.query(native(BEGIN_EPOCH), *epoch)
 
 
 @contextmanager
@@ -77,6 +66,7 @@ def sqlite_side(path: Path) -> Iterator[SqliteSide]:
     """The file, for a copy. Raises SetupError."""
     connection = connect(path)
     try:
+        connection.execute("PRAGMA temp_store = FILE")  # sorted rows may be larger than the memory
         yield SqliteSide(path, connection)
     except apsw.Error as error:
         raise SetupError(f"{path} cannot be used: {error}") from error
