@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Server
 from tests.webhooks.receiver import Receiver
-from tether.webhooks.addresses import Addresses, Refused
+from tether.webhooks.addresses import AddressRules, ForbiddenAddress
 
 INSIDE = [
     "0.0.0.0", "0.1.2.3", "10.1.2.3", "100.64.0.1", "100.127.255.254", "127.0.0.1", "127.9.9.9",
@@ -33,20 +33,20 @@ NAMES = ["localhost", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "10.1",
 
 @pytest.mark.parametrize("address", INSIDE)
 def test_nothing_goes_inside(address: str) -> None:
-    with pytest.raises(Refused, match="no request goes there"):
-        Addresses().check(address)
+    with pytest.raises(ForbiddenAddress, match="no request goes there"):
+        AddressRules().check(address)
 
 
 @pytest.mark.parametrize("address", OUTSIDE)
 def test_the_internet_is_open(address: str) -> None:
-    Addresses().check(address)
+    AddressRules().check(address)
 
 
 def test_what_is_allowed_is_open_in_every_form() -> None:
-    allowed = Addresses([ip_network("10.0.0.0/8")])
+    allowed = AddressRules([ip_network("10.0.0.0/8")])
     for address in ("10.1.2.3", "::ffff:10.1.2.3", "64:ff9b::a01:203"):
         allowed.check(address)
-    with pytest.raises(Refused):
+    with pytest.raises(ForbiddenAddress):
         allowed.check("192.168.1.1")
 
 
@@ -70,17 +70,17 @@ def test_an_address_of_this_machine_is_refused_whatever_it_is(
             return self._place
 
     monkeypatch.setattr(socket, "socket", Probe)
-    with pytest.raises(Refused, match="this server"):
-        Addresses().check("1.1.1.1")
+    with pytest.raises(ForbiddenAddress, match="this server"):
+        AddressRules().check("1.1.1.1")
 
 
 def test_what_counts_is_the_address_of_the_socket_not_what_the_name_led_to_before() -> None:
     """A name that changes (rebinding) is looked up once for each request, and then checked."""
-    addresses = Addresses()
+    rules = AddressRules()
     first = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.216.34", 443))
-    addresses.open_socket(first).close()
-    with pytest.raises(Refused):
-        addresses.open_socket((*first[:4], ("127.0.0.1", 443)))
+    rules.open_socket(first).close()
+    with pytest.raises(ForbiddenAddress):
+        rules.open_socket((*first[:4], ("127.0.0.1", 443)))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What partners do with their webhooks: the same for the API and the console."""
+"""The operations of partners on their webhooks, for the API and the console."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -31,6 +31,7 @@ from tether.domain.webhooks import (
     Endpoint,
     LogPosition,
     Message,
+    MessageType,
     Outcome,
     SignatureKind,
     Status,
@@ -44,6 +45,9 @@ from tether.storage.turns import Turns
 from tether.storage.webhooks import MOST_PARKED, Parked, Webhooks
 
 TESTS_AT_ONCE, TESTS_OF_EACH = 32, 2
+_NO_FAILURES: dict[str, Any] = {
+    "stopped": "", "head": "", "tries": 0, "due_ms": 0, "failing_since_ms": None,
+}  # fmt: skip
 
 
 class Sender(Protocol):
@@ -51,7 +55,7 @@ class Sender(Protocol):
 
     allow_http: bool
 
-    async def send(self, webhook: Endpoint, message: Message) -> Outcome:
+    async def send(self, endpoint: Endpoint, message: Message) -> Outcome:
         """Sends the message once."""
 
     def check_address(self, text: str) -> None:
@@ -59,7 +63,7 @@ class Sender(Protocol):
 
 
 def attempt_of(webhook: Endpoint, message: Message, outcome: Outcome, messages: int = 1) -> Attempt:
-    """What is kept of a request."""
+    """The record of a request."""
     return Attempt(
         webhook.partner, webhook.id, str(uuid7()), outcome.at_ms, message.id, message.type,
         messages, outcome.status, outcome.taken_ms, outcome.error,
@@ -68,7 +72,7 @@ def attempt_of(webhook: Endpoint, message: Message, outcome: Outcome, messages: 
 
 
 class WebhookService:
-    """Makes, changes, tests and replays the endpoints of partners. Raises Unavailable."""
+    """Creates, changes, tests and replays the endpoints of partners. Raises Unavailable."""
 
     def __init__(
         self,
@@ -78,7 +82,7 @@ class WebhookService:
         sender: Sender,
         now_ms: Callable[[], int],
     ) -> None:
-        """`is_known` tells whether the message of this id could be sent to the endpoint."""
+        """`is_known` says whether a message with this id can be sent to the endpoint."""
         self._stored = stored
         self._is_known = is_known
         self._box = box
@@ -88,30 +92,30 @@ class WebhookService:
 
     @property
     def allow_http(self) -> bool:
-        """Whether endpoints may be without encryption."""
+        """Whether endpoints may use HTTP without encryption."""
         return self._sender.allow_http
 
     async def create(
         self, partner: int, fields: dict[str, Any], start: str | int, by: Actor
     ) -> tuple[Endpoint, str]:
-        """A new endpoint, and the secret (or public key) by which its messages are verified.
+        """Creates an endpoint. Also returns the secret or public key that verifies its messages.
 
-        `start` is `now`, `start` or the number of the last event that it has had. Raises Invalid
+        `start` is `now`, `start`, or the number of the event after which it begins. Raises Invalid
         and Conflict.
         """
         self._check_address(fields["url"])
-        shown, sealed = self._new_secret(fields["signature"])
+        verifier, sealed = self._new_secret(fields["signature"])
         webhook = Endpoint(
             partner=partner, id=str(uuid7()), **fields, secret=sealed, old_secret="",
             old_until_ms=0, created_ms=self._now_ms(),
             position=await self._position(partner, start),
             head="", tries=0, due_ms=0, failing_since_ms=None, stopped="", success_ms=None,
         )  # fmt: skip
-        entry = self._entry(webhook, by, "webhook.create", after=_noted(fields))
+        entry = self._entry(webhook, by, "webhook.create", after=_audited(fields))
         if not await self._stored.add(webhook, entry):
             why = f"There are {MOST_ENDPOINTS} webhooks already: delete one first."
             raise Conflict(Refusal(Code.TOO_MANY_WEBHOOKS, why))
-        return webhook, shown
+        return webhook, verifier
 
     async def change(
         self,
@@ -128,15 +132,17 @@ class WebhookService:
         changes = dict(fields)
         if start is not None:
             changes["position"] = await self._position(partner, start)
-        elif (position := await self._with_new_orders(webhook, fields)) != webhook.position:
-            changes["position"] = position
-        # While it was off it did not fail: that time does not count.
-        begins = fields.get("enabled") and (webhook.stopped or not webhook.enabled)
-        if start is not None or "url" in fields or begins:
-            changes |= self._fresh()
+        elif "types" in fields:
+            position = await self._position_for(webhook, fields["types"])
+            if position != webhook.position:  # otherwise the deliverer moves it meanwhile
+                changes["position"] = position
+        # It did not fail while it was disabled, so that time does not count.
+        is_enabled_again = fields.get("enabled") and (webhook.stopped or not webhook.enabled)
+        if start is not None or "url" in fields or is_enabled_again:
+            changes |= _NO_FAILURES
         if changes:
-            was = _noted({name: getattr(webhook, name) for name in fields})
-            entry = self._entry(webhook, by, "webhook.change", was, _noted(fields))
+            before = _audited({name: getattr(webhook, name) for name in fields})
+            entry = self._entry(webhook, by, "webhook.change", before, _audited(fields))
             await self._stored.change(partner, webhook_id, changes, entry)
         return await self._stored.get(partner, webhook_id)
 
@@ -152,11 +158,11 @@ class WebhookService:
             webhook.partner, self._now_ms(), by, action, webhook.id, before=before, after=after
         )
 
-    async def _with_new_orders(self, webhook: Endpoint, fields: dict[str, Any]) -> LogPosition:
-        """The position, which is at the end of an order that was not followed until now."""
-        if "types" not in fields:
-            return webhook.position
-        changed, position = replace(webhook, types=fields["types"]), webhook.position
+    async def _position_for(self, webhook: Endpoint, types: tuple[MessageType, ...]) -> LogPosition:
+        """The position with new types. If these are the first ones on events, or on sessions, the
+        endpoint gets events, or changes of sessions, from now on.
+        """
+        changed, position = replace(webhook, types=types), webhook.position
         now = await self._position(webhook.partner, "now")
         if changed.wants_events and not webhook.wants_events:
             position = position._replace(seq=now.seq)
@@ -173,21 +179,21 @@ class WebhookService:
     async def rotate(
         self, partner: int, webhook_id: str, overlap_ms: int, by: Actor
     ) -> tuple[Endpoint, str]:
-        """A new secret; the old one signs, too, until the overlap ends. Raises NotFound."""
+        """Replaces the secret. The old one also signs until the overlap ends. Raises NotFound."""
         webhook = await self._stored.get(partner, webhook_id)
-        shown, sealed = self._new_secret(webhook.signature)
+        verifier, sealed = self._new_secret(webhook.signature)
         await self._stored.change(
             partner, webhook_id,
             {"secret": sealed, "old_secret": webhook.secret if overlap_ms else "",
              "old_until_ms": self._now_ms() + overlap_ms},
             self._entry(webhook, by, "webhook.rotate_secret"),
         )  # fmt: skip
-        return await self._stored.get(partner, webhook_id), shown
+        return await self._stored.get(partner, webhook_id), verifier
 
     async def test(self, partner: int, webhook_id: str) -> Outcome:
-        """Sends a test message now. If it succeeds, an endpoint that failed goes on.
+        """Sends a test message now. If that succeeds, an endpoint that failed continues.
 
-        Raises NotFound, and RateLimited if too many are tested at once.
+        Raises NotFound, and RateLimited if too many tests run at once.
         """
         webhook = await self._stored.get(partner, webhook_id)
         now_ms = self._now_ms()
@@ -195,10 +201,9 @@ class WebhookService:
         message = Message(f"test_{uuid7()}", TEST_TYPE, now_ms, data)
         async with self._tests.of(partner):
             outcome = await self._sender.send(webhook, message)
-        await self._stored.save("", (), (), (), [attempt_of(webhook, message, outcome)])
-        await self._stored.forget_attempts(partner, webhook_id)
+        await self._stored.add_attempt(attempt_of(webhook, message, outcome))
         if not outcome.error and webhook.status in (Status.FAILING, Status.STOPPED, Status.GONE):
-            await self._stored.change(partner, webhook_id, self._fresh())
+            await self._stored.change(partner, webhook_id, _NO_FAILURES)
         return outcome
 
     async def replay(
@@ -209,10 +214,10 @@ class WebhookService:
         start: str | int | None,
         by: Actor,
     ) -> int:
-        """Sends once more what is asked for; returns how many messages are known to be sent.
+        """Sends messages again; returns how many, or 0 for all messages after a start.
 
-        From a position on nobody knows how many: 0. Raises NotFound, also if there is no such
-        message any more, and TooManyAtOnce if too many messages are parked.
+        Raises NotFound, also if there is no such message any more, and TooManyAtOnce if too many
+        messages are parked.
         """
         webhook = await self._stored.get(partner, webhook_id)
         now_ms = self._now_ms()
@@ -228,13 +233,9 @@ class WebhookService:
         if start is None:
             since_ms = replay.failed_since_ms or 0
             return await self._stored.retry_failed(partner, webhook_id, now_ms, since_ms, entry)
-        changes = {"position": await self._position(partner, start), **self._fresh()}
+        changes = {"position": await self._position(partner, start), **_NO_FAILURES}
         await self._stored.change(partner, webhook_id, changes, entry)
         return 0
-
-    def _fresh(self) -> dict[str, Any]:
-        """The fields of an endpoint of which nothing has failed."""
-        return {"stopped": "", "head": "", "tries": 0, "due_ms": 0, "failing_since_ms": None}
 
     def _check_address(self, url: str) -> None:
         """Raises Invalid if the URL names an IP address to which no request may go."""
@@ -253,12 +254,12 @@ class WebhookService:
             return LogPosition(seq, session_ms, LAST_ID, caught_up_ms=session_ms)
         assert isinstance(start, int)
         event_id = await self._stored.event_at(partner, start)
-        # Of the sessions those come that changed since that event was received.
+        # The endpoint also gets the changes of sessions since that event was received.
         at_ms = 0 if event_id is None else int(event_id.replace("-", "")[:12], 16)
         return LogPosition(start, at_ms, caught_up_ms=max(0, at_ms - 1))
 
     def _new_secret(self, kind: SignatureKind) -> tuple[str, str]:
-        """What its owner verifies by, and what is stored. Raises Unavailable."""
+        """The secret or public key for the owner, and what is stored. Raises Unavailable."""
         try:
             if kind is SignatureKind.HMAC:
                 secret = new_secret()
@@ -269,11 +270,11 @@ class WebhookService:
             raise Unavailable(60, f"Webhooks are not set up here. {error.message}") from error
 
 
-def _noted(fields: dict[str, Any]) -> dict[str, Any]:
-    """What the audit trail has of these fields: no vehicle, and of an address only its host."""
-    noted: dict[str, Any] = {
+def _audited(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields for the audit trail: no vehicle, and only the host of an address."""
+    audited: dict[str, Any] = {
         name: fields[name] for name in ("types", "enabled", "max_batch") if name in fields
     }
     if "url" in fields:
-        noted["host"] = urlsplit(fields["url"]).hostname
-    return noted
+        audited["host"] = urlsplit(fields["url"]).hostname
+    return audited

@@ -116,7 +116,7 @@ class Engine(Protocol):
         """Finishes the writes under way and lets go of the database."""
 
 
-# Batches: many rows as the one parameter $2, a JSON object of arrays by their place, from 1 on.
+# A batch is many rows as one parameter: a JSON object of arrays by their place, from 1 on.
 # jsonb_each means the same to both engines, and reads an array once, not for each of its values.
 
 
@@ -125,7 +125,7 @@ def batch_of(rows: Iterable[object]) -> str:
     return to_json(dict(enumerate(rows, start=1))).decode()
 
 
-def batch(name: str, *columns: str) -> str:
+def batch(name: str, *columns: str, parameter: str = "$2") -> str:
     """The table expression `name` of the batch: `place`, and these columns in the arrays' order.
 
     They are text, or what is said behind the name, as in `at_ms BIGINT`.
@@ -134,7 +134,7 @@ def batch(name: str, *columns: str) -> str:
     for number, column in enumerate(columns):
         text, (column_name, _, kind) = f"value ->> {number}", column.partition(" ")
         values.append(f"{f'CAST({text} AS {kind})' if kind else text} AS {column_name}")
-    return f"{name} AS MATERIALIZED (SELECT {', '.join(values)} FROM jsonb_each($2))"
+    return f"{name} AS MATERIALIZED (SELECT {', '.join(values)} FROM jsonb_each({parameter}))"
 
 
 def columns_of(row: type) -> list[str]:

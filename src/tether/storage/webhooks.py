@@ -1,8 +1,8 @@
 """Webhooks: endpoints with their positions in the log, parked messages, and attempts.
 
-A process that delivers to an endpoint holds its lease. What it did under the lease is
-stored only if the endpoint's `fence` is still the same. A new lease and every change by the owner
-change the fence.
+A process that delivers to an endpoint holds its lease. It stores its progress only if the `fence`
+of the endpoint is still the same. Every claim of the lease changes the fence, and so does a change
+by the owner.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,13 +24,14 @@ from tether.domain.webhooks import (
 )
 from tether.storage.engine import Engine, Row, Statement, batch, batch_of, columns_of, where_found
 from tether.storage.erasures import names_in_attempt, unless_erased
+from tether.storage.events import EVENTS
 from tether.storage.log_positions import HEAD
 from tether.storage.sql import columns, delete_batch
 
-MOST_PARKED = 1_000  # of an endpoint, with those that failed for good
-MOST_ATTEMPTS = 500  # of an endpoint that are kept
-MOST_BEHIND = 1_000  # changes of sessions that are counted
-AGED_AT_ONCE = 500  # attempts in a transaction, for which others wait
+MOST_PARKED = 1_000  # of an endpoint, including those that failed for good
+MOST_ATTEMPTS = 500  # of an endpoint
+MOST_BEHIND = 1_000  # counted changes of sessions
+EXPIRED_AT_ONCE = 500  # attempts in a transaction; other writes wait for it
 
 # Endpoints ----------------------------------------------------------------------------------------
 
@@ -38,7 +39,7 @@ _CONFIGURED = (
     "url", "types", "charger_id", "vehicle_id", "description", "enabled", "max_batch", "rate_mhz",
     "signature", "secret", "old_secret", "old_until_ms",
 )  # fmt: skip
-_WANTED = ("types", "charger_id", "vehicle_id")
+_FILTERS = ("types", "charger_id", "vehicle_id")
 _POSITION = ("seq", "session_ms", "session_id", "passed", "told_ms")
 _DELIVERY = ("head", "tries", "due_ms", "failing_since_ms", "stopped", "success_ms")
 _COLUMNS = ("partner", "id", *_CONFIGURED, "created_ms", *_POSITION, *_DELIVERY)
@@ -85,8 +86,8 @@ SELECT {HEAD} - w.seq, (SELECT count(*) FROM (
 FROM webhooks w WHERE w.partner = $1 AND w.id = $2
 """
 
-WITHDRAWAL = "SELECT w.seq, w.body FROM withdrawals w WHERE w.partner = $1 AND w.id = $2"
 EVENT = "SELECT e.seq, e.body FROM events e WHERE e.partner = $1 AND e.id = $2"
+WITHDRAWAL = "SELECT w.seq, w.body FROM withdrawals w WHERE w.partner = $1 AND w.id = $2"
 
 
 class Backlog(NamedTuple):
@@ -107,7 +108,7 @@ class Heads(NamedTuple):
 
 # Delivering ---------------------------------------------------------------------------------------
 
-# A later instant than these bounds allow was written by a clock that has been set back since. It is
+# An instant that is later than these bounds allow was written before the clock was set back. It is
 # ignored.
 LONGEST_LEASE_MS = 60_000
 LONGEST_PACE_MS = 2_000_000
@@ -115,7 +116,7 @@ LONGEST_PAUSE_MS = 100_000_000
 
 
 def is_free(now: str) -> str:
-    """SQL that is true if no process delivers to an endpoint, and it is due."""
+    """SQL that is true if the endpoint is due and no process delivers to it."""
     at = f"CAST({now} AS BIGINT)"
     return f"""(
     enabled = 1 AND stopped = ''
@@ -124,7 +125,8 @@ def is_free(now: str) -> str:
         + CASE head WHEN '' THEN {LONGEST_PACE_MS} ELSE {LONGEST_PAUSE_MS} END)"""
 
 
-# The endpoints that are due at $2: something follows their position, or a parked message is due.
+# The free endpoints that have something to send: a log entry after their position, or a parked
+# message that is due at $2.
 DUE = f"""
 SELECT w.partner, w.id FROM webhooks w LEFT JOIN derivations d ON d.partner = w.partner
 WHERE w.partner > $1 AND {is_free("$2")}
@@ -157,7 +159,7 @@ WHERE webhooks.partner = h.partner AND webhooks.id = h.id
 
 
 class Progress(msgspec.Struct, array_like=True, frozen=True):
-    """The progress of an endpoint under its lease: the columns of position and delivery."""
+    """A row of SAVE: the columns of position and delivery of an endpoint."""
 
     partner: int
     id: str
@@ -187,7 +189,7 @@ WHERE webhooks.partner = d.partner AND webhooks.id = d.id
 
 
 class Claimed(NamedTuple):
-    """An endpoint whose lease was taken."""
+    """An endpoint whose lease was claimed."""
 
     webhook: Endpoint
     fence: int
@@ -242,15 +244,15 @@ class Parked(msgspec.Struct, array_like=True, frozen=True):
 
 _PARKED = Parked.__struct_fields__
 PARK = f"""
-WITH {batch("parked", *columns_of(Parked))}
+WITH {batch("parked", *columns_of(Parked), parameter="$1")}
 INSERT INTO webhook_parked ({", ".join(_PARKED)}) SELECT {columns("p", _PARKED)} FROM parked p
-WHERE (SELECT 1 FROM webhooks w WHERE w.partner = p.partner AND w.id = p.webhook) = $1
+WHERE (SELECT 1 FROM webhooks w WHERE w.partner = p.partner AND w.id = p.webhook) IS NOT NULL
 ON CONFLICT (partner, webhook, id) DO UPDATE
 SET tries = excluded.tries, due_ms = excluded.due_ms
 """
 UNPARK = f"""
-WITH {batch("sent", "partner BIGINT", "webhook", "id")}
-DELETE FROM webhook_parked WHERE $1 = 1 AND (partner, webhook, id) IN (
+WITH {batch("sent", "partner BIGINT", "webhook", "id", parameter="$1")}
+DELETE FROM webhook_parked WHERE (partner, webhook, id) IN (
     SELECT s.partner, s.webhook, s.id FROM sent s)
 """
 PARKED_DUE = f"""
@@ -266,21 +268,21 @@ WHERE partner = $1 AND webhook = $2 AND due_ms IS NULL AND since_ms >= $4
 
 _ATTEMPT = Attempt.__struct_fields__
 ADD_ATTEMPTS = f"""
-WITH {batch("made", *columns_of(Attempt))}
+WITH {batch("made", *columns_of(Attempt), parameter="$1")}
 INSERT INTO webhook_attempts ({", ".join(_ATTEMPT)}) SELECT {columns("m", _ATTEMPT)} FROM made m
-WHERE (SELECT 1 FROM webhooks w WHERE w.partner = m.partner AND w.id = m.webhook) = $1
+WHERE (SELECT 1 FROM webhooks w WHERE w.partner = m.partner AND w.id = m.webhook) IS NOT NULL
   AND {{unless_erased}}
 ON CONFLICT (partner, webhook, id) DO NOTHING
 """
-FORGET = f"""
+DELETE_OLDEST = f"""
 DELETE FROM webhook_attempts WHERE partner = $1 AND webhook = $2 AND id <= (
     SELECT a.id FROM webhook_attempts a WHERE a.partner = $1 AND a.webhook = $2
     ORDER BY a.id DESC LIMIT 1 OFFSET {MOST_ATTEMPTS})
 """
-AGED = """
+EXPIRED = """
 SELECT webhook, id FROM webhook_attempts WHERE partner = $1 AND at_ms < $2 LIMIT $3
 """
-FORGET_SOME = delete_batch("webhook_attempts", "webhook", "id")
+DELETE_EXPIRED = delete_batch("webhook_attempts", "webhook", "id")
 ATTEMPTS = f"""
 SELECT {", ".join(_ATTEMPT)} FROM webhook_attempts
 WHERE partner = $1 AND webhook = $2 AND id < $3 AND ($4 = 0 OR error <> '')
@@ -291,8 +293,8 @@ ORDER BY id DESC LIMIT $5
 class Webhooks:
     """The endpoints of all partners. Every method raises Unavailable.
 
-    Methods that change an endpoint take statements of the audit trail for the same transaction.
-    These are not run if there is no such endpoint.
+    Methods that change an endpoint take statements of the audit trail, `also`, for the same
+    transaction. They have no effect if there is no such endpoint.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -301,7 +303,7 @@ class Webhooks:
         self._add_attempts = ADD_ATTEMPTS.format(unless_erased=erased)
 
     async def add(self, webhook: Endpoint, *also: Statement) -> bool:
-        """Stores a new endpoint; returns whether there was room for it."""
+        """Stores a new endpoint; False if the partner has too many."""
         fields = {name: getattr(webhook, name) for name in Endpoint.__slots__ if name != "parked"}
         row = row_of(fields)
         added, *_ = await self._engine.write_all(
@@ -332,12 +334,12 @@ class Webhooks:
     async def change(
         self, partner: int, webhook_id: str, fields: Mapping[str, Any], *also: Statement
     ) -> None:
-        """Sets these fields. If the position or the filters are among them, the current lease ends,
-        and the next one starts from what is stored now. Raises NotFound.
+        """Sets these fields. If they concern position, delivery or filters, the current lease ends.
+        The next one starts from the stored fields. Raises NotFound.
         """
         row = row_of(fields)
         assigned = [f"{name} = ${number}" for number, name in enumerate(row, start=3)]
-        if row.keys() & {*_POSITION, *_DELIVERY, *_WANTED}:
+        if row.keys() & {*_POSITION, *_DELIVERY, *_FILTERS}:
             assigned += ["fence = fence + 1", "lease_ms = 0"]
         sql = f"UPDATE webhooks SET {', '.join(assigned)} WHERE partner = $1 AND id = $2"
         changed, *_ = await self._engine.write_all(
@@ -378,14 +380,10 @@ class Webhooks:
         rows = await self._engine.read(EVENT_AT, partner, seq)
         return rows[0][0] if rows else None
 
-    async def event(self, partner: int, event_id: str) -> tuple[int, str] | None:
-        """The number and the JSON of an event, if it exists."""
-        row = await self._engine.look_up(EVENT, partner, event_id)
-        return None if row is None else (row[0], row[1])
-
-    async def withdrawal(self, partner: int, event_id: str) -> tuple[int, str] | None:
-        """The number and the JSON of the withdrawal of an event, if it exists."""
-        row = await self._engine.look_up(WITHDRAWAL, partner, event_id)
+    async def log_entry(self, partner: int, event_id: str, table: str) -> tuple[int, str] | None:
+        """The number and the JSON of an event, or of its withdrawal, if it exists."""
+        sql = EVENT if table == EVENTS else WITHDRAWAL
+        row = await self._engine.look_up(sql, partner, event_id)
         return None if row is None else (row[0], row[1])
 
     # Delivering
@@ -397,7 +395,7 @@ class Webhooks:
     async def claim(
         self, lease: str, wanted: Iterable[tuple[int, str]], now_ms: int, until_ms: int
     ) -> list[Claimed]:
-        """Takes the leases of these endpoints, where they are free."""
+        """Claims the leases of these endpoints that are free."""
         rows = await self._engine.write_returning(CLAIM, lease, batch_of(wanted), now_ms, until_ms)
         return [Claimed(webhook_of(columns), fence) for *columns, fence in rows]
 
@@ -406,7 +404,7 @@ class Webhooks:
         await self._engine.write(RELEASE, 0)
 
     async def renew(self, lease: str, held: Iterable[tuple[int, str]], until_ms: int) -> None:
-        """Extends the leases of these endpoints that this process holds."""
+        """Extends the leases of these endpoints that the process still holds."""
         await self._engine.write(RENEW, lease, batch_of(held), until_ms)
 
     async def save(
@@ -417,24 +415,19 @@ class Webhooks:
         unparked: Sequence[tuple[int, str, str]],
         attempts: Sequence[Attempt],
     ) -> None:
-        """Stores the progress of these endpoints, unless their leases were lost."""
-        statements = [
-            Statement(SAVE, (lease, batch_of(progress))),
-            Statement(PARK, (1, batch_of(parked))),
-            Statement(UNPARK, (1, batch_of(unparked))),
-            Statement(self._add_attempts, (1, batch_of(attempts))),
-        ]
-        rows = (progress, parked, unparked, attempts)
-        await self._engine.write_all(
-            *(statement for statement, some in zip(statements, rows, strict=True) if some)
-        )
+        """Stores the progress of endpoints whose leases are still held, and the other rows."""
+        statements = [Statement(SAVE, (lease, batch_of(progress)))] if progress else []
+        for sql, rows in ((PARK, parked), (UNPARK, unparked), (self._add_attempts, attempts)):
+            if rows:
+                statements.append(Statement(sql, (batch_of(rows),)))
+        await self._engine.write_all(*statements)
 
     # Parked messages
 
     async def park(self, parked: Parked, *also: Statement) -> None:
-        """Parks the message: it is sent apart from the queue."""
+        """Parks the message: it will be sent apart from the queue."""
         await self._engine.write_all(
-            Statement(PARK, (1, batch_of([parked]))),
+            Statement(PARK, (batch_of([parked]),)),
             *where_found(also, THIS, parked.partner, parked.webhook),
         )
 
@@ -465,11 +458,18 @@ class Webhooks:
         rows = await self._engine.scan(ATTEMPTS, partner, webhook_id, before, int(failed), limit)
         return [Attempt(*row) for row in rows]
 
-    async def forget_attempts(self, partner: int, webhook_id: str) -> None:
-        """Deletes all but the newest attempts."""
-        await self._engine.write(FORGET, partner, webhook_id)
+    async def add_attempt(self, attempt: Attempt) -> None:
+        """Stores the attempt, and deletes the oldest ones if there are too many."""
+        await self._engine.write_all(
+            Statement(self._add_attempts, (batch_of([attempt]),)),
+            Statement(DELETE_OLDEST, (attempt.partner, attempt.webhook)),
+        )
 
-    async def forget_aged(self, partner: int, before_ms: int) -> None:
+    async def delete_oldest_attempts(self, partner: int, webhook_id: str) -> None:
+        """Deletes all but the newest attempts."""
+        await self._engine.write(DELETE_OLDEST, partner, webhook_id)
+
+    async def delete_attempts_before(self, partner: int, before_ms: int) -> None:
         """Deletes attempts from before an instant, some at a time."""
-        while aged := await self._engine.scan(AGED, partner, before_ms, AGED_AT_ONCE):
-            await self._engine.write(FORGET_SOME, partner, batch_of(aged))
+        while expired := await self._engine.scan(EXPIRED, partner, before_ms, EXPIRED_AT_ONCE):
+            await self._engine.write(DELETE_EXPIRED, partner, batch_of(expired))

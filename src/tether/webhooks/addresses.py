@@ -1,7 +1,7 @@
-"""Where requests to endpoints may go: to the internet, and nowhere inside.
+"""The addresses to which webhooks may be sent: those of the internet, but no internal ones.
 
-What counts is the address that a socket is about to connect to. So it does not matter whether it
-stood in the URL or a name led to it, at which moment, or how often that name changes.
+The check is for the address to which a socket is about to connect. So it holds for addresses in
+URLs and for names, even if a name changes its address at any moment.
 """
 
 import socket
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
-# In which an IPv4 address stands at the end, or behind so many bits.
+# IPv6 networks whose addresses have an IPv4 address after this number of bits.
 _EMBEDDED = {
     ip_network("::/96"): 96,  # IPv4-compatible
     ip_network("::ffff:0:0/96"): 96,  # IPv4-mapped
@@ -20,7 +20,7 @@ _EMBEDDED = {
     ip_network("64:ff9b::/96"): 96,  # NAT64
     ip_network("2002::/16"): 16,  # 6to4
 }
-# Those that the lists of Python do not have, or not in every version.
+# Networks that Python does not know as internal, or not in every version.
 _NOT_GLOBAL = [
     ip_network(text)
     for text in (
@@ -31,36 +31,36 @@ _NOT_GLOBAL = [
 ]  # fmt: skip
 
 
-class Refused(OSError):
-    """The address is one to which no request may go."""
+class ForbiddenAddress(OSError):
+    """No request may go to this address."""
 
 
-class Addresses:
-    """To which addresses requests may go: all of the internet, and these networks."""
+class AddressRules:
+    """Allows all addresses of the internet, and the given networks."""
 
     def __init__(self, allowed: Sequence[Network] = ()) -> None:
         self._allowed = allowed
 
     def check(self, text: str) -> None:
-        """Raises Refused if no request may go to this IP address."""
+        """Raises ForbiddenAddress if no request may go to this IP address."""
         address = ip_address(text.partition("%")[0])
-        if any(_is_in(one, network) for one in _forms(address) for network in self._allowed):
+        if any(form in network for form in _forms(address) for network in self._allowed):
             return
-        for one in _forms(address):
-            if kind := _kind(one):
-                raise Refused(f"{text} is {kind}: no request goes there.")
+        for form in _forms(address):
+            if kind := _internal_kind(form):
+                raise ForbiddenAddress(f"{text} is {kind}: no request goes there.")
         if _is_our_own(address):
-            raise Refused(f"{text} is an address of this server: no request goes there.")
+            raise ForbiddenAddress(f"{text} is an address of this server: no request goes there.")
 
     def open_socket(self, found: tuple[Any, ...]) -> socket.socket:
-        """A socket for what getaddrinfo found. Raises Refused."""
-        family, kind, protocol, _, place = found
-        self.check(place[0])
+        """A socket for a result of getaddrinfo. Raises ForbiddenAddress."""
+        family, kind, protocol, _, address = found
+        self.check(address[0])
         return socket.socket(family, kind, protocol)
 
 
 def _forms(address: Address) -> Iterator[Address]:
-    """The address, and the IPv4 address that is in it, if there is one."""
+    """The address, and the IPv4 address in it, if there is one."""
     yield address
     if isinstance(address, IPv6Address):
         for network, skipped in _EMBEDDED.items():
@@ -68,22 +68,18 @@ def _forms(address: Address) -> Iterator[Address]:
                 yield IPv4Address(int(address) >> (96 - skipped) & 0xFFFFFFFF)
 
 
-def _kind(address: Address) -> str | None:
-    """What it is that is not on the internet; None if it is there."""
-    embeds = any(_is_in(address, network) for network in _EMBEDDED)  # what is in it decides
+def _internal_kind(address: Address) -> str | None:
+    """The kind of an address that is not on the internet; None for an address of the internet."""
+    has_ipv4 = any(address in network for network in _EMBEDDED)  # then that one decides
     kinds = {
         "unspecified": address.is_unspecified,
         "a loopback address": address.is_loopback,
         "a link-local address": address.is_link_local,
         "a multicast address": address.is_multicast,
-        "not an address of the internet": any(_is_in(address, one) for one in _NOT_GLOBAL),
-        "a private address": not embeds and (address.is_private or not address.is_global),
+        "not an address of the internet": any(address in network for network in _NOT_GLOBAL),
+        "a private address": not has_ipv4 and (address.is_private or not address.is_global),
     }
     return next((kind for kind, holds in kinds.items() if holds), None)
-
-
-def _is_in(address: Address, network: Network) -> bool:
-    return address.version == network.version and address in network
 
 
 def _is_our_own(address: Address) -> bool:

@@ -1,9 +1,9 @@
 """Delivers to the endpoints of all partners.
 
-Whoever delivers to an endpoint holds its lease, so of several processes one does, and if that one
-is killed another goes on when the lease has run out. No request is made within a transaction: what
-was reached is written behind, so that after a crash some messages are sent once more, with the ids
-that they had.
+A process delivers to an endpoint while it holds its lease. So only one of several processes does,
+and if it is killed, another one continues when the lease has expired. No transaction is open during
+a request: progress is written afterwards. So after a crash some messages are sent again, with the
+same ids.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ log = structlog.get_logger()
 
 TICK_S = 0.25
 CLAIMED_AT_ONCE = 250
-AT_ONCE = 1_000  # endpoints that this process delivers to; one that hangs takes 20 s
+MOST_WORKERS = 1_000  # one worker for each endpoint; one whose endpoint hangs takes 20 s
 COUNTED_S = 10.0
 STOP_S = 2.0  # for requests under way when the server stops
 
 
 class Deliverer:
-    """Delivers in this process what nobody else delivers."""
+    """Delivers to the endpoints whose leases this process can claim."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Deliverer:
         *,
         alone: bool,
     ) -> None:
-        """`alone`: no other process delivers, so leases that there are belong to a dead one."""
+        """`alone`: no other process delivers. So all stored leases are of dead processes."""
         self._alone = alone
         self._stored = store.webhooks
         self._messages = Messages(store, now_ms)
@@ -56,14 +56,14 @@ class Deliverer:
         self._counted_at = 0.0
 
     async def run(self) -> None:
-        """Delivers for ever. Cancelled, it lets the requests under way end, for a moment."""
+        """Delivers for ever. When it is cancelled, it waits a moment for requests under way."""
         try:
             while True:
                 try:
                     await self._tick()
                 except Unavailable:
                     pass
-                except Exception as error:  # must not end it for good
+                except Exception as error:  # it must not end the delivery for good
                     log.error("delivering webhooks failed", exc_info=error)
                 await asyncio.sleep(TICK_S)
         finally:
@@ -75,21 +75,21 @@ class Deliverer:
             self._alone = False
         await self._progress.write()
         if self._workers:
-            await self._progress.renew_leases(list(self._workers), self._until_ms())
-        if room := min(CLAIMED_AT_ONCE, AT_ONCE - len(self._workers)):
-            await self._claim(room)
+            await self._progress.renew_leases(list(self._workers), self._lease_end_ms())
+        if most := min(CLAIMED_AT_ONCE, MOST_WORKERS - len(self._workers)):
+            await self._claim(most)
         if monotonic() - self._counted_at >= COUNTED_S:
             self._counted_at = monotonic()
             self._metrics.webhooks(await self._stored.counts())
 
-    async def _claim(self, room: int) -> None:
-        """Begins to deliver where there is something to deliver, and nobody does."""
+    async def _claim(self, most: int) -> None:
+        """Starts workers for endpoints that are due and free."""
         now_ms, began = self._now_ms(), monotonic()
-        due = [one for one in await self._stored.due(now_ms, room) if one not in self._workers]
+        due = [key for key in await self._stored.due(now_ms, most) if key not in self._workers]
         if not due:
             return
         lease = self._progress.lease
-        for claimed in await self._stored.claim(lease, due, now_ms, self._until_ms()):
+        for claimed in await self._stored.claim(lease, due, now_ms, self._lease_end_ms()):
             worker = EndpointWorker(
                 self._messages, self._post, self._progress, self._now_ms,
                 claimed=claimed, claimed_at=began,
@@ -98,14 +98,14 @@ class Deliverer:
             task = self._workers[key] = asyncio.create_task(worker.run())
             task.add_done_callback(lambda _, key=key: self._workers.pop(key))  # type: ignore[misc]
 
-    def _until_ms(self) -> int:
+    def _lease_end_ms(self) -> int:
         return self._now_ms() + round(LEASE_S * 1000)
 
-    async def _post(self, webhook: Endpoint, messages: Sequence[Message]) -> Outcome:
+    async def _post(self, endpoint: Endpoint, messages: Sequence[Message]) -> Outcome:
         message = messages[0] if len(messages) == 1 else batch_of(messages, self._now_ms())
-        outcome = await self._sender.send(webhook, message)
+        outcome = await self._sender.send(endpoint, message)
         self._metrics.webhook_attempted(succeeded=not outcome.error)
-        self._progress.add_attempt(attempt_of(webhook, message, outcome, len(messages)))
+        self._progress.add_attempt(attempt_of(endpoint, message, outcome, len(messages)))
         return outcome
 
     async def _end(self) -> None:
@@ -115,5 +115,5 @@ class Deliverer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with suppress(Unavailable):  # then the leases run out
+        with suppress(Unavailable):  # the leases expire anyway
             await self._progress.write()

@@ -1,4 +1,4 @@
-"""The HTTP client below webhooks: within bounds, and only to where requests may go."""
+"""The HTTP client of webhooks. It limits what it reads, and connects to allowed addresses only."""
 
 import asyncio
 import socket
@@ -11,20 +11,20 @@ from typing import Any, NamedTuple
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from tether.webhooks.addresses import Addresses, Refused
+from tether.webhooks.addresses import AddressRules, ForbiddenAddress
 
-MOST_ANSWER_BYTES = 20_000  # that are read
-LONGEST_ERROR = 300
-KEPT_S = 15.0  # a connection that nothing is sent through
-NAMES_AT_ONCE = 64  # that are looked up; one may take as long as an attempt
+MOST_ANSWER_BYTES = 20_000
+LONGEST_ERROR = 300  # characters
+KEEP_ALIVE_S = 15.0
+NAMES_AT_ONCE = 64  # a look-up may take as long as an attempt
 
 
 class Failed(Exception):
-    """There was no answer. The message says why, to the endpoint's owner."""
+    """There was no answer. The message tells the owner of the endpoint why."""
 
 
 class Answer(NamedTuple):
-    """What an endpoint answered: status, Retry-After, and the beginning of the body."""
+    """The answer of an endpoint. Only the beginning of its body is read."""
 
     status: int
     retry_after: str | None
@@ -32,16 +32,16 @@ class Answer(NamedTuple):
 
 
 class HttpClient:
-    """Posts bodies. Redirects are not followed; no proxy of the environment, no cookie is used."""
+    """Posts data. It follows no redirects, and uses no cookies and no proxy of the environment."""
 
-    def __init__(self, addresses: Addresses) -> None:
+    def __init__(self, rules: AddressRules) -> None:
         connector = aiohttp.TCPConnector(
             limit=0,
             ssl=ssl.create_default_context(),
             resolver=_Resolver(),
             use_dns_cache=False,
-            socket_factory=addresses.open_socket,
-            keepalive_timeout=KEPT_S,
+            socket_factory=rules.open_socket,
+            keepalive_timeout=KEEP_ALIVE_S,
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -50,24 +50,24 @@ class HttpClient:
             auto_decompress=False,
         )
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Sends the body once. Raises Failed."""
+    async def post(self, url: str, headers: Mapping[str, str], data: bytes) -> Answer:
+        """Sends the data once. Raises Failed."""
         try:
             async with self._session.post(
-                url, data=body, headers=headers, allow_redirects=False
+                url, data=data, headers=headers, allow_redirects=False
             ) as response:
-                read = await _beginning(response)
-                return Answer(response.status, response.headers.get("Retry-After"), read)
+                body = await _beginning(response)
+                return Answer(response.status, response.headers.get("Retry-After"), body)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Failed(_reason(error)) from None
 
     async def close(self) -> None:
-        """Ends all connections."""
+        """Closes all connections."""
         await self._session.close()
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """The first bytes of the body. What is longer ends the connection."""
+    """The first bytes of the body. If it is longer, the connection is closed."""
     read = bytearray()
     async for part in response.content.iter_any():
         read += part
@@ -78,24 +78,24 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong; that an address was refused stands behind what the client says of it."""
+    """Why there was no answer."""
     cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, Refused):
+    while cause is not None:  # aiohttp raises another error from ForbiddenAddress
+        if isinstance(cause, ForbiddenAddress):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
-    # The client says the whole URL, too, which may have a password.
-    said = str(error)
+    text = str(error)
+    # The text of these errors has the whole URL, which may have a password.
     if isinstance(error, aiohttp.ClientResponseError):
-        said = error.message
+        text = error.message
     elif isinstance(error, aiohttp.InvalidURL):
-        said = error.description or "The address is not valid."
-    text = " ".join(said.split()) or type(error).__name__
+        text = error.description or "The address is not valid."
+    text = " ".join(text.split()) or type(error).__name__
     return "".join(filter(str.isprintable, text))[:LONGEST_ERROR]
 
 
 class _Resolver(AbstractResolver):
-    """The system's, in threads of its own: a name server that is slow delays nothing else."""
+    """The resolver of the system, in its own threads: a slow name server delays nothing else."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(NAMES_AT_ONCE, "tether-names")
@@ -106,13 +106,13 @@ class _Resolver(AbstractResolver):
         return [
             ResolveResult(
                 hostname=host,
-                host=str(place[0]),
+                host=str(address[0]),
                 port=port,
                 family=family,
                 proto=protocol,
                 flags=socket.AI_NUMERICHOST,
             )
-            for family, _, protocol, _, place in found
+            for family, _, protocol, _, address in found
         ]
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
-"""The messages that entries of the log lead to, and those that an id names."""
+"""The messages for an endpoint: those that follow its position in the log, and those by id."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import NamedTuple, TypeAlias
@@ -11,6 +11,7 @@ from tether.domain.errors import NotFound
 from tether.domain.filters import EventFilter, SessionFilter
 from tether.domain.models import ERASED, Event, Withdrawal, from_json
 from tether.domain.session_views import (
+    LatestSession,
     StoredSession,
     charger_state,
     session_of,
@@ -33,17 +34,16 @@ from tether.storage.events import EVENTS, WITHDRAWALS
 from tether.storage.states import AtCharger
 from tether.storage.webhooks import Parked
 
-PORTION = 100  # entries of the log
-
+ENTRIES_AT_ONCE = 100  # of the log
 
 Advance: TypeAlias = Callable[[LogPosition], LogPosition]
-"""Moves a position behind an entry of the log."""
+"""Returns the position after a step, given the position before it."""
 
 
-class Entry(NamedTuple):
-    """What one entry of the log leads to for an endpoint, and how its position moves behind it."""
+class Step(NamedTuple):
+    """A message to send, or None, and how the position of the endpoint moves when it is sent."""
 
-    messages: Sequence[Message]
+    message: Message | None
     advance: Advance
 
 
@@ -54,147 +54,164 @@ class Messages:
         self._store = store
         self._now_ms = now_ms
 
-    async def next_entries(self, endpoint: Endpoint) -> list[Entry]:
-        """The next entries behind the position, of both orders; none if there are no more.
+    async def next_steps(self, endpoint: Endpoint) -> list[Step]:
+        """The next steps after the position: events, and changes of sessions. Empty if there are no
+        more.
 
-        A message that failed comes first, so that nothing else takes its turn.
+        A message that failed stays the first one.
         """
-        orders = [self._events, self._sessions]
+        sources = [self._events, self._sessions]
         head = message_id_in(endpoint.head)
         if head is not None and head.type not in OF_EVENTS:
-            orders.reverse()
-        return [entry for order in orders for entry in await order(endpoint)]
+            sources.reverse()
+        return [step for source in sources for step in await source(endpoint)]
 
-    async def parked_due(self, webhook: Endpoint, limit: int) -> list[Parked]:
-        """The parked messages whose turn it is."""
+    async def parked_due(self, endpoint: Endpoint, limit: int) -> list[Parked]:
+        """The parked messages that are due."""
         return await self._store.webhooks.parked_due(
-            webhook.partner, webhook.id, self._now_ms(), limit
+            endpoint.partner, endpoint.id, self._now_ms(), limit
         )
 
-    async def of_id(self, webhook: Endpoint, text: str) -> Message | None:
-        """The message of this id, unless what it is about is gone or there is a newer one."""
-        named = message_id_in(text)
-        if named is None:
+    async def of_id(self, endpoint: Endpoint, text: str) -> Message | None:
+        """The message with this id. None if its object is gone, or a newer message replaces it."""
+        message_id = message_id_in(text)
+        if message_id is None:
             return None
-        of_kind = self._event if named.type in OF_EVENTS else self._session
-        return await of_kind(webhook.partner, named)
+        find = self._event if message_id.type in OF_EVENTS else self._session
+        return await find(endpoint.partner, message_id)
 
-    async def _event(self, partner: int, named: MessageId) -> Message | None:
-        if named.type is MessageType.EVENT_CREATED:
-            found = await self._store.webhooks.event(partner, named.object_id)
-            return None if found is None else _event_created(*found)
-        found = await self._store.webhooks.withdrawal(partner, named.object_id)
-        return None if found is None else _event_withdrawn(*found)
+    async def _event(self, partner: int, message_id: MessageId) -> Message | None:
+        table, message = _EVENT_MESSAGES[message_id.type]
+        entry = await self._store.webhooks.log_entry(partner, message_id.object_id, table)
+        return None if entry is None else message(*entry)
 
-    async def _session(self, partner: int, named: MessageId) -> Message | None:
+    async def _session(self, partner: int, message_id: MessageId) -> Message | None:
         try:
-            known = await self._store.sessions.get(partner, named.object_id, with_removed=True)
+            session = await self._store.sessions.get(
+                partner, message_id.object_id, with_removed=True
+            )
         except NotFound:
             return None
-        # Nobody else tells that it started: the queue has the newer version.
-        is_start = named.type is MessageType.SESSION_STARTED and not known.removed
-        if known.version != named.version and not is_start:
+        # A start is sent in any version, because no later message reports it.
+        is_start = message_id.type is MessageType.SESSION_STARTED and not session.removed
+        if session.version != message_id.version and not is_start:
             return None
-        if "state" in named.type:
-            return await self._state(partner, known, named.type)
-        return _of_session(known, named.type, session_of(known), named.version)
+        if "state" in message_id.type:
+            return await self._state(partner, session, message_id.type)
+        message = _of_session(session, message_id.type, session_of(session))
+        return message._replace(id=str(message_id))
 
-    async def _events(self, webhook: Endpoint) -> list[Entry]:
+    async def _state(self, partner: int, session: StoredSession, kind: MessageType) -> Message:
+        now_ms = self._now_ms()
+        if kind is MessageType.VEHICLE_STATE_CHANGED:
+            vehicle = session.record.vehicle_id
+            latest = (await self._store.states.of_vehicles(partner, [vehicle])).get(vehicle)
+            return _vehicle_message(session, latest, now_ms)
+        charger = session.record.charger_id
+        found = (await self._store.states.of_chargers(partner, [charger]))[charger]
+        return _charger_message(session, found, now_ms)
+
+    async def _events(self, endpoint: Endpoint) -> list[Step]:
         """Events and their withdrawals, in the order of the log."""
-        if not webhook.wants_events:
+        if not endpoint.wants_events:
             return []
-        partner = webhook.partner
+        partner = endpoint.partner
         end = (await self._store.webhooks.heads(partner)).seq
-        if end <= webhook.position.seq:
+        if end <= endpoint.position.seq:
             return []
-        wanted = EventFilter(charger_id=webhook.charger_id, vehicle_id=webhook.vehicle_id)
+        wanted = EventFilter(charger_id=endpoint.charger_id, vehicle_id=endpoint.vehicle_id)
         messages: list[tuple[int, Message]] = []
-        for kind, table, message in (
-            (MessageType.EVENT_CREATED, EVENTS, _event_created),
-            (MessageType.EVENT_WITHDRAWN, WITHDRAWALS, _event_withdrawn),
-        ):
-            if kind in webhook.types:
+        for kind, (table, message) in _EVENT_MESSAGES.items():
+            if kind in endpoint.types:
                 found, stop = await self._store.events.portion(
-                    partner, wanted, webhook.position.seq, PORTION, table=table
+                    partner, wanted, endpoint.position.seq, ENTRIES_AT_ONCE, table=table
                 )
                 messages += [(seq, message(seq, body)) for seq, body in found]
-                # No further than both were read.
-                end = min(end, found[-1][0] if len(found) == PORTION else stop or end)
+                # Only entries up to here have been read from both tables.
+                end = min(end, found[-1][0] if len(found) == ENTRIES_AT_ONCE else stop or end)
         messages.sort(key=itemgetter(0))
-        entries = [Entry([message], _after_event(seq)) for seq, message in messages if seq <= end]
-        return [*entries, Entry([], _after_event(end))]
+        ends: list[tuple[int, Message | None]] = [*messages, (end, None)]
+        return [
+            Step(message, partial(LogPosition.after_event, seq=seq))
+            for seq, message in ends if seq <= end
+        ]  # fmt: skip
 
-    async def _sessions(self, webhook: Endpoint) -> list[Entry]:
+    async def _sessions(self, endpoint: Endpoint) -> list[Step]:
         """Changes of sessions, in the order of their instants."""
-        if not webhook.wants_sessions:
+        if not endpoint.wants_sessions:
             return []
-        partner, position = webhook.partner, webhook.position
+        partner, position = endpoint.partner, endpoint.position
         head_ms = (await self._store.webhooks.heads(partner)).session_ms
         after = (position.session_ms, position.session_id)
         if after >= (head_ms, LAST_ID):
             return []
         wanted = SessionFilter(
-            charger_ids=(webhook.charger_id,) if webhook.charger_id else (),
-            vehicle_ids=(webhook.vehicle_id,) if webhook.vehicle_id else (),
+            charger_ids=(endpoint.charger_id,) if endpoint.charger_id else (),
+            vehicle_ids=(endpoint.vehicle_id,) if endpoint.vehicle_id else (),
             updated_from_ms=position.session_ms,
         )
-        found, stop = await self._store.sessions.page(partner, wanted, after, PORTION)
-        shown = await self._shown(webhook, found)
-        entries = []
-        for known in found:
-            change = _of_change(known, webhook, _is_known(known, position))
+        found, stop = await self._store.sessions.page(partner, wanted, after, ENTRIES_AT_ONCE)
+        states = await self._state_messages(endpoint, found)
+        steps: list[Step] = []
+        for session in found:
+            changes = _change_messages(session, endpoint)
             messages = [
-                message for message in [*change, *shown(known)] if message.id not in position.sent
-            ]
-            entries.append(Entry(messages, _after_session(known.updated_ms, known.id)))
+                message for message in [*changes, *states(session)]
+                if message.id not in position.sent
+            ]  # fmt: skip
+            steps += _steps_of(session, messages)
         if stop is not None:
-            entries.append(Entry([], _after_session(*stop)))
-        elif len(found) < PORTION:
-            # All that there was is sent, wherever it was when this began.
-            entries.append(Entry([], partial(LogPosition.caught_up, at_ms=head_ms)))
-        return entries
+            at_ms, session_id = stop
+            after_stop = partial(LogPosition.after_session, at_ms=at_ms, session_id=session_id)
+            steps.append(Step(None, after_stop))
+        elif len(found) < ENTRIES_AT_ONCE:
+            # After this step all changes up to the head are sent.
+            steps.append(Step(None, partial(LogPosition.caught_up, at_ms=head_ms)))
+        return steps
 
-    async def _shown(
-        self, webhook: Endpoint, found: Sequence[StoredSession]
+    async def _state_messages(
+        self, endpoint: Endpoint, sessions: Sequence[StoredSession]
     ) -> Callable[[StoredSession], list[Message]]:
-        """What a change of a session says of the states of its vehicle and its charger."""
-        partner, now_ms = webhook.partner, self._now_ms()
-        vehicles = sorted({known.record.vehicle_id for known in found})
-        chargers = sorted({known.record.charger_id for known in found})
+        """Returns a function: the messages on the states of a session's vehicle and charger."""
+        partner, now_ms = endpoint.partner, self._now_ms()
+        vehicles = sorted({session.record.vehicle_id for session in sessions})
+        chargers = sorted({session.record.charger_id for session in sessions})
         of_vehicles = (
             await self._store.states.of_vehicles(partner, vehicles)
-            if vehicles and MessageType.VEHICLE_STATE_CHANGED in webhook.types else None
+            if vehicles and MessageType.VEHICLE_STATE_CHANGED in endpoint.types else None
         )  # fmt: skip
         of_chargers = (
             await self._store.states.of_chargers(partner, chargers)
-            if chargers and MessageType.CHARGER_STATE_CHANGED in webhook.types else None
+            if chargers and MessageType.CHARGER_STATE_CHANGED in endpoint.types else None
         )  # fmt: skip
 
-        def messages(known: StoredSession) -> list[Message]:
+        def messages(session: StoredSession) -> list[Message]:
             states: list[Message] = []
-            if known.record.vehicle_id == ERASED:  # nothing is left whose state there could be
+            record = session.record
+            if record.vehicle_id == ERASED:  # it has no state any more
                 return states
             if of_vehicles is not None:
-                latest = of_vehicles.get(known.record.vehicle_id)
-                # A session of before says nothing of where the vehicle is now, nor that it is gone.
-                if latest is None or known.record.start >= latest.record.start:
-                    states.append(_vehicle(known, vehicle_state(
-                        known.record.vehicle_id, latest, now_ms)))  # fmt: skip
+                latest = of_vehicles.get(record.vehicle_id)
+                # A change of an earlier session does not change the vehicle's state.
+                if latest is None or record.start >= latest.record.start:
+                    states.append(_vehicle_message(session, latest, now_ms))
             if of_chargers is not None:
-                states.append(_charger(known, of_chargers[known.record.charger_id], now_ms))
+                states.append(_charger_message(session, of_chargers[record.charger_id], now_ms))
             return states
 
         return messages
 
-    async def _state(self, partner: int, known: StoredSession, kind: MessageType) -> Message | None:
-        now_ms = self._now_ms()
-        if kind is MessageType.VEHICLE_STATE_CHANGED:
-            vehicle = known.record.vehicle_id
-            latest = (await self._store.states.of_vehicles(partner, [vehicle])).get(vehicle)
-            return _vehicle(known, vehicle_state(vehicle, latest, now_ms))
-        charger = known.record.charger_id
-        there = (await self._store.states.of_chargers(partner, [charger]))[charger]
-        return _charger(known, there, now_ms)
+
+def _steps_of(session: StoredSession, messages: Sequence[Message]) -> Iterable[Step]:
+    """The steps of one change of a session. The position moves behind the change with its last
+    message. Until then it remembers the messages that were sent.
+    """
+    for message in messages[:-1]:
+        yield Step(message, partial(LogPosition.after_message, message_id=message.id))
+    yield Step(
+        messages[-1] if messages else None,
+        partial(LogPosition.after_session, at_ms=session.updated_ms, session_id=session.id),
+    )
 
 
 def _event_created(seq: int, body: str) -> Message:
@@ -203,85 +220,84 @@ def _event_created(seq: int, body: str) -> Message:
 
 
 def _event_withdrawn(seq: int, body: str) -> Message:
-    gone = _withdrawal.decode(body)
-    return _of_event(MessageType.EVENT_WITHDRAWN, gone, seq, parse_instant(gone.withdrawn_at), gone)
+    withdrawal = from_json(Withdrawal, body)
+    withdrawn_ms = parse_instant(withdrawal.withdrawn_at)
+    return _of_event(MessageType.EVENT_WITHDRAWN, withdrawal, seq, withdrawn_ms, withdrawal)
 
 
-_withdrawal = msgspec.json.Decoder(Withdrawal)
+_EVENT_MESSAGES = {
+    MessageType.EVENT_CREATED: (EVENTS, _event_created),
+    MessageType.EVENT_WITHDRAWN: (WITHDRAWALS, _event_withdrawn),
+}
 
 
 def _of_event(
-    kind: MessageType, about: Event | Withdrawal, seq: int, at_ms: int, shown: object
+    kind: MessageType, event: Event | Withdrawal, seq: int, at_ms: int, shown: object
 ) -> Message:
-    assert about.id is not None
+    assert event.id is not None
     ids = {
-        "eventId": about.id, "chargerId": about.charger_id, "vehicleId": about.vehicle_id,
+        "eventId": event.id, "chargerId": event.charger_id, "vehicleId": event.vehicle_id,
         "sequence": seq,
     }  # fmt: skip
-    return message_of(kind, str(MessageId(kind, about.id, 0)), at_ms, ids, shown)
+    return message_of(kind, str(MessageId(kind, event.id, 0)), at_ms, ids, shown)
 
 
-def _is_known(known: StoredSession, position: LogPosition) -> bool | None:
-    """Whether an endpoint at this position has been told of the session; None if nobody can say.
+def _change_messages(session: StoredSession, endpoint: Endpoint) -> list[Message]:
+    """The messages on a change of a session that the endpoint wants.
 
-    It depends on where it has been since the session was first there, not on its versions.
+    If it is unknown whether a start was sent, it is sent again.
     """
-    if not known.created_ms:
-        return known.version > 1
-    if known.created_ms <= position.caught_up_ms:
-        return True
-    was_behind = (known.created_ms, known.id) > (position.session_ms, position.session_id)
-    return False if was_behind and not any(known.id in id for id in position.sent) else None
-
-
-def _of_change(known: StoredSession, webhook: Endpoint, is_known: bool | None) -> list[Message]:
-    """What a change of a session tells, of what is wanted. Better two starts than none."""
-    if known.removed:
-        kinds = [] if is_known is False else [MessageType.SESSION_REMOVED]
+    was_sent = _was_sent(session, endpoint.position)
+    if session.removed:
+        kinds = [] if was_sent is False else [MessageType.SESSION_REMOVED]
     else:
-        starts = not is_known and MessageType.SESSION_STARTED in webhook.types
+        starts = not was_sent and MessageType.SESSION_STARTED in endpoint.types
         kinds = [MessageType.SESSION_STARTED] if starts else []
-        if known.record.end_ms is not None:
+        if session.record.end_ms is not None:
             kinds.append(MessageType.SESSION_ENDED)
-        elif is_known or (is_known is None and not starts):
+        elif was_sent or (was_sent is None and not starts):
             kinds.append(MessageType.SESSION_UPDATED)
-    return [_of_session(known, kind, session_of(known)) for kind in kinds if kind in webhook.types]
+    return [
+        _of_session(session, kind, session_of(session))
+        for kind in kinds if kind in endpoint.types
+    ]  # fmt: skip
 
 
-def _vehicle(known: StoredSession, state: object) -> Message:
-    return _of_session(known, MessageType.VEHICLE_STATE_CHANGED, state, without="chargerId")
+def _was_sent(session: StoredSession, position: LogPosition) -> bool | None:
+    """Whether an endpoint at this position has received the session; None if that is unknown.
+
+    This depends on the positions of the endpoint since the session was created, not on versions.
+    """
+    if not session.created_ms:
+        return session.version > 1
+    if session.created_ms <= position.caught_up_ms:
+        return True
+    was_behind = (session.created_ms, session.id) > (position.session_ms, position.session_id)
+    return False if was_behind and not any(session.id in id for id in position.sent) else None
 
 
-def _charger(known: StoredSession, found: AtCharger, now_ms: int) -> Message:
+def _vehicle_message(session: StoredSession, latest: LatestSession | None, now_ms: int) -> Message:
+    state = vehicle_state(session.record.vehicle_id, latest, now_ms)
+    return _of_session(session, MessageType.VEHICLE_STATE_CHANGED, state, without="chargerId")
+
+
+def _charger_message(session: StoredSession, found: AtCharger, now_ms: int) -> Message:
     state = charger_state(
-        known.record.charger_id, found.sessions, found.last_event, now_ms, more=found.more
+        session.record.charger_id, found.sessions, found.last_event, now_ms, more=found.more
     )
-    return _of_session(known, MessageType.CHARGER_STATE_CHANGED, state, without="vehicleId")
+    return _of_session(session, MessageType.CHARGER_STATE_CHANGED, state, without="vehicleId")
 
 
 def _of_session(
-    known: StoredSession,
-    kind: MessageType,
-    shown: object,
-    version: int | None = None,
-    *,
-    without: str = "",
+    session: StoredSession, kind: MessageType, shown: object, *, without: str = ""
 ) -> Message:
-    """The message about a change of a session, of this version or its newest; `without` the id
-    that it says nothing about.
+    """The message on the newest change of a session; `without` is the id that it lacks, because it
+    is not about that object.
     """
     ids: dict[str, object] = {
-        "sessionId": known.id, "chargerId": known.record.charger_id,
-        "vehicleId": known.record.vehicle_id, "version": known.version,
+        "sessionId": session.id, "chargerId": session.record.charger_id,
+        "vehicleId": session.record.vehicle_id, "version": session.version,
     }  # fmt: skip
     ids.pop(without, None)
-    id = MessageId(kind, known.id, known.version if version is None else version)
-    return message_of(kind, str(id), known.updated_ms, ids, shown)
-
-
-def _after_event(seq: int) -> Advance:
-    return partial(LogPosition.after_event, seq=seq)
-
-
-def _after_session(at_ms: int, session_id: str) -> Advance:
-    return partial(LogPosition.after_session, at_ms=at_ms, session_id=session_id)
+    id = MessageId(kind, session.id, session.version)
+    return message_of(kind, str(id), session.updated_ms, ids, shown)

@@ -1,7 +1,8 @@
-"""How far the endpoints of this process are, which is written for many in one transaction."""
+"""The progress of the endpoints of this process. It is written for many endpoints at a time."""
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from time import monotonic
 
 from tether.domain.errors import Unavailable
@@ -10,32 +11,36 @@ from tether.storage.webhooks import MOST_ATTEMPTS, Parked, Progress, Webhooks
 
 LEASE_S = 8.0
 RENEWED_S = 2.0
-ATTEMPTS_OF_EACH = 25  # that succeeded, between two writes; those that failed are all kept
+ATTEMPTS_OF_EACH = 25  # successful ones between two writes; all failed ones are kept
+
+
+@dataclass
+class _Changes:
+    """What is not written yet. A parked message is None if it is not parked any more."""
+
+    progress: dict[tuple[int, str], Progress] = field(default_factory=dict)
+    parked: dict[tuple[int, str, str], Parked | None] = field(default_factory=dict)
+    attempts: list[Attempt] = field(default_factory=list)
+    attempts_of: Counter[tuple[int, str]] = field(default_factory=Counter)
 
 
 class ProgressWriter:
-    """What this process did under its leases, and has not been written yet."""
+    """Collects the progress that this process makes under its leases, and writes it."""
 
     def __init__(self, stored: Webhooks, lease: str) -> None:
         self.lease = lease
         self._stored = stored
         self._renewed_at = monotonic()
-        self._since_forgotten: Counter[tuple[int, str]] = Counter()
-        self._begin()
-
-    def _begin(self) -> None:
-        self._progress: dict[tuple[int, str], Progress] = {}
-        self._parked: dict[tuple[int, str, str], Parked | None] = {}
-        self._attempts: list[Attempt] = []
-        self._attempts_of: Counter[tuple[int, str]] = Counter()
+        self._attempts_kept: Counter[tuple[int, str]] = Counter()  # since old ones were deleted
+        self._changes = _Changes()
 
     def has_lease(self, claimed_at: float) -> bool:
-        """Whether a lease that was taken then has surely not run out."""
+        """Whether a lease that was claimed then is certainly still valid."""
         return monotonic() - max(claimed_at, self._renewed_at) < LEASE_S - RENEWED_S / 2
 
     async def renew_leases(self, held: Iterable[tuple[int, str]], until_ms: int) -> None:
-        """Keeps the leases of these endpoints, if it is time to. Others of this process run out:
-        what was claimed is not known if the answer was lost.
+        """Renews the leases of these endpoints when it is time. Other leases of this process
+        expire: if the answer to a claim is lost, the process does not know of them.
         """
         began = monotonic()
         if began - self._renewed_at >= RENEWED_S:
@@ -43,45 +48,44 @@ class ProgressWriter:
             self._renewed_at = began
 
     def add(self, progress: Progress) -> None:
-        """An endpoint is so far now."""
-        self._progress[progress.partner, progress.id] = progress
+        """Replaces the progress of an endpoint."""
+        self._changes.progress[progress.partner, progress.id] = progress
 
     def park(self, parked: Parked) -> None:
-        """The message is tried again, apart from the queue."""
-        self._parked[parked.partner, parked.webhook, parked.id] = parked
+        """The message will be tried again, apart from the queue."""
+        self._changes.parked[parked.partner, parked.webhook, parked.id] = parked
 
     def unpark(self, parked: Parked) -> None:
-        """The message is not tried any more."""
-        self._parked[parked.partner, parked.webhook, parked.id] = None
+        """The message will not be tried any more."""
+        self._changes.parked[parked.partner, parked.webhook, parked.id] = None
 
     def add_attempt(self, attempt: Attempt) -> None:
-        """Keeps the attempt, unless enough of the endpoint succeeded just now."""
-        key = attempt.partner, attempt.webhook
-        if attempt.error or self._attempts_of[key] < ATTEMPTS_OF_EACH:
-            self._attempts_of[key] += 1
-            self._attempts.append(attempt)
+        """Keeps the attempt, unless enough successful ones of the endpoint wait already."""
+        key, changes = (attempt.partner, attempt.webhook), self._changes
+        if attempt.error or changes.attempts_of[key] < ATTEMPTS_OF_EACH:
+            changes.attempts_of[key] += 1
+            changes.attempts.append(attempt)
 
     async def write(self) -> None:
-        """Writes it. What cannot be written is written next time, but for attempts."""
-        progress, parked, attempts = self._progress, self._parked, self._attempts
-        attempts_of = self._attempts_of
-        if not (progress or parked or attempts):
+        """Writes the changes. If that fails, all but the attempts are written next time."""
+        written = self._changes
+        if not (written.progress or written.parked or written.attempts):
             return
-        self._begin()
+        self._changes = _Changes()
         try:
             await self._stored.save(
                 self.lease,
-                [*progress.values()],
-                [one for one in parked.values() if one is not None],
-                [key for key, one in parked.items() if one is None],
-                attempts,
+                [*written.progress.values()],
+                [one for one in written.parked.values() if one is not None],
+                [key for key, one in written.parked.items() if one is None],
+                written.attempts,
             )
         except Unavailable:
-            self._progress = progress | self._progress
-            self._parked = parked | self._parked
+            self._changes.progress = written.progress | self._changes.progress
+            self._changes.parked = written.parked | self._changes.parked
             raise
-        for key, count in attempts_of.items():
-            self._since_forgotten[key] += count
-            if self._since_forgotten[key] > MOST_ATTEMPTS // 2:
-                del self._since_forgotten[key]
-                await self._stored.forget_attempts(*key)
+        for key, count in written.attempts_of.items():
+            self._attempts_kept[key] += count
+            if self._attempts_kept[key] > MOST_ATTEMPTS // 2:
+                del self._attempts_kept[key]
+                await self._stored.delete_oldest_attempts(*key)

@@ -1,4 +1,4 @@
-"""One request to an endpoint, signed as Standard Webhooks 1.0 says."""
+"""Sends one request to an endpoint, signed according to Standard Webhooks 1.0."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -18,17 +18,17 @@ from tether.domain.webhooks import (
     signed_text,
 )
 from tether.server.secret_box import SecretBox, ed25519_signature
-from tether.webhooks.addresses import Addresses, Network
+from tether.webhooks.addresses import AddressRules, Network
 
 if TYPE_CHECKING:
     from tether.webhooks.http_client import HttpClient
 
 TIMEOUT_S = 20.0  # of a whole attempt
-SHOWN_ANSWER = 1_000  # characters of it that are kept
+LONGEST_ANSWER = 1_000  # characters that are stored
 
 
 class Sender:
-    """Sends messages."""
+    """Signs and sends messages."""
 
     def __init__(
         self,
@@ -40,63 +40,63 @@ class Sender:
     ) -> None:
         self._box = box
         self._now_ms = now_ms
-        self._addresses = Addresses(allowed)
+        self._rules = AddressRules(allowed)
         self.allow_http = allow_http
         self._client: HttpClient | None = None
 
-    async def send(self, webhook: Endpoint, message: Message) -> Outcome:
+    async def send(self, endpoint: Endpoint, message: Message) -> Outcome:
         """Sends the message once."""
         now_ms, began = self._now_ms(), monotonic()
-        outcome = await self._outcome(webhook, message, now_ms)
+        outcome = await self._send(endpoint, message, now_ms)
         taken_ms = round((monotonic() - began) * 1000)
         return outcome._replace(at_ms=now_ms, taken_ms=taken_ms)
 
     def check_address(self, text: str) -> None:
-        """Raises Refused if no request may go to this IP address."""
-        self._addresses.check(text)
+        """Raises ForbiddenAddress if no request may go to this IP address."""
+        self._rules.check(text)
 
     async def aclose(self) -> None:
-        """Ends all connections."""
+        """Closes all connections."""
         if self._client is not None:
             await self._client.close()
 
-    async def _outcome(self, webhook: Endpoint, message: Message, now_ms: int) -> Outcome:
-        # Most servers never send anything.
+    async def _send(self, endpoint: Endpoint, message: Message, now_ms: int) -> Outcome:
+        # Imported on first use, because most servers never send anything.
         from tether.webhooks.http_client import Failed, HttpClient  # noqa: PLC0415
 
-        if webhook.url.startswith("http:") and not self.allow_http:
+        if endpoint.url.startswith("http:") and not self.allow_http:
             return Outcome(error="The address is not https.")
         body = message.body
         try:
-            headers = self._headers(webhook, message.id, now_ms, body)
+            headers = self._headers(endpoint, message.id, now_ms, body)
         except (SetupError, ValueError) as error:
             return Outcome(error=f"The message cannot be signed. {error}")
         if self._client is None:
-            self._client = HttpClient(self._addresses)
+            self._client = HttpClient(self._rules)
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                answer = await self._client.post(webhook.url, headers, body)
+                answer = await self._client.post(endpoint.url, headers, body)
         except TimeoutError:
             return Outcome(error=f"There was no answer within {TIMEOUT_S:.0f} s.")
         except Failed as error:
             return Outcome(error=str(error))
         return Outcome(
             answer.status,
-            _fault_in(answer.status),
-            answer.body.decode("utf-8", "replace")[:SHOWN_ANSWER],
-            _seconds(answer.retry_after),
+            _error_of(answer.status),
+            answer.body.decode("utf-8", "replace")[:LONGEST_ANSWER],
+            _retry_after_s(answer.retry_after),
         )
 
     def _headers(
-        self, webhook: Endpoint, message_id: str, now_ms: int, body: bytes
+        self, endpoint: Endpoint, message_id: str, now_ms: int, body: bytes
     ) -> dict[str, str]:
         at_s = now_ms // 1000
-        secrets = [self._box.open(webhook.secret)]
-        if webhook.old_secret and webhook.old_until_ms > now_ms:
-            with suppress(SetupError):  # its key is gone: that may be why it was rotated
-                secrets.append(self._box.open(webhook.old_secret))
+        secrets = [self._box.open(endpoint.secret)]
+        if endpoint.old_secret and endpoint.old_until_ms > now_ms:
+            with suppress(SetupError):  # the key is lost: perhaps it was rotated for this reason
+                secrets.append(self._box.open(endpoint.old_secret))
         signatures = [
-            _signature(webhook.signature, secret, message_id, at_s, body) for secret in secrets
+            _signature(endpoint.signature, secret, message_id, at_s, body) for secret in secrets
         ]
         return {
             "content-type": "application/json",
@@ -114,7 +114,7 @@ def _signature(kind: SignatureKind, secret: str, message_id: str, at_s: int, bod
     return f"{kind},{ed25519_signature(secret.removeprefix(PRIVATE_KEY), text)}"
 
 
-def _fault_in(status: int) -> str:
+def _error_of(status: int) -> str:
     if 200 <= status < 300:
         return ""
     if 300 <= status < 400:
@@ -122,6 +122,6 @@ def _fault_in(status: int) -> str:
     return f"The answer was {status}."
 
 
-def _seconds(text: str | None) -> int | None:
-    """What a Retry-After in seconds says; one with a date is as good as none."""
+def _retry_after_s(text: str | None) -> int | None:
+    """The seconds in a Retry-After header. A header with a date is ignored."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None

@@ -1,7 +1,8 @@
 """Sends the messages of one endpoint: in order, one request at a time.
 
-A message that fails holds up those behind it. After four tries the next one is tried, too: if that
-succeeds, the message itself is at fault and is parked; if not, the endpoint is.
+A message that fails delays those behind it. After four tries the next message is tried, too. If
+that succeeds, the fault is in the first message: it is parked, and tried apart from the queue.
+Otherwise the fault is in the endpoint.
 """
 
 import asyncio
@@ -9,9 +10,8 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from time import monotonic
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import structlog
@@ -23,7 +23,6 @@ from tether.domain.webhooks import (
     STOPS_AFTER_MS,
     TRIES_BEFORE_PARKING,
     Endpoint,
-    LogPosition,
     Message,
     Outcome,
     Status,
@@ -32,26 +31,19 @@ from tether.domain.webhooks import (
     warning_of,
 )
 from tether.storage.webhooks import MOST_PARKED, Claimed, Parked, progress_of
-from tether.webhooks.messages import Advance, Entry, Messages
+from tether.webhooks.messages import Messages, Step
 from tether.webhooks.progress import LEASE_S, ProgressWriter
 
 log = structlog.get_logger()
 
 SLICE_S = 4.0  # for an endpoint, before another process may have it
-REPORT_S = 0.5  # between two reports of how far it is
+REPORT_S = 0.5  # between two reports of the position
 PARKED_AT_ONCE = 20
-AFTER_MISTAKE_MS = 60_000
-_SLOWED = (429, 503)  # answers of an endpoint that wants less
+AFTER_BUG_MS = 60_000
+_SLOW_DOWN = (429, 503)  # statuses by which an endpoint asks for fewer requests
 
 Post: TypeAlias = Callable[[Endpoint, Sequence[Message]], Awaitable[Outcome]]
-"""Sends these messages to the endpoint as one request."""
-
-
-class _Step(NamedTuple):
-    """One message of an entry, or none, and how the position moves on behind it."""
-
-    message: Message | None
-    advance: Advance
+"""Sends these messages to the endpoint in one request."""
 
 
 class EndpointWorker:
@@ -61,23 +53,23 @@ class EndpointWorker:
         self, messages: Messages, post: Post, progress: ProgressWriter, now_ms: Callable[[], int],
         *, claimed: Claimed, claimed_at: float,
     ) -> None:  # fmt: skip
-        """`claimed_at` is when the lease was asked for, by `monotonic`."""
+        """`claimed_at` is the time by `monotonic` just before the lease was claimed."""
         self._messages = messages
         self._post = post
         self._progress = progress
         self._now_ms = now_ms
         self._claimed = claimed
         self._claimed_at = claimed_at
-        # As it was claimed, and then as it is after each request.
+        # It is changed after each request.
         self._endpoint = replace(claimed.webhook, due_ms=now_ms())
         self._next_at = 0.0
         self._reported_at = monotonic()
 
     async def run(self) -> None:
-        """Sends what follows, until there is no more, something fails or the slice is over."""
+        """Sends messages until there are no more, a request fails, or the slice is over."""
         try:
             until = monotonic() + SLICE_S
-            # By lot, as one that takes the whole time must not keep the other from its turn.
+            # In random order, because one of them may use the whole slice each time.
             turns = [self._send_queue, self._send_parked]
             random.shuffle(turns)
             for turn in turns:
@@ -86,27 +78,27 @@ class EndpointWorker:
         except Unavailable:
             pass
         except Exception as error:
-            self._change(due_ms=self._now_ms() + AFTER_MISTAKE_MS)
+            self._change(due_ms=self._now_ms() + AFTER_BUG_MS)
             log.error("webhook not delivered", webhook=self._endpoint.id, exc_info=error)
         finally:
-            pause_ms = round(1000 * (self._next_at - monotonic()))  # what is left of it
+            pause_ms = round(1000 * (self._next_at - monotonic()))  # until the next request
             self._change(due_ms=max(self._endpoint.due_ms, self._now_ms() + pause_ms))
             self._report(lease_ms=0)
 
     async def _send_queue(self, until: float) -> None:
-        while not self._is_over(until) and await self._send_entries(until):
+        while not self._is_over(until) and await self._send_next(until):
             pass
 
-    async def _send_entries(self, until: float) -> bool:
-        """Sends the next entries; whether there may be more, and they are to be sent now."""
-        entries = await self._messages.next_entries(self._endpoint)
-        steps = deque(_steps(entries))
+    async def _send_next(self, until: float) -> bool:
+        """Sends the next messages. Returns whether to continue with those behind them."""
+        steps = deque(await self._messages.next_steps(self._endpoint))
+        found = bool(steps)
         while steps:
             if (message := steps[0].message) is None:
                 self._advance(steps.popleft())
             elif not await self._send_first(steps, message) or self._is_over(until):
                 return False
-        return bool(entries)
+        return found
 
     def _is_over(self, until: float) -> bool:
         """Whether the next request would come after the end of the slice."""
@@ -115,8 +107,10 @@ class EndpointWorker:
     def _has_lease(self) -> bool:
         return self._progress.has_lease(self._claimed_at)
 
-    async def _send_first(self, steps: deque[_Step], first: Message) -> bool:
-        """Sends the first message, or as many as one request takes; whether it goes on."""
+    async def _send_first(self, steps: deque[Step], first: Message) -> bool:
+        """Sends the first message, or as many as fit into one request. Returns whether to continue
+        with the next ones.
+        """
         if not self._has_lease():
             return False
         batch = self._batch(steps)
@@ -128,27 +122,31 @@ class EndpointWorker:
             return True
         self._failed(first.id, outcome)
         endpoint = self._endpoint
-        if endpoint.stopped or outcome.status in _SLOWED or endpoint.tries < TRIES_BEFORE_PARKING:
+        if (
+            endpoint.stopped
+            or outcome.status in _SLOW_DOWN
+            or endpoint.tries < TRIES_BEFORE_PARKING
+        ):
             return False
         return await self._try_next(steps, first)
 
-    def _batch(self, steps: Iterable[_Step]) -> list[_Step]:
-        """The steps of one request: of what has failed there is one."""
-        batch: list[_Step] = []
+    def _batch(self, steps: Iterable[Step]) -> list[Step]:
+        """The steps of one request. A message that has failed is sent alone."""
+        batch: list[Step] = []
+        most = 1 if self._endpoint.tries else self._endpoint.max_batch
         size, messages = 50, 0
         for step in steps:
             if step.message is not None:
                 size += len(step.message.body) + 80
                 messages += 1
-                too_many = messages > (1 if self._endpoint.tries else self._endpoint.max_batch)
-                if batch and (too_many or size > MOST_BODY_BYTES):
+                if batch and (messages > most or size > MOST_BODY_BYTES):
                     break
             batch.append(step)
         return batch
 
-    async def _try_next(self, steps: deque[_Step], failed: Message) -> bool:
-        """Sends the message behind the one that failed, which is parked if that succeeds; whether
-        it goes on.
+    async def _try_next(self, steps: deque[Step], failed: Message) -> bool:
+        """Sends the message behind the failed one. If that succeeds, parks the failed one. Returns
+        whether to continue.
         """
         following = next((step for step in [*steps][1:] if step.message), None)
         if following is None or self._endpoint.parked >= MOST_PARKED:
@@ -170,12 +168,12 @@ class EndpointWorker:
         return True
 
     async def _send_parked(self, until: float) -> None:
-        """Sends the parked messages whose turn it is."""
+        """Sends the parked messages that are due."""
         for parked in await self._messages.parked_due(self._endpoint, PARKED_AT_ONCE):
             if not self._has_lease():
                 return
             message = await self._messages.of_id(self._endpoint, parked.id)
-            if message is None:  # it is gone, or a newer one is in the queue
+            if message is None:
                 self._progress.unpark(parked)
                 continue
             outcome = await self._send([message])
@@ -187,13 +185,13 @@ class EndpointWorker:
                 self._progress.park(msgspec.structs.replace(parked, tries=tries, due_ms=due_ms))
                 if outcome.status == 410:
                     self._change(stopped=Status.GONE)
-                if outcome.status in _SLOWED or self._endpoint.stopped:
+                if outcome.status in _SLOW_DOWN or self._endpoint.stopped:
                     return
             if self._is_over(until):
                 return
 
     async def _send(self, messages: list[Message]) -> Outcome:
-        """One request, not sooner than the endpoint wants it."""
+        """Sends one request, at the rate that the endpoint allows."""
         wait_s = self._next_at - monotonic()
         if wait_s > 0:
             await asyncio.sleep(wait_s)
@@ -208,7 +206,7 @@ class EndpointWorker:
         self._change(head="", tries=0, failing_since_ms=None, success_ms=now_ms, due_ms=now_ms)
 
     def _failed(self, message_id: str, outcome: Outcome) -> None:
-        """The queue waits, or the endpoint is stopped."""
+        """Makes the queue wait, or stops the endpoint."""
         now_ms, tries = self._now_ms(), self._endpoint.tries + 1
         since_ms = self._endpoint.failing_since_ms or now_ms
         stops_ms = since_ms + STOPS_AFTER_MS
@@ -231,7 +229,7 @@ class EndpointWorker:
     def _change(self, **fields: Any) -> None:
         self._endpoint = replace(self._endpoint, **fields)
 
-    def _advance(self, step: _Step) -> None:
+    def _advance(self, step: Step) -> None:
         self._change(position=step.advance(self._endpoint.position))
         if monotonic() - self._reported_at > REPORT_S:
             self._report(lease_ms=self._now_ms() + round(LEASE_S * 1000))
@@ -242,19 +240,9 @@ class EndpointWorker:
 
 
 def _wait_ms(tries: int, outcome: Outcome) -> int:
-    """How long to wait after so many tries, the last of which came to this."""
+    """How long to wait after so many tries; `outcome` is the result of the last one."""
     wait_s = pause_s(tries, random.random())  # noqa: S311
-    if outcome.status in _SLOWED and outcome.retry_after_s is not None:
+    if outcome.status in _SLOW_DOWN and outcome.retry_after_s is not None:
         lowest, highest = RETRY_AFTER_S
         wait_s = min(max(outcome.retry_after_s, lowest), highest)
     return round(wait_s * 1000)
-
-
-def _steps(entries: Iterable[Entry]) -> Iterable[_Step]:
-    """The messages of the entries, one after the other. Only behind the last of an entry is the
-    position behind it; until then it remembers those that were sent.
-    """
-    for messages, advance in entries:
-        for message in messages[:-1]:
-            yield _Step(message, partial(LogPosition.after_message, message_id=message.id))
-        yield _Step(messages[-1] if messages else None, advance)
