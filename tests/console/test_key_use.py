@@ -103,7 +103,7 @@ def test_what_several_processes_count_adds_up(database: str) -> None:
         assert await store.key_hours.of_partner(key.partner, clock[0]) == {}
         activity = await store.key_hours.of_partners([key.partner], clock[0])
         assert activity == {key.partner: Activity(0, 0, 2, 1)}
-        await store.key_hours.forget(key.partner, clock[0] + KEPT_HOURS * HOUR_MS)
+        await store.key_hours.delete_old(key.partner, clock[0] + KEPT_HOURS * HOUR_MS)
         clock[0] -= DAY_MS
         assert await store.key_hours.of_partner(key.partner, clock[0]) == {}
 

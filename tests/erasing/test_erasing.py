@@ -17,7 +17,7 @@ from tests.faults.test_withdrawals import Followers
 from tether.client import Client, Conflict, NotFound
 from tether.domain.timestamps import now_ms
 from tether.server.store import open_store
-from tether.storage.erasures import NOTED_MS, Erasure, Erasures
+from tether.storage.erasures import ENDED_MS, Erasure, Erasures
 from tether.storage.refused_requests import RefusedRequest
 
 CHARGER = {"chargePowers": [11]}
@@ -314,7 +314,7 @@ def test_what_another_node_had_noted_is_not_written_after_an_erasure(server: Ser
             found = [id for (id,) in await store._engine.read(kept, number)]
             # A minute later nothing is left of that, and it is an id like any other.
             erasures = Erasures(store._engine)
-            await erasures.forget_ended(now_ms() + NOTED_MS + 1)
+            await erasures.delete_ended(now_ms() + ENDED_MS + 1)
             left = "SELECT count(*) FROM erasures WHERE partner = $1"
             assert [tuple(row) for row in await store._engine.read(left, number)] == [(0,)]
             note("later", body=f'{{"vehicleId": "{GONE}"}}')
@@ -342,7 +342,7 @@ def test_what_was_written_all_the_same_goes_a_minute_later(server: Server) -> No
                 f"INSERT INTO refused_requests (partner, {names}) VALUES ($1, {values})",
                 number, *late,
             )  # fmt: skip
-            await Erasures(engine).forget_ended(now_ms() + NOTED_MS + 1)
+            await Erasures(engine).delete_ended(now_ms() + ENDED_MS + 1)
             kept = "SELECT count(*) FROM refused_requests WHERE partner = $1 AND id = 'late'"
             assert [tuple(row) for row in await engine.read(kept, number)] == [(0,)]
 

@@ -19,7 +19,7 @@ from tether.storage import (
     entities,
     erasures,
     events,
-    fleet,
+    fleet_overview,
     log_positions,
     partners,
     plugged_in,
@@ -34,7 +34,7 @@ from tether.storage import (
 )
 from tether.storage.dialect import POSTGRES, SQLITE, Dialect
 from tether.storage.migrate import OUR_TABLES, VERSION_TABLE
-from tether.storage.postgres.batch_loader import for_each_key
+from tether.storage.postgres.engine import for_each_key
 from tether.storage.sqlite import event_lists
 from tether.storage.sqlite.file import connect
 
@@ -49,8 +49,8 @@ OWN = {
 VIEWS = {"charger_events", "vehicle_events", "vehicle_history", "unlisted_events"}
 PARTNER_DATA = SHARED | OWN["postgres"] | OWN["sqlite"]
 SUBJECTS = (
-    log_positions, entities, erasures, events, fleet, partners, plugged_in, refused_requests,
-    retention, session_records,
+    log_positions, entities, erasures, events, fleet_overview, partners, plugged_in,
+    refused_requests, retention, session_records,
     session_sums,
     sessions, snapshots, states, withdrawals,
 )  # fmt: skip
@@ -301,8 +301,8 @@ def test_no_statement_on_partner_data_is_written_anywhere_else() -> None:
         if words.search(file.read_text(encoding="utf-8"))
     ]
     assert sorted(elsewhere) == [
-        "copying.py", "copying.py", "database.py", "dialect.py", "erasures.py", "event_lists.py",
-        "events.py", "fleet.py", "log_positions.py", "partners.py", "plugged_in.py",
+        "copying.py", "database.py", "database.py", "dialect.py", "erasures.py", "event_lists.py",
+        "events.py", "fleet_overview.py", "log_positions.py", "partners.py", "plugged_in.py",
         "refused_requests.py",
         "retention.py", "session_records.py", "session_sums.py", "sessions.py", "snapshots.py",
         "states.py",

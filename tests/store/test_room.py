@@ -48,7 +48,7 @@ def test_the_file_gets_smaller_and_an_old_one_when_it_is_written_anew(
         async with open_store(command.database) as store:
             await store.partners.add(Partner(1, "acme", 0))
             await filled(store)
-            await store.refused_requests.forget(1, 10**12 + 100 * DAY_MS)
+            await store.refused_requests.delete_old(1, 10**12 + 100 * DAY_MS)
             full = pragma(path, "page_count")
             shrinking = asyncio.create_task(store.shrink())
             writes = 0

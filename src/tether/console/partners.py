@@ -16,7 +16,7 @@ from tether.domain.errors import NotFound, SetupError, TetherError
 from tether.domain.partners import Partner
 from tether.server import admin
 from tether.server.store import Store
-from tether.storage.fleet import MOST_OF_EACH
+from tether.storage.fleet_overview import MOST_OF_EACH
 from tether.storage.key_hours import Activity
 
 log = structlog.get_logger()

@@ -82,7 +82,7 @@ class Erasing:
             with suppress(Unavailable):
                 for erasure in await self.erasures.all():
                     self._task(erasure)
-                await self.erasures.forget_ended(self.now_ms())
+                await self.erasures.delete_ended(self.now_ms())
             await asyncio.sleep(AGAIN_S)
 
     async def close(self) -> None:
@@ -122,5 +122,5 @@ class Erasing:
         left = True
         while left:
             async with giving_way():
-                left = await erasures.forget_some(erasure)
+                left = await erasures.delete_some(erasure)
         await erasures.end(erasure, self.now_ms())

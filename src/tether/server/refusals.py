@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tether.domain.errors import Unavailable
 from tether.domain.keys import without_keys
-from tether.storage.erasures import NOTED_MS
+from tether.storage.erasures import ENDED_MS
 from tether.storage.refused_requests import RefusedRequest, RefusedRequests
 
 log = logging.getLogger(__name__)  # commands load it, too, and structlog is heavy
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)  # commands load it, too, and structlog is hea
 PERIOD_S = 1.0
 MOST, MOST_OF_EACH = 200, 40  # in a period; a flood is like its beginning
 # In memory, where the process stood still: later nobody knows any more what was erased meanwhile.
-LONGEST_MS = NOTED_MS // 2
+LONGEST_MS = ENDED_MS // 2
 LONGEST_ANSWER, LONGEST_PATH = 4_000, 1_000
 _NUL = str.maketrans({"\0": "\N{REPLACEMENT CHARACTER}"})  # which PostgreSQL's text cannot have
 

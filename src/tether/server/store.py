@@ -24,7 +24,7 @@ from tether.storage.engine import Connections, Engine, Size
 from tether.storage.entities import Entities
 from tether.storage.erasures import Erasures
 from tether.storage.events import Events
-from tether.storage.fleet import Fleet
+from tether.storage.fleet_overview import FleetOverview
 from tether.storage.key_hours import KeyHours
 from tether.storage.key_requests import KeyRequests
 from tether.storage.keys import Keys
@@ -119,8 +119,8 @@ class Store:
         return KeyUse(self.keys.note_used, self.key_hours.add, self._now_ms)
 
     @cached_property
-    def fleet(self) -> Fleet:
-        return Fleet(self._engine)
+    def fleet(self) -> FleetOverview:
+        return FleetOverview(self._engine)
 
     @cached_property
     def entities(self) -> Entities:

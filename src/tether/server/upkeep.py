@@ -46,13 +46,13 @@ async def keep_forgetting(store: Store, attempt_days: int, now_ms: Callable[[], 
 
 async def forget(store: Store, now_ms: int, attempts_ms: int = 0) -> None:
     """Deletes what is too old by this time. Raises Unavailable."""
-    await store.key_requests.forget(now_ms)
+    await store.key_requests.delete_expired(now_ms)
     for partner in await store.partners.all():
-        await store.refused_requests.forget(partner.id, now_ms)
-        await store.key_hours.forget(partner.id, now_ms)
+        await store.refused_requests.delete_old(partner.id, now_ms)
+        await store.key_hours.delete_old(partner.id, now_ms)
         own_ms = (await store.retention.get(partner.id)).attempts_ms
         if age_ms := attempts_ms if own_ms is None else own_ms:
-            await store.webhooks.forget_aged(partner.id, now_ms - age_ms)
+            await store.webhooks.delete_attempts_before(partner.id, now_ms - age_ms)
         await store.retention.delete_tombstones(partner.id, now_ms)
 
 

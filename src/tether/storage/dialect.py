@@ -19,10 +19,10 @@ class Dialect:
     """Yields `base`: a batch of $3 events or withdrawals takes the sequence numbers base + 1 to
     base + $3.
 
-    SQLite has one writer, so the largest number in the tables was given last. PostgreSQL has many
-    writers: the counter's row stays locked until the commit, so numbers become visible in their
-    order. If there is no counter (before the first event, or in a copy), it starts from the tables.
-    It reads all of `ready` first, because other writers wait while the counter is locked.
+    SQLite has one writer, so the largest number in the tables is the last one. PostgreSQL has many
+    writers. There the row of the counter stays locked until the commit, so numbers become visible
+    in order. A missing counter (before the first event, or in a copy) starts from the tables.
+    `ready` is read completely before, because other writers wait while the counter is locked.
     """
 
     event_json: str
@@ -32,15 +32,15 @@ class Dialect:
     """The body of the session `s` as JSON."""
 
     position: str
-    """The function for the position of a text in another one, from 1; 0 if it is not there."""
+    """The function for the position of a text in another one, from 1; 0 if it is not found."""
 
     of_hex: str
-    """The text whose bytes a column has in hexadecimal; the column replaces the braces."""
+    """The text of a column that has its bytes in hexadecimal; the column replaces the braces."""
 
     pause_s: float
-    """How long the projector waits between two batches of events while nobody reads sessions. Then
-    a session with several new events is written once. On SQLite a longer pause makes larger writes,
-    and the next commits wait for them.
+    """The pause of the projector between two batches of events while nobody reads sessions. A
+    session with several new events is then written once. On SQLite a longer pause makes larger
+    writes, and other commits wait for them.
     """
 
     bulk_pause_s: float

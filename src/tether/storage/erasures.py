@@ -10,13 +10,13 @@ from tether.storage.dialect import Dialect
 from tether.storage.engine import Engine, Statement, batch, batch_of, where_found
 from tether.storage.sql import delete_batch
 
-AT_ONCE = 250  # rows in a transaction, for which others wait
-SESSIONS_AT_ONCE = 50  # fewer, as they are in many indexes
-NOTED_AT_ONCE = 500  # more, as each statement reads all rows of the partner
+AT_ONCE = 250  # rows in a transaction; other writes wait for it
+SESSIONS_AT_ONCE = 50  # fewer, because they are in many indexes
+LOGGED_AT_ONCE = 500  # requests or attempts; more, because each statement reads all of the partner
 MOST_COUNTED = 10_000  # events
-# For this time after an erasure no node stores a request that names the entity. Nodes drop requests
-# that they hold in memory for longer.
-NOTED_MS = 60_000
+# For this time after an erasure no node stores a request that names the entity. Nodes do not keep
+# requests in memory for longer.
+ENDED_MS = 60_000
 
 KINDS: dict[str, type[Entity]] = {"chargers": Charger, "vehicles": Vehicle}
 
@@ -36,12 +36,13 @@ REMOVE = """
 DELETE FROM {one}s WHERE partner = $1 AND id = $2
 AND EXISTS (SELECT 1 FROM erasures WHERE partner = $1 AND kind = '{one}s' AND code = $3)
 """
-# Otherwise a session in it would appear again when the events that ended it are withdrawn.
-FORGET_SNAPSHOT = """
+# A snapshot may have a session that a later event ended. When that event is withdrawn, the session
+# would become active again.
+DELETE_SNAPSHOT = """
 DELETE FROM snapshots WHERE partner = $1 AND vehicle_id = $2
 AND EXISTS (SELECT 1 FROM erasures WHERE partner = $1 AND kind = 'vehicles' AND code = $3)
 """
-THERE = """
+EXISTS = """
 SELECT 1 FROM {one}s x WHERE x.partner = $1 AND x.id = $2
 AND EXISTS (SELECT 1 FROM erasures WHERE partner = $1 AND kind = '{one}s' AND code = $3)
 """
@@ -77,18 +78,18 @@ UPDATE withdrawals SET {{one}}_id = '{ERASED}', body = (
 WHERE partner = $1 AND seq IN (SELECT b.seq FROM batch b)
 """
 REQUESTS = f"""
-SELECT at_ms, id FROM refused_requests WHERE partner = $1 AND {{names}} LIMIT {NOTED_AT_ONCE}
+SELECT at_ms, id FROM refused_requests WHERE partner = $1 AND {{names}} LIMIT {LOGGED_AT_ONCE}
 """
-FORGET_REQUESTS = delete_batch("refused_requests", "at_ms BIGINT", "id")
+DELETE_REQUESTS = delete_batch("refused_requests", "at_ms BIGINT", "id")
 
-# The answers of receivers may name it, too.
+# The answers of receivers may also name it.
 ATTEMPTS = f"""
-SELECT webhook, id FROM webhook_attempts WHERE partner = $1 AND {{names}} LIMIT {NOTED_AT_ONCE}
+SELECT webhook, id FROM webhook_attempts WHERE partner = $1 AND {{names}} LIMIT {LOGGED_AT_ONCE}
 """
-FORGET_ATTEMPTS = delete_batch("webhook_attempts", "webhook", "id")
-# An endpoint for this entity alone has nothing to deliver any more.
+DELETE_ATTEMPTS = delete_batch("webhook_attempts", "webhook", "id")
+# An endpoint that is filtered for this entity has nothing to deliver any more.
 _ENDPOINTS = "SELECT w.id FROM webhooks w WHERE w.partner = $1 AND w.{one}_id = $2"
-FORGET_ENDPOINTS = (
+DELETE_ENDPOINTS = (
     f"DELETE FROM webhook_attempts WHERE partner = $1 AND webhook IN ({_ENDPOINTS})",
     f"DELETE FROM webhook_parked WHERE partner = $1 AND webhook IN ({_ENDPOINTS})",
     "DELETE FROM webhooks WHERE partner = $1 AND {one}_id = $2",
@@ -107,7 +108,7 @@ class Erasure(NamedTuple):
 
     @property
     def code(self) -> str:
-        """The id as the table of erasures has it: the id itself must not stay in the database."""
+        """The id in the table of erasures, encoded because the id must not stay in the database."""
         return code_of(self.id)
 
     def sql(self, text: str) -> str:
@@ -145,19 +146,17 @@ class Erasures:
         self, erasure: Erasure, now_ms: int, also: Sequence[Statement], *, with_events: bool
     ) -> bool:
         """Deletes the charger or vehicle itself, so that no more events are added, and stores that
-        the rest has to be deleted. False if it does not exist, or has events though `with_events`
-        is False.
+        the erasure has begun. False if it does not exist, or has events and `with_events` is False.
         """
         partner, _, id = erasure
-        given = (partner, id, erasure.code, now_ms, int(with_events))
-        before = [Statement(sql, ()) for sql in self._engine.dialect.stops_adding]
         this = (partner, id, erasure.code)
+        before = [Statement(sql, ()) for sql in self._engine.dialect.stops_adding]
         counts = await self._engine.write_all(
             *before,
-            Statement(erasure.sql(ADD), given),
-            *where_found(also, erasure.sql(THERE), *this),
+            Statement(erasure.sql(ADD), (*this, now_ms, int(with_events))),
+            *where_found(also, erasure.sql(EXISTS), *this),
             Statement(erasure.sql(REMOVE), this),
-            *_forgetting_snapshot(erasure),
+            Statement(DELETE_SNAPSHOT, this),
         )
         return bool(counts[len(before)])
 
@@ -166,44 +165,45 @@ class Erasures:
         rows = await self._engine.scan(erasure.sql(EVENTS), erasure.partner, erasure.id)
         return [id for (id,) in rows if id is not None]
 
-    async def forget_some(self, erasure: Erasure) -> bool:
-        """Deletes some of the data that still names it, once no session is derived from it; returns
-        whether there may be more.
+    async def delete_some(self, erasure: Erasure) -> bool:
+        """Deletes some of the data that still names the entity. Returns whether there may be more.
+
+        Its events must be withdrawn before, and the sessions derived again.
         """
         partner, _, id = erasure
         if await self._engine.write(erasure.sql(SESSIONS), partner, id):
             return True
-        taken = []
+        withdrawals = []
         if id != ERASED:  # other ids are renamed to this one
-            taken = await self._engine.scan(erasure.sql(WITHDRAWALS), partner, id)
-        if taken:
-            rows = batch_of((seq, _without(body, erasure)) for seq, body in taken)
+            withdrawals = await self._engine.scan(erasure.sql(WITHDRAWALS), partner, id)
+        if withdrawals:
+            rows = batch_of((seq, _without_id(body, erasure)) for seq, body in withdrawals)
             await self._engine.write(erasure.sql(RENAME), partner, rows)
             return True
-        if await self._forget_noted(partner, id):
+        if await self._delete_logged(partner, id):
             return True
         await self._engine.write_all(
-            *(Statement(erasure.sql(sql), (partner, id)) for sql in FORGET_ENDPOINTS),
-            *_forgetting_snapshot(erasure),
+            *(Statement(erasure.sql(sql), (partner, id)) for sql in DELETE_ENDPOINTS),
+            Statement(DELETE_SNAPSHOT, (partner, id, erasure.code)),
         )
         return False
 
-    async def _forget_noted(self, partner: int, id: str) -> int:
-        """Deletes some of the requests and attempts that name it; returns how many."""
+    async def _delete_logged(self, partner: int, id: str) -> int:
+        """Deletes some of the requests and attempts that have this id; returns how many."""
         count = 0
-        for find, forget, names in (
-            (REQUESTS, FORGET_REQUESTS, names_in_request),
-            (ATTEMPTS, FORGET_ATTEMPTS, names_in_attempt),
+        for find, delete, names in (
+            (REQUESTS, DELETE_REQUESTS, names_in_request),
+            (ATTEMPTS, DELETE_ATTEMPTS, names_in_attempt),
         ):
             sql = find.format(names=names(self._engine.dialect, "$2", id))
             rows = await self._engine.scan(sql, partner, id)
             if rows:
-                await self._engine.write(forget, partner, batch_of(rows))
+                await self._engine.write(delete, partner, batch_of(rows))
             count += len(rows)
         return count
 
     async def end(self, erasure: Erasure, now_ms: int) -> None:
-        """Ends the erasure: no row has the id any more. Removes it from the files, too."""
+        """Ends the erasure when no row has the id any more. Also removes it from the files."""
         await self._engine.forget(erasure.id)
         partner, kind, _ = erasure
         await self._engine.write_all(
@@ -211,26 +211,20 @@ class Erasures:
             Statement(ENDED, (partner, erasure.code, now_ms)),
         )
 
-    async def forget_ended(self, now_ms: int) -> None:
+    async def delete_ended(self, now_ms: int) -> None:
         """Deletes the records of erasures that ended long enough ago."""
-        ended = await self._engine.read(LONG_ENDED, now_ms - NOTED_MS, now_ms + NOTED_MS)
+        ended = await self._engine.read(LONG_ENDED, now_ms - ENDED_MS, now_ms + ENDED_MS)
         for partner, code in ended:
             id = bytes.fromhex(code).decode()
             late = 0  # rows from statements that began before the end
-            while count := await self._forget_noted(partner, id):
+            while count := await self._delete_logged(partner, id):
                 late += count
             if late:
                 await self._engine.forget(id)
             await self._engine.write(DONE, partner, "ended", code)
 
 
-def _forgetting_snapshot(erasure: Erasure) -> list[Statement]:
-    if KINDS[erasure.kind] is not Vehicle:
-        return []
-    return [Statement(FORGET_SNAPSHOT, (erasure.partner, erasure.id, erasure.code))]
-
-
-def _without(body: str, erasure: Erasure) -> str:
+def _without_id(body: str, erasure: Erasure) -> str:
     """The JSON of a withdrawal without the id."""
     name = f"{erasure.kind[:-1]}_id"
     withdrawal = msgspec.structs.replace(from_json(Withdrawal, body.encode()), **{name: ERASED})
@@ -239,7 +233,7 @@ def _without(body: str, erasure: Erasure) -> str:
 
 def unless_erased(dialect: Dialect, partner: str, names: "Names") -> str:
     """SQL that is true unless the row names an entity of the partner that is being erased, or was
-    erased a moment ago.
+    erased just before.
     """
     id = dialect.of_hex.format("x.code")
     return f"""NOT EXISTS (
@@ -248,26 +242,27 @@ def unless_erased(dialect: Dialect, partner: str, names: "Names") -> str:
 
 
 Names: TypeAlias = Callable[..., str]
-"""Makes SQL that is true for a row whose texts have an id in them. Its arguments are the dialect,
-the SQL of the id, and the id itself if it is known.
+"""Makes SQL that is true if an id is in the texts of a row. Its arguments are the dialect, the SQL
+of the id, and the id itself if it is known.
 """
 
 
 def names_in_request(dialect: Dialect, sought: str, id: str = _ESCAPED) -> str:
     """As `Names`, of a refused request."""
-    path, text = _plain("path", "%", id), _plain("(answer || ' ' || body)", "\\u00", id)
+    path = _unescaped("path", "%", id)
+    text = _unescaped("(answer || ' ' || body)", "\\u00", id)
     return f"{dialect.position}({path} || ' ' || {text} || ' ' || id, {sought}) > 0"
 
 
 def names_in_attempt(dialect: Dialect, sought: str, id: str = _ESCAPED) -> str:
     """As `Names`, of an attempt of a webhook."""
-    text = _plain("(error || ' ' || answer)", "\\u00", id)
+    text = _unescaped("(error || ' ' || answer)", "\\u00", id)
     return f"{dialect.position}({text}, {sought}) > 0"
 
 
-def _plain(column: str, mark: str, id: str) -> str:
-    """SQL for the text with the characters of this id unescaped. Escaped they are a mark and two
-    digits: `%3A` in addresses, a backslash with `u003a` in JSON.
+def _unescaped(column: str, mark: str, id: str) -> str:
+    """SQL for the text with the characters of this id unescaped. An escaped character is a mark and
+    two digits: `%3A` in addresses, `\\u003a` in JSON.
     """
     for character in sorted(set(id) & set(_ESCAPED)):
         for code in {f"{ord(character):02x}", f"{ord(character):02X}"}:

@@ -1,4 +1,4 @@
-"""The use of keys by the hour: calls, refusals, and how close they came to their rate limit."""
+"""The use of keys in each hour: calls, refusals, and the peak of the rate."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -8,17 +8,17 @@ from tether.storage.engine import Engine, batch, batch_of, columns_of
 HOUR_MS = 3_600_000
 KEPT_HOURS = 8 * 24
 DAY_H = 24
-HISTORY_H = 7 * 24  # shows what is usual for a partner
+HISTORY_H = 7 * 24  # shows the usual activity of a partner
 SLOT_MS = 10_000
 
 
 class Counts(NamedTuple):
-    """What a process counted since it wrote last."""
+    """What a process counted for a key since its last write."""
 
     partner: int
     hour: int
     key: str
-    """The key's SHA-256; empty for counts of the whole partner."""
+    """The SHA-256 of the key; empty for counts of the whole partner."""
     calls: int = 0
     refused: int = 0
     limited: int = 0
@@ -28,33 +28,32 @@ class Counts(NamedTuple):
 
 
 class Use(NamedTuple):
-    """What a key did in the last 24 hours, and the most tokens it used in a window of its rate
-    limit.
-    """
+    """The use of a key in the last 24 hours."""
 
     calls: int
     refused: int
     limited: int
     busiest: int
+    """The tokens used in the busiest window of the key's rate limit."""
     busiest_now: int
     """The same in this hour."""
 
 
 class Activity(NamedTuple):
-    """What a partner did: since midnight (UTC), and in the last seven days."""
+    """The activity of a partner: since midnight (UTC), and in the last seven days."""
 
     events_today: int
     refused_today: int
     active_hours: int
     longest_pause_h: int
-    """Between one hour in which it did something and the next; 1 if there was none in between."""
+    """The longest time from one active hour to the next; 1 if all hours were active."""
 
 
 _NOW_IN_SLOT = """
 (CASE WHEN key_hours.slot = excluded.slot THEN key_hours.in_slot ELSE 0 END + excluded.in_slot)
 """
-# Every process writes at most once in ten seconds. Counts from the same ten seconds add up. The
-# order keeps two of these statements from waiting for each other.
+# Every process writes at most once in ten seconds. Counts of the same ten seconds are added up. The
+# order prevents deadlocks between these statements.
 ADD = f"""
 WITH {batch("batch", *columns_of(Counts))}
 INSERT INTO key_hours (
@@ -93,7 +92,7 @@ SELECT partner, sum(CASE WHEN hour >= $1 THEN events ELSE 0 END),
        sum(CASE WHEN hour >= $1 THEN refused ELSE 0 END), count(*), coalesce(max(pause), 0)
 FROM paused GROUP BY partner
 """
-FORGET = "DELETE FROM key_hours WHERE partner = $1 AND hour < $2"
+DELETE_OLD = "DELETE FROM key_hours WHERE partner = $1 AND hour < $2"
 
 
 class KeyHours:
@@ -103,17 +102,17 @@ class KeyHours:
         self._engine = engine
 
     async def add(self, counted: Iterable[Counts], now_ms: int) -> None:
-        """Adds what a process counted since it wrote last."""
+        """Adds what a process counted since its last write."""
         await self._engine.write(ADD, now_ms // SLOT_MS, batch_of(counted))
 
     async def of_partner(self, partner: int, now_ms: int) -> dict[str, Use]:
-        """What each key of the partner did, by its SHA-256."""
+        """The use of each key of the partner, by its SHA-256."""
         now_h = now_ms // HOUR_MS
         rows = await self._engine.read(OF_PARTNER, partner, now_h - DAY_H, now_h)
         return {key: Use(*map(int, row)) for key, *row in rows}
 
     async def of_partners(self, partners: Sequence[int], now_ms: int) -> dict[int, Activity]:
-        """What each of these partners did. Partners that did nothing are left out."""
+        """The activity of each of these partners. Inactive partners are left out."""
         now_h = now_ms // HOUR_MS
         rows = await self._engine.read(
             OF_PARTNERS, now_h // DAY_H * DAY_H, batch_of((one,) for one in partners),
@@ -121,6 +120,6 @@ class KeyHours:
         )  # fmt: skip
         return {int(partner): Activity(*map(int, row)) for partner, *row in rows}
 
-    async def forget(self, partner: int, now_ms: int) -> None:
-        """Deletes what is older than eight days."""
-        await self._engine.write(FORGET, partner, now_ms // HOUR_MS - KEPT_HOURS)
+    async def delete_old(self, partner: int, now_ms: int) -> None:
+        """Deletes counts that are older than eight days."""
+        await self._engine.write(DELETE_OLD, partner, now_ms // HOUR_MS - KEPT_HOURS)

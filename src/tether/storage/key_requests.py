@@ -1,4 +1,4 @@
-"""Requests for an API key, by the SHA-256 of the token in the requester's address."""
+"""Requests for an API key, by the SHA-256 of the token in the address of the requester's page."""
 
 from tether.domain.key_requests import (
     CLIENT_WINDOW_MS,
@@ -34,7 +34,7 @@ SELECT $1, $2, $3, $4, $5, $6, $7, $8
 WHERE (SELECT count(*) FROM key_requests WHERE client = $4 AND created_ms > $9) < $10
   AND (SELECT count(*) FROM key_requests WHERE decided_ms IS NULL) < $11
 """
-FORGET = "DELETE FROM key_requests WHERE expires_ms <= $1"
+DELETE_EXPIRED = "DELETE FROM key_requests WHERE expires_ms <= $1"
 DECIDE = """
 UPDATE key_requests SET decided_ms = $2, expires_ms = $3, partner = $4, rate_requests = $5,
     rate_window_s = $6, burst = $7, lasts_ms = $8, is_test = $9
@@ -49,7 +49,8 @@ UPDATE key_requests SET claimed_ms = $2, claimed_key = $3
 WHERE digest = $1 AND claimed_key IS NULL AND expires_ms > $2
   AND EXISTS (SELECT 1 FROM partners p WHERE p.id = key_requests.partner)
 """
-# When two clients claim at once, the request has the key of the first one: the other adds no key.
+# When two clients claim at once, the request gets the key of the first one, and the other one
+# stores no key.
 CLAIMED = "SELECT 1 FROM key_requests WHERE digest = $1 AND claimed_key = $2"
 ADD_CLAIMED = """
 INSERT INTO keys (digest, prefix, partner, name, rate_requests, rate_window_s, burst, read_only,
@@ -77,7 +78,7 @@ class KeyRequests:
     ) -> bool:
         """Stores a new request, unless too many wait, or too many came from the same client."""
         _, added = await self._engine.write_all(
-            Statement(FORGET, (now_ms,)),
+            Statement(DELETE_EXPIRED, (now_ms,)),
             Statement(
                 ADD,
                 (digest, now_ms, ends_ms, client, *form, now_ms - CLIENT_WINDOW_MS, MOST_OF_CLIENT,
@@ -131,6 +132,6 @@ class KeyRequests:
         )
         return bool(claimed)
 
-    async def forget(self, now_ms: int) -> None:
+    async def delete_expired(self, now_ms: int) -> None:
         """Deletes expired requests."""
-        await self._engine.write(FORGET, now_ms)
+        await self._engine.write(DELETE_EXPIRED, now_ms)

@@ -1,6 +1,6 @@
-"""What is plugged in now, and what was at past moments: sessions by charger, and their events.
+"""The sessions that are active now, or were at past moments, by charger, and their events.
 
-A read costs as much as there is to find, not as much as is stored: see the indexes in
+The cost of a read depends on what it finds, not on what is stored: see the indexes in
 migrations/0002.
 """
 
@@ -38,8 +38,8 @@ class SessionKey(NamedTuple):
 
 
 class EventsWanted(NamedTuple):
-    """A query for the events of a session: those of its vehicle in this time. The caller gives it a
-    number.
+    """A query for the events of a session: the events of its vehicle in this time. The caller
+    numbers the queries.
     """
 
     number: int
@@ -68,7 +68,7 @@ class PastTimeline(NamedTuple):
 
 
 class ActiveSession(NamedTuple):
-    """A session that has not ended: its position in the order by charger, and its JSON and that of
+    """A session that has not ended: its position in the order by charger, its JSON, and the JSON of
     its vehicle and charger.
     """
 
@@ -138,9 +138,9 @@ _STARTED_ROWS = f"""
       AND (s.end_ms IS NULL OR $7 + (s.start_ms - $7 + $8 - 1) / $8 * $8 < s.end_ms)
     ORDER BY s.start_ms, s.id LIMIT $6
 """
-# The first $6 sessions at each charger in $2 that began behind the position $3 and $4, up to $5,
-# and were active at one of the moments from $7 on in steps of $8. One index has all of it. It is
-# not written as a join, like the statements below: see events.py.
+# The first $6 sessions at each charger in $2 that began after the position $3 and $4, up to $5, and
+# were active at one of the moments from $7 on in steps of $8. One index has all columns. Like the
+# statements below, it is not written as a join: see events.py.
 STARTED = f"""
 WITH {batch("wanted", "charger_id")}
 SELECT w.charger_id, {_charger_of("w")}, {json_list(_STARTED, _STARTED_ROWS)}
@@ -167,8 +167,8 @@ AND e.at_ms >= w.from_ms AND e.at_ms <= w.until_ms
 def _newest(condition: str) -> str:
     """For each session the newest instant of an event that meets the condition.
 
-    The order is that of the one index that has it. Otherwise PostgreSQL may read all events of the
-    vehicle in another index, and sort them.
+    The order selects the right index. Otherwise PostgreSQL may read all events of the vehicle in
+    another index, and sort them.
     """
     return f"""
 {_EVENTS_WANTED}
@@ -185,8 +185,7 @@ HEARD_AT = _newest("true")
 Kind = Literal["soc", "power", "event"]
 _NEWEST: dict[Kind, str] = {"soc": SOC_AT, "power": POWER_AT, "event": HEARD_AT}
 
-# For each session the first $3 of its events. Only one index has this order, so it is the one that
-# is read.
+# For each session the first $3 of its events. The order selects the only index that has it.
 _EVENTS = f"""
     SELECT e.seq, e.at_ms, e.body {_IN_HISTORY}
     ORDER BY e.at_ms, e.type, e.charger_id, e.stamp LIMIT $3
@@ -198,7 +197,7 @@ SELECT {event_list(_EVENTS)} FROM wanted w ORDER BY w.place
 
 
 class _Started(msgspec.Struct, array_like=True, gc=False):
-    """A session as STARTED selects it; only its key if its timeline is not stored."""
+    """A session of STARTED. It has only a key if its timeline is not stored."""
 
     vehicle_id: str
     start_ms: int
@@ -214,7 +213,7 @@ _session = msgspec.json.Decoder(tuple[SessionRecord, list[EventReading] | None])
 
 
 class PluggedIn:
-    """What is and was plugged in, of all partners. Every method raises Unavailable."""
+    """Active sessions of all partners, now and at past moments. Every method raises Unavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -252,8 +251,8 @@ class PluggedIn:
         self, partner: int, charger_ids: Sequence[str], moments: range
     ) -> AsyncIterator[tuple[str, list[PastTimeline], list[SessionKey]]]:
         """The sessions that began at these chargers after the first of these moments and were
-        active at another one, in portions of one charger each. The chargers come in their order,
-        each at least once. Sessions whose timeline is not stored come as keys.
+        active at a later one. Yields portions of one charger each, in the order of the chargers,
+        at least one for each. Sessions without a stored timeline are yielded as keys.
         """
         until_ms, grid = moments[-1], (moments[0], moments.step)
         wanted = batch_of([charger_id] for charger_id in charger_ids)
@@ -272,7 +271,7 @@ class PluggedIn:
                 yield charger_id, *_divided(charger_id, charger, found)
 
     async def of_keys(self, partner: int, keys: Iterable[SessionKey]) -> list[PastSession]:
-        """The sessions with these keys, those that still exist."""
+        """The sessions with these keys that still exist."""
         rows = await self._engine.scan(OF_KEYS, partner, batch_of(keys))
         found = []
         for text, vehicle, charger in rows:
@@ -284,8 +283,9 @@ class PluggedIn:
     async def newest(
         self, partner: int, wanted: Sequence[EventsWanted], kind: Kind
     ) -> list[tuple[int, int]]:
-        """The number of each session, and the instant of its newest event with a state of charge,
-        with a power at its charger, or of any kind. Sessions without such an event are left out.
+        """The number of each query, and the instant of the newest event with a state of charge,
+        with a power at the session's charger, or of any kind. Sessions without such an event are
+        left out.
         """
         sql = _NEWEST[kind].format(event_json=self._engine.dialect.event_json)
         rows = await self._engine.scan(sql, partner, batch_of(wanted)) if wanted else []
@@ -294,7 +294,7 @@ class PluggedIn:
     async def events(
         self, partner: int, wanted: Sequence[EventsWanted]
     ) -> AsyncIterator[tuple[EventsWanted, list[OrderedEvent]]]:
-        """The events of each session, in order; those of a long session come in several parts."""
+        """The events of each session, in order. Long sessions are yielded in several parts."""
         time_slice = TimeSlice()
         for start in range(0, len(wanted), SESSIONS):
             some = wanted[start : start + SESSIONS]
@@ -319,7 +319,7 @@ def _divided(
     for one in found:
         if one.steps is None:
             keys.append(SessionKey(charger_id, one.vehicle_id, one.start_ms, one.start_rank))
-        elif charger:  # without one the partner is being deleted
+        elif charger:  # otherwise the partner is being deleted
             vehicle = bytes(one.vehicle).decode()
             timelines.append(PastTimeline(one.start_ms, one.end_ms, one.steps, vehicle, charger))
     return timelines, keys

@@ -1,6 +1,4 @@
-"""The newest refused requests of each partner, and a sample of the other requests: what was sent,
-and what was answered.
-"""
+"""The newest refused requests of each partner, and a sample of its other requests, with answers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,23 +19,23 @@ class RequestLogSettings(NamedTuple):
     """How many refused and sampled requests are stored for each partner, and for how long."""
 
     rows: int = 5_000
-    """Refused requests; a tenth of that of other requests."""
+    """Refused requests. The sample has a tenth of them."""
     days: int = 7
     """Unless the partner has its own setting."""
     body_bytes: int = 16_384
-    """Of each body."""
+    """The beginning of each body that is kept."""
     sample: int = 6
-    """Requests a minute that were not refused, in each worker."""
+    """Requests without an error that each worker samples, a minute."""
 
 
 DEFAULT_REQUEST_LOG = RequestLogSettings()
 
 
 class RefusedRequest(NamedTuple):
-    """A request. Body, answer and path are shortened, and have no key in them.
+    """A request. Body, answer and path are shortened, and contain no key.
 
-    A status below 400 means a request of the sample, without an error, or a bulk request with
-    refused items, which are in the answer.
+    If the status is below 400, it is a request of the sample without an error, or a bulk request
+    with refused items, which are in the answer.
     """
 
     at_ms: int
@@ -51,11 +49,11 @@ class RefusedRequest(NamedTuple):
     answer: str
     body: str
     cut_from: int = 0
-    """The length of a body that was shortened, in bytes; -1 if it came in chunks."""
+    """The length in bytes of a body that was shortened; -1 if it came in chunks."""
 
     @property
     def is_refused(self) -> bool:
-        """Whether the request or some of its items were refused. Otherwise it is of the sample."""
+        """Whether the request or some of its items were refused. Otherwise it is in the sample."""
         return self.status >= 400 or self.error != ""
 
 
@@ -69,21 +67,19 @@ SELECT $1, {columns("b", _NAMES)} FROM batch b
 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1) AND {{unless_erased}}
 ON CONFLICT (partner, at_ms, id) DO NOTHING
 """
-FORGET = """
-DELETE FROM refused_requests WHERE partner = $1 AND at_ms < $2
-"""
-_FORGET_MORE = """
+DELETE_OLD = "DELETE FROM refused_requests WHERE partner = $1 AND at_ms < $2"
+_DELETE_MORE = """
 DELETE FROM refused_requests WHERE partner = $1 AND {of_these} AND at_ms <= coalesce((
     SELECT r.at_ms FROM refused_requests r WHERE r.partner = $1 AND {of_these}
     ORDER BY r.at_ms DESC LIMIT 1 OFFSET $2
 ), -1)
 """
 _REFUSED, _SAMPLED = "(status >= 400 OR error <> '')", "(status < 400 AND error = '')"
-FORGET_MORE = _FORGET_MORE.format(of_these=_REFUSED)
-FORGET_MORE_SAMPLED = _FORGET_MORE.format(of_these=_SAMPLED)
-# $2 and $3 are the position, $4 the first instant, $5 and $6 the statuses, $7 how the path begins,
-# $8 a text in id, key, path, answer or body, $9 whether the sample is wanted, too. LIKE would take
-# a hundred times as long where much of the text nearly matches.
+DELETE_MORE = _DELETE_MORE.format(of_these=_REFUSED)
+DELETE_MORE_SAMPLED = _DELETE_MORE.format(of_these=_SAMPLED)
+# $2 and $3 are the position, $4 the first instant, $5 and $6 the statuses, $7 the beginning of the
+# path, $8 a text in id, key, path, answer or body, $9 whether the sample is included. LIKE would be
+# a hundred times as slow where much of the text nearly matches.
 PAGE = f"""
 SELECT {_COLUMNS} FROM refused_requests r
 WHERE r.partner = $1 AND (r.at_ms, r.id) < ($2, $3) AND r.at_ms >= $4
@@ -123,28 +119,28 @@ class RefusedRequests:
         self._add = ADD.format(unless_erased=unless_erased(engine.dialect, "$1", names_in_request))
 
     async def add(self, partner: int, requests: Sequence[RefusedRequest], now_ms: int) -> None:
-        """Stores requests, without those that name an erased charger or vehicle. Deletes old ones,
+        """Stores requests, except those that name an erased charger or vehicle. Deletes old ones,
         and the oldest if there are too many.
         """
-        most, forgetting = self.kept.rows, []
-        if any(request.is_refused for request in requests):
-            forgetting.append(Statement(FORGET_MORE, (partner, most)))
-        if not all(request.is_refused for request in requests):
-            forgetting.append(Statement(FORGET_MORE_SAMPLED, (partner, most // SAMPLED_PART)))
-        await self._engine.write_all(
+        statements = [
             Statement(self._add, (partner, batch_of(requests))),
-            Statement(FORGET, (partner, await self._since_ms(partner, now_ms))),
-            *forgetting,
-        )
+            Statement(DELETE_OLD, (partner, await self._since_ms(partner, now_ms))),
+        ]
+        most = self.kept.rows
+        if any(request.is_refused for request in requests):
+            statements.append(Statement(DELETE_MORE, (partner, most)))
+        if not all(request.is_refused for request in requests):
+            statements.append(Statement(DELETE_MORE_SAMPLED, (partner, most // SAMPLED_PART)))
+        await self._engine.write_all(*statements)
 
-    async def forget(self, partner: int, now_ms: int) -> None:
+    async def delete_old(self, partner: int, now_ms: int) -> None:
         """Deletes requests that are too old."""
-        await self._engine.write(FORGET, partner, await self._since_ms(partner, now_ms))
+        await self._engine.write(DELETE_OLD, partner, await self._since_ms(partner, now_ms))
 
     async def page(
         self, partner: int, wanted: RefusalFilter, before: tuple[int, str], now_ms: int, limit: int
     ) -> list[RefusedRequest]:
-        """The newest requests before a position, an instant and an id."""
+        """The newest requests before a position, which is an instant and an id."""
         since_ms = await self._since_ms(partner, now_ms)
         rows = await self._engine.scan(
             self._page, partner, *before, since_ms, *wanted.statuses, wanted.path,
@@ -153,7 +149,7 @@ class RefusedRequests:
         return [RefusedRequest(*row) for row in rows]
 
     async def kept_ms(self, partner: int) -> int:
-        """How long the partner's requests are kept; 0 for ever."""
+        """How long the partner's requests are kept; 0 means for ever."""
         own_ms = (await self._retention.get(partner)).requests_ms
         return self.kept.days * DAY_MS if own_ms is None else own_ms
 

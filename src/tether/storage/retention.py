@@ -1,7 +1,10 @@
-"""How long the data of each partner is kept, and the deletion of what clients had time to learn of.
+"""How long the data of each partner is kept, and the tombstones of expired data.
 
-ADD in events.py refuses events with a timestamp before the partner's horizon. So no event arrives
-where events have expired, and later sessions stay as they are.
+Expired events leave withdrawals, and expired sessions leave rows that say that they are removed.
+From these tombstones clients learn of the deletion. They are deleted later.
+
+ADD in events.py refuses events with a timestamp before the partner's horizon. So no new event can
+change the sessions around expired ones.
 """
 
 from tether.domain.models import Withdrawal, from_json
@@ -12,9 +15,9 @@ from tether.storage.log_positions import DERIVED, HEAD
 from tether.storage.sql import delete_batch
 from tether.storage.turns import giving_way
 
-TOMBSTONE_MS = 30 * DAY_MS  # clients can learn for this time that events and sessions have expired
+TOMBSTONE_MS = 30 * DAY_MS
 LEASE_MS = 10_000
-AT_ONCE = 500  # rows in a transaction, for which others wait
+AT_ONCE = 500  # rows in a transaction; other writes wait for it
 
 _AGES = "events_ms, requests_ms, attempts_ms, horizon_ms, expired_ms"
 GET = f"SELECT {_AGES} FROM retention WHERE partner = $1"
@@ -27,7 +30,7 @@ SELECT $1, $2, $3, $4, 0 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
 ON CONFLICT (partner) DO UPDATE SET events_ms = excluded.events_ms,
     requests_ms = excluded.requests_ms, attempts_ms = excluded.attempts_ms
 """
-# The horizon only moves forward: refused events cannot come back.
+# The horizon only moves forward. So an event that was refused stays refused.
 MOVE = """
 INSERT INTO retention (partner, horizon_ms, lease_ms)
 SELECT $1, $2, 0 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
@@ -35,21 +38,22 @@ ON CONFLICT (partner) DO UPDATE SET horizon_ms = CASE
     WHEN retention.horizon_ms > excluded.horizon_ms THEN retention.horizon_ms
     ELSE excluded.horizon_ms END
 """
-# A lease that ends later than a new one would was taken by a clock that has been set back since.
+# A lease that ends later than a new one was claimed before the clock was set back. It is ignored.
 CLAIM = f"""
 UPDATE retention SET lease_ms = $2 + {LEASE_MS}
 WHERE partner = $1 AND horizon_ms > coalesce(expired_ms, horizon_ms - 1)
   AND lease_ms NOT BETWEEN $2 + 1 AND $2 + {LEASE_MS}
 """
 RENEW = f"UPDATE retention SET lease_ms = $2 + {LEASE_MS} WHERE partner = $1"
-RELEASE = "UPDATE retention SET lease_ms = 0 WHERE partner = $1"
+RELEASE = """
+UPDATE retention SET lease_ms = 0, expired_ms = coalesce($2, expired_ms) WHERE partner = $1
+"""
 RELEASE_ALL = "UPDATE retention SET lease_ms = 0 WHERE lease_ms > $1"
-EXPIRED = "UPDATE retention SET lease_ms = 0, expired_ms = $2 WHERE partner = $1"
 
 OLDER = "SELECT count(*) FROM events WHERE partner = $1 AND at_ms < $2"
 
-# The last entry of the log stays: its number must not be used again.
-WITHDRAWALS = f"""
+# The last entry of the log stays, because its number must not be used again.
+EXPIRED_WITHDRAWALS = f"""
 SELECT seq, body FROM withdrawals
 WHERE partner = $1 AND at_ms < $2 AND seq < {HEAD} AND seq <= {DERIVED}
 ORDER BY seq LIMIT {AT_ONCE}
@@ -61,7 +65,7 @@ WHERE s.partner = $1 AND s.start_ms < $2 AND s.live = 0
   AND (SELECT u.updated_ms FROM session_versions u WHERE u.partner = $1 AND u.id = s.id) < $3
 ORDER BY s.start_ms, s.id LIMIT {AT_ONCE}
 """
-DELETE_REMOVED = f"{delete_batch('sessions', 'id')} AND live = 0"
+DELETE_SESSIONS = f"{delete_batch('sessions', 'id')} AND live = 0"
 DELETE_VERSIONS = f"""
 {delete_batch("session_versions", "id")}
 AND (SELECT 1 FROM sessions s WHERE s.partner = $1 AND s.id = session_versions.id) IS NULL
@@ -96,13 +100,15 @@ class Retention:
         return int(count)
 
     async def move(self, partner: int, horizon_ms: int) -> None:
-        """Moves the horizon: older events are refused. Events accepted before are readable then."""
+        """Moves the horizon: from now on older events are refused. When it returns, all events that
+        were accepted before are visible.
+        """
         before = [Statement(sql, ()) for sql in self._engine.dialect.stops_adding]
         await self._engine.write_all(*before, Statement(MOVE, (partner, horizon_ms)))
 
     async def claim(self, partner: int, now_ms: int) -> bool:
-        """Takes the lease to expire the partner's events; False if another process has it, or there
-        is nothing to expire.
+        """Claims the lease to expire the partner's events. False if another process holds it, or
+        nothing can expire.
         """
         return bool(await self._engine.write(CLAIM, partner, now_ms))
 
@@ -112,41 +118,35 @@ class Retention:
 
     async def release(self, partner: int, expired_ms: int | None = None) -> None:
         """Releases the lease; `expired_ms` is the horizon if all events before it have expired."""
-        if expired_ms is None:
-            await self._engine.write(RELEASE, partner)
-        else:
-            await self._engine.write(EXPIRED, partner, expired_ms)
+        await self._engine.write(RELEASE, partner, expired_ms)
 
     async def release_all(self) -> None:
         """Releases all leases. Only for a process that knows that it is alone."""
         await self._engine.write(RELEASE_ALL, 0)
 
     async def delete_tombstones(self, partner: int, now_ms: int) -> None:
-        """Deletes, some at a time, old withdrawals of expired events and old removed sessions.
-
-        Clients had TOMBSTONE_MS to learn of them.
-        """
+        """Deletes the tombstones that are old enough, some at a time."""
         horizon_ms = (await self.get(partner)).horizon_ms
         if horizon_ms is None:
             return
-        left = 1
-        while left:
+        deleted = True
+        while deleted:
             async with giving_way():
-                left = await self._delete_some(partner, horizon_ms, now_ms - TOMBSTONE_MS)
+                deleted = await self._delete_some(partner, horizon_ms, now_ms - TOMBSTONE_MS)
 
-    async def _delete_some(self, partner: int, horizon_ms: int, since_ms: int) -> int:
+    async def _delete_some(self, partner: int, horizon_ms: int, before_ms: int) -> bool:
         withdrawals = [
             (seq,)
-            for seq, body in await self._engine.scan(WITHDRAWALS, partner, horizon_ms)
-            if parse_instant(from_json(Withdrawal, body.encode()).withdrawn_at) < since_ms
+            for seq, body in await self._engine.scan(EXPIRED_WITHDRAWALS, partner, horizon_ms)
+            if parse_instant(from_json(Withdrawal, body.encode()).withdrawn_at) < before_ms
         ]
         if withdrawals:
             await self._engine.write(DELETE_WITHDRAWALS, partner, batch_of(withdrawals))
-        removed = await self._engine.scan(REMOVED_SESSIONS, partner, horizon_ms, since_ms)
-        if removed:
-            ids = batch_of(removed)
+        sessions = await self._engine.scan(REMOVED_SESSIONS, partner, horizon_ms, before_ms)
+        if sessions:
+            ids = batch_of(sessions)
             await self._engine.write_all(
-                Statement(DELETE_REMOVED, (partner, ids)),
+                Statement(DELETE_SESSIONS, (partner, ids)),
                 Statement(DELETE_VERSIONS, (partner, ids)),
             )
-        return len(withdrawals) + len(removed)
+        return bool(withdrawals or sessions)

@@ -1,4 +1,4 @@
-"""Sessions as the projector reads and writes them: as rows and as the builder's records."""
+"""Sessions for the projector: as rows, and as records of the session builder."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, get_type_hints
@@ -15,12 +15,10 @@ from tether.storage.log_positions import HAS_MARK, Position
 from tether.storage.sql import columns, json_array, json_id, json_list
 
 ROWS = 1_000  # in a statement: the database holds them in memory several times
-LONGEST_TIMELINE = (
-    800  # characters: it is in an index, where PostgreSQL allows 2,700 bytes an entry
-)
+LONGEST_TIMELINE = 800  # characters: an index has it, where PostgreSQL allows 2,700 bytes
 
 Derived = tuple[SessionRecord, SessionContext]
-"""A session, and what it knows of earlier sessions."""
+"""A session, and its context: earlier sessions."""
 
 # Rows ---------------------------------------------------------------------------------------------
 
@@ -69,7 +67,7 @@ class SessionRow(NamedTuple):
 
     @property
     def derived(self) -> Derived:
-        """The session, and what it knows of earlier sessions."""
+        """The session and its context."""
         return _derived_in(f"[{self.body},{self.before},{self.seen or 'null'}]")
 
 
@@ -92,8 +90,8 @@ class References(msgspec.Struct):
 class Change(NamedTuple):
     """A session that differs from the stored one.
 
-    `visible` is False if partners cannot see the difference. `grown` says that the session is
-    active, and was active before.
+    `visible` is False if partners cannot see the difference. `grown` means that the session is
+    still active, as before.
     """
 
     record: SessionRecord
@@ -106,7 +104,7 @@ class Change(NamedTuple):
     def row(self) -> SessionRow:
         """The session as it is stored."""
         record, before = self.record, self.before
-        if not self.live:  # it may know of a vehicle or charger that was erased
+        if not self.live:  # it may refer to a vehicle or charger that was erased
             record, before = record.without_references, SessionContext()
         here = record.newest_here
         span = rest_ms = None
@@ -184,7 +182,7 @@ _COLUMNS = columns_of(SessionRow)
 _NAMES = SessionRow._fields
 _KEY = _COLUMNS[:4]
 
-# A session, what it knows of earlier sessions, and the readings of its events.
+# A session, its context, and the readings of its events.
 _DERIVED = json_array("s.body", "s.before", "coalesce(s.seen, 'null')")
 # All columns, and the version.
 _STORED = f"""
@@ -230,7 +228,7 @@ ORDER BY {_START} LIMIT 1 OFFSET $6
 """
 
 # For each vehicle the newest session that began before `first_ms`, and the start of the second one
-# after `last_ms`: the first one there depends on when the session before it ended.
+# after `last_ms`. The first one depends on the end of the session before it.
 AROUND = f"""
 WITH {batch("wanted", "vehicle_id", "first_ms BIGINT", "last_ms BIGINT")}
 SELECT w.vehicle_id, (
@@ -275,7 +273,7 @@ FROM wanted w
 
 
 def _write(*changed: str) -> str:
-    """Inserts a batch of rows if the mark is $3. Of rows that exist it updates these columns.
+    """Inserts a batch of rows if the mark is $3. If a row exists, it updates these columns.
 
     SQLite rewrites every index that has one of the columns named here.
     """
@@ -308,8 +306,8 @@ def writing(
 ) -> list[Statement]:  # fmt: skip
     """The statements that store these rows, and give the sessions with these ids a new version.
 
-    Run them in one transaction behind the statement that moves to the position. If that one changed
-    nothing, they change nothing.
+    Run them in one transaction, after the statement that moves to the position. If that statement
+    changed nothing, they change nothing.
     """
     statements = [
         Statement(sql, (partner, batch_of(rows[start : start + ROWS]), to.mark))
@@ -338,7 +336,7 @@ class SessionRecords:
     async def last(
         self, partner: int, vehicles: Iterable[str]
     ) -> Iterator[tuple[str, Derived | None]]:
-        """The newest session of each vehicle. Each is decoded when it is taken."""
+        """The newest session of each vehicle, decoded when the iterator reaches it."""
         wanted = batch_of([vehicle] for vehicle in vehicles)
         rows = await self._engine.scan(LAST, partner, wanted)
         return ((vehicle, _derived_in(text) if text else None) for vehicle, text in rows)
@@ -374,7 +372,7 @@ class SessionRecords:
     async def around(
         self, partner: int, wanted: Iterable[tuple[str, int, int]]
     ) -> dict[str, Around]:
-        """For each vehicle what lies before its first instant and after its last one."""
+        """For each vehicle the sessions before its first instant and after its last one."""
         rows = await self._engine.scan(AROUND, partner, batch_of(wanted))
         return {
             vehicle: Around(_derived_in(text) if text else None, until_ms)

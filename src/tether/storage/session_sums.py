@@ -1,9 +1,10 @@
-"""Sums of sessions, added up by the database from columns that are made for it: migrations/0012.
+"""Sums of sessions. The database adds them up from columns for this purpose: migrations/0012.
 
-For each part of time the sessions that began in it are added up, all together or by group. What
-they have after the end of the part is added up apart, as it belongs to the next part. Sessions that
-cannot be split so are returned by their keys instead: active ones, ones that go on after the next
-part, ones with several charge periods that go on after their part, and ones with fractions.
+Time is divided into parts. The sessions that began in a part are added up, all together or by
+group. Their share after the end of the part is a sum of its own, because it belongs to the next
+part. Some sessions cannot be split so. Their keys are returned instead: active sessions, sessions
+that end after the next part, sessions with several charge periods that end after their part, and
+sessions with fractions.
 """
 
 from collections.abc import Sequence
@@ -16,11 +17,11 @@ from tether.storage.plugged_in import SessionKey
 from tether.storage.sql import json_array, json_id, json_list
 
 MOST_PAIRS = 500_000  # of a charger and a vehicle, in each part
-MOST_OTHERS = 20_000  # keys in each part; one more says that there are more
+MOST_OTHERS = 20_000  # keys in each part; one more is returned if there are more
 
 
 class Part(NamedTuple):
-    """A part of time: which sessions begin in it, where it ends, and where the next one does."""
+    """A part of time: the starts of its sessions, its end, and the end of the next part."""
 
     first_ms: int
     before_ms: int
@@ -29,10 +30,10 @@ class Part(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """Which sessions are added up, and by which column they are grouped.
+    """The sessions that are added up, and the column by which they are grouped.
 
-    Only groups after `after`, up to `last`. Empty and None mean all. With `pairs` the answer has
-    the vehicles of each charger, too.
+    Only groups after `after` and up to `last`. Empty and None mean all. With `pairs` the result
+    also has the vehicles of each charger.
     """
 
     by: Literal["charger_id", "vehicle_id", None] = None
@@ -46,10 +47,10 @@ class Selection(NamedTuple):
 
 
 class GroupSums(NamedTuple):
-    """The sums of the sessions of a group that began in a part: the whole sums, and the share that
-    lies beyond the end of the part, if there is any. `added` sessions are in the sums.
+    """The sums of the sessions of a group that began in a part: the whole sums, and the share after
+    the end of the part, if there is any. `added` is the number of sessions in the sums.
 
-    `whole` and `beyond` are arguments of `Sums.add_whole`; the powers are the highest ones.
+    `whole` and `beyond` are arguments of `Sums.add_whole`. The powers are the highest ones.
     """
 
     sessions: int
@@ -68,7 +69,7 @@ class PartSums(NamedTuple):
     groups: dict[str, GroupSums]
     others: list[SessionKey]
     pairs: list[tuple[str, str]]
-    """Chargers with their vehicles; one more than MOST_PAIRS says that there are more."""
+    """Chargers with their vehicles; one more than MOST_PAIRS if there are more."""
 
 
 _HERE = """
@@ -97,7 +98,7 @@ def _beyond(name: str) -> str:
 
 
 def _highest(power: str) -> tuple[str, str]:
-    """The highest power, and how many there are: no power is not 0."""
+    """The highest power, and the number of powers, because no power is not 0."""
     return f"max({power})", f"count({power})"
 
 
@@ -127,8 +128,7 @@ _IS_BEYOND = f"{_END} >= w.to_ms AND ({_END} > w.to_ms OR s.charge_ms >= w.to_ms
 def statement(wanted: Selection, *, others: bool) -> tuple[str, list[object]]:
     """The statement for the sums of each part, and its parameters from $3 on; $2 are the parts.
 
-    With `others` it also selects the keys of the sessions that it does not add up, which takes
-    another pass.
+    With `others` it also selects the keys of the sessions that it does not add up, in another pass.
     """
     parameters: list[object] = []
 
@@ -214,7 +214,7 @@ class SessionSums:
         sql, parameters = statement(wanted, others=False)
         rows = await self._engine.scan(sql, partner, batch_of(parts), *parameters)
         found = [_sums(*row) for row in rows]
-        # Parts with other sessions are read again with these, as both must be of one moment.
+        # Parts with other sessions are read again with their keys: both must be of one moment.
         places = [
             place for place, one in enumerate(found)
             if any(group.added < group.sessions for group in one.groups.values())

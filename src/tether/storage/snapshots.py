@@ -1,6 +1,6 @@
-"""Snapshots: where the derivation of a vehicle starts when its older events have expired.
+"""Snapshots: the derivation of a vehicle starts from one when older events have expired.
 
-A snapshot has what the events before its instant meant. Such events are not derived any more.
+A snapshot has the result of the events before its instant. These events are not derived any more.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -28,7 +28,7 @@ NEXT = """
 SELECT vehicle_id, at_ms, body FROM snapshots WHERE partner = $1 AND vehicle_id > $2
 ORDER BY vehicle_id LIMIT $3
 """
-# Run it behind the statement that moves to the position with the mark $3, in its transaction.
+# Run it after the statement that moves to the position with the mark $3, in the same transaction.
 PUT = f"""
 WITH {batch("batch", "vehicle_id", "at_ms BIGINT", "body")}
 INSERT INTO snapshots (partner, vehicle_id, at_ms, body)
@@ -58,7 +58,7 @@ _known = msgspec.json.Decoder(tuple[SessionRecord | None, SessionContext])
 
 
 class Snapshot(NamedTuple):
-    """What the session builder had made of a vehicle's events before an instant."""
+    """The result of the session builder for a vehicle's events before an instant."""
 
     vehicle_id: str
     at_ms: int
@@ -68,16 +68,16 @@ class Snapshot(NamedTuple):
     def of(
         cls, vehicle: str, at_ms: int, session: SessionRecord | None, before: SessionContext
     ) -> "Snapshot":
-        """The snapshot with the last session by then, and what it knows of earlier sessions."""
+        """The snapshot with the last session before the instant, and its context."""
         return cls(vehicle, at_ms, to_json((session, before)).decode())
 
     @property
     def known(self) -> tuple[SessionRecord | None, SessionContext]:
-        """The last session by then, and what it knows of earlier sessions."""
+        """The last session before the instant, and its context."""
         return _known.decode(self.body)
 
     def without_charger(self, charger: str) -> "Snapshot":
-        """The snapshot without what it has of a charger."""
+        """The snapshot without any data of this charger."""
         return self.of(self.vehicle_id, self.at_ms, *without_charger(*self.known, charger))
 
 

@@ -1,4 +1,4 @@
-"""Pieces of SQL, and of the reading of rows, that several subjects use."""
+"""Pieces of SQL that several subjects use, and reading in pages."""
 
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -40,7 +40,7 @@ AND ({", ".join(names)}) IN (SELECT {columns("b", names)} FROM batch b)
 async def pages(
     engine: Engine, sql: str, partner: int, after: tuple[Any, ...], *parameters: object, limit: int
 ) -> AsyncIterator[list[Row]]:
-    """All rows of a query behind the position `after`, in pages; the last one may be empty.
+    """All rows of a query after the position `after`, in pages; the last page may be empty.
 
     The parameters of the query are the partner, the position, these parameters and the limit. Each
     row begins with its position.

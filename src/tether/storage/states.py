@@ -25,14 +25,14 @@ def _event(seq: str) -> str:
     return f"coalesce(({found}), 'null')"
 
 
-# A vehicle's newest session, what it knows of earlier ones, and its newest event.
+# A vehicle's newest session, its context, and its newest event.
 _LATEST = f"""
 (SELECT {json_array("s.body", "s.before", _event("s.last_seq"))} FROM sessions s
  WHERE s.partner = $1 AND s.vehicle_id = {{vehicle}} AND s.live = 1 {NEWEST_FIRST})
 """
 
 # Whether the vehicle exists, whether events of it or withdrawals wait to be derived, and its newest
-# session. With ORDER BY the index that ends in the number is used while the tables are new, too.
+# session. ORDER BY selects the index that ends in the number, also while the tables are new.
 OF_VEHICLE = f"""
 SELECT (SELECT 1 FROM vehicles v WHERE v.partner = $1 AND v.id = $2),
        coalesce((SELECT e.seq FROM vehicle_events e WHERE e.partner = $1 AND e.vehicle_id = $2
@@ -46,9 +46,9 @@ WITH {batch("wanted", "vehicle_id")}
 SELECT w.vehicle_id, {_LATEST.format(vehicle="w.vehicle_id")} FROM wanted w
 """
 
-# The newest active sessions at a charger, each with what it knows of earlier ones, its newest event
-# and its newest event there, one more than is returned; the newest event there of ended sessions.
-# Not written as joins: see events.py.
+# The newest active sessions at a charger, one more than is returned. Each has its context, its
+# newest event, and its newest event at this charger. Then the newest event of ended sessions at
+# this charger. Not written as joins: see events.py.
 _ACTIVE = f"""
     SELECT s.body, s.before, {_event("s.last_seq")} AS last, {_event("s.here_seq")} AS here
     FROM sessions s
@@ -63,14 +63,14 @@ _AT_CHARGER = f"""
     ORDER BY s.rest_ms DESC LIMIT 1))
 """
 
-# Whether the charger exists, whether any events wait to be derived (those of other chargers may say
-# that a vehicle has left this one), and what is there.
+# Whether the charger exists, whether any events wait to be derived, and what is plugged in. Events
+# of other chargers count, because they may mean that a vehicle has left this one.
 OF_CHARGER = f"""
 SELECT (SELECT 1 FROM chargers c WHERE c.partner = $1 AND c.id = $2), {HEAD} > {DERIVED},
        {_AT_CHARGER.format(charger="$2", most=FEW)}
 """
 
-# What is at each charger in $2.
+# What is plugged in at each charger in $2.
 OF_CHARGERS = f"""
 WITH {batch("wanted", "charger_id")}
 SELECT w.charger_id, {_AT_CHARGER.format(charger="w.charger_id", most=MOST)} FROM wanted w
@@ -78,9 +78,9 @@ SELECT w.charger_id, {_AT_CHARGER.format(charger="w.charger_id", most=MOST)} FRO
 
 
 class AtCharger(NamedTuple):
-    """The vehicles that are plugged in at a charger, and the newest event there.
+    """The vehicles that are plugged in at a charger, and the newest event of the charger.
 
-    If there are `more` vehicles, these were plugged in last.
+    If there are `more` vehicles, these are the ones that were plugged in last.
     """
 
     sessions: list[LatestSession]
@@ -89,9 +89,9 @@ class AtCharger(NamedTuple):
 
 
 class Latest(NamedTuple):
-    """The newest session of a vehicle, if it has any, as far as sessions are derived.
+    """The newest derived session of a vehicle, if it has any.
 
-    `waits` says that some of its events are not derived yet.
+    `waits`: some of its events are not derived yet.
     """
 
     waits: bool
@@ -99,7 +99,7 @@ class Latest(NamedTuple):
 
 
 class Occupancy(NamedTuple):
-    """What is at a charger. `waits` says that some events of any vehicle are not derived yet."""
+    """What is plugged in at a charger. `waits`: some events of any vehicle are not derived yet."""
 
     waits: bool
     there: AtCharger
@@ -146,7 +146,7 @@ class States:
 
 
 def _at_charger(active: str, ended: str | None, most: int) -> AtCharger:
-    """`active` has the active sessions, `ended` is the newest event of the ended ones."""
+    """`active` has the active sessions. `ended` is the newest event of the ended ones."""
     rows = sorted(_active.decode(active), key=lambda row: (row[0].start_ms, row[0].id))
     newest = rows[-most:]
     events = [here for *_, here in newest if here is not None]

@@ -1,5 +1,4 @@
-"""Withdrawals: they undo events, as if these had never been sent, and clients that follow the log
-receive them.
+"""Withdrawals undo events, as if these had never been sent. Clients that follow the log get them.
 
 A withdrawal is an entry of the partner's log, with the next number in the order of commits. The
 event is deleted in the same transaction. When the projector comes to the entry, it derives the
@@ -15,7 +14,7 @@ from tether.domain.timestamps import format_instant
 from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
 from tether.storage.sql import delete_batch
 
-AT_ONCE = 500  # events in a transaction, for which others wait
+AT_ONCE = 500  # events in a transaction; other writes wait for it
 
 FIND = f"""
 WITH {batch("batch", "id")}
@@ -38,7 +37,7 @@ class WithdrawalRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 _BATCH = batch("batch", *columns_of(WithdrawalRow))
 
-# Only events that still exist: another request may just have withdrawn them.
+# Only events that still exist. Another request may have withdrawn the others just now.
 ADD = f"""
 WITH {_BATCH}, ready AS (
     SELECT * FROM (
@@ -78,8 +77,8 @@ class Withdrawals:
         """Withdraws the events with these ids, some at a time. A reason is given if their sender
         did not ask for it.
 
-        Yields for each whether it is withdrawn, now or before; False if the partner never had it.
-        The statements `also`, of the audit trail, run with the first withdrawals.
+        Yields for each event whether it is withdrawn, now or before. False means that the partner
+        never had it. The statements `also`, of the audit trail, run with the first withdrawals.
         """
         for start in range(0, len(ids), AT_ONCE):
             some = ids[start : start + AT_ONCE]

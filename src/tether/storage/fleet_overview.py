@@ -1,4 +1,4 @@
-"""The state of a whole fleet now, for the console: sums, and lists in the order of a value.
+"""The state of a whole fleet now, for the console: sums, and lists that are sorted by a value.
 
 Only plugged-in vehicles are read, up to a limit.
 """
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tether.storage.engine import Engine
 
 MOST_COUNTED = 250_000  # chargers, vehicles
-MOST_OF_EACH = 10_000  # of each, where many partners are shown at once
+MOST_OF_EACH = 10_000  # chargers, vehicles, for a page with many partners
 MOST_PLUGGED_IN = 20_000  # sessions that are read: the newest
 
 # For each active session: whether it is charging, its last power, and its state of charge.
@@ -33,7 +33,7 @@ SELECT (SELECT count(*) FROM (SELECT 1 FROM chargers WHERE partner = $1 LIMIT {M
 FROM ({_ACTIVE}) active
 """
 
-# $2 is the beginning of the id, $3 whether only charging vehicles are wanted, $4 and $5 the page.
+# $2 is the beginning of the id, $3 is 1 for charging vehicles only, $4 and $5 are the page.
 _WITH_POWER = f"""
 FROM (SELECT *, CASE WHEN charging = 1 THEN last_power END AS power FROM ({_ACTIVE}) x) active
 WHERE (charging = 1 OR $3 = 0)
@@ -72,7 +72,7 @@ class FleetSums(NamedTuple):
     power: float | None
 
 
-class Fleet:
+class FleetOverview:
     """The fleets of all partners now. Every method raises Unavailable and RateLimited."""
 
     def __init__(self, engine: Engine) -> None:
