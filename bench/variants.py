@@ -13,7 +13,7 @@ from typing import Any
 
 from falcon.asgi import Request, Response
 
-from tether import cli
+from tether.__main__ import main as tether
 from tether.domain.models import Event
 from tether.http.handlers.entities import EntityResource
 from tether.projections.projector import Projector
@@ -81,4 +81,4 @@ VARIANTS: dict[str, Callable[[], None]] = {
 
 if __name__ == "__main__":
     VARIANTS[sys.argv.pop(1)]()
-    cli.main()
+    tether()

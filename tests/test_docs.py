@@ -14,7 +14,7 @@ import click
 import pytest
 
 from tests.conftest import Server
-from tether.cli import cli
+from tether.__main__ import cli
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(

@@ -17,8 +17,8 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tether import cli
-from tether.storage.sqlite import backup as sqlite_backup
+from tether.__main__ import main as tether
+from tether.storage.sqlite.backup import damages_in
 from tether.storage.sqlite.file import connect
 
 COUNTS = """
@@ -51,7 +51,7 @@ def start(arguments: list[str], errors: Path) -> int:
         os.dup2(file.fileno(), 2)
     sys.argv = ["tether", *arguments]
     try:
-        cli.main()
+        tether()
     except SystemExit as end:
         os._exit(int(end.code or 0))
     os._exit(0)
@@ -72,7 +72,7 @@ def fresh(folder: Path) -> Path:
 
 
 def damages(path: Path) -> list[str]:
-    return sqlite_backup.damages_in_sqlite(path, full=True)
+    return damages_in(path, full=True)
 
 
 def run(folder: Path, arguments: list[str], seconds: float) -> Outcome:

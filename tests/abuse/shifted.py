@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from tether.cli import main
+from tether.__main__ import main
 
 right, offset = time.time_ns, Path(sys.argv.pop(1))
 time.time_ns = lambda: right() + int(float(offset.read_text()) * 1e9)

@@ -15,10 +15,10 @@ from tests.conftest import Server
 # Tells, whenever it is asked by a signal, how many objects only the collector could free.
 PROGRAM = """
 import gc, signal, sys
-from tether import cli
+from tether.__main__ import main as tether
 def tell(*_): print("garbage:", gc.collect(), file=sys.stderr, flush=True)
 signal.signal(signal.SIGUSR1, tell)
-cli.main()
+tether()
 """
 REQUESTS = 100
 

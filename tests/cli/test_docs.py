@@ -8,7 +8,7 @@ import click
 import pytest
 
 from tests.cli.conftest import Command
-from tether.cli import cli
+from tether.__main__ import cli
 from tether.cli.commands.serve import serve
 from tether.server.metrics import Metrics
 

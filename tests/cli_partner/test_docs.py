@@ -13,7 +13,7 @@ import click
 
 from tests.cli_partner.conftest import Site
 from tests.conftest import TETHER
-from tether.cli import cli
+from tether.__main__ import cli
 
 CLI = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 PLAIN = re.compile(r"tether [^|<>&;$`*]+")

@@ -6,7 +6,7 @@ python impatient.py tether.server.protocol.REQUEST_TIMEOUT_S=2 serve --database 
 import sys
 from importlib import import_module
 
-from tether.cli import main
+from tether.__main__ import main
 
 
 def set_constants(words: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from tests.faults.rig import Partner, check_integrity
 from tether.domain.errors import SetupError
 from tether.storage import migrate
 from tether.storage.dialect import SQLITE
-from tether.storage.sqlite.file import APPLICATION_ID, connect, migrate_sqlite
+from tether.storage.sqlite.file import APPLICATION_ID, SqliteFile, connect
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 
@@ -72,7 +72,7 @@ def seal(folder: Path) -> None:
 
 def test_a_database_of_a_newer_version_is_refused(unchanged: Path) -> None:
     path = unchanged / "newer.db"
-    migrate_sqlite(path)
+    SqliteFile(path).migrate()
     with closing(connect(path)) as connection:
         connection.execute("INSERT INTO tether_schema (version) VALUES (9999)")
     seal(unchanged)
@@ -105,7 +105,7 @@ def test_a_file_that_is_no_database_is_refused(unchanged: Path) -> None:
 
 def test_a_damaged_database_is_refused_in_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "damaged.db"
-    migrate_sqlite(path)
+    SqliteFile(path).migrate()
     content = bytearray(path.read_bytes())
     content[100:4096] = b"\xff" * 3996
     path.write_bytes(content)
@@ -116,7 +116,7 @@ def test_what_may_not_be_written_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     folder.mkdir()
     path = folder / "tether.db"
-    migrate_sqlite(path)
+    SqliteFile(path).migrate()
     file_in_the_way = tmp_path / "file"
     file_in_the_way.touch()
     path.chmod(0o444)
@@ -144,7 +144,7 @@ def test_a_busy_port_is_refused(tmp_path: Path) -> None:
 
 def test_a_database_that_is_locked_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tether.db"
-    migrate_sqlite(path)
+    SqliteFile(path).migrate()
     with closing(connect(path)) as other:
         other.execute("BEGIN EXCLUSIVE")
         assert "locked" in refusal(path)
@@ -191,17 +191,17 @@ def test_the_next_step_is_taken_once_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "tether.db"
-    migrate_sqlite(path)
+    SqliteFile(path).migrate()
     known = migrate.steps(SQLITE)
     number = known[-1].version + 1
     good = migrate.Step(number, "CREATE TABLE extra (id BIGINT);")
     bad = migrate.Step(number + 1, "CREATE TABLE more (id BIGINT); CREATE TABLE partners (id);")
     monkeypatch.setattr(migrate, "steps", lambda dialect: [*known, good, bad])
     with pytest.raises(SetupError, match="partners"):
-        migrate_sqlite(path)
+        SqliteFile(path).migrate()
     assert tables_of(path).isdisjoint({"extra", "more"}), "all or nothing"
     monkeypatch.setattr(migrate, "steps", lambda dialect: [*known, good])
-    assert [migrate_sqlite(path), migrate_sqlite(path)] == [1, 0]
+    assert [SqliteFile(path).migrate(), SqliteFile(path).migrate()] == [1, 0]
     assert "extra" in tables_of(path)
     check_integrity(path)
     monkeypatch.undo()

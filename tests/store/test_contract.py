@@ -20,7 +20,7 @@ from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_i
 from tether.domain.partners import Partner
 from tether.domain.timestamps import parse_instant
 from tether.ingest import event_batcher
-from tether.server.store import Store, open_store
+from tether.server.store import Callbacks, Store, open_store
 
 InStore = Callable[[Scenario], Any]
 
@@ -300,7 +300,8 @@ def test_a_slow_database_gets_fewer_events_at_a_time_until_it_is_quick_again(
     sizes: list[int] = []
 
     async def scenario() -> None:
-        async with open_store(migrated, lambda size, _: sizes.append(size)) as store:
+        callbacks = Callbacks(lambda size, _: sizes.append(size))
+        async with open_store(migrated, callbacks=callbacks) as store:
             partner = (await new_partner(store)).id
             await add_site(store, partner)
             for long_s, first in ((0.0, 0), (1e9, 100)):

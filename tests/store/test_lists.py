@@ -156,8 +156,8 @@ INSERT INTO events SELECT 7, n, n + 1000000, 'VEHICLE_CONNECTED', printf('%060d'
 MIGRATE = """
 import sys
 from pathlib import Path
-from tether.storage.sqlite.file import migrate_sqlite
-migrate_sqlite(Path(sys.argv[1]))
+from tether.storage.sqlite.file import SqliteFile
+SqliteFile(Path(sys.argv[1])).migrate()
 print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
 

@@ -1,4 +1,4 @@
-"""Options, and types of their values, that several commands share."""
+"""Options, types of option values, and a group of commands: what several commands share."""
 
 import os
 import re
@@ -22,8 +22,15 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class OrderedGroup(click.Group):
+    """A group that lists its commands in the order in which they were added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
 class Parsed(click.ParamType[T]):
-    """A value that `parse` reads; its ValueError or SetupError becomes a usage error."""
+    """A value that `parse` converts. Its ValueError or SetupError becomes a usage error."""
 
     def __init__(self, name: str, parse: Callable[[str], T]) -> None:
         self.name = name
@@ -54,8 +61,8 @@ class WholeNumber(click.IntRange):
     name = "whole number"
 
 
-NEVER = -1  # in place of ms since 1970: there is no end
-AS_SERVER_SAYS = -1  # in place of ms: the setting of the server applies
+NEVER = -1  # instead of ms since 1970: there is no end
+AS_SERVER_SAYS = -1  # instead of ms: the setting of the server applies
 
 
 def _database(text: str) -> str:

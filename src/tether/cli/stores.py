@@ -1,4 +1,4 @@
-"""How a command opens the database: it checks the schema, then runs an event loop of its own."""
+"""Opens the database for a command: checks the schema, and runs the event loop."""
 
 import asyncio
 import os

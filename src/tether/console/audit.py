@@ -9,7 +9,7 @@ from tether.console.forms import position, query_of
 from tether.console.pages import Page
 from tether.console.updates import while_wanted
 from tether.console.users import UserSessions, base_of, partner_of, user_of
-from tether.domain.audit import ACTION, AuditEntry, Entry, shown
+from tether.domain.audit import ACTION, AuditEntry, Entry, audit_view
 from tether.domain.errors import Invalid, NotFound
 from tether.domain.models import to_json
 from tether.files.audit_lines import AUDIT_COLUMNS, audit_csv
@@ -93,7 +93,7 @@ def _wanted(req: Request, action: str) -> AuditFilter:
 
 
 def _entry(req: Request, stored: Entry) -> AuditEntry:
-    return shown(stored, to_partner=not user_of(req).is_operator)
+    return audit_view(stored, to_partner=not user_of(req).is_operator)
 
 
 def _text(value: object) -> str:

@@ -8,7 +8,7 @@ import msgspec
 from tether.domain.timestamps import format_instant
 
 NOBODY = 0
-"""Whom an entry concerns that concerns no partner that is there."""
+"""The partner of an entry that concerns no existing partner."""
 DEFAULT_DAYS = 400
 ACTION = re.compile(r"[a-z_]{1,30}\.[a-z_]{1,30}")
 
@@ -27,7 +27,7 @@ SYSTEM = Actor("system")
 
 
 class Entry(NamedTuple):
-    """An entry as it is stored; `before` and `after` are JSON, or nothing."""
+    """An entry as it is stored. `before` and `after` are JSON, or empty."""
 
     partner: int
     at_ms: int
@@ -43,11 +43,11 @@ class Entry(NamedTuple):
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """An entry as it is shown.
+    """An entry as the API and the console show it.
 
-    `actor` is `key`, `operator` or `system`, `key` the first characters of the key. `target` names
-    what was changed, `before` and `after` what of it differs, where that is small. `address` is
-    that of the client.
+    `actor` is `key`, `operator` or `system`. `key` has the first characters of the key. `target`
+    names the changed object. `before` and `after` have the members that changed, unless they are
+    large. `address` is the address of the client.
     """
 
     id: str
@@ -62,8 +62,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     address: str | None = None
 
 
-def shown(stored: Entry, *, to_partner: bool) -> AuditEntry:
-    """The entry as it is shown; partners are not told the operator's address."""
+def audit_view(stored: Entry, *, to_partner: bool) -> AuditEntry:
+    """The entry as it is shown. Partners do not see the operator's address."""
     own = stored.actor == "key" or not to_partner
     return AuditEntry(
         id=stored.id,

@@ -1,8 +1,8 @@
-"""API keys: their form, how they are made and recognised, and what a key may do.
+"""API keys: their form, how they are made and recognised, and their limits.
 
-A key is `ttr_live_` or `ttr_test_`, 30 random base62 characters and 6 of a checksum over what
-precedes, so that a mistyped key is refused without a look into the database and a scanner can find
-leaked ones. Tether stores the SHA-256 of a key and its first characters, never the key.
+A key is `ttr_live_` or `ttr_test_`, 30 random base62 characters, and a checksum of 6 characters. So
+a mistyped key is refused without a query, and a scanner can find leaked keys. Tether stores the
+SHA-256 of a key and its first characters, never the key.
 """
 
 import re
@@ -46,7 +46,7 @@ DEFAULT_RATE = Rate(1000, 1)
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What is known of a key: everything but the key itself. Instants in ms since 1970."""
+    """A stored key: everything but the key itself. Instants in ms since 1970."""
 
     digest: str
     prefix: str
@@ -60,58 +60,57 @@ class Key:
     expires_ms: int | None = None
     revoked_ms: int | None = None
     last_used_ms: int | None = None
-    """To some seconds, by the clock of the server that it was used at."""
+    """Accurate to some seconds, by the clock of the server that answered."""
     last_used_from: str | None = None
 
     @property
     def works_until_ms(self) -> float:
-        """From when on the key opens nothing, as it is known now; infinity if it has no end.
+        """The instant from which on the key is invalid; infinity if it has no end.
 
-        A revoked one never does, whenever that was: it may have been by a clock that is ahead.
+        A revoked key is always invalid, because another clock, which is ahead, may have set the
+        time at which it was revoked.
         """
         if self.revoked_ms is not None:
             return -inf
         return inf if self.expires_ms is None else self.expires_ms
 
     def works_at(self, now_ms: int) -> bool:
-        """Whether the key opens anything at this instant."""
+        """Whether the key is valid at this instant."""
         return now_ms < self.works_until_ms
 
 
 def new_key(*, test: bool = False) -> str:
-    """A new key, in full: the only moment at which it exists outside its owner's hands."""
+    """A new key, in full. Only its owner keeps it."""
     start = (TEST if test else LIVE) + "".join(secrets.choice(_BASE62) for _ in range(30))
     return start + _checksum(start)
 
 
 def is_well_formed(key: str) -> bool:
-    """Whether this can be a key at all: form and checksum are right."""
+    """Whether the form and the checksum of the key are right."""
     match = _FORM.fullmatch(key)
     return match is not None and _checksum(match[1]) == match[2]
 
 
 def digest_of(key: str) -> str:
-    """The SHA-256 of the key, in hexadecimal: what is stored in its place."""
+    """The SHA-256 of the key, in hexadecimal, for storage."""
     return sha256(key.encode()).hexdigest()
 
 
-@lru_cache(maxsize=1024)  # a key comes again and again, and a hash takes long to begin
+@lru_cache(maxsize=1024)  # clients send the same key again and again, and hashing takes long
 def digest_if_well_formed(key: str) -> str:
-    """The same of what can be a key. Raises ValueError of anything else, which is not kept."""
+    """The same for a well-formed key. Raises ValueError for other texts, which are not cached."""
     if not is_well_formed(key):
         raise ValueError
     return digest_of(key)
 
 
 def prefix_of(key: str) -> str:
-    """The first characters of the key, by which people tell keys apart."""
+    """The first characters of the key, with which people distinguish keys."""
     return key[:PREFIX_LENGTH]
 
 
 def without_keys(text: str) -> str:
-    """The text with every key, and secret of a webhook, in it cut down to its first characters, fit
-    to be shown.
-    """
+    """The text with every key and every secret of a webhook shortened to its first characters."""
     return _IN_TEXT.sub(r"\1…", text) if "ttr_" in text or "whs" in text else text
 
 
@@ -124,21 +123,14 @@ def _checksum(text: str) -> str:
 
 
 _UNITS_S = {
-    "s": 1,
-    "sec": 1,
-    "second": 1,
-    "m": 60,
-    "min": 60,
-    "minute": 60,
-    "h": 3600,
-    "hour": 3600,
-}
+    "s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600,
+}  # fmt: skip
 
 
 def parse_rate(text: str) -> Rate:
-    """A rate as people write it: `100` and `100/s` a second, `90/min`, `5000/h`, `0.5`, `100/30s`.
+    """Parses a rate such as `100` or `100/s` (a second), `90/min`, `5000/h`, `0.5` or `100/30s`.
 
-    Raises ValueError with a sentence for anything else.
+    Raises ValueError with a sentence.
     """
     amount, _, unit = text.strip().lower().partition("/")
     window = re.fullmatch(r"([0-9]*)([a-z]*)", unit.strip())

@@ -112,6 +112,11 @@ def format_instant(at_ms: int) -> str:
     )
 
 
+def format_optional_instant(at_ms: int | None) -> str | None:
+    """The same, or None if there is no instant."""
+    return None if at_ms is None else format_instant(at_ms)
+
+
 _DAY_MS = 86_400_000
 # An answer has several timestamps for each entry. Looking up their parts is fastest.
 _MINUTES = [f"T{hour:02}:{minute:02}:" for hour in range(24) for minute in range(60)]

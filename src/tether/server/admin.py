@@ -1,4 +1,4 @@
-"""The operations of the operator on partners and keys, while servers run."""
+"""The operator's operations on partners and keys. Servers may run meanwhile."""
 
 import asyncio
 import re
@@ -9,16 +9,25 @@ from secrets import randbelow
 from tether.domain.audit import NOBODY, OPERATOR, Actor
 from tether.domain.console import LINK_MS, digest_of_token, new_token
 from tether.domain.errors import SetupError
-from tether.domain.keys import DEFAULT_RATE, LIVE, TEST, Key, Rate, digest_of, new_key, prefix_of
+from tether.domain.keys import (
+    DEFAULT_RATE,
+    KEY_LENGTH,
+    LIVE,
+    TEST,
+    Key,
+    Rate,
+    digest_of,
+    new_key,
+    prefix_of,
+)
 from tether.domain.partners import Holdings, Partner, RetentionPeriods, retention_in_words
-from tether.domain.timestamps import format_instant
+from tether.domain.timestamps import format_optional_instant
 from tether.server.authenticator import REMEMBERED_MS
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
-from tether.storage.keys import add_statement
+from tether.storage.partners import add_key_statement
 
 LONGEST_NAME = 100
-KEY_LENGTH = len(new_key())
 
 _PARTNER_NAME = re.compile(r"[^\W_](?:[\w .&'()+-]{0,98}[\w.)])?")
 # Servers forget a revoked key within REMEMBERED_MS. The other half is for running requests.
@@ -37,39 +46,19 @@ async def create_key(
     read_only: bool = False,
     test: bool = False,
     by: Actor = OPERATOR,
+    on_new_partner: Callable[[str], None] = lambda name: None,
 ) -> tuple[str, Key]:
     """Creates a key, and its partner if it is new. Returns the key in full, and as it is stored.
 
-    The default of `burst` is the number of requests of the rate. Raises SetupError.
+    The default of `burst` is the number of requests of the rate. Calls `on_new_partner` with the
+    name of a new partner. Raises SetupError.
     """
     _check_end(now_ms, expires_ms)
     _check_name(name)
-    partner = await _partner_or_new(store, now_ms, partner_name, by)
-    secret, key = _new_key(
-        partner, now_ms, name=name, rate=rate, burst=burst, expires_ms=expires_ms,
-        read_only=read_only, test=test,
-    )  # fmt: skip
-    entry = audit_entry(partner.id, now_ms, by, "key.create", key.prefix, after=_limits_of(key))
-    await store.keys.add(key, entry)
-    return secret, key
-
-
-def _check_end(now_ms: int, expires_ms: int | None) -> None:
-    if expires_ms is not None and expires_ms <= now_ms:
-        raise SetupError("The key would have expired before it was made: name a later end.")
-
-
-def _new_key(
-    partner: Partner,
-    now_ms: int,
-    *,
-    name: str,
-    rate: Rate,
-    burst: int | None,
-    expires_ms: int | None,
-    read_only: bool,
-    test: bool,
-) -> tuple[str, Key]:
+    partner = await store.partners.find(partner_name)
+    if partner is None:
+        partner = await new_partner(store, now_ms, partner_name, by)
+        on_new_partner(partner_name)
     secret = new_key(test=test)
     key = Key(
         digest=digest_of(secret),
@@ -83,7 +72,14 @@ def _new_key(
         created_ms=now_ms,
         expires_ms=expires_ms,
     )
+    entry = audit_entry(partner.id, now_ms, by, "key.create", key.prefix, after=_limits_of(key))
+    await store.keys.add(key, entry)
     return secret, key
+
+
+def _check_end(now_ms: int, expires_ms: int | None) -> None:
+    if expires_ms is not None and expires_ms <= now_ms:
+        raise SetupError("The key would have expired before it was made: name a later end.")
 
 
 def _limits_of(key: Key) -> dict[str, object]:
@@ -93,7 +89,7 @@ def _limits_of(key: Key) -> dict[str, object]:
         "rate": f"{key.rate.requests} in {key.rate.window_s} s",
         "burst": key.burst,
         "readOnly": key.read_only,
-        "expiresAt": None if key.expires_ms is None else format_instant(key.expires_ms),
+        "expiresAt": format_optional_instant(key.expires_ms),
     }
 
 
@@ -169,22 +165,24 @@ async def rotate_key(
     if expires_ms is None and key.expires_ms is not None:
         expires_ms = now_ms + key.expires_ms - key.created_ms
     _check_end(now_ms, expires_ms)
-    secret, new = _new_key(
-        await store.partners.get(key.partner),
-        now_ms,
-        name=key.name,
+    secret = new_key(test=key.prefix.startswith(TEST))
+    new = replace(
+        key,
+        digest=digest_of(secret),
+        prefix=prefix_of(secret),
         rate=rate or key.rate,
         burst=_burst(key, rate, burst),
+        created_ms=now_ms,
         expires_ms=expires_ms,
-        read_only=key.read_only,
-        test=key.prefix.startswith(TEST),
+        last_used_ms=None,
+        last_used_from=None,
     )
     entry = audit_entry(
         key.partner, now_ms, by, "key.rotate", key.prefix,
         after={"key": new.prefix, "overlapSeconds": overlap_ms // 1000, **_limits_of(new)},
     )  # fmt: skip
     end = store.keys.expire if overlap_ms else store.keys.revoke
-    await end(key, now_ms + overlap_ms, add_statement(new), entry)
+    await end(key, now_ms + overlap_ms, add_key_statement(new), entry)
     return secret, new
 
 
@@ -279,7 +277,7 @@ def _in_words(ages: RetentionPeriods) -> dict[str, str]:
 
 async def close_partner(store: Store, now_ms: int, partner: Partner) -> None:
     """Revokes the partner's keys; returns when no server accepts one any more."""
-    keys = [key for key in await store.keys.all() if key.partner == partner.id]
+    keys = await store.keys.all(partner)
     for key in keys:
         await store.keys.revoke(key, now_ms)
     if keys:  # also for keys that were revoked before: another clock may have set that time
@@ -313,10 +311,6 @@ async def new_partner(store: Store, now_ms: int, name: str, by: Actor = OPERATOR
     new = Partner(randbelow(2**47) + 1, _checked_name(name), now_ms)
     entry = audit_entry(new.id, now_ms, by, "partner.create", str(new.id), after={"name": name})
     return await store.partners.add(new, entry)
-
-
-async def _partner_or_new(store: Store, now_ms: int, name: str, by: Actor) -> Partner:
-    return await store.partners.find(name) or await new_partner(store, now_ms, name, by)
 
 
 def _checked_name(name: str) -> str:

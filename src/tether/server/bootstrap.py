@@ -102,7 +102,7 @@ def build_app(
             trusted_proxies=settings.trusted_proxies,
             serve_metrics=settings.metrics == "on",
             demo_key=settings.demo_key,
-            console=_console_on_demand(store, keys, metrics, webhooks, settings)
+            console=_on_demand(partial(_console, store, keys, metrics, webhooks, settings))
             if settings.console == "on"
             else None,
             takes_key_requests=settings.key_requests == "on",
@@ -111,24 +111,18 @@ def build_app(
     )
 
 
-def _console_on_demand(
-    store: Store,
-    keys: Authenticator,
-    metrics: "Metrics",
-    webhooks: WebhookService,
-    settings: Settings,
+def _on_demand(
+    create: "Callable[[], App[Request, Response]]",
 ) -> Callable[..., Coroutine[Any, Any, None]]:
-    @cache
-    def console() -> "App[Request, Response]":
-        return _console(store, keys, metrics, webhooks, settings)
+    """The console, which is imported at its first request: most servers never get one."""
+    created = cache(create)
 
-    async def shown(scope: Any, receive: Any, send: Any) -> None:
-        # The console is imported at its first request: most servers never get one.
-        if not console.cache_info().currsize:
+    async def console(scope: Any, receive: Any, send: Any) -> None:
+        if not created.cache_info().currsize:
             await asyncio.to_thread(import_module, "tether.console.app")
-        await console()(scope, receive, send)
+        await created()(scope, receive, send)
 
-    return shown
+    return console
 
 
 def _console(

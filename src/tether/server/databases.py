@@ -1,4 +1,4 @@
-"""Databases by name: what a path or a URL means, and the engine that runs it."""
+"""Databases by name: which file or server a path or a URL means, and with which engine."""
 
 import re
 from functools import cache
@@ -60,8 +60,8 @@ def is_postgres(database: str) -> bool:
 def sqlite_path(database: str) -> Path:
     """The file with this name: a path, perhaps after `sqlite:///`; `~` is expanded.
 
-    Raises SetupError for a name that was probably meant as something else than a file. Its message
-    never contains a password.
+    Raises SetupError for a name that probably does not mean a file. Its message never contains a
+    password.
     """
     if database.startswith(("'", '"')):
         raise SetupError("The database has quotes around its name: leave them out.")

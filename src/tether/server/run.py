@@ -24,7 +24,7 @@ from tether.server.databases import database_of
 from tether.server.metrics import Metrics
 from tether.server.metrics_port import serving
 from tether.server.settings import Settings, metrics_address
-from tether.server.store import Store, open_store
+from tether.server.store import Callbacks, Store, open_store
 from tether.server.tracing import tracing
 from tether.server.upkeep import forget_audit, keep_expiring, keep_forgetting
 from tether.storage.refused_requests import RequestLogSettings
@@ -65,12 +65,11 @@ async def serve(
     async with (
         open_store(
             settings.database,
-            metrics.progress,
             settings.pool_size,
-            on_waiting=metrics.derivation_waiting,
-            on_failure=derivation_failed,
-            on_refusal=metrics.refused,
-            kept=RequestLogSettings(
+            Callbacks(
+                metrics.progress, metrics.derivation_waiting, derivation_failed, metrics.refused
+            ),
+            RequestLogSettings(
                 settings.requests_kept,
                 settings.requests_days,
                 settings.requests_body,

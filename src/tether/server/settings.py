@@ -22,48 +22,49 @@ class Settings:
     console: str = "on"
     """`on` (at /console) or `off`."""
     requests_kept: int = 5_000
-    """Refused requests of each partner that the console shows; of others a tenth of that."""
+    """Refused requests of each partner that the console shows, and a tenth as many others."""
     requests_days: int = 7
+    """How long these requests are kept."""
     requests_body: int = 16_384
-    """Bytes of each body."""
+    """Bytes of each body that are kept."""
     requests_sample: int = 6
-    """Requests a minute that were not refused, of each partner in each worker."""
+    """How many other requests of each partner each worker keeps a minute."""
     key_requests: str = "off"
     """`on` (at /request-key, a page of the console) or `off`."""
     audit_days: int = 400
     """How long entries of the audit trail are kept."""
     event_days: int = 0
-    """How long events are kept of partners of which nothing else is said; 0 for ever."""
+    """How long events are kept, unless the partner has its own retention; 0 means for ever."""
     attempt_days: int = 30
-    """The same of attempts of webhooks."""
+    """The same for attempts of webhooks."""
     map_tiles: str = ""
-    """Whose pictures the console's maps show: a URL with `{z}`, `{x}` and `{y}`; none if empty."""
+    """The server of the console's map tiles: a URL with `{z}`, `{x}` and `{y}`; empty for none."""
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
-    """Networks of proxies whose X-Forwarded-For is believed, such as `10.0.0.0/8`."""
+    """Networks of trusted proxies, such as `10.0.0.0/8`. Their X-Forwarded-For is used."""
     log_level: str = "info"
     log_format: str = "json"
     workers: int = 1
-    """Processes that share the port; more than one only on PostgreSQL."""
+    """Processes that share the port. More than one needs PostgreSQL."""
     pool_size: int = 12
-    """Connections to PostgreSQL of each worker; 3 at least."""
+    """Connections to PostgreSQL of each worker; at least 3."""
     max_connections: int = 5000
-    """Of each worker."""
+    """Connections of clients to each worker."""
     max_unread: int = 64
-    """MB of answers that wait for clients which do not read, of each worker."""
+    """MB of answers that each worker holds for clients which do not read."""
     redis: str = ""
     """The Redis (or Valkey) that shares the rate limits among all workers and nodes."""
     secret_key: str = ""
-    """Encrypts the secrets of webhooks. Without it a SQLite database has a file beside it."""
+    """Encrypts the secrets of webhooks. If it is empty, SQLite uses a file beside the database."""
     webhooks_allow: tuple[str, ...] = ()
-    """Networks that are not of the internet to which webhooks may go, such as `10.0.0.0/8`."""
+    """Private networks to which webhooks may go, such as `10.0.0.0/8`."""
     webhooks_allow_http: bool = False
     demo_key: str = ""
-    """The file that has the key of a demo, which the landing page then names."""
+    """The file with the key of the demo, which the landing page names."""
 
 
 def origin_of(map_tiles: str) -> str:
-    """The server of these tiles, as a Content-Security-Policy names it. Raises SetupError."""
+    """The origin of these tiles for a Content-Security-Policy. Raises SetupError."""
     found = _TILES.fullmatch(map_tiles)
     if found is None or not all(part in map_tiles for part in ("{z}", "{x}", "{y}")):
         raise SetupError(
@@ -73,7 +74,7 @@ def origin_of(map_tiles: str) -> str:
 
 
 def metrics_address(metrics: str) -> tuple[str, int] | None:
-    """Where the setting `metrics` wants them served apart from the API. Raises SetupError."""
+    """The host and port in the setting `metrics`, or None. Raises SetupError."""
     return None if metrics in ("on", "off") else parse_address(metrics)
 
 

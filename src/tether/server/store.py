@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tether.domain.timestamps import now_ms
 from tether.ingest.unit_warnings import UnitWarnings
@@ -27,9 +27,8 @@ from tether.storage.events import Events
 from tether.storage.fleet_overview import FleetOverview
 from tether.storage.key_hours import KeyHours
 from tether.storage.key_requests import KeyRequests
-from tether.storage.keys import Keys
 from tether.storage.log_positions import Derivations, Epochs
-from tether.storage.partners import PING, Partners
+from tether.storage.partners import PING, Keys, Partners
 from tether.storage.plugged_in import PluggedIn
 from tether.storage.refused_requests import DEFAULT_REQUEST_LOG, RefusedRequests, RequestLogSettings
 from tether.storage.retention import Retention
@@ -45,9 +44,28 @@ from tether.storage.withdrawals import Withdrawals
 if TYPE_CHECKING:
     from tether.ingest.event_batcher import EventBatcher
 
+T = TypeVar("T")
+
 # Lists that are read at the same time, in all and of each partner. Each may have megabytes, and
 # takes several turns of the event loop on a busy server.
 ANSWERS_AT_ONCE, ANSWERS_OF_EACH = 24, 6
+
+
+class Callbacks(NamedTuple):
+    """What a server wants to know about its store. Commands use the defaults."""
+
+    on_progress: Callable[[int, int], None] = lambda committed, waiting: None
+    on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None
+    on_failure: Callable[[int, Exception], None] = lambda partner, error: None
+    on_refusal: Callable[[str], None] = lambda reason: None
+
+
+NO_CALLBACKS = Callbacks()
+
+
+def _repository(kind: Callable[[Engine], T]) -> "cached_property[T]":
+    """A repository that is created on first use: most commands need few of them."""
+    return cached_property(lambda store: kind(store._engine))
 
 
 class Store:
@@ -61,98 +79,42 @@ class Store:
         self,
         engine: Engine,
         now_ms: Callable[[], int],
-        on_progress: Callable[[int, int], None] = lambda committed, waiting: None,
-        *,
-        on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None,
-        on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
-        on_refusal: Callable[[str], None] = lambda reason: None,
+        callbacks: Callbacks = NO_CALLBACKS,
         kept: RequestLogSettings = DEFAULT_REQUEST_LOG,
     ) -> None:
-        self._kept = kept
         self._engine = engine
         self._now_ms = now_ms
-        self._on_progress = on_progress
-        self._on_waiting = on_waiting
-        self._on_failure = on_failure
-        self._on_refusal = on_refusal
+        self._callbacks = callbacks
+        self._kept = kept
 
-    # Each repository is created on first use: most commands need few of them.
-
-    @cached_property
-    def partners(self) -> Partners:
-        return Partners(self._engine)
-
-    @cached_property
-    def keys(self) -> Keys:
-        return Keys(self._engine)
-
-    @cached_property
-    def key_requests(self) -> KeyRequests:
-        return KeyRequests(self._engine)
-
-    @cached_property
-    def console(self) -> ConsoleSessions:
-        return ConsoleSessions(self._engine)
-
-    @cached_property
-    def audit(self) -> Audit:
-        return Audit(self._engine)
+    audit = _repository(Audit)
+    console = _repository(ConsoleSessions)
+    derivations = _repository(Derivations)
+    entities = _repository(Entities)
+    epochs = _repository(Epochs)
+    events = _repository(Events)
+    fleet = _repository(FleetOverview)
+    key_hours = _repository(KeyHours)
+    key_requests = _repository(KeyRequests)
+    keys = _repository(Keys)
+    partners = _repository(Partners)
+    retention = _repository(Retention)
+    session_records = _repository(SessionRecords)
+    sessions = _repository(Sessions)
+    states = _repository(States)
+    webhooks = _repository(Webhooks)
 
     @cached_property
     def refused_requests(self) -> RefusedRequests:
         return RefusedRequests(self._engine, self._kept)
 
     @cached_property
-    def retention(self) -> Retention:
-        return Retention(self._engine)
-
-    @cached_property
     def refusals(self) -> Refusals:
         return Refusals(self.refused_requests, self._now_ms)
 
     @cached_property
-    def key_hours(self) -> KeyHours:
-        return KeyHours(self._engine)
-
-    @cached_property
     def key_use(self) -> KeyUse:
         return KeyUse(self.keys.note_used, self.key_hours.add, self._now_ms)
-
-    @cached_property
-    def fleet(self) -> FleetOverview:
-        return FleetOverview(self._engine)
-
-    @cached_property
-    def entities(self) -> Entities:
-        return Entities(self._engine)
-
-    @cached_property
-    def events(self) -> Events:
-        return Events(self._engine)
-
-    @cached_property
-    def sessions(self) -> Sessions:
-        return Sessions(self._engine)
-
-    @cached_property
-    def session_records(self) -> SessionRecords:
-        return SessionRecords(self._engine)
-
-    @cached_property
-    def states(self) -> States:
-        return States(self._engine)
-
-    @cached_property
-    def epochs(self) -> Epochs:
-        return Epochs(self._engine)
-
-    @cached_property
-    def derivations(self) -> Derivations:
-        return Derivations(self._engine)
-
-    @cached_property
-    def webhooks(self) -> Webhooks:
-        return Webhooks(self._engine)
 
     @cached_property
     def loop_turns(self) -> LoopTurns:
@@ -160,17 +122,17 @@ class Store:
 
     @cached_property
     def turns(self) -> Turns:
-        return Turns(ANSWERS_AT_ONCE, ANSWERS_OF_EACH, self._on_refusal)
+        return Turns(ANSWERS_AT_ONCE, ANSWERS_OF_EACH, self._callbacks.on_refusal)
 
     @cached_property
     def entity_turns(self) -> Turns:
         """Apart, so that they go on while the events are locked."""
-        return Turns(ANSWERS_AT_ONCE, ANSWERS_OF_EACH, self._on_refusal)
+        return Turns(ANSWERS_AT_ONCE, ANSWERS_OF_EACH, self._callbacks.on_refusal)
 
     @cached_property
     def projector(self) -> Projector:
         return Projector(
-            self._engine, self._now_ms, self._on_waiting, self._on_failure,
+            self._engine, self._now_ms, self._callbacks.on_waiting, self._callbacks.on_failure,
             share=self.loop_turns.share,
         )  # fmt: skip
 
@@ -180,7 +142,7 @@ class Store:
         from tether.ingest.event_batcher import EventBatcher  # noqa: PLC0415
 
         return EventBatcher(
-            self.events, self._now_ms, self._on_progress, self.projector.notice,
+            self.events, self._now_ms, self._callbacks.on_progress, self.projector.notice,
             apply_backpressure=self.projector.apply_backpressure, on_added=self.key_use.stored,
         )  # fmt: skip
 
@@ -188,7 +150,7 @@ class Store:
     def erasing(self) -> Erasing:
         return Erasing(
             Erasures(self._engine), self.entities, self.withdrawals, self.projector,
-            self.expiring, self._now_ms, self._on_failure,
+            self.expiring, self._now_ms, self._callbacks.on_failure,
         )  # fmt: skip
 
     @cached_property
@@ -262,19 +224,12 @@ class Store:
 @asynccontextmanager
 async def open_store(
     database: str,
-    on_progress: Callable[[int, int], None] = lambda committed, waiting: None,
     pool_size: int = 2,
-    *,
-    on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None,
-    on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
-    on_refusal: Callable[[str], None] = lambda reason: None,
+    callbacks: Callbacks = NO_CALLBACKS,
     kept: RequestLogSettings = DEFAULT_REQUEST_LOG,
 ) -> AsyncIterator[Store]:
     """The store in this database, which must be migrated. `kept` says which requests it keeps."""
-    store = Store(
-        database_of(database).open(pool_size), now_ms, on_progress,
-        on_waiting=on_waiting, on_failure=on_failure, on_refusal=on_refusal, kept=kept,
-    )  # fmt: skip
+    store = Store(database_of(database).open(pool_size), now_ms, callbacks, kept)
     try:
         yield store
     finally:

@@ -1,4 +1,4 @@
-"""The audit trail: entries are added in the transaction of each change, and read, never changed."""
+"""The audit trail. Entries are added in the transaction of each change, and never changed."""
 
 import secrets
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ AuditPosition = tuple[int, str]
 
 
 class AuditFilter(NamedTuple):
-    """Which entries are wanted: of a partner, of an action, from an instant to before another."""
+    """Which entries are wanted: of a partner, of an action, from one instant to before another."""
 
     partner: int | None = None
     action: str | None = None
@@ -74,7 +74,7 @@ def audit_entry(
 
 
 def _json(values: Mapping[str, object] | None) -> str:
-    """These values as JSON; an empty text if there are none, or if they are large."""
+    """The values as JSON. An empty text if there are none, or if they are large."""
     if not values:
         return ""
     text = to_json(values)
@@ -82,13 +82,13 @@ def _json(values: Mapping[str, object] | None) -> str:
 
 
 class Audit:
-    """The entries of all partners, and those of none. Every method raises Unavailable."""
+    """The entries of all partners, and of no partner. Every method raises Unavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def add(self, *entries: Statement) -> None:
-        """Stores entries about something that changed nothing else in the database."""
+        """Stores entries. Use it only if nothing else in the database was changed."""
         await self._engine.write_all(*entries)
 
     async def page(
@@ -99,7 +99,7 @@ class Audit:
         *,
         descending: bool = False,
     ) -> list[Entry]:
-        """The next entries in the order of time, from a place on."""
+        """The next entries after a position, in the order of time."""
         sql = _PAGE.format(
             whose="$1 = -1" if wanted.partner is None else "partner = $1",
             comparison="<" if descending else ">",
@@ -115,5 +115,5 @@ class Audit:
         return [Entry(*row) for row in rows]
 
     async def forget(self, before_ms: int) -> int:
-        """Deletes some entries that are older; how many."""
+        """Deletes some older entries; returns their number."""
         return await self._engine.write(FORGET, before_ms, FORGOTTEN_AT_ONCE)

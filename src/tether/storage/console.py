@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tether.domain.keys import Key
 from tether.storage.engine import Engine, Statement
-from tether.storage.keys import KEY_COLUMNS, key_of
+from tether.storage.partners import KEY_COLUMNS, key_of
 
 SESSIONS_OF_EACH = 50  # for each key, and for the operator; the oldest end first
 LINKS = 50  # that are not used yet

@@ -1,4 +1,4 @@
-"""What can be done with a whole database, while servers use it or not. Each engine says how."""
+"""The interface of a whole database: migrations, backups, checks. Each engine implements it."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -11,100 +11,101 @@ from tether.storage.log_positions import EpochState
 
 
 class Surroundings(NamedTuple):
-    """What Tether finds at the server of a database."""
+    """The settings and limits of a database's server."""
 
     risks: list[str]
-    """Settings that let a commit be answered before it is on disk, such as `fsync = off`."""
+    """Settings with which a commit is answered before it is on disk, such as `fsync = off`."""
     missing_rights: list[str]
-    """Such as `UPDATE on events`."""
+    """Rights that the role lacks, such as `UPDATE on events`."""
     settings: list[str]
-    """Those that Tether needs otherwise, such as `statement_timeout = 1s`."""
+    """Settings with the wrong value, such as `statement_timeout = 1s`."""
     direct: bool
-    """No pooler stands between, so every connection can have settings of its own."""
+    """There is no pooler, so every connection can have settings of its own."""
     encoding: str
     is_replica: bool
     read_only: bool
     most: int
-    """Connections that the server takes."""
+    """Connections that the server accepts."""
     free: int
-    """How many of them are left to us."""
+    """Connections that are left for us."""
 
 
 class Certificate(NamedTuple):
-    """One of a connection; `ends_ms` is in ms since 1970."""
+    """A certificate of a connection; `ends_ms` is in ms since 1970."""
 
     name: str
     ends_ms: int
 
 
 class Database(Protocol):
-    """A database by its name, also one that is not there yet. Every method raises SetupError."""
+    """A database, which may not exist yet. Every method raises SetupError."""
 
     @property
     def file(self) -> Path | None:
-        """The file that it is in. One that is in no file has a server of its own."""
+        """The file of the database. None if it is on a database server."""
 
     def describe(self) -> str:
-        """The database, fit to be shown and logged: without a password."""
+        """The name of the database for messages and logs, without a password."""
 
     def exists(self) -> bool:
-        """Whether it is there; that of a server is told by the first connection."""
+        """Whether it exists. On a database server only the first connection shows that."""
 
     def migrate(self) -> int:
-        """Brings the schema up to date; returns how many steps that took.
+        """Migrates the schema; returns the number of steps.
 
-        Refuses what cannot be used, is not ours, or is newer than we are.
+        Refuses a database that is not ours, or that a newer version made.
         """
 
     def pending_steps(self) -> int:
-        """How many steps the schema still needs. Refuses the same."""
+        """How many steps the schema still needs. Refuses the same databases."""
 
     def open(self, connections: int) -> Engine:
-        """Runs its statements, in the event loop that runs. It must be up to date."""
+        """The engine for its statements, in the running event loop. The schema must be current."""
 
     def only_server(self) -> AbstractContextManager[None]:
-        """Meanwhile no other process can serve it, if it is one that has one process."""
+        """Keeps other processes from serving it, if it can have only one server process."""
 
     def is_served(self) -> bool:
-        """Whether a process on this machine serves it, if it is one that has one process."""
+        """Whether a process on this machine serves it, if it can have only one server process."""
 
     def version(self) -> str:
-        """What it runs on, such as `SQLite 3.54.0`."""
+        """The name and version of the engine, such as `SQLite 3.54.0`."""
 
     def epoch(self) -> EpochState:
-        """Its epoch; it must be up to date."""
+        """Its epoch. The schema must be current."""
 
     def begin_epoch(self) -> None:
-        """Begins a new epoch: from now on all cursors of before are refused."""
+        """Begins a new epoch: from now on all older cursors are refused."""
 
     def clock_ahead_ms(self) -> int | None:
-        """How far this machine's clock is ahead of its server's; of a file, at most 0, how far it
-        is behind the newest instant that was written. None if there is none.
+        """How far this machine's clock is ahead of the clock of the database server. For a file:
+        how far it is behind the newest stored instant, as a negative number, or 0. None if no
+        instant is stored.
         """
 
     def damages(self, *, full: bool = False) -> list[str]:
-        """What it finds wrong with itself; `full` looks longer."""
+        """The damages that it finds in itself. `full` searches longer and finds more."""
 
     def surroundings(self) -> Surroundings | None:
-        """What Tether finds at its server."""
+        """The settings and limits of its server. None for a file."""
 
     def certificates(self) -> Iterable[Certificate]:
-        """Those of the connection to its server that can be read."""
+        """The certificates of the connection to its server, as far as they can be read."""
 
     def back_up(
         self, target: Path, progress: Callable[[float], None], *, replace: bool = False
     ) -> None:
-        """A consistent copy of the database, made while it is used.
+        """Makes a consistent copy of the database while it is used.
 
-        Tells `progress` the share that is done. An existing `target` stays unless `replace`.
+        Calls `progress` with the finished share. Replaces an existing file only if `replace`.
         """
 
     def restore(self, source: Path, progress: Callable[[float], None]) -> Path | None:
-        """Puts a copy of the SQLite file `source` in its place; a new epoch begins.
+        """Replaces the database by a copy of the SQLite file `source`. A new epoch begins.
 
-        Returns where the database of before is now, if there was one. When it raises SetupError,
+        Returns the file that now has the old database, if there was one. If it raises SetupError,
         nothing was changed.
         """
 
     def side(self) -> AbstractContextManager[Side]:
-        """The database as one of the two sides of a copy; it must be up to date."""
+        """The database as the source or the target of a copy. The schema must be current."""

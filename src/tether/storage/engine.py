@@ -1,4 +1,4 @@
-"""What the store asks of a database, and how a statement gets many rows."""
+"""The interface of an engine, which runs statements; batches of rows for a statement."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,9 +18,8 @@ class Statement(NamedTuple):
 
 
 def where_found(some: Iterable[Statement], query: str, *parameters: object) -> list[Statement]:
-    """These statements, each an INSERT … SELECT without a condition, where this query has a row.
-
-    So what tells of a change is not written where nothing changed.
+    """The same statements, but each runs only if the query finds a row. Each of them must be an
+    INSERT … SELECT without a condition. So an audit entry is not written if nothing changed.
     """
     return [
         Statement(
@@ -39,7 +38,7 @@ def _raised_by(count: int) -> Callable[[re.Match[str]], str]:
 
 
 class Size(NamedTuple):
-    """Of a database, in bytes, and what is free on the disk of its folder, where that is known."""
+    """The size of a database in bytes, and the free bytes on the disk of its folder, if known."""
 
     used: int
     free: int = 0
@@ -47,7 +46,7 @@ class Size(NamedTuple):
 
 
 class Connections(NamedTuple):
-    """How many there are of a pool."""
+    """The numbers of connections in a pool."""
 
     busy: int
     idle: int
@@ -55,80 +54,82 @@ class Connections(NamedTuple):
 
 
 class Engine(Protocol):
-    """A database that runs statements, each atomic by itself.
+    """Runs statements in a database. Each statement is atomic.
 
-    All methods raise Unavailable when the database cannot do it now, and nothing was done then,
-    or, when the connection broke during a write, all of it may have been done.
+    All methods raise Unavailable if the database cannot do it now. Then nothing was done, unless
+    the connection broke during a write: then all of it may have been done.
     """
 
     dialect: Dialect
 
     async def ping(self, sql: str) -> None:
-        """Returns if the database is the one that was opened, and answers this query."""
+        """Returns if the database answers this query, and is still the one that was opened."""
 
     async def read(self, sql: str, *parameters: object) -> list[Row]:
         """The rows of a short query."""
 
     async def look_up(self, sql: str, partner: int, key: str) -> Row | None:
-        """The row, if any, of a query for the partner $1 and the key $2, its only parameters."""
+        """The row of a query with two parameters, the partner $1 and the key $2; None without."""
 
     async def scan(self, sql: str, partner: int, *parameters: object) -> list[Row]:
-        """The rows of a query about a partner, $1, that may read much before it finds enough.
+        """The rows of a query about the partner $1 that may read many rows.
 
-        A few such run at once, by partner in turn. Raises RateLimited if too many wait.
+        A few of these queries run at once. Partners take turns.
         """
 
     async def write(self, sql: str, *parameters: object) -> int:
-        """Runs a change; returns, once it is on disk, how many rows it touched."""
+        """Runs a change. When it is on disk, returns the number of changed rows."""
 
     async def write_returning(self, sql: str, *parameters: object) -> list[Row]:
-        """Runs a change that ends in RETURNING; returns its rows once they are on disk."""
+        """Runs a change that ends in RETURNING. When it is on disk, returns its rows."""
 
     async def write_all(self, *statements: Statement) -> list[int]:
-        """Runs changes in one transaction, without a pause between them in which it could be left
-        open; returns, once they are on disk, how many rows each touched.
+        """Runs changes in one transaction, without a pause in which it could stay open. When they
+        are on disk, returns the number of rows that each changed.
         """
 
     async def list_events(self, partner: int, last: int, until: int) -> None:
-        """Enters the partner's events up to the number `until` in the lists from which the views
-        charger_events, vehicle_events and vehicle_history are made, unless the lists have those up
-        to `last`. An engine that has indexes in their place does nothing.
+        """Adds the partner's events up to the number `until` to the event lists, unless the lists
+        have all events up to `last`. The views charger_events, vehicle_events and vehicle_history
+        read these lists. An engine with indexes instead does nothing.
         """
 
     async def size(self) -> Size:
-        """How many bytes the database takes, and how many more there is room for."""
+        """The size of the database, and the free space on its disk."""
 
     def connections(self) -> Mapping[str, Connections]:
-        """The connections to a server of its own, by purpose."""
+        """The connections to the database's server, by purpose."""
 
     async def scrub(self) -> None:
-        """Leaves nothing in the database's files of what was deleted, as far as the engine can."""
+        """Removes deleted data from the database's files, as far as the engine can."""
 
     async def forget(self, text: str) -> None:
-        """The same of a text that is in no row any more, while others go on reading and writing."""
+        """Removes a text from the files that no row has any more. Others can read and write
+        meanwhile.
+        """
 
     async def shrink(self) -> None:
-        """Gives the system back some of the room of deleted rows, if that is much of all there is.
-        Others write meanwhile.
+        """Returns some of the space of deleted rows to the system, if it is much. Others can write
+        meanwhile.
         """
 
     async def close(self) -> None:
-        """Finishes the writes under way and lets go of the database."""
+        """Finishes the pending writes and closes the database."""
 
 
-# A batch is many rows as one parameter: a JSON object of arrays by their place, from 1 on.
-# jsonb_each means the same to both engines, and reads an array once, not for each of its values.
+# A batch has many rows in one parameter: a JSON object of arrays, by their number from 1. Both
+# engines have jsonb_each, which reads an array once, not once for each value.
 
 
 def batch_of(rows: Iterable[object]) -> str:
-    """The batch of these rows, each a tuple or what JSON has as an array."""
+    """The batch of these rows. Each row is a tuple, or another type that is an array in JSON."""
     return to_json(dict(enumerate(rows, start=1))).decode()
 
 
 def batch(name: str, *columns: str, parameter: str = "$2") -> str:
     """The table expression `name` of the batch: `place`, and these columns in the arrays' order.
 
-    They are text, or what is said behind the name, as in `at_ms BIGINT`.
+    A column is text, unless a type follows its name, as in `at_ms BIGINT`.
     """
     values = ["CAST(key AS BIGINT) AS place"]
     for number, column in enumerate(columns):
@@ -138,6 +139,6 @@ def batch(name: str, *columns: str, parameter: str = "$2") -> str:
 
 
 def columns_of(row: type) -> list[str]:
-    """The columns of a batch of such rows: its members, of which the integers are numbers."""
+    """The columns of a batch of such rows: one for each field, with a type if it is an integer."""
     hints = get_type_hints(row)
     return [name + " BIGINT" * (hint in (int, int | None)) for name, hint in hints.items()]

@@ -1,4 +1,4 @@
-"""The steps that bring a database to the schema this version of Tether works with.
+"""The steps that bring a database to the schema of this version of Tether.
 
 A step is `migrations/NNNN_name.sql`, which runs on both engines. SQL for one engine only is beside
 it, in `NNNN_name.sqlite.sql` or `NNNN_name.postgres.sql`. Steps are never changed after a release.
@@ -50,24 +50,21 @@ def steps(dialect: Dialect) -> list[Step]:
     return [Step(version, script) for version, script in sorted(scripts.items())]
 
 
-def steps_after(dialect: Dialect, current: int, database: str) -> list[Step]:
-    """The steps that a database of schema `current` still needs. Raises SetupError if it is newer.
+def missing_steps(dialect: Dialect, tables: set[str], version: int, database: str) -> list[Step]:
+    """The steps that a database with these tables and this schema version still needs.
 
-    `database` names it in the message.
+    Raises SetupError if it is an incomplete copy, or if its schema is newer. `database` names it in
+    the message.
     """
-    known = steps(dialect)
-    if current > known[-1].version:
-        raise SetupError(
-            f"{database} was made by a newer Tether (schema {current}, this version knows "
-            f"{known[-1].version}). Install the newer version; nothing was changed."
-        )
-    return [step for step in known if step.version > current]
-
-
-def check_whole(tables: set[str], database: str) -> None:
-    """Raises SetupError if the database is an incomplete copy."""
     if COPY_TABLE in tables:
         raise SetupError(f"{database} is a copy that is not whole: run the same tether copy again.")
+    known = steps(dialect)
+    if version > known[-1].version:
+        raise SetupError(
+            f"{database} was made by a newer Tether (schema {version}, this version knows "
+            f"{known[-1].version}). Install the newer version; nothing was changed."
+        )
+    return [step for step in known if step.version > version]
 
 
 def check_not_foreign(tables: set[str], database: str) -> None:

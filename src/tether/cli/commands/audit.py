@@ -7,7 +7,7 @@ import click
 from tether.cli import stores
 from tether.cli.display.output import note, show_line, show_table
 from tether.cli.options import SINCE, database_option
-from tether.domain.audit import ACTION, AuditEntry, Entry, shown
+from tether.domain.audit import ACTION, AuditEntry, Entry, audit_view
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
 from tether.server import admin
@@ -59,7 +59,7 @@ def audit(
         return found[::-1], {one.id: one.name for one in await store.partners.all()}
 
     found, names = stores.in_store(database, find, tell=form is None)
-    entries = [(shown(one, to_partner=False), names.get(one.partner)) for one in found]
+    entries = [(audit_view(one, to_partner=False), names.get(one.partner)) for one in found]
     if form is None and not entries:
         note("There are no such entries.")
     elif form is None:

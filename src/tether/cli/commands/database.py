@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from tether.cli import OrderedGroup, stores
+from tether.cli import stores
 from tether.cli.commands.rebuild import differing_sessions
 from tether.cli.display.output import counted, say, show_json
 from tether.cli.display.progress import progress
-from tether.cli.options import DATABASE, FilePath, database_option, json_option
+from tether.cli.options import DATABASE, FilePath, OrderedGroup, database_option, json_option
 from tether.domain.errors import SetupError
 from tether.domain.timestamps import format_instant
 from tether.server.databases import database_of

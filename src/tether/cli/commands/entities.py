@@ -5,7 +5,6 @@ from typing import IO, Any, Literal
 
 import click
 
-from tether.cli import OrderedGroup
 from tether.cli.access import Access, calls_of, with_access
 from tether.cli.display.listing import (
     lines_option,
@@ -23,6 +22,7 @@ from tether.cli.members import (
     document_of,
     member_options,
 )
+from tether.cli.options import OrderedGroup
 from tether.domain.models import Charger, Vehicle
 from tether.domain.validation import changes_of, new_entity
 

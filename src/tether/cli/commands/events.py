@@ -9,14 +9,13 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 
-from tether.cli import OrderedGroup
 from tether.cli.access import Access, with_access
 from tether.cli.display.listing import lines_option, list_limit_option, show_list
 from tether.cli.display.output import confirm, counted, note, say
 from tether.cli.display.rows import event_line
 from tether.cli.following import cursor_file_option, poll_option, print_followed, start_again_option
 from tether.cli.members import EVENT_MEMBERS, EVENT_TYPE, INSTANT, document_of, member_options
-from tether.cli.options import F, together
+from tether.cli.options import F, OrderedGroup, together
 from tether.domain.errors import SetupError
 from tether.domain.models import Event, event_id_from_path
 from tether.domain.validation import MAX_ITEMS

@@ -2,14 +2,21 @@
 
 import click
 
-from tether.cli import OrderedGroup, stores
-from tether.cli.display.output import note, say, show_json, show_table
-from tether.cli.options import DURATION, database_option, json_option, rate_options, test_option
+from tether.cli import stores
+from tether.cli.display.output import say, show_json, show_table
+from tether.cli.options import (
+    DURATION,
+    OrderedGroup,
+    database_option,
+    json_option,
+    rate_options,
+    test_option,
+)
 from tether.cli.times import minute
 from tether.domain.key_requests import KeyRequest, Limits
 from tether.domain.keys import Rate
 from tether.domain.partners import Partner
-from tether.domain.timestamps import format_instant
+from tether.domain.timestamps import format_instant, format_optional_instant
 from tether.server import key_requests
 from tether.server.store import Store
 
@@ -31,14 +38,12 @@ def requests() -> None:
 @database_option
 def list_requests(as_json: bool, database: str) -> None:
     """List those that wait, then those that are decided."""
-
     found = stores.in_store(database, lambda store, now_ms: store.key_requests.all(now_ms))
     if as_json:
         show_json([_json(request) for request in found])
-    elif found:
-        show_table(TITLES, [_row(request) for request in found], wrapped=TITLES[3:])
-    else:
-        note("Nobody has asked for a key.")
+        return
+    rows = [_row(request) for request in found]
+    show_table(TITLES, rows, wrapped=TITLES[3:], empty="Nobody has asked for a key.")
 
 
 @requests.command()
@@ -101,8 +106,8 @@ def _json(request: KeyRequest) -> dict[str, object]:
         "from": request.client,
         "partner": request.partner_name,
         "createdAt": format_instant(request.created_ms),
-        "decidedAt": None if request.decided_ms is None else format_instant(request.decided_ms),
-        "claimedAt": None if request.claimed_ms is None else format_instant(request.claimed_ms),
+        "decidedAt": format_optional_instant(request.decided_ms),
+        "claimedAt": format_optional_instant(request.claimed_ms),
         "expiresAt": format_instant(request.expires_ms),
     }
 

@@ -2,7 +2,7 @@
 
 import click
 
-from tether.cli import OrderedGroup, stores
+from tether.cli import stores
 from tether.cli.commands.key_requests import requests
 from tether.cli.display.output import Cell, note, say, show_json, show_table
 from tether.cli.options import (
@@ -11,6 +11,7 @@ from tether.cli.options import (
     RATE,
     WHEN,
     WHEN_OR_NEVER,
+    OrderedGroup,
     WholeNumber,
     database_option,
     json_option,
@@ -19,7 +20,7 @@ from tether.cli.options import (
 )
 from tether.cli.times import day, duration, minute
 from tether.domain.keys import TEST, Key, Rate
-from tether.domain.timestamps import format_instant
+from tether.domain.timestamps import format_instant, format_optional_instant
 from tether.server import admin
 from tether.server.databases import database_of
 from tether.server.store import Store
@@ -72,21 +73,11 @@ def create(
     """
 
     async def make(store: Store, now_ms: int) -> tuple[str, Key]:
-        known = await store.partners.find(partner) is not None
-        made = await admin.create_key(
-            store,
-            now_ms,
-            partner,
-            name=name,
-            rate=rate,
-            burst=burst,
-            expires_ms=expires_ms,
-            read_only=read_only,
-            test=test,
-        )
-        if not known:
-            note(f"New partner {partner}.")
-        return made
+        return await admin.create_key(
+            store, now_ms, partner, name=name, rate=rate, burst=burst, expires_ms=expires_ms,
+            read_only=read_only, test=test,
+            on_new_partner=lambda name: note(f"New partner {name}."),
+        )  # fmt: skip
 
     secret, key = stores.in_store(database, make, make=True, insist=insist)
     _show_new_key(secret, key, database)
@@ -100,11 +91,8 @@ def list_keys(partner: str | None, as_json: bool, database: str) -> None:
     """List all keys, or PARTNER's."""
 
     async def find(store: Store, now_ms: int) -> tuple[list[Key], int]:
-        found = await store.keys.all()
-        if partner is not None:
-            owner = await admin.find_partner(store, partner)
-            found = [key for key in found if key.partner == owner.id]
-        return found, now_ms
+        owner = None if partner is None else await admin.find_partner(store, partner)
+        return await store.keys.all(owner), now_ms
 
     found, now_ms = stores.in_store(database, find)
     show_keys(found, now_ms, as_json=as_json)
@@ -235,12 +223,10 @@ def show_keys(found: list[Key], now_ms: int, *, as_json: bool) -> None:
     """Prints the keys as a table or as JSON."""
     if as_json:
         show_json([key_json(key, now_ms) for key in found])
-    elif found:
-        show_table(
-            TITLES, [_row(key, now_ms) for key in found], wrapped=("Partner", "Name", "Used")
-        )
-    else:
-        note("There are no keys yet; make one: tether keys create PARTNER")
+        return
+    rows = [_row(key, now_ms) for key in found]
+    empty = "There are no keys yet; make one: tether keys create PARTNER"
+    show_table(TITLES, rows, wrapped=("Partner", "Name", "Used"), empty=empty)
 
 
 def key_json(key: Key, now_ms: int) -> dict[str, object]:
@@ -255,9 +241,9 @@ def key_json(key: Key, now_ms: int) -> dict[str, object]:
         "readOnly": key.read_only,
         "test": key.prefix.startswith(TEST),
         "createdAt": format_instant(key.created_ms),
-        "expiresAt": None if key.expires_ms is None else format_instant(key.expires_ms),
-        "revokedAt": None if key.revoked_ms is None else format_instant(key.revoked_ms),
-        "lastUsedAt": None if key.last_used_ms is None else format_instant(key.last_used_ms),
+        "expiresAt": format_optional_instant(key.expires_ms),
+        "revokedAt": format_optional_instant(key.revoked_ms),
+        "lastUsedAt": format_optional_instant(key.last_used_ms),
         "lastUsedFrom": key.last_used_from,
     }
 

@@ -5,15 +5,15 @@ import sys
 import click
 import msgspec
 
-from tether.cli import OrderedGroup, stores
+from tether.cli import stores
 from tether.cli.commands.keys import key_json, show_keys
 from tether.cli.display.output import confirm, counted, note, say, show_json, show_pairs, show_table
 from tether.cli.display.progress import progress
-from tether.cli.options import AGE, AS_SERVER_SAYS, database_option, json_option
+from tether.cli.options import AGE, AS_SERVER_SAYS, OrderedGroup, database_option, json_option
 from tether.cli.times import day, minute
 from tether.domain.filters import EventFilter
 from tether.domain.partners import DAY_MS, Holdings, Partner, RetentionPeriods, retention_in_words
-from tether.domain.timestamps import format_instant
+from tether.domain.timestamps import format_instant, format_optional_instant
 from tether.server import admin
 from tether.server.store import Store
 
@@ -32,29 +32,28 @@ def partners() -> None:
 def list_partners(as_json: bool, database: str) -> None:
     """List all partners."""
 
-    async def find(store: Store, now_ms: int) -> tuple[list[Partner], dict[int, int]]:
-        working = [key.partner for key in await store.keys.all() if key.works_at(now_ms)]
-        return await store.partners.all(), {one: working.count(one) for one in set(working)}
+    async def find(store: Store, now_ms: int) -> list[tuple[Partner, int]]:
+        use = await store.keys.use_by_partner(now_ms)
+        return [(one, use[one.id][0] if one.id in use else 0) for one in await store.partners.all()]
 
-    found, keys = stores.in_store(database, find)
+    found = stores.in_store(database, find)
     if as_json:
         show_json(
             [
                 {
                     "name": partner.name,
                     "createdAt": format_instant(partner.created_ms),
-                    "activeKeys": keys.get(partner.id, 0),
+                    "activeKeys": keys,
                 }
-                for partner in found
+                for partner, keys in found
             ]
         )
-    elif found:
-        show_table(
-            ("Partner", "Created", "Active keys"),
-            [(one.name, day(one.created_ms), str(keys.get(one.id, 0))) for one in found],
-        )
-    else:
-        note("There are no partners yet; make one with its first key: tether keys create PARTNER")
+        return
+    show_table(
+        ("Partner", "Created", "Active keys"),
+        [(partner.name, day(partner.created_ms), str(keys)) for partner, keys in found],
+        empty="There are no partners yet; make one with its first key: tether keys create PARTNER",
+    )
 
 
 @partners.command()
@@ -69,7 +68,7 @@ def show(partner: str, as_json: bool, database: str) -> None:
         held = await store.partners.holdings(found)
         first = await _time_of_event(store, found, newest=False)
         last = await _time_of_event(store, found, newest=True)
-        keys = [key for key in await store.keys.all() if key.partner == found.id]
+        keys = await store.keys.all(found)
         if as_json:
             show_json(
                 {
@@ -173,7 +172,7 @@ def retention(
         return ages._replace(horizon_ms=was.horizon_ms)
 
     ages = stores.in_store(database, change)
-    horizon = None if ages.horizon_ms is None else format_instant(ages.horizon_ms)
+    horizon = format_optional_instant(ages.horizon_ms)
     if as_json:
         show_json(
             {

@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from tether.cli import OrderedGroup
 from tether.cli.access import Access, with_access
 from tether.cli.display.listing import (
     lines_option,
@@ -27,7 +26,7 @@ from tether.cli.display.output import note, say, show_line
 from tether.cli.display.rows import session_line, show_session, silent_sessions
 from tether.cli.following import cursor_file_option, poll_option, print_followed, start_again_option
 from tether.cli.members import INSTANT
-from tether.cli.options import DURATION, together
+from tether.cli.options import DURATION, OrderedGroup, together
 from tether.cli.session_filters import given, option_of, session_filters
 from tether.cli.sums import PAGE, calendar_zone_option, output_of, show_sums, sum_options
 from tether.cli.times import clock

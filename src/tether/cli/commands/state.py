@@ -5,9 +5,9 @@ from functools import partial
 
 import click
 
-from tether.cli import OrderedGroup
 from tether.cli.access import Access, calls_of, with_access
 from tether.cli.display.listing import lines_option, list_limit_option, show_list, stale_option
+from tether.cli.options import OrderedGroup
 from tether.domain.errors import SetupError
 from tether.domain.views import ChargerState, VehicleState
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from tether.cli import OrderedGroup
 from tether.cli.access import Access, with_access
 from tether.cli.display.listing import (
     lines_option,
@@ -19,7 +18,7 @@ from tether.cli.display.listing import (
 )
 from tether.cli.display.output import Cell, counted, note, say, show_line, show_pairs, show_table
 from tether.cli.members import INSTANT, POSITIVE_NUMBER
-from tether.cli.options import WholeNumber, together
+from tether.cli.options import OrderedGroup, WholeNumber, together
 from tether.cli.session_filters import given
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json

@@ -91,22 +91,27 @@ def safe_json(text: str) -> str:
 
 
 def show_table(
-    titles: Sequence[str], rows: Sequence[Sequence[str]], wrapped: Collection[str] = ()
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    wrapped: Collection[str] = (),
+    empty: str = "",
 ) -> None:
     """Prints a table. A terminal breaks the lines of the `wrapped` columns, never of the others.
 
     Where that is not enough, an ellipsis marks what is cut off. A terminal does not show empty
-    columns.
+    columns. Without rows it prints the note `empty` instead, if there is one.
     """
-    if not sys.stdout.isatty():
+    if empty and not rows:
+        note(empty)
+    elif not sys.stdout.isatty():
         _show_plain(titles, rows)
-        return
-    from rich.console import Console
+    else:
+        from rich.console import Console
 
-    used = [column for column in range(len(titles)) if any(row[column] for row in rows)]
-    cells = [[row[column] for column in used] for row in rows]
-    table = table_of([titles[column] for column in used], cells, wrapped)
-    Console(highlight=False).print(table)
+        used = [column for column in range(len(titles)) if any(row[column] for row in rows)]
+        cells = [[row[column] for column in used] for row in rows]
+        table = table_of([titles[column] for column in used], cells, wrapped)
+        Console(highlight=False).print(table)
 
 
 def table_of(

@@ -4,7 +4,7 @@ import re
 
 from falcon.asgi import Request, Response
 
-from tether.domain.audit import ACTION, shown
+from tether.domain.audit import ACTION, audit_view
 from tether.domain.errors import Invalid
 from tether.domain.models import to_json
 from tether.http import requests
@@ -37,7 +37,7 @@ class AuditResource:
                 descending=page.descending,
             )  # fmt: skip
         entries = found[: page.limit]
-        resp.data = to_json([shown(one, to_partner=True) for one in entries])
+        resp.data = to_json([audit_view(one, to_partner=True) for one in entries])
         if len(found) > page.limit:
             page.link_next(f"{entries[-1].at_ms} {entries[-1].id}")
 

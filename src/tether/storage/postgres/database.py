@@ -72,7 +72,7 @@ class PostgresDatabase:
             if migrate.VERSION_TABLE not in tables:
                 self._check_encoding(session)
                 session.execute(migrate.CREATE_VERSION_TABLE)
-            missing = migrate.steps_after(POSTGRES, _version(session), self.describe())
+            missing = migrate.missing_steps(POSTGRES, tables, _version(session), self.describe())
             for step in missing:
                 session.execute(step.script)
                 session.execute(f"INSERT INTO {migrate.VERSION_TABLE} VALUES ({step.version})")
@@ -86,7 +86,7 @@ class PostgresDatabase:
         with self._session() as session:
             tables = self._checked_tables(session)
             current = _version(session) if migrate.VERSION_TABLE in tables else 0
-            return len(migrate.steps_after(POSTGRES, current, self.describe()))
+            return len(migrate.missing_steps(POSTGRES, tables, current, self.describe()))
 
     def open(self, connections: int) -> Engine:
         return PostgresEngine(_conninfo(self._url), connections)
@@ -173,7 +173,6 @@ class PostgresDatabase:
             )
         tables = {str(name) for (name,) in session.execute(TABLES)}
         migrate.check_not_foreign(tables, self.describe())
-        migrate.check_whole(tables, self.describe())
         return tables
 
     def _check_encoding(self, session: Session) -> None:

@@ -1,16 +1,14 @@
-"""A SQLite file as one of the two sides of a copy."""
+"""A SQLite file as the source or the target of a copy."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import apsw
 
-from tether.domain.errors import SetupError
 from tether.storage.copying import Values
 from tether.storage.log_positions import BEGIN_EPOCH, Epoch
-from tether.storage.sqlite.file import connect, native
+from tether.storage.sqlite.file import native
 
 # Sorted, so that each goes to the end of its table: see migrations/0003.
 _LISTS = """
@@ -29,8 +27,8 @@ SELECT partner, vehicle_id, at_ms, seq FROM events ORDER BY partner, vehicle_id,
 class SqliteSide:
     """See `Side`."""
 
-    def __init__(self, path: Path, connection: apsw.Connection) -> None:
-        self.name = str(path)
+    def __init__(self, name: str, connection: apsw.Connection) -> None:
+        self.name = name
         self._connection = connection
 
     def query(self, sql: str, *parameters: object) -> list[Values]:
@@ -44,7 +42,7 @@ class SqliteSide:
         return [str(name) for _, name, *_ in self.query(f"PRAGMA table_info({table})")]
 
     def check_alone(self) -> None:
-        pass  # the lock of the one server sees to that
+        pass  # `SqliteFile.only_server` locks the file
 
     def freeze(self) -> None:
         self.query("BEGIN")
@@ -59,16 +57,3 @@ class SqliteSide:
     def finish(self, epoch: Epoch) -> None:
         self.query(_LISTS)
         self.query(native(BEGIN_EPOCH), *epoch)
-
-
-@contextmanager
-def sqlite_side(path: Path) -> Iterator[SqliteSide]:
-    """The file, for a copy. Raises SetupError."""
-    connection = connect(path)
-    try:
-        connection.execute("PRAGMA temp_store = FILE")  # sorted rows may be larger than the memory
-        yield SqliteSide(path, connection)
-    except apsw.Error as error:
-        raise SetupError(f"{path} cannot be used: {error}") from error
-    finally:
-        connection.close()

@@ -1,4 +1,4 @@
-"""A database in a SQLite file: what can be done with all of it, and the engine.
+"""A database in a SQLite file: the operations on all of it, and the engine that runs statements.
 
 The engine has one writer thread with group commit. It reads in the event loop, because a read by
 key takes a few microseconds, less than a change of threads. A scan begins there too, and moves to a
@@ -11,9 +11,9 @@ import logging
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -25,11 +25,16 @@ from tether.domain.timestamps import now_ms
 from tether.storage.database import Certificate, Surroundings
 from tether.storage.dialect import SQLITE
 from tether.storage.engine import Connections, Engine, Row, Size
-from tether.storage.log_positions import EpochState
-from tether.storage.sqlite import file
-from tether.storage.sqlite.copying import SqliteSide, sqlite_side
-from tether.storage.sqlite.file import FileTrouble, connect, native
-from tether.storage.sqlite.writer import PASSING, FileGuard, SqliteWriter
+from tether.storage.sqlite.copying import SqliteSide
+from tether.storage.sqlite.file import (
+    FileTrouble,
+    SqliteFile,
+    check_version,
+    connect,
+    native,
+    session,
+)
+from tether.storage.sqlite.writer import PASSING, SqliteWriter
 from tether.storage.turns import LONGEST_S, Turns
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
@@ -40,7 +45,7 @@ READER_CACHE_KB = 8_000
 SCANS_AT_ONCE = 3  # in threads
 MOMENT = 5_000  # instructions of SQLite, which take about half a millisecond
 SHORT = 2_000  # characters of parameters, which an instruction may have to read
-_READS_TEXTS = f"{SQLITE.position}("  # one instruction reads a whole text, however long it is
+_READS_TEXTS = f"{SQLITE.position}("  # one instruction reads a text of any length
 WATCH_S = 1.0
 # The newest instant by the clocks of servers: all of these are in the past.
 _NEWEST_INSTANT = """
@@ -53,56 +58,29 @@ SELECT max(at_ms) FROM (
 """
 
 
-class SqliteDatabase:
+class SqliteDatabase(SqliteFile):
     """See `Database`."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = path
 
     def describe(self) -> str:
         return str(self.file)
 
-    def exists(self) -> bool:
-        if self.file.is_dir():
-            inside = self.file / "tether.db"
-            raise SetupError(f"{self.file} is a folder: name a file in it, such as {inside}.")
-        return self.file.exists()
-
-    def migrate(self) -> int:
-        return file.migrate_sqlite(self.file)
-
-    def pending_steps(self) -> int:
-        return file.pending_sqlite(self.file)
-
     def open(self, connections: int) -> Engine:
         return SqliteEngine(self.file)
 
-    def only_server(self) -> AbstractContextManager[None]:
-        return file.only_server(self.file)
-
-    def is_served(self) -> bool:
-        return file.is_served(self.file)
-
     def version(self) -> str:
-        file.check_version()
+        check_version()
         return f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})"
 
-    def epoch(self) -> EpochState:
-        return file.epoch_of_sqlite(self.file)
-
-    def begin_epoch(self) -> None:
-        file.new_epoch_of_sqlite(self.file)
-
     def clock_ahead_ms(self) -> int | None:
-        with self.side() as side:
+        with session(self.file) as connection:
             began_ms = now_ms()
-            ((newest_ms,),) = side.query(_NEWEST_INSTANT)
-        return None if newest_ms is None else min(0, began_ms - int(newest_ms))
+            newest_ms = connection.execute(_NEWEST_INSTANT).get
+        return None if newest_ms is None else min(0, began_ms - newest_ms)
 
     def damages(self, *, full: bool = False) -> list[str]:
-        from tether.storage.sqlite.backup import damages_in_sqlite
+        from tether.storage.sqlite.backup import damages_in
 
-        return damages_in_sqlite(self.file, full=full)
+        return damages_in(self.file, full=full)
 
     def surroundings(self) -> Surroundings | None:
         return None
@@ -113,21 +91,24 @@ class SqliteDatabase:
     def back_up(
         self, target: Path, progress: Callable[[float], None], *, replace: bool = False
     ) -> None:
-        from tether.storage.sqlite.backup import back_up_sqlite
+        from tether.storage.sqlite.backup import back_up
 
-        back_up_sqlite(self.file, target, progress, replace=replace)
+        back_up(self, target, progress, replace=replace)
 
     def restore(self, source: Path, progress: Callable[[float], None]) -> Path | None:
-        from tether.storage.sqlite.restore import restore_sqlite
+        from tether.storage.sqlite.backup import restore
 
-        return restore_sqlite(source, self.file, progress)
+        return restore(source, self, progress)
 
-    def side(self) -> AbstractContextManager[SqliteSide]:
-        return sqlite_side(self.file)
+    @contextmanager
+    def side(self) -> Iterator[SqliteSide]:
+        with session(self.file) as connection:
+            connection.pragma("temp_store", "FILE")  # sorted rows may be larger than the memory
+            yield SqliteSide(str(self.file), connection)
 
 
 class SqliteEngine:
-    """The embedded engine. One server process for a file; the command line may open it beside."""
+    """The embedded engine. A file has one server process; commands may open the file meanwhile."""
 
     dialect = SQLITE
 
@@ -142,11 +123,10 @@ class SqliteEngine:
         self._turns = Turns(SCANS_AT_ONCE, of_each=1, most_waiting=sys.maxsize, patience_s=None)
         self._scan = threading.local()
         self._path = path
-        connection = connect(path)
-        self._guard = FileGuard(path)
+        self._writer = writer = SqliteWriter(path)
+        self._guard = writer.guard
         self._trouble: str | None = None
         self._watch = self._loop.create_task(self._watch_file())
-        self._writer = writer = SqliteWriter(path, connection, self._guard)
         # Writes go straight to the writer.
         self.write, self.write_all = writer.write, writer.write_all
         self.write_returning, self.list_events = writer.write_returning, writer.list_events
@@ -210,7 +190,6 @@ class SqliteEngine:
                 connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._reader.close()
         self._writer.close()
-        self._guard.close()
 
     async def _watch_file(self) -> None:
         while True:

@@ -1,8 +1,8 @@
-"""The lists of events by charger, by vehicle and by time, which are written behind.
+"""The lists of events by charger, by vehicle and by time, which are written after the events.
 
-SQLite writes whole pages: an index would have a page of it written for nearly every event. The more
-events are entered at once, in the list's own order, the fewer pages are written for each. See
-decision 18.
+SQLite writes whole pages: with an index it would write one page of it for nearly every event. If
+many events are added to a list at once, in the order of the list, fewer pages are written for each.
+See decision 18.
 """
 
 from tether.storage.engine import Statement
@@ -38,7 +38,7 @@ ON CONFLICT (partner) DO UPDATE SET seq = excluded.seq
 
 
 def listing(partner: int, last: int, until: int) -> list[Statement]:
-    """The statements that enter the partner's events up to the number `until`, unless the lists
-    have those up to `last`.
+    """The statements that add the partner's events up to the number `until` to the lists, unless
+    the lists have all events up to `last`.
     """
     return [Statement(sql, (partner, until, last)) for sql in LISTING]

@@ -1,4 +1,4 @@
-"""The SQLite file: opens, creates, migrates and locks it, and recognises files of Tether."""
+"""A SQLite file: opens, creates, migrates and locks it, and recognises files of Tether."""
 
 import fcntl
 import os
@@ -12,7 +12,6 @@ from pathlib import Path
 import apsw
 
 from tether.domain.errors import SetupError
-from tether.storage import migrate
 from tether.storage.dialect import SQLITE
 from tether.storage.log_positions import (
     BEGIN_EPOCH,
@@ -21,6 +20,14 @@ from tether.storage.log_positions import (
     EpochState,
     log_restored_copy,
     new_epoch,
+)
+from tether.storage.migrate import (
+    ADD_VERSION,
+    CREATE_VERSION_TABLE,
+    READ_VERSION,
+    VERSION_TABLE,
+    Step,
+    missing_steps,
 )
 
 APPLICATION_ID = 0x54455448  # "TETH": marks the files of Tether
@@ -75,48 +82,167 @@ def native(sql: str) -> str:
     return re.sub(r"\$([0-9]+)", r"?\1", sql)
 
 
-def migrate_sqlite(path: Path) -> int:
-    """Creates the file if it is missing, and migrates its schema; returns the number of steps.
-
-    Raises SetupError if the file is not ours or was made by a newer version.
-    """
-    _make(path)
-    check_served_by_this_name(path)
+@contextmanager
+def session(path: Path) -> Iterator[apsw.Connection]:
+    """A connection until the end of the block. Raises SetupError for all its errors."""
     connection = connect(path)
     try:
-        check_ours(connection, path)
-        is_new = not _tables(connection)
-        if is_new:
-            # Only for new files: in an existing file this has no effect until a VACUUM, and would
-            # write to a file that may be refused below.
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
-        # A step may sort all events. A new file has none, and may be created on a system without a
-        # folder for temporary files.
-        connection.execute(f"PRAGMA temp_store = {'MEMORY' if is_new else 'FILE'}")
-        connection.execute("BEGIN IMMEDIATE")
-        tables = _tables(connection)
-        migrate.check_whole(tables, str(path))
-        if migrate.VERSION_TABLE not in tables:
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(migrate.CREATE_VERSION_TABLE)
-        missing = migrate.steps_after(SQLITE, _version(connection), str(path))
-        for step in missing:
-            connection.execute(step.script)
-            connection.execute(native(migrate.ADD_VERSION), (step.version,))
-        if copied := is_copy(connection):
-            begin_epoch(connection)
-        connection.execute("COMMIT")
-        if copied:
-            log_restored_copy()
-        return len(missing)
+        yield connection
     except apsw.Error as error:
         raise SetupError(f"{path} cannot be used: {error}") from error
     finally:
         connection.close()
 
 
-def _make(path: Path) -> None:
+class SqliteFile:
+    """A whole database file: creates, migrates and locks it. Every method raises SetupError."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path
+
+    def exists(self) -> bool:
+        if self.file.is_dir():
+            inside = self.file / "tether.db"
+            raise SetupError(f"{self.file} is a folder: name a file in it, such as {inside}.")
+        return self.file.exists()
+
+    def migrate(self) -> int:
+        """Creates the file if it is missing, and migrates its schema; returns the number of steps.
+
+        Refuses a file that is not ours or that a newer version made.
+        """
+        _create(self.file)
+        self.check_served_by_this_name()
+        with session(self.file) as connection:
+            self.check_ours(connection)
+            is_new = not _tables(connection)
+            if is_new:
+                # Only for new files: in an existing file this has no effect until a VACUUM, and
+                # would write to a file that may be refused below.
+                connection.pragma("auto_vacuum", "INCREMENTAL")
+            connection.pragma("journal_mode", "WAL")
+            # A step may sort all events. A new file has none, and may be created on a system
+            # without a folder for temporary files.
+            connection.pragma("temp_store", "MEMORY" if is_new else "FILE")
+            connection.execute("BEGIN IMMEDIATE")
+            missing = self._missing_steps(connection)
+            if VERSION_TABLE not in _tables(connection):
+                connection.pragma("application_id", APPLICATION_ID)
+                connection.execute(CREATE_VERSION_TABLE)
+            for step in missing:
+                connection.execute(step.script)
+                connection.execute(native(ADD_VERSION), (step.version,))
+            if copied := _is_copy(connection):
+                _begin_epoch(connection)
+            connection.execute("COMMIT")
+        if copied:
+            log_restored_copy()
+        return len(missing)
+
+    def pending_steps(self) -> int:
+        """How many steps the schema still needs."""
+        self.check_served_by_this_name()
+        with session(self.file) as connection:
+            self.check_ours(connection)
+            return len(self._missing_steps(connection))
+
+    def _missing_steps(self, connection: apsw.Connection) -> list[Step]:
+        tables, version = _tables(connection), 0
+        if VERSION_TABLE in tables:
+            version = connection.execute(READ_VERSION).get
+        return missing_steps(SQLITE, tables, version, str(self.file))
+
+    def check_ours(self, connection: apsw.Connection) -> None:
+        """Raises SetupError if the file is not a database of Tether."""
+        application = connection.pragma("application_id")
+        if application != APPLICATION_ID and (application != 0 or _tables(connection)):
+            raise SetupError(
+                f"{self.file} is a SQLite database of another program; nothing was changed. "
+                "Name another file."
+            )
+
+    def epoch(self) -> EpochState:
+        with session(self.file) as connection:
+            epoch = Epoch(*connection.execute(READ_EPOCH).get)
+            return EpochState(epoch, ends=_is_copy(connection))
+
+    def begin_epoch(self) -> None:
+        with session(self.file) as connection, connection:
+            _begin_epoch(connection)
+
+    @contextmanager
+    def only_server(self) -> Iterator[None]:
+        """Locks the file against other servers. Refuses if another process serves it.
+
+        There are two locks: one on a file beside it, which names the process, and one on a byte of
+        the file itself, which also holds under another name of the file. The kernel releases both
+        when this process ends. The file stays open meanwhile, because to close it would release
+        SQLite's locks.
+        """
+        path = self._lock_path
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise SetupError(f"{path} cannot be made or opened: {error.strerror}.") from error
+        try:
+            self._lock(lock)
+            with self.file.open("rb+") if self.file.exists() else nullcontext() as file:
+                if file is not None and not _lock_byte(file.fileno()):
+                    raise self._served_by_another_name()
+                yield
+        finally:
+            os.close(lock)
+
+    def check_served_by_this_name(self) -> None:
+        """Raises SetupError if a server has opened the file by another name (a hard link).
+
+        SQLite names its log after the file. Under another name we would not see the server's last
+        writes, and the server would overwrite ours.
+        """
+        if not self.file.exists() or self.file.stat().st_nlink < 2:
+            return
+        with self.file.open("rb+") as file:
+            if _lock_byte(file.fileno()):
+                return
+        if not self.is_served():
+            raise self._served_by_another_name()
+
+    def is_served(self) -> bool:
+        """Whether a process serves the file by this name."""
+        try:
+            with self._lock_path.open("rb+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    @property
+    def _lock_path(self) -> Path:
+        path = self.file.resolve()  # as SQLite does
+        return path.with_name(path.name + "-server")
+
+    def _lock(self, lock: int) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(lock, 20).decode() or "?"
+            raise SetupError(
+                f"{self.file} is served by process {holder} already, and a SQLite file has one "
+                "server: stop that one, or use PostgreSQL."
+            ) from None
+        os.truncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
+
+    def _served_by_another_name(self) -> SetupError:
+        return SetupError(
+            f"{self.file} is served by another process already, by another name of the file (a "
+            f"hard link), or by this one if {self._lock_path.name} was removed."
+        )
+
+
+def _create(path: Path) -> None:
     """Creates the file if it is missing. Only its owner can read it, and SQLite's other files."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -139,68 +265,6 @@ def _make(path: Path) -> None:
         raise SetupError(f"{path} is not a SQLite database; nothing was changed.")
 
 
-@contextmanager
-def only_server(path: Path) -> Iterator[None]:
-    """Locks the file against other servers. Raises SetupError if another process serves it.
-
-    There are two locks: one on a file beside it, which names the process, and one on a byte of the
-    file itself, which also holds under another name of the file. The kernel releases both when this
-    process ends. The file stays open meanwhile, because to close it would release SQLite's locks.
-    """
-    beside = _beside(path)
-    try:
-        lock = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise SetupError(f"{beside} cannot be made or opened: {error.strerror}.") from error
-    try:
-        _lock(lock, path)
-        with path.open("rb+") if path.exists() else nullcontext() as file:
-            if file is not None and not _lock_byte(file.fileno()):
-                raise _served_by_another_name(path)
-            yield
-    finally:
-        os.close(lock)
-
-
-def check_served_by_this_name(path: Path) -> None:
-    """Raises SetupError if a server has opened the file by another name (a hard link).
-
-    SQLite names its log after the file. Under another name we would not see the server's last
-    writes, and the server would overwrite ours.
-    """
-    if not path.exists() or path.stat().st_nlink < 2:
-        return
-    with path.open("rb+") as file:
-        if _lock_byte(file.fileno()):
-            return
-    if not is_served(path):
-        raise _served_by_another_name(path)
-
-
-def is_served(path: Path) -> bool:
-    """Whether a process serves the file by this name."""
-    try:
-        with _beside(path).open("rb+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
-def _served_by_another_name(path: Path) -> SetupError:
-    return SetupError(
-        f"{path} is served by another process already, by another name of the file (a hard link), "
-        f"or by this one if {_beside(path).name} was removed."
-    )
-
-
-def _beside(path: Path) -> Path:
-    path = path.resolve()  # as SQLite does
-    return path.with_name(path.name + "-server")
-
-
 def _lock_byte(file: int) -> bool:
     """Locks the byte until this descriptor is closed; returns False if another process has it."""
     if not hasattr(fcntl, "F_OFD_SETLK"):
@@ -212,91 +276,20 @@ def _lock_byte(file: int) -> bool:
     return True
 
 
-def _lock(lock: int, path: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.read(lock, 20).decode() or "?"
-        raise SetupError(
-            f"{path} is served by process {holder} already, and a SQLite file has one server: "
-            "stop that one, or use PostgreSQL."
-        ) from None
-    os.truncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
+def _is_copy(connection: apsw.Connection) -> bool:
+    """Whether the file is a backup that no server has opened yet."""
+    return bool(connection.pragma("user_version") == COPY)
 
 
-@contextmanager
-def _using(path: Path) -> Iterator[apsw.Connection]:
-    """A connection to the file, which is closed at the end. Raises SetupError."""
-    connection = connect(path)
-    try:
-        yield connection
-    except apsw.Error as error:
-        raise SetupError(f"{path} cannot be used: {error}") from error
-    finally:
-        connection.close()
-
-
-def pending_sqlite(path: Path) -> int:
-    """How many steps the schema of the file still needs. Raises SetupError."""
-    check_served_by_this_name(path)
-    with _using(path) as connection:
-        check_ours(connection, path)
-        migrate.check_whole(_tables(connection), str(path))
-        return len(migrate.steps_after(SQLITE, _version(connection), str(path)))
-
-
-def epoch_of_sqlite(path: Path) -> EpochState:
-    """The epoch that is stored in the file. Raises SetupError."""
-    with _using(path) as connection:
-        ((id, began_ms),) = connection.execute(READ_EPOCH).fetchall()
-        return EpochState(Epoch(str(id), int(str(began_ms))), ends=is_copy(connection))
-
-
-def new_epoch_of_sqlite(path: Path) -> None:
-    """Begins a new epoch in the file. Raises SetupError."""
-    with _using(path) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        begin_epoch(connection)
-        connection.execute("COMMIT")
-
-
-def is_copy(connection: apsw.Connection) -> bool:
-    """Whether the file is a backup: then a new epoch begins when a server opens it."""
-    return connection.execute("PRAGMA user_version").fetchall() == [(COPY,)]
-
-
-def begin_epoch(connection: apsw.Connection) -> None:
+def _begin_epoch(connection: apsw.Connection) -> None:
     """Begins a new epoch in the open transaction. The file no longer counts as a copy."""
     connection.execute(native(BEGIN_EPOCH), new_epoch())
-    connection.execute("PRAGMA user_version = 0")
-
-
-def check_ours(connection: apsw.Connection, path: Path) -> None:
-    """Raises SetupError if the file is not a database of Tether."""
-    try:
-        tables = _tables(connection)
-        (application,) = connection.execute("PRAGMA application_id").fetchall()[0]
-    except apsw.NotADBError:
-        raise SetupError(f"{path} is not a SQLite database; nothing was changed.") from None
-    if application not in (0, APPLICATION_ID) or (tables and application != APPLICATION_ID):
-        raise SetupError(
-            f"{path} is a SQLite database of another program; nothing was changed. "
-            "Name another file."
-        )
+    connection.pragma("user_version", 0)
 
 
 def _tables(connection: apsw.Connection) -> set[str]:
-    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
     return {str(name) for (name,) in rows}
-
-
-def _version(connection: apsw.Connection) -> int:
-    if migrate.VERSION_TABLE not in _tables(connection):
-        return 0
-    (version,) = next(iter(connection.execute(migrate.READ_VERSION)))
-    assert isinstance(version, int)
-    return version
 
 
 def is_shortened(path: Path) -> bool:
@@ -310,5 +303,11 @@ def is_shortened(path: Path) -> bool:
 
 def bytes_in(header: bytes) -> int:
     """The size of a file in bytes, as its header says."""
-    page, count = struct.unpack(">H", header[16:18])[0], struct.unpack(">I", header[28:32])[0]
-    return int((65_536 if page == 1 else page) * count)
+    (pages,) = struct.unpack(">I", header[28:32])
+    return int(page_bytes_in(header) * pages)
+
+
+def page_bytes_in(header: bytes) -> int:
+    """The size of a page in bytes, as the file's header says."""
+    (size,) = struct.unpack(">H", header[16:18])
+    return 65_536 if size == 1 else int(size)

@@ -1,12 +1,13 @@
-"""What is written to SQLite: one thread, which commits what waits together.
+"""The writer thread of SQLite, which commits all waiting writes together.
 
-Writes wait in a queue, by partner in turn: next is whose writes took the least. The thread takes
-all that wait, runs them in one transaction and commits once, so that many share one fsync.
+Writes wait in a queue. The writes of the partner that has used the least time go first. The thread
+takes all waiting writes, runs them in one transaction and commits once, so that they share one
+fsync.
 
-They are acknowledged only if the file is still the one that was opened. One that is deleted, moved
-or replaced still takes every write: into what no name leads to, so that it is gone with the
-process. The same goes for the log beside it (`-wal`), in which what was committed last stands
-alone. SQLite looks at none of this. So we look before and after each commit, and each second.
+Writes are acknowledged only if the file is still the file that was opened. A deleted, moved or
+replaced file still takes writes, but they are lost when the process ends. The same is true of the
+log beside it (`-wal`), which alone has the last commits. SQLite does not notice this. So we check
+the files before and after each commit, and every second.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ import apsw
 
 from tether.domain.errors import SetupError, Unavailable
 from tether.storage.engine import Row, Statement
-from tether.storage.sqlite import room
+from tether.storage.sqlite import deleted_data
 from tether.storage.sqlite.event_lists import listing
 from tether.storage.sqlite.file import (
     BUSY_TIMEOUT_MS,
@@ -33,9 +34,9 @@ from tether.storage.sqlite.file import (
     HEADER_BYTES,
     FileTrouble,
     bytes_in,
+    connect,
     native,
 )
-from tether.storage.sqlite.traces import erase_traces
 from tether.storage.turns import FairQueue, whose
 
 MOST_IN_ONE_COMMIT = 512
@@ -46,7 +47,7 @@ WRITER_CACHE_KB = 6_000
 # While another process locks the file, only the first write waits for the full timeout.
 STILL_BUSY_TIMEOUT_MS = 250
 _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
-_TRIES = 3  # another process may be at it between two looks
+_TRIES = 3  # another process may change the files between two checks
 
 PASSING = (
     apsw.BusyError,
@@ -141,14 +142,14 @@ class WriteQueue:
 class SqliteWriter:
     """The writer thread, and the methods of `Engine` that write."""
 
-    def __init__(self, path: Path, connection: apsw.Connection, guard: "FileGuard") -> None:
-        self.connection = connection
+    def __init__(self, path: Path) -> None:
+        self.connection = connect(path)
+        self.guard = FileGuard(path)
         self._loop = asyncio.get_running_loop()
         self._path = path
-        self._guard = guard
         self.connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KB}")
-        # SQLite overwrites deleted rows; traces.py removes the copies that this does not reach.
-        self.connection.execute("PRAGMA secure_delete = ON").fetchall()
+        # SQLite overwrites deleted rows; deleted_data.py finds the copies that this does not reach.
+        self.connection.pragma("secure_delete", "ON")
         self._file: int | None = None
         self._pages = asyncio.Lock()  # held while pages are moved or searched
         self._patient = True  # no other process locked the file last time
@@ -173,26 +174,26 @@ class SqliteWriter:
 
     async def scrub(self) -> None:
         """Rewrites the file: only that clears the gaps in its pages. Others can read meanwhile."""
-        await self._apart(room.write_anew, self._path)
+        await self._in_thread(deleted_data.rewrite, self._path)
 
     async def forget(self, text: str) -> None:
         if self._file is None:
             self._file = os.open(self._path, os.O_RDWR)
-        if trouble := self._guard.trouble():
+        if trouble := self.guard.trouble():
             raise Unavailable from FileTrouble(trouble)
         async with self._pages:
-            await self._apart(erase_traces, self._path, self._file, text)
+            await self._in_thread(deleted_data.erase_copies, self._path, self._file, text)
 
     async def shrink(self) -> None:
-        if await room.shrink(self._give_back):  # the file is shorter once all of the log is in it
-            await self._apart(room.copy_log, self._path)
+        if await deleted_data.shrink(self._return_pages):
+            await self._in_thread(deleted_data.copy_log, self._path)  # only this shortens the file
 
-    async def _give_back(self, most: float) -> bool:
+    async def _return_pages(self, most_free: float) -> bool:
         async with self._pages:
-            return bool(await self._enqueue(partial(room.give_back, most)))
+            return bool(await self._enqueue(partial(deleted_data.return_pages, most_free)))
 
-    async def _apart(self, run: Callable[..., None], *values: object) -> None:
-        """Runs it in another thread."""
+    async def _in_thread(self, run: Callable[..., None], *values: object) -> None:
+        """Runs it in another thread. Raises Unavailable."""
         try:
             await self._loop.run_in_executor(None, run, *values)
         except (SetupError, *PASSING) as error:
@@ -201,6 +202,7 @@ class SqliteWriter:
     def close(self) -> None:
         """Closes the file. All other connections must be closed before."""
         self.connection.close()
+        self.guard.close()
         if self._file is not None:
             os.close(self._file)
 
@@ -240,7 +242,7 @@ class SqliteWriter:
         return [result for write in writes for result in self._commit([write])]
 
     def _check_file(self) -> None:
-        if trouble := self._guard.trouble():
+        if trouble := self.guard.trouble():
             raise FileTrouble(trouble)
 
     def _begin(self) -> None:
@@ -256,7 +258,7 @@ class SqliteWriter:
 
     def _roll_back(self) -> None:
         if self.connection.in_transaction:
-            with suppress(apsw.Error):  # it is rolled back all the same, and this thread must go on
+            with suppress(apsw.Error):  # it is rolled back anyway, and this thread must go on
                 self.connection.execute("ROLLBACK")
 
 
@@ -285,11 +287,11 @@ def _answer(writes: list[Write], results: list[Any]) -> None:
                 write.answer.set_result(result)
 
 
-# Whether the file is what was opened -------------------------------------------------------------
+# Is it still the file that was opened? ------------------------------------------------------------
 
 
 class _Lost(Exception):
-    """What is wrong with the file; `for_good` if a running server cannot recover from it."""
+    """What is wrong with the file. `for_good`: a running server cannot recover from it."""
 
     def __init__(self, reason: str, *, for_good: bool = False) -> None:
         super().__init__(reason)
