@@ -166,7 +166,7 @@ class PostgresDatabase:
             raise SetupError(f"{name} cannot be used: {_one_line(error)}") from None
 
     def _checked_tables(self, session: Session) -> set[str]:
-        """The tables of the database. Raises SetupError if it is foreign or an incomplete copy."""
+        """The tables of the database. Raises SetupError if it is foreign."""
         if session.execute("SELECT current_schema()").fetchone() == (None,):
             raise SetupError(
                 "The role may use no schema of its search_path: GRANT USAGE ON SCHEMA … to it."
