@@ -61,10 +61,8 @@ class SessionBuilder:
         """Takes these events, which are in order. All events of an instant come in one call."""
         for _, group in groupby(events, key=lambda one: one.position.at_ms):
             instant = list(group)
-            if len(instant) == 1:
-                self._take(instant[0], [])
-                continue
-            instant = in_order(self.session, instant)
+            if len(instant) > 1:
+                instant = in_order(self.session, instant)
             for number, one in enumerate(instant):
                 self._take(one, instant[:number])
         return self
@@ -363,12 +361,7 @@ def _is_by_energy(
     energy, stopped = event.charged_energy, event.type is EventType.VEHICLE_CHARGE_STOPPED
     assert last.stop_ms is not None
     if period is not None:
-        since_ms = at_ms - period.start_ms
-        return (
-            energy is not None
-            and energy == last.report.energy
-            and not period.allows(energy, since_ms)
-        )
+        return energy == last.report.energy and not period.allows(energy, at_ms - period.start_ms)
     if energy is None or energy == last.report.energy:
         return stopped or energy is not None
     if last.energy is None:
