@@ -24,7 +24,7 @@ from tether.projections.recompute import (
 )
 from tether.storage.engine import Row
 from tether.storage.events import END_OF_TIME, Events
-from tether.storage.session_records import Change, SessionRecords
+from tether.storage.session_records import Change, SessionRecords, SessionRow
 from tether.storage.snapshots import Snapshot, Snapshots
 from tether.storage.turns import TimeSlice
 
@@ -113,8 +113,10 @@ class Changes:
             builder = SessionBuilder(session, before).take(new)
             if was != _state(session):  # otherwise the next session began after its end
                 lasts = session.end_ms is None and was[1] is None
-                changes.append(Change(session, before, grown=lasts))
-            changes += (Change(*begun) for begun in builder.begun)
+                changes.append(Change(SessionRow.of(session, before), grown=lasts))
+            for begun in builder.begun:
+                await time_slice.yield_if_over()
+                changes.append(Change(SessionRow.of(*begun)))
             for start, report in builder.reports:
                 reports[vehicle, start].append(report)
         new_changes, new_late = await self._of_first(partner, events)
@@ -122,7 +124,7 @@ class Changes:
             await self._records.of_starts(partner, reports)
         ).items():
             session.reports = [*session.reports, *reports[vehicle, start]]
-            changes.append(Change(session, before))
+            changes.append(Change(SessionRow.of(session, before)))
         return changes + new_changes, late + new_late
 
     async def _of_first(
@@ -137,7 +139,9 @@ class Changes:
             if vehicle in cut_ms:  # it continues from its snapshot, maybe with older events
                 late.append(LateEvents.of(vehicle, new))
             else:
-                changes += (Change(*begun) for begun in SessionBuilder().take(new).begun)
+                for begun in SessionBuilder().take(new).begun:
+                    await time_slice.yield_if_over()
+                    changes.append(Change(SessionRow.of(*begun)))
         return changes, late
 
     async def _not_expired(
@@ -245,7 +249,7 @@ class Changes:
             later = reports_after(session.reports, until_ms)
             if session.reports != [*old, *new, *later]:
                 session.reports = [*old, *new, *later]
-                changes.append(Change(session, known))
+                changes.append(Change(SessionRow.of(session, known)))
         return changes
 
     async def snapshot(self, partner: int, vehicle: str, seq: int, at_ms: int) -> Snapshot:

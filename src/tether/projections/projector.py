@@ -21,9 +21,9 @@ from tether.storage.engine import Engine, Row
 from tether.storage.events import Events
 from tether.storage.log_positions import Derivations, Position, advancing
 from tether.storage.partners import Partners
-from tether.storage.session_records import Change, SessionRecords, SessionRow, writing
+from tether.storage.session_records import Change, SessionRecords, writing
 from tether.storage.snapshots import Snapshot, Snapshots, putting
-from tether.storage.turns import TimeSlice, Turns
+from tether.storage.turns import Turns
 
 AT_ONCE = 10_000  # events in a portion, which changes a fifth as many sessions, as a rule
 WRITTEN_AT_ONCE = 500  # changes, as others wait for the writer meanwhile
@@ -365,19 +365,9 @@ class Projector:
         mark = secrets.randbits(62) if finished else -1 - secrets.randbits(62)
         updated_ms = max(self._now_ms(), position.updated_ms + 1)
         to = Position(seq, updated_ms, mark)
-        grown: list[SessionRow] = []
-        others: list[SessionRow] = []
-        visible: list[str] = []
-        time_slice = TimeSlice()
-        for change in changes:
-            await time_slice.yield_if_over()
-            row = change.row
-            (grown if change.grown else others).append(row)
-            if change.visible:
-                visible.append(row.id)
         advanced, *_ = await self._engine.write_all(
             advancing(partner, position, to, unless_withdrawn=bool(snapshots)),
-            *writing(partner, to, grown, others, visible),
+            *writing(partner, to, changes),
             *([putting(partner, snapshots, to.mark)] if snapshots else []),
         )
         return to if advanced else None

@@ -8,7 +8,7 @@ from tether.domain.earlier_sessions import LateReport, SessionContext, Start
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import MOST_TAKEN, OrderedEvent
 from tether.storage.events import END_OF_TIME
-from tether.storage.session_records import Change, Derived, Stored, text_of
+from tether.storage.session_records import Change, Derived, SessionRow, Stored, text_of
 
 VEHICLES_AT_ONCE = 100  # vehicles of a batch …
 EVENTS_AT_ONCE = 5_000  # … and their events, which are in memory together
@@ -93,15 +93,15 @@ def compared(
     for row, version in known:
         found = missing.pop(row.start, None)
         if found is None:
-            changes.append(Change(*row.derived, live=False))
+            changes.append(Change(SessionRow.of(*row.derived, live=False)))
             continue
         if until_ms is not None:
             found[0].reports = [*found[0].reports, *reports_after(row.references.reports, until_ms)]
-        should = Change(*found).row
+        should = SessionRow.of(*found)
         if version is None or should != row:
             visible = version is None or should.visible_part != row.visible_part
-            changes.append(Change(*found, visible=visible))
-    return changes + [Change(*begun) for begun in missing.values()]
+            changes.append(Change(should, visible=visible))
+    return changes + [Change(SessionRow.of(*begun)) for begun in missing.values()]
 
 
 def begins_as_stored(begun: Derived, stored: Stored) -> bool:

@@ -50,6 +50,25 @@ class SessionRow(NamedTuple):
     seen: str | None
     course: str | None
 
+    @classmethod
+    def of(
+        cls, record: SessionRecord, before: SessionContext, *, live: bool = True
+    ) -> "SessionRow":
+        """The session as it is stored; not `live`: it was removed."""
+        if not live:  # it may refer to a vehicle or charger that was erased
+            record, before = record.without_references, SessionContext()
+        here = record.newest_here
+        span = rest_ms = None
+        if record.end_ms is not None:
+            span, rest_ms = (record.end_ms - record.start_ms).bit_length(), here.at_ms
+        return cls(
+            record.vehicle_id, *record.start, record.id, int(live),
+            record.end_ms, span, rest_ms, record.last.seq, here.seq,
+            *totals_of(record), text_of(msgspec.structs.replace(record, readings=[])),
+            text_of(before), None if record.readings is None else text_of(record.readings),
+            _timeline_of(record),
+        )  # fmt: skip
+
     @property
     def visible_part(self) -> "SessionRow":
         """The row with only what partners see, and the keys by which they find it."""
@@ -94,29 +113,9 @@ class Change(NamedTuple):
     still active, as before.
     """
 
-    record: SessionRecord
-    before: SessionContext
-    live: bool = True
+    row: SessionRow
     visible: bool = True
     grown: bool = False
-
-    @property
-    def row(self) -> SessionRow:
-        """The session as it is stored."""
-        record, before = self.record, self.before
-        if not self.live:  # it may refer to a vehicle or charger that was erased
-            record, before = record.without_references, SessionContext()
-        here = record.newest_here
-        span = rest_ms = None
-        if record.end_ms is not None:
-            span, rest_ms = (record.end_ms - record.start_ms).bit_length(), here.at_ms
-        return SessionRow(
-            record.vehicle_id, *record.start, record.id, int(self.live),
-            record.end_ms, span, rest_ms, record.last.seq, here.seq,
-            *totals_of(record), text_of(msgspec.structs.replace(record, readings=[])),
-            text_of(before), None if record.readings is None else text_of(record.readings),
-            _timeline_of(record),
-        )  # fmt: skip
 
 
 def text_of(value: SessionRecord | SessionContext | list[EventReading] | list[Step]) -> str:
@@ -300,23 +299,22 @@ SET version = session_versions.version + 1, updated_ms = excluded.updated_ms
 """
 
 
-def writing(
-    partner: int, to: Position, grown: Sequence[SessionRow], others: Sequence[SessionRow],
-    visible: Sequence[str],
-) -> list[Statement]:  # fmt: skip
-    """The statements that store these rows, and give the sessions with these ids a new version.
+def writing(partner: int, to: Position, changes: Sequence[Change]) -> list[Statement]:
+    """The statements that store these changes, and give visibly changed sessions a new version.
 
     Run them in one transaction, after the statement that moves to the position. If that statement
     changed nothing, they change nothing.
     """
+    others = [change.row for change in changes if not change.grown]
+    grown = [change.row for change in changes if change.grown]
     statements = [
         Statement(sql, (partner, batch_of(rows[start : start + ROWS]), to.mark))
         for sql, rows in ((WRITE, others), (WRITE_GROWN, grown))
         for start in range(0, len(rows), ROWS)
     ]
-    if visible:
-        ids = batch_of([id] for id in visible)
-        statements.append(Statement(WRITE_VERSIONS, (partner, ids, to.mark, to.updated_ms)))
+    if ids := [[change.row.id] for change in changes if change.visible]:
+        versions = (partner, batch_of(ids), to.mark, to.updated_ms)
+        statements.append(Statement(WRITE_VERSIONS, versions))
     return statements
 
 
