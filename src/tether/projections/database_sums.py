@@ -83,42 +83,42 @@ class _BucketSums:
         self._sums: list[dict[str, Sums]] = [{} for _ in buckets]
         self._time_slice = TimeSlice()
 
-    def _of(self, place: int, name: str) -> Sums:
-        return self._sums[place].setdefault(name, Sums())
+    def _of(self, index: int, name: str) -> Sums:
+        return self._sums[index].setdefault(name, Sums())
 
-    async def add(self, place: int, part: PartSums, groups: _GroupRange) -> bool:
+    async def add(self, index: int, part: PartSums, groups: _GroupRange) -> bool:
         """Adds the sessions that began in this bucket. True if one continues after all buckets."""
         continues = False
         for key, one in part.groups.items():
             name = groups.of(key)
             if one.sessions and groups.has(name):
-                continues |= self._add(place, name, one)
+                continues |= self._add(index, name, one)
         for charger_id, vehicle_id in part.pairs:
             if groups.has(name := groups.of(charger_id)):
-                self._of(place, name).count_vehicle(vehicle_id)
+                self._of(index, name).count_vehicle(vehicle_id)
             await self._time_slice.yield_if_over()
         return continues
 
-    def _add(self, place: int, name: str, one: GroupSums) -> bool:
-        sums = self._of(place, name)
+    def _add(self, index: int, name: str, one: GroupSums) -> bool:
+        sums = self._of(index, name)
         sums.count(one.sessions, one.vehicles if self._counted else 0, one.chargers)
         if not one.beyond:
             sums.add_whole(one.whole, one.power)
             return False
         pairs = zip(one.whole, one.beyond, strict=True)
         sums.add_whole([whole - beyond for whole, beyond in pairs], one.power)
-        if place + 1 < len(self._sums):
-            self._of(place + 1, name).add_whole(one.beyond, one.power_beyond)
+        if index + 1 < len(self._sums):
+            self._of(index + 1, name).add_whole(one.beyond, one.power_beyond)
             return False
         return True
 
     async def add_one(self, session: Measured, names: Sequence[str]) -> bool:
         """Adds a session that is already counted. True if it continues after all buckets."""
-        place, last_ms = max(0, bisect_right(self._starts, session.start_ms) - 1), session.last_ms
-        while place < len(self._buckets) and self._buckets[place].from_ms <= last_ms:
+        index, last_ms = max(0, bisect_right(self._starts, session.start_ms) - 1), session.last_ms
+        while index < len(self._buckets) and self._buckets[index].from_ms <= last_ms:
             for name in names:
-                self._of(place, name).add_measures(session, self._buckets[place])
-            place += 1
+                self._of(index, name).add_measures(session, self._buckets[index])
+            index += 1
             await self._time_slice.yield_if_over()
         return bool(names) and last_ms >= self._buckets[-1].to_ms
 
@@ -297,8 +297,8 @@ class DatabaseSums:
                 len(one.others) > MOST_OF_PART or len(one.pairs) > MOST_PAIRS for one in found
             ):
                 raise _TooMuch
-            for place, one in enumerate(found, start=start):
-                continues |= await sums.add(place, one, groups)
+            for index, one in enumerate(found, start=start):
+                continues |= await sums.add(index, one, groups)
             for at in range(0, len(known), KEYS):
                 for session in await self._of_keys(partner, known[at : at + KEYS]):
                     continues |= await sums.add_one(session, named(session))

@@ -96,27 +96,26 @@ class LoadCurves:
     ) -> list[Measured]:
         window = Bucket(bounds[0], bounds[-1])
         charges = [list(session.charges) for session in sessions]
-        places = [
-            (number, place)
-            for number, some in enumerate(charges)
-            if any(charge.power is not None for charge in some)
-            for place, charge in enumerate(some)
+        measured = [
+            (session, own, index)
+            for session, own in zip(sessions, charges, strict=True)
+            if any(charge.power is not None for charge in own)
+            for index, charge in enumerate(own)
             if charge.energy and charge.touches(window)
         ]
-        for start in range(0, len(places), SESSIONS):
-            some_places = places[start : start + SESSIONS]
+        for start in range(0, len(measured), SESSIONS):
+            some = measured[start : start + SESSIONS]
             wanted, profiles = list[EventsWanted](), list[Profile]()
-            for number, place in some_places:
-                session, charge = sessions[number], charges[number][place]
-                ids = session.vehicle_id, session.charger_id
+            for session, own, index in some:
+                ids, charge = (session.vehicle_id, session.charger_id), own[index]
                 wanted.append(EventsWanted(len(wanted), *ids, charge.start_ms, charge.end_ms))
                 profiles.append(Profile(charge, bounds))
             async for one, events in self._plugged_in.events(partner, wanted):
                 _read_powers(profiles[one.number], one, events)
-            for (number, place), profile in zip(some_places, profiles, strict=True):
-                charges[number][place] = charges[number][place]._replace(curve=profile.curve())
+            for (_, own, index), profile in zip(some, profiles, strict=True):
+                own[index] = own[index]._replace(curve=profile.curve())
         return [
-            session._replace(charges=some) for session, some in zip(sessions, charges, strict=True)
+            session._replace(charges=own) for session, own in zip(sessions, charges, strict=True)
         ]
 
 
