@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.webhooks.conftest import INSIDE
 from tests.webhooks.receiver import Receiver
 from tests.webhooks.test_delivery import add, post, wait
 from tether.domain.keys import digest_of
+from tether.domain.webhooks import LogPosition
 from tether.server.store import open_store
 from tether.storage.webhooks import Claimed, Parked, Progress, Webhooks
 
@@ -91,9 +93,9 @@ def test_what_is_sent_while_other_types_are_set_counts_no_more(
         found.extend(await stored.claim("lease", [(partner, id)], 10**14, 10**14 + 10))
 
     async def save(stored: Webhooks, partner: int) -> None:
-        fence = found[0].fence
-        passed = Progress(partner, id, fence, 99, 0, "", "", 0, "", 0, 0, None, "", None, 0)
-        await stored.save("lease", [passed], [], [], [])
+        (claimed,) = found
+        sent = replace(claimed.webhook, position=LogPosition(seq=99))
+        await stored.save("lease", [Progress(sent, claimed.fence, 0)], [], [], [])
         assert (await stored.get(partner, id)).position.seq < 99
 
     in_store(server, client, claim)
@@ -124,11 +126,8 @@ def test_what_a_clock_that_was_ahead_has_left(
     async def be_ahead(stored: Webhooks, partner: int) -> None:
         years_ms = 10**14
         (one,) = await stored.claim("ahead", [(partner, id)], years_ms, years_ms)
-        position = one.webhook.position
-        await stored.save("ahead", [Progress(
-            partner, id, one.fence, *position[:3], "", position.caught_up_ms, "", 0, years_ms, None,
-            "", None, years_ms,
-        )], [], [], [])  # fmt: skip
+        ahead = replace(one.webhook, due_ms=years_ms)
+        await stored.save("ahead", [Progress(ahead, one.fence, years_ms)], [], [], [])
 
     in_store(server, client, be_ahead)
     event = post(client)

@@ -166,9 +166,8 @@ async def _rows(
         ]
     found, rows = await store.states.of_chargers(partner, ids), []
     for id in ids:
-        sessions, last_event, more = found[id]
-        state = charger_state(id, sessions, last_event, now_ms, more=more)
-        rows.append(EntityRow(id, state, _flags(sessions)))
+        state = charger_state(id, found[id], now_ms)
+        rows.append(EntityRow(id, state, _flags(found[id].sessions)))
     return rows
 
 

@@ -4,7 +4,6 @@ They are compared with the vehicle and the charger here, not where sessions are 
 and chargers may change at any time, while a session depends on events alone.
 """
 
-from collections.abc import Iterable
 from decimal import Decimal
 from functools import reduce
 from typing import NamedTuple
@@ -103,6 +102,17 @@ class LatestSession(NamedTuple):
     record: SessionRecord
     before: SessionContext
     last_event: Event | None
+
+
+class ChargerOccupancy(NamedTuple):
+    """The vehicles that are plugged in at a charger, by their sessions, and its newest event.
+
+    If there are `more` vehicles, these are the ones that were plugged in last.
+    """
+
+    sessions: list[LatestSession]
+    last_event: Event | None
+    more: bool
 
 
 def session_of(known: StoredSession) -> Session:
@@ -304,26 +314,16 @@ def vehicle_state(vehicle_id: str, latest: LatestSession | None, now_ms: int) ->
     )
 
 
-def charger_state(
-    charger_id: str,
-    sessions: Iterable[LatestSession],
-    last_event: Event | None,
-    now_ms: int,
-    *,
-    more: bool,
-) -> ChargerState:
-    """The state of a charger now: the states of the vehicles at it, by their sessions, and its
-    newest event.
-
-    `more`: there are more vehicles than these.
-    """
-    there = tuple(vehicle_state(one.record.vehicle_id, one, now_ms) for one in sessions)
+def charger_state(charger_id: str, occupancy: ChargerOccupancy, now_ms: int) -> ChargerState:
+    """The state of a charger now, with the states of the vehicles at it."""
+    sessions, last_event, more = occupancy
+    vehicles = tuple(vehicle_state(one.record.vehicle_id, one, now_ms) for one in sessions)
     return ChargerState(
         charger_id=charger_id,
-        occupied=bool(there),
-        charging=any(vehicle.charging for vehicle in there),
-        charge_power=reduce(_sum, (vehicle.charge_power for vehicle in there), None),
-        vehicles=there,
+        occupied=bool(vehicles),
+        charging=any(vehicle.charging for vehicle in vehicles),
+        charge_power=reduce(_sum, (vehicle.charge_power for vehicle in vehicles), None),
+        vehicles=vehicles,
         more_vehicles=more,
         last_event=last_event,
         last_event_age=None if last_event is None else age(last_event.at_ms, now_ms),

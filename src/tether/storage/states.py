@@ -1,7 +1,6 @@
 """The state of a vehicle or charger: its newest sessions, and their newest events."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -9,7 +8,7 @@ from tether.domain.earlier_sessions import SessionContext
 from tether.domain.errors import NotFound
 from tether.domain.models import Event, from_json
 from tether.domain.session_record import SessionRecord
-from tether.domain.session_views import LatestSession
+from tether.domain.session_views import ChargerOccupancy, LatestSession
 from tether.storage.engine import Engine, Row, batch, batch_of
 from tether.storage.log_positions import DERIVED, HEAD, LAST_WITHDRAWAL
 from tether.storage.session_records import NEWEST_FIRST
@@ -77,44 +76,18 @@ SELECT w.charger_id, {_AT_CHARGER.format(charger="w.charger_id", most=MOST)} FRO
 """
 
 
-class AtCharger(NamedTuple):
-    """The vehicles that are plugged in at a charger, and the newest event of the charger.
-
-    If there are `more` vehicles, these are the ones that were plugged in last.
-    """
-
-    sessions: list[LatestSession]
-    last_event: Event | None
-    more: bool
-
-
-class Latest(NamedTuple):
-    """The newest derived session of a vehicle, if it has any.
-
-    `waits`: some of its events are not derived yet.
-    """
-
-    waits: bool
-    session: LatestSession | None
-
-
-class Occupancy(NamedTuple):
-    """What is plugged in at a charger. `waits`: some events of any vehicle are not derived yet."""
-
-    waits: bool
-    there: AtCharger
-
-
 class States:
     """The states of all partners' vehicles and chargers. Every method raises Unavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def of_vehicle(self, partner: int, vehicle_id: str) -> Latest:
-        """The newest session of a vehicle. Raises NotFound."""
+    async def of_vehicle(self, partner: int, vehicle_id: str) -> tuple[bool, LatestSession | None]:
+        """Whether events of a vehicle are not derived yet, and its newest derived session. Raises
+        NotFound.
+        """
         waits, latest = await self._find(OF_VEHICLE, partner, vehicle_id)
-        return Latest(waits, _latest(latest))
+        return waits, _latest(latest)
 
     async def of_vehicles(
         self, partner: int, vehicle_ids: Sequence[str]
@@ -124,19 +97,23 @@ class States:
         rows = await self._engine.scan(OF_VEHICLES, partner, wanted)
         return {vehicle_id: _latest(latest) for vehicle_id, latest in rows}
 
-    async def of_charger(self, partner: int, charger_id: str) -> Occupancy:
-        """What is plugged in at a charger. Raises NotFound."""
+    async def of_charger(self, partner: int, charger_id: str) -> tuple[bool, ChargerOccupancy]:
+        """Whether events of any vehicle are not derived yet, and what is plugged in at a charger.
+        Raises NotFound.
+        """
         waits, active, ended = await self._find(OF_CHARGER, partner, charger_id)
-        there = _at_charger(active, ended, FEW)
-        if there.more:
-            there = (await self.of_chargers(partner, [charger_id]))[charger_id]
-        return Occupancy(waits, there)
+        occupancy = _occupancy(active, ended, FEW)
+        if occupancy.more:
+            occupancy = (await self.of_chargers(partner, [charger_id]))[charger_id]
+        return waits, occupancy
 
-    async def of_chargers(self, partner: int, charger_ids: Sequence[str]) -> dict[str, AtCharger]:
+    async def of_chargers(
+        self, partner: int, charger_ids: Sequence[str]
+    ) -> dict[str, ChargerOccupancy]:
         """What is plugged in at each of these chargers."""
         wanted = batch_of([charger_id] for charger_id in charger_ids)
         rows = await self._engine.scan(OF_CHARGERS, partner, wanted)
-        return {charger_id: _at_charger(active, ended, MOST) for charger_id, active, ended in rows}
+        return {charger_id: _occupancy(active, ended, MOST) for charger_id, active, ended in rows}
 
     async def _find(self, sql: str, partner: int, entity_id: str) -> Row:
         row = await self._engine.look_up(sql, partner, entity_id)
@@ -145,7 +122,7 @@ class States:
         return row[1:]
 
 
-def _at_charger(active: str, ended: str | None, most: int) -> AtCharger:
+def _occupancy(active: str, ended: str | None, most: int) -> ChargerOccupancy:
     """`active` has the active sessions. `ended` is the newest event of the ended ones."""
     rows = sorted(_active.decode(active), key=lambda row: (row[0].start_ms, row[0].id))
     newest = rows[-most:]
@@ -154,7 +131,7 @@ def _at_charger(active: str, ended: str | None, most: int) -> AtCharger:
         events.append(from_json(Event, ended))
     last_event = max(events, key=lambda event: event.at_ms, default=None)
     sessions = [LatestSession(session, before, last) for session, before, last, _ in newest]
-    return AtCharger(sessions, last_event, len(rows) > most)
+    return ChargerOccupancy(sessions, last_event, len(rows) > most)
 
 
 def _latest(text: str | None) -> LatestSession | None:

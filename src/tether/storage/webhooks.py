@@ -158,30 +158,21 @@ WHERE webhooks.partner = h.partner AND webhooks.id = h.id
 """
 
 
-class Progress(msgspec.Struct, array_like=True, frozen=True):
-    """A row of SAVE: the columns of position and delivery of an endpoint."""
+class Progress(NamedTuple):
+    """The endpoint with its position and delivery after some requests under its lease."""
 
-    partner: int
-    id: str
+    endpoint: Endpoint
     fence: int
-    seq: int
-    session_ms: int
-    session_id: str
-    passed: str
-    told_ms: int
-    head: str
-    tries: int
-    due_ms: int
-    failing_since_ms: int | None
-    stopped: str
-    success_ms: int | None
     lease_ms: int
     """0 releases the lease."""
 
 
+_SAVED = (*_POSITION, *_DELIVERY)
+_TEXTS = {"session_id", "passed", "head", "stopped"}
+_SAVED_COLUMNS = [name if name in _TEXTS else f"{name} BIGINT" for name in _SAVED]
 SAVE = f"""
-WITH {batch("done", *columns_of(Progress))}
-UPDATE webhooks SET {", ".join(f"{name} = d.{name}" for name in Progress.__struct_fields__[3:])}
+WITH {batch("done", "partner BIGINT", "id", "fence BIGINT", "lease_ms BIGINT", *_SAVED_COLUMNS)}
+UPDATE webhooks SET {", ".join(f"{name} = d.{name}" for name in ("lease_ms", *_SAVED))}
 FROM done d
 WHERE webhooks.partner = d.partner AND webhooks.id = d.id
   AND webhooks.lease = $1 AND webhooks.fence = d.fence
@@ -219,13 +210,10 @@ def row_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def progress_of(endpoint: Endpoint, fence: int, lease_ms: int) -> Progress:
-    """The progress of the endpoint under the lease with this fence."""
-    fields = {name: getattr(endpoint, name) for name in ("position", *_DELIVERY)}
-    return Progress(
-        partner=endpoint.partner, id=endpoint.id, fence=fence, lease_ms=lease_ms,
-        **row_of(fields),
-    )  # fmt: skip
+def _saved_row(progress: Progress) -> tuple[object, ...]:
+    endpoint, fence, lease_ms = progress
+    row = row_of({name: getattr(endpoint, name) for name in ("position", *_DELIVERY)})
+    return (endpoint.partner, endpoint.id, fence, lease_ms, *(row[name] for name in _SAVED))
 
 
 # Parked messages ----------------------------------------------------------------------------------
@@ -416,11 +404,15 @@ class Webhooks:
         attempts: Sequence[Attempt],
     ) -> None:
         """Stores the progress of endpoints whose leases are still held, and the other rows."""
-        statements = [Statement(SAVE, (lease, batch_of(progress)))] if progress else []
-        for sql, rows in ((PARK, parked), (UNPARK, unparked), (self._add_attempts, attempts)):
-            if rows:
-                statements.append(Statement(sql, (batch_of(rows),)))
-        await self._engine.write_all(*statements)
+        batches: list[tuple[str, tuple[object, ...], Sequence[object]]] = [
+            (SAVE, (lease,), [_saved_row(one) for one in progress]),
+            (PARK, (), parked),
+            (UNPARK, (), unparked),
+            (self._add_attempts, (), attempts),
+        ]
+        await self._engine.write_all(
+            *(Statement(sql, (*first, batch_of(rows))) for sql, first, rows in batches if rows)
+        )
 
     # Parked messages
 

@@ -11,6 +11,7 @@ from tether.domain.errors import NotFound
 from tether.domain.filters import EventFilter, SessionFilter
 from tether.domain.models import ERASED, Event, Withdrawal, from_json
 from tether.domain.session_views import (
+    ChargerOccupancy,
     LatestSession,
     StoredSession,
     charger_state,
@@ -31,7 +32,6 @@ from tether.domain.webhooks import (
 )
 from tether.server.store import Store
 from tether.storage.events import EVENTS, WITHDRAWALS
-from tether.storage.states import AtCharger
 from tether.storage.webhooks import Parked
 
 ENTRIES_AT_ONCE = 100  # of the log
@@ -281,10 +281,8 @@ def _vehicle_message(session: StoredSession, latest: LatestSession | None, now_m
     return _of_session(session, MessageType.VEHICLE_STATE_CHANGED, state, without="chargerId")
 
 
-def _charger_message(session: StoredSession, found: AtCharger, now_ms: int) -> Message:
-    state = charger_state(
-        session.record.charger_id, found.sessions, found.last_event, now_ms, more=found.more
-    )
+def _charger_message(session: StoredSession, occupancy: ChargerOccupancy, now_ms: int) -> Message:
+    state = charger_state(session.record.charger_id, occupancy, now_ms)
     return _of_session(session, MessageType.CHARGER_STATE_CHANGED, state, without="vehicleId")
 
 

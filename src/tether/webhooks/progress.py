@@ -49,7 +49,8 @@ class ProgressWriter:
 
     def add(self, progress: Progress) -> None:
         """Replaces the progress of an endpoint."""
-        self._changes.progress[progress.partner, progress.id] = progress
+        endpoint = progress.endpoint
+        self._changes.progress[endpoint.partner, endpoint.id] = progress
 
     def park(self, parked: Parked) -> None:
         """The message will be tried again, apart from the queue."""

@@ -30,7 +30,7 @@ from tether.domain.webhooks import (
     pause_s,
     warning_of,
 )
-from tether.storage.webhooks import MOST_PARKED, Claimed, Parked, progress_of
+from tether.storage.webhooks import MOST_PARKED, Claimed, Parked, Progress
 from tether.webhooks.messages import Messages, Step
 from tether.webhooks.progress import LEASE_S, ProgressWriter
 
@@ -236,7 +236,7 @@ class EndpointWorker:
 
     def _report(self, *, lease_ms: int) -> None:
         self._reported_at = monotonic()
-        self._progress.add(progress_of(self._endpoint, self._claimed.fence, lease_ms))
+        self._progress.add(Progress(self._endpoint, self._claimed.fence, lease_ms))
 
 
 def _wait_ms(tries: int, outcome: Outcome) -> int:

@@ -6,11 +6,10 @@ from typing import TypeAlias
 from falcon.asgi import Request, Response
 
 from tether.domain.models import to_json
-from tether.domain.session_views import charger_state, vehicle_state
+from tether.domain.session_views import ChargerOccupancy, charger_state, vehicle_state
 from tether.domain.views import ChargerState, VehicleState
 from tether.http import requests
 from tether.server.store import Store
-from tether.storage.states import AtCharger, Occupancy
 
 StateOf: TypeAlias = Callable[..., Awaitable[ChargerState | VehicleState]]
 """Takes a partner, an id and `stale`."""
@@ -25,11 +24,11 @@ class CurrentStates:
 
     async def of_vehicle(self, partner: int, vehicle_id: str, *, stale: bool) -> VehicleState:
         """The state of a vehicle. Raises NotFound."""
-        found = await self._store.states.of_vehicle(partner, vehicle_id)
-        if found.waits and not stale:
+        waits, latest = await self._store.states.of_vehicle(partner, vehicle_id)
+        if waits and not stale:
             await self._store.projector.catch_up(partner)
-            found = await self._store.states.of_vehicle(partner, vehicle_id)
-        return vehicle_state(vehicle_id, found.session, self._now_ms())
+            _, latest = await self._store.states.of_vehicle(partner, vehicle_id)
+        return vehicle_state(vehicle_id, latest, self._now_ms())
 
     async def of_vehicles(self, partner: int, vehicle_ids: Sequence[str]) -> list[VehicleState]:
         """The states of these vehicles, in their order, as far as they are derived."""
@@ -39,13 +38,13 @@ class CurrentStates:
 
     async def of_charger(self, partner: int, charger_id: str, *, stale: bool) -> ChargerState:
         """The state of a charger. Raises NotFound."""
-        found = await self._of_charger(partner, charger_id)
-        if found.waits and not stale:
+        waits, occupancy = await self._of_charger(partner, charger_id)
+        if waits and not stale:
             await self._store.projector.catch_up(partner)
-            found = await self._of_charger(partner, charger_id)
-        return _charger_state(charger_id, found.there, self._now_ms())
+            _, occupancy = await self._of_charger(partner, charger_id)
+        return charger_state(charger_id, occupancy, self._now_ms())
 
-    async def _of_charger(self, partner: int, charger_id: str) -> Occupancy:
+    async def _of_charger(self, partner: int, charger_id: str) -> tuple[bool, ChargerOccupancy]:
         async with self._store.turns.of(partner):  # there may be many vehicles
             return await self._store.states.of_charger(partner, charger_id)
 
@@ -53,11 +52,7 @@ class CurrentStates:
         """The states of these chargers, in their order, as far as they are derived."""
         found = await self._store.states.of_chargers(partner, charger_ids)
         now_ms = self._now_ms()
-        return [_charger_state(id, found[id], now_ms) for id in charger_ids]
-
-
-def _charger_state(charger_id: str, found: AtCharger, now_ms: int) -> ChargerState:
-    return charger_state(charger_id, found.sessions, found.last_event, now_ms, more=found.more)
+        return [charger_state(id, found[id], now_ms) for id in charger_ids]
 
 
 class StateResource:
