@@ -62,7 +62,7 @@ format: install
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-unasync: install ## makes the blocking half of the SDK from the awaiting one
+unasync: install ## generates the blocking half of the SDK from the async half
 	$(BIN)/python scripts/unasync.py
 
 bench: install ## measures against peers and ceilings; see bench/README.md for what it needs

@@ -1,8 +1,8 @@
-"""Makes the blocking half of the SDK from the awaiting one; with --check only looks if it is so.
+"""Generates the blocking half of the SDK from the async half. --check only compares.
 
     python scripts/unasync.py [--check] [FOLDER]
 
-What differs in more than words is in `awaiting.py` and `blocking.py`, and in the modules of HTTP.
+`async_http.py` and `blocking_http.py` are written by hand: they differ in more than words.
 """
 
 import difflib
@@ -15,11 +15,10 @@ FOLDER = Path(__file__).parent.parent / "src/tether/client"
 RUFF = Path(sys.executable).parent / "ruff"
 FILES = {
     "aio.py": "sync.py",
-    "aio_derived.py": "sync_derived.py",
+    "aio_events.py": "sync_events.py",
     "aio_run.py": "sync_run.py",
-    "aio_webhooks.py": "sync_webhooks.py",
 }
-HEADING = "# Made from {} by scripts/unasync.py: change that, then `make unasync`.\n"
+HEADING = "# Generated from {} by scripts/unasync.py. Change that file, then run `make unasync`.\n"
 WORDS = [
     (r"async (def|for|with)\b", r"\1"),
     (r"\bawait ", ""),
@@ -29,7 +28,8 @@ WORDS = [
     (r"\bStopAsyncIteration\b", "StopIteration"),
     (r"(?<!\w)(_?)Async(?=[A-Z])", r"\1"),
     (r"\baio_", "sync_"),
-    (r"\bawaiting\b", "blocking"),
+    (r"\basync_http\b", "blocking_http"),
+    (r"\basync client\b", "blocking client"),
     (r"\bby many tasks\b", "by many threads"),
 ]
 
@@ -51,7 +51,7 @@ def blocking(text: str, name: str) -> str:
 
 
 def main() -> int:
-    """Writes the blocking modules, or says in what they differ from what they should be."""
+    """Writes the blocking modules, or prints how they differ from generated ones."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--check"]
     folder = Path(arguments[0]) if arguments else FOLDER
     stale = False

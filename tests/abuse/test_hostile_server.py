@@ -69,7 +69,7 @@ def get(client: Any) -> Any:
 
 _MEASURED = """
 import asyncio, json, resource, sys
-from tether.client import AsyncClient, Client, TetherError, awaiting_http
+from tether.client import AsyncClient, Client, TetherError, async_http
 kind, urls = sys.argv[1], json.loads(sys.argv[2])
 
 def call(client, what):

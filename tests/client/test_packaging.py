@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BASE = {"aiohttp", "httpx2", "msgspec"}
-# What httpx2 itself needs. aiohttp is loaded with the first AsyncClient only.
+# What httpx2 itself needs. aiohttp is loaded together with AsyncClient, on first use.
 WITH_BASE = {"anyio", "certifi", "h11", "httpcore2", "idna", "truststore", "typing_extensions"}
 
 IMPORTER = """

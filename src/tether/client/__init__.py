@@ -3,7 +3,9 @@
 Imports domain, and the libraries msgspec, httpx2 and aiohttp; nothing of the server.
 """
 
-from tether.client.aio import AsyncClient
+from typing import TYPE_CHECKING, Any
+
+from tether.client.dataframes import to_arrow, to_pandas, to_polars
 from tether.client.errors import (
     Conflict,
     EpochChanged,
@@ -17,8 +19,8 @@ from tether.client.errors import (
     TooLarge,
     Unavailable,
     UnexpectedAnswer,
+    UnitWarning,
 )
-from tether.client.frames import to_arrow, to_pandas, to_polars
 from tether.client.models import (
     BulkResult,
     Charger,
@@ -33,9 +35,8 @@ from tether.client.models import (
 )
 from tether.client.outbox import Outbox
 from tether.client.outbox_file import DamagedEvent, RefusedEvent
-from tether.client.signatures import verify_webhook
 from tether.client.sync import Client
-from tether.client.units import UnitWarning
+from tether.client.webhooks import verify_webhook
 from tether.domain.audit import AuditEntry
 from tether.domain.views import (
     Capacity,
@@ -51,6 +52,22 @@ from tether.domain.views import (
     VehicleState,
 )
 from tether.domain.webhook_views import Webhook, WebhookAttempt, WebhookBacklog, WebhookOutcome
+
+if TYPE_CHECKING:
+    from tether.client.aio import AsyncClient
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Imports AsyncClient on first use, because loading aiohttp takes a while."""
+        if name == "AsyncClient":
+            from tether.client.aio import AsyncClient
+
+            return AsyncClient
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "AsyncClient",

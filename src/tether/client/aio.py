@@ -1,38 +1,35 @@
-"""The awaiting client."""
+"""The async client; chargers, vehicles and webhooks."""
 
 from collections.abc import AsyncIterator, Iterable
 from typing import Generic, Literal, TypeVar, Unpack
 
-from tether.client.aio_derived import AsyncCapacities, AsyncSessions
-from tether.client.aio_run import AsyncFollowing, AsyncRunner, AsyncStream
-from tether.client.aio_webhooks import AsyncWebhooks
-from tether.client.awaiting import Stop, http_to
-from tether.client.bulk import BulkCalls, put_result, withdraw_result
+from tether.client.aio_events import AsyncCapacities, AsyncEvents, AsyncSessions
+from tether.client.aio_run import AsyncRunner, AsyncStream
+from tether.client.async_http import Http
 from tether.client.connection import endpoint, url_without_password
+from tether.client.conversion import instant_text, query_of
 from tether.client.entities import EntityCalls
-from tether.client.events import EventCalls
-from tether.client.exchange import Request, RetryPolicy, exchange, path
-from tether.client.following import LogFollower
+from tether.client.exchange import NO_RETRIES, Request, RetryPolicy, exchange, path
 from tether.client.models import (
-    BulkResult,
+    AuditSelection,
     Charger,
     ChargerChanges,
-    Event,
+    CurveSelection,
     Instant,
     PutResult,
     Saved,
+    Unit,
     Vehicle,
     VehicleChanges,
-    Withdrawal,
-    WithdrawResult,
 )
 from tether.client.pagination import StatePages
-from tether.client.selections import AuditSelection, CurveSelection, Unit, query_of, stale
 from tether.client.streaming import Subscription
-from tether.client.values import exact, instant_or_none, instant_text
+from tether.client.webhooks import WebhookChanges, WebhookMembers, webhook_body
 from tether.domain import models
 from tether.domain.audit import AuditEntry
+from tether.domain.models import to_json
 from tether.domain.views import ChargerState, EnergyStep, VehicleState
+from tether.domain.webhook_views import Webhook, WebhookAttempt, WebhookOutcome
 
 E = TypeVar("E", Charger, Vehicle)
 S = TypeVar("S", ChargerState, VehicleState)
@@ -56,7 +53,7 @@ class AsyncClient(AsyncRunner):
         retries: int = 8,
     ) -> None:
         self._endpoint = endpoint(url, api_key, timeout)
-        self._http = http_to(self._endpoint)
+        self._http = Http(self._endpoint)
         self._policy = RetryPolicy(retries)
         self.chargers = AsyncChargers(self, Charger, ChargerState)
         self.vehicles = AsyncVehicles(self, Vehicle, VehicleState)
@@ -122,11 +119,11 @@ class AsyncClient(AsyncRunner):
         return self._list(
             EnergyStep,
             "/energy",
-            **query_of(selection),
-            from_=instant_text("from", from_),
-            to=instant_text("to", to),
+            **selection,
+            from_=from_,
+            to=to,
             step=step,
-            stale=stale(stale_allowed),
+            stale_allowed=stale_allowed,
             limit=page_size,
         )
 
@@ -141,8 +138,7 @@ class AsyncClient(AsyncRunner):
         the order of time, or with `desc` the newest first. Raises Invalid.
         """
         newest_first = None if order == "asc" else order
-        query = query_of(selection)
-        return self._list(AuditEntry, "/audit", **query, order=newest_first, limit=page_size)
+        return self._list(AuditEntry, "/audit", **selection, order=newest_first, limit=page_size)
 
 
 class _AsyncEntities(Generic[E, S]):
@@ -150,10 +146,7 @@ class _AsyncEntities(Generic[E, S]):
         self._client = client
         self._kind: type[E] = kind
         self._state: type[S] = state
-        name, policy = kind.__name__.lower(), client._policy
-        self._path = f"/{name}s"
-        self._calls: EntityCalls[E] = EntityCalls(kind, policy)
-        self._bulk = BulkCalls(name, f"{self._path}/bulk", policy, exact, put_result)
+        self._calls: EntityCalls[E] = EntityCalls(kind, client._policy)
 
     async def get(self, id: str) -> E:
         """The charger or vehicle with this id. Raises NotFound."""
@@ -177,25 +170,20 @@ class _AsyncEntities(Generic[E, S]):
 
     def list(self, *, page_size: int = 100) -> AsyncIterator[E]:
         """All of them by id; requests the next page (1 to 1000 entries) when needed."""
-        return self._client._list(self._kind, self._path, limit=page_size)
+        return self._client._list(self._kind, self._calls.path, limit=page_size)
 
     async def state(self, id: str, *, stale_allowed: bool = False) -> S:
         """The live state of the charger or vehicle with this id. Raises NotFound."""
-        target = self._path + path(id, "state")
-        return await self._client._get(self._state, target, stale=stale(stale_allowed))
+        target = self._calls.path + path(id, "state")
+        return await self._client._get(self._state, target, stale_allowed=stale_allowed)
 
     def list_with_state(
         self, *, page_size: int = 100, stale_allowed: bool = False
     ) -> AsyncIterator[tuple[E, S]]:
         """All of them by id, each with its live state."""
-        pages = StatePages(
-            self._kind,
-            self._state,
-            self._client._policy,
-            self._path,
-            limit=page_size,
-            stale=stale(stale_allowed),
-        )
+        query = query_of({"limit": page_size, "stale_allowed": stale_allowed})
+        policy = self._client._policy
+        pages = StatePages(self._kind, self._state, policy, self._calls.path, **query)
         return self._client._iterate(pages)
 
 
@@ -216,7 +204,7 @@ class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
         Refused chargers do not raise. An error that ends the call early, such as Unavailable, has
         the results so far in `results`.
         """
-        return await self._client._run(self._bulk.all(chargers))
+        return await self._client._run(self._calls.bulk.all(chargers))
 
     async def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[ChargerChanges]
@@ -245,7 +233,7 @@ class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
         Refused vehicles do not raise. An error that ends the call early, such as Unavailable, has
         the results so far in `results`.
         """
-        return await self._client._run(self._bulk.all(vehicles))
+        return await self._client._run(self._calls.bulk.all(vehicles))
 
     async def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[VehicleChanges]
@@ -257,125 +245,83 @@ class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
         return await self._client._run(self._calls.patch(id, changes, if_match))
 
 
-class AsyncEvents:
-    """The partner's events."""
+class AsyncWebhooks:
+    """The partner's webhooks."""
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncRunner) -> None:
         self._client = client
-        self._policy = policy = client._policy
-        self._calls = EventCalls(policy)
-        self._withdrawals = BulkCalls("event id", "/events/withdraw", policy, str, withdraw_result)
 
-    async def post(self, event: models.Event) -> str:
-        """Reports an event and returns its id. An event without a timestamp happens now.
-
-        Raises Invalid, Conflict. After Unavailable or RateLimited, post the `event` of the error to
-        try again: it has its timestamp, so that is safe at any time.
-        """
-        return await self._client._run(self._calls.post(event))
-
-    async def bulk(self, events: Iterable[models.Event]) -> list[BulkResult]:
-        """Reports many events, up to 10,000 in a request. Returns the result of each, in order.
-
-        Refused events do not raise. An error that ends the call early, such as Unavailable, has the
-        results so far in `results`.
-        """
-        return await self._client._run(self._calls.bulk.all(events))
-
-    async def get(self, id: str) -> Event:
-        """The event with this id. Raises NotFound."""
-        return await self._client._get(Event, path("events", id))
-
-    async def now(self) -> str:
-        """The cursor after the last event: from there, `follow` begins with the next event."""
-        return await self._client._run(self._calls.now())
-
-    def follow(
+    async def create(
         self,
-        cursor: str | None = None,
+        url: str,
         *,
-        poll_s: float = 1.0,
-        stop: Stop | None = None,
-        start_again: bool = False,
-    ) -> "AsyncFollowing[Event]":
-        """All events after the cursor, or from the first one, as they are committed.
+        signature: Literal["v1", "v1a"] = "v1",
+        **members: Unpack[WebhookMembers],
+    ) -> Webhook:
+        """Creates a webhook: this URL is called with messages from now on, or from `from_` on.
 
-        It never ends by itself, not even in an outage; `stop` ends it when it is set. Store the
-        `cursor` of the returned iterator after you have processed an event. Given again after a
-        restart, it goes on with the next event. After a restore of the database it raises
-        EpochChanged, or with `start_again` begins at the first event: then events come again.
+        The result has the `secret`, or the `public_key`, for `verify_webhook`: no other call shows
+        it. Raises Invalid, Conflict if there are too many. It is tried once: if the answer is lost,
+        look at `list` first.
         """
-        follower = LogFollower(Event, cursor, poll_s, self._policy, start_again=start_again)
-        return AsyncFollowing(self._client, follower, stop or Stop())
-
-    async def withdraw(self, id: str) -> None:
-        """Withdraws an event, as if it had never been sent. Doing so again does no harm. Raises
-        NotFound if you never sent it.
-        """
-        request = Request("DELETE", path("events", id))
-        await self._client._run(exchange(request, self._policy, 204))
-
-    async def withdraw_many(self, ids: Iterable[str]) -> list[WithdrawResult]:
-        """Withdraws many events, up to 10,000 in a request. Returns the result of each, in order.
-        An error that ends the call early has the results so far in `results`. Doing all of it again
-        does no harm.
-        """
-        return await self._client._run(self._withdrawals.all(ids))
-
-    def withdrawn(
-        self,
-        *,
-        type: str | None = None,
-        charger_id: str | None = None,
-        vehicle_id: str | None = None,
-        order: Literal["asc", "desc"] = "asc",
-        page_size: int = 100,
-    ) -> AsyncIterator[Withdrawal]:
-        """The withdrawals, in their order."""
-        return self._client._list(
-            Withdrawal,
-            "/events/withdrawn",
-            type=type,
-            chargerId=charger_id,
-            vehicleId=vehicle_id,
-            order=order,
-            limit=page_size,
+        body = webhook_body({"url": url, "signature": signature, **members})
+        return await self._client._ask(
+            Webhook, "POST", "/webhooks", body, status=201, policy=NO_RETRIES
         )
 
-    def follow_withdrawn(
-        self,
-        cursor: str | None = None,
-        *,
-        poll_s: float = 1.0,
-        stop: Stop | None = None,
-        start_again: bool = False,
-    ) -> "AsyncFollowing[Withdrawal]":
-        """All withdrawals after the cursor, as `follow` gives all events. Drop your copies of these
-        events; ignore those that you never had.
-        """
-        follower = LogFollower(Withdrawal, cursor, poll_s, self._policy, start_again=start_again)
-        return AsyncFollowing(self._client, follower, stop or Stop())
+    async def list(self) -> list[Webhook]:
+        """All of them, the oldest first."""
+        return await self._client._get(list[Webhook], "/webhooks")
 
-    def list(
+    async def get(self, id: str) -> Webhook:
+        """The webhook with this id, and its backlog. Raises NotFound."""
+        return await self._client._get(Webhook, path("webhooks", id))
+
+    async def change(self, id: str, **changes: Unpack[WebhookChanges]) -> Webhook:
+        """Changes some members; None sets the default. Raises NotFound, Invalid."""
+        body = webhook_body(changes)
+        return await self._client._ask(Webhook, "PATCH", path("webhooks", id), body)
+
+    async def delete(self, id: str) -> None:
+        """Deletes it. Raises NotFound."""
+        request = Request("DELETE", path("webhooks", id))
+        await self._client._run(exchange(request, self._client._policy, 204))
+
+    async def test(self, id: str) -> WebhookOutcome:
+        """Sends a test message now; its outcome. If it succeeds, a stopped webhook goes on. Raises
+        NotFound.
+        """
+        target = path("webhooks", id, "test")
+        return await self._client._ask(WebhookOutcome, "POST", target, b"{}")
+
+    def attempts(
+        self, id: str, *, failed: bool = False, page_size: int = 100
+    ) -> AsyncIterator[WebhookAttempt]:
+        """The last requests, or only those that `failed`, the newest first. Raises NotFound."""
+        target, only = path("webhooks", id, "attempts"), "true" if failed else None
+        return self._client._list(WebhookAttempt, target, limit=page_size, failed=only)
+
+    async def replay(
         self,
+        id: str,
         *,
-        type: str | None = None,
-        charger_id: str | None = None,
-        vehicle_id: str | None = None,
-        from_: Instant | None = None,
-        to: Instant | None = None,
-        order: Literal["asc", "desc"] = "asc",
-        page_size: int = 100,
-    ) -> AsyncIterator[Event]:
-        """The events in the order in which they were committed; `from_` inclusive, `to` not."""
-        return self._client._list(
-            Event,
-            "/events",
-            type=type,
-            chargerId=charger_id,
-            vehicleId=vehicle_id,
-            from_=instant_or_none("from", from_),
-            to=instant_or_none("to", to),
-            order=order,
-            limit=page_size,
-        )
+        message_id: str | None = None,
+        failed_since: Instant | None = None,
+        from_: str | None = None,
+    ) -> Webhook:
+        """Sends one message again, or all that finally failed since an instant, or all from `from_`
+        on: start, or a cursor of events or of the stream. Raises NotFound, Invalid.
+        """
+        since = None if failed_since is None else instant_text("failed_since", failed_since)
+        wanted = {"messageId": message_id, "failedSince": since, "from": from_}
+        body = to_json({name: value for name, value in wanted.items() if value is not None})
+        target = path("webhooks", id, "replay")
+        return await self._client._ask(Webhook, "POST", target, body, status=202)
+
+    async def rotate_secret(self, id: str, *, overlap: float | None = None) -> Webhook:
+        """Makes a new secret, which the result has. The old one also signs for `overlap` seconds,
+        by default a day. Raises NotFound, Invalid.
+        """
+        body = to_json({} if overlap is None else {"overlap": overlap})
+        target = path("webhooks", id, "rotate-secret")
+        return await self._client._ask(Webhook, "POST", target, body, policy=NO_RETRIES)

@@ -1,9 +1,10 @@
-"""Runs the scripts of the SDK; the endless iterators of `follow`, `changes` and `stream`."""
+"""Runs the scripts of the SDK; has the endless iterators of `follow`, `changes` and `stream`."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from tether.client.awaiting import Stop, sleep, wait
+from tether.client.async_http import Http, Stop, sleep, wait
+from tether.client.conversion import query_of
 from tether.client.exchange import Answer, NoAnswer, Request, RetryPolicy, Script, ask, with_query
 from tether.client.following import Follower
 from tether.client.forks import leave_to_parent, reset_after_fork
@@ -11,9 +12,6 @@ from tether.client.models import Event, Withdrawal
 from tether.client.pagination import Pages
 from tether.client.streaming import Interrupted, Message, Subscription
 from tether.domain.views import Session
-
-if TYPE_CHECKING:
-    from tether.client.awaiting import Http
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -23,12 +21,11 @@ F = TypeVar("F", Event, Session, Withdrawal)
 class AsyncRunner:
     """Runs scripts: sends their requests and waits."""
 
-    _http: "Http"
+    _http: Http
     _policy: RetryPolicy
 
     async def _run(self, script: Script[T]) -> T:
-        """Runs a script; its result."""
-        self._http.check()
+        """Runs a script and returns its result."""
         outcome: Answer | NoAnswer | None = None
         while True:
             try:
@@ -52,17 +49,17 @@ class AsyncRunner:
         status: int = 200,
         policy: RetryPolicy | None = None,
     ) -> T:
-        """The body of the answer to one request."""
+        """Sends one request and returns the body of the answer."""
         request = Request(method, target, body)
         return await self._run(ask(kind, request, policy or self._policy, status))
 
-    async def _get(self, kind: type[T], target: str, /, **query: Any) -> T:
-        """The body of the answer to a GET with these parameters."""
-        return await self._ask(kind, "GET", with_query(target, **query))
+    async def _get(self, kind: type[T], target: str, /, **members: Any) -> T:
+        """The body of the answer to a GET with these parameters. Raises Invalid."""
+        return await self._ask(kind, "GET", with_query(target, **query_of(members)))
 
-    def _list(self, kind: type[M], target: str, /, **query: Any) -> AsyncIterator[M]:
-        """The entries of all pages of a list with these parameters."""
-        return self._iterate(Pages(kind, self._policy, target, **query))
+    def _list(self, kind: type[M], target: str, /, **members: Any) -> AsyncIterator[M]:
+        """The entries of all pages of a list with these parameters. Raises Invalid."""
+        return self._iterate(Pages(kind, self._policy, target, **query_of(members)))
 
     async def _iterate(self, pages: Pages[M]) -> AsyncIterator[M]:
         """The entries of all pages."""
@@ -72,12 +69,12 @@ class AsyncRunner:
 
 
 class AsyncFollowing(AsyncIterator[F], Generic[F]):
-    """An endless iterator. Its `cursor` is the position after the last entry that it gave."""
+    """An endless iterator. Its `cursor` is the position after the last entry."""
 
-    def __init__(self, client: AsyncRunner, follower: Follower[F], stop: Stop) -> None:
+    def __init__(self, client: AsyncRunner, follower: Follower[F], stop: Stop | None) -> None:
         self._client = client
         self._follower: Follower[F] = follower
-        self._stop = stop
+        self._stop = stop or Stop()
 
     @property
     def cursor(self) -> str:
@@ -97,18 +94,18 @@ class AsyncFollowing(AsyncIterator[F], Generic[F]):
 class AsyncStream(AsyncIterator[Message]):
     """An endless iterator of events and states. `cursor` is the position after the last one.
 
-    It raises errors that waiting cannot mend, such as Forbidden for a revoked key. A task that
-    waits for the next message may be cancelled: no message is lost.
+    It raises errors that do not pass, such as Forbidden for a revoked key. A task that waits for
+    the next message may be cancelled: no message is lost.
     """
 
-    def __init__(self, http: "Http", subscription: Subscription) -> None:
+    def __init__(self, http: Http, subscription: Subscription) -> None:
         self._http = http
         self._subscription = subscription
         self._messages: AsyncGenerator[Message | None] | None = None
         reset_after_fork(self)
 
     def after_fork_in_child(self) -> None:
-        """The connection belongs to the parent: the child makes its own, at the same cursor."""
+        """The parent keeps the connection. The child opens its own, at the same cursor."""
         leave_to_parent(self._messages)
         self._messages = None
 
@@ -119,11 +116,11 @@ class AsyncStream(AsyncIterator[Message]):
 
     @property
     def interrupted(self) -> bool:
-        """Whether it has no connection, and tries again by itself."""
+        """Whether it has no connection and is trying to connect again."""
         return self._subscription.in_outage
 
     async def __aenter__(self) -> "AsyncStream":
-        await self._next()  # the server first sends the cursor
+        await self._next()  # the server sends the cursor first
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -136,7 +133,7 @@ class AsyncStream(AsyncIterator[Message]):
                 return message
 
     async def close(self) -> None:
-        """Closes the connection. Reading on makes a new one."""
+        """Closes the connection. The next read opens a new one."""
         if self._messages is not None:
             await self._messages.aclose()
             self._messages = None
@@ -146,7 +143,7 @@ class AsyncStream(AsyncIterator[Message]):
             self._messages = self._run()
         try:
             return await anext(self._messages)
-        except BaseException:  # the connection is gone, but not the cursor
+        except BaseException:  # the connection is lost; the cursor is kept
             self._messages = None
             raise
 
@@ -154,12 +151,12 @@ class AsyncStream(AsyncIterator[Message]):
         subscription = self._subscription
         while True:
             try:
-                async with self._http.open(subscription.request()) as opened:
-                    if isinstance(opened, Answer):
-                        seconds = subscription.refused(opened)
+                async with self._http.open(subscription.request()) as (answer, body):
+                    if answer.status != 200:
+                        seconds = subscription.refused(answer)
                     else:
-                        subscription.check(opened.headers)
-                        async for data in opened.body:
+                        subscription.check(answer.headers)
+                        async for data in body:
                             for message in subscription.received(data):
                                 yield message
                         seconds = subscription.ended()

@@ -1,11 +1,16 @@
-"""HTTP for the blocking client: one try of a request, with httpcore2."""
+"""Waiting and HTTP for the blocking client: one try of a request, with httpcore2.
+
+`async_http.py` has the same names for the other client.
+"""
 
 import ssl
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from math import inf
+from typing import Any
 
 import httpcore2
 import httpx2
@@ -16,63 +21,66 @@ from tether.client.forks import leave_to_parent, reset_after_fork
 from tether.client.receiving import MIN_DOWNLOAD_BYTES_PER_S, AnswerReader, headers_of
 from tether.client.streaming import SILENCE_S, Interrupted
 
+__all__ = ["Http", "Stop", "sleep", "wait"]
+
+Stop = threading.Event
+sleep = time.sleep
+
 _PORTION = 256 * 1024
 
 _UNSENT = (httpcore2.ConnectError, httpcore2.ConnectTimeout, httpcore2.PoolTimeout)
-_HOPELESS = (httpcore2.UnsupportedProtocol, httpcore2.LocalProtocolError, ValueError)
+_FINAL = (httpcore2.UnsupportedProtocol, httpcore2.LocalProtocolError, ValueError)
 _FAILURES = (
     httpcore2.NetworkError,
     httpcore2.TimeoutException,
     httpcore2.ProtocolError,
     httpcore2.ProxyError,
-    *_HOPELESS,
+    *_FINAL,
 )
 
 
-class OpenAnswer(NamedTuple):
-    """An answer of status 200 whose body is still to come, not decompressed."""
-
-    headers: Mapping[str, str]
-    body: Iterator[bytes]
+def wait(stop: Stop, seconds: float) -> None:
+    """Waits until `stop` is set, at most so many seconds."""
+    stop.wait(seconds)
 
 
 class _Deadline:
-    """The time that a try has once it has a connection. Each byte can add time.
+    """The time that a try may take when it has a connection. Each byte can add time.
 
-    httpcore2 bounds each wait alone: a server that sends a byte at a time could go on for ever.
+    httpcore2 only limits single waits: a server could send one byte at a time for ever.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._each_byte_s = 0.0
+        self._byte_s = 0.0
         self._until: float | None = None
 
-    def left(self, timeout: float | None, error: type[Exception]) -> float:
+    def limit(self, timeout: float | None, error: type[Exception]) -> float:
         """The seconds that the next wait may last. Raises the error if none are left."""
         now = time.monotonic()
         if self._until is None:
             self._until = now + self._seconds
         if now >= self._until:
             raise error("it takes too long in all")
-        left = self._until - now
-        return left if timeout is None else min(timeout, left)
+        return min(timeout or inf, self._until - now)
 
     def extend(self, size: int) -> None:
         """Adds the time for these bytes."""
         if self._until is not None:
-            self._until += size * self._each_byte_s
+            self._until += size * self._byte_s
 
-    def restart(self, seconds: float, each_byte_s: float) -> None:
+    def restart(self, seconds: float, byte_s: float) -> None:
         """Starts again with so many seconds, and so many more for each byte."""
-        self._until, self._each_byte_s = time.monotonic() + seconds, each_byte_s
+        self._until, self._byte_s = time.monotonic() + seconds, byte_s
 
 
-_deadline: ContextVar[_Deadline | None] = ContextVar("deadline", default=None)
+_NO_DEADLINE = _Deadline(inf)
+_deadline = ContextVar("deadline", default=_NO_DEADLINE)
 
 
 @contextmanager
 def _with_deadline(seconds: float) -> Iterator[_Deadline]:
-    """Bounds all waits of this thread in the block."""
+    """Limits all waits of this thread in the block."""
     deadline = _Deadline(seconds)
     token = _deadline.set(deadline)
     try:
@@ -89,19 +97,14 @@ class _Stream(httpcore2.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         deadline = _deadline.get()
-        if deadline is None:
-            return self._stream.read(max_bytes, timeout)
-        data = self._stream.read(max_bytes, deadline.left(timeout, httpcore2.ReadTimeout))
+        data = self._stream.read(max_bytes, deadline.limit(timeout, httpcore2.ReadTimeout))
         deadline.extend(len(data))
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         deadline = _deadline.get()
-        if deadline is None:
-            self._stream.write(buffer, timeout)
-            return
-        for start in range(0, len(buffer), _PORTION):  # each portion may take that long
-            seconds = deadline.left(timeout, httpcore2.WriteTimeout)
+        for start in range(0, len(buffer), _PORTION):  # the time-out is for a portion
+            seconds = deadline.limit(timeout, httpcore2.WriteTimeout)
             self._stream.write(buffer[start : start + _PORTION], seconds)
 
     def close(self) -> None:
@@ -124,7 +127,7 @@ class _Network(httpcore2.SyncBackend):
         return _Stream(super().connect_tcp(*arguments, **options))
 
 
-class BlockingHttp:
+class Http:
     """Connections to one server, for any number of threads."""
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -138,9 +141,6 @@ class BlockingHttp:
         leave_to_parent(self._pool)
         self._pool = _pool_to(self._endpoint)
 
-    def check(self) -> None:
-        """Does nothing: any thread may use it."""
-
     def send(self, request: Request) -> Answer | NoAnswer:
         """Sends a request once."""
         try:
@@ -153,21 +153,19 @@ class BlockingHttp:
             return _no_answer(error, self._endpoint.url)
 
     @contextmanager
-    def open(self, request: Request) -> Iterator[OpenAnswer | Answer]:
-        """Sends a request for a stream. An answer of status 200 is still open.
+    def open(self, request: Request) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+        """Sends a request for a stream. The body of an answer of status 200 is still to come.
 
-        Raises Interrupted, also while the stream is read.
+        It is not decompressed. Raises Interrupted, also while the body is read.
         """
         try:
             with ExitStack() as stack:
                 with _with_deadline(self._endpoint.answer_timeout_s(request)) as deadline:
                     response = stack.enter_context(self._ask(request, SILENCE_S))
-                    answer: OpenAnswer | Answer = OpenAnswer(
-                        headers_of(response.headers), response.iter_stream()
-                    )
+                    answer = Answer(200, headers_of(response.headers), b"")
                     if response.status != 200:
                         answer = self._received(response, deadline)
-                yield answer
+                yield answer, response.iter_stream()
         except _FAILURES as error:
             raise Interrupted(_no_answer(error, self._endpoint.url)) from None
 
@@ -228,5 +226,5 @@ def _proxy(address: str) -> httpcore2.Proxy:
 
 def _no_answer(error: Exception, url: str) -> NoAnswer:
     return no_answer(
-        error, url, sent=not isinstance(error, _UNSENT), final=isinstance(error, _HOPELESS)
+        error, url, sent=not isinstance(error, _UNSENT), final=isinstance(error, _FINAL)
     )

@@ -15,17 +15,26 @@ from tether.client.errors import (
     Unavailable,
     UnexpectedAnswer,
 )
-from tether.client.exchange import Answer, Pause, Request, RetryPolicy, Script, exchange, log, read
+from tether.client.exchange import (
+    Answer,
+    Pause,
+    Request,
+    RetryPolicy,
+    Script,
+    WarningHandler,
+    exchange,
+    log,
+    read,
+    warn_user,
+)
 from tether.client.models import BulkResult, Doubt, PutResult, WithdrawResult
-from tether.client.units import WarningHandler, warn_user
 from tether.domain.errors import Code
 from tether.domain.models import Charger, Event, Vehicle, to_json
 from tether.domain.validation import MAX_BYTES, MAX_ITEM_BYTES, MAX_ITEMS
 
-RETRY_STATUSES_OF_ITEMS = frozenset({429, 503})  # an item with such a status is sent again
-MAX_WAIT_S = 30.0  # Retry-After is for all items; some may go earlier
-_GZIP = 31  # zlib's name for that format
-_FAST = 1
+RETRY_STATUSES_OF_ITEMS = frozenset({429, 503})  # items with these statuses are sent again
+MAX_WAIT_S = 30.0  # Retry-After is the time until all items fit; some may be sent earlier
+_GZIP = 31  # the code of zlib for this format
 AN = {
     "event": "An event", "charger": "A charger", "vehicle": "A vehicle",
     "event id": "The id of an event",
@@ -37,7 +46,7 @@ R = TypeVar("R", bound=AnyResult)
 
 
 class Item(msgspec.Struct):
-    """The part of a bulk answer about one thing."""
+    """An item of a bulk answer: the answer about one thing."""
 
     status: int | None
     id: str | None = None
@@ -49,7 +58,7 @@ class Item(msgspec.Struct):
 
 
 def refusal(error: TetherError) -> Item:
-    """The item for one thing that met this error."""
+    """The item of a thing that failed with this error."""
     return Item(error.status, message=error.message, code=error.code, parameter=error.parameter)
 
 
@@ -75,8 +84,8 @@ class BulkCalls(Generic[M, R]):
         *,
         on_warnings: WarningHandler = warn_user,
     ) -> None:
-        """`one` is event, charger, vehicle or event id. `ready` gives one in the form that is sent,
-        or raises Invalid. `result` makes the result of one.
+        """`one` is event, charger, vehicle or event id. `ready` returns a thing in the form that is
+        sent, or raises Invalid. `result` makes its result.
         """
         self._one = one
         self._path = path
@@ -86,7 +95,7 @@ class BulkCalls(Generic[M, R]):
         self._on_warnings = on_warnings
 
     def all(self, things: Iterable[M]) -> Script[list[R]]:
-        """Sends any number of things; the results, in order."""
+        """Sends any number of things. Returns the results, in order."""
         results: list[R] = []
         for chunk in self._chunks(things):
             try:
@@ -100,11 +109,11 @@ class BulkCalls(Generic[M, R]):
         return results
 
     def once(self, things: Sequence[M]) -> Script[tuple[list[R], float]]:
-        """Sends one request with ready things; the results, and the seconds to wait."""
+        """Sends ready things in one request. Returns the results and the seconds to wait."""
         return (yield from self._send(things, [to_json(thing) for thing in things]))
 
     def _chunks(self, things: Iterable[M]) -> Iterator[list[_Entry[M, R]]]:
-        """The things for each request. A thing that cannot be sent has its result already."""
+        """The things of each request. Things that cannot be sent have their result already."""
         chunk: list[_Entry[M, R]] = []
         size = 0
         for given in things:
@@ -133,10 +142,10 @@ class BulkCalls(Generic[M, R]):
         return line
 
     def _deliver(self, chunk: Sequence[_Entry[M, R]]) -> Script[None]:
-        """Sends until each thing is stored or finally refused.
+        """Sends requests until each thing is stored or finally refused.
 
-        Things that must wait keep their order, and later chunks wait for them, so that a vehicle's
-        events are stored in order.
+        Things that are sent again keep their order, and later chunks wait for them. So the events
+        of a vehicle are stored in order.
         """
         failures = 0
         while waiting := [entry for entry in chunk if entry.result is None]:
@@ -145,15 +154,14 @@ class BulkCalls(Generic[M, R]):
             )
             for entry, result in zip(waiting, results, strict=True):
                 entry.result = None if result.status in RETRY_STATUSES_OF_ITEMS else result
-            left = [result for result in results if result.status in RETRY_STATUSES_OF_ITEMS]
-            if left:
-                failures = 1 if len(left) < len(results) else failures + 1
+            retried = [result for result in results if result.status in RETRY_STATUSES_OF_ITEMS]
+            if retried:
+                failures = 1 if len(retried) < len(results) else failures + 1
                 seconds = self._policy.pause(failures, retry_after)
                 if seconds is None:
-                    raise retry_error(left[0], retry_after)
-                log.info(
-                    "%d of %d %s wait: %.2f s", len(left), len(results), f"{self._one}s", seconds
-                )
+                    raise retry_error(retried[0], retry_after)
+                counts = len(retried), len(results)
+                log.info("%d of %d %s wait: %.2f s", *counts, f"{self._one}s", seconds)
                 yield Pause(seconds)
 
     def _send(self, things: Sequence[M], lines: Iterable[bytes]) -> Script[tuple[list[R], float]]:
@@ -171,8 +179,7 @@ class BulkCalls(Generic[M, R]):
 
 def bulk_request(path: str, lines: Iterable[bytes]) -> Request:
     """The request with these lines of JSON."""
-    zipper = zlib.compressobj(_FAST, wbits=_GZIP)
-    body = zipper.compress(b"\n".join(lines)) + zipper.flush()
+    body = zlib.compress(b"\n".join(lines), 1, wbits=_GZIP)
     headers = {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
     return Request("POST", path, body, headers)
 

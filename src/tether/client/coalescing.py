@@ -1,11 +1,11 @@
 """Request coalescing: events that many tasks post at the same time share requests.
 
 A request costs the client and the server several times as much as an event. So while some requests
-are in flight, the next events wait. When a request ends, the waiting events go together to
-`/events/bulk`. A single event is sent at once: it never waits for others to come.
+are in flight, the next events wait. When a request ends, the waiting events are sent together to
+`/events/bulk`. If no requests are in flight, an event is sent at once.
 
-Only single tries are shared. Each task reads its own answer, and decides on its own retries, as if
-its event had been sent alone.
+Only single tries are shared. Each task gets its own answer and decides about its retries, as if its
+event had been sent alone.
 """
 
 import asyncio
@@ -18,11 +18,10 @@ import msgspec
 
 from tether.client.bulk import bulk_request
 from tether.client.exchange import DECODE_ERRORS, RETRY_STATUSES, Answer, NoAnswer, Request
-from tether.client.forks import reset_after_fork
 
 MAX_IN_FLIGHT = 4  # requests: enough to keep the server busy
-MAX_SHARED_BYTES = 4096  # a larger event is sent alone
-MOST = 1000  # events in a request
+MAX_SHARED_BYTES = 4096  # larger events are sent alone
+MAX_EVENTS = 1000  # in a request
 NO_SUCH_ROUTE = (404, 405)  # from a server or proxy without the bulk call
 
 Send = Callable[[Request], Awaitable[Answer | NoAnswer]]
@@ -45,11 +44,6 @@ class RequestCoalescer:
     def __init__(self, send: Send) -> None:
         self._send_one = send
         self._takes_bulk = True
-        self.after_fork_in_child()
-        reset_after_fork(self)
-
-    def after_fork_in_child(self) -> None:
-        """A child has no requests in flight and no waiting tasks."""
         self._in_flight = 0
         self._waiting: list[_Waiting] = []
         self._senders: set[Sender] = set()
@@ -75,20 +69,19 @@ class RequestCoalescer:
         self._in_flight -= 1
         if self._in_flight >= MAX_IN_FLIGHT:
             return
-        wanted = [waiting for waiting in self._waiting if not waiting.outcome.done()]
-        together, self._waiting = wanted[:MOST], wanted[MOST:]
+        waiting = [one for one in self._waiting if not one.outcome.done()]
+        together, self._waiting = waiting[:MAX_EVENTS], waiting[MAX_EVENTS:]
         if together:
-            requests = [waiting.request for waiting in together]
-            sender = asyncio.create_task(self._outcomes(requests))
+            sender = asyncio.create_task(self._outcomes([one.request for one in together]))
             self._in_flight += 1
             self._senders.add(sender)
             sender.add_done_callback(partial(self._settle, together))
 
     def _settle(self, together: list[_Waiting], sender: Sender) -> None:
-        """Gives each task its outcome. A callback, as the sending task may be cancelled."""
+        """Gives each task its outcome. It is a callback because the sender may be cancelled."""
         self._senders.discard(sender)
-        outcomes: Outcomes = [None] * len(together)
-        if not sender.cancelled() and not sender.exception():  # else each event is sent alone
+        outcomes: Outcomes = [None] * len(together)  # after an error each event is sent alone
+        if not sender.cancelled() and not sender.exception():
             outcomes = sender.result()
         for waiting, outcome in zip(together, outcomes, strict=True):
             if not waiting.outcome.done():
@@ -96,7 +89,7 @@ class RequestCoalescer:
         self._request_ended()
 
     async def _outcomes(self, requests: list[Request]) -> Outcomes:
-        """Sends these in one request; the outcome of each."""
+        """Sends these in one request. Returns the outcome of each."""
         if len(requests) == 1:
             return [await self._send_one(requests[0])]
         bulk = bulk_request("/events/bulk", (request.body or b"" for request in requests))
@@ -109,13 +102,13 @@ class RequestCoalescer:
         if answer.status in NO_SUCH_ROUTE:
             self._takes_bulk = False
         bodies = _items(answer)
-        if len(bodies) != len(requests):  # the answer is not about these events
+        if len(bodies) != len(requests):  # not an answer about these events
             return [None] * len(requests)
         return [Answer(status, headers, body) for status, body in bodies]
 
 
 def _items(answer: Answer) -> list[tuple[int, bytes]]:
-    """For each event the status and body that a `POST /events` would get; none if unreadable."""
+    """The status and body of each event, as of a `POST /events`; empty if unreadable."""
     if answer.status != 200:
         return []
     try:

@@ -1,4 +1,4 @@
-"""The server's address, the API key, headers and proxy, for both clients."""
+"""The server's URL, the API key, headers and the proxy, for both clients."""
 
 import os
 from base64 import b64encode
@@ -17,16 +17,16 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 IS_IT_RUNNING = "Is the server running"
 CONNECT_TIMEOUT_S = 10.0
 MAX_TIMEOUT_S = 24 * 60 * 60.0
-IDLE_S = 4.0  # less than servers commonly wait, so that they do not close under a request
+IDLE_S = 4.0  # servers wait longer, so they do not close a connection during a request
 MAX_CONNECTIONS = 100
 MIN_UPLOAD_BYTES_PER_S = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The server, the headers of every request, and the seconds a try may go without any data.
+    """The server, the headers of all requests, and the seconds that a try may wait for data.
 
-    `url` is as it was given. `base` is the URL in ASCII, without a password.
+    `url` is as the user gave it. `base` is the URL in ASCII, without a password.
     """
 
     url: str
@@ -36,7 +36,7 @@ class Endpoint:
 
     @property
     def connect_timeout_s(self) -> float:
-        """The seconds in which a connection must be made."""
+        """The seconds that connecting may take."""
         return min(self.timeout_s, CONNECT_TIMEOUT_S)
 
     def url_of(self, request: Request) -> str:
@@ -51,58 +51,42 @@ class Endpoint:
         return headers
 
     def answer_timeout_s(self, request: Request) -> float:
-        """The seconds from the connection until the answer to a request must begin."""
+        """The seconds that may pass from the connection until the answer begins."""
         size = len(request.body or b"")
         return self.connect_timeout_s + self.timeout_s + size / MIN_UPLOAD_BYTES_PER_S
 
 
 def endpoint(url: str | None, api_key: str | None, timeout_s: float) -> Endpoint:
-    """The endpoint for these, by default TETHER_URL and TETHER_API_KEY. Raises TetherError."""
-    found = _checked_url(url or os.environ.get("TETHER_URL"))
-    key = _checked_key(api_key or os.environ.get("TETHER_API_KEY") or "")
-    if not 0 < timeout_s <= MAX_TIMEOUT_S:  # for the libraries 0 means no time-out
-        raise TetherError("The time-out must be a number of seconds above 0, at most a day.")
-    base, headers = _base(found)
-    headers |= {"X-API-Key": key, "User-Agent": f"tether-client/{__version__}"}
-    return Endpoint(found, base, headers, timeout_s)
-
-
-def _base(url: str) -> tuple[str, dict[str, str]]:
-    """The URL in ASCII, and the headers that follow from it. Raises TetherError."""
-    try:
-        found = httpx2.URL(url)
-        place = found.netloc.decode("ascii")
-    except (httpx2.InvalidURL, ValueError):
-        raise TetherError(BAD_URL) from None
-    headers = {"Host": place, "Accept": "*/*", "Accept-Encoding": "gzip"}
-    if found.userinfo:
-        user, _, password = found.userinfo.partition(b":")
-        known = b64encode(unquote_to_bytes(user) + b":" + unquote_to_bytes(password))
-        headers["Authorization"] = f"Basic {known.decode()}"
-    path = found.raw_path.decode("ascii").rstrip("/")
-    return f"{found.scheme}://{place}{path}", headers
-
-
-def _checked_url(url: str | None) -> str:
-    found = (url or DEFAULT_URL).strip().rstrip("/")
-    try:
-        parts = urlsplit(found)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        usable = usable and parts.port != 0 and not (parts.query or parts.fragment)
-    except ValueError:  # such as a bad port, or a bracket too many
-        usable = False
-    if not usable or not found.isprintable() or " " in found:
-        raise TetherError(BAD_URL)
-    return found
-
-
-def _checked_key(key: str) -> str:
-    key = key.strip()
+    """The endpoint, by default from TETHER_URL and TETHER_API_KEY. Raises TetherError."""
+    url = (url or os.environ.get("TETHER_URL") or DEFAULT_URL).strip().rstrip("/")
+    parsed = _parsed(url)
+    netloc = parsed.netloc.decode("ascii")
+    headers = {"Host": netloc, "Accept": "*/*", "Accept-Encoding": "gzip"}
+    if parsed.userinfo:
+        user, _, password = parsed.userinfo.partition(b":")
+        credentials = b64encode(unquote_to_bytes(user) + b":" + unquote_to_bytes(password))
+        headers["Authorization"] = f"Basic {credentials.decode()}"
+    key = (api_key or os.environ.get("TETHER_API_KEY") or "").strip()
     if not key:
         raise TetherError("There is no API key: give api_key, or set TETHER_API_KEY.")
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise TetherError("The API key has characters which no key has.")
-    return key
+    if not 0 < timeout_s <= MAX_TIMEOUT_S:  # for the libraries 0 means no time-out
+        raise TetherError("The time-out must be a number of seconds above 0, at most a day.")
+    headers |= {"X-API-Key": key, "User-Agent": f"tether-client/{__version__}"}
+    path = parsed.raw_path.decode("ascii").rstrip("/")
+    return Endpoint(url, f"{parsed.scheme}://{netloc}{path}", headers, timeout_s)
+
+
+def _parsed(url: str) -> httpx2.URL:
+    try:
+        parts, parsed = urlsplit(url), httpx2.URL(url)  # httpx2 alone accepts port 99999
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except (httpx2.InvalidURL, ValueError):  # such as a bad port, or a bracket too many
+        raise TetherError(BAD_URL) from None
+    if not usable or parts.query or parts.fragment or not url.isprintable() or " " in url:
+        raise TetherError(BAD_URL)
+    return parsed
 
 
 def url_without_password(url: str) -> str:
@@ -112,9 +96,9 @@ def url_without_password(url: str) -> str:
 
 
 def no_answer(error: Exception, url: str, *, sent: bool, final: bool) -> NoAnswer:
-    """The failure of an HTTP library. `url` is the server's.
+    """The outcome for an error of an HTTP library.
 
-    Only the text of the error is kept, as the error itself holds the API key.
+    It keeps only the text of the error, because the error itself has the API key.
     """
     reason = f"The server gave no answer ({f'{type(error).__name__}: {error}'.rstrip(': ')})."
     if not sent and not final:

@@ -5,6 +5,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from tether.client.bulk import BulkCalls, put_result
+from tether.client.conversion import entity_id, exact, patch_of
 from tether.client.errors import PreconditionFailed
 from tether.client.exchange import (
     Answer,
@@ -16,11 +18,11 @@ from tether.client.exchange import (
     path,
     read,
     unexpected_answer,
+    warn_user,
+    warnings_in,
     with_query,
 )
 from tether.client.models import Charger, Saved, Vehicle
-from tether.client.units import warn_user, warnings_in
-from tether.client.values import entity_id, exact, patch_of
 from tether.domain.models import Entity, to_json
 
 E = TypeVar("E", Charger, Vehicle)
@@ -32,7 +34,9 @@ class EntityCalls(Generic[E]):
     def __init__(self, kind: type[E], policy: RetryPolicy) -> None:
         self._kind: type[E] = kind
         self._policy = policy
-        self._collection = f"{kind.__name__.lower()}s"
+        name = kind.__name__.lower()
+        self.path = f"/{name}s"
+        self.bulk = BulkCalls(name, f"{self.path}/bulk", policy, exact, put_result)
 
     def put(self, entity: Entity, if_match: str | None) -> Script[Saved]:
         entity = exact(entity)
@@ -40,7 +44,7 @@ class EntityCalls(Generic[E]):
         try:
             answer = yield from exchange(request, self._policy, 200, 201)
         except PreconditionFailed as error:
-            # An earlier try, whose answer was lost, may have made the version a new one.
+            # The answer to an earlier try was lost. That try may have changed the version.
             if not error.unsure:
                 raise
             stored, etag = yield from self.get_with_etag(entity.id)
@@ -62,12 +66,12 @@ class EntityCalls(Generic[E]):
         return answer.status == 204
 
     def get_with_etag(self, id: str) -> Script[tuple[E, str]]:
-        request = Request("GET", path(self._collection, id))
+        request = Request("GET", self.path + path(id))
         answer = yield from exchange(request, self._policy, 200)
         return read(self._kind, answer, request), answer.headers.get("etag", "")
 
     def _path(self, id: str) -> str:
-        return path(self._collection, entity_id("id", id))
+        return self.path + path(entity_id("id", id))
 
 
 def _condition(if_match: str | None) -> dict[str, str]:
@@ -78,7 +82,7 @@ def _saved(answer: Answer, request: Request) -> Saved:
     created = answer.status == 201
     if created:
         read(Created, answer, request)
-    elif answer.body:  # such as a hotel's login page: nothing was stored
+    elif answer.body:  # such as the login page of a hotel: nothing was stored
         raise unexpected_answer(answer, request, "it should be empty")
     warn_user(warnings_in(answer))
     return Saved(created=created, etag=answer.headers.get("etag", ""))

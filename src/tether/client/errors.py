@@ -1,7 +1,7 @@
-"""The errors of the SDK.
+"""The errors of the SDK, and its warning.
 
-The server raises those of `tether.domain.errors`; these are about answers over HTTP. Both have one
-base class, so that one `except` catches both.
+The server raises the errors of `tether.domain.errors`. These errors are about answers over HTTP.
+Both have one base class, so that one `except` catches both.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 class TetherError(errors.TetherError):
     """Base of all errors of the SDK.
 
-    `status` is the status of the HTTP answer. `request_id` finds the request in the server's log.
-    `code` says what is wrong, such as `charger-unknown`; docs/errors.md lists the codes.
+    `status` is the status of the HTTP answer. `request_id` is the id of the request in the server's
+    log. `code` says what is wrong, such as `charger-unknown`; docs/errors.md lists the codes.
     `parameter` is the wrong member or parameter in the API's spelling, such as `stateOfCharge`.
     Each of them is None if it is not known.
 
     An error of `events.post` has the `event` as it was sent, with its timestamp. To try again later
-    without reporting it twice, post that one. An error of `bulk` has in `results` the results of
-    all things that were taken from the input so far, each with its `event`, `entity` or `id`.
+    without reporting it twice, post this `event`. An error of `bulk` has in `results` the results
+    of all things that were taken from the input so far, each with its `event`, `entity` or `id`.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Invalid(TetherError):
 class EpochChanged(Invalid):
     """A cursor is older than a restore of the database, and events after it may be lost (400).
 
-    Follow again without it, or with `start_again=True`. Entries that you had will come again.
+    Follow again without a cursor, or with `start_again=True`. You will get entries again.
     """
 
 
@@ -115,6 +115,10 @@ class OutboxError(TetherError):
     """The outbox file cannot be used: the disk is full, it is read-only, or it is no outbox."""
 
 
+class UnitWarning(UserWarning):
+    """A number was stored as it was sent, but seems to be meant in another unit."""
+
+
 OF_STATUS: dict[int, type[TetherError]] = {
     400: Invalid,
     403: Forbidden,
@@ -131,7 +135,7 @@ OF_STATUS: dict[int, type[TetherError]] = {
 
 
 def epoch_changed() -> EpochChanged:
-    """The error when the SDK notices it, in the words of the server."""
+    """The error for an old cursor that the SDK detects, in the words of the server."""
     return EpochChanged(
         "Parameter {cursor} is invalid. It is of before the database was restored: what followed "
         "it may be lost. Begin again without it.",

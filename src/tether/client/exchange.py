@@ -1,25 +1,24 @@
-"""The SDK's logic without I/O: scripts.
+"""Requests, answers and retries, without I/O.
 
-A script is a generator. It yields a Request and gets the Answer, or NoAnswer. It yields a Pause to
-wait. The two clients (sync.py, aio.py) send the requests and wait, and decide nothing.
+The logic of the SDK is in scripts, which both clients run. A script is a generator: it yields a
+Request and gets an Answer or NoAnswer, or it yields a Pause to wait.
 """
 
 import random
 import re
 import secrets
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from enum import Enum
-from functools import cache
 from itertools import count
 from logging import INFO, WARNING, getLogger
 from math import inf
 from time import monotonic
-from typing import Any, TypeAlias, TypeVar, get_type_hints
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
+from warnings import warn
 
 import msgspec
 
@@ -31,30 +30,32 @@ from tether.client.errors import (
     TetherError,
     Unavailable,
     UnexpectedAnswer,
+    UnitWarning,
 )
+from tether.client.models import Doubt
 from tether.domain.errors import Code
 
 log = getLogger("tether.client")
 
 T = TypeVar("T")
 RETRY_STATUSES = frozenset({408, 429, 502, 503, 504})
-NOT_EXECUTED = frozenset({408, 429})  # of these: the server has certainly not executed the request
-WARNING_INTERVAL_S = 30.0  # after a warning that nothing answers
+NOT_EXECUTED = frozenset({408, 429})  # the server has not executed the request
+WARNING_INTERVAL_S = 30.0  # between warnings that the server does not answer
 MAX_RETRY_AFTER_S = 365 * 86_400.0
-# A token with a string among its parameters (RFC 9651).
-_ERROR = re.compile(
+# An item of a structured header (RFC 9651): a token, perhaps with the parameter `parameter`.
+_ITEM = re.compile(
     r" *([A-Za-z*][\w!#$%&'*+.^`|~:/-]*)"
-    r'(?:[^"]*?; *parameter="((?:[^"\\]|\\.)*)")?'
+    r'(?:[^",]*?; *parameter="((?:[^"\\]|\\.)*)")?'
 )
-# Errors of msgspec for a body of another form.
+# Errors of msgspec for a body that does not have the expected form.
 DECODE_ERRORS = (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. Every try of it carries the same id. `target` is percent-encoded.
+    """A request. All its tries have the same id. `target` is percent-encoded.
 
-    `may_share`: it may go to the server together with others, in one request.
+    `may_share`: it may be sent together with others, as one bulk request.
     """
 
     method: str
@@ -69,7 +70,7 @@ class Request:
 class Answer:
     """An answer of the server. Names of headers are in lower case.
 
-    `unsure`: the server may have executed an earlier try, too. `flaw`: why the body is useless.
+    `unsure`: the server may also have executed an earlier try. `flaw`: why the body is unusable.
     """
 
     status: int
@@ -80,30 +81,34 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """The header Retry-After in seconds, given as a number or as a date; a year at most."""
+        """The header Retry-After in seconds. It may be a number or a date. A year at most."""
         text = self.headers.get("retry-after", "").strip()[:64]
         if re.fullmatch(r"[0-9]+", text):
             return min(float(text), MAX_RETRY_AFTER_S)
         try:
             moment = parsedate_to_datetime(text)
             seconds = (moment - datetime.now(UTC)).total_seconds()
-        except (TypeError, ValueError, ArithmeticError):  # no date, or one without a zone
+        except (TypeError, ValueError, ArithmeticError):  # not a date, or one without a zone
             return None
         return min(max(0.0, seconds), MAX_RETRY_AFTER_S)
 
 
 class Created(msgspec.Struct):
-    """The body of an answer after something was created."""
+    """The body of an answer after something was created.
+
+    An event that shared its request also has its warnings there.
+    """
 
     id: str
+    warnings: tuple[Doubt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """There was no answer: no connection, a broken one, or a time-out.
+    """There was no answer: no connection, a broken connection, or a time-out.
 
-    `sent`: the request may have reached the server. `final`: another try would not help.
-    `request_id`: the id of the request that was sent, if this one shared it.
+    `sent`: the server may have received the request. `final`: another try would not help.
+    `request_id`: the id of the bulk request, if the request shared one.
     """
 
     reason: str
@@ -133,7 +138,7 @@ class RetryPolicy:
     max_retry_after_s: float = 60.0
 
     def warns(self) -> bool:
-        """Whether to log a warning that nothing answers: once in each outage."""
+        """Whether to log a warning that the server does not answer: once in each outage."""
         now = monotonic()
         is_due = now - self.warned_at >= WARNING_INTERVAL_S
         if is_due:
@@ -148,7 +153,7 @@ class RetryPolicy:
 
     def backoff(self, failures: int, retry_after: float | None) -> float:
         """The seconds to wait after so many failures in a row: `retry_after`, at most
-        `max_retry_after_s`, and a random backoff on top of it.
+        `max_retry_after_s`, plus a random backoff.
         """
         spread = min(self.cap_s, self.base_s * 2 ** min(failures - 1, 30))
         return min(retry_after or 0, self.max_retry_after_s) + random.uniform(0, spread)  # noqa: S311 - nothing secret
@@ -158,7 +163,7 @@ NO_RETRIES = RetryPolicy(0)
 
 
 def exchange(request: Request, policy: RetryPolicy, *expected: int) -> Script[Answer]:
-    """Sends until an answer has an expected status. Raises the error of another status."""
+    """Sends the request until it has an answer. Raises an error for an unexpected status."""
     unsure = False
     for failures in count(1):
         outcome = yield request
@@ -189,7 +194,7 @@ def _may_be_executed(outcome: Answer | NoAnswer) -> bool:
 
 
 def error_of(outcome: Answer | NoAnswer, request: Request) -> TetherError:
-    """The error that this outcome means."""
+    """The error for this outcome."""
     if isinstance(outcome, NoAnswer):
         return Unavailable(outcome.reason, request_id=outcome.request_id or request.id)
     status, body = outcome.status, _error_body(outcome)
@@ -213,7 +218,7 @@ def error_of(outcome: Answer | NoAnswer, request: Request) -> TetherError:
 
 
 class _ErrorBody(msgspec.Struct):
-    """The body of an error. An item of a bulk answer also has its code."""
+    """The body of an error. In an item of a bulk answer it has the code, too."""
 
     message: str | None = None
     code: str | None = None
@@ -221,23 +226,41 @@ class _ErrorBody(msgspec.Struct):
 
 
 def _error_body(answer: Answer) -> _ErrorBody:
-    """The error in this answer; empty if it is no error of this API."""
+    """The error in this answer. Its members are None if it is not an error of this API."""
     try:
         body = msgspec.json.decode(answer.body, type=_ErrorBody)
     except DECODE_ERRORS:
         body = _ErrorBody()
-    if match := _ERROR.match(answer.headers.get("tether-error", "")):
-        body.code, body.parameter = match[1], _unescaped(match[2])
+    if match := _ITEM.match(answer.headers.get("tether-error", "")):
+        body.code, body.parameter = match[1], match[2] and re.sub(r"\\(.)", r"\1", match[2])
     return body
 
 
-def _unescaped(text: str | None) -> str | None:
-    """The text of a string in a structured header."""
-    return text if text is None else re.sub(r"\\(.)", r"\1", text)
+WarningHandler: TypeAlias = Callable[[Iterable[Doubt]], None]
+"""Gets the warnings of an answer."""
+
+
+def warnings_in(answer: Answer) -> tuple[Doubt, ...]:
+    """The warnings in the header of an answer."""
+    found = _ITEM.findall(answer.headers.get("tether-warning", ""))
+    return tuple(Doubt(code, parameter) for code, parameter in found if parameter)
+
+
+def warn_user(doubts: Iterable[Doubt]) -> None:
+    """Passes them to Python's `warnings`, which shows each one once by default."""
+    for doubt in doubts:
+        warn(warning_text(doubt), UnitWarning, stacklevel=2)
+
+
+def warning_text(doubt: Doubt) -> str:
+    """The warning as a sentence."""
+    name = doubt.parameter or "A number"
+    unit = "kWh" if name in ("chargeCapacity", "chargedEnergy") else "kW"
+    return f"{name} was stored as it was sent, but it is far too high for {unit}: check the unit."
 
 
 def read(kind: type[T], answer: Answer, request: Request) -> T:
-    """The body of an answer. Raises UnexpectedAnswer if it is not of this type."""
+    """The body of an answer. Raises UnexpectedAnswer if it does not have this type."""
     try:
         found = msgspec.json.decode(answer.body, type=kind)
     except DECODE_ERRORS as error:
@@ -248,13 +271,13 @@ def read(kind: type[T], answer: Answer, request: Request) -> T:
 
 
 def ask(kind: type[T], request: Request, policy: RetryPolicy, status: int = 200) -> Script[T]:
-    """The body of the answer with this status. Raises the errors of `exchange` and `read`."""
+    """The body of the answer, which must have this status. Raises as `exchange` and `read`."""
     answer = yield from exchange(request, policy, status)
     return read(kind, answer, request)
 
 
 def unexpected_answer(answer: Answer, request: Request, why: str) -> UnexpectedAnswer:
-    """The error of an answer that this API would not give."""
+    """The error for an answer that does not come from this API."""
     return UnexpectedAnswer(
         f"The answer to {request.method} {request.target} is not one of this API: {why}.",
         status=answer.status,
@@ -263,7 +286,7 @@ def unexpected_answer(answer: Answer, request: Request, why: str) -> UnexpectedA
 
 
 def path(*segments: str) -> str:
-    """The path of these segments. An id with slashes or only dots stays one segment."""
+    """The path of these segments. An id with slashes, or of dots only, stays one segment."""
     return "".join(
         "/" + (quote(segment, safe="") if segment.strip(".") else "%2E" * len(segment))
         for segment in segments
@@ -271,13 +294,8 @@ def path(*segments: str) -> str:
 
 
 def with_query(target: str, **parameters: Any) -> str:
-    """The path with the parameters that are not None. A list gives the parameter repeatedly.
-
-    `from_` is the parameter `from`, as that is a keyword of Python.
-    """
-    given = {
-        name.removesuffix("_"): value for name, value in parameters.items() if value is not None
-    }
+    """The path with the parameters that are not None. A list gives the parameter repeatedly."""
+    given = {name: value for name, value in parameters.items() if value is not None}
     return f"{target}?{urlencode(given, doseq=True, quote_via=quote, safe='')}" if given else target
 
 
@@ -286,7 +304,6 @@ def with_query(target: str, **parameters: Any) -> str:
 _MOST_DIGITS = 80  # sums are exact to 60 digits
 # Powers of ten. Events and vehicles may carry 4.9E-324, and some answers have products of two.
 _LARGEST, _SMALLEST = 40, -700
-_NO_NUMBERS = (str, bool, Enum, type(None))
 
 
 def has_unsafe_number(found: Any) -> bool:
@@ -294,7 +311,7 @@ def has_unsafe_number(found: Any) -> bool:
 
     Showing or adding such numbers could take all memory.
     """
-    if isinstance(found, _NO_NUMBERS):
+    if found is None or isinstance(found, str):
         return False
     if isinstance(found, Decimal):
         return not (
@@ -304,19 +321,5 @@ def has_unsafe_number(found: Any) -> bool:
         )
     if isinstance(found, int):
         return found.bit_length() > 64
-    if isinstance(found, msgspec.Struct):
-        return any(
-            has_unsafe_number(getattr(found, name)) for name in _members_with_numbers(type(found))
-        )
-    return any(map(has_unsafe_number, found))  # a list, or a tuple
-
-
-@cache
-def _members_with_numbers(kind: type[msgspec.Struct]) -> list[str]:
-    """The members of this type that can hold a number."""
-    return [name for name, hint in get_type_hints(kind).items() if not _has_no_number(hint)]
-
-
-def _has_no_number(hint: Any) -> bool:
-    members = getattr(hint, "__args__", None) or (hint,)
-    return all(isinstance(one, type) and issubclass(one, _NO_NUMBERS) for one in members)
+    members = msgspec.structs.astuple(found) if isinstance(found, msgspec.Struct) else found
+    return any(map(has_unsafe_number, members))

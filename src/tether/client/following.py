@@ -1,11 +1,11 @@
-"""Following events and changed sessions: the position of a consumer, and the next entries.
+"""Following events, withdrawals and changed sessions: the position of a consumer, the next entries.
 
-The server's cursors stand between pages. A consumer may stop in the middle of a page, so its own
-cursor says more. For events it has the id of the last one that was taken, also if that event is
-withdrawn by now, and the server's cursor of the page. For sessions, which move to the end when they
-change again, it has the last change that was taken.
+The server's cursors are positions between pages. A consumer may stop in the middle of a page, so
+the cursors of the SDK contain more. The cursor of events has the id of the last event that was
+taken, which may be withdrawn by now, and the server's cursor of the page. The cursor of sessions
+has the last change that was taken, because a session moves to the end when it changes again.
 
-It also has the epoch of the database, as a restore makes older cursors useless.
+Both also have the epoch of the database, because a restore makes older cursors useless.
 """
 
 import re
@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
+from tether.client.conversion import instant_text
 from tether.client.errors import (
     EpochChanged,
     Invalid,
@@ -34,7 +35,6 @@ from tether.client.exchange import (
 )
 from tether.client.models import Event, Instant, Withdrawal
 from tether.client.pagination import CycleDetector, epoch_of, is_partial, next_cursor
-from tether.client.values import instant_text
 from tether.domain.views import Session
 
 PAGE = 1000
@@ -47,7 +47,7 @@ M = TypeVar("M", Event, Session, Withdrawal)
 
 
 class Follower(ABC, Generic[M]):
-    """A consumer's position in a feed, and the fetched entries that are not taken yet.
+    """A consumer's position in a feed, and the entries that were fetched but not taken yet.
 
     After a restore of the database it raises EpochChanged, or with `start_again` begins again.
     """
@@ -58,12 +58,12 @@ class Follower(ABC, Generic[M]):
         self._kind: type[M] = kind
         self._what = what
         self._page: str | None = None  # the server's cursor of the current page
-        self._next_page: str | None = None  # of the next page, once this one is fetched
+        self._next_page: str | None = None  # of the next page, when the current one is fetched
         self._fetched: deque[M] = deque()
         self._poll_s = poll_s
         self._policy = policy
         self._start_again = start_again
-        self._epoch: str | None = None  # of the position; None at the start
+        self._epoch: str | None = None  # of the current position; None at the start
         self._failures = 0
         self._cycles = CycleDetector()
 
@@ -78,22 +78,18 @@ class Follower(ABC, Generic[M]):
 
     @abstractmethod
     def _untaken(self, page: Sequence[M]) -> Sequence[M]:
-        """The entries of the page that were not taken yet."""
+        """The entries of this page that were not taken yet."""
 
     @abstractmethod
     def _taken(self, entry: M) -> None:
-        """This entry was taken."""
+        """Moves the position behind this entry."""
 
-    @abstractmethod
-    def _restart(self) -> None:
-        """Goes back to the start."""
-
-    def _go_to(self, page: str) -> None:
-        """Goes on to this page, as all of the current one was taken."""
+    def _go_to(self, page: str | None) -> None:
+        """Moves the position to the begin of this page; None is the first page."""
         self._page, self._next_page = page, None
 
     def take(self) -> M | None:
-        """The next entry; None if `fetch` must come first."""
+        """The next entry; None if `fetch` must be called first."""
         if not self._fetched:
             return None
         entry = self._fetched.popleft()
@@ -103,9 +99,8 @@ class Follower(ABC, Generic[M]):
         return entry
 
     def fetch(self) -> Script[float]:
-        """Gets the next entries. The seconds to wait before the next fetch; 0 if there are some.
-
-        In an outage it goes on, less and less often.
+        """Fetches the next entries. Returns the seconds to wait before the next fetch: 0 if there
+        are entries. In an outage the seconds grow.
         """
         request = Request("GET", self._target())
         try:
@@ -122,10 +117,9 @@ class Follower(ABC, Generic[M]):
         if self._epoch not in (None, epoch_of(answer)):
             return self._epoch_changed(epoch_changed())
         page = read(list[self._kind], answer, request)  # type: ignore[name-defined]
-        if page:
-            self._epoch = epoch_of(answer)
         following = next_cursor(answer)
         if page:
+            self._epoch = epoch_of(answer)
             self._cycles.check(following)
         if new := self._untaken(page):
             self._fetched.extend(new)
@@ -138,9 +132,8 @@ class Follower(ABC, Generic[M]):
         if not self._start_again:
             raise error
         log.warning("The database was restored: following the %s from the start again", self._what)
-        self._page = self._next_page = self._epoch = None
-        self._cycles = CycleDetector()
-        self._restart()
+        self._epoch, self._cycles = None, CycleDetector()
+        self._go_to(None)
         return 0
 
 
@@ -159,8 +152,8 @@ class LogFollower(Follower[M]):
         what, self._path = _LOGS[kind]
         # mypy loses M here
         super().__init__(kind, what, poll_s, policy, start_again=start_again)  # type: ignore[arg-type]
-        self._last: str | None = None  # id of the last entry that was taken of this page
-        self._count = 0  # of entries that were taken, in cursors of older versions
+        self._last: str | None = None  # id of the last entry that was taken from this page
+        self._count = 0  # entries that were taken from this page, if an old cursor has no id
         if cursor is not None:
             self._count, self._last, self._page, self._epoch = _parse_log_cursor(cursor)
 
@@ -174,7 +167,7 @@ class LogFollower(Follower[M]):
         except Invalid:
             if self._last is None:
                 raise
-        # The server no longer knows this id: entries of the page that were taken come again.
+        # The server no longer knows this id. Read the page again: some entries come twice.
         self._last = None
         return 0
 
@@ -187,10 +180,7 @@ class LogFollower(Follower[M]):
     def _taken(self, entry: M) -> None:
         self._last, self._count = entry.id, 0
 
-    def _restart(self) -> None:
-        self._last, self._count = None, 0
-
-    def _go_to(self, page: str) -> None:
+    def _go_to(self, page: str | None) -> None:
         super()._go_to(page)
         self._last, self._count = None, 0
 
@@ -224,7 +214,7 @@ class ChangeFollower(Follower[Session]):
         return "/".join([*self._last, self._epoch] if self._epoch else self._last)
 
     def _target(self) -> str:
-        # A follower also gets later changes: the server need not derive all events first.
+        # The server need not derive all events first: the follower gets later changes, too.
         return with_query(
             "/sessions",
             limit=PAGE,
@@ -239,8 +229,10 @@ class ChangeFollower(Follower[Session]):
     def _taken(self, entry: Session) -> None:
         self._last = _change_order(entry)
 
-    def _restart(self) -> None:
-        self._last = self._start
+    def _go_to(self, page: str | None) -> None:
+        super()._go_to(page)
+        if page is None:
+            self._last = self._start
 
 
 def _change_order(session: Session) -> tuple[str, str]:
@@ -249,16 +241,16 @@ def _change_order(session: Session) -> tuple[str, str]:
 
 
 def cursor_after(taken: str | int, page: str | None, epoch: str | None) -> str:
-    """The cursor after an entry, given by its id, or after so many entries, of the page with the
-    server's cursor `page`.
+    """The cursor of the SDK for a position in a page. `taken` is the id of the last entry that was
+    taken, or the number of entries. `page` is the server's cursor of the page.
     """
     return f"{taken}.{page or ''}{f'.{epoch}' if epoch else ''}"
 
 
 def _parse_log_cursor(cursor: str) -> tuple[int, str | None, str | None, str | None]:
-    """Count, id of the last entry, page and epoch.
+    """The count, the id of the last entry, the page and the epoch.
 
-    A cursor with an entry and neither page nor epoch is older than epochs, and gets the epoch "".
+    A cursor with an entry, but without page and epoch, is older than epochs: its epoch is "".
     """
     match = _LOG_CURSOR.fullmatch(cursor)
     if match is None:
@@ -269,7 +261,7 @@ def _parse_log_cursor(cursor: str) -> tuple[int, str | None, str | None, str | N
 
 
 def _parse_change_cursor(cursor: str) -> tuple[tuple[str, str], str | None]:
-    """The last change and the epoch. A change without epoch is older than epochs: it gets ""."""
+    """The last change and the epoch. A change without epoch is older than epochs: that is ""."""
     match = _CHANGE_CURSOR.fullmatch(cursor)
     if match is None:
         raise invalid("cursor", "It must be one that `changes` gave.")

@@ -1,14 +1,14 @@
 """Forks (multiprocessing, gunicorn --preload): a child opens its own connections.
 
 Two processes that write to one connection would get each other's answers. A child must not close
-inherited connections either: a thread of the parent may have locked the pool at that moment, and
-event loops and SQLite files are shared with the parent.
+inherited connections: a thread of the parent may have locked the pool during the fork, and the
+child shares event loops and SQLite files with the parent.
 """
 
 import ctypes
 
-# Python imports this at the first look-up of a host name. If a process forks during that import,
-# its children cannot look up hosts: "unknown encoding: idna". So it is imported before any fork.
+# Python imports this when it first looks up a host name. If a process forks during that import, its
+# children cannot look up hosts: "unknown encoding: idna". So it is imported before all forks.
 import encodings.idna  # noqa: F401
 import os
 import threading
@@ -21,12 +21,12 @@ class ForkAware(Protocol):
     """An object with connections, locks or threads."""
 
     def after_fork_in_child(self) -> None:
-        """Called in a child: starts with new ones."""
+        """Called in a child: replaces them."""
 
 
 @runtime_checkable
 class ForkLock(ForkAware, Protocol):
-    """An object that no other thread may be using while the process forks."""
+    """An object that no other thread may use while the process forks."""
 
     def before_fork(self) -> None:
         """Waits until no thread uses it, and locks it."""
@@ -41,13 +41,13 @@ _held: list[ForkLock] = []
 
 
 def reset_after_fork(thing: ForkAware) -> None:
-    """Has `after_fork_in_child` called in every child of this process from now on."""
+    """Calls `after_fork_in_child` of this object in all children that this process forks."""
     with _mutex:
         _known.add(thing)
 
 
 def leave_to_parent(inherited: object) -> None:
-    """Keeps an inherited object alive for ever, so that the child never closes it."""
+    """Keeps an inherited object alive, so that the child never closes it."""
     if inherited is not None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 

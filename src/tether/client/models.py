@@ -1,15 +1,15 @@
-"""Charger, Vehicle and Event with convenient constructors, and the results of calls.
+"""Charger, Vehicle and Event with convenient constructors; changes, filters, results of calls.
 
-A constructor takes any kind of number, any iterable of powers, a datetime. Only type checkers see
-these classes: at run time they are the classes of `tether.domain.models`. A model keeps the values
-that it was given until it is sent. A model from the server has Decimals and text.
+The constructors accept any kind of number, any iterable of powers, and datetimes. Only type
+checkers see these classes: at run time they are the classes of `tether.domain.models`. A model
+keeps the values as they were given until it is sent. A model from the server has Decimals and text.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypedDict
 
 import msgspec
 
@@ -20,6 +20,9 @@ __all__ = ["Charger", "Event", "EventType", "Saved", "Vehicle", "Withdrawal"]
 
 Number: TypeAlias = int | float | str | Decimal
 Instant: TypeAlias = datetime | str
+Unit: TypeAlias = Literal["hour", "day", "week", "month"]
+By: TypeAlias = Literal["charger", "area"]
+Ids: TypeAlias = str | Iterable[str] | None
 
 if TYPE_CHECKING:
 
@@ -101,11 +104,66 @@ class VehicleChanges(PowerChanges, total=False):
     charge_capacity: Number
 
 
+class SessionSelection(TypedDict, total=False):
+    """Filters of sessions. A session must match all of them. None is no filter.
+
+    `charger_id` and `vehicle_id` may be lists of up to 50 ids. Sessions began from `from_` to
+    before `to`, ended from `ended_from` to before `ended_to`, or were plugged in at some time from
+    `overlapping_from` to before `overlapping_to`. `flag` is the name of a flag of the session.
+    `estimated` says whether some of its energy is estimated. `updated_from` selects the sessions
+    that changed at that instant or later, with removed ones. It can only be combined with
+    `charger_id`, `vehicle_id`, `from_` and `to`.
+    """
+
+    charger_id: Ids
+    vehicle_id: Ids
+    from_: Instant | None
+    to: Instant | None
+    ended_from: Instant | None
+    ended_to: Instant | None
+    overlapping_from: Instant | None
+    overlapping_to: Instant | None
+    status: Literal["active", "ended"] | None
+    flag: str | None
+    estimated: bool | None
+    updated_from: Instant | None
+
+
+class CurveSelection(TypedDict, total=False):
+    """Filters of a load curve: up to 50 chargers, up to 50 vehicles. With `by` there is a curve for
+    each charger or area. `time_zone` is for steps of a calendar; the default is UTC.
+    """
+
+    by: By | None
+    time_zone: str | None
+    charger_id: Ids
+    vehicle_id: Ids
+
+
+class AuditSelection(TypedDict, total=False):
+    """Filters of the audit trail: an action such as `key.revoke`, from `from_` to before `to`."""
+
+    action: str | None
+    from_: Instant | None
+    to: Instant | None
+
+
+class CapacitySelection(TypedDict, total=False):
+    """Filters of capacity: one charger, or the chargers in a box. `max_age` is the age in seconds
+    up to which the last event of a vehicle counts. `stale_allowed`: the answer may be stale.
+    """
+
+    charger_id: str | None
+    bbox: tuple[Number, Number, Number, Number] | None
+    max_age: int | None
+    stale_allowed: bool
+
+
 class Saved(NamedTuple):
     """The result of a PUT or PATCH.
 
-    `created` is about the try that was answered. If the answer to an earlier try was lost, that try
-    may have created the entity. `etag` is the version, for `if_match`.
+    `created` is about the try that got an answer. If the answer to an earlier try was lost, that
+    try may have created the entity. `etag` is the version, for `if_match`.
     """
 
     created: bool
@@ -173,9 +231,9 @@ class BulkResult(_Result):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WithdrawResult(_Result):
-    """The result of one withdrawal in bulk; `id` is the id that was given.
+    """The result of one withdrawal in bulk. `id` is the id of the event.
 
-    `status` is 204 if the event is withdrawn, now or before, 404 if you never sent it. In the
+    `status` is 204 if the event is withdrawn, now or earlier, 404 if you never sent it. In the
     `results` of an error it is None if the id was not sent or not answered.
     """
 

@@ -7,15 +7,14 @@ from logging import getLogger
 from os import PathLike
 
 from tether.client.bulk import event_result, refusal, retry_error
+from tether.client.conversion import sendable
 from tether.client.errors import Conflict, Invalid, TooLarge
 from tether.client.events import EventCalls
-from tether.client.exchange import NO_RETRIES, RetryPolicy
+from tether.client.exchange import NO_RETRIES, RetryPolicy, warning_text
 from tether.client.forks import reset_after_fork
 from tether.client.models import BulkResult, Doubt
 from tether.client.outbox_file import DamagedEvent, OutboxFile, RefusedEvent, WaitingEvent
 from tether.client.sync import Client
-from tether.client.units import warning_text
-from tether.client.values import sendable
 from tether.domain import models
 from tether.domain.validation import MAX_BYTES
 
@@ -31,8 +30,8 @@ class Outbox:
     """Stores events in a file and delivers them in order in the background, each exactly once.
 
     Any number of threads and processes may put events into the same file. One of them delivers at a
-    time. Events that wait when it is closed, or its process is killed, are delivered by the next
-    outbox on this file. The outbox does not close the client.
+    time. If the outbox is closed, or its process is killed, the next outbox with this file delivers
+    the waiting events. The outbox does not close the client.
     """
 
     def __init__(self, path: str | PathLike[str], client: Client) -> None:
@@ -48,7 +47,7 @@ class Outbox:
         reset_after_fork(self)
 
     def after_fork_in_child(self) -> None:
-        """A child has no thread until it puts an event: its parent delivers the waiting ones."""
+        """A child has no thread until it puts an event: the parent delivers waiting events."""
         self._failures = 0
         self._error: Exception | None = None
         self._put_signal = threading.Event()
@@ -89,33 +88,33 @@ class Outbox:
 
     @property
     def error(self) -> Exception | None:
-        """The error that stops the delivery at the moment, such as Forbidden, or None."""
+        """The error that stops the delivery now, such as Forbidden, or None."""
         return self._error
 
     @property
     def refused(self) -> list[RefusedEvent]:
         """The events that the server finally refused, with the reasons. They are kept."""
-        return self._file.refused()
+        return [one for one in self._file.set_aside() if isinstance(one, RefusedEvent)]
 
     @property
     def damaged(self) -> list[DamagedEvent]:
         """The damaged rows of the file. They are kept, and do not stop the delivery."""
-        return self._file.damaged()
+        return [one for one in self._file.set_aside() if isinstance(one, DamagedEvent)]
 
     def requeue(self, refused: RefusedEvent) -> bool:
-        """Delivers a refused event again, after all waiting ones. False if it is not there."""
+        """Delivers a refused event again, after all waiting ones. False if it does not exist."""
         found = self._file.requeue(refused.number)
         self._wake_up()
         return found
 
     def delete(self, refused: RefusedEvent | DamagedEvent) -> bool:
-        """Deletes a refused event or a damaged row. False if it is not there."""
+        """Deletes a refused event or a damaged row. False if it does not exist."""
         return self._file.delete(refused.number)
 
     def flush(self, timeout: float) -> bool:
-        """Waits until all events so far are delivered or refused; False if that takes longer.
+        """Waits until all events so far are delivered or refused. False if that takes longer.
 
-        A delivery that waits for its next try starts at once.
+        If the delivery waits before its next try, it starts at once.
         """
         end, last = time.monotonic() + timeout, self._file.last()
         self._flush_signal.set()
@@ -179,14 +178,14 @@ class Outbox:
             if result.ok:
                 delivered.append(waiting.number)
             elif _is_final(result):
-                refused.append((waiting, result.status or 0, result.message or ""))
+                refused.append((waiting.number, result.status or 0, result.message or ""))
             else:
                 later = later or result
         self._file.settle(delivered, refused)
         if delivered:
             self._failures = 0
-        for waiting, status, message in refused:
-            log.warning("Event %d was refused with status %d: %s", waiting.number, status, message)
+        for number, status, message in refused:
+            log.warning("Event %d was refused with status %d: %s", number, status, message)
         if later:
             raise retry_error(later, retry_after)
 
@@ -197,7 +196,7 @@ class Outbox:
                 stored = self._client._run(self._calls.post(event))
                 return [BulkResult(event=event, status=201, id=stored)], 0
             except _REFUSALS:
-                pass  # ask again below: only the item of a bulk answer is surely about this event
+                pass  # send it in bulk: only an item of a bulk answer is certainly about this event
         try:
             return self._client._run(self._calls.bulk.once([waiting.event for waiting in batch]))
         except TooLarge as error:
@@ -206,8 +205,8 @@ class Outbox:
             return [event_result(batch[0].event, refusal(error))], 0
 
     def _log_warnings(self, doubts: Iterable[Doubt]) -> None:
-        """Logs each warning once. Python's warnings can be errors: then the delivery would fail,
-        and be repeated for ever.
+        """Logs each warning once. It does not use Python's warnings, because they can be errors:
+        then the delivery would fail for ever.
         """
         for doubt in {*doubts} - self._logged:
             self._logged.add(doubt)

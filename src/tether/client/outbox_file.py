@@ -1,10 +1,10 @@
 """The file of an outbox: waiting events, refused events, the last timestamp of each vehicle.
 
-It has a rollback journal, not a write-ahead log, as Python's SQLite may be older than 3.51.3: those
-can damage a database that several connections write with a write-ahead log. With TRUNCATE and FULL
-a commit is on the disk when it returns.
+It has a rollback journal, not a write-ahead log. Python's SQLite may be older than 3.51.3, and such
+versions can damage a database with a write-ahead log that several connections write. With TRUNCATE
+and FULL a commit is on the disk when it returns.
 
-A forked child opens its own connection: SQLite must not even close one of another process.
+A forked child opens its own connection. It must not even close the connection of its parent.
 """
 
 import fcntl
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import accumulate
 from logging import getLogger
 from os import PathLike, fspath
@@ -24,24 +24,24 @@ from shutil import disk_usage
 import msgspec
 
 from tether.client.errors import OutboxError
+from tether.client.events import next_timestamp
 from tether.client.exchange import DECODE_ERRORS
 from tether.client.forks import leave_to_parent, reset_after_fork
 from tether.client.models import Event
-from tether.client.stamps import next_stamp
 from tether.domain import models
 from tether.domain.models import to_json
-from tether.domain.timestamps import now_ms
+from tether.domain.timestamps import moment_of, now_ms
 
 log = getLogger("tether.client.outbox")
 
 VERSION = 1
 BUSY_S = 30.0
 RESERVED_BYTES = 1024 * 1024
-"""Disk space that `put` leaves free. Deleting a thousand delivered events needs a journal of that
-size: without the space, an outbox that has filled the disk could never be emptied again."""
+"""Disk space that `put` leaves free. SQLite needs a journal of that size to delete 1000 events.
+Without the space, an outbox that has filled the disk could never be emptied."""
 
 _SCHEMA = (
-    # The number is the order of delivery. It is never used again.
+    # Numbers are the order of delivery. They are never used twice.
     "CREATE TABLE waiting (number INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL)",
     """
     CREATE TABLE refused (
@@ -56,18 +56,18 @@ _SCHEMA = (
     f"PRAGMA user_version = {VERSION}",
 )
 _NONE = -1
-DAMAGED = 0  # as status
+DAMAGED = 0  # the status of a damaged row
 DAMAGE = "It holds no event."
 _LAST_MS = 253_402_300_800_000  # the year 10000
 _SET_ASIDE = """
 INSERT OR REPLACE INTO refused SELECT number, coalesce(body, x''), ?, ?, ? FROM waiting
 WHERE number = ?
 """
-_SET_ASIDE_ROWS = """
+_SELECT_SET_ASIDE = """
 SELECT number, CAST(body AS BLOB), CAST(status AS INTEGER), CAST(message AS BLOB), at_ms
 FROM refused ORDER BY number
 """
-_STAMP = """
+_SAVE_TIMESTAMP = """
 INSERT INTO stamps VALUES (?, ?) ON CONFLICT (vehicle_id) DO UPDATE SET at_ms = excluded.at_ms
 """
 
@@ -82,7 +82,7 @@ class WaitingEvent:
 
 @dataclass(frozen=True, slots=True)
 class DamagedEvent:
-    """A row of the file that holds no readable event, as it was found. `number` names it."""
+    """A row of the file without a readable event. `content` is its body, `number` its id."""
 
     number: int
     content: bytes
@@ -91,7 +91,7 @@ class DamagedEvent:
 
 @dataclass(frozen=True, slots=True)
 class RefusedEvent:
-    """An event that the server refused for good, and why. `number` names it in the outbox."""
+    """An event that the server finally refused, and why. `number` is its id in the outbox."""
 
     number: int
     event: Event
@@ -101,7 +101,7 @@ class RefusedEvent:
 
 
 class OutboxFile:
-    """One connection to the file; may be used by many threads. Raises OutboxError."""
+    """A connection to the file. Many threads may use it. Raises OutboxError."""
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self._path = fspath(path)
@@ -145,15 +145,15 @@ class OutboxFile:
                     self._db.close()
 
     def put(self, event: models.Event) -> models.Event:
-        """Stores an event, with a timestamp, and returns it when it is on the disk."""
+        """Stores an event, with a timestamp. Returns it when it is on the disk."""
         with self._transaction() as db:
             self._check_disk_space(db)
             if event.timestamp is None:
                 vehicle = event.vehicle_id
                 last = db.execute("SELECT at_ms FROM stamps WHERE vehicle_id = ?", (vehicle,))
-                stamp = next_stamp(now_ms(), next(last, (0,))[0])
-                db.execute(_STAMP, (vehicle, stamp))
-                event = event.stamped(stamp)
+                timestamp = next_timestamp(now_ms(), next(last, (0,))[0])
+                db.execute(_SAVE_TIMESTAMP, (vehicle, timestamp))
+                event = event.stamped(timestamp)
             db.execute("INSERT INTO waiting (body) VALUES (?)", (to_json(event).decode(),))
         return event
 
@@ -171,77 +171,55 @@ class OutboxFile:
         sizes = accumulate(len(body or b"") + 1 for _, body in rows)  # with its line end
         fit = sum(size <= most_bytes for size in sizes)
         events = [(number, _event(body)) for number, body in rows[: max(1, fit)]]
-        self._set_aside([number for number, event in events if event is None])
+        damaged = [(number, DAMAGED, DAMAGE) for number, event in events if event is None]
+        if damaged:
+            self.settle([], damaged)  # later events wait behind them
+            log.error("%d rows of %s hold no event: they are set aside.", len(damaged), self._path)
         return [WaitingEvent(number, event) for number, event in events if event is not None]
 
-    def _set_aside(self, damaged: Sequence[int]) -> None:
-        """Sets rows without a readable event aside, as later events wait behind them."""
-        if not damaged:
-            return
-        with self._transaction() as db:
-            for number in damaged:
-                db.execute(_SET_ASIDE, (DAMAGED, DAMAGE, now_ms(), number))
-                db.execute("DELETE FROM waiting WHERE number = ?", (number,))
-        log.error("%d rows of %s hold no event: they are set aside.", len(damaged), self._path)
+    def settle(self, delivered: Sequence[int], refused: Sequence[tuple[int, int, str]]) -> None:
+        """Deletes delivered events and sets refused ones aside, in one transaction.
 
-    def settle(
-        self, delivered: Sequence[int], refused: Sequence[tuple[WaitingEvent, int, str]]
-    ) -> None:
-        """Deletes delivered events and sets refused ones aside, in one transaction."""
-        gone = [*delivered, *(waiting.number for waiting, _, _ in refused)]
-        if not gone:
+        A refused event is given as its number, the status and the message.
+        """
+        numbers = [*delivered, *(number for number, _, _ in refused)]
+        if not numbers:
             return
         with self._transaction() as db:
-            db.executemany(
-                "INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?, ?)",
-                [
-                    (waiting.number, to_json(waiting.event).decode(), status, message, now_ms())
-                    for waiting, status, message in refused
-                ],
-            )
-            db.executemany("DELETE FROM waiting WHERE number = ?", [(number,) for number in gone])
+            for number, status, message in refused:
+                db.execute(_SET_ASIDE, (status, message, now_ms(), number))
+            db.executemany("DELETE FROM waiting WHERE number = ?", [(one,) for one in numbers])
 
     def depth(self) -> int:
-        with self._reading() as db:
-            return int(db.execute("SELECT count(*) FROM waiting").fetchone()[0])
+        """How many events wait."""
+        return self._count("SELECT count(*) FROM waiting")
 
     def last(self) -> int:
         """The highest number of a waiting event; 0 without one."""
-        with self._reading() as db:
-            found = db.execute("SELECT max(number) FROM waiting").fetchone()[0]
-            return int(found or 0)
+        return self._count("SELECT coalesce(max(number), 0) FROM waiting")
 
     def waits_up_to(self, number: int) -> bool:
         """Whether an event up to this number still waits."""
+        return self._count("SELECT EXISTS (SELECT 1 FROM waiting WHERE number <= ?)", number) > 0
+
+    def _count(self, query: str, *values: int) -> int:
         with self._reading() as db:
-            row = db.execute("SELECT 1 FROM waiting WHERE number <= ? LIMIT 1", (number,))
-            return row.fetchone() is not None
+            return int(db.execute(query, values).fetchone()[0])
 
-    def refused(self) -> list[RefusedEvent]:
-        """The finally refused events, in order."""
-        return [
-            RefusedEvent(number, event, status, message, at)
-            for number, event, _, status, message, at in self._set_aside_rows()
-            if event is not None
-        ]
-
-    def damaged(self) -> list[DamagedEvent]:
-        """The damaged rows, in order."""
-        return [
-            DamagedEvent(number, body, at)
-            for number, event, body, _, _, at in self._set_aside_rows()
-            if event is None
-        ]
-
-    def _set_aside_rows(self) -> Iterator[tuple[int, Event | None, bytes, int, str, datetime]]:
+    def set_aside(self) -> Iterator[RefusedEvent | DamagedEvent]:
+        """The finally refused events and the damaged rows, in order."""
         with self._reading() as db:
-            rows = db.execute(_SET_ASIDE_ROWS).fetchall()
+            rows = db.execute(_SELECT_SET_ASIDE).fetchall()
         for number, body, status, message, at_ms in rows:
-            text = (message or b"").decode(errors="replace")
-            yield number, _event(body), body or b"", status, text, _moment(at_ms)
+            event, at = _event(body), _moment(at_ms)
+            if event is None:
+                yield DamagedEvent(number, body or b"", at)
+            else:
+                text = (message or b"").decode(errors="replace")
+                yield RefusedEvent(number, event, status, text, at)
 
     def requeue(self, number: int) -> bool:
-        """Puts a refused event behind all waiting ones. Whether there was one."""
+        """Puts a refused event behind all waiting ones. Returns whether it existed."""
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO waiting (body) SELECT body FROM refused WHERE number = ?", (number,)
@@ -249,16 +227,16 @@ class OutboxFile:
             return db.execute("DELETE FROM refused WHERE number = ?", (number,)).rowcount > 0
 
     def delete(self, number: int) -> bool:
-        """Deletes a refused event. Whether there was one."""
+        """Deletes a refused event or a damaged row. Returns whether it existed."""
         with self._transaction() as db:
             return db.execute("DELETE FROM refused WHERE number = ?", (number,)).rowcount > 0
 
     @contextmanager
     def delivery_lock(self) -> Iterator[bool]:
-        """Takes the lock for delivery, if no thread or process has it. Whether it is ours.
+        """Takes the lock for delivery, if no thread or process has it. Yields whether it was taken.
 
-        It is a `flock` on a file beside this one: it ends with its process, and a forked child does
-        not have it.
+        It is a `flock` on a second file. It ends with its process, and a forked child does not have
+        it.
         """
         with self._errors():
             if self._lock_fd == _NONE:
@@ -277,8 +255,8 @@ class OutboxFile:
                 fcntl.flock(lock_fd, fcntl.LOCK_UN)
 
     def _connect(self) -> None:
-        # O_EXCL: closing an existing file would drop the locks that SQLite has in this process.
-        with suppress(OSError):  # SQLite reports it below
+        # O_EXCL: to close an existing file would drop the locks that SQLite has in this process.
+        with suppress(OSError):  # SQLite raises it again below
             os.close(_open(self._path, os.O_EXCL))
         self._db = sqlite3.connect(
             self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
@@ -333,12 +311,12 @@ class OutboxFile:
 
 
 def _open(path: str, how: int = 0) -> int:
-    """Opens a file. A new one, and SQLite's files beside it, only their owner can read."""
+    """Opens a file. Only the owner can read a new file, and the files of SQLite beside it."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | how, 0o600)
 
 
 def _event(body: bytes | None) -> Event | None:
-    """The event, if it is readable and has a timestamp: only then it can be sent twice."""
+    """The event, if it is readable and has a timestamp. Without one it must not be sent twice."""
     try:
         event = msgspec.json.decode(body or b"", type=Event)
     except DECODE_ERRORS:
@@ -347,5 +325,4 @@ def _event(body: bytes | None) -> Event | None:
 
 
 def _moment(at_ms: object) -> datetime:
-    seconds = at_ms / 1000 if isinstance(at_ms, int) and 0 <= at_ms < _LAST_MS else 0
-    return datetime.fromtimestamp(seconds, UTC)
+    return moment_of(at_ms if isinstance(at_ms, int) and 0 <= at_ms < _LAST_MS else 0)

@@ -1,6 +1,7 @@
 """Pagination: the pages of a list, one after the other."""
 
 import re
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,7 +16,7 @@ _NEXT = re.compile(r'<([^<>]*)>\s*;[^,<]*\brel="?next\b"?')  # never looks at a 
 
 
 def next_cursor(answer: Answer) -> str | None:
-    """The cursor in the link to the next page. Its host is not asked."""
+    """The cursor in the link to the next page. The host of the link is ignored."""
     match = _NEXT.search(answer.headers.get("link", ""))
     try:
         found = parse_qs(urlsplit(match[1]).query).get("cursor") if match else None
@@ -25,31 +26,31 @@ def next_cursor(answer: Answer) -> str | None:
 
 
 def epoch_of(answer: Answer) -> str:
-    """The epoch of the database in a list's answer; empty in the first one."""
+    """The epoch of the database in the answer of a list; empty if it has none."""
     return answer.headers.get("tether-epoch", "")
 
 
 def is_partial(answer: Answer) -> bool:
-    """Whether a short or empty page is not the last one: the server has read enough for now."""
+    """Whether there are more pages although the page is short: the server stopped reading."""
     return 'partial="true"' in answer.headers.get("link", "")
 
 
 class CycleDetector:
-    """Finds out whether cursors lead in a circle, by Brent's algorithm with one in memory."""
+    """Detects cursors that lead in a circle, by Brent's algorithm: it keeps one cursor."""
 
     def __init__(self) -> None:
-        self._seen: str | None = None
-        self._steps, self._turn = 0, 1
+        self._kept: str | None = None
+        self._steps, self._max_steps = 0, 1
 
     def check(self, cursor: str | None) -> None:
         """Adds a cursor; None is ignored. Raises UnexpectedAnswer in a circle."""
         if cursor is None:
             return
-        if cursor == self._seen:
+        if cursor == self._kept:
             raise UnexpectedAnswer("The links to the next page lead in a circle.", status=200)
         self._steps += 1
-        if self._steps == self._turn:
-            self._seen, self._steps, self._turn = cursor, 0, 2 * self._turn
+        if self._steps == self._max_steps:
+            self._kept, self._steps, self._max_steps = cursor, 0, 2 * self._max_steps
 
 
 class Pages(Generic[M]):
@@ -68,8 +69,8 @@ class Pages(Generic[M]):
         answer = yield from exchange(request, self._policy, 200)
         page = self._entries(answer, request)
         self._query["cursor"] = cursor = next_cursor(answer)
-        # Events and changes have a link even at their end, for later entries. So a short page is
-        # the last one, unless it is partial: else a list would never end while others write.
+        # Lists of events and changes have a link even on their last page, for later entries. So the
+        # list ends with a short page that is not partial. It must end while others write.
         is_short = len(page) < self._query["limit"] and not is_partial(answer)
         self.more = cursor is not None and not is_short
         self._cycles.check(cursor if self.more else None)
@@ -79,12 +80,24 @@ class Pages(Generic[M]):
         return read(list[self._kind], answer, request)  # type: ignore[name-defined]
 
 
-class _Stated(msgspec.Struct, Generic[N]):
+class Lines(Pages[M]):
+    """A list in a single answer, as lines of JSON."""
+
+    def next(self) -> Script[list[M]]:
+        target = with_query(self._target, **self._query)
+        request = Request("GET", target, headers={"Accept": "application/x-ndjson"})
+        answer = yield from exchange(request, self._policy, 200)
+        self.more = False
+        lines = answer.body.splitlines()
+        return [read(self._kind, replace(answer, body=line), request) for line in lines]
+
+
+class _WithState(msgspec.Struct, Generic[N]):
     state: N
 
 
 class StatePages(Pages[tuple[M, N]]):
-    """The pages of a list with states: pairs of entity and state."""
+    """The pages of a list with states. The entries are pairs of entity and state."""
 
     def __init__(
         self, kind: type[M], state: type[N], policy: RetryPolicy, target: str, **query: Any
@@ -94,5 +107,5 @@ class StatePages(Pages[tuple[M, N]]):
 
     def _entries(self, answer: Answer, request: Request) -> list[tuple[M, N]]:
         entities = read(list[self._entity], answer, request)  # type: ignore[name-defined]
-        stated = read(list[_Stated[self._state]], answer, request)  # type: ignore[name-defined]
-        return [(entity, one.state) for entity, one in zip(entities, stated, strict=True)]
+        states = read(list[_WithState[self._state]], answer, request)  # type: ignore[name-defined]
+        return [(entity, one.state) for entity, one in zip(entities, states, strict=True)]

@@ -1,7 +1,7 @@
-"""Reads answers within bounds of size and time, and decompresses them.
+"""Reads and decompresses answers within bounds of size and time.
 
-A broken proxy or a stranger may answer in place of the server. An answer without an end, a very
-slow one, or one that grows a thousandfold when decompressed takes bounded memory and time.
+A broken proxy or a stranger may answer instead of the server. An endless answer, a very slow one,
+or one that decompresses to a thousand times its size must not take all memory or time.
 """
 
 import zlib
@@ -12,7 +12,7 @@ from tether.client.exchange import Answer
 MAX_BODY_BYTES = 32 * 1024 * 1024  # several times the largest page of this API
 MAX_ERROR_BYTES = 64 * 1024  # only the status and the message matter
 MIN_DOWNLOAD_BYTES_PER_S = 1024
-_GZIP = 31  # zlib's name for that format
+_GZIP = 31  # the code of zlib for this format
 _PIECE = 64 * 1024
 
 
@@ -52,7 +52,7 @@ class Decompressor:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the body has reached its end."""
+        """Whether the body is complete."""
         return self._unzip is None or self._unzip.eof
 
 
@@ -61,31 +61,31 @@ class DecompressionError(Exception):
 
 
 class AnswerReader:
-    """Collects an answer whose body is still to come."""
+    """Reads the body of an answer."""
 
     def __init__(self, status: int, headers: Mapping[str, str]) -> None:
         self._status = status
         self._headers = headers
         self._decompressor = Decompressor(headers)
         self._succeeded = 200 <= status < 300
-        self._most = MAX_BODY_BYTES if self._succeeded else MAX_ERROR_BYTES
+        self._max_bytes = MAX_BODY_BYTES if self._succeeded else MAX_ERROR_BYTES
         self._pieces: list[bytes] = []
-        self._packed = self._size = 0
+        self._received = self._size = 0
         self._flaw: str | None = None
 
     def take(self, data: bytes) -> bool:
         """Takes more of the body. Returns whether to read on."""
-        self._packed += len(data)
+        self._received += len(data)
         try:
             for piece in self._decompressor.feed(data):
                 self._pieces.append(piece)
                 self._size += len(piece)
-                if self._size > self._most:
+                if self._size > self._max_bytes:
                     break
         except DecompressionError as error:
             self._flaw = str(error)
-        if max(self._size, self._packed) > self._most:
-            self._flaw = f"it is larger than {self._most:,} bytes"
+        if max(self._size, self._received) > self._max_bytes:
+            self._flaw = f"it is larger than {self._max_bytes:,} bytes"
         return self._flaw is None
 
     def answer(self) -> Answer:

@@ -1,6 +1,6 @@
 """The stream of events and states: its cursor, and its messages in the bytes of an answer.
 
-No I/O, as in the scripts: the two clients read the bytes and wait.
+It has no I/O: the two clients read the bytes and wait.
 """
 
 import re
@@ -41,7 +41,7 @@ _KINDS: dict[str, type[Message]] = {
 
 
 class Interrupted(Exception):
-    """The answer broke off, or none came."""
+    """The answer was interrupted, or there was no answer."""
 
     def __init__(self, no_answer: NoAnswer) -> None:
         self.no_answer = no_answer
@@ -70,11 +70,11 @@ class Subscription:
 
     @property
     def in_outage(self) -> bool:
-        """Whether the stream is interrupted, and nothing has come since."""
+        """Whether the stream is interrupted, and no message has come since."""
         return self._failures > 0
 
     def request(self) -> Request:
-        """The request that connects, or connects again."""
+        """The request to connect, or to connect again."""
         begin = self._begin if self.cursor is None else None
         headers = {"Accept": "text/event-stream"}
         if self.cursor is not None:
@@ -86,14 +86,14 @@ class Subscription:
         return self._request
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Raises UnexpectedAnswer if this answer is not a stream of this API."""
+        """Raises UnexpectedAnswer if the answer is not a stream of this API."""
         self._decompressor = Decompressor(headers)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "text/event-stream":
             raise self._unexpected(f"it is of the type {kind or 'none'}")
 
     def received(self, data: bytes) -> Iterator[Message | None]:
-        """The messages in these bytes; None for a new cursor alone."""
+        """The messages in these bytes. None is a new cursor without a message."""
         try:
             for piece in self._decompressor.feed(data):
                 yield from self._messages(piece)
@@ -112,7 +112,7 @@ class Subscription:
             raise self._unexpected("a line or a message has no end")
 
     def refused(self, answer: Answer) -> float:
-        """The seconds to wait after this answer. Raises its error if waiting does not help."""
+        """The seconds to wait after this answer. Raises its error if waiting would not help."""
         error = error_of(answer, self._request)
         if isinstance(error, EpochChanged) and self._start_again:
             log.warning("The database was restored: reading the stream from the start again")
@@ -123,14 +123,14 @@ class Subscription:
         return self._pause(error)
 
     def interrupted(self, no_answer: NoAnswer) -> float:
-        """The seconds to wait before connecting again. Raises Unavailable if that cannot help."""
+        """The seconds to wait before connecting again. Raises Unavailable if it would not help."""
         error = error_of(no_answer, self._request)
         if no_answer.final:
             raise error
         return self._pause(error)
 
     def ended(self) -> float:
-        """The seconds to wait after the server ended the stream in order."""
+        """The seconds to wait after the server has ended the stream."""
         return self.interrupted(NoAnswer("The server ended the stream."))
 
     def _pause(self, error: TetherError) -> float:
@@ -162,7 +162,7 @@ class _EventStreamParser:
         self._fields = self._size = 0
 
     def feed(self, data: bytes) -> Iterator[tuple[str, str | None, bytes]]:
-        """Name, newest id and data of each block that is complete now."""
+        """The name, newest id and data of each complete block."""
         *lines, self._rest = _END_OF_LINE.split(self._rest + data)
         for line in lines:
             if line:

@@ -1,10 +1,11 @@
-# Made from aio_run.py by scripts/unasync.py: change that, then `make unasync`.
-"""Runs the scripts of the SDK; the endless iterators of `follow`, `changes` and `stream`."""
+# Generated from aio_run.py by scripts/unasync.py. Change that file, then run `make unasync`.
+"""Runs the scripts of the SDK; has the endless iterators of `follow`, `changes` and `stream`."""
 
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from tether.client.blocking import Stop, sleep, wait
+from tether.client.blocking_http import Http, Stop, sleep, wait
+from tether.client.conversion import query_of
 from tether.client.exchange import Answer, NoAnswer, Request, RetryPolicy, Script, ask, with_query
 from tether.client.following import Follower
 from tether.client.forks import leave_to_parent, reset_after_fork
@@ -12,9 +13,6 @@ from tether.client.models import Event, Withdrawal
 from tether.client.pagination import Pages
 from tether.client.streaming import Interrupted, Message, Subscription
 from tether.domain.views import Session
-
-if TYPE_CHECKING:
-    from tether.client.blocking import Http
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -24,12 +22,11 @@ F = TypeVar("F", Event, Session, Withdrawal)
 class Runner:
     """Runs scripts: sends their requests and waits."""
 
-    _http: "Http"
+    _http: Http
     _policy: RetryPolicy
 
     def _run(self, script: Script[T]) -> T:
-        """Runs a script; its result."""
-        self._http.check()
+        """Runs a script and returns its result."""
         outcome: Answer | NoAnswer | None = None
         while True:
             try:
@@ -53,17 +50,17 @@ class Runner:
         status: int = 200,
         policy: RetryPolicy | None = None,
     ) -> T:
-        """The body of the answer to one request."""
+        """Sends one request and returns the body of the answer."""
         request = Request(method, target, body)
         return self._run(ask(kind, request, policy or self._policy, status))
 
-    def _get(self, kind: type[T], target: str, /, **query: Any) -> T:
-        """The body of the answer to a GET with these parameters."""
-        return self._ask(kind, "GET", with_query(target, **query))
+    def _get(self, kind: type[T], target: str, /, **members: Any) -> T:
+        """The body of the answer to a GET with these parameters. Raises Invalid."""
+        return self._ask(kind, "GET", with_query(target, **query_of(members)))
 
-    def _list(self, kind: type[M], target: str, /, **query: Any) -> Iterator[M]:
-        """The entries of all pages of a list with these parameters."""
-        return self._iterate(Pages(kind, self._policy, target, **query))
+    def _list(self, kind: type[M], target: str, /, **members: Any) -> Iterator[M]:
+        """The entries of all pages of a list with these parameters. Raises Invalid."""
+        return self._iterate(Pages(kind, self._policy, target, **query_of(members)))
 
     def _iterate(self, pages: Pages[M]) -> Iterator[M]:
         """The entries of all pages."""
@@ -73,12 +70,12 @@ class Runner:
 
 
 class Following(Iterator[F], Generic[F]):
-    """An endless iterator. Its `cursor` is the position after the last entry that it gave."""
+    """An endless iterator. Its `cursor` is the position after the last entry."""
 
-    def __init__(self, client: Runner, follower: Follower[F], stop: Stop) -> None:
+    def __init__(self, client: Runner, follower: Follower[F], stop: Stop | None) -> None:
         self._client = client
         self._follower: Follower[F] = follower
-        self._stop = stop
+        self._stop = stop or Stop()
 
     @property
     def cursor(self) -> str:
@@ -98,18 +95,18 @@ class Following(Iterator[F], Generic[F]):
 class Stream(Iterator[Message]):
     """An endless iterator of events and states. `cursor` is the position after the last one.
 
-    It raises errors that waiting cannot mend, such as Forbidden for a revoked key. A task that
-    waits for the next message may be cancelled: no message is lost.
+    It raises errors that do not pass, such as Forbidden for a revoked key. A task that waits for
+    the next message may be cancelled: no message is lost.
     """
 
-    def __init__(self, http: "Http", subscription: Subscription) -> None:
+    def __init__(self, http: Http, subscription: Subscription) -> None:
         self._http = http
         self._subscription = subscription
         self._messages: Generator[Message | None] | None = None
         reset_after_fork(self)
 
     def after_fork_in_child(self) -> None:
-        """The connection belongs to the parent: the child makes its own, at the same cursor."""
+        """The parent keeps the connection. The child opens its own, at the same cursor."""
         leave_to_parent(self._messages)
         self._messages = None
 
@@ -120,11 +117,11 @@ class Stream(Iterator[Message]):
 
     @property
     def interrupted(self) -> bool:
-        """Whether it has no connection, and tries again by itself."""
+        """Whether it has no connection and is trying to connect again."""
         return self._subscription.in_outage
 
     def __enter__(self) -> "Stream":
-        self._next()  # the server first sends the cursor
+        self._next()  # the server sends the cursor first
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -137,7 +134,7 @@ class Stream(Iterator[Message]):
                 return message
 
     def close(self) -> None:
-        """Closes the connection. Reading on makes a new one."""
+        """Closes the connection. The next read opens a new one."""
         if self._messages is not None:
             self._messages.close()
             self._messages = None
@@ -147,7 +144,7 @@ class Stream(Iterator[Message]):
             self._messages = self._run()
         try:
             return next(self._messages)
-        except BaseException:  # the connection is gone, but not the cursor
+        except BaseException:  # the connection is lost; the cursor is kept
             self._messages = None
             raise
 
@@ -155,12 +152,12 @@ class Stream(Iterator[Message]):
         subscription = self._subscription
         while True:
             try:
-                with self._http.open(subscription.request()) as opened:
-                    if isinstance(opened, Answer):
-                        seconds = subscription.refused(opened)
+                with self._http.open(subscription.request()) as (answer, body):
+                    if answer.status != 200:
+                        seconds = subscription.refused(answer)
                     else:
-                        subscription.check(opened.headers)
-                        for data in opened.body:
+                        subscription.check(answer.headers)
+                        for data in body:
                             for message in subscription.received(data):
                                 yield message
                         seconds = subscription.ended()

@@ -1,23 +1,30 @@
-"""The members of webhooks, and their JSON."""
+"""Webhooks: their members as JSON, and the signature of a message."""
 
+import base64
+import hmac
 from collections.abc import Iterable, Mapping
+from time import time
 from typing import Any, TypedDict
 
-from tether.client.errors import invalid
-from tether.client.exchange import RetryPolicy
-from tether.client.models import Number
-from tether.client.selections import api_name
-from tether.domain.models import to_json
+import msgspec
 
-# If the answer to a create is lost, the webhook may exist. Another try would make a second one, and
-# the secret of the first would stay unknown.
-ONCE = RetryPolicy(0)
+from tether.client.conversion import api_name
+from tether.client.errors import invalid
+from tether.client.models import Number
+from tether.domain.models import to_json
+from tether.domain.webhooks import (
+    PUBLIC_KEY,
+    TOLERANCE_S,
+    SignatureKind,
+    hmac_signature,
+    signed_text,
+)
 
 
 class WebhookMembers(TypedDict, total=False):
-    """The members of a webhook: the types of messages, the charger or vehicle that they are about,
-    the start in the log (now, start, or a cursor of events or of the stream), whether it is on,
-    the most messages in a request, and the most requests per second.
+    """The members of a webhook: the types of its messages, their charger or vehicle, the start in
+    the log (now, start, or a cursor of events or of the stream), whether it is enabled, the
+    maximum of messages in a request, and of requests per second.
     """
 
     types: Iterable[str] | None
@@ -50,3 +57,54 @@ def webhook_body(members: Mapping[str, Any]) -> bytes:
     if types is not None:
         body["types"] = list(types)
     return to_json(body)
+
+
+def verify_webhook(
+    headers: Mapping[str, str], body: bytes | str, secret: str, *, tolerance_s: int = TOLERANCE_S
+) -> dict[str, Any]:
+    """The message in the body of a request. Raises ValueError unless it was signed by this secret
+    (`whsec_…`), or by the private key to this public one (`whpk_…`), within the tolerance of now.
+
+    `body` must be the bytes as they were received. Public keys need the package cryptography.
+    """
+    content = body.encode() if isinstance(body, str) else body
+    given = {name.lower(): value for name, value in headers.items()}
+    try:
+        message_id, at = given["webhook-id"], given["webhook-timestamp"]
+        signatures = given["webhook-signature"].split()
+    except KeyError as missing:
+        raise ValueError(f"The message has no header {missing}.") from None
+    if not (at.isascii() and at.isdigit() and len(at) < 16):
+        raise ValueError("The header webhook-timestamp is no number of seconds.")
+    if abs(time() - int(at)) > tolerance_s:
+        raise ValueError(f"The message was sent over {tolerance_s} s ago, or has yet to be.")
+    if not any(_is_good(one, secret, message_id, int(at), content) for one in signatures):
+        raise ValueError("The message was not signed by this secret.")
+    found: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
+    return found
+
+
+def _is_good(signature: str, secret: str, message_id: str, at_s: int, body: bytes) -> bool:
+    kind, _, text = signature.partition(",")
+    if secret.startswith(PUBLIC_KEY):
+        return kind == SignatureKind.ED25519 and _is_by_key(
+            secret, text, signed_text(message_id, at_s, body)
+        )
+    wanted = hmac_signature(secret, message_id, at_s, body)
+    return hmac.compare_digest(signature.encode(), wanted.encode())
+
+
+def _is_by_key(public_key: str, signature: str, signed: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+        Ed25519PublicKey,
+    )
+
+    key = Ed25519PublicKey.from_public_bytes(
+        base64.b64decode(public_key.removeprefix(PUBLIC_KEY), validate=True)
+    )
+    try:
+        key.verify(base64.b64decode(signature, validate=True), signed)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

@@ -19,7 +19,7 @@ from tether.cli.display.numbers import short
 from tether.cli.display.output import counted, show_pairs, show_table
 from tether.cli.members import INSTANT, NUMBERS
 from tether.cli.options import DURATION
-from tether.client.selections import By
+from tether.client.models import By
 from tether.domain.views import Capacity
 
 _EXAMPLES = """\b

@@ -1,6 +1,6 @@
-"""Converts the values that users give: exact Decimals, instants in the API's form, checked ids."""
+"""Converts what users give into what the API takes: exact numbers, instants, ids, parameters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from numbers import Integral
@@ -22,11 +22,11 @@ from tether.domain.timestamps import format_instant, ms_of, parse_instant
 
 M = TypeVar("M", bound=Charger | Vehicle | Event)
 
-_DIGITS = 15  # that the API takes, and that a float surely holds
+_DIGITS = 15  # which the API accepts, and which a float holds exactly
 
 
 def exact(model: M) -> M:
-    """The charger, vehicle or event with every value in the type that the model declares.
+    """The charger, vehicle or event, with all values converted to the types of the model.
 
     Raises Invalid for a wrong value, TypeError for another object.
     """
@@ -75,11 +75,6 @@ def instant_text(name: str, value: object) -> str:
         ) from None
 
 
-def instant_or_none(name: str, value: object) -> str | None:
-    """As `instant_text`, but None stays None. Raises Invalid."""
-    return None if value is None else instant_text(name, value)
-
-
 def entity_id(name: str, value: object) -> str:
     """The id, if it is a valid one. Raises Invalid."""
     if isinstance(value, str) and is_entity_id(value):
@@ -87,9 +82,22 @@ def entity_id(name: str, value: object) -> str:
     raise invalid(name, ENTITY_ID_RULE)
 
 
-def box_text(name: str, value: Any) -> str:
-    """A box of four numbers in the API's form. Raises Invalid."""
-    return ",".join(f"{number:f}" for number in _numbers(name, value))
+def query_of(members: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a request for these members. Raises Invalid."""
+    query: dict[str, Any] = {}
+    for member, value in members.items():
+        if member == "stale_allowed":
+            query["stale"] = "allowed" if value else None
+        elif value is not None:
+            name = api_name(member)
+            query[name] = _PARAMETERS.get(member, _unchanged)(name, value)
+    return query
+
+
+def api_name(name: str) -> str:
+    """The API's name of a member: `chargerId` for `charger_id`, `from` for `from_`."""
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
 
 
 def _number(name: str, value: object) -> Decimal:
@@ -104,9 +112,9 @@ def _decimal(value: object) -> Decimal | None:
         return value
     if isinstance(value, float):
         # 0.1 + 0.2 has 17 digits. The last two are noise, and the API would refuse them.
-        exactly = Decimal(float.__repr__(value))  # as repr() of NumPy's is "np.float64(0.3)"
-        return exactly if len(exactly.as_tuple().digits) <= _DIGITS else Decimal(f"{value:.15g}")
-    if isinstance(value, Integral) and not isinstance(value, bool):  # NumPy's integers are no ints
+        number = Decimal(float.__repr__(value))  # not repr(), as NumPy's is "np.float64(0.3)"
+        return number if len(number.as_tuple().digits) <= _DIGITS else Decimal(f"{value:.15g}")
+    if isinstance(value, Integral) and not isinstance(value, bool):  # NumPy's integers, too
         return Decimal(int(value))
     if isinstance(value, str):
         try:
@@ -132,6 +140,19 @@ def _event_type(name: str, value: Any) -> EventType:
         raise invalid(name, f"It must be one of {', '.join(EventType)}.") from None
 
 
+def _ids(name: str, value: str | Iterable[str]) -> str | list[str]:
+    # An empty list is sent as an empty id, which is refused: no id would mean all sessions.
+    return value if isinstance(value, str) else list(value) or ""
+
+
+def _box(name: str, value: Any) -> str:
+    return ",".join(f"{number:f}" for number in _numbers(name, value))
+
+
+def _truth(name: str, value: object) -> str:
+    return str(bool(value)).lower()
+
+
 def _unchanged(name: str, value: object) -> object:
     return value
 
@@ -149,10 +170,21 @@ _CONVERTERS: dict[str, Convert] = {
 
 
 _FIELDS: dict[type, list[tuple[str, str, Convert]]] = {
-    # Of each field: its name, its name in JSON, and its converter.
+    # For each field: its name, its name in JSON, and its converter.
     kind: [
         (field.name, field.encode_name, _CONVERTERS.get(field.name, _number))
         for field in msgspec.structs.fields(kind)
     ]
     for kind in (Charger, Vehicle, Event)
+}
+_INSTANTS = (
+    "at", "from_", "to", "ended_from", "ended_to", "overlapping_from", "overlapping_to",
+    "updated_from",
+)  # fmt: skip
+_PARAMETERS: dict[str, Convert] = {
+    **dict.fromkeys(_INSTANTS, instant_text),
+    "charger_id": _ids,
+    "vehicle_id": _ids,
+    "estimated": _truth,
+    "bbox": _box,
 }

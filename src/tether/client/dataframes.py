@@ -29,9 +29,9 @@ M = TypeVar("M", bound=msgspec.Struct)
 def to_arrow(things: Iterable[M], kind: type[M] | None = None) -> "pyarrow.Table":
     """A table of pyarrow with exact numbers: `decimal128(38, 18)`.
 
-    Of chargers, vehicles, events, sessions, sums, steps of a load curve or capacities: one row for
-    each, columns with the API's names, instants in UTC. Where there may be none, `kind` says what
-    they would be, such as `Session`. All are in memory at once.
+    It takes chargers, vehicles, events, sessions, sums, steps of a load curve or capacities. Each
+    is a row. Columns have the API's names, instants are in UTC. If the list may be empty, give the
+    type of its entries as `kind`, such as `Session`. All entries are in memory at once.
 
     Raises ImportError without pyarrow, ValueError for a number with more than 18 decimal places.
     """
@@ -47,7 +47,7 @@ def to_pandas(
 ) -> "pandas.DataFrame":
     """A data frame of pandas, as `to_arrow` makes a table. Raises ImportError without pandas.
 
-    Numbers are float64, or with `exact` Decimals with all their digits; what is not known is NaN.
+    Numbers are float64, or with `exact` Decimals with all their digits. Unknown values are NaN.
     """
     pandas = _import("pandas", "to_pandas")
     found, model = _check_kind(things, kind)
@@ -77,7 +77,7 @@ def to_polars(
 ) -> "polars.DataFrame":
     """A data frame of Polars, as `to_arrow` makes a table. Raises ImportError without Polars.
 
-    Numbers are Float64, or with `exact` Decimal(38, 18); what is not known is null.
+    Numbers are Float64, or with `exact` Decimal(38, 18). Unknown values are null.
     """
     library = _import("polars", "to_polars")
     found, model = _check_kind(things, kind)

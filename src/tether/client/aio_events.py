@@ -1,28 +1,152 @@
-"""Sessions and capacity, which the server derives from the events."""
+"""Events; sessions and capacity, which the server derives from them."""
 
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import replace
 from typing import Literal, Unpack
 
 from tether.client.aio_run import AsyncFollowing, AsyncRunner
-from tether.client.awaiting import Stop
+from tether.client.async_http import Stop
+from tether.client.conversion import instant_text, query_of
 from tether.client.errors import Conflict
 from tether.client.events import EventCalls, unplug_of
-from tether.client.exchange import Request, exchange, path, read, with_query
-from tether.client.following import ChangeFollower
-from tether.client.models import Event, Instant
-from tether.client.selections import (
+from tether.client.exchange import Request, exchange, path
+from tether.client.following import ChangeFollower, LogFollower
+from tether.client.models import (
+    BulkResult,
     By,
     CapacitySelection,
+    Event,
+    Instant,
     SessionSelection,
     Unit,
-    capacity_query,
-    query_of,
-    stale,
-    window_query,
+    Withdrawal,
+    WithdrawResult,
 )
-from tether.client.values import instant_or_none, instant_text
+from tether.client.pagination import Lines
+from tether.domain import models
 from tether.domain.views import Capacity, Session, SessionStatus, SessionSummary
+
+
+class AsyncEvents:
+    """The partner's events."""
+
+    def __init__(self, client: AsyncRunner) -> None:
+        self._client = client
+        self._policy = client._policy
+        self._calls = EventCalls(self._policy)
+
+    async def post(self, event: models.Event) -> str:
+        """Reports an event and returns its id. An event without a timestamp happens now.
+
+        Raises Invalid, Conflict. After Unavailable or RateLimited, post the `event` of the error to
+        try again: it has its timestamp, so that is safe at any time.
+        """
+        return await self._client._run(self._calls.post(event))
+
+    async def bulk(self, events: Iterable[models.Event]) -> list[BulkResult]:
+        """Reports many events, up to 10,000 in a request. Returns the result of each, in order.
+
+        Refused events do not raise. An error that ends the call early, such as Unavailable, has the
+        results so far in `results`.
+        """
+        return await self._client._run(self._calls.bulk.all(events))
+
+    async def get(self, id: str) -> Event:
+        """The event with this id. Raises NotFound."""
+        return await self._client._get(Event, path("events", id))
+
+    async def now(self) -> str:
+        """The cursor after the last event: from there, `follow` begins with the next event."""
+        return await self._client._run(self._calls.now())
+
+    def follow(
+        self,
+        cursor: str | None = None,
+        *,
+        poll_s: float = 1.0,
+        stop: Stop | None = None,
+        start_again: bool = False,
+    ) -> "AsyncFollowing[Event]":
+        """All events after the cursor, or from the first one, as they are committed.
+
+        It never ends by itself, not even in an outage; `stop` ends it when it is set. Store the
+        `cursor` of the returned iterator after you have processed an event. Given again after a
+        restart, it goes on with the next event. After a restore of the database it raises
+        EpochChanged, or with `start_again` begins at the first event: then events come again.
+        """
+        follower = LogFollower(Event, cursor, poll_s, self._policy, start_again=start_again)
+        return AsyncFollowing(self._client, follower, stop)
+
+    async def withdraw(self, id: str) -> None:
+        """Withdraws an event, as if it had never been sent. Doing so again does no harm. Raises
+        NotFound if you never sent it.
+        """
+        request = Request("DELETE", path("events", id))
+        await self._client._run(exchange(request, self._policy, 204))
+
+    async def withdraw_many(self, ids: Iterable[str]) -> list[WithdrawResult]:
+        """Withdraws many events, up to 10,000 in a request. Returns the result of each, in order.
+        An error that ends the call early has the results so far in `results`. Doing all of it again
+        does no harm.
+        """
+        return await self._client._run(self._calls.withdraw.all(ids))
+
+    def withdrawn(
+        self,
+        *,
+        type: str | None = None,
+        charger_id: str | None = None,
+        vehicle_id: str | None = None,
+        order: Literal["asc", "desc"] = "asc",
+        page_size: int = 100,
+    ) -> AsyncIterator[Withdrawal]:
+        """The withdrawals, in their order."""
+        return self._client._list(
+            Withdrawal,
+            "/events/withdrawn",
+            type=type,
+            charger_id=charger_id,
+            vehicle_id=vehicle_id,
+            order=order,
+            limit=page_size,
+        )
+
+    def follow_withdrawn(
+        self,
+        cursor: str | None = None,
+        *,
+        poll_s: float = 1.0,
+        stop: Stop | None = None,
+        start_again: bool = False,
+    ) -> "AsyncFollowing[Withdrawal]":
+        """All withdrawals after the cursor, as `follow` gives all events. Drop your copies of these
+        events; ignore those that you never had.
+        """
+        follower = LogFollower(Withdrawal, cursor, poll_s, self._policy, start_again=start_again)
+        return AsyncFollowing(self._client, follower, stop)
+
+    def list(
+        self,
+        *,
+        type: str | None = None,
+        charger_id: str | None = None,
+        vehicle_id: str | None = None,
+        from_: Instant | None = None,
+        to: Instant | None = None,
+        order: Literal["asc", "desc"] = "asc",
+        page_size: int = 100,
+    ) -> AsyncIterator[Event]:
+        """The events in the order in which they were committed; `from_` inclusive, `to` not."""
+        return self._client._list(
+            Event,
+            "/events",
+            type=type,
+            charger_id=charger_id,
+            vehicle_id=vehicle_id,
+            from_=from_,
+            to=to,
+            order=order,
+            limit=page_size,
+        )
 
 
 class AsyncSessions:
@@ -34,7 +158,7 @@ class AsyncSessions:
     async def get(self, id: str, *, stale_allowed: bool = False) -> Session:
         """The session with this id. Raises NotFound, also for a removed session."""
         target = path("sessions", id)
-        return await self._client._get(Session, target, stale=stale(stale_allowed))
+        return await self._client._get(Session, target, stale_allowed=stale_allowed)
 
     def list(
         self,
@@ -52,9 +176,9 @@ class AsyncSessions:
         return self._client._list(
             Session,
             "/sessions",
-            **query_of(selection),
+            **selection,
             order=None if order == "asc" else order,
-            stale=stale(stale_allowed),
+            stale_allowed=stale_allowed,
             limit=page_size,
         )
 
@@ -77,11 +201,11 @@ class AsyncSessions:
         return self._client._list(
             SessionSummary,
             "/sessions/summary",
-            **query_of(selection),
+            **selection,
             bucket=bucket,
-            timeZone=time_zone,
+            time_zone=time_zone,
             by=by,
-            stale=stale(stale_allowed),
+            stale_allowed=stale_allowed,
             limit=page_size,
         )
 
@@ -148,7 +272,7 @@ class AsyncSessions:
         """
         policy = self._client._policy
         follower = ChangeFollower(cursor, updated_from, poll_s, policy, start_again=start_again)
-        return AsyncFollowing(self._client, follower, stop or Stop())
+        return AsyncFollowing(self._client, follower, stop)
 
 
 class AsyncCapacities:
@@ -165,8 +289,7 @@ class AsyncCapacities:
         It is for now, or for a past moment `at`; for all chargers, one, or those in a box: `bbox`
         is (min longitude, min latitude, max longitude, max latitude) in degrees. Raises Invalid.
         """
-        query = capacity_query(**selection)
-        return await self._client._get(Capacity, "/capacity", **query, at=instant_or_none("at", at))
+        return await self._client._get(Capacity, "/capacity", **selection, at=at)
 
     def by_charger(
         self,
@@ -176,7 +299,9 @@ class AsyncCapacities:
         **selection: Unpack[CapacitySelection],
     ) -> AsyncIterator[Capacity]:
         """The capacity of each charger with a vehicle plugged in, by id."""
-        return self._at_moment("charger", at, page_size, selection)
+        return self._client._list(
+            Capacity, "/capacity", by="charger", **selection, at=at, limit=page_size
+        )
 
     def by_area(
         self,
@@ -188,14 +313,9 @@ class AsyncCapacities:
         """The capacity of each area with such chargers: a box of a tenth of a degree. `area` is
         None for chargers without a position.
         """
-        return self._at_moment("area", at, page_size, selection)
-
-    def _at_moment(
-        self, by: By, at: Instant | None, page_size: int, selection: CapacitySelection
-    ) -> AsyncIterator[Capacity]:
-        query = capacity_query(**selection)
-        moment = instant_or_none("at", at)
-        return self._client._list(Capacity, "/capacity", by=by, **query, at=moment, limit=page_size)
+        return self._client._list(
+            Capacity, "/capacity", by="area", **selection, at=at, limit=page_size
+        )
 
     async def series(
         self,
@@ -208,10 +328,11 @@ class AsyncCapacities:
         """The capacity at `from_` and every `step` seconds after it, before `to`, by default now.
         At most 1,000 moments, none in the future. Raises Invalid.
         """
-        query = capacity_query(**selection) | window_query(from_, to, step)
-        return await self._client._get(list[Capacity], "/capacity", **query)
+        return await self._client._get(
+            list[Capacity], "/capacity", **selection, from_=from_, to=to, step=step
+        )
 
-    async def over_time(
+    def over_time(
         self,
         *,
         from_: Instant,
@@ -224,14 +345,8 @@ class AsyncCapacities:
         """As `series`, one by one, at up to 10,000 moments. With `by` for each charger or area with
         a vehicle plugged in: one charger or area after the other, each in the order of time.
         """
-        query = capacity_query(**selection) | window_query(from_, to, step)
-        if by is None:
-            headers = {"Accept": "application/x-ndjson"}
-            request = Request("GET", with_query("/capacity", **query), headers=headers)
-            answer = await self._client._run(exchange(request, self._client._policy, 200))
-            for line in answer.body.splitlines():
-                yield read(Capacity, replace(answer, body=line), request)
-            return
-        pages = self._client._list(Capacity, "/capacity", by=by, **query, limit=page_size)
-        async for one in pages:
-            yield one
+        members = {**selection, "from_": from_, "to": to, "step": step}
+        if by is not None:
+            return self._client._list(Capacity, "/capacity", by=by, **members, limit=page_size)
+        policy = self._client._policy
+        return self._client._iterate(Lines(Capacity, policy, "/capacity", **query_of(members)))

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tether.client import Charger, Event, Invalid, Vehicle, models
-from tether.client.stamps import STEP_BACK_MS, Stamps
-from tether.client.values import exact, instant_text, patch_of, sendable
+from tether.client.conversion import exact, instant_text, patch_of, sendable
+from tether.client.events import STEP_BACK_MS, Timestamps
 from tether.domain import models as domain_models
 from tether.ingest.json_reader import decode_document
 
@@ -155,25 +155,25 @@ class Clock:
         return self.now
 
 
-def test_stamps_of_a_vehicle_increase_strictly() -> None:
+def test_timestamps_of_a_vehicle_increase_strictly() -> None:
     clock = Clock()
-    stamps = Stamps(clock)
+    timestamps = Timestamps(clock)
     start = clock.now
-    assert [stamps.next("V1") for _ in range(3)] == [start, start + 1, start + 2]
-    assert stamps.next("V2") == start
+    assert [timestamps.next("V1") for _ in range(3)] == [start, start + 1, start + 2]
+    assert timestamps.next("V2") == start
     clock.now -= 500  # a clock that is put right
-    assert stamps.next("V1") == start + 3
+    assert timestamps.next("V1") == start + 3
     clock.now -= STEP_BACK_MS  # a clock that was quite wrong
-    assert stamps.next("V1") == clock.now
+    assert timestamps.next("V1") == clock.now
     clock.now = start + 10
-    assert stamps.next("V1") == start + 10
+    assert timestamps.next("V1") == start + 10
 
 
-def test_stamps_forget_vehicles_of_long_ago() -> None:
+def test_timestamps_forget_vehicles_of_long_ago() -> None:
     clock = Clock()
-    stamps = Stamps(clock)
+    timestamps = Timestamps(clock)
     for round_ in range(3):
         for number in range(9000):
-            stamps.next(f"V{round_}.{number}")
+            timestamps.next(f"V{round_}.{number}")
         clock.now += STEP_BACK_MS + 1
-    assert len(stamps._last) < 20_000
+    assert len(timestamps._last) < 20_000

@@ -1,29 +1,153 @@
-# Made from aio_derived.py by scripts/unasync.py: change that, then `make unasync`.
-"""Sessions and capacity, which the server derives from the events."""
+# Generated from aio_events.py by scripts/unasync.py. Change that file, then run `make unasync`.
+"""Events; sessions and capacity, which the server derives from them."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Literal, Unpack
 
-from tether.client.blocking import Stop
+from tether.client.blocking_http import Stop
+from tether.client.conversion import instant_text, query_of
 from tether.client.errors import Conflict
 from tether.client.events import EventCalls, unplug_of
-from tether.client.exchange import Request, exchange, path, read, with_query
-from tether.client.following import ChangeFollower
-from tether.client.models import Event, Instant
-from tether.client.selections import (
+from tether.client.exchange import Request, exchange, path
+from tether.client.following import ChangeFollower, LogFollower
+from tether.client.models import (
+    BulkResult,
     By,
     CapacitySelection,
+    Event,
+    Instant,
     SessionSelection,
     Unit,
-    capacity_query,
-    query_of,
-    stale,
-    window_query,
+    Withdrawal,
+    WithdrawResult,
 )
+from tether.client.pagination import Lines
 from tether.client.sync_run import Following, Runner
-from tether.client.values import instant_or_none, instant_text
+from tether.domain import models
 from tether.domain.views import Capacity, Session, SessionStatus, SessionSummary
+
+
+class Events:
+    """The partner's events."""
+
+    def __init__(self, client: Runner) -> None:
+        self._client = client
+        self._policy = client._policy
+        self._calls = EventCalls(self._policy)
+
+    def post(self, event: models.Event) -> str:
+        """Reports an event and returns its id. An event without a timestamp happens now.
+
+        Raises Invalid, Conflict. After Unavailable or RateLimited, post the `event` of the error to
+        try again: it has its timestamp, so that is safe at any time.
+        """
+        return self._client._run(self._calls.post(event))
+
+    def bulk(self, events: Iterable[models.Event]) -> list[BulkResult]:
+        """Reports many events, up to 10,000 in a request. Returns the result of each, in order.
+
+        Refused events do not raise. An error that ends the call early, such as Unavailable, has the
+        results so far in `results`.
+        """
+        return self._client._run(self._calls.bulk.all(events))
+
+    def get(self, id: str) -> Event:
+        """The event with this id. Raises NotFound."""
+        return self._client._get(Event, path("events", id))
+
+    def now(self) -> str:
+        """The cursor after the last event: from there, `follow` begins with the next event."""
+        return self._client._run(self._calls.now())
+
+    def follow(
+        self,
+        cursor: str | None = None,
+        *,
+        poll_s: float = 1.0,
+        stop: Stop | None = None,
+        start_again: bool = False,
+    ) -> "Following[Event]":
+        """All events after the cursor, or from the first one, as they are committed.
+
+        It never ends by itself, not even in an outage; `stop` ends it when it is set. Store the
+        `cursor` of the returned iterator after you have processed an event. Given again after a
+        restart, it goes on with the next event. After a restore of the database it raises
+        EpochChanged, or with `start_again` begins at the first event: then events come again.
+        """
+        follower = LogFollower(Event, cursor, poll_s, self._policy, start_again=start_again)
+        return Following(self._client, follower, stop)
+
+    def withdraw(self, id: str) -> None:
+        """Withdraws an event, as if it had never been sent. Doing so again does no harm. Raises
+        NotFound if you never sent it.
+        """
+        request = Request("DELETE", path("events", id))
+        self._client._run(exchange(request, self._policy, 204))
+
+    def withdraw_many(self, ids: Iterable[str]) -> list[WithdrawResult]:
+        """Withdraws many events, up to 10,000 in a request. Returns the result of each, in order.
+        An error that ends the call early has the results so far in `results`. Doing all of it again
+        does no harm.
+        """
+        return self._client._run(self._calls.withdraw.all(ids))
+
+    def withdrawn(
+        self,
+        *,
+        type: str | None = None,
+        charger_id: str | None = None,
+        vehicle_id: str | None = None,
+        order: Literal["asc", "desc"] = "asc",
+        page_size: int = 100,
+    ) -> Iterator[Withdrawal]:
+        """The withdrawals, in their order."""
+        return self._client._list(
+            Withdrawal,
+            "/events/withdrawn",
+            type=type,
+            charger_id=charger_id,
+            vehicle_id=vehicle_id,
+            order=order,
+            limit=page_size,
+        )
+
+    def follow_withdrawn(
+        self,
+        cursor: str | None = None,
+        *,
+        poll_s: float = 1.0,
+        stop: Stop | None = None,
+        start_again: bool = False,
+    ) -> "Following[Withdrawal]":
+        """All withdrawals after the cursor, as `follow` gives all events. Drop your copies of these
+        events; ignore those that you never had.
+        """
+        follower = LogFollower(Withdrawal, cursor, poll_s, self._policy, start_again=start_again)
+        return Following(self._client, follower, stop)
+
+    def list(
+        self,
+        *,
+        type: str | None = None,
+        charger_id: str | None = None,
+        vehicle_id: str | None = None,
+        from_: Instant | None = None,
+        to: Instant | None = None,
+        order: Literal["asc", "desc"] = "asc",
+        page_size: int = 100,
+    ) -> Iterator[Event]:
+        """The events in the order in which they were committed; `from_` inclusive, `to` not."""
+        return self._client._list(
+            Event,
+            "/events",
+            type=type,
+            charger_id=charger_id,
+            vehicle_id=vehicle_id,
+            from_=from_,
+            to=to,
+            order=order,
+            limit=page_size,
+        )
 
 
 class Sessions:
@@ -35,7 +159,7 @@ class Sessions:
     def get(self, id: str, *, stale_allowed: bool = False) -> Session:
         """The session with this id. Raises NotFound, also for a removed session."""
         target = path("sessions", id)
-        return self._client._get(Session, target, stale=stale(stale_allowed))
+        return self._client._get(Session, target, stale_allowed=stale_allowed)
 
     def list(
         self,
@@ -53,9 +177,9 @@ class Sessions:
         return self._client._list(
             Session,
             "/sessions",
-            **query_of(selection),
+            **selection,
             order=None if order == "asc" else order,
-            stale=stale(stale_allowed),
+            stale_allowed=stale_allowed,
             limit=page_size,
         )
 
@@ -78,11 +202,11 @@ class Sessions:
         return self._client._list(
             SessionSummary,
             "/sessions/summary",
-            **query_of(selection),
+            **selection,
             bucket=bucket,
-            timeZone=time_zone,
+            time_zone=time_zone,
             by=by,
-            stale=stale(stale_allowed),
+            stale_allowed=stale_allowed,
             limit=page_size,
         )
 
@@ -149,7 +273,7 @@ class Sessions:
         """
         policy = self._client._policy
         follower = ChangeFollower(cursor, updated_from, poll_s, policy, start_again=start_again)
-        return Following(self._client, follower, stop or Stop())
+        return Following(self._client, follower, stop)
 
 
 class Capacities:
@@ -164,8 +288,7 @@ class Capacities:
         It is for now, or for a past moment `at`; for all chargers, one, or those in a box: `bbox`
         is (min longitude, min latitude, max longitude, max latitude) in degrees. Raises Invalid.
         """
-        query = capacity_query(**selection)
-        return self._client._get(Capacity, "/capacity", **query, at=instant_or_none("at", at))
+        return self._client._get(Capacity, "/capacity", **selection, at=at)
 
     def by_charger(
         self,
@@ -175,7 +298,9 @@ class Capacities:
         **selection: Unpack[CapacitySelection],
     ) -> Iterator[Capacity]:
         """The capacity of each charger with a vehicle plugged in, by id."""
-        return self._at_moment("charger", at, page_size, selection)
+        return self._client._list(
+            Capacity, "/capacity", by="charger", **selection, at=at, limit=page_size
+        )
 
     def by_area(
         self,
@@ -187,14 +312,9 @@ class Capacities:
         """The capacity of each area with such chargers: a box of a tenth of a degree. `area` is
         None for chargers without a position.
         """
-        return self._at_moment("area", at, page_size, selection)
-
-    def _at_moment(
-        self, by: By, at: Instant | None, page_size: int, selection: CapacitySelection
-    ) -> Iterator[Capacity]:
-        query = capacity_query(**selection)
-        moment = instant_or_none("at", at)
-        return self._client._list(Capacity, "/capacity", by=by, **query, at=moment, limit=page_size)
+        return self._client._list(
+            Capacity, "/capacity", by="area", **selection, at=at, limit=page_size
+        )
 
     def series(
         self,
@@ -207,8 +327,9 @@ class Capacities:
         """The capacity at `from_` and every `step` seconds after it, before `to`, by default now.
         At most 1,000 moments, none in the future. Raises Invalid.
         """
-        query = capacity_query(**selection) | window_query(from_, to, step)
-        return self._client._get(list[Capacity], "/capacity", **query)
+        return self._client._get(
+            list[Capacity], "/capacity", **selection, from_=from_, to=to, step=step
+        )
 
     def over_time(
         self,
@@ -223,14 +344,8 @@ class Capacities:
         """As `series`, one by one, at up to 10,000 moments. With `by` for each charger or area with
         a vehicle plugged in: one charger or area after the other, each in the order of time.
         """
-        query = capacity_query(**selection) | window_query(from_, to, step)
-        if by is None:
-            headers = {"Accept": "application/x-ndjson"}
-            request = Request("GET", with_query("/capacity", **query), headers=headers)
-            answer = self._client._run(exchange(request, self._client._policy, 200))
-            for line in answer.body.splitlines():
-                yield read(Capacity, replace(answer, body=line), request)
-            return
-        pages = self._client._list(Capacity, "/capacity", by=by, **query, limit=page_size)
-        for one in pages:
-            yield one
+        members = {**selection, "from_": from_, "to": to, "step": step}
+        if by is not None:
+            return self._client._list(Capacity, "/capacity", by=by, **members, limit=page_size)
+        policy = self._client._policy
+        return self._client._iterate(Lines(Capacity, policy, "/capacity", **query_of(members)))

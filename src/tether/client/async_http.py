@@ -1,12 +1,13 @@
-"""HTTP for the awaiting client: one try of a request, with aiohttp (docs/decisions/0013).
+"""Waiting and HTTP for the async client: one try of a request, with aiohttp (decision 13).
 
-Both clients use the same proxies and trust the same certificates.
+`blocking_http.py` has the same names for the other client. Both clients use the same proxies and
+trust the same certificates.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
 
 import aiohttp
 import httpx2
@@ -20,11 +21,16 @@ from tether.client.forks import leave_to_parent, reset_after_fork
 from tether.client.receiving import MIN_DOWNLOAD_BYTES_PER_S, AnswerReader, headers_of
 from tether.client.streaming import SILENCE_S, Interrupted
 
+__all__ = ["Http", "Stop", "sleep", "wait"]
+
+Stop = asyncio.Event
+sleep = asyncio.sleep
+
 _UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 class _Broken(Exception):
-    """A connection broke. On an error of its own, aiohttp would send PUT and GET again."""
+    """A connection broke. For its own errors, aiohttp would send PUT and GET again."""
 
     def __init__(self, cause: Exception) -> None:
         self.cause = cause
@@ -33,14 +39,13 @@ class _Broken(Exception):
 _FAILURES = (aiohttp.ClientError, TimeoutError, _Broken, ValueError)
 
 
-class OpenAnswer(NamedTuple):
-    """An answer of status 200 whose body is still to come, not decompressed."""
+async def wait(stop: Stop, seconds: float) -> None:
+    """Waits until `stop` is set, at most so many seconds."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
 
-    headers: Mapping[str, str]
-    body: AsyncIterator[bytes]
 
-
-class AwaitingHttp:
+class Http:
     """Connections to one server, for any number of tasks of one event loop."""
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -50,12 +55,14 @@ class AwaitingHttp:
         reset_after_fork(self)
 
     def after_fork_in_child(self) -> None:
-        """A child opens its own connections."""
+        """A child opens its own connections, and has no requests in flight."""
         leave_to_parent(self._session)
         self._session = None
+        self._coalescer = RequestCoalescer(self._send_one)
 
     async def send(self, request: Request) -> Answer | NoAnswer:
         """Sends a request once."""
+        self._connections()  # before it waits for something in another event loop
         send = self._coalescer.send if request.may_share else self._send_one
         return await send(request)
 
@@ -72,10 +79,10 @@ class AwaitingHttp:
             return _no_answer(error, self._endpoint.url)
 
     @asynccontextmanager
-    async def open(self, request: Request) -> AsyncIterator[OpenAnswer | Answer]:
-        """Sends a request for a stream. An answer of status 200 is still open.
+    async def open(self, request: Request) -> AsyncIterator[tuple[Answer, AsyncIterator[bytes]]]:
+        """Sends a request for a stream. The body of an answer of status 200 is still to come.
 
-        Raises Interrupted, also while the stream is read.
+        It is not decompressed. Raises Interrupted, also while the body is read.
         """
         times = aiohttp.ClientTimeout(
             total=None, sock_connect=self._endpoint.connect_timeout_s, sock_read=SILENCE_S
@@ -86,12 +93,10 @@ class AwaitingHttp:
                 await stack.enter_async_context(self._slots)
                 async with asyncio.timeout(self._endpoint.answer_timeout_s(request)) as waiting:
                     response = await stack.enter_async_context(asking)
-                    answer: OpenAnswer | Answer = OpenAnswer(
-                        headers_of(response.raw_headers), response.content.iter_any()
-                    )
+                    answer = Answer(200, headers_of(response.raw_headers), b"")
                     if response.status != 200:
                         answer = await self._received(response, waiting)
-                yield answer
+                yield answer, response.content.iter_any()
         except _FAILURES as error:
             raise Interrupted(_no_answer(error, self._endpoint.url)) from None
 
@@ -131,13 +136,6 @@ class AwaitingHttp:
                 "another one: make a client in each `asyncio.run`."
             )
         return self._session
-
-    def check(self) -> None:
-        """Raises TetherError in another event loop than the first one.
-
-        Called before a call waits for something in that loop.
-        """
-        self._connections()
 
     async def close(self) -> None:
         """Closes the connections."""
