@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.scripted import Said, Scripted
+from tests.client.scripted import Reply, ScriptedServer
 from tests.conftest import Server
 from tether.client import Charger, Client, Event, Outbox, Vehicle
 
@@ -86,16 +86,16 @@ def test_what_makes_the_server_refuse_a_whole_request_holds_up_no_other(tmp_path
     script = []
     for left in range(6, 0, -1):
         halvings = left.bit_length() - 1
-        script += [Said(413, b'{"message":"Too large"}')] * halvings
-        script += [Said(201, b'{"id":"E1"}')]
+        script += [Reply(413, b'{"message":"Too large"}')] * halvings
+        script += [Reply(201, b'{"id":"E1"}')]
     with (
-        Scripted(*script) as server,
+        ScriptedServer(*script) as server,
         Client(server.url, "key") as client,
         Outbox(path, client) as outbox,
     ):
         assert outbox.flush(10)
         assert outbox.refused == []
-    sent = [json.loads(asked.body) for asked in server.asked if asked.target == "/events"]
+    sent = [json.loads(request.body) for request in server.requests if request.target == "/events"]
     assert [event["stateOfCharge"] for event in sent] == [*range(6)]
 
 

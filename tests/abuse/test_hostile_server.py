@@ -22,7 +22,7 @@ from tests.abuse.hostile import (
     drop_by_drop,
     endlessly,
 )
-from tests.client.scripted import Said, Scripted
+from tests.client.scripted import Reply, ScriptedServer
 from tether.client import (
     AsyncClient,
     Client,
@@ -195,9 +195,9 @@ WISHES = [
 @pytest.mark.parametrize("wish", WISHES)
 @pytest.mark.parametrize("status", [429, 503])
 def test_no_wish_to_wait_is_too_absurd(status: int, wish: str) -> None:
-    refusal = Said(status, b'{"message":"Later"}', {"Retry-After": wish})
+    refusal = Reply(status, b'{"message":"Later"}', {"Retry-After": wish})
     later = pytest.raises((RateLimited, Unavailable))
-    with Scripted(refusal) as server, later as caught:
+    with ScriptedServer(refusal) as server, later as caught:
         _blocking(server.url, get, retries=0)
     found = caught.value.retry_after  # type: ignore[attr-defined]
     assert found is None or 0 <= found <= YEAR_S
@@ -252,11 +252,11 @@ def test_a_bulk_answer_that_makes_no_sense_is_none(ask: Ask, body: bytes) -> Non
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("where", ["{}/chargers/C1", "//{}/", "file:///etc/passwd", "{}"])
 def test_the_key_is_not_carried_elsewhere(ask: Ask, status: int, where: str) -> None:
-    with Scripted(Said(200, b'{"id":"C1"}')) as elsewhere:
-        moved = Said(status, b"", {"Location": where.format(elsewhere.url)})
-        with Scripted(moved) as server, pytest.raises(UnexpectedAnswer):
+    with ScriptedServer(Reply(200, b'{"id":"C1"}')) as elsewhere:
+        moved = Reply(status, b"", {"Location": where.format(elsewhere.url)})
+        with ScriptedServer(moved) as server, pytest.raises(UnexpectedAnswer):
             ask(server.url, get, retries=0)
-    assert elsewhere.asked == []
+    assert elsewhere.requests == []
 
 
 def pages(client: Client) -> list[str]:
@@ -264,30 +264,30 @@ def pages(client: Client) -> list[str]:
 
 
 def test_the_next_page_is_asked_of_our_server_only() -> None:
-    with Scripted(Said(200, b"[]")) as elsewhere:
+    with ScriptedServer(Reply(200, b"[]")) as elsewhere:
         link = {"Link": f'<{elsewhere.url}/chargers?cursor=A&limit=1>; rel="next"'}
-        with Scripted(Said(200, b'[{"id":"C1"}]', link), Said(200, b"[]")) as server:
+        with ScriptedServer(Reply(200, b'[{"id":"C1"}]', link), Reply(200, b"[]")) as server:
             assert _blocking(server.url, pages) == ["C1"]
-        assert [asked.target for asked in server.asked][1] == "/chargers?limit=1&cursor=A"
-    assert elsewhere.asked == []
+        assert [request.target for request in server.requests][1] == "/chargers?limit=1&cursor=A"
+    assert elsewhere.requests == []
 
 
 @pytest.mark.parametrize("length", [1, 2, 7])
 def test_pages_that_lead_in_a_circle_end(length: int) -> None:
     script = [
-        Said(200, b'[{"id":"C1"}]', {"Link": f'<?cursor={page % length}>; rel="next"'})
+        Reply(200, b'[{"id":"C1"}]', {"Link": f'<?cursor={page % length}>; rel="next"'})
         for page in range(100)
     ]
-    with Scripted(*script) as server, pytest.raises(UnexpectedAnswer, match="circle"):
+    with ScriptedServer(*script) as server, pytest.raises(UnexpectedAnswer, match="circle"):
         _blocking(server.url, pages)
-    assert len(server.asked) <= 4 * length + 4
+    assert len(server.requests) <= 4 * length + 4
 
 
 @pytest.mark.parametrize(
     "link", ["<" * 60_000, "<>;" * 20_000, "<http://[>; rel=next", "<a>; " + "rel=" * 15_000]
 )
 def test_a_link_that_makes_no_sense_takes_no_time(link: str) -> None:
-    with Scripted(Said(200, b'[{"id":"C1"}]', {"Link": link})) as server:
+    with ScriptedServer(Reply(200, b'[{"id":"C1"}]', {"Link": link})) as server:
         began = time.process_time()
         try:
             assert _blocking(server.url, pages) == ["C1"]
@@ -298,6 +298,6 @@ def test_a_link_that_makes_no_sense_takes_no_time(link: str) -> None:
 
 def test_a_feed_that_leads_in_a_circle_ends() -> None:
     event = b'[{"id":"E1","type":"VEHICLE_CONNECTED","chargerId":"C1","vehicleId":"V1"}]'
-    circle = [Said(200, event, {"Link": f'<?cursor={page % 2}>; rel="next"'}) for page in range(9)]
-    with Scripted(*circle) as server, pytest.raises(UnexpectedAnswer, match="circle"):
+    circle = [Reply(200, event, {"Link": f'<?cursor={page % 2}>; rel="next"'}) for page in range(9)]
+    with ScriptedServer(*circle) as server, pytest.raises(UnexpectedAnswer, match="circle"):
         _blocking(server.url, lambda client: list(client.events.follow()))

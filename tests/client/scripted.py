@@ -1,4 +1,4 @@
-"""A server that answers what a test tells it to, and remembers what it was asked."""
+"""A server that gives the replies of a script, and keeps the requests."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 
-class Asked(NamedTuple):
+class ReceivedRequest(NamedTuple):
     """A request; header names in lower case."""
 
     method: str
@@ -19,8 +19,8 @@ class Asked(NamedTuple):
     body: bytes
 
 
-class Said(NamedTuple):
-    """An answer; None as the status hangs up instead."""
+class Reply(NamedTuple):
+    """A reply. With None as the status the server closes the connection instead."""
 
     status: int | None
     body: bytes = b""
@@ -28,18 +28,18 @@ class Said(NamedTuple):
     delay_s: float = 0
 
 
-class Scripted(ThreadingHTTPServer):
-    """Gives the answers of its script in turn, the last one for ever."""
+class ScriptedServer(ThreadingHTTPServer):
+    """Gives the replies of its script in turn, and the last one to all later requests."""
 
     daemon_threads = True
 
-    def __init__(self, *script: Said) -> None:
+    def __init__(self, *script: Reply) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.script = deque(script)
-        self.asked: list[Asked] = []
+        self.requests: list[ReceivedRequest] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
-    def __enter__(self) -> "Scripted":
+    def __enter__(self) -> "ScriptedServer":
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -50,24 +50,24 @@ class Scripted(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Scripted
+    server: ScriptedServer
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", "0")))
         headers = {name.lower(): value for name, value in self.headers.items()}
         script = self.server.script
-        said = script.popleft() if len(script) > 1 else script[0]
-        self.server.asked.append(Asked(self.command, self.path, headers, body))
-        time.sleep(said.delay_s)
-        if said.status is None:
+        reply = script.popleft() if len(script) > 1 else script[0]
+        self.server.requests.append(ReceivedRequest(self.command, self.path, headers, body))
+        time.sleep(reply.delay_s)
+        if reply.status is None:
             self.close_connection = True
             return
-        self.send_response(said.status)
-        for name, value in {**said.headers, "content-length": str(len(said.body))}.items():
+        self.send_response(reply.status)
+        for name, value in {**reply.headers, "content-length": str(len(reply.body))}.items():
             self.send_header(name, value)
-        with suppress(BrokenPipeError):  # who asked has given up waiting
+        with suppress(BrokenPipeError):  # the client no longer waits
             self.end_headers()
-            self.wfile.write(said.body)
+            self.wfile.write(reply.body)
 
     def __getattr__(self, name: str) -> Callable[[], None]:
         if name.startswith("do_"):

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tests.client.devices import create_fleet, numbers, update
-from tests.client.scripted import Said, Scripted
+from tests.client.scripted import Reply, ScriptedServer
 from tests.conftest import Server
 from tether.client import (
     AsyncClient,
@@ -24,13 +24,13 @@ from tether.client import (
 from tether.domain.keys import Rate
 
 ID = "0188ac4b-9dfa-7c3e-a51b-2f8e6d0b4c97"
-CREATED = Said(201, json.dumps({"id": ID}).encode(), delay_s=0.3)
+CREATED = Reply(201, json.dumps({"id": ID}).encode(), delay_s=0.3)
 
 
-def together(count: int, *items: dict[str, object], **headers: str) -> Said:
+def together(count: int, *items: dict[str, object], **headers: str) -> Reply:
     """A bulk answer: these items, then others that are stored, `count` in all."""
     stored = [{"status": 201, "id": ID}] * (count - len(items))
-    return Said(200, json.dumps([*items, *stored]).encode(), headers)
+    return Reply(200, json.dumps([*items, *stored]).encode(), headers)
 
 
 async def outcomes(sdk: AsyncClient, count: int) -> list[Any]:
@@ -40,7 +40,7 @@ async def outcomes(sdk: AsyncClient, count: int) -> list[Any]:
 
 
 def against(
-    scripted: Scripted, use: Callable[[AsyncClient], Awaitable[Any]], **options: Any
+    scripted: ScriptedServer, use: Callable[[AsyncClient], Awaitable[Any]], **options: Any
 ) -> Any:
     async def main() -> Any:
         async with AsyncClient(scripted.url, "key", **options) as sdk:
@@ -84,16 +84,16 @@ def test_each_task_gets_the_result_of_its_own_event(server: Server, key: str, sd
 
 
 def test_a_lone_event_goes_by_itself_and_many_go_in_few_requests() -> None:
-    with Scripted(CREATED, *[CREATED] * 4, together(60)) as scripted:
+    with ScriptedServer(CREATED, *[CREATED] * 4, together(60)) as scripted:
 
         async def use(sdk: AsyncClient) -> list[Any]:
             assert await sdk.events.post(update(0)) == ID
             return await outcomes(sdk, 64)
 
         assert against(scripted, use) == [ID] * 64
-        targets = [asked.target for asked in scripted.asked]
+        targets = [request.target for request in scripted.requests]
         assert targets == ["/events"] * 5 + ["/events/bulk"]
-        lines = zlib.decompress(scripted.asked[-1].body, 31).splitlines()
+        lines = zlib.decompress(scripted.requests[-1].body, 31).splitlines()
         assert [json.loads(line)["chargedEnergy"] for line in lines] == [*range(4, 64)]
 
 
@@ -103,7 +103,7 @@ DOWN = {"status": 503, "message": "Down."}
 
 def test_what_has_to_wait_is_sent_again_and_nothing_waits_with_it() -> None:
     script = [together(6, LATER, **{"retry-after": "1"}), CREATED]
-    with Scripted(*[CREATED] * 4, *script) as scripted:
+    with ScriptedServer(*[CREATED] * 4, *script) as scripted:
 
         async def use(sdk: AsyncClient) -> None:
             posts = [asyncio.create_task(sdk.events.post(update(number))) for number in range(10)]
@@ -114,13 +114,13 @@ def test_what_has_to_wait_is_sent_again_and_nothing_waits_with_it() -> None:
             assert ended[-1] is posts[4]
 
         against(scripted, use)
-        assert [asked.target for asked in scripted.asked[4:]] == ["/events/bulk", "/events"]
-        assert json.loads(scripted.asked[-1].body)["chargedEnergy"] == 4
+        assert [request.target for request in scripted.requests[4:]] == ["/events/bulk", "/events"]
+        assert json.loads(scripted.requests[-1].body)["chargedEnergy"] == 4
 
 
 def test_events_that_wait_for_a_better_time_hold_up_no_others() -> None:
-    later = Said(429, b'{"message":"Later."}', {"retry-after": "60"}, delay_s=0.3)
-    with Scripted(*[later] * 4, CREATED) as scripted:
+    later = Reply(429, b'{"message":"Later."}', {"retry-after": "60"}, delay_s=0.3)
+    with ScriptedServer(*[later] * 4, CREATED) as scripted:
 
         async def use(sdk: AsyncClient) -> None:
             posts = [asyncio.create_task(sdk.events.post(update(number))) for number in range(5)]
@@ -171,9 +171,9 @@ def test_a_refusal_is_the_same_as_if_the_event_had_gone_alone(
     headers = {"X-Request-Id": "abc", **alone}
     retries = 8 if alone.get("retry-after") == "3600" else 0  # that is longer than anybody waits
     body = {name: value for name, value in item.items() if name != "status"}
-    with Scripted(Said(item["status"], json.dumps(body).encode(), headers)) as scripted:
+    with ScriptedServer(Reply(item["status"], json.dumps(body).encode(), headers)) as scripted:
         expected = against(scripted, lambda sdk: outcomes(sdk, 1), retries=retries)[0]
-    with Scripted(*[CREATED] * 4, together(6, item, **headers)) as scripted:
+    with ScriptedServer(*[CREATED] * 4, together(6, item, **headers)) as scripted:
         found = against(scripted, lambda sdk: outcomes(sdk, 10), retries=retries)
     assert found[:4] + found[5:] == [ID] * 9
     assert type(found[4]) is type(expected)
@@ -185,16 +185,16 @@ def test_a_refusal_is_the_same_as_if_the_event_had_gone_alone(
 
 
 def test_each_event_of_a_request_has_an_error_of_its_own() -> None:
-    with Scripted(*[CREATED] * 4, together(6, DOWN, *[LATER] * 5)) as scripted:
+    with ScriptedServer(*[CREATED] * 4, together(6, DOWN, *[LATER] * 5)) as scripted:
         results = against(scripted, lambda sdk: outcomes(sdk, 10), retries=0)
     assert [type(result) for result in results[4:]] == [Unavailable, *[RateLimited] * 5]
 
 
 @pytest.mark.parametrize("status", [503, None])
 def test_a_request_that_is_lost_is_so_for_each_of_its_events(status: int | None) -> None:
-    with Scripted(*[CREATED] * 4, Said(status)) as scripted:
+    with ScriptedServer(*[CREATED] * 4, Reply(status)) as scripted:
         results = against(scripted, lambda sdk: outcomes(sdk, 10), retries=0)
-        request_id = scripted.asked[-1].headers["x-request-id"]
+        request_id = scripted.requests[-1].headers["x-request-id"]
     assert results[:4] == [ID] * 4
     assert [type(result) for result in results[4:]] == [Unavailable] * 6
     assert len(set(map(id, results[4:]))) == 6  # each has one of its own, with its event
@@ -205,42 +205,42 @@ def test_a_request_that_is_lost_is_so_for_each_of_its_events(status: int | None)
 @pytest.mark.parametrize(
     "answer",
     [
-        Said(400, b'{"message":"What is this?"}'),
-        Said(403, b"<p>This looks dangerous.</p>"),
-        Said(413, b"<p>Too large.</p>"),
-        Said(415, b'{"message":"No gzip."}'),
-        Said(500, b'{"message":"Internal Server Error"}'),
-        Said(200, b"<p>Log in, please.</p>"),
-        Said(200, b'[{"status":201}, 1, 2, 3, 4, 5]'),
+        Reply(400, b'{"message":"What is this?"}'),
+        Reply(403, b"<p>This looks dangerous.</p>"),
+        Reply(413, b"<p>Too large.</p>"),
+        Reply(415, b'{"message":"No gzip."}'),
+        Reply(500, b'{"message":"Internal Server Error"}'),
+        Reply(200, b"<p>Log in, please.</p>"),
+        Reply(200, b'[{"status":201}, 1, 2, 3, 4, 5]'),
         together(5),
         together(7),
     ],
 )
-def test_what_cannot_go_together_goes_by_itself(answer: Said) -> None:
-    with Scripted(*[CREATED] * 4, answer, *[CREATED] * 10, together(6)) as scripted:
+def test_what_cannot_go_together_goes_by_itself(answer: Reply) -> None:
+    with ScriptedServer(*[CREATED] * 4, answer, *[CREATED] * 10, together(6)) as scripted:
 
         async def use(sdk: AsyncClient) -> None:
             assert await outcomes(sdk, 10) == [ID] * 10
             assert await outcomes(sdk, 10) == [ID] * 10
 
         against(scripted, use)
-        targets = [asked.target for asked in scripted.asked]
+        targets = [request.target for request in scripted.requests]
         assert targets == [*["/events"] * 4, "/events/bulk", *["/events"] * 10, "/events/bulk"]
 
 
 @pytest.mark.parametrize("status", [404, 405])
 def test_where_nobody_takes_bulk_each_goes_by_itself(status: int) -> None:
-    with Scripted(*[CREATED] * 4, Said(status, b"<p>what?</p>"), CREATED) as scripted:
+    with ScriptedServer(*[CREATED] * 4, Reply(status, b"<p>what?</p>"), CREATED) as scripted:
         assert against(scripted, lambda sdk: outcomes(sdk, 40)) == [ID] * 40
-        assert [asked.target for asked in scripted.asked].count("/events/bulk") == 1
+        assert [request.target for request in scripted.requests].count("/events/bulk") == 1
 
 
 def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
-    with Scripted(*[CREATED] * 4, together(3)) as scripted:
+    with ScriptedServer(*[CREATED] * 4, together(3)) as scripted:
 
         async def use(sdk: AsyncClient) -> None:
             posts = [asyncio.create_task(sdk.events.post(update(number))) for number in range(10)]
-            while len(scripted.asked) < 4:  # noqa: ASYNC110 - else the next one gets their answer
+            while len(scripted.requests) < 4:  # noqa: ASYNC110 - else the next one gets their answer
                 await asyncio.sleep(0.01)
             for post in (posts[0], posts[4], posts[6], posts[8]):
                 post.cancel()
@@ -248,7 +248,7 @@ def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
             assert [result for result in results if isinstance(result, str)] == [ID] * 6
 
         against(scripted, use)
-        lines = zlib.decompress(scripted.asked[-1].body, 31).splitlines()
+        lines = zlib.decompress(scripted.requests[-1].body, 31).splitlines()
         assert [json.loads(line)["chargedEnergy"] for line in lines] == [5, 7, 9]
 
 
@@ -268,7 +268,7 @@ def test_nobody_is_left_waiting_when_all_other_tasks_are_cancelled(
 
 
 def test_an_event_that_cannot_be_sent_disturbs_no_other() -> None:
-    with Scripted(*[CREATED] * 4, together(6)) as scripted:
+    with ScriptedServer(*[CREATED] * 4, together(6)) as scripted:
 
         async def use(sdk: AsyncClient) -> None:
             bad = update(1, vehicle="no id")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.client.devices import create_fleet, numbers, update
 from tests.client.proxy import Proxy
-from tests.client.scripted import Said, Scripted
+from tests.client.scripted import Reply, ScriptedServer
 from tests.conftest import Server
 from tether.client import Client, Event, Forbidden, Invalid
 from tether.client import following as following_module
@@ -109,9 +109,9 @@ def test_it_outlasts_an_outage(server: Server, key: str) -> None:
 
 
 def test_a_key_that_does_not_work_ends_it() -> None:
-    forbidden = Said(403, b'{"message":"Forbidden"}')
+    forbidden = Reply(403, b'{"message":"Forbidden"}')
     with (
-        Scripted(forbidden) as server,
+        ScriptedServer(forbidden) as server,
         Client(server.url, "key") as client,
         pytest.raises(Forbidden),
     ):

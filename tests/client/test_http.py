@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeAlias
 import pytest
 
 from tests.client.devices import CHARGER, connected
-from tests.client.scripted import Said, Scripted
+from tests.client.scripted import Reply, ScriptedServer
 from tether.client import (
     AsyncClient,
     Charger,
@@ -30,9 +30,9 @@ from tether.client import (
 from tether.client.exchange import NO_RETRIES, Request, exchange
 
 KEY = "ttr_live_0123456789abcdefghijABCDEFGHIJ000000"
-MISSING = Said(404, b'{"message":"Not Found"}')
-SAVED = Said(201, b'{"id":"C1"}', {"ETag": '"1"'})
-HUNG_UP = Said(None)
+MISSING = Reply(404, b'{"message":"Not Found"}')
+SAVED = Reply(201, b'{"id":"C1"}', {"ETag": '"1"'})
+HUNG_UP = Reply(None)
 THING = Charger(id=CHARGER, charge_powers=[11])
 
 Call: TypeAlias = Callable[[Any], Any]
@@ -76,57 +76,57 @@ def post(client: Any) -> Any:
 @pytest.mark.parametrize("call", [get, put, post])
 def test_a_library_does_not_send_again_behind_our_back(ask: Ask, call: Call) -> None:
     """A PUT with if_match that is sent twice without our knowledge would fail by its success."""
-    with Scripted(SAVED, HUNG_UP) as server:
+    with ScriptedServer(SAVED, HUNG_UP) as server:
         with pytest.raises(Unavailable) as caught:
             ask(server.url, put, call, retries=0)
-        assert len(server.asked) == 2
+        assert len(server.requests) == 2
     assert caught.value.status is None
 
 
 @pytest.mark.parametrize("call", [get, put, post])
 def test_a_broken_connection_is_replaced(ask: Ask, call: Call) -> None:
-    with Scripted(SAVED, HUNG_UP, HUNG_UP, Said(400, b'{"message":"No"}')) as server:
+    with ScriptedServer(SAVED, HUNG_UP, HUNG_UP, Reply(400, b'{"message":"No"}')) as server:
         with pytest.raises(TetherError, match="No"):
             ask(server.url, put, call)
-        assert len(server.asked) == 4
-    assert len({asked.headers["x-request-id"] for asked in server.asked}) == 2
+        assert len(server.requests) == 4
+    assert len({request.headers["x-request-id"] for request in server.requests}) == 2
 
 
 def test_a_redirection_is_not_followed(ask: Ask) -> None:
-    with Scripted(MISSING) as elsewhere:
-        moved = Said(307, b"", {"Location": elsewhere.url})
-        with Scripted(moved) as server, pytest.raises(UnexpectedAnswer):
+    with ScriptedServer(MISSING) as elsewhere:
+        moved = Reply(307, b"", {"Location": elsewhere.url})
+        with ScriptedServer(moved) as server, pytest.raises(UnexpectedAnswer):
             ask(server.url, get)
-        assert elsewhere.asked == []
+        assert elsewhere.requests == []
 
 
 def test_what_is_sent_is_what_the_api_asks_for(ask: Ask) -> None:
-    with Scripted(SAVED) as server:
+    with ScriptedServer(SAVED) as server:
         ask(server.url.replace("//", "//user:se%40cret@") + "/below", put)
-    asked = server.asked[0]
-    assert asked.target == f"/below/chargers/{CHARGER}"
-    assert asked.body == b'{"id":"C1","chargePowers":[11]}'
-    assert asked.headers["x-api-key"] == KEY
-    assert asked.headers["authorization"] == f"Basic {b64encode(b'user:se@cret').decode()}"
-    assert asked.headers["user-agent"].startswith("tether-client/")
-    assert "content-type" not in asked.headers
+    request = server.requests[0]
+    assert request.target == f"/below/chargers/{CHARGER}"
+    assert request.body == b'{"id":"C1","chargePowers":[11]}'
+    assert request.headers["x-api-key"] == KEY
+    assert request.headers["authorization"] == f"Basic {b64encode(b'user:se@cret').decode()}"
+    assert request.headers["user-agent"].startswith("tether-client/")
+    assert "content-type" not in request.headers
 
 
 def test_an_id_is_not_decoded_on_its_way(ask: Ask) -> None:
-    with Scripted(MISSING) as server, pytest.raises(NotFound):
+    with ScriptedServer(MISSING) as server, pytest.raises(NotFound):
         ask(server.url, lambda client: client.chargers.get("a/b%41 ü~"))
-    assert server.asked[0].target == "/chargers/a%2Fb%2541%20%C3%BC~"
+    assert server.requests[0].target == "/chargers/a%2Fb%2541%20%C3%BC~"
 
 
 def test_nobody_there_is_said_in_a_sentence(ask: Ask) -> None:
-    with Scripted(SAVED) as server:
+    with ScriptedServer(SAVED) as server:
         pass
     with pytest.raises(Unavailable, match=r"The server gave no answer \(\w+: .+\)"):
         ask(server.url, get, retries=1)
 
 
 def test_a_server_that_says_nothing_is_given_up(ask: Ask) -> None:
-    with Scripted(Said(200, delay_s=10)) as server:
+    with ScriptedServer(Reply(200, delay_s=10)) as server:
         began = time.monotonic()
         with pytest.raises(Unavailable, match=r"[Tt]ime"):
             ask(server.url, get, timeout=0.2, retries=1)
@@ -143,8 +143,8 @@ def test_a_server_that_stops_reading_is_given_up(ask: Ask, monkeypatch: pytest.M
 
 
 def test_an_answer_that_ends_too_early_is_none(ask: Ask) -> None:
-    short = Said(200, b'{"id":"C1"', {"Content-Length": "100"})
-    with Scripted(short) as server, pytest.raises(Unavailable):
+    short = Reply(200, b'{"id":"C1"', {"Content-Length": "100"})
+    with ScriptedServer(short) as server, pytest.raises(Unavailable):
         ask(server.url, get, timeout=0.3, retries=0)
 
 
@@ -152,12 +152,12 @@ def test_an_answer_that_ends_too_early_is_none(ask: Ask) -> None:
 def test_the_proxy_of_the_environment_is_used(
     ask: Ask, exempt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Scripted(MISSING) as proxy:
+    with ScriptedServer(MISSING) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url.removeprefix("http://"))
         monkeypatch.setenv("no_proxy", exempt)
         with pytest.raises(Unavailable if exempt == "*" else NotFound):
             ask("http://tether.invalid", get, retries=0)
-    targets = [asked.target for asked in proxy.asked]
+    targets = [request.target for request in proxy.requests]
     assert targets == ([] if exempt == "*" else ["http://tether.invalid/chargers/C1"])
 
 

@@ -19,7 +19,7 @@ from tests.client.devices import (
     update,
     updates,
 )
-from tests.client.scripted import Said, Scripted
+from tests.client.scripted import Reply, ScriptedServer
 from tests.conftest import Server
 from tether.client import (
     Client,
@@ -134,19 +134,19 @@ def test_what_cannot_be_an_event_is_not_put(sdk: Client, path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "reply",
     [
-        Said(400, b'{"message":"Parameter {type} is invalid. Says some box in between."}'),
-        Said(404, b'{"message":"Not Found"}'),
-        Said(200, b"<html>Log in</html>"),
-        Said(500, b'{"message":"Internal Server Error"}'),
-        Said(200, b'[{"status":500,"message":"Internal Server Error"}]'),
-        Said(429, b'{"message":"Too Many Requests"}', {"Retry-After": "600"}),
+        Reply(400, b'{"message":"Parameter {type} is invalid. Says some box in between."}'),
+        Reply(404, b'{"message":"Not Found"}'),
+        Reply(200, b"<html>Log in</html>"),
+        Reply(500, b'{"message":"Internal Server Error"}'),
+        Reply(200, b'[{"status":500,"message":"Internal Server Error"}]'),
+        Reply(429, b'{"message":"Too Many Requests"}', {"Retry-After": "600"}),
     ],
 )
-def test_trouble_is_not_a_refusal(path: Path, said: Said) -> None:
+def test_trouble_is_not_a_refusal(path: Path, reply: Reply) -> None:
     with (
-        Scripted(said) as server,
+        ScriptedServer(reply) as server,
         Client(server.url, "key") as client,
         Outbox(path, client) as outbox,
     ):
@@ -205,25 +205,25 @@ def test_events_that_do_not_fit_into_one_request(sdk: Client, path: Path, offlin
 
 
 def test_retry_after_holds_the_outbox_back(path: Path) -> None:
-    wait = Said(503, b'{"message":"Service Unavailable"}', {"Retry-After": "60"})
+    wait = Reply(503, b'{"message":"Service Unavailable"}', {"Retry-After": "60"})
     with (
-        Scripted(wait) as server,
+        ScriptedServer(wait) as server,
         Client(server.url, "key") as client,
         Outbox(path, client) as outbox,
     ):
         outbox.put(update(1))
         until(lambda: outbox.error is not None)
         outbox.put(update(2))
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
         outbox.flush(0.3)  # tries at once
-        assert len(server.asked) == 2
+        assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("wish", ["3600", "Fri, 31 Dec 9999 23:59:59 GMT"])
 def test_no_wish_to_wait_ends_the_delivery(path: Path, wish: str) -> None:
-    busy, stored = Said(503, headers={"Retry-After": wish}), Said(201, b'{"id":"an id"}')
+    busy, stored = Reply(503, headers={"Retry-After": wish}), Reply(201, b'{"id":"an id"}')
     with (
-        Scripted(busy, stored) as server,
+        ScriptedServer(busy, stored) as server,
         Client(server.url, "key") as client,
         Outbox(path, client) as outbox,
     ):

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from tests.client.devices import connected, update
-from tests.client.scripted import Said, Scripted
+from tests.client.scripted import Reply, ScriptedServer
 from tether.client import (
     Charger,
     Client,
@@ -39,13 +39,13 @@ from tether.client.exchange import (
 from tether.client.pagination import next_cursor
 
 KEY = "ttr_live_0123456789abcdefghijABCDEFGHIJ000000"
-CREATED = Said(201, b'{"id":"an id"}')
-HUNG_UP = Said(None)
+CREATED = Reply(201, b'{"id":"an id"}')
+HUNG_UP = Reply(None)
 CHARGER = Charger(id="C1", charge_powers=[11])
 
 
-def busy(status: int, **headers: str) -> Said:
-    return Said(status, b"", {name.replace("_", "-"): value for name, value in headers.items()})
+def busy(status: int, **headers: str) -> Reply:
+    return Reply(status, b"", {name.replace("_", "-"): value for name, value in headers.items()})
 
 
 def answer(status: int, body: bytes = b"{}", **headers: str) -> Answer:
@@ -70,11 +70,11 @@ def pauses(outcomes: list[Answer | NoAnswer], policy: RetryPolicy) -> list[float
     raise AssertionError("it asks for more")
 
 
-@pytest.mark.parametrize("said", [HUNG_UP, *map(busy, (408, 429, 502, 503, 504))])
-def test_what_may_pass_is_tried_again_with_the_same_request(said: Said) -> None:
-    with Scripted(said, said, CREATED) as server, Client(server.url, KEY) as client:
+@pytest.mark.parametrize("reply", [HUNG_UP, *map(busy, (408, 429, 502, 503, 504))])
+def test_what_may_pass_is_tried_again_with_the_same_request(reply: Reply) -> None:
+    with ScriptedServer(reply, reply, CREATED) as server, Client(server.url, KEY) as client:
         assert client.events.post(connected()) == "an id"
-    first, *others = server.asked
+    first, *others = server.requests
     assert len(others) == 2
     for other in others:
         assert (other.target, other.body) == (first.target, first.body)
@@ -83,7 +83,7 @@ def test_what_may_pass_is_tried_again_with_the_same_request(said: Said) -> None:
 
 
 def test_nobody_there() -> None:
-    with Scripted(CREATED) as server:
+    with ScriptedServer(CREATED) as server:
         pass
     with Client(server.url, KEY, retries=1) as client, pytest.raises(Unavailable) as caught:
         client.events.post(connected())
@@ -95,11 +95,11 @@ def test_nobody_there() -> None:
 
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 412, 413])
 def test_what_will_not_pass_is_not_tried_again(status: int) -> None:
-    said = Said(status, b'{"message":"No"}', {"X-Request-Id": "7"})
-    with Scripted(said) as server, Client(server.url, KEY) as client:
+    reply = Reply(status, b'{"message":"No"}', {"X-Request-Id": "7"})
+    with ScriptedServer(reply) as server, Client(server.url, KEY) as client:
         with pytest.raises(TetherError) as caught:
             client.chargers.put(CHARGER)
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
     assert type(caught.value) is not TetherError
     assert (caught.value.message, caught.value.status, caught.value.request_id) == (
         "No", status, "7"
@@ -110,29 +110,29 @@ def test_what_will_not_pass_is_not_tried_again(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "reply",
     [
-        Said(200, b"<html>Log in to the hotel's network</html>"),
-        Said(201, b"[]"),
-        Said(201, b"\xff"),
-        Said(302, b"", {"Location": "http://127.0.0.1:1/"}),
-        Said(404, b"<html>Not Found</html>"),
-        Said(400, b'{"error":"bad"}'),
-        Said(500, b'{"message":"Internal Server Error"}'),
+        Reply(200, b"<html>Log in to the hotel's network</html>"),
+        Reply(201, b"[]"),
+        Reply(201, b"\xff"),
+        Reply(302, b"", {"Location": "http://127.0.0.1:1/"}),
+        Reply(404, b"<html>Not Found</html>"),
+        Reply(400, b'{"error":"bad"}'),
+        Reply(500, b'{"message":"Internal Server Error"}'),
     ],
 )
-def test_what_is_no_answer_of_this_api_is_no_refusal(said: Said) -> None:
-    with Scripted(said) as server, Client(server.url, KEY) as client:
+def test_what_is_no_answer_of_this_api_is_no_refusal(reply: Reply) -> None:
+    with ScriptedServer(reply) as server, Client(server.url, KEY) as client:
         with pytest.raises(UnexpectedAnswer):
             client.events.post(connected())
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
-    "said", [Said(200, b"<html>Log in</html>"), Said(201, b"<html>Log in</html>"), Said(201)]
+    "reply", [Reply(200, b"<html>Log in</html>"), Reply(201, b"<html>Log in</html>"), Reply(201)]
 )
-def test_a_login_page_has_stored_nothing(said: Said) -> None:
-    with Scripted(said) as server, Client(server.url, KEY) as client:
+def test_a_login_page_has_stored_nothing(reply: Reply) -> None:
+    with ScriptedServer(reply) as server, Client(server.url, KEY) as client:
         with pytest.raises(UnexpectedAnswer):
             client.chargers.put(CHARGER)
         with pytest.raises(UnexpectedAnswer):
@@ -140,9 +140,9 @@ def test_a_login_page_has_stored_nothing(said: Said) -> None:
 
 
 def test_an_event_that_no_request_can_carry_does_not_hold_up_the_others() -> None:
-    stored = Said(200, b'[{"status":201,"id":"1"},{"status":201,"id":"2"}]')
+    stored = Reply(200, b'[{"status":201,"id":"1"},{"status":201,"id":"2"}]')
     far_too_large = "0." + "1" * 9_000_000
-    with Scripted(stored) as server, Client(server.url, KEY) as client:
+    with ScriptedServer(stored) as server, Client(server.url, KEY) as client:
         too_large = msgspec.structs.replace(update(2), charge_power=far_too_large)
         results = client.events.bulk([update(1), too_large, update(3)])
     assert [result.status for result in results] == [201, 413, 201]
@@ -191,7 +191,10 @@ def test_work_without_end_waits_no_age() -> None:
 
 
 def test_retry_after_on_the_wire() -> None:
-    with Scripted(busy(429, Retry_After="1"), CREATED) as server, Client(server.url, KEY) as client:
+    with (
+        ScriptedServer(busy(429, Retry_After="1"), CREATED) as server,
+        Client(server.url, KEY) as client,
+    ):
         began = time.monotonic()
         client.events.post(connected())
         assert 1 <= time.monotonic() - began < 20  # our own pauses reach that only much later
@@ -199,31 +202,31 @@ def test_retry_after_on_the_wire() -> None:
 
 # Conditions --------------------------------------------------------------------------------------
 
-FAILED = Said(412, b'{"message":"Precondition Failed"}')
-STORED = Said(200, b'{"id":"C1","chargePowers":[11.0]}', {"ETag": '"8"'})
-OTHER = Said(200, b'{"id":"C1","chargePowers":[22]}', {"ETag": '"8"'})
+FAILED = Reply(412, b'{"message":"Precondition Failed"}')
+STORED = Reply(200, b'{"id":"C1","chargePowers":[11.0]}', {"ETag": '"8"'})
+OTHER = Reply(200, b'{"id":"C1","chargePowers":[22]}', {"ETag": '"8"'})
 
 
 def test_a_put_whose_answer_was_lost_is_not_failed_by_its_own_success() -> None:
-    with Scripted(HUNG_UP, FAILED, STORED) as server, Client(server.url, KEY) as client:
+    with ScriptedServer(HUNG_UP, FAILED, STORED) as server, Client(server.url, KEY) as client:
         saved = client.chargers.put(CHARGER, if_match='"7"')
         assert (saved.created, saved.etag) == (False, '"8"')
-        assert [asked.method for asked in server.asked] == ["PUT", "PUT", "GET"]
+        assert [request.method for request in server.requests] == ["PUT", "PUT", "GET"]
 
 
 @pytest.mark.parametrize(
     ("script", "unsure"),
     [((HUNG_UP, FAILED, OTHER), True), ((busy(429), FAILED), False), ((FAILED,), False)],
 )
-def test_a_put_that_failed_says_whether_it_is_sure(script: tuple[Said, ...], unsure: bool) -> None:
-    with Scripted(*script) as server, Client(server.url, KEY) as client:
+def test_a_put_that_failed_says_whether_it_is_sure(script: tuple[Reply, ...], unsure: bool) -> None:
+    with ScriptedServer(*script) as server, Client(server.url, KEY) as client:
         with pytest.raises(PreconditionFailed) as caught:
             client.chargers.put(CHARGER, if_match='"7"')
         assert caught.value.unsure is unsure
 
 
 def test_a_patch_whose_answer_was_lost_says_that_it_is_unsure() -> None:
-    with Scripted(HUNG_UP, FAILED) as server, Client(server.url, KEY) as client:
+    with ScriptedServer(HUNG_UP, FAILED) as server, Client(server.url, KEY) as client:
         with pytest.raises(PreconditionFailed) as caught:
             client.chargers.patch("C1", if_match='"7"', charge_powers=[11])
         assert caught.value.unsure
@@ -232,27 +235,27 @@ def test_a_patch_whose_answer_was_lost_says_that_it_is_unsure() -> None:
 # Bulk --------------------------------------------------------------------------------------------
 
 
-def items(*statuses: int) -> Said:
+def items(*statuses: int) -> Reply:
     shown = [
         {"status": status, "id": f"id {place}"} if status == 201 else
         {"status": status, "message": f"No {status}"}
         for place, status in enumerate(statuses)
     ]  # fmt: skip
-    return Said(200, json.dumps(shown).encode(), {"Retry-After": "0"})
+    return Reply(200, json.dumps(shown).encode(), {"Retry-After": "0"})
 
 
 def test_events_that_have_to_wait_are_sent_again_in_order() -> None:
     script = (items(201, 429, 409, 503, 503), busy(503), items(503, 201, 429), items(201, 201))
-    with Scripted(*script) as server, Client(server.url, KEY) as client:
+    with ScriptedServer(*script) as server, Client(server.url, KEY) as client:
         results = client.events.bulk(update(number) for number in range(5))
     assert [result.status for result in results] == [201, 201, 409, 201, 201]
-    assert len({asked.body for asked in server.asked}) == 3
+    assert len({request.body for request in server.requests}) == 3
 
 
 def test_an_error_in_the_middle_of_bulk_says_what_is_known() -> None:
-    script = (items(201, 400, 429), Said(403, b'{"message":"Forbidden"}'))
+    script = (items(201, 400, 429), Reply(403, b'{"message":"Forbidden"}'))
     with (
-        Scripted(*script) as server,
+        ScriptedServer(*script) as server,
         Client(server.url, KEY) as client,
         pytest.raises(Forbidden) as caught,
     ):
@@ -274,16 +277,16 @@ def test_bulk_does_not_wait_until_there_is_room_for_all() -> None:
 
 
 def test_bulk_gives_up_when_nothing_moves() -> None:
-    with Scripted(items(503, 503)) as server, Client(server.url, KEY, retries=2) as client:
+    with ScriptedServer(items(503, 503)) as server, Client(server.url, KEY, retries=2) as client:
         with pytest.raises(Unavailable, match="No 503") as caught:
             client.events.bulk([update(1), update(2)])
-        assert len(server.asked) == 3
+        assert len(server.requests) == 3
     assert [result.status for result in caught.value.results] == [503, 503]
 
 
 def test_bulk_does_not_believe_an_answer_of_another_length() -> None:
     with (
-        Scripted(items(201)) as server,
+        ScriptedServer(items(201)) as server,
         Client(server.url, KEY) as client,
         pytest.raises(UnexpectedAnswer),
     ):
@@ -296,12 +299,12 @@ def test_bulk_does_not_believe_an_answer_of_another_length() -> None:
 def test_the_key_shows_nowhere(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     shown = []
-    with Scripted(busy(503), HUNG_UP, Said(403, b'{"message":"Forbidden"}')) as server:
+    with ScriptedServer(busy(503), HUNG_UP, Reply(403, b'{"message":"Forbidden"}')) as server:
         client = Client(server.url.replace("//", "//user:secret@"), KEY)
         with pytest.raises(Forbidden) as caught:
             client.chargers.get("C1")
         shown += [repr(client), repr(client.events), repr(caught.value), str(caught.value)]
-        assert server.asked[0].headers["x-api-key"] == KEY
+        assert server.requests[0].headers["x-api-key"] == KEY
     client.close()
     with Client(server.url, KEY, retries=0) as client, pytest.raises(Unavailable) as unavailable:
         client.chargers.get("C1")
@@ -318,14 +321,14 @@ def test_the_key_shows_nowhere(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_only_the_cursor_of_a_link_is_used() -> None:
-    page = Said(
+    page = Reply(
         200,
         b'[{"id":"C1","chargePowers":[11]}]',
         {"Link": '<https://elsewhere.example/x?limit=1&cursor=QzE>; rel="next"'},
     )
-    with Scripted(page, Said(200, b"[]")) as server, Client(server.url, KEY) as client:
+    with ScriptedServer(page, Reply(200, b"[]")) as server, Client(server.url, KEY) as client:
         assert [charger.id for charger in client.chargers.list(page_size=1)] == ["C1"]
-        assert [asked.target for asked in server.asked] == [
+        assert [request.target for request in server.requests] == [
             "/chargers?limit=1",
             "/chargers?limit=1&cursor=QzE",
         ]
@@ -351,8 +354,8 @@ def test_paths() -> None:
 
 
 def test_connections_are_used_again() -> None:
-    missing = Said(404, b'{"message":"Not Found"}')
-    with Scripted(missing) as server, Client(server.url, KEY) as client:
+    missing = Reply(404, b'{"message":"Not Found"}')
+    with ScriptedServer(missing) as server, Client(server.url, KEY) as client:
         for _ in range(3):
             with pytest.raises(NotFound):
                 client.chargers.get("C1")
@@ -360,21 +363,21 @@ def test_connections_are_used_again() -> None:
 
 
 def test_a_server_with_a_path_of_its_own() -> None:
-    with Scripted(STORED) as server, Client(server.url + "/tether/", KEY) as client:
+    with ScriptedServer(STORED) as server, Client(server.url + "/tether/", KEY) as client:
         client.chargers.get("C1")
-    assert server.asked[0].target == "/tether/chargers/C1"
+    assert server.requests[0].target == "/tether/chargers/C1"
 
 
-def test_stamps_increase_from_try_to_try() -> None:
-    with Scripted(CREATED) as server, Client(server.url, KEY) as client:
+def test_timestamps_increase_from_try_to_try() -> None:
+    with ScriptedServer(CREATED) as server, Client(server.url, KEY) as client:
         for _ in range(50):
             client.events.post(connected())
-    stamps = [json.loads(asked.body)["timestamp"] for asked in server.asked]
-    assert all(one < two for one, two in pairwise(stamps))
+    timestamps = [json.loads(request.body)["timestamp"] for request in server.requests]
+    assert all(one < two for one, two in pairwise(timestamps))
 
 
 def test_a_value_that_cannot_be_sent_is_not_sent() -> None:
-    with Scripted(CREATED) as server, Client(server.url, KEY) as client:
+    with ScriptedServer(CREATED) as server, Client(server.url, KEY) as client:
         with pytest.raises(Invalid):
             client.chargers.put(Charger(id="C1", charge_powers=["much"]))
-        assert server.asked == []
+        assert server.requests == []

@@ -11,7 +11,7 @@ from itertools import islice
 import pytest
 
 from tests.client.devices import CHARGER, create_fleet
-from tests.client.scripted import Said, Scripted
+from tests.client.scripted import Reply, ScriptedServer
 from tests.conftest import Server
 from tether.client import (
     AsyncClient,
@@ -327,7 +327,7 @@ def test_the_awaiting_client_has_all_of_it(server: Server, key: str) -> None:
 
 @pytest.mark.parametrize("body", [b"[{}]", b'[{"id": 1, "state": {}}]', b"{}"])
 def test_what_is_no_session_and_no_state_is_no_answer_of_this_api(body: bytes) -> None:
-    with Scripted(Said(200, body)) as server, Client(server.url, "key", retries=0) as client:
+    with ScriptedServer(Reply(200, body)) as server, Client(server.url, "key", retries=0) as client:
         with pytest.raises(UnexpectedAnswer):
             next(client.sessions.list())
         with pytest.raises(UnexpectedAnswer):

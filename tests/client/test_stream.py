@@ -9,7 +9,7 @@ from itertools import islice
 import pytest
 
 from tests.client.devices import CHARGER, VEHICLE, connected, create_fleet, numbers, update
-from tests.client.scripted import Said, Scripted
+from tests.client.scripted import Reply, ScriptedServer
 from tests.conftest import Server
 from tether.client import (
     AsyncClient,
@@ -103,8 +103,8 @@ def test_it_outlasts_restarts_while_others_write(new_server: Callable[..., Serve
 
 
 def test_it_tells_of_an_outage_as_long_as_it_lasts() -> None:
-    outage = [Said(503), Said(None)]
-    with Scripted(*outage, Said(200, b"id: a\n\n", STREAM)) as server:
+    outage = [Reply(503), Reply(None)]
+    with ScriptedServer(*outage, Reply(200, b"id: a\n\n", STREAM)) as server:
         stream = Client(server.url, "key").stream()
         seen = {stream.interrupted}
         connecting = threading.Thread(target=stream.__enter__)
@@ -120,37 +120,37 @@ def test_what_makes_waiting_useless_is_raised(sdk: Client) -> None:
     with pytest.raises(Invalid) as caught:
         next(sdk.stream("nonsense"))
     assert caught.value.parameter == "cursor"
-    refusals: list[tuple[Said, type[TetherError]]] = [
-        (Said(403, b'{"message":"Forbidden"}'), Forbidden),
-        (Said(404, b'{"message":"Not Found"}'), NotFound),
-        (Said(404, b"<html>"), UnexpectedAnswer),
-        (Said(200, b"[]", {"content-type": "application/json"}), UnexpectedAnswer),
-        (Said(200, b"event: state\ndata: {}\n\n", STREAM), UnexpectedAnswer),
+    refusals: list[tuple[Reply, type[TetherError]]] = [
+        (Reply(403, b'{"message":"Forbidden"}'), Forbidden),
+        (Reply(404, b'{"message":"Not Found"}'), NotFound),
+        (Reply(404, b"<html>"), UnexpectedAnswer),
+        (Reply(200, b"[]", {"content-type": "application/json"}), UnexpectedAnswer),
+        (Reply(200, b"event: state\ndata: {}\n\n", STREAM), UnexpectedAnswer),
     ]
     for refusal, error in refusals:
-        with Scripted(refusal) as server, Client(server.url, "key") as client:
+        with ScriptedServer(refusal) as server, Client(server.url, "key") as client:
             with pytest.raises(error):
                 next(client.stream())
-            assert len(server.asked) == 1
+            assert len(server.requests) == 1
 
 
 def test_it_reads_the_format_as_the_standard_says_and_sends_what_it_had_last() -> None:
     script = [
-        Said(503),
-        Said(200, b":\r\nretry: 9\r\nid: a\r\n\r\nevent:event\rid: b\rdata:" + EVENT + b"\r\r:\n",
+        Reply(503),
+        Reply(200, b":\r\nretry: 9\r\nid: a\r\n\r\nevent:event\rid: b\rdata:" + EVENT + b"\r\r:\n",
              STREAM),
-        Said(200, b"event: later\ndata: {}\nid: c\n\nid: d\nevent: state\ndata: "
+        Reply(200, b"event: later\ndata: {}\nid: c\n\nid: d\nevent: state\ndata: "
              + STATE.replace(b",", b",\ndata: ", 1) + b"\n\nid: e\nevent: state\ndata: {}", STREAM),
-        Said(None),
-        Said(429, b"", {"retry-after": "0"}),
-        Said(200, b"event: event\nid:f\ndata: " + EVENT + b"\n\n", STREAM),
+        Reply(None),
+        Reply(429, b"", {"retry-after": "0"}),
+        Reply(200, b"event: event\nid:f\ndata: " + EVENT + b"\n\n", STREAM),
     ]  # fmt: skip
-    with Scripted(*script) as server, Client(server.url, "key") as client:
+    with ScriptedServer(*script) as server, Client(server.url, "key") as client:
         stream = client.stream("start", vehicle_id="V1")
         found = [(type(message).__name__, stream.cursor) for message in islice(stream, 3)]
-        asked = [(one.target, one.headers.get("last-event-id")) for one in server.asked]
+        sent = [(one.target, one.headers.get("last-event-id")) for one in server.requests]
     assert found == [("Event", "b"), ("VehicleState", "d"), ("Event", "f")]
-    assert asked == [
+    assert sent == [
         ("/stream?cursor=start&vehicleId=V1", None),
         ("/stream?cursor=start&vehicleId=V1", None),
         ("/stream?vehicleId=V1", "b"),
@@ -182,8 +182,8 @@ def test_the_awaiting_stream_does_the_same_and_waiting_for_it_may_be_cancelled(
                 await anext(client.stream("nonsense"))
 
     asyncio.run(scenario())
-    refused = Said(403, b'{"message":"Forbidden"}')
-    script = [Said(200, b"id: a\n\n", STREAM), Said(None), Said(503), refused]
+    refused = Reply(403, b'{"message":"Forbidden"}')
+    script = [Reply(200, b"id: a\n\n", STREAM), Reply(None), Reply(503), refused]
 
     async def interrupted(url: str) -> None:
         async with AsyncClient(url, "key") as client, client.stream() as stream:
@@ -191,8 +191,8 @@ def test_the_awaiting_stream_does_the_same_and_waiting_for_it_may_be_cancelled(
             with pytest.raises(Forbidden):
                 await anext(stream)
 
-    with Scripted(*script) as scripted:
+    with ScriptedServer(*script) as scripted:
         asyncio.run(interrupted(scripted.url))
-        assert [one.headers.get("last-event-id") for one in scripted.asked] == [
+        assert [one.headers.get("last-event-id") for one in scripted.requests] == [
             None, "a", "a", "a",
         ]  # fmt: skip

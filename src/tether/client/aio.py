@@ -12,13 +12,13 @@ from tether.client.entities import EntityCalls
 from tether.client.exchange import NO_RETRIES, Request, RetryPolicy, exchange, path
 from tether.client.models import (
     AuditSelection,
+    CalendarUnit,
     Charger,
     ChargerChanges,
     CurveSelection,
     Instant,
     PutResult,
     Saved,
-    Unit,
     Vehicle,
     VehicleChanges,
 )
@@ -107,7 +107,7 @@ class AsyncClient(AsyncRunner):
         *,
         from_: Instant,
         to: Instant,
-        step: int | Unit,
+        step: int | CalendarUnit,
         page_size: int = 1000,
         stale_allowed: bool = False,
         **selection: Unpack[CurveSelection],

@@ -5,7 +5,16 @@ from typing import Any, Generic, TypeVar
 
 from tether.client.async_http import Http, Stop, sleep, wait
 from tether.client.conversion import query_of
-from tether.client.exchange import Answer, NoAnswer, Request, RetryPolicy, Script, ask, with_query
+from tether.client.exchange import (
+    Answer,
+    NoAnswer,
+    Request,
+    RetryPolicy,
+    Script,
+    exchange,
+    read,
+    with_query,
+)
 from tether.client.following import Follower
 from tether.client.forks import leave_to_parent, reset_after_fork
 from tether.client.models import Event, Withdrawal
@@ -51,7 +60,8 @@ class AsyncRunner:
     ) -> T:
         """Sends one request and returns the body of the answer."""
         request = Request(method, target, body)
-        return await self._run(ask(kind, request, policy or self._policy, status))
+        answer = await self._run(exchange(request, policy or self._policy, status))
+        return read(kind, answer, request)
 
     async def _get(self, kind: type[T], target: str, /, **members: Any) -> T:
         """The body of the answer to a GET with these parameters. Raises Invalid."""

@@ -105,7 +105,7 @@ class Http:
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._connections().request(
             request.method,
-            URL(self._endpoint.url_of(request), encoded=True),
+            URL(self._endpoint.base + request.target, encoded=True),
             data=request.body,
             headers=self._endpoint.headers_of(request),
             allow_redirects=False,

@@ -182,7 +182,7 @@ class Http:
         }
         return self._pool.stream(
             request.method,
-            self._endpoint.url_of(request),
+            self._endpoint.base + request.target,
             headers=list(self._endpoint.headers_of(request).items()),
             content=request.body,
             extensions={"timeout": times},

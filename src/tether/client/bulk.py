@@ -173,7 +173,7 @@ class BulkCalls(Generic[M, R]):
                 f"A bulk answer must have one item for each {self._one}.", status=200
             )
         results = [self._result(thing, item) for thing, item in zip(things, items, strict=True)]
-        self._on_warnings({doubt for item in items for doubt in item.warnings})
+        self._on_warnings({warning for item in items for warning in item.warnings})
         return results, min(answer.retry_after or 0, MAX_WAIT_S)
 
 

@@ -26,7 +26,8 @@ MIN_UPLOAD_BYTES_PER_S = 16 * 1024
 class Endpoint:
     """The server, the headers of all requests, and the seconds that a try may wait for data.
 
-    `url` is as the user gave it. `base` is the URL in ASCII, without a password.
+    `url` is as the user gave it. `base` is the URL in ASCII, without a password. The target of
+    a request follows it.
     """
 
     url: str
@@ -38,10 +39,6 @@ class Endpoint:
     def connect_timeout_s(self) -> float:
         """The seconds that connecting may take."""
         return min(self.timeout_s, CONNECT_TIMEOUT_S)
-
-    def url_of(self, request: Request) -> str:
-        """The URL of a request, in ASCII."""
-        return self.base + request.target
 
     def headers_of(self, request: Request) -> dict[str, str]:
         """The headers of a request."""

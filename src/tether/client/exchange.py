@@ -40,6 +40,7 @@ log = getLogger("tether.client")
 T = TypeVar("T")
 RETRY_STATUSES = frozenset({408, 429, 502, 503, 504})
 NOT_EXECUTED = frozenset({408, 429})  # the server has not executed the request
+WARN_AFTER_FAILURES = 3  # of an endless iterator
 WARNING_INTERVAL_S = 30.0  # between warnings that the server does not answer
 MAX_RETRY_AFTER_S = 365 * 86_400.0
 # An item of a structured header (RFC 9651): a token, perhaps with the parameter `parameter`.
@@ -246,15 +247,15 @@ def warnings_in(answer: Answer) -> tuple[Doubt, ...]:
     return tuple(Doubt(code, parameter) for code, parameter in found if parameter)
 
 
-def warn_user(doubts: Iterable[Doubt]) -> None:
+def warn_user(warnings: Iterable[Doubt]) -> None:
     """Passes them to Python's `warnings`, which shows each one once by default."""
-    for doubt in doubts:
-        warn(warning_text(doubt), UnitWarning, stacklevel=2)
+    for warning in warnings:
+        warn(warning_text(warning), UnitWarning, stacklevel=2)
 
 
-def warning_text(doubt: Doubt) -> str:
+def warning_text(warning: Doubt) -> str:
     """The warning as a sentence."""
-    name = doubt.parameter or "A number"
+    name = warning.parameter or "A number"
     unit = "kWh" if name in ("chargeCapacity", "chargedEnergy") else "kW"
     return f"{name} was stored as it was sent, but it is far too high for {unit}: check the unit."
 
@@ -268,12 +269,6 @@ def read(kind: type[T], answer: Answer, request: Request) -> T:
     if has_unsafe_number(found):
         raise unexpected_answer(answer, request, "it has a number that is out of range")
     return found
-
-
-def ask(kind: type[T], request: Request, policy: RetryPolicy, status: int = 200) -> Script[T]:
-    """The body of the answer, which must have this status. Raises as `exchange` and `read`."""
-    answer = yield from exchange(request, policy, status)
-    return read(kind, answer, request)
 
 
 def unexpected_answer(answer: Answer, request: Request, why: str) -> UnexpectedAnswer:

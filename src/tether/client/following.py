@@ -25,6 +25,7 @@ from tether.client.errors import (
 )
 from tether.client.exchange import (
     NO_RETRIES,
+    WARN_AFTER_FAILURES,
     Request,
     RetryPolicy,
     Script,
@@ -39,7 +40,6 @@ from tether.domain.views import Session
 
 PAGE = 1000
 FIRST = "2000-01-01T00:00:00.000Z"  # the API takes no earlier instant
-_WARN_AFTER_FAILURES = 3
 _LOG_CURSOR = re.compile(r"([0-9]{1,4}|[0-9a-f-]{36})\.([^.]*)(?:\.([0-9a-f]*))?")
 _CHANGE_CURSOR = re.compile(r"([0-9T:.-]{23}Z)/((?:[0-9a-f-]{36})?)(?:/([0-9a-f]*))?")
 
@@ -107,7 +107,7 @@ class Follower(ABC, Generic[M]):
             answer = yield from exchange(request, NO_RETRIES, 200)
         except (RateLimited, Unavailable) as error:
             self._failures += 1
-            if self._failures == _WARN_AFTER_FAILURES:
+            if self._failures == WARN_AFTER_FAILURES:
                 log.warning("Following the %s is interrupted: %s", self._what, error)
             wait = self._policy.backoff(self._failures, error.retry_after)
             return max(wait, self._poll_s)

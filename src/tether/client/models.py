@@ -20,7 +20,7 @@ __all__ = ["Charger", "Event", "EventType", "Saved", "Vehicle", "Withdrawal"]
 
 Number: TypeAlias = int | float | str | Decimal
 Instant: TypeAlias = datetime | str
-Unit: TypeAlias = Literal["hour", "day", "week", "month"]
+CalendarUnit: TypeAlias = Literal["hour", "day", "week", "month"]
 By: TypeAlias = Literal["charger", "area"]
 Ids: TypeAlias = str | Iterable[str] | None
 

@@ -59,9 +59,7 @@ class Outbox:
         """Starts the thread if there is none, and wakes it up."""
         with self._start_lock:
             if self._thread is None and not self._closing:
-                self._thread = threading.Thread(
-                    target=self._work, name="tether-outbox", daemon=True
-                )
+                self._thread = threading.Thread(target=self._run, name="tether-outbox", daemon=True)
                 self._thread.start()
         self._put_signal.set()
 
@@ -136,13 +134,13 @@ class Outbox:
 
     # The thread ----------------------------------------------------------------------------------
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while not self._closing:
             self._put_signal.clear()
             self._flush_signal.clear()
             try:
                 self._deliver_all()
-            except Exception as error:  # the events stay, and are tried again
+            except Exception as error:  # the events stay in the file and are sent again
                 self._report(error)
                 retry_after = getattr(error, "retry_after", None)
                 self._wait(self._flush_signal, self._policy.backoff(self._failures, retry_after))
@@ -173,21 +171,21 @@ class Outbox:
 
     def _deliver(self, batch: list[WaitingEvent]) -> None:
         results, retry_after = self._send(batch)
-        delivered, refused, later = [], [], None
+        delivered, refused, retried = [], [], None
         for waiting, result in zip(batch, results, strict=True):
             if result.ok:
                 delivered.append(waiting.number)
             elif _is_final(result):
                 refused.append((waiting.number, result.status or 0, result.message or ""))
             else:
-                later = later or result
+                retried = retried or result
         self._file.settle(delivered, refused)
         if delivered:
             self._failures = 0
         for number, status, message in refused:
             log.warning("Event %d was refused with status %d: %s", number, status, message)
-        if later:
-            raise retry_error(later, retry_after)
+        if retried:
+            raise retry_error(retried, retry_after)
 
     def _send(self, batch: list[WaitingEvent]) -> tuple[Sequence[BulkResult], float]:
         if len(batch) == 1:
@@ -204,13 +202,13 @@ class Outbox:
                 raise
             return [event_result(batch[0].event, refusal(error))], 0
 
-    def _log_warnings(self, doubts: Iterable[Doubt]) -> None:
+    def _log_warnings(self, warnings: Iterable[Doubt]) -> None:
         """Logs each warning once. It does not use Python's warnings, because they can be errors:
         then the delivery would fail for ever.
         """
-        for doubt in {*doubts} - self._logged:
-            self._logged.add(doubt)
-            log.warning("%s", warning_text(doubt))
+        for warning in {*warnings} - self._logged:
+            self._logged.add(warning)
+            log.warning("%s", warning_text(warning))
 
     def _report(self, error: Exception) -> None:
         self._failures += 1

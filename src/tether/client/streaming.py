@@ -15,6 +15,7 @@ from tether.client.errors import (
 )
 from tether.client.exchange import (
     RETRY_STATUSES,
+    WARN_AFTER_FAILURES,
     Answer,
     NoAnswer,
     Request,
@@ -31,7 +32,6 @@ from tether.domain.views import VehicleState
 
 SILENCE_S = 40.0  # more than two heartbeats of the server
 MAX_BLOCK_BYTES = 64 * 1024  # ours have some hundred bytes
-_WARN_AFTER_FAILURES = 3
 _END_OF_LINE = re.compile(rb"\r\n|\n|\r(?!\Z)")  # a \r at the end may be half of \r\n
 
 Message = Event | Withdrawal | VehicleState
@@ -137,7 +137,7 @@ class Subscription:
         assert isinstance(error, RateLimited | Unavailable)
         self._failures += 1
         seconds = self._policy.backoff(self._failures, error.retry_after)
-        write = log.warning if self._failures == _WARN_AFTER_FAILURES else log.info
+        write = log.warning if self._failures == WARN_AFTER_FAILURES else log.info
         write("The stream is interrupted: %s; again in %.2f s", error, seconds)
         return seconds
 

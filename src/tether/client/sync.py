@@ -11,13 +11,13 @@ from tether.client.entities import EntityCalls
 from tether.client.exchange import NO_RETRIES, Request, RetryPolicy, exchange, path
 from tether.client.models import (
     AuditSelection,
+    CalendarUnit,
     Charger,
     ChargerChanges,
     CurveSelection,
     Instant,
     PutResult,
     Saved,
-    Unit,
     Vehicle,
     VehicleChanges,
 )
@@ -108,7 +108,7 @@ class Client(Runner):
         *,
         from_: Instant,
         to: Instant,
-        step: int | Unit,
+        step: int | CalendarUnit,
         page_size: int = 1000,
         stale_allowed: bool = False,
         **selection: Unpack[CurveSelection],

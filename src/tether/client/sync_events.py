@@ -13,11 +13,11 @@ from tether.client.following import ChangeFollower, LogFollower
 from tether.client.models import (
     BulkResult,
     By,
+    CalendarUnit,
     CapacitySelection,
     Event,
     Instant,
     SessionSelection,
-    Unit,
     Withdrawal,
     WithdrawResult,
 )
@@ -186,7 +186,7 @@ class Sessions:
     def summary(
         self,
         *,
-        bucket: Unit | None = None,
+        bucket: CalendarUnit | None = None,
         time_zone: str | None = None,
         by: Literal["charger", "vehicle", "flag", "area"] | None = None,
         page_size: int = 1000,
