@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from falcon.asgi import Request, Response
+from falcon.asgi import Response
 
 from tether.__main__ import main as tether
 from tether.domain.models import Event
 from tether.http.handlers.entities import EntityResource
+from tether.http.requests import ApiRequest
 from tether.projections.projector import Projector
 from tether.server import bootstrap
 from tether.server.authenticator import Authenticator
@@ -48,7 +49,9 @@ def replace_storage() -> None:
 def replace_reads() -> None:
     """GET /chargers/{id}: the handler does nothing but answer, with the same headers."""
 
-    async def on_get(self: EntityResource[Any], req: Request, resp: Response, id: str) -> None:
+    async def on_get(
+        self: EntityResource[Any], req: ApiRequest, resp: Response, id: str = ""
+    ) -> None:
         resp.set_header("ETag", '"1"')
         resp.data = CHARGER
 

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import TETHER, Server
 from tests.faults.rig import Partner, Wire, metric, pid_of, request_of, run, until
 from tests.parts import free_port
-from tether.server.metrics import added_up
+from tether.server.metrics import sum_pages
 from tether.server.metrics_port import serving
 
 WORKERS = 2
@@ -213,10 +213,10 @@ def test_dead_workers_are_replaced_also_where_processes_could_not_be_made_for_a_
 
 def test_nothing_to_add_up_is_no_empty_page(free: int) -> None:
     with pytest.raises(ValueError, match="No worker"):
-        added_up([])
+        sum_pages([])
     with pytest.raises(ValueError, match="No worker"):
-        added_up([added_up([""], of_the_gone=True), "", ""])
-    with serving(lambda: added_up(["", ""]), ("127.0.0.1", free)):
+        sum_pages([sum_pages([""], ended=True), "", ""])
+    with serving(lambda: sum_pages(["", ""]), ("127.0.0.1", free)):
         assert httpx.get(f"http://127.0.0.1:{free}/metrics").status_code == 500
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from tether.domain.errors import Code
 from tether.http.errors import STATUS
-from tether.http.handlers.pages import openapi_text
+from tether.http.handlers.public import openapi_text
 
 # For what is decided before the database is asked: to test it on each engine would tell no more.
 ON_ONE_ENGINE = pytest.mark.parametrize("server", ["sqlite"], indirect=True)

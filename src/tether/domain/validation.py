@@ -1,8 +1,8 @@
-"""What is valid: turns the members a partner sent into chargers, vehicles and events.
+"""Validation: makes chargers, vehicles and events from the members that a partner sent.
 
-The rules and their order come from the reference's schema tables and constraint lists; "constraint
-N" below is its numbering, which chargers and vehicles share (7 is the chargers' alone). Nothing
-here reads a clock, a database or a request.
+The rules and their order come from the schema tables and constraint lists of the reference.
+"Constraint N" below is its number there. Chargers and vehicles have the same numbers; only chargers
+have constraint 7.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -23,17 +23,17 @@ from tether.domain.models import (
 from tether.domain.timestamps import fault_in, format_instant, parse_instant
 
 INSTANT_RULE = "It must be an RFC 3339 date-time with a zone, such as 2023-05-11T22:06:40.738Z."
-MAX_ITEMS = 10_000  # of one request that carries many, and its bytes, and those of an item
-MAX_BYTES = 8 * 1024 * 1024
+MAX_ITEMS = 10_000  # of a bulk request
+MAX_BYTES = 8 * 1024 * 1024  # of a bulk request
 MAX_ITEM_BYTES = 64 * 1024
 MAX_DIGITS = 15
-MAX_EXPONENT = 9  # every number is below 10 to this power …
-MIN_EXPONENT = -324  # … and is written no finer than the finest that a double has
+MAX_EXPONENT = 9  # every number is below 10 to this power
+MIN_EXPONENT = -324  # the smallest exponent of a double
 MAX_POWERS = 100
-MOST_OF_NAME = 100  # characters of a made-up name that are looked at, and shown
+MOST_OF_NAME = 100  # characters of an unknown name that are compared and shown
 EARLIEST_MS = parse_instant("2000-01-01T00:00:00Z")
 MAX_AHEAD_MS = 24 * 60 * 60 * 1000
-MOST_POWER = Decimal(5_000)  # kW: no vehicle charges, or feeds back, with more
+MOST_POWER = Decimal(5_000)  # kW, for charging and discharging: no vehicle has more
 
 _FEWER_DIGITS = Context(prec=MAX_DIGITS, traps=[Rounded])
 
@@ -53,7 +53,7 @@ class Member(NamedTuple):
 
 
 def _instead(value: Any) -> str:
-    """What to say of the value in a message, if it is a text."""
+    """The end of a message about a value that is not a number."""
     return ", without quotes" if isinstance(value, str) else ""
 
 
@@ -66,10 +66,10 @@ def check_number(
     high: Decimal | None = None,
     unit: str = "",
 ) -> Decimal:
-    """The number, if it is one within the bounds that all numbers have, and these."""
+    """The number. Raises Invalid unless it is within these bounds and those of all numbers."""
     if not isinstance(value, Decimal):
         raise Invalid(name, f"It must be a number{unit}{_instead(value)}.")
-    # The exponent is asked, not abs() or a comparison: those compute, and overflow at 1e1000000.
+    # abs() and comparisons would overflow at 1e1000000, so the exponent is compared.
     exponent = value.adjusted()
     if exponent >= MAX_EXPONENT:
         raise Invalid(name, f"It must be a number whose absolute value is below 1e{MAX_EXPONENT}.")
@@ -102,7 +102,7 @@ _duration = partial(check_number, low=_0, unit=" (seconds)")
 
 
 def check_duration(name: str, value: Any) -> Decimal:
-    """The seconds of a duration as an event has it. Raises Invalid."""
+    """A duration in seconds, by the rules for events. Raises Invalid."""
     return _duration(name, value)
 
 
@@ -145,7 +145,7 @@ def check_instant(name: str, value: Any) -> int:
     return at_ms
 
 
-# Members by what they belong to -----------------------------------------------------------------
+# Members ----------------------------------------------------------------------------------------
 
 _POWER_MEMBERS = {
     "chargePowers": Member("charge_powers", _powers),
@@ -173,7 +173,7 @@ _EVENT_MEMBERS = {
     "chargedTime": Member("charged_time", _duration),
     "timestamp": Member("timestamp", check_instant),
 }
-# The reference has a table for each type: what it does not list, the type does not have.
+# The reference has a table of members for each type. A type does not have the other members.
 _EVENT_MEMBERS_NOT_OF = {
     EventType.VEHICLE_CONNECTED: {"chargePower", "chargedEnergy", "chargedTime"},
     EventType.VEHICLE_DISCONNECTED: {"chargePower", "chargedEnergy", "chargedTime"},
@@ -187,7 +187,7 @@ _MEMBERS_OF_TYPE = {
 }
 _REQUIRED_OF_TYPE = {kind: ["chargerId", "vehicleId"] for kind in EventType}
 _REQUIRED_OF_TYPE[EventType.VEHICLE_CHARGE_UPDATED] = ["chargerId", "vehicleId", "stateOfCharge"]
-# The names which the reference's examples use, beside those of its tables.
+# The examples of the reference use these names. Its tables use the other names.
 _ALIASES = {
     "minChargePower": "chargePowerMin",
     "maxChargePower": "chargePowerMax",
@@ -200,7 +200,7 @@ _ALIASES = {
 def checked_members(
     document: Document, members: Mapping[str, Member], owner: str, *, null_removes: bool = False
 ) -> dict[str, Any]:
-    """The checked values of a document by model field; None for those that a null removes."""
+    """The checked values of a document by model field; None if a null removes the value."""
     values = {}
     for sent, value in document.items():
         name = sent
@@ -217,7 +217,7 @@ def checked_members(
 
 
 def _hint(sent: str, members: Mapping[str, Member]) -> str:
-    """What may have been meant by a name that is none."""
+    """The end of the message about an unknown name: which name was probably meant."""
     spelled = sent[:MOST_OF_NAME].replace("_", "").replace("-", "").casefold()
     for name in (*members, *_ALIASES):
         if spelled == name.casefold():
@@ -229,7 +229,7 @@ def _hint(sent: str, members: Mapping[str, Member]) -> str:
 
 
 def _shown(name: str) -> str:
-    """A member name that somebody made up, safe and short enough for a message."""
+    """An unknown member name, made safe and short enough for a message."""
     return name.encode("unicode_escape").decode()[:MOST_OF_NAME]
 
 
@@ -245,7 +245,7 @@ def _required(
 
 
 def new_entity(kind: type[E], entity_id: str, document: Document) -> E:
-    """The charger or vehicle that a PUT of this document to this id makes.
+    """The charger or vehicle that a PUT of this document to this id creates.
 
     Raises Invalid. Reference: Charger and Vehicle Schema (PUT), Constraints (PUT).
     """
@@ -254,12 +254,12 @@ def new_entity(kind: type[E], entity_id: str, document: Document) -> E:
 
 
 def members_of_entity(kind: type[Entity]) -> Mapping[str, Member]:
-    """What a charger or vehicle may have."""
+    """The members of a charger or vehicle."""
     return _ENTITY_MEMBERS[kind]
 
 
 def identified_entity(kind: type[E], document: Document) -> E:
-    """The charger or vehicle of a document that has its id too. Raises Invalid."""
+    """The charger or vehicle of a document that has its id. Raises Invalid."""
     if "id" not in document:
         raise Missing("id")
     entity_id = check_entity_id("id", document["id"])
@@ -267,7 +267,7 @@ def identified_entity(kind: type[E], document: Document) -> E:
 
 
 def changes_of(kind: type[E], entity_id: str, document: Document) -> Changes:
-    """The checked members of a PATCH of this id: None and () remove a member.
+    """The checked members of a PATCH of this id. None and () remove a member.
 
     Raises Invalid. Reference: Charger and Vehicle Schema (PATCH).
     """
@@ -276,7 +276,7 @@ def changes_of(kind: type[E], entity_id: str, document: Document) -> Changes:
 
 
 def patched_entity(entity: E, changes: Changes) -> E:
-    """The entity with these changes: members left out stay, then all rules apply.
+    """The entity with these changes. Other members stay. The result must obey all rules.
 
     Raises Invalid. Reference: Charger and Vehicle Constraints (PATCH).
     """
@@ -290,7 +290,7 @@ def patched_entity(entity: E, changes: Changes) -> E:
 
 
 class _Clash(Invalid):
-    """Powers of both kinds."""
+    """Discrete powers and a range of powers are both given."""
 
     def __init__(self, use: str) -> None:
         ends = f"{use}PowerMin and {use}PowerMax"
@@ -299,7 +299,7 @@ class _Clash(Invalid):
 
 
 def _stored(use: str, changes: Changes) -> str | None:
-    """What to say if only the powers of one kind were sent, and the others are stored."""
+    """The message if one kind of powers was sent and the other kind is stored."""
     if f"{use}_powers" not in changes:
         return "It is stored: send null to remove it."
     if f"{use}_power_min" not in changes and f"{use}_power_max" not in changes:
@@ -329,7 +329,7 @@ def _checked(kind: type[E], entity_id: str, values: dict[str, Any]) -> E:
             "chargePowers", "Either it or chargePowerMin and chargePowerMax must be given."
         )
     _check_pair(values, ("latitude", "latitude"), ("longitude", "longitude"))  # constraint 7
-    # Constraint 1: an empty array counts as not given, so it is not kept either.
+    # Constraint 1: an empty array counts as not given, so it is not stored.
     given = {field: value for field, value in values.items() if value not in (None, ())}
     return kind(id=entity_id, **given)
 
@@ -358,7 +358,7 @@ def _check_pair(values: Mapping[str, Any], one: tuple[str, str], two: tuple[str,
 
 
 def new_event(document: Document, now_ms: int) -> Event:
-    """The event that this document reports; without a timestamp if it has none.
+    """The event of this document; without a timestamp if the document has none.
 
     `now_ms` is the server's time: a timestamp may be at most 24 hours ahead of it.
     Raises Invalid. Reference: Event Schema (POST) and the schema of each type.
@@ -377,5 +377,5 @@ def new_event(document: Document, now_ms: int) -> Event:
 
 
 def has_unlikely_power(event: Event) -> bool:
-    """Whether the power is valid, and more likely meant in another unit."""
+    """Whether the power is probably in another unit."""
     return event.charge_power is not None and abs(event.charge_power) > MOST_POWER

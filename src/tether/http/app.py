@@ -17,7 +17,7 @@ from tether.http.handlers.bulk import Bulk, EntityBulkResource, EventBulkResourc
 from tether.http.handlers.capacity import CapacityResource
 from tether.http.handlers.entities import EntityListResource, EntityResource
 from tether.http.handlers.events import EventListResource, EventResource, WithdrawalListResource
-from tether.http.handlers.pages import (
+from tether.http.handlers.public import (
     AssetResource,
     GuideResource,
     HealthResource,
@@ -49,8 +49,8 @@ from tether.server.webhooks import WebhookService
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What the application is made of; bootstrap.py puts it together."""
+class Dependencies:
+    """What the handlers use. bootstrap.py creates it."""
 
     store: Store
     keys: Authenticator
@@ -62,41 +62,42 @@ class Parts:
     trusted_proxies: Sequence[str] = ()
     serve_metrics: bool = True
     demo_key: str = ""
-    """The file that has the key of a demo."""
+    """The file with the key of a demo."""
     console: "Application | None" = None
-    """The application of the pages for people, to which the landing page leads."""
+    """The application of the web console."""
     takes_key_requests: bool = False
-    """Whether strangers may ask for a key at `/request-key`, a page of the console."""
+    """Whether anybody can request a key at `/request-key`, a page of the console."""
     spans: "Callable[[Callable[[str], str | None]], object] | None" = None
-    """Makes the middleware that traces requests; it is told how to find the route of a path."""
+    """Creates the middleware for traces. It gets a function that finds the route of a path."""
 
 
-def routes(parts: Parts) -> dict[str, object]:
-    """What needs a key. The first six are the reference's, the lists included."""
-    states = CurrentStates(parts.store, parts.now_ms)
-    bulk = Bulk(parts.limiter)
-    webhooks = parts.store, parts.webhooks, parts.now_ms
+def routes(deps: Dependencies) -> dict[str, object]:
+    """The routes that need a key. The first six are those of the reference and their lists."""
+    store, now_ms = deps.store, deps.now_ms
+    states = CurrentStates(store, now_ms)
+    bulk = Bulk(deps.limiter)
+    webhooks = store, deps.webhooks, now_ms
     return {
-        "/chargers": EntityListResource(Charger, parts.store, states.of_chargers),
-        "/chargers/{id}": EntityResource(Charger, parts.store, parts.now_ms),
-        "/vehicles": EntityListResource(Vehicle, parts.store, states.of_vehicles),
-        "/vehicles/{id}": EntityResource(Vehicle, parts.store, parts.now_ms),
-        "/events": EventListResource(parts.store, parts.now_ms),
-        "/events/{id}": EventResource(parts.store, parts.now_ms),
-        "/events/bulk": EventBulkResource(bulk, parts.store, parts.now_ms),
-        "/events/withdraw": WithdrawResource(bulk, parts.store, parts.now_ms),
-        "/events/withdrawn": WithdrawalListResource(parts.store),
-        "/chargers/bulk": EntityBulkResource(Charger, bulk, parts.store, parts.now_ms),
-        "/vehicles/bulk": EntityBulkResource(Vehicle, bulk, parts.store, parts.now_ms),
-        "/chargers/{id}/state": StateResource(parts.store, states.of_charger),
-        "/vehicles/{id}/state": StateResource(parts.store, states.of_vehicle),
-        "/sessions": SessionListResource(parts.store),
-        "/sessions/{id}": SessionResource(parts.store),
-        "/sessions/summary": SessionSummaryResource(parts.store),
-        "/energy": EnergyResource(parts.store),
-        "/stream": StreamResource(parts.store, parts.keys, parts.metrics, parts.now_ms),
-        "/audit": AuditResource(parts.store),
-        "/capacity": CapacityResource(parts.store, parts.now_ms),
+        "/chargers": EntityListResource(Charger, store, states.of_chargers),
+        "/chargers/{id}": EntityResource(Charger, store, now_ms),
+        "/vehicles": EntityListResource(Vehicle, store, states.of_vehicles),
+        "/vehicles/{id}": EntityResource(Vehicle, store, now_ms),
+        "/events": EventListResource(store, now_ms),
+        "/events/{id}": EventResource(store, now_ms),
+        "/events/bulk": EventBulkResource(bulk, store, now_ms),
+        "/events/withdraw": WithdrawResource(bulk, store, now_ms),
+        "/events/withdrawn": WithdrawalListResource(store),
+        "/chargers/bulk": EntityBulkResource(Charger, bulk, store, now_ms),
+        "/vehicles/bulk": EntityBulkResource(Vehicle, bulk, store, now_ms),
+        "/chargers/{id}/state": StateResource(store, states.of_charger),
+        "/vehicles/{id}/state": StateResource(store, states.of_vehicle),
+        "/sessions": SessionListResource(store),
+        "/sessions/{id}": SessionResource(store),
+        "/sessions/summary": SessionSummaryResource(store),
+        "/energy": EnergyResource(store),
+        "/stream": StreamResource(store, deps.keys, deps.metrics, now_ms),
+        "/audit": AuditResource(store),
+        "/capacity": CapacityResource(store, now_ms),
         "/webhooks": WebhookListResource(*webhooks),
         "/webhooks/{id}": WebhookResource(*webhooks),
         "/webhooks/{id}/test": WebhookTestResource(*webhooks),
@@ -106,43 +107,43 @@ def routes(parts: Parts) -> dict[str, object]:
     }
 
 
-def open_routes(parts: Parts) -> dict[str, object]:
-    """What needs no key."""
+def open_routes(deps: Dependencies) -> dict[str, object]:
+    """The routes that need no key."""
     pages: dict[str, object] = {
         "/": PageResource(
             landing_page(
-                parts.demo_key,
-                console=parts.console is not None,
-                asks=parts.takes_key_requests,
+                deps.demo_key,
+                console=deps.console is not None,
+                asks=deps.takes_key_requests,
             )
         ),
         "/docs": PageResource(reference_page()),
         "/guides": GuideResource(),
         "/openapi.json": OpenApiResource(),
         "/health": HealthResource(),
-        "/ready": ReadyResource(parts.store),
+        "/ready": ReadyResource(deps.store),
     }
-    return {**pages, "/metrics": MetricsResource(parts.metrics)} if parts.serve_metrics else pages
+    return {**pages, "/metrics": MetricsResource(deps.metrics)} if deps.serve_metrics else pages
 
 
 CONSOLE, KEY_REQUEST = "/console", "/request-key"
 STATIC = "/static/"
-FAVICON = "/favicon.ico"  # for which browsers ask by themselves
+FAVICON = "/favicon.ico"  # browsers request it
 GUIDES = "/guides/"
-STRAYS = (FAVICON, "/docs/")
+OTHER_OPEN_PATHS = (FAVICON, "/docs/")
 
 
-def create_app(parts: Parts) -> Application:
-    """The ASGI application of these parts, the console's included."""
-    api, console = _create_api(parts), parts.console
+def create_app(deps: Dependencies) -> Application:
+    """The ASGI application of the API and the console."""
+    api, console = _create_api(deps), deps.console
     if console is None:
         return api
-    pages = (CONSOLE, *([KEY_REQUEST] if parts.takes_key_requests else ()))
+    pages = (CONSOLE, *([KEY_REQUEST] if deps.takes_key_requests else ()))
     return by_path(api, console, pages)
 
 
-def _create_api(parts: Parts) -> Application:
-    guarded, unguarded = routes(parts), open_routes(parts)
+def _create_api(deps: Dependencies) -> Application:
+    guarded, unguarded = routes(deps), open_routes(deps)
     router = CompiledRouter()
 
     def route_of(path: str) -> str | None:
@@ -150,25 +151,25 @@ def _create_api(parts: Parts) -> Application:
         return found[3] if found else None
 
     api_middleware = ApiMiddleware(
-        keys=parts.keys,
-        limiter=parts.limiter,
-        use=parts.store.key_use,
-        refusals=parts.store.refusals,
-        metrics=parts.metrics,
-        clients=Clients(parts.trusted_proxies),
-        is_open=open_paths({*unguarded, *STRAYS}, (STATIC, GUIDES)),
+        keys=deps.keys,
+        limiter=deps.limiter,
+        use=deps.store.key_use,
+        refusals=deps.store.refusals,
+        metrics=deps.metrics,
+        clients=Clients(deps.trusted_proxies),
+        is_open=open_paths({*unguarded, *OTHER_OPEN_PATHS}, (STATIC, GUIDES)),
         route_of=route_of,
-        preflight=bool(parts.cors_origins),
+        preflight=bool(deps.cors_origins),
     )
     middleware: list[Any] = [api_middleware]
-    if parts.spans:
-        middleware.insert(0, parts.spans(route_of))
-    if parts.cors_origins:
-        middleware.insert(0, _cors(parts.cors_origins))
-    app: falcon.asgi.App[Request, Response] = falcon.asgi.App(
+    if deps.spans:
+        middleware.insert(0, deps.spans(route_of))
+    if deps.cors_origins:
+        middleware.insert(0, _cors(deps.cors_origins))
+    app: falcon.asgi.App[ApiRequest, Response] = falcon.asgi.App(
         middleware=middleware, request_type=ApiRequest, router=router
     )
-    # What has no body has no type either; the middleware gives JSON its own.
+    # An answer without a body has no content type. The middleware sets that of JSON.
     app.resp_options.default_media_type = None  # type: ignore[assignment]
     methods = {}
     below = {
@@ -185,7 +186,7 @@ def _create_api(parts: Parts) -> Application:
 
 
 class _Cors(falcon.CORSMiddleware[Request, Response]):
-    """Falcon's, which does not tell caches that another origin gets another answer."""
+    """Falcon's middleware, and a Vary header: caches must keep the answers of origins apart."""
 
     def process_response(self, req: Any, resp: Any, resource: object, req_succeeded: bool) -> None:
         super().process_response(req, resp, resource, req_succeeded)

@@ -1,4 +1,4 @@
-"""The one place where errors become HTTP answers: a status, headers and {"message": …}."""
+"""Makes HTTP answers of errors: a status, headers and {"message": …}."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -15,12 +15,12 @@ from tether.domain import errors
 from tether.domain.errors import Code, Refusal
 from tether.domain.keys import without_keys
 from tether.domain.models import to_json
-from tether.http import requests
+from tether.http.requests import ApiRequest, prefix_of, structured
 from tether.server.logging import is_new
 
 log = structlog.get_logger()
 
-# The pages are made of nothing but what this server has.
+# The pages use only files of this server.
 CONTENT_SECURITY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
@@ -56,20 +56,21 @@ STATUS: dict[Code, int] = {
 }
 
 
-CLIENT_GONE = 499  # as nginx has it: nobody is sent this, but the log and the metrics show it
+CLIENT_GONE = 499  # as in nginx: only the log and the metrics show it
 PAGES = frozenset({403, 404, 405})
-"""Statuses that people meet who open an address in their browser."""
+"""Statuses that a person can get who opens an address in a browser."""
 LONGEST_SHOWN = 200  # characters of a path in a message
 
 
 def install(
-    app: "falcon.asgi.App[Request, Response]",
+    app: "falcon.asgi.App[ApiRequest, Response]",
     methods: Mapping[str, list[str]],
     route_of: Callable[[str], str | None],
 ) -> None:
-    """Makes the app answer every error by the table above; what is not in it is a logged 500.
+    """Makes the app answer every error with the status of the table above. Unexpected errors are
+    logged, and get a 500.
 
-    `methods` has those of each route, `route_of` tells that of a path.
+    `methods` has the methods of each route. `route_of` finds the route of a path.
     """
 
     def slash_hint(req: Request) -> str | None:
@@ -78,7 +79,7 @@ def install(
         return f"There is no trailing slash: {path}." if is_one else None
 
     async def answer_wrong_method(
-        req: Request, resp: Response, error: falcon.HTTPError, params: dict[str, Any]
+        req: ApiRequest, resp: Response, error: falcon.HTTPError, params: dict[str, Any]
     ) -> None:
         allowed = ", ".join(sorted({*methods[req.uri_template or ""], "OPTIONS"}))
         hint = slash_hint(req) or f"Allowed here: {allowed}."
@@ -86,20 +87,20 @@ def install(
         resp.set_header("Allow", allowed)
 
     async def answer_unrouted(
-        req: Request, resp: Response, error: Exception, params: dict[str, Any]
+        req: ApiRequest, resp: Response, error: Exception, params: dict[str, Any]
     ) -> None:
         if req.path in ("/docs/", "/guides/") and req.method in ("GET", "HEAD"):
             resp.status = 308
-            resp.set_header("Location", requests.prefix_of(req) + req.path.rstrip("/"))
+            resp.set_header("Location", prefix_of(req) + req.path.rstrip("/"))
             return
-        docs = f"{requests.prefix_of(req)}/docs"
+        docs = f"{prefix_of(req)}/docs"
         hint = slash_hint(req) or f"There is no such path: see {docs}."
         _fill(req, resp, Refusal(Code.PATH_UNKNOWN, f"Not Found. {hint}"))
 
     async def answer_not_found(
-        req: Request, resp: Response, error: errors.TetherError, params: dict[str, Any]
+        req: ApiRequest, resp: Response, error: errors.TetherError, params: dict[str, Any]
     ) -> None:
-        if req.path.endswith("/"):  # which no id is
+        if req.path.endswith("/"):  # no id ends so
             await answer_unrouted(req, resp, error, params)
         else:
             await _answer_ours(req, resp, error, params)
@@ -108,7 +109,7 @@ def install(
     app.add_error_handler(falcon.HTTPError, _answer_unexpected)
     app.add_error_handler(falcon.HTTPNotFound, answer_unrouted)
     app.add_error_handler(falcon.HTTPMethodNotAllowed, answer_wrong_method)
-    # Falcon's word for a method that it has never heard of.
+    # Falcon raises this for an unknown method.
     app.add_error_handler(falcon.HTTPBadRequest, answer_wrong_method)
     app.add_error_handler(errors.TetherError, _answer_ours)
     app.add_error_handler(errors.NotFound, answer_not_found)
@@ -119,10 +120,10 @@ def install(
 
 
 async def _answer_ours(
-    req: Request, resp: Response, error: errors.TetherError, params: dict[str, Any]
+    req: ApiRequest, resp: Response, error: errors.TetherError, params: dict[str, Any]
 ) -> None:
-    # Not the error itself, which knows the frames that it came through, and they the request: such
-    # a ring, and the body in it, would stay in memory until Python looks for rings.
+    # The error refers to its frames, and they refer to the request. If the request kept the error,
+    # this cycle would keep the body in memory until the garbage collector runs.
     refusal = error.refusal()
     _fill(req, resp, refusal)
     if isinstance(error, errors.Unavailable | errors.RateLimited):
@@ -134,50 +135,50 @@ async def _answer_ours(
 
 
 async def _end_abandoned(
-    req: Request, resp: Response, error: errors.Abandoned, params: dict[str, Any]
+    req: ApiRequest, resp: Response, error: errors.Abandoned, params: dict[str, Any]
 ) -> None:
     resp.status = CLIENT_GONE
 
 
 async def _answer_exhausted(
-    req: Request, resp: Response, error: Exception, params: dict[str, Any]
+    req: ApiRequest, resp: Response, error: Exception, params: dict[str, Any]
 ) -> None:
-    """The machine is at fault: a full disk, no file descriptors or no memory left."""
+    """Answers an error of the machine: a full disk, no file descriptors or no memory."""
     unavailable = errors.Unavailable(cause=repr(error))
     await _answer_ours(req, resp, unavailable, params)
 
 
 async def _answer_runtime_error(
-    req: Request, resp: Response, error: RuntimeError, params: dict[str, Any]
+    req: ApiRequest, resp: Response, error: RuntimeError, params: dict[str, Any]
 ) -> None:
     is_exhausted = str(error) == "can't start new thread"
     await (_answer_exhausted if is_exhausted else _answer_unexpected)(req, resp, error, params)
 
 
 async def _answer_unexpected(
-    req: Request, resp: Response, error: Exception, params: dict[str, Any]
+    req: ApiRequest, resp: Response, error: Exception, params: dict[str, Any]
 ) -> None:
     log.error("failed", request_id=req.context.request_id, exc_info=error)
     _fill(req, resp, Refusal(Code.INTERNAL_ERROR, "Internal Server Error"))
 
 
-def _fill(req: Request, resp: Response, refusal: Refusal) -> None:
+def _fill(req: ApiRequest, resp: Response, refusal: Refusal) -> None:
     status, message = STATUS[refusal.code], without_keys(refusal.message)
     resp.status = status
     if status in PAGES and wants_page(req):
         resp.content_type = "text/html; charset=utf-8"
-        resp.data = _page(requests.prefix_of(req), status, message)
+        resp.data = _page(prefix_of(req), status, message)
         resp.set_header("Content-Security-Policy", CONTENT_SECURITY)
         resp.append_header("Vary", "Accept, X-Forwarded-Prefix")
     else:
         resp.content_type = "application/json"
         resp.data = to_json({"message": message})
-    resp.set_header("Tether-Error", requests.structured(refusal.code, refusal.parameter))
+    resp.set_header("Tether-Error", structured(refusal.code, refusal.parameter))
     req.context.rejections = {refusal.code: req.context.in_bulk or 1}
 
 
 def wants_page(req: Request) -> bool:
-    """Whether this is a browser that was given an address, not a program."""
+    """Whether the client is a browser, in which a person has opened an address."""
     return req.method in ("GET", "HEAD") and "text/html" in (req.get_header("Accept") or "")
 
 

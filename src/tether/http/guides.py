@@ -42,21 +42,21 @@ class Section:
     title: str
     text: str
     words: str
-    """Both, as they are searched: folded once, as anybody may search without a key."""
+    """Title and text in lower case, for searches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A section that has all words of a query, and where the first of them stands."""
+    """A section that has all words of a query, and the text around the first of them."""
 
     section: Section
     guide_title: str
     excerpt: Markup
 
 
-@cache  # there are as many as there are files
+@cache  # at most one for each file
 def page(name: str) -> bytes:
-    """The page of a guide, such as `sdk` or `decisions/0001-http-server`; NotFound."""
+    """The page of a guide, such as `sdk` or `decisions/0001-http-server`. Raises NotFound."""
     if name not in _texts():
         raise NotFound
     body, contents = _rendered(name)
@@ -64,13 +64,13 @@ def page(name: str) -> bytes:
 
 
 def found(query: str) -> bytes:
-    """The page of a search: sections that have all of its words, headings first."""
+    """The page with the results of a search."""
     query = query[:LONGEST_QUERY].strip()
     return _render(_top(INDEX), title="Search", query=query, results=search(query))
 
 
 def search(query: str) -> list[Result]:
-    """The best `MOST_RESULTS` sections, those with the words in the heading first."""
+    """The best `MOST_RESULTS` sections with all words; first those with them in the heading."""
     words = query.casefold().split()
     if not words:
         return []
@@ -84,14 +84,14 @@ def search(query: str) -> list[Result]:
 
 
 def figure(name: str) -> bytes:
-    """A figure of the guides, an SVG or a WebP; NotFound."""
+    """A figure of the guides, an SVG or a WebP. Raises NotFound."""
     if name not in _figures():
         raise NotFound
     return _folder().joinpath("figures", name).read_bytes()
 
 
 def anchor_of(heading: str) -> str:
-    """The name by which a heading is linked to, as GitHub makes it."""
+    """The anchor of a heading, as on GitHub."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
@@ -116,7 +116,7 @@ def _texts() -> dict[str, str]:
 
 @cache
 def _groups() -> list[tuple[str, list[tuple[str, str]]]]:
-    """What the index has: (heading, [(guide, title)])."""
+    """The groups of guides in the index: (heading, [(guide, title)])."""
     parts = re.split(r"^## (.+)$", _texts()[INDEX], flags=re.MULTILINE)[1:]
     return [
         (heading, [(name, title) for title, name in _LINK.findall(text)])
@@ -135,7 +135,7 @@ def _sections() -> list[Section]:
 
 def _sections_of(name: str) -> Iterator[Section]:
     text = _texts()[name]
-    # A comment in a block of code looks like a heading.
+    # A comment in a code block looks like a heading.
     visible = _FENCE.sub(lambda block: re.sub(r"^#", " #", block[0], flags=re.MULTILINE), text)
     headings = list(_HEADING.finditer(visible))
     ends = [heading.start() for heading in headings[1:]] + [len(visible)]
@@ -192,7 +192,7 @@ def _add_link_to(anchor: str, heading: Token) -> None:
 
 
 def _lead_to_pages(name: str, tokens: list[Token]) -> None:
-    """Links between files become links between pages; a file that is no guide is only named."""
+    """Makes links between files links between pages. Names of other files are not links."""
     only_named = False
     for token in tokens:
         if token.type == "image":
@@ -211,12 +211,12 @@ def _lead_to_pages(name: str, tokens: list[Token]) -> None:
 
 
 def _address(name: str, path: str) -> str:
-    """Where a guide finds what `path` names in its file."""
+    """The address of a page or figure that the file of a guide refers to by this path."""
     return _top(name) + normpath(f"guides/{dirname(name)}/{path}")
 
 
 def _top(name: str) -> str:
-    """The way up to `/`: the links are relative, as a proxy may show us under a path."""
+    """The relative path to `/`. All links are relative, because a proxy may use a prefix."""
     return "../" * (1 + name.count("/")) if name else ""
 
 

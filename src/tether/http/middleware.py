@@ -1,4 +1,4 @@
-"""What happens around every request: API or console, id, key, rate limit, log line and metrics."""
+"""Work before and after every request: API or console, id, key, rate limit, log and metrics."""
 
 import asyncio
 import math
@@ -17,8 +17,8 @@ from msgspec import UNSET
 from tether.domain.errors import Code, Forbidden, RateLimited
 from tether.domain.keys import without_keys
 from tether.domain.models import to_json
-from tether.http import requests
 from tether.http.errors import wants_page
+from tether.http.requests import ApiRequest, RequestContext, key_of
 from tether.server import logging
 from tether.server.authenticator import Authenticator, KeyUse, Limiter, Verdict
 from tether.server.metrics import Metrics
@@ -152,16 +152,10 @@ class ApiMiddleware:
         self._route_of = route_of
         self._preflight = preflight
 
-    async def process_request(self, req: Request, resp: Response) -> None:
+    async def process_request(self, req: ApiRequest, resp: Response) -> None:
         context = req.context
         context.started = perf_counter()
-        context.key = None
         context.client = self._clients.of(req)
-        context.in_bulk = None  # number of items in a bulk
-        context.warned = ()  # members with an unlikely unit, of all events or entities
-        context.refused_items = ()  # the first refused items of a bulk, with their numbers
-        context.is_kept = True  # may appear on the page Requests
-        context.rejections = {}  # why it was refused; for a bulk the number of items by reason
         given = req.get_header("X-Request-Id")
         context.request_id = (
             given
@@ -174,10 +168,10 @@ class ApiMiddleware:
         if req.path.startswith("//"):  # the router would take //chargers for /chargers
             raise HTTPNotFound
 
-    async def _admit(self, req: Request, resp: Response) -> None:
+    async def _admit(self, req: ApiRequest, resp: Response) -> None:
         secret = req.get_header("X-API-Key")
         if secret is None and wants_page(req) and not self._route_of(req.path):
-            raise HTTPNotFound  # somebody mistyped the address of a page
+            raise HTTPNotFound  # a person mistyped the address of a page
         try:
             key = req.context.key = await self._keys.recognise(secret)
         except Forbidden:
@@ -196,7 +190,7 @@ class ApiMiddleware:
             raise RateLimited(verdict.retry_after_s)
 
     async def process_response(
-        self, req: Request, resp: Response, resource: object, succeeded: bool
+        self, req: ApiRequest, resp: Response, resource: object, succeeded: bool
     ) -> None:
         context = req.context
         if resp.data and resp.content_type is None:
@@ -218,11 +212,11 @@ class ApiMiddleware:
             self._note(req, resp, seconds)
         # The client has its answer first.
         asyncio.get_running_loop().call_soon(
-            self._tell, context, req.method, route, status, seconds
+            self._report, context, req.method, route, status, seconds
         )
 
-    def _note(self, req: Request, resp: Response, seconds: float) -> None:
-        key = req.context.key
+    def _note(self, req: ApiRequest, resp: Response, seconds: float) -> None:
+        key = key_of(req)
         items = req.context.refused_items if resp.status_code < _REFUSED else ()
         body, cut_from = _beginning_of_body(req, self._refusals.longest_body)
         self._refusals.note(
@@ -234,13 +228,15 @@ class ApiMiddleware:
             status=resp.status_code,
             seconds=seconds,
             error=items[0][1].code if items else resp.get_header("Tether-Error") or "",
-            answer=_told(req.context) if items else resp.data or b"",
+            answer=_refused_items(req.context) if items else resp.data or b"",
             body=body,
             cut_from=cut_from,
         )
 
-    def _tell(self, context: Any, method: str, route: str, status: int, seconds: float) -> None:
-        """Counts the request, and writes its line."""
+    def _report(
+        self, context: RequestContext, method: str, route: str, status: int, seconds: float
+    ) -> None:
+        """Counts the request, and logs it."""
         method = method if method in METHODS else "other"
         rejections = context.rejections
         self._metrics.request(method, route, status, seconds)
@@ -279,12 +275,11 @@ class ApiMiddleware:
         logging.answered(line)
 
 
-def _beginning_of_body(req: Request, most: int) -> tuple[bytes, int]:
-    """At most so many bytes of the body that came with the head, or a note that it is compressed;
-    and the length of the whole body if it was longer, -1 if its length is not known, else 0.
+def _beginning_of_body(req: ApiRequest, most: int) -> tuple[bytes, int]:
+    """At most `most` bytes of the body that came with the head, or a note that it is compressed.
+
+    Also the length of the whole body if it is longer; -1 if its length is not known, otherwise 0.
     """
-    if not isinstance(req, requests.ApiRequest):
-        return b"", 0
     if (req.get_header("Content-Encoding") or "identity").lower() != "identity":
         return b"(compressed)", 0
     begun, whole = req.begun_body(), req.body_at_hand()
@@ -296,8 +291,8 @@ def _beginning_of_body(req: Request, most: int) -> tuple[bytes, int]:
     return begun[:most], int(length) if length.isdecimal() else len(begun)
 
 
-def _told(context: Any) -> bytes:
-    """The answer that is kept for a bulk with refused items: the first of these."""
+def _refused_items(context: RequestContext) -> bytes:
+    """For a bulk with refused items: the first of these, which are kept in place of the answer."""
     items = [
         {"item": number, "message": refusal.message[:150], "parameter": refusal.parameter}
         for number, refusal in context.refused_items
@@ -307,7 +302,7 @@ def _told(context: Any) -> bytes:
 
 
 def set_rate_limit(resp: Response, verdict: Verdict) -> None:
-    """Says how much of its rate limit the key has left."""
+    """Sets the header with the rest of the key's rate limit."""
     resp.set_header("RateLimit", f'"default";r={verdict.remaining};t={verdict.reset_s}')
 
 

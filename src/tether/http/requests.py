@@ -1,11 +1,10 @@
-"""What handlers read from a request: ids in the path, the body, the parameters of a list."""
+"""Reads requests: ids in the path, the body, the parameters and pages of lists."""
 
 import asyncio
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlencode
 
 from falcon.asgi import Request, Response
@@ -16,6 +15,7 @@ from tether.domain.errors import (
     Invalid,
     Malformed,
     NotFound,
+    Refusal,
     TooLarge,
     Unknown,
     UnsupportedEncoding,
@@ -24,8 +24,7 @@ from tether.domain.keys import Key, without_keys
 from tether.domain.models import ENTITY_ID_RULE, entity_id_from_path
 from tether.domain.timestamps import format_instant
 from tether.domain.validation import check_instant
-from tether.ingest.gunzip import gunzip
-from tether.ingest.json_reader import decode_document
+from tether.ingest.json_reader import decode_document, gunzip
 from tether.server.store import Store
 from tether.storage.log_positions import EPOCH_ID, Epoch
 from tether.storage.turns import Turns, in_steps
@@ -35,29 +34,48 @@ MAX_BODY_BYTES = 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 MAX_PARAMETER = 2_000  # characters, percent-encoded
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
-MOST_WAITING = 100  # bodies of a partner, each with up to 256 KiB that came with its head
-# Bodies above CHUNK_BYTES, or compressed.
-_large = Turns(at_once=16, of_each=4, most_waiting=MOST_WAITING, patience_s=None)
+MOST_WAITING = 100  # bodies of a partner; up to 256 KiB of each came with its head
 LONGEST_PREFIX = 200
+P = TypeVar("P")  # the position of a row in a list
+T = TypeVar("T")  # a row
 # No segment is empty or begins with a dot, so that a prefix cannot lead somewhere else.
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 _HOST = re.compile(r"[A-Za-z0-9.\-_]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
 
+class RequestContext:
+    """What the middleware and the handlers know of a request, beside what the client sent."""
+
+    request_id: str
+    client: str | None
+    """The client's address, if it is known."""
+    started: float
+    """By `perf_counter`."""
+    span: Any
+    """The span of OpenTelemetry, if there are any."""
+    key: Key | None = None
+    """The key by which the request was admitted."""
+    rejections: Mapping[str, int] = {}
+    """Why it was refused; for a bulk the number of items by reason."""
+    in_bulk: int | None = None
+    """The number of items in a bulk."""
+    refused_items: Sequence[tuple[int, Refusal]] = ()
+    """The first refused items of a bulk, with their numbers."""
+    warned: Sequence[str] = ()
+    """The members with an unlikely unit, of all events or entities."""
+    is_kept = True
+    """Whether it may appear on the console's page Requests."""
+
+
 class ApiRequest(Request):
-    """Falcon's request with faster headers, and with access to the body."""
+    """Falcon's request with a typed context and with access to the body."""
 
     __slots__ = ()
-
-    def get_header(  # type: ignore[override]  # Falcon's has overloads for what nobody uses here
-        self, name: str, required: bool = False, default: str | None = None
-    ) -> str | None:
-        """The header or the default. Falcon raises and catches an error for a missing header."""
-        value = self._asgi_headers.get(_lower(name))
-        return default if value is None else value.decode("latin-1")
+    context_type = RequestContext
+    context: RequestContext  # type: ignore[assignment]  # Falcon lets applications replace it
 
     def body_at_hand(self) -> bytes | None:
-        """The whole body if it came with the head, as nearly all do."""
+        """The whole body, still compressed if it is, if it came with the head, as nearly all do."""
         event = self._first_event
         return None if event is None or event["more_body"] else event["body"]
 
@@ -76,24 +94,24 @@ class ApiRequest(Request):
                 yield event["body"]
             event = await self._receive()
             if event["type"] == "http.disconnect":
-                raise Malformed("The body broke off.")  # nobody gets this answer
+                raise Malformed("The body broke off.")  # the client is gone
         yield event["body"]
 
     async def until_gone(self) -> None:
-        """Returns when the client has hung up; for an answer that goes on until then."""
-        # Not kept in the scope: that would be a cycle, which only the garbage collector frees.
+        """Returns when the client has hung up."""
+        # This is not kept in the scope, because that would be a cycle of references.
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
 
-def key_of(req: Request) -> Key:
+def key_of(req: ApiRequest) -> Key:
     """The key by which the request was admitted."""
-    key: Key = req.context.key
-    return key
+    assert req.context.key is not None
+    return req.context.key
 
 
-def warn_of(req: Request, resp: Response, members: Sequence[str]) -> None:
-    """Adds a Tether-Warning header for members whose unit is unlikely. They are stored as sent."""
+def warn_of(req: ApiRequest, resp: Response, members: Sequence[str]) -> None:
+    """Adds a Tether-Warning header for members with an unlikely unit. They are stored as sent."""
     if members:
         resp.set_header("Tether-Warning", ", ".join(structured(UNIT, name) for name in members))
         req.context.warned = members
@@ -108,13 +126,13 @@ def structured(token: str, parameter: str | None) -> str:
     return f'{token}; parameter="{escaped}"'
 
 
-def actor_of(req: Request) -> Actor:
+def actor_of(req: ApiRequest) -> Actor:
     """The author of the request for the audit trail."""
     key, context = key_of(req), req.context
     return Actor("key", key.prefix, context.request_id, context.client or "")
 
 
-def partner_of(req: Request) -> int:
+def partner_of(req: ApiRequest) -> int:
     """The partner whose key the request carries."""
     return key_of(req).partner
 
@@ -135,21 +153,24 @@ def id_to_write(segment: str) -> str:
     return entity_id
 
 
-@cache
-def _lower(name: str) -> bytes:
-    return name.lower().encode()
-
-
 # The body ----------------------------------------------------------------------------------------
 
 
-async def read_document(
-    req: Request, *, if_array: str = "", if_empty: bytes = b""
-) -> dict[str, Any]:
-    """The JSON object in the body, whatever the content type says; gzip is undone.
+def body_turns(at_once: int, of_each: int) -> Turns:
+    """Turns for requests with large bodies: so many at once, in all and of each partner."""
+    return Turns(at_once, of_each, most_waiting=MOST_WAITING, patience_s=None)
 
-    `if_array` says in the message for a JSON array what to do with it, `if_empty` stands for an
-    empty body. Raises TooLarge, UnsupportedEncoding, Malformed. Reads no further than the limit.
+
+_large = body_turns(16, 4)  # bodies above CHUNK_BYTES, or compressed
+
+
+async def read_document(
+    req: ApiRequest, *, if_array: str = "", if_empty: bytes = b""
+) -> dict[str, Any]:
+    """The JSON object in the body, with any content type. gzip is accepted.
+
+    `if_array` is for the message about a JSON array: what to do with it. `if_empty` is used for an
+    empty body. Reads at most MAX_BODY_BYTES. Raises TooLarge, UnsupportedEncoding and Malformed.
     """
     body = await _read_body(req)
     if isinstance(body, dict):
@@ -159,14 +180,14 @@ async def read_document(
     return decode_document(body or if_empty)
 
 
-async def _read_body(req: Request) -> bytes | dict[str, Any]:
-    """The body's bytes or, if it is large, the object in it, by the rules of `read_document`.
+async def _read_body(req: ApiRequest) -> bytes | dict[str, Any]:
+    """The bytes of the body, or the object in a large body; see `read_document`.
 
-    Only few large bodies are read at a time, as a mebibyte takes up to 30 ms to decode.
+    Few large bodies are read at a time, because a mebibyte takes up to 30 ms to decode.
     """
     is_gzip = is_gzipped(req)
     _check_announced(req, MAX_BODY_BYTES)
-    body = body_at_hand(req)
+    body = req.body_at_hand()
     if body is not None and len(body) <= CHUNK_BYTES and not is_gzip:
         return body
     parts, read = body_of(req, MAX_BODY_BYTES), bytearray()
@@ -185,19 +206,14 @@ async def _read_body(req: Request) -> bytes | dict[str, Any]:
         return decode_document(body)
 
 
-def body_at_hand(req: Request) -> bytes | None:
-    """The whole body if it came with the head, still compressed if it is."""
-    return req.body_at_hand() if isinstance(req, ApiRequest) else None
-
-
 async def _read_on(parts: AsyncIterator[bytes], read: bytearray, limit: int) -> None:
-    """Reads on until the end of the body, or until more than the limit is read."""
+    """Reads until the end of the body, or until more than the limit is read."""
     while len(read) <= limit and (part := await anext(parts, None)) is not None:
         read += part
 
 
 def is_gzipped(req: Request) -> bool:
-    """Whether the body is compressed. Raises UnsupportedEncoding if it is, but not by gzip."""
+    """Whether the body is gzip. Raises UnsupportedEncoding for other encodings."""
     encoding = req.get_header("Content-Encoding")
     if encoding is None:
         return False
@@ -207,10 +223,9 @@ def is_gzipped(req: Request) -> bool:
     return encoding == "gzip"
 
 
-async def body_of(req: Request, limit: int) -> AsyncIterator[bytes]:
-    """The body as it comes in. Raises TooLarge as soon as it is known to be larger than that."""
+async def body_of(req: ApiRequest, limit: int) -> AsyncIterator[bytes]:
+    """The body as it arrives. Raises TooLarge as soon as it is known to be above the limit."""
     _check_announced(req, limit)
-    assert isinstance(req, ApiRequest)
     received = 0
     async for part in req.parts_of_body():
         received += len(part)
@@ -230,10 +245,10 @@ def _check_announced(req: Request, limit: int) -> None:
 def query_of(
     req: Request, allowed: Collection[str], repeated: Collection[str] = ()
 ) -> dict[str, str]:
-    """The query parameters. Raises Invalid for one that is unknown or given twice.
+    """The query parameters. Raises Unknown, and Invalid for one that is given twice.
 
-    The values of a `repeated` parameter are joined with commas. A plus sign stays a plus sign, as
-    in a path, because ids and time zones have them and no value has blanks.
+    The values of a `repeated` parameter are joined with commas. A plus sign does not mean a blank,
+    because ids and time zones have plus signs and no value has blanks.
     """
     query: dict[str, str] = {}
     for pair in filter(None, req.query_string.split("&")):
@@ -253,7 +268,7 @@ def query_of(
 
 
 def instants_of(query: dict[str, str], *windows: tuple[str, ...]) -> dict[str, int]:
-    """The instants that the query gives, by parameter, in ms since 1970.
+    """The instants in the query by parameter, in ms since 1970.
 
     `windows` names the parameters of each window of time, the first one first. Raises Invalid.
     """
@@ -278,13 +293,18 @@ def seconds_of(query: dict[str, str], name: str, alternatives: str = "") -> int:
     return int(text)
 
 
+def large_answer_turns() -> Turns:
+    """Turns for answers that may each read and keep a lot: one of each partner at a time."""
+    return Turns(4, 1, patience_s=120.0)
+
+
 class Page:
     """The page of a list that a request asks for, and the link to the page that follows it."""
 
     def __init__(
         self,
         store: Store,
-        req: Request,
+        req: ApiRequest,
         resp: Response,
         allowed: Collection[str],
         repeated: Collection[str] = (),
@@ -303,19 +323,21 @@ class Page:
         self._epoch_id = ""
 
     async def begin(
-        self, is_position: Callable[[str], object] | None, *, derived: bool = False
-    ) -> str | None:
-        """The position after which the page begins, or None at the start of the list. It is what
-        `link_next` put into the cursor; without `is_position` the cursor is not read.
+        self, read_position: Callable[[str], P | None] | None, *, derived: bool = False
+    ) -> P | None:
+        """The position in the cursor, after which the page begins; None at the start of the list.
 
-        Waits until all events are derived if the page shows what is `derived` from them. Raises
+        `read_position` returns None for an invalid position. Without this function the cursor is
+        not read. If the list shows `derived` data, waits until all events are derived. Raises
         Invalid, EpochChanged if the cursor is of another epoch, and NotDerived.
         """
         epoch = await self._store.epochs.current()
-        cursor, position = self.query.get("cursor"), None
-        if cursor is not None and is_position is not None:
-            epoch_id, position = position_in(cursor)
-            if not is_position(position):
+        cursor = self.query.get("cursor")
+        position: P | None = None
+        if cursor is not None and read_position is not None:
+            epoch_id, text = position_in(cursor)
+            position = read_position(text)
+            if position is None:
                 raise Invalid("cursor", "It must be one that a Link header of this list gave.")
             if epoch_id != epoch.id:
                 raise EpochChanged("cursor", format_instant(epoch.began_ms), "without it")
@@ -324,6 +346,25 @@ class Page:
         if derived:
             await derive_first(self._store, self._req, self._resp, self.query)
         return position
+
+    def finish(
+        self,
+        found: Sequence[T],
+        position_of: Callable[[T], str],
+        *,
+        stop: str | None = None,
+        follow: bool = False,
+    ) -> Sequence[T]:
+        """The rows of this page, with a link to the next page if more rows may follow: `found` has
+        one row more than the page, or the search stopped at the position `stop`, or the client can
+        `follow` the list, because new rows come at its end.
+        """
+        rows = found[: self.limit]
+        if stop is not None and len(found) <= self.limit:
+            self.link_next(stop, partial=True)
+        elif len(found) > self.limit or (follow and rows):
+            self.link_next(position_of(rows[-1]))
+        return rows
 
     def link_next(self, position: str, *, partial: bool = False) -> None:
         """Adds a Link header that leads to the page after this position.
@@ -354,9 +395,9 @@ def position_in(text: str) -> tuple[str, str]:
 
 
 async def derive_first(
-    store: Store, req: Request, resp: Response, query: Mapping[str, str] | None = None
+    store: Store, req: ApiRequest, resp: Response, query: Mapping[str, str] | None = None
 ) -> None:
-    """Returns when all events are derived, or at once if the client accepts stale data.
+    """Waits until all events are derived, unless the client accepts stale data.
 
     Raises NotDerived, and the errors of `takes_stale`.
     """
@@ -368,11 +409,11 @@ async def derive_first(
 
 
 async def takes_stale(
-    store: Store, req: Request, resp: Response, query: Mapping[str, str] | None = None
+    store: Store, req: ApiRequest, resp: Response, query: Mapping[str, str] | None = None
 ) -> bool:
-    """Whether the client accepts stale data. The answer then says up to which event they go.
+    """Whether the client accepts stale data. Then a header has the last derived event.
 
-    `query` has the parameters if they are read already. Raises Invalid.
+    `query` has the parameters if they were read before. Raises Invalid.
     """
     if query is None:
         query = query_of(req, ("stale",))
@@ -381,7 +422,7 @@ async def takes_stale(
         return False
     if wanted != "allowed":
         raise Invalid("stale", "It must be allowed, or left out.")
-    # Asked before the data are read, so they contain at least the events up to this one.
+    # This is read before the data, which so contain at least the events up to this number.
     epoch = await store.epochs.current()
     seq = await store.projector.derived_to(partner_of(req))
     resp.set_header("Tether-Derived-To", cursor_text(epoch.id, str(seq)))
@@ -389,7 +430,7 @@ async def takes_stale(
 
 
 def show_epoch(resp: Response, epoch: Epoch) -> None:
-    """Adds a header with the epoch, for clients that keep positions of their own."""
+    """Adds a header with the epoch, for clients that store positions."""
     if epoch.id:
         resp.set_header("Tether-Epoch", epoch.id)
 
@@ -401,10 +442,9 @@ def cursor_text(epoch_id: str, position: str) -> str:
 
 
 def prefix_of(req: Request) -> str:
-    """The path under which a proxy serves us, such as /tether; empty if it names none or an
-    invalid one.
+    """The path under which a proxy serves Tether, such as /tether; empty without a valid one.
 
-    Each of several proxies may have added one, the outermost first.
+    Several proxies may have added a part, the outermost first.
     """
     text = req.get_header("X-Forwarded-Prefix")
     if text is None or len(text) > LONGEST_PREFIX:

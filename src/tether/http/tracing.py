@@ -1,4 +1,4 @@
-"""A span of OpenTelemetry for each request; loaded only where somebody wants them."""
+"""A span of OpenTelemetry for each request. This module is imported only if traces are wanted."""
 
 from collections.abc import Callable
 
@@ -13,10 +13,10 @@ _FAILED = 500  # and higher statuses
 
 
 class Spans:
-    """Begins a span with each request, and ends it with its answer.
+    """Starts a span for each request, and ends it with the answer.
 
-    It goes on the trace that `traceparent` names. What a client could write a key or an id into is
-    not in it: neither the path and query, nor headers, `tracestate` included.
+    It continues the trace in `traceparent`. It does not contain anything in which a client could
+    send a key or an id: no path, no query, no headers (`tracestate` included).
     """
 
     def __init__(self, tracer: Tracer, route_of: Callable[[str], str | None]) -> None:

@@ -1,8 +1,8 @@
-"""Many items in one body: reads NDJSON or a JSON array into events or the like, or refusals.
+"""Reads a body with many items, as NDJSON or a JSON array (an addition to the reference).
 
-An addition to the reference. Nothing here stores anything, so that a body which is refused as a
-whole has done nothing. However hostile it is, none of the steps takes much longer than a
-millisecond.
+Each item becomes an event, a charger, a vehicle or an event id, or a refusal. Nothing is stored
+here, so a body that is refused as a whole has no effect. No step takes much longer than a
+millisecond, even if the body is hostile.
 """
 
 import re
@@ -15,26 +15,26 @@ from tether.domain.validation import MAX_ITEM_BYTES, MAX_ITEMS, identified_entit
 from tether.ingest.json_reader import decode_value, instead, marks_in
 from tether.storage.turns import Steps
 
-MAX_MARKS = 100  # commas and quotation marks of an event, which needs 40
+MAX_MARKS = 100  # commas and quotation marks of an event; it needs 40
 MAX_DEPTH = 100
-MAX_NESTED = 200  # brackets and strings of a value of an array that has others in it
+MAX_NESTED = 200  # brackets and strings in a nested value of an array
 
-Raw: TypeAlias = bytes | Refusal  # a line of NDJSON or a value of an array; or why it is not read
+Raw: TypeAlias = bytes | Refusal  # a line of NDJSON, a value of an array, or a refusal
 Item: TypeAlias = Event | Charger | Vehicle | str
 E = TypeVar("E", Charger, Vehicle)
 
 
 class Items(NamedTuple):
-    """What a body holds: `one` of them in words, and what makes one of its bytes.
+    """A kind of items: the name of `one` of them, and the function that reads one from its bytes.
 
-    `read` raises Malformed for what is not JSON.
+    `read` raises Malformed if the bytes are not JSON.
     """
 
     one: str
     read: Callable[[bytes], Item | Refusal]
 
 
-_WINDOW = MAX_ITEM_BYTES + 1  # no step looks at more, however long a line or a run of blanks is
+_WINDOW = MAX_ITEM_BYTES + 1  # of bytes that one step searches
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _BREAK = re.compile(rb"\n[ \t\r\n]*+")
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -44,11 +44,11 @@ _BRACKET = re.compile(_STRING + rb'|[\[\]{}"]', re.DOTALL)
 
 
 def read_items(body: bytes, items: Items) -> Steps[list[Item | Refusal]]:
-    """What the body holds, in its order, and for each item that is none, why.
+    """The items of the body in their order, with a refusal for each invalid one.
 
-    A body that begins with `[` is a JSON array, any other NDJSON: an item a line, empty lines do
-    not count. Raises Malformed if an array is not JSON or there are no items, TooLarge if there are
-    too many, or one of an array is too long.
+    A body that begins with `[` is a JSON array. Any other body is NDJSON: each line has an item,
+    and empty lines do not count. Raises Malformed if an array is not JSON or there are no items,
+    and TooLarge if there are too many items or an item of an array is too long.
     """
     start = yield from _behind_space(body, 0)
     is_array = body.startswith(b"[", start)
@@ -60,7 +60,7 @@ def read_items(body: bytes, items: Items) -> Steps[list[Item | Refusal]]:
         try:
             found.append(one if isinstance(one, Refusal) else items.read(one))
         except Malformed as error:
-            if is_array:  # then all of it is no JSON
+            if is_array:  # then the whole array is not JSON
                 place = f"{items.one.capitalize()} {len(found) + 1}"
                 raise Malformed(f"{place} of the array: {error.message}") from None
             found.append(error.refusal())
@@ -69,7 +69,7 @@ def read_items(body: bytes, items: Items) -> Steps[list[Item | Refusal]]:
 
 
 def events_at(now_ms: int) -> Items:
-    """Events as `POST /events` takes them; `now_ms` is the server's time."""
+    """Events like those of `POST /events`; `now_ms` is the server's time."""
 
     def read(raw: bytes) -> Event | Refusal:
         if marks_in(raw) > MAX_MARKS:
@@ -87,7 +87,7 @@ def events_at(now_ms: int) -> Items:
 
 
 def entities(kind: type[E]) -> Items:
-    """Chargers or vehicles as PUT takes them, each with its id."""
+    """Chargers or vehicles like those of PUT, each with its id."""
     one = kind.__name__.lower()
 
     def read(raw: bytes) -> E | Refusal:
@@ -115,7 +115,7 @@ def event_ids() -> Items:
 
 
 def _object(raw: bytes, what: str) -> dict[str, Any] | Refusal:
-    """Raises Malformed if it is not JSON."""
+    """The JSON object. Raises Malformed if it is not JSON."""
     document = decode_value(raw)
     if isinstance(document, dict):
         return document
@@ -123,7 +123,7 @@ def _object(raw: bytes, what: str) -> dict[str, Any] | Refusal:
 
 
 def _behind_space(body: bytes, at: int) -> Steps[int]:
-    """Where the blanks and empty lines that begin there end."""
+    """The end of the blanks and empty lines that begin at this position."""
     while (end := _end(_SPACE, body, at)) == at + _WINDOW:
         at = end
         yield
@@ -131,7 +131,7 @@ def _behind_space(body: bytes, at: int) -> Steps[int]:
 
 
 def _end(pattern: re.Pattern[bytes], body: bytes, at: int) -> int:
-    """Where a match that begins there ends, within the window; `at` if there is none."""
+    """The end of the match at this position, within the window; `at` without a match."""
     match = pattern.match(body, at, at + _WINDOW)
     return match.end() if match else at
 
@@ -153,7 +153,7 @@ def _an(items: Items) -> str:
 
 
 def _lines(body: bytes, at: int, items: Items) -> Steps[list[Raw]]:
-    """The lines that are not empty. One that is too long is refused, and the others are not."""
+    """The lines that are not empty, with a refusal for each line that is too long."""
     lines: list[Raw] = []
     while (at := (yield from _behind_space(body, at))) < len(body):
         end = body.rfind(b"\n", at, at + _WINDOW)
@@ -175,9 +175,9 @@ def _lines(body: bytes, at: int, items: Items) -> Steps[list[Raw]]:
 
 
 def _values(body: bytes, at: int, items: Items) -> Steps[list[Raw]]:
-    """The values of the array whose first one may begin there. They need not be valid themselves.
+    """The values of the array; `at` is behind its opening bracket. The values may be invalid.
 
-    Raises Malformed if they are not separated as in JSON, but for one comma after the last.
+    Raises Malformed if they are not separated as in JSON; a comma after the last one is accepted.
     """
     values: list[Raw] = []
     at = yield from _behind_space(body, at)
@@ -209,7 +209,7 @@ def _end_of_value(body: bytes, at: int, items: Items) -> Steps[int]:
 
 
 def _end_of_nested(body: bytes, at: int, items: Items) -> int:
-    """Where a value ends that has others in it: a charger's powers, or no item at all."""
+    """The end of a nested value, such as a charger with powers, or an invalid item."""
     depth = 0
     for count, bracket in enumerate(_BRACKET.finditer(body, at, at + _WINDOW)):
         token = bracket[0]

@@ -1,20 +1,22 @@
-"""Reads a request body into a dictionary: RFC 8259, strictly, plus one trailing comma.
+"""Reads a request body: JSON by RFC 8259, strictly, plus one trailing comma; gzip.
 
-The reference's own examples end objects with a comma, so that much is accepted; everything which
-parsers disagree about (duplicate names, NaN, lone surrogates) is refused, so that what we store is
-what the sender meant. The standard library's parser is used because it shows duplicate names and
-the digits of a number as they were written; the faster ones hide both.
+The examples of the reference end objects with a comma, so it is accepted. Everything that parsers
+read in different ways (duplicate names, NaN, lone surrogates) is refused, so that we store what the
+sender meant. The standard library's parser is used because it shows duplicate names and the digits
+of numbers. Faster parsers hide both.
 """
 
 import json
+import zlib
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
-from tether.domain.errors import Malformed
+from tether.domain.errors import Malformed, TooLarge
+from tether.storage.turns import Steps
 
 _BLANKS = " \t\n\r"
-# What we read has at most 200 numbers in two arrays. A mebibyte of values would take half a second
-# and a hundred times its size, so what has more than that cannot be is refused before it is read.
+# Valid bodies have at most 200 numbers in two arrays. A mebibyte of values would take half a second
+# and a hundred times its size in memory, so larger bodies are refused before they are parsed.
 MOST_MARKS = 2_000
 _MARKS = b',"'
 
@@ -22,7 +24,7 @@ _MARKS = b',"'
 def decode_document(body: bytes | bytearray) -> dict[str, Any]:
     """The JSON object in the body: numbers as exact Decimals, strings, lists, booleans, None.
 
-    Raises Malformed with a sentence that says where the body is not what it should be.
+    Raises Malformed with a sentence that says what is wrong and where.
     """
     value = decode_value(body)
     if not isinstance(value, dict):
@@ -31,14 +33,14 @@ def decode_document(body: bytes | bytearray) -> dict[str, Any]:
 
 
 def instead(value: Any) -> str:
-    """What to say of a value that is no object in a message."""
+    """The end of a message about a value that is not an object."""
     if isinstance(value, str):
         return ", without quotes around it"
     return ", not an array" if isinstance(value, list) else ""
 
 
 def marks_in(body: bytes | bytearray) -> int:
-    """How many commas and quotation marks there are: more than there are values."""
+    """The number of commas and quotation marks, which is above the number of values."""
     return len(body) - len(body.translate(None, _MARKS))
 
 
@@ -111,7 +113,7 @@ _REASONS = {
 
 
 def _malformed(error: json.JSONDecodeError) -> Malformed:
-    if error.doc.startswith("\ufeff"):  # nobody sees it, so say it
+    if error.doc.startswith("\ufeff"):  # it is invisible
         return Malformed("The body is not valid JSON: it begins with a byte order mark.")
     if not error.doc.strip(_BLANKS).startswith(("{", "[", '"')):
         return Malformed("The body is not valid JSON: it does not begin with {.")
@@ -147,3 +149,41 @@ def _constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_float=Decimal, parse_int=Decimal, parse_constant=_constant
 )
+
+
+# gzip ---------------------------------------------------------------------------------------------
+
+PIECE_BYTES = 64 * 1024
+ZIPPED_BYTES = 16 * 1024
+MAX_MEMBERS = 1_000  # each takes some microseconds, even if it is short
+GZIP_BEGINS = b"\x1f"
+
+
+def gunzip(body: bytes, limit: int) -> Steps[bytes]:
+    """Uncompresses a body of one or several gzip members (RFC 1952, 2.2), in steps.
+
+    Raises TooLarge if it is longer than `limit` bytes, and Malformed.
+    """
+    plain, rest, read, members = bytearray(), b"", 0, 0
+    while rest or read < len(body) or not members:
+        members += 1
+        if members > 1 and (rest or body[read : read + 1])[:1] != GZIP_BEGINS:
+            raise Malformed("The body is not valid gzip: something follows its end.")
+        if members > MAX_MEMBERS:
+            raise Malformed(f"The body is not valid gzip: it has more than {MAX_MEMBERS} members.")
+        unzip = zlib.decompressobj(wbits=31)
+        while not unzip.eof:
+            # Input and output are in pieces, because zlib copies the unused rest of a piece.
+            piece = rest or body[read : (read := read + ZIPPED_BYTES)]
+            try:
+                more = unzip.decompress(piece, PIECE_BYTES)
+            except zlib.error as error:
+                raise Malformed("The body is not valid gzip.") from error
+            if not more and not piece:
+                raise Malformed("The body is not valid gzip: it ends too early.")
+            rest = unzip.unused_data if unzip.eof else unzip.unconsumed_tail
+            plain += more
+            if len(plain) > limit:
+                raise TooLarge(limit)
+            yield
+    return bytes(plain)

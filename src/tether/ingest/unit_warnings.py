@@ -1,7 +1,7 @@
-"""Finds numbers that are valid, but more likely meant in another unit (an addition).
+"""Finds valid numbers that are probably in another unit (an addition to the reference).
 
-Nothing is refused for that. Events are checked after they are stored. Only energies need the
-vehicle, so it is looked up only for events that report an energy.
+They are stored, with a warning. Events are checked after they are stored. Only an energy is
+compared with the vehicle, so other events need no look-up.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,10 +19,10 @@ from tether.storage.entities import Entities
 from tether.storage.turns import Steps, in_steps
 
 MOST_CAPACITY = Decimal(2_000)
-"""No vehicle has a battery that stores more, in kWh."""
+"""The capacity of the largest battery of a vehicle, in kWh."""
 
 MOST_BATTERIES = 5
-"""A charge period moves at most the energy of so many batteries."""
+"""The energy of a charge period is at most so many times the capacity."""
 
 
 def unlikely_members(kind: type[Charger | Vehicle], values: Mapping[str, Any]) -> list[str]:
@@ -37,7 +37,7 @@ def unlikely_members(kind: type[Charger | Vehicle], values: Mapping[str, Any]) -
 
 @cache
 def _bounds(kind: type[Charger | Vehicle]) -> list[tuple[str, str, Decimal]]:
-    """Of each member that has a unit: its name, its field and the most that is likely."""
+    """For each member with a unit: its name, its field and its highest likely value."""
     fields = ((name, member.field) for name, member in members_of_entity(kind).items())
     return [
         (name, field, MOST_CAPACITY if field == "charge_capacity" else MOST_POWER)
@@ -60,7 +60,7 @@ _decode = msgspec.json.Decoder(_Vehicle).decode
 
 
 class UnitWarnings:
-    """Checks events against the vehicles that they name."""
+    """Compares events with their vehicles."""
 
     def __init__(self, entities: Entities) -> None:
         self._entities = entities
@@ -69,7 +69,7 @@ class UnitWarnings:
         """The members of a stored event whose unit is unlikely."""
         capacity = None
         if event.charged_energy:
-            # The event is stored. If this failed, the client would send it again.
+            # The event is stored. With an error the client would send it again.
             with suppress(Unavailable, NotFound):
                 stored = await self._entities.get(Vehicle, partner, event.vehicle_id)
                 capacity = _decode(stored.body).charge_capacity

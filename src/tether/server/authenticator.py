@@ -1,4 +1,4 @@
-"""Keys at work: whether a key is valid, its rate limit, and how it is used."""
+"""Authentication: whether a key is valid, its rate limit, and counts of its use."""
 
 import asyncio
 import logging
@@ -43,7 +43,7 @@ class ForwardClock:
 
 
 class _Remembered(NamedTuple):
-    """A key as it was read, and until when it is valid without another check."""
+    """A key, when it was read, and until when it needs no other check."""
 
     key: Key
     read_ms: int
@@ -51,7 +51,7 @@ class _Remembered(NamedTuple):
 
 
 class Authenticator:
-    """Remembers the keys that were used lately, and reads them from the store again every second.
+    """Caches the keys that were used lately. Reads each of them again after a second.
 
     `now_ms` is a clock that does not go back.
     """
@@ -67,13 +67,9 @@ class Authenticator:
 
     async def recognise(self, secret: str | None) -> Key:
         """The key. Raises Forbidden if it is missing, malformed, unknown, expired or revoked."""
-        # Anybody can send this, so nothing is computed or kept for what is not a key.
-        if secret is None or len(secret) != KEY_LENGTH:
+        digest = _digest_of(secret)
+        if digest is None:
             raise Forbidden
-        try:
-            digest = digest_if_well_formed(secret)
-        except ValueError:
-            raise Forbidden from None
         now_ms = self._now_ms()
         known = self._remembered.get(digest)
         if known is not None and now_ms < known.works_until_ms:
@@ -88,18 +84,13 @@ class Authenticator:
         return key
 
     def partner_of(self, secret: str) -> int | None:
-        """The partner of the key, if the key is remembered. It may not be valid any more."""
+        """The partner of a cached key, which may not be valid any more."""
         key = self.remembered(secret)
         return key.partner if key else None
 
     def remembered(self, secret: str) -> Key | None:
-        """The key as it was read last, if that was lately. It may not be valid any more."""
-        if len(secret) != KEY_LENGTH:
-            return None
-        try:
-            known = self._remembered.get(digest_if_well_formed(secret))
-        except ValueError:
-            return None
+        """The cached key. It may not be valid any more."""
+        known = self._remembered.get(_digest_of(secret) or "")
         return known.key if known else None
 
     def _reading(self, digest: str, now_ms: int) -> "asyncio.Future[Key | None]":
@@ -141,11 +132,21 @@ class Authenticator:
         self._remembered[digest] = _Remembered(key, read_ms, works_until_ms)
 
 
+def _digest_of(secret: str | None) -> str | None:
+    """The digest of a well-formed key. Anybody can send other texts, so they are not hashed."""
+    if secret is None or len(secret) != KEY_LENGTH:
+        return None
+    try:
+        return digest_if_well_formed(secret)
+    except ValueError:
+        return None
+
+
 # Rate limits: a bucket holds `burst` tokens and refills at the key's rate -------------------------
 
 
 class Verdict(NamedTuple):
-    """What a limiter decides about one request."""
+    """The decision of a limiter about a request."""
 
     allowed: bool
     remaining: int
@@ -156,7 +157,7 @@ class Verdict(NamedTuple):
 
 
 class Limited(Protocol):
-    """Has a bucket of its own: a key, or a client of the console."""
+    """A key or a client of the console, with a bucket of its own."""
 
     @property
     def digest(self) -> str: ...
@@ -180,7 +181,7 @@ class _Bucket:
 
 
 class TokenBuckets:
-    """The buckets in the memory of this process: of `workers` processes each holds its share."""
+    """The buckets of this process, which has its share of the rates if there are many `workers`."""
 
     def __init__(
         self, clock: Callable[[], float], workers: int = 1, most_keys: int = 100_000
@@ -201,18 +202,18 @@ class TokenBuckets:
         return Verdict(allowed, int(bucket.tokens), reset_s, retry_after_s)
 
     def cap(self, key: Key, remaining: int) -> None:
-        """All workers together have at most so many tokens left; this one keeps its share."""
+        """Leaves this worker its share of the `remaining` tokens of all workers."""
         bucket = self._filled(key, *self._share(key))
         bucket.tokens = min(bucket.tokens, remaining / self._workers)
 
     def _share(self, key: Limited) -> tuple[float, float]:
-        """Tokens per second and size of this bucket, which has room for one request at least."""
+        """Tokens per second and size of this bucket. The size is at least one request."""
         rate = key.rate
         per_second = rate.requests / (rate.window_s * self._workers)
         return per_second, max(key.burst / self._workers, 1.0)
 
     def _filled(self, key: Limited, rate: float, size: float) -> _Bucket:
-        """The bucket with the tokens that it has regained since the last time."""
+        """The bucket after its refill since the last time."""
         now = self._clock()
         bucket = self._buckets.get(key.digest)
         if bucket is None:
@@ -222,7 +223,7 @@ class TokenBuckets:
         return bucket
 
     def _add(self, digest: str, bucket: _Bucket) -> _Bucket:
-        if len(self._buckets) >= self._most_keys:  # the oldest one, which is full again by now
+        if len(self._buckets) >= self._most_keys:  # the oldest bucket is full again by now
             del self._buckets[next(iter(self._buckets))]
         self._buckets[digest] = bucket
         return bucket

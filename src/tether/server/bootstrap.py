@@ -88,10 +88,10 @@ def build_app(
     tracer: "Tracer | None" = None,
 ) -> Callable[..., Any]:
     """The ASGI application on this store: the API, and the console unless that is off."""
-    from tether.http.app import Parts, create_app
+    from tether.http.app import Dependencies, create_app
 
     return create_app(
-        Parts(
+        Dependencies(
             store=store,
             keys=keys,
             limiter=_limiter(settings, metrics),

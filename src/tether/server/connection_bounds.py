@@ -1,6 +1,6 @@
-"""What all connections together may take of the server, whoever is behind them.
+"""Limits for all connections together.
 
-No bound is by the client's address, as many clients come through one proxy.
+There is no limit for an address, because many clients may share a proxy.
 """
 
 from collections import Counter
@@ -8,17 +8,17 @@ from collections.abc import Callable, Hashable
 
 
 class Bounds:
-    """How many connections there may be, and how many bytes wait for what their clients do.
+    """Limits the number of connections, and the bytes in memory that wait for clients: answers that
+    clients do not read, and incomplete requests.
 
-    These are answers that clients do not read, and requests that are not whole. When more would
-    wait, those clients lose first that have taken or sent nothing for the longest time. What
-    several connections are sent from one buffer counts once.
+    If there are too many bytes, the clients without progress for the longest time are disconnected.
+    A buffer that is sent to several clients counts once.
     """
 
     def __init__(
         self, connections: int, unread_bytes: int, refused: Callable[[str], None] = lambda _: None
     ) -> None:
-        """`refused` is told the reason of each connection that was refused or ended."""
+        """`refused` gets the reason for each connection that is refused or ended."""
         self.connections = connections
         self.unread_bytes = unread_bytes
         self.refused = refused
@@ -35,9 +35,9 @@ class Bounds:
         *,
         reason: str = "unread",
     ) -> None:
-        """From now on so many bytes wait for this client; `end` takes its connection away.
+        """Notes that so many bytes wait for this client. `end` ends its connection.
 
-        `what` is the same for all who wait for the same bytes. Holding anew counts as progress.
+        `what` identifies a buffer that is sent to several clients. A new call counts as progress.
         """
         self.release(who)
         what = who if what is None else what
@@ -53,7 +53,7 @@ class Bounds:
             end()
 
     def release(self, who: Hashable) -> None:
-        """The client has taken it, or is gone."""
+        """Notes that nothing waits for this client any more."""
         what, size, *_ = self._waiting.pop(who, (None, 0))
         if what is None:
             return

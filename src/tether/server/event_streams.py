@@ -1,4 +1,4 @@
-"""Answers of Server-Sent Events, which go on until the client leaves: how many there may be."""
+"""Limits the number of answers with Server-Sent Events, which last until the client leaves."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -12,7 +12,7 @@ RETRY_AFTER_S = 15
 
 
 class EventStreams:
-    """The streams of this process: of each partner so many at once."""
+    """The streams of this process, with a limit for each partner."""
 
     def __init__(self, store: Store, most: int, metrics: Metrics | None = None) -> None:
         self._store = store
@@ -21,14 +21,14 @@ class EventStreams:
         self._open: Counter[int] = Counter()
 
     def check_room(self, partner: int) -> None:
-        """Raises TooManyAtOnce if the partner has too many, and Unavailable if the server stops."""
+        """Raises TooManyAtOnce, and Unavailable if the server stops."""
         if self._store.feed.closed:
             raise Unavailable(why="The server is about to stop.")
         if self._open[partner] >= self._most:
             raise TooManyAtOnce(RETRY_AFTER_S)
 
     def body(self, partner: int, parts: AsyncGenerator[str]) -> "StreamBody":
-        """The body of a stream with these parts, which is counted while it is sent."""
+        """The body of a stream with these parts. It is counted while it is sent."""
         return StreamBody(self._counted(partner, parts))
 
     async def _counted(self, partner: int, parts: AsyncGenerator[str]) -> AsyncGenerator[bytes]:
@@ -49,7 +49,7 @@ class EventStreams:
 
 
 class StreamBody(AsyncIterator[bytes]):
-    """What Falcon sends: it closes what has `close`, however the answer ends."""
+    """The body for Falcon, which calls `close` at the end of the answer, also after an error."""
 
     def __init__(self, parts: AsyncGenerator[bytes]) -> None:
         self._parts = parts

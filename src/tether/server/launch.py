@@ -19,16 +19,16 @@ log = structlog.get_logger()
 
 
 def launch(settings: Settings, listening: Callable[[str], None]) -> None:
-    """Migrates the database and serves until SIGTERM or Ctrl-C; tells `listening` the address.
+    """Migrates the database and serves until SIGTERM or Ctrl-C. `listening` gets the address.
 
-    Raises SetupError when something does not fit: settings, database or port.
+    Raises SetupError for wrong settings, an unusable database or a port that is in use.
     """
     as_json = settings.log_format == "json" or (
         settings.log_format == "auto" and not sys.stderr.isatty()
     )
     settings = replace(settings, log_format="json" if as_json else "text")
     logging.configure(level=settings.log_level, as_json=as_json)
-    # Of another program: with it the library would keep our metrics in files of that folder.
+    # This variable is for another program. With it the library would keep our metrics in files.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     database = database_of(settings.database).describe()
     started = time.monotonic()
@@ -38,7 +38,7 @@ def launch(settings: Settings, listening: Callable[[str], None]) -> None:
     try:
         _run(settings, listening)
     except (TetherError, OSError):
-        logging.finish()  # what is said of it comes last
+        logging.finish()  # the message about the error comes last
         raise
     log.info("stop", pid=os.getpid(), s=round(time.monotonic() - started, 3))
 
@@ -63,8 +63,9 @@ def _run(settings: Settings, listening: Callable[[str], None]) -> None:
 
 
 async def _serve_alone(settings: Settings, listening: Callable[[str], None]) -> None:
+    from tether.server.listeners import listen, url_of
     from tether.server.metrics import Metrics
-    from tether.server.run import listen, serve, url_of
+    from tether.server.run import serve
 
     with listen(settings.host, settings.port) as listener:
         metrics = Metrics(by_partner=settings.metrics_by_partner)

@@ -1,4 +1,4 @@
-"""Writes lines beside the event loop, so that nobody waits for whoever reads them, or does not."""
+"""Writes lines in a thread, so that the event loop does not wait for their reader."""
 
 import atexit
 import os
@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 MOST_WAITING_BYTES = 1024 * 1024
-LAST_LINES_S = 1.0  # for what waits at the end of the process
-# So many bytes at once stay together in a pipe into which several processes write.
+LAST_LINES_S = 1.0  # for waiting lines at the end of the process
+# If several processes write to a pipe, a write of this many bytes stays in one piece.
 _PORTION_BYTES = select.PIPE_BUF
 
 
-class Lines:
-    """Lines for a file that may be full or have a reader that stalls or is gone.
+class LineWriter:
+    """Writes lines to a file whose disk may be full, or whose reader may stall or be gone.
 
-    A thread writes them. At most MOST_WAITING_BYTES wait for it. Lines beyond that, and those that
-    cannot be written, are dropped and counted: `on_dropped` is called with their number at once,
-    `on_resumed` with that of all of them when lines can be written again; both in any thread.
+    At most MOST_WAITING_BYTES wait for the thread. It drops and counts lines beyond this limit, and
+    lines that cannot be written. `on_dropped` gets their number at once. `on_resumed` gets the
+    number of all dropped lines when lines can be written again. Both are called in any thread.
     """
 
     def __init__(
@@ -28,14 +28,14 @@ class Lines:
         self._file_number = file_number
         self._on_resumed = on_resumed
         self._waiting: deque[bytes] = deque()
-        self._bytes = 0  # of those that wait, and of the portion that is being written
-        self._dropped = 0  # and not told of
+        self._bytes = 0  # that wait or are being written
+        self._dropped = 0  # since `on_resumed` was called
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self.on_dropped: Callable[[int], None] = lambda lines: None
 
     def put(self, lines: Sequence[bytes]) -> None:
-        """Writes these lines, soon; each ends in a line feed."""
+        """Adds lines to write. Each ends in a line feed."""
         dropped = 0
         with self._changed:
             for line in lines:
@@ -53,13 +53,13 @@ class Lines:
 
     def _begin(self) -> None:
         thread = threading.Thread(target=self._write_all, name="lines", daemon=True)
-        with suppress(RuntimeError):  # no more threads: the next line tries again
+        with suppress(RuntimeError):  # no thread can be started: the next line tries again
             thread.start()
             self._thread = thread
             atexit.register(self.finish)
 
     def finish(self) -> None:
-        """Waits a moment until all is written."""
+        """Waits until all lines are written, at most LAST_LINES_S."""
         with self._changed:
             self._changed.wait_for(lambda: not self._bytes, LAST_LINES_S)
 
@@ -91,12 +91,12 @@ class Lines:
         return portion
 
     def _write(self, data: bytes) -> bool:
-        """Writes all of it, whenever that may be; returns whether that was possible."""
+        """Writes all of it, however long that takes. Returns False if it cannot be written."""
         try:
             while data:
                 try:
                     data = data[os.write(self._file_number, data) :]
-                except BlockingIOError:  # somebody else has set it so
+                except BlockingIOError:  # another process made the file non-blocking
                     poll = select.poll()
                     poll.register(self._file_number, select.POLLOUT)
                     poll.poll()

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard error, or coloured text when a person is watching."""
+"""The log on standard error: a JSON object in each line, or coloured text on a terminal."""
 
 import asyncio
 import logging
@@ -11,17 +11,17 @@ from typing import BinaryIO, NamedTuple, TextIO, cast
 import msgspec
 import structlog
 
-from tether.server.log_writer import Lines
+from tether.server.log_writer import LineWriter
 
 log = structlog.get_logger()
 
-FIRST = 20  # lines about the same that are written in a period
+FIRST = 20  # lines of the same kind that are written in a period
 PERIOD_S = 1.0
-MOST_KINDS = 200  # that are told apart in a period
+MOST_KINDS = 200  # that are counted apart in a period
 
 
 class Answered(msgspec.Struct):
-    """The line about a request that was answered; `ms` is how many milliseconds that took."""
+    """The line about an answered request, which took `ms` milliseconds."""
 
     request_id: str
     partner: str | None
@@ -34,10 +34,11 @@ class Answered(msgspec.Struct):
     reason: str | msgspec.UnsetType = msgspec.UNSET
     """Why it was refused."""
     items: int | msgspec.UnsetType = msgspec.UNSET
-    """In a bulk, and how many of them are stored, and were refused by reason."""
+    """The number of items in a bulk."""
     stored: int | msgspec.UnsetType = msgspec.UNSET
     refused: Mapping[str, int] | msgspec.UnsetType = msgspec.UNSET
-    # As structlog has them.
+    """The number of refused items by reason."""
+    # Like structlog's lines.
     event: str = "request"
     level: str = "info"
     timestamp: datetime | None = None
@@ -63,9 +64,9 @@ def configure(*, level: str, as_json: bool) -> None:
     _standard_error.takes_answers = as_json and number <= logging.INFO
     _standard_error.is_json = as_json
     _standard_error.samples = number > logging.DEBUG
-    # The HTTP server and other libraries log the standard way: what matters is passed on.
+    # The HTTP server and other libraries use the standard logging: warnings are passed on.
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[_Forward()], force=True)
-    if as_json:  # what nobody foresaw is a line as well
+    if as_json:  # unexpected errors are lines of JSON, too
         logging.captureWarnings(True)
         sys.excepthook = lambda kind, error, trace: log.critical("failed", exc_info=error)
         threading.excepthook = lambda failed: log.critical("failed", exc_info=failed.exc_value)
@@ -75,7 +76,7 @@ def configure(*, level: str, as_json: bool) -> None:
 def answered(line: Answered) -> None:
     """Logs that a request was answered.
 
-    There is one such line for each request, and structlog's way to JSON costs five times as much.
+    Each request has such a line. structlog would take five times as long to make JSON of it.
     """
     if line.reason is not msgspec.UNSET and not is_new(
         line.event,
@@ -98,13 +99,15 @@ def answered(line: Answered) -> None:
 
 
 def tell(text: str, *, err: bool = False) -> None:
-    """Prints the text on standard output or error, and waits for nobody who does not read it."""
+    """Prints the text on standard output or standard error, and does not wait for the reader."""
     lines = _error_lines if err else _output_lines
     lines.put([text.encode(errors="backslashreplace") + b"\n"])
 
 
 def announce(event: str, text: str, **fields: object) -> None:
-    """The same, as a line of JSON where the log is: there the text is its `message`."""
+    """Prints the text on standard output. If the log is JSON, prints a line of JSON, in which the
+    text is the `message`.
+    """
     if _standard_error.is_json:
         now = datetime.now(UTC)
         line = {"message": text, "event": event, "level": "info", "timestamp": now, **fields}
@@ -113,17 +116,17 @@ def announce(event: str, text: str, **fields: object) -> None:
 
 
 def finish() -> None:
-    """Waits a moment until all lines are written: what is printed otherwise then follows them."""
+    """Waits until all lines are written, so that later output comes after them."""
     _error_lines.finish()
 
 
 def when_dropped(count: Callable[[int], None]) -> None:
-    """Has lines counted that could not be written; `count` is called in any thread."""
+    """`count` gets the number of lines that could not be written, in any thread."""
     _error_lines.on_dropped = count
 
 
 class LineKind(NamedTuple):
-    """What lines are about that say the same: the event, its reason, and whom it happened to."""
+    """What lines of the same kind have in common: the event, its reason and other fields."""
 
     event: str
     reason: object
@@ -131,19 +134,19 @@ class LineKind(NamedTuple):
 
 
 class Sampler:
-    """Lets the first lines of a kind through in each period, and counts the others: the log stays
-    readable while the same is refused again and again.
+    """Selects the first lines of each kind in a period, and counts the others. So the log stays
+    readable while many similar requests are refused.
 
-    `tell` is told at the end of the period how many these were. Where there are too many kinds,
-    those with the same reason are one.
+    At the end of the period `on_repeated` gets the number of other lines of each kind. If there are
+    too many kinds, the kinds with the same reason are counted together.
     """
 
-    def __init__(self, tell: Callable[[LineKind, int], None]) -> None:
-        self._tell = tell
+    def __init__(self, on_repeated: Callable[[LineKind, int], None]) -> None:
+        self._on_repeated = on_repeated
         self._lines: dict[LineKind, int] = {}
 
     def is_new(self, event: str, reason: object, **finer: object) -> bool:
-        """Whether a line is to be written; called in the event loop."""
+        """Whether to write the line. It is called in the event loop."""
         kind = LineKind(event, reason, tuple(finer.items()))
         if not self._lines:
             asyncio.get_running_loop().call_later(PERIOD_S, self._end)
@@ -156,19 +159,18 @@ class Sampler:
         counted, self._lines = self._lines, {}
         for kind, lines in counted.items():
             if lines > FIRST:
-                self._tell(kind, lines - FIRST)
+                self._on_repeated(kind, lines - FIRST)
 
 
 def is_new(event: str, reason: object, **finer: object) -> bool:
-    """Whether to write a line about a refusal: not, if it says what many said just now.
+    """Whether to write a line about a refusal: no if there were many similar lines just now.
 
-    How many were left out is a line of its own, with what they had in common. At the level `debug`
-    all are written.
+    A later line says how many were left out. At the level `debug` all lines are written.
     """
     return not _standard_error.samples or _sampler.is_new(event, reason, **finer)
 
 
-def _tell_repeated(kind: LineKind, lines: int) -> None:
+def _log_repeated(kind: LineKind, lines: int) -> None:
     about = {name: value for name, value in kind.finer if value is not None}
     log.info("repeated", of=kind.event, lines=lines, reason=kind.reason, **about)
 
@@ -183,7 +185,7 @@ def _json() -> list[structlog.typing.Processor]:
 
 
 def _text() -> list[structlog.typing.Processor]:
-    # Not the renderer's own traces: they show the variables of every frame, and keys among them.
+    # The renderer's own traces show the variables of every frame, and so could show keys.
     return [
         structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
@@ -192,15 +194,15 @@ def _text() -> list[structlog.typing.Processor]:
 
 
 class _StandardError:
-    """Standard error: lines are made here and written beside the event loop.
+    """Standard error. A thread writes the lines.
 
-    The lines of one turn of the event loop are handed over together: under load that saves most of
-    what logging costs.
+    All lines of one round of the event loop go to the thread together. Under load this saves most
+    of the time that logging takes.
     """
 
     def __init__(self) -> None:
         self._lines: list[Answered | bytes] = []
-        self.takes_answers = False  # these three are set by configure()
+        self.takes_answers = False  # configure() sets these three
         self.is_json = False
         self.samples = True
 
@@ -210,10 +212,10 @@ class _StandardError:
         return len(text)
 
     def add(self, line: Answered | bytes) -> None:
-        """Writes the line, soon."""
+        """Adds a line to write."""
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:  # another thread, or before the loop runs or after it
+        except RuntimeError:  # in another thread, or the loop does not run
             self._put([line])
         else:
             if not self._lines:
@@ -230,16 +232,16 @@ class _StandardError:
         )
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        """Does nothing: the thread writes the lines."""
 
 
 _encoder = msgspec.json.Encoder()
-_error_lines = Lines(
+_error_lines = LineWriter(
     2,
     on_resumed=lambda lines: log.warning("log lines dropped", lines=lines),
 )
-_output_lines = Lines(1)
-_sampler = Sampler(_tell_repeated)
+_output_lines = LineWriter(1)
+_sampler = Sampler(_log_repeated)
 _standard_error = _StandardError()
 
 

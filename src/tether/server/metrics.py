@@ -1,6 +1,6 @@
-"""What the operator's monitoring sees.
+"""The metrics of the server, for Prometheus.
 
-Labels never hold an id or a key, and partners only where the operator wants them.
+Labels never contain an id or a key. They contain partners only if the operator wants that.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -28,20 +28,20 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-MOST_PARTNERS = 1_000  # that have series of their own, of each worker
+MOST_PARTNERS = 1_000  # with series of their own, in each worker
 OTHERS = "other"
-# Each worker sees those of all, or has one of its own: the sum of these would be too much.
+# Every worker has the same value of these, or its own, so they are not summed.
 _HIGHEST_OF_ALL = {
     "tether_build_info", "tether_derivation_waiting_events", "tether_derivation_lag_seconds",
     "tether_database_bytes", "tether_database_free_bytes", "process_start_time_seconds",
     "tether_webhooks",
 }  # fmt: skip
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # of no use once they are added up
+disable_created_metrics()  # type: ignore[no-untyped-call]  # sums of them mean nothing
 
 
 class Metrics:
-    """Counters and histograms of one server process; of several, `of_all` gives their sum."""
+    """The metrics of this process. If there are several, `of_all` returns the sum of all."""
 
     def __init__(
         self, of_all: Callable[[], Awaitable[str]] | None = None, *, by_partner: bool = False
@@ -138,12 +138,12 @@ class Metrics:
         child.observe(seconds)
 
     def of_partner(self, partner: str, rejections: Mapping[str, int]) -> None:
-        """A request of this partner was answered; so much of it was refused, by reason."""
+        """Counts an answered request of this partner, and what was refused in it by reason."""
         if self._of_partners is not None:
             self._of_partners.request(partner, rejections)
 
     def database(self, size: Size, connections: Mapping[str, Connections]) -> None:
-        """So large is the database, and so many connections there are to its server."""
+        """Sets the size of the database, and the connections to its server by purpose."""
         self._database.set(size.used)
         if size.folder is not None:
             self._database_free.labels(size.folder).set(size.free)
@@ -153,68 +153,68 @@ class Metrics:
             self._connections.labels(purpose, "free").set(pool.most - pool.busy - pool.idle)
 
     def rejected_events(self, reason: str, count: int) -> None:
-        """So many events were refused."""
+        """Counts refused events."""
         self._rejected.labels(reason).inc(count)
 
     def unit_warning(self, parameter: str) -> None:
-        """A number was stored that is more likely meant in another unit."""
+        """Counts a stored number that is probably in another unit."""
         self._unit_warnings.labels(parameter).inc()
 
     def progress(self, committed: int, waiting: int) -> None:
-        """So many events were committed together, if any, and so many wait now."""
+        """Sets how many events wait, and records how many were committed together, if any."""
         if committed:
             self._batches.observe(committed)
         self._queue.set(waiting)
 
     def derivation_waiting(self, events: int, lag_s: float) -> None:
-        """So many stored events wait to be derived, the first of them for so long."""
+        """Sets how many stored events wait to be derived, and how long the first one has waited."""
         self._derivation_waiting.set(events)
         self._derivation_lag.set(lag_s)
 
     def derivation_failed(self) -> None:
-        """A portion of events could not be derived."""
+        """Counts a portion of events that could not be derived."""
         self._derivation_failures.inc()
 
     def webhooks(self, counts: Mapping[Status, int]) -> None:
-        """So many endpoints there are, by how they are."""
+        """Sets the number of endpoints by status."""
         for status, count in counts.items():
             self._webhooks.labels(status).set(count)
 
     def webhook_attempted(self, *, succeeded: bool) -> None:
-        """A request to an endpoint came to an end."""
+        """Counts a finished request to an endpoint."""
         self._webhook_attempts.labels("success" if succeeded else "failure").inc()
 
     def redis_in_use(self, yes: bool) -> None:
-        """Whether this process shares its rate limits through Redis, or has lost it."""
+        """Sets whether this process uses Redis for its rate limits."""
         self._redis.set(yes)
 
     def temporary_files_usable(self, yes: bool) -> None:
-        """Whether this process can put large bodies into temporary files."""
+        """Sets whether this process can write temporary files for large bodies."""
         self._temporary.set(yes)
 
     def open_streams(self, change: int) -> None:
-        """So many more consumers of /stream are connected."""
+        """Changes the number of connected consumers of /stream."""
         self._streams.inc(change)
 
     def refused(self, reason: str) -> None:
-        """Something was refused so that it does not harm others."""
+        """Counts something that was refused to protect others, by reason."""
         self._refused.labels(reason).inc()
 
     def dropped_log_lines(self, lines: int) -> None:
-        """So many lines of the log could not be written."""
+        """Counts lines of the log that could not be written."""
         self._dropped_lines.inc(lines)
 
     def own_page(self) -> str:
-        """What this process counted, in Prometheus' text format."""
+        """The metrics of this process, in Prometheus' text format."""
         return generate_latest(self.registry).decode()
 
     async def page(self) -> str:
-        """All of it, of all workers if there are several."""
+        """The metrics of all workers."""
         return self.own_page() if self._of_all is None else await self._of_all()
 
 
 class PartnerMetrics:
-    """What each partner does, of the first MOST_PARTNERS of them; the others are one."""
+    """Metrics of the first MOST_PARTNERS partners. The others share one series."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
@@ -232,7 +232,7 @@ class PartnerMetrics:
         self._known: dict[str, Counter] = {}
 
     def request(self, partner: str, rejections: Mapping[str, int]) -> None:
-        """One more request, and how much of it was refused, by reason."""
+        """Counts a request, and what was refused in it by reason."""
         requests = self._known.get(partner)
         if requests is None:
             if len(self._known) >= MOST_PARTNERS:
@@ -243,13 +243,13 @@ class PartnerMetrics:
             self._refusals.labels(partner, reason).inc(count)
 
 
-def added_up(pages: Iterable[str], *, of_the_gone: bool = False) -> str:
-    """One page of what these processes counted together, each in Prometheus' text format.
+def sum_pages(pages: Iterable[str], *, ended: bool = False) -> str:
+    """The sum of the metrics of several processes, each in Prometheus' text format.
 
-    Of those that are gone what they counted stays, but not what they were busy with. An empty page
-    would silence every alert: raises ValueError if there is nothing in it.
+    Without the gauges if the processes have `ended`. Otherwise raises ValueError if there are no
+    metrics, because an empty page would silence every alert.
     """
-    families: dict[str, dict[str, float]] = {}  # by the lines that begin one
+    families: dict[str, dict[str, float]] = {}  # by the comments before each family
     for page in pages:
         heading = ""
         series: dict[str, float] = {}
@@ -262,7 +262,7 @@ def added_up(pages: Iterable[str], *, of_the_gone: bool = False) -> str:
                 name, _, number = line.rpartition(" ")
                 combine = max if name.partition("{")[0] in _HIGHEST_OF_ALL else add
                 series[name] = combine(series.get(name, 0.0), float(number))
-    if of_the_gone:
+    if ended:
         families = {head: of for head, of in families.items() if not head.endswith(" gauge\n")}
     elif not families:
         raise ValueError("No worker has said what it counted.")

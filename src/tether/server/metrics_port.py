@@ -1,4 +1,4 @@
-"""Serves the metrics at an address of their own: `/metrics` and nothing else."""
+"""Serves the metrics at an address of their own, where only `/metrics` exists."""
 
 import socket
 import threading
@@ -9,24 +9,26 @@ from typing import Any
 
 import structlog
 
-from tether.domain.errors import SetupError
+from tether.server.listeners import bind
 from tether.server.metrics import CONTENT_TYPE
 
 log = structlog.get_logger()
 
-CLIENT_TIMEOUT_S = 10.0  # for a client to send something or to take what it was sent
+CLIENT_TIMEOUT_S = 10.0  # for a client to send its request or to read the answer
 
 
 @contextmanager
 def serving(page: Callable[[], str], address: tuple[str, int] | None) -> Iterator[None]:
-    """Serves this page at the address meanwhile, if there is one; `page` is called in threads.
+    """Serves this page at the address during the block; does nothing without an address.
 
-    If it raises, the answer is 500. Raises SetupError if nothing can listen there.
+    `page` is called in threads. If it raises, the answer is 500. Raises SetupError if nothing can
+    listen there.
     """
     if address is None:
         yield
         return
-    with _listen(*address) as listener:
+    hint = "another address with --metrics (TETHER_METRICS)"
+    with bind(*address, "Metrics cannot be served", hint) as listener:
         server = _Server(listener, page)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -37,18 +39,6 @@ def serving(page: Callable[[], str], address: tuple[str, int] | None) -> Iterato
             thread.join()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address, family=family)
-    except (OSError, UnicodeError) as error:
-        reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
-        raise SetupError(
-            f"Metrics cannot be served on {host} port {port}: {reason}. Choose another address "
-            "with --metrics (TETHER_METRICS)."
-        ) from error
-
-
 class _Server(ThreadingHTTPServer):
     def __init__(self, listener: socket.socket, page: Callable[[], str]) -> None:
         super().__init__(listener.getsockname(), _Handler, bind_and_activate=False)
@@ -57,7 +47,7 @@ class _Server(ThreadingHTTPServer):
         self.page = page
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hung up or stalled is nobody's concern."""
+        """Ignores clients that hung up or stalled."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -65,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        # As it was sent: the library makes `/metrics` of `//metrics`.
+        # Not `self.path`: the library changes `//metrics` to `/metrics`.
         target = self.requestline.split()[1].partition("?")[0]
         if target != "/metrics":
             self._answer(404, "text/plain", "Not Found: the metrics are at /metrics.\n")

@@ -1,4 +1,4 @@
-"""The server process: one event loop, one listening socket, until it is told to stop."""
+"""A server process: it has one event loop and one listening socket."""
 
 import asyncio
 import ctypes
@@ -16,11 +16,12 @@ from typing import Any
 import structlog
 import uvicorn
 
-from tether.domain.errors import SetupError, Unavailable
+from tether.domain.errors import Unavailable
 from tether.domain.timestamps import now_ms
 from tether.server import bootstrap, logging, protocol
 from tether.server.connection_bounds import Bounds
 from tether.server.databases import database_of
+from tether.server.listeners import BACKLOG
 from tether.server.metrics import Metrics
 from tether.server.metrics_port import serving
 from tether.server.settings import Settings, metrics_address
@@ -31,15 +32,14 @@ from tether.storage.refused_requests import RequestLogSettings
 
 log = structlog.get_logger()
 
-GRACE_S = 30  # how long requests under way may take once the server was told to stop
+GRACE_S = 30  # that running requests may take after the signal to stop
 KEEP_ALIVE_S = 75  # longer than the usual 60 s of load balancers, so that they hang up first
-BACKLOG = 4096
-LOOK_AGAIN_S = 10.0
-# In a round of the event loop libuv takes one connection of a socket, however many wait. A busy
-# loop has some hundred rounds a second: who connects would wait for seconds behind a crowd.
+OBSERVE_S = 10.0
+# In each round of the event loop libuv accepts one connection of a socket. A busy loop has about a
+# hundred rounds a second, so with one socket many new connections would wait for seconds.
 ACCEPTED_AT_ONCE = 8
-LAST_NOTE_S = 1.0
-OTHER_FILES = 192  # file descriptors that are kept from clients, besides those of the pool
+LAST_WRITE_S = 1.0
+OTHER_FILES = 192  # file descriptors reserved for the server, besides those of the pool
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # glibc's names for them
 LARGE_BLOCK_BYTES = 128 * 1024
 
@@ -50,12 +50,12 @@ async def serve(
     listener: socket.socket,
     listening: Callable[[], None],
 ) -> None:
-    """Serves on the socket until SIGTERM or SIGINT; calls `listening` once it does.
+    """Serves on the socket until SIGTERM or SIGINT. Calls `listening` when clients can connect.
 
-    Then it finishes the requests under way and everything that it acknowledged is on disk.
+    Before it returns, it finishes the running requests. What it acknowledged is on disk.
     """
     most_files = _raise_file_limit()
-    _give_back_large_blocks()
+    _return_large_blocks()
     logging.when_dropped(metrics.dropped_log_lines)
 
     def derivation_failed(partner: int, error: Exception) -> None:
@@ -120,13 +120,13 @@ async def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
         only = database_of(settings.database).file is not None
-        # Of several workers the supervisor serves the metrics.
+        # If there are several workers, the supervisor serves the metrics.
         alone = settings.workers == 1
         with serving(metrics.own_page, metrics_address(settings.metrics) if alone else None):
-            _spare_the_collector()
+            _collect_garbage_less_often()
             async with (
                 meanwhile(store.key_use.keep_writing()),
-                meanwhile(_look_around(store, metrics)),
+                meanwhile(_observe(store, metrics)),
                 meanwhile(store.erasing.keep_erasing()),
                 meanwhile(forget_audit(store, settings.audit_days, now_ms)),
                 aclosing(sender),
@@ -137,28 +137,28 @@ async def serve(
                 meanwhile(keep_forgetting(store, settings.attempt_days, now_ms)),
                 meanwhile(keep_expiring(store, settings.event_days, now_ms, alone=only)),
             ):
-                # All of them are closed when the server stops, so that nobody connects any more.
+                # The server closes all of them when it stops, so that no client can connect.
                 more = [listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1)]
                 await server.serve([listener, *more])
-            with suppress(TimeoutError):  # the database may be away, and nobody waits for a note
-                async with asyncio.timeout(LAST_NOTE_S):
+            with suppress(TimeoutError):  # the database may be away
+                async with asyncio.timeout(LAST_WRITE_S):
                     await store.key_use.write()
                     await store.refusals.write()
 
 
-async def _look_around(store: Store, metrics: Metrics) -> None:
-    """Tells of what may change any time: how large the database is, its connections, and whether
-    large bodies can be put aside.
+async def _observe(store: Store, metrics: Metrics) -> None:
+    """Regularly sets the metrics of the database's size and connections, and whether temporary
+    files for large bodies can be written.
     """
     while True:
         with suppress(RuntimeError):  # no thread can be started
-            metrics.temporary_files_usable(await asyncio.to_thread(_has_temporary_files))
+            metrics.temporary_files_usable(await asyncio.to_thread(_can_write_temporary_files))
         with suppress(Unavailable, OSError):
             metrics.database(await store.size(), store.connections())
-        await asyncio.sleep(LOOK_AGAIN_S)
+        await asyncio.sleep(OBSERVE_S)
 
 
-def _has_temporary_files() -> bool:
+def _can_write_temporary_files() -> bool:
     try:
         with TemporaryFile() as file:
             file.write(b"x")
@@ -170,7 +170,7 @@ def _has_temporary_files() -> bool:
 
 @asynccontextmanager
 async def meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Does this work beside what is done in the context."""
+    """Does this work in a task of its own, until the block ends."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -179,47 +179,11 @@ async def meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-@contextmanager
-def listen(host: str, port: int, *, shared: bool = False) -> Iterator[socket.socket]:
-    """A socket that listens there; `shared` if other processes of ours do too.
+def _return_large_blocks() -> None:
+    """Makes glibc return large blocks of memory to the system, and use one heap for all threads.
 
-    Raises SetupError if nothing can listen there.
-    """
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shared)
-    except (OSError, UnicodeError) as error:
-        reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
-        raise SetupError(
-            f"Tether cannot listen on {host} port {port}: {reason}. Choose another with --host "
-            "(TETHER_HOST) or --port (TETHER_PORT)."
-        ) from error
-    with listener:
-        _let_go_of_the_lost(listener)
-        yield listener
-
-
-def _let_go_of_the_lost(listener: socket.socket) -> None:
-    """Makes the kernel end a connection whose other end takes nothing, or is not there any more.
-
-    The protocol does not see what waits in the kernel, and to a stream that says little all of it
-    does: the kernel would try for a quarter of an hour, or for ever if the other end still answers.
-    """
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; what it accepts has the same
-        timeout_ms = int(protocol.READER_TIMEOUT_S * 1000)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
-
-
-def url_of(listener: socket.socket) -> str:
-    """The address at which a listening socket is reached."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _give_back_large_blocks() -> None:
-    """Portions of events and large bodies take megabytes for a moment. glibc gives such blocks back
-    when they are freed, but then makes the next ones part of heaps that hardly shrink. And it gives
-    each thread a heap of its own, though of ours only one computes at a time.
+    Portions of events and large bodies take megabytes for a moment. After the first of them glibc
+    would put the next ones into heaps, which hardly shrink.
     """
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
@@ -227,37 +191,33 @@ def _give_back_large_blocks() -> None:
 
 
 def _raise_file_limit() -> int:
-    """Every connection needs a file descriptor; the usual soft limit of 1024 is soon used up.
-
-    Returns how many there may be.
-    """
+    """Raises the limit of file descriptors, and returns it. Each connection needs one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
-def _spare_the_collector() -> None:
-    """Lets Python look for garbage cycles less often.
+def _collect_garbage_less_often() -> None:
+    """Makes Python search for cycles of references less often, because requests have almost none.
 
-    Requests make next to none. At the default of 700 objects it looked several times in each turn
-    of a busy event loop, always at the requests under way, and that was a twentieth of the work.
-    With many more it looks seldom, but for so long that everybody waits: 25,000 take 25 ms.
+    At the default of 700 objects it searched several times in each round of a busy event loop,
+    which was a twentieth of the work. At 25,000 objects a search would take 25 ms.
     """
     gc.collect()
-    gc.freeze()  # what is there now stays until the end
+    gc.freeze()  # the objects of now stay until the end
     gc.set_threshold(5_000, 100, 20)
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's server, which leaves the signals to us: it would end the process too early."""
+    """Uvicorn's server without its signal handlers, which would end the process too early."""
 
     def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
         super().__init__(config)
         self._listening = listening
 
     def stop(self) -> None:
-        """Stops after the requests under way; told twice, at once."""
+        """Stops after the running requests. The second call stops at once."""
         self.force_exit = self.should_exit
         self.should_exit = True
 

@@ -1,9 +1,9 @@
-"""Rate limits that all workers and nodes share, in Redis or Valkey, by the script of throttled-py.
+"""Rate limits in Redis or Valkey that all workers and nodes share, with the script of throttled-py.
 
-A request never fails or waits long for Redis: whoever gets no answer in time counts in this
-process, which has the share of one worker of what Redis said last, and a Redis that is lost is left
-alone until it is known to answer again.
-Requests that wait are asked about together: under load one round trip serves many.
+A request never fails because of Redis and never waits long for it. If there is no answer in time,
+this process counts the request itself. It then has one worker's share of the tokens that Redis
+reported last. After such failures it does not use Redis until a probe succeeds. Requests that wait
+share a round trip.
 """
 
 import asyncio
@@ -26,22 +26,23 @@ from tether.server.authenticator import TokenBuckets, Verdict
 log = structlog.get_logger()
 
 TIMEOUT_S = 0.04  # a healthy Redis answers in a millisecond
-# Who comes while others are asked about waits for their answer too: that is taken off his own time.
-LEAST_S = TIMEOUT_S / 4
-BACK_IN_S = TIMEOUT_S / 2  # a Redis that is just too slow is not lost and found all the time
-LATE_IN_A_ROW = 4  # answers that are too late mean that it is lost; one can happen
+# A request that arrives during a round trip waits for its end. This counts as part of its timeout,
+# but at least this much remains.
+LEAST_TIMEOUT_S = TIMEOUT_S / 4
+PROBE_TIMEOUT_S = TIMEOUT_S / 2  # shorter: a slow Redis must not be found and lost again and again
+LATE_IN_A_ROW = 4  # after so many late answers Redis is lost
 CONNECT_TIMEOUT_S = 1.0
 PROBE_EVERY_S = 0.5
-MOST_AT_ONCE = 100  # the script takes Redis some ten microseconds, and others wait meanwhile
+MOST_AT_ONCE = 100  # each takes Redis about ten microseconds, in which other clients wait
 # The generic cell rate algorithm: a bucket of `burst` tokens that refills at the key's rate.
 _SCRIPT = RedisLimitAtomicActionSpec.SCRIPTS
-_PASSES = 3  # of the event loop: to send a request; to see an answer, to read it, to hand it on
+_ROUNDS = 3  # of the event loop: to send a request, or to receive, read and pass on an answer
 
 T = TypeVar("T")
 
 
 def open_redis(url: str) -> "Redis":
-    """A client for this URL, not yet connected. Raises SetupError."""
+    """A client for this URL, without a connection yet. Raises SetupError."""
     try:
         return Redis.from_url(
             url,
@@ -60,23 +61,23 @@ class _Take:
     key: Key
     cost: int
     verdict: "asyncio.Future[Verdict | None]"
-    since: float
+    since_s: float
 
 
 class SharedBuckets:
-    """The buckets in Redis; `own` counts while Redis cannot be reached."""
+    """The buckets in Redis. The buckets `own` are used while Redis does not answer."""
 
-    def __init__(self, redis: "Redis", own: TokenBuckets, tell: Callable[[bool], None]) -> None:
-        """`tell` is told whether Redis is in use whenever that changes."""
+    def __init__(self, redis: "Redis", own: TokenBuckets, on_use: Callable[[bool], None]) -> None:
+        """`on_use` gets whether Redis is in use, at each change."""
         self._redis = redis
         self._own = own
-        self._tell = tell
+        self._on_use = on_use
         self._in_use = False
         self._waiting: list[_Take] = []
         self._asking: asyncio.Task[None] | None = None
         self._sha = ""
         self._late = 0
-        tell(False)
+        on_use(False)
         self._probing = asyncio.create_task(self._probe())
 
     async def take(self, key: Key, cost: int = 1) -> Verdict:
@@ -96,11 +97,12 @@ class SharedBuckets:
             takes, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
             verdicts: list[Verdict] | list[None]
             try:
-                waited_s = asyncio.get_running_loop().time() - takes[0].since
-                verdicts = await _soon(self._ask(takes), max(TIMEOUT_S - waited_s, LEAST_S))
+                waited_s = asyncio.get_running_loop().time() - takes[0].since_s
+                timeout_s = max(TIMEOUT_S - waited_s, LEAST_TIMEOUT_S)
+                verdicts = await _in_time(self._ask(takes), timeout_s)
                 self._late = 0
-            except Exception as error:  # whatever it is, no request may fail for it
-                self._doubt(error)
+            except Exception as error:  # no request may fail because of Redis
+                self._note_failure(error)
                 takes, self._waiting = [*takes, *self._waiting], []
                 verdicts = [None] * len(takes)
             for take, verdict in zip(takes, verdicts, strict=True):
@@ -118,61 +120,61 @@ class SharedBuckets:
             pipeline.evalsha(self._sha, 1, name, str(interval_s), take.key.burst, take.cost)
         try:
             return [_verdict(*reply) for reply in await pipeline.execute()]
-        except NoScriptError:  # Redis was restarted, and none of them has run
+        except NoScriptError:  # Redis was restarted: none of the commands has run
             self._sha = await self._redis.script_load(_SCRIPT)
             return await self._ask(takes)
 
-    def _doubt(self, error: Exception) -> None:
+    def _note_failure(self, error: Exception) -> None:
         self._late += 1
         if isinstance(error, TimeoutError) and self._late < LATE_IN_A_ROW:
             return
         self._late = 0
         log.warning("redis lost: each worker limits by itself", cause=repr(error))
         self._in_use = False
-        self._tell(False)
+        self._on_use(False)
         self._probing = asyncio.create_task(self._probe())
 
     async def _probe(self) -> None:
-        """Goes back to Redis when it answers, and soon."""
-        complained = bool(self._sha)
+        """Uses Redis again when it answers fast."""
+        has_logged = bool(self._sha)
         while True:
             try:
                 self._sha = await self._redis.script_load(_SCRIPT)
-                await _soon(self._redis.exists("tether"), BACK_IN_S)
+                await _in_time(self._redis.exists("tether"), PROBE_TIMEOUT_S)
                 break
             except Exception as error:
-                if not complained:
+                if not has_logged:
                     log.warning(
                         "redis not reached: each worker limits by itself", cause=repr(error)
                     )
-                    complained = True
+                    has_logged = True
             await asyncio.sleep(PROBE_EVERY_S)
         log.info("redis is in use: the limits are shared")
         self._in_use = True
-        self._tell(True)
+        self._on_use(True)
 
 
-async def _soon(answer: Awaitable[T], seconds: float) -> T:
-    """The answer, if it is here in time. Raises TimeoutError.
+async def _in_time(answer: Awaitable[T], seconds: float) -> T:
+    """The answer, if it arrives in time. Raises TimeoutError.
 
-    The time begins when the request is sent. When this process is busy, it runs out while the
-    answer waits to be read: that is no reason to give up.
+    The time starts when the request is sent. An answer that has arrived in time counts, even if
+    this busy process has not read it yet.
     """
-    asked = asyncio.ensure_future(answer)
+    reply = asyncio.ensure_future(answer)
     try:
-        await _passes(asked)
-        await asyncio.wait({asked}, timeout=seconds)
-        await _passes(asked)
-        if not asked.done():
+        await _rounds(reply)
+        await asyncio.wait({reply}, timeout=seconds)
+        await _rounds(reply)
+        if not reply.done():
             raise TimeoutError
-        return asked.result()
+        return reply.result()
     finally:
-        asked.cancel()
+        reply.cancel()
 
 
-async def _passes(asked: "asyncio.Future[T]") -> None:
-    for _ in range(_PASSES):
-        if not asked.done():
+async def _rounds(reply: "asyncio.Future[T]") -> None:
+    for _ in range(_ROUNDS):
+        if not reply.done():
             await asyncio.sleep(0)
 
 

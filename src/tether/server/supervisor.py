@@ -1,8 +1,9 @@
-"""Several worker processes behind one port: starts them, replaces those that die, stops them.
+"""Runs several worker processes on one port: starts them, replaces those that die, stops them.
 
-Each worker listens on a socket of its own, to which the kernel hands its share of the connections
-(SO_REUSEPORT). A worker learns its settings over a pair of sockets, so that no password stands in a
-process list, tells there what it counts, and stops when that ends: none outlives its supervisor.
+Each worker listens on its own socket. The kernel distributes the connections (SO_REUSEPORT). The
+supervisor and a worker talk over a pair of sockets. The worker gets its settings from there, so no
+password is in a list of processes. It reports its metrics there. It stops when the pair is closed,
+so no worker lives longer than its supervisor.
 """
 
 import asyncio
@@ -18,11 +19,11 @@ from functools import partial
 
 import structlog
 
-from tether.server.metrics import added_up
+from tether.server.listeners import listen, url_of
+from tether.server.metrics import sum_pages
 from tether.server.metrics_port import serving
-from tether.server.run import listen, url_of
 from tether.server.settings import Settings, metrics_address
-from tether.server.worker_link import (
+from tether.server.worker import (
     FROM_WORKER,
     Begin,
     Counts,
@@ -34,14 +35,14 @@ from tether.server.worker_link import (
 
 log = structlog.get_logger()
 
-SHORTEST_LIFE_S = 1.0  # a worker that dies sooner is replaced only then
-REPORT_TIMEOUT_S = 1.0  # for all workers to say what they counted; else their last word counts
-LAST_WORDS_S = 1.0  # for what a worker said before it died
+SHORTEST_LIFE_S = 1.0  # a worker that dies sooner is replaced after this time
+REPORT_TIMEOUT_S = 1.0  # for all workers to report; after it, their last reports are used
+LAST_REPORT_S = 1.0  # to read the last report of a worker that died
 SCRAPE_TIMEOUT_S = 10.0
 
 
 async def supervise(settings: Settings, listening: Callable[[str], None]) -> None:
-    """Runs `settings.workers` workers until SIGTERM or SIGINT; tells `listening` the address."""
+    """Runs `settings.workers` workers until SIGTERM or SIGINT. `listening` gets the address."""
     loop = asyncio.get_running_loop()
     with _reserved(settings.host, settings.port) as reserved:
         settings = replace(settings, port=reserved.getsockname()[1])
@@ -59,34 +60,34 @@ async def supervise(settings: Settings, listening: Callable[[str], None]) -> Non
 
 @contextmanager
 def _reserved(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that holds the port for the workers. Raises SetupError if somebody else has it."""
+    """A socket that reserves the port for the workers. Raises SetupError if the port is in use."""
     with listen(host, port) as probe:
         address = probe.getsockname()
     with socket.socket(probe.family) as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(address)
-        # Workers may join, but no second server may take the port before they listen.
+        # Now workers can bind the port, but no second server can.
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         yield reserved
 
 
 class _Worker:
-    """A worker process and what it has said."""
+    """A worker process and its last report."""
 
     def __init__(self, process: Process, link: Link) -> None:
         self.process = process
         self.link = link
-        self.page = ""  # what it counted when it last said so
+        self.page = ""  # its metrics
         self.reported = asyncio.Event()
 
     def terminate(self) -> None:
-        """Tells it to stop."""
-        with suppress(ProcessLookupError):  # it has just ended by itself
+        """Asks the process to stop."""
+        with suppress(ProcessLookupError):  # it has just ended
             self.process.terminate()
 
     def ask(self) -> None:
-        """Wants to know what it counted up to now; `reported` says that it is known."""
+        """Asks for its current metrics. `reported` is set when they have arrived."""
         self.reported.clear()
         self.link.send(SayCounts())
 
@@ -96,11 +97,11 @@ class _Supervisor:
         self._settings = settings
         self._workers: set[_Worker] = set()
         self._stopping = asyncio.Event()
-        self._left = ""  # what the workers that are gone counted
-        self._adding: asyncio.Task[str] | None = None
+        self._ended_page = ""  # the metrics of workers that have ended
+        self._summing: asyncio.Task[str] | None = None
 
     def stop(self) -> None:
-        """Tells all workers to stop; told twice, they stop at once."""
+        """Asks all workers to stop. After a second call they stop at once."""
         self._stopping.set()
         for worker in self._workers:
             worker.terminate()
@@ -122,23 +123,23 @@ class _Supervisor:
             started = time.monotonic()
             try:
                 await self._live(ready)
-            except Exception as error:  # such as no memory or file descriptor left: not for ever
+            except Exception as error:  # such as no memory or no file descriptor: it is tried again
                 log.error("worker cannot run", exc_info=error)
             if not self._stopping.is_set():
                 await self._pause(started + SHORTEST_LIFE_S - time.monotonic())
 
     async def _live(self, ready: asyncio.Event) -> None:
-        """From a worker's start to its end."""
+        """Starts a worker and returns when it has ended."""
         worker = await self._start()
         listening = asyncio.create_task(self._listen(worker, ready))
         try:
             status = await worker.process.wait()
-            await asyncio.wait([listening], timeout=LAST_WORDS_S)
+            await asyncio.wait([listening], timeout=LAST_REPORT_S)
         finally:
             listening.cancel()
             worker.link.close()
             self._workers.discard(worker)
-            self._left = added_up([self._left, worker.page], of_the_gone=True)
+            self._ended_page = sum_pages([self._ended_page, worker.page], ended=True)
             worker.reported.set()
         if not self._stopping.is_set():
             log.error("worker died", pid=worker.process.pid, status=status)
@@ -152,7 +153,7 @@ class _Supervisor:
                     *("-X", "utf8", "-m", "tether.server.worker"),
                     stdin=theirs.fileno(),
                     stdout=DEVNULL,
-                    start_new_session=True,  # Ctrl-C is for the supervisor, which passes it on once
+                    start_new_session=True,  # so that only the supervisor gets Ctrl-C
                 )
             worker = _Worker(process, await Link.over(ours))
         except BaseException:
@@ -165,7 +166,7 @@ class _Supervisor:
         return worker
 
     async def _listen(self, worker: _Worker, ready: asyncio.Event) -> None:
-        """Hears what the worker says until it is gone."""
+        """Receives the messages of the worker until it has ended."""
         while message := await worker.link.receive(FROM_WORKER):
             if isinstance(message, Ready):
                 ready.set()
@@ -174,50 +175,44 @@ class _Supervisor:
                 if message.asked:
                     worker.reported.set()
             else:
-                # Not awaited: the total needs what this worker says next.
-                self._add_up().add_done_callback(partial(_tell_total, worker))
+                # Not awaited, because the sum needs the next message of this worker.
+                self._sum().add_done_callback(partial(_send_total, worker))
 
     async def _pause(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(max(seconds, 0)):
                 await self._stopping.wait()
-        except TimeoutError:
-            pass
 
-    # What they counted ----------------------------------------------------------------------------
+    # Metrics --------------------------------------------------------------------------------------
 
     async def total(self) -> str:
-        """What all workers counted up to now. Raises ValueError if none has said anything.
+        """The sum of the metrics of all workers. Raises ValueError if there are none.
 
-        Whoever asks while it is added up gets the same.
+        Calls at the same time get the same sum.
         """
-        return await asyncio.shield(self._add_up())
+        return await asyncio.shield(self._sum())
 
-    def _add_up(self) -> asyncio.Task[str]:
-        if self._adding is None:
-            self._adding = asyncio.create_task(self._total_now())
-            self._adding.add_done_callback(self._added)
-        return self._adding
+    def _sum(self) -> asyncio.Task[str]:
+        if self._summing is None or self._summing.done():
+            self._summing = asyncio.create_task(self._sum_now())
+        return self._summing
 
-    def _added(self, adding: asyncio.Task[str]) -> None:
-        self._adding = None
-
-    async def _total_now(self) -> str:
+    async def _sum_now(self) -> str:
         workers = list(self._workers)
         for worker in workers:
             worker.ask()
         reports = [asyncio.create_task(worker.reported.wait()) for worker in workers]
         if reports:
             _, late = await asyncio.wait(reports, timeout=REPORT_TIMEOUT_S)
-            for report in late:  # it is busy or hangs: what it said before counts
+            for report in late:  # the worker is busy or hangs: its last report is used
                 report.cancel()
-        pages = [self._left, *(worker.page for worker in self._workers)]
-        return await asyncio.to_thread(added_up, pages)
+        pages = [self._ended_page, *(worker.page for worker in self._workers)]
+        return await asyncio.to_thread(sum_pages, pages)
 
 
-def _tell_total(worker: _Worker, adding: asyncio.Task[str]) -> None:
-    failed = adding.cancelled() or adding.exception() is not None
-    worker.link.send(TotalCounts(None if failed else adding.result()))
+def _send_total(worker: _Worker, summing: asyncio.Task[str]) -> None:
+    failed = summing.cancelled() or summing.exception() is not None
+    worker.link.send(TotalCounts(None if failed else summing.result()))
 
 
 async def _when_all(ready: list[asyncio.Event], listening: Callable[[], None]) -> None:

@@ -1,6 +1,6 @@
-"""Traces by OpenTelemetry (the extra `otel`), where its standard variables OTEL_* ask for them.
+"""Traces by OpenTelemetry (the extra `otel`), if its standard variables OTEL_* ask for them.
 
-Nothing of it is loaded otherwise.
+Otherwise the library is not imported.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 PROTOCOL = "http/protobuf"
-LAST_SPANS_S = 3.0  # for what waits at the end of the process
+LAST_SPANS_S = 3.0  # for waiting spans at the end of the process
 
 
 def is_wanted(environment: Mapping[str, str]) -> bool:
@@ -36,7 +36,7 @@ def is_wanted(environment: Mapping[str, str]) -> bool:
 
 
 def hindrance(environment: Mapping[str, str]) -> str | None:
-    """What is asked for that Tether does not have."""
+    """Why Tether cannot make the wanted traces; None if it can."""
     exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
     if exporter != "otlp":
         return f"OTEL_TRACES_EXPORTER={exporter}: there is only otlp."
@@ -52,10 +52,10 @@ def hindrance(environment: Mapping[str, str]) -> str | None:
 
 @asynccontextmanager
 async def tracing() -> AsyncIterator["Tracer | None"]:
-    """What begins spans meanwhile; None where nobody wants any.
+    """The tracer, which works during the block; None if no traces are wanted.
 
-    What cannot be had is said in the log, and the server goes on without: the variables may be
-    those of a whole machine.
+    If they cannot be made, the server logs why and works without: the variables may be for other
+    programs on this machine.
     """
     why = hindrance(os.environ) if is_wanted(os.environ) else ""
     if why is None:
@@ -72,7 +72,7 @@ async def tracing() -> AsyncIterator["Tracer | None"]:
         yield None
         return
     ours = Resource.create({"service.name": "tether", "service.version": version()})
-    # It waits for no collector: spans that do not fit into its queue are dropped.
+    # It does not wait for the collector: it drops spans that do not fit into its queue.
     provider = TracerProvider(
         resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False
     )
@@ -80,7 +80,7 @@ async def tracing() -> AsyncIterator["Tracer | None"]:
     try:
         yield provider.get_tracer("tether", version())
     finally:
-        # A daemon: a collector that is away must not hold up the end of the process.
+        # A daemon, because an unreachable collector must not delay the end of the process.
         ending = Thread(target=provider.shutdown, daemon=True)
         with suppress(RuntimeError):  # no thread can be started any more
             ending.start()

@@ -1,21 +1,163 @@
-"""One of several server processes; supervisor.py starts it as `python -m tether.server.worker`."""
+"""A worker process, and the messages between it and its supervisor.
 
+supervisor.py starts it as `python -m tether.server.worker`. Its standard input is one of a pair of
+sockets. Both sides send JSON, one message a line. No message is in a file, because others could
+fill up the disk or remove the file. The pair ends when one of the two processes ends.
+"""
+
+import asyncio
 import os
 import signal
 import socket
 import sys
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
+import msgspec
 import uvloop
 
+from tether.domain.errors import Unavailable
 from tether.server import logging
+from tether.server.listeners import listen
 from tether.server.metrics import Metrics
-from tether.server.run import listen, meanwhile, serve
-from tether.server.worker_link import SETTINGS, Link, Supervision
+from tether.server.run import meanwhile, serve
+from tether.server.settings import Settings
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_UNSENT_BYTES = 1024 * 1024  # with more unsent bytes, the other side does not read
+ANSWER_TIMEOUT_S = 5.0  # for the supervisor to sum the metrics
+REPORT_S = 1.0  # between two reports; if a worker is killed, only this much is lost
+MOST_OF_THE_TIME = 0.01  # … or longer, so that reports take at most this share of the time
 
 
-def main() -> None:
-    """Serves by the settings that its supervisor sends until told to stop or that is gone."""
-    uvloop.run(_work())
+# Messages -----------------------------------------------------------------------------------------
+
+
+class Begin(msgspec.Struct, tag=True):
+    """To a worker, as the first message: its settings."""
+
+    settings: Settings
+
+
+class SayCounts(msgspec.Struct, tag=True):
+    """To a worker: send your metrics now."""
+
+
+class TotalCounts(msgspec.Struct, tag=True):
+    """To a worker that asked: the sum of the metrics of all workers; None if it is not known."""
+
+    page: str | None
+
+
+class Ready(msgspec.Struct, tag=True):
+    """From a worker: it serves."""
+
+
+class Counts(msgspec.Struct, tag=True):
+    """From a worker: its metrics in Prometheus' text format. `asked`: SayCounts asked for them."""
+
+    page: str
+    asked: bool = False
+
+
+class AsksTotal(msgspec.Struct, tag=True):
+    """From a worker: a client asks for the sum of the metrics of all workers."""
+
+
+T = TypeVar("T")
+SETTINGS = msgspec.json.Decoder(Begin)
+TO_WORKER = msgspec.json.Decoder(SayCounts | TotalCounts)
+FROM_WORKER = msgspec.json.Decoder(Ready | Counts | AsksTotal)
+
+
+class Link:
+    """One end of the pair of sockets. If the other end does not read, messages are dropped."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def over(cls, end: socket.socket) -> "Link":
+        """A link over this socket. The link closes the socket at its end."""
+        return cls(*await asyncio.open_unix_connection(sock=end, limit=MAX_MESSAGE_BYTES))
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Sends the message, if that is possible."""
+        transport = self._writer.transport
+        if not transport.is_closing() and transport.get_write_buffer_size() < MAX_UNSENT_BYTES:
+            self._writer.write(msgspec.json.encode(message) + b"\n")
+
+    async def receive(self, decoder: msgspec.json.Decoder[T]) -> T | None:
+        """The next message; None if the other end is closed."""
+        try:
+            line = await self._reader.readline()
+        except ConnectionError:
+            return None
+        return decoder.decode(line) if line.endswith(b"\n") else None
+
+    def close(self) -> None:
+        """Closes the socket."""
+        self._writer.close()
+
+
+# The worker ---------------------------------------------------------------------------------------
+
+
+class Supervision:
+    """The supervisor as its worker sees it: gets reports, and is asked for the sum of metrics."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._total: asyncio.Future[str | None] | None = None
+
+    def ready(self) -> None:
+        """Reports that the worker serves."""
+        self._link.send(Ready())
+
+    async def follow(self, own_page: Callable[[], str]) -> None:
+        """Reports the metrics of this worker every second and on request. Returns when the
+        supervisor has ended.
+        """
+        reporting = asyncio.create_task(self._report_often(own_page))
+        try:
+            await self._listen(own_page)
+        finally:
+            reporting.cancel()
+            self._link.send(Counts(own_page()))
+
+    async def _listen(self, own_page: Callable[[], str]) -> None:
+        while message := await self._link.receive(TO_WORKER):
+            if isinstance(message, SayCounts):
+                self._link.send(Counts(own_page(), asked=True))
+            elif self._total is not None and not self._total.done():
+                self._total.set_result(message.page)
+
+    async def _report_often(self, own_page: Callable[[], str]) -> None:
+        while True:
+            began = time.perf_counter()
+            self._link.send(Counts(own_page()))
+            took = time.perf_counter() - began
+            await asyncio.sleep(max(REPORT_S, took / MOST_OF_THE_TIME))
+
+    async def total(self) -> str:
+        """The metrics of all workers. Raises Unavailable if the supervisor does not answer."""
+        if self._total is None:
+            self._total = asyncio.get_running_loop().create_future()
+            self._link.send(AsksTotal())
+        total = self._total
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                page = await asyncio.shield(total)
+        except TimeoutError as error:
+            raise Unavailable from error
+        finally:
+            if self._total is total:
+                self._total = None
+        if page is None:
+            raise ValueError("No worker has said what it counted.")
+        return page
 
 
 async def _work() -> None:
@@ -38,4 +180,4 @@ async def _follow(supervision: Supervision, metrics: Metrics) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    uvloop.run(_work())

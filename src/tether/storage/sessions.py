@@ -1,4 +1,4 @@
-"""Sessions as partners read them: one by its id, and lists."""
+"""Reads sessions for partners: one by its id, and lists."""
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -9,20 +9,20 @@ import msgspec
 from tether.domain.earlier_sessions import EventPosition
 from tether.domain.errors import NotFound
 from tether.domain.filters import SessionFilter
-from tether.domain.models import ERASED, Charger, Vehicle, from_json
+from tether.domain.models import ERASED, Charger, Vehicle
 from tether.domain.session_record import SessionRecord
 from tether.domain.session_views import StoredSession, session_of
 from tether.storage.engine import Engine, Row, batch, batch_of
 from tether.storage.turns import TimeSlice
 
-PORTION = 50  # sessions that are read at once
+PORTION = 50  # sessions that one statement returns
 PORTIONS = 100  # for one page
-READ_AT_ONCE = 1_000  # sessions that one statement may search
+READ_AT_ONCE = 1_000  # sessions that one statement searches
 MOST_BYTES = 2_000_000  # stored bytes of a page; a session has up to 1,000 charge periods
 LONGEST_SPAN = 48  # bits of ms: some thousand years
 
 SessionPosition = tuple[int, str]
-"""Where a session is in the order of a list: its instant there, and its id."""
+"""The position of a session in a list: the instant by which it is ordered, and its id."""
 
 _SELECTED = """
 SELECT u.id, s.body, coalesce(s.live, 0),
@@ -36,7 +36,7 @@ FROM sessions s JOIN session_versions u ON u.partner = $1 AND u.id = s.id
 WHERE s.partner = $1 AND s.id = $2
 """
 
-# Which spans there are among the sessions that began after an instant, but before $3.
+# The spans of the ended sessions that began after `after_ms` and before $3.
 SPANS = f"""
 WITH {batch("wanted", "span BIGINT", "after_ms BIGINT")}
 SELECT w.span FROM wanted w
@@ -57,18 +57,18 @@ def page_statement(
 ) -> tuple[str, list[object]]:
     """The statement for a page of sessions and its parameters from $3 on; $1 partner, $2 limit.
 
-    They are in the order of their start, or of their last change where changes are asked for, and
-    then those are among them that were removed. `spans` are those that there are of sessions which
-    began before `_lasting_ms(wanted)`.
+    The sessions are in the order of their start. A list of changes is in the order of the last
+    change, and has removed sessions, too. `spans` are the spans of the sessions that began before
+    `_lasting_ms(wanted)`.
 
-    It looks at so many sessions at most. If there are as many, it adds a row for the place of the
-    last of them, without a body: its id, and its instant as the last column.
+    The statement searches at most `reads` sessions. If it searches so many, it adds a row without a
+    body for the position of the last one: its id, and its instant in the last column.
     """
     return _PageStatement(wanted, after, descending=descending).text(spans, reads)
 
 
 class _PageStatement:
-    """A statement for a page, while it is put together."""
+    """Builds the statement for a page."""
 
     def __init__(
         self, wanted: SessionFilter, after: SessionPosition | None, *, descending: bool
@@ -82,8 +82,8 @@ class _PageStatement:
                                  ("s.vehicle_id", wanted.vehicle_ids))
             if values
         }  # fmt: skip
-        self._place = [self._add(part) for part in after or ()]
-        # What ended before an instant had begun before it.
+        self._after = [self._add(part) for part in after or ()]
+        # A session that ended before an instant also began before it.
         bounds = (wanted.to_ms, wanted.overlapping_to_ms, wanted.ended_to_ms)
         self._began = [f"s.start_ms < {self._add(to_ms)}" for to_ms in bounds if to_ms is not None]
         if wanted.from_ms is not None:
@@ -99,7 +99,7 @@ class _PageStatement:
             joined = "LEFT JOIN sessions s ON s.partner = $1 AND s.id = n.id"
         chosen += [f"{name} IN ({', '.join(values)})" for name, values in self._keys.items()]
         if self._wanted.updated_from_ms is not None and chosen:
-            # Of one that was erased nobody knows any more whether it was wanted.
+            # It is not known any more whether an erased session matches the filter.
             chosen = [f"(s.id IS NULL OR ({' AND '.join(chosen)}))"]
         elif self._wanted.updated_from_ms is None:
             chosen += ["s.partner = $1", "s.id = n.id"]
@@ -124,34 +124,36 @@ SELECT id, NULL, 0, NULL, NULL, 0, 0, instant FROM (
         return sql, self._parameters
 
     def _add(self, value: object) -> str:
-        """The name by which the statement has the value."""
+        """Adds a parameter and returns its name in the statement."""
         self._parameters.append(value)
         return f"${len(self._parameters) + 2}"
 
     def _add_all(self, values: Sequence[str]) -> list[str]:
-        """The names of the values, and of some that match nothing: so there are few statements."""
+        """Adds the values as parameters, and others that match nothing, up to a power of two. So
+        there are few different statements.
+        """
         missing = (1 << (len(values) - 1).bit_length()) - len(values)
         return [self._add(value) for value in (*values, *[""] * missing)]
 
-    def _behind(self, instant: str, id: str) -> list[str]:
-        """That something is behind the place, if there is one."""
-        if not self._place:
+    def _following(self, instant: str, id: str) -> list[str]:
+        """The condition for rows after the position, if there is one."""
+        if not self._after:
             return []
-        return [f"({instant}, {id}) {'<' if self._down else '>'} ({', '.join(self._place)})"]
+        return [f"({instant}, {id}) {'<' if self._down else '>'} ({', '.join(self._after)})"]
 
     def _changed(self, since_ms: int) -> str:
         read = ["u.partner = $1", f"u.updated_ms >= {self._add(since_ms)}"]
-        where = " AND ".join(read + self._behind("u.updated_ms", "u.id"))
+        where = " AND ".join(read + self._following("u.updated_ms", "u.id"))
         return f"SELECT u.updated_ms AS instant, u.id AS id FROM session_versions u WHERE {where}"
 
     def _source(self, *read: str, id: str = "s.id") -> str:
         where = " AND ".join(
-            ["s.partner = $1", *read, *self._began, *self._behind("s.start_ms", id)]
+            ["s.partner = $1", *read, *self._began, *self._following("s.start_ms", id)]
         )
         return f"SELECT s.start_ms AS instant, {id} AS id FROM sessions s WHERE {where}"
 
     def _sources(self, spans: Iterable[int]) -> list[str]:
-        """The statements that read what may be wanted, each in an index that has it in order."""
+        """The statements that read the candidates. Each reads an index in the order of the list."""
         wanted, earlier = self._wanted, list[str]()
         began = list[str]()
         if (lasting_ms := _lasting_ms(wanted)) is not None and not wanted.active:
@@ -160,8 +162,9 @@ SELECT id, NULL, 0, NULL, NULL, 0, 0, instant FROM (
             earlier = self._earlier(lasting_ms, lasting, spans)
         active = ["s.end_ms IS NULL", "s.live = 1"] if wanted.active else []
         if vehicles := self._keys.get("s.vehicle_id"):
-            # No index of a vehicle's sessions has the id, which orders those of one instant.
-            # `|| ''`: else SQLite reads all vehicles' sessions in an index that has it.
+            # The index of a vehicle's sessions does not have the id, by which sessions of one
+            # instant are ordered. Without `|| ''` SQLite would use an index of all vehicles that
+            # has the id.
             return earlier + [
                 self._source(*began, f"s.vehicle_id = {id}", id="s.id || ''") for id in vehicles
             ]
@@ -170,11 +173,11 @@ SELECT id, NULL, 0, NULL, NULL, 0, 0, instant FROM (
         return earlier + [self._source(*began, *active, *here) for here in where]
 
     def _earlier(self, lasting_ms: int, lasting: str, spans: Iterable[int]) -> list[str]:
-        """The statements for what had begun before this instant and may have lasted then."""
+        """The statements for sessions that began before an instant and may have lasted until it."""
         wanted, before = self._wanted, f"s.start_ms < {lasting}"
         if wanted.from_ms is not None and wanted.from_ms >= lasting_ms:
             return []
-        # Those of a span began at most twice their length before it.
+        # A session of a span lasts less than 1 << span.
         found = [
             self._source(
                 "s.end_ms IS NOT NULL",
@@ -182,7 +185,7 @@ SELECT id, NULL, 0, NULL, NULL, 0, 0, instant FROM (
                 f"s.span = {self._add(span)}",
                 f"s.start_ms > {self._add(lasting_ms - (1 << span))}",
                 before,
-                id="s.id || ''",  # else SQLite reads those of all spans, in an index that has it
+                id="s.id || ''",  # otherwise SQLite uses an index of all spans with the id
             )
             for span in spans
         ]
@@ -191,10 +194,10 @@ SELECT id, NULL, 0, NULL, NULL, 0, 0, instant FROM (
         return found
 
     def _lasted(self) -> Iterable[str]:
-        """Whether and when those that are wanted have ended."""
+        """The conditions on the end of the sessions."""
         wanted = self._wanted
         if wanted.active is not None:
-            # `+ 0`: else PostgreSQL may read all that have ended, in an index without this order.
+            # Without `+ 0` PostgreSQL may read all ended sessions in an index without this order.
             yield "s.end_ms IS NULL" if wanted.active else "s.end_ms + 0 IS NOT NULL"
         if wanted.ended_from_ms is not None:
             yield f"s.end_ms + 0 >= {self._add(wanted.ended_from_ms)}"
@@ -212,14 +215,14 @@ async def spans_before(engine: Engine, partner: int, at_ms: int) -> list[int]:
 
 
 class SessionPage(NamedTuple):
-    """Sessions; if `stop` is given there may be more behind that place."""
+    """Sessions; if `stop` is given, more may follow after that position."""
 
     found: list[StoredSession]
     stop: SessionPosition | None
 
 
 class Sessions:
-    """The sessions of all partners, as far as they are derived. Every method raises Unavailable."""
+    """The derived sessions of all partners. Every method raises Unavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -227,7 +230,7 @@ class Sessions:
     async def get(
         self, partner: int, session_id: str, *, with_removed: bool = False
     ) -> StoredSession:
-        """The session. Raises NotFound, also of one that was removed unless those are wanted."""
+        """The session. Raises NotFound, also for a removed session unless `with_removed`."""
         row = await self._engine.look_up(GET, partner, session_id)
         found = None if row is None else _session(row)
         if found is None or (found.removed and not with_removed):
@@ -243,19 +246,19 @@ class Sessions:
         *,
         descending: bool = False,
     ) -> SessionPage:
-        """Sessions in the order of their start, or of their last change; from `after` on.
+        """The next sessions after `after`, in the order of their start or of their last change.
 
-        Where they are large, or few of many are wanted, there may be fewer, or none.
+        It may find fewer, or none, if they are large or if few of many match.
         """
         found: list[StoredSession] = []
-        looks = wanted.flag is not None or wanted.estimated is not None
+        has_computed = wanted.flag is not None or wanted.estimated is not None
         lasting_ms = _lasting_ms(wanted)
         spans: list[int] = []
         if not (lasting_ms is None or wanted.active or wanted.updated_from_ms is not None):
             spans = await spans_before(self._engine, partner, lasting_ms)
         size, reads, time_slice = 0, PORTION, TimeSlice()
         for _ in range(PORTIONS):
-            portion = PORTION if looks else min(PORTION, limit - len(found))
+            portion = PORTION if has_computed else min(PORTION, limit - len(found))
             reads = max(reads, portion)
             sql, parameters = page_statement(
                 wanted, after, descending=descending, spans=spans, reads=reads
@@ -264,7 +267,7 @@ class Sessions:
             stop = rows.pop() if rows and not rows[-1][5] else None  # which has no version
             for row in rows:
                 if (session := _session(row)) is not None:
-                    if not looks or _is_wanted(session, wanted):
+                    if not has_computed or _is_wanted(session, wanted):
                         found.append(session)
                     size += len(row[1] or "")
                     after = _position_of(session, wanted)
@@ -275,12 +278,12 @@ class Sessions:
                 return SessionPage(found, None)
             if stop is not None and len(rows) < portion:
                 after = stop[-1], stop[0]
-                reads = min(reads * 4, READ_AT_ONCE)  # few of them are wanted
+                reads = min(reads * 4, READ_AT_ONCE)  # few of them match
         return SessionPage(found, after)
 
 
 def _lasting_ms(wanted: SessionFilter) -> int | None:
-    """The earliest instant at which what is wanted may have ended."""
+    """The earliest instant at which a matching session may have ended."""
     given = (wanted.ended_from_ms, wanted.overlapping_from_ms)
     return max((at_ms for at_ms in given if at_ms is not None), default=None)
 
@@ -300,13 +303,13 @@ def _position_of(session: StoredSession, wanted: SessionFilter) -> SessionPositi
 def _session(row: Row) -> StoredSession | None:
     session_id, body, live, vehicle, charger, version, updated_ms, created_ms = row
     if not (vehicle and charger):
-        # It, or the partner, is being deleted.
+        # The vehicle, the charger or the partner is being deleted.
         return None if live else _erased(session_id, version, updated_ms, created_ms)
     return StoredSession(
         session_id,
-        _record.decode(body),
-        from_json(Vehicle, vehicle),
-        from_json(Charger, charger),
+        _decode_record(body),
+        _decode_vehicle(vehicle),
+        _decode_charger(charger),
         version,
         updated_ms,
         not live,
@@ -315,7 +318,7 @@ def _session(row: Row) -> StoredSession | None:
 
 
 def _erased(session_id: str, version: int, updated_ms: int, created_ms: int) -> StoredSession:
-    """What followers are told of a session that went with its vehicle or charger."""
+    """What a list of changes has for a session that was erased with its vehicle or charger."""
     start_ms = int(session_id[:8] + session_id[9:13], 16)  # see SessionRecord.id
     at = EventPosition(start_ms, 0, ERASED, 0)
     record = SessionRecord(ERASED, ERASED, start_ms, 0, at, end_ms=start_ms)
@@ -325,4 +328,6 @@ def _erased(session_id: str, version: int, updated_ms: int, created_ms: int) -> 
     )
 
 
-_record = msgspec.json.Decoder(SessionRecord)
+_decode_record = msgspec.json.Decoder(SessionRecord).decode
+_decode_vehicle = msgspec.json.Decoder(Vehicle).decode
+_decode_charger = msgspec.json.Decoder(Charger).decode

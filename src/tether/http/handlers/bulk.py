@@ -6,7 +6,7 @@ from tempfile import SpooledTemporaryFile
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
-from falcon.asgi import Request, Response
+from falcon.asgi import Response
 
 from tether.domain.errors import NotFound, RateLimited, Refusal, Unavailable
 from tether.domain.keys import Key
@@ -16,59 +16,55 @@ from tether.http import requests
 from tether.http.errors import STATUS
 from tether.http.handlers.entities import EntityResource, etag
 from tether.http.middleware import set_rate_limit
+from tether.http.requests import ApiRequest
 from tether.ingest.bulk_reader import Items, entities, event_ids, events_at, read_items
-from tether.ingest.gunzip import gunzip
+from tether.ingest.json_reader import gunzip
 from tether.ingest.unit_warnings import unlikely_members
 from tether.server.authenticator import Limiter
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
 from tether.storage.events import EventRow
 from tether.storage.log_positions import Epoch
-from tether.storage.turns import Steps, Turns, in_steps
+from tether.storage.turns import Steps, in_steps
 
-SHOWN_AT_ONCE = 200
-MOST_TOLD = 10  # refused items of which the console tells
-OWN_NAME = "bulk"
+ENCODED_AT_ONCE = 200
+MOST_REFUSED_SHOWN = 10  # refused items that the console shows
 E = TypeVar("E", Charger, Vehicle)
-Result: TypeAlias = dict[str, Any] | Refusal  # what the answer says of an item
+Result: TypeAlias = dict[str, Any] | Refusal  # of an item, for the answer
 StoreAll: TypeAlias = Callable[[Sequence[Any]], Awaitable[Sequence[Result]]]
 
 
 class Bulk:
-    """How a body of many items becomes an answer that says of each what became of it.
+    """Answers a request with many items: the answer has a result for each item.
 
-    One for all resources, as it bounds how many bodies there are at once.
+    All resources share one object, because it limits how many bodies are read at once.
     """
 
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
-        self._arriving = Turns(  # bodies on disk
-            at_once=32, of_each=8, most_waiting=requests.MOST_WAITING, patience_s=None
-        )
-        self._in_memory = Turns(
-            at_once=3, of_each=2, most_waiting=requests.MOST_WAITING, patience_s=None
-        )
+        self._on_disk = requests.body_turns(32, 8)
+        self._in_memory = requests.body_turns(3, 2)
 
-    async def answer(self, req: Request, resp: Response, items: Items, store: StoreAll) -> None:
-        """Stores the good items of the body, of which `store` says what became of them.
+    async def answer(self, req: ApiRequest, resp: Response, items: Items, store: StoreAll) -> None:
+        """Stores the valid items of the body with `store`, which returns a result for each.
 
-        Raises what `store` raises, and what a body does that is refused as a whole.
+        Raises the errors of `store`, of `read_items` and of reading the body.
         """
         key, is_gzip = requests.key_of(req), requests.is_gzipped(req)
-        body = requests.body_at_hand(req)
-        if body is not None:  # no others need be waited for that are long in coming
+        body = req.body_at_hand()
+        if body is not None:  # it needs no turn among the bodies that are still arriving
             results = await self._results(req, lambda: body, items, store, is_gzip=is_gzip)
         else:
-            async with self._arriving.of(key.partner):
+            async with self._on_disk.of(key.partner):
                 with SpooledTemporaryFile(requests.CHUNK_BYTES) as spool:
                     async for part in requests.body_of(req, MAX_BYTES):
                         spool.write(part)
                     spool.seek(0)
                     results = await self._results(req, spool.read, items, store, is_gzip=is_gzip)
-        set_rate_limit(resp, await self._limiter.take(key, 0))  # its items counted
+        set_rate_limit(resp, await self._limiter.take(key, 0))  # now without its items
         refused = [(n, one) for n, one in enumerate(results, 1) if isinstance(one, Refusal)]
         refusals = [refusal for _, refusal in refused]
-        req.context.refused_items = refused[:MOST_TOLD]
+        req.context.refused_items = refused[:MOST_REFUSED_SHOWN]
         req.context.rejections = Counter(refusal.code for refusal in refusals)
         if wait_s := max((refusal.retry_after_s for refusal in refusals), default=0):
             resp.set_header("Retry-After", str(wait_s))
@@ -76,7 +72,7 @@ class Bulk:
 
     async def _results(
         self,
-        req: Request,
+        req: ApiRequest,
         read: Callable[[], bytes],
         items: Items,
         store: StoreAll,
@@ -103,9 +99,9 @@ class Bulk:
             return [*results, *[beyond] * (len(found) - admitted)]
 
     async def _admit(self, key: Key, count: int) -> tuple[int, Refusal]:
-        """How many of so many items the key may send now, and what the others are told.
+        """How many of `count` items the key may send now, and the refusal of the others.
 
-        The request itself was counted as its first item when it was admitted.
+        The middleware has counted the request itself, which counts as the first item.
         """
         verdict = await self._limiter.take(key, count - 1)
         if verdict.allowed:
@@ -119,14 +115,14 @@ class Bulk:
 
 
 class EventBulkResource:
-    """`/events/bulk`: events, each as `POST /events` takes it."""
+    """`/events/bulk`: many events, each like that of `POST /events`."""
 
     def __init__(self, bulk: Bulk, store: Store, now_ms: Callable[[], int]) -> None:
         self._bulk = bulk
         self._store = store
         self._now_ms = now_ms
 
-    async def on_post(self, req: Request, resp: Response) -> None:
+    async def on_post(self, req: ApiRequest, resp: Response) -> None:
         async def store(events: Sequence[Any]) -> Sequence[Result]:
             arrivals = await in_steps(self._arrivals(events))
             partner = requests.partner_of(req)
@@ -159,14 +155,14 @@ class EventBulkResource:
 
 
 class WithdrawResource:
-    """`/events/withdraw`: ids of events, each taken back as `DELETE /events/{id}` does."""
+    """`/events/withdraw`: withdraws many events by their ids, each like `DELETE /events/{id}`."""
 
     def __init__(self, bulk: Bulk, store: Store, now_ms: Callable[[], int]) -> None:
         self._bulk = bulk
         self._store = store
         self._now_ms = now_ms
 
-    async def on_post(self, req: Request, resp: Response) -> None:
+    async def on_post(self, req: ApiRequest, resp: Response) -> None:
         partner, by = requests.partner_of(req), requests.actor_of(req)
 
         async def withdraw(ids: Sequence[str]) -> Sequence[Result]:
@@ -191,9 +187,9 @@ class WithdrawResource:
 
 
 class EntityBulkResource(EntityResource[E]):
-    """`/chargers/bulk`, `/vehicles/bulk`: entities, each as a PUT to its id takes it.
+    """`/chargers/bulk`, `/vehicles/bulk`: many entities, each like that of a PUT.
 
-    The path is also that of the entity whose id is `bulk`.
+    For other methods the path means the entity with the id `bulk`.
     """
 
     def __init__(self, kind: type[E], bulk: Bulk, store: Store, now_ms: Callable[[], int]) -> None:
@@ -201,27 +197,13 @@ class EntityBulkResource(EntityResource[E]):
         self._items = entities(kind)
         self._bulk = bulk
 
-    async def on_post(self, req: Request, resp: Response) -> None:
+    async def on_post(self, req: ApiRequest, resp: Response) -> None:
         async def store(entities: Sequence[Any]) -> Sequence[Result]:
             epoch = await self._store.epochs.current()
             versions = await self._store.entities.put_all(requests.partner_of(req), entities)
             return await in_steps(_all_saved(entities, versions, epoch))
 
         await self._bulk.answer(req, resp, self._items, store)
-
-    async def on_get(self, req: Request, resp: Response, id: str = OWN_NAME) -> None:
-        await super().on_get(req, resp, id)
-
-    on_head = on_get
-
-    async def on_put(self, req: Request, resp: Response, id: str = OWN_NAME) -> None:
-        await super().on_put(req, resp, id)
-
-    async def on_patch(self, req: Request, resp: Response, id: str = OWN_NAME) -> None:
-        await super().on_patch(req, resp, id)
-
-    async def on_delete(self, req: Request, resp: Response, id: str = OWN_NAME) -> None:
-        await super().on_delete(req, resp, id)
 
 
 def _all_saved(
@@ -230,7 +212,7 @@ def _all_saved(
     results: list[Result] = []
     for entity, version in zip(entities, versions, strict=True):
         results.append(version if isinstance(version, Refusal) else _saved(entity, version, epoch))
-        yield  # each may have hundreds of powers to look at
+        yield  # each may have hundreds of powers
     return results
 
 
@@ -242,26 +224,22 @@ def _saved(entity: Charger | Vehicle, version: int, epoch: Epoch) -> dict[str, A
 
 
 def _warnings(members: Sequence[str]) -> dict[str, Any]:
-    """The warnings about these members, whose unit is unlikely; empty if there are none."""
+    """The warnings about these members with an unlikely unit; empty without members."""
     warnings = [{"code": requests.UNIT, "parameter": name} for name in members]
     return {"warnings": warnings} if warnings else {}
 
 
 def _answer(results: Sequence[Result]) -> Steps[bytes]:
     parts = []
-    for start in range(0, len(results), SHOWN_AT_ONCE):
-        shown = [_shown(result) for result in results[start : start + SHOWN_AT_ONCE]]
-        parts.append(to_json(shown)[1:-1])
+    for start in range(0, len(results), ENCODED_AT_ONCE):
+        some = [_view(result) for result in results[start : start + ENCODED_AT_ONCE]]
+        parts.append(to_json(some)[1:-1])
         yield
     return b"[" + b",".join(parts) + b"]"
 
 
-def _shown(result: Result) -> dict[str, Any]:
+def _view(result: Result) -> dict[str, Any]:
     if not isinstance(result, Refusal):
         return result
-    shown = {
-        "status": STATUS[result.code],
-        "message": result.message,
-        "code": result.code,
-    }
-    return shown if result.parameter is None else {**shown, "parameter": result.parameter}
+    view = {"status": STATUS[result.code], "message": result.message, "code": result.code}
+    return view if result.parameter is None else {**view, "parameter": result.parameter}

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from decimal import Decimal
 from operator import itemgetter
 
-from falcon.asgi import Request, Response
+from falcon.asgi import Response
 
 from tether.domain.errors import Invalid, Missing
 from tether.domain.flexibility import Box, Figures, capacity_of
@@ -14,30 +14,19 @@ from tether.domain.models import ENTITY_ID_RULE, is_entity_id, to_json
 from tether.domain.validation import check_instant
 from tether.domain.views import Capacity
 from tether.http import requests
+from tether.http.requests import ApiRequest
 from tether.projections.flexibility import CapacityQuery, Entry, EntryPosition
 from tether.server.store import Store
-from tether.storage.turns import Steps, Turns, in_steps
+from tether.storage.turns import Steps, in_steps
 
 LIST_PARAMETERS = (
-    "limit",
-    "cursor",
-    "chargerId",
-    "bbox",
-    "at",
-    "by",
-    "from",
-    "to",
-    "step",
-    "maxAge",
-    "stale",
-)
-MOST_MOMENTS = 1000  # of a list in one piece
+    "limit", "cursor", "chargerId", "bbox", "at", "by", "from", "to", "step", "maxAge", "stale",
+)  # fmt: skip
+MOST_MOMENTS = 1000  # of an answer that is not streamed
 MOST_STREAMED = 10_000
-HELD = 4_000  # lines that are kept for a client, some 2 MB …
-LINES = 500  # … of which so many are sent at once
+READ_AT_ONCE = 4_000  # lines, about 2 MB
+SENT_AT_ONCE = 500  # lines
 NDJSON = "application/x-ndjson"
-AT_ONCE = 4  # of each partner one: each may read and hold a lot, so the others wait
-PATIENCE_S = 120.0
 _OF_PAGES, _OF_SERIES = ("limit", "cursor"), ("from", "to", "step")
 _POSITION = re.compile(r"([A-Za-z0-9._~*+@:,-]{0,128})(?: ([0-9]{1,5}))?")
 _BOX_RULE = (
@@ -47,72 +36,70 @@ _BOX_RULE = (
 
 
 class CapacityResource:
-    """`/capacity`: what plugged-in vehicles take, give and store, and how much more they could."""
+    """`/capacity`: the power and energy of plugged-in vehicles, and how much more is possible."""
 
     def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._now_ms = now_ms
-        self._turns = Turns(AT_ONCE, of_each=1, patience_s=PATIENCE_S)
+        self._turns = requests.large_answer_turns()
 
-    async def on_get(self, req: Request, resp: Response) -> None:
+    async def on_get(self, req: ApiRequest, resp: Response) -> None:
         page = requests.Page(self._store, req, resp, LIST_PARAMETERS)
         query = page.query
         now_ms, as_lines = self._now_ms(), NDJSON in (req.get_header("Accept") or "").lower()
-        asked = _asked(query, now_ms, as_lines=as_lines)
-        by, at_ms = query.get("by"), asked.moments or range(now_ms, now_ms + 1)
+        wanted = _capacity_query(query, now_ms, as_lines=as_lines)
+        by, at_ms = query.get("by"), wanted.moments or range(now_ms, now_ms + 1)
         if as_lines:
-            portions = self._portions(req, resp, query, asked, at_ms)
-            first = await anext(portions, b"")  # what goes wrong in it has an answer of its own
+            portions = self._portions(req, resp, query, wanted, at_ms)
+            first = await anext(portions, b"")  # now, so that errors in it get an answer
             resp.content_type = NDJSON
-            resp.stream = _following(first, portions)
+            resp.stream = _chain(first, portions)
             return
-        # A wrong cursor is refused before the request waits for its turn.
-        position = None if by is None else await page.begin(_position)
-        after = None if position is None else _position(position)
+        # An invalid cursor is refused before the request waits for its turn.
+        after = None if by is None else await page.begin(_position)
         partner = page.partner
         async with self._turns.of(partner):
             stale = await requests.takes_stale(self._store, req, resp, query)
             if by is not None:
-                found = await self._entries(partner, asked, by, after, page.limit + 1, stale=stale)
-                shown = await in_steps(_encoded(found[: page.limit], by, at_ms))
-                resp.data = b"[%b]" % b",".join(shown)
-                if len(found) > page.limit:  # one more than asked for: another page follows
-                    page.link_next("{} {}".format(*found[page.limit - 1].position))
+                found = await self._entries(partner, wanted, by, after, page.limit + 1, stale=stale)
+                entries = page.finish(found, lambda one: "{} {}".format(*one.position))
+                bodies = await in_steps(_encoded(entries, by, at_ms))
+                resp.data = b"[%b]" % b",".join(bodies)
                 return
-            totals = await self._store.capacities.totals(partner, asked, stale=stale)
-        shown = await in_steps(_encoded(_over_time(totals), None, at_ms))
-        resp.data = b"[%b]" % b",".join(shown) if "from" in query else shown[0]
+            totals = await self._store.capacities.totals(partner, wanted, stale=stale)
+        bodies = await in_steps(_encoded(_over_time(totals), None, at_ms))
+        resp.data = b"[%b]" % b",".join(bodies) if "from" in query else bodies[0]
 
     on_head = on_get
 
     async def _entries(
         self,
         partner: int,
-        asked: CapacityQuery,
+        wanted: CapacityQuery,
         by: str | None,
         after: EntryPosition | None,
         limit: int,
         *,
         stale: bool,
     ) -> list[Entry]:
-        """The first of those behind the position."""
+        """The next entries after the position."""
         capacities = self._store.capacities
         if by == "charger":
-            return await capacities.by_charger(partner, asked, after, limit, stale=stale)
-        every = await capacities.by_area(partner, asked, stale=stale)
+            return await capacities.by_charger(partner, wanted, after, limit, stale=stale)
+        every = await capacities.by_area(partner, wanted, stale=stale)
         begin = 0 if after is None else bisect_right(every, after, key=itemgetter(0))
         return every[begin : begin + limit]
 
     async def _portions(
         self,
-        req: Request,
+        req: ApiRequest,
         resp: Response,
         query: dict[str, str],
-        asked: CapacityQuery,
+        wanted: CapacityQuery,
         at_ms: range,
     ) -> AsyncIterator[bytes]:
-        """The lines of all figures, some at a time. While the client takes them no turn is held,
-        and no more than HELD of them: it may never read on.
+        """The lines of all figures, in portions. While the client reads a portion, no turn is taken
+        and at most READ_AT_ONCE lines are in memory, because the client may never read on.
         """
         partner, by, after = requests.partner_of(req), query.get("by"), None
         stale: bool | None = None
@@ -121,31 +108,33 @@ class CapacityResource:
                 if stale is None:
                     stale = await requests.takes_stale(self._store, req, resp, query)
                 if by is None:
-                    some = at_ms[:HELD]
-                    part = asked if asked.moments is None else asked._replace(moments=some)
+                    some = at_ms[:READ_AT_ONCE]
+                    part = wanted if wanted.moments is None else wanted._replace(moments=some)
                     totals = await self._store.capacities.totals(partner, part, stale=stale)
                     lines = await in_steps(_encoded(_over_time(totals), by, some))
-                    at_ms = at_ms[HELD:]
+                    at_ms = at_ms[READ_AT_ONCE:]
                 else:
-                    found = await self._entries(partner, asked, by, after, HELD, stale=stale)
+                    found = await self._entries(
+                        partner, wanted, by, after, READ_AT_ONCE, stale=stale
+                    )
                     lines = await in_steps(_encoded(found, by, at_ms))
-                    if len(found) < HELD:
+                    if len(found) < READ_AT_ONCE:
                         at_ms = range(0)
                     else:
                         after = found[-1].position
                     del found
             stale = True
-            for start in range(0, len(lines), LINES):
-                yield b"\n".join(lines[start : start + LINES]) + b"\n"
+            for start in range(0, len(lines), SENT_AT_ONCE):
+                yield b"\n".join(lines[start : start + SENT_AT_ONCE]) + b"\n"
 
 
-async def _following(first: bytes, portions: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _chain(first: bytes, portions: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
     async for portion in portions:
         yield portion
 
 
-def _shown(entry: Entry, by: str | None, at_ms: range) -> Capacity:
+def _view(entry: Entry, by: str | None, at_ms: range) -> Capacity:
     (name, moment), figures = entry
     charger_id = name if by == "charger" else None
     area = (name or None) if by == "area" else None
@@ -157,21 +146,21 @@ def _over_time(totals: Iterable[Figures]) -> list[Entry]:
 
 
 def _encoded(entries: Iterable[Entry], by: str | None, at_ms: range) -> Steps[list[bytes]]:
-    shown = []
+    bodies = []
     for entry in entries:
-        shown.append(to_json(_shown(entry, by, at_ms)))
+        bodies.append(to_json(_view(entry, by, at_ms)))
         yield
-    return shown
+    return bodies
 
 
 def _position(text: str) -> EntryPosition | None:
-    """The position that a cursor names, if it does. Once, cursors named chargers only."""
+    """The position in a cursor; None if it is invalid. Old cursors have a charger only."""
     found = _POSITION.fullmatch(text)
     return None if found is None else EntryPosition(found[1], int(found[2] or MOST_STREAMED))
 
 
-def _asked(query: dict[str, str], now_ms: int, *, as_lines: bool) -> CapacityQuery:
-    """What is asked for. Raises Invalid."""
+def _capacity_query(query: dict[str, str], now_ms: int, *, as_lines: bool) -> CapacityQuery:
+    """The query for capacities. Raises Invalid."""
     by = query.get("by")
     if by not in (None, "charger", "area"):
         raise Invalid("by", "It must be charger or area, or left out.")
@@ -184,13 +173,13 @@ def _asked(query: dict[str, str], now_ms: int, *, as_lines: bool) -> CapacityQue
     charger_id = query.get("chargerId")
     if charger_id is not None and not is_entity_id(charger_id):
         raise Invalid("chargerId", ENTITY_ID_RULE)
-    asked = CapacityQuery(
+    wanted = CapacityQuery(
         box=_box(query["bbox"]) if "bbox" in query else None,
         moments=_moments(query, now_ms, most),
         max_age_ms=requests.seconds_of(query, "maxAge") * 1000 if "maxAge" in query else None,
         now_ms=now_ms,
     )
-    return asked if charger_id is None else asked._replace(first=charger_id, last=charger_id)
+    return wanted if charger_id is None else wanted._replace(first=charger_id, last=charger_id)
 
 
 def _box(text: str) -> Box:
@@ -208,7 +197,7 @@ def _box(text: str) -> Box:
 
 
 def _moments(query: dict[str, str], now_ms: int, most: int) -> range | None:
-    """The past moments that are asked for; None if none is, which means now."""
+    """The wanted moments in the past; None for now."""
     if not any(name in query for name in _OF_SERIES):
         if "at" not in query:
             return None

@@ -4,13 +4,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
-from falcon.asgi import Request, Response
+from falcon.asgi import Response
 
 from tether.domain.errors import Invalid, NotFound, PreconditionFailed
 from tether.domain.models import Charger, Vehicle, is_entity_id, to_json
 from tether.domain.validation import changes_of, new_entity, patched_entity
 from tether.domain.views import ChargerState, VehicleState
 from tether.http import requests
+from tether.http.requests import ApiRequest
 from tether.ingest.unit_warnings import unlikely_members
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
@@ -19,15 +20,16 @@ from tether.storage.log_positions import Epoch
 from tether.storage.turns import TimeSlice
 
 LIST_PARAMETERS = ("limit", "cursor", "include", "stale")
-STATES_AT_ONCE = 20  # a charger's names up to 100 vehicles
+STATES_AT_ONCE = 20  # the state of a charger has up to 100 vehicles
 MOST_BYTES = 2_000_000
+BULK = "bulk"  # also an id: the path `/chargers/bulk` has no other
 E = TypeVar("E", Charger, Vehicle)
 
 
 StatesOf: TypeAlias = Callable[
     [int, Sequence[str]], Awaitable[Sequence[ChargerState] | Sequence[VehicleState]]
 ]
-"""Of a partner and the ids of entities: what is known of each now."""
+"""Takes a partner and the ids of entities. Returns the current state of each."""
 
 
 class EntityResource(Generic[E]):
@@ -38,7 +40,7 @@ class EntityResource(Generic[E]):
         self._store = store
         self._now_ms = now_ms
 
-    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+    async def on_get(self, req: ApiRequest, resp: Response, id: str = BULK) -> None:
         entity_id = requests.id_to_read(id)
         epoch = await self._store.epochs.current()
         stored = await self._store.entities.get(self._kind, requests.partner_of(req), entity_id)
@@ -51,7 +53,7 @@ class EntityResource(Generic[E]):
 
     on_head = on_get
 
-    async def on_put(self, req: Request, resp: Response, id: str) -> None:
+    async def on_put(self, req: ApiRequest, resp: Response, id: str = BULK) -> None:
         entity_id = requests.id_to_write(id)
         entity = new_entity(self._kind, entity_id, await requests.read_document(req))
         epoch = await self._store.epochs.current()
@@ -64,21 +66,21 @@ class EntityResource(Generic[E]):
         else:
             resp.data = b""
 
-    async def on_delete(self, req: Request, resp: Response, id: str) -> None:
+    async def on_delete(self, req: ApiRequest, resp: Response, id: str = BULK) -> None:
         entity_id, partner = requests.id_to_read(id), requests.partner_of(req)
         query = requests.query_of(req, ("events",))
         if query.get("events", "erase") != "erase":
             raise Invalid("events", "It must be erase, or left out.")
-        req.context.is_kept = "events" not in query  # else it would name what is gone
+        req.context.is_kept = "events" not in query  # it would name the erased entity
         if is_conditional(req):
             epoch = await self._store.epochs.current()
             current = await self._store.entities.get(self._kind, partner, entity_id)
             check_version(req, etag(current.version, epoch))
         one, now_ms = self._kind.__name__.lower(), self._now_ms()
         by = requests.actor_of(req)
-        if entity_id in by.request_id:  # which the client may choose
+        if entity_id in by.request_id:  # the client may choose it
             by = by._replace(request_id="")
-        is_person = self._kind is Vehicle  # whose id must not stay anywhere
+        is_person = self._kind is Vehicle  # its id must not stay anywhere
         entry = audit_entry(
             partner, now_ms, by,
             f"{one}.erase" if "events" in query else f"{one}.delete",
@@ -91,7 +93,7 @@ class EntityResource(Generic[E]):
         req.context.is_kept = False
         resp.status = 204 if done else 202
 
-    async def _put(self, req: Request, entity: E, epoch: Epoch) -> int:
+    async def _put(self, req: ApiRequest, entity: E, epoch: Epoch) -> int:
         partner = requests.partner_of(req)
         if not is_conditional(req):
             return await self._store.entities.put(partner, entity)
@@ -104,7 +106,7 @@ class EntityResource(Generic[E]):
         check_version(req, etag(current.version, epoch))
         return await self._store.entities.replace(partner, entity, current.version)
 
-    async def on_patch(self, req: Request, resp: Response, id: str) -> None:
+    async def on_patch(self, req: ApiRequest, resp: Response, id: str = BULK) -> None:
         entity_id = requests.id_to_write(id)
         partner = requests.partner_of(req)
         changes = changes_of(self._kind, entity_id, await requests.read_document(req))
@@ -123,7 +125,7 @@ class EntityResource(Generic[E]):
 class EntityListResource(Generic[E]):
     """All chargers or vehicles of a partner, in pages in order of id: `/chargers`, `/vehicles`.
 
-    With `include=state` each carries what is known of it now (an addition to the reference).
+    With `include=state` each has its current state (an addition to the reference).
     """
 
     def __init__(self, kind: type[E], store: Store, states: StatesOf) -> None:
@@ -131,17 +133,17 @@ class EntityListResource(Generic[E]):
         self._store = store
         self._states = states
 
-    async def on_get(self, req: Request, resp: Response) -> None:
+    async def on_get(self, req: ApiRequest, resp: Response) -> None:
         page = requests.Page(self._store, req, resp, LIST_PARAMETERS)
         query, partner, with_states = page.query, page.partner, "include" in page.query
         if query.get("include", "state") != "state":
             raise Invalid("include", "It must be state, or left out.")
         if "stale" in query and not with_states:
             raise Invalid("stale", "It can only be given together with include=state.")
-        after = await page.begin(is_entity_id, derived=with_states) or ""
+        after = await page.begin(_position, derived=with_states) or ""
         turns = self._store.turns if with_states else self._store.entity_turns
         async with turns.of(partner):
-            # One more than asked for, to know whether another page follows.
+            # One more than the page has, to know whether another page follows.
             found = await self._store.entities.page(self._kind, partner, after, page.limit + 1)
             entities = found[: page.limit]
             bodies = [body for _, body in entities]
@@ -154,7 +156,7 @@ class EntityListResource(Generic[E]):
     on_head = on_get
 
     async def _with_states(self, partner: int, entities: Sequence[tuple[str, str]]) -> list[str]:
-        """The bodies with their states; fewer where these are large."""
+        """The bodies with their states; fewer if these are large."""
         bodies: list[str] = []
         size, time_slice = 0, TimeSlice()
         while size < MOST_BYTES and (some := entities[len(bodies) : len(bodies) + STATES_AT_ONCE]):
@@ -166,35 +168,39 @@ class EntityListResource(Generic[E]):
         return bodies
 
 
+def _position(text: str) -> str | None:
+    return text if is_entity_id(text) else None
+
+
 # Conditions (an addition to the reference: RFC 9110, 13.1) ----------------------------------------
 
 
 def etag(version: int, epoch: Epoch) -> str:
     """The entity tag of a version of a charger or vehicle.
 
-    In another epoch the same version may be another state, as after a restore it is made again.
+    It has the epoch, because after a restore the same version number may be used again.
     """
     return f'"{version}-{epoch.id}"' if epoch.id else f'"{version}"'
 
 
-def is_known_to_client(req: Request, tag: str) -> bool:
-    """Whether If-None-Match names this version: 304 is the answer to a read, 412 to a write."""
+def is_known_to_client(req: ApiRequest, tag: str) -> bool:
+    """Whether If-None-Match has this version. The answer is 304 to a read, 412 to a write."""
     wanted = req.get_header("If-None-Match")
     return wanted is not None and (wanted == "*" or tag in _etags(wanted, weak=True))
 
 
-def is_conditional(req: Request) -> bool:
-    """Whether the client says which version it wants to change, or not to."""
+def is_conditional(req: ApiRequest) -> bool:
+    """Whether the request has If-Match or If-None-Match."""
     return must_exist(req) or req.get_header("If-None-Match") is not None
 
 
-def must_exist(req: Request) -> bool:
-    """Whether If-Match says that a write must replace, not create."""
+def must_exist(req: ApiRequest) -> bool:
+    """Whether the request has If-Match: the entity must exist."""
     return req.get_header("If-Match") is not None
 
 
-def check_version(req: Request, tag: str) -> None:
-    """Raises PreconditionFailed if If-Match names others than this version, or If-None-Match it."""
+def check_version(req: ApiRequest, tag: str) -> None:
+    """Raises PreconditionFailed unless this version fits If-Match and If-None-Match."""
     wanted = req.get_header("If-Match")
     if wanted is not None and wanted != "*" and tag not in _etags(wanted, weak=False):
         raise PreconditionFailed

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
-from falcon.asgi import Request, Response
+from falcon.asgi import Response
 
 from tether.domain.errors import Invalid, NotFound
 from tether.domain.filters import EventFilter
@@ -17,6 +17,7 @@ from tether.domain.models import (
 )
 from tether.domain.validation import has_unlikely_power, new_event
 from tether.http import requests
+from tether.http.requests import ApiRequest
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
 from tether.storage.events import EVENTS, WITHDRAWALS
@@ -27,14 +28,14 @@ _POSITION = re.compile(r"[0-9]{1,18}")
 
 
 class EventListResource:
-    """`/events`: reports an event; shows what was reported, in the order of the commits."""
+    """`/events`: stores an event; lists the events in the order of the commits."""
 
     def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
         self._store = store
-        self._batcher = store.batcher  # loaded now: later there may be no file descriptor left
+        self._batcher = store.batcher  # imported now: later there may be no file descriptor left
         self._now_ms = now_ms
 
-    async def on_post(self, req: Request, resp: Response) -> None:
+    async def on_post(self, req: ApiRequest, resp: Response) -> None:
         partner = requests.partner_of(req)
         document = await requests.read_document(req, if_array="POST many to /events/bulk")
         event = new_event(document, self._now_ms())
@@ -44,28 +45,28 @@ class EventListResource:
         resp.status = 201
         resp.data = to_json({"id": event_id})
 
-    async def on_get(self, req: Request, resp: Response) -> None:
-        await _show_page(self._store, req, resp, LIST_PARAMETERS, EVENTS)
+    async def on_get(self, req: ApiRequest, resp: Response) -> None:
+        await _list(self._store, req, resp, LIST_PARAMETERS, EVENTS)
 
     on_head = on_get
 
 
 class WithdrawalListResource:
-    """`/events/withdrawn`: what was taken back, in the order of the commits."""
+    """`/events/withdrawn`: the withdrawals in the order of the commits."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def on_get(self, req: Request, resp: Response) -> None:
-        await _show_page(self._store, req, resp, WITHDRAWAL_PARAMETERS, WITHDRAWALS)
+    async def on_get(self, req: ApiRequest, resp: Response) -> None:
+        await _list(self._store, req, resp, WITHDRAWAL_PARAMETERS, WITHDRAWALS)
 
     on_head = on_get
 
 
-async def _show_page(
-    store: Store, req: Request, resp: Response, parameters: Sequence[str], table: str
+async def _list(
+    store: Store, req: ApiRequest, resp: Response, parameters: Sequence[str], table: str
 ) -> None:
-    """A page of the log: of events, or of withdrawals."""
+    """Answers with a page of events or withdrawals."""
     page = requests.Page(store, req, resp, parameters)
     wanted = filter_of(page.query)
     after = await _begin(page, store, table)
@@ -74,13 +75,15 @@ async def _show_page(
             page.partner, wanted, after=after, limit=page.limit + 1,
             descending=page.descending, table=table,
         )  # fmt: skip
-    events = found[: page.limit]
-    resp.data = f"[{','.join(body for _, body in events)}]".encode()
     # In ascending order more events may come, so the last page has a link, too. An empty page
     # without a link says that there is nothing yet.
-    partial = stop is not None and len(found) <= page.limit
-    if partial or len(found) > page.limit or (events and not page.descending):
-        page.link_next(str(stop if partial else events[-1][0]), partial=partial)
+    events = page.finish(
+        found,
+        lambda event: str(event[0]),
+        stop=None if stop is None else str(stop),
+        follow=not page.descending,
+    )
+    resp.data = f"[{','.join(body for _, body in events)}]".encode()
 
 
 async def _begin(page: requests.Page, store: Store, table: str) -> int | None:
@@ -90,8 +93,7 @@ async def _begin(page: requests.Page, store: Store, table: str) -> int | None:
     """
     event_id = event_id_from_path(page.query.get("cursor", ""))
     if event_id is None:
-        position = await page.begin(_POSITION.fullmatch)
-        return None if position is None else int(position)
+        return await page.begin(lambda text: int(text) if _POSITION.fullmatch(text) else None)
     seq = await store.events.place(page.partner, event_id, table=table)
     if seq is None:
         raise Invalid("cursor", "No event of this id is known.")
@@ -106,12 +108,12 @@ class EventResource:
         self._store = store
         self._now_ms = now_ms
 
-    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+    async def on_get(self, req: ApiRequest, resp: Response, id: str) -> None:
         resp.data = await self._store.events.get(requests.partner_of(req), uuid_to_read(id))
 
     on_head = on_get
 
-    async def on_delete(self, req: Request, resp: Response, id: str) -> None:
+    async def on_delete(self, req: ApiRequest, resp: Response, id: str) -> None:
         event_id = uuid_to_read(id)
         partner, by = requests.partner_of(req), requests.actor_of(req)
         entry = audit_entry(partner, self._now_ms(), by, "event.withdraw", event_id)
@@ -122,7 +124,7 @@ class EventResource:
 
 
 def filter_of(query: dict[str, str]) -> EventFilter:
-    """Which events are wanted. Raises Invalid."""
+    """The filter for events of a query. Raises Invalid."""
     kind = query.get("type")
     if kind is not None and kind not in tuple(EventType):
         raise Invalid("type", f"It must be one of {', '.join(EventType)}.")

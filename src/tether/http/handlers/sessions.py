@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterable
 
-from falcon.asgi import Request, Response
+from falcon.asgi import Response
 
 from tether.domain.errors import Invalid
 from tether.domain.filters import SessionFilter
 from tether.domain.models import ENTITY_ID_RULE, is_entity_id, to_json, uuid_to_read
 from tether.domain.session_views import FLAGS, StoredSession, session_of
 from tether.http import requests
+from tether.http.requests import ApiRequest
 from tether.server.store import Store
 from tether.storage.turns import Steps, in_steps
 
@@ -18,8 +19,8 @@ LIST_PARAMETERS = (
     "overlappingFrom", "overlappingTo", "status", "flag", "estimated", "updatedFrom", "stale",
 )  # fmt: skip
 REPEATED = ("chargerId", "vehicleId")
-MOST_IDS = 50  # each is looked for in an index of its own
-# What may change in a session: it would leave the changes at the very moment it is to be told of.
+MOST_IDS = 50  # each needs a search of its own in an index
+# These may change in a session. With them a changed session could leave the list of changes.
 _NOT_OF_CHANGES = (
     "status", "flag", "estimated", "endedFrom", "endedTo", "overlappingFrom", "overlappingTo",
 )  # fmt: skip
@@ -38,16 +39,16 @@ _WINDOWS = (
     ("overlappingFrom", "overlappingTo"),
     ("updatedFrom",),
 )
-_POSITION = re.compile(r"-?[0-9]{1,15} [0-9a-f-]{36}")
+_POSITION = re.compile(r"(-?[0-9]{1,15}) ([0-9a-f-]{36})")
 
 
 class SessionListResource:
-    """`/sessions`: in the order of their start, or with `updatedFrom` of their last change."""
+    """`/sessions`: in the order of start, or with `updatedFrom` in the order of the last change."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def on_get(self, req: Request, resp: Response) -> None:
+    async def on_get(self, req: ApiRequest, resp: Response) -> None:
         page = requests.Page(self._store, req, resp, LIST_PARAMETERS, REPEATED)
         wanted = filter_of(page.query)
         changes = wanted.updated_from_ms is not None
@@ -55,20 +56,19 @@ class SessionListResource:
             raise Invalid(
                 "order", "It must be asc together with updatedFrom: changes are followed."
             )
-        after = _position(await page.begin(_POSITION.fullmatch, derived=True))
+        after = await page.begin(_position, derived=True)
         async with self._store.turns.of(page.partner):
-            # One more than asked for, to know whether another page follows.
+            # One more than the page has, to know whether another page follows.
             found, stop = await self._store.sessions.page(
                 page.partner, wanted, after, page.limit + 1, descending=page.descending
             )
-            sessions = found[: page.limit]
+            sessions = page.finish(
+                found,
+                lambda one: f"{one.updated_ms if changes else one.record.start_ms} {one.id}",
+                stop=None if stop is None else "{} {}".format(*stop),
+                follow=changes,
+            )
             resp.data = b"[%b]" % b",".join(await in_steps(_bodies(sessions)))
-        partial = stop is not None and len(found) <= page.limit
-        if stop is not None and partial:
-            page.link_next("{} {}".format(*stop), partial=True)
-        elif len(found) > page.limit or (sessions and changes):  # more changes may come
-            last = sessions[-1]
-            page.link_next(f"{last.updated_ms if changes else last.record.start_ms} {last.id}")
 
     on_head = on_get
 
@@ -79,7 +79,7 @@ class SessionResource:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+    async def on_get(self, req: ApiRequest, resp: Response, id: str) -> None:
         session_id, partner = uuid_to_read(id), requests.partner_of(req)
         await requests.derive_first(self._store, req, resp)
         resp.data = to_json(session_of(await self._store.sessions.get(partner, session_id)))
@@ -88,7 +88,7 @@ class SessionResource:
 
 
 def filter_of(query: dict[str, str]) -> SessionFilter:
-    """Which sessions are wanted. Raises Invalid."""
+    """The filter for sessions of a query. Raises Invalid."""
     charger_ids, vehicle_ids = (ids_of(query, name) for name in REPEATED)
     _check_word(query, "status", ("active", "ended"))
     _check_word(query, "estimated", ("true", "false"))
@@ -114,7 +114,7 @@ def filter_of(query: dict[str, str]) -> SessionFilter:
 
 
 def ids_of(query: dict[str, str], name: str) -> tuple[str, ...]:
-    """The ids that a parameter names, each once; there may be several. Raises Invalid."""
+    """The ids in a parameter, without duplicates. Raises Invalid."""
     if name not in query:
         return ()
     ids = tuple(dict.fromkeys(query[name].split(",")))
@@ -138,8 +138,6 @@ def _bodies(sessions: Iterable[StoredSession]) -> Steps[list[bytes]]:
     return bodies
 
 
-def _position(text: str | None) -> tuple[int, str] | None:
-    if text is None:
-        return None
-    instant, _, session_id = text.partition(" ")
-    return int(instant), session_id
+def _position(text: str) -> tuple[int, str] | None:
+    match = _POSITION.fullmatch(text)
+    return (int(match[1]), match[2]) if match else None

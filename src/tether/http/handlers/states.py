@@ -1,14 +1,15 @@
-"""Live state over HTTP (an addition to the reference)."""
+"""The current states of chargers and vehicles over HTTP (an addition to the reference)."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from falcon.asgi import Request, Response
+from falcon.asgi import Response
 
 from tether.domain.models import to_json
 from tether.domain.session_views import ChargerOccupancy, charger_state, vehicle_state
 from tether.domain.views import ChargerState, VehicleState
 from tether.http import requests
+from tether.http.requests import ApiRequest
 from tether.server.store import Store
 
 StateOf: TypeAlias = Callable[..., Awaitable[ChargerState | VehicleState]]
@@ -31,7 +32,7 @@ class CurrentStates:
         return vehicle_state(vehicle_id, latest, self._now_ms())
 
     async def of_vehicles(self, partner: int, vehicle_ids: Sequence[str]) -> list[VehicleState]:
-        """The states of these vehicles, in their order, as far as they are derived."""
+        """The states of these vehicles in this order, from the events that are derived."""
         found = await self._store.states.of_vehicles(partner, vehicle_ids)
         now_ms = self._now_ms()
         return [vehicle_state(id, found[id], now_ms) for id in vehicle_ids]
@@ -49,7 +50,7 @@ class CurrentStates:
             return await self._store.states.of_charger(partner, charger_id)
 
     async def of_chargers(self, partner: int, charger_ids: Sequence[str]) -> list[ChargerState]:
-        """The states of these chargers, in their order, as far as they are derived."""
+        """The states of these chargers in this order, from the events that are derived."""
         found = await self._store.states.of_chargers(partner, charger_ids)
         now_ms = self._now_ms()
         return [charger_state(id, found[id], now_ms) for id in charger_ids]
@@ -62,7 +63,7 @@ class StateResource:
         self._store = store
         self._state_of = state_of
 
-    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+    async def on_get(self, req: ApiRequest, resp: Response, id: str) -> None:
         partner, entity_id = requests.partner_of(req), requests.id_to_read(id)
         stale = await requests.takes_stale(self._store, req, resp)
         resp.data = to_json(await self._state_of(partner, entity_id, stale=stale))

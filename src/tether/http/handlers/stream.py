@@ -1,13 +1,14 @@
-"""Events and states as they come, over HTTP (an addition to the reference): Server-Sent Events."""
+"""The stream of events and states, as Server-Sent Events (an addition to the reference)."""
 
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple
 
 import structlog
-from falcon.asgi import Request, Response
+from falcon.asgi import Response
 
 from tether.domain.errors import EpochChanged, Forbidden, Invalid, Unavailable
 from tether.domain.filters import EventFilter
@@ -16,6 +17,7 @@ from tether.domain.session_views import vehicle_state
 from tether.domain.timestamps import format_instant
 from tether.http import requests
 from tether.http.handlers.events import filter_of
+from tether.http.requests import ApiRequest
 from tether.projections.change_feed import Listener
 from tether.server.authenticator import Authenticator
 from tether.server.event_streams import EventStreams, StreamBody
@@ -27,33 +29,31 @@ log = structlog.get_logger()
 
 PARAMETERS = ("cursor", "chargerId", "vehicleId", "type")
 MOST_STREAMS = 64  # of one partner in one process
-HEARTBEAT_S = 15.0  # of silence; proxies commonly hang up after 60
-TICK_S = 0.5  # how often the key is looked at: a revoked one stops within 2 s
-RETRY_MS = 1000  # how soon a browser connects again
+HEARTBEAT_S = 15.0  # without data; many proxies hang up after 60 s
+TICK_S = 0.5  # between checks of the key: the stream of a revoked key ends within 2 s
+RETRY_MS = 1000  # until a browser connects again
 
 _POSITION = re.compile(r"([0-9]{1,18})(?: ([0-9]{1,18}))?")
 
 
 class StreamPosition(NamedTuple):
-    """Where a consumer is: it has the events up to `shown`, and the states up to `whole`.
+    """The position of a client: it has the events up to `shown` and the states up to `whole`.
 
-    States follow the events that led to them. Whoever goes on between the two gets the states that
-    it lacks, and no event again.
+    States follow the events from which they were derived. A client that continues between the two
+    gets the missing states, and no event again.
     """
 
     shown: int
     whole: int
 
     def id(self, epoch: Epoch) -> str:
-        """The position as clients see it."""
+        """The position as clients get it."""
         position = f"{self.shown}" if self.shown == self.whole else f"{self.shown} {self.whole}"
         return requests.cursor_text(epoch.id, position)
 
 
 class StreamResource:
-    """`/stream`: the events in the order of their commits, those which are taken back among them,
-    and the states to which they lead.
-    """
+    """`/stream`: events and withdrawals in the order of the commits, and the states that follow."""
 
     def __init__(
         self, store: Store, keys: Authenticator, metrics: Metrics, now_ms: Callable[[], int]
@@ -63,8 +63,8 @@ class StreamResource:
         self._now_ms = now_ms
         self._streams = EventStreams(store, MOST_STREAMS, metrics)
 
-    async def on_get(self, req: requests.ApiRequest, resp: Response) -> None:
-        wanted, epoch, position = await self._asked(req, resp)
+    async def on_get(self, req: ApiRequest, resp: Response) -> None:
+        wanted, epoch, position = await self._begin(req, resp)
         self._streams.check_room(requests.partner_of(req))
         stream = _Stream(
             self._store,
@@ -77,27 +77,27 @@ class StreamResource:
         )
         resp.stream = self._streams.body(requests.partner_of(req), stream.run())
 
-    async def on_head(self, req: Request, resp: Response) -> None:
-        await self._asked(req, resp)
-        resp.stream = StreamBody(_nothing())  # else Falcon would give it a length
+    async def on_head(self, req: ApiRequest, resp: Response) -> None:
+        await self._begin(req, resp)
+        resp.stream = StreamBody(_nothing())  # without it Falcon would add a Content-Length
 
-    async def _asked(
-        self, req: Request, resp: Response
+    async def _begin(
+        self, req: ApiRequest, resp: Response
     ) -> tuple[EventFilter, Epoch, StreamPosition]:
         query = requests.query_of(req, PARAMETERS)
         wanted, epoch = filter_of(query), await self._store.epochs.current()
         head, derived = await self._store.feed.ends(requests.partner_of(req))
-        # What is committed and not yet derived is the past too, but its states are still to come.
+        # The stream begins after all committed events, but their states may still follow.
         position = _position(req, query, epoch, head) or StreamPosition(max(head, derived), derived)
         requests.show_epoch(resp, epoch)
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-store")
-        resp.set_header("X-Accel-Buffering", "no")  # nginx would hold it back
+        resp.set_header("X-Accel-Buffering", "no")  # nginx would delay it
         return wanted, epoch, position
 
 
 class _Stream:
-    """One consumer. All that is kept of it is its position: what it does not take is not read."""
+    """The stream of one client. It reads from the database only what the client takes."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class _Stream:
         keys: Authenticator,
         now_ms: Callable[[], int],
         *,
-        req: requests.ApiRequest,
+        req: ApiRequest,
         wanted: EventFilter,
         epoch: Epoch,
         position: StreamPosition,
@@ -120,40 +120,41 @@ class _Stream:
         self._secret = req.get_header("X-API-Key")
         self._key = requests.key_of(req)
         self._request_id = req.context.request_id
-        self._began = self._spoke = monotonic()
+        self._began = monotonic()
         self._checked = 0.0
         self._events = 0
-        self._end = "cut off"
 
     async def run(self) -> AsyncGenerator[str]:
-        """What is sent, piece by piece, until the client, the key or the server is gone."""
+        """The text to send, until the client leaves, the key is invalid or the server stops."""
+        end, sent = "cut off", self._began
         with self._store.feed.listening(self._key.partner) as listener:
             leaving = asyncio.create_task(self._until_gone(listener))
             try:
-                # At once, so that the client knows that it is connected, and its position.
+                # At once, so that the client knows its position.
                 yield f": connected\nretry: {RETRY_MS}\nid: {self._id()}\n\n"
-                while await self._goes_on(leaving):
+                while (reason := await self._reason_to_end(leaving)) is None:
                     text = await self._more(listener)
-                    if not text and monotonic() - self._spoke >= HEARTBEAT_S:
+                    if not text and monotonic() - sent >= HEARTBEAT_S:
                         text = f": nothing new\nid: {self._id()}\n\n"
                     if text:
                         yield text
-                        self._spoke = monotonic()
+                        sent = monotonic()
+                end = reason
             finally:
                 leaving.cancel()
-                self._log_end()
+                self._log_end(end)
 
     def _id(self) -> str:
         return self._position.id(self._epoch)
 
-    def _log_end(self) -> None:
-        """Writes the line about the stream: the one of the request came at its beginning."""
+    def _log_end(self, reason: str) -> None:
+        """Logs the end of the stream. The line about the request was logged at its beginning."""
         log.info(
             "stream ended",
             request_id=self._request_id,
             partner=self._key.partner_name,
             key=self._key.prefix,
-            reason=self._end,
+            reason=reason,
             events=self._events,
             s=round(monotonic() - self._began, 3),
         )
@@ -162,36 +163,21 @@ class _Stream:
         await self._req.until_gone()
         listener.news.set()
 
-    async def _goes_on(self, leaving: "asyncio.Task[None]") -> bool:
+    async def _reason_to_end(self, leaving: "asyncio.Task[None]") -> str | None:
         if leaving.done():
-            self._end = "the client is gone"
-        elif self._store.feed.closed:
-            self._end = "the server stops"
-        elif not await self._key_works():
-            self._end = "the key works no more"
-        elif not await self._epoch_lasts():
-            self._end = "a new epoch began"
-        else:
-            return True
-        return False
-
-    async def _key_works(self) -> bool:
-        if monotonic() - self._checked < TICK_S:
-            return True
-        self._checked = monotonic()
-        try:
-            await self._keys.recognise(self._secret)
-        except Forbidden:
-            return False
-        except Unavailable:  # it cannot be told now, and nothing can be read either
-            pass
-        return True
-
-    async def _epoch_lasts(self) -> bool:
-        try:
-            return await self._store.epochs.current() == self._epoch
-        except Unavailable:  # it cannot be told now, and nothing can be read either
-            return True
+            return "the client is gone"
+        if self._store.feed.closed:
+            return "the server stops"
+        with suppress(Unavailable):  # then nothing can be read either
+            if monotonic() - self._checked >= TICK_S:
+                self._checked = monotonic()
+                try:
+                    await self._keys.recognise(self._secret)
+                except Forbidden:
+                    return "the key works no more"
+            if await self._store.epochs.current() != self._epoch:
+                return "a new epoch began"
+        return None
 
     async def _more(self, listener: Listener) -> str:
         """The next portion, or nothing after waiting a little."""
@@ -208,21 +194,20 @@ class _Stream:
         portion = await self._store.feed.portion(self._key.partner, self._wanted, whole, until)
         entries = [entry for entry in portion.entries if entry.seq > shown]
         end = StreamPosition(max(portion.end, shown), portion.end)
-        # Where there is no state, the last entry is all of the portion that is left.
-        places = [StreamPosition(entry.seq, whole) for entry in entries]
-        if places and not portion.latest:
-            places[-1] = end
+        # Without states, the last entry completes the portion.
+        positions = [StreamPosition(entry.seq, whole) for entry in entries]
+        if positions and not portion.latest:
+            positions[-1] = end
         texts = [
-            f"event: {kind}\nid: {place.id(self._epoch)}\ndata: {body}\n\n"
-            for place, (_, kind, body) in zip(places, entries, strict=True)
+            f"event: {kind}\nid: {position.id(self._epoch)}\ndata: {body}\n\n"
+            for position, (_, kind, body) in zip(positions, entries, strict=True)
         ]
         now_ms = self._now_ms()
         for number, (id, latest) in enumerate(portion.latest.items(), 1):
             state = to_json(vehicle_state(id, latest, now_ms)).decode()
-            # With the last one all of the portion is there.
             is_last = number == len(portion.latest)
-            mark = f"id: {end.id(self._epoch)}\n" if is_last else ""
-            texts.append(f"event: state\n{mark}data: {state}\n\n")
+            id_line = f"id: {end.id(self._epoch)}\n" if is_last else ""
+            texts.append(f"event: state\n{id_line}data: {state}\n\n")
         self._position = end
         self._events += len(entries)
         return "".join(texts)
@@ -237,11 +222,11 @@ async def _nothing() -> AsyncGenerator[bytes]:
 
 
 def _position(
-    req: Request, query: dict[str, str], epoch: Epoch, head: int
+    req: ApiRequest, query: dict[str, str], epoch: Epoch, head: int
 ) -> StreamPosition | None:
-    """Where the client wants to go on; None for now. `head` is the last event that there is.
+    """The position at which the client continues; None means now. `head` is the last event.
 
-    A client that connects again by itself sends both id and cursor: the id is newer.
+    A client that reconnects automatically sends the id and the cursor. The id is newer.
     """
     text, name = req.get_header("Last-Event-ID"), "Last-Event-ID"
     hint = "It must be an id that this stream gave."
@@ -258,7 +243,7 @@ def _position(
         if epoch_id != epoch.id:
             raise EpochChanged(name, format_instant(epoch.began_ms), "with cursor=start")
         position = StreamPosition(int(match[1]), int(match[2] or match[1]))
-        # What is not there yet was lost since, without a new epoch: that must not pass unnoticed.
+        # A position after the last event means that events were lost without a new epoch.
         if position.whole <= position.shown <= head:
             return position
     raise Invalid(name, hint)

@@ -1,10 +1,10 @@
-"""Sessions in sums over HTTP (an addition to the reference)."""
+"""Sums of sessions and energy over HTTP (an addition to the reference)."""
 
 import re
 from collections.abc import Collection
 from zoneinfo import ZoneInfo
 
-from falcon.asgi import Request, Response
+from falcon.asgi import Response
 
 from tether.domain.calendar import LAST_MS, Calendar, Division, Unit, steps, undivided, zone_of
 from tether.domain.errors import Invalid, Missing
@@ -16,9 +16,9 @@ from tether.domain.timestamps import format_instant
 from tether.domain.validation import check_instant
 from tether.http import requests
 from tether.http.handlers.sessions import LIST_PARAMETERS, REPEATED, filter_of, ids_of
+from tether.http.requests import ApiRequest
 from tether.projections.load_curve import Window
 from tether.server.store import Store
-from tether.storage.turns import Turns
 
 PARAMETERS = (
     "limit", "cursor", "by", "bucket", "timeZone",
@@ -27,31 +27,29 @@ PARAMETERS = (
 ENERGY_PARAMETERS = (
     "limit", "cursor", "from", "to", "step", "timeZone", "by", "chargerId", "vehicleId", "stale",
 )  # fmt: skip
-AT_ONCE = 4  # of each partner one: each may read and hold a lot, so the others wait
-PATIENCE_S = 120.0
 _UNITS = f"{', '.join(list(Unit)[:-1])} or {list(Unit)[-1]}"
-_POSITION = re.compile(r"([0-9]{1,15}) [!-~]{0,128}")
+_POSITION = re.compile(r"([0-9]{1,15}) ([!-~]{0,128})")
 
 
 class SessionSummaryResource:
-    """`/sessions/summary`: what sessions have together, by time and by groups."""
+    """`/sessions/summary`: sums of sessions by time and by group."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._turns = Turns(AT_ONCE, of_each=1, patience_s=PATIENCE_S)
+        self._turns = requests.large_answer_turns()
 
-    async def on_get(self, req: Request, resp: Response) -> None:
+    async def on_get(self, req: ApiRequest, resp: Response) -> None:
         page = requests.Page(self._store, req, resp, PARAMETERS, REPEATED)
         query, partner = page.query, page.partner
         wanted, group, division = filter_of(query), _group(query, list(Group)), _division(query)
-        after = _position(await page.begin(_is_position, derived=True))
+        after = await page.begin(_position, derived=True)
         async with self._turns.of(partner):
             rows, stop = await self._store.summaries.page(
                 partner, wanted, division, group, after=after, limit=page.limit
             )
-            there = await self._store.summaries.chargers(partner, wanted, group)
+            chargers = await self._store.summaries.chargers(partner, wanted, group)
             resp.data = to_json([
-                summary_of(total, bucket, group, key, there(key)) for bucket, key, total in rows
+                summary_of(total, bucket, group, key, chargers(key)) for bucket, key, total in rows
             ])  # fmt: skip
         if stop is not None:
             page.link_next("{} {}".format(*stop), partial=len(rows) < page.limit)
@@ -60,19 +58,19 @@ class SessionSummaryResource:
 
 
 class EnergyResource:
-    """`/energy`: what was charged over time, in steps."""
+    """`/energy`: the charged energy over time, in steps."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._turns = Turns(AT_ONCE, of_each=1, patience_s=PATIENCE_S)
+        self._turns = requests.large_answer_turns()
 
-    async def on_get(self, req: Request, resp: Response) -> None:
+    async def on_get(self, req: ApiRequest, resp: Response) -> None:
         page = requests.Page(self._store, req, resp, ENERGY_PARAMETERS, REPEATED)
         query, partner = page.query, page.partner
         window, group = _window(query), _group(query, (Group.CHARGER, Group.AREA))
         charger_ids, vehicle_ids = (ids_of(query, name) for name in REPEATED)
         wanted = SessionFilter(charger_ids, vehicle_ids)
-        after = _position(await page.begin(_is_position, derived=True))
+        after = await page.begin(_position, derived=True)
         async with self._turns.of(partner):
             rows, stop = await self._store.load_curves.page(
                 partner, wanted, window, keys_of(group) if group else None,
@@ -126,13 +124,8 @@ def _group(query: dict[str, str], known: Collection[Group]) -> Group | None:
     return Group(text)
 
 
-def _is_position(text: str) -> bool:
-    found = _POSITION.fullmatch(text)
-    return found is not None and int(found[1]) < LAST_MS
-
-
-def _position(text: str | None) -> RowPosition | None:
-    if text is None:
+def _position(text: str) -> RowPosition | None:
+    match = _POSITION.fullmatch(text)
+    if match is None or int(match[1]) >= LAST_MS:
         return None
-    instant, _, key = text.partition(" ")
-    return RowPosition(int(instant), key)
+    return RowPosition(int(match[1]), match[2])

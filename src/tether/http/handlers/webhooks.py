@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from falcon.asgi import Request, Response
+from falcon.asgi import Response
 
 from tether.domain.errors import EpochChanged, Invalid
 from tether.domain.models import to_json, uuid_to_read
@@ -19,6 +19,7 @@ from tether.domain.webhook_validation import (
 )
 from tether.domain.webhook_views import Webhook, attempt_view, outcome_view, webhook_view
 from tether.http import requests
+from tether.http.requests import ApiRequest
 from tether.server.store import Store
 from tether.server.webhooks import WebhookService
 
@@ -33,7 +34,7 @@ class _Resource:
         self._now_ms = now_ms
 
     async def _start(self, text: str | None) -> str | int | None:
-        """Where in the log `from` says: a number, if it is a cursor. Raises Invalid."""
+        """The start that `from` gives; the number of an event if it is a cursor. Raises Invalid."""
         if text in (None, "now", "start"):
             return text
         epoch = await self._store.epochs.current()
@@ -45,7 +46,7 @@ class _Resource:
             raise EpochChanged("from", format_instant(epoch.began_ms), "with from=start")
         return int(match[1])
 
-    async def _shown(self, partner: int, webhook_id: str, **more: Any) -> Webhook:
+    async def _view(self, partner: int, webhook_id: str, **more: Any) -> Webhook:
         endpoint = await self._store.webhooks.get(partner, webhook_id)
         backlog = await self._store.webhooks.backlog(endpoint)
         view = webhook_view(endpoint, self._now_ms(), backlog)
@@ -53,9 +54,9 @@ class _Resource:
 
 
 class WebhookListResource(_Resource):
-    """`/webhooks`: makes an endpoint; shows all of the partner, the oldest first."""
+    """`/webhooks`: creates an endpoint; lists all endpoints of the partner, the oldest first."""
 
-    async def on_post(self, req: Request, resp: Response) -> None:
+    async def on_post(self, req: ApiRequest, resp: Response) -> None:
         document = await requests.read_document(req)
         wanted = new_webhook(document, allow_http=self._service.allow_http)
         start = await self._start(wanted.start)
@@ -65,9 +66,9 @@ class WebhookListResource(_Resource):
             partner, wanted.fields, start, requests.actor_of(req)
         )
         resp.status = 201
-        resp.data = to_json(await self._shown(partner, webhook.id, **_secret(secret)))
+        resp.data = to_json(await self._view(partner, webhook.id, **_secret(secret)))
 
-    async def on_get(self, req: Request, resp: Response) -> None:
+    async def on_get(self, req: ApiRequest, resp: Response) -> None:
         requests.query_of(req, ())
         now_ms = self._now_ms()
         found = await self._store.webhooks.of_partner(requests.partner_of(req))
@@ -79,12 +80,12 @@ class WebhookListResource(_Resource):
 class WebhookResource(_Resource):
     """`/webhooks/{id}`: one endpoint."""
 
-    async def on_get(self, req: Request, resp: Response, id: str) -> None:
-        resp.data = to_json(await self._shown(requests.partner_of(req), uuid_to_read(id)))
+    async def on_get(self, req: ApiRequest, resp: Response, id: str) -> None:
+        resp.data = to_json(await self._view(requests.partner_of(req), uuid_to_read(id)))
 
     on_head = on_get
 
-    async def on_patch(self, req: Request, resp: Response, id: str) -> None:
+    async def on_patch(self, req: ApiRequest, resp: Response, id: str) -> None:
         document = await requests.read_document(req)
         wanted = changes_of_webhook(document, allow_http=self._service.allow_http)
         start = await self._start(wanted.start)
@@ -92,9 +93,9 @@ class WebhookResource(_Resource):
         await self._service.change(
             partner, webhook_id, wanted.fields, start, requests.actor_of(req)
         )
-        resp.data = to_json(await self._shown(partner, webhook_id))
+        resp.data = to_json(await self._view(partner, webhook_id))
 
-    async def on_delete(self, req: Request, resp: Response, id: str) -> None:
+    async def on_delete(self, req: ApiRequest, resp: Response, id: str) -> None:
         await self._service.delete(
             requests.partner_of(req), uuid_to_read(id), requests.actor_of(req)
         )
@@ -102,39 +103,37 @@ class WebhookResource(_Resource):
 
 
 class WebhookTestResource(_Resource):
-    """`/webhooks/{id}/test`: sends a message that tells of nothing, and says what came of it."""
+    """`/webhooks/{id}/test`: sends a test message and returns its outcome."""
 
-    async def on_post(self, req: Request, resp: Response, id: str) -> None:
+    async def on_post(self, req: ApiRequest, resp: Response, id: str) -> None:
         outcome = await self._service.test(requests.partner_of(req), uuid_to_read(id))
         resp.data = to_json(outcome_view(outcome))
 
 
 class WebhookAttemptsResource(_Resource):
-    """`/webhooks/{id}/attempts`: the requests that were made, the newest first."""
+    """`/webhooks/{id}/attempts`: the requests to the endpoint, the newest first."""
 
-    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+    async def on_get(self, req: ApiRequest, resp: Response, id: str) -> None:
         page = requests.Page(self._store, req, resp, ("limit", "cursor", "failed"))
         failed = page.query.get("failed", "false")
         if failed not in ("true", "false"):
             raise Invalid("failed", "It must be true or false.")
         webhook_id = uuid_to_read(id)
-        before = await page.begin(_ATTEMPT.fullmatch)
+        before = await page.begin(lambda text: text if _ATTEMPT.fullmatch(text) else None)
         await self._store.webhooks.get(page.partner, webhook_id)
         found = await self._store.webhooks.attempts(
             page.partner, webhook_id, before, page.limit + 1, failed=failed == "true"
         )
-        attempts = found[: page.limit]
+        attempts = page.finish(found, lambda attempt: attempt.id)
         resp.data = to_json([attempt_view(attempt) for attempt in attempts])
-        if len(found) > page.limit:
-            page.link_next(attempts[-1].id)
 
     on_head = on_get
 
 
 class WebhookReplayResource(_Resource):
-    """`/webhooks/{id}/replay`: sends messages once more."""
+    """`/webhooks/{id}/replay`: sends messages again."""
 
-    async def on_post(self, req: Request, resp: Response, id: str) -> None:
+    async def on_post(self, req: ApiRequest, resp: Response, id: str) -> None:
         replay = replay_of(await requests.read_document(req))
         start = await self._start(replay.start)
         partner, webhook_id = requests.partner_of(req), uuid_to_read(id)
@@ -143,20 +142,20 @@ class WebhookReplayResource(_Resource):
         )
         resp.status = 202
         known = {} if start is not None else {"replayed": count}
-        resp.data = to_json(await self._shown(partner, webhook_id, **known))
+        resp.data = to_json(await self._view(partner, webhook_id, **known))
 
 
 class WebhookSecretResource(_Resource):
-    """`/webhooks/{id}/rotate-secret`: a new secret, beside which the old one signs for a while."""
+    """`/webhooks/{id}/rotate-secret`: a new secret. The old one also signs for a while."""
 
-    async def on_post(self, req: Request, resp: Response, id: str) -> None:
-        # What nobody says anything about has its default, also without a body.
+    async def on_post(self, req: ApiRequest, resp: Response, id: str) -> None:
+        # All members are optional, and so is the body.
         overlap_ms = overlap_of(await requests.read_document(req, if_empty=b"{}"))
         partner, webhook_id = requests.partner_of(req), uuid_to_read(id)
         _, secret = await self._service.rotate(
             partner, webhook_id, overlap_ms, requests.actor_of(req)
         )
-        resp.data = to_json(await self._shown(partner, webhook_id, **_secret(secret)))
+        resp.data = to_json(await self._view(partner, webhook_id, **_secret(secret)))
 
 
 def _secret(text: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What is served without a key: the landing page, the reference, and the service's own state."""
+"""What is served without a key: landing page, reference, guides, files, health and metrics."""
 
 import asyncio
 import gzip
@@ -38,7 +38,7 @@ _DEMO_KEY = b"""
 _ROOT = b'"servers":[{"url":"/"'
 _VERSION = re.compile(r"^  version: .*$", re.MULTILINE)
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# The reference's renderer sets styles from its script; nothing else is allowed to come in.
+# The script of the reference sets styles. Nothing from other servers is allowed.
 _CONTENT_SECURITY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src blob:; "
@@ -51,7 +51,7 @@ _GUIDES_SECURITY = (
 
 
 class PageResource:
-    """A page of ours, whatever is asked: `/docs`."""
+    """A page that never changes: `/`, `/docs`."""
 
     def __init__(self, page: bytes) -> None:
         self._page = page
@@ -67,7 +67,7 @@ class PageResource:
 
 
 class AssetResource:
-    """What the pages are made of: `/static/{name}`, or one file whatever the path is."""
+    """Files of the pages: `/static/{name}`, or always the file of this name."""
 
     def __init__(self, name: str = "") -> None:
         self._name = name
@@ -76,7 +76,7 @@ class AssetResource:
         name = self._name or name
         resp.set_header("Vary", "Accept-Encoding")
         if "gzip" in (req.get_header("Accept-Encoding") or ""):
-            # Once for each file: the reference's renderer shrinks from over 4 MB to 1 MB.
+            # Once for each file: the script of the reference shrinks from over 4 MB to 1 MB.
             resp.data = await asyncio.to_thread(_gzipped, name)
             resp.set_header("Content-Encoding", "gzip")
         else:
@@ -89,13 +89,13 @@ class AssetResource:
 
 
 class GuideResource:
-    """`/guides/{name}`: a guide. `/guides`: what there is, and with `?q=` a search."""
+    """`/guides/{name}`: a guide. `/guides`: the list of guides, and with `?q=` a search."""
 
     async def on_get(self, req: Request, resp: Response, name: str = "", below: str = "") -> None:
         if req.path.endswith("/"):
-            raise NotFound  # which leads to the path without the slash
+            raise NotFound  # the answer redirects to the path without the slash
         resp.set_header("X-Content-Type-Options", "nosniff")
-        # What makes pages of Markdown is loaded when somebody reads one: most servers never are.
+        # The Markdown library is imported on first use, because most servers never need it.
         guides = await asyncio.to_thread(import_module, "tether.http.guides")
         if name == "figures":
             resp.data = await asyncio.to_thread(guides.figure, below)
@@ -115,10 +115,10 @@ class GuideResource:
 
 
 class OpenApiResource:
-    """`/openapi.json`: the design of this API, for machines."""
+    """`/openapi.json`: the OpenAPI document."""
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        # Else a cache would give one proxy's clients the address of another's.
+        # Without this a cache could send the address of one proxy to clients of another.
         resp.set_header("Vary", "X-Forwarded-Prefix")
         resp.data = openapi_json(prefix_of(req))
 
@@ -126,7 +126,7 @@ class OpenApiResource:
 
 
 class HealthResource:
-    """`/health`: the process lives."""
+    """`/health`: the process is alive."""
 
     async def on_get(self, req: Request, resp: Response) -> None:
         resp.data = to_json({"status": "ok"})
@@ -166,8 +166,8 @@ def reference_page() -> bytes:
 
 
 def landing_page(demo_key: str, *, console: bool, asks: bool) -> bytes:
-    """The page `/`. `demo_key` is the file that has the key of a demo, if this is one; `asks` if
-    strangers can request a key.
+    """The page `/`. `demo_key` is the file with the key of a demo, or empty. `asks`: anybody can
+    request a key.
     """
     page = _static("index.html")
     if not console:
@@ -181,7 +181,7 @@ def landing_page(demo_key: str, *, console: bool, asks: bool) -> bytes:
 
 
 def _with(page: bytes, name: bytes, text: bytes) -> bytes:
-    """The page with this text in place of what stands between comments of this name."""
+    """The page with this text in place of the part between the comments of this name."""
     return re.sub(
         b"<!-- %b -->.*?<!-- /%b -->" % (name, name), lambda _: text, page, flags=re.DOTALL
     )
@@ -196,7 +196,7 @@ def _assets() -> frozenset[str]:
     return frozenset(file.name for file in _folder().joinpath("static").iterdir())
 
 
-@cache  # one buffer for all who are sent it
+@cache  # all answers share one buffer
 def _static(name: str) -> bytes:
     if name not in _assets():
         raise falcon.HTTPNotFound
@@ -209,14 +209,14 @@ def _gzipped(name: str) -> bytes:
 
 
 def openapi_text() -> str:
-    """The OpenAPI document as we write it, in YAML, of this version."""
+    """The OpenAPI document in YAML, with this version."""
     text = _folder().joinpath("openapi.yaml").read_text(encoding="utf-8")
     return _VERSION.sub(f"  version: {__version__}", text, count=1)
 
 
-@lru_cache(maxsize=4)  # however many clients make up
+@lru_cache(maxsize=4)  # clients can send any number of prefixes
 def openapi_json(prefix: str = "") -> bytes:
-    """The OpenAPI document as JSON, of a server that is shown under this path."""
+    """The OpenAPI document as JSON, of a server under this path of a proxy."""
     if not prefix:
         return to_json(yaml.load(openapi_text(), Loader=_YAML))  # noqa: S506 - a safe loader
     return openapi_json().replace(_ROOT, b'"servers":[{"url":"%s"' % prefix.encode(), 1)
