@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether.domain.flexibility import Box, Figures, Pair, Totals, pair_of
-from tether.domain.models import Charger, Powers, Vehicle, common_power
+from tether.domain.flexibility import Box, Figures, Pair, Powers, Totals, common_power, pair_of
+from tether.domain.models import Charger, Vehicle
 from tether.domain.timeline import Condition, Timeline
 
 D = Decimal

@@ -13,14 +13,10 @@ from typing import Any, NamedTuple
 from tether.domain.models import (
     EXACT,
     Charger,
+    Entity,
     Vehicle,
-    charge_powers,
-    common_power,
-    discharge_powers,
-    highest_charge,
-    highest_discharge,
 )
-from tether.domain.session_views import plain
+from tether.domain.session_views import highest_charge, highest_discharge, plain
 from tether.domain.timeline import Condition, Timeline
 from tether.domain.timestamps import format_instant
 from tether.domain.views import Capacity, UnknownCapacity
@@ -30,6 +26,44 @@ CACHED = 4096  # figures of a vehicle, and of a charger: some megabytes
 _ZERO = Decimal(0)
 _FULL = Decimal(100)
 _first = itemgetter(0)
+
+
+# Powers -------------------------------------------------------------------------------------------
+
+
+class Powers(NamedTuple):
+    """The powers of a charger or vehicle in one direction: discrete, or a range, or none."""
+
+    discrete: tuple[Decimal, ...] = ()
+    lowest: Decimal | None = None
+    highest: Decimal | None = None
+
+
+def charge_powers(entity: Entity) -> Powers:
+    """The powers for charging."""
+    return Powers(entity.charge_powers, entity.charge_power_min, entity.charge_power_max)
+
+
+def discharge_powers(entity: Entity) -> Powers:
+    """The powers for discharging."""
+    return Powers(entity.discharge_powers, entity.discharge_power_min, entity.discharge_power_max)
+
+
+def common_power(one: Powers, other: Powers) -> Decimal | None:
+    """The highest power that both support: 0 if one supports none, None if they share none."""
+    if one.discrete:
+        if other.discrete:
+            return max(set(one.discrete).intersection(other.discrete), default=None)
+        one, other = other, one
+    if one.lowest is None or one.highest is None:
+        return _ZERO
+    if other.discrete:
+        inside = (power for power in other.discrete if one.lowest <= power <= one.highest)
+        return max(inside, default=None)
+    if other.lowest is None or other.highest is None:
+        return _ZERO
+    highest = min(one.highest, other.highest)
+    return highest if highest >= max(one.lowest, other.lowest) else None
 
 
 # At one charger -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from decimal import ROUND_FLOOR, Context, Decimal
 from enum import StrEnum
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
@@ -194,58 +194,6 @@ def uuid_to_read(segment: str) -> str:
     if found is None:
         raise NotFound
     return found
-
-
-# Powers -------------------------------------------------------------------------------------------
-
-_ZERO = Decimal(0)
-
-
-class Powers(NamedTuple):
-    """The powers of a charger or vehicle in one direction: discrete, or a range, or none."""
-
-    discrete: tuple[Decimal, ...] = ()
-    lowest: Decimal | None = None
-    highest: Decimal | None = None
-
-
-def charge_powers(entity: Entity) -> Powers:
-    """The powers for charging."""
-    return Powers(entity.charge_powers, entity.charge_power_min, entity.charge_power_max)
-
-
-def discharge_powers(entity: Entity) -> Powers:
-    """The powers for discharging."""
-    return Powers(entity.discharge_powers, entity.discharge_power_min, entity.discharge_power_max)
-
-
-def common_power(one: Powers, other: Powers) -> Decimal | None:
-    """The highest power that both support: 0 if one supports none, None if they share none."""
-    if one.discrete:
-        if other.discrete:
-            return max(set(one.discrete).intersection(other.discrete), default=None)
-        one, other = other, one
-    if one.lowest is None or one.highest is None:
-        return _ZERO
-    if other.discrete:
-        inside = (power for power in other.discrete if one.lowest <= power <= one.highest)
-        return max(inside, default=None)
-    if other.lowest is None or other.highest is None:
-        return _ZERO
-    highest = min(one.highest, other.highest)
-    return highest if highest >= max(one.lowest, other.lowest) else None
-
-
-def highest_charge(entity: Entity) -> Decimal:
-    """The highest power in kW at which it can charge."""
-    powers = entity.charge_powers
-    return max(powers) if powers else entity.charge_power_max or _ZERO
-
-
-def highest_discharge(entity: Entity) -> Decimal:
-    """The highest power in kW at which it can discharge; 0 if it cannot."""
-    powers = entity.discharge_powers
-    return max(powers) if powers else entity.discharge_power_max or _ZERO
 
 
 # Areas --------------------------------------------------------------------------------------------

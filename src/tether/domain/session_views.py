@@ -15,8 +15,6 @@ from tether.domain.models import (
     Entity,
     Event,
     Vehicle,
-    highest_charge,
-    highest_discharge,
 )
 from tether.domain.session_record import PeriodRecord, SessionRecord, with_reports
 from tether.domain.timestamps import format_instant
@@ -268,6 +266,18 @@ def _flags(record: SessionRecord) -> set[str]:
     if record.end_missing:
         flags.add("disconnect-missing")
     return flags
+
+
+def highest_charge(entity: Entity) -> Decimal:
+    """The highest power in kW at which it can charge."""
+    powers = entity.charge_powers
+    return max(powers) if powers else entity.charge_power_max or _ZERO
+
+
+def highest_discharge(entity: Entity) -> Decimal:
+    """The highest power in kW at which it can discharge; 0 if it cannot."""
+    powers = entity.discharge_powers
+    return max(powers) if powers else entity.discharge_power_max or _ZERO
 
 
 def _is_above(period: PeriodRecord, entity: Entity) -> bool:
