@@ -15,7 +15,7 @@ from tether.domain.keys import DEFAULT_RATE, parse_rate
 from tether.domain.partners import DAY_MS
 from tether.domain.timestamps import now_ms
 from tether.files.csv_form import SEPARATORS
-from tether.server.databases import checked_database, default_database
+from tether.server.databases import default_database, is_postgres, sqlite_path
 from tether.server.settings import origin_of, parse_address
 
 T = TypeVar("T")
@@ -69,7 +69,9 @@ def _database(text: str) -> str:
     text = text.strip()
     if not text:
         raise ValueError("it names no database.")
-    return checked_database(text)
+    if not is_postgres(text):
+        sqlite_path(text)  # raises SetupError if it is not the name of a file
+    return text
 
 
 def _zone(text: str) -> ZoneInfo:

@@ -3,12 +3,13 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from tether.cli.display.output import note
+from tether.cli.options import database_option
 from tether.domain.errors import SetupError
 from tether.domain.timestamps import now_ms
 from tether.server.databases import database_of, default_database
@@ -71,6 +72,17 @@ def in_store(
             return await use(store, now_ms())
 
     return asyncio.run(run())
+
+
+def with_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Adds the option --database to a command, which gets the store and the time in ms."""
+
+    @database_option
+    @wraps(command)
+    def run(database: str, **values: Any) -> None:
+        in_store(database, lambda store, now_ms: command(store, now_ms, **values))
+
+    return run
 
 
 @cache  # a command may open the database several times

@@ -45,13 +45,6 @@ def database_of(name: str) -> "Database":
     return SqliteDatabase(sqlite_path(name))
 
 
-def checked_database(name: str) -> str:
-    """The name of a database, unchanged. Raises SetupError if it is invalid."""
-    if not is_postgres(name):
-        sqlite_path(name)
-    return name
-
-
 def is_postgres(database: str) -> bool:
     """Whether this is the name of a PostgreSQL database, not of a file."""
     return database.startswith(("postgresql://", "postgres://"))

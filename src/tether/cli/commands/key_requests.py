@@ -15,7 +15,6 @@ from tether.cli.options import (
 from tether.cli.times import minute
 from tether.domain.key_requests import KeyRequest, Limits
 from tether.domain.keys import Rate
-from tether.domain.partners import Partner
 from tether.domain.timestamps import format_instant, format_optional_instant
 from tether.server import key_requests
 from tether.server.store import Store
@@ -56,8 +55,11 @@ def list_requests(as_json: bool, database: str) -> None:
               help="How long the key works, from when it is claimed: 90d, 12h.  [default: until "
               "it is revoked]")  # fmt: skip
 @test_option
-@database_option
-def approve(
+@stores.with_store
+async def approve(
+    store: Store,
+    now_ms: int,
+    *,
     request: str,
     partner: str,
     known: bool,
@@ -65,7 +67,6 @@ def approve(
     burst: int | None,
     lasts_ms: int | None,
     test: bool,
-    database: str,
 ) -> None:
     """Let REQUEST have a key of PARTNER.
 
@@ -73,28 +74,20 @@ def approve(
     within 14 days: it is made then, and nobody else sees it.
     """
     limits = Limits(rate, burst or rate.requests, lasts_ms or None, test)
-
-    async def change(store: Store, now_ms: int) -> Partner:
-        found = await key_requests.find(store, now_ms, request)
-        return await key_requests.approve(store, now_ms, found, partner, limits, is_known=known)
-
-    made = stores.in_store(database, change)
+    found = await key_requests.find(store, now_ms, request)
+    made = await key_requests.approve(store, now_ms, found, partner, limits, is_known=known)
     say(f"Approved: the requester's page now gives a key of {made.name}.")
 
 
 @requests.command()
 @click.argument("request", nargs=-1, required=True)
-@database_option
-def decline(request: tuple[str, ...], database: str) -> None:
+@stores.with_store
+async def decline(store: Store, now_ms: int, request: tuple[str, ...]) -> None:
     """Decline each REQUEST, named by its id or the beginning of it."""
-
-    async def change(store: Store, now_ms: int) -> None:
-        for one in request:
-            found = await key_requests.find(store, now_ms, one)
-            await key_requests.decline(store, now_ms, found)
-            say(f"Declined {found.id} of {found.form.organisation}.")
-
-    stores.in_store(database, change)
+    for one in request:
+        found = await key_requests.find(store, now_ms, one)
+        await key_requests.decline(store, now_ms, found)
+        say(f"Declined {found.id} of {found.form.organisation}.")
 
 
 def _json(request: KeyRequest) -> dict[str, object]:

@@ -138,19 +138,14 @@ def set_key(
 
 @keys.command()
 @click.argument("prefix")
-@database_option
-def revoke(prefix: str, database: str) -> None:
+@stores.with_store
+async def revoke(store: Store, now_ms: int, prefix: str) -> None:
     """Stop a key for good.
 
     PREFIX is any unambiguous beginning of the key.
     """
-
-    async def stop(store: Store, now_ms: int) -> Key:
-        key = await admin.find_key(store, prefix)
-        await admin.revoke_key(store, now_ms, key)
-        return key
-
-    key = stores.in_store(database, stop)
+    key = await admin.find_key(store, prefix)
+    await admin.revoke_key(store, now_ms, key)
     if key.revoked_ms is None:
         say(f"Revoked {key.prefix} of {key.partner_name}: no server accepts it after 2 seconds.")
     else:

@@ -59,47 +59,43 @@ def list_partners(as_json: bool, database: str) -> None:
 @partners.command()
 @click.argument("partner")
 @json_option
-@database_option
-def show(partner: str, as_json: bool, database: str) -> None:
+@stores.with_store
+async def show(store: Store, now_ms: int, partner: str, as_json: bool) -> None:
     """Show what PARTNER has: keys, chargers, vehicles, events."""
-
-    async def read(store: Store, now_ms: int) -> None:
-        found = await admin.find_partner(store, partner)
-        held = await store.partners.holdings(found)
-        first = await _time_of_event(store, found, newest=False)
-        last = await _time_of_event(store, found, newest=True)
-        keys = await store.keys.all(found)
-        if as_json:
-            show_json(
-                {
-                    "name": found.name,
-                    "createdAt": format_instant(found.created_ms),
-                    "chargers": held.chargers,
-                    "vehicles": held.vehicles,
-                    "events": held.events,
-                    "firstEventAt": first,
-                    "lastEventAt": last,
-                    "keys": [key_json(key, now_ms) for key in keys],
-                }
-            )
-            return
-        received = f" (first received: {first[:10]}, last: {last[:10]})" if first and last else ""
-        active = sum(key.works_at(now_ms) for key in keys)
-        show_pairs(
-            [
-                ("Partner", found.name),
-                ("Created", f"{minute(found.created_ms)} UTC"),
-                ("Chargers", f"{held.chargers:,}"),
-                ("Vehicles", f"{held.vehicles:,}"),
-                ("Events", f"{held.events:,}{received}"),
-                ("Keys", f"{len(keys):,}, {active:,} active"),
-            ]
+    found = await admin.find_partner(store, partner)
+    held = await store.partners.holdings(found)
+    first = await _time_of_event(store, found, newest=False)
+    last = await _time_of_event(store, found, newest=True)
+    keys = await store.keys.all(found)
+    if as_json:
+        show_json(
+            {
+                "name": found.name,
+                "createdAt": format_instant(found.created_ms),
+                "chargers": held.chargers,
+                "vehicles": held.vehicles,
+                "events": held.events,
+                "firstEventAt": first,
+                "lastEventAt": last,
+                "keys": [key_json(key, now_ms) for key in keys],
+            }
         )
-        if keys:
-            click.echo()
-            show_keys(keys, now_ms, as_json=False)
-
-    stores.in_store(database, read)
+        return
+    received = f" (first received: {first[:10]}, last: {last[:10]})" if first and last else ""
+    active = sum(key.works_at(now_ms) for key in keys)
+    show_pairs(
+        [
+            ("Partner", found.name),
+            ("Created", f"{minute(found.created_ms)} UTC"),
+            ("Chargers", f"{held.chargers:,}"),
+            ("Vehicles", f"{held.vehicles:,}"),
+            ("Events", f"{held.events:,}{received}"),
+            ("Keys", f"{len(keys):,}, {active:,} active"),
+        ]
+    )
+    if keys:
+        click.echo()
+        show_keys(keys, now_ms, as_json=False)
 
 
 async def _time_of_event(store: Store, partner: Partner, *, newest: bool) -> str | None:
@@ -111,12 +107,10 @@ async def _time_of_event(store: Store, partner: Partner, *, newest: bool) -> str
 @partners.command()
 @click.argument("partner")
 @click.argument("new_name")
-@database_option
-def rename(partner: str, new_name: str, database: str) -> None:
+@stores.with_store
+async def rename(store: Store, now_ms: int, partner: str, new_name: str) -> None:
     """Give PARTNER another name; its keys and data stay."""
-    stores.in_store(
-        database, lambda store, now_ms: admin.rename_partner(store, now_ms, partner, new_name)
-    )
+    await admin.rename_partner(store, now_ms, partner, new_name)
     say(f"{partner} is now {new_name}.")
 
 

@@ -1,4 +1,4 @@
-"""A database in a SQLite file: the operations on all of it, and the engine that runs statements.
+"""A database in a SQLite file: the operations on all of it, its side of a copy, and the engine.
 
 The engine has one writer thread with group commit. It reads in the event loop, because a read by
 key takes a few microseconds, less than a change of threads. A scan begins there too, and moves to a
@@ -11,21 +11,24 @@ import logging
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any, cast
 
 import apsw
 
 from tether.domain.errors import SetupError, Unavailable
 from tether.domain.timestamps import now_ms
+from tether.storage.copying import Values
 from tether.storage.database import Certificate, Surroundings
 from tether.storage.dialect import SQLITE
 from tether.storage.engine import Connections, Engine, Row, Size
-from tether.storage.sqlite.copying import SqliteSide
+from tether.storage.log_positions import BEGIN_EPOCH, Epoch
+from tether.storage.sqlite import event_lists
 from tether.storage.sqlite.file import (
     FileTrouble,
     SqliteFile,
@@ -101,10 +104,45 @@ class SqliteDatabase(SqliteFile):
         return restore(source, self, progress)
 
     @contextmanager
-    def side(self) -> Iterator[SqliteSide]:
+    def side(self) -> "Iterator[SqliteSide]":
         with session(self.file) as connection:
             connection.pragma("temp_store", "FILE")  # sorted rows may be larger than the memory
             yield SqliteSide(str(self.file), connection)
+
+
+class SqliteSide:
+    """See `Side`."""
+
+    def __init__(self, name: str, connection: apsw.Connection) -> None:
+        self.name = name
+        self._connection = connection
+
+    def query(self, sql: str, *parameters: object) -> list[Values]:
+        rows = self._connection.execute(sql, cast(tuple[Any, ...], parameters)).fetchall()
+        return cast(list[Values], rows)
+
+    def transaction(self) -> AbstractContextManager[object]:
+        return self._connection
+
+    def columns(self, table: str) -> list[str]:
+        return [str(name) for _, name, *_ in self.query(f"PRAGMA table_info({table})")]
+
+    def check_alone(self) -> None:
+        pass  # `SqliteFile.only_server` locks the file
+
+    def freeze(self) -> None:
+        self.query("BEGIN")
+        self.query("SELECT 1 FROM sqlite_master")
+
+    def add(self, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
+        marks = ", ".join("?" for _ in columns)
+        sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+        with self._connection:
+            self._connection.executemany(sql, cast(Any, rows))
+
+    def finish(self, epoch: Epoch) -> None:
+        self.query(event_lists.REFILL)
+        self.query(native(BEGIN_EPOCH), *epoch)
 
 
 class SqliteEngine:

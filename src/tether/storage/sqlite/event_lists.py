@@ -35,6 +35,19 @@ ORDER BY e.seq DESC LIMIT 1
 ON CONFLICT (partner) DO UPDATE SET seq = excluded.seq
 """,
 )
+# Fills all lists again. The rows are sorted, so that each goes to the end of its table: see
+# migrations/0003.
+REFILL = """
+DELETE FROM listings; DELETE FROM list_of_charger; DELETE FROM list_of_vehicle;
+DELETE FROM list_by_time;
+INSERT INTO listings (partner, seq) SELECT partner, max(seq) FROM events GROUP BY partner;
+INSERT INTO list_of_charger (partner, charger_id, seq)
+SELECT partner, charger_id, seq FROM events ORDER BY partner, charger_id, seq;
+INSERT INTO list_of_vehicle (partner, vehicle_id, seq)
+SELECT partner, vehicle_id, seq FROM events ORDER BY partner, vehicle_id, seq;
+INSERT INTO list_by_time (partner, vehicle_id, at_ms, seq)
+SELECT partner, vehicle_id, at_ms, seq FROM events ORDER BY partner, vehicle_id, at_ms, seq;
+"""
 
 
 def listing(partner: int, last: int, until: int) -> list[Statement]:
