@@ -149,7 +149,8 @@ def share_of(pair: Pair, condition: Condition) -> Figures:
     )  # fmt: skip
 
 
-_share = lru_cache(CACHED)(share_of)  # fleets are many of few kinds
+# Fleets are many of few kinds. Used only with exact numbers: the results depend on the context.
+_share = lru_cache(CACHED)(share_of)
 
 
 def _flow(

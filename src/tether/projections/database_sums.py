@@ -1,7 +1,7 @@
-"""Sums of sessions by time and by group that the database makes. It leaves a few sessions to us.
+"""Sums of sessions by time and by group, added up by the database, except for a few sessions.
 
 A page ends when it is full. It takes the groups in the order of their names, only as many at once
-as may fill the page: so all pages together add up little more than a single page would.
+as may fill the page. So all pages together add up little more than a single page would.
 """
 
 from bisect import bisect_right
@@ -131,7 +131,7 @@ class _BucketSums:
         return found
 
 
-class _Query(NamedTuple):
+class SumsQuery(NamedTuple):
     """The query for a page. `areas` has the area of each charger, if the groups are areas."""
 
     partner: int
@@ -186,31 +186,24 @@ class DatabaseSums:
         self._measured = measured
 
     async def page(
-        self,
-        partner: int,
-        wanted: SessionFilter,
-        division: Division,
-        group: Group | None,
-        *,
-        after: RowPosition | None,
-        limit: int,
+        self, query: SumsQuery, after: RowPosition | None, limit: int
     ) -> Page[Sums] | None:
         """Up to `limit` rows after a position, or fewer though more follow; None if the database
         leaves too many sessions to us.
         """
-        areas: dict[str, str] | None = None
-        if group is Group.AREA:
-            areas = {}
-            async for charger_id, area in areas_of(self._entities, partner):
+        if query.group is Group.AREA:
+            areas: dict[str, str] = {}
+            async for charger_id, area in areas_of(self._entities, query.partner):
                 areas[charger_id] = area
                 if len(areas) > MOST_AREAS:
                     return None
+            query = query._replace(areas=areas)
         try:
-            return await self._page(_Query(partner, wanted, division, group, areas), after, limit)
+            return await self._page(query, after, limit)
         except _TooMuch:
             return None
 
-    async def _page(self, query: _Query, after: RowPosition | None, limit: int) -> Page[Sums]:
+    async def _page(self, query: SumsQuery, after: RowPosition | None, limit: int) -> Page[Sums]:
         begin_ms, last_name = 0, None
         if after is not None:
             bucket = query.division(after.from_ms)
@@ -241,7 +234,7 @@ class DatabaseSums:
             size, count = min(2 * size, NAMES), min(2 * count, PARTS)
         return Page(rows, position)
 
-    async def _groups(self, query: _Query, after: str | None, size: int) -> _GroupRange:
+    async def _groups(self, query: SumsQuery, after: str | None, size: int) -> _GroupRange:
         """The next groups after a name, whether they have sessions or not."""
         if query.group is None:
             return _GroupRange()
@@ -259,7 +252,7 @@ class DatabaseSums:
         return _GroupRange(after, names[-1] if len(names) == size else None, query.areas)
 
     async def _buckets(
-        self, query: _Query, begin_ms: int, count: int, groups: _GroupRange
+        self, query: SumsQuery, begin_ms: int, count: int, groups: _GroupRange
     ) -> _Found:
         """The rows of up to `count` buckets from this instant on, or from the first session on."""
         partner, wanted, keys = query.partner, query.wanted, keys_of(query.group)
@@ -334,7 +327,7 @@ class DatabaseSums:
         ]  # fmt: skip
 
 
-def _selection(query: _Query, groups: _GroupRange) -> Selection:
+def _selection(query: SumsQuery, groups: _GroupRange) -> Selection:
     wanted = query.wanted
     chosen = Selection(
         charger_ids=wanted.charger_ids,

@@ -25,7 +25,7 @@ from tether.domain.summary import (
     keys_of,
     measured_of,
 )
-from tether.projections.database_sums import DatabaseSums, areas_of, is_for_database
+from tether.projections.database_sums import DatabaseSums, SumsQuery, areas_of, is_for_database
 from tether.storage.entities import Entities
 from tether.storage.plugged_in import PluggedIn
 from tether.storage.session_sums import SessionSums
@@ -57,9 +57,8 @@ class Summaries:
     ) -> Page[Sums]:
         """Up to `limit` rows after a position, in the order of time and of groups."""
         if is_for_database(wanted, group):
-            page = await self._by_database.page(
-                partner, wanted, division, group, after=after, limit=limit
-            )
+            query = SumsQuery(partner, wanted, division, group)
+            page = await self._by_database.page(query, after, limit)
             if page is not None:
                 return page
         part = WHOLE
