@@ -73,12 +73,14 @@ class _GroupRange(NamedTuple):
 
 
 class _BucketSums:
-    """The sums of consecutive buckets, by group."""
+    """The sums of consecutive buckets, by group. `continues`: a session continues after them."""
 
-    def __init__(self, buckets: list[Bucket], *, counted: bool) -> None:
-        """`counted`: the database counts the vehicles of a group, and does not name them."""
+    def __init__(self, buckets: list[Bucket], groups: _GroupRange, group: Group | None) -> None:
+        self.continues = False
         self._buckets = buckets
-        self._counted = counted
+        self._groups = groups
+        self._keys = keys_of(group)
+        self._counts_vehicles = group is not Group.AREA  # the database names those of an area
         self._starts = [bucket.from_ms for bucket in buckets]
         self._sums: list[dict[str, Sums]] = [{} for _ in buckets]
         self._time_slice = TimeSlice()
@@ -86,41 +88,38 @@ class _BucketSums:
     def _of(self, index: int, name: str) -> Sums:
         return self._sums[index].setdefault(name, Sums())
 
-    async def add(self, index: int, part: PartSums, groups: _GroupRange) -> bool:
-        """Adds the sessions that began in this bucket. True if one continues after all buckets."""
-        continues = False
+    async def add(self, index: int, part: PartSums) -> None:
+        """Adds the sessions that began in this bucket."""
         for key, one in part.groups.items():
-            name = groups.of(key)
-            if one.sessions and groups.has(name):
-                continues |= self._add(index, name, one)
+            name = self._groups.of(key)
+            if one.sessions and self._groups.has(name):
+                self._add(index, name, one)
         for charger_id, vehicle_id in part.pairs:
-            if groups.has(name := groups.of(charger_id)):
+            if self._groups.has(name := self._groups.of(charger_id)):
                 self._of(index, name).count_vehicle(vehicle_id)
             await self._time_slice.yield_if_over()
-        return continues
 
-    def _add(self, index: int, name: str, one: GroupSums) -> bool:
-        sums = self._of(index, name)
-        sums.count(one.sessions, one.vehicles if self._counted else 0, one.chargers)
-        if not one.beyond:
-            sums.add_whole(one.whole, one.power)
-            return False
-        pairs = zip(one.whole, one.beyond, strict=True)
-        sums.add_whole([whole - beyond for whole, beyond in pairs], one.power)
-        if index + 1 < len(self._sums):
-            self._of(index + 1, name).add_whole(one.beyond, one.power_beyond)
-            return False
-        return True
+    def _add(self, index: int, name: str, one: GroupSums) -> None:
+        sums, within = self._of(index, name), one.whole
+        sums.count(one.sessions, one.vehicles if self._counts_vehicles else 0, one.chargers)
+        if one.beyond:
+            within = [whole - beyond for whole, beyond in zip(one.whole, one.beyond, strict=True)]
+            if index + 1 < len(self._sums):
+                self._of(index + 1, name).add_whole(one.beyond, one.power_beyond)
+            else:
+                self.continues = True
+        sums.add_whole(within, one.power)
 
-    async def add_one(self, session: Measured, names: Sequence[str]) -> bool:
-        """Adds a session that is already counted. True if it continues after all buckets."""
+    async def add_one(self, session: Measured) -> None:
+        """Adds a session that is already counted."""
+        names = [name for name in self._keys(session) if self._groups.has(name)]
         index, last_ms = max(0, bisect_right(self._starts, session.start_ms) - 1), session.last_ms
         while index < len(self._buckets) and self._buckets[index].from_ms <= last_ms:
             for name in names:
                 self._of(index, name).add_measures(session, self._buckets[index])
             index += 1
             await self._time_slice.yield_if_over()
-        return bool(names) and last_ms >= self._buckets[-1].to_ms
+        self.continues |= bool(names) and last_ms >= self._buckets[-1].to_ms
 
     async def rows(self) -> list[Row[Sums]]:
         """The rows of all buckets and groups that have a session, in order."""
@@ -255,7 +254,7 @@ class DatabaseSums:
         self, query: SumsQuery, begin_ms: int, count: int, groups: _GroupRange
     ) -> _Found:
         """The rows of up to `count` buckets from this instant on, or from the first session on."""
-        partner, wanted, keys = query.partner, query.wanted, keys_of(query.group)
+        partner, wanted = query.partner, query.wanted
         from_ms = 0 if wanted.from_ms is None else wanted.from_ms
         bounds = (wanted.to_ms, wanted.overlapping_to_ms, wanted.ended_to_ms, WHOLE.to_ms)
         to_ms = min(bound for bound in bounds if bound is not None)
@@ -276,12 +275,7 @@ class DatabaseSums:
             for one, then_ms in zip(buckets, following, strict=True)
         ]
         selection = _selection(query, groups)
-        sums = _BucketSums(buckets, counted=not selection.pairs)
-        continues, others = False, 0
-
-        def named(session: Measured) -> list[str]:
-            return [name for name in keys(session) if groups.has(name)]
-
+        sums, others = _BucketSums(buckets, groups, query.group), 0
         for start in range(0, len(parts), PARTS):
             found = await self._sums.of_parts(partner, parts[start : start + PARTS], selection)
             known = [key for one in found for key in one.others]
@@ -291,14 +285,15 @@ class DatabaseSums:
             ):
                 raise _TooMuch
             for index, one in enumerate(found, start=start):
-                continues |= await sums.add(index, one, groups)
+                await sums.add(index, one)
             for at in range(0, len(known), KEYS):
                 for session in await self._of_keys(partner, known[at : at + KEYS]):
-                    continues |= await sums.add_one(session, named(session))
+                    await sums.add_one(session)
         while carried is not None:
-            continues |= await sums.add_one(carried, named(carried))
+            await sums.add_one(carried)
             carried = await anext(earlier, None)
-        more = continues or await self._sums.first(partner, max(from_ms, end_ms), to_ms) is not None
+        later_ms = max(from_ms, end_ms)
+        more = sums.continues or await self._sums.first(partner, later_ms, to_ms) is not None
         if not more and groups.after is not None and end_ms < WHOLE.to_ms:
             # A session of an earlier group may continue.
             more = await anext(self._earlier(partner, wanted, end_ms), None) is not None
