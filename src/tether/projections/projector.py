@@ -37,21 +37,23 @@ USUAL_RATE = 5_000.0  # events per second, until it is measured
 MOST_SAMPLES = 1_000
 
 
-class Lag:
-    """How long the oldest waiting event has waited, to a few seconds."""
+class Backlog:
+    """The number of waiting events of a partner, and the lag of its derivation."""
 
     def __init__(self) -> None:
+        self.waiting = 0
         self._samples: deque[tuple[int, float]] = deque()  # last events, each with its time
 
     def note(self, head: int, derived: int) -> None:
         """Records that there are events up to `head`, which are derived up to `derived`."""
+        self.waiting = head - derived
         if len(self._samples) < MOST_SAMPLES and (not self._samples or self._samples[-1][0] < head):
             self._samples.append((head, monotonic()))
         while self._samples and self._samples[0][0] <= derived:
             self._samples.popleft()
 
-    def seconds(self) -> float:
-        """The lag in seconds."""
+    def lag_s(self) -> float:
+        """How long the oldest waiting event has waited, to a few seconds."""
         return monotonic() - self._samples[0][1] if self._samples else 0.0
 
 
@@ -82,8 +84,7 @@ class Projector:
         self.changes = Changes(self._events, SessionRecords(engine), Snapshots(engine))
         self._now_ms = now_ms
         self._noticed: set[int] = set()
-        self._waiting: dict[int, int] = {}
-        self._lags: defaultdict[int, Lag] = defaultdict(Lag)
+        self._backlogs: defaultdict[int, Backlog] = defaultdict(Backlog)
         self._failing: set[int] = set()
         self._rate = USUAL_RATE
         self._began: dict[int, float] = {}  # when the current portion began
@@ -174,25 +175,23 @@ class Projector:
         while True:
             with suppress(Unavailable):
                 partners = partners or [partner.id for partner in await self._partners.all()]
-                for partner in {*partners[:at_once], *self._waiting}:
+                for partner in {*partners[:at_once], *self._backlogs}:
                     if await self.behind(partner):
                         self.notice(partner)
                 partners, at_once = partners[at_once:], SWEPT_AT_ONCE
-            lag_s = max((lag.seconds() for lag in self._lags.values()), default=0.0)
-            self._on_waiting(sum(self._waiting.values()), lag_s)
+            backlogs = self._backlogs.values()
+            lag_s = max((backlog.lag_s() for backlog in backlogs), default=0.0)
+            self._on_waiting(sum(backlog.waiting for backlog in backlogs), lag_s)
             await asyncio.sleep(3 * INTERVAL_S)
 
     async def behind(self, partner: int) -> int:
         """How many events of the partner wait, or a few more, as some numbers have no event."""
         head, derived = await self.derivations.progress(partner)
-        waiting = max(0, head - derived)
-        if waiting:
-            self._waiting[partner] = waiting
-            self._lags[partner].note(head, derived)
+        if head > derived:
+            self._backlogs[partner].note(head, derived)
         else:
-            self._waiting.pop(partner, None)
-            self._lags.pop(partner, None)
-        return waiting
+            self._backlogs.pop(partner, None)
+        return max(0, head - derived)
 
     def progress(self, partner: int) -> asyncio.Event:
         """An event that is set when more is derived here, but not when another node derives it."""
