@@ -1,6 +1,5 @@
 """A server that means harm, or a broken one, costs the SDK a bounded amount of memory and time."""
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -22,9 +21,9 @@ from tests.abuse.hostile import (
     drop_by_drop,
     endlessly,
 )
+from tests.client.calls import asynchronous, blocking
 from tests.client.scripted import Reply, ScriptedServer
 from tether.client import (
-    AsyncClient,
     Client,
     Event,
     RateLimited,
@@ -33,7 +32,6 @@ from tether.client import (
     UnexpectedAnswer,
 )
 
-KEY = "ttr_live_0123456789abcdefghijABCDEFGHIJ000000"
 GZIP = b"Content-Encoding: gzip"
 YEAR_S = 365 * 86_400.0
 MOST_MEMORY = 150 * 1024 * 1024
@@ -41,20 +39,7 @@ MOST_MEMORY = 150 * 1024 * 1024
 Ask = Callable[..., Any]
 
 
-def _blocking(url: str, call: Callable[[Any], Any], **options: Any) -> Any:
-    with Client(url, KEY, **options) as client:
-        return call(client)
-
-
-def _awaiting(url: str, call: Callable[[Any], Any], **options: Any) -> Any:
-    async def do() -> Any:
-        async with AsyncClient(url, KEY, **options) as client:
-            return await call(client)
-
-    return asyncio.run(do())
-
-
-@pytest.fixture(params=[_blocking, _awaiting], ids=["Client", "AsyncClient"])
+@pytest.fixture(params=[blocking, asynchronous], ids=["Client", "AsyncClient"])
 def ask(request: pytest.FixtureRequest) -> Ask:
     """Makes a client for a URL and does a call with it."""
     found: Ask = request.param
@@ -198,7 +183,7 @@ def test_no_wish_to_wait_is_too_absurd(status: int, wish: str) -> None:
     refusal = Reply(status, b'{"message":"Later"}', {"Retry-After": wish})
     later = pytest.raises((RateLimited, Unavailable))
     with ScriptedServer(refusal) as server, later as caught:
-        _blocking(server.url, get, retries=0)
+        blocking(server.url, get, retries=0)
     found = caught.value.retry_after  # type: ignore[attr-defined]
     assert found is None or 0 <= found <= YEAR_S
 
@@ -228,7 +213,7 @@ def test_an_answer_that_makes_no_sense_is_said_to_be_none(ask: Ask, body: bytes)
 @pytest.mark.parametrize("status", [b"400 No", b"409 No", b"500 No", b"999 No"])
 def test_a_refusal_that_makes_no_sense_is_said_to_be_none(status: bytes, body: bytes) -> None:
     with Hostile(answer(body, status=status)) as server, pytest.raises(UnexpectedAnswer):
-        _blocking(server.url, get, retries=0)
+        blocking(server.url, get, retries=0)
 
 
 @pytest.mark.parametrize("coding", [b"br", b"zstd", b"gzip, gzip", b"deflate", b"gzip", b"x" * 999])
@@ -267,7 +252,7 @@ def test_the_next_page_is_asked_of_our_server_only() -> None:
     with ScriptedServer(Reply(200, b"[]")) as elsewhere:
         link = {"Link": f'<{elsewhere.url}/chargers?cursor=A&limit=1>; rel="next"'}
         with ScriptedServer(Reply(200, b'[{"id":"C1"}]', link), Reply(200, b"[]")) as server:
-            assert _blocking(server.url, pages) == ["C1"]
+            assert blocking(server.url, pages) == ["C1"]
         assert [request.target for request in server.requests][1] == "/chargers?limit=1&cursor=A"
     assert elsewhere.requests == []
 
@@ -279,7 +264,7 @@ def test_pages_that_lead_in_a_circle_end(length: int) -> None:
         for page in range(100)
     ]
     with ScriptedServer(*script) as server, pytest.raises(UnexpectedAnswer, match="circle"):
-        _blocking(server.url, pages)
+        blocking(server.url, pages)
     assert len(server.requests) <= 4 * length + 4
 
 
@@ -290,7 +275,7 @@ def test_a_link_that_makes_no_sense_takes_no_time(link: str) -> None:
     with ScriptedServer(Reply(200, b'[{"id":"C1"}]', {"Link": link})) as server:
         began = time.process_time()
         try:
-            assert _blocking(server.url, pages) == ["C1"]
+            assert blocking(server.url, pages) == ["C1"]
         except TetherError as error:
             assert isinstance(error, UnexpectedAnswer)  # noqa: PT017
         assert time.process_time() - began < 2
@@ -300,4 +285,4 @@ def test_a_feed_that_leads_in_a_circle_ends() -> None:
     event = b'[{"id":"E1","type":"VEHICLE_CONNECTED","chargerId":"C1","vehicleId":"V1"}]'
     circle = [Reply(200, event, {"Link": f'<?cursor={page % 2}>; rel="next"'}) for page in range(9)]
     with ScriptedServer(*circle) as server, pytest.raises(UnexpectedAnswer, match="circle"):
-        _blocking(server.url, lambda client: list(client.events.follow()))
+        blocking(server.url, lambda client: list(client.events.follow()))

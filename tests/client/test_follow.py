@@ -19,7 +19,7 @@ from tether.client import following as following_module
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of seven events, so that there are many ends of pages."""
-    monkeypatch.setattr(following_module, "PAGE", 7)
+    monkeypatch.setattr(following_module, "PAGE_SIZE", 7)
 
 
 @pytest.mark.usefixtures("small_pages")

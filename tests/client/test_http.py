@@ -1,6 +1,5 @@
 """What both clients do with the network, whichever HTTP library carries them."""
 
-import asyncio
 import ssl
 import subprocess
 import threading
@@ -15,12 +14,11 @@ from typing import Any, ClassVar, TypeAlias
 
 import pytest
 
+from tests.client.calls import KEY, asynchronous, blocking
 from tests.client.devices import CHARGER, connected
 from tests.client.scripted import Reply, ScriptedServer
 from tether.client import (
-    AsyncClient,
     Charger,
-    Client,
     NotFound,
     TetherError,
     Unavailable,
@@ -29,7 +27,6 @@ from tether.client import (
 )
 from tether.client.exchange import NO_RETRIES, Request, exchange
 
-KEY = "ttr_live_0123456789abcdefghijABCDEFGHIJ000000"
 MISSING = Reply(404, b'{"message":"Not Found"}')
 SAVED = Reply(201, b'{"id":"C1"}', {"ETag": '"1"'})
 HUNG_UP = Reply(None)
@@ -39,22 +36,7 @@ Call: TypeAlias = Callable[[Any], Any]
 Ask: TypeAlias = Callable[..., Any]
 
 
-def _blocking(url: str, *calls: Call, **options: Any) -> None:
-    with Client(url, KEY, **options) as client:
-        for call in calls:
-            call(client)
-
-
-def _awaiting(url: str, *calls: Call, **options: Any) -> None:
-    async def do() -> None:
-        async with AsyncClient(url, KEY, **options) as client:
-            for call in calls:
-                await call(client)
-
-    asyncio.run(do())
-
-
-@pytest.fixture(params=[_blocking, _awaiting])
+@pytest.fixture(params=[blocking, asynchronous])
 def ask(request: pytest.FixtureRequest) -> Ask:
     """Makes a client for a URL and does these calls with it, one after the other."""
     found: Ask = request.param

@@ -11,6 +11,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
+from tests.client.calls import KEY
 from tests.client.devices import connected, update
 from tests.client.scripted import Reply, ScriptedServer
 from tether.client import (
@@ -38,7 +39,6 @@ from tether.client.exchange import (
 )
 from tether.client.pagination import next_cursor
 
-KEY = "ttr_live_0123456789abcdefghijABCDEFGHIJ000000"
 CREATED = Reply(201, b'{"id":"an id"}')
 HUNG_UP = Reply(None)
 CHARGER = Charger(id="C1", charge_powers=[11])

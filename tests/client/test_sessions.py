@@ -198,7 +198,7 @@ def test_an_unplug_that_ends_another_session_is_told(sdk: Client) -> None:
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of five sessions, so that there are many ends of pages."""
-    monkeypatch.setattr(following_module, "PAGE", 5)
+    monkeypatch.setattr(following_module, "PAGE_SIZE", 5)
 
 
 # Changes ----------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ NEVER = "0188ac4b-9dfa-7c3e-a51b-2f8e6d0b4c97"
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of seven, so that there are many ends of pages."""
-    monkeypatch.setattr(following_module, "PAGE", 7)
+    monkeypatch.setattr(following_module, "PAGE_SIZE", 7)
 
 
 def test_one_and_many_are_taken_back(sdk: Client) -> None:

@@ -1,40 +1,25 @@
 """What somebody sees who gave the SDK a wrong address."""
 
-import asyncio
 import logging
 import pydoc
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.client.calls import asynchronous, blocking
 from tests.parts import free_port
 from tether.client import AsyncClient, Client, Unavailable
 
-KEY = "ttr_live_" + "0" * 36
 
-
-def blocking(url: str) -> None:
-    with Client(url, KEY, retries=2) as client:
-        client.chargers.get("C1")
-
-
-def awaiting(url: str) -> None:
-    async def get() -> None:
-        async with AsyncClient(url, KEY, retries=2) as client:
-            await client.chargers.get("C1")
-
-    asyncio.run(get())
-
-
-@pytest.mark.parametrize("get", [blocking, awaiting])
+@pytest.mark.parametrize("ask", [blocking, asynchronous])
 def test_the_first_retry_is_a_warning_and_the_error_asks_for_the_server(
-    get: Callable[[str], Coroutine[Any, Any, None] | None], caplog: pytest.LogCaptureFixture
+    ask: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     place = f"127.0.0.1:{free_port()}/tether"
     caplog.set_level(logging.INFO, "tether.client")
     with pytest.raises(Unavailable) as caught:
-        get(f"http://user:secret@{place}")
+        ask(f"http://user:secret@{place}", lambda client: client.chargers.get("C1"), retries=2)
     asked = f"Is the server running at http://{place}?"
     assert caught.value.message.endswith(asked)
     assert "Connect" in caught.value.message

@@ -53,14 +53,14 @@ class AsyncClient(AsyncRunner):
         retries: int = 8,
     ) -> None:
         self._endpoint = endpoint(url, api_key, timeout)
-        self._http = Http(self._endpoint)
-        self._policy = RetryPolicy(retries)
-        self.chargers = AsyncChargers(self, Charger, ChargerState)
-        self.vehicles = AsyncVehicles(self, Vehicle, VehicleState)
-        self.events = AsyncEvents(self)
-        self.sessions = AsyncSessions(self)
-        self.capacity = AsyncCapacities(self)
-        self.webhooks = AsyncWebhooks(self)
+        http, policy = Http(self._endpoint), RetryPolicy(retries)
+        super().__init__(http, policy)
+        self.chargers = AsyncChargers(http, policy, Charger, ChargerState)
+        self.vehicles = AsyncVehicles(http, policy, Vehicle, VehicleState)
+        self.events = AsyncEvents(http, policy)
+        self.sessions = AsyncSessions(http, policy)
+        self.capacity = AsyncCapacities(http, policy)
+        self.webhooks = AsyncWebhooks(http, policy)
 
     def __repr__(self) -> str:
         return f"AsyncClient({url_without_password(self._endpoint.url)!r})"
@@ -141,12 +141,12 @@ class AsyncClient(AsyncRunner):
         return self._list(AuditEntry, "/audit", **selection, order=newest_first, limit=page_size)
 
 
-class _AsyncEntities(Generic[E, S]):
-    def __init__(self, client: AsyncClient, kind: type[E], state: type[S]) -> None:
-        self._client = client
+class _AsyncEntities(AsyncRunner, Generic[E, S]):
+    def __init__(self, http: Http, policy: RetryPolicy, kind: type[E], state: type[S]) -> None:
+        super().__init__(http, policy)
         self._kind: type[E] = kind
         self._state: type[S] = state
-        self._calls: EntityCalls[E] = EntityCalls(kind, client._policy)
+        self._calls: EntityCalls[E] = EntityCalls(kind, policy)
 
     async def get(self, id: str) -> E:
         """The charger or vehicle with this id. Raises NotFound."""
@@ -155,7 +155,7 @@ class _AsyncEntities(Generic[E, S]):
 
     async def get_with_etag(self, id: str) -> tuple[E, str]:
         """The charger or vehicle with this id, and its version for `if_match`. Raises NotFound."""
-        return await self._client._run(self._calls.get_with_etag(id))
+        return await self._run(self._calls.get_with_etag(id))
 
     async def delete(
         self, id: str, *, events: Literal["erase"] | None = None, if_match: str | None = None
@@ -166,25 +166,24 @@ class _AsyncEntities(Generic[E, S]):
         Raises NotFound, also if an earlier try whose answer was lost has deleted it,
         PreconditionFailed, and Conflict if it has events and `events` is not given.
         """
-        return await self._client._run(self._calls.delete(id, events, if_match))
+        return await self._run(self._calls.delete(id, events, if_match))
 
     def list(self, *, page_size: int = 100) -> AsyncIterator[E]:
         """All of them by id; requests the next page (1 to 1000 entries) when needed."""
-        return self._client._list(self._kind, self._calls.path, limit=page_size)
+        return self._list(self._kind, self._calls.path, limit=page_size)
 
     async def state(self, id: str, *, stale_allowed: bool = False) -> S:
         """The live state of the charger or vehicle with this id. Raises NotFound."""
         target = self._calls.path + path(id, "state")
-        return await self._client._get(self._state, target, stale_allowed=stale_allowed)
+        return await self._get(self._state, target, stale_allowed=stale_allowed)
 
     def list_with_state(
         self, *, page_size: int = 100, stale_allowed: bool = False
     ) -> AsyncIterator[tuple[E, S]]:
         """All of them by id, each with its live state."""
         query = query_of({"limit": page_size, "stale_allowed": stale_allowed})
-        policy = self._client._policy
-        pages = StatePages(self._kind, self._state, policy, self._calls.path, **query)
-        return self._client._iterate(pages)
+        pages = StatePages(self._kind, self._state, self._policy, self._calls.path, **query)
+        return self._iterate(pages)
 
 
 class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
@@ -195,7 +194,7 @@ class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
 
         Raises Invalid, PreconditionFailed.
         """
-        return await self._client._run(self._calls.put(charger, if_match))
+        return await self._run(self._calls.put(charger, if_match))
 
     async def bulk(self, chargers: Iterable[models.Charger]) -> list[PutResult]:
         """Creates or replaces many chargers, up to 10,000 in a request. Returns the result of each,
@@ -204,7 +203,7 @@ class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
         Refused chargers do not raise. An error that ends the call early, such as Unavailable, has
         the results so far in `results`.
         """
-        return await self._client._run(self._calls.bulk.all(chargers))
+        return await self._run(self._calls.bulk.all(chargers))
 
     async def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[ChargerChanges]
@@ -213,7 +212,7 @@ class AsyncChargers(_AsyncEntities[Charger, ChargerState]):
 
         Raises NotFound, Invalid, PreconditionFailed.
         """
-        return await self._client._run(self._calls.patch(id, changes, if_match))
+        return await self._run(self._calls.patch(id, changes, if_match))
 
 
 class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
@@ -224,7 +223,7 @@ class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
 
         Raises Invalid, PreconditionFailed.
         """
-        return await self._client._run(self._calls.put(vehicle, if_match))
+        return await self._run(self._calls.put(vehicle, if_match))
 
     async def bulk(self, vehicles: Iterable[models.Vehicle]) -> list[PutResult]:
         """Creates or replaces many vehicles, up to 10,000 in a request. Returns the result of each,
@@ -233,7 +232,7 @@ class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
         Refused vehicles do not raise. An error that ends the call early, such as Unavailable, has
         the results so far in `results`.
         """
-        return await self._client._run(self._calls.bulk.all(vehicles))
+        return await self._run(self._calls.bulk.all(vehicles))
 
     async def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[VehicleChanges]
@@ -242,14 +241,11 @@ class AsyncVehicles(_AsyncEntities[Vehicle, VehicleState]):
 
         Raises NotFound, Invalid, PreconditionFailed.
         """
-        return await self._client._run(self._calls.patch(id, changes, if_match))
+        return await self._run(self._calls.patch(id, changes, if_match))
 
 
-class AsyncWebhooks:
+class AsyncWebhooks(AsyncRunner):
     """The partner's webhooks."""
-
-    def __init__(self, client: AsyncRunner) -> None:
-        self._client = client
 
     async def create(
         self,
@@ -265,41 +261,39 @@ class AsyncWebhooks:
         look at `list` first.
         """
         body = webhook_body({"url": url, "signature": signature, **members})
-        return await self._client._ask(
-            Webhook, "POST", "/webhooks", body, status=201, policy=NO_RETRIES
-        )
+        return await self._ask(Webhook, "POST", "/webhooks", body, status=201, policy=NO_RETRIES)
 
     async def list(self) -> list[Webhook]:
         """All of them, the oldest first."""
-        return await self._client._get(list[Webhook], "/webhooks")
+        return await self._get(list[Webhook], "/webhooks")
 
     async def get(self, id: str) -> Webhook:
         """The webhook with this id, and its backlog. Raises NotFound."""
-        return await self._client._get(Webhook, path("webhooks", id))
+        return await self._get(Webhook, path("webhooks", id))
 
     async def change(self, id: str, **changes: Unpack[WebhookChanges]) -> Webhook:
         """Changes some members; None sets the default. Raises NotFound, Invalid."""
         body = webhook_body(changes)
-        return await self._client._ask(Webhook, "PATCH", path("webhooks", id), body)
+        return await self._ask(Webhook, "PATCH", path("webhooks", id), body)
 
     async def delete(self, id: str) -> None:
         """Deletes it. Raises NotFound."""
         request = Request("DELETE", path("webhooks", id))
-        await self._client._run(exchange(request, self._client._policy, 204))
+        await self._run(exchange(request, self._policy, 204))
 
     async def test(self, id: str) -> WebhookOutcome:
         """Sends a test message now; its outcome. If it succeeds, a stopped webhook goes on. Raises
         NotFound.
         """
         target = path("webhooks", id, "test")
-        return await self._client._ask(WebhookOutcome, "POST", target, b"{}")
+        return await self._ask(WebhookOutcome, "POST", target, b"{}")
 
     def attempts(
         self, id: str, *, failed: bool = False, page_size: int = 100
     ) -> AsyncIterator[WebhookAttempt]:
         """The last requests, or only those that `failed`, the newest first. Raises NotFound."""
         target, only = path("webhooks", id, "attempts"), "true" if failed else None
-        return self._client._list(WebhookAttempt, target, limit=page_size, failed=only)
+        return self._list(WebhookAttempt, target, limit=page_size, failed=only)
 
     async def replay(
         self,
@@ -316,7 +310,7 @@ class AsyncWebhooks:
         wanted = {"messageId": message_id, "failedSince": since, "from": from_}
         body = to_json({name: value for name, value in wanted.items() if value is not None})
         target = path("webhooks", id, "replay")
-        return await self._client._ask(Webhook, "POST", target, body, status=202)
+        return await self._ask(Webhook, "POST", target, body, status=202)
 
     async def rotate_secret(self, id: str, *, overlap: float | None = None) -> Webhook:
         """Makes a new secret, which the result has. The old one also signs for `overlap` seconds,
@@ -324,4 +318,4 @@ class AsyncWebhooks:
         """
         body = to_json({} if overlap is None else {"overlap": overlap})
         target = path("webhooks", id, "rotate-secret")
-        return await self._client._ask(Webhook, "POST", target, body, policy=NO_RETRIES)
+        return await self._ask(Webhook, "POST", target, body, policy=NO_RETRIES)

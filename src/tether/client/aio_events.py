@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Literal, Unpack
 
 from tether.client.aio_run import AsyncFollowing, AsyncRunner
-from tether.client.async_http import Stop
+from tether.client.async_http import Http, Stop
 from tether.client.conversion import instant_text, query_of
 from tether.client.errors import Conflict
 from tether.client.events import EventCalls, unplug_of
-from tether.client.exchange import Request, exchange, path
+from tether.client.exchange import Request, RetryPolicy, exchange, path
 from tether.client.following import ChangeFollower, LogFollower
 from tether.client.models import (
     BulkResult,
@@ -26,13 +26,12 @@ from tether.domain import models
 from tether.domain.views import Capacity, Session, SessionStatus, SessionSummary
 
 
-class AsyncEvents:
+class AsyncEvents(AsyncRunner):
     """The partner's events."""
 
-    def __init__(self, client: AsyncRunner) -> None:
-        self._client = client
-        self._policy = client._policy
-        self._calls = EventCalls(self._policy)
+    def __init__(self, http: Http, policy: RetryPolicy) -> None:
+        super().__init__(http, policy)
+        self._calls = EventCalls(policy)
 
     async def post(self, event: models.Event) -> str:
         """Reports an event and returns its id. An event without a timestamp happens now.
@@ -40,7 +39,7 @@ class AsyncEvents:
         Raises Invalid, Conflict. After Unavailable or RateLimited, post the `event` of the error to
         try again: it has its timestamp, so that is safe at any time.
         """
-        return await self._client._run(self._calls.post(event))
+        return await self._run(self._calls.post(event))
 
     async def bulk(self, events: Iterable[models.Event]) -> list[BulkResult]:
         """Reports many events, up to 10,000 in a request. Returns the result of each, in order.
@@ -48,15 +47,15 @@ class AsyncEvents:
         Refused events do not raise. An error that ends the call early, such as Unavailable, has the
         results so far in `results`.
         """
-        return await self._client._run(self._calls.bulk.all(events))
+        return await self._run(self._calls.bulk.all(events))
 
     async def get(self, id: str) -> Event:
         """The event with this id. Raises NotFound."""
-        return await self._client._get(Event, path("events", id))
+        return await self._get(Event, path("events", id))
 
     async def now(self) -> str:
         """The cursor after the last event: from there, `follow` begins with the next event."""
-        return await self._client._run(self._calls.now())
+        return await self._run(self._calls.now())
 
     def follow(
         self,
@@ -74,21 +73,21 @@ class AsyncEvents:
         EpochChanged, or with `start_again` begins at the first event: then events come again.
         """
         follower = LogFollower(Event, cursor, poll_s, self._policy, start_again=start_again)
-        return AsyncFollowing(self._client, follower, stop)
+        return AsyncFollowing(self, follower, stop)
 
     async def withdraw(self, id: str) -> None:
         """Withdraws an event, as if it had never been sent. Doing so again does no harm. Raises
         NotFound if you never sent it.
         """
         request = Request("DELETE", path("events", id))
-        await self._client._run(exchange(request, self._policy, 204))
+        await self._run(exchange(request, self._policy, 204))
 
     async def withdraw_many(self, ids: Iterable[str]) -> list[WithdrawResult]:
         """Withdraws many events, up to 10,000 in a request. Returns the result of each, in order.
         An error that ends the call early has the results so far in `results`. Doing all of it again
         does no harm.
         """
-        return await self._client._run(self._calls.withdraw.all(ids))
+        return await self._run(self._calls.withdraw.all(ids))
 
     def withdrawn(
         self,
@@ -100,7 +99,7 @@ class AsyncEvents:
         page_size: int = 100,
     ) -> AsyncIterator[Withdrawal]:
         """The withdrawals, in their order."""
-        return self._client._list(
+        return self._list(
             Withdrawal,
             "/events/withdrawn",
             type=type,
@@ -122,7 +121,7 @@ class AsyncEvents:
         events; ignore those that you never had.
         """
         follower = LogFollower(Withdrawal, cursor, poll_s, self._policy, start_again=start_again)
-        return AsyncFollowing(self._client, follower, stop)
+        return AsyncFollowing(self, follower, stop)
 
     def list(
         self,
@@ -136,7 +135,7 @@ class AsyncEvents:
         page_size: int = 100,
     ) -> AsyncIterator[Event]:
         """The events in the order in which they were committed; `from_` inclusive, `to` not."""
-        return self._client._list(
+        return self._list(
             Event,
             "/events",
             type=type,
@@ -149,16 +148,13 @@ class AsyncEvents:
         )
 
 
-class AsyncSessions:
+class AsyncSessions(AsyncRunner):
     """The partner's charging sessions, which the server derives from the events."""
-
-    def __init__(self, client: AsyncRunner) -> None:
-        self._client = client
 
     async def get(self, id: str, *, stale_allowed: bool = False) -> Session:
         """The session with this id. Raises NotFound, also for a removed session."""
         target = path("sessions", id)
-        return await self._client._get(Session, target, stale_allowed=stale_allowed)
+        return await self._get(Session, target, stale_allowed=stale_allowed)
 
     def list(
         self,
@@ -173,7 +169,7 @@ class AsyncSessions:
         With `updated_from` they come in the order of their last change, with removed sessions.
         Raises Invalid, also for filters that exclude each other.
         """
-        return self._client._list(
+        return self._list(
             Session,
             "/sessions",
             **selection,
@@ -198,7 +194,7 @@ class AsyncSessions:
         They are in the order of time, then of the group. The selection is as in `list`, without
         `updated_from`. Raises Invalid.
         """
-        return self._client._list(
+        return self._list(
             SessionSummary,
             "/sessions/summary",
             **selection,
@@ -245,7 +241,7 @@ class AsyncSessions:
         its newest event or too far in the future.
         """
         event = await self.ending(id, at=at)
-        await self._client._run(EventCalls(self._client._policy).post(event))
+        await self._run(EventCalls(self._policy).post(event))
         session = await self.get(id)
         if session.status == SessionStatus.ACTIVE:
             # An unplug in the instant of the plug-in may belong to the session before.
@@ -270,16 +266,14 @@ class AsyncSessions:
         session that a late event has removed comes with the status `removed`. It ends and goes on
         as `Events.follow` does: changes while the consumer was down are not missed.
         """
-        policy = self._client._policy
-        follower = ChangeFollower(cursor, updated_from, poll_s, policy, start_again=start_again)
-        return AsyncFollowing(self._client, follower, stop)
+        follower = ChangeFollower(
+            cursor, updated_from, poll_s, self._policy, start_again=start_again
+        )
+        return AsyncFollowing(self, follower, stop)
 
 
-class AsyncCapacities:
+class AsyncCapacities(AsyncRunner):
     """How much power and energy the partner's plugged-in vehicles could move."""
-
-    def __init__(self, client: AsyncRunner) -> None:
-        self._client = client
 
     async def get(
         self, *, at: Instant | None = None, **selection: Unpack[CapacitySelection]
@@ -289,7 +283,7 @@ class AsyncCapacities:
         It is for now, or for a past moment `at`; for all chargers, one, or those in a box: `bbox`
         is (min longitude, min latitude, max longitude, max latitude) in degrees. Raises Invalid.
         """
-        return await self._client._get(Capacity, "/capacity", **selection, at=at)
+        return await self._get(Capacity, "/capacity", **selection, at=at)
 
     def by_charger(
         self,
@@ -299,9 +293,7 @@ class AsyncCapacities:
         **selection: Unpack[CapacitySelection],
     ) -> AsyncIterator[Capacity]:
         """The capacity of each charger with a vehicle plugged in, by id."""
-        return self._client._list(
-            Capacity, "/capacity", by="charger", **selection, at=at, limit=page_size
-        )
+        return self._list(Capacity, "/capacity", by="charger", **selection, at=at, limit=page_size)
 
     def by_area(
         self,
@@ -313,9 +305,7 @@ class AsyncCapacities:
         """The capacity of each area with such chargers: a box of a tenth of a degree. `area` is
         None for chargers without a position.
         """
-        return self._client._list(
-            Capacity, "/capacity", by="area", **selection, at=at, limit=page_size
-        )
+        return self._list(Capacity, "/capacity", by="area", **selection, at=at, limit=page_size)
 
     async def series(
         self,
@@ -328,7 +318,7 @@ class AsyncCapacities:
         """The capacity at `from_` and every `step` seconds after it, before `to`, by default now.
         At most 1,000 moments, none in the future. Raises Invalid.
         """
-        return await self._client._get(
+        return await self._get(
             list[Capacity], "/capacity", **selection, from_=from_, to=to, step=step
         )
 
@@ -347,6 +337,5 @@ class AsyncCapacities:
         """
         members = {**selection, "from_": from_, "to": to, "step": step}
         if by is not None:
-            return self._client._list(Capacity, "/capacity", by=by, **members, limit=page_size)
-        policy = self._client._policy
-        return self._client._iterate(Lines(Capacity, policy, "/capacity", **query_of(members)))
+            return self._list(Capacity, "/capacity", by=by, **members, limit=page_size)
+        return self._iterate(Lines(Capacity, self._policy, "/capacity", **query_of(members)))

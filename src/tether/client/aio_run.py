@@ -28,10 +28,11 @@ F = TypeVar("F", Event, Session, Withdrawal)
 
 
 class AsyncRunner:
-    """Runs scripts: sends their requests and waits."""
+    """Runs scripts: sends their requests and waits. The client and its parts are runners."""
 
-    _http: Http
-    _policy: RetryPolicy
+    def __init__(self, http: Http, policy: RetryPolicy) -> None:
+        self._http = http
+        self._policy = policy
 
     async def _run(self, script: Script[T]) -> T:
         """Runs a script and returns its result."""
@@ -81,8 +82,8 @@ class AsyncRunner:
 class AsyncFollowing(AsyncIterator[F], Generic[F]):
     """An endless iterator. Its `cursor` is the position after the last entry."""
 
-    def __init__(self, client: AsyncRunner, follower: Follower[F], stop: Stop | None) -> None:
-        self._client = client
+    def __init__(self, runner: AsyncRunner, follower: Follower[F], stop: Stop | None) -> None:
+        self._runner = runner
         self._follower: Follower[F] = follower
         self._stop = stop or Stop()
 
@@ -96,7 +97,7 @@ class AsyncFollowing(AsyncIterator[F], Generic[F]):
             entry = self._follower.take()
             if entry is not None:
                 return entry
-            if seconds := await self._client._run(self._follower.fetch()):
+            if seconds := await self._runner._run(self._follower.fetch()):
                 await wait(self._stop, seconds)
         raise StopAsyncIteration
 

@@ -35,7 +35,7 @@ from tether.domain.validation import MAX_BYTES, MAX_ITEM_BYTES, MAX_ITEMS
 RETRY_STATUSES_OF_ITEMS = frozenset({429, 503})  # items with these statuses are sent again
 MAX_WAIT_S = 30.0  # Retry-After is the time until all items fit; some may be sent earlier
 _GZIP = 31  # the code of zlib for this format
-AN = {
+WITH_ARTICLE = {
     "event": "An event", "charger": "A charger", "vehicle": "A vehicle",
     "event id": "The id of an event",
 }  # fmt: skip
@@ -135,7 +135,7 @@ class BulkCalls(Generic[M, R]):
         line = to_json(thing)
         if len(line) > MAX_ITEM_BYTES:  # the server refuses such a line
             raise TooLarge(
-                f"{AN[self._one]} must not be larger than {MAX_ITEM_BYTES:,} bytes.",
+                f"{WITH_ARTICLE[self._one]} must not be larger than {MAX_ITEM_BYTES:,} bytes.",
                 status=413,
                 code=Code.TOO_LARGE,
             )

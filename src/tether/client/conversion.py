@@ -22,7 +22,7 @@ from tether.domain.timestamps import format_instant, ms_of, parse_instant
 
 M = TypeVar("M", bound=Charger | Vehicle | Event)
 
-_DIGITS = 15  # which the API accepts, and which a float holds exactly
+_MAX_DIGITS = 15  # which the API accepts, and which a float holds exactly
 
 
 def exact(model: M) -> M:
@@ -113,7 +113,7 @@ def _decimal(value: object) -> Decimal | None:
     if isinstance(value, float):
         # 0.1 + 0.2 has 17 digits. The last two are noise, and the API would refuse them.
         number = Decimal(float.__repr__(value))  # not repr(), as NumPy's is "np.float64(0.3)"
-        return number if len(number.as_tuple().digits) <= _DIGITS else Decimal(f"{value:.15g}")
+        return number if len(number.as_tuple().digits) <= _MAX_DIGITS else Decimal(f"{value:.15g}")
     if isinstance(value, Integral) and not isinstance(value, bool):  # NumPy's integers, too
         return Decimal(int(value))
     if isinstance(value, str):

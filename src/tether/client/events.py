@@ -28,7 +28,7 @@ from tether.domain.timestamps import now_ms
 from tether.domain.views import Session, SessionStatus
 
 STEP_BACK_MS = 60_000
-_MANY = 10_000  # vehicles
+_PRUNE_AT = 10_000  # vehicles
 
 
 class EventCalls:
@@ -101,7 +101,7 @@ class Timestamps:
     def __init__(self, clock: Callable[[], int] = now_ms) -> None:
         self._clock = clock
         self._last: dict[str, int] = {}
-        self._most = _MANY
+        self._prune_at = _PRUNE_AT
         self.after_fork_in_child()
         reset_after_fork(self)
 
@@ -114,7 +114,7 @@ class Timestamps:
         with self._mutex:
             now = self._clock()
             timestamp = self._last[vehicle_id] = next_timestamp(now, self._last.get(vehicle_id, 0))
-            if len(self._last) > self._most:
+            if len(self._last) > self._prune_at:
                 self._drop_old(now)
             return timestamp
 
@@ -122,4 +122,4 @@ class Timestamps:
         """Drops timestamps that are too old to matter."""
         recent = now - STEP_BACK_MS
         self._last = {vehicle: last for vehicle, last in self._last.items() if last > recent}
-        self._most = max(_MANY, 2 * len(self._last))
+        self._prune_at = max(_PRUNE_AT, 2 * len(self._last))

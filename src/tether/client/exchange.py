@@ -40,7 +40,7 @@ log = getLogger("tether.client")
 T = TypeVar("T")
 RETRY_STATUSES = frozenset({408, 429, 502, 503, 504})
 NOT_EXECUTED = frozenset({408, 429})  # the server has not executed the request
-WARN_AFTER_FAILURES = 3  # of an endless iterator
+WARN_AFTER_FAILURES = 3  # in a row, while it follows or reads the stream
 WARNING_INTERVAL_S = 30.0  # between warnings that the server does not answer
 MAX_RETRY_AFTER_S = 365 * 86_400.0
 # An item of a structured header (RFC 9651): a token, perhaps with the parameter `parameter`.

@@ -38,8 +38,8 @@ from tether.client.models import Event, Instant, Withdrawal
 from tether.client.pagination import CycleDetector, epoch_of, is_partial, next_cursor
 from tether.domain.views import Session
 
-PAGE = 1000
-FIRST = "2000-01-01T00:00:00.000Z"  # the API takes no earlier instant
+PAGE_SIZE = 1000
+FIRST_INSTANT = "2000-01-01T00:00:00.000Z"  # the API takes no earlier instant
 _LOG_CURSOR = re.compile(r"([0-9]{1,4}|[0-9a-f-]{36})\.([^.]*)(?:\.([0-9a-f]*))?")
 _CHANGE_CURSOR = re.compile(r"([0-9T:.-]{23}Z)/((?:[0-9a-f-]{36})?)(?:/([0-9a-f]*))?")
 
@@ -172,7 +172,7 @@ class LogFollower(Follower[M]):
         return 0
 
     def _target(self) -> str:
-        return with_query(self._path, limit=PAGE, cursor=self._last or self._page)
+        return with_query(self._path, limit=PAGE_SIZE, cursor=self._last or self._page)
 
     def _untaken(self, page: Sequence[M]) -> Sequence[M]:
         return page[self._count :]
@@ -204,7 +204,7 @@ class ChangeFollower(Follower[Session]):
         start_again: bool,
     ) -> None:
         super().__init__(Session, "sessions", poll_s, policy, start_again=start_again)
-        start = FIRST if updated_from is None else instant_text("updatedFrom", updated_from)
+        start = FIRST_INSTANT if updated_from is None else instant_text("updatedFrom", updated_from)
         self._start = self._last = (start, "")
         if cursor is not None:
             self._last, self._epoch = _parse_change_cursor(cursor)
@@ -217,7 +217,7 @@ class ChangeFollower(Follower[Session]):
         # The server need not derive all events first: the follower gets later changes, too.
         return with_query(
             "/sessions",
-            limit=PAGE,
+            limit=PAGE_SIZE,
             updatedFrom=self._last[0],
             stale="allowed",
             cursor=self._page,

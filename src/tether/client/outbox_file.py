@@ -55,9 +55,9 @@ _SCHEMA = (
     "CREATE TABLE stamps (vehicle_id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
     f"PRAGMA user_version = {VERSION}",
 )
-_NONE = -1
-DAMAGED = 0  # the status of a damaged row
-DAMAGE = "It holds no event."
+_NO_FD = -1
+DAMAGED_STATUS = 0
+DAMAGED_MESSAGE = "It holds no event."
 _LAST_MS = 253_402_300_800_000  # the year 10000
 _SET_ASIDE = """
 INSERT OR REPLACE INTO refused SELECT number, coalesce(body, x''), ?, ?, ? FROM waiting
@@ -130,16 +130,16 @@ class OutboxFile:
         leave_to_parent(self._db)
         self._is_open = False
         self._mutex = threading.RLock()
-        if self._is_closed or self._lock_fd == _NONE:
+        if self._is_closed or self._lock_fd == _NO_FD:
             return
         os.close(self._lock_fd)
-        self._lock_fd = _NONE
+        self._lock_fd = _NO_FD
 
     def close(self) -> None:
         with self._mutex:
             if not self._is_closed:
                 self._is_closed = True
-                if self._lock_fd != _NONE:
+                if self._lock_fd != _NO_FD:
                     os.close(self._lock_fd)
                 if self._is_open:
                     self._db.close()
@@ -171,7 +171,9 @@ class OutboxFile:
         sizes = accumulate(len(body or b"") + 1 for _, body in rows)  # with its line end
         fit = sum(size <= most_bytes for size in sizes)
         events = [(number, _event(body)) for number, body in rows[: max(1, fit)]]
-        damaged = [(number, DAMAGED, DAMAGE) for number, event in events if event is None]
+        damaged = [
+            (number, DAMAGED_STATUS, DAMAGED_MESSAGE) for number, event in events if event is None
+        ]
         if damaged:
             self.settle([], damaged)  # later events wait behind them
             log.error("%d rows of %s hold no event: they are set aside.", len(damaged), self._path)
@@ -239,7 +241,7 @@ class OutboxFile:
         it.
         """
         with self._errors():
-            if self._lock_fd == _NONE:
+            if self._lock_fd == _NO_FD:
                 self._lock_fd = _open(f"{self._path}-turn")
             lock_fd = self._lock_fd
             try:

@@ -13,7 +13,7 @@ MAX_BODY_BYTES = 32 * 1024 * 1024  # several times the largest page of this API
 MAX_ERROR_BYTES = 64 * 1024  # only the status and the message matter
 MIN_DOWNLOAD_BYTES_PER_S = 1024
 _GZIP = 31  # the code of zlib for this format
-_PIECE = 64 * 1024
+_PIECE_BYTES = 64 * 1024
 
 
 def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -43,10 +43,10 @@ class Decompressor:
         full = True
         while data or full:
             try:
-                piece = self._unzip.decompress(data, _PIECE)
+                piece = self._unzip.decompress(data, _PIECE_BYTES)
             except zlib.error:
                 raise DecompressionError("it is no gzip") from None
-            data, full = self._unzip.unconsumed_tail, len(piece) == _PIECE
+            data, full = self._unzip.unconsumed_tail, len(piece) == _PIECE_BYTES
             if piece:
                 yield piece
 

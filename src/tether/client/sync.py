@@ -54,14 +54,14 @@ class Client(Runner):
         retries: int = 8,
     ) -> None:
         self._endpoint = endpoint(url, api_key, timeout)
-        self._http = Http(self._endpoint)
-        self._policy = RetryPolicy(retries)
-        self.chargers = Chargers(self, Charger, ChargerState)
-        self.vehicles = Vehicles(self, Vehicle, VehicleState)
-        self.events = Events(self)
-        self.sessions = Sessions(self)
-        self.capacity = Capacities(self)
-        self.webhooks = Webhooks(self)
+        http, policy = Http(self._endpoint), RetryPolicy(retries)
+        super().__init__(http, policy)
+        self.chargers = Chargers(http, policy, Charger, ChargerState)
+        self.vehicles = Vehicles(http, policy, Vehicle, VehicleState)
+        self.events = Events(http, policy)
+        self.sessions = Sessions(http, policy)
+        self.capacity = Capacities(http, policy)
+        self.webhooks = Webhooks(http, policy)
 
     def __repr__(self) -> str:
         return f"Client({url_without_password(self._endpoint.url)!r})"
@@ -142,12 +142,12 @@ class Client(Runner):
         return self._list(AuditEntry, "/audit", **selection, order=newest_first, limit=page_size)
 
 
-class _Entities(Generic[E, S]):
-    def __init__(self, client: Client, kind: type[E], state: type[S]) -> None:
-        self._client = client
+class _Entities(Runner, Generic[E, S]):
+    def __init__(self, http: Http, policy: RetryPolicy, kind: type[E], state: type[S]) -> None:
+        super().__init__(http, policy)
         self._kind: type[E] = kind
         self._state: type[S] = state
-        self._calls: EntityCalls[E] = EntityCalls(kind, client._policy)
+        self._calls: EntityCalls[E] = EntityCalls(kind, policy)
 
     def get(self, id: str) -> E:
         """The charger or vehicle with this id. Raises NotFound."""
@@ -156,7 +156,7 @@ class _Entities(Generic[E, S]):
 
     def get_with_etag(self, id: str) -> tuple[E, str]:
         """The charger or vehicle with this id, and its version for `if_match`. Raises NotFound."""
-        return self._client._run(self._calls.get_with_etag(id))
+        return self._run(self._calls.get_with_etag(id))
 
     def delete(
         self, id: str, *, events: Literal["erase"] | None = None, if_match: str | None = None
@@ -167,25 +167,24 @@ class _Entities(Generic[E, S]):
         Raises NotFound, also if an earlier try whose answer was lost has deleted it,
         PreconditionFailed, and Conflict if it has events and `events` is not given.
         """
-        return self._client._run(self._calls.delete(id, events, if_match))
+        return self._run(self._calls.delete(id, events, if_match))
 
     def list(self, *, page_size: int = 100) -> Iterator[E]:
         """All of them by id; requests the next page (1 to 1000 entries) when needed."""
-        return self._client._list(self._kind, self._calls.path, limit=page_size)
+        return self._list(self._kind, self._calls.path, limit=page_size)
 
     def state(self, id: str, *, stale_allowed: bool = False) -> S:
         """The live state of the charger or vehicle with this id. Raises NotFound."""
         target = self._calls.path + path(id, "state")
-        return self._client._get(self._state, target, stale_allowed=stale_allowed)
+        return self._get(self._state, target, stale_allowed=stale_allowed)
 
     def list_with_state(
         self, *, page_size: int = 100, stale_allowed: bool = False
     ) -> Iterator[tuple[E, S]]:
         """All of them by id, each with its live state."""
         query = query_of({"limit": page_size, "stale_allowed": stale_allowed})
-        policy = self._client._policy
-        pages = StatePages(self._kind, self._state, policy, self._calls.path, **query)
-        return self._client._iterate(pages)
+        pages = StatePages(self._kind, self._state, self._policy, self._calls.path, **query)
+        return self._iterate(pages)
 
 
 class Chargers(_Entities[Charger, ChargerState]):
@@ -196,7 +195,7 @@ class Chargers(_Entities[Charger, ChargerState]):
 
         Raises Invalid, PreconditionFailed.
         """
-        return self._client._run(self._calls.put(charger, if_match))
+        return self._run(self._calls.put(charger, if_match))
 
     def bulk(self, chargers: Iterable[models.Charger]) -> list[PutResult]:
         """Creates or replaces many chargers, up to 10,000 in a request. Returns the result of each,
@@ -205,7 +204,7 @@ class Chargers(_Entities[Charger, ChargerState]):
         Refused chargers do not raise. An error that ends the call early, such as Unavailable, has
         the results so far in `results`.
         """
-        return self._client._run(self._calls.bulk.all(chargers))
+        return self._run(self._calls.bulk.all(chargers))
 
     def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[ChargerChanges]
@@ -214,7 +213,7 @@ class Chargers(_Entities[Charger, ChargerState]):
 
         Raises NotFound, Invalid, PreconditionFailed.
         """
-        return self._client._run(self._calls.patch(id, changes, if_match))
+        return self._run(self._calls.patch(id, changes, if_match))
 
 
 class Vehicles(_Entities[Vehicle, VehicleState]):
@@ -225,7 +224,7 @@ class Vehicles(_Entities[Vehicle, VehicleState]):
 
         Raises Invalid, PreconditionFailed.
         """
-        return self._client._run(self._calls.put(vehicle, if_match))
+        return self._run(self._calls.put(vehicle, if_match))
 
     def bulk(self, vehicles: Iterable[models.Vehicle]) -> list[PutResult]:
         """Creates or replaces many vehicles, up to 10,000 in a request. Returns the result of each,
@@ -234,7 +233,7 @@ class Vehicles(_Entities[Vehicle, VehicleState]):
         Refused vehicles do not raise. An error that ends the call early, such as Unavailable, has
         the results so far in `results`.
         """
-        return self._client._run(self._calls.bulk.all(vehicles))
+        return self._run(self._calls.bulk.all(vehicles))
 
     def patch(
         self, id: str, *, if_match: str | None = None, **changes: Unpack[VehicleChanges]
@@ -243,14 +242,11 @@ class Vehicles(_Entities[Vehicle, VehicleState]):
 
         Raises NotFound, Invalid, PreconditionFailed.
         """
-        return self._client._run(self._calls.patch(id, changes, if_match))
+        return self._run(self._calls.patch(id, changes, if_match))
 
 
-class Webhooks:
+class Webhooks(Runner):
     """The partner's webhooks."""
-
-    def __init__(self, client: Runner) -> None:
-        self._client = client
 
     def create(
         self,
@@ -266,39 +262,39 @@ class Webhooks:
         look at `list` first.
         """
         body = webhook_body({"url": url, "signature": signature, **members})
-        return self._client._ask(Webhook, "POST", "/webhooks", body, status=201, policy=NO_RETRIES)
+        return self._ask(Webhook, "POST", "/webhooks", body, status=201, policy=NO_RETRIES)
 
     def list(self) -> list[Webhook]:
         """All of them, the oldest first."""
-        return self._client._get(list[Webhook], "/webhooks")
+        return self._get(list[Webhook], "/webhooks")
 
     def get(self, id: str) -> Webhook:
         """The webhook with this id, and its backlog. Raises NotFound."""
-        return self._client._get(Webhook, path("webhooks", id))
+        return self._get(Webhook, path("webhooks", id))
 
     def change(self, id: str, **changes: Unpack[WebhookChanges]) -> Webhook:
         """Changes some members; None sets the default. Raises NotFound, Invalid."""
         body = webhook_body(changes)
-        return self._client._ask(Webhook, "PATCH", path("webhooks", id), body)
+        return self._ask(Webhook, "PATCH", path("webhooks", id), body)
 
     def delete(self, id: str) -> None:
         """Deletes it. Raises NotFound."""
         request = Request("DELETE", path("webhooks", id))
-        self._client._run(exchange(request, self._client._policy, 204))
+        self._run(exchange(request, self._policy, 204))
 
     def test(self, id: str) -> WebhookOutcome:
         """Sends a test message now; its outcome. If it succeeds, a stopped webhook goes on. Raises
         NotFound.
         """
         target = path("webhooks", id, "test")
-        return self._client._ask(WebhookOutcome, "POST", target, b"{}")
+        return self._ask(WebhookOutcome, "POST", target, b"{}")
 
     def attempts(
         self, id: str, *, failed: bool = False, page_size: int = 100
     ) -> Iterator[WebhookAttempt]:
         """The last requests, or only those that `failed`, the newest first. Raises NotFound."""
         target, only = path("webhooks", id, "attempts"), "true" if failed else None
-        return self._client._list(WebhookAttempt, target, limit=page_size, failed=only)
+        return self._list(WebhookAttempt, target, limit=page_size, failed=only)
 
     def replay(
         self,
@@ -315,7 +311,7 @@ class Webhooks:
         wanted = {"messageId": message_id, "failedSince": since, "from": from_}
         body = to_json({name: value for name, value in wanted.items() if value is not None})
         target = path("webhooks", id, "replay")
-        return self._client._ask(Webhook, "POST", target, body, status=202)
+        return self._ask(Webhook, "POST", target, body, status=202)
 
     def rotate_secret(self, id: str, *, overlap: float | None = None) -> Webhook:
         """Makes a new secret, which the result has. The old one also signs for `overlap` seconds,
@@ -323,4 +319,4 @@ class Webhooks:
         """
         body = to_json({} if overlap is None else {"overlap": overlap})
         target = path("webhooks", id, "rotate-secret")
-        return self._client._ask(Webhook, "POST", target, body, policy=NO_RETRIES)
+        return self._ask(Webhook, "POST", target, body, policy=NO_RETRIES)

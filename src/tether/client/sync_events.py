@@ -4,11 +4,11 @@
 from collections.abc import Iterable, Iterator
 from typing import Literal, Unpack
 
-from tether.client.blocking_http import Stop
+from tether.client.blocking_http import Http, Stop
 from tether.client.conversion import instant_text, query_of
 from tether.client.errors import Conflict
 from tether.client.events import EventCalls, unplug_of
-from tether.client.exchange import Request, exchange, path
+from tether.client.exchange import Request, RetryPolicy, exchange, path
 from tether.client.following import ChangeFollower, LogFollower
 from tether.client.models import (
     BulkResult,
@@ -27,13 +27,12 @@ from tether.domain import models
 from tether.domain.views import Capacity, Session, SessionStatus, SessionSummary
 
 
-class Events:
+class Events(Runner):
     """The partner's events."""
 
-    def __init__(self, client: Runner) -> None:
-        self._client = client
-        self._policy = client._policy
-        self._calls = EventCalls(self._policy)
+    def __init__(self, http: Http, policy: RetryPolicy) -> None:
+        super().__init__(http, policy)
+        self._calls = EventCalls(policy)
 
     def post(self, event: models.Event) -> str:
         """Reports an event and returns its id. An event without a timestamp happens now.
@@ -41,7 +40,7 @@ class Events:
         Raises Invalid, Conflict. After Unavailable or RateLimited, post the `event` of the error to
         try again: it has its timestamp, so that is safe at any time.
         """
-        return self._client._run(self._calls.post(event))
+        return self._run(self._calls.post(event))
 
     def bulk(self, events: Iterable[models.Event]) -> list[BulkResult]:
         """Reports many events, up to 10,000 in a request. Returns the result of each, in order.
@@ -49,15 +48,15 @@ class Events:
         Refused events do not raise. An error that ends the call early, such as Unavailable, has the
         results so far in `results`.
         """
-        return self._client._run(self._calls.bulk.all(events))
+        return self._run(self._calls.bulk.all(events))
 
     def get(self, id: str) -> Event:
         """The event with this id. Raises NotFound."""
-        return self._client._get(Event, path("events", id))
+        return self._get(Event, path("events", id))
 
     def now(self) -> str:
         """The cursor after the last event: from there, `follow` begins with the next event."""
-        return self._client._run(self._calls.now())
+        return self._run(self._calls.now())
 
     def follow(
         self,
@@ -75,21 +74,21 @@ class Events:
         EpochChanged, or with `start_again` begins at the first event: then events come again.
         """
         follower = LogFollower(Event, cursor, poll_s, self._policy, start_again=start_again)
-        return Following(self._client, follower, stop)
+        return Following(self, follower, stop)
 
     def withdraw(self, id: str) -> None:
         """Withdraws an event, as if it had never been sent. Doing so again does no harm. Raises
         NotFound if you never sent it.
         """
         request = Request("DELETE", path("events", id))
-        self._client._run(exchange(request, self._policy, 204))
+        self._run(exchange(request, self._policy, 204))
 
     def withdraw_many(self, ids: Iterable[str]) -> list[WithdrawResult]:
         """Withdraws many events, up to 10,000 in a request. Returns the result of each, in order.
         An error that ends the call early has the results so far in `results`. Doing all of it again
         does no harm.
         """
-        return self._client._run(self._calls.withdraw.all(ids))
+        return self._run(self._calls.withdraw.all(ids))
 
     def withdrawn(
         self,
@@ -101,7 +100,7 @@ class Events:
         page_size: int = 100,
     ) -> Iterator[Withdrawal]:
         """The withdrawals, in their order."""
-        return self._client._list(
+        return self._list(
             Withdrawal,
             "/events/withdrawn",
             type=type,
@@ -123,7 +122,7 @@ class Events:
         events; ignore those that you never had.
         """
         follower = LogFollower(Withdrawal, cursor, poll_s, self._policy, start_again=start_again)
-        return Following(self._client, follower, stop)
+        return Following(self, follower, stop)
 
     def list(
         self,
@@ -137,7 +136,7 @@ class Events:
         page_size: int = 100,
     ) -> Iterator[Event]:
         """The events in the order in which they were committed; `from_` inclusive, `to` not."""
-        return self._client._list(
+        return self._list(
             Event,
             "/events",
             type=type,
@@ -150,16 +149,13 @@ class Events:
         )
 
 
-class Sessions:
+class Sessions(Runner):
     """The partner's charging sessions, which the server derives from the events."""
-
-    def __init__(self, client: Runner) -> None:
-        self._client = client
 
     def get(self, id: str, *, stale_allowed: bool = False) -> Session:
         """The session with this id. Raises NotFound, also for a removed session."""
         target = path("sessions", id)
-        return self._client._get(Session, target, stale_allowed=stale_allowed)
+        return self._get(Session, target, stale_allowed=stale_allowed)
 
     def list(
         self,
@@ -174,7 +170,7 @@ class Sessions:
         With `updated_from` they come in the order of their last change, with removed sessions.
         Raises Invalid, also for filters that exclude each other.
         """
-        return self._client._list(
+        return self._list(
             Session,
             "/sessions",
             **selection,
@@ -199,7 +195,7 @@ class Sessions:
         They are in the order of time, then of the group. The selection is as in `list`, without
         `updated_from`. Raises Invalid.
         """
-        return self._client._list(
+        return self._list(
             SessionSummary,
             "/sessions/summary",
             **selection,
@@ -246,7 +242,7 @@ class Sessions:
         its newest event or too far in the future.
         """
         event = self.ending(id, at=at)
-        self._client._run(EventCalls(self._client._policy).post(event))
+        self._run(EventCalls(self._policy).post(event))
         session = self.get(id)
         if session.status == SessionStatus.ACTIVE:
             # An unplug in the instant of the plug-in may belong to the session before.
@@ -271,16 +267,14 @@ class Sessions:
         session that a late event has removed comes with the status `removed`. It ends and goes on
         as `Events.follow` does: changes while the consumer was down are not missed.
         """
-        policy = self._client._policy
-        follower = ChangeFollower(cursor, updated_from, poll_s, policy, start_again=start_again)
-        return Following(self._client, follower, stop)
+        follower = ChangeFollower(
+            cursor, updated_from, poll_s, self._policy, start_again=start_again
+        )
+        return Following(self, follower, stop)
 
 
-class Capacities:
+class Capacities(Runner):
     """How much power and energy the partner's plugged-in vehicles could move."""
-
-    def __init__(self, client: Runner) -> None:
-        self._client = client
 
     def get(self, *, at: Instant | None = None, **selection: Unpack[CapacitySelection]) -> Capacity:
         """The power and energy that plugged-in vehicles take, give and store, and could.
@@ -288,7 +282,7 @@ class Capacities:
         It is for now, or for a past moment `at`; for all chargers, one, or those in a box: `bbox`
         is (min longitude, min latitude, max longitude, max latitude) in degrees. Raises Invalid.
         """
-        return self._client._get(Capacity, "/capacity", **selection, at=at)
+        return self._get(Capacity, "/capacity", **selection, at=at)
 
     def by_charger(
         self,
@@ -298,9 +292,7 @@ class Capacities:
         **selection: Unpack[CapacitySelection],
     ) -> Iterator[Capacity]:
         """The capacity of each charger with a vehicle plugged in, by id."""
-        return self._client._list(
-            Capacity, "/capacity", by="charger", **selection, at=at, limit=page_size
-        )
+        return self._list(Capacity, "/capacity", by="charger", **selection, at=at, limit=page_size)
 
     def by_area(
         self,
@@ -312,9 +304,7 @@ class Capacities:
         """The capacity of each area with such chargers: a box of a tenth of a degree. `area` is
         None for chargers without a position.
         """
-        return self._client._list(
-            Capacity, "/capacity", by="area", **selection, at=at, limit=page_size
-        )
+        return self._list(Capacity, "/capacity", by="area", **selection, at=at, limit=page_size)
 
     def series(
         self,
@@ -327,9 +317,7 @@ class Capacities:
         """The capacity at `from_` and every `step` seconds after it, before `to`, by default now.
         At most 1,000 moments, none in the future. Raises Invalid.
         """
-        return self._client._get(
-            list[Capacity], "/capacity", **selection, from_=from_, to=to, step=step
-        )
+        return self._get(list[Capacity], "/capacity", **selection, from_=from_, to=to, step=step)
 
     def over_time(
         self,
@@ -346,6 +334,5 @@ class Capacities:
         """
         members = {**selection, "from_": from_, "to": to, "step": step}
         if by is not None:
-            return self._client._list(Capacity, "/capacity", by=by, **members, limit=page_size)
-        policy = self._client._policy
-        return self._client._iterate(Lines(Capacity, policy, "/capacity", **query_of(members)))
+            return self._list(Capacity, "/capacity", by=by, **members, limit=page_size)
+        return self._iterate(Lines(Capacity, self._policy, "/capacity", **query_of(members)))

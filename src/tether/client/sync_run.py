@@ -29,10 +29,11 @@ F = TypeVar("F", Event, Session, Withdrawal)
 
 
 class Runner:
-    """Runs scripts: sends their requests and waits."""
+    """Runs scripts: sends their requests and waits. The client and its parts are runners."""
 
-    _http: Http
-    _policy: RetryPolicy
+    def __init__(self, http: Http, policy: RetryPolicy) -> None:
+        self._http = http
+        self._policy = policy
 
     def _run(self, script: Script[T]) -> T:
         """Runs a script and returns its result."""
@@ -82,8 +83,8 @@ class Runner:
 class Following(Iterator[F], Generic[F]):
     """An endless iterator. Its `cursor` is the position after the last entry."""
 
-    def __init__(self, client: Runner, follower: Follower[F], stop: Stop | None) -> None:
-        self._client = client
+    def __init__(self, runner: Runner, follower: Follower[F], stop: Stop | None) -> None:
+        self._runner = runner
         self._follower: Follower[F] = follower
         self._stop = stop or Stop()
 
@@ -97,7 +98,7 @@ class Following(Iterator[F], Generic[F]):
             entry = self._follower.take()
             if entry is not None:
                 return entry
-            if seconds := self._client._run(self._follower.fetch()):
+            if seconds := self._runner._run(self._follower.fetch()):
                 wait(self._stop, seconds)
         raise StopIteration
 
