@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from falcon.asgi import App, Request, Response
     from opentelemetry.trace import Tracer
 
-    from tether.domain.webhooks import Endpoint
     from tether.server.metrics import Metrics
     from tether.webhooks.deliverer import Deliverer
     from tether.webhooks.sender import Sender
@@ -58,12 +57,7 @@ def webhook_service(store: Store, box: SecretBox, sender: "Sender") -> WebhookSe
     """The operations of partners on their webhooks."""
     from tether.webhooks.messages import Messages
 
-    messages = Messages(store, now_ms)
-
-    async def is_known(webhook: "Endpoint", message_id: str) -> bool:
-        return await messages.of_id(webhook, message_id) is not None
-
-    return WebhookService(store.webhooks, is_known, box, sender, now_ms)
+    return WebhookService(store.webhooks, Messages(store, now_ms).of_id, box, sender, now_ms)
 
 
 def deliverer(

@@ -77,14 +77,14 @@ class WebhookService:
     def __init__(
         self,
         stored: Webhooks,
-        is_known: Callable[[Endpoint, str], Awaitable[bool]],
+        find_message: Callable[[Endpoint, str], Awaitable[Message | None]],
         box: SecretBox,
         sender: Sender,
         now_ms: Callable[[], int],
     ) -> None:
-        """`is_known` says whether a message with this id can be sent to the endpoint."""
+        """`find_message` returns the message with an id, if it can be sent to the endpoint."""
         self._stored = stored
-        self._is_known = is_known
+        self._find_message = find_message
         self._box = box
         self._sender = sender
         self._now_ms = now_ms
@@ -225,7 +225,7 @@ class WebhookService:
             raise TooManyAtOnce(60)
         entry = self._entry(webhook, by, "webhook.replay")
         if replay.message_id is not None:
-            if not await self._is_known(webhook, replay.message_id):
+            if await self._find_message(webhook, replay.message_id) is None:
                 raise NotFound
             parked = Parked(partner, webhook.id, replay.message_id, 0, now_ms, now_ms)
             await self._stored.park(parked, entry)

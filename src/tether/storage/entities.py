@@ -63,6 +63,16 @@ RETURNING version
 """
 
 
+def vehicle_of(alias: str) -> str:
+    """The JSON of the vehicle of a row."""
+    return f"(SELECT v.body FROM vehicles v WHERE v.partner = $1 AND v.id = {alias}.vehicle_id)"
+
+
+def charger_of(alias: str) -> str:
+    """The JSON of the charger of a row."""
+    return f"(SELECT c.body FROM chargers c WHERE c.partner = $1 AND c.id = {alias}.charger_id)"
+
+
 class Stored(NamedTuple):
     """An entity as it is stored: `body` is its JSON, `version` counts its changes from 1."""
 

@@ -7,8 +7,7 @@ import msgspec
 
 from tether.domain.models import ERASED, Charger, Entity, Vehicle, Withdrawal, from_json, to_json
 from tether.storage.dialect import Dialect
-from tether.storage.engine import Engine, Statement, batch, batch_of, where_found
-from tether.storage.sql import delete_batch
+from tether.storage.engine import Engine, Statement, batch, batch_of, delete_batch, where_found
 
 AT_ONCE = 250  # rows in a transaction; other writes wait for it
 SESSIONS_AT_ONCE = 50  # fewer, because they are in many indexes

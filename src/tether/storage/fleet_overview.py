@@ -22,13 +22,17 @@ FROM sessions s WHERE s.partner = $1 AND s.end_ms IS NULL AND s.live = 1
 ORDER BY s.start_ms DESC, s.id DESC LIMIT {MOST_PLUGGED_IN}
 """
 
-HAS = f"""
-SELECT (SELECT count(*) FROM (SELECT 1 FROM chargers WHERE partner = $1 LIMIT {MOST_OF_EACH}) c),
-       (SELECT count(*) FROM (SELECT 1 FROM vehicles WHERE partner = $1 LIMIT {MOST_OF_EACH}) v)
+
+def _sizes(most: int) -> str:
+    return f"""
+(SELECT count(*) FROM (SELECT 1 FROM chargers WHERE partner = $1 LIMIT {most}) c),
+(SELECT count(*) FROM (SELECT 1 FROM vehicles WHERE partner = $1 LIMIT {most}) v)
 """
+
+
+SIZES = f"SELECT {_sizes(MOST_OF_EACH)}"
 SUMS = f"""
-SELECT (SELECT count(*) FROM (SELECT 1 FROM chargers WHERE partner = $1 LIMIT {MOST_COUNTED}) c),
-       (SELECT count(*) FROM (SELECT 1 FROM vehicles WHERE partner = $1 LIMIT {MOST_COUNTED}) v),
+SELECT {_sizes(MOST_COUNTED)},
        count(*), count(charging), sum(CASE WHEN charging = 1 THEN last_power END)
 FROM ({_ACTIVE}) active
 """
@@ -87,7 +91,7 @@ class FleetOverview:
 
     async def sizes(self, partner: int) -> tuple[int, int]:
         """The numbers of the partner's chargers and vehicles, up to MOST_OF_EACH."""
-        ((chargers, vehicles),) = await self._engine.read(HAS, partner)
+        ((chargers, vehicles),) = await self._engine.read(SIZES, partner)
         return int(chargers), int(vehicles)
 
     async def occupied(self, partner: int) -> list[tuple[str, bool]]:

@@ -11,11 +11,21 @@ import msgspec
 
 from tether.domain.session_record import EventReading, OrderedEvent, SessionRecord
 from tether.domain.timeline import Step
-from tether.storage.engine import Engine, batch, batch_of, columns_of
+from tether.storage.engine import (
+    Engine,
+    batch,
+    batch_of,
+    columns,
+    columns_of,
+    json_array,
+    json_id,
+    json_list,
+    pages,
+)
+from tether.storage.entities import charger_of, vehicle_of
 from tether.storage.events import Events
 from tether.storage.session_records import event_list, ordered_events_in
 from tether.storage.sessions import spans_before
-from tether.storage.sql import columns, json_array, json_id, json_list, pages
 from tether.storage.turns import TimeSlice
 
 KEYS = 1000  # of sessions, in one read
@@ -83,18 +93,9 @@ class ActiveSession(NamedTuple):
 _KEY = columns_of(SessionKey)
 _KEY_OF_S = columns("s", SessionKey._fields)
 
-
-def _vehicle_of(alias: str) -> str:
-    return f"(SELECT v.body FROM vehicles v WHERE v.partner = $1 AND v.id = {alias}.vehicle_id)"
-
-
-def _charger_of(alias: str) -> str:
-    return f"(SELECT c.body FROM chargers c WHERE c.partner = $1 AND c.id = {alias}.charger_id)"
-
-
 # The sessions that have not ended, by charger. $2 to $4 is the position before the page.
 ACTIVE = f"""
-SELECT s.charger_id, s.start_ms, s.id, s.body, {_vehicle_of("s")}, {_charger_of("s")}
+SELECT s.charger_id, s.start_ms, s.id, s.body, {vehicle_of("s")}, {charger_of("s")}
 FROM sessions s
 WHERE s.partner = $1 AND s.end_ms IS NULL AND s.live = 1
   AND (s.charger_id, s.start_ms, s.id) > ($2, $3, $4) AND s.charger_id <= $5
@@ -131,7 +132,7 @@ _STARTED = json_array(
 )  # fmt: skip
 _STARTED_ROWS = f"""
     SELECT s.vehicle_id, s.start_ms, s.start_rank, s.id, s.end_ms, s.course,
-           CASE WHEN s.course IS NULL THEN NULL ELSE {_vehicle_of("s")} END AS vehicle
+           CASE WHEN s.course IS NULL THEN NULL ELSE {vehicle_of("s")} END AS vehicle
     FROM sessions s
     WHERE s.partner = $1 AND s.charger_id = w.charger_id
       AND (s.start_ms, s.id) > ($3, $4) AND s.start_ms <= $5 AND s.live + 0 = 1
@@ -143,7 +144,7 @@ _STARTED_ROWS = f"""
 # statements below, it is not written as a join: see events.py.
 STARTED = f"""
 WITH {batch("wanted", "charger_id")}
-SELECT w.charger_id, {_charger_of("w")}, {json_list(_STARTED, _STARTED_ROWS)}
+SELECT w.charger_id, {charger_of("w")}, {json_list(_STARTED, _STARTED_ROWS)}
 FROM wanted w ORDER BY w.place
 """
 
@@ -153,7 +154,7 @@ SELECT (
     SELECT {json_array("s.body", "coalesce(s.seen, 'null')")} FROM sessions s
     WHERE s.partner = $1 AND s.vehicle_id = w.vehicle_id AND s.start_ms = w.start_ms
       AND s.start_rank = w.start_rank AND s.charger_id = w.charger_id AND s.live = 1
-), {_vehicle_of("w")}, {_charger_of("w")}
+), {vehicle_of("w")}, {charger_of("w")}
 FROM wanted w ORDER BY w.place
 """
 

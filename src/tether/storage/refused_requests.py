@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 from tether.domain.errors import NotFound
 from tether.domain.partners import DAY_MS
-from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
+from tether.storage.engine import Engine, Statement, batch, batch_of, columns, columns_of
 from tether.storage.erasures import names_in_request, unless_erased
 from tether.storage.retention import Retention
-from tether.storage.sql import columns
 
 SAMPLED_PART = 10  # the sample has a tenth of the rows of refused requests
 _LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # as both engines do

@@ -10,9 +10,8 @@ change the sessions around expired ones.
 from tether.domain.models import Withdrawal, from_json
 from tether.domain.partners import DAY_MS, RetentionPeriods
 from tether.domain.timestamps import parse_instant
-from tether.storage.engine import Engine, Statement, batch_of
+from tether.storage.engine import Engine, Statement, batch_of, delete_batch, lease_has_expired
 from tether.storage.log_positions import DERIVED, HEAD
-from tether.storage.sql import delete_batch
 from tether.storage.turns import giving_way
 
 TOMBSTONE_MS = 30 * DAY_MS
@@ -38,11 +37,10 @@ ON CONFLICT (partner) DO UPDATE SET horizon_ms = CASE
     WHEN retention.horizon_ms > excluded.horizon_ms THEN retention.horizon_ms
     ELSE excluded.horizon_ms END
 """
-# A lease that ends later than a new one was claimed before the clock was set back. It is ignored.
 CLAIM = f"""
 UPDATE retention SET lease_ms = $2 + {LEASE_MS}
 WHERE partner = $1 AND horizon_ms > coalesce(expired_ms, horizon_ms - 1)
-  AND lease_ms NOT BETWEEN $2 + 1 AND $2 + {LEASE_MS}
+  AND {lease_has_expired("$2", LEASE_MS)}
 """
 RENEW = f"UPDATE retention SET lease_ms = $2 + {LEASE_MS} WHERE partner = $1"
 RELEASE = """

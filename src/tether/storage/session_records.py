@@ -10,9 +10,18 @@ from tether.domain.models import Event, to_json
 from tether.domain.session_record import EventReading, OrderedEvent, SessionRecord, ordered_event
 from tether.domain.session_totals import UNKNOWN, SessionTotals, totals_of
 from tether.domain.timeline import Step, steps_of, stored_readings
-from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
+from tether.storage.engine import (
+    Engine,
+    Statement,
+    batch,
+    batch_of,
+    columns,
+    columns_of,
+    json_array,
+    json_id,
+    json_list,
+)
 from tether.storage.log_positions import HAS_MARK, Position
-from tether.storage.sql import columns, json_array, json_id, json_list
 
 ROWS = 1_000  # in a statement: the database holds them in memory several times
 LONGEST_TIMELINE = 800  # characters: an index has it, where PostgreSQL allows 2,700 bytes

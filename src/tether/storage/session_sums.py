@@ -12,9 +12,16 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from tether.storage.engine import Engine, batch, batch_of, columns_of
+from tether.storage.engine import (
+    Engine,
+    batch,
+    batch_of,
+    columns_of,
+    json_array,
+    json_id,
+    json_list,
+)
 from tether.storage.plugged_in import SessionKey
-from tether.storage.sql import json_array, json_id, json_list
 
 MOST_PAIRS = 500_000  # of a charger and a vehicle, in each part
 MOST_OTHERS = 20_000  # keys in each part; one more is returned if there are more

@@ -13,6 +13,7 @@ from tether.domain.models import ERASED, Charger, Vehicle
 from tether.domain.session_record import SessionRecord
 from tether.domain.session_views import StoredSession, session_of
 from tether.storage.engine import Engine, Row, batch, batch_of
+from tether.storage.entities import charger_of, vehicle_of
 from tether.storage.turns import TimeSlice
 
 PORTION = 50  # sessions that one statement returns
@@ -24,10 +25,10 @@ LONGEST_SPAN = 48  # bits of ms: some thousand years
 SessionPosition = tuple[int, str]
 """The position of a session in a list: the instant by which it is ordered, and its id."""
 
-_SELECTED = """
+_SELECTED = f"""
 SELECT u.id, s.body, coalesce(s.live, 0),
-       (SELECT v.body FROM vehicles v WHERE v.partner = $1 AND v.id = s.vehicle_id),
-       (SELECT c.body FROM chargers c WHERE c.partner = $1 AND c.id = s.charger_id),
+       {vehicle_of("s")},
+       {charger_of("s")},
        u.version, u.updated_ms, u.created_ms
 """
 GET = f"""

@@ -11,9 +11,8 @@ import msgspec
 from tether.domain.earlier_sessions import SessionContext
 from tether.domain.models import to_json
 from tether.domain.session_record import SessionRecord, without_charger
-from tether.storage.engine import Engine, Statement, batch, batch_of
+from tether.storage.engine import Engine, Statement, batch, batch_of, pages
 from tether.storage.log_positions import HAS_MARK
-from tether.storage.sql import pages
 
 PAGE = 200
 VEHICLES = 1_000  # in one statement

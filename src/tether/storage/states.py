@@ -9,10 +9,9 @@ from tether.domain.errors import NotFound
 from tether.domain.models import Event, from_json
 from tether.domain.session_record import SessionRecord
 from tether.domain.session_views import ChargerOccupancy, LatestSession
-from tether.storage.engine import Engine, Row, batch, batch_of
+from tether.storage.engine import Engine, Row, batch, batch_of, json_array, json_list
 from tether.storage.log_positions import DERIVED, HEAD, LAST_WITHDRAWAL
 from tether.storage.session_records import NEWEST_FIRST
-from tether.storage.sql import json_array, json_list
 
 MOST = 100  # active sessions that are returned of a charger
 FEW = 5  # … when one charger is looked up, in the event loop

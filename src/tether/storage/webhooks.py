@@ -22,11 +22,21 @@ from tether.domain.webhooks import (
     Status,
     status_of,
 )
-from tether.storage.engine import Engine, Row, Statement, batch, batch_of, columns_of, where_found
+from tether.storage.engine import (
+    Engine,
+    Row,
+    Statement,
+    batch,
+    batch_of,
+    columns,
+    columns_of,
+    delete_batch,
+    lease_has_expired,
+    where_found,
+)
 from tether.storage.erasures import names_in_attempt, unless_erased
 from tether.storage.events import EVENTS
 from tether.storage.log_positions import HEAD
-from tether.storage.sql import columns, delete_batch
 
 MOST_PARKED = 1_000  # of an endpoint, including those that failed for good
 MOST_ATTEMPTS = 500  # of an endpoint
@@ -108,8 +118,7 @@ class Heads(NamedTuple):
 
 # Delivering ---------------------------------------------------------------------------------------
 
-# An instant that is later than these bounds allow was written before the clock was set back. It is
-# ignored.
+# A later instant than these bounds allow was stored before the clock was set back. It is ignored.
 LONGEST_LEASE_MS = 60_000
 LONGEST_PACE_MS = 2_000_000
 LONGEST_PAUSE_MS = 100_000_000
@@ -120,7 +129,7 @@ def is_free(now: str) -> str:
     at = f"CAST({now} AS BIGINT)"
     return f"""(
     enabled = 1 AND stopped = ''
-    AND lease_ms NOT BETWEEN {at} + 1 AND {at} + {LONGEST_LEASE_MS}
+    AND {lease_has_expired(at, LONGEST_LEASE_MS)}
     AND due_ms NOT BETWEEN {at} + 1 AND {at}
         + CASE head WHEN '' THEN {LONGEST_PACE_MS} ELSE {LONGEST_PAUSE_MS} END)"""
 

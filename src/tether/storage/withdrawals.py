@@ -11,8 +11,7 @@ import msgspec
 
 from tether.domain.models import Event, Withdrawal, WithdrawalReason, from_json, to_json
 from tether.domain.timestamps import format_instant
-from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of
-from tether.storage.sql import delete_batch
+from tether.storage.engine import Engine, Statement, batch, batch_of, columns_of, delete_batch
 
 AT_ONCE = 500  # events in a transaction; other writes wait for it
 
