@@ -1,7 +1,7 @@
 """Lists of which a request reads only a part: all pages together are whole."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -22,7 +22,7 @@ TYPES = [EventType.VEHICLE_CONNECTED, EventType.VEHICLE_DISCONNECTED]
 
 
 @pytest.fixture(autouse=True)
-def _small_portions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in (
         (events, "READ_AT_ONCE", 7),
         (events, "WINDOW_AT_ONCE", 40),
@@ -32,12 +32,6 @@ def _small_portions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (sessions, "PORTIONS", 2),
     ):
         monkeypatch.setattr(module, name, value)
-    cached = (events._page, events._window)
-    for statements in cached:
-        statements.cache_clear()
-    yield
-    for statements in cached:
-        statements.cache_clear()
 
 
 async def stored(store: Store, partner: int, chosen: random.Random) -> list[Any]:

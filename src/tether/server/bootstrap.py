@@ -175,4 +175,4 @@ def _limiter(settings: Settings, metrics: "Metrics") -> Limiter:
         return own
     from tether.server.shared_limits import SharedBuckets, open_redis
 
-    return SharedBuckets(open_redis(settings.redis), own, metrics.redis_in_use)
+    return SharedBuckets(open_redis(settings.redis), own, metrics.redis_in_use.set)

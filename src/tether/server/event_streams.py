@@ -45,7 +45,7 @@ class EventStreams:
         if not self._open[partner]:
             del self._open[partner]
         if self._metrics:
-            self._metrics.open_streams(change)
+            self._metrics.open_streams.inc(change)
 
 
 class StreamBody(AsyncIterator[bytes]):

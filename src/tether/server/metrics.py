@@ -90,10 +90,10 @@ class Metrics:
             "Requests to endpoints of webhooks, by what came of them.",
             ["outcome"],
         )
-        self._derivation_failures = counter(
+        self.derivation_failures = counter(
             "tether_derivation_failures", "Portions of events that could not be derived."
         )
-        self._redis = gauge(
+        self.redis_in_use = gauge(
             "tether_redis_in_use", "Workers that share their rate limits through Redis."
         )
         gauge("tether_workers", "Worker processes that serve.").set(1)
@@ -111,18 +111,18 @@ class Metrics:
         self._of_partners: PartnerMetrics | None = None
         if by_partner:
             self._of_partners = PartnerMetrics(self.registry)
-        self._temporary = gauge(
+        self.temporary_files_usable = gauge(
             "tether_temporary_files_usable",
             "Workers that can put large bodies into temporary files.",
         )
-        self._streams = gauge("tether_open_streams", "Consumers of /stream that are connected.")
+        self.open_streams = gauge("tether_open_streams", "Consumers of /stream that are connected.")
         self._refused = counter(
             "tether_refused",
             "What was refused so that it does not harm others: connections beyond their bound, "
             "unread answers, reads by those who have too many at once.",
             ["reason"],
         )
-        self._dropped_lines = counter(
+        self.dropped_log_lines = counter(
             "tether_dropped_log_lines",
             "Log lines that nobody read in time, or that could not be written.",
         )
@@ -171,10 +171,6 @@ class Metrics:
         self._derivation_waiting.set(events)
         self._derivation_lag.set(lag_s)
 
-    def derivation_failed(self) -> None:
-        """Counts a portion of events that could not be derived."""
-        self._derivation_failures.inc()
-
     def webhooks(self, counts: Mapping[Status, int]) -> None:
         """Sets the number of endpoints by status."""
         for status, count in counts.items():
@@ -184,25 +180,9 @@ class Metrics:
         """Counts a finished request to an endpoint."""
         self._webhook_attempts.labels("success" if succeeded else "failure").inc()
 
-    def redis_in_use(self, yes: bool) -> None:
-        """Sets whether this process uses Redis for its rate limits."""
-        self._redis.set(yes)
-
-    def temporary_files_usable(self, yes: bool) -> None:
-        """Sets whether this process can write temporary files for large bodies."""
-        self._temporary.set(yes)
-
-    def open_streams(self, change: int) -> None:
-        """Changes the number of connected consumers of /stream."""
-        self._streams.inc(change)
-
     def refused(self, reason: str) -> None:
         """Counts something that was refused to protect others, by reason."""
         self._refused.labels(reason).inc()
-
-    def dropped_log_lines(self, lines: int) -> None:
-        """Counts lines of the log that could not be written."""
-        self._dropped_lines.inc(lines)
 
     def own_page(self) -> str:
         """The metrics of this process, in Prometheus' text format."""

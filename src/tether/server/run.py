@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from tempfile import TemporaryFile
 from typing import Any
@@ -56,10 +56,10 @@ async def serve(
     """
     most_files = _raise_file_limit()
     _return_large_blocks()
-    logging.when_dropped(metrics.dropped_log_lines)
+    logging.when_dropped(metrics.dropped_log_lines.inc)
 
     def derivation_failed(partner: int, error: Exception) -> None:
-        metrics.derivation_failed()
+        metrics.derivation_failures.inc()
         log.error("derivation failed", partner=partner, exc_info=error)
 
     async with (
@@ -124,19 +124,18 @@ async def serve(
         alone = settings.workers == 1
         with serving(metrics.own_page, metrics_address(settings.metrics) if alone else None):
             _collect_garbage_less_often()
-            async with (
-                meanwhile(store.key_use.keep_writing()),
-                meanwhile(_observe(store, metrics)),
-                meanwhile(store.erasing.keep_erasing()),
-                meanwhile(forget_audit(store, settings.audit_days, now_ms)),
-                aclosing(sender),
-                meanwhile(bootstrap.deliverer(store, sender, metrics, settings).run()),
-                meanwhile(store.refusals.keep_writing())
-                if settings.console == "on"
-                else nullcontext(),
-                meanwhile(keep_forgetting(store, settings.attempt_days, now_ms)),
-                meanwhile(keep_expiring(store, settings.event_days, now_ms, alone=only)),
-            ):
+            jobs = [
+                store.key_use.keep_writing(),
+                _observe(store, metrics),
+                store.erasing.keep_erasing(),
+                forget_audit(store, settings.audit_days, now_ms),
+                bootstrap.deliverer(store, sender, metrics, settings).run(),
+                keep_forgetting(store, settings.attempt_days, now_ms),
+                keep_expiring(store, settings.event_days, now_ms, alone=only),
+            ]
+            if settings.console == "on":
+                jobs.append(store.refusals.keep_writing())
+            async with aclosing(sender), meanwhile(*jobs):
                 # The server closes all of them when it stops, so that no client can connect.
                 more = [listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1)]
                 await server.serve([listener, *more])
@@ -152,7 +151,8 @@ async def _observe(store: Store, metrics: Metrics) -> None:
     """
     while True:
         with suppress(RuntimeError):  # no thread can be started
-            metrics.temporary_files_usable(await asyncio.to_thread(_can_write_temporary_files))
+            usable = await asyncio.to_thread(_can_write_temporary_files)
+            metrics.temporary_files_usable.set(usable)
         with suppress(Unavailable, OSError):
             metrics.database(await store.size(), store.connections())
         await asyncio.sleep(OBSERVE_S)
@@ -169,14 +169,15 @@ def _can_write_temporary_files() -> bool:
 
 
 @asynccontextmanager
-async def meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Does this work in a task of its own, until the block ends."""
-    task = asyncio.create_task(work)
+async def meanwhile(*jobs: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Runs each job in a task of its own, until the block ends."""
+    tasks = [asyncio.create_task(job) for job in jobs]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _return_large_blocks() -> None:

@@ -1,7 +1,6 @@
 """Events: inserts in batches; reads by id, in pages and for deriving sessions."""
 
 from collections.abc import AsyncIterator, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -149,34 +148,28 @@ def page_statement(
     It reads at most READ_AT_ONCE events. If it reads so many, it adds a row with the number of the
     last one and no body.
     """
-    given = tuple(value is not None for value in wanted)
-    selective = wanted.is_selective if table == EVENTS else wanted != EventFilter()
-    sql = _page(given, after is not None, descending, selective, table)
-    parameters: list[object] = [value for value in wanted if value is not None]
-    return sql, parameters if after is None else [*parameters, after]
-
-
-@lru_cache
-def _page(
-    given: tuple[bool, ...], resumed: bool, descending: bool, selective: bool, table: str
-) -> str:
-    names = [start for start, used in zip(_CONDITIONS, given, strict=True) if used]
-    numbered = [f"{start}${number}" for number, start in enumerate(names, start=3)]
-    key = "vehicle_id" if given[2] else "charger_id" if given[1] else None
-    if table != EVENTS:  # it only has the index of its order
-        key = None
-    relation = {"vehicle_id": "vehicle_events", "charger_id": "charger_events", None: table}[key]
-    indexed = ["partner = $1", *(text for text in numbered if key and text.startswith(key))]
-    if resumed:
-        indexed.append(f"seq {'<' if descending else '>'} ${3 + len(names)}")
-    others = [text for text in numbered if text not in indexed]
+    given = [pair for pair in zip(_CONDITIONS, wanted, strict=True) if pair[1] is not None]
+    conditions = [f"{start}${number}" for number, (start, _) in enumerate(given, start=3)]
+    parameters: list[object] = [value for _, value in given]
+    selective, relation, key = wanted != EventFilter(), table, ""
+    if table == EVENTS:
+        selective = wanted.is_selective
+        if wanted.vehicle_id is not None:
+            relation, key = "vehicle_events", "vehicle_id"
+        elif wanted.charger_id is not None:
+            relation, key = "charger_events", "charger_id"
+    indexed = ["partner = $1", *(text for text in conditions if key and text.startswith(key))]
+    if after is not None:
+        parameters.append(after)
+        indexed.append(f"seq {'<' if descending else '>'} ${2 + len(parameters)}")
+    others = [text for text in conditions if text not in indexed]
     order = f"ORDER BY seq {'DESC' if descending else 'ASC'}"
     page = f"SELECT seq, body FROM {relation} WHERE {' AND '.join([*indexed, *others])}"
     if not selective:
-        return f"{page} {order} LIMIT $2"
+        return f"{page} {order} LIMIT $2", parameters
     # `seq` alone in the comparison, so that both engines stop there in the index.
     end, comparison = ("0", ">=") if descending else (str(2**62), "<=")
-    return f"""
+    sql = f"""
 WITH stop AS MATERIALIZED (
     SELECT seq FROM {relation} WHERE {" AND ".join(indexed)}
     {order} LIMIT 1 OFFSET {READ_AT_ONCE - 1}
@@ -186,6 +179,7 @@ SELECT seq, body FROM (
 ) page
 UNION ALL SELECT seq, NULL FROM stop
 """
+    return sql, parameters
 
 
 def window_statement(
@@ -196,21 +190,16 @@ def window_statement(
     It counts the events in the window, at most WINDOW_AT_ONCE, and finds the one that comes next
     after the number `beyond` (or before it, if `descending`).
     """
-    times = [wanted.from_ms, wanted.to_ms]
-    sql = _window(tuple(time is not None for time in times), descending)
-    return sql, [beyond, *(time for time in times if time is not None)]
-
-
-@lru_cache
-def _window(given: tuple[bool, ...], descending: bool) -> str:
-    names = [start for start, used in zip(_CONDITIONS[3:], given, strict=True) if used]
-    inside = " AND ".join(f"{start}${number}" for number, start in enumerate(names, start=3))
+    window = (("at_ms >= ", wanted.from_ms), ("at_ms < ", wanted.to_ms))
+    given = [(start, at_ms) for start, at_ms in window if at_ms is not None]
+    inside = " AND ".join(f"{start}${number}" for number, (start, _) in enumerate(given, start=3))
     nearest, comparison = ("max", "<") if descending else ("min", ">")
-    return f"""
+    sql = f"""
 SELECT count(*), {nearest}(CASE WHEN seq {comparison} $2 THEN seq END) FROM (
     SELECT seq FROM events WHERE partner = $1 AND {inside} ORDER BY at_ms LIMIT {WINDOW_AT_ONCE}
 ) inside
 """
+    return sql, [beyond, *(at_ms for _, at_ms in given)]
 
 
 def _rows(arrivals: Sequence[EventRow]) -> str:

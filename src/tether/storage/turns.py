@@ -349,39 +349,31 @@ class Shared(Coroutine[Any, Any, T]):
                 self._charged, self._who = self._who(), None
             self._turn = turns.wait(self, self._charged)
             return next(self._turn.__await__())
-        self._turn = None
-        began = thread_time()
-        try:
-            return self._work.send(value)
-        except BaseException:
-            self._end()
-            raise
-        finally:
-            self._took(thread_time() - began)
+        return self._step(self._work.send, value)
 
     def throw(self, *error: Any) -> Any:
+        try:
+            return self._step(self._work.throw, *error)
+        finally:
+            del error  # it refers to this frame
+
+    def _step(self, step: Callable[..., Any], *values: Any) -> Any:
         self._turn = None
         began = thread_time()
         try:
-            return self._work.throw(*error)
+            return step(*values)
         except BaseException:
-            self._end()
+            # Breaks a cycle of references: `_who`, the request, its task, this. Without it the
+            # memory would stay until the garbage collector runs.
+            self._who = None
             raise
         finally:
-            del error  # it refers to this frame
-            self._took(thread_time() - began)
-
-    def _end(self) -> None:
-        """Breaks a cycle of references: `_who` knows the request, which knows its task, which knows
-        this. The memory would only be freed by the garbage collector.
-        """
-        self._who = None
-
-    def _took(self, seconds: float) -> None:
-        self._turns.took(seconds)
-        if self._charged is not None:
-            self._turns.charge(self._charged, seconds, self._expected_s)
-            self._expected_s = 0.0
+            del values  # they may be an error, which refers to this frame
+            seconds = thread_time() - began
+            self._turns.took(seconds)
+            if self._charged is not None:
+                self._turns.charge(self._charged, seconds, self._expected_s)
+                self._expected_s = 0.0
 
     def close(self) -> None:
         self._work.close()
