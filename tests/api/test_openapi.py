@@ -22,7 +22,7 @@ from tether.domain.errors import Invalid
 from tether.domain.keys import Rate
 from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id
 from tether.domain.session_views import FLAGS
-from tether.http import app, requests
+from tether.http import app, pagination
 from tether.http.handlers import entities, events, sessions, summaries
 from tether.http.handlers.stream import PARAMETERS as STREAM_PARAMETERS
 
@@ -193,8 +193,8 @@ def test_query_parameters_are_those_which_the_lists_have() -> None:
     assert limit == {
         "type": "integer",
         "minimum": 1,
-        "maximum": requests.MAX_LIMIT,
-        "default": requests.DEFAULT_LIMIT,
+        "maximum": pagination.MAX_LIMIT,
+        "default": pagination.DEFAULT_LIMIT,
     }
 
 

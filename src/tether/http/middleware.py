@@ -174,6 +174,7 @@ class ApiMiddleware:
             raise HTTPNotFound  # a person mistyped the address of a page
         try:
             key = req.context.key = await self._keys.recognise(secret)
+            req.context.partner = key.partner
         except Forbidden:
             req.context.key = self._keys.remembered(secret or "")  # for the log
             raise

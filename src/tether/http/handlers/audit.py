@@ -7,7 +7,7 @@ from falcon.asgi import Response
 from tether.domain.audit import ACTION, audit_view
 from tether.domain.errors import Invalid
 from tether.domain.models import to_json
-from tether.http import requests
+from tether.http import pagination
 from tether.http.requests import ApiRequest
 from tether.server.store import Store
 from tether.storage.audit import END_OF_TIME, AuditFilter
@@ -23,11 +23,11 @@ class AuditResource:
         self._store = store
 
     async def on_get(self, req: ApiRequest, resp: Response) -> None:
-        page = requests.Page(self._store, req, resp, LIST_PARAMETERS)
+        page = pagination.Page(self._store, req, resp, LIST_PARAMETERS)
         query = page.query
         if "action" in query and not ACTION.fullmatch(query["action"]):
             raise Invalid("action", "It must be one such as key.revoke.")
-        instants = requests.instants_of(query, ("from", "to"))
+        instants = pagination.instants_of(query, ("from", "to"))
         from_ms, to_ms = instants.get("from", 0), instants.get("to", END_OF_TIME)
         after = await page.begin(_position)
         wanted = AuditFilter(page.partner, query.get("action"), from_ms, to_ms)

@@ -125,7 +125,7 @@ class EventBulkResource:
     async def on_post(self, req: ApiRequest, resp: Response) -> None:
         async def store(events: Sequence[Any]) -> Sequence[Result]:
             arrivals = await in_steps(self._arrivals(events))
-            partner = requests.partner_of(req)
+            partner = req.context.partner
             results: list[Result] = [
                 one if isinstance(one, Refusal) else {"status": 201, "id": one}
                 for one in await self._store.batcher.add_all(partner, arrivals)
@@ -163,7 +163,7 @@ class WithdrawResource:
         self._now_ms = now_ms
 
     async def on_post(self, req: ApiRequest, resp: Response) -> None:
-        partner, by = requests.partner_of(req), requests.actor_of(req)
+        partner, by = req.context.partner, requests.actor_of(req)
 
         async def withdraw(ids: Sequence[str]) -> Sequence[Result]:
             results: list[Result] = []
@@ -200,7 +200,7 @@ class EntityBulkResource(EntityResource[E]):
     async def on_post(self, req: ApiRequest, resp: Response) -> None:
         async def store(entities: Sequence[Any]) -> Sequence[Result]:
             epoch = await self._store.epochs.current()
-            versions = await self._store.entities.put_all(requests.partner_of(req), entities)
+            versions = await self._store.entities.put_all(req.context.partner, entities)
             return await in_steps(_all_saved(entities, versions, epoch))
 
         await self._bulk.answer(req, resp, self._items, store)

@@ -13,7 +13,7 @@ from tether.domain.flexibility import Box, Figures, capacity_of
 from tether.domain.models import ENTITY_ID_RULE, is_entity_id, to_json
 from tether.domain.validation import check_instant
 from tether.domain.views import Capacity
-from tether.http import requests
+from tether.http import pagination
 from tether.http.requests import ApiRequest
 from tether.projections.flexibility import CapacityQuery, Entry, EntryPosition
 from tether.server.store import Store
@@ -41,10 +41,10 @@ class CapacityResource:
     def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._now_ms = now_ms
-        self._turns = requests.large_answer_turns()
+        self._turns = pagination.large_answer_turns()
 
     async def on_get(self, req: ApiRequest, resp: Response) -> None:
-        page = requests.Page(self._store, req, resp, LIST_PARAMETERS)
+        page = pagination.Page(self._store, req, resp, LIST_PARAMETERS)
         query = page.query
         now_ms, as_lines = self._now_ms(), NDJSON in (req.get_header("Accept") or "").lower()
         wanted = _capacity_query(query, now_ms, as_lines=as_lines)
@@ -59,7 +59,7 @@ class CapacityResource:
         after = None if by is None else await page.begin(_position)
         partner = page.partner
         async with self._turns.of(partner):
-            stale = await requests.takes_stale(self._store, req, resp, query)
+            stale = await pagination.takes_stale(self._store, req, resp, query)
             if by is not None:
                 found = await self._entries(partner, wanted, by, after, page.limit + 1, stale=stale)
                 entries = page.finish(found, lambda one: "{} {}".format(*one.position))
@@ -101,12 +101,12 @@ class CapacityResource:
         """The lines of all figures, in portions. While the client reads a portion, no turn is taken
         and at most READ_AT_ONCE lines are in memory, because the client may never read on.
         """
-        partner, by, after = requests.partner_of(req), query.get("by"), None
+        partner, by, after = req.context.partner, query.get("by"), None
         stale: bool | None = None
         while at_ms:
             async with self._turns.of(partner):
                 if stale is None:
-                    stale = await requests.takes_stale(self._store, req, resp, query)
+                    stale = await pagination.takes_stale(self._store, req, resp, query)
                 if by is None:
                     some = at_ms[:READ_AT_ONCE]
                     part = wanted if wanted.moments is None else wanted._replace(moments=some)
@@ -176,7 +176,7 @@ def _capacity_query(query: dict[str, str], now_ms: int, *, as_lines: bool) -> Ca
     wanted = CapacityQuery(
         box=_box(query["bbox"]) if "bbox" in query else None,
         moments=_moments(query, now_ms, most),
-        max_age_ms=requests.seconds_of(query, "maxAge") * 1000 if "maxAge" in query else None,
+        max_age_ms=pagination.seconds_of(query, "maxAge") * 1000 if "maxAge" in query else None,
         now_ms=now_ms,
     )
     return wanted if charger_id is None else wanted._replace(first=charger_id, last=charger_id)
@@ -216,7 +216,7 @@ def _moments(query: dict[str, str], now_ms: int, most: int) -> range | None:
         raise Invalid("to", "It must not be in the future.")
     if from_ms >= to_ms:
         raise Invalid("from", "It must be before to, which is now unless it is given.")
-    moments = range(from_ms, to_ms, requests.seconds_of(query, "step") * 1000)
+    moments = range(from_ms, to_ms, pagination.seconds_of(query, "step") * 1000)
     if len(moments) > most:
         least = -((from_ms - to_ms) // (most * 1000))
         more = "" if most == MOST_STREAMED else f" ({MOST_STREAMED} with Accept: {NDJSON})"

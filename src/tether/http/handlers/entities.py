@@ -10,7 +10,7 @@ from tether.domain.errors import Invalid, NotFound, PreconditionFailed
 from tether.domain.models import Charger, Vehicle, is_entity_id, to_json
 from tether.domain.validation import changes_of, new_entity, patched_entity
 from tether.domain.views import ChargerState, VehicleState
-from tether.http import requests
+from tether.http import pagination, requests
 from tether.http.requests import ApiRequest
 from tether.ingest.unit_warnings import unlikely_members
 from tether.server.store import Store
@@ -43,7 +43,7 @@ class EntityResource(Generic[E]):
     async def on_get(self, req: ApiRequest, resp: Response, id: str = BULK) -> None:
         entity_id = requests.id_to_read(id)
         epoch = await self._store.epochs.current()
-        stored = await self._store.entities.get(self._kind, requests.partner_of(req), entity_id)
+        stored = await self._store.entities.get(self._kind, req.context.partner, entity_id)
         tag = etag(stored.version, epoch)
         resp.set_header("ETag", tag)
         if is_known_to_client(req, tag):
@@ -67,8 +67,8 @@ class EntityResource(Generic[E]):
             resp.data = b""
 
     async def on_delete(self, req: ApiRequest, resp: Response, id: str = BULK) -> None:
-        entity_id, partner = requests.id_to_read(id), requests.partner_of(req)
-        query = requests.query_of(req, ("events",))
+        entity_id, partner = requests.id_to_read(id), req.context.partner
+        query = pagination.query_of(req, ("events",))
         if query.get("events", "erase") != "erase":
             raise Invalid("events", "It must be erase, or left out.")
         req.context.is_kept = "events" not in query  # it would name the erased entity
@@ -94,7 +94,7 @@ class EntityResource(Generic[E]):
         resp.status = 204 if done else 202
 
     async def _put(self, req: ApiRequest, entity: E, epoch: Epoch) -> int:
-        partner = requests.partner_of(req)
+        partner = req.context.partner
         if not is_conditional(req):
             return await self._store.entities.put(partner, entity)
         try:
@@ -108,7 +108,7 @@ class EntityResource(Generic[E]):
 
     async def on_patch(self, req: ApiRequest, resp: Response, id: str = BULK) -> None:
         entity_id = requests.id_to_write(id)
-        partner = requests.partner_of(req)
+        partner = req.context.partner
         changes = changes_of(self._kind, entity_id, await requests.read_document(req))
         epoch = await self._store.epochs.current()
 
@@ -134,7 +134,7 @@ class EntityListResource(Generic[E]):
         self._states = states
 
     async def on_get(self, req: ApiRequest, resp: Response) -> None:
-        page = requests.Page(self._store, req, resp, LIST_PARAMETERS)
+        page = pagination.Page(self._store, req, resp, LIST_PARAMETERS)
         query, partner, with_states = page.query, page.partner, "include" in page.query
         if query.get("include", "state") != "state":
             raise Invalid("include", "It must be state, or left out.")

@@ -16,7 +16,7 @@ from tether.domain.models import (
     uuid_to_read,
 )
 from tether.domain.validation import has_unlikely_power, new_event
-from tether.http import requests
+from tether.http import pagination, requests
 from tether.http.requests import ApiRequest
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
@@ -36,7 +36,7 @@ class EventListResource:
         self._now_ms = now_ms
 
     async def on_post(self, req: ApiRequest, resp: Response) -> None:
-        partner = requests.partner_of(req)
+        partner = req.context.partner
         document = await requests.read_document(req, if_array="POST many to /events/bulk")
         event = new_event(document, self._now_ms())
         event_id = await self._batcher.add(partner, event)
@@ -67,7 +67,7 @@ async def _list(
     store: Store, req: ApiRequest, resp: Response, parameters: Sequence[str], table: str
 ) -> None:
     """Answers with a page of events or withdrawals."""
-    page = requests.Page(store, req, resp, parameters)
+    page = pagination.Page(store, req, resp, parameters)
     wanted = filter_of(page.query)
     after = await _begin(page, store, table)
     async with store.turns.of(page.partner):
@@ -86,7 +86,7 @@ async def _list(
     resp.data = f"[{','.join(body for _, body in events)}]".encode()
 
 
-async def _begin(page: requests.Page, store: Store, table: str) -> int | None:
+async def _begin(page: pagination.Page, store: Store, table: str) -> int | None:
     """The sequence number after which the page begins, None at the start of the list.
 
     The cursor may also be the id of the last event that the client has. Raises Invalid.
@@ -109,13 +109,13 @@ class EventResource:
         self._now_ms = now_ms
 
     async def on_get(self, req: ApiRequest, resp: Response, id: str) -> None:
-        resp.data = await self._store.events.get(requests.partner_of(req), uuid_to_read(id))
+        resp.data = await self._store.events.get(req.context.partner, uuid_to_read(id))
 
     on_head = on_get
 
     async def on_delete(self, req: ApiRequest, resp: Response, id: str) -> None:
         event_id = uuid_to_read(id)
-        partner, by = requests.partner_of(req), requests.actor_of(req)
+        partner, by = req.context.partner, requests.actor_of(req)
         entry = audit_entry(partner, self._now_ms(), by, "event.withdraw", event_id)
         async for known in self._store.withdrawals.withdraw(partner, [event_id], entry):
             if not all(known):
@@ -131,7 +131,7 @@ def filter_of(query: dict[str, str]) -> EventFilter:
     for name in ("chargerId", "vehicleId"):
         if name in query and not is_entity_id(query[name]):
             raise Invalid(name, ENTITY_ID_RULE)
-    instants = requests.instants_of(query, ("from", "to"))
+    instants = pagination.instants_of(query, ("from", "to"))
     return EventFilter(
         kind, query.get("chargerId"), query.get("vehicleId"), instants.get("from"),
         instants.get("to"),

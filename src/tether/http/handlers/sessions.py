@@ -9,7 +9,7 @@ from tether.domain.errors import Invalid
 from tether.domain.filters import SessionFilter
 from tether.domain.models import ENTITY_ID_RULE, is_entity_id, to_json, uuid_to_read
 from tether.domain.session_views import FLAGS, StoredSession, session_of
-from tether.http import requests
+from tether.http import pagination
 from tether.http.requests import ApiRequest
 from tether.server.store import Store
 from tether.storage.turns import Steps, in_steps
@@ -49,7 +49,7 @@ class SessionListResource:
         self._store = store
 
     async def on_get(self, req: ApiRequest, resp: Response) -> None:
-        page = requests.Page(self._store, req, resp, LIST_PARAMETERS, REPEATED)
+        page = pagination.Page(self._store, req, resp, LIST_PARAMETERS, REPEATED)
         wanted = filter_of(page.query)
         changes = wanted.updated_from_ms is not None
         if changes and page.descending:
@@ -80,8 +80,8 @@ class SessionResource:
         self._store = store
 
     async def on_get(self, req: ApiRequest, resp: Response, id: str) -> None:
-        session_id, partner = uuid_to_read(id), requests.partner_of(req)
-        await requests.derive_first(self._store, req, resp)
+        session_id, partner = uuid_to_read(id), req.context.partner
+        await pagination.derive_first(self._store, req, resp)
         resp.data = to_json(session_of(await self._store.sessions.get(partner, session_id)))
 
     on_head = on_get
@@ -101,7 +101,7 @@ def filter_of(query: dict[str, str]) -> SessionFilter:
                 "It cannot be given together with updatedFrom: whoever follows changes would miss "
                 "those by which a session leaves the list.",
             )
-    instants = requests.instants_of(query, *_WINDOWS)
+    instants = pagination.instants_of(query, *_WINDOWS)
     status, estimated = query.get("status"), query.get("estimated")
     return SessionFilter(
         charger_ids,

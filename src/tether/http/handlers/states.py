@@ -8,7 +8,7 @@ from falcon.asgi import Response
 from tether.domain.models import to_json
 from tether.domain.session_views import ChargerOccupancy, charger_state, vehicle_state
 from tether.domain.views import ChargerState, VehicleState
-from tether.http import requests
+from tether.http import pagination, requests
 from tether.http.requests import ApiRequest
 from tether.server.store import Store
 
@@ -64,8 +64,8 @@ class StateResource:
         self._state_of = state_of
 
     async def on_get(self, req: ApiRequest, resp: Response, id: str) -> None:
-        partner, entity_id = requests.partner_of(req), requests.id_to_read(id)
-        stale = await requests.takes_stale(self._store, req, resp)
+        partner, entity_id = req.context.partner, requests.id_to_read(id)
+        stale = await pagination.takes_stale(self._store, req, resp)
         resp.data = to_json(await self._state_of(partner, entity_id, stale=stale))
 
     on_head = on_get

@@ -15,7 +15,7 @@ from tether.domain.filters import EventFilter
 from tether.domain.models import to_json
 from tether.domain.session_views import vehicle_state
 from tether.domain.timestamps import format_instant
-from tether.http import requests
+from tether.http import pagination, requests
 from tether.http.handlers.events import filter_of
 from tether.http.requests import ApiRequest
 from tether.projections.change_feed import Listener
@@ -49,7 +49,7 @@ class StreamPosition(NamedTuple):
     def id(self, epoch: Epoch) -> str:
         """The position as clients get it."""
         position = f"{self.shown}" if self.shown == self.whole else f"{self.shown} {self.whole}"
-        return requests.cursor_text(epoch.id, position)
+        return pagination.cursor_text(epoch.id, position)
 
 
 class StreamResource:
@@ -65,7 +65,7 @@ class StreamResource:
 
     async def on_get(self, req: ApiRequest, resp: Response) -> None:
         wanted, epoch, position = await self._begin(req, resp)
-        self._streams.check_room(requests.partner_of(req))
+        self._streams.check_room(req.context.partner)
         stream = _Stream(
             self._store,
             self._keys,
@@ -75,7 +75,7 @@ class StreamResource:
             epoch=epoch,
             position=position,
         )
-        resp.stream = self._streams.body(requests.partner_of(req), stream.run())
+        resp.stream = self._streams.body(req.context.partner, stream.run())
 
     async def on_head(self, req: ApiRequest, resp: Response) -> None:
         await self._begin(req, resp)
@@ -84,12 +84,12 @@ class StreamResource:
     async def _begin(
         self, req: ApiRequest, resp: Response
     ) -> tuple[EventFilter, Epoch, StreamPosition]:
-        query = requests.query_of(req, PARAMETERS)
+        query = pagination.query_of(req, PARAMETERS)
         wanted, epoch = filter_of(query), await self._store.epochs.current()
-        head, derived = await self._store.feed.ends(requests.partner_of(req))
+        head, derived = await self._store.feed.ends(req.context.partner)
         # The stream begins after all committed events, but their states may still follow.
         position = _position(req, query, epoch, head) or StreamPosition(max(head, derived), derived)
-        requests.show_epoch(resp, epoch)
+        pagination.show_epoch(resp, epoch)
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Accel-Buffering", "no")  # nginx would delay it
@@ -237,7 +237,7 @@ def _position(
             return None
         if text == "start":
             return StreamPosition(0, 0)
-    epoch_id, shown = requests.position_in(text)
+    epoch_id, shown = pagination.position_in(text)
     match = _POSITION.fullmatch(shown)
     if match is not None:
         if epoch_id != epoch.id:

@@ -14,7 +14,7 @@ from tether.domain.models import to_json
 from tether.domain.summary import Group, RowPosition, keys_of, summary_of
 from tether.domain.timestamps import format_instant
 from tether.domain.validation import check_instant
-from tether.http import requests
+from tether.http import pagination
 from tether.http.handlers.sessions import LIST_PARAMETERS, REPEATED, filter_of, ids_of
 from tether.http.requests import ApiRequest
 from tether.projections.load_curve import Window
@@ -36,10 +36,10 @@ class SessionSummaryResource:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._turns = requests.large_answer_turns()
+        self._turns = pagination.large_answer_turns()
 
     async def on_get(self, req: ApiRequest, resp: Response) -> None:
-        page = requests.Page(self._store, req, resp, PARAMETERS, REPEATED)
+        page = pagination.Page(self._store, req, resp, PARAMETERS, REPEATED)
         query, partner = page.query, page.partner
         wanted, group, division = filter_of(query), _group(query, list(Group)), _division(query)
         after = await page.begin(_position, derived=True)
@@ -62,10 +62,10 @@ class EnergyResource:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._turns = requests.large_answer_turns()
+        self._turns = pagination.large_answer_turns()
 
     async def on_get(self, req: ApiRequest, resp: Response) -> None:
-        page = requests.Page(self._store, req, resp, ENERGY_PARAMETERS, REPEATED)
+        page = pagination.Page(self._store, req, resp, ENERGY_PARAMETERS, REPEATED)
         query, partner = page.query, page.partner
         window, group = _window(query), _group(query, (Group.CHARGER, Group.AREA))
         charger_ids, vehicle_ids = (ids_of(query, name) for name in REPEATED)
@@ -109,7 +109,7 @@ def _window(query: dict[str, str]) -> Window:
     step = query["step"]
     if step in list(Unit):
         return Window(from_ms, to_ms, Calendar(Unit(step), _zone(query)).bucket)
-    step_ms = requests.seconds_of(query, "step", f", or {', '.join(Unit)}") * 1000
+    step_ms = pagination.seconds_of(query, "step", f", or {', '.join(Unit)}") * 1000
     if "timeZone" in query:
         raise Invalid("timeZone", f"It can only be given together with a step of {_UNITS}.")
     return Window(from_ms, to_ms, steps(from_ms, step_ms))

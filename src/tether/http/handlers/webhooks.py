@@ -18,7 +18,7 @@ from tether.domain.webhook_validation import (
     replay_of,
 )
 from tether.domain.webhook_views import Webhook, attempt_view, outcome_view, webhook_view
-from tether.http import requests
+from tether.http import pagination, requests
 from tether.http.requests import ApiRequest
 from tether.server.store import Store
 from tether.server.webhooks import WebhookService
@@ -38,7 +38,7 @@ class _Resource:
         if text in (None, "now", "start"):
             return text
         epoch = await self._store.epochs.current()
-        epoch_id, position = requests.position_in(text or "")
+        epoch_id, position = pagination.position_in(text or "")
         match = _POSITION.fullmatch(position)
         if match is None:
             raise Invalid("from", START_RULE)
@@ -61,7 +61,7 @@ class WebhookListResource(_Resource):
         wanted = new_webhook(document, allow_http=self._service.allow_http)
         start = await self._start(wanted.start)
         assert start is not None
-        partner = requests.partner_of(req)
+        partner = req.context.partner
         webhook, secret = await self._service.create(
             partner, wanted.fields, start, requests.actor_of(req)
         )
@@ -69,9 +69,9 @@ class WebhookListResource(_Resource):
         resp.data = to_json(await self._view(partner, webhook.id, **_secret(secret)))
 
     async def on_get(self, req: ApiRequest, resp: Response) -> None:
-        requests.query_of(req, ())
+        pagination.query_of(req, ())
         now_ms = self._now_ms()
-        found = await self._store.webhooks.of_partner(requests.partner_of(req))
+        found = await self._store.webhooks.of_partner(req.context.partner)
         resp.data = to_json([webhook_view(webhook, now_ms) for webhook in found])
 
     on_head = on_get
@@ -81,7 +81,7 @@ class WebhookResource(_Resource):
     """`/webhooks/{id}`: one endpoint."""
 
     async def on_get(self, req: ApiRequest, resp: Response, id: str) -> None:
-        resp.data = to_json(await self._view(requests.partner_of(req), uuid_to_read(id)))
+        resp.data = to_json(await self._view(req.context.partner, uuid_to_read(id)))
 
     on_head = on_get
 
@@ -89,16 +89,14 @@ class WebhookResource(_Resource):
         document = await requests.read_document(req)
         wanted = changes_of_webhook(document, allow_http=self._service.allow_http)
         start = await self._start(wanted.start)
-        partner, webhook_id = requests.partner_of(req), uuid_to_read(id)
+        partner, webhook_id = req.context.partner, uuid_to_read(id)
         await self._service.change(
             partner, webhook_id, wanted.fields, start, requests.actor_of(req)
         )
         resp.data = to_json(await self._view(partner, webhook_id))
 
     async def on_delete(self, req: ApiRequest, resp: Response, id: str) -> None:
-        await self._service.delete(
-            requests.partner_of(req), uuid_to_read(id), requests.actor_of(req)
-        )
+        await self._service.delete(req.context.partner, uuid_to_read(id), requests.actor_of(req))
         resp.status = 204
 
 
@@ -106,7 +104,7 @@ class WebhookTestResource(_Resource):
     """`/webhooks/{id}/test`: sends a test message and returns its outcome."""
 
     async def on_post(self, req: ApiRequest, resp: Response, id: str) -> None:
-        outcome = await self._service.test(requests.partner_of(req), uuid_to_read(id))
+        outcome = await self._service.test(req.context.partner, uuid_to_read(id))
         resp.data = to_json(outcome_view(outcome))
 
 
@@ -114,7 +112,7 @@ class WebhookAttemptsResource(_Resource):
     """`/webhooks/{id}/attempts`: the requests to the endpoint, the newest first."""
 
     async def on_get(self, req: ApiRequest, resp: Response, id: str) -> None:
-        page = requests.Page(self._store, req, resp, ("limit", "cursor", "failed"))
+        page = pagination.Page(self._store, req, resp, ("limit", "cursor", "failed"))
         failed = page.query.get("failed", "false")
         if failed not in ("true", "false"):
             raise Invalid("failed", "It must be true or false.")
@@ -136,7 +134,7 @@ class WebhookReplayResource(_Resource):
     async def on_post(self, req: ApiRequest, resp: Response, id: str) -> None:
         replay = replay_of(await requests.read_document(req))
         start = await self._start(replay.start)
-        partner, webhook_id = requests.partner_of(req), uuid_to_read(id)
+        partner, webhook_id = req.context.partner, uuid_to_read(id)
         count = await self._service.replay(
             partner, webhook_id, replay, start, requests.actor_of(req)
         )
@@ -151,7 +149,7 @@ class WebhookSecretResource(_Resource):
     async def on_post(self, req: ApiRequest, resp: Response, id: str) -> None:
         # All members are optional, and so is the body.
         overlap_ms = overlap_of(await requests.read_document(req, if_empty=b"{}"))
-        partner, webhook_id = requests.partner_of(req), uuid_to_read(id)
+        partner, webhook_id = req.context.partner, uuid_to_read(id)
         _, secret = await self._service.rotate(
             partner, webhook_id, overlap_ms, requests.actor_of(req)
         )
