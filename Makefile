@@ -1,5 +1,5 @@
-# Two commands matter: `make run` and `make test`. Both install what they need into .venv: the first
-# only what runs, the second also what tests.
+# The two main commands are `make run` and `make test`. Both install what they need into .venv; the
+# first installs only the packages of the server and the command.
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -8,7 +8,7 @@ DATABASE ?= sqlite
 TETHER_URL ?= http://127.0.0.1:$(PORT)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-# Three processes for two cores: tests of what happens in time wait for a third of theirs.
+# Three processes for two cores, because tests that wait use no processor.
 TESTS := pytest -n 3 --dist loadfile --no-loadscope-reorder
 LOCK := $(BIN)/uv pip compile pyproject.toml --extra server --group build --quiet --universal \
 	--python-version 3.11 --generate-hashes --system-certs --custom-compile-command "make lock"
@@ -24,7 +24,7 @@ test: install ## the whole suite, on a real PostgreSQL and a real Redis
 test-quick: install ## the rules, and the API over HTTP on SQLite: under two minutes
 	$(BIN)/python -m $(TESTS) tests/unit tests/api -k "not postgres" --ignore tests/api/test_openapi_tools.py
 
-coverage: install ## what these tests run of each file and each room, servers and commands included: a minute
+coverage: install ## the coverage of each file and room by some tests, in servers and commands, too: a minute
 	@rm -rf .coverage
 	$(BIN)/coverage run -m $(TESTS) \
 		tests/unit tests/store/test_contract.py tests/derivation/test_changes.py tests/cli/test_keys.py \
@@ -38,7 +38,7 @@ coverage: install ## what these tests run of each file and each room, servers an
 		echo "$$room: $$($(BIN)/coverage report --include="$$room/*" --format=total) %"; \
 	done
 
-test-newest: install ## what is on the wire, with the newest Uvicorn in place of the pinned one
+test-newest: install ## the tests of HTTP with the newest Uvicorn in place of the pinned one
 	$(PIP) install --upgrade --no-deps --target .newest uvicorn
 	PYTHONPATH=.newest $(BIN)/python -c 'import uvicorn; print("Uvicorn", uvicorn.__version__)'
 	PYTHONPATH=.newest $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit/test_exchange.py \
@@ -54,7 +54,7 @@ check: install ## style, types, formatting, import rules
 	$(BIN)/python scripts/analysis.py --check
 	$(BIN)/python scripts/unasync.py --check
 
-figures: install ## draws the figures of the documents, and reckons the tables of docs/analysis.md
+figures: install ## draws the figures of the documents, and computes the tables of docs/analysis.md
 	$(BIN)/python scripts/figures.py
 	$(BIN)/python scripts/analysis.py
 
@@ -68,19 +68,19 @@ unasync: install ## generates the blocking half of the SDK from the async half
 bench: install ## measures against peers and ceilings; see bench/README.md for what it needs
 	$(BIN)/python -m bench.run
 
-soak: install ## $(MINUTES) minutes of three hostile partners beside a good one; DATABASE=postgres: there
+soak: install ## $(MINUTES) minutes of three hostile partners beside a good one, on SQLite or with DATABASE=postgres
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) --database $(DATABASE)
 
-drill: install ## a leader under Patroni is lost; a million events move to PostgreSQL; both under load
+drill: install ## loses a leader under Patroni, and moves a million events to PostgreSQL, both under load
 	$(BIN)/python -m pytest -q -s tests/drills/failover.py tests/drills/million.py
 
-screenshots: install ## draws the pictures of docs/console.md, in Chromium with the real data
+screenshots: install ## draws the pictures of docs/console.md in Chromium, with the real data
 	$(BIN)/python scripts/screenshots.py
 
-vendor: ## fetches again, with npm, what pages and browser tests are made of that is not ours
+vendor: ## fetches the third-party files of the pages and of the browser tests with npm
 	$(PYTHON) scripts/vendor.py
 
-replay: .venv/runs ## a year of real charging sessions through the API of a running server
+replay: .venv/runs ## sends a year of real charging sessions to a running server
 	@TETHER_URL=$(TETHER_URL) $(BIN)/tether replay
 
 release: install ## builds the wheel, installs it in an empty environment and makes the first calls
@@ -88,7 +88,7 @@ release: install ## builds the wheel, installs it in an empty environment and ma
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 	$(BIN)/python scripts/try_release.py dist/*.whl
 
-install: .venv/installed ## everything that the targets above need
+install: .venv/installed ## installs everything that the targets above need
 
 .venv/runs: requirements-run.txt pyproject.toml
 .venv/installed: requirements.txt pyproject.toml
@@ -101,7 +101,7 @@ install: .venv/installed ## everything that the targets above need
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-lock: ## pins everything that we install, with hashes, for all platforms and Pythons
+lock: ## pins all packages that we install, with hashes, for all platforms and versions of Python
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@test -x $(BIN)/uv || $(PIP) install uv
 	@$(LOCK) --extra dev --output-file requirements.txt

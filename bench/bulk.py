@@ -1,4 +1,4 @@
-"""Code that knows Tether's table of events on PostgreSQL: COPY, and the insert of pgbench."""
+"""Writes to the table of events in PostgreSQL without a server: COPY, and the insert of pgbench."""
 
 import subprocess
 from pathlib import Path
@@ -60,9 +60,9 @@ ON CONFLICT DO NOTHING;
 
 
 def copy_events(database: PostgresDatabase, count: int) -> None:
-    """Put this many events into the table by COPY, in place of those that are there.
+    """Replace the events in the table by this many, with COPY.
 
-    They count as derived, or the server would be busy with that for long.
+    They count as derived; otherwise the server would derive them for a long time.
     """
     copy_rows(database, "events", _EVENTS.format(partner="{partner}", count=count))
     database.run(
@@ -73,7 +73,7 @@ def copy_events(database: PostgresDatabase, count: int) -> None:
 
 
 def copy_rows(database: PostgresDatabase, table: Literal["events", "vehicles"], rows: str) -> None:
-    """Put the rows of a query, in which `{partner}` is ours, in place of those of the table."""
+    """Replace the rows of the table by those of a query, in which `{partner}` is our partner."""
     cluster, url = database.cluster, database.url
     partner = database.run("SELECT id FROM partners WHERE name = 'bench'")
     database.run(f"TRUNCATE {', '.join((table, *_BESIDE[table]))}")
@@ -87,12 +87,12 @@ def copy_rows(database: PostgresDatabase, table: Literal["events", "vehicles"], 
 
 
 def bytes_per_event(database: PostgresDatabase) -> float:
-    """What one event takes on disk, its share of all indexes included."""
+    """The bytes of one event on disk, with its share of all indexes."""
     return float(database.run("SELECT pg_total_relation_size('events') / count(*) FROM events"))
 
 
 class Ceiling:
-    """pgbench: one row a transaction, 64 clients, prepared, into a copy of the table.
+    """pgbench: 64 clients insert one row in each transaction, prepared, into a copy of the table.
 
     The copy has the table's indexes. Charger and vehicle are looked up where
     the server looks for them, so they must be there.

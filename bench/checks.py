@@ -50,14 +50,14 @@ class CheckError(Exception):
 
 
 class Answer(NamedTuple):
-    """What an answer said that is checked."""
+    """The parts of an answer that are checked."""
 
     request_id: str
     body: dict[str, Any]
 
 
 def check_work(server: Server, *, stores: bool) -> None:
-    """Raises CheckError unless the server does what the others do too."""
+    """Raises CheckError unless the server does the same work as the others."""
     first = _expect(server, "POST /events", 201, EVENT)
     _check_log(server, first)
     _expect(server, "POST /events", 201, {**EVENT, "timestamp": None})
@@ -75,7 +75,7 @@ def check_work(server: Server, *, stores: bool) -> None:
 
 
 def _check_log(server: Server, answer: Answer) -> None:
-    """Raises CheckError unless there is, soon, a line of JSON about the request."""
+    """Raises CheckError unless the log soon has a line of JSON about the request."""
     end = time.monotonic() + LOGGED_S
     while True:
         *whole, _ = server.log.read_text().split("\n")
@@ -96,7 +96,7 @@ def _check_log(server: Server, answer: Answer) -> None:
 
 
 def check_durability(server: Server) -> bool:
-    """Whether it could be seen that commits are on disk before the answer.
+    """Whether strace could see that commits are on disk before the answer.
 
     Raises CheckError when one is answered before. Needs strace and the permission to use it.
     """
@@ -120,7 +120,7 @@ def _writers(server: Server) -> list[int]:
 
 @contextmanager
 def _trace_syncs(pids: list[int]) -> Iterator[Path | None]:
-    """Yields the file into which strace writes each sync, None if it cannot be used."""
+    """Yields the file to which strace writes each sync; None if strace cannot be used."""
     if shutil.which("strace") is None:
         yield None
         return

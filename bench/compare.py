@@ -10,7 +10,7 @@ from bench.table import Limit, Row, verdict
 
 
 class Figure(NamedTuple):
-    """What is taken of a run, and how it is printed."""
+    """The figure that is taken from a run, and its format."""
 
     of: Callable[[Run], float]
     form: str
@@ -24,21 +24,21 @@ LATENCY = Figure(lambda run: run.median_ms, "{:.2f} ms")
 def compare_rates(
     name: str, outcome: Outcome, pair: tuple[str, str], required: Limit | None
 ) -> Row:
-    """Requests a second of the first of the pair by those of the second."""
+    """Requests a second of the first of the pair, divided by those of the second."""
     return _compare(name, outcome, pair, required, RATE)
 
 
 def compare_contained(
     name: str, outcome: Outcome, pair: tuple[str, str], required: Limit | None
 ) -> Row:
-    """The same, each until the sessions contain what was sent, if that was waited for."""
+    """The same, each until the sessions contain the events, if that was measured."""
     return _compare(name, outcome, pair, required, CONTAINED)
 
 
 def compare_latencies(
     name: str, outcome: Outcome, pair: tuple[str, str], required: Limit | None
 ) -> Row:
-    """The median latency of the first of the pair by that of the second."""
+    """The median latency of the first of the pair, divided by that of the second."""
     return _compare(name, outcome, pair, required, LATENCY)
 
 

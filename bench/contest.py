@@ -23,7 +23,7 @@ Measure = Callable[[float], Run]  # seconds in, what was measured out
 
 
 def say(text: str) -> None:
-    """Tell how far we are, beside the table that goes to standard output."""
+    """Print the progress on standard error; the table goes to standard output."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -55,7 +55,7 @@ class Bench:
 
 @contextmanager
 def open_bench(rounds: int, seconds: float) -> Iterator[Bench]:
-    """A bench whose folder and servers are gone afterwards."""
+    """A bench; its folder and servers are removed at the end."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tether-bench-"))
         yield Bench(rounds, seconds, Path(folder), stack)
@@ -86,7 +86,7 @@ def _durability(contestant: Contestant, server: Server) -> str:
 
 @dataclass
 class Outcome:
-    """What a contest gave: runs by contestant, and what is wrong with whom."""
+    """The result of a contest: the runs of each contestant, and their problems."""
 
     runs: dict[str, list[Run]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)  # did not run, and why
@@ -99,7 +99,7 @@ def all_prepared(
 ) -> Iterator[dict[str, Server]]:
     """Run several contestants at once; one that cannot run is left out.
 
-    Without the first, whom all others are compared with, nobody runs.
+    Without the first, with whom all others are compared, none runs.
     """
     servers: dict[str, Server] = {}
     with ExitStack() as stack:

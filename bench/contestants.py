@@ -1,4 +1,4 @@
-"""Who is measured: Tether, its two benchmark-only variants, and the peers.
+"""The contestants: Tether, its variants for the benchmark, and the peers.
 
 Each is prepared on an empty database (schema, a key, the same 1,000 chargers
 and 1,000 vehicles) and then started on it.
@@ -104,12 +104,12 @@ def with_constant(engine: Engine) -> Contestant:
 
 
 def without_derivation(engine: Engine) -> Contestant:
-    """The product which stores events and derives nothing of them."""
+    """The product, which stores events but does not derive anything."""
     return _tether("Tether, nothing derived", engine, [*VARIANT, "derivation", "serve"])
 
 
 def run_tether(*arguments: str) -> str:
-    """What the command prints on standard output. Raises StartError."""
+    """Runs the command; returns its standard output. Raises StartError."""
     done = subprocess.run([TETHER, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise StartError(f"tether {arguments[0]} failed:\n{done.stdout}{done.stderr}")
@@ -152,7 +152,7 @@ def seed(server: Server) -> None:
 
 @contextmanager
 def being_written(server: Server) -> Iterator[None]:
-    """Somebody puts a vehicle a hundred times a second meanwhile: no row that was read is kept."""
+    """Meanwhile a client puts a vehicle a hundred times a second: no cached row stays valid."""
     over = threading.Event()
 
     def put_again() -> None:

@@ -18,13 +18,13 @@ _numbers: Iterator[int] = itertools.count(1)
 
 
 class Database(Protocol):
-    """What the harness does with a database, whichever engine it is."""
+    """The operations of the benchmark on a database of any engine."""
 
     engine: ClassVar[Engine]
 
     @property
     def url(self) -> str:
-        """What a server is told to use."""
+        """The name of the database for a server."""
 
     def run(self, script: str) -> str:
         """Run statements and commit; returns the last one's first value."""
@@ -39,7 +39,7 @@ class Database(Protocol):
         """Another, empty database beside this one."""
 
     def settle(self) -> None:
-        """Get earlier runs' unfinished business out of the way of the next."""
+        """Finish the work of earlier runs, so that it does not disturb the next."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class SqliteDatabase:
         return SqliteDatabase(self.path.with_name(f"{next(_numbers)}.db"))
 
     def settle(self) -> None:
-        """Has the file in the system's cache: some virtual machines take back within a minute what
-        lies there, however much memory is free, and the next run would measure the disk.
+        """Reads the file into the system's cache. Some virtual machines drop cached data within a
+        minute, even with free memory, and the next run would measure the disk.
         """
         with self.path.open("rb") as file:
             while file.read(1 << 20):

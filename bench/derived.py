@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
+from itertools import islice
 from statistics import median
 
 from bench.bulk import copy_rows
@@ -16,6 +16,7 @@ from bench.contest import Bench, Measure, Outcome, compete, getter, prepared, sa
 from bench.contestants import CHARGERS, VEHICLES, Contestant, Server
 from bench.databases import Database, PostgresDatabase
 from bench.load import LoadError, Run, post_count, post_events
+from bench.paths import write_lines
 from bench.table import Row, at_least, at_most, single
 
 EVENTS = 20_000
@@ -31,6 +32,7 @@ OF_A_FLEET = {
 }
 DERIVED_S = 60.0
 DERIVED_LARGE_S = 7200.0
+BULK = 10_000  # events in a request
 
 
 def states(subject: Contestant) -> Callable[[Bench], list[Row]]:
@@ -48,7 +50,7 @@ def states(subject: Contestant) -> Callable[[Bench], list[Row]]:
                 charger: [f"/chargers/{identifier}" for identifier in CHARGERS],
             }
             measures: dict[str, Measure] = {
-                name: getter(server, _write(bench.folder / f"paths-{place}", lines))
+                name: getter(server, write_lines(bench.folder / f"paths-{place}", lines))
                 for place, (name, lines) in enumerate(paths.items())
             }
             compete(bench, measures, outcome)
@@ -59,7 +61,7 @@ def states(subject: Contestant) -> Callable[[Bench], list[Row]]:
 
 
 def lag(subject: Contestant) -> Callable[[Bench], list[Row]]:
-    """How long after its 201 an event is seen, while others are posted as fast as it goes."""
+    """The time from the 201 of an event until it is visible, during posts at full speed."""
 
     def run(bench: Bench) -> list[Row]:
         with prepared(bench, subject) as server:
@@ -85,7 +87,7 @@ def lag(subject: Contestant) -> Callable[[Bench], list[Row]]:
 
 
 def session_sizes(subject: Contestant, large: int) -> Callable[[Bench], list[Row]]:
-    """What is asked for of a fleet that is plugged in, after many events and after few."""
+    """Reads about a plugged-in fleet, after many events and after few."""
 
     def run(bench: Bench) -> list[Row]:
         rows = []
@@ -109,7 +111,7 @@ def session_sizes(subject: Contestant, large: int) -> Callable[[Bench], list[Row
 
 
 def _fleet(bench: Bench, subject: Contestant, count: int) -> tuple[Database, str]:
-    """A database with so many events of FLEET vehicles, which plug in with their last."""
+    """A database with this many events of FLEET vehicles; their last event is a plug-in."""
     say(f"  filling: {count:,} events of {FLEET:,} vehicles")
     with prepared(bench, subject) as server:
         database, key = server.database, server.key
@@ -226,6 +228,15 @@ def wait_until_derived(server: Server, patience_s: float = DERIVED_S) -> None:
     raise LoadError("The events were not derived in time")
 
 
-def _write(file: Path, lines: list[str]) -> Path:
-    file.write_text("\n".join(lines) + "\n")
-    return file
+def store_in_bulk(server: Server, events: Iterator[bytes]) -> None:
+    """Posts events as JSON in requests of 10,000, and waits until they are derived."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+    while some := list(islice(events, BULK)):
+        headers = {"x-api-key": server.key}
+        connection.request("POST", "/events/bulk", b"\n".join(some), headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        if answer.status != 200 or b'"status":4' in content:
+            raise LoadError(f"POST /events/bulk: {answer.status} {content[:200]!r}")
+    connection.close()
+    wait_until_derived(server, DERIVED_LARGE_S)

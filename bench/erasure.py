@@ -27,7 +27,7 @@ _TICKS = 100  # of a second, in /proc
 
 
 def erasure(subject: Contestant) -> Callable[[Bench], list[Row]]:
-    """DELETE of a vehicle with its events, until nothing is left, beside a POST every 10 ms."""
+    """DELETE of a vehicle with its events, until all are gone, beside a POST every 10 ms."""
 
     def run(bench: Bench) -> list[Row]:
         taken: list[float] = []

@@ -1,4 +1,4 @@
-"""The events that wrk/post.lua makes, made in Python: as documents and as rows of our table."""
+"""The events of wrk/post.lua, made in Python: as documents and as rows of our table."""
 
 import json
 from collections.abc import Iterable

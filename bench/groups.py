@@ -102,7 +102,7 @@ def start(subject: Contestant, required_s: float) -> Group:
 
 
 class Poster:
-    """Measures POST /events of one server and counts what it answered."""
+    """Measures POST /events of one server and counts its answers."""
 
     def __init__(self, server: Server) -> None:
         self.server = server

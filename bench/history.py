@@ -1,20 +1,18 @@
 """Measures whether reads of the past get slower with more history."""
 
-import http.client
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from itertools import islice
 from statistics import median
 from urllib.parse import urlencode
 
 from bench.compare import compare_latencies
 from bench.contest import Bench, Measure, Outcome, compete, prepared, say
-from bench.contestants import CHARGERS, VEHICLES, Contestant, Server
+from bench.contestants import CHARGERS, VEHICLES, Contestant
 from bench.databases import Database
-from bench.derived import alone, wait_until_derived
-from bench.load import LoadError, median_latency
+from bench.derived import alone, store_in_bulk
+from bench.load import median_latency
 from bench.table import Row, at_most, single
 
 GROWTH = 1.3  # the latency with ten times the history by that with it, at most
@@ -22,8 +20,6 @@ SHORT, LONG = 3, 30  # months
 FIRST_S, DAY_S = 1_672_531_200, 86_400  # 2023-01-01
 MONTH_S = 30 * DAY_S
 SESSIONS = 9  # of a vehicle in a month
-BULK = 10_000  # events of a request
-DERIVED_S = 3600.0
 _JANUARY = FIRST_S + 12 * DAY_S + 9 * 3600
 
 
@@ -107,10 +103,7 @@ def _filled(bench: Bench, subject: Contestant, months: int) -> tuple[Database, s
     """A database with the sessions of so many months."""
     say(f"  filling: {months} months of {len(VEHICLES) * SESSIONS:,} sessions")
     with prepared(bench, subject) as server:
-        events = _events(months)
-        while some := list(islice(events, BULK)):
-            _post(server, some)
-        wait_until_derived(server, DERIVED_S)
+        store_in_bulk(server, _events(months))
         return server.database, server.key
 
 
@@ -131,13 +124,3 @@ def _events(months: int) -> Iterator[bytes]:
                 at = _instant(begun_s + after_s)
                 event = {"type": f"VEHICLE_{kind}", **where, **told, "timestamp": at}
                 yield json.dumps(event, separators=(",", ":")).encode()
-
-
-def _post(server: Server, events: list[bytes]) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
-    connection.request("POST", "/events/bulk", b"\n".join(events), {"x-api-key": server.key})
-    answer = connection.getresponse()
-    body = answer.read()
-    connection.close()
-    if answer.status != 200 or b'"status":4' in body:
-        raise LoadError(f"POST /events/bulk: {answer.status} {body[:200]!r}")

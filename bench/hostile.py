@@ -1,7 +1,7 @@
-"""What a hostile partner does to a server, with a key of its own and without one.
+"""The ways in which a hostile partner abuses a server, with its own key and without one.
 
-python -m bench.hostile URL KEY NUMBER SECONDS ABUSE …: these abuses in random order, four at a
-time, until the time is over; prints one line of JSON, how many answers had which status. NUMBER
+python -m bench.hostile URL KEY NUMBER SECONDS ABUSE …: runs these abuses in random order, four at a
+time, until the time is over. Prints one line of JSON: how many answers had which status. NUMBER
 seeds the order.
 """
 
@@ -39,7 +39,7 @@ Abuse: TypeAlias = "Callable[[Partner], Awaitable[None]]"
 
 
 class Partner:
-    """A hostile partner, and the statuses of the answers that it had."""
+    """A hostile partner, and the statuses of its answers."""
 
     def __init__(self, url: str, key: str, number: int) -> None:
         self.url = url
@@ -110,7 +110,7 @@ class Partner:
 
 
 async def insist(session: aiohttp.ClientSession, method: str, path: str, body: bytes) -> None:
-    """Makes a request until all of it is stored: a slow database may ask for patience.
+    """Repeats a request until all of it is stored, because a slow database may answer 503.
 
     Raises RuntimeError if the server does not take it.
     """
@@ -194,7 +194,7 @@ async def commas(partner: Partner) -> None:
 
 
 async def scans(partner: Partner) -> None:
-    """Lists of what there is little of among much."""
+    """Lists with filters that few of many rows match."""
     queries = [
         f"/events?type={RARE_TYPE}&limit=1",
         f"/events?type={RARE_TYPE}&order=desc&limit=1",
@@ -236,7 +236,7 @@ async def unread_lists(partner: Partner) -> None:
 
 
 async def wrong_keys(partner: Partner) -> None:
-    """Keys that are none, each another one, short and long."""
+    """Invalid keys, each a different one, short and long."""
     size = partner.random.choice([36, 2000, 60_000])
     first = partner.random.randrange(10**9)
     await partner.all(
@@ -246,7 +246,7 @@ async def wrong_keys(partner: Partner) -> None:
 
 
 async def many_connections(partner: Partner) -> None:
-    """Connections that say nothing, or half a head."""
+    """Connections that send nothing, or half a head."""
     piece = partner.random.choice([b"", b"GET /chargers HT"])
     await partner.all(partner.raw(piece, hold_s=3) for _ in range(400))
 
@@ -258,7 +258,7 @@ async def slow_bodies(partner: Partner) -> None:
 
 
 async def streams(partner: Partner) -> None:
-    """More streams than a key may have, from the first event on, which nobody reads."""
+    """More streams than a key may have, from the first event on, without reading them."""
     request = partner.head("GET", "/stream?cursor=start")
     await partner.all(partner.raw(request, hold_s=4) for _ in range(60))
 
@@ -287,7 +287,7 @@ ABUSES: list[Abuse] = [
 
 
 async def furnish(url: str, key: str, number: int, count: int) -> None:
-    """Gives a partner, by a key without a limit, what can be abused: things and `count` events."""
+    """Creates chargers, vehicles and `count` events to abuse, with a key without a limit."""
     pick = random.Random(number)
     async with aiohttp.ClientSession(url, headers={"x-api-key": key}) as session:
         for name in [CROWDED, *(f"C{n}" for n in range(10))]:
@@ -311,7 +311,7 @@ async def furnish(url: str, key: str, number: int, count: int) -> None:
 
 
 def main() -> None:
-    """Abuses, and prints what came of it."""
+    """Abuses the server, and prints the statuses of the answers."""
     url, key, number, seconds, *names = sys.argv[1:]
     os.nice(10)  # as if it were on another machine: the processor's time is the server's
     partner = Partner(url, key, int(number))

@@ -1,6 +1,6 @@
 """Many events at once, and clients: POST /events/bulk against its ceilings, the SDK against others.
 
-What is sent in bulk is so many events, not so many seconds, so that all tables grow alike.
+A bulk run has a number of events, not of seconds, so that all tables grow alike.
 """
 
 from collections.abc import Callable
@@ -100,7 +100,7 @@ def fleet(subject: Contestant, limit: Limit) -> Callable[[Bench], list[Row]]:
 
 
 class _BulkPoster:
-    """Measures POST /events/bulk and counts what it answered."""
+    """Measures POST /events/bulk and counts its answers."""
 
     def __init__(self, server: Server, order: str = "bulk") -> None:
         self._server = server
@@ -119,14 +119,14 @@ class _BulkPoster:
         return run
 
     def check_stored(self, name: str, outcome: Outcome) -> None:
-        """Every event answered for must be a row."""
+        """Every event that was answered with 201 must be a row."""
         stored = self._server.database.count_events() - self._before
         if stored < self._answered:
             outcome.invalid[name] = f"{name}: answered {self._answered:,}, stored only {stored:,}"
 
 
 def _alone(bench: Bench, subject: Contestant) -> Measure:
-    """The same rows into a database of the same schema, with nothing in between or behind."""
+    """The same rows into a database of the same schema, without a server."""
     database: Database = bench.new_database(subject.engine)
     subject.prepare(database)
     if database.engine == "sqlite":

@@ -30,12 +30,12 @@ def install_node_peer(folder: Path) -> None:
 
 
 def install_fastapi_peer() -> None:
-    """What FastAPI's peer needs."""
+    """The packages of FastAPI's peer."""
     _install_python("fastapi-sqlmodel", FASTAPI_VENV)
 
 
 def install_duckdb() -> None:
-    """The yardstick of sums."""
+    """DuckDB, with which sums are compared."""
     _install_python("duckdb", DUCKDB_VENV)
 
 

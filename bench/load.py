@@ -1,4 +1,4 @@
-"""Load, pinned away from the server: 64 keep-alive connections of wrk, or a loop in Python."""
+"""Load on a core of its own: 64 keep-alive connections of wrk, or a loop in Python."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ class LoadError(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """What one run measured. `failed` counts answers other than 2xx, and none."""
+    """The result of one run. `failed` counts answers other than 2xx, and missing answers."""
 
     requests: int
     failed: int
@@ -64,7 +64,7 @@ def post_events(url: str, key: str, seconds: float) -> Run:
 
 
 def post_count(url: str, key: str, count: int, seconds: float = 1800) -> Run:
-    """POST `count` new events, give or take one for each connection."""
+    """POST about `count` new events: up to one more or fewer for each connection."""
     return _wrk(f"{url}/events", "post.lua", seconds, key, _next_day(), str(count))
 
 
@@ -79,7 +79,7 @@ def get_paths(url: str, key: str, paths: Path, seconds: float) -> Run:
 
 
 def loop(name: str, *arguments: str, cores: Sequence[int] = LOAD_CORES) -> Run:
-    """One of the loops of loops.py on a day of its own; the last argument is how much of it."""
+    """Runs one of the loops of loops.py on its own day; the last argument is the amount."""
     *place, amount = arguments
     command = [sys.executable, "-m", "bench.loops", name, *place, _next_day(), amount]
     done = subprocess.run(pinned(command, cores), capture_output=True, text=True, check=False)

@@ -131,7 +131,7 @@ def _post_in_bulk(
 def _until_contained(url: str, key: str) -> float:
     """How many seconds it takes until the sessions contain all events.
 
-    Who asks for them waits for that, and is answered 503 if it takes long.
+    A request for sessions waits for that, and gets a 503 if it takes long.
     """
     began = time.perf_counter()
     while True:
@@ -158,7 +158,7 @@ def apsw_loop(file: str, partner: str, day: str, events: str) -> list[float]:
 
 
 def copy(url: str, partner: str, day: str, events: str) -> list[float]:
-    """A COPY for each portion, in the form that needs the least work: text, made before."""
+    """A COPY for each portion, in the fastest form: text that was made before."""
     texts = [
         "".join("\t".join(map(str, one)) + "\n" for one in rows).encode()
         for rows in _rows(partner, day, events, REQUEST)
@@ -196,7 +196,7 @@ def sdk(url: str, key: str, day: str, seconds: str) -> list[float]:
 
 
 def plain(url: str, key: str, day: str, seconds: str) -> list[float]:
-    """What somebody without the SDK would write: JSON there and back, and a look at the status."""
+    """A program without the SDK: JSON in both directions, and a check of the status."""
     with httpx2.Client(base_url=url, headers={"x-api-key": key}, timeout=30) as client:
 
         def post(n: int) -> object:

@@ -11,7 +11,7 @@ BLOCK = b"\0" * 4096
 
 
 class DiskError(Exception):
-    """What is written here is never on a disk."""
+    """The folder is not on a disk."""
 
 
 def check_disk(folder: Path) -> float:
@@ -47,7 +47,7 @@ def _file_system(folder: Path) -> str:
 
 
 def busy_fraction() -> float:
-    """How much of all cores somebody else uses just now, 0 to 1."""
+    """The share of all cores that others use now, 0 to 1."""
     before = _ticks()
     time.sleep(LOOK_S)
     idle, total = (after - then for after, then in zip(_ticks(), before, strict=True))

@@ -40,8 +40,8 @@ def sample_paths(server: Server, folder: Path, name: str) -> Paths:
     choice.shuffle(pages)
     choice.shuffle(events)
     return Paths(
-        _write(folder / f"{name}-events", events[:MOST_IDS]),
-        _write(folder / f"{name}-pages", pages),
+        write_lines(folder / f"{name}-events", events[:MOST_IDS]),
+        write_lines(folder / f"{name}-pages", pages),
     )
 
 
@@ -72,6 +72,7 @@ def _next(link: str) -> str:
     return f"{parts.path}?{parts.query}"
 
 
-def _write(file: Path, lines: list[str]) -> Path:
+def write_lines(file: Path, lines: list[str]) -> Path:
+    """Writes the lines; returns the file."""
     file.write_text("\n".join(lines) + "\n")
     return file

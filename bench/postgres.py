@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the time of the benchmark, durable as in production."""
+"""A PostgreSQL server for the benchmark, with the durability of production."""
 
 import importlib.util
 import os
@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 class Transactions(NamedTuple):
-    """What pgbench measured: how many a second, how long one took, how many there were."""
+    """The result of pgbench: transactions a second, the latency, and their number."""
 
     rate: float
     average_ms: float
@@ -54,7 +54,7 @@ class Cluster:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def sql(self, database: str, script: str) -> str:
-        """Run statements; returns the rows, a line each, columns parted by |."""
+        """Run statements; returns the rows, one a line, with columns separated by |."""
         return self.run(
             "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", self.url(database), script=script
         ).strip()
@@ -88,7 +88,7 @@ class Cluster:
         return Transactions(float(rate[1]), float(latency[1]), int(processed[1]), int(failed[1]))
 
     def settle(self) -> None:
-        """Write out what earlier runs left, so that it does not disturb the next."""
+        """Write changes of earlier runs to disk, so that they do not disturb the next."""
         self.sql("postgres", "CHECKPOINT")
 
 

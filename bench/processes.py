@@ -1,4 +1,4 @@
-"""Processes of a benchmark: pinned to cores, started, waited for, stopped."""
+"""Processes of a benchmark: starts them on chosen cores, waits for them and stops them."""
 
 import http.client
 import os
@@ -93,7 +93,7 @@ def stop(process: subprocess.Popen[bytes], how: int = signal.SIGTERM) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """The process and all that it started, and they, and so on."""
+    """The process and all its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *(below for child in children for below in descendants(int(child)))]
 

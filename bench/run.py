@@ -1,4 +1,4 @@
-"""Measures what is required of Tether's speed, and prints one table.
+"""Measures the speed of Tether against its targets, and prints one table.
 
 python -m bench.run [--only NAME ...] [--rounds N] [--seconds S]
 """
@@ -16,7 +16,7 @@ BUSY = 0.05  # of all cores, from where on it is worth a warning
 
 
 def main() -> int:
-    """Returns 0 if everything required was measured and is met, else 1."""
+    """Returns 0 if all required rows were measured and reach their target, otherwise 1."""
     options = _options()
     names = _chosen(options.only)
     if len(CORES) < 2:

@@ -94,7 +94,7 @@ def _settled(database: Database, measure: Measure) -> Measure:
 
 
 def _posts(bench: Bench, small: Filled, big: Filled) -> Row:
-    """The small database would not stay small: each round begins with a copy of it."""
+    """Each round begins with a copy of the small database, so that it stays small."""
     outcome = Outcome()
     with _serving(bench, big, big.database) as server:
 

@@ -1,11 +1,11 @@
-"""Ten minutes of three hostile partners beside a good one: who does the server serve?
+"""Ten minutes with three hostile partners beside a good one: is the good one still served?
 
 python -m bench.soak [--minutes N] [--rate N] [--database NAME] [--seed N] [--only ABUSE …]
 
-The good partner makes 200 requests a second, each at its time whatever became of the others; first
-alone, to know what the machine does just now, then beside the hostile ones. The exit code is 0 only
-if all of its requests were answered with 2xx, 99 of 100 in less than 250 ms, if the server takes
-less than 250 MB at the end, and if no answer to the others is a 5xx other than 503.
+The good partner makes 200 requests a second, each at its time, even if earlier ones wait. First it
+runs alone, to measure the machine, then beside the hostile ones. The exit code is 0 only if all its
+requests were answered with 2xx, 99 of 100 in less than 250 ms, if the server uses less than 250 MB
+at the end, and if no other partner got a 5xx other than 503.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from typing import Any
 
 import aiohttp
 
+from bench.contest import say
 from bench.hostile import ABUSES, furnish, insist
 from bench.machine import busy_fraction
 from bench.postgres import postgres
@@ -46,7 +47,7 @@ SETTLE_S = 10.0  # after the last request, before the memory is looked at
 
 
 class Good:
-    """What an ordinary partner does, and what came of it."""
+    """The requests of an ordinary partner, and their answers."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -117,7 +118,7 @@ class Good:
             self.failures.append(f"{method} {path}: {status} {text[:200]}")
 
     def result(self) -> dict[str, Any]:
-        """What the soak prints of it."""
+        """The figures that the soak prints."""
         parts = statistics.quantiles(self.taken_ms, n=100)
         return {
             "p50_ms": parts[49], "p99_ms": parts[98], "max_ms": max(self.taken_ms),
@@ -143,7 +144,7 @@ def make_key(database: str, partner: str, rate: str) -> str:
 
 
 def soak(options: argparse.Namespace, database: str, folder: Path) -> bool:
-    """Runs everybody and prints what came of it; whether it is as it should be."""
+    """Runs all partners and prints the figures; returns whether they are good enough."""
     seconds = options.minutes * 60
     subprocess.run([TETHER, "migrate", "--database", database], check=True, capture_output=True)
     port, log = free_port(), folder / "log"
@@ -185,7 +186,7 @@ def soak(options: argparse.Namespace, database: str, folder: Path) -> bool:
 
 
 def together(*commands: list[str], server: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
-    """Runs these modules at once; what each printed."""
+    """Runs these modules at once; returns their output."""
     processes = [
         subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
         for command in commands
@@ -223,7 +224,7 @@ def watch_memory(server: subprocess.Popen[bytes], seconds: float) -> list[int]:
 def report(
     good: dict[str, Any], hostile: list[dict[str, Any]], memory: int, *, alive: bool
 ) -> bool:
-    """Prints the figures; whether they are as they should be."""
+    """Prints the figures; returns whether they are good enough."""
     if not alive or not good or not all(hostile):
         print("FAILED: the server or a partner's process ended before its time")
         return False
@@ -256,13 +257,8 @@ def _shown(statuses: dict[str, int]) -> str:
     return ", ".join(f"{count} of {status}" for status, count in sorted(statuses.items()))
 
 
-def say(text: str) -> None:
-    """Tells whoever waits what goes on."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def main() -> int:
-    """Returns 0 if all is as it should be."""
+    """Returns 0 if all figures are good enough."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.soak", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,4 +1,4 @@
-"""What it costs to add up a year of sessions, beside DuckDB over an export, and to read all."""
+"""The cost of adding up a year of sessions, compared with DuckDB, and of reading them all."""
 
 import http.client
 import json
@@ -12,7 +12,7 @@ from random import Random
 
 from bench.contest import Bench, prepared, say
 from bench.contestants import CHARGERS, VEHICLES, Contestant, Server, run_tether
-from bench.derived import DERIVED_LARGE_S, alone, wait_until_derived
+from bench.derived import alone, store_in_bulk
 from bench.install import DUCKDB_VENV, install_duckdb
 from bench.load import LoadError, median_latency
 from bench.table import Row, at_most, single
@@ -23,7 +23,6 @@ YEAR_MS = 365 * 24 * HOUR_MS
 YEAR_BY_DAY = "/sessions/summary?bucket=day&timeZone=Europe/Berlin&limit=1000"
 LIMIT_MS = 300
 PAGES_S = 8
-AT_ONCE = 10_000  # events
 # As near to the same as a table of sessions allows: not divided at midnight, and in UTC.
 YARDSTICK = """
 import sys, time, duckdb
@@ -51,7 +50,7 @@ def sums(subject: Contestant, count: int = SESSIONS) -> Callable[[Bench], list[R
         install_duckdb()
         with prepared(bench, subject) as server:
             say(f"  filling: {count:,} sessions")
-            _fill(server, count)
+            store_in_bulk(server, _events(count))
             runs = [alone(server, YEAR_BY_DAY)(bench.seconds) for _ in range(bench.rounds)]
             paged_s = _read_all(server)
             file = bench.folder / "sessions.parquet"
@@ -101,29 +100,6 @@ def _read_all(server: Server) -> float:
     return time.perf_counter() - began
 
 
-def _fill(server: Server, count: int) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
-    body: list[bytes] = []
-    for event in _events(count):
-        body.append(event)
-        if len(body) == AT_ONCE:
-            _post(connection, server, body)
-            body = []
-    if body:
-        _post(connection, server, body)
-    connection.close()
-    wait_until_derived(server, DERIVED_LARGE_S)
-
-
-def _post(connection: http.client.HTTPConnection, server: Server, body: list[bytes]) -> None:
-    headers = {"x-api-key": server.key}
-    connection.request("POST", "/events/bulk", b"\n".join(body), headers)
-    answer = connection.getresponse()
-    content = answer.read()
-    if answer.status != 200:
-        raise LoadError(f"POST /events/bulk: {answer.status} {content[:200]!r}")
-
-
 def _events(count: int) -> Iterator[bytes]:
     """The events of sessions of up to ten hours, vehicle after vehicle in turns over a year."""
     random, turns = Random(1), count // len(VEHICLES)
@@ -150,7 +126,7 @@ def _events(count: int) -> Iterator[bytes]:
 
 
 def _longest(turns: int) -> int:
-    """So that a vehicle has left before it comes again, in ms."""
+    """Milliseconds between two sessions of a vehicle, so that it has left before it returns."""
     return min(10 * HOUR_MS, YEAR_MS // turns - HOUR_MS)
 
 

@@ -9,7 +9,7 @@ Verdict = Literal["ok", "MISSED", "INVALID", "LEFT OUT", ""]
 
 @dataclass(frozen=True)
 class Limit:
-    """What is required: a ratio or a value that is at least, or at most, so much."""
+    """A target: a ratio or a value must be at least, or at most, this number."""
 
     text: str  # as printed: ">= 0.55"
     value: float
@@ -45,7 +45,7 @@ class Row:
 
 
 def verdict(measured: float, required: Limit | None) -> Verdict:
-    """What to print beside a figure."""
+    """The note beside a figure."""
     if required is None:
         return ""
     return "ok" if required.allows(measured) else "MISSED"
@@ -55,7 +55,7 @@ HEAD = Row("", "measured", "compared with", "ratio", "rounds", "required", "", "
 
 
 def table(rows: Sequence[Row]) -> str:
-    """All rows under one another, and below them why some are invalid."""
+    """The table of all rows, and below it the reasons why some are invalid."""
     lines = [_cells(row) for row in (HEAD, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     printed = [_line(line, widths) for line in lines]

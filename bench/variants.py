@@ -1,10 +1,10 @@
-"""Tether with one part replaced, to know what that part costs. Never used in production.
+"""Tether with one part replaced, to measure the cost of that part. Never used in production.
 
     python -m bench.variants storage serve ...    POST /events is answered, nothing is stored
     python -m bench.variants constant serve ...   GET /chargers/{id} answers a constant
-    python -m bench.variants derivation serve ... events are stored, and nothing is derived of them
+    python -m bench.variants derivation serve ... events are stored, and not derived
 
-Everything else is the product: the same bootstrap, middleware, validation and server.
+All other code is the product's: bootstrap, middleware, validation and server.
 """
 
 import sys
@@ -59,7 +59,7 @@ def replace_reads() -> None:
 
 
 def replace_derivation() -> None:
-    """POST /events: nobody notices that events wait to be derived."""
+    """POST /events: the projector does not learn that events wait."""
 
     def notice(self: Projector, partner: int) -> None:
         pass

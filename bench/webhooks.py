@@ -1,4 +1,4 @@
-"""How soon webhooks are called when there are many and some hang, and what they cost a POST."""
+"""How soon webhooks are called when there are many and some hang, and how much they slow a POST."""
 
 import asyncio
 import http.client
@@ -32,7 +32,7 @@ _OPTIONS = ["--webhooks-allow", "127.0.0.0/8", "--webhooks-allow-http"]
 
 
 def webhooks(subject: Contestant) -> Callable[[Bench], list[Row]]:
-    """1,000 webhooks, each of a vehicle that reports once a second; 100 of them do not answer."""
+    """1,000 webhooks, each for a vehicle with one event a second; 100 addresses do not answer."""
     command = subject.command
     calling = replace(subject, command=lambda database, port: [*command(database, port), *_OPTIONS])
 
@@ -88,7 +88,7 @@ def _furnish(server: Server, key: str, url: str, hanging_url: str) -> None:
 
 
 def _report(server: Server, keys: list[str]) -> dict[str, float]:
-    """Each vehicle reports once a second; when each event was acknowledged."""
+    """Posts one event a second for each vehicle; returns when each was acknowledged."""
     sent: dict[str, float] = {}
     began = time.time()
     for second in range(SECONDS):
@@ -109,7 +109,7 @@ def _report(server: Server, keys: list[str]) -> dict[str, float]:
 
 
 def _lags(receiver: "_Receiver", sent: dict[str, float]) -> Iterator[float]:
-    """How long after the answer each message came. Raises LoadError if one did not."""
+    """The time from each answer to its message. Raises LoadError if a message is missing."""
     deadline = time.monotonic() + 60
     while len(receiver.seen) < len(sent) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -124,7 +124,7 @@ def _lags(receiver: "_Receiver", sent: dict[str, float]) -> Iterator[float]:
 
 
 class _Receiver:
-    """When each message came to a process of its own."""
+    """A receiver in its own process, which records when each message arrived."""
 
     def __init__(self, url: str, hanging_url: str, pipe: Any) -> None:
         self.url, self.hanging_url = url, hanging_url
@@ -132,7 +132,7 @@ class _Receiver:
         self._pipe = pipe
 
     def take(self) -> None:
-        """Learns what came since."""
+        """Reads what arrived since the last call."""
         self._pipe.send(None)
         for id, at in self._pipe.recv():
             self.seen.setdefault(id, at)

@@ -1,8 +1,8 @@
-"""Writes the tables of docs/analysis.md from the real data, and draws them: `make figures`.
+"""Writes the tables of docs/analysis.md from the real data, and draws its pictures: `make figures`.
 
     python scripts/analysis.py [--check]
 
-Reckons with nothing but the sessions' own rows and the rules of docs/summaries.md; a test holds
+It calculates only from the rows of the sessions and the rules of docs/summaries.md. A test checks
 that a server gives the same tables. The pictures follow the reader's light or dark mode.
 """
 
@@ -34,7 +34,7 @@ WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 720, 240, 56, 30, 34
 
 
 def month_of(at_ms: int) -> str:
-    """Its month in UTC, as the data have no zone."""
+    """Its month in UTC, because the data have no zone."""
     return f"{EPOCH + timedelta(milliseconds=at_ms):%Y-%m}"
 
 
@@ -44,9 +44,9 @@ def hour_of(at_ms: int) -> str:
 
 
 def parts(session: RecordedSession) -> Iterator[tuple[int, int, Decimal]]:
-    """The session hour by hour: when each began, how many ms it was there, what it charged.
+    """The session by hours: the beginning of each hour, the ms plugged in, and the energy.
 
-    What there is by an instant is cut off to the milliwatt hour; the last hour gets the rest.
+    The energy up to an instant is cut to the milliwatt hour; the last hour gets the rest.
     """
     start, stop = session.arrival_ms, session.departure_ms
     at, had = start, Decimal(0)
@@ -175,7 +175,7 @@ def _chart(
 
 
 def main() -> int:
-    """Writes page and pictures; with `--check` only says whether one is stale."""
+    """Writes the page and the pictures; with `--check` only says whether one is stale."""
     with DATA.open(encoding="utf-8", newline="") as file:
         found = tables(sessions_of(csv.DictReader(file)))
     text = PAGE.read_text(encoding="utf-8")

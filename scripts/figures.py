@@ -1,7 +1,7 @@
 """Draws the figures of the documents from text in them: `make figures`.
 
-The events of each flag in sessions.md on a time line, and the rooms in architecture.md. The figures
-follow the reader's light or dark mode.
+They are the events of each flag in sessions.md on a time line, and the rooms in architecture.md.
+The figures follow the reader's light or dark mode.
 """
 
 import re
@@ -96,7 +96,7 @@ def house(text: str) -> str:
 
 
 def _apart(places: list[float], least: float = 78) -> list[float]:
-    """The places, moved so that the words below them do not run into each other."""
+    """The positions, moved so that the words below them do not overlap."""
     moved: list[float] = []
     for place in places:
         moved.append(max(place, moved[-1] + least) if moved else place)

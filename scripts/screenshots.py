@@ -87,7 +87,7 @@ def server() -> Iterator[tuple[str, str, str]]:
 
 
 def call(url: str, key: str, body: object = None, method: str | None = None, **headers: str) -> Any:
-    """What the API answers."""
+    """The answer of the API."""
     request = urllib.request.Request(
         url, data=None if body is None else json.dumps(body).encode(), method=method,
         headers={"x-api-key": key, **headers},
@@ -122,7 +122,7 @@ def receiver() -> Iterator[str]:
 
 
 def call_back(url: str, key: str, address: str) -> str:
-    """Makes webhooks and something to tell them; the id of one that works."""
+    """Creates webhooks and events for them; returns the id of one that works."""
     works = {"url": f"{address}/tether", "description": "Back office"}
     fails = {"url": f"{address}/billing", "description": "Invoices", "types": ["session.ended"]}
     webhook = call(f"{url}/webhooks", key, works)
@@ -141,7 +141,7 @@ def call_back(url: str, key: str, address: str) -> str:
 
 
 def keep(page: Page, name: str) -> None:
-    """Writes what the page shows, as WebP."""
+    """Writes a picture of the page, as WebP."""
     for _ in range(200):  # what is fetched and drawn behind the page
         page.wait_for_timeout(300)
         if page.evaluate(IS_DRAWN):
@@ -153,7 +153,7 @@ def keep(page: Page, name: str) -> None:
 
 
 def request_key(page: Page, url: str) -> None:
-    """The form, and what the operator sees of it."""
+    """The form for a key, and the operator's page."""
     page.goto(f"{url}/request-key")
     for label, text in (
         ("Organisation", "Nordic Charge AB"), ("E-mail", "ops@nordic-charge.example"),

@@ -1,4 +1,4 @@
-"""Installs a wheel in an empty environment, and makes the first calls of a partner with it.
+"""Installs a wheel in an empty environment, and makes a partner's first calls with it.
 
 `python scripts/try_release.py dist/NAME.whl`; the packages are those of requirements-run.txt.
 """
@@ -29,7 +29,7 @@ CALLS: tuple[tuple[str, str, object, int], ...] = (
 
 
 def main(wheel: str) -> None:
-    """Fails if anything is not as it should be."""
+    """Tries the wheel. Fails if something is wrong."""
     with tempfile.TemporaryDirectory(prefix="tether-release-") as name:
         folder = Path(name)
         venv.create(folder / "venv", with_pip=True)
@@ -56,12 +56,12 @@ def try_it(tether: Path, folder: Path) -> None:
 
 
 def install(python: Path, *words: str) -> None:
-    """Has pip install into the environment."""
+    """Installs into the environment with pip."""
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *words, cwd=ROOT)
 
 
 def run(program: Path, *words: str, cwd: Path) -> str:
-    """What the program prints; what it says of errors is shown."""
+    """Runs the program; returns its output. Its errors are shown."""
     done = subprocess.run(
         [program, *words], cwd=cwd, env=clean(), check=True, stdout=subprocess.PIPE, text=True
     )
@@ -69,7 +69,7 @@ def run(program: Path, *words: str, cwd: Path) -> str:
 
 
 def clean() -> dict[str, str]:
-    """The environment without settings of ours, and without other packages."""
+    """The environment without our settings and without other packages."""
     return {
         name: value
         for name, value in os.environ.items()

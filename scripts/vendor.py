@@ -1,6 +1,6 @@
-"""Fetches again, through npm, what the pages are made of that is not our own: `make vendor`.
+"""Fetches the third-party files of the pages with npm: `make vendor`.
 
-Says in VENDORED.md what it is: version, licence, SHA-256. To move one: change its version here.
+Writes version, licence and SHA-256 of each to VENDORED.md. To update one, change its version here.
 """
 
 import subprocess
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def page() -> str:
-    """What VENDORED.md says of the files that are there."""
+    """The text of VENDORED.md for the current files."""
     rows = [
         f"| `{_shown(file.target)}` | `{file.package}`, `{file.path}` | {file.version} "
         f"| {file.licence}, `{licence_of(file).name}` "

@@ -19,17 +19,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import forked, keeper
-from tests.parts import create_database, running_postgres, unmarked
+from tests.services import create_database, running_postgres, unmarked
 from tether.domain import timestamps
 from tether.domain.keys import Rate
 from tether.server import admin
 from tether.server.store import open_store
 
 TETHER = forked.TETHER
+IMPATIENT = Path(__file__).parent / "faults" / "impatient.py"
 QUICK = ("api", "audit", "cli", "store", "unit")
 FAST = Rate(1_000_000, 1)
 SECRET_KEY = "a-key-of-the-tests-that-has-over-32-characters"
-# The same examples in every run: a test that fails does so for everybody.
+# The same examples in every run, so that a failure can be repeated.
 settings.register_profile(
     "tether",
     derandomize=True,
@@ -60,7 +61,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     processes = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     files = sorted(Path(__file__).parent.rglob("test_*.py"))
     for file in files[int(name[2:]) :: processes]:
-        with suppress(Exception):  # which comes again when it is collected
+        with suppress(Exception):  # the error comes again when pytest collects the file
             import_module(".".join(file.relative_to(session.config.rootpath).with_suffix("").parts))
 
 
@@ -179,13 +180,24 @@ def new_postgres_database(postgres: str) -> Callable[[], str]:
     return lambda: create_database(postgres)
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An empty database that the tests of a session share, on each engine in turn."""
+def new_database(request: pytest.FixtureRequest, folders: pytest.TempPathFactory) -> str:
+    """An empty database on the engine that is the parameter of a fixture."""
     if request.param == "postgres":
         make: Callable[[], str] = request.getfixturevalue("new_postgres_database")
         return make()
-    return str(tmp_path_factory.mktemp("database") / "tether.db")
+    return str(folders.mktemp("database") / "tether.db")
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An empty database that the tests of a session share, on each engine in turn."""
+    return new_database(request, tmp_path_factory)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def own_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An empty database for the tests of one file, on each engine in turn."""
+    return new_database(request, tmp_path_factory)
 
 
 def shared(database: str) -> Iterator[Server]:
@@ -225,15 +237,30 @@ def client(server: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def new_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Makes servers for one test, on a new database unless one is given."""
+    """Starts servers for one test, on a new database unless one is given."""
     servers: list[Server] = []
 
-    def make(*options: str, database: str | None = None, **environment: str) -> Server:
+    def make(
+        *options: str, database: str | None = None, program: list[str] | None = None,
+        **environment: str,
+    ) -> Server:  # fmt: skip
         path = database or str(tmp_path / f"tether-{len(servers)}.db")
-        servers.append(Server(path, list(options), environment))
-        return servers[-1].start()
+        server = Server(path, list(options), environment, program=program or [str(TETHER)])
+        servers.append(server)
+        return server.start()
 
     yield make
     for server in servers:
         if server.process is not None and server.process.poll() is None:
             server.kill()
+
+
+@pytest.fixture
+def impatient_server(new_server: Callable[..., Server]) -> Callable[..., Server]:
+    """Starts servers with other constants, such as "tether.server.protocol.LINGER_S=5"."""
+
+    def make(*constants: str, options: tuple[str, ...] = (), database: str | None = None) -> Server:
+        program = [sys.executable, str(IMPATIENT), *constants]
+        return new_server(*options, database=database, program=program)
+
+    return make

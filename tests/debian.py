@@ -13,14 +13,14 @@ _SYSTEM = "/usr/local/sbin:/usr/sbin:/sbin"  # not on everybody's PATH
 
 @cache
 def program(name: str, package: str | None = None) -> str:
-    """The path of a program; root gets its Debian package where it is missing.
+    """The path of a program. If it is missing, root installs its Debian package.
 
     The package has the name of the program unless another is given.
     """
     package = package or name
     found = _find(name)
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        # apt-get gives up where another one runs, such as that of the other half of the tests.
+        # apt-get fails while another apt-get runs, such as that of another test process.
         with (Path(tempfile.gettempdir()) / "tether-tests-apt.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if _find(name) is None:

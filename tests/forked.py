@@ -1,12 +1,11 @@
-"""Starts `tether` by a fork of a process that has loaded it already.
+"""Starts `tether` as a fork of a process that has already loaded it.
 
-Most of what a command or a small server takes is to load Python's modules, and the tests start
-more than a thousand. What is started so is a process of its own as any other, with its own
-arguments, environment, folder and standard files. Where something depends on how Python itself
-starts, such as its variables, a real start is made. The tests' `subprocess` starts all of `tether`
-so: conftest.py.
+A command or a small server spends most of its time on imports, and the tests start more than a
+thousand. A fork is a process of its own, with its own arguments, environment, folder and standard
+files. If a test depends on how Python itself starts, such as on its variables, a real start is
+made. conftest.py makes `subprocess` start every `tether` in this way.
 
-python tests/forked.py SOCKET MODULE …: loads these modules, and forks for who asks by that socket.
+python tests/forked.py SOCKET MODULE …: loads these modules, and forks on each request on SOCKET.
 """
 
 import atexit
@@ -46,7 +45,7 @@ _asking = threading.Lock()
 
 
 def is_usual(environment: Mapping[str, str] | None) -> bool:
-    """Whether Python would start in this environment, else in ours, as it has started here."""
+    """Whether Python would start in this environment (or in ours) as it has started here."""
     if environment is None:
         environment = os.environ
     names = {name for name in {*environment, *os.environ} if name.startswith(_OF_PYTHON)}
@@ -56,7 +55,7 @@ def is_usual(environment: Mapping[str, str] | None) -> bool:
 
 
 class Popen(subprocess.Popen[AnyStr]):
-    """`subprocess.Popen`, which forks where it is to start `tether` in the usual way."""
+    """`subprocess.Popen`, but it forks to start `tether`, unless the test needs a real start."""
 
     def __init__(self, args: Any, *, env: Mapping[str, str] | None = None, **options: Any) -> None:
         self._end = -1
@@ -105,7 +104,7 @@ class Popen(subprocess.Popen[AnyStr]):
         return status
 
     def _ended(self, timeout: float | None) -> int | None:
-        """Its status, if it has one within that time."""
+        """The exit status, if the process ends within that time."""
         if self.returncode is None:
             end = select.poll()
             end.register(self._end, select.POLLIN)
@@ -122,7 +121,7 @@ class Popen(subprocess.Popen[AnyStr]):
 
 @cache
 def _forker(modules: tuple[str, ...]) -> socket.socket:
-    """Such a process, which ends when the tests do."""
+    """The process that forks. It ends with the tests."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     subprocess.Popen(
         [sys.executable, __file__, str(its.fileno()), *modules],
@@ -209,7 +208,7 @@ if __name__ == "__main__":
     try:
         tether()
     except SystemExit as end:
-        # To take everything apart, most of it the other process's, takes longer than a command.
+        # Freeing everything, most of it inherited, would take longer than a command.
         if "serve" in sys.argv[1:2] or threading.active_count() > 1 or type(end.code) is not int:
             raise
         atexit._run_exitfuncs()

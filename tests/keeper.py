@@ -1,4 +1,4 @@
-"""Ends what a run of the tests has left, also a killed one: each process that bears its mark.
+"""Ends all processes of a test run that has ended or was killed. It finds them by a mark.
 
 python keeper.py MARK, which waits for the end of its standard input.
 """
@@ -13,7 +13,7 @@ NAME = "TESTS_MARK"
 
 
 def end(mark: str) -> None:
-    """Kills whatever was started with this mark."""
+    """Kills all processes with this mark."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.environ().get(NAME) == mark:

@@ -1,4 +1,4 @@
-"""Files as older versions made them."""
+"""Makes SQLite files as older versions made them."""
 
 from contextlib import closing
 from pathlib import Path

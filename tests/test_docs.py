@@ -1,4 +1,4 @@
-"""What the documents say is true: links lead somewhere, commands exist, examples work."""
+"""The documents are right: links work, commands exist, examples give what they print."""
 
 import os
 import re
@@ -32,7 +32,7 @@ each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
 
 
 def shell(text: str) -> str:
-    """What stands in the blocks of code that are for a shell."""
+    """The text of all code blocks for a shell."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return "\n".join(code for language, code in blocks if language in ("", "sh", "bash", "console"))
 
@@ -46,7 +46,7 @@ def prose(text: str) -> str:
 
 
 def anchor(heading: str) -> str:
-    """The name by which a heading is linked to."""
+    """The fragment that links to a heading."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
@@ -169,7 +169,7 @@ def test_the_readmes_calls_give_the_answers_that_it_prints(server: Server) -> No
     calls = CALL_AND_ANSWER.findall(README)
     assert len(calls) == len(re.findall(r"^curl ", README, re.MULTILINE)) >= 3
     environment = {**os.environ, "KEY": server.key()}
-    ids: dict[str, str] = {}  # as printed, by what really came
+    ids: dict[str, str] = {}  # printed ids by the real ids
     for call, printed in calls:
         assert "http://127.0.0.1:8000/" in call
         done = subprocess.run(
@@ -217,7 +217,7 @@ def test_the_lock_pins_what_the_project_needs(name: str) -> None:
         for need in group
     }
     pinned = set(re.findall(r"^([\w.-]+)==", (ROOT / name).read_text(), re.MULTILINE))
-    assert wanted - {project["name"]} <= pinned  # it names itself where extras build on others
+    assert wanted - {project["name"]} <= pinned  # extras that include others name it
 
 
 def test_both_locks_pin_the_same_versions() -> None:

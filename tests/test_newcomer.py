@@ -1,7 +1,7 @@
-"""A newcomer who follows the documents word for word: every block of code, in order, as printed.
+"""A newcomer follows the documents word for word: every block of code, in order, as printed.
 
-Only the port is another, since that of the documents may be taken: `PORT=… make run`, as the README
-says. What is installed is there already.
+Only the port differs, because the port in the documents may be in use: `PORT=… make run`, as the
+README says. The packages are installed already.
 """
 
 import os
@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.parts import free_port
+from tests.services import free_port
 
 ROOT = Path(__file__).parents[1]
 PRINTED = "http://127.0.0.1:8000"
@@ -34,7 +34,7 @@ class Terminal:
         )  # fmt: skip
 
     def paste(self, code: str) -> str:
-        """What the block prints on standard output. Every command of it must succeed."""
+        """Runs a block, in which every command must succeed; returns its standard output."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         mark = uuid4().hex
@@ -59,13 +59,13 @@ class Terminal:
 
 
 class Newcomer:
-    """Somebody in a folder that has what this repository has, with nothing in the environment."""
+    """A person in a copy of this repository, with an empty environment."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.ids: dict[str, str] = {}  # of events as they are printed, by what really came
+        self.ids: dict[str, str] = {}  # printed ids of events by the real ids
         for entry in ROOT.iterdir():
             if entry.name not in (".venv", ".tether", ".git"):
                 (folder / entry.name).symlink_to(entry)
@@ -89,7 +89,7 @@ class Newcomer:
         return self.terminals[-1]
 
     def serve(self, command: str, ready: str) -> str:
-        """Runs a command that goes on, in a terminal of its own; what it says until it is ready."""
+        """Starts a server in its own terminal; returns its output until it is ready."""
         server = subprocess.Popen(
             ["bash", "-c", f"exec {command}"], cwd=self.folder, env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -118,7 +118,7 @@ class Newcomer:
         return BLOCK.findall(text)
 
     def follow(self, terminal: Terminal, blocks: list[tuple[str, str]]) -> None:
-        """Pastes each block, and compares what it prints with the block behind it, if one is."""
+        """Pastes each block, and compares its output with the next block if that shows output."""
         for (language, code), behind in zip(blocks, [*blocks[1:], ("", "")], strict=True):
             if language == "sh":
                 said = terminal.paste(code)
@@ -129,13 +129,13 @@ class Newcomer:
                 terminal.paste("python program.py")
 
     def alike(self, said: str, printed: str) -> str:
-        """What came, with the ids of events that are printed."""
+        """The output, with the ids of events from the document."""
         came = EVENT_ID.findall(said)
         self.ids.update(zip(came, EVENT_ID.findall(printed), strict=True))
         return UPDATED_AT.sub("", EVENT_ID.sub(lambda found: self.ids[found[0]], said)).strip()
 
     def leave(self) -> None:
-        """Everything ends."""
+        """Closes the terminals and stops the servers."""
         for terminal in self.terminals:
             terminal.close()
         while self.servers:

@@ -1,6 +1,6 @@
-"""Programs that fork with clients in their hands: `python -m tests.abuse.forking NAME URL KEY …`.
+"""Programs that fork while they use a client: `python -m tests.abuse.forking NAME URL KEY …`.
 
-Each ends with status 0 if everybody, parent and children, had the answers to their own questions.
+Each ends with status 0 if parent and children all got the answers to their own requests.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ def in_children(work: Callable[[int], None], number: int = CHILDREN) -> list[int
         pid = os.fork()
         if pid == 0:
             work(child)
-            sys.exit(0)  # in order: what is inherited is torn down too
+            sys.exit(0)  # in order, because the inherited objects are closed, too
         pids.append(pid)
     return pids
 
@@ -38,7 +38,7 @@ def check(pids: list[int]) -> None:
 
 
 def ask(client: Client, who: int) -> None:
-    """Asks for what nobody else asks for, and looks whether that is what comes."""
+    """Sends a request that no other process sends, and checks that its own answer comes."""
     for call in range(CALLS):
         id = f"P{who}-{call}"
         found = client.chargers.get(id).id
@@ -55,7 +55,7 @@ async def ask_together(client: AsyncClient, who: int) -> None:
 
 
 def update(number: int, who: int = 0) -> Event:
-    """Of a charger of its own: a client gives no time twice, but it knows of no other process."""
+    """An event at its own charger, because another process may give the same time."""
     return Event(
         type="VEHICLE_CHARGE_UPDATED",
         charger_id=f"P{who}-0",
@@ -102,7 +102,7 @@ def processes(url: str, key: str) -> None:
 
 
 def threads(url: str, key: str) -> None:
-    """Threads are in the middle of calls, and have locks, when the process forks."""
+    """When the process forks, threads are in the middle of calls and hold locks."""
     client, stop = Client(url, key), threading.Event()
 
     def work(who: int) -> None:
@@ -142,7 +142,7 @@ def awaiting(url: str, key: str) -> None:
 
 
 def posting(url: str, key: str) -> None:
-    """Posts are under way, and share requests, while a child does the same in a loop of its own."""
+    """Posts share requests, while a child does the same in its own event loop."""
     client = AsyncClient(url, key)
 
     async def post(who: int) -> None:
@@ -166,7 +166,7 @@ def posting(url: str, key: str) -> None:
 
 
 def forked(work: Callable[[int], None], who: int) -> int:
-    """A child from within a running loop, which it does not have."""
+    """Forks a child inside a running loop; the child has no running loop."""
     pid = os.fork()
     if pid == 0:
         threading.Thread(target=work, args=(who,)).start()
@@ -176,7 +176,7 @@ def forked(work: Callable[[int], None], who: int) -> int:
 
 
 def stream(url: str, key: str) -> None:
-    """Parent and child go on with one stream, each on a connection of its own."""
+    """Parent and child continue one stream, each on its own connection."""
     client = Client(url, key)
     messages = client.stream("start")
     assert isinstance(next(message for message in messages if isinstance(message, Event)), Event)
@@ -198,7 +198,7 @@ def stream(url: str, key: str) -> None:
 
 
 def outbox(url: str, key: str, path: str) -> None:
-    """Parent and children put into one outbox; the last one delivers when the others are gone."""
+    """Parent and children use one outbox; the last one delivers when the others have ended."""
     client = Client(url, key)
     box = Outbox(Path(path), client)
     box.put(update(0))

@@ -1,4 +1,4 @@
-"""A server that says whatever bytes a test gives it, for as long as somebody listens."""
+"""A server that sends any bytes that a test gives it, until the client closes the connection."""
 
 import gzip
 import socket
@@ -16,7 +16,7 @@ BOMB = gzip.compress(b" " * 300_000_000)  # 291 kB
 
 
 class Hostile:
-    """Answers each request on a connection of its own with what the behaviour yields."""
+    """Answers each request, on a connection of its own, with the bytes of a behaviour."""
 
     def __init__(self, behaviour: Behaviour) -> None:
         self._behaviour = behaviour

@@ -1,10 +1,10 @@
-"""Runs a command again and again, each time killed a little later, until it ends before that.
+"""Runs a command again and again, and kills it a little later each time, until it ends before.
 
     python -m tests.abuse.killed FOLDER TIMES ARGUMENT…
 
-FOLDER/template.db is the database; each run works on a copy of it in a folder there. Processes
-are forked from this one, which has everything loaded: so a kill hits the work, and not the imports.
-Prints a JSON array of what was found after each: see `Outcome`.
+FOLDER/template.db is the database; each run works on a copy of it in another folder. The commands
+are forked from this process, which has imported everything, so that a kill hits the work and not
+the imports. Prints a JSON array with the `Outcome` of each run.
 """
 
 import json
@@ -30,7 +30,7 @@ FROM partners p ORDER BY p.name
 
 @dataclass
 class Outcome:
-    """What is found after a run was killed, and after the same command was run again to its end."""
+    """The state of the database after a kill, and after the same command ran again to its end."""
 
     killed: bool
     damages: list[str]

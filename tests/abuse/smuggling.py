@@ -1,7 +1,7 @@
-"""Requests about whose end two servers in a row could disagree, each with another one inside.
+"""Requests about whose end two servers in a row could disagree, each with another request inside.
 
-What is inside is a request of its own under one reading of what is around it, and part of a body
-under another. It creates a charger, and carries an id by which the log knows it.
+If a server reads the outer request in one way, the inner one is a request of its own; in another
+way, it is part of a body. It creates a charger, and has an id that shows it in the log.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ CHARGER = b'{"chargePowers":[11]}'
 
 @dataclass(frozen=True)
 class Variant:
-    """What is sent. `allowed`: a strict reading also finds the request inside, as another one."""
+    """The bytes to send. `allowed`: a strict parser also reads the inner request on its own."""
 
     name: str
     raw: bytes
@@ -22,7 +22,7 @@ class Variant:
 
 
 def variants(key: str, mark: str) -> list[Variant]:
-    """All of them, with this key; the ids of those inside are `smuggled-<mark>-<number>`."""
+    """All variants, with this key; the ids of the inner requests are `smuggled-<mark>-<number>`."""
     tables = [lengths, codings, chunks, request_lines, targets, headers]
     makers = [made for table in tables for made in table()]
     return [
@@ -33,7 +33,7 @@ def variants(key: str, mark: str) -> list[Variant]:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the variant of this number is made of."""
+    """The parts of the variant with this number."""
 
     key: str
     mark: str
@@ -49,7 +49,7 @@ class Parts:
         ).encode() + CHARGER
 
     def head(self, *lines: bytes, first: bytes = b"POST /events HTTP/1.1") -> bytes:
-        """The head around it, of which these lines are the last."""
+        """The head of the outer request, with these lines at its end."""
         own = b"host: x\r\nx-api-key: " + self.key.encode()
         return b"\r\n".join([first, own, *lines, b"", b""])
 
@@ -59,13 +59,13 @@ Made: TypeAlias = Iterator[tuple[str, Maker, bool]]  # with a name, and whether 
 
 
 def filled(template: bytes, length: int) -> bytes:
-    """LEN and HEX stand for the length of what is inside."""
+    """LEN and HEX stand for the length of the inner request."""
     return template.replace(b"LEN", b"%d" % length).replace(b"HEX", b"%x" % length)
 
 
 # Lengths ----------------------------------------------------------------------------------------
 
-# The body is what is inside. Where the length is read as 0, or not read, that is the next request.
+# The body is the inner request. A server that reads the length as 0 takes it for the next request.
 LENGTHS_OF_NOTHING = [b"0", b"00", b"0" * 30]
 LENGTHS = [
     b"+LEN", b"-LEN", b"-0", b"+0", b"0x0", b"0xHEX", b"LEN,LEN", b"LEN, LEN", b"LEN,0", b"0,LEN",
@@ -88,7 +88,7 @@ OTHER_LENGTH_LINES = [b"Content_Length: LEN", b"X-Content-Length: LEN", b"Conten
 
 
 def lengths() -> Made:
-    """Lengths that are none, and lines that say one in ways that are none."""
+    """Invalid lengths, and invalid lines with a length."""
 
     def make(line: bytes, parts: Parts) -> bytes:
         return parts.head(filled(line, len(parts.inside))) + parts.inside
@@ -135,7 +135,7 @@ OTHER_CODING_LINES = [b"Transfer_Encoding: chunked", b"X-Transfer-Encoding: chun
 
 
 def codings() -> Made:
-    """Each coding without a length, with one that says more, and one that says less."""
+    """Each coding without a length, with a larger one, and with a smaller one."""
 
     def alone(line: bytes, parts: Parts) -> bytes:
         return parts.head(line) + b"0\r\n\r\n" + parts.inside
@@ -251,7 +251,7 @@ def request_lines() -> Made:
 
 
 def targets() -> Made:
-    """What stands between the method and the version."""
+    """The targets, between the method and the version."""
     for target in TARGETS:
         line = b"POST " + target + b" HTTP/1.1"
         yield f"target {target[:40]!r}", partial(_with_length, line, None), False

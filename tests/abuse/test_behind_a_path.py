@@ -15,7 +15,7 @@ import pytest
 from tests.api.helpers import ON_ONE_ENGINE, create_charger, create_event, create_vehicle, message
 from tests.conftest import TETHER, Server
 from tests.debian import program
-from tests.parts import free_port, wait_for_port
+from tests.services import free_port, wait_for_port
 from tether.client import AsyncClient, Client
 
 pytestmark = ON_ONE_ENGINE
@@ -117,9 +117,9 @@ def test_pages_find_what_they_are_made_of(address: str, path: str) -> None:
     assert found
     for one in found:
         assert urljoin(page, one).startswith(f"{address}/")
-        # The console leads on to where one signs in.
+        # The console redirects to the sign-in page.
         assert httpx.get(urljoin(page, one), follow_redirects=True).status_code == 200
-    # The reference asks for the document by the same rule, and calls the server that it names.
+    # The reference loads the document by the same rule, and calls the server in it.
     (named,) = re.findall(r'fetch\("([^"]+)"\)', httpx.get(f"{address}/static/docs.js").text)
     document = urljoin(page, named)
     (server,) = httpx.get(document).json()["servers"]
@@ -175,7 +175,7 @@ def test_a_client_cannot_lead_elsewhere(server: Server, said: str, prefix: str, 
 
 
 def said_to(server: Server, *parts: bytes) -> bytes:
-    """What the server answers until it hangs up."""
+    """The answer of the server, until it closes the connection."""
     place = urlsplit(server.url)
     with socket.create_connection((str(place.hostname), place.port or 0), timeout=20) as wire:
         for part in parts:

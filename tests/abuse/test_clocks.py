@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import TETHER, Server
+from tests.conftest import TETHER, Server, new_database
 
 SHIFTED = Path(__file__).with_name("shifted.py")
 HOUR_S = 3600
@@ -19,12 +19,12 @@ REVOKED_S = 2
 
 @dataclass
 class Clock:
-    """What is added to a program's time: `program` runs `tether` by it."""
+    """A clock that can be shifted. `program` runs `tether` with it."""
 
     file: Path
 
     def shift(self, seconds: float) -> None:
-        """Sets the clock; programs that run follow at once."""
+        """Sets the clock, also for programs that already run."""
         partial = self.file.with_suffix(".new")
         partial.write_text(str(seconds))
         partial.replace(self.file)
@@ -44,13 +44,11 @@ def clock(tmp_path: Path) -> Clock:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def by_clock(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Server]:
-    """A server by that clock, on each engine; not started."""
-    if request.param == "postgres":
-        database = request.getfixturevalue("new_postgres_database")()
-    else:
-        database = str(tmp_path / "tether.db")
-    server = Server(database, program=clock.program)
+def by_clock(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, clock: Clock
+) -> Iterator[Server]:
+    """A server with that clock, on each engine; not started."""
+    server = Server(new_database(request, tmp_path_factory), program=clock.program)
     yield server
     if server.process is not None and server.process.poll() is None:
         server.kill()
@@ -65,12 +63,12 @@ def keys(server: Server, *words: str, program: list[str] | None = None) -> str:
 
 
 def status(server: Server, key: str) -> int:
-    """What a request with this key is answered with."""
+    """The status of a request with this key."""
     return httpx.get(f"{server.url}/chargers", headers={"x-api-key": key}).status_code
 
 
 def refused_within(server: Server, key: str, seconds: float) -> bool:
-    """Whether the key is refused from then on, and stays so a little."""
+    """Whether the key is refused within this time, and still refused a little later."""
     asked = time.monotonic()
     end = asked + seconds
     while status(server, key) != 403:
@@ -174,7 +172,7 @@ def test_what_a_server_stamps_never_goes_back_for_a_vehicle(
 
 def test_events_without_a_timestamp_happen_in_the_order_of_a_bulk(server: Server) -> None:
     kinds = ["CONNECTED", "CHARGE_STARTED", "CHARGE_STOPPED", "DISCONNECTED"] * 3 + ["CONNECTED"]
-    for _ in range(10):  # some that follow so soon that the stamps of the first are still to come
+    for _ in range(10):  # some follow so soon that the first ones have later timestamps
         with server.client() as client:
             add_site(client)
             for _ in range(2):  # the second time they are behind those of the first

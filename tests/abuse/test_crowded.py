@@ -1,4 +1,4 @@
-"""A charger with thousands of vehicles, and sessions with a thousand periods, harm nobody."""
+"""A charger with thousands of vehicles, and sessions with a thousand periods, do no harm."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Server
 from tests.derivation.helpers import put_vehicles
-from tests.faults.rig import Wire, many_files, memory_mb, request_of, run
+from tests.wire import Wire, many_files, memory_mb, request_of, run
 
 VEHICLES = 4_000
 HEALTH = b"GET /health HTTP/1.1\r\nhost: tether\r\n\r\n"
@@ -49,15 +49,9 @@ def event(kind: str, vehicle: int, second: int, **members: Any) -> dict[str, Any
     }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def site(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    if request.param == "postgres":
-        database = request.getfixturevalue("new_postgres_database")()
-    else:
-        database = str(tmp_path_factory.mktemp("site") / "tether.db")
-    server = Server(database, ["--log-level", "warning"]).start()
+@pytest.fixture(scope="module")
+def site(own_database: str) -> Iterator[Site]:
+    server = Server(own_database, ["--log-level", "warning"]).start()
     key = server.key()
     with server.client(key) as client:
         names = [f"V{number}" for number in range(VEHICLES)]
@@ -148,7 +142,7 @@ def test_the_event_loop_is_not_busy_for_long(site: Site, path: str) -> None:
 
 
 def patiently(client: httpx.Client, address: str) -> httpx.Response:
-    """The answer, as soon as the server is done with what those asked for who hung up."""
+    """The answer, as soon as the server has finished the requests of clients that disconnected."""
     while (answer := client.get(address)).status_code == 429:
         sleep(0.2)
     return answer.raise_for_status()

@@ -1,4 +1,4 @@
-"""One damaged row of an outbox, or one event that the server cannot take, holds up no other."""
+"""A damaged row of an outbox, or an event that cannot be stored, does not block the others."""
 
 import json
 import os
@@ -23,7 +23,7 @@ DAMAGE = [
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
-    """Of a partner with a charger and a vehicle."""
+    """The SDK of a partner with a charger and a vehicle."""
     with Client(server.url, server.key()) as client:
         client.chargers.put(Charger(id="C1", charge_powers=[11]))
         client.vehicles.put(Vehicle(id="V1", charge_capacity=50, charge_powers=[11]))
@@ -80,7 +80,7 @@ def test_damage_to_what_was_refused_hides_no_other(client: Client, tmp_path: Pat
 
 
 def test_what_makes_the_server_refuse_a_whole_request_holds_up_no_other(tmp_path: Path) -> None:
-    """As if it took no request with more than one event in it."""
+    """The server refuses every request with more than one event."""
     path = tmp_path / "outbox.db"
     filled(path, damaged=[])
     script = []

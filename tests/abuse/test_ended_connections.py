@@ -1,4 +1,4 @@
-"""What a connection leaves behind that has ended, in whatever way: nothing."""
+"""A connection leaves nothing behind in the server, in whatever way it ended."""
 
 import asyncio
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Server
-from tests.faults.rig import Partner, Wire, head_of, memory_mb, run
+from tests.wire import Partner, Wire, head_of, memory_mb, run
 
 AT_ONCE = 60
 ROUNDS = 6
@@ -17,7 +17,7 @@ GROWTH_MB = 10  # each that stays takes 6 to 20 kB, so that it would be 30
 
 @pytest.fixture
 def partner(tmp_path: Path) -> Iterator[Partner]:
-    """A partner of a server in which nothing frees what refers to itself."""
+    """A partner of a server without the cycle collector."""
     server = Server(
         str(tmp_path / "tether.db"),
         ["--log-level", "warning"],

@@ -1,4 +1,4 @@
-"""What is erased is gone: from the file, its log, and every backup made afterwards."""
+"""Erased data are gone: from the file, from its log, and from every later backup."""
 
 import fcntl
 import os
@@ -9,21 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import tether_ok
 from tests.conftest import TETHER, Server
-from tests.faults.rig import Partner
-from tests.postgres.rig import query
+from tests.sql import query
+from tests.wire import Partner
 
 KEPT, GONE = "KEPTVEHICLE", "GONEVEHICLE"
 
 
-def tether(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run([TETHER, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
 def report(server: Server, key: str, name: str, first: int) -> None:
-    """A fleet that reports, between the events of the other partner: so they share pages."""
+    """Events of a fleet between those of the other partner, so that they share database pages."""
     rows = random.Random(first)
     with server.client(key) as client:
         if not first:
@@ -57,7 +52,7 @@ def test_nothing_of_an_erased_partner_is_in_the_file_its_log_or_a_backup(
         report(server, gone, GONE, first)
     if not serving:
         assert server.stop() == 0
-    tether("partners", "delete", "gone", "--yes", "--database", path)
+    tether_ok("partners", "delete", "gone", "--yes", "--database", path)
     if serving:
         with server.client(gone) as client:
             assert client.get("/events").status_code == 403
@@ -65,7 +60,7 @@ def test_nothing_of_an_erased_partner_is_in_the_file_its_log_or_a_backup(
             event = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": f"{KEPT}-1"}
             assert client.post("/events", json=event).status_code == 201
             assert client.get("/sessions").status_code == 200
-    tether("backup", backup, "--database", path)
+    tether_ok("backup", backup, "--database", path)
     found = {
         file.name: file.read_bytes().count(GONE.encode())
         for file in tmp_path.iterdir()
@@ -73,7 +68,7 @@ def test_nothing_of_an_erased_partner_is_in_the_file_its_log_or_a_backup(
     }
     assert set(found.values()) == {0}, found
     assert backup.read_bytes().count(KEPT.encode()) > 2_000
-    tether("check", "--full", "--database", backup, "--port", "0")
+    tether_ok("check", "--full", "--database", backup, "--port", "0")
     if serving:
         assert server.failures() == []
         assert server.stop() == 0
@@ -86,7 +81,7 @@ def test_on_postgres_the_room_of_an_erased_partner_is_free_again(
     server = new_server(database=database)
     gone = server.key("gone")
     report(server, gone, GONE, 0)
-    tether("partners", "delete", "gone", "--yes", "--database", database)
+    tether_ok("partners", "delete", "gone", "--yes", "--database", database)
     for table in ("events", "vehicles", "sessions"):
         assert query(database, f"SELECT pg_relation_size('{table}')") == [(0,)]
     assert server.failures() == []
@@ -118,14 +113,14 @@ def test_a_backup_removes_what_killed_ones_left_but_nothing_else(
     (folder / "other").mkdir()
     lock = os.open(at_work, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    tether("backup", folder / "one.db", "--database", server.database)
+    tether_ok("backup", folder / "one.db", "--database", server.database)
     assert not left.exists()
     assert (at_work / "copy.db").exists()
     assert (elsewhere / "precious").exists()
     names = [".tether-backup-at-work", ".tether-backup-file", ".tether-backup-link"]
     assert sorted(file.name for file in folder.iterdir()) == [*names, "one.db", "other"]
     os.close(lock)
-    tether("backup", folder / "two.db", "--database", server.database)
+    tether_ok("backup", folder / "two.db", "--database", server.database)
     assert not at_work.exists()
 
 

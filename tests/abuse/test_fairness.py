@@ -1,4 +1,4 @@
-"""A partner that asks for little is served at once, whatever all others ask for meanwhile."""
+"""A partner that asks for little is served at once, whatever the others ask for."""
 
 import asyncio
 from collections import Counter
@@ -9,13 +9,13 @@ from time import perf_counter
 import pytest
 
 from tests.conftest import Server
-from tests.faults.rig import POWERS, VEHICLE, Wire, event, many_files, request_of, run
+from tests.wire import POWERS, VEHICLE, Wire, event, many_files, request_of, run
 from tether.domain.keys import new_key
 
 CROWD = 400  # connections that ask again at once
 ASKED = 15
 PATIENCE_S = 5.0
-TRIES = 5  # others may take the machine away for a while; behind a queue it waits each time
+TRIES = 5  # other processes may use the machine for a while; in a queue it would wait each time
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def furnish(server: Server, key: str) -> None:
 
 
 async def take(wire: Wire, key: str, number: int) -> list[float]:
-    """How long a round of ordinary requests took, each."""
+    """The times of a round of ordinary requests."""
     took = []
     for request in (
         request_of("GET", "/chargers/C1", key),
@@ -90,7 +90,7 @@ def test_a_partner_hardly_waits_behind_a_crowd(crowded: tuple[Server, str], who:
         expected = {200, 429}
     elif who == "strange keys":
         requests = [request_of("GET", "/chargers", new_key()) for _ in range(20)]
-        expected = {403, 503}  # so many unknown keys are looked up at once
+        expected = {403, 503}  # this number of unknown keys is looked up at once
     else:
         requests = [b"GET /chargers HTTP/1.1\r\nhost: tether\r\n\r\n"]
         expected = {403}

@@ -1,4 +1,4 @@
-"""Processes that fork with a client in their hands get the answers to their own questions."""
+"""Processes that fork while they use a client get the answers to their own requests."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ Fork = Callable[..., None]
 
 @pytest.fixture
 def key(server: Server) -> str:
-    """A partner whose chargers are each asked for by one process only."""
+    """The key of a partner; only one process asks for each of its chargers."""
     key = server.key()
     with Client(server.url, key) as client:
         client.vehicles.put(Vehicle(id="V1", charge_capacity=50, charge_powers=[11]))
@@ -31,7 +31,7 @@ def fork(server: Server, key: str) -> Fork:
     """Runs one of the programs that fork."""
 
     def run(name: str, *arguments: str) -> None:
-        # Newer Pythons warn of forks beside threads, which is what this is about.
+        # Newer Pythons warn of forks beside threads, and these tests do exactly that.
         python = [sys.executable, "-W", "ignore::DeprecationWarning"]
         command = [*python, "-m", "tests.abuse.forking", name, server.url, key, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)

@@ -1,4 +1,4 @@
-"""What a body says is bounded before it is read: memory stays, and others are served meanwhile."""
+"""Hostile bodies are limited before they are read: memory stays low, and others are served."""
 
 import asyncio
 import gzip
@@ -11,11 +11,12 @@ from time import monotonic
 import pytest
 
 from tests.conftest import Server
-from tests.faults.rig import (
+from tests.faults.test_locked_database import locked
+from tests.wire import (
     POWERS,
-    Answer,
     Partner,
     Wire,
+    ask_at_once,
     cpu_seconds,
     event,
     head_of,
@@ -24,7 +25,6 @@ from tests.faults.rig import (
     request_of,
     run,
 )
-from tests.faults.test_locked_database import locked
 
 MIB = 1024 * 1024
 LONGEST_WAIT_S = 1.0  # on a busy machine; by itself it is some 20 ms
@@ -34,7 +34,7 @@ MANY, WAIT = 150, 108  # bodies of a partner; of those, 8 arrive and 100 wait fo
 GZIP = "content-encoding: gzip"
 WRONG = b'{"type":"X","chargerId":"C1","vehicleId":"V1","timestamp":"2023-05-11T22:06:40.738Z"}\n'
 LONG_LINE = b'{"a":"' + b"x" * (8 * MIB - 10)
-# Each of them would make millions of objects, or take its time by a square.
+# Each would make millions of objects, or take quadratic time.
 HOSTILE = {
     "one long line": LONG_LINE,
     "a line of commas": b'{"a":[' + b"," * (8 * MIB - 10),
@@ -68,19 +68,14 @@ def partner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Partner]:
 
 
 def bulk(partner: Partner, body: bytes) -> bytes:
-    """The request with this body, compressed."""
+    """A bulk request with this body, compressed."""
     return partner.request("POST", "/events/bulk", gzip.compress(body, 1), GZIP)
 
 
-async def at_once(server: Server, requests: list[bytes]) -> list[Answer]:
-    wires = [await Wire.to(server) for _ in requests]
-    return await asyncio.gather(*map(Wire.ask, wires, requests))
-
-
 async def longest_wait(server: Server, requests: list[bytes]) -> float:
-    """For how many seconds somebody else waits for an answer meanwhile, at most."""
+    """The longest time in seconds that another client waits for an answer meanwhile."""
     wire, longest = await Wire.to(server), 0.0
-    answering = asyncio.create_task(at_once(server, requests))
+    answering = asyncio.create_task(ask_at_once(server, requests))
     while not answering.done():
         asked = monotonic()
         answer = await wire.ask(request_of("GET", "/health", ""))
@@ -95,7 +90,7 @@ async def longest_wait(server: Server, requests: list[bytes]) -> float:
 @pytest.mark.parametrize("what", HOSTILE)
 def test_one_body_stops_nobody_and_leaves_nothing(partner: Partner, what: str) -> None:
     request = bulk(partner, HOSTILE[what])
-    run(at_once(partner.server, [request] * 2))  # what is allocated once is no growth
+    run(ask_at_once(partner.server, [request] * 2))  # memory that is allocated once is not growth
     before = memory_mb(partner.server)
     assert run(longest_wait(partner.server, [request] * 6)) < LONGEST_WAIT_S
     assert memory_mb(partner.server) < before + GROWTH_MB
@@ -107,9 +102,8 @@ def test_good_events_that_cannot_be_stored_leave_nothing(partner: Partner) -> No
 
     async def scenario() -> None:
         for _ in range(2):
-            assert {answer.status for answer in await at_once(partner.server, [request] * 2)} == {
-                503
-            }
+            answers = await ask_at_once(partner.server, [request] * 2)
+            assert {answer.status for answer in answers} == {503}
 
     with locked(partner.server):
         run(scenario())
@@ -120,7 +114,7 @@ def test_good_events_that_cannot_be_stored_leave_nothing(partner: Partner) -> No
 
 
 def test_events_that_are_refused_one_by_one_leave_nothing(partner: Partner) -> None:
-    """Each holds its body for as long as its error is known to anybody."""
+    """An error keeps its body in memory as long as it exists."""
     padded = event(1).ljust(60_000)
     requests = [
         partner.request("POST", "/events", padded),
@@ -130,10 +124,10 @@ def test_events_that_are_refused_one_by_one_leave_nothing(partner: Partner) -> N
     ] * 50
 
     with locked(partner.server):
-        run(at_once(partner.server, requests))
+        run(ask_at_once(partner.server, requests))
         before = memory_mb(partner.server)
         for _ in range(4):
-            answers = run(at_once(partner.server, requests))
+            answers = run(ask_at_once(partner.server, requests))
             assert {answer.status for answer in answers} == {400, 503}
     assert memory_mb(partner.server) < before + GROWTH_MB
 
@@ -213,13 +207,13 @@ def test_bodies_that_never_end_take_little_and_keep_no_other_partner_waiting(
 
 
 def test_of_a_partner_so_many_bodies_wait_and_no_more(partner: Partner) -> None:
-    fresh = Partner(partner.server)  # of which no body of another test still waits
+    fresh = Partner(partner.server)  # no body of another test still waits there
 
     async def scenario() -> None:
         wires = [await Wire.to(fresh.server) for _ in range(MANY)]
         for wire in wires:
             wire.send(head_of("POST", "/events/bulk", fresh.key, MIB) + b" " * 1000)
-        # Which of them the server reads first is its own affair.
+        # The server may read them in any order.
         answers = [asyncio.create_task(wire.answer()) for wire in wires]
         refused = [await answer for answer in islice(asyncio.as_completed(answers), MANY - WAIT)]
         for answer in refused:

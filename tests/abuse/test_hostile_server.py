@@ -1,4 +1,4 @@
-"""A server that means harm, or a broken one, costs the SDK a bounded amount of memory and time."""
+"""A hostile or broken server costs the SDK only limited memory and time."""
 
 import json
 import subprocess

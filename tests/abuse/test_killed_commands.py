@@ -1,4 +1,4 @@
-"""Commands that are killed at many moments: the database is whole, and they can be repeated."""
+"""Commands are killed at many moments: the database stays consistent, and they can be repeated."""
 
 import json
 import subprocess
@@ -12,6 +12,7 @@ import pytest
 from tests.abuse.test_erased_bytes import GONE, KEPT, report
 from tests.conftest import Server
 from tests.older import make_older
+from tests.sql import execute
 from tests.store.test_upgrades import CLUSTERED_SESSIONS
 from tether.storage.sqlite.file import connect
 
@@ -21,7 +22,7 @@ EVENTS = 1_000
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with two partners without keys: no command waits until servers have forgotten them."""
+    """A file with two partners without keys: commands need not wait until servers forget keys."""
     path = tmp_path_factory.mktemp("killed") / "tether.db"
     server = Server(str(path)).start()
     for partner, name in (("kept", KEPT), ("gone", GONE)):
@@ -29,8 +30,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for first in range(0, EVENTS, 500):
             report(server, key, name, first)
     assert server.stop() == 0
-    with closing(connect(path)) as connection:
-        connection.execute("DELETE FROM keys").fetchall()
+    execute(str(path), "DELETE FROM keys")
     return path
 
 

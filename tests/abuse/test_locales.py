@@ -15,7 +15,7 @@ from tests.conftest import TETHER, Server
 NAME = "Energie & Söhne Łódź 東京"  # a partner, and a folder
 NO_COERCION = {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 LOCALES = {
-    "zh_CN.gbk": "GBK",  # GB18030 begins so; the whole of it takes localedef half a minute
+    "zh_CN.gbk": "GBK",  # a part of GB18030, because localedef needs half a minute for all of it
     "de_DE.iso88591": "ISO-8859-1",
     "ja_JP.eucjp": "EUC-JP",
 }
@@ -27,14 +27,14 @@ MORE_ENCODINGS = ["POSIX", "de_DE.iso88591", "UTF-16 in and out"]
 def variables(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """What sets the encoding of the parameter in a process's environment."""
+    """The environment variables for the encoding of the parameter."""
     name = request.param
     if name.endswith(" in and out"):
         return {"PYTHONIOENCODING": name.partition(" ")[0], "LC_ALL": "C.UTF-8"}
     if name not in LOCALES:
         return {"LC_ALL": name, **NO_COERCION}
     folder = tmp_path_factory.mktemp("locales")
-    # Warnings of localedef are a status, too.
+    # localedef also returns a status for warnings.
     subprocess.run(
         ["localedef", "--no-archive", "-c", "-i", "POSIX", "-f", LOCALES[name], str(folder / name)],
         capture_output=True,
@@ -50,7 +50,7 @@ in_each = pytest.mark.parametrize("variables", ENCODINGS, indirect=True)
 def run_tether(
     variables: dict[str, str], *words: str | bytes, stdin: str = "", folder: Path | None = None
 ) -> "subprocess.CompletedProcess[bytes]":
-    """Runs `tether` in that encoding, which must say what it says without a traceback."""
+    """Runs `tether` in that encoding; it must not print a traceback."""
     done = subprocess.run(
         [TETHER, *words],
         input=stdin.encode(),

@@ -1,4 +1,4 @@
-"""Taking back very much at once costs little, and stops nobody."""
+"""Withdrawing very many events at once costs little, and blocks nobody."""
 
 import json
 import threading
@@ -30,7 +30,7 @@ def parties(server: Server) -> Iterator[list[httpx.Client]]:
 
 
 def derived(client: httpx.Client, path: str) -> Any:
-    """What is there once all is derived, however long that takes."""
+    """The answer when everything is derived, however long that takes."""
     while (answer := client.get(path)).status_code == 503:
         sleep(0.2)
     assert answer.status_code == 200, answer.text

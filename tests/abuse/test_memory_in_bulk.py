@@ -1,21 +1,19 @@
-"""A server that takes events in bulk and derives them needs little memory, whatever their order."""
+"""A server that stores and derives bulk events needs little memory, whatever their order."""
 
 import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from random import Random
 from time import monotonic, sleep
 
 import httpx
-import psycopg
 import pytest
 
 from tests.conftest import Server
-from tests.faults.rig import peak_mb
+from tests.sql import execute
+from tests.wire import peak_mb
 from tether.domain.timestamps import format_instant
-from tether.storage.sqlite.file import connect
 
 MOST_MB = 150
 EVENTS = 20_000
@@ -80,32 +78,24 @@ def of_as_many_vehicles() -> list[str]:
 
 
 def add_fleet(server: Server, partner: str) -> None:
-    """As many chargers and vehicles as there are events; by the API that would take a minute."""
+    """Adds as many chargers and vehicles as events, by SQL, because the API would take a minute."""
     kinds = (("chargers", "C", ""), ("vehicles", "V", ',"chargeCapacity":60'))
     statements = [
         FLEET.format(table=table, partner=partner, last=EVENTS - 1, letter=letter, more=more)
         for table, letter, more in kinds
     ]
-    if server.database.startswith("postgres"):
-        with psycopg.connect(server.database, autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement.encode())
-    else:
-        file = connect(Path(server.database))
-        for statement in statements:
-            file.execute(statement)
-        file.close()
+    execute(server.database, *statements)
 
 
 def post_all(server: Server, key: str, lines: list[str]) -> None:
-    """In requests of 10,000, of which two are under way."""
+    """Posts 10,000 events in each request, two requests at a time."""
 
     def post(start: int) -> None:
         with server.client(key, timeout=120) as client:
             body = "\n".join(lines[start : start + REQUEST])
             statuses = {503}
             deadline = monotonic() + PATIENCE_S
-            while statuses != {201}:  # what is answered with 503 is to be sent again
+            while statuses != {201}:  # a request that got a 503 is sent again
                 answer = client.post("/events/bulk", content=body)
                 assert answer.status_code == 200, answer.text
                 statuses = {item["status"] for item in answer.json()}
@@ -117,7 +107,7 @@ def post_all(server: Server, key: str, lines: list[str]) -> None:
 
 
 def wait_until_derived(client: httpx.Client) -> None:
-    """Returns when the sessions contain all events; whoever asks before is told how long it is."""
+    """Returns when the sessions contain all events; earlier requests get a Retry-After."""
     deadline = monotonic() + PATIENCE_S
     while (answer := client.get("/sessions", params={"limit": 1})).status_code == 503:
         assert NOT_DERIVED.fullmatch(answer.json()["message"])

@@ -1,4 +1,4 @@
-"""Metrics of several workers: nothing outside can wipe or spoil them, or end a worker by them."""
+"""Nothing outside can erase or spoil the metrics of several workers, or end a worker with them."""
 
 import asyncio
 import os
@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from tests.conftest import TETHER, Server
-from tests.faults.rig import Partner, Wire, metric, pid_of, request_of, run, until
-from tests.parts import free_port
+from tests.services import free_port
+from tests.wire import Partner, Wire, metric, pid_of, request_of, run, until
 from tether.server.metrics import sum_pages
 from tether.server.metrics_port import serving
 
@@ -55,7 +55,7 @@ def workers_of(server: Server) -> list[psutil.Process]:
 
 
 async def answered_by_all(server: Server, partner: Partner, count: int) -> None:
-    """Has the workers answer so many requests, each some of them."""
+    """Sends this number of requests, until each worker has answered some of them."""
     wires = [await Wire.to(server) for _ in range(count)]
     request = partner.request("GET", "/chargers")
     answers = await asyncio.gather(*(wire.ask(request) for wire in wires))
@@ -97,7 +97,7 @@ def test_another_server_in_its_own_pid_namespace_does_not_wipe_them(
     partner = Partner(server)
     run(answered_by_all(server, partner, 40))
     command = [str(TETHER), "serve", "--database", new_postgres_database(), "--port", "0"]
-    namespace = ALONE if can_unshare() else ALONE[:0]  # beside it at least, where that is forbidden
+    namespace = ALONE if can_unshare() else ALONE[:0]  # beside it, where that is forbidden
     other = subprocess.Popen(
         [*namespace, *command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         text=True, env={**os.environ, "TMPDIR": str(temporary)}, start_new_session=True,

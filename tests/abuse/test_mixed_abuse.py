@@ -1,4 +1,4 @@
-"""While several partners abuse the server in many ways at once, one within its bounds is served."""
+"""While several partners abuse the server in many ways, a partner within its limits is served."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,7 +10,7 @@ import pytest
 from bench import hostile
 from bench.soak import Good
 from tests.conftest import Server
-from tests.faults.rig import many_files
+from tests.wire import many_files
 
 SECONDS = 3.0
 RATE = 25.0
@@ -23,7 +23,7 @@ ABUSES: list[hostile.Abuse] = [
 
 
 async def abuse(partner: hostile.Partner, number: int) -> None:
-    """Four abuses at once, until it is told to end."""
+    """Runs four abuses at once, until the event is set."""
     headers = {"x-api-key": partner.key}
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(
@@ -58,7 +58,7 @@ def test_a_partner_is_never_refused_beside_mixed_abuse(
         with many_files():
             asyncio.run(scenario())
     finally:
-        server.kill()  # what was asked for would keep it busy for a while
+        server.kill()  # the requests would keep it busy for a while
     assert good.failures == []
     assert len(good.taken_ms) == SECONDS * RATE
     statuses = set().union(*(partner.statuses for partner in partners))

@@ -1,4 +1,4 @@
-"""Without room for temporary files or file descriptors: 503 with Retry-After, until there are."""
+"""Without space for temporary files, or file descriptors: 503 with Retry-After."""
 
 import asyncio
 import resource
@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from tests.conftest import Server
-from tests.faults.rig import (
+from tests.faults.test_full_disk import NoFileMayGrow, SmallDisk
+from tests.wire import (
     CUT_OFF,
     Answer,
     Partner,
@@ -22,7 +23,6 @@ from tests.faults.rig import (
     request_of,
     run,
 )
-from tests.faults.test_full_disk import NoFileMayGrow, SmallDisk
 
 MIB = 1024 * 1024
 LARGE = b"\n".join(map(event, range(2_000))).ljust(2 * MIB, b"\n")
@@ -48,7 +48,7 @@ def is_refused(answer: httpx.Response) -> bool:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A folder in which there is little room, if one can be made."""
+    """A folder with little space, if one can be made."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
@@ -82,7 +82,7 @@ def test_no_room_for_temporary_files_stops_only_large_bodies_in_bulk(
         disk.fill(server)
     assert is_refused(send(LARGE))
     assert is_refused(send(iter([LARGE])))
-    if how != "no file may grow":  # there the database may not either
+    if how != "no file may grow":  # the database may not write there either
         assert partner.client.post("/events", content=event(1)).status_code == 201
         assert send(event(2)).json()[0]["status"] == 201
     if how == "lost":
@@ -145,11 +145,11 @@ def test_without_room_for_another_thread_nothing_is_a_500_and_the_server_recover
     partner = Partner(server)
     pid = pid_of(server)
     soft, hard = resource.prlimit(pid, resource.RLIMIT_AS)
-    # What is known already is looked up in a thread, if it is much; none has been needed yet.
+    # Many known events are looked up in a thread, and no thread has been started yet.
     known = b"\n".join(map(event, range(300)))
     assert partner.client.post("/events/bulk", content=known).status_code == 200
 
-    # So much is left that all else goes on, but not for a thread and its stack. A limit of
+    # Enough memory is left for everything but a thread and its stack. A limit of
     # processes would not hold root.
     size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
     resource.prlimit(pid, resource.RLIMIT_AS, (size + 6 * MIB, hard))

@@ -1,4 +1,4 @@
-"""Many patches of one charger at once: each is applied once, and nobody waits long for them."""
+"""Many patches of one charger at once: each is applied once, and others do not wait long."""
 
 import asyncio
 from collections import Counter
@@ -7,20 +7,10 @@ from collections.abc import Callable
 import psutil
 
 from tests.conftest import Server
-from tests.faults.rig import Answer, Partner, Wire, request_of, run
+from tests.wire import Answer, Partner, ask_at_once, request_of, run
 
 MANY = 500
 PATH = "/chargers/C1"
-
-
-async def all_at_once(server: Server, requests: list[bytes]) -> list[Answer]:
-    wires = [await Wire.to(server) for _ in requests]
-    answers = await asyncio.gather(
-        *(wire.ask(request) for wire, request in zip(wires, requests, strict=True))
-    )
-    for wire in wires:
-        wire.hang_up()
-    return answers
 
 
 def patch_of(partner: Partner, body: str, *lines: str) -> bytes:
@@ -43,7 +33,7 @@ def test_five_hundred_patches_of_one_charger_are_all_applied_for_little_work(
     process = psutil.Process(server.process.pid)
     before = process.cpu_times()
     bodies = [f'{{"chargePowers":[{number}]}}' for number in range(1, MANY + 1)]
-    answers = run(all_at_once(server, [patch_of(partner, body) for body in bodies]))
+    answers = run(ask_at_once(server, [patch_of(partner, body) for body in bodies]))
     after = process.cpu_times()
     assert Counter(one.status for one in answers) == {200: MANY}
     assert versions(answers) == list(range(2, MANY + 2)), "each made a version of its own"
@@ -60,7 +50,7 @@ def test_a_patch_that_is_refused_changes_nothing_for_those_around_it(server: Ser
     good, alone, wrong = '{"latitude":1,"longitude":2}', '{"latitude":null}', '{"chargePowers":[]}'
     requests = [patch_of(partner, body) for body in (good, wrong, good, alone, wrong, good) * 20]
     requests[10:10] = [patch_of(partner, good, 'if-match: "999999"')] * 10
-    answers = run(all_at_once(server, requests))
+    answers = run(ask_at_once(server, requests))
     assert Counter(one.status for one in answers) == {200: 60, 400: 60, 412: 10}
     assert versions(answers) == list(range(2, 62))
     assert partner.client.get(PATH).json() == {
@@ -76,7 +66,7 @@ def test_of_many_patches_of_the_same_version_one_succeeds(server: Server) -> Non
     for version in range(1, 6):
         tag = f"if-match: {partner.client.get(PATH).headers['etag']}"
         body = '{"chargePowers":[22]}'
-        answers = run(all_at_once(server, [patch_of(partner, body, tag)] * 100))
+        answers = run(ask_at_once(server, [patch_of(partner, body, tag)] * 100))
         assert Counter(one.status for one in answers) == {200: 1, 412: 99}
         assert versions(answers) == [version + 1]
 
@@ -84,7 +74,7 @@ def test_of_many_patches_of_the_same_version_one_succeeds(server: Server) -> Non
 def test_patches_of_an_unknown_charger_are_all_told_so(server: Server) -> None:
     partner = Partner(server)
     request = request_of("PATCH", "/chargers/none", partner.key, b'{"chargePowers":[1]}')
-    answers = run(all_at_once(server, [request] * 50))
+    answers = run(ask_at_once(server, [request] * 50))
     assert Counter(one.status for one in answers) == {404: 50}
 
 
@@ -98,7 +88,7 @@ def test_patches_through_several_processes_lose_nothing(
     async def main() -> list[Answer]:
         requests = [patch_of(partner, f'{{"chargePowers":[{place}]}}') for place in range(1, 201)]
         halves = await asyncio.gather(
-            all_at_once(nodes[0], requests[:100]), all_at_once(nodes[1], requests[100:])
+            ask_at_once(nodes[0], requests[:100]), ask_at_once(nodes[1], requests[100:])
         )
         return [*halves[0], *halves[1]]
 

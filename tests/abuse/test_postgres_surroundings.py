@@ -1,10 +1,10 @@
-"""A PostgreSQL that is locked, set otherwise, read-only or full, or lacks rights: nobody is harmed
-who does not need it, everything else is a 503 that names the cause, and `tether check` finds it.
+"""PostgreSQL is locked, read-only or full, has harmful settings, or the role lacks rights.
+
+Requests that do not need it are served, all others get a 503 with the cause in the log, and
+`tether check` finds the cause.
 """
 
-import asyncio
 import json
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -17,10 +17,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from tests.conftest import TETHER, Server
-from tests.faults.rig import Answer, Partner, Wire, run
-from tests.parts import running_postgres
+from tests.commands import tether, tether_ok
+from tests.conftest import Server
 from tests.postgres.pooler import running_pgbouncer, through
+from tests.services import running_postgres
+from tests.sql import execute
+from tests.wire import Partner, ask_at_once, run
 
 EVENT = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1"}
 VEHICLE = {"chargeCapacity": 9, "chargePowers": [1]}
@@ -30,11 +32,6 @@ WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event
 @pytest.fixture
 def database(new_postgres_database: Callable[[], str]) -> str:
     return new_postgres_database()
-
-
-def execute(url: str, sql: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(sql.encode())
 
 
 def name_of(url: str) -> str:
@@ -48,21 +45,10 @@ def set_in(database: str, **settings: str) -> None:
 
 def check(database: str) -> dict[str, tuple[str, str]]:
     """What `tether check` finds: status and message of each."""
-    command = [str(TETHER), "check", "--json", "--database", database, "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = tether("check", "--json", "--database", database, "--port", "0")
     report = json.loads(done.stdout)
     assert done.returncode == (0 if report["ok"] else 1)
     return {one["check"]: (one["status"], one["message"]) for one in report["checks"]}
-
-
-async def at_once(server: Server, requests: list[bytes]) -> list[Answer]:
-    wires = [await Wire.to(server) for _ in requests]
-    answers = await asyncio.gather(
-        *(wire.ask(request) for wire, request in zip(wires, requests, strict=True))
-    )
-    for wire in wires:
-        wire.hang_up()
-    return answers
 
 
 # Locks --------------------------------------------------------------------------------------------
@@ -70,7 +56,7 @@ async def at_once(server: Server, requests: list[bytes]) -> list[Answer]:
 
 @contextmanager
 def held_up(database: str, table: str, server: Server, path: str, key: str) -> Iterator[None]:
-    """The table is locked meanwhile, and 24 requests wait for it."""
+    """Locks the table meanwhile, and 24 requests wait for it."""
 
     def ask() -> None:
         with server.client(key) as client:
@@ -107,7 +93,7 @@ def test_a_locked_table_takes_nothing_away_that_does_not_need_it(
     server = new_server(database=database)
     partner, other = Partner(server), Partner(server)
     assert other.client.get("/sessions").status_code == 200
-    fresh = server.key()  # nobody has recognised it yet
+    fresh = server.key()  # no request has used this key yet
     with held_up(database, table, server, waiting, partner.key):
         with server.client(fresh, timeout=25) as client:
             assert client.get("/ready").status_code == 200
@@ -126,8 +112,8 @@ def test_a_locked_table_takes_nothing_away_that_does_not_need_it(
 
 @pytest.fixture
 def as_role(database: str) -> Iterator[tuple[str, str]]:
-    """The migrated database, and its URL for a role that has the rights which the docs name."""
-    subprocess.run([TETHER, "migrate", "--database", database], check=True, capture_output=True)
+    """The migrated database, and its URL for a role with the rights that the documents name."""
+    tether_ok("migrate", "--database", database)
     role = f"tether_{uuid4().hex[:12]}"
     execute(database, f"CREATE ROLE {role} LOGIN")
     rights = "SELECT, INSERT, UPDATE, DELETE"
@@ -236,7 +222,7 @@ HARMFUL = {
 
 
 def write_a_lot(server: Server) -> Counter[int]:
-    """What writes and reads of many clients at once are answered."""
+    """The statuses of writes and reads of many clients at once."""
     partner = Partner(server)
     requests = [
         request
@@ -248,7 +234,7 @@ def write_a_lot(server: Server) -> Counter[int]:
             partner.request("GET", "/events?vehicleId=V1"),
         )
     ]
-    return Counter(answer.status for answer in run(at_once(server, requests)))
+    return Counter(answer.status for answer in run(ask_at_once(server, requests)))
 
 
 def test_whatever_is_set_otherwise_makes_no_request_fail(
@@ -321,9 +307,7 @@ def test_a_new_database_of_another_encoding_is_refused(postgres: str) -> None:
     name = f"latin_{uuid4().hex[:12]}"
     execute(postgres, f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     url = urlsplit(postgres)._replace(path=f"/{name}").geturl()
-    done = subprocess.run(
-        [TETHER, "migrate", "--database", url], capture_output=True, text=True, check=False
-    )
+    done = tether("migrate", "--database", url)
     assert done.returncode == 1
     assert "has the encoding LATIN1" in done.stderr
     assert check(url)["encoding"][0] == "problem"
@@ -351,10 +335,7 @@ def test_a_server_goes_on_with_the_connections_that_it_has_when_there_are_no_mor
             assert set(counts) == {200, 201}, counts
             assert partner.client.get("/ready").status_code == 200
             assert any("PostgreSQL refuses" in line for line in server.log)
-            done = subprocess.run(
-                [TETHER, "check", "--database", database, "--port", "0"],
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
+            done = tether("check", "--database", database, "--port", "0")
             assert done.returncode == 1
             assert "too many clients" in done.stdout
         assert check(database)["connections"][0] == "ok"
@@ -367,4 +348,4 @@ def write_a_lot_of(partner: Partner) -> Counter[int]:
     requests = [partner.post(number) for number in range(60)]
     requests += [partner.request("GET", f"/events?limit={number}") for number in range(1, 40)]
     requests += [partner.request("GET", "/chargers")] * 40
-    return Counter(answer.status for answer in run(at_once(partner.server, requests)))
+    return Counter(answer.status for answer in run(ask_at_once(partner.server, requests)))

@@ -1,21 +1,20 @@
-"""While events wait to be derived, readers are told so; who takes what there is gets it at once."""
+"""While events wait to be derived, readers get a 503, or at once what is derived by now."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 
 from tests.conftest import Server
 from tests.derivation.helpers import prepare
+from tests.sql import execute
 from tether.client import Client
-from tether.storage.sqlite.file import connect
+from tether.server.databases import is_postgres
 
 # Nothing can be derived with these.
 STUCK = {
@@ -28,7 +27,7 @@ STUCK = {
     """,
 }
 FREE = {"sqlite": "DROP TRIGGER stuck", "postgres": "DROP FUNCTION stuck CASCADE"}
-AT_ONCE_S = 3.0  # readers wait five for what is not derived
+AT_ONCE_S = 3.0  # readers wait five seconds for derivation
 READS = (
     "/sessions", "/sessions?updatedFrom=2000-01-01T00:00:00Z", "/chargers/A/state",
     "/vehicles?include=state", "/chargers?include=state", "/vehicles/V1/state", "/capacity",
@@ -36,25 +35,15 @@ READS = (
 )  # fmt: skip
 
 
-def run(database: str, statements: dict[str, str]) -> None:
-    """Runs the statement of the database's engine, beside the server."""
-    if database.startswith("postgres"):
-        with psycopg.connect(database, autocommit=True) as connection:
-            connection.execute(statements["postgres"].encode())
-    else:
-        file = connect(Path(database))
-        file.execute(statements["sqlite"])
-        file.close()
-
-
 @contextmanager
 def stuck(database: str) -> Iterator[None]:
     """Meanwhile nothing is derived."""
-    run(database, STUCK)
+    engine = "postgres" if is_postgres(database) else "sqlite"
+    execute(database, STUCK[engine])
     try:
         yield
     finally:
-        run(database, FREE)
+        execute(database, FREE[engine])
 
 
 def report(client: httpx.Client, minute: int, kind: str = "CHARGE_UPDATED") -> None:
@@ -69,21 +58,15 @@ def with_stale(path: str) -> str:
 
 
 def waiting(client: httpx.Client, answer: httpx.Response) -> int:
-    """How many events follow the cursor up to which the answer says that it goes."""
+    """How many events follow the cursor of the answer, which is the last derived event."""
     cursor = answer.headers["Tether-Derived-To"]
     return len(client.get("/events", params={"cursor": cursor}).json())
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """A server of these tests' own on each engine: its log has failures."""
-    if request.param == "postgres":
-        database = request.getfixturevalue("new_postgres_database")()
-    else:
-        database = str(tmp_path_factory.mktemp("behind") / "tether.db")
-    server = Server(database).start()
+@pytest.fixture(scope="module")
+def server(own_database: str) -> Iterator[Server]:
+    """A server for these tests alone, because its log has failures."""
+    server = Server(own_database).start()
     yield server
     assert server.stop() == 0
 
@@ -113,7 +96,7 @@ def test_who_must_wait_is_told_for_what_and_how_long(behind: httpx.Client, serve
 
 
 def cause_in(server: Server, request_id: str) -> str:
-    """What the log says of why the request was answered with 503."""
+    """The cause of the 503 in the log."""
     deadline = monotonic() + 60
     while monotonic() < deadline:
         for line in server.log:

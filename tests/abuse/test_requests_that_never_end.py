@@ -1,4 +1,4 @@
-"""Requests of which a part is missing: all of them together take no more than their bound."""
+"""Incomplete requests: all of them together use no more memory than their limit."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Server
-from tests.faults.rig import (
+from tests.wire import (
     Partner,
     Wire,
     event,
@@ -87,7 +87,7 @@ def test_a_head_of_very_many_headers_is_431(new_server: Callable[..., Server]) -
 
 
 def test_of_a_bulk_that_breaks_off_nothing_is_stored(new_server: Callable[..., Server]) -> None:
-    """Else a client that was cut off would have to ask which of its events are there."""
+    """Otherwise a client that was cut off would have to ask which of its events were stored."""
     server = new_server()
     partner = Partner(server)
     lines = b"\n".join(map(event, range(2_000))) + b"\n"

@@ -1,4 +1,4 @@
-"""After a restore no consumer skips an event in silence: cursors of before are refused."""
+"""After a restore no consumer skips an event without an error: earlier cursors are refused."""
 
 import asyncio
 import os
@@ -16,10 +16,11 @@ import psycopg
 import pytest
 
 from tests.api.helpers import create_charger, create_vehicle, message
+from tests.commands import tether, tether_ok
 from tests.conftest import TETHER, Server
 from tests.older import make_older
-from tests.parts import postgres_programs
-from tests.streams import streaming
+from tests.services import postgres_programs
+from tests.sse import streaming
 from tether.client import AsyncClient, Client, EpochChanged
 from tether.server.databases import database_of
 from tether.storage.sqlite.file import connect
@@ -47,19 +48,19 @@ def put_site(client: httpx.Client) -> None:
 
 
 def next_of(client: httpx.Client, target: str, limit: int) -> str:
-    """The path of the page behind the first one."""
+    """The path of the second page."""
     link = client.get(target, params={**httpx.URL(target).params, "limit": limit}).links["next"]
     return httpx.URL(link["url"]).raw_path.decode()
 
 
 class Places(NamedTuple):
-    """Where a consumer is in every feed."""
+    """The positions of a consumer in every feed."""
 
     pages: list[str]
     stream: str
 
     def check_refused(self, client: httpx.Client) -> None:
-        """Each says that it is of before, and what to do."""
+        """Each cursor is refused with a message that says what to do."""
         for page in self.pages:
             answer = client.get(page)
             assert answer.status_code == 400, page
@@ -77,7 +78,7 @@ class Places(NamedTuple):
             assert answer.headers["tether-error"] == f'epoch-changed; parameter="{name}"'
 
     def check_good(self, client: httpx.Client) -> None:
-        """Each leads on."""
+        """Each cursor is accepted."""
         for page in self.pages:
             assert client.get(page).status_code == 200, page
         with streaming(client, self.stream) as found:
@@ -92,16 +93,16 @@ def places(client: httpx.Client) -> Places:
         return Places([*lists, *everything, descending], next(found).id)
 
 
-def tether(database: str, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [TETHER, *words, "--database", database], capture_output=True, text=True, check=False
-    )
-
-
 def ok(database: str, *words: str) -> str:
-    done = tether(database, *words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return tether_ok(*words, "--database", database)
+
+
+def refusal(database: str, *words: str) -> str:
+    """What the command says on standard error when it refuses to work."""
+    done = tether(*words, "--database", database)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    return done.stderr
 
 
 @pytest.fixture
@@ -179,7 +180,7 @@ def test_restore_twice_and_backup_of_a_backup(
     assert len(epochs) == 4
     kept = sorted(tmp_path.glob("tether-0.db.before-*"))
     assert len([file for file in kept if file.suffix not in ("-wal", "-shm")]) == 3
-    # Whoever goes back to the database that was put aside goes back to its epoch.
+    # The database that was put aside has its old epoch.
     assert ok(str(kept[0]), "epoch", "show") in epochs
 
 
@@ -197,7 +198,7 @@ def test_cursors_of_before_epochs_go_on_until_the_first(
     assert ok(older, "epoch", "show").startswith("None yet")
     with server.client(key) as client:
         assert "tether-epoch" not in client.get("/events").headers
-        # As the versions before gave them: a number, an instant and an id, an id.
+        # The forms of earlier versions: a number, an instant and an id, an id.
         known = client.get("/sessions?limit=1").links["next"]["url"]
         plain = [
             "/events?cursor=Mg",
@@ -262,13 +263,11 @@ def test_restore_refuses_what_would_do_harm_and_changes_nothing(
     def refused(file: object) -> str:
         before = database_of(served.database).epoch()
         listed = sorted(tmp_path.iterdir())
-        done = tether(served.database, "restore", str(file))
-        assert (done.returncode, done.stdout) == (1, "")
-        assert "Traceback" not in done.stderr
+        said = refusal(served.database, "restore", str(file))
         assert sorted(path for path in tmp_path.iterdir() if path in listed) == listed
         assert not list(tmp_path.glob(".tether-*"))
         assert database_of(served.database).epoch() == before
-        return done.stderr
+        return said
 
     assert "is served by process" in refused(backup)
     served.stop()
@@ -284,7 +283,7 @@ def test_restore_refuses_what_would_do_harm_and_changes_nothing(
     assert "damaged" in refused(files["bent"])
     assert "newer Tether" in refused(files["newer"])
     assert len(list(tmp_path.glob("tether-0.db.before-*"))) == 0
-    assert "tether epoch new" in tether("postgresql://u@h/d", "restore", str(backup)).stderr
+    assert "tether epoch new" in refusal("postgresql://u@h/d", "restore", str(backup))
 
 
 def test_a_database_that_cannot_be_read_is_replaced_and_kept(
@@ -315,7 +314,7 @@ def test_a_backup_is_restored_where_there_is_no_database(
     held = places(partner)
     ok(served.database, "backup", str(backup))
     place.rename(tmp_path / "moved.db")
-    assert "is served by process" in tether(served.database, "restore", str(backup)).stderr
+    assert "is served by process" in refusal(served.database, "restore", str(backup))
     served.kill()
     ok(served.database, "restore", str(backup))
     assert place.stat().st_mode & 0o777 == 0o600
@@ -328,7 +327,7 @@ def test_a_backup_is_restored_where_there_is_no_database(
 def test_the_tag_of_a_version_of_before_is_that_of_none_after_it(
     served: Server, key: str, partner: httpx.Client, tmp_path: Path, kind: str
 ) -> None:
-    """Versions are counted, so that the same number is given again, to something else."""
+    """Versions are counters, so the same number is used again for other content."""
     path, bulk = f"/{kind}/{kind[0].upper()}1", f"/{kind}/bulk"
     backup = tmp_path / "backup.db"
     ok(served.database, "backup", str(backup))
@@ -483,7 +482,7 @@ def test_the_awaiting_client_likewise(
     report(partner, range(3, 6))
 
     async def all_of(stream: AsyncIterator[object]) -> None:
-        """What came before the restore, and may still be read."""
+        """The events from before the restore that can still be read."""
         async for _ in stream:
             pass
 
@@ -522,7 +521,7 @@ def test_follow_on_the_command_line_says_what_to_do(
     report(partner, range(3, 6))
 
     def follow(lines: int, kind: str, *words: str) -> tuple[list[str], str]:
-        """So many lines, or all before it fails, and what it says then."""
+        """This number of lines, or all lines before it fails, and its message."""
         command = [
             str(TETHER),
             kind,

@@ -1,18 +1,15 @@
-"""A partner that asks for much at once delays no other: each has its turns."""
+"""A partner that asks for much at once does not delay others: partners take turns."""
 
 import asyncio
 import json
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from time import perf_counter, sleep
 from typing import NamedTuple
 
 import pytest
 
 from tests.conftest import Server
-from tests.faults.conftest import IMPATIENT
-from tests.faults.rig import Answer, Wire, many_files, metric, request_of, run
+from tests.wire import Answer, Wire, many_files, metric, request_of, run
 
 EVENTS = 10_000
 SCANS = [
@@ -64,15 +61,9 @@ def fill(server: Server, key: str, count: int) -> None:
             sleep(0.05)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def site(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    if request.param == "postgres":
-        database = request.getfixturevalue("new_postgres_database")()
-    else:
-        database = str(tmp_path_factory.mktemp("site") / "tether.db")
-    server = Server(database, ["--log-level", "warning"]).start()
+@pytest.fixture(scope="module")
+def site(own_database: str) -> Iterator[Site]:
+    server = Server(own_database, ["--log-level", "warning"]).start()
     busy, quiet = server.key(), server.key()
     fill(server, busy, EVENTS)
     fill(server, quiet, 500)
@@ -110,7 +101,7 @@ def test_another_partner_is_served_meanwhile(site: Site, path: str) -> None:
 
     with many_files():
         run(scenario())
-    assert set(asked) <= {200, 429}  # it is still busy with what was asked for before
+    assert set(asked) <= {200, 429}  # it is still busy with earlier requests
 
 
 def test_too_many_at_once_are_refused_and_only_to_who_asks_for_them(site: Site) -> None:
@@ -136,7 +127,7 @@ def test_too_many_at_once_are_refused_and_only_to_who_asks_for_them(site: Site) 
 
 
 def test_reads_whose_clients_hung_up_end_before_their_next_portion(site: Site) -> None:
-    """Else all that was asked for would be read for nobody, before what is asked for next."""
+    """Otherwise the server would read everything for nobody before the next request."""
     path = SCANS[-1]  # one at a time, each of which takes a while
 
     async def abandoned() -> float:
@@ -183,11 +174,10 @@ def test_streams_from_the_start_delay_nobody(site: Site) -> None:
         run(scenario())
 
 
-def test_a_short_page_says_that_more_follows(tmp_path: Path) -> None:
-    constants = ("tether.storage.events.READ_AT_ONCE=500", "tether.storage.events.PORTIONS=2")
-    server = Server(str(tmp_path / "tether.db"))
-    server.program = [sys.executable, str(IMPATIENT), *constants]
-    server.start()
+def test_a_short_page_says_that_more_follows(impatient_server: Callable[..., Server]) -> None:
+    server = impatient_server(
+        "tether.storage.events.READ_AT_ONCE=500", "tether.storage.events.PORTIONS=2"
+    )
     key = server.key()
     fill(server, key, 3000)
     with server.client(key) as client:
@@ -203,4 +193,3 @@ def test_a_short_page_says_that_more_follows(tmp_path: Path) -> None:
             address = answer.links.get("next", {}).get("url", "")
         assert len(found) == 1
         assert pages > 3
-    server.kill()

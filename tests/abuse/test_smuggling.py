@@ -1,8 +1,8 @@
 """No request inside another is served: not directly, not behind nginx, not behind HAProxy.
 
-Each proxy gives every request that it passes on an id of its own, so one that the server logs with
-the id of a request inside is one that the proxy did not send. Others who use the same connections
-of the proxy meanwhile get the answers to their own requests.
+Each proxy gives its own id to every request that it passes on. So if the server logs the id of an
+inner request, the proxy did not send it. Others who use the same connections of the proxy get the
+answers to their own requests.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from tests.abuse.smuggling import CHARGER, Variant, variants
 from tests.conftest import Server
 from tests.debian import program
-from tests.parts import free_port, wait_for_port
+from tests.services import free_port, wait_for_port
 
 SILENCE_S = 0.3  # without a byte: then no more is expected
 AT_ONCE = 24
@@ -77,7 +77,7 @@ class Proxies:
 
 @contextmanager
 def running_nginx(node: str) -> Iterator[Proxies]:
-    """One nginx that reads bodies whole, and one that passes them on as they come."""
+    """An nginx that reads whole bodies first, and one that passes them on in pieces."""
     folder = Path(tempfile.mkdtemp(prefix="tether-nginx-"))
     whole, streaming = free_port(), free_port()
     configuration = folder / "nginx.conf"
@@ -103,7 +103,7 @@ def running_nginx(node: str) -> Iterator[Proxies]:
 
 @contextmanager
 def running_haproxy(node: str) -> Iterator[Proxies]:
-    """One HAProxy that is strict, and one that lets pass what is not HTTP."""
+    """A strict HAProxy, and one that accepts invalid HTTP."""
     folder = Path(tempfile.mkdtemp(prefix="tether-haproxy-"))
     strict, lax = free_port(), free_port()
     configuration, log = folder / "haproxy.cfg", folder / "log"
@@ -123,7 +123,7 @@ def running_haproxy(node: str) -> Iterator[Proxies]:
 
 
 async def exchange(port: int, raw: bytes) -> bytes:
-    """All that comes back until the other end hangs up, or is silent."""
+    """All bytes that come back, until the other end closes or is silent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     answer = b""
     try:
@@ -138,7 +138,7 @@ async def exchange(port: int, raw: bytes) -> bytes:
 
 
 async def ask(port: int, key: str, name: str) -> None:
-    """Somebody else creates a charger on the same connections of the proxy."""
+    """Another client creates a charger through the same connections of the proxy."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = f"PUT /chargers/{name} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\nconnection: close\r\n"
     writer.write(f"{head}content-length: {len(CHARGER)}\r\n\r\n".encode() + CHARGER)
@@ -149,7 +149,7 @@ async def ask(port: int, key: str, name: str) -> None:
 
 
 async def attack(port: int, tried: list[Variant], other: str | None = None) -> dict[str, bytes]:
-    """Sends each variant, and with `other`, a key, another's request beside it; the answers."""
+    """Sends each variant, and with the key `other` also another request; returns the answers."""
     free = asyncio.Semaphore(AT_ONCE)
 
     async def one(number: int, variant: Variant) -> tuple[str, bytes]:
@@ -163,7 +163,7 @@ async def attack(port: int, tried: list[Variant], other: str | None = None) -> d
 
 
 def seen(server: Server) -> list[str]:
-    """Stops the server; the ids of all requests that it saw, also of those it refused unread."""
+    """Stops the server; returns the ids of all requests that it saw or refused unread."""
     assert server.stop() == 0
     assert server.failures() == []
     lines = [json.loads(line) for line in server.log if line.startswith("{")]
@@ -186,7 +186,7 @@ def test_what_is_inside_a_request_is_never_taken_for_another(
     table_of_ids = {f"smuggled-d-{number:04}": one for number, one in enumerate(table)}
     found = [table_of_ids[request_id] for request_id in seen(server) if request_id in table_of_ids]
     assert [one.name for one in found if not one.allowed] == []
-    assert found  # a second request that everybody takes for one is served
+    assert found  # a second request that every server reads as one is served
 
 
 def test_no_request_reaches_the_server_that_the_proxy_did_not_send(

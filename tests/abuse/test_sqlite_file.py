@@ -1,4 +1,4 @@
-"""What is done to the SQLite file under a running server: nothing is acknowledged that is lost."""
+"""The SQLite file is changed under a running server: no acknowledged event is lost."""
 
 import os
 import shutil
@@ -11,16 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.commands import tether
 from tests.conftest import TETHER, Server
-from tests.faults.rig import Partner
+from tests.wire import Partner
 
 
 def beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
-
-
-def tether(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([TETHER, *arguments], capture_output=True, text=True, check=False)
 
 
 def post(partner: Partner, number: int) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""Standard error and output that nobody reads, or that cannot be written: the server goes on."""
+"""The server continues if nobody reads its standard error, or if it cannot be written."""
 
 import asyncio
 import fcntl
@@ -17,13 +17,13 @@ import httpx
 import pytest
 
 from tests.conftest import TETHER, Server
-from tests.faults.rig import Wire, metric, run
-from tests.parts import free_port, wait_for_port
+from tests.services import free_port, wait_for_port
+from tests.wire import Wire, metric, run
 from tether.server import log_writer
 
 HEALTH = b"GET /health HTTP/1.1\r\nhost: tether\r\n\r\n"
 AT_ONCE = 20
-REQUESTS = 7_000  # whose lines are more than a pipe and what may wait take
+REQUESTS = 7_000  # their lines do not fit into the pipe and the queue
 
 
 class Pipe:
@@ -34,7 +34,7 @@ class Pipe:
         self._lines: list[bytes] = []
 
     def fill(self) -> None:
-        """Leaves no room in it."""
+        """Fills the pipe."""
         flags = fcntl.fcntl(self.writer, fcntl.F_GETFL)
         fcntl.fcntl(self.writer, fcntl.F_SETFL, flags | os.O_NONBLOCK)
         try:
@@ -56,7 +56,7 @@ class Pipe:
         return [line for line in b"".join(read).split(b"\n") if line]
 
     def close(self) -> None:
-        """Lets go of both ends."""
+        """Closes both ends."""
         for end in (self.reader, self.writer):
             if end >= 0:
                 os.close(end)
@@ -70,7 +70,7 @@ def pipe() -> Iterator[Pipe]:
 
 
 class Serving:
-    """A server whose standard output and error go where the test says, and its URL."""
+    """A server with the standard output and error of the test's choice, and its URL."""
 
     def __init__(self, database: str, *options: str, stdout: int, stderr: int) -> None:
         port = free_port()
@@ -84,7 +84,7 @@ class Serving:
         wait_for_port(port)
 
     def request(self, count: int = 1) -> None:
-        """Has so many requests answered, of which some are under way at once."""
+        """Sends this number of requests, some at the same time, and waits for the answers."""
 
         async def ask() -> None:
             parts = urlsplit(self.url)

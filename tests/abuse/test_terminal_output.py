@@ -1,4 +1,4 @@
-"""Names, ids and messages are somebody else's: in a terminal they must not command anything."""
+"""Names, ids and messages come from others, so they must not control the terminal."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tests.conftest import TETHER
 
 EVIL = (
@@ -48,7 +48,7 @@ STREAM = "".join(
 
 
 class _Server(ThreadingHTTPServer):
-    down = ""  # a path of which it says that it cannot now
+    down = ""  # a path that the server answers with 503
 
 
 class _Evil(BaseHTTPRequestHandler):
@@ -95,7 +95,7 @@ class _Evil(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[_Server]:
-    """A server that says evil things."""
+    """A server that answers with control characters."""
     with _Server(("127.0.0.1", 0), _Evil) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
@@ -111,7 +111,7 @@ def command(server: _Server, tmp_path: Path) -> Command:
 
 
 def check(seen: str) -> None:
-    """Nothing raw is there; what was raw can be read instead."""
+    """No raw control character is there; it is shown in a readable form."""
     for raw in RAW:
         assert raw not in seen
     assert "x1b[31mred" in seen or "u001b[31mred" in seen

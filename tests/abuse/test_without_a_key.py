@@ -1,4 +1,4 @@
-"""Whoever has no key cannot make the server hold more than its bounds, nor keep others out."""
+"""Clients without a key cannot exceed the limits of the server, nor keep others out."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from time import perf_counter
 import pytest
 
 from tests.conftest import Server
-from tests.faults.rig import (
+from tests.wire import (
     CUT_OFF,
     Wire,
     address_of,
@@ -27,13 +27,13 @@ QUIET = ("--log-level", "warning")
 
 
 def refused(server: Server, reason: str) -> int:
-    """How often something was refused for this reason."""
+    """How many requests were refused for this reason."""
     with server.client(key="x") as client:
         return int(metric(client.get("/metrics").text, "tether_refused_total", reason=reason))
 
 
 async def deaf(server: Server, request: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection that asks, and takes next to nothing of what it gets."""
+    """A connection that sends requests, but reads almost nothing."""
     reader, writer = await asyncio.open_connection(*address_of(server), limit=1024)
     writer.write(request)
     return reader, writer

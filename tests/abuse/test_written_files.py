@@ -1,4 +1,4 @@
-"""What commands write is nobody else's to write, and goes through no link that was planted."""
+"""Others cannot change the files that commands write, and commands follow no planted link."""
 
 import os
 import stat
@@ -14,7 +14,7 @@ __all__ = ["new_partner", "partner", "site"]  # fixtures
 
 @pytest.fixture
 def no_umask() -> Iterator[None]:
-    """Whatever is made may be written by anybody, unless the maker sees to it."""
+    """New files are writable for everybody, unless the program sets their mode."""
     before = os.umask(0)
     yield
     os.umask(before)

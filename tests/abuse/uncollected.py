@@ -1,4 +1,4 @@
-"""The `tether` command without Python's collector: what refers to itself stays, and shows."""
+"""The `tether` command without Python's cycle collector, so that cycles stay in memory and show."""
 
 import gc
 

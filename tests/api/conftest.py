@@ -1,4 +1,4 @@
-"""What the tests of the HTTP surface have beyond the shared fixtures."""
+"""Fixtures of the tests of the HTTP API."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tests.conftest import Server
 
 @pytest.fixture(scope="module")
 def shared(server: Server) -> Iterator[httpx.Client]:
-    """A client whose partner the tests of a module share: for those which leave nothing behind."""
+    """A client of a partner that the tests of a module share, if they leave nothing behind."""
     with server.client() as client:
         yield client
 

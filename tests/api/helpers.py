@@ -1,9 +1,10 @@
-"""What the tests of the HTTP surface share."""
+"""Helpers of the tests of the HTTP API."""
 
+import json
 import re
 import select
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ from tether.domain.errors import Code
 from tether.http.errors import STATUS
 from tether.http.handlers.public import openapi_text
 
-# For what is decided before the database is asked: to test it on each engine would tell no more.
+# For rules that are checked before the database is used: one engine is enough.
 ON_ONE_ENGINE = pytest.mark.parametrize("server", ["sqlite"], indirect=True)
 
 CHARGER = {"chargePowers": [11, 22]}
@@ -32,37 +33,42 @@ ID_RULE = (
 
 
 def openapi_document() -> dict[str, Any]:
-    """The OpenAPI document, by the loader in C: the other one takes a second."""
+    """The OpenAPI document, read by the loader in C, because the other one takes a second."""
     document: dict[str, Any] = yaml.load(openapi_text(), yaml.CSafeLoader)
     return document
 
 
 def create_charger(client: httpx.Client, charger_id: str = "C1") -> None:
-    """A charger that is new to the client's partner."""
+    """Creates a charger."""
     assert client.put(f"/chargers/{charger_id}", json=CHARGER).status_code == 201
 
 
 def create_vehicle(client: httpx.Client, vehicle_id: str = "V1") -> None:
-    """A vehicle that is new to the client's partner."""
+    """Creates a vehicle."""
     assert client.put(f"/vehicles/{vehicle_id}", json=VEHICLE).status_code == 201
 
 
 def create_both(client: httpx.Client) -> None:
-    """Charger C1 and vehicle V1."""
+    """Creates charger C1 and vehicle V1."""
     create_charger(client)
     create_vehicle(client)
 
 
 def create_event(client: httpx.Client, **members: object) -> str:
-    """A VEHICLE_CONNECTED of V1 at C1 with these members besides; returns its id."""
+    """Posts a VEHICLE_CONNECTED of V1 at C1 with these additional members; returns its id."""
     answer = client.post("/events", json={**CONNECTED, **members})
     assert answer.status_code == 201, answer.text
     event_id: str = answer.json()["id"]
     return event_id
 
 
+def ndjson(items: list[Any]) -> bytes:
+    """One object a line."""
+    return b"".join(json.dumps(item).encode() + b"\n" for item in items)
+
+
 def message(answer: httpx.Response) -> str:
-    """The message of an error, whose body must be nothing else; its code is one of the list."""
+    """The message of an error, which must be the only member; the code must be in the list."""
     assert answer.headers["content-type"] == "application/json"
     assert STATUS[error(answer).code] == answer.status_code
     body = answer.json()
@@ -72,7 +78,7 @@ def message(answer: httpx.Response) -> str:
 
 
 def refused_parameter(answer: httpx.Response) -> str:
-    """The name in `Parameter {name} is invalid. …`, which a 400 must say."""
+    """The name in `Parameter {name} is invalid. …`, the message that a 400 must have."""
     assert answer.status_code == 400, answer.text
     text = message(answer)
     name, _, hint = text.removeprefix("Parameter {").partition("} is invalid. ")
@@ -83,31 +89,19 @@ def refused_parameter(answer: httpx.Response) -> str:
 
 
 class Error(NamedTuple):
-    """What a `Tether-Error` says."""
+    """The content of a `Tether-Error`."""
 
     code: Code
     parameter: str | None
 
 
 def error(answer: httpx.Response) -> Error:
-    """What the `Tether-Error` of an answer says, which must be a structured field (RFC 9651)."""
+    """The `Tether-Error` of an answer, which must be a structured field (RFC 9651)."""
     field = answer.headers["tether-error"]
     match = re.fullmatch(r'([a-z-]+)(?:; parameter="((?:[ !#-\[\]-~]|\\["\\])*)")?', field)
     assert match, field
     parameter = match[2] if match[2] is None else re.sub(r"\\(.)", r"\1", match[2])
     return Error(Code(match[1]), parameter)
-
-
-def pages(client: httpx.Client, path: str, **query: Any) -> Iterator[list[Any]]:
-    """All pages of a list, by the Link header, up to the end or an empty page."""
-    answer = client.get(path, params=query)
-    while True:
-        assert answer.status_code == 200, answer.text
-        page = answer.json()
-        yield page
-        if "next" not in answer.links or not page:
-            return
-        answer = client.get(answer.links["next"]["url"])
 
 
 class Raw(NamedTuple):
@@ -165,7 +159,7 @@ class Wire:
         return Raw(status, head, self._file.read(length))
 
     def until(self, end: bytes) -> bytes:
-        """Reads, of an answer that goes on, up to and with these bytes."""
+        """Reads from an endless answer up to and including these bytes."""
         read = b""
         while not read.endswith(end):
             one = self._file.read(1)
@@ -178,7 +172,7 @@ class Wire:
         return bool(select.select([self._socket], [], [], seconds)[0])
 
     def is_closed(self) -> bool:
-        """Whether the server hangs up, without another byte."""
+        """Whether the server closes the connection without another byte."""
         try:
             return self._socket.recv(1) == b""
         except ConnectionResetError:
@@ -186,6 +180,6 @@ class Wire:
 
 
 def without_volatile(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers without those which differ from one request to the next."""
+    """Headers without those that differ between requests."""
     volatile = ("date", "x-request-id", "ratelimit")
     return {name: value for name, value in headers.items() if name.lower() not in volatile}

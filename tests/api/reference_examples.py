@@ -1,6 +1,6 @@
-"""The examples of the public reference, word for word, and what it says they are answered with.
+"""The examples of the public reference, word for word, with the answers that it names.
 
-Copied from `partner-api.txt`, not typed: stray commas, blanks and old names are the reference's.
+Copied from `partner-api.txt`, not typed: stray commas, spaces and old names are in the reference.
 """
 
 from typing import NamedTuple

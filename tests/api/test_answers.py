@@ -1,4 +1,4 @@
-"""Status codes, headers and bodies of answers, and the order of the checks (C5, C8, C9)."""
+"""Status codes, headers and bodies of answers, and the order of the checks."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Sizes and encodings of bodies: 1 MiB and not a byte more, plain or gzip (C1, C19)."""
+"""Sizes and encodings of bodies: at most 1 MiB, plain or gzip."""
 
 import gzip
 import zlib

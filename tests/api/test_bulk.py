@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.helpers import CONNECTED, ON_ONE_ENGINE, create_both, message, pages
+from tests.api.helpers import CONNECTED, ON_ONE_ENGINE, create_both, message, ndjson
 from tests.conftest import Server
+from tests.lists import pages
 from tether.domain.keys import Rate
 from tether.domain.timestamps import format_instant
 
@@ -22,10 +23,6 @@ START_MS = 1_700_000_000_000
 
 def event(number: int = 0, **members: object) -> dict[str, object]:
     return {**CONNECTED, "timestamp": format_instant(START_MS + number), **members}
-
-
-def ndjson(items: list[Any]) -> bytes:
-    return b"".join(json.dumps(item).encode() + b"\n" for item in items)
 
 
 def statuses(answer: httpx.Response) -> list[int]:

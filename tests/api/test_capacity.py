@@ -19,10 +19,10 @@ from tests.api.helpers import (
     create_vehicle,
     message,
     openapi_document,
-    pages,
     refused_parameter,
 )
 from tests.conftest import Server
+from tests.lists import pages
 from tests.store.test_capacity import CHARGERS, VEHICLES, dirty_stream
 from tether.domain.models import to_json
 from tether.domain.timestamps import format_instant, parse_instant
@@ -56,7 +56,7 @@ def without_moment(capacity: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_example(client: httpx.Client) -> None:
-    """What the worked example says there is and has happened."""
+    """Stores the chargers, vehicles and events of the worked example."""
     blocks = dict(re.findall(r"^```ndjson (\w+)\n(.*?)^```$", DOCUMENT, re.DOTALL | re.M))
     for kind in ("chargers", "vehicles"):
         for line in blocks[kind].splitlines():
@@ -164,7 +164,7 @@ def test_a_state_of_charge_from_before_is_not_known_any_more(client: httpx.Clien
 
 
 def test_only_powers_of_a_charge_are_its_power(client: httpx.Client) -> None:
-    """A stop tells late that a charge was under way, and updates before were not taken for it."""
+    """A late stop shows that a charge was running; earlier updates do not belong to it."""
     create_both(client)
     for kind, minute, members in (
         ("CONNECTED", 0, {}),

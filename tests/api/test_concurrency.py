@@ -1,4 +1,4 @@
-"""Many clients at the same thing at once."""
+"""Many clients do the same thing at the same time."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier

@@ -1,9 +1,9 @@
-"""The OpenAPI document against the server, by requests that Schemathesis makes up from it.
+"""The OpenAPI document against the server, with requests that Schemathesis generates from it.
 
-Good requests and bad ones for every operation, and chains of them along the document's links. Its
-checks hold for all: status, headers, types and bodies are those which the document names for the
-operation, bad requests are refused, keys are needed where it says so. One check is ours: a schema
-cannot express every rule, so a refusal of what the schema allows has to be one of those below.
+It sends good and bad requests for every operation, and chains of them along the document's links.
+It checks that status, headers, types and bodies are those of the document, that bad requests are
+refused, and that keys are needed where the document says so. We add one check: a schema cannot
+express every rule, so a refusal of a request that fits the schema must be one of those below.
 """
 
 import re
@@ -65,7 +65,7 @@ def profile(max_examples: int, steps: int = 1) -> settings:
 
 
 def keep_inside(case: Case[Any]) -> None:
-    """A webhook that would be called leads to a name that leads nowhere."""
+    """The addresses of webhooks get a host name that does not exist."""
     body = case.body
     if case.operation.path.startswith("/webhooks") and isinstance(body, dict):
         url = body.get("url")
@@ -88,7 +88,7 @@ def check(response: Response, case: Case[Any]) -> None:
 
 
 def _requests() -> Iterator[tuple[str, str]]:
-    """Good ones for every operation, and bad ones where something in them could be bad."""
+    """Good requests for every operation, and bad ones if something in them can be bad."""
     for label, operation in OPERATIONS.items():
         yield label, "good"
         if operation.body or operation.query or operation.path_parameters:
@@ -113,7 +113,7 @@ def test_every_operation_answers_good_and_bad_requests_as_the_document_says(
 
 @pytest.fixture(scope="module")
 def furnished(server: Server) -> Iterator[tuple[httpx.Client, dict[str, str]]]:
-    """A partner of whom there is something to read, and the ids; the session is odd and goes on."""
+    """A partner with data to read, and their ids; the session has flags and is active."""
     with server.client() as client:
         create_both(client)
         told: list[dict[str, object]] = [
@@ -160,7 +160,7 @@ def test_chains_of_requests_along_the_links_answer_as_the_document_says(server: 
 
     class Chains(fresh.as_state_machine()):  # type: ignore[misc]
         def setup(self) -> None:
-            """Every chain begins with a partner that has nothing: it can be run again."""
+            """Every chain begins with a new partner, so that it can be repeated."""
             self.key = server.key()
 
         def get_call_kwargs(self, case: Case[Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Browsers of other origins: kept out unless the operator names them."""
+"""Browsers of other origins are refused unless the operator names them."""
 
 from collections.abc import Callable
 

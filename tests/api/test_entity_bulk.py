@@ -10,16 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.api.helpers import CHARGER, ON_ONE_ENGINE, VEHICLE, error, message, pages
+from tests.api.helpers import CHARGER, ON_ONE_ENGINE, VEHICLE, error, message, ndjson
 from tests.conftest import Server
+from tests.lists import pages
 from tether.domain.keys import Rate
 
 BODIES: dict[str, dict[str, Any]] = {"chargers": CHARGER, "vehicles": VEHICLE}
 each_kind = pytest.mark.parametrize("kind", BODIES)
-
-
-def lines(*items: object) -> bytes:
-    return b"".join(json.dumps(item).encode() + b"\n" for item in items)
 
 
 def version_of(etag: str) -> int:
@@ -36,7 +33,7 @@ def answered(answer: httpx.Response) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("form", ["array", "lines", "gzip"])
 def test_each_is_what_a_put_makes_of_it(client: httpx.Client, kind: str, form: str) -> None:
     put = [{"id": f"X{number:04}", **BODIES[kind]} for number in range(1_500)]
-    body = json.dumps(put).encode() if form == "array" else lines(*put)
+    body = json.dumps(put).encode() if form == "array" else ndjson(put)
     headers = {"content-encoding": "gzip"} if form == "gzip" else {}
     content = gzip.compress(body) if form == "gzip" else body
     for status in (201, 200):
@@ -63,7 +60,7 @@ def test_good_items_are_stored_although_others_are_bad(client: httpx.Client, kin
         "text",
         {**good, "id": "H"},
     ]
-    answer = client.post(f"/{kind}/bulk", content=lines(*items) + b'{"id": "C"\n')
+    answer = client.post(f"/{kind}/bulk", content=ndjson(items) + b'{"id": "C"\n')
     results = answered(answer)
     statuses = [result["status"] for result in results]
     assert statuses == [201, 400, 400, 400, 400, 400, 400, 400, 400, 201, 400]
@@ -79,7 +76,7 @@ def test_good_items_are_stored_although_others_are_bad(client: httpx.Client, kin
 @each_kind
 def test_one_id_many_times_is_put_as_often(client: httpx.Client, kind: str) -> None:
     power = [{**BODIES[kind], "id": "X", "chargePowers": [number]} for number in range(1, 1_002)]
-    results = answered(client.post(f"/{kind}/bulk", content=lines(*power)))
+    results = answered(client.post(f"/{kind}/bulk", content=ndjson(power)))
     assert [version_of(result["etag"]) for result in results] == list(range(1, 1_002))
     assert [result["status"] for result in results] == [201] + [200] * 1_000
     answer = client.get(f"/{kind}/X")
@@ -103,9 +100,9 @@ def test_an_entity_may_be_called_bulk(client: httpx.Client, kind: str) -> None:
 
 @each_kind
 def test_others_at_the_same_time_lose_nothing(client: httpx.Client, kind: str) -> None:
-    """In opposite orders, where a database may let two wait for each other."""
+    """In opposite orders, which may cause a deadlock in a database."""
     ids = [f"X{number}" for number in range(300)]
-    bodies = [lines(*({"id": one, **BODIES[kind]} for one in order)) for order in (ids, ids[::-1])]
+    bodies = [ndjson([{"id": one, **BODIES[kind]} for one in order]) for order in (ids, ids[::-1])]
 
     def put(number: int) -> int:
         return client.post(f"/{kind}/bulk", content=bodies[number % 2]).status_code

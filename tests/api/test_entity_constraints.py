@@ -32,7 +32,7 @@ VALID = {
     "a hundred powers": {"chargePowers": [1] * 100},
 }
 
-# What is wrong, the members, the parameter that is named, the sentence after it.
+# The mistake, the members, the parameter in the message, the sentence after it.
 INVALID = [
     ("1: nothing but an empty array", {"chargePowers": []}, "chargePowers",
      "Either it or chargePowerMin and chargePowerMax must be given."),
@@ -124,7 +124,7 @@ ALIASES = [
 
 
 def stored_as(entity_id: str, members: dict[str, Any]) -> dict[str, Any]:
-    """What GET answers after these members were sent: empty arrays count as not provided."""
+    """The answer to GET after these members were sent: empty arrays count as not provided."""
     return {"id": entity_id, **{name: value for name, value in members.items() if value != []}}
 
 

@@ -1,4 +1,4 @@
-"""`GET /chargers` and `GET /vehicles`: all of them, in order of id, in pages (C15)."""
+"""`GET /chargers` and `GET /vehicles`: all of them, in order of id, in pages."""
 
 import re
 import threading
@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.api.helpers import CHARGER, VEHICLE, create_charger, pages
+from tests.api.helpers import CHARGER, VEHICLE, create_charger
 from tests.conftest import Server
+from tests.lists import pages
 
 BODY = {"chargers": CHARGER, "vehicles": VEHICLE}
 

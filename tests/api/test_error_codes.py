@@ -1,4 +1,4 @@
-"""`Tether-Error`: what went wrong, for programs, from a closed list (C25)."""
+"""`Tether-Error`: the error for programs, from a closed list."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ from tether.server.last_answers import STATUS as STATUS_OUTSIDE
 ROOT = Path(__file__).parents[2]
 UPDATED = {**CONNECTED, "type": "VEHICLE_CHARGE_UPDATED"}
 NO_EVENT = "/events/0188ac4b-9dfa-7c3e-a51b-2f8e6d0b4c97"
-# A request, and what the answer must say: a code, and a parameter if one is to blame.
+# A request, and its error: the code, and the wrong parameter if there is one.
 CALLS: list[tuple[str, str, dict[str, Any], str]] = [
     ("POST", "/events", {"content": b""}, "body-malformed"),
     ("POST", "/events", {"content": b"[]"}, "body-malformed"),

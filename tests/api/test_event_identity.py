@@ -1,4 +1,4 @@
-"""Sending an event again: the same is the same, another value is a conflict (C11, C20)."""
+"""Sending an event again: the same event is stored once, other values are a conflict."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

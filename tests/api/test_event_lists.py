@@ -1,4 +1,4 @@
-"""`GET /events`: order, pages, filters, and how a follower resumes (C15)."""
+"""`GET /events`: order, pages, filters, and how a follower continues."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +15,9 @@ from tests.api.helpers import (
     create_event,
     create_vehicle,
     message,
-    pages,
 )
 from tests.conftest import Server
+from tests.lists import pages
 
 TYPES = [
     "VEHICLE_CONNECTED",
@@ -85,7 +85,7 @@ def in_utc(timestamp: str) -> str:
 
 
 def matches(event: dict[str, Any], wanted: dict[str, str]) -> bool:
-    """What a filter means, written down once more: from is inclusive, to exclusive."""
+    """A second implementation of the filters: from is inclusive, to is exclusive."""
     return all(
         event["timestamp"] >= in_utc(value)
         if name == "from"

@@ -1,4 +1,4 @@
-"""Events: the five types with their own tables of members, and what an event refers to."""
+"""The five types of events: their members, and the charger and vehicle that they name."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from tests.api.helpers import (
 
 pytestmark = ON_ONE_ENGINE
 
-# Copied from the reference's tables, a line each: what a type has besides these three.
+# Copied from the reference's tables, one line each: the other members of each type.
 REQUIRED = ["type", "chargerId", "vehicleId"]
 MEMBERS = {
     "VEHICLE_CONNECTED": ["stateOfCharge", "timestamp"],
@@ -41,7 +41,7 @@ ANY_MEMBER = [*VALUES, "chargeTime", "id", "chargeCapacity", "chargePowers", "so
 
 
 def smallest(kind: str) -> dict[str, Any]:
-    """The event of this type that has only what it must have."""
+    """The event of this type with only the required members."""
     event = {"type": kind, "chargerId": "C1", "vehicleId": "V1"}
     return event | ({"stateOfCharge": 1} if kind == "VEHICLE_CHARGE_UPDATED" else {})
 

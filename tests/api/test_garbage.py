@@ -1,7 +1,6 @@
-"""What a request leaves behind is free at once, and not when the collector of cycles comes by.
+"""The memory of a request is free at once, without the cycle collector.
 
-Cycles cost little to make and much to keep: memory that is used again while it is still in the
-processor's cache is what makes a request cheap.
+Memory that is used again while it is still in the processor's cache makes requests cheap.
 """
 
 import signal
@@ -12,7 +11,7 @@ from pathlib import Path
 from tests.api.helpers import CONNECTED, create_both
 from tests.conftest import Server
 
-# Tells, whenever it is asked by a signal, how many objects only the collector could free.
+# On a signal it prints how many objects only the collector could free.
 PROGRAM = """
 import gc, signal, sys
 from tether.__main__ import main as tether
@@ -28,7 +27,7 @@ def test_requests_leave_no_garbage(tmp_path: Path) -> None:
     with server.client() as client:
         create_both(client)
         for number in range(2 * REQUESTS):
-            if number == REQUESTS:  # the first requests leave what is made once
+            if number == REQUESTS:  # the first requests create objects that stay
                 _garbage(server)
             at = f"2023-05-11T22:06:40.{number:03}Z"
             answers = [

@@ -1,4 +1,4 @@
-"""The guides in the server: the documents as pages whose links all lead somewhere, and a search."""
+"""The guides in the server: the documents as pages whose links all work, and a search."""
 
 import re
 from urllib.parse import urldefrag, urljoin

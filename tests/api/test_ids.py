@@ -1,4 +1,4 @@
-"""Ids of chargers and vehicles in paths: which are, and that two never meet (C16)."""
+"""Ids of chargers and vehicles in paths: which are valid, and that two never become one."""
 
 import string
 

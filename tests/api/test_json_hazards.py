@@ -1,4 +1,4 @@
-"""Bodies that parsers disagree about: refused with 400 and a reason, never a 500 (C2)."""
+"""Bodies that parsers read differently: refused with 400 and a reason, never a 500."""
 
 import json
 import time
@@ -174,7 +174,7 @@ def test_a_huge_item_of_a_bulk_request_is_refused_alone_or_with_all(client: http
 
 
 def good_event(number: int) -> bytes:
-    """An event that no other number has, of what `create_both` makes."""
+    """An event of the vehicle and charger of `create_both`; each number gives another event."""
     timestamp = f"2023-05-11T{number // 60:02}:{number % 60:02}:00Z"
     members = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1"}
     return json.dumps(members | {"timestamp": timestamp}).encode()

@@ -1,4 +1,4 @@
-"""Keys as the API sees them, and their rate limits (C9, C18)."""
+"""Keys as the API sees them, and their rate limits."""
 
 import math
 import re
@@ -16,7 +16,7 @@ MAY_ONLY_READ = "Forbidden. This key may only read."
 
 
 def limits(answer: httpx.Response) -> tuple[int, int]:
-    """What `RateLimit` says: requests left, seconds until all are back."""
+    """The header `RateLimit`: the requests left, and the seconds until all are available again."""
     found = re.fullmatch(r'"default";r=([0-9]+);t=([0-9]+)', answer.headers["ratelimit"])
     assert found, answer.headers["ratelimit"]
     return int(found[1]), int(found[2])
@@ -44,7 +44,7 @@ def test_every_answer_to_a_key_shows_its_limit(server: Server) -> None:
         for number, answer in enumerate(answers):
             assert answer.headers["ratelimit-policy"] == '"default";q=100;w=60'
             remaining, reset_s = limits(answer)
-            # Some may have come back meanwhile; that is 1 in 0.6 s.
+            # Some tokens may have come back meanwhile: 1 in 0.6 s.
             assert 97 - number <= remaining < 100
             assert 1 <= reset_s <= 60
 

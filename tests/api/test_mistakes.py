@@ -1,4 +1,4 @@
-"""The mistakes that newcomers make, each with the whole answer: mistakes.md, a table to read."""
+"""The mistakes of newcomers, each with the whole answer: see the table in mistakes.md."""
 
 import re
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ MISTAKES = rows()
 
 
 class Partner(NamedTuple):
-    """Who makes the mistakes, and the words that stand for keys in the table."""
+    """The partner that makes the mistakes, and the words for its keys in the table."""
 
     client: httpx.Client
     keys: dict[str, str]

@@ -1,4 +1,4 @@
-"""Numbers come back to the digit, within the bounds of C14."""
+"""Numbers come back with every digit, within their limits."""
 
 import json
 import re
@@ -31,7 +31,7 @@ numerals = st.builds(
 
 
 def read_back(client: httpx.Client, numeral: str) -> str | None:
-    """The digits in which GET answers a chargedEnergy sent like this; None if it was refused."""
+    """The digits of this chargedEnergy in the answer to GET; None if it was refused."""
     body = (
         '{"type": "VEHICLE_CHARGE_STOPPED", "chargerId": "C1", "vehicleId": "V1", '
         f'"chargedEnergy": {numeral}}}'
@@ -49,7 +49,7 @@ def read_back(client: httpx.Client, numeral: str) -> str | None:
 
 
 def may_be_sent(numeral: str) -> bool:
-    """The rule of C14, decided on the text: 15 significant digits, absolute value below 1e9."""
+    """Whether the text is a valid number: 15 significant digits, absolute value below 1e9."""
     mantissa = numeral.lower().lstrip("-").partition("e")[0]
     significant = mantissa.replace(".", "").lstrip("0")
     return len(significant) <= 15 and abs(Decimal(numeral)) < 10**9

@@ -1,4 +1,4 @@
-"""`openapi.yaml` against the code, both ways: routes, members, bounds, examples."""
+"""`openapi.yaml` against the code, in both directions: routes, members, limits, examples."""
 
 import re
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ EVENT_SCHEMAS = {
 
 
 def resolved(node: Any) -> Any:
-    """The node, or what it refers to; what stands beside a reference counts as well."""
+    """The node, or the node that it refers to, together with members beside the reference."""
     while isinstance(node, dict) and "$ref" in node:
         target: Any = DOCUMENT
         for word in node["$ref"].removeprefix("#/").split("/"):

@@ -1,4 +1,4 @@
-"""`openapi.yaml` against what is derived from events: members, words, flags, real examples."""
+"""`openapi.yaml` against derived data: members, words, flags, real examples."""
 
 import re
 from typing import Any
@@ -25,7 +25,7 @@ TEXTS = {"vehicleId", "chargerId", "sessionId", "id", "name", "message"}
 
 
 def type_in_words(field: msgspec.structs.FieldInfo) -> str:
-    """What the schema of this member must say its type is."""
+    """The type that the schema must have for this member."""
     shown = str(field.type)
     for word, name in (
         ("tuple", "array"),

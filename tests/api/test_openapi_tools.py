@@ -1,4 +1,4 @@
-"""`openapi.yaml` as strangers read it: a linter, and clients that two generators make of it."""
+"""`openapi.yaml` in the tools of others: a linter, and the clients of two generators."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def test_a_client_in_typescript_makes_the_first_calls(
 def test_the_page_on_typescript_is_a_program_that_compiles_and_runs(
     tools: Path, document: Path, server: Server, tmp_path: Path
 ) -> None:
-    """Also while the key's rate is used up again and again."""
+    """The key's rate is so low that the program has to wait again and again."""
     text = (ROOT / "docs" / "typescript.md").read_text()
     blocks = re.findall(r"^```ts\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     (tmp_path / "main.ts").write_text("".join(blocks))
@@ -127,7 +127,7 @@ def test_a_client_in_python_makes_the_first_calls(
 
 
 def check(result: dict[str, Any]) -> None:
-    """The same of both clients."""
+    """Both clients must get this result."""
     event = result["event"]
     assert result == {
         "charger": "C1408",

@@ -1,4 +1,4 @@
-"""The landing page, the reference and the service's own state: no key, no internet needed."""
+"""The landing page, the reference and the state of the service, without a key and the internet."""
 
 import html
 import re
@@ -17,7 +17,7 @@ PAGES = ["/", "/docs"]
 
 
 class Addresses(HTMLParser):
-    """Collects what a page makes a browser load, and where it leads."""
+    """Collects the files that a page loads, and its links."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
-"""Many who read by key at once: each gets its own answer, and what it knows to be there."""
+"""Many reads by id at once: each gets its own answer, with everything written before."""
 
 import asyncio
 from itertools import count
 
 from tests.conftest import Server
-from tests.faults.rig import POWERS, VEHICLE, Partner, Wire, run
+from tests.wire import POWERS, VEHICLE, Partner, Wire, run
 
 CLIENTS = 48
 ROUNDS = 8

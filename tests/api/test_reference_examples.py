@@ -1,4 +1,4 @@
-"""Whatever the public reference prints works as printed."""
+"""All examples of the public reference work as printed."""
 
 import json
 import re

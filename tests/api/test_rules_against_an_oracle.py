@@ -1,7 +1,7 @@
-"""Random chargers and vehicles: the server against a slow second reading of the reference.
+"""Random chargers and vehicles: the server against a slow second implementation of the reference.
 
-The oracle below knows nothing of how Tether checks. It is the reference's list of constraints, a
-sentence a line, and what C6 says of PATCH.
+The oracle below shares no code with Tether. It is the reference's list of constraints, one sentence
+a line, and the rules of PATCH.
 """
 
 from typing import Any
@@ -59,7 +59,7 @@ def member(kind: str) -> st.SearchStrategy[tuple[str, Any]]:
 
 @st.composite
 def put_bodies(draw: st.DrawFn, kind: str) -> Members:
-    """A body that is good, or was before some of its members were changed, added or dropped."""
+    """A good body, or a good body with some members changed, added or removed."""
     body = draw(st.sampled_from(CHARGE)) | draw(st.sampled_from(DISCHARGE))
     body |= draw(st.sampled_from(PLACE)) if kind == "chargers" else {"chargeCapacity": 74.8}
     body |= dict(draw(st.lists(member(kind), max_size=2)))

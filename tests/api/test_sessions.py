@@ -1,4 +1,4 @@
-"""`GET /sessions`: filters, pages, changes, and what late events do to both."""
+"""`GET /sessions`: filters, pages, changes, and the effect of late events on both."""
 
 import threading
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from tests.api.helpers import (
     create_event,
     create_vehicle,
     message,
-    pages,
     refused_parameter,
 )
 from tests.api.test_states import report, stamp
 from tests.conftest import Server
+from tests.lists import pages
 
 ALWAYS = "2000-01-01T00:00:00Z"
 
@@ -36,7 +36,7 @@ def only(client: httpx.Client) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def history(server: Server) -> Iterator[httpx.Client]:
-    """A partner with 30 sessions of 3 vehicles at 2 chargers; 3 go on. Not to be changed."""
+    """30 sessions of 3 vehicles at 2 chargers; 3 are active. Tests must not change them."""
     with server.client() as client:
         for number in range(3):
             create_charger(client, f"C{number}")
@@ -69,7 +69,7 @@ FILTERS: list[dict[str, str]] = [
 
 
 def matches(session: dict[str, Any], wanted: dict[str, str]) -> bool:
-    """What a filter means, written down once more: from is inclusive, to exclusive."""
+    """A second implementation of the filters: from is inclusive, to is exclusive."""
     return all(
         session["connectedAt"] >= value
         if name == "from"
@@ -196,7 +196,7 @@ def test_sessions_are_found_by_their_flags_and_by_whether_they_are_estimated(
             assert found == [one for one in everything if one["estimated"] is estimated]
             assert len(found) == 6
     assert listed(client, flag="vehicle-shared") == []
-    # What is compared with the vehicle follows it as it is now.
+    # Flags that compare with the vehicle use its current values.
     assert listed(client, flag="energy-above-capacity") == []
     assert client.patch("/vehicles/V1", json={"chargeCapacity": 4}).status_code == 200
     assert len(listed(client, flag="energy-above-capacity", estimated="false", order=order)) == 6
@@ -316,7 +316,7 @@ def test_nothing_is_skipped_or_repeated_while_others_write(server: Server) -> No
 
 
 class Consumer:
-    """Keeps a copy by the addresses in Link headers, as the document tells it to."""
+    """Keeps a copy by following the Link headers, as the document says."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
@@ -324,7 +324,7 @@ class Consumer:
         self.copy: dict[str, dict[str, Any]] = {}
 
     def catch_up(self) -> list[str]:
-        """The ids of what changed since the last time."""
+        """The ids of the sessions that changed since the last call."""
         changed = []
         while page := (answer := self._client.get(self._next)).json():
             self._next = answer.links["next"]["url"]
@@ -337,7 +337,7 @@ class Consumer:
         return changed
 
     def check(self) -> None:
-        """The copy is what there is."""
+        """Checks that the copy is equal to the sessions of the server."""
         there = {one["id"]: one for one in self.copy.values() if one["status"] != "removed"}
         assert there == {session["id"]: session for session in listed(self._client)}
 

@@ -1,4 +1,4 @@
-"""What docs/sessions.md says is so: its worked example, its flags, the real data."""
+"""docs/sessions.md is right: its worked example, its flags, the real data."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def section(title: str) -> str:
 
 
 def events_in(stream: str) -> Iterator[dict[str, Any]]:
-    """The events of an example; what goes on goes on to the line behind it, in turn."""
+    """The events of an example. A line with "and so on" repeats up to the line behind it."""
     lines = [EVENT.fullmatch(line) for line in stream.splitlines()]
     repeated = next((place for place, line in enumerate(lines) if line and line[6]), None)
     order = list(range(len(lines)))
@@ -63,7 +63,7 @@ def events_in(stream: str) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def told(client: httpx.Client) -> Any:
-    """Reports a stream of the document; the sessions that come of it, with exact numbers."""
+    """Sends a stream of the document; returns the sessions, with exact numbers."""
 
     def tell(stream: str) -> list[dict[str, Any]]:
         vehicle = {"chargeCapacity": 50, "chargePowerMin": 1.4, "chargePowerMax": 22}
@@ -152,7 +152,7 @@ def test_the_example_of_a_late_event(client: httpx.Client, told: Any) -> None:
 
 
 def real_sessions() -> list[Session]:
-    """What is derived of each session of the data, as a server does it."""
+    """The derived sessions of the real data, as a server makes them."""
     table = sessions_of(rows())
     chargers = {charger.id: charger for charger in chargers_of(table)}
     found = []

@@ -1,4 +1,4 @@
-"""Live state over HTTP: what is newest, whatever order it came in, and how old it is."""
+"""Live state over HTTP: the newest values in any order of arrival, and their age."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -15,10 +15,10 @@ from tests.api.helpers import (
     create_event,
     create_vehicle,
     message,
-    pages,
     refused_parameter,
 )
 from tests.conftest import Server
+from tests.lists import pages
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 

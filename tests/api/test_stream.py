@@ -1,4 +1,4 @@
-"""`GET /stream`: every event once, in order, then the states to which they led."""
+"""`GET /stream`: every event once, in order, then the states that follow from it."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,7 +19,7 @@ from tests.api.helpers import (
     refused_parameter,
 )
 from tests.conftest import Server
-from tests.streams import Message, events_in, states_in, streaming, up_to, without_age
+from tests.sse import Message, events_in, states_in, streaming, up_to, without_age
 from tether.http.handlers.stream import MOST_STREAMS
 
 VEHICLES = ("V1", "V2", "V3")
@@ -62,7 +62,7 @@ def last_place(client: httpx.Client) -> str:
 
 
 def told(client: httpx.Client, last_id: str | None = None, **query: str) -> list[Message]:
-    """What the stream says up to now."""
+    """The messages of the stream up to now."""
     end = last_place(client)
     with streaming(client, last_id, **query) as found:
         return up_to(found, end)
@@ -160,7 +160,7 @@ def test_a_cursor_of_the_list_of_events_is_a_place(site: httpx.Client) -> None:
     assert events_in(told(site, cursor=cursor)) == all_events(site)[3:]
     after = told(site, cursor="start")[-1].id
     report(site, 1, first=5)
-    # A browser that connects again sends both, and what it had last counts.
+    # A browser that reconnects sends both, and its last id counts.
     assert events_in(told(site, last_id=after, cursor=cursor)) == all_events(site)[5:]
 
 
@@ -209,7 +209,7 @@ def test_a_partner_sees_its_own_only(site: httpx.Client, server: Server) -> None
         ids = {create_event(other)}
         event, state = islice(found, 2)
         assert {event.data["id"], state.data["lastEvent"]["id"]} == ids
-        # Nor does an id tell how much others have.
+        # Nor does an id show how many events other partners have.
         far = last_place(site)
         answer = other.get("/stream", headers={"Last-Event-ID": far})
         assert refused_parameter(answer) == "Last-Event-ID"

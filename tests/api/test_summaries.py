@@ -1,4 +1,4 @@
-"""`GET /sessions/summary` and `GET /energy`: the example of the document, and what is refused."""
+"""`GET /sessions/summary` and `GET /energy`: the example of the document, and refused requests."""
 
 import json
 import re
@@ -27,7 +27,7 @@ DAY = "from=2026-01-05T00:00:00Z&to=2026-01-06T00:00:00Z"
 def post(
     client: httpx.Client, *events: tuple[str, str], vehicle: str = "V1", **members: Any
 ) -> None:
-    """Reports these types and times; the members are of the last one."""
+    """Posts events of these types and times; the last one has these members."""
     for place, (kind, timestamp) in enumerate(events):
         last = members if place == len(events) - 1 else {}
         body = {"type": f"VEHICLE_{kind}", "chargerId": "C1", "vehicleId": vehicle}

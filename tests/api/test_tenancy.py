@@ -1,4 +1,4 @@
-"""A partner cannot read, list, change, refer to or detect what another one has (C17)."""
+"""A partner cannot read, list, change, refer to or detect another partner's data."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ def everything(client: httpx.Client) -> list[str]:
 
 
 def shape(answer: httpx.Response) -> tuple[int, bytes, dict[str, str]]:
-    """All that a client can see of an answer, but for what every answer has anew."""
+    """All that a client can see of an answer, without values that are new in every answer."""
     return answer.status_code, answer.content, without_volatile(answer.headers)
 
 

@@ -1,4 +1,4 @@
-"""Timestamps: any RFC 3339 date-time with a zone comes in, one form goes out (C13)."""
+"""Timestamps: any RFC 3339 date-time with a zone comes in, one form goes out."""
 
 import calendar
 import time
@@ -26,7 +26,7 @@ def stored_timestamp(client: httpx.Client, text: str) -> str:
 
 @st.composite
 def written_instants(draw: st.DrawFn) -> tuple[str, str]:
-    """A date-time as somebody may write it, and the form in which it must be answered."""
+    """A date-time in any valid form, and the form of the answer."""
     moment = draw(st.datetimes(datetime(2000, 1, 2), datetime(2024, 1, 1)))
     moment = moment.replace(microsecond=0)
     sign, hours, minutes = draw(

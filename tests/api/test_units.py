@@ -1,4 +1,4 @@
-"""Numbers in the wrong unit: stored, and answered with a `Tether-Warning` that names the member."""
+"""Numbers in the wrong unit are stored, and a `Tether-Warning` names the member."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ POWERS = [
 
 
 def warned(answer: httpx.Response) -> list[str]:
-    """The members that the answer, one of success, warns of."""
+    """The members in the warnings of a successful answer."""
     assert answer.status_code in (200, 201), answer.text
     field = answer.headers.get("tether-warning")
     items = field.split(", ") if field else []

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as clients really speak it, and as attackers do: bytes on a socket."""
+"""HTTP/1.1 as clients really use it, and as attackers do: bytes on a socket."""
 
 import json
 import re
@@ -23,7 +23,7 @@ H2C: dict[str, Any] = {  # what Java's HttpClient adds to the first requests of 
 
 
 def refused(answer: Raw, status: int = 400) -> bool:
-    """Whether this is a refusal in the form of all our errors, below the application or not."""
+    """Whether this is an error in our form, also if it comes from below the application."""
     assert answer.status == status, answer
     assert answer.head["content-type"] == "application/json"
     assert list(json.loads(answer.body)) == ["message"]
@@ -276,7 +276,7 @@ def test_an_empty_query_does_not_matter(wire: Wire) -> None:
 
 
 def test_a_number_sign_begins_no_fragment(wire: Wire, server: Server) -> None:
-    """It is part of the target, or C1#1 and C1#2 of a client that encodes nothing would be C1."""
+    """It is part of the target. Otherwise C1#1 and C1#2 would both be C1."""
     for base in ("", server.url):
         wire.send(wire.request("PUT", f"{base}/chargers/C1#1", CHARGER))
         answer = wire.answer()
@@ -295,7 +295,7 @@ def test_an_absolute_target_without_a_path_is_the_start_page(wire: Wire, target:
 
 
 def test_blanks_around_a_header_are_not_part_of_it(wire: Wire) -> None:
-    """So it is with HTTP (RFC 9110, 5.5), and so are keys that were pasted."""
+    """As RFC 9110, 5.5 says, and pasted keys often have some."""
     create = wire.request("PUT", "/chargers/C1", CHARGER, if_none_match="\t* ")
     wire.send(create.replace(wire.key.encode(), b"  " + wire.key.encode() + b" \t"))
     assert wire.answer().status == 201

@@ -14,11 +14,11 @@ from tests.api.helpers import (
     create_vehicle,
     error,
     message,
-    pages,
     refused_parameter,
 )
 from tests.conftest import Server
-from tests.streams import streaming, up_to, without_age
+from tests.lists import pages
+from tests.sse import streaming, up_to, without_age
 
 NEVER = "0188ac4b-9dfa-7c3e-a51b-2f8e6d0b4c97"
 
@@ -73,7 +73,7 @@ def test_an_event_is_gone_and_may_be_sent_corrected(site: httpx.Client) -> None:
 
     second = site.post("/events", json={**body, "chargedEnergy": 256}).json()["id"]
     assert second != first
-    assert site.delete(f"/events/{first}").status_code == 204  # which is the one that is gone
+    assert site.delete(f"/events/{first}").status_code == 204  # that event was withdrawn
     assert [event["id"] for event in site.get("/events").json()] == [second]
     site.delete(f"/events/{second}")
     third = site.post("/events", json={**body, "chargedEnergy": 25.6}).json()["id"]
@@ -134,7 +134,7 @@ def test_the_list_is_in_order_and_goes_on(site: httpx.Client) -> None:
     (first,) = site.get("/events/withdrawn?limit=1").json()
     assert list(first) == ["id", "type", "chargerId", "vehicleId", "timestamp", "withdrawnAt"]
     assert first["timestamp"] == "2026-01-05T00:00:00.000Z"
-    # Cursors of events lead to what was taken back later, and those of withdrawals to later events.
+    # Cursors of events also lead to later withdrawals, and cursors of withdrawals to later events.
     cursor = httpx.URL(behind).params["cursor"]
     assert withdrawn(site, cursor=cursor) == order
     last = site.get("/events/withdrawn").links["next"]["url"]

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tests.conftest import FAST, Server
 from tests.console.visitors import OURS, new_link, partner_number, visitor
 from tether.client import AuditEntry, Client, Invalid

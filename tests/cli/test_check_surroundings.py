@@ -1,4 +1,4 @@
-"""`tether check` finds what is wrong around the database, and asks a running server with --live."""
+"""`tether check` finds problems around the database, and asks a running server with --live."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tests.conftest import TETHER, Server
-from tests.parts import free_port, running_redis
+from tests.services import free_port, make_certificate, running_redis
 from tether.storage.postgres.database import PostgresDatabase
 
 SHIFTED = Path(__file__).parents[1] / "abuse" / "shifted.py"
@@ -113,21 +113,9 @@ def test_no_folder_for_temporary_files_is_a_problem(tmp_path: Path) -> None:
 # Certificates -------------------------------------------------------------------------------------
 
 
-def certificate(folder: Path, days: int, *options: str) -> tuple[Path, Path]:
-    """A certificate that ends in so many days, and its key."""
-    cert, key = folder / f"{days}.crt", folder / f"{days}.key"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-subj", "/CN=localhost", "-days", str(days), "-keyout", key, "-out", cert,
-         *options],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return cert, key
-
-
 @contextmanager
 def server_with(cert: Path, key: Path) -> Iterator[int]:
-    """What begins TLS as PostgreSQL does; yields its port."""
+    """A server that begins TLS as PostgreSQL does; yields its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -148,22 +136,22 @@ def server_with(cert: Path, key: Path) -> Iterator[int]:
 
 @pytest.mark.parametrize("days", [1, 40_000])
 def test_the_ends_of_certificates_are_known(tmp_path: Path, days: int) -> None:
-    cert, key = certificate(tmp_path, days)
-    own, _ = certificate(tmp_path, 10)
+    cert, key = make_certificate(tmp_path, days=days)
+    own, _ = make_certificate(tmp_path, days=10, name="own")
     now_s = time.time()
     with server_with(cert, key) as port:
         found = dict(
             PostgresDatabase(f"postgresql://u@127.0.0.1:{port}/x?sslcert={own}").certificates()
         )
-    assert found.keys() == {"10.crt", f"127.0.0.1:{port}"}
-    for name, length in (("10.crt", 10), (f"127.0.0.1:{port}", days)):
+    assert found.keys() == {"own.pem", f"127.0.0.1:{port}"}
+    for name, length in (("own.pem", 10), (f"127.0.0.1:{port}", days)):
         assert abs(found[name] / 1000 - now_s - length * 86_400) < 120
 
 
 def test_check_names_certificates_that_end(
     tether_on: Callable[[str], Command], new_postgres_database: Callable[[], str], tmp_path: Path
 ) -> None:
-    soon, _ = certificate(tmp_path, 3)
+    soon, _ = make_certificate(tmp_path, days=3, name="soon")
     database = f"{new_postgres_database()}?sslrootcert={soon}"
     tether = tether_on(database)
     tether.ok("migrate")
@@ -175,4 +163,4 @@ def test_check_names_certificates_that_end(
         capture_output=True, text=True, check=False, env={**os.environ},
     )  # fmt: skip
     found = {one["check"]: one["message"] for one in json.loads(done.stdout)["checks"]}
-    assert found["certificate"].startswith("3.crt: ended ")
+    assert found["certificate"].startswith("soon.pem: ended ")

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tests.conftest import TETHER
 from tether.cli.times import parse_duration, parse_when
 
@@ -137,7 +137,7 @@ def test_an_interrupted_command_is_quiet(tether: Command) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    # A command would take longer to look than the other one to go on.
+    # Another command would be slower than this one.
     with closing(sqlite3.connect(tether.database)) as database:
         while database.execute("SELECT revoked_ms FROM keys").fetchone()[0] is None:
             time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""`tether copy`: everything is in another database, and nobody who calls the API notices."""
+"""`tether copy` moves everything to another database, and clients of the API do not notice."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,9 +9,10 @@ import httpx
 import pytest
 
 from tests.api.helpers import create_both
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tests.conftest import Server
-from tests.faults.rig import event
+from tests.lists import everything
+from tests.wire import event
 from tether.domain.errors import SetupError
 from tether.server import maintenance
 from tether.server.databases import database_of
@@ -31,16 +32,10 @@ def bulk(first: int, count: int) -> bytes:
     )
 
 
-def everything(client: httpx.Client) -> dict[str, Any]:
-    """What a partner can see, lists page by page."""
-    seen: dict[str, Any] = {}
-    for path in ("/chargers", "/vehicles", "/events", "/events/withdrawn", "/sessions"):
-        seen[path], url = [], f"{path}?limit=1000"
-        while url:
-            answer = client.get(url)
-            assert answer.status_code == 200, answer.text
-            seen[path] += answer.json()
-            url = answer.links["next"]["url"] if "next" in answer.links and answer.json() else ""
+def visible(client: httpx.Client) -> dict[str, Any]:
+    """All that a partner can read."""
+    paths = ("/chargers", "/vehicles", "/events", "/events/withdrawn", "/sessions")
+    seen: dict[str, Any] = {path: everything(client, path) for path in paths}
     seen["epoch"] = client.get("/events").headers["tether-epoch"]
     return seen
 
@@ -79,7 +74,7 @@ def test_from_sqlite_to_postgresql_and_back_nobody_notices(
                 [httpx.URL(answer.links["next"]["url"]).raw_path for answer in (page, changes)]
             )
     clients = [first.client(key) for key in keys]
-    seen = [everything(client) for client in clients]
+    seen = [visible(client) for client in clients]
     followed = [
         [client.get(place.decode()).json() for place in of]
         for client, of in zip(clients, places, strict=True)
@@ -95,7 +90,7 @@ def test_from_sqlite_to_postgresql_and_back_nobody_notices(
             tether.ok("check", "--full", "--port", "0", "--database", target)
         server = new_server(database=target)
         clients = [server.client(key) for key in keys]
-        assert [everything(client) for client in clients] == seen
+        assert [visible(client) for client in clients] == seen
         assert followed == [
             [client.get(place.decode()).json() for place in of]
             for client, of in zip(clients, places, strict=True)
@@ -106,7 +101,7 @@ def test_from_sqlite_to_postgresql_and_back_nobody_notices(
         number = 1000 + len(seen[0]["/events"])
         answer = clients[0].post("/events/bulk", content=bulk(number, 2))
         assert [item["status"] for item in answer.json()] == [201, 201]
-        seen[0] = everything(clients[0])
+        seen[0] = visible(clients[0])
         assert seen[0]["/events"][-1]["id"] == answer.json()[1]["id"]
         assert followed[0][0] != []
         followed[0] = [clients[0].get(place.decode()).json() for place in places[0]]
@@ -141,7 +136,7 @@ def test_what_was_interrupted_is_not_served_and_goes_on(
     with server.client(key) as client:
         create_both(client)
         client.post("/events/bulk", content=bulk(0, 6_000)).raise_for_status()
-        seen = everything(client)
+        seen = visible(client)
         busy = tether.refused("copy", "--from", tether.database, "--to", target)
         assert "is served by process" in busy
     assert server.stop() == 0
@@ -159,7 +154,7 @@ def test_what_was_interrupted_is_not_served_and_goes_on(
     assert "the same database" in tether.refused("copy", "--from", target, "--to", target)
     served = new_server(database=target)
     with served.client(key) as client:
-        assert everything(client) == seen
+        assert visible(client) == seen
     if engine == "postgres":
         busy = tether.refused("copy", "--from", target, "--to", str(tmp_path / "third.db"))
         assert "is in use" in busy

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.api.helpers import create_both, create_event
-from tests.cli.conftest import Command
 from tests.cli.test_partners import CHARGER, CONNECTED, VEHICLE
+from tests.commands import Command
 from tests.conftest import SECRET_KEY, TETHER, Server
-from tests.parts import free_port
+from tests.services import free_port
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tests.conftest import TETHER
 
 

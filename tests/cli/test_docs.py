@@ -1,4 +1,4 @@
-"""The docs say what is so: every setting, command, option, metric and JSON member."""
+"""The documents have every setting, command, option, metric and JSON member, and no others."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tether.__main__ import cli
 from tether.cli.commands.serve import serve
 from tether.server.metrics import Metrics

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tests.conftest import Server
 from tether.domain.keys import Rate, is_well_formed
 
@@ -80,7 +80,7 @@ def test_revoked_and_expired_keys_stay_in_the_list_with_their_state(tether: Comm
 
 def test_a_key_goes_by_any_unambiguous_beginning(tether: Command) -> None:
     keys = [tether.key(f"partner {number}", test=number == 3) for number in range(5)]
-    while len({key[9:12] for key in keys}) < 5:  # as good as never
+    while len({key[9:12] for key in keys}) < 5:  # practically never
         keys = [tether.key(f"partner {number}") for number in range(5)]
     beginnings = {
         "some of it": keys[0][:13],

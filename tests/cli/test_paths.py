@@ -1,9 +1,9 @@
-"""How many of our files a request, or a command, enters on its way: a reader has to open them all.
+"""How many of our files a request, or a command, enters: a reader has to open all of them.
 
-A file is entered when a function of it is called, in any thread, by one of another file, between
-the first byte of a request and the last one of its answer. Of several requests the one counts that
-entered the fewest files: beside the others a key was read again, or sessions were derived.
-docs/architecture.md walks the same ways. `pytest -s` shows them.
+A file is entered when code of another file calls one of its functions, in any thread, from the
+first byte of a request to the last byte of its answer. Of several requests, the one that entered
+the fewest files counts: during the others a key was read again, or sessions were derived.
+docs/architecture.md follows the same requests. `pytest -s` shows them.
 """
 
 import json
@@ -23,7 +23,7 @@ from tests.conftest import Server
 TRACED = Path(__file__).with_name("traced.py")
 ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
 REQUESTS, TRIES = 12, 20
-ALIKE = 3  # so many have nothing beside them: that would not be the same each time
+ALIKE = 3  # this number ran alone; other work at the same time varies
 EVENT = {
     "type": "VEHICLE_CHARGE_UPDATED",
     "chargerId": "C1",
@@ -34,7 +34,7 @@ EVENT = {
 
 
 class TracedServer(Server):
-    """Tells which files each request enters."""
+    """A server that records the files that each request enters."""
 
     trace: Path
 
@@ -48,7 +48,7 @@ class TracedServer(Server):
             self.trace.write_text("")
             for request in requests:
                 client.send(request).raise_for_status()
-                sleep(0.05)  # for what follows from it, behind the answer
+                sleep(0.05)  # for the work after the answer
             ways += [json.loads(line) for line in self.trace.read_text().splitlines()]
             ways.sort(key=length)
             if length(ways[0]) == length(ways[ALIKE - 1]):
@@ -57,7 +57,7 @@ class TracedServer(Server):
 
 
 def length(way: list[str]) -> tuple[int, int]:
-    """How many files it enters, and how often any."""
+    """The number of files, and the number of entries."""
     return len(set(way)), len(way)
 
 
@@ -87,7 +87,7 @@ def client(server: TracedServer) -> Iterator[httpx.Client]:
 
 
 def hold(name: str, way: list[str], files: int, entries: int) -> None:
-    """Shows the way, and that it is not longer than that."""
+    """Prints the files, and checks that they are not more than this."""
     firsts = list(dict.fromkeys(way))
     shown = "\n".join(f"  {number:2} {file}" for number, file in enumerate(firsts, start=1))
     print(f"\n{name}: {len(firsts)} files, entered {len(way)} times\n{shown}")

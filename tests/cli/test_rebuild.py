@@ -1,20 +1,17 @@
-"""`tether rebuild`: finds what was changed by hand, and nothing else."""
+"""`tether rebuild` finds changes that were made by hand, and nothing else."""
 
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from random import Random
 
 import httpx
-import psycopg
 import pytest
 
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tests.conftest import FAST, Server
 from tests.derivation.helpers import prepare, read_all, send, sessions, states
 from tests.derivation.streams import Body, stream
-from tether.server.databases import is_postgres
-from tether.storage.sqlite.file import connect
+from tests.sql import execute, query
 
 VEHICLES = [f"V{number}" for number in range(30)]
 
@@ -34,19 +31,6 @@ def partner(request: pytest.FixtureRequest, server: Server) -> Iterator[tuple[st
         random = Random(9)
         send(client, [body for one in VEHICLES for body in stream(random, one)], random)
         yield name, client
-
-
-def run(database: str, *statements: str) -> None:
-    """Changes the database by hand."""
-    if is_postgres(database):
-        with psycopg.connect(database, autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement.encode())
-        return
-    file = connect(Path(database))
-    for statement in statements:
-        file.execute(statement)
-    file.close()
 
 
 def test_nothing_differs_while_events_arrive(
@@ -90,7 +74,7 @@ def test_what_was_changed_by_hand_is_found_named_and_put_right(
         for vehicle in VEHICLES
     }
     first, second, third, fourth = [ids[0] for ids in of_vehicle.values() if ids][:4]
-    run(
+    execute(
         server.database,
         f"UPDATE sessions SET end_ms = 5 WHERE id = '{first}'",
         f"DELETE FROM sessions WHERE id = '{second}'",
@@ -122,18 +106,7 @@ def test_a_partner_that_is_deleted_while_it_is_derived_leaves_nothing(
     command.ok("partners", "delete", name, "--yes")
     partners = "SELECT count(*) FROM {} WHERE partner NOT IN (SELECT id FROM partners)"
     for table in ("sessions", "session_versions", "derivations", "events"):
-        assert count(server.database, partners.format(table)) == 0, table
-
-
-def count(database: str, query: str) -> int:
-    if is_postgres(database):
-        with psycopg.connect(database) as connection:
-            return int((connection.execute(query.encode()).fetchone() or (0,))[0])
-    file = connect(Path(database))
-    ((number,),) = file.execute(query).fetchall()
-    file.close()
-    assert isinstance(number, int)
-    return number
+        assert query(server.database, partners.format(table)) == [(0,)], table
 
 
 def test_all_partners_or_one_that_exists(command: Command) -> None:

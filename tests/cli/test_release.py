@@ -1,4 +1,4 @@
-"""A release: its number and commit, and the script that tries it."""
+"""A release: its version and commit, and the script that tries it."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tests.conftest import TETHER
 from tether import __version__
 

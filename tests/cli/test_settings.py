@@ -1,10 +1,10 @@
-"""Settings that are meant otherwise than they are written: understood, or refused with why."""
+"""Settings in unusual forms are understood, or refused with a reason."""
 
 import httpx
 import pytest
 
 from tests.api.helpers import ON_ONE_ENGINE
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tests.conftest import Server
 from tether.domain.errors import SetupError
 from tether.server.databases import is_postgres, sqlite_path
@@ -99,7 +99,7 @@ def test_a_name_that_looks_like_something_else_is_a_file_behind_a_dot(tether: Co
 def test_quotes_that_no_shell_took_away_are_named(
     tether: Command, variable: str, value: str
 ) -> None:
-    """As in a file of variables that is read by no shell, such as `docker --env-file`."""
+    """As in a file of variables that no shell reads, such as `docker --env-file`."""
     done = tether("serve", **{variable: value})
     assert done.returncode in (1, 2)
     assert f"{variable} has quotes around its value: leave them out." in done.stderr

@@ -1,4 +1,4 @@
-"""Which database a command uses, where a server runs on another."""
+"""Which database a command uses when a server runs on another one."""
 
 import subprocess
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tests.conftest import TETHER
 
 ELSEWHERE = {"TETHER_PORT": "1"}  # nothing listens there

@@ -1,8 +1,8 @@
-"""`tether`, telling which of our files it enters: `traced.py FILE serve …`.
+"""`tether`, with a record of our files that it enters: `traced.py FILE serve …`.
 
 Adds a line of JSON to FILE for each request, from its first byte to the end of its answer, or one
-line for all that a command does: the names of the files in the order in which they are entered.
-What is called while a module is imported does not count.
+line for a whole command: the names of the files, in the order in which they are entered.
+Calls while a module is imported do not count.
 """
 
 import atexit
@@ -22,7 +22,7 @@ SERVES = sys.argv[1] == "serve"
 
 entered: list[str] = []
 recording = threading.Event()
-known: dict[int, FrameType] = {}  # coroutines are told of again when they go on
+known: dict[int, FrameType] = {}  # a coroutine is reported again when it continues
 
 
 def tell() -> None:
@@ -58,7 +58,7 @@ def is_import(frame: FrameType | None) -> bool:
 
 
 def caller(frame: FrameType) -> str | None:
-    """The file of the function of ours that called this, perhaps through a library."""
+    """The file of our function that called this, directly or through a library."""
     before = frame.f_back
     while before is not None and not before.f_code.co_filename.startswith(OURS):
         before = before.f_back

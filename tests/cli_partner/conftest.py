@@ -9,13 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tests.conftest import Server
 
 
 @pytest.fixture
 def new_partner(sqlite_server: Server, tmp_path: Path) -> Callable[[], Command]:
-    """Makes the command with the key of a new partner. What it does is the same on every engine."""
+    """Makes the command with the key of a new partner. It behaves the same on every engine."""
 
     def make() -> Command:
         environment = {"TETHER_URL": sqlite_server.url, "TETHER_API_KEY": sqlite_server.key()}
@@ -34,7 +34,7 @@ class Site(Command):
     """The command of a partner that has the charger C1 and the vehicle V1."""
 
     def client(self) -> httpx.Client:
-        """For what is not tested here: a request is quicker than a process."""
+        """A client for setup, because a request is faster than a process."""
         return httpx.Client(
             base_url=self.environment["TETHER_URL"],
             headers={"x-api-key": self.environment["TETHER_API_KEY"]},
@@ -50,7 +50,7 @@ class Site(Command):
             ).raise_for_status()
 
     def report(self, kind: str, at: str, **measured: float) -> str:
-        """Reports an event on 2026-01-05 at this time; its id."""
+        """Posts an event of 2026-01-05 at this time; returns its id."""
         event = {"type": f"VEHICLE_{kind}", "chargerId": "C1", "vehicleId": "V1", **measured}
         with self.client() as client:
             answer = client.post("/events", json={**event, "timestamp": f"2026-01-05T{at}:00Z"})

@@ -1,4 +1,4 @@
-"""`tether capacity`: what it asks for, and what people and programs see."""
+"""`tether capacity`: its requests, and its output for people and programs."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The examples in docs/cli.md give what it prints."""
+"""The examples in docs/cli.md print what the document says."""
 
 import os
 import pty
@@ -24,7 +24,7 @@ PARTNER_COMMANDS = (
 
 
 class Block(NamedTuple):
-    """A block of code: its language, what stands behind that, its text."""
+    """A block of code: its language, the note behind the language, its text."""
 
     language: str
     note: str
@@ -67,7 +67,7 @@ def environment(partner: Site) -> dict[str, str]:
 
 
 def commands_of(script: str) -> list[list[str]]:
-    """Each of its lines, if all are `tether` with plain words: those start faster than a shell."""
+    """Its lines, if all are `tether` with plain words, because they start faster than a shell."""
     lines = script.replace("\\\n", "").splitlines()
     if all(PLAIN.fullmatch(line) for line in lines):
         return [[str(TETHER), *shlex.split(line)[1:]] for line in lines]

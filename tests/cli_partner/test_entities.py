@@ -2,10 +2,10 @@ import json
 import re
 import subprocess
 
-from tests.cli.conftest import Command
 from tests.cli_partner.conftest import Site
+from tests.commands import Command
 from tests.conftest import TETHER
-from tests.parts import free_port
+from tests.services import free_port
 
 
 def test_a_charger_is_put_shown_changed_and_listed(partner: Command) -> None:

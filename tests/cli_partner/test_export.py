@@ -9,8 +9,8 @@ from itertools import count
 import pyarrow.parquet
 import pytest
 
-from tests.cli.conftest import Command
 from tests.cli_partner.conftest import Site
+from tests.commands import Command
 from tether.domain.models import Charger, Vehicle, to_json
 
 CHARGERS = [

@@ -1,9 +1,9 @@
-"""What is not installed is said in a sentence, and nothing asks for what it does not need."""
+"""A sentence says that an extra is not installed. No command needs an extra without using it."""
 
 import subprocess
 from pathlib import Path
 
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tests.conftest import TETHER
 
 SERVER_ONLY = (

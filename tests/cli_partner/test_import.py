@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.cli.conftest import Command
 from tests.cli_partner.conftest import Site
+from tests.commands import Command
 from tests.conftest import TETHER, Server
-from tests.parts import free_port
+from tests.services import free_port
 from tether.domain.keys import Rate
 from tether.files.formats import read_table
 
@@ -183,7 +183,7 @@ def test_refused_rows_of_a_pipe_are_reported_where_the_command_runs(site: Site) 
 
 
 def waits(pid: int) -> bool:
-    """Whether the process has nothing to do for a while."""
+    """Whether the process uses no processor time for a while."""
     process = psutil.Process(pid)
     before = process.cpu_times()
     time.sleep(0.5)

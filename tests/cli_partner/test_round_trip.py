@@ -1,4 +1,4 @@
-"""What is written as CSV or NDJSON is what is read, to the last digit: for everything valid."""
+"""Every valid object that is written as CSV or NDJSON is read back, with every digit."""
 
 import csv
 from decimal import Decimal
@@ -35,7 +35,7 @@ POWERS = decimals("1E-20", "999999999")
 
 @st.composite
 def entities(draw: st.DrawFn) -> Charger | Vehicle:
-    """Chargers and vehicles that the rules take."""
+    """Valid chargers and vehicles."""
     members: dict[str, Any] = {"id": draw(IDS)}
     for use in ("charge", "discharge"):
         form = draw(st.sampled_from(["list", "range"] + ["none"] * (use == "discharge")))

@@ -20,7 +20,7 @@ from tether.domain.views import Flag, Session, SessionStatus, VehicleState
 
 @pytest.fixture
 def busy(site: Site) -> Site:
-    """V1 charged twice at C1, once unknown how much, and feeds back there now; V2 never came."""
+    """V1 charged twice at C1, once with unknown energy, and discharges there now; V2 never came."""
     with site.client() as client:
         for path in ("/chargers/C1", "/vehicles/V1"):
             client.patch(path, json={"dischargePowers": [11]}).raise_for_status()

@@ -3,8 +3,8 @@ import signal
 import subprocess
 import time
 
-from tests.cli.conftest import Command
 from tests.cli_partner.conftest import Site
+from tests.commands import Command
 from tests.conftest import TETHER
 
 SMALL = ("--chargers", "10", "--vehicles", "20", "--seed", "7")

@@ -1,4 +1,4 @@
-"""The simulation makes physical sense, obeys the rules, and is the same for the same seed."""
+"""The simulation is physically plausible, obeys the rules, and repeats for the same seed."""
 
 import csv
 import json

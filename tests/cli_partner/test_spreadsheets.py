@@ -1,4 +1,4 @@
-"""Files of spreadsheets, in other countries' form, and lists of sessions of operators."""
+"""Files of spreadsheets in the forms of other countries, and lists of sessions."""
 
 import csv
 import io
@@ -138,7 +138,7 @@ def test_what_a_file_leaves_open_is_asked_for() -> None:
 
 
 def numbers(*cells: str, separator: str = ";", **said: Any) -> list[str]:
-    """What a column of numbers means: the number, or why not."""
+    """The number in a cell, or the reason why it is refused."""
     form = CsvForm(separator)
     lines = [csv_line(row, form).encode() for row in (
         ("type", "chargerId", "vehicleId", "timestamp", "chargedEnergy"),
@@ -409,7 +409,7 @@ def another(site: Site, server: Server) -> Site:
 
 
 def sessions(of: Site) -> list[dict[str, Any]]:
-    """What a copy has in common with its original."""
+    """The members that are the same in a copy of a session."""
     with of.client() as client:
         found = client.get("/sessions").json(parse_float=Decimal)
     for session in found:

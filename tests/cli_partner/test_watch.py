@@ -47,7 +47,7 @@ def line(process: Popen) -> Any:
 
 
 def until_event(process: Popen, event_id: str) -> list[Any]:
-    """The lines up to that of this event: states come between, as soon as they are known."""
+    """The lines up to this event, with states between them."""
     lines = [line(process)]
     while lines[-1].get("event", {}).get("id") != event_id:
         lines.append(line(process))
@@ -98,7 +98,7 @@ class Terminal:
         return process
 
     def see(self, pattern: str) -> None:
-        """Returns when this is to be seen, and forgets what was."""
+        """Returns when this is visible, and forgets earlier output."""
         deadline = time.monotonic() + PATIENCE_S
         while not re.search(pattern, self.seen):
             assert time.monotonic() < deadline, self.seen

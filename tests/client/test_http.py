@@ -1,7 +1,6 @@
 """What both clients do with the network, whichever HTTP library carries them."""
 
 import ssl
-import subprocess
 import threading
 import time
 from base64 import b64encode
@@ -17,6 +16,7 @@ import pytest
 from tests.client.calls import KEY, asynchronous, blocking
 from tests.client.devices import CHARGER, connected
 from tests.client.scripted import Reply, ScriptedServer
+from tests.services import make_certificate
 from tether.client import (
     Charger,
     NotFound,
@@ -159,15 +159,9 @@ class _Secret(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A certificate for 127.0.0.1, signed by itself, and its key."""
-    file = tmp_path / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-         "-nodes", "-days", "2", "-subj", "/CN=tether", "-addext", "subjectAltName=IP:127.0.0.1",
-         "-keyout", file, "-out", tmp_path / "public.pem"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    file.write_text(file.read_text() + (tmp_path / "public.pem").read_text())
+    """A self-signed certificate for 127.0.0.1, with its key in the same file."""
+    file, key = make_certificate(tmp_path)
+    file.write_text(key.read_text() + file.read_text())
     return file
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Command
 from tests.client.devices import CHARGER, VEHICLE, connected
+from tests.commands import Command
 from tests.conftest import Server
 from tether.client import (
     AsyncClient,

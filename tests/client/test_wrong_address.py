@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.client.calls import asynchronous, blocking
-from tests.parts import free_port
+from tests.services import free_port
 from tether.client import AsyncClient, Client, Unavailable
 
 

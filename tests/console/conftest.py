@@ -1,4 +1,4 @@
-"""A real browser: the system's Chromium, driven by Playwright."""
+"""A real browser: the Chromium of the system, driven by Playwright."""
 
 import os
 import shutil
@@ -55,7 +55,7 @@ def console_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 
 
 class Seen:
-    """What a page must not do: errors, violations of its policy, requests elsewhere."""
+    """Collects errors of a page, violations of its policy, and requests to other hosts."""
 
     def __init__(self, context: BrowserContext, server: Server) -> None:
         self.wrong: list[str] = []
@@ -69,7 +69,7 @@ class Seen:
             self.wrong.append(f"asks {url}")
 
     def _said(self, kind: str, text: str) -> None:
-        # Chromium says so of every answer that is a refusal, which some tests want.
+        # Chromium reports every error status, and some tests cause them.
         if kind in ("error", "warning") and "the server responded with a status of" not in text:
             self.wrong.append(text)
 
@@ -79,7 +79,7 @@ Open = Callable[..., Page]
 
 @pytest.fixture
 def open_page(browser: Browser, console_server: Server) -> Iterator[Open]:
-    """Opens a page in a context of its own; in the end nothing was wrong with any."""
+    """Opens pages, each in its own context. At the end it checks that none did anything wrong."""
     contexts: list[tuple[BrowserContext, Seen]] = []
 
     def make(path: str = "", token: str | None = None, *, phone: bool = False,
@@ -108,7 +108,7 @@ def open_page(browser: Browser, console_server: Server) -> Iterator[Open]:
 
 
 def serious(page: Page, rule: str | None = None) -> list[str]:
-    """What axe-core finds serious, or worse, about the page, by all of its rules or by one."""
+    """The serious and critical problems that axe-core finds on the page, by all rules or by one."""
     page.evaluate(AXE)
     options = {"resultTypes": ["violations"], **({"runOnly": [rule]} if rule else {})}
     found = page.evaluate("options => axe.run(document, options)", options)

@@ -1,4 +1,4 @@
-"""What the console takes at most, whoever asks; over HTTP, on each engine."""
+"""The limits of the console, over HTTP, on each engine."""
 
 from contextlib import ExitStack
 

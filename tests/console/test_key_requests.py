@@ -1,16 +1,16 @@
-"""Keys that strangers ask for: the form, the operator's decision, and the one who claims it."""
+"""Requests for keys: the form, the operator's decision, and taking the key."""
 
 import asyncio
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from itertools import count
 
 import httpx
 import pytest
 
-from tests.conftest import TETHER, Server
+from tests.commands import Result, tether, tether_ok
+from tests.conftest import Server
 from tests.console.visitors import OURS, from_address, visitor
 from tether.domain import timestamps
 from tether.domain.console import digest_of_token
@@ -37,7 +37,7 @@ ADDRESSES = count(10)
 
 @pytest.fixture
 def stranger(server: Server) -> Iterator[httpx.Client]:
-    """Somebody at an address of this machine that nobody has had."""
+    """A client with an address of this machine that no other test uses."""
     address = f"127.0.9.{next(ADDRESSES)}"
     with from_address(server, address) as client:
         client.headers["X-Address"] = address
@@ -45,20 +45,19 @@ def stranger(server: Server) -> Iterator[httpx.Client]:
 
 
 def ask(stranger: httpx.Client, **fields: str) -> str:
-    """Asks for a key; the path of the page at which the requester waits."""
+    """Requests a key; returns the path of the page for the requester."""
     answer = stranger.post("/request-key", data={**WISH, **fields})
     assert answer.status_code == 303, answer.text
     return answer.headers["location"]
 
 
 def request_id(path: str) -> str:
-    """By which the operator names the request."""
+    """The id that the operator uses for the request."""
     return digest_of_token(path.rpartition("/")[2])[:10]
 
 
-def tether(server: Server, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [str(TETHER), "keys", "requests", *words, "--database", server.database]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def requests(server: Server, *words: str) -> Result:
+    return tether("keys", "requests", *words, "--database", server.database)
 
 
 def decide(server: Server, path: str, **form: str) -> httpx.Response:
@@ -123,11 +122,8 @@ def test_of_two_who_claim_at_once_one_gets_the_key(server: Server, stranger: htt
     (page,) = asyncio.run(claim())
     with server.client(secret_in(page)) as client:
         assert client.get("/chargers").headers["ratelimit-policy"] == '"default";q=90;w=60'
-    listed = subprocess.run(
-        [TETHER, "keys", "list", "Claimed Twice", "--json", "--database", server.database],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert [one["name"] for one in json.loads(listed.stdout)] == ["requested"]
+    listed = tether_ok("keys", "list", "Claimed Twice", "--json", "--database", server.database)
+    assert [one["name"] for one in json.loads(listed)] == ["requested"]
 
 
 def test_nobody_gets_a_partners_data_by_asking_in_its_name(
@@ -157,22 +153,24 @@ def test_nobody_gets_a_partners_data_by_asking_in_its_name(
 
 def test_the_command_lists_approves_and_declines(server: Server, stranger: httpx.Client) -> None:
     paths = [ask(stranger, purpose=HOSTILE) for _ in range(3)]
-    found = {one["id"]: one for one in json.loads(tether(server, "list", "--json").stdout)}
+    found = {one["id"]: one for one in json.loads(requests(server, "list", "--json").stdout)}
     mine = [found[request_id(path)] for path in paths]
     assert [one["state"] for one in mine] == ["waiting"] * 3
     assert {one["from"] for one in mine} == {stranger.headers["X-Address"]}
     first, second, third = (one["id"] for one in mine)
-    done = tether(server, "approve", first, "By Command", "--rate", "5/s", "--for", "1d", "--test")
+    done = requests(
+        server, "approve", first, "By Command", "--rate", "5/s", "--for", "1d", "--test"
+    )
     assert done.returncode == 0, done.stderr
     secret = secret_in(stranger.post(paths[0]).text)
     assert secret.startswith("ttr_test_")
     with server.client(secret) as client:
         assert client.get("/chargers").headers["ratelimit-policy"] == '"default";q=5;w=1'
-    done = tether(server, "decline", second, third, first)
+    done = requests(server, "decline", second, third, first)
     assert done.returncode != 0
     assert "is claimed already" in done.stderr
     assert "declined" in stranger.get(paths[2]).text
-    table = tether(server, "list").stdout
+    table = requests(server, "list").stdout
     assert "\x1b" not in table
     assert "\u202e" not in table
     (line,) = (line for line in table.splitlines() if first in line)

@@ -1,4 +1,4 @@
-"""What the keys did: counted in memory, written behind, added up over processes, and shown."""
+"""The use of keys: counted in memory, written later, added up over processes, and shown."""
 
 import asyncio
 import re
@@ -86,7 +86,7 @@ def test_what_several_processes_count_adds_up(database: str) -> None:
                 worker.count(key, 61.0, 1, refused=False, limited=False)
             worker.stored(key.partner, calls)
         assert await write() == Use(55, 0, 0, 55, 55)
-        clock[0] += SLOT_MS  # the window of a minute goes on
+        clock[0] += SLOT_MS  # the window of a minute continues
         workers[0].count(key, 71.0, 40, refused=True, limited=False)
         assert await write() == Use(56, 1, 0, 70, 70)
         workers[0].count(key, 72.0, 1, refused=True, limited=True)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.conftest import TETHER, Server
+from tests.commands import tether
+from tests.conftest import Server
 from tests.console.conftest import PATIENCE_MS, Open, serious
 from tests.console.visitors import cookie_name, new_session, partner_number
 from tether.domain.errors import SetupError
@@ -72,7 +72,7 @@ class Tiles(BaseHTTPRequestHandler):
 
 
 class World(NamedTuple):
-    """All that these tests need, made before the browser, whose loop is in the way later."""
+    """All data of these tests. They are made before the browser, whose loop blocks asyncio."""
 
     fleet: Fleet
     crowd: Fleet
@@ -108,7 +108,7 @@ def fleet(world: World) -> Fleet:
 
 
 def until(page: Page, condition: str) -> None:
-    """Returns when this holds; not by `wait_for_function`, which the page's policy forbids."""
+    """Returns when this is true. (The page's policy forbids `wait_for_function`.)"""
     for _ in range(PATIENCE_MS // 100):
         if page.evaluate(condition):
             return
@@ -117,7 +117,7 @@ def until(page: Page, condition: str) -> None:
 
 
 def near(page: Page, text: str) -> Locator:
-    """The link of a charger in the middle of the map that says so."""
+    """The link to a charger in the middle of the map, with this text."""
     return page.locator(".near").get_by_role("link", name=text, exact=True)
 
 
@@ -169,7 +169,7 @@ def test_the_map_works_by_keyboard_mouse_and_buttons(fleet: Fleet, open_page: Op
     page.mouse.move(box["x"] + 40, box["y"] + 40, steps=3)
     page.mouse.up()
     assert page.evaluate(f"{MAP}.x") != before
-    assert page.url.endswith("/live")  # whoever moves the map does not open what is there
+    assert page.url.endswith("/live")  # dragging the map does not open a charger
     page.keyboard.press("0")
     page.evaluate(f"{MAP}.paint()")
     x, y = page.evaluate(
@@ -270,8 +270,6 @@ def test_of_what_is_no_server_of_tiles_no_policy_is_made(url: str) -> None:
 
 def test_what_is_no_server_of_tiles_is_refused() -> None:
     url = "https://tiles.example.com/"
-    done = subprocess.run(
-        [TETHER, "serve", "--map-tiles", url], capture_output=True, text=True, check=False
-    )
+    done = tether("serve", "--map-tiles", url)
     assert done.returncode == 2
     assert "is no address of tiles" in " ".join(done.stderr.split())

@@ -1,4 +1,4 @@
-"""The console in a real browser: what people do there, and that pages are fit to be used."""
+"""The console in a real browser: what people do there, and that pages are accessible."""
 
 import os
 import subprocess
@@ -71,7 +71,7 @@ def partner(console_server: Server) -> Iterator[Partner]:
 
 
 def table(page: Page) -> list[str]:
-    """What stands in the first column of the first table."""
+    """The texts in the first column of the first table."""
     return page.locator("table").first.locator("tbody th").all_inner_texts()
 
 

@@ -1,4 +1,4 @@
-"""Requests that are kept beside the refused ones, items of bulks, and how much is kept."""
+"""The kept requests that were not refused, items of bulks, and how much is kept."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Sessions in the console: what is odd beside the event that caused it, and files; over HTTP."""
+"""Sessions in the console, over HTTP: flags beside the events that caused them, and files."""
 
 import io
 import re

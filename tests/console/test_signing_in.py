@@ -1,9 +1,8 @@
-"""Who gets into the console, how, and for how long; over HTTP, on each engine."""
+"""Who can sign in to the console, how, and for how long; over HTTP, on each engine."""
 
 import asyncio
 import gzip
 import re
-import subprocess
 import time
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
@@ -11,7 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from tests.conftest import FAST, TETHER, Server
+from tests.commands import tether, tether_ok
+from tests.conftest import FAST, Server
 from tests.console.visitors import (
     OURS,
     cookie_name,
@@ -168,8 +168,7 @@ def test_a_link_signs_the_operator_in_once(server: Server, stranger: httpx.Clien
 
 
 def test_the_command_prints_the_link_alone(server: Server) -> None:
-    words = ["console", "--database", server.database, "--port", "8123"]
-    done = subprocess.run([TETHER, *words], capture_output=True, text=True, check=True)
+    done = tether("console", "--database", server.database, "--port", "8123")
     assert re.fullmatch(r"http://127\.0\.0\.1:8123/console/enter/[\w-]{30}\n", done.stdout)
     assert "ten minutes" in done.stderr
 
@@ -189,9 +188,8 @@ def test_the_command_ends_all_sessions_of_the_operator(new_server: Callable[...,
     key = server.key()
     link = new_link(server)
     with visitor(server) as operator, visitor(server, key) as owner:
-        words = ["console", "--sign-out", "--database", server.database]
-        done = subprocess.run([TETHER, *words], capture_output=True, text=True, check=True)
-        assert done.stdout == "Ended 1 session of the operator.\n"
+        said = tether_ok("console", "--sign-out", "--database", server.database)
+        assert said == "Ended 1 session of the operator.\n"
         assert operator.get("/console/partners").status_code == 303
         assert operator.get(link).status_code == 403
         assert owner.get(f"/console/p/{partner_number(server, key)}/live").status_code == 200
@@ -228,8 +226,7 @@ def test_with_a_partner_its_sessions_go(server: Server) -> None:
     with visitor(server, key) as owner:
         path = f"/console/p/{partner_number(server, key)}/live"
         assert owner.get(path).status_code == 200
-        words = ["partners", "delete", "short-lived", "--yes", "--database", server.database]
-        subprocess.run([TETHER, *words], check=True, capture_output=True)
+        tether_ok("partners", "delete", "short-lived", "--yes", "--database", server.database)
         assert owner.get(path).status_code == 303
 
 
@@ -372,7 +369,7 @@ def test_a_partner_for_tests_gets_its_day_again_and_each_event_once(server: Serv
 
 
 def refused_of(owner: httpx.Client, path: str, wanted: str) -> str:
-    """The page with what was refused, once it shows this."""
+    """The page with refused requests, when it shows this text."""
     for _ in range(300):
         text = owner.get(path).text
         if wanted in text:

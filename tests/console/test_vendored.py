@@ -1,4 +1,4 @@
-"""What is vendored is what its page says, and what the versions in the script name."""
+"""VENDORED.md describes the third-party files, with the versions in scripts/vendor.py."""
 
 import runpy
 from pathlib import Path

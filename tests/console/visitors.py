@@ -1,23 +1,23 @@
-"""Who visits the console in the tests: with a cookie over HTTP, or with a browser."""
+"""Visitors of the console in the tests: with a cookie over HTTP, or with a browser."""
 
 import asyncio
-import subprocess
 from urllib.parse import urlsplit
 
 import httpx
 
-from tests.conftest import TETHER, Server
+from tests.commands import tether_ok
+from tests.conftest import Server
 from tether.domain import timestamps
 from tether.domain.console import SESSION_MS, digest_of_token, new_token
 from tether.domain.keys import digest_of
 from tether.server.store import open_store
 from tether.storage.console import SignedIn
 
-OURS = {"Sec-Fetch-Site": "same-origin"}  # as a browser says of a form of ours
+OURS = {"Sec-Fetch-Site": "same-origin"}  # as a browser sends with our forms
 
 
 def cookie_name(server: Server) -> str:
-    """That of a browser on this machine, over plain HTTP."""
+    """The cookie's name for a browser on this machine, over plain HTTP."""
     return f"tether-console-{urlsplit(server.url).port}"
 
 
@@ -39,15 +39,11 @@ def new_session(server: Server, key: str | None, *, lasts_ms: int = SESSION_MS) 
 
 def new_link(server: Server) -> str:
     """A link as `tether console` prints it."""
-    done = subprocess.run(
-        [TETHER, "console", "--database", server.database, "--url", server.url],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return done.stdout.strip()
+    return tether_ok("console", "--database", server.database, "--url", server.url).strip()
 
 
 def visitor(server: Server, key: str | None = None, *, token: str | None = None) -> httpx.Client:
-    """Somebody who is signed in with this key, or as the operator; sends forms as our pages do."""
+    """A visitor who is signed in with this key or as the operator, and can send our forms."""
     token = token or new_session(server, key)
     return httpx.Client(
         base_url=server.url,
@@ -58,7 +54,7 @@ def visitor(server: Server, key: str | None = None, *, token: str | None = None)
 
 
 def partner_number(server: Server, key: str) -> int:
-    """The number that stands in the addresses of the partner's pages."""
+    """The number of the partner in the addresses of its pages."""
 
     async def find() -> int:
         async with open_store(server.database) as store:
@@ -70,6 +66,6 @@ def partner_number(server: Server, key: str) -> int:
 
 
 def from_address(server: Server, address: str) -> httpx.Client:
-    """Somebody at another address of this machine."""
+    """A visitor with another address of this machine."""
     transport = httpx.HTTPTransport(local_address=address)
     return httpx.Client(base_url=server.url, headers=OURS, transport=transport, timeout=30)

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.parts import Postgres, running_postgres
+from tests.services import Postgres, running_postgres
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The files of `deploy/`, and a machine that gives a program no more than they say."""
+"""The files of `deploy/`, and a machine that gives a program no more rights than they do."""
 
 import os
 import re
@@ -19,15 +19,15 @@ import psutil
 
 from tests.conftest import TETHER
 from tests.debian import program
-from tests.parts import free_port, wait_for_port
 from tests.postgres import pooler
+from tests.services import free_port, make_certificate, wait_for_port
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-USER_ID = 10001  # of no account, as in a container
+USER_ID = 10001  # belongs to no account, as in a container
 INSTALLED = "/opt/tether/current"
 
-# Its root is a new one of which nothing can be written; what it is made of is bound into it.
+# It gets a new read-only root, into which the folders of the system are bound.
 _ENTER = """
 set -eu
 root=$1; shift
@@ -59,9 +59,9 @@ PATH="$PATH:/usr/sbin:/sbin" exec chroot . "$@"
 
 @dataclass
 class Machine:
-    """Where a program runs as a user without any right, and writes only to what is named.
+    """Runs a program as a user without rights, who can write only to the named folders.
 
-    It has processes of its own, of which it is the first, and the network of all.
+    The program is the first process of its own PID namespace, and shares the network.
     """
 
     folder: Path
@@ -73,7 +73,7 @@ class Machine:
     log: list[str] = field(default_factory=list)
 
     def command(self, words: Sequence[str]) -> list[str]:
-        """The command by which the program runs there."""
+        """The command that runs a program on this machine."""
         as_root = os.geteuid() == 0
         for path in self.writable.values():
             path.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ class Machine:
         ]  # fmt: skip
 
     def surroundings(self) -> dict[str, str]:
-        """What the way into the machine has to know."""
+        """The variables for the script that enters the machine."""
         return {
             **os.environ,
             "READ_ONLY": " ".join(dict.fromkeys([sys.base_prefix, str(ROOT), sys.prefix])),
@@ -106,7 +106,7 @@ class Machine:
         }
 
     def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        """Runs a program there to its end."""
+        """Runs a program on this machine to its end."""
         return subprocess.run(
             self.command(words), env=self.surroundings(), capture_output=True, text=True,
             check=False, timeout=300,
@@ -114,7 +114,7 @@ class Machine:
 
     @contextmanager
     def serving(self, *words: str) -> Iterator[psutil.Process]:
-        """Runs a server there, which ends with status 0 when it is told to stop."""
+        """Runs a server on this machine, which must end with status 0 after SIGTERM."""
         process = subprocess.Popen(
             self.command(words), env=self.surroundings(), stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
@@ -130,7 +130,7 @@ class Machine:
             first.terminate()
             assert process.wait(120) == 0, self.log
         finally:
-            if process.poll() is None:  # who changes its user does not die with its parent
+            if process.poll() is None:  # a process with another user does not die with its parent
                 for one in psutil.Process(process.pid).children():
                     one.kill()
             process.kill()
@@ -140,7 +140,7 @@ class Machine:
 def wait_until_ready(
     address: str, process: "subprocess.Popen[str]", log: Sequence[str], seconds: float = 120
 ) -> None:
-    """Returns when the server is ready; says what it said if it is not."""
+    """Returns when the server is ready; fails with its log if it does not become ready."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -170,7 +170,7 @@ def commands_below(document: str, heading: str, language: str = "sh") -> list[st
 
 
 def replaced(text: str, changes: Mapping[str, str]) -> str:
-    """The text with other addresses and paths; each that is named must be in it."""
+    """The text with other addresses and paths. Each old one must be in it."""
     for old, new in changes.items():
         assert old in text, f"{old} is not there any more"
         text = text.replace(old, new)
@@ -215,11 +215,11 @@ class Proxy:
 
     @property
     def log(self) -> Path:
-        """What it writes about requests."""
+        """The file in which it logs requests."""
         return self.folder / "access.log"
 
     def trust(self) -> ssl.SSLContext:
-        """What a client needs to believe the certificate."""
+        """The TLS context of a client that trusts the certificate."""
         return ssl.create_default_context(cafile=str(self.certificate))
 
     def client(self, key: str) -> httpx.Client:
@@ -232,9 +232,9 @@ class Proxy:
 def running_proxy(
     folder: Path, nodes: Sequence[str], changes: Mapping[str, str] | None = None
 ) -> Iterator[Proxy]:
-    """An nginx before two nodes, each HOST:PORT, for the time being."""
+    """Runs an nginx in front of two nodes, each HOST:PORT."""
     proxy = Proxy(free_port(), free_port(), folder)
-    make_certificate(folder)
+    _, key = make_certificate(folder)
     configuration = replaced(
         (DEPLOY / "nginx" / "tether.conf").read_text(),
         {
@@ -245,7 +245,7 @@ def running_proxy(
             "listen 80;": f"listen 127.0.0.1:{proxy.plain_port};",
             "listen 443 ssl http2;": f"listen 127.0.0.1:{proxy.port} ssl http2;",
             "/etc/letsencrypt/live/api.example.com/fullchain.pem": str(proxy.certificate),
-            "/etc/letsencrypt/live/api.example.com/privkey.pem": str(folder / "key.pem"),
+            "/etc/letsencrypt/live/api.example.com/privkey.pem": str(key),
             "/var/log/nginx/tether.log": str(proxy.log),
             **(changes or {}),
         },
@@ -255,7 +255,7 @@ def running_proxy(
     command = [program("nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
     tested = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
     assert tested.returncode == 0, tested.stderr
-    assert "[warn]" not in tested.stderr or "http2" in tested.stderr  # said from 1.25 on
+    assert "[warn]" not in tested.stderr or "http2" in tested.stderr  # nginx says so from 1.25 on
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         wait_for_port(proxy.port)
@@ -263,19 +263,6 @@ def running_proxy(
     finally:
         process.kill()
         process.wait()
-
-
-def make_certificate(folder: Path) -> None:
-    """Writes key.pem, and certificate.pem of 127.0.0.1 that it has signed itself."""
-    subprocess.run(
-        [
-            program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt",
-            "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
-            "-addext", "subjectAltName=IP:127.0.0.1",
-            "-keyout", folder / "key.pem", "-out", folder / "certificate.pem",
-        ],
-        capture_output=True, check=True,
-    )  # fmt: skip
 
 
 # PgBouncer --------------------------------------------------------------------------------------

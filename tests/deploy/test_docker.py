@@ -1,4 +1,4 @@
-"""The container: what it is made of, and that the server can live in it."""
+"""The container: its parts, and that the server can run in it."""
 
 import json
 import os
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 import yaml
 
 from tests.debian import program
 from tests.deploy.files import DEPLOY, INSTALLED, ROOT, Machine
-from tests.parts import free_port, running_redis
+from tests.services import free_port, running_redis
+from tests.sql import query
 
 FOLDER = DEPLOY / "docker"
 DOCKERFILE = (FOLDER / "Dockerfile").read_text()
@@ -38,7 +38,7 @@ def test_the_dockerfile_is_written_as_it_should_be() -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert len(re.findall("^FROM ", DOCKERFILE, re.MULTILINE)) == 2  # nothing of pip in the second
+    assert len(re.findall("^FROM ", DOCKERFILE, re.MULTILINE)) == 2  # no pip in the second stage
 
 
 def test_it_copies_what_the_package_is_made_of_and_nothing_else() -> None:
@@ -47,7 +47,7 @@ def test_it_copies_what_the_package_is_made_of_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     files = {project["project"]["readme"], *project["project"]["license-files"]}
     places = set(project["tool"]["setuptools"]["packages"]["find"]["where"])
-    links = {"docs"}  # to which a link in the package leads
+    links = {"docs"}  # a link in the package leads there
     assert copied == files | places | links | {"pyproject.toml", "setup.py", "requirements-run.txt"}
     ignored = (ROOT / ".dockerignore").read_text()
     assert copied == set(re.findall(r"^!(.*)$", ignored, re.MULTILINE))
@@ -109,8 +109,7 @@ def test_the_server_lives_as_its_first_process_without_rights_on_a_read_only_roo
                 bulk = client.post("/events/bulk", content=b"[" + b" " * 2**20 + b"{}]")
                 assert [one["status"] for one in bulk.json()] == [400]  # through /tmp
             assert "tether_redis_in_use 2.0" in httpx.get(f"http://{metrics}/metrics").text
-    with psycopg.connect(database) as connection:
-        assert connection.execute("SELECT id FROM chargers").fetchall() == [("C1",)]
+    assert query(database, "SELECT id FROM chargers") == [("C1",)]
 
 
 def health() -> list[str]:

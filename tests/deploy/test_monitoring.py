@@ -1,4 +1,4 @@
-"""Prometheus with the rules, and the queries of the dashboard on numbers of a real server."""
+"""Prometheus with the rules, and the queries of the dashboard on metrics of a real server."""
 
 import json
 import re
@@ -16,9 +16,9 @@ import yaml
 from tests.conftest import Server
 from tests.debian import program
 from tests.deploy.files import DEPLOY, ROOT, replaced
-from tests.faults.rig import Partner
-from tests.parts import free_port
+from tests.services import free_port
 from tests.test_docs import anchor
+from tests.wire import Partner
 
 FOLDER = DEPLOY / "prometheus"
 RULES: list[dict[str, Any]] = yaml.safe_load((FOLDER / "tether.rules.yaml").read_text())["groups"][
@@ -67,7 +67,7 @@ def test_rules_and_dashboard_name_metrics_that_are_described() -> None:
 def site(
     new_postgres_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[Server]]:
-    """A server on each engine, which few may use at once."""
+    """A server on each engine, with few connections."""
     file = tmp_path_factory.mktemp("site") / "tether.db"
     options = ["--max-connections", "12", "--metrics-by-partner"]
     servers = [Server(place, options).start() for place in (str(file), new_postgres_database())]
@@ -78,7 +78,7 @@ def site(
 
 @pytest.fixture(scope="module")
 def prometheus(site: list[Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Prometheus with the files of `deploy/`, which asks each half second."""
+    """The address of a Prometheus with the files of `deploy/`, which scrapes every half second."""
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
     nodes = ", ".join(f'"{urlsplit(one.url).netloc}"' for one in site)
     text = (FOLDER / "prometheus.yaml").read_text()
@@ -98,7 +98,7 @@ def prometheus(site: list[Server], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def traffic(partner: Partner) -> None:
-    """Events, refused ones, reads, and more connections than may be."""
+    """Sends good and refused events, reads, and opens too many connections."""
     event = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1"}
     assert partner.client.post("/events", json=event).status_code == 201
     assert partner.client.post("/events", json={**event, "chargerId": "C9"}).status_code == 409
@@ -111,7 +111,7 @@ def traffic(partner: Partner) -> None:
 
 
 def asked(prometheus: str, query: str) -> list[Any]:
-    """What Prometheus answers to a query of the dashboard, as Grafana puts it."""
+    """The answer of Prometheus to a query of the dashboard, as Grafana sends it."""
     for name, value in {
         "$__rate_interval": "1m",
         "$job": "tether",
@@ -135,7 +135,7 @@ def test_every_query_of_the_dashboard_has_an_answer(site: list[Server], promethe
         try:
             silent = [(title, query) for title, query in silent if not asked(prometheus, query)]
         except httpx.TransportError:
-            continue  # it has not begun to listen
+            continue  # Prometheus does not listen yet
     loaded = httpx.get(f"{prometheus}/api/v1/rules").json()["data"]["groups"][0]["rules"]
     assert {rule["name"] for rule in loaded} == {rule["alert"] for rule in RULES}
     assert {rule["health"] for rule in loaded} <= {"ok", "unknown"}

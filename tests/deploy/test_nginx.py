@@ -1,4 +1,4 @@
-"""nginx with the configuration of `deploy/nginx`, before a real server."""
+"""nginx with the configuration of `deploy/nginx`, in front of a real server."""
 
 import json
 import socket
@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import Server
 from tests.deploy.files import Proxy, running_proxy
-from tests.parts import free_port
+from tests.services import free_port
 from tether.domain.errors import Code
 
 BULK = "/events/bulk"
@@ -32,7 +32,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def proxy(node: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """nginx before this node and another one, which is down."""
+    """nginx in front of this node and another one, which is down."""
     nodes = [urlsplit(node.url).netloc, f"127.0.0.1:{free_port()}"]
     with running_proxy(tmp_path_factory.mktemp("nginx"), nodes) as running:
         yield running
@@ -176,7 +176,7 @@ def raw(proxy: Proxy, sent: bytes, *, encrypted: bool = True) -> httpx.Response:
 
 
 def check(answer: httpx.Response, status: int, code: str, words: str) -> None:
-    """It has the form of our errors, and says so once."""
+    """Checks that the answer is an error in our form."""
     assert (answer.status_code, answer.headers.get_list("tether-error")) == (status, [code])
     assert answer.headers["content-type"] == "application/json"
     assert words in answer.json()["message"]

@@ -1,6 +1,5 @@
-"""The roles of `deploy/postgres`, and PgBouncer before them with passwords."""
+"""The roles of `deploy/postgres`, and PgBouncer in front of them with passwords."""
 
-import os
 import subprocess
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -8,10 +7,12 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from tests.conftest import TETHER, Server
+from tests import commands
+from tests.commands import Result
+from tests.conftest import Server
 from tests.deploy.files import DEPLOY, running_pgbouncer
-from tests.parts import Postgres, postgres_programs
-from tests.postgres.rig import query
+from tests.services import Postgres, postgres_programs
+from tests.sql import query
 
 PASSWORD = "correct horse"
 
@@ -42,11 +43,8 @@ def of(role: str, url: str, port: int | None = None) -> str:
     return parts._replace(netloc=place).geturl()
 
 
-def tether(*words: str) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "PGPASSWORD": PASSWORD}
-    return subprocess.run(
-        [TETHER, *words], env=environment, capture_output=True, text=True, check=False
-    )
+def tether(*words: str) -> Result:
+    return commands.tether(*words, PGPASSWORD=PASSWORD)
 
 
 def use(server: Server, key: str) -> None:
@@ -71,7 +69,7 @@ def test_a_server_without_rights_to_create_serves_what_the_owner_migrated(
     server = new_server(database=own, PGPASSWORD=PASSWORD)
     use(server, key)
 
-    # The next migration adds a table: nobody has to think of the rights to it.
+    # The next migration adds a table. Its rights are granted automatically.
     with psycopg.connect(of("tether_owner", database), password=PASSWORD) as owner:
         owner.execute("CREATE TABLE later (id BIGINT GENERATED ALWAYS AS IDENTITY, word TEXT)")
         owner.execute("CREATE TABLE numbered (id SERIAL, word TEXT)")
@@ -101,7 +99,7 @@ def test_what_another_role_made_is_handed_over(guarded: Postgres) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         for role in ("tether_owner", "tether_server"):
             connection.execute(f"ALTER ROLE {role} PASSWORD '{PASSWORD}'".encode())
-        connection.execute("CREATE TABLE by_the_superuser (word TEXT)")  # who goes on to migrate
+        connection.execute("CREATE TABLE by_the_superuser (word TEXT)")  # migrates later
     with psycopg.connect(of("tether_owner", url), password=PASSWORD) as owner:
         owner.execute("ALTER TABLE events ADD COLUMN later TEXT")
         owner.execute("DROP VIEW charger_events")

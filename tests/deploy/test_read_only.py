@@ -1,4 +1,4 @@
-"""A root of which nothing can be written, without a folder for temporary files."""
+"""A read-only root, without a folder for temporary files."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 
 from tests.deploy.files import INSTALLED, Machine
-from tests.faults.rig import metric
-from tests.parts import free_port
+from tests.services import free_port
+from tests.wire import metric
 
 
 def test_only_large_bodies_in_bulk_need_a_folder_for_temporary_files(tmp_path: Path) -> None:

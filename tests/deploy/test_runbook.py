@@ -1,4 +1,4 @@
-"""What the runbook says to do, done."""
+"""The steps of the runbook, done."""
 
 import os
 import re
@@ -8,23 +8,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-import psycopg
 
+from tests.commands import tether_ok
 from tests.conftest import TETHER, Server
 from tests.deploy.files import ROOT, commands_below, replaced
-from tests.faults.rig import Partner
-from tests.parts import postgres_programs, running_postgres
+from tests.services import postgres_programs, running_postgres
+from tests.sql import query
+from tests.wire import Partner
 
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
-
-
-def tether(*words: str | Path, **environment: str) -> str:
-    done = subprocess.run(
-        [TETHER, *words], env={**os.environ, **environment}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def timestamps(client: httpx.Client) -> list[int]:
@@ -79,17 +71,15 @@ def test_a_deleted_partner_comes_back_by_point_in_time_recovery() -> None:
         do(beforehand)
         assert partner.client.post("/events", json=event(2)).status_code == 201
         first = partner.client.get("/events?limit=1").links["next"]["url"]
-        with psycopg.connect(database) as connection:
-            ((moment,),) = connection.execute("SELECT clock_timestamp()::text").fetchall()
-            ((name,),) = connection.execute("SELECT name FROM partners").fetchall()
-        tether("partners", "delete", name, "--yes", "--database", database)
+        ((moment, name),) = query(database, "SELECT clock_timestamp()::text, name FROM partners")
+        tether_ok("partners", "delete", name, "--yes", "--database", database)
         assert partner.client.get("/events").status_code == 403
         assert server.stop() == 0
 
         do(aside)
         do(recover, **{"2030-01-31 02:30:00+00": moment})
         for line in epoch.splitlines():
-            tether(*line.split()[1:], TETHER_DATABASE=database, TETHER_PORT="0")
+            tether_ok(*line.split()[1:], TETHER_DATABASE=database, TETHER_PORT="0")
         server = Server(database).start()
         with server.client(partner.key) as client:
             assert timestamps(client) == [1, 2]
@@ -107,12 +97,12 @@ def test_after_going_back_to_a_backup_nothing_has_to_be_lost(
     server = new_server(database=str(database))
     partner = Partner(server)
     assert partner.client.post("/events", json=event(1)).status_code == 201
-    tether("backup", backup, "--database", database)
+    tether_ok("backup", backup, "--database", database)
     assert partner.client.put("/chargers/C2", json={"chargePowers": [11]}).status_code == 201
     assert partner.client.post("/events", json=event(2, "C2")).status_code == 201
     assert server.stop() == 0
 
-    tether("restore", backup, "--database", database)
+    tether_ok("restore", backup, "--database", database)
     (aside,) = tmp_path.glob("tether.db.before-*[0-9Z]")
     old, new = new_server(database=str(database)), new_server(database=str(aside))
     _, export = commands_below(RUNBOOK, "An upgrade failed: going back")

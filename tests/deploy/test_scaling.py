@@ -1,4 +1,4 @@
-"""A newcomer follows docs/scaling.md to two nodes while partners report."""
+"""A newcomer follows docs/scaling.md to two nodes while partners send events."""
 
 import os
 import subprocess
@@ -22,7 +22,8 @@ from tests.deploy.files import (
     running_pgbouncer,
     running_proxy,
 )
-from tests.parts import Postgres, Redis, free_port, postgres_programs, running_redis
+from tests.lists import everything, pages
+from tests.services import Postgres, Redis, free_port, postgres_programs, running_redis
 
 THREADS = 4
 PAUSE_S, BACK_OFF_S = 0.02, 0.2
@@ -32,7 +33,7 @@ PAGE = (ROOT / "docs" / "scaling.md").read_text()
 
 
 class Reporters:
-    """Threads that report events through a proxy, each until it is acknowledged, and remember."""
+    """Threads that post events through a proxy, each until it is acknowledged, and record them."""
 
     def __init__(self, proxy: Proxy, key: str, threads: int = THREADS) -> None:
         self.acknowledged: dict[str, int] = {}
@@ -64,7 +65,7 @@ class Reporters:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """They report meanwhile."""
+        """Runs the threads meanwhile."""
         for thread in self._threads:
             thread.start()
         try:
@@ -96,9 +97,9 @@ def test_a_file_moves_to_two_nodes_as_the_page_says_and_nothing_is_lost(
 
 
 def move_to_two_nodes(postgres: Postgres, folder: Path, stored: int) -> None:
-    """Moves a SQLite file with so many events, and then restarts both nodes, while partners report.
+    """Moves a SQLite file to PostgreSQL, then restarts both nodes, while partners send events.
 
-    All by the commands of the page, with other addresses.
+    It uses the commands of the page, with other addresses.
     """
     (folder / "deploy").symlink_to(DEPLOY)
     superuser = {
@@ -136,10 +137,10 @@ def move_to_two_nodes(postgres: Postgres, folder: Path, stored: int) -> None:
                     node.start(port_of(urlsplit(node.url).netloc))
                 reach(reporters, 50)
             assert reporters.surprises == []
-            there = events(client, "/events?limit=1000")
+            there = everything(client, "/events")
             assert len(there) == len(set(there)) == stored + len(reporters.acknowledged)
             assert reporters.acknowledged.keys() <= set(there)
-            assert events(client, cursor) == there[500:]
+            assert [one for page in pages(client, cursor) for one in page] == there[500:]
         for node in nodes:
             assert "tether_redis_in_use 1.0" in httpx.get(f"{node.url}/metrics").text
             assert node.failures() == []
@@ -151,7 +152,7 @@ def port_of(place: str) -> int:
 
 
 def commands_here(commands: str, file: Path, postgres: Postgres) -> str:
-    """The commands with the places of the test, without those that only systemd knows."""
+    """The commands with the paths of the test, without commands of systemd."""
     return replaced(
         commands,
         {
@@ -178,13 +179,13 @@ def start_nodes(folder: Path, pooler: int, redis: Redis, places: list[str]) -> l
     }
     environment = dict(line.split("=", 1) for line in replaced(settings, changes).split())
     for name in ("TETHER_HOST", "TETHER_PORT", "TETHER_METRICS"):
-        del environment[name]  # what the servers of the tests have by themselves
+        del environment[name]  # the servers of the tests set these themselves
     url = environment.pop("TETHER_DATABASE")
     return [Server(url, environment=environment).start(port_of(place)) for place in places]
 
 
 def fill(client: httpx.Client, count: int) -> None:
-    """Makes a charger and a vehicle for each thread, and so many events of others."""
+    """Creates a charger, a vehicle for each thread, and `count` events of other vehicles."""
     assert client.put("/chargers/C1", json={"chargePowers": [11]}).status_code == 201
     for name in [*(f"V{n}" for n in range(THREADS)), *(f"W{n}" for n in range(20))]:
         vehicle = {"chargeCapacity": 74.8, "chargePowers": [11]}
@@ -197,20 +198,8 @@ def fill(client: httpx.Client, count: int) -> None:
 
 
 def reach(reporters: Reporters, more: int) -> None:
-    """Returns when so many further events were acknowledged."""
+    """Returns when this number of further events were acknowledged."""
     wanted, end = len(reporters.acknowledged) + more, time.monotonic() + 240
     while len(reporters.acknowledged) < wanted:
         assert time.monotonic() < end, reporters.surprises
         time.sleep(0.05)
-
-
-def events(client: httpx.Client, path: str) -> list[str]:
-    """The ids of the events from a page on."""
-    found: list[str] = []
-    while True:
-        page = client.get(path)
-        assert page.status_code == 200
-        found += [one["id"] for one in page.json()]
-        if "next" not in page.links or not page.json():
-            return found
-        path = page.links["next"]["url"]

@@ -1,4 +1,4 @@
-"""The units of systemd: what they allow is enough, and they keep what they promise."""
+"""The systemd units: the server can work with their rights, and they do what they promise."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from tests.debian import program
 from tests.deploy.files import DEPLOY, INSTALLED, USER_ID, Machine, settings_of
-from tests.parts import create_database, free_port, postgres_programs
+from tests.services import create_database, free_port, postgres_programs
 
 UNITS = DEPLOY / "systemd"
 SERVER, BACKUP = "systemd/tether.service", "systemd/tether-backup.service"
@@ -22,7 +22,7 @@ def lines_of(unit: str) -> set[str]:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """What the units leave to their programs, and the settings of `tether.env`."""
+    """A machine with the rights of the unit, and the settings of `tether.env`."""
     for unit in (SERVER, BACKUP):
         promised = {
             "User=tether",
@@ -66,7 +66,7 @@ def test_systemd_takes_the_units(machine: Machine, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unit", [SERVER, BACKUP])
 def test_the_units_are_hardened(unit: str) -> None:
-    """The exposure that systemd computes, in tenths: 0 is none, 96 a unit that says nothing."""
+    """The exposure that systemd computes, in tenths: 0 is none, 96 is a unit without limits."""
     done = subprocess.run(
         [program("systemd-analyze", "systemd"), "security", "--offline=true", "--no-pager",
          "--threshold=15", DEPLOY / unit],

@@ -1,7 +1,7 @@
-"""Streams that real equipment sends, and what they mean: each case of the kinds of evidence.
+"""Streams of real equipment, and their meaning: one case for each kind of evidence.
 
-A line of a stream is an instant of 2026-01-05 (`+1` is a day later), a kind, a charger, and what
-was measured: `e` kWh, `t` s, `p` kW, `s` %. A line of what they mean is a charger, the energy, and
+A line of a stream is an instant of 2026-01-05 (`+1` is a day later), a kind, a charger, and
+readings: `e` kWh, `t` s, `p` kW, `s` %. A line of the meaning is a charger, the energy, and
 whether the vehicle is still there (`here`, `charging`). `!flag` must be among the flags, and
 `clean` says that there are none. The vehicle stores 60 kWh; it and the chargers have 11 kW.
 """
@@ -27,7 +27,7 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True)
 class Meaning:
-    """What is to be found of a vehicle: of each session its charger, energy, end and some flags."""
+    """The expected sessions of a vehicle: charger, energy, end and some flags of each."""
 
     sessions: tuple[tuple[str, Decimal | None, str], ...]
     flags: frozenset[str]
@@ -35,7 +35,7 @@ class Meaning:
 
 
 def events_of(stream: str) -> list[Body]:
-    """The events of a stream, in the order in which they stand there."""
+    """The events of a stream, in the order of its lines."""
     bodies = []
     for text in stream.strip().splitlines():
         line = LINE.fullmatch(text.strip())
@@ -54,7 +54,7 @@ def events_of(stream: str) -> list[Body]:
 
 
 def meaning_of(text: str) -> Meaning:
-    """What stands behind the arrow."""
+    """The sessions behind the arrow."""
     sessions, flags = [], set()
     for line in text.strip().splitlines():
         words = line.split()

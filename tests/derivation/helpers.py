@@ -1,4 +1,4 @@
-"""How the tests of what is derived send events and read what became of them."""
+"""How the tests of derived data send events and read the result."""
 
 import json
 import time
@@ -22,7 +22,7 @@ def prepare(client: httpx.Client, vehicles: Sequence[str]) -> None:
 
 
 def put_vehicles(client: httpx.Client, names: Sequence[str], vehicle: Mapping[str, Any]) -> None:
-    """Vehicles that differ in nothing but their ids."""
+    """Creates vehicles that differ only in their ids."""
     for start in range(0, len(names), 5_000):
         bodies = [{"id": name, **vehicle} for name in names[start : start + 5_000]]
         answer = client.post("/vehicles/bulk", json=bodies)
@@ -31,7 +31,7 @@ def put_vehicles(client: httpx.Client, names: Sequence[str], vehicle: Mapping[st
 
 
 def send(client: httpx.Client, bodies: list[Body], random: Random, largest: int = 400) -> None:
-    """Reports all of these, some twice, in any order, one by one and many together."""
+    """Posts all these events in random order, some twice, one by one and in bulk."""
     waiting = bodies + random.sample(bodies, len(bodies) // 10)
     random.shuffle(waiting)
     while waiting:
@@ -47,7 +47,7 @@ def send(client: httpx.Client, bodies: list[Body], random: Random, largest: int 
 
 
 def read(answer: httpx.Response) -> Any:
-    """The body, with numbers as they stand there."""
+    """The body, with exact numbers."""
     assert answer.status_code == 200, answer.text
     return json.loads(answer.text, parse_float=Decimal, parse_int=Decimal)
 

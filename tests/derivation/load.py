@@ -1,4 +1,4 @@
-"""A load of dirty streams that does not give up, and a look at what was derived of it."""
+"""A load of dirty streams that retries until all is stored, and a look at the derived data."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import msgspec
 from tests.conftest import Server
 from tests.derivation.helpers import prepare
 from tests.derivation.streams import Body, stream
-from tests.faults.rig import CUT_OFF, Wire, request_of
+from tests.wire import CUT_OFF, Wire, request_of
 from tether.server.store import open_store
 
 RETRY_S = 0.05
@@ -19,7 +19,7 @@ RETRY_S = 0.05
 
 @dataclass
 class Load:
-    """Clients that report events of dirty streams, in any order, each until it is acknowledged."""
+    """Clients that post events of dirty streams in random order, each until it is acknowledged."""
 
     server: Server
     vehicles: int
@@ -41,7 +41,7 @@ class Load:
         self._left = iter(bodies)
 
     async def run(self, connections: int = 16) -> None:
-        """Reports what is left, until somebody sets `stopped`."""
+        """Posts the remaining events, until a test sets `stopped`."""
         await asyncio.gather(*(self._client() for _ in range(connections)))
 
     async def _client(self) -> None:
@@ -78,7 +78,7 @@ async def rebuilt(database: str) -> tuple[int, list[Any], int]:
 
 
 async def derived(database: str, seconds: float = 30) -> tuple[int, list[Any]]:
-    """As above, once nothing waits any more: without anybody asking for it."""
+    """The same, when no event waits any more, without a read that asks for it."""
     async with asyncio.timeout(seconds):
         while True:
             sessions, differing, waiting = await rebuilt(database)

@@ -1,7 +1,7 @@
-"""What the events of a vehicle mean, written once more from docs/sessions.md: slow, and obvious.
+"""The meaning of a vehicle's events, implemented again from docs/sessions.md: slow, and simple.
 
-It shares nothing with the server but the docs. All events are at hand, each is looked at with
-everything that came before it, and what is told late is written where it belongs.
+It shares no code with the server. It has all events at once, looks at each together with all
+earlier ones, and writes late reports where they belong.
 """
 
 from decimal import Decimal
@@ -32,7 +32,7 @@ def sessions_of(events: list[Event]) -> list[SessionRecord]:
 
 
 def in_order(sessions: list[SessionRecord], events: list[Event]) -> list[Event]:
-    """What is under way ends first, then what begins begins, one charger after the other."""
+    """The order of events of one instant: first ends, then beginnings, charger by charger."""
     first: list[Event] = []
     if sessions and sessions[-1]["end"] is None:
         here = [event for event in events if event["chargerId"] == sessions[-1]["charger"]]
@@ -128,7 +128,7 @@ def account(period: Period) -> tuple[Any, Any, Any]:
 
 
 def is_again(told: tuple[Any, Any, Any], energy: Any, time: Any) -> bool:
-    """Whether a report tells what was told already, or a part of it."""
+    """Whether a report repeats an earlier report, or a part of it."""
     if energy is None and time is None:
         return False
     same = energy is None or energy in (told[0], told[2])
@@ -136,7 +136,7 @@ def is_again(told: tuple[Any, Any, Any], energy: Any, time: Any) -> bool:
 
 
 def is_known(session: SessionRecord, energy: Any, time: Any) -> bool:
-    """An energy or a time alone may be that of another charge: then the last one is meant."""
+    """An energy or a time alone may belong to another charge: then the last charge counts."""
     told = accounts(session)
     if energy is None or time is None:
         told = told[-1:]
@@ -310,7 +310,7 @@ def report_late(sessions: list[SessionRecord], left: SessionRecord, event: Event
 
 
 def tell_late(session: SessionRecord, event: Event) -> None:
-    """What an event tells of a charge after the vehicle has left."""
+    """Applies what an event says about a charge after the vehicle has left."""
     energy, time, ms = event.get("chargedEnergy"), event.get("chargedTime"), event["ms"]
     if not session["periods"]:
         if energy is None and time is None:
@@ -457,7 +457,7 @@ def stopped(session: SessionRecord, event: Event) -> None:
 
 
 def shows_charge(soc: Decimal | None, event: Event) -> bool:
-    """By its power, else by its own account, else because the state of charge rose."""
+    """By its power, or by its energy and time, or because the state of charge rose."""
     if event.get("chargePower") or event.get("chargedEnergy"):
         return True
     if "chargePower" in event:
@@ -466,7 +466,7 @@ def shows_charge(soc: Decimal | None, event: Event) -> bool:
 
 
 def start_of(session: SessionRecord, event: Event) -> int:
-    """When a charge began of which no STARTED told."""
+    """The beginning of a charge without STARTED."""
     free: int = session["periods"][-1]["stop"] if session["periods"] else session["start"]
     ms: int = event["ms"]
     if "chargedTime" in event:
@@ -530,7 +530,7 @@ def of_it_by_energy(last: Period, period: Period | None, event: Event) -> bool:
 
 
 def joined(session: SessionRecord, event: Event) -> Period:
-    """What repeated starts have cut is put together again if the event shows that it is one."""
+    """Joins charges that repeated starts have cut, if the event shows that they are one."""
     periods, energy = session["periods"], event.get("chargedEnergy")
     while len(periods) > 1 and periods[-2]["cut"]:
         one, two = periods[-2:]
@@ -551,7 +551,7 @@ def joined(session: SessionRecord, event: Event) -> Period:
 
 
 def join(one: Period, two: Period) -> None:
-    """Makes one charge of two."""
+    """Joins two charges."""
     if one["soc0"] is None:
         socs = {"soc0": two["soc0"], "soc1": two["soc1"], "soc1_ms": two["soc1_ms"]}
     elif two["soc1"] is not None:
@@ -602,7 +602,7 @@ def told_of(period: Period) -> tuple[Decimal | None, Decimal | None]:
 
 
 def tell(period: Period, energy: Decimal | None, time: Decimal | None) -> bool:
-    """What is told first counts; whether the meter has begun anew."""
+    """The first report counts. Returns whether the meter began anew."""
     if period["time"] is None:
         period["time"] = time
     if energy is None or period["energy"] is not None:
@@ -702,7 +702,7 @@ def energy_of(
 
 
 def session_of(session: SessionRecord, capacity: Decimal, limits: list[Limits]) -> dict[str, Any]:
-    """What there is to compare."""
+    """The values that are compared."""
     until = session["events"][-1]["ms"] if session["end"] is None else session["end"]
     most = min(kw for _, kw, _ in limits), min(kw for _, _, kw in limits)
     periods, flags = [], set(session["flags"])
@@ -736,7 +736,7 @@ def session_of(session: SessionRecord, capacity: Decimal, limits: list[Limits]) 
 
 
 def state_of(sessions: list[SessionRecord]) -> dict[str, Any]:
-    """Where the vehicle is, whether it is charged, and the newest that is known of it."""
+    """Where the vehicle is, whether it is charging, and its newest values."""
     if not sessions:
         return {"pluggedIn": False, "charging": False}
     last = sessions[-1]

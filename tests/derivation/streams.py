@@ -1,4 +1,4 @@
-"""Dirty streams of events, made at random: what chargers, cars and their clocks really do."""
+"""Random dirty streams of events, like those of real chargers, vehicles and clocks."""
 
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -79,7 +79,7 @@ def _session(
 
 
 def _report_late(random: Random, bodies: list[Body], body: Body) -> None:
-    """What was reported is reported again, or only later; or a plug-in is announced again."""
+    """Repeats or delays an event, or repeats a plug-in."""
     kind, chance = body["type"].removeprefix("VEHICLE_"), random.random()
     later = body["ms"] + random.choice((1, 5_000, 119_000, 600_000, 7_200_000, 90_000_000))
     if kind == "CHARGE_STOPPED" and chance < 0.25:

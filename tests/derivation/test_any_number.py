@@ -1,4 +1,4 @@
-"""No number that is accepted makes a read fail, whatever is derived from it."""
+"""No accepted number makes a read fail, whatever is derived from it."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import TETHER, Server
-from tests.streams import streaming
+from tests.sse import streaming
 from tether.client import Client
 
 NUMBERS = count()
@@ -29,7 +29,7 @@ MEASURES = {
     "DISCONNECTED": (),
 }
 
-# Up to 15 digits, from the smallest that there is to what is just below 10**9.
+# Up to 15 digits, from the smallest number to just below 10**9.
 scaled = st.builds(
     lambda digits, exponent: f"{digits}e{max(-324, exponent - len(str(digits)))}",
     st.integers(1, 10**15 - 1),
@@ -44,7 +44,7 @@ RANGES = {"chargePower": signed, "chargedEnergy": signed, "chargedTime": not_neg
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[str]:
-    """Some events of one vehicle, in JSON but for its braces."""
+    """Some events of one vehicle, as JSON without the braces."""
     minute, found = 0, []
     for _ in range(draw(st.integers(2, 7))):
         kind = draw(st.sampled_from(KINDS))
@@ -81,7 +81,7 @@ def put(client: httpx.Client, path: str, text: str) -> None:
 
 
 def fine(answer: httpx.Response) -> Any:
-    """What it says, which must be an answer."""
+    """The answer, which must be 2xx."""
     assert answer.status_code == 200, (answer.request.url, answer.text)
     return json.loads(answer.text)
 

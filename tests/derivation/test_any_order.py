@@ -1,4 +1,4 @@
-"""Sessions and states depend on the set of events only."""
+"""Sessions and states depend only on the set of events, not on their order of arrival."""
 
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -18,7 +18,7 @@ NUMBERS = count()
 
 @pytest.fixture(scope="module")
 def partners(server: Server) -> Iterator[list[httpx.Client]]:
-    """Three partners, to which the same events come in different ways."""
+    """Three partners that get the same events in different ways."""
     clients = [server.client() for _ in range(3)]
     for client in clients:
         prepare(client, [])
@@ -51,7 +51,7 @@ def test_any_order_any_duplicates_and_any_batching_mean_the_same(
             half = len(bodies) // 2 if looks else 0
             shuffled = order.sample(bodies, len(bodies))
             send(client, shuffled[:half], order, 8)
-            if looks:  # somebody asks in between, so that it is derived by then
+            if looks:  # a read in between, so that everything is derived
                 read(client.get("/sessions", params={"vehicleId": vehicle}))
             send(client, shuffled[half:] + shuffled[: half // 2], order, 8)
         state = read(client.get(f"/vehicles/{vehicle}/state"))

@@ -1,4 +1,4 @@
-"""Late events change the sessions that they touch, and followers of the changes miss nothing."""
+"""Late events change the sessions that they affect, and followers of changes miss nothing."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def by_id(client: httpx.Client) -> dict[str, Any]:
 
 
 def changed_by(client: httpx.Client, *reports: tuple[Any, ...], **more: Any) -> list[str]:
-    """When the sessions began that these late events change; all others stay as they are."""
+    """The beginnings of the sessions that these late events change; others must not change."""
     before = by_id(client)
     for kind, hour, minute in reports:
         report(client, kind, hour, minute=minute, **more)
@@ -57,7 +57,7 @@ def test_a_late_event_changes_the_session_it_lies_in_and_no_other(fleet: httpx.C
     assert changed_by(fleet, ("CHARGE_STARTED", 2, 5)) == ["02:00"] * 2
     assert changed_by(fleet, ("CHARGE_STOPPED", 2, 40), chargedEnergy=7) == ["02:00"] * 2
     assert changed_by(fleet, ("CHARGE_UPDATED", 2, 20), stateOfCharge=50) == ["02:00"] * 2
-    # Nor does what the next one knows of it show in that.
+    # Nor does the next session show what it knows of this one.
     (session,) = read(fleet.get("/sessions", params=third))
     assert (session["chargedEnergy"], session["version"]) == (7, before["version"] + 3)
 
@@ -85,7 +85,7 @@ def test_a_session_that_never_was_is_removed_and_can_reappear(fleet: httpx.Clien
         removed, kept = kept, removed
     assert (removed["id"], removed["status"], removed["version"]) == (unknown["id"], "removed", 2)
     assert (kept["id"], kept["status"]) == (known["id"], "active")
-    report(fleet, "DISCONNECTED", 7, minute=10)  # so the update was of another session after all …
+    report(fleet, "DISCONNECTED", 7, minute=10)  # so the update belonged to another session …
     assert fleet.get(f"/sessions/{unknown['id']}").status_code == 200  # … over ten minutes later
     assert read(fleet.get(f"/sessions/{unknown['id']}"))["version"] == 3
 

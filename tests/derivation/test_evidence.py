@@ -1,7 +1,6 @@
-"""Streams that real equipment sends, in any order of arrival, over HTTP."""
+"""Streams of real equipment, in any order of arrival, over HTTP."""
 
 import json
-import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from decimal import Decimal
@@ -12,7 +11,8 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from tests.conftest import FAST, TETHER, Server
+from tests.commands import tether_ok
+from tests.conftest import FAST, Server
 from tests.derivation.evidence import CASES, Body, Meaning, events_of, meaning_of
 from tests.derivation.helpers import put_vehicles, read, read_all
 
@@ -24,7 +24,7 @@ EVERY = {"sqlite": 1, "postgres": 4}
 
 
 class Sent(NamedTuple):
-    """What was sent of each case, to whom, and what is found."""
+    """The partner that sent all cases, and the sessions and states derived from them."""
 
     name: str
     client: httpx.Client
@@ -34,7 +34,7 @@ class Sent(NamedTuple):
 
 
 def orders(stream: str, random: Random) -> list[list[Body]]:
-    """The stream in many orders of arrival: all there are if it is short. Some come twice."""
+    """The stream in many orders of arrival, or in all if it is short. Some events come twice."""
     events = events_of(stream)
     if len(events) <= FEW_EVENTS:
         return [list(order) for order in permutations(events)]
@@ -96,7 +96,7 @@ def bulk(client: httpx.Client, bodies: list[Body]) -> None:
 
 
 def found_of(sessions: list[dict[str, Any]], state: dict[str, Any]) -> Meaning:
-    """What is found of a vehicle, as the cases tell it."""
+    """The derived sessions of a vehicle, in the form of the cases."""
     found = []
     for session in sessions:
         end = "ended"
@@ -145,6 +145,5 @@ def test_capacity_knows_who_is_there_and_who_charges(sent: Sent) -> None:
 def test_what_was_derived_in_any_order_is_what_is_derived_at_once(
     sent: Sent, server: Server
 ) -> None:
-    command = [str(TETHER), "rebuild", sent.name, "--check", "--database", server.database]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert (done.returncode, "none differs" in done.stdout) == (0, True), done
+    said = tether_ok("rebuild", sent.name, "--check", "--database", server.database)
+    assert "none differs" in said

@@ -1,4 +1,4 @@
-"""What the server makes of dirty streams is what a slow reading of the rules makes of them."""
+"""The server derives from dirty streams the same as a slow implementation of the rules."""
 
 from collections import Counter, defaultdict
 from decimal import Decimal
@@ -17,7 +17,7 @@ CAPACITY = Decimal(str(VEHICLE["chargeCapacity"]))
 
 
 def events_of(bodies: list[Body]) -> list[dict[str, Any]]:
-    """As the reference takes them: numbers exact, the instant as a number."""
+    """The events in the form of the reference: exact numbers, and the instant as a number."""
     return [
         {
             **{n: Decimal(str(v)) if isinstance(v, int | float) else v for n, v in body.items()},
@@ -29,7 +29,7 @@ def events_of(bodies: list[Body]) -> list[dict[str, Any]]:
 
 
 def shown_session(session: dict[str, Any]) -> dict[str, Any]:
-    """What the reference says too of a session of the API."""
+    """The members of a session that the reference has, too."""
     periods = [
         (
             ms_of(period["startedAt"]),
@@ -55,18 +55,18 @@ def shown_session(session: dict[str, Any]) -> dict[str, Any]:
 
 
 def limit(flag: str, charge_kw: int, discharge_kw: int) -> reference.Limits:
-    """As the reference takes it."""
+    """The event in the form of the reference."""
     return flag, Decimal(charge_kw), Decimal(discharge_kw)
 
 
 def order(session: dict[str, Any]) -> Any:
-    """What tells sessions of a vehicle from one another, also those of one instant."""
+    """The key of a session of a vehicle, unique also for one instant."""
     end = session["disconnectedAt"]
     return session["connectedAt"], end is None, end or 0, session["chargerId"], session["flags"]
 
 
 def shown_state(state: dict[str, Any]) -> dict[str, Any]:
-    """What the reference says too of a vehicle's state."""
+    """The members of a vehicle's state that the reference has, too."""
     names = ("pluggedIn", "charging", "chargerId", "stateOfCharge", "chargePower")
     shown = {name: state[name] for name in names if name in state}
     for name in ("pluggedInSince", "chargingSince", "stateOfChargeAt", "chargePowerAt"):

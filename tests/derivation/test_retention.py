@@ -1,4 +1,4 @@
-"""When events expire, what remains is what it was, and so is what is reported later."""
+"""When events expire, the remaining sessions do not change, and later events mean the same."""
 
 import asyncio
 from random import Random
@@ -81,7 +81,7 @@ def take_back_of_both(whole: httpx.Client, kept: httpx.Client, gone: list[Body])
 
 
 def expire(server: Server, client: httpx.Client, horizon_ms: int) -> None:
-    """Lets expire what has ended before the horizon."""
+    """Expires the events of sessions that ended before the horizon."""
 
     async def run() -> None:
         async with open_store(server.database) as store:

@@ -1,4 +1,4 @@
-"""What is derived is as if events that were taken back had never been sent."""
+"""After a withdrawal, derived data are as if the events had never been sent."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ VALUES = ("stateOfCharge", "chargePower", "chargedEnergy", "chargedTime")
 
 @pytest.fixture(scope="module")
 def partners(server: Server) -> Iterator[list[httpx.Client]]:
-    """Two partners: of one nothing is ever taken back."""
+    """Two partners; one of them never withdraws events."""
     clients = [server.client() for _ in range(2)]
     for client in clients:
         prepare(client, [])
@@ -58,7 +58,7 @@ def test_what_is_taken_back_leaves_no_trace(
 
 
 def report_and_take_back(client: httpx.Client, bodies: list[Body], order: Random) -> list[Body]:
-    """Reports events in any order and takes some back meanwhile; returns those that remain."""
+    """Posts events in random order and withdraws some meanwhile; returns the remaining ones."""
     waiting = order.sample(bodies, len(bodies))
     mistaken = [one for one in waiting if order.random() < 0.2]
     kept: list[Body] = []
@@ -67,7 +67,7 @@ def report_and_take_back(client: httpx.Client, bodies: list[Body], order: Random
         portion, waiting = waiting[:size], waiting[size:]
         kept += (body := wrong(one, order) if one in mistaken else one for one in portion)
         send(client, kept[-len(portion) :], order, 8)
-        if order.random() < 0.4:  # somebody asks in between, so that it is derived by then
+        if order.random() < 0.4:  # a read in between, so that everything is derived
             read(client.get("/sessions", params={"limit": 1}))
         gone = [body for body in kept if order.random() < 0.15]
         take_back(client, gone, order)
@@ -92,7 +92,7 @@ def wrong(body: Body, order: Random) -> Body:
 
 def take_back(client: httpx.Client, gone: list[Body], order: Random) -> None:
     for body in gone:
-        # Sent once more it is still the same, and so its id is known.
+        # Sent again it is the same event, so the answer has its id.
         event = client.post("/events", json=body).json()["id"]
         for _ in range(order.choice((1, 1, 2))):
             assert client.delete(f"/events/{event}").status_code == 204
@@ -100,7 +100,7 @@ def take_back(client: httpx.Client, gone: list[Body], order: Random) -> None:
 
 
 def picture(client: httpx.Client, vehicle: str, instants: list[str]) -> dict[str, Any]:
-    """All that is derived of a vehicle, without what depends on the order of arrival."""
+    """All derived data of a vehicle, without values that depend on the order of arrival."""
     state = read(client.get(f"/vehicles/{vehicle}/state"))
     state.get("lastEvent", {}).pop("id", None)
     events = read_all(client, "/events", vehicleId=vehicle)
@@ -115,7 +115,7 @@ def picture(client: httpx.Client, vehicle: str, instants: list[str]) -> dict[str
 
 
 def differing(server: Server, client: httpx.Client, vehicle: str) -> int:
-    """How many sessions of the vehicle a rebuild finds that are not as its events say."""
+    """The number of the vehicle's sessions that a rebuild finds wrong."""
 
     async def check() -> int:
         async with open_store(server.database) as store:

@@ -1,1 +1,1 @@
-"""What is tried by `make drill` only, as it takes minutes or needs much."""
+"""Tests that only `make drill` runs, because they take minutes or need much."""

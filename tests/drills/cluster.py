@@ -16,7 +16,7 @@ import psutil
 import yaml
 
 from tests.debian import program
-from tests.parts import UNPRIVILEGED, free_port, postgres_programs, wait_for_port
+from tests.services import UNPRIVILEGED, free_port, postgres_programs, wait_for_port
 
 USER = UNPRIVILEGED if os.geteuid() == 0 else None
 # How soon a lost leader is replaced: its key lives for so long, and is looked at so often.
@@ -25,7 +25,7 @@ TTL_S, LOOP_S, RETRY_S = 20, 5, 5
 
 @dataclass
 class Member:
-    """One PostgreSQL with the Patroni that looks after it."""
+    """One PostgreSQL and its Patroni."""
 
     name: str
     folder: Path
@@ -40,7 +40,7 @@ class Member:
         return self.folder / self.name
 
     def configuration(self) -> dict[str, object]:
-        """What stands in its file."""
+        """The content of its configuration file."""
         return {
             "scope": "tether",
             "name": self.name,
@@ -94,7 +94,7 @@ class Member:
             return False
 
     def kill(self) -> None:
-        """Both at once and without a word, as when the machine is lost."""
+        """Kills both at once, as when the machine is lost."""
         processes = self._postgres()
         if self.process is not None:
             self.process.kill()
@@ -146,7 +146,7 @@ def running_cluster() -> Iterator[list[Member]]:
 
 
 def wait_until(condition: object, members: Sequence[Member], seconds: float = 120) -> None:
-    """Returns when it is so; says what Patroni said if it does not come."""
+    """Returns when it is true; fails with the output of Patroni if it takes too long."""
     assert callable(condition)
     end = time.monotonic() + seconds
     while not condition():

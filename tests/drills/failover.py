@@ -1,13 +1,13 @@
-"""A leader that is lost under load, twice: what was acknowledged is there, and it is soon over."""
+"""The leader is lost under load, twice: no acknowledged event is lost, and the outage is short."""
 
 import asyncio
 import time
 
 from tests.conftest import Server
 from tests.drills.cluster import Member, running_cluster, wait_until
-from tests.faults.rig import Partner, run
-from tests.parts import create_database
-from tests.postgres.rig import Follower, Load, check_exactly_once, endless
+from tests.postgres.load import Follower, Load, check_exactly_once, endless
+from tests.services import create_database
+from tests.wire import Partner, run
 
 BACK_WITHIN_S = 30
 

@@ -1,10 +1,10 @@
-"""What docs/scaling.md leads to, with a file of a million events."""
+"""The steps of docs/scaling.md, with a file of a million events."""
 
 import time
 from pathlib import Path
 
 from tests.deploy.test_scaling import move_to_two_nodes
-from tests.parts import Postgres
+from tests.services import Postgres
 
 
 def test_a_million_events_move_to_two_nodes_while_partners_report(

@@ -1,7 +1,6 @@
-"""Chargers and vehicles are deleted, with all that names them, on each engine."""
+"""Chargers and vehicles are erased, with all data that name them, on each engine."""
 
 import asyncio
-import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.cli.conftest import Command
-from tests.conftest import TETHER, Server
+from tests.commands import Command, tether_ok
+from tests.conftest import Server
 from tests.console.visitors import partner_number
 from tests.faults.test_withdrawals import Followers
+from tests.lists import everything
 from tether.client import Client, Conflict, NotFound
 from tether.domain.timestamps import now_ms
 from tether.server.store import open_store
@@ -28,7 +28,7 @@ GONE = "GONE-vehicle_77"
 
 
 def reported(client: httpx.Client, vehicle: str, charger: str, stays: int, *, day: int = 1) -> None:
-    """The vehicle stays there so many times, an hour each."""
+    """Posts this number of sessions of the vehicle, an hour each."""
     events = [
         {
             "type": f"VEHICLE_{kind}",
@@ -54,7 +54,7 @@ def fleet(client: httpx.Client, *vehicles: str) -> None:
 
 
 def erased(client: httpx.Client, path: str) -> bool:
-    """Erases it with its events, however long that takes on a busy machine."""
+    """Erases a charger or vehicle, however long that takes; returns whether it is gone."""
     answer = client.delete(path, params={"events": "erase"})
     began = answer.status_code == 202
     while answer.status_code == 202:
@@ -62,21 +62,8 @@ def erased(client: httpx.Client, path: str) -> bool:
     return answer.status_code == 204 or (began and answer.status_code == 404)
 
 
-def everything(client: httpx.Client, path: str, **query: object) -> list[dict[str, Any]]:
-    """All entries of a list."""
-    found: list[dict[str, Any]] = []
-    asked: dict[str, Any] = {"limit": 1000, **query}
-    answer = client.get(path, params=asked)
-    while True:
-        answer.raise_for_status()
-        found += answer.json()
-        if "next" not in answer.links or not answer.json():
-            return found
-        answer = client.get(answer.links["next"]["url"])
-
-
 def plain(sessions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The sessions without what counts their changes."""
+    """The sessions without the members that change with every version."""
     return [
         {name: value for name, value in one.items() if name not in ("version", "updatedAt")}
         for one in sessions
@@ -172,7 +159,7 @@ def test_of_what_is_erased_no_byte_is_left(
     with server.client(server.key()) as client:
         names = [f"{GONE}-{number}" for number in range(12)]
         fleet(client, "V1", *names)
-        for day in range(1, 5):  # by turns, so that they share pages, and in no order
+        for day in range(1, 5):  # in turn, so that they share pages, and in no order
             for number, vehicle in enumerate(["V1", *names]):
                 reported(client, vehicle, "C1", 10, day=1 + (day * 7 + number) % 9)
             client.get("/sessions").raise_for_status()
@@ -200,10 +187,8 @@ def test_of_what_is_erased_no_byte_is_left(
         assert set(found.values()) == {0}, found
         assert len(everything(client, "/sessions")) > 10
     backup = tmp_path / "backup.db"
-    for words in (["backup", backup], ["check", "--full", "--port", "0"]):
-        database = ["--database", server.database]
-        done = subprocess.run([TETHER, *words, *database], capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr
+    tether_ok("backup", backup, "--database", server.database)
+    tether_ok("check", "--full", "--port", "0", "--database", server.database)
     assert GONE.encode() not in backup.read_bytes()
     assert server.failures() == []
 
@@ -260,7 +245,7 @@ def test_an_erasure_reaches_what_a_client_wrote_in_another_way(
         assert answer.status_code == 204
         (webhook,) = client.get("/webhooks").json()
         assert webhook["description"] == "for erased"
-        # What takes the place of an id may be one itself.
+        # The text that replaces an id may itself be an id.
         assert erased(client, "/vehicles/erased")
         assert {one["vehicleId"] for one in everything(client, "/events")} == {"V1"}
         for vehicle in (gone, "erased"):
@@ -307,12 +292,12 @@ def test_what_another_node_had_noted_is_not_written_after_an_erasure(server: Ser
                 with server.client(key) as client:
                     assert erased(client, f"/vehicles/{vehicle}")
             await store.refusals.write()
-            # The server has some of its own, with keys.
+            # The server has some tables of its own, with keys.
             kept = (
                 "SELECT id FROM refused_requests WHERE partner = $1 AND key_prefix = '' ORDER BY id"
             )
             found = [id for (id,) in await store._engine.read(kept, number)]
-            # A minute later nothing is left of that, and it is an id like any other.
+            # A minute later nothing is left of the erasure, and the id can be used again.
             erasures = Erasures(store._engine)
             await erasures.delete_ended(now_ms() + ENDED_MS + 1)
             left = "SELECT count(*) FROM erasures WHERE partner = $1"
@@ -335,7 +320,7 @@ def test_what_was_written_all_the_same_goes_a_minute_later(server: Server) -> No
     async def scenario() -> None:
         async with open_store(server.database) as store:
             engine = store._engine
-            # As by a statement that began before the erasure.
+            # As if by a statement that began before the erasure.
             names = ", ".join(RefusedRequest._fields)
             values = ", ".join(f"${place}" for place in range(2, len(late) + 2))
             await engine.write(

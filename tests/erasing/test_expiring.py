@@ -1,6 +1,5 @@
-"""Events expire while a server runs; killed meanwhile, it goes on where it stood."""
+"""Events expire while a server runs; after a kill it continues."""
 
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +8,15 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.cli.conftest import Command
-from tests.conftest import TETHER, Server
-from tests.erasing.test_erasing import everything, fleet, plain, reported
+from tests.commands import Command, tether_ok
+from tests.conftest import Server
+from tests.erasing.test_erasing import fleet, plain, reported
+from tests.lists import everything
 from tether.domain.partners import DAY_MS
 from tether.domain.timestamps import now_ms, parse_instant
 
 FIRST = "2000-01-01T00:00:00Z"
-BETWEEN_MS = parse_instant("2026-01-08T00:00:00Z")  # about then is the horizon, and nothing else
+BETWEEN_MS = parse_instant("2026-01-08T00:00:00Z")  # the horizon is about then
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"])
@@ -58,22 +58,18 @@ def test_what_is_old_goes_and_followers_end_with_what_is_there(
         assert removed == {one["id"] for one in before} - {one["id"] for one in stay}
         assert client.get(cursor).json() == left[:10]
         assert len(everything(other, "/events")) == len(events)
-        # What is reported from now on means the same as if all of it were there.
+        # Later events mean the same as if no event had expired.
         for one in (client, other):
             reported(one, "V1", "C2", 5, day=25)
         late = plain(everything(client, "/sessions"))
         assert plain(everything(other, "/sessions"))[-len(late) :] == late
     shown = Command(tmp_path, database).json("partners", "retention", "old")
     assert abs(parse_instant(shown["horizon"]) - BETWEEN_MS) <= 2 * DAY_MS
-    checked = subprocess.run(
-        [TETHER, "rebuild", "--check", "--database", database],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    tether_ok("rebuild", "--check", "--database", database)
 
 
 def until_there_are(client: httpx.Client, count: int) -> list[dict[str, Any]]:
-    """The events, as soon as they are so many, however long that takes on a busy machine."""
+    """The events, when there are only this many, however long that takes on a busy machine."""
     deadline = time.monotonic() + 120
     while len(found := everything(client, "/events")) > count:
         assert time.monotonic() < deadline, (len(found), count)

@@ -1,4 +1,4 @@
-"""Killed while it erases: it goes on where it stood, and others write meanwhile."""
+"""The server is killed while it erases: it continues after a restart, and others can write."""
 
 import os
 import random
@@ -16,14 +16,14 @@ from tests.derivation.load import derived
 from tests.erasing.test_erasing import (
     GONE,
     VEHICLE,
-    everything,
     fleet,
     naming,
     plain,
     reported,
     under_way,
 )
-from tests.faults.rig import run
+from tests.lists import everything
+from tests.wire import run
 
 KILLS = int(os.environ.get("TETHER_TEST_KILLS", "3"))
 STAYS = 300  # of four events each
@@ -74,9 +74,9 @@ def test_killed_again_and_again(
         assert plain(everything(client, "/sessions")) == plain(everything(other, "/sessions"))
         assert len(everything(client, "/events/withdrawn")) == erased * STAYS * 4
         noted = client.get("/audit", params={"action": "vehicle.erase"}).json()
-        assert len(noted) == erased  # each once, however often it was taken up again
+        assert len(noted) == erased  # each once, however often the erasure was resumed
     assert naming(server, GONE) == []
-    run(derived(server.database))  # which finds nothing that a rebuild would change
+    run(derived(server.database))  # a rebuild finds no difference
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -86,7 +86,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 def _erase(server: Server, key: str) -> None:
-    """Asks until it is gone, whatever becomes of the server meanwhile."""
+    """Repeats the deletion until it is done, also when the server is killed meanwhile."""
     status = 0
     while status not in (204, 404):
         with suppress(httpx.TransportError), server.client(key) as client:

@@ -1,4 +1,4 @@
-"""What expired events meant goes with their vehicle, and names no charger that is erased."""
+"""Snapshots of expired events are erased with their vehicle, and name no erased charger."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 from tests.conftest import Server
 from tests.derivation.test_retention import expire
 from tests.derivation.test_withdrawals import differing
-from tests.erasing.test_erasing import GONE, erased, everything, fleet, plain
+from tests.erasing.test_erasing import GONE, erased, fleet, plain
+from tests.lists import everything
 from tether.domain.timestamps import parse_instant
 
 
@@ -35,7 +36,7 @@ def test_what_is_erased_is_not_in_snapshots_either(
         expire(server, client, parse_instant("2026-01-02T12:00:00Z"))
         after = plain(everything(client, "/sessions"))
         assert after == [one for one in before if one["connectedAt"] > "2026-01-01T24"]
-        # The session that ended because another one began goes on when that is taken back.
+        # A session ended because another one began. It continues when that one is withdrawn.
         events = everything(client, "/events", vehicleId="V1")
         gone = next(one for one in events if one["chargerId"] == "C2")
         assert client.delete(f"/events/{gone['id']}").status_code == 204

@@ -1,4 +1,4 @@
-"""For how long what is of a partner is kept, and what is refused since, on each engine."""
+"""How long a partner's data are kept, and what is refused after that, on each engine."""
 
 import asyncio
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tests.conftest import Server
 from tests.console.visitors import partner_number
 from tests.erasing.test_erasing import fleet

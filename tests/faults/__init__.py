@@ -1,1 +1,1 @@
-"""What must hold when things go wrong: real server processes, killed, starved, stalled, refused."""
+"""Faults: real server processes that are killed, starved, stalled and refused."""

@@ -1,4 +1,4 @@
-"""A bulk request that fails in the middle: what was stored says so, and what was not says that."""
+"""A bulk request fails in the middle: each item says whether it was stored."""
 
 import json
 import resource
@@ -10,11 +10,11 @@ from time import monotonic
 from typing import Any, Protocol
 
 import httpx
-import psycopg
 import pytest
 
 from tests.conftest import Server
-from tests.faults.rig import pid_of
+from tests.sql import execute
+from tests.wire import pid_of
 from tether.domain.timestamps import format_instant
 
 EVENTS = 10_000
@@ -31,17 +31,17 @@ WHEN (NEW.vehicle_id = 'V2') EXECUTE FUNCTION fail();
 
 
 class Trouble(Protocol):
-    """Why a database takes the first events of a request, and not the last."""
+    """Makes a database store the first events of a request, but not the last."""
 
     def begin(self, attempt: int) -> None:
-        """From now on it is so; later attempts leave more room."""
+        """Begins to refuse events; later attempts leave more space."""
 
     def end(self) -> None:
-        """From now on it takes everything."""
+        """Accepts all events again."""
 
 
 class SmallLog:
-    """SQLite's log may not grow much more."""
+    """Limits the size of SQLite's log."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -60,26 +60,22 @@ class SmallLog:
 
 
 class FullTable:
-    """PostgreSQL has no room for the events of the second vehicle."""
+    """PostgreSQL refuses the events of the second vehicle, as with a full disk."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
 
     def begin(self, attempt: int) -> None:
         if attempt == 1:
-            self._run(_FAIL)
+            execute(self._server.database, _FAIL)
 
     def end(self) -> None:
-        self._run("DROP TRIGGER fails ON events")
-
-    def _run(self, script: str) -> None:
-        with psycopg.connect(self._server.database, autocommit=True) as connection:
-            connection.execute(script.encode())
+        execute(self._server.database, "DROP TRIGGER fails ON events")
 
 
 @contextmanager
 def reporting(client: httpx.Client) -> Iterator[None]:
-    """Another partner reports meanwhile: beside it the portions of a request are small."""
+    """Meanwhile another partner posts events, so that the portions of a request are small."""
     done = threading.Event()
 
     def report() -> None:

@@ -1,14 +1,13 @@
-"""Sessions are what the events say after kill -9 at any moment between event and derivation."""
+"""Sessions are right after kill -9 at any moment between event and derivation."""
 
 import asyncio
 import random
 from collections.abc import Callable
-from pathlib import Path
 
 from tests.conftest import Server
 from tests.derivation.load import Load, derived, rebuilt
-from tests.faults.rig import metric, run
-from tether.storage.sqlite.file import connect
+from tests.sql import execute
+from tests.wire import metric, run
 
 KILLS = 10
 
@@ -49,10 +48,8 @@ def test_what_waits_is_derived_after_a_start_and_counted(
     run(load.run())
     server.stop()
     # As after an upgrade, or when events were copied in.
-    file = connect(Path(server.database))
     for table in ("sessions", "session_versions", "derivations"):
-        file.execute(f"DELETE FROM {table}")
-    file.close()
+        execute(server.database, f"DELETE FROM {table}")
     server.start()
     sessions, _ = run(derived(server.database))
     assert sessions > 50

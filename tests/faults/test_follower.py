@@ -1,4 +1,4 @@
-"""The order of events is the order of commits, and following it costs no memory."""
+"""The order of events is the order of commits, and following them costs no memory."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from tests.conftest import Server
-from tests.faults.rig import Partner, Wire, event, memory_mb, post_events, run
+from tests.wire import Partner, Wire, event, memory_mb, post_events, run
 
 WRITERS = 8
-CONNECTIONS = 4  # of each writer, which reports of one vehicle on each
+CONNECTIONS = 4  # for each writer, which posts events of one vehicle on each
 EACH = 3_124
 STORED, ALONE, IN_BULK = 100_000, 10_000, 5_000
 
@@ -34,7 +34,7 @@ async def write(partner: Partner, vehicle: str) -> list[str]:
 
 
 async def follow(partner: Partner, wanted: int) -> list[dict[str, Any]]:
-    """Reads pages as they come, from the last place on, until so many events were seen."""
+    """Follows the list from its beginning, until this number of events were seen."""
     wire = await Wire.to(partner.server)
     seen: list[dict[str, Any]] = []
     path = "/events?limit=1000"
@@ -77,7 +77,7 @@ def test_a_follower_misses_and_repeats_nothing_while_eight_clients_write_25000_e
 
 
 def test_a_hundred_thousand_events_leave_the_server_under_100_mb(partner: Partner) -> None:
-    """Some came one by one, from many at once, and the others in bulk, which is quicker."""
+    """Some events are posted one by one by many clients, the others in bulk, which is faster."""
     number = run(post_events(partner, ALONE, connections=64), seconds=300)
     while number < STORED:
         body = b"\n".join(map(event, range(number, number + IN_BULK)))

@@ -1,4 +1,4 @@
-"""Promise 4: on a full disk writes are answered 503, reads go on, and it recovers by itself."""
+"""On a full disk writes are answered with 503, reads work, and the server recovers by itself."""
 
 import asyncio
 import resource
@@ -13,19 +13,19 @@ from typing import Protocol
 import pytest
 
 from tests.conftest import TETHER, Server
-from tests.faults.rig import Answer, Partner, Wire, check_integrity, pid_of, post_events, run
+from tests.wire import Answer, Partner, Wire, check_integrity, pid_of, post_events, run
 
 
 class Disk(Protocol):
-    """Where the database lies."""
+    """The folder of the database."""
 
     folder: Path
 
     def fill(self, server: Server) -> None:
-        """From now on nothing more can be written."""
+        """Fills the disk."""
 
     def free(self, server: Server) -> None:
-        """From now on there is room again."""
+        """Frees space on the disk."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ class NoFileMayGrow:
 
 @pytest.fixture(params=[SmallDisk, NoFileMayGrow])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    """A disk that can be full. Who may not mount one has the file size limit twice."""
+    """A disk that can be full. Without the right to mount one, it is the file size limit."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)]
@@ -81,7 +81,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
 
 
 def is_refused(answer: Answer) -> bool:
-    """Whether a write was answered as it must be while it cannot be done."""
+    """Whether the answer to a write is right while the disk is full."""
     if answer.status != 503:
         return False
     assert answer.json() == {"message": "Service Unavailable"}
@@ -90,7 +90,7 @@ def is_refused(answer: Answer) -> bool:
 
 
 async def fill_up(partner: Partner, first: int) -> tuple[int, set[str]]:
-    """Reports events until one is refused; which that was, and the ids of the others."""
+    """Posts events until one is refused; returns its number, and the ids of the others."""
     wire = await Wire.to(partner.server)
     ids: set[str] = set()
     for number in range(first, first + 20_000):
@@ -103,7 +103,7 @@ async def fill_up(partner: Partner, first: int) -> tuple[int, set[str]]:
 
 
 async def write_at_once(partner: Partner, number: int) -> list[Answer]:
-    """What all kinds of writes, sent at the same time, are answered."""
+    """Sends all kinds of writes at the same time; returns the answers."""
     capacity = b'{"chargeCapacity":99}'
     requests = [partner.post(number, vehicle="V1") for number in range(number, number + 20)]
     requests += [partner.request("PUT", f"/chargers/N{n}", b'{"chargePowers":[7]}') for n in (1, 2)]

@@ -1,11 +1,11 @@
-"""Clients that hang up leave nothing behind, and do no harm."""
+"""Clients that disconnect leave nothing behind, and do no harm."""
 
 import asyncio
 import json
 from collections.abc import Callable
 
 from tests.conftest import Server
-from tests.faults.rig import (
+from tests.wire import (
     Partner,
     Wire,
     event,
@@ -53,8 +53,8 @@ def test_a_thousand_clients_that_hang_up_leave_nothing_behind(
         await until(lambda: open_files(server) <= before + 2)
 
     with many_files():
-        before = open_files(server) + 4  # which the threads that scan open for good
-        run(round_of_clients())  # what Python allocates once is not a leak
+        before = open_files(server) + 4  # the threads for scans keep these open
+        run(round_of_clients())  # memory that Python allocates once is not a leak
         used = memory_mb(server)
         run(round_of_clients())
     assert memory_mb(server) < used + 15

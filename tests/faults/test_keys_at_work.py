@@ -1,4 +1,4 @@
-"""Promise 6 and C9: keys end when they should, and are nowhere to be found in full."""
+"""Keys end when they should, and are not written anywhere in full."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.conftest import Server
-from tests.faults.rig import Partner, Wire, run
+from tests.wire import Partner, Wire, run
 from tether.domain import timestamps
 from tether.domain.keys import LIVE, new_key
 from tether.server import admin
@@ -78,7 +78,7 @@ def test_a_request_under_way_outlives_its_key_but_the_connection_does_not(
 
 
 def misuse(server: Server, key: str) -> list[str]:
-    """Provokes all kinds of errors with the key, also where it does not belong; the answers."""
+    """Causes all kinds of errors with the key, also in wrong places; returns the answers."""
     good = {"x-api-key": key}
     answers = []
     with httpx.Client(base_url=server.url, timeout=30) as client:
@@ -134,7 +134,7 @@ def test_a_key_that_was_sent_as_the_request_id_is_neither_answered_nor_logged(
 
 
 async def say_nonsense(server: Server, key: str) -> list[str]:
-    """What the server answers to things with the key in it that are not HTTP."""
+    """The answers to invalid HTTP with the key in it."""
     answers = []
     for nonsense in (key, f"GET /{key}", f"{key} / HTTP/1.1", f"GET / HTTP/1.1\r\n{key}"):
         wire = await Wire.to(server)

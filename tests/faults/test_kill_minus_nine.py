@@ -1,4 +1,4 @@
-"""Promise 1: no 2xx is lost, not by kill -9 of the server at any moment."""
+"""No 2xx is lost after kill -9 of the server at any moment."""
 
 import asyncio
 import random
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import TETHER, Server
-from tests.faults.rig import CUT_OFF, Partner, Wire, check_integrity, run
+from tests.wire import CUT_OFF, Partner, Wire, check_integrity, run
 
 KILLS = 50
 REPORTERS = 8
@@ -18,7 +18,7 @@ REPORTERS = 8
 
 @dataclass
 class Reporter:
-    """A client that reports events of its own vehicle and sends again what was not answered."""
+    """A client that posts events of its own vehicle, and repeats those without an answer."""
 
     vehicle: str
     number: int = 0

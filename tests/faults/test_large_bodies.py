@@ -1,4 +1,4 @@
-"""Bodies over the limit are refused without being kept, however they come."""
+"""Bodies over the limit are refused and not kept in memory, in whatever way they arrive."""
 
 import asyncio
 import gzip
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import Server
-from tests.faults.rig import (
+from tests.wire import (
     CUT_OFF,
     Partner,
     Wire,
@@ -31,7 +31,7 @@ def partner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Partner]:
     partner = Partner(server)
     whole = b'{"chargePowers":[11]' + b" " * (LIMIT - 22) + b"} "
     assert len(whole) == LIMIT + 1 - 1
-    for _ in range(3):  # what Python allocates once for large bodies is no growth
+    for _ in range(3):  # memory that Python allocates once for large bodies is not growth
         assert partner.client.put("/chargers/L", content=whole).status_code in (200, 201)
     yield partner
     assert server.stop() == 0
@@ -42,7 +42,7 @@ def chunk(data: bytes) -> bytes:
 
 
 async def pour(wire: Wire, head: bytes, parts: Iterator[bytes]) -> None:
-    """Sends until the server hangs up or there is no more."""
+    """Sends until the server closes the connection or the data end."""
     wire.send(head)
     try:
         for part in parts:
@@ -72,7 +72,7 @@ def test_a_body_over_the_limit_is_413_and_the_client_gets_to_read_it(partner: Pa
 
 
 def test_a_client_that_keeps_no_connection_gets_to_read_the_413_too(partner: Partner) -> None:
-    for _ in range(20):  # whether it does is a matter of luck if the server hangs up at once
+    for _ in range(20):  # if the server closes at once, the client may or may not read it
         connection = http.client.HTTPConnection(*address_of(partner.server))
         headers = {"x-api-key": partner.key, "connection": "close"}
         connection.request("PUT", "/chargers/L", b" " * (3 * LIMIT), headers)
@@ -124,7 +124,7 @@ def test_an_endless_chunked_body_does_not_grow_the_server(partner: Partner, part
 
     run(scenario())
     assert most < used + GROWTH_MB
-    # One long trailer took ten, in which nobody else was served.
+    # One long trailer took ten seconds, in which no other client was served.
     assert cpu_seconds(partner.server) - computed < 5
 
 

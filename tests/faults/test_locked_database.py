@@ -1,4 +1,4 @@
-"""Promise 4: another process that locks the database for long stops the writes only."""
+"""Another process that locks the database for a long time stops only the writes."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -6,8 +6,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tests.conftest import Server
-from tests.faults.rig import Answer, Partner, Wire, many_files, run
 from tests.faults.test_full_disk import is_refused
+from tests.wire import Answer, Partner, Wire, many_files, run
 from tether.storage.sqlite.file import connect
 
 QUEUED = 3000  # six of the writer's batches: each must not wait the whole time-out in turn
@@ -15,7 +15,7 @@ QUEUED = 3000  # six of the writer's batches: each must not wait the whole time-
 
 @contextmanager
 def locked(server: Server) -> Iterator[None]:
-    """Meanwhile somebody else holds the database for writing."""
+    """Another connection holds the write lock of the database meanwhile."""
     with closing(connect(Path(server.database))) as other:
         other.execute("BEGIN EXCLUSIVE")
         yield

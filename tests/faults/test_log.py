@@ -1,4 +1,4 @@
-"""What the log tells the operator, line by line, and what it leaves out."""
+"""The log for the operator: each kind of line, and what is not logged."""
 
 import json
 import subprocess
@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.commands import tether
 from tests.conftest import TETHER, Server
-from tests.faults.rig import Partner, Wire, event, run, until
+from tests.wire import Partner, Wire, event, run, until
 from tether.domain import timestamps
 from tether.domain.keys import parse_rate
 
@@ -35,10 +36,7 @@ def test_each_line_of_a_server_is_json_from_its_start_to_its_end(tmp_path: Path)
     ready = json.loads(process.stdout.readline())
     assert (ready["event"], ready["level"]) == ("ready", "info")
     assert ready["url"] in ready["message"]
-    busy = subprocess.run(
-        [TETHER, "serve", "--database", tmp_path / "tether.db", "--log-format", "json"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    busy = tether("serve", "--database", tmp_path / "tether.db", "--log-format", "json")
     process.terminate()
     output, log = process.communicate(timeout=180)
     assert output == ""
@@ -134,7 +132,7 @@ def test_a_flood_of_the_same_refusal_takes_few_lines_and_hides_no_other(
             assert (await wire.ask(refused)).status == 404
 
     def told() -> int:
-        """Of how many the log has a line, or says that there were so many more."""
+        """The number of requests in the log: lines, plus the counts of omitted lines."""
         lines = (json.loads(line) for line in server.log if "/chargers/{id}" in line)
         return sum(line.get("lines", 1) for line in lines if line["status"] == 404)
 
@@ -154,8 +152,6 @@ def test_a_flood_of_the_same_refusal_takes_few_lines_and_hides_no_other(
 
 @pytest.mark.parametrize("given", ["proxy.example", "10.0.0.0/33", "127.0.0.1;10.0.0.1"])
 def test_what_is_no_network_is_refused(given: str) -> None:
-    done = subprocess.run(
-        [TETHER, "serve", "--trusted-proxy", given], capture_output=True, text=True, check=False
-    )
+    done = tether("serve", "--trusted-proxy", given)
     assert done.returncode == 2
     assert "is no address or network" in done.stderr

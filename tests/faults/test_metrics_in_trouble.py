@@ -1,4 +1,4 @@
-"""What the operator's monitoring sees, and that it betrays nobody."""
+"""Metrics in trouble, and that they show no secrets."""
 
 import asyncio
 import re
@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 
 from tests.conftest import Server
-from tests.faults.rig import Partner, Wire, event, metric, post_events, run, until
 from tests.faults.test_locked_database import locked
-from tests.parts import free_port
+from tests.services import free_port
+from tests.wire import Partner, Wire, event, metric, post_events, run, until
 from tether import __version__
 from tether.domain.webhooks import Status
 from tether.server.metrics import MOST_PARTNERS, Metrics
@@ -108,7 +108,7 @@ def test_each_event_of_a_bulk_that_cannot_be_stored_is_counted(
     page = partner.client.get("/metrics").text
     assert metric(page, "tether_rejected_events_total", reason="unavailable") == 42
     assert metric(page, "tether_request_seconds_count", route="/events/bulk", status="503") == 1
-    # Where nothing can be stored anyhow, nothing is missing.
+    # If no event can be stored, no event is missing.
     with locked(server):
         wrong = partner.client.post("/events/bulk", content=b"{\n7")
     assert wrong.status_code == 200

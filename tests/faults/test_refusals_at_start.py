@@ -1,4 +1,4 @@
-"""A server that cannot work says in one sentence why, and leaves what it found as it was."""
+"""A server that cannot start says why in one sentence, and changes nothing."""
 
 import ctypes
 import hashlib
@@ -13,7 +13,7 @@ import apsw
 import pytest
 
 from tests.conftest import TETHER, Server
-from tests.faults.rig import Partner, check_integrity
+from tests.wire import Partner, check_integrity
 from tether.domain.errors import SetupError
 from tether.storage import migrate
 from tether.storage.dialect import SQLITE
@@ -23,7 +23,7 @@ PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 
 
 def respect_permissions() -> None:
-    """From now on file modes bind this process and its children, also if it is root's."""
+    """Makes file modes apply to this process and its children, even to root."""
     system = ctypes.CDLL(None)
     if hasattr(system, "prctl"):
         for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
@@ -50,7 +50,7 @@ def refusal(database: Path | str, *options: str, seconds: float = 60) -> str:
 
 @pytest.fixture
 def unchanged(tmp_path: Path) -> Iterator[Path]:
-    """A folder in which whatever a test has put must be the same, and alone, at its end."""
+    """A folder whose files must be the same at the end of the test, without new files."""
     folder = tmp_path / "unchanged"
     folder.mkdir()
     yield folder

@@ -1,4 +1,4 @@
-"""Killed while events expire, a server goes on where it stood; followers end with what it has."""
+"""The server is killed while events expire: it continues, and followers end with its data."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ from tests.console.visitors import partner_number
 from tests.derivation.helpers import prepare, read_all, sessions
 from tests.derivation.load import derived
 from tests.derivation.streams import stream
-from tests.faults.rig import run
 from tests.faults.test_withdrawals import Followers
+from tests.wire import run
 from tether.domain.timestamps import parse_instant
 from tether.server.store import open_store
 
@@ -76,12 +76,12 @@ def test_kills_while_events_expire(
         assert followers.sessions.keys() == found.keys()
     with server.client(other_key) as client:
         assert set(posted) <= {event["id"] for event in read_all(client, "/events")}
-    run(derived(server.database, 100))  # which finds nothing that a rebuild would change
+    run(derived(server.database, 100))  # a rebuild finds no difference
     assert server.failures() == []
 
 
 def write(server: Server, key: str, stop: threading.Event, posted: list[str]) -> None:
-    """Reports events of another partner, as often as the server is there."""
+    """Posts events of another partner whenever the server runs."""
     body = {"type": "VEHICLE_CHARGE_UPDATED", "chargerId": "A", "vehicleId": "V1", "chargePower": 5}
     while not stop.is_set():
         with suppress(httpx.TransportError), server.client(key) as client:
@@ -92,14 +92,14 @@ def write(server: Server, key: str, stop: threading.Event, posted: list[str]) ->
 
 
 async def move(database: str, partner: int, horizon_ms: int) -> None:
-    """Says that older events are not kept."""
+    """Sets a horizon: older events are not kept."""
     async with open_store(database) as store:
-        await store.retention.release_all()  # as if the lease of who was killed had run out
+        await store.retention.release_all()  # as if the lease of the killed server had expired
         await store.retention.move(partner, horizon_ms)
 
 
 async def expired(database: str, partner: int, horizon_ms: int) -> None:
-    """Returns when all is gone that can go."""
+    """Returns when all old events are deleted."""
     async with open_store(database) as store:
         while (await store.retention.get(partner)).expired_ms != horizon_ms:  # noqa: ASYNC110
             await asyncio.sleep(0.1)

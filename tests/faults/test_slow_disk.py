@@ -1,4 +1,4 @@
-"""A disk that takes a fifth of a second for each commit: reports are slower, and nothing else."""
+"""A disk that takes 0.2 s for each commit makes events slower, and nothing else."""
 
 import asyncio
 import time
@@ -9,8 +9,8 @@ import psutil
 
 from tests.conftest import Server
 from tests.debian import program
-from tests.faults.rig import Partner, run
-from tests.postgres.rig import Follower, Load, check_exactly_once, endless
+from tests.postgres.load import Follower, Load, check_exactly_once, endless
+from tests.wire import Partner, run
 
 DELAY_S = 0.2
 CLIENTS = 48

@@ -1,4 +1,4 @@
-"""Clients that stop in the middle, or never read, cost little and are not kept for ever."""
+"""Clients that stop in the middle, or never read, cost little and are disconnected in time."""
 
 import asyncio
 import resource
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.conftest import TETHER, Server
-from tests.faults.rig import (
+from tests.wire import (
     Partner,
     Wire,
     address_of,
@@ -45,7 +45,7 @@ def test_a_thousand_stalled_connections_slow_nobody_and_are_closed(
             farewell = await wire.ended()
             assert farewell.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
             assert farewell.endswith(b'{"message":"Request Timeout"}')
-        # A few more than before: those who derive open the database for themselves.
+        # A few more than before, because the projector opens its own connections.
         await until(lambda: open_files(server) <= before + 20)
 
     with many_files():
@@ -92,7 +92,7 @@ def test_a_client_that_never_reads_its_answers_is_let_go(
             one.sendall(page * 60 if number % 2 else page * 59 + last)
             deaf.append(one)
         await until(lambda: open_files(server) >= before + 15)
-        # A few more than before: those who derive open the database for themselves.
+        # A few more than before, because the projector opens its own connections.
         await until(lambda: open_files(server) <= before + 20)
         assert memory_mb(server) < used + 60
         assert (await (await Wire.to(server)).ask(page)).status == 200

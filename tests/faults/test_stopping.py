@@ -1,4 +1,4 @@
-"""SIGTERM: what is under way is answered, and it ends in time."""
+"""SIGTERM: open requests are answered, and the server ends in time."""
 
 import asyncio
 import signal
@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from tests.conftest import Server
-from tests.faults.rig import (
+from tests.wire import (
     CUT_OFF,
     Partner,
     Wire,
@@ -63,7 +63,7 @@ def test_every_request_under_way_is_answered_and_nothing_acknowledged_is_lost(
 
 
 async def begun(partner: Partner, body: bytes) -> Wire:
-    """A connection whose request the server waits for: so much of the body has arrived."""
+    """A connection with an incomplete request: this part of the body has arrived."""
     wire = await Wire.to(partner.server)
     expect = "expect: 100-continue"
     whole = len(event(1))
@@ -73,7 +73,7 @@ async def begun(partner: Partner, body: bytes) -> Wire:
 
 
 async def told_to_stop(server: Server) -> None:
-    """Returns when the server has heard that it shall stop: it takes no connections any more."""
+    """Returns when the server has begun to stop: it accepts no more connections."""
     assert server.process is not None
     server.process.terminate()
     async with asyncio.timeout(60):

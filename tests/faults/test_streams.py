@@ -1,4 +1,4 @@
-"""What ends a stream: its key, the server, a consumer that does not read; and what does not."""
+"""What ends a stream, and what does not: its key, the server, a consumer that does not read."""
 
 import asyncio
 import socket
@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 
 from tests.conftest import Server
-from tests.faults.rig import (
+from tests.sse import Message, events_in, states_in, streaming, without_age
+from tests.wire import (
     Partner,
     Wire,
     address_of,
@@ -21,7 +22,6 @@ from tests.faults.rig import (
     run,
     until,
 )
-from tests.streams import Message, events_in, states_in, streaming, without_age
 
 LAST_CHUNK = b"0\r\n\r\n"
 STALLED = 30
@@ -32,7 +32,7 @@ def open_streams(partner: Partner) -> float:
 
 
 def store_events(partner: Partner, count: int) -> None:
-    """So many events in one request."""
+    """Posts this number of events in one request."""
     lines = b"\n".join(event(number) for number in range(count))
     assert partner.client.post("/events/bulk", content=lines).status_code == 200
 
@@ -55,7 +55,7 @@ def test_silence_is_broken_by_heartbeats_with_the_place(
     with streaming(partner.client, vehicleId="V2") as found:
         place = next(found)
         assert next(found) == next(found) == place
-        run(post_events(partner, 3))  # none of it is wanted, but the place moves on
+        run(post_events(partner, 3))  # no event matches, but the position moves on
         while (moved := next(found)) == place:
             pass
         assert moved.is_place
@@ -98,7 +98,7 @@ def test_sigterm_ends_streams_at_once_also_those_that_nobody_reads(
             server.process.terminate()
             for wire in wires:
                 assert (await wire.ended()).endswith(LAST_CHUNK)
-            # Far below the 30 s that requests under way may take.
+            # Far below the 30 s that open requests may take.
             assert await asyncio.to_thread(server.process.wait, 15) == 0
 
     run(scenario())
@@ -107,10 +107,10 @@ def test_sigterm_ends_streams_at_once_also_those_that_nobody_reads(
 
 
 def deaf(partner: Partner) -> socket.socket:
-    """A consumer that wants everything and reads nothing."""
+    """A consumer that asks for all events and reads nothing."""
     one = socket.socket()
     one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # else the kernel takes megabytes
+    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # or the kernel buffers megabytes
     one.connect(address_of(partner.server))
     one.sendall(partner.request("GET", "/stream?cursor=start"))
     return one
@@ -146,14 +146,14 @@ def test_a_consumer_that_does_not_read_the_little_that_comes_is_cut_off_too(
     )
     server = impatient_server(*limits)
     partner = Partner(server)
-    store_events(partner, 100)  # little enough for the kernel to take it all at once
+    store_events(partner, 100)  # so little that the kernel buffers all of it
 
     async def scenario() -> None:
         wire = await connected(partner)
         with deaf(partner):
             await until(lambda: open_streams(partner) == 2)
             await until(lambda: open_streams(partner) == 1)
-        await post_events(partner, 1, first=100)  # who reads stays, however little there is
+        await post_events(partner, 1, first=100)  # the one that reads stays connected
         await wire.reader.readuntil(b"event: event")
 
     run(scenario())
@@ -179,7 +179,7 @@ def test_a_stream_ends_with_its_connection_also_where_more_requests_wait_on_that
 
 
 class Consumer(threading.Thread):
-    """Reads the stream of a partner, connects again when it is cut off, and keeps all that came."""
+    """Reads the stream of a partner, reconnects when it is cut off, and keeps all messages."""
 
     def __init__(self, partner: Partner, count: int) -> None:
         super().__init__(daemon=True)

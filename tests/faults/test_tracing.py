@@ -1,4 +1,4 @@
-"""Traces: a span of each request at a real receiver of OTLP, and nothing unless asked for."""
+"""Traces: a span for each request at a real receiver of OTLP, and none unless asked for."""
 
 import gzip
 import threading
@@ -13,8 +13,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.conftest import Server
-from tests.faults.rig import Partner, Wire, event, memory_mb, pid_of, run, until
-from tests.parts import free_port
+from tests.services import free_port
+from tests.wire import Partner, Wire, event, memory_mb, pid_of, run, until
 from tether.server.tracing import hindrance, is_wanted
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -23,7 +23,7 @@ FEW = {"OTEL_BSP_MAX_QUEUE_SIZE": "100"}
 
 
 class Collector:
-    """What receives traces by OTLP over HTTP, and keeps what was sent."""
+    """A receiver of traces by OTLP over HTTP, which keeps them."""
 
     def __init__(self) -> None:
         self.requests: list[ExportTraceServiceRequest] = []
@@ -52,7 +52,7 @@ class Collector:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
-        """Takes nothing more."""
+        """Stops the receiver."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -67,7 +67,7 @@ class Collector:
         ]
 
     def resource(self) -> dict[str, Any]:
-        """Whose the spans are."""
+        """The attributes of the resource to which the spans belong."""
         return attributes(self.requests[0].resource_spans[0].resource)
 
 

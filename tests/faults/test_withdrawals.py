@@ -1,4 +1,4 @@
-"""Withdrawals survive kill -9 at any moment, and followers end with what the server has."""
+"""Withdrawals survive kill -9 at any moment, and followers end with the data of the server."""
 
 import json
 import threading
@@ -14,8 +14,8 @@ from tests.conftest import Server
 from tests.derivation.helpers import prepare, read_all, sessions, states
 from tests.derivation.load import derived
 from tests.derivation.streams import Body, stream
-from tests.faults.rig import run
-from tests.streams import streaming, up_to, without_age
+from tests.sse import streaming, up_to, without_age
+from tests.wire import run
 
 KILLS = 3
 VEHICLES = [f"V{number}" for number in range(6)]
@@ -86,7 +86,7 @@ def test_kills_amid_withdrawals_leave_no_trace_of_them(
     wanted: set[str] = set()
 
     def withdraw(client: httpx.Client) -> None:
-        """All that are to go, one by one or in bulk; as far as it comes."""
+        """Withdraws these events, one by one or in bulk, until the server is killed."""
         ids = sorted(wanted)
         with suppress(httpx.HTTPError):
             for id in ids[:5]:
@@ -132,5 +132,5 @@ def test_kills_amid_withdrawals_leave_no_trace_of_them(
             assert without_age(client.get(f"/vehicles/{vehicle}/state").json()) == state
         gone = [entry["id"] for entry in read_all(client, "/events/withdrawn")]
         assert sorted(gone) == sorted(wanted)
-    run(derived(server.database))  # which finds nothing that a rebuild would change
+    run(derived(server.database))  # a rebuild finds no difference
     assert server.failures() == []

@@ -1,4 +1,4 @@
-"""The calls of calls.ts, with the client that openapi-python-client makes."""
+"""The calls of calls.ts, with the client of openapi-python-client."""
 
 import datetime
 import json

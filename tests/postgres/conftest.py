@@ -1,11 +1,9 @@
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.conftest import Server
-from tests.faults.conftest import IMPATIENT
-from tests.parts import Postgres, Redis, running_postgres, running_redis
+from tests.services import Postgres, Redis, running_postgres, running_redis
 
 
 @pytest.fixture
@@ -42,19 +40,3 @@ def node(new_server: Callable[..., Server]) -> Callable[..., Server]:
     return lambda *options, database, **environment: new_server(
         "--log-level", "warning", *options, database=database, **environment
     )
-
-
-@pytest.fixture
-def impatient_server() -> Iterator[Callable[..., Server]]:
-    """Makes servers with other time limits, as the fault tests do."""
-    servers: list[Server] = []
-
-    def make(*constants: str, options: tuple[str, ...] = (), database: str) -> Server:
-        servers.append(Server(database, list(options)))
-        servers[-1].program = [sys.executable, str(IMPATIENT), *constants]
-        return servers[-1].start()
-
-    yield make
-    for server in servers:
-        if server.process is not None and server.process.poll() is None:
-            server.kill()

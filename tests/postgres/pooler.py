@@ -10,14 +10,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.debian import program
-from tests.parts import UNPRIVILEGED, free_port, wait_for_port
+from tests.services import UNPRIVILEGED, free_port, wait_for_port
 
 
 @contextmanager
 def running(configure: Callable[[Path, int], str], users: str = "") -> Iterator[int]:
-    """A PgBouncer for the time being; its port.
+    """Runs a PgBouncer; yields its port.
 
-    `configure` makes its configuration of a folder, in which userlist.txt has `users`, and a port.
+    `configure` makes its configuration from a folder, with `users` in userlist.txt, and a port.
     """
     folder, port = Path(tempfile.mkdtemp(prefix="tether-pgbouncer-")), free_port()
     (folder / "userlist.txt").write_text(users)

@@ -1,4 +1,4 @@
-"""Chargers that are created while a batch which names them is being stored."""
+"""Chargers are created while a batch that names them is being stored."""
 
 import threading
 import time
@@ -48,7 +48,7 @@ def test_an_event_is_stored_once_if_another_of_its_batch_has_to_be_written_again
 
 @contextmanager
 def _held_up(database: str, post: threading.Thread) -> Iterator[None]:
-    """Starts the request; its statement has begun, and goes on when this ends."""
+    """Starts the request. Its statement waits for a lock, and continues when this context ends."""
     with (
         psycopg.connect(database, autocommit=True) as watching,
         psycopg.connect(database) as holding,

@@ -1,4 +1,4 @@
-"""Several workers derive the same sessions, are killed, and lose PostgreSQL meanwhile."""
+"""Several workers derive the same sessions, while they are killed and PostgreSQL is restarted."""
 
 import asyncio
 import random
@@ -13,9 +13,11 @@ import pytest
 from tests.conftest import Server
 from tests.derivation.helpers import read_all
 from tests.derivation.load import Load, derived
-from tests.faults.rig import Partner, pid_of, run, until
-from tests.parts import Postgres, create_database
-from tests.postgres import rig
+from tests.postgres.load import Load as EventLoad
+from tests.postgres.load import endless
+from tests.services import Postgres, create_database
+from tests.sql import query
+from tests.wire import Partner, pid_of, run, until
 
 
 @dataclass
@@ -125,16 +127,16 @@ def test_one_of_two_nodes_derives_and_the_other_takes_over_without_being_asked(
     killed: int, database: str, node: Callable[..., Server]
 ) -> None:
     servers = [node(database=database) for _ in range(2)]
-    load = rig.Load(Partner(servers[1 - killed]), servers)
+    load = EventLoad(Partner(servers[1 - killed]), servers)
 
     async def main() -> None:
-        working = asyncio.create_task(load.run(rig.endless(), 16))
+        working = asyncio.create_task(load.run(endless(), 16))
         await asyncio.sleep(1.5)
         servers[killed].kill()
         await asyncio.sleep(0.5)
         load.stop()
         await working
-        await until(lambda: rig.query(database, LEFT) == [(0,)], seconds=60)
+        await until(lambda: query(database, LEFT) == [(0,)], seconds=60)
 
     run(main())
     assert load.surprises == []

@@ -1,4 +1,4 @@
-"""A PostgreSQL that restarts, stands still or goes away, and clients that do."""
+"""PostgreSQL restarts, freezes or goes away, and so do clients."""
 
 import asyncio
 import time
@@ -7,15 +7,16 @@ from collections.abc import Callable
 import psutil
 
 from tests.conftest import Server
-from tests.faults.rig import Partner, Wire, many_files, pid_of, run, until
-from tests.parts import Postgres
-from tests.postgres.rig import Follower, Load, check_exactly_once, endless, query, sessions
+from tests.postgres.load import Follower, Load, check_exactly_once, endless, sessions
+from tests.services import Postgres
+from tests.sql import query
+from tests.wire import Partner, Wire, many_files, pid_of, run, until
 
 POOL = 4
 
 
 def settled(url: str) -> bool:
-    """The pool is not larger than it should be, and nothing is under way on it."""
+    """The pool is not too large, and all its connections are idle."""
     found = sessions(url)
     return len(found) <= POOL and all(
         state == "idle" and started is None for _, state, started in found
@@ -23,7 +24,7 @@ def settled(url: str) -> bool:
 
 
 async def follow(partner: Partner, load: Load) -> Follower:
-    """What a follower sees of a load that is over."""
+    """The events that a follower sees after the load."""
     follower = Follower(partner)
     await follower.run(lambda: True)
     check_exactly_once(load, follower, len(load.answered))
@@ -217,7 +218,7 @@ def test_a_thousand_clients_that_hang_up_leave_nothing_open(
             await asyncio.gather(*(hang_up(number) for number in range(first, first + 200)))
         await until(lambda: settled(database))
         await until(lambda: process.num_fds() <= files + POOL)
-        blocked = query(database, "SELECT 1 FROM pg_stat_activity WHERE state LIKE 'idle in%%'")
+        blocked = query(database, "SELECT 1 FROM pg_stat_activity WHERE state LIKE 'idle in%'")
         assert blocked == []
         load = Load(partner)
         await load.run(range(6000, 6200), 32)

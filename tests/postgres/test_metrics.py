@@ -1,11 +1,11 @@
-"""What several workers on PostgreSQL tell together."""
+"""The metrics of several workers on PostgreSQL."""
 
 from collections.abc import Callable
 
 import httpx
 
 from tests.conftest import Server
-from tests.faults.rig import metric, run, until
+from tests.wire import metric, run, until
 
 
 def test_numbers_of_all_workers_are_added_up_but_not_what_each_of_them_sees(

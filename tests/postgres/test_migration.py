@@ -1,4 +1,4 @@
-"""How a PostgreSQL database becomes Tether's, and what is said when it cannot."""
+"""Migration of a PostgreSQL database, and the messages when it is not possible."""
 
 import os
 import re
@@ -10,25 +10,15 @@ import psutil
 import psycopg
 import pytest
 
+from tests.commands import tether
 from tests.conftest import TETHER, Server
-from tests.parts import Postgres, free_port, running_postgres
-from tests.postgres.rig import query
+from tests.services import Postgres, free_port, running_postgres
+from tests.sql import execute, query
 from tether.domain.errors import SetupError
 from tether.server.databases import database_of
 from tether.storage.postgres.database import PostgresDatabase
 
 PASSWORD = "s3cr3t/with@odd:chars%&?#"
-
-
-def tether(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [TETHER, *words],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 def refused(*words: str, **environment: str) -> str:
@@ -81,7 +71,7 @@ def test_migrate_is_a_step_of_its_own_that_can_be_repeated(database: str) -> Non
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(database: str) -> None:
     database_of(database).migrate()
-    query(database, "INSERT INTO tether_schema VALUES (9000) RETURNING 1")
+    execute(database, "INSERT INTO tether_schema VALUES (9000)")
     for command in (("serve", "--port", "0"), ("migrate",)):
         sentence = refused(*command, "--database", database)
         assert "was made by a newer Tether (schema 9000" in sentence
@@ -89,8 +79,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(database: str) 
 
 
 def test_a_database_of_another_program_is_refused_and_left_alone(database: str) -> None:
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("CREATE TABLE keys (id int)")
+    execute(database, "CREATE TABLE keys (id int)")
     for command in (("serve", "--port", "0"), ("migrate",)):
         assert "is not a Tether database but has a table 'keys'" in refused(
             *command, "--database", database
@@ -117,14 +106,12 @@ def test_a_role_that_may_not_create_tables_is_told_so_and_can_serve_later(
     postgres: str, database: str, node: Callable[..., Server]
 ) -> None:
     role = "tether_" + database[-8:]
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"CREATE ROLE {role} LOGIN".encode())
+    execute(postgres, f"CREATE ROLE {role} LOGIN")
     url = re.sub("//postgres@", f"//{role}@", database)
     assert "permission denied for schema public" in refused("migrate", "--database", url)
     database_of(database).migrate()
-    with psycopg.connect(database, autocommit=True) as connection:
-        rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public"
-        connection.execute(f"GRANT {rights} TO {role}".encode())
+    rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public"
+    execute(database, f"GRANT {rights} TO {role}")
     server = node(database=url)
     with server.client() as client:
         assert client.put("/chargers/C1", json={"chargePowers": [11]}).status_code == 201

@@ -1,4 +1,4 @@
-"""Several nodes behind a balancer, and PostgreSQL with a replica that takes over."""
+"""Several nodes behind a load balancer, and a replica of PostgreSQL that is promoted."""
 
 import asyncio
 import shutil
@@ -15,9 +15,10 @@ import psycopg
 
 from tests.conftest import Server
 from tests.debian import program
-from tests.faults.rig import Partner, run, until
-from tests.parts import Postgres, free_port, running_postgres, wait_for_port
-from tests.postgres.rig import Follower, Load, check_exactly_once, endless, query
+from tests.postgres.load import Follower, Load, check_exactly_once, endless
+from tests.services import Postgres, free_port, running_postgres, wait_for_port
+from tests.sql import query
+from tests.wire import Partner, run, until
 
 NGINX = """
 daemon off; master_process off; pid {folder}/pid; error_log stderr crit; worker_processes 1;
@@ -42,7 +43,7 @@ http {{
 
 @contextmanager
 def running_nginx(nodes: list[Server]) -> Iterator[int]:
-    """An nginx before these nodes for the time being; its port."""
+    """Runs an nginx in front of these nodes; yields its port."""
     folder = Path(tempfile.mkdtemp(prefix="tether-nginx-"))
     port = free_port()
     places = " ".join(

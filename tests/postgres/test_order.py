@@ -11,9 +11,9 @@ import psutil
 import psycopg
 
 from tests.conftest import Server
-from tests.faults.rig import Partner, pid_of, run
-from tests.postgres.rig import Follower, Load, check_exactly_once
+from tests.postgres.load import Follower, Load, check_exactly_once
 from tests.store.test_contract import event, put_site
+from tests.wire import Partner, pid_of, run
 from tether.domain.models import to_json
 
 EVENTS = 40_000

@@ -1,8 +1,7 @@
-"""PgBouncer with transaction pooling between Tether and PostgreSQL, and TLS, which it offers."""
+"""PgBouncer with transaction pooling between Tether and PostgreSQL, and with TLS."""
 
 import asyncio
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Server
-from tests.debian import program
-from tests.faults.rig import Partner, Wire, run, until
-from tests.parts import Postgres
+from tests.postgres.load import Follower, Load, check_exactly_once
 from tests.postgres.pooler import running_pgbouncer, through
-from tests.postgres.rig import Follower, Load, check_exactly_once, query
 from tests.postgres.test_migration import refused
+from tests.services import Postgres, make_certificate
+from tests.sql import query
+from tests.wire import Partner, Wire, run, until
 from tether.storage.postgres.database import PostgresDatabase
 
 COUNT_BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -147,20 +146,12 @@ def test_a_session_that_a_pooler_lends_keeps_the_settings_it_had(
 
 @pytest.fixture(scope="module")
 def certificate() -> Iterator[tuple[Path, Path]]:
-    """Key and self-made certificate of a host that is called otherwise."""
+    """A self-signed certificate for another host, and its key."""
     folder = Path(tempfile.mkdtemp(prefix="tether-tls-"))
-    key, made = folder / "key.pem", folder / "certificate.pem"
-    subprocess.run(
-        [
-            program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-            "-subj", "/CN=other.example", "-addext", "subjectAltName=DNS:other.example",
-            "-keyout", key, "-out", made,
-        ],
-        capture_output=True, check=True,
-    )  # fmt: skip
-    folder.chmod(0o755)  # PgBouncer runs as another user; of this key there is nothing to protect
+    made, key = make_certificate(folder, "DNS:other.example")
+    folder.chmod(0o755)  # PgBouncer runs as another user, and the key protects nothing
     key.chmod(0o644)
-    yield key, made
+    yield made, key
     shutil.rmtree(folder)
 
 
@@ -170,7 +161,7 @@ def test_the_tls_options_of_the_url_are_honoured(
     certificate: tuple[Path, Path],
     new_server: Callable[..., Server],
 ) -> None:
-    key, made = certificate
+    made, key = certificate
     options = {
         "client_tls_sslmode": "require",
         "client_tls_key_file": key,

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL go to partners in turn, whatever one of them asks for."""
+"""Partners take turns for connections to PostgreSQL, whatever one of them asks for."""
 
 import asyncio
 

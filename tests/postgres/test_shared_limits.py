@@ -1,4 +1,4 @@
-"""Rate limits that several workers and nodes share through a real Redis, and what it may do."""
+"""Rate limits that workers and nodes share through a real Redis, also when Redis fails."""
 
 import asyncio
 import time
@@ -12,9 +12,9 @@ import redis as redis_client
 import uvloop
 
 from tests.conftest import Server
-from tests.faults.rig import Partner, Wire, metric, request_of, run, until
-from tests.parts import Redis, free_port
 from tests.postgres.test_migration import refused
+from tests.services import Redis, free_port
+from tests.wire import Partner, Wire, metric, request_of, run, until
 from tether.domain.keys import Key, Rate
 from tether.server.authenticator import TokenBuckets
 from tether.server.shared_limits import LATE_IN_A_ROW, TIMEOUT_S, SharedBuckets, open_redis
@@ -25,7 +25,7 @@ MEASURED = ("killed", "hanging", "slow", "sluggish")
 
 
 async def redis_in_use(server: Server) -> float:
-    """How many of its workers say that they use Redis."""
+    """The number of workers that use Redis, from the metrics."""
     wire = await Wire.to(server)
     answer = await wire.ask(request_of("GET", "/metrics", ""))
     wire.hang_up()
@@ -33,7 +33,7 @@ async def redis_in_use(server: Server) -> float:
 
 
 async def until_in_use(server: Server, workers: float) -> None:
-    """Returns when so many workers use Redis."""
+    """Returns when this number of workers use Redis."""
     end = time.monotonic() + 90
     while await redis_in_use(server) != workers:
         assert time.monotonic() < end
@@ -41,7 +41,7 @@ async def until_in_use(server: Server, workers: float) -> None:
 
 
 async def admitted(servers: list[Server], key: str, requests: int) -> tuple[int, float]:
-    """How many of so many requests at once are let in, and what the bucket regained meanwhile."""
+    """The number of accepted requests, and how much the bucket regained meanwhile."""
     wires = [await Wire.to(servers[number % len(servers)]) for number in range(requests)]
     started = time.monotonic()
     answers = await asyncio.gather(
@@ -96,7 +96,7 @@ def test_without_redis_each_worker_takes_its_share(
 
 @dataclass
 class SlowWire:
-    """A proxy before Redis that can be told to take its time."""
+    """A proxy in front of Redis that can be slow."""
 
     target: int
     port: int = field(default_factory=free_port)
@@ -162,7 +162,7 @@ def test_no_request_fails_or_waits_for_a_redis_that_is_killed_hangs_or_is_slow(
     limited = node(
         "--workers", "2", "--redis", f"redis://127.0.0.1:{slow.port}/0", database=database
     )
-    control = node("--workers", "2", database=database)  # suffers the same machine
+    control = node("--workers", "2", database=database)  # runs on the same busy machine
     paces = [Pace(one, Partner(one).key) for one in (limited, control)]
 
     async def phase(name: str, workers: int | None) -> None:

@@ -1,4 +1,4 @@
-"""A stream on any worker and node shows what was written on any other, without a gap."""
+"""A stream on any worker or node shows the events of all others, without a gap."""
 
 import asyncio
 import random
@@ -8,15 +8,15 @@ from typing import Any
 import httpx
 
 from tests.conftest import Server
-from tests.faults.rig import VEHICLE, Partner, event, run
-from tests.streams import Message, events_in, messages, states_in, streaming, without_age
+from tests.sse import Message, events_in, messages, states_in, streaming, without_age
+from tests.wire import VEHICLE, Partner, event, run
 from tether.domain.keys import Rate
 
 WRITERS, EVENTS = 4, 40
 
 
 async def write(servers: list[Server], partner: Partner, writer: int) -> None:
-    """Events of a vehicle of its own, some of them late, each on a connection to some worker."""
+    """Posts events of its own vehicle, some late, each on a connection to a random worker."""
     chance = random.Random(writer)
     numbers = list(range(writer * EVENTS, (writer + 1) * EVENTS))
     for place in range(0, EVENTS, 10):
@@ -37,7 +37,7 @@ def has_all(found: list[Message]) -> bool:
 
 
 async def consume(servers: list[Server], partner: Partner, found: list[Message]) -> None:
-    """Keeps all that comes, cut off again and again at random, each time on some worker."""
+    """Keeps all messages; the stream is cut off at random, and continues on a random worker."""
     chance = random.Random(5)
     last_id = ""
     while not has_all(found):

@@ -1,4 +1,4 @@
-"""Events are reported and taken back through two nodes at once."""
+"""Events are stored and withdrawn through two nodes at once."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ from tests.conftest import Server
 from tests.derivation.helpers import prepare, read_all, sessions, states
 from tests.derivation.load import derived
 from tests.derivation.streams import Body, stream
-from tests.faults.rig import run
+from tests.wire import run
 
 VEHICLES = [f"V{number}" for number in range(5)]
 ROUNDS = 6
@@ -29,7 +29,7 @@ def test_two_nodes_report_and_take_back_events_of_the_same_vehicles(
     gone = set(map(json.dumps, random.sample(bodies, len(bodies) // 3)))
 
     def work(client: httpx.Client, mine: list[Body], random: Random) -> None:
-        """Reports these and takes some back, of which some were reported by the other as well."""
+        """Posts these events and withdraws some; the other client posts some of them, too."""
         for place in range(ROUNDS):
             portion = mine[place::ROUNDS]
             found = client.post("/events/bulk", json=portion).json()
@@ -45,7 +45,7 @@ def test_two_nodes_report_and_take_back_events_of_the_same_vehicles(
             if random.random() < 0.5:
                 client.get("/sessions?limit=1")
 
-    # Whatever is taken back is reported through both nodes, so that they contend for it.
+    # Withdrawn events are posted through both nodes, so that the nodes compete.
     halves = [
         [body for place, body in enumerate(bodies) if json.dumps(body) in gone or place % 2 == half]
         for half in range(2)

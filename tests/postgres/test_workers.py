@@ -12,11 +12,12 @@ from collections.abc import Callable
 import httpx
 import psutil
 
+from tests.commands import tether
 from tests.conftest import TETHER, Server
-from tests.faults.rig import CUT_OFF, Partner, Wire, metric, pid_of, request_of, run, until
-from tests.parts import free_port
-from tests.postgres.rig import Follower, Load, check_exactly_once, endless
-from tests.postgres.test_migration import refused, tether
+from tests.postgres.load import Follower, Load, check_exactly_once, endless
+from tests.postgres.test_migration import refused
+from tests.services import free_port
+from tests.wire import CUT_OFF, Partner, Wire, metric, pid_of, request_of, run, until
 
 REVOKED_S = 2.0
 
@@ -27,7 +28,7 @@ def workers_of(server: Server) -> list[psutil.Process]:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it runs; what has ended but was not waited for does not."""
+    """Whether it runs. A zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -35,7 +36,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 async def wires_to_all(server: Server, workers: int) -> list[Wire]:
-    """Connections of which every worker has some: the kernel deals them out by chance."""
+    """Connections to all workers: the kernel distributes them at random."""
     return [await Wire.to(server) for _ in range(16 * workers)]
 
 
@@ -266,7 +267,7 @@ def test_of_two_that_start_at_once_on_a_port_the_first_gets_it(database: str) ->
         text=True,
     )  # fmt: skip
     run(until(lambda: not is_free(port)))
-    # Its workers do not listen yet: a port that is only reserved must do.
+    # Its workers do not listen yet, so this is a port that is only reserved.
     sentence = refused(*command[1:])
     assert "Address already in use" in sentence
     assert first.stdout is not None

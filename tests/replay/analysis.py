@@ -1,4 +1,4 @@
-"""Whether docs/analysis.md says what a server says of the real data."""
+"""Compares docs/analysis.md with the answers of a server that has the real data."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Whether the sessions that a server derives of the real data are those of the data."""
+"""Compares the sessions that a server derives from the real data with the data."""
 
 from decimal import Decimal
 
@@ -10,7 +10,7 @@ from tether.simulator.replay import sessions_of, vehicle_of
 
 
 def check_sessions(client: httpx.Client) -> None:
-    """Each row is one session, with its digits, and carries no flag but the one it deserves."""
+    """Each row is one session, with all digits, and with the expected flag only."""
     found = {session["vehicleId"]: session for session in read_all(client, "/sessions")}
     again = read_all(client, "/sessions", status="ended")
     assert len(found) == len(again) == 1878

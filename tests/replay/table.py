@@ -1,4 +1,4 @@
-"""The table of sessions as the tests read it: with nothing but the csv module."""
+"""Reads the table of real sessions with only the csv module."""
 
 import csv
 from importlib.resources import files

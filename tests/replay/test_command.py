@@ -12,10 +12,11 @@ import httpx
 import pytest
 
 from tests.conftest import TETHER, Server
-from tests.parts import free_port
+from tests.lists import everything
 from tests.replay.analysis import check_analysis, check_python
 from tests.replay.sessions import check_sessions
 from tests.replay.table import rows, write
+from tests.services import free_port
 from tether.domain.keys import Rate
 
 NewServer = Callable[..., Server]
@@ -36,17 +37,11 @@ def replay(
     )  # fmt: skip
 
 
-def everything(client: httpx.Client) -> list[Any]:
-    """All that a partner's lists answer, page after page."""
-    found: list[Any] = []
-    for path in ("/chargers", "/vehicles", "/events"):
-        address = f"{path}?limit=1000"
-        while page := (response := client.get(address)).json():
-            found += page
-            if "next" not in response.links:
-                break
-            address = response.links["next"]["url"]
-    return found
+def stored(client: httpx.Client) -> list[Any]:
+    """All chargers, vehicles and events of a partner."""
+    return [
+        one for path in ("/chargers", "/vehicles", "/events") for one in everything(client, path)
+    ]
 
 
 def test_a_year_of_sessions_goes_through_and_a_second_time_changes_nothing(
@@ -69,18 +64,18 @@ def test_a_year_of_sessions_goes_through_and_a_second_time_changes_nothing(
                 "Read back: the server holds exactly that.",
             ],
         )
-        held = everything(client)
+        held = stored(client)
         assert len(held) == 2 + 1878 + 9390
         times = [one["timestamp"] for one in held if "timestamp" in one]
         assert times == sorted(times)
         check_sessions(client)
         check_analysis(client)
         check_python(client, monkeypatch, capsys)
-        part = write(tmp_path / "part.csv", rows()[::5])  # as good as all of them, and quicker
+        part = write(tmp_path / "part.csv", rows()[::5])  # as good as all of them, and faster
         second = replay(part, url=server.url, key=key)
         assert second.returncode == 0
         assert "  1,880 events\n" in second.stdout
-        assert everything(client) == held
+        assert stored(client) == held
 
 
 def test_a_low_rate_is_waited_for(new_server: NewServer, tmp_path: Path) -> None:
@@ -105,7 +100,7 @@ def test_a_restart_of_the_server_is_waited_for(new_server: NewServer, tmp_path: 
         server.start(port)
         restarted = True
 
-    # So slow a key that it is still under way when the server is there again.
+    # The key is so slow that the replay still runs when the server is back.
     with server.client(server.key(rate=Rate(400, 1))) as client:
         table = write(tmp_path / "some.csv", rows()[:400])
         restarting = Thread(target=restart, args=(client,))
@@ -116,7 +111,7 @@ def test_a_restart_of_the_server_is_waited_for(new_server: NewServer, tmp_path: 
         assert done.returncode == 0, done.stderr
         assert "  2,000 events\n" in done.stdout
         assert "trying again by itself" in done.stderr
-        assert len(everything(client)) == 2 + 400 + 2000
+        assert len(stored(client)) == 2 + 400 + 2000
 
 
 def test_what_the_server_refuses_is_told_and_the_rest_is_sent(

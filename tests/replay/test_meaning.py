@@ -1,4 +1,4 @@
-"""What becomes of the rows, held against the rows themselves and against the API's rules."""
+"""The replayed events, compared with the rows of the data and with the API's rules."""
 
 import json
 from collections import defaultdict
@@ -74,7 +74,7 @@ def test_halfway_lies_between_arrival_and_departure() -> None:
 
 
 def test_the_data_are_as_the_docstring_says() -> None:
-    """No anomalies of which something would have to be decided."""
+    """The data have no anomalies that need a decision."""
     at_plug = defaultdict(list)
     for session in SESSIONS:
         at_plug[session.plug].append(session)

@@ -18,7 +18,7 @@ Scenario = Callable[[Store, int], Awaitable[Any]]
 async def sessions_page(
     store: Store, partner: int, wanted: SessionFilter, after: tuple[int, str] | None, limit: int
 ) -> SessionPage:
-    """A page of sessions after what waits is derived, as the API reads it."""
+    """A page of sessions, after waiting events are derived, as the API reads it."""
     await store.projector.catch_up(partner)
     return await store.sessions.page(partner, wanted, after, limit)
 

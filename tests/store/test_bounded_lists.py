@@ -1,4 +1,4 @@
-"""Lists of which a request reads only a part: all pages together are whole."""
+"""A request reads only a part of a list, and all pages together are complete."""
 
 import random
 from collections.abc import Callable

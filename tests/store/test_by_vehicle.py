@@ -1,4 +1,4 @@
-"""Much that came in no order is derived vehicle after vehicle, and is right at every step of it."""
+"""Many events in no order are derived vehicle by vehicle, and each step is right."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ VEHICLES = 12
 
 @pytest.fixture
 def by_vehicle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few events are many here, and nothing is derived before it is asked for."""
+    """Lowers the limits, and derives nothing before a read asks for it."""
     monkeypatch.setattr(projector, "AT_ONCE", 10)
     monkeypatch.setattr(projector, "WRITTEN_AT_ONCE", 2)
     monkeypatch.setattr(session_records, "ROWS", 2)
@@ -33,7 +33,7 @@ def by_vehicle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def document(body: object) -> dict[str, Any]:
-    """The body as it comes in."""
+    """The body of an event as the API gets it."""
     return decode_document(json.dumps(body).encode())
 
 
@@ -57,16 +57,16 @@ async def report_shuffled(store: Store, partner: int, random: Random, name: str)
 
 
 async def check(store: Store, partner: int) -> int:
-    """How many sessions there are, none of which may differ from what the events say."""
+    """The number of sessions, which must all be the same as derived from the events."""
     found = [one async for one in store.rebuilder.check(partner, repair=False)]
     assert [one.vehicle_id for one in found if one.differing] == []
     return sum(one.sessions for one in found)
 
 
 async def derive_some(store: Store, partner: int, random: Random) -> bool:
-    """Begins to projector, and is ended in the midst of it, as if the process were killed.
+    """Begins to derive, and is stopped in the middle, as if the process were killed.
 
-    Whether it was not finished with what it had begun.
+    Returns whether it had not finished.
     """
     task = asyncio.create_task(store.projector.portion(partner))
     left = random.randrange(1, 6)  # commits

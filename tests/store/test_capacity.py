@@ -1,4 +1,4 @@
-"""What was plugged in, read in pages, against folding the events up to each moment one by one."""
+"""Capacity read in pages, compared with folding the events up to each moment one by one."""
 
 import asyncio
 import random
@@ -54,7 +54,7 @@ VEHICLES = {
 
 
 def dirty_stream(chance: random.Random, count: int) -> Iterator[Event]:
-    """Events in order of time, of which many do not fit together.
+    """Events in order of time; many of them contradict each other.
 
     None tells afterwards that a charge had been running: that is known later than it was so.
     """
@@ -95,7 +95,7 @@ def ordered_events_of(events: list[Event]) -> dict[str, list[OrderedEvent]]:
 def folded(
     ordered: dict[str, list[OrderedEvent]], at_ms: int, chargers: set[str], max_age_ms: int = 2**62
 ) -> Figures:
-    """The sums at the moment, by what was known of each vehicle then."""
+    """The sums at the moment, with what was known about each vehicle then."""
     there: dict[str, list[SessionRecord]] = defaultdict(list)
     for some in ordered.values():
         stay = SessionBuilder().take(fact for fact in some if fact.position.at_ms <= at_ms).session
@@ -148,7 +148,7 @@ def page_sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(plugged_in, "KEYS", 2)
         monkeypatch.setattr(plugged_in, "FIRST_STARTED", 3)
         monkeypatch.setattr(plugged_in, "STARTED_AT_ONCE", 4)
-        # So of some sessions the events are read, and of some what lies beside them.
+        # So some sessions need their events, and others only the data beside them.
         monkeypatch.setattr(session_record, "MOST_READINGS", 4)
         monkeypatch.setattr(session_records, "LONGEST_TIMELINE", 60)
         monkeypatch.setattr(plugged_in, "SESSIONS", 2)

@@ -57,7 +57,7 @@ def put_site(client: httpx.Client) -> None:
 
 
 async def report(store: Store, partner: int, events: list[Event]) -> list[str | Conflict]:
-    """The ids of events that come in at once, or why they are refused."""
+    """Stores events at the same time; returns their ids, or why they are refused."""
     answers = await asyncio.gather(
         *(store.batcher.add(partner, one) for one in events), return_exceptions=True
     )

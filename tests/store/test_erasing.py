@@ -1,4 +1,4 @@
-"""What is read of a partner while it is erased: less and less, and no failure."""
+"""Reads of a partner's data while it is erased: they get fewer, and never fail."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

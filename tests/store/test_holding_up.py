@@ -1,4 +1,4 @@
-"""Whose events are held up, as very many of them wait, waits for no pause of who derives them."""
+"""Requests that are slowed down while many events wait do not also wait for pauses."""
 
 import asyncio
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def test_who_asks_for_what_came_in_bulk_does_not_wait_for_more(
         events = [event(second, charger_id=f"C{1 + second % 2}") for second in range(50)]
         arrivals = [store.batcher.arrival(one) for one in events]
         await store.batcher.add_all(partner, arrivals)
-        with pytest.raises(TimeoutError):  # nobody asks: more may come
+        with pytest.raises(TimeoutError):  # no read asks for them, and more may come
             async with asyncio.timeout(0.3):
                 await store.projector.progress(partner).wait()
         began = monotonic()

@@ -1,4 +1,4 @@
-"""The events of a charger, a vehicle or both: also of those that a list does not have yet."""
+"""The events of a charger, a vehicle or both, also of those that are not in the lists yet."""
 
 import asyncio
 import random
@@ -103,7 +103,7 @@ def test_filters_meet_events_that_are_being_listed(in_store: Callable[..., Any])
 
 @pytest.fixture
 def older(tmp_path: Path) -> str:
-    """A file of the version before there were lists, with 50 events that nobody derived."""
+    """A file of the version before the lists, with 50 events that are not derived."""
     path = tmp_path / "older.db"
     path.touch()
     connection = connect(path)
@@ -135,7 +135,7 @@ def test_the_events_of_an_older_file_are_listed_and_derived(older: str) -> None:
             found = client.get("/events", params={name: value, "limit": 1000}).json()
             assert [one["id"][-2:] for one in found] == [f"{number:02}" for number in range(50)]
         assert len(client.get("/sessions", params={"limit": 1000}).json()) == 25
-        # It is late: what lies around it is read by time.
+        # It is late: the events around it are read by time.
         late = {"type": "VEHICLE_CHARGE_STARTED", "chargerId": "C1", "vehicleId": "V1",
                 "timestamp": "2026-05-01T00:00:38.500Z", "stateOfCharge": 20}  # fmt: skip
         answer = client.post("/events", json=late)

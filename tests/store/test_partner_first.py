@@ -1,5 +1,7 @@
-"""Proves on the schema and the statements themselves that partners are kept apart, and that the
-data could be distributed by partner: every key and index begins with it, every statement names it.
+"""Partners are kept apart in the schema and in every statement.
+
+The data could be distributed by partner: every key and index begins with the partner, and every
+statement names it.
 """
 
 import re
@@ -13,6 +15,7 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
+from tests.sql import query
 from tether.domain.filters import EventFilter, SessionFilter
 from tether.server.databases import database_of, is_postgres, sqlite_path
 from tether.storage import (
@@ -63,8 +66,8 @@ OPERATORS_OWN = {
     "partners", "keys", "key_requests", "key_hours", "audit_entries", "console_sessions",
     "console_links", "epoch", "erasures",
     VERSION_TABLE,
-    "webhooks", "webhook_parked", "webhook_attempts",  # of all partners at once for who delivers
-    "retention",  # the same for who lets events expire
+    "webhooks", "webhook_parked", "webhook_attempts",  # the deliverer reads all partners at once
+    "retention",  # the same for expiring events
 }  # fmt: skip
 
 Indexes = dict[str, list[tuple[str, ...]]]
@@ -125,17 +128,11 @@ def test_every_key_and_index_of_partner_data_begins_with_the_partner(database: s
 def test_the_views_tie_what_they_join_to_one_partner(database: str) -> None:
     database_of(database).migrate()
     if is_postgres(database):
-        with psycopg.connect(database) as connection:
-            rows = connection.execute(
-                "SELECT viewname, definition FROM pg_views WHERE schemaname = 'public'"
-            ).fetchall()
-    else:
-        file = connect(sqlite_path(database))
-        rows = file.execute("SELECT name, sql FROM sqlite_master WHERE type = 'view'").fetchall()
-        file.close()
-    if is_postgres(database):
+        views = "SELECT viewname, definition FROM pg_views WHERE schemaname = 'public'"
+        rows = query(database, views)
         assert {name for name, _ in rows} == VIEWS - {"unlisted_events"}
     else:
+        rows = query(database, "SELECT name, sql FROM sqlite_master WHERE type = 'view'")
         assert {name for name, _ in rows} == VIEWS | {"listing_counts"}  # of all, for a check
     for _, text in rows:
         for join in sqlglot.parse_one(str(text), read="postgres").find_all(exp.Join):
@@ -162,7 +159,7 @@ def test_all_text_is_ordered_byte_by_byte(new_postgres_database: Callable[[], st
 
 
 def words(dialect: Dialect) -> dict[str, str]:
-    """The words of an engine that statements name in braces."""
+    """The words of an engine for the names in braces in statements."""
     return {
         "event_numbers": dialect.event_numbers, "event_json": dialect.event_json,
         "session_json": dialect.session_json, "order": "soc", "position": dialect.position,
@@ -172,7 +169,7 @@ def words(dialect: Dialect) -> dict[str, str]:
 
 
 def statements() -> Iterator[tuple[str, str]]:
-    """Name and text of every statement of these pages, in every form that it takes."""
+    """Name and text of every statement of these modules, in all its forms."""
     for subject in SUBJECTS:
         for name, text in vars(subject).items():
             if not (name.isupper() and name[0] != "_" and str(text).split()[0] in VERBS):

@@ -1,4 +1,4 @@
-"""What goes when it was kept for long enough, and when not, on each engine."""
+"""Which data are deleted after their retention, and which are not, on each engine."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -112,7 +112,7 @@ def test_what_tells_of_expired_events_goes_when_followers_had_time(in_store: InS
         await store.retention.delete_tombstones(partner, now_ms() + 29 * DAY_MS)
         assert await told() == before
         await store.retention.delete_tombstones(partner, later_ms)
-        # Those of what is not behind the horizon stay.
+        # Those that are not before the horizon stay.
         assert await told() == [before[0] - 15, 5]
         await store.retention.move(partner, parse_instant("2026-05-01T10:01:00Z"))
         await store.retention.delete_tombstones(partner, later_ms)

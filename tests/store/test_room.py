@@ -1,4 +1,4 @@
-"""SQLite files give back the room of what was deleted, while others write."""
+"""SQLite files give the space of deleted data back, while others write."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from typing import Any
 import apsw
 import pytest
 
-from tests.cli.conftest import Command
+from tests.commands import Command
 from tether.domain.partners import DAY_MS, Partner, RetentionPeriods
 from tether.server.databases import database_of
 from tether.server.store import Store, open_store
@@ -18,7 +18,7 @@ ROWS, BODY = 3_000, "y" * 8_000
 
 
 async def filled(store: Store) -> None:
-    """Fills the file with what goes again, some 25 MB."""
+    """Fills the file with about 25 MB that are deleted later."""
     for start in range(0, ROWS, 500):
         made = [
             RefusedRequest(10**12 + number, str(number), "", "GET", "/", 404, 1, "x", "", BODY)
@@ -57,7 +57,7 @@ def test_the_file_gets_smaller_and_an_old_one_when_it_is_written_anew(
                 writes += 1
             await shrinking
             shrunk = pragma(path, "page_count")
-            await store.shrink()  # nothing is left to do, for what comes some room is
+            await store.shrink()  # nothing is left to do, and some free space remains
             assert pragma(path, "page_count") == shrunk
             return full, shrunk, writes
 

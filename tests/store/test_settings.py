@@ -1,4 +1,4 @@
-"""What a connection to the SQLite file is told, it also does."""
+"""The settings of a connection to the SQLite file have an effect."""
 
 from contextlib import closing
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Reads of one turn of the event loop share a transaction, and the next ones see what is new."""
+"""Reads in one turn of the event loop share a transaction, and the next ones see new data."""
 
 import asyncio
 from decimal import Decimal

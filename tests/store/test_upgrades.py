@@ -1,8 +1,7 @@
-"""What a database of an older version holds is there after an upgrade, and goes on."""
+"""An upgrade keeps the data of databases of older versions, and they can be used."""
 
 import gzip
 import json
-import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from importlib.resources import files
@@ -13,7 +12,8 @@ import httpx
 import psycopg
 import pytest
 
-from tests.conftest import TETHER, Server
+from tests.commands import tether_ok
+from tests.conftest import Server
 from tests.older import make_older
 from tests.store.test_contract import event, put_site
 from tether.domain.models import EventType, to_json
@@ -90,7 +90,7 @@ def unpacked(name: str, engine: str, database: str) -> dict[str, Any]:
     content = gzip.decompress((OLDER / f"{name}.{engine}.gz").read_bytes())
     if engine == "sqlite":
         Path(database).write_bytes(content)
-    else:  # what is for psql, or for a server of this version only, is left out
+    else:  # lines for psql, or for one version of the server, are left out
         lines = content.decode().splitlines()
         script = "\n".join(line for line in lines if not line.startswith(("\\", "SET ")))
         with psycopg.connect(database, autocommit=True) as connection:
@@ -102,7 +102,7 @@ def unpacked(name: str, engine: str, database: str) -> dict[str, Any]:
 
 
 def sessions_of(client: httpx.Client) -> list[Any]:
-    """All sessions, but for when and how often they changed."""
+    """All sessions, without the time and number of their changes."""
     answer = client.get("/sessions?limit=1000")
     assert answer.status_code == 200, answer.text
     return [
@@ -131,7 +131,7 @@ def test_what_an_older_version_stored_is_there_and_its_sessions_follow_the_rules
                 for one in answers[kind]:
                     assert client.get(f"/{kind}/{one['id']}/state").status_code == 200
                     assert another.put(f"/{kind}/{one.pop('id')}", json=one).status_code == 201
-            for one in answers["events"]:  # the same again; and as if this version had had them
+            for one in answers["events"]:  # the same again, and for a partner of this version
                 event = {name: value for name, value in one.items() if name != "id"}
                 assert client.post("/events", json=event).json() == {"id": one["id"]}
                 assert another.post("/events", json=event).status_code == 201
@@ -140,7 +140,7 @@ def test_what_an_older_version_stored_is_there_and_its_sessions_follow_the_rules
             for each in (client, another):
                 assert each.post("/events", json=late).status_code == 201
                 assert sessions_of(each)
-            subprocess.run([TETHER, "rebuild", "--check", "--database", database], check=True)
+            tether_ok("rebuild", "--check", "--database", database)
             assert sessions_of(client) == sessions_of(another)
     finally:
         assert server.stop() == 0

@@ -1,6 +1,6 @@
-"""How PostgreSQL finds what it has not analysed since it came in.
+"""Plans of PostgreSQL for tables that it has not analysed since they were filled.
 
-It counts on few rows then, and may read all that a partner has where an index would have told.
+Then it expects few rows, and might read all rows of a partner instead of using an index.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ ROWS = {
 
 @pytest.fixture
 def explain(new_postgres_database: Callable[[], str]) -> Iterator[Explain]:
-    """Tells the steps of a statement, with tables that have filled since they were made."""
+    """Explains a statement, with tables that were filled after they were created."""
     database = new_postgres_database()
     database_of(database).migrate()
     with psycopg.connect(database, autocommit=True) as connection:

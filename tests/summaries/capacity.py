@@ -1,7 +1,7 @@
-"""What docs/capacity.md says, read slowly: each moment asks every vehicle where it is then.
+"""A slow implementation of docs/capacity.md: for each moment it asks every vehicle where it is.
 
-What sessions and charge periods there are is said by the slow reading of docs/sessions.md, of all
-events at hand. Instants are in ms since 1970, powers in kW, energies in kWh.
+The sessions and charge periods come from the slow implementation of docs/sessions.md, with all
+events. Instants are in ms since 1970, powers in kW, energies in kWh.
 """
 
 from collections import defaultdict
@@ -16,7 +16,7 @@ EVER = 2**62
 
 
 def common(one: Body, other: Body, use: str) -> Decimal | None:
-    """The highest power of both; 0 if one has none at all, None if they have none in common."""
+    """The highest common power; 0 if one has no power at all, None if they have none in common."""
     lists = [side.get(f"{use}Powers", []) for side in (one, other)]
     ranges = [
         (side[f"{use}PowerMin"], side[f"{use}PowerMax"])
@@ -45,7 +45,7 @@ def highest(side: Body, use: str) -> Decimal:
 
 
 def newest(readings: Iterable[tuple[int, Decimal]], at_ms: int) -> Decimal | None:
-    """What was read last, up to that moment."""
+    """The last reading up to that moment."""
     known = [value for ms, value in readings if ms <= at_ms]
     return known[-1] if known else None
 
@@ -84,9 +84,9 @@ class Fleet:
 
 
 def figures_of(charger: Body, there: list[tuple[Body, Any]], at_ms: int) -> dict[str, Any]:
-    """Those of one charger with these there; what is not known is counted as `unknown.…`."""
+    """The figures of one charger with these vehicles; unknown values are counted as `unknown.…`."""
     found: dict[str, Any] = defaultdict(Decimal, chargersOccupied=Decimal(1))
-    may = {"charge": Decimal(0), "discharge": Decimal(0)}  # be under way, though nothing tells it
+    may = {"charge": Decimal(0), "discharge": Decimal(0)}  # run, though no event says so
     for vehicle, stay in there:
         found["vehiclesPluggedIn"] += 1
         soc = newest(stay["socs"], at_ms)

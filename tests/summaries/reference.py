@@ -1,7 +1,7 @@
-"""What docs/summaries.md says, read slowly: of the lists that the API answers, and of nothing else.
+"""A slow implementation of docs/summaries.md, which reads only the lists of the API.
 
-Instants are in ms since 1970, all else is a Fraction or a Decimal. Each part of time asks every
-session what it has there.
+Instants are in ms since 1970, all other numbers are Fractions or Decimals. For each part of time it
+asks every session for its share.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +30,7 @@ def shown(at_ms: int) -> str:
 
 
 def label(unit: str, zone: ZoneInfo, at_ms: int) -> object:
-    """What a calendar and a clock on the wall show, as far as the unit goes."""
+    """The local date and time, cut to the unit."""
     at = datetime.fromtimestamp(at_ms / 1000, zone)
     match unit:
         case "hour":
@@ -43,7 +43,7 @@ def label(unit: str, zone: ZoneInfo, at_ms: int) -> object:
 
 
 def calendar(unit: str, zone: ZoneInfo, from_ms: int, to_ms: int) -> list[Bucket]:
-    """The parts of time that have these instants: each quarter of an hour is asked."""
+    """The parts of time that contain these instants: it tries each quarter of an hour."""
     at_ms = from_ms // QUARTER * QUARTER
     while label(unit, zone, at_ms - 1) == label(unit, zone, from_ms):
         at_ms -= QUARTER
@@ -64,11 +64,11 @@ class Charge(NamedTuple):
     readings: Sequence[tuple[int, Decimal]]
 
     def part(self, at_ms: int) -> Fraction:
-        """Which part of its time is over."""
+        """The part of its time that is over."""
         return Fraction(at_ms - self.start, self.end - self.start)
 
     def drawn(self) -> bool:
-        """Whether readings tell how its energy came."""
+        """Whether readings show how its energy is spread."""
         if not self.energy or not self.readings:
             return False
         powers = [power for _, power in self.readings]
@@ -76,7 +76,7 @@ class Charge(NamedTuple):
         return not (min(powers) < 0 < max(powers)) and area * Fraction(self.energy) > 0
 
     def area(self, at_ms: int) -> Fraction:
-        """That below the line of the readings, up to an instant."""
+        """The area below the line of the readings, up to an instant."""
         (first, power), (last, least) = self.readings[0], self.readings[-1]
         lines = [(self.start, power, first, power)]
         for (a, one), (b, other) in pairwise(self.readings):
@@ -94,7 +94,7 @@ class Charge(NamedTuple):
 def divided(
     charge: Charge, total: Decimal, step: str, bucket: Bucket, part: Callable[[int], Fraction]
 ) -> Decimal:
-    """What of it lies there: what is done by its end less what is by its beginning."""
+    """The share in that time: the amount at its end minus the amount at its beginning."""
 
     def by(at_ms: int) -> Decimal:
         if at_ms > charge.start == charge.end or at_ms >= charge.end > charge.start:
@@ -183,7 +183,7 @@ def groups_of(session: Any, by: str | None, areas: dict[str, str]) -> list[str]:
 
 
 class Site(NamedTuple):
-    """What there is: how many chargers, and the areas of those with a position."""
+    """The number of chargers, and the areas of those with a position."""
 
     chargers: int
     areas: dict[str, str]
@@ -193,7 +193,7 @@ NAMES = {"charger": "chargerId", "vehicle": "vehicleId", "flag": "flag", "area":
 
 
 def lies_in(stay: Stay, bucket: Bucket) -> bool:
-    """Whether there is something of it to add up."""
+    """Whether it has something to add up."""
     began = bucket[0] <= stay.start < bucket[1]
     return (
         began
@@ -208,7 +208,7 @@ def summaries(
     by: str | None,
     site: Site,
 ) -> list[dict[str, Any]]:
-    """The rows but for powers."""
+    """The rows without powers."""
     rows = []
     for bucket in buckets:
         here = [stay for stay in stays if lies_in(stay, bucket)]
@@ -260,7 +260,7 @@ def _summary(
 
 
 def _standing(site: Site, area: str) -> int:
-    """How many chargers stand there, or have no position."""
+    """The number of chargers in the area, or without a position."""
     return list(site.areas.values()).count(area) if area else site.chargers - len(site.areas)
 
 

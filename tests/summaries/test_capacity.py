@@ -1,4 +1,4 @@
-"""Capacity at past moments is what a slow reading of the rules makes of the events."""
+"""Capacity at past moments is the same as in a slow implementation of the rules."""
 
 from collections.abc import Iterator
 from random import Random
@@ -20,13 +20,13 @@ from tether.domain.models import to_json
 from tether.server.databases import is_postgres
 from tether.simulator.replay import chargers_of, events_of, sessions_of, vehicle_of
 
-STREAMS = {"sqlite": 500, "postgres": 60}  # the rules are the same, what is read is not
+STREAMS = {"sqlite": 500, "postgres": 60}  # the rules are the same, but the reads differ
 MOMENTS = 60
 DAY_MS = 86_400_000
 
 
 def fleet_of(client: httpx.Client) -> Fleet:
-    """What the lists say of the partner's chargers, vehicles and events."""
+    """The partner's chargers, vehicles and events in the lists."""
     events = [
         {**event, "ms": ms_of(event["timestamp"]), "kind": event["type"].removeprefix("VEHICLE_")}
         for event in read_all(client, "/events")
@@ -51,7 +51,7 @@ def dirty(server: Server) -> Iterator[httpx.Client]:
 
 
 def check(client: httpx.Client, fleet: Fleet, moments: range) -> None:
-    """Holds all together, and each charger by itself, against the fleet at each moment."""
+    """Compares the total, and each charger, with the fleet at each moment."""
     read_all(client, "/sessions", vehicleId="nobody")  # is answered when all is derived
     step = str(moments.step // 1000)
     window = {"from": instant(moments.start), "to": instant(moments.stop), "step": step}

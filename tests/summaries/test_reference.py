@@ -1,4 +1,4 @@
-"""Summaries and load curves are what a slow reading of the rules makes of the lists."""
+"""Summaries and load curves are the same as in a slow implementation of the rules."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -17,13 +17,13 @@ from tests.summaries.reference import EVER, Site, ms_of
 from tether.server.databases import is_postgres
 
 STREAMS = {"sqlite": 500, "postgres": 100}  # the rules are the same, the sums are not
-SHIFT_MS = 82 * 86_400_000  # to the night in which clocks of Europe are put forward
+SHIFT_MS = 82 * 86_400_000  # to the night in which summer time begins in Europe
 PLACES = {"A": (47.05, 8.31), "B": (47.09, 8.39)}
 SITE = Site(len(CHARGERS), {"A": "8.3,47.0,8.4,47.1", "B": "8.3,47.0,8.4,47.1"})
 
 
 class Fleet:
-    """A partner with dirty sessions, and what the lists say of them."""
+    """A partner with dirty sessions, and the lists of them."""
 
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
@@ -43,7 +43,7 @@ class Fleet:
 
     def rows(self, path: str, **query: Any) -> list[Any]:
         rows = read_all(self.client, path, **query)
-        for row in rows:  # which are tried by themselves
+        for row in rows:  # which have tests of their own
             row.pop("maximumPower", None)
             if path != "/energy":
                 row.pop("averagePower", None)

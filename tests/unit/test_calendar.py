@@ -10,7 +10,7 @@ from tether.domain.calendar import HOUR_MS, Calendar, Unit, zone_of
 from tether.domain.errors import Invalid
 
 DAY_MS = 24 * HOUR_MS
-# In each, clocks are changed in these days: by an hour, by half of one, at midnight, over midnight,
+# In each, the clocks change on these days: by an hour, by half an hour, at midnight, over midnight,
 # by a whole day, from an offset that is no whole hour.
 CHANGES = [
     ("Europe/Berlin", "2026-03-27"),

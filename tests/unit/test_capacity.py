@@ -1,4 +1,4 @@
-"""The rules of docs/capacity.md, against obvious ones, without a server."""
+"""The rules of docs/capacity.md against simple ones, without a server."""
 
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -95,7 +95,7 @@ def _soc(soc: float | None) -> Decimal | None:
 
 
 def flows(found: Figures) -> list[float]:
-    """What is taken, could be, is given, could be."""
+    """Power taken, available, given and available."""
     return [float(flow) for flow in (found.taken, found.takeable, found.given, found.giveable)]
 
 
@@ -197,7 +197,7 @@ def test_a_series_is_what_each_moment_is_by_itself(chargers: Sequence[Sequence[S
 
 
 def test_many_vehicles_at_one_charger_take_no_longer_than_at_many() -> None:
-    """Nothing else is served meanwhile, and a depot may well be registered as one charger."""
+    """Nothing else is served meanwhile, and a depot may be registered as one charger."""
     fleet: list[tuple[Pair, Timeline]] = [(pair(), [(n % 1000, charging(7))]) for n in range(4000)]
     seconds = []
     for chargers in ([[one] for one in fleet], [fleet]):

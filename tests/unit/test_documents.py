@@ -1,4 +1,4 @@
-"""Reading bodies: the repair of a trailing comma, and exactness."""
+"""Reading bodies: the repair of a trailing comma, and exact numbers."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What sessions know of earlier ones is also read as it was stored before."""
+"""Earlier sessions are also read in the form in which older versions stored them."""
 
 from decimal import Decimal
 

@@ -1,4 +1,4 @@
-"""What goes over the wire for what the application sends."""
+"""The bytes on the wire for what the application sends."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

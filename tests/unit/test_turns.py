@@ -1,4 +1,4 @@
-"""Turns between partners: who has had the least goes on next, whatever waits of the others."""
+"""Partners take turns: who has used the least is next, whatever waits of the others."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ LONG_S = 60.0
 
 
 def popped(queue: FairQueue[int | None, str], cost: float) -> str:
-    """What comes next, for which its partner is charged."""
+    """The next step, and its partner pays for it."""
     found = queue.pop()
     assert found is not None
     queue.charge(found[0], cost)

@@ -1,6 +1,6 @@
-"""Servers that may call back to loopback, without encryption."""
+"""Servers that may call webhooks on loopback, without encryption."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from uuid import uuid4
 
 import httpx
@@ -14,36 +14,39 @@ INSIDE = ["--webhooks-allow", "127.0.0.0/8", "--webhooks-allow-http"]
 
 @pytest.fixture(scope="session")
 def receiver() -> Iterator[Receiver]:
-    """The endpoint of all tests, each of which has a path of its own."""
+    """The endpoint of all tests; each test has its own path."""
     with receiving() as receiver:
         yield receiver
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def server(own_database: str) -> Iterator[Server]:
     """A server on each engine in turn."""
-    if request.param == "postgres":
-        make: Callable[[], str] = request.getfixturevalue("new_postgres_database")
-        database = make()
-    else:
-        database = str(tmp_path_factory.mktemp("webhooks") / "tether.db")
-    server = Server(database, INSIDE, {"TETHER_SECRET_KEY": SECRET_KEY}, keys_at_once=20).start()
+    secret = {"TETHER_SECRET_KEY": SECRET_KEY}
+    server = Server(own_database, INSIDE, secret, keys_at_once=20).start()
     yield server
     assert server.stop() == 0
     assert server.failures() == []
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[httpx.Client]:
-    """A partner with a charger and a vehicle."""
-    with server.client() as client:
+def key(server: Server) -> str:
+    """The key of a partner with chargers and vehicles."""
+    key = server.key()
+    with server.client(key) as client:
         fill(client)
+    return key
+
+
+@pytest.fixture
+def client(server: Server, key: str) -> Iterator[httpx.Client]:
+    """A client with that key."""
+    with server.client(key) as client:
         yield client
 
 
 def fill(client: httpx.Client) -> None:
+    """Creates two chargers and two vehicles."""
     for charger in ("C1", "C2"):
         client.put(f"/chargers/{charger}", json={"chargePowers": [11]}).raise_for_status()
     for vehicle in ("V1", "V2"):

@@ -1,4 +1,4 @@
-"""An endpoint in the tests' own process: what it was sent, and what it is to answer."""
+"""A webhook endpoint in the tests' process: it records requests, and a test sets its answers."""
 
 import json
 import threading
@@ -33,7 +33,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 @dataclass
 class Receiver:
-    """Answers 204 unless `answer` says something else of a request."""
+    """Answers 204, unless `answer` returns another answer for a request."""
 
     url: str
     received: list[Received] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Receiver:
         return [one for one in self.received if one.path == path]
 
     def wait_for(self, path: str, count: int, seconds: float = 60) -> list[Received]:
-        """What came there, once there are so many."""
+        """The requests to this path, when there are this many."""
         deadline = time.monotonic() + seconds
         while len(self.at(path)) < count:
             assert time.monotonic() < deadline, [one.id for one in self.at(path)]
@@ -80,7 +80,7 @@ def receiving() -> Iterator[Receiver]:
         daemon_threads = True
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            pass  # who sent it is gone
+            pass  # the sender has disconnected
 
     server = Server(("127.0.0.1", 0), Handler)
     receiver = Receiver(f"http://127.0.0.1:{server.server_address[1]}")

@@ -1,4 +1,4 @@
-"""Requests to endpoints go to the internet, and to nothing inside."""
+"""Webhooks call addresses on the internet, and none inside the network."""
 
 import socket
 from ipaddress import ip_network

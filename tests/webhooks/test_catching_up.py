@@ -1,4 +1,4 @@
-"""What is told to whoever catches up while things change, and fails meanwhile."""
+"""Messages to an endpoint that catches up, while data change and requests fail."""
 
 import httpx
 
@@ -9,7 +9,7 @@ KINDS = ["session.started", "session.updated", "session.ended", "session.removed
 
 
 def changed(client: httpx.Client, vehicle: str, version: int) -> str:
-    """Gives the vehicle's session this version; returns its id once that is derived."""
+    """Changes the vehicle's session up to this version; returns its id when that is derived."""
     kind = "VEHICLE_CONNECTED" if version == 1 else "VEHICLE_CHARGE_UPDATED"
     minute = f"2026-01-01T10:{version:02}:00Z"
     charger = vehicle.replace("V", "C")
@@ -50,7 +50,7 @@ def test_a_start_is_told_although_the_position_is_behind_it(
     changed(client, "V1", 3)
     wait(lambda: len(told()) >= 4)
     assert told()[3].id == f"session_updated_{first}_3"
-    # Nobody else tells that it started: once parked it is sent although there is a newer version.
+    # No other message says that it started, so once parked it is sent although a newer one exists.
     client.post(f"/webhooks/{hook['id']}/replay", json={"messageId": f"session_started_{first}_1"})
     wait(lambda: len(told()) >= 5)
     assert told()[4].id == f"session_started_{first}_1"

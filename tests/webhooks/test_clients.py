@@ -13,26 +13,15 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.commands import Result, tether
 from tests.conftest import TETHER, Server
-from tests.webhooks.conftest import fill
 from tests.webhooks.receiver import Receiver
 from tests.webhooks.test_delivery import post, wait
 from tether.client import AsyncClient, Client, Conflict, Invalid, NotFound, verify_webhook
 
 
-@pytest.fixture
-def key(server: Server) -> str:
-    found = server.key()
-    with server.client(found) as client:
-        fill(client)
-    return found
-
-
-def run(server: Server, key: str, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [TETHER, "webhooks", *words], capture_output=True, text=True, check=False, timeout=60,
-        env={**os.environ, "TETHER_URL": server.url, "TETHER_API_KEY": key},
-    )  # fmt: skip
+def webhooks(server: Server, key: str, *words: str) -> Result:
+    return tether("webhooks", *words, TETHER_URL=server.url, TETHER_API_KEY=key)
 
 
 def test_the_sdk(server: Server, key: str, receiver: Receiver, path: str) -> None:
@@ -103,7 +92,7 @@ def test_what_is_not_signed_is_refused(
             ({**one.headers, "webhook-timestamp": "soon"}, one.body, secret),
             ({**one.headers, "webhook-signature": "v1,AAAA v1a,AAAA v2 ,"}, one.body, secret),
             ({"webhook-id": one.id}, one.body, secret),
-            # A setting that is not there is no key with which anybody could sign.
+            # A missing setting is not an empty secret that anybody could use.
             ({**one.headers, "webhook-signature": by_nothing}, one.body, "whsec_"),
         ]
         for headers, body, with_secret in wrong:
@@ -114,30 +103,30 @@ def test_what_is_not_signed_is_refused(
 
 
 def test_the_command_line(server: Server, key: str, receiver: Receiver, path: str) -> None:
-    made = run(server, key, "create", receiver.url + path, "--type", "event.created")
+    made = webhooks(server, key, "create", receiver.url + path, "--type", "event.created")
     assert made.returncode == 0, made.stderr
     secret = made.stdout.strip()
     assert secret.startswith("whsec_")
-    (listed,) = map(json.loads, run(server, key, "list").stdout.splitlines())
+    (listed,) = map(json.loads, webhooks(server, key, "list").stdout.splitlines())
     with server.client(key) as http:
         post(http)
     (one,) = receiver.wait_for(path, 1)
     verify_webhook(one.headers, one.body, secret)
     start = listed["id"][:30]
-    tested = run(server, key, "test", start)
+    tested = webhooks(server, key, "test", start)
     assert json.loads(tested.stdout)["succeeded"]
-    # That it had the message is stored behind the answer.
+    # The delivery is stored after the answer.
     none = {"events": 0, "sessions": 0}
-    wait(lambda: json.loads(run(server, key, "get", start).stdout)["backlog"] == none)
+    wait(lambda: json.loads(webhooks(server, key, "get", start).stdout)["backlog"] == none)
     moved = ("--address", receiver.url + path + "/moved")
-    changed = run(server, key, "set", start, "--disable", "--charger", "C1", *moved)
+    changed = webhooks(server, key, "set", start, "--disable", "--charger", "C1", *moved)
     members = json.loads(changed.stdout)
     assert (members["chargerId"], members["url"]) == ("C1", moved[1])
-    assert run(server, key, "attempts", start, "--limit", "1").stdout.count("\n") == 1
-    assert "1 message" in run(server, key, "replay", start, "--message", one.id).stdout
-    assert run(server, key, "rotate-secret", start).stdout.strip() not in ("", secret)
-    assert run(server, key, "delete", start, "--yes").returncode == 0
-    assert run(server, key, "list").stdout == ""
+    assert webhooks(server, key, "attempts", start, "--limit", "1").stdout.count("\n") == 1
+    assert "1 message" in webhooks(server, key, "replay", start, "--message", one.id).stdout
+    assert webhooks(server, key, "rotate-secret", start).stdout.strip() not in ("", secret)
+    assert webhooks(server, key, "delete", start, "--yes").returncode == 0
+    assert webhooks(server, key, "list").stdout == ""
 
 
 def test_listening(server: Server, key: str, receiver: Receiver, path: str) -> None:

@@ -1,24 +1,13 @@
-"""Webhooks in the console, by the forms of its pages."""
+"""Webhooks in the console, through the forms of its pages."""
 
 import re
 from html import unescape
 
-import pytest
-
 from tests.conftest import Server
 from tests.console.visitors import partner_number, visitor
-from tests.webhooks.conftest import fill
 from tests.webhooks.receiver import Receiver
 from tests.webhooks.test_delivery import post, wait
 from tether.client import verify_webhook
-
-
-@pytest.fixture
-def key(server: Server) -> str:
-    found = server.key()
-    with server.client(found) as client:
-        fill(client)
-    return found
 
 
 def test_the_pages(server: Server, key: str, receiver: Receiver, path: str) -> None:

@@ -1,4 +1,4 @@
-"""What endpoints are sent, in which order, and what happens when they fail."""
+"""The messages to endpoints, their order, and what happens when endpoints fail."""
 
 import asyncio
 import base64
@@ -118,11 +118,11 @@ def test_a_session_of_before_that_goes_changes_no_state_of_its_vehicle(
         ]  # fmt: skip
 
     def goes(id: str, events: list[str]) -> int:
-        """Takes back all events of a session; returns how often its vehicle's state was told."""
+        """Withdraws all events of a session; returns how many states of its vehicle were sent."""
         for event in reversed(events):  # it begins where it began until it is gone
             assert client.delete(f"/events/{event}").status_code == 204
         removed = wait(lambda: told("session.removed", id))[-1].message["data"]["version"]
-        # What is told of its charger comes behind what is told of its vehicle.
+        # Messages about its charger come after those about its vehicle.
         wait(lambda: told("charger.state.changed", id, removed))
         return len(told("vehicle.state.changed", id, removed))
 

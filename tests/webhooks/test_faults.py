@@ -1,4 +1,4 @@
-"""Killed while it delivers: nothing is lost, everything is in order, each message has one id."""
+"""The server is killed while it delivers: no message is lost, doubled or out of order."""
 
 import os
 import random
@@ -19,7 +19,7 @@ KILLS = int(os.environ.get("TETHER_TEST_KILLS", "3"))
 
 
 def in_order(ids: list[str]) -> list[str]:
-    """Each id once, where it came first."""
+    """The ids without repetitions, in the order of their first occurrence."""
     return list(dict.fromkeys(ids))
 
 
@@ -120,4 +120,4 @@ def test_two_nodes(nodes: list[Server], receiver: Receiver, path: str) -> None:
             post(other, number)
     wait(lambda: len({received.id for received in receiver.at(path)}) == 60)
     assert in_order([received.id for received in receiver.at(path)]) == posted
-    assert taken_s < 30  # 10 s where nothing else uses the processor
+    assert taken_s < 30  # 10 s on an idle machine

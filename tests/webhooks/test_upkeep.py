@@ -1,4 +1,4 @@
-"""Leases, pace, and secrets when a key is lost."""
+"""Leases, limits of speed, and secrets when the secret key is lost."""
 
 import asyncio
 import socket
@@ -56,7 +56,7 @@ def test_a_lease_under_which_nobody_delivers_runs_out(
         await stored.park(Parked(partner, held, "session_started_x", 10, None, 0))
         claimed = await stored.claim("dead", both, 10**14, 10**14 + 10)
         assert {one.webhook.id: one.webhook.parked for one in claimed} == {held: 1, lost: 0}
-        # Whoever claimed them never learned of the second.
+        # The server that claimed them does not know the second.
         await stored.renew("dead", [(partner, held)], 10**14 + 100)
         (other,) = await stored.claim("other", both, 10**14 + 20, 10**14 + 30)
         assert other.webhook.id == lost

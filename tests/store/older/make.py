@@ -1,10 +1,10 @@
-"""Makes a database as an older version of Tether makes it, from outside, by its own code.
+"""Makes a database with an older version of Tether, by its own code.
 
     git archive COMMIT src | tar x -C FOLDER
     PYTHONPATH=FOLDER/src python -m tests.store.older.make DATABASE | gzip > NAME.ENGINE.json.gz
 
-That is its key, and what the older server answered. Beside it lies the database: of SQLite as it is
-(`.sqlite.gz`), of PostgreSQL as `pg_dump --no-owner --inserts` writes it (`.postgres.gz`).
+Prints the key, and the answers of the older server. The database belongs beside it: of SQLite the
+file (`.sqlite.gz`), of PostgreSQL the output of `pg_dump --no-owner --inserts` (`.postgres.gz`).
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from tests.derivation.streams import CHARGERS, VEHICLE, stream
-from tests.parts import free_port, wait_for_port
+from tests.services import free_port, wait_for_port
 
 VEHICLES = [f"V{number}" for number in range(8)]
 LISTS = ("chargers", "vehicles", "events")

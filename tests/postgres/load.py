@@ -1,4 +1,4 @@
-"""The means of the tests with many processes: a load that never gives up, and a follower."""
+"""A load that retries until all is stored, and a follower of the events."""
 
 import asyncio
 import itertools
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-import psycopg
 
 from tests.conftest import Server
-from tests.faults.rig import CUT_OFF, Answer, Partner, Wire
+from tests.sql import query
+from tests.wire import CUT_OFF, Answer, Partner, Wire
 
 RECONNECT_S = 0.05
 BACK_OFF_S = 0.1
@@ -22,9 +22,9 @@ _NEXT = re.compile(r"<[^>]*?(/events\?[^>]*)>; rel=\"next\"")
 
 @dataclass
 class Load:
-    """Clients that report events 0, 1, 2 … of one partner, and report again what was not answered.
+    """Clients that post events 0, 1, 2 … of one partner, and repeat those without an answer.
 
-    `answered` has the id of each event that was acknowledged. What is neither a 201 nor expected
+    `answered` has the id of each acknowledged event. An answer that is neither a 201 nor expected
     (a 503 needs Retry-After) is kept in `surprises`.
     """
 
@@ -43,11 +43,11 @@ class Load:
     _stopped: bool = False
 
     def stop(self) -> None:
-        """Lets every client finish the event that it is at."""
+        """Stops each client after its current event."""
         self._stopped = True
 
     async def run(self, numbers: Iterable[int], connections: int = 64) -> None:
-        """Reports these events, until all are acknowledged or somebody calls `stop`."""
+        """Posts these events, until all are acknowledged or a test calls `stop`."""
         self._numbers, self._stopped = iter(numbers), False
         await asyncio.gather(*(self._client(place) for place in range(connections)))
 
@@ -90,7 +90,7 @@ class Load:
 
 
 class Seen(msgspec.Struct):
-    """What a follower keeps of an event."""
+    """The part of an event that a follower keeps."""
 
     id: str
     timestamp: str
@@ -101,7 +101,7 @@ _page = msgspec.json.Decoder(list[Seen])
 
 @dataclass
 class Follower:
-    """Reads `GET /events` as fast as it can from the beginning on, and asks again at the end."""
+    """Reads `GET /events` from the beginning as fast as it can, and polls at the end."""
 
     partner: Partner
     seen: list[Seen] = field(default_factory=list)
@@ -146,12 +146,6 @@ def check_exactly_once(load: Load, follower: Follower, count: int) -> None:
     assert len({one.timestamp for one in follower.seen}) == len(ids) == count
 
 
-def query(url: str, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-    """The rows of a query on a connection of its own."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        return connection.execute(sql.encode(), parameters).fetchall()
-
-
 def sessions(url: str) -> list[tuple[Any, ...]]:
     """State and age of the transaction of each of Tether's connections to this database."""
     return query(
@@ -162,5 +156,5 @@ def sessions(url: str) -> list[tuple[Any, ...]]:
 
 
 def endless(first: int = 0) -> Iterator[int]:
-    """The numbers from here on."""
+    """The numbers from this one on."""
     return itertools.count(first)

@@ -1,4 +1,4 @@
-"""The means of the fault tests: fast raw connections, and a look at a process from outside."""
+"""Fast raw connections to a server, and a look at its process from outside."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ def request_of(method: str, path: str, key: str, body: bytes = b"", *lines: str)
 
 
 def event(number: int, *, vehicle: str = "V1", charger: str = "C1") -> bytes:
-    """A valid event; each number has an instant of its own."""
+    """A valid event; each number has its own instant."""
     instant = f"2026-01-{1 + number // 86_400_000:02}T{_clock(number % 86_400_000)}Z"
     return (
         f'{{"type":"VEHICLE_CONNECTED","chargerId":"{charger}","vehicleId":"{vehicle}",'
@@ -85,7 +85,7 @@ class Answer:
         return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
 
     def json(self) -> Any:
-        """What the body says."""
+        """The body as JSON."""
         return json.loads(self.body)
 
 
@@ -94,7 +94,7 @@ _LENGTH = re.compile(rb"content-length: ([0-9]+)", re.IGNORECASE)
 
 @dataclass
 class Wire:
-    """A connection to a server, on which a test can do what no decent client does."""
+    """A raw connection to a server, on which a test can send any bytes."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -121,7 +121,7 @@ class Wire:
         return await self.answer()
 
     async def ended(self) -> bytes:
-        """What the server still says before it hangs up."""
+        """The bytes that the server still sends before it closes the connection."""
         try:
             return await self.reader.read()
         except ConnectionError:
@@ -169,7 +169,7 @@ class Partner:
         return found
 
     def events_from(self, url: str) -> tuple[list[dict[str, Any]], str]:
-        """All events from an address on, and the address at which to ask for what follows."""
+        """All events from an address on, and the address of the next events."""
         found = []
         while True:
             answer = self.client.get(url)
@@ -179,6 +179,15 @@ class Partner:
             url = answer.links["next"]["url"] if page else url
             if not page:
                 return found, httpx.URL(url).raw_path.decode()
+
+
+async def ask_at_once(server: Server, requests: list[bytes]) -> list[Answer]:
+    """Sends each request on a connection of its own; returns the answers in the same order."""
+    wires = [await Wire.to(server) for _ in requests]
+    answers = await asyncio.gather(*map(Wire.ask, wires, requests))
+    for wire in wires:
+        wire.hang_up()
+    return answers
 
 
 async def post_events(partner: Partner, count: int, first: int = 0, connections: int = 16) -> int:
@@ -210,7 +219,7 @@ def memory_mb(server: Server) -> float:
 
 
 def peak_mb(server: Server) -> float:
-    """The most resident memory that the server's process ever had."""
+    """The highest resident memory of the server's process."""
     status = Path(f"/proc/{pid_of(server)}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
@@ -227,7 +236,7 @@ def open_files(server: Server) -> int:
 
 
 async def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    """Returns when it is so; fails when it does not come to that."""
+    """Returns when the condition is true; fails when that takes too long."""
     try:
         async with asyncio.timeout(seconds):
             while not true():  # noqa: ASYNC110 - it happens in another process

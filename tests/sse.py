@@ -1,4 +1,4 @@
-"""Reads Server-Sent Events as the HTML standard says, without a word of our SDK."""
+"""Reads Server-Sent Events as the HTML standard says, without code of our SDK."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -49,7 +49,7 @@ def messages(lines: Iterable[str]) -> Iterator[Message]:
 def streaming(
     client: httpx.Client, last_id: str | None = None, **query: str
 ) -> Iterator[Iterator[Message]]:
-    """The messages of a new stream, of which the first is its place."""
+    """The messages of a new stream; the first is its position."""
     headers = {} if last_id is None else {"Last-Event-ID": last_id}
     with client.stream("GET", "/stream", params=query, headers=headers) as answer:
         assert answer.status_code == 200, answer.read()
@@ -57,7 +57,7 @@ def streaming(
 
 
 def up_to(found: Iterator[Message], last_id: str) -> list[Message]:
-    """The messages up to and with the one that carries this id."""
+    """The messages up to and including the one with this id."""
     taken = []
     for message in found:
         if not message.is_place:
@@ -68,7 +68,7 @@ def up_to(found: Iterator[Message], last_id: str) -> list[Message]:
 
 
 def without_age(state: dict[str, Any]) -> dict[str, Any]:
-    """A state without what depends on when it was looked at."""
+    """A state without the values that depend on the time of the read."""
     return {name: value for name, value in state.items() if name != "asOf" and "Age" not in name}
 
 
