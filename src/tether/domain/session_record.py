@@ -149,16 +149,19 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
 
     def read_power(self, power: Decimal, at_ms: int) -> None:
         """Takes in a reading of the power."""
-        if self.power is None or self.power_max is None or self.power_min is None:
+        if self.power is None:
             self.power_first, self.power_first_ms = power, at_ms
-            self.power_max = self.power_min = power
         else:
             gap_ms = at_ms - self.power_ms
             both = EXACT.add(self.power, power if gap_ms <= LONG_GAP_MS else self.power)
             self.power_area = EXACT.fma(both, Decimal(gap_ms), self.power_area)
-            self.power_max = max(self.power_max, power)
-            self.power_min = min(self.power_min, power)
+        self._extend_range(power)
         self.power, self.power_ms = power, at_ms
+
+    def _extend_range(self, power: Decimal | None) -> None:
+        if power is not None:
+            self.power_max = power if self.power_max is None else max(self.power_max, power)
+            self.power_min = power if self.power_min is None else min(self.power_min, power)
 
     def read_meter(self, energy: Decimal) -> bool:
         """Takes in a reading of the meter; returns whether the meter has begun anew.
@@ -222,12 +225,8 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
             self.read_power(other.power_first, other.power_first_ms)
             self.power_area = EXACT.add(self.power_area, other.power_area)
             self.power, self.power_ms = other.power, other.power_ms
-            for reading in (other.power_max, other.power_min):
-                assert reading is not None
-                assert self.power_max is not None
-                assert self.power_min is not None
-                self.power_max = max(self.power_max, reading)
-                self.power_min = min(self.power_min, reading)
+            self._extend_range(other.power_max)
+            self._extend_range(other.power_min)
         if other.metered is not None:
             self.metered, self.metered_before = other.metered, other.metered_before
         if self.soc_start is None:
@@ -474,16 +473,12 @@ def take_late_report(session: SessionRecord, report: LateReport) -> None:
     if not session.periods:
         if energy is None and time_s is None:
             return
-        start_ms = (
-            session.start_ms
-            if time_s is None
-            else max(session.start_ms, end_ms - milliseconds(time_s))
-        )
-        session.periods.append(
-            PeriodRecord(
-                start_ms, end_ms, start_missing=True, stop_missing=True, soc_start=session.soc_start
-            )
-        )
+        start_ms = session.start_ms
+        if time_s is not None:
+            start_ms = max(start_ms, end_ms - milliseconds(time_s))
+        session.periods.append(PeriodRecord(
+            start_ms, end_ms, start_missing=True, stop_missing=True, soc_start=session.soc_start
+        ))  # fmt: skip
     period = _late_period(session, energy, time_s)
     if period is None:
         return

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -54,37 +54,40 @@ def stored_readings(session: SessionRecord) -> list[Reading] | None:
     return [(start_ms + one.after_ms, one.soc, one.power) for one in session.readings]
 
 
-class Newest(NamedTuple):
-    """The newest readings up to a moment that the session itself has.
+ReadingKind = Literal["soc", "power", "event"]
 
-    If the session has only newer ones, its events since `soc_since` and `power_since` have older
-    ones.
+
+def newest_at(
+    session: SessionRecord, at_ms: int, *, heard: bool
+) -> tuple[list[Reading], dict[ReadingKind, int]]:
+    """The newest readings up to this moment, at which the session was active.
+
+    With `heard` also the newest event of any kind. If the session has only newer readings of a
+    kind, the second value has the instant since when its events may have an older one.
     """
-
-    readings: list[Reading]
-    soc_since: int | None
-    power_since: int | None
-
-
-def newest_at(session: SessionRecord, at_ms: int) -> Newest:
-    """The newest readings up to this moment, at which the session was active."""
-    readings, soc_since, power_since = list[Reading](), None, None
+    readings, since = list[Reading](), dict[ReadingKind, int]()
     if session.soc is not None:
         if session.soc_ms <= at_ms:
             readings.append((session.soc_ms, session.soc, None))
         else:
-            soc_since = session.start_ms
+            since["soc"] = session.start_ms
     for period in session.periods:
         runs = period.start_ms <= at_ms and (period.stop_ms is None or at_ms < period.stop_ms)
         if runs and period.power is not None and period.power_first_ms <= at_ms:
             if period.power_ms <= at_ms:
                 readings.append((period.power_ms, None, period.power))
             else:
-                power_since = period.power_first_ms
-    return Newest(readings, soc_since, power_since)
+                since["power"] = period.power_first_ms
+    if heard and session.last.at_ms <= at_ms:
+        readings.append((session.last.at_ms, None, None))
+    elif heard:
+        since["event"] = session.start_ms
+    return readings, since
 
 
-def thinned(readings: Iterable[Reading], moments: range, *, heard: bool = False) -> list[Reading]:
+def relevant_readings(
+    readings: Iterable[Reading], moments: range, *, heard: bool = False
+) -> list[Reading]:
     """The last state of charge and the last power before each moment: no other reading counts.
 
     The readings are in order. With `heard` also the last event of any kind before each moment.
@@ -128,14 +131,14 @@ def steps_of(session: SessionRecord, readings: Iterable[Reading]) -> list[Step]:
     found: list[Step] = []
     charge: PeriodRecord | None = None
     power = soc = None
-    start_ms, end_ms = session.start_ms, session.end_ms
+    start_ms, end_ms = session.start_ms, _NEVER if session.end_ms is None else session.end_ms
     now_ms, heard = start_ms, HEARD
-    for at_ms, kind, one, read in _happened(session, readings):
+    for at_ms, kind, one, read in [*_happened(session, readings), (_NEVER, _READING, None, None)]:
         if at_ms > now_ms:
             runs = CHARGING if charge is not None else 0
             found.append(Step(now_ms - start_ms, heard + runs, power, soc))
-            if end_ms is not None and at_ms >= end_ms:
-                return found
+            if at_ms >= end_ms:
+                break
             now_ms, heard = at_ms, 0
         if kind != _READING:
             charge, power = one, None
@@ -144,11 +147,11 @@ def steps_of(session: SessionRecord, readings: Iterable[Reading]) -> list[Step]:
         soc = soc if one is None else one
         if read is not None and charge is not None and _has_read(charge, at_ms):
             power = read
-    runs = CHARGING if charge is not None else 0
-    return [*found, Step(now_ms - start_ms, heard + runs, power, soc)]
+    return found
 
 
 _STOP, _START, _READING = range(3)
+_NEVER = 2**62  # an instant after all others
 _in_time = itemgetter(0, 1)
 
 

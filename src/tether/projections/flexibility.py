@@ -4,6 +4,7 @@ Chargers come in the order of their ids, one page at a time, so that neither mem
 of the event loop grow with the fleet.
 """
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import lru_cache
 from heapq import merge
@@ -20,16 +21,17 @@ from tether.domain.timeline import (
     STALE,
     Condition,
     Reading,
+    ReadingKind,
     Timeline,
     condition_of,
     newest_at,
+    relevant_readings,
     steps_of,
     stored_readings,
-    thinned,
     timeline_at,
 )
 from tether.projections.projector import Projector
-from tether.storage.plugged_in import EventsWanted, Kind, PastSession, PastTimeline, PluggedIn
+from tether.storage.plugged_in import EventsWanted, PastSession, PastTimeline, PluggedIn
 from tether.storage.turns import TimeSlice, in_steps
 
 PAGE = 100  # sessions that are read at once
@@ -271,23 +273,16 @@ class Capacities:
         """
         first_ms, last_ms = moments[0], moments[-1]
         readings: list[list[Reading]] = [[] for _ in sessions]
-        older: dict[Kind, list[EventsWanted]] = {"soc": [], "power": [], "event": []}
+        older: defaultdict[ReadingKind, list[EventsWanted]] = defaultdict(list)
         events: list[EventsWanted] = []
         for number, session in enumerate(sessions):
             if (beside := stored_readings(session)) is not None:
                 readings[number] = beside
                 continue
             if session.start_ms <= first_ms:
-                known = newest_at(session, first_ms)
-                readings[number] += known.readings
-                if known.soc_since is not None:
-                    older["soc"].append(_wanted(number, session, known.soc_since, first_ms))
-                if known.power_since is not None:
-                    older["power"].append(_wanted(number, session, known.power_since, first_ms))
-                if heard and session.last.at_ms <= first_ms:
-                    readings[number].append((session.last.at_ms, None, None))
-                elif heard:
-                    older["event"].append(_wanted(number, session, session.start_ms, first_ms))
+                readings[number], since = newest_at(session, first_ms, heard=heard)
+                for kind, since_ms in since.items():
+                    older[kind].append(_wanted(number, session, since_ms, first_ms))
             from_ms = max(session.start_ms, first_ms + 1)
             until_ms = min(last_ms, session.last.at_ms)
             if from_ms <= until_ms:
@@ -297,7 +292,7 @@ class Capacities:
             events += (_wanted(number, sessions[number], at_ms, at_ms) for number, at_ms in newest)
         async for one, some in self._plugged_in.events(partner, events):
             found = _readings_of(sessions[one.number], some)
-            readings[one.number] += thinned(found, moments, heard=heard)
+            readings[one.number] += relevant_readings(found, moments, heard=heard)
         return readings
 
 

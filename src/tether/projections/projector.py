@@ -30,7 +30,7 @@ WRITTEN_AT_ONCE = 500  # changes, as others wait for the writer meanwhile
 IN_BULK = 500  # events stored at once, after which more will follow
 MOST_BEHIND = 100_000  # waiting events of a partner before its next events are delayed
 INTERVAL_S = 1.0  # between checks for changes, and between tries after a failure
-SETTLED_AGAIN_S = 0.02
+RETRY_S = 0.02
 PATIENCE_S = 5.0  # that a reader waits until its events are derived
 SWEPT_AT_ONCE = 200  # partners
 USUAL_RATE = 5_000.0  # events per second, until it is measured
@@ -326,7 +326,7 @@ class Projector:
             if not position.unfinished and not withdrawn:
                 return position
             await self.portion(partner)
-            await asyncio.sleep(SETTLED_AGAIN_S)
+            await asyncio.sleep(RETRY_S)
         return None
 
     def _another_does_it(self, partner: int, position: Position) -> bool:

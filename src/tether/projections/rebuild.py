@@ -5,13 +5,12 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from tether.domain.models import Vehicle
-from tether.projections.projector import Projector
+from tether.projections.projector import RETRY_S, Projector
 from tether.storage.entities import Entities
 from tether.storage.log_positions import Position
 from tether.storage.session_records import Change
 
 VEHICLES_AT_ONCE = 1000
-AGAIN_S = 0.02
 
 
 class Checked(NamedTuple):
@@ -71,7 +70,7 @@ class Rebuilder:
                 repaired += len(portion.changes) * repair
             else:
                 return Checked(vehicle, sessions, repaired if repair else differing)
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(RETRY_S)
 
     async def _keep(
         self, partner: int, position: Position, changes: list[Change]

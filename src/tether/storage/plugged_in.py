@@ -5,12 +5,12 @@ migrations/0002.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from tether.domain.session_record import EventReading, OrderedEvent, SessionRecord
-from tether.domain.timeline import Step
+from tether.domain.timeline import ReadingKind, Step
 from tether.storage.engine import (
     Engine,
     batch,
@@ -183,8 +183,7 @@ SELECT w.number, (
 SOC_AT = _newest("{event_json} ->> 'stateOfCharge' IS NOT NULL")
 POWER_AT = _newest("{event_json} ->> 'chargePower' IS NOT NULL AND e.charger_id = w.charger_id")
 HEARD_AT = _newest("true")
-Kind = Literal["soc", "power", "event"]
-_NEWEST: dict[Kind, str] = {"soc": SOC_AT, "power": POWER_AT, "event": HEARD_AT}
+_NEWEST: dict[ReadingKind, str] = {"soc": SOC_AT, "power": POWER_AT, "event": HEARD_AT}
 
 # For each session the first $3 of its events. The order selects the only index that has it.
 _EVENTS = f"""
@@ -282,7 +281,7 @@ class PluggedIn:
         return found
 
     async def newest(
-        self, partner: int, wanted: Sequence[EventsWanted], kind: Kind
+        self, partner: int, wanted: Sequence[EventsWanted], kind: ReadingKind
     ) -> list[tuple[int, int]]:
         """The number of each query, and the instant of the newest event with a state of charge,
         with a power at the session's charger, or of any kind. Sessions without such an event are
