@@ -1,12 +1,10 @@
 """The simulation is physically plausible, obeys the rules, and repeats for the same seed."""
 
-import csv
 import json
 from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
 from functools import lru_cache
-from importlib.resources import files
 from itertools import pairwise, takewhile
 from typing import Any
 
@@ -17,8 +15,7 @@ from hypothesis import strategies as st
 from tether.domain.models import Charger, Event, EventType, Vehicle, to_json
 from tether.domain.timestamps import parse_instant
 from tether.domain.validation import new_entity, new_event
-from tether.simulator.fleet import Fleet, new_fleet, stations_of
-from tether.simulator.replay import sessions_of
+from tether.simulator.fleet import Fleet, packaged_fleet
 from tether.simulator.simulation import Charging, Simulation
 
 START_MS = parse_instant("2026-01-05T00:00:00Z")
@@ -26,15 +23,9 @@ DAYS = 4
 Sessions = list[list[Event]]
 
 
-def rows(name: str) -> list[dict[str, str]]:
-    text = files("tether.simulator").joinpath("data", name).read_text(encoding="utf-8-sig")
-    return list(csv.DictReader(text.splitlines()))
-
-
 @lru_cache
 def fleet(chargers: int = 60, vehicles: int = 150, seed: int = 7) -> Fleet:
-    stations = stations_of(rows("shenzhen-stations.csv"))
-    return new_fleet(chargers, vehicles, stations, sessions_of(rows("level3-sessions.csv")), seed)
+    return packaged_fleet(chargers, vehicles, seed)
 
 
 def simulated(fleet: Fleet, seed: int = 7) -> list[Event]:

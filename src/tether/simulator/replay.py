@@ -1,15 +1,15 @@
-"""Makes chargers, vehicles and events of a table of charging sessions.
+"""Makes chargers, vehicles and events from a table of charging sessions.
 
 It is made for the 1,878 sessions of one fast charging station in `data/level3-sessions.csv`, and
-takes every table with the same columns. These values are in the data:
+accepts every table with the same columns. These values are in the data:
 
 - Each plug is a charger. Its name is the charger's id.
 - The data name no vehicles, so each session has its own. It has the session's battery capacity, and
   as its only power the maximum of the session, rounded up to a whole kW.
 - Arrival and departure are minutes without a zone, taken as UTC. States of charge are in %.
 - Energy has all its digits: Wh divided by 1000.
-- The time charged is the stay in whole minutes. It counts the minute of arrival and that of
-  departure, so it is one minute more than the difference of the two.
+- The charging time is the stay in whole minutes. It counts the minute of arrival and the minute of
+  departure, so it is one minute more than the difference between the two.
 
 These values are not in the data:
 
@@ -21,15 +21,18 @@ These values are not in the data:
 - A plug supports 1 kW to the station's 172.5 kW. (Nine sessions have up to 1.4 % more; their
   vehicles keep that.)
 
-No row is left out or changed: the server refuses one that breaks the API's rules, and says why. The
-station's data have no such row: states of charge lie in 0 to 100 and never fall, powers and
-energies are above 0, stays last five minutes or more, and never overlap at one plug.
+No row is skipped or changed. If a row breaks the API's rules, the server refuses it and says why.
+The station's data have no such row: states of charge are from 0 to 100 and never fall, powers and
+energies are above 0, stays last five minutes or more, and do not overlap at one plug.
 """
 
+import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from math import ceil
 from typing import Any
 
@@ -75,6 +78,20 @@ class RecordedSession:
     def energy_kwh(self) -> Decimal:
         """The energy charged, exactly."""
         return self.energy_wh / _PER_KILO
+
+
+def packaged_data(name: str) -> Traversable:
+    """A data file that comes with Tether."""
+    return files("tether.simulator").joinpath("data", name)
+
+
+def read_rows(source: Traversable) -> list[dict[str, str]]:
+    """The rows of a CSV. Raises SetupError if it cannot be read."""
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+        return list(csv.DictReader(text.splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SetupError(f"{source} cannot be read: {error}") from None
 
 
 def sessions_of(rows: Iterable[Mapping[str, str]]) -> list[RecordedSession]:

@@ -1,14 +1,14 @@
 """Simulates a fleet: arrivals, charging and departures.
 
 The clock is virtual and random numbers are seeded: the same fleet, start and seed give the same
-events in the same order, however fast they are taken. A heap holds the next step of each vehicle.
+events in the same order, at any speed. A heap holds the next step of each vehicle.
 
 - Vehicles arrive by the time of day at their chargers, most in the afternoon, few at night.
 - A charger has one vehicle at a time. A vehicle that finds no free charger comes back later.
 - Below 80 % a vehicle charges with the lower of both maximum powers. Above, the power falls in a
   straight line over the state of charge, to a fifth at 100 %. So the state of charge rises in a
-  straight line, then approaches its end exponentially. Every state and every energy is computed
-  from the start of the session, so that no errors add up.
+  straight line at first, then exponentially slower. Every state and every energy is computed
+  from the start of the session, so that rounding errors do not add up.
 - Energy is the energy in the battery: capacity times the rise of the state of charge.
 - At a fast charger a vehicle stays until it has the wanted state of charge, at a slow one for
   hours.
@@ -86,7 +86,7 @@ class Charging:
 
 @dataclass(slots=True)
 class _Car:
-    """A vehicle and its situation. Instants in ms, states of charge in %."""
+    """A vehicle on the road or at a charger. Instants in ms, states of charge in %."""
 
     vehicle: Vehicle
     soc: float
@@ -112,13 +112,13 @@ class Simulation:
 
     def __init__(self, fleet: Fleet, start_ms: int, seed: int) -> None:
         self._habits = fleet.habits
-        self._dice = Random(seed)  # noqa: S311 - no secret
+        self._random = Random(seed)  # noqa: S311 - no secret
         self._free = list(fleet.chargers)
         self._heap: list[tuple[int, int, _Step, _Car]] = []
-        self._number = 0  # of the step: gives the order within one instant
+        self._number = 0  # of the step: orders the steps of one instant
         self._busiest = max(fleet.habits.by_hour)
         for vehicle in fleet.vehicles:
-            car = _Car(vehicle, self._dice.uniform(25, 95), start_ms)
+            car = _Car(vehicle, self._random.uniform(25, 95), start_ms)
             self._plan(self._arrive, car, self._next_arrival_ms(start_ms))
 
     def events(self) -> Iterator[Event]:
@@ -140,10 +140,10 @@ class Simulation:
         if not self._free or arrival_soc > 92:
             self._plan(self._arrive, car, self._next_arrival_ms(at_ms))
             return None
-        place = self._dice.randrange(len(self._free))
-        self._free[place], self._free[-1] = self._free[-1], self._free[place]
+        index = self._random.randrange(len(self._free))
+        self._free[index], self._free[-1] = self._free[-1], self._free[index]
         car.charger, car.soc = self._free.pop(), arrival_soc
-        self._plan(self._start, car, at_ms + 1000 * self._dice.randint(5, 60))
+        self._plan(self._start, car, at_ms + 1000 * self._random.randint(5, 60))
         return self._event(car, EventType.VEHICLE_CONNECTED, at_ms)
 
     def _start(self, car: _Car, at_ms: int) -> Event:
@@ -151,12 +151,12 @@ class Simulation:
         power = min(power_kw(car.charger), power_kw(car.vehicle))
         car.charging = Charging(float(car.vehicle.charge_capacity), power, car.soc)
         car.since_ms = at_ms
-        wanted = min(100.0, max(self._dice.choice(self._habits.on_departure), car.soc + 5))
-        stay_h = math.inf if car.fast else self._dice.triangular(0.75, 13, 5)
+        wanted = min(100.0, max(self._random.choice(self._habits.on_departure), car.soc + 5))
+        stay_h = math.inf if car.fast else self._random.triangular(0.75, 13, 5)
         stay_s = stay_h * _SECONDS_PER_HOUR
         full_s = car.charging.seconds_to(wanted if car.fast else max(wanted, 80.0))
         car.stop_ms = at_ms + 1000 * math.ceil(min(full_s, stay_s))
-        idle_s = self._dice.randint(20, 600)
+        idle_s = self._random.randint(20, 600)
         after_ms = car.stop_ms + 1000 * idle_s
         car.leave_ms = after_ms if car.fast else max(after_ms, at_ms + 1000 * int(stay_s))
         self._plan_charging(car, at_ms)
@@ -214,24 +214,24 @@ class Simulation:
     # Drivers --------------------------------------------------------------------------------------
 
     def _next_arrival_ms(self, after_ms: int) -> int:
-        """The next time that a vehicle wants to charge: often in busy hours, seldom in quiet ones.
+        """The next time that a vehicle wants to charge: more often in busy hours.
 
-        Draws arrivals at the rate of the busiest hour, and drops some of the other hours' ones.
+        Draws arrivals at the rate of the busiest hour, and drops some arrivals in other hours.
         """
         hours = self._habits.by_hour
         most_per_s = VISITS_PER_DAY * self._busiest * len(hours) / sum(hours) / _DAY_S
         at_ms = after_ms + 20 * 60_000  # the earliest return
         while True:
-            at_ms += 1000 * (1 + int(self._dice.expovariate(most_per_s)))
+            at_ms += 1000 * (1 + int(self._random.expovariate(most_per_s)))
             hour = (at_ms + TIME_ZONE_MS) // 3_600_000 % 24
-            if self._dice.random() * self._busiest < hours[hour]:
+            if self._random.random() * self._busiest < hours[hour]:
                 return at_ms
 
     def _soc_on_arrival(self, car: _Car, at_ms: int) -> float:
-        """The state of charge at an arrival: a real one, but no less than driving can have used."""
+        """The state of charge on arrival: from the data, but above what driving can have left."""
         used_kwh = DRIVING_KW * (at_ms - car.since_ms) / 1000 / _SECONDS_PER_HOUR
         lowest = car.soc - 100 * used_kwh / float(car.vehicle.charge_capacity)
-        usual = self._dice.choice(self._habits.on_arrival)
+        usual = self._random.choice(self._habits.on_arrival)
         return min(car.soc, max(usual, lowest, 2.0))
 
     def _event(self, car: _Car, kind: EventType, at_ms: int, **measured: Any) -> Event:

@@ -1,33 +1,37 @@
 """`tether replay`: real charging sessions through the API of a running server."""
 
-import asyncio
-import csv
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tether.cli.access import PATIENT_RETRIES, Access, retries_noticed, with_access
+from tether.cli.access import Access, retries_noticed, with_access
 from tether.cli.display.output import counted, note, say
 from tether.cli.display.progress import RowProgress, row_progress
 from tether.cli.options import FilePath
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Event, Vehicle, to_json
-from tether.simulator.replay import chargers_of, events_of, sessions_of, vehicle_of
+from tether.simulator.replay import (
+    chargers_of,
+    events_of,
+    packaged_data,
+    read_rows,
+    sessions_of,
+    vehicle_of,
+)
 
 if TYPE_CHECKING:
-    from tether.client import AsyncClient
+    from tether.client import Client
 
 T = TypeVar("T", Charger, Vehicle, Event)
 
-BATCH = 1_000  # things in a request
-MOST_SHOWN = 10
+BATCH = 1_000  # chargers, vehicles or events in a request
+MAX_REFUSALS_SHOWN = 10
 
 
 @click.command()
@@ -40,38 +44,31 @@ def replay(file: str | None, verify: bool, access: Access) -> None:
     Without FILE these are the 1,878 sessions which one fast charging station in Switzerland saw in
     fifteen months. FILE is a CSV with the same columns. Sent twice, nothing changes.
     """
-
-    sessions = sessions_of(_rows(file))
+    sessions = sessions_of(read_rows(Path(file) if file else packaged_data("level3-sessions.csv")))
     if not sessions:
         raise SetupError("There are no sessions in the file.")
     run = _Replay(
         chargers_of(sessions),
         [vehicle_of(session) for session in sessions],
-        # By their times; the sort is stable for events of the same instant.
+        # In order of time. Events of the same instant keep their order: the sort is stable.
         sorted((e for session in sessions for e in events_of(session)), key=lambda e: e.at_ms),
     )
-    with access.errors_as_messages():
-        access.check()
-        with row_progress("sent", run.size) as progress, retries_noticed(progress.notice):
-            asyncio.run(run.send(access, progress, verify=verify))
+    with (
+        access.client(patient=True) as client,
+        row_progress("sent", run.size) as progress,
+        retries_noticed(progress.notice),
+    ):
+        run.send(client, progress)
+        if verify and not run.refusals:
+            run.verify(client)
     run.summarize(access.safe_url)
     if run.refusals:
         sys.exit(1)
 
 
-def _rows(file: str | None) -> list[dict[str, str]]:
-    ours = files("tether.simulator").joinpath("data/level3-sessions.csv")
-    source = ours if file is None else Path(file)
-    try:
-        text = source.read_text(encoding="utf-8-sig")
-        return list(csv.DictReader(text.splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SetupError(f"{source} cannot be read: {error}") from None
-
-
 @dataclass
 class _Replay:
-    """What is to be sent, and after `send` what was accepted; `refusals` has the rest."""
+    """The entities and events to send. After `send`: those that the server accepted."""
 
     chargers: list[Charger]
     vehicles: list[Vehicle]
@@ -82,52 +79,49 @@ class _Replay:
 
     @property
     def size(self) -> int:
-        """How many things there are to send."""
+        """The number of chargers, vehicles and events."""
         return len(self.chargers) + len(self.vehicles) + len(self.events)
 
-    async def send(self, access: Access, progress: RowProgress, *, verify: bool) -> None:
-        """Sends chargers, vehicles and events; keeps those that the server accepted.
+    def send(self, client: "Client", progress: RowProgress) -> None:
+        """Sends chargers, vehicles and events."""
+        started = time.monotonic()
+        self.chargers = self._send(client.chargers.bulk, self.chargers, progress)
+        self.vehicles = self._send(client.vehicles.bulk, self.vehicles, progress)
+        self.events = self._send(client.events.bulk, self.events, progress)
+        self.seconds = time.monotonic() - started
 
-        With `verify` it reads everything back. Raises SetupError if something differs.
-        """
-        from tether.client import AsyncClient
-
-        async with AsyncClient(access.url, access.key, retries=PATIENT_RETRIES) as client:
-            started = time.monotonic()
-            self.chargers = await self._send(client.chargers.bulk, self.chargers, progress)
-            self.vehicles = await self._send(client.vehicles.bulk, self.vehicles, progress)
-            self.events = await self._send(client.events.bulk, self.events, progress)
-            self.seconds = time.monotonic() - started
-            if verify and not self.refusals:
-                await self._verify(client)
-
-    async def _send(
-        self, bulk: Callable[[list[T]], Awaitable[Any]], things: list[T], progress: RowProgress
+    def _send(
+        self, bulk: Callable[[list[T]], Iterable[Any]], items: list[T], progress: RowProgress
     ) -> list[T]:
-        """Sends the things in batches. Returns those that the server accepted."""
+        """Sends the items in batches. Returns those that the server accepted."""
         accepted: list[Any] = []
-        for start in range(0, len(things), BATCH):
-            batch = things[start : start + BATCH]
-            for thing, result in zip(batch, await bulk(batch), strict=True):
+        for start in range(0, len(items), BATCH):
+            batch = items[start : start + BATCH]
+            for item, result in zip(batch, bulk(batch), strict=True):
                 if not result.ok:
-                    name = thing.vehicle_id if isinstance(thing, Event) else thing.id
+                    name = item.vehicle_id if isinstance(item, Event) else item.id
                     self.refusals.append(f"{name}: {result.message}")
-                elif isinstance(thing, Event):
-                    accepted.append(thing.identified(result.id))
                 else:
-                    accepted.append(thing)
+                    accepted.append(item.identified(result.id) if isinstance(item, Event) else item)
             progress.advance(len(batch))
         return accepted
 
-    async def _verify(self, client: "AsyncClient") -> None:
-        held: list[Charger | Vehicle | Event] = [
-            *[charger async for charger in client.chargers.list(page_size=1000)],
-            *[vehicle async for vehicle in client.vehicles.list(page_size=1000)],
+    def verify(self, client: "Client") -> None:
+        """Raises SetupError unless the server has everything exactly as it was sent."""
+        stored: list[Charger | Vehicle | Event] = [
+            *client.chargers.list(page_size=1000),
+            *client.vehicles.list(page_size=1000),
         ]
         for charger in self.chargers:
-            events = client.events.list(charger_id=charger.id, page_size=1000)
-            held += [event async for event in events]
-        _compare([*self.chargers, *self.vehicles, *self.events], held)
+            stored += client.events.list(charger_id=charger.id, page_size=1000)
+        found = {(type(item), item.id): to_json(item) for item in stored}
+        sent: list[Charger | Vehicle | Event] = [*self.chargers, *self.vehicles, *self.events]
+        wrong = [item.id for item in sent if found.get((type(item), item.id)) != to_json(item)]
+        if wrong:
+            raise SetupError(
+                f"{len(wrong):,} of {len(sent):,} are not there as they were sent, "
+                f"the first of them {wrong[0]}."
+            )
         self.verified = True
 
     def summarize(self, url: str) -> None:
@@ -143,20 +137,7 @@ class _Replay:
             say("Read back: the server holds exactly that.")
         if self.refusals:
             note(f"The server refused {len(self.refusals):,} of them:")
-            for refusal in self.refusals[:MOST_SHOWN]:
+            for refusal in self.refusals[:MAX_REFUSALS_SHOWN]:
                 note(f"  {refusal}")
-            if len(self.refusals) > MOST_SHOWN:
-                note(f"  and {len(self.refusals) - MOST_SHOWN:,} more")
-
-
-def _compare(
-    sent: Sequence[Charger | Vehicle | Event], held: Iterable[Charger | Vehicle | Event]
-) -> None:
-    """Raises SetupError unless the server has all things exactly as they were sent."""
-    found = {(type(thing), thing.id): to_json(thing) for thing in held}
-    wrong = [thing.id for thing in sent if found.get((type(thing), thing.id)) != to_json(thing)]
-    if wrong:
-        raise SetupError(
-            f"{len(wrong):,} of {len(sent):,} are not there as they were sent, "
-            f"the first of them {wrong[0]}."
-        )
+            if len(self.refusals) > MAX_REFUSALS_SHOWN:
+                note(f"  and {len(self.refusals) - MAX_REFUSALS_SHOWN:,} more")
