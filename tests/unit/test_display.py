@@ -63,6 +63,6 @@ def test_bars_take_the_room_that_there_is(monkeypatch: pytest.MonkeyPatch) -> No
         cells = bar_cells(decimals(1, 2, 4), 50)
         return None if cells is None else max(len(cell) for cell in cells)
 
-    assert (longest(200), longest(80), longest(56)) == (charts.MOST_BAR, 30, 6)
+    assert (longest(200), longest(80), longest(56)) == (charts.MAX_BAR, 30, 6)
     assert longest(55) is None
     assert bar_cells(decimals(0, 0), 10) is bar_cells(decimals(5), 10) is None

@@ -57,16 +57,11 @@ class Access:
 
         return url_without_password(self.url)
 
-    def _note_demo_key(self) -> None:
-        """Says that the demo key is used, before a long command."""
-        if self._is_demo:
-            note(f"With the demo key in {DEMO_KEY}.")
-
     @contextmanager
     def client(self, *, patient: bool = False) -> Iterator["Client"]:
         """The SDK's client. Its errors become messages.
 
-        `patient`: retries for long, after one check without retries that the server is there.
+        `patient`: checks once that the server is there, then retries for about a minute.
         """
         from tether.client import Client
 
@@ -78,33 +73,24 @@ class Access:
                 yield client
 
     def check(self) -> None:
-        """Raises if there is no such server or it does not accept the key."""
-        self._note_demo_key()
-        from tether.client import Client, NotFound
+        """Raises an error if the server is not there or does not accept the key.
 
-        with Client(self.url, self.key, retries=0, timeout=10) as client:
-            try:
-                next(client.chargers.list(page_size=1), None)
-            except NotFound:  # a Tether server has this list, even if it is empty
-                raise SetupError(
-                    f"{self.safe_url} does not answer like a Tether server: "
-                    "it has no list of chargers."
-                ) from None
+        Says first if the key is the demo key.
+        """
+        from tether.client import Client
 
-    @contextmanager
-    def asking_for(self, what: str) -> Iterator["Client"]:
-        """The SDK's client. A NotFound becomes the message that there is no such thing."""
-        from tether.client import NotFound
-
-        with self.client() as client:
-            try:
-                yield client
-            except NotFound:
-                raise SetupError(f"There is no {what}.") from None
+        if self._is_demo:
+            note(f"With the demo key in {DEMO_KEY}.")
+        not_ours = f"{self.safe_url} does not answer like a Tether server"
+        with (
+            Client(self.url, self.key, retries=0, timeout=10) as client,
+            not_found_as_message(f"{not_ours}: it has no list of chargers."),
+        ):
+            next(client.chargers.list(page_size=1), None)
 
     @contextmanager
     def errors_as_messages(self) -> Iterator[None]:
-        """Turns the SDK's general errors into SetupErrors with a message for the user."""
+        """Turns the SDK's general errors into SetupErrors with messages for the user."""
         from tether.client import (
             EpochChanged,
             Forbidden,
@@ -144,6 +130,17 @@ class Access:
             ) from None
 
 
+@contextmanager
+def not_found_as_message(message: str) -> Iterator[None]:
+    """Turns the SDK's NotFound into a SetupError with this message."""
+    from tether.client import NotFound
+
+    try:
+        yield
+    except NotFound:
+        raise SetupError(message) from None
+
+
 def calls_of(client: "Client", one: str) -> Any:
     """The client's calls for chargers or vehicles. `one` is `charger` or `vehicle`."""
     return client.chargers if one == "charger" else client.vehicles
@@ -151,9 +148,9 @@ def calls_of(client: "Client", one: str) -> Any:
 
 @contextmanager
 def retries_noticed(notice: Callable[[str], None]) -> Iterator[None]:
-    """Says once, by `notice`, that the SDK waits and tries again."""
+    """Calls `notice` once with a message when the SDK waits and tries again."""
 
-    class Once(logging.Handler):
+    class OneNotice(logging.Handler):
         done = False
 
         def emit(self, record: logging.LogRecord) -> None:
@@ -161,7 +158,7 @@ def retries_noticed(notice: Callable[[str], None]) -> Iterator[None]:
                 self.done = True
                 notice("The server asks to wait, or is out of reach: trying again by itself.")
 
-    log, handler = logging.getLogger("tether.client"), Once()
+    log, handler = logging.getLogger("tether.client"), OneNotice()
     log.setLevel(logging.INFO)
     log.addHandler(handler)
     try:
@@ -171,13 +168,25 @@ def retries_noticed(notice: Callable[[str], None]) -> Iterator[None]:
 
 
 def with_access(command: Callable[P, T]) -> Callable[..., T]:
-    """Adds the options --url and --api-key to a command, which gets them as `access`."""
+    """Adds the options --url and --api-key to a command. The command gets them as `access`."""
 
     @url_option
     @api_key_option
     @wraps(command)
     def run(*args: Any, url: str, api_key: str | None, **kwargs: Any) -> T:
         return command(*args, access=Access(url, api_key), **kwargs)  # type: ignore[arg-type]
+
+    return run
+
+
+def with_client(command: Callable[P, T]) -> Callable[..., T]:
+    """Adds the options --url and --api-key to a command. The command gets the SDK's `client`."""
+
+    @with_access
+    @wraps(command)
+    def run(*args: Any, access: Access, **kwargs: Any) -> T:
+        with access.client() as client:
+            return command(*args, client=client, **kwargs)  # type: ignore[arg-type]
 
     return run
 

@@ -1,4 +1,4 @@
-"""Shared by the `follow` commands: signals end them between entries, a file keeps the cursor."""
+"""Shared by the `follow` commands: a signal stops them between entries, a file keeps the cursor."""
 
 import signal
 import sys
@@ -13,10 +13,10 @@ import click
 
 from tether.cli.access import Access
 from tether.cli.display.output import say, show_line
-from tether.cli.files import replacing
 from tether.cli.options import F, FilePath
+from tether.cli.writing import replacing
 from tether.domain.errors import SetupError
-from tether.files.formats import to_ndjson
+from tether.domain.models import to_json
 
 if TYPE_CHECKING:
     from tether.client import Client
@@ -56,32 +56,33 @@ def print_followed(
     cursor_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Prints the entries after the cursor in the file: as `line_of` in a terminal, else as JSON.
+    """Prints the entries after the cursor in the file, until Ctrl-C or SIGTERM.
 
-    Runs until Ctrl-C or SIGTERM.
+    A terminal shows lines of `line_of`, a pipe gets JSON.
     """
-    people = sys.stdout.isatty() and not as_json
+    is_terminal = sys.stdout.isatty() and not as_json
     cursor = _read_cursor(cursor_file) if cursor_file else None
     with (
         access.client(patient=True) as client,
-        _explained_restore(cursor_file),
+        _restore_explained(cursor_file),
         stopped_by_signals() as stop,
     ):
         following = begin(client, cursor, stop)
-        if cursor_file and cursor is None:  # so that a stop before the first entry loses nothing
+        if cursor_file and cursor is None:
+            # Save the start, so that a stop before the first entry loses nothing.
             _write_cursor(cursor_file, following.cursor)
         for entry in following:
-            # Print first, then save the cursor, so that no entry is lost.
-            if people:
+            # Print before saving the cursor, so that no entry is lost.
+            if is_terminal:
                 say(line_of(entry))
             else:
-                show_line(to_ndjson(entry))
+                show_line(to_json(entry))
             if cursor_file:
                 _write_cursor(cursor_file, following.cursor)
 
 
 @contextmanager
-def _explained_restore(cursor_file: Path | None) -> Iterator[None]:
+def _restore_explained(cursor_file: Path | None) -> Iterator[None]:
     from tether.client import EpochChanged
 
     try:
@@ -134,5 +135,5 @@ def _read_cursor(file: Path) -> str | None:
 
 
 def _write_cursor(file: Path, cursor: str) -> None:
-    with replacing(file) as partial:
-        partial.write_text(cursor + "\n", encoding="ascii")
+    with replacing(file) as new:
+        new.write_text(cursor + "\n", encoding="ascii")

@@ -31,7 +31,7 @@ POLL_S = 0.2
 
 
 def forward_messages(access: Access, url: str, secret: str | None, types: Sequence[str]) -> None:
-    """Posts each message to the URL and prints the result, until Ctrl-C."""
+    """Posts each new message to the URL and prints the result, until Ctrl-C."""
     from httpx2 import Client as Http
     from httpx2 import HTTPError
 
@@ -101,10 +101,10 @@ def _events(client: "Client", stop: threading.Event) -> Iterator[Message]:
 
 def _withdrawals(client: "Client", stop: threading.Event) -> Iterator[Message]:
     following = client.events.follow_withdrawn(client.events.now(), stop=stop)
-    for number, gone in enumerate(following, 1):
-        assert isinstance(gone, Withdrawal)
-        at_ms = parse_instant(gone.withdrawn_at)
-        yield _event_message(MessageType.EVENT_WITHDRAWN, gone, at_ms, number)
+    for number, withdrawal in enumerate(following, 1):
+        assert isinstance(withdrawal, Withdrawal)
+        at_ms = parse_instant(withdrawal.withdrawn_at)
+        yield _event_message(MessageType.EVENT_WITHDRAWN, withdrawal, at_ms, number)
 
 
 def _event_message(

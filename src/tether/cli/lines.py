@@ -17,7 +17,7 @@ from tether.files.contents import MAX_LINE_BYTES
 
 STANDARD_INPUT = "-"
 _GZIP = b"\x1f\x8b"
-_UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # Excel's "Unicode Text" begins so
+_UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # of Excel's "Unicode Text"
 _CHUNK = 1 << 16
 
 
@@ -26,7 +26,7 @@ class Damaged(SetupError):
 
 
 class Lines:
-    """Reads bytes line by line. A line that is too long is cut; the rest of it is skipped.
+    """Reads bytes line by line. Of a line that is too long it skips the rest.
 
     `size` is the size of the file in bytes, 0 if it is not known; `number` counts the lines.
     Raises Damaged if the gzip stream is broken.
@@ -41,7 +41,7 @@ class Lines:
             self.size, self._raw = 0, open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115
         else:
             self.size = Path(path).stat().st_size
-            self._raw = Path(path).open("rb")  # noqa: SIM115 - closed when this is left
+            self._raw = Path(path).open("rb")  # noqa: SIM115 - closed in __exit__
         self._rows: Iterator[bytes] | None = None
         if self._raw.peek(4)[:4] == parquet.MARK:
             if path == STANDARD_INPUT:
@@ -50,17 +50,17 @@ class Lines:
         is_gzip = self._raw.peek(2)[:2] == _GZIP
         self._lines: BufferedIOBase = gzip.GzipFile(fileobj=self._raw) if is_gzip else self._raw
         self._text: TextIOWrapper | None = None
-        named = codecs.lookup(encoding).name
-        if named == "utf-8" and self._raw.peek(2)[:2] in _UTF_16_MARKS:
-            named = encoding = "utf-16"
-        if named != "utf-8":
-            self._text = TextIOWrapper(self._lines, encoding, newline="\n")
+        codec = codecs.lookup(encoding).name
+        if codec == "utf-8" and self._raw.peek(2)[:2] in _UTF_16_MARKS:
+            codec = "utf-16"
+        if codec != "utf-8":
+            self._text = TextIOWrapper(self._lines, codec, newline="\n")
 
     def __enter__(self) -> "Lines":
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
-        if kind is None:  # after an error a thread may still read: closing would wait for it
+        if kind is None:  # after an error a thread may still read, and closing would wait for it
             self._raw.close()
 
     @property
@@ -69,11 +69,12 @@ class Lines:
         return self._raw.tell() if self.size else 0
 
     def __iter__(self) -> Iterator[bytes]:
-        for row in self._rows or ():
+        for line in self._rows or self._read_lines():
             self.number += 1
-            yield row
-        while not self._rows and (line := self._read(MAX_LINE_BYTES + 1)):
-            self.number += 1
+            yield line
+
+    def _read_lines(self) -> Iterator[bytes]:
+        while line := self._read(MAX_LINE_BYTES + 1):
             yield line
             if len(line) > MAX_LINE_BYTES:
                 while not line.endswith(b"\n"):

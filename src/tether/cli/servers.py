@@ -1,25 +1,25 @@
-"""Asks a server on this machine, or near it, for its health."""
+"""Asks a server, usually on this machine, for its health."""
 
 from http.client import HTTPConnection, HTTPException
 from typing import NamedTuple
 
 
 class Response(NamedTuple):
-    """A response. `is_ours`: it comes from a Tether server."""
+    """A response. `is_ours`: a Tether server sent it."""
 
     status: int
     is_ours: bool
     body: str
 
 
-def get(host: str, port: int, path: str, timeout_s: float, most_bytes: int = 0) -> Response | None:
-    """The response, with the first bytes of its body; None if there is none."""
+def get(host: str, port: int, path: str, timeout_s: float, max_bytes: int = 0) -> Response | None:
+    """The response with at most `max_bytes` of its body; None if the server does not respond."""
     connection = HTTPConnection(reachable(host), port, timeout=timeout_s)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
         is_ours = answer.getheader("X-Request-Id") is not None
-        return Response(answer.status, is_ours, answer.read(most_bytes).decode(errors="replace"))
+        return Response(answer.status, is_ours, answer.read(max_bytes).decode(errors="replace"))
     except (OSError, HTTPException):
         return None
     finally:
@@ -39,5 +39,5 @@ def is_ready(host: str, port: int, timeout_s: float) -> bool:
 
 
 def reachable(host: str) -> str:
-    """The host at which this machine reaches a server that listens on `host`."""
+    """The address at which this machine reaches a server that listens on `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - all addresses

@@ -1,4 +1,4 @@
-"""What `tether sessions summary` and `tether energy` share: options, tables with bars, files."""
+"""Shared by `tether sessions summary` and `tether energy`: options, tables with bars, files."""
 
 import shutil
 import sys
@@ -13,23 +13,21 @@ from zoneinfo import ZoneInfo
 import click
 
 from tether.cli.display.charts import bar_cells, sparkline, sparkline_width
-from tether.cli.display.listing import MOST_IN_A_TABLE, show_some
+from tether.cli.display.listing import MAX_PAGE, MAX_TABLE_ROWS, show_first
 from tether.cli.display.numbers import short, tenth
 from tether.cli.display.output import say, show_line, show_table
 from tether.cli.options import ZONE, WholeNumber, together
-from tether.cli.writing import Output, csv_options, form_of, output_option
+from tether.cli.writing import Output, csv_options, output_of, output_option
 from tether.domain.models import to_json
 from tether.domain.views import EnergyStep, SessionSummary
 
 FORMATS = ("table", "json", "csv", "ndjson", "parquet")
-PAGE = 1000
 Sum = SessionSummary | EnergyStep
-WIDE = 110  # columns of a terminal in which there is room for powers and longer bars
+WIDE = 110  # columns of a terminal that has space for powers and longer bars
 _SUMMARY_TITLES = ("Of", "Begun", "Plugged\nh", "Charged\nh", "kWh", "estim.\nkWh", "Use\n%")
 _POWER_TITLES = ("Mean\nkW", "Most\nkW")
 _STEP_TITLES = ("Of", "kWh", "estim.\nkWh", "spread\nkWh", "kW")
-_NAME_COLUMNS = 20  # columns of an id beside a bar; a longer id is wrapped
-
+_ID_COLUMNS = 20  # columns of an id beside a bar; a longer id is wrapped
 
 calendar_zone_option = click.option(
     "--time-zone",
@@ -40,8 +38,8 @@ calendar_zone_option = click.option(
 )
 sum_options = together(
     click.option("--limit", type=WholeNumber(1),
-                 help=f"At most so many.  [default: {MOST_IN_A_TABLE} in a table, else all]"),
-    click.option("--format", "form", type=click.Choice(FORMATS),
+                 help=f"At most so many.  [default: {MAX_TABLE_ROWS} in a table, else all]"),
+    click.option("--format", "format", type=click.Choice(FORMATS),
                  help="[default: as the name of FILE says, table in a terminal, else ndjson]"),
     output_option,
     csv_options,
@@ -49,43 +47,36 @@ sum_options = together(
 """How rows are shown or written."""
 
 
-def output_of(model: type[Sum], options: dict[str, Any], zone: ZoneInfo | None) -> Output:
-    """How to show or write the rows. Removes its own options from `options`."""
-    file, form = options.pop("output"), options.pop("form")
-    if form is None:
-        usual = "table" if file is None and sys.stdout.isatty() else "ndjson"
-        form = form_of(file, FORMATS, usual)
-    csv = {name: options.pop(name) for name in ("separator", "decimal_comma", "bom")}
-    output = Output(model, form, file, **csv, zone=zone)
+def sum_output(model: type[Sum], options: dict[str, Any], zone: ZoneInfo | None) -> Output:
+    """How to show or write the rows. Removes the options about that from `options`."""
+    default = "table" if options["output"] is None and sys.stdout.isatty() else "ndjson"
+    output = output_of(model, options, zone, FORMATS, default)
     output.check()
-    if file is not None and form in ("table", "json"):
-        raise click.UsageError(f"--format {form} goes without --output.")
+    if output.file is not None and output.format in ("table", "json"):
+        raise click.UsageError(f"--format {output.format} goes without --output.")
     return output
 
 
 def show_sums(found: Iterator[Any], output: Output, limit: int | None, *, days: bool) -> None:
     """Shows or writes rows. `days`: each row begins with a day."""
-    if output.form == "table":
-        show_some(found, partial(_show, output, days=days), limit, "No such session.")
-    elif output.form == "json":
+    if output.format == "table":
+        show_first(found, partial(_show, output, days=days), limit, "No such session.")
+    elif output.format == "json":
         show_line(to_json(list(islice(found, limit))))
     else:
         rows = islice(found, limit)
         with output.opened() as writer:
-            while page := list(islice(rows, PAGE)):
+            while page := list(islice(rows, MAX_PAGE)):
                 writer.write(page)
 
 
 def _show(output: Output, rows: list[Any], *, days: bool) -> None:
-    width = shutil.get_terminal_size().columns
-    if output.model is EnergyStep:
-        titles, shown = _step_table(rows, output.zone, days=days)
-    else:
-        titles, shown = _summary_table(rows, output.zone, width, days=days)
-    if not sys.stdout.isatty():  # where each row is a line
+    is_curve = output.model is EnergyStep
+    titles, cells = (_step_table if is_curve else _summary_table)(rows, output.zone, days=days)
+    if not sys.stdout.isatty():  # each row is one line there
         titles = [title.replace("\n", " ") for title in titles]
-    show_table(titles, shown, wrapped=("Of",))
-    if output.model is EnergyStep and not any(row[1] for row in shown):
+    show_table(titles, cells, wrapped=("Of",))
+    if is_curve and not any(row[1] for row in cells):
         powers = [row.average_power or Decimal(0) for row in rows]
         if len(powers) > 1 and any(powers):
             say(f"\n{sparkline(powers, sparkline_width())} up to {short(max(powers))} kW")
@@ -95,11 +86,11 @@ def _show(output: Output, rows: list[Any], *, days: bool) -> None:
 
 
 def _summary_table(
-    found: Sequence[SessionSummary], zone: ZoneInfo | None, width: int, *, days: bool
+    found: Sequence[SessionSummary], zone: ZoneInfo | None, *, days: bool
 ) -> tuple[list[str], list[list[str]]]:
     """Titles and rows of sums. Times are local times of the zone, or only days."""
-    titles = [_time_title(zone), *_SUMMARY_TITLES]
-    if width >= WIDE:
+    titles = [_from_title(zone), *_SUMMARY_TITLES]
+    if shutil.get_terminal_size().columns >= WIDE:
         titles += _POWER_TITLES
     rows: list[list[str]] = []
     for row in found:
@@ -110,10 +101,10 @@ def _summary_table(
             tenth(row.plugged_time / 3600),
             tenth(row.charged_time / 3600),
             tenth(row.charged_energy),
-            tenth(row.estimated_energy) if row.estimated_energy else "",
+            tenth(row.estimated_energy or None),
             "" if row.utilisation is None else tenth(100 * row.utilisation),
-            "" if row.average_power is None else tenth(row.average_power),
-            "" if row.maximum_power is None else tenth(row.maximum_power),
+            tenth(row.average_power),
+            tenth(row.maximum_power),
         ]
         rows.append(cells[: len(titles)])
     energies = [row.charged_energy for row in found]
@@ -130,8 +121,8 @@ def _step_table(
             _local(row.from_, zone, days=days),
             row.charger_id or row.area or "",
             tenth(row.charged_energy),
-            tenth(row.estimated_energy) if row.estimated_energy else "",
-            tenth(row.spread_energy) if row.spread_energy else "",
+            tenth(row.estimated_energy or None),
+            tenth(row.spread_energy or None),
             tenth(row.average_power or Decimal(0)),
         ]
         for row in found
@@ -141,7 +132,7 @@ def _step_table(
         power * row.estimated_energy / row.charged_energy if row.charged_energy > 0 else Decimal(0)
         for row, power in zip(found, powers, strict=True)
     ]
-    return _with_bars([_time_title(zone), *_STEP_TITLES], rows, powers, estimated)
+    return _with_bars([_from_title(zone), *_STEP_TITLES], rows, powers, estimated)
 
 
 def _with_bars(
@@ -153,18 +144,17 @@ def _with_bars(
     """Adds a bar to each row if the terminal is wide enough; estimated energy is lighter."""
     columns = zip(*rows, strict=True)
     taken = sum(
-        2 + min(_NAME_COLUMNS, max(map(len, [*title.split("\n"), *cells])))
+        2 + min(_ID_COLUMNS, max(map(len, [*title.split("\n"), *cells])))
         for title, cells in zip(titles, columns, strict=True)
         if any(cells)
     )
     bars = bar_cells(values, taken, estimated)
     if bars is None:
         return list(titles), [list(row) for row in rows]
-    return [*titles, ""], [[*row, one] for row, one in zip(rows, bars, strict=True)]
+    return [*titles, ""], [[*row, bar] for row, bar in zip(rows, bars, strict=True)]
 
 
-def _time_title(zone: ZoneInfo | None) -> str:
-    """The title of the column of times."""
+def _from_title(zone: ZoneInfo | None) -> str:
     return f"From\n{zone.key if zone else 'UTC'}"
 
 

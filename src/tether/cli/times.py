@@ -75,7 +75,7 @@ def clock(seconds: Decimal) -> str:
 
 def duration(length_ms: int) -> str:
     """A duration in a suitable unit, rounded down: `24 h`, `90 min`, `30 s`."""
-    for unit, length, name in (("h", 2, "h"), ("m", 2, "min"), ("s", 0, "s")):
-        if length_ms >= length * _UNITS_MS[unit]:
+    for unit, name in (("h", "h"), ("m", "min")):
+        if length_ms >= 2 * _UNITS_MS[unit]:
             return f"{length_ms // _UNITS_MS[unit]} {name}"
-    return "0 s"
+    return f"{length_ms // 1000} s"

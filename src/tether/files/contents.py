@@ -20,17 +20,16 @@ from tether.domain.validation import identified_entity, new_event
 from tether.domain.views import ChargerState, EnergyStep, Session, SessionSummary, VehicleState
 from tether.files import session_list
 from tether.files.csv_form import API_FORM, CsvForm, DateOrder
-from tether.files.session_list import ListedSession, listed_session
+from tether.files.session_list import events_of_session
 
 Entry: TypeAlias = Charger | Vehicle | Event
-Thing: TypeAlias = Entry | ListedSession
 Sum: TypeAlias = SessionSummary | EnergyStep
 Tabular: TypeAlias = Entry | Session | Sum
 Written: TypeAlias = Tabular | VehicleState | ChargerState | Withdrawal
 
 
 class Kind(StrEnum):
-    """The kind of things in a file."""
+    """What the rows of a file are."""
 
     CHARGERS = "chargers"
     VEHICLES = "vehicles"
@@ -72,7 +71,7 @@ LOOK_AHEAD = 100  # lines that are read to detect the kind and the form
 TEXTS = {"id", "type", "chargerId", "vehicleId"}
 TIMES = INSTANTS
 LISTS = {"chargePowers", "dischargePowers"}
-# Names of members in the examples of the reference, which are valid, too.
+# Names of members in the examples of the reference are valid, too.
 ALIASES = {
     Kind.CHARGERS: {
         f"{end}{use}Power" for end in ("min", "max") for use in ("Charge", "Discharge")
@@ -86,11 +85,14 @@ _LATEST_MS = parse_instant("9999-01-01T00:00:00Z")
 
 
 class Row(NamedTuple):
-    """A line of a file with its thing, or with the reason why it has none. `text` is the line."""
+    """A row of a file, with its text and what it means, or with the reason for its refusal.
+
+    `entries` are the charger, the vehicle, the event, or the events of a session.
+    """
 
     line: int
     text: str
-    thing: Thing | None
+    entries: tuple[Entry, ...]
     reason: str = ""
 
 
@@ -104,7 +106,7 @@ class Line(NamedTuple):
 class Table(NamedTuple):
     """The contents of a file. `header` and `form` are a CSV's; NDJSON has no header.
 
-    `assumed` are sentences about assumptions, as the file leaves something open.
+    `assumed` are sentences about what was assumed where the file is not clear.
     """
 
     kind: Kind
@@ -122,9 +124,10 @@ class MappedColumn(NamedTuple):
 
 
 class ReadOptions(NamedTuple):
-    """How to read a file; None means that it is detected.
+    """How to read a file; None means: detect it.
 
     `columns` are the meanings of columns by their names. If given, other columns are ignored.
+    Columns or members in `ignored` are always ignored.
     """
 
     kind: Kind | None = None
@@ -134,11 +137,10 @@ class ReadOptions(NamedTuple):
     date_order: DateOrder | None = None
     columns: Mapping[str, MappedColumn] = {}
     ignored: Sequence[str] = ()
-    """Columns, or members, that are always ignored."""
 
 
 def guess_kind(names: Iterable[str]) -> Kind:
-    """The kind of things with these members. Raises SetupError if it is not clear."""
+    """The kind of rows with these members. Raises SetupError if it is not clear."""
     found = set(names)
     if "connectedAt" in found:
         return Kind.SESSIONS
@@ -160,10 +162,10 @@ def read_row(kind: Kind, line: Line, document_of: Callable[[str], dict[str, Any]
         line.content.decode()
         document = document_of(text)
         try:
-            given = {k: v for k, v in document.items() if k not in REPORT_COLUMNS}
+            members = {k: v for k, v in document.items() if k not in REPORT_COLUMNS}
             if kind is Kind.SESSIONS:
-                return Row(line.number, text, listed_session(given, _LATEST_MS))
-            return Row(line.number, text, entry_of(kind, given))
+                return Row(line.number, text, events_of_session(members, _LATEST_MS))
+            return Row(line.number, text, (entry_of(kind, members),))
         except Invalid as error:
             value = document.get(error.parameter) if error.parameter in TEXTS else None
             reason = f"{error.message}{_advice(value)}"
@@ -173,17 +175,22 @@ def read_row(kind: Kind, line: Line, document_of: Callable[[str], dict[str, Any]
         reason = 'It is no row of a CSV: a quote " is out of place.'
     except (Malformed, Invalid) as error:
         reason = error.message
-    except OverflowError:  # 01.01.0001, used by some for "no time", may be before the year 1 in UTC
+    except OverflowError:  # some write 01.01.0001 for "no time": in UTC it may be before the year 1
         reason = NO_SUCH_YEAR
-    return Row(line.number, text, None, reason)
+    return Row(line.number, text, (), reason)
 
 
 def _advice(value: object) -> str:
-    """What to write instead of a refused id with blanks, such as a licence plate."""
+    """Advice for a refused id with blanks, such as a licence plate."""
     words = value.split() if isinstance(value, str) else []
     if len(words) < 2 or not is_entity_id("-".join(words)):
         return ""
     return f" It has blanks: write {'-'.join(words)} or {''.join(words)}, the same everywhere."
+
+
+def short_type(kind: EventType) -> str:
+    """The last word of the type: `connected` for VEHICLE_CONNECTED."""
+    return kind.value.rpartition("_")[2].lower()
 
 
 def event_type_of(text: str) -> EventType | None:
@@ -199,7 +206,7 @@ def entry_of(kind: Kind, document: dict[str, Any]) -> Entry:
     """
     if kind is Kind.EVENTS:
         document.pop("id", None)
-        if isinstance(kind_of := document.get("type"), str) and (found := event_type_of(kind_of)):
+        if isinstance(name := document.get("type"), str) and (found := event_type_of(name)):
             document["type"] = found.value
         return new_event(document, _LATEST_MS)
     if kind is Kind.CHARGERS:

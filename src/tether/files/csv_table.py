@@ -1,4 +1,4 @@
-"""Reads and writes tables in CSV. A header, or a map of the columns, says what they mean.
+"""Reads and writes tables in CSV. The header, or a map of the columns, says what they mean.
 
 An empty cell is a missing member. Several powers are in one cell, as `11;22`.
 """
@@ -14,7 +14,9 @@ from typing import Any
 
 import msgspec
 
+from tether.domain.audit import AuditEntry
 from tether.domain.errors import Invalid, Malformed, SetupError
+from tether.domain.models import to_json
 from tether.domain.timestamps import format_instant
 from tether.domain.views import ChargePeriod, Flag
 from tether.files.contents import (
@@ -57,6 +59,9 @@ from tether.files.csv_form import (
     text_cell,
 )
 
+AUDIT_COLUMNS = (
+    "at", "actor", "key", "action", "target", "before", "after", "requestId", "address", "id",
+)  # fmt: skip
 _DURATION = re.compile(r"([0-9]{1,4}):([0-5][0-9])(?::([0-5][0-9]))?")
 _SCALED = re.compile(r"(?P<member>\w+)(?:(?P<sign>[*/])(?P<factor>[0-9]+(?:\.[0-9]+)?))?")
 _CONTEXT = Context(prec=15)  # as many digits as the API takes
@@ -93,7 +98,7 @@ def column_of(text: str) -> tuple[str, MappedColumn]:
 def read_csv(first: Line, lines: Iterator[Line], options: ReadOptions) -> Table:
     """The table under this header. Raises SetupError as `read_table` does."""
     try:
-        # Our column names have none of these, and those of other programs hardly any.
+        # Names of columns hardly contain separators.
         separator = options.separator or max(SEPARATORS, key=first.content.decode().count)
         form = CsvForm(separator, options.decimal_comma or separator != ",", options.zone,
                        options.date_order, options.decimal_comma)  # fmt: skip
@@ -107,12 +112,11 @@ def read_csv(first: Line, lines: Iterator[Line], options: ReadOptions) -> Table:
     columns = _columns(header, options)
     kind = options.kind or guess_kind(column.member for column in columns if column)
     check_columns(header, columns, kind)
-    seen = list(islice(lines, LOOK_AHEAD))
-    form, assumed = detect_form(form, list(_cells_of_rows(form, columns, seen)), options)
-    passed_over = [name for name, column in zip(header, columns, strict=True)
-                   if name and column is None]  # fmt: skip
-    if passed_over:
-        assumed.append(f"Columns that are passed over: {', '.join(passed_over)}.")
+    sample = list(islice(lines, LOOK_AHEAD))
+    form, assumed = detect_form(form, list(_cells_of_rows(form, columns, sample)), options)
+    ignored = [name for name, column in zip(header, columns, strict=True) if name and not column]
+    if ignored:
+        assumed.append(f"Columns that are passed over: {', '.join(ignored)}.")
 
     def document(text: str) -> dict[str, Any]:
         cells = cells_of(text, form)
@@ -124,35 +128,32 @@ def read_csv(first: Line, lines: Iterator[Line], options: ReadOptions) -> Table:
             if cell and column is not None and column.member not in REPORT_COLUMNS
         }
 
-    def rows(kind: Kind) -> Iterator[Row]:
-        for line in chain(seen, lines):
-            yield read_row(kind, line, document)
-
-    return Table(kind, header, rows(kind), form, tuple(assumed))
+    rows = (read_row(kind, line, document) for line in chain(sample, lines))
+    return Table(kind, header, rows, form, tuple(assumed))
 
 
 def join_lines(lines: Iterator[Line], separator: str) -> Iterator[Line]:
-    """The lines, where a row with line breaks in quoted cells is one line.
+    """The lines. The lines of a row with line breaks in quoted cells are joined.
 
-    A line with an open quote that is never closed stays alone, so that only this line is refused.
+    A line whose quote is never closed is not joined, so that only this line is refused.
     """
     waiting: deque[Line] = deque()
     while (first := waiting.popleft() if waiting else next(lines, None)) is not None:
         if not _has_open_quote(first.content, separator):
             yield first
             continue
-        row, size, whole = [first], len(first.content), None
-        while whole is None and len(row) < _MAX_LINES and size <= MAX_LINE_BYTES:
+        row, size, joined = [first], len(first.content), None
+        while joined is None and len(row) < _MAX_LINES and size <= MAX_LINE_BYTES:
             following = waiting.popleft() if waiting else next(lines, None)
             if following is None:
                 break
             row.append(following)
             size += len(following.content)
             if b'"' in following.content:
-                whole = b"".join(line.content for line in row)
-                whole = None if _has_open_quote(whole, separator) else whole
-        if whole is not None and _is_row(whole, separator):
-            yield first._replace(content=whole)
+                joined = b"".join(line.content for line in row)
+                joined = None if _has_open_quote(joined, separator) else joined
+        if joined is not None and _is_row(joined, separator):
+            yield first._replace(content=joined)
         else:
             yield first
             waiting.extendleft(reversed(row[1:]))
@@ -168,11 +169,10 @@ def _is_row(content: bytes, separator: str) -> bool:
 def _has_open_quote(content: bytes, separator: str) -> bool:
     """Whether a quoted cell is still open at the end."""
     mark, unquoted = separator.encode(), content.replace(b'""', b"")
-    is_open, place = False, 0
-    while (place := unquoted.find(b'"', place)) >= 0:
-        begins = place == 0 or unquoted[place - 1 : place] in (mark, b"\n")
-        is_open = not is_open if is_open or begins else is_open
-        place += 1
+    is_open, at = False, 0
+    while (at := unquoted.find(b'"', at)) >= 0:
+        is_open = not is_open and (at == 0 or unquoted[at - 1 : at] in (mark, b"\n"))
+        at += 1
     return is_open
 
 
@@ -193,18 +193,16 @@ def _columns(header: Sequence[str], options: ReadOptions) -> list[MappedColumn |
 def check_columns(
     header: Sequence[str], columns: Sequence[MappedColumn | None], kind: Kind
 ) -> None:
-    """Raises SetupError for an unknown member, or for one that is there twice."""
-    seen: dict[str, str] = {}
+    """Raises SetupError for an unknown member, or for one that two columns have."""
+    name_of: dict[str, str] = {}
     for name, column in zip(header, columns, strict=True):
         if column is None:
             continue
-        if column.member in seen:
-            one, other = seen[column.member], name
-            twice = f"The columns {one!r} and {other!r} are both {column.member}."
-            raise SetupError(
-                twice if one != other else f"The column {name!r} stands twice in the header."
-            )
-        seen[column.member] = name
+        if (first := name_of.get(column.member)) == name:
+            raise SetupError(f"The column {name!r} stands twice in the header.")
+        if first is not None:
+            raise SetupError(f"The columns {first!r} and {name!r} are both {column.member}.")
+        name_of[column.member] = name
         if column.member not in {*COLUMNS[kind], *ALIASES[kind], *REPORT_COLUMNS}:
             known = ", ".join(COLUMNS[kind])
             raise SetupError(
@@ -218,7 +216,7 @@ def detect_form(
 ) -> tuple[CsvForm, list[str]]:
     """The form that the cells of the first rows show, and the assumptions that were made.
 
-    Each cell has the number of its line. Raises SetupError if something stays open.
+    Each cell has the number of its line. Raises SetupError if the form is not clear.
     """
     form, assumed = _detect_numbers(form, cells, options)
     unclear: tuple[int, str] | None = None  # the first date that could be either
@@ -320,15 +318,15 @@ def _parse_power(name: str, text: str, form: CsvForm) -> Decimal:
 # Writing ----------------------------------------------------------------------------------------
 
 
-def to_csv(thing: Tabular, form: CsvForm = API_FORM) -> str:
+def to_csv(item: Tabular, form: CsvForm = API_FORM) -> str:
     """The row of a charger, vehicle, event, session or sum under the header of `csv_columns`.
 
     Flags of a session are their names. A charge period is its values of startedAt, stoppedAt,
     chargedEnergy, chargedTime and energySource, as in the API, with - for a missing one.
     """
     cells = [
-        _cell(field.encode_name, getattr(thing, field.name), form)
-        for field in msgspec.structs.fields(type(thing))
+        _cell(field.encode_name, getattr(item, field.name), form)
+        for field in msgspec.structs.fields(type(item))
     ]
     return csv_line(cells, form)
 
@@ -352,9 +350,8 @@ def _part(value: Any, form: CsvForm) -> str:
     if isinstance(value, Flag):
         return value.name
     if isinstance(value, ChargePeriod):
-        return " ".join(
-            "-" if word is None else str(word) for word in msgspec.structs.astuple(value)
-        )
+        members = msgspec.structs.astuple(value)
+        return " ".join("-" if member is None else str(member) for member in members)
     return number_cell(value, form)
 
 
@@ -369,10 +366,21 @@ def refused_csv(row: Row, header: Sequence[str], form: CsvForm = API_FORM) -> st
         kept = [cell for name, cell in named if name not in REPORT_COLUMNS]
     except csv.Error:
         kept = [row.text]
-    shown = (safe_cell("".join(c if c.isprintable() else "\ufffd" for c in cell)) for cell in kept)
-    return csv_line([str(row.line), row.reason, *shown], form)
+    safe = (safe_cell("".join(c if c.isprintable() else "\ufffd" for c in cell)) for cell in kept)
+    return csv_line([str(row.line), row.reason, *safe], form)
 
 
 def report_header(header: Sequence[str]) -> list[str]:
     """The header of a report on a CSV with this header."""
     return [*REPORT_COLUMNS, *(name for name in header if name not in REPORT_COLUMNS)]
+
+
+def audit_csv(entry: AuditEntry) -> str:
+    """The row of an entry. The values before and after are JSON."""
+    before, after = (to_json(one).decode() if one else "" for one in (entry.before, entry.after))
+    return csv_line(
+        [
+            entry.at, entry.actor, entry.key or "", entry.action, text_cell(entry.target),
+            before, after, text_cell(entry.request_id or ""), entry.address or "", entry.id,
+        ]
+    )  # fmt: skip

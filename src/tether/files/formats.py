@@ -1,8 +1,8 @@
-"""Chargers, vehicles, events and sessions in NDJSON and CSV, one in each line.
+"""Reads NDJSON and CSV, and writes NDJSON: a charger, vehicle, event or session in each line.
 
 NDJSON has the API's objects. CSV has a header with the names of the API's members. In both, a map
-can translate other names. Numbers keep all their digits. Sessions are written as the API has them,
-and read as the lists that operators have. Nothing here opens a file or a connection.
+can translate other names. Numbers keep all their digits. Sessions are written as in the API, and
+read from the lists that operators export. Nothing here opens a file or a connection.
 """
 
 import re
@@ -20,7 +20,6 @@ from tether.files.contents import (
     MAX_LINE_BYTES,
     TEXTS,
     TIMES,
-    Kind,
     Line,
     MappedColumn,
     ReadOptions,
@@ -75,9 +74,9 @@ def _ndjson(lines: Iterator[Line], options: ReadOptions) -> Table:
         return _mapped(lines, options)
     kind, form = options.kind, CsvForm(zone=options.zone)
     if kind is None:
-        seen = list(islice(lines, LOOK_AHEAD))
-        kind = guess_kind(name for line in seen for name in _members_in(line))
-        lines = chain(seen, lines)
+        sample = list(islice(lines, LOOK_AHEAD))
+        kind = guess_kind(name for line in sample for name in _members_in(line))
+        lines = chain(sample, lines)
 
     def document(text: str) -> dict[str, Any]:
         found = _document(text.encode())
@@ -87,11 +86,7 @@ def _ndjson(lines: Iterator[Line], options: ReadOptions) -> Table:
             if name not in options.ignored
         }
 
-    def rows(kind: Kind) -> Iterator[Row]:
-        for line in lines:
-            yield read_row(kind, line, document)
-
-    return Table(kind, None, rows(kind))
+    return Table(kind, None, (read_row(kind, line, document) for line in lines))
 
 
 def _mapped(lines: Iterator[Line], options: ReadOptions) -> Table:
@@ -102,11 +97,11 @@ def _mapped(lines: Iterator[Line], options: ReadOptions) -> Table:
     columns = {name: one for name, one in options.columns.items() if name not in options.ignored}
     kind = options.kind or guess_kind(column.member for column in columns.values())
     check_columns(list(columns), list(columns.values()), kind)
-    seen = list(islice(lines, LOOK_AHEAD))
-    found = [(line.number, _members_in(line)) for line in seen]
+    sample = list(islice(lines, LOOK_AHEAD))
+    found = [(line.number, _members_in(line)) for line in sample]
     names = list(dict.fromkeys(name for _, members in found for name in members))
     assumed = [
-        f"Nothing is named {name!r} in the first {len(seen)} lines."
+        f"Nothing is named {name!r} in the first {len(sample)} lines."
         for name in columns if name not in names
     ]  # fmt: skip
     cells = [
@@ -118,20 +113,20 @@ def _mapped(lines: Iterator[Line], options: ReadOptions) -> Table:
     form = CsvForm(
         ",", options.decimal_comma, options.zone, options.date_order, options.decimal_comma
     )
-    form, told = detect_form(form, cells, options)
-    assumed += told
-    if passed_over := [name for name in names if name not in columns]:
-        assumed.append(f"Members that are passed over: {', '.join(passed_over)}.")
+    form, assumed_forms = detect_form(form, cells, options)
+    assumed += assumed_forms
+    if ignored := [name for name in names if name not in columns]:
+        assumed.append(f"Members that are passed over: {', '.join(ignored)}.")
 
     def document(text: str) -> dict[str, Any]:
         members = _document(text.encode())
-        given = {
+        values = {
             column.member: _member_value(column, members.get(name), form)
             for name, column in columns.items()
         }
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in values.items() if value is not None}
 
-    rows = (read_row(kind, line, document) for line in chain(seen, lines))
+    rows = (read_row(kind, line, document) for line in chain(sample, lines))
     return Table(kind, None, rows, assumed=tuple(assumed))
 
 
@@ -157,7 +152,7 @@ def _members_in(line: Line) -> dict[str, Any]:
 
 
 def _instant_in_zone(name: str, value: Any, form: CsvForm) -> Any:
-    """The value. A time without a zone, such as pandas writes, gets the zone of the form."""
+    """The value. A time without a zone, as pandas writes it, gets the zone of the form."""
     if form.zone is None or name not in TIMES or not isinstance(value, str) or not is_local(value):
         return value
     at_ms = parse_instant_cell(name, value, form)
@@ -167,17 +162,17 @@ def _instant_in_zone(name: str, value: Any, form: CsvForm) -> Any:
 def _document(line: bytes) -> dict[str, Any]:
     try:
         return decode_document(line)
-    except Malformed as error:  # its message is for a body of several lines
-        words = error.message.replace("The body", "It").replace("(line 1, column", "(column")
-        raise Malformed(words) from None
+    except Malformed as error:  # its message is about a body with several lines
+        text = error.message.replace("The body", "It").replace("(line 1, column", "(column")
+        raise Malformed(text) from None
 
 
 # Writing ----------------------------------------------------------------------------------------
 
 
-def to_ndjson(thing: Written) -> str:
+def to_ndjson(item: Written) -> str:
     """A line with the object of the API."""
-    return to_json(thing).decode() + "\n"
+    return to_json(item).decode() + "\n"
 
 
 def refused_ndjson(row: Row) -> str:
@@ -187,7 +182,4 @@ def refused_ndjson(row: Row) -> str:
     except Malformed:
         document = {"text": row.text[:MAX_LINE_BYTES]}
     report = {"line": row.line, "reason": row.reason}
-    return (
-        to_json({**report, **{k: v for k, v in document.items() if k not in report}}).decode()
-        + "\n"
-    )
+    return to_json(report | document | report).decode() + "\n"

@@ -1,8 +1,8 @@
 """Chargers, vehicles, events and sessions in Parquet, with pyarrow, which is an extra.
 
-Every number is written as a decimal128(38, 18), which is exact and has room for sums. A number with
-more than 18 decimal places, which the API allows, is refused, not rounded. Files of other programs
-can be read, too: with integers, floats, and timestamps of any unit.
+Every number is written as a decimal128(38, 18), which is exact and large enough for sums. The API
+allows numbers with more than 18 decimal places: they are refused, not rounded. Files of other
+programs can be read, too: with integers, floats, and timestamps of any unit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ _ROWS_AT_ONCE = 1000
 
 
 class ParquetFile:
-    """Writes a Parquet file, a page of things at a time."""
+    """Writes a Parquet file, a page of rows at a time."""
 
     def __init__(self, model: type[Tabular], path: Path | BinaryIO) -> None:
         self._arrow, parquet = _pyarrow()
@@ -32,9 +32,9 @@ class ParquetFile:
         self._file = parquet.ParquetWriter(path, self._schema, compression="zstd")
         self._pages: list[Any] = []
 
-    def write(self, things: Sequence[Tabular]) -> None:
-        rows = [_row(thing) for thing in things]
-        self._pages.append(self._arrow.RecordBatch.from_pylist(rows, schema=self._schema))
+    def write(self, rows: Sequence[Tabular]) -> None:
+        page = [_row(row) for row in rows]
+        self._pages.append(self._arrow.RecordBatch.from_pylist(page, schema=self._schema))
         if len(self._pages) == PAGES_TOGETHER:
             self._write_pages()
 
@@ -67,22 +67,22 @@ def read_lines(path: Path) -> Iterator[bytes]:
 
 
 def _readable(schema: Any, arrow: Any) -> tuple[Any, Any]:
-    """Two schemas to which rows are cast, one after the other, so that Python can read them.
+    """Two schemas. Rows are cast to the first, then to the second, so that Python can read them.
 
-    Times get microseconds. Floats of 32 bits become text first, as 7.4 would become
+    Times get microseconds. Floats of 32 bits become text first: otherwise 7.4 would become
     7.400000095367432.
     """
     text = last = schema
-    for place, field in enumerate(schema):
+    for index, field in enumerate(schema):
         kind, listed = field.type, arrow.types.is_list(field.type)
         if arrow.types.is_timestamp(kind):
-            last = last.set(place, field.with_type(arrow.timestamp("us", tz=kind.tz)))
+            last = last.set(index, field.with_type(arrow.timestamp("us", tz=kind.tz)))
         elif arrow.types.is_duration(kind):
-            last = last.set(place, field.with_type(arrow.duration("us")))
+            last = last.set(index, field.with_type(arrow.duration("us")))
         elif arrow.types.is_float32(kind.value_type if listed else kind):
             short, long = arrow.string(), arrow.float64()
-            text = text.set(place, field.with_type(arrow.list_(short) if listed else short))
-            last = last.set(place, field.with_type(arrow.list_(long) if listed else long))
+            text = text.set(index, field.with_type(arrow.list_(short) if listed else short))
+            last = last.set(index, field.with_type(arrow.list_(long) if listed else long))
     return text, last
 
 
@@ -128,18 +128,18 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
-def _row(thing: Tabular) -> dict[str, Any]:
+def _row(item: Tabular) -> dict[str, Any]:
     def checked(number: Decimal) -> Decimal:
         if not fits(number):
             raise SetupError(
-                f"{_name(thing)} has the number {number}, too fine for Parquet's {PLACES} places "
+                f"{_name(item)} has the number {number}, too fine for Parquet's {PLACES} places "
                 "after the point: export CSV or NDJSON."
             )
         return number
 
-    return row_of(thing, checked)
+    return row_of(item, checked)
 
 
-def _name(whole: Tabular) -> str:
-    kind = type(whole).__name__
-    return f"{kind} from {whole.from_}" if isinstance(whole, Sum) else f"{kind} {whole.id}"
+def _name(item: Tabular) -> str:
+    kind = type(item).__name__
+    return f"{kind} from {item.from_}" if isinstance(item, Sum) else f"{kind} {item.id}"

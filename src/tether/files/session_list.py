@@ -1,4 +1,4 @@
-"""Makes events of a list of charging sessions, as operators export it.
+"""Makes events from a list of charging sessions, as operators export it.
 
 A row is one session of a vehicle at a charger with at most one charge. By default a charge starts
 with the plug-in, and stops after its `chargedTime`, or with the unplug. A row without a vehicle
@@ -8,7 +8,7 @@ vehicle. Nothing here opens a file.
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 from tether.domain.errors import Invalid
 from tether.domain.models import ENTITY_ID_RULE, Event, EventType, is_entity_id
@@ -21,14 +21,8 @@ COLUMNS = ("chargerId", "vehicleId", *TIMES, *NUMBERS)
 _MAX_ID_LENGTH = 128
 
 
-class ListedSession(NamedTuple):
-    """The events of a row of the list, in order."""
-
-    events: tuple[Event, ...]
-
-
-def listed_session(document: Mapping[str, Any], latest_ms: int) -> ListedSession:
-    """The session of a row with these members. Times are RFC 3339, up to `latest_ms`.
+def events_of_session(document: Mapping[str, Any], latest_ms: int) -> tuple[Event, ...]:
+    """The events of a row with these members, in order. Times are RFC 3339, up to `latest_ms`.
 
     Raises Invalid.
     """
@@ -66,12 +60,10 @@ def listed_session(document: Mapping[str, Any], latest_ms: int) -> ListedSession
         events.append((EventType.VEHICLE_CHARGE_STARTED, started_ms, at_start))
         events.append((EventType.VEHICLE_CHARGE_STOPPED, stopped_ms, reported))
     events.append((EventType.VEHICLE_DISCONNECTED, disconnected_ms, at_end))
-    return ListedSession(
-        tuple(
-            _event(kind, at_ms, {**known, **members}, latest_ms)
-            for kind, at_ms, members in events
-            if at_ms is not None
-        )
+    return tuple(
+        _event(kind, at_ms, {**known, **members}, latest_ms)
+        for kind, at_ms, members in events
+        if at_ms is not None
     )
 
 

@@ -1,8 +1,9 @@
 """`tether audit`: shows the audit trail."""
 
-from collections.abc import Iterator
+from typing import Any
 
 import click
+import msgspec
 
 from tether.cli import stores
 from tether.cli.display.output import note, show_line, show_table
@@ -22,16 +23,16 @@ AT_ONCE = 1_000
               help="From when on: a date, a date-time with a zone, or 7d, 12h ago.")  # fmt: skip
 @click.option("--action", metavar="ACTION", help="Only this action, such as key.revoke.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the newest N.")
-@click.option("--csv", "form", flag_value="csv", help="As CSV.")
-@click.option("--ndjson", "form", flag_value="ndjson", help="As JSON, an entry a line.")
-@click.option("--json", "form", flag_value="json", help="As one JSON array.")
+@click.option("--csv", "format", flag_value="csv", help="As CSV.")
+@click.option("--ndjson", "format", flag_value="ndjson", help="As JSON, an entry a line.")
+@click.option("--json", "format", flag_value="json", help="As one JSON array.")
 @database_option
 def audit(
     partner: str | None,
     from_ms: int | None,
     action: str | None,
     limit: int | None,
-    form: str | None,
+    format: str | None,
     database: str,
 ) -> None:
     """Show who changed keys, partners and settings, took back data or signed in.
@@ -58,34 +59,35 @@ def audit(
             after = page[-1].at_ms, page[-1].id
         return found[::-1], {one.id: one.name for one in await store.partners.all()}
 
-    found, names = stores.in_store(database, find, tell=form is None)
+    found, names = stores.in_store(database, find, tell=format is None)
     entries = [(audit_view(one, to_partner=False), names.get(one.partner)) for one in found]
-    if form is None and not entries:
+    if format is None and not entries:
         note("There are no such entries.")
-    elif form is None:
+    elif format is None:
         show_table(
             ("Time", "Partner", "Who", "Action", "What", "Before", "After", "From"),
             [_row(entry, name) for entry, name in entries],
             wrapped=("Before", "After", "Partner"),
         )
-    elif form == "json":
-        show_line(f"[{','.join(_lines(entries))}]")
-    elif form == "ndjson":
-        for line in _lines(entries):
-            show_line(line)
+    elif format == "json":
+        show_line(to_json(_objects(entries)))
+    elif format == "ndjson":
+        for entry in _objects(entries):
+            show_line(to_json(entry))
     else:
         _show_csv(entries)
 
 
-def _lines(entries: list[tuple[AuditEntry, str | None]]) -> Iterator[str]:
-    for entry, name in entries:
-        text = to_json(entry).decode()
-        yield text if name is None else f'{text[:-1]},"partner":{to_json(name).decode()}}}'
+def _objects(entries: list[tuple[AuditEntry, str | None]]) -> list[dict[str, Any]]:
+    return [
+        msgspec.to_builtins(entry) | ({} if name is None else {"partner": name})
+        for entry, name in entries
+    ]
 
 
 def _show_csv(entries: list[tuple[AuditEntry, str | None]]) -> None:
-    from tether.files.audit_lines import AUDIT_COLUMNS, audit_csv
     from tether.files.csv_form import csv_line, text_cell
+    from tether.files.csv_table import AUDIT_COLUMNS, audit_csv
 
     click.echo(csv_line((*AUDIT_COLUMNS, "partner")), nl=False)
     for entry, name in entries:

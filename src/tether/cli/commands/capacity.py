@@ -2,25 +2,29 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tether.cli.access import Access, with_access
+from tether.cli.access import with_client
+from tether.cli.data_options import INSTANT, NUMBERS
 from tether.cli.display.charts import sparkline, sparkline_width
 from tether.cli.display.listing import (
     lines_option,
     list_limit_option,
+    page_size,
     show_list,
     show_one,
     stale_option,
 )
 from tether.cli.display.numbers import short
 from tether.cli.display.output import counted, show_pairs, show_table
-from tether.cli.members import INSTANT, NUMBERS
 from tether.cli.options import DURATION
 from tether.client.models import By
 from tether.domain.views import Capacity
+
+if TYPE_CHECKING:
+    from tether.client import Client
 
 _EXAMPLES = """\b
 Examples:
@@ -31,7 +35,7 @@ Examples:
   tether capacity --from 2026-01-05 --to 2026-01-06 --step 1h --by area
 """
 _AREA = "Area"
-MOST_MOMENTS = 10_000  # of a series
+MAX_MOMENTS = 10_000  # of a series
 _TITLES = (
     "Time (UTC)", "Charger", "Vehicles", "Takes\nkW", "more\nkW", "Gives\nkW", "more\nkW",
     "Stored\nkWh", "Room\nkWh", "Unknown",
@@ -54,7 +58,7 @@ _TITLES = (
 @list_limit_option
 @stale_option
 @lines_option
-@with_access
+@with_client
 def capacity(
     at: str | None,
     by: By | None,
@@ -64,7 +68,7 @@ def capacity(
     step: int | None,
     limit: int | None,
     as_json: bool,
-    access: Access,
+    client: "Client",
     **selection: Any,
 ) -> None:
     """Show what plugged-in vehicles could take and give.
@@ -84,28 +88,31 @@ def capacity(
         raise click.UsageError("--bbox takes four numbers: west,south,east,north.")
     if selection["max_age"] is not None:
         selection["max_age"] //= 1000  # the SDK takes seconds
-    with access.client() as client:
-        if by is None and not series:
-            one = client.capacity.get(at=at, **selection)
-            show_one(one, lambda one: show_pairs(_pairs(one)), as_json=as_json)
-            return
-        size = min(limit or 1000, 1000)
-        if series:
-            assert from_ is not None
-            assert step is not None
-            found = client.capacity.over_time(
-                from_=from_, to=to, step=step // 1000, by=by, page_size=size, **selection
-            )
-        else:
-            ask = client.capacity.by_charger if by == "charger" else client.capacity.by_area
-            found = ask(at=at, page_size=size, **selection)
-        show_list(
-            found,
-            partial(_show_table, timed=series),
-            limit=limit if by else MOST_MOMENTS,
-            as_json=as_json,
-            none_yet="No vehicle is plugged in.",
+    if by is None and not series:
+        one = client.capacity.get(at=at, **selection)
+        show_one(one, lambda one: show_pairs(_pairs(one)), as_json=as_json)
+        return
+    if series:
+        assert from_ is not None
+        assert step is not None
+        found = client.capacity.over_time(
+            from_=from_,
+            to=to,
+            step=step // 1000,
+            by=by,
+            page_size=page_size(limit),
+            **selection,
         )
+    else:
+        ask = client.capacity.by_charger if by == "charger" else client.capacity.by_area
+        found = ask(at=at, page_size=page_size(limit), **selection)
+    show_list(
+        found,
+        partial(_show_table, timed=series),
+        limit=limit if by else MAX_MOMENTS,
+        as_json=as_json,
+        none_yet="No vehicle is plugged in.",
+    )
 
 
 def _show_table(listed: Sequence[Capacity], *, timed: bool) -> None:

@@ -1,4 +1,4 @@
-"""`tether check`: looks for problems of a setup."""
+"""`tether check`: looks for problems of a setup, and shows the findings."""
 
 import sys
 from collections.abc import Iterator
@@ -77,10 +77,10 @@ def _show_rich(findings: list[Finding]) -> None:
     table.add_column(overflow="fold")
     for finding in findings:
         mark = _MARKS[finding.status]
-        said = Text(plain(finding.message))
+        text = Text(plain(finding.message))
         if finding.advice:
-            said.append(f"\n{plain(finding.advice)}", style="" if finding.status else "dim")
-        table.add_row(Text(mark, mark.style), Text(finding.check, "bold"), said)
+            text.append(f"\n{plain(finding.advice)}", style="" if finding.status else "dim")
+        table.add_row(Text(mark, mark.style), Text(finding.check, "bold"), text)
     console = Console(highlight=False)
     console.print(table)
     console.print()

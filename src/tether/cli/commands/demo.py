@@ -9,8 +9,8 @@ import click
 
 from tether.cli import stores
 from tether.cli.display.output import note
-from tether.cli.files import FOR_OWNER, replacing
 from tether.cli.options import FilePath, WholeNumber
+from tether.cli.writing import FOR_OWNER, replacing
 from tether.domain.errors import SetupError
 from tether.domain.keys import Rate, digest_of, is_well_formed
 from tether.server import admin
@@ -57,7 +57,7 @@ def demo(port: int, folder: Path) -> None:
 def _key_and_link(database: str, file: Path) -> tuple[str, str]:
     """The key of the demo partner and the path of a link to the console.
 
-    The key is the one in the file while it works, otherwise a new one.
+    Keeps the key in the file if it still works, otherwise makes a new one.
     """
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -6,11 +6,10 @@ from zoneinfo import ZoneInfo
 import click
 
 from tether.cli.access import Access, with_access
-from tether.cli.display.listing import stale_allowed_option
-from tether.cli.members import INSTANT
+from tether.cli.data_options import INSTANT, given, ids_options
+from tether.cli.display.listing import page_size, stale_allowed_option
 from tether.cli.options import Parsed
-from tether.cli.session_filters import given, ids_options
-from tether.cli.sums import PAGE, calendar_zone_option, output_of, show_sums, sum_options
+from tether.cli.sums import calendar_zone_option, show_sums, sum_options, sum_output
 from tether.cli.times import parse_duration
 from tether.domain.calendar import Unit
 from tether.domain.views import EnergyStep
@@ -62,7 +61,7 @@ def energy(
     docs/summaries.md has the rules. Times of a table or CSV are those of the zone. In a table
     numbers are rounded.
     """
-    output = output_of(EnergyStep, options, zone)
+    output = sum_output(EnergyStep, options, zone)
     calendar = step in list(Unit)
     with access.client(patient=True) as client:
         found = client.energy(
@@ -70,7 +69,7 @@ def energy(
             to=to,
             step=cast(Any, step) if calendar else int(step),
             time_zone=zone.key if zone and calendar else None,
-            page_size=min(limit or PAGE, PAGE),
+            page_size=page_size(limit),
             **given(options),
         )
         show_sums(found, output, limit, days=calendar and step != "hour")

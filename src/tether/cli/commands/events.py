@@ -9,12 +9,12 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 
-from tether.cli.access import Access, with_access
-from tether.cli.display.listing import lines_option, list_limit_option, show_list
+from tether.cli.access import Access, with_access, with_client
+from tether.cli.data_options import EVENT_MEMBERS, EVENT_TYPE, INSTANT, document_of, member_options
+from tether.cli.display.listing import lines_option, list_limit_option, page_size, show_list
 from tether.cli.display.output import confirm, counted, note, say
 from tether.cli.display.rows import event_line
 from tether.cli.following import cursor_file_option, poll_option, print_followed, start_again_option
-from tether.cli.members import EVENT_MEMBERS, EVENT_TYPE, INSTANT, document_of, member_options
 from tether.cli.options import F, OrderedGroup, together
 from tether.domain.errors import SetupError
 from tether.domain.models import Event, event_id_from_path
@@ -36,8 +36,8 @@ Examples:
 
 Types: connected, started, updated, stopped, disconnected.
 """
-MOST_UNASKED = 20  # events that are withdrawn without a question
-MOST_SHOWN = 5  # ids in a message
+MAX_UNASKED = 20  # events that are withdrawn without a question
+MAX_IDS_SHOWN = 5  # in a message
 
 
 def _filters(of: str) -> Callable[[F], F]:
@@ -70,8 +70,8 @@ def events() -> None:
 @click.option("--vehicle", "vehicleId", metavar="ID", help="To which vehicle.")
 @member_options(EVENT_MEMBERS)
 @click.option("--timestamp", type=INSTANT, help="When it happened.  [default: now]")
-@with_access
-def post(file: IO[bytes] | None, access: Access, **options: Any) -> None:
+@with_client
+def post(file: IO[bytes] | None, client: "Client", **options: Any) -> None:
     """Report an event and print its id.
 
     From a JSON FILE (- is standard input) or from options. The same event can be posted again
@@ -82,13 +82,12 @@ def post(file: IO[bytes] | None, access: Access, **options: Any) -> None:
     given = {name: None if value == "" else value for name, value in options.items()}
     event = entry_of(Kind.EVENTS, document_of(file, given))
     assert isinstance(event, Event)
-    with access.client() as client:
-        try:
-            say(client.events.post(event))
-        except (RateLimited, Unavailable) as error:
-            if error.event is not None and not event.timestamp:
-                note(f"To try again safely, add --timestamp {error.event.timestamp}")
-            raise
+    try:
+        say(client.events.post(event))
+    except (RateLimited, Unavailable) as error:
+        if error.event is not None and not event.timestamp:
+            note(f"To try again safely, add --timestamp {error.event.timestamp}")
+        raise
 
 
 @events.command("list")
@@ -98,27 +97,30 @@ def post(file: IO[bytes] | None, access: Access, **options: Any) -> None:
 @order_option
 @list_limit_option
 @lines_option
-@with_access
+@with_client
 def list_events(
-    order: Literal["asc", "desc"], limit: int | None, as_json: bool, access: Access, **filters: Any
+    order: Literal["asc", "desc"],
+    limit: int | None,
+    as_json: bool,
+    client: "Client",
+    **filters: Any,
 ) -> None:
     """List your events, as they came in.
 
     Times are dates (their first moment in UTC) or date-times with a zone.
     """
-    with access.client() as client:
-        found = client.events.list(order=order, page_size=min(limit or 1000, 1000), **filters)
-        none_yet = "No such event." if any(filters.values()) else "There are no events yet."
-        show_list(found, limit=limit, as_json=as_json, none_yet=none_yet)
+    found = client.events.list(order=order, page_size=page_size(limit), **filters)
+    none_yet = "No such event." if any(filters.values()) else "There are no events yet."
+    show_list(found, limit=limit, as_json=as_json, none_yet=none_yet)
 
 
 @events.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--file", type=click.File("rb"), help="Those in this file as well (- is standard "
               "input): an id a line, or an event, as `tether events list` prints it.")  # fmt: skip
-@click.option("--yes", is_flag=True, help=f"Do not ask, also if they are more than {MOST_UNASKED}.")
-@with_access
-def withdraw(ids: tuple[str, ...], file: IO[bytes] | None, yes: bool, access: Access) -> None:
+@click.option("--yes", is_flag=True, help=f"Do not ask, also if they are more than {MAX_UNASKED}.")
+@with_client
+def withdraw(ids: tuple[str, ...], file: IO[bytes] | None, yes: bool, client: "Client") -> None:
     """Take back events that were sent by mistake, as if they had never been sent.
 
     What was withdrawn before does no harm, so the same command can be run again.
@@ -130,41 +132,40 @@ def withdraw(ids: tuple[str, ...], file: IO[bytes] | None, yes: bool, access: Ac
     wanted = list(dict.fromkeys(wanted))
     if not wanted:
         raise click.UsageError("Name events by their ids, or a file of them.")
-    if len(wanted) > MOST_UNASKED and not yes:
+    if len(wanted) > MAX_UNASKED and not yes:
         loss = f"This withdraws {counted(len(wanted), 'event')}, and what sessions have of them."
         confirm(loss, "Withdraw them?", "Nothing was withdrawn")
     done, unknown = 0, list[str]()
-    with access.client() as client:
-        try:
-            for start in range(0, len(wanted), MAX_ITEMS):
-                results = client.events.withdraw_many(wanted[start : start + MAX_ITEMS])
-                done += sum(result.ok for result in results)
-                unknown += (result.id for result in results if not result.ok)
-        except BaseException:
-            if done:
-                note(f"Withdrew {counted(done, 'event')}. To go on, run the same command again.")
-            raise
+    try:
+        for start in range(0, len(wanted), MAX_ITEMS):
+            results = client.events.withdraw_many(wanted[start : start + MAX_ITEMS])
+            done += sum(result.ok for result in results)
+            unknown += (result.id for result in results if not result.ok)
+    except BaseException:
+        if done:
+            note(f"Withdrew {counted(done, 'event')}. To go on, run the same command again.")
+        raise
     say(f"Withdrew {counted(done, 'event')}.")
     if unknown:
-        shown = ", ".join(unknown[:MOST_SHOWN])
-        more = f" and {len(unknown) - MOST_SHOWN:,} more" if len(unknown) > MOST_SHOWN else ""
-        raise SetupError(f"{counted(len(unknown), 'event')} not known: {shown}{more}.")
+        listed = ", ".join(unknown[:MAX_IDS_SHOWN])
+        more = f" and {len(unknown) - MAX_IDS_SHOWN:,} more" if len(unknown) > MAX_IDS_SHOWN else ""
+        raise SetupError(f"{counted(len(unknown), 'event')} not known: {listed}{more}.")
 
 
-def _id_in(line: bytes, place: str) -> str:
-    """The id on the line, or of the event that is there. Raises SetupError."""
+def _id_in(line: bytes, where: str) -> str:
+    """The id on the line, or of the event on the line. Raises SetupError."""
     text = line.decode("utf-8-sig", errors="replace")
     if text.startswith(("{", '"')):
         with suppress(ValueError, RecursionError):
             found = json.loads(text)
             text = str(found.get("id") if isinstance(found, dict) else found)
-    return _event_id(text, place)
+    return _event_id(text, where)
 
 
-def _event_id(text: str, place: str) -> str:
+def _event_id(text: str, where: str) -> str:
     event_id = event_id_from_path(text)
     if event_id is None:
-        raise SetupError(f"{place}: {text[:60]!r} is no id of an event. Nothing was withdrawn.")
+        raise SetupError(f"{where}: {text[:60]!r} is no id of an event. Nothing was withdrawn.")
     return event_id
 
 
@@ -173,14 +174,17 @@ def _event_id(text: str, place: str) -> str:
 @order_option
 @list_limit_option
 @lines_option
-@with_access
+@with_client
 def withdrawn(
-    order: Literal["asc", "desc"], limit: int | None, as_json: bool, access: Access, **filters: Any
+    order: Literal["asc", "desc"],
+    limit: int | None,
+    as_json: bool,
+    client: "Client",
+    **filters: Any,
 ) -> None:
     """List events that were withdrawn, in the order in which they were."""
-    with access.client() as client:
-        found = client.events.withdrawn(order=order, page_size=min(limit or 1000, 1000), **filters)
-        show_list(found, limit=limit, as_json=as_json, none_yet="No event was withdrawn.")
+    found = client.events.withdrawn(order=order, page_size=page_size(limit), **filters)
+    show_list(found, limit=limit, as_json=as_json, none_yet="No event was withdrawn.")
 
 
 @events.command()

@@ -6,25 +6,23 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
 import click
 
 from tether.cli.access import Access, retries_noticed, with_access
+from tether.cli.data_options import INSTANT, given, option_of, session_filters
+from tether.cli.display.listing import MAX_PAGE
 from tether.cli.display.output import counted, note
 from tether.cli.display.progress import RowProgress, row_progress
-from tether.cli.members import INSTANT
 from tether.cli.options import ZONE
-from tether.cli.session_filters import given, option_of, session_filters
-from tether.cli.writing import Output, Writer, csv_options, form_of, output_option
+from tether.cli.writing import Writer, csv_options, output_of, output_option
 from tether.domain.calendar import Unit
 from tether.domain.views import Session, SessionSummary
 from tether.files.contents import MODELS, Entry
 
 FORMATS = ("csv", "ndjson", "parquet")
-PAGE = 1000
 Exported: TypeAlias = Entry | Session | SessionSummary
 KINDS: dict[str, type[Exported]] = {
     **{kind.value: model for kind, model in MODELS.items()},
@@ -57,7 +55,7 @@ are written here. Sessions come of the events.""",
 @session_filters
 @click.option("--order", type=click.Choice(["asc", "desc"]), default="asc", show_default=True,
               help="Sessions: the oldest or the newest first.")  # fmt: skip
-@click.option("--format", "form", type=click.Choice(FORMATS),
+@click.option("--format", "format", type=click.Choice(FORMATS),
               help="[default: as the name of FILE says, else ndjson]")  # fmt: skip
 @output_option
 @click.option("--time-zone", "zone", type=ZONE, metavar="ZONE",
@@ -74,16 +72,11 @@ def export(
     from_: str | None,
     to: str | None,
     order: Literal["asc", "desc"],
-    form: str | None,
-    output: Path | None,
     zone: ZoneInfo | None,
     bucket: str | None,
     by: str | None,
-    separator: str | None,
-    decimal_comma: bool,
-    bom: bool,
     access: Access,
-    **filters: Any,
+    **options: Any,
 ) -> None:
     """Export all chargers, vehicles, events or sessions, or sums of sessions.
 
@@ -93,23 +86,22 @@ def export(
     """
     if kind not in ("events", *SESSION_KINDS) and (from_ or to):
         raise click.UsageError("--from and --to are for events and sessions.")
-    chosen = given(filters)
+    output = output_of(KINDS[kind], options, zone, FORMATS, "ndjson")
+    chosen = given(options)
     for name in () if kind in SESSION_KINDS else chosen:
         raise click.UsageError(f"{option_of(name)} is for sessions.")
     if order == "desc" and kind != "sessions":
         raise click.UsageError("--order is for sessions.")
     if (bucket or by) and kind != "summaries":
         raise click.UsageError("--bucket and --by are for summaries.")
-    form = form or form_of(output, FORMATS, "ndjson")
-    if zone and form != "csv" and not bucket:
+    if zone and output.format != "csv" and not bucket:
         raise click.UsageError("--time-zone is for CSV: give --format csv.")
-    file = Output(KINDS[kind], form, output, separator, decimal_comma, bom, zone)
-    file.check()
+    output.check()
     chosen |= given({"from_": from_, "to": to})
     zone_name = zone.key if zone and bucket else None
     division: Any = {"bucket": bucket, "by": by, "time_zone": zone_name}
     started = time.monotonic()
-    with file.opened() as writer, access.client(patient=True) as client:
+    with output.opened() as writer, access.client(patient=True) as client:
         lists: dict[str, Callable[..., Iterator[Exported]]] = {
             "chargers": client.chargers.list,
             "vehicles": client.vehicles.list,
@@ -117,23 +109,24 @@ def export(
             "sessions": partial(client.sessions.list, order=order),
             "summaries": partial(client.sessions.summary, **division),
         }
-        found = lists[kind](page_size=PAGE, **chosen)
-        done = _write(found, writer, kind, quiet=output is None and sys.stdout.isatty())
-    if output is not None:
+        found = lists[kind](page_size=MAX_PAGE, **chosen)
+        done = _write(found, writer, kind, quiet=output.file is None and sys.stdout.isatty())
+    if output.file is not None:
         seconds = time.monotonic() - started
+        one = _SINGULARS.get(kind, kind.removesuffix("s"))
         note(
-            f"Exported {counted(done, _SINGULARS.get(kind, kind.removesuffix('s')))} to {output} "
-            f"({output.stat().st_size:,} bytes, {seconds:.1f} s, {done / seconds:,.0f}/s)."
+            f"Exported {counted(done, one)} to {output.file} "
+            f"({output.file.stat().st_size:,} bytes, {seconds:.1f} s, {done / seconds:,.0f}/s)."
         )
 
 
 def _write(found: Iterator[Exported], writer: Writer, kind: str, *, quiet: bool) -> int:
-    """Writes all things, a page at a time. Returns their number."""
+    """Writes all rows, a page at a time. Returns their number."""
     done = 0
     # A terminal that shows the rows gets no progress bar between them.
-    shown = nullcontext(RowProgress(kind, 0)) if quiet else row_progress(kind)
-    with shown as progress, retries_noticed(progress.notice):
-        while page := list(islice(found, PAGE)):
+    display = nullcontext(RowProgress(kind, 0)) if quiet else row_progress(kind)
+    with display as progress, retries_noticed(progress.notice):
+        while page := list(islice(found, MAX_PAGE)):
             writer.write(page)
             done += len(page)
             progress.advance(len(page))

@@ -5,41 +5,40 @@ import concurrent.futures
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
-from zoneinfo import ZoneInfo
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 from tether.cli.access import PATIENT_RETRIES, Access, retries_noticed, with_access
+from tether.cli.data_options import POSITIVE_NUMBER
 from tether.cli.display.output import counted, note, say, show_line
 from tether.cli.display.progress import RowProgress, row_progress
-from tether.cli.files import create
 from tether.cli.lines import STANDARD_INPUT, Damaged, Lines
-from tether.cli.members import POSITIVE_NUMBER
-from tether.cli.missing_entities import MissingEntities
 from tether.cli.options import SEPARATOR, ZONE, FilePath, Parsed
+from tether.cli.writing import create
 from tether.domain.errors import SetupError
-from tether.domain.models import Event
-from tether.files.contents import Entry, Kind, MappedColumn, ReadOptions, Row, Table
-from tether.files.csv_form import DateOrder, csv_line
+from tether.domain.models import Charger, Event, Vehicle, to_json
+from tether.files.contents import Kind, MappedColumn, ReadOptions, Row, Table
+from tether.files.csv_form import csv_line
 from tether.files.csv_table import column_of, refused_csv, report_header
-from tether.files.formats import read_table, refused_ndjson, to_ndjson
-from tether.files.session_list import ListedSession
+from tether.files.formats import read_table, refused_ndjson
 
 if TYPE_CHECKING:
-    from tether.client import AsyncClient
+    from tether.client import AsyncClient, BulkResult, PutResult
 
 T = TypeVar("T")
-Refused: TypeAlias = tuple[Row, str]  # with the reason
 
 BATCH = 2_000  # rows that are read, and sent, together
 DRY_ROWS = 10
+DEFAULT_KW = Decimal(11)  # of a new vehicle, if no power of chargers is given
+MAX_CREATING = 16  # requests at the same time that create chargers and vehicles
 EVENT_KINDS = (Kind.EVENTS, Kind.SESSIONS)
 NO_TIMESTAMP = (
     "It has no timestamp: imported twice it would be reported twice. Give it one, or pass --stamp."
@@ -99,18 +98,14 @@ More: docs/cli.md""",
 def import_(
     file: str,
     kind: str | None,
-    stamp: bool,
     columns: Sequence[tuple[str, MappedColumn]],
-    ignored: Sequence[str],
+    stamp: bool,
     encoding: str,
-    zone: ZoneInfo | None,
-    date_order: DateOrder | None,
-    separator: str | None,
-    decimal_comma: bool,
     create_chargers: Decimal | None,
     create_vehicles: Decimal | None,
     dry_run: bool,
     access: Access,
+    **options: Any,
 ) -> None:
     """Import chargers, vehicles, events or a list of sessions from FILE.
 
@@ -119,11 +114,7 @@ def import_(
     nothing changes: what is stored stays as it is.
     A list of sessions, as operators export it, becomes events.
     """
-
-    reading = ReadOptions(
-        Kind(kind) if kind else None, separator, decimal_comma, zone, date_order, dict(columns),
-        ignored,
-    )  # fmt: skip
+    reading = ReadOptions(Kind(kind) if kind else None, columns=dict(columns), **options)
     with Lines(file, encoding) as lines, access.errors_as_messages():
         if not dry_run:
             access.check()
@@ -133,7 +124,7 @@ def import_(
         if dry_run:
             _show(table)
             return
-        missing = MissingEntities(create_chargers, create_vehicles)
+        missing = _MissingEntities(create_chargers, create_vehicles)
         run = _Import(table, lines, _report_of(file, table), stamp, missing)
         try:
             with row_progress(table.kind, lines.size) as progress, retries_noticed(progress.notice):
@@ -165,24 +156,17 @@ def _show(table: Table) -> None:
     """Shows the first rows as they would be stored, and counts the others."""
     good = refused = 0
     for row in table.rows:
-        if row.thing is None:
+        if not row.entries:
             refused += 1
             if refused <= DRY_ROWS:
                 note(f"Line {row.line}: {row.reason}")
             continue
         good += 1
         if good <= DRY_ROWS:
-            for entry in _entries(row):
-                show_line(to_ndjson(entry))
+            for entry in row.entries:
+                show_line(to_json(entry))
     one = table.kind.one
     note(f"{counted(good, one)} would be sent, {counted(refused, 'row')} refused: nothing is sent.")
-
-
-def _entries(row: Row) -> Sequence[Entry]:
-    """The chargers, vehicles or events of the row."""
-    if row.thing is None:
-        return ()
-    return row.thing.events if isinstance(row.thing, ListedSession) else (row.thing,)
 
 
 # Refused rows -----------------------------------------------------------------------------------
@@ -190,21 +174,19 @@ def _entries(row: Row) -> Sequence[Entry]:
 
 @dataclass
 class _Report:
-    """The file of refused rows. It is created for the first refused row."""
+    """Writes refused rows to a file, which it creates for the first one."""
 
     path: Path
     table: Table
     rows: int = 0
     _file: IO[str] | None = None
 
-    def add(self, row: Row, reason: str) -> None:
+    def add(self, row: Row) -> None:
         if self._file is None:
             self._file = create(self.path)
             if self.table.header is not None:
                 self._file.write(csv_line(report_header(self.table.header), self.table.form))
-        row = row._replace(reason=reason)
-        header = self.table.header
-        form = self.table.form
+        header, form = self.table.header, self.table.form
         self._file.write(refused_ndjson(row) if header is None else refused_csv(row, header, form))
         self.rows += 1
 
@@ -219,17 +201,65 @@ def _report_of(file: str, table: Table) -> _Report:
     For a pipe, such as the shell's `<(zcat old.gz)`, the report is in the current folder. Removes
     an old report.
     """
-    form = "ndjson" if table.header is None else "csv"
+    format = "ndjson" if table.header is None else "csv"
     path = Path(file)
     if not path.is_file():
         path = Path("stdin" if file == STANDARD_INPUT else path.name)
-    stem = path.name.removesuffix(".gz").removesuffix(f".{form}")
-    report = path.with_name(f"{stem}.refused.{form}")
+    stem = path.name.removesuffix(".gz").removesuffix(f".{format}")
+    report = path.with_name(f"{stem}.refused.{format}")
     report.unlink(missing_ok=True)
     return _Report(report, table)
 
 
 # Sending ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _MissingEntities:
+    """Creates chargers and vehicles that events name, all with the same power and capacity."""
+
+    charger_kw: Decimal | None
+    vehicle_kwh: Decimal | None
+    _created: Counter[type] = field(default_factory=Counter)
+    _known: set[tuple[type, str]] = field(default_factory=set)
+    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CREATING))
+
+    async def complete(self, client: "AsyncClient", events: Iterable[Event]) -> None:
+        """Creates the chargers and vehicles of these events that do not exist."""
+        wanted: dict[tuple[type, str], Charger | Vehicle] = {}
+        powers = (self.charger_kw or DEFAULT_KW,)
+        for event in events:
+            if self.charger_kw is not None:
+                charger = Charger(id=event.charger_id, charge_powers=powers)
+                wanted[Charger, charger.id] = charger
+            if self.vehicle_kwh is not None:
+                vehicle = Vehicle(
+                    id=event.vehicle_id, charge_capacity=self.vehicle_kwh, charge_powers=powers
+                )
+                wanted[Vehicle, vehicle.id] = vehicle
+        new = [wanted[key] for key in wanted.keys() - self._known]
+        await asyncio.gather(*(self._create(client, entity) for entity in new))
+        self._known |= wanted.keys()
+
+    async def _create(self, client: "AsyncClient", entity: Charger | Vehicle) -> None:
+        from tether.client import NotFound
+
+        calls: Any = client.chargers if isinstance(entity, Charger) else client.vehicles
+        async with self._slots:
+            try:
+                await calls.get(entity.id)
+            except NotFound:
+                saved = await calls.put(entity)
+                self._created[type(entity)] += saved.created
+
+    def created(self) -> str:
+        """A sentence about what was created; empty if nothing was."""
+        text = " and ".join(
+            counted(number, kind.__name__.lower())
+            for kind in (Charger, Vehicle)
+            if (number := self._created[kind])
+        )
+        return f"{text} created that events named" if text else ""
 
 
 class _Batch(NamedTuple):
@@ -241,13 +271,13 @@ class _Batch(NamedTuple):
 
 @dataclass
 class _Import:
-    """One run: reads a batch while it sends the batch before, and counts."""
+    """Imports a table: reads a batch while it sends the batch before, and counts."""
 
     table: Table
     lines: Lines
     report: _Report
     stamp: bool
-    missing: MissingEntities
+    missing: _MissingEntities
     created: int = 0
     stored: int = 0
     line: int = 0
@@ -260,17 +290,17 @@ class _Import:
         batches = self._batches()
         async with AsyncClient(access.url, access.key, retries=PATIENT_RETRIES) as client:
             send = self._send_events if events else self._send_entities
-            following = asyncio.create_task(_in_thread(partial(next, batches)))
-            while batch := await following:
-                following = asyncio.create_task(_in_thread(partial(next, batches)))
+            next_batch = asyncio.create_task(_in_thread(partial(next, batches)))
+            while batch := await next_batch:
+                next_batch = asyncio.create_task(_in_thread(partial(next, batches)))
                 refused = await send(client, batch.rows)
-                for row, reason in sorted(refused, key=lambda one: one[0].line):
-                    self.report.add(row, reason)
+                for row in sorted(refused, key=lambda row: row.line):
+                    self.report.add(row)
                 self.line = batch.rows[-1].line
                 progress.advance(len(batch.rows), batch.position)
 
     def _batches(self) -> Iterator[_Batch | None]:
-        """The batches, then None. An error of reading is raised after the rows before it."""
+        """The batches, then None. Raises an error of reading after the rows before it."""
         failure = None
         while failure is None:
             rows: list[Row] = []
@@ -284,38 +314,41 @@ class _Import:
                 yield None
         raise failure
 
-    async def _send_events(self, client: "AsyncClient", rows: list[Row]) -> list[Refused]:
-        """Sends events in order. Returns the refused rows with the reasons."""
-        refused: list[Refused] = []
+    async def _send_events(self, client: "AsyncClient", rows: list[Row]) -> list[Row]:
+        """Sends events in order. Returns the refused rows."""
+        refused: list[Row] = []
         good: list[Row] = []
         events: list[Event] = []
         for row in rows:
-            told = [one for one in _entries(row) if isinstance(one, Event)]
-            if told and all(event.timestamp or self.stamp for event in told):
-                good += [row] * len(told)
-                events += told
+            row_events = [entry for entry in row.entries if isinstance(entry, Event)]
+            if row_events and all(event.timestamp or self.stamp for event in row_events):
+                good += [row] * len(row_events)
+                events += row_events
             else:
-                refused.append((row, row.reason or NO_TIMESTAMP))
+                refused.append(row._replace(reason=row.reason or NO_TIMESTAMP))
         await self.missing.complete(client, events)
-        reasons: dict[int, Refused] = {}
+        by_server: dict[int, Row] = {}
         for row, result in zip(good, await client.events.bulk(events), strict=True):
             if not result.ok:
-                reasons.setdefault(row.line, (row, result.message or f"Status {result.status}."))
-        self.stored += len({row.line for row in good}) - len(reasons)
-        return [*refused, *reasons.values()]
+                by_server.setdefault(row.line, _refused(row, result))
+        self.stored += len({row.line for row in good}) - len(by_server)
+        return [*refused, *by_server.values()]
 
-    async def _send_entities(self, client: "AsyncClient", rows: list[Row]) -> list[Refused]:
-        """Sends chargers or vehicles in order. Of two with the same id the later one counts."""
-        refused: list[Refused] = [(row, row.reason) for row in rows if row.thing is None]
-        good = [row for row in rows if row.thing is not None]
+    async def _send_entities(self, client: "AsyncClient", rows: list[Row]) -> list[Row]:
+        """Sends chargers or vehicles in order. Returns the refused rows.
+
+        Of two with the same id the later one counts.
+        """
+        refused = [row for row in rows if not row.entries]
+        good = [row for row in rows if row.entries]
         calls: Any = client.chargers if self.table.kind is Kind.CHARGERS else client.vehicles
-        results = await calls.bulk([row.thing for row in good])
+        results = await calls.bulk([row.entries[0] for row in good])
         for row, result in zip(good, results, strict=True):
             if result.ok:
                 self.stored += 1
                 self.created += result.created
             else:
-                refused.append((row, result.message or f"Status {result.status}."))
+                refused.append(_refused(row, result))
         return refused
 
     def summarize(self, what: str) -> None:
@@ -329,17 +362,21 @@ class _Import:
         else:
             replaced = self.stored - self.created
             say(f"  {counted(self.stored, one)}: {self.created:,} created, {replaced:,} replaced")
-        if self.missing.created:
-            say(f"  {self.missing.created}")
+        if created := self.missing.created():
+            say(f"  {created}")
         if self.report.rows:
             say(f"  {counted(self.report.rows, 'row')} refused: see {self.report.path}")
+
+
+def _refused(row: Row, result: "BulkResult | PutResult") -> Row:
+    return row._replace(reason=result.message or f"Status {result.status}.")
 
 
 async def _in_thread(call: Callable[[], T]) -> T:
     """The result of the call, which runs in a daemon thread.
 
-    The end of the program waits for `asyncio.to_thread`: Ctrl-C would not end a command that reads
-    from a pipe in which nothing comes.
+    Python waits at its end for a thread of `asyncio.to_thread`. Then Ctrl-C would not end a command
+    that waits for data from a pipe.
     """
     result = concurrent.futures.Future[T]()
     result.set_running_or_notify_cancel()

@@ -13,7 +13,7 @@ from tether.domain.partners import Partner
 from tether.server import admin
 from tether.server.store import Store
 
-MOST_NAMED = 20  # vehicles
+MAX_VEHICLES_SHOWN = 20
 
 
 class Report(NamedTuple):
@@ -105,9 +105,9 @@ def _show(report: Report, *, only_check: bool) -> None:
         say(f"{what}, none differs.")
     else:
         say(f"{what}, {total:,} differed{'' if only_check else ' and put right'}.")
-        for vehicle, count in list(report.differing.items())[:MOST_NAMED]:
+        for vehicle, count in list(report.differing.items())[:MAX_VEHICLES_SHOWN]:
             say(f"  vehicle {vehicle}: {count:,}")
-        if len(report.differing) > MOST_NAMED:
-            say(f"  and {counted(len(report.differing) - MOST_NAMED, 'vehicle')} more")
+        if len(report.differing) > MAX_VEHICLES_SHOWN:
+            say(f"  and {counted(len(report.differing) - MAX_VEHICLES_SHOWN, 'vehicle')} more")
     if report.waiting:
         note(f"{report.partner}: {counted(report.waiting, 'event')} or fewer wait to be derived.")

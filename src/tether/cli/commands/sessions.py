@@ -2,7 +2,6 @@
 
 import sys
 import threading
-import time
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -11,11 +10,13 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from tether.cli.access import Access, with_access
+from tether.cli.access import Access, not_found_as_message, with_access, with_client
+from tether.cli.data_options import INSTANT, given, option_of, session_filters
 from tether.cli.display.listing import (
     lines_option,
     list_limit_option,
     object_option,
+    page_size,
     show_list,
     show_one,
     show_rows,
@@ -25,14 +26,12 @@ from tether.cli.display.listing import (
 from tether.cli.display.output import note, say, show_line
 from tether.cli.display.rows import session_line, show_session, silent_sessions
 from tether.cli.following import cursor_file_option, poll_option, print_followed, start_again_option
-from tether.cli.members import INSTANT
 from tether.cli.options import DURATION, OrderedGroup, together
-from tether.cli.session_filters import given, option_of, session_filters
-from tether.cli.sums import PAGE, calendar_zone_option, output_of, show_sums, sum_options
+from tether.cli.sums import calendar_zone_option, show_sums, sum_options, sum_output
 from tether.cli.times import clock
 from tether.domain.calendar import Unit
 from tether.domain.models import to_json
-from tether.domain.timestamps import format_instant
+from tether.domain.timestamps import format_instant, now_ms
 from tether.domain.validation import EARLIEST_MS
 from tether.domain.views import SessionSummary
 
@@ -78,14 +77,14 @@ def sessions() -> None:
 @list_limit_option
 @stale_allowed_option
 @lines_option
-@with_access
+@with_client
 def list_sessions(
     silent_ms: int | None,
     order: Literal["asc", "desc"] | None,
     limit: int | None,
     stale_allowed: bool,
     as_json: bool,
-    access: Access,
+    client: "Client",
     **filters: Any,
 ) -> None:
     """List your sessions in the order in which they began, in a terminal the newest first.
@@ -108,28 +107,27 @@ def list_sessions(
         raise click.UsageError("With --stale go --charger, --vehicle and --status active.")
     is_table = sys.stdout.isatty() and not as_json
     newest_first = is_table and "updated_from" not in chosen
-    with access.client() as client:
-        if silent_ms is not None:
-            now_ms = int(time.time() * 1000)
-            silent = client.sessions.silent_since(
-                format_instant(max(EARLIEST_MS, now_ms - silent_ms)),
-                charger_id=chosen.get("charger_id"),
-                vehicle_id=chosen.get("vehicle_id"),
-                page_size=min(limit or 1000, 1000),
-                stale_allowed=stale_allowed,
-            )
-            none = "Every active session was heard of since."
-            show = partial(show_rows, silent_sessions(now_ms))
-            show_list(silent, show, limit=limit, as_json=as_json, none_yet=none)
-            return
-        found = client.sessions.list(
-            order=order or ("desc" if newest_first else "asc"),
-            page_size=min(limit or 1000, 1000),
+    if silent_ms is not None:
+        now = now_ms()
+        silent = client.sessions.silent_since(
+            format_instant(max(EARLIEST_MS, now - silent_ms)),
+            charger_id=chosen.get("charger_id"),
+            vehicle_id=chosen.get("vehicle_id"),
+            page_size=page_size(limit),
             stale_allowed=stale_allowed,
-            **chosen,
         )
-        none_yet = "No such session." if chosen else "There are no sessions yet."
-        show_list(found, limit=limit, as_json=as_json, none_yet=none_yet)
+        none = "Every active session was heard of since."
+        show = partial(show_rows, silent_sessions(now))
+        show_list(silent, show, limit=limit, as_json=as_json, none_yet=none)
+        return
+    found = client.sessions.list(
+        order=order or ("desc" if newest_first else "asc"),
+        page_size=page_size(limit),
+        stale_allowed=stale_allowed,
+        **chosen,
+    )
+    none_yet = "No such session." if chosen else "There are no sessions yet."
+    show_list(found, limit=limit, as_json=as_json, none_yet=none_yet)
 
 
 @sessions.command("summary")
@@ -156,12 +154,12 @@ def summarize(
     docs/summaries.md has the rules. Times of a table or CSV are those of the zone. In a table
     numbers are rounded.
     """
-    output = output_of(SessionSummary, options, zone)
+    output = sum_output(SessionSummary, options, zone)
     with access.client(patient=True) as client:
         found = client.sessions.summary(
             bucket=bucket,
             time_zone=zone.key if zone and bucket else None,
-            page_size=min(limit or PAGE, PAGE),
+            page_size=page_size(limit),
             **given(options),
         )
         show_sums(found, output, limit, days=bucket != "hour")
@@ -171,10 +169,10 @@ def summarize(
 @click.argument("id")
 @stale_option
 @object_option
-@with_access
-def get_session(id: str, stale_allowed: bool, as_json: bool, access: Access) -> None:
+@with_client
+def get_session(id: str, stale_allowed: bool, as_json: bool, client: "Client") -> None:
     """Show the session ID: its charge periods, and what is odd about it."""
-    with access.asking_for(f"session {id}") as client:
+    with not_found_as_message(f"There is no session {id}."):
         session = client.sessions.get(id, stale_allowed=stale_allowed)
     show_one(session, show_session, as_json=as_json)
 
@@ -183,14 +181,14 @@ def get_session(id: str, stale_allowed: bool, as_json: bool, access: Access) -> 
 @click.argument("id")
 @click.option("--at", type=INSTANT, required=True, help="When the vehicle was unplugged.")
 @click.option("--dry-run", is_flag=True, help="Send nothing: show the event.")
-@with_access
-def end_session(id: str, at: str, dry_run: bool, access: Access) -> None:
+@with_client
+def end_session(id: str, at: str, dry_run: bool, client: "Client") -> None:
     """Report the missing unplug of the active session ID.
 
     It is an event like any other, a VEHICLE_DISCONNECTED of the session's vehicle at its charger. A
     time before the session's newest event is refused. Run again, it says that the session ended.
     """
-    with access.asking_for(f"session {id}") as client:
+    with not_found_as_message(f"There is no session {id}."):
         if dry_run:
             show_line(to_json(client.sessions.ending(id, at=at)))
             note("Nothing is sent.")

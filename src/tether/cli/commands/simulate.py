@@ -6,31 +6,30 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tether.cli.access import Access, api_key_option, retries_noticed, url_option
+from tether.cli.data_options import INSTANT
 from tether.cli.display.output import counted, note, plain, say, show_line
-from tether.cli.members import INSTANT
 from tether.cli.options import DURATION, Parsed, WholeNumber
 from tether.cli.times import minute
 from tether.domain import timestamps
 from tether.domain.errors import SetupError
-from tether.domain.models import Event, EventType
-from tether.files.formats import to_ndjson
-from tether.simulator.fleet import Fleet, packaged_fleet
+from tether.domain.models import Event, EventType, to_json
+from tether.domain.partners import DAY_MS
+from tether.simulator.fleet import packaged_fleet
 from tether.simulator.simulation import Simulation
 
 if TYPE_CHECKING:
     from tether.client import Client
 
-
-FASTEST = 1_000_000
-DAY_MS = 86_400_000
-BATCH = 1_000  # events that are sent together at most
+MAX_SPEED = 1_000_000
+BATCH = 1_000  # events in a request at most
 TICK_S = 0.25  # how long events are collected before they are sent
-MOST_SHOWN = 5
+MAX_REFUSALS_SHOWN = 5
 
 
 def _speed(text: str) -> float:
@@ -38,7 +37,7 @@ def _speed(text: str) -> float:
         speed = float(text)
     except ValueError:
         speed = 0
-    if not 0 < speed <= FASTEST:
+    if not 0 < speed <= MAX_SPEED:
         raise ValueError(f"{text!r} is not a number above 0 and up to 1,000,000.")
     return speed
 
@@ -88,10 +87,12 @@ def simulate(
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     start_ms, end_ms = _span(from_, length_ms, until, speed, timestamps.now_ms())
     fleet = packaged_fleet(chargers, vehicles, seed)
-    events = _until(end_ms, Simulation(fleet, start_ms, seed).events())
+    events = Simulation(fleet, start_ms, seed).events()
+    if end_ms is not None:
+        events = takewhile(lambda event: event.at_ms < end_ms, events)
     if dry_run:
         for event in events:
-            show_line(to_ndjson(event))
+            show_line(to_json(event))
         return
     if start_ms > timestamps.now_ms():
         raise SetupError("The server takes no events of the future: give an earlier --from.")
@@ -100,8 +101,11 @@ def simulate(
     run = _Run(start_ms, end_ms, speed)
     try:
         with access.client(patient=True) as client:
-            _put_fleet(client, fleet)
-            with _live_counters(run) as tell, retries_noticed(tell):
+            results = client.chargers.bulk(fleet.chargers) + client.vehicles.bulk(fleet.vehicles)
+            for result in results:
+                if not result.ok:
+                    raise SetupError(f"{result.entity.id}: {result.message}")
+            with _live_counters(run) as print_above, retries_noticed(print_above):
                 run.send_all(client, events)
     finally:
         run.summarize()
@@ -130,20 +134,6 @@ def _span(
     if end_ms is not None and end_ms <= start_ms:
         raise click.UsageError("Simulated time must end after it begins.")
     return start_ms, end_ms
-
-
-def _until(end_ms: int | None, events: Iterator[Event]) -> Iterator[Event]:
-    for event in events:
-        if end_ms is not None and event.at_ms >= end_ms:
-            return
-        yield event
-
-
-def _put_fleet(client: "Client", fleet: Fleet) -> None:
-    results = client.chargers.bulk(fleet.chargers) + client.vehicles.bulk(fleet.vehicles)
-    for result in results:
-        if not result.ok:
-            raise SetupError(f"{result.entity.id}: {result.message}")
 
 
 # Sending ----------------------------------------------------------------------------------------
@@ -216,10 +206,10 @@ class _Run:
             f"{counted(self.sent, 'event')} ({self.rate:,.0f}/s), {self.energy_kwh:,.0f} kWh "
             f"charged, {len(self.plugged):,} plugged in, {len(self.charging):,} charging."
         )
-        for refusal in self.refusals[:MOST_SHOWN]:
+        for refusal in self.refusals[:MAX_REFUSALS_SHOWN]:
             note(f"Refused: {refusal}")
-        if len(self.refusals) > MOST_SHOWN:
-            note(f"and {len(self.refusals) - MOST_SHOWN:,} more")
+        if len(self.refusals) > MAX_REFUSALS_SHOWN:
+            note(f"and {len(self.refusals) - MAX_REFUSALS_SHOWN:,} more")
 
 
 @contextmanager

@@ -4,19 +4,18 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from tether.cli.access import Access, retries_noticed, with_access
+from tether.cli.access import Access, not_found_as_message, retries_noticed, with_access
 from tether.cli.display.listing import lines_option
 from tether.cli.display.numbers import short
 from tether.cli.display.output import counted, note, show_line, table_of
 from tether.cli.display.rows import TABLES
-from tether.domain.errors import SetupError
 from tether.domain.models import Event, Withdrawal, to_json
 from tether.domain.timestamps import format_instant, parse_instant
 from tether.domain.views import VehicleState
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 _OTHER_LINES = 4  # lines of the screen: titles, the line below them, the sums, the cursor
 _REFRESHES_PER_S = 2
-_IDS = ("Vehicle", "Charger")  # may be long
+_IDS = ("Vehicle", "Charger")  # ids may be long
 _KINDS = {Event: "event", Withdrawal: "withdrawal", VehicleState: "state"}
 _OUT_OF_REACH = "The server is out of reach: trying again by itself."
 
@@ -59,20 +58,14 @@ def watch(
     """
     with access.client(patient=True) as client:
         if as_json or not sys.stdout.isatty():
-            _print_messages(client, cursor, charger, vehicle)
+            stream = client.stream(cursor, charger_id=charger, vehicle_id=vehicle)
+            for message in stream:
+                kind = _KINDS[type(message)]
+                show_line(to_json({"cursor": stream.cursor, kind: message}))
         elif cursor is not None:
             raise click.UsageError("--cursor is for --json: the table shows what is now.")
         else:
             _show_board(client, charger, vehicle)
-
-
-def _print_messages(
-    client: "Client", cursor: str | None, charger: str | None, vehicle: str | None
-) -> None:
-    stream = client.stream(cursor, charger_id=charger, vehicle_id=vehicle)
-    for message in stream:
-        kind = _KINDS[type(message)]
-        show_line(to_json({"cursor": stream.cursor, kind: message}))
 
 
 def _show_board(client: "Client", charger: str | None, vehicle: str | None) -> None:
@@ -88,8 +81,10 @@ def _show_board(client: "Client", charger: str | None, vehicle: str | None) -> N
         board = Board(stream, charger)
         for state in sorted(states, key=lambda state: -(state.last_event_age or 0)):
             board.update(state)
-        stack.enter_context(_ended_by_sigterm())
-        stack.enter_context(retries_noticed(lambda text: None))  # the board shows it
+        # Exit in order on SIGTERM, so that rich shows the cursor again.
+        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        stack.callback(signal.signal, signal.SIGTERM, before)
+        stack.enter_context(retries_noticed(lambda text: None))  # the board shows retries itself
         screen = Console(highlight=False)
         stack.enter_context(Live(board, console=screen, refresh_per_second=_REFRESHES_PER_S))
         for message in stream:
@@ -100,9 +95,8 @@ def _show_board(client: "Client", charger: str | None, vehicle: str | None) -> N
 def _plugged_in(
     client: "Client", charger: str | None, vehicle: str | None
 ) -> Iterator[VehicleState]:
-    from tether.client import NotFound
-
-    try:
+    what = f"vehicle {vehicle}" if vehicle is not None else f"charger {charger}"
+    with not_found_as_message(f"There is no {what}."):
         if vehicle is not None:
             yield client.vehicles.state(vehicle)
         elif charger is not None:
@@ -110,9 +104,6 @@ def _plugged_in(
         else:
             for _, state in client.chargers.list_with_state(page_size=1000):
                 yield from state.vehicles
-    except NotFound:
-        what = f"vehicle {vehicle}" if vehicle is not None else f"charger {charger}"
-        raise SetupError(f"There is no {what}.") from None
 
 
 class Board:
@@ -121,7 +112,7 @@ class Board:
     def __init__(self, stream: "Stream", charger: str | None = None) -> None:
         self._stream = stream
         self._charger = charger
-        self._states: dict[str, tuple[float, VehicleState]] = {}  # with the time of arrival
+        self._states: dict[str, tuple[float, VehicleState]] = {}  # with the time it was received
 
     def update(self, state: VehicleState) -> None:
         """Updates the state of a vehicle."""
@@ -132,22 +123,22 @@ class Board:
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         known = list(self._states.values())  # a copy: another thread changes it
         states = [state for _, state in known]
-        trouble = [_OUT_OF_REACH] if self._stream.interrupted else []
-        room = max(console.size.height - _OTHER_LINES - len(trouble), 1)
+        warnings = [_OUT_OF_REACH] if self._stream.interrupted else []
+        height = max(console.size.height - _OTHER_LINES - len(warnings), 1)
         table = TABLES[VehicleState]
-        rows = [table.row(_aged(*one)) for one in known[::-1][:room]]
+        rows = [table.row(_aged(*one)) for one in known[::-1][:height]]
         yield table_of(table.titles, rows, cut=_IDS)
         power = sum((state.charge_power or Decimal(0) for state in states), Decimal(0))
         charging = sum(state.charging for state in states)
-        more = f" ({len(states) - room:,} not shown)" if len(states) > room else ""
+        more = f" ({len(states) - height:,} not shown)" if len(states) > height else ""
         plugged_in = f"{counted(len(states), 'vehicle')} plugged in{more}"
         yield f"{plugged_in}, {charging:,} charging, {short(power, 2)} kW."
-        yield from trouble
+        yield from warnings
 
 
-def _aged(came: float, state: VehicleState) -> VehicleState:
-    """The state, with its ages counted up to now."""
-    more = int(time.monotonic() - came)
+def _aged(received: float, state: VehicleState) -> VehicleState:
+    """The state with its ages as of now. `received` is a time of `time.monotonic`."""
+    more = int(time.monotonic() - received)
     names = ("state_of_charge_age", "charge_power_age", "last_event_age")
     ages = {name: getattr(state, name) for name in names}
     return msgspec.structs.replace(
@@ -155,13 +146,3 @@ def _aged(came: float, state: VehicleState) -> VehicleState:
         as_of=format_instant(parse_instant(state.as_of) + 1000 * more),
         **{name: age + more for name, age in ages.items() if age is not None},
     )
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Exits in order on SIGTERM, so that rich shows the cursor again."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

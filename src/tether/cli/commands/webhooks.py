@@ -1,31 +1,34 @@
 """`tether webhooks`: addresses that the server calls with what happens."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import click
 
-from tether.cli.access import Access, with_access
+from tether.cli.access import Access, not_found_as_message, with_access, with_client
+from tether.cli.data_options import INSTANT, POSITIVE_NUMBER, given
 from tether.cli.display.listing import (
     lines_option,
     list_limit_option,
     object_option,
+    page_size,
     show_list,
     show_one,
 )
 from tether.cli.display.output import Cell, counted, note, say, show_line, show_pairs, show_table
-from tether.cli.members import INSTANT, POSITIVE_NUMBER
 from tether.cli.options import OrderedGroup, WholeNumber, together
-from tether.cli.session_filters import given
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
 from tether.domain.webhooks import MOST_IN_BATCH, MessageType, SignatureKind
 
 if TYPE_CHECKING:
     from tether.client import Client, Webhook, WebhookAttempt, WebhookOutcome
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _EXAMPLES = """\b
 Examples:
@@ -62,6 +65,23 @@ _settings = together(
 """The options that `create` and `set` share."""
 
 
+def _with_client(command: Callable[P, T]) -> Callable[..., T]:
+    """As `with_client`, with messages for a webhook that does not exist and for a conflict."""
+
+    @with_client
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        from tether.client import Conflict
+
+        with not_found_as_message("There is no such webhook; see: tether webhooks list"):
+            try:
+                return command(*args, **kwargs)
+            except Conflict as error:
+                raise SetupError(error.message) from None
+
+    return run
+
+
 @click.group(cls=OrderedGroup, epilog=_EXAMPLES)
 def webhooks() -> None:
     """Have an address called with what happens."""
@@ -69,11 +89,10 @@ def webhooks() -> None:
 
 @webhooks.command("list")
 @lines_option
-@with_access
-def list_webhooks(as_json: bool, access: Access) -> None:
+@with_client
+def list_webhooks(as_json: bool, client: "Client") -> None:
     """List your webhooks."""
-    with access.client() as client:
-        found = client.webhooks.list()
+    found = client.webhooks.list()
     none_yet = "There are no webhooks yet: tether webhooks create --help"
     show_list(iter(found), _show_table, limit=len(found), as_json=as_json, none_yet=none_yet)
 
@@ -89,27 +108,25 @@ def list_webhooks(as_json: bool, access: Access) -> None:
     help="With a shared secret (v1), or with a key of which you get the public half (v1a).",
 )
 @object_option
-@with_access
+@_with_client
 def create(
-    address: str, signature: Literal["v1", "v1a"], as_json: bool, access: Access, **options: Any
+    address: str, signature: Literal["v1", "v1a"], as_json: bool, client: "Client", **options: Any
 ) -> None:
     """Have URL called from now on.
 
     Prints the secret by which messages are verified: it is shown only now.
     """
-    with _access(access) as client:
-        made = client.webhooks.create(address, signature=signature, **_members(options))
-    _hand_out(made, f"Webhook {made.id} calls {made.url}.", as_json=as_json)
+    made = client.webhooks.create(address, signature=signature, **_members(options))
+    _show_secret(made, f"Webhook {made.id} calls {made.url}.", as_json=as_json)
 
 
 @webhooks.command()
 @click.argument("id")
 @object_option
-@with_access
-def get(id: str, as_json: bool, access: Access) -> None:
+@_with_client
+def get(id: str, as_json: bool, client: "Client") -> None:
     """Show the webhook ID, and what it has not had yet."""
-    with _access(access) as client:
-        show_one(client.webhooks.get(_whole_id(client, id)), _show, as_json=as_json)
+    show_one(client.webhooks.get(_full_id(client, id)), _show, as_json=as_json)
 
 
 @webhooks.command("set")
@@ -118,9 +135,9 @@ def get(id: str, as_json: bool, access: Access) -> None:
 @_settings
 @click.option("--enable/--disable", "enabled", default=None, help="Switch it on or off.")
 @object_option
-@with_access
+@_with_client
 def set_webhook(
-    id: str, address: str | None, enabled: bool | None, as_json: bool, access: Access,
+    id: str, address: str | None, enabled: bool | None, as_json: bool, client: "Client",
     **options: Any,
 ) -> None:  # fmt: skip
     """Change the webhook ID.
@@ -134,33 +151,30 @@ def set_webhook(
         changes["enabled"] = enabled
     if not changes:
         raise click.UsageError("Nothing is to be changed: give an option.")
-    with _access(access) as client:
-        changed = client.webhooks.change(_whole_id(client, id), **changes)
+    changed = client.webhooks.change(_full_id(client, id), **changes)
     show_one(changed, _show, as_json=as_json)
 
 
 @webhooks.command()
 @click.argument("id")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@with_access
-def delete(id: str, yes: bool, access: Access) -> None:
+@_with_client
+def delete(id: str, yes: bool, client: "Client") -> None:
     """Delete the webhook ID."""
-    with _access(access) as client:
-        found = client.webhooks.get(_whole_id(client, id))
-        if not yes:
-            click.confirm(f"Delete the webhook that calls {found.url}?", abort=True, err=True)
-        client.webhooks.delete(found.id)
+    found = client.webhooks.get(_full_id(client, id))
+    if not yes:
+        click.confirm(f"Delete the webhook that calls {found.url}?", abort=True, err=True)
+    client.webhooks.delete(found.id)
     say(f"Deleted webhook {found.id}.")
 
 
 @webhooks.command()
 @click.argument("id")
 @object_option
-@with_access
-def test(id: str, as_json: bool, access: Access) -> None:
+@_with_client
+def test(id: str, as_json: bool, client: "Client") -> None:
     """Send a test message to the webhook ID, and say what came of it."""
-    with _access(access) as client:
-        outcome = client.webhooks.test(_whole_id(client, id))
+    outcome = client.webhooks.test(_full_id(client, id))
     show_one(outcome, lambda one: say(_outcome(one)), as_json=as_json)
     if not outcome.succeeded:
         sys.exit(1)
@@ -171,15 +185,14 @@ def test(id: str, as_json: bool, access: Access) -> None:
 @click.option("--failed", is_flag=True, help="Only those that failed.")
 @list_limit_option
 @lines_option
-@with_access
-def attempts(id: str, failed: bool, limit: int | None, as_json: bool, access: Access) -> None:
+@_with_client
+def attempts(id: str, failed: bool, limit: int | None, as_json: bool, client: "Client") -> None:
     """List the last requests to the webhook ID, the newest first."""
-    with _access(access) as client:
-        found = client.webhooks.attempts(
-            _whole_id(client, id), failed=failed, page_size=min(limit or 500, 500)
-        )
-        none = "There are no such attempts."
-        show_list(found, _show_attempts, limit=limit, as_json=as_json, none_yet=none)
+    found = client.webhooks.attempts(
+        _full_id(client, id), failed=failed, page_size=page_size(limit, 500)
+    )
+    none = "There are no such attempts."
+    show_list(found, _show_attempts, limit=limit, as_json=as_json, none_yet=none)
 
 
 @webhooks.command()
@@ -190,14 +203,13 @@ def attempts(id: str, failed: bool, limit: int | None, as_json: bool, access: Ac
     "--from", "from_", metavar="PLACE",
     help="Everything from there on: start, or a cursor of events or of the stream.",
 )  # fmt: skip
-@with_access
-def replay(id: str, access: Access, **wanted: str | None) -> None:
+@_with_client
+def replay(id: str, client: "Client", **wanted: str | None) -> None:
     """Send messages to the webhook ID once more."""
     chosen = given(wanted)
     if len(chosen) != 1:
         raise click.UsageError("Give exactly one of --message, --failed-since and --from.")
-    with _access(access) as client:
-        found = client.webhooks.replay(_whole_id(client, id), **chosen)
+    found = client.webhooks.replay(_full_id(client, id), **chosen)
     if found.replayed is None:
         say("They will be sent.")
     else:
@@ -212,14 +224,13 @@ def replay(id: str, access: Access, **wanted: str | None) -> None:
     help="How long the old secret signs, too.  [default: a day]",
 )  # fmt: skip
 @object_option
-@with_access
-def rotate_secret(id: str, overlap: int | None, as_json: bool, access: Access) -> None:
+@_with_client
+def rotate_secret(id: str, overlap: int | None, as_json: bool, client: "Client") -> None:
     """Get a new secret for the webhook ID, and print it."""
-    with _access(access) as client:
-        made = client.webhooks.rotate_secret(_whole_id(client, id), overlap=overlap)
+    made = client.webhooks.rotate_secret(_full_id(client, id), overlap=overlap)
     until = made.old_secret_until
     about = f"The old one signs, too, until {until}." if until else ""
-    _hand_out(made, about, as_json=as_json)
+    _show_secret(made, about, as_json=as_json)
 
 
 @webhooks.command()
@@ -241,10 +252,10 @@ def listen(forward: str, secret: str | None, types: tuple[str, ...], access: Acc
     forward_messages(access, forward, secret, types)
 
 
-# What is shown ------------------------------------------------------------------------------------
+# Output ------------------------------------------------------------------------------------------
 
 
-def _hand_out(made: "Webhook", about: str, *, as_json: bool) -> None:
+def _show_secret(made: "Webhook", about: str, *, as_json: bool) -> None:
     """Prints the secret of a webhook, or the key that verifies its messages."""
     if as_json:
         show_line(to_json(made))
@@ -312,46 +323,33 @@ def _types(one: "Webhook") -> str:
 def _attempt(one: "WebhookAttempt") -> list[str]:
     more = f" and {one.messages - 1} more" if one.messages > 1 else ""
     result = Cell(str(one.status), "green") if one.succeeded else Cell(one.error or "", "red")
-    return [one.at, f"{one.message_id}{more}", result, _taken(one.duration)]
+    return [one.at, f"{one.message_id}{more}", result, _duration(one.duration)]
 
 
-def _taken(seconds: Decimal) -> str:
+def _duration(seconds: Decimal) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def _outcome(outcome: "WebhookOutcome") -> str:
     if outcome.succeeded:
-        return f"It answered {outcome.status} after {_taken(outcome.duration)}."
+        return f"It answered {outcome.status} after {_duration(outcome.duration)}."
     answer = f"\n{outcome.answer}" if outcome.answer else ""
-    return f"It failed after {_taken(outcome.duration)}: {outcome.error}{answer}"
+    return f"It failed after {_duration(outcome.duration)}: {outcome.error}{answer}"
 
 
-# What is given ------------------------------------------------------------------------------------
+# Input -------------------------------------------------------------------------------------------
 
 
 def _members(options: dict[str, Any]) -> dict[str, Any]:
-    """What of the options is given; an empty one takes away."""
+    """The members to set, from the options that the user gave. An empty option removes a filter."""
     return {
         name: None if value == "" and name in ("charger_id", "vehicle_id") else value
         for name, value in given(options).items()
     }
 
 
-@contextmanager
-def _access(access: Access) -> "Iterator[Client]":
-    from tether.client import Conflict, NotFound
-
-    with access.client() as client:
-        try:
-            yield client
-        except NotFound:
-            raise SetupError("There is no such webhook; see: tether webhooks list") from None
-        except Conflict as error:
-            raise SetupError(error.message) from None
-
-
-def _whole_id(client: "Client", beginning: str) -> str:
-    """The id of the one webhook whose id begins so. Raises SetupError."""
+def _full_id(client: "Client", beginning: str) -> str:
+    """The id of the only webhook whose id begins like this. Raises SetupError."""
     if len(beginning) == 36:
         return beginning
     found = [one.id for one in client.webhooks.list() if one.id.startswith(beginning)]

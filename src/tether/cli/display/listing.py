@@ -1,4 +1,4 @@
-"""Shows lists and single things: tables in a terminal, JSON for programs."""
+"""Shows lists and single objects: tables in a terminal, JSON for programs."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -15,12 +15,13 @@ from tether.domain.models import to_json
 
 T = TypeVar("T")
 
-MOST_IN_A_TABLE = 100
+MAX_TABLE_ROWS = 100
+MAX_PAGE = 1000  # of the API
 
 list_limit_option = click.option(
     "--limit",
     type=WholeNumber(1),
-    help=f"At most so many.  [default: {MOST_IN_A_TABLE} in a terminal, else all]",
+    help=f"At most so many.  [default: {MAX_TABLE_ROWS} in a terminal, else all]",
 )
 lines_option = click.option(
     "--json", "as_json", is_flag=True, help="Objects, one a line, as in a pipe."
@@ -33,52 +34,57 @@ stale_allowed_option = _flag_of_stale("--stale-allowed", "stale_allowed")
 object_option = click.option("--json", "as_json", is_flag=True, help="The object, as in a pipe.")
 
 
+def page_size(limit: int | None, most: int = MAX_PAGE) -> int:
+    """How many items to ask for in a request, to show at most `limit`."""
+    return min(limit or most, most)
+
+
 def show_list(
-    things: Iterator[T],
+    items: Iterator[T],
     show: Callable[[list[T]], None] | None = None,
     *,
     limit: int | None,
     as_json: bool,
     none_yet: str,
 ) -> None:
-    """Shows at most `limit` things: JSON in a pipe, a table in a terminal.
+    """Shows at most `limit` items: JSON in a pipe, a table in a terminal.
 
     `show` prints them in a terminal, by default in the table of their type. `none_yet` is the
     message for an empty list.
     """
     if as_json or not sys.stdout.isatty():
-        for thing in islice(things, limit):
-            show_line(to_json(thing))
+        for item in islice(items, limit):
+            show_line(to_json(item))
     else:
-        show_some(things, show or _show_table, limit, none_yet)
+        show_first(items, show or _show_table, limit, none_yet)
 
 
-def show_some(
-    things: Iterator[T], show: Callable[[list[T]], None], limit: int | None, none_yet: str
+def show_first(
+    items: Iterator[T], show: Callable[[list[T]], None], limit: int | None, none_yet: str
 ) -> None:
-    """Shows at most `limit` things in a terminal, and says if there are more, or none."""
-    found = list(islice(things, limit or MOST_IN_A_TABLE))
+    """Shows at most `limit` items in a terminal, and says if there are more, or none."""
+    found = list(islice(items, limit or MAX_TABLE_ROWS))
     if not found:
         note(none_yet)
         return
     show(found)
-    if limit is None and next(things, None) is not None:
-        note(f"\nThere are more: --limit shows more than {MOST_IN_A_TABLE}, a pipe gets all.")
+    if limit is None and next(items, None) is not None:
+        note(f"\nThere are more: --limit shows more than {MAX_TABLE_ROWS}, a pipe gets all.")
 
 
-def _show_table(things: list[Any]) -> None:
-    show_rows(TABLES[type(things[0])], things)
+def _show_table(items: list[Any]) -> None:
+    show_rows(TABLES[type(items[0])], items)
 
 
-def show_rows(table: Table, things: Iterable[Any]) -> None:
-    """Shows the things in this table."""
-    rows = [table.row(thing) for thing in things]
+def show_rows(table: Table, items: Iterable[Any]) -> None:
+    """Shows the items in this table."""
+    rows = [table.row(item) for item in items]
     show_table(table.titles, rows, wrapped=("Charger", "Vehicle", "Vehicles"))
 
 
-def show_one(thing: T, show: Callable[[T], None], *, as_json: bool) -> None:
-    """Shows one thing: by `show` in a terminal, as the API's object in a pipe."""
+def show_one(item: T, show: Callable[[T], None], *, as_json: bool) -> None:
+    """Shows one object: by `show` in a terminal, as the API's JSON in a pipe."""
     if as_json or not sys.stdout.isatty():
-        show_line(to_json(thing))
+        show_line(to_json(item))
     else:
-        show(thing)
+        show(item)

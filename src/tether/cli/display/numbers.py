@@ -1,4 +1,4 @@
-"""Numbers for people in a terminal: rounded. JSON and files have every digit.
+"""Rounds numbers for a terminal. JSON and files have every digit.
 
 An unknown measurement is an empty text.
 """
@@ -29,7 +29,7 @@ def given(number: Decimal, places: int = 2) -> str:
 
 
 def short(number: Decimal, places: int = 1) -> str:
-    """To so many decimal places without trailing zeros; from 1000 on to the unit."""
+    """With at most `places` decimal places, without trailing zeros; from 1000 on with none."""
     if abs(number) >= 1000:
         return f"{number:,.0f}"
     text = f"{number:z.{places}f}"
@@ -38,6 +38,8 @@ def short(number: Decimal, places: int = 1) -> str:
     return text.rstrip("0").removesuffix(".") if places else text
 
 
-def tenth(number: Decimal) -> str:
-    """To a tenth; from 1000 on to the unit."""
+def tenth(number: Decimal | None) -> str:
+    """With one decimal place; from 1000 on with none."""
+    if number is None:
+        return ""
     return f"{number:z,.1f}" if abs(number) < 1000 else f"{number:,.0f}"

@@ -30,7 +30,7 @@ class Cell(str):
 
 
 # Characters that control a terminal or hide text: control characters, invisible characters, and
-# those that change the direction of writing (Unicode's categories Cc, Cf, Cs, Zl, Zp).
+# characters that change the direction of writing (Unicode's categories Cc, Cf, Cs, Zl, Zp).
 _CONTROL = re.compile(
     "[\0-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-"
     "\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f"
@@ -39,15 +39,15 @@ _CONTROL = re.compile(
 
 
 def plain(text: str, keep: str = "") -> str:
-    """The text with its control characters escaped, except those in `keep`.
+    """The text with its control characters escaped, except the characters in `keep`.
 
-    Names, ids and messages come from others: they must not control the terminal.
+    Names, ids and messages come from other people. They must not control the terminal.
     """
     return _CONTROL.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
 
 
 def coloured(text: str, colour: str) -> str:
-    """The text in a colour, unless the user wants none (no-color.org)."""
+    """The text in a colour, unless NO_COLOR is set (no-color.org)."""
     return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)
 
 
@@ -57,12 +57,12 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Prints a message beside the result: on standard error."""
+    """Prints a message on standard error, which is not part of the result."""
     click.echo(plain(text, "\n"), err=True)
 
 
 def confirm(loss: str, question: str, unchanged: str) -> None:
-    """Prints what would be lost, and asks. Raises SetupError with the text `unchanged` unless the
+    """Prints what would be lost, and asks. Raises SetupError with the text `unchanged`, unless the
     user says yes in a terminal.
     """
     note(loss)
@@ -80,7 +80,7 @@ def show_json(value: object) -> None:
 def show_line(document: bytes | str) -> None:
     """Prints JSON. A terminal gets the same value with control characters escaped."""
     text = document if isinstance(document, str) else document.decode()
-    click.echo(safe_json(text.rstrip("\n")) if sys.stdout.isatty() else text.rstrip("\n"))
+    click.echo(safe_json(text) if sys.stdout.isatty() else text)
 
 
 def safe_json(text: str) -> str:
@@ -96,10 +96,10 @@ def show_table(
     wrapped: Collection[str] = (),
     empty: str = "",
 ) -> None:
-    """Prints a table. A terminal breaks the lines of the `wrapped` columns, never of the others.
+    """Prints a table. A terminal wraps the text of the `wrapped` columns only.
 
-    Where that is not enough, an ellipsis marks what is cut off. A terminal does not show empty
-    columns. Without rows it prints the note `empty` instead, if there is one.
+    If the table is still too wide, it cuts texts and marks that with an ellipsis. A terminal does
+    not show empty columns. Without rows it prints the note `empty`, if there is one.
     """
     if empty and not rows:
         note(empty)

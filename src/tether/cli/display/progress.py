@@ -29,7 +29,7 @@ def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
 
 
 class RowProgress:
-    """Counts rows, and shows how many are done: as a bar in a terminal, else as a line at times."""
+    """Counts rows, and shows their number: in a bar in a terminal, otherwise in a line at times."""
 
     def __init__(self, unit: str, total: int, bar: "Progress | None" = None) -> None:
         self._unit = unit
@@ -40,7 +40,7 @@ class RowProgress:
         self._done = 0
 
     def advance(self, rows: int, position: int | None = None) -> None:
-        """Counts rows that are done. `position`: how far in the whole they end, if not in rows."""
+        """Counts rows. `position` is where they end in the total, if that is not in rows."""
         self._done += rows
         position = self._done if position is None else position
         now = time.monotonic()
@@ -53,7 +53,7 @@ class RowProgress:
             note(f"{self._done:,} {self._unit}{part}, {rate:,.0f}/s")
 
     def notice(self, text: str) -> None:
-        """Prints a line above the bar."""
+        """Prints a line above the bar, or on standard error if there is no bar."""
         if self._bar is not None:
             self._bar.console.print(plain(text), markup=False, highlight=False)
         else:
@@ -62,9 +62,9 @@ class RowProgress:
 
 @contextmanager
 def row_progress(unit: str, total: int = 0) -> Iterator[RowProgress]:
-    """Shows how many rows are done; `unit` names them.
+    """Shows how many rows are done; `unit` names the rows.
 
-    `total` is the size of the whole, in rows or in the unit of `position`; 0 if it is not known.
+    `total` is in rows or in the unit of `position`; 0 if it is not known.
     """
     if not sys.stderr.isatty():
         yield RowProgress(unit, total)
@@ -74,7 +74,7 @@ def row_progress(unit: str, total: int = 0) -> Iterator[RowProgress]:
 
 
 def _bar(text: str, total: float) -> "Progress":
-    """The progress bar of all commands; only its text if the total is not known."""
+    """The progress bar of all commands. Without a total it has no bar, only the text."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining

@@ -9,11 +9,11 @@ import click
 
 from tether.cli.display import numbers
 from tether.cli.display.output import Cell, coloured, counted, plain, show_pairs, show_table
-from tether.cli.members import short_type
 from tether.cli.times import age, clock, minute
-from tether.domain.models import Charger, Event, EventType, Vehicle, Withdrawal
+from tether.domain.models import Charger, Event, Vehicle, Withdrawal
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import ChargePeriod, ChargerState, EnergySource, Session, VehicleState
+from tether.files.contents import short_type
 
 WIDE = 120  # columns; a terminal of this width shows the ids of sessions, too
 
@@ -31,21 +31,17 @@ class Table(NamedTuple):
 def show_entity(entity: Charger | Vehicle) -> None:
     """Prints the members of a charger or vehicle."""
     if isinstance(entity, Vehicle):
-        particular = ("Capacity", _with("kWh", entity.charge_capacity))
+        special = ("Capacity", _capacity(entity))
     else:
-        particular = ("Position", _position(entity))
+        special = ("Position", _position(entity))
     show_pairs(
         [
             ("Id", entity.id),
-            particular,
+            special,
             ("Charges with", _charge(entity)),
             ("Feeds back with", _discharge(entity)),
         ]
     )
-
-
-def _with(unit: str, number: Decimal) -> str:
-    return f"{numbers.given(number)} {unit}"
 
 
 def _powers(powers: Sequence[Decimal], low: Decimal | None, high: Decimal | None) -> str:
@@ -69,46 +65,46 @@ def _position(charger: Charger) -> str:
     return ", ".join(numbers.given(one, 5) for one in degrees if one is not None)  # to a metre
 
 
-def _charger_row(thing: Charger) -> list[str]:
-    return [thing.id, _charge(thing), _discharge(thing), _position(thing)]
+def _capacity(vehicle: Vehicle) -> str:
+    return f"{numbers.given(vehicle.charge_capacity)} kWh"
 
 
-def _vehicle_row(thing: Vehicle) -> list[str]:
-    return [thing.id, _with("kWh", thing.charge_capacity), _charge(thing), _discharge(thing)]
+def _charger_row(charger: Charger) -> list[str]:
+    return [charger.id, _charge(charger), _discharge(charger), _position(charger)]
 
 
-def _event_row(thing: Event) -> list[str]:
+def _vehicle_row(vehicle: Vehicle) -> list[str]:
+    return [vehicle.id, _capacity(vehicle), _charge(vehicle), _discharge(vehicle)]
+
+
+def _event_row(event: Event) -> list[str]:
     return [
-        thing.time.strftime("%Y-%m-%d %H:%M:%S"),
-        short_type(thing.type),
-        thing.charger_id,
-        thing.vehicle_id,
-        numbers.percent(thing.state_of_charge),
-        numbers.power(thing.charge_power),
-        numbers.energy(thing.charged_energy),
+        event.time.strftime("%Y-%m-%d %H:%M:%S"),
+        short_type(event.type),
+        event.charger_id,
+        event.vehicle_id,
+        numbers.percent(event.state_of_charge),
+        numbers.power(event.charge_power),
+        numbers.energy(event.charged_energy),
     ]
 
 
 def event_line(event: Event) -> str:
-    """An event as one line: the state of charge, and the power, or else the energy."""
-    time, kind, charger, vehicle, full, power, energy = _event_row(event)
+    """An event as one line: the state of charge, and the power, otherwise the energy."""
+    time, kind, charger, vehicle, charge, power, energy = _event_row(event)
     measured = f"{power} kW" if power else f"{energy} kWh" if energy else ""
-    longest = max(len(short_type(kind)) for kind in EventType)
-    line = (
-        f"{time}  {kind:{longest}}  {charger:10}  {vehicle:8}  {full and full + ' %':8}  {measured}"
-    )
-    return line.rstrip()
+    charge = charge and f"{charge} %"
+    return f"{time}  {kind:12}  {charger:10}  {vehicle:8}  {charge:8}  {measured}".rstrip()
 
 
-def _withdrawal_row(one: Withdrawal) -> list[str]:
-    """The cells of a withdrawal."""
+def _withdrawal_row(withdrawal: Withdrawal) -> list[str]:
     return [
-        _second(one.withdrawn_at),
-        _second(one.timestamp),
-        short_type(one.type),
-        one.charger_id,
-        one.vehicle_id,
-        one.reason or "",
+        _second(withdrawal.withdrawn_at),
+        _second(withdrawal.timestamp),
+        short_type(withdrawal.type),
+        withdrawal.charger_id,
+        withdrawal.vehicle_id,
+        withdrawal.reason or "",
     ]
 
 
@@ -116,7 +112,6 @@ def _withdrawal_row(one: Withdrawal) -> list[str]:
 
 
 def _vehicle_state_row(state: VehicleState) -> list[str]:
-    """The cells of a vehicle's state."""
     return [
         state.vehicle_id,
         _activity(state),
@@ -139,7 +134,6 @@ def _activity(state: VehicleState) -> str:
 
 
 def _charger_state_row(state: ChargerState) -> list[str]:
-    """The cells of a charger's state."""
     if not state.occupied:
         activity: str = Cell("free" if state.last_event else "no event", "dim")
     else:
@@ -166,7 +160,6 @@ def _since(state: VehicleState, now: str) -> str:
 
 
 def _session_row(session: Session) -> list[str]:
-    """The cells of a session."""
     return [
         _minute(session.connected_at),
         session.charger_id,
@@ -181,14 +174,13 @@ def _session_row(session: Session) -> list[str]:
 
 
 def _silent_session_row(session: Session, now_ms: int) -> list[str]:
-    """The cells of an active session without a recent event."""
-    heard_ms = parse_instant(session.last_event_at or session.connected_at)
+    last_event_ms = parse_instant(session.last_event_at or session.connected_at)
     return [
         session.id,
         session.charger_id,
         session.vehicle_id,
         _minute(session.connected_at)[:10],
-        Cell(_ago(Decimal(max(0, now_ms - heard_ms)) / 1000), "yellow"),
+        Cell(_ago(Decimal(max(0, now_ms - last_event_ms)) / 1000), "yellow"),
     ]
 
 
@@ -201,7 +193,7 @@ def session_line(session: Session) -> str:
 
 
 def show_session(session: Session) -> None:
-    """Prints all about a session, with its charge periods and flags."""
+    """Prints a session with its charge periods and flags."""
     energy = _energy(session.charged_energy, estimated=False)
     unknown = session.periods_without_energy
     notes = ["estimated"] if energy and session.estimated else []

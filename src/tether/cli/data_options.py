@@ -1,4 +1,4 @@
-"""Options for the members of chargers, vehicles and events, and JSON documents from files."""
+"""Options of the commands for a partner's data: members of objects, filters of sessions."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,25 +11,22 @@ from tether.cli.options import F, Parsed, together
 from tether.cli.times import from_midnight
 from tether.domain.errors import Invalid, Malformed, SetupError
 from tether.domain.models import EventType
+from tether.domain.session_views import FLAGS
 from tether.domain.timestamps import format_instant, parse_instant
-from tether.files.contents import MAX_LINE_BYTES, event_type_of
+from tether.files.contents import MAX_LINE_BYTES, event_type_of, short_type
 from tether.files.csv_form import parse_number_cell
 from tether.ingest.json_reader import decode_document
 
 Members: TypeAlias = Mapping[str, tuple[click.ParamType[Any], str]]
+"""The type and the help of the option for each member."""
 
-EMPTY = ""  # an empty option: it removes a member in a PATCH
 
-
-def _number(text: str) -> Decimal:
+def _number(text: str) -> Decimal | str:
+    """The number, or an empty text, which removes the member in a PATCH."""
     try:
-        return parse_number_cell("", text)
+        return parse_number_cell("", text) if text.strip() else ""
     except Invalid:
         raise ValueError(f"{text!r} is not a number such as 7.4.") from None
-
-
-def _number_or_nothing(text: str) -> Decimal | str:
-    return _number(text) if text.strip() else EMPTY
 
 
 def _positive_number(text: str) -> Decimal:
@@ -66,30 +63,21 @@ def _event_type(text: str) -> str:
     return found.value
 
 
-NUMBER = Parsed("number", _number_or_nothing)
+NUMBER = Parsed("number", _number)  # an empty text removes the member
 POSITIVE_NUMBER = Parsed("number", _positive_number)
 NUMBERS = Parsed("number,…", _numbers)  # an empty list removes the member
 INSTANT = Parsed("time", _instant)  # in the API's form; a date is its first moment in UTC
 EVENT_TYPE = Parsed("type", _event_type)  # the last word is enough, in any case
 
 
-def short_type(kind: EventType) -> str:
-    """The last word of the type: `connected` for VEHICLE_CONNECTED."""
-    return kind.value.rpartition("_")[2].lower()
-
-
 def member_options(members: Members) -> Callable[[F], F]:
     """Adds an option for each member: --charge-power-min for `chargePowerMin`."""
     return together(
         *(
-            click.option(f"--{_kebab(name)}", name, type=kind, help=text)
+            click.option(re.sub("([A-Z])", r"-\1", f"--{name}").lower(), name, type=kind, help=text)
             for name, (kind, text) in members.items()
         )
     )
-
-
-def _kebab(name: str) -> str:
-    return re.sub(r"([A-Z])", r"-\1", name).lower()
 
 
 _POWER_MEMBERS: Members = {
@@ -118,7 +106,7 @@ EVENT_MEMBERS: Members = {
 
 
 def document_of(file: IO[bytes] | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The members from the JSON file or from the options. Raises UsageError for both or none."""
+    """The members from the JSON file or from the options. Raises UsageError for both or neither."""
     given = {name: value for name, value in options.items() if value is not None}
     if file is None:
         if not given:
@@ -137,3 +125,40 @@ def document_of(file: IO[bytes] | None, options: Mapping[str, Any]) -> dict[str,
 
 def _name(file: IO[bytes]) -> str:
     return "Standard input" if file.name in ("<stdin>", 0) else str(file.name)
+
+
+# Filters ----------------------------------------------------------------------------------------
+
+ids_options = together(
+    click.option("--charger", "charger_id", metavar="ID", multiple=True,
+                 help="At this charger only. May be given up to 50 times."),
+    click.option("--vehicle", "vehicle_id", metavar="ID", multiple=True,
+                 help="Of this vehicle only. May be given up to 50 times."),
+)  # fmt: skip
+session_filters = together(
+    ids_options,
+    click.option("--status", type=click.Choice(["active", "ended"]),
+                 help="Only those that go on, or the others."),
+    click.option("--flag", metavar="NAME", type=click.Choice(list(FLAGS)),
+                 help="Only those that carry this flag, such as vehicle-shared."),
+    click.option("--estimated/--not-estimated", default=None,
+                 help="Only those of which some energy is estimated, or the others."),
+    click.option("--ended-from", type=INSTANT, help="Ended not before this time."),
+    click.option("--ended-to", type=INSTANT, help="Ended before this time."),
+    click.option("--overlapping-from", type=INSTANT,
+                 help="Plugged in at some time from this one on."),
+    click.option("--overlapping-to", type=INSTANT,
+                 help="Plugged in at some time before this one."),
+)  # fmt: skip
+"""The options that filter sessions. Their parameters have the names of the SDK."""
+
+
+def given(filters: dict[str, Any]) -> dict[str, Any]:
+    """The options that the user gave."""
+    return {name: value for name, value in filters.items() if value not in (None, ())}
+
+
+def option_of(name: str) -> str:
+    """The name of the option: `--charger` for `charger_id`."""
+    words = {"charger_id": "charger", "vehicle_id": "vehicle"}
+    return "--" + words.get(name, name).replace("_", "-")

@@ -1,4 +1,4 @@
-"""The checks of `tether check`. They yield findings and change nothing."""
+"""The checks of `tether check`. They change nothing."""
 
 import enum
 import os
@@ -23,28 +23,28 @@ from tether.cli.times import day, duration
 from tether.domain import timestamps
 from tether.domain.errors import SetupError, TetherError
 from tether.domain.keys import Key
+from tether.domain.partners import DAY_MS
 from tether.domain.webhooks import Status as WebhookStatus
 from tether.server.databases import database_of
 from tether.server.settings import metrics_address
 from tether.server.store import Store
 from tether.storage.database import Database, Surroundings
 
-LITTLE_SPACE = 1_000_000_000
-TOO_LITTLE_SPACE = 100_000_000
+LITTLE_SPACE, TOO_LITTLE_SPACE = 1_000_000_000, 100_000_000  # bytes
 FEW_CONNECTIONS = 5
-KEY_SOON_MS = 7 * 86_400_000
-CERTIFICATE_SOON_MS = 30 * 86_400_000
+KEY_SOON_MS = 7 * DAY_MS
+CERTIFICATE_SOON_MS = 30 * DAY_MS
 SLOW_CLOCK_MS, WRONG_CLOCK_MS = 2_000, 60_000
 TIMEOUT_S = 5.0  # of a request to a server that should run
-PORT_TIMEOUT_S = 2.0  # of a request to whatever uses the port
-MOST_BYTES = 4_000_000  # of the page of metrics
+PORT_TIMEOUT_S = 2.0  # of a request to an unknown program on the port
+MAX_BYTES = 4_000_000  # of the page of metrics
 _SEE_HELP = "tether serve --help lists the settings."
 OTHER_VARIABLES = {"TETHER_URL", "TETHER_API_KEY"}  # of the commands for a partner's data
 _METRIC = re.compile(r"^(tether_[a-z_]+)(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
 
 
 class Status(enum.IntEnum):
-    """How bad it is."""
+    """The result of a check, from good to bad."""
 
     OK = 0
     WARNING = 1
@@ -76,19 +76,17 @@ def problem(check: str, message: str, advice: str) -> Finding:
 
 
 def inspect(given: Mapping[str, str | None], *, full: bool, live: bool) -> Iterator[Finding]:
-    """All findings. `given` are settings as text, not checked yet; the others have their defaults.
+    """All findings.
 
-    `live`: asks only the running server, which costs little.
+    `given` are settings as text, not checked yet. The other settings have their defaults. `live`:
+    asks only the running server, which costs little.
     """
     yield ok("python", f"Python {platform.python_version()}")
     findings, settings = _settings(given)
     yield from findings
     if live:
         if {"host", "port", "metrics"} <= settings.keys():
-            yield from _live_server(
-                settings["host"], settings["port"], settings["metrics"],
-                shares=bool(settings.get("redis")),
-            )  # fmt: skip
+            yield from _live_server(settings)
         return
     yield _temporary_files()
     if settings.get("redis"):
@@ -109,7 +107,7 @@ def inspect(given: Mapping[str, str | None], *, full: bool, live: bool) -> Itera
 
 
 def _settings(given: Mapping[str, str | None]) -> tuple[list[Finding], dict[str, Any]]:
-    """What is wrong with the settings, and the values of the valid ones."""
+    """The problems of the settings, and the values of the valid settings."""
     findings: list[Finding] = []
     settings: dict[str, Any] = {}
     context = click.Context(serve, info_name="serve")
@@ -122,18 +120,16 @@ def _settings(given: Mapping[str, str | None]) -> tuple[list[Finding], dict[str,
             value = option.get_default(context) if text is None else text
             settings[option.name] = option.process_value(context, value)
         except click.BadParameter as error:
-            named = f"{option.opts[0]} ({option.envvar})"
-            findings.append(problem("settings", f"{named}: {error.message}", _SEE_HELP))
+            name = f"{option.opts[0]} ({option.envvar})"
+            findings.append(problem("settings", f"{name}: {error.message}", _SEE_HELP))
     known = {str(option.envvar) for option in serve.params} | OTHER_VARIABLES
-    for name in sorted(set(filter(lambda name: name.startswith("TETHER_"), os.environ)) - known):
+    for name in sorted({name for name in os.environ if name.startswith("TETHER_")} - known):
         close = get_close_matches(name, known, 1)
         advice = f"Did you mean {close[0]}?" if close else _SEE_HELP
         findings.append(warning("settings", f"{name} is not a setting.", advice))
     if not findings:
-        others = "the others have their defaults."
-        findings.append(
-            ok("settings", f"{used} given, {others}" if used else "All at their defaults.")
-        )
+        given_text = f"{used} given, the others have their defaults."
+        findings.append(ok("settings", given_text if used else "All at their defaults."))
     return findings, settings
 
 
@@ -157,32 +153,30 @@ def _database(
         yield problem("schema", f"{counted(pending, 'step')} missing.", "Run tether migrate.")
     else:
         yield ok("schema", "Up to date.")
-    if (around := found.surroundings()) is not None:
-        yield from _surroundings(around, pending)
+    if (postgres := found.surroundings()) is not None:
+        yield from _surroundings(postgres, pending)
+    elif damages := found.damages(full=full):
+        yield problem("integrity", f"Damaged: {damages[0]}",
+                      "Stop the server and restore the last backup.")  # fmt: skip
     else:
-        damages = found.damages(full=full)  # a server looks for them when it reads a page
-        if damages:
-            yield problem("integrity", f"Damaged: {damages[0]}",
-                          "Stop the server and restore the last backup.")  # fmt: skip
-        else:
-            yield ok("integrity", "No damage found.")
+        yield ok("integrity", "No damage found.")
     yield from _certificates(found)
     if not pending:
         yield _clock(found)
         yield ok("epoch", epoch_text(found.epoch()))
-        keys, webhooks, now_ms = stores.in_store(name, _read, tell=False)
-        yield _keys(keys, now_ms)
+        keys, webhooks = stores.in_store(name, _read, tell=False)
+        yield _keys(keys)
         can_sign = bool(settings.get("secret_key")) or found.file is not None
         yield _webhooks(webhooks, can_sign=can_sign)
 
 
-async def _read(store: Store, now_ms: int) -> tuple[list[Key], dict[WebhookStatus, int], int]:
-    return await store.keys.all(), await store.webhooks.counts(), now_ms
+async def _read(store: Store, now_ms: int) -> tuple[list[Key], dict[WebhookStatus, int]]:
+    return await store.keys.all(), await store.webhooks.counts()
 
 
 def _folder(folder: Path) -> Iterator[Finding]:
     while not folder.exists() and folder != folder.parent:
-        folder = folder.parent  # missing folders are made here
+        folder = folder.parent  # the server creates missing folders
     try:
         with tempfile.TemporaryFile(dir=folder):
             yield ok("folder", f"{folder} is writable.")
@@ -265,7 +259,8 @@ def _webhooks(counts: dict[WebhookStatus, int], *, can_sign: bool) -> Finding:
     return ok("webhooks", text if total else "None.")
 
 
-def _keys(keys: list[Key], now_ms: int) -> Finding:
+def _keys(keys: list[Key]) -> Finding:
+    now_ms = timestamps.now_ms()
     active = [key for key in keys if key.works_at(now_ms)]
     if not active:
         return warning("keys", "No key works: nobody can call the API.",
@@ -316,7 +311,6 @@ def _clock(database: Database) -> Finding:
 
 
 def _redis(url: str) -> Finding:
-    """Whether Redis answers."""
     from tether.server import maintenance
 
     try:
@@ -343,8 +337,10 @@ def _certificates(database: Database) -> Iterator[Finding]:
             yield ok("certificate", text)
 
 
-def _live_server(host: str, port: int, metrics: str, *, shares: bool) -> Iterator[Finding]:
-    """What a running server reports. `shares`: it should keep its rate limits in Redis."""
+def _live_server(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """What the running server reports."""
+    host: str = settings["host"]
+    port: int = settings["port"]
     at = f"{host} port {port}"
     if not is_healthy(host, port, TIMEOUT_S):
         yield problem("server", f"No Tether server answers on {at}.", "Start it, or see its log.")
@@ -353,8 +349,8 @@ def _live_server(host: str, port: int, metrics: str, *, shares: bool) -> Iterato
         yield problem("server", f"The server on {at} is not ready.", "Its log says why.")
         return
     yield ok("server", f"A Tether server answers on {at}, and is ready.")
-    address = (host, port) if metrics == "on" else metrics_address(metrics)
-    page = get(*address, "/metrics", TIMEOUT_S, MOST_BYTES) if address else None
+    address = (host, port) if settings["metrics"] == "on" else metrics_address(settings["metrics"])
+    page = get(*address, "/metrics", TIMEOUT_S, MAX_BYTES) if address else None
     if page is None or page.status != 200:
         yield warning("metrics", "The server tells no numbers.",
                       "Whether its workers reach Redis and have temporary files is not known: see "
@@ -363,10 +359,10 @@ def _live_server(host: str, port: int, metrics: str, *, shares: bool) -> Iterato
     numbers: dict[str, float] = {}
     for name, number in _METRIC.findall(page.body):
         numbers[name] = numbers.get(name, 0.0) + float(number)
-    yield from _workers(numbers, shares=shares)
+    yield from _workers(numbers, uses_redis=bool(settings.get("redis")))
 
 
-def _workers(numbers: dict[str, float], *, shares: bool) -> Iterator[Finding]:
+def _workers(numbers: dict[str, float], *, uses_redis: bool) -> Iterator[Finding]:
     workers = int(numbers.get("tether_workers", 0))
     usable = int(numbers.get("tether_temporary_files_usable", workers))
     if usable < workers:
@@ -374,11 +370,11 @@ def _workers(numbers: dict[str, float], *, shares: bool) -> Iterator[Finding]:
                       "Bodies above 64 KiB are answered 503: see its TMPDIR.")  # fmt: skip
     else:
         yield ok("workers", f"{workers}, all with temporary files.")
-    lost = workers - int(numbers.get("tether_redis_in_use", 0)) if shares else 0
+    lost = workers - int(numbers.get("tether_redis_in_use", 0)) if uses_redis else 0
     if lost:
         yield warning("redis", f"{lost} of {workers} workers do not reach it.",
                       "They allow their share of the rates until they do.")  # fmt: skip
-    elif shares:
+    elif uses_redis:
         yield ok("redis", "All workers use it.")
     if failures := int(numbers.get("tether_derivation_failures_total", 0)):
         yield warning("derivation", f"{failures} portions of events could not be derived.",
