@@ -19,7 +19,7 @@ from tests.conftest import Server
 from tether.domain.errors import Code
 from tether.domain.keys import Rate
 from tether.http.errors import STATUS
-from tether.server.last_answers import STATUS as STATUS_OUTSIDE
+from tether.server.connections import STATUS as STATUS_OUTSIDE
 
 ROOT = Path(__file__).parents[2]
 UPDATED = {**CONNECTED, "type": "VEHICLE_CHARGE_UPDATED"}

@@ -13,7 +13,6 @@ from tests.commands import Result, tether, tether_ok
 from tests.conftest import Server
 from tests.console.visitors import OURS, from_address, visitor
 from tether.domain import timestamps
-from tether.domain.console import digest_of_token
 from tether.domain.key_requests import (
     KEPT_MS,
     MOST_OF_CLIENT,
@@ -22,8 +21,8 @@ from tether.domain.key_requests import (
     Limits,
     RequestForm,
 )
-from tether.domain.keys import Rate
-from tether.server import key_requests, upkeep
+from tether.domain.keys import Rate, digest_of
+from tether.server import key_requests, retention
 from tether.server.databases import database_of
 from tether.server.store import Store, open_store
 
@@ -53,7 +52,7 @@ def ask(stranger: httpx.Client, **fields: str) -> str:
 
 def request_id(path: str) -> str:
     """The id that the operator uses for the request."""
-    return digest_of_token(path.rpartition("/")[2])[:10]
+    return digest_of(path.rpartition("/")[2])[:10]
 
 
 def requests(server: Server, *words: str) -> Result:
@@ -187,25 +186,25 @@ def test_requests_expire_are_bounded_and_go_with_their_partner(database: str) ->
 
     async def use(store: Store) -> None:
         begin_ms = now_ms - WAITS_MS - 10
-        old = await key_requests.ask(store, begin_ms, form, "old")
+        old = await key_requests.add(store, begin_ms, form, "old")
         for number in range(MOST_WAITING):
-            await key_requests.ask(store, now_ms, form, str(number))
-        assert await store.key_requests.find(digest_of_token(old), now_ms) is None
-        assert await store.key_requests.find(digest_of_token(old), begin_ms) is None  # it is gone
+            await key_requests.add(store, now_ms, form, str(number))
+        assert await store.key_requests.find(digest_of(old), now_ms) is None
+        assert await store.key_requests.find(digest_of(old), begin_ms) is None  # it is gone
         with pytest.raises(key_requests.TooMany):
-            await key_requests.ask(store, now_ms, form, "one more")
+            await key_requests.add(store, now_ms, form, "one more")
         first, *_ = await store.key_requests.all(now_ms)
         await key_requests.decline(store, now_ms, first)
-        token = await key_requests.ask(store, now_ms, form, "one more")  # there is room again
-        request = await key_requests.find(store, now_ms, digest_of_token(token))
+        token = await key_requests.add(store, now_ms, form, "one more")  # there is room again
+        request = await key_requests.find(store, now_ms, digest_of(token))
         limits = Limits(Rate(1, 1), 1, None, is_test=True)
         made = await key_requests.approve(store, now_ms, request, "Gone", limits)
         late_ms = now_ms + KEPT_MS
         request = await key_requests.find(store, now_ms, request.id)
         assert await key_requests.claim(store, late_ms, request) is None  # too late
         await store.partners.erase(made, lambda events: None)
-        assert await store.key_requests.find(digest_of_token(token), now_ms) is None
-        await upkeep.forget(store, now_ms + WAITS_MS)
+        assert await store.key_requests.find(digest_of(token), now_ms) is None
+        await retention.delete_old(store, now_ms + WAITS_MS)
         assert await store.key_requests.all(now_ms) == []
 
     asyncio.run(fill())

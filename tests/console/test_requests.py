@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Server
 from tests.console.test_signing_in import refused_of, with_things
 from tests.console.visitors import visitor
-from tether.console.highlight import in_bulk
+from tether.console.refused_requests import RefusedItem, in_bulk
 from tether.domain.partners import DAY_MS
 from tether.domain.timestamps import now_ms
 from tether.http.middleware import Sample
@@ -106,7 +106,7 @@ def test_of_a_body_that_was_cut_the_page_says_so(server: Server) -> None:
     ],
 )
 def test_what_is_marked_in_a_bulk(body: str, number: int, marked: list[str]) -> None:
-    parts = in_bulk(body, [(number, "a")])
+    parts = in_bulk(body, [RefusedItem(number, "", "a")])
     assert "".join(part.text for part in parts) == body
     assert [part.text for part in parts if part.is_marked] == marked
 

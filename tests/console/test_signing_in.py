@@ -22,8 +22,8 @@ from tests.console.visitors import (
     visitor,
 )
 from tether.domain import timestamps
-from tether.domain.console import LINK_MS
 from tether.domain.keys import Rate, digest_of
+from tether.domain.tokens import LINK_MS
 from tether.server import admin
 from tether.server.store import open_store
 from tether.storage.refused_requests import DEFAULT_REQUEST_LOG, RefusalFilter, RefusedRequest
@@ -464,11 +464,11 @@ def test_of_a_body_so_many_bytes_are_kept(server: Server) -> None:
 
     async def keep() -> RefusedRequest:
         async with open_store(server.database) as store:
-            store.refusals.note(
+            store.request_recorder.record(
                 number, request_id="mine", key_prefix="", method="POST", path="/events",
                 status=400, seconds=0.0, error="", answer=b"", body=b"\xff" * 20_000,
             )  # fmt: skip
-            await store.refusals.write()
+            await store.request_recorder.write()
             return await store.refused_requests.get(number, "mine")
 
     assert 16_000 < len(asyncio.run(keep()).body.encode()) <= 16_384

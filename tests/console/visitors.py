@@ -8,10 +8,10 @@ import httpx
 from tests.commands import tether_ok
 from tests.conftest import Server
 from tether.domain import timestamps
-from tether.domain.console import SESSION_MS, digest_of_token, new_token
 from tether.domain.keys import digest_of
+from tether.domain.tokens import SESSION_MS, new_token
 from tether.server.store import open_store
-from tether.storage.console import SignedIn
+from tether.storage.console_sessions import ConsoleSession
 
 OURS = {"Sec-Fetch-Site": "same-origin"}  # as a browser sends with our forms
 
@@ -30,8 +30,8 @@ def new_session(server: Server, key: str | None, *, lasts_ms: int = SESSION_MS) 
             now_ms = timestamps.now_ms()
             found = await store.keys.find(digest_of(key)) if key else None
             assert found or key is None
-            session = SignedIn(digest_of_token(token), now_ms + lasts_ms, found)
-            await store.console.add(session, now_ms)
+            session = ConsoleSession(digest_of(token), now_ms + lasts_ms, found)
+            await store.console_sessions.add(session, now_ms)
 
     asyncio.run(add())
     return token

@@ -278,7 +278,7 @@ def test_what_another_node_had_noted_is_not_written_after_an_erasure(server: Ser
         async with open_store(server.database) as store:
 
             def note(id: str, path: str = "/events", body: str = "{}") -> None:
-                store.refusals.note(
+                store.request_recorder.record(
                     number, request_id=id, key_prefix="", method="POST", path=path, status=400,
                     seconds=0, error="", answer=b"", body=body.encode(),
                 )  # fmt: skip
@@ -291,7 +291,7 @@ def test_what_another_node_had_noted_is_not_written_after_an_erasure(server: Ser
             for vehicle in (GONE, "DE:GONE@79"):
                 with server.client(key) as client:
                     assert erased(client, f"/vehicles/{vehicle}")
-            await store.refusals.write()
+            await store.request_recorder.write()
             # The server has some tables of its own, with keys.
             kept = (
                 "SELECT id FROM refused_requests WHERE partner = $1 AND key_prefix = '' ORDER BY id"
@@ -303,7 +303,7 @@ def test_what_another_node_had_noted_is_not_written_after_an_erasure(server: Ser
             left = "SELECT count(*) FROM erasures WHERE partner = $1"
             assert [tuple(row) for row in await store._engine.read(left, number)] == [(0,)]
             note("later", body=f'{{"vehicleId": "{GONE}"}}')
-            await store.refusals.write()
+            await store.request_recorder.write()
             return found + [id for (id,) in await store._engine.read(kept, number)]
 
     assert asyncio.run(scenario()) == ["other", "later", "other"]

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.conftest import Server
 from tests.services import free_port
 from tests.wire import Partner, Wire, event, memory_mb, pid_of, run, until
-from tether.server.tracing import hindrance, is_wanted
+from tether.server.tracing import is_wanted, unsupported
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "50"}
@@ -203,7 +203,7 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
 )
 def test_the_standard_variables_switch_them_on(variables: dict[str, str], wanted: bool) -> None:
     assert is_wanted(variables) == wanted
-    assert hindrance(variables) is None or not wanted
+    assert unsupported(variables) is None or not wanted
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from tests.store.test_contract import add_site, charger, event, report
 from tether.domain.filters import EventFilter, SessionFilter
 from tether.domain.partners import DAY_MS, RetentionPeriods
 from tether.domain.timestamps import format_instant, now_ms, parse_instant
-from tether.server import upkeep
+from tether.server import retention
 from tether.server.store import Store
 from tether.storage.events import WITHDRAWALS
 from tether.storage.refused_requests import RefusalFilter, RefusedRequest
@@ -40,7 +40,7 @@ def test_the_horizon_follows_the_clock_and_what_is_said(in_store: InStore) -> No
 
         async def horizon(default_days: int) -> str | None:
             ages = dict(await store.retention.all())[partner]
-            await upkeep.expire(store, partner, ages, default_days * DAY_MS, lambda: here_ms)
+            await retention.expire(store, partner, ages, default_days * DAY_MS, lambda: here_ms)
             found, expired = (await store.retention.get(partner))[3:]
             assert found == expired
             return None if found is None else format_instant(found)
@@ -71,7 +71,7 @@ def test_refused_requests_go_by_the_partner_s_own_age(in_store: InStore) -> None
 
         async def kept() -> list[str]:
             await requests.add(partner, made, here_ms)
-            await upkeep.forget(store, here_ms)
+            await retention.delete_old(store, here_ms)
             page = await requests.page(partner, RefusalFilter(), (2**62, ""), here_ms, 10)
             return [one.id for one in page]
 

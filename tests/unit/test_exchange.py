@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tether.server.connection_bounds import Bounds
+from tether.server.connections import Bounds
 from tether.server.protocol import RequestCycle
 
 Headers = list[tuple[bytes, bytes]]

@@ -17,7 +17,7 @@ from tether.domain.keys import digest_of
 from tether.domain.partners import DAY_MS, RetentionPeriods
 from tether.domain.timestamps import now_ms
 from tether.domain.webhooks import Attempt
-from tether.server import upkeep
+from tether.server import retention
 from tether.server.store import open_store
 
 EVENT = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1", "stateOfCharge": 40}
@@ -320,7 +320,7 @@ def test_attempts_go_by_their_age(
             await store.webhooks.save("", [], [], [], made)
 
             async def left() -> list[str]:
-                await upkeep.forget(store, here_ms, 30 * DAY_MS)
+                await retention.delete_old(store, here_ms, 30 * DAY_MS)
                 return [one.id for one in await store.webhooks.attempts(key.partner, hook, "~", 9)]
 
             assert await left() == ["3", "20", "2"]

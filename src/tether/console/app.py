@@ -1,9 +1,9 @@
-"""The console's application: every page on this page."""
+"""The application of the console: its routes and its error pages."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from urllib.parse import quote
 
 import falcon
@@ -12,7 +12,8 @@ import structlog
 from falcon.asgi import Request, Response
 
 from tether.console.audit import AuditFile, AuditPage
-from tether.console.flexibility import CoursePage, FiguresPage, FlexibilityPage
+from tether.console.downloads import SessionsFile
+from tether.console.flexibility import FiguresPage, FlexibilityPage, HistoryPage
 from tether.console.key_requests import (
     REQUEST_KEY,
     KeyRequestsPage,
@@ -20,27 +21,19 @@ from tether.console.key_requests import (
     RequestKeyPage,
 )
 from tether.console.keys import KeysPage
-from tether.console.live import EntityPage, LivePage
-from tether.console.map import PlacesResource, StatesResource
+from tether.console.live import EntityPage, LivePage, PlacesResource, StatesResource
 from tether.console.middleware import CrossSiteRequest, Middleware, SignedOut
 from tether.console.pages import redirect
 from tether.console.partners import PartnersPage
+from tether.console.rate_limit import RateLimit
+from tether.console.refused_requests import RequestPage, RequestsPage
 from tether.console.rendering import Renderer
-from tether.console.requests import RequestPage, RequestsPage
-from tether.console.session import SessionPage
-from tether.console.sessions import SessionsPage, TotalsPage
-from tether.console.sessions_file import SessionsFile
-from tether.console.signing_in import (
-    EnterPage,
-    HomePage,
-    RefusedSignIns,
-    SignInLimit,
-    SignInPage,
-    SignOut,
-)
+from tether.console.request import HOME, local_path, path_of
+from tether.console.sessions import SessionPage, SessionsPage, TotalsPage
+from tether.console.sign_in import ATTEMPTS, EnterPage, HomePage, SignInPage, SignOut
 from tether.console.start import StartPage
 from tether.console.updates import ENDED, UpdatesResource
-from tether.console.users import HOME, UserSessions, local_path, path_of
+from tether.console.user_sessions import UserSessions
 from tether.console.webhooks import WebhookPage, WebhooksPage
 from tether.domain import errors
 from tether.domain.models import Charger, Vehicle
@@ -56,24 +49,24 @@ Console: TypeAlias = "falcon.asgi.App[Request, Response]"
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What the console is made of; bootstrap.py puts it together."""
+class Dependencies:
+    """The dependencies of the console; server/bootstrap.py provides them."""
 
     store: Store
     keys: Authenticator
     metrics: Metrics
     webhooks: WebhookService
     client_of: Callable[[Request], str | None]
-    """The address of who asks."""
+    """The client's address."""
     prefix_of: Callable[[Request], str]
-    """The path under which a proxy shows us."""
+    """The path under which a proxy serves us."""
     now_ms: Callable[[], int]
-    """A clock that does not go back."""
+    """A clock in ms since 1970 that does not go back."""
     workers: int
     takes_key_requests: bool
-    """Whether `/request-key` is there."""
+    """Whether anybody may request a key at `/request-key`."""
     map_tiles: str
-    """Where maps get tiles, if the operator named a server."""
+    """The URL of map tiles, if the operator set one."""
 
 
 STATUS: dict[type[errors.TetherError], int] = {
@@ -89,18 +82,18 @@ STATUS: dict[type[errors.TetherError], int] = {
 }
 
 
-def create_console(parts: Parts) -> Console:
-    """The ASGI application of these parts."""
-    store, renderer = parts.store, Renderer(parts.now_ms, parts.takes_key_requests, parts.map_tiles)
-    user_sessions = UserSessions(store, parts.now_ms)
-    limit = SignInLimit(parts.workers)
-    refused = RefusedSignIns(store, parts.now_ms)
+def create_console(dependencies: Dependencies) -> Console:
+    """The ASGI application of the console."""
+    store, webhooks = dependencies.store, dependencies.webhooks
+    renderer = Renderer(
+        dependencies.now_ms, dependencies.takes_key_requests, dependencies.map_tiles
+    )
+    user_sessions = UserSessions(store, dependencies.now_ms)
+    limit = RateLimit(ATTEMPTS, dependencies.workers)
     routes: dict[str, object] = {
         HOME: HomePage(store, renderer),
-        "/console/sign-in": SignInPage(
-            store, renderer, user_sessions, limit, refused, keys=parts.keys
-        ),
-        "/console/enter/{token}": EnterPage(store, renderer, user_sessions, limit, refused),
+        "/console/sign-in": SignInPage(store, renderer, limit, user_sessions, dependencies.keys),
+        "/console/enter/{token}": EnterPage(store, renderer, limit, user_sessions),
         "/console/sign-out": SignOut(user_sessions),
         "/console/partners": PartnersPage(store, renderer),
         "/console/key-requests": KeyRequestsPage(store, renderer),
@@ -122,14 +115,14 @@ def create_console(parts: Parts) -> Console:
         "/console/p/{partner:int}/requests/one": RequestPage(store, renderer),
         "/console/p/{partner:int}/flexibility": FlexibilityPage(store, renderer),
         "/console/p/{partner:int}/flexibility/figures": FiguresPage(store, renderer),
-        "/console/p/{partner:int}/flexibility/course": CoursePage(store, renderer),
+        "/console/p/{partner:int}/flexibility/course": HistoryPage(store, renderer),
         "/console/p/{partner:int}/start": StartPage(store, renderer),
         "/console/p/{partner:int}/keys": KeysPage(store, renderer),
-        "/console/p/{partner:int}/webhooks": WebhooksPage(store, parts.webhooks, renderer),
-        "/console/p/{partner:int}/webhooks/{id}": WebhookPage(store, parts.webhooks, renderer),
+        "/console/p/{partner:int}/webhooks": WebhooksPage(store, webhooks, renderer),
+        "/console/p/{partner:int}/webhooks/{id}": WebhookPage(store, webhooks, renderer),
         "/console/p/{partner:int}/ticks": UpdatesResource(store, user_sessions),
     }
-    if parts.takes_key_requests:
+    if dependencies.takes_key_requests:
         routes[REQUEST_KEY] = RequestKeyPage(store, renderer, limit)
         routes[REQUEST_KEY + "/{token}"] = RequestedKeyPage(store, renderer, limit)
     router = falcon.routing.CompiledRouter()
@@ -140,78 +133,67 @@ def create_console(parts: Parts) -> Console:
 
     middleware = Middleware(
         user_sessions,
-        parts.client_of,
-        parts.prefix_of,
-        parts.metrics,
+        dependencies.client_of,
+        dependencies.prefix_of,
+        dependencies.metrics,
         route_of,
-        workers=parts.workers,
-        images=origin_of(parts.map_tiles) if parts.map_tiles else "",
+        workers=dependencies.workers,
+        images=origin_of(dependencies.map_tiles) if dependencies.map_tiles else "",
     )
     console: Console = falcon.asgi.App(middleware=[middleware], router=router)
-    console.resp_options.default_media_type = None  # type: ignore[assignment]  # of what is empty
-    console.req_options.strip_url_path_trailing_slash = True  # as people add it
+    console.resp_options.default_media_type = None  # type: ignore[assignment]  # of empty answers
+    console.req_options.strip_url_path_trailing_slash = True
     for template, resource in routes.items():
         console.add_route(template, resource)
-    _answer_errors(console, renderer)
+
+    async def on_error(req: Request, resp: Response, error: Exception, _: object) -> None:
+        await _answer(renderer, req, resp, error)
+
+    for kind in (Exception, falcon.HTTPError):  # Falcon has its own handler for HTTPError
+        console.add_error_handler(kind, on_error)
     return console
 
 
-def _answer_errors(console: Console, renderer: Renderer) -> None:
-    async def signed_out(req: Request, resp: Response, error: Any, params: Any) -> None:
-        back = local_path(path_of(req)) if req.method in ("GET", "HEAD") else HOME
-        if "text/event-stream" in (req.get_header("Accept") or ""):
-            resp.content_type = "text/event-stream"
-            resp.data = ENDED.encode()
-        elif req.get_header("HX-Request") == "true":  # the page is to go there, not a part of it
-            resp.status = 200
-            resp.set_header("HX-Refresh", "true")
-            resp.data = b""
-        else:
-            redirect(req, resp, f"{HOME}/sign-in?to={quote(back, safe='')}")
-
-    async def show(req: Request, resp: Response, status: int, message: str) -> None:
-        title = f"{status} {HTTPStatus(status).phrase}"
-        await renderer.render(req, resp, "error.html", status=status, title=title, message=message)
-
-    async def not_found(req: Request, resp: Response, error: Any, params: Any) -> None:
-        if req.context.user is None:
-            await signed_out(req, resp, error, params)
-        else:
-            req.context.reason = errors.Code.NOT_FOUND
-            await show(req, resp, 404, "There is no such page, or it is not yours to see.")
-
-    async def ours(req: Request, resp: Response, error: errors.TetherError, params: Any) -> None:
+async def _answer(renderer: Renderer, req: Request, resp: Response, error: Exception) -> None:
+    """The response to an error: a page with its message, or the way to the sign-in page."""
+    if isinstance(error, OSError | MemoryError):
+        error = errors.Unavailable(cause=repr(error))
+    is_missing = isinstance(error, falcon.HTTPNotFound | errors.NotFound)
+    if isinstance(error, errors.Abandoned):
+        resp.status = 499  # the client is gone; the API counts it like this, too
+        return
+    if isinstance(error, SignedOut) or (is_missing and req.context.user is None):
+        _lead_to_sign_in(req, resp)
+        return
+    reason: str
+    if is_missing:
+        status, reason = 404, errors.Code.NOT_FOUND
+        message = "There is no such page, or it is not yours to see."
+    elif isinstance(error, errors.TetherError):
         status = next((STATUS[kind] for kind in type(error).mro() if kind in STATUS), 500)
-        req.context.reason = error.code or type(error).__name__
+        reason, message = error.code or type(error).__name__, error.message
         if isinstance(error, errors.Unavailable | errors.RateLimited):
             resp.set_header("Retry-After", str(error.retry_after_s))
-        await show(req, resp, status, error.message)
-
-    async def wrong_method(req: Request, resp: Response, error: Any, params: Any) -> None:
-        req.context.reason = errors.Code.METHOD_NOT_ALLOWED
-        await show(req, resp, 405, "This page cannot be asked for in that way.")
-
-    async def unexpected(req: Request, resp: Response, error: Any, params: Any) -> None:
+    elif isinstance(error, falcon.HTTPBadRequest | falcon.HTTPMethodNotAllowed):
+        status, reason = 405, errors.Code.METHOD_NOT_ALLOWED
+        message = "This page cannot be asked for in that way."
+    else:
         log.error("failed", request_id=req.context.request_id, exc_info=error)
-        req.context.reason = errors.Code.INTERNAL_ERROR
-        await show(
-            req, resp, 500, "Something failed here. The log of the server has more about it."
-        )
+        status, reason = 500, errors.Code.INTERNAL_ERROR
+        message = "Something failed here. The log of the server has more about it."
+    req.context.reason = reason
+    title = f"{status} {HTTPStatus(status).phrase}"
+    await renderer.render(req, resp, "error.html", status=status, title=title, message=message)
 
-    async def abandoned(req: Request, resp: Response, error: Any, params: Any) -> None:
-        resp.status = 499  # nobody waits for it; as the API counts it
 
-    async def exhausted(req: Request, resp: Response, error: Any, params: Any) -> None:
-        await ours(req, resp, errors.Unavailable(cause=repr(error)), params)
-
-    console.add_error_handler(Exception, unexpected)
-    console.add_error_handler(falcon.HTTPError, unexpected)
-    console.add_error_handler(falcon.HTTPBadRequest, wrong_method)
-    console.add_error_handler(falcon.HTTPMethodNotAllowed, wrong_method)
-    console.add_error_handler(falcon.HTTPNotFound, not_found)
-    console.add_error_handler(errors.TetherError, ours)
-    console.add_error_handler(errors.NotFound, not_found)
-    console.add_error_handler(SignedOut, signed_out)
-    console.add_error_handler(errors.Abandoned, abandoned)
-    for kind in (OSError, MemoryError):
-        console.add_error_handler(kind, exhausted)
+def _lead_to_sign_in(req: Request, resp: Response) -> None:
+    if "text/event-stream" in (req.get_header("Accept") or ""):
+        resp.content_type = "text/event-stream"
+        resp.data = ENDED.encode()
+    elif req.get_header("HX-Request") == "true":  # reload the page, not a part of it
+        resp.status = 200
+        resp.set_header("HX-Refresh", "true")
+        resp.data = b""
+    else:
+        back = local_path(path_of(req)) if req.method in ("GET", "HEAD") else HOME
+        redirect(req, resp, f"{HOME}/sign-in?to={quote(back, safe='')}")

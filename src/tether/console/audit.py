@@ -1,14 +1,14 @@
-"""The audit trail: who changed what, of a partner or, for the operator, of all; also as a file."""
+"""The audit trail of a partner, or of all partners for the operator; also as a file."""
 
 import re
 from collections.abc import AsyncGenerator, Callable
 
 from falcon.asgi import Request, Response
 
-from tether.console.forms import position, query_of
-from tether.console.pages import Page
-from tether.console.updates import while_wanted
-from tether.console.users import UserSessions, base_of, partner_of, user_of
+from tether.console.downloads import while_signed_in
+from tether.console.pages import Page, split_page
+from tether.console.request import base_of, partner_of, position, query_of, user_of
+from tether.console.user_sessions import UserSessions
 from tether.domain.audit import ACTION, AuditEntry, Entry, audit_view
 from tether.domain.errors import Invalid, NotFound
 from tether.domain.models import to_json
@@ -19,37 +19,36 @@ from tether.storage.audit import END_OF_TIME, AuditFilter, AuditPosition
 from tether.storage.turns import Turns
 
 PAGE = 50
-AT_ONCE = 500
+ENTRIES_AT_ONCE = 500
 _POSITION = re.compile(r"([0-9]{1,15}) ([0-9a-f]{16})")
 
 
 class AuditPage(Page):
     """`/console/audit` and `…/audit`: the newest first."""
 
-    async def on_get(self, req: Request, resp: Response) -> None:
+    template = "audit.html"
+
+    async def values(self, req: Request) -> dict[str, object]:
         query = query_of(req)
         wanted = _wanted(req, query.get("action", ""))
         before = position(query, "before", _POSITION)
         found = await self._store.audit.page(wanted, before, PAGE + 1, descending=True)
+        rows, last = split_page(found, PAGE)
         names = {}
         if wanted.partner is None:
             names = {one.id: one.name for one in await self._store.partners.all()}
-        last = found[PAGE - 1] if len(found) > PAGE else None
-        await self._renderer.render(
-            req,
-            resp,
-            "audit.html",
-            entries=[(one, _entry(req, one), names.get(one.partner, "")) for one in found[:PAGE]],
-            is_all=wanted.partner is None,
-            here=base_of(req) + req.path,
-            action=wanted.action or "",
-            earlier=last and f"{last.at_ms} {last.id}",
-            text=_text,
-        )
+        return {
+            "entries": [(one, _entry(req, one), names.get(one.partner, "")) for one in rows],
+            "is_all": wanted.partner is None,
+            "here": base_of(req) + req.path,
+            "action": wanted.action or "",
+            "earlier": last and f"{last.at_ms} {last.id}",
+            "text": _text,
+        }
 
 
 class AuditFile:
-    """`/console/audit.csv`, `….ndjson` and the same of a partner: all of it, the oldest first."""
+    """`/console/audit.csv`, `….ndjson` and the same of a partner: all entries, the oldest first."""
 
     def __init__(self, store: Store, user_sessions: UserSessions) -> None:
         self._store = store
@@ -60,11 +59,10 @@ class AuditFile:
         if form not in ("csv", "ndjson"):
             raise NotFound
         wanted = _wanted(req, query_of(req).get("action", ""))
-        kind = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"
-        resp.content_type = kind
+        resp.content_type = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"
         resp.set_header("Content-Disposition", f'attachment; filename="audit.{form}"')
         lines = self._lines(req, wanted, as_csv=form == "csv")
-        resp.stream = while_wanted(req, self._user_sessions, lines)
+        resp.stream = while_signed_in(req, self._user_sessions, lines)
 
     async def _lines(
         self, req: Request, wanted: AuditFilter, *, as_csv: bool
@@ -75,7 +73,7 @@ class AuditFile:
         after: AuditPosition | None = None
         while True:
             async with self._turns.of(wanted.partner or 0):
-                found = await self._store.audit.page(wanted, after, AT_ONCE)
+                found = await self._store.audit.page(wanted, after, ENTRIES_AT_ONCE)
             if not found:
                 return
             yield "".join(line(_entry(req, one)) for one in found).encode()
@@ -83,7 +81,7 @@ class AuditFile:
 
 
 def _wanted(req: Request, action: str) -> AuditFilter:
-    """Of whom the visitor may see entries, and which it asks for. Raises NotFound and Invalid."""
+    """The filter of the request. Raises Invalid, and NotFound if the user may not see all."""
     if action and not ACTION.fullmatch(action):
         raise Invalid("action", "It must be one such as key.revoke.")
     if req.context.partner is None and not user_of(req).is_operator:
@@ -97,7 +95,7 @@ def _entry(req: Request, stored: Entry) -> AuditEntry:
 
 
 def _text(value: object) -> str:
-    """A value of before or after: text as it is, the values of a list with commas."""
+    """A value as text; the values of a list are separated by commas."""
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     return value if isinstance(value, str) else to_json(value).decode()

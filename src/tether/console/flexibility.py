@@ -1,18 +1,17 @@
-"""Flexibility: what plugged-in vehicles could take and give, now, by area, and over time."""
+"""Flexibility: the power that plugged-in vehicles could take and give: now, by area, over time."""
 
 import asyncio
-from decimal import Decimal, localcontext
+from decimal import localcontext
 from heapq import nlargest
 from operator import add
 from typing import NamedTuple
 
 import msgspec
-from falcon.asgi import Request, Response
+from falcon.asgi import Request
 
-from tether.console.forms import choice, query_of
 from tether.console.pages import Page
 from tether.console.rendering import Renderer
-from tether.console.users import partner_of
+from tether.console.request import choice, partner_of, query_of
 from tether.domain.errors import Unavailable
 from tether.domain.flexibility import Figures, capacity_of
 from tether.domain.models import AREA_SIDE, EXACT
@@ -21,29 +20,17 @@ from tether.projections.flexibility import CapacityQuery, Entry, IncompleteVehic
 from tether.server.store import Store
 from tether.storage.turns import TimeSlice, Turns
 
-WAIT_S = 30.0
-MOST_NAMED = 20  # vehicles of which the same is not known
-MOST_AREAS = 500  # in the table and on the map
+TIMEOUT_S = 30.0
+MAX_NAMED = 20  # incomplete vehicles, for each missing figure
+MAX_AREAS = 500  # in the table and on the map
 HOUR_MS = 3_600_000
 SPANS = {"day": range(-24 * HOUR_MS, 1, HOUR_MS), "week": range(-168 * HOUR_MS, 1, 6 * HOUR_MS)}
 
 
-class Moment(NamedTuple):
-    """What could be moved at a moment of the past."""
-
-    at_ms: int
-    capacity: Capacity
-
-    @property
-    def takeable(self) -> Decimal:
-        """What the vehicles could have taken together, what they took included; in kW."""
-        return self.capacity.charge_power + self.capacity.charge_power_available
-
-
 class Area(NamedTuple):
-    """What could be moved now in a box of a tenth of a degree; None: chargers without a position.
+    """The current flexibility in a box of a tenth of a degree.
 
-    `west` and `south` are its edges in degrees.
+    `west` and `south` are its edges in degrees; None for chargers without a position.
     """
 
     west: str | None
@@ -52,81 +39,83 @@ class Area(NamedTuple):
 
 
 class FlexibilityPage(Page):
-    """`…/flexibility`: the page, which asks for its figures, as they may take a moment."""
+    """`…/flexibility`: the page. It loads its figures later, because they may take long."""
 
-    async def on_get(self, req: Request, resp: Response) -> None:
-        spans = list(SPANS)
-        await self._renderer.render(req, resp, "flexibility.html", span=_span(req), spans=spans)
+    template = "flexibility.html"
+
+    async def values(self, req: Request) -> dict[str, object]:
+        return {"span": _span(req), "spans": list(SPANS)}
 
 
 class FiguresPage(Page):
-    """`…/flexibility/figures`: what could be moved now, by area, and what is not known."""
+    """`…/flexibility/figures`: the current flexibility, by area, and what is unknown."""
+
+    template = "flexibility-figures.html"
 
     def __init__(self, store: Store, renderer: Renderer) -> None:
         super().__init__(store, renderer)
         self._turns = Turns(2, of_each=1)  # each may read much
 
-    async def on_get(self, req: Request, resp: Response) -> None:
+    async def values(self, req: Request) -> dict[str, object]:
         partner, capacities = partner_of(req).id, self._store.capacities
-        now_ms = self._renderer.now_ms()
+        now_ms = self._now_ms()
         now: Capacity | None = None
         areas: list[Area] = []
         count = 0
-        lacking: dict[str, list[IncompleteVehicle]] = {}
+        incomplete: dict[str, list[IncompleteVehicle]] = {}
         try:
-            async with asyncio.timeout(WAIT_S), self._turns.of(partner):
+            async with asyncio.timeout(TIMEOUT_S), self._turns.of(partner):
                 places = await capacities.by_area(partner, CapacityQuery(), stale=True)
-                now = capacity_of(await _together(places), now_ms)
-                areas, count = _areas(places, now_ms), len(places)
+                now = capacity_of(await _total(places), now_ms)
+                areas, count = _largest_areas(places, now_ms), len(places)
                 if any(msgspec.structs.astuple(now.unknown)):
-                    lacking = await capacities.incomplete(partner, MOST_NAMED)
+                    incomplete = await capacities.incomplete(partner, MAX_NAMED)
         except (TimeoutError, Unavailable):
             now = None  # the page says that it took too long
-        await self._renderer.render(
-            req,
-            resp,
-            "figures.html",
-            now=now,
-            areas=areas,
-            others=count - len(areas),
-            lacking=lacking,
-            side=AREA_SIDE,
-        )
+        return {
+            "now": now,
+            "areas": areas,
+            "others": count - len(areas),
+            "incomplete": incomplete,
+            "side": AREA_SIDE,
+        }
 
 
-class CoursePage(Page):
-    """`…/flexibility/course`: what could have been moved over the last day or week."""
+class HistoryPage(Page):
+    """`…/flexibility/course`: the flexibility over the last day or week."""
+
+    template = "flexibility-history.html"
 
     def __init__(self, store: Store, renderer: Renderer) -> None:
         super().__init__(store, renderer)
         self._turns = Turns(2, of_each=1)  # each may read much
 
-    async def on_get(self, req: Request, resp: Response) -> None:
+    async def values(self, req: Request) -> dict[str, object]:
         partner, span = partner_of(req).id, _span(req)
-        now_ms = self._renderer.now_ms()
+        now_ms = self._now_ms()
         last_ms = now_ms - now_ms % HOUR_MS
         moments = range(last_ms + SPANS[span].start, last_ms + 1, SPANS[span].step)
-        course: list[Moment] = []
+        history: list[tuple[int, Capacity]] = []
         try:
-            async with asyncio.timeout(WAIT_S), self._turns.of(partner):
+            async with asyncio.timeout(TIMEOUT_S), self._turns.of(partner):
                 found = await self._store.capacities.totals(
                     partner, CapacityQuery(moments=moments), stale=True
                 )
-                course = [
-                    Moment(at_ms, capacity_of(figures, at_ms))
+                history = [
+                    (at_ms, capacity_of(figures, at_ms))
                     for at_ms, figures in zip(moments, found, strict=True)
                 ]
         except (TimeoutError, Unavailable):
             pass  # the page says that it took too long
-        await self._renderer.render(req, resp, "course.html", course=course, span=span)
+        return {"history": history, "span": span}
 
 
 def _span(req: Request) -> str:
     return choice(query_of(req), "span", SPANS, "day")
 
 
-async def _together(places: list[Entry]) -> Figures:
-    """The sums over all areas, which are those over all chargers."""
+async def _total(places: list[Entry]) -> Figures:
+    """The figures of all chargers: the sums of all areas."""
     total, time_slice = Figures(), TimeSlice()
     for place in places:
         with localcontext(EXACT):
@@ -135,9 +124,9 @@ async def _together(places: list[Entry]) -> Figures:
     return total
 
 
-def _areas(places: list[Entry], now_ms: int) -> list[Area]:
-    """Those with the most that could be moved; the most first."""
-    most = nlargest(MOST_AREAS, places, lambda one: one.figures.takeable + one.figures.giveable)
+def _largest_areas(places: list[Entry], now_ms: int) -> list[Area]:
+    """The areas with the most flexibility, the highest first."""
+    most = nlargest(MAX_AREAS, places, lambda one: one.figures.takeable + one.figures.giveable)
     areas = []
     for place, figures in most:
         west, south = place.name.split(",")[:2] if place.name else (None, None)

@@ -1,96 +1,75 @@
-"""Requests for a key: anybody may ask for one, and the operator approves or declines."""
+"""Requests for a key: anybody may make one, and the operator approves or declines it."""
 
 from typing import Any
 
 import structlog
 from falcon.asgi import Request, Response
 
-from tether.console.forms import read_form
-from tether.console.keys import LIFETIMES_MS, Made, lifetime_of, limits_of
-from tether.console.pages import FormPage, Page, redirect
+from tether.console.keys import LIFETIMES_MS, CreatedKey, lifetime_of, limits_of
+from tether.console.pages import FormPage, OpenPage, redirect
+from tether.console.rate_limit import network_of
 from tether.console.rendering import Renderer
-from tether.console.signing_in import SignInLimit, network_of
-from tether.console.users import actor_of
-from tether.domain.console import digest_of_token, is_token
+from tether.console.request import actor_of, read_form
 from tether.domain.errors import Invalid, RateLimited
 from tether.domain.key_requests import LONGEST, KeyRequest, Limits, checked_form
-from tether.domain.keys import DEFAULT_RATE
+from tether.domain.keys import DEFAULT_RATE, digest_of
+from tether.domain.tokens import is_token
 from tether.server import key_requests
 from tether.server.store import Store
 
 log = structlog.get_logger()
 
 REQUEST_KEY = "/request-key"
-MANY = "Too many keys were asked for of late, from your address or by all. Try again later."
+TOO_MANY = "Too many keys were asked for of late, from your address or by all. Try again later."
 
 
-class RequestKeyPage(Page):
+class RequestKeyPage(OpenPage):
     """`/request-key`: the form."""
 
-    is_open = True
+    template = "request-key.html"
 
-    def __init__(self, store: Store, renderer: Renderer, limit: SignInLimit) -> None:
-        super().__init__(store, renderer)
-        self._limit = limit
-
-    async def on_get(self, req: Request, resp: Response) -> None:
-        await self._show(req, resp)
+    async def values(self, req: Request) -> dict[str, Any]:
+        return {"form": {}, "wrong": "", "mistake": "", "problem": "", "longest": LONGEST}
 
     async def on_post(self, req: Request, resp: Response) -> None:
         form = await read_form(req)
-        client = network_of(req.context.client)
         try:
-            await self._limit.check(req.context.client)
+            await self.check_limit(req)
             checked = checked_form(form)
-            token = await key_requests.ask(self._store, self._renderer.now_ms(), checked, client)
+            network = network_of(req.context.client)
+            token = await key_requests.add(self._store, self._now_ms(), checked, network)
         except Invalid as error:
             wrong = {"wrong": error.parameter, "mistake": error.hint}
-            await self._show(req, resp, status=400, form=form, **wrong)
+            await self._show(req, resp, {}, status=400, form=form, **wrong)
         except (RateLimited, key_requests.TooMany) as error:
             resp.set_header("Retry-After", str(error.retry_after_s))
-            await self._show(req, resp, status=429, form=form, problem=MANY)
+            await self._show(req, resp, {}, status=429, form=form, problem=TOO_MANY)
         else:
             log.info("key requested", organisation=checked.organisation, client=req.context.client)
             redirect(req, resp, f"{REQUEST_KEY}/{token}")
 
-    async def _show(self, req: Request, resp: Response, **done: Any) -> None:
-        values = {"form": {}, "wrong": "", "mistake": "", "problem": "", "longest": LONGEST}
-        await self._renderer.render(req, resp, "request-key.html", **{**values, **done})
 
+class RequestedKeyPage(OpenPage):
+    """`/request-key/{token}`: the state of a request; after approval it shows the key, once."""
 
-class RequestedKeyPage(Page):
-    """`/request-key/{token}`: how the request stands; after approval it gives the key, once."""
+    template = "requested-key.html"
 
-    is_open = True
-
-    def __init__(self, store: Store, renderer: Renderer, limit: SignInLimit) -> None:
-        super().__init__(store, renderer)
-        self._limit = limit
-
-    async def on_get(self, req: Request, resp: Response, token: str) -> None:
-        await self._show(req, resp, await self._find(token))
+    async def values(self, req: Request, token: str) -> dict[str, Any]:
+        request = await self._find(token)
+        return {"request": request, "created": None, "status": 200 if request else 404}
 
     async def on_post(self, req: Request, resp: Response, token: str) -> None:
-        await self._limit.check(req.context.client)
-        found, made = await self._find(token), None
-        if found is not None:
-            made = await key_requests.claim(self._store, self._renderer.now_ms(), found)
-            if made is None:  # somebody was faster
-                found = await self._find(token)
-        await self._show(req, resp, found, made and Made(*made))
+        await self.check_limit(req)
+        request, claimed = await self._find(token), None
+        if request is not None:
+            claimed = await key_requests.claim(self._store, self._now_ms(), request)
+        created = claimed and CreatedKey(*claimed)
+        await self._show(req, resp, {"token": token}, created=created)
 
     async def _find(self, token: str) -> KeyRequest | None:
         if not is_token(token):
             return None
-        return await self._store.key_requests.find(digest_of_token(token), self._renderer.now_ms())
-
-    async def _show(
-        self, req: Request, resp: Response, found: KeyRequest | None, made: Made | None = None
-    ) -> None:
-        status = 404 if found is None else 200
-        await self._renderer.render(
-            req, resp, "requested-key.html", status=status, request=found, made=made
-        )
+        return await self._store.key_requests.find(digest_of(token), self._now_ms())
 
 
 class KeyRequestsPage(FormPage):
@@ -105,32 +84,24 @@ class KeyRequestsPage(FormPage):
 
     async def values(self, req: Request) -> dict[str, object]:
         return {
-            "requests": await self._store.key_requests.all(self._renderer.now_ms()),
+            "requests": await self._store.key_requests.all(self._now_ms()),
             "lifetimes": [name for name in LIFETIMES_MS if name],
             "rate": DEFAULT_RATE,
         }
 
     async def _approve(self, req: Request, form: dict[str, str]) -> str:
-        request = await self._find(form)
+        now_ms = self._now_ms()
+        request = await key_requests.find(self._store, now_ms, form.get("request", ""))
         rate, burst = limits_of(form)
         limits = Limits(rate, burst or rate.requests, lifetime_of(form), "test" in form)
         await key_requests.approve(
-            self._store,
-            self._renderer.now_ms(),
-            request,
-            form.get("name", ""),
-            limits,
-            is_known="known" in form,
-            by=actor_of(req),
-        )
+            self._store, now_ms, request, form.get("name", ""), limits,
+            is_known="known" in form, by=actor_of(req),
+        )  # fmt: skip
         return req.path
 
     async def _decline(self, req: Request, form: dict[str, str]) -> str:
-        request = await self._find(form)
-        await key_requests.decline(self._store, self._renderer.now_ms(), request, actor_of(req))
+        now_ms = self._now_ms()
+        request = await key_requests.find(self._store, now_ms, form.get("request", ""))
+        await key_requests.decline(self._store, now_ms, request, actor_of(req))
         return req.path
-
-    async def _find(self, form: dict[str, str]) -> KeyRequest:
-        return await key_requests.find(
-            self._store, self._renderer.now_ms(), form.get("request", "")
-        )

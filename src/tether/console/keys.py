@@ -1,4 +1,4 @@
-"""Keys of a partner: create, rotate and revoke them, and see which are used."""
+"""Keys of a partner: create, rotate and revoke them, and see how much each is used."""
 
 import asyncio
 from dataclasses import replace
@@ -6,26 +6,26 @@ from typing import NamedTuple
 
 from falcon.asgi import Request
 
-from tether.console.forms import choice
-from tether.console.pages import FormPage
+from tether.console.pages import FormPage, split_page
 from tether.console.rendering import Renderer
-from tether.console.users import User, actor_of, partner_of, user_of
+from tether.console.request import actor_of, choice, partner_of, user_of
 from tether.domain.errors import NotFound, SetupError
 from tether.domain.keys import DEFAULT_RATE, TEST, Key, Rate, parse_rate
 from tether.server import admin
 from tether.server.store import Store
+from tether.storage.console_sessions import ConsoleSession
 from tether.storage.key_hours import Use
 
-SHOWN = 200  # of a partner's keys, the newest
-WORKING = 20  # keys of a partner that work, where the partner makes them itself
+MAX_SHOWN = 200  # the newest keys
+MAX_WORKING = 20  # keys that a partner may have by creating them itself
 OVERLAPS_MS = {"0": 0, "1h": 3_600_000, "24h": 86_400_000, "7d": 7 * 86_400_000}
 LIFETIMES_MS = {"": None, "30d": 30 * 86_400_000, "90d": 90 * 86_400_000, "365d": 365 * 86_400_000}
 GREATEST_BURST = 10**9
 UNUSED = Use(0, 0, 0, 0, 0)
 
 
-class Shown(NamedTuple):
-    """A key in the table. `is_own` signed in here."""
+class KeyRow(NamedTuple):
+    """A key in the table. `is_own`: the user signed in with it."""
 
     key: Key
     state: str
@@ -36,22 +36,22 @@ class Shown(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of the rate that it used at most, in percent."""
+        """How much of its rate the key used in its busiest window, in percent."""
         return 100 * self.use.busiest / self.key.rate.requests
 
     @property
     def share_now(self) -> float:
-        """The same in this hour."""
+        """The same for this hour."""
         return 100 * self.use.busiest_now / self.key.rate.requests
 
 
-class Made(NamedTuple):
-    """A key that has just been made: the only time that it is shown."""
+class CreatedKey(NamedTuple):
+    """A key that was just created. Only now the page can show its secret."""
 
     secret: str
     key: Key
     old: Key | None = None
-    """The one that it replaces."""
+    """The key that it replaces."""
 
 
 class KeysPage(FormPage):
@@ -61,28 +61,29 @@ class KeysPage(FormPage):
 
     def __init__(self, store: Store, renderer: Renderer) -> None:
         super().__init__(store, renderer)
-        self._making = asyncio.Lock()  # else many at once would all find room for one more
+        self._lock = asyncio.Lock()  # keeps concurrent requests from exceeding MAX_WORKING
         self.changes = {"create": self._create, "rotate": self._rotate, "revoke": self._revoke}
 
     async def values(self, req: Request) -> dict[str, object]:
-        partner, own, now_ms = partner_of(req), user_of(req).key, self._renderer.now_ms()
-        found = await self._store.keys.of_partner(partner.id, SHOWN + 1)
-        used = await self._store.key_hours.of_partner(partner.id, now_ms)
+        partner, own, now_ms = partner_of(req), user_of(req).key, self._now_ms()
+        found = await self._store.keys.of_partner(partner.id, MAX_SHOWN + 1)
+        keys, last = split_page(found, MAX_SHOWN)
+        uses = await self._store.key_hours.of_partner(partner.id, now_ms)
         return {
             "keys": [
-                Shown(key, _state(key, now_ms), key.prefix.startswith(TEST),
-                      own is not None and own.digest == key.digest, used.get(key.digest, UNUSED))
-                for key in found[:SHOWN]
+                KeyRow(key, _state(key, now_ms), key.prefix.startswith(TEST),
+                       own is not None and own.digest == key.digest, uses.get(key.digest, UNUSED))
+                for key in keys
             ],
-            "is_cut": len(found) > SHOWN,
+            "is_cut": last is not None,
             "overlaps": list(OVERLAPS_MS),
             "lifetimes": [name for name in LIFETIMES_MS if name],
             "rate": own.rate if own else DEFAULT_RATE,
         }  # fmt: skip
 
     async def _create(self, req: Request, form: dict[str, str]) -> dict[str, object]:
-        user, now_ms = user_of(req), self._renderer.now_ms()
-        async with self._making:
+        user, now_ms = user_of(req), self._now_ms()
+        async with self._lock:
             await self._check_count(user, partner_of(req).id)
             lifetime_ms = lifetime_of(form)
             rate, burst = _limits(user, form)
@@ -98,53 +99,53 @@ class KeysPage(FormPage):
                 test="test" in form,
                 by=actor_of(req),
             )
-        return {"made": Made(secret, key)}
+        return {"created": CreatedKey(secret, key)}
 
     async def _rotate(self, req: Request, form: dict[str, str]) -> dict[str, object]:
-        user, partner, now_ms = user_of(req), partner_of(req), self._renderer.now_ms()
+        user, partner, now_ms = user_of(req), partner_of(req), self._now_ms()
         overlap_ms = OVERLAPS_MS[choice(form, "overlap", OVERLAPS_MS, "24h")]
-        async with self._making:
+        async with self._lock:
             old = await self._find(partner.id, form)
             _check_reach(user, old)
             await self._check_count(user, partner.id)
-            # A partner does not make its keys last longer, nor gets more of one than it had.
+            # A partner cannot extend the lifetime of its keys.
             ends_ms = None if user.is_operator else old.expires_ms
             secret, key = await admin.rotate_key(
                 self._store, now_ms, old, overlap_ms, ends_ms, by=actor_of(req)
             )
         old_ends_ms = min(now_ms + overlap_ms, old.expires_ms or now_ms + overlap_ms)
-        return {"made": Made(secret, key, replace(old, expires_ms=old_ends_ms))}
+        return {"created": CreatedKey(secret, key, replace(old, expires_ms=old_ends_ms))}
 
     async def _revoke(self, req: Request, form: dict[str, str]) -> str:
         key = await self._find(partner_of(req).id, form)
-        await admin.revoke_key(self._store, self._renderer.now_ms(), key, by=actor_of(req))
+        await admin.revoke_key(self._store, self._now_ms(), key, by=actor_of(req))
         return req.path
 
     async def _find(self, partner: int, form: dict[str, str]) -> Key:
-        """The key that the form names by its SHA-256, if it is the partner's."""
+        """The partner's key with the SHA-256 in the form. Raises NotFound."""
         key = await self._store.keys.find(form.get("key", ""))
         if key is None or key.partner != partner:
             raise NotFound
         return key
 
-    async def _check_count(self, user: User, partner: int) -> None:
+    async def _check_count(self, user: ConsoleSession, partner: int) -> None:
         if user.is_operator:
             return
-        now_ms = self._renderer.now_ms()
-        found = await self._store.keys.of_partner(partner, SHOWN)
-        if sum(key.works_at(now_ms) for key in found) >= WORKING:
+        now_ms = self._now_ms()
+        found = await self._store.keys.of_partner(partner, MAX_SHOWN)
+        if sum(key.works_at(now_ms) for key in found) >= MAX_WORKING:
             raise SetupError(
-                f"You have {WORKING} keys that work, and may not make more: revoke one first."
+                f"You have {MAX_WORKING} keys that work, and may not make more: revoke one first."
             )
 
 
-def _limits(user: User, form: dict[str, str]) -> tuple[Rate, int | None]:
-    """Rate and burst of a new key. A partner's new key gets those of the key that signed in."""
+def _limits(user: ConsoleSession, form: dict[str, str]) -> tuple[Rate, int | None]:
+    """Rate and burst of a new key. A partner's new key gets those of its sign-in key."""
     return limits_of(form) if user.key is None else (user.key.rate, user.key.burst)
 
 
 def limits_of(form: dict[str, str]) -> tuple[Rate, int | None]:
-    """The rate and burst that the operator gives. Raises SetupError."""
+    """The rate and burst in the operator's form. Raises SetupError."""
     try:
         rate = parse_rate(form["rate"]) if form.get("rate") else DEFAULT_RATE
     except ValueError as error:
@@ -156,12 +157,12 @@ def limits_of(form: dict[str, str]) -> tuple[Rate, int | None]:
 
 
 def lifetime_of(form: dict[str, str]) -> int | None:
-    """How long a new key works, in ms; None for ever. Raises Invalid."""
+    """The lifetime of a new key in ms; None for ever. Raises Invalid."""
     return LIFETIMES_MS[choice(form, "lives", LIFETIMES_MS)]
 
 
-def _check_reach(user: User, old: Key) -> None:
-    """Raises SetupError if a partner would get a key that may do more than the one it came with."""
+def _check_reach(user: ConsoleSession, old: Key) -> None:
+    """Raises SetupError if `old` lasts longer or is faster than the partner's sign-in key."""
     own = user.key
     if own is None or own.digest == old.digest:
         return
@@ -176,8 +177,8 @@ def _check_reach(user: User, old: Key) -> None:
         )
 
 
-def _no_later(user: User, expires_ms: int | None) -> int | None:
-    """A partner's new key ends no later than the key that signed in."""
+def _no_later(user: ConsoleSession, expires_ms: int | None) -> int | None:
+    """The end of a new key. A partner's key ends no later than its sign-in key."""
     own = user.key.expires_ms if user.key else None
     ends = [end for end in (expires_ms, own) if end is not None]
     return min(ends, default=None)

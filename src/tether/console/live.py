@@ -1,13 +1,13 @@
-"""Chargers and vehicles as they are now: all of a partner, and one of them with its history."""
+"""Current states of chargers and vehicles: lists, one of them with its history, and the map."""
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
+import msgspec
 from falcon.asgi import Request, Response
 
-from tether.console.forms import choice, query_of
-from tether.console.pages import Page
+from tether.console.pages import Page, split_page
 from tether.console.rendering import Renderer, address
-from tether.console.users import partner_of
+from tether.console.request import choice, partner_of, query_of
 from tether.domain.errors import Invalid, NotFound
 from tether.domain.filters import EventFilter, SessionFilter
 from tether.domain.models import (
@@ -26,186 +26,228 @@ from tether.domain.session_views import (
     session_of,
     vehicle_state,
 )
-from tether.domain.views import ChargerState, Session, VehicleState
+from tether.domain.views import ChargerState, Flag, VehicleState
 from tether.server.store import Store
 from tether.storage.fleet_overview import ORDERS
+from tether.storage.turns import TimeSlice, Turns
 
 PAGE = 50
 HISTORY = 20  # sessions and events of one charger or vehicle
-MOST_SKIPPED = 20_000
-SHOWN = ("plugged", "charging", "all")
+MAX_SKIPPED = 20_000
+MAX_PLACES = 20_000  # on the map
+PLACES_AT_ONCE = 1_000
+DIGITS = 5  # of a degree, about a metre
+SHOW = ("plugged", "charging", "all")
 Kind: TypeAlias = type[Charger] | type[Vehicle]
+StateRow: TypeAlias = tuple[ChargerState | VehicleState, list[Flag]]
 
 
-class Flagged(NamedTuple):
-    """A flag and the sentence that explains it."""
-
-    name: str
-    message: str
-
-
-class EntityRow(NamedTuple):
-    """A charger or vehicle in a table."""
-
-    id: str
-    state: ChargerState | VehicleState
-    flags: list[Flagged]
-
-
-class LiveWanted(NamedTuple):
-    """What a table shows, and in which order."""
+class LiveQuery(NamedTuple):
+    """The parameters of a list: its rows, and their order."""
 
     show: str
     order: str
     begins: str
     after: str
-    """The id behind which the page begins, in the order of ids."""
+    """The page begins after this id, if ids are the order."""
     skip: int
-    """So many come before the page, in other orders."""
+    """The number of rows before the page, in other orders."""
 
-    def query(self, **changed: object) -> dict[str, object]:
-        """The same as parameters of an address, which begins at the first page by default."""
+    def parameters(self, **changed: object) -> dict[str, object]:
+        """The same as parameters of an address. The default is the first page."""
         return {"show": self.show, "order": self.order, "q": self.begins, **changed}
 
 
 class LivePage(Page):
     """`…/live`: chargers, `…/live/vehicles`: vehicles."""
 
+    template = "live.html"
+
     def __init__(self, kind: Kind, store: Store, renderer: Renderer) -> None:
         super().__init__(store, renderer)
         self._kind = kind
 
-    async def on_get(self, req: Request, resp: Response) -> None:
-        wanted = _wanted(req)
-        partner = partner_of(req).id
-        ids, following = await self._page(partner, wanted)
-        await self._renderer.render(
-            req,
-            resp,
-            "live.html",
-            sums=await self._store.fleet.sums(partner),
-            of_chargers=self._kind is Charger,
-            wanted=wanted,
-            rows=await _rows(self._kind, self._store, partner, ids, self._renderer.now_ms()),
-            next_page=None
-            if following is None
-            else address(partner_of(req), *self._path, query=wanted.query(**following)),
-            here=address(partner_of(req), *self._path),
-        )
-
-    @property
-    def _path(self) -> tuple[str, ...]:
-        return ("live",) if self._kind is Charger else ("live", "vehicles")
+    async def values(self, req: Request) -> dict[str, object]:
+        query, partner = _live_query(req), partner_of(req)
+        path: tuple[str, ...] = ("live",) if self._kind is Charger else ("live", "vehicles")
+        ids, following = await self._page(partner.id, query)
+        return {
+            "sums": await self._store.fleet.sums(partner.id),
+            "of_chargers": self._kind is Charger,
+            "query": query,
+            "rows": await _states(self._kind, self._store, partner.id, ids, self._now_ms()),
+            "next_page": following and address(partner, *path, query=query.parameters(**following)),
+            "here": address(partner, *path),
+        }
 
     async def _page(
-        self, partner: int, wanted: LiveWanted
+        self, partner: int, query: LiveQuery
     ) -> tuple[list[str], dict[str, object] | None]:
-        """The ids of the page, and where the next one begins, if there is one."""
-        if wanted.show == "all":
+        """The ids of the page, and the parameters of the next page, if there is one."""
+        if query.show == "all":
             found = await self._store.entities.page(
-                self._kind, partner, wanted.after, PAGE + 1, begins=wanted.begins
+                self._kind, partner, query.after, PAGE + 1, begins=query.begins
             )
-            ids = [entity_id for entity_id, _ in found]
-            return ids[:PAGE], {"after": ids[PAGE - 1]} if len(ids) > PAGE else None
-        ids = await self._store.fleet.plugged_in(
+            ids, last = split_page([entity_id for entity_id, _ in found], PAGE)
+            return ids, {"after": last} if last else None
+        found_ids = await self._store.fleet.plugged_in(
             partner,
             of_chargers=self._kind is Charger,
-            order=wanted.order,
-            begins=wanted.begins,
-            charging=wanted.show == "charging",
+            order=query.order,
+            begins=query.begins,
+            charging=query.show == "charging",
             limit=PAGE + 1,
-            offset=wanted.skip,
+            offset=query.skip,
         )
-        return ids[:PAGE], {"skip": wanted.skip + PAGE} if len(ids) > PAGE else None
+        ids, last = split_page(found_ids, PAGE)
+        return ids, {"skip": query.skip + PAGE} if last else None
 
 
 class EntityPage(Page):
-    """`…/chargers/{id}`, `…/vehicles/{id}`: one charger or vehicle with its history."""
+    """`…/chargers/{id}`, `…/vehicles/{id}`: one charger or vehicle, its sessions and events."""
 
     def __init__(self, kind: Kind, store: Store, renderer: Renderer) -> None:
         super().__init__(store, renderer)
         self._kind = kind
+        self.template = "charger.html" if kind is Charger else "vehicle.html"
 
-    async def on_get(self, req: Request, resp: Response, id: str) -> None:
+    async def values(self, req: Request, id: str) -> dict[str, object]:
         entity_id, partner = entity_id_from_path(id), partner_of(req).id
         if entity_id is None:
             raise NotFound
         stored = await self._store.entities.get(self._kind, partner, entity_id)
-        values: dict[str, Any]
+        entity: Charger | Vehicle
         if self._kind is Charger:
-            values = {"charger": from_json(Charger, stored.body)}
+            entity = from_json(Charger, stored.body)
             events = EventFilter(charger_id=entity_id)
             sessions = SessionFilter(charger_ids=(entity_id,))
         else:
-            values = {"vehicle": from_json(Vehicle, stored.body)}
+            entity = from_json(Vehicle, stored.body)
             events = EventFilter(vehicle_id=entity_id)
             sessions = SessionFilter(vehicle_ids=(entity_id,))
-        (row,) = await _rows(self._kind, self._store, partner, [entity_id], self._renderer.now_ms())
-        await self._renderer.render(
-            req,
-            resp,
-            f"{self._kind.__name__.lower()}.html",
-            row=row,
-            sessions=await _newest_sessions(self._store, partner, sessions),
-            events=await _newest_events(self._store, partner, events),
-            **values,
+        states = await _states(self._kind, self._store, partner, [entity_id], self._now_ms())
+        state, flags = states[0]
+        newest_sessions, _ = await self._store.sessions.page(
+            partner, sessions, None, HISTORY, descending=True
         )
+        newest_events, _ = await self._store.events.page(
+            partner, events, after=None, limit=HISTORY, descending=True
+        )
+        return {
+            "entity": entity,
+            "state": state,
+            "flags": flags,
+            "sessions": [session_of(one) for one in newest_sessions],
+            "events": [from_json(Event, body) for _, body in newest_events],
+        }
 
 
-# Reads from the store -----------------------------------------------------------------------------
-
-
-async def _rows(
+async def _states(
     kind: Kind, store: Store, partner: int, ids: list[str], now_ms: int
-) -> list[EntityRow]:
-    """The current states of these chargers or vehicles, as far as they are derived."""
+) -> list[StateRow]:
+    """The derived states of these chargers or vehicles, and the flags of their sessions."""
     if kind is Vehicle:
         latest = await store.states.of_vehicles(partner, ids)
-        return [
-            EntityRow(id, vehicle_state(id, latest[id], now_ms), _flags([latest[id]])) for id in ids
-        ]
-    found, rows = await store.states.of_chargers(partner, ids), []
+        return [(vehicle_state(id, latest[id], now_ms), _flags([latest[id]])) for id in ids]
+    found = await store.states.of_chargers(partner, ids)
+    rows: list[StateRow] = []
     for id in ids:
         state = charger_state(id, found[id], now_ms)
-        rows.append(EntityRow(id, state, _flags(found[id].sessions)))
+        rows.append((state, _flags(found[id].sessions)))
     return rows
 
 
-def _flags(latest: list[LatestSession] | list[LatestSession | None]) -> list[Flagged]:
-    """The flags of sessions that last, without those that compare with vehicle and charger."""
+def _flags(latest: list[LatestSession] | list[LatestSession | None]) -> list[Flag]:
+    """The flags of active sessions, except flags that compare with the vehicle or charger."""
     names = {
         name
         for one in latest
         if one is not None and one.record.end_ms is None
         for name in one.record.flags
     }
-    return [Flagged(name, FLAGS[name]) for name in sorted(names & FLAGS.keys())]
+    return [Flag(name=name, message=FLAGS[name]) for name in sorted(names & FLAGS.keys())]
 
 
-async def _newest_sessions(store: Store, partner: int, wanted: SessionFilter) -> list[Session]:
-    """The newest of these sessions."""
-    found, _ = await store.sessions.page(partner, wanted, None, HISTORY, descending=True)
-    return [session_of(known) for known in found]
-
-
-async def _newest_events(store: Store, partner: int, wanted: EventFilter) -> list[Event]:
-    """The newest of these events."""
-    page = await store.events.page(partner, wanted, after=None, limit=HISTORY, descending=True)
-    return [from_json(Event, body) for _, body in page.found]
-
-
-# Parameters of the address ------------------------------------------------------------------------
-
-
-def _wanted(req: Request) -> LiveWanted:
+def _live_query(req: Request) -> LiveQuery:
     query = query_of(req)
-    show = choice(query, "show", SHOWN, "plugged")
+    show = choice(query, "show", SHOW, "plugged")
     order = choice(query, "order", ORDERS, "since")
     begins, after, skip = query.get("q", ""), query.get("after", ""), query.get("skip", "0")
     if after and not is_entity_id(after):
         raise Invalid("after", ENTITY_ID_RULE)
-    if not skip.isdecimal() or len(skip) > 6 or int(skip) > MOST_SKIPPED:
-        raise Invalid("skip", f"It must be a whole number up to {MOST_SKIPPED}.")
+    if not skip.isdecimal() or len(skip) > 6 or int(skip) > MAX_SKIPPED:
+        raise Invalid("skip", f"It must be a whole number up to {MAX_SKIPPED}.")
     if begins and not is_entity_id(begins):
-        begins = "\x7f"  # no id begins so, and nothing is found
-    return LiveWanted(show, order, begins, after, int(skip))
+        begins = "\x7f"  # no id begins with it
+    return LiveQuery(show, order, begins, after, int(skip))
+
+
+# The map ------------------------------------------------------------------------------------------
+
+
+class _Position(msgspec.Struct):
+    """The members of a charger that the map needs: decoding two is faster than decoding all."""
+
+    latitude: float | None = None
+    longitude: float | None = None
+
+
+_position = msgspec.json.Decoder(_Position)
+
+
+class PlacesResource:
+    """`…/map/places`: the positions of chargers, as JSON.
+
+    `places` have id, longitude and latitude; `without` counts chargers without a position; `more`
+    says that there are more chargers than a map can show.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turns = Turns(4, of_each=1)
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        partner, entities = partner_of(req).id, self._store.entities
+        parts, count, without, after, time_slice = [], 0, 0, "", TimeSlice()
+        async with self._turns.of(partner):
+            while count < MAX_PLACES:
+                limit = min(PLACES_AT_ONCE, MAX_PLACES - count)
+                found = await entities.page(Charger, partner, after, limit)
+                places = []
+                for charger_id, body in found:
+                    at = _position.decode(body)
+                    if at.latitude is None or at.longitude is None:
+                        without += 1
+                    else:
+                        where = round(at.longitude, DIGITS), round(at.latitude, DIGITS)
+                        places.append((charger_id, *where))
+                    await time_slice.yield_if_over()
+                if places:
+                    parts.append(msgspec.json.encode(places)[1:-1])
+                count += len(found)
+                after = found[-1][0] if found else after
+                if len(found) < limit:
+                    break
+        more = count >= MAX_PLACES and bool(await entities.page(Charger, partner, after, 1))
+        end = msgspec.json.encode({"without": without, "more": more})[1:]
+        resp.content_type = "application/json"
+        resp.data = b'{"places":[' + b",".join(parts) + b"]," + end
+
+
+class StatesResource:
+    """`…/map/states`: the ids of chargers where vehicles are `charging` or only `plugged`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turns = Turns(4, of_each=1)
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        async with self._turns.of(partner_of(req).id):
+            found = await self._store.fleet.occupied(partner_of(req).id)
+        resp.content_type = "application/json"
+        resp.data = msgspec.json.encode(
+            {
+                "charging": [charger_id for charger_id, charging in found if charging],
+                "plugged": [charger_id for charger_id, charging in found if not charging],
+            }
+        )

@@ -1,4 +1,4 @@
-"""What surrounds every request to the console: who it is, what pages may do, and its log line."""
+"""Middleware of the console: authentication, rate limit, security headers, metrics and log line."""
 
 from collections.abc import Callable
 from random import getrandbits
@@ -8,7 +8,7 @@ from typing import Any
 from falcon.asgi import Request, Response
 
 from tether.console.rate_limit import RateLimit
-from tether.console.users import UserSessions, is_from_our_page
+from tether.console.user_sessions import UserSessions
 from tether.domain.errors import NotFound, TetherError
 from tether.domain.keys import Rate
 from tether.server import logging
@@ -27,26 +27,26 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _READS = frozenset({"GET", "HEAD"})
-PAGES = Rate(20, 1)  # of each partner, and of the operator
-PAGES_AT_ONCE = 200
+PAGES = Rate(20, 1)  # for each partner, and for the operator
+PAGES_BURST = 200
 
 
 class SignedOut(TetherError):
-    """Nobody is signed in, and this page is not for everybody."""
+    """The page needs a signed-in user."""
 
     def __init__(self) -> None:
         super().__init__("Sign in first.")
 
 
 class CrossSiteRequest(TetherError):
-    """A change that no page of ours asked for: another site's, made in the visitor's name."""
+    """Another site sent this change in the user's name (CSRF)."""
 
     def __init__(self) -> None:
         super().__init__("This did not come from a page of the console. Nothing was changed.")
 
 
 class Middleware:
-    """Lets in who is signed in and may see the partner, and changes only from our own pages."""
+    """Admits signed-in users to pages that they may see, and changes only from our own pages."""
 
     def __init__(
         self,
@@ -59,9 +59,8 @@ class Middleware:
         workers: int,
         images: str,
     ) -> None:
-        """`client_of` tells the address of who asks, `prefix_of` the path under which a proxy shows
-        us, and `route_of` the template of a path. `images` is an origin of which pages may show
-        images, if any.
+        """`client_of` returns the client's address, `prefix_of` the path under which a proxy serves
+        us, and `route_of` the template of a path. Pages may show images from the origin `images`.
         """
         self._user_sessions = user_sessions
         self._client_of = client_of
@@ -72,7 +71,7 @@ class Middleware:
             **HEADERS,
             "Content-Security-Policy": CONTENT_SECURITY.format(images=images and f" {images}"),
         }
-        self._limit = RateLimit(PAGES, PAGES_AT_ONCE, workers)
+        self._limit = RateLimit(PAGES, workers, burst=PAGES_BURST)
 
     async def process_request(self, req: Request, resp: Response) -> None:
         context = req.context
@@ -84,9 +83,9 @@ class Middleware:
         resp.set_header("X-Request-Id", context.request_id)
         for name, value in self._headers.items():
             resp.set_header(name, value)
-        if req.method not in _READS and not is_from_our_page(req):
+        if req.method not in _READS and not _is_from_our_page(req):
             raise CrossSiteRequest
-        context.user = user = await self._user_sessions.of(req)
+        context.user = user = await self._user_sessions.find(req)
         if user is not None:
             await self._limit.check("" if user.key is None else str(user.key.partner))
 
@@ -99,7 +98,7 @@ class Middleware:
         if user is None:
             raise SignedOut
         if getattr(resource, "of_operator", False) and not user.is_operator:
-            raise NotFound  # others need not know of the page
+            raise NotFound  # others need not know that the page exists
         if "partner" in params:
             req.context.partner = await self._user_sessions.partner(user, params.pop("partner"))
 
@@ -125,3 +124,15 @@ class Middleware:
         if context.reason is not None:
             line.reason = context.reason
         logging.answered(line)
+
+
+def _is_from_our_page(req: Request) -> bool:
+    """Whether a page of ours sent this. Browsers set these headers, and scripts cannot."""
+    site = req.get_header("Sec-Fetch-Site")
+    if site is not None:
+        return site == "same-origin"
+    # Over plain HTTP, browsers send Sec-Fetch-Site only to their own machine, and Origin always.
+    origin, host = req.get_header("Origin"), req.get_header("Host")
+    return (
+        origin is not None and host is not None and origin in (f"http://{host}", f"https://{host}")
+    )

@@ -1,56 +1,82 @@
-"""What pages have in common: HEAD is answered as GET, and a POST makes the change that the pressed
-button names.
-"""
+"""Base classes of pages. HEAD is answered as GET. A POST makes the change of the pressed button."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from falcon.asgi import Request, Response
 
-from tether.console.forms import choice, read_form
+from tether.console.rate_limit import RateLimit, network_of
 from tether.console.rendering import Renderer
-from tether.console.users import base_of, require_change
+from tether.console.request import base_of, choice, read_form, require_change
 from tether.domain.errors import Invalid, SetupError, TetherError
 from tether.server.store import Store
 
+NO_CHANGE: dict[str, Any] = {"problem": "", "form": {}, "created": None}
+T = TypeVar("T")
 Change: TypeAlias = Callable[..., Awaitable[str | dict[str, object]]]
-"""Makes the change that a form asks for, of the request, the form and the parameters of the path.
+"""Makes a change. Its arguments are the request, the form and the parameters of the path.
 
-Returns the path of the page to which it leads, or what this page shows of it.
+Returns the path of the next page, or values for the template of this page.
 """
 
 
 class Page:
-    """A page of the console. `is_open` if nobody has to sign in, `of_operator` if it is there for
-    the operator alone: the middleware looks at both.
+    """A page of the console.
+
+    The middleware reads `is_open` (no sign-in is needed) and `of_operator` (for the operator only).
     """
 
     is_open = False
     of_operator = False
+    template: str
+    values: Callable[..., Awaitable[dict[str, Any]]]
+    """The values for the template, and perhaps the `status` of the response.
+
+    Its arguments are the request and the parameters of the path.
+    """
 
     def __init__(self, store: Store, renderer: Renderer) -> None:
         self._store = store
         self._renderer = renderer
+        self._now_ms = renderer.now_ms
 
-    on_get: Callable[..., Awaitable[None]]
+    async def _get(self, req: Request, resp: Response, **params: Any) -> None:
+        await self._show(req, resp, params)
+
+    on_get: Callable[..., Awaitable[None]] = _get
+
+    async def _show(
+        self, req: Request, resp: Response, params: dict[str, Any], **more: Any
+    ) -> None:
+        """Renders the page; `more` replaces some of its values."""
+        values = {**await self.values(req, **params), **more}
+        await self._renderer.render(req, resp, self.template, **values)
 
     async def on_head(self, req: Request, resp: Response, **params: Any) -> None:
         await self.on_get(req, resp, **params)
 
 
-class FormPage(Page):
-    """A page with forms. What a change refuses is shown above them."""
+class OpenPage(Page):
+    """A page that needs no sign-in. It limits how often each network may send its form."""
 
-    template: str
+    is_open = True
+
+    def __init__(self, store: Store, renderer: Renderer, limit: RateLimit) -> None:
+        super().__init__(store, renderer)
+        self._limit = limit
+
+    async def check_limit(self, req: Request) -> None:
+        """Raises RateLimited."""
+        await self._limit.check(network_of(req.context.client))
+
+
+class FormPage(Page):
+    """A page with forms. An error of a change is shown above them."""
+
     changes: Mapping[str, Change]
     """By the value of the button, whose name is `do`."""
-    values: Callable[..., Awaitable[dict[str, object]]]
-    """What the template shows: of the request and the parameters of the path."""
     shown_errors: tuple[type[TetherError], ...] = (SetupError, Invalid)
     """Errors of changes that the page shows, with status 400."""
-
-    async def on_get(self, req: Request, resp: Response, **params: Any) -> None:
-        await self._show(req, resp, params)
 
     async def on_post(self, req: Request, resp: Response, **params: Any) -> None:
         require_change(req)
@@ -71,14 +97,18 @@ class FormPage(Page):
         return self.changes[choice(form, "do", self.changes)]
 
     async def _show(
-        self, req: Request, resp: Response, params: dict[str, Any], **done: Any
+        self, req: Request, resp: Response, params: dict[str, Any], **more: Any
     ) -> None:
-        """`done`: what came of a form: `problem` and `form`, or what was `made`."""
-        values = {"problem": "", "form": {}, "made": None, **await self.values(req, **params)}
-        await self._renderer.render(req, resp, self.template, **{**values, **done})
+        """`more` is the result of a change: `problem` and `form`, or what was `created`."""
+        await super()._show(req, resp, params, **{**NO_CHANGE, **more})
+
+
+def split_page(rows: list[T], size: int) -> tuple[list[T], T | None]:
+    """The rows of a page, and the last of them if more rows follow. `rows` has one row more."""
+    return rows[:size], rows[size - 1] if len(rows) > size else None
 
 
 def redirect(req: Request, resp: Response, path: str) -> None:
-    """Leads the browser to this page of ours, which it asks for by GET."""
+    """Redirects the browser to this page of ours."""
     resp.status = 303
     resp.set_header("Location", base_of(req) + path)

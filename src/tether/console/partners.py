@@ -1,4 +1,4 @@
-"""All partners, for the operator: how each does; create, rename and delete them."""
+"""All partners, for the operator: their activity; create, rename and delete them."""
 
 import asyncio
 from typing import NamedTuple
@@ -6,11 +6,10 @@ from typing import NamedTuple
 import structlog
 from falcon.asgi import Request
 
-from tether.console.forms import query_of
-from tether.console.keys import Made
-from tether.console.pages import FormPage
+from tether.console.keys import CreatedKey
+from tether.console.pages import FormPage, split_page
 from tether.console.rendering import Renderer
-from tether.console.users import actor_of
+from tether.console.request import actor_of, query_of
 from tether.domain.audit import Actor
 from tether.domain.errors import NotFound, SetupError, TetherError
 from tether.domain.partners import Partner
@@ -24,10 +23,10 @@ log = structlog.get_logger()
 PAGE = 50
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 NOTHING = Activity(0, 0, 0, 0)
-KNOWN_H = 24  # hours in which a partner did something, from which on it is known what is usual
+KNOWN_H = 24  # active hours after which the usual pause of a partner is known
 
 
-class Shown(NamedTuple):
+class PartnerRow(NamedTuple):
     """A partner in the table."""
 
     partner: Partner
@@ -35,13 +34,13 @@ class Shown(NamedTuple):
     vehicles: int
     events: int
     backlog: int
-    """Events that wait to be derived."""
+    """Events that are not derived yet."""
     keys: int
-    """Those that work."""
+    """Keys that work."""
     last_used_ms: int | None
     activity: Activity
     silent_after_ms: int
-    """So long without a request is longer than usual."""
+    """A longer pause than this is unusual."""
     is_silent: bool
     is_being_deleted: bool
 
@@ -58,39 +57,41 @@ class PartnersPage(FormPage):
         self.changes = {"create": self._create, "rename": self._rename, "delete": self._delete}
 
     async def values(self, req: Request) -> dict[str, object]:
-        found = await self._store.partners.after(query_of(req).get("after", ""), PAGE + 1)
-        now_ms, shown = self._renderer.now_ms(), found[:PAGE]
-        used = await self._store.keys.use_by_partner(now_ms)
-        did = await self._store.key_hours.of_partners([one.id for one in shown], now_ms)
+        now_ms, after = self._now_ms(), query_of(req).get("after", "")
+        partners, last = split_page(await self._store.partners.after(after, PAGE + 1), PAGE)
+        uses = await self._store.keys.use_by_partner(now_ms)
+        activities = await self._store.key_hours.of_partners([one.id for one in partners], now_ms)
         return {
-            "partners": [await self._shown(one, used, did.get(one.id, NOTHING)) for one in shown],
-            "following": found[PAGE - 1].name if len(found) > PAGE else None,
+            "partners": [
+                await self._row(one, *uses.get(one.id, (0, None)), activities.get(one.id, NOTHING))
+                for one in partners
+            ],
+            "following": last and last.name,
             "most": MOST_OF_EACH,
         }
 
-    async def _shown(
-        self, partner: Partner, used: dict[int, tuple[int, int | None]], activity: Activity
-    ) -> Shown:
+    async def _row(
+        self, partner: Partner, keys: int, last_ms: int | None, activity: Activity
+    ) -> PartnerRow:
         head, derived = await self._store.feed.ends(partner.id)
-        keys, last_ms = used.get(partner.id, (0, None))
         silent_after_ms = _silent_after_ms(activity)
-        silent_ms = self._renderer.now_ms() - (last_ms or 0)
+        silent_ms = self._now_ms() - (last_ms or 0)
         sizes = await self._store.fleet.sizes(partner.id)
-        return Shown(
+        return PartnerRow(
             partner, *sizes, head, max(0, head - derived), keys, last_ms, activity, silent_after_ms,
             head > 0 and silent_ms > silent_after_ms, partner.id in self._deleting,
         )  # fmt: skip
 
     async def _create(self, req: Request, form: dict[str, str]) -> dict[str, object]:
-        name, now_ms = form.get("name", ""), self._renderer.now_ms()
+        name, now_ms = form.get("name", ""), self._now_ms()
         if await self._store.partners.find(name) is not None:
             raise SetupError(f"There is a partner {name!r} already.")
-        made = await admin.create_key(self._store, now_ms, name, by=actor_of(req))
-        return {"made": Made(*made)}
+        created = await admin.create_key(self._store, now_ms, name, by=actor_of(req))
+        return {"created": CreatedKey(*created)}
 
     async def _rename(self, req: Request, form: dict[str, str]) -> str:
         partner = await self._find(form)
-        now_ms, name = self._renderer.now_ms(), form.get("name", "")
+        now_ms, name = self._now_ms(), form.get("name", "")
         await admin.rename_partner(self._store, now_ms, partner.name, name, by=actor_of(req))
         return req.path
 
@@ -103,10 +104,10 @@ class PartnersPage(FormPage):
         return req.path
 
     async def _erase(self, partner: Partner, by: Actor) -> None:
-        """Deletes the partner, which may take minutes; it can be done again if it does not end."""
+        """Deletes the partner. It may take minutes, and can be repeated if it is interrupted."""
         try:
             await admin.erase_partner(
-                self._store, self._renderer.now_ms(), partner, lambda events: None, by=by
+                self._store, self._now_ms(), partner, lambda events: None, by=by
             )
             log.info("partner deleted", partner=partner.name)
         except TetherError as error:
@@ -122,8 +123,9 @@ class PartnersPage(FormPage):
 
 
 def _silent_after_ms(activity: Activity) -> int:
-    """After so long without a request a partner is silent for longer than usual: twice its longest
-    pause of the last seven days; a day where that is not known.
+    """The pause after which a partner counts as silent.
+
+    It is twice the longest pause of the last seven days, or a day if that is not known.
     """
     if activity.active_hours < KNOWN_H:
         return DAY_MS

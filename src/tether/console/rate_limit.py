@@ -1,6 +1,7 @@
-"""How often somebody may ask the console for something."""
+"""Rate limits of the console, in all workers together."""
 
 import time
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import NamedTuple
 
 from tether.domain.errors import RateLimited
@@ -8,22 +9,37 @@ from tether.domain.keys import Rate
 from tether.server.authenticator import TokenBuckets
 
 
-class _Counted(NamedTuple):
+class _Client(NamedTuple):
     digest: str
     rate: Rate
     burst: int
 
 
 class RateLimit:
-    """So often may each of those whom a text tells apart; all workers together."""
+    """Limits how often each client may do something. A text tells clients apart."""
 
-    def __init__(self, rate: Rate, burst: int, workers: int) -> None:
+    def __init__(self, rate: Rate, workers: int, *, burst: int | None = None) -> None:
+        """The default burst is the number of the rate."""
         self._rate = rate
-        self._burst = burst
+        self._burst = burst or rate.requests
         self._buckets = TokenBuckets(time.monotonic, workers, most_keys=10_000)
 
-    async def check(self, who: str) -> None:
-        """Raises RateLimited if this one asked too often."""
-        verdict = await self._buckets.take(_Counted(who, self._rate, self._burst))
+    async def check(self, client: str) -> None:
+        """Counts one more. Raises RateLimited if that is too many."""
+        verdict = await self._buckets.take(_Client(client, self._rate, self._burst))
         if not verdict.allowed:
             raise RateLimited(verdict.retry_after_s)
+
+
+def network_of(address: str | None) -> str:
+    """The IPv4 address, or the /64 network of an IPv6 address: one customer gets all of it.
+
+    Empty if there is no address.
+    """
+    try:
+        found = ip_address(address or "")
+    except ValueError:
+        return ""
+    if isinstance(found, IPv6Address):
+        return str(ip_network((found, 64), strict=False))
+    return str(found)

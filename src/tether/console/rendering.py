@@ -1,4 +1,4 @@
-"""What pages look like: templates, and how values are shown in them."""
+"""Templates of pages, and the formats of their values."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ import jinja2
 from falcon.asgi import Request, Response
 
 from tether import __version__
-from tether.console.users import base_of
+from tether.console.request import base_of
 from tether.domain.partners import Partner
 from tether.domain.timestamps import format_instant
 from tether.storage.turns import TimeSlice
@@ -23,11 +23,11 @@ HTML = "text/html; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Renderer:
-    """Renders templates, in pieces, so that others have their turn."""
+    """Renders templates, in time slices, so that other requests do not wait."""
 
     now_ms: Callable[[], int]
     takes_key_requests: bool
-    """Whether strangers may ask for a key."""
+    """Whether anybody may request a key."""
     map_tiles: str = ""
 
     async def render(
@@ -36,11 +36,9 @@ class Renderer:
         """Answers with the page of this template."""
         context = req.context
         base = base_of(req)
-        if not _loaded:  # which takes some time for the first page
-            await asyncio.to_thread(_load)
-        template = _loaded[name]
-        parts, time_slice = [], TimeSlice()
-        pieces = template.generate(
+        if not _templates:  # slow, once
+            await asyncio.to_thread(_load_templates)
+        pieces = _templates[name].generate(
             base=base,
             console=f"{base}/console",
             user=context.user,
@@ -52,6 +50,7 @@ class Renderer:
             map_tiles=self.map_tiles,
             **values,
         )
+        parts, time_slice = [], TimeSlice()
         for piece in pieces:
             parts.append(piece)
             await time_slice.yield_if_over()
@@ -61,13 +60,13 @@ class Renderer:
 
 
 def address(partner: Partner, *path: str, query: Mapping[str, object] | None = None) -> str:
-    """The path of a page of this partner, without what a proxy puts before it."""
+    """The path of a page of this partner, without the prefix of a proxy."""
     text = "/".join(("/console/p", str(partner.id), *(quote(part, safe="") for part in path)))
     given = {name: value for name, value in (query or {}).items() if value not in (None, "")}
     return f"{text}?{urlencode(given)}" if given else text
 
 
-# How values are shown -----------------------------------------------------------------------------
+# Filters of templates -----------------------------------------------------------------------------
 
 
 def number(value: Decimal | float | None, digits: int = 1) -> str:
@@ -81,14 +80,14 @@ def count(value: int | None) -> str:
 
 
 def ago(at_ms: int | None, now_ms: int) -> str:
-    """How long ago it was, to what matters."""
+    """How long ago it was, in one or two units."""
     if at_ms is None:
         return NOTHING
     return f"{duration(max(0, now_ms - at_ms))} ago"
 
 
 def degrees(text: str, positive: str, negative: str) -> str:
-    """The degrees of latitude or longitude with the half of the earth."""
+    """The degrees of latitude or longitude, with the hemisphere."""
     return f"{text.removeprefix('-')}° {negative if text.startswith('-') else positive}"
 
 
@@ -116,17 +115,17 @@ def moment(at_ms: int | None) -> str:
         return format_instant(at_ms)
 
 
-_UNSEEN = re.compile(
+_INVISIBLE = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff]"
 )
 
 
 def visible(text: str) -> str:
-    """The text with what commands terminals, or turns the direction of writing, as its number."""
-    return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    """The text, with control characters and characters for the writing direction as numbers."""
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _templates_of_this_room() -> jinja2.Environment:
+def _load_templates() -> None:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tether.console"),
         autoescape=True,
@@ -140,13 +139,8 @@ def _templates_of_this_room() -> jinja2.Environment:
         number=number, count=count, ago=ago, duration=duration, degrees=degrees, moment=moment,
         segment=lambda text: quote(text, safe=""), visible=visible,
     )  # fmt: skip
-    return environment
+    names = environment.list_templates()
+    _templates.update({name: environment.get_template(name) for name in names})
 
 
-_loaded: dict[str, jinja2.Template] = {}
-
-
-def _load() -> None:
-    templates = _templates_of_this_room()
-    loaded = {name: templates.get_template(name) for name in templates.list_templates()}
-    _loaded.update(loaded)
+_templates: dict[str, jinja2.Template] = {}

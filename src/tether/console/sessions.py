@@ -1,4 +1,4 @@
-"""Sessions: a list of those that are wanted, what they have together, and a file of them."""
+"""Sessions: the list, one session with its events, and sums over time."""
 
 import asyncio
 import re
@@ -7,34 +7,36 @@ from importlib.util import find_spec
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from falcon.asgi import Request, Response
+from falcon.asgi import Request
 
-from tether.console.forms import choice, position, query_of
-from tether.console.pages import Page
+from tether.console.pages import Page, split_page
 from tether.console.rendering import Renderer, address
-from tether.console.users import partner_of
+from tether.console.request import choice, partner_of, position, query_of
 from tether.domain.calendar import Calendar, Unit, undivided, zone_of
+from tether.domain.earlier_sessions import SessionContext
 from tether.domain.errors import Invalid, Unavailable
 from tether.domain.filters import SessionFilter
-from tether.domain.models import is_entity_id
-from tether.domain.session_views import FLAGS, session_of
-from tether.domain.summary import Sums
-from tether.domain.views import Session
+from tether.domain.models import is_entity_id, uuid_to_read
+from tether.domain.session_causes import causes_of
+from tether.domain.session_record import OrderedEvent
+from tether.domain.session_views import FLAGS, StoredSession, session_of
+from tether.domain.views import Flag, Session
 from tether.server.store import Store
 from tether.storage.sessions import SessionPosition
-from tether.storage.turns import TimeSlice, Turns
+from tether.storage.turns import TimeSlice, Turns, in_steps
 
 PAGE = 50
-MOST_BARS = 400
-ADD_UP_S = 5.0
+MAX_EVENTS = 1_000  # of one session
+MAX_BARS = 400
+SUM_TIMEOUT_S = 5.0
 UNITS = (Unit.DAY, Unit.HOUR, Unit.MONTH)
 FIRST_DAY, LAST_DAY = date(1970, 1, 2), date(8999, 12, 31)
-NOBODY = "\x7f"  # no id is so
+NO_ID = "\x7f"  # no entity has it
 _POSITION = re.compile(r"(-?[0-9]{1,15}) ([0-9a-f-]{36})")
 
 
-class SessionsWanted(NamedTuple):
-    """What is asked for, as it stands in the address."""
+class SessionQuery(NamedTuple):
+    """The parameters of the address that select sessions."""
 
     first: str
     last: str
@@ -47,7 +49,7 @@ class SessionsWanted(NamedTuple):
 
     @property
     def filter(self) -> SessionFilter:
-        """The same for the store. Raises Invalid."""
+        """The filter for the store. Raises Invalid."""
         zone = self.time_zone
         first, last = _day("from", self.first), _day("to", self.last)
         if first and last and first > last:
@@ -63,15 +65,15 @@ class SessionsWanted(NamedTuple):
 
     @property
     def is_narrow(self) -> bool:
-        """Whether these are few enough to be added up without being asked."""
+        """Whether the page loads the sums by itself, because the sessions are probably few."""
         return bool(self.first or self.vehicle or self.charger)
 
     @property
     def time_zone(self) -> ZoneInfo:
-        """Whose days these are. Raises Invalid."""
+        """The time zone of the days. Raises Invalid."""
         return zone_of("zone", self.zone)
 
-    def query(self, **changed: object) -> dict[str, object]:
+    def parameters(self, **changed: object) -> dict[str, object]:
         """The same as parameters of an address."""
         return {
             "from": self.first, "to": self.last, "vehicle": self.vehicle, "charger": self.charger,
@@ -80,122 +82,152 @@ class SessionsWanted(NamedTuple):
         }  # fmt: skip
 
 
-def forms_here() -> list[str]:
-    """The forms in which sessions can be downloaded: Parquet needs an extra."""
-    return ["csv", "parquet"] if find_spec("pyarrow") else ["csv"]
-
-
 class SessionsPage(Page):
     """`…/sessions`: the newest first."""
 
-    async def on_get(self, req: Request, resp: Response) -> None:
-        query = query_of(req)
-        wanted, problem = sessions_wanted(query), ""
+    template = "sessions.html"
+
+    async def values(self, req: Request) -> dict[str, object]:
+        fields = query_of(req)
+        query, problem = session_query(fields), ""
         found: list[Session] = []
         following: SessionPosition | None = None
         try:
-            after = position(query, "after", _POSITION)
-            found, following = await self._page(partner_of(req).id, wanted, after)
+            after = position(fields, "after", _POSITION)
+            found, following = await self._page(partner_of(req).id, query.filter, after)
         except Invalid as error:
             problem = error.message
-        await self._renderer.render(
-            req,
-            resp,
-            "sessions.html",
-            status=400 if problem else 200,
-            problem=problem,
-            wanted=wanted,
-            sessions=found,
-            flags=list(FLAGS),
-            units=[unit.value for unit in UNITS],
-            totals=_link(req, wanted.query(), "sessions", "totals"),
-            downloads=[
-                (form, _link(req, wanted.query(), f"sessions.{form}")) for form in forms_here()
+        formats = ["csv", "parquet"] if find_spec("pyarrow") else ["csv"]
+        after_last = following and "{} {}".format(*following)
+        return {
+            "status": 400 if problem else 200,
+            "problem": problem,
+            "query": query,
+            "sessions": found,
+            "flags": list(FLAGS),
+            "units": [unit.value for unit in UNITS],
+            "totals": _link(req, query.parameters(), "sessions", "totals"),
+            "downloads": [
+                (one, _link(req, query.parameters(), f"sessions.{one}")) for one in formats
             ],
-            here=_link(req, {}, "sessions"),
-            again=_link(req, wanted.query(after=query.get("after")), "sessions"),
-            next_page=None
-            if following is None
-            else _link(req, wanted.query(after="{} {}".format(*following)), "sessions"),
-        )
+            "here": _link(req, {}, "sessions"),
+            "next_page": after_last and _link(req, query.parameters(after=after_last), "sessions"),
+        }
 
     async def _page(
-        self, partner: int, wanted: SessionsWanted, after: SessionPosition | None
+        self, partner: int, wanted: SessionFilter, after: SessionPosition | None
     ) -> tuple[list[Session], SessionPosition | None]:
+        """The sessions of the page, and the position after which the next page begins."""
         found, stop = await self._store.sessions.page(
-            partner, wanted.filter, after, PAGE + 1, descending=True
+            partner, wanted, after, PAGE + 1, descending=True
         )
-        if len(found) > PAGE:
-            stop = found[PAGE - 1].record.start_ms, found[PAGE - 1].id
-        shown, time_slice = [], TimeSlice()
-        for known in found[:PAGE]:
-            shown.append(session_of(known))
+        rows, last = split_page(found, PAGE)
+        if last is not None:
+            stop = last.record.start_ms, last.id
+        sessions, time_slice = [], TimeSlice()
+        for stored in rows:
+            sessions.append(session_of(stored))
             await time_slice.yield_if_over()
-        return shown, stop
+        return sessions, stop
 
 
-class Bar(NamedTuple):
-    """A part of time, as the viewer's clocks call it, and what sessions have there."""
+class SessionPage(Page):
+    """`…/sessions/{id}`: one session with its events, and the sessions before and after it."""
 
-    name: str
-    from_ms: int
-    total: Sums
+    template = "session.html"
+
+    async def values(self, req: Request, id: str) -> dict[str, object]:
+        session_id, partner = uuid_to_read(id), partner_of(req).id
+        stored = await self._store.sessions.get(partner, session_id)
+        session, record = session_of(stored), stored.record
+        until_ms = max(record.last.at_ms, record.end_ms or 0)
+        found = await self._store.events.of_vehicle(
+            partner, record.vehicle_id, record.start_ms, MAX_EVENTS + 1, until_ms=until_ms
+        )
+        events, last = split_page(found, MAX_EVENTS)
+        position = record.start_ms, session_id
+        vehicle = SessionFilter(vehicle_ids=(record.vehicle_id,))
+        charger = SessionFilter(charger_ids=(record.charger_id,))
+        return {
+            "session": session,
+            "vehicle": stored.vehicle,
+            "charger": stored.charger,
+            "events": [one.event for one in events],
+            "causes": await self._causes(partner, stored, events) if session.flags else {},
+            "is_cut": last is not None,
+            "neighbours": [
+                ("Vehicle before", await self._next(partner, vehicle, position, back=True)),
+                ("Vehicle after", await self._next(partner, vehicle, position, back=False)),
+                ("Charger before", await self._next(partner, charger, position, back=True)),
+                ("Charger after", await self._next(partner, charger, position, back=False)),
+            ],
+        }
+
+    async def _causes(
+        self, partner: int, stored: StoredSession, events: list[OrderedEvent]
+    ) -> dict[str, list[Flag]]:
+        """The flags of the session, by the id of the event that caused them."""
+        key = stored.record.vehicle_id, stored.record.start
+        found = await self._store.session_records.of_starts(partner, [key])
+        _, before = found.get(key, (None, SessionContext()))  # none if it was derived again
+        return await in_steps(causes_of(stored, before, events))
+
+    async def _next(
+        self, partner: int, wanted: SessionFilter, position: SessionPosition, *, back: bool
+    ) -> Session | None:
+        """The next session by start, or the previous one (`back`)."""
+        found, _ = await self._store.sessions.page(partner, wanted, position, 1, descending=back)
+        return session_of(found[0]) if found else None
 
 
 class TotalsPage(Page):
-    """`…/sessions/totals`: what the wanted sessions have together, and their energy over time."""
+    """`…/sessions/totals`: the sums of the selected sessions, in total and over time."""
+
+    template = "totals.html"
 
     def __init__(self, store: Store, renderer: Renderer) -> None:
         super().__init__(store, renderer)
         self._turns = Turns(2, of_each=1)  # each may read much
 
-    async def on_get(self, req: Request, resp: Response) -> None:
-        partner, wanted = partner_of(req).id, sessions_wanted(query_of(req))
-        chosen, zone, unit = wanted.filter, wanted.time_zone, Unit(wanted.unit)
-        whole: list[Sums] = []
-        bars: list[Bar] = []
-        is_cut = False
+    async def values(self, req: Request) -> dict[str, object]:
+        partner, query = partner_of(req).id, session_query(query_of(req))
+        wanted, zone, unit = query.filter, query.time_zone, Unit(query.unit)
+        sums, bars, more = None, [], None
         try:
-            async with asyncio.timeout(ADD_UP_S), self._turns.of(partner):
+            async with asyncio.timeout(SUM_TIMEOUT_S), self._turns.of(partner):
                 summaries = self._store.summaries
                 rows, _ = await summaries.page(
-                    partner, chosen, undivided, None, after=None, limit=1
+                    partner, wanted, undivided, None, after=None, limit=1
                 )
-                whole = [row.total for row in rows]
+                sums = rows[0].total if rows else None
                 rows, more = await summaries.page(
-                    partner, chosen, Calendar(unit, zone).bucket, None, after=None, limit=MOST_BARS
+                    partner, wanted, Calendar(unit, zone).bucket, None, after=None, limit=MAX_BARS
                 )
-                is_cut = more is not None
-                bars = [
-                    Bar(_name(row.bucket.from_ms, zone, unit), row.bucket.from_ms, row.total)
-                    for row in rows
-                ]
+                bars = [(_bar_name(row.bucket.from_ms, zone, unit), row) for row in rows]
         except (TimeoutError, Unavailable):
-            whole, bars = [], []
-        await self._renderer.render(
-            req,
-            resp,
-            "totals.html",
-            total=whole[0] if whole else None,
-            is_too_much=not whole and await self._any(partner, chosen),
-            bars=bars,
-            is_cut=is_cut,
-            unit=wanted.unit,
-            zone=wanted.zone,
-            back=_link(req, wanted.query(), "sessions"),
-        )
+            sums = None  # the page says that there are too many
+        return {
+            "total": sums,
+            "is_too_much": sums is None and await self._any(partner, wanted),
+            "bars": bars,
+            "is_cut": more is not None,
+            "unit": query.unit,
+            "zone": query.zone,
+            "back": _link(req, query.parameters(), "sessions"),
+        }
 
-    async def _any(self, partner: int, chosen: SessionFilter) -> bool:
-        found, stop = await self._store.sessions.page(partner, chosen, None, 1)
+    async def _any(self, partner: int, wanted: SessionFilter) -> bool:
+        """Whether there are such sessions."""
+        found, stop = await self._store.sessions.page(partner, wanted, None, 1)
         return bool(found) or stop is not None
 
 
-# What is asked for --------------------------------------------------------------------------------
+# Parameters of the address ------------------------------------------------------------------------
 
 
-def sessions_wanted(query: dict[str, str]) -> SessionsWanted:
-    """What the parameters of an address ask for. Raises Invalid."""
-    return SessionsWanted(
+def session_query(query: dict[str, str]) -> SessionQuery:
+    """Reads the parameters of the address. Raises Invalid."""
+    return SessionQuery(
         query.get("from", ""),
         query.get("to", ""),
         query.get("vehicle", ""),
@@ -212,10 +244,10 @@ def _link(req: Request, query: dict[str, object], *path: str) -> str:
 
 
 def _ids(text: str) -> tuple[str, ...]:
-    """The one that is named, or all; of what can be no id there is nothing."""
+    """The ids of the filter: one, or none for all. Text that is no id matches nothing."""
     if not text:
         return ()
-    return (text if is_entity_id(text) else NOBODY,)
+    return (text if is_entity_id(text) else NO_ID,)
 
 
 def _day(name: str, text: str) -> date | None:
@@ -234,6 +266,6 @@ def _begin_ms(day: date, zone: ZoneInfo) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() * 1000)
 
 
-def _name(at_ms: int, zone: ZoneInfo, unit: Unit) -> str:
+def _bar_name(at_ms: int, zone: ZoneInfo, unit: Unit) -> str:
     at = datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(zone)
     return at.strftime({Unit.MONTH: "%Y-%m", Unit.HOUR: "%Y-%m-%d %H:%M"}.get(unit, "%Y-%m-%d"))

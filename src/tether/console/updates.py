@@ -1,34 +1,35 @@
-"""Tells open pages that there is something new: they ask again for what they show."""
+"""Updates: a stream of Server-Sent Events that tells open pages to load themselves again."""
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from time import monotonic
 
 from falcon.asgi import Request, Response
 
-from tether.console.users import UserSessions, partner_of
-from tether.domain.errors import Abandoned, Unavailable
+from tether.console.downloads import until_gone
+from tether.console.request import partner_of
+from tether.console.user_sessions import UserSessions
+from tether.domain.errors import Unavailable
 from tether.server.event_streams import EventStreams
 from tether.server.store import Store
 
-MOST_STREAMS = 32  # of one partner in one process
-PAUSE_S = 2.0  # between two messages, however much happens
-LOOK_S = 1.0  # how often the session is looked at: one that has ended stops within 2 s
+MAX_STREAMS = 32  # of one partner in one process
+PAUSE_S = 2.0  # at least, between two updates
+SESSION_CHECK_S = 1.0  # an ended session stops the stream within 2 s
 HEARTBEAT_S = 15.0
 RETRY_MS = 1_000
-LEAVE_S = 5.0
+DISCONNECT_TIMEOUT_S = 5.0
 ENDED = "event: ended\ndata: \n\n"
-"""Nobody is signed in any more: the page asks for itself again, and finds the sign-in."""
+"""The session has ended: the page loads itself again and arrives at the sign-in page."""
 
 
 class UpdatesResource:
-    """`…/ticks`: `changed`, every two seconds at most; `ended` when signed out."""
+    """`…/ticks`: sends `changed`, at most every two seconds, and `ended` after a sign-out."""
 
     def __init__(self, store: Store, user_sessions: UserSessions) -> None:
         self._store = store
         self._user_sessions = user_sessions
-        self._streams = EventStreams(store, MOST_STREAMS)
+        self._streams = EventStreams(store, MAX_STREAMS)
 
     async def on_get(self, req: Request, resp: Response) -> None:
         partner = partner_of(req).id
@@ -38,56 +39,35 @@ class UpdatesResource:
         resp.stream = self._streams.body(partner, self._updates(req, partner))
 
     async def _updates(self, req: Request, partner: int) -> AsyncGenerator[str]:
-        _, shown = await self._store.feed.ends(partner)
+        _, sent = await self._store.feed.ends(partner)
         with self._store.feed.listening(partner) as listener:
             leaving = asyncio.create_task(until_gone(req))
             leaving.add_done_callback(lambda _: listener.news.set())
             try:
-                # Something may have happened since the page was made, or the connection was lost.
-                yield f"retry: {RETRY_MS}\nevent: changed\ndata: {shown}\n\n"
-                spoke = looked = monotonic()
+                # Changes since the page was rendered, or before a reconnection, may be missing.
+                yield f"retry: {RETRY_MS}\nevent: changed\ndata: {sent}\n\n"
+                sent_at = checked_at = monotonic()
                 while not leaving.done() and not self._store.feed.closed:
                     now = monotonic()
-                    if now - looked >= LOOK_S:
-                        looked = now
-                        if await self._is_over(req):
+                    if now - checked_at >= SESSION_CHECK_S:
+                        checked_at = now
+                        if await self._has_ended(req):
                             yield ENDED
-                            # Whoever leaves has not lost the connection, and complains of nothing.
-                            await asyncio.wait([leaving], timeout=LEAVE_S)
+                            # The client disconnects first. Otherwise it would report an error.
+                            await asyncio.wait([leaving], timeout=DISCONNECT_TIMEOUT_S)
                             return
-                    if listener.derived > shown and now - spoke >= PAUSE_S:
-                        shown, spoke = listener.derived, now
-                        yield f"event: changed\ndata: {shown}\n\n"
-                    elif now - spoke >= HEARTBEAT_S:
-                        spoke = now
+                    if listener.derived > sent and now - sent_at >= PAUSE_S:
+                        sent, sent_at = listener.derived, now
+                        yield f"event: changed\ndata: {sent}\n\n"
+                    elif now - sent_at >= HEARTBEAT_S:
+                        sent_at = now
                         yield ": nothing new\n\n"
-                    await listener.wait(LOOK_S / 2)
+                    await listener.wait(SESSION_CHECK_S / 2)
             finally:
                 leaving.cancel()
 
-    async def _is_over(self, req: Request) -> bool:
+    async def _has_ended(self, req: Request) -> bool:
         try:
-            return await self._user_sessions.of(req) is None
-        except Unavailable:  # it cannot be told now, and nothing can be read either
+            return await self._user_sessions.find(req) is None
+        except Unavailable:  # nobody knows while the database is away
             return False
-
-
-async def until_gone(req: Request) -> None:
-    """Returns when the client has hung up."""
-    while (await req._receive())["type"] != "http.disconnect":
-        pass
-
-
-async def while_wanted(
-    req: Request, user_sessions: UserSessions, parts: AsyncGenerator[bytes]
-) -> AsyncGenerator[bytes]:
-    """The parts of a file, while the client is there to read them and its session lasts."""
-    leaving = asyncio.create_task(until_gone(req))
-    try:
-        async with aclosing(parts):
-            async for some in parts:
-                if leaving.done() or await user_sessions.of(req) is None:
-                    raise Abandoned  # so that nobody takes it for the whole
-                yield some
-    finally:
-        leaving.cancel()

@@ -1,18 +1,17 @@
-"""Webhooks of a partner: make, test, change and replay them, and see what was answered."""
+"""Webhooks of a partner: create, test, change and replay them, and see the last requests."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from falcon.asgi import Request
 
-from tether.console.forms import query_of
 from tether.console.pages import Change, FormPage
 from tether.console.rendering import Renderer, address
-from tether.console.users import actor_of, partner_of
+from tether.console.request import actor_of, partner_of, query_of
 from tether.domain.errors import Conflict, Invalid, Unavailable
 from tether.domain.models import is_entity_id, uuid_to_read
 from tether.domain.webhook_validation import Replay, new_webhook
-from tether.domain.webhook_views import Webhook, attempt_view, outcome_view, webhook_view
+from tether.domain.webhook_views import attempt_view, outcome_view, webhook_view
 from tether.domain.webhooks import MOST_ENDPOINTS, MessageType, message_id_in
 from tether.server.store import Store
 from tether.server.webhooks import WebhookService
@@ -21,15 +20,8 @@ ATTEMPTS = 50
 OVERLAP_MS = 24 * 3_600_000
 
 
-class Made(NamedTuple):
-    """A secret that has just been made: the only time that it is shown."""
-
-    webhook: Webhook
-    secret: str
-
-
 class WebhooksPage(FormPage):
-    """`…/webhooks`: all of them, and a form for another one."""
+    """`…/webhooks`: all webhooks, and a form for a new one."""
 
     template = "webhooks.html"
     shown_errors = (Invalid, Conflict, Unavailable)
@@ -42,7 +34,7 @@ class WebhooksPage(FormPage):
         return self._create
 
     async def values(self, req: Request) -> dict[str, object]:
-        now_ms = self._renderer.now_ms()
+        now_ms = self._now_ms()
         found = await self._store.webhooks.of_partner(partner_of(req).id)
         return {
             "webhooks": [webhook_view(one, now_ms) for one in found],
@@ -55,11 +47,11 @@ class WebhooksPage(FormPage):
         endpoint, secret = await self._service.create(
             partner_of(req).id, wanted.fields, wanted.start or "now", actor_of(req)
         )
-        return {"made": Made(webhook_view(endpoint, self._renderer.now_ms()), secret)}
+        return {"created": {"webhook": webhook_view(endpoint, self._now_ms()), "secret": secret}}
 
 
 class WebhookPage(FormPage):
-    """`…/webhooks/{id}`: one of them, with the last requests to it."""
+    """`…/webhooks/{id}`: one webhook, with the last requests to it."""
 
     template = "webhook.html"
     shown_errors = ()
@@ -87,7 +79,7 @@ class WebhookPage(FormPage):
             partner, webhook_id, None, ATTEMPTS, failed=failed
         )
         return {
-            "webhook": webhook_view(endpoint, self._renderer.now_ms(), backlog),
+            "webhook": webhook_view(endpoint, self._now_ms(), backlog),
             "attempts": [attempt_view(one) for one in attempts],
             "failed": failed,
             "outcome": None,
@@ -108,7 +100,7 @@ class WebhookPage(FormPage):
         endpoint, secret = await self._service.rotate(
             partner_of(req).id, uuid_to_read(id), OVERLAP_MS, actor_of(req)
         )
-        return {"made": Made(webhook_view(endpoint, self._renderer.now_ms()), secret)}
+        return {"created": {"webhook": webhook_view(endpoint, self._now_ms()), "secret": secret}}
 
     async def _replay(self, req: Request, form: dict[str, str], id: str, *, replay: Replay) -> str:
         await self._service.replay(
@@ -128,7 +120,7 @@ class WebhookPage(FormPage):
 
 
 def _document(form: dict[str, str]) -> dict[str, Any]:
-    """The endpoint that the form asks for, as the API has it."""
+    """The form as a document of the API."""
     types = [kind for kind in MessageType if kind in form]
     document: dict[str, Any] = {"url": form.get("url", "")}
     if types:

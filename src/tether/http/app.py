@@ -154,7 +154,7 @@ def _create_api(deps: Dependencies) -> Application:
         keys=deps.keys,
         limiter=deps.limiter,
         use=deps.store.key_use,
-        refusals=deps.store.refusals,
+        recorder=deps.store.request_recorder,
         metrics=deps.metrics,
         clients=Clients(deps.trusted_proxies),
         is_open=open_paths({*unguarded, *OTHER_OPEN_PATHS}, (STATIC, GUIDES)),

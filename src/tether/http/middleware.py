@@ -22,7 +22,7 @@ from tether.http.requests import ApiRequest, RequestContext, key_of
 from tether.server import logging
 from tether.server.authenticator import Authenticator, KeyUse, Limiter, Verdict
 from tether.server.metrics import Metrics
-from tether.server.refusals import Refusals
+from tether.server.request_recorder import RequestRecorder
 
 LONGEST_FORWARDED = 2_000  # characters at the end of X-Forwarded-For that are read
 MOST_HOPS = 10
@@ -131,7 +131,7 @@ class ApiMiddleware:
         keys: Authenticator,
         limiter: Limiter,
         use: KeyUse,
-        refusals: Refusals,
+        recorder: RequestRecorder,
         metrics: Metrics,
         clients: Clients,
         is_open: Callable[[str], bool],
@@ -144,8 +144,8 @@ class ApiMiddleware:
         self._keys = keys
         self._limiter = limiter
         self._use = use
-        self._refusals = refusals
-        self._sample = Sample(refusals.sample)
+        self._recorder = recorder
+        self._sample = Sample(recorder.sample)
         self._metrics = metrics
         self._clients = clients
         self._is_open = is_open
@@ -208,7 +208,7 @@ class ApiMiddleware:
                 or context.rejections
                 or self._sample.has(key.partner, context.started)
             )
-            and self._refusals.takes(key.partner)
+            and self._recorder.accepts(key.partner)
         ):
             self._note(req, resp, seconds)
         # The client has its answer first.
@@ -219,8 +219,8 @@ class ApiMiddleware:
     def _note(self, req: ApiRequest, resp: Response, seconds: float) -> None:
         key = key_of(req)
         items = req.context.refused_items if resp.status_code < _REFUSED else ()
-        body, cut_from = _beginning_of_body(req, self._refusals.longest_body)
-        self._refusals.note(
+        body, cut_from = _beginning_of_body(req, self._recorder.max_body_bytes)
+        self._recorder.record(
             key.partner,
             request_id=req.context.request_id,
             key_prefix=key.prefix,

@@ -7,7 +7,6 @@ from dataclasses import replace
 from secrets import randbelow
 
 from tether.domain.audit import NOBODY, OPERATOR, Actor
-from tether.domain.console import LINK_MS, digest_of_token, new_token
 from tether.domain.errors import SetupError
 from tether.domain.keys import (
     DEFAULT_RATE,
@@ -22,6 +21,7 @@ from tether.domain.keys import (
 )
 from tether.domain.partners import Holdings, Partner, RetentionPeriods, retention_in_words
 from tether.domain.timestamps import format_optional_instant
+from tether.domain.tokens import LINK_MS, new_token
 from tether.server.authenticator import REMEMBERED_MS
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
@@ -190,7 +190,7 @@ async def console_link(store: Store, now_ms: int) -> str:
     """The path of a link to the console for the operator. It works once, within ten minutes."""
     token = new_token()
     entry = audit_entry(NOBODY, now_ms, OPERATOR, "console.link", "operator")
-    await store.console.add_link(digest_of_token(token), now_ms + LINK_MS, now_ms, entry)
+    await store.console_sessions.add_link(digest_of(token), now_ms + LINK_MS, now_ms, entry)
     return f"/console/enter/{token}"
 
 

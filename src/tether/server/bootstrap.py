@@ -126,12 +126,12 @@ def _console(
     webhooks: WebhookService,
     settings: Settings,
 ) -> "App[Request, Response]":
-    from tether.console.app import Parts, create_console
+    from tether.console.app import Dependencies, create_console
     from tether.http.middleware import Clients
     from tether.http.requests import prefix_of
 
     return create_console(
-        Parts(
+        Dependencies(
             store=store,
             keys=keys,
             metrics=metrics,

@@ -1,7 +1,6 @@
-"""How a stranger comes to a key: it is asked for, the operator decides, the requester claims it."""
+"""Requests for a key: somebody makes one, the operator decides, the requester claims the key."""
 
 from tether.domain.audit import NOBODY, OPERATOR, Actor
-from tether.domain.console import digest_of_token, new_token
 from tether.domain.errors import SetupError, TetherError
 from tether.domain.key_requests import (
     CLIENT_WINDOW_MS,
@@ -13,13 +12,14 @@ from tether.domain.key_requests import (
 )
 from tether.domain.keys import Key, digest_of, new_key, prefix_of
 from tether.domain.partners import Partner
+from tether.domain.tokens import new_token
 from tether.server import admin
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
 
 
 class TooMany(TetherError):
-    """No more requests for a key are taken now: of this address, or of all."""
+    """There are too many requests for a key, from this address or in total."""
 
     retry_after_s = CLIENT_WINDOW_MS // 1000
 
@@ -27,25 +27,25 @@ class TooMany(TetherError):
         super().__init__("Too many keys were asked for of late.")
 
 
-async def ask(store: Store, now_ms: int, form: RequestForm, client: str) -> str:
-    """The token of the address at which the requester waits. Raises TooMany."""
+async def add(store: Store, now_ms: int, form: RequestForm, client: str) -> str:
+    """Stores a request. Returns the token of the requester's page. Raises TooMany."""
     token = new_token()
-    digest = digest_of_token(token)
+    digest = digest_of(token)
     if not await store.key_requests.add(digest, form, client, now_ms, now_ms + WAITS_MS):
         raise TooMany
     return token
 
 
 async def find(store: Store, now_ms: int, beginning: str) -> KeyRequest:
-    """The one request whose id begins so. Raises SetupError."""
-    found = await store.key_requests.all(now_ms)
-    meant = [one for one in found if beginning and one.digest.startswith(beginning)]
-    if len(meant) != 1:
-        few = "more than one" if meant else "no"
+    """The one request whose id begins with this text. Raises SetupError."""
+    requests = await store.key_requests.all(now_ms)
+    found = [one for one in requests if beginning and one.digest.startswith(beginning)]
+    if len(found) != 1:
+        few = "more than one" if found else "no"
         raise SetupError(
             f"There is {few} key request {beginning!r}; see: tether keys requests list"
         )
-    return meant[0]
+    return found[0]
 
 
 async def approve(
@@ -58,10 +58,10 @@ async def approve(
     is_known: bool = False,
     by: Actor = OPERATOR,
 ) -> Partner:
-    """Lets the requester claim a key of this partner, which is a new one unless `is_known`.
+    """Lets the requester claim a key of this partner, which is new unless `is_known`.
 
-    Anybody may ask in anybody's name: that a partner gets one more key has to be meant. Raises
-    SetupError.
+    Anybody can request a key in another's name. So `is_known` must say that the partner exists.
+    Raises SetupError.
     """
     _require_waiting(request)
     known = await store.partners.find(partner_name)
@@ -91,7 +91,7 @@ async def decline(store: Store, now_ms: int, request: KeyRequest, by: Actor = OP
 
 
 async def claim(store: Store, now_ms: int, request: KeyRequest) -> tuple[str, Key] | None:
-    """The key of an approved request, made now, in full and as it is stored; once."""
+    """Creates the key of an approved request, once. Returns it in full, and as it is stored."""
     if request.limits is None or request.partner is None:
         return None
     secret = new_key(test=request.limits.is_test)

@@ -28,8 +28,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from tether.domain.errors import Abandoned, Code
-from tether.server.connection_bounds import Bounds
-from tether.server.last_answers import STATUS, whole_answer
+from tether.server.connections import STATUS, Bounds, error_response
 from tether.server.logging import is_new
 from tether.storage.turns import LoopTurns, abandon
 
@@ -383,7 +382,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             if is_new("refused", code, client=client):
                 what = {"status": STATUS[code], "reason": code, "message": message}
                 log.info("refused", request_id=request_id, client=client, **what)
-            self.transport.write(whole_answer(code, message, request_id))
+            self.transport.write(error_response(code, message, request_id))
         self._hang_up()
 
     def _hang_up(self) -> None:
@@ -485,7 +484,7 @@ class RequestCycle(RequestResponseCycle):
     async def send_500_response(self) -> None:
         self.response_started = True
         self.transport.write(
-            whole_answer(Code.INTERNAL_ERROR, "Internal Server Error", token_hex(8))
+            error_response(Code.INTERNAL_ERROR, "Internal Server Error", token_hex(8))
         )
         self.keep_alive = False
         self._complete()

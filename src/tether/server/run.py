@@ -19,15 +19,15 @@ import uvicorn
 from tether.domain.errors import Unavailable
 from tether.domain.timestamps import now_ms
 from tether.server import bootstrap, logging, protocol
-from tether.server.connection_bounds import Bounds
+from tether.server.connections import Bounds
 from tether.server.databases import database_of
 from tether.server.listeners import BACKLOG
 from tether.server.metrics import Metrics
 from tether.server.metrics_port import serving
+from tether.server.retention import keep_deleting, keep_deleting_audit, keep_expiring
 from tether.server.settings import Settings, metrics_address
 from tether.server.store import Callbacks, Store, open_store
 from tether.server.tracing import tracing
-from tether.server.upkeep import forget_audit, keep_expiring, keep_forgetting
 from tether.storage.refused_requests import RequestLogSettings
 
 log = structlog.get_logger()
@@ -128,13 +128,13 @@ async def serve(
                 store.key_use.keep_writing(),
                 _observe(store, metrics),
                 store.erasing.keep_erasing(),
-                forget_audit(store, settings.audit_days, now_ms),
+                keep_deleting_audit(store, settings.audit_days, now_ms),
                 bootstrap.deliverer(store, sender, metrics, settings).run(),
-                keep_forgetting(store, settings.attempt_days, now_ms),
+                keep_deleting(store, settings.attempt_days, now_ms),
                 keep_expiring(store, settings.event_days, now_ms, alone=only),
             ]
             if settings.console == "on":
-                jobs.append(store.refusals.keep_writing())
+                jobs.append(store.request_recorder.run())
             async with aclosing(sender), meanwhile(*jobs):
                 # The server closes all of them when it stops, so that no client can connect.
                 more = [listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1)]
@@ -142,7 +142,7 @@ async def serve(
             with suppress(TimeoutError):  # the database may be away
                 async with asyncio.timeout(LAST_WRITE_S):
                     await store.key_use.write()
-                    await store.refusals.write()
+                    await store.request_recorder.write()
 
 
 async def _observe(store: Store, metrics: Metrics) -> None:

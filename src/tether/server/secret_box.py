@@ -1,4 +1,4 @@
-"""Secrets that are kept in the database, encrypted by a key that is not in it."""
+"""Encrypts the secrets in the database, with a key outside of it; and Ed25519 signatures."""
 
 import base64
 import os
@@ -15,85 +15,85 @@ from tether.domain.errors import SetupError
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
-SHORTEST_KEY = 32  # characters
-MOST_REMEMBERED = 2_000  # secrets
+MIN_KEY_LENGTH = 32
+MAX_CACHED = 2_000  # decrypted secrets
 HINT = "Set TETHER_SECRET_KEY to 32 or more random characters, the same on all nodes."
 
 
 class SecretBox:
-    """Encrypts and decrypts. The keys are read when they are first needed.
+    """Encrypts and decrypts. `keys` is called on first use.
 
-    The first key encrypts, and all of them decrypt: so a new one takes the place of an old one
-    without a pause. Every method raises SetupError.
+    The first key encrypts, and all keys decrypt. So keys can be rotated while servers run. Every
+    method raises SetupError.
     """
 
     def __init__(self, keys: Callable[[], list[str]]) -> None:
         self._keys = keys
-        self._made: MultiFernet | None = None
-        self.open = lru_cache(MOST_REMEMBERED)(self._open)  # each message is signed by one
+        self._fernet: MultiFernet | None = None
+        self.open = lru_cache(MAX_CACHED)(self._open)  # each message needs one
 
     def seal(self, secret: str) -> str:
-        """The secret as it is stored."""
-        return self._fernet().encrypt(secret.encode()).decode()
+        """Encrypts a secret."""
+        return self._cipher().encrypt(secret.encode()).decode()
 
     def _open(self, sealed: str) -> str:
-        """The secret that was stored so."""
+        """Decrypts a secret."""
         from cryptography.fernet import InvalidToken  # noqa: PLC0415
 
         try:
-            return self._fernet().decrypt(sealed.encode()).decode()
+            return self._cipher().decrypt(sealed.encode()).decode()
         except InvalidToken:
             raise SetupError(
                 "The secret was encrypted by another key than the server has now: give it that one "
                 "too, behind a comma in TETHER_SECRET_KEY, or rotate the secret."
             ) from None
 
-    def _fernet(self) -> "MultiFernet":
-        if self._made is None:
-            # It takes 50 ms to load, and most servers never need it.
+    def _cipher(self) -> "MultiFernet":
+        if self._fernet is None:
+            # The import takes 50 ms, and most servers never need it.
             from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415
 
             digests = [sha256(key.encode()).digest() for key in self._keys()]
-            self._made = MultiFernet([Fernet(base64.urlsafe_b64encode(one)) for one in digests])
-        return self._made
+            self._fernet = MultiFernet([Fernet(base64.urlsafe_b64encode(one)) for one in digests])
+        return self._fernet
 
 
 def keys_in(text: str) -> list[str]:
-    """The keys of a setting, with commas between them. Raises SetupError."""
+    """The keys of a setting, separated by commas. Raises SetupError."""
     keys = [key.strip() for key in text.split(",")]
-    if any(len(key) < SHORTEST_KEY for key in keys):
-        raise SetupError(f"TETHER_SECRET_KEY has a key of under {SHORTEST_KEY} characters. {HINT}")
+    if any(len(key) < MIN_KEY_LENGTH for key in keys):
+        raise SetupError(
+            f"TETHER_SECRET_KEY has a key of under {MIN_KEY_LENGTH} characters. {HINT}"
+        )
     return keys
 
 
 def keys_in_file(path: Path) -> list[str]:
-    """The key in this file, which is made if it is not there. Raises SetupError."""
+    """The keys in this file. Creates it if it is missing. Raises SetupError."""
     try:
         if not path.exists():
-            _make_key(path)
+            _create_key(path)
         return keys_in(path.read_text(encoding="utf-8").strip())
     except OSError as error:
         raise SetupError(f"{path}, the key of secrets, cannot be used: {error}") from error
 
 
-def _make_key(path: Path) -> None:
-    """A new key in this file, all at once: nobody sees it half written, also if the disk is full.
-    What another process has put there meanwhile stays.
-    """
-    made = path.with_name(f"{path.name}.{token_hex(8)}")
+def _create_key(path: Path) -> None:
+    """Creates a file with a new key, as a whole or not at all. Never replaces an existing file."""
+    new = path.with_name(f"{path.name}.{token_hex(8)}")
     try:
-        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-            opened.write(token_urlsafe(32) + "\n")
-            opened.flush()
-            os.fsync(opened.fileno())
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(token_urlsafe(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         with suppress(FileExistsError):
-            os.link(made, path)
+            os.link(new, path)
     finally:
-        made.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
 
 
 def no_keys() -> list[str]:
-    """Raises SetupError: nobody has said where they are."""
+    """For databases without a place for a key file. Raises SetupError."""
     raise SetupError(f"There is no key with which secrets could be encrypted. {HINT}")
 
 

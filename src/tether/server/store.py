@@ -17,9 +17,9 @@ from tether.projections.rebuild import Rebuilder
 from tether.projections.summaries import Summaries
 from tether.server.authenticator import KeyUse
 from tether.server.databases import database_of
-from tether.server.refusals import Refusals
+from tether.server.request_recorder import RequestRecorder
 from tether.storage.audit import Audit
-from tether.storage.console import ConsoleSessions
+from tether.storage.console_sessions import ConsoleSessions
 from tether.storage.engine import Connections, Engine, Size
 from tether.storage.entities import Entities
 from tether.storage.erasures import Erasures
@@ -88,7 +88,7 @@ class Store:
         self._kept = kept
 
     audit = _repository(Audit)
-    console = _repository(ConsoleSessions)
+    console_sessions = _repository(ConsoleSessions)
     derivations = _repository(Derivations)
     entities = _repository(Entities)
     epochs = _repository(Epochs)
@@ -109,8 +109,8 @@ class Store:
         return RefusedRequests(self._engine, self._kept)
 
     @cached_property
-    def refusals(self) -> Refusals:
-        return Refusals(self.refused_requests, self._now_ms)
+    def request_recorder(self) -> RequestRecorder:
+        return RequestRecorder(self.refused_requests, self._now_ms)
 
     @cached_property
     def key_use(self) -> KeyUse:

@@ -15,16 +15,17 @@ import structlog
 from tether.version import version
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Tracer
 
 log = structlog.get_logger()
 
 PROTOCOL = "http/protobuf"
-LAST_SPANS_S = 3.0  # for waiting spans at the end of the process
+SHUTDOWN_TIMEOUT_S = 3.0  # to send the last spans
 
 
 def is_wanted(environment: Mapping[str, str]) -> bool:
-    """Whether the variables name an exporter, or an endpoint for one."""
+    """Whether the variables name an exporter or an endpoint."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     if exporter := environment.get("OTEL_TRACES_EXPORTER", "").strip():
@@ -35,8 +36,8 @@ def is_wanted(environment: Mapping[str, str]) -> bool:
     )
 
 
-def hindrance(environment: Mapping[str, str]) -> str | None:
-    """Why Tether cannot make the wanted traces; None if it can."""
+def unsupported(environment: Mapping[str, str]) -> str | None:
+    """The setting that Tether does not support, if there is one."""
     exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
     if exporter != "otlp":
         return f"OTEL_TRACES_EXPORTER={exporter}: there is only otlp."
@@ -52,36 +53,41 @@ def hindrance(environment: Mapping[str, str]) -> str | None:
 
 @asynccontextmanager
 async def tracing() -> AsyncIterator["Tracer | None"]:
-    """The tracer, which works during the block; None if no traces are wanted.
+    """The tracer for the block; None without traces.
 
-    If they cannot be made, the server logs why and works without: the variables may be for other
-    programs on this machine.
+    Problems are only logged, because the variables may be set for a whole machine.
     """
-    why = hindrance(os.environ) if is_wanted(os.environ) else ""
-    if why is None:
+    provider = _provider() if is_wanted(os.environ) else None
+    if provider is None:
+        yield None
+        return
+    try:
+        yield provider.get_tracer("tether", version())
+    finally:
+        # A daemon thread: a collector that does not answer must not delay the end of the process.
+        ending = Thread(target=provider.shutdown, daemon=True)
+        with suppress(RuntimeError):  # no thread can be started any more
+            ending.start()
+            await asyncio.to_thread(ending.join, SHUTDOWN_TIMEOUT_S)
+
+
+def _provider() -> "TracerProvider | None":
+    problem = unsupported(os.environ)
+    if problem is None:
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import OTELResourceDetector, Resource
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ModuleNotFoundError as error:
-            why = f"They need {error.name}: pip install '.[otel]' in Tether's folder."
-    if why is not None:
-        if why:
-            log.warning("no traces", cause=why)
-        yield None
-        return
+            problem = f"They need {error.name}: pip install '.[otel]' in Tether's folder."
+    if problem is not None:
+        log.warning("no traces", cause=problem)
+        return None
     ours = Resource.create({"service.name": "tether", "service.version": version()})
-    # It does not wait for the collector: it drops spans that do not fit into its queue.
+    # It does not wait for the collector. If its queue is full, it drops spans.
     provider = TracerProvider(
         resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False
     )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    try:
-        yield provider.get_tracer("tether", version())
-    finally:
-        # A daemon, because an unreachable collector must not delay the end of the process.
-        ending = Thread(target=provider.shutdown, daemon=True)
-        with suppress(RuntimeError):  # no thread can be started any more
-            ending.start()
-            await asyncio.to_thread(ending.join, LAST_SPANS_S)
+    return provider

@@ -33,7 +33,7 @@ def console(url: str | None, host: str, port: int, sign_out: bool, database: str
     Partners   who is silent for longer than usual, who waits to be derived
     """
     if sign_out:
-        ended = stores.in_store(database, lambda store, _: store.console.end_operators())
+        ended = stores.in_store(database, lambda store, _: store.console_sessions.end_operators())
         say(f"Ended {ended} session{'' if ended == 1 else 's'} of the operator.")
         return
 

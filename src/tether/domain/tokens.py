@@ -1,11 +1,10 @@
-"""Tokens of the console: for sessions and for sign-in links.
+"""Tokens: random secrets of console sessions, sign-in links and key requests.
 
-A token is 176 random bits. Only its SHA-256 is stored.
+A token has 176 random bits. Only its SHA-256 is stored (`digest_of` in `keys.py`).
 """
 
 import re
 import secrets
-from hashlib import sha256
 
 SESSION_MS = 12 * 3_600_000
 LINK_MS = 10 * 60_000
@@ -21,8 +20,3 @@ def new_token() -> str:
 def is_token(text: str) -> bool:
     """Whether the text has the form of a token."""
     return _TOKEN.fullmatch(text) is not None
-
-
-def digest_of_token(token: str) -> str:
-    """The SHA-256 of the token, in hexadecimal, for storage."""
-    return sha256(token.encode()).hexdigest()

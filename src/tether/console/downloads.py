@@ -1,4 +1,4 @@
-"""Files of sessions: what `tether export sessions` writes of those that are wanted."""
+"""Downloads of sessions, in the formats of `tether export sessions`, and what downloads share."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,10 +8,9 @@ from typing import BinaryIO
 
 from falcon.asgi import Request, Response
 
-from tether.console.forms import query_of
-from tether.console.sessions import sessions_wanted
-from tether.console.updates import until_gone, while_wanted
-from tether.console.users import UserSessions, partner_of
+from tether.console.request import partner_of, query_of
+from tether.console.sessions import session_query
+from tether.console.user_sessions import UserSessions
 from tether.domain.errors import Abandoned, NotFound
 from tether.domain.filters import SessionFilter
 from tether.domain.session_views import session_of
@@ -24,34 +23,34 @@ from tether.server.store import Store
 from tether.storage.sessions import SessionPosition
 from tether.storage.turns import TimeSlice, Turns
 
-MOST_EXPORTED = 200_000
+MAX_SESSIONS = 200_000
 PAGE = 1_000
-CHUNK = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 
 
 class SessionsFile:
-    """`…/sessions.csv` and `…/sessions.parquet`: all that are wanted, the newest first."""
+    """`…/sessions.csv` and `…/sessions.parquet`: the selected sessions, the newest first."""
 
     def __init__(self, store: Store, user_sessions: UserSessions) -> None:
         self._store = store
         self._user_sessions = user_sessions
-        self._turns = Turns(4, of_each=1)
-        self._whole = Turns(2, of_each=1)  # each has a file on the disk
+        self._page_turns = Turns(4, of_each=1)
+        self._parquet_turns = Turns(2, of_each=1)  # each has a temporary file
 
     async def on_get(self, req: Request, resp: Response, form: str) -> None:
         if form not in TYPES:
             raise NotFound
-        wanted, partner = sessions_wanted(query_of(req)).filter, partner_of(req).id
+        wanted, partner = session_query(query_of(req)).filter, partner_of(req).id
         if form == "csv":
-            resp.stream = while_wanted(req, self._user_sessions, self._lines(partner, wanted))
+            resp.stream = while_signed_in(req, self._user_sessions, self._csv(partner, wanted))
         else:
-            async with self._whole.of(partner):
-                resp.stream = self._chunks(await self._parquet(req, partner, wanted))
+            async with self._parquet_turns.of(partner):
+                resp.stream = _chunks(await self._parquet(req, partner, wanted))
         resp.content_type = TYPES[form]
         resp.set_header("Content-Disposition", f'attachment; filename="sessions.{form}"')
 
-    async def _lines(self, partner: int, wanted: SessionFilter) -> AsyncGenerator[bytes]:
+    async def _csv(self, partner: int, wanted: SessionFilter) -> AsyncGenerator[bytes]:
         yield csv_line(csv_columns(Session)).encode()
         async with aclosing(self._pages(partner, wanted)) as pages:
             async for page in pages:
@@ -62,8 +61,8 @@ class SessionsFile:
                 yield "".join(lines).encode()
 
     async def _parquet(self, req: Request, partner: int, wanted: SessionFilter) -> BinaryIO:
-        """The whole file, whose beginning is known when all of it is. Raises SetupError."""
-        target = TemporaryFile()  # noqa: SIM115  # whoever sends it closes it
+        """The whole file, because a Parquet file cannot be sent in parts. Raises SetupError."""
+        target = TemporaryFile()  # noqa: SIM115  # _chunks closes it
         try:
             file = await asyncio.to_thread(ParquetFile, Session, target)
             leaving = asyncio.create_task(until_gone(req))
@@ -71,7 +70,7 @@ class SessionsFile:
                 async with aclosing(self._pages(partner, wanted)) as pages:
                     async for page in pages:
                         await asyncio.to_thread(file.write, page)
-                        if leaving.done() or await self._user_sessions.of(req) is None:
+                        if leaving.done() or await self._user_sessions.find(req) is None:
                             raise Abandoned
             finally:
                 leaving.cancel()
@@ -82,23 +81,48 @@ class SessionsFile:
             raise
         return target
 
-    async def _chunks(self, file: BinaryIO) -> AsyncGenerator[bytes]:
-        with file:
-            while chunk := file.read(CHUNK):
-                yield chunk
-
     async def _pages(self, partner: int, wanted: SessionFilter) -> AsyncGenerator[list[Session]]:
         after: SessionPosition | None = None
-        for _ in range(MOST_EXPORTED // PAGE):
-            async with self._turns.of(partner):
+        for _ in range(MAX_SESSIONS // PAGE):
+            async with self._page_turns.of(partner):
                 found, stop = await self._store.sessions.page(
                     partner, wanted, after, PAGE, descending=True
                 )
                 page, time_slice = [], TimeSlice()
-                for known in found:
-                    page.append(session_of(known))
+                for stored in found:
+                    page.append(session_of(stored))
                     await time_slice.yield_if_over()
             yield page
             if stop is None and len(found) < PAGE:
                 return
             after = stop or (found[-1].record.start_ms, found[-1].id)
+
+
+async def _chunks(file: BinaryIO) -> AsyncGenerator[bytes]:
+    with file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+async def until_gone(req: Request) -> None:
+    """Returns when the client has disconnected."""
+    while (await req._receive())["type"] != "http.disconnect":
+        pass
+
+
+async def while_signed_in(
+    req: Request, user_sessions: UserSessions, parts: AsyncGenerator[bytes]
+) -> AsyncGenerator[bytes]:
+    """The parts of a file, while the client is connected and signed in.
+
+    Raises Abandoned otherwise, so that nobody takes the beginning of the file for all of it.
+    """
+    leaving = asyncio.create_task(until_gone(req))
+    try:
+        async with aclosing(parts):
+            async for part in parts:
+                if leaving.done() or await user_sessions.find(req) is None:
+                    raise Abandoned
+                yield part
+    finally:
+        leaving.cancel()

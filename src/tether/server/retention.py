@@ -1,6 +1,4 @@
-"""What a server does by itself, beside requests: what is kept for a time only goes when that is
-over, also if nothing new comes to push it out.
-"""
+"""Retention: deletes data that is older than its settings allow, in the background."""
 
 import asyncio
 import logging
@@ -14,38 +12,39 @@ from tether.storage.retention import LEASE_MS
 
 log = logging.getLogger(__name__)
 
-AGAIN_S = 600.0
-FORGETS_AGAIN_S = 3600.0
-EXPIRES_AGAIN_S = 15.0
-STEP_MS = 3_600_000  # in which horizons move on
+AUDIT_PERIOD_S = 600.0
+DELETION_PERIOD_S = 3600.0
+EXPIRY_PERIOD_S = 15.0
+HORIZON_STEP_MS = 3_600_000
 
 
-async def forget_audit(store: Store, days: int, now_ms: Callable[[], int]) -> None:
-    """Deletes entries of the audit trail that are older, some at a time, again and again."""
+async def keep_deleting_audit(store: Store, days: int, now_ms: Callable[[], int]) -> None:
+    """Deletes entries of the audit trail that are older than this, until it is cancelled."""
     while True:
-        forgotten = 0
+        deleted = 0
         with suppress(Unavailable):
-            forgotten = await store.audit.forget(now_ms() - days * DAY_MS)
-        # The others have their turn between two portions.
-        await asyncio.sleep(0.1 if forgotten else AGAIN_S)
+            deleted = await store.audit.forget(now_ms() - days * DAY_MS)
+        # Other requests get their turn between two batches.
+        await asyncio.sleep(0.1 if deleted else AUDIT_PERIOD_S)
 
 
-async def keep_forgetting(store: Store, attempt_days: int, now_ms: Callable[[], int]) -> None:
-    """Deletes what is too old, again and again. Attempts of webhooks are kept for so many days
-    where nothing else is said; 0: for ever.
+async def keep_deleting(store: Store, attempt_days: int, now_ms: Callable[[], int]) -> None:
+    """Deletes old rows every hour, until it is cancelled.
+
+    `attempt_days` is how long attempts of webhooks are kept by default; 0: for ever.
     """
     while True:
         try:
-            await forget(store, now_ms(), attempt_days * DAY_MS)
+            await delete_old(store, now_ms(), attempt_days * DAY_MS)
         except Unavailable:
             pass
         except Exception as error:  # it is tried again
             log.error("old rows not deleted", exc_info=error)
-        await asyncio.sleep(FORGETS_AGAIN_S)
+        await asyncio.sleep(DELETION_PERIOD_S)
 
 
-async def forget(store: Store, now_ms: int, attempts_ms: int = 0) -> None:
-    """Deletes what is too old by this time. Raises Unavailable."""
+async def delete_old(store: Store, now_ms: int, attempts_ms: int = 0) -> None:
+    """Deletes old rows once. `attempts_ms` is as for `keep_deleting`. Raises Unavailable."""
     await store.key_requests.delete_expired(now_ms)
     for partner in await store.partners.all():
         await store.refused_requests.delete_old(partner.id, now_ms)
@@ -59,8 +58,10 @@ async def forget(store: Store, now_ms: int, attempts_ms: int = 0) -> None:
 async def keep_expiring(
     store: Store, event_days: int, now_ms: Callable[[], int], *, alone: bool
 ) -> None:
-    """Lets events expire, again and again. They are kept for so many days where nothing else is
-    said of their partner; 0: for ever. `alone` says that no other process can be at it.
+    """Expires old events of all partners, until it is cancelled.
+
+    `event_days` is how long events are kept by default; 0: for ever. `alone` says that no other
+    process expires events of this database.
     """
     if alone:
         with suppress(Unavailable):
@@ -71,24 +72,25 @@ async def keep_expiring(
                 try:
                     await expire(store, partner, ages, event_days * DAY_MS, now_ms)
                 except NotDerived:
-                    continue  # it is tried again; the others need not wait for that
+                    continue  # it is tried again
                 except Unavailable:
                     raise
-                except Exception as error:  # what is wrong with one must not end the others
+                except Exception as error:  # go on with the other partners
                     log.error("expired events not deleted", exc_info=error)
             await store.shrink()
-        await asyncio.sleep(EXPIRES_AGAIN_S)
+        await asyncio.sleep(EXPIRY_PERIOD_S)
 
 
 async def expire(
     store: Store, partner: int, ages: RetentionPeriods, default_ms: int, now_ms: Callable[[], int]
 ) -> None:
-    """Moves the partner's horizon on, and lets go what is before it, unless another process does.
-    Raises Unavailable.
+    """Moves the partner's horizon forward, and expires the events before it.
+
+    Does nothing while another process expires events of this partner. Raises Unavailable.
     """
     age_ms = default_ms if ages.events_ms is None else ages.events_ms
     if age_ms:
-        horizon_ms = (now_ms() - age_ms) // STEP_MS * STEP_MS
+        horizon_ms = (now_ms() - age_ms) // HORIZON_STEP_MS * HORIZON_STEP_MS
         if ages.horizon_ms is None or horizon_ms > ages.horizon_ms:
             await store.retention.move(partner, horizon_ms)
             ages = await store.retention.get(partner)

@@ -1,6 +1,4 @@
-"""Sessions of the console, and the links with which operators sign in. Of each token only the
-SHA-256 is stored.
-"""
+"""Sessions of the console, and links that sign operators in. Tokens are stored as SHA-256."""
 
 from typing import NamedTuple
 
@@ -9,7 +7,7 @@ from tether.storage.engine import Engine, Statement
 from tether.storage.partners import KEY_COLUMNS, key_of
 
 SESSIONS_OF_EACH = 50  # for each key, and for the operator; the oldest end first
-LINKS = 50  # that are not used yet
+LINKS = 50  # unused ones
 
 FIND = f"""
 SELECT c.expires_ms, c.key_digest, {KEY_COLUMNS}
@@ -39,12 +37,23 @@ DELETE FROM console_links WHERE expires_ms <= $1 OR digest IN (
 """
 
 
-class SignedIn(NamedTuple):
-    """A session of the console. A session without a key is the operator's."""
+class ConsoleSession(NamedTuple):
+    """A session of the console: a user who has signed in with a key, or the operator."""
 
     digest: str
     expires_ms: int
     key: Key | None
+    """None for the operator."""
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether the operator has signed in."""
+        return self.key is None
+
+    @property
+    def may_change(self) -> bool:
+        """Whether the user may change data."""
+        return self.key is None or not self.key.read_only
 
 
 class ConsoleSessions:
@@ -53,7 +62,7 @@ class ConsoleSessions:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def find(self, digest: str) -> SignedIn | None:
+    async def find(self, digest: str) -> ConsoleSession | None:
         """The session whose token has this SHA-256; None if its key was deleted. The session and
         its key may have expired.
         """
@@ -62,10 +71,10 @@ class ConsoleSessions:
             return None
         expires_ms, key_digest, *key = rows[0]
         if not key_digest:
-            return SignedIn(digest, expires_ms, None)
-        return None if None in key[:4] else SignedIn(digest, expires_ms, key_of(key))
+            return ConsoleSession(digest, expires_ms, None)
+        return None if None in key[:4] else ConsoleSession(digest, expires_ms, key_of(key))
 
-    async def add(self, session: SignedIn, now_ms: int, *also: Statement) -> None:
+    async def add(self, session: ConsoleSession, now_ms: int, *also: Statement) -> None:
         """Stores a new session. Deletes expired ones, and the oldest if there are too many."""
         key_digest = session.key.digest if session.key else ""
         await self._engine.write_all(

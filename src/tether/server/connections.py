@@ -1,0 +1,88 @@
+"""Bounds for all connections together, and the error that the server sends before it closes one.
+
+There is no bound for each client address, because many clients use the same proxy.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from tether.domain.errors import Code
+from tether.domain.models import to_json
+
+STATUS = {
+    Code.REQUEST_MALFORMED: 400,
+    Code.REQUEST_TIMEOUT: 408,
+    Code.HEAD_TOO_LARGE: 431,
+    Code.INTERNAL_ERROR: 500,
+    Code.UNAVAILABLE: 503,
+}
+
+
+class Bounds:
+    """How many connections there may be, and how many bytes may wait for clients.
+
+    These bytes are responses that clients do not read, and incomplete requests. If there are too
+    many, the connections end that made no progress for the longest time. A buffer that is sent to
+    several connections counts once.
+    """
+
+    def __init__(
+        self, connections: int, unread_bytes: int, refused: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`refused` is called with the reason when a connection is refused or ended."""
+        self.connections = connections
+        self.unread_bytes = unread_bytes
+        self.refused = refused
+        self._waiting: dict[Hashable, tuple[Hashable, int, Callable[[], None], str]] = {}
+        self._users: Counter[Hashable] = Counter()
+        self._total = 0
+
+    def hold(
+        self,
+        client: Hashable,
+        size: int,
+        end: Callable[[], None],
+        buffer: Hashable = None,
+        *,
+        reason: str = "unread",
+    ) -> None:
+        """From now on so many bytes wait for this client; `end` ends its connection.
+
+        `buffer` is the same for all clients that wait for the same bytes. A new call for a client
+        replaces the last one, and counts as progress.
+        """
+        self.release(client)
+        buffer = client if buffer is None else buffer
+        self._waiting[client] = buffer, size, end, reason
+        self._users[buffer] += 1
+        if self._users[buffer] == 1:
+            self._total += size
+        while self._total > self.unread_bytes:
+            slowest = next(iter(self._waiting))
+            _, _, end, reason = self._waiting[slowest]
+            self.release(slowest)
+            self.refused(reason)
+            end()
+
+    def release(self, client: Hashable) -> None:
+        """No more bytes wait for this client."""
+        buffer, size, *_ = self._waiting.pop(client, (None, 0))
+        if buffer is None:
+            return
+        self._users[buffer] -= 1
+        if not self._users[buffer]:
+            del self._users[buffer]
+            self._total -= size
+
+
+def error_response(code: Code, message: str, request_id: str) -> bytes:
+    """The last response of a connection, for an error outside the application."""
+    status, body = STATUS[code], to_json({"message": message})
+    retry = "retry-after: 1\r\n" if status == 503 else ""
+    head = (
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        f"x-request-id: {request_id}\r\ntether-error: {code}\r\n{retry}connection: close\r\n\r\n"
+    )
+    return STATUS_LINE[status] + head.encode() + body
