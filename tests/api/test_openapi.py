@@ -211,7 +211,7 @@ def test_an_entity_s_schemas_have_the_members_of_the_model_and_the_rules(
     required = [name for name, field in members.items() if field.required]
     assert SCHEMAS[name]["required"] == required
 
-    sent = set(validation._ENTITY_MEMBERS[kind])
+    sent = set(validation.ENTITY_MEMBERS[kind])
     assert sent | {"id"} == set(members)
     for method in ("Put", "Patch"):
         schema = SCHEMAS[name + method]
@@ -273,7 +273,7 @@ def documented_bounds(schema: dict[str, Any]) -> dict[str, int]:
 
 def test_the_bounds_of_every_number_are_those_of_its_rule() -> None:
     checked = 0
-    of_entity = validation._ENTITY_MEMBERS
+    of_entity = validation.ENTITY_MEMBERS
     tables = [
         *((of_entity[Charger], f"Charger{suffix}") for suffix in ("", "Put", "Patch")),
         *((of_entity[Vehicle], f"Vehicle{suffix}") for suffix in ("", "Put", "Patch")),

@@ -98,12 +98,7 @@ _longitude = partial(check_number, low=Decimal(-180), high=Decimal(180), unit=" 
 _state_of_charge = partial(check_number, low=_0, high=Decimal(100), unit=" (%)")
 _signed_power = partial(check_number, unit=" (kW)")
 _signed_energy = partial(check_number, unit=" (kWh)")
-_duration = partial(check_number, low=_0, unit=" (seconds)")
-
-
-def check_duration(name: str, value: Any) -> Decimal:
-    """A duration in seconds, by the rules for events. Raises Invalid."""
-    return _duration(name, value)
+check_duration = partial(check_number, low=_0, unit=" (seconds)")
 
 
 def _powers(name: str, value: Any) -> tuple[Decimal, ...]:
@@ -155,7 +150,7 @@ _POWER_MEMBERS = {
     "dischargePowerMin": Member("discharge_power_min", _power),
     "dischargePowerMax": Member("discharge_power_max", _power),
 }
-_ENTITY_MEMBERS: dict[type[Entity], dict[str, Member]] = {
+ENTITY_MEMBERS: dict[type[Entity], dict[str, Member]] = {
     Charger: {
         **_POWER_MEMBERS,
         "latitude": Member("latitude", _latitude),
@@ -170,7 +165,7 @@ _EVENT_MEMBERS = {
     "stateOfCharge": Member("state_of_charge", _state_of_charge),
     "chargePower": Member("charge_power", _signed_power),
     "chargedEnergy": Member("charged_energy", _signed_energy),
-    "chargedTime": Member("charged_time", _duration),
+    "chargedTime": Member("charged_time", check_duration),
     "timestamp": Member("timestamp", check_instant),
 }
 # The reference has a table of members for each type. A type does not have the other members.
@@ -249,13 +244,8 @@ def new_entity(kind: type[E], entity_id: str, document: Document) -> E:
 
     Raises Invalid. Reference: Charger and Vehicle Schema (PUT), Constraints (PUT).
     """
-    values = checked_members(_without_id(document, entity_id), _ENTITY_MEMBERS[kind], _owner(kind))
+    values = checked_members(_without_id(document, entity_id), ENTITY_MEMBERS[kind], _owner(kind))
     return _checked(kind, entity_id, values)
-
-
-def members_of_entity(kind: type[Entity]) -> Mapping[str, Member]:
-    """The members of a charger or vehicle."""
-    return _ENTITY_MEMBERS[kind]
 
 
 def identified_entity(kind: type[E], document: Document) -> E:
@@ -272,7 +262,7 @@ def changes_of(kind: type[E], entity_id: str, document: Document) -> Changes:
     Raises Invalid. Reference: Charger and Vehicle Schema (PATCH).
     """
     document = _without_id(document, entity_id)
-    return checked_members(document, _ENTITY_MEMBERS[kind], _owner(kind), null_removes=True)
+    return checked_members(document, ENTITY_MEMBERS[kind], _owner(kind), null_removes=True)
 
 
 def patched_entity(entity: E, changes: Changes) -> E:
@@ -281,7 +271,7 @@ def patched_entity(entity: E, changes: Changes) -> E:
     Raises Invalid. Reference: Charger and Vehicle Constraints (PATCH).
     """
     kind = type(entity)
-    fields = (member.field for member in _ENTITY_MEMBERS[kind].values())
+    fields = (member.field for member in ENTITY_MEMBERS[kind].values())
     values = {field: getattr(entity, field) for field in fields} | changes
     try:
         return _checked(kind, entity.id, values)
@@ -321,7 +311,7 @@ def _without_id(document: Document, entity_id: str) -> Document:
 
 def _checked(kind: type[E], entity_id: str, values: dict[str, Any]) -> E:
     if kind is Vehicle:
-        _required(values, _ENTITY_MEMBERS[Vehicle], ["chargeCapacity"])
+        _required(values, ENTITY_MEMBERS[Vehicle], ["chargeCapacity"])
     _check_powers(values, "charge")
     _check_powers(values, "discharge")
     if not (values.get("charge_powers") or values.get("charge_power_min")):  # constraint 3

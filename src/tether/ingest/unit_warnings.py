@@ -10,11 +10,9 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-import msgspec
-
 from tether.domain.errors import NotFound, Unavailable
-from tether.domain.models import Charger, Event, Vehicle
-from tether.domain.validation import MOST_POWER, has_unlikely_power, members_of_entity
+from tether.domain.models import Charger, Event, Vehicle, from_json
+from tether.domain.validation import ENTITY_MEMBERS, MOST_POWER, has_unlikely_power
 from tether.storage.entities import Entities
 from tether.storage.turns import Steps, in_steps
 
@@ -38,7 +36,7 @@ def unlikely_members(kind: type[Charger | Vehicle], values: Mapping[str, Any]) -
 @cache
 def _bounds(kind: type[Charger | Vehicle]) -> list[tuple[str, str, Decimal]]:
     """For each member with a unit: its name, its field and its highest likely value."""
-    fields = ((name, member.field) for name, member in members_of_entity(kind).items())
+    fields = ((name, member.field) for name, member in ENTITY_MEMBERS[kind].items())
     return [
         (name, field, MOST_CAPACITY if field == "charge_capacity" else MOST_POWER)
         for name, field in fields
@@ -50,13 +48,6 @@ def has_unlikely_energy(event: Event, capacity: Decimal | None) -> bool:
     """Whether its energy is too much for a vehicle of this capacity (kWh), if that is known."""
     energy = event.charged_energy
     return energy is not None and capacity is not None and abs(energy) > MOST_BATTERIES * capacity
-
-
-class _Vehicle(msgspec.Struct, rename="camel", gc=False):
-    charge_capacity: Decimal
-
-
-_decode = msgspec.json.Decoder(_Vehicle).decode
 
 
 class UnitWarnings:
@@ -72,7 +63,7 @@ class UnitWarnings:
             # The event is stored. With an error the client would send it again.
             with suppress(Unavailable, NotFound):
                 stored = await self._entities.get(Vehicle, partner, event.vehicle_id)
-                capacity = _decode(stored.body).charge_capacity
+                capacity = from_json(Vehicle, stored.body).charge_capacity
         return _unlikely(event, capacity)
 
     async def of_events(self, partner: int, events: Sequence[Event]) -> list[list[str]]:
@@ -82,8 +73,7 @@ class UnitWarnings:
         if wanted:
             with suppress(Unavailable):
                 found = await self._entities.get_many(Vehicle, partner, wanted)
-        capacities = await in_steps(_read(found))
-        return await in_steps(_each(events, capacities))
+        return await in_steps(_check(events, found))
 
 
 def _unlikely(event: Event, capacity: Decimal | None) -> list[str]:
@@ -91,17 +81,13 @@ def _unlikely(event: Event, capacity: Decimal | None) -> list[str]:
     return ["chargePower"] * power + ["chargedEnergy"] * energy
 
 
-def _each(events: Iterable[Event], capacities: dict[str, Decimal]) -> Steps[list[list[str]]]:
-    found = []
-    for event in events:
-        found.append(_unlikely(event, capacities.get(event.vehicle_id)))
-        yield
-    return found
-
-
-def _read(rows: Iterable[tuple[str, str]]) -> Steps[dict[str, Decimal]]:
+def _check(events: Iterable[Event], vehicles: Iterable[tuple[str, str]]) -> Steps[list[list[str]]]:
     capacities = {}
-    for id, body in rows:
-        capacities[id] = _decode(body).charge_capacity
+    for id, body in vehicles:
+        capacities[id] = from_json(Vehicle, body).charge_capacity
         yield
-    return capacities
+    members = []
+    for event in events:
+        members.append(_unlikely(event, capacities.get(event.vehicle_id)))
+        yield
+    return members

@@ -217,15 +217,11 @@ class TokenBuckets:
         now = self._clock()
         bucket = self._buckets.get(key.digest)
         if bucket is None:
-            return self._add(key.digest, _Bucket(size, now))
+            if len(self._buckets) >= self._most_keys:  # the oldest bucket is full again by now
+                del self._buckets[next(iter(self._buckets))]
+            bucket = self._buckets[key.digest] = _Bucket(size, now)
         bucket.tokens = min(size, bucket.tokens + (now - bucket.filled_at) * rate)
         bucket.filled_at = now
-        return bucket
-
-    def _add(self, digest: str, bucket: _Bucket) -> _Bucket:
-        if len(self._buckets) >= self._most_keys:  # the oldest bucket is full again by now
-            del self._buckets[next(iter(self._buckets))]
-        self._buckets[digest] = bucket
         return bucket
 
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from time import monotonic
 from typing import NamedTuple
 
@@ -66,15 +67,7 @@ class StreamResource:
     async def on_get(self, req: ApiRequest, resp: Response) -> None:
         wanted, epoch, position = await self._begin(req, resp)
         self._streams.check_room(req.context.partner)
-        stream = _Stream(
-            self._store,
-            self._keys,
-            self._now_ms,
-            req=req,
-            wanted=wanted,
-            epoch=epoch,
-            position=position,
-        )
+        stream = _Stream(self._store, self._keys, self._now_ms, req, wanted, epoch, position)
         resp.stream = self._streams.body(req.context.partner, stream.run())
 
     async def on_head(self, req: ApiRequest, resp: Response) -> None:
@@ -96,30 +89,21 @@ class StreamResource:
         return wanted, epoch, position
 
 
+@dataclass(eq=False)
 class _Stream:
     """The stream of one client. It reads from the database only what the client takes."""
 
-    def __init__(
-        self,
-        store: Store,
-        keys: Authenticator,
-        now_ms: Callable[[], int],
-        *,
-        req: ApiRequest,
-        wanted: EventFilter,
-        epoch: Epoch,
-        position: StreamPosition,
-    ) -> None:
-        self._store = store
-        self._keys = keys
-        self._now_ms = now_ms
-        self._wanted = wanted
-        self._epoch = epoch
-        self._position = position
-        self._req = req
-        self._secret = req.get_header("X-API-Key")
-        self._key = requests.key_of(req)
-        self._request_id = req.context.request_id
+    store: Store
+    keys: Authenticator
+    now_ms: Callable[[], int]
+    req: ApiRequest
+    wanted: EventFilter
+    epoch: Epoch
+    position: StreamPosition
+
+    def __post_init__(self) -> None:
+        self._secret = self.req.get_header("X-API-Key")
+        self._key = requests.key_of(self.req)
         self._began = monotonic()
         self._checked = 0.0
         self._events = 0
@@ -127,7 +111,7 @@ class _Stream:
     async def run(self) -> AsyncGenerator[str]:
         """The text to send, until the client leaves, the key is invalid or the server stops."""
         end, sent = "cut off", self._began
-        with self._store.feed.listening(self._key.partner) as listener:
+        with self.store.feed.listening(self._key.partner) as listener:
             leaving = asyncio.create_task(self._until_gone(listener))
             try:
                 # At once, so that the client knows its position.
@@ -145,13 +129,13 @@ class _Stream:
                 self._log_end(end)
 
     def _id(self) -> str:
-        return self._position.id(self._epoch)
+        return self.position.id(self.epoch)
 
     def _log_end(self, reason: str) -> None:
         """Logs the end of the stream. The line about the request was logged at its beginning."""
         log.info(
             "stream ended",
-            request_id=self._request_id,
+            request_id=self.req.context.request_id,
             partner=self._key.partner_name,
             key=self._key.prefix,
             reason=reason,
@@ -160,29 +144,29 @@ class _Stream:
         )
 
     async def _until_gone(self, listener: Listener) -> None:
-        await self._req.until_gone()
+        await self.req.until_gone()
         listener.news.set()
 
     async def _reason_to_end(self, leaving: "asyncio.Task[None]") -> str | None:
         if leaving.done():
             return "the client is gone"
-        if self._store.feed.closed:
+        if self.store.feed.closed:
             return "the server stops"
         with suppress(Unavailable):  # then nothing can be read either
             if monotonic() - self._checked >= TICK_S:
                 self._checked = monotonic()
                 try:
-                    await self._keys.recognise(self._secret)
+                    await self.keys.recognise(self._secret)
                 except Forbidden:
                     return "the key works no more"
-            if await self._store.epochs.current() != self._epoch:
+            if await self.store.epochs.current() != self.epoch:
                 return "a new epoch began"
         return None
 
     async def _more(self, listener: Listener) -> str:
         """The next portion, or nothing after waiting a little."""
         try:
-            if listener.derived > self._position.whole:
+            if listener.derived > self.position.whole:
                 return await self._portion(listener.derived)
         except Unavailable:
             pass
@@ -190,8 +174,8 @@ class _Stream:
         return ""
 
     async def _portion(self, until: int) -> str:
-        shown, whole = self._position
-        portion = await self._store.feed.portion(self._key.partner, self._wanted, whole, until)
+        shown, whole = self.position
+        portion = await self.store.feed.portion(self._key.partner, self.wanted, whole, until)
         entries = [entry for entry in portion.entries if entry.seq > shown]
         end = StreamPosition(max(portion.end, shown), portion.end)
         # Without states, the last entry completes the portion.
@@ -199,16 +183,16 @@ class _Stream:
         if positions and not portion.latest:
             positions[-1] = end
         texts = [
-            f"event: {kind}\nid: {position.id(self._epoch)}\ndata: {body}\n\n"
+            f"event: {kind}\nid: {position.id(self.epoch)}\ndata: {body}\n\n"
             for position, (_, kind, body) in zip(positions, entries, strict=True)
         ]
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         for number, (id, latest) in enumerate(portion.latest.items(), 1):
             state = to_json(vehicle_state(id, latest, now_ms)).decode()
             is_last = number == len(portion.latest)
-            id_line = f"id: {end.id(self._epoch)}\n" if is_last else ""
+            id_line = f"id: {end.id(self.epoch)}\n" if is_last else ""
             texts.append(f"event: state\n{id_line}data: {state}\n\n")
-        self._position = end
+        self.position = end
         self._events += len(entries)
         return "".join(texts)
 
