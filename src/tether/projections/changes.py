@@ -269,7 +269,8 @@ class Changes:
         for _ in range(SESSIONS):
             if at_ms is None:
                 break
-            found = await self._records.last_before(partner, vehicle, at_ms)
+            around = await self._records.around(partner, [(vehicle, at_ms, at_ms)])
+            found = around[vehicle].before
             if found is None or (snapshot and found[0].start_ms < snapshot.at_ms):
                 break
             session, before = found

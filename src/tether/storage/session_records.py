@@ -208,11 +208,6 @@ SELECT w.vehicle_id, (SELECT {_DERIVED} FROM sessions s WHERE {_OF_VEHICLE} {NEW
 FROM wanted w
 """
 
-LAST_BEFORE = f"""
-SELECT {_DERIVED} FROM sessions s
-WHERE s.partner = $1 AND s.vehicle_id = $2 AND s.live = 1 AND s.start_ms < $3 {NEWEST_FIRST}
-"""
-
 OF_STARTS = f"""
 WITH {batch("wanted", *_KEY)}
 SELECT (
@@ -347,11 +342,6 @@ class SessionRecords:
         wanted = batch_of([vehicle] for vehicle in vehicles)
         rows = await self._engine.scan(LAST, partner, wanted)
         return ((vehicle, _derived_in(text) if text else None) for vehicle, text in rows)
-
-    async def last_before(self, partner: int, vehicle: str, at_ms: int) -> Derived | None:
-        """The vehicle's newest session that began before this instant."""
-        rows = await self._engine.scan(LAST_BEFORE, partner, vehicle, at_ms)
-        return _derived_in(rows[0][0]) if rows else None
 
     async def of_starts(
         self, partner: int, wanted: Iterable[tuple[str, Start]]
