@@ -1,9 +1,7 @@
 """Options, types of option values, and a group of commands: what several commands share."""
 
 import os
-import re
 from collections.abc import Callable
-from ipaddress import ip_network
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -12,11 +10,9 @@ import click
 from tether.cli.times import parse_duration, parse_when
 from tether.domain.errors import SetupError
 from tether.domain.keys import DEFAULT_RATE, parse_rate
-from tether.domain.partners import DAY_MS
 from tether.domain.timestamps import now_ms
 from tether.files.csv_form import SEPARATORS
 from tether.server.databases import default_database, is_postgres, sqlite_path
-from tether.server.settings import origin_of, parse_address
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,7 +58,6 @@ class WholeNumber(click.IntRange):
 
 
 NEVER = -1  # instead of ms since 1970: there is no end
-AS_SERVER_SAYS = -1  # instead of ms: the setting of the server applies
 
 
 def _database(text: str) -> str:
@@ -100,67 +95,6 @@ def _since(text: str) -> int:
         return _when(text)
 
 
-def _age(text: str) -> int:
-    word = text.strip().lower()
-    if word in ("forever", "default"):
-        return 0 if word == "forever" else AS_SERVER_SAYS
-    try:
-        age_ms = parse_duration(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is none of 400d, 52w, 36h …, forever and default.") from None
-    if age_ms < DAY_MS:
-        raise ValueError("It must be a day at least, forever or default.")
-    return age_ms
-
-
-def _metrics(text: str) -> str:
-    text = text.strip()
-    if text not in ("on", "off"):
-        try:
-            parse_address(text)
-        except SetupError:
-            raise ValueError(f"{text!r} is none of on, off and HOST:PORT.") from None
-    return text
-
-
-def _listed(text: str) -> list[str]:
-    return list(filter(None, map(str.strip, text.split(","))))
-
-
-def _origins(text: str) -> tuple[str, ...]:
-    origins = _listed(text)
-    for origin in origins:
-        if origin != "*" and not re.fullmatch(r"https?://[^/\s?#@]+", origin):
-            raise ValueError(
-                f"{origin!r} is not an origin: write https://app.example.com, without a path, "
-                "or * for all."
-            )
-    return tuple(origins)
-
-
-def _tiles(text: str) -> str:
-    if text:
-        origin_of(text)  # raises SetupError if it has none
-    return text
-
-
-def _network(text: str) -> str:
-    try:
-        return str(ip_network(text, strict=False))
-    except ValueError:
-        raise ValueError(
-            f"{text!r} is no address or network: write 127.0.0.1, 10.0.0.0/8 or fd00::/8."
-        ) from None
-
-
-def _redis(text: str) -> str:
-    text = text.strip()
-    if text and not text.startswith(("redis://", "rediss://", "unix://")):
-        # Do not show the value: it may contain a password.
-        raise ValueError("it must begin with redis://, rediss:// or unix://.")
-    return text
-
-
 DATABASE = Parsed("url", _database)  # a file's path, sqlite:///path or a PostgreSQL URL
 ZONE = Parsed("zone", _zone)
 SEPARATOR = Parsed("character", _separator)  # between the cells of a CSV
@@ -169,12 +103,6 @@ WHEN = Parsed("when", _when)  # ms since 1970
 WHEN_OR_NEVER = Parsed("when", lambda text: NEVER if text.strip() == "never" else _when(text))
 SINCE = Parsed("since", _since)  # ms since 1970; a duration means that long ago
 DURATION = Parsed("duration", parse_duration)  # ms
-AGE = Parsed("duration", _age)  # ms; 0 means for ever
-METRICS = Parsed("on|off|HOST:PORT", _metrics)
-ORIGINS = Parsed("ORIGIN,…", _origins)
-TILES = Parsed("URL", _tiles)
-NETWORKS = Parsed("ADDRESS,…", lambda text: tuple(map(_network, _listed(text))))
-REDIS = Parsed("url", _redis)
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[F], F]:

@@ -103,7 +103,6 @@ async def set_key(
     burst: int | None = None,
     expires_ms: int | None = None,
     lasts: bool = False,
-    by: Actor = OPERATOR,
 ) -> Key:
     """Changes the given fields of a key; `lasts` removes its end. Returns the changed key.
 
@@ -123,7 +122,7 @@ async def set_key(
         raise SetupError("The key would end in the past: tether keys revoke stops it now.")
     was, becomes = _limits_of(key), _limits_of(changed)
     entry = audit_entry(
-        key.partner, now_ms, by, "key.change", key.prefix, before=was, after=becomes
+        key.partner, now_ms, OPERATOR, "key.change", key.prefix, before=was, after=becomes
     )
     await store.keys.set(changed, entry)
     return changed
@@ -202,7 +201,7 @@ def _check_name(name: str) -> None:
 async def find_key(store: Store, beginning: str) -> Key:
     """The one key with this beginning, with or without `ttr_live_`, or a key in full.
 
-    Only the first characters of a key are stored: of a longer beginning only they are compared.
+    Only the first characters of a key are stored, so only they are compared.
     Raises SetupError if there is no such key, or more than one.
     """
     if not beginning:
@@ -212,8 +211,8 @@ async def find_key(store: Store, beginning: str) -> Key:
         digest = digest_of(beginning)
         found = [key for key in keys if key.digest == digest]
     else:
-        found = [key for key in keys if _begins(key.prefix, beginning)]
-        found = found or [key for key in keys if _begins(_random_part(key.prefix), beginning)]
+        found = [key for key in keys if _matches(key.prefix, beginning)]
+        found = found or [key for key in keys if _matches(_random_part(key.prefix), beginning)]
     if len(found) == 1:
         return found[0]
     shown = prefix_of(beginning)
@@ -224,7 +223,7 @@ async def find_key(store: Store, beginning: str) -> Key:
     raise SetupError(f"{shown!r} begins {len(found)} keys ({which}{more}): give more of it.")
 
 
-def _begins(stored: str, beginning: str) -> bool:
+def _matches(stored: str, beginning: str) -> bool:
     return stored.startswith(beginning) or beginning.startswith(stored)
 
 
@@ -242,7 +241,7 @@ async def find_partner(store: Store, name: str) -> Partner:
 
 async def rename_partner(
     store: Store, now_ms: int, name: str, new_name: str, *, by: Actor = OPERATOR
-) -> Partner:
+) -> None:
     """Renames a partner; its keys and data stay. Raises SetupError."""
     partner = await find_partner(store, name)
     entry = audit_entry(
@@ -250,38 +249,28 @@ async def rename_partner(
         before={"name": name}, after={"name": new_name},
     )  # fmt: skip
     await store.partners.rename(partner, _checked_name(new_name), entry)
-    return partner._replace(name=new_name)
 
 
 async def set_retention(
-    store: Store, now_ms: int, partner: Partner, ages: RetentionPeriods, *, by: Actor = OPERATOR
+    store: Store, now_ms: int, partner: Partner, periods: RetentionPeriods
 ) -> None:
     """Sets how long the data of the partner are kept."""
-    was, becomes = _in_words(await store.retention.get(partner.id)), _in_words(ages)
-    if was == becomes:
-        return
-    entry = audit_entry(
-        partner.id, now_ms, by, "retention.change", str(partner.id), before=was, after=becomes
-    )
-    await store.retention.set(partner.id, ages, entry)
+    was, becomes = _in_words(await store.retention.get(partner.id)), _in_words(periods)
+    if was != becomes:
+        entry = audit_entry(
+            partner.id, now_ms, OPERATOR, "retention.change", str(partner.id),
+            before=was, after=becomes,
+        )  # fmt: skip
+        await store.retention.set(partner.id, periods, entry)
 
 
-def _in_words(ages: RetentionPeriods) -> dict[str, str]:
+def _in_words(periods: RetentionPeriods) -> dict[str, str]:
     """The fields of the retention in the audit trail."""
     return {
-        "events": retention_in_words(ages.events_ms),
-        "requests": retention_in_words(ages.requests_ms),
-        "attempts": retention_in_words(ages.attempts_ms),
+        "events": retention_in_words(periods.events_ms),
+        "requests": retention_in_words(periods.requests_ms),
+        "attempts": retention_in_words(periods.attempts_ms),
     }
-
-
-async def close_partner(store: Store, now_ms: int, partner: Partner) -> None:
-    """Revokes the partner's keys; returns when no server accepts one any more."""
-    keys = await store.keys.all(partner)
-    for key in keys:
-        await store.keys.revoke(key, now_ms)
-    if keys:  # also for keys that were revoked before: another clock may have set that time
-        await asyncio.sleep(_REQUESTS_END_MS / 1000)
 
 
 async def erase_partner(
@@ -294,14 +283,20 @@ async def erase_partner(
 ) -> Holdings:
     """Deletes a partner with its keys and all its data; returns how much that was.
 
-    It closes the partner first, so that nothing new arrives, and reports deleted events to
-    `progress`. If it is interrupted, the partner still exists and can be deleted again. Its audit
-    trail is deleted too; one entry remains, which says who deleted the partner with this number.
+    It revokes the keys first and waits until no server accepts them, so that nothing new arrives.
+    It reports deleted events to `progress`. If it is interrupted, the partner still exists and can
+    be deleted again. Its audit trail is deleted too; one entry remains, which says who deleted the
+    partner with this number.
     """
-    await close_partner(store, now_ms, partner)
+    keys = await store.keys.all(partner)
+    for key in keys:
+        await store.keys.revoke(key, now_ms)
+    if keys:  # also if all were revoked before: another clock may have set that time
+        await asyncio.sleep(_REQUESTS_END_MS / 1000)
     held = await store.partners.holdings(partner)
-    counts = {name: getattr(held, name) for name in Holdings._fields}
-    entry = audit_entry(NOBODY, now_ms, by, "partner.delete", str(partner.id), before=counts)
+    entry = audit_entry(
+        NOBODY, now_ms, by, "partner.delete", str(partner.id), before=held._asdict()
+    )
     await store.partners.erase(partner, progress, entry)
     return held
 

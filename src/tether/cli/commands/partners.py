@@ -9,8 +9,8 @@ from tether.cli import stores
 from tether.cli.commands.keys import key_json, show_keys
 from tether.cli.display.output import confirm, counted, note, say, show_json, show_pairs, show_table
 from tether.cli.display.progress import progress
-from tether.cli.options import AGE, AS_SERVER_SAYS, OrderedGroup, database_option, json_option
-from tether.cli.times import day, minute
+from tether.cli.options import OrderedGroup, Parsed, database_option, json_option
+from tether.cli.times import day, minute, parse_duration
 from tether.domain.filters import EventFilter
 from tether.domain.partners import DAY_MS, Holdings, Partner, RetentionPeriods, retention_in_words
 from tether.domain.timestamps import format_instant, format_optional_instant
@@ -114,14 +114,33 @@ async def rename(store: Store, now_ms: int, partner: str, new_name: str) -> None
     say(f"{partner} is now {new_name}.")
 
 
+SERVER_DEFAULT = -1  # instead of ms: the setting of the server applies
+
+
+def _parse_period(text: str) -> int:
+    word = text.strip().lower()
+    if word in ("forever", "default"):
+        return 0 if word == "forever" else SERVER_DEFAULT
+    try:
+        period_ms = parse_duration(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is none of 400d, 52w, 36h …, forever and default.") from None
+    if period_ms < DAY_MS:
+        raise ValueError("It must be a day at least, forever or default.")
+    return period_ms
+
+
+PERIOD = Parsed("duration", _parse_period)  # ms; 0 means for ever
+
+
 @partners.command()
 @click.argument("partner")
-@click.option("--events", "events_ms", type=AGE, metavar="AGE",
+@click.option("--events", "events_ms", type=PERIOD, metavar="AGE",
               help="Ended sessions and their events: 400d, forever, or default as the server "
               "says.")  # fmt: skip
-@click.option("--requests", "requests_ms", type=AGE, metavar="AGE",
+@click.option("--requests", "requests_ms", type=PERIOD, metavar="AGE",
               help="Refused requests: 7d, forever or default.")  # fmt: skip
-@click.option("--attempts", "attempts_ms", type=AGE, metavar="AGE",
+@click.option("--attempts", "attempts_ms", type=PERIOD, metavar="AGE",
               help="Attempts of webhooks: 30d, forever or default.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Do not ask in a terminal.")
 @json_option
@@ -157,49 +176,49 @@ def retention(
     async def change(store: Store, now_ms: int) -> RetentionPeriods:
         found = await admin.find_partner(store, partner)
         was = await store.retention.get(found.id)
-        ages = RetentionPeriods(
-            _age(events_ms, was.events_ms),
-            _age(requests_ms, was.requests_ms),
-            _age(attempts_ms, was.attempts_ms),
+        periods = RetentionPeriods(
+            _changed(events_ms, was.events_ms),
+            _changed(requests_ms, was.requests_ms),
+            _changed(attempts_ms, was.attempts_ms),
         )
-        await admin.set_retention(store, now_ms, found, ages)
-        return ages._replace(horizon_ms=was.horizon_ms)
+        await admin.set_retention(store, now_ms, found, periods)
+        return periods._replace(horizon_ms=was.horizon_ms)
 
-    ages = stores.in_store(database, change)
-    horizon = format_optional_instant(ages.horizon_ms)
+    periods = stores.in_store(database, change)
+    horizon = format_optional_instant(periods.horizon_ms)
     if as_json:
         show_json(
             {
                 "partner": partner,
-                "eventDays": _days(ages.events_ms),
-                "requestDays": _days(ages.requests_ms),
-                "attemptDays": _days(ages.attempts_ms),
+                "eventDays": _days(periods.events_ms),
+                "requestDays": _days(periods.requests_ms),
+                "attemptDays": _days(periods.attempts_ms),
                 "horizon": horizon,
             }
         )
         return
     show_pairs(
         [
-            ("Events", _in_words(ages.events_ms, "--event-days")),
-            ("Refused requests", _in_words(ages.requests_ms, "--requests-days")),
-            ("Attempts of webhooks", _in_words(ages.attempts_ms, "--attempt-days")),
+            ("Events", _in_words(periods.events_ms, "--event-days")),
+            ("Refused requests", _in_words(periods.requests_ms, "--requests-days")),
+            ("Attempts of webhooks", _in_words(periods.attempts_ms, "--attempt-days")),
             ("Horizon", f"events before {horizon} are refused" if horizon else "none yet"),
         ]
     )
 
 
-def _age(given_ms: int | None, was_ms: int | None) -> int | None:
+def _changed(given_ms: int | None, was_ms: int | None) -> int | None:
     if given_ms is None:
         return was_ms
-    return None if given_ms == AS_SERVER_SAYS else given_ms
+    return None if given_ms == SERVER_DEFAULT else given_ms
 
 
-def _days(age_ms: int | None) -> float | None:
-    return None if age_ms is None else age_ms / DAY_MS
+def _days(period_ms: int | None) -> float | None:
+    return None if period_ms is None else period_ms / DAY_MS
 
 
-def _in_words(age_ms: int | None, setting: str) -> str:
-    return retention_in_words(age_ms) + (f": {setting}" if age_ms is None else "")
+def _in_words(period_ms: int | None, setting: str) -> str:
+    return retention_in_words(period_ms) + (f": {setting}" if period_ms is None else "")
 
 
 @partners.command()

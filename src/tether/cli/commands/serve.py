@@ -1,24 +1,18 @@
 """`tether serve`."""
 
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from ipaddress import ip_network
 from typing import Any
 
 import click
 
-from tether.cli.options import (
-    METRICS,
-    NETWORKS,
-    ORIGINS,
-    REDIS,
-    TILES,
-    WholeNumber,
-    database_option,
-)
-from tether.domain.errors import TetherError
+from tether.cli.options import Parsed, WholeNumber, database_option
+from tether.domain.errors import SetupError, TetherError
 from tether.domain.keys import without_keys
 from tether.server.databases import database_of
-from tether.server.settings import Settings
+from tether.server.settings import Settings, origin_of, parse_address
 
 _DEFAULTS = {field.name: field.default for field in fields(Settings)}
 
@@ -37,6 +31,61 @@ def _setting(flag: str, name: str | None = None, **options: Any) -> Callable[[An
         **options,
     }
     return click.option(flag, name, **options)
+
+
+def _metrics(text: str) -> str:
+    text = text.strip()
+    if text not in ("on", "off"):
+        try:
+            parse_address(text)
+        except SetupError:
+            raise ValueError(f"{text!r} is none of on, off and HOST:PORT.") from None
+    return text
+
+
+def _listed(text: str) -> list[str]:
+    return list(filter(None, map(str.strip, text.split(","))))
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = _listed(text)
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"https?://[^/\s?#@]+", origin):
+            raise ValueError(
+                f"{origin!r} is not an origin: write https://app.example.com, without a path, "
+                "or * for all."
+            )
+    return tuple(origins)
+
+
+def _tiles(text: str) -> str:
+    if text:
+        origin_of(text)  # raises SetupError if it has none
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no address or network: write 127.0.0.1, 10.0.0.0/8 or fd00::/8."
+        ) from None
+
+
+def _redis(text: str) -> str:
+    text = text.strip()
+    if text and not text.startswith(("redis://", "rediss://", "unix://")):
+        # Do not show the value: it may contain a password.
+        raise ValueError("it must begin with redis://, rediss:// or unix://.")
+    return text
+
+
+METRICS = Parsed("on|off|HOST:PORT", _metrics)
+ORIGINS = Parsed("ORIGIN,…", _origins)
+TILES = Parsed("URL", _tiles)
+NETWORKS = Parsed("ADDRESS,…", lambda text: tuple(map(_network, _listed(text))))
+REDIS = Parsed("url", _redis)
 
 
 @click.command()
