@@ -44,26 +44,26 @@ def in_store(
     database: str,
     use: Callable[[Store, int], Awaitable[T]],
     *,
-    make: bool = False,
-    insist: bool = False,
-    tell: bool = True,
+    create: bool = False,
+    force: bool = False,
+    announce: bool = True,
 ) -> T:
     """Opens the store, and returns the result of `use(store, now in ms)`.
 
-    `make`: creates a missing database. It refuses if a server runs here on another database, unless
-    `insist`. `tell`: prints which database is used, if that may be unclear. Raises SetupError if
-    the database is missing or outdated.
+    `create`: creates a missing database. It refuses if a server runs here on another database,
+    unless `force`. `announce`: prints which database is used, if that may be unclear. Raises
+    SetupError if the database is missing or outdated.
     """
     found = database_of(database)
-    if make and not found.exists():
-        if not insist and (other := _server_here()):
+    if create and not found.exists():
+        if not force and (other := _server_here()):
             raise SetupError(
                 f"There is no database {found.describe()}, and {other}: name its database with "
                 "--database (TETHER_DATABASE), or make this one with --create."
             )
         found.migrate()
         note(f"New database {found.describe()}.")
-    elif tell:
+    elif announce:
         say_which(database)
     require_current(found)
 

@@ -100,10 +100,10 @@ class Engine(Protocol):
     def connections(self) -> Mapping[str, Connections]:
         """The connections to the database's server, by purpose."""
 
-    async def scrub(self) -> None:
+    async def erase_deleted(self) -> None:
         """Removes deleted data from the database's files, as far as the engine can."""
 
-    async def forget(self, text: str) -> None:
+    async def erase_text(self, text: str) -> None:
         """Removes a text from the files that no row has any more. Others can read and write
         meanwhile.
         """

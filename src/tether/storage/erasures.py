@@ -203,7 +203,7 @@ class Erasures:
 
     async def end(self, erasure: Erasure, now_ms: int) -> None:
         """Ends the erasure when no row has the id any more. Also removes it from the files."""
-        await self._engine.forget(erasure.id)
+        await self._engine.erase_text(erasure.id)
         partner, kind, _ = erasure
         await self._engine.write_all(
             Statement(DONE, (partner, kind, erasure.code)),
@@ -219,7 +219,7 @@ class Erasures:
             while count := await self._delete_logged(partner, id):
                 late += count
             if late:
-                await self._engine.forget(id)
+                await self._engine.erase_text(id)
             await self._engine.write(DONE, partner, "ended", code)
 
 

@@ -119,7 +119,7 @@ class Partners:
         tables = (*_FIRST_ERASED, *self._engine.dialect.own_tables)
         await self._erase_all(partner, tables)
         # Before the partner itself: if this fails, the deletion can be repeated.
-        await self._engine.scrub()
+        await self._engine.erase_deleted()
         await self._engine.write_all(Statement(ERASE_PARTNER, (partner.id,)), *also)
         await self._erase_all(partner, tables)  # a server may have begun to derive again
 

@@ -59,7 +59,7 @@ def audit(
             after = page[-1].at_ms, page[-1].id
         return found[::-1], {one.id: one.name for one in await store.partners.all()}
 
-    found, names = stores.in_store(database, find, tell=format is None)
+    found, names = stores.in_store(database, find, announce=format is None)
     entries = [(audit_view(one, to_partner=False), names.get(one.partner)) for one in found]
     if format is None and not entries:
         note("There are no such entries.")

@@ -76,7 +76,7 @@ def _key_and_link(database: str, file: Path) -> tuple[str, str]:
         secret, _ = await admin.create_key(store, now_ms, PARTNER, name="demo", rate=RATE)
         return secret, link
 
-    key, link = stores.in_store(database, find, tell=False)
+    key, link = stores.in_store(database, find, announce=False)
     if key != kept:
         with replacing(file, FOR_OWNER) as partial:
             partial.write_text(f"{key}\n", encoding="ascii")

@@ -164,7 +164,7 @@ def _database(
     if not pending:
         yield _clock(found)
         yield ok("epoch", epoch_text(found.epoch()))
-        keys, webhooks = stores.in_store(name, _read, tell=False)
+        keys, webhooks = stores.in_store(name, _read, announce=False)
         yield _keys(keys)
         can_sign = bool(settings.get("secret_key")) or found.file is not None
         yield _webhooks(webhooks, can_sign=can_sign)

@@ -49,7 +49,7 @@ def keys() -> None:
               "12h, 30m from now.  [default: never]")  # fmt: skip
 @click.option("--read-only", is_flag=True, help="Let it read, not write.")
 @test_option
-@click.option("--create", "insist", is_flag=True,
+@click.option("--create", "force", is_flag=True,
               help="Make the database if there is none, also while a server runs here on another.",
               )  # fmt: skip
 @database_option
@@ -61,7 +61,7 @@ def create(
     expires_ms: int | None,
     read_only: bool,
     test: bool,
-    insist: bool,
+    force: bool,
     database: str,
 ) -> None:
     """Create a key for PARTNER and print it.
@@ -79,7 +79,7 @@ def create(
             on_new_partner=lambda name: note(f"New partner {name}."),
         )  # fmt: skip
 
-    secret, key = stores.in_store(database, make, make=True, insist=insist)
+    secret, key = stores.in_store(database, make, create=True, force=force)
     _show_new_key(secret, key, database)
 
 

@@ -109,7 +109,7 @@ class PostgresEngine:
     def connections(self) -> dict[str, Connections]:
         return {name: pool.connections() for name, pool in self._pools.items()}
 
-    async def scrub(self) -> None:
+    async def erase_deleted(self) -> None:
         """Frees the room of deleted rows in the tables that the role owns. Until the room is used
         again, the rows may still be on the disk.
         """
@@ -122,8 +122,8 @@ class PostgresEngine:
 
         await self._pools["events"].run(None, vacuum, VACUUM_TIMEOUT_S)
 
-    async def forget(self, text: str) -> None:
-        await self.scrub()  # which blocks no statement
+    async def erase_text(self, text: str) -> None:
+        await self.erase_deleted()  # which blocks no statement
 
     async def shrink(self) -> None:
         pass  # autovacuum frees the room in the tables

@@ -168,7 +168,8 @@ class SqliteEngine:
         # Writes go straight to the writer.
         self.write, self.write_all = writer.write, writer.write_all
         self.write_returning, self.list_events = writer.write_returning, writer.list_events
-        self.scrub, self.forget, self.shrink = writer.scrub, writer.forget, writer.shrink
+        self.erase_deleted, self.erase_text = writer.erase_deleted, writer.erase_text
+        self.shrink = writer.shrink
 
     async def ping(self, sql: str) -> None:
         self._look_at_file()

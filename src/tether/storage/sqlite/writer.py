@@ -172,11 +172,11 @@ class SqliteWriter:
     async def list_events(self, partner: int, last: int, until: int) -> None:
         await self.write_all(*listing(partner, last, until))
 
-    async def scrub(self) -> None:
+    async def erase_deleted(self) -> None:
         """Rewrites the file: only that clears the gaps in its pages. Others can read meanwhile."""
         await self._in_thread(deleted_data.rewrite, self._path)
 
-    async def forget(self, text: str) -> None:
+    async def erase_text(self, text: str) -> None:
         if self._file is None:
             self._file = os.open(self._path, os.O_RDWR)
         if trouble := self.guard.trouble():
