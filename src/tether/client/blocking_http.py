@@ -7,8 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, contextmanager
 from math import inf
 from typing import Any
 
@@ -45,66 +44,50 @@ def wait(stop: Stop, seconds: float) -> None:
 
 
 class _Deadline:
-    """The time that a try may take when it has a connection. Each byte can add time.
+    """Limits each wait of a try, and all its waits together from when it has a connection.
 
-    httpcore2 only limits single waits: a server could send one byte at a time for ever.
+    httpcore2 only limits single waits: a server could send one byte at a time for ever. httpcore2
+    passes this object, in place of a time-out, to the stream.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, wait_s: float, total_s: float) -> None:
+        self.wait_s, self._total_s = wait_s, total_s
         self._byte_s = 0.0
         self._until: float | None = None
 
-    def limit(self, timeout: float | None, error: type[Exception]) -> float:
+    def limit(self, error: type[Exception]) -> float:
         """The seconds that the next wait may last. Raises the error if none are left."""
         now = time.monotonic()
         if self._until is None:
-            self._until = now + self._seconds
+            self._until = now + self._total_s
         if now >= self._until:
             raise error("it takes too long in all")
-        return min(timeout or inf, self._until - now)
+        return min(self.wait_s, self._until - now)
 
     def extend(self, size: int) -> None:
         """Adds the time for these bytes."""
         if self._until is not None:
             self._until += size * self._byte_s
 
-    def restart(self, seconds: float, byte_s: float) -> None:
+    def restart(self, total_s: float, byte_s: float = 0.0) -> None:
         """Starts again with so many seconds, and so many more for each byte."""
-        self._until, self._byte_s = time.monotonic() + seconds, byte_s
-
-
-_NO_DEADLINE = _Deadline(inf)
-_deadline = ContextVar("deadline", default=_NO_DEADLINE)
-
-
-@contextmanager
-def _with_deadline(seconds: float) -> Iterator[_Deadline]:
-    """Limits all waits of this thread in the block."""
-    deadline = _Deadline(seconds)
-    token = _deadline.set(deadline)
-    try:
-        yield deadline
-    finally:
-        _deadline.reset(token)
+        self._until, self._byte_s = time.monotonic() + total_s, byte_s
 
 
 class _Stream(httpcore2.NetworkStream):
-    """A connection whose waits end at the deadline of the thread."""
+    """A connection whose waits end at the deadline of the try."""
 
     def __init__(self, stream: httpcore2.NetworkStream) -> None:
         self._stream = stream
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        deadline = _deadline.get()
-        data = self._stream.read(max_bytes, deadline.limit(timeout, httpcore2.ReadTimeout))
-        deadline.extend(len(data))
+    def read(self, max_bytes: int, timeout: Any = None) -> bytes:
+        data = self._stream.read(max_bytes, timeout.limit(httpcore2.ReadTimeout))
+        timeout.extend(len(data))
         return data
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        deadline = _deadline.get()
-        for start in range(0, len(buffer), _PORTION):  # the time-out is for a portion
-            seconds = deadline.limit(timeout, httpcore2.WriteTimeout)
+    def write(self, buffer: bytes, timeout: Any = None) -> None:
+        for start in range(0, len(buffer), _PORTION):  # the limit of a wait is for a portion
+            seconds = timeout.limit(httpcore2.WriteTimeout)
             self._stream.write(buffer[start : start + _PORTION], seconds)
 
     def close(self) -> None:
@@ -143,11 +126,9 @@ class Http:
 
     def send(self, request: Request) -> Answer | NoAnswer:
         """Sends a request once."""
+        deadline = _Deadline(self._endpoint.timeout_s, self._endpoint.answer_timeout_s(request))
         try:
-            with (
-                _with_deadline(self._endpoint.answer_timeout_s(request)) as deadline,
-                self._ask(request, self._endpoint.timeout_s) as response,
-            ):
+            with self._ask(request, deadline) as response:
                 return self._received(response, deadline)
         except _FAILURES as error:
             return _no_answer(error, self._endpoint.url)
@@ -158,34 +139,34 @@ class Http:
 
         It is not decompressed. Raises Interrupted, also while the body is read.
         """
+        deadline = _Deadline(SILENCE_S, self._endpoint.answer_timeout_s(request))
         try:
-            with ExitStack() as stack:
-                with _with_deadline(self._endpoint.answer_timeout_s(request)) as deadline:
-                    response = stack.enter_context(self._ask(request, SILENCE_S))
-                    answer = Answer(200, headers_of(response.headers), b"")
-                    if response.status != 200:
-                        answer = self._received(response, deadline)
+            with self._ask(request, deadline) as response:
+                answer = Answer(200, headers_of(response.headers), b"")
+                if response.status != 200:
+                    answer = self._received(response, deadline)
+                deadline.restart(inf)
                 yield answer, response.iter_stream()
         except _FAILURES as error:
             raise Interrupted(_no_answer(error, self._endpoint.url)) from None
 
     def _ask(
-        self, request: Request, timeout_s: float
+        self, request: Request, deadline: _Deadline
     ) -> AbstractContextManager[httpcore2.Response]:
         if self._is_closed:
             raise RuntimeError("The client is closed.")
-        times = {
+        limits = {
             "connect": self._endpoint.connect_timeout_s,
-            "read": timeout_s,
-            "write": timeout_s,
-            "pool": timeout_s,
+            "pool": deadline.wait_s,
+            "read": deadline,
+            "write": deadline,
         }
         return self._pool.stream(
             request.method,
             self._endpoint.base + request.target,
             headers=list(self._endpoint.headers_of(request).items()),
             content=request.body,
-            extensions={"timeout": times},
+            extensions={"timeout": limits},
         )
 
     def _received(self, response: httpcore2.Response, deadline: _Deadline) -> Answer:
