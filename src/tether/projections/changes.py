@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from tether.domain.earlier_sessions import RECENT, EventPosition, LateReport, SessionContext, Start
+from tether.domain.earlier_sessions import RECENT, EventPosition, LateReport, Start
 from tether.domain.models import Event, from_json
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import MOST_TAKEN, OrderedEvent, SessionRecord, ordered_event
 from tether.projections.recompute import (
+    BEGINNING,
     LATE_MOST,
-    Bounds,
+    Beginning,
     LateEvents,
     batches_of,
     begins_as_stored,
@@ -32,7 +33,6 @@ PAGE = 1000  # events of one vehicle
 VEHICLES = 10_000  # that one query for waiting events returns
 SESSIONS = 100  # sessions of one vehicle
 
-BEGINNING: Start = (-END_OF_TIME, 0, "")
 END: Start = (END_OF_TIME, 0, "")
 
 
@@ -41,30 +41,6 @@ class ChangedPortion(NamedTuple):
 
     sessions: int
     changes: list[Change]
-
-
-class Beginning(NamedTuple):
-    """A point in the history of a vehicle from which its sessions are computed again.
-
-    It has the session at the instant `from_ms`, if any, and its context. Later events are read
-    again. Stored sessions are compared from `start` on.
-    """
-
-    from_ms: int
-    start: Start
-    session: SessionRecord | None
-    before: SessionContext
-
-    @classmethod
-    def of(cls, snapshot: Snapshot | None) -> "Beginning":
-        """The beginning of the vehicle's history: there are no older sessions."""
-        if snapshot is None:
-            return cls(-END_OF_TIME, BEGINNING, None, SessionContext())
-        return cls(snapshot.at_ms, BEGINNING, *snapshot.known)
-
-    def builder(self) -> SessionBuilder:
-        """A session builder that goes on from here."""
-        return SessionBuilder(self.session, self.before)
 
 
 class Changes:
@@ -275,7 +251,7 @@ class Changes:
                 break
             session, before = found
             if len(before.taken) < MOST_TAKEN:
-                return Beginning(session.start_ms, session.start, None, before)
+                return Beginning.at(session, before)
             at_ms = session.start_ms
         return Beginning.of(snapshot)
 
@@ -333,13 +309,13 @@ class Changes:
         alone = [one for one in late if one.events >= LATE_MOST]
         for batch in batches_of(one for one in late if one.events < LATE_MOST):
             bounds = await self._bounds(partner, batch)
-            wanted = ((vehicle, one.start, one.until_ms) for vehicle, one in bounds.items())
+            wanted = ((vehicle, one.start, until_ms) for vehicle, (one, until_ms) in bounds.items())
             contents = await self._records.between(partner, seq, LATE_MOST, wanted)
             left = {one.vehicle: one for one in batch}
             time_slice = TimeSlice()
             for vehicle, events, known in contents:
                 await time_slice.yield_if_over()
-                changes = changes_between(left[vehicle], bounds[vehicle], events, known)
+                changes = changes_between(left[vehicle], *bounds[vehicle], events, known)
                 if changes is not None:
                     del left[vehicle]
                     yield changes
@@ -348,18 +324,20 @@ class Changes:
             async for portion in self.of_vehicle(partner, one.vehicle, seq, one):
                 yield portion.changes
 
-    async def _bounds(self, partner: int, late: Iterable[LateEvents]) -> dict[str, Bounds]:
-        """The bounds of each vehicle, but for vehicles that go on from their snapshot."""
+    async def _bounds(
+        self, partner: int, late: Iterable[LateEvents]
+    ) -> dict[str, tuple[Beginning, int]]:
+        """From where and up to which instant each vehicle is computed again, at least.
+
+        Leaves out vehicles that continue from their snapshot.
+        """
         wanted = [(one.vehicle, one.first_ms, one.last_ms) for one in late]
         cut_ms = await self._snapshots.instants(partner, (vehicle for vehicle, *_ in wanted))
         bounds = {}
         for vehicle, (last, end_ms) in (await self._records.around(partner, wanted)).items():
-            start, before = BEGINNING, SessionContext()
-            if last is not None:
-                start, before = last[0].start, last[1]
-            if start[0] >= cut_ms.get(vehicle, start[0]):
-                until_ms = END_OF_TIME if end_ms is None else end_ms
-                bounds[vehicle] = Bounds(before, start, until_ms)
+            beginning = Beginning.of(None) if last is None else Beginning.at(*last)
+            if beginning.from_ms >= cut_ms.get(vehicle, beginning.from_ms):
+                bounds[vehicle] = beginning, END_OF_TIME if end_ms is None else end_ms
         return bounds
 
 

@@ -14,9 +14,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tether.domain.models import Vehicle, WithdrawalReason
-from tether.projections.changes import BEGINNING
 from tether.projections.projector import Projector
-from tether.projections.recompute import LateEvents
+from tether.projections.recompute import BEGINNING, LateEvents
 from tether.storage.entities import Entities
 from tether.storage.session_records import Change, SessionRecords
 from tether.storage.snapshots import VEHICLES, Snapshot, Snapshots

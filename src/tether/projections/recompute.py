@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 from tether.domain.earlier_sessions import LateReport, SessionContext, Start
 from tether.domain.session_builder import SessionBuilder
-from tether.domain.session_record import MOST_TAKEN, OrderedEvent
+from tether.domain.session_record import MOST_TAKEN, OrderedEvent, SessionRecord
 from tether.storage.events import END_OF_TIME
 from tether.storage.session_records import Change, Derived, SessionRow, Stored, text_of
+from tether.storage.snapshots import Snapshot
 
 VEHICLES_AT_ONCE = 100  # vehicles of a batch …
 EVENTS_AT_ONCE = 5_000  # … and their events, which are in memory together
+BEGINNING: Start = (-END_OF_TIME, 0, "")
 LATE_MOST = 200  # events or sessions of a vehicle; a vehicle with more is not part of a batch
 
 
@@ -31,14 +33,33 @@ class LateEvents(NamedTuple):
         return cls(vehicle, events[0].position.at_ms, events[-1].position.at_ms, len(events))
 
 
-class Bounds(NamedTuple):
-    """A vehicle is computed again from `start` on, with the context before it, and at least up to
-    `until_ms`.
+class Beginning(NamedTuple):
+    """A point in the history of a vehicle from which its sessions are computed again.
+
+    It has the session at the instant `from_ms`, if any, and its context. Later events are read
+    again. Stored sessions are compared from `start` on.
     """
 
-    before: SessionContext
+    from_ms: int
     start: Start
-    until_ms: int
+    session: SessionRecord | None
+    before: SessionContext
+
+    @classmethod
+    def of(cls, snapshot: Snapshot | None) -> "Beginning":
+        """The beginning of the vehicle's history: there are no older sessions."""
+        if snapshot is None:
+            return cls(-END_OF_TIME, BEGINNING, None, SessionContext())
+        return cls(snapshot.at_ms, BEGINNING, *snapshot.known)
+
+    @classmethod
+    def at(cls, session: SessionRecord, before: SessionContext) -> "Beginning":
+        """The beginning of this session, with its context."""
+        return cls(session.start_ms, session.start, None, before)
+
+    def builder(self) -> SessionBuilder:
+        """A session builder that goes on from here."""
+        return SessionBuilder(self.session, self.before)
 
 
 def batches_of(late: Iterable[LateEvents]) -> Iterator[list[LateEvents]]:
@@ -56,15 +77,21 @@ def batches_of(late: Iterable[LateEvents]) -> Iterator[list[LateEvents]]:
 
 
 def changes_between(
-    late: LateEvents, bounds: Bounds, events: list[OrderedEvent], known: list[Stored]
+    late: LateEvents,
+    beginning: Beginning,
+    until_ms: int,
+    events: list[OrderedEvent],
+    known: list[Stored],
 ) -> list[Change] | None:
-    """The changes between the bounds; None if they reach further, or there is too much to read."""
-    taken = bounds.before.taken
+    """The changes from the beginning up to an instant. None if they reach further, or there is too
+    much to read.
+    """
+    taken = beginning.before.taken
     if len(taken) >= MOST_TAKEN or LATE_MOST in (len(events), len(known)):
         return None
-    if any(start < bounds.start for one in known for start in one.row.references.reports_on):
+    if any(start < beginning.start for one in known for start in one.row.references.reports_on):
         return None
-    builder = SessionBuilder(before=bounds.before)
+    builder = beginning.builder()
     stored = {one.row.start: one for one in known}
     for _, instant in groupby(events, key=lambda one: one.position.at_ms):
         count = len(builder.begun)
@@ -78,7 +105,7 @@ def changes_between(
                 builder.begun.pop()
                 before = [one for one in known if one.row.start < start]
                 return compared(builder.begun, before, start[0])
-    return compared(builder.begun, known) if bounds.until_ms == END_OF_TIME else None
+    return compared(builder.begun, known) if until_ms == END_OF_TIME else None
 
 
 def compared(
