@@ -14,7 +14,7 @@ from tether.domain.calendar import Bucket
 from tether.domain.models import EXACT
 from tether.domain.session_record import LONG_GAP_MS
 from tether.domain.session_views import average_power, plain, seconds
-from tether.domain.summary import ENERGY_PLACES, Charge, Group, Measured, group_member
+from tether.domain.summary import ENERGY_PLACES, Charge, Group, MeasuredSession, group_member
 from tether.domain.timestamps import format_instant
 from tether.domain.views import EnergyStep
 
@@ -85,7 +85,7 @@ class Load:
     def __init__(self) -> None:
         self.energy = self.estimated = self.spread = Decimal(0)
 
-    def add(self, session: Measured, bucket: Bucket) -> None:
+    def add(self, session: MeasuredSession, bucket: Bucket) -> None:
         """Adds the part of the session that lies in the bucket."""
         for charge in session.charges:
             if charge.energy is None or not charge.touches(bucket):

@@ -14,7 +14,7 @@ from tether.domain.views import Flag
 MOST_AT_ONCE = 50  # events of one instant; with more, none of them is a cause
 
 
-class _Watched(SessionBuilder):
+class _FlagWatcher(SessionBuilder):
     """Takes events, and notes after which of them the session has a new flag."""
 
     def __init__(self, known: StoredSession, before: SessionContext) -> None:
@@ -66,7 +66,7 @@ def causes_of(
     session on, in order. The work happens during the iteration: there may be many events. A flag
     that none of them caused is left out.
     """
-    builder = _Watched(known, before)
+    builder = _FlagWatcher(known, before)
     for _, together in groupby(events, key=lambda one: one.position.at_ms):
         instant = [one for one in together if one.position.seq not in before.taken]
         builder.watches = len(instant) <= MOST_AT_ONCE

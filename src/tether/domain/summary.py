@@ -98,7 +98,7 @@ def share(total: Decimal, places: int, part: int, whole: int) -> Decimal:
     return Decimal(-units if total < 0 else units).scaleb(-places)
 
 
-class Measured(NamedTuple):
+class MeasuredSession(NamedTuple):
     """A session in numbers. An active session ends with its newest event."""
 
     vehicle_id: str
@@ -116,7 +116,7 @@ class Measured(NamedTuple):
         return self.end_ms if at_end else max(self.start_ms, self.end_ms - 1)
 
 
-def measured_of(known: StoredSession) -> Measured:
+def measured_of(known: StoredSession) -> MeasuredSession:
     """The session in numbers: the same numbers as in its view."""
     shown, record = session_of(known), with_reports(known.record)
     start_ms = record.start_ms
@@ -133,7 +133,7 @@ def measured_of(known: StoredSession) -> Measured:
             charge.energy_source is not EnergySource.REPORTED,
             period.power_max,
         ))  # fmt: skip
-    return Measured(
+    return MeasuredSession(
         record.vehicle_id,
         record.charger_id,
         known.charger,
@@ -144,7 +144,7 @@ def measured_of(known: StoredSession) -> Measured:
     )
 
 
-Keys = Callable[[Measured], Sequence[str]]
+Keys = Callable[[MeasuredSession], Sequence[str]]
 
 
 def keys_of(group: Group | None) -> Keys:
@@ -175,7 +175,7 @@ class Sums:
         self.energy = self.estimated = self.time = self.time_of_energy = _ZERO
         self.power: Decimal | None = None
 
-    def add(self, session: Measured, bucket: Bucket) -> None:
+    def add(self, session: MeasuredSession, bucket: Bucket) -> None:
         """Adds the part of the session that lies in the bucket."""
         if bucket.from_ms <= session.start_ms < bucket.to_ms:
             self.sessions += 1
@@ -183,7 +183,7 @@ class Sums:
             self._chargers.add(session.charger_id)
         self.add_measures(session, bucket)
 
-    def add_measures(self, session: Measured, bucket: Bucket) -> None:
+    def add_measures(self, session: MeasuredSession, bucket: Bucket) -> None:
         """Adds the measures of the session in the bucket, without counting the session."""
         plugged_ms = min(session.end_ms, bucket.to_ms) - max(session.start_ms, bucket.from_ms)
         self.plugged_ms += max(0, plugged_ms)
@@ -259,7 +259,7 @@ class RowPosition(NamedTuple):
 class Total(Protocol):
     """Adds up measures of sessions."""
 
-    def add(self, session: Measured, bucket: Bucket) -> None:
+    def add(self, session: MeasuredSession, bucket: Bucket) -> None:
         """Adds the part of the session that lies in the bucket."""
 
 

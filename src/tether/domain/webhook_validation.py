@@ -31,7 +31,7 @@ MOST_PER_SECOND = Decimal(1_000)
 LEAST_PER_SECOND = Decimal("0.001")
 
 
-class Wanted(NamedTuple):
+class WebhookFields(NamedTuple):
     """The fields of an endpoint in a request, and where in the log the endpoint begins."""
 
     fields: dict[str, Any]
@@ -118,15 +118,15 @@ def _members(*, allow_http: bool) -> dict[str, Member]:
     return {"url": Member("url", partial(_url, allow_http=allow_http)), **_MEMBERS}
 
 
-def new_webhook(document: Document, *, allow_http: bool) -> Wanted:
+def new_webhook(document: Document, *, allow_http: bool) -> WebhookFields:
     """The endpoint of a POST request. Raises Invalid."""
     if "url" not in document:
         raise Missing("url")
     fields = {**_DEFAULTS, **checked_members(document, _members(allow_http=allow_http), _OWNER)}
-    return Wanted(fields, fields.pop("start", "now"))
+    return WebhookFields(fields, fields.pop("start", "now"))
 
 
-def changes_of_webhook(document: Document, *, allow_http: bool) -> Wanted:
+def changes_of_webhook(document: Document, *, allow_http: bool) -> WebhookFields:
     """The changes of a PATCH request; null sets a member to its default. Raises Invalid."""
     fields = checked_members(document, _members(allow_http=allow_http), _OWNER, null_removes=True)
     if "signature" in fields:
@@ -137,7 +137,7 @@ def changes_of_webhook(document: Document, *, allow_http: bool) -> Wanted:
     fields = {
         name: _DEFAULTS.get(name) if value is None else value for name, value in fields.items()
     }
-    return Wanted(fields, start)
+    return WebhookFields(fields, start)
 
 
 class Replay(NamedTuple):

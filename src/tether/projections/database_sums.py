@@ -15,7 +15,7 @@ from tether.domain.session_views import StoredSession
 from tether.domain.summary import (
     ALL_GROUPS,
     Group,
-    Measured,
+    MeasuredSession,
     Page,
     Row,
     RowPosition,
@@ -44,7 +44,7 @@ MOST_AREAS = 50_000  # chargers, if the groups are areas
 MOST_OTHERS = 20_000  # sessions of a page that the database does not add up
 CHARGERS = 1_000  # that are read at once
 
-Reader = Callable[[int, SessionFilter], AsyncIterator[Measured]]
+Reader = Callable[[int, SessionFilter], AsyncIterator[MeasuredSession]]
 
 
 class _TooMuch(Exception):
@@ -110,7 +110,7 @@ class _BucketSums:
                 self.continues = True
         sums.add_whole(within, one.power)
 
-    async def add_one(self, session: Measured) -> None:
+    async def add_one(self, session: MeasuredSession) -> None:
         """Adds a session that is already counted."""
         names = [name for name in self._keys(session) if self._groups.has(name)]
         index, last_ms = max(0, bisect_right(self._starts, session.start_ms) - 1), session.last_ms
@@ -140,7 +140,7 @@ class SumsQuery(NamedTuple):
     areas: dict[str, str] | None = None
 
 
-class _Found(NamedTuple):
+class _BucketRows(NamedTuple):
     """The rows of some buckets. No buckets: nothing follows. `more`: later buckets may follow."""
 
     rows: list[Row[Sums]]
@@ -252,7 +252,7 @@ class DatabaseSums:
 
     async def _buckets(
         self, query: SumsQuery, begin_ms: int, count: int, groups: _GroupRange
-    ) -> _Found:
+    ) -> _BucketRows:
         """The rows of up to `count` buckets from this instant on, or from the first session on."""
         partner, wanted = query.partner, query.wanted
         from_ms = 0 if wanted.from_ms is None else wanted.from_ms
@@ -264,7 +264,7 @@ class DatabaseSums:
         if carried is None and groups.after is None:
             first_ms = await self._sums.first(partner, max(from_ms, begin_ms), to_ms)
             if first_ms is None:
-                return _Found([], [])
+                return _BucketRows([], [])
             begin_ms = first_ms
         buckets = await buckets_from(query.division, begin_ms, count)
         end_ms = buckets[-1].to_ms
@@ -297,11 +297,11 @@ class DatabaseSums:
         if not more and groups.after is not None and end_ms < WHOLE.to_ms:
             # A session of an earlier group may continue.
             more = await anext(self._earlier(partner, wanted, end_ms), None) is not None
-        return _Found(await sums.rows(), buckets, more)
+        return _BucketRows(await sums.rows(), buckets, more)
 
     async def _earlier(
         self, partner: int, wanted: SessionFilter, begin_ms: int
-    ) -> AsyncIterator[Measured]:
+    ) -> AsyncIterator[MeasuredSession]:
         """The sessions that began before this instant and continue after it."""
         if not begin_ms or begin_ms <= (wanted.from_ms or 0):
             return
@@ -312,7 +312,7 @@ class DatabaseSums:
             if session.last_ms >= begin_ms:
                 yield session
 
-    async def _of_keys(self, partner: int, keys: list[SessionKey]) -> list[Measured]:
+    async def _of_keys(self, partner: int, keys: list[SessionKey]) -> list[MeasuredSession]:
         """These sessions, but for those that no longer exist."""
         return [
             measured_of(StoredSession(

@@ -10,9 +10,9 @@ from tether.domain.calendar import Bucket, Division
 from tether.domain.filters import SessionFilter
 from tether.domain.load_curve import Load, Profile
 from tether.domain.session_record import STARTED, UPDATED, OrderedEvent
-from tether.domain.summary import ALL_GROUPS, Keys, Measured, Page, Row, RowPosition, keys_of
+from tether.domain.summary import ALL_GROUPS, Keys, MeasuredSession, Page, Row, RowPosition, keys_of
 from tether.projections.database_sums import buckets_from
-from tether.projections.summaries import Summaries, swept
+from tether.projections.summaries import Summaries, summed_rows
 from tether.storage.plugged_in import EventsWanted, PluggedIn
 
 SESSIONS = 100  # their curves are in memory together
@@ -65,7 +65,7 @@ class LoadCurves:
         rows: list[Row[Load]] = []
         part = Bucket(begin_ms, end_ms)
         last = after if keys else None  # without keys the steps begin after it
-        async for row in swept(
+        async for row in summed_rows(
             sessions, window.bucket, keys or keys_of(None), Load, part=part, after=last
         ):
             if len(rows) == limit:  # only with keys
@@ -79,9 +79,9 @@ class LoadCurves:
 
     async def _with_curves(
         self, partner: int, wanted: SessionFilter, bounds: Sequence[int]
-    ) -> AsyncIterator[Measured]:
+    ) -> AsyncIterator[MeasuredSession]:
         """The sessions, with the curves of their charges."""
-        some: list[Measured] = []
+        some: list[MeasuredSession] = []
         async for session in self._summaries.measured(partner, wanted):
             some.append(session)
             if len(some) == SESSIONS:
@@ -92,8 +92,8 @@ class LoadCurves:
             yield one
 
     async def _add_curves(
-        self, partner: int, sessions: Sequence[Measured], bounds: Sequence[int]
-    ) -> list[Measured]:
+        self, partner: int, sessions: Sequence[MeasuredSession], bounds: Sequence[int]
+    ) -> list[MeasuredSession]:
         window = Bucket(bounds[0], bounds[-1])
         charges = [list(session.charges) for session in sessions]
         measured = [

@@ -64,8 +64,8 @@ class Projector:
         self,
         engine: Engine,
         now_ms: Callable[[], int],
-        on_waiting: Callable[[int, float], None] = lambda waiting, lag_s: None,
-        on_failure: Callable[[int, Exception], None] = lambda partner, error: None,
+        on_waiting: Callable[[int, float], None],
+        on_failure: Callable[[int, Exception], None],
         *,
         share: Callable[[Any, Callable[[], Hashable]], Any],
     ) -> None:

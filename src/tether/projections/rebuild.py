@@ -13,7 +13,7 @@ from tether.storage.session_records import Change
 VEHICLES_AT_ONCE = 1000
 
 
-class Checked(NamedTuple):
+class CheckedVehicle(NamedTuple):
     """A vehicle: how many sessions its events make, and how many were stored differently."""
 
     vehicle_id: str
@@ -40,7 +40,7 @@ class Rebuilder:
                 return
             derived = (await self._projector.derivations.progress(partner)).derived
 
-    async def check(self, partner: int, *, repair: bool) -> AsyncIterator[Checked]:
+    async def check(self, partner: int, *, repair: bool) -> AsyncIterator[CheckedVehicle]:
         """Checks one vehicle after the other; with `repair` it stores the right sessions."""
         after = ""
         while page := await self._entities.page(Vehicle, partner, after, VEHICLES_AT_ONCE):
@@ -48,7 +48,7 @@ class Rebuilder:
                 yield await self._check(partner, vehicle_id, repair=repair)
             after = page[-1][0]
 
-    async def _check(self, partner: int, vehicle: str, *, repair: bool) -> Checked:
+    async def _check(self, partner: int, vehicle: str, *, repair: bool) -> CheckedVehicle:
         """Checks a vehicle, and starts again if a server has changed sessions meanwhile: then a
         difference may be what the server has just derived.
         """
@@ -57,7 +57,7 @@ class Rebuilder:
             sessions = differing = 0
             position = await self._projector.settled(partner)
             if position is None:  # the partner was deleted
-                return Checked(vehicle, 0, repaired)
+                return CheckedVehicle(vehicle, 0, repaired)
             async for portion in self._projector.changes.of_vehicle(partner, vehicle, position.seq):
                 sessions += portion.sessions
                 if not portion.changes:
@@ -69,7 +69,7 @@ class Rebuilder:
                 differing += len(portion.changes)
                 repaired += len(portion.changes) * repair
             else:
-                return Checked(vehicle, sessions, repaired if repair else differing)
+                return CheckedVehicle(vehicle, sessions, repaired if repair else differing)
             await asyncio.sleep(RETRY_S)
 
     async def _keep(

@@ -8,7 +8,7 @@ from tether.domain.earlier_sessions import LateReport, SessionContext, Start
 from tether.domain.session_builder import SessionBuilder
 from tether.domain.session_record import MOST_TAKEN, OrderedEvent, SessionRecord
 from tether.storage.events import END_OF_TIME
-from tether.storage.session_records import Change, Derived, SessionRow, Stored, text_of
+from tether.storage.session_records import Change, DerivedSession, SessionRow, StoredRow, text_of
 from tether.storage.snapshots import Snapshot
 
 VEHICLES_AT_ONCE = 100  # vehicles of a batch …
@@ -81,7 +81,7 @@ def changes_between(
     beginning: Beginning,
     until_ms: int,
     events: list[OrderedEvent],
-    known: list[Stored],
+    known: list[StoredRow],
 ) -> list[Change] | None:
     """The changes from the beginning up to an instant. None if they reach further, or there is too
     much to read.
@@ -109,7 +109,7 @@ def changes_between(
 
 
 def compared(
-    wanted: Iterable[Derived], known: Iterable[Stored], until_ms: int | None = None
+    wanted: Iterable[DerivedSession], known: Iterable[StoredRow], until_ms: int | None = None
 ) -> list[Change]:
     """The wanted sessions that are not stored exactly so, and the stored ones that are not wanted.
 
@@ -131,7 +131,7 @@ def compared(
     return changes + [Change(SessionRow.of(*begun)) for begun in missing.values()]
 
 
-def begins_as_stored(begun: Derived, stored: Stored) -> bool:
+def begins_as_stored(begun: DerivedSession, stored: StoredRow) -> bool:
     """Whether the session begins as it is stored. Then all later sessions are as stored."""
     session, before = begun
     return session.start == stored.row.start and text_of(before) == stored.row.before

@@ -16,7 +16,7 @@ from tether.domain.summary import (
     ALL_GROUPS,
     Group,
     Keys,
-    Measured,
+    MeasuredSession,
     Page,
     Row,
     RowPosition,
@@ -69,7 +69,9 @@ class Summaries:
             wanted = _lasting(wanted, after.from_ms - 1)  # includes a charge at the very end
         found: list[Row[Sums]] = []
         sessions = self.measured(partner, wanted)
-        async for row in swept(sessions, division, keys_of(group), Sums, part=part, after=after):
+        async for row in summed_rows(
+            sessions, division, keys_of(group), Sums, part=part, after=after
+        ):
             if len(found) == limit:
                 return Page(found, found[-1].position)
             found.append(row)
@@ -94,7 +96,7 @@ class Summaries:
             counts[area] += 1
         return counts.__getitem__
 
-    async def measured(self, partner: int, wanted: SessionFilter) -> AsyncIterator[Measured]:
+    async def measured(self, partner: int, wanted: SessionFilter) -> AsyncIterator[MeasuredSession]:
         """The sessions in the order of their start."""
         after: SessionPosition | None = None
         while True:
@@ -113,8 +115,8 @@ def _lasting(wanted: SessionFilter, from_ms: int) -> SessionFilter:
     return wanted._replace(overlapping_from_ms=from_ms if given is None else max(given, from_ms))
 
 
-async def swept(
-    sessions: AsyncIterator[Measured],
+async def summed_rows(
+    sessions: AsyncIterator[MeasuredSession],
     division: Division,
     keys: Keys,
     new: Callable[[], T],
@@ -125,10 +127,10 @@ async def swept(
     """The rows of a part of time after a position. Sessions come in the order of their start."""
     bucket = None if part == WHOLE else division(part.from_ms)
     groups: dict[str, T] = {}
-    continuing: list[Measured] = []  # sessions that continue after the bucket
+    continuing: list[MeasuredSession] = []  # sessions that continue after the bucket
     time_slice = TimeSlice()
 
-    async def add(session: Measured, bucket: Bucket) -> None:
+    async def add(session: MeasuredSession, bucket: Bucket) -> None:
         last_ms = session.last_ms
         if last_ms >= bucket.to_ms:
             continuing.append(session)
@@ -158,7 +160,9 @@ async def swept(
             await add(session, bucket)
 
 
-async def _and_end(sessions: AsyncIterator[Measured]) -> AsyncIterator[Measured | None]:
+async def _and_end(
+    sessions: AsyncIterator[MeasuredSession],
+) -> AsyncIterator[MeasuredSession | None]:
     async for session in sessions:
         yield session
     yield None

@@ -26,7 +26,7 @@ from tether.storage.log_positions import HAS_MARK, Position
 ROWS = 1_000  # in a statement: the database holds them in memory several times
 LONGEST_TIMELINE = 800  # characters: an index has it, where PostgreSQL allows 2,700 bytes
 
-Derived = tuple[SessionRecord, SessionContext]
+DerivedSession = tuple[SessionRecord, SessionContext]
 """A session, and its context: earlier sessions."""
 
 # Rows ---------------------------------------------------------------------------------------------
@@ -94,12 +94,12 @@ class SessionRow(NamedTuple):
         return _references.decode(self.body)
 
     @property
-    def derived(self) -> Derived:
+    def derived(self) -> DerivedSession:
         """The session and its context."""
         return _derived_in(f"[{self.body},{self.before},{self.seen or 'null'}]")
 
 
-class Stored(NamedTuple):
+class StoredRow(NamedTuple):
     """A session as it is stored. It has a version unless its row is damaged."""
 
     row: SessionRow
@@ -154,7 +154,7 @@ _rows: "msgspec.json.Decoder[list[tuple[Any, ...]]]" = msgspec.json.Decoder(
 )
 
 
-def _derived_in(text: str) -> Derived:
+def _derived_in(text: str) -> DerivedSession:
     record, before, readings = _derived.decode(text)
     return record.with_readings(readings), before
 
@@ -169,9 +169,9 @@ def ordered_events_in(text: str) -> list[OrderedEvent]:
     return sorted(ordered_event(*one) for one in _events.decode(text))
 
 
-def _stored_in(text: str) -> list[Stored]:
+def _stored_in(text: str) -> list[StoredRow]:
     return [
-        Stored(SessionRow._make(map(_text_in, columns)), version)
+        StoredRow(SessionRow._make(map(_text_in, columns)), version)
         for *columns, version in _rows.decode(text)
     ]
 
@@ -322,10 +322,10 @@ def writing(partner: int, to: Position, changes: Sequence[Change]) -> list[State
     return statements
 
 
-class Around(NamedTuple):
+class Neighbours(NamedTuple):
     """The last session before an instant, and the start of the second one after another instant."""
 
-    before: Derived | None
+    before: DerivedSession | None
     until_ms: int | None
 
 
@@ -337,7 +337,7 @@ class SessionRecords:
 
     async def last(
         self, partner: int, vehicles: Iterable[str]
-    ) -> Iterator[tuple[str, Derived | None]]:
+    ) -> Iterator[tuple[str, DerivedSession | None]]:
         """The newest session of each vehicle, decoded when the iterator reaches it."""
         wanted = batch_of([vehicle] for vehicle in vehicles)
         rows = await self._engine.scan(LAST, partner, wanted)
@@ -345,7 +345,7 @@ class SessionRecords:
 
     async def of_starts(
         self, partner: int, wanted: Iterable[tuple[str, Start]]
-    ) -> dict[tuple[str, Start], Derived]:
+    ) -> dict[tuple[str, Start], DerivedSession]:
         """The sessions with these vehicles and starts."""
         keys = [(vehicle, *start) for vehicle, start in wanted]
         rows = await self._engine.scan(OF_STARTS, partner, batch_of(keys)) if keys else []
@@ -354,10 +354,10 @@ class SessionRecords:
 
     async def between_starts(
         self, partner: int, vehicle: str, start: Start, end: Start, limit: int
-    ) -> list[Stored]:
+    ) -> list[StoredRow]:
         """The vehicle's sessions from one start to before another, in this order."""
         rows = await self._engine.scan(BETWEEN_STARTS, partner, vehicle, *start, *end, limit)
-        return [Stored(SessionRow._make(columns), version) for *columns, version in rows]
+        return [StoredRow(SessionRow._make(columns), version) for *columns, version in rows]
 
     async def start_behind(
         self, partner: int, vehicle: str, start: Start, count: int
@@ -368,17 +368,17 @@ class SessionRecords:
 
     async def around(
         self, partner: int, wanted: Iterable[tuple[str, int, int]]
-    ) -> dict[str, Around]:
+    ) -> dict[str, Neighbours]:
         """For each vehicle the sessions before its first instant and after its last one."""
         rows = await self._engine.scan(AROUND, partner, batch_of(wanted))
         return {
-            vehicle: Around(_derived_in(text) if text else None, until_ms)
+            vehicle: Neighbours(_derived_in(text) if text else None, until_ms)
             for vehicle, text, until_ms in rows
         }
 
     async def between(
         self, partner: int, seq: int, limit: int, wanted: Iterable[tuple[str, Start, int]]
-    ) -> Iterator[tuple[str, list[OrderedEvent], list[Stored]]]:
+    ) -> Iterator[tuple[str, list[OrderedEvent], list[StoredRow]]]:
         """For each vehicle its events up to the number `seq`, and its sessions, from a start to an
         instant. If there are `limit` of either, there may be more.
         """
