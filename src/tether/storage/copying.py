@@ -6,8 +6,8 @@ before it is complete and checked.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from hashlib import sha256
-from typing import Any, NamedTuple, Protocol
+from itertools import zip_longest
+from typing import Any, Protocol
 
 from tether.domain.errors import SetupError
 from tether.storage.log_positions import Epoch, EpochState, new_epoch
@@ -72,14 +72,6 @@ class Side(Protocol):
         """Fills the tables that only this engine has, and sets the epoch."""
 
 
-class Difference(NamedTuple):
-    """How many rows a table has, and how many it should have."""
-
-    table: str
-    rows: int
-    should_be: int
-
-
 def begin(source: Side, target: Side, epoch: EpochState) -> None:
     """Makes `target` an incomplete copy of `source`, unless it is one. Raises SetupError."""
     origin = f"{source.name} {epoch.epoch.id}"
@@ -108,8 +100,8 @@ def origin_of(side: Side) -> str | None:
 
 
 def total(source: Side) -> int:
-    """How many rows there are to copy."""
-    return sum(source.query(f"SELECT count(*) FROM {table}")[0][0] for table in KEYS)
+    """The number of rows to copy."""
+    return sum(_count(source, table) for table in KEYS)
 
 
 def copy(source: Side, target: Side, progress: Callable[[int], None]) -> None:
@@ -118,37 +110,30 @@ def copy(source: Side, target: Side, progress: Callable[[int], None]) -> None:
     for table, key in KEYS.items():
         columns = source.columns(table)
         last = target.query(_last(table, key))
-        done += target.query(f"SELECT count(*) FROM {table}")[0][0]
+        done += _count(target, table)
         for rows in _pages(source, table, key, columns, last[0] if last else None):
             target.add(table, columns, rows)
             done += len(rows)
             progress(done)
 
 
-def differences(
-    source: Side, target: Side, progress: Callable[[int], None]
-) -> Iterator[Difference]:
-    """The tables whose rows, or their order, differ.
-
-    Calls `progress` with the number of rows compared.
+def compare(source: Side, target: Side, progress: Callable[[int], None]) -> None:
+    """Compares all rows and their order; calls `progress` with the number of compared rows. Raises
+    SetupError at the first difference.
     """
     done = 0
     for table, key in KEYS.items():
-        columns, sums = source.columns(table), (sha256(), sha256())
-        counts = [0, 0]
+        columns = source.columns(table)
         sides = [_pages(side, table, key, columns, None) for side in (source, target)]
-        ended = False
-        while not ended:
-            pages = [next(side, []) for side in sides]
-            for number, rows in enumerate(pages):
-                counts[number] += len(rows)
-                for row in rows:
-                    sums[number].update(repr(tuple(row)).encode())
-            done += len(pages[0])
+        for rows, copies in zip_longest(*sides, fillvalue=[]):
+            if repr(rows) != repr(copies):
+                raise SetupError(
+                    f"{table} has {_count(source, table):,} rows in {source.name} and "
+                    f"{_count(target, table):,} in the copy, or others: it was changed since the "
+                    f"copy began. Remove {target.name} and begin again."
+                )
+            done += len(rows)
             progress(done)
-            ended = not any(pages)
-        if sums[0].digest() != sums[1].digest():
-            yield Difference(table, counts[1], counts[0])
 
 
 def finish(target: Side, epoch: EpochState) -> None:
@@ -156,6 +141,10 @@ def finish(target: Side, epoch: EpochState) -> None:
     with target.transaction():
         target.finish(new_epoch() if epoch.ends else epoch.epoch)
         target.query(f"DROP TABLE {COPY_TABLE}")
+
+
+def _count(side: Side, table: str) -> int:
+    return int(side.query(f"SELECT count(*) FROM {table}")[0][0])
 
 
 def _pages(
