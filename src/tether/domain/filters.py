@@ -19,7 +19,7 @@ class EventFilter(NamedTuple):
 
     @property
     def is_selective(self) -> bool:
-        """Whether no index has just these events, so more may be read than are shown."""
+        """Whether no index selects just these events, so other events must be read, too."""
         both = self.charger_id is not None and self.vehicle_id is not None
         return both or self.type is not None or self.has_window
 

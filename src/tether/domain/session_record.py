@@ -133,7 +133,7 @@ class PeriodRecord(msgspec.Struct, omit_defaults=True, gc=False):
         return self.start_ms, until_ms if self.stop_ms is None else self.stop_ms
 
     def allows(self, energy: Decimal | None, during_ms: int) -> bool:
-        """Whether the powers that were told allow so much energy in that time."""
+        """Whether the reported powers allow so much energy in that time."""
         return energy is None or self.power_max is None or allows(self.power_max, energy, during_ms)
 
     def by_power(self, lasted_ms: int) -> Decimal | None:

@@ -122,16 +122,16 @@ def session_of(known: StoredSession) -> Session:
     energy = charged_time = measured_time = highest = None
     estimated, without_energy = False, 0
     for period in record.periods:
-        shown = _period(period, until_ms, known, flags)
-        periods.append(shown)
-        charged_time = _sum(charged_time, shown.charged_time)
-        if shown.energy_source is not EnergySource.REPORTED:
+        view = _period(period, until_ms, known, flags)
+        periods.append(view)
+        charged_time = _sum(charged_time, view.charged_time)
+        if view.energy_source is not EnergySource.REPORTED:
             estimated = True
-        if shown.charged_energy is None:
+        if view.charged_energy is None:
             without_energy += 1
         else:
-            energy = _sum(energy, shown.charged_energy)
-            measured_time = _sum(measured_time, shown.charged_time)
+            energy = _sum(energy, view.charged_energy)
+            measured_time = _sum(measured_time, view.charged_time)
         if period.power_max is not None and (highest is None or period.power_max > highest):
             highest = period.power_max
     return Session(
@@ -220,7 +220,7 @@ def _energy(
 
 
 def to_milliwatt_hours(energy: Decimal) -> Decimal:
-    """The energy in kWh with the digits that are shown of energies from powers."""
+    """An energy in kWh that was computed from powers, with six decimal places."""
     return rounded(energy, _MILLIONTH)
 
 
@@ -251,11 +251,11 @@ def _is_possible(
         return True
     if energy > 0:
         power = min(highest_charge(known.charger), highest_charge(known.vehicle))
-        told = period.power_max
+        reported = period.power_max
     else:
         power = min(highest_discharge(known.charger), highest_discharge(known.vehicle))
-        told = None if period.power_min is None else max(-period.power_min, _ZERO)
-    return allows(power if told is None else min(power, told), abs(energy), during_ms)
+        reported = None if period.power_min is None else max(-period.power_min, _ZERO)
+    return allows(power if reported is None else min(power, reported), abs(energy), during_ms)
 
 
 def _flags(record: SessionRecord) -> set[str]:

@@ -204,7 +204,7 @@ def checked_members(
             name = _ALIASES.get(sent, sent)
             member = members.get(name)
         if member is None:
-            raise Unknown(_shown(sent), f"It is not a member of a {owner}{_hint(sent, members)}.")
+            raise Unknown(_escaped(sent), f"It is not a member of a {owner}{_hint(sent, members)}.")
         if name is not sent and name in document:
             raise Invalid(sent, f"It is another name of {name}: only one of them may be given.")
         values[member.field] = None if null_removes and value is None else member.check(sent, value)
@@ -223,7 +223,7 @@ def _hint(sent: str, members: Mapping[str, Member]) -> str:
     return ""
 
 
-def _shown(name: str) -> str:
+def _escaped(name: str) -> str:
     """An unknown member name, made safe and short enough for a message."""
     return name.encode("unicode_escape").decode()[:MOST_OF_NAME]
 

@@ -35,9 +35,9 @@ def query_of(
         name, _, value = pair.partition("=")
         name = unquote(name[:MAX_PARAMETER])
         if name not in allowed:
-            shown = re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:40]
+            safe = re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:40]
             known = "This list has the parameters" if len(allowed) > 1 else "The only parameter is"
-            raise Unknown(shown, f"{known} {', '.join(allowed)}.")
+            raise Unknown(safe, f"{known} {', '.join(allowed)}.")
         if name in query and name not in repeated:
             raise Invalid(name, "It is given twice.")
         if len(value) > MAX_PARAMETER:

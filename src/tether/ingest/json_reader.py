@@ -97,8 +97,8 @@ def _between_strings(piece: str, *, follows_string: bool) -> str:
     first, *others = piece.split(",")
     kept, before, has_value = [first], first, follows_string
     for part in others:
-        shown = before.rstrip(_BLANKS)
-        has_value = shown[-1] not in "[{" if shown else has_value
+        stripped = before.rstrip(_BLANKS)
+        has_value = stripped[-1] not in "[{" if stripped else has_value
         closes = part.lstrip(_BLANKS)[:1]
         kept.append(part if has_value and closes and closes in "}]" else f",{part}")
         before, has_value = part, False
@@ -136,8 +136,8 @@ def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in members:
             if name in seen:
-                shown = name.encode("unicode_escape").decode()[:100]
-                raise Malformed(f"The body names {{{shown}}} twice.")
+                escaped = name.encode("unicode_escape").decode()[:100]
+                raise Malformed(f"The body names {{{escaped}}} twice.")
             seen.add(name)
     return document
 

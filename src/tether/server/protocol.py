@@ -107,13 +107,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.transport_of_exchanges = cast(Transport, TransportOfExchange(transport, self._hang_up))
         beyond = len(self.connections) - self.bounds.connections
         if beyond > 0:
-            self._turn_away(told=beyond <= MOST_REFUSED)
+            self._turn_away(answer=beyond <= MOST_REFUSED)
         else:
             self._start_timer()
 
-    def _turn_away(self, *, told: bool) -> None:
+    def _turn_away(self, *, answer: bool) -> None:
         self.bounds.refused("connections")
-        if told:
+        if answer:
             self._arriving = True  # probably
             self._refuse(Code.UNAVAILABLE, "Service Unavailable")
         else:

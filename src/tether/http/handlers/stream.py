@@ -38,19 +38,22 @@ _POSITION = re.compile(r"([0-9]{1,18})(?: ([0-9]{1,18}))?")
 
 
 class StreamPosition(NamedTuple):
-    """The position of a client: it has the events up to `shown` and the states up to `whole`.
+    """The position of a client: it has the events up to `event_seq`, and their states up to
+    `state_seq`.
 
     States follow the events from which they were derived. A client that continues between the two
     gets the missing states, and no event again.
     """
 
-    shown: int
-    whole: int
+    event_seq: int
+    state_seq: int
 
     def id(self, epoch: Epoch) -> str:
         """The position as clients get it."""
-        position = f"{self.shown}" if self.shown == self.whole else f"{self.shown} {self.whole}"
-        return pagination.cursor_text(epoch.id, position)
+        text = str(self.event_seq)
+        if self.state_seq != self.event_seq:
+            text += f" {self.state_seq}"
+        return pagination.cursor_text(epoch.id, text)
 
 
 class StreamResource:
@@ -166,7 +169,7 @@ class _Stream:
     async def _more(self, listener: Listener) -> str:
         """The next portion, or nothing after waiting a little."""
         try:
-            if listener.derived > self.position.whole:
+            if listener.derived > self.position.state_seq:
                 return await self._portion(listener.derived)
         except Unavailable:
             pass
@@ -174,12 +177,12 @@ class _Stream:
         return ""
 
     async def _portion(self, until: int) -> str:
-        shown, whole = self.position
-        portion = await self.store.feed.portion(self._key.partner, self.wanted, whole, until)
-        entries = [entry for entry in portion.entries if entry.seq > shown]
-        end = StreamPosition(max(portion.end, shown), portion.end)
+        event_seq, state_seq = self.position
+        portion = await self.store.feed.portion(self._key.partner, self.wanted, state_seq, until)
+        entries = [entry for entry in portion.entries if entry.seq > event_seq]
+        end = StreamPosition(max(portion.end, event_seq), portion.end)
         # Without states, the last entry completes the portion.
-        positions = [StreamPosition(entry.seq, whole) for entry in entries]
+        positions = [StreamPosition(entry.seq, state_seq) for entry in entries]
         if positions and not portion.latest:
             positions[-1] = end
         texts = [
@@ -221,13 +224,13 @@ def _position(
             return None
         if text == "start":
             return StreamPosition(0, 0)
-    epoch_id, shown = pagination.position_in(text)
-    match = _POSITION.fullmatch(shown)
+    epoch_id, text = pagination.position_in(text)
+    match = _POSITION.fullmatch(text)
     if match is not None:
         if epoch_id != epoch.id:
             raise EpochChanged(name, format_instant(epoch.began_ms), "with cursor=start")
         position = StreamPosition(int(match[1]), int(match[2] or match[1]))
         # A position after the last event means that events were lost without a new epoch.
-        if position.whole <= position.shown <= head:
+        if position.state_seq <= position.event_seq <= head:
             return position
     raise Invalid(name, hint)
