@@ -6,7 +6,7 @@ events, on both engines.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import TypeAlias
@@ -19,7 +19,7 @@ from tether.domain.models import Event, from_json, to_json
 from tether.domain.timestamps import format_instant, parse_instant
 from tether.storage.engine import Row
 from tether.storage.events import EventRow, Events
-from tether.storage.turns import Steps, in_steps
+from tether.storage.turns import map_in_steps
 
 MOST_IN_ONE_STATEMENT = 10_000
 MOST_BESIDE_OTHERS = 1_000  # while other partners report, too, and wait for the writer
@@ -198,7 +198,7 @@ class EventBatcher:
         _stamp_in_turn(batch, _newest_stamps(arrivals, found))
         explained = iter(found)
         for group in batch:
-            results = await in_steps(_results(group.arrivals, explained))
+            results = await map_in_steps(_result, group.arrivals, explained)
             known = [result for result in results if result is not None]
             if len(known) == len(results):
                 _settle(group, known)
@@ -218,16 +218,6 @@ def _first(waiting: Sequence[_Group], most: int) -> list[_Group]:
         if count > most and number:
             return list(waiting[:number])
     return list(waiting)
-
-
-def _results(
-    arrivals: Iterable[EventRow], explained: Iterator[Row]
-) -> Steps[list[WriteResult | None]]:
-    results = []
-    for arrival in arrivals:
-        results.append(_result(arrival, next(explained)))
-        yield
-    return results
 
 
 def _stamp_in_turn(groups: Iterable[_Group], newest: dict[str, int]) -> None:

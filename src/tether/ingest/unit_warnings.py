@@ -4,17 +4,17 @@ They are stored, with a warning. Events are checked after they are stored. Only 
 compared with the vehicle, so other events need no look-up.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from tether.domain.errors import NotFound, Unavailable
 from tether.domain.models import Charger, Event, Vehicle, from_json
 from tether.domain.validation import ENTITY_MEMBERS, MOST_POWER, has_unlikely_power
 from tether.storage.entities import Entities
-from tether.storage.turns import Steps, in_steps
+from tether.storage.turns import map_in_steps
 
 MOST_CAPACITY = Decimal(2_000)
 """The capacity of the largest battery of a vehicle, in kWh."""
@@ -73,21 +73,15 @@ class UnitWarnings:
         if wanted:
             with suppress(Unavailable):
                 found = await self._entities.get_many(Vehicle, partner, wanted)
-        return await in_steps(_check(events, found))
+        vehicles = await map_in_steps(partial(from_json, Vehicle), (body for _, body in found))
+        capacities = {vehicle.id: vehicle.charge_capacity for vehicle in vehicles}
+
+        def unlikely(event: Event) -> list[str]:
+            return _unlikely(event, capacities.get(event.vehicle_id))
+
+        return await map_in_steps(unlikely, events)
 
 
 def _unlikely(event: Event, capacity: Decimal | None) -> list[str]:
     power, energy = has_unlikely_power(event), has_unlikely_energy(event, capacity)
     return ["chargePower"] * power + ["chargedEnergy"] * energy
-
-
-def _check(events: Iterable[Event], vehicles: Iterable[tuple[str, str]]) -> Steps[list[list[str]]]:
-    capacities = {}
-    for id, body in vehicles:
-        capacities[id] = from_json(Vehicle, body).charge_capacity
-        yield
-    members = []
-    for event in events:
-        members.append(_unlikely(event, capacities.get(event.vehicle_id)))
-        yield
-    return members

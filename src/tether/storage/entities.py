@@ -1,7 +1,7 @@
 """Chargers and vehicles: two tables with the same columns, which have the JSON of an entity."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -11,7 +11,7 @@ from tether.domain.models import Charger, Entity, Vehicle, from_json, to_json
 from tether.storage.batches import Batches
 from tether.storage.engine import Engine, Row, batch, batch_of
 from tether.storage.erasures import code_of
-from tether.storage.turns import Steps, TimeSlice, in_steps
+from tether.storage.turns import TimeSlice, map_in_steps
 
 BEING_ERASED = partial(Unavailable, 1, "one of this id is being erased.")
 PUT_AT_ONCE = 1_000  # entities in one statement, so that other writes do not wait long
@@ -162,7 +162,12 @@ class Entities:
     async def _put_some(self, partner: int, entities: Sequence[Entity]) -> list[int | Refusal]:
         times = Counter(entity.id for entity in entities)
         last = {entity.id: entity for entity in entities}
-        rows = await in_steps(_rows(last.values(), times))
+
+        def row(entity: Entity) -> tuple[str, int, str, str]:
+            body = to_json(entity).decode()
+            return entity.id, times[entity.id], body, code_of(entity.id)
+
+        rows = await map_in_steps(row, last.values())  # each may have hundreds of powers
         sql = _sql(PUT, type(entities[0]))
         found = await self._engine.write_returning(sql, partner, batch_of(rows))
         if not found:
@@ -232,18 +237,6 @@ class Entities:
                 if version > stored.version:
                     await self.replace(partner, entity, stored.version, version - stored.version)
                 return results
-
-
-def _rows(
-    entities: Iterable[Entity], times: Mapping[str, int]
-) -> Steps[list[tuple[str, int, str, str]]]:
-    """The batch of PUT. One entity may have hundreds of powers to encode."""
-    rows = []
-    for entity in entities:
-        body = to_json(entity).decode()
-        rows.append((entity.id, times[entity.id], body, code_of(entity.id)))
-        yield
-    return rows
 
 
 @lru_cache

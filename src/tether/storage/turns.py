@@ -13,6 +13,7 @@ from collections.abc import (
     Coroutine,
     Generator,
     Hashable,
+    Iterable,
     Sequence,
 )
 from contextlib import asynccontextmanager, suppress
@@ -245,6 +246,15 @@ class TimeSlice:
             await asyncio.sleep(0)
             check_wanted()
             self._end = perf_counter() + LONGEST_S
+
+
+async def map_in_steps(function: Callable[..., T], *items: Iterable[Any]) -> list[T]:
+    """The results of the function for all items, like `map`. Other tasks run every millisecond."""
+    results, time_slice = [], TimeSlice()
+    for values in zip(*items, strict=False):
+        results.append(function(*values))
+        await time_slice.yield_if_over()
+    return results
 
 
 async def in_steps(work: Steps[T]) -> T:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from tempfile import SpooledTemporaryFile
 from typing import Any, TypeAlias, TypeVar
 
@@ -23,11 +24,9 @@ from tether.ingest.unit_warnings import unlikely_members
 from tether.server.authenticator import Limiter
 from tether.server.store import Store
 from tether.storage.audit import audit_entry
-from tether.storage.events import EventRow
 from tether.storage.log_positions import Epoch
-from tether.storage.turns import Steps, in_steps
+from tether.storage.turns import in_steps, map_in_steps
 
-ENCODED_AT_ONCE = 200
 MOST_REFUSED_SHOWN = 10  # refused items that the console shows
 E = TypeVar("E", Charger, Vehicle)
 Result: TypeAlias = dict[str, Any] | Refusal  # of an item, for the answer
@@ -68,7 +67,7 @@ class Bulk:
         req.context.rejections = Counter(refusal.code for refusal in refusals)
         if wait_s := max((refusal.retry_after_s for refusal in refusals), default=0):
             resp.set_header("Retry-After", str(wait_s))
-        resp.data = await in_steps(_answer(results))
+        resp.data = b"[%b]" % b",".join(await map_in_steps(_encode, results))
 
     async def _results(
         self,
@@ -124,7 +123,7 @@ class EventBulkResource:
 
     async def on_post(self, req: ApiRequest, resp: Response) -> None:
         async def store(events: Sequence[Any]) -> Sequence[Result]:
-            arrivals = await in_steps(self._arrivals(events))
+            arrivals = await map_in_steps(self._store.batcher.arrival, events)
             partner = req.context.partner
             results: list[Result] = [
                 one if isinstance(one, Refusal) else {"status": 201, "id": one}
@@ -145,13 +144,6 @@ class EventBulkResource:
         warned = await self._store.unit_warnings.of_events(partner, [event for event, _ in stored])
         for (_, result), members in zip(stored, warned, strict=True):
             result.update(_warnings(members))
-
-    def _arrivals(self, events: Sequence[Event]) -> Steps[list[EventRow]]:
-        arrivals = []
-        for event in events:
-            arrivals.append(self._store.batcher.arrival(event))
-            yield
-        return arrivals
 
 
 class WithdrawResource:
@@ -201,22 +193,14 @@ class EntityBulkResource(EntityResource[E]):
         async def store(entities: Sequence[Any]) -> Sequence[Result]:
             epoch = await self._store.epochs.current()
             versions = await self._store.entities.put_all(req.context.partner, entities)
-            return await in_steps(_all_saved(entities, versions, epoch))
+            return await map_in_steps(partial(_saved, epoch=epoch), entities, versions)
 
         await self._bulk.answer(req, resp, self._items, store)
 
 
-def _all_saved(
-    entities: Sequence[Charger | Vehicle], versions: Sequence[int | Refusal], epoch: Epoch
-) -> Steps[list[Result]]:
-    results: list[Result] = []
-    for entity, version in zip(entities, versions, strict=True):
-        results.append(version if isinstance(version, Refusal) else _saved(entity, version, epoch))
-        yield  # each may have hundreds of powers
-    return results
-
-
-def _saved(entity: Charger | Vehicle, version: int, epoch: Epoch) -> dict[str, Any]:
+def _saved(entity: Charger | Vehicle, version: int | Refusal, epoch: Epoch) -> Result:
+    if isinstance(version, Refusal):
+        return version
     status = 201 if version == 1 else 200
     members = unlikely_members(type(entity), msgspec.structs.asdict(entity))
     stored = {"status": status, "id": entity.id, "etag": etag(version, epoch)}
@@ -229,17 +213,8 @@ def _warnings(members: Sequence[str]) -> dict[str, Any]:
     return {"warnings": warnings} if warnings else {}
 
 
-def _answer(results: Sequence[Result]) -> Steps[bytes]:
-    parts = []
-    for start in range(0, len(results), ENCODED_AT_ONCE):
-        some = [_view(result) for result in results[start : start + ENCODED_AT_ONCE]]
-        parts.append(to_json(some)[1:-1])
-        yield
-    return b"[" + b",".join(parts) + b"]"
-
-
-def _view(result: Result) -> dict[str, Any]:
+def _encode(result: Result) -> bytes:
     if not isinstance(result, Refusal):
-        return result
+        return to_json(result)
     view = {"status": STATUS[result.code], "message": result.message, "code": result.code}
-    return view if result.parameter is None else {**view, "parameter": result.parameter}
+    return to_json(view if result.parameter is None else {**view, "parameter": result.parameter})

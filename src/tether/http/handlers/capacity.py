@@ -12,12 +12,11 @@ from tether.domain.errors import Invalid, Missing
 from tether.domain.flexibility import Box, Figures, capacity_of
 from tether.domain.models import ENTITY_ID_RULE, is_entity_id, to_json
 from tether.domain.validation import check_instant
-from tether.domain.views import Capacity
 from tether.http import pagination
 from tether.http.requests import ApiRequest
 from tether.projections.flexibility import CapacityQuery, Entry, EntryPosition
 from tether.server.store import Store
-from tether.storage.turns import Steps, in_steps
+from tether.storage.turns import map_in_steps
 
 LIST_PARAMETERS = (
     "limit", "cursor", "chargerId", "bbox", "at", "by", "from", "to", "step", "maxAge", "stale",
@@ -63,11 +62,11 @@ class CapacityResource:
             if by is not None:
                 found = await self._entries(partner, wanted, by, after, page.limit + 1, stale=stale)
                 entries = page.finish(found, lambda one: "{} {}".format(*one.position))
-                bodies = await in_steps(_encoded(entries, by, at_ms))
+                bodies = await _encoded(entries, by, at_ms)
                 resp.data = b"[%b]" % b",".join(bodies)
                 return
             totals = await self._store.capacities.totals(partner, wanted, stale=stale)
-        bodies = await in_steps(_encoded(_over_time(totals), None, at_ms))
+        bodies = await _encoded(_over_time(totals), None, at_ms)
         resp.data = b"[%b]" % b",".join(bodies) if "from" in query else bodies[0]
 
     on_head = on_get
@@ -111,13 +110,13 @@ class CapacityResource:
                     some = at_ms[:READ_AT_ONCE]
                     part = wanted if wanted.moments is None else wanted._replace(moments=some)
                     totals = await self._store.capacities.totals(partner, part, stale=stale)
-                    lines = await in_steps(_encoded(_over_time(totals), by, some))
+                    lines = await _encoded(_over_time(totals), by, some)
                     at_ms = at_ms[READ_AT_ONCE:]
                 else:
                     found = await self._entries(
                         partner, wanted, by, after, READ_AT_ONCE, stale=stale
                     )
-                    lines = await in_steps(_encoded(found, by, at_ms))
+                    lines = await _encoded(found, by, at_ms)
                     if len(found) < READ_AT_ONCE:
                         at_ms = range(0)
                     else:
@@ -134,23 +133,18 @@ async def _chain(first: bytes, portions: AsyncIterator[bytes]) -> AsyncIterator[
         yield portion
 
 
-def _view(entry: Entry, by: str | None, at_ms: range) -> Capacity:
-    (name, moment), figures = entry
-    charger_id = name if by == "charger" else None
-    area = (name or None) if by == "area" else None
-    return capacity_of(figures, at_ms[moment], charger_id=charger_id, area=area)
+async def _encoded(entries: Iterable[Entry], by: str | None, at_ms: range) -> list[bytes]:
+    def encode(entry: Entry) -> bytes:
+        (name, moment), figures = entry
+        charger_id = name if by == "charger" else None
+        area = (name or None) if by == "area" else None
+        return to_json(capacity_of(figures, at_ms[moment], charger_id=charger_id, area=area))
+
+    return await map_in_steps(encode, entries)
 
 
 def _over_time(totals: Iterable[Figures]) -> list[Entry]:
     return [Entry(EntryPosition("", moment), figures) for moment, figures in enumerate(totals)]
-
-
-def _encoded(entries: Iterable[Entry], by: str | None, at_ms: range) -> Steps[list[bytes]]:
-    bodies = []
-    for entry in entries:
-        bodies.append(to_json(_view(entry, by, at_ms)))
-        yield
-    return bodies
 
 
 def _position(text: str) -> EntryPosition | None:

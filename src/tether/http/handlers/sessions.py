@@ -1,7 +1,6 @@
 """Charging sessions over HTTP (an addition to the reference)."""
 
 import re
-from collections.abc import Iterable
 
 from falcon.asgi import Response
 
@@ -12,7 +11,7 @@ from tether.domain.session_views import FLAGS, StoredSession, session_of
 from tether.http import pagination
 from tether.http.requests import ApiRequest
 from tether.server.store import Store
-from tether.storage.turns import Steps, in_steps
+from tether.storage.turns import map_in_steps
 
 LIST_PARAMETERS = (
     "limit", "cursor", "order", "chargerId", "vehicleId", "from", "to", "endedFrom", "endedTo",
@@ -68,7 +67,7 @@ class SessionListResource:
                 stop=None if stop is None else "{} {}".format(*stop),
                 follow=changes,
             )
-            resp.data = b"[%b]" % b",".join(await in_steps(_bodies(sessions)))
+            resp.data = b"[%b]" % b",".join(await map_in_steps(_body, sessions))
 
     on_head = on_get
 
@@ -82,7 +81,7 @@ class SessionResource:
     async def on_get(self, req: ApiRequest, resp: Response, id: str) -> None:
         session_id, partner = uuid_to_read(id), req.context.partner
         await pagination.derive_first(self._store, req, resp)
-        resp.data = to_json(session_of(await self._store.sessions.get(partner, session_id)))
+        resp.data = _body(await self._store.sessions.get(partner, session_id))
 
     on_head = on_get
 
@@ -130,12 +129,8 @@ def _check_word(query: dict[str, str], name: str, words: tuple[str, str]) -> Non
         raise Invalid(name, f"It must be {' or '.join(words)}.")
 
 
-def _bodies(sessions: Iterable[StoredSession]) -> Steps[list[bytes]]:
-    bodies = []
-    for session in sessions:
-        bodies.append(to_json(session_of(session)))
-        yield
-    return bodies
+def _body(session: StoredSession) -> bytes:
+    return to_json(session_of(session))
 
 
 def _position(text: str) -> tuple[int, str] | None:
