@@ -36,7 +36,7 @@ _COMMAND = ("tether.cli.commands.check", "tether.cli.commands.database",
             "tether.cli.commands.events", "tether.cli.commands.exporting",
             "tether.cli.commands.importing", "tether.cli.commands.keys",
             "tether.cli.commands.sessions", "tether.server.store", "tether.server.bootstrap",
-            "tether.server.maintenance", "tether.storage.sqlite.database",
+            "tether.storage.copying", "tether.storage.sqlite.database",
             "tether.storage.postgres.database", "tether.client.blocking_http")  # fmt: skip
 _OF_PYTHON = ("PYTHON", "LC_", "LANG", "COVERAGE", "LD_", "MALLOC")
 _MOST_BYTES = 200_000  # of a message

@@ -14,8 +14,8 @@ from tests.conftest import Server
 from tests.lists import everything
 from tests.wire import event
 from tether.domain.errors import SetupError
-from tether.server import maintenance
 from tether.server.databases import database_of
+from tether.storage import copying
 from tether.storage.copying import KEYS, NOT_COPIED
 from tether.storage.migrate import OUR_TABLES
 
@@ -142,7 +142,7 @@ def test_what_was_interrupted_is_not_served_and_goes_on(
     assert server.stop() == 0
 
     with pytest.raises(Interrupted):
-        maintenance.copy(database_of(tether.database), database_of(target), breaking_off)
+        copying.copy(database_of(tether.database), database_of(target), breaking_off)
     for command in (("serve", "--port", "0"), ("keys", "list"), ("migrate",)):
         assert "is a copy that is not whole" in tether.refused(*command, "--database", target)
     other = str(tmp_path / "other.db")
@@ -172,7 +172,7 @@ def test_a_source_that_changed_since_is_found(tether: Command, tmp_path: Path) -
         yield lambda done: None
 
     with pytest.raises(Interrupted):
-        maintenance.copy(database_of(tether.database), database_of(target), broken)
+        copying.copy(database_of(tether.database), database_of(target), broken)
     tether.ok("partners", "rename", "a", "z")
     with pytest.raises(SetupError, match="was changed since the copy began"):
-        maintenance.copy(database_of(tether.database), database_of(target), no_progress)
+        copying.copy(database_of(tether.database), database_of(target), no_progress)

@@ -7,13 +7,11 @@ before it is complete and checked.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import zip_longest
-from typing import Any, Protocol
 
 from tether.domain.errors import SetupError
-from tether.storage.log_positions import Epoch, EpochState, new_epoch
+from tether.storage.database import Database, Side, Values
+from tether.storage.log_positions import EpochState, new_epoch
 from tether.storage.migrate import COPY_TABLE
-
-Values = Sequence[Any]
 
 ROWS_AT_ONCE = 5_000
 
@@ -44,38 +42,47 @@ NOT_COPIED = {
 }  # fmt: skip
 
 
-class Side(Protocol):
-    """One of the two databases. Statements have `?` for their parameters."""
+def copy(
+    source: Database,
+    target: Database,
+    progress: Callable[[str, int], AbstractContextManager[Callable[[float], None]]],
+) -> int:
+    """Copies a database into a new one, or continues an interrupted copy, and compares the two.
 
-    name: str
-    """For display: without a password."""
-
-    def query(self, sql: str, *parameters: object) -> list[Values]:
-        """The rows of a query."""
-
-    def transaction(self) -> AbstractContextManager[object]:
-        """Commits the changes of the block together."""
-
-    def columns(self, table: str) -> list[str]:
-        """The columns of a table, in any order; none if there is no such table."""
-
-    def check_alone(self) -> None:
-        """Raises SetupError if a server or a command of ours uses the database."""
-
-    def freeze(self) -> None:
-        """Makes all later queries see the database as it is now."""
-
-    def add(self, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
-        """Adds these rows to a table in one transaction, durable when this returns."""
-
-    def finish(self, epoch: Epoch) -> None:
-        """Fills the tables that only this engine has, and sets the epoch."""
+    `progress` gets the name of each step and its number of rows. Returns the number of rows. Raises
+    SetupError; then no server can use the copy.
+    """
+    with source.only_server(), source.side() as from_, target.only_server():
+        known = source.epoch()
+        if not _is_begun(target):
+            target.migrate()
+        with target.side() as to:
+            from_.check_alone()
+            to.check_alone()
+            from_.freeze()
+            _begin(from_, to, known)
+            rows = sum(_count(from_, table) for table in KEYS)
+            with progress("Copying", rows) as done:
+                _copy_rows(from_, to, done)
+            with progress("Comparing", rows) as done:
+                _compare(from_, to, done)
+            from_.check_alone()
+            _finish(to, known)
+            return rows
 
 
-def begin(source: Side, target: Side, epoch: EpochState) -> None:
+def _is_begun(database: Database) -> bool:
+    """Whether it is an incomplete copy."""
+    if database.file is not None and not database.file.exists():
+        return False
+    with database.side() as side:
+        return _origin_of(side) is not None
+
+
+def _begin(source: Side, target: Side, epoch: EpochState) -> None:
     """Makes `target` an incomplete copy of `source`, unless it is one. Raises SetupError."""
     origin = f"{source.name} {epoch.epoch.id}"
-    begun = origin_of(target)
+    begun = _origin_of(target)
     if begun is None:
         for table in KEYS:
             if target.query(f"SELECT 1 FROM {table} LIMIT 1"):
@@ -92,19 +99,14 @@ def begin(source: Side, target: Side, epoch: EpochState) -> None:
         )
 
 
-def origin_of(side: Side) -> str | None:
+def _origin_of(side: Side) -> str | None:
     """The source of which a database is an incomplete copy; None if it is none."""
     if not side.columns(COPY_TABLE):
         return None
     return str(side.query(f"SELECT origin FROM {COPY_TABLE}")[0][0])
 
 
-def total(source: Side) -> int:
-    """The number of rows to copy."""
-    return sum(_count(source, table) for table in KEYS)
-
-
-def copy(source: Side, target: Side, progress: Callable[[int], None]) -> None:
+def _copy_rows(source: Side, target: Side, progress: Callable[[float], None]) -> None:
     """Copies the rows that `target` lacks; calls `progress` with the number of rows it has."""
     done = 0
     for table, key in KEYS.items():
@@ -117,7 +119,7 @@ def copy(source: Side, target: Side, progress: Callable[[int], None]) -> None:
             progress(done)
 
 
-def compare(source: Side, target: Side, progress: Callable[[int], None]) -> None:
+def _compare(source: Side, target: Side, progress: Callable[[float], None]) -> None:
     """Compares all rows and their order; calls `progress` with the number of compared rows. Raises
     SetupError at the first difference.
     """
@@ -136,7 +138,7 @@ def compare(source: Side, target: Side, progress: Callable[[int], None]) -> None
             progress(done)
 
 
-def finish(target: Side, epoch: EpochState) -> None:
+def _finish(target: Side, epoch: EpochState) -> None:
     """Makes `target` ready for servers. The epoch stays the same, as nothing was lost."""
     with target.transaction():
         target.finish(new_epoch() if epoch.ends else epoch.epoch)

@@ -1,13 +1,14 @@
 """The interface of a whole database: migrations, backups, checks. Each engine implements it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from tether.storage.copying import Side
 from tether.storage.engine import Engine
-from tether.storage.log_positions import EpochState
+from tether.storage.log_positions import Epoch, EpochState
+
+Values = Sequence[Any]
 
 
 class Surroundings(NamedTuple):
@@ -35,6 +36,34 @@ class Certificate(NamedTuple):
 
     name: str
     ends_ms: int
+
+
+class Side(Protocol):
+    """One of the two databases of a copy. Statements have `?` for their parameters."""
+
+    name: str
+    """For display: without a password."""
+
+    def query(self, sql: str, *parameters: object) -> list[Values]:
+        """The rows of a query."""
+
+    def transaction(self) -> AbstractContextManager[object]:
+        """Commits the changes of the block together."""
+
+    def columns(self, table: str) -> list[str]:
+        """The columns of a table, in any order; none if there is no such table."""
+
+    def check_alone(self) -> None:
+        """Raises SetupError if a server or a command of ours uses the database."""
+
+    def freeze(self) -> None:
+        """Makes all later queries see the database as it is now."""
+
+    def add(self, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
+        """Adds these rows to a table in one transaction, durable when this returns."""
+
+    def finish(self, epoch: Epoch) -> None:
+        """Fills the tables that only this engine has, and sets the epoch."""
 
 
 class Database(Protocol):

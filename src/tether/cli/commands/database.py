@@ -86,7 +86,7 @@ def copy(source: str, target: str) -> None:
     When it is interrupted, run it again: it goes on. In the end every row is compared, and all
     sessions are derived again and compared. Cursors of before go on in the copy.
     """
-    from tether.server.maintenance import copy
+    from tether.storage.copying import copy
 
     from_, to = database_of(source), database_of(target)
     stores.require_current(from_)

@@ -21,7 +21,7 @@ from tether.cli.display.output import counted
 from tether.cli.servers import get, is_healthy, is_ready
 from tether.cli.times import day, duration
 from tether.domain import timestamps
-from tether.domain.errors import SetupError, TetherError
+from tether.domain.errors import TetherError
 from tether.domain.keys import Key
 from tether.domain.partners import DAY_MS
 from tether.domain.webhooks import Status as WebhookStatus
@@ -311,13 +311,15 @@ def _clock(database: Database) -> Finding:
 
 
 def _redis(url: str) -> Finding:
-    from tether.server import maintenance
+    from redis import Redis, RedisError
 
     try:
-        version = maintenance.redis_version(url)
-    except SetupError as error:
+        with Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as redis:
+            version = redis.info("server")["redis_version"]
+    except (RedisError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         return problem(
-            "redis", error.message,
+            "redis", f"Redis does not answer: {reason}.",
             "Until it answers each worker allows its share of the rates: start it, or mend "
             "--redis (TETHER_REDIS).",
         )  # fmt: skip

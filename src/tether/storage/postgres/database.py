@@ -11,8 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tether.domain.errors import SetupError
 from tether.domain.timestamps import now_ms
 from tether.storage import copying, migrate
-from tether.storage.copying import Values
-from tether.storage.database import Certificate, Surroundings
+from tether.storage.database import Certificate, Surroundings, Values
 from tether.storage.dialect import POSTGRES
 from tether.storage.engine import Engine
 from tether.storage.log_positions import Epoch, EpochState, log_restored_copy, new_epoch

@@ -23,8 +23,7 @@ import apsw
 
 from tether.domain.errors import SetupError, Unavailable
 from tether.domain.timestamps import now_ms
-from tether.storage.copying import Values
-from tether.storage.database import Certificate, Surroundings
+from tether.storage.database import Certificate, Surroundings, Values
 from tether.storage.dialect import SQLITE
 from tether.storage.engine import Connections, Engine, Row, Size
 from tether.storage.log_positions import BEGIN_EPOCH, Epoch
