@@ -90,43 +90,35 @@ s.energy IS NOT NULL AND {_END} <= w.next_ms AND ({_END} <= w.to_ms OR s.stop_ms
 _SUMMED = ("energy", "estimated", "charged", "measured")
 
 
-def _numbers(*values: str) -> str:
-    """The numbers as a JSON array, with 0 for NULL."""
-    return json_array(*(f"coalesce({value}, 0)" for value in values))
+def _sums_of(*sums: str, power: str) -> str:
+    """The sums and the highest power as a JSON array. Without values, they are 0, and null."""
+    highest = f"coalesce(CAST(max({power}) AS TEXT), 'null')"
+    return json_array("count(*)", *(f"coalesce(sum({one}), 0)" for one in sums), highest)
 
 
 def _beyond(name: str) -> str:
     """The share after the end of the part: the whole without the share up to there."""
     part, whole = "(w.to_ms - s.charge_ms)", "(s.stop_ms - s.charge_ms)"
     return (
-        f"sum(s.{name} - CASE WHEN s.charge_ms >= w.to_ms THEN 0 WHEN s.stop_ms <= w.to_ms "
-        f"THEN s.{name} ELSE s.{name} * {part} / {whole} END)"
+        f"s.{name} - CASE WHEN s.charge_ms >= w.to_ms THEN 0 WHEN s.stop_ms <= w.to_ms "
+        f"THEN s.{name} ELSE s.{name} * {part} / {whole} END"
     )
 
 
-def _highest(power: str) -> tuple[str, str]:
-    """The highest power, and the number of powers, because no power is not 0."""
-    return f"max({power})", f"count({power})"
-
-
-_WHOLE = _numbers(
-    "count(*)",
-    "sum(s.end_ms - s.start_ms)",
-    *(f"sum(s.{name})" for name in _SUMMED),
-    "sum(s.unmeasured)",
-    *_highest("CASE WHEN s.charge_ms >= w.to_ms THEN NULL ELSE s.power END"),
+_WHOLE = _sums_of(
+    "s.end_ms - s.start_ms",
+    *(f"s.{name}" for name in _SUMMED),
+    "s.unmeasured",
+    power="CASE WHEN s.charge_ms >= w.to_ms THEN NULL ELSE s.power END",
 )
-_BEYOND = _numbers(
-    "count(*)",
-    "sum(s.end_ms - w.to_ms)",
+_BEYOND = _sums_of(
+    "s.end_ms - w.to_ms",
     *map(_beyond, _SUMMED),
-    "sum(CASE WHEN s.charge_ms >= w.to_ms THEN s.unmeasured ELSE 0 END)",
-    *_highest("CASE WHEN s.stop_ms > w.to_ms OR s.charge_ms >= w.to_ms THEN s.power END"),
+    "CASE WHEN s.charge_ms >= w.to_ms THEN s.unmeasured ELSE 0 END",
+    power="CASE WHEN s.stop_ms > w.to_ms OR s.charge_ms >= w.to_ms THEN s.power END",
 )
-
-
 # Without `|| ''` PostgreSQL may read all sessions of a new table in the order of vehicles.
-_COUNTS = _numbers(
+_COUNTS = json_array(
     "count(*)", "count(DISTINCT s.vehicle_id || '')", "count(DISTINCT s.charger_id || '')"
 )
 _IS_BEYOND = f"{_END} >= w.to_ms AND ({_END} > w.to_ms OR s.charge_ms >= w.to_ms) AND {_IS_SUM}"
@@ -198,7 +190,9 @@ ORDER BY s.start_ms LIMIT 1
 """
 
 _counts = msgspec.json.Decoder(list[tuple[str, tuple[int, int, int]]])
-_groups = msgspec.json.Decoder(list[tuple[str, list[int]]])
+# A group, its number of sessions, six sums and the highest power.
+_Sums = tuple[int, int, int, int, int, int, int, int | None]
+_groups = msgspec.json.Decoder(list[tuple[str, _Sums]])
 _keys = msgspec.json.Decoder(list[SessionKey])
 _pairs = msgspec.json.Decoder(list[tuple[str, str]])
 
@@ -237,9 +231,9 @@ class SessionSums:
 
 def _sums(counts: str, whole: str, beyond: str, others: str, pairs: str) -> PartSums:
     groups = {key: GroupSums(*three) for key, three in _counts.decode(counts)}
-    for key, (added, *sums, power, powers) in _groups.decode(whole):
-        groups[key] = groups[key]._replace(added=added, whole=sums, power=power if powers else None)
-    for key, (count, *sums, power, powers) in _groups.decode(beyond):
+    for key, (added, *sums, power) in _groups.decode(whole):
+        groups[key] = groups[key]._replace(added=added, whole=sums, power=power)
+    for key, (count, *sums, power) in _groups.decode(beyond):
         if count:
-            groups[key] = groups[key]._replace(beyond=sums, power_beyond=power if powers else None)
+            groups[key] = groups[key]._replace(beyond=sums, power_beyond=power)
     return PartSums(groups, _keys.decode(others), _pairs.decode(pairs))
