@@ -13,7 +13,7 @@ from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id
 from tether.domain.timestamps import format_instant
 from tether.files.contents import COLUMNS, Entry, Kind, ReadOptions, Table
-from tether.files.csv_form import csv_line
+from tether.files.csv_dialect import csv_line
 from tether.files.csv_table import refused_csv, report_header, to_csv
 from tether.files.formats import read_table, refused_ndjson, to_ndjson
 

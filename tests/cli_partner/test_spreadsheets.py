@@ -24,7 +24,7 @@ from tether.domain.errors import Invalid, SetupError
 from tether.domain.models import Event
 from tether.domain.timestamps import format_instant, parse_instant
 from tether.files.contents import Entry, MappedColumn, ReadOptions, Row, csv_columns
-from tether.files.csv_form import CsvForm, csv_line, instant_cell, parse_instant_cell
+from tether.files.csv_dialect import CsvDialect, csv_line, instant_cell, parse_instant_cell
 from tether.files.csv_table import refused_csv, to_csv
 from tether.files.formats import read_table
 from tether.files.session_list import events_of_session
@@ -44,15 +44,15 @@ ZONES = [ZoneInfo(name) for name in ("Europe/Berlin", "America/New_York", "Austr
 @given(st.integers(946_684_800_000, 4_000_000_000_000), st.sampled_from(ZONES))
 def test_every_instant_survives_every_clock(at_ms: int, zone: ZoneInfo) -> None:
     for decimal_comma in (False, True):
-        form = CsvForm(";", decimal_comma, zone)
-        cell = instant_cell(format_instant(at_ms), form)
-        assert parse_instant_cell("timestamp", cell, form) == at_ms, cell
+        dialect = CsvDialect(";", decimal_comma, zone)
+        cell = instant_cell(format_instant(at_ms), dialect)
+        assert parse_instant_cell("timestamp", cell, dialect) == at_ms, cell
 
 
 @given(entities() | events, st.sampled_from([";", "\t", "|", ","]), st.booleans())
 def test_everything_survives_every_form(thing: Entry, separator: str, decimal_comma: bool) -> None:
-    form = CsvForm(separator, decimal_comma, ZONES[0])
-    lines = [csv_line(csv_columns(type(thing)), form), to_csv(thing, form)]
+    dialect = CsvDialect(separator, decimal_comma, ZONES[0])
+    lines = [csv_line(csv_columns(type(thing)), dialect), to_csv(thing, dialect)]
     reading = ReadOptions(separator=separator, decimal_comma=decimal_comma, zone=ZONES[0])
     table = read_table([line.encode() for line in lines], reading)
     assert table is not None
@@ -76,8 +76,8 @@ def test_everything_survives_every_form(thing: Entry, separator: str, decimal_co
     ],
 )
 def test_times_as_spreadsheets_write_them(cell: str, instant: str) -> None:
-    form = CsvForm(zone=ZONES[0], date_order="dmy")
-    assert parse_instant_cell("timestamp", cell, form) == parse_instant(instant)
+    dialect = CsvDialect(zone=ZONES[0], date_order="dmy")
+    assert parse_instant_cell("timestamp", cell, dialect) == parse_instant(instant)
 
 
 def refusals(*rows: str, **said: Any) -> list[str]:
@@ -139,8 +139,8 @@ def test_what_a_file_leaves_open_is_asked_for() -> None:
 
 def numbers(*cells: str, separator: str = ";", **said: Any) -> list[str]:
     """The number in a cell, or the reason why it is refused."""
-    form = CsvForm(separator)
-    lines = [csv_line(row, form).encode() for row in (
+    dialect = CsvDialect(separator)
+    lines = [csv_line(row, dialect).encode() for row in (
         ("type", "chargerId", "vehicleId", "timestamp", "chargedEnergy"),
         *(("stopped", "C1", "V1", "2026-01-05T08:00:00Z", cell) for cell in cells),
     )]  # fmt: skip
@@ -234,7 +234,7 @@ def test_cells_may_have_line_breaks_and_a_stray_quote_costs_one_row() -> None:
 def test_what_is_refused_runs_no_formula_in_a_spreadsheet() -> None:
     row = Row(2, '=1+1;@x;-5;-5,5;"\tx";+49', (), "No.")
     header = ("a", "b", "c", "d", "e", "f")
-    assert refused_csv(row, header, CsvForm(";")) == "2;No.;'=1+1;'@x;-5;-5,5;\ufffdx;'+49\n"
+    assert refused_csv(row, header, CsvDialect(";")) == "2;No.;'=1+1;'@x;-5;-5,5;\ufffdx;'+49\n"
 
 
 # Maps of objects --------------------------------------------------------------------------------

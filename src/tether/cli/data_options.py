@@ -14,7 +14,7 @@ from tether.domain.models import EventType
 from tether.domain.session_views import FLAGS
 from tether.domain.timestamps import format_instant, parse_instant
 from tether.files.contents import MAX_LINE_BYTES, event_type_of, short_type
-from tether.files.csv_form import parse_number_cell
+from tether.files.csv_dialect import parse_number_cell
 from tether.ingest.json_reader import decode_document
 
 Members: TypeAlias = Mapping[str, tuple[click.ParamType[Any], str]]

@@ -11,7 +11,7 @@ from tether.cli.times import parse_duration, parse_when
 from tether.domain.errors import SetupError
 from tether.domain.keys import DEFAULT_RATE, parse_rate
 from tether.domain.timestamps import now_ms
-from tether.files.csv_form import SEPARATORS
+from tether.files.csv_dialect import SEPARATORS
 from tether.server.databases import default_database, is_postgres, sqlite_path
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from tether.cli.display.output import plain, safe_json
 from tether.cli.options import SEPARATOR, FilePath, together
 from tether.domain.errors import SetupError
 from tether.files.contents import Tabular, csv_columns
-from tether.files.csv_form import BYTE_ORDER_MARK, CsvForm, csv_line
+from tether.files.csv_dialect import BYTE_ORDER_MARK, CsvDialect, csv_line
 from tether.files.csv_table import to_csv
 from tether.files.formats import to_ndjson
 
@@ -102,9 +102,9 @@ class Output(NamedTuple):
         if self.format != "csv":
             return _Text(to_ndjson, "", path, gzipped=gzipped)
         separator = self.separator or (";" if self.decimal_comma else ",")
-        form = CsvForm(separator, self.decimal_comma, self.zone)
-        header = BYTE_ORDER_MARK * self.bom + csv_line(csv_columns(self.model), form)
-        return _Text(partial(to_csv, form=form), header, path, gzipped=gzipped)
+        dialect = CsvDialect(separator, self.decimal_comma, self.zone)
+        header = BYTE_ORDER_MARK * self.bom + csv_line(csv_columns(self.model), dialect)
+        return _Text(partial(to_csv, dialect=dialect), header, path, gzipped=gzipped)
 
 
 def output_of(

@@ -12,7 +12,7 @@ from tether.console.user_sessions import UserSessions
 from tether.domain.audit import ACTION, AuditEntry, Entry, audit_view
 from tether.domain.errors import Invalid, NotFound
 from tether.domain.models import to_json
-from tether.files.csv_form import csv_line
+from tether.files.csv_dialect import csv_line
 from tether.files.csv_table import AUDIT_COLUMNS, audit_csv
 from tether.server.store import Store
 from tether.storage.audit import END_OF_TIME, AuditFilter, AuditPosition

@@ -16,7 +16,7 @@ from tether.domain.filters import SessionFilter
 from tether.domain.session_views import session_of
 from tether.domain.views import Session
 from tether.files.contents import csv_columns
-from tether.files.csv_form import csv_line
+from tether.files.csv_dialect import csv_line
 from tether.files.csv_table import to_csv
 from tether.files.parquet import ParquetFile
 from tether.server.store import Store

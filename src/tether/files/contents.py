@@ -19,7 +19,7 @@ from tether.domain.timestamps import parse_instant
 from tether.domain.validation import identified_entity, new_event
 from tether.domain.views import ChargerState, EnergyStep, Session, SessionSummary, VehicleState
 from tether.files import session_list
-from tether.files.csv_form import API_FORM, CsvForm, DateOrder
+from tether.files.csv_dialect import API_DIALECT, CsvDialect, DateOrder
 from tether.files.session_list import events_of_session
 
 Entry: TypeAlias = Charger | Vehicle | Event
@@ -67,7 +67,7 @@ NOT_UTF_8 = (
 )
 NO_SUCH_YEAR = "It has a time before the year 1, or after 9999, in UTC."
 MAX_LINE_BYTES = 1 << 20  # as much as a body of the API may have
-LOOK_AHEAD = 100  # lines that are read to detect the kind and the form
+LOOK_AHEAD = 100  # lines that are read to detect the kind and the dialect
 TEXTS = {"id", "type", "chargerId", "vehicleId"}
 TIMES = INSTANTS
 LISTS = {"chargePowers", "dischargePowers"}
@@ -104,7 +104,7 @@ class Line(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The contents of a file. `header` and `form` are a CSV's; NDJSON has no header.
+    """The contents of a file. `header` and `dialect` are a CSV's; NDJSON has no header.
 
     `assumed` are sentences about what was assumed where the file is not clear.
     """
@@ -112,7 +112,7 @@ class Table(NamedTuple):
     kind: Kind
     header: tuple[str, ...] | None
     rows: Iterator[Row]
-    form: CsvForm = API_FORM
+    dialect: CsvDialect = API_DIALECT
     assumed: tuple[str, ...] = ()
 
 

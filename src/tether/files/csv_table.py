@@ -40,10 +40,10 @@ from tether.files.contents import (
     guess_kind,
     read_row,
 )
-from tether.files.csv_form import (
-    API_FORM,
+from tether.files.csv_dialect import (
+    API_DIALECT,
     SEPARATORS,
-    CsvForm,
+    CsvDialect,
     can_be_thousands,
     cells_of,
     csv_line,
@@ -100,10 +100,12 @@ def read_csv(first: Line, lines: Iterator[Line], options: ReadOptions) -> Table:
     try:
         # Names of columns hardly contain separators.
         separator = options.separator or max(SEPARATORS, key=first.content.decode().count)
-        form = CsvForm(separator, options.decimal_comma or separator != ",", options.zone,
-                       options.date_order, options.decimal_comma)  # fmt: skip
+        dialect = CsvDialect(
+            separator, options.decimal_comma or separator != ",", options.zone,
+            options.date_order, options.decimal_comma,
+        )  # fmt: skip
         lines = join_lines(chain([first], lines), separator)
-        names = cells_of(next(lines, first).content.decode(), form)
+        names = cells_of(next(lines, first).content.decode(), dialect)
         header = tuple(" ".join(name.split()) for name in names)
     except UnicodeDecodeError:
         raise SetupError(NOT_UTF_8) from None
@@ -113,23 +115,24 @@ def read_csv(first: Line, lines: Iterator[Line], options: ReadOptions) -> Table:
     kind = options.kind or guess_kind(column.member for column in columns if column)
     check_columns(header, columns, kind)
     sample = list(islice(lines, LOOK_AHEAD))
-    form, assumed = detect_form(form, list(_cells_of_rows(form, columns, sample)), options)
+    sample_cells = list(_cells_of_rows(dialect, columns, sample))
+    dialect, assumed = detect_dialect(dialect, sample_cells, options)
     ignored = [name for name, column in zip(header, columns, strict=True) if name and not column]
     if ignored:
         assumed.append(f"Columns that are passed over: {', '.join(ignored)}.")
 
     def document(text: str) -> dict[str, Any]:
-        cells = cells_of(text, form)
+        cells = cells_of(text, dialect)
         if len(cells) != len(header):
             raise Malformed(f"The header has {len(header)} cells, this row {len(cells)}.")
         return {
-            column.member: parse_cell(column, cell, form)
+            column.member: parse_cell(column, cell, dialect)
             for column, cell in zip(columns, map(str.strip, cells), strict=True)
             if cell and column is not None and column.member not in REPORT_COLUMNS
         }
 
     rows = (read_row(kind, line, document) for line in chain(sample, lines))
-    return Table(kind, header, rows, form, tuple(assumed))
+    return Table(kind, header, rows, dialect, tuple(assumed))
 
 
 def join_lines(lines: Iterator[Line], separator: str) -> Iterator[Line]:
@@ -161,7 +164,7 @@ def join_lines(lines: Iterator[Line], separator: str) -> Iterator[Line]:
 
 def _is_row(content: bytes, separator: str) -> bool:
     try:
-        return bool(cells_of(content.decode(errors="replace"), CsvForm(separator)))
+        return bool(cells_of(content.decode(errors="replace"), CsvDialect(separator)))
     except csv.Error:
         return False
 
@@ -211,19 +214,19 @@ def check_columns(
             )
 
 
-def detect_form(
-    form: CsvForm, cells: Sequence[tuple[int, MappedColumn, str]], options: ReadOptions
-) -> tuple[CsvForm, list[str]]:
-    """The form that the cells of the first rows show, and the assumptions that were made.
+def detect_dialect(
+    dialect: CsvDialect, cells: Sequence[tuple[int, MappedColumn, str]], options: ReadOptions
+) -> tuple[CsvDialect, list[str]]:
+    """The dialect that the cells of the first rows show, and the assumptions that were made.
 
-    Each cell has the number of its line. Raises SetupError if the form is not clear.
+    Each cell has the number of its line. Raises SetupError if the dialect is not clear.
     """
-    form, assumed = _detect_numbers(form, cells, options)
+    dialect, assumed = _detect_numbers(dialect, cells, options)
     unclear: tuple[int, str] | None = None  # the first date that could be either
     for number, column, cell in cells:
         if column.member not in TIMES:
             continue
-        if form.zone is None and is_local(cell):
+        if dialect.zone is None and is_local(cell):
             raise SetupError(
                 f"Line {number} has a time without a zone, {cell}: "
                 "say which it is with --time-zone, such as --time-zone Europe/Berlin."
@@ -231,49 +234,49 @@ def detect_form(
         order = date_order_of(cell)
         if order == "unknown":
             unclear = unclear or (number, cell)
-        if order in ("dmy", "mdy") and form.date_order not in (order, None, options.date_order):
+        if order in ("dmy", "mdy") and dialect.date_order not in (order, None, options.date_order):
             raise SetupError(
                 f"Line {number}: in {cell} day and month are not in the order of other lines: "
                 "mend it, or say which is right with --date-order."
             )
-        if order in ("dmy", "mdy") and form.date_order is None:
-            form = form._replace(date_order=order)
+        if order in ("dmy", "mdy") and dialect.date_order is None:
+            dialect = dialect._replace(date_order=order)
             first = "day" if order == "dmy" else "month"
             assumed.append(f"In dates such as {cell} the {first} comes first.")
-    if form.date_order is None and unclear is not None:
+    if dialect.date_order is None and unclear is not None:
         number, cell = unclear
         raise SetupError(
             f"Line {number}: nothing tells whether the day or the month comes first "
             f"in {cell}: say it with --date-order dmy or --date-order mdy."
         )
-    return form, assumed
+    return dialect, assumed
 
 
 def _detect_numbers(
-    form: CsvForm, cells: Sequence[tuple[int, MappedColumn, str]], options: ReadOptions
-) -> tuple[CsvForm, list[str]]:
-    """The form of numbers that the first rows show, and the assumptions that were made."""
+    dialect: CsvDialect, cells: Sequence[tuple[int, MappedColumn, str]], options: ReadOptions
+) -> tuple[CsvDialect, list[str]]:
+    """The dialect of numbers that the first rows show, and the assumptions that were made."""
     assumed = []
-    if form.separator != "," and options.separator is None:
-        name = _SEPARATOR_NAMES.get(form.separator, repr(form.separator))
+    if dialect.separator != "," and options.separator is None:
+        name = _SEPARATOR_NAMES.get(dialect.separator, repr(dialect.separator))
         assumed.append(f"Cells are separated by {name}, and numbers may have a comma: 7,4.")
-    if not form.decimal_comma or options.decimal_comma:
-        return form, assumed
+    if not dialect.decimal_comma or options.decimal_comma:
+        return dialect, assumed
     numbers = [cell for _, column, cell in cells if column.member not in {*TEXTS, *TIMES}]
     if any(map(has_decimal_comma, numbers)):
-        form = form._replace(point_groups=None)
+        dialect = dialect._replace(point_groups=None)
     elif unclear := next(filter(can_be_thousands, numbers), None):
         assumed.append(f"Points are decimal points: {unclear} is more with --decimal-comma.")
-    return form, assumed
+    return dialect, assumed
 
 
 def _cells_of_rows(
-    form: CsvForm, columns: Sequence[MappedColumn | None], rows: Iterable[Line]
+    dialect: CsvDialect, columns: Sequence[MappedColumn | None], rows: Iterable[Line]
 ) -> Iterator[tuple[int, MappedColumn, str]]:
     """The cells of columns with a meaning, with the numbers of their lines."""
     for line in rows:
         try:
-            cells = cells_of(line.content.decode(errors="replace"), form)
+            cells = cells_of(line.content.decode(errors="replace"), dialect)
         except csv.Error:
             continue
         for column, cell in zip(columns, map(str.strip, cells), strict=False):
@@ -281,22 +284,22 @@ def _cells_of_rows(
                 yield line.number, column, cell
 
 
-def parse_cell(column: MappedColumn, cell: str, form: CsvForm) -> Any:
+def parse_cell(column: MappedColumn, cell: str, dialect: CsvDialect) -> Any:
     """The value of a cell that is not empty. Raises Invalid with the member's name."""
     name = column.member
     if name in TEXTS:
         return parse_text_cell(cell)
     if name in TIMES:
-        at_ms = parse_instant_cell(name, cell, form)
+        at_ms = parse_instant_cell(name, cell, dialect)
         if at_ms is None:
             raise Invalid(name, _TIME_RULE)
         return format_instant(at_ms)
     if name in LISTS:
-        return [_parse_power(name, power.strip(), form) for power in cell.split(";")]
+        return [_parse_power(name, power.strip(), dialect) for power in cell.split(";")]
     if name == "chargedTime" and (found := _DURATION.fullmatch(cell)):
         hours, minutes, seconds = (int(part or 0) for part in found.groups())
         return Decimal(hours * 3600 + minutes * 60 + seconds)
-    return scale(parse_number_cell(name, cell, form), column)
+    return scale(parse_number_cell(name, cell, dialect), column)
 
 
 def scale(number: Decimal, column: MappedColumn) -> Decimal:
@@ -306,10 +309,10 @@ def scale(number: Decimal, column: MappedColumn) -> Decimal:
     return _CONTEXT.multiply(number, column.factor)
 
 
-def _parse_power(name: str, text: str, form: CsvForm) -> Decimal:
+def _parse_power(name: str, text: str, dialect: CsvDialect) -> Decimal:
     """One of several numbers in a cell. Raises Invalid."""
     try:
-        return parse_number_cell(name, text, form)
+        return parse_number_cell(name, text, dialect)
     except Invalid:
         rule = "It must be a number such as 7.4, several with semicolons between them."
         raise Invalid(name, rule) from None
@@ -318,56 +321,56 @@ def _parse_power(name: str, text: str, form: CsvForm) -> Decimal:
 # Writing ----------------------------------------------------------------------------------------
 
 
-def to_csv(item: Tabular, form: CsvForm = API_FORM) -> str:
+def to_csv(item: Tabular, dialect: CsvDialect = API_DIALECT) -> str:
     """The row of a charger, vehicle, event, session or sum under the header of `csv_columns`.
 
     Flags of a session are their names. A charge period is its values of startedAt, stoppedAt,
     chargedEnergy, chargedTime and energySource, as in the API, with - for a missing one.
     """
     cells = [
-        _cell(field.encode_name, getattr(item, field.name), form)
+        _cell(field.encode_name, getattr(item, field.name), dialect)
         for field in msgspec.structs.fields(type(item))
     ]
-    return csv_line(cells, form)
+    return csv_line(cells, dialect)
 
 
-def _cell(name: str, value: Any, form: CsvForm) -> str:
+def _cell(name: str, value: Any, dialect: CsvDialect) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return ";".join(_part(part, form) for part in value)
+        return ";".join(_part(part, dialect) for part in value)
     if isinstance(value, Decimal):
-        return number_cell(value, form)
+        return number_cell(value, dialect)
     if name in TIMES:
-        return instant_cell(value, form)
+        return instant_cell(value, dialect)
     return text_cell(value) if isinstance(value, str) else str(value)
 
 
-def _part(value: Any, form: CsvForm) -> str:
+def _part(value: Any, dialect: CsvDialect) -> str:
     """One of several values in a cell."""
     if isinstance(value, Flag):
         return value.name
     if isinstance(value, ChargePeriod):
         members = msgspec.structs.astuple(value)
         return " ".join("-" if member is None else str(member) for member in members)
-    return number_cell(value, form)
+    return number_cell(value, dialect)
 
 
-def refused_csv(row: Row, header: Sequence[str], form: CsvForm = API_FORM) -> str:
+def refused_csv(row: Row, header: Sequence[str], dialect: CsvDialect = API_DIALECT) -> str:
     """A refused row of a CSV for the report, under the columns of `report_header`.
 
     It keeps all its cells, even if they are too many or too few.
     """
     try:
-        cells = cells_of(row.text, form)
+        cells = cells_of(row.text, dialect)
         named = zip_longest(header[: len(cells)], cells)
         kept = [cell for name, cell in named if name not in REPORT_COLUMNS]
     except csv.Error:
         kept = [row.text]
     safe = (safe_cell("".join(c if c.isprintable() else "\ufffd" for c in cell)) for cell in kept)
-    return csv_line([str(row.line), row.reason, *safe], form)
+    return csv_line([str(row.line), row.reason, *safe], dialect)
 
 
 def report_header(header: Sequence[str]) -> list[str]:

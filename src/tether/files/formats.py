@@ -29,8 +29,8 @@ from tether.files.contents import (
     guess_kind,
     read_row,
 )
-from tether.files.csv_form import CsvForm, is_local, parse_instant_cell
-from tether.files.csv_table import check_columns, detect_form, parse_cell, read_csv, scale
+from tether.files.csv_dialect import CsvDialect, is_local, parse_instant_cell
+from tether.files.csv_table import check_columns, detect_dialect, parse_cell, read_csv, scale
 from tether.ingest.json_reader import decode_document
 
 _WORKBOOK = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
@@ -72,7 +72,7 @@ def read_table(content: Iterable[bytes], options: ReadOptions = ReadOptions()) -
 def _ndjson(lines: Iterator[Line], options: ReadOptions) -> Table:
     if options.columns:
         return _mapped(lines, options)
-    kind, form = options.kind, CsvForm(zone=options.zone)
+    kind, dialect = options.kind, CsvDialect(zone=options.zone)
     if kind is None:
         sample = list(islice(lines, LOOK_AHEAD))
         kind = guess_kind(name for line in sample for name in _members_in(line))
@@ -81,7 +81,7 @@ def _ndjson(lines: Iterator[Line], options: ReadOptions) -> Table:
     def document(text: str) -> dict[str, Any]:
         found = _document(text.encode())
         return {
-            name: _instant_in_zone(name, value, form)
+            name: _instant_in_zone(name, value, dialect)
             for name, value in found.items()
             if name not in options.ignored
         }
@@ -110,18 +110,18 @@ def _mapped(lines: Iterator[Line], options: ReadOptions) -> Table:
         for name, column in columns.items()
         if isinstance(members.get(name), str)
     ]
-    form = CsvForm(
+    dialect = CsvDialect(
         ",", options.decimal_comma, options.zone, options.date_order, options.decimal_comma
     )
-    form, assumed_forms = detect_form(form, cells, options)
-    assumed += assumed_forms
+    dialect, assumed_dialect = detect_dialect(dialect, cells, options)
+    assumed += assumed_dialect
     if ignored := [name for name in names if name not in columns]:
         assumed.append(f"Members that are passed over: {', '.join(ignored)}.")
 
     def document(text: str) -> dict[str, Any]:
         members = _document(text.encode())
         values = {
-            column.member: _member_value(column, members.get(name), form)
+            column.member: _member_value(column, members.get(name), dialect)
             for name, column in columns.items()
         }
         return {name: value for name, value in values.items() if value is not None}
@@ -130,11 +130,11 @@ def _mapped(lines: Iterator[Line], options: ReadOptions) -> Table:
     return Table(kind, None, rows, assumed=tuple(assumed))
 
 
-def _member_value(column: MappedColumn, value: Any, form: CsvForm) -> Any:
+def _member_value(column: MappedColumn, value: Any, dialect: CsvDialect) -> Any:
     """The value in the API's terms; None if it is missing. Raises Invalid."""
     if isinstance(value, str):
         cell = value.strip()
-        return parse_cell(column, cell, form) if cell else None
+        return parse_cell(column, cell, dialect) if cell else None
     if not isinstance(value, Decimal):
         return value
     if column.member in LISTS:
@@ -151,12 +151,12 @@ def _members_in(line: Line) -> dict[str, Any]:
         return {}
 
 
-def _instant_in_zone(name: str, value: Any, form: CsvForm) -> Any:
-    """The value. A time without a zone, as pandas writes it, gets the zone of the form."""
-    if form.zone is None or name not in TIMES or not isinstance(value, str) or not is_local(value):
-        return value
-    at_ms = parse_instant_cell(name, value, form)
-    return value if at_ms is None else format_instant(at_ms)
+def _instant_in_zone(name: str, value: Any, dialect: CsvDialect) -> Any:
+    """The value. A time without a zone, as pandas writes it, gets the zone of the dialect."""
+    if dialect.zone and name in TIMES and isinstance(value, str) and is_local(value):
+        at_ms = parse_instant_cell(name, value, dialect)
+        return value if at_ms is None else format_instant(at_ms)
+    return value
 
 
 def _document(line: bytes) -> dict[str, Any]:

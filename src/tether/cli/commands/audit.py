@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from tether.cli import stores
-from tether.cli.display.output import note, show_line, show_table
+from tether.cli.display.output import show_line, show_table
 from tether.cli.options import SINCE, database_option
 from tether.domain.audit import ACTION, AuditEntry, Entry, audit_view
 from tether.domain.errors import SetupError
@@ -61,13 +61,12 @@ def audit(
 
     found, names = stores.in_store(database, find, announce=format is None)
     entries = [(audit_view(one, to_partner=False), names.get(one.partner)) for one in found]
-    if format is None and not entries:
-        note("There are no such entries.")
-    elif format is None:
+    if format is None:
         show_table(
             ("Time", "Partner", "Who", "Action", "What", "Before", "After", "From"),
             [_row(entry, name) for entry, name in entries],
             wrapped=("Before", "After", "Partner"),
+            empty="There are no such entries.",
         )
     elif format == "json":
         show_line(to_json(_objects(entries)))
@@ -86,7 +85,7 @@ def _objects(entries: list[tuple[AuditEntry, str | None]]) -> list[dict[str, Any
 
 
 def _show_csv(entries: list[tuple[AuditEntry, str | None]]) -> None:
-    from tether.files.csv_form import csv_line, text_cell
+    from tether.files.csv_dialect import csv_line, text_cell
     from tether.files.csv_table import AUDIT_COLUMNS, audit_csv
 
     click.echo(csv_line((*AUDIT_COLUMNS, "partner")), nl=False)

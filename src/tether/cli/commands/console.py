@@ -2,11 +2,12 @@
 
 import click
 
-from tether.cli import stores
 from tether.cli.display.output import note, say
-from tether.cli.options import WholeNumber, database_option
+from tether.cli.options import WholeNumber
 from tether.cli.servers import reachable
+from tether.cli.stores import with_store
 from tether.server import admin
+from tether.server.store import Store
 
 
 @click.command()
@@ -20,8 +21,10 @@ from tether.server import admin
               help="The port that it listens on.")  # fmt: skip
 @click.option("--sign-out", is_flag=True,
               help="Print none: end all sessions of the operator, and unused links.")  # fmt: skip
-@database_option
-def console(url: str | None, host: str, port: int, sign_out: bool, database: str) -> None:
+@with_store
+async def console(
+    store: Store, now_ms: int, url: str | None, host: str, port: int, sign_out: bool
+) -> None:
     """Print a link that opens the web console as the operator.
 
     It is good once, and for ten minutes. Partners sign in with an API key.
@@ -33,11 +36,10 @@ def console(url: str | None, host: str, port: int, sign_out: bool, database: str
     Partners   who is silent for longer than usual, who waits to be derived
     """
     if sign_out:
-        ended = stores.in_store(database, lambda store, _: store.console_sessions.end_operators())
+        ended = await store.console_sessions.end_operators()
         say(f"Ended {ended} session{'' if ended == 1 else 's'} of the operator.")
         return
-
-    path = stores.in_store(database, admin.console_link)
+    path = await admin.console_link(store, now_ms)
     note("Open this in a browser within ten minutes. It signs in once, as the operator:")
     click.echo(f"{_address(url, host, port)}{path}")
 

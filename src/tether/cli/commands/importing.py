@@ -26,7 +26,7 @@ from tether.cli.writing import create
 from tether.domain.errors import SetupError
 from tether.domain.models import Charger, Event, Vehicle, to_json
 from tether.files.contents import Kind, MappedColumn, ReadOptions, Row, Table
-from tether.files.csv_form import csv_line
+from tether.files.csv_dialect import csv_line
 from tether.files.csv_table import column_of, refused_csv, report_header
 from tether.files.formats import read_table, refused_ndjson
 
@@ -182,12 +182,13 @@ class _Report:
     _file: IO[str] | None = None
 
     def add(self, row: Row) -> None:
+        header, dialect = self.table.header, self.table.dialect
         if self._file is None:
             self._file = create(self.path)
-            if self.table.header is not None:
-                self._file.write(csv_line(report_header(self.table.header), self.table.form))
-        header, form = self.table.header, self.table.form
-        self._file.write(refused_ndjson(row) if header is None else refused_csv(row, header, form))
+            if header is not None:
+                self._file.write(csv_line(report_header(header), dialect))
+        text = refused_ndjson(row) if header is None else refused_csv(row, header, dialect)
+        self._file.write(text)
         self.rows += 1
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The form of a CSV: its separator, decimal mark and time zone.
+"""The dialect of a CSV: its separator, decimal mark and time zone.
 
 A CSV of Tether has commas, decimal points and instants in UTC. Spreadsheets in much of Europe read
 and write semicolons, decimal commas and local time. Local times have no zone, so that a spreadsheet
@@ -40,8 +40,8 @@ _LOCAL = re.compile(
 )
 
 
-class CsvForm(NamedTuple):
-    """The form of the cells of a CSV.
+class CsvDialect(NamedTuple):
+    """The dialect of the cells of a CSV.
 
     `zone` is the zone of times; None means instants in UTC as in the API. `date_order` is the order
     in dates with slashes or dashes, such as 05/01/2026; None if none are known. `point_groups`
@@ -55,21 +55,21 @@ class CsvForm(NamedTuple):
     point_groups: bool | None = False
 
 
-API_FORM = CsvForm()
+API_DIALECT = CsvDialect()
 
 # Writing ----------------------------------------------------------------------------------------
 
 
-def csv_line(cells: Sequence[str], form: CsvForm = API_FORM) -> str:
+def csv_line(cells: Sequence[str], dialect: CsvDialect = API_DIALECT) -> str:
     """One row of a CSV, with its line end."""
     line = StringIO()
-    csv.writer(line, delimiter=form.separator, lineterminator="\n").writerow(cells)
+    csv.writer(line, delimiter=dialect.separator, lineterminator="\n").writerow(cells)
     return line.getvalue()
 
 
-def number_cell(number: Decimal, form: CsvForm) -> str:
+def number_cell(number: Decimal, dialect: CsvDialect) -> str:
     """The number with all its digits."""
-    return str(number).replace(".", ",") if form.decimal_comma else str(number)
+    return str(number).replace(".", ",") if dialect.decimal_comma else str(number)
 
 
 def text_cell(text: str) -> str:
@@ -77,15 +77,15 @@ def text_cell(text: str) -> str:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def instant_cell(instant: str, form: CsvForm) -> str:
-    """An instant of the API in the zone of the form."""
-    if form.zone is None:
+def instant_cell(instant: str, dialect: CsvDialect) -> str:
+    """An instant of the API in the zone of the dialect."""
+    if dialect.zone is None:
         return instant
-    local = moment_of(parse_instant(instant)).astimezone(form.zone)
+    local = moment_of(parse_instant(instant)).astimezone(dialect.zone)
     text = local.strftime("%Y-%m-%d %H:%M:%S")
     if local.microsecond:
-        text += f"{',' if form.decimal_comma else '.'}{local.microsecond // 1000:03}"
-    if len(_instants_of(local.replace(tzinfo=None), form.zone)) > 1:
+        text += f"{',' if dialect.decimal_comma else '.'}{local.microsecond // 1000:03}"
+    if len(_instants_of(local.replace(tzinfo=None), dialect.zone)) > 1:
         offset = local.strftime("%z")
         text += f"{offset[:3]}:{offset[3:5]}"
     return text
@@ -94,9 +94,9 @@ def instant_cell(instant: str, form: CsvForm) -> str:
 # Reading ----------------------------------------------------------------------------------------
 
 
-def cells_of(text: str, form: CsvForm = API_FORM) -> list[str]:
+def cells_of(text: str, dialect: CsvDialect = API_DIALECT) -> list[str]:
     """The cells of one row. Raises csv.Error."""
-    rows = csv.reader([text.rstrip("\r\n")], delimiter=form.separator, strict=True)
+    rows = csv.reader([text.rstrip("\r\n")], delimiter=dialect.separator, strict=True)
     return next(rows, [])
 
 
@@ -105,21 +105,21 @@ def parse_text_cell(cell: str) -> str:
     return cell[1:] if _HIDDEN_FORMULA.match(cell) else cell
 
 
-def parse_number_cell(name: str, cell: str, form: CsvForm = API_FORM) -> Decimal:
+def parse_number_cell(name: str, cell: str, dialect: CsvDialect = API_DIALECT) -> Decimal:
     """The number in a cell, with all its digits. Raises Invalid with the member's name."""
-    text = _without_grouping(name, cell, form)
-    if form.decimal_comma and text.count(",") == 1 and "." not in text:
+    text = _without_grouping(name, cell, dialect)
+    if dialect.decimal_comma and text.count(",") == 1 and "." not in text:
         text = text.replace(",", ".")
     try:
         if _NUMBER.fullmatch(text):
             return Decimal(text)
     except InvalidOperation:
         pass
-    example = "7,4" if form.decimal_comma else "7.4"
+    example = "7,4" if dialect.decimal_comma else "7.4"
     raise Invalid(name, f"It must be a number such as {example}.")
 
 
-def _without_grouping(name: str, cell: str, form: CsvForm) -> str:
+def _without_grouping(name: str, cell: str, dialect: CsvDialect) -> str:
     """The number without thousands separators. Raises Invalid if it can be two numbers."""
     found = _GROUPED.fullmatch(cell)
     if found is None:
@@ -129,15 +129,15 @@ def _without_grouping(name: str, cell: str, form: CsvForm) -> str:
         return cell
     joined = (cell[: found.start("rest")] if rest else cell).replace(mark, "") + (rest or "")
     if mark not in ".," or rest or cell.count(mark) > 1:
-        is_decimal = not rest or rest[0] == "." or form.decimal_comma
+        is_decimal = not rest or rest[0] == "." or dialect.decimal_comma
         return joined if is_decimal else cell
     if mark == ".":
-        if form.point_groups is None:
+        if dialect.point_groups is None:
             raise Invalid(
                 name, f"{cell} can be {joined}: say --decimal-comma if it is, or write it so."
             )
-        return joined if form.point_groups else cell
-    if not form.decimal_comma:
+        return joined if dialect.point_groups else cell
+    if not dialect.decimal_comma:
         part = cell.replace(",", ".")
         raise Invalid(name, f"{cell} can be {joined} or {part}: write the one that it is.")
     return cell
@@ -170,7 +170,7 @@ def is_local(cell: str) -> bool:
 
 
 def date_order_of(cell: str) -> DateOrder | Literal["unknown"] | None:
-    """The order of day and month that a time shows; None for a form with only one order."""
+    """The order of day and month that a time shows; None for a format with only one order."""
     found = _LOCAL.fullmatch(cell)
     if found is None or found["mark"] not in ("/", "-"):
         return None
@@ -179,8 +179,8 @@ def date_order_of(cell: str) -> DateOrder | Literal["unknown"] | None:
     return "mdy" if int(found["second"]) > 12 else "unknown"
 
 
-def parse_instant_cell(name: str, cell: str, form: CsvForm = API_FORM) -> int | None:
-    """Milliseconds since 1970 of the time in a cell; None if the form of the time is not known.
+def parse_instant_cell(name: str, cell: str, dialect: CsvDialect = API_DIALECT) -> int | None:
+    """Milliseconds since 1970 of the time in a cell; None if the format of the time is not known.
 
     Raises Invalid with the member's name for a time that its zone does not have, or has twice, and
     if the zone or the order of day and month is not known.
@@ -192,30 +192,29 @@ def parse_instant_cell(name: str, cell: str, form: CsvForm = API_FORM) -> int | 
     found = _LOCAL.fullmatch(cell)
     if found is None:
         return None
-    local = _local_of(name, cell, found, form)
+    local = _local_of(name, cell, found, dialect)
     if (offset := found["zone"]) is not None:
         text = "+00:00" if offset.upper() in ("Z", "UTC") else f"{offset[:3]}:{offset[-2:]}"
         return ms_of(datetime.fromisoformat(f"{local.isoformat()}{text}"))
-    if form.zone is None:
+    if dialect.zone is None:
         raise Invalid(name, "It has no time zone.")
-    instants = _instants_of(local, form.zone)
+    instants = _instants_of(local, dialect.zone)
     if not instants:
         raise Invalid(
-            name, f"The clocks of {form.zone.key} went over {cell}: there was no such time."
+            name, f"The clocks of {dialect.zone.key} went over {cell}: there was no such time."
         )
     if len(instants) > 1:
-        offsets = " or ".join(f"{one.astimezone(form.zone):%z}" for one in instants)
-        raise Invalid(
-            name, f"The clocks of {form.zone.key} showed {cell} twice: add its offset, {offsets}."
-        )
+        offsets = " or ".join(f"{one.astimezone(dialect.zone):%z}" for one in instants)
+        twice = f"The clocks of {dialect.zone.key} showed {cell} twice"
+        raise Invalid(name, f"{twice}: add its offset, {offsets}.")
     return ms_of(instants[0])
 
 
-def _local_of(name: str, cell: str, found: re.Match[str], form: CsvForm) -> datetime:
+def _local_of(name: str, cell: str, found: re.Match[str], dialect: CsvDialect) -> datetime:
     if found["year"]:
         year, month, day = found["year"], found["month"], found["day"]
     else:
-        order = "dmy" if found["mark"] == "." else form.date_order
+        order = "dmy" if found["mark"] == "." else dialect.date_order
         if order is None:
             raise Invalid(name, f"It is not known which part of {cell} is the day.")
         year, day, month = found["last"], found["first"], found["second"]
