@@ -21,7 +21,7 @@ from tether.files.csv_table import to_csv
 from tether.files.parquet import ParquetFile
 from tether.server.store import Store
 from tether.storage.sessions import SessionPosition
-from tether.storage.turns import TimeSlice, Turns
+from tether.storage.turns import Turns, map_in_steps
 
 MAX_SESSIONS = 200_000
 PAGE = 1_000
@@ -54,11 +54,7 @@ class SessionsFile:
         yield csv_line(csv_columns(Session)).encode()
         async with aclosing(self._pages(partner, wanted)) as pages:
             async for page in pages:
-                lines, time_slice = [], TimeSlice()
-                for session in page:
-                    lines.append(to_csv(session))
-                    await time_slice.yield_if_over()
-                yield "".join(lines).encode()
+                yield "".join(await map_in_steps(to_csv, page)).encode()
 
     async def _parquet(self, req: Request, partner: int, wanted: SessionFilter) -> BinaryIO:
         """The whole file, because a Parquet file cannot be sent in parts. Raises SetupError."""
@@ -88,10 +84,7 @@ class SessionsFile:
                 found, stop = await self._store.sessions.page(
                     partner, wanted, after, PAGE, descending=True
                 )
-                page, time_slice = [], TimeSlice()
-                for stored in found:
-                    page.append(session_of(stored))
-                    await time_slice.yield_if_over()
+                page = await map_in_steps(session_of, found)
             yield page
             if stop is None and len(found) < PAGE:
                 return

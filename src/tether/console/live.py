@@ -29,7 +29,7 @@ from tether.domain.session_views import (
 from tether.domain.views import ChargerState, Flag, VehicleState
 from tether.server.store import Store
 from tether.storage.fleet_overview import ORDERS
-from tether.storage.turns import TimeSlice, Turns
+from tether.storage.turns import Turns, map_in_steps
 
 PAGE = 50
 HISTORY = 20  # sessions and events of one charger or vehicle
@@ -208,20 +208,18 @@ class PlacesResource:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         partner, entities = partner_of(req).id, self._store.entities
-        parts, count, without, after, time_slice = [], 0, 0, "", TimeSlice()
+        parts, count, without, after = [], 0, 0, ""
         async with self._turns.of(partner):
             while count < MAX_PLACES:
                 limit = min(PLACES_AT_ONCE, MAX_PLACES - count)
                 found = await entities.page(Charger, partner, after, limit)
-                places = []
-                for charger_id, body in found:
-                    at = _position.decode(body)
-                    if at.latitude is None or at.longitude is None:
-                        without += 1
-                    else:
-                        where = round(at.longitude, DIGITS), round(at.latitude, DIGITS)
-                        places.append((charger_id, *where))
-                    await time_slice.yield_if_over()
+                positions = await map_in_steps(_position.decode, [body for _, body in found])
+                places = [
+                    (charger_id, round(at.longitude, DIGITS), round(at.latitude, DIGITS))
+                    for (charger_id, _), at in zip(found, positions, strict=True)
+                    if at.latitude is not None and at.longitude is not None
+                ]
+                without += len(found) - len(places)
                 if places:
                     parts.append(msgspec.json.encode(places)[1:-1])
                 count += len(found)

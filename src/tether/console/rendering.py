@@ -15,7 +15,7 @@ from tether import __version__
 from tether.console.request import base_of
 from tether.domain.partners import Partner
 from tether.domain.timestamps import format_instant
-from tether.storage.turns import TimeSlice
+from tether.storage.turns import map_in_steps
 
 NOTHING = "\N{EN DASH}"
 HTML = "text/html; charset=utf-8"
@@ -50,13 +50,9 @@ class Renderer:
             map_tiles=self.map_tiles,
             **values,
         )
-        parts, time_slice = [], TimeSlice()
-        for piece in pieces:
-            parts.append(piece)
-            await time_slice.yield_if_over()
+        resp.data = "".join(await map_in_steps(str, pieces)).encode()
         resp.status = status
         resp.content_type = HTML
-        resp.data = "".join(parts).encode()
 
 
 def address(partner: Partner, *path: str, query: Mapping[str, object] | None = None) -> str:

@@ -23,7 +23,7 @@ from tether.domain.session_views import FLAGS, StoredSession, session_of
 from tether.domain.views import Flag, Session
 from tether.server.store import Store
 from tether.storage.sessions import SessionPosition
-from tether.storage.turns import TimeSlice, Turns, in_steps
+from tether.storage.turns import Turns, in_steps, map_in_steps
 
 PAGE = 50
 MAX_EVENTS = 1_000  # of one session
@@ -124,11 +124,7 @@ class SessionsPage(Page):
         rows, last = split_page(found, PAGE)
         if last is not None:
             stop = last.record.start_ms, last.id
-        sessions, time_slice = [], TimeSlice()
-        for stored in rows:
-            sessions.append(session_of(stored))
-            await time_slice.yield_if_over()
-        return sessions, stop
+        return await map_in_steps(session_of, rows), stop
 
 
 class SessionPage(Page):
