@@ -1,4 +1,4 @@
-"""Downloads of sessions, in the formats of `tether export sessions`, and what downloads share."""
+"""Downloads of sessions in the formats of `tether export sessions`; the end of any download."""
 
 import asyncio
 from collections.abc import AsyncGenerator

@@ -1,4 +1,4 @@
-"""Current states of chargers and vehicles: lists, one of them with its history, and the map."""
+"""Current states of chargers and vehicles: the lists, one entity with its history, and the map."""
 
 from typing import NamedTuple, TypeAlias
 

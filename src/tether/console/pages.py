@@ -74,7 +74,7 @@ class FormPage(Page):
     """A page with forms. An error of a change is shown above them."""
 
     changes: Mapping[str, Change]
-    """By the value of the button, whose name is `do`."""
+    """The changes by the value of the pressed button. The name of all buttons is `do`."""
     shown_errors: tuple[type[TetherError], ...] = (SetupError, Invalid)
     """Errors of changes that the page shows, with status 400."""
 
@@ -104,7 +104,7 @@ class FormPage(Page):
 
 
 def split_page(rows: list[T], size: int) -> tuple[list[T], T | None]:
-    """The rows of a page, and the last of them if more rows follow. `rows` has one row more."""
+    """The first `size` rows, and the last of them if more rows follow, on another page."""
     return rows[:size], rows[size - 1] if len(rows) > size else None
 
 

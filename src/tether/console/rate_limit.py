@@ -25,14 +25,14 @@ class RateLimit:
         self._buckets = TokenBuckets(time.monotonic, workers, most_keys=10_000)
 
     async def check(self, client: str) -> None:
-        """Counts one more. Raises RateLimited if that is too many."""
+        """Counts an attempt of this client. Raises RateLimited if there are too many."""
         verdict = await self._buckets.take(_Client(client, self._rate, self._burst))
         if not verdict.allowed:
             raise RateLimited(verdict.retry_after_s)
 
 
 def network_of(address: str | None) -> str:
-    """The IPv4 address, or the /64 network of an IPv6 address: one customer gets all of it.
+    """The IPv4 address, or the /64 network of the IPv6 address, which belongs to one customer.
 
     Empty if there is no address.
     """

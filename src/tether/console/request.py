@@ -78,7 +78,7 @@ def path_of(req: Request) -> str:
 
 
 def local_path(text: str | None) -> str:
-    """The path, if it is a page of the console; else its first page. Prevents open redirects."""
+    """The path if it is a page of the console, otherwise `/console`. Prevents open redirects."""
     if text is None or len(text) > _MAX_PATH_LENGTH or not _LOCAL_PATH.fullmatch(text):
         return HOME
     return HOME if "/." in unquote(text) else text  # browsers resolve "/.." to another page
@@ -88,7 +88,9 @@ def local_path(text: str | None) -> str:
 
 
 async def read_form(req: Request) -> dict[str, str]:
-    """The fields of the form; of two with one name the last. Raises TooLarge and Invalid."""
+    """The fields of the form. The last of fields with the same name counts. Raises TooLarge and
+    Invalid.
+    """
     body = await req.stream.read(MAX_FORM_BYTES + 1)
     if len(body) > MAX_FORM_BYTES:
         raise TooLarge(MAX_FORM_BYTES, what="a form")

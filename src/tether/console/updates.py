@@ -69,5 +69,5 @@ class UpdatesResource:
     async def _has_ended(self, req: Request) -> bool:
         try:
             return await self._user_sessions.find(req) is None
-        except Unavailable:  # nobody knows while the database is away
+        except Unavailable:  # unknown while the database is away
             return False
