@@ -124,7 +124,7 @@ class WebhookService:
         fields: dict[str, Any],
         start: str | int | None,
         by: Actor,
-    ) -> Endpoint:
+    ) -> None:
         """Changes these fields, and the position if a start is given. Raises Invalid, NotFound."""
         webhook = await self._stored.get(partner, webhook_id)
         if "url" in fields:
@@ -144,7 +144,6 @@ class WebhookService:
             before = _audited({name: getattr(webhook, name) for name in fields})
             entry = self._entry(webhook, by, "webhook.change", before, _audited(fields))
             await self._stored.change(partner, webhook_id, changes, entry)
-        return await self._stored.get(partner, webhook_id)
 
     def _entry(
         self,
@@ -221,10 +220,10 @@ class WebhookService:
         """
         webhook = await self._stored.get(partner, webhook_id)
         now_ms = self._now_ms()
-        if replay.message_id is not None and webhook.parked >= MOST_PARKED:
-            raise TooManyAtOnce(60)
         entry = self._entry(webhook, by, "webhook.replay")
         if replay.message_id is not None:
+            if webhook.parked >= MOST_PARKED:
+                raise TooManyAtOnce(60)
             if await self._find_message(webhook, replay.message_id) is None:
                 raise NotFound
             parked = Parked(partner, webhook.id, replay.message_id, 0, now_ms, now_ms)
