@@ -9,7 +9,6 @@ session, so this may happen at any time.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -106,14 +105,13 @@ class Expiring:
         each transaction. `make` gets the number up to which events are derived. It returns None if
         there is nothing to do any more.
         """
-        waiting = deque(vehicles)
+        waiting = list(vehicles)
         while waiting:
             position = await self.projector.settled(partner)
             if position is None:  # the partner was deleted
                 return
             snapshots, changes, done = list[Snapshot](), list[Change](), 0
-            for vehicle in waiting:
-                done += 1
+            for done, vehicle in enumerate(waiting, 1):
                 if (snapshot := await make(vehicle, position.seq)) is not None:
                     snapshots.append(snapshot)
                     changes += await self._changes(partner, position.seq, snapshot)
@@ -123,8 +121,7 @@ class Expiring:
                 partner, position, position.seq, changes, snapshots=snapshots
             )
             if written is not None:
-                for _ in range(done):
-                    waiting.popleft()
+                waiting = waiting[done:]
             await asyncio.sleep(0)
 
     async def _changes(self, partner: int, seq: int, snapshot: Snapshot) -> list[Change]:
