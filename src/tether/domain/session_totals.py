@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tether.domain.models import EXACT
 from tether.domain.session_record import PeriodRecord, SessionRecord, with_reports
-from tether.domain.session_views import to_milliwatt_hours
+from tether.domain.session_views import energy_of_events
 
 _MOST = 10**12  # a database's integers can hold the sum of many such numbers
 
@@ -86,12 +86,9 @@ def _with_charge(totals: SessionTotals, record: SessionRecord) -> SessionTotals:
 
 def _energy(period: PeriodRecord, lasted_ms: int) -> int | None:
     """The energy of the period; None if it is not known. Raises _NotExact."""
-    if period.energy is not None:
-        return _whole(period.energy, 6)
-    if (counted := period.counted) is not None:
-        return _whole(counted, 6)
-    if (by_power := period.by_power(lasted_ms)) is not None:
-        return _whole(to_milliwatt_hours(by_power), 6)
+    energy, _ = energy_of_events(period, lasted_ms)
+    if energy is not None:
+        return _whole(energy, 6)
     if period.soc_start is not None and period.soc_end is not None:
         raise _NotExact  # the state of charge gives an energy that depends on the vehicle
     return None

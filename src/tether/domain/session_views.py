@@ -199,18 +199,17 @@ def _energy(
     period: PeriodRecord, lasted_ms: int, known: StoredSession, flags: set[str]
 ) -> tuple[Decimal | None, EnergySource | None]:
     """The energy of the period from the best available source."""
-    if period.energy is not None:
-        return period.energy, EnergySource.REPORTED
-    if period.metered is not None:
-        return period.counted, EnergySource.METER
+    energy, source = energy_of_events(period, lasted_ms)
+    if source is EnergySource.REPORTED or source is EnergySource.METER:
+        return energy, source
     gained = _gained(period, known.vehicle)
-    if (energy := period.by_power(lasted_ms)) is not None:
+    if source is EnergySource.POWER:
         # The state of charge is compared if it is the newer reading.
         if gained is not None and period.soc_end_ms >= period.power_ms:
             by_then = period.by_power(min(lasted_ms, period.soc_end_ms - period.start_ms))
             if _differ(by_then, gained, known.vehicle):
                 flags.add("state-of-charge-differs")
-        return to_milliwatt_hours(energy), EnergySource.POWER
+        return energy, source
     if gained is None:
         return None, None
     if not _is_possible(gained, lasted_ms, period, known):
@@ -219,9 +218,17 @@ def _energy(
     return gained, EnergySource.STATE_OF_CHARGE
 
 
-def to_milliwatt_hours(energy: Decimal) -> Decimal:
-    """An energy in kWh that was computed from powers, with six decimal places."""
-    return rounded(energy, _MILLIONTH)
+def energy_of_events(
+    period: PeriodRecord, lasted_ms: int
+) -> tuple[Decimal | None, EnergySource | None]:
+    """The energy of the period from the best source that does not depend on the vehicle."""
+    if period.energy is not None:
+        return period.energy, EnergySource.REPORTED
+    if period.metered is not None:
+        return period.counted, EnergySource.METER
+    if (energy := period.by_power(lasted_ms)) is not None:
+        return rounded(energy, _MILLIONTH), EnergySource.POWER
+    return None, None
 
 
 def _gained(period: PeriodRecord, vehicle: Vehicle) -> Decimal | None:
