@@ -114,9 +114,6 @@ def install(
     app.add_error_handler(errors.TetherError, _answer_ours)
     app.add_error_handler(errors.NotFound, answer_not_found)
     app.add_error_handler(errors.Abandoned, _end_abandoned)
-    for kind in (OSError, MemoryError):
-        app.add_error_handler(kind, _answer_exhausted)
-    app.add_error_handler(RuntimeError, _answer_runtime_error)
 
 
 async def _answer_ours(
@@ -140,24 +137,13 @@ async def _end_abandoned(
     resp.status = CLIENT_GONE
 
 
-async def _answer_exhausted(
-    req: ApiRequest, resp: Response, error: Exception, params: dict[str, Any]
-) -> None:
-    """Answers an error of the machine: a full disk, no file descriptors or no memory."""
-    unavailable = errors.Unavailable(cause=repr(error))
-    await _answer_ours(req, resp, unavailable, params)
-
-
-async def _answer_runtime_error(
-    req: ApiRequest, resp: Response, error: RuntimeError, params: dict[str, Any]
-) -> None:
-    is_exhausted = str(error) == "can't start new thread"
-    await (_answer_exhausted if is_exhausted else _answer_unexpected)(req, resp, error, params)
-
-
 async def _answer_unexpected(
     req: ApiRequest, resp: Response, error: Exception, params: dict[str, Any]
 ) -> None:
+    # The machine has no disk space, no memory, no file descriptors or no threads left.
+    if isinstance(error, OSError | MemoryError) or str(error) == "can't start new thread":
+        await _answer_ours(req, resp, errors.Unavailable(cause=repr(error)), params)
+        return
     log.error("failed", request_id=req.context.request_id, exc_info=error)
     _fill(req, resp, Refusal(Code.INTERNAL_ERROR, "Internal Server Error"))
 

@@ -4,6 +4,7 @@ import asyncio
 import math
 import re
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from random import getrandbits
@@ -120,42 +121,32 @@ class Sample:
         return True
 
 
+@dataclass(kw_only=True, eq=False)
 class ApiMiddleware:
     """Gives each request an id (or keeps the client's) and admits it if its key works, may do this,
     and has not used up its rate limit. Counts the request and logs it after the answer.
     """
 
-    def __init__(
-        self,
-        *,
-        keys: Authenticator,
-        limiter: Limiter,
-        use: KeyUse,
-        recorder: RequestRecorder,
-        metrics: Metrics,
-        clients: Clients,
-        is_open: Callable[[str], bool],
-        route_of: Callable[[str], str | None],
-        preflight: bool,
-    ) -> None:
-        """`is_open` tells whether a path needs no key, `route_of` finds the template of a path.
-        `preflight`: browsers may ask without a key what they may send (CORS).
-        """
-        self._keys = keys
-        self._limiter = limiter
-        self._use = use
-        self._recorder = recorder
-        self._sample = Sample(recorder.sample)
-        self._metrics = metrics
-        self._clients = clients
-        self._is_open = is_open
-        self._route_of = route_of
-        self._preflight = preflight
+    keys: Authenticator
+    limiter: Limiter
+    use: KeyUse
+    recorder: RequestRecorder
+    metrics: Metrics
+    clients: Clients
+    is_open: Callable[[str], bool]
+    """Whether a path needs no key."""
+    route_of: Callable[[str], str | None]
+    """Finds the template of a path."""
+    preflight: bool
+    """Browsers may ask without a key what they may send (CORS)."""
+
+    def __post_init__(self) -> None:
+        self._sample = Sample(self.recorder.sample)
 
     async def process_request(self, req: ApiRequest, resp: Response) -> None:
         context = req.context
         context.started = perf_counter()
-        context.client = self._clients.of(req)
+        context.client = self.clients.of(req)
         given = req.get_header("X-Request-Id")
         context.request_id = (
             given
@@ -163,22 +154,22 @@ class ApiMiddleware:
             else f"{getrandbits(64):016x}"
         )
         resp.set_header("X-Request-Id", context.request_id)
-        if not (self._is_open(req.path) or (self._preflight and _is_preflight(req))):
+        if not (self.is_open(req.path) or (self.preflight and _is_preflight(req))):
             await self._admit(req, resp)
         if req.path.startswith("//"):  # the router would take //chargers for /chargers
             raise HTTPNotFound
 
     async def _admit(self, req: ApiRequest, resp: Response) -> None:
         secret = req.get_header("X-API-Key")
-        if secret is None and wants_page(req) and not self._route_of(req.path):
+        if secret is None and wants_page(req) and not self.route_of(req.path):
             raise HTTPNotFound  # a person mistyped the address of a page
         try:
-            key = req.context.key = await self._keys.recognise(secret)
+            key = req.context.key = await self.keys.recognise(secret)
             req.context.partner = key.partner
         except Forbidden:
-            req.context.key = self._keys.remembered(secret or "")  # for the log
+            req.context.key = self.keys.remembered(secret or "")  # for the log
             raise
-        verdict = await self._limiter.take(key)
+        verdict = await self.limiter.take(key)
         # Proxies know that Authorization makes an answer private, but not that x-api-key does.
         resp.set_header("Cache-Control", "private, no-cache")
         resp.set_header(
@@ -198,7 +189,7 @@ class ApiMiddleware:
             resp.content_type = "application/json"
         seconds = perf_counter() - context.started
         # A request that was not admitted has not been routed.
-        route = req.uri_template or self._route_of(req.path) or "other"
+        route = req.uri_template or self.route_of(req.path) or "other"
         status, key = resp.status_code, context.key
         if (
             key
@@ -208,7 +199,7 @@ class ApiMiddleware:
                 or context.rejections
                 or self._sample.has(key.partner, context.started)
             )
-            and self._recorder.accepts(key.partner)
+            and self.recorder.accepts(key.partner)
         ):
             self._note(req, resp, seconds)
         # The client has its answer first.
@@ -219,8 +210,8 @@ class ApiMiddleware:
     def _note(self, req: ApiRequest, resp: Response, seconds: float) -> None:
         key = key_of(req)
         items = req.context.refused_items if resp.status_code < _REFUSED else ()
-        body, cut_from = _beginning_of_body(req, self._recorder.max_body_bytes)
-        self._recorder.record(
+        body, cut_from = _beginning_of_body(req, self.recorder.max_body_bytes)
+        self.recorder.record(
             key.partner,
             request_id=req.context.request_id,
             key_prefix=key.prefix,
@@ -240,9 +231,9 @@ class ApiMiddleware:
         """Counts the request, and logs it."""
         method = method if method in METHODS else "other"
         rejections = context.rejections
-        self._metrics.request(method, route, status, seconds)
+        self.metrics.request(method, route, status, seconds)
         for name in context.warned:
-            self._metrics.unit_warning(name)
+            self.metrics.unit_warning(name)
         key = context.key
         line = logging.Answered(
             request_id=context.request_id,
@@ -258,7 +249,7 @@ class ApiMiddleware:
             line.reason = next(iter(rejections), UNSET)
         if method == "POST" and route in _REPORTS:
             for reason, count in rejections.items():
-                self._metrics.rejected_events(reason, count)
+                self.metrics.rejected_events(reason, count)
         if context.in_bulk is not None:
             line.items = context.in_bulk
             line.stored = 0 if status >= _REFUSED else line.items - sum(rejections.values())
@@ -266,11 +257,11 @@ class ApiMiddleware:
                 line.refused = rejections
         if key is not None:
             if Code.KEY_INVALID not in rejections:
-                self._use.note(key.digest, context.client)
-            self._metrics.of_partner(key.partner_name, rejections)
+                self.use.note(key.digest, context.client)
+            self.metrics.of_partner(key.partner_name, rejections)
             limited = rejections.get(Code.RATE_LIMITED, 0)
             cost = max(context.in_bulk or 1, 1) - limited
-            self._use.count(
+            self.use.count(
                 key, context.started, cost, refused=status >= _REFUSED, limited=limited > 0
             )
         logging.answered(line)

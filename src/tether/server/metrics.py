@@ -108,9 +108,16 @@ class Metrics:
             "Connections to PostgreSQL, by purpose and state.",
             ["purpose", "state"],
         )
-        self._of_partners: PartnerMetrics | None = None
+        self._partners: dict[str, Counter] | None = {} if by_partner else None
         if by_partner:
-            self._of_partners = PartnerMetrics(self.registry)
+            self._partner_requests = counter(
+                "tether_partner_requests", "Requests with a key, by partner.", ["partner"]
+            )
+            self._partner_refusals = counter(
+                "tether_partner_refusals",
+                "Requests, and events of a bulk, that were refused, by partner and reason.",
+                ["partner", "reason"],
+            )
         self.temporary_files_usable = gauge(
             "tether_temporary_files_usable",
             "Workers that can put large bodies into temporary files.",
@@ -138,9 +145,20 @@ class Metrics:
         child.observe(seconds)
 
     def of_partner(self, partner: str, rejections: Mapping[str, int]) -> None:
-        """Counts an answered request of this partner, and what was refused in it by reason."""
-        if self._of_partners is not None:
-            self._of_partners.request(partner, rejections)
+        """Counts an answered request of this partner, and what was refused in it by reason.
+
+        The first MOST_PARTNERS partners have series of their own. The others share one.
+        """
+        if self._partners is None:
+            return
+        requests = self._partners.get(partner)
+        if requests is None:
+            if len(self._partners) >= MOST_PARTNERS:
+                partner = OTHERS
+            requests = self._partners[partner] = self._partner_requests.labels(partner)
+        requests.inc()
+        for reason, count in rejections.items():
+            self._partner_refusals.labels(partner, reason).inc(count)
 
     def database(self, size: Size, connections: Mapping[str, Connections]) -> None:
         """Sets the size of the database, and the connections to its server by purpose."""
@@ -191,36 +209,6 @@ class Metrics:
     async def page(self) -> str:
         """The metrics of all workers."""
         return self.own_page() if self._of_all is None else await self._of_all()
-
-
-class PartnerMetrics:
-    """Metrics of the first MOST_PARTNERS partners. The others share one series."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter(
-            "tether_partner_requests",
-            "Requests with a key, by partner.",
-            ["partner"],
-            registry=registry,
-        )
-        self._refusals = Counter(
-            "tether_partner_refusals",
-            "Requests, and events of a bulk, that were refused, by partner and reason.",
-            ["partner", "reason"],
-            registry=registry,
-        )
-        self._known: dict[str, Counter] = {}
-
-    def request(self, partner: str, rejections: Mapping[str, int]) -> None:
-        """Counts a request, and what was refused in it by reason."""
-        requests = self._known.get(partner)
-        if requests is None:
-            if len(self._known) >= MOST_PARTNERS:
-                partner = OTHERS
-            requests = self._known[partner] = self._requests.labels(partner)
-        requests.inc()
-        for reason, count in rejections.items():
-            self._refusals.labels(partner, reason).inc(count)
 
 
 def sum_pages(pages: Iterable[str], *, ended: bool = False) -> str:
