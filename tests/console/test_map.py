@@ -230,7 +230,7 @@ def test_flexibility_is_shown_by_area(fleet: Fleet, open_page: Open) -> None:
     fleet.send("CHARGE_STARTED", "NOWHERE")
     page.goto(page.url.partition("#")[0])
     expect(areas).to_contain_text("no position")
-    unknown = page.get_by_role("listitem").filter(has_text="nobody told its power")
+    unknown = page.get_by_role("listitem").filter(has_text="its power was not reported")
     unknown.get_by_role("link", name="V1").click()
     expect(page.get_by_role("heading", name="V1")).to_be_visible()
 

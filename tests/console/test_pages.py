@@ -291,7 +291,7 @@ def test_a_key_is_created_copied_used_rotated_and_revoked(
     row = page.get_by_role("row").filter(has_text="by hand")
     expect(row).to_contain_text("read")
     row.get_by_text("Change").click()
-    row.get_by_label("The old one works on for").select_option("1h")
+    row.get_by_label("The old key works for another").select_option("1h")
     row.get_by_role("button", name="Rotate").click()
     rotated = page.locator("#secret").inner_text()
     assert rotated != secret
@@ -324,7 +324,7 @@ def test_a_refused_call_is_found_by_its_id_with_its_member_marked(
     assert (refused.status_code, known.status_code) == (400, 400)
     found = page.get_by_role("region", name="Refused requests").locator("tbody tr")
     expect(found).to_have_count(3)  # without asking again
-    page.get_by_label("Has in it").fill("mine-1")
+    page.get_by_label("Contains").fill("mine-1")
     page.get_by_role("button", name="Show").click()
     page.wait_for_url("**q=mine-1")
     expect(found).to_have_count(1)

@@ -87,7 +87,7 @@ def test_of_a_body_that_was_cut_the_page_says_so(server: Server) -> None:
         assert client.post("/events?whole", content=long).status_code == 400
         assert client.post("/events?chunks", content=in_chunks()).status_code == 400
         page = only_request(owner, f"{path}?path=/events%3Fwhole", "requests/one")
-        assert "of 20,012 bytes only the beginning is kept" in page
+        assert "only the beginning of its 20,012 bytes is kept" in page
         page = only_request(owner, f"{path}?path=/events%3Fchunks", "requests/one")
         assert "It was cut" in page
 

@@ -168,7 +168,7 @@ async def _answer(renderer: Renderer, req: Request, resp: Response, error: Excep
     reason: str
     if is_missing:
         status, reason = 404, errors.Code.NOT_FOUND
-        message = "There is no such page, or it is not yours to see."
+        message = "There is no such page, or you may not see it."
     elif isinstance(error, errors.TetherError):
         status = next((STATUS[kind] for kind in type(error).mro() if kind in STATUS), 500)
         reason, message = error.code or type(error).__name__, error.message
@@ -176,11 +176,11 @@ async def _answer(renderer: Renderer, req: Request, resp: Response, error: Excep
             resp.set_header("Retry-After", str(error.retry_after_s))
     elif isinstance(error, falcon.HTTPBadRequest | falcon.HTTPMethodNotAllowed):
         status, reason = 405, errors.Code.METHOD_NOT_ALLOWED
-        message = "This page cannot be asked for in that way."
+        message = "This page does not take such a request."
     else:
         log.error("failed", request_id=req.context.request_id, exc_info=error)
         status, reason = 500, errors.Code.INTERNAL_ERROR
-        message = "Something failed here. The log of the server has more about it."
+        message = "Something failed here. The log of the server says more."
     req.context.reason = reason
     title = f"{status} {HTTPStatus(status).phrase}"
     await renderer.render(req, resp, "error.html", status=status, title=title, message=message)
