@@ -203,7 +203,7 @@ def test_an_erasure_reaches_what_is_known_of_webhooks(server: Server) -> None:
 
     async def erase() -> tuple[list[Any], list[Any]]:
         async with open_store(server.database) as store:
-            engine = store._engine
+            engine = store.engine
             attempts = (
                 "INSERT INTO webhook_attempts (partner, webhook, id, at_ms, message_id, type, "
                 "messages, taken_ms, error, answer) VALUES ($1, 'w', $2, 0, '', '', 1, 0, '', $3)"
@@ -296,15 +296,15 @@ def test_what_another_node_had_noted_is_not_written_after_an_erasure(server: Ser
             kept = (
                 "SELECT id FROM refused_requests WHERE partner = $1 AND key_prefix = '' ORDER BY id"
             )
-            found = [id for (id,) in await store._engine.read(kept, number)]
+            found = [id for (id,) in await store.engine.read(kept, number)]
             # A minute later nothing is left of the erasure, and the id can be used again.
-            erasures = Erasures(store._engine)
+            erasures = Erasures(store.engine)
             await erasures.delete_ended(now_ms() + ENDED_MS + 1)
             left = "SELECT count(*) FROM erasures WHERE partner = $1"
-            assert [tuple(row) for row in await store._engine.read(left, number)] == [(0,)]
+            assert [tuple(row) for row in await store.engine.read(left, number)] == [(0,)]
             note("later", body=f'{{"vehicleId": "{GONE}"}}')
             await store.request_recorder.write()
-            return found + [id for (id,) in await store._engine.read(kept, number)]
+            return found + [id for (id,) in await store.engine.read(kept, number)]
 
     assert asyncio.run(scenario()) == ["other", "later", "other"]
 
@@ -319,7 +319,7 @@ def test_what_was_written_all_the_same_goes_a_minute_later(server: Server) -> No
 
     async def scenario() -> None:
         async with open_store(server.database) as store:
-            engine = store._engine
+            engine = store.engine
             # As if by a statement that began before the erasure.
             names = ", ".join(RefusedRequest._fields)
             values = ", ".join(f"${place}" for place in range(2, len(late) + 2))
@@ -459,9 +459,9 @@ def naming(server: Server, text: str) -> list[str]:
         async with open_store(server.database) as store:
             found = []
             tables = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
-            for (table,) in await store._engine.read(tables):
+            for (table,) in await store.engine.read(tables):
                 sql = f"SELECT count(*) FROM {table} t WHERE strpos(CAST(t AS TEXT), $1) > 0"
-                ((count,),) = await store._engine.read(sql, text)
+                ((count,),) = await store.engine.read(sql, text)
                 found += [table] if count else []
             return found
 

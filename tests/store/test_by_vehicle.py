@@ -154,7 +154,7 @@ def test_what_is_derived_again_from_the_first_event_on_is_what_it_was(
             await store.projector.portion(partner)
         before = await sessions_page(store, partner, SessionFilter(), None, 1000)
         again = "UPDATE derivations SET seq = 0, mark = 0 WHERE partner = $1"  # as migrations do
-        await store._engine.write(again, partner)
+        await store.engine.write(again, partner)
         while await store.projector.behind(partner):
             await store.projector.portion(partner)
         after = await sessions_page(store, partner, SessionFilter(), None, 1000)

@@ -484,7 +484,7 @@ def test_erasing_a_partner_leaves_nothing_of_it_and_all_of_others(in_store: InSt
         assert sum(told) == 30
         assert await store.partners.holdings(partner) == (0, 0, 0, 0)
         assert await store.partners.find(partner.name) is None
-        engine = store._engine
+        engine = store.engine
         for table in engine.dialect.own_tables:
             assert await engine.read(f"SELECT 1 FROM {table} WHERE partner = $1", partner.id) == []
         assert len(await listed(store, other)) == 30

@@ -50,14 +50,14 @@ def test_the_file_gets_smaller_and_an_old_one_when_it_is_written_anew(
             await filled(store)
             await store.refused_requests.delete_old(1, 10**12 + 100 * DAY_MS)
             full = pragma(path, "page_count")
-            shrinking = asyncio.create_task(store.shrink())
+            shrinking = asyncio.create_task(store.engine.shrink())
             writes = 0
             while not shrinking.done():
                 await store.retention.set(1, RetentionPeriods(attempts_ms=writes * DAY_MS))
                 writes += 1
             await shrinking
             shrunk = pragma(path, "page_count")
-            await store.shrink()  # nothing is left to do, and some free space remains
+            await store.engine.shrink()  # nothing is left to do, and some free space remains
             assert pragma(path, "page_count") == shrunk
             return full, shrunk, writes
 

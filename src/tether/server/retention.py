@@ -77,7 +77,7 @@ async def keep_expiring(
                     raise
                 except Exception as error:  # go on with the other partners
                     log.error("expired events not deleted", exc_info=error)
-            await store.shrink()
+            await store.engine.shrink()
         await asyncio.sleep(EXPIRY_PERIOD_S)
 
 

@@ -154,7 +154,7 @@ async def _observe(store: Store, metrics: Metrics) -> None:
             usable = await asyncio.to_thread(_can_write_temporary_files)
             metrics.temporary_files_usable.set(usable)
         with suppress(Unavailable, OSError):
-            metrics.database(await store.size(), store.connections())
+            metrics.database(await store.engine.size(), store.engine.connections())
         await asyncio.sleep(OBSERVE_S)
 
 

@@ -1,6 +1,6 @@
 """The store: the repositories of one database, and the services that work on them."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -20,7 +20,7 @@ from tether.server.databases import database_of
 from tether.server.request_recorder import RequestRecorder
 from tether.storage.audit import Audit
 from tether.storage.console_sessions import ConsoleSessions
-from tether.storage.engine import Connections, Engine, Size
+from tether.storage.engine import Engine
 from tether.storage.entities import Entities
 from tether.storage.erasures import Erasures
 from tether.storage.events import Events
@@ -28,7 +28,7 @@ from tether.storage.fleet_overview import FleetOverview
 from tether.storage.key_hours import KeyHours
 from tether.storage.key_requests import KeyRequests
 from tether.storage.log_positions import Derivations, Epochs
-from tether.storage.partners import PING, Keys, Partners
+from tether.storage.partners import Keys, Partners
 from tether.storage.plugged_in import PluggedIn
 from tether.storage.refused_requests import DEFAULT_REQUEST_LOG, RefusedRequests, RequestLogSettings
 from tether.storage.retention import Retention
@@ -65,7 +65,7 @@ NO_CALLBACKS = Callbacks()
 
 def _repository(kind: Callable[[Engine], T]) -> "cached_property[T]":
     """A repository that is created on first use: most commands need few of them."""
-    return cached_property(lambda store: kind(store._engine))
+    return cached_property(lambda store: kind(store.engine))
 
 
 class Store:
@@ -80,12 +80,12 @@ class Store:
         engine: Engine,
         now_ms: Callable[[], int],
         callbacks: Callbacks = NO_CALLBACKS,
-        kept: RequestLogSettings = DEFAULT_REQUEST_LOG,
+        request_log: RequestLogSettings = DEFAULT_REQUEST_LOG,
     ) -> None:
-        self._engine = engine
+        self.engine = engine
         self._now_ms = now_ms
         self._callbacks = callbacks
-        self._kept = kept
+        self._request_log = request_log
 
     audit = _repository(Audit)
     console_sessions = _repository(ConsoleSessions)
@@ -106,7 +106,7 @@ class Store:
 
     @cached_property
     def refused_requests(self) -> RefusedRequests:
-        return RefusedRequests(self._engine, self._kept)
+        return RefusedRequests(self.engine, self._request_log)
 
     @cached_property
     def request_recorder(self) -> RequestRecorder:
@@ -126,13 +126,13 @@ class Store:
 
     @cached_property
     def entity_turns(self) -> Turns:
-        """Apart, so that they go on while the events are locked."""
+        """Turns of their own, so that these lists go on while the events are locked."""
         return Turns(ANSWERS_AT_ONCE, ANSWERS_OF_EACH, self._callbacks.on_refusal)
 
     @cached_property
     def projector(self) -> Projector:
         return Projector(
-            self._engine, self._now_ms, self._callbacks.on_waiting, self._callbacks.on_failure,
+            self.engine, self._now_ms, self._callbacks.on_waiting, self._callbacks.on_failure,
             share=self.loop_turns.share,
         )  # fmt: skip
 
@@ -149,20 +149,20 @@ class Store:
     @cached_property
     def erasing(self) -> Erasing:
         return Erasing(
-            Erasures(self._engine), self.entities, self.withdrawals, self.projector,
+            Erasures(self.engine), self.entities, self.withdrawals, self.projector,
             self.expiring, self._now_ms, self._callbacks.on_failure,
         )  # fmt: skip
 
     @cached_property
     def expiring(self) -> Expiring:
         return Expiring(
-            self.entities, Snapshots(self._engine), self.session_records, self.withdrawals,
+            self.entities, Snapshots(self.engine), self.session_records, self.withdrawals,
             self.projector,
         )  # fmt: skip
 
     @cached_property
     def withdrawals(self) -> Withdrawals:
-        return Withdrawals(self._engine, self._now_ms, self.projector.notice)
+        return Withdrawals(self.engine, self._now_ms, self.projector.notice)
 
     @cached_property
     def unit_warnings(self) -> UnitWarnings:
@@ -178,16 +178,16 @@ class Store:
 
     @cached_property
     def capacities(self) -> Capacities:
-        return Capacities(PluggedIn(self._engine), self.projector)
+        return Capacities(PluggedIn(self.engine), self.projector)
 
     @cached_property
     def summaries(self) -> Summaries:
-        sums, plugged_in = SessionSums(self._engine), PluggedIn(self._engine)
+        sums, plugged_in = SessionSums(self.engine), PluggedIn(self.engine)
         return Summaries(self.sessions, self.entities, sums, plugged_in)
 
     @cached_property
     def load_curves(self) -> LoadCurves:
-        return LoadCurves(self.summaries, PluggedIn(self._engine))
+        return LoadCurves(self.summaries, PluggedIn(self.engine))
 
     async def close(self) -> None:
         """Finishes the pending writes and closes the database."""
@@ -202,23 +202,7 @@ class Store:
             await self.erasing.close()
         if "projector" in made:
             await self.projector.close()
-        await self._engine.close()
-
-    async def size(self) -> Size:
-        """How large the database is."""
-        return await self._engine.size()
-
-    async def shrink(self) -> None:
-        """Returns some of the space of deleted rows to the system, if it is much."""
-        await self._engine.shrink()
-
-    def connections(self) -> Mapping[str, Connections]:
-        """The connections to the database's server, by purpose."""
-        return self._engine.connections()
-
-    async def ping(self) -> None:
-        """Returns if the database answers."""
-        await self._engine.ping(PING)
+        await self.engine.close()
 
 
 @asynccontextmanager
@@ -226,10 +210,10 @@ async def open_store(
     database: str,
     pool_size: int = 2,
     callbacks: Callbacks = NO_CALLBACKS,
-    kept: RequestLogSettings = DEFAULT_REQUEST_LOG,
+    request_log: RequestLogSettings = DEFAULT_REQUEST_LOG,
 ) -> AsyncIterator[Store]:
-    """The store in this database, which must be migrated. `kept` says which requests it keeps."""
-    store = Store(database_of(database).open(pool_size), now_ms, callbacks, kept)
+    """The store in this database, which must be migrated. `request_log` says which requests it keeps."""
+    store = Store(database_of(database).open(pool_size), now_ms, callbacks, request_log)
     try:
         yield store
     finally:

@@ -53,6 +53,9 @@ class Connections(NamedTuple):
     most: int
 
 
+PING = "SELECT 1 FROM partners LIMIT 1"
+
+
 class Engine(Protocol):
     """Runs statements in a database. Each statement is atomic.
 
@@ -62,8 +65,8 @@ class Engine(Protocol):
 
     dialect: Dialect
 
-    async def ping(self, sql: str) -> None:
-        """Returns if the database answers this query, and is still the one that was opened."""
+    async def ping(self) -> None:
+        """Returns if the database answers PING, and is still the one that was opened."""
 
     async def read(self, sql: str, *parameters: object) -> list[Row]:
         """The rows of a short query."""

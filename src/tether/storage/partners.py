@@ -14,8 +14,6 @@ from tether.storage.turns import giving_way
 
 ERASE_AT_ONCE = 5_000  # events in a batch, so that others do not wait long
 
-PING = "SELECT 1 FROM partners LIMIT 1"
-
 _SELECT = "SELECT id, name, created_ms FROM partners"
 FIND = f"{_SELECT} WHERE name = $1"
 GET = f"{_SELECT} WHERE id = $1"

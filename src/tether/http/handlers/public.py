@@ -141,7 +141,7 @@ class ReadyResource:
         self._store = store
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        await self._store.ping()
+        await self._store.engine.ping()
         resp.data = to_json({"status": "ok"})
 
     on_head = on_get

@@ -14,7 +14,7 @@ from tether.domain.models import to_json
 from tether.storage import migrate
 from tether.storage.batches import Batches
 from tether.storage.dialect import POSTGRES
-from tether.storage.engine import Connections, Row, Size, Statement
+from tether.storage.engine import PING, Connections, Row, Size, Statement
 from tether.storage.postgres.pool import Connection, Pool, purpose_of, shares
 from tether.storage.turns import Turns, whose
 
@@ -47,11 +47,11 @@ class PostgresEngine:
         self._look_ups = Batches(self._look_up_all)
         self._pinging: asyncio.Future[list[Row]] | None = None
 
-    async def ping(self, sql: str) -> None:
+    async def ping(self) -> None:
         # Pings at the same time share one query. It is not cancelled: the driver takes long to give
         # up a statement if the server hangs.
         if self._pinging is None or self._pinging.done():
-            self._pinging = asyncio.ensure_future(self.read(sql))
+            self._pinging = asyncio.ensure_future(self.read(PING))
             self._pinging.add_done_callback(_look_at)
         done, _ = await asyncio.wait({self._pinging}, timeout=PING_TIMEOUT_S)
         if not done:

@@ -25,7 +25,7 @@ from tether.domain.errors import SetupError, Unavailable
 from tether.domain.timestamps import now_ms
 from tether.storage.database import Certificate, Surroundings, Values
 from tether.storage.dialect import SQLITE
-from tether.storage.engine import Connections, Engine, Row, Size
+from tether.storage.engine import PING, Connections, Engine, Row, Size
 from tether.storage.log_positions import BEGIN_EPOCH, Epoch
 from tether.storage.sqlite import event_lists
 from tether.storage.sqlite.file import (
@@ -170,9 +170,9 @@ class SqliteEngine:
         self.erase_deleted, self.erase_text = writer.erase_deleted, writer.erase_text
         self.shrink = writer.shrink
 
-    async def ping(self, sql: str) -> None:
+    async def ping(self) -> None:
         self._look_at_file()
-        await self.read(sql)
+        await self.read(PING)
 
     async def read(self, sql: str, *parameters: object) -> list[Row]:
         if not self._reading:
