@@ -122,7 +122,7 @@ def test_how_much_is_kept_is_a_setting(database: str) -> None:
 
     async def work() -> None:
         kept = RequestLogSettings(rows=20, days=2, body_bytes=10, sample=2)
-        async with open_store(database, kept=kept) as store:
+        async with open_store(database, request_log=kept) as store:
             _, key = await admin.create_key(store, here_ms, "acme")
             partner, requests = key.partner, store.refused_requests
             await requests.add(partner, [made(number, 404) for number in range(50)], here_ms)

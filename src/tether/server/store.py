@@ -212,7 +212,7 @@ async def open_store(
     callbacks: Callbacks = NO_CALLBACKS,
     request_log: RequestLogSettings = DEFAULT_REQUEST_LOG,
 ) -> AsyncIterator[Store]:
-    """The store in this database, which must be migrated. `request_log` says which requests it keeps."""
+    """The store in this database, which must be migrated."""
     store = Store(database_of(database).open(pool_size), now_ms, callbacks, request_log)
     try:
         yield store
