@@ -14,7 +14,7 @@ from tests.commands import Command
 from tests.conftest import FAST, Server
 from tests.console.visitors import OURS, new_link, partner_number, visitor
 from tether.client import AuditEntry, Client, Invalid
-from tether.domain.audit import OPERATOR, Entry
+from tether.domain.audit import OPERATOR, AuditRow
 from tether.domain.partners import DAY_MS
 from tether.server.databases import database_of
 from tether.server.retention import keep_deleting_audit
@@ -200,11 +200,11 @@ def test_old_entries_go(tmp_path: Path) -> None:
 
 
 def test_what_is_large_is_left_out_and_what_is_the_same_too() -> None:
-    made = Entry._make(
+    made = AuditRow._make(
         audit_entry(1, 0, OPERATOR, "a.b", "x" * 999, after={"text": "y" * MOST_BYTES}).parameters
     )
     assert (made.after, len(made.target)) == ("", 200)
-    made = Entry._make(
+    made = AuditRow._make(
         audit_entry(
             1, 0, OPERATOR, "a.b", "", before={"a": 1, "b": 2}, after={"a": 1, "b": 3, "c": 4}
         ).parameters

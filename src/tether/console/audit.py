@@ -9,7 +9,7 @@ from tether.console.downloads import while_signed_in
 from tether.console.pages import Page, split_page
 from tether.console.request import base_of, partner_of, position, query_of, user_of
 from tether.console.user_sessions import UserSessions
-from tether.domain.audit import ACTION, AuditEntry, Entry, audit_view
+from tether.domain.audit import ACTION, AuditEntry, AuditRow, audit_view
 from tether.domain.errors import Invalid, NotFound
 from tether.domain.models import to_json
 from tether.files.csv_dialect import csv_line
@@ -90,7 +90,7 @@ def _wanted(req: Request, action: str) -> AuditFilter:
     return AuditFilter(partner, action or None, 0, END_OF_TIME)
 
 
-def _entry(req: Request, stored: Entry) -> AuditEntry:
+def _entry(req: Request, stored: AuditRow) -> AuditEntry:
     return audit_view(stored, to_partner=not user_of(req).is_operator)
 
 

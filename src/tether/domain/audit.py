@@ -26,8 +26,8 @@ OPERATOR = Actor("operator")
 SYSTEM = Actor("system")
 
 
-class Entry(NamedTuple):
-    """An entry as it is stored. `before` and `after` are JSON, or empty."""
+class AuditRow(NamedTuple):
+    """An entry as it is stored: a row. `before` and `after` are JSON, or empty."""
 
     partner: int
     at_ms: int
@@ -62,18 +62,18 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     address: str | None = None
 
 
-def audit_view(stored: Entry, *, to_partner: bool) -> AuditEntry:
+def audit_view(row: AuditRow, *, to_partner: bool) -> AuditEntry:
     """The entry as it is shown. Partners do not see the operator's address."""
-    own = stored.actor == "key" or not to_partner
+    own = row.actor == "key" or not to_partner
     return AuditEntry(
-        id=stored.id,
-        at=format_instant(stored.at_ms),
-        actor=stored.actor,
-        key=stored.key_prefix or None,
-        action=stored.action,
-        target=stored.target,
-        before=msgspec.json.decode(stored.before) if stored.before else None,
-        after=msgspec.json.decode(stored.after) if stored.after else None,
-        request_id=stored.request_id or None,
-        address=(own and stored.address) or None,
+        id=row.id,
+        at=format_instant(row.at_ms),
+        actor=row.actor,
+        key=row.key_prefix or None,
+        action=row.action,
+        target=row.target,
+        before=msgspec.json.decode(row.before) if row.before else None,
+        after=msgspec.json.decode(row.after) if row.after else None,
+        request_id=row.request_id or None,
+        address=(own and row.address) or None,
     )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import NamedTuple
 
-from tether.domain.audit import ACTION, Actor, Entry
+from tether.domain.audit import ACTION, Actor, AuditRow
 from tether.domain.models import to_json
 from tether.storage.engine import Engine, Statement
 
@@ -15,10 +15,10 @@ MOST_BYTES = 2_000  # of `before` and of `after`; larger values are left out
 LONGEST_TARGET = 200
 _numbers = count()  # orders the entries of the same millisecond
 
-_COLUMNS = ", ".join(Entry._fields)
+_COLUMNS = ", ".join(AuditRow._fields)
 ADD = f"""
 INSERT INTO audit_entries ({_COLUMNS})
-SELECT {", ".join(f"${number}" for number in range(1, len(Entry._fields) + 1))}
+SELECT {", ".join(f"${number}" for number in range(1, len(AuditRow._fields) + 1))}
 """
 FORGET = """
 DELETE FROM audit_entries WHERE (partner, at_ms, id) IN (
@@ -66,7 +66,7 @@ def audit_entry(
         before = {name: before[name] for name in names if name in before}
         after = {name: after[name] for name in names if name in after}
     entry_id = f"{next(_numbers) & 0xFFFFFF:06x}{secrets.token_hex(5)}"
-    entry = Entry(
+    entry = AuditRow(
         partner, at_ms, entry_id, by.kind, by.key_prefix, action,
         target[:LONGEST_TARGET], _json(before), _json(after), by.request_id, by.address,
     )  # fmt: skip
@@ -98,7 +98,7 @@ class Audit:
         limit: int,
         *,
         descending: bool = False,
-    ) -> list[Entry]:
+    ) -> list[AuditRow]:
         """The next entries after a position, in the order of time."""
         sql = _PAGE.format(
             whose="$1 = -1" if wanted.partner is None else "partner = $1",
@@ -112,7 +112,7 @@ class Audit:
         rows = await self._engine.scan(
             sql, partner, *after, wanted.from_ms, wanted.to_ms, limit, *actions
         )
-        return [Entry(*row) for row in rows]
+        return [AuditRow(*row) for row in rows]
 
     async def forget(self, before_ms: int) -> int:
         """Deletes some older entries; returns their number."""

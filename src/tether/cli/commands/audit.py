@@ -8,7 +8,7 @@ import msgspec
 from tether.cli import stores
 from tether.cli.display.output import show_line, show_table
 from tether.cli.options import SINCE, database_option
-from tether.domain.audit import ACTION, AuditEntry, Entry, audit_view
+from tether.domain.audit import ACTION, AuditEntry, AuditRow, audit_view
 from tether.domain.errors import SetupError
 from tether.domain.models import to_json
 from tether.server import admin
@@ -43,12 +43,12 @@ def audit(
     if action is not None and not ACTION.fullmatch(action):
         raise SetupError(f"{action!r} is no action: write one such as key.revoke.")
 
-    async def find(store: Store, now_ms: int) -> tuple[list[Entry], dict[int, str]]:
+    async def find(store: Store, now_ms: int) -> tuple[list[AuditRow], dict[int, str]]:
         from tether.storage.audit import AuditFilter
 
         owner = None if partner is None else (await admin.find_partner(store, partner)).id
         wanted = AuditFilter(owner, action, from_ms or 0)
-        found: list[Entry] = []
+        found: list[AuditRow] = []
         after = None
         while limit is None or len(found) < limit:
             size = AT_ONCE if limit is None else min(AT_ONCE, limit - len(found))
