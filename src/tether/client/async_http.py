@@ -6,7 +6,7 @@ trust the same certificates.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -68,11 +68,10 @@ class Http:
 
     async def _send_one(self, request: Request) -> Answer | NoAnswer:
         try:
-            asking = self._ask(request)
             async with (
                 self._slots,
                 asyncio.timeout(self._endpoint.answer_timeout_s(request)) as waiting,
-                asking as response,
+                self._ask(request) as response,
             ):
                 return await self._received(response, waiting)
         except _FAILURES as error:
@@ -87,15 +86,17 @@ class Http:
         times = aiohttp.ClientTimeout(
             total=None, sock_connect=self._endpoint.connect_timeout_s, sock_read=SILENCE_S
         )
+        self._connections()
         try:
-            async with AsyncExitStack() as stack:
-                asking = self._ask(request, timeout=times)
-                await stack.enter_async_context(self._slots)
-                async with asyncio.timeout(self._endpoint.answer_timeout_s(request)) as waiting:
-                    response = await stack.enter_async_context(asking)
-                    answer = Answer(200, headers_of(response.raw_headers), b"")
-                    if response.status != 200:
-                        answer = await self._received(response, waiting)
+            async with (
+                self._slots,
+                asyncio.timeout(self._endpoint.answer_timeout_s(request)) as waiting,
+                self._ask(request, timeout=times) as response,
+            ):
+                answer = Answer(200, headers_of(response.raw_headers), b"")
+                if response.status != 200:
+                    answer = await self._received(response, waiting)
+                _reschedule(waiting, None)  # the stream has no end
                 yield answer, response.content.iter_any()
         except _FAILURES as error:
             raise Interrupted(_no_answer(error, self._endpoint.url)) from None
@@ -115,12 +116,12 @@ class Http:
     async def _received(self, response: aiohttp.ClientResponse, waiting: asyncio.Timeout) -> Answer:
         receiving = AnswerReader(response.status, headers_of(response.raw_headers))
         until = asyncio.get_running_loop().time() + self._endpoint.timeout_s
-        waiting.reschedule(until)
+        _reschedule(waiting, until)
         async for data in response.content.iter_any():
             if not receiving.take(data):
                 break
             until += len(data) / MIN_DOWNLOAD_BYTES_PER_S
-            waiting.reschedule(until)
+            _reschedule(waiting, until)
         return receiving.answer()
 
     def _connections(self) -> aiohttp.ClientSession:
@@ -141,6 +142,11 @@ class Http:
         """Closes the connections."""
         if self._session is not None:
             await self._session.close()
+
+
+def _reschedule(waiting: asyncio.Timeout, when: float | None) -> None:
+    if not waiting.expired():  # else the task is being cancelled
+        waiting.reschedule(when)
 
 
 def _no_answer(error: Exception, url: str) -> NoAnswer:

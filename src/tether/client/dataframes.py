@@ -51,7 +51,7 @@ def to_pandas(
     """
     pandas = _import("pandas", "to_pandas")
     found, model = _check_kind(things, kind)
-    rows = [row_of(thing, _unchanged if exact else float) for thing in found]
+    rows = [row_of(thing, Decimal if exact else float) for thing in found]
     return pandas.DataFrame({
         column.name: _series(
             pandas, [row[column.name] for row in rows], column.kind, exact=exact
@@ -116,10 +116,6 @@ def _import(name: str, caller: str) -> Any:
         return import_module(name)
     except ImportError:
         raise ImportError(f"{caller} needs {name}: pip install {name}") from None
-
-
-def _unchanged(number: Decimal) -> Decimal:
-    return number
 
 
 def _checked(number: Decimal) -> Decimal:

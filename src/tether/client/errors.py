@@ -119,7 +119,7 @@ class UnitWarning(UserWarning):
     """A number was stored as it was sent, but seems to be meant in another unit."""
 
 
-OF_STATUS: dict[int, type[TetherError]] = {
+ERRORS_BY_STATUS: dict[int, type[TetherError]] = {
     400: Invalid,
     403: Forbidden,
     404: NotFound,

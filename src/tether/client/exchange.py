@@ -23,7 +23,7 @@ from warnings import warn
 import msgspec
 
 from tether.client.errors import (
-    OF_STATUS,
+    ERRORS_BY_STATUS,
     EpochChanged,
     PreconditionFailed,
     RateLimited,
@@ -199,7 +199,7 @@ def error_of(outcome: Answer | NoAnswer, request: Request) -> TetherError:
     if isinstance(outcome, NoAnswer):
         return Unavailable(outcome.reason, request_id=outcome.request_id or request.id)
     status, body = outcome.status, _error_body(outcome)
-    kind = OF_STATUS.get(status, UnexpectedAnswer)
+    kind = ERRORS_BY_STATUS.get(status, UnexpectedAnswer)
     if body.message is None and status not in RETRY_STATUSES:
         kind = UnexpectedAnswer
     elif body.code == Code.EPOCH_CHANGED:

@@ -78,23 +78,23 @@ def verify_webhook(
         raise ValueError("The header webhook-timestamp is no number of seconds.")
     if abs(time() - int(at)) > tolerance_s:
         raise ValueError(f"The message was sent over {tolerance_s} s ago, or has yet to be.")
-    if not any(_is_good(one, secret, message_id, int(at), content) for one in signatures):
+    if not any(_is_valid(one, secret, message_id, int(at), content) for one in signatures):
         raise ValueError("The message was not signed by this secret.")
     found: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
     return found
 
 
-def _is_good(signature: str, secret: str, message_id: str, at_s: int, body: bytes) -> bool:
+def _is_valid(signature: str, secret: str, message_id: str, at_s: int, body: bytes) -> bool:
     kind, _, text = signature.partition(",")
     if secret.startswith(PUBLIC_KEY):
-        return kind == SignatureKind.ED25519 and _is_by_key(
+        return kind == SignatureKind.ED25519 and _is_signed_with(
             secret, text, signed_text(message_id, at_s, body)
         )
     wanted = hmac_signature(secret, message_id, at_s, body)
     return hmac.compare_digest(signature.encode(), wanted.encode())
 
 
-def _is_by_key(public_key: str, signature: str, signed: bytes) -> bool:
+def _is_signed_with(public_key: str, signature: str, signed: bytes) -> bool:
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
         Ed25519PublicKey,
