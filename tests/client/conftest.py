@@ -1,4 +1,4 @@
-"""Partners of a real server, reached through the SDK, and the parts that every test needs."""
+"""Partners of a real server and their clients."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,7 +13,7 @@ Partner = Callable[..., Client]
 
 @pytest.fixture
 def key(server: Server) -> str:
-    """The key of a partner that has nothing yet."""
+    """The key of a partner without data."""
     return server.key()
 
 

@@ -1,4 +1,4 @@
-"""A device that reports events through an outbox until it is killed. Says what it has put.
+"""A device that reports events through an outbox until it is killed. Prints their numbers.
 
 Called with the path of the outbox and the first number; TETHER_URL and TETHER_API_KEY are set.
 """
@@ -13,7 +13,7 @@ FLEET = vehicles(3)
 
 
 def main(path: str, first: int) -> None:
-    """Reports for ever."""
+    """Reports until it is killed."""
     with Client() as client, Outbox(path, client) as outbox:
         for number in count(first):
             outbox.put(update(number, FLEET[number % len(FLEET)]))

@@ -1,4 +1,4 @@
-"""What the tests report: numbered events, and how to see that each is there once and in order."""
+"""Numbered events, and a check that each was stored once and in order."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ def connected(vehicle: str = VEHICLE) -> Event:
 
 
 def update(number: int, vehicle: str = VEHICLE, timestamp: str | None = None) -> Event:
-    """An event that carries its number (as the energy, in kWh), without a timestamp by default."""
+    """An event with a number (as its energy, in kWh), by default without a timestamp."""
     return Event(
         type=EventType.VEHICLE_CHARGE_UPDATED,
         charger_id=CHARGER,
@@ -44,7 +44,7 @@ def updates(count: int, fleet: list[str]) -> Iterator[Event]:
 
 
 def numbers(events: Iterable[Event]) -> dict[str, list[int]]:
-    """The numbers of the events of each vehicle, in the order in which they come."""
+    """The numbers of the events of each vehicle, in their order."""
     found: dict[str, list[int]] = defaultdict(list)
     for event in events:
         assert event.charged_energy is not None
@@ -53,7 +53,7 @@ def numbers(events: Iterable[Event]) -> dict[str, list[int]]:
 
 
 def check_once_and_in_order(client: Client, count: int, fleet: list[str]) -> None:
-    """Each of the events of `updates` is stored once, those of a vehicle in their order."""
+    """Each event of `updates` is stored once. The events of a vehicle are in their order."""
     expected = numbers(updates(count, fleet))
     events = list(client.events.list(page_size=1000))
     assert numbers(events) == expected

@@ -1,4 +1,4 @@
-"""A proxy that does to requests what bad networks and busy servers do."""
+"""A proxy that behaves like bad networks and busy servers."""
 
 import asyncio
 import random
@@ -37,7 +37,7 @@ async def read_message(reader: asyncio.StreamReader) -> Message:
 
 @dataclass
 class Proxy:
-    """Stands between the SDK and a server; `badness` is the share of requests that suffer."""
+    """A proxy between the SDK and a server. `badness` is the share of disturbed requests."""
 
     target: str
     badness: float
@@ -65,7 +65,7 @@ class Proxy:
         self._thread.join()
 
     def settle(self) -> None:
-        """Returns when the copies of requests, which come late, have come too."""
+        """Waits until the delayed copies of requests are sent, too."""
 
         async def come() -> None:
             while self._copies:
@@ -106,7 +106,7 @@ class Proxy:
         fate: str,
         upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> bytes:
-        """What the client is answered. Raises ConnectionError to cut it off."""
+        """The answer for the client. Raises ConnectionError to close the connection."""
         self.suffered[fate] = self.suffered.get(fate, 0) + 1
         if fate == "cut before":
             raise ConnectionError

@@ -1,4 +1,4 @@
-"""The awaiting client has the same surface and the same logic."""
+"""The async client has the same methods and the same logic."""
 
 import asyncio
 import inspect
@@ -69,7 +69,7 @@ def test_many_tasks_share_one_client(server: Server, key: str) -> None:
     assert found == {vehicle: list(range(20)) for vehicle in fleet}
 
 
-def test_follow_goes_on_after_the_stored_cursor_and_stops(server: Server, key: str) -> None:
+def test_follow_continues_after_the_stored_cursor_and_stops(server: Server, key: str) -> None:
     async def use() -> bool:
         found: list[str | None] = []
         async with AsyncClient(server.url, key) as sdk:

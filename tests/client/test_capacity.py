@@ -1,4 +1,4 @@
-"""Available flexibility through both clients, on both databases."""
+"""Capacity through both clients, on both databases."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ AT = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
 
 def plug_in(sdk: Client) -> None:
-    """V1 at C1 since noon, 50 % full, and from ten past on it takes 7.4 kW of 11."""
+    """V1 is at C1 since noon, 50 % full. Ten minutes later it begins to take 7.4 kW of 11 kW."""
     sdk.chargers.patch("C1", latitude=62.39, longitude="17.30")
     sdk.chargers.put(Charger(id="C2", charge_powers=[11]))
     plugged_in = Event(
@@ -34,7 +34,7 @@ def plug_in(sdk: Client) -> None:
     assert all(result.ok for result in sdk.events.bulk([plugged_in, started]))
 
 
-def test_the_figures_now_then_here_and_over_time(sdk: Client) -> None:
+def test_capacity_now_in_the_past_by_area_and_over_time(sdk: Client) -> None:
     plug_in(sdk)
     now = sdk.capacity.get()
     assert isinstance(now, Capacity)
@@ -46,7 +46,7 @@ def test_the_figures_now_then_here_and_over_time(sdk: Client) -> None:
     assert (then.as_of, str(then.charge_power)) == ("2026-01-05T12:05:00.000Z", "0")
     assert then.charge_power_available == 11
     assert sdk.capacity.get(bbox=(17.2, "62.3", Decimal("17.4"), 63)).chargers_occupied == 1
-    for west in (1e-7, 51.4 - 51.3877):  # 0.0123, and 15 decimals of it
+    for west in (1e-7, 51.4 - 51.3877):  # 0.0123, and a float with 15 decimals
         assert sdk.capacity.get(bbox=(west, 0, 1, 1)).chargers_occupied == 0
     assert sdk.capacity.get(charger_id="C2").chargers_occupied == 0
     series = sdk.capacity.series(from_=AT, to=AT + timedelta(hours=1), step=600)
@@ -86,7 +86,7 @@ def test_by_charger_follows_the_pages(sdk: Client) -> None:
     assert list(sdk.capacity.by_charger(at=AT - timedelta(seconds=1))) == []
 
 
-def test_the_awaiting_client_says_the_same(server: Server, key: str, sdk: Client) -> None:
+def test_the_async_client_returns_the_same(server: Server, key: str, sdk: Client) -> None:
     plug_in(sdk)
 
     async def use() -> None:

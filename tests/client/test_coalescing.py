@@ -1,4 +1,4 @@
-"""What many tasks report at once shares requests, and nobody can tell but by the speed."""
+"""Events that many tasks report at once share requests, without other effects."""
 
 import asyncio
 import json
@@ -28,13 +28,13 @@ CREATED = Reply(201, json.dumps({"id": ID}).encode(), delay_s=0.3)
 
 
 def together(count: int, *items: dict[str, object], **headers: str) -> Reply:
-    """A bulk answer: these items, then others that are stored, `count` in all."""
+    """A bulk answer with `count` items: these, then items of stored events."""
     stored = [{"status": 201, "id": ID}] * (count - len(items))
     return Reply(200, json.dumps([*items, *stored]).encode(), headers)
 
 
 async def outcomes(sdk: AsyncClient, count: int) -> list[Any]:
-    """What comes of so many events of tasks that report at once."""
+    """The outcomes of so many events that tasks report at once."""
     posts = (sdk.events.post(update(number)) for number in range(count))
     return await asyncio.gather(*posts, return_exceptions=True)
 
@@ -83,7 +83,7 @@ def test_each_task_gets_the_result_of_its_own_event(server: Server, key: str, sd
     asyncio.run(use())
 
 
-def test_a_lone_event_goes_by_itself_and_many_go_in_few_requests() -> None:
+def test_one_event_is_sent_alone_and_many_in_few_requests() -> None:
     with ScriptedServer(CREATED, *[CREATED] * 4, together(60)) as scripted:
 
         async def use(sdk: AsyncClient) -> list[Any]:
@@ -101,7 +101,7 @@ LATER = {"status": 429, "message": "Later."}
 DOWN = {"status": 503, "message": "Down."}
 
 
-def test_what_has_to_wait_is_sent_again_and_nothing_waits_with_it() -> None:
+def test_an_event_that_must_wait_is_sent_again_and_no_other_waits() -> None:
     script = [together(6, LATER, **{"retry-after": "1"}), CREATED]
     with ScriptedServer(*[CREATED] * 4, *script) as scripted:
 
@@ -118,7 +118,7 @@ def test_what_has_to_wait_is_sent_again_and_nothing_waits_with_it() -> None:
         assert json.loads(scripted.requests[-1].body)["chargedEnergy"] == 4
 
 
-def test_events_that_wait_for_a_better_time_hold_up_no_others() -> None:
+def test_waiting_events_do_not_delay_others() -> None:
     later = Reply(429, b'{"message":"Later."}', {"retry-after": "60"}, delay_s=0.3)
     with ScriptedServer(*[later] * 4, CREATED) as scripted:
 
@@ -132,7 +132,7 @@ def test_events_that_wait_for_a_better_time_hold_up_no_others() -> None:
         against(scripted, use)
 
 
-def test_a_key_of_a_low_rate_gets_all_of_it(server: Server) -> None:
+def test_a_key_with_a_low_rate_limit_sends_all_events(server: Server) -> None:
     partner = f"slow {uuid4()}"
     with Client(server.url, server.key(partner)) as sdk:
         fleet = create_fleet(sdk, 64)
@@ -165,11 +165,11 @@ def test_a_key_of_a_low_rate_gets_all_of_it(server: Server) -> None:
         ({"status": 418}, {}),
     ],
 )
-def test_a_refusal_is_the_same_as_if_the_event_had_gone_alone(
+def test_a_refusal_is_the_same_as_for_an_event_sent_alone(
     item: dict[str, Any], alone: dict[str, str]
 ) -> None:
     headers = {"X-Request-Id": "abc", **alone}
-    retries = 8 if alone.get("retry-after") == "3600" else 0  # that is longer than anybody waits
+    retries = 8 if alone.get("retry-after") == "3600" else 0  # too long to wait
     body = {name: value for name, value in item.items() if name != "status"}
     with ScriptedServer(Reply(item["status"], json.dumps(body).encode(), headers)) as scripted:
         expected = against(scripted, lambda sdk: outcomes(sdk, 1), retries=retries)[0]
@@ -184,20 +184,20 @@ def test_a_refusal_is_the_same_as_if_the_event_had_gone_alone(
         assert found[4].message == expected.message
 
 
-def test_each_event_of_a_request_has_an_error_of_its_own() -> None:
+def test_each_event_of_a_request_has_its_own_error() -> None:
     with ScriptedServer(*[CREATED] * 4, together(6, DOWN, *[LATER] * 5)) as scripted:
         results = against(scripted, lambda sdk: outcomes(sdk, 10), retries=0)
     assert [type(result) for result in results[4:]] == [Unavailable, *[RateLimited] * 5]
 
 
 @pytest.mark.parametrize("status", [503, None])
-def test_a_request_that_is_lost_is_so_for_each_of_its_events(status: int | None) -> None:
+def test_a_lost_request_is_lost_for_each_of_its_events(status: int | None) -> None:
     with ScriptedServer(*[CREATED] * 4, Reply(status)) as scripted:
         results = against(scripted, lambda sdk: outcomes(sdk, 10), retries=0)
         request_id = scripted.requests[-1].headers["x-request-id"]
     assert results[:4] == [ID] * 4
     assert [type(result) for result in results[4:]] == [Unavailable] * 6
-    assert len(set(map(id, results[4:]))) == 6  # each has one of its own, with its event
+    assert len(set(map(id, results[4:]))) == 6  # each task has its own error, with its event
     assert [result.event.charged_energy for result in results[4:]] == [*range(4, 10)]
     assert {result.request_id for result in results[4:]} == {request_id}
 
@@ -216,7 +216,7 @@ def test_a_request_that_is_lost_is_so_for_each_of_its_events(status: int | None)
         together(7),
     ],
 )
-def test_what_cannot_go_together_goes_by_itself(answer: Reply) -> None:
+def test_events_that_cannot_share_a_request_are_sent_alone(answer: Reply) -> None:
     with ScriptedServer(*[CREATED] * 4, answer, *[CREATED] * 10, together(6)) as scripted:
 
         async def use(sdk: AsyncClient) -> None:
@@ -229,13 +229,13 @@ def test_what_cannot_go_together_goes_by_itself(answer: Reply) -> None:
 
 
 @pytest.mark.parametrize("status", [404, 405])
-def test_where_nobody_takes_bulk_each_goes_by_itself(status: int) -> None:
+def test_without_the_bulk_call_each_event_is_sent_alone(status: int) -> None:
     with ScriptedServer(*[CREATED] * 4, Reply(status, b"<p>what?</p>"), CREATED) as scripted:
         assert against(scripted, lambda sdk: outcomes(sdk, 40)) == [ID] * 40
         assert [request.target for request in scripted.requests].count("/events/bulk") == 1
 
 
-def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
+def test_events_of_cancelled_tasks_are_not_sent() -> None:
     with ScriptedServer(*[CREATED] * 4, together(3)) as scripted:
 
         async def use(sdk: AsyncClient) -> None:
@@ -252,7 +252,7 @@ def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
         assert [json.loads(line)["chargedEnergy"] for line in lines] == [5, 7, 9]
 
 
-def test_nobody_is_left_waiting_when_all_other_tasks_are_cancelled(
+def test_no_task_waits_for_ever_when_all_others_are_cancelled(
     server: Server, key: str, sdk: Client
 ) -> None:
     async def use() -> None:
@@ -267,7 +267,7 @@ def test_nobody_is_left_waiting_when_all_other_tasks_are_cancelled(
     asyncio.run(use())
 
 
-def test_an_event_that_cannot_be_sent_disturbs_no_other() -> None:
+def test_an_event_that_cannot_be_sent_does_not_disturb_others() -> None:
     with ScriptedServer(*[CREATED] * 4, together(6)) as scripted:
 
         async def use(sdk: AsyncClient) -> None:
@@ -283,7 +283,7 @@ def test_an_event_that_cannot_be_sent_disturbs_no_other() -> None:
         against(scripted, use)
 
 
-def test_a_client_that_is_closed_leaves_nobody_waiting(
+def test_no_task_waits_for_ever_after_the_client_is_closed(
     server: Server, key: str, sdk: Client
 ) -> None:
     async def use() -> None:
@@ -299,7 +299,7 @@ def test_a_client_that_is_closed_leaves_nobody_waiting(
     asyncio.run(use())
 
 
-def test_who_does_not_wait_any_more_is_not_missed(server: Server, key: str, sdk: Client) -> None:
+def test_cancelled_tasks_do_not_disturb_others(server: Server, key: str, sdk: Client) -> None:
     async def use() -> None:
         async with AsyncClient(server.url, key) as client:
             posts = [asyncio.create_task(client.events.post(update(n))) for n in range(200)]

@@ -1,4 +1,4 @@
-"""What users give becomes exactly what is sent."""
+"""Values that users give are converted exactly."""
 
 import inspect
 from datetime import UTC, datetime, timedelta, timezone
@@ -19,7 +19,7 @@ from tether.ingest.json_reader import decode_document
 
 
 class Double(float):
-    """A float that shows itself as NumPy's does."""
+    """A float whose repr() is like that of NumPy."""
 
     def __repr__(self) -> str:
         return f"np.float64({float(self)})"
@@ -27,14 +27,14 @@ class Double(float):
 
 @Integral.register
 class Whole:
-    """A whole number that is no int, as NumPy's."""
+    """A whole number that is not an int, as in NumPy."""
 
     def __int__(self) -> int:
         return 11
 
 
 def sent(value: Any) -> str:
-    """A number as it goes over the wire."""
+    """A number as it is sent."""
     return patch_of(models.Charger, {"latitude": value}).decode()[len('{"latitude":') : -1]
 
 
@@ -70,7 +70,7 @@ def test_a_float_keeps_fifteen_digits(value: float) -> None:
     "value",
     [True, "", "eleven", float("nan"), float("inf"), "NaN", "Infinity", Decimal("sNaN"), [], b"1"],
 )
-def test_what_is_no_number_is_refused_before_it_is_sent(value: Any) -> None:
+def test_a_wrong_number_is_refused_before_it_is_sent(value: Any) -> None:
     with pytest.raises(Invalid, match=r"Parameter \{latitude\} is invalid.*number") as caught:
         sent(value)
     assert (caught.value.parameter, caught.value.status) == ("latitude", 400)
@@ -102,7 +102,7 @@ def test_instants(value: str | datetime) -> None:
 @pytest.mark.parametrize(
     "value", [datetime(2023, 5, 11), "2023-05-11", "", 1_683_842_800, None, "2023-02-30T00:00:00Z"]
 )
-def test_what_is_no_instant_is_refused(value: Any) -> None:
+def test_a_wrong_instant_is_refused(value: Any) -> None:
     with pytest.raises(Invalid) as caught:
         instant_text("from", value)
     assert caught.value.parameter == "from"
@@ -115,7 +115,7 @@ def test_an_exact_model_stays_the_same_object() -> None:
 
 
 @pytest.mark.parametrize("field", ["charger_id", "vehicle_id"])
-def test_an_event_of_nobody_is_refused_before_it_is_sent(field: str) -> None:
+def test_an_event_with_an_invalid_id_is_refused_before_it_is_sent(field: str) -> None:
     members: dict[str, Any] = {"charger_id": "C", "vehicle_id": "V", field: "a b"}
     with pytest.raises(Invalid) as caught:
         sendable(Event(type="VEHICLE_CONNECTED", **members))
@@ -123,12 +123,12 @@ def test_an_event_of_nobody_is_refused_before_it_is_sent(field: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["Charger", "Vehicle", "Event"])
-def test_models_are_those_of_the_server(name: str) -> None:
+def test_models_are_the_classes_of_the_server(name: str) -> None:
     assert getattr(models, name) is getattr(domain_models, name)
 
 
 @pytest.mark.parametrize("kind", [Charger, Vehicle, Event])
-def test_what_type_checkers_see_has_the_fields_of_the_model(kind: type) -> None:
+def test_constructors_for_type_checkers_have_the_fields_of_the_model(kind: type) -> None:
     source = inspect.getsource(models)
     shown = source.split(f"class {kind.__name__}(models.")[1].split(") -> None")[0]
     declared = [line.split(":")[0].strip() for line in shown.splitlines() if ": " in line]
@@ -161,15 +161,15 @@ def test_timestamps_of_a_vehicle_increase_strictly() -> None:
     start = clock.now
     assert [timestamps.next("V1") for _ in range(3)] == [start, start + 1, start + 2]
     assert timestamps.next("V2") == start
-    clock.now -= 500  # a clock that is put right
+    clock.now -= 500  # a small correction of the clock
     assert timestamps.next("V1") == start + 3
-    clock.now -= STEP_BACK_MS  # a clock that was quite wrong
+    clock.now -= STEP_BACK_MS  # a large correction
     assert timestamps.next("V1") == clock.now
     clock.now = start + 10
     assert timestamps.next("V1") == start + 10
 
 
-def test_timestamps_forget_vehicles_of_long_ago() -> None:
+def test_old_timestamps_are_dropped() -> None:
     clock = Clock()
     timestamps = Timestamps(clock)
     for round_ in range(3):

@@ -12,7 +12,7 @@ import polars
 import pyarrow
 import pytest
 
-from tests.client.test_sessions import event, stay
+from tests.client.test_sessions import event, session_events
 from tests.conftest import Server
 from tether.client import (
     Capacity,
@@ -34,13 +34,19 @@ DAY = {"from_": "2026-01-05T12:00:00Z", "to": "2026-01-05T13:00:00Z"}
 
 @pytest.fixture(scope="module")
 def fleet(sqlite_server: Server) -> Iterator[Client]:
-    """Two stays of half an hour with 5 kWh each, and one that goes on."""
+    """Two sessions of half an hour with 5 kWh each, and an active one."""
     with Client(sqlite_server.url, sqlite_server.key()) as client:
         client.chargers.put(Charger(id="C1", charge_powers=[11, "22.5"]))
         client.vehicles.bulk(
             Vehicle(id=f"V{n}", charge_capacity=74.8, charge_powers=[11]) for n in (1, 2)
         )
-        client.events.bulk([*stay(0), *stay(60), event("CONNECTED", 5, "V2", state_of_charge=0.1)])
+        client.events.bulk(
+            [
+                *session_events(0),
+                *session_events(60),
+                event("CONNECTED", 5, "V2", state_of_charge=0.1),
+            ]
+        )
         yield client
 
 
@@ -57,7 +63,7 @@ def lists(client: Client) -> dict[type, list[Any]]:
     }
 
 
-def test_every_list_is_a_table_of_each_library(fleet: Client) -> None:
+def test_every_list_becomes_a_table_of_each_library(fleet: Client) -> None:
     for kind, things in lists(fleet).items():
         assert things, kind
         arrow = to_arrow(things)
@@ -67,7 +73,7 @@ def test_every_list_is_a_table_of_each_library(fleet: Client) -> None:
             assert len(frame) == arrow.num_rows == len(things)
         assert exact[0].to_dicts() == arrow.to_pylist()
         makers: list[Any] = [to_arrow, to_polars, to_pandas]
-        for make in makers:  # of nothing, the same columns and types
+        for make in makers:  # an empty list gives the same columns and types
             empty, full = make([], kind), make(things)
             assert len(empty) == 0
             if make is to_pandas:
@@ -105,7 +111,7 @@ def test_polars_and_arrow_have_types(fleet: Client) -> None:
     assert polars.from_arrow(table).shape == (9, len(table.column_names))
 
 
-def test_what_cannot_be_a_table_says_why(fleet: Client) -> None:
+def test_errors_say_why_a_list_cannot_be_a_table(fleet: Client) -> None:
     with pytest.raises(ValueError, match="such as kind=Session"):
         to_pandas([])
     with pytest.raises(TypeError, match="A Charger is expected, not Vehicle"):
@@ -118,7 +124,7 @@ def test_what_cannot_be_a_table_says_why(fleet: Client) -> None:
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
-def test_a_library_that_is_missing_is_named(library: str) -> None:
+def test_a_missing_library_is_named(library: str) -> None:
     call = f"to_{library.removeprefix('py')}"
     program = (
         f"import sys; sys.modules['{library}'] = None\n"

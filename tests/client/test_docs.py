@@ -1,4 +1,4 @@
-"""The examples of the SDK's documents run as they are printed, and pass a strict type check."""
+"""The examples of the documents about the SDK run, and pass a strict type check."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from tests.conftest import Server
 from tether.client import Client
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = {  # and lines that their examples print
+DOCUMENTS = {  # with lines that their examples print
     "quickstart.md": ["VEHICLE_CONNECTED car-2 58.3"],
     "sdk.md": [
         "1.40 7.4",
@@ -43,7 +43,7 @@ def examples(name: str) -> str:
 
 @pytest.fixture
 def environment(server: Server, key: str) -> dict[str, str]:
-    """What a partner has set."""
+    """The environment of a partner."""
     return {**os.environ, "TETHER_URL": server.url, "TETHER_API_KEY": key}
 
 

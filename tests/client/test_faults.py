@@ -1,4 +1,4 @@
-"""Through a network that cuts, delays, doubles and refuses: every event once, and in order."""
+"""Each event arrives once and in order, although the network cuts, delays and doubles requests."""
 
 import asyncio
 from pathlib import Path
@@ -11,8 +11,8 @@ from tests.conftest import Server
 from tether.client import AsyncClient, Client, Outbox
 
 COUNT = 10_000
-SINGLE = 2_000  # of a Client each costs a request
-RETRIES = 30  # the proxy is worse than any network
+SINGLE = 2_000  # each event is a request of a Client
+RETRIES = 30  # the proxy is worse than a real network
 KINDS = {
     "well",
     "cut before",
@@ -70,12 +70,12 @@ def test_ten_thousand_in_bulk(server: Server, key: str) -> None:
 def test_ten_thousand_through_the_outbox(
     server: Server, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tether.client.outbox.MAX_BATCH", 400)  # else it took few requests
+    monkeypatch.setattr("tether.client.outbox.MAX_BATCH", 400)  # so that it takes many requests
     with Client(server.url, key) as direct, Proxy(server.url, 0.5, seed=4) as proxy:
         fleet = create_fleet(direct, 7)
         path = tmp_path / "outbox.db"
         with Client(proxy.url, key, timeout=10) as sdk, Outbox(path, sdk) as outbox:
-            # This is about the network: ten thousand waits for the disk would only take time.
+            # The test is about the network: ten thousand waits for the disk would only take time.
             outbox._file._db.execute("PRAGMA synchronous = OFF")
             for event in updates(COUNT, fleet):
                 outbox.put(event)

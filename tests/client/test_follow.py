@@ -1,4 +1,4 @@
-"""A consumer that follows the events misses nothing and repeats nothing, wherever it stops."""
+"""A consumer that follows the events misses and repeats nothing, wherever it stops."""
 
 import random
 import threading
@@ -18,12 +18,12 @@ from tether.client import following as following_module
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages of seven events, so that there are many ends of pages."""
+    """Pages of seven events, so that there are many pages."""
     monkeypatch.setattr(following_module, "PAGE_SIZE", 7)
 
 
 @pytest.mark.usefixtures("small_pages")
-def test_it_goes_on_after_every_event(sdk: Client) -> None:
+def test_follow_can_continue_after_every_event(sdk: Client) -> None:
     sdk.events.bulk(update(number) for number in range(30))
     everything = list(sdk.events.list())
     feed = sdk.events.follow(poll_s=0.01)
@@ -37,9 +37,9 @@ def test_it_goes_on_after_every_event(sdk: Client) -> None:
         assert list(islice(again, 31 - place)) == everything[place:]
 
 
-def test_from_now_on_only_what_follows_comes(sdk: Client) -> None:
+def test_follow_from_now_returns_later_events_only(sdk: Client) -> None:
     places = []
-    for number in range(4):  # also of no event, and of the only one
+    for number in range(4):  # also with no event, and with a single one
         places.append(sdk.events.now())
         sdk.events.post(update(number))
     everything = list(sdk.events.list())
@@ -77,7 +77,7 @@ def test_many_restarts_at_random_while_others_write(server: Server, key: str) ->
     assert numbers(found) == {vehicle: list(range(count // 4)) for vehicle in fleet}
 
 
-def test_it_waits_for_what_comes_and_ends_when_it_is_told_to(sdk: Client) -> None:
+def test_follow_waits_for_events_and_can_be_stopped(sdk: Client) -> None:
     stop = threading.Event()
     found: list[Event] = []
 
@@ -96,7 +96,7 @@ def test_it_waits_for_what_comes_and_ends_when_it_is_told_to(sdk: Client) -> Non
     late.join()
 
 
-def test_it_outlasts_an_outage(server: Server, key: str) -> None:
+def test_follow_survives_an_outage(server: Server, key: str) -> None:
     with Client(server.url, key) as client, Proxy(server.url, 0.7, seed=11) as proxy:
         fleet = create_fleet(client, 1)
         client.events.bulk(update(number) for number in range(50))
@@ -108,7 +108,7 @@ def test_it_outlasts_an_outage(server: Server, key: str) -> None:
     assert numbers(found) == {fleet[0]: list(range(51))}
 
 
-def test_a_key_that_does_not_work_ends_it() -> None:
+def test_a_refused_key_ends_follow() -> None:
     forbidden = Reply(403, b'{"message":"Forbidden"}')
     with (
         ScriptedServer(forbidden) as server,
@@ -119,7 +119,7 @@ def test_a_key_that_does_not_work_ends_it() -> None:
 
 
 @pytest.mark.parametrize("cursor", ["", "MTIz", "x.MTIz", "-1.MTIz", "99999.MTIz", "²."])
-def test_a_cursor_of_something_else_is_refused(sdk: Client, cursor: str) -> None:
+def test_a_wrong_cursor_is_refused(sdk: Client, cursor: str) -> None:
     with pytest.raises(Invalid) as caught:
         sdk.events.follow(cursor)
     assert caught.value.parameter == "cursor"

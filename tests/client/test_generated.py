@@ -1,4 +1,4 @@
-"""The blocking half of the SDK is what scripts/unasync.py makes of the awaiting one."""
+"""scripts/unasync.py generates the blocking half of the SDK from the async half."""
 
 import shutil
 import subprocess
@@ -17,11 +17,11 @@ def unasync(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_it_is_not_stale() -> None:
+def test_the_generated_half_is_not_stale() -> None:
     assert unasync("--check").returncode == 0
 
 
-def test_a_stale_one_is_found_and_made_anew(tmp_path: Path) -> None:
+def test_a_stale_file_is_found_and_generated_again(tmp_path: Path) -> None:
     folder = shutil.copytree(CLIENT, tmp_path / "client")
     source, made = folder / "aio.py", folder / "sync.py"
     source.write_text(source.read_text().replace("Closes the connections.", "Closes them."))

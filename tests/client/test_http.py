@@ -1,4 +1,4 @@
-"""What both clients do with the network, whichever HTTP library carries them."""
+"""Both clients behave in the same way, although their HTTP libraries differ."""
 
 import ssl
 import threading
@@ -38,7 +38,7 @@ Ask: TypeAlias = Callable[..., Any]
 
 @pytest.fixture(params=[blocking, asynchronous])
 def ask(request: pytest.FixtureRequest) -> Ask:
-    """Makes a client for a URL and does these calls with it, one after the other."""
+    """Makes a client for a URL and calls these functions with it, one after the other."""
     found: Ask = request.param
     return found
 
@@ -56,8 +56,8 @@ def post(client: Any) -> Any:
 
 
 @pytest.mark.parametrize("call", [get, put, post])
-def test_a_library_does_not_send_again_behind_our_back(ask: Ask, call: Call) -> None:
-    """A PUT with if_match that is sent twice without our knowledge would fail by its success."""
+def test_a_library_does_not_retry_by_itself(ask: Ask, call: Call) -> None:
+    """If a library sent a PUT with if_match twice, the second would fail."""
     with ScriptedServer(SAVED, HUNG_UP) as server:
         with pytest.raises(Unavailable) as caught:
             ask(server.url, put, call, retries=0)
@@ -74,7 +74,7 @@ def test_a_broken_connection_is_replaced(ask: Ask, call: Call) -> None:
     assert len({request.headers["x-request-id"] for request in server.requests}) == 2
 
 
-def test_a_redirection_is_not_followed(ask: Ask) -> None:
+def test_a_redirect_is_not_followed(ask: Ask) -> None:
     with ScriptedServer(MISSING) as elsewhere:
         moved = Reply(307, b"", {"Location": elsewhere.url})
         with ScriptedServer(moved) as server, pytest.raises(UnexpectedAnswer):
@@ -82,7 +82,7 @@ def test_a_redirection_is_not_followed(ask: Ask) -> None:
         assert elsewhere.requests == []
 
 
-def test_what_is_sent_is_what_the_api_asks_for(ask: Ask) -> None:
+def test_the_request_has_the_form_that_the_api_expects(ask: Ask) -> None:
     with ScriptedServer(SAVED) as server:
         ask(server.url.replace("//", "//user:se%40cret@") + "/below", put)
     request = server.requests[0]
@@ -94,20 +94,20 @@ def test_what_is_sent_is_what_the_api_asks_for(ask: Ask) -> None:
     assert "content-type" not in request.headers
 
 
-def test_an_id_is_not_decoded_on_its_way(ask: Ask) -> None:
+def test_an_id_is_sent_percent_encoded(ask: Ask) -> None:
     with ScriptedServer(MISSING) as server, pytest.raises(NotFound):
         ask(server.url, lambda client: client.chargers.get("a/b%41 ü~"))
     assert server.requests[0].target == "/chargers/a%2Fb%2541%20%C3%BC~"
 
 
-def test_nobody_there_is_said_in_a_sentence(ask: Ask) -> None:
+def test_the_error_without_a_server_is_a_sentence(ask: Ask) -> None:
     with ScriptedServer(SAVED) as server:
         pass
     with pytest.raises(Unavailable, match=r"The server gave no answer \(\w+: .+\)"):
         ask(server.url, get, retries=1)
 
 
-def test_a_server_that_says_nothing_is_given_up(ask: Ask) -> None:
+def test_a_silent_server_causes_a_time_out(ask: Ask) -> None:
     with ScriptedServer(Reply(200, delay_s=10)) as server:
         began = time.monotonic()
         with pytest.raises(Unavailable, match=r"[Tt]ime"):
@@ -115,7 +115,9 @@ def test_a_server_that_says_nothing_is_given_up(ask: Ask) -> None:
         assert time.monotonic() - began < 8
 
 
-def test_a_server_that_stops_reading_is_given_up(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_stops_reading_causes_a_time_out(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connection, "MIN_UPLOAD_BYTES_PER_S", 1e9)
     request = Request("POST", "/events/bulk", b"x" * 64 * 1024 * 1024)
     with create_server(("127.0.0.1", 0)) as deaf:
@@ -124,7 +126,7 @@ def test_a_server_that_stops_reading_is_given_up(ask: Ask, monkeypatch: pytest.M
             ask(url, lambda client: client._run(exchange(request, NO_RETRIES, 200)), timeout=0.5)
 
 
-def test_an_answer_that_ends_too_early_is_none(ask: Ask) -> None:
+def test_an_answer_that_ends_too_early_is_not_accepted(ask: Ask) -> None:
     short = Reply(200, b'{"id":"C1"', {"Content-Length": "100"})
     with ScriptedServer(short) as server, pytest.raises(Unavailable):
         ask(server.url, get, timeout=0.3, retries=0)
@@ -154,7 +156,7 @@ class _Secret(BaseHTTPRequestHandler):
         self.wfile.write(MISSING.body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 @pytest.fixture
@@ -167,7 +169,7 @@ def certificate(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tls_url(certificate: Path) -> Iterator[str]:
-    """A server that speaks TLS with that certificate."""
+    """A server with TLS and this certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     with HTTPServer(("127.0.0.1", 0), _Secret) as server:
@@ -179,12 +181,12 @@ def tls_url(certificate: Path) -> Iterator[str]:
         thread.join()
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(ask: Ask, tls_url: str) -> None:
+def test_an_untrusted_certificate_is_refused(ask: Ask, tls_url: str) -> None:
     with pytest.raises(Unavailable, match=r"(?i)certificate"):
         ask(tls_url, get, retries=0)
 
 
-def test_the_environment_says_which_certificates_to_trust(
+def test_trusted_certificates_come_from_the_environment(
     ask: Ask, tls_url: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -193,7 +195,7 @@ def test_the_environment_says_which_certificates_to_trust(
 
 
 class _Tunnel(BaseHTTPRequestHandler):
-    """A proxy that leads where it is told to, for those who know the password."""
+    """A proxy with a password that opens tunnels."""
 
     asked: ClassVar[list[tuple[str, str | None]]] = []
 
@@ -210,7 +212,7 @@ class _Tunnel(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 def _pass_on(one: socket, other: socket) -> None:

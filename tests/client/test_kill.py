@@ -1,4 +1,4 @@
-"""A process that uses an outbox is killed again and again: nothing is lost, nothing doubled."""
+"""A process with an outbox is killed again and again. No event is lost or doubled."""
 
 import os
 import random
@@ -14,12 +14,12 @@ from tests.conftest import Server
 from tether.client import Client, Outbox
 
 KILLS = 12
-RUN = 1_000_000  # the numbers of a run begin at its multiple of this
+RUN = 1_000_000  # the numbers of a run begin at a multiple of this
 ROOT = Path(__file__).parents[2]
 
 
 def run_device(path: Path, first: int, seconds: float, environment: dict[str, str]) -> list[int]:
-    """Kills a device some time after its first event; what it said that it had put."""
+    """Kills a device some time after its first event. Returns the numbers that it printed."""
     device = subprocess.Popen(
         [sys.executable, "-m", "tests.client.device", str(path), str(first)],
         stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **environment},
@@ -36,7 +36,7 @@ def run_device(path: Path, first: int, seconds: float, environment: dict[str, st
 
 
 def test_nothing_is_lost_or_doubled(new_server: Callable[[], Server], tmp_path: Path) -> None:
-    server = new_server()  # one will do: what is tested is the file on this side
+    server = new_server()  # one is enough: this tests the file of the client
     key = server.key()
     path, chance = tmp_path / "outbox.db", random.Random(5)
     environment = {"TETHER_URL": server.url, "TETHER_API_KEY": key}
@@ -52,7 +52,7 @@ def test_nothing_is_lost_or_doubled(new_server: Callable[[], Server], tmp_path: 
     for vehicle in FLEET:
         assert stored[vehicle] == sorted(set(stored[vehicle]))
     everything = {number for found in stored.values() for number in found}
-    # A device may have put one more event than it lived to tell.
+    # A device may have put one more event than it could print.
     untold = {put[-1] + 1 for put in runs}
     assert {number for put in runs for number in put} <= everything
     assert everything <= {number for put in runs for number in put} | untold

@@ -1,4 +1,4 @@
-"""The outbox keeps events, delivers them in order, and says what it could not deliver."""
+"""The outbox keeps events, delivers them in order, and keeps refused events."""
 
 import asyncio
 import shutil
@@ -41,7 +41,7 @@ NOBODY = "http://127.0.0.1:9"
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the outbox is."""
+    """The file of the outbox."""
     return tmp_path / "outbox.db"
 
 
@@ -53,7 +53,7 @@ def offline() -> Iterator[Client]:
 
 
 def until(true: Callable[[], bool], seconds: float = 10) -> None:
-    """Returns when it is so."""
+    """Waits until the condition is true."""
     pause = threading.Event()
     for _ in range(int(seconds / 0.02)):
         if true():
@@ -76,7 +76,7 @@ def test_one_event_and_many(sdk: Client, path: Path) -> None:
     assert numbers(others) == {"V1": list(range(50))}
 
 
-def test_what_waits_is_delivered_after_a_restart(
+def test_waiting_events_are_delivered_after_a_restart(
     server: Server, key: str, path: Path, offline: Client
 ) -> None:
     with Client(server.url, key) as client:
@@ -93,7 +93,7 @@ def test_what_waits_is_delivered_after_a_restart(
         check_once_and_in_order(client, 100, fleet)
 
 
-def test_what_was_refused_is_kept_aside_with_the_reason(sdk: Client, path: Path) -> None:
+def test_refused_events_are_kept_with_the_reason(sdk: Client, path: Path) -> None:
     with Outbox(path, sdk) as outbox:
         outbox.put(update(1))
         outbox.put(update(2, "V2"))
@@ -126,7 +126,7 @@ def test_a_single_event_that_is_refused(sdk: Client, path: Path) -> None:
         assert [refused.status for refused in outbox.refused] == [409]
 
 
-def test_what_cannot_be_an_event_is_not_put(sdk: Client, path: Path) -> None:
+def test_an_invalid_event_is_not_stored(sdk: Client, path: Path) -> None:
     with Outbox(path, sdk) as outbox:
         with pytest.raises(Invalid):
             outbox.put(update(1, "no id"))
@@ -144,7 +144,7 @@ def test_what_cannot_be_an_event_is_not_put(sdk: Client, path: Path) -> None:
         Reply(429, b'{"message":"Too Many Requests"}', {"Retry-After": "600"}),
     ],
 )
-def test_trouble_is_not_a_refusal(path: Path, reply: Reply) -> None:
+def test_an_outage_is_not_a_refusal(path: Path, reply: Reply) -> None:
     with (
         ScriptedServer(reply) as server,
         Client(server.url, "key") as client,
@@ -155,7 +155,7 @@ def test_trouble_is_not_a_refusal(path: Path, reply: Reply) -> None:
         assert (outbox.depth, outbox.refused) == (1, [])
 
 
-def test_a_revoked_key_keeps_everything_and_is_reported(
+def test_with_a_revoked_key_all_events_stay_and_the_error_is_reported(
     server: Server, key: str, path: Path
 ) -> None:
     with Client(server.url, key) as client:
@@ -185,7 +185,7 @@ def test_a_revoked_key_keeps_everything_and_is_reported(
 
 
 def long_number(digits: int) -> Event:
-    """An event that the server refuses, and that takes a lot of room."""
+    """A large event that the server refuses."""
     return msgspec.structs.replace(update(0), charge_power=Decimal("0." + "1" * digits))
 
 
@@ -204,7 +204,7 @@ def test_events_that_do_not_fit_into_one_request(sdk: Client, path: Path, offlin
     assert numbers(sdk.events.list()) == {"V1": [0, 1, 2]}
 
 
-def test_retry_after_holds_the_outbox_back(path: Path) -> None:
+def test_the_outbox_obeys_retry_after(path: Path) -> None:
     wait = Reply(503, b'{"message":"Service Unavailable"}', {"Retry-After": "60"})
     with (
         ScriptedServer(wait) as server,
@@ -220,7 +220,7 @@ def test_retry_after_holds_the_outbox_back(path: Path) -> None:
 
 
 @pytest.mark.parametrize("wish", ["3600", "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_no_wish_to_wait_ends_the_delivery(path: Path, wish: str) -> None:
+def test_a_very_long_retry_after_does_not_end_the_delivery(path: Path, wish: str) -> None:
     busy, stored = Reply(503, headers={"Retry-After": wish}), Reply(201, b'{"id":"an id"}')
     with (
         ScriptedServer(busy, stored) as server,
@@ -232,10 +232,12 @@ def test_no_wish_to_wait_ends_the_delivery(path: Path, wish: str) -> None:
         assert outbox.flush(timeout=10)
 
 
-def test_a_full_disk_is_said_and_passes(sdk: Client, path: Path, offline: Client) -> None:
+def test_a_full_disk_raises_and_delivery_continues_later(
+    sdk: Client, path: Path, offline: Client
+) -> None:
     with Outbox(path, offline) as outbox:
         database = outbox._file._db
-        database.execute("PRAGMA max_page_count = 1")  # as many as there are
+        database.execute("PRAGMA max_page_count = 1")  # no more pages than now
         put = 0
 
         def fill() -> None:
@@ -254,7 +256,7 @@ def test_a_full_disk_is_said_and_passes(sdk: Client, path: Path, offline: Client
     assert numbers(sdk.events.list(page_size=1000)) == {"V1": list(range(put + 1))}
 
 
-def test_what_is_put_never_fills_the_disk_to_the_last(
+def test_put_leaves_some_disk_space_free(
     sdk: Client, path: Path, offline: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Outbox(path, offline) as outbox:
@@ -267,12 +269,12 @@ def test_what_is_put_never_fills_the_disk_to_the_last(
             outbox.put(update(100))
     with Outbox(path, sdk) as outbox:
         assert outbox.flush(10)
-        outbox.put(update(100))  # where the delivered ones were
+        outbox.put(update(100))  # in the place of delivered events
         assert outbox.flush(10)
     assert numbers(sdk.events.list()) == {"V1": [*range(101)]}
 
 
-def test_files_that_are_no_outbox(tmp_path: Path, offline: Client) -> None:
+def test_files_that_are_not_an_outbox(tmp_path: Path, offline: Client) -> None:
     text, database, newer = (tmp_path / name for name in ("text", "database", "newer"))
     text.write_text("This is no database. " * 100)
     sqlite3.connect(database).execute("CREATE TABLE things (id)").connection.close()
@@ -288,7 +290,7 @@ def test_files_that_are_no_outbox(tmp_path: Path, offline: Client) -> None:
     assert text.read_text().startswith("This is no")
 
 
-def test_a_closed_outbox_says_so(path: Path, offline: Client) -> None:
+def test_a_closed_outbox_raises(path: Path, offline: Client) -> None:
     outbox = Outbox(path, offline)
     outbox.close()
     outbox.close()
@@ -324,7 +326,7 @@ def test_only_one_delivers_at_a_time(path: Path) -> None:
     two.close()
 
 
-def test_stamps_increase_across_restarts(path: Path, offline: Client) -> None:
+def test_timestamps_increase_across_restarts(path: Path, offline: Client) -> None:
     stamps: list[str | None] = []
     for _ in range(10):
         with Outbox(path, offline) as outbox:

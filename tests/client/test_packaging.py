@@ -1,4 +1,4 @@
-"""What a partner installs: the SDK alone, typed, with the few packages that it needs."""
+"""A partner installs only the SDK, with types, and the few packages that it needs."""
 
 import re
 import subprocess
@@ -92,7 +92,7 @@ client.events.list(order="newest")
 """
 
 
-def test_the_base_installation_is_all_that_it_imports() -> None:
+def test_the_sdk_imports_only_the_base_installation() -> None:
     names = {re.split(r"[<>=\[]", package)[0] for package in PROJECT["dependencies"]}
     assert names == BASE
     allowed = BASE - {"aiohttp"} | WITH_BASE | {"tether"}

@@ -1,4 +1,4 @@
-"""When the SDK tries again, how long it waits before, and what it says when it gives up."""
+"""When the SDK tries again, how long it waits, and its errors when it gives up."""
 
 import json
 import logging
@@ -54,7 +54,7 @@ def answer(status: int, body: bytes = b"{}", **headers: str) -> Answer:
 
 
 def pauses(outcomes: list[Answer | NoAnswer], policy: RetryPolicy) -> list[float]:
-    """How long a request with these outcomes waits each time; ends as the script does."""
+    """The seconds that a request with these outcomes waits each time. Raises as the script."""
     script: Script[Answer] = exchange(Request("GET", "/"), policy, 200)
     waited = []
     step = next(script)
@@ -71,7 +71,7 @@ def pauses(outcomes: list[Answer | NoAnswer], policy: RetryPolicy) -> list[float
 
 
 @pytest.mark.parametrize("reply", [HUNG_UP, *map(busy, (408, 429, 502, 503, 504))])
-def test_what_may_pass_is_tried_again_with_the_same_request(reply: Reply) -> None:
+def test_temporary_errors_are_retried_with_the_same_request(reply: Reply) -> None:
     with ScriptedServer(reply, reply, CREATED) as server, Client(server.url, KEY) as client:
         assert client.events.post(connected()) == "an id"
     first, *others = server.requests
@@ -82,7 +82,7 @@ def test_what_may_pass_is_tried_again_with_the_same_request(reply: Reply) -> Non
     assert "timestamp" in json.loads(first.body)
 
 
-def test_nobody_there() -> None:
+def test_no_server() -> None:
     with ScriptedServer(CREATED) as server:
         pass
     with Client(server.url, KEY, retries=1) as client, pytest.raises(Unavailable) as caught:
@@ -94,7 +94,7 @@ def test_nobody_there() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 412, 413])
-def test_what_will_not_pass_is_not_tried_again(status: int) -> None:
+def test_permanent_errors_are_not_retried(status: int) -> None:
     reply = Reply(status, b'{"message":"No"}', {"X-Request-Id": "7"})
     with ScriptedServer(reply) as server, Client(server.url, KEY) as client:
         with pytest.raises(TetherError) as caught:
@@ -121,7 +121,7 @@ def test_what_will_not_pass_is_not_tried_again(status: int) -> None:
         Reply(500, b'{"message":"Internal Server Error"}'),
     ],
 )
-def test_what_is_no_answer_of_this_api_is_no_refusal(reply: Reply) -> None:
+def test_an_answer_of_another_api_is_not_a_refusal(reply: Reply) -> None:
     with ScriptedServer(reply) as server, Client(server.url, KEY) as client:
         with pytest.raises(UnexpectedAnswer):
             client.events.post(connected())
@@ -131,7 +131,7 @@ def test_what_is_no_answer_of_this_api_is_no_refusal(reply: Reply) -> None:
 @pytest.mark.parametrize(
     "reply", [Reply(200, b"<html>Log in</html>"), Reply(201, b"<html>Log in</html>"), Reply(201)]
 )
-def test_a_login_page_has_stored_nothing(reply: Reply) -> None:
+def test_a_login_page_is_not_a_success(reply: Reply) -> None:
     with ScriptedServer(reply) as server, Client(server.url, KEY) as client:
         with pytest.raises(UnexpectedAnswer):
             client.chargers.put(CHARGER)
@@ -139,7 +139,7 @@ def test_a_login_page_has_stored_nothing(reply: Reply) -> None:
             client.chargers.patch("C1", latitude=None)
 
 
-def test_an_event_that_no_request_can_carry_does_not_hold_up_the_others() -> None:
+def test_an_event_that_is_too_large_does_not_delay_the_others() -> None:
     stored = Reply(200, b'[{"status":201,"id":"1"},{"status":201,"id":"2"}]')
     far_too_large = "0." + "1" * 9_000_000
     with ScriptedServer(stored) as server, Client(server.url, KEY) as client:
@@ -148,7 +148,7 @@ def test_an_event_that_no_request_can_carry_does_not_hold_up_the_others() -> Non
     assert [result.status for result in results] == [201, 413, 201]
 
 
-def test_waits_grow_and_are_spread_and_end() -> None:
+def test_backoff_grows_is_random_and_ends() -> None:
     policy = RetryPolicy(retries=8)
     for _ in range(20):
         waited = pauses([NoAnswer("")] * 8 + [answer(200)], policy)
@@ -164,7 +164,7 @@ def test_waits_grow_and_are_spread_and_end() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_honoured(status: int) -> None:
+def test_retry_after_is_obeyed(status: int) -> None:
     for _ in range(20):
         (wait,) = pauses([answer(status, retry_after="7"), answer(200)], RetryPolicy(8))
         assert 7 <= wait <= 7.25
@@ -176,7 +176,7 @@ def test_retry_after_is_honoured(status: int) -> None:
         assert 0 <= wait <= 0.25
 
 
-def test_a_long_wait_is_left_to_the_caller() -> None:
+def test_a_long_retry_after_raises() -> None:
     with pytest.raises(RateLimited) as caught:
         pauses([answer(429, b'{"message":"Too Many Requests"}', retry_after="61")], RetryPolicy(8))
     assert caught.value.retry_after == 61
@@ -185,7 +185,7 @@ def test_a_long_wait_is_left_to_the_caller() -> None:
     assert unavailable.value.retry_after == 3600
 
 
-def test_work_without_end_waits_no_age() -> None:
+def test_backoff_of_endless_work_is_limited() -> None:
     for wish in (61.0, 3600.0, 251_606_923_023.0):
         assert 60 <= RetryPolicy(0, cap_s=30).backoff(9, wish) <= 90
 
@@ -197,7 +197,7 @@ def test_retry_after_on_the_wire() -> None:
     ):
         began = time.monotonic()
         client.events.post(connected())
-        assert 1 <= time.monotonic() - began < 20  # our own pauses reach that only much later
+        assert 1 <= time.monotonic() - began < 20  # our own backoff is shorter
 
 
 # Conditions --------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ STORED = Reply(200, b'{"id":"C1","chargePowers":[11.0]}', {"ETag": '"8"'})
 OTHER = Reply(200, b'{"id":"C1","chargePowers":[22]}', {"ETag": '"8"'})
 
 
-def test_a_put_whose_answer_was_lost_is_not_failed_by_its_own_success() -> None:
+def test_a_put_whose_answer_was_lost_does_not_fail_when_retried() -> None:
     with ScriptedServer(HUNG_UP, FAILED, STORED) as server, Client(server.url, KEY) as client:
         saved = client.chargers.put(CHARGER, if_match='"7"')
         assert (saved.created, saved.etag) == (False, '"8"')
@@ -218,14 +218,16 @@ def test_a_put_whose_answer_was_lost_is_not_failed_by_its_own_success() -> None:
     ("script", "unsure"),
     [((HUNG_UP, FAILED, OTHER), True), ((busy(429), FAILED), False), ((FAILED,), False)],
 )
-def test_a_put_that_failed_says_whether_it_is_sure(script: tuple[Reply, ...], unsure: bool) -> None:
+def test_the_error_of_a_put_says_whether_it_is_unsure(
+    script: tuple[Reply, ...], unsure: bool
+) -> None:
     with ScriptedServer(*script) as server, Client(server.url, KEY) as client:
         with pytest.raises(PreconditionFailed) as caught:
             client.chargers.put(CHARGER, if_match='"7"')
         assert caught.value.unsure is unsure
 
 
-def test_a_patch_whose_answer_was_lost_says_that_it_is_unsure() -> None:
+def test_the_error_of_a_patch_whose_answer_was_lost_is_unsure() -> None:
     with ScriptedServer(HUNG_UP, FAILED) as server, Client(server.url, KEY) as client:
         with pytest.raises(PreconditionFailed) as caught:
             client.chargers.patch("C1", if_match='"7"', charge_powers=[11])
@@ -244,7 +246,7 @@ def items(*statuses: int) -> Reply:
     return Reply(200, json.dumps(shown).encode(), {"Retry-After": "0"})
 
 
-def test_events_that_have_to_wait_are_sent_again_in_order() -> None:
+def test_events_that_must_wait_are_sent_again_in_order() -> None:
     script = (items(201, 429, 409, 503, 503), busy(503), items(503, 201, 429), items(201, 201))
     with ScriptedServer(*script) as server, Client(server.url, KEY) as client:
         results = client.events.bulk(update(number) for number in range(5))
@@ -252,7 +254,7 @@ def test_events_that_have_to_wait_are_sent_again_in_order() -> None:
     assert len({request.body for request in server.requests}) == 3
 
 
-def test_an_error_in_the_middle_of_bulk_says_what_is_known() -> None:
+def test_an_error_in_the_middle_of_bulk_has_the_results_so_far() -> None:
     script = (items(201, 400, 429), Reply(403, b'{"message":"Forbidden"}'))
     with (
         ScriptedServer(*script) as server,
@@ -265,7 +267,7 @@ def test_an_error_in_the_middle_of_bulk_says_what_is_known() -> None:
     assert all(result.event.timestamp for result in results)
 
 
-def test_bulk_does_not_wait_until_there_is_room_for_all() -> None:
+def test_bulk_does_not_wait_until_all_items_fit() -> None:
     calls = EventCalls(RetryPolicy(retries=1))
     script = calls.bulk.all([update(1), update(2)])
     request = next(script)
@@ -276,7 +278,7 @@ def test_bulk_does_not_wait_until_there_is_room_for_all() -> None:
     assert 30 <= pause.seconds <= 30.25
 
 
-def test_bulk_gives_up_when_nothing_moves() -> None:
+def test_bulk_gives_up_without_progress() -> None:
     with ScriptedServer(items(503, 503)) as server, Client(server.url, KEY, retries=2) as client:
         with pytest.raises(Unavailable, match="No 503") as caught:
             client.events.bulk([update(1), update(2)])
@@ -284,7 +286,7 @@ def test_bulk_gives_up_when_nothing_moves() -> None:
     assert [result.status for result in caught.value.results] == [503, 503]
 
 
-def test_bulk_does_not_believe_an_answer_of_another_length() -> None:
+def test_bulk_refuses_an_answer_of_another_length() -> None:
     with (
         ScriptedServer(items(201)) as server,
         Client(server.url, KEY) as client,
@@ -296,7 +298,7 @@ def test_bulk_does_not_believe_an_answer_of_another_length() -> None:
 # The key, links ----------------------------------------------------------------------------------
 
 
-def test_the_key_shows_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_key_appears_nowhere(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     shown = []
     with ScriptedServer(busy(503), HUNG_UP, Reply(403, b'{"message":"Forbidden"}')) as server:
@@ -362,13 +364,13 @@ def test_connections_are_used_again() -> None:
         assert len(client._http._pool.connections) == 1
 
 
-def test_a_server_with_a_path_of_its_own() -> None:
+def test_a_server_url_with_a_path() -> None:
     with ScriptedServer(STORED) as server, Client(server.url + "/tether/", KEY) as client:
         client.chargers.get("C1")
     assert server.requests[0].target == "/tether/chargers/C1"
 
 
-def test_timestamps_increase_from_try_to_try() -> None:
+def test_timestamps_increase_from_event_to_event() -> None:
     with ScriptedServer(CREATED) as server, Client(server.url, KEY) as client:
         for _ in range(50):
             client.events.post(connected())

@@ -33,7 +33,7 @@ NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
 
 def event(kind: str, minute: float, vehicle: str = "V1", **measured: float) -> Event:
-    """What happened so many minutes after noon."""
+    """An event so many minutes after noon."""
     return Event(
         type=f"VEHICLE_{kind}",
         charger_id=CHARGER,
@@ -43,8 +43,8 @@ def event(kind: str, minute: float, vehicle: str = "V1", **measured: float) -> E
     )
 
 
-def stay(minute: float, vehicle: str = "V1") -> list[Event]:
-    """The events of a stay of half an hour that charges 5 kWh in 20 minutes."""
+def session_events(minute: float, vehicle: str = "V1") -> list[Event]:
+    """The events of a session of half an hour that charges 5 kWh in 20 minutes."""
     return [
         event("CONNECTED", minute, vehicle, state_of_charge=20),
         event("CHARGE_STARTED", minute + 1, vehicle, charge_power=11),
@@ -53,10 +53,10 @@ def stay(minute: float, vehicle: str = "V1") -> list[Event]:
     ]
 
 
-def test_states_are_typed_and_have_what_was_just_reported(sdk: Client) -> None:
+def test_states_are_typed_and_include_the_newest_events(sdk: Client) -> None:
     nothing = sdk.vehicles.state("V1")
     assert (nothing.vehicle_id, nothing.plugged_in, nothing.last_event) == ("V1", False, None)
-    for reported in stay(0)[:2]:
+    for reported in session_events(0)[:2]:
         last = sdk.events.post(reported)
         known = sdk.vehicles.state("V1").last_event
         assert known is not None
@@ -88,7 +88,12 @@ def test_lists_come_with_states(sdk: Client) -> None:
 def test_sessions_are_typed_and_found_by_their_filters(sdk: Client) -> None:
     create_fleet(sdk, 2)
     sdk.chargers.put(Charger(id="C2", charge_powers=[11]))
-    sdk.events.bulk(stay(0) + stay(60) + stay(30, "V2") + stay(90, "V2")[:1])
+    sdk.events.bulk(
+        session_events(0)
+        + session_events(60)
+        + session_events(30, "V2")
+        + session_events(90, "V2")[:1]
+    )
     everything = list(sdk.sessions.list(page_size=1))
     assert [session.vehicle_id for session in everything] == ["V1", "V2", "V1", "V2"]
     first = everything[0]
@@ -132,10 +137,10 @@ def test_sessions_are_typed_and_found_by_their_filters(sdk: Client) -> None:
 def test_a_session_whose_unplug_was_lost_is_found_and_ended(sdk: Client) -> None:
     create_fleet(sdk, 4)
     sdk.events.bulk([
-        *stay(0)[:3],  # heard of 21 minutes after noon, and not unplugged
-        *stay(0, "V2"),
-        *stay(5, "V3")[:1], event("CHARGE_UPDATED", 600, "V3", state_of_charge=30),
-        *stay(30, "V4")[:1],
+        *session_events(0)[:3],  # the last event is 21 minutes after noon, without an unplug
+        *session_events(0, "V2"),
+        *session_events(5, "V3")[:1], event("CHARGE_UPDATED", 600, "V3", state_of_charge=30),
+        *session_events(30, "V4")[:1],
     ])  # fmt: skip
     lost, heard, young = sdk.sessions.list(status="active")
     assert (lost.last_event_at, heard.last_event_at) == (
@@ -163,7 +168,7 @@ def test_a_session_whose_unplug_was_lost_is_found_and_ended(sdk: Client) -> None
     with pytest.raises(Invalid) as refused:
         sdk.sessions.end(lost.id, at="2999-01-01T00:00:00Z")
     assert refused.value.parameter == "timestamp"
-    at = NOON + timedelta(minutes=21)  # in the instant of the newest event
+    at = NOON + timedelta(minutes=21)  # the instant of the newest event
     would = sdk.sessions.ending(lost.id, at=at)
     assert (would.type, would.charger_id, would.vehicle_id, would.timestamp) == (
         "VEHICLE_DISCONNECTED", CHARGER, "V1", "2026-01-05T12:21:00.000Z",
@@ -183,8 +188,8 @@ def test_a_session_whose_unplug_was_lost_is_found_and_ended(sdk: Client) -> None
         sdk.sessions.end("nothing", at=at)
 
 
-def test_an_unplug_that_ends_another_session_is_told(sdk: Client) -> None:
-    """A vehicle that comes with less charge was away: the unplug of that instant was before."""
+def test_an_unplug_that_ends_another_session_raises(sdk: Client) -> None:
+    """A vehicle with less charge was away: this unplug belongs to the session before."""
     sdk.events.bulk([
         event("CONNECTED", 0, state_of_charge=80),
         event("CONNECTED", 60, state_of_charge=20),
@@ -197,7 +202,7 @@ def test_an_unplug_that_ends_another_session_is_told(sdk: Client) -> None:
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages of five sessions, so that there are many ends of pages."""
+    """Pages of five sessions, so that there are many pages."""
     monkeypatch.setattr(following_module, "PAGE_SIZE", 5)
 
 
@@ -205,21 +210,23 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def apply(copy: dict[str, Session], session: Session) -> None:
-    """What a consumer does with a change."""
+    """Applies a change, as a consumer does."""
     known = copy.get(session.id)
     assert known is None or known.version < session.version
     copy[session.id] = session
 
 
 def check(copy: dict[str, Session], client: Client) -> None:
-    """The consumer has exactly what there is."""
+    """The consumer has exactly the sessions of the server."""
     there = {id: one for id, one in copy.items() if one.status is not SessionStatus.REMOVED}
     assert there == {session.id: session for session in client.sessions.list(page_size=1000)}
 
 
 def until_quiet(changes: Iterator[Session], client: Client) -> Iterator[Session]:
-    """The changes up to one that the test makes last."""
-    next(client.sessions.list(page_size=1))  # what is derived together comes in the order of ids
+    """The changes up to the last one of the test."""
+    next(
+        client.sessions.list(page_size=1)
+    )  # sessions that are derived together are ordered by their ids
     client.events.post(event("CONNECTED", 10_000, "V9"))
     for session in changes:
         yield session
@@ -234,16 +241,18 @@ def test_a_consumer_that_was_down_misses_nothing_while_late_events_arrive(
     chance = random.Random(8)
     with Client(server.url, key) as client:
         create_fleet(client, 9)
-        reports = [one for number in range(60) for one in stay(number * 40, f"V{number % 6 + 1}")]
-        chance.shuffle(reports)  # so that most of them are late, and sessions come and go
+        reports = [
+            one for number in range(60) for one in session_events(number * 40, f"V{number % 6 + 1}")
+        ]
+        chance.shuffle(reports)  # so that most events are late, and sessions appear and disappear
 
         def report() -> None:
             for place in range(0, len(reports), 16):
                 client.events.bulk(reports[place : place + 16])
-                next(client.sessions.list(page_size=1))  # waits until it is derived
+                next(client.sessions.list(page_size=1))  # waits until all is derived
             written.set()
 
-        written = threading.Event()  # else the consumer may wait for changes that do not come
+        written = threading.Event()  # so that the consumer does not wait for ever
         writer = threading.Thread(target=report)
         writer.start()
         copy: dict[str, Session] = {}
@@ -254,7 +263,7 @@ def test_a_consumer_that_was_down_misses_nothing_while_late_events_arrive(
                 assert cursor in (None, changes.cursor)
                 for session in islice(changes, chance.randrange(1, 25)):
                     apply(copy, session)
-                cursor = changes.cursor  # and it is down
+                cursor = changes.cursor  # the consumer stops here
             client.events.post(event("CONNECTED", chance.randrange(2400) + 0.5, "V8"))
         writer.join()
         for session in until_quiet(client.sessions.changes(cursor, poll_s=0.01), client):
@@ -264,7 +273,7 @@ def test_a_consumer_that_was_down_misses_nothing_while_late_events_arrive(
 
 
 @pytest.mark.usefixtures("small_pages")
-def test_it_goes_on_after_every_session_although_all_changed_at_once(sdk: Client) -> None:
+def test_changes_can_continue_after_every_session_of_the_same_instant(sdk: Client) -> None:
     create_fleet(sdk, 9)
     sdk.events.bulk(event("CONNECTED", 0, f"V{number}") for number in range(1, 9))
     changes = sdk.sessions.changes(poll_s=0.01)
@@ -274,9 +283,9 @@ def test_it_goes_on_after_every_session_although_all_changed_at_once(sdk: Client
     for place, cursor in enumerate(cursors):
         rest = islice(sdk.sessions.changes(cursor, poll_s=0.01), 8 - place)
         assert list(rest) == everything[place:]
-    # What changes again comes again, at the end, and is not what was to come.
+    # A session that changes again comes again, at the end.
     sdk.events.post(event("DISCONNECTED", 5, everything[6].vehicle_id))
-    sdk.sessions.get(everything[6].id)  # until it is derived: who follows does not wait
+    sdk.sessions.get(everything[6].id)  # waits until all is derived: a follower does not wait
     rest = islice(sdk.sessions.changes(cursors[3], poll_s=0.01), 5)
     assert [session.id for session in rest] == [
         one.id for one in [*everything[3:6], everything[7], everything[6]]
@@ -287,16 +296,16 @@ def test_it_goes_on_after_every_session_although_all_changed_at_once(sdk: Client
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "2026-01-05T12:00:00.000Z", "0.MTIz", "/"])
-def test_a_cursor_of_something_else_is_refused(sdk: Client, cursor: str) -> None:
+def test_a_wrong_cursor_is_refused(sdk: Client, cursor: str) -> None:
     with pytest.raises(Invalid) as caught:
         sdk.sessions.changes(cursor)
     assert caught.value.parameter == "cursor"
 
 
-def test_the_awaiting_client_has_all_of_it(server: Server, key: str) -> None:
+def test_the_async_client_has_sessions_and_states(server: Server, key: str) -> None:
     async def use() -> None:
         async with AsyncClient(server.url, key) as sdk:
-            await sdk.events.bulk(stay(0) + stay(60)[:2])
+            await sdk.events.bulk(session_events(0) + session_events(60)[:2])
             sessions = [session async for session in sdk.sessions.list(page_size=1)]
             assert [session.status for session in sessions] == ["ended", "active"]
             assert await sdk.sessions.get(sessions[0].id) == sessions[0]
@@ -326,7 +335,7 @@ def test_the_awaiting_client_has_all_of_it(server: Server, key: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"[{}]", b'[{"id": 1, "state": {}}]', b"{}"])
-def test_what_is_no_session_and_no_state_is_no_answer_of_this_api(body: bytes) -> None:
+def test_malformed_sessions_and_states_raise(body: bytes) -> None:
     with ScriptedServer(Reply(200, body)) as server, Client(server.url, "key", retries=0) as client:
         with pytest.raises(UnexpectedAnswer):
             next(client.sessions.list())

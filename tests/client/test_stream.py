@@ -1,4 +1,4 @@
-"""The SDK's stream goes on by itself, without a gap, whatever happens to its connection."""
+"""The stream of the SDK connects again by itself and has no gap."""
 
 import asyncio
 import threading
@@ -33,9 +33,9 @@ def events(messages: list[Message]) -> list[Event]:
     return [message for message in messages if isinstance(message, Event)]
 
 
-def test_once_connected_it_brings_all_that_happens(sdk: Client) -> None:
+def test_a_connected_stream_has_all_later_events(sdk: Client) -> None:
     sdk.events.post(connected())
-    list(sdk.vehicles.list_with_state())  # else the state of what was before could still come
+    list(sdk.vehicles.list_with_state())  # so that no earlier states follow
     with sdk.stream() as stream:
         place = stream.cursor
         assert place is not None
@@ -47,7 +47,7 @@ def test_once_connected_it_brings_all_that_happens(sdk: Client) -> None:
     assert list(islice(sdk.stream(place), 1)) == found[:1]
 
 
-def test_it_goes_on_after_every_message(sdk: Client) -> None:
+def test_the_stream_can_continue_after_every_message(sdk: Client) -> None:
     fleet = create_fleet(sdk, 3)
     sdk.events.bulk(update(number, fleet[number % 3]) for number in range(9))
     everything = list(sdk.events.list())
@@ -68,7 +68,7 @@ def test_it_goes_on_after_every_message(sdk: Client) -> None:
         assert rest == everything
 
 
-def test_filters_are_those_of_events(sdk: Client) -> None:
+def test_the_stream_has_the_filters_of_events(sdk: Client) -> None:
     fleet = create_fleet(sdk, 2)
     sdk.events.bulk([update(1, fleet[0]), connected(fleet[1]), update(2, fleet[1])])
     stream = sdk.stream("start", type="VEHICLE_CHARGE_UPDATED", vehicle_id=fleet[1],
@@ -78,7 +78,7 @@ def test_filters_are_those_of_events(sdk: Client) -> None:
     assert (numbers([event]), isinstance(state, VehicleState)) == ({fleet[1]: [2]}, True)
 
 
-def test_it_outlasts_restarts_while_others_write(new_server: Callable[..., Server]) -> None:
+def test_the_stream_survives_restarts_while_others_write(new_server: Callable[..., Server]) -> None:
     server, count = new_server(), 120
     port = int(server.url.rpartition(":")[2])
     with Client(server.url, server.key(), retries=20) as client:
@@ -102,7 +102,7 @@ def test_it_outlasts_restarts_while_others_write(new_server: Callable[..., Serve
         assert found == list(client.events.list(page_size=1000))
 
 
-def test_it_tells_of_an_outage_as_long_as_it_lasts() -> None:
+def test_interrupted_is_true_during_an_outage() -> None:
     outage = [Reply(503), Reply(None)]
     with ScriptedServer(*outage, Reply(200, b"id: a\n\n", STREAM)) as server:
         stream = Client(server.url, "key").stream()
@@ -116,7 +116,7 @@ def test_it_tells_of_an_outage_as_long_as_it_lasts() -> None:
     assert not stream.interrupted
 
 
-def test_what_makes_waiting_useless_is_raised(sdk: Client) -> None:
+def test_permanent_errors_of_the_stream_are_raised(sdk: Client) -> None:
     with pytest.raises(Invalid) as caught:
         next(sdk.stream("nonsense"))
     assert caught.value.parameter == "cursor"
@@ -134,7 +134,7 @@ def test_what_makes_waiting_useless_is_raised(sdk: Client) -> None:
             assert len(server.requests) == 1
 
 
-def test_it_reads_the_format_as_the_standard_says_and_sends_what_it_had_last() -> None:
+def test_the_stream_follows_the_standard_and_sends_the_last_event_id() -> None:
     script = [
         Reply(503),
         Reply(200, b":\r\nretry: 9\r\nid: a\r\n\r\nevent:event\rid: b\rdata:" + EVENT + b"\r\r:\n",
@@ -160,7 +160,7 @@ def test_it_reads_the_format_as_the_standard_says_and_sends_what_it_had_last() -
     ]
 
 
-def test_the_awaiting_stream_does_the_same_and_waiting_for_it_may_be_cancelled(
+def test_the_async_stream_is_the_same_and_can_be_cancelled(
     server: Server, key: str, sdk: Client
 ) -> None:
     async def scenario() -> None:

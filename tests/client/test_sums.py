@@ -13,7 +13,7 @@ AT = datetime(2026, 1, 5, 22, 30, tzinfo=UTC)
 
 
 def charge(sdk: Client) -> None:
-    """V1 at C1 over the midnight of Berlin: 10 kWh in an hour."""
+    """V1 charges 10 kWh at C1 in an hour around midnight in Berlin."""
     kinds = ("CONNECTED", "CHARGE_STARTED", "CHARGE_STOPPED", "DISCONNECTED")
     for kind, minutes in zip(kinds, (0, 0, 60, 90), strict=True):
         energy = 10 if kind == "CHARGE_STOPPED" else None

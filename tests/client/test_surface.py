@@ -1,4 +1,4 @@
-"""Everything that the blocking client can do, on both databases."""
+"""All methods of the blocking client, on both databases."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -107,7 +107,7 @@ def test_events_without_a_timestamp_are_all_different(sdk: Client) -> None:
     assert len(ids | {result.id for result in results}) == 520
 
 
-def test_bulk_says_of_each_event_what_became_of_it(sdk: Client) -> None:
+def test_bulk_has_a_result_for_each_event(sdk: Client) -> None:
     unknown = connected("nobody")
     bad = Event(
         type="VEHICLE_CONNECTED", charger_id="C1", vehicle_id="V1", state_of_charge=float("nan")
@@ -126,7 +126,7 @@ def test_bulk_says_of_each_event_what_became_of_it(sdk: Client) -> None:
     assert sdk.events.bulk([]) == []
 
 
-def test_bulk_takes_more_than_one_request_can(sdk: Client) -> None:
+def test_bulk_sends_more_than_fits_into_a_request(sdk: Client) -> None:
     count = 12_345
     results = sdk.events.bulk(update(number) for number in range(count))
     assert len(results) == count
@@ -146,7 +146,7 @@ def test_bulk_waits_for_the_rate_limit_and_keeps_the_order(server: Server) -> No
         assert [int(event.charged_energy or 0) for event in stored] == list(range(500))
 
 
-def test_a_fleet_goes_in_one_call(sdk: Client) -> None:
+def test_a_fleet_is_sent_in_one_call(sdk: Client) -> None:
     fleet = [Vehicle(id=f"B{n}", charge_capacity=350, charge_powers=[150]) for n in range(10_050)]
     wrong = Vehicle(id="B 1", charge_capacity=350, charge_powers=[150])
     results = sdk.vehicles.bulk([*fleet, wrong])
@@ -181,7 +181,7 @@ def test_errors_have_a_meaning(server: Server, sdk: Client) -> None:
 
 
 @pytest.mark.parametrize("id", ["", ".", "..", "a/b", "a b", "%41", "é", "a" * 129])
-def test_no_id_leads_anywhere_else(sdk: Client, id: str) -> None:
+def test_an_invalid_id_leads_to_no_other_path(sdk: Client, id: str) -> None:
     for get in (sdk.chargers.get, sdk.events.get):
         with pytest.raises(NotFound):
             get(id)
@@ -203,7 +203,7 @@ def test_patch_knows_the_fields(sdk: Client) -> None:
         sdk.events.post({"type": "VEHICLE_CONNECTED"})  # type: ignore[arg-type]
 
 
-def test_the_environment_says_where_and_who(
+def test_url_and_key_come_from_the_environment(
     server: Server, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TETHER_URL", server.url + "/")
@@ -219,7 +219,7 @@ def test_the_environment_says_where_and_who(
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_there_is_a_time_out_in_any_case(
+def test_a_client_always_has_a_time_out(
     kind: type[Client] | type[AsyncClient], seconds: float
 ) -> None:
     with pytest.raises(TetherError, match="time-out"):
@@ -227,6 +227,6 @@ def test_there_is_a_time_out_in_any_case(
 
 
 @pytest.mark.parametrize("url", ["tether.example.com", "ftp://a", "http://", "http://a:x", "/"])
-def test_a_url_that_is_none_is_refused_at_once(url: str) -> None:
+def test_an_invalid_url_is_refused_at_once(url: str) -> None:
     with pytest.raises(TetherError, match="https://tether"):
         Client(url, "key")

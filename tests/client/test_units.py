@@ -1,4 +1,4 @@
-"""What the SDK says of numbers in the wrong unit: a Python warning, and `BulkResult.warnings`."""
+"""Numbers in the wrong unit give a Python warning, and `BulkResult.warnings`."""
 
 import asyncio
 import logging
@@ -34,7 +34,7 @@ def stopped(number: int, energy: float) -> Event:
     )
 
 
-def test_what_is_stored_in_doubt_is_warned_of(sdk: Client) -> None:
+def test_a_doubtful_value_is_stored_with_a_warning(sdk: Client) -> None:
     with pytest.warns(UnitWarning, match=r"^chargeCapacity was stored .* too high for kWh: check"):
         sdk.vehicles.put(Vehicle(id="V2", charge_capacity=74800, charge_powers=[11]))
     with pytest.warns(UnitWarning, match="^chargePowers was stored .* too high for kW:"):
@@ -50,7 +50,7 @@ def test_what_is_stored_in_doubt_is_warned_of(sdk: Client) -> None:
     assert len(caught) == 1
 
 
-def test_events_that_tasks_report_at_once_are_warned_of(server: Server, sdk: Client) -> None:
+def test_coalesced_events_have_warnings(server: Server, sdk: Client) -> None:
     async def report() -> None:
         async with AsyncClient(server.url, sdk._endpoint.headers["X-API-Key"]) as client:
             await asyncio.gather(*(client.events.post(stopped(n, 43000)) for n in range(30)))
@@ -60,7 +60,7 @@ def test_events_that_tasks_report_at_once_are_warned_of(server: Server, sdk: Cli
     assert len(caught) == 30
 
 
-def test_an_outbox_delivers_also_where_warnings_are_errors(
+def test_an_outbox_delivers_even_if_warnings_are_errors(
     sdk: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING, "tether.client.outbox"):
@@ -74,7 +74,7 @@ def test_an_outbox_delivers_also_where_warnings_are_errors(
     assert "chargedEnergy was stored as it was sent" in caplog.text
 
 
-def test_errors_say_a_code_and_what_is_to_blame(sdk: Client) -> None:
+def test_errors_have_a_code_and_a_parameter(sdk: Client) -> None:
     results = sdk.events.bulk(
         [
             Event(type="VEHICLE_CONNECTED", charger_id="C9", vehicle_id=VEHICLE),

@@ -1,4 +1,4 @@
-"""Events are taken back through the SDK, and those who follow end with what the server has."""
+"""Events are withdrawn through the SDK, and followers end with the events of the server."""
 
 import asyncio
 import random
@@ -25,11 +25,11 @@ NEVER = "0188ac4b-9dfa-7c3e-a51b-2f8e6d0b4c97"
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages of seven, so that there are many ends of pages."""
+    """Pages of seven, so that there are many pages."""
     monkeypatch.setattr(following_module, "PAGE_SIZE", 7)
 
 
-def test_one_and_many_are_taken_back(sdk: Client) -> None:
+def test_one_and_many_events_are_withdrawn(sdk: Client) -> None:
     ids = [sdk.events.post(update(number)) for number in range(5)]
     sdk.events.withdraw(ids[0])
     sdk.events.withdraw(ids[0])
@@ -51,7 +51,7 @@ def test_one_and_many_are_taken_back(sdk: Client) -> None:
     assert list(islice(sdk.events.follow_withdrawn(poll_s=0.01), 3)) == listed
 
 
-def test_the_stream_has_them(sdk: Client) -> None:
+def test_the_stream_has_withdrawals(sdk: Client) -> None:
     first = sdk.events.post(update(1))
     with sdk.stream("start") as stream:
         event, state = islice(stream, 2)
@@ -71,7 +71,7 @@ def test_the_stream_has_them(sdk: Client) -> None:
 
 
 @pytest.mark.usefixtures("small_pages")
-def test_a_place_is_kept_whatever_is_taken_back(sdk: Client) -> None:
+def test_a_cursor_stays_valid_after_withdrawals(sdk: Client) -> None:
     chance = random.Random(8)
     ids = [sdk.events.post(update(number)) for number in range(30)]
     feed = sdk.events.follow(poll_s=0.01)
@@ -82,13 +82,13 @@ def test_a_place_is_kept_whatever_is_taken_back(sdk: Client) -> None:
         following = [id for id in ids[place:] if id not in gone]
         again = sdk.events.follow(cursor, poll_s=0.01)
         assert [event.id for event in islice(again, len(following))] == following
-    # Those of an older version counted what was taken of a page.
+    # Cursors of older versions have the number of entries that were taken of a page.
     page = cursors[7].split(".", 1)[1]
     old = sdk.events.follow(f"0.{page}", poll_s=0.01)
     assert next(old).id == next(id for id in ids[7:] if id not in gone)
 
 
-def test_now_is_a_place_also_when_the_only_event_is_taken_back(sdk: Client) -> None:
+def test_now_is_a_cursor_even_if_the_only_event_is_withdrawn(sdk: Client) -> None:
     only = sdk.events.post(update(0))
     place = sdk.events.now()
     sdk.events.withdraw(only)
@@ -97,7 +97,7 @@ def test_now_is_a_place_also_when_the_only_event_is_taken_back(sdk: Client) -> N
 
 
 @pytest.mark.usefixtures("small_pages")
-def test_copies_are_what_the_server_has_after_any_restarts(server: Server, key: str) -> None:
+def test_copies_equal_the_events_of_the_server_after_restarts(server: Server, key: str) -> None:
     chance = random.Random(5)
     copies: dict[str, Event] = {}
     seen: set[str] = set()
@@ -111,7 +111,7 @@ def test_copies_are_what_the_server_has_after_any_restarts(server: Server, key: 
             some = chance.sample(kept, len(kept) // 3)
             assert all(result.ok for result in client.events.withdraw_many(some))
             kept = [id for id in kept if id not in some]
-            # It comes back with its places, and takes some of what is new.
+            # The consumer comes back with its cursors and takes some new entries.
             waiting = sum(id not in seen for id in kept)
             feed = client.events.follow(place, poll_s=0.01)
             for event in islice(feed, min(most, waiting)):
@@ -126,7 +126,7 @@ def test_copies_are_what_the_server_has_after_any_restarts(server: Server, key: 
     assert list(copies) == kept
 
 
-def test_the_awaiting_client_takes_back_and_follows(server: Server, key: str) -> None:
+def test_the_async_client_withdraws_and_follows(server: Server, key: str) -> None:
     async def main() -> None:
         async with AsyncClient(server.url, key) as client:
             await client.chargers.put(Charger(id="C1", charge_powers=[11]))

@@ -1,4 +1,4 @@
-"""What somebody sees who gave the SDK a wrong address."""
+"""What users see if they give the SDK a wrong address."""
 
 import logging
 import pydoc
@@ -13,7 +13,7 @@ from tether.client import AsyncClient, Client, Unavailable
 
 
 @pytest.mark.parametrize("ask", [blocking, asynchronous])
-def test_the_first_retry_is_a_warning_and_the_error_asks_for_the_server(
+def test_the_first_retry_warns_and_the_error_asks_whether_the_server_runs(
     ask: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     place = f"127.0.0.1:{free_port()}/tether"
@@ -32,7 +32,7 @@ def test_the_first_retry_is_a_warning_and_the_error_asks_for_the_server(
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_help_names_only_what_is_for_users(kind: type) -> None:
+def test_help_shows_only_public_names(kind: type) -> None:
     text = pydoc.render_doc(kind)
     assert "users" not in text
     public = {name for name in vars(kind) if not name.startswith("_")}
