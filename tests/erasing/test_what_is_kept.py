@@ -26,7 +26,7 @@ def move(server: Server, key: str, horizon: str = HORIZON) -> None:
 
     async def run() -> None:
         async with open_store(server.database) as store:
-            await store.retention.move(number, parse_instant(horizon))
+            await store.retention.move_horizon(number, parse_instant(horizon))
 
     asyncio.run(run())
 

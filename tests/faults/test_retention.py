@@ -95,7 +95,7 @@ async def move(database: str, partner: int, horizon_ms: int) -> None:
     """Sets a horizon: older events are not kept."""
     async with open_store(database) as store:
         await store.retention.release_all()  # as if the lease of the killed server had expired
-        await store.retention.move(partner, horizon_ms)
+        await store.retention.move_horizon(partner, horizon_ms)
 
 
 async def expired(database: str, partner: int, horizon_ms: int) -> None:

@@ -25,7 +25,7 @@ def test_behind_the_horizon_nothing_comes_any_more(in_store: InStore) -> None:
             for second in range(60)
         ))  # fmt: skip
         await asyncio.sleep(0)
-        await store.retention.move(partner, horizon_ms)
+        await store.retention.move_horizon(partner, horizon_ms)
         page = await store.events.page(partner, EventFilter(), after=None, limit=1000)
         await adding
         again = await store.events.page(partner, EventFilter(), after=None, limit=1000)
@@ -108,13 +108,13 @@ def test_what_tells_of_expired_events_goes_when_followers_had_time(in_store: InS
         before = await told()
         await store.retention.delete_tombstones(partner, later_ms)  # nothing expires
         assert await told() == before
-        await store.retention.move(partner, parse_instant("2026-05-01T10:00:15Z"))
+        await store.retention.move_horizon(partner, parse_instant("2026-05-01T10:00:15Z"))
         await store.retention.delete_tombstones(partner, now_ms() + 29 * DAY_MS)
         assert await told() == before
         await store.retention.delete_tombstones(partner, later_ms)
         # Those that are not before the horizon stay.
         assert await told() == [before[0] - 15, 5]
-        await store.retention.move(partner, parse_instant("2026-05-01T10:01:00Z"))
+        await store.retention.move_horizon(partner, parse_instant("2026-05-01T10:01:00Z"))
         await store.retention.delete_tombstones(partner, later_ms)
         assert await told() == [0, 1]
         await report(store, partner, [event(90)])

@@ -92,7 +92,7 @@ async def expire(
     if age_ms:
         horizon_ms = (now_ms() - age_ms) // HORIZON_STEP_MS * HORIZON_STEP_MS
         if ages.horizon_ms is None or horizon_ms > ages.horizon_ms:
-            await store.retention.move(partner, horizon_ms)
+            await store.retention.move_horizon(partner, horizon_ms)
             ages = await store.retention.get(partner)
     if ages.horizon_ms is None or ages.horizon_ms == ages.expired_ms:
         return

@@ -31,7 +31,7 @@ WHERE EXISTS (SELECT 1 FROM {{one}}s x WHERE x.partner = $1 AND x.id = $2)
   AND ($5 = 1 OR NOT EXISTS ({_EVENTS}))
 ON CONFLICT (partner, kind, code) DO NOTHING
 """
-REMOVE = """
+DELETE_ENTITY = """
 DELETE FROM {one}s WHERE partner = $1 AND id = $2
 AND EXISTS (SELECT 1 FROM erasures WHERE partner = $1 AND kind = '{one}s' AND code = $3)
 """
@@ -45,12 +45,12 @@ EXISTS = """
 SELECT 1 FROM {one}s x WHERE x.partner = $1 AND x.id = $2
 AND EXISTS (SELECT 1 FROM erasures WHERE partner = $1 AND kind = '{one}s' AND code = $3)
 """
-DONE = "DELETE FROM erasures WHERE partner = $1 AND kind = $2 AND code = $3"
-ENDED = """
+DELETE_ERASURE = "DELETE FROM erasures WHERE partner = $1 AND kind = $2 AND code = $3"
+ADD_ENDED = """
 INSERT INTO erasures (partner, kind, code, begun_ms) VALUES ($1, 'ended', $2, $3)
 ON CONFLICT (partner, kind, code) DO UPDATE SET begun_ms = excluded.begun_ms
 """
-LONG_ENDED = """
+ENDED_LONG_AGO = """
 SELECT partner, code FROM erasures WHERE kind = 'ended' AND begun_ms NOT BETWEEN $1 AND $2
 """
 
@@ -154,7 +154,7 @@ class Erasures:
             *before,
             Statement(erasure.sql(ADD), (*this, now_ms, int(with_events))),
             *where_found(also, erasure.sql(EXISTS), *this),
-            Statement(erasure.sql(REMOVE), this),
+            Statement(erasure.sql(DELETE_ENTITY), this),
             Statement(DELETE_SNAPSHOT, this),
         )
         return bool(counts[len(before)])
@@ -206,13 +206,13 @@ class Erasures:
         await self._engine.erase_text(erasure.id)
         partner, kind, _ = erasure
         await self._engine.write_all(
-            Statement(DONE, (partner, kind, erasure.code)),
-            Statement(ENDED, (partner, erasure.code, now_ms)),
+            Statement(DELETE_ERASURE, (partner, kind, erasure.code)),
+            Statement(ADD_ENDED, (partner, erasure.code, now_ms)),
         )
 
     async def delete_ended(self, now_ms: int) -> None:
         """Deletes the records of erasures that ended long enough ago."""
-        ended = await self._engine.read(LONG_ENDED, now_ms - ENDED_MS, now_ms + ENDED_MS)
+        ended = await self._engine.read(ENDED_LONG_AGO, now_ms - ENDED_MS, now_ms + ENDED_MS)
         for partner, code in ended:
             id = bytes.fromhex(code).decode()
             late = 0  # rows from statements that began before the end
@@ -220,7 +220,7 @@ class Erasures:
                 late += count
             if late:
                 await self._engine.erase_text(id)
-            await self._engine.write(DONE, partner, "ended", code)
+            await self._engine.write(DELETE_ERASURE, partner, "ended", code)
 
 
 def _without_id(body: str, erasure: Erasure) -> str:

@@ -30,7 +30,7 @@ ON CONFLICT (partner) DO UPDATE SET events_ms = excluded.events_ms,
     requests_ms = excluded.requests_ms, attempts_ms = excluded.attempts_ms
 """
 # The horizon only moves forward. So an event that was refused stays refused.
-MOVE = """
+MOVE_HORIZON = """
 INSERT INTO retention (partner, horizon_ms, lease_ms)
 SELECT $1, $2, 0 WHERE EXISTS (SELECT 1 FROM partners WHERE id = $1)
 ON CONFLICT (partner) DO UPDATE SET horizon_ms = CASE
@@ -48,7 +48,7 @@ UPDATE retention SET lease_ms = 0, expired_ms = coalesce($2, expired_ms) WHERE p
 """
 RELEASE_ALL = "UPDATE retention SET lease_ms = 0 WHERE lease_ms > $1"
 
-OLDER = "SELECT count(*) FROM events WHERE partner = $1 AND at_ms < $2"
+COUNT_EVENTS = "SELECT count(*) FROM events WHERE partner = $1 AND at_ms < $2"
 
 # The last entry of the log stays, because its number must not be used again.
 EXPIRED_WITHDRAWALS = f"""
@@ -92,17 +92,17 @@ class Retention:
         lengths = (ages.events_ms, ages.requests_ms, ages.attempts_ms)
         await self._engine.write_all(Statement(SET, (partner, *lengths)), *also)
 
-    async def older(self, partner: int, before_ms: int) -> int:
+    async def count_events_before(self, partner: int, before_ms: int) -> int:
         """The number of the partner's events before an instant."""
-        ((count,),) = await self._engine.scan(OLDER, partner, before_ms)
+        ((count,),) = await self._engine.scan(COUNT_EVENTS, partner, before_ms)
         return int(count)
 
-    async def move(self, partner: int, horizon_ms: int) -> None:
+    async def move_horizon(self, partner: int, horizon_ms: int) -> None:
         """Moves the horizon: from now on older events are refused. When it returns, all events that
         were accepted before are visible.
         """
         before = [Statement(sql, ()) for sql in self._engine.dialect.stops_adding]
-        await self._engine.write_all(*before, Statement(MOVE, (partner, horizon_ms)))
+        await self._engine.write_all(*before, Statement(MOVE_HORIZON, (partner, horizon_ms)))
 
     async def claim(self, partner: int, now_ms: int) -> bool:
         """Claims the lease to expire the partner's events. False if another process holds it, or

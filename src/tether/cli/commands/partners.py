@@ -164,7 +164,7 @@ def retention(
 
     async def look(store: Store, now_ms: int) -> int:
         found = await admin.find_partner(store, partner)
-        return await store.retention.older(found.id, now_ms - (events_ms or 0))
+        return await store.retention.count_events_before(found.id, now_ms - (events_ms or 0))
 
     if events_ms is not None and events_ms > 0 and (older := stores.in_store(database, look)):
         loss = f"This deletes what is older of {partner}: {counted(older, 'event')}."
