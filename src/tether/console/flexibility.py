@@ -12,6 +12,7 @@ from falcon.asgi import Request
 from tether.console.pages import Page
 from tether.console.rendering import Renderer
 from tether.console.request import choice, partner_of, query_of
+from tether.domain.calendar import HOUR_MS
 from tether.domain.errors import Unavailable
 from tether.domain.flexibility import Figures, capacity_of
 from tether.domain.models import AREA_SIDE, EXACT
@@ -23,7 +24,6 @@ from tether.storage.turns import TimeSlice, Turns
 TIMEOUT_S = 30.0
 MAX_NAMED = 20  # incomplete vehicles, for each missing figure
 MAX_AREAS = 500  # in the table and on the map
-HOUR_MS = 3_600_000
 SPANS = {"day": range(-24 * HOUR_MS, 1, HOUR_MS), "week": range(-168 * HOUR_MS, 1, 6 * HOUR_MS)}
 
 
@@ -44,7 +44,7 @@ class FlexibilityPage(Page):
     template = "flexibility.html"
 
     async def values(self, req: Request) -> dict[str, object]:
-        return {"span": _span(req), "spans": list(SPANS)}
+        return {"span": _span(req), "spans": SPANS}
 
 
 class FiguresPage(Page):

@@ -85,7 +85,7 @@ class KeyRequestsPage(FormPage):
     async def values(self, req: Request) -> dict[str, object]:
         return {
             "requests": await self._store.key_requests.all(self._now_ms()),
-            "lifetimes": [name for name in LIFETIMES_MS if name],
+            "lifetimes": LIFETIMES_MS,
             "rate": DEFAULT_RATE,
         }
 

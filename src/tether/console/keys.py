@@ -9,8 +9,10 @@ from falcon.asgi import Request
 from tether.console.pages import FormPage, split_page
 from tether.console.rendering import Renderer
 from tether.console.request import actor_of, choice, partner_of, user_of
+from tether.domain.calendar import HOUR_MS
 from tether.domain.errors import NotFound, SetupError
 from tether.domain.keys import DEFAULT_RATE, TEST, Key, Rate, parse_rate
+from tether.domain.partners import DAY_MS
 from tether.server import admin
 from tether.server.store import Store
 from tether.storage.console_sessions import ConsoleSession
@@ -18,8 +20,8 @@ from tether.storage.key_hours import Use
 
 MAX_SHOWN = 200  # the newest keys
 MAX_WORKING = 20  # keys that a partner may have by creating them itself
-OVERLAPS_MS = {"0": 0, "1h": 3_600_000, "24h": 86_400_000, "7d": 7 * 86_400_000}
-LIFETIMES_MS = {"": None, "30d": 30 * 86_400_000, "90d": 90 * 86_400_000, "365d": 365 * 86_400_000}
+OVERLAPS_MS = {"0": 0, "1h": HOUR_MS, "24h": DAY_MS, "7d": 7 * DAY_MS}
+LIFETIMES_MS = {"": None, "30d": 30 * DAY_MS, "90d": 90 * DAY_MS, "365d": 365 * DAY_MS}
 GREATEST_BURST = 10**9
 UNUSED = Use(0, 0, 0, 0, 0)
 
@@ -76,8 +78,8 @@ class KeysPage(FormPage):
                 for key in keys
             ],
             "is_cut": last is not None,
-            "overlaps": list(OVERLAPS_MS),
-            "lifetimes": [name for name in LIFETIMES_MS if name],
+            "overlaps": OVERLAPS_MS,
+            "lifetimes": LIFETIMES_MS,
             "rate": own.rate if own else DEFAULT_RATE,
         }  # fmt: skip
 

@@ -11,8 +11,9 @@ from tether.console.pages import FormPage, split_page
 from tether.console.rendering import Renderer
 from tether.console.request import actor_of, query_of
 from tether.domain.audit import Actor
+from tether.domain.calendar import HOUR_MS
 from tether.domain.errors import NotFound, SetupError, TetherError
-from tether.domain.partners import Partner
+from tether.domain.partners import DAY_MS, Partner
 from tether.server import admin
 from tether.server.store import Store
 from tether.storage.fleet_overview import MOST_OF_EACH
@@ -21,7 +22,6 @@ from tether.storage.key_hours import Activity
 log = structlog.get_logger()
 
 PAGE = 50
-HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 NOTHING = Activity(0, 0, 0, 0)
 KNOWN_H = 24  # active hours after which the usual pause of a partner is known
 

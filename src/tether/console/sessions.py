@@ -104,8 +104,8 @@ class SessionsPage(Page):
             "problem": problem,
             "query": query,
             "sessions": found,
-            "flags": list(FLAGS),
-            "units": [unit.value for unit in UNITS],
+            "flags": FLAGS,
+            "units": UNITS,
             "totals": _link(req, query.parameters(), "sessions", "totals"),
             "downloads": [
                 (one, _link(req, query.parameters(), f"sessions.{one}")) for one in formats

@@ -12,12 +12,11 @@ from tether.domain.errors import Conflict, Invalid, Unavailable
 from tether.domain.models import is_entity_id, uuid_to_read
 from tether.domain.webhook_validation import Replay, new_webhook
 from tether.domain.webhook_views import attempt_view, outcome_view, webhook_view
-from tether.domain.webhooks import MOST_ENDPOINTS, MessageType, message_id_in
+from tether.domain.webhooks import MOST_ENDPOINTS, OVERLAP_MS, MessageType, message_id_in
 from tether.server.store import Store
 from tether.server.webhooks import WebhookService
 
 ATTEMPTS = 50
-OVERLAP_MS = 24 * 3_600_000
 
 
 class WebhooksPage(FormPage):
@@ -39,7 +38,7 @@ class WebhooksPage(FormPage):
         return {
             "webhooks": [webhook_view(one, now_ms) for one in found],
             "most": MOST_ENDPOINTS,
-            "types": list(MessageType),
+            "types": MessageType,
         }
 
     async def _create(self, req: Request, form: dict[str, str]) -> dict[str, object]:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
+from tether.domain.calendar import HOUR_MS
 from tether.domain.errors import NotDerived, Unavailable
 from tether.domain.partners import DAY_MS, RetentionPeriods
 from tether.server.store import Store
@@ -15,7 +16,6 @@ log = logging.getLogger(__name__)
 AUDIT_PERIOD_S = 600.0
 DELETION_PERIOD_S = 3600.0
 EXPIRY_PERIOD_S = 15.0
-HORIZON_STEP_MS = 3_600_000
 
 
 async def keep_deleting_audit(store: Store, days: int, now_ms: Callable[[], int]) -> None:
@@ -90,7 +90,8 @@ async def expire(
     """
     age_ms = default_ms if ages.events_ms is None else ages.events_ms
     if age_ms:
-        horizon_ms = (now_ms() - age_ms) // HORIZON_STEP_MS * HORIZON_STEP_MS
+        # The horizon moves in steps of an hour.
+        horizon_ms = (now_ms() - age_ms) // HOUR_MS * HOUR_MS
         if ages.horizon_ms is None or horizon_ms > ages.horizon_ms:
             await store.retention.move_horizon(partner, horizon_ms)
             ages = await store.retention.get(partner)
