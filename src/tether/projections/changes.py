@@ -132,8 +132,8 @@ class Changes:
     async def waiting(
         self, partner: int, after: int, until: int, *, to_end: bool
     ) -> AsyncIterator[list[LateEvents]]:
-        """The vehicles with events or withdrawals after the number `after`, up to `until`, as if
-        all of these were late: many vehicles at a time, in the order of their ids.
+        """The events and withdrawals after the number `after`, up to `until`, as if all of these
+        were late: many vehicles at a time, in the order of their ids.
 
         `to_end`: as if they reached to the end of time, so that all later sessions are compared.
         """

@@ -318,8 +318,9 @@ class Projector:
         return await self.write(partner, position, until, changes)
 
     async def settled(self, partner: int) -> Position | None:
-        """The position of the sessions when it is finished and contains no withdrawn events, for
-        which it derives. None if there is no such partner.
+        """Derives until the position is finished and the sessions contain no withdrawn events.
+
+        Returns this position, or None if there is no such partner.
         """
         while (position := await self.derivations.position(partner)) is not None:
             withdrawn = await self.derivations.withdrawn_since(partner, position)
@@ -330,8 +331,8 @@ class Projector:
         return None
 
     def _another_does_it(self, partner: int, position: Position) -> bool:
-        """Whether another process was faster, and has made progress since. In a race both would
-        derive the same events.
+        """Whether another process was faster the last time, and has made progress since. Otherwise
+        both would derive the same events.
         """
         last = self._others.pop(partner, None)
         if last is None or last == position.mark:
@@ -349,11 +350,11 @@ class Projector:
         finished: bool = True,
         snapshots: Sequence[Snapshot] = (),
     ) -> Position | None:
-        """Stores the changes, the snapshots, and that the sessions contain all events up to `seq`.
+        """Stores the changes, the snapshots, and the new position: the sessions contain all events
+        up to `seq`. Not `finished`: sessions of some vehicles contain later events.
 
-        Returns the new position. Stops and returns None if somebody else has changed the sessions
-        since `position`, or withdrawn events that the snapshots contain. Not `finished`: sessions
-        of some vehicles contain later events.
+        Returns the new position. Stops and returns None if another process has changed the sessions
+        since `position`, or withdrawn events that the snapshots contain.
         """
         while len(changes) > WRITTEN_AT_ONCE:
             some, changes = changes[:WRITTEN_AT_ONCE], changes[WRITTEN_AT_ONCE:]

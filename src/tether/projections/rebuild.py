@@ -49,8 +49,8 @@ class Rebuilder:
             after = page[-1][0]
 
     async def _check(self, partner: int, vehicle: str, *, repair: bool) -> CheckedVehicle:
-        """Checks a vehicle, and starts again if a server has changed sessions meanwhile: then a
-        difference may be what the server has just derived.
+        """Checks a vehicle. Starts again if a server has changed sessions meanwhile, because a
+        difference may then come from events that the server has just derived.
         """
         repaired = 0
         while True:
@@ -75,8 +75,8 @@ class Rebuilder:
     async def _keep(
         self, partner: int, position: Position, changes: list[Change]
     ) -> Position | None:
-        """Stores the changes, if any. None if the sessions have left that position, or if events
-        were withdrawn since.
+        """Stores the changes, if any. None if the position has changed, or if events were withdrawn
+        since.
         """
         if await self._projector.derivations.withdrawn_since(partner, position):
             return None

@@ -103,9 +103,9 @@ class Summaries:
             found, after = await self._sessions.page(partner, wanted, after, AT_ONCE)
             for known in found:
                 yield measured_of(known)
-            if after is None and len(found) < AT_ONCE:
-                return
             if after is None:
+                if len(found) < AT_ONCE:
+                    return
                 after = found[-1].record.start_ms, found[-1].id
 
 
@@ -141,7 +141,7 @@ async def summed_rows(
                 groups[key].add(session, bucket)
         await time_slice.yield_if_over()
 
-    async for session in _and_end(sessions):
+    async for session in _with_end(sessions):
         while bucket is not None and (session is None or session.start_ms >= bucket.to_ms):
             async for key in _in_order(groups):
                 row = Row(bucket, key, groups[key])
@@ -160,9 +160,10 @@ async def summed_rows(
             await add(session, bucket)
 
 
-async def _and_end(
+async def _with_end(
     sessions: AsyncIterator[MeasuredSession],
 ) -> AsyncIterator[MeasuredSession | None]:
+    """The sessions, and None at the end."""
     async for session in sessions:
         yield session
     yield None
