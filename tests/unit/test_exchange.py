@@ -29,7 +29,7 @@ class Wire:
         flow = SimpleNamespace(write_paused=False, resume_reading=lambda: None)
         connection: Any = SimpleNamespace(
             flow=flow,
-            transport_of_exchanges=transport,
+            request_transport=transport,
             on_response_complete=self._count,
             server_state=SimpleNamespace(default_headers=[(b"date", b"today")]),
             expect_100_continue=False,

@@ -12,10 +12,11 @@ it matches two regular expressions for each header. Here an answer of known leng
 import asyncio
 import logging
 import re
-from asyncio import TimerHandle, Transport
+from asyncio import TimerHandle
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from secrets import token_hex
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httptools
@@ -104,7 +105,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        self.transport_of_exchanges = cast(Transport, TransportOfExchange(transport, self._hang_up))
+        # What requests use of the transport. Its `close` lets the client read the answer first.
+        self.request_transport = SimpleNamespace(
+            write=transport.write,
+            abort=transport.abort,
+            is_closing=transport.is_closing,
+            close=self._hang_up,
+        )
         beyond = len(self.connections) - self.bounds.connections
         if beyond > 0:
             self._turn_away(answer=beyond <= MOST_REFUSED)
@@ -132,7 +139,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         # Breaks cycles of references. Otherwise the 10 kB of this connection would stay until the
         # garbage collector has searched everything, which is seldom.
-        self.transport_of_exchanges.close = self.transport.close  # type: ignore[method-assign]
+        self.request_transport.close = self.transport.close
         self.pipeline.clear()
         self._arriving, self._answering = False, None
         self.cycle = None  # type: ignore[assignment]  # as before the first
@@ -437,7 +444,7 @@ class RequestCycle(RequestResponseCycle):
         """`connection` is Uvicorn's, with our bounds and our transport."""
         super().__init__(
             scope=_scope_of(connection, method),
-            transport=connection.transport_of_exchanges,
+            transport=connection.request_transport,
             flow=connection.flow,
             logger=_log,
             access_logger=_log,
@@ -470,7 +477,7 @@ class RequestCycle(RequestResponseCycle):
             else:
                 await self.send_500_response()
         finally:
-            self.on_response = _nothing  # breaks a cycle of connection and request
+            self.on_response = lambda: None  # breaks a cycle of connection and request
             self.tasks.discard(self.task)
             self.task = None  # breaks a cycle of the task and this request
 
@@ -619,19 +626,3 @@ def _whose(cycle: RequestCycle, partner_of: Callable[[str], int | None]) -> Hash
         if name == b"x-api-key":
             return partner_of(value.decode("latin-1")) or "strange key"
     return "no key"
-
-
-def _nothing() -> None:
-    pass
-
-
-class TransportOfExchange:
-    """The part of the transport that Uvicorn's request uses. `close` hangs up gracefully."""
-
-    __slots__ = ("abort", "close", "is_closing", "write")
-
-    def __init__(self, transport: Transport, hang_up: Callable[[], None]) -> None:
-        self.write = transport.write
-        self.abort = transport.abort
-        self.is_closing = transport.is_closing
-        self.close = hang_up
