@@ -1,6 +1,6 @@
 """The messages for an endpoint: those that follow its position in the log, and those by id."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import NamedTuple, TypeAlias
@@ -45,6 +45,13 @@ class Step(NamedTuple):
 
     message: Message | None
     advance: Advance
+
+
+class _States(NamedTuple):
+    """The states of some vehicles and chargers."""
+
+    vehicles: dict[str, LatestSession | None]
+    chargers: dict[str, ChargerOccupancy]
 
 
 class Messages:
@@ -103,13 +110,10 @@ class Messages:
 
     async def _state(self, partner: int, session: StoredSession, kind: MessageType) -> Message:
         now_ms = self._now_ms()
+        states = await self._states(partner, {kind}, [session])
         if kind is MessageType.VEHICLE_STATE_CHANGED:
-            vehicle = session.record.vehicle_id
-            latest = (await self._store.states.of_vehicles(partner, [vehicle])).get(vehicle)
-            return _vehicle_message(session, latest, now_ms)
-        charger = session.record.charger_id
-        found = (await self._store.states.of_chargers(partner, [charger]))[charger]
-        return _charger_message(session, found, now_ms)
+            return _vehicle_message(session, states.vehicles[session.record.vehicle_id], now_ms)
+        return _charger_message(session, states.chargers[session.record.charger_id], now_ms)
 
     async def _events(self, endpoint: Endpoint) -> list[Step]:
         """Events and their withdrawals, in the order of the log."""
@@ -151,12 +155,13 @@ class Messages:
             updated_from_ms=position.session_ms,
         )
         found, stop = await self._store.sessions.page(partner, wanted, after, ENTRIES_AT_ONCE)
-        states = await self._state_messages(endpoint, found)
+        now_ms = self._now_ms()
+        states = await self._states(partner, endpoint.types, found)
         steps: list[Step] = []
         for session in found:
             changes = _change_messages(session, endpoint)
             messages = [
-                message for message in [*changes, *states(session)]
+                message for message in [*changes, *_state_messages(session, states, now_ms)]
                 if message.id not in position.sent
             ]  # fmt: skip
             steps += _steps_of(session, messages)
@@ -169,37 +174,22 @@ class Messages:
             steps.append(Step(None, partial(LogPosition.caught_up, at_ms=head_ms)))
         return steps
 
-    async def _state_messages(
-        self, endpoint: Endpoint, sessions: Sequence[StoredSession]
-    ) -> Callable[[StoredSession], list[Message]]:
-        """Returns a function: the messages on the states of a session's vehicle and charger."""
-        partner, now_ms = endpoint.partner, self._now_ms()
-        vehicles = sorted({session.record.vehicle_id for session in sessions})
-        chargers = sorted({session.record.charger_id for session in sessions})
-        of_vehicles = (
-            await self._store.states.of_vehicles(partner, vehicles)
-            if vehicles and MessageType.VEHICLE_STATE_CHANGED in endpoint.types else None
-        )  # fmt: skip
-        of_chargers = (
-            await self._store.states.of_chargers(partner, chargers)
-            if chargers and MessageType.CHARGER_STATE_CHANGED in endpoint.types else None
-        )  # fmt: skip
-
-        def messages(session: StoredSession) -> list[Message]:
-            states: list[Message] = []
-            record = session.record
-            if record.vehicle_id == ERASED:  # it has no state any more
-                return states
-            if of_vehicles is not None:
-                latest = of_vehicles.get(record.vehicle_id)
-                # A change of an earlier session does not change the vehicle's state.
-                if latest is None or record.start >= latest.record.start:
-                    states.append(_vehicle_message(session, latest, now_ms))
-            if of_chargers is not None:
-                states.append(_charger_message(session, of_chargers[record.charger_id], now_ms))
-            return states
-
-        return messages
+    async def _states(
+        self, partner: int, types: Container[MessageType], sessions: Sequence[StoredSession]
+    ) -> _States:
+        """The states of the vehicles and chargers of these sessions, if messages on them are of
+        these types.
+        """
+        vehicles, chargers = set[str](), set[str]()
+        if MessageType.VEHICLE_STATE_CHANGED in types:
+            vehicles = {session.record.vehicle_id for session in sessions}
+        if MessageType.CHARGER_STATE_CHANGED in types:
+            chargers = {session.record.charger_id for session in sessions}
+        stored = self._store.states
+        return _States(
+            await stored.of_vehicles(partner, sorted(vehicles)) if vehicles else {},
+            await stored.of_chargers(partner, sorted(chargers)) if chargers else {},
+        )
 
 
 def _steps_of(session: StoredSession, messages: Sequence[Message]) -> Iterable[Step]:
@@ -274,6 +264,22 @@ def _was_sent(session: StoredSession, position: LogPosition) -> bool | None:
         return True
     was_behind = (session.created_ms, session.id) > (position.session_ms, position.session_id)
     return False if was_behind and not any(session.id in id for id in position.sent) else None
+
+
+def _state_messages(session: StoredSession, states: _States, now_ms: int) -> list[Message]:
+    """The messages on the states of the vehicle and the charger after a change of a session."""
+    messages: list[Message] = []
+    vehicle, charger = session.record.vehicle_id, session.record.charger_id
+    if vehicle == ERASED:  # it has no state any more
+        return messages
+    if vehicle in states.vehicles:
+        latest = states.vehicles[vehicle]
+        # A change of an earlier session does not change the vehicle's state.
+        if latest is None or session.record.start >= latest.record.start:
+            messages.append(_vehicle_message(session, latest, now_ms))
+    if charger in states.chargers:
+        messages.append(_charger_message(session, states.chargers[charger], now_ms))
+    return messages
 
 
 def _vehicle_message(session: StoredSession, latest: LatestSession | None, now_ms: int) -> Message:
