@@ -173,7 +173,7 @@ async def _answer(renderer: Renderer, req: Request, resp: Response, error: Excep
         status = next((STATUS[kind] for kind in type(error).mro() if kind in STATUS), 500)
         reason, message = error.code or type(error).__name__, error.message
         if isinstance(error, errors.Unavailable | errors.RateLimited):
-            resp.set_header("Retry-After", str(error.retry_after_s))
+            resp.retry_after = error.retry_after_s
     elif isinstance(error, falcon.HTTPBadRequest | falcon.HTTPMethodNotAllowed):
         status, reason = 405, errors.Code.METHOD_NOT_ALLOWED
         message = "This page does not take such a request."

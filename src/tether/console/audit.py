@@ -60,7 +60,7 @@ class AuditFile:
             raise NotFound
         wanted = _wanted(req, query_of(req).get("action", ""))
         resp.content_type = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"
-        resp.set_header("Content-Disposition", f'attachment; filename="audit.{form}"')
+        resp.downloadable_as = f"audit.{form}"
         lines = self._lines(req, wanted, as_csv=form == "csv")
         resp.stream = while_signed_in(req, self._user_sessions, lines)
 

@@ -48,7 +48,7 @@ class SessionsFile:
             async with self._parquet_turns.of(partner):
                 resp.stream = _chunks(await self._parquet(req, partner, wanted))
         resp.content_type = TYPES[form]
-        resp.set_header("Content-Disposition", f'attachment; filename="sessions.{form}"')
+        resp.downloadable_as = f"sessions.{form}"
 
     async def _csv(self, partner: int, wanted: SessionFilter) -> AsyncGenerator[bytes]:
         yield csv_line(csv_columns(Session)).encode()

@@ -42,7 +42,7 @@ class RequestKeyPage(OpenPage):
             wrong = {"wrong": error.parameter, "mistake": error.hint}
             await self._show(req, resp, {}, status=400, form=form, **wrong)
         except (RateLimited, key_requests.TooMany) as error:
-            resp.set_header("Retry-After", str(error.retry_after_s))
+            resp.retry_after = error.retry_after_s
             await self._show(req, resp, {}, status=429, form=form, problem=TOO_MANY)
         else:
             log.info("key requested", organisation=checked.organisation, client=req.context.client)

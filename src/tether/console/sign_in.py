@@ -67,7 +67,7 @@ class SignInPage(OpenPage):
             await self.check_limit(req)
             key = await self._keys.recognise(form.get("key", ""))
         except RateLimited as error:
-            resp.set_header("Retry-After", str(error.retry_after_s))
+            resp.retry_after = error.retry_after_s
             await self._show(req, resp, {}, to=to, status=429, wait_s=error.retry_after_s)
         except Forbidden:
             await self._user_sessions.refuse(req, form.get("key", ""))
