@@ -58,6 +58,11 @@ def minute(at_ms: int) -> str:
     return moment_of(at_ms).strftime("%Y-%m-%d %H:%M")
 
 
+def second(instant: str | None) -> str:
+    """Date and time of an instant of the API, to the second; empty for None."""
+    return "" if instant is None else f"{instant[:10]} {instant[11:19]}"
+
+
 def age(seconds: Decimal) -> str:
     """A duration in a suitable unit, rounded down: `59 s`, `90 min`, `2 d`."""
     whole = int(seconds)

@@ -20,6 +20,7 @@ from tether.cli.display.listing import (
 from tether.cli.display.numbers import short
 from tether.cli.display.output import counted, show_pairs, show_table
 from tether.cli.options import DURATION
+from tether.cli.times import second
 from tether.client.models import By
 from tether.domain.views import Capacity
 
@@ -116,7 +117,7 @@ def capacity(
 
 
 def _show_table(listed: Sequence[Capacity], *, timed: bool) -> None:
-    to_minute = all(_time(one).endswith(":00") for one in listed)
+    to_minute = all(second(one.as_of).endswith(":00") for one in listed)
     rows = [_row(one, 16 if to_minute else 19) for one in listed]
     if not timed:
         rows = [["", *row[1:]] for row in rows]
@@ -152,7 +153,7 @@ def _row(one: Capacity, time_digits: int) -> list[str]:
         unknown.stale, unknown.power_above_charger,
     )  # fmt: skip
     return [
-        _time(one)[:time_digits],
+        second(one.as_of)[:time_digits],
         one.charger_id or one.area or "",
         str(one.vehicles_plugged_in),
         short(one.charge_power),
@@ -175,7 +176,7 @@ def _pairs(one: Capacity) -> list[tuple[str, str]]:
         (unknown.stale, "any event for so long (left out)"),
     ]
     return [
-        ("Time (UTC)", _time(one)),
+        ("Time (UTC)", second(one.as_of)),
         ("Plugged in", f"{counted(one.vehicles_plugged_in, 'vehicle')} at "
                        f"{counted(one.chargers_occupied, 'charger')}, "
                        f"{one.vehicles_charging} charging"),
@@ -187,7 +188,3 @@ def _pairs(one: Capacity) -> list[tuple[str, str]]:
                    f"room for {short(one.energy_room)} kWh"),
         *(("Not known", f"{what} of {counted(n, 'vehicle')}") for n, what in lacks if n),
     ]  # fmt: skip
-
-
-def _time(one: Capacity) -> str:
-    return one.as_of[:19].replace("T", " ")

@@ -66,21 +66,21 @@ def _key_and_link(database: str, file: Path) -> tuple[str, str]:
     found = database_of(database)
     new = not found.exists()
     found.migrate()
-    kept = file.read_text(encoding="ascii", errors="replace").strip() if file.exists() else ""
+    saved_key = file.read_text(encoding="ascii", errors="replace").strip() if file.exists() else ""
 
     async def find(store: Store, now_ms: int) -> tuple[str, str]:
         link = await admin.console_link(store, now_ms)
-        known = await store.keys.find(digest_of(kept))
-        if known is not None and is_well_formed(kept) and known.works_at(now_ms):
-            return kept, link
+        known = await store.keys.find(digest_of(saved_key))
+        if known is not None and is_well_formed(saved_key) and known.works_at(now_ms):
+            return saved_key, link
         secret, _ = await admin.create_key(store, now_ms, PARTNER, name="demo", rate=RATE)
         return secret, link
 
     key, link = stores.in_store(database, find, announce=False)
-    if key != kept:
-        with replacing(file, FOR_OWNER) as partial:
-            partial.write_text(f"{key}\n", encoding="ascii")
-        if kept:
+    if key != saved_key:
+        with replacing(file, FOR_OWNER) as new_file:
+            new_file.write_text(f"{key}\n", encoding="ascii")
+        if saved_key:
             note(f"The key in {file} does not work here: there is a new one now.")
         elif not new:
             note(f"The key in {file} was lost: there is a new one now.")

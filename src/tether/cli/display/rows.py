@@ -9,7 +9,7 @@ import click
 
 from tether.cli.display import numbers
 from tether.cli.display.output import Cell, coloured, counted, plain, show_pairs, show_table
-from tether.cli.times import age, clock, minute
+from tether.cli.times import age, clock, minute, second
 from tether.domain.models import Charger, Event, Vehicle, Withdrawal
 from tether.domain.timestamps import parse_instant
 from tether.domain.views import ChargePeriod, ChargerState, EnergySource, Session, VehicleState
@@ -99,8 +99,8 @@ def event_line(event: Event) -> str:
 
 def _withdrawal_row(withdrawal: Withdrawal) -> list[str]:
     return [
-        _second(withdrawal.withdrawn_at),
-        _second(withdrawal.timestamp),
+        second(withdrawal.withdrawn_at),
+        second(withdrawal.timestamp),
         short_type(withdrawal.type),
         withdrawal.charger_id,
         withdrawal.vehicle_id,
@@ -203,15 +203,15 @@ def show_session(session: Session) -> None:
         ("Vehicle", session.vehicle_id),
         ("Charger", session.charger_id),
         ("Status", session.status.value),
-        ("Plugged in", _second(session.connected_at)),
-        ("Unplugged", _second(session.disconnected_at)),
+        ("Plugged in", second(session.connected_at)),
+        ("Unplugged", second(session.disconnected_at)),
         ("Plugged for", "" if session.plugged_time is None else f"{clock(session.plugged_time)} h"),
         ("Charged for", f"{clock(session.charged_time)} h"),
         ("Energy", ", ".join(filter(None, [energy and f"{energy} kWh", *notes]))),
         ("Full", f"{states} %" if (states := _states_of_charge(session)) else ""),
         ("Power", _session_powers(session)),
-        ("Heard of", _second(session.last_event_at)),
-        ("Changed", f"{_second(session.updated_at)}, version {session.version}"),
+        ("Heard of", second(session.last_event_at)),
+        ("Changed", f"{second(session.updated_at)}, version {session.version}"),
     ]
     show_pairs(pairs)
     if session.periods:
@@ -234,8 +234,8 @@ _SOURCES = {
 
 def _period_row(period: ChargePeriod) -> list[str]:
     return [
-        _second(period.started_at),
-        _second(period.stopped_at) or "goes on",
+        second(period.started_at),
+        second(period.stopped_at) or "goes on",
         clock(period.charged_time),
         _energy(period.charged_energy, estimated=period.energy_source != EnergySource.REPORTED),
         _SOURCES[period.energy_source] if period.energy_source else "not known",
@@ -272,10 +272,6 @@ def _ago(seconds: Decimal | None) -> str:
 
 def _minute(instant: str | None) -> str:
     return "" if instant is None else minute(parse_instant(instant))
-
-
-def _second(instant: str | None) -> str:
-    return "" if instant is None else f"{instant[:10]} {instant[11:19]}"
 
 
 # Tables ------------------------------------------------------------------------------------------
