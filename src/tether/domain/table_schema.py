@@ -4,7 +4,7 @@ Columns have the API's names. The members of an inner object are columns of thei
 `unknown.stateOfCharge`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from enum import Enum
 from functools import cache
@@ -86,28 +86,24 @@ def _kind(name: str, info: inspect.Type) -> ColumnKind:
 
 def row_of(thing: msgspec.Struct, number: Callable[[Decimal], Any]) -> dict[str, Any]:
     """The object's value in each column, None for a missing one. `number` converts Decimals."""
-    return {
-        column.name: _value(thing, column.path, column.kind, number)
-        for column in columns_of(type(thing))
-    }
+    row = {}
+    for name, kind, path in columns_of(type(thing)):
+        value: Any = thing
+        for field in path:
+            value = None if value is None else getattr(value, field)
+        convert = _CONVERT.get(kind)
+        row[name] = value if convert is None or value is None else convert(value, number)
+    return row
 
 
-def _value(
-    thing: Any, path: Iterable[str], kind: ColumnKind, number: Callable[[Decimal], Any]
-) -> Any:
-    for name in path:
-        thing = None if thing is None else getattr(thing, name)
-    if thing is None:
-        return None
-    makers: dict[ColumnKind, Callable[[Any], Any]] = {
-        ColumnKind.INSTANT: parse_instant,
-        ColumnKind.NUMBER: number,
-        ColumnKind.NUMBERS: lambda some: list(map(number, some)),
-        ColumnKind.NAMES: lambda some: [one.name for one in some],
-        ColumnKind.PERIODS: lambda some: [row_of(one, number) for one in some],
-        ColumnKind.WORD: lambda word: word.value,
-    }
-    return makers[kind](thing) if kind in makers else thing
+_CONVERT: dict[ColumnKind, Callable[[Any, Callable[[Decimal], Any]], Any]] = {
+    ColumnKind.INSTANT: lambda text, _: parse_instant(text),
+    ColumnKind.NUMBER: lambda value, number: number(value),
+    ColumnKind.NUMBERS: lambda some, number: list(map(number, some)),
+    ColumnKind.NAMES: lambda some, _: [one.name for one in some],
+    ColumnKind.PERIODS: lambda some, number: [row_of(one, number) for one in some],
+    ColumnKind.WORD: lambda word, _: word.value,
+}
 
 
 def fits(number: Decimal) -> bool:
