@@ -55,7 +55,6 @@ _SCHEMA = (
     "CREATE TABLE stamps (vehicle_id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
     f"PRAGMA user_version = {VERSION}",
 )
-_NO_FD = -1
 DAMAGED_STATUS = 0
 DAMAGED_MESSAGE = "It holds no event."
 _LAST_MS = 253_402_300_800_000  # the year 10000
@@ -103,18 +102,16 @@ class RefusedEvent:
 class OutboxFile:
     """A connection to the file. Many threads may use it. Raises OutboxError."""
 
+    _db: sqlite3.Connection
+    _lock_fd: int
+
     def __init__(self, path: str | PathLike[str]) -> None:
         self._path = fspath(path)
         self._folder = dirname(abspath(self._path))
         self._mutex = threading.RLock()
-        self._is_closed = False
+        self._is_open = self._is_closed = False
         with self._errors():
             self._connect()
-            try:
-                self._lock_fd = _open(f"{self._path}-turn")
-            except BaseException:
-                self._db.close()
-                raise
         reset_after_fork(self)
 
     def before_fork(self) -> None:
@@ -126,23 +123,20 @@ class OutboxFile:
         self._mutex.release()
 
     def after_fork_in_child(self) -> None:
-        """The child connects again. The delivery lock stays with the parent."""
-        leave_to_parent(self._db)
-        self._is_open = False
+        """The child connects again. The parent keeps its connection and the delivery lock."""
         self._mutex = threading.RLock()
-        if self._is_closed or self._lock_fd == _NO_FD:
-            return
-        os.close(self._lock_fd)
-        self._lock_fd = _NO_FD
+        if self._is_open:
+            leave_to_parent(self._db)
+            os.close(self._lock_fd)
+            self._is_open = False
 
     def close(self) -> None:
         with self._mutex:
-            if not self._is_closed:
-                self._is_closed = True
-                if self._lock_fd != _NO_FD:
-                    os.close(self._lock_fd)
-                if self._is_open:
-                    self._db.close()
+            if self._is_open:
+                self._db.close()
+                os.close(self._lock_fd)
+                self._is_open = False
+            self._is_closed = True
 
     def put(self, event: models.Event) -> models.Event:
         """Stores an event, with a timestamp. Returns it when it is on the disk."""
@@ -240,9 +234,7 @@ class OutboxFile:
         It is a `flock` on a second file. It ends with its process, and a forked child does not have
         it.
         """
-        with self._errors():
-            if self._lock_fd == _NO_FD:
-                self._lock_fd = _open(f"{self._path}-turn")
+        with self._reading():
             lock_fd = self._lock_fd
             try:
                 fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -257,6 +249,8 @@ class OutboxFile:
                 fcntl.flock(lock_fd, fcntl.LOCK_UN)
 
     def _connect(self) -> None:
+        if self._is_closed:
+            raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
         # O_EXCL: to close an existing file would drop the locks that SQLite has in this process.
         with suppress(OSError):  # SQLite raises it again below
             os.close(_open(self._path, os.O_EXCL))
@@ -266,7 +260,9 @@ class OutboxFile:
         self._is_open = True
         try:
             self._prepare(self._db)
+            self._lock_fd = _open(f"{self._path}-turn")
         except BaseException:
+            self._is_open = False
             self._db.close()
             raise
 
@@ -298,7 +294,7 @@ class OutboxFile:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._mutex, self._errors():
-            if not self._is_open and not self._is_closed:
+            if not self._is_open:
                 self._connect()
             yield self._db
 
