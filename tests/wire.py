@@ -16,6 +16,7 @@ import psutil
 import uvloop
 
 from tests.conftest import Server
+from tests.fleet import put_fleet
 from tether.storage.sqlite.file import connect
 
 T = TypeVar("T")
@@ -147,8 +148,7 @@ class Partner:
     def __post_init__(self) -> None:
         self.key = self.key or self.server.key()
         self.client = self.server.client(self.key)
-        assert self.client.put("/chargers/C1", content=POWERS).status_code in (200, 201)
-        assert self.client.put("/vehicles/V1", content=VEHICLE).status_code in (200, 201)
+        put_fleet(self.client)
 
     def again(self) -> None:
         """The same partner after a restart, which changed the port."""

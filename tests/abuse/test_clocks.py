@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.conftest import TETHER, Server, new_database
+from tests.fleet import put_fleet
 
 SHIFTED = Path(__file__).with_name("shifted.py")
 HOUR_S = 3600
@@ -141,12 +142,6 @@ def test_the_time_to_an_end_passes_although_the_clock_is_set_back(
 # Timestamps that the server gives -----------------------------------------------------------------
 
 
-def add_site(client: httpx.Client) -> None:
-    """A charger and a vehicle."""
-    client.put("/chargers/C1", json={"chargePowers": [11]}).raise_for_status()
-    client.put("/vehicles/V1", json={"chargeCapacity": 60, "chargePowers": [11]}).raise_for_status()
-
-
 def body(kind: str) -> dict[str, str]:
     return {"type": f"VEHICLE_{kind}", "chargerId": "C1", "vehicleId": "V1"}
 
@@ -157,7 +152,7 @@ def test_what_a_server_stamps_never_goes_back_for_a_vehicle(
 ) -> None:
     server = by_clock.start()
     with server.client() as client:
-        add_site(client)
+        put_fleet(client)
         client.post("/events", json=body("CONNECTED")).raise_for_status()
         clock.shift(-5)
         if restarted:
@@ -174,7 +169,7 @@ def test_events_without_a_timestamp_happen_in_the_order_of_a_bulk(server: Server
     kinds = ["CONNECTED", "CHARGE_STARTED", "CHARGE_STOPPED", "DISCONNECTED"] * 3 + ["CONNECTED"]
     for _ in range(10):  # some follow so soon that the first ones have later timestamps
         with server.client() as client:
-            add_site(client)
+            put_fleet(client)
             for _ in range(2):  # the second time they are behind those of the first
                 answer = client.post("/events/bulk", json=[body(kind) for kind in kinds])
                 assert {item["status"] for item in answer.json()} == {201}

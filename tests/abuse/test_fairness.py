@@ -9,7 +9,8 @@ from time import perf_counter
 import pytest
 
 from tests.conftest import Server
-from tests.wire import POWERS, VEHICLE, Wire, event, many_files, request_of, run
+from tests.fleet import put_fleet
+from tests.wire import Wire, event, many_files, request_of, run
 from tether.domain.keys import new_key
 
 CROWD = 400  # connections that ask again at once
@@ -28,10 +29,9 @@ def crowded(server: Server) -> Iterator[tuple[Server, str]]:
 
 
 def furnish(server: Server, key: str) -> None:
-    """A charger, a vehicle, an event."""
+    """Creates a charger, a vehicle and an event."""
     with server.client(key) as client:
-        client.put("/chargers/C1", content=POWERS).raise_for_status()
-        client.put("/vehicles/V1", content=VEHICLE).raise_for_status()
+        put_fleet(client)
         client.post("/events", content=event(0)).raise_for_status()
 
 

@@ -15,9 +15,10 @@ import httpx
 import psycopg
 import pytest
 
-from tests.api.helpers import create_charger, create_vehicle, message
+from tests.api.helpers import message
 from tests.commands import tether, tether_ok
 from tests.conftest import TETHER, Server
+from tests.fleet import put_fleet
 from tests.older import make_older
 from tests.services import postgres_programs
 from tests.sse import streaming
@@ -39,12 +40,6 @@ def report(client: httpx.Client, minutes: range) -> None:
                 "timestamp": f"2024-01-01T{minute // 60:02}:{minute % 60:02}:{second:02}.000Z",
             })  # fmt: skip
             assert answer.status_code == 201, answer.text
-
-
-def put_site(client: httpx.Client) -> None:
-    for number in (1, 2):
-        create_charger(client, f"C{number}")
-        create_vehicle(client, f"V{number}")
 
 
 def next_of(client: httpx.Client, target: str, limit: int) -> str:
@@ -118,7 +113,7 @@ def key(served: Server) -> str:
 @pytest.fixture
 def partner(served: Server, key: str) -> Iterator[httpx.Client]:
     with served.client(key) as client:
-        put_site(client)
+        put_fleet(client, ("C1", "C2"), ("V1", "V2"))
         report(client, range(3))
         yield client
 
@@ -361,7 +356,7 @@ def test_on_postgres_a_new_epoch_begins_by_command_and_ends_streams(
     server = new_server("--workers", "2", database=new_postgres_database())
     key = server.key("acme")
     with server.client(key) as client:
-        put_site(client)
+        put_fleet(client, ("C1", "C2"), ("V1", "V2"))
         report(client, range(3))
         held = places(client)
         tag = {"If-None-Match": client.get("/chargers/C1").headers["etag"]}
@@ -387,7 +382,7 @@ def test_on_postgres_a_restored_dump_begins_a_new_epoch_by_itself(
     server = new_server(database=new_postgres_database())
     key = server.key("acme")
     with server.client(key) as client:
-        put_site(client)
+        put_fleet(client, ("C1", "C2"), ("V1", "V2"))
         report(client, range(3))
         held = places(client)
     server.stop()

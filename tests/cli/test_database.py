@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.api.helpers import create_both, create_event
-from tests.cli.test_partners import CHARGER, CONNECTED, VEHICLE
+from tests.cli.test_partners import CONNECTED
 from tests.commands import Command
 from tests.conftest import SECRET_KEY, TETHER, Server
+from tests.fleet import put_fleet
 from tests.services import free_port
 
 
@@ -24,8 +25,7 @@ def busy_server(new_server: Callable[..., Server]) -> Iterator[Server]:
     """A server to which events are sent all the time; the answered ones are in `log`."""
     server = new_server("--log-level", "error")
     client = server.client()
-    assert client.put("/chargers/C1", json=CHARGER).status_code == 201
-    assert client.put("/vehicles/V1", json=VEHICLE).status_code == 201
+    put_fleet(client)
     stop = threading.Event()
 
     def send() -> None:

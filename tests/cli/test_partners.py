@@ -6,6 +6,7 @@ import pytest
 
 from tests.commands import Command
 from tests.conftest import FAST, Server
+from tests.fleet import put_fleet
 from tests.sql import query
 from tether.server.databases import is_postgres
 
@@ -109,8 +110,7 @@ class _Writer(threading.Thread):
 
 
 def _fill(client: httpx.Client, events: int) -> None:
-    assert client.put("/chargers/C1", json=CHARGER).status_code == 201
-    assert client.put("/vehicles/V1", json=VEHICLE).status_code == 201
+    put_fleet(client)
     for second in range(events):
         body = {**CONNECTED, "timestamp": f"2024-01-01T00:00:{second:02d}Z"}
         assert client.post("/events", json=body).status_code == 201

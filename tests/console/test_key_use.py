@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from tests.conftest import Server
 from tests.console.visitors import partner_number, visitor
+from tests.fleet import put_fleet
 from tether.domain.errors import Unavailable
 from tether.domain.keys import Rate
 from tether.domain.models import Charger, Event, EventType, Vehicle
@@ -35,9 +36,7 @@ def test_calls_refusals_and_events_of_the_day_are_on_the_pages(
     key = server.key("Counted", rate=Rate(1000, 3600))
     number = partner_number(server, key)
     with server.client(key) as client:
-        client.put("/chargers/C1", json={"chargePowers": [11]}).raise_for_status()
-        vehicle = {"chargeCapacity": 60, "chargePowers": [11]}
-        client.put("/vehicles/V1", json=vehicle).raise_for_status()
+        put_fleet(client)
         assert client.get("/chargers/unknown").status_code == 404
         event = {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1",
                  "timestamp": "2026-01-05T08:00:00Z"}  # fmt: skip

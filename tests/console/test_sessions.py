@@ -10,6 +10,7 @@ from pyarrow import parquet
 
 from tests.conftest import Server
 from tests.console.visitors import new_session, partner_number, visitor
+from tests.fleet import put_fleet
 
 DAY = "2026-01-05T08:"
 
@@ -20,10 +21,7 @@ class Owner:
     def __init__(self, server: Server) -> None:
         key = server.key()
         self.api = server.client(key)
-        self.api.put("/chargers/C1", json={"chargePowers": [11]}).raise_for_status()
-        self.api.put("/chargers/C2", json={"chargePowers": [11]}).raise_for_status()
-        vehicle = {"chargeCapacity": 60, "chargePowers": [11]}
-        self.api.put("/vehicles/V1", json=vehicle).raise_for_status()
+        put_fleet(self.api, chargers=("C1", "C2"))
         self.console = visitor(server, token=new_session(server, key))
         self.path = f"/console/p/{partner_number(server, key)}"
 

@@ -21,6 +21,7 @@ from tests.console.visitors import (
     partner_number,
     visitor,
 )
+from tests.fleet import put_fleet
 from tether.domain import timestamps
 from tether.domain.keys import Rate, digest_of
 from tether.domain.tokens import LINK_MS
@@ -44,9 +45,7 @@ def with_things(server: Server) -> tuple[str, int]:
     """The key of a new partner with a charger and a vehicle, and the partner's number."""
     key = server.key()
     with server.client(key) as client:
-        client.put("/chargers/C1", json={"chargePowers": [11]}).raise_for_status()
-        vehicle = {"chargeCapacity": 60, "chargePowers": [11]}
-        client.put("/vehicles/V1", json=vehicle).raise_for_status()
+        put_fleet(client)
     return key, partner_number(server, key)
 
 

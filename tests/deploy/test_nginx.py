@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import Server
 from tests.deploy.files import Proxy, running_proxy
+from tests.fleet import put_fleet
 from tests.services import free_port
 from tether.domain.errors import Code
 
@@ -41,9 +42,7 @@ def proxy(node: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
 @pytest.fixture
 def client(node: Server, proxy: Proxy) -> Iterator[httpx.Client]:
     with proxy.client(node.key()) as client:
-        assert client.put("/chargers/C1", json={"chargePowers": [11]}).status_code == 201
-        vehicle = {"chargeCapacity": 74.8, "chargePowers": [11]}
-        assert client.put("/vehicles/V1", json=vehicle).status_code == 201
+        put_fleet(client)
         yield client
 
 

@@ -11,6 +11,7 @@ from tests import commands
 from tests.commands import Result
 from tests.conftest import Server
 from tests.deploy.files import DEPLOY, running_pgbouncer
+from tests.fleet import put_fleet
 from tests.services import Postgres, postgres_programs
 from tests.sql import query
 
@@ -49,9 +50,7 @@ def tether(*words: str) -> Result:
 
 def use(server: Server, key: str) -> None:
     with server.client(key) as client:
-        assert client.put("/chargers/C1", json={"chargePowers": [11]}).status_code in (200, 201)
-        vehicle = {"chargeCapacity": 74.8, "chargePowers": [11]}
-        assert client.put("/vehicles/V1", json=vehicle).status_code in (200, 201)
+        put_fleet(client)
         for kind in ("CONNECTED", "DISCONNECTED"):
             event = {"type": f"VEHICLE_{kind}", "chargerId": "C1", "vehicleId": "V1"}
             assert client.post("/events", json=event).status_code == 201

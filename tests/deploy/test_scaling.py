@@ -22,6 +22,7 @@ from tests.deploy.files import (
     running_pgbouncer,
     running_proxy,
 )
+from tests.fleet import put_fleet
 from tests.lists import everything, pages
 from tests.services import Postgres, Redis, free_port, postgres_programs, running_redis
 
@@ -186,10 +187,8 @@ def start_nodes(folder: Path, pooler: int, redis: Redis, places: list[str]) -> l
 
 def fill(client: httpx.Client, count: int) -> None:
     """Creates a charger, a vehicle for each thread, and `count` events of other vehicles."""
-    assert client.put("/chargers/C1", json={"chargePowers": [11]}).status_code == 201
-    for name in [*(f"V{n}" for n in range(THREADS)), *(f"W{n}" for n in range(20))]:
-        vehicle = {"chargeCapacity": 74.8, "chargePowers": [11]}
-        assert client.put(f"/vehicles/{name}", json=vehicle).status_code == 201
+    vehicles = [*(f"V{n}" for n in range(THREADS)), *(f"W{n}" for n in range(20))]
+    put_fleet(client, vehicles=vehicles)
     for first in range(0, count, 10_000):
         bulk = client.post("/events/bulk", json=[
             event(f"W{number % 20}", number) for number in range(first, min(count, first + 10_000))

@@ -9,6 +9,7 @@ import pytest
 
 from tests.debian import program
 from tests.deploy.files import DEPLOY, INSTALLED, USER_ID, Machine, settings_of
+from tests.fleet import put_fleet
 from tests.services import create_database, free_port, postgres_programs
 
 UNITS = DEPLOY / "systemd"
@@ -89,9 +90,7 @@ def test_the_server_runs_and_is_backed_up_with_the_rights_of_its_units(
         key = machine.run(tether, "keys", "create", "acme").stdout.strip()
         address = f"http://127.0.0.1:{machine.environment['TETHER_PORT']}"
         with httpx.Client(base_url=address, headers={"x-api-key": key}) as client:
-            assert client.put("/chargers/C1", json={"chargePowers": [11]}).status_code == 201
-            vehicle = {"chargeCapacity": 74.8, "chargePowers": [11]}
-            assert client.put("/vehicles/V1", json=vehicle).status_code == 201
+            put_fleet(client)
             events = [
                 {"type": "VEHICLE_CONNECTED", "chargerId": "C1", "vehicleId": "V1",
                  "timestamp": f"2026-01-01T00:{n // 60:02}:{n % 60:02}Z"}

@@ -13,6 +13,7 @@ from tests.commands import Command, tether_ok
 from tests.conftest import Server
 from tests.console.visitors import partner_number
 from tests.faults.test_withdrawals import Followers
+from tests.fleet import put_fleet
 from tests.lists import everything
 from tether.client import Client, Conflict, NotFound
 from tether.domain.timestamps import now_ms
@@ -47,10 +48,7 @@ def reported(client: httpx.Client, vehicle: str, charger: str, stays: int, *, da
 
 
 def fleet(client: httpx.Client, *vehicles: str) -> None:
-    for charger in ("C1", "C2"):
-        client.put(f"/chargers/{charger}", json=CHARGER).raise_for_status()
-    for vehicle in vehicles:
-        client.put(f"/vehicles/{vehicle}", json=VEHICLE).raise_for_status()
+    put_fleet(client, ("C1", "C2"), vehicles)
 
 
 def erased(client: httpx.Client, path: str) -> bool:

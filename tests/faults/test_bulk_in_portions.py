@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.conftest import Server
+from tests.fleet import put_fleet
 from tests.sql import execute
 from tests.wire import pid_of
 from tether.domain.timestamps import format_instant
@@ -90,13 +91,6 @@ def reporting(client: httpx.Client) -> Iterator[None]:
     thread.join()
 
 
-def furnish(client: httpx.Client) -> None:
-    client.put("/chargers/C1", json={"chargePowers": [11]}).raise_for_status()
-    for vehicle in ("V1", "V2"):
-        body = {"chargePowers": [11], "chargeCapacity": 60}
-        client.put(f"/vehicles/{vehicle}", json=body).raise_for_status()
-
-
 def sent(number: int) -> dict[str, Any]:
     vehicle = "V1" if number < EVENTS - LAST else "V2"
     kind = ("VEHICLE_CONNECTED", "VEHICLE_DISCONNECTED")[number % 2]
@@ -126,8 +120,8 @@ def test_what_was_stored_before_it_failed_says_so_and_a_retry_counts_nothing_twi
     trouble: Trouble = SmallLog(server) if engine == "sqlite" else FullTable(server)
     body = "\n".join(json.dumps(sent(number)) for number in range(EVENTS))
     with server.client(timeout=240) as client, server.client(timeout=240) as other:
-        furnish(client)
-        furnish(other)
+        put_fleet(client, vehicles=("V1", "V2"))
+        put_fleet(other, vehicles=("V1", "V2"))
 
         def post() -> list[dict[str, Any]]:
             answer = client.post("/events/bulk", content=body)

@@ -9,7 +9,8 @@ import httpx
 import psycopg
 
 from tests.conftest import Server
-from tests.store.test_contract import charger, event, put_site
+from tests.fleet import put_fleet
+from tests.store.test_contract import charger, event
 from tether.domain.models import to_json
 
 BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'ready'"
@@ -20,7 +21,7 @@ def test_an_event_is_stored_once_if_another_of_its_batch_has_to_be_written_again
 ) -> None:
     server = node(database=database)
     with server.client() as client:
-        put_site(client)
+        put_fleet(client)
         client.post("/events", content=to_json(event(0))).raise_for_status()
         batch = [
             event(None),

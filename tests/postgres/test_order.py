@@ -11,8 +11,9 @@ import psutil
 import psycopg
 
 from tests.conftest import Server
+from tests.fleet import put_fleet
 from tests.postgres.load import Follower, Load, check_exactly_once
-from tests.store.test_contract import event, put_site
+from tests.store.test_contract import event
 from tests.wire import Partner, pid_of, run
 from tether.domain.models import to_json
 
@@ -66,7 +67,7 @@ def test_events_follow_those_that_were_copied_in_behind_the_counter(
 ) -> None:
     server = node(database=database)
     with server.client() as client:
-        put_site(client)
+        put_fleet(client)
         for second in range(3):
             client.post("/events", content=to_json(event(second))).raise_for_status()
         with psycopg.connect(database) as connection:

@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import msgspec
 import pytest
 
@@ -16,7 +15,7 @@ from tests.store.conftest import Scenario, events_page
 from tether.domain.errors import Conflict, Forbidden, NotFound, PreconditionFailed, SetupError
 from tether.domain.filters import EventFilter
 from tether.domain.keys import Key, Rate, digest_of, new_key, prefix_of
-from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id, to_json
+from tether.domain.models import Charger, Event, EventType, Vehicle, is_entity_id
 from tether.domain.partners import Partner
 from tether.domain.timestamps import parse_instant
 from tether.ingest import event_batcher
@@ -48,12 +47,6 @@ def event(second: int | None, type: EventType = CONNECTED, **members: Any) -> Ev
 async def add_site(store: Store, partner: int) -> None:
     await store.entities.put(partner, charger())
     await store.entities.put(partner, vehicle())
-
-
-def put_site(client: httpx.Client) -> None:
-    """The same through HTTP."""
-    client.put("/chargers/C1", content=to_json(charger())).raise_for_status()
-    client.put("/vehicles/V1", content=to_json(vehicle())).raise_for_status()
 
 
 async def report(store: Store, partner: int, events: list[Event]) -> list[str | Conflict]:

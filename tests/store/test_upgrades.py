@@ -14,8 +14,9 @@ import pytest
 
 from tests.commands import tether_ok
 from tests.conftest import Server
+from tests.fleet import put_fleet
 from tests.older import make_older
-from tests.store.test_contract import event, put_site
+from tests.store.test_contract import event
 from tether.domain.models import EventType, to_json
 from tether.storage.sqlite.file import connect
 
@@ -28,7 +29,7 @@ def test_sessions_are_as_they_were_and_go_on(tmp_path: Path) -> None:
     server = Server(str(new)).start()
     key = server.key("acme")
     with server.client(key) as client:
-        put_site(client)
+        put_fleet(client)
         for second in range(41):
             kind = EventType.VEHICLE_DISCONNECTED if second % 2 else EventType.VEHICLE_CONNECTED
             assert client.post("/events", content=to_json(event(second, kind))).status_code == 201
@@ -56,7 +57,7 @@ def test_sessions_get_their_totals_without_another_version(tmp_path: Path) -> No
     server = Server(str(new)).start()
     key = server.key("acme")
     with server.client(key) as client:
-        put_site(client)
+        put_fleet(client)
         for second in range(0, 40, 4):
             for place, kind in enumerate((
                 EventType.VEHICLE_CONNECTED, EventType.VEHICLE_CHARGE_STARTED,

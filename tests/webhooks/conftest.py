@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.conftest import SECRET_KEY, Server
+from tests.fleet import put_fleet
 from tests.webhooks.receiver import Receiver, receiving
 
 INSIDE = ["--webhooks-allow", "127.0.0.0/8", "--webhooks-allow-http"]
@@ -47,11 +48,7 @@ def client(server: Server, key: str) -> Iterator[httpx.Client]:
 
 def fill(client: httpx.Client) -> None:
     """Creates two chargers and two vehicles."""
-    for charger in ("C1", "C2"):
-        client.put(f"/chargers/{charger}", json={"chargePowers": [11]}).raise_for_status()
-    for vehicle in ("V1", "V2"):
-        body = {"chargePowers": [11], "chargeCapacity": 60}
-        client.put(f"/vehicles/{vehicle}", json=body).raise_for_status()
+    put_fleet(client, ("C1", "C2"), ("V1", "V2"))
 
 
 @pytest.fixture
