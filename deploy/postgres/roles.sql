@@ -4,8 +4,8 @@
 --   createdb --encoding UTF8 --template template0 tether
 --   psql -v ON_ERROR_STOP=1 -d tether -f roles.sql
 --
--- as a superuser, before the first `tether migrate` or later, as often as you like: tables that another
--- role made become those of tether_owner. Then give the roles passwords, with \password in psql.
+-- as a superuser, before the first `tether migrate` or later, as often as you like. tether_owner becomes
+-- the owner of tables that another role made. Then give the roles passwords, with \password in psql.
 
 SELECT format('CREATE ROLE %I LOGIN', name)
 FROM unnest(ARRAY['tether_owner', 'tether_server']) AS name
@@ -18,7 +18,7 @@ REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO tether_owner;
 GRANT USAGE ON SCHEMA public TO tether_server;
 
--- What is there, whoever made it (but what belongs to an extension),
+-- Existing objects of any owner (except those of extensions),
 SELECT format('ALTER TABLE %s OWNER TO tether_owner', oid::regclass)
 FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
@@ -29,8 +29,7 @@ AND oid NOT IN (SELECT objid FROM pg_depend WHERE classid = 'pg_class'::regclass
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO tether_server;
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO tether_server;
 
--- and what later migrations add, from the moment on in which they add it: run by tether_owner, or by
--- whoever runs this.
+-- and objects that later migrations add, if tether_owner or the role that runs this script migrates.
 ALTER DEFAULT PRIVILEGES FOR ROLE tether_owner, CURRENT_USER IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO tether_server;
 ALTER DEFAULT PRIVILEGES FOR ROLE tether_owner, CURRENT_USER IN SCHEMA public
