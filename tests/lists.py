@@ -8,7 +8,7 @@ import httpx
 
 def pages(client: httpx.Client, path: str, **query: Any) -> Iterator[list[Any]]:
     """All pages of a list, by the Link header, up to the end or an empty page."""
-    answer = client.get(path, params=query)
+    answer = client.get(path, params=query or None)
     while True:
         assert answer.status_code == 200, answer.text
         page = answer.json()

@@ -115,7 +115,7 @@ def test_pgbouncer_lets_the_server_in_by_its_password(
     assert tether("migrate", "--database", of("tether_owner", database)).returncode == 0
     ((line,),) = query(
         database,
-        'SELECT format(\'"%%s" "%%s"\', rolname, rolpassword) FROM pg_authid '
+        'SELECT format(\'"%s" "%s"\', rolname, rolpassword) FROM pg_authid '
         "WHERE rolname = 'tether_server'",
     )
     with running_pgbouncer(database, line) as port:
