@@ -23,8 +23,7 @@ LISTS = ("chargers", "vehicles", "events")
 
 
 def command(*words: str) -> list[str]:
-    main = "from tether.cli import main; main()"
-    return [sys.executable, "-c", main, *words]
+    return [sys.executable, "-m", "tether", *words]
 
 
 def main(database: str) -> None:
