@@ -9,7 +9,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from time import monotonic
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from tether.projections.projector import INTERVAL_S, Projector
 from tether.storage.events import EVENTS, WITHDRAWALS, Events
 from tether.storage.log_positions import Progress
 from tether.storage.states import States
-from tether.storage.turns import Turns
+from tether.storage.turns import Turns, wait_for_event
 
 log = logging.getLogger(__name__)  # structlog takes a while to load
 
@@ -57,9 +57,7 @@ class Listener:
 
     async def wait(self, seconds: float) -> None:
         """Returns when `news` is set, or after so many seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self.news.wait()
+        await wait_for_event(self.news, seconds)
         self.news.clear()
 
 
@@ -160,9 +158,7 @@ class ChangeFeed:
                 if monotonic() - behind_since > INTERVAL_S / 2:  # no process derives the events
                     self._projector.notice(partner_id)
                 self._projector.hurry(partner_id)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
-                    await progress.wait()
+            await wait_for_event(progress, POLL_S)
 
 
 class _Head(msgspec.Struct, rename="camel"):

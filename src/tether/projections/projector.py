@@ -23,7 +23,7 @@ from tether.storage.log_positions import Derivations, Position, advancing
 from tether.storage.partners import Partners
 from tether.storage.session_records import Change, SessionRecords, writing
 from tether.storage.snapshots import Snapshot, Snapshots, putting
-from tether.storage.turns import Turns
+from tether.storage.turns import Turns, wait_for_event
 
 AT_ONCE = 10_000  # events in a portion, which changes a fifth as many sessions, as a rule
 WRITTEN_AT_ONCE = 500  # changes, as others wait for the writer meanwhile
@@ -128,9 +128,8 @@ class Projector:
                 raise self._not_derived(partner, wanted - derived, derived - at_first)
             self.notice(partner)
             self.hurry(partner)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(INTERVAL_S / 2):  # it may be another node that derives
-                    await self._progress[partner].wait()
+            # Another node may derive the events, without setting this.
+            await wait_for_event(self._progress[partner], INTERVAL_S / 2)
             head, derived = await self.derivations.progress(partner)
             wanted = min(wanted, head)  # less than before if the partner is being erased
 
@@ -226,9 +225,7 @@ class Projector:
             self._in_bulk.discard(partner)
             seconds = max(seconds, self._engine.dialect.bulk_pause_s)
         if seconds:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await urgent.wait()
+            await wait_for_event(urgent, seconds)
         hurries = urgent.is_set()
         urgent.clear()
         return hurries

@@ -234,6 +234,13 @@ async def giving_way() -> AsyncIterator[None]:
     await asyncio.sleep(perf_counter() - began)
 
 
+async def wait_for_event(event: asyncio.Event, seconds: float) -> None:
+    """Returns when the event is set, or after so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
 class TimeSlice:
     """Lets other tasks use the event loop when this one has computed for LONGEST_S."""
 
