@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import click
 
-from tether.cli import stores
 from tether.cli.display.output import counted, note, say, show_json
 from tether.cli.display.progress import progress
-from tether.cli.options import database_option, json_option
+from tether.cli.options import json_option
+from tether.cli.stores import with_store
 from tether.domain.models import Vehicle
 from tether.domain.partners import Partner
 from tether.server import admin
@@ -32,10 +32,9 @@ class Report(NamedTuple):
 @click.option("--check", "only_check", is_flag=True,
               help="Only report: the exit status is 1 if anything differs.")  # fmt: skip
 @json_option
-@database_option
-@click.pass_context
-def rebuild(
-    ctx: click.Context, partner: str | None, only_check: bool, as_json: bool, database: str
+@with_store
+async def rebuild(
+    store: Store, now_ms: int, partner: str | None, only_check: bool, as_json: bool
 ) -> None:
     """Derive the sessions again from the events.
 
@@ -43,16 +42,14 @@ def rebuild(
     stores what differs. The server may run meanwhile. Nothing ever differs unless the database
     was damaged or changed by hand.
     """
-    reports = stores.in_store(
-        database, lambda store, now_ms: _rebuild_all(store, partner, repair=not only_check)
-    )
+    reports = await _rebuild_all(store, partner, repair=not only_check)
     if as_json:
         show_json([_json(report) for report in reports])
     else:
         for report in reports:
             _show(report, only_check=only_check)
     if only_check and any(report.differing for report in reports):
-        ctx.exit(1)
+        click.get_current_context().exit(1)
 
 
 async def differing_sessions(store: Store, now_ms: int) -> int:
