@@ -35,20 +35,20 @@ from tether.storage.turns import LoopTurns, abandon
 
 log = structlog.get_logger()
 
-REQUEST_TIMEOUT_S = 30.0  # for a request to arrive whole
-READER_TIMEOUT_S = 60.0  # for a client to read at least some of its answer
-STOP_TIMEOUT_S = 5.0  # for either of them when the server stops
+REQUEST_TIMEOUT_S = 30.0  # for a request to arrive completely
+READER_TIMEOUT_S = 60.0  # for a client to read at least a part of its answer
+STOP_TIMEOUT_S = 5.0  # in place of both while the server stops
 LINGER_S = 0.5  # for a request that was on its way when the server began to stop
-FAREWELL_S = 5.0  # for a client to stop sending and read why it was refused
+LAST_READ_S = 5.0  # for a client to read why its request was refused
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200  # or a few more if they arrive at once
-SMALL_BYTES = 8 * 1024  # smaller incomplete requests are not counted
-LARGE_BYTES = 128 * 1024  # counted for each other one; larger bodies have bounds of their own
+SMALL_BYTES = 8 * 1024  # smaller incomplete requests do not count for the bounds
+LARGE_BYTES = 128 * 1024  # counted for each other request; larger bodies have bounds of their own
 WRITE_BUFFER_BYTES = 32 * 1024  # of a connection: with more in it, the next piece waits
 MOST_WAITING = 16  # pipelined requests of a connection
 SLICE_BYTES = 1024  # read at once, unless they are part of a body: some fifty short requests
 REQUEST_BYTES = 3000  # memory of a waiting request, about
-MOST_REFUSED = 64  # connections beyond the bound that get an answer: others are just closed
+MOST_REFUSED = 64  # connections beyond the bound that get an answer; others are closed
 MAX_FRAMING_BYTES = 8 * 1024 * 1024  # of a body's chunk sizes and trailers; not the body itself
 PIECE_BYTES = 64 * 1024  # of a longer body: the next piece follows when the client has read it
 
@@ -63,8 +63,8 @@ _CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})
 class LimitedHttpProtocol(HttpToolsProtocol):
     """One connection.
 
-    One timer runs while a request is arriving. Another runs from the first answer on. It is not
-    set again for each answer, because timers cost more than reading the clock: when it ends, it
+    A timer runs while a request arrives. Another timer runs after the first answer. It is not
+    started again for each answer, because timers cost more than reading the clock. At its end it
     checks the time of the last answer.
     """
 
@@ -78,27 +78,25 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         partner_of: Callable[[str], int | None],
         **options: Any,
     ) -> None:
-        """The partners' requests take turns. `partner_of` finds the partner of a key, if the key is
-        remembered.
-        """
+        """The requests of partners take `turns`. `partner_of` finds the partner of a cached key."""
         super().__init__(*arguments, **options)
         self.bounds = bounds
         self._turns = turns
         self._partner_of = partner_of
         self._timer: TimerHandle | None = None
-        self._reader_timer: TimerHandle | None = None
-        self._arriving = False  # a request has begun and is not complete
-        self._fault = "Invalid HTTP request received."  # of a request that cannot be parsed
-        self._in_body = False  # … and its head is complete
-        self._began_now = False  # … and began in the current bytes
-        self._bytes_of_body = 0  # in the current bytes
+        self._unread_timer: TimerHandle | None = None
+        self._arriving = False  # a request has begun, and is not complete
+        self._parse_error = "Invalid HTTP request received."  # of a request that cannot be parsed
+        self._in_body = False  # the head of the arriving request is complete
+        self._began_in_data = False  # the arriving request began in the current data
+        self._body_bytes = 0  # of its body, in the current data
         self._body_left = 0  # by the Content-Length
-        self._unparsed = b""  # received while enough requests wait
-        self._bytes_beside = 0  # of the arriving request: in its head or around its body
-        self._bytes_arrived = 0  # of it in all
-        self._bytes_framing = 0  # beside its body since the last chunk began
+        self._unparsed = b""  # received while too many requests wait
+        self._overhead_bytes = 0  # of the arriving request, in its head or around its body
+        self._arrived_bytes = 0  # of the arriving request
+        self._framing_bytes = 0  # around its body since the last chunk began
         self._stopping = False
-        self._deaf = False  # the last answer is sent; further bytes are ignored
+        self._ignores_input = False  # after the last answer
         self._answering: RequestCycle | None = None  # of several in a pipeline, the first
         self._answered_at = 0.0  # by the loop's clock
 
@@ -114,27 +112,27 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         )
         beyond = len(self.connections) - self.bounds.connections
         if beyond > 0:
-            self._turn_away(answer=beyond <= MOST_REFUSED)
+            self._refuse_connection(answer=beyond <= MOST_REFUSED)
         else:
             self._start_timer()
 
-    def _turn_away(self, *, answer: bool) -> None:
+    def _refuse_connection(self, *, answer: bool) -> None:
         self.bounds.refused("connections")
         if answer:
             self._arriving = True  # probably
             self._refuse(Code.UNAVAILABLE, "Service Unavailable")
         else:
-            self._deaf = True
+            self._ignores_input = True
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        self._stop_reader_timer()
+        self._stop_unread_timer()
         self._unparsed = b""
         for holding in (self, self.transport, self.flow):
             self.bounds.release(holding)
         self._unset_keepalive_if_required()
-        if self._answering is not None:  # Uvicorn tells only the last of a pipeline
+        if self._answering is not None:  # Uvicorn notifies only the last request of a pipeline
             self._answering.abandon()
         super().connection_lost(exc)
         # Breaks cycles of references. Otherwise the 10 kB of this connection would stay until the
@@ -151,7 +149,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._unparsed:
             data, self._unparsed = self._unparsed + data, b""
         start = 0
-        while start < len(data) and not self._deaf and not self.transport.is_closing():
+        while start < len(data) and not self._ignores_input and not self.transport.is_closing():
             if len(self.pipeline) >= MOST_WAITING:
                 self._unparsed = data[start:]
                 break
@@ -162,10 +160,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             waiting = sum(REQUEST_BYTES + len(cycle.body) for cycle, _ in self.pipeline)
             self.bounds.hold(self, waiting + len(self._unparsed), self.transport.abort)
-        if self._arriving and self._bytes_arrived > SMALL_BYTES:
-            self.bounds.hold(self.flow, LARGE_BYTES, self._make_room, reason="arriving")
+        if self._arriving and self._arrived_bytes > SMALL_BYTES:
+            self.bounds.hold(self.flow, LARGE_BYTES, self._refuse_arriving, reason="arriving")
 
-    def _make_room(self) -> None:
+    def _refuse_arriving(self) -> None:
         """Refuses the incomplete request, so that others can go on arriving."""
         if self._in_body:
             self._refuse(Code.UNAVAILABLE, "Service Unavailable")
@@ -179,11 +177,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _receive(self, data: bytes) -> None:
-        self._bytes_of_body = 0
-        self._bytes_arrived += len(data)
+        self._body_bytes = 0
+        self._arrived_bytes += len(data)
         self._feed(data)
         if self._arriving:
-            self._count(len(data) - self._bytes_of_body)
+            self._count(len(data) - self._body_bytes)
         if self._timer is None and (self._arriving or self._is_idle()):
             self._start_timer()
 
@@ -191,11 +189,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._stay_with_http(data[upgrade.args[0] :])
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(Code.REQUEST_MALFORMED, self._fault)
+            self._refuse(Code.REQUEST_MALFORMED, self._parse_error)
 
-    def _stay_with_http(self, rest: bytes) -> None:
+    def _ignore_upgrade(self, rest: bytes) -> None:
         """Parses the request again without its Upgrade headers; `rest` follows its head."""
         method = self.parser.get_method()
         if method == b"CONNECT":
@@ -207,29 +205,29 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._feed(b"\r\n".join([*lines, b"", rest]))
 
     def _count(self, beside: int) -> None:
-        if self._began_now:  # the share of these few bytes is not known
-            self._began_now = False
+        if self._began_in_data:  # the share of these few bytes is not known
+            self._began_in_data = False
             return
-        self._bytes_beside += beside
+        self._overhead_bytes += beside
         if not self._in_body and (
-            self._bytes_beside > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS
+            self._overhead_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS
         ):
             self._refuse(Code.HEAD_TOO_LARGE, "Request Header Fields Too Large")
         elif self._in_body:
-            self._bytes_framing += beside
+            self._framing_bytes += beside
             # The parser copies an incomplete line with each slice: a long one took seconds.
-            if self._bytes_framing > MAX_HEAD_BYTES or self._bytes_beside > MAX_FRAMING_BYTES:
+            if self._framing_bytes > MAX_HEAD_BYTES or self._overhead_bytes > MAX_FRAMING_BYTES:
                 self._close()
 
     def on_chunk_header(self) -> None:
-        self._bytes_framing = 0
+        self._framing_bytes = 0
 
     def on_message_begin(self) -> None:
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
-        self._arriving, self._in_body, self._began_now = True, False, True
-        self._bytes_beside = self._bytes_arrived = self._bytes_framing = self._body_left = 0
+        self._arriving, self._in_body, self._began_in_data = True, False, True
+        self._overhead_bytes = self._arrived_bytes = self._framing_bytes = self._body_left = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:  # trailers are ignored: there may be millions
@@ -247,9 +245,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         version = parser.get_http_version()
         if not has_one_host(self.headers, version):
-            self._fault = "A request must have one Host header, and not two."
+            self._parse_error = "A request must have one Host header, and not two."
             raise ValueError  # stops the parser
-        self._in_body, self._bytes_beside, self._bytes_framing = True, 0, 0
+        self._in_body, self._overhead_bytes, self._framing_bytes = True, 0, 0
         current = version >= "1.1"  # an older client knows neither of the two (RFC 9112, 6.1, 9.3)
         keep_alive = current and parser.should_keep_alive() and not self._stopping
         before = self.cycle
@@ -269,7 +267,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         cycle.tasks.add(cycle.task)  # it removes itself: a callback costs more
 
     def on_body(self, body: bytes) -> None:
-        self._bytes_of_body += len(body)
+        self._body_bytes += len(body)
         self._body_left -= len(body)
         cycle = self.cycle
         if cycle.response_complete:
@@ -284,7 +282,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         self._arriving = False
         self._stop_timer()
-        if self._bytes_arrived > SMALL_BYTES:
+        if self._arrived_bytes > SMALL_BYTES:
             self.bounds.release(self.flow)
         if not self.cycle.response_complete:
             self.cycle.more_body = False
@@ -298,9 +296,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._stop_timer()
             self._start_timer()
-        if self._reader_timer is not None:
-            self._stop_reader_timer()
-            self._watch_reader()
+        if self._unread_timer is not None:
+            self._stop_unread_timer()
+            self._watch_unread()
         if self._is_idle():
             self.loop.call_later(LINGER_S, self._close_if_idle)
         else:
@@ -309,7 +307,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
         if self.transport.is_closing():
-            self._watch_reader()
+            self._watch_unread()
             return
         if not self._unparsed:
             self.flow.resume_reading()
@@ -343,13 +341,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().pause_writing()
         unread = self.transport.get_write_buffer_size()
         self.bounds.hold(self.transport, unread, self.transport.abort)
-        self._watch_reader()
+        self._watch_unread()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self.bounds.release(self.transport)
         if not self.transport.is_closing():  # the client has read everything
-            self._stop_reader_timer()
+            self._stop_unread_timer()
 
     def _close_if_idle(self) -> None:
         if self._is_idle():
@@ -399,35 +397,35 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """
         if not self._arriving or self.pipeline:
             self._close()
-        elif not self._deaf:
-            self._deaf = True
+        elif not self._ignores_input:
+            self._ignores_input = True
             self._stop_timer()
             self.transport.write_eof()
-            self.loop.call_later(FAREWELL_S, self._close)
+            self.loop.call_later(LAST_READ_S, self._close)
 
     def _close(self) -> None:
         self.transport.close()
-        self._watch_reader()
+        self._watch_unread()
 
-    def _watch_reader(self) -> None:
+    def _watch_unread(self) -> None:
         """Closes the connection later if its client does not read its answer."""
         unread = self.transport.get_write_buffer_size()
-        if unread and self._reader_timer is None:
+        if unread and self._unread_timer is None:
             seconds = STOP_TIMEOUT_S if self._stopping else READER_TIMEOUT_S
-            self._reader_timer = self.loop.call_later(seconds, self._check_reader, unread)
+            self._unread_timer = self.loop.call_later(seconds, self._check_unread, unread)
 
-    def _stop_reader_timer(self) -> None:
-        if self._reader_timer is not None:
-            self._reader_timer.cancel()
-            self._reader_timer = None
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
-    def _check_reader(self, unread: int) -> None:
-        self._reader_timer = None
+    def _check_unread(self, unread: int) -> None:
+        self._unread_timer = None
         left = self.transport.get_write_buffer_size()
         if left and left >= unread:
             self.transport.abort()
         elif left:
-            self._watch_reader()
+            self._watch_unread()
 
 
 # A request and its answer -------------------------------------------------------------------------
