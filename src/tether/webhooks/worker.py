@@ -64,17 +64,17 @@ class EndpointWorker:
         self._endpoint = replace(claimed.webhook, due_ms=now_ms())
         self._next_at = 0.0
         self._reported_at = monotonic()
+        self._ends_at = monotonic() + SLICE_S
 
     async def run(self) -> None:
         """Sends messages until there are no more, a request fails, or the slice is over."""
         try:
-            until = monotonic() + SLICE_S
             # In random order, because one of them may use the whole slice each time.
             turns = [self._send_queue, self._send_parked]
             random.shuffle(turns)
             for turn in turns:
-                if not self._endpoint.stopped and not self._is_over(until):
-                    await turn(until)
+                if not self._endpoint.stopped and not self._is_over():
+                    await turn()
         except Unavailable:
             pass
         except Exception as error:
@@ -85,33 +85,28 @@ class EndpointWorker:
             self._change(due_ms=max(self._endpoint.due_ms, self._now_ms() + pause_ms))
             self._report(lease_ms=0)
 
-    async def _send_queue(self, until: float) -> None:
-        while not self._is_over(until) and await self._send_next(until):
-            pass
-
-    async def _send_next(self, until: float) -> bool:
-        """Sends the next messages. Returns whether to continue with those behind them."""
-        steps = deque(await self._messages.next_steps(self._endpoint))
-        found = bool(steps)
-        while steps:
+    async def _send_queue(self) -> None:
+        """Sends the messages of the queue, in order."""
+        steps = deque[Step]()
+        while steps or not self._is_over():
+            if not steps:
+                steps.extend(await self._messages.next_steps(self._endpoint))
+                if not steps:
+                    return
             if (message := steps[0].message) is None:
                 self._advance(steps.popleft())
-            elif not await self._send_first(steps, message) or self._is_over(until):
-                return False
-        return found
+            elif not await self._send_first(steps, message) or self._is_over():
+                return
 
-    def _is_over(self, until: float) -> bool:
+    def _is_over(self) -> bool:
         """Whether the next request would come after the end of the slice."""
-        return max(self._next_at, monotonic()) > until
-
-    def _has_lease(self) -> bool:
-        return self._progress.has_lease(self._claimed_at)
+        return max(self._next_at, monotonic()) > self._ends_at
 
     async def _send_first(self, steps: deque[Step], first: Message) -> bool:
         """Sends the first message, or as many as fit into one request. Returns whether to continue
         with the next ones.
         """
-        if not self._has_lease():
+        if not self._progress.has_lease(self._claimed_at):
             return False
         batch = self._batch(steps)
         outcome = await self._send([step.message for step in batch if step.message])
@@ -167,10 +162,10 @@ class EndpointWorker:
         self._succeeded()
         return True
 
-    async def _send_parked(self, until: float) -> None:
+    async def _send_parked(self) -> None:
         """Sends the parked messages that are due."""
         for parked in await self._messages.parked_due(self._endpoint, PARKED_AT_ONCE):
-            if not self._has_lease():
+            if not self._progress.has_lease(self._claimed_at):
                 return
             message = await self._messages.of_id(self._endpoint, parked.id)
             if message is None:
@@ -187,7 +182,7 @@ class EndpointWorker:
                     self._change(stopped=Status.GONE)
                 if outcome.status in _SLOW_DOWN or self._endpoint.stopped:
                     return
-            if self._is_over(until):
+            if self._is_over():
                 return
 
     async def _send(self, messages: list[Message]) -> Outcome:
