@@ -11,7 +11,7 @@ from tether.storage.log_positions import Epoch, EpochState
 Values = Sequence[Any]
 
 
-class Surroundings(NamedTuple):
+class ServerReport(NamedTuple):
     """The settings and limits of a database's server."""
 
     risks: list[str]
@@ -25,9 +25,9 @@ class Surroundings(NamedTuple):
     encoding: str
     is_replica: bool
     read_only: bool
-    most: int
+    max_connections: int
     """Connections that the server accepts."""
-    free: int
+    free_connections: int
     """Connections that are left for us."""
 
 
@@ -115,7 +115,7 @@ class Database(Protocol):
     def damages(self, *, full: bool = False) -> list[str]:
         """The damages that it finds in itself. `full` searches longer and finds more."""
 
-    def surroundings(self) -> Surroundings | None:
+    def server_report(self) -> ServerReport | None:
         """The settings and limits of its server. None for a file."""
 
     def certificates(self) -> Iterable[Certificate]:

@@ -28,7 +28,7 @@ from tether.domain.webhooks import Status as WebhookStatus
 from tether.server.databases import database_of
 from tether.server.settings import metrics_address
 from tether.server.store import Store
-from tether.storage.database import Database, Surroundings
+from tether.storage.database import Database, ServerReport
 
 LITTLE_SPACE, TOO_LITTLE_SPACE = 1_000_000_000, 100_000_000  # bytes
 FEW_CONNECTIONS = 5
@@ -153,8 +153,8 @@ def _database(
         yield problem("schema", f"{counted(pending, 'step')} missing.", "Run tether migrate.")
     else:
         yield ok("schema", "Up to date.")
-    if (postgres := found.surroundings()) is not None:
-        yield from _surroundings(postgres, pending)
+    if (postgres := found.server_report()) is not None:
+        yield from _server_report(postgres, pending)
     elif damages := found.damages(full=full):
         yield problem("integrity", f"Damaged: {damages[0]}",
                       "Stop the server and restore the last backup.")  # fmt: skip
@@ -211,7 +211,7 @@ def _file(file: Path) -> Iterator[Finding]:
                       "Whoever opens it by that one damages it: remove it.")  # fmt: skip
 
 
-def _surroundings(found: Surroundings, pending: int) -> Iterator[Finding]:
+def _server_report(found: ServerReport, pending: int) -> Iterator[Finding]:
     if found.risks:
         yield warning("durability", f"The server runs with {', '.join(found.risks)}.",
                       "Switch it on: what was acknowledged may be lost.")  # fmt: skip
@@ -237,8 +237,9 @@ def _surroundings(found: Surroundings, pending: int) -> Iterator[Finding]:
         if not found.direct:
             advice = "Behind a pooler Tether sets nothing: ALTER ROLE or ALTER DATABASE … RESET it."
         yield warning("settings", f"PostgreSQL has {', '.join(found.settings)}.", advice)
-    text = f"{max(found.free, 0):,} of PostgreSQL's {found.most:,} connections are free."
-    if found.free < FEW_CONNECTIONS:
+    free = found.free_connections
+    text = f"{max(free, 0):,} of PostgreSQL's {found.max_connections:,} connections are free."
+    if free < FEW_CONNECTIONS:
         yield warning("connections", text,
                       "Raise max_connections, lower --pool-size, or use a pooler.")  # fmt: skip
     else:

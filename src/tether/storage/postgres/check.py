@@ -14,7 +14,7 @@ from cryptography import x509
 
 from tether.domain.models import to_json
 from tether.storage import migrate
-from tether.storage.database import Certificate, Surroundings
+from tether.storage.database import Certificate, ServerReport
 from tether.storage.postgres.pool import NEEDED
 
 PATIENCE_S = 3.0
@@ -54,16 +54,16 @@ SELECT current_setting('server_encoding'), pg_is_in_recovery(),
 """
 
 
-def surroundings(
+def server_report(
     connection: "psycopg.Connection[tuple[Any, ...]]", *, is_direct: bool
-) -> Surroundings:
+) -> ServerReport:
     """What Tether finds in the database. `is_direct`: no pooler is used."""
     relations = [*migrate.OUR_TABLES, *migrate.OUR_VIEWS, migrate.VERSION_TABLE]
     encoding, is_replica, read_only, most, free = connection.execute(_STATE).fetchall()[0]
     risks = [str(risk) for (risk,) in connection.execute(_RISKS)]
     rights = connection.execute(_RIGHTS, [relations, migrate.VERSION_TABLE]).fetchall()
     settings = connection.execute(_OTHERWISE, [to_json(NEEDED).decode()]).fetchall()
-    return Surroundings(
+    return ServerReport(
         risks,
         [f"{missing} on {relation}" for relation, missing in rights],
         [str(setting) for (setting,) in settings],

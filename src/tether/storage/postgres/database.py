@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tether.domain.errors import SetupError
 from tether.domain.timestamps import now_ms
 from tether.storage import copying, migrate
-from tether.storage.database import Certificate, Surroundings, Values
+from tether.storage.database import Certificate, ServerReport, Values
 from tether.storage.dialect import POSTGRES
 from tether.storage.engine import Engine
 from tether.storage.log_positions import Epoch, EpochState, log_restored_copy, new_epoch
@@ -118,11 +118,11 @@ class PostgresDatabase:
     def damages(self, *, full: bool = False) -> list[str]:
         return []  # PostgreSQL checks its pages when they are read
 
-    def surroundings(self) -> Surroundings | None:
-        from tether.storage.postgres.check import surroundings
+    def server_report(self) -> ServerReport | None:
+        from tether.storage.postgres.check import server_report
 
         with self._session(prepare=False) as session:
-            return surroundings(session, is_direct=_is_direct(session))
+            return server_report(session, is_direct=_is_direct(session))
 
     def certificates(self) -> Iterable[Certificate]:
         from tether.storage.postgres.check import certificates

@@ -23,7 +23,7 @@ import apsw
 
 from tether.domain.errors import SetupError, Unavailable
 from tether.domain.timestamps import now_ms
-from tether.storage.database import Certificate, Surroundings, Values
+from tether.storage.database import Certificate, ServerReport, Values
 from tether.storage.dialect import SQLITE
 from tether.storage.engine import PING, Connections, Engine, Row, Size
 from tether.storage.log_positions import BEGIN_EPOCH, Epoch
@@ -84,7 +84,7 @@ class SqliteDatabase(SqliteFile):
 
         return damages_in(self.file, full=full)
 
-    def surroundings(self) -> Surroundings | None:
+    def server_report(self) -> ServerReport | None:
         return None
 
     def certificates(self) -> Iterable[Certificate]:
