@@ -334,6 +334,20 @@ class SessionRecord(msgspec.Struct, omit_defaults=True, gc=False):
         self.readings = readings if whole else None
         return self
 
+    @property
+    def lasts_to_ms(self) -> int:
+        """The end of the session; the newest event of an active one."""
+        return max(self.start_ms, self.last.at_ms if self.end_ms is None else self.end_ms)
+
+    def charge_spans(self) -> list[Charge]:
+        """The start and the stop of each charge period, within the session."""
+        spans, end_ms = list[Charge](), self.lasts_to_ms
+        for period in self.periods:
+            start_ms, stop_ms = period.span(end_ms)
+            start_ms = min(max(start_ms, self.start_ms), end_ms)
+            spans.append((start_ms, min(max(stop_ms, start_ms), end_ms)))
+        return spans
+
     def flag(self, name: str) -> None:
         """Adds a flag."""
         if name not in self.flags:

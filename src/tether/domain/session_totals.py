@@ -66,19 +66,13 @@ def totals_of(session: SessionRecord) -> SessionTotals:
 
 
 def _with_charge(totals: SessionTotals, record: SessionRecord) -> SessionTotals:
-    assert record.end_ms is not None
-    end_ms = max(record.end_ms, record.start_ms)
-    within = [
-        (start_ms, min(max(period.stop_ms or 0, start_ms), end_ms))
-        for period in record.periods
-        for start_ms in [min(max(period.start_ms, record.start_ms), end_ms)]
-    ]
-    if not within:
+    spans, end_ms = record.charge_spans(), record.lasts_to_ms
+    if not spans:
         return totals._replace(charge_ms=record.start_ms, stop_ms=record.start_ms)
-    if len(within) > 1:
+    if len(spans) > 1:
         # A period of no length at the very end may be in a later bucket than all others.
-        return UNKNOWN if (end_ms, end_ms) in within else totals
-    ((charge_ms, stop_ms),) = within
+        return UNKNOWN if (end_ms, end_ms) in spans else totals
+    ((charge_ms, stop_ms),) = spans
     # The database computes energy * part / whole.
     greatest = max(abs(totals.energy or 0), totals.charged or 0) * (stop_ms - charge_ms)
     return totals._replace(charge_ms=charge_ms, stop_ms=stop_ms) if greatest < 2**62 else UNKNOWN

@@ -119,27 +119,25 @@ class MeasuredSession(NamedTuple):
 def measured_of(known: StoredSession) -> MeasuredSession:
     """The session in numbers: the same numbers as in its view."""
     shown, record = session_of(known), with_reports(known.record)
-    start_ms = record.start_ms
-    end_ms = max(start_ms, record.last.at_ms if record.end_ms is None else record.end_ms)
-    charges = []
-    for period, charge in zip(record.periods, shown.periods, strict=True):
-        begin_ms = min(max(period.start_ms, start_ms), end_ms)
-        stop_ms = end_ms if period.stop_ms is None else period.stop_ms
-        charges.append(Charge(
-            begin_ms,
-            min(max(stop_ms, begin_ms), end_ms),
+    charges = [
+        Charge(
+            *span,
             charge.charged_energy,
             charge.charged_time,
             charge.energy_source is not EnergySource.REPORTED,
             period.power_max,
-        ))  # fmt: skip
+        )
+        for span, period, charge in zip(
+            record.charge_spans(), record.periods, shown.periods, strict=True
+        )
+    ]
     return MeasuredSession(
         record.vehicle_id,
         record.charger_id,
         known.charger,
         tuple(flag.name for flag in shown.flags),
-        start_ms,
-        end_ms,
+        record.start_ms,
+        record.lasts_to_ms,
         charges,
     )
 
