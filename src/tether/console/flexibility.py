@@ -9,8 +9,7 @@ from typing import NamedTuple
 import msgspec
 from falcon.asgi import Request
 
-from tether.console.pages import Page
-from tether.console.rendering import Renderer
+from tether.console.pages import Page, SlowPage
 from tether.console.request import choice, partner_of, query_of
 from tether.domain.calendar import HOUR_MS
 from tether.domain.errors import Unavailable
@@ -18,8 +17,7 @@ from tether.domain.flexibility import Figures, capacity_of
 from tether.domain.models import AREA_SIDE, EXACT
 from tether.domain.views import Capacity
 from tether.projections.flexibility import CapacityQuery, Entry, IncompleteVehicle
-from tether.server.store import Store
-from tether.storage.turns import TimeSlice, Turns
+from tether.storage.turns import TimeSlice
 
 TIMEOUT_S = 30.0
 MAX_NAMED = 20  # incomplete vehicles, for each missing figure
@@ -47,14 +45,10 @@ class FlexibilityPage(Page):
         return {"span": _span(req), "spans": SPANS}
 
 
-class FiguresPage(Page):
+class FiguresPage(SlowPage):
     """`…/flexibility/figures`: the current flexibility, by area, and what is unknown."""
 
     template = "flexibility-figures.html"
-
-    def __init__(self, store: Store, renderer: Renderer) -> None:
-        super().__init__(store, renderer)
-        self._turns = Turns(2, of_each=1)  # each may read much
 
     async def values(self, req: Request) -> dict[str, object]:
         partner, capacities = partner_of(req).id, self._store.capacities
@@ -81,14 +75,10 @@ class FiguresPage(Page):
         }
 
 
-class HistoryPage(Page):
+class HistoryPage(SlowPage):
     """`…/flexibility/course`: the flexibility over the last day or week."""
 
     template = "flexibility-history.html"
-
-    def __init__(self, store: Store, renderer: Renderer) -> None:
-        super().__init__(store, renderer)
-        self._turns = Turns(2, of_each=1)  # each may read much
 
     async def values(self, req: Request) -> dict[str, object]:
         partner, span = partner_of(req).id, _span(req)

@@ -81,8 +81,7 @@ class Middleware:
         context.base = self._prefix_of(req)
         context.user = context.partner = context.reason = None
         resp.set_header("X-Request-Id", context.request_id)
-        for name, value in self._headers.items():
-            resp.set_header(name, value)
+        resp.set_headers(self._headers)
         if req.method not in _READS and not _is_from_our_page(req):
             raise CrossSiteRequest
         context.user = user = await self._user_sessions.find(req)

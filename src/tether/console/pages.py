@@ -10,6 +10,7 @@ from tether.console.rendering import Renderer
 from tether.console.request import base_of, choice, read_form, require_change
 from tether.domain.errors import Invalid, SetupError, TetherError
 from tether.server.store import Store
+from tether.storage.turns import Turns
 
 NO_CHANGE: dict[str, Any] = {"problem": "", "form": {}, "created": None}
 T = TypeVar("T")
@@ -54,6 +55,14 @@ class Page:
 
     async def on_head(self, req: Request, resp: Response, **params: Any) -> None:
         await self.on_get(req, resp, **params)
+
+
+class SlowPage(Page):
+    """A page that may read much. Two are made at a time, for different partners."""
+
+    def __init__(self, store: Store, renderer: Renderer) -> None:
+        super().__init__(store, renderer)
+        self._turns = Turns(2, of_each=1)
 
 
 class OpenPage(Page):

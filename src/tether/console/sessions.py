@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 from falcon.asgi import Request
 
-from tether.console.pages import Page, split_page
-from tether.console.rendering import Renderer, address
+from tether.console.pages import Page, SlowPage, split_page
+from tether.console.rendering import address
 from tether.console.request import choice, partner_of, position, query_of
 from tether.domain.calendar import Calendar, Unit, undivided, zone_of
 from tether.domain.earlier_sessions import SessionContext
@@ -21,9 +21,8 @@ from tether.domain.session_causes import causes_of
 from tether.domain.session_record import OrderedEvent
 from tether.domain.session_views import FLAGS, StoredSession, session_of
 from tether.domain.views import Flag, Session
-from tether.server.store import Store
 from tether.storage.sessions import SessionPosition
-from tether.storage.turns import Turns, in_steps, map_in_steps
+from tether.storage.turns import in_steps, map_in_steps
 
 PAGE = 50
 MAX_EVENTS = 1_000  # of one session
@@ -176,14 +175,10 @@ class SessionPage(Page):
         return session_of(found[0]) if found else None
 
 
-class TotalsPage(Page):
+class TotalsPage(SlowPage):
     """`…/sessions/totals`: the sums of the selected sessions, in total and over time."""
 
     template = "totals.html"
-
-    def __init__(self, store: Store, renderer: Renderer) -> None:
-        super().__init__(store, renderer)
-        self._turns = Turns(2, of_each=1)  # each may read much
 
     async def values(self, req: Request) -> dict[str, object]:
         partner, query = partner_of(req).id, session_query(query_of(req))
