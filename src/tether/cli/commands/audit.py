@@ -35,10 +35,10 @@ def audit(
     format: str | None,
     database: str,
 ) -> None:
-    """Show who changed keys, partners and settings, took back data or signed in.
+    """Show who changed keys, partners and settings, withdrew data or signed in.
 
-    The oldest first. What concerns no partner, such as a refused sign-in with an unknown key, is
-    there as well unless --partner names one.
+    The oldest first. Entries without a partner, such as a refused sign-in with an unknown key, are
+    shown, too, unless --partner names one.
     """
     if action is not None and not ACTION.fullmatch(action):
         raise SetupError(f"{action!r} is no action: write one such as key.revoke.")

@@ -22,8 +22,8 @@ from tether.storage.log_positions import EPOCH_REMEMBERED_S, EpochState
 def migrate(database: str) -> None:
     """Create the database or bring it up to date.
 
-    `tether serve` does this too when it starts; as a step of its own it can go first in a
-    roll-out. The version before keeps working on the new schema.
+    `tether serve` does this, too, when it starts. In a roll-out you can do it first, as the
+    version before works with the new schema.
     """
     found = database_of(database)
     new = not found.exists()
@@ -58,18 +58,18 @@ def backup(file: Path, force: bool, database: str) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @database_option
 def restore(file: Path, database: str) -> None:
-    """Put a copy of the backup FILE in the place of the database.
+    """Replace the database with a copy of the backup FILE.
 
-    Stop the server first. FILE is checked and stays; the database of before is kept beside the
-    new one. What was acknowledged after the backup is lost, so a new epoch begins: consumers whose
-    cursors are of before are told to begin again, in place of missing events.
+    Stop the server first. FILE is checked and stays as it is; the old database is kept beside the
+    new one. What was acknowledged after the backup is lost. So a new epoch begins: consumers with
+    older cursors are told to begin again, because they would miss events.
     """
     found = database_of(database)
     with progress("Copying", 1) as done:
         aside = found.restore(file, done)
     say(f"Restored {file} to {found.describe()}; a new epoch began.")
     if aside is not None:
-        say(f"The database of before is {aside}: remove it when nothing of it is needed.")
+        say(f"The old database is {aside}: remove it when you do not need it any more.")
 
 
 @click.command()
@@ -83,8 +83,8 @@ def copy(source: str, target: str) -> None:
 
     From a SQLite file to PostgreSQL, back, or between two of a kind: partners, keys, chargers,
     vehicles, events with their ids and order, and what is derived. Stop the servers of both first.
-    When it is interrupted, run it again: it goes on. In the end every row is compared, and all
-    sessions are derived again and compared. Cursors of before go on in the copy.
+    If it is interrupted, run it again: it continues. In the end every row is compared, and all
+    sessions are derived again and compared. Cursors stay valid in the copy.
     """
     from tether.storage.copying import copy
 

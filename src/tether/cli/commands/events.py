@@ -204,8 +204,8 @@ def follow(
 ) -> None:
     """Print all events, then each new one as it comes in.
 
-    Never ends by itself, not by an outage either; Ctrl-C ends it. With --cursor-file it goes on
-    where it was, however it ended; --from-now counts for the first time only.
+    It does not end by itself, not even in an outage: press Ctrl-C. With --cursor-file it goes on
+    where it ended; --from-now counts for the first time only.
     """
 
     def begin(client: "Client", cursor: str | None, stop: threading.Event) -> "Following[Any]":

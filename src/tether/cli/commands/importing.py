@@ -110,8 +110,8 @@ def import_(
     """Import chargers, vehicles, events or a list of sessions from FILE.
 
     FILE is NDJSON (an object a line), CSV or Parquet; the first two may be gzip, or - for
-    standard input. Rows that are refused go to a file beside it, with the reasons. Run again,
-    nothing changes: what is stored stays as it is.
+    standard input. Refused rows are written to a file beside it, with the reasons. To import it
+    again changes nothing.
     A list of sessions, as operators export it, becomes events.
     """
     reading = ReadOptions(Kind(kind) if kind else None, columns=dict(columns), **options)

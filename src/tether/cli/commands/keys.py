@@ -34,9 +34,9 @@ SOON_MS = 2 * 86_400_000
 def keys() -> None:
     """Create, list, change, revoke and rotate keys.
 
-    A key opens the API for one partner. It is shown once, when it is made; after that it goes by
-    its first characters, as `tether keys list` shows them. A running server follows every change
-    within 2 seconds.
+    A key opens the API for one partner. It is shown once, when it is created; after that you
+    name it by its first characters, as `tether keys list` shows them. A running server knows
+    every change within 2 seconds.
     """
 
 

@@ -20,7 +20,7 @@ from tether.server.store import Store
 
 @click.group(cls=OrderedGroup)
 def partners() -> None:
-    """List, show, rename and delete partners; say how long their events are kept.
+    """List, show, rename and delete partners; set how long their events are kept.
 
     A partner comes with its first key: tether keys create PARTNER
     """
@@ -154,12 +154,12 @@ def retention(
     as_json: bool,
     database: str,
 ) -> None:
-    """Show or say for how long what is of PARTNER is kept.
+    """Show or set how long the data of PARTNER are kept.
 
-    What is older is deleted in the background, for good, and older events are refused from then on.
-    What is to be kept elsewhere: tether export events --output events.parquet, first.
+    Older data are deleted in the background, for good, and older events are refused from then on.
+    To keep them elsewhere, first: tether export events --output events.parquet
 
-    In JSON, 0 days are for ever, and null is as the server says.
+    In JSON, 0 days means for ever, and null what the server is set to.
     """
 
     async def look(store: Store, now_ms: int) -> int:

@@ -38,9 +38,9 @@ async def rebuild(
 ) -> None:
     """Derive the sessions again from the events.
 
-    Of PARTNER, or of all: derives what waits, compares every session with what its events say and
-    stores what differs. The server may run meanwhile. Nothing ever differs unless the database
-    was damaged or changed by hand.
+    Derives the waiting events of PARTNER, or of all partners, compares every session with its
+    events and stores what differs. The server may run meanwhile. Nothing differs unless the
+    database was damaged or changed by hand.
     """
     reports = await _rebuild_all(store, partner, repair=not only_check)
     if as_json:

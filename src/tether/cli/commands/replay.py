@@ -42,7 +42,8 @@ def replay(file: str | None, verify: bool, access: Access) -> None:
     """Send real charging sessions through the API of a running server.
 
     Without FILE these are the 1,878 sessions which one fast charging station in Switzerland saw in
-    fifteen months. FILE is a CSV with the same columns. Sent twice, nothing changes.
+    fifteen months. FILE is a CSV with the same columns. Sending them twice
+    changes nothing.
     """
     sessions = sessions_of(read_rows(Path(file) if file else packaged_data("level3-sessions.csv")))
     if not sessions:

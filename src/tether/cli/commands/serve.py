@@ -99,25 +99,24 @@ REDIS = Parsed("url", _redis)
 @_setting("--console", type=click.Choice(["on", "off"]), metavar="on|off",
           help="The web console at /console: on or off.")  # fmt: skip
 @_setting("--requests-kept", type=WholeNumber(0, 1_000_000), metavar="N",
-          help="Refused requests of each partner that the console shows; of others a tenth of "
-          "that.")  # fmt: skip
+          help="How many refused requests of each partner the console shows, and a tenth as many "
+          "others.")  # fmt: skip
 @_setting("--requests-days", type=WholeNumber(1, 366), metavar="DAYS",
           help="How long they are kept.")  # fmt: skip
 @_setting("--requests-body", type=WholeNumber(0, 65536), metavar="BYTES",
           help="How much of each body is kept.")  # fmt: skip
 @_setting("--requests-sample", type=WholeNumber(0, 600), metavar="N",
-          help="Requests that were not refused: so many a minute of each partner are kept by "
-          "each worker, too.")  # fmt: skip
+          help="How many requests a minute of each partner each worker keeps that were not "
+          "refused.")  # fmt: skip
 @_setting("--key-requests", type=click.Choice(["on", "off"]), metavar="on|off",
-          help="Let strangers ask for a key at /request-key, which the operator decides: on or "
-          "off.")  # fmt: skip
+          help="Let anybody ask the operator for a key at /request-key: on or off.")  # fmt: skip
 @_setting("--audit-days", type=WholeNumber(1, 36_500), metavar="N",
           help="Days for which the audit trail is kept.")  # fmt: skip
 @_setting("--event-days", type=WholeNumber(0, 36_500), metavar="N",
-          help="Days for which events are kept, unless partners retention says something else; "
+          help="Days for which events are kept, unless partners retention sets another number; "
           "0: for ever.")  # fmt: skip
 @_setting("--attempt-days", type=WholeNumber(0, 36_500), metavar="N",
-          help="The same of attempts of webhooks.")  # fmt: skip
+          help="Days for which attempts of webhooks are kept; 0: for ever.")  # fmt: skip
 @_setting("--map-tiles", type=TILES, metavar="URL",
           help="A server of map tiles for the console, such as "
           "https://tiles.example.com/{z}/{x}/{y}.png.  [default: none is asked]")  # fmt: skip

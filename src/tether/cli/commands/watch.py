@@ -43,8 +43,8 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.option("--charger", metavar="ID", help="At this charger only.")
 @click.option("--vehicle", metavar="ID", help="This vehicle only.")
-@click.option("--cursor", metavar="CURSOR", help="Print what came behind the line that had this, "
-              "or all with `start`.")  # fmt: skip
+@click.option("--cursor", metavar="CURSOR", help="Begin after the line with this cursor, or "
+              "with `start` at the first event.")  # fmt: skip
 @lines_option
 @with_access
 def watch(
@@ -52,9 +52,9 @@ def watch(
 ) -> None:
     """Show which vehicles are plugged in, and what they do, as it changes.
 
-    In a pipe, or with --json, it prints each event, or its withdrawal, and then the states that
-    follow from it, one a line, each with the cursor from which to go on. Never ends by itself, not
-    by an outage either; Ctrl-C ends it.
+    In a pipe, or with --json, it prints each event or withdrawal, and then the states that it
+    changes: one a line, each with the cursor from which to go on. It does not end by itself, not
+    even in an outage: press Ctrl-C.
     """
     with access.client(patient=True) as client:
         if as_json or not sys.stdout.isatty():
